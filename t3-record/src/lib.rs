@@ -1,0 +1,24 @@
+//! The heart: what was seen of a WebSocket's end (evidence), what it means (verdict), and the one line that says so
+//! (record), with its encodings and the messages of the evidence socket.
+//!
+//! Pure: no sockets, no clock, no async, no logging. Every other crate depends on this one; it depends on none of them.
+
+#![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod evidence;
+pub mod how;
+pub mod journal;
+pub mod logfmt;
+pub mod record;
+pub mod value;
+pub mod verdict;
+pub mod wire;
+pub mod words;
+
+pub use chain::Chain;
+pub use evidence::Evidence;
+pub use how::How;
+pub use record::{BurstRecord, CloseRecord, OpenRecord};
+pub use verdict::{Judgement, judge};
+pub use words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict};

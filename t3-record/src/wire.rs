@@ -1,0 +1,180 @@
+//! The messages of the evidence socket: `/run/t3-trace/evidence.sock`, `SOCK_SEQPACKET`, one JSON message a packet.
+//!
+//! Versioned: the first message is [`ToTrace::Hello`], answered by [`FromTrace::Welcome`] or [`FromTrace::Refused`].
+//! Fields may be added (decoding ignores unknown ones); a message that changes its meaning raises [`VERSION`].
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    evidence::{KernelFacts, Nanos},
+    record::{CloseRecord, OpenRecord},
+    words::KernelSource,
+};
+
+/// The protocol's version.
+pub const VERSION: u32 = 1;
+
+/// Where the socket stands.
+pub const SOCKET_PATH: &str = "/run/t3-trace/evidence.sock";
+
+/// No message is longer, in bytes. A packet that is gets refused, not cut.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// From dispatch or a subscriber to t3-trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub enum ToTrace {
+    /// The first message.
+    Hello {
+        /// [`VERSION`] of the sender.
+        v: u32,
+        /// What the sender wants to be.
+        role: Role,
+    },
+    /// The ports to watch: replaces the earlier set of this dispatch. Sent after the welcome and on each reload.
+    Watch {
+        /// Ports dispatch listens on.
+        listen: Vec<u16>,
+        /// Ports of all serves in the routing table.
+        serve: Vec<u16>,
+    },
+    /// A session opened (or, after a reconnect, is open). Also sent for an attempt to open that is about to fail.
+    Register(Box<Session>),
+    /// Both legs have ended (or the attempt has failed): what does the kernel know?
+    Ask {
+        /// The session.
+        conn: String,
+    },
+    /// The record has been written to the journal; forget the session and tell the subscribers.
+    Done {
+        /// The session.
+        conn: String,
+        /// The record as written.
+        record: Box<CloseRecord>,
+    },
+    /// The `ws open` record, for subscribers. Sent once, after `Register`.
+    Opened {
+        /// The record as written.
+        record: Box<OpenRecord>,
+    },
+    /// How is the daemon? Answered by [`FromTrace::Status`]. Allowed in every role.
+    Status,
+}
+
+/// What a peer of the evidence socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// t3-dispatch: may watch, register, ask.
+    Dispatch,
+    /// A viewer: receives records.
+    Subscriber,
+}
+
+/// One session as t3-trace needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The session's id.
+    pub conn: String,
+    /// The OS user.
+    pub user: String,
+    /// The client's address.
+    pub ip: String,
+    /// The `Cf-Ray` header.
+    pub ray: Option<String>,
+    /// When the 101 was relayed; `None` while opening.
+    pub opened_at: Option<Nanos>,
+    /// dispatch's socket towards the browser.
+    pub down: Option<Leg>,
+    /// dispatch's socket towards serve.
+    pub up: Option<Leg>,
+    /// serve's port on this machine.
+    pub serve_port: u16,
+}
+
+/// One socket of dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// `SO_COOKIE`: the join key with the kernel, unique per boot.
+    pub cookie: u64,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: SocketAddr,
+}
+
+/// From t3-trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub enum FromTrace {
+    /// The hello was accepted.
+    Welcome {
+        /// [`VERSION`] of t3-trace.
+        v: u32,
+        /// What its kernel side gives.
+        kernel: KernelSource,
+    },
+    /// The peer may not, or the message made no sense; the connection is closed after it.
+    Refused {
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The answer to [`ToTrace::Ask`]; sent once for each.
+    Evidence {
+        /// The session.
+        conn: String,
+        /// What the kernel side knows.
+        facts: Box<KernelFacts>,
+    },
+    /// To subscribers: a session opened.
+    Opened {
+        /// Its record.
+        record: Box<OpenRecord>,
+    },
+    /// To subscribers: a session closed.
+    Closed {
+        /// Its record.
+        record: Box<CloseRecord>,
+    },
+    /// To a subscriber that was too slow: so many records were left out since the last one.
+    Skipped {
+        /// How many.
+        records: u64,
+    },
+    /// The answer to [`ToTrace::Status`].
+    Status(Box<Status>),
+}
+
+/// How the daemon is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Package version of t3-trace.
+    pub version: String,
+    /// What the kernel side gives.
+    pub kernel: Option<KernelSource>,
+    /// Each hook: its name, how it is attached, or why not.
+    pub hooks: Vec<Hook>,
+    /// Registered sessions.
+    pub sessions: u64,
+    /// Connected subscribers.
+    pub subscribers: u64,
+    /// A dispatch is connected.
+    pub dispatch: bool,
+    /// Kernel events lost since the start.
+    pub lost: u64,
+    /// Insertions refused by a full map since the start.
+    pub map_full: u64,
+}
+
+/// One hook of the kernel side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// `category:name` of a tracepoint, or the function's name.
+    pub name: String,
+    /// `tracepoint`, `kprobe`, `fentry`, or `None` when it is not attached.
+    pub attached: Option<String>,
+    /// Why it is not attached, and what is lost by that.
+    pub why: Option<String>,
+}
