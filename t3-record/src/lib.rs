@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod chain;
 pub mod evidence;
 pub mod how;
@@ -16,6 +17,7 @@ pub mod verdict;
 pub mod wire;
 pub mod words;
 
+pub use assemble::assemble;
 pub use chain::Chain;
 pub use evidence::Evidence;
 pub use how::How;

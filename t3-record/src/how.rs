@@ -1,0 +1,136 @@
+//! The deciding mechanism of a close: one token, its detail after a colon. Closed vocabulary (DESIGN.md section 4).
+
+use std::{fmt, str::FromStr};
+
+/// Not a mechanism.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a mechanism that docs/RECORD.md lists under `how`")]
+pub struct UnknownHow(pub String);
+
+macro_rules! mechanisms {
+    (
+        plain { $($(#[$pm:meta])* $plain:ident = $pword:literal,)+ }
+        detailed { $($(#[$dm:meta])* $detailed:ident($ty:ty) = $dword:literal,)+ }
+    ) => {
+        /// The deciding mechanism.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum How { $($(#[$pm])* $plain,)+ $($(#[$dm])* $detailed($ty),)+ }
+
+        impl fmt::Display for How {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$plain => f.write_str($pword),)+
+                    $(Self::$detailed(detail) => write!(f, concat!($dword, ":{}"), detail),)+
+                }
+            }
+        }
+
+        impl FromStr for How {
+            type Err = UnknownHow;
+            fn from_str(text: &str) -> Result<Self, UnknownHow> {
+                let unknown = || UnknownHow(text.to_owned());
+                match text.split_once(':') {
+                    None => match text { $($pword => Ok(Self::$plain),)+ _ => Err(unknown()) },
+                    Some((word, detail)) => match word {
+                        $($dword => detail.parse().map(Self::$detailed).map_err(|_| unknown()),)+
+                        _ => Err(unknown()),
+                    },
+                }
+            }
+        }
+
+        impl How {
+            /// Every token, without its detail, in the order of the documentation.
+            pub const TOKENS: &'static [&'static str] = &[$($pword,)+ $($dword,)+];
+        }
+    };
+}
+
+mechanisms! {
+    plain {
+        /// A close frame without a status code.
+        WsCloseEmpty = "ws_close",
+        /// FIN without a close frame.
+        Fin = "fin",
+        /// RST.
+        Rst = "rst",
+        /// FIN one way while the other way stayed open.
+        HalfClose = "half_close",
+        /// The stream ended inside a frame.
+        MidFrame = "mid_frame",
+        /// Keepalive or user timeout with nothing else known.
+        Vanished = "vanished",
+        /// The peer's receive window stayed shut.
+        ZeroWindow = "zero_window",
+        /// Data written and retransmitted without acknowledgement.
+        Loss = "loss",
+        /// Heartbeats stopped arriving.
+        HeartbeatLost = "heartbeat_lost",
+        /// A heartbeat went unanswered.
+        Stall = "stall",
+        /// The OOM killer.
+        Oom = "oom",
+        /// Connection refused.
+        Refused = "refused",
+        /// Host or network unreachable.
+        Unreach = "unreach",
+        /// No answer to connect.
+        ConnectTimeout = "connect_timeout",
+        /// No answer to the handshake.
+        HandshakeTimeout = "handshake_timeout",
+        /// FIN or RST before the handshake was answered.
+        HandshakeEof = "handshake_eof",
+        /// 101 with a wrong `Sec-WebSocket-Accept`.
+        BadAccept = "bad_accept",
+        /// Not HTTP.
+        Garbage = "garbage",
+        /// A breach of RFC 6455.
+        Protocol = "protocol",
+        /// The socket was destroyed by an administrator.
+        SockDestroy = "sock_destroy",
+        /// Many sessions of several users within one second.
+        Burst = "burst",
+        /// Both ends closed before either had heard of the other's close.
+        Simultaneous = "simultaneous",
+        /// dispatch ended for a reason of its own.
+        ProxyGone = "proxy_gone",
+    }
+    detailed {
+        /// A close frame with this status code.
+        WsClose(u16) = "ws_close",
+        /// The process exited with this status.
+        Exit(i32) = "exit",
+        /// The process died of this signal.
+        Signal(i32) = "signal",
+        /// serve answered this HTTP status.
+        Status(u16) = "status",
+        /// dispatch was told to stop by, or died of, this signal.
+        ProxySignal(i32) = "proxy_signal",
+        /// dispatch itself met this errno.
+        LocalError(i32) = "local_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_reads_back() {
+        for token in How::TOKENS {
+            let plain = token.parse::<How>();
+            let detailed = format!("{token}:9").parse::<How>();
+            assert!(plain.is_ok() || detailed.is_ok(), "{token}");
+            for how in plain.into_iter().chain(detailed) {
+                assert_eq!(how.to_string().parse::<How>(), Ok(how));
+            }
+        }
+    }
+
+    #[test]
+    fn strange_text_is_refused() {
+        for text in ["", ":", "ws_close:", "ws_close:x", "ws_close:70000", "fin:1", "signal", "FIN"] {
+            assert!(text.parse::<How>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The record as a journald entry: the native protocol's bytes out, the fields of `journalctl -o json` in.
+//!
+//! The native protocol (systemd.io, "Native Journal Protocol"): `NAME=value\n`, or for a value that holds a newline `NAME\n`, its
+//! length as 64-bit little endian, the value, `\n`. Names are upper case; ours carry the prefix `T3_`.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use crate::record::{BadRecord, BurstRecord, CloseRecord, OpenRecord};
+
+/// `MESSAGE_ID` of a `ws close`.
+pub const CLOSE_ID: &str = "7a0d3c1e5b8f4f62a9c4d5e6f7081923";
+/// `MESSAGE_ID` of a `ws open`.
+pub const OPEN_ID: &str = "1c5e9f20d7b34a68b1f2c3d4e5f60718";
+/// `MESSAGE_ID` of a `ws burst`.
+pub const BURST_ID: &str = "93b8a7c6d5e44f3012e1f0a9b8c7d6e5";
+
+/// What all our fields start with.
+pub const PREFIX: &str = "T3_";
+
+/// The journald name of a key.
+#[must_use]
+pub fn field(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_ascii_uppercase())
+}
+
+macro_rules! entries {
+    ($($name:ident = $id:ident),+) => {$(
+        impl $name {
+            /// The entry's fields: `MESSAGE`, `MESSAGE_ID`, `PRIORITY` and each key as `T3_KEY`.
+            #[must_use]
+            pub fn to_fields(&self) -> Vec<(Cow<'static, str>, String)> {
+                let mut fields: Vec<(Cow<'static, str>, String)> = vec![
+                    ("MESSAGE".into(), self.to_line()),
+                    ("MESSAGE_ID".into(), $id.to_owned()),
+                    ("PRIORITY".into(), "6".to_owned()),
+                ];
+                fields.extend(self.pairs().into_iter().map(|(key, value)| (field(key).into(), value)));
+                fields
+            }
+
+            /// From the fields of an entry.
+            ///
+            /// # Errors
+            /// [`BadRecord`] names the key that is missing or has a bad value.
+            pub fn from_fields(fields: &BTreeMap<String, String>) -> Result<Self, BadRecord> {
+                Self::from_pairs(|key| fields.get(&field(key)).map(|value| value.as_str().into()))
+            }
+        }
+    )+};
+}
+
+entries!(CloseRecord = CLOSE_ID, OpenRecord = OPEN_ID, BurstRecord = BURST_ID);
+
+/// One datagram of the native protocol.
+#[must_use]
+pub fn datagram<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2048);
+    for (name, value) in fields {
+        out.extend_from_slice(name.as_bytes());
+        if value.contains('\n') {
+            out.push(b'\n');
+            out.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        } else {
+            out.push(b'=');
+        }
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'\n');
+    }
+    out
+}

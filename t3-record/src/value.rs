@@ -1,0 +1,160 @@
+//! How one value of a record reads and is written as text. The same text stands in the logfmt line and in the journald field.
+//!
+//! Never quotes or escapes: that is the encoding's business ([`crate::logfmt`], [`crate::journal`]).
+
+use std::str::FromStr;
+
+use crate::{
+    chain::Chain,
+    evidence::{Burst, Fate},
+    how::How,
+    words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
+};
+
+/// A value could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {expected}")]
+pub struct BadValue {
+    /// What was read.
+    pub text: String,
+    /// What it should have been.
+    pub expected: &'static str,
+}
+
+/// A value of a record.
+pub trait Value: Sized {
+    /// What such a value is, for error messages and the documentation.
+    const EXPECTED: &'static str;
+    /// Its text.
+    fn encode(&self) -> String;
+    /// From its text.
+    ///
+    /// # Errors
+    /// [`BadValue`] when the text is not such a value.
+    fn decode(text: &str) -> Result<Self, BadValue>;
+}
+
+fn bad<T: Value>(text: &str) -> BadValue {
+    BadValue { text: text.to_owned(), expected: T::EXPECTED }
+}
+
+macro_rules! by_display {
+    ($($ty:ty => $expected:literal,)+) => {$(
+        impl Value for $ty {
+            const EXPECTED: &'static str = $expected;
+            fn encode(&self) -> String { self.to_string() }
+            fn decode(text: &str) -> Result<Self, BadValue> { <$ty>::from_str(text).map_err(|_| bad::<Self>(text)) }
+        }
+    )+};
+}
+
+by_display! {
+    u8 => "a whole number",
+    u16 => "a whole number",
+    u32 => "a whole number",
+    u64 => "a whole number",
+    Cause => "a cause",
+    Verdict => "a verdict",
+    Segment => "a segment",
+    ClosedBy => "a closing end",
+    Side => "a side",
+    LegEnd => "a leg's end",
+    Confidence => "a confidence",
+    KernelSource => "a source of kernel evidence",
+    How => "a mechanism",
+    Chain => "a chain of events",
+}
+
+impl Value for String {
+    const EXPECTED: &'static str = "text";
+    fn encode(&self) -> String {
+        self.clone()
+    }
+    fn decode(text: &str) -> Result<Self, BadValue> {
+        Ok(text.to_owned())
+    }
+}
+
+/// Percent of wall time, with one decimal.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Percent(pub f32);
+
+impl Value for Percent {
+    const EXPECTED: &'static str = "a percentage";
+    fn encode(&self) -> String {
+        format!("{:.1}", self.0)
+    }
+    fn decode(text: &str) -> Result<Self, BadValue> {
+        match text.parse::<f32>() {
+            Ok(value) if value.is_finite() && value >= 0.0 => Ok(Self(value)),
+            _ => Err(bad::<Self>(text)),
+        }
+    }
+}
+
+impl Value for Burst {
+    const EXPECTED: &'static str = "sessions/users";
+    fn encode(&self) -> String {
+        format!("{}/{}", self.sessions, self.users)
+    }
+    fn decode(text: &str) -> Result<Self, BadValue> {
+        let (sessions, users) = text.split_once('/').ok_or_else(|| bad::<Self>(text))?;
+        match (sessions.parse(), users.parse()) {
+            (Ok(sessions), Ok(users)) => Ok(Self { sessions, users }),
+            _ => Err(bad::<Self>(text)),
+        }
+    }
+}
+
+impl Value for Fate {
+    const EXPECTED: &'static str = "alive, exit:N, sig:N or oom";
+    fn encode(&self) -> String {
+        match self {
+            Self::Alive => "alive".to_owned(),
+            Self::Exit(status) => format!("exit:{status}"),
+            Self::Signal(signal) => format!("sig:{signal}"),
+            Self::Oom => "oom".to_owned(),
+        }
+    }
+    fn decode(text: &str) -> Result<Self, BadValue> {
+        let number = |n: &str| n.parse::<i32>().map_err(|_| bad::<Self>(text));
+        match text.split_once(':') {
+            None if text == "alive" => Ok(Self::Alive),
+            None if text == "oom" => Ok(Self::Oom),
+            Some(("exit", status)) => Ok(Self::Exit(number(status)?)),
+            Some(("sig", signal)) => Ok(Self::Signal(number(signal)?)),
+            _ => Err(bad::<Self>(text)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_reads_back_what_it_wrote() {
+        for fate in [Fate::Alive, Fate::Oom, Fate::Exit(0), Fate::Exit(255), Fate::Signal(9)] {
+            assert_eq!(Fate::decode(&fate.encode()), Ok(fate));
+        }
+        let burst = Burst { sessions: 12, users: 4 };
+        assert_eq!(burst.encode(), "12/4");
+        assert_eq!(Burst::decode("12/4"), Ok(burst));
+        assert_eq!(Percent(3.25).encode(), "3.2");
+        assert_eq!(Percent::decode("3.2"), Ok(Percent(3.2)));
+    }
+
+    #[test]
+    fn strange_text_is_refused_and_named() {
+        for text in ["", "-1", "NaN", "inf", "1e400", "x"] {
+            assert!(Percent::decode(text).is_err(), "{text:?}");
+        }
+        for text in ["", "sig", "sig:", "sig:x", "exit:99999999999", "dead"] {
+            assert_eq!(Fate::decode(text).unwrap_err().text, text);
+        }
+        for text in ["", "12", "/", "12/", "-1/4", "1/2/3"] {
+            assert!(Burst::decode(text).is_err(), "{text:?}");
+        }
+    }
+}
