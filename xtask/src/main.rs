@@ -1,2 +1,43 @@
-//! stub
-fn main() {}
+//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, demo, bench.
+//!
+//! One file per command, all flags in `cli`. Commands say in one line what they are doing, show a failing program's
+//! output and keep a passing one's to a line. Nothing here is part of what is shipped.
+
+mod bench;
+mod build;
+mod cargo;
+mod cli;
+mod demo;
+mod ebpf;
+mod paths;
+mod proc;
+mod say;
+mod sudo;
+mod test;
+mod toolchain;
+mod vm;
+mod vm_test;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Build(args) => build::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::VmTest(args) => vm_test::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask build`: the eBPF object first, then the programs that embed it.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::BuildArgs;
+use crate::{cargo, ebpf, paths, proc, say, toolchain};
+
+/// The crates whose programs are shipped.
+const SHIPPED: [&str; 2] = ["t3-trace", "t3-dispatch"];
+
+/// Runs the command.
+pub fn run(args: &BuildArgs) -> Result<ExitCode> {
+    ebpf::build()?;
+    if args.ebpf_only {
+        return Ok(ExitCode::SUCCESS);
+    }
+    programs(args.release, args.release || args.musl)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn programs(release: bool, musl: bool) -> Result<()> {
+    let mut command = cargo::cargo();
+    command.arg("build");
+    let mut dir = paths::cargo_target();
+    if musl {
+        toolchain::ensure_musl()?;
+        command.args(["--target", toolchain::MUSL]);
+        dir.push(toolchain::MUSL);
+        for name in SHIPPED {
+            command.args(["-p", name]);
+        }
+    }
+    if release {
+        command.arg("--release");
+    }
+    dir.push(if release { "release" } else { "debug" });
+    say::step(if release {
+        "compiling the programs, optimised and static"
+    } else {
+        "compiling the programs"
+    });
+    let finished = proc::must("programs", command)?;
+    for name in SHIPPED {
+        say::note(&format!("{} ({})", paths::short(&dir.join(name)), say::took(finished.time)));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Every command and every flag, in this one place.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::test::Tier;
+use crate::vm::suite::Suite;
+
+/// Build, test and show t3-dispatch and t3-trace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compile the eBPF object and then the programs that embed it.
+    Build(BuildArgs),
+    /// Run the test tiers in order; all run, failures are listed at the end.
+    Test(TestArgs),
+    /// Boot Debian kernels in software emulation and run the tests inside.
+    VmTest(VmTestArgs),
+    /// Show every way a session can end, on this machine, in about a minute.
+    Demo(DemoArgs),
+    /// Measure memory and CPU next to HAProxy. Nothing passes or fails here.
+    Bench(BenchArgs),
+}
+
+/// Flags of `build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Static, optimised programs for x86_64-unknown-linux-musl.
+    #[arg(long)]
+    pub release: bool,
+    /// Static programs without optimisation; what vm-test runs.
+    #[arg(long)]
+    pub musl: bool,
+    /// Stop after the eBPF object.
+    #[arg(long)]
+    pub ebpf_only: bool,
+}
+
+/// Flags of `test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Leave out the fuzz and vm tiers: under three minutes once built.
+    #[arg(long)]
+    pub quick: bool,
+    /// Only this tier; may be given more than once.
+    #[arg(long = "tier", value_name = "NAME")]
+    pub tiers: Vec<Tier>,
+}
+
+/// Flags of `vm-test`.
+#[derive(Debug, Args)]
+pub struct VmTestArgs {
+    /// Debian releases to boot; all of them when none is given.
+    #[arg(long = "suite", value_name = "SUITE", num_args = 1..)]
+    pub suites: Vec<Suite>,
+    /// Run this program in the guest in place of the project's VM tests.
+    #[arg(long, value_name = "PATH")]
+    pub exec: Option<PathBuf>,
+    /// Only check what the guests offer (BTF, PSI, cgroup v2, kprobes, systemd), without the project's VM tests.
+    #[arg(long, conflicts_with = "exec")]
+    pub check_guest: bool,
+    /// Seconds for one guest, from power-on to power-off.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Show the guests' consoles as they boot.
+    #[arg(long)]
+    pub console: bool,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep it running, for your own browser, until Ctrl-C.
+    #[arg(long)]
+    pub hold: bool,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Passed on to the benchmark program, after `--`.
+    #[arg(last = true)]
+    pub rest: Vec<String>,
+}

@@ -1,0 +1,78 @@
+//! The eBPF object: compiled with the pinned stable compiler (its nightly switches turned on for this one crate), linked
+//! by bpf-linker, put where `t3-trace`'s build script looks for it.
+//!
+//! The file is rewritten only when its bytes change, so that an unchanged object recompiles nothing.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::{cargo, paths, proc, say, toolchain};
+
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Compiles the object and installs it.
+pub fn build() -> Result<()> {
+    toolchain::ensure_rust_src()?;
+    toolchain::ensure_bpf_linker()?;
+    say::step("compiling the eBPF programs");
+    let finished = proc::must("eBPF programs", command("build")?)?;
+    let made = paths::target().join("ebpf-build").join(TARGET).join("release").join(cargo::EBPF_CRATE);
+    let changed = install(&made, &paths::ebpf_object())?;
+    let state = if changed { "new" } else { "unchanged" };
+    say::note(&format!("{} {state} ({})", paths::short(&paths::ebpf_object()), say::took(finished.time)));
+    Ok(())
+}
+
+/// `cargo build` or `cargo clippy` of the eBPF crate, for the BPF target.
+pub fn command(subcommand: &str) -> Result<std::process::Command> {
+    let bin = paths::tools().join("bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))
+        .context("PATH holds something that cannot be joined")?;
+    let mut command = cargo::cargo();
+    command
+        .args([subcommand, "-p", cargo::EBPF_CRATE, "--release", "--target", TARGET, "-Z", "build-std=core"])
+        .env("PATH", path)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("CARGO_TARGET_DIR", paths::target().join("ebpf-build"));
+    Ok(command)
+}
+
+/// Copies `from` to `to` if they differ; through a neighbour and a rename, so that nobody reads half a file.
+fn install(from: &Path, to: &Path) -> Result<bool> {
+    let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(false);
+    }
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let beside = to.with_extension("new");
+    fs::write(&beside, new).with_context(|| format!("cannot write {}", beside.display()))?;
+    fs::rename(&beside, to)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::install;
+    use std::fs;
+
+    #[test]
+    fn an_unchanged_object_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("sub/to.o"));
+        fs::write(&from, b"one").unwrap();
+        assert!(install(&from, &to).unwrap());
+        let before = fs::metadata(&to).unwrap().modified().unwrap();
+        assert!(!install(&from, &to).unwrap());
+        assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), before);
+        fs::write(&from, b"two").unwrap();
+        assert!(install(&from, &to).unwrap());
+        assert_eq!(fs::read(&to).unwrap(), b"two");
+    }
+}

@@ -1,0 +1,43 @@
+//! Where things are. All of it below the workspace root, so that deleting `target/` is always a fresh start.
+
+use std::path::{Path, PathBuf};
+
+/// The workspace root.
+pub fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// `target/` of the workspace. The eBPF object, the tools and the VM images are here even when `CARGO_TARGET_DIR`
+/// sends the programs elsewhere: `t3-trace`'s build script looks in this one place.
+pub fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// Where cargo puts the user-space programs.
+pub fn cargo_target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => target(),
+    }
+}
+
+/// The compiled eBPF programs, the file that `t3-trace` embeds.
+pub fn ebpf_object() -> PathBuf {
+    target().join("ebpf/t3-trace.bpf.o")
+}
+
+/// Tools built for this workspace: `bin/bpf-linker`.
+pub fn tools() -> PathBuf {
+    target().join("tools")
+}
+
+/// Guest file systems and the files of the last runs.
+pub fn vm() -> PathBuf {
+    target().join("vm")
+}
+
+/// `path` as seen from the workspace root, for messages.
+pub fn short(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}

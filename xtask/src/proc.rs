@@ -1,0 +1,234 @@
+//! Running a program: output kept in a file, a sign of life on long runs, a time limit, the whole tree ended with it.
+//!
+//! Children stay in our process group, so that Ctrl-C ends them too; a time limit therefore ends the tree by walking
+//! `/proc`, not by killing a group.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal};
+
+use crate::say;
+
+/// How often a long step shows that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// Lines of a failing program's output that are shown.
+const SHOWN_LINES: usize = 150;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A finished program.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its end; `None` when it ran into the limit and was killed.
+    pub status: Option<ExitStatus>,
+    /// stdout and stderr as they came; stderr alone after [`apart`].
+    pub output: String,
+    /// stdout alone, after [`apart`]; else empty.
+    pub stdout: String,
+    /// How long it ran.
+    pub time: Duration,
+}
+
+impl Finished {
+    /// It ended by itself with status 0.
+    pub fn ok(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
+    /// How it ended, in words.
+    pub fn how(&self) -> String {
+        match self.status {
+            Some(status) => status.to_string(),
+            None => format!("killed after {}, its time limit", say::took(self.time)),
+        }
+    }
+}
+
+/// The program and its arguments as one line, for messages.
+pub fn line(command: &Command) -> String {
+    let mut text = command.get_program().to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        text.push(' ');
+        text.push_str(&arg.to_string_lossy());
+    }
+    text
+}
+
+/// Runs `command` quietly for at most `limit`, with a sign of life under the name `what` now and then.
+pub fn quiet(what: &str, command: Command, limit: Duration) -> Result<Finished> {
+    let log = unnamed_file()?;
+    let stdout = log.try_clone()?;
+    wait(what, command, limit, stdout, log)
+}
+
+/// Like [`quiet`], with stdout kept apart for a program that reads it.
+pub fn apart(what: &str, command: Command, limit: Duration) -> Result<Finished> {
+    let mut stdout = unnamed_file()?;
+    let finished = wait(what, command, limit, stdout.try_clone()?, unnamed_file()?)?;
+    Ok(Finished { stdout: text_of(&mut stdout)?, ..finished })
+}
+
+fn wait(what: &str, mut command: Command, limit: Duration, stdout: File, mut log: File) -> Result<Finished> {
+    let begin = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(log.try_clone()?)
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", line(&command)))?;
+    let mut shown = begin;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if begin.elapsed() > limit {
+            end_tree(&mut child);
+            break None;
+        }
+        if shown.elapsed() > SIGN_OF_LIFE {
+            shown = Instant::now();
+            say::note(&format!("{what}: {} so far", say::took(begin.elapsed())));
+        }
+        // Short at first, so that many short programs do not add up to long waits.
+        let pause = begin.elapsed().clamp(Duration::from_millis(2), Duration::from_millis(100));
+        std::thread::sleep(pause);
+    };
+    Ok(Finished { status, output: text_of(&mut log)?, stdout: String::new(), time: begin.elapsed() })
+}
+
+fn text_of(file: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Like [`quiet`], an hour at most, and an unsuccessful end is an error, its output shown.
+pub fn must(what: &str, command: Command) -> Result<Finished> {
+    let text = line(&command);
+    succeeded(what, &text, quiet(what, command, HOUR)?)
+}
+
+/// Like [`must`], stdout kept apart.
+pub fn must_apart(what: &str, command: Command) -> Result<Finished> {
+    let text = line(&command);
+    succeeded(what, &text, apart(what, command, HOUR)?)
+}
+
+fn succeeded(what: &str, text: &str, finished: Finished) -> Result<Finished> {
+    if !finished.ok() {
+        say::excerpt(text, &finished.output, SHOWN_LINES);
+        bail!("{what} failed: `{text}`: {}", finished.how());
+    }
+    Ok(finished)
+}
+
+/// Shows the end of what a failed program printed.
+pub fn show(title: &str, finished: &Finished) {
+    say::excerpt(&format!("{title}: {}", finished.how()), &finished.output, SHOWN_LINES);
+}
+
+/// What a short program prints on stdout; an error when it fails.
+pub fn stdout_of(command: &mut Command) -> Result<String> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(command)))?;
+    if !output.status.success() {
+        bail!("`{}`: {}: {}", line(command), output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a program of this name can be started from PATH (or the directories of administrators' programs).
+pub fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(program).is_file())
+}
+
+/// Ends `child` and everything below it, and reaps it.
+pub fn end_tree(child: &mut Child) {
+    let mut doomed = i32::try_from(child.id()).map(|pid| vec![pid]).unwrap_or_default();
+    let mut next = 0;
+    while let Some(&parent) = doomed.get(next) {
+        next += 1;
+        doomed.extend(children_of(parent));
+    }
+    for pid in doomed.into_iter().filter_map(Pid::from_raw) {
+        // Gone already is as good.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let Ok(tasks) = std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")) else {
+        return Vec::new();
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// A file without a name: nothing to clean up, and both output streams can share it in order.
+fn unnamed_file() -> Result<File> {
+    let dir = std::env::temp_dir();
+    let path = dir.join(format!("xtask-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let file = File::options().read(true).append(true).create_new(true).open(&path);
+    let file = file.with_context(|| format!("cannot create {}", path.display()))?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{line, quiet};
+    use std::process::Command;
+    use std::time::Duration;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn both_streams_are_kept_in_order() {
+        let end = quiet("sh", sh("echo a; echo b >&2; echo c"), Duration::from_secs(20)).unwrap();
+        assert!(end.ok());
+        assert_eq!(end.output, "a\nb\nc\n");
+    }
+
+    #[test]
+    fn a_limit_ends_grandchildren_too() {
+        let end =
+            quiet("sh", sh("sleep 1000 & echo $!; sleep 1000; true"), Duration::from_millis(300)).unwrap();
+        assert!(end.status.is_none() && !end.ok());
+        let grandchild = end.output.trim().to_owned();
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            let stat = std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        });
+        assert!(gone, "process {grandchild} still runs");
+    }
+
+    #[test]
+    fn an_exit_code_is_told() {
+        let end = quiet("sh", sh("exit 3"), Duration::from_secs(20)).unwrap();
+        assert!(!end.ok());
+        assert!(end.how().contains('3'), "{}", end.how());
+    }
+
+    #[test]
+    fn a_command_reads_as_typed() {
+        assert_eq!(line(&sh("true")), "sh -c true");
+    }
+}

@@ -1,0 +1,153 @@
+//! What the build needs beside the compiler: rust-src, the musl target, bpf-linker.
+//!
+//! bpf-linker reads LLVM bitcode, so it must speak the same LLVM as the compiler that wrote it. The toolchain ships that
+//! LLVM as a shared library; bpf-linker is built against it (no headers needed) and finds it again through its rpath. A
+//! stamp beside the binary names the toolchain; another toolchain means another build.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{cargo, paths, proc, say};
+
+/// The static target of release builds and guests.
+pub const MUSL: &str = "x86_64-unknown-linux-musl";
+const BPF_LINKER_VERSION: &str = "0.13.0";
+
+/// Adds the compiler's standard library in source, which the BPF target is built from.
+pub fn ensure_rust_src() -> Result<()> {
+    if sysroot()?.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
+        return Ok(());
+    }
+    say::step("adding rust-src to the toolchain");
+    rustup(&["component", "add", "rust-src"])
+}
+
+/// Adds the musl target.
+pub fn ensure_musl() -> Result<()> {
+    if sysroot()?.join("lib/rustlib").join(MUSL).is_dir() {
+        return Ok(());
+    }
+    say::step(&format!("adding {MUSL} to the toolchain"));
+    rustup(&["target", "add", MUSL])
+}
+
+fn rustup(args: &[&str]) -> Result<()> {
+    if !proc::exists("rustup") {
+        bail!(
+            "rustup is not installed; install it, or give this toolchain what `rustup {}` would add",
+            args.join(" ")
+        );
+    }
+    let mut command = cargo::plain(Path::new("rustup"));
+    command.args(args);
+    proc::must("rustup", command).map(drop)
+}
+
+/// Builds bpf-linker unless it is there and fits the compiler; returns its folder, for PATH.
+pub fn ensure_bpf_linker() -> Result<PathBuf> {
+    let tools = paths::tools();
+    let bin = tools.join("bin");
+    let stamp_file = tools.join("bpf-linker.stamp");
+    let sysroot = sysroot()?;
+    let stamp = stamp(&rustc(&["-vV"])?, &sysroot);
+    let fits = fs::read_to_string(&stamp_file).is_ok_and(|found| found == stamp);
+    if fits && runs(&bin.join("bpf-linker")) {
+        return Ok(bin);
+    }
+    let llvm = find_llvm(&sysroot.join("lib"))?;
+    say::step(&format!(
+        "building bpf-linker {BPF_LINKER_VERSION} against the compiler's LLVM (once, a minute or two)"
+    ));
+    let prefix = tools.join("llvm");
+    fs::create_dir_all(prefix.join("lib"))?;
+    let link = prefix.join("lib/libLLVM.so");
+    if link.symlink_metadata().is_ok() {
+        fs::remove_file(&link)?;
+    }
+    symlink(&llvm.library, &link).with_context(|| format!("cannot link {}", link.display()))?;
+
+    let build_dir = tools.join("build");
+    let mut command = cargo::cargo();
+    command
+        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force"])
+        .args(["--no-default-features", "--features", &format!("llvm-{}", llvm.major), "--root"])
+        .arg(&tools)
+        .env("LLVM_PREFIX", &prefix)
+        .env("CARGO_TARGET_DIR", &build_dir)
+        .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", sysroot.join("lib").display()))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    proc::must("bpf-linker", command)?;
+    if !runs(&bin.join("bpf-linker")) {
+        bail!("bpf-linker was built but does not start; remove {} and try again", paths::short(&tools));
+    }
+    fs::write(&stamp_file, stamp)?;
+    // Only the binary is needed again.
+    let _ = fs::remove_dir_all(build_dir);
+    Ok(bin)
+}
+
+fn runs(program: &Path) -> bool {
+    proc::stdout_of(cargo::plain(program).arg("--version")).is_ok()
+}
+
+/// What a bpf-linker binary depends on; one line each.
+fn stamp(rustc_version: &str, sysroot: &Path) -> String {
+    format!("bpf-linker {BPF_LINKER_VERSION}\n{}\n{}\n", rustc_version.trim(), sysroot.display())
+}
+
+/// The compiler's LLVM.
+#[derive(Debug, PartialEq, Eq)]
+struct Llvm {
+    library: PathBuf,
+    major: u32,
+}
+
+fn find_llvm(lib: &Path) -> Result<Llvm> {
+    let entries = fs::read_dir(lib).with_context(|| format!("cannot list {}", lib.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if let Some(major) = llvm_major(&entry.file_name().to_string_lossy()) {
+            return Ok(Llvm { library: entry.path(), major });
+        }
+    }
+    bail!("no libLLVM.so.* in {}: bpf-linker needs a toolchain from rustup, which ships one", lib.display())
+}
+
+/// `libLLVM.so.22.1-rust-1.95.0-stable` is LLVM 22; other names are no LLVM library (or only a linker script).
+fn llvm_major(name: &str) -> Option<u32> {
+    name.strip_prefix("libLLVM.so.")?.split('.').next()?.parse().ok()
+}
+
+fn rustc(args: &[&str]) -> Result<String> {
+    let program = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(program);
+    proc::stdout_of(command.args(args).current_dir(paths::root()))
+}
+
+fn sysroot() -> Result<PathBuf> {
+    Ok(PathBuf::from(rustc(&["--print", "sysroot"])?.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{llvm_major, stamp};
+    use std::path::Path;
+
+    #[test]
+    fn the_llvm_library_is_told_from_its_neighbours() {
+        assert_eq!(llvm_major("libLLVM.so.22.1-rust-1.95.0-stable"), Some(22));
+        assert_eq!(llvm_major("libLLVM-22-rust-1.95.0-stable.so"), None);
+        assert_eq!(llvm_major("librustc_driver-6108105cd7e839cf.so"), None);
+    }
+
+    #[test]
+    fn another_compiler_is_another_stamp() {
+        let here = stamp("rustc 1.95.0", Path::new("/a"));
+        assert_ne!(here, stamp("rustc 1.96.0", Path::new("/a")));
+        assert_ne!(here, stamp("rustc 1.95.0", Path::new("/b")));
+    }
+}
