@@ -36,6 +36,8 @@ pub struct DispatchDeath {
 /// What dispatch saw on its two sockets.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RelayFacts {
+    /// When the upgrade request had been read.
+    pub started_at: Nanos,
     /// When the 101 was relayed; `None` when the session never opened.
     pub opened_at: Option<Nanos>,
     /// When the first leg ended (or the attempt to open failed).
@@ -93,6 +95,8 @@ pub struct LegFacts {
     pub close_frame: Option<CloseFrame>,
     /// When the first close frame of the *other* leg was written to this one (forwarded whole).
     pub close_forwarded_at: Option<Nanos>,
+    /// The first end that dispatch itself sent to this leg's peer: FIN by `shutdown` or `close`, RST by a close with linger 0.
+    pub told: Option<(OwnEnd, Nanos)>,
     /// The leg ended inside a frame.
     pub mid_frame: bool,
     /// The first breach of the WebSocket protocol by this leg's peer.
@@ -125,6 +129,16 @@ pub enum SeenEnd {
     Refused,
     /// Another errno.
     Errno(i32),
+}
+
+/// How dispatch ended a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnEnd {
+    /// `shutdown(SHUT_WR)` or an ordinary close.
+    Fin,
+    /// A close with `SO_LINGER` 0.
+    Rst,
 }
 
 /// Why a session never opened.
