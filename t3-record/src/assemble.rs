@@ -1,19 +1,189 @@
-//! From evidence to the record: judges, then lays every known value out under its key. Formats nothing.
+//! From evidence to the record: judges, then lays every known value out under its key. Draws no conclusion of its own.
 
-use crate::{evidence::Evidence, record::CloseRecord, verdict::judge, wire::Session};
+use crate::{
+    chain::{Chain, Event, MAX_EVENTS},
+    evidence::{Evidence, Fate, Heartbeat, KernelFacts, LegFacts, Nanos, Pressure, Process, SocketTrace, Stall},
+    record::CloseRecord,
+    value::Percent,
+    verdict::{Judgement, acts::errno_end, judge, leg_end},
+    wire::Session,
+    words::{LegEnd, Side},
+};
 
 /// The record of one session's end.
 #[must_use]
 pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
     let judgement = judge(evidence);
-    CloseRecord::new(
+    let ended_at = ended_at(evidence, &judgement);
+    let opened_at = session.opened_at.or_else(|| evidence.relay.as_ref().and_then(|relay| relay.opened_at));
+    let mut record = CloseRecord::new(
         session.user.clone(),
         session.ip.clone(),
-        0,
+        opened_at.zip(ended_at).map_or(0, |(opened, ended)| ms(ended.saturating_sub(opened))),
         judgement.cause,
         judgement.verdict,
         judgement.segment,
         session.conn.clone(),
         evidence.kernel.source,
-    )
+    );
+    record.how = judgement.how;
+    record.closed_by = judgement.closed_by;
+    record.confidence = Some(judgement.confidence);
+    record.down_end = leg_end(evidence, Side::Down);
+    record.up_end = leg_end(evidence, Side::Up);
+    record.ray.clone_from(&session.ray);
+    record.burst = evidence.burst;
+    record.chain = chain(evidence);
+    relay(&mut record, evidence);
+    kernel(&mut record, &evidence.kernel);
+    record
 }
+
+/// When the first leg ended.
+fn ended_at(evidence: &Evidence, judgement: &Judgement) -> Option<Nanos> {
+    let relay = evidence.relay.as_ref().map(|relay| relay.ended_at);
+    relay.or(judgement.at).or_else(|| evidence.dispatch_died.as_ref().map(|death| death.at))
+}
+
+const fn ms(nanos: Nanos) -> u64 {
+    nanos / 1_000_000
+}
+
+fn relay(record: &mut CloseRecord, evidence: &Evidence) {
+    let Some(relay) = &evidence.relay else { return };
+    let age = |at: Nanos| ms(relay.ended_at.saturating_sub(at));
+    let first_frame = [(Side::Down, &relay.down), (Side::Up, &relay.up)]
+        .into_iter()
+        .filter_map(|(side, leg)| Some((side, leg.close_frame.as_ref()?)))
+        .min_by_key(|(_, frame)| frame.at);
+    if let Some((side, frame)) = first_frame {
+        record.ws_from = Some(side);
+        record.ws_code = frame.code;
+        record.ws_reason = (!frame.reason.is_empty()).then(|| frame.reason.clone());
+    }
+    if relay.opened_at.is_some() {
+        record.up_bytes = Some(relay.up.bytes);
+        record.down_bytes = Some(relay.down.bytes);
+        record.up_msgs = Some(relay.up.msgs);
+        record.down_msgs = Some(relay.down.msgs);
+    }
+    record.up_idle_ms = relay.up.last_byte_at.map(age);
+    record.down_idle_ms = relay.down.last_byte_at.map(age);
+    if let Some(heartbeat) = &relay.heartbeat {
+        heartbeats(record, heartbeat, age);
+    }
+    record.self_lag_ms = relay.self_lag_ms;
+    legs(record, &relay.down, &relay.up);
+}
+
+fn heartbeats(record: &mut CloseRecord, heartbeat: &Heartbeat, age: impl Fn(Nanos) -> u64) {
+    record.hb_n = Some(heartbeat.pings);
+    record.hb_rtt_ms = heartbeat.rtt_ns.map(ms);
+    record.hb_rtt_max_ms = heartbeat.rtt_max_ns.map(ms);
+    record.hb_gap_ms = heartbeat.last_ping_at.map(&age);
+    record.hb_wait_ms = heartbeat.waiting_since.map(&age);
+    record.hb_period_ms = heartbeat.period_ns.map(ms);
+}
+
+fn legs(record: &mut CloseRecord, down: &LegFacts, up: &LegFacts) {
+    if let Some(tcp) = &down.tcp {
+        record.down_rtt_us = Some(tcp.rtt_us);
+        record.down_retrans = Some(tcp.total_retrans);
+        record.down_unacked = Some(tcp.unacked);
+        record.down_lost = Some(tcp.lost);
+    }
+    if let Some(tcp) = &up.tcp {
+        record.up_rtt_us = Some(tcp.rtt_us);
+        record.up_retrans = Some(tcp.total_retrans);
+        record.up_unacked = Some(tcp.unacked);
+        record.up_lost = Some(tcp.lost);
+    }
+}
+
+fn kernel(record: &mut CloseRecord, kernel: &KernelFacts) {
+    let reason = |trace: &Option<SocketTrace>| trace.as_ref().and_then(|trace| trace.rst_reason.clone());
+    record.rst_reason = reason(&kernel.up).or_else(|| reason(&kernel.down)).or_else(|| reason(&kernel.serve));
+    if let Some(process) = &kernel.peer {
+        record.peer_pid = Some(process.task.pid);
+        record.peer_comm = Some(process.task.comm.clone());
+        record.peer_exit = Some(process.fate);
+        record.killed_by = process.killer.as_ref().map(|killer| format!("{}[{}]", killer.comm, killer.pid));
+        record.oom_victim.clone_from(&process.victim_argv);
+    }
+    pressure(record, kernel);
+    if let Some(memory) = &kernel.memory {
+        record.mem_current = memory.current;
+        record.mem_max = memory.max;
+        record.oom_kills = memory.oom_kills;
+    }
+    record.lost = (kernel.lost > 0).then_some(kernel.lost);
+}
+
+fn pressure(record: &mut CloseRecord, kernel: &KernelFacts) {
+    let some = |stall: Option<Stall>| stall.map(|stall| Percent(stall.some));
+    let full = |stall: Option<Stall>| stall.and_then(|stall| stall.full).map(Percent);
+    let peak = |stall: Option<Stall>| stall.map(|stall| Percent(stall.peak));
+    if let Some(Pressure { mem, io, cpu }) = kernel.pressure {
+        (record.psi_mem, record.psi_io, record.psi_cpu) = (some(mem), some(io), some(cpu));
+        (record.psi_mem_full, record.psi_io_full) = (full(mem), full(io));
+        (record.psi_mem_peak, record.psi_io_peak, record.psi_cpu_peak) = (peak(mem), peak(io), peak(cpu));
+    }
+    if let Some(Pressure { mem, io, cpu }) = kernel.host {
+        (record.host_psi_mem, record.host_psi_io, record.host_psi_cpu) = (some(mem), some(io), some(cpu));
+    }
+}
+
+/// The first events of both legs, ordered by time; equal times in a fixed order, so that the order of arrival never shows.
+fn chain(evidence: &Evidence) -> Option<Chain> {
+    let mut events: Vec<(Nanos, Side, String)> = Vec::new();
+    for (side, trace) in [(Side::Down, &evidence.kernel.down), (Side::Up, &evidence.kernel.up)] {
+        if let Some(trace) = trace {
+            socket_events(&mut events, side, trace);
+        }
+        if let Some(frame) = evidence.relay.as_ref().and_then(|relay| relay.leg(side).close_frame.as_ref()) {
+            events.push((frame.at, side, frame.code.map_or("close".to_owned(), |code| format!("close{code}"))));
+        }
+    }
+    let zero = events.iter().map(|(at, ..)| *at).min()?;
+    if let Some(process) = &evidence.kernel.peer {
+        process_events(&mut events, process);
+    }
+    events.sort();
+    let ms_from_zero = |at: Nanos| {
+        let distance = i64::try_from(at.abs_diff(zero) / 1_000_000).unwrap_or(i64::MAX);
+        if at < zero { -distance } else { distance }
+    };
+    let events = events.into_iter().take(MAX_EVENTS).map(|(at, side, what)| Event { side, what, at_ms: ms_from_zero(at) });
+    Some(Chain(events.collect()))
+}
+
+fn socket_events(events: &mut Vec<(Nanos, Side, String)>, side: Side, trace: &SocketTrace) {
+    let SocketTrace { fin_in, fin_out, rst_in, rst_out, error, .. } = trace;
+    for (at, what) in
+        [(fin_in, LegEnd::FinIn), (fin_out, LegEnd::FinOut), (rst_in, LegEnd::RstIn), (rst_out, LegEnd::RstOut)]
+    {
+        events.extend(at.map(|at| (at, side, what.as_str().to_owned())));
+    }
+    if let Some((errno, at)) = error
+        && let Some(end) = errno_end(*errno)
+    {
+        events.push((*at, side, end.as_str().to_owned()));
+    }
+}
+
+fn process_events(events: &mut Vec<(Nanos, Side, String)>, process: &Process) {
+    if let Fate::Signal(signal) = process.fate
+        && let Some(at) = process.signalled_at.or(process.ended_at)
+    {
+        events.push((at, Side::Up, format!("peer_sig{signal}")));
+    }
+    let ended = match process.fate {
+        Fate::Exit(status) => Some(format!("peer_exit{status}")),
+        Fate::Oom => Some("peer_oom".to_owned()),
+        Fate::Alive | Fate::Signal(_) => None,
+    };
+    events.extend(ended.zip(process.ended_at).map(|(what, at)| (at, Side::Up, what)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The browser's side acted first: did it want to, had it waited in vain for serve, or had the path failed it?
+//!
+//! The browser's watchdog closes with a clean Close 1000, so the code proves nothing: what the heartbeats did before it decides.
+
+use crate::{
+    evidence::{Evidence, Heartbeat, LegFacts, Nanos, RelayFacts, SocketTrace},
+    how::How,
+    verdict::{
+        Finding,
+        acts::{Act, Acts, Kind},
+        pressure,
+        upstream::{broke_protocol, fin_how},
+    },
+    words::{Confidence, Segment, Side, Verdict},
+};
+
+/// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
+const DEFAULT_PERIOD: Nanos = 5_000_000_000;
+
+pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
+    let kernel = &evidence.kernel;
+    let relay = evidence.relay.as_ref();
+    if matches!(first.kind, Kind::Timeout | Kind::Unreach) {
+        return Finding::proven(Verdict::ClientVanished, vanished_how(first.kind, relay, kernel.down.as_ref()), Segment::Downstream);
+    }
+    let Some(relay) = relay else {
+        return plain(first, None, kernel.down.as_ref());
+    };
+    // The browser's word that serve broke the protocol, and we saw it.
+    if let Some(finding) = broke_protocol(evidence, Side::Up).or_else(|| broke_protocol(evidence, Side::Down)) {
+        return finding;
+    }
+    if let Some(finding) = serve_stalled(evidence, relay, first.at) {
+        return finding;
+    }
+    if let Some(how) = path_stuck(relay, first.at) {
+        return Finding::likely(Verdict::PathStalled, how, Segment::Downstream);
+    }
+    if first.kind == Kind::Rst || first.kind == Kind::Fin {
+        if evidence.burst.is_some_and(|burst| burst.users >= 2) {
+            return Finding::likely(Verdict::EdgeBurst, How::Burst, Segment::Downstream);
+        }
+    }
+    if first.kind != Kind::Rst && heartbeat_lost(relay, first.at) {
+        return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
+    }
+    plain(first, Some(relay), kernel.down.as_ref())
+}
+
+/// The end as it looks, with healthy heartbeats.
+fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) -> Finding {
+    match first.kind {
+        Kind::CloseFrame => {
+            let code = relay.and_then(|r| r.down.close_frame.as_ref()).and_then(|frame| frame.code);
+            Finding::proven(Verdict::ClientClosed, code.map_or(How::WsCloseEmpty, How::WsClose), Segment::Downstream)
+        }
+        Kind::Fin => {
+            let how = relay.map_or(How::Fin, |r| fin_how(&r.down, &r.up, trace.and_then(|t| t.rst_in)));
+            Finding::proven(Verdict::ClientLeft, how, Segment::Downstream)
+        }
+        Kind::Rst => Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream),
+        Kind::Timeout | Kind::Unreach => Finding::proven(Verdict::ClientVanished, How::Vanished, Segment::Downstream),
+        Kind::Abort | Kind::Error => Finding::likely(Verdict::Unknown, How::Rst, Segment::Unknown),
+    }
+}
+
+/// A ping that serve had received went unanswered for as long as the browser's watchdog waits.
+fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<Finding> {
+    let heartbeat = relay.heartbeat?;
+    let waited = at.saturating_sub(heartbeat.waiting_since?);
+    let period = period(&heartbeat);
+    if waited < patience(period) {
+        return None;
+    }
+    let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
+    let segment = if !halted && pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Serve };
+    // Two pings in a row, or a process that is known not to run, is more than one late answer.
+    let sure = halted || (heartbeat.unanswered >= 2 && heartbeat.pongs > 0);
+    Some(Finding {
+        verdict: Verdict::ServeStalled,
+        how: How::Stall,
+        segment,
+        confidence: if sure { Confidence::Proven } else { Confidence::Likely },
+    })
+}
+
+/// Answers were written and the browser's side took none of them: its window stayed shut, or nothing was acknowledged.
+fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
+    let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
+    let blocked = relay.down.pending_bytes > 0
+        && relay.down.blocked_since.is_some_and(|since| at.saturating_sub(since) >= patience(period));
+    if blocked {
+        return Some(How::ZeroWindow);
+    }
+    let tcp = relay.down.tcp?;
+    let silent = u64::from(tcp.last_ack_recv_ms).saturating_mul(1_000_000) >= patience(period);
+    (silent && tcp.unacked > 0 && (tcp.retransmits > 0 || tcp.backoff > 0)).then_some(How::Loss)
+}
+
+/// Pings stopped arriving although each one that came was answered.
+fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
+    let Some(heartbeat) = relay.heartbeat else { return false };
+    // With fewer pings no rhythm is known that could have been lost.
+    if heartbeat.pings < 3 || heartbeat.waiting_since.is_some() {
+        return false;
+    }
+    let Some(last) = heartbeat.last_ping_at else { return false };
+    let period = period(&heartbeat);
+    at.saturating_sub(last) >= period.saturating_mul(2)
+}
+
+fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) -> How {
+    if kind == Kind::Unreach {
+        return How::Unreach;
+    }
+    let Some(relay) = relay else {
+        return if trace.is_some_and(|t| t.retrans > 0) { How::Loss } else { How::Vanished };
+    };
+    let LegFacts { tcp, pending_bytes, .. } = &relay.down;
+    match tcp {
+        // Probes of a shut window are answered until the peer is gone; data waits unsent.
+        Some(tcp) if tcp.peer_window == Some(0) || (*pending_bytes > 0 && tcp.unacked == 0) => How::ZeroWindow,
+        Some(tcp) if tcp.unacked > 0 || tcp.retransmits > 0 || tcp.lost > 0 => How::Loss,
+        _ if trace.is_some_and(|t| t.retrans > 0) => How::Loss,
+        _ => How::Vanished,
+    }
+}
+
+fn period(heartbeat: &Heartbeat) -> Nanos {
+    heartbeat.period_ns.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD)
+}
+
+/// How long a ping may go unanswered before the watchdog can have fired: it looks at the next tick, and ticks jitter.
+const fn patience(period: Nanos) -> Nanos {
+    period.saturating_mul(9) / 10
+}

@@ -1,0 +1,229 @@
+//! Evidence in, one judgement out. Pure and total: every input has an answer, `unknown` if nothing fits.
+//!
+//! The order of the questions is the design. First whether *we* ended it (died, told to stop, socket destroyed), then who acted
+//! first ([`acts`]), and only then why ([`downstream`], [`upstream`]). Something slow, dead or starving nearby decides nothing by itself: it
+//! only answers the "why" of an end that has been pinned to a side.
+
+pub mod acts;
+mod downstream;
+mod opening;
+pub mod pressure;
+mod upstream;
+
+use crate::{
+    evidence::{Evidence, Fate, Nanos, OwnEnd, RelayFacts, SeenEnd},
+    how::How,
+    verdict::acts::{Act, Acts, Kind},
+    words::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
+};
+
+/// What the evidence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// The coarse cause.
+    pub cause: Cause,
+    /// What happened.
+    pub verdict: Verdict,
+    /// The deciding mechanism.
+    pub how: Option<How>,
+    /// Where the cause lies.
+    pub segment: Segment,
+    /// Which end acted first.
+    pub closed_by: Option<ClosedBy>,
+    /// How sure.
+    pub confidence: Confidence,
+    /// When the deciding act happened, if any was seen.
+    pub at: Option<Nanos>,
+}
+
+/// The "why" half of a judgement: what an end that is pinned to a side means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) verdict: Verdict,
+    pub(crate) how: How,
+    pub(crate) segment: Segment,
+    pub(crate) confidence: Confidence,
+}
+
+impl Finding {
+    pub(crate) const fn proven(verdict: Verdict, how: How, segment: Segment) -> Self {
+        Self { verdict, how, segment, confidence: Confidence::Proven }
+    }
+
+    pub(crate) const fn likely(verdict: Verdict, how: How, segment: Segment) -> Self {
+        Self { verdict, how, segment, confidence: Confidence::Likely }
+    }
+}
+
+/// A stall of our own event loop that is shorter explains no watchdog: the shortest one known fires after 5 s
+/// (facts: t3 client, "ping tick").
+const OWN_STALL: Nanos = 4_000_000_000;
+
+/// After our own stall ended, what had queued up in the sockets is read within this time.
+const OWN_STALL_TAIL: Nanos = 1_500_000_000;
+
+/// Judges one session's end.
+#[must_use]
+pub fn judge(evidence: &Evidence) -> Judgement {
+    let acts = Acts::of(evidence);
+    if let Some(death) = &evidence.dispatch_died
+        && acts.peer_first_before(death.at).is_none()
+    {
+        let how = match death.fate {
+            Some(Fate::Signal(signal)) => How::ProxySignal(signal),
+            Some(Fate::Oom) => How::Oom,
+            _ => How::ProxyGone,
+        };
+        let confidence = if death.fate.is_some() { Confidence::Proven } else { Confidence::Likely };
+        return ours(Finding { verdict: Verdict::DispatchDied, how, segment: Segment::Dispatch, confidence }, Some(death.at));
+    }
+    if let Some(relay) = &evidence.relay {
+        if let Some(failure) = relay.open_failure {
+            return opening::judge(evidence, relay, failure);
+        }
+        if let Some(shutdown) = relay.shutdown
+            && acts.peer_first_before(shutdown.at).is_none()
+        {
+            let how = shutdown.signal.map_or(How::ProxyGone, How::ProxySignal);
+            let finding = Finding::proven(Verdict::DispatchShutdown, how, Segment::Dispatch);
+            return ours(finding, Some(shutdown.at));
+        }
+    }
+    if let Some(abort) = acts.first_of(Kind::Abort) {
+        let finding = Finding::proven(Verdict::AdminKilled, How::SockDestroy, Segment::Devvm);
+        return finish(evidence, finding, leg_cause(abort.side), Some(ClosedBy::Dispatch), Some(abort.at));
+    }
+    let Some(first) = acts.first() else {
+        return Judgement {
+            cause: Cause::DispatchClosed,
+            verdict: Verdict::Unknown,
+            how: None,
+            segment: Segment::Unknown,
+            closed_by: None,
+            confidence: Confidence::Likely,
+            at: None,
+        };
+    };
+    if let Some(finding) = own_stall(evidence.relay.as_ref(), first) {
+        return finish(evidence, finding, leg_cause(first.side), Some(peer(first.side)), Some(first.at));
+    }
+    let simultaneous = acts.simultaneous();
+    let mut finding = match first.side {
+        Side::Down => downstream::judge(evidence, &acts, first),
+        Side::Up => upstream::judge(evidence, &acts, first),
+    };
+    let plain = matches!(
+        finding.verdict,
+        Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ClientReset | Verdict::ServeClosed | Verdict::ServeLeft | Verdict::ServeReset
+    );
+    let mut closed_by = peer(first.side);
+    if simultaneous && plain {
+        finding.how = How::Simultaneous;
+        finding.segment = Segment::None;
+        closed_by = ClosedBy::Both;
+    }
+    finish(evidence, finding, leg_cause(first.side), Some(closed_by), Some(first.at))
+}
+
+/// The browser gave up while our own event loop stood still: its pings and its close lay unread in our sockets.
+fn own_stall(relay: Option<&RelayFacts>, first: Act) -> Option<Finding> {
+    let relay = relay?;
+    let lag = relay.self_lag_ms?.saturating_mul(1_000_000);
+    let ended = relay.self_lag_at?;
+    let watchdog = relay.heartbeat.and_then(|h| h.period_ns).unwrap_or(OWN_STALL).max(OWN_STALL);
+    let window = ended.saturating_sub(lag)..=ended.saturating_add(OWN_STALL_TAIL);
+    let gave_up = first.side == Side::Down && first.kind != Kind::Timeout;
+    (gave_up && lag >= watchdog && window.contains(&first.at)).then_some(Finding::likely(
+        Verdict::DispatchStalled,
+        How::Stall,
+        Segment::Dispatch,
+    ))
+}
+
+fn ours(finding: Finding, at: Option<Nanos>) -> Judgement {
+    Judgement {
+        cause: Cause::DispatchClosed,
+        verdict: finding.verdict,
+        how: Some(finding.how),
+        segment: finding.segment,
+        closed_by: Some(ClosedBy::Dispatch),
+        confidence: finding.confidence,
+        at,
+    }
+}
+
+fn finish(evidence: &Evidence, finding: Finding, cause: Cause, closed_by: Option<ClosedBy>, at: Option<Nanos>) -> Judgement {
+    let handshake = evidence
+        .relay
+        .as_ref()
+        .is_some_and(|relay| relay.down.close_frame.is_some() && relay.up.close_frame.is_some());
+    Judgement {
+        cause: if handshake { Cause::Graceful } else { cause },
+        verdict: finding.verdict,
+        how: Some(finding.how),
+        segment: finding.segment,
+        closed_by,
+        confidence: finding.confidence,
+        at,
+    }
+}
+
+const fn peer(side: Side) -> ClosedBy {
+    match side {
+        Side::Down => ClosedBy::Downstream,
+        Side::Up => ClosedBy::Upstream,
+    }
+}
+
+const fn leg_cause(side: Side) -> Cause {
+    match side {
+        Side::Down => Cause::DownstreamClosed,
+        Side::Up => Cause::UpstreamClosed,
+    }
+}
+
+/// How a leg ended in the kernel: its first event, by the kernel's clock; by what the relay saw where the kernel says nothing.
+#[must_use]
+pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
+    let trace = match side {
+        Side::Down => evidence.kernel.down.as_ref(),
+        Side::Up => evidence.kernel.up.as_ref(),
+    };
+    if let Some(trace) = trace {
+        let failure = trace.error.and_then(|(errno, at)| Some((at, acts::errno_end(errno)?)));
+        // A failing connection sends a RST of its own before or after the error is set; that is not a second cause.
+        let rst_out = trace.rst_out.filter(|_| failure.is_none());
+        let events = [
+            trace.fin_in.map(|at| (at, LegEnd::FinIn)),
+            trace.rst_in.map(|at| (at, LegEnd::RstIn)),
+            failure,
+            trace.fin_out.map(|at| (at, LegEnd::FinOut)),
+            rst_out.map(|at| (at, LegEnd::RstOut)),
+        ];
+        if let Some((_, end)) = events.into_iter().flatten().min_by_key(|(at, _)| *at) {
+            return Some(end);
+        }
+    }
+    let leg = evidence.relay.as_ref()?.leg(side);
+    let seen = leg.end.or(leg.write_error).and_then(|(end, at)| Some((at, seen_leg_end(end)?)));
+    let told = leg.told.map(|(end, at)| match end {
+        OwnEnd::Fin => (at, LegEnd::FinOut),
+        OwnEnd::Rst => (at, LegEnd::RstOut),
+    });
+    seen.into_iter().chain(told).min_by_key(|(at, _)| *at).map(|(_, end)| end)
+}
+
+const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
+    match end {
+        SeenEnd::Eof => Some(LegEnd::FinIn),
+        SeenEnd::Reset => Some(LegEnd::RstIn),
+        SeenEnd::Timeout => Some(LegEnd::Timeout),
+        SeenEnd::Abort => Some(LegEnd::Abort),
+        SeenEnd::Unreach => Some(LegEnd::Unreach),
+        SeenEnd::Refused => Some(LegEnd::Refused),
+        SeenEnd::Pipe | SeenEnd::Errno(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
