@@ -1,7 +1,31 @@
-//! Not written yet.
+//! `cargo xtask bench`: builds with optimisation and runs t3-testkit's `t3-bench`, which prints its numbers itself.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
 use crate::cli::BenchArgs;
-use anyhow::{Result, bail};
-use std::process::ExitCode;
-pub fn run(_args: &BenchArgs) -> Result<ExitCode> {
-    bail!("not written yet")
+use crate::packages::User;
+use crate::{cargo, ebpf, packages, proc, say};
+
+const PACKAGE: &str = "t3-testkit";
+const PROGRAM: &str = "t3-bench";
+
+/// Runs the command.
+pub fn run(args: &BenchArgs) -> Result<ExitCode> {
+    packages::ensure(User::Bench)?;
+    ebpf::build()?;
+    say::step("compiling with optimisation");
+    let mut command = cargo::cargo();
+    command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
+    proc::must("programs", command)?;
+    let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
+        bail!("{PACKAGE} has no program `{PROGRAM}`");
+    };
+    say::step("measuring");
+    let status = Command::new(&program)
+        .args(&args.rest)
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,7 +1,33 @@
-//! Not written yet.
-use crate::cli::DemoArgs;
-use anyhow::{Result, bail};
-use std::process::ExitCode;
-pub fn run(_args: &DemoArgs) -> Result<ExitCode> {
-    bail!("not written yet")
+//! `cargo xtask demo`: builds everything and runs t3-testkit's `t3-demo`, as root when root is to be had, because the
+//! kernel's side of a close is only seen by root.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cli::{BuildArgs, DemoArgs};
+use crate::{build, cargo, say, sudo};
+
+const PACKAGE: &str = "t3-testkit";
+const PROGRAM: &str = "t3-demo";
+
+/// Runs the command.
+pub fn run(args: &DemoArgs) -> Result<ExitCode> {
+    build::run(&BuildArgs { release: false, musl: false, ebpf_only: false })?;
+    let Some(program) = cargo::binary(PACKAGE, PROGRAM, false)? else {
+        bail!("{PACKAGE} has no program `{PROGRAM}`");
+    };
+    let mut command = match sudo::command(&program) {
+        Some(command) => command,
+        None => {
+            say::note("neither root nor `sudo -n`: the demo runs without the kernel's evidence (kernel=off)");
+            Command::new(&program)
+        }
+    };
+    if args.hold {
+        command.arg("--hold");
+    }
+    say::step(if args.hold { "the demo, until Ctrl-C" } else { "the demo, about a minute" });
+    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,15 +1,119 @@
-//! Not written yet.
-use crate::cli::TestArgs;
-use anyhow::{Result, bail};
+//! `cargo xtask test`: every tier in order, whatever the ones before it said, and all failures listed at the end.
+//!
+//! A tier that cannot run here says why. With `CI` set in the environment that is a failure: a test that did not run
+//! has not passed.
+
 use std::process::ExitCode;
-pub fn run(_args: &TestArgs) -> Result<ExitCode> {
-    bail!("not written yet")
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::cli::TestArgs;
+use crate::packages::User;
+use crate::tally::{Counts, Report, Step, TierReport};
+use crate::{ebpf, packages, say, tiers};
+
+/// A tier, by what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Tier {
+    /// Formatting, clippy, documentation, house rules. Needs nothing.
     Lint,
+    /// Unit, property and loopback tests, and examples in documentation. Needs nothing.
     Unit,
+    /// Test programs named `host_*` or `*_host`: real journald, real eBPF. Needs root.
     Host,
+    /// Fuzz targets, a minute each.
     Fuzz,
+    /// The same in Debian guests with kprobes. Needs root, qemu, mmdebstrap.
     Vm,
+}
+
+impl Tier {
+    const ALL: [Self; 5] = [Self::Lint, Self::Unit, Self::Host, Self::Fuzz, Self::Vm];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Unit => "unit",
+            Self::Host => "host",
+            Self::Fuzz => "fuzz",
+            Self::Vm => "vm",
+        }
+    }
+
+    fn steps(self) -> Result<Vec<Step>> {
+        match self {
+            Self::Lint => tiers::lint::steps(),
+            Self::Unit => tiers::unit::steps(),
+            Self::Host => tiers::host::steps(),
+            Self::Fuzz => tiers::fuzz::steps(),
+            Self::Vm => tiers::vm::steps(),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &TestArgs) -> Result<ExitCode> {
+    let strict = std::env::var_os("CI").is_some();
+    let mut report = Report::default();
+    report.tiers.push(timed("build", || {
+        packages::ensure(User::Build)?;
+        let begin = Instant::now();
+        ebpf::build()?;
+        Ok(vec![Step::new("eBPF programs", true, Counts::one(true), begin.elapsed())])
+    }));
+    for tier in chosen(args) {
+        report.tiers.push(timed(tier.name(), || tier.steps()));
+    }
+    println!();
+    report.closing(strict).iter().for_each(|line| println!("{line}"));
+    let counts = report.counts(strict);
+    let ok = counts.failed == 0 && counts.passed > 0;
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn chosen(args: &TestArgs) -> Vec<Tier> {
+    let wanted = |tier: &Tier| {
+        if args.tiers.is_empty() {
+            !(args.quick && matches!(tier, Tier::Fuzz | Tier::Vm))
+        } else {
+            args.tiers.contains(tier)
+        }
+    };
+    Tier::ALL.into_iter().filter(wanted).collect()
+}
+
+fn timed(name: &'static str, steps: impl FnOnce() -> Result<Vec<Step>>) -> TierReport {
+    let begin = Instant::now();
+    println!("\n=== {name}");
+    match steps() {
+        Ok(steps) => TierReport { name, steps, time: begin.elapsed(), not_run: None },
+        Err(error) => match error.downcast_ref::<tiers::CannotRun>() {
+            Some(why) => {
+                say::note(&format!("not run: {why}"));
+                TierReport { name, steps: Vec::new(), time: begin.elapsed(), not_run: Some(why.to_string()) }
+            }
+            None => {
+                let why = format!("{error:#}");
+                say::note(&format!("FAILED {why}"));
+                let step = Step::new(name, false, Counts::default(), begin.elapsed()).because(why);
+                TierReport { name, steps: vec![step], time: begin.elapsed(), not_run: None }
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tier, chosen};
+    use crate::cli::TestArgs;
+
+    #[test]
+    fn quick_leaves_out_the_slow_tiers_unless_named() {
+        let names = |quick, tiers: &[Tier]| chosen(&TestArgs { quick, tiers: tiers.to_vec() });
+        assert_eq!(names(false, &[]), Tier::ALL);
+        assert_eq!(names(true, &[]), [Tier::Lint, Tier::Unit, Tier::Host]);
+        assert_eq!(names(true, &[Tier::Vm]), [Tier::Vm]);
+    }
 }

@@ -1,7 +1,135 @@
-//! Not written yet.
-use crate::cli::VmTestArgs;
-use anyhow::{Result, bail};
+//! `cargo xtask vm-test`: Debian's kernels with systemd as PID 1 and kprobes, in software emulation (no /dev/kvm needed),
+//! each running the project's own programs, statically linked so that one build fits every release.
+
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
-pub fn run(_args: &VmTestArgs) -> Result<ExitCode> {
-    bail!("not written yet")
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::cli::VmTestArgs;
+use crate::packages::User;
+use crate::tally::{Counts, Report, Step, TierReport};
+use crate::vm::apt;
+use crate::vm::boot::Boot;
+use crate::vm::payload::Payload;
+use crate::vm::recipe::Recipe;
+use crate::vm::rootfs::{self, Image};
+use crate::vm::suite::Suite;
+use crate::{cargo, ebpf, packages, paths, say, toolchain};
+
+/// The test program that runs in guests: its crate, its name, its command line there.
+const VM_TESTS: (&str, &str, &str) = ("t3-testkit", "faults", "faults --tier vm --json /out/results.json");
+/// The crates whose programs a guest gets.
+const PROGRAMS_OF: [&str; 3] = ["t3-trace", "t3-dispatch", "t3-testkit"];
+
+/// Runs the command.
+pub fn run(args: &VmTestArgs) -> Result<ExitCode> {
+    let begin = Instant::now();
+    packages::ensure(User::Vm)?;
+    let steps = steps(args)?;
+    let report =
+        Report { tiers: vec![TierReport { name: "vm", steps, time: begin.elapsed(), not_run: None }] };
+    report.closing(true).iter().for_each(|line| println!("{line}"));
+    Ok(if report.counts(true).failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Boots every release asked for; a failed one does not keep the others from running.
+pub fn steps(args: &VmTestArgs) -> Result<Vec<Step>> {
+    let suites = if args.suites.is_empty() { Suite::ALL.to_vec() } else { args.suites.clone() };
+    let payload = payload(args)?;
+    say::step("making the guests' file systems");
+    let images = images(&suites)?;
+    let mut steps = Vec::new();
+    for (suite, image) in suites.into_iter().zip(images) {
+        say::step(&format!("booting {} (Linux {}x, emulated)", suite.name(), suite.kernel()));
+        let begin = Instant::now();
+        let step = match image.and_then(|image| boot(suite, &image, &payload, args)) {
+            Ok(step) => step,
+            Err(error) => Step::new(suite.name(), false, Counts::default(), begin.elapsed())
+                .because(format!("{error:#}")),
+        };
+        step.say();
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+/// All images at once: mmdebstrap spends much of its time waiting.
+fn images(suites: &[Suite]) -> Result<Vec<Result<Image>>> {
+    let host = apt::host()?;
+    let ensure = |suite: Suite| {
+        let recipe = Recipe { suite, mirror: host.mirror.clone(), apt_options: host.options.clone() };
+        rootfs::ensure(&recipe)
+    };
+    Ok(std::thread::scope(|scope| {
+        let threads: Vec<_> = suites.iter().map(|&suite| scope.spawn(move || ensure(suite))).collect();
+        let died = || Err(anyhow!("the thread making this image died"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| died())).collect()
+    }))
+}
+
+fn boot(suite: Suite, image: &Image, payload: &Payload, args: &VmTestArgs) -> Result<Step> {
+    let dir = paths::vm().join(suite.name()).join("run");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let disk = payload.write(suite, &dir)?;
+    let limit = Duration::from_secs(args.timeout);
+    let boot = Boot { name: suite.name(), image, disk: &disk, dir: &dir, limit, show_console: args.console };
+    let answer = boot.run()?;
+    let step = Step::new(suite.name(), answer.exit == Ok(0), answer.counts, answer.time);
+    Ok(match answer.exit {
+        Ok(0) if answer.counts.passed == 0 => {
+            Step::new(suite.name(), false, answer.counts, answer.time).because("no test ran in the guest")
+        }
+        Ok(0) => step,
+        Ok(code) => step.because(format!("exit code {code}; files in {}", paths::short(&dir))),
+        Err(trouble) => step.because(format!("{trouble}; files in {}", paths::short(&dir))),
+    })
+}
+
+fn payload(args: &VmTestArgs) -> Result<Payload> {
+    let mut payload = Payload::default();
+    for name in ["CI", "RUST_LOG", "RUST_BACKTRACE"] {
+        if let Ok(value) = std::env::var(name) {
+            payload.env.push((name.to_owned(), value));
+        }
+    }
+    if args.check_guest {
+        return Ok(payload);
+    }
+    if let Some(path) = &args.exec {
+        payload.programs.push(("vm-tests".to_owned(), path.clone()));
+        payload.commands.push("vm-tests".to_owned());
+        return Ok(payload);
+    }
+    let programs = programs()?;
+    if programs.iter().any(|(name, _)| name == VM_TESTS.1) {
+        payload.commands.push(VM_TESTS.2.to_owned());
+    } else {
+        say::note(&format!(
+            "{} has no program `{}` yet: only the guests themselves are checked",
+            VM_TESTS.0, VM_TESTS.1
+        ));
+    }
+    payload.programs = programs;
+    Ok(payload)
+}
+
+/// The project's programs, static.
+fn programs() -> Result<Vec<(String, PathBuf)>> {
+    ebpf::build()?;
+    toolchain::ensure_musl()?;
+    say::step("compiling the programs for the guests (static)");
+    let mut command = cargo::cargo();
+    command.args(["build", "--bins", "--target", toolchain::MUSL]);
+    for name in PROGRAMS_OF {
+        command.args(["-p", name]);
+    }
+    let made = cargo::artifacts("programs for the guests", command)?;
+    Ok(made
+        .into_iter()
+        .filter(|made| made.kind == "bin")
+        .map(|made| (made.target, made.executable))
+        .collect())
 }

@@ -1,0 +1,120 @@
+//! The Debian packages that commands need, in one table. Installed when we are root (or `sudo -n` works), otherwise named
+//! in one `apt-get` line for the reader to run.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, bail};
+
+use crate::{proc, say, sudo};
+
+/// Who needs a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Compiling anything.
+    Build,
+    /// The tests on this machine.
+    Host,
+    /// The guests.
+    Vm,
+    /// The fuzz targets.
+    Fuzz,
+    /// The benchmark.
+    Bench,
+}
+
+/// (what must be there: a program in PATH, or a file; the package that has it; who needs it)
+const TABLE: &[(&str, &str, User)] = &[
+    ("cc", "gcc", User::Build),
+    ("/usr/include/stdio.h", "libc6-dev", User::Build),
+    ("ip", "iproute2", User::Host),
+    ("journalctl", "systemd", User::Host),
+    ("/lib/systemd/systemd-journald", "systemd", User::Host),
+    ("mmdebstrap", "mmdebstrap", User::Vm),
+    ("qemu-system-x86_64", "qemu-system-x86", User::Vm),
+    ("mke2fs", "e2fsprogs", User::Vm),
+    ("tar", "tar", User::Vm),
+    ("setpriv", "util-linux", User::Vm),
+    ("c++", "g++", User::Fuzz),
+    ("haproxy", "haproxy", User::Bench),
+];
+/// Package lists older than this may name versions that the archive no longer has.
+const LISTS_STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes sure that everything `user` needs is here.
+pub fn ensure(user: User) -> Result<()> {
+    let missing = missing(user, present);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {names}");
+    if sudo::root() == sudo::Root::No || !proc::exists("apt-get") {
+        bail!("packages are missing; as root: {by_hand}");
+    }
+    say::step(&format!("installing {names}"));
+    if lists_are_stale() {
+        apt(&["update"])?;
+    }
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(missing.iter().copied());
+    if apt(&install).is_err() {
+        say::note("once more, with fresh package lists");
+        apt(&["update"])?;
+        apt(&install)?;
+    }
+    let still = self::missing(user, present);
+    if !still.is_empty() {
+        bail!("apt-get installed {names}, but what is needed of {} is still not there", still.join(" "));
+    }
+    Ok(())
+}
+
+fn missing(user: User, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut names: Vec<&str> = TABLE
+        .iter()
+        .filter(|(what, _, of)| *of == user && !present(what))
+        .map(|(_, name, _)| *name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn present(what: &str) -> bool {
+    if what.starts_with('/') { Path::new(what).exists() } else { proc::exists(what) }
+}
+
+fn lists_are_stale() -> bool {
+    let newest = std::fs::read_dir("/var/lib/apt/lists").ok().and_then(|entries| {
+        let indexes =
+            entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains("InRelease"));
+        indexes.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()
+    });
+    newest.is_none_or(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > LISTS_STALE))
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let Some(mut command) = sudo::command("env") else { bail!("apt-get needs root") };
+    command
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"])
+        .args(args);
+    proc::must("apt-get", command).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TABLE, User, missing};
+
+    #[test]
+    fn each_missing_package_is_named_once() {
+        assert_eq!(missing(User::Host, |_| false), ["iproute2", "systemd"]);
+        assert!(missing(User::Host, |_| true).is_empty());
+        assert_eq!(missing(User::Vm, |what| what != "mke2fs"), ["e2fsprogs"]);
+    }
+
+    #[test]
+    fn the_table_holds_names_not_command_lines() {
+        assert!(TABLE.iter().all(|(what, name, _)| !what.contains(' ') && !name.contains(' ')));
+    }
+}

@@ -1,0 +1,203 @@
+//! What passed and what failed, by step and tier, and how it is told at the end. Pure, but for the printing.
+
+use std::time::Duration;
+
+use crate::say;
+
+/// How many tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tests that passed.
+    pub passed: u32,
+    /// Tests that failed.
+    pub failed: u32,
+    /// Tests that a program counted but did not run.
+    pub ignored: u32,
+}
+
+impl Counts {
+    /// Sums up the closing lines in a program's output: Rust's `test result: … N passed; N failed; N ignored` and our
+    /// own `N passed, N failed`.
+    pub fn read(output: &str) -> Self {
+        let mut sum = Self::default();
+        for line in output.lines() {
+            let line = line.trim();
+            let rust = line.starts_with("test result:");
+            let mut ours = Self::default();
+            let mut seen = 0;
+            for part in line.split(['.', ';', ',']) {
+                let mut words = part.split_whitespace();
+                let (Some(number), Some(word)) =
+                    (words.next().and_then(|n| n.parse::<u32>().ok()), words.next())
+                else {
+                    continue;
+                };
+                let place = match word {
+                    "passed" => &mut ours.passed,
+                    "failed" => &mut ours.failed,
+                    "ignored" | "skipped" => &mut ours.ignored,
+                    _ => continue,
+                };
+                *place = number;
+                seen += 1;
+            }
+            let plain = line.starts_with(|first: char| first.is_ascii_digit()) && seen >= 2;
+            if rust || plain {
+                sum.passed += ours.passed;
+                sum.failed += ours.failed;
+                sum.ignored += ours.ignored;
+            }
+        }
+        sum
+    }
+
+    /// One step that is a single test.
+    pub fn one(ok: bool) -> Self {
+        Self { passed: u32::from(ok), failed: u32::from(!ok), ignored: 0 }
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What was done.
+    pub name: String,
+    /// Its tests. A step that failed has at least one failure.
+    pub counts: Counts,
+    /// How long it took.
+    pub time: Duration,
+    /// Why it failed, in a line.
+    pub why: Option<String>,
+}
+
+impl Step {
+    /// A step whose program ended with `ok`, and whose output counted `counts`: a failed program is at least one failure,
+    /// whatever it counted.
+    pub fn new(name: impl Into<String>, ok: bool, mut counts: Counts, time: Duration) -> Self {
+        if !ok {
+            counts.failed = counts.failed.max(1);
+        }
+        Self { name: name.into(), counts, time, why: None }
+    }
+
+    /// The same, with the reason.
+    #[must_use]
+    pub fn because(mut self, why: impl Into<String>) -> Self {
+        self.why = Some(why.into());
+        self
+    }
+
+    /// Says how the step ended; called once, when it has.
+    pub fn say(&self) {
+        let Counts { passed, failed, ignored } = self.counts;
+        let mut text = format!("{:<6} {}", if failed == 0 { "ok" } else { "FAILED" }, self.name);
+        if passed + failed > 1 {
+            text.push_str(&format!(": {passed} passed"));
+            if failed > 0 {
+                text.push_str(&format!(", {failed} failed"));
+            }
+        }
+        if ignored > 0 {
+            text.push_str(&format!(", {ignored} IGNORED"));
+        }
+        if let Some(why) = &self.why {
+            text.push_str(&format!(" ({why})"));
+        }
+        say::note(&format!("{text} [{}]", say::took(self.time)));
+    }
+}
+
+/// A tier's steps.
+#[derive(Clone, Debug)]
+pub struct TierReport {
+    /// The tier's name.
+    pub name: &'static str,
+    /// What was done.
+    pub steps: Vec<Step>,
+    /// From its begin to its end.
+    pub time: Duration,
+    /// Why the tier did not run, when it did not.
+    pub not_run: Option<String>,
+}
+
+/// Everything that ran.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// In order.
+    pub tiers: Vec<TierReport>,
+}
+
+impl Report {
+    /// Sum over all tiers. A tier that could not run is a failure when `strict`.
+    pub fn counts(&self, strict: bool) -> Counts {
+        let mut sum = Counts::default();
+        for tier in &self.tiers {
+            for step in &tier.steps {
+                sum.passed += step.counts.passed;
+                sum.failed += step.counts.failed;
+                sum.ignored += step.counts.ignored;
+            }
+            sum.failed += u32::from(strict && tier.not_run.is_some());
+        }
+        sum
+    }
+
+    /// The closing lines: failures by name, a table of tiers, and the plain count last.
+    pub fn closing(&self, strict: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        for tier in &self.tiers {
+            for step in tier.steps.iter().filter(|step| step.counts.failed > 0) {
+                let why = step.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+                lines.push(format!("FAILED  {}: {}{why}", tier.name, step.name));
+            }
+        }
+        lines.push(format!("{:<8} {:>7} {:>7} {:>14}", "tier", "passed", "failed", "time"));
+        for tier in &self.tiers {
+            let one = Self { tiers: vec![tier.clone()] }.counts(strict);
+            let why = tier.not_run.as_deref().map(|why| format!("  not run: {why}")).unwrap_or_default();
+            let time = say::took(tier.time);
+            lines.push(format!("{:<8} {:>7} {:>7} {time:>14}{why}", tier.name, one.passed, one.failed));
+        }
+        let sum = self.counts(strict);
+        lines.push(format!("{} passed, {} failed", sum.passed, sum.failed));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, Report, Step, TierReport};
+    use std::time::Duration;
+
+    #[test]
+    fn closing_lines_of_test_programs_are_summed() {
+        let text = "running 3 tests\ntest a ... ok\n\
+                    test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
+                    ok      psi\n8 passed, 2 failed\nwe saw 5 passed, 7 failed in a sentence\n";
+        assert_eq!(Counts::read(text), Counts { passed: 11, failed: 2, ignored: 1 });
+        assert_eq!(Counts::read("nothing here\n"), Counts::default());
+    }
+
+    #[test]
+    fn a_program_that_died_counts_as_a_failure_whatever_it_said() {
+        let counts = Counts { passed: 9, ..Counts::default() };
+        assert_eq!(Step::new("x", false, counts, Duration::ZERO).counts.failed, 1);
+    }
+
+    #[test]
+    fn a_tier_that_did_not_run_fails_only_where_strict() {
+        let steps = vec![Step::new("fmt", true, Counts::one(true), Duration::ZERO)];
+        let ran = TierReport { name: "lint", steps, time: Duration::ZERO, not_run: None };
+        let not = TierReport {
+            name: "vm",
+            steps: vec![],
+            time: Duration::ZERO,
+            not_run: Some("no qemu".to_owned()),
+        };
+        let report = Report { tiers: vec![ran, not] };
+        assert_eq!(report.counts(false).failed, 0);
+        assert_eq!(report.counts(true).failed, 1);
+        assert_eq!(report.closing(true).last().unwrap(), "1 passed, 1 failed");
+        assert!(report.closing(false).iter().any(|line| line.contains("no qemu")));
+    }
+}

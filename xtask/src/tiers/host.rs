@@ -1,0 +1,59 @@
+//! Tests that need root and this machine's kernel: real journald, real eBPF on the tracepoints the kernel has. One
+//! program at a time, one test at a time, because they share the kernel.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{CannotRun, counted, programs};
+use crate::packages::User;
+use crate::tally::Step;
+use crate::{packages, proc, say, sudo};
+
+/// For one test program.
+const LIMIT: Duration = Duration::from_secs(900);
+/// (kind, where, a name that is there once it is mounted)
+const MOUNTS: [(&str, &str, &str); 2] =
+    [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
+
+/// Runs the tier.
+pub fn steps() -> Result<Vec<Step>> {
+    if sudo::root() == sudo::Root::No {
+        return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
+    }
+    packages::ensure(User::Host).map_err(|error| CannotRun(format!("{error:#}")))?;
+    mount()?;
+    let all = programs::compile()?;
+    say::step("tests as root, on this machine's kernel");
+    let mut steps = Vec::new();
+    for program in all.iter().filter(|program| programs::needs_host(program)) {
+        let Some(mut command) = sudo::command(&program.executable) else { continue };
+        command.arg("--test-threads=1");
+        steps.push(counted(&programs::label(program), programs::in_its_crate(command, program), LIMIT)?);
+    }
+    if steps.is_empty() {
+        anyhow::bail!("no test program is named host_* or *_host: this tier would test nothing");
+    }
+    Ok(steps)
+}
+
+/// Mounts what systemd would have mounted; a machine without systemd as PID 1 (a container) lacks it.
+fn mount() -> Result<()> {
+    let mounted = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for (kind, place, inside) in MOUNTS {
+        let there = mounted.lines().any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            words.next() == Some(place) && words.next() == Some(kind)
+        });
+        if there && Path::new(place).join(inside).exists() {
+            continue;
+        }
+        say::note(&format!("mounting {kind} on {place}"));
+        if let Some(mut command) = sudo::command("mount") {
+            command.args(["-t", kind, kind, place]);
+            proc::must("mount", command)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! The test tiers, one file each: what is run, and what a tier needs to run at all.
+
+pub mod fuzz;
+pub mod host;
+pub mod lint;
+pub mod programs;
+pub mod unit;
+pub mod vm;
+
+use std::fmt;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::tally::{Counts, Step};
+use crate::{proc, say};
+
+/// Why a tier cannot run on this machine; not an error of the project.
+#[derive(Debug)]
+pub struct CannotRun(pub String);
+
+impl fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
+
+/// A command that passes or fails as a whole; its output is shown only when it fails.
+fn whole(name: &str, command: Command, limit: Duration) -> Result<Step> {
+    say::step(name);
+    let finished = proc::quiet(name, command, limit)?;
+    if !finished.ok() {
+        proc::show(name, &finished);
+    }
+    let step = Step::new(name, finished.ok(), Counts::one(finished.ok()), finished.time);
+    step.say();
+    Ok(step)
+}
+
+/// A test program, which counts its tests itself.
+fn counted(name: &str, command: Command, limit: Duration) -> Result<Step> {
+    let finished = proc::quiet(name, command, limit)?;
+    if !finished.ok() {
+        proc::show(name, &finished);
+    }
+    let mut step = Step::new(name, finished.ok(), Counts::read(&finished.output), finished.time);
+    if !finished.ok() {
+        step = step.because(failed_tests(&finished.output).unwrap_or_else(|| finished.how()));
+    }
+    step.say();
+    Ok(step)
+}
+
+/// The names in `test NAME ... FAILED` lines.
+fn failed_tests(output: &str) -> Option<String> {
+    let name = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
+    let names: Vec<String> = output.lines().filter_map(name).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failed_tests;
+
+    #[test]
+    fn failed_tests_are_named() {
+        let text = "test a::b ... ok\ntest a::c ... FAILED\ntest d ... FAILED\n";
+        assert_eq!(failed_tests(text).as_deref(), Some("a::c, d"));
+        assert_eq!(failed_tests("test a ... ok"), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! The workspace's test programs: compiled once, told apart by name, run one by one in their crate's folder as cargo
+//! would. Run by us and not by `cargo test`, so that only the finished program gets root and each has a time limit.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::cargo::{self, Artifact};
+use crate::say;
+
+/// Compiles all test programs.
+pub fn compile() -> Result<Vec<Artifact>> {
+    say::step("compiling the tests");
+    let mut command = cargo::cargo();
+    command.args(["test", "--no-run", "--workspace", "--exclude", cargo::EBPF_CRATE]);
+    let made = cargo::artifacts("compiling the tests", command)?;
+    Ok(made.into_iter().filter(|made| made.is_test).collect())
+}
+
+/// Whether a test program needs root and the machine for itself.
+pub fn needs_host(artifact: &Artifact) -> bool {
+    artifact.kind == "test" && (artifact.target.starts_with("host_") || artifact.target.ends_with("_host"))
+}
+
+/// How a program is called in the report.
+pub fn label(artifact: &Artifact) -> String {
+    match artifact.kind.as_str() {
+        "test" => format!("{} {}", artifact.package, artifact.target),
+        kind => format!("{} ({kind} {})", artifact.package, artifact.target),
+    }
+}
+
+/// Prepares `command` (the program, or something that runs it) as cargo would.
+pub fn in_its_crate(mut command: Command, artifact: &Artifact) -> Command {
+    command.current_dir(&artifact.dir).env("CARGO_MANIFEST_DIR", &artifact.dir);
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        command.env("RUST_BACKTRACE", OsStr::new("1"));
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needs_host;
+    use crate::cargo::Artifact;
+
+    #[test]
+    fn host_programs_are_known_by_their_names() {
+        let named = |target: &str, kind: &str| {
+            needs_host(&Artifact {
+                package: "p".to_owned(),
+                target: target.to_owned(),
+                kind: kind.to_owned(),
+                is_test: true,
+                executable: "/x".into(),
+                dir: "/".into(),
+            })
+        };
+        assert!(named("host_journald", "test") && named("trace_host", "test"));
+        assert!(!named("ghost", "test") && !named("host_x", "bin"));
+    }
+}

@@ -1,0 +1,253 @@
+//! One guest from power-on to power-off: qemu in software emulation, its console watched, its output passed on as it
+//! comes, its answer collected.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::tally::Counts;
+use crate::vm::console::Watch;
+use crate::vm::rootfs::Image;
+use crate::{proc, say};
+
+/// From power-on to the payload's first output; a guest boots in 20 s on an idle host.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// Lines of the console that are shown of a guest that failed.
+const CONSOLE_LINES: usize = 60;
+
+/// One run of a guest.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    /// The name in front of its output.
+    pub name: &'a str,
+    /// What boots.
+    pub image: &'a Image,
+    /// The payload's disk.
+    pub disk: &'a Path,
+    /// Where console, output and results are put.
+    pub dir: &'a Path,
+    /// Power-on to power-off.
+    pub limit: Duration,
+    /// Pass the console on, too.
+    pub show_console: bool,
+}
+
+/// How a guest ended.
+#[derive(Debug)]
+pub struct Answer {
+    /// The payload's exit code, or why there is none.
+    pub exit: Result<i32, String>,
+    /// What the payload counted.
+    pub counts: Counts,
+    /// Power-on to power-off.
+    pub time: Duration,
+}
+
+impl Boot<'_> {
+    /// Boots, waits, collects.
+    pub fn run(&self) -> Result<Answer> {
+        for name in ["console", "stdout", "exit", "out.tar"] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        let begin = Instant::now();
+        let mut command = self.command();
+        let log = File::create(self.dir.join("qemu.log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut qemu = command.spawn().with_context(|| format!("cannot start `{}`", proc::line(&command)))?;
+
+        let mut console = Tail::new(self.dir.join("console"));
+        let mut stdout = Tail::new(self.dir.join("stdout"));
+        let mut watch = Watch::default();
+        let mut text = String::new();
+        let mut trouble = None;
+        let mut life = begin;
+        loop {
+            let ended = qemu.try_wait()?;
+            let piece = console.next();
+            if self.show_console && !piece.is_empty() {
+                self.pass_on("console", &piece);
+            }
+            trouble = watch.feed(&piece).map(str::to_owned).or(trouble);
+            let lines = stdout.next_lines(ended.is_some());
+            self.pass_on("", &lines);
+            text.push_str(&lines);
+            if let Some(status) = ended {
+                if !status.success() {
+                    trouble = Some(format!("qemu ended with {status}: {}", self.read("qemu.log").trim()));
+                }
+                break;
+            }
+            if begin.elapsed() > self.limit {
+                trouble = Some(format!("not finished after {}, its time limit", say::took(self.limit)));
+            } else if text.is_empty() && begin.elapsed() > BOOT_LIMIT {
+                trouble = Some(format!("the payload did not start within {}", say::took(BOOT_LIMIT)));
+            }
+            if trouble.is_some() {
+                // What it was still writing is worth seeing.
+                std::thread::sleep(Duration::from_secs(1));
+                proc::end_tree(&mut qemu);
+                break;
+            }
+            if !lines.is_empty() {
+                life = Instant::now();
+            } else if life.elapsed() > Duration::from_secs(30) {
+                life = Instant::now();
+                say::note(&format!("{}: {} so far", self.name, say::took(begin.elapsed())));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.unpack();
+        let exit = match trouble {
+            Some(trouble) => Err(trouble),
+            None => exit_code(&self.read("exit")),
+        };
+        if let Err(trouble) = &exit {
+            say::excerpt(
+                &format!("{}: {trouble}; its console", self.name),
+                &self.read("console"),
+                CONSOLE_LINES,
+            );
+        }
+        Ok(Answer { exit, counts: Counts::read(&text), time: begin.elapsed() })
+    }
+
+    /// setpriv ends qemu with us, however we end.
+    fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"]);
+        command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initrd);
+        // Emulated CPUs share the host's: the lockup detector needs patience.
+        let append =
+            "root=LABEL=t3root rw console=ttyS0,115200 panic=-1 loglevel=5 net.ifnames=0 watchdog_thresh=60";
+        command.args(["-append", append]);
+        let root = option_path(&self.image.root);
+        command.args(["-drive", &format!("file={root},format=raw,if=virtio,snapshot=on,cache=unsafe")]);
+        let disk = option_path(self.disk);
+        command.args(["-drive", &format!("file={disk},format=raw,if=none,id=payload,readonly=on")]);
+        command.args(["-device", "virtio-blk-pci,drive=payload,serial=t3payload"]);
+        command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
+        let file = |name: &str| option_path(&self.dir.join(name));
+        command.args([
+            "-chardev",
+            &format!("file,id=console,path={}", file("console")),
+            "-serial",
+            "chardev:console",
+        ]);
+        for (port, name) in [("stdout", "stdout"), ("exit", "exit"), ("out", "out.tar")] {
+            command.args(["-chardev", &format!("file,id={port},path={}", file(name))]);
+            command.args(["-device", &format!("virtserialport,chardev={port},name=t3.{port}")]);
+        }
+        command
+    }
+
+    fn pass_on(&self, kind: &str, text: &str) {
+        for line in text.lines() {
+            println!("    {}{kind} | {line}", self.name);
+        }
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = fs::read(self.dir.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The guest's `/out` becomes `out/`; a guest that died has left none, or half of one.
+    fn unpack(&self) {
+        let out = self.dir.join("out");
+        let _ = fs::remove_dir_all(&out);
+        if fs::create_dir_all(&out).is_ok() {
+            let mut tar = Command::new("tar");
+            tar.arg("-xf").arg(self.dir.join("out.tar")).arg("-C").arg(&out);
+            let _ = tar.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// A path inside a qemu option list, where a comma is doubled.
+fn option_path(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// Reads `exit N`, the last thing a guest says.
+fn exit_code(text: &str) -> Result<i32, String> {
+    let code = text.trim().strip_prefix("exit ").and_then(|code| code.parse().ok());
+    code.ok_or_else(|| {
+        "the guest powered off without an exit code: something ended the payload's unit".to_owned()
+    })
+}
+
+/// Follows a file that qemu writes.
+struct Tail {
+    path: PathBuf,
+    file: Option<File>,
+    partial: Vec<u8>,
+}
+
+impl Tail {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, partial: Vec::new() }
+    }
+
+    fn read_more(&mut self) {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        if let Some(file) = &mut self.file {
+            let _ = file.read_to_end(&mut self.partial);
+        }
+    }
+
+    /// Everything new.
+    fn next(&mut self) -> String {
+        self.read_more();
+        String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned()
+    }
+
+    /// Whole lines that are new; the rest as well when no more will come.
+    fn next_lines(&mut self, last: bool) -> String {
+        self.read_more();
+        let whole = self.partial.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let end = if last { self.partial.len() } else { whole };
+        String::from_utf8_lossy(&self.partial.drain(..end).collect::<Vec<_>>()).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tail, exit_code, option_path};
+    use std::io::Write as _;
+    use std::path::Path;
+
+    #[test]
+    fn the_exit_code_is_read_or_its_absence_told() {
+        assert_eq!(exit_code("exit 0\n"), Ok(0));
+        assert_eq!(exit_code("exit 101\n"), Ok(101));
+        assert!(exit_code("").is_err());
+        assert!(exit_code("exit x").is_err());
+    }
+
+    #[test]
+    fn output_is_passed_on_in_whole_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stdout");
+        let mut tail = Tail::new(path.clone());
+        assert_eq!(tail.next_lines(false), "");
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.write_all(b"one\ntw").unwrap();
+        assert_eq!(tail.next_lines(false), "one\n");
+        file.write_all(b"o\nthr").unwrap();
+        assert_eq!(tail.next_lines(false), "two\n");
+        assert_eq!(tail.next_lines(true), "thr");
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled_for_qemu() {
+        assert_eq!(option_path(Path::new("/a,b/c")), "/a,,b/c");
+    }
+}

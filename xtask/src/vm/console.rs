@@ -1,0 +1,71 @@
+//! Reading a guest's serial console for signs that nothing more will come of it. Pure: text in, a word out.
+
+/// What the kernel says when it is beyond help, or its CPUs have not moved for a long time.
+const FATAL: [(&str, &str); 7] = [
+    ("Kernel panic - not syncing", "the kernel panicked"),
+    ("BUG: soft lockup", "a CPU of the guest is locked up"),
+    ("Oops: ", "the kernel crashed (oops)"),
+    ("general protection fault", "the kernel crashed"),
+    ("Unable to mount root fs", "the root file system cannot be mounted"),
+    ("You are in emergency mode", "systemd gave up booting"),
+    ("Gave up waiting for root file system device", "the root disk did not appear"),
+];
+/// A CPU's instructions are emulated on a shared host: one report of a lockup can be the host's doing, several are not.
+const LOCKUPS_TO_BELIEVE: u32 = 3;
+
+/// Follows one console.
+#[derive(Debug, Default)]
+pub struct Watch {
+    partial: String,
+    lockups: u32,
+}
+
+impl Watch {
+    /// Takes the next piece of the console; says what went wrong, if something has.
+    pub fn feed(&mut self, piece: &str) -> Option<&'static str> {
+        self.partial.push_str(piece);
+        let end = self.partial.rfind('\n').map_or(0, |at| at + 1);
+        let lines: String = self.partial.drain(..end).collect();
+        lines.lines().find_map(|line| self.judge(line))
+    }
+
+    fn judge(&mut self, line: &str) -> Option<&'static str> {
+        let (sign, meaning) = FATAL.iter().find(|(sign, _)| line.contains(sign))?;
+        if sign.contains("lockup") {
+            self.lockups += 1;
+            return (self.lockups >= LOCKUPS_TO_BELIEVE).then_some(meaning);
+        }
+        Some(meaning)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Watch;
+
+    #[test]
+    fn a_panic_is_seen_even_when_it_comes_in_pieces() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.feed("[ 1.0] fine\n[ 2.0] Kernel pan"), None);
+        assert_eq!(watch.feed("ic - not syncing: Attempted to kill init!"), None);
+        assert_eq!(watch.feed("\n"), Some("the kernel panicked"));
+    }
+
+    #[test]
+    fn ordinary_lines_mean_nothing() {
+        let mut watch = Watch::default();
+        assert_eq!(
+            watch.feed("panic=-1 console=ttyS0\nstarted Oopsie\nReached target Multi-User System.\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn one_soft_lockup_is_forgiven_three_are_not() {
+        let mut watch = Watch::default();
+        let line = "watchdog: BUG: soft lockup - CPU#1 stuck for 48s!\n";
+        assert_eq!(watch.feed(line), None);
+        assert_eq!(watch.feed(line), None);
+        assert!(watch.feed(line).is_some());
+    }
+}

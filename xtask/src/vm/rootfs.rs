@@ -1,0 +1,98 @@
+//! A guest's image: made by mmdebstrap and mke2fs, kept under `target/vm/SUITE`, made again when the recipe changes.
+//!
+//! Images are never written to by a guest (qemu keeps changes in a file of its own), so one serves all runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::vm::recipe::{RUNNER, Recipe, UNIT};
+use crate::{paths, proc, say, sudo};
+
+/// Room for what is installed and what tests write.
+const IMAGE_SIZE: &str = "1600M";
+/// mmdebstrap takes a minute; a slow mirror may take some more.
+const LIMIT: Duration = Duration::from_secs(1200);
+
+/// What qemu boots.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// An ext4 file system.
+    pub root: PathBuf,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+}
+
+/// The image of `recipe`, made now unless it is there.
+pub fn ensure(recipe: &Recipe) -> Result<Image> {
+    let name = recipe.suite.name();
+    let dir = paths::vm().join(name);
+    let stamp = dir.join("stamp");
+    let image =
+        Image { root: dir.join("root.img"), kernel: dir.join("vmlinuz"), initrd: dir.join("initrd.img") };
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == recipe.key()) && image.root.is_file() {
+        return Ok(image);
+    }
+    say::note(&format!("{name}: making the guest's file system (a minute or two, then cached)"));
+    fs::create_dir_all(&dir)?;
+    let _ = fs::remove_file(&stamp);
+    let tree = dir.join("root");
+    let files = dir.join("files");
+    remove_tree(&tree)?;
+    fs::create_dir_all(&files)?;
+    fs::write(files.join("t3-vm.service"), UNIT)?;
+    fs::write(files.join("run.sh"), RUNNER)?;
+
+    let args = recipe.mmdebstrap_args(path_text(&tree)?, path_text(&files)?);
+    let took = as_root(&format!("{name}: mmdebstrap"), "mmdebstrap", &args)?;
+    keep(&tree, "vmlinuz-", &image.kernel)?;
+    keep(&tree, "initrd.img-", &image.initrd)?;
+    let _ = fs::remove_file(&image.root);
+    let mke2fs = ["-q", "-t", "ext4", "-O", "^has_journal", "-L", "t3root", "-d", path_text(&tree)?];
+    let mut args: Vec<String> = mke2fs.map(str::to_owned).into();
+    args.extend([path_text(&image.root)?.to_owned(), IMAGE_SIZE.to_owned()]);
+    as_root(&format!("{name}: mke2fs"), "mke2fs", &args)?;
+    remove_tree(&tree)?;
+    fs::write(&stamp, recipe.key())?;
+    say::note(&format!("{name}: file system made ({})", say::took(took)));
+    Ok(image)
+}
+
+/// Copies the one file of `/boot` whose name begins with `prefix`, readable for the user who will boot it.
+fn keep(tree: &Path, prefix: &str, to: &Path) -> Result<()> {
+    let boot = tree.join("boot");
+    let entries = fs::read_dir(&boot).with_context(|| format!("cannot list {}", boot.display()))?;
+    let found = entries.flatten().find(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let Some(found) = found else {
+        bail!("the guest has no /boot/{prefix}*: the kernel package did not install")
+    };
+    let args = ["-m", "644", path_text(&found.path())?, path_text(to)?].map(str::to_owned);
+    as_root("install", "install", &args).map(drop)
+}
+
+fn remove_tree(tree: &Path) -> Result<()> {
+    if tree.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    as_root("rm", "rm", &["-rf", "--one-file-system", path_text(tree)?].map(str::to_owned)).map(drop)
+}
+
+fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
+    let mut command =
+        sudo::command(program).ok_or_else(|| anyhow!("{program} needs root, or sudo without a password"))?;
+    command.args(args).current_dir("/");
+    let finished = proc::quiet(what, command, LIMIT)?;
+    if !finished.ok() {
+        proc::show(what, &finished);
+        bail!("{what}: {}", finished.how());
+    }
+    Ok(finished.time)
+}
+
+fn path_text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8; move the project", path.display()))
+}
