@@ -2,7 +2,9 @@
 
 use crate::{
     chain::{Chain, Event, MAX_EVENTS},
-    evidence::{Evidence, Fate, Heartbeat, KernelFacts, LegFacts, Nanos, Pressure, Process, SocketTrace, Stall},
+    evidence::{
+        Evidence, Fate, Heartbeat, KernelFacts, LegFacts, Nanos, Pressure, Process, SocketTrace, Stall,
+    },
     record::CloseRecord,
     value::Percent,
     verdict::{Judgement, acts::errno_end, judge, leg_end},
@@ -141,7 +143,11 @@ fn chain(evidence: &Evidence) -> Option<Chain> {
             socket_events(&mut events, side, trace);
         }
         if let Some(frame) = evidence.relay.as_ref().and_then(|relay| relay.leg(side).close_frame.as_ref()) {
-            events.push((frame.at, side, frame.code.map_or("close".to_owned(), |code| format!("close{code}"))));
+            events.push((
+                frame.at,
+                side,
+                frame.code.map_or("close".to_owned(), |code| format!("close{code}")),
+            ));
         }
     }
     let zero = events.iter().map(|(at, ..)| *at).min()?;
@@ -153,15 +159,22 @@ fn chain(evidence: &Evidence) -> Option<Chain> {
         let distance = i64::try_from(at.abs_diff(zero) / 1_000_000).unwrap_or(i64::MAX);
         if at < zero { -distance } else { distance }
     };
-    let events = events.into_iter().take(MAX_EVENTS).map(|(at, side, what)| Event { side, what, at_ms: ms_from_zero(at) });
+    let events = events.into_iter().take(MAX_EVENTS).map(|(at, side, what)| Event {
+        side,
+        what,
+        at_ms: ms_from_zero(at),
+    });
     Some(Chain(events.collect()))
 }
 
 fn socket_events(events: &mut Vec<(Nanos, Side, String)>, side: Side, trace: &SocketTrace) {
     let SocketTrace { fin_in, fin_out, rst_in, rst_out, error, .. } = trace;
-    for (at, what) in
-        [(fin_in, LegEnd::FinIn), (fin_out, LegEnd::FinOut), (rst_in, LegEnd::RstIn), (rst_out, LegEnd::RstOut)]
-    {
+    for (at, what) in [
+        (fin_in, LegEnd::FinIn),
+        (fin_out, LegEnd::FinOut),
+        (rst_in, LegEnd::RstIn),
+        (rst_out, LegEnd::RstOut),
+    ] {
         events.extend(at.map(|at| (at, side, what.as_str().to_owned())));
     }
     if let Some((errno, at)) = error

@@ -54,7 +54,8 @@ fn event(text: &str) -> Result<Event, BadEvent> {
     let bad = || BadEvent(text.to_owned());
     let (side, rest) = text.split_once(':').ok_or_else(bad)?;
     let (what, at) = rest.rsplit_once('@').ok_or_else(bad)?;
-    let token = !what.is_empty() && what.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let token =
+        !what.is_empty() && what.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if !token {
         return Err(bad());
     }

@@ -152,7 +152,9 @@ fn first_act(side: Side, trace: Option<&SocketTrace>, leg: Option<&LegFacts>) ->
     if let Some(leg) = leg {
         acts.extend(leg.close_frame.as_ref().map(|frame| Act { side, kind: Kind::CloseFrame, at: frame.at }));
         if !kernel_end {
-            acts.extend(leg.end.or(leg.write_error).and_then(|(end, at)| Some(Act { side, kind: seen(end)?, at })));
+            acts.extend(
+                leg.end.or(leg.write_error).and_then(|(end, at)| Some(Act { side, kind: seen(end)?, at })),
+            );
         }
     }
     // The kind breaks a tie, so that the answer does not depend on the order of the facts.
@@ -174,6 +176,7 @@ const fn seen(end: SeenEnd) -> Option<Kind> {
 /// When a side's peer first heard from us of any end.
 fn told(trace: Option<&SocketTrace>, leg: Option<&LegFacts>) -> Option<Nanos> {
     let kernel = trace.into_iter().flat_map(|trace| [trace.fin_out, trace.rst_out]).flatten();
-    let relay = leg.into_iter().flat_map(|leg| [leg.close_forwarded_at, leg.told.map(|(_, at)| at)]).flatten();
+    let relay =
+        leg.into_iter().flat_map(|leg| [leg.close_forwarded_at, leg.told.map(|(_, at)| at)]).flatten();
     kernel.chain(relay).min()
 }

@@ -21,13 +21,18 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     let kernel = &evidence.kernel;
     let relay = evidence.relay.as_ref();
     if matches!(first.kind, Kind::Timeout | Kind::Unreach) {
-        return Finding::proven(Verdict::ClientVanished, vanished_how(first.kind, relay, kernel.down.as_ref()), Segment::Downstream);
+        return Finding::proven(
+            Verdict::ClientVanished,
+            vanished_how(first.kind, relay, kernel.down.as_ref()),
+            Segment::Downstream,
+        );
     }
     let Some(relay) = relay else {
         return plain(first, None, kernel.down.as_ref());
     };
     // The browser's word that serve broke the protocol, and we saw it.
-    if let Some(finding) = broke_protocol(evidence, Side::Up).or_else(|| broke_protocol(evidence, Side::Down)) {
+    if let Some(finding) = broke_protocol(evidence, Side::Up).or_else(|| broke_protocol(evidence, Side::Down))
+    {
         return finding;
     }
     if let Some(finding) = serve_stalled(evidence, relay, first.at) {
@@ -52,14 +57,20 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) ->
     match first.kind {
         Kind::CloseFrame => {
             let code = relay.and_then(|r| r.down.close_frame.as_ref()).and_then(|frame| frame.code);
-            Finding::proven(Verdict::ClientClosed, code.map_or(How::WsCloseEmpty, How::WsClose), Segment::Downstream)
+            Finding::proven(
+                Verdict::ClientClosed,
+                code.map_or(How::WsCloseEmpty, How::WsClose),
+                Segment::Downstream,
+            )
         }
         Kind::Fin => {
             let how = relay.map_or(How::Fin, |r| fin_how(&r.down, &r.up, trace.and_then(|t| t.rst_in)));
             Finding::proven(Verdict::ClientLeft, how, Segment::Downstream)
         }
         Kind::Rst => Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream),
-        Kind::Timeout | Kind::Unreach => Finding::proven(Verdict::ClientVanished, How::Vanished, Segment::Downstream),
+        Kind::Timeout | Kind::Unreach => {
+            Finding::proven(Verdict::ClientVanished, How::Vanished, Segment::Downstream)
+        }
         Kind::Abort | Kind::Error => Finding::likely(Verdict::Unknown, How::Rst, Segment::Unknown),
     }
 }
@@ -73,7 +84,11 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
         return None;
     }
     let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
-    let segment = if !halted && pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Serve };
+    let segment = if !halted && pressure::starved(&evidence.kernel).is_some() {
+        Segment::Devvm
+    } else {
+        Segment::Serve
+    };
     // Two pings in a row, or a process that is known not to run, is more than one late answer.
     let sure = halted || (heartbeat.unanswered >= 2 && heartbeat.pongs > 0);
     Some(Finding {
@@ -119,7 +134,9 @@ fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketTra
     let LegFacts { tcp, pending_bytes, .. } = &relay.down;
     match tcp {
         // Probes of a shut window are answered until the peer is gone; data waits unsent.
-        Some(tcp) if tcp.peer_window == Some(0) || (*pending_bytes > 0 && tcp.unacked == 0) => How::ZeroWindow,
+        Some(tcp) if tcp.peer_window == Some(0) || (*pending_bytes > 0 && tcp.unacked == 0) => {
+            How::ZeroWindow
+        }
         Some(tcp) if tcp.unacked > 0 || tcp.retransmits > 0 || tcp.lost > 0 => How::Loss,
         _ if trace.is_some_and(|t| t.retrans > 0) => How::Loss,
         _ => How::Vanished,

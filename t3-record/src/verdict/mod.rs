@@ -75,7 +75,10 @@ pub fn judge(evidence: &Evidence) -> Judgement {
             _ => How::ProxyGone,
         };
         let confidence = if death.fate.is_some() { Confidence::Proven } else { Confidence::Likely };
-        return ours(Finding { verdict: Verdict::DispatchDied, how, segment: Segment::Dispatch, confidence }, Some(death.at));
+        return ours(
+            Finding { verdict: Verdict::DispatchDied, how, segment: Segment::Dispatch, confidence },
+            Some(death.at),
+        );
     }
     if let Some(relay) = &evidence.relay {
         if let Some(failure) = relay.open_failure {
@@ -114,7 +117,12 @@ pub fn judge(evidence: &Evidence) -> Judgement {
     };
     let plain = matches!(
         finding.verdict,
-        Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ClientReset | Verdict::ServeClosed | Verdict::ServeLeft | Verdict::ServeReset
+        Verdict::ClientClosed
+            | Verdict::ClientLeft
+            | Verdict::ClientReset
+            | Verdict::ServeClosed
+            | Verdict::ServeLeft
+            | Verdict::ServeReset
     );
     let mut closed_by = peer(first.side);
     if simultaneous && plain {
@@ -152,7 +160,13 @@ fn ours(finding: Finding, at: Option<Nanos>) -> Judgement {
     }
 }
 
-fn finish(evidence: &Evidence, finding: Finding, cause: Cause, closed_by: Option<ClosedBy>, at: Option<Nanos>) -> Judgement {
+fn finish(
+    evidence: &Evidence,
+    finding: Finding,
+    cause: Cause,
+    closed_by: Option<ClosedBy>,
+    at: Option<Nanos>,
+) -> Judgement {
     let handshake = evidence
         .relay
         .as_ref()
@@ -225,5 +239,7 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod scene;
 #[cfg(test)]
 mod tests;

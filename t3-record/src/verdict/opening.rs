@@ -16,9 +16,15 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
     let waited = relay.ended_at.saturating_sub(relay.started_at);
     let slow = || if pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Serve };
     let (side, finding) = match failure {
-        OpenFailure::Refused => (Side::Up, Finding::proven(Verdict::ServeRefused, How::Refused, Segment::Serve)),
-        OpenFailure::Unreach => (Side::Up, Finding::proven(Verdict::ServeRefused, How::Unreach, Segment::Serve)),
-        OpenFailure::ConnectTimeout => (Side::Up, Finding::proven(Verdict::ServeTimeout, How::ConnectTimeout, slow())),
+        OpenFailure::Refused => {
+            (Side::Up, Finding::proven(Verdict::ServeRefused, How::Refused, Segment::Serve))
+        }
+        OpenFailure::Unreach => {
+            (Side::Up, Finding::proven(Verdict::ServeRefused, How::Unreach, Segment::Serve))
+        }
+        OpenFailure::ConnectTimeout => {
+            (Side::Up, Finding::proven(Verdict::ServeTimeout, How::ConnectTimeout, slow()))
+        }
         OpenFailure::HandshakeTimeout => {
             (Side::Up, Finding::proven(Verdict::ServeTimeout, How::HandshakeTimeout, slow()))
         }
@@ -26,13 +32,21 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
         OpenFailure::Status(status) => {
             (Side::Up, Finding::proven(Verdict::ServeRejected, How::Status(status), Segment::Serve))
         }
-        OpenFailure::BadAccept => (Side::Up, Finding::proven(Verdict::ServeProtocol, How::BadAccept, Segment::Serve)),
-        OpenFailure::Garbage => (Side::Up, Finding::proven(Verdict::ServeProtocol, How::Garbage, Segment::Serve)),
+        OpenFailure::BadAccept => {
+            (Side::Up, Finding::proven(Verdict::ServeProtocol, How::BadAccept, Segment::Serve))
+        }
+        OpenFailure::Garbage => {
+            (Side::Up, Finding::proven(Verdict::ServeProtocol, How::Garbage, Segment::Serve))
+        }
         OpenFailure::ClientGone if waited >= OPEN_PATIENCE => {
             (Side::Down, Finding::likely(Verdict::ServeTimeout, How::HandshakeTimeout, slow()))
         }
         OpenFailure::ClientGone => {
-            let reset = evidence.kernel.down.as_ref().is_some_and(|trace| trace.rst_in.is_some() && trace.fin_in.is_none());
+            let reset = evidence
+                .kernel
+                .down
+                .as_ref()
+                .is_some_and(|trace| trace.rst_in.is_some() && trace.fin_in.is_none());
             let finding = if reset {
                 Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream)
             } else {
@@ -41,7 +55,8 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
             (Side::Down, finding)
         }
         OpenFailure::Local(errno) => {
-            let finding = Finding::proven(Verdict::DispatchStalled, How::LocalError(errno), Segment::Dispatch);
+            let finding =
+                Finding::proven(Verdict::DispatchStalled, How::LocalError(errno), Segment::Dispatch);
             return ours(finding, Some(relay.ended_at));
         }
     };
@@ -60,8 +75,12 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
 fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
     match evidence.kernel.peer.as_ref().map(|process| process.fate) {
         Some(Fate::Exit(status)) => Finding::proven(Verdict::ServeExited, How::Exit(status), Segment::Serve),
-        Some(Fate::Signal(signal)) => Finding::proven(Verdict::ServeKilled, How::Signal(signal), Segment::Serve),
-        Some(Fate::Oom) => Finding::proven(Verdict::ServeOom, How::Oom, super::upstream::oom_segment(&evidence.kernel)),
+        Some(Fate::Signal(signal)) => {
+            Finding::proven(Verdict::ServeKilled, How::Signal(signal), Segment::Serve)
+        }
+        Some(Fate::Oom) => {
+            Finding::proven(Verdict::ServeOom, How::Oom, super::upstream::oom_segment(&evidence.kernel))
+        }
         fate => {
             let verdict = match failure {
                 OpenFailure::HandshakeReset => Verdict::ServeReset,
@@ -69,7 +88,11 @@ fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
             };
             let finding = Finding::proven(verdict, How::HandshakeEof, Segment::Serve);
             // Only a living process is known to have chosen this.
-            if fate == Some(Fate::Alive) { finding } else { Finding::likely(verdict, How::HandshakeEof, Segment::Serve) }
+            if fate == Some(Fate::Alive) {
+                finding
+            } else {
+                Finding::likely(verdict, How::HandshakeEof, Segment::Serve)
+            }
         }
     }
 }

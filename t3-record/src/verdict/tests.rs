@@ -1,0 +1,478 @@
+//! One row per way to die, and what must never happen.
+
+use super::{
+    scene::{END, MS, OPENED, Scene},
+    *,
+};
+use crate::evidence::*;
+use crate::words::KernelSource;
+
+/// verdict how segment closed_by cause, in one line, so that a table reads as one.
+fn line(scene: &Scene) -> String {
+    let j = judge(&scene.0);
+    let how = j.how.map_or("-".to_owned(), |how| how.to_string());
+    let by = j.closed_by.map_or("-", ClosedBy::as_str);
+    format!("{} {how} {} {by} {} {}", j.verdict, j.segment, j.cause, j.confidence)
+}
+
+#[track_caller]
+fn check(scene: Scene, expected: &str) {
+    assert_eq!(line(&scene), expected, "{:#?}", scene.0);
+}
+
+use Side::{Down, Up};
+
+#[test]
+fn the_browser_ends_it() {
+    let s = Scene::healthy;
+    check(
+        s().close(Down, 1000, END).close(Up, 1000, END + 5 * MS),
+        "client_closed ws_close:1000 downstream downstream graceful proven",
+    );
+    check(
+        s().close(Down, 1001, END).fin(Down, END + MS),
+        "client_closed ws_close:1001 downstream downstream downstream_closed proven",
+    );
+    check(
+        s().close(Down, 4001, END).close(Up, 4001, END + MS),
+        "client_closed ws_close:4001 downstream downstream graceful proven",
+    );
+    check(s().fin(Down, END), "client_left fin downstream downstream downstream_closed proven");
+    check(
+        s().fin(Down, END).fin(Up, END + 3 * MS),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+    check(
+        s().fin(Down, END).leg(Down, |l| l.mid_frame = true),
+        "client_left mid_frame downstream downstream downstream_closed proven",
+    );
+    check(
+        s().fin(Down, END).leg(Up, |l| l.last_byte_at = Some(END + 900 * MS)),
+        "client_left half_close downstream downstream downstream_closed proven",
+    );
+    // Data after a real close is answered with RST: no half-close.
+    check(
+        s().fin(Down, END)
+            .leg(Up, |l| l.last_byte_at = Some(END + 900 * MS))
+            .trace(Down, |t| t.rst_in = Some(END + 901 * MS)),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+    check(s().rst(Down, END), "client_reset rst downstream downstream downstream_closed proven");
+    check(
+        s().leg(Down, |l| l.breach = Some(Breach::Unmasked)).close(Up, 1002, END),
+        "client_protocol protocol downstream upstream upstream_closed proven",
+    );
+    check(
+        s().leg(Down, |l| l.breach = Some(Breach::ReservedOpcode)).fin(Up, END),
+        "client_protocol protocol downstream upstream upstream_closed proven",
+    );
+}
+
+#[test]
+fn the_browser_is_gone() {
+    let timeout = |s: Scene| {
+        s.trace(Down, |t| t.error = Some((110, END))).leg(Down, |l| l.end = Some((SeenEnd::Timeout, END)))
+    };
+    let s = || timeout(Scene::healthy());
+    check(s(), "client_vanished vanished downstream downstream downstream_closed proven");
+    check(
+        s().leg(Down, |l| l.tcp.as_mut().unwrap().unacked = 3),
+        "client_vanished loss downstream downstream downstream_closed proven",
+    );
+    check(
+        s().leg(Down, |l| {
+            l.pending_bytes = 9000;
+            l.tcp.as_mut().unwrap().peer_window = Some(0);
+        }),
+        "client_vanished zero_window downstream downstream downstream_closed proven",
+    );
+    // Our own RST at a keepalive timeout is part of it.
+    let killed = s().trace(Down, |t| t.rst_out = Some(END - 1));
+    assert_eq!(leg_end(&killed.0, Down), Some(LegEnd::Timeout));
+    check(killed, "client_vanished vanished downstream downstream downstream_closed proven");
+    check(
+        Scene::healthy().trace(Down, |t| t.error = Some((113, END))),
+        "client_vanished unreach downstream downstream downstream_closed proven",
+    );
+}
+
+#[test]
+fn serve_ends_it() {
+    let s = Scene::healthy;
+    check(
+        s().close(Up, 1000, END).close(Down, 1000, END + 5 * MS),
+        "serve_closed ws_close:1000 serve upstream graceful proven",
+    );
+    check(s().close(Up, 1011, END), "serve_closed ws_close:1011 serve upstream upstream_closed proven");
+    check(s().fin(Up, END), "serve_left fin serve upstream upstream_closed proven");
+    check(
+        s().fin(Up, END).leg(Up, |l| l.mid_frame = true),
+        "serve_left mid_frame serve upstream upstream_closed proven",
+    );
+    check(
+        s().fin(Up, END).leg(Down, |l| l.last_byte_at = Some(END + 500 * MS)),
+        "serve_left half_close serve upstream upstream_closed proven",
+    );
+    check(s().rst(Up, END), "serve_reset rst serve upstream upstream_closed proven");
+    check(
+        s().leg(Up, |l| l.breach = Some(Breach::Masked)).close(Down, 1002, END),
+        "serve_protocol protocol serve downstream downstream_closed proven",
+    );
+}
+
+#[test]
+fn the_process_behind_serve_dies() {
+    let s = Scene::healthy;
+    check(
+        s().fin(Up, END).peer(Fate::Exit(0), END - MS),
+        "serve_exited exit:0 serve upstream upstream_closed proven",
+    );
+    check(
+        s().rst(Up, END).peer(Fate::Exit(1), END - MS),
+        "serve_exited exit:1 serve upstream upstream_closed proven",
+    );
+    check(
+        s().rst(Up, END).peer(Fate::Signal(9), END - MS),
+        "serve_killed signal:9 serve upstream upstream_closed proven",
+    );
+    check(
+        s().fin(Up, END).peer(Fate::Signal(11), END - MS),
+        "serve_killed signal:11 serve upstream upstream_closed proven",
+    );
+    check(s().rst(Up, END).peer(Fate::Oom, END - MS), "serve_oom oom serve upstream upstream_closed proven");
+    check(
+        s().fin(Up, END).leg(Up, |l| l.mid_frame = true).peer(Fate::Signal(9), END - MS),
+        "serve_killed signal:9 serve upstream upstream_closed proven",
+    );
+    // Told to stop, said goodbye, went.
+    check(
+        s().close(Up, 1001, END).fin(Up, END + MS).peer(Fate::Exit(0), END + 30 * MS),
+        "serve_exited exit:0 serve upstream upstream_closed proven",
+    );
+    // A death long after the close did not cause it, and one after the browser's end neither.
+    check(
+        s().close(Up, 1000, END).peer(Fate::Exit(0), END + 5_000 * MS),
+        "serve_closed ws_close:1000 serve upstream upstream_closed likely"
+            .replace("likely", "proven")
+            .as_str(),
+    );
+    check(
+        s().fin(Down, END).peer(Fate::Signal(9), END + 20 * MS),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+}
+
+#[test]
+fn an_oom_kill_of_the_whole_machine_is_the_machines() {
+    let full = Stall { some: 60.0, full: Some(40.0), peak: 90.0, some30: 50.0 };
+    let machine = Scene::healthy()
+        .rst(Up, END)
+        .peer(Fate::Oom, END - MS)
+        .kernel(|k| k.host = Some(Pressure { mem: Some(full), ..Pressure::default() }));
+    check(machine, "serve_oom oom devvm upstream upstream_closed proven");
+}
+
+#[test]
+fn the_watchdogs_clean_close_is_looked_behind() {
+    let s = Scene::healthy;
+    // One ping unanswered for a period: serve was late.
+    check(
+        s().waiting(5_000, 1).close(Down, 1000, END),
+        "serve_stalled stall serve downstream downstream_closed likely",
+    );
+    check(
+        s().waiting(15_000, 3).close(Down, 1000, END),
+        "serve_stalled stall serve downstream downstream_closed proven",
+    );
+    check(
+        s().waiting(15_000, 3).rst(Down, END),
+        "serve_stalled stall serve downstream downstream_closed proven",
+    );
+    check(
+        s().waiting(5_000, 1)
+            .close(Down, 1000, END)
+            .kernel(|k| k.peer.as_mut().unwrap().halted = Some(Halt::Stopped)),
+        "serve_stalled stall serve downstream downstream_closed proven",
+    );
+    // Answered, but pings stopped coming: the silence was in front of us.
+    check(
+        s().heartbeat(|h| h.last_ping_at = Some(END - 16_000 * MS)).close(Down, 1000, END),
+        "path_stalled heartbeat_lost downstream downstream downstream_closed likely",
+    );
+    check(
+        s().heartbeat(|h| h.last_ping_at = Some(END - 16_000 * MS)).fin(Down, END),
+        "path_stalled heartbeat_lost downstream downstream downstream_closed likely",
+    );
+    // Answered, written, never acknowledged.
+    let stuck = |l: &mut LegFacts| {
+        let tcp = l.tcp.as_mut().unwrap();
+        (tcp.unacked, tcp.backoff, tcp.last_ack_recv_ms) = (4, 3, 6_000);
+    };
+    check(
+        s().leg(Down, stuck).fin(Down, END),
+        "path_stalled loss downstream downstream downstream_closed likely",
+    );
+    let shut = |l: &mut LegFacts| (l.pending_bytes, l.blocked_since) = (70_000, Some(END - 9_000 * MS));
+    check(
+        s().leg(Down, shut).fin(Down, END),
+        "path_stalled zero_window downstream downstream downstream_closed likely",
+    );
+}
+
+#[test]
+fn pressure_decides_only_the_segment_of_a_stall() {
+    let stall = |some| Stall { some, full: None, peak: some, some30: some };
+    let starving =
+        |k: &mut KernelFacts| k.pressure = Some(Pressure { mem: Some(stall(70.0)), ..Pressure::default() });
+    let s = Scene::healthy;
+    check(
+        s().waiting(15_000, 3).close(Down, 1000, END).kernel(starving),
+        "serve_stalled stall devvm downstream downstream_closed proven",
+    );
+    // Starving, and yet each of these has a cause of its own.
+    check(
+        s().close(Down, 1000, END).kernel(starving),
+        "client_closed ws_close:1000 downstream downstream downstream_closed proven",
+    );
+    check(
+        s().rst(Down, END).kernel(starving),
+        "client_reset rst downstream downstream downstream_closed proven",
+    );
+    check(
+        s().close(Up, 1011, END).kernel(starving),
+        "serve_closed ws_close:1011 serve upstream upstream_closed proven",
+    );
+    // Some pressure is no starvation.
+    let busy = |k: &mut KernelFacts| {
+        k.pressure = Some(Pressure { mem: Some(stall(5.0)), io: Some(stall(35.0)), cpu: Some(stall(60.0)) });
+    };
+    check(
+        s().waiting(15_000, 3).close(Down, 1000, END).kernel(busy),
+        "serve_stalled stall serve downstream downstream_closed proven",
+    );
+}
+
+#[test]
+fn a_late_answer_is_no_stall() {
+    check(
+        Scene::healthy().waiting(900, 1).close(Down, 1000, END),
+        "client_closed ws_close:1000 downstream downstream downstream_closed proven",
+    );
+    check(
+        Scene::healthy().waiting(900, 1).fin(Down, END),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+}
+
+#[test]
+fn a_session_that_never_opened() {
+    let open = |failure, waited_ms: u64| {
+        Scene::healthy().relay(|r| {
+            r.opened_at = None;
+            r.heartbeat = None;
+            r.started_at = END - waited_ms * MS;
+            r.open_failure = Some(failure);
+        })
+    };
+    check(open(OpenFailure::Refused, 1), "serve_refused refused serve upstream upstream_closed proven");
+    check(open(OpenFailure::Unreach, 1), "serve_refused unreach serve upstream upstream_closed proven");
+    check(
+        open(OpenFailure::ConnectTimeout, 5_000),
+        "serve_timeout connect_timeout serve upstream upstream_closed proven",
+    );
+    check(
+        open(OpenFailure::HandshakeTimeout, 15_000),
+        "serve_timeout handshake_timeout serve upstream upstream_closed proven",
+    );
+    check(
+        open(OpenFailure::HandshakeEof, 1),
+        "serve_left handshake_eof serve upstream upstream_closed proven",
+    );
+    check(
+        open(OpenFailure::HandshakeReset, 1),
+        "serve_reset handshake_eof serve upstream upstream_closed proven",
+    );
+    check(
+        open(OpenFailure::HandshakeReset, 1).peer(Fate::Signal(9), END - MS),
+        "serve_killed signal:9 serve upstream upstream_closed proven",
+    );
+    check(
+        open(OpenFailure::Status(401), 1),
+        "serve_rejected status:401 serve upstream upstream_closed proven",
+    );
+    check(open(OpenFailure::BadAccept, 1), "serve_protocol bad_accept serve upstream upstream_closed proven");
+    check(open(OpenFailure::Garbage, 1), "serve_protocol garbage serve upstream upstream_closed proven");
+    check(
+        open(OpenFailure::ClientGone, 200),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+    check(
+        open(OpenFailure::ClientGone, 15_000),
+        "serve_timeout handshake_timeout serve downstream downstream_closed likely",
+    );
+    check(
+        open(OpenFailure::Local(24), 1),
+        "dispatch_stalled local_error:24 dispatch dispatch dispatch_closed proven",
+    );
+}
+
+#[test]
+fn our_own_doing() {
+    let stop = |at| move |r: &mut RelayFacts| r.shutdown = Some(Shutdown { signal: Some(15), at });
+    let s = Scene::healthy;
+    check(
+        s().relay(stop(END))
+            .told(Down, OwnEnd::Fin, END + MS)
+            .told(Up, OwnEnd::Fin, END + MS)
+            .fin(Down, END + 9 * MS),
+        "dispatch_shutdown proxy_signal:15 dispatch dispatch dispatch_closed proven",
+    );
+    // The browser had gone before we were told to stop.
+    check(
+        s().fin(Down, END - 2 * MS).relay(stop(END)),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+    let lag = |r: &mut RelayFacts| (r.self_lag_ms, r.self_lag_at) = (Some(25_000), Some(END - 10 * MS));
+    check(
+        s().relay(lag).close(Down, 1000, END),
+        "dispatch_stalled stall dispatch downstream downstream_closed likely",
+    );
+    check(
+        s().relay(lag).fin(Down, END - 3_000 * MS),
+        "dispatch_stalled stall dispatch downstream downstream_closed likely",
+    );
+    // serve died during our stall: that is serve's.
+    check(
+        s().relay(lag).rst(Up, END - 3_000 * MS).peer(Fate::Signal(9), END - 3_001 * MS),
+        "serve_killed signal:9 serve upstream upstream_closed proven",
+    );
+    // An old stall, long over.
+    let old = |r: &mut RelayFacts| (r.self_lag_ms, r.self_lag_at) = (Some(25_000), Some(END - 20_000 * MS));
+    check(
+        s().relay(old).close(Down, 1000, END),
+        "client_closed ws_close:1000 downstream downstream downstream_closed proven",
+    );
+}
+
+#[test]
+fn dispatch_dies() {
+    let died = |fate| {
+        let mut s =
+            Scene::healthy().trace(Down, |t| t.fin_out = Some(END)).trace(Up, |t| t.fin_out = Some(END));
+        s.0.relay = None;
+        s.0.dispatch_died = Some(DispatchDeath { fate, at: END });
+        s
+    };
+    check(
+        died(Some(Fate::Signal(9))),
+        "dispatch_died proxy_signal:9 dispatch dispatch dispatch_closed proven",
+    );
+    check(died(Some(Fate::Exit(101))), "dispatch_died proxy_gone dispatch dispatch dispatch_closed proven");
+    check(died(None), "dispatch_died proxy_gone dispatch dispatch dispatch_closed likely");
+    // serve had been killed before dispatch died, and its record was not written yet.
+    let earlier = died(Some(Fate::Signal(9)))
+        .trace(Up, |t| t.rst_in = Some(END - 50 * MS))
+        .peer(Fate::Signal(9), END - 51 * MS);
+    check(earlier, "serve_killed signal:9 serve upstream upstream_closed proven");
+}
+
+#[test]
+fn an_administrator_destroys_a_socket() {
+    let s = Scene::healthy;
+    check(
+        s().trace(Down, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
+        "admin_killed sock_destroy devvm dispatch downstream_closed proven",
+    );
+    check(
+        s().trace(Up, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
+        "admin_killed sock_destroy devvm dispatch upstream_closed proven",
+    );
+    check(
+        s().rst(Up, END).kernel(|k| k.serve.as_mut().unwrap().error = Some((103, END))),
+        "admin_killed sock_destroy devvm dispatch upstream_closed proven",
+    );
+    check(
+        s().no_kernel(KernelSource::Off).leg(Up, |l| l.end = Some((SeenEnd::Abort, END))),
+        "admin_killed sock_destroy devvm dispatch upstream_closed proven",
+    );
+}
+
+#[test]
+fn both_at_once_is_nobodys() {
+    let crossing = |first: Side, second: Side| {
+        Scene::healthy()
+            .trace(first, |t| (t.fin_in, t.fin_out) = (Some(END), Some(END + 3 * MS)))
+            .trace(second, |t| (t.fin_in, t.fin_out) = (Some(END + MS), Some(END + 2 * MS)))
+    };
+    check(crossing(Down, Up), "client_left simultaneous none both downstream_closed proven");
+    check(crossing(Up, Down), "serve_left simultaneous none both upstream_closed proven");
+    // The answer to a FIN that had been passed on is no act of its own.
+    check(
+        Scene::healthy().fin(Down, END).fin(Up, END + 2 * MS),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+    // A dead process is a cause, whatever crossed it.
+    check(
+        crossing(Up, Down).peer(Fate::Signal(9), END - MS),
+        "serve_killed signal:9 serve upstream upstream_closed proven",
+    );
+}
+
+#[test]
+fn a_burst_takes_only_what_nothing_else_explains() {
+    let burst = |mut s: Scene, users| {
+        s.0.burst = Some(Burst { sessions: 20, users });
+        s
+    };
+    let s = Scene::healthy;
+    check(burst(s().fin(Down, END), 5), "edge_burst burst downstream downstream downstream_closed likely");
+    check(burst(s().rst(Down, END), 5), "edge_burst burst downstream downstream downstream_closed likely");
+    // One person closing a browser with many tabs.
+    check(burst(s().fin(Down, END), 1), "client_left fin downstream downstream downstream_closed proven");
+    check(
+        burst(s().close(Down, 1000, END), 5),
+        "client_closed ws_close:1000 downstream downstream downstream_closed proven",
+    );
+    check(
+        burst(s().rst(Up, END).peer(Fate::Signal(9), END - MS), 5),
+        "serve_killed signal:9 serve upstream upstream_closed proven",
+    );
+    check(
+        burst(s().waiting(15_000, 3).fin(Down, END), 5),
+        "serve_stalled stall serve downstream downstream_closed proven",
+    );
+}
+
+#[test]
+fn without_the_kernel_the_side_stays_and_the_certainty_goes() {
+    for source in [KernelSource::Off, KernelSource::Timeout] {
+        let s = || Scene::healthy();
+        check(
+            s().fin(Down, END).no_kernel(source),
+            "client_left fin downstream downstream downstream_closed proven",
+        );
+        check(
+            s().rst(Down, END).no_kernel(source),
+            "client_reset rst downstream downstream downstream_closed proven",
+        );
+        check(s().fin(Up, END).no_kernel(source), "serve_left fin serve upstream upstream_closed likely");
+        check(s().rst(Up, END).no_kernel(source), "serve_reset rst serve upstream upstream_closed likely");
+        check(
+            s().close(Up, 1000, END).no_kernel(source),
+            "serve_closed ws_close:1000 serve upstream upstream_closed proven",
+        );
+        let ended = s().fin(Down, END).no_kernel(source);
+        assert_eq!(
+            (leg_end(&ended.0, Down), leg_end(&ended.0, Up)),
+            (Some(LegEnd::FinIn), Some(LegEnd::FinOut))
+        );
+    }
+}
+
+#[test]
+fn nothing_seen_is_unknown() {
+    let empty = judge(&Evidence::default());
+    assert_eq!((empty.verdict, empty.segment, empty.how), (Verdict::Unknown, Segment::Unknown, None));
+    assert_eq!(judge(&Scene::healthy().0).verdict, Verdict::Unknown);
+    assert_eq!(OPENED % MS, 0);
+}

@@ -31,13 +31,18 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
                 return finding;
             }
             let code = relay.and_then(|r| r.up.close_frame.as_ref()).and_then(|frame| frame.code);
-            return Finding::proven(Verdict::ServeClosed, code.map_or(How::WsCloseEmpty, How::WsClose), Segment::Serve);
+            return Finding::proven(
+                Verdict::ServeClosed,
+                code.map_or(How::WsCloseEmpty, How::WsClose),
+                Segment::Serve,
+            );
         }
         Kind::Fin => {
             if let Some(finding) = broke_protocol(evidence, Side::Down) {
                 return finding;
             }
-            let how = relay.map_or(How::Fin, |r| fin_how(&r.up, &r.down, kernel.up.as_ref().and_then(|t| t.rst_in)));
+            let how = relay
+                .map_or(How::Fin, |r| fin_how(&r.up, &r.down, kernel.up.as_ref().and_then(|t| t.rst_in)));
             Finding::proven(Verdict::ServeLeft, how, Segment::Serve)
         }
         Kind::Rst => {
@@ -67,14 +72,17 @@ fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
         _ if !with_it => None,
         Fate::Alive => None,
         Fate::Exit(status) => Some(Finding::proven(Verdict::ServeExited, How::Exit(status), Segment::Serve)),
-        Fate::Signal(signal) => Some(Finding::proven(Verdict::ServeKilled, How::Signal(signal), Segment::Serve)),
+        Fate::Signal(signal) => {
+            Some(Finding::proven(Verdict::ServeKilled, How::Signal(signal), Segment::Serve))
+        }
         Fate::Oom => Some(Finding::proven(Verdict::ServeOom, How::Oom, oom_segment(kernel))),
     }
 }
 
 /// A kill at the cgroup's own limit is serve's; one while the whole machine was out of memory is the machine's.
 pub(super) fn oom_segment(kernel: &KernelFacts) -> Segment {
-    let machine = kernel.host.and_then(|host| host.mem).and_then(|mem| mem.full).is_some_and(|full| full >= 10.0);
+    let machine =
+        kernel.host.and_then(|host| host.mem).and_then(|mem| mem.full).is_some_and(|full| full >= 10.0);
     let at_limit = kernel.memory.is_some_and(|memory| memory.max.is_some());
     if machine && !at_limit { Segment::Devvm } else { Segment::Serve }
 }

@@ -1,0 +1,141 @@
+//! Builds evidence for tests: a healthy session of 60 s with a 5 s heartbeat, to which a test adds the one thing that went wrong.
+
+use crate::{
+    evidence::*,
+    words::{KernelSource, Side},
+};
+
+/// Milliseconds on the test's clock.
+pub(crate) const MS: Nanos = 1_000_000;
+/// When the session opened.
+pub(crate) const OPENED: Nanos = 1_000_000 * MS;
+/// When things end, unless a test says otherwise.
+pub(crate) const END: Nanos = OPENED + 60_000 * MS;
+
+pub(crate) struct Scene(pub(crate) Evidence);
+
+impl Scene {
+    /// Healthy, kernel evidence from tracepoints, serve alive, nothing ended.
+    pub(crate) fn healthy() -> Self {
+        let leg = LegFacts {
+            bytes: 1000,
+            msgs: 10,
+            last_byte_at: Some(END - 100 * MS),
+            tcp: Some(TcpFacts::default()),
+            ..LegFacts::default()
+        };
+        let heartbeat = Heartbeat {
+            pings: 12,
+            pongs: 12,
+            rtt_ns: Some(MS),
+            rtt_max_ns: Some(2 * MS),
+            last_ping_at: Some(END - 2_000 * MS),
+            last_pong_at: Some(END - 1_999 * MS),
+            waiting_since: None,
+            unanswered: 0,
+            period_ns: Some(5_000 * MS),
+        };
+        let relay = RelayFacts {
+            started_at: OPENED - 3 * MS,
+            opened_at: Some(OPENED),
+            ended_at: END,
+            down: leg.clone(),
+            up: leg,
+            heartbeat: Some(heartbeat),
+            self_lag_ms: Some(1),
+            self_lag_at: Some(END - 5_000 * MS),
+            ..RelayFacts::default()
+        };
+        let kernel = KernelFacts {
+            down: Some(SocketTrace::default()),
+            up: Some(SocketTrace::default()),
+            serve: Some(SocketTrace::default()),
+            peer: Some(Process {
+                task: Task { pid: 4242, comm: "node".into() },
+                fate: Fate::Alive,
+                ended_at: None,
+                killer: None,
+                signalled_at: None,
+                victim_argv: None,
+                halted: None,
+            }),
+            ..KernelFacts::absent(KernelSource::Tracepoint)
+        };
+        Self(Evidence { relay: Some(relay), kernel, burst: None, dispatch_died: None })
+    }
+
+    pub(crate) fn relay(mut self, change: impl FnOnce(&mut RelayFacts)) -> Self {
+        change(self.0.relay.as_mut().unwrap());
+        self
+    }
+
+    pub(crate) fn kernel(mut self, change: impl FnOnce(&mut KernelFacts)) -> Self {
+        change(&mut self.0.kernel);
+        self
+    }
+
+    pub(crate) fn heartbeat(self, change: impl FnOnce(&mut Heartbeat)) -> Self {
+        self.relay(|relay| change(relay.heartbeat.as_mut().unwrap()))
+    }
+
+    pub(crate) fn leg(self, side: Side, change: impl FnOnce(&mut LegFacts)) -> Self {
+        self.relay(|relay| change(if side == Side::Down { &mut relay.down } else { &mut relay.up }))
+    }
+
+    pub(crate) fn trace(self, side: Side, change: impl FnOnce(&mut SocketTrace)) -> Self {
+        self.kernel(|kernel| {
+            let trace = if side == Side::Down { &mut kernel.down } else { &mut kernel.up };
+            change(trace.get_or_insert_default());
+        })
+    }
+
+    pub(crate) fn peer(self, fate: Fate, ended_at: Nanos) -> Self {
+        self.kernel(|kernel| {
+            let peer = kernel.peer.as_mut().unwrap();
+            peer.fate = fate;
+            peer.ended_at = (fate != Fate::Alive).then_some(ended_at);
+        })
+    }
+
+    /// The peer of `side` sends FIN, we pass it on 1 ms later.
+    pub(crate) fn fin(self, side: Side, at: Nanos) -> Self {
+        self.trace(side, |t| t.fin_in = Some(at))
+            .leg(side, |l| l.end = Some((SeenEnd::Eof, at + MS / 10)))
+            .told(side.other(), OwnEnd::Fin, at + MS)
+    }
+
+    /// The peer of `side` sends RST, we pass it on 1 ms later.
+    pub(crate) fn rst(self, side: Side, at: Nanos) -> Self {
+        self.trace(side, |t| t.rst_in = Some(at))
+            .leg(side, |l| l.end = Some((SeenEnd::Reset, at + MS / 10)))
+            .told(side.other(), OwnEnd::Rst, at + MS)
+    }
+
+    /// The peer of `side` sends a close frame, which we pass on at once.
+    pub(crate) fn close(self, side: Side, code: u16, at: Nanos) -> Self {
+        let frame = CloseFrame { code: Some(code), reason: String::new(), at };
+        self.leg(side, |l| l.close_frame = Some(frame))
+            .leg(side.other(), |l| l.close_forwarded_at = Some(at + MS / 20))
+    }
+
+    /// We end the leg towards `side`.
+    pub(crate) fn told(self, side: Side, end: OwnEnd, at: Nanos) -> Self {
+        self.leg(side, |l| l.told = Some((end, at))).trace(side, |t| match end {
+            OwnEnd::Fin => t.fin_out = Some(at),
+            OwnEnd::Rst => t.rst_out = Some(at),
+        })
+    }
+
+    /// The oldest of `unanswered` pings has waited for `ms` at the end.
+    pub(crate) fn waiting(self, ms: u64, unanswered: u32) -> Self {
+        self.heartbeat(|h| {
+            h.waiting_since = Some(END - ms * MS);
+            h.unanswered = unanswered;
+        })
+    }
+
+    pub(crate) fn no_kernel(mut self, source: KernelSource) -> Self {
+        self.0.kernel = KernelFacts::absent(source);
+        self
+    }
+}

@@ -1,0 +1,190 @@
+//! What holds for every record and for every evidence, whatever is in it.
+
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, option, prelude::*};
+use t3_record::{
+    CloseRecord, OpenRecord, assemble,
+    evidence::*,
+    judge, logfmt,
+    value::Percent,
+    wire::{FromTrace, Session, ToTrace},
+    words::*,
+};
+
+fn word<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+    prop::sample::select(all)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-z =\"\\\\\n\r\t]{0,40}",
+        Just("x\nT3_FORGED=1".to_owned()),
+        Just("a cause=graceful verdict=unknown".to_owned()),
+    ]
+}
+
+prop_compose! {
+    fn record()(
+        user in text(), ip in text(), conn in text(), ray in option::of(text()), reason in option::of(text()),
+        dur_ms in any::<u64>(), cause in word(Cause::ALL), verdict in word(Verdict::ALL), segment in word(Segment::ALL),
+        kernel in word(KernelSource::ALL), closed_by in option::of(word(ClosedBy::ALL)), psi in option::of(0u32..1000),
+        code in option::of(any::<u16>()), up_end in option::of(word(LegEnd::ALL)),
+    ) -> CloseRecord {
+        let mut record = CloseRecord::new(user, ip, dur_ms, cause, verdict, segment, conn, kernel);
+        record.ray = ray;
+        record.ws_reason = reason;
+        record.closed_by = closed_by;
+        record.psi_io = psi.map(|tenths| Percent(tenths as f32 / 10.0));
+        record.how = code.map(t3_record::How::WsClose);
+        record.up_end = up_end;
+        record
+    }
+}
+
+/// The fields as journald would hand them out again.
+fn stored(record: &CloseRecord) -> BTreeMap<String, String> {
+    record.to_fields().into_iter().map(|(name, value)| (name.into_owned(), value)).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_record_reads_back_from_its_line(record in record().boxed()) {
+        prop_assert_eq!(CloseRecord::from_line(&record.to_line()), Ok(record));
+    }
+
+    #[test]
+    fn a_record_reads_back_from_its_fields(record in record().boxed()) {
+        prop_assert_eq!(CloseRecord::from_fields(&stored(&record)), Ok(record));
+    }
+
+    #[test]
+    fn no_value_forges_a_line_or_a_key(record in record().boxed()) {
+        let line = record.to_line();
+        prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+        let keys: Vec<_> = logfmt::parse(line.strip_prefix("ws close").unwrap()).unwrap().into_iter().map(|(key, _)| key).collect();
+        let expected: Vec<_> = record.pairs().into_iter().map(|(key, _)| key).collect();
+        prop_assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn the_operators_query_matches_every_record(mut record in record(), user in "[a-z]{1,8}") {
+        record.user = user;
+        record.ip = "203.0.113.7".into();
+        let line = record.to_line();
+        let expected = format!("ws close user={} ip=203.0.113.7 dur_ms={} cause={} ", record.user, record.dur_ms, record.cause);
+        prop_assert!(line.starts_with(&expected), "{line}");
+    }
+
+    #[test]
+    fn arbitrary_text_never_panics(text in any::<String>(), bytes in vec(any::<u8>(), 0..200)) {
+        let _ = logfmt::parse(&text);
+        let _ = CloseRecord::from_line(&text);
+        let _ = CloseRecord::from_line(&format!("ws close {text}"));
+        let _ = OpenRecord::from_line(&format!("ws open {text}"));
+        let _ = serde_json::from_slice::<ToTrace>(&bytes);
+        let _ = serde_json::from_slice::<FromTrace>(&bytes);
+    }
+
+    #[test]
+    fn every_evidence_has_an_answer(evidence in evidence().boxed()) {
+        let judgement = judge(&evidence);
+        // The same facts give the same answer, and `unknown` never sounds sure.
+        prop_assert_eq!(judge(&evidence), judgement);
+        prop_assert!(judgement.verdict != Verdict::Unknown || judgement.confidence == Confidence::Likely);
+        let record = assemble(&session(), &evidence);
+        prop_assert_eq!(record.verdict, judgement.verdict);
+        prop_assert_eq!(CloseRecord::from_line(&record.to_line()), Ok(record));
+    }
+
+    #[test]
+    fn evidence_crosses_the_socket_unchanged(evidence in evidence().boxed()) {
+        let message = FromTrace::Evidence { conn: "c".into(), facts: Box::new(evidence.kernel) };
+        let packet = serde_json::to_vec(&message).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<FromTrace>(&packet).unwrap(), message);
+    }
+}
+
+fn session() -> Session {
+    Session {
+        conn: "c".into(),
+        user: "u".into(),
+        ip: "i".into(),
+        ray: None,
+        opened_at: Some(5),
+        down: None,
+        up: None,
+        serve_port: 1,
+    }
+}
+
+fn at() -> impl Strategy<Value = Option<Nanos>> {
+    // Few distinct times, so that equal ones are common.
+    option::of(prop_oneof![0u64..6, (0u64..60).prop_map(|s| s * 1_000_000_000), any::<u64>()])
+}
+
+fn seen() -> impl Strategy<Value = SeenEnd> {
+    prop_oneof![
+        Just(SeenEnd::Eof),
+        Just(SeenEnd::Reset),
+        Just(SeenEnd::Pipe),
+        Just(SeenEnd::Timeout),
+        Just(SeenEnd::Abort),
+        Just(SeenEnd::Unreach),
+        any::<i32>().prop_map(SeenEnd::Errno),
+    ]
+}
+
+prop_compose! {
+    fn leg()(
+        end in option::of((seen(), 0u64..9)), last in at(), frame in option::of((option::of(any::<u16>()), text(), 0u64..9)),
+        forwarded in at(), told in at(), mid_frame in any::<bool>(), pending_bytes in 0u64..3, blocked_since in at(),
+        breach in option::of(Just(Breach::Masked)), unacked in option::of(0u32..3),
+    ) -> LegFacts {
+        LegFacts {
+            end, last_byte_at: last, mid_frame, pending_bytes, blocked_since, breach,
+            close_frame: frame.map(|(code, reason, at)| CloseFrame { code, reason, at }),
+            close_forwarded_at: forwarded,
+            told: told.map(|at| (OwnEnd::Fin, at)),
+            tcp: unacked.map(|unacked| TcpFacts { unacked, last_ack_recv_ms: 9_000, backoff: 1, ..TcpFacts::default() }),
+            ..LegFacts::default()
+        }
+    }
+}
+
+prop_compose! {
+    fn socket()(
+        fin_in in at(), fin_out in at(), rst_in in at(), rst_out in at(), closed in at(),
+        error in option::of((prop::sample::select(vec![32, 101, 103, 104, 110, 111, 113, 5]), 0u64..9)),
+    ) -> SocketTrace {
+        SocketTrace { fin_in, fin_out, rst_in, rst_out, closed, error, ..SocketTrace::default() }
+    }
+}
+
+prop_compose! {
+    fn evidence()(
+        relay in option::of((leg().boxed(), leg().boxed(), at(), 0u64..9, at(), option::of(any::<u64>()), at(), any::<u32>())),
+        sockets in (option::of(socket().boxed()), option::of(socket().boxed()), option::of(socket().boxed())),
+        fate in option::of((prop_oneof![Just(Fate::Alive), Just(Fate::Oom), any::<i32>().prop_map(Fate::Exit), any::<i32>().prop_map(Fate::Signal)], at())),
+        source in word(KernelSource::ALL), died in option::of(0u64..9),
+        burst in option::of((any::<u32>(), any::<u32>())),
+    ) -> Evidence {
+        let relay = relay.map(|(down, up, opened_at, ended_at, shutdown, lag, waiting, unanswered)| RelayFacts {
+            opened_at, ended_at, down, up, self_lag_ms: lag, self_lag_at: waiting,
+            shutdown: shutdown.map(|at| Shutdown { signal: Some(15), at }),
+            heartbeat: Some(Heartbeat { pings: u64::from(unanswered), unanswered, waiting_since: waiting, last_ping_at: waiting, ..Heartbeat::default() }),
+            ..RelayFacts::default()
+        });
+        let peer = fate.map(|(fate, ended_at)| Process {
+            task: Task { pid: 1, comm: "x y".into() }, fate, ended_at, killer: None, signalled_at: ended_at, victim_argv: None, halted: None,
+        });
+        let (down, up, serve) = sockets;
+        Evidence {
+            relay,
+            kernel: KernelFacts { down, up, serve, peer, ..KernelFacts::absent(source) },
+            burst: burst.map(|(sessions, users)| Burst { sessions, users }),
+            dispatch_died: died.map(|at| DispatchDeath { fate: None, at }),
+        }
+    }
+}
