@@ -1,2 +1,43 @@
-//! stub
+//! The eBPF programs of t3-trace: they note what ends the sockets of dispatch and serve, and what ends processes.
+//!
+//! All hooks are raw tracepoints (`BPF_PROG_TYPE_RAW_TRACEPOINT`): they hand over the arguments themselves, so there is
+//! no record layout to follow, and they need no tracefs. Where the kernel keeps what they point to comes from its BTF,
+//! through the globals ([`globals`]). Every program returns 0 whatever happens: watching never changes anything.
+//!
+//! Built only for the BPF target (`cargo xtask build`); for any other it is an empty binary.
+
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(unsafe_code, reason = "eBPF: kernel memory is only reached through helpers")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod facts;
+#[cfg(target_arch = "bpf")]
+mod globals;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod probes;
+#[cfg(target_arch = "bpf")]
+mod sock;
+#[cfg(target_arch = "bpf")]
+mod task;
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses endless loops: a program in which a panic can be reached does not load.
+    loop {}
+}
+
+/// `bpf_probe_read_kernel` and the ring buffer are for programs under a GPL-compatible licence.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,122 @@
+//! The read-only globals of the programs: where the running kernel keeps what they read.
+//!
+//! Each is a `u16` under the name of the member it places, set before the load. One that keeps [`ABSENT`] was not found:
+//! the programs then leave out what depends on it (the verifier removes that code, so no tracepoint argument that this
+//! kernel does not have is ever touched).
+
+/// Not there on this kernel.
+pub const ABSENT: u16 = u16::MAX;
+
+/// A global's name in the object, the structure, and the path of the member in it (`.` steps into structures; anonymous
+/// ones are looked through).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// The global.
+    pub global: &'static str,
+    /// The structure's name.
+    pub structure: &'static str,
+    /// The member in it.
+    pub path: &'static str,
+    /// Bytes the programs read there.
+    pub size: u32,
+    /// Without it the programs cannot tell sockets apart: loading makes no sense.
+    pub needed: bool,
+}
+
+const fn needed(global: &'static str, structure: &'static str, path: &'static str, size: u32) -> Member {
+    Member { global, structure, path, size, needed: true }
+}
+
+const fn optional(global: &'static str, structure: &'static str, path: &'static str, size: u32) -> Member {
+    Member { global, structure, path, size, needed: false }
+}
+
+/// Every member the programs read.
+pub const MEMBERS: &[Member] = &[
+    needed("SK_FAMILY", "sock", "__sk_common.skc_family", 2),
+    needed("SK_STATE", "sock", "__sk_common.skc_state", 1),
+    needed("SK_NUM", "sock", "__sk_common.skc_num", 2),
+    needed("SK_DPORT", "sock", "__sk_common.skc_dport", 2),
+    needed("SK_COOKIE", "sock", "__sk_common.skc_cookie", 8),
+    needed("SK_RCV_SADDR", "sock", "__sk_common.skc_rcv_saddr", 4),
+    needed("SK_DADDR", "sock", "__sk_common.skc_daddr", 4),
+    // A kernel built without IPv6 has neither.
+    optional("SK_V6_RCV_SADDR", "sock", "__sk_common.skc_v6_rcv_saddr", 16),
+    optional("SK_V6_DADDR", "sock", "__sk_common.skc_v6_daddr", 16),
+    // Nor does a kernel without namespaces have these: everything is then namespace 0.
+    optional("SK_NET", "sock", "__sk_common.skc_net.net", 8),
+    optional("NET_INUM", "net", "ns.inum", 4),
+    optional("SK_FLAGS", "sock", "__sk_common.skc_flags", 8),
+    needed("SK_ERR", "sock", "sk_err", 4),
+    optional("SK_PROTOCOL", "sock", "sk_protocol", 2),
+    needed("TASK_TGID", "task_struct", "tgid", 4),
+    optional("TASK_PID", "task_struct", "pid", 4),
+    optional("TASK_FLAGS", "task_struct", "flags", 4),
+    optional("TASK_LEADER", "task_struct", "group_leader", 8),
+    optional("TASK_COMM", "task_struct", "comm", 16),
+    optional("TASK_EXIT_CODE", "task_struct", "exit_code", 4),
+    optional("TASK_START", "task_struct", "start_boottime", 8),
+    optional("TASK_SIGNAL", "task_struct", "signal", 8),
+    optional("SIGNAL_LIVE", "signal_struct", "live.counter", 4),
+    optional("SIGNAL_EXIT_CODE", "signal_struct", "group_exit_code", 4),
+    optional("SIGINFO_CODE", "kernel_siginfo", "si_code", 4),
+];
+
+/// A tracepoint argument that only some kernels have. Its global is 1 where it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Argument {
+    /// The global.
+    pub global: &'static str,
+    /// The tracepoint.
+    pub tracepoint: &'static str,
+    /// Its position, counted from 0: a program can only read arguments at fixed positions.
+    pub index: usize,
+    /// What it must be.
+    pub shape: Shape,
+}
+
+/// The type of a tracepoint's argument, as BTF names it (BTF keeps no names of these arguments).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// This enum.
+    Enum(&'static str),
+    /// A pointer to this structure.
+    Pointer(&'static str),
+    /// An integer of this name.
+    Int(&'static str),
+}
+
+/// Every optional argument.
+pub const ARGUMENTS: &[Argument] = &[
+    // 6.10 and newer.
+    Argument {
+        global: "HAS_RST_REASON",
+        tracepoint: "tcp_send_reset",
+        index: 2,
+        shape: Shape::Enum("sk_rst_reason"),
+    },
+    // 6.17 and newer: failed retransmissions are reported too, with an errno here.
+    Argument {
+        global: "HAS_RETRANS_ERR",
+        tracepoint: "tcp_retransmit_skb",
+        index: 2,
+        shape: Shape::Int("int"),
+    },
+    // 6.16 and newer; before that the programs count the threads that live.
+    Argument {
+        global: "HAS_GROUP_DEAD",
+        tracepoint: "sched_process_exit",
+        index: 1,
+        shape: Shape::Int("_Bool"),
+    },
+    // 6.9 and newer and in stable kernels that took it over; before that the argument is a pid.
+    Argument {
+        global: "HAS_VICTIM_TASK",
+        tracepoint: "mark_victim",
+        index: 0,
+        shape: Shape::Pointer("task_struct"),
+    },
+];
+
+/// The number of `SOCK_DONE` in `enum sock_flags`: set when the peer's FIN was taken.
+pub const SOCK_DONE: &str = "SOCK_DONE_BIT";

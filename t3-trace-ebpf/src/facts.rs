@@ -1,0 +1,138 @@
+//! Noting facts about a socket: the first occurrence of each is kept with its time and becomes an event.
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::LruHashMap};
+use t3_trace_abi::{Kind, Socket, Stat, TupleGen};
+
+use crate::{
+    maps::{SERVE_ENDS, SOCKETS, count, emit},
+    sock::{self, Sock},
+    task,
+};
+
+const BPF_NOEXIST: u64 = 1;
+
+/// What one hook saw at one moment.
+#[derive(Clone, Copy)]
+pub struct Facts {
+    /// A connection begins; nothing else is set then.
+    pub established: bool,
+    pub fin_in: bool,
+    pub fin_out: bool,
+    pub rst_in: bool,
+    pub rst_out: bool,
+    pub closed: bool,
+    /// The connection itself is over (the state becomes CLOSE), so that its tuple can be used again.
+    pub gone: bool,
+    /// `current` is the one who acts.
+    pub by_current: bool,
+    /// `sk_err`, 0 for none.
+    pub error: u32,
+    /// `enum sk_rst_reason` plus one, 0 for none.
+    pub rst_reason: u32,
+    pub retrans: u32,
+}
+
+impl Facts {
+    pub const NONE: Self = Self {
+        established: false,
+        fin_in: false,
+        fin_out: false,
+        rst_in: false,
+        rst_out: false,
+        closed: false,
+        gone: false,
+        by_current: false,
+        error: 0,
+        rst_reason: 0,
+        retrans: 0,
+    };
+}
+
+/// Notes the facts under each identity the socket has.
+///
+/// Records are filled in place, here and below: a program has 512 bytes of stack, and there is no other memory that an
+/// interrupting program could not overwrite.
+#[inline(always)]
+pub fn note(sock: Sock, facts: Facts) {
+    // SAFETY: no arguments, cannot fail.
+    let at = unsafe { bpf_ktime_get_ns() };
+    if sock.of_dispatch
+        && !facts.established
+        && let Some(cookie) = sock.cookie()
+    {
+        update(&SOCKETS, &cookie, cookie, None, at, &facts);
+    }
+    if sock.of_serve {
+        let mut end = TupleGen::ZERO;
+        sock.write_tuple(&mut end.tuple);
+        if facts.established {
+            sock::established(&end.tuple, at);
+        } else {
+            end.generation = sock::generation(&end.tuple);
+            update(&SERVE_ENDS, &end, 0, Some(&end), at, &facts);
+            if facts.gone {
+                sock::gone(&end);
+            }
+        }
+    }
+}
+
+/// Nothing has been seen.
+static NOTHING: Socket = Socket::ZERO;
+
+#[inline(always)]
+fn update<K>(
+    map: &LruHashMap<K, Socket>,
+    key: &K,
+    cookie: u64,
+    end: Option<&TupleGen>,
+    at: u64,
+    facts: &Facts,
+) {
+    let place = match map.get_ptr_mut(key) {
+        Some(place) => place,
+        None => {
+            // Another CPU may have been first: then its entry is the one.
+            let _ = map.insert(key, &NOTHING, BPF_NOEXIST);
+            let Some(place) = map.get_ptr_mut(key) else {
+                count(Stat::SocketsLost);
+                return;
+            };
+            place
+        }
+    };
+    // SAFETY: a map value stays readable while the program runs, even when it is evicted meanwhile. The hooks of one
+    // socket run under its lock, so its fields have one writer.
+    let socket = unsafe { &mut *place };
+    if facts.by_current && socket.closer.tgid == 0 {
+        task::write_current(&mut socket.closer);
+    }
+    socket.retrans += facts.retrans;
+    let tgid = socket.closer.tgid;
+    if facts.rst_in && socket.rst_in == 0 {
+        socket.rst_in = at;
+        emit(at, Kind::RstIn, tgid, 0, cookie, end);
+    }
+    if facts.rst_out && socket.rst_out == 0 {
+        socket.rst_out = at;
+        socket.rst_reason = facts.rst_reason;
+        emit(at, Kind::RstOut, tgid, facts.rst_reason, cookie, end);
+    }
+    if facts.fin_in && socket.fin_in == 0 {
+        socket.fin_in = at;
+        emit(at, Kind::FinIn, tgid, 0, cookie, end);
+    }
+    if facts.fin_out && socket.fin_out == 0 {
+        socket.fin_out = at;
+        emit(at, Kind::FinOut, tgid, 0, cookie, end);
+    }
+    if facts.error != 0 && socket.error == 0 {
+        socket.error = facts.error;
+        socket.error_at = at;
+        emit(at, Kind::Error, tgid, facts.error, cookie, end);
+    }
+    if facts.closed && socket.closed == 0 {
+        socket.closed = at;
+        emit(at, Kind::Closed, tgid, 0, cookie, end);
+    }
+}

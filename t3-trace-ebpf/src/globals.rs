@@ -1,0 +1,79 @@
+//! The read-only globals of `t3_trace_abi::globals`, and reading kernel memory by them.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
+use t3_trace_abi::globals::ABSENT;
+
+/// A global that user space sets before the load. The map behind it is frozen, so the verifier knows its value and
+/// removes the branches that do not apply to this kernel.
+#[repr(transparent)]
+pub struct Global(u16);
+
+impl Global {
+    #[inline(always)]
+    fn get(&self) -> u16 {
+        // SAFETY: a reference to a static. Volatile, because the value in the object is not the one at run time.
+        unsafe { core::ptr::read_volatile(&self.0) }
+    }
+
+    /// This kernel has it.
+    #[inline(always)]
+    pub fn present(&self) -> bool {
+        self.get() != ABSENT
+    }
+
+    /// The flag is set (for the `HAS_` globals).
+    #[inline(always)]
+    pub fn is_set(&self) -> bool {
+        self.get() == 1
+    }
+
+    /// Bit `self` of `flags`.
+    #[inline(always)]
+    pub fn bit_of(&self, flags: u64) -> bool {
+        let bit = self.get();
+        bit < 64 && flags >> bit & 1 == 1
+    }
+
+    /// Reads the member at this place of the structure at `base`.
+    #[inline(always)]
+    pub fn read<T: Copy>(&self, base: u64) -> Option<T> {
+        if base == 0 || !self.present() {
+            return None;
+        }
+        let place = (base + u64::from(self.get())) as *const T;
+        // SAFETY: the helper checks the address and fails instead of faulting; T is an integer or an array of bytes.
+        unsafe { bpf_probe_read_kernel(place) }.ok()
+    }
+
+    /// Reads the member into `to`; leaves zeros when it cannot.
+    #[inline(always)]
+    pub fn read_into(&self, base: u64, to: &mut [u8]) {
+        if base != 0 && self.present() {
+            let place = (base + u64::from(self.get())) as *const u8;
+            // SAFETY: the helper checks the address, and clears `to` when it fails.
+            let _ = unsafe { bpf_probe_read_kernel_buf(place, to) };
+        }
+    }
+
+    /// Reads the member, or says `absent`.
+    #[inline(always)]
+    pub fn read_or<T: Copy>(&self, base: u64, absent: T) -> T {
+        self.read(base).unwrap_or(absent)
+    }
+}
+
+macro_rules! globals {
+    ($($name:ident)+) => { $(
+        #[unsafe(no_mangle)]
+        pub static $name: Global = Global(ABSENT);
+    )+ };
+}
+
+globals! {
+    SK_FAMILY SK_STATE SK_NUM SK_DPORT SK_COOKIE SK_RCV_SADDR SK_DADDR SK_V6_RCV_SADDR SK_V6_DADDR SK_NET NET_INUM
+    SK_FLAGS SK_ERR SK_PROTOCOL
+    TASK_TGID TASK_PID TASK_FLAGS TASK_LEADER TASK_COMM TASK_EXIT_CODE TASK_START TASK_SIGNAL
+    SIGNAL_LIVE SIGNAL_EXIT_CODE SIGINFO_CODE
+    HAS_RST_REASON HAS_RETRANS_ERR HAS_GROUP_DEAD HAS_VICTIM_TASK
+    SOCK_DONE_BIT
+}

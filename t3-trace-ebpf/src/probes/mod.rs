@@ -1,0 +1,8 @@
+//! One file for each family of hooks. The functions' names are what the loader looks for.
+
+mod close;
+mod exit;
+mod reset;
+mod signal;
+mod state;
+mod trouble;

@@ -1,0 +1,70 @@
+//! `sock:inet_sock_set_state`: who sends FIN first, whose FIN came in, and how a socket leaves for CLOSE.
+//!
+//! The hook runs before the state is stored. Which transitions run in the context of the process that acts: those made by
+//! `tcp_close_state` (net/ipv4/tcp.c), that is into FIN_WAIT1 and LAST_ACK, and the one straight from ESTABLISHED or
+//! CLOSE_WAIT to CLOSE without `sk_err`, which `tcp_close` makes when data is unread and `tcp_disconnect` makes for
+//! SO_LINGER 0. In all others `current` is whoever the packet interrupted.
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::{
+    facts::{Facts, note},
+    maps::OWNERS,
+    sock::{
+        Sock,
+        state::{
+            CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV,
+            SYN_SENT,
+        },
+    },
+};
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
+    handle(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[inline(always)]
+fn handle(address: u64, old: i32, new: i32) {
+    if !matches!(new, ESTABLISHED | FIN_WAIT1 | CLOSE | CLOSE_WAIT | LAST_ACK | LISTEN | CLOSING)
+        || old == LISTEN
+    {
+        return;
+    }
+    let Some(sock) = Sock::watched(address) else { return };
+    if !sock.is_tcp() {
+        return;
+    }
+    if new == LISTEN {
+        // `listen` runs in the process that will own the connections.
+        if sock.of_serve {
+            let owner = (bpf_get_current_pid_tgid() >> 32) as u32;
+            let _ = OWNERS.insert(owner, 1, 0);
+        }
+        return;
+    }
+    if new == ESTABLISHED && old != SYN_RECV {
+        return;
+    }
+    let error = if new == CLOSE { sock.error() } else { 0 };
+    let facts = Facts {
+        established: new == ESTABLISHED,
+        fin_out: new == FIN_WAIT1 || new == LAST_ACK,
+        // CLOSING: the peer's FIN crossed ours. In FIN_WAIT2 it leads to CLOSE (TIME_WAIT is another structure), and so
+        // does giving up on it: the flag tells the two apart.
+        fin_in: new == CLOSE_WAIT
+            || new == CLOSING
+            || new == CLOSE && matches!(old, FIN_WAIT1 | FIN_WAIT2) && sock.done(),
+        error,
+        closed: new == CLOSE,
+        gone: new == CLOSE,
+        by_current: match new {
+            FIN_WAIT1 | LAST_ACK => true,
+            CLOSE => error == 0 && matches!(old, ESTABLISHED | CLOSE_WAIT | SYN_SENT),
+            _ => false,
+        },
+        ..Facts::NONE
+    };
+    note(sock, facts);
+}

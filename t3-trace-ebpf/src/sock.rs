@@ -1,0 +1,143 @@
+//! A kernel socket: which it is, and whether anyone wants to know.
+
+use t3_trace_abi::{Port, Stat, Tuple, TupleGen};
+
+use crate::{
+    globals::{
+        NET_INUM, SK_COOKIE, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_FLAGS, SK_NET, SK_NUM, SK_PROTOCOL,
+        SK_RCV_SADDR, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCK_DONE_BIT,
+    },
+    maps::{GENERATION, LAST_GENERATION, PORTS, count},
+};
+
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+
+/// States of a TCP socket (`BPF_TCP_*` in include/uapi/linux/bpf.h).
+pub mod state {
+    pub const ESTABLISHED: i32 = 1;
+    pub const SYN_SENT: i32 = 2;
+    pub const SYN_RECV: i32 = 3;
+    pub const FIN_WAIT1: i32 = 4;
+    pub const FIN_WAIT2: i32 = 5;
+    pub const TIME_WAIT: i32 = 6;
+    pub const CLOSE: i32 = 7;
+    pub const CLOSE_WAIT: i32 = 8;
+    pub const LAST_ACK: i32 = 9;
+    pub const LISTEN: i32 = 10;
+    pub const CLOSING: i32 = 11;
+    pub const NEW_SYN_RECV: i32 = 12;
+}
+
+/// A `struct sock` on a watched port.
+#[derive(Clone, Copy)]
+pub struct Sock {
+    address: u64,
+    local_port: u16,
+    remote_port: u16,
+    /// It is one end of a leg that dispatch could hold.
+    pub of_dispatch: bool,
+    /// It is serve's own end.
+    pub of_serve: bool,
+}
+
+impl Sock {
+    /// The socket at this address, if one of its ports is watched. Everything else on the machine ends here.
+    #[inline(always)]
+    pub fn watched(address: u64) -> Option<Self> {
+        let local_port = SK_NUM.read::<u16>(address)?;
+        let remote = SK_DPORT.read::<[u8; 2]>(address)?;
+        // Byte by byte: after a byte swap older verifiers know no bounds of the number.
+        // SAFETY: a local variable.
+        let (high, low) =
+            unsafe { (core::ptr::read_volatile(&remote[0]), core::ptr::read_volatile(&remote[1])) };
+        let remote_port = u16::from(high) << 8 | u16::from(low);
+        let table = PORTS.get_ptr(0)?.cast::<u8>();
+        // SAFETY: the table has a byte for every u16.
+        let (local, remote) =
+            unsafe { (*table.add(usize::from(local_port)), *table.add(usize::from(remote_port))) };
+        let of_dispatch = local & Port::LISTEN != 0 || remote & Port::SERVE != 0;
+        let of_serve = local & Port::SERVE != 0;
+        (of_dispatch || of_serve).then_some(Self { address, local_port, remote_port, of_dispatch, of_serve })
+    }
+
+    /// It speaks TCP: the state and error hooks serve other protocols, too.
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        SK_PROTOCOL.read_or(self.address, IPPROTO_TCP) == IPPROTO_TCP
+    }
+
+    /// Its state. What the state hook reports is the state that is about to be left.
+    #[inline(always)]
+    pub fn state(self) -> i32 {
+        i32::from(SK_STATE.read_or::<u8>(self.address, 0))
+    }
+
+    /// Its pending error, positive. Not to be asked of a socket in TIME_WAIT, which is another structure.
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        SK_ERR.read_or::<u32>(self.address, 0)
+    }
+
+    /// The peer's FIN has been taken.
+    #[inline(always)]
+    pub fn done(self) -> bool {
+        SOCK_DONE_BIT.bit_of(SK_FLAGS.read_or::<u64>(self.address, 0))
+    }
+
+    /// Its cookie; `None` when nobody has asked for it, so that it cannot be dispatch's.
+    #[inline(always)]
+    pub fn cookie(self) -> Option<u64> {
+        match SK_COOKIE.read::<u64>(self.address) {
+            Some(0) | None => {
+                count(Stat::Strangers);
+                None
+            }
+            cookie => cookie,
+        }
+    }
+
+    /// Writes its ends.
+    #[inline(always)]
+    pub fn write_tuple(self, tuple: &mut Tuple) {
+        if SK_V6_DADDR.present() && SK_FAMILY.read_or::<u16>(self.address, 0) == AF_INET6 {
+            SK_V6_RCV_SADDR.read_into(self.address, &mut tuple.local);
+            SK_V6_DADDR.read_into(self.address, &mut tuple.remote);
+        } else {
+            // ::ffff:a.b.c.d
+            tuple.local[10] = 0xff;
+            tuple.local[11] = 0xff;
+            SK_RCV_SADDR.read_into(self.address, &mut tuple.local[12..]);
+            tuple.remote[10] = 0xff;
+            tuple.remote[11] = 0xff;
+            SK_DADDR.read_into(self.address, &mut tuple.remote[12..]);
+        }
+        tuple.local_port = self.local_port;
+        tuple.remote_port = self.remote_port;
+        tuple.netns = NET_INUM.read_or(SK_NET.read_or::<u64>(self.address, 0), 0);
+    }
+}
+
+/// Which of the connections of this tuple it is: the live one, else the last one.
+#[inline(always)]
+pub fn generation(tuple: &Tuple) -> u64 {
+    // SAFETY: a value that is only written whole; it is copied at once.
+    unsafe { GENERATION.get(tuple).or_else(|| LAST_GENERATION.get(tuple)) }.copied().unwrap_or(0)
+}
+
+/// A new connection uses this tuple.
+#[inline(always)]
+pub fn established(tuple: &Tuple, at: u64) {
+    if GENERATION.insert(tuple, at, 0).is_err() {
+        let _ = LAST_GENERATION.insert(tuple, at, 0);
+    }
+}
+
+/// The connection is gone.
+#[inline(always)]
+pub fn gone(end: &TupleGen) {
+    if end.generation != 0 {
+        let _ = LAST_GENERATION.insert(&end.tuple, end.generation, 0);
+        let _ = GENERATION.remove(&end.tuple);
+    }
+}
