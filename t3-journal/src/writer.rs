@@ -280,7 +280,7 @@ mod tests {
         let path = dir.path().join("socket");
         let journald = UnixDatagram::bind(&path).unwrap();
         let writer = Writer::start_with("test", Sink::Journald, &path, 5).unwrap();
-        let _ = writer.write(vec![("T3_X".into(), "a\nT3_FORGED=1".into())]);
+        drop(writer.write(vec![("T3_X".into(), "a\nT3_FORGED=1".into())]));
         let mut buffer = [0; 4096];
         let length = journald.recv(&mut buffer).unwrap();
         let mut expected = b"T3_X\n".to_vec();

@@ -41,10 +41,9 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     if let Some(how) = path_stuck(relay, first.at) {
         return Finding::likely(Verdict::PathStalled, how, Segment::Downstream);
     }
-    if first.kind == Kind::Rst || first.kind == Kind::Fin {
-        if evidence.burst.is_some_and(|burst| burst.users >= 2) {
-            return Finding::likely(Verdict::EdgeBurst, How::Burst, Segment::Downstream);
-        }
+    let cut = matches!(first.kind, Kind::Rst | Kind::Fin);
+    if cut && evidence.burst.is_some_and(|burst| burst.users >= 2) {
+        return Finding::likely(Verdict::EdgeBurst, How::Burst, Segment::Downstream);
     }
     if first.kind != Kind::Rst && heartbeat_lost(relay, first.at) {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
