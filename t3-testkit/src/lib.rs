@@ -1,1 +1,16 @@
-//! stub
+//! Test support: a stand-in for `t3 serve`, a raw WebSocket client that can die in every way, a journald of the test's own, the whole
+//! stack as child processes, and the catalogue of faults with the truth about each.
+//!
+//! Never part of what is shipped. Everything it starts ends with it: children carry a parent-death signal, namespaces and cgroups go
+//! with their last process or on drop.
+
+pub mod client;
+pub mod error;
+pub mod frame;
+pub mod journal;
+pub mod stack;
+pub mod standin;
+pub mod sys;
+pub mod wait;
+
+pub use error::{Result, TestError};

@@ -1,0 +1,222 @@
+//! The thread that owns a client's socket: reads, beats, and carries out what the test orders.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Socket, Type};
+
+use super::{Act, Config, Ended, PATIENCE, Shared, handshake};
+use crate::{
+    error::{Attempt, Result, TestError},
+    frame::{self, HEARTBEAT, HEARTBEAT_ANSWER, Reader, opcode},
+    sys,
+};
+
+/// Longest delay of an order.
+const TICK: Duration = Duration::from_millis(2);
+
+struct Driver<'a> {
+    socket: Socket,
+    shared: &'a Shared,
+    reader: Reader,
+    heartbeat: Option<Duration>,
+    next_beat: Instant,
+    reading: bool,
+    closes_on_fin: bool,
+    /// The server's FIN has been read.
+    finished: bool,
+    answered_close: bool,
+}
+
+pub(super) fn run(
+    config: Config,
+    inbox: &Receiver<(Act, Sender<()>)>,
+    opened: &Sender<Result<SocketAddr>>,
+    shared: &Arc<Shared>,
+) {
+    let (socket, early, local) = match open(&config) {
+        Ok(open) => open,
+        Err(error) => return drop(opened.send(Err(error))),
+    };
+    let mut driver = Driver {
+        socket,
+        shared,
+        reader: Reader::default(),
+        heartbeat: config.heartbeat,
+        next_beat: Instant::now(),
+        reading: true,
+        closes_on_fin: config.closes_on_fin,
+        finished: false,
+        answered_close: false,
+    };
+    let _ = opened.send(Ok(local));
+    driver.take(&early);
+    driver.drive(inbox);
+}
+
+fn open(config: &Config) -> Result<(Socket, Vec<u8>, SocketAddr)> {
+    if let Some(namespace) = &config.namespace {
+        sys::enter_net(namespace).attempt(|| "enter the client's network namespace".to_owned())?;
+    }
+    let domain = Domain::for_address(config.address);
+    let mut socket = Socket::new(domain, Type::STREAM, None).attempt(|| "make a socket".to_owned())?;
+    if let Some(bytes) = config.receive_buffer {
+        socket.set_recv_buffer_size(bytes).attempt(|| format!("set SO_RCVBUF to {bytes}"))?;
+    }
+    let connect = || format!("connect to {}", config.address);
+    socket.connect_timeout(&config.address.into(), PATIENCE).attempt(connect)?;
+    socket.set_read_timeout(Some(PATIENCE)).attempt(connect)?;
+    let _ = socket.set_tcp_nodelay(true);
+    let early = handshake::shake(&mut socket, config)?;
+    socket.set_nonblocking(true).attempt(connect)?;
+    let local = socket.local_addr().attempt(connect)?.as_socket().ok_or_else(|| TestError::Unexpected {
+        what: "an IP address".to_owned(),
+        got: "another family".to_owned(),
+    })?;
+    Ok((socket, early, local))
+}
+
+impl Driver<'_> {
+    fn drive(mut self, inbox: &Receiver<(Act, Sender<()>)>) {
+        loop {
+            match inbox.try_recv() {
+                Ok((Act::Surrender(give), done)) => {
+                    self.end(Ended::Ours);
+                    let _ = give.send(OwnedFd::from(self.socket));
+                    let _ = done.send(());
+                    return;
+                }
+                Ok((act, done)) => {
+                    if let Some(ended) = self.obey(act) {
+                        self.end(ended);
+                        drop(self);
+                        let _ = done.send(());
+                        return;
+                    }
+                    let _ = done.send(());
+                }
+                Err(TryRecvError::Empty) => {}
+                // The test has let go of the client: its socket goes too.
+                Err(TryRecvError::Disconnected) => return,
+            }
+            if self.heartbeat.is_some() && Instant::now() >= self.next_beat {
+                self.beat();
+            }
+            if let Some(ended) = self.read() {
+                return self.end(ended);
+            }
+        }
+    }
+
+    fn obey(&mut self, act: Act) -> Option<Ended> {
+        match act {
+            Act::Write(bytes) => {
+                // A close frame of ours is answered by the server's, not by another of ours.
+                self.answered_close |= bytes.first().is_some_and(|first| first & 0x0f == opcode::CLOSE);
+                self.write(&bytes);
+            }
+            Act::Heartbeat(period) => {
+                self.heartbeat = period;
+                self.next_beat = Instant::now();
+            }
+            Act::Reading(reading) => self.reading = reading,
+            Act::Fin => {
+                let _ = self.socket.shutdown(Shutdown::Write);
+                if self.finished {
+                    return Some(Ended::Ours);
+                }
+            }
+            Act::Reset => {
+                let _ = self.socket.set_linger(Some(Duration::ZERO));
+                return Some(Ended::Ours);
+            }
+            Act::Drop | Act::Surrender(_) => return Some(Ended::Ours),
+        }
+        None
+    }
+
+    fn beat(&mut self) {
+        self.next_beat = Instant::now() + self.heartbeat.unwrap_or(PATIENCE);
+        self.write(&frame::from_client(opcode::TEXT, HEARTBEAT.as_bytes()));
+        self.shared.update(|seen| seen.pings += 1);
+    }
+
+    /// Writes all of it; an error shows at the next read.
+    fn write(&mut self, mut bytes: &[u8]) {
+        let deadline = Instant::now() + PATIENCE;
+        while !bytes.is_empty() && Instant::now() < deadline {
+            match self.socket.write(bytes) {
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.poll(PollFlags::OUT),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn poll(&self, what: PollFlags) {
+        let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+        let _ = poll(&mut [PollFd::new(&self.socket, what)], Some(&tick));
+    }
+
+    fn read(&mut self) -> Option<Ended> {
+        if !self.reading || self.finished {
+            std::thread::sleep(TICK);
+            return None;
+        }
+        self.poll(PollFlags::IN);
+        let mut bytes = [0; 16 << 10];
+        match self.socket.read(&mut bytes) {
+            Ok(0) => {
+                self.finished = true;
+                let mid_frame = self.reader.inside_frame();
+                self.shared.update(|seen| seen.mid_frame = mid_frame);
+                // Without a FIN of its own the client half-closes and waits; `seen` tells of the FIN all the same.
+                self.closes_on_fin.then_some(Ended::Fin)
+            }
+            Ok(n) => {
+                self.take(bytes.get(..n).unwrap_or_default());
+                None
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(Ended::Reset),
+            Err(error) => Some(Ended::Errno(error.raw_os_error().unwrap_or(0))),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let frames = self.reader.feed(bytes);
+        self.shared.update(|seen| seen.bytes += bytes.len() as u64);
+        for frame in frames {
+            match frame.opcode {
+                opcode::TEXT if frame.payload == HEARTBEAT_ANSWER.as_bytes() => {
+                    self.shared.update(|seen| seen.pongs += 1);
+                }
+                opcode::CLOSE => {
+                    let close = frame.close();
+                    self.shared.update(|seen| seen.close = seen.close.take().or(close));
+                    if !std::mem::replace(&mut self.answered_close, true) {
+                        self.heartbeat = None;
+                        let echo = frame.payload.get(..2).unwrap_or_default();
+                        self.write(&frame::from_client(opcode::CLOSE, echo));
+                    }
+                }
+                opcode::PING => self.write(&frame::from_client(opcode::PONG, &frame.payload)),
+                opcode::PONG => {}
+                _ => self.shared.update(|seen| seen.messages.push(frame.payload.clone())),
+            }
+        }
+    }
+
+    fn end(&self, ended: Ended) {
+        self.shared.update(|seen| seen.ended = Some(ended));
+    }
+}

@@ -1,0 +1,183 @@
+//! WebSocket frames (RFC 6455 section 5.2) as bytes: builds good and bad ones, reads what came. No IO.
+//!
+//! Written for tests, apart from dispatch's own scanner, so that one checks the other.
+
+/// Opcodes of RFC 6455 section 11.8.
+pub mod opcode {
+    /// Text.
+    pub const TEXT: u8 = 0x1;
+    /// Binary.
+    pub const BINARY: u8 = 0x2;
+    /// Close.
+    pub const CLOSE: u8 = 0x8;
+    /// Ping.
+    pub const PING: u8 = 0x9;
+    /// Pong.
+    pub const PONG: u8 = 0xA;
+}
+
+/// The heartbeat of the browser.
+pub const HEARTBEAT: &str = r#"{"_tag":"Ping"}"#;
+/// serve's answer to it.
+pub const HEARTBEAT_ANSWER: &str = r#"{"_tag":"Pong"}"#;
+
+/// A fixed mask: tests want the same bytes each time.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// One frame as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Last of its message.
+    pub fin: bool,
+    /// The opcode's four bits.
+    pub opcode: u8,
+    /// The payload, unmasked.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Status code and reason of a close frame.
+    #[must_use]
+    pub fn close(&self) -> Option<(Option<u16>, String)> {
+        (self.opcode == opcode::CLOSE).then(|| match self.payload.split_first_chunk::<2>() {
+            Some((code, reason)) => {
+                (Some(u16::from_be_bytes(*code)), String::from_utf8_lossy(reason).into_owned())
+            }
+            None => (None, String::new()),
+        })
+    }
+}
+
+/// A frame's first byte and everything after it; a client's frame is masked.
+#[must_use]
+pub fn raw(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mut out = vec![first];
+    let bit = if masked { 0x80 } else { 0 };
+    match payload.len() {
+        #[expect(clippy::cast_possible_truncation, reason = "the pattern bounds it")]
+        len @ 0..=125 => out.push(bit | len as u8),
+        len @ 126..=0xffff => {
+            out.push(bit | 126);
+            #[expect(clippy::cast_possible_truncation, reason = "the pattern bounds it")]
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            out.push(bit | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    if masked {
+        out.extend_from_slice(&MASK);
+        out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    } else {
+        out.extend_from_slice(payload);
+    }
+    out
+}
+
+/// A whole, valid frame of a client.
+#[must_use]
+pub fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    raw(0x80 | opcode, payload, true)
+}
+
+/// A whole, valid frame of a server.
+#[must_use]
+pub fn from_server(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    raw(0x80 | opcode, payload, false)
+}
+
+/// The payload of a close frame; without a code it is empty.
+#[must_use]
+pub fn close_payload(code: Option<u16>, reason: &str) -> Vec<u8> {
+    code.map_or_else(Vec::new, |code| [&code.to_be_bytes()[..], reason.as_bytes()].concat())
+}
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug, Default)]
+pub struct Reader {
+    pending: Vec<u8>,
+}
+
+impl Reader {
+    /// Takes bytes and gives the frames they complete.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Frame> {
+        self.pending.extend_from_slice(bytes);
+        std::iter::from_fn(|| self.next_frame()).collect()
+    }
+
+    /// The stream stands inside a frame.
+    #[must_use]
+    pub fn inside_frame(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    fn next_frame(&mut self) -> Option<Frame> {
+        let [first, second, rest @ ..] = self.pending.as_slice() else { return None };
+        let (len, rest) = match second & 0x7f {
+            126 => {
+                let (len, rest) = rest.split_first_chunk::<2>()?;
+                (usize::from(u16::from_be_bytes(*len)), rest)
+            }
+            127 => {
+                let (len, rest) = rest.split_first_chunk::<8>()?;
+                (usize::try_from(u64::from_be_bytes(*len)).ok()?, rest)
+            }
+            short => (usize::from(short), rest),
+        };
+        let (mask, rest) = if second & 0x80 == 0 {
+            ([0; 4], rest)
+        } else {
+            let (mask, rest) = rest.split_first_chunk::<4>()?;
+            (*mask, rest)
+        };
+        let payload = rest.get(..len)?;
+        let frame = Frame {
+            fin: first & 0x80 != 0,
+            opcode: first & 0x0f,
+            payload: payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect(),
+        };
+        let used = self.pending.len() - (rest.len() - len);
+        self.pending.drain(..used);
+        Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_every_length_form_read_back_in_any_pieces() {
+        for len in [0, 1, 125, 126, 127, 0xffff, 0x1_0000] {
+            let payload: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            for masked in [true, false] {
+                let bytes = raw(0x80 | opcode::BINARY, &payload, masked);
+                for cut in [0, 1, 2, 3, 5, 9, 13].into_iter().filter(|cut| *cut < bytes.len()) {
+                    let mut reader = Reader::default();
+                    assert!(reader.feed(&bytes[..cut]).is_empty(), "{len} {masked} {cut}");
+                    let frames = reader.feed(&bytes[cut..]);
+                    assert_eq!(frames.len(), 1, "{len} {masked} {cut}");
+                    assert_eq!(frames[0].payload, payload);
+                    assert!(!reader.inside_frame());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_rfc() {
+        // RFC 6455 section 5.7: "Hello" masked with 37 fa 21 3d.
+        let bytes = from_client(opcode::TEXT, b"Hello");
+        assert_eq!(bytes, [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
+    }
+
+    #[test]
+    fn close_frames_carry_code_and_reason() {
+        let bytes = from_server(opcode::CLOSE, &close_payload(Some(1011), "oh"));
+        let frames = Reader::default().feed(&bytes);
+        assert_eq!(frames[0].close(), Some((Some(1011), "oh".to_owned())));
+        let empty = Reader::default().feed(&from_server(opcode::CLOSE, b""));
+        assert_eq!(empty[0].close(), Some((None, String::new())));
+    }
+}

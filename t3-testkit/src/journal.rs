@@ -1,0 +1,311 @@
+//! A real journald for a test: one of its own in a mount namespace of its own, or the machine's under systemd.
+//!
+//! The private one sees a fresh `/run` (bind-mounted from a temporary directory, so that files stay readable from outside) and only
+//! processes that [`Journal::lend`] put into its namespace reach it. Records are followed by `journalctl -f -o json`, the same way an
+//! operator reads them.
+
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs,
+    io::{BufRead, BufReader},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use t3_record::{
+    BurstRecord, CloseRecord, OpenRecord,
+    journal::{BURST_ID, CLOSE_ID, OPEN_ID},
+};
+use tempfile::TempDir;
+
+use crate::{
+    error::{Attempt, Result, TestError},
+    sys, wait,
+};
+
+const JOURNALD: &str = "/lib/systemd/systemd-journald";
+
+/// No limits, nothing from elsewhere, nothing on disk.
+const CONFIG: &str = "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nRateLimitBurst=0\nReadKMsg=no\nAudit=no\n\
+    ForwardToSyslog=no\nForwardToKMsg=no\nForwardToConsole=no\nForwardToWall=no\n";
+
+/// The fields of one entry.
+pub type Entry = BTreeMap<String, String>;
+
+/// A journald and what came to it.
+#[derive(Debug)]
+pub struct Journal {
+    entries: Arc<Entries>,
+    follower: Child,
+    private: Option<Private>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    list: Mutex<Vec<Entry>>,
+    grew: Condvar,
+}
+
+#[derive(Debug)]
+struct Private {
+    dir: TempDir,
+    daemon: Child,
+}
+
+impl Journal {
+    /// The machine's journald when systemd runs here, otherwise a private one.
+    ///
+    /// # Errors
+    /// See [`Journal::private`].
+    pub fn open() -> Result<Self> {
+        if Path::new("/run/systemd/system").is_dir() { Self::system() } else { Self::private() }
+    }
+
+    /// The machine's journald; entries from now on.
+    ///
+    /// # Errors
+    /// journalctl does not start.
+    pub fn system() -> Result<Self> {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
+        let mut journalctl = Command::new("journalctl");
+        journalctl.arg(format!("--since=@{now}"));
+        Self::follow(journalctl, None)
+    }
+
+    /// A journald of the test's own.
+    ///
+    /// # Errors
+    /// [`TestError::Missing`] without root or without systemd-journald; otherwise what the start met.
+    pub fn private() -> Result<Self> {
+        if !sys::is_root() {
+            return Err(TestError::Missing {
+                what: "root".to_owned(),
+                remedy: "a journald of the test's own needs a mount namespace; run as root".to_owned(),
+            });
+        }
+        if !Path::new(JOURNALD).exists() {
+            return Err(TestError::Missing {
+                what: JOURNALD.to_owned(),
+                remedy: "install the package systemd (it need not run)".to_owned(),
+            });
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("t3-journal-")
+            .tempdir()
+            .attempt(|| "make a temporary directory".to_owned())?;
+        let run = dir.path().join("run");
+        for part in ["systemd/journald.conf.d", "log/journal"] {
+            fs::create_dir_all(run.join(part)).attempt(|| format!("create {part}"))?;
+        }
+        fs::write(run.join("systemd/journald.conf.d/test.conf"), CONFIG)
+            .attempt(|| "write journald.conf".to_owned())?;
+        let daemon = start_journald(&run)?;
+        let private = Private { dir, daemon };
+        let socket = run.join("systemd/journal/socket");
+        wait::until("the start of journald", Duration::from_secs(20), || {
+            (socket.exists() && journal_files(&run)).then_some(())
+        })?;
+        let mut journalctl = Command::new("journalctl");
+        journalctl.arg(format!("--directory={}", run.join("log/journal").display()));
+        Self::follow(journalctl, Some(private))
+    }
+
+    fn follow(mut journalctl: Command, private: Option<Private>) -> Result<Self> {
+        let ids = [CLOSE_ID, OPEN_ID, BURST_ID].map(|id| format!("MESSAGE_ID={id}"));
+        journalctl.args(["--follow", "--no-tail", "--all", "--quiet", "--output=json"]).args(ids);
+        journalctl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        sys::dies_with_us(&mut journalctl);
+        let mut follower = journalctl.spawn().attempt(|| "start journalctl --follow".to_owned())?;
+        let entries = Arc::<Entries>::default();
+        if let Some(stdout) = follower.stdout.take() {
+            let entries = Arc::clone(&entries);
+            std::thread::spawn(move || entries.collect(stdout));
+        }
+        Ok(Self { entries, follower, private })
+    }
+
+    /// Puts a command that is about to start in front of this journald.
+    ///
+    /// # Errors
+    /// The namespace of journald cannot be opened: it has died.
+    pub fn lend(&self, command: &mut Command) -> Result<()> {
+        if let Some(private) = &self.private {
+            let path = format!("/proc/{}/ns/mnt", private.daemon.id());
+            let namespace = fs::File::open(&path).attempt(|| format!("open {path}: has journald died?"))?;
+            sys::in_namespace(command, OwnedFd::from(namespace));
+        }
+        Ok(())
+    }
+
+    /// Every `ws close` so far whose fields satisfy `keep`, with the entry it came in.
+    ///
+    /// # Errors
+    /// [`TestError::Unexpected`] when an entry with the right `MESSAGE_ID` is no record.
+    pub fn closes(&self, keep: impl Fn(&CloseRecord) -> bool) -> Result<Vec<(CloseRecord, Entry)>> {
+        self.read(CLOSE_ID, CloseRecord::from_fields, keep)
+    }
+
+    /// Every `ws open` so far.
+    ///
+    /// # Errors
+    /// As [`Journal::closes`].
+    pub fn opens(&self) -> Result<Vec<(OpenRecord, Entry)>> {
+        self.read(OPEN_ID, OpenRecord::from_fields, |_| true)
+    }
+
+    /// Every `ws burst` so far.
+    ///
+    /// # Errors
+    /// As [`Journal::closes`].
+    pub fn bursts(&self) -> Result<Vec<(BurstRecord, Entry)>> {
+        self.read(BURST_ID, BurstRecord::from_fields, |_| true)
+    }
+
+    fn read<R, E: std::fmt::Display>(
+        &self,
+        id: &str,
+        decode: impl Fn(&Entry) -> Result<R, E>,
+        keep: impl Fn(&R) -> bool,
+    ) -> Result<Vec<(R, Entry)>> {
+        let list = self.entries.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = Vec::new();
+        for entry in list.iter().filter(|entry| entry.get("MESSAGE_ID").is_some_and(|have| have == id)) {
+            let record = decode(entry).map_err(|error| TestError::Unexpected {
+                what: format!("a record in the entry {entry:?}"),
+                got: error.to_string(),
+            })?;
+            if keep(&record) {
+                found.push((record, entry.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Waits until at least `n` `ws close` records satisfy `keep`, and gives those that then do: more than `n` is for the caller to see.
+    ///
+    /// # Errors
+    /// [`TestError::Timeout`] with what did come.
+    pub fn wait_closes(
+        &self,
+        n: usize,
+        limit: Duration,
+        keep: impl Fn(&CloseRecord) -> bool,
+    ) -> Result<Vec<(CloseRecord, Entry)>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let found = self.closes(&keep)?;
+            if found.len() >= n {
+                return Ok(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let what = format!("{n} matching `ws close` records in the journal (there are {})", found.len());
+                return Err(TestError::Timeout { what, after: limit });
+            }
+            let list = self.entries.list.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(self.entries.grew.wait_timeout(list, left.min(Duration::from_millis(100))));
+        }
+    }
+
+    /// The private journald's process, to stop or kill it; `None` for the machine's.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.private.as_ref().map(|private| private.daemon.id())
+    }
+
+    /// Where the private journald's files are; `None` for the machine's.
+    #[must_use]
+    pub fn directory(&self) -> Option<PathBuf> {
+        self.private.as_ref().map(|private| private.dir.path().join("run/log/journal"))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        for child in std::iter::once(&mut self.follower).chain(self.private.iter_mut().map(|p| &mut p.daemon)) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn start_journald(run: &Path) -> Result<Child> {
+    let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    let bind = (path(run), path(Path::new("/run")));
+    let (Ok(source), Ok(target)) = bind else {
+        return Err(TestError::Unexpected { what: "a path".to_owned(), got: format!("{run:?}") });
+    };
+    let mut command = Command::new(JOURNALD);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("WATCHDOG_USEC");
+    sys::with_private_mounts(&mut command, vec![(source, target)]);
+    sys::dies_with_us(&mut command);
+    command.spawn().attempt(|| format!("start {JOURNALD}"))
+}
+
+/// journald has opened its first file (`log/journal/MACHINE/system.journal`).
+fn journal_files(run: &Path) -> bool {
+    let machines = fs::read_dir(run.join("log/journal"));
+    machines.into_iter().flatten().flatten().any(|machine| machine.path().join("system.journal").exists())
+}
+
+impl Entries {
+    fn collect(&self, stdout: impl std::io::Read) {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some(entry) = entry(&line) {
+                self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+                self.grew.notify_all();
+            }
+        }
+    }
+}
+
+/// One line of `journalctl -o json`: values are texts, arrays of bytes where they are no clean text, or arrays of such values when a
+/// field is there more than once (`man journalctl`); then the last one counts and the name gets a `+`, which no expectation matches.
+fn entry(line: &str) -> Option<Entry> {
+    use serde_json::Value;
+    fn text(value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Array(bytes) => {
+                let bytes: Option<Vec<u8>> =
+                    bytes.iter().map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok())).collect();
+                bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            }
+            _ => None,
+        }
+    }
+    let Value::Object(fields) = serde_json::from_str(line).ok()? else { return None };
+    let mut entry = Entry::new();
+    for (name, value) in &fields {
+        match (text(value), value) {
+            (Some(text), _) => drop(entry.insert(name.clone(), text)),
+            (None, Value::Array(values)) => {
+                drop(entry.insert(format!("{name}+"), value.to_string()));
+                values.last().and_then(text).map(|text| entry.insert(name.clone(), text));
+            }
+            (None, _) => {}
+        }
+    }
+    Some(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journalctl_json_in_all_its_forms() {
+        let line = r#"{"MESSAGE":"a","BYTES":[104,105,10],"TWICE":["x","y"],"NULL":null}"#;
+        let entry = entry(line).unwrap();
+        assert_eq!(entry["MESSAGE"], "a");
+        assert_eq!(entry["BYTES"], "hi\n");
+        assert_eq!(entry["TWICE"], "y");
+        assert!(entry.contains_key("TWICE+"));
+        assert!(!entry.contains_key("NULL"));
+    }
+}

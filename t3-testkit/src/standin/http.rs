@@ -1,0 +1,121 @@
+//! The HTTP side of a stand-in: a page, the session check, and the WebSocket handshake with its ways to fail.
+
+use std::{sync::Arc, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
+
+use super::{Opening, Shared, session};
+
+/// No request head is longer.
+const MAX_HEAD: usize = 64 << 10;
+
+/// A page that keeps one session open with the real heartbeat, for a look by browser.
+const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>t3 stand-in</title><h1>t3 stand-in of USER</h1><pre id="log"></pre><script>
+const log = text => document.getElementById("log").append(text + "\n");
+const socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/ws");
+socket.onopen = () => { log("open"); setInterval(() => socket.send('{"_tag":"Ping"}'), 5000); };
+socket.onmessage = event => log(event.data);
+socket.onclose = event => log("close " + event.code + " " + event.reason);
+</script>
+"#;
+
+/// One request head.
+struct Head {
+    target: String,
+    key: Option<String>,
+    length: usize,
+    close: bool,
+}
+
+/// Answers requests until the connection ends or becomes a session.
+pub(super) async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
+    let mut buffer = Vec::new();
+    while let Some(head) = read_head(&mut stream, &mut buffer).await {
+        let path = head.target.split('?').next().unwrap_or_default();
+        if let (Some(key), "/ws") = (&head.key, path) {
+            return upgrade(stream, buffer, key, shared).await;
+        }
+        while buffer.len() < head.length {
+            if matches!(stream.read_buf(&mut buffer).await, Ok(0) | Err(_)) {
+                return;
+            }
+        }
+        buffer.drain(..head.length);
+        let (status, kind, body) = match path {
+            "/" => ("200 OK", "text/html", PAGE.replace("USER", &shared.user)),
+            "/api/auth/session" => ("200 OK", "application/json", r#"{"authenticated":true}"#.to_owned()),
+            "/headers" => ("200 OK", "text/plain", head.target.clone()),
+            _ => ("404 Not Found", "text/plain", "no such page\n".to_owned()),
+        };
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+        if stream.write_all(answer.as_bytes()).await.is_err() || head.close {
+            return;
+        }
+    }
+}
+
+async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Head> {
+    let end = loop {
+        if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if buffer.len() > MAX_HEAD || matches!(stream.read_buf(buffer).await, Ok(0) | Err(_)) {
+            return None;
+        }
+    };
+    let head: Vec<u8> = buffer.drain(..end).collect();
+    let text = String::from_utf8_lossy(&head);
+    let field = |name: &str| {
+        text.lines().filter_map(|line| line.split_once(':')).find_map(|(have, value)| {
+            have.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
+    };
+    Some(Head {
+        target: text.split(' ').nth(1).unwrap_or_default().to_owned(),
+        key: field("sec-websocket-key"),
+        length: field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0),
+        close: field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+    })
+}
+
+async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<Shared>) {
+    let accept = match shared.opening() {
+        Opening::Accept => derive_accept_key(key.as_bytes()),
+        Opening::WrongAccept => derive_accept_key(b"another key"),
+        Opening::Silent => {
+            let mut sink = [0; 1024];
+            while matches!(stream.read(&mut sink).await, Ok(1..)) {}
+            return;
+        }
+        Opening::Status(status) => {
+            let answer = format!("HTTP/1.1 {status} Stand-In\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+            return session::finish(stream).await;
+        }
+        Opening::Garbage => {
+            let _ = stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n").await;
+            return session::finish(stream).await;
+        }
+        Opening::Eof => return session::finish(stream).await,
+        Opening::Reset => {
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
+    };
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    if stream.write_all(answer.as_bytes()).await.is_ok() {
+        let socket = WebSocketStream::from_partially_read(stream, early, Role::Server, None).await;
+        session::run(socket, shared).await;
+    }
+}

@@ -1,0 +1,191 @@
+//! A stand-in for `t3 serve`: speaks its HTTP and heartbeat, and ends its connections in any way it is told to.
+//!
+//! One event loop for everything, as node has, so that a busy loop stops all answers; further threads exist but idle. Orders come as
+//! lines on a control socket or as text messages that start with `!`; they apply to the newest open session. Never decides anything
+//! on its own and never logs to the journal.
+
+mod act;
+mod http;
+mod order;
+mod session;
+
+pub use act::eat_if_asked;
+pub use order::{BadOrder, Opening, Order};
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::{mpsc, oneshot, watch},
+};
+
+use crate::error::{Attempt, Result};
+
+/// How a stand-in starts.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "t3-serve-standin", about = "Speaks like t3 serve and ends its connections as ordered (for tests and the demo)")]
+pub struct Options {
+    /// Port on 127.0.0.1.
+    #[arg(long)]
+    pub port: u16,
+    /// Unix socket on which orders are taken, one a line, each answered by `ok` or what was wrong.
+    #[arg(long)]
+    pub control: Option<PathBuf>,
+    /// Threads of the process, as node has several; one of them does all the work.
+    #[arg(long, default_value_t = 4)]
+    pub threads: usize,
+    /// What happens to WebSocket handshakes: accept, silent, status:N, garbage, wrong_accept, eof, reset.
+    #[arg(long, default_value = "accept")]
+    pub opening: Opening,
+    /// Do not listen until ordered to.
+    #[arg(long)]
+    pub no_listen: bool,
+    /// Name shown on the page.
+    #[arg(long, default_value = "demo")]
+    pub user: String,
+}
+
+/// What all tasks share.
+#[derive(Debug)]
+struct Shared {
+    user: String,
+    opening: Mutex<Opening>,
+    /// Whether it should listen, and whether it does.
+    listening: watch::Sender<bool>,
+    bound: watch::Sender<bool>,
+    sessions: Mutex<Vec<mpsc::UnboundedSender<Ordered>>>,
+}
+
+/// An order to a session, and where to say that it was carried out.
+#[derive(Debug)]
+struct Ordered {
+    order: Order,
+    done: Option<oneshot::Sender<()>>,
+}
+
+/// Runs until the process is told to die.
+///
+/// # Errors
+/// The port or the control socket cannot be had.
+pub fn run(options: &Options) -> Result<()> {
+    for _ in 1..options.threads {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.attempt(|| "start the event loop".to_owned())?.block_on(serve(options))
+}
+
+async fn serve(options: &Options) -> Result<()> {
+    let shared = Arc::new(Shared {
+        user: options.user.clone(),
+        opening: Mutex::new(options.opening),
+        listening: watch::Sender::new(!options.no_listen),
+        bound: watch::Sender::new(false),
+        sessions: Mutex::default(),
+    });
+    if let Some(path) = &options.control {
+        let listener = UnixListener::bind(path).attempt(|| format!("listen on {}", path.display()))?;
+        tokio::spawn(control(listener, Arc::clone(&shared)));
+    }
+    let address = SocketAddr::from(([127, 0, 0, 1], options.port));
+    let mut listening = shared.listening.subscribe();
+    loop {
+        let wanted = listening.wait_for(|wanted| *wanted).await.is_ok();
+        if !wanted {
+            return Ok(());
+        }
+        let listener = TcpListener::bind(address).await.attempt(|| format!("listen on {address}"))?;
+        shared.bound.send_replace(true);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    if let Ok((stream, _)) = accepted {
+                        let _ = stream.set_nodelay(true);
+                        tokio::spawn(http::connection(stream, Arc::clone(&shared)));
+                    }
+                }
+                _ = listening.wait_for(|wanted| !*wanted) => break,
+            }
+        }
+        drop(listener);
+        shared.bound.send_replace(false);
+    }
+}
+
+async fn control(listener: UnixListener, shared: Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(orders(stream, Arc::clone(&shared)));
+    }
+}
+
+async fn orders(stream: UnixStream, shared: Arc<Shared>) {
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let answer = match line.parse::<Order>() {
+            Ok(order) => {
+                if order.ends_the_process() {
+                    // Nobody would be left to answer.
+                    let _ = writer.write_all(b"ok\n").await;
+                }
+                shared.carry_out(order).await
+            }
+            Err(bad) => Err(bad.to_string()),
+        };
+        let answer = answer.map_or_else(|why| format!("{why}\n"), |()| "ok\n".to_owned());
+        if writer.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Shared {
+    /// Carries out an order, at the newest open session if it is one for sessions.
+    async fn carry_out(&self, order: Order) -> Result<(), String> {
+        match order {
+            Order::Opening(opening) => {
+                *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = opening;
+                Ok(())
+            }
+            Order::Listen(wanted) => {
+                self.listening.send_replace(wanted);
+                let done = self.bound.subscribe().wait_for(|bound| *bound == wanted).await.is_ok();
+                if done { Ok(()) } else { Err("the listener has ended".to_owned()) }
+            }
+            Order::After(delay, order) => {
+                tokio::time::sleep(delay).await;
+                Box::pin(self.carry_out(*order)).await
+            }
+            order if order.is_for_the_process() => act::at_process(&order).map_err(|error| error.to_string()),
+            order => {
+                let newest = {
+                    let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                    sessions.retain(|session| !session.is_closed());
+                    sessions.last().cloned()
+                };
+                let Some(newest) = newest else { return Err("no session is open".to_owned()) };
+                let (done, finished) = oneshot::channel();
+                let gone = "the session ended before the order was carried out";
+                newest.send(Ordered { order, done: Some(done) }).map_err(|_| gone.to_owned())?;
+                finished.await.map_err(|_| gone.to_owned())
+            }
+        }
+    }
+
+    fn opening(&self) -> Opening {
+        *self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enlist(&self, session: mpsc::UnboundedSender<Ordered>) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    }
+}

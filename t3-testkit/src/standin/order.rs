@@ -1,0 +1,182 @@
+//! The orders a stand-in takes, as text. Pure.
+
+use std::{str::FromStr, time::Duration};
+
+/// What happens to a WebSocket handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// 101 and a working session.
+    Accept,
+    /// Never answers.
+    Silent,
+    /// Answers this HTTP status.
+    Status(u16),
+    /// Answers bytes that are no HTTP.
+    Garbage,
+    /// 101 with a wrong `Sec-WebSocket-Accept`.
+    WrongAccept,
+    /// Closes (FIN) before answering.
+    Eof,
+    /// Resets before answering.
+    Reset,
+}
+
+/// One order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// `close [CODE [REASON]]`: send a close frame; the session then ends as RFC 6455 has it.
+    Close(Option<u16>, String),
+    /// `fin`: FIN without a close frame, then read to the end and close.
+    Fin,
+    /// `half_close`: FIN without a close frame, keep reading and keep the socket.
+    HalfClose,
+    /// `drop`: close the socket at once (RST when there is something unread, else FIN).
+    Drop,
+    /// `rst`: reset.
+    Reset,
+    /// `mid_frame`: half a frame, then as `fin`.
+    MidFrame,
+    /// `reserved_opcode`: a frame with an opcode that does not exist.
+    ReservedOpcode,
+    /// `masked`: a masked frame, which a server must not send.
+    Masked,
+    /// `garbage`: bytes that are no frames.
+    Garbage,
+    /// `send TEXT`: a text message.
+    Send(String),
+    /// `flood BYTES`: one binary message of that size.
+    Flood(usize),
+    /// `mute`: answer no heartbeat from now on, keep reading.
+    Mute,
+    /// `unmute`: answer again.
+    Unmute,
+    /// `deaf`: stop reading from the socket.
+    Deaf,
+    /// `busy MS`: hold the event loop.
+    Busy(Duration),
+    /// `exit STATUS`: leave the process.
+    Exit(i32),
+    /// `signal N`: die of this signal, raised by the process itself.
+    Signal(i32),
+    /// `alloc BYTES`: take and touch memory.
+    Alloc(usize),
+    /// `hog BYTES`: start a child that takes memory, in the same cgroup.
+    Hog(usize),
+    /// `opening WHAT`: what happens to handshakes from now on.
+    Opening(Opening),
+    /// `listen` and `unlisten`.
+    Listen(bool),
+    /// `after MS ORDER`.
+    After(Duration, Box<Order>),
+}
+
+/// Not an order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an order; see t3-testkit/src/standin/order.rs")]
+pub struct BadOrder(pub String);
+
+impl Order {
+    /// Whether it concerns the process rather than one session.
+    #[must_use]
+    pub fn is_for_the_process(&self) -> bool {
+        self.ends_the_process() || matches!(self, Self::Busy(_) | Self::Alloc(_) | Self::Hog(_))
+    }
+
+    /// Whether nobody is left to answer after it.
+    #[must_use]
+    pub fn ends_the_process(&self) -> bool {
+        match self {
+            Self::Exit(_) | Self::Signal(_) => true,
+            Self::After(_, order) => order.ends_the_process(),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Order {
+    type Err = BadOrder;
+
+    fn from_str(line: &str) -> Result<Self, BadOrder> {
+        let bad = || BadOrder(line.to_owned());
+        let line = line.trim_end();
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let millis = |text: &str| text.parse().map(Duration::from_millis).map_err(|_| bad());
+        let order = match word {
+            "close" => {
+                let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+                let code = if code.is_empty() { None } else { Some(code.parse().map_err(|_| bad())?) };
+                return Ok(Self::Close(code, reason.to_owned()));
+            }
+            "send" => return Ok(Self::Send(rest.to_owned())),
+            "after" => {
+                let (delay, order) = rest.split_once(' ').ok_or_else(bad)?;
+                return Ok(Self::After(millis(delay)?, Box::new(order.parse()?)));
+            }
+            "flood" => return rest.parse().map(Self::Flood).map_err(|_| bad()),
+            "busy" => return millis(rest).map(Self::Busy),
+            "exit" => return rest.parse().map(Self::Exit).map_err(|_| bad()),
+            "signal" => return rest.parse().map(Self::Signal).map_err(|_| bad()),
+            "alloc" => return rest.parse().map(Self::Alloc).map_err(|_| bad()),
+            "hog" => return rest.parse().map(Self::Hog).map_err(|_| bad()),
+            "opening" => return rest.parse().map(Self::Opening),
+            "fin" => Self::Fin,
+            "half_close" => Self::HalfClose,
+            "drop" => Self::Drop,
+            "rst" => Self::Reset,
+            "mid_frame" => Self::MidFrame,
+            "reserved_opcode" => Self::ReservedOpcode,
+            "masked" => Self::Masked,
+            "garbage" => Self::Garbage,
+            "mute" => Self::Mute,
+            "unmute" => Self::Unmute,
+            "deaf" => Self::Deaf,
+            "listen" => Self::Listen(true),
+            "unlisten" => Self::Listen(false),
+            _ => return Err(bad()),
+        };
+        if rest.is_empty() { Ok(order) } else { Err(bad()) }
+    }
+}
+
+impl FromStr for Opening {
+    type Err = BadOrder;
+
+    fn from_str(text: &str) -> Result<Self, BadOrder> {
+        Ok(match text {
+            "accept" => Self::Accept,
+            "silent" => Self::Silent,
+            "garbage" => Self::Garbage,
+            "wrong_accept" => Self::WrongAccept,
+            "eof" => Self::Eof,
+            "reset" => Self::Reset,
+            _ => {
+                let status = text.strip_prefix("status:").and_then(|status| status.parse().ok());
+                Self::Status(status.ok_or_else(|| BadOrder(text.to_owned()))?)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_read_as_documented() {
+        let cases = [
+            ("close", Order::Close(None, String::new())),
+            ("close 1011 oh no", Order::Close(Some(1011), "oh no".into())),
+            ("fin\n", Order::Fin),
+            ("busy 250", Order::Busy(Duration::from_millis(250))),
+            ("opening status:401", Order::Opening(Opening::Status(401))),
+            ("after 5 exit 3", Order::After(Duration::from_millis(5), Box::new(Order::Exit(3)))),
+            ("send a  b", Order::Send("a  b".into())),
+        ];
+        for (text, order) in cases {
+            assert_eq!(text.parse(), Ok(order), "{text}");
+        }
+        for text in ["", "close x", "close 70000", "fin now", "after 5", "opening status:x", "dance"] {
+            assert!(text.parse::<Order>().is_err(), "{text:?}");
+        }
+    }
+}

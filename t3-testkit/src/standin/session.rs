@@ -1,0 +1,151 @@
+//! One session of a stand-in: answers heartbeats, echoes the rest, and ends as ordered.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, Utf8Bytes, protocol::CloseFrame},
+};
+
+use super::{Order, Ordered, Shared};
+use crate::frame::{self, HEARTBEAT, HEARTBEAT_ANSWER, opcode};
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// What becomes of a session after an order.
+enum Next {
+    /// It goes on.
+    On,
+    /// FIN, then read to the end, as a server that ends its stream.
+    Finish,
+    /// The socket is closed at once.
+    Drop,
+    /// It stays open but nothing is read.
+    Hold,
+}
+
+pub(super) async fn run(mut socket: Socket, shared: Arc<Shared>) {
+    let (sender, mut orders) = mpsc::unbounded_channel::<Ordered>();
+    shared.enlist(sender);
+    let (mut mute, mut deaf) = (false, false);
+    loop {
+        let next = tokio::select! {
+            Some(ordered) = orders.recv() => {
+                let next = obey(&mut socket, &ordered.order, &mut mute).await;
+                // The answer must not come before the deed, and dropping the socket is part of it.
+                match next {
+                    Next::Drop => drop(socket),
+                    Next::Finish => {
+                        let _ = socket.get_mut().shutdown().await;
+                        answer(ordered);
+                        return drain(socket.get_mut()).await;
+                    }
+                    next => {
+                        deaf |= matches!(next, Next::Hold);
+                        answer(ordered);
+                        continue;
+                    }
+                }
+                return answer(ordered);
+            }
+            message = socket.next(), if !deaf => react(&mut socket, message, mute, &shared).await,
+        };
+        if !matches!(next, Next::On) {
+            return;
+        }
+    }
+}
+
+fn answer(ordered: Ordered) {
+    if let Some(done) = ordered.done {
+        let _ = done.send(());
+    }
+}
+
+async fn react(
+    socket: &mut Socket,
+    message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
+    mute: bool,
+    shared: &Arc<Shared>,
+) -> Next {
+    let reply = match message {
+        Some(Ok(Message::Text(text))) if text.as_str() == HEARTBEAT => {
+            if mute {
+                return Next::On;
+            }
+            Message::text(HEARTBEAT_ANSWER)
+        }
+        Some(Ok(Message::Text(text))) if text.starts_with('!') => {
+            if let Ok(order) = text[1..].parse::<Order>() {
+                let shared = Arc::clone(shared);
+                tokio::spawn(async move { shared.carry_out(order).await });
+            }
+            return Next::On;
+        }
+        Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => message,
+        // tungstenite answers control frames by itself.
+        Some(Ok(_)) => return Next::On,
+        Some(Err(_)) | None => return Next::Drop,
+    };
+    let _ = socket.send(reply).await;
+    Next::On
+}
+
+async fn obey(socket: &mut Socket, order: &Order, mute: &mut bool) -> Next {
+    match order {
+        Order::Close(code, reason) => {
+            let reason = Utf8Bytes::from(reason.as_str());
+            let frame = code.map(|code| CloseFrame { code: code.into(), reason });
+            let _ = socket.close(frame).await;
+        }
+        Order::Send(text) => drop(socket.send(Message::text(text.as_str())).await),
+        Order::Flood(bytes) => drop(socket.send(Message::binary(vec![0x55; *bytes])).await),
+        Order::Mute => *mute = true,
+        Order::Unmute => *mute = false,
+        Order::Deaf => return Next::Hold,
+        Order::Fin => return Next::Finish,
+        Order::HalfClose => {
+            let _ = socket.get_mut().shutdown().await;
+            *mute = true;
+        }
+        Order::Drop => return Next::Drop,
+        Order::Reset => {
+            let _ = SockRef::from(socket.get_ref()).set_linger(Some(Duration::ZERO));
+            return Next::Drop;
+        }
+        Order::MidFrame => {
+            let whole = frame::from_server(opcode::TEXT, &[b'x'; 100]);
+            let half = whole.get(..50).unwrap_or(&whole);
+            let _ = socket.get_mut().write_all(half).await;
+            return Next::Finish;
+        }
+        Order::ReservedOpcode => raw(socket, &frame::raw(0x83, b"reserved", false)).await,
+        Order::Masked => raw(socket, &frame::raw(0x81, b"masked", true)).await,
+        Order::Garbage => raw(socket, b"\xff\xff\xff\xff this is no frame at all").await,
+        // Orders to the process do not come here.
+        _ => {}
+    }
+    Next::On
+}
+
+async fn raw(socket: &mut Socket, bytes: &[u8]) {
+    let _ = socket.get_mut().write_all(bytes).await;
+}
+
+/// FIN, then read to the end, then close: no RST can come of it.
+pub(super) async fn finish(mut stream: TcpStream) {
+    let _ = stream.shutdown().await;
+    drain(&mut stream).await;
+}
+
+async fn drain(stream: &mut TcpStream) {
+    let mut sink = [0; 4096];
+    while matches!(stream.read(&mut sink).await, Ok(1..)) {}
+}

@@ -1,0 +1,115 @@
+//! The few things a child process must do between fork and exec, and the signals it gets.
+//!
+//! Between fork and exec only async-signal-safe calls are allowed, so everything the closures need is allocated before.
+
+#![expect(unsafe_code, reason = "mount, setns, prctl and kill have to be called as system calls between fork and exec")]
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+    ptr::null,
+};
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The child gets a mount namespace of its own with these bind mounts, `(what, where)`, in that order; nothing it mounts shows outside.
+pub fn with_private_mounts(command: &mut Command, binds: Vec<(CString, CString)>) {
+    let step = move || {
+        // SAFETY: plain system calls on memory that was allocated before the fork and lives in the closure.
+        unsafe {
+            check(libc::unshare(libc::CLONE_NEWNS))?;
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            check(libc::mount(null(), c"/".as_ptr(), null(), private, null()))?;
+            for (source, target) in &binds {
+                check(libc::mount(source.as_ptr(), target.as_ptr(), null(), libc::MS_BIND, null()))?;
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure calls only async-signal-safe functions and allocates nothing.
+    unsafe { command.pre_exec(step) };
+}
+
+/// The child starts in the namespace that the descriptor names (a file of `/proc/PID/ns`).
+pub fn in_namespace(command: &mut Command, namespace: OwnedFd) {
+    let step = move || {
+        // SAFETY: setns on a descriptor that the closure owns.
+        unsafe { check(libc::setns(namespace.as_raw_fd(), 0)) }
+    };
+    // SAFETY: the closure calls one async-signal-safe function and allocates nothing.
+    unsafe { command.pre_exec(step) };
+}
+
+/// The kernel kills the child when the thread that started it ends, so that a test that dies leaves nothing behind.
+pub fn dies_with_us(command: &mut Command) {
+    let step = || {
+        // SAFETY: prctl with constant arguments.
+        unsafe { check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)) }
+    };
+    // SAFETY: the closure calls one async-signal-safe function and allocates nothing.
+    unsafe { command.pre_exec(step) };
+}
+
+/// The child moves itself into a cgroup before it runs anything: an open descriptor of `cgroup.procs`.
+pub fn in_cgroup(command: &mut Command, procs: OwnedFd) {
+    let step = move || {
+        // SAFETY: write of one constant byte ("0" means the writer) to a descriptor that the closure owns.
+        let written = unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+        if written == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure calls one async-signal-safe function and allocates nothing.
+    unsafe { command.pre_exec(step) };
+}
+
+/// Moves the calling thread into a network namespace; its sockets come from there from now on.
+///
+/// # Errors
+/// What `setns` answered.
+pub fn enter_net(namespace: &OwnedFd) -> io::Result<()> {
+    // SAFETY: setns on a descriptor that the caller keeps open.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
+}
+
+/// Gives the calling thread a network namespace of its own.
+///
+/// # Errors
+/// What `unshare` answered.
+pub fn new_net() -> io::Result<()> {
+    // SAFETY: unshare of the network namespace affects the calling thread only.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// What `kill` answered.
+pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: kill has no memory effects.
+    check(unsafe { libc::kill(pid, signal) })
+}
+
+/// Raises a signal in this process with its default action, also when a handler is set (SIGSEGV has one in Rust programs).
+pub fn die_of(signal: i32) -> ! {
+    // SAFETY: resets the action to the default and raises; pause returns only if the signal is not fatal.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::kill(libc::getpid(), signal);
+        loop {
+            libc::pause();
+        }
+    }
+}
+
+/// Whether this process runs as root.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,0 +1,97 @@
+//! The stand-in and the client against each other, with nothing in between: each way to die must look to the other side as its name
+//! says, or the fault catalogue would test something else.
+
+use std::time::Duration;
+
+use t3_testkit::{
+    client::{Client, Config, Ended},
+    stack::{Serve, free_port},
+};
+use tempfile::TempDir;
+
+fn pair() -> (TempDir, Serve, Client) {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(dir.path(), free_port().unwrap(), &[], None).unwrap();
+    let client = Client::connect(config(&serve)).unwrap();
+    client.heartbeats(2).unwrap();
+    (dir, serve, client)
+}
+
+fn config(serve: &Serve) -> Config {
+    let mut config = Config::new(([127, 0, 0, 1], serve.port).into(), "u0");
+    config.heartbeat = Some(Duration::from_millis(20));
+    config
+}
+
+#[test]
+fn serve_ends_as_ordered() {
+    let fin = (Some(Ended::Fin), None);
+    for (order, (ended, code)) in [
+        ("close 1011 oh", (Some(Ended::Fin), Some(Some(1011)))),
+        ("close", (Some(Ended::Fin), Some(None))),
+        ("fin", fin),
+        ("mid_frame", fin),
+        ("rst", (Some(Ended::Reset), None)),
+        ("exit 3", fin),
+        ("signal 9", fin),
+        ("signal 11", fin),
+    ] {
+        let (_dir, serve, client) = pair();
+        // Nothing unread may wait in the socket of a process that dies: that would be a reset.
+        client.heartbeat(None);
+        client.wait("all answers", Duration::from_secs(5), |seen| seen.pings == seen.pongs).unwrap();
+        serve.order(order).unwrap();
+        let seen = client.wait_end().unwrap();
+        assert_eq!(seen.ended, ended, "{order}");
+        assert_eq!(seen.close.map(|(code, _)| code), code, "{order}");
+        assert_eq!(seen.mid_frame, order == "mid_frame", "{order}");
+    }
+}
+
+#[test]
+fn serve_dies_with_the_status_ordered() {
+    use std::os::unix::process::ExitStatusExt as _;
+    for (order, code, signal) in
+        [("exit 3", Some(3), None), ("signal 9", None, Some(9)), ("signal 11", None, Some(11))]
+    {
+        let (_dir, mut serve, _client) = pair();
+        serve.order(order).unwrap();
+        let status = serve.process.wait(Duration::from_secs(5)).unwrap();
+        assert_eq!((status.code(), status.signal()), (code, signal), "{order}");
+    }
+}
+
+#[test]
+fn a_muted_serve_answers_nothing_and_a_busy_one_late() {
+    let (_dir, serve, client) = pair();
+    serve.order("mute").unwrap();
+    let before = client.seen();
+    client.wait("three more pings", Duration::from_secs(5), |seen| seen.pings >= before.pings + 3).unwrap();
+    assert!(client.seen().pongs <= before.pongs + 1);
+    serve.order("unmute").unwrap();
+    client.heartbeats(2).unwrap();
+    serve.begin("busy 300").unwrap();
+    client.heartbeats(5).unwrap();
+}
+
+#[test]
+fn openings_fail_as_ordered() {
+    let (_dir, serve, _client) = pair();
+    for (opening, answer) in [
+        ("status:401", "HTTP/1.1 401"),
+        ("garbage", "this is no HTTP"),
+        ("wrong_accept", "HTTP/1.1 101"),
+        ("eof", "the connection ended"),
+        ("reset", "reset"),
+    ] {
+        serve.order(&format!("opening {opening}")).unwrap();
+        let error = Client::connect(config(&serve)).unwrap_err().to_string();
+        assert!(error.contains(answer), "{opening}: {error}");
+    }
+    serve.order("unlisten").unwrap();
+    let error = Client::connect(config(&serve)).unwrap_err().to_string();
+    assert!(error.contains("refused"), "{error}");
+    serve.order("listen").unwrap();
+    serve.order("opening accept").unwrap();
+    t3_testkit::wait::until("a session", Duration::from_secs(5), || Client::connect(config(&serve)).ok()).unwrap();
+}
