@@ -37,6 +37,10 @@ pub struct Key {
     pub doc: &'static str,
     /// What its value looks like.
     pub value: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// A value as it stands in a line.
+    pub example: &'static str,
     /// In every record, or only when known.
     pub required: bool,
 }
@@ -45,8 +49,8 @@ macro_rules! record {
     (
         $(#[$meta:meta])*
         $name:ident
-        required { $($(#[doc = $rdoc:literal])+ $req:ident: $rty:ty,)+ }
-        optional { $($(#[doc = $odoc:literal])+ $opt:ident: $oty:ty,)+ }
+        required { $($(#[doc = $rdoc:literal])+ [$rsrc:literal, $rex:literal] $req:ident: $rty:ty,)+ }
+        optional { $($(#[doc = $odoc:literal])+ [$osrc:literal, $oex:literal] $opt:ident: $oty:ty,)+ }
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
@@ -58,8 +62,14 @@ macro_rules! record {
         impl $name {
             /// Every key in the order of the line.
             pub const KEYS: &'static [Key] = &[
-                $(Key { name: stringify!($req), doc: concat!($($rdoc),+), value: <$rty as Value>::EXPECTED, required: true },)+
-                $(Key { name: stringify!($opt), doc: concat!($($odoc),+), value: <$oty as Value>::EXPECTED, required: false },)+
+                $(Key {
+                    name: stringify!($req), doc: concat!($($rdoc),+), value: <$rty as Value>::EXPECTED,
+                    source: $rsrc, example: $rex, required: true,
+                },)+
+                $(Key {
+                    name: stringify!($opt), doc: concat!($($odoc),+), value: <$oty as Value>::EXPECTED,
+                    source: $osrc, example: $oex, required: false,
+                },)+
             ];
 
             /// A record with only what every record has.
@@ -105,129 +115,129 @@ record! {
     CloseRecord
     required {
         /// OS user.
-        user: String,
+        ["dispatch: request", "wizard"] user: String,
         /// Client address: the leftmost untrusted hop of X-Forwarded-For, else the peer.
-        ip: String,
+        ["dispatch: request", "203.0.113.7"] ip: String,
         /// Milliseconds from the 101 to the end of the first leg; 0 when it never opened.
-        dur_ms: u64,
+        ["dispatch: relay", "61873"] dur_ms: u64,
         /// The coarse cause, as the old query knows it.
-        cause: Cause,
+        ["verdict", "upstream_closed"] cause: Cause,
         /// What happened.
-        verdict: Verdict,
+        ["verdict", "serve_oom"] verdict: Verdict,
         /// Where the cause lies.
-        segment: Segment,
+        ["verdict", "serve"] segment: Segment,
         /// Session id.
-        conn: String,
+        ["dispatch: request", "k3v9q0a1b2c3d"] conn: String,
         /// Where kernel evidence came from.
-        kernel: KernelSource,
+        ["t3-trace", "kprobe"] kernel: KernelSource,
     }
     optional {
         /// The deciding mechanism.
-        how: How,
+        ["verdict", "oom"] how: How,
         /// Which end acted first; not the cause.
-        closed_by: ClosedBy,
+        ["verdict", "upstream"] closed_by: ClosedBy,
         /// How sure the verdict is.
-        confidence: Confidence,
+        ["verdict", "proven"] confidence: Confidence,
         /// How the browser's leg ended in the kernel.
-        down_end: LegEnd,
+        ["kernel events; the relay where they are missing", "fin_out"] down_end: LegEnd,
         /// How serve's leg ended in the kernel.
-        up_end: LegEnd,
+        ["kernel events; the relay where they are missing", "rst_in"] up_end: LegEnd,
         /// Status code of the close frame that came first.
-        ws_code: u16,
+        ["dispatch: frames", "1000"] ws_code: u16,
         /// Its reason.
-        ws_reason: String,
+        ["dispatch: frames", "bye"] ws_reason: String,
         /// From which side that frame came.
-        ws_from: Side,
+        ["dispatch: frames", "down"] ws_from: Side,
         /// Bytes from serve.
-        up_bytes: u64,
+        ["dispatch: relay", "918231"] up_bytes: u64,
         /// Bytes from the browser.
-        down_bytes: u64,
+        ["dispatch: relay", "20114"] down_bytes: u64,
         /// Data messages from serve.
-        up_msgs: u64,
+        ["dispatch: relay", "412"] up_msgs: u64,
         /// Data messages from the browser.
-        down_msgs: u64,
+        ["dispatch: relay", "77"] down_msgs: u64,
         /// Milliseconds since the last byte from serve, at the close.
-        up_idle_ms: u64,
+        ["dispatch: relay", "4021"] up_idle_ms: u64,
         /// Milliseconds since the last byte from the browser, at the close.
-        down_idle_ms: u64,
+        ["dispatch: relay", "12"] down_idle_ms: u64,
         /// Heartbeats (pings) seen.
-        hb_n: u64,
+        ["dispatch: heartbeat frames", "12"] hb_n: u64,
         /// Answer time of the last answered heartbeat, in milliseconds.
-        hb_rtt_ms: u64,
+        ["dispatch: heartbeat frames", "1"] hb_rtt_ms: u64,
         /// Worst answer time, in milliseconds.
-        hb_rtt_max_ms: u64,
+        ["dispatch: heartbeat frames", "48"] hb_rtt_max_ms: u64,
         /// Age of the last ping at the close, in milliseconds.
-        hb_gap_ms: u64,
+        ["dispatch: heartbeat frames", "2000"] hb_gap_ms: u64,
         /// Age of the oldest unanswered ping, in milliseconds, if any was unanswered.
-        hb_wait_ms: u64,
+        ["dispatch: heartbeat frames", "15003"] hb_wait_ms: u64,
         /// Learned period between pings, in milliseconds.
-        hb_period_ms: u64,
+        ["dispatch: heartbeat frames", "5000"] hb_period_ms: u64,
         /// Smoothed round trip time of the browser's leg in microseconds (TCP_INFO): to Traefik's node, not to the browser.
-        down_rtt_us: u32,
+        ["TCP_INFO", "412"] down_rtt_us: u32,
         /// Segments retransmitted on the browser's leg.
-        down_retrans: u32,
+        ["TCP_INFO", "2"] down_retrans: u32,
         /// Segments sent to the browser's leg and not acknowledged at the close.
-        down_unacked: u32,
+        ["TCP_INFO", "1"] down_unacked: u32,
         /// Segments considered lost on the browser's leg at the close.
-        down_lost: u32,
+        ["TCP_INFO", "0"] down_lost: u32,
         /// Smoothed round trip time of serve's leg in microseconds.
-        up_rtt_us: u32,
+        ["TCP_INFO", "23"] up_rtt_us: u32,
         /// Segments retransmitted on serve's leg.
-        up_retrans: u32,
+        ["TCP_INFO", "0"] up_retrans: u32,
         /// Segments sent to serve and not acknowledged at the close.
-        up_unacked: u32,
+        ["TCP_INFO", "0"] up_unacked: u32,
         /// Segments considered lost on serve's leg at the close.
-        up_lost: u32,
+        ["TCP_INFO", "0"] up_lost: u32,
         /// The kernel's reason for a reset, where it gives one (6.10 and newer).
-        rst_reason: String,
+        ["tcp_send_reset, tcp_receive_reset", "TCP_ABORT_ON_CLOSE"] rst_reason: String,
         /// The process behind the upstream socket.
-        peer_pid: u32,
+        ["closing task, else procfs", "4242"] peer_pid: u32,
         /// Its comm.
-        peer_comm: String,
+        ["closing task, else procfs", "node"] peer_comm: String,
         /// Its fate.
-        peer_exit: Fate,
+        ["sched_process_exit, oom:mark_victim", "sig:9"] peer_exit: Fate,
         /// Who sent the fatal signal: comm[pid].
-        killed_by: String,
+        ["signal_generate", "bash[77]"] killed_by: String,
         /// argv of the OOM victim.
-        oom_victim: String,
+        ["oom:mark_victim, procfs", "node /usr/bin/t3 serve"] oom_victim: String,
         /// Percent of the last 10 s in which some task of the user's cgroup stalled on memory.
-        psi_mem: Percent,
+        ["PSI of the cgroup", "3.1"] psi_mem: Percent,
         /// The same for IO.
-        psi_io: Percent,
+        ["PSI of the cgroup", "3.1"] psi_io: Percent,
         /// The same for CPU.
-        psi_cpu: Percent,
+        ["PSI of the cgroup", "3.1"] psi_cpu: Percent,
         /// Percent of the last 10 s in which all tasks of the cgroup stalled on memory.
-        psi_mem_full: Percent,
+        ["PSI of the cgroup", "3.1"] psi_mem_full: Percent,
         /// The same for IO.
-        psi_io_full: Percent,
+        ["PSI of the cgroup", "3.1"] psi_io_full: Percent,
         /// The worst second of the last 30 s, memory (some).
-        psi_mem_peak: Percent,
+        ["PSI of the cgroup", "3.1"] psi_mem_peak: Percent,
         /// The same for IO.
-        psi_io_peak: Percent,
+        ["PSI of the cgroup", "3.1"] psi_io_peak: Percent,
         /// The same for CPU.
-        psi_cpu_peak: Percent,
+        ["PSI of the cgroup", "3.1"] psi_cpu_peak: Percent,
         /// Percent of the last 10 s in which some task of the machine stalled on memory.
-        host_psi_mem: Percent,
+        ["PSI of the machine", "3.1"] host_psi_mem: Percent,
         /// The same for IO.
-        host_psi_io: Percent,
+        ["PSI of the machine", "3.1"] host_psi_io: Percent,
         /// The same for CPU.
-        host_psi_cpu: Percent,
+        ["PSI of the machine", "3.1"] host_psi_cpu: Percent,
         /// memory.current of the cgroup in bytes.
-        mem_current: u64,
+        ["cgroup v2", "25769803776"] mem_current: u64,
         /// memory.max of the cgroup in bytes; left out when unlimited.
-        mem_max: u64,
+        ["cgroup v2", "25769803776"] mem_max: u64,
         /// OOM kills in the cgroup in the last 60 s.
-        oom_kills: u64,
+        ["cgroup v2", "1"] oom_kills: u64,
         /// Worst delay of dispatch's own event loop in the last 30 s, in milliseconds.
-        self_lag_ms: u64,
+        ["dispatch: event loop", "3"] self_lag_ms: u64,
         /// Sessions/users that ended within the same second, when 5 or more.
-        burst: Burst,
+        ["dispatch: all closes", "12/4"] burst: Burst,
         /// The first events of both legs in kernel order.
-        chain: Chain,
+        ["kernel events; the relay where they are missing", "up:peer_oom@-3,up:rst_in@0,down:rst_out@1"] chain: Chain,
         /// The Cf-Ray request header.
-        ray: String,
+        ["dispatch: request", "8c1f0000abcd1234-LHR"] ray: String,
         /// Kernel events lost since the last record, when not 0.
-        lost: u64,
+        ["t3-trace", "3"] lost: u64,
     }
 }
 
@@ -236,19 +246,19 @@ record! {
     OpenRecord
     required {
         /// OS user.
-        user: String,
+        ["dispatch: request", "wizard"] user: String,
         /// Client address.
-        ip: String,
+        ["dispatch: request", "203.0.113.7"] ip: String,
         /// Session id.
-        conn: String,
+        ["dispatch: request", "k3v9q0a1b2c3d"] conn: String,
     }
     optional {
         /// The Cf-Ray request header.
-        ray: String,
+        ["dispatch: request", "8c1f0000abcd1234-LHR"] ray: String,
         /// The session of the same user and address that ended within the last minute.
-        prev: String,
+        ["dispatch: request", "a81kq0d9x2m4r"] prev: String,
         /// How long they were cut off, in milliseconds.
-        gap_ms: u64,
+        ["dispatch: request", "3120"] gap_ms: u64,
     }
 }
 
@@ -257,13 +267,13 @@ record! {
     BurstRecord
     required {
         /// Sessions that ended.
-        n: u64,
+        ["dispatch: all closes", "20"] n: u64,
         /// Users they belonged to.
-        users: u64,
+        ["dispatch: all closes", "5"] users: u64,
     }
     optional {
         /// Milliseconds between the first and the last of them.
-        span_ms: u64,
+        ["dispatch: all closes", "380"] span_ms: u64,
     }
 }
 

@@ -1,0 +1,91 @@
+//! docs/RECORD.md lists what the code writes. `UPDATE_DOCS=1 cargo test -p t3-record --test record_page` writes the lists anew.
+
+use std::{fmt::Write, fs, path::PathBuf};
+
+use t3_record::{
+    BurstRecord, CloseRecord, How, OpenRecord,
+    record::Key,
+    words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Verdict},
+};
+
+fn page() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/RECORD.md")
+}
+
+fn keys(keys: &[Key]) -> String {
+    let mut out = String::from("| key | meaning | value | example | source |\n|---|---|---|---|---|\n");
+    for key in keys {
+        let always = if key.required { " (always)" } else { "" };
+        let _ = writeln!(
+            out,
+            "| `{}`{always} |{} | {} | `{}` | {} |",
+            key.name, key.doc, key.value, key.example, key.source
+        );
+    }
+    out
+}
+
+fn words() -> String {
+    let mut out = String::from("| vocabulary | words |\n|---|---|\n");
+    let mut row = |name: &str, words: Vec<&str>| {
+        let words: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
+        let _ = writeln!(out, "| {name} | {} |", words.join(" "));
+    };
+    row("`verdict`", Verdict::ALL.iter().map(|w| w.as_str()).collect());
+    row("`cause`", Cause::ALL.iter().map(|w| w.as_str()).collect());
+    row("`segment`", Segment::ALL.iter().map(|w| w.as_str()).collect());
+    row("`closed_by`", ClosedBy::ALL.iter().map(|w| w.as_str()).collect());
+    row("`down_end`, `up_end`", LegEnd::ALL.iter().map(|w| w.as_str()).collect());
+    row("`confidence`", Confidence::ALL.iter().map(|w| w.as_str()).collect());
+    row("`kernel`", KernelSource::ALL.iter().map(|w| w.as_str()).collect());
+    row("`how` (detail after a colon)", How::TOKENS.to_vec());
+    out
+}
+
+fn replace(text: &str, name: &str, list: &str) -> String {
+    let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
+    let from = text.find(&begin).expect("the page has the list's begin") + begin.len();
+    let to = text.find(&end).expect("the page has the list's end");
+    format!("{}{list}{}", &text[..from], &text[to..])
+}
+
+#[test]
+fn the_page_lists_every_key_and_word() {
+    let written = fs::read_to_string(page()).expect("docs/RECORD.md is there");
+    let mut expected = written.clone();
+    let lists = [
+        ("close", keys(CloseRecord::KEYS)),
+        ("open", keys(OpenRecord::KEYS)),
+        ("burst", keys(BurstRecord::KEYS)),
+        ("words", words()),
+    ];
+    for (name, list) in lists {
+        expected = replace(&expected, name, &list);
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(page(), &expected).expect("docs/RECORD.md can be written");
+    }
+    assert_eq!(
+        fs::read_to_string(page()).unwrap(),
+        expected,
+        "run with UPDATE_DOCS=1 and commit docs/RECORD.md"
+    );
+}
+
+#[test]
+fn the_pages_examples_are_values_of_their_keys() {
+    let line: String =
+        CloseRecord::KEYS.iter().map(|key| format!(" {}={:?}", key.name, key.example)).collect();
+    let record = CloseRecord::from_line(&format!("ws close{line}")).expect("the examples make a record");
+    let rewritten: Vec<_> = record.pairs().into_iter().map(|(name, text)| (name, text)).collect();
+    let examples: Vec<_> = CloseRecord::KEYS.iter().map(|key| (key.name, key.example.to_owned())).collect();
+    assert_eq!(rewritten, examples);
+}
+
+#[test]
+fn the_pages_message_ids_are_the_programs() {
+    let written = fs::read_to_string(page()).unwrap();
+    for id in [t3_record::journal::CLOSE_ID, t3_record::journal::OPEN_ID, t3_record::journal::BURST_ID] {
+        assert!(written.contains(id), "{id}");
+    }
+}
