@@ -1,5 +1,7 @@
 //! docs/RECORD.md lists what the code writes. `UPDATE_DOCS=1 cargo test -p t3-record --test record_page` writes the lists anew.
 
+#![expect(clippy::expect_used, reason = "helpers of tests")]
+
 use std::{fmt::Write, fs, path::PathBuf};
 
 use t3_record::{
@@ -52,7 +54,7 @@ fn replace(text: &str, name: &str, list: &str) -> String {
 #[test]
 fn the_page_lists_every_key_and_word() {
     let written = fs::read_to_string(page()).expect("docs/RECORD.md is there");
-    let mut expected = written.clone();
+    let mut expected = written;
     let lists = [
         ("close", keys(CloseRecord::KEYS)),
         ("open", keys(OpenRecord::KEYS)),
@@ -77,7 +79,7 @@ fn the_pages_examples_are_values_of_their_keys() {
     let line: String =
         CloseRecord::KEYS.iter().map(|key| format!(" {}={:?}", key.name, key.example)).collect();
     let record = CloseRecord::from_line(&format!("ws close{line}")).expect("the examples make a record");
-    let rewritten: Vec<_> = record.pairs().into_iter().map(|(name, text)| (name, text)).collect();
+    let rewritten = record.pairs();
     let examples: Vec<_> = CloseRecord::KEYS.iter().map(|key| (key.name, key.example.to_owned())).collect();
     assert_eq!(rewritten, examples);
 }
