@@ -1,30 +1,46 @@
 //! The ring of events as a pollable descriptor.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::Event;
+use aya::maps::{MapData, RingBuf};
 
-/// The reading end of the ring. Readable (level-triggered while not empty) when events wait.
-#[derive(Debug)]
+use super::{Event, decode};
+
+/// The reading end of the ring: readable while events wait.
 pub struct Events {
-    fd: OwnedFd,
+    ring: RingBuf<MapData>,
 }
 
 impl Events {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring }
+    }
+
     /// The next waiting event; `None` when there is none now. Never waits.
     pub fn next_event(&mut self) -> Option<Event> {
-        None
+        loop {
+            let item = self.ring.next()?;
+            if let Some(event) = decode::event(&item) {
+                return Some(event);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("fd", &self.as_raw_fd()).finish()
     }
 }
 
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.ring.as_fd()
     }
 }
 
 impl AsRawFd for Events {
     fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        self.ring.as_raw_fd()
     }
 }

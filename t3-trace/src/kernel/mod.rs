@@ -9,15 +9,39 @@
 //! the ring only says *that* something happened. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN` or root, and a
 //! kernel with BTF (5.10 and newer).
 
+mod btf;
+mod decode;
 mod events;
+mod hooks;
+mod layout;
+mod tables;
 mod types;
 
+pub use btf::BtfError;
 pub use events::Events;
 pub use types::{
     Change, Event, Generation, Loss, Options, ProcessTrace, ServeTuple, SignalTrace, SocketKey, What,
 };
 
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use aya::{Ebpf, EbpfLoader};
 use t3_record::{evidence::SocketTrace, wire::Hook, words::KernelSource};
+use t3_trace_abi::{Stat, Tuple, TupleGen};
+
+use btf::Btf;
+use layout::Layout;
+use tables::Tables;
+
+/// The running kernel's type information.
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Empty when this was built without it (see build.rs).
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/t3-trace.bpf.o"));
 
 /// Why the kernel side is not there, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +49,59 @@ pub enum KernelError {
     /// This binary was built without the eBPF object.
     #[error("built without eBPF object; run cargo xtask build")]
     NoObject,
+    /// The kernel's type information cannot be read.
+    #[error("cannot read the kernel's type information in {VMLINUX}: it needs CONFIG_DEBUG_INFO_BTF")]
+    NoBtf(#[source] io::Error),
+    /// The kernel's type information does not tell what is needed.
+    #[error("the kernel's type information in {VMLINUX} does not tell where its sockets keep what is needed")]
+    Btf(#[from] BtfError),
+    /// The kernel did not take the object's maps.
+    #[error("cannot load the eBPF object: it needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// The embedded object is not of this build.
+    #[error("the eBPF object has no map {map}; run cargo xtask build")]
+    NoMap {
+        /// The map.
+        map: &'static str,
+    },
+    /// The kernel refused an operation on a map.
+    #[error("the kernel refused access to the eBPF map {map}")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    /// The one hook without which there is nothing to tell.
+    #[error("cannot attach to {hook}: {why}")]
+    Hook {
+        /// The hook.
+        hook: String,
+        /// What the kernel said.
+        why: String,
+    },
 }
 
 /// The loaded programs and their maps. Dropping it detaches everything.
-#[derive(Debug)]
 pub struct Kernel {
+    ebpf: Ebpf,
+    tables: Tables,
+    events: Option<Events>,
     hooks: Vec<Hook>,
     source: KernelSource,
+    reset_reasons: BTreeMap<u32, String>,
+    missing: Vec<String>,
+    netns: u32,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel")
+            .field("source", &self.source)
+            .field("hooks", &self.hooks)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Kernel {
@@ -39,8 +109,40 @@ impl Kernel {
     ///
     /// # Errors
     /// When nothing could be loaded at all. A single hook that fails is no error: see [`Kernel::hooks`].
-    pub fn load(_options: &Options) -> Result<Self, KernelError> {
-        Err(KernelError::NoObject)
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        if OBJECT.is_empty() {
+            return Err(KernelError::NoObject);
+        }
+        let vmlinux = fs::read(VMLINUX).map_err(KernelError::NoBtf)?;
+        let btf = Btf::parse(&vmlinux)?;
+        let layout = Layout::resolve(&btf)?;
+        let aya_btf = aya::Btf::from_sys_fs().ok();
+
+        let mut loader = EbpfLoader::new();
+        loader.btf(aya_btf.as_ref());
+        for (name, value) in &layout.globals {
+            loader.override_global(name, value, true);
+        }
+        for map in ["SOCKETS", "SERVE_ENDS", "GENERATION"] {
+            loader.map_max_entries(map, options.sockets);
+        }
+        loader.map_max_entries("PROCESSES", options.processes);
+        loader.map_max_entries("EVENTS", options.ring_bytes);
+        let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+
+        let tables = Tables::take(&mut ebpf)?;
+        let events = Some(Events::new(tables::ring(&mut ebpf)?));
+        let (hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref())?;
+        Ok(Self {
+            ebpf,
+            tables,
+            events,
+            hooks,
+            source,
+            reset_reasons: layout.reset_reasons,
+            missing: layout.missing,
+            netns: tables::own_netns(),
+        })
     }
 
     /// Replaces the set of watched ports: `listen` are dispatch's local ports, `serve` the ports of all serves. Sockets
@@ -48,60 +150,114 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel refuses the update; the earlier set then stays.
-    pub fn watch(&mut self, _listen: &[u16], _serve: &[u16]) -> Result<(), KernelError> {
+    pub fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), KernelError> {
+        self.tables.set_ports(listen, serve)?;
+        self.tables.forget_unwatched(serve);
         Ok(())
     }
 
-    /// Asks for [`What::Exit`] and [`What::Oom`] events of this process (thread group id). Processes that begin to listen
-    /// on a watched serve port are added by the kernel side itself.
+    /// Asks for [`What::Exit`] events of this process (thread group id). Processes that begin to listen on a watched serve
+    /// port are added by the kernel side itself.
     ///
     /// # Errors
     /// When the kernel refuses the update.
-    pub fn watch_process(&mut self, _tgid: u32) -> Result<(), KernelError> {
-        Ok(())
+    pub fn watch_process(&mut self, tgid: u32) -> Result<(), KernelError> {
+        self.tables.own(tgid)
     }
 
-    /// Which connection of this tuple is meant: to be asked while it is alive (at registration), and kept for
-    /// [`Kernel::serve_end`]. Ephemeral ports are reused; the generation keeps sessions apart.
+    /// Which connection of this tuple is meant: to be asked while it is alive (at registration) or right after its end,
+    /// and kept for [`Kernel::serve_end`]. Ephemeral ports are reused; the generation keeps sessions apart.
     /// [`Generation::UNKNOWN`] when the connection was older than the watch: also a valid key.
-    pub fn serve_generation(&self, _tuple: &ServeTuple) -> Generation {
-        Generation::UNKNOWN
+    #[must_use]
+    pub fn serve_generation(&self, tuple: &ServeTuple) -> Generation {
+        self.tables.generation(&self.key(tuple)).map_or(Generation::UNKNOWN, Generation)
     }
 
     /// What ended one of dispatch's sockets; `None` when nothing has been seen. Key: `SO_COOKIE`.
-    pub fn socket(&self, _cookie: u64) -> Option<SocketTrace> {
-        None
+    #[must_use]
+    pub fn socket(&self, cookie: u64) -> Option<SocketTrace> {
+        Some(decode::socket(&self.tables.socket(cookie)?, &self.reset_reasons))
     }
 
     /// What ended serve's own end of an upstream connection; `None` when nothing has been seen.
-    pub fn serve_end(&self, _tuple: &ServeTuple, _generation: Generation) -> Option<SocketTrace> {
-        None
+    #[must_use]
+    pub fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketTrace> {
+        let end = TupleGen { tuple: self.key(tuple), generation: generation.0 };
+        Some(decode::socket(&self.tables.serve_end(&end)?, &self.reset_reasons))
     }
 
     /// The fate of a process (thread group id in the initial pid namespace); `None` when nothing has been seen of it: it
     /// lives, or its end was before the load, or very many processes have ended since.
-    pub fn process(&self, _tgid: u32) -> Option<ProcessTrace> {
-        None
+    #[must_use]
+    pub fn process(&self, tgid: u32) -> Option<ProcessTrace> {
+        Some(decode::process(&self.tables.process(tgid)?))
     }
 
     /// The ring of events, once: a pollable descriptor (`AsFd`) to be drained with [`Events::next_event`] whenever it is
     /// readable. `None` when it was taken before.
     pub fn take_events(&mut self) -> Option<Events> {
-        None
+        self.events.take()
     }
 
     /// Each hook: how it is attached, or why not.
+    #[must_use]
     pub fn hooks(&self) -> &[Hook] {
         &self.hooks
     }
 
     /// What the set of attached hooks amounts to.
+    #[must_use]
     pub fn source(&self) -> KernelSource {
         self.source
     }
 
+    /// What the running kernel's BTF does not tell, one line each; usually nothing.
+    #[must_use]
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
     /// What was lost since the load.
+    #[must_use]
     pub fn lost(&self) -> Loss {
-        Loss::default()
+        Loss {
+            events: self.tables.stat(Stat::EventsLost),
+            sockets: self.tables.stat(Stat::SocketsLost),
+            processes: self.tables.stat(Stat::ProcessesLost),
+            missed: self.missed(),
+        }
+    }
+
+    /// Events written to the ring since the load, read or not.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.tables.stat(Stat::Events)
+    }
+
+    /// Sockets that are remembered now. Walks the maps: for diagnostics.
+    #[must_use]
+    pub fn remembered_sockets(&self) -> usize {
+        self.tables.socket_entries()
+    }
+
+    /// Runs the kernel left out (5.12 and newer count them; before 6.1 raw tracepoints are never left out).
+    fn missed(&self) -> u64 {
+        let misses = |fd: i32| {
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
+        };
+        let fds =
+            self.ebpf.programs().filter_map(|(_, program)| Some(program.fd().ok()?.as_fd().as_raw_fd()));
+        fds.filter_map(misses).sum()
+    }
+
+    fn key(&self, tuple: &ServeTuple) -> Tuple {
+        Tuple {
+            local: types::octets(tuple.local.ip()),
+            remote: types::octets(tuple.remote.ip()),
+            local_port: tuple.local.port(),
+            remote_port: tuple.remote.port(),
+            netns: tuple.netns.unwrap_or(self.netns),
+        }
     }
 }

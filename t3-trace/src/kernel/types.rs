@@ -1,6 +1,6 @@
 //! What the kernel side takes and gives, in the words of `t3_record`. Never touches the kernel.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use t3_record::evidence::{Fate, Nanos, Task};
 
@@ -40,12 +40,17 @@ impl ServeTuple {
     }
 }
 
-/// Addresses compare equal whether written as IPv4 or as v4-mapped IPv6: a serve that listens on `::` has v4-mapped ones.
+/// The addresses a tuple is compared by: equal whether written as IPv4 or as v4-mapped IPv6: a serve that listens on `::` has v4-mapped ones.
 pub(super) fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// The other way round: IPv4 is given as IPv4.
+pub(super) fn address(octets: [u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), port)
 }
 
 /// One of the connections that used the same tuple, one after the other.
@@ -164,13 +169,15 @@ pub struct Loss {
     pub sockets: u64,
     /// Facts about processes that found no place in a map.
     pub processes: u64,
+    /// Runs of a program that the kernel left out, because the same program was running on that CPU already.
+    pub missed: u64,
 }
 
 impl Loss {
     /// Facts and events together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.events + self.sockets + self.processes
+        self.events + self.sockets + self.processes + self.missed
     }
 
     /// Facts that found no place in a map.

@@ -1,0 +1,111 @@
+//! From the records of the programs to the words of `t3_record`. Pure.
+
+use std::collections::BTreeMap;
+
+use t3_record::evidence::{Fate, Nanos, SocketTrace, Task};
+use t3_trace_abi as abi;
+
+use super::types::{
+    Change, Event, Generation, ProcessTrace, ServeTuple, SignalTrace, SocketKey, What, address,
+};
+
+const SIGKILL: i32 = 9;
+
+/// The endings of a socket.
+pub(super) fn socket(raw: &abi::Socket, reasons: &BTreeMap<u32, String>) -> SocketTrace {
+    SocketTrace {
+        fin_in: time(raw.fin_in),
+        fin_out: time(raw.fin_out),
+        rst_in: time(raw.rst_in),
+        rst_out: time(raw.rst_out),
+        error: i32::try_from(raw.error).ok().filter(|error| *error != 0).map(|error| (error, raw.error_at)),
+        closed: time(raw.closed),
+        closer: task(&raw.closer),
+        rst_reason: raw.rst_reason.checked_sub(1).and_then(|number| reasons.get(&number)).cloned(),
+        retrans: raw.retrans,
+    }
+}
+
+/// The fate of a process.
+pub(super) fn process(raw: &abi::Process) -> ProcessTrace {
+    let last_signal = time(raw.signalled).and_then(|at| {
+        let signal = i32::try_from(raw.signal).ok()?;
+        Some(SignalTrace { signal, sender: task(&raw.sender), at })
+    });
+    let ended_at = time(raw.ended);
+    let mut fate = if ended_at.is_some() { exit_fate(raw.exit_code) } else { Fate::Alive };
+    // The signal sent last is not always the one it died of: a SIGTERM may have been handled before an abort().
+    let deadly = last_signal.clone().filter(|last| fate == Fate::Signal(last.signal));
+    let killer = deadly.as_ref().and_then(|signal| signal.sender.clone());
+    // The OOM killer also marks processes that were dying already, to hurry them up: those died of something else.
+    if raw.oom != 0 && fate == Fate::Signal(SIGKILL) && killer.is_none() {
+        fate = Fate::Oom;
+    }
+    ProcessTrace {
+        task: Task { pid: raw.task.tgid, comm: comm(&raw.task.comm) },
+        started_boot_ns: time(raw.started_boot),
+        fate,
+        ended_at,
+        killer,
+        signalled_at: deadly.map(|signal| signal.at),
+        last_signal,
+        oom_at: time(raw.oom),
+    }
+}
+
+/// One record of the ring; `None` when it is of an unknown kind or length.
+pub(super) fn event(bytes: &[u8]) -> Option<Event> {
+    use abi::{Kind, Wire};
+    let raw = abi::Event::decode(bytes).ok()?;
+    let change = match Kind::decode(raw.kind)? {
+        Kind::FinIn => Change::FinIn,
+        Kind::FinOut => Change::FinOut,
+        Kind::RstIn => Change::RstIn,
+        Kind::RstOut => Change::RstOut,
+        Kind::Error => Change::Error(i32::try_from(raw.value).ok()?),
+        Kind::Closed => Change::Closed,
+        Kind::Exit => {
+            return Some(Event {
+                at: raw.at,
+                what: What::Exit { tgid: raw.tgid, fate: exit_fate(raw.value) },
+            });
+        }
+        Kind::Oom => return Some(Event { at: raw.at, what: What::Oom { tgid: raw.tgid } }),
+    };
+    let socket = match raw.socket.cookie {
+        0 => {
+            let tuple = &raw.socket.end.tuple;
+            SocketKey::Serve(
+                ServeTuple {
+                    local: address(tuple.local, tuple.local_port),
+                    remote: address(tuple.remote, tuple.remote_port),
+                    netns: Some(tuple.netns),
+                },
+                Generation(raw.socket.end.generation),
+            )
+        }
+        cookie => SocketKey::Cookie(cookie),
+    };
+    Some(Event { at: raw.at, what: What::Socket { socket, change } })
+}
+
+/// What `wait` would say of this code: the signal in the low seven bits, else the status above them.
+fn exit_fate(code: u32) -> Fate {
+    match code & 0x7f {
+        0 => Fate::Exit(i32::from((code >> 8).to_le_bytes()[0])),
+        signal => Fate::Signal(i32::from(signal.to_le_bytes()[0])),
+    }
+}
+
+fn time(ns: u64) -> Option<Nanos> {
+    (ns != 0).then_some(ns)
+}
+
+fn task(raw: &abi::Task) -> Option<Task> {
+    (raw.tgid != 0).then(|| Task { pid: raw.tgid, comm: comm(&raw.comm) })
+}
+
+fn comm(raw: &[u8; 16]) -> String {
+    let name = raw.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}

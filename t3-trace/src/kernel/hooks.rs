@@ -1,0 +1,162 @@
+//! Attaching the programs one by one, each to the best place the kernel offers, and saying how that went.
+
+use aya::{
+    Btf as AyaBtf, Ebpf,
+    programs::{FEntry, KProbe, Program, RawTracePoint},
+};
+use t3_record::{wire::Hook, words::KernelSource};
+
+use super::{KernelError, btf::Btf};
+
+/// A raw tracepoint: its category, its name (also the program's), and what is lost without it.
+struct Tracepoint {
+    category: &'static str,
+    name: &'static str,
+    lost: &'static str,
+}
+
+/// Without this one there is nothing to tell.
+const NEEDED: &str = "inet_sock_set_state";
+
+const TRACEPOINTS: &[Tracepoint] = &[
+    Tracepoint { category: "sock", name: NEEDED, lost: "who closed first" },
+    Tracepoint { category: "tcp", name: "tcp_receive_reset", lost: "resets that come in" },
+    Tracepoint { category: "tcp", name: "tcp_send_reset", lost: "resets that go out" },
+    Tracepoint {
+        category: "sock",
+        name: "inet_sk_error_report",
+        lost: "the moment of an error; the error itself is seen when the socket closes",
+    },
+    Tracepoint { category: "tcp", name: "tcp_retransmit_skb", lost: "retransmissions" },
+    Tracepoint { category: "sched", name: "sched_process_exit", lost: "exit status of processes" },
+    Tracepoint { category: "signal", name: "signal_generate", lost: "who sent a fatal signal" },
+    Tracepoint { category: "oom", name: "mark_victim", lost: "OOM kills told from other kills" },
+];
+
+/// Functions that are extra evidence: fentry where it attaches, else a kprobe.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("tcp_close", "nothing for the verdict: the moment of close on sockets that were half-closed before"),
+    ("tcp_reset", "nothing for the verdict: tcp:tcp_receive_reset tells the same"),
+];
+
+/// Attaches everything. The hooks stay attached as long as `ebpf` lives.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf<'_>,
+    aya_btf: Option<&AyaBtf>,
+) -> Result<(Vec<Hook>, KernelSource), KernelError> {
+    let mut hooks = Vec::new();
+    for point in TRACEPOINTS {
+        let name = format!("{}:{}", point.category, point.name);
+        let outcome = if btf.tracepoint(point.name).is_ok() {
+            raw_tracepoint(ebpf, point.name)
+        } else {
+            Err("this kernel does not have it".to_owned())
+        };
+        match outcome {
+            Err(why) if point.name == NEEDED => return Err(KernelError::Hook { hook: name, why }),
+            outcome => hooks.push(hook(name, outcome.map(|()| "tracepoint"), point.lost)),
+        }
+    }
+    let mut source = KernelSource::Tracepoint;
+    for (function, lost) in FUNCTIONS {
+        let outcome = function_entry(ebpf, aya_btf, function);
+        if outcome.is_ok() {
+            source = KernelSource::Kprobe;
+        }
+        hooks.push(hook((*function).to_owned(), outcome, lost));
+    }
+    Ok((hooks, source))
+}
+
+fn hook(name: String, outcome: Result<&str, String>, lost: &str) -> Hook {
+    match outcome {
+        Ok(way) => Hook { name, attached: Some(way.to_owned()), why: None },
+        Err(why) => Hook { name, attached: None, why: Some(format!("{why}; lost: {lost}")) },
+    }
+}
+
+fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    let program: &mut RawTracePoint = program(ebpf, name)?;
+    program.load().map_err(|error| short(&error))?;
+    program.attach(name).map_err(|error| short(&error))?;
+    Ok(())
+}
+
+fn function_entry(ebpf: &mut Ebpf, btf: Option<&AyaBtf>, function: &str) -> Result<&'static str, String> {
+    let fentry = match btf {
+        Some(btf) => fentry(ebpf, btf, function),
+        None => Err("no BTF".to_owned()),
+    };
+    let Err(no_fentry) = fentry else { return Ok("fentry") };
+    match kprobe(ebpf, function) {
+        Ok(()) => Ok("kprobe"),
+        Err(no_kprobe) => Err(format!("fentry: {no_fentry}; kprobe: {no_kprobe}")),
+    }
+}
+
+fn fentry(ebpf: &mut Ebpf, btf: &AyaBtf, function: &str) -> Result<(), String> {
+    let program: &mut FEntry = program(ebpf, &format!("fentry_{function}"))?;
+    program.load(function, btf).map_err(|error| short(&error))?;
+    if let Err(error) = program.attach() {
+        // What cannot be attached shall not stay in the kernel.
+        let _ = program.unload();
+        return Err(short(&error));
+    }
+    Ok(())
+}
+
+fn kprobe(ebpf: &mut Ebpf, function: &str) -> Result<(), String> {
+    let program: &mut KProbe = program(ebpf, &format!("kprobe_{function}"))?;
+    program.load().map_err(|error| short(&error))?;
+    if let Err(error) = program.attach(function, 0) {
+        let _ = program.unload();
+        return Err(short(&error));
+    }
+    Ok(())
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| format!("the eBPF object has no program {name}"))
+}
+
+/// An error with its causes on one line; of a verifier's log the end, which names the reason.
+fn short(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let chars = words.chars().count();
+    if chars <= 400 {
+        return words;
+    }
+    let start: String = words.chars().take(120).collect();
+    let end: String = words.chars().skip(chars - 260).collect();
+    format!("{start} [...] {end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn a_long_error_keeps_its_start_and_its_end_on_one_line() {
+        let error = std::io::Error::other(format!("first\nline {} the reason", "x\n".repeat(5_000)));
+        let text = short(&error);
+        assert!(text.starts_with("first line"), "{text}");
+        assert!(text.ends_with("the reason"), "{text}");
+        assert!(text.len() < 450 && !text.contains('\n'), "{text}");
+    }
+}

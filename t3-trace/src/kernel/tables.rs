@@ -1,0 +1,117 @@
+//! The maps, as seen from user space: keys and values are bytes, encoded and decoded by `t3_trace_abi`.
+
+use std::fs;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+};
+use t3_trace_abi::{Port, Process, Socket, Stat, Tuple, TupleGen, Wire};
+
+use super::KernelError;
+
+type Bytes<const N: usize> = [u8; N];
+
+/// All maps.
+pub(super) struct Tables {
+    ports: Array<MapData, Bytes<{ Port::TABLE }>>,
+    sockets: HashMap<MapData, u64, Bytes<{ Socket::SIZE }>>,
+    serve_ends: HashMap<MapData, Bytes<{ TupleGen::SIZE }>, Bytes<{ Socket::SIZE }>>,
+    generation: HashMap<MapData, Bytes<{ Tuple::SIZE }>, u64>,
+    last_generation: HashMap<MapData, Bytes<{ Tuple::SIZE }>, u64>,
+    processes: HashMap<MapData, u32, Bytes<{ Process::SIZE }>>,
+    owners: HashMap<MapData, u32, u8>,
+    stats: PerCpuArray<MapData, u64>,
+}
+
+impl Tables {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            ports: take(ebpf, "PORTS")?,
+            sockets: take(ebpf, "SOCKETS")?,
+            serve_ends: take(ebpf, "SERVE_ENDS")?,
+            generation: take(ebpf, "GENERATION")?,
+            last_generation: take(ebpf, "LAST_GENERATION")?,
+            processes: take(ebpf, "PROCESSES")?,
+            owners: take(ebpf, "OWNERS")?,
+            stats: take(ebpf, "STATS")?,
+        })
+    }
+
+    /// Replaces the table of ports.
+    pub(super) fn set_ports(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), KernelError> {
+        let mut table = [0; Port::TABLE];
+        for (ports, bit) in [(listen, Port::LISTEN), (serve, Port::SERVE)] {
+            for port in ports {
+                table[usize::from(*port)] |= bit;
+            }
+        }
+        self.ports.set(0, table, 0).map_err(|source| map_error("PORTS", source))
+    }
+
+    /// Live connections on ports that are no longer watched will not be seen to end: forget them.
+    pub(super) fn forget_unwatched(&mut self, serve: &[u16]) {
+        let stale = |key: &Bytes<{ Tuple::SIZE }>| !serve.contains(&Tuple::read(key).local_port);
+        let keys: Vec<_> = self.generation.keys().filter_map(Result::ok).filter(stale).collect();
+        for key in keys {
+            let _ = self.generation.remove(&key);
+        }
+    }
+
+    pub(super) fn own(&mut self, tgid: u32) -> Result<(), KernelError> {
+        self.owners.insert(tgid, 1, 0).map_err(|source| map_error("OWNERS", source))
+    }
+
+    pub(super) fn socket(&self, cookie: u64) -> Option<Socket> {
+        Socket::decode(&self.sockets.get(&cookie, 0).ok()?).ok()
+    }
+
+    pub(super) fn serve_end(&self, end: &TupleGen) -> Option<Socket> {
+        let mut key = [0; TupleGen::SIZE];
+        end.write(&mut key);
+        Socket::decode(&self.serve_ends.get(&key, 0).ok()?).ok()
+    }
+
+    pub(super) fn generation(&self, tuple: &Tuple) -> Option<u64> {
+        let mut key = [0; Tuple::SIZE];
+        tuple.write(&mut key);
+        self.generation.get(&key, 0).or_else(|_| self.last_generation.get(&key, 0)).ok()
+    }
+
+    pub(super) fn process(&self, tgid: u32) -> Option<Process> {
+        Process::decode(&self.processes.get(&tgid, 0).ok()?).ok()
+    }
+
+    /// The sum of a counter over all CPUs.
+    pub(super) fn stat(&self, stat: Stat) -> u64 {
+        self.stats.get(&(stat as u32), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// Entries in the socket maps, for tests and diagnostics.
+    pub(super) fn socket_entries(&self) -> usize {
+        self.sockets.keys().filter(Result::is_ok).count()
+            + self.serve_ends.keys().filter(Result::is_ok).count()
+    }
+}
+
+fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(KernelError::NoMap { map: name })?;
+    map.try_into().map_err(|source| map_error(name, source))
+}
+
+pub(super) fn ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, KernelError> {
+    take(ebpf, "EVENTS")
+}
+
+fn map_error(map: &'static str, source: MapError) -> KernelError {
+    KernelError::Map { map, source: Box::new(source) }
+}
+
+/// The inode of this process's network namespace, as `struct net` keeps it; 0 when procfs does not tell.
+pub(super) fn own_netns() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self/ns/net").ok().and_then(|meta| u32::try_from(meta.ino()).ok()).unwrap_or(0)
+}
