@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod burst;
 pub mod chain;
 pub mod evidence;
 pub mod how;
