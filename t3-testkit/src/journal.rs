@@ -107,7 +107,7 @@ impl Journal {
         let private = Private { dir, daemon };
         let socket = run.join("systemd/journal/socket");
         wait::until("the start of journald", Duration::from_secs(20), || {
-            (socket.exists() && journal_files(&run)).then_some(())
+            (socket.exists() && has_entries(&run)).then_some(())
         })?;
         let mut journalctl = Command::new("journalctl");
         journalctl.arg(format!("--directory={}", run.join("log/journal").display()));
@@ -247,10 +247,12 @@ fn start_journald(run: &Path) -> Result<Child> {
     command.spawn().attempt(|| format!("start {JOURNALD}"))
 }
 
-/// journald has opened its first file (`log/journal/MACHINE/system.journal`).
-fn journal_files(run: &Path) -> bool {
-    let machines = fs::read_dir(run.join("log/journal"));
-    machines.into_iter().flatten().flatten().any(|machine| machine.path().join("system.journal").exists())
+/// journald has written its first entry; before that, journalctl may find a file without a header and give up.
+fn has_entries(run: &Path) -> bool {
+    let mut journalctl = Command::new("journalctl");
+    journalctl.arg(format!("--directory={}", run.join("log/journal").display()));
+    journalctl.args(["--quiet", "--lines=1", "--output=cat"]).stdin(Stdio::null());
+    journalctl.output().is_ok_and(|output| !output.stdout.is_empty())
 }
 
 impl Entries {
