@@ -35,7 +35,8 @@ const fn optional(global: &'static str, structure: &'static str, path: &'static 
 pub const MEMBERS: &[Member] = &[
     needed("SK_FAMILY", "sock", "__sk_common.skc_family", 2),
     needed("SK_STATE", "sock", "__sk_common.skc_state", 1),
-    needed("SK_NUM", "sock", "__sk_common.skc_num", 2),
+    // Not skc_num, which is 0 already when the state becomes CLOSE (inet_put_port).
+    needed("SK_SPORT", "inet_sock", "inet_sport", 2),
     needed("SK_DPORT", "sock", "__sk_common.skc_dport", 2),
     needed("SK_COOKIE", "sock", "__sk_common.skc_cookie", 8),
     needed("SK_RCV_SADDR", "sock", "__sk_common.skc_rcv_saddr", 4),

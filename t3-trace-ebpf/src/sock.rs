@@ -4,8 +4,8 @@ use t3_trace_abi::{Port, Stat, Tuple, TupleGen};
 
 use crate::{
     globals::{
-        NET_INUM, SK_COOKIE, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_FLAGS, SK_NET, SK_NUM, SK_PROTOCOL,
-        SK_RCV_SADDR, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCK_DONE_BIT,
+        NET_INUM, SK_COOKIE, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_FLAGS, SK_NET, SK_PROTOCOL,
+        SK_RCV_SADDR, SK_SPORT, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCK_DONE_BIT,
     },
     maps::{GENERATION, LAST_GENERATION, PORTS, count},
 };
@@ -45,13 +45,8 @@ impl Sock {
     /// The socket at this address, if one of its ports is watched. Everything else on the machine ends here.
     #[inline(always)]
     pub fn watched(address: u64) -> Option<Self> {
-        let local_port = SK_NUM.read::<u16>(address)?;
-        let remote = SK_DPORT.read::<[u8; 2]>(address)?;
-        // Byte by byte: after a byte swap older verifiers know no bounds of the number.
-        // SAFETY: a local variable.
-        let (high, low) =
-            unsafe { (core::ptr::read_volatile(&remote[0]), core::ptr::read_volatile(&remote[1])) };
-        let remote_port = u16::from(high) << 8 | u16::from(low);
+        let local_port = port(SK_SPORT.read(address)?);
+        let remote_port = port(SK_DPORT.read(address)?);
         let table = PORTS.get_ptr(0)?.cast::<u8>();
         // SAFETY: the table has a byte for every u16.
         let (local, remote) =
@@ -140,4 +135,12 @@ pub fn gone(end: &TupleGen) {
         let _ = LAST_GENERATION.insert(&end.tuple, end.generation, 0);
         let _ = GENERATION.remove(&end.tuple);
     }
+}
+
+/// A port in network order, taken byte by byte: after a byte swap older verifiers know no bounds of the number.
+#[inline(always)]
+fn port(bytes: [u8; 2]) -> u16 {
+    // SAFETY: a local variable. Volatile, because LLVM makes a byte swap of it otherwise.
+    let (high, low) = unsafe { (core::ptr::read_volatile(&bytes[0]), core::ptr::read_volatile(&bytes[1])) };
+    u16::from(high) << 8 | u16::from(low)
 }

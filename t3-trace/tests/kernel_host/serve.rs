@@ -1,0 +1,130 @@
+//! A process that stands for `t3 serve`: this test binary once more, told over its standard input what to do with the
+//! connections it has accepted.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::{
+    net::sockopt::set_socket_linger,
+    process::{Pid, Signal, kill_process},
+};
+
+const ADDRESS: &str = "T3_TEST_SERVE_ADDRESS";
+
+/// The process, seen from the test. Ends with it.
+pub struct Serve {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+    pub address: SocketAddr,
+}
+
+impl Serve {
+    /// Starts it; it listens only when told to.
+    pub fn start(ip: &str) -> Self {
+        let ip: IpAddr = ip.parse().unwrap();
+        let port = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
+        let address = SocketAddr::new(ip, port);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "serve::serve_process", "--ignored", "--nocapture"])
+            .env(ADDRESS, address.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let to = child.stdin.take().unwrap();
+        let from = BufReader::new(child.stdout.take().unwrap());
+        Self { child, to, from, address }
+    }
+
+    pub fn listening(ip: &str) -> Self {
+        let mut serve = Self::start(ip);
+        serve.tell("listen");
+        serve
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives an order and waits until it is done.
+    pub fn tell(&mut self, order: &str) {
+        writeln!(self.to, "{order}").unwrap();
+        let mut line = String::new();
+        while !line.contains("@done") {
+            line.clear();
+            assert_ne!(self.from.read_line(&mut line).unwrap(), 0, "serve ended instead of doing {order:?}");
+        }
+    }
+
+    /// Gives the last order and waits for the end.
+    pub fn end_by(&mut self, order: &str) -> ExitStatus {
+        writeln!(self.to, "{order}").unwrap();
+        self.child.wait().unwrap()
+    }
+
+    pub fn signal(&mut self, signal: Signal) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The other side of the pipe. The connection an order is about is always the one accepted last.
+#[test]
+#[ignore = "the process the other tests start"]
+fn serve_process() {
+    let address: SocketAddr = std::env::var(ADDRESS).expect("started by the other tests").parse().unwrap();
+    let mut listener = None;
+    let mut held: Vec<TcpStream> = Vec::new();
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let (order, value) = line.split_once(' ').unwrap_or((&line, ""));
+        match order {
+            "listen" => listener = Some(TcpListener::bind(address).unwrap()),
+            "accept" => held.push(listener.as_ref().unwrap().accept().unwrap().0),
+            // Waits for a byte without taking it.
+            "await_byte" => assert_eq!(held.last().unwrap().peek(&mut [0]).unwrap(), 1),
+            "await_end" => {
+                let mut rest = Vec::new();
+                let _ = held.last().unwrap().read_to_end(&mut rest);
+            }
+            "shutdown" => held.last().unwrap().shutdown(std::net::Shutdown::Write).unwrap(),
+            "close" => drop(held.pop().unwrap()),
+            "reset" => {
+                let stream = held.pop().unwrap();
+                set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+            }
+            "exit" => std::process::exit(value.parse().unwrap()),
+            "fault" => fault(),
+            "eat" => eat(),
+            other => panic!("unknown order {other:?}"),
+        }
+        println!("@done");
+    }
+}
+
+#[expect(unsafe_code, reason = "a fault is what is wanted")]
+fn fault() {
+    // SAFETY: none; the process is to die of it.
+    unsafe { std::ptr::dangling_mut::<u64>().write_volatile(1) }
+}
+
+/// Takes memory until the OOM killer comes.
+fn eat() {
+    let mut all = Vec::new();
+    for _ in 0..64 {
+        all.push(std::hint::black_box(vec![1_u8; 4 << 20]));
+    }
+    panic!("256 MiB were allowed, and there are {} pieces", all.len());
+}
