@@ -1,8 +1,11 @@
 //! A child process whose stderr is kept for the report of a failure, and that ends when its handle goes.
+//!
+//! It leads a process group of its own: Ctrl-C in a terminal reaches only us, and we end our children in order.
 
 use std::{
     collections::VecDeque,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -16,6 +19,15 @@ use crate::{
 
 /// Lines of stderr kept.
 const KEPT: usize = 200;
+
+/// Where a line of a child came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Its standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+}
 
 /// A running (or ended) child.
 #[derive(Debug)]
@@ -31,22 +43,42 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn start(mut command: Command) -> Result<Self> {
+        command.stdout(Stdio::null());
+        Self::launch(command, |_, _| {})
+    }
+
+    /// As [`Self::start`], and `hear` gets each line of stdout and of stderr when it comes, on threads of their own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_heard(
+        mut command: Command,
+        hear: impl Fn(Stream, &str) + Clone + Send + 'static,
+    ) -> Result<Self> {
+        command.stdout(Stdio::piped());
+        Self::launch(command, hear)
+    }
+
+    fn launch(mut command: Command, hear: impl Fn(Stream, &str) + Clone + Send + 'static) -> Result<Self> {
         let program = command.get_program().to_owned();
         let name = Path::new(&program).file_name().unwrap_or(&program).to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         sys::dies_with_us(&mut command);
         let mut child = command.spawn().attempt(|| format!("start {}", program.to_string_lossy()))?;
         let lines = Arc::<Mutex<VecDeque<String>>>::default();
+        if let Some(stdout) = child.stdout.take() {
+            let hear = hear.clone();
+            each_line(stdout, move |line| hear(Stream::Stdout, &line));
+        }
         if let Some(stderr) = child.stderr.take() {
             let lines = Arc::clone(&lines);
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    if lines.len() == KEPT {
-                        lines.pop_front();
-                    }
-                    lines.push_back(line);
+            each_line(stderr, move |line| {
+                hear(Stream::Stderr, &line);
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() == KEPT {
+                    lines.pop_front();
                 }
+                lines.push_back(line);
             });
         }
         Ok(Self { name, child, lines })
@@ -93,4 +125,8 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn each_line(stream: impl Read + Send + 'static, take: impl Fn(String) + Send + 'static) {
+    std::thread::spawn(move || BufReader::new(stream).lines().map_while(Result::ok).for_each(take));
 }
