@@ -1,0 +1,41 @@
+//! Session ids: 64 random bits as 13 characters of lower-case base32 (RFC 4648 alphabet), short enough to read aloud and unique
+//! enough for the life of a journal.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// A fresh id.
+#[must_use]
+pub fn fresh() -> String {
+    encode(random())
+}
+
+/// 64 random bits from the kernel; before its pool is ready, from the process's own hash keys.
+#[must_use]
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => RandomState::new().build_hasher().finish(),
+    }
+}
+
+fn encode(bits: u64) -> String {
+    (0..13).rev().map(|place| char::from(ALPHABET[(bits >> (place * 5)) as usize & 31])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_thirteen_characters_and_keep_every_bit() {
+        assert_eq!(encode(0), "aaaaaaaaaaaaa");
+        assert_eq!(encode(u64::MAX), "p777777777777");
+        for bit in 0..64 {
+            assert_ne!(encode(1 << bit), encode(0));
+        }
+        assert_ne!(fresh(), fresh());
+    }
+}

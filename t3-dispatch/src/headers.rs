@@ -1,0 +1,194 @@
+//! What happens to headers on the way to serve and back (RFC 9110 section 7.6.1), and what makes a request an upgrade to WebSocket
+//! (RFC 6455 section 4.2.1). Pure.
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+};
+
+const KEY: &str = "sec-websocket-key";
+const VERSION: &str = "sec-websocket-version";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// An upgrade that makes no sense: 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Section 4.2.1, item 1.
+    #[error("a WebSocket upgrade is a GET of HTTP/1.1")]
+    Method,
+    /// An upgrade has no body.
+    #[error("a WebSocket upgrade has no body")]
+    Body,
+    /// Item 4.
+    #[error("Sec-WebSocket-Key must be there once, with 16 bytes in base64")]
+    Key,
+    /// Item 6.
+    #[error("Sec-WebSocket-Version must be 13")]
+    Version,
+}
+
+/// The request wants to become a WebSocket.
+#[must_use]
+pub fn wants_websocket(headers: &HeaderMap) -> bool {
+    has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade")
+}
+
+/// Checks an upgrade. Returns its key.
+///
+/// # Errors
+/// [`Malformed`] says which rule it breaks.
+pub fn check_upgrade<B>(request: &Request<B>) -> Result<HeaderValue, Malformed> {
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err(Malformed::Method);
+    }
+    let headers = request.headers();
+    let empty = headers.get_all(CONTENT_LENGTH).iter().all(|length| length == "0");
+    if !empty || headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Malformed::Body);
+    }
+    let key = only(headers, KEY).filter(|key| is_key(key.as_bytes())).ok_or(Malformed::Key)?;
+    if only(headers, VERSION).is_none_or(|version| version != "13") {
+        return Err(Malformed::Version);
+    }
+    Ok(key.clone())
+}
+
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// 16 bytes in base64: 22 characters and two of padding.
+fn is_key(text: &[u8]) -> bool {
+    let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    matches!(text, [digits @ .., b'=', b'='] if digits.len() == 22 && digits.iter().all(digit))
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// Takes away what is meant for the next hop alone: the fixed list, and what `Connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    let trailers = has_token(headers, &TE, "trailers");
+    for name in ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade"] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Adds the peer to X-Forwarded-For; host and protocol are what the trusted hop before us said, else what we know.
+pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr) {
+    let mut hops: Vec<u8> = Vec::new();
+    for value in headers.get_all(&FORWARDED_FOR) {
+        hops.extend_from_slice(value.as_bytes());
+        hops.extend_from_slice(b", ");
+    }
+    hops.extend_from_slice(peer.to_canonical().to_string().as_bytes());
+    if let Ok(hops) = HeaderValue::from_bytes(&hops) {
+        headers.insert(FORWARDED_FOR, hops);
+    }
+    if !headers.contains_key(&FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    if !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(change: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Request<()> {
+        let builder = Request::get("/ws")
+            .header("Connection", "keep-alive, Upgrade")
+            .header("Upgrade", "WebSocket")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("Sec-WebSocket-Version", "13");
+        change(builder).body(()).unwrap()
+    }
+
+    #[test]
+    fn an_upgrade_is_checked_rule_by_rule() {
+        type Change = fn(http::request::Builder) -> http::request::Builder;
+        let table: [(Change, Option<Malformed>); 8] = [
+            (|b| b, None),
+            (|b| b.header("Content-Length", "0"), None),
+            (|b| b.method("POST"), Some(Malformed::Method)),
+            (|b| b.version(Version::HTTP_10), Some(Malformed::Method)),
+            (|b| b.header("Content-Length", "3"), Some(Malformed::Body)),
+            (|b| b.header("Transfer-Encoding", "chunked"), Some(Malformed::Body)),
+            (|b| b.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), Some(Malformed::Key)),
+            (|b| b.header("Sec-WebSocket-Version", "8"), Some(Malformed::Version)),
+        ];
+        for (n, (change, expected)) in table.into_iter().enumerate() {
+            let request = request(change);
+            assert!(wants_websocket(request.headers()));
+            assert_eq!(check_upgrade(&request).err(), expected, "row {n}");
+        }
+        for key in
+            ["", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZ===", "dGhl\u{20}HNhbXBsZSBub25jZQ=="]
+        {
+            assert!(!is_key(key.as_bytes()), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_headers_stay_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, x-private"),
+            ("x-private", "1"),
+            ("keep-alive", "5"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
+    }
+
+    #[test]
+    fn the_peer_is_appended_and_what_a_hop_before_said_stays() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.7"));
+        headers.append("x-forwarded-for", HeaderValue::from_static("10.0.0.2"));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        headers.insert("host", HeaderValue::from_static("t3.example.org"));
+        forwarded(&mut headers, "::ffff:10.0.0.1".parse().unwrap());
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.7, 10.0.0.2, 10.0.0.1");
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "t3.example.org");
+    }
+}

@@ -1,0 +1,216 @@
+//! One WebSocket as plain data: who it is, what was seen, where each direction stands, and the bytes in between.
+//!
+//! Together with its two sockets this is all there is to a session; no task's stack holds anything of it, so that it can be handed to
+//! another task or another process between any two system calls. Does no IO and never looks at a clock.
+
+use t3_record::{
+    evidence::{Breach, CloseFrame, LegFacts, Nanos, OwnEnd, RelayFacts, SeenEnd},
+    wire,
+    words::Side,
+};
+
+use crate::{
+    heartbeat::{self, Beat, Meter},
+    scan::{Scanner, Sender, Sink},
+};
+
+/// A session.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Who and between which sockets.
+    pub who: wire::Session,
+    /// What was seen, as the verdict will be given it.
+    pub facts: RelayFacts,
+    /// The heartbeat up to the end of the first leg.
+    pub heartbeat: Meter,
+    from_down: Flow,
+    from_up: Flow,
+}
+
+/// One direction: bytes from one leg on their way to the other.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    /// Reads the frames of this direction.
+    pub scanner: Scanner,
+    /// Read, not yet taken by the other leg's socket. Empty, and without memory, while the other side keeps up.
+    pub pending: Vec<u8>,
+    /// How much of `pending` has been taken.
+    pub pending_at: usize,
+    /// Bytes the other leg's socket has taken.
+    pub written: u64,
+    /// Offset in this direction's stream at which the first close frame ended.
+    pub close_end: Option<u64>,
+    /// Nothing more can be read.
+    pub ended: bool,
+    /// The end of this direction was passed on (`shutdown` of the other leg's write side).
+    pub passed_on: bool,
+    /// Since when the other leg's socket has taken nothing while something was pending.
+    pub blocked_since: Option<Nanos>,
+}
+
+impl Flow {
+    fn new(sender: Sender, extended: bool) -> Self {
+        Self {
+            scanner: Scanner::new(sender, extended),
+            pending: Vec::new(),
+            pending_at: 0,
+            written: 0,
+            close_end: None,
+            ended: false,
+            passed_on: false,
+            blocked_since: None,
+        }
+    }
+
+    /// What the other leg's socket has still to take.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        self.pending.get(self.pending_at..).unwrap_or_default()
+    }
+}
+
+impl Session {
+    /// A session that is about to be opened. `extended`: serve accepted a WebSocket extension.
+    #[must_use]
+    pub fn new(who: wire::Session, started_at: Nanos) -> Self {
+        Self {
+            who,
+            facts: RelayFacts { started_at, ..RelayFacts::default() },
+            heartbeat: Meter::default(),
+            from_down: Flow::new(Sender::Client, false),
+            from_up: Flow::new(Sender::Server, false),
+        }
+    }
+
+    /// The 101 has been relayed. `extended`: with it a WebSocket extension was negotiated.
+    pub fn opened(&mut self, now: Nanos, extended: bool) {
+        self.facts.opened_at = Some(now);
+        self.who.opened_at = Some(now);
+        self.from_down = Flow::new(Sender::Client, extended);
+        self.from_up = Flow::new(Sender::Server, extended);
+    }
+
+    /// The direction that starts at `side`.
+    #[must_use]
+    pub fn flow(&self, side: Side) -> &Flow {
+        match side {
+            Side::Down => &self.from_down,
+            Side::Up => &self.from_up,
+        }
+    }
+
+    /// The direction that starts at `side`.
+    pub fn flow_mut(&mut self, side: Side) -> &mut Flow {
+        match side {
+            Side::Down => &mut self.from_down,
+            Side::Up => &mut self.from_up,
+        }
+    }
+
+    /// The facts of the leg `side`.
+    pub fn leg_mut(&mut self, side: Side) -> &mut LegFacts {
+        leg(&mut self.facts, side)
+    }
+
+    /// Bytes came from `side`.
+    pub fn arrived(&mut self, side: Side, bytes: &[u8], now: Nanos) {
+        let ended = self.facts.ended_at != 0;
+        let flow = match side {
+            Side::Down => &mut self.from_down,
+            Side::Up => &mut self.from_up,
+        };
+        let facts = leg(&mut self.facts, side);
+        let base = facts.bytes;
+        facts.bytes += bytes.len() as u64;
+        facts.last_byte_at = Some(now);
+        let close_end = &mut flow.close_end;
+        // After the end of the first leg the beats say nothing about what led to it.
+        let meter = (!ended).then_some(&mut self.heartbeat);
+        flow.scanner.feed(bytes, &mut Seen { side, facts, meter, close_end, base, now });
+    }
+
+    /// The socket of the leg opposite to `side` took `count` bytes of the direction from `side`.
+    pub fn taken(&mut self, side: Side, count: usize, now: Nanos) {
+        let flow = self.flow_mut(side);
+        flow.written += count as u64;
+        let forwarded = flow.close_end.is_some_and(|end| flow.written >= end);
+        if forwarded {
+            self.leg_mut(side.other()).close_forwarded_at.get_or_insert(now);
+        }
+    }
+
+    /// Reading from `side` ended.
+    pub fn read_ended(&mut self, side: Side, how: SeenEnd, now: Nanos) {
+        let flow = self.flow_mut(side);
+        flow.ended = true;
+        let mid_frame = flow.scanner.mid_frame();
+        let facts = self.leg_mut(side);
+        facts.end.get_or_insert((how, now));
+        facts.mid_frame |= mid_frame;
+    }
+
+    /// dispatch itself ended the leg `side`.
+    pub fn told(&mut self, side: Side, how: OwnEnd, now: Nanos) {
+        self.leg_mut(side).told.get_or_insert((how, now));
+    }
+
+    /// The first leg has ended: what is true at this moment stays in the facts. `false` when it had ended before.
+    pub fn first_end(&mut self, now: Nanos) -> bool {
+        if self.facts.ended_at != 0 {
+            return false;
+        }
+        self.facts.ended_at = now;
+        self.facts.heartbeat = self.heartbeat.facts();
+        for side in [Side::Down, Side::Up] {
+            let flow = self.flow(side);
+            let (pending, blocked) = (flow.rest().len() as u64, flow.blocked_since);
+            let facts = self.leg_mut(side.other());
+            facts.pending_bytes = pending;
+            facts.blocked_since = blocked;
+        }
+        true
+    }
+}
+
+fn leg(facts: &mut RelayFacts, side: Side) -> &mut LegFacts {
+    match side {
+        Side::Down => &mut facts.down,
+        Side::Up => &mut facts.up,
+    }
+}
+
+/// Turns what the scanner tells into facts.
+struct Seen<'a> {
+    side: Side,
+    facts: &'a mut LegFacts,
+    meter: Option<&'a mut Meter>,
+    close_end: &'a mut Option<u64>,
+    /// Offset in the stream of the chunk's first byte.
+    base: u64,
+    now: Nanos,
+}
+
+impl Sink for Seen<'_> {
+    fn message(&mut self) {
+        self.facts.msgs += 1;
+    }
+
+    fn text(&mut self, payload: &[u8]) {
+        let Some(meter) = &mut self.meter else { return };
+        match (self.side, heartbeat::recognise(payload)) {
+            (Side::Down, Some(Beat::Ping)) => meter.ping(self.now),
+            (Side::Up, Some(Beat::Pong)) => meter.pong(self.now),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, code: Option<u16>, reason: &[u8], end: usize) {
+        let reason = String::from_utf8_lossy(reason).into_owned();
+        self.facts.close_frame.get_or_insert(CloseFrame { code, reason, at: self.now });
+        self.close_end.get_or_insert(self.base + end as u64);
+    }
+
+    fn breach(&mut self, breach: Breach) {
+        self.facts.breach.get_or_insert(breach);
+    }
+}

@@ -1,0 +1,87 @@
+//! The word to stop, and everybody who must hear it. Set once, never taken back.
+//!
+//! A relay looks at it each time it runs (one atomic load) and leaves a waker here; a watch channel per session would cost each of
+//! them a lock on every message.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::Context,
+};
+
+use futures_util::task::AtomicWaker;
+use t3_record::evidence::Shutdown;
+use tokio::sync::watch;
+
+/// The word.
+#[derive(Debug)]
+pub struct Stop {
+    said: OnceLock<Shutdown>,
+    sleepers: Mutex<(u64, HashMap<u64, Arc<AtomicWaker>>)>,
+    said_to_tasks: watch::Sender<bool>,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { said: OnceLock::new(), sleepers: Mutex::default(), said_to_tasks: watch::Sender::new(false) }
+    }
+}
+
+impl Stop {
+    /// Says it. The first to say it is remembered.
+    pub fn say(&self, shutdown: Shutdown) {
+        let _ = self.said.set(shutdown);
+        self.said_to_tasks.send_replace(true);
+        let sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        for sleeper in sleepers.1.values() {
+            sleeper.wake();
+        }
+    }
+
+    /// Who said it, if anybody.
+    #[must_use]
+    pub fn said(&self) -> Option<Shutdown> {
+        self.said.get().copied()
+    }
+
+    /// Returns when it is said.
+    pub async fn wait(&self) {
+        // The sender lives in self: the channel cannot close under this borrow.
+        let _ = self.said_to_tasks.subscribe().wait_for(|said| *said).await;
+    }
+
+    /// A place to sleep in until it is said.
+    #[must_use]
+    pub fn enrol(self: &Arc<Self>) -> Listener {
+        let waker = Arc::new(AtomicWaker::new());
+        let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        sleepers.0 += 1;
+        let id = sleepers.0;
+        sleepers.1.insert(id, Arc::clone(&waker));
+        drop(sleepers);
+        Listener { stop: Arc::clone(self), waker, id }
+    }
+}
+
+/// One that will be woken by the word.
+#[derive(Debug)]
+pub struct Listener {
+    stop: Arc<Stop>,
+    waker: Arc<AtomicWaker>,
+    id: u64,
+}
+
+impl Listener {
+    /// Whether it was said; if not, the task is woken when it is.
+    #[must_use]
+    pub fn poll(&self, cx: &Context<'_>) -> Option<Shutdown> {
+        self.waker.register(cx.waker());
+        self.stop.said()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.sleepers.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.id);
+    }
+}

@@ -1,0 +1,92 @@
+//! `TCP_INFO` of one socket. Decodes by the offsets of `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its
+//! end: what an older kernel does not fill is unknown, not zero.
+#![expect(unsafe_code, reason = "no safe wrapper knows TCP_INFO")]
+
+use std::{io, os::fd::AsRawFd};
+
+use t3_record::evidence::TcpFacts;
+
+/// Through `tcpi_snd_wnd`, `tcpi_rcv_wnd` and whatever follows; the kernel fills what it has.
+const SIZE: usize = 256;
+
+/// Asks the kernel.
+///
+/// # Errors
+/// As `getsockopt`.
+pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
+    let mut bytes = [0u8; SIZE];
+    let mut length = libc::socklen_t::try_from(SIZE).unwrap_or(0);
+    // SAFETY: `bytes` is writable for `length` bytes and both outlive the call, which writes at most that many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            bytes.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    decode(&bytes[..(length as usize).min(SIZE)])
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
+}
+
+/// `None` when the answer is shorter than that of any supported kernel (4.6: through `tcpi_notsent_bytes`).
+fn decode(info: &[u8]) -> Option<TcpFacts> {
+    let byte = |at: usize| info.get(at).copied();
+    let word = |at: usize| Some(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?));
+    Some(TcpFacts {
+        retransmits: byte(2)?,
+        probes: byte(3)?,
+        backoff: byte(4)?,
+        unacked: word(24)?,
+        lost: word(32)?,
+        last_data_sent_ms: word(44)?,
+        last_data_recv_ms: word(52)?,
+        last_ack_recv_ms: word(56)?,
+        rtt_us: word(68)?,
+        total_retrans: word(100)?,
+        notsent_bytes: word(144)?,
+        peer_window: word(228),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_those_of_the_c_struct() {
+        use std::mem::offset_of;
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_retransmits), 2);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_backoff), 4);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_unacked), 24);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_lost), 32);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_last_data_sent), 44);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_last_data_recv), 52);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_last_ack_recv), 56);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_rtt), 68);
+        assert_eq!(offset_of!(libc::tcp_info, tcpi_total_retrans), 100);
+    }
+
+    #[test]
+    fn what_an_old_kernel_does_not_give_is_unknown() {
+        assert_eq!(decode(&[0; 104]), None);
+        assert_eq!(decode(&[1; 160]).and_then(|facts| facts.peer_window), None);
+        assert_eq!(decode(&[1; 232]).and_then(|facts| facts.peer_window), Some(0x0101_0101));
+    }
+
+    #[test]
+    fn a_socket_with_unread_data_on_the_other_end_tells_of_itself() {
+        use std::io::Write;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        let facts = read(&client).unwrap();
+        assert_eq!(facts.notsent_bytes, 0);
+        assert!(facts.rtt_us > 0 && facts.last_data_sent_ms < 5000, "{facts:?}");
+    }
+}
