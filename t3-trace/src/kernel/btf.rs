@@ -245,7 +245,8 @@ impl<'a> Btf<'a> {
 
     /// Finds a member by name, also in anonymous structures and unions.
     fn find(&self, ty: Type, name: &str, depth: usize) -> Option<(u32, bool, u32)> {
-        if depth > MAX_DEPTH || !matches!(ty.kind, kind::STRUCT | kind::UNION) {
+        // An empty name would find the first anonymous member.
+        if name.is_empty() || depth > MAX_DEPTH || !matches!(ty.kind, kind::STRUCT | kind::UNION) {
             return None;
         }
         for i in 0..ty.vlen {
@@ -344,3 +345,6 @@ fn slice(bytes: &[u8], header: u32, offset: u32, len: u32) -> Option<&[u8]> {
     let start = (header as usize).checked_add(offset as usize)?;
     bytes.get(range(start, len as usize)?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,6 @@ fn comm(raw: &[u8; 16]) -> String {
     let name = raw.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }
+
+#[cfg(test)]
+mod tests;

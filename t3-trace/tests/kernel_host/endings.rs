@@ -76,7 +76,7 @@ fn serve_resets_by_linger_and_by_unread_data() {
     let mut serve = Serve::listening("127.0.0.1");
     kernel.watch(&[], &[serve.address.port()]).unwrap();
     for (orders, reason) in
-        [(&["reset"][..], "tcp_abort_on_linger"), (&["await_byte", "close"][..], "tcp_abort_on_close")]
+        [(&["reset"][..], "tcp_state"), (&["await_byte", "close"][..], "tcp_abort_on_close")]
     {
         let mut leg = Leg::open(&kernel, &mut serve);
         // SO_LINGER with unread data counts as unread data.

@@ -1,0 +1,132 @@
+//! Tables: records of the programs in, the words of `t3_record` out.
+
+use proptest::prelude::*;
+use t3_trace_abi::Wire;
+
+use super::*;
+
+fn named(tgid: u32, name: &[u8]) -> abi::Task {
+    let mut task = abi::Task { tgid, ..abi::Task::ZERO };
+    task.comm[..name.len()].copy_from_slice(name);
+    task
+}
+
+#[test]
+fn zero_is_never() {
+    assert_eq!(socket(&abi::Socket::ZERO, &BTreeMap::new()), SocketTrace::default());
+    let trace = process(&abi::Process::ZERO);
+    assert_eq!((trace.fate, trace.ended_at, trace.killer, trace.oom_at), (Fate::Alive, None, None, None));
+}
+
+#[test]
+fn a_socket_keeps_every_fact() {
+    let reasons = BTreeMap::from([(11, "tcp_abort_on_close".to_owned())]);
+    let raw = abi::Socket {
+        fin_in: 1,
+        fin_out: 2,
+        rst_in: 3,
+        rst_out: 4,
+        error_at: 5,
+        closed: 6,
+        error: 104,
+        rst_reason: 12,
+        retrans: 7,
+        closer: named(42, b"node"),
+        pad: [0; 8],
+    };
+    let expected = SocketTrace {
+        fin_in: Some(1),
+        fin_out: Some(2),
+        rst_in: Some(3),
+        rst_out: Some(4),
+        error: Some((104, 5)),
+        closed: Some(6),
+        closer: Some(Task { pid: 42, comm: "node".into() }),
+        rst_reason: Some("tcp_abort_on_close".into()),
+        retrans: 7,
+    };
+    assert_eq!(socket(&raw, &reasons), expected);
+    assert_eq!(socket(&abi::Socket { rst_reason: 99, ..raw }, &reasons).rst_reason, None);
+    let full = named(1, b"sixteen-bytes-!!");
+    assert_eq!(
+        socket(&abi::Socket { closer: full, ..raw }, &reasons).closer.unwrap().comm,
+        "sixteen-bytes-!!"
+    );
+}
+
+#[test]
+fn fates() {
+    let dead = abi::Process { ended: 100, task: named(7, b"node"), ..abi::Process::ZERO };
+    let by = |signal: u32, sender: abi::Task| abi::Process { signal, signalled: 50, sender, ..dead };
+    let systemd = named(1, b"systemd");
+    // (record, fate, killer's pid, signal time)
+    let table = [
+        (dead, Fate::Exit(0), None, None),
+        (abi::Process { exit_code: 3 << 8, ..dead }, Fate::Exit(3), None, None),
+        (abi::Process { exit_code: 0xff00, ..dead }, Fate::Exit(255), None, None),
+        (abi::Process { exit_code: 9, ..by(9, systemd) }, Fate::Signal(9), Some(1), Some(50)),
+        // With a core dump: bit 7.
+        (abi::Process { exit_code: 0x8b, ..by(11, abi::Task::ZERO) }, Fate::Signal(11), None, Some(50)),
+        // SIGTERM was handled, then it exited, or aborted.
+        (abi::Process { exit_code: 0, ..by(15, systemd) }, Fate::Exit(0), None, None),
+        (abi::Process { exit_code: 6, ..by(15, systemd) }, Fate::Signal(6), None, None),
+        (abi::Process { oom: 60, exit_code: 9, ..by(9, abi::Task::ZERO) }, Fate::Oom, None, Some(50)),
+        // Killed by somebody, and hurried up by the OOM killer while it died.
+        (abi::Process { oom: 60, exit_code: 9, ..by(9, systemd) }, Fate::Signal(9), Some(1), Some(50)),
+        // Marked, but it ended by itself.
+        (abi::Process { oom: 60, exit_code: 1 << 8, ..dead }, Fate::Exit(1), None, None),
+        (abi::Process { ended: 0, ..by(15, systemd) }, Fate::Alive, None, None),
+    ];
+    for (raw, fate, killer, at) in table {
+        let trace = process(&raw);
+        let found = (trace.fate, trace.killer.map(|task| task.pid), trace.signalled_at);
+        assert_eq!(found, (fate, killer, at), "{raw:?}");
+        assert_eq!(trace.last_signal.is_some(), raw.signalled != 0);
+    }
+}
+
+#[test]
+fn events() {
+    let bytes = |event: &abi::Event| {
+        let mut bytes = vec![0; abi::Event::SIZE];
+        event.write(&mut bytes);
+        bytes
+    };
+    let closed = abi::Event { at: 9, kind: abi::Kind::Closed as u32, ..abi::Event::ZERO };
+    let ours = abi::Event { socket: abi::SocketId { cookie: 77, ..abi::SocketId::ZERO }, ..closed };
+    let what = What::Socket { socket: SocketKey::Cookie(77), change: Change::Closed };
+    assert_eq!(event(&bytes(&ours)), Some(Event { at: 9, what }));
+
+    let tuple = ServeTuple {
+        local: "127.0.0.1:3773".parse().unwrap(),
+        remote: "[fd00::1]:40000".parse().unwrap(),
+        netns: Some(5),
+    };
+    let raw = abi::Tuple {
+        local: super::super::types::octets(tuple.local.ip()),
+        remote: super::super::types::octets(tuple.remote.ip()),
+        local_port: 3773,
+        remote_port: 40_000,
+        netns: 5,
+    };
+    let end = abi::TupleGen { tuple: raw, generation: 6 };
+    let serves = abi::Event { socket: abi::SocketId { cookie: 0, end }, ..closed };
+    let what = What::Socket { socket: SocketKey::Serve(tuple, Generation(6)), change: Change::Closed };
+    assert_eq!(event(&bytes(&serves)), Some(Event { at: 9, what }));
+
+    let exit = abi::Event { kind: abi::Kind::Exit as u32, tgid: 3, value: 9, ..closed };
+    assert_eq!(event(&bytes(&exit)).unwrap().what, What::Exit { tgid: 3, fate: Fate::Signal(9) });
+    let oom = abi::Event { kind: abi::Kind::Oom as u32, tgid: 3, ..closed };
+    assert_eq!(event(&bytes(&oom)).unwrap().what, What::Oom { tgid: 3 });
+    assert_eq!(event(&bytes(&abi::Event { kind: 99, ..closed })), None);
+    assert_eq!(event(&bytes(&closed)[1..]), None);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_records_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = event(&bytes);
+        let _ = process(&abi::Process::read(&bytes));
+        let _ = socket(&abi::Socket::read(&bytes), &BTreeMap::new());
+    }
+}
