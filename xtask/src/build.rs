@@ -16,23 +16,21 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     if args.ebpf_only {
         return Ok(ExitCode::SUCCESS);
     }
-    programs(args.release, args.release || args.musl)?;
+    programs(args.release)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn programs(release: bool, musl: bool) -> Result<()> {
+fn programs(release: bool) -> Result<()> {
     let mut command = cargo::cargo();
     command.arg("build");
     let mut dir = paths::cargo_target();
-    if musl {
+    if release {
         toolchain::ensure_musl()?;
         command.args(["--target", toolchain::MUSL]);
         dir.push(toolchain::MUSL);
         for name in SHIPPED {
             command.args(["-p", name]);
         }
-    }
-    if release {
         command.arg("--release");
     }
     dir.push(if release { "release" } else { "debug" });

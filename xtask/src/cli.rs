@@ -37,9 +37,6 @@ pub struct BuildArgs {
     /// Static, optimised programs for x86_64-unknown-linux-musl.
     #[arg(long)]
     pub release: bool,
-    /// Static programs without optimisation; what vm-test runs.
-    #[arg(long)]
-    pub musl: bool,
     /// Stop after the eBPF object.
     #[arg(long)]
     pub ebpf_only: bool,
@@ -69,7 +66,7 @@ pub struct VmTestArgs {
     #[arg(long, conflicts_with = "exec")]
     pub check_guest: bool,
     /// Seconds for one guest, from power-on to power-off.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     pub timeout: u64,
     /// Show the guests' consoles as they boot.
     #[arg(long)]

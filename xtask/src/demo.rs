@@ -13,7 +13,7 @@ const PROGRAM: &str = "t3-demo";
 
 /// Runs the command.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
-    build::run(&BuildArgs { release: false, musl: false, ebpf_only: false })?;
+    build::run(&BuildArgs { release: false, ebpf_only: false })?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, false)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };

@@ -13,6 +13,8 @@ pub struct Counts {
     pub failed: u32,
     /// Tests that a program counted but did not run.
     pub ignored: u32,
+    /// Closing lines that were found: how many programs counted at all.
+    pub lines: u32,
 }
 
 impl Counts {
@@ -46,14 +48,20 @@ impl Counts {
                 sum.passed += ours.passed;
                 sum.failed += ours.failed;
                 sum.ignored += ours.ignored;
+                sum.lines += 1;
             }
         }
         sum
     }
 
+    /// A test program without tests.
+    pub fn is_empty(self) -> bool {
+        self.passed + self.failed + self.ignored == 0
+    }
+
     /// One step that is a single test.
     pub fn one(ok: bool) -> Self {
-        Self { passed: u32::from(ok), failed: u32::from(!ok), ignored: 0 }
+        Self { passed: u32::from(ok), failed: u32::from(!ok), ..Self::default() }
     }
 }
 
@@ -89,7 +97,7 @@ impl Step {
 
     /// Says how the step ended; called once, when it has.
     pub fn say(&self) {
-        let Counts { passed, failed, ignored } = self.counts;
+        let Counts { passed, failed, ignored, .. } = self.counts;
         let mut text = format!("{:<6} {}", if failed == 0 { "ok" } else { "FAILED" }, self.name);
         if passed + failed > 1 {
             text.push_str(&format!(": {passed} passed"));
@@ -98,7 +106,7 @@ impl Step {
             }
         }
         if ignored > 0 {
-            text.push_str(&format!(", {ignored} IGNORED"));
+            text.push_str(&format!(", {ignored} ignored"));
         }
         if let Some(why) = &self.why {
             text.push_str(&format!(" ({why})"));
@@ -174,7 +182,7 @@ mod tests {
         let text = "running 3 tests\ntest a ... ok\n\
                     test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
                     ok      psi\n8 passed, 2 failed\nwe saw 5 passed, 7 failed in a sentence\n";
-        assert_eq!(Counts::read(text), Counts { passed: 11, failed: 2, ignored: 1 });
+        assert_eq!(Counts::read(text), Counts { passed: 11, failed: 2, ignored: 1, lines: 2 });
         assert_eq!(Counts::read("nothing here\n"), Counts::default());
     }
 

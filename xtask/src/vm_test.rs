@@ -20,7 +20,8 @@ use crate::vm::suite::Suite;
 use crate::{cargo, ebpf, packages, paths, say, toolchain};
 
 /// The test program that runs in guests: its crate, its name, its command line there.
-const VM_TESTS: (&str, &str, &str) = ("t3-testkit", "faults", "faults --tier vm --json /out/results.json");
+const VM_TESTS: (&str, &str, &str) =
+    ("t3-testkit", "t3-faults", "t3-faults --tier vm --json /out/results.json");
 /// The crates whose programs a guest gets.
 const PROGRAMS_OF: [&str; 3] = ["t3-trace", "t3-dispatch", "t3-testkit"];
 
@@ -78,9 +79,12 @@ fn boot(suite: Suite, image: &Image, payload: &Payload, args: &VmTestArgs) -> Re
     let boot = Boot { name: suite.name(), image, disk: &disk, dir: &dir, limit, show_console: args.console };
     let answer = boot.run()?;
     let step = Step::new(suite.name(), answer.exit == Ok(0), answer.counts, answer.time);
+    let expected = u32::try_from(1 + payload.commands.len())?;
     Ok(match answer.exit {
-        Ok(0) if answer.counts.passed == 0 => {
-            Step::new(suite.name(), false, answer.counts, answer.time).because("no test ran in the guest")
+        // The check of the guest counts, and so must the project's tests; somebody's own program need not.
+        Ok(0) if answer.counts.lines < if args.exec.is_some() { 1 } else { expected } => {
+            let step = Step::new(suite.name(), false, answer.counts, answer.time);
+            step.because("a program in the guest ended well without having counted its tests")
         }
         Ok(0) => step,
         Ok(code) => step.because(format!("exit code {code}; files in {}", paths::short(&dir))),
@@ -90,7 +94,10 @@ fn boot(suite: Suite, image: &Image, payload: &Payload, args: &VmTestArgs) -> Re
 
 fn payload(args: &VmTestArgs) -> Result<Payload> {
     let mut payload = Payload::default();
-    for name in ["CI", "RUST_LOG", "RUST_BACKTRACE"] {
+    for (name, value) in [("CI", "true"), ("T3_BIN_DIR", "/opt/t3/bin")] {
+        payload.env.push((name.to_owned(), value.to_owned()));
+    }
+    for name in ["RUST_LOG", "RUST_BACKTRACE"] {
         if let Ok(value) = std::env::var(name) {
             payload.env.push((name.to_owned(), value));
         }
@@ -126,6 +133,8 @@ fn programs() -> Result<Vec<(String, PathBuf)>> {
     for name in PROGRAMS_OF {
         command.args(["-p", name]);
     }
+    // Emulation makes everything about ten times slower: some optimisation, and nothing to carry that only debuggers read.
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     let made = cargo::artifacts("programs for the guests", command)?;
     Ok(made
         .into_iter()

@@ -50,7 +50,10 @@ fn counted(name: &str, command: Command, limit: Duration) -> Result<Step> {
     if !finished.ok() {
         step = step.because(failed_tests(&finished.output).unwrap_or_else(|| finished.how()));
     }
-    step.say();
+    // Most binaries have no tests of their own; that is not worth a line.
+    if !step.counts.is_empty() {
+        step.say();
+    }
     Ok(step)
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::cargo::{self, Artifact};
-use crate::say;
+use crate::{paths, proc, say};
 
 /// Compiles all test programs.
 pub fn compile() -> Result<Vec<Artifact>> {
@@ -15,6 +15,10 @@ pub fn compile() -> Result<Vec<Artifact>> {
     let mut command = cargo::cargo();
     command.args(["test", "--no-run", "--workspace", "--exclude", cargo::EBPF_CRATE]);
     let made = cargo::artifacts("compiling the tests", command)?;
+    // Tests start the workspace's programs; cargo only makes those of the crate under test.
+    let mut bins = cargo::cargo();
+    bins.args(["build", "--bins", "--workspace", "--exclude", cargo::EBPF_CRATE]);
+    proc::must("compiling the programs", bins)?;
     Ok(made.into_iter().filter(|made| made.is_test).collect())
 }
 
@@ -34,6 +38,7 @@ pub fn label(artifact: &Artifact) -> String {
 /// Prepares `command` (the program, or something that runs it) as cargo would.
 pub fn in_its_crate(mut command: Command, artifact: &Artifact) -> Command {
     command.current_dir(&artifact.dir).env("CARGO_MANIFEST_DIR", &artifact.dir);
+    command.env("T3_BIN_DIR", paths::cargo_target().join("debug"));
     if std::env::var_os("RUST_BACKTRACE").is_none() {
         command.env("RUST_BACKTRACE", OsStr::new("1"));
     }

@@ -123,8 +123,7 @@ impl Boot<'_> {
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"]);
         command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initrd);
         // Emulated CPUs share the host's: the lockup detector needs patience.
-        let append =
-            "root=LABEL=t3root rw console=ttyS0,115200 panic=-1 loglevel=5 net.ifnames=0 watchdog_thresh=60";
+        let append = "root=LABEL=t3root rw console=ttyS0,115200 panic=-1 loglevel=5 net.ifnames=0 watchdog_thresh=60 SYSTEMD_COLORS=0";
         command.args(["-append", append]);
         let root = option_path(&self.image.root);
         command.args(["-drive", &format!("file={root},format=raw,if=virtio,snapshot=on,cache=unsafe")]);
