@@ -5,7 +5,9 @@
 //! with their last process or on drop.
 
 pub mod client;
+pub mod demo;
 pub mod error;
+pub mod faults;
 pub mod frame;
 pub mod journal;
 pub mod stack;

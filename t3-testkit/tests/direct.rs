@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 fn pair() -> (TempDir, Serve, Client) {
     let dir = tempfile::tempdir().unwrap();
-    let serve = Serve::start(dir.path(), free_port().unwrap(), &[], None).unwrap();
+    let serve = Serve::start(dir.path(), free_port().unwrap(), &[], Vec::new()).unwrap();
     let client = Client::connect(config(&serve)).unwrap();
     client.heartbeats(2).unwrap();
     (dir, serve, client)

@@ -4,14 +4,19 @@
 //! started again while the others run. Everything ends on drop.
 
 mod bins;
+mod cgroup;
 mod evidence;
+mod netns;
 mod ports;
 mod process;
 mod serve;
 
 pub use bins::{DIR_VARIABLE, find};
+pub use cgroup::Cgroup;
+pub use evidence::status as trace_status;
+pub use netns::Netns;
 pub use ports::free as free_port;
-pub use process::Process;
+pub use process::{Process, Stream};
 pub use serve::Serve;
 
 use std::{
@@ -131,12 +136,13 @@ impl Stack {
         })
     }
 
-    /// Starts a stand-in as this user's serve.
+    /// Starts a stand-in as this user's serve, in a cgroup of its own if one is given.
     ///
     /// # Errors
     /// See [`Serve::start`].
-    pub fn serve(&self, user: &str, arguments: &[&str]) -> Result<Serve> {
-        Serve::start(self.dir(), self.port(user)?, arguments, None)
+    pub fn serve(&self, user: &str, arguments: &[&str], cgroup: Option<&Cgroup>) -> Result<Serve> {
+        let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
+        Serve::start(self.dir(), self.port(user)?, arguments, doors)
     }
 
     fn write_table(&self) -> Result<()> {
@@ -228,7 +234,7 @@ impl Drop for Stack {
 
 /// tracefs and bpffs are mounted by systemd on a real machine; in bare surroundings they may be missing. A failure shows in what
 /// t3-trace then says.
-fn mount_kernel_filesystems() {
+pub fn mount_kernel_filesystems() {
     for (kind, place) in [("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")] {
         let empty = fs::read_dir(place).map(|mut entries| entries.next().is_none());
         if empty.unwrap_or(false) && sys::is_root() {

@@ -30,12 +30,12 @@ impl Serve {
     ///
     /// # Errors
     /// The binary is missing, or it does not get ready; with its stderr.
-    pub fn start(dir: &Path, port: u16, arguments: &[&str], cgroup: Option<OwnedFd>) -> Result<Self> {
+    pub fn start(dir: &Path, port: u16, arguments: &[&str], cgroups: Vec<OwnedFd>) -> Result<Self> {
         let control = dir.join(format!("serve-{port}.sock"));
         let _ = std::fs::remove_file(&control);
         let mut command = Command::new(bins::find("t3-serve-standin")?);
         command.arg("--port").arg(port.to_string()).arg("--control").arg(&control).args(arguments);
-        if let Some(procs) = cgroup {
+        for procs in cgroups {
             sys::in_cgroup(&mut command, procs);
         }
         let mut process = Process::start(command)?;

@@ -1,0 +1,104 @@
+//! The client process seen from the benchmark: started, told to go, asked what it saw.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use super::client::{READY, Seen};
+use crate::{
+    error::{Attempt, Result, TestError},
+    sys,
+};
+
+/// One kind of traffic.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    /// Path of the request; the backend answers as it says.
+    pub target: String,
+    /// Sessions at the same time.
+    pub sessions: usize,
+    /// Payload bytes of a message.
+    pub payload: u64,
+    /// Bytes on the wire that answer it.
+    pub answer: u64,
+    /// Messages before the measurement.
+    pub warm: u64,
+    /// Messages in the measurement.
+    pub messages: u64,
+}
+
+/// A client whose sessions are open and warm.
+#[derive(Debug)]
+pub struct Client {
+    child: Child,
+    orders: Option<ChildStdin>,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Client {
+    /// Opens the sessions and warms them up.
+    ///
+    /// # Errors
+    /// A session cannot be opened; what the client says is on stderr.
+    pub fn open(program: &Path, address: SocketAddr, traffic: &Traffic) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("client").arg("--address").arg(address.to_string()).arg("--target").arg(&traffic.target);
+        for (name, value) in [
+            ("--sessions", traffic.sessions as u64),
+            ("--payload", traffic.payload),
+            ("--answer", traffic.answer),
+            ("--warm", traffic.warm),
+            ("--messages", traffic.messages),
+        ] {
+            command.arg(name).arg(value.to_string());
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        sys::dies_with_us(&mut command);
+        let mut child = command.spawn().attempt(|| "start the client".to_owned())?;
+        let (Some(orders), Some(lines)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed("pipes to the client"));
+        };
+        let mut client = Self { child, orders: Some(orders), lines: BufReader::new(lines) };
+        if client.line()? == READY { Ok(client) } else { Err(failed("the client to open its sessions")) }
+    }
+
+    /// Lets it send its messages and waits for its account.
+    ///
+    /// # Errors
+    /// It fails; why is on stderr.
+    pub fn go(&mut self) -> Result<Seen> {
+        if let Some(orders) = &mut self.orders {
+            writeln!(orders, "go").attempt(|| "tell the client to go".to_owned())?;
+        }
+        serde_json::from_str(&self.line()?).map_err(|_| failed("the client's account"))
+    }
+
+    /// Ends its sessions and waits for its end.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn close(mut self) -> Result<()> {
+        self.orders = None;
+        self.child.wait().attempt(|| "wait for the client".to_owned()).map(drop)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).attempt(|| "listen to the client".to_owned())?;
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn failed(what: &str) -> TestError {
+    TestError::Unexpected { what: what.to_owned(), got: "it failed and said why above".to_owned() }
+}

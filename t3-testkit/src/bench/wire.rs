@@ -1,0 +1,107 @@
+//! The little of RFC 6455 that both ends of the benchmark need: how long a frame is, and where each one ends. No IO.
+//!
+//! Payloads are skipped, not read or unmasked: what an end of the benchmark does not do takes no time from the proxy between them.
+
+/// The longest header: two bytes, eight of length, four of mask.
+const LONGEST: usize = 14;
+
+/// Bytes of a server's frame (unmasked) with this much payload, header included.
+#[must_use]
+pub fn server_frame(payload: u64) -> u64 {
+    payload
+        + match payload {
+            0..=125 => 2,
+            126..=0xffff => 4,
+            _ => 10,
+        }
+}
+
+/// Follows a stream of frames and tells where each one ends.
+#[derive(Debug, Default)]
+pub struct Skipper {
+    header: [u8; LONGEST],
+    have: usize,
+    /// Set while inside a payload: its length, and what of it is still to come.
+    inside: Option<(u64, u64)>,
+}
+
+impl Skipper {
+    /// Takes bytes as they came; `ended` gets the payload length of each frame they complete.
+    pub fn feed(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u64)) {
+        loop {
+            if let Some((length, left)) = self.inside {
+                let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                bytes = bytes.get(here..).unwrap_or_default();
+                let left = left - here as u64;
+                if left > 0 {
+                    self.inside = Some((length, left));
+                    return;
+                }
+                self.inside = None;
+                ended(length);
+            }
+            let Some((byte, rest)) = bytes.split_first() else { return };
+            bytes = rest;
+            if let Some(place) = self.header.get_mut(self.have) {
+                *place = *byte;
+                self.have += 1;
+            }
+            if let Some(length) = self.length() {
+                self.have = 0;
+                self.inside = Some((length, length));
+            }
+        }
+    }
+
+    /// The payload's length once the header is whole.
+    fn length(&self) -> Option<u64> {
+        let header = self.header.get(..self.have)?;
+        let [_, second, rest @ ..] = header else { return None };
+        let (length, rest) = match second & 0x7f {
+            126 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (u64::from(u16::from_be_bytes(*length)), rest)
+            }
+            127 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (u64::from_be_bytes(*length), rest)
+            }
+            short => (u64::from(short), rest),
+        };
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        (rest.len() == mask).then_some(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{from_client, from_server, opcode};
+
+    const LENGTHS: [usize; 9] = [0, 1, 15, 125, 126, 127, 0xffff, 0x1_0000, 3];
+
+    #[test]
+    fn every_frame_end_is_found_however_the_stream_is_cut() {
+        let mut stream = Vec::new();
+        for length in LENGTHS {
+            stream.extend(from_client(opcode::TEXT, &vec![b'x'; length]));
+            stream.extend(from_server(opcode::BINARY, &vec![0xff; length]));
+        }
+        let expected: Vec<u64> = LENGTHS.iter().flat_map(|length| [*length as u64; 2]).collect();
+        for piece in [1, 2, 3, 7, 1000, stream.len()] {
+            let (mut skipper, mut seen) = (Skipper::default(), Vec::new());
+            for bytes in stream.chunks(piece) {
+                skipper.feed(bytes, |length| seen.push(length));
+            }
+            assert_eq!(seen, expected, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_servers_frame_is_as_long_as_computed() {
+        for length in LENGTHS {
+            let bytes = from_server(opcode::TEXT, &vec![b'x'; length]);
+            assert_eq!(bytes.len() as u64, server_frame(length as u64), "payload of {length}");
+        }
+    }
+}

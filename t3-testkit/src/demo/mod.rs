@@ -1,0 +1,78 @@
+//! The main job shown with nothing else installed: sessions through t3-dispatch, ended in eight ways, each explained by the record that
+//! comes out, and the explanation checked against what was done.
+//!
+//! Uses the programs as an operator would: their command lines, their output. Draws no conclusion of its own.
+
+pub mod ending;
+mod front;
+mod records;
+pub mod report;
+mod screen;
+mod show;
+mod stage;
+mod stop;
+
+use std::time::Duration;
+
+pub use show::Ended;
+
+use self::{records::Records, report::Report, screen::Screen, show::Show, stage::Stage, stop::Stop};
+use crate::sys;
+
+/// How to run the demo.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Keep everything running at the end, for a browser.
+    pub hold: bool,
+    /// Time to read before each ending.
+    pub pause: Duration,
+}
+
+/// Runs it and takes everything down again, whatever happens.
+///
+/// # Errors
+/// [`Ended`].
+pub fn run(options: Options) -> Result<Report, Ended> {
+    let screen = Screen::new();
+    let stop = Stop::on_signals()?;
+    let records = Records::default();
+    screen.dim("starting t3-trace, t3-dispatch and two stand-ins for t3 serve (alice's and bob's)");
+    let mut stage = Stage::set(&screen, &records)?;
+    if let Some(line) = lacking(&stage) {
+        screen.dim(&line);
+    }
+    screen.dim("below, what `t3-trace live` prints; before each line, what was done");
+    let report = Show::new(&mut stage, &screen, &records, &stop).play(options.pause)?;
+    screen.line("");
+    for line in report.lines() {
+        screen.line(&line);
+    }
+    if options.hold {
+        hold(&stage, &screen, &stop)?;
+    }
+    Ok(report)
+}
+
+/// One line on what is not there and what it costs.
+fn lacking(stage: &Stage) -> Option<String> {
+    if !sys::is_root() {
+        return Some("not root: no kernel evidence (kernel=off), no vanished client, no OOM kill; run it as root to see all eight".into());
+    }
+    (!stage.lacking.is_empty()).then(|| format!("this machine lacks: {}", stage.lacking.join("; ")))
+}
+
+fn hold(stage: &Stage, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
+    screen.line("");
+    screen.line("Running until Ctrl-C. Open one of these, then close the tab, or kill the stand-in behind it:");
+    for user in stage::USERS {
+        let address = front::open(user, stage.address)?;
+        let pid = stage.pid(user).map(|pid| format!("  (stand-in: pid {pid})")).unwrap_or_default();
+        screen.line(&format!("  http://{address}/  as {user}{pid}"));
+    }
+    let address = stage.address;
+    screen.line(&format!("t3-dispatch itself: curl -H 'X-authentik-username: {}' http://{address}/", stage::USERS[0]));
+    screen.line("");
+    stop.wait();
+    screen.dim("stopping");
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Ctrl-C as a flag, so that the demo takes itself down in order instead of dying. The second Ctrl-C ends the process at once; its
+//! children carry a parent-death signal.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::{Attempt, Result, TestError};
+
+/// Exit status after a second signal: 128 and SIGINT, as a shell has it.
+const AT_ONCE: i32 = 130;
+
+/// Whether somebody wants us to stop.
+#[derive(Debug, Clone)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Catches SIGINT, SIGTERM and SIGHUP from now on.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub fn on_signals() -> Result<Self> {
+        let flag = Arc::<AtomicBool>::default();
+        let (installed, outcome) = mpsc::channel();
+        let theirs = Arc::clone(&flag);
+        thread::spawn(move || listen(&theirs, &installed));
+        outcome.recv().unwrap_or_else(|_| {
+            Err(TestError::Unexpected { what: "a thread that waits for signals".into(), got: "it died".into() })
+        })?;
+        Ok(Self(flag))
+    }
+
+    /// Whether a signal came.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a signal comes.
+    pub fn wait(&self) {
+        while !self.wanted() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn listen(flag: &AtomicBool, installed: &mpsc::Sender<Result<()>>) {
+    let what = || "wait for signals".to_owned();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build().attempt(what) {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(installed.send(Err(error))),
+    };
+    runtime.block_on(async {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(|kind| signal(kind).attempt(what));
+        let (mut interrupt, mut terminate, mut hangup) = match (interrupt, terminate, hangup) {
+            (Ok(interrupt), Ok(terminate), Ok(hangup)) => (interrupt, terminate, hangup),
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return drop(installed.send(Err(error))),
+        };
+        let _ = installed.send(Ok(()));
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(AT_ONCE);
+            }
+        }
+    });
+}

@@ -1,0 +1,107 @@
+//! Faults of our own and of whoever administers the machine: dispatch told to stop, killed; a socket destroyed.
+
+use std::process::{Command, Stdio};
+
+use t3_record::{
+    Cause::DispatchClosed,
+    ClosedBy, Segment, Verdict,
+};
+
+use super::{Expect, Fault, Need, Truth};
+use crate::{
+    client::PATIENCE,
+    error::{Attempt, Result, TestError},
+};
+
+pub(super) fn faults() -> Vec<Fault> {
+    vec![
+        Fault::new(
+            "dispatch_sigterm",
+            Truth::opened(
+                Verdict::DispatchShutdown,
+                Segment::Dispatch,
+                DispatchClosed,
+                "proxy_signal:15",
+                ClosedBy::Dispatch,
+            )
+            .is("peer_exit", "alive")
+            // What the peers answer to our Close 1001 is theirs; it must not become the record's cause.
+            .key("ws_code", Expect::Free)
+            .key("ws_from", Expect::Free)
+            .key("ws_reason", Expect::Free)
+            .one_of("down_end", &["fin_out", "fin_in", "none"])
+            .one_of("up_end", &["fin_out", "fin_in", "none"]),
+            |w| {
+                w.session()?;
+                let Some(dispatch) = &mut w.stack.dispatch else { return Ok(()) };
+                dispatch.signal(libc::SIGTERM)?;
+                let seen = w.client().wait("a close frame", PATIENCE, |seen| seen.close.is_some())?;
+                if seen.close.as_ref().is_none_or(|(code, _)| *code != Some(1001)) {
+                    let got = format!("{:?}", seen.close);
+                    return Err(TestError::Unexpected { what: "Close 1001 from dispatch".to_owned(), got });
+                }
+                w.ended()
+            },
+        )
+        .own_stack(),
+        Fault::new("dispatch_sigkill", died(), |w| {
+            w.session()?;
+            let Some(dispatch) = &mut w.stack.dispatch else { return Ok(()) };
+            dispatch.signal(libc::SIGKILL)?;
+            dispatch.wait(PATIENCE)?;
+            w.ended()
+        })
+        .needs(&[Need::Root, Need::Kernel])
+        .own_stack(),
+        Fault::new("ss_kill_downstream", destroyed("down_end"), |w| {
+            w.session()?;
+            let client = w.client().local;
+            destroy(&format!("sport = :{} and dport = :{}", w.stack.address.port(), client.port()))
+        })
+        .needs(&[Need::Root, Need::Kernel, Need::SockDestroy]),
+        Fault::new("ss_kill_upstream", destroyed("up_end"), |w| {
+            w.session()?;
+            // dispatch's end only: its remote port is serve's.
+            destroy(&format!("dport = :{}", w.stack.port(&w.user)?))
+        })
+        .needs(&[Need::Root, Need::Kernel, Need::SockDestroy]),
+    ]
+}
+
+/// t3-trace writes this record: nothing that only dispatch knew can be in it.
+fn died() -> Truth {
+    let how = "proxy_signal:9";
+    let truth = Truth::opened(Verdict::DispatchDied, Segment::Dispatch, DispatchClosed, how, ClosedBy::Dispatch);
+    let relay_only = [
+        "up_bytes", "down_bytes", "up_msgs", "down_msgs", "up_idle_ms", "down_idle_ms", "hb_n", "hb_rtt_ms",
+        "hb_rtt_max_ms", "hb_gap_ms", "hb_wait_ms", "hb_period_ms", "down_rtt_us", "up_rtt_us", "down_retrans",
+        "down_unacked", "down_lost", "up_retrans", "up_unacked", "up_lost",
+    ];
+    relay_only
+        .into_iter()
+        .fold(truth, |truth, key| truth.key(key, Expect::Absent))
+        .is("peer_exit", "alive")
+        .one_of("down_end", &["fin_out", "rst_out"])
+        .one_of("up_end", &["fin_out", "rst_out"])
+}
+
+fn destroyed(leg: &'static str) -> Truth {
+    let other = if leg == "down_end" { "up_end" } else { "down_end" };
+    let how = "sock_destroy";
+    Truth::opened(Verdict::AdminKilled, Segment::Devvm, DispatchClosed, how, ClosedBy::Dispatch)
+        .is("peer_exit", "alive")
+        .key("segment", Expect::OneOf(vec!["devvm".to_owned(), "dispatch".to_owned()]))
+        .is(leg, "abort")
+        .one_of(other, &["fin_out", "rst_out"])
+}
+
+fn destroy(filter: &str) -> Result<()> {
+    let mut ss = Command::new("ss");
+    ss.args(["-K", "-t", "-n", "-H", "state", "established"]).arg(filter).stdin(Stdio::null());
+    let output = ss.output().attempt(|| "run ss -K (is iproute2 installed?)".to_owned())?;
+    if output.status.success() && !output.stdout.is_empty() {
+        return Ok(());
+    }
+    let got = format!("{} {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    Err(TestError::Unexpected { what: format!("a destroyed socket by `ss -K {filter}`"), got })
+}

@@ -1,0 +1,105 @@
+//! The table: one aligned line per fault, the differences below a line that missed.
+
+use std::{fmt::Write as _, time::Duration};
+
+use t3_record::CloseRecord;
+
+use super::{Fault, Miss};
+
+/// How one fault came out.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The record is the truth.
+    Passed,
+    /// It is not: where.
+    Failed(Vec<Miss>),
+    /// This machine cannot have the fault: why.
+    Impossible(String),
+}
+
+impl Outcome {
+    /// Whether anything missed.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Row {
+    /// The fault's name.
+    pub fault: &'static str,
+    /// Verdict and mechanism as they must be.
+    pub expected: String,
+    /// As they are.
+    pub got: String,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// From start to record.
+    #[serde(rename = "took_ms", serialize_with = "millis")]
+    pub took: Duration,
+    /// Records and stderr, for a failure.
+    pub details: String,
+}
+
+fn millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Row {
+    pub(super) fn new(fault: &Fault) -> Self {
+        let word = |key| fault.truth.of(key).map(ToString::to_string).unwrap_or_default();
+        Self {
+            fault: fault.name,
+            expected: format!("{} {}", word("verdict"), word("how")),
+            got: String::new(),
+            outcome: Outcome::Passed,
+            took: Duration::ZERO,
+            details: String::new(),
+        }
+    }
+
+    pub(super) fn got(&mut self, record: &CloseRecord) {
+        let how = record.how.map(|how| how.to_string()).unwrap_or_default();
+        self.got = format!("{} {how}", record.verdict);
+    }
+
+    pub(super) fn add(&mut self, miss: Miss) {
+        match &mut self.outcome {
+            Outcome::Failed(misses) => misses.push(miss),
+            outcome => *outcome = Outcome::Failed(vec![miss]),
+        }
+    }
+
+    /// The line, and what missed.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let (mark, tail) = match &self.outcome {
+            Outcome::Passed => ("ok", format!("{:.1} s", self.took.as_secs_f32())),
+            Outcome::Failed(_) => ("MISS", format!("{:.1} s", self.took.as_secs_f32())),
+            Outcome::Impossible(why) => ("--", why.clone()),
+        };
+        let mut text = format!("{:<24} {:<34} {:<34} {mark:<4} {tail}\n", self.fault, self.expected, self.got);
+        if let Outcome::Failed(misses) = &self.outcome {
+            for Miss { key, expected, got } in misses {
+                let _ = writeln!(text, "  {key}: expected {expected}, got {got}");
+            }
+            text.push_str(&self.details);
+        }
+        text
+    }
+}
+
+/// The table's head.
+pub const HEAD: [&str; 4] = ["fault", "expected", "got", "ok"];
+
+/// Prints one row, under the head if it is the first.
+pub fn print(row: &Row, first: bool) {
+    if first {
+        let [fault, expected, got, ok] = HEAD;
+        println!("{fault:<24} {expected:<34} {got:<34} {ok}");
+    }
+    print!("{}", row.to_text());
+}

@@ -1,0 +1,293 @@
+//! The truth about a fault, as expectations on every key of its record. Pure.
+//!
+//! A record is compared as a whole: a key that a truth does not name has the expectation of an ordinary session ([`Truth::opened`]),
+//! so that a wrong extra key fails as well as a missing one.
+
+use std::collections::BTreeMap;
+
+use t3_record::{Cause, CloseRecord, ClosedBy, LegEnd, Segment, Verdict};
+
+/// What one key must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// This text.
+    Is(String),
+    /// One of these texts.
+    OneOf(Vec<String>),
+    /// Text that begins so.
+    Begins(String),
+    /// A number in this range, both ends included.
+    Range(u64, u64),
+    /// There, whatever it says.
+    Present,
+    /// Not there.
+    Absent,
+    /// Not there, or a number in this range.
+    AbsentOr(u64, u64),
+    /// `serve`, or `devvm` if the record itself shows that serve's cgroup was starved of CPU by what else runs here: two noisy cores
+    /// are no part of the fault, and the verdict is right to name them.
+    StallSegment,
+    /// The truth says nothing about it.
+    Free,
+}
+
+/// From here on the verdict blames the machine (docs/VERDICTS.md).
+const STARVED: f64 = 80.0;
+
+impl Expect {
+    fn holds(&self, text: Option<&str>, starved: bool) -> bool {
+        let number = || text.and_then(|text| text.parse::<f64>().ok());
+        #[expect(clippy::cast_precision_loss, reason = "bounds in tests are small")]
+        let within = |low: u64, high: u64| number().is_some_and(|n| n >= low as f64 && n <= high as f64);
+        match self {
+            Self::Is(want) => text == Some(want),
+            Self::OneOf(wanted) => text.is_some_and(|text| wanted.iter().any(|want| want == text)),
+            Self::Begins(want) => text.is_some_and(|text| text.starts_with(want.as_str())),
+            Self::Range(low, high) => within(*low, *high),
+            Self::Present => text.is_some(),
+            Self::Absent => text.is_none(),
+            Self::AbsentOr(low, high) => text.is_none() || within(*low, *high),
+            Self::StallSegment => text == Some("serve") || (starved && text == Some("devvm")),
+            Self::Free => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Expect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Is(want) => f.write_str(want),
+            Self::OneOf(wanted) => f.write_str(&wanted.join("|")),
+            Self::Begins(want) => write!(f, "{want}..."),
+            Self::Range(low, u64::MAX) => write!(f, "at least {low}"),
+            Self::Range(low, high) => write!(f, "{low} to {high}"),
+            Self::Present => f.write_str("something"),
+            Self::Absent => f.write_str("nothing"),
+            Self::AbsentOr(low, high) => write!(f, "nothing or {low} to {high}"),
+            Self::StallSegment => f.write_str("serve"),
+            Self::Free => f.write_str("anything"),
+        }
+    }
+}
+
+/// An expectation that was not met.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Miss {
+    /// The key, or what else was looked at.
+    pub key: String,
+    /// What it must be.
+    pub expected: String,
+    /// What it is.
+    pub got: String,
+}
+
+/// Expectations on every key of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Truth(BTreeMap<&'static str, Expect>);
+
+const ANY: Expect = Expect::Free;
+const SOME: Expect = Expect::Present;
+const NO: Expect = Expect::Absent;
+
+impl Truth {
+    /// An ordinary session that opened, had healthy heartbeats, and ended: everything but the verdict.
+    fn session() -> Self {
+        let many = || Expect::Range(1, u64::MAX);
+        // An ordinary answer takes no whole second, on the slowest machine.
+        let quick = || Expect::Range(0, 2_000);
+        let free = |keys: &[&'static str]| keys.iter().map(|key| (*key, ANY)).collect::<Vec<_>>();
+        let mut keys: BTreeMap<&'static str, Expect> = CloseRecord::KEYS.iter().map(|key| (key.name, NO)).collect();
+        keys.extend([("user", SOME), ("ip", SOME), ("conn", SOME), ("kernel", SOME), ("ray", SOME)]);
+        keys.extend([("dur_ms", many()), ("confidence", Expect::Is("proven".to_owned()))]);
+        keys.extend(["up_bytes", "down_bytes", "up_msgs", "down_msgs", "hb_n"].map(|key| (key, many())));
+        keys.extend(["up_idle_ms", "down_idle_ms", "hb_rtt_ms", "hb_rtt_max_ms", "hb_gap_ms"].map(|key| (key, quick())));
+        keys.extend(["down_rtt_us", "up_rtt_us", "chain"].map(|key| (key, SOME)));
+        // A ping may be on its way when the end comes, so a young unanswered one proves nothing.
+        keys.insert("hb_wait_ms", Expect::AbsentOr(0, 2_000));
+        keys.insert("hb_period_ms", Expect::AbsentOr(1, 2_000));
+        // Filled in by what the machine has: see `World`.
+        keys.extend(free(&["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"]));
+        keys.extend(free(&["psi_mem_full", "psi_io_full", "psi_mem_peak", "psi_io_peak", "psi_cpu_peak"]));
+        keys.extend(free(&["host_psi_mem", "host_psi_io", "host_psi_cpu", "mem_current", "mem_max"]));
+        keys.insert("oom_kills", Expect::AbsentOr(0, 0));
+        // Numbers of a healthy loopback that still vary.
+        keys.extend(free(&["self_lag_ms", "rst_reason"]));
+        for key in ["down_retrans", "down_unacked", "down_lost", "up_retrans", "up_unacked", "up_lost"] {
+            keys.insert(key, Expect::Range(0, 20));
+        }
+        Self(keys)
+    }
+
+    /// A session that opened and ended so. Close frames are expected exactly when `how` names one.
+    #[must_use]
+    pub fn opened(verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) -> Self {
+        let mut truth = Self::session();
+        truth.say(verdict, segment, cause, how, closed_by);
+        truth
+    }
+
+    /// A session that never opened.
+    #[must_use]
+    pub fn unopened(verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) -> Self {
+        let mut truth = Self::session();
+        truth.say(verdict, segment, cause, how, closed_by);
+        truth.0.insert("dur_ms", Expect::Is("0".to_owned()));
+        for key in ["hb_n", "hb_rtt_ms", "hb_rtt_max_ms", "hb_gap_ms", "hb_wait_ms", "hb_period_ms"] {
+            truth.0.insert(key, NO);
+        }
+        for key in ["up_bytes", "down_bytes", "up_msgs", "down_msgs"] {
+            truth.0.insert(key, NO);
+        }
+        // What a leg that never carried a session still tells differs with how far it got.
+        for key in ["up_idle_ms", "down_idle_ms", "down_rtt_us", "down_retrans", "down_unacked", "down_lost"] {
+            truth.0.insert(key, ANY);
+        }
+        for key in ["up_rtt_us", "up_retrans", "up_unacked", "up_lost", "chain"] {
+            truth.0.insert(key, ANY);
+        }
+        truth
+    }
+
+    fn say(&mut self, verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) {
+        let words = [
+            ("verdict", verdict.as_str()),
+            ("segment", segment.as_str()),
+            ("cause", cause.as_str()),
+            ("how", how),
+            ("closed_by", closed_by.as_str()),
+        ];
+        for (key, word) in words {
+            self.0.insert(key, Expect::Is(word.to_owned()));
+        }
+    }
+
+    /// How the two legs ended.
+    #[must_use]
+    pub fn ends(self, down: LegEnd, up: LegEnd) -> Self {
+        self.is("down_end", down.as_str()).is("up_end", up.as_str())
+    }
+
+    /// The first close frame: from which side, its code and its reason.
+    #[must_use]
+    pub fn close_frame(self, from: &str, code: &str, reason: &str) -> Self {
+        let text = |text: &str| if text.is_empty() { NO } else { Expect::Is(text.to_owned()) };
+        self.key("ws_from", text(from)).key("ws_code", text(code)).key("ws_reason", text(reason))
+    }
+
+    /// This key is this text.
+    #[must_use]
+    pub fn is(self, key: &'static str, text: &str) -> Self {
+        self.key(key, Expect::Is(text.to_owned()))
+    }
+
+    /// This key is one of these texts.
+    #[must_use]
+    pub fn one_of(self, key: &'static str, texts: &[&str]) -> Self {
+        self.key(key, Expect::OneOf(texts.iter().map(|text| (*text).to_owned()).collect()))
+    }
+
+    /// This key is a number of at least this.
+    #[must_use]
+    pub fn at_least(self, key: &'static str, low: u64) -> Self {
+        self.key(key, Expect::Range(low, u64::MAX))
+    }
+
+    /// This key is so; replaces an earlier expectation.
+    #[must_use]
+    pub fn key(mut self, key: &'static str, expect: Expect) -> Self {
+        self.0.insert(key, expect);
+        self
+    }
+
+    /// The expectation on a key.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Option<&Expect> {
+        self.0.get(key)
+    }
+
+    /// Only the key's default may be replaced: what a fault says itself stands.
+    #[must_use]
+    pub fn unless_said(self, key: &'static str, expect: Expect) -> Self {
+        if self.0.get(key) == Some(&ANY) { self.key(key, expect) } else { self }
+    }
+
+    /// Where the record differs.
+    #[must_use]
+    pub fn misses(&self, record: &CloseRecord) -> Vec<Miss> {
+        let have: BTreeMap<_, _> = record.pairs().into_iter().collect();
+        let percent = |key: &str| have.get(key).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+        let starved = percent("psi_cpu").max(percent("psi_cpu_peak")) >= STARVED;
+        let missed = |(key, expect): (&&'static str, &Expect)| {
+            let text = have.get(key).map(String::as_str);
+            (!expect.holds(text, starved)).then(|| Miss {
+                key: (*key).to_owned(),
+                expected: expect.to_string(),
+                got: text.unwrap_or("nothing").to_owned(),
+            })
+        };
+        self.0.iter().filter_map(missed).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use t3_record::KernelSource;
+
+    fn truth() -> Truth {
+        Truth::unopened(
+            Verdict::ServeRefused,
+            Segment::Serve,
+            Cause::UpstreamClosed,
+            "refused",
+            ClosedBy::Upstream,
+        )
+        .is("user", "u")
+        .key("down_end", ANY)
+        .is("up_end", "refused")
+    }
+
+    fn record() -> CloseRecord {
+        let mut record = CloseRecord::new(
+            "u".to_owned(),
+            "::1".to_owned(),
+            0,
+            Cause::UpstreamClosed,
+            Verdict::ServeRefused,
+            Segment::Serve,
+            "c".to_owned(),
+            KernelSource::Off,
+        );
+        record.how = Some(t3_record::How::Refused);
+        record.closed_by = Some(ClosedBy::Upstream);
+        record.confidence = Some(t3_record::Confidence::Proven);
+        record.up_end = Some(LegEnd::Refused);
+        record.ray = Some("r".to_owned());
+        record
+    }
+
+    #[test]
+    fn the_right_record_has_no_miss() {
+        assert_eq!(truth().misses(&record()), []);
+    }
+
+    #[test]
+    fn a_wrong_a_missing_and_an_extra_key_are_each_one_miss() {
+        let wrong = CloseRecord { verdict: Verdict::ServeTimeout, ..record() };
+        assert_eq!(truth().misses(&wrong).iter().map(|miss| miss.key.as_str()).collect::<Vec<_>>(), ["verdict"]);
+        let missing = CloseRecord { up_end: None, ..record() };
+        assert_eq!(truth().misses(&missing)[0].got, "nothing");
+        let extra = CloseRecord { oom_victim: Some("x".to_owned()), ws_code: Some(1000), ..record() };
+        assert_eq!(truth().misses(&extra).len(), 2);
+    }
+
+    #[test]
+    fn bounds_hold_at_both_ends() {
+        let range = Expect::Range(2, 4);
+        for (text, holds) in [("1", false), ("2", true), ("4", true), ("4.5", false), ("x", false)] {
+            assert_eq!(range.holds(Some(text), false), holds, "{text}");
+        }
+        assert!(!range.holds(None, false));
+        assert!(Expect::AbsentOr(0, 0).holds(None, false) && !Expect::AbsentOr(0, 0).holds(Some("1"), false));
+    }
+}

@@ -1,0 +1,206 @@
+//! Faults behind us: `t3 serve`, its process and its cgroup, after the session had opened.
+
+use std::time::Duration;
+
+use t3_record::{
+    Cause::{DownstreamClosed, Graceful, UpstreamClosed},
+    ClosedBy, LegEnd, Segment, Verdict,
+};
+
+use super::{Expect, Fault, Need, Truth, World};
+use crate::{
+    client::PATIENCE,
+    error::Result,
+    frame::{self, opcode},
+};
+
+/// Longer than any watchdog would take at the period of these tests.
+const STALL: Duration = Duration::from_secs(4);
+
+/// Memory of a cgroup in which a stand-in fits well and a hog does not.
+const SMALL: u64 = 64 << 20;
+
+fn ended(verdict: Verdict, how: &str, peer: &str) -> Truth {
+    Truth::opened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream).is("peer_exit", peer)
+}
+
+fn fin(verdict: Verdict, how: &str, peer: &str) -> Truth {
+    ended(verdict, how, peer).ends(LegEnd::FinOut, LegEnd::FinIn)
+}
+
+fn died(signal: i32) -> Truth {
+    fin(Verdict::ServeKilled, &format!("signal:{signal}"), &format!("sig:{signal}"))
+}
+
+fn closed(code: &str, reason: &str) -> Truth {
+    fin(Verdict::ServeClosed, &format!("ws_close:{code}"), "alive")
+        .is("cause", Graceful.as_str())
+        .close_frame("up", code, reason)
+}
+
+/// The browser gave up on a serve that lives and does not answer: Close 1000, and nobody answers that either.
+fn stalled() -> Truth {
+    let long = || Expect::Range(3_000, 60_000);
+    Truth::opened(Verdict::ServeStalled, Segment::Serve, DownstreamClosed, "stall", ClosedBy::Downstream)
+        .key("segment", Expect::StallSegment)
+        .is("peer_exit", "alive")
+        .close_frame("down", "1000", "")
+        .ends(LegEnd::FinIn, LegEnd::FinOut)
+        .is("confidence", "likely")
+        .key("hb_wait_ms", long())
+        .key("up_idle_ms", long())
+}
+
+pub(super) fn faults() -> Vec<Fault> {
+    let me = || format!("{}[{}]", own_comm(), std::process::id());
+    let mut faults = vec![
+        Fault::new("serve_close", closed("1011", "oh no"), |w| ordered(w, "close 1011 oh no")),
+        Fault::new("serve_close_1000", closed("1000", ""), |w| ordered(w, "close 1000")),
+        Fault::new("serve_close_1012", closed("1012", "restart"), |w| ordered(w, "close 1012 restart")),
+        Fault::new("serve_fin", fin(Verdict::ServeLeft, "fin", "alive"), |w| ordered(w, "fin")),
+        Fault::new(
+            "serve_rst",
+            ended(Verdict::ServeReset, "rst", "alive").ends(LegEnd::RstOut, LegEnd::RstIn),
+            |w| ordered(w, "rst"),
+        ),
+        Fault::new("serve_mid_frame", fin(Verdict::ServeLeft, "mid_frame", "alive"), |w| ordered(w, "mid_frame")),
+        Fault::new(
+            "serve_reserved_opcode",
+            // The browser sees the breach and fails the connection (RFC 6455 section 7.1.7).
+            fin(Verdict::ServeProtocol, "protocol", "alive")
+                .is("closed_by", "downstream")
+                .is("cause", "graceful")
+                .close_frame("down", "1002", ""),
+            |w| {
+                w.session()?;
+                w.quiet()?;
+                let before = w.client().seen().messages.len();
+                w.order("reserved_opcode")?;
+                w.client().wait("the bad frame", PATIENCE, |seen| seen.messages.len() > before)?;
+                w.client().close(Some(1002), "");
+                w.ended()
+            },
+        ),
+        Fault::new("serve_exit_0", fin(Verdict::ServeExited, "exit:0", "exit:0"), |w| ordered(w, "exit 0")),
+        Fault::new("serve_exit_1", fin(Verdict::ServeExited, "exit:1", "exit:1"), |w| ordered(w, "exit 1")),
+        Fault::new("serve_sigkill", died(9).is("killed_by", &me()), |w| signalled(w, libc::SIGKILL)),
+        Fault::new("serve_sigterm", died(15).is("killed_by", &me()), |w| signalled(w, libc::SIGTERM)),
+        // The sender is serve itself, or the kernel on its behalf: nobody else is to be named.
+        Fault::new(
+            "serve_sigsegv",
+            died(11).key("killed_by", Expect::Begins("t3-serve-standi".to_owned())),
+            |w| ordered(w, "signal 11"),
+        ),
+        Fault::new(
+            "serve_sigkill_unread",
+            ended(Verdict::ServeKilled, "signal:9", "sig:9")
+                .is("killed_by", &me())
+                .ends(LegEnd::RstOut, LegEnd::RstIn)
+                .key("hb_wait_ms", Expect::Free),
+            |w| {
+                w.session()?;
+                w.quiet()?;
+                w.order("deaf")?;
+                w.client().write(frame::from_client(opcode::TEXT, b"never read"));
+                std::thread::sleep(super::PERIOD);
+                signal(w, libc::SIGKILL)
+            },
+        ),
+        // A serve that answers nothing but reads: the close handshake still works.
+        Fault::new(
+            "serve_mute",
+            stalled().is("cause", "graceful").ends(LegEnd::FinOut, LegEnd::FinIn),
+            |w| {
+                w.session()?;
+                w.order("mute")?;
+                std::thread::sleep(STALL);
+                w.client().close(Some(1000), "");
+                w.ended()
+            },
+        ),
+        Fault::new("serve_busy", stalled(), |w| {
+            w.session()?;
+            let busy = STALL.as_millis() * 3;
+            w.the_serve().begin(&format!("busy {busy}"))?;
+            std::thread::sleep(STALL);
+            w.gives_up();
+            Ok(())
+        }),
+        Fault::new("serve_sigstop", stalled().one_of("confidence", &["likely", "proven"]), |w| {
+            w.session()?;
+            signal(w, libc::SIGSTOP)?;
+            std::thread::sleep(STALL);
+            w.gives_up();
+            Ok(())
+        }),
+    ];
+    faults.extend(in_cgroups());
+    faults
+}
+
+fn in_cgroups() -> Vec<Fault> {
+    vec![
+        Fault::new("serve_frozen", stalled().one_of("confidence", &["likely", "proven"]), |w| {
+            w.session()?;
+            w.limits()?.freeze(true)?;
+            std::thread::sleep(STALL);
+            w.gives_up();
+            Ok(())
+        })
+        .needs(&[Need::Root, Need::CgroupV2]),
+        Fault::new(
+            "serve_oom",
+            fin(Verdict::ServeOom, "oom", "oom")
+                .key("oom_victim", Expect::Present)
+                .key("oom_kills", Expect::AbsentOr(1, 10))
+                .key("killed_by", Expect::Free)
+                .one_of("down_end", &["fin_out", "rst_out"])
+                .one_of("up_end", &["fin_in", "rst_in"]),
+            |w| {
+                w.session()?;
+                w.limits()?.limit_memory(SMALL)?;
+                w.the_serve().begin(&format!("alloc {}", SMALL * 4))?;
+                w.the_serve().process.wait(PATIENCE).map(drop)
+            },
+        )
+        .needs(&[Need::Root, Need::Kernel, Need::MemoryLimit]),
+        Fault::new(
+            "neighbour_oom",
+            // Somebody else of the same cgroup was killed and serve lives: the close is serve's own doing.
+            closed("1000", "").key("oom_kills", Expect::Range(1, 10)),
+            |w| {
+                w.session()?;
+                w.limits()?.limit_memory(SMALL)?;
+                w.order(&format!("hog {}", SMALL * 4))?;
+                w.until_oom_kill()?;
+                w.client().heartbeats(2)?;
+                w.order("close 1000")?;
+                w.ended()
+            },
+        )
+        .needs(&[Need::Root, Need::Kernel, Need::MemoryV2]),
+    ]
+}
+
+fn ordered(w: &mut World<'_>, order: &str) -> Result<()> {
+    w.session()?;
+    w.quiet()?;
+    w.order(order)?;
+    w.ended()
+}
+
+fn signalled(w: &mut World<'_>, number: i32) -> Result<()> {
+    w.session()?;
+    w.quiet()?;
+    signal(w, number)?;
+    w.ended()
+}
+
+fn signal(w: &mut World<'_>, number: i32) -> Result<()> {
+    w.the_serve().process.signal(number)
+}
+
+/// What the kernel calls the thread that sends our signals.
+fn own_comm() -> String {
+    std::fs::read_to_string("/proc/thread-self/comm").unwrap_or_default().trim_end().to_owned()
+}

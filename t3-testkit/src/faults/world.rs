@@ -1,0 +1,231 @@
+//! What a fault works with: the running stack, one user of its own, and the parts it has started.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use t3_record::KernelSource;
+
+use super::truth::{Expect, Truth};
+use crate::{
+    client::{Client, Config, PATIENCE},
+    error::{Attempt, Result, TestError},
+    journal::Journal,
+    stack::{Cgroup, Netns, Serve, Stack},
+    sys, wait,
+};
+
+/// Period of the heartbeat in faults: short, as everything that matters is relative to it.
+pub const PERIOD: Duration = Duration::from_millis(200);
+
+/// Answered heartbeats before a fault: enough to learn the period from.
+const HEARTBEATS: u64 = 5;
+
+/// The surroundings of one fault.
+#[derive(Debug)]
+pub struct World<'a> {
+    /// dispatch and t3-trace.
+    pub stack: &'a mut Stack,
+    /// Where records go.
+    pub journal: &'a Journal,
+    /// This fault's user; nobody else's sessions have it.
+    pub user: String,
+    /// What the fault says about keys that it learns only while it runs.
+    pub learned: Vec<(&'static str, Expect)>,
+    /// Kept until the record has been read, as a dead client's port must not be reused meanwhile.
+    clients: Vec<Client>,
+    serves: Vec<Serve>,
+    cgroup: Option<Cgroup>,
+    netns: Option<Netns>,
+}
+
+impl<'a> World<'a> {
+    /// For this user.
+    pub fn new(stack: &'a mut Stack, journal: &'a Journal, user: String) -> Self {
+        // Without a cgroup of its own the stand-in shares ours; then pressure is that of the whole test.
+        let cgroup = Cgroup::new().ok();
+        Self { stack, journal, user, learned: Vec::new(), clients: Vec::new(), serves: Vec::new(), cgroup, netns: None }
+    }
+
+    /// Starts this user's serve.
+    ///
+    /// # Errors
+    /// See [`Serve::start`].
+    pub fn serve(&mut self, arguments: &[&str]) -> Result<()> {
+        let serve = self.stack.serve(&self.user, arguments, self.cgroup.as_ref())?;
+        if self.stack.trace.is_some() {
+            self.learned.push(("peer_pid", Expect::Is(serve.process.pid().to_string())));
+        }
+        self.serves.push(serve);
+        Ok(())
+    }
+
+    /// How a healthy browser of this user connects.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        let mut config = Config::new(self.stack.address, &self.user).header("Cf-Ray", &self.ray());
+        config.heartbeat = Some(PERIOD);
+        config.header("X-Forwarded-For", "203.0.113.7")
+    }
+
+    fn ray(&self) -> String {
+        format!("ray-{}", self.user)
+    }
+
+    /// A serve, and a session on it with enough heartbeats behind it.
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub fn session(&mut self) -> Result<()> {
+        self.serve(&[])?;
+        self.open(self.config())
+    }
+
+    /// A session with enough heartbeats behind it.
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub fn open(&mut self, config: Config) -> Result<()> {
+        let client = Client::connect(config)?;
+        client.heartbeats(HEARTBEATS)?;
+        self.clients.push(client);
+        Ok(())
+    }
+
+    /// The session opened last.
+    ///
+    /// # Panics
+    /// Before a session was opened: a mistake in the catalogue.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a mistake in the catalogue, not something from outside")]
+    pub fn client(&self) -> &Client {
+        self.clients.last().expect("the fault opens a session first")
+    }
+
+    /// The serve started last.
+    ///
+    /// # Panics
+    /// Before one was started: a mistake in the catalogue.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a mistake in the catalogue, not something from outside")]
+    pub fn the_serve(&mut self) -> &mut Serve {
+        self.serves.last_mut().expect("the fault starts a serve first")
+    }
+
+    /// Gives the serve an order.
+    ///
+    /// # Errors
+    /// See [`Serve::order`].
+    pub fn order(&mut self, order: &str) -> Result<()> {
+        self.the_serve().order(order)
+    }
+
+    /// Stops the heartbeat and waits for the last answer, so that nothing is on its way when a process dies: unread bytes would turn its
+    /// FIN into a RST. The pause is far below a period.
+    ///
+    /// # Errors
+    /// The answer does not come.
+    pub fn quiet(&self) -> Result<()> {
+        let client = self.client();
+        client.heartbeat(None);
+        client.wait("the last answer", PATIENCE, |seen| seen.pings == seen.pongs).map(drop)
+    }
+
+    /// Waits for the client's end, whichever way.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn ended(&self) -> Result<()> {
+        self.client().wait_end().map(drop)
+    }
+
+    /// Lets a browser that has sent its close frame go away without an answer.
+    pub fn gives_up(&self) {
+        self.client().close(Some(1000), "");
+        std::thread::sleep(PERIOD);
+        self.client().drop_socket();
+    }
+
+    /// Hands the client's socket to a process that does nothing, and kills that process.
+    ///
+    /// # Errors
+    /// The connection is gone, or no process can be started.
+    pub fn client_process_killed(&self) -> Result<()> {
+        let mut holder = Command::new("sleep");
+        holder.arg("600").stdin(Stdio::from(self.client().surrender()?));
+        holder.stdout(Stdio::null()).stderr(Stdio::null());
+        sys::dies_with_us(&mut holder);
+        let mut child = holder.spawn().attempt(|| "start sleep with the client's socket".to_owned())?;
+        // Ours must be closed before, or the kill would close nothing.
+        drop(holder);
+        let killed = child.kill().attempt(|| "kill the client's process".to_owned());
+        let _ = child.wait();
+        killed
+    }
+
+    /// The cgroup of this user's serve.
+    ///
+    /// # Errors
+    /// [`TestError::Missing`]: none could be made.
+    pub fn limits(&self) -> Result<&Cgroup> {
+        self.cgroup.as_ref().ok_or_else(|| TestError::Missing {
+            what: "a cgroup for serve".to_owned(),
+            remedy: "run as root on a machine with cgroup v2".to_owned(),
+        })
+    }
+
+    /// Waits until the kernel has killed something in that cgroup.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn until_oom_kill(&self) -> Result<()> {
+        let events = self.limits()?.v2.join("memory.events");
+        wait::until("an OOM kill in the cgroup", PATIENCE, || {
+            let text = std::fs::read_to_string(&events).ok()?;
+            text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0")).then_some(())
+        })
+    }
+
+    /// Keeps a namespace until the record has been read.
+    pub fn keep(&mut self, netns: Netns) {
+        self.netns = Some(netns);
+    }
+
+    /// stderr of this fault's serves.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.serves.iter().map(|serve| serve.process.stderr()).collect()
+    }
+
+    /// The fault's truth with everything filled in that the surroundings decide.
+    #[must_use]
+    pub fn complete(&self, truth: Truth, kernel: KernelSource) -> Truth {
+        let traced = !matches!(kernel, KernelSource::Off | KernelSource::Timeout);
+        let percent = || Expect::Range(0, 100);
+        let mut truth = truth.is("user", &self.user).is("ray", &self.ray()).is("ip", "203.0.113.7");
+        truth = truth.is("kernel", kernel.as_str());
+        for (key, expect) in &self.learned {
+            truth = truth.unless_said(key, expect.clone());
+        }
+        let host = traced && Path::new("/proc/pressure/memory").exists();
+        for key in ["host_psi_mem", "host_psi_io", "host_psi_cpu"] {
+            truth = truth.unless_said(key, if host { percent() } else { Expect::Absent });
+        }
+        // The pressure of a serve's cgroup is known while the process is; one that was never there has none.
+        let served = !self.serves.is_empty();
+        let own = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.v2.join("memory.pressure").exists());
+        if traced && served && own {
+            for key in ["psi_mem", "psi_io", "psi_cpu"] {
+                truth = truth.unless_said(key, percent());
+            }
+        }
+        if !traced {
+            for key in ["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"] {
+                truth = truth.key(key, Expect::Absent);
+            }
+        }
+        if traced && served { truth.unless_said("peer_comm", Expect::Begins("t3-serve-standi".to_owned())) } else { truth }
+    }
+}

@@ -1,0 +1,141 @@
+//! A network namespace joined to ours by a veth pair, for a client whose link can go down. Gone on drop, the pair with it.
+
+use std::{
+    fs::File,
+    net::Ipv4Addr,
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use crate::{
+    error::{Attempt, Result, TestError},
+    sys,
+};
+
+static COUNT: AtomicU8 = AtomicU8::new(0);
+
+/// A namespace with one link to ours.
+#[derive(Debug)]
+pub struct Netns {
+    namespace: OwnedFd,
+    link: String,
+    /// Our end's address: what the client connects to.
+    pub near: Ipv4Addr,
+    /// The client's address.
+    pub far: Ipv4Addr,
+}
+
+impl Netns {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// [`TestError::Missing`] without root; a failed `ip` command with what it said.
+    pub fn new() -> Result<Self> {
+        if !sys::is_root() {
+            return Err(TestError::Missing {
+                what: "root".to_owned(),
+                remedy: "a network namespace needs it; run as root".to_owned(),
+            });
+        }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let namespace = of_its_own()?;
+        let process = std::process::id();
+        let (link, peer) = (format!("t3t{process}n{number}"), format!("t3t{process}f{number}"));
+        // 198.18.0.0/15 is for tests between networks (RFC 2544); nothing else lives there.
+        let octet = u8::try_from(process % 250).unwrap_or(0);
+        let (near, far) = (Ipv4Addr::new(198, 18, octet, number * 4 + 1), Ipv4Addr::new(198, 18, octet, number * 4 + 2));
+        let netns = Self { namespace, link, near, far };
+        let near_end = &netns.link;
+        netns.ours(&format!("link add name {near_end} type veth peer name {peer}"))?;
+        // The descriptor's path works in `ip` as the namespace's name does not exist anywhere.
+        netns.give(&peer)?;
+        netns.ours(&format!("addr add {near}/30 dev {near_end}"))?;
+        netns.ours(&format!("link set dev {near_end} up"))?;
+        netns.theirs(&format!("addr add {far}/30 dev {peer}"))?;
+        netns.theirs(&format!("link set dev {peer} up"))?;
+        Ok(netns)
+    }
+
+    /// The namespace, for [`crate::client::Config::namespace`].
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn descriptor(&self) -> Result<OwnedFd> {
+        self.namespace.try_clone().attempt(|| "duplicate a descriptor".to_owned())
+    }
+
+    /// Takes the link down: what either side sends is lost, and nothing tells the other. The far end goes down; our own stays up, so
+    /// that our kernel notices nothing.
+    ///
+    /// # Errors
+    /// A failed `ip` command.
+    pub fn cut(&self) -> Result<()> {
+        // Our end would lose its carrier and then its route; a rule that drops is not everywhere. Losing the far address does it:
+        // nobody answers any more, and the neighbour entry is pinned so that sending still succeeds.
+        self.pin_neighbour()?;
+        let peer = self.peer();
+        self.theirs(&format!("addr flush dev {peer}"))?;
+        self.theirs(&format!("link set dev {peer} arp off"))
+    }
+
+    fn pin_neighbour(&self) -> Result<()> {
+        let (far, link) = (self.far, &self.link);
+        self.ours(&format!("neigh replace {far} lladdr 02:00:00:00:00:01 dev {link} nud permanent"))
+    }
+
+    fn peer(&self) -> String {
+        self.link.replacen('n', "f", 1)
+    }
+
+    fn give(&self, peer: &str) -> Result<()> {
+        // `ip link set netns` takes a process id, so a process that sits in the namespace stands for it.
+        let mut holder = Command::new("sleep");
+        holder.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        sys::in_namespace(&mut holder, self.descriptor()?);
+        sys::dies_with_us(&mut holder);
+        let mut holder = holder.spawn().attempt(|| "start sleep in the namespace".to_owned())?;
+        let given = self.ours(&format!("link set dev {peer} netns {}", holder.id()));
+        let _ = holder.kill();
+        let _ = holder.wait();
+        given
+    }
+
+    fn ours(&self, arguments: &str) -> Result<()> {
+        run(Command::new("ip"), arguments)
+    }
+
+    fn theirs(&self, arguments: &str) -> Result<()> {
+        let mut command = Command::new("ip");
+        sys::in_namespace(&mut command, self.descriptor()?);
+        run(command, arguments)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = self.ours(&format!("link del dev {}", self.link));
+    }
+}
+
+fn run(mut command: Command, arguments: &str) -> Result<()> {
+    let output = command.args(arguments.split(' ')).stdin(Stdio::null()).output();
+    let output = output.attempt(|| format!("run ip {arguments} (is iproute2 installed?)"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let got = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(TestError::Unexpected { what: format!("success of `ip {arguments}`"), got })
+}
+
+/// A thread makes the namespace and ends; the descriptor keeps it alive.
+fn of_its_own() -> Result<OwnedFd> {
+    let made = std::thread::spawn(|| {
+        sys::new_net().attempt(|| "make a network namespace".to_owned())?;
+        let path = "/proc/thread-self/ns/net";
+        File::open(path).map(OwnedFd::from).attempt(|| format!("open {path}"))
+    });
+    made.join().unwrap_or_else(|_| {
+        Err(TestError::Unexpected { what: "a network namespace".to_owned(), got: "its thread died".to_owned() })
+    })
+}
