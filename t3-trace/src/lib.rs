@@ -1,2 +1,15 @@
-//! stub
+//! The kernel's side of a close: the daemon that gathers evidence and serves it to t3-dispatch, and the operator's commands.
+//!
+//! Only [`daemon`] and [`kernel`] need privileges; [`live`] reads what they give as an ordinary user.
+
+pub mod cgroup;
+pub mod cli;
+pub mod clock;
+pub mod daemon;
 pub mod kernel;
+pub mod live;
+pub mod owners;
+pub mod poll;
+pub mod pressure;
+pub mod proc;
+pub mod view;

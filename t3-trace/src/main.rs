@@ -1,2 +1,70 @@
-//! stub
-fn main() {}
+//! `t3-trace`: reads the command line and starts what was asked for.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use t3_journal::{Sink, Writer};
+use t3_trace::{
+    cli::{Cli, Command, DaemonArgs},
+    daemon,
+    kernel::{Kernel, Options},
+    live,
+    view::{KernelView, Off},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Daemon(args) => run_daemon(args),
+        Command::Live(args) => live::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("t3-trace: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_daemon(args: DaemonArgs) -> anyhow::Result<()> {
+    let sink = args.log.resolve();
+    t3_journal::init("t3-trace", sink, &args.log_filter)?;
+    let records = Writer::start("t3-dispatch", sink).context("start the writer of records")?;
+    let kernel = load(args.no_ebpf);
+    let options = daemon::Options {
+        socket: args.socket,
+        dispatch_user: args.dispatch_user,
+        group: args.group,
+        to_journald: sink == Sink::Journald,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        daemon::run(options, kernel, records, stop).await
+    })
+}
+
+/// The kernel side, or the reason why there is none: pressure is served all the same.
+fn load(no_ebpf: bool) -> Box<dyn KernelView> {
+    if no_ebpf {
+        return Box::new(Off { why: "switched off by --no-ebpf".to_owned() });
+    }
+    match Kernel::load(&Options::default()) {
+        Ok(kernel) => Box::new(kernel),
+        Err(error) => Box::new(Off { why: format!("{:#}", anyhow::Error::from(error)) }),
+    }
+}

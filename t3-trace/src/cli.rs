@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use t3_journal::Mode;
+use t3_record::wire::SOCKET_PATH;
+
+/// Who ended a WebSocket, how, and was the machine starving at that moment.
+#[derive(Debug, Parser)]
+#[command(
+    name = "t3-trace",
+    version,
+    after_help = "Exit codes: 0 all is well, 1 something failed, 2 wrong usage."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the kernel and serve evidence to t3-dispatch (needs root).
+    Daemon(DaemonArgs),
+    /// Show closes as they happen.
+    Live(LiveArgs),
+}
+
+/// `t3-trace daemon`.
+#[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// Where to serve evidence.
+    #[arg(long, default_value = SOCKET_PATH)]
+    pub socket: PathBuf,
+    /// The user t3-dispatch runs as: only it (and root) may register sessions.
+    #[arg(long, default_value = "t3-dispatch", value_name = "USER")]
+    pub dispatch_user: String,
+    /// The group that may watch.
+    #[arg(long, default_value = "t3-trace", value_name = "GROUP")]
+    pub group: String,
+    /// Where to log: auto, journald or stderr.
+    #[arg(long, default_value = "auto", value_name = "WHERE")]
+    pub log: Mode,
+    /// What to log, in the syntax of tracing's EnvFilter.
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    pub log_filter: String,
+    /// Do not load eBPF programs: only pressure.
+    #[arg(long)]
+    pub no_ebpf: bool,
+}
+
+/// `t3-trace live`.
+#[derive(Debug, Args)]
+pub struct LiveArgs {
+    /// The daemon's socket.
+    #[arg(long, default_value = SOCKET_PATH)]
+    pub socket: PathBuf,
+    /// Each record as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Only this user.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Only sessions shorter than this, for example 120s, 2m or 500ms.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub short: Option<Duration>,
+    /// No colours.
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// A number with one of the units ms, s, m, h; seconds without one.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("{text:?} is not a time; write 120s, 2m or 500ms");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_millis(number.saturating_mul(ms)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        for (text, ms) in [("120s", 120_000), ("2m", 120_000), ("500ms", 500), ("7", 7000), ("1h", 3_600_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1.5s", "2 m", "2d", "ms"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Numbers of users and groups by name: `/etc/passwd` and `/etc/group` first, then `getent` for names that come from elsewhere
+//! (a static binary has no name service of its own).
+
+use std::{fs, process::Command};
+
+/// The uid of a user, by name or written as a number.
+#[must_use]
+pub fn uid_of(user: &str) -> Option<u32> {
+    number(user, "/etc/passwd", "passwd")
+}
+
+/// The gid of a group, by name or written as a number.
+#[must_use]
+pub fn gid_of(group: &str) -> Option<u32> {
+    number(group, "/etc/group", "group")
+}
+
+fn number(name: &str, file: &str, database: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let text = fs::read_to_string(file).unwrap_or_default();
+    find(&text, name).or_else(|| {
+        let output = Command::new("getent").args([database, "--", name]).output().ok()?;
+        find(&String::from_utf8_lossy(&output.stdout), name)
+    })
+}
+
+/// The third field of the line of this name (passwd(5), group(5)).
+fn find(text: &str, name: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_name_counts() {
+        let text = "root:x:0:0:root:/root:/bin/bash\nt3-dispatch2:x:7:7::/:/x\nt3-dispatch:x:991:991::/:/x\nbroken:x\n";
+        assert_eq!(find(text, "t3-dispatch"), Some(991));
+        for name in ["t3", "dispatch", "broken", "", "x"] {
+            assert_eq!(find(text, name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn root_and_numbers_are_known_everywhere() {
+        assert_eq!((uid_of("root"), gid_of("root")), (Some(0), Some(0)));
+        assert_eq!(uid_of("4711"), Some(4711));
+        assert_eq!(uid_of("no-such-user-here"), None);
+    }
+}

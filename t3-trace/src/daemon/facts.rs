@@ -1,0 +1,111 @@
+//! What the kernel side knows of one session, gathered at the moment of the question.
+//!
+//! Never holds a session up for another: each question is a task of its own, waits are asynchronous, and reading files happens on
+//! threads for that. Never takes longer than [`PATIENCE`] and a little: dispatch waits 250 ms.
+
+use std::{sync::Arc, time::Duration};
+
+use t3_record::{
+    evidence::{KernelFacts, SocketTrace},
+    words::KernelSource,
+};
+
+use super::{Shared, peer, sessions::Entry};
+use crate::{owners::Owner, pressure::Reading};
+
+/// How long the kernel's own events may come after dispatch noticed the end.
+const LATE: Duration = Duration::from_millis(100);
+/// How long reading pressure may take.
+const PATIENCE: Duration = Duration::from_millis(150);
+const STEPS: [u64; 7] = [0, 3, 7, 15, 25, 25, 25];
+
+/// The sockets of a session.
+#[derive(Debug, Clone, Default)]
+struct Sockets {
+    down: Option<SocketTrace>,
+    up: Option<SocketTrace>,
+    serve: Option<SocketTrace>,
+}
+
+impl Sockets {
+    fn look(shared: &Shared, entry: &Entry) -> Self {
+        let kernel = shared.kernel();
+        Self {
+            down: entry.session.down.and_then(|leg| kernel.socket(leg.cookie)),
+            up: entry.session.up.and_then(|leg| kernel.socket(leg.cookie)),
+            serve: entry.serve.and_then(|(tuple, generation)| kernel.serve_end(&tuple, generation)),
+        }
+    }
+
+    fn tell_an_end(&self) -> bool {
+        let ends = |trace: &Option<SocketTrace>| {
+            trace.as_ref().is_some_and(|t| {
+                t.fin_in.or(t.fin_out).or(t.rst_in).or(t.rst_out).or(t.closed).is_some() || t.error.is_some()
+            })
+        };
+        ends(&self.down) || ends(&self.up)
+    }
+}
+
+/// Answers a question. A session that nobody registered still gets the machine's pressure.
+pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>) -> KernelFacts {
+    let source = shared.kernel().source();
+    let Some(entry) = entry else {
+        let reading = read(shared, None).await;
+        return KernelFacts { host: reading.host, lost: shared.lost_delta(), ..KernelFacts::absent(source) };
+    };
+    // The window of pressure ends at the question, not after the wait for late events.
+    let owner = owner(shared, entry);
+    let (reading, sockets) = tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source));
+    let owner = owner.or_else(|| self::owner(shared, entry));
+    let process = {
+        let kernel = shared.kernel();
+        peer::process(&**kernel, &shared.owners, sockets.serve.as_ref(), owner.as_deref(), entry.began_at())
+    };
+    KernelFacts {
+        source,
+        down: sockets.down,
+        up: sockets.up,
+        serve: sockets.serve,
+        peer: process,
+        pressure: reading.pressure,
+        host: reading.host,
+        memory: reading.memory,
+        lost: shared.lost_delta(),
+    }
+}
+
+fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<Owner>> {
+    shared.owners.at(entry.session.serve_port, entry.began_at())
+}
+
+/// Looks again for a while as long as neither leg shows an end.
+async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource) -> Sockets {
+    let worth_waiting = source != KernelSource::Off && entry.session.opened_at.is_some();
+    let mut sockets = Sockets::default();
+    let deadline = tokio::time::Instant::now() + LATE;
+    for step in STEPS {
+        tokio::time::sleep(Duration::from_millis(step)).await;
+        sockets = Sockets::look(shared, entry);
+        if sockets.tell_an_end() || !worth_waiting || tokio::time::Instant::now() >= deadline {
+            break;
+        }
+    }
+    sockets
+}
+
+async fn read(shared: &Arc<Shared>, owner: Option<&Owner>) -> Reading {
+    let (theirs, cgroup) = (Arc::clone(shared), owner.and_then(|owner| owner.cgroup.clone()));
+    let reading = tokio::task::spawn_blocking(move || theirs.sampler.read(cgroup.as_deref()));
+    match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(Ok(reading)) => reading,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "reading pressure failed; the record goes without");
+            Reading::default()
+        }
+        Err(_) => {
+            tracing::warn!("pressure could not be read in {PATIENCE:?}; the record goes without");
+            Reading::default()
+        }
+    }
+}

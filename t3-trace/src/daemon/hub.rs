@@ -1,0 +1,192 @@
+//! Tells subscribers what happened. Publishing never waits: each subscriber has a bounded queue, what does not fit is counted, and
+//! the subscriber is told how many it missed at the place where they are missing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use t3_record::wire::FromTrace;
+use tokio::sync::Notify;
+
+/// How many messages wait for one subscriber.
+pub const QUEUE: usize = 512;
+/// How many subscribers there may be.
+pub const MAX_SUBSCRIBERS: usize = 64;
+
+#[derive(Default)]
+struct Waiting {
+    messages: VecDeque<Arc<FromTrace>>,
+    skipped: u64,
+}
+
+impl Waiting {
+    fn push(&mut self, message: &Arc<FromTrace>, bound: usize) {
+        // Where something is missing, the note of it takes a place too.
+        let needed = 1 + usize::from(self.skipped > 0);
+        if self.messages.len() + needed > bound {
+            self.skipped += 1;
+            return;
+        }
+        let missing = self.take_skipped();
+        self.messages.extend(missing);
+        self.messages.push_back(Arc::clone(message));
+    }
+
+    fn pop(&mut self) -> Option<Arc<FromTrace>> {
+        self.messages.pop_front().or_else(|| self.take_skipped())
+    }
+
+    fn take_skipped(&mut self) -> Option<Arc<FromTrace>> {
+        let records = std::mem::take(&mut self.skipped);
+        (records > 0).then(|| Arc::new(FromTrace::Skipped { records }))
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    grew: Notify,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Members {
+    queues: HashMap<u64, Arc<Queue>>,
+    next: u64,
+}
+
+/// All subscribers.
+#[derive(Default, Clone)]
+pub struct Hub {
+    members: Arc<Mutex<Members>>,
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a message to every subscriber. Never waits.
+    pub fn publish(&self, message: FromTrace) {
+        let message = Arc::new(message);
+        for queue in self.lock().queues.values() {
+            queue.lock().push(&message, QUEUE);
+            queue.grew.notify_one();
+        }
+    }
+
+    /// A new subscriber; `None` when there are too many.
+    #[must_use]
+    pub fn subscribe(&self) -> Option<Subscription> {
+        let mut members = self.lock();
+        if members.queues.len() >= MAX_SUBSCRIBERS {
+            return None;
+        }
+        members.next += 1;
+        let (id, queue) = (members.next, Arc::new(Queue::default()));
+        members.queues.insert(id, Arc::clone(&queue));
+        drop(members);
+        Some(Subscription { hub: self.clone(), id, queue })
+    }
+
+    /// How many subscribers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().queues.len()
+    }
+
+    /// Nobody listens.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One subscriber's end; dropping it unsubscribes.
+pub struct Subscription {
+    hub: Hub,
+    id: u64,
+    queue: Arc<Queue>,
+}
+
+impl Subscription {
+    /// The next message, as soon as there is one. Safe to cancel.
+    pub async fn next(&self) -> Arc<FromTrace> {
+        loop {
+            if let Some(message) = self.queue.lock().pop() {
+                return message;
+            }
+            self.queue.grew.notified().await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.lock().queues.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::OpenRecord;
+
+    use super::*;
+
+    fn opened(n: usize) -> FromTrace {
+        let record = OpenRecord::new("u".to_owned(), "192.0.2.1".to_owned(), n.to_string());
+        FromTrace::Opened { record: Box::new(record) }
+    }
+
+    fn number(message: &FromTrace) -> Result<usize, u64> {
+        match message {
+            FromTrace::Opened { record } => Ok(record.conn.parse().unwrap()),
+            FromTrace::Skipped { records } => Err(*records),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_misses_some_and_is_told_how_many_and_where() {
+        let hub = Hub::default();
+        let (slow, quick) = (hub.subscribe().unwrap(), hub.subscribe().unwrap());
+        for n in 0..QUEUE + 100 {
+            hub.publish(opened(n));
+            assert_eq!(number(&quick.next().await), Ok(n));
+        }
+        for n in 0..QUEUE {
+            assert_eq!(number(&slow.next().await), Ok(n));
+        }
+        hub.publish(opened(9999));
+        assert_eq!(number(&slow.next().await), Err(100));
+        assert_eq!(number(&slow.next().await), Ok(9999));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_told_even_when_nothing_follows() {
+        let hub = Hub::default();
+        let slow = hub.subscribe().unwrap();
+        for n in 0..QUEUE + 3 {
+            hub.publish(opened(n));
+        }
+        for n in 0..QUEUE {
+            assert_eq!(number(&slow.next().await), Ok(n));
+        }
+        assert_eq!(number(&slow.next().await), Err(3));
+    }
+
+    #[test]
+    fn there_is_a_bound_and_who_leaves_makes_room() {
+        let hub = Hub::default();
+        let all: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| hub.subscribe().unwrap()).collect();
+        assert!(hub.subscribe().is_none());
+        drop(all);
+        assert!(hub.is_empty() && hub.subscribe().is_some());
+    }
+}

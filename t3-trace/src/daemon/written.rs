@@ -1,0 +1,82 @@
+//! Which `ws close` records are in the journal already. Asks `journalctl`, for a bounded time.
+
+use std::{collections::HashSet, process::Stdio, time::Duration};
+
+use t3_record::{evidence::Nanos, journal::CLOSE_ID};
+use tokio::process::Command;
+
+use crate::clock::{SECOND, monotonic, realtime_secs};
+
+/// Session ids.
+pub(super) type Conns = HashSet<String>;
+
+const SYNC_WITHIN: Duration = Duration::from_secs(3);
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// The clocks of two programs and the journal's granularity.
+const SLACK_SECS: u64 = 5;
+
+/// journalctl did not say.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WrittenError {
+    /// It could not be run.
+    #[error("run journalctl: {0}")]
+    Run(#[from] std::io::Error),
+    /// It took too long.
+    #[error("journalctl took longer than {READ_WITHIN:?}")]
+    Slow,
+    /// It said no.
+    #[error("journalctl failed: {0}")]
+    Failed(String),
+}
+
+/// The sessions with a `ws close` in the journal since a moment of the monotonic clock.
+pub(super) async fn closes_since(since: Nanos) -> Result<Conns, WrittenError> {
+    // What dispatch sent before it died may still wait in journald's socket.
+    let sync = Command::new("journalctl")
+        .arg("--sync")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .status();
+    if !tokio::time::timeout(SYNC_WITHIN, sync)
+        .await
+        .is_ok_and(|status| status.is_ok_and(|status| status.success()))
+    {
+        tracing::warn!("journalctl --sync did not succeed; the newest records may be missed");
+    }
+    let age = monotonic().saturating_sub(since) / SECOND + SLACK_SECS;
+    let output = Command::new("journalctl")
+        .args(["--quiet", "--no-pager", "--output=json", "--output-fields=T3_CONN"])
+        .arg(format!("--since=@{}", realtime_secs().saturating_sub(age)))
+        .arg(format!("MESSAGE_ID={CLOSE_ID}"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(READ_WITHIN, output).await.map_err(|_| WrittenError::Slow)??;
+    // An empty result counts as a failure for some versions; only a message on stderr tells.
+    if !output.status.success() && !output.stderr.is_empty() {
+        return Err(WrittenError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(conns(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn conns(json_lines: &str) -> Conns {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(rename = "T3_CONN")]
+        conn: Option<String>,
+    }
+    json_lines.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()?.conn).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_from_what_journalctl_prints() {
+        let text = "{\"__CURSOR\":\"x\",\"T3_CONN\":\"a1\"}\n{\"T3_CONN\":[1,2]}\nnot json\n{\"MESSAGE\":\"x\"}\n{\"T3_CONN\":\"b2\"}\n";
+        assert_eq!(conns(text), Conns::from(["a1".to_owned(), "b2".to_owned()]));
+    }
+}

@@ -1,0 +1,281 @@
+//! Takes the samples: a thread of its own, so that a busy event loop does not starve it, plus one more sample when a close is asked
+//! about, so that the window ends at the close.
+//!
+//! Reads only pressure and counter files, which the kernel answers from memory; never files of processes, which can wait for locks.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use t3_record::evidence::{Memory, Nanos, Pressure};
+
+use super::{
+    Totals, parse,
+    ring::{Counters, KEEP, Ring, Sample},
+};
+use crate::{
+    cgroup::{self, MemoryNow},
+    clock::{SECOND, monotonic},
+};
+
+const EVERY: Duration = Duration::from_secs(1);
+/// Closes that come in a burst share one extra sample.
+const FRESH: Nanos = SECOND / 20;
+/// A cgroup that nobody asked for and that cannot be read any more is forgotten after this long.
+const FORGET: Nanos = 2 * KEEP;
+/// What was last read of a cgroup that is gone still tells of a close this much later, not longer.
+const STALE: Nanos = 15 * SECOND;
+
+/// The sampler could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("start the thread that samples pressure: {0}")]
+pub struct SamplerError(#[from] std::io::Error);
+
+/// Pressure and memory at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Reading {
+    /// Of the cgroup.
+    pub pressure: Option<Pressure>,
+    /// Of the cgroup.
+    pub memory: Option<Memory>,
+    /// Of the machine.
+    pub host: Option<Pressure>,
+}
+
+#[derive(Debug, Default)]
+struct Target {
+    ring: Ring,
+    memory: Option<MemoryNow>,
+    /// The extra sample at the end of the last answer, not part of the ring.
+    wanted_at: Nanos,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    host: Ring,
+    cgroups: HashMap<PathBuf, Target>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    proc_pressure: PathBuf,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle on the sampling thread, which ends with it.
+#[derive(Debug)]
+pub struct Sampler {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// [`SamplerError`] when there is no thread to be had.
+    pub fn start() -> Result<Self, SamplerError> {
+        Self::start_with(Path::new("/proc/pressure"))
+    }
+
+    /// [`Sampler::start`] with another place for the machine's pressure files.
+    ///
+    /// # Errors
+    /// [`SamplerError`] when there is no thread to be had.
+    pub fn start_with(proc_pressure: &Path) -> Result<Self, SamplerError> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            proc_pressure: proc_pressure.to_owned(),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("pressure".to_owned()).spawn(move || run(&theirs))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Samples this cgroup from now on; the first sample is taken at once.
+    pub fn watch(&self, cgroup: &Path) {
+        let mut state = self.shared.lock();
+        if let Some(target) = state.cgroups.get_mut(cgroup) {
+            target.wanted_at = monotonic();
+            return;
+        }
+        let mut target = Target { wanted_at: monotonic(), ..Target::default() };
+        sample_cgroup(cgroup, &mut target);
+        state.cgroups.insert(cgroup.to_owned(), target);
+    }
+
+    /// What is known at this moment, with a fresh sample at the end of the window.
+    #[must_use]
+    pub fn read(&self, cgroup: Option<&Path>) -> Reading {
+        let mut state = self.shared.lock();
+        let host = fresh(&state.host, || Some(host_counters(&self.shared.proc_pressure))).pressure();
+        let Some(target) = cgroup.and_then(|cgroup| Some((cgroup, state.cgroups.get_mut(cgroup)?))) else {
+            return Reading { host, ..Reading::default() };
+        };
+        let (cgroup, target) = target;
+        target.wanted_at = monotonic();
+        let ring = fresh(&target.ring, || {
+            let (counters, memory) = cgroup_counters(cgroup)?;
+            target.memory = memory.or(target.memory);
+            Some(counters)
+        });
+        let current = ring.last().is_some_and(|last| last.at + STALE > monotonic());
+        if !current {
+            return Reading { host, ..Reading::default() };
+        }
+        let memory = Memory {
+            current: target.memory.and_then(|memory| memory.current),
+            max: target.memory.and_then(|memory| memory.max),
+            oom_kills: ring.growth(|counters| counters.oom_kills),
+            high_events: ring.growth(|counters| counters.high),
+        };
+        Reading { pressure: ring.pressure(), memory: (memory != Memory::default()).then_some(memory), host }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The ring with one more sample at its end, unless the last is as good as new.
+fn fresh(ring: &Ring, read: impl FnOnce() -> Option<Counters>) -> Ring {
+    let mut ring = ring.clone();
+    if ring.last().is_none_or(|last| last.at + FRESH < monotonic())
+        && let Some(counters) = read()
+    {
+        ring.push(Sample { at: monotonic(), counters });
+    }
+    ring
+}
+
+fn run(shared: &Shared) {
+    let mut state = shared.lock();
+    while !state.stopping {
+        let counters = host_counters(&shared.proc_pressure);
+        if !counters.is_empty() {
+            state.host.push(Sample { at: monotonic(), counters });
+        }
+        state.cgroups.retain(|cgroup, target| {
+            let read = sample_cgroup(cgroup, target);
+            read || target.wanted_at + FORGET > monotonic()
+        });
+        state = shared.changed.wait_timeout(state, EVERY).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+fn sample_cgroup(cgroup: &Path, target: &mut Target) -> bool {
+    let Some((counters, memory)) = cgroup_counters(cgroup) else { return false };
+    target.memory = memory;
+    target.ring.push(Sample { at: monotonic(), counters });
+    true
+}
+
+fn totals(path: &Path) -> Option<Totals> {
+    parse(&std::fs::read_to_string(path).ok()?)
+}
+
+fn host_counters(dir: &Path) -> Counters {
+    // "CPU full is undefined at the system level" (psi.rst): the kernel prints zeros there, which are no measurement.
+    let cpu = totals(&dir.join("cpu")).map(|totals| Totals { full: None, ..totals });
+    Counters {
+        mem: totals(&dir.join("memory")),
+        io: totals(&dir.join("io")),
+        cpu,
+        oom_kills: None,
+        high: None,
+    }
+}
+
+/// `None` when the cgroup is gone, or gives neither pressure nor memory.
+fn cgroup_counters(dir: &Path) -> Option<(Counters, Option<MemoryNow>)> {
+    let events = cgroup::memory_events(dir);
+    let counters = Counters {
+        mem: totals(&dir.join("memory.pressure")),
+        io: totals(&dir.join("io.pressure")),
+        cpu: totals(&dir.join("cpu.pressure")),
+        oom_kills: events.map(|events| events.oom_kills),
+        high: events.map(|events| events.high),
+    };
+    let memory = cgroup::memory_now(dir);
+    (!counters.is_empty() || memory.is_some()).then_some((counters, memory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, name: &str, text: &str) {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+
+    fn psi(total: u64) -> String {
+        format!(
+            "some avg10=0.00 avg60=0.00 avg300=0.00 total={total}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+        )
+    }
+
+    #[test]
+    fn a_kernel_without_psi_gives_none_not_zeros() {
+        let empty = tempfile::tempdir().unwrap();
+        let sampler = Sampler::start_with(empty.path()).unwrap();
+        sampler.watch(empty.path());
+        std::thread::sleep(Duration::from_millis(1200));
+        assert_eq!(sampler.read(Some(empty.path())), Reading::default());
+    }
+
+    #[test]
+    fn the_window_ends_at_the_moment_of_the_question() {
+        let (host, cgroup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for name in ["memory", "io", "cpu"] {
+            write(host.path(), name, &psi(0));
+            write(cgroup.path(), &format!("{name}.pressure"), &psi(0));
+        }
+        write(cgroup.path(), "memory.events", "low 0\nhigh 3\nmax 0\noom 0\noom_kill 0\n");
+        write(cgroup.path(), "memory.current", "4096\n");
+        write(cgroup.path(), "memory.max", "max\n");
+        let sampler = Sampler::start_with(host.path()).unwrap();
+        sampler.watch(cgroup.path());
+        std::thread::sleep(Duration::from_millis(700));
+        // Between two regular samples: only an extra one can see these.
+        write(cgroup.path(), "io.pressure", &psi(100_000));
+        write(cgroup.path(), "memory.events", "low 0\nhigh 8\nmax 0\noom 1\noom_kill 1\n");
+        let reading = sampler.read(Some(cgroup.path()));
+        let io = reading.pressure.unwrap().io.unwrap();
+        assert!(io.some > 1.0 && io.some < 16.0, "{io:?}");
+        let memory = Memory { current: Some(4096), max: None, oom_kills: Some(1), high_events: Some(5) };
+        assert_eq!(reading.memory, Some(memory));
+        assert_eq!(reading.host.unwrap().cpu.unwrap().full, None);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_gone_still_tells_what_was_last_read() {
+        let (host, parent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let cgroup = parent.path().join("unit");
+        std::fs::create_dir(&cgroup).unwrap();
+        write(&cgroup, "memory.current", "4096\n");
+        write(&cgroup, "memory.events", "high 0\noom_kill 0\n");
+        let sampler = Sampler::start_with(host.path()).unwrap();
+        sampler.watch(&cgroup);
+        std::fs::remove_dir_all(&cgroup).unwrap();
+        assert_eq!(sampler.read(Some(&cgroup)).memory.unwrap().current, Some(4096));
+    }
+}

@@ -1,0 +1,105 @@
+//! What `/proc` tells of processes and sockets. Thin readers over pure parsers; never keeps anything.
+
+pub mod net;
+pub mod stat;
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read,
+    os::unix::fs::MetadataExt,
+};
+
+/// Longest argv that is kept, in bytes: enough to tell which program, not enough to carry its secrets far.
+pub const MAX_ARGV: usize = 160;
+
+/// The processes that hold one of these sockets (inode numbers) open.
+#[must_use]
+pub fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
+    let mut found: HashMap<u64, Vec<u32>> = HashMap::new();
+    for pid in pids() {
+        let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for fd in fds.flatten() {
+            let Ok(target) = std::fs::read_link(fd.path()) else { continue };
+            let inode = target.to_str().and_then(socket_inode);
+            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
+                let pids = found.entry(inode).or_default();
+                if !pids.contains(&pid) {
+                    pids.push(pid);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn socket_inode(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The inode of a process's network namespace.
+#[must_use]
+pub fn network_namespace(pid: u32) -> Option<u32> {
+    let inode = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
+    u32::try_from(inode).ok()
+}
+
+/// The command line of a process, arguments separated by blanks, cut at [`MAX_ARGV`]; `None` when it is gone or has no memory any more.
+/// May wait for the process's memory lock: not for an event loop.
+#[must_use]
+pub fn argv(pid: u32) -> Option<String> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_ARGV).unwrap_or(u64::MAX) + 1;
+    std::fs::File::open(format!("/proc/{pid}/cmdline")).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+    readable_argv(&bytes)
+}
+
+fn readable_argv(bytes: &[u8]) -> Option<String> {
+    let cut = bytes.len() > MAX_ARGV;
+    let bytes = &bytes[..bytes.len().min(MAX_ARGV)];
+    let mut text = String::from_utf8_lossy(bytes).replace('\0', " ").trim().to_owned();
+    if cut {
+        text.push('…');
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sockets_count() {
+        assert_eq!(socket_inode("socket:[123]"), Some(123));
+        for link in ["pipe:[123]", "socket:[]", "socket:[1", "/dev/null", "anon_inode:[eventfd]"] {
+            assert_eq!(socket_inode(link), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn argv_is_readable_and_short() {
+        assert_eq!(
+            readable_argv(b"node\0serve.js\0--port\x003773\0").as_deref(),
+            Some("node serve.js --port 3773")
+        );
+        assert_eq!(readable_argv(b""), None);
+        assert_eq!(readable_argv(b"\0\0"), None);
+        let long = readable_argv(&[b'x'; MAX_ARGV + 1]).unwrap();
+        assert!(long.ends_with('…') && long.chars().count() == MAX_ARGV + 1);
+    }
+
+    #[test]
+    fn the_holder_of_our_own_listener_is_us() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let listening = net::listening(std::process::id());
+        let inodes: HashSet<u64> = listening[&port].iter().copied().collect();
+        assert_eq!(inodes.len(), 1);
+        let holders = holders(&inodes);
+        assert_eq!(holders.values().flatten().collect::<Vec<_>>(), [&std::process::id()]);
+    }
+}

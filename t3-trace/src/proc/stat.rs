@@ -1,0 +1,116 @@
+//! `/proc/PID/stat` (proc_pid_stat(5)): is this still the same process, does it run, and how did it end.
+
+use t3_record::evidence::{Fate, Nanos};
+
+/// What is needed of the line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// The first 15 bytes of its name.
+    pub comm: String,
+    /// One letter: R, S, D, T, t, Z ...
+    pub state: char,
+    /// Field 22: when it was started, in clock ticks of `CLOCK_BOOTTIME`. With the pid, this names a process for ever.
+    pub start_ticks: u64,
+    /// Field 52 in the form of waitpid; only meaningful for a zombie, and zero for a reader without the right to trace.
+    pub exit_code: i32,
+}
+
+impl Stat {
+    /// Stopped by a signal or by a tracer.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+
+    /// Ended, and waiting for its parent.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn fate(&self) -> Option<Fate> {
+        self.is_over().then(|| match self.exit_code & 0x7f {
+            0 => Fate::Exit(self.exit_code >> 8 & 0xff),
+            signal => Fate::Signal(signal),
+        })
+    }
+
+    /// When it was started, in nanoseconds of `CLOCK_BOOTTIME`, rounded down to a clock tick.
+    #[must_use]
+    pub fn started_boot_ns(&self) -> Nanos {
+        self.start_ticks.saturating_mul(tick_ns())
+    }
+}
+
+/// The length of a clock tick in nanoseconds.
+#[must_use]
+pub fn tick_ns() -> Nanos {
+    1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// The line of one process; `None` when there is none, or it is not readable.
+#[must_use]
+pub fn read(pid: u32) -> Option<Stat> {
+    parse(&String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
+}
+
+/// One line. The name stands in parentheses and may itself hold blanks and parentheses.
+#[must_use]
+pub fn parse(line: &str) -> Option<Stat> {
+    let (_, rest) = line.split_once('(')?;
+    let (comm, rest) = rest.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    // The first of these is field 3.
+    Some(Stat {
+        comm: comm.to_owned(),
+        state: fields.first()?.chars().next()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+        exit_code: fields.get(49).and_then(|code| code.parse().ok()).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(comm: &str, state: char, exit_code: i32) -> String {
+        let middle: Vec<String> =
+            (4..=51).map(|n| if n == 22 { "98765".to_owned() } else { n.to_string() }).collect();
+        format!("17 ({comm}) {state} {} {exit_code}\n", middle.join(" "))
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        for comm in ["node", "a b", "2.1.205", ") R 1 (", "((("] {
+            let stat = parse(&line(comm, 'S', 0)).unwrap();
+            assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), (comm, 'S', 98765), "{comm}");
+            assert_eq!(stat.fate(), None);
+        }
+    }
+
+    #[test]
+    fn a_zombie_tells_how_it_ended() {
+        assert_eq!(parse(&line("node", 'Z', 9)).unwrap().fate(), Some(Fate::Signal(9)));
+        assert_eq!(parse(&line("node", 'Z', 1 << 8)).unwrap().fate(), Some(Fate::Exit(1)));
+        assert_eq!(parse(&line("node", 'Z', 0x80 | 6)).unwrap().fate(), Some(Fate::Signal(6)));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_nothing() {
+        let line = line("node", 'S', 0);
+        for end in 0..40 {
+            assert_eq!(parse(&line[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn we_ourselves_run_and_began_before_now() {
+        let us = read(std::process::id()).unwrap();
+        assert!(!us.is_stopped() && !us.is_over());
+        let started = crate::clock::from_boottime(us.started_boot_ns());
+        assert!(started < crate::clock::monotonic());
+        assert_eq!(read(u32::MAX), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! What the daemon needs of the kernel side, as a trait: the real one, none at all, and fakes in tests.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use t3_record::{evidence::SocketTrace, wire::Hook, words::KernelSource};
+
+use crate::kernel::{Event, Events, Generation, Kernel, Loss, ProcessTrace, ServeTuple};
+
+/// The kernel side as the daemon sees it. No call waits.
+pub trait KernelView: Send {
+    /// See [`Kernel::watch`]. The error says why not.
+    ///
+    /// # Errors
+    /// A sentence.
+    fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), String>;
+    /// See [`Kernel::serve_generation`].
+    fn serve_generation(&self, tuple: &ServeTuple) -> Generation;
+    /// See [`Kernel::socket`].
+    fn socket(&self, cookie: u64) -> Option<SocketTrace>;
+    /// See [`Kernel::serve_end`].
+    fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketTrace>;
+    /// See [`Kernel::process`].
+    fn process(&self, tgid: u32) -> Option<ProcessTrace>;
+    /// See [`Kernel::take_events`].
+    fn take_events(&mut self) -> Option<EventStream>;
+    /// See [`Kernel::hooks`].
+    fn hooks(&self) -> Vec<Hook>;
+    /// See [`Kernel::source`].
+    fn source(&self) -> KernelSource;
+    /// See [`Kernel::lost`].
+    fn lost(&self) -> Loss;
+}
+
+/// A pollable stream of kernel events.
+pub struct EventStream(Box<dyn EventSource>);
+
+/// Where events come from.
+pub trait EventSource: AsFd + Send {
+    /// See [`Events::next_event`].
+    fn next_event(&mut self) -> Option<Event>;
+}
+
+impl EventSource for Events {
+    fn next_event(&mut self) -> Option<Event> {
+        Events::next_event(self)
+    }
+}
+
+impl EventStream {
+    /// Wraps a source.
+    #[must_use]
+    pub fn new(source: impl EventSource + 'static) -> Self {
+        Self(Box::new(source))
+    }
+
+    /// The next waiting event; `None` when there is none now.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.0.next_event()
+    }
+}
+
+impl AsFd for EventStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl KernelView for Kernel {
+    fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), String> {
+        Kernel::watch(self, listen, serve).map_err(|error| error.to_string())
+    }
+    fn serve_generation(&self, tuple: &ServeTuple) -> Generation {
+        Kernel::serve_generation(self, tuple)
+    }
+    fn socket(&self, cookie: u64) -> Option<SocketTrace> {
+        Kernel::socket(self, cookie)
+    }
+    fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketTrace> {
+        Kernel::serve_end(self, tuple, generation)
+    }
+    fn process(&self, tgid: u32) -> Option<ProcessTrace> {
+        Kernel::process(self, tgid)
+    }
+    fn take_events(&mut self) -> Option<EventStream> {
+        Kernel::take_events(self).map(EventStream::new)
+    }
+    fn hooks(&self) -> Vec<Hook> {
+        Kernel::hooks(self).to_vec()
+    }
+    fn source(&self) -> KernelSource {
+        Kernel::source(self)
+    }
+    fn lost(&self) -> Loss {
+        Kernel::lost(self)
+    }
+}
+
+/// No kernel side: not wanted, or not to be had.
+#[derive(Debug, Clone)]
+pub struct Off {
+    /// Why, in a sentence.
+    pub why: String,
+}
+
+impl KernelView for Off {
+    fn watch(&mut self, _: &[u16], _: &[u16]) -> Result<(), String> {
+        Ok(())
+    }
+    fn serve_generation(&self, _: &ServeTuple) -> Generation {
+        Generation::UNKNOWN
+    }
+    fn socket(&self, _: u64) -> Option<SocketTrace> {
+        None
+    }
+    fn serve_end(&self, _: &ServeTuple, _: Generation) -> Option<SocketTrace> {
+        None
+    }
+    fn process(&self, _: u32) -> Option<ProcessTrace> {
+        None
+    }
+    fn take_events(&mut self) -> Option<EventStream> {
+        None
+    }
+    fn hooks(&self) -> Vec<Hook> {
+        vec![Hook { name: "all".to_owned(), attached: None, why: Some(self.why.clone()) }]
+    }
+    fn source(&self) -> KernelSource {
+        KernelSource::Off
+    }
+    fn lost(&self) -> Loss {
+        Loss::default()
+    }
+}
