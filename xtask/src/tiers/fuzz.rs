@@ -1,8 +1,8 @@
 //! Fuzz targets, a minute each: the binaries of the crate in `fuzz/`, which is a workspace of its own.
 //!
 //! Built with the pinned compiler and libFuzzer's coverage, without cargo-fuzz: nothing to install, and no address
-//! sanitizer, because what is fuzzed has no unsafe code. What was found is kept in `fuzz/corpus/TARGET`, failing input in
-//! `target/fuzz/TARGET-*`.
+//! sanitizer, because what is fuzzed has no unsafe code. Inputs to begin with may be in `fuzz/seeds/TARGET`; what is found
+//! goes to `target/fuzz/corpus/TARGET`, failing input to `target/fuzz/TARGET-*`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -38,11 +38,16 @@ pub fn steps() -> Result<Vec<Step>> {
     let made = cargo::artifacts("fuzz targets", build)?;
     let mut steps = Vec::new();
     for target in made.iter().filter(|made| made.kind == "bin") {
-        let corpus = paths::root().join("fuzz/corpus").join(&target.target);
+        let corpus = target_dir.join("corpus").join(&target.target);
+        let seeds = paths::root().join("fuzz/seeds").join(&target.target);
         std::fs::create_dir_all(&corpus)?;
         let mut run = Command::new(&target.executable);
         run.arg(format!("-max_total_time={SECONDS}")).args(["-timeout=10", "-rss_limit_mb=2048"]);
         run.arg(format!("-artifact_prefix={}/{}-", target_dir.display(), target.target)).arg(&corpus);
+        if seeds.is_dir() {
+            // libFuzzer writes to the first folder only.
+            run.arg(&seeds);
+        }
         let name = format!("fuzzing {}", target.target);
         steps.push(whole(&name, run, Duration::from_secs(u64::from(SECONDS) + 60))?);
     }
