@@ -5,9 +5,13 @@
 //!
 //!     cargo test -p t3-trace --test kernel_host -- --nocapture
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what the tests share may fail like they do")]
+
 mod bench;
 mod serve;
 
 mod count;
 mod endings;
+mod hooks;
+mod oom;
 mod processes;
