@@ -1,0 +1,191 @@
+//! Where `live` hears of closes: the daemon's socket, and the journal while that is not there.
+//!
+//! Two tasks feed one channel, and the journal is still read for a moment after the socket is back, so that nothing falls between them;
+//! the reader leaves out what it has seen already.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use t3_record::{
+    CloseRecord,
+    journal::CLOSE_ID,
+    wire::{FromTrace, MAX_MESSAGE, Role, ToTrace, VERSION},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    sync::{mpsc, watch},
+};
+use tokio_seqpacket::UnixSeqpacket;
+
+use super::entry;
+use crate::clock::realtime_secs;
+
+const RETRY: Duration = Duration::from_secs(2);
+/// How long the journal is still read when the socket is back.
+const OVERLAP: Duration = Duration::from_secs(3);
+
+/// What `live` hears.
+#[derive(Debug)]
+pub enum Item {
+    /// A close, and when (seconds since the epoch).
+    Closed(Box<CloseRecord>, u64),
+    /// The daemon left out so many records, because we were too slow.
+    Skipped(u64),
+    /// Something to say to the operator.
+    Say(String),
+}
+
+/// The socket is there, or since when it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Up,
+    DownSince(u64),
+}
+
+/// Starts both sources.
+#[must_use]
+pub fn start(socket: &Path) -> mpsc::Receiver<Item> {
+    let (items, received) = mpsc::channel(256);
+    let (link, link_seen) = watch::channel(Link::Up);
+    tokio::spawn(follow_socket(socket.to_owned(), items.clone(), link));
+    tokio::spawn(follow_journal(items, link_seen));
+    received
+}
+
+async fn follow_socket(path: PathBuf, items: mpsc::Sender<Item>, link: watch::Sender<Link>) {
+    let mut said = None;
+    loop {
+        let why = match subscribe(&path).await {
+            Ok(socket) => {
+                if said.take().is_some() {
+                    say(&items, format!("connected to t3-trace at {}", path.display())).await;
+                }
+                link.send_replace(Link::Up);
+                listen(&socket, &items).await
+            }
+            Err(why) => why,
+        };
+        if items.is_closed() {
+            return;
+        }
+        link.send_if_modified(|link| {
+            let fell = *link == Link::Up;
+            if fell {
+                *link = Link::DownSince(realtime_secs());
+            }
+            fell
+        });
+        if said.as_ref() != Some(&why) {
+            say(&items, format!("{why}; following the journal, trying again every {RETRY:?}")).await;
+            said = Some(why);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn say(items: &mpsc::Sender<Item>, text: String) {
+    let _ = items.send(Item::Say(text)).await;
+}
+
+/// Connects and introduces itself; the error is a sentence for the operator.
+async fn subscribe(path: &Path) -> Result<UnixSeqpacket, String> {
+    let at = path.display();
+    let socket = UnixSeqpacket::connect(path).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            format!("t3-trace does not run (nobody answers at {at})")
+        }
+        std::io::ErrorKind::PermissionDenied => format!("no permission for {at}: join the group t3-trace"),
+        _ => format!("connect to {at}: {error}"),
+    })?;
+    let hello = serde_json::to_vec(&ToTrace::Hello { v: VERSION, role: Role::Subscriber });
+    let hello = hello.map_err(|error| error.to_string())?;
+    socket.send(&hello).await.map_err(|error| format!("talk to t3-trace at {at}: {error}"))?;
+    match receive(&socket).await {
+        Ok(Some(FromTrace::Welcome { .. })) => Ok(socket),
+        Ok(Some(FromTrace::Refused { why })) => Err(format!("t3-trace refused: {why}")),
+        Ok(_) => Err("t3-trace said something else than welcome".to_owned()),
+        Err(why) => Err(why),
+    }
+}
+
+/// Reads until the connection ends, and says why it did.
+async fn listen(socket: &UnixSeqpacket, items: &mpsc::Sender<Item>) -> String {
+    loop {
+        let item = match receive(socket).await {
+            Ok(Some(FromTrace::Closed { record })) => Item::Closed(record, realtime_secs()),
+            Ok(Some(FromTrace::Skipped { records })) => Item::Skipped(records),
+            Ok(Some(FromTrace::Refused { why })) => return format!("t3-trace refused: {why}"),
+            // What is not for us, or from a newer daemon.
+            Ok(_) => continue,
+            Err(why) => return why,
+        };
+        if items.send(item).await.is_err() {
+            return String::new();
+        }
+    }
+}
+
+/// `None`: a message that this version does not know.
+async fn receive(socket: &UnixSeqpacket) -> Result<Option<FromTrace>, String> {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    match socket.recv(&mut buffer).await {
+        Ok(0) => Err("t3-trace has gone".to_owned()),
+        Ok(length) => Ok(serde_json::from_slice(&buffer[..length]).ok()),
+        Err(error) => Err(format!("t3-trace has gone: {error}")),
+    }
+}
+
+async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Link>) {
+    loop {
+        let Ok(Link::DownSince(since)) = link.wait_for(|link| *link != Link::Up).await.map(|link| *link) else { return };
+        let back = async {
+            let _ = link.wait_for(|link| *link == Link::Up).await;
+            tokio::time::sleep(OVERLAP).await;
+        };
+        tokio::select! {
+            () = back => {}
+            why = read_journal(since, &items) => {
+                if items.is_closed() {
+                    return;
+                }
+                say(&items, why).await;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Reads until journalctl ends, and says why it did.
+async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
+    let child = Command::new("journalctl")
+        .args(["--follow", "--quiet", "--no-pager", "--output=json", "--all"])
+        // Closes from before are history: `live` shows what happens from now on.
+        .args(["--lines=all".to_owned(), format!("--since=@{since}"), format!("MESSAGE_ID={CLOSE_ID}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => return format!("journalctl does not run: {error}"),
+    };
+    let Some(output) = child.stdout.take() else { return "journalctl has no output".to_owned() };
+    let mut lines = BufReader::new(output).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match entry::close(&line) {
+            Ok(Some((record, at))) => {
+                if items.send(Item::Closed(Box::new(record), at)).await.is_err() {
+                    return String::new();
+                }
+            }
+            Ok(None) => {}
+            Err(error) => say(items, format!("a record in the journal cannot be read: {error}")).await,
+        }
+    }
+    "journalctl has ended".to_owned()
+}
