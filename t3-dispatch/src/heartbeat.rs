@@ -86,11 +86,10 @@ impl Meter {
         self.seen.waiting_since = (self.seen.unanswered > 0).then_some(self.waiting[0]);
     }
 
-    /// What was seen so far; `None` before the first beat.
+    /// What was seen so far; `None` before the first ping: answers alone are no heartbeat.
     #[must_use]
     pub fn facts(&self) -> Option<Heartbeat> {
-        let seen = self.seen.pings + self.seen.pongs > 0;
-        seen.then(|| Heartbeat { period_ns: self.period(), ..self.seen })
+        (self.seen.pings > 0).then(|| Heartbeat { period_ns: self.period(), ..self.seen })
     }
 
     /// Median of the last intervals, from two on.

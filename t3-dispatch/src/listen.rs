@@ -142,6 +142,9 @@ async fn connection(app: Arc<App>, stream: TcpStream) {
     });
     let connection = http1::Builder::new()
         .preserve_header_case(true)
+        .title_case_headers(true)
+        // serve's answers pass as they are; a date is its to add.
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .header_read_timeout(app.times.idle)
         .serve_connection(TokioIo::new(stream), service)

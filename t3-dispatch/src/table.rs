@@ -180,7 +180,7 @@ mod tests {
             ),
             (
                 "{\"ann\":\n {\"os_user\": \"ann\", \"port\": 70000}}",
-                "line 2, column 32",
+                "line 2, column 33",
                 "key \"ann\": invalid value",
             ),
             ("{\"ann\": {\"os_user\": \"ann\", \"port\": 0}}", "line 1", "port must be 1 to 65535"),
@@ -191,7 +191,7 @@ mod tests {
                 "twice",
             ),
             ("[]", "line 1", "an object {"),
-            ("{\"ann\": {\"os_user\": \"ann\", \"port\": 1},}", "line 1, column 40", "trailing comma"),
+            ("{\"ann\": {\"os_user\": \"ann\", \"port\": 1},}", "line 1, column 39", "trailing comma"),
             ("", "line 1, column 0", "EOF"),
         ] {
             let error = parse(text).unwrap_err();

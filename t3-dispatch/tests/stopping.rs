@@ -1,0 +1,101 @@
+//! Being told to stop: goodbye to both sides, and a record for every session within the drain time, whatever the peers do.
+//! Needs loopback only.
+
+mod stage;
+
+use std::time::Duration;
+
+use stage::{Stage, exactly, frame, rest};
+use t3_record::evidence::{OwnEnd, Shutdown};
+use tokio::{io::AsyncWriteExt, time::Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_hear_1001_and_every_session_has_its_record_in_time() {
+    let mut stage = Stage::new(&["--drain-time", "2s", "--handshake-timeout", "60s"]).await;
+    let (mut polite, mut polite_serve) = stage.open().await;
+    let (mut silent, mut silent_serve) = stage.open().await;
+    let (mut cut, mut cut_serve) = stage.open().await;
+    cut_serve.write_all(&frame(0x81, b"half of it", false)[..5]).await.unwrap();
+    exactly(&mut cut, 5).await;
+    let _opening = stage.ask("ann", "").await;
+    let _opening_serve = stage.accept().await;
+
+    let told = Shutdown { signal: Some(15), at: t3_dispatch::clock::now() };
+    let app = std::sync::Arc::clone(&stage.app);
+    let began = Instant::now();
+    let drain = tokio::spawn(async move {
+        t3_dispatch::serve::drain(&app, told).await;
+        began.elapsed()
+    });
+    let goodbye = frame(0x88, &1001_u16.to_be_bytes(), false);
+    assert_eq!(exactly(&mut polite, goodbye.len()).await, goodbye);
+    let at_serve = exactly(&mut polite_serve, 8).await;
+    assert_eq!((at_serve[0], at_serve[1]), (0x88, 0x82), "masked towards serve");
+    assert_eq!([at_serve[6] ^ at_serve[2], at_serve[7] ^ at_serve[3]], 1001_u16.to_be_bytes());
+    polite.write_all(&frame(0x88, &1001_u16.to_be_bytes(), true)).await.unwrap();
+    polite_serve.write_all(&goodbye).await.unwrap();
+    assert_eq!(rest(&mut polite).await.unwrap(), b"");
+    drop((polite, polite_serve));
+
+    assert_eq!(rest(&mut silent).await.unwrap(), goodbye);
+    assert_eq!(rest(&mut silent_serve).await.unwrap().len(), 8);
+    assert_eq!(rest(&mut cut).await.unwrap(), b"", "nothing is put inside a frame");
+
+    let took = drain.await.unwrap();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    for _ in 0..3 {
+        let facts = stage.facts().await;
+        if facts.opened_at.is_some() {
+            assert_eq!(facts.shutdown, Some(told));
+            assert_eq!(facts.down.told.map(|told| told.0), Some(OwnEnd::Fin));
+        }
+    }
+    stage.facts().await;
+    stage.no_more_records().await;
+    assert_eq!(stage.messages("ws close").len(), 4);
+    assert!(tokio::net::TcpStream::connect(stage.address).await.is_err(), "still listening");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_had_ended_before_is_not_blamed_on_the_signal() {
+    let mut stage = Stage::new(&["--drain-time", "1s"]).await;
+    let (mut client, mut serve) = stage.open().await;
+    client.shutdown().await.unwrap();
+    rest(&mut serve).await.unwrap();
+    let told = Shutdown { signal: Some(2), at: t3_dispatch::clock::now() };
+    t3_dispatch::serve::drain(&std::sync::Arc::clone(&stage.app), told).await;
+    assert_eq!(stage.facts().await.shutdown, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_record() {
+    use t3_dispatch::{case::Case, session::Session};
+    let mut stage = Stage::new(&[]).await;
+    let who = |conn: &str| t3_record::wire::Session {
+        conn: conn.to_owned(),
+        user: "ann".to_owned(),
+        ip: "127.0.0.1".to_owned(),
+        ray: None,
+        opened_at: None,
+        down: None,
+        up: None,
+        serve_port: 1,
+    };
+    let mut panicking = Case::open(&stage.app, Session::new(who("panicked"), 1));
+    let panicked = tokio::spawn(async move {
+        panicking.opened(false);
+        panic!("on purpose");
+    });
+    assert!(panicked.await.is_err());
+    assert_eq!(stage.judgement().await.1.conn, "panicked");
+
+    let mut cancelled = Case::open(&stage.app, Session::new(who("cancelled"), 1));
+    let task = tokio::spawn(async move {
+        cancelled.opened(false);
+        std::future::pending::<()>().await;
+    });
+    tokio::task::yield_now().await;
+    task.abort();
+    assert_eq!(stage.judgement().await.1.conn, "cancelled");
+    stage.no_more_records().await;
+}
