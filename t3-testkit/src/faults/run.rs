@@ -9,7 +9,7 @@ use std::{
 use regex_lite::Regex;
 use t3_record::{CloseRecord, KernelSource};
 
-use super::{Fault, Miss, Need, Outcome, Row, World, catalogue};
+use super::{Expect, Fault, Miss, Need, Outcome, Row, World, catalogue};
 use crate::{
     error::{Result, TestError},
     journal::{Entry, Journal},
@@ -19,6 +19,9 @@ use crate::{
 
 /// What operators' Loki query matches on; the part between its backquotes.
 const OPERATORS_QUERY: &str = r"dur_ms=(?P<dur>[0-9]+) cause=(?P<cause>\S+)";
+
+/// Only the kernel tells what became of a process.
+const NEEDS_FATE: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +97,9 @@ fn one(fault: &Fault, stack: &mut Stack, journal: &Journal, options: &Options) -
     let began = Instant::now();
     let kernel = options.kernel.unwrap_or_else(|| stack.kernel());
     let mut row = Row::new(fault);
-    if let Some(why) = fault.needs.iter().find_map(|need| lacks(*need, kernel)) {
+    let fate = matches!(fault.truth.of("verdict"), Some(Expect::Is(verdict)) if NEEDS_FATE.contains(&verdict.as_str()));
+    let implied = fate.then_some(Need::Kernel);
+    if let Some(why) = fault.needs.iter().copied().chain(implied).find_map(|need| lacks(need, kernel)) {
         row.outcome = Outcome::Impossible(why);
         return row;
     }

@@ -225,6 +225,11 @@ impl<'a> World<'a> {
             for key in ["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"] {
                 truth = truth.key(key, Expect::Absent);
             }
+            // dispatch alone cannot always be sure, and sees only what its own calls answered.
+            truth = truth.one_of("confidence", &["proven", "likely"]).key("chain", Expect::Free);
+            if truth.of("dur_ms") == Some(&Expect::Is("0".to_owned())) {
+                truth = truth.key("down_end", Expect::Free);
+            }
         }
         if traced && served { truth.unless_said("peer_comm", Expect::Begins("t3-serve-standi".to_owned())) } else { truth }
     }
