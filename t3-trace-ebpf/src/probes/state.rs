@@ -21,20 +21,25 @@ use crate::{
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-    handle(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let (old, new) = (ctx.arg(1), ctx.arg(2));
+    if handle(ctx.arg(0), old, new) {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(&ctx, "state {} to {} noted", old, new);
+    }
     0
 }
 
+/// Says whether something was noted.
 #[inline(always)]
-fn handle(address: u64, old: i32, new: i32) {
+fn handle(address: u64, old: i32, new: i32) -> bool {
     if !matches!(new, ESTABLISHED | FIN_WAIT1 | CLOSE | CLOSE_WAIT | LAST_ACK | LISTEN | CLOSING)
         || old == LISTEN
     {
-        return;
+        return false;
     }
-    let Some(sock) = Sock::watched(address) else { return };
+    let Some(sock) = Sock::watched(address) else { return false };
     if !sock.is_tcp() {
-        return;
+        return false;
     }
     if new == LISTEN {
         // `listen` runs in the process that will own the connections.
@@ -42,10 +47,10 @@ fn handle(address: u64, old: i32, new: i32) {
             let owner = (bpf_get_current_pid_tgid() >> 32) as u32;
             let _ = OWNERS.insert(owner, 1, 0);
         }
-        return;
+        return false;
     }
     if new == ESTABLISHED && old != SYN_RECV {
-        return;
+        return false;
     }
     let error = if new == CLOSE { sock.error() } else { 0 };
     let facts = Facts {
@@ -67,4 +72,5 @@ fn handle(address: u64, old: i32, new: i32) {
         ..Facts::NONE
     };
     note(sock, facts);
+    true
 }

@@ -93,6 +93,7 @@ pub struct Kernel {
     reset_reasons: BTreeMap<u32, String>,
     missing: Vec<String>,
     netns: u32,
+    flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -130,6 +131,10 @@ impl Kernel {
         loader.map_max_entries("EVENTS", options.ring_bytes);
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
 
+        // There is one only in an object built with the feature `log`.
+        let flush_log = aya_log::EbpfLogger::init(&mut ebpf)
+            .ok()
+            .map(|mut logger| Box::new(move || logger.flush()) as Box<dyn FnMut() + Send>);
         let tables = Tables::take(&mut ebpf)?;
         let events = Some(Events::new(tables::ring(&mut ebpf)?));
         let (hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref())?;
@@ -142,6 +147,7 @@ impl Kernel {
             reset_reasons: layout.reset_reasons,
             missing: layout.missing,
             netns: tables::own_netns(),
+            flush_log,
         })
     }
 
@@ -232,6 +238,14 @@ impl Kernel {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.tables.stat(Stat::Events)
+    }
+
+    /// Passes the programs' own diagnostics on to the `log` crate. Nothing to do unless the object was built with the
+    /// feature `log` of `t3-trace-ebpf`.
+    pub fn flush_log(&mut self) {
+        if let Some(flush) = &mut self.flush_log {
+            flush();
+        }
     }
 
     /// Sockets that are remembered now. Walks the maps: for diagnostics.

@@ -17,5 +17,9 @@ fn every_hook_is_attached_or_says_why() {
     }
     let functions = kernel.hooks().iter().any(|hook| !hook.name.contains(':') && hook.attached.is_some());
     assert_eq!(kernel.source(), if functions { KernelSource::Kprobe } else { KernelSource::Tracepoint });
-    assert_eq!(kernel.missing(), Vec::<String>::new(), "kernels without these are rare enough to be looked at");
+    assert_eq!(
+        kernel.missing(),
+        Vec::<String>::new(),
+        "kernels without these are rare enough to be looked at"
+    );
 }

@@ -1,0 +1,249 @@
+//! The evidence socket as its peers see it: real SEQPACKET sockets, a kernel side that the test writes. Needs no privilege.
+
+mod death;
+mod support;
+
+use std::{collections::HashSet, time::Duration};
+
+use support::{Daemon, serve_end, session};
+use t3_record::{
+    Cause, CloseRecord, KernelSource, OpenRecord, Segment, Verdict,
+    evidence::{Fate, SocketTrace, Task},
+    wire::{FromTrace, MAX_MESSAGE, Role, ToTrace, VERSION},
+};
+use t3_trace::{clock, kernel::ProcessTrace};
+
+fn record(conn: &str) -> Box<CloseRecord> {
+    Box::new(CloseRecord::new(
+        "wizard".to_owned(),
+        "192.0.2.7".to_owned(),
+        1000,
+        Cause::Graceful,
+        Verdict::ClientClosed,
+        Segment::Downstream,
+        conn.to_owned(),
+        KernelSource::Tracepoint,
+    ))
+}
+
+fn done(conn: &str) -> ToTrace {
+    ToTrace::Done { conn: conn.to_owned(), record: record(conn) }
+}
+
+fn register(n: u16, port: u16) -> ToTrace {
+    ToTrace::Register(Box::new(session(n, port)))
+}
+
+#[tokio::test]
+async fn a_close_is_answered_with_what_the_kernel_knows() {
+    let daemon = Daemon::start().await;
+    let (dispatch, viewer) = (daemon.dispatch().await, daemon.subscriber().await);
+    dispatch.say(&ToTrace::Watch { listen: vec![3780], serve: vec![3773, 3774] }).await;
+    dispatch.say(&register(1, 3773)).await;
+    let serve = serve_end(&session(1, 3773));
+    let task = Task { pid: 4_000_001, comm: "node".to_owned() };
+    let now = clock::monotonic();
+    let killed = ProcessTrace {
+        task: task.clone(),
+        started_boot_ns: None,
+        fate: Fate::Signal(9),
+        ended_at: Some(now + clock::SECOND),
+        killer: Some(Task { pid: 1, comm: "systemd".to_owned() }),
+        last_signal: None,
+        signalled_at: Some(now),
+        oom_at: None,
+    };
+    let up = SocketTrace { rst_in: Some(now), ..SocketTrace::default() };
+    let end = SocketTrace { rst_out: Some(now), closer: Some(task.clone()), ..SocketTrace::default() };
+    daemon.kernel.with(|facts| {
+        facts.sockets.insert(3, up.clone());
+        facts.serve_ends.insert(serve, end.clone());
+        facts.processes.insert(task.pid, killed);
+        facts.lost = 7;
+    });
+    let facts = dispatch.ask("conn-1").await;
+    assert_eq!((facts.source, facts.lost), (KernelSource::Tracepoint, 7));
+    assert_eq!((facts.down, facts.up, facts.serve), (None, Some(up), Some(end)));
+    let peer = facts.peer.unwrap();
+    assert_eq!((peer.task, peer.fate), (task, Fate::Signal(9)));
+    assert_eq!(peer.killer.unwrap().comm, "systemd");
+    assert_eq!(daemon.kernel.with(|facts| facts.watched.clone()), (vec![3780], vec![3773, 3774]));
+    // What was told as lost is not told twice.
+    assert_eq!(dispatch.ask("conn-1").await.lost, 0);
+
+    dispatch.say(&done("conn-1")).await;
+    assert_eq!(viewer.hear().await, Some(FromTrace::Closed { record: record("conn-1") }));
+    assert_eq!(dispatch.status().await.sessions, 0);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_kernel_event_that_comes_late_is_waited_for_and_holds_nobody_else_up() {
+    let daemon = Daemon::start().await;
+    let dispatch = daemon.dispatch().await;
+    dispatch.say(&register(1, 3773)).await;
+    dispatch.say(&register(2, 3773)).await;
+    let end = SocketTrace { fin_in: Some(clock::monotonic()), ..SocketTrace::default() };
+    daemon.kernel.with(|facts| facts.sockets.insert(4, end.clone()));
+    dispatch.say(&ToTrace::Ask { conn: "conn-1".to_owned() }).await;
+    dispatch.say(&ToTrace::Ask { conn: "conn-2".to_owned() }).await;
+    // The second has its evidence already and overtakes the first.
+    let Some(FromTrace::Evidence { conn, .. }) = dispatch.hear().await else { panic!("no evidence") };
+    assert_eq!(conn, "conn-2");
+    daemon.kernel.with(|facts| facts.sockets.insert(2, end.clone()));
+    let Some(FromTrace::Evidence { conn, facts }) = dispatch.hear().await else { panic!("no evidence") };
+    assert_eq!(conn, "conn-1");
+    // On a machine so slow that the wait was over first, absence is the honest answer.
+    if facts.down.is_some() {
+        assert_eq!(facts.down, Some(end));
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_process_that_serves_the_port_is_found_and_a_stopped_one_is_told() {
+    let daemon = Daemon::start().await;
+    let dispatch = daemon.dispatch().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    dispatch.say(&register(1, port)).await;
+    daemon.kernel.with(|facts| {
+        facts.sockets.insert(2, SocketTrace { fin_in: Some(1), ..SocketTrace::default() });
+    });
+    let mut peer = None;
+    for _ in 0..100 {
+        peer = dispatch.ask("conn-1").await.peer;
+        if peer.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let peer = peer.expect("the listener is this very process");
+    assert_eq!((peer.task.pid, peer.fate, peer.halted), (std::process::id(), Fate::Alive, None));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_about_an_unknown_session_is_answered_without_evidence() {
+    let daemon = Daemon::start().await;
+    let facts = daemon.dispatch().await.ask("unheard-of").await;
+    assert_eq!((facts.down, facts.up, facts.serve, facts.peer), (None, None, None, None));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn who_speaks_wrongly_hears_why_and_is_let_go() {
+    let daemon = Daemon::start().await;
+    let hello = |v, role| ToTrace::Hello { v, role };
+    let old = daemon.connect().await;
+    old.say(&hello(VERSION + 1, Role::Dispatch)).await;
+    assert!(old.refused().await.contains("version"));
+
+    let rude = daemon.connect().await;
+    rude.say(&ToTrace::Status).await;
+    assert!(rude.refused().await.contains("hello"));
+
+    for garbage in [&b"\xff\x00garbage"[..], b"{}", b"{\"t\":\"no_such_message\"}", b"[1,2]"] {
+        let peer = daemon.dispatch().await;
+        peer.0.send(garbage).await.unwrap();
+        assert!(peer.refused().await.contains("makes no sense"));
+    }
+
+    let long = daemon.dispatch().await;
+    long.0.send(&vec![b' '; MAX_MESSAGE + 1]).await.unwrap();
+    assert!(long.refused().await.contains("longer"));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_may_neither_register_nor_ask() {
+    let daemon = Daemon::start().await;
+    let forbidden =
+        [register(1, 3773), ToTrace::Ask { conn: "x".to_owned() }, done("x"), ToTrace::Watch { listen: vec![], serve: vec![] }];
+    for message in forbidden {
+        let viewer = daemon.subscriber().await;
+        viewer.say(&message).await;
+        assert!(viewer.refused().await.contains("subscriber"), "{message:?}");
+    }
+    let viewer = daemon.subscriber().await;
+    let status = viewer.status().await;
+    assert_eq!((status.sessions, status.subscribers, status.dispatch), (0, 1, false));
+    assert_eq!(status.hooks.len(), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_sessions_each_get_one_answer() {
+    const SESSIONS: u16 = 10_000;
+    let daemon = Daemon::start().await;
+    let dispatch = daemon.dispatch().await;
+    daemon.kernel.with(|facts| {
+        for n in 1..=SESSIONS {
+            let end = SocketTrace { fin_in: Some(u64::from(n)), ..SocketTrace::default() };
+            facts.sockets.insert(u64::from(n) * 2, end);
+        }
+    });
+    for n in 1..=SESSIONS {
+        dispatch.say(&register(n, 3773)).await;
+    }
+    assert_eq!(dispatch.status().await.sessions, u64::from(SESSIONS));
+    let asking = async {
+        for n in 1..=SESSIONS {
+            dispatch.say(&ToTrace::Ask { conn: format!("conn-{n}") }).await;
+        }
+    };
+    let hearing = async {
+        let mut answered = HashSet::new();
+        while answered.len() < usize::from(SESSIONS) {
+            let Some(FromTrace::Evidence { conn, facts }) = dispatch.hear().await else { panic!("no evidence") };
+            let n: u64 = conn.strip_prefix("conn-").unwrap().parse().unwrap();
+            assert_eq!(facts.down.unwrap().fin_in, Some(n), "each session its own truth");
+            assert!(answered.insert(conn), "one answer each");
+        }
+    };
+    tokio::join!(asking, hearing);
+    for n in 1..=SESSIONS {
+        dispatch.say(&done(&format!("conn-{n}"))).await;
+    }
+    assert_eq!(dispatch.status().await.sessions, 0);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_sleeps_blocks_nobody_and_learns_what_it_missed() {
+    const RECORDS: u64 = 5000;
+    let daemon = Daemon::start().await;
+    let (dispatch, sleeper) = (daemon.dispatch().await, daemon.subscriber().await);
+    let dead = daemon.subscriber().await;
+    drop(dead);
+    for n in 0..RECORDS {
+        let record = Box::new(OpenRecord::new("u".to_owned(), "192.0.2.7".to_owned(), n.to_string()));
+        dispatch.say(&ToTrace::Opened { record }).await;
+    }
+    // Answered at once although nobody has read a single record.
+    assert_eq!(dispatch.status().await.subscribers, 1);
+    let (mut heard, mut skipped, mut last) = (0, 0, None);
+    while heard + skipped < RECORDS {
+        match sleeper.hear().await {
+            Some(FromTrace::Opened { record }) => {
+                let n: u64 = record.conn.parse().unwrap();
+                assert_eq!(n, heard + skipped, "what is missing is told where it is missing");
+                assert!(last.is_none_or(|last| n > last));
+                (heard, last) = (heard + 1, Some(n));
+            }
+            Some(FromTrace::Skipped { records }) => skipped += records,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(skipped > 0, "the queue is bounded");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_daemon_does_not_take_the_socket_away() {
+    let daemon = Daemon::start().await;
+    let second = t3_trace::daemon::listen::bind(&daemon.socket, "root").await;
+    assert!(second.is_err_and(|error| error.to_string().contains("another t3-trace")));
+    assert_eq!(daemon.dispatch().await.status().await.sessions, 0);
+    daemon.stop().await;
+}

@@ -1,0 +1,227 @@
+//! A daemon in this process with a kernel side that the test writes, a journald that the test reads, and a peer of its socket.
+
+use std::{
+    collections::HashMap,
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use t3_journal::{Sink, Writer};
+use t3_record::{
+    evidence::{KernelFacts, SocketTrace},
+    wire::{FromTrace, Hook, Leg, Role, Session, Status, ToTrace, VERSION},
+    words::KernelSource,
+};
+use t3_trace::{
+    clock,
+    daemon::{self, Options},
+    kernel::{Generation, Loss, ProcessTrace, ServeTuple},
+    view::{EventStream, KernelView},
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_seqpacket::UnixSeqpacket;
+
+/// What the kernel is said to know.
+#[derive(Default)]
+pub struct Facts {
+    pub sockets: HashMap<u64, SocketTrace>,
+    pub serve_ends: HashMap<ServeTuple, SocketTrace>,
+    pub processes: HashMap<u32, ProcessTrace>,
+    pub watched: (Vec<u16>, Vec<u16>),
+    pub lost: u64,
+}
+
+#[derive(Clone, Default)]
+pub struct FakeKernel(pub Arc<Mutex<Facts>>);
+
+impl FakeKernel {
+    pub fn with<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
+        change(&mut self.0.lock().unwrap())
+    }
+}
+
+impl KernelView for FakeKernel {
+    fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), String> {
+        self.with(|facts| facts.watched = (listen.to_vec(), serve.to_vec()));
+        Ok(())
+    }
+    fn serve_generation(&self, _: &ServeTuple) -> Generation {
+        Generation::UNKNOWN
+    }
+    fn socket(&self, cookie: u64) -> Option<SocketTrace> {
+        self.with(|facts| facts.sockets.get(&cookie).cloned())
+    }
+    fn serve_end(&self, tuple: &ServeTuple, _: Generation) -> Option<SocketTrace> {
+        self.with(|facts| facts.serve_ends.get(tuple).cloned())
+    }
+    fn process(&self, tgid: u32) -> Option<ProcessTrace> {
+        self.with(|facts| facts.processes.get(&tgid).cloned())
+    }
+    fn take_events(&mut self) -> Option<EventStream> {
+        None
+    }
+    fn hooks(&self) -> Vec<Hook> {
+        vec![Hook { name: "fake".to_owned(), attached: Some("fake".to_owned()), why: None }]
+    }
+    fn source(&self) -> KernelSource {
+        KernelSource::Tracepoint
+    }
+    fn lost(&self) -> Loss {
+        Loss { events: self.with(|facts| facts.lost), ..Loss::default() }
+    }
+}
+
+pub struct Daemon {
+    pub kernel: FakeKernel,
+    pub socket: PathBuf,
+    journald: UnixDatagram,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<anyhow::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, journal) = (dir.path().join("evidence.sock"), dir.path().join("journal"));
+        let journald = UnixDatagram::bind(&journal).unwrap();
+        journald.set_nonblocking(true).unwrap();
+        let records = Writer::start_with("t3-dispatch", Sink::Journald, &journal, 100_000).unwrap();
+        let kernel = FakeKernel::default();
+        let options = Options {
+            socket: socket.clone(),
+            dispatch_user: "no-such-user-here".to_owned(),
+            group: "no-such-group-here".to_owned(),
+            // The test's journald cannot be asked what is in it.
+            to_journald: false,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move {
+            let _ = stopped.await;
+            "the test is over"
+        };
+        let running = tokio::spawn(daemon::run(options, Box::new(kernel.clone()), records, stopped));
+        let daemon = Self { kernel, socket, journald, stop, running, _dir: dir };
+        until("the daemon listens", || daemon.socket.exists()).await;
+        daemon
+    }
+
+    pub async fn connect(&self) -> Peer {
+        Peer(UnixSeqpacket::connect(&self.socket).await.unwrap())
+    }
+
+    pub async fn dispatch(&self) -> Peer {
+        self.connect().await.greet(Role::Dispatch).await
+    }
+
+    pub async fn subscriber(&self) -> Peer {
+        self.connect().await.greet(Role::Subscriber).await
+    }
+
+    /// The next record that was written, as its fields; `None` when none comes in time.
+    pub async fn written(&self, patience: Duration) -> Option<HashMap<String, String>> {
+        let mut buffer = vec![0; 65536];
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            if let Ok(length) = self.journald.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                let fields = text.lines().filter_map(|line| line.split_once('='));
+                return Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        self.running.await.unwrap().unwrap();
+        assert!(!self.socket.exists(), "the socket's file goes with the daemon");
+    }
+}
+
+/// Waits for something that must come to pass.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never came to pass: {what}");
+}
+
+pub struct Peer(pub UnixSeqpacket);
+
+impl Peer {
+    async fn greet(self, role: Role) -> Self {
+        self.say(&ToTrace::Hello { v: VERSION, role }).await;
+        let welcome = self.hear().await;
+        assert_eq!(welcome, Some(FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint }));
+        self
+    }
+
+    pub async fn say(&self, message: &ToTrace) {
+        self.0.send(&serde_json::to_vec(message).unwrap()).await.unwrap();
+    }
+
+    /// The next message; `None` when the daemon has closed the connection.
+    pub async fn hear(&self) -> Option<FromTrace> {
+        let mut buffer = vec![0; 65536];
+        let received = tokio::time::timeout(Duration::from_secs(20), self.0.recv(&mut buffer)).await;
+        let length = received.expect("the daemon says something or closes").unwrap_or(0);
+        (length > 0).then(|| serde_json::from_slice(&buffer[..length]).unwrap())
+    }
+
+    pub async fn refused(&self) -> String {
+        let Some(FromTrace::Refused { why }) = self.hear().await else { panic!("not refused") };
+        assert_eq!(self.hear().await, None, "closed after the refusal");
+        why
+    }
+
+    pub async fn ask(&self, conn: &str) -> KernelFacts {
+        self.say(&ToTrace::Ask { conn: conn.to_owned() }).await;
+        match self.hear().await {
+            Some(FromTrace::Evidence { conn: about, facts }) if about == conn => *facts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn status(&self) -> Status {
+        self.say(&ToTrace::Status).await;
+        match self.hear().await {
+            Some(FromTrace::Status(status)) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A session with cookies `2n` (down) and `2n + 1` (up).
+pub fn session(n: u16, serve_port: u16) -> Session {
+    let leg = |cookie, local: String, remote: String| Leg {
+        cookie,
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+    };
+    let cookie = u64::from(n) * 2;
+    Session {
+        conn: format!("conn-{n}"),
+        user: "wizard".to_owned(),
+        ip: "192.0.2.7".to_owned(),
+        ray: Some("8f00".to_owned()),
+        opened_at: Some(clock::monotonic()),
+        down: Some(leg(cookie, "127.0.0.1:3780".to_owned(), format!("127.0.0.2:{n}"))),
+        up: Some(leg(cookie + 1, format!("127.0.0.1:{n}"), format!("127.0.0.1:{serve_port}"))),
+        serve_port,
+    }
+}
+
+/// serve's own end of that session.
+pub fn serve_end(session: &Session) -> ServeTuple {
+    let up = session.up.unwrap();
+    ServeTuple::mirror(up.local, up.remote)
+}
