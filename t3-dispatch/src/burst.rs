@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn five_within_a_second_are_a_burst_and_summed_up_once() {
         let mut bursts = Bursts::default();
-        for n in 0..4 {
-            assert_eq!(bursts.note(["ann", "bob"][n as usize % 2], SECOND * 10 + n * 100 * MS), None);
+        for (n, user) in ["ann", "bob", "ann", "bob"].into_iter().enumerate() {
+            assert_eq!(bursts.note(user, SECOND * 10 + n as u64 * 100 * MS), None);
             assert_eq!(bursts.around(SECOND * 10), None);
         }
         bursts.note("ann", SECOND * 10 + 400 * MS);

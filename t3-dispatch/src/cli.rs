@@ -14,7 +14,7 @@ pub const EXIT_CONFIG: u8 = 78;
 #[command(name = "t3-dispatch", version, about, max_term_width = 110)]
 #[command(
     after_help = "Exit status: 0 stopped as told; 1 another failure (a port in use, for example); 2 bad usage; \
-                        78 bad configuration (routing table)."
+                        78 bad configuration (routing table, log filter)."
 )]
 pub struct Cli {
     /// What to do.

@@ -22,7 +22,8 @@ pub fn random() -> u64 {
 }
 
 fn encode(bits: u64) -> String {
-    (0..13).rev().map(|place| char::from(ALPHABET[(bits >> (place * 5)) as usize & 31])).collect()
+    let digit = |place: u32| ALPHABET[usize::from((bits >> (place * 5)).to_le_bytes()[0] & 31)];
+    (0..13).rev().map(|place| char::from(digit(place))).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     match serve(*options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let configuration = matches!(error.downcast_ref(), Some(ServeError::Table(_)));
+            let configuration = matches!(error.downcast_ref(), Some(ServeError::Table(_)))
+                || error.is::<t3_journal::logging::InitError>();
             tracing::error!("{error:#}");
             // A subscriber that was never set up leaves stderr.
             if !tracing::enabled!(tracing::Level::ERROR) {

@@ -48,10 +48,10 @@ fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let bit = if mask.is_some() { 0x80 } else { 0 };
     let mut out = vec![first];
     match payload.len() {
-        n @ 0..=125 => out.push(bit | n as u8),
+        n @ 0..=125 => out.push(bit | u8::try_from(n).unwrap()),
         n @ 126..=65535 => {
             out.push(bit | 126);
-            out.extend_from_slice(&(n as u16).to_be_bytes());
+            out.extend_from_slice(&u16::try_from(n).unwrap().to_be_bytes());
         }
         n => {
             out.push(bit | 127);

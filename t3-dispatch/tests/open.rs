@@ -1,5 +1,11 @@
 //! Opening a WebSocket, and every way in which that fails: the browser's answer, the record's facts, and exactly one record.
 //! Needs loopback only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod stage;
 

@@ -1,5 +1,11 @@
 //! Between two raw sockets: bytes, ends and resets arrive as sent, and are seen as what they are.
 //! Needs loopback only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod stage;
 

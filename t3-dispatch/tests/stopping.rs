@@ -1,5 +1,11 @@
 //! Being told to stop: goodbye to both sides, and a record for every session within the drain time, whatever the peers do.
 //! Needs loopback only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod stage;
 
