@@ -144,8 +144,8 @@ mod tests {
         FromTrace::Opened { record: Box::new(record) }
     }
 
-    fn number(message: &FromTrace) -> Result<usize, u64> {
-        match message {
+    fn number(message: &Arc<FromTrace>) -> Result<usize, u64> {
+        match &**message {
             FromTrace::Opened { record } => Ok(record.conn.parse().unwrap()),
             FromTrace::Skipped { records } => Err(*records),
             other => panic!("{other:?}"),
