@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use t3_record::{
-    Cause::DispatchClosed,
+    Cause::{DispatchClosed, DownstreamClosed, UpstreamClosed},
     ClosedBy, Segment, Verdict,
 };
 
@@ -88,9 +88,10 @@ fn died() -> Truth {
 fn destroyed(leg: &'static str) -> Truth {
     let other = if leg == "down_end" { "up_end" } else { "down_end" };
     let how = "sock_destroy";
-    Truth::opened(Verdict::AdminKilled, Segment::Devvm, DispatchClosed, how, ClosedBy::Dispatch)
+    // The cause is the leg that ended first; who acted is this machine, not dispatch's own doing.
+    let cause = if leg == "down_end" { DownstreamClosed } else { UpstreamClosed };
+    Truth::opened(Verdict::AdminKilled, Segment::Devvm, cause, how, ClosedBy::Dispatch)
         .is("peer_exit", "alive")
-        .key("segment", Expect::OneOf(vec!["devvm".to_owned(), "dispatch".to_owned()]))
         .is(leg, "abort")
         .one_of(other, &["fin_out", "rst_out"])
 }

@@ -216,7 +216,9 @@ impl<'a> World<'a> {
         // The pressure of a serve's cgroup is known while the process is; one that was never there has none.
         let served = !self.serves.is_empty();
         let own = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.v2.join("memory.pressure").exists());
-        if traced && served && own {
+        // Pressure is sampled once a second: a serve that failed at once may have no two samples yet.
+        let opened = truth.of("dur_ms") != Some(&Expect::Is("0".to_owned()));
+        if traced && served && own && opened {
             for key in ["psi_mem", "psi_io", "psi_cpu"] {
                 truth = truth.unless_said(key, percent());
             }

@@ -1,0 +1,27 @@
+//! The whole catalogue of faults on this host, with a private journald, t3-trace and t3-dispatch.
+//!
+//! Needs root and `cargo xtask build`. Takes a few minutes: kernel timers take their time. `T3_FAULTS=a,b` runs only some.
+
+use t3_testkit::{
+    faults::{self, Options, Outcome},
+    journal::Journal,
+    sys,
+};
+
+#[test]
+fn every_fault_gives_the_record_that_is_true() {
+    if !sys::is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run the faults as root: journald and t3-trace need it");
+        eprintln!("SKIPPED every_fault_gives_the_record_that_is_true: needs root for journald and t3-trace");
+        return;
+    }
+    let journal = Journal::private().unwrap();
+    let only = std::env::var("T3_FAULTS").unwrap_or_default();
+    let only = only.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let options = Options { only, ..Options::default() };
+    let mut first = true;
+    let rows = faults::run(&options, &journal, |row| faults::print(row, std::mem::take(&mut first))).unwrap();
+    let failed: Vec<_> = rows.iter().filter(|row| row.outcome.failed()).map(|row| row.fault).collect();
+    assert!(failed.is_empty(), "{failed:?}; the table above says where");
+    assert!(rows.iter().any(|row| row.outcome == Outcome::Passed), "nothing could be run here");
+}

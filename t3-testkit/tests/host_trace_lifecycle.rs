@@ -1,0 +1,179 @@
+//! t3-trace comes, goes and comes back, and dispatch dies, while sessions live: each close has its one record, with evidence as soon as
+//! there is some.
+//!
+//! Needs root and `cargo xtask build`.
+
+use std::time::Duration;
+
+use t3_record::{Cause, KernelSource, Verdict};
+use t3_testkit::{
+    client::{Client, Config},
+    journal::Journal,
+    stack::{Serve, Setup, Stack},
+    sys,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct House {
+    journal: Journal,
+    stack: Stack,
+    serves: Vec<Serve>,
+}
+
+/// A stack for `users` users with a serve each; `None`, loudly, when it cannot be had.
+fn house(test: &str, users: usize, trace: bool) -> Option<House> {
+    if !sys::is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run {test} as root: journald and t3-trace need it");
+        eprintln!("SKIPPED {test}: needs root for journald and t3-trace");
+        return None;
+    }
+    let journal = Journal::private().unwrap();
+    let mut setup = Setup::users(users).unwrap();
+    setup.trace = trace;
+    let stack = Stack::start(setup, &journal).unwrap();
+    let serves = (0..users).map(|i| stack.serve(&format!("u{i}"), &[], None).unwrap()).collect();
+    Some(House { journal, stack, serves })
+}
+
+impl House {
+    fn open(&self, user: &str) -> Client {
+        let client = Client::connect(Config::new(self.stack.address, user)).unwrap();
+        client.heartbeats(2).unwrap();
+        client
+    }
+
+    /// The kernel source of the one record of this user.
+    fn kernel_of(&self, user: &str) -> KernelSource {
+        let found = self.journal.wait_closes(1, PATIENCE, |record| record.user == user).unwrap();
+        assert_eq!(found.len(), 1, "{user}");
+        found[0].0.kernel
+    }
+}
+
+fn traced(kernel: KernelSource) -> bool {
+    matches!(kernel, KernelSource::Kprobe | KernelSource::Tracepoint)
+}
+
+#[test]
+fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
+    let Some(mut house) = house("t3_trace_absent_then_started_killed_and_restarted", 5, false) else { return };
+    let clients: Vec<_> = (0..5).map(|i| house.open(&format!("u{i}"))).collect();
+
+    // Absent: the record goes out without it.
+    clients[0].close(Some(1000), "");
+    clients[0].wait_end().unwrap();
+    assert_eq!(house.kernel_of("u0"), KernelSource::Off);
+
+    // Started later: the sessions that are open get evidence from now on.
+    house.stack.start_trace(&house.journal).unwrap();
+    assert!(traced(house.stack.kernel()), "t3-trace has no kernel side here: {:?}", house.stack.status());
+    clients[1].heartbeats(1).unwrap();
+    clients[1].fin();
+    clients[1].wait_end().unwrap();
+    assert!(traced(house.kernel_of("u1")));
+
+    // Killed: sessions live on, and closes have their records.
+    house.stack.trace.take().unwrap().signal(libc::SIGKILL).unwrap();
+    clients[2].heartbeats(3).unwrap();
+    clients[2].fin();
+    clients[2].wait_end().unwrap();
+    let kernel = house.kernel_of("u2");
+    assert!(matches!(kernel, KernelSource::Off | KernelSource::Timeout), "{kernel}");
+
+    // Restarted: a session that was open all the time has evidence again.
+    house.stack.start_trace(&house.journal).unwrap();
+    clients[3].heartbeats(1).unwrap();
+    house.serves[3].process.signal(libc::SIGKILL).unwrap();
+    clients[3].wait_end().unwrap();
+    assert!(traced(house.kernel_of("u3")));
+    let record = house.journal.closes(|record| record.user == "u3").unwrap().remove(0).0;
+    assert_eq!(record.verdict, Verdict::ServeKilled, "{}", record.to_line());
+
+    clients[4].heartbeats(1).unwrap();
+    clients[4].close(Some(1000), "");
+    clients[4].wait_end().unwrap();
+    assert!(traced(house.kernel_of("u4")));
+    assert_eq!(house.journal.closes(|_| true).unwrap().len(), 5, "one record per session, no more");
+}
+
+#[test]
+fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
+    let Some(mut house) = house("dispatch_killed_with_open_sessions_leaves_a_record_for_each", 3, true) else { return };
+    let clients: Vec<_> = (0..3).flat_map(|i| [i; 4]).map(|i| house.open(&format!("u{i}"))).collect();
+    clients[0].close(Some(1000), "");
+    clients[0].wait_end().unwrap();
+    house.journal.wait_closes(1, PATIENCE, |_| true).unwrap();
+
+    let mut dispatch = house.stack.dispatch.take().unwrap();
+    dispatch.signal(libc::SIGKILL).unwrap();
+    dispatch.wait(PATIENCE).unwrap();
+    for client in &clients {
+        client.wait_end().unwrap();
+    }
+    house.journal.wait_closes(12, PATIENCE, |_| true).unwrap();
+
+    // A new dispatch works at once, and nothing of the old one is told twice.
+    house.stack.start_dispatch(&house.journal).unwrap();
+    let client = house.open("u0");
+    client.close(Some(1000), "");
+    client.wait_end().unwrap();
+    let all = house.journal.wait_closes(13, PATIENCE, |_| true).unwrap();
+    let died: Vec<_> = all.iter().filter(|(record, _)| record.verdict == Verdict::DispatchDied).collect();
+    assert_eq!((all.len(), died.len()), (13, 11));
+    for (record, _) in &died {
+        assert_eq!(record.cause, Cause::DispatchClosed, "{}", record.to_line());
+        assert_eq!(record.how.map(|how| how.to_string()).as_deref(), Some("proxy_signal:9"));
+    }
+    let mut conns: Vec<_> = all.iter().map(|(record, _)| record.conn.as_str()).collect();
+    conns.sort_unstable();
+    conns.dedup();
+    assert_eq!(conns.len(), 13, "no session has two records");
+}
+
+#[test]
+fn header_values_forge_nothing() {
+    let Some(house) = house("header_values_forge_nothing", 1, false) else { return };
+    let evil = r#"x" verdict=serve_oom dur_ms=1 cause=graceful "#;
+    let folded = "abc\r\n ws close user=root ip=1 dur_ms=1 cause=x";
+    let cases = [
+        ("quotes and =", evil, None),
+        ("obs-fold", folded, None),
+        ("escapes", r"a\nb\\ T3_VERDICT=unknown", None),
+        ("in the identity", "plain", Some("u0\" dur_ms=1 cause=x")),
+    ];
+    let mut opened = 0;
+    for (name, ray, identity) in cases {
+        let before = house.journal.closes(|_| true).unwrap().len();
+        let config = Config::new(house.stack.address, identity.unwrap_or("u0"))
+            .header("Cf-Ray", ray)
+            .header("User-Agent", evil)
+            .header("X-Forwarded-For", "203.0.113.7, \"x\" cause=forged");
+        match Client::connect(config) {
+            Ok(client) => {
+                client.heartbeats(1).unwrap();
+                client.close(Some(1000), r#"" cause=forged verdict=unknown x=""#);
+                client.wait_end().unwrap();
+                opened += 1;
+                let found = house.journal.wait_closes(before + 1, PATIENCE, |_| true).unwrap();
+                assert_eq!(found.len(), before + 1, "{name}");
+                let (record, entry) = found.last().unwrap();
+                assert_eq!(record.user, "u0", "{name}");
+                assert_eq!(record.verdict, Verdict::ClientClosed, "{name}: {}", record.to_line());
+                assert_eq!(record.ws_reason.as_deref(), Some(r#"" cause=forged verdict=unknown x=""#));
+                assert!(!entry["MESSAGE"].contains('\n'), "{name}: one line");
+                assert_eq!(&t3_record::CloseRecord::from_line(&entry["MESSAGE"]).unwrap(), record, "{name}");
+                assert!(entry.keys().all(|key| !key.ends_with('+') || !key.starts_with("T3_")), "{name}: {entry:?}");
+            }
+            // Refusing is fine too, with an answer rather than silence, and without a record of a session.
+            Err(error) => assert!(error.to_string().contains("HTTP/1.1 4"), "{name}: {error}"),
+        }
+    }
+    assert!(opened > 0, "the harmless ones open");
+    let client = house.open("u0");
+    client.close(Some(1000), "");
+    client.wait_end().unwrap();
+    let all = house.journal.wait_closes(opened + 1, PATIENCE, |_| true).unwrap();
+    assert_eq!(all.len(), opened + 1);
+    assert!(all.iter().all(|(record, _)| record.user == "u0"));
+}
