@@ -18,7 +18,7 @@ use t3_record::{
 
 use super::{
     Shared,
-    facts::gather,
+    facts::{Late, gather},
     sessions::{Entry, LinkId},
     written,
 };
@@ -82,7 +82,7 @@ pub(super) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
     }
 }
 
-/// True when dispatch is dead; false when all its sessions are accounted for by a living one.
+/// True when dispatch is dead; false when a living one accounts for its sessions, or when we are to stop.
 async fn died(shared: &Arc<Shared>, link: Link) -> bool {
     let Link { id, pid, process } = link;
     let process = process.and_then(|fd| poll::readable(fd).ok());
@@ -107,6 +107,9 @@ async fn died(shared: &Arc<Shared>, link: Link) -> bool {
         if gone {
             return true;
         }
+        if shared.is_stopping() {
+            return false;
+        }
         let back = shared.is_connected(pid);
         back_since = back.then(|| back_since.unwrap_or_else(Instant::now));
         if back_since.is_some_and(|since| since.elapsed() >= RETELL) {
@@ -120,7 +123,7 @@ async fn died(shared: &Arc<Shared>, link: Link) -> bool {
 async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
     let evidence = Evidence {
         relay: None,
-        kernel: gather(shared, Some(orphan)).await,
+        kernel: gather(shared, Some(orphan), Late::No).await,
         burst: None,
         dispatch_died: Some(death),
     };

@@ -47,8 +47,17 @@ impl Sockets {
     }
 }
 
+/// May the kernel still be about to tell of the end?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// dispatch has only just noticed.
+    Possible,
+    /// All sockets are closed: what is not there will not come.
+    No,
+}
+
 /// Answers a question. A session that nobody registered still gets the machine's pressure.
-pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>) -> KernelFacts {
+pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: Late) -> KernelFacts {
     let source = shared.kernel().source();
     let Some(entry) = entry else {
         let reading = read(shared, None).await;
@@ -56,7 +65,8 @@ pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>) -> Kerne
     };
     // The window of pressure ends at the question, not after the wait for late events.
     let owner = owner(shared, entry);
-    let (reading, sockets) = tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source));
+    let (reading, sockets) =
+        tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source, late));
     let owner = owner.or_else(|| self::owner(shared, entry));
     let process = {
         let kernel = shared.kernel();
@@ -80,8 +90,9 @@ fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<Owner>> {
 }
 
 /// Looks again for a while as long as neither leg shows an end.
-async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource) -> Sockets {
-    let worth_waiting = source != KernelSource::Off && entry.session.opened_at.is_some();
+async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late: Late) -> Sockets {
+    let worth_waiting =
+        late == Late::Possible && source != KernelSource::Off && entry.session.opened_at.is_some();
     let mut sockets = Sockets::default();
     let deadline = tokio::time::Instant::now() + LATE;
     for step in STEPS {

@@ -11,7 +11,7 @@ use tokio_seqpacket::UnixSeqpacket;
 
 use super::{
     Shared, accounts, death,
-    facts::gather,
+    facts::{Late, gather},
     sessions::{Entry, LinkId},
 };
 use crate::{clock::monotonic, kernel::ServeTuple, proc::network_namespace};
@@ -48,7 +48,7 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: UnixSeqpacket) {
 
 async fn talk(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), End> {
     let peer = socket.peer_cred()?;
-    let hello = tokio::time::timeout(HELLO_WITHIN, receive(socket)).await;
+    let hello = tokio::time::timeout(HELLO_WITHIN, receive(socket, &mut buffer())).await;
     let role = match hello.map_err(|_| End::Refused("no hello came; say who you are first".to_owned()))?? {
         ToTrace::Hello { v, .. } if v != VERSION => {
             return Err(End::Refused(format!(
@@ -88,8 +88,9 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
     let (answers, mut answered) = mpsc::channel::<FromTrace>(4);
     // Reading goes on while a send waits: a subscriber that hangs up is noticed, one that sleeps costs only its queue.
     let reading = async {
+        let mut buffer = buffer();
         loop {
-            match receive(socket).await? {
+            match receive(socket, &mut buffer).await? {
                 ToTrace::Status => answers.send(shared.status()).await.map_err(|_| End::Gone)?,
                 _ => return Err(End::Refused("a subscriber may only ask for the status".to_owned())),
             }
@@ -151,8 +152,9 @@ struct Peer<'a> {
 impl Peer<'_> {
     async fn converse(&mut self, socket: &UnixSeqpacket) -> Result<(), End> {
         self.answer(welcome(self.shared)).await?;
+        let mut buffer = buffer();
         loop {
-            match receive(socket).await? {
+            match receive(socket, &mut buffer).await? {
                 ToTrace::Hello { .. } => {
                     return Err(End::Refused("a second hello makes no sense".to_owned()));
                 }
@@ -200,7 +202,7 @@ impl Peer<'_> {
         let entry = self.shared.sessions().ask(&conn, monotonic());
         let (shared, answers) = (Arc::clone(self.shared), self.answers.clone());
         tokio::spawn(async move {
-            let facts = Box::new(gather(&shared, entry.as_ref()).await);
+            let facts = Box::new(gather(&shared, entry.as_ref(), Late::Possible).await);
             // Nobody waits for the answer any more when this fails.
             let _ = answers.send(FromTrace::Evidence { conn, facts }).await;
         });
@@ -211,10 +213,13 @@ fn welcome(shared: &Shared) -> FromTrace {
     FromTrace::Welcome { v: VERSION, kernel: shared.kernel().source() }
 }
 
-async fn receive(socket: &UnixSeqpacket) -> Result<ToTrace, End> {
-    // One byte more than allowed, so that a message that is too long is seen to be.
-    let mut buffer = vec![0; MAX_MESSAGE + 1];
-    let length = socket.recv(&mut buffer).await?;
+/// One byte more than allowed, so that a message that is too long is seen to be.
+fn buffer() -> Vec<u8> {
+    vec![0; MAX_MESSAGE + 1]
+}
+
+async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<ToTrace, End> {
+    let length = socket.recv(buffer).await?;
     match length {
         0 => Err(End::Gone),
         length if length > MAX_MESSAGE => {

@@ -20,7 +20,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -79,6 +79,7 @@ pub(crate) struct Shared {
     hub: Hub,
     records: Writer,
     mourners: Mourners,
+    stopping: AtomicBool,
 }
 
 /// Tasks that must not be cut off when the daemon stops.
@@ -126,6 +127,11 @@ impl Shared {
         }
         drop(links);
         self.sessions().detach(link, crate::clock::monotonic())
+    }
+
+    /// A dispatch that lives is no longer waited for.
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     fn is_connected(&self, pid: Option<u32>) -> bool {
@@ -201,7 +207,7 @@ pub async fn run(
         match (&hook.attached, &hook.why) {
             (Some(how), _) => tracing::info!(hook = hook.name, how, "attached"),
             (None, why) => {
-                tracing::warn!(hook = hook.name, why = why.as_deref().unwrap_or("unknown"), "not attached")
+                tracing::warn!(hook = hook.name, why = why.as_deref().unwrap_or("unknown"), "not attached");
             }
         }
     }
@@ -233,6 +239,7 @@ pub async fn run(
         hub: Hub::default(),
         records,
         mourners: Mourners::default(),
+        stopping: AtomicBool::new(false),
     });
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(events) = events {
@@ -245,13 +252,14 @@ pub async fn run(
     let reason = accept(&shared, &mut listening, &mut links, stop).await;
     tracing::info!(reason, "stopping");
     notify::stopping();
+    shared.stopping.store(true, Ordering::Relaxed);
     drop(listening);
     links.shutdown().await;
     let mut mourners = shared.mourners.take();
     let finished =
         tokio::time::timeout(STOP_WITHIN, async { while mourners.join_next().await.is_some() {} }).await;
     if finished.is_err() {
-        tracing::info!("still waiting for a dispatch that lives; it writes its records itself");
+        tracing::error!("the records of a dispatch that died were not all written before the end");
     }
     tasks.shutdown().await;
     let records = shared.records.clone();

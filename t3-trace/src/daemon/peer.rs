@@ -99,3 +99,6 @@ fn victim_argv(owners: &Owners, process: &Process, owner: Option<&Owner>) -> Opt
         .and_then(|victim| victim.argv.clone())
         .or_else(|| (process.fate == Fate::Oom).then(|| owners.remembered_argv(process.task.pid)).flatten())
 }
+
+#[cfg(test)]
+mod tests;

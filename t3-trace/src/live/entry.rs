@@ -9,7 +9,9 @@ use t3_record::{CloseRecord, journal::CLOSE_ID, record::BadRecord};
 /// # Errors
 /// [`BadRecord`] for a `ws close` that lacks something.
 pub fn close(line: &str) -> Result<Option<(CloseRecord, u64)>, BadRecord> {
-    let Ok(entry) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line) else { return Ok(None) };
+    let Ok(entry) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line) else {
+        return Ok(None);
+    };
     let fields: BTreeMap<String, String> =
         entry.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect();
     if fields.get("MESSAGE_ID").map(String::as_str) != Some(CLOSE_ID) {

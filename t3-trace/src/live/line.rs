@@ -71,10 +71,11 @@ fn details(record: &CloseRecord, paint: Paint) -> Vec<String> {
         .into_iter()
         .filter_map(|(name, percent)| notable(name, percent?, paint))
         .collect();
-    let host: Vec<String> = [("io", record.host_psi_io), ("mem", record.host_psi_mem), ("cpu", record.host_psi_cpu)]
-        .into_iter()
-        .filter_map(|(name, percent)| notable(name, percent?, paint))
-        .collect();
+    let host: Vec<String> =
+        [("io", record.host_psi_io), ("mem", record.host_psi_mem), ("cpu", record.host_psi_cpu)]
+            .into_iter()
+            .filter_map(|(name, percent)| notable(name, percent?, paint))
+            .collect();
     if !psi.is_empty() {
         parts.push(format!("psi {}", psi.join(" ")));
     } else if !host.is_empty() {

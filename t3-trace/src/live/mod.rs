@@ -27,7 +27,8 @@ const SHOWN: usize = 4096;
 /// # Errors
 /// When the output fails for another reason than a reader that has gone.
 pub fn run(args: &LiveArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let result = runtime.block_on(show(args));
     runtime.shutdown_background();
     match result {
@@ -58,7 +59,9 @@ async fn show(args: &LiveArgs) -> io::Result<()> {
         match item {
             None => return Ok(()),
             Some(Item::Say(text)) => say(&text),
-            Some(Item::Skipped(records)) => say(&format!("{records} closes were left out: this reader was too slow")),
+            Some(Item::Skipped(records)) => {
+                say(&format!("{records} closes were left out: this reader was too slow"));
+            }
             Some(Item::Closed(record, at)) if shown.first_time(&record.conn) && wanted(args, &record) => {
                 let mut stdout = io::stdout().lock();
                 if args.json {

@@ -141,7 +141,10 @@ async fn receive(socket: &UnixSeqpacket) -> Result<Option<FromTrace>, String> {
 
 async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Link>) {
     loop {
-        let Ok(Link::DownSince(since)) = link.wait_for(|link| *link != Link::Up).await.map(|link| *link) else { return };
+        let Ok(Link::DownSince(since)) = link.wait_for(|link| *link != Link::Up).await.map(|link| *link)
+        else {
+            return;
+        };
         let back = async {
             let _ = link.wait_for(|link| *link == Link::Up).await;
             tokio::time::sleep(OVERLAP).await;

@@ -50,7 +50,10 @@ pub enum Tone {
 #[must_use]
 pub const fn tone(verdict: Verdict, segment: Segment) -> Tone {
     match (verdict, segment) {
-        (Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ServeClosed | Verdict::DispatchShutdown, _) => Tone::Fine,
+        (
+            Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ServeClosed | Verdict::DispatchShutdown,
+            _,
+        ) => Tone::Fine,
         (Verdict::Unknown, _) | (_, Segment::Serve | Segment::Devvm | Segment::Dispatch) => Tone::Bad,
         _ => Tone::Warning,
     }

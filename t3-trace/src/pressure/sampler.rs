@@ -46,12 +46,31 @@ pub struct Reading {
     pub host: Option<Pressure>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Target {
     ring: Ring,
     memory: Option<MemoryNow>,
-    /// The extra sample at the end of the last answer, not part of the ring.
+    /// When somebody asked for it last.
     wanted_at: Nanos,
+}
+
+impl Target {
+    fn add(&mut self, sample: Option<(Sample, Option<MemoryNow>)>) {
+        if let Some((sample, memory)) = sample {
+            self.ring.push(sample);
+            self.memory = memory.or(self.memory);
+        }
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        let memory = Memory {
+            current: self.memory.and_then(|memory| memory.current),
+            max: self.memory.and_then(|memory| memory.max),
+            oom_kills: self.ring.growth(|counters| counters.oom_kills),
+            high_events: self.ring.growth(|counters| counters.high),
+        };
+        (memory != Memory::default()).then_some(memory)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -107,42 +126,38 @@ impl Sampler {
 
     /// Samples this cgroup from now on; the first sample is taken at once.
     pub fn watch(&self, cgroup: &Path) {
+        let first = sample_cgroup(cgroup);
         let mut state = self.shared.lock();
-        if let Some(target) = state.cgroups.get_mut(cgroup) {
-            target.wanted_at = monotonic();
-            return;
-        }
-        let mut target = Target { wanted_at: monotonic(), ..Target::default() };
-        sample_cgroup(cgroup, &mut target);
-        state.cgroups.insert(cgroup.to_owned(), target);
+        let target = state.cgroups.entry(cgroup.to_owned()).or_default();
+        target.wanted_at = monotonic();
+        target.add(first);
     }
 
     /// What is known at this moment, with a fresh sample at the end of the window.
     #[must_use]
     pub fn read(&self, cgroup: Option<&Path>) -> Reading {
         let mut state = self.shared.lock();
-        let host = fresh(&state.host, || Some(host_counters(&self.shared.proc_pressure))).pressure();
-        let Some(target) = cgroup.and_then(|cgroup| Some((cgroup, state.cgroups.get_mut(cgroup)?))) else {
-            return Reading { host, ..Reading::default() };
-        };
-        let (cgroup, target) = target;
-        target.wanted_at = monotonic();
-        let ring = fresh(&target.ring, || {
-            let (counters, memory) = cgroup_counters(cgroup)?;
-            target.memory = memory.or(target.memory);
-            Some(counters)
+        let mut host = state.host.clone();
+        let mut target = cgroup.and_then(|cgroup| {
+            let target = state.cgroups.get_mut(cgroup)?;
+            target.wanted_at = monotonic();
+            Some((cgroup, target.clone()))
         });
-        let current = ring.last().is_some_and(|last| last.at + STALE > monotonic());
-        if !current {
-            return Reading { host, ..Reading::default() };
+        // Files are read without the lock: on a starving machine even that can take a while, and others ask too.
+        drop(state);
+        if is_old(&host) {
+            host.push(sample_host(&self.shared.proc_pressure));
         }
-        let memory = Memory {
-            current: target.memory.and_then(|memory| memory.current),
-            max: target.memory.and_then(|memory| memory.max),
-            oom_kills: ring.growth(|counters| counters.oom_kills),
-            high_events: ring.growth(|counters| counters.high),
-        };
-        Reading { pressure: ring.pressure(), memory: (memory != Memory::default()).then_some(memory), host }
+        if let Some((cgroup, target)) = target.as_mut().filter(|(_, target)| is_old(&target.ring)) {
+            target.add(sample_cgroup(cgroup));
+        }
+        let host = host.pressure();
+        match target {
+            Some((_, target)) if target.ring.last().is_some_and(|last| last.at + STALE > monotonic()) => {
+                Reading { pressure: target.ring.pressure(), memory: target.memory(), host }
+            }
+            _ => Reading { host, ..Reading::default() },
+        }
     }
 }
 
@@ -156,37 +171,44 @@ impl Drop for Sampler {
     }
 }
 
-/// The ring with one more sample at its end, unless the last is as good as new.
-fn fresh(ring: &Ring, read: impl FnOnce() -> Option<Counters>) -> Ring {
-    let mut ring = ring.clone();
-    if ring.last().is_none_or(|last| last.at + FRESH < monotonic())
-        && let Some(counters) = read()
-    {
-        ring.push(Sample { at: monotonic(), counters });
-    }
-    ring
+/// The newest sample does not do for the end of a window.
+fn is_old(ring: &Ring) -> bool {
+    ring.last().is_none_or(|last| last.at + FRESH < monotonic())
 }
 
 fn run(shared: &Shared) {
-    let mut state = shared.lock();
-    while !state.stopping {
-        let counters = host_counters(&shared.proc_pressure);
-        if !counters.is_empty() {
-            state.host.push(Sample { at: monotonic(), counters });
+    loop {
+        let state = shared.lock();
+        let cgroups: Vec<PathBuf> = state.cgroups.keys().cloned().collect();
+        drop(state);
+        let host = sample_host(&shared.proc_pressure);
+        let samples: Vec<_> = cgroups.into_iter().map(|dir| (sample_cgroup(&dir), dir)).collect();
+        let mut state = shared.lock();
+        state.host.push(host);
+        for (sample, dir) in samples {
+            let Some(target) = state.cgroups.get_mut(&dir) else { continue };
+            let gone = sample.is_none() && target.wanted_at + FORGET < monotonic();
+            target.add(sample);
+            if gone {
+                state.cgroups.remove(&dir);
+            }
         }
-        state.cgroups.retain(|cgroup, target| {
-            let read = sample_cgroup(cgroup, target);
-            read || target.wanted_at + FORGET > monotonic()
-        });
-        state = shared.changed.wait_timeout(state, EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        if !state.stopping {
+            state = shared.changed.wait_timeout(state, EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.stopping {
+            return;
+        }
     }
 }
 
-fn sample_cgroup(cgroup: &Path, target: &mut Target) -> bool {
-    let Some((counters, memory)) = cgroup_counters(cgroup) else { return false };
-    target.memory = memory;
-    target.ring.push(Sample { at: monotonic(), counters });
-    true
+fn sample_cgroup(dir: &Path) -> Option<(Sample, Option<MemoryNow>)> {
+    let (counters, memory) = cgroup_counters(dir)?;
+    Some((Sample { at: monotonic(), counters }, memory))
+}
+
+fn sample_host(proc_pressure: &Path) -> Sample {
+    Sample { at: monotonic(), counters: host_counters(proc_pressure) }
 }
 
 fn totals(path: &Path) -> Option<Totals> {

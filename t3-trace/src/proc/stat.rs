@@ -31,8 +31,11 @@ impl Stat {
     /// How it ended, if it has.
     #[must_use]
     pub fn fate(&self) -> Option<Fate> {
-        self.is_over().then(|| match self.exit_code & 0x7f {
-            0 => Fate::Exit(self.exit_code >> 8 & 0xff),
+        if !self.is_over() {
+            return None;
+        }
+        Some(match self.exit_code & 0x7f {
+            0 => Fate::Exit((self.exit_code >> 8) & 0xff),
             signal => Fate::Signal(signal),
         })
     }

@@ -17,6 +17,16 @@ use t3_trace::{clock, kernel::ProcessTrace};
 use tokio_seqpacket::UnixSeqpacket;
 
 const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";
+/// A child that does not outlive its test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 const NEVER: Duration = Duration::from_secs(3);
 
 fn register(n: u16) -> ToTrace {
@@ -29,7 +39,8 @@ async fn as_a_dispatch_that_is_killed() {
     let path = PathBuf::from(std::env::var_os(SOCKET).expect("run by the tests of this file"));
     let socket = UnixSeqpacket::connect(path).await.unwrap();
     let hello = ToTrace::Hello { v: VERSION, role: Role::Dispatch };
-    for message in [hello, register(1), register(2), register(3), ToTrace::Ask { conn: "conn-2".to_owned() }] {
+    for message in [hello, register(1), register(2), register(3), ToTrace::Ask { conn: "conn-2".to_owned() }]
+    {
         socket.send(&serde_json::to_vec(&message).unwrap()).await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(120)).await;
@@ -39,20 +50,22 @@ async fn as_a_dispatch_that_is_killed() {
 async fn the_sessions_of_a_dispatch_that_was_killed_get_their_records_each_one() {
     let daemon = Daemon::start().await;
     let viewer = daemon.subscriber().await;
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "death::as_a_dispatch_that_is_killed"])
-        .env(SOCKET, &daemon.socket)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = Killed(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "death::as_a_dispatch_that_is_killed"])
+            .env(SOCKET, &daemon.socket)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     while viewer.status().await.sessions < 3 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let now = clock::monotonic();
     daemon.kernel.with(|facts| {
         let trace = ProcessTrace {
-            task: Task { pid: child.id(), comm: "t3-dispatch".to_owned() },
+            task: Task { pid: child.0.id(), comm: "t3-dispatch".to_owned() },
             started_boot_ns: None,
             fate: Fate::Signal(9),
             ended_at: Some(now),
@@ -61,13 +74,13 @@ async fn the_sessions_of_a_dispatch_that_was_killed_get_their_records_each_one()
             last_signal: None,
             oom_at: None,
         };
-        facts.processes.insert(child.id(), trace);
+        facts.processes.insert(child.0.id(), trace);
         for cookie in 2..8 {
             facts.sockets.insert(cookie, SocketTrace { fin_out: Some(now), ..SocketTrace::default() });
         }
     });
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
 
     for n in 1..=3 {
         let fields = daemon.written(Duration::from_secs(20)).await.expect("a record");

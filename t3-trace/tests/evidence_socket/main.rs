@@ -1,5 +1,12 @@
 //! The evidence socket as its peers see it: real SEQPACKET sockets, a kernel side that the test writes. Needs no privilege.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test fails by panicking, in its support too"
+)]
+
 mod death;
 mod support;
 
@@ -101,7 +108,7 @@ async fn a_kernel_event_that_comes_late_is_waited_for_and_holds_nobody_else_up()
 }
 
 #[tokio::test]
-async fn the_process_that_serves_the_port_is_found_and_a_stopped_one_is_told() {
+async fn the_process_that_listens_on_the_port_is_found() {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -158,8 +165,12 @@ async fn who_speaks_wrongly_hears_why_and_is_let_go() {
 #[tokio::test]
 async fn a_subscriber_may_neither_register_nor_ask() {
     let daemon = Daemon::start().await;
-    let forbidden =
-        [register(1, 3773), ToTrace::Ask { conn: "x".to_owned() }, done("x"), ToTrace::Watch { listen: vec![], serve: vec![] }];
+    let forbidden = [
+        register(1, 3773),
+        ToTrace::Ask { conn: "x".to_owned() },
+        done("x"),
+        ToTrace::Watch { listen: vec![], serve: vec![] },
+    ];
     for message in forbidden {
         let viewer = daemon.subscriber().await;
         viewer.say(&message).await;
@@ -195,7 +206,9 @@ async fn ten_thousand_sessions_each_get_one_answer() {
     let hearing = async {
         let mut answered = HashSet::new();
         while answered.len() < usize::from(SESSIONS) {
-            let Some(FromTrace::Evidence { conn, facts }) = dispatch.hear().await else { panic!("no evidence") };
+            let Some(FromTrace::Evidence { conn, facts }) = dispatch.hear().await else {
+                panic!("no evidence")
+            };
             let n: u64 = conn.strip_prefix("conn-").unwrap().parse().unwrap();
             assert_eq!(facts.down.unwrap().fin_in, Some(n), "each session its own truth");
             assert!(answered.insert(conn), "one answer each");
