@@ -9,11 +9,10 @@ use std::{
 };
 
 use ipnet::IpNet;
+use t3_record::burst::Bursts;
 use tokio::sync::Notify;
 
-use crate::{
-    burst::Bursts, case::Witness, lag, recent::Recent, relay, stop::Stop, table::Table, tcp, trace::Trace,
-};
+use crate::{case::Witness, lag, recent::Recent, relay, stop::Stop, table::Table, tcp, trace::Trace};
 
 /// The times of one dispatch.
 #[derive(Debug, Clone, Copy)]

@@ -3,19 +3,25 @@
 //! A [`Case`] is opened for every upgrade that reaches serve and closes when it is dropped: after a relay that ended in order, but just as
 //! well when a task panics, is cancelled or the browser is gone before the 101. There is no other way to a record.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use t3_record::{
-    CloseRecord, Evidence, OpenRecord, assemble,
-    evidence::{Nanos, OpenFailure, SeenEnd},
+    CloseRecord, Evidence, OpenRecord, Side, assemble,
+    evidence::{Nanos, OpenFailure, OwnEnd, SeenEnd},
 };
 
-use crate::{app::App, burst, clock, session::Session};
+use crate::{
+    app::App,
+    burst, clock,
+    early::{self, Early},
+    session::Session,
+};
 
 /// An open case: owns the session until its record is on its way.
 pub struct Case {
     app: Arc<App>,
     session: Option<Box<Session>>,
+    early: Arc<Mutex<Option<Early>>>,
 }
 
 impl Case {
@@ -23,7 +29,7 @@ impl Case {
     #[must_use]
     pub fn open(app: &Arc<App>, session: Session) -> Self {
         app.cases.opened();
-        Self { app: Arc::clone(app), session: Some(Box::new(session)) }
+        Self { app: Arc::clone(app), session: Some(Box::new(session)), early: Arc::default() }
     }
 
     /// What all connections share.
@@ -62,6 +68,19 @@ impl Case {
         app.trace.opened(record);
     }
 
+    /// What is to be done when the first leg ends: a reconnect must find its predecessor, and some evidence does not keep.
+    pub fn first_end(&self) -> impl Fn(&Session) + Send + Sync + use<> {
+        let (app, early) = (self.app(), Arc::clone(&self.early));
+        move |session| {
+            let who = &session.who;
+            let mut recent = app.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.ended(&who.user, &who.ip, &who.conn, session.facts.ended_at);
+            drop(recent);
+            let asking = Early::start(app.trace.clone(), who.conn.clone());
+            *early.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
+        }
+    }
+
     /// The attempt to open failed.
     pub fn failed(mut self, why: OpenFailure) {
         let now = clock::now();
@@ -75,16 +94,31 @@ impl Case {
             _ => None,
         };
         facts.up.end = up.map(|end| (end, now));
+        self.gave_up(now);
         self.session().first_end(now);
+    }
+
+    /// An open attempt that ends without serve's doing ends serve's leg by ours.
+    fn gave_up(&mut self, now: Nanos) {
+        let session = self.session();
+        let theirs = matches!(session.facts.open_failure, Some(OpenFailure::Status(_)));
+        if session.who.up.is_some() && session.facts.up.end.is_none() && !theirs {
+            session.told(Side::Up, OwnEnd::Fin, now);
+        }
     }
 }
 
 impl Drop for Case {
     fn drop(&mut self) {
-        let Some(mut session) = self.session.take() else { return };
-        if session.facts.opened_at.is_none() && session.facts.open_failure.is_none() {
-            session.facts.open_failure = Some(OpenFailure::ClientGone);
+        let opened_or_failed = self
+            .session
+            .as_ref()
+            .is_none_or(|session| session.facts.opened_at.is_some() || session.facts.open_failure.is_some());
+        if !opened_or_failed {
+            self.session().facts.open_failure = Some(OpenFailure::ClientGone);
+            self.gave_up(clock::now());
         }
+        let Some(mut session) = self.session.take() else { return };
         session.first_end(clock::now());
         let app = Arc::clone(&self.app);
         if let Some(delay) = app.lag.worst() {
@@ -92,25 +126,28 @@ impl Drop for Case {
             session.facts.self_lag_at = Some(delay.at);
         }
         let runtime = app.runtime.clone();
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         runtime.spawn(async move {
-            close(&app, &session).await;
+            close(&app, &session, early).await;
             app.cases.closed();
         });
     }
 }
 
-async fn close(app: &Arc<App>, session: &Session) {
+async fn close(app: &Arc<App>, session: &Session, early: Option<Early>) {
     let who = &session.who;
-    let ended_at = session.facts.ended_at;
-    if session.facts.opened_at.is_some() {
-        app.recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ended(&who.user, &who.ip, &who.conn, ended_at);
-    } else {
+    if session.facts.opened_at.is_none() {
         app.trace.register(who);
     }
-    let (kernel, burst) = tokio::join!(app.trace.ask(&who.conn), neighbours(app, session));
+    let kernel = async {
+        // One question at a time: the answers carry no number.
+        let early = match early {
+            Some(early) => early.finish().await,
+            None => None,
+        };
+        early::merge(early, app.trace.ask(&who.conn).await)
+    };
+    let (kernel, burst) = tokio::join!(kernel, neighbours(app, session));
     let evidence = Evidence { relay: Some(session.facts.clone()), kernel, burst, dispatch_died: None };
     tracing::debug!(conn = %who.conn, evidence = ?evidence, "judging");
     let record = assemble(who, &evidence);
@@ -134,10 +171,9 @@ async fn neighbours(app: &Arc<App>, session: &Session) -> Option<t3_record::evid
         return None;
     }
     let at: Nanos = session.facts.ended_at;
-    let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).note(&session.who.user, at);
-    write_burst(app, sum);
+    app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cut(at, &session.who.user);
     // With so few sessions at all nobody needs to wait.
-    if app.cases.count() < burst::FEWEST as usize {
+    if app.cases.count() < t3_record::burst::LEAST as usize {
         return None;
     }
     tokio::time::sleep(burst::WAIT).await;

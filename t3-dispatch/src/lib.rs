@@ -11,6 +11,7 @@ pub mod case;
 pub mod cli;
 pub mod clock;
 pub mod conn_id;
+pub mod early;
 pub mod farewell;
 pub mod headers;
 pub mod heartbeat;

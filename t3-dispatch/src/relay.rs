@@ -66,8 +66,17 @@ enum Over {
     Impatient,
 }
 
+/// Told once, at the end of the first leg.
+pub type FirstEnd<'a> = &'a (dyn Fn(&Session) + Send + Sync);
+
 /// Relays until the session is over and both sockets are closed.
-pub async fn run(session: &mut Session, legs: Legs, patience: Patience, listener: &Listener) {
+pub async fn run(
+    session: &mut Session,
+    legs: Legs,
+    patience: Patience,
+    listener: &Listener,
+    first_end: FirstEnd<'_>,
+) {
     let over = {
         let mut relay = Relay {
             session,
@@ -77,18 +86,19 @@ pub async fn run(session: &mut Session, legs: Legs, patience: Patience, listener
             watch_up: None,
             patience,
             listener,
+            first_end,
             timer: None,
             moved_at: Instant::now(),
             leaving: false,
         };
         poll_fn(|cx| relay.poll(cx)).await
     };
-    finish(session, legs, &over);
+    finish(session, legs, &over, first_end);
 }
 
-fn finish(session: &mut Session, legs: Legs, over: &Over) {
+fn finish(session: &mut Session, legs: Legs, over: &Over, first_end: FirstEnd<'_>) {
     let now = clock::now();
-    note_first_end(session, &legs.down, &legs.up, now);
+    note_first_end(session, &legs.down, &legs.up, now, first_end);
     match over {
         Over::Broken(Side::Down) => {
             session.told(Side::Up, OwnEnd::Rst, now);
@@ -105,10 +115,11 @@ fn finish(session: &mut Session, legs: Legs, over: &Over) {
     }
 }
 
-fn note_first_end(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64) {
+fn note_first_end(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64, tell: FirstEnd<'_>) {
     if session.first_end(now) {
         session.facts.down.tcp = tcp_info::read(down).ok();
         session.facts.up.tcp = tcp_info::read(up).ok();
+        tell(session);
     }
 }
 
@@ -123,6 +134,7 @@ struct Relay<'a> {
     watch_up: Option<Watch<'a>>,
     patience: Patience,
     listener: &'a Listener,
+    first_end: FirstEnd<'a>,
     timer: Option<Pin<Box<Sleep>>>,
     moved_at: Instant,
     /// Told to stop: close frames are out, nothing is forwarded any more.
@@ -169,7 +181,7 @@ impl<'a> Relay<'a> {
     }
 
     fn note_end(&mut self, now: u64) {
-        note_first_end(self.session, self.down, self.up, now);
+        note_first_end(self.session, self.down, self.up, now, self.first_end);
     }
 
     /// Moves what can be moved from `from` to the other side. `Err` names the leg that broke.
@@ -248,10 +260,11 @@ impl<'a> Relay<'a> {
             return;
         }
         let to = from.other();
+        let now = clock::now();
         // Fails only when that leg has lost its peer, which reading from it tells.
         let _ = shutdown(self.stream(to), Direction::Write);
         self.session.flow_mut(from).passed_on = true;
-        self.session.told(to, OwnEnd::Fin, clock::now());
+        self.session.told(to, OwnEnd::Fin, now);
     }
 
     fn read(&self, cx: &mut Context<'_>, side: Side, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -289,6 +302,8 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.write_failed(to, &error)),
             }
+            // Before the call: on loopback the peer may have read, answered and closed by the time it returns.
+            let now = clock::now();
             let mut got = None;
             let result = stream.try_io(Interest::WRITABLE, || {
                 let length = send(stream, bytes, SendFlags::NOSIGNAL)?;
@@ -297,7 +312,7 @@ impl<'a> Relay<'a> {
             });
             match (got, result) {
                 (Some(length), _) => {
-                    self.session.taken(from, length, clock::now());
+                    self.session.taken(from, length, now);
                     return Ok(length);
                 }
                 (None, Err(error)) if !retry(&error) => return Err(self.write_failed(to, &error)),

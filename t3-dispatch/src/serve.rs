@@ -7,7 +7,7 @@ use std::{
 };
 
 use t3_journal::Writer;
-use t3_record::evidence::Shutdown;
+use t3_record::{burst::Bursts, evidence::Shutdown};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -16,7 +16,6 @@ use tokio::{
 
 use crate::{
     app::{App, Cases, Times},
-    burst::Bursts,
     case::{self, Witness},
     cli, clock, lag, listen,
     recent::Recent,
@@ -141,7 +140,7 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
             "sessions without a record at the end of the drain time"
         );
     }
-    case::write_burst(app, app.bursts.lock().unwrap_or_else(PoisonError::into_inner).over(u64::MAX));
+    case::write_burst(app, app.bursts.lock().unwrap_or_else(PoisonError::into_inner).sum_up(u64::MAX));
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     let writer = app.writer.clone();
     let lost = tokio::task::spawn_blocking(move || writer.flush(left)).await.unwrap_or(0);
@@ -154,7 +153,7 @@ async fn sum_bursts_up(app: Arc<App>) {
     let mut ticks = interval(Duration::from_millis(500));
     loop {
         ticks.tick().await;
-        let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).over(clock::now());
+        let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).sum_up(clock::now());
         case::write_burst(&app, sum);
     }
 }

@@ -21,7 +21,7 @@ pub struct Session {
     pub who: wire::Session,
     /// What was seen, as the verdict will be given it.
     pub facts: RelayFacts,
-    /// The heartbeat up to the end of the first leg.
+    /// The heartbeat up to the first close frame or the end of the first leg.
     pub heartbeat: Meter,
     from_down: Flow,
     from_up: Flow,
@@ -114,7 +114,11 @@ impl Session {
 
     /// Bytes came from `side`.
     pub fn arrived(&mut self, side: Side, bytes: &[u8], now: Nanos) {
-        let ended = self.facts.ended_at != 0;
+        // After the first word of an end the beats say nothing about what led to it: a serve that wakes up answers what had waited,
+        // and the browser that gave up on it would look as if it had not waited at all.
+        let ended = self.facts.ended_at != 0
+            || self.facts.down.close_frame.is_some()
+            || self.facts.up.close_frame.is_some();
         let flow = match side {
             Side::Down => &mut self.from_down,
             Side::Up => &mut self.from_up,
@@ -124,7 +128,6 @@ impl Session {
         facts.bytes += bytes.len() as u64;
         facts.last_byte_at = Some(now);
         let close_end = &mut flow.close_end;
-        // After the end of the first leg the beats say nothing about what led to it.
         let meter = (!ended).then_some(&mut self.heartbeat);
         flow.scanner.feed(bytes, &mut Seen { side, facts, meter, close_end, base, now });
     }
@@ -212,5 +215,50 @@ impl Sink for Seen<'_> {
 
     fn breach(&mut self, breach: Breach) {
         self.facts.breach.get_or_insert(breach);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A final frame with a short payload; masked with zeros when the browser sends it.
+    fn frame(side: Side, opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        let mut out = vec![0x80 | opcode];
+        match side {
+            Side::Down => out.extend([0x80 | length, 0, 0, 0, 0]),
+            Side::Up => out.push(length),
+        }
+        out.extend_from_slice(payload);
+        out
+    }
+
+    #[test]
+    fn answers_that_come_after_a_close_frame_do_not_unmake_the_wait_before_it() {
+        let who = wire::Session {
+            conn: "c".into(),
+            user: "u".into(),
+            ip: "192.0.2.1".into(),
+            ray: None,
+            opened_at: None,
+            down: None,
+            up: None,
+            serve_port: 1,
+        };
+        let mut session = Session::new(who, 0);
+        session.opened(1, false);
+        let (ping, pong) = (br#"{"_tag":"Ping"}"#, br#"{"_tag":"Pong"}"#);
+        for now in [10, 20, 30] {
+            session.arrived(Side::Down, &frame(Side::Down, 1, ping), now);
+        }
+        session.arrived(Side::Up, &frame(Side::Up, 1, pong), 31);
+        session.arrived(Side::Down, &frame(Side::Down, 8, &1000_u16.to_be_bytes()), 40);
+        for now in [50, 51] {
+            session.arrived(Side::Up, &frame(Side::Up, 1, pong), now);
+        }
+        session.first_end(60);
+        let heartbeat = session.facts.heartbeat.unwrap();
+        assert_eq!((heartbeat.unanswered, heartbeat.waiting_since), (2, Some(20)));
     }
 }

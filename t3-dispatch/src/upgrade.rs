@@ -174,7 +174,8 @@ async fn live(mut case: Case, down: OnUpgrade, up: OnUpgrade, extended: bool) {
         }
     }
     let listener = app.stop.enrol();
-    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener).await;
+    let first_end = case.first_end();
+    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &first_end).await;
 }
 
 /// The socket beneath an upgraded connection and what hyper had read beyond the handshake.

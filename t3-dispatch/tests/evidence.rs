@@ -14,7 +14,7 @@ use std::time::Duration;
 use stage::{PATIENCE, Stage, exactly, frame};
 use t3_record::{
     KernelSource,
-    evidence::KernelFacts,
+    evidence::{KernelFacts, Memory},
     wire::{FromTrace, ToTrace, VERSION},
 };
 use tokio::{
@@ -165,5 +165,39 @@ async fn absent_late_killed_and_back_again_in_the_middle_of_a_session() {
         }
     }
     assert_eq!(stage.judgement().await.0.kernel.source, KernelSource::Kprobe);
+    stage.no_more_records().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pressure_is_asked_for_when_the_first_leg_ends_and_sockets_when_both_have() {
+    let mut stage = Stage::new(&[]).await;
+    let mut trace = Trace::new(&stage);
+    let socket = trace.welcome().await;
+    let (mut client, mut serve) = stage.open().await;
+    client.shutdown().await.unwrap();
+    stage::rest(&mut serve).await.unwrap();
+    let mut memory = 10;
+    for expected_answers in [1, 2] {
+        let conn = loop {
+            if let ToTrace::Ask { conn } = hear(&socket).await {
+                break conn;
+            }
+        };
+        let memory_now = Memory { current: Some(memory), ..Memory::default() };
+        let facts = KernelFacts {
+            memory: Some(memory_now),
+            lost: memory,
+            ..KernelFacts::absent(KernelSource::Tracepoint)
+        };
+        say(&socket, &FromTrace::Evidence { conn, facts: Box::new(facts) }).await;
+        memory = 20;
+        if expected_answers == 1 {
+            // Time for the answer to be taken.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            serve.shutdown().await.unwrap();
+        }
+    }
+    let kernel = stage.judgement().await.0.kernel;
+    assert_eq!((kernel.memory.unwrap().current, kernel.lost), (Some(10), 30));
     stage.no_more_records().await;
 }

@@ -91,6 +91,11 @@ async fn what_serve_does_instead_of_101_is_told_to_the_browser_and_in_the_record
         let facts = stage.facts().await;
         assert_eq!((facts.open_failure, facts.opened_at), (Some(failure), None));
         assert_eq!(facts.up.end.map(|(how, _)| how), end, "{failure:?}");
+        let ours = !matches!(
+            failure,
+            OpenFailure::Status(_) | OpenFailure::HandshakeEof | OpenFailure::HandshakeReset
+        );
+        assert_eq!(facts.up.told.is_some(), ours, "{failure:?}");
         assert!(facts.ended_at >= facts.started_at && facts.started_at > 0);
         if status == 401 {
             assert!(answer.contains("X-Why: no") && exactly(&mut client, 2).await == b"no");
@@ -117,9 +122,9 @@ async fn a_browser_that_leaves_during_the_handshake_has_one_record() {
         let client = stage.ask("ann", "").await;
         let (serve, _) = stage.accept().await;
         if resets {
-            reset(client)
+            reset(client);
         } else {
-            drop(client)
+            drop(client);
         }
         let facts = stage.facts().await;
         assert_eq!((facts.open_failure, facts.opened_at), (Some(OpenFailure::ClientGone), None));
@@ -216,11 +221,15 @@ async fn plain_http_streams_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reconnect_names_its_predecessor() {
     let mut stage = Stage::new(&[]).await;
-    drop(stage.open().await);
+    let (mut client, stalled_serve) = stage.open().await;
+    client.shutdown().await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    // serve has not ended its leg yet: the browser comes back all the same.
+    let (again, serve) = stage.open().await;
+    drop((client, stalled_serve));
     let (_, first) = stage.judgement().await;
-    sleep(Duration::from_millis(30)).await;
-    let (client, serve) = stage.open().await;
     let opened = stage.messages("ws open");
     assert!(opened[1].contains(&format!("prev={}", first.conn)), "{}", opened[1]);
-    drop((client, serve));
+    assert!(opened[1].contains("gap_ms="), "{}", opened[1]);
+    drop((again, serve));
 }
