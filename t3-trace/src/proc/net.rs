@@ -17,8 +17,6 @@ const LISTEN: &str = "0A";
 pub struct Row {
     /// The local port.
     pub port: u16,
-    /// The peer's port; 0 for a listener.
-    pub peer_port: u16,
     /// State LISTEN.
     pub listening: bool,
     /// The socket's inode; 0 when no process holds it any more.
@@ -31,35 +29,28 @@ pub fn row(line: &str) -> Option<Row> {
     let mut words = line.split_whitespace();
     words.next()?.strip_suffix(':')?.parse::<u64>().ok()?;
     let port = |address: &str| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok();
-    let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
+    let (local, _remote, state) = (words.next()?, words.next()?, words.next()?);
     // Then: tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout.
     let inode = words.nth(5)?.parse().ok()?;
-    Some(Row { port: port(local)?, peer_port: port(remote)?, listening: state == LISTEN, inode })
+    Some(Row { port: port(local)?, listening: state == LISTEN, inode })
 }
 
 /// The listening sockets in the network namespace of `pid`: port to inodes.
 #[must_use]
 pub fn listening(pid: u32) -> HashMap<u16, Vec<u64>> {
     let mut found: HashMap<u16, Vec<u64>> = HashMap::new();
-    for row in rows(pid, true).filter(|row| row.inode != 0) {
+    for row in rows(pid).filter(|row| row.inode != 0) {
         found.entry(row.port).or_default().push(row.inode);
     }
     found
 }
 
-/// The socket at `port` that is connected to `peer_port`, in the network namespace of `pid`: its inode. Reads the whole table.
-#[must_use]
-pub fn connected(pid: u32, port: u16, peer_port: u16) -> Option<u64> {
-    rows(pid, false)
-        .find(|row| !row.listening && row.port == port && row.peer_port == peer_port && row.inode != 0)
-        .map(|row| row.inode)
-}
-
-fn rows(pid: u32, only_listening: bool) -> impl Iterator<Item = Row> {
+/// The listening rows of both tables; stops at the first connection of each.
+fn rows(pid: u32) -> impl Iterator<Item = Row> {
     ["tcp", "tcp6"].into_iter().flat_map(move |table| {
         let file = File::open(format!("/proc/{pid}/net/{table}")).ok();
         let lines = file.map(BufReader::new).into_iter().flat_map(|file| file.lines().map_while(Result::ok));
-        lines.filter_map(|line| row(&line)).take_while(move |row| !only_listening || row.listening)
+        lines.filter_map(|line| row(&line)).take_while(|row| row.listening)
     })
 }
 
@@ -73,12 +64,9 @@ mod tests {
     #[test]
     fn listeners_and_connections_are_told_apart() {
         let listener = "   0: 0100007F:0EBD 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0";
-        assert_eq!(row(listener), Some(Row { port: 3773, peer_port: 0, listening: true, inode: 4711 }));
+        assert_eq!(row(listener), Some(Row { port: 3773, listening: true, inode: 4711 }));
         let connection = "  12: 0100007F:0EBD 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 20 4 30 10 -1";
-        assert_eq!(
-            row(connection),
-            Some(Row { port: 3773, peer_port: 40_000, listening: false, inode: 4712 })
-        );
+        assert_eq!(row(connection), Some(Row { port: 3773, listening: false, inode: 4712 }));
         let six = "   1: 00000000000000000000000001000000:0EBD 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 99 1 0 100 0 0 10 0";
         assert_eq!(row(six).unwrap().port, 3773);
     }
@@ -91,14 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_found_by_its_two_ports() {
+    fn listeners_are_found_among_connections() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let _accepted = listener.accept().unwrap();
-        let (port, peer) = (listener.local_addr().unwrap().port(), client.local_addr().unwrap().port());
-        let us = std::process::id();
-        let (serve, dispatch) = (connected(us, port, peer).unwrap(), connected(us, peer, port).unwrap());
-        assert_ne!(serve, dispatch);
-        assert!(!listening(us)[&port].contains(&serve));
+        let listening = listening(std::process::id());
+        assert_eq!(listening[&port].len(), 1);
+        assert!(!listening.contains_key(&client.local_addr().unwrap().port()));
     }
 }
