@@ -12,6 +12,13 @@
     target_arch = "bpf",
     allow(unsafe_code, reason = "eBPF: kernel memory is only reached through helpers")
 )]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(
+        clippy::needless_borrows_for_generic_args,
+        reason = "the BPF stack has 512 bytes: a map value passes by reference, never by copy"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod facts;

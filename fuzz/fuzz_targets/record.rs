@@ -1,0 +1,17 @@
+//! The record decoder: log lines are hostile input. What it accepts must read back the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use t3_record::{BurstRecord, CloseRecord, OpenRecord, logfmt};
+
+fuzz_target!(|text: &str| {
+    let _ = logfmt::parse(text);
+    let _ = OpenRecord::from_line(text);
+    let _ = BurstRecord::from_line(text);
+    if let Ok(record) = CloseRecord::from_line(text) {
+        let line = record.to_line();
+        assert!(!line.chars().any(char::is_control));
+        assert_eq!(CloseRecord::from_line(&line).as_ref(), Ok(&record));
+    }
+});

@@ -1,0 +1,48 @@
+//! The frame scanner and what it feeds: any bytes, in any split, give the same answers and no panic.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use t3_dispatch::{
+    heartbeat,
+    scan::{Scanner, Sender, Sink},
+};
+use t3_record::evidence::Breach;
+
+#[derive(Default, PartialEq, Debug)]
+struct Told {
+    messages: u64,
+    texts: Vec<Vec<u8>>,
+    close: Option<(Option<u16>, Vec<u8>)>,
+    breach: Option<Breach>,
+}
+
+impl Sink for Told {
+    fn message(&mut self) {
+        self.messages += 1;
+    }
+    fn text(&mut self, payload: &[u8]) {
+        let _ = heartbeat::recognise(payload);
+        self.texts.push(payload.to_vec());
+    }
+    fn close(&mut self, code: Option<u16>, reason: &[u8], _end: usize) {
+        self.close.get_or_insert_with(|| (code, reason.to_vec()));
+    }
+    fn breach(&mut self, breach: Breach) {
+        self.breach.get_or_insert(breach);
+    }
+}
+
+fuzz_target!(|input: (bool, bool, u8, Vec<u8>)| {
+    let (client, extended, step, bytes) = input;
+    let sender = if client { Sender::Client } else { Sender::Server };
+    let mut whole = (Scanner::new(sender, extended), Told::default());
+    whole.0.feed(&bytes, &mut whole.1);
+    let mut split = (Scanner::new(sender, extended), Told::default());
+    for chunk in bytes.chunks(usize::from(step).max(1)) {
+        split.0.feed(chunk, &mut split.1);
+    }
+    assert_eq!(whole.1, split.1);
+    assert_eq!(whole.0.mid_frame(), split.0.mid_frame());
+    assert_eq!(whole.0.closed(), split.0.closed());
+});
