@@ -4,6 +4,7 @@
 //! Never part of what is shipped. Everything it starts ends with it: children carry a parent-death signal, namespaces and cgroups go
 //! with their last process or on drop.
 
+pub mod bench;
 pub mod client;
 pub mod demo;
 pub mod error;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum as _};
+use clap::{Parser, Subcommand, ValueEnum as _, builder::TypedValueParser as _};
 
 use super::{client::Load, contestant::Contestant};
 
