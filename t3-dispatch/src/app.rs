@@ -9,7 +9,6 @@ use std::{
 };
 
 use ipnet::IpNet;
-use t3_record::burst::Bursts;
 use tokio::sync::Notify;
 
 use crate::{case::Witness, lag, recent::Recent, relay, stop::Stop, table::Table, tcp, trace::Trace};
@@ -52,7 +51,7 @@ pub struct App {
     /// Who was here a moment ago.
     pub recent: Mutex<Recent>,
     /// Endings of the current second.
-    pub bursts: Mutex<Bursts>,
+    pub bursts: Mutex<crate::burst::Counter>,
     /// Sees each session as it is judged.
     pub witness: Option<Witness>,
     /// Where closing cases run, also when they are dropped by a thread of nobody's.

@@ -1,10 +1,11 @@
-//! Which endings could be one of many: those wait a moment for their neighbours. Pure; the counting is [`t3_record::burst`]'s.
+//! Which endings could be one of many: those wait a moment for their neighbours. Pure; the counting is [`t3_record::burst`]'s,
+//! done once for endings that lie close together, because it costs more the more there are.
 
 use std::time::Duration;
 
 use t3_record::{
-    burst::PATIENCE,
-    evidence::{LegFacts, RelayFacts},
+    burst::{Bursts, PATIENCE},
+    evidence::{Burst, LegFacts, Nanos, RelayFacts},
 };
 
 /// How long such an ending waits.
@@ -24,6 +25,33 @@ pub fn candidate(facts: &RelayFacts) -> bool {
         && facts.shutdown.is_none()
         && facts.down.close_frame.is_none()
         && facts.up.close_frame.is_none()
+}
+
+/// Endings this close together, counted this shortly one after the other, share one count.
+const SAME: Nanos = 50_000_000;
+
+/// The cuts of the last seconds, and the last count.
+#[derive(Debug, Default)]
+pub struct Counter {
+    /// The cuts.
+    pub cuts: Bursts,
+    last: Option<(Nanos, Nanos, Burst)>,
+}
+
+impl Counter {
+    /// The burst that the cut at `at` belongs to, as far as it is known at `now`.
+    pub fn around(&mut self, at: Nanos, now: Nanos) -> Option<Burst> {
+        if let Some((then, counted, burst)) = self.last
+            && at.abs_diff(then) <= SAME
+            && now.abs_diff(counted) <= SAME
+        {
+            return Some(burst);
+        }
+        let burst = self.cuts.around(at);
+        // From the end of the count on: a long one must not be over before it is shared.
+        self.last = burst.map(|burst| (at, crate::clock::now().max(now), burst));
+        burst
+    }
 }
 
 #[cfg(test)]

@@ -171,13 +171,13 @@ async fn neighbours(app: &Arc<App>, session: &Session) -> Option<t3_record::evid
         return None;
     }
     let at: Nanos = session.facts.ended_at;
-    app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cut(at, &session.who.user);
+    app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.cut(at, &session.who.user);
     // With so few sessions at all nobody needs to wait.
     if app.cases.count() < t3_record::burst::LEAST as usize {
         return None;
     }
     tokio::time::sleep(burst::WAIT).await;
-    app.bursts.lock().unwrap_or_else(PoisonError::into_inner).around(at)
+    app.bursts.lock().unwrap_or_else(PoisonError::into_inner).around(at, clock::now())
 }
 
 /// Writes the sum of a burst, if there was one.

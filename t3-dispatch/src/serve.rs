@@ -7,7 +7,7 @@ use std::{
 };
 
 use t3_journal::Writer;
-use t3_record::{burst::Bursts, evidence::Shutdown};
+use t3_record::evidence::Shutdown;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -70,7 +70,7 @@ pub fn assemble(options: &cli::Serve, table: Table, writer: Writer, witness: Opt
         stop: Arc::new(Stop::default()),
         cases: Cases::default(),
         recent: Mutex::new(Recent::default()),
-        bursts: Mutex::new(Bursts::default()),
+        bursts: Mutex::default(),
         witness,
         runtime: tokio::runtime::Handle::current(),
     })
@@ -140,7 +140,7 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
             "sessions without a record at the end of the drain time"
         );
     }
-    case::write_burst(app, app.bursts.lock().unwrap_or_else(PoisonError::into_inner).sum_up(u64::MAX));
+    case::write_burst(app, app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(u64::MAX));
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     let writer = app.writer.clone();
     let lost = tokio::task::spawn_blocking(move || writer.flush(left)).await.unwrap_or(0);
@@ -153,7 +153,7 @@ async fn sum_bursts_up(app: Arc<App>) {
     let mut ticks = interval(Duration::from_millis(500));
     loop {
         ticks.tick().await;
-        let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).sum_up(clock::now());
+        let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(clock::now());
         case::write_burst(&app, sum);
     }
 }
