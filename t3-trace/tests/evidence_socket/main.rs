@@ -8,6 +8,7 @@
 )]
 
 mod death;
+mod journal;
 mod support;
 
 use std::{collections::HashSet, time::Duration};

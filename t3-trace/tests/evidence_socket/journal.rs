@@ -1,0 +1,102 @@
+//! The daemon as a program in front of a real journald: a dispatch that dies between writing a record and saying so.
+
+use std::{
+    os::unix::net::UnixDatagram,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use super::{record, support::session};
+use t3_record::{
+    Verdict,
+    journal::datagram,
+    wire::{FromTrace, Role, ToTrace, VERSION},
+};
+use t3_testkit::{TestError, journal::Journal};
+use tokio_seqpacket::UnixSeqpacket;
+
+const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+#[ignore = "the body of the child process of the test below; run by it"]
+async fn as_a_dispatch_that_dies_before_it_could_say_done() {
+    let socket =
+        UnixSeqpacket::connect(std::env::var_os(SOCKET).expect("run by the test below")).await.unwrap();
+    let register = |n| ToTrace::Register(Box::new(session(n, 3773)));
+    let ask = |n: u16| ToTrace::Ask { conn: format!("conn-{n}") };
+    let hello = ToTrace::Hello { v: VERSION, role: Role::Dispatch };
+    for message in [hello, register(1), register(2), register(3), ask(1), ask(2)] {
+        socket.send(&serde_json::to_vec(&message).unwrap()).await.unwrap();
+    }
+    let mut answers = 0;
+    let mut buffer = vec![0; 65536];
+    while answers < 2 {
+        let length = socket.recv(&mut buffer).await.unwrap();
+        let message = serde_json::from_slice(&buffer[..length]).unwrap();
+        answers += usize::from(matches!(message, FromTrace::Evidence { .. }));
+    }
+    // The first was asked about and written, the second only asked about, the third neither.
+    let fields = record("conn-1").to_fields();
+    let entry = datagram(fields.iter().map(|(name, value)| (name.as_ref(), value.as_str())));
+    UnixDatagram::unbound().unwrap().send_to(&entry, "/run/systemd/journal/socket").unwrap();
+    std::process::abort();
+}
+
+#[test]
+fn a_record_that_was_written_before_the_death_is_not_written_again() {
+    let journal = match Journal::private() {
+        Ok(journal) => journal,
+        Err(missing @ TestError::Missing { .. }) => {
+            assert!(std::env::var_os("CI").is_none(), "CI must have what this needs: {missing}");
+            println!("not shown here: {missing}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("evidence.sock");
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
+    daemon.args(["daemon", "--no-ebpf", "--log=journald", "--socket"]).arg(&socket).stderr(Stdio::null());
+    journal.lend(&mut daemon).unwrap();
+    let _daemon = Killed(daemon.spawn().unwrap());
+    for _ in 0..1000 {
+        if socket.exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut dispatch = Command::new(std::env::current_exe().unwrap());
+    dispatch
+        .args(["--ignored", "--exact", "journal::as_a_dispatch_that_dies_before_it_could_say_done"])
+        .env(SOCKET, &socket)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    journal.lend(&mut dispatch).unwrap();
+    let _dispatch = Killed(dispatch.spawn().unwrap());
+
+    let closes = journal.wait_closes(3, PATIENCE, |_| true).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let mut seen: Vec<_> = journal
+        .closes(|_| true)
+        .unwrap()
+        .into_iter()
+        .map(|(record, _)| (record.conn, record.verdict))
+        .collect();
+    seen.sort();
+    let expected = [
+        ("conn-1".to_owned(), Verdict::ClientClosed),
+        ("conn-2".to_owned(), Verdict::DispatchDied),
+        ("conn-3".to_owned(), Verdict::DispatchDied),
+    ];
+    assert_eq!(seen, expected, "one record each ({} at first)", closes.len());
+}
