@@ -78,10 +78,14 @@ impl Ending {
             Self::CloseFrame => "alice's browser closes with a close frame, code 1001",
             Self::TabGone => "alice's tab is gone: FIN, no close frame",
             Self::Reset => "alice's side resets the connection",
-            Self::Vanished => "alice's network goes dark: no FIN, no RST, no answer (probes every second, 3 s of patience)",
+            Self::Vanished => {
+                "alice's network goes dark: no FIN, no RST, no answer (probes every second, 3 s of patience)"
+            }
             Self::Killed => "bob's serve gets SIGKILL",
             Self::Restarted => "bob's serve leaves with status 0, as in a restart; a new one takes its port",
-            Self::Stalled => "bob's serve holds its event loop; after three unanswered heartbeats his browser gives up with a clean 1000",
+            Self::Stalled => {
+                "bob's serve holds its event loop; after three unanswered heartbeats his browser gives up with a clean 1000"
+            }
             Self::Oom => "bob's serve takes memory past the limit of its cgroup",
         }
     }
@@ -102,20 +106,23 @@ impl Ending {
         }
     }
 
-    /// The right verdict. Without the kernel's evidence nobody can see a process die: its end then looks like a FIN, and `serve_left`
-    /// is all that may be said.
+    /// The right verdicts. Without eBPF programs a process's death is seen only where the kernel tells the exit status of strangers
+    /// (pidfd, 6.15 and newer); elsewhere the end looks like a FIN, and `serve_left` is all that may be said.
     #[must_use]
-    pub const fn right(self, kernel: bool) -> Verdict {
+    pub const fn right(self, kernel: bool) -> &'static [Verdict] {
         match self {
-            Self::CloseFrame => Verdict::ClientClosed,
-            Self::TabGone => Verdict::ClientLeft,
-            Self::Reset => Verdict::ClientReset,
-            Self::Vanished => Verdict::ClientVanished,
-            Self::Stalled => Verdict::ServeStalled,
-            Self::Killed if kernel => Verdict::ServeKilled,
-            Self::Restarted if kernel => Verdict::ServeExited,
-            Self::Oom if kernel => Verdict::ServeOom,
-            Self::Killed | Self::Restarted | Self::Oom => Verdict::ServeLeft,
+            Self::CloseFrame => &[Verdict::ClientClosed],
+            Self::TabGone => &[Verdict::ClientLeft],
+            Self::Reset => &[Verdict::ClientReset],
+            Self::Vanished => &[Verdict::ClientVanished],
+            Self::Stalled => &[Verdict::ServeStalled],
+            Self::Killed if kernel => &[Verdict::ServeKilled],
+            Self::Restarted if kernel => &[Verdict::ServeExited],
+            Self::Oom if kernel => &[Verdict::ServeOom],
+            Self::Killed => &[Verdict::ServeKilled, Verdict::ServeLeft],
+            Self::Restarted => &[Verdict::ServeExited, Verdict::ServeLeft],
+            // The exit status of an OOM kill is that of any SIGKILL.
+            Self::Oom => &[Verdict::ServeOom, Verdict::ServeKilled, Verdict::ServeLeft],
         }
     }
 
@@ -140,10 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn without_the_kernel_no_death_is_claimed() {
+    fn without_the_kernel_a_death_may_look_like_a_fin_and_nothing_else_changes() {
         for ending in Ending::ALL {
-            let verdict = ending.right(false);
-            assert!(!matches!(verdict, Verdict::ServeKilled | Verdict::ServeExited | Verdict::ServeOom), "{ending:?}");
+            let (with, without) = (ending.right(true), ending.right(false));
+            assert!(without.contains(&with[0]), "{ending:?}");
+            assert_eq!(without.contains(&Verdict::ServeLeft), ending.ends_serve(), "{ending:?}");
         }
     }
 }

@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn a_request_becomes_the_users_and_an_upgrade_stays_one() {
-        let plain = posed("GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nX-Authentik-Username: eve\r\n", "bob");
+        let plain = posed(
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nX-Authentik-Username: eve\r\n",
+            "bob",
+        );
         assert_eq!(plain, "GET / HTTP/1.1\r\nHost: x\r\nX-authentik-username: bob\r\nConnection: close\r\n");
         let upgrade = posed("GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", "bob");
         assert_eq!(

@@ -41,7 +41,8 @@ pub fn run(options: Options) -> Result<Report, Ended> {
     if let Some(line) = lacking(&stage) {
         screen.dim(&line);
     }
-    screen.dim("below, what `t3-trace live` prints; before each line, what was done");
+    screen.dim("lines with a dot say what is being done, the others are what `t3-trace live` prints");
+    screen.raise_curtain();
     let report = Show::new(&mut stage, &screen, &records, &stop).play(options.pause)?;
     screen.line("");
     for line in report.lines() {

@@ -3,7 +3,7 @@
 use std::{
     io::{IsTerminal, Write, stdout},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -13,14 +13,17 @@ use std::{
 pub struct Screen {
     colours: bool,
     shown: Arc<AtomicUsize>,
+    /// What programs printed before the curtain rose.
+    held: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 impl Screen {
     /// Colours when standard output is a terminal and `NO_COLOR` is not set.
     #[must_use]
     pub fn new() -> Self {
-        let colours = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { colours, shown: Arc::default() }
+        let colours =
+            stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { colours, shown: Arc::default(), held: Arc::new(Mutex::new(Some(Vec::new()))) }
     }
 
     /// Whether there are colours.
@@ -39,10 +42,20 @@ impl Screen {
         print(text);
     }
 
-    /// A line that one of the programs printed about a session.
+    /// A line that one of the programs printed.
     pub fn program(&self, text: &str) {
-        print(text);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *held {
+            Some(lines) => lines.push(text.to_owned()),
+            None => print(text),
+        }
         self.shown.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Shows what programs print from now on, and what they have printed.
+    pub fn raise_curtain(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.take().into_iter().flatten().for_each(|line| print(&line));
     }
 
     /// How many such lines there were.

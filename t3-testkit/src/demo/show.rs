@@ -67,7 +67,9 @@ impl<'a> Show<'a> {
         let mut outcomes = Vec::new();
         // alice has a session for each of her endings from the start; bob's end with his serve, so his come one by one.
         let first = [Ending::CloseFrame, Ending::TabGone, Ending::Reset, Ending::Vanished, Ending::Killed];
-        for ending in first.into_iter().filter(|ending| self.stage.cannot(*ending).is_none()).collect::<Vec<_>>() {
+        for ending in
+            first.into_iter().filter(|ending| self.stage.cannot(*ending).is_none()).collect::<Vec<_>>()
+        {
             self.open(ending)?;
         }
         for ending in Ending::ALL {
@@ -117,7 +119,8 @@ impl<'a> Show<'a> {
     }
 
     fn client(&self, ending: Ending) -> Result<&Client, TestError> {
-        let missing = || TestError::Unexpected { what: format!("a session for {ending:?}"), got: "none".to_owned() };
+        let missing =
+            || TestError::Unexpected { what: format!("a session for {ending:?}"), got: "none".to_owned() };
         self.sessions.get(&ending).ok_or_else(missing)
     }
 

@@ -134,7 +134,8 @@ impl Stage {
     /// # Errors
     /// There is no such user.
     pub fn serve(&mut self, user: &str) -> Result<&mut Serve> {
-        let missing = || TestError::Unexpected { what: "a user of the demo".to_owned(), got: user.to_owned() };
+        let missing =
+            || TestError::Unexpected { what: "a user of the demo".to_owned(), got: user.to_owned() };
         self.serves.get_mut(user).ok_or_else(missing)
     }
 
@@ -158,7 +159,10 @@ impl Stage {
         self.kernel = status.kernel.unwrap_or(KernelSource::Off);
         if self.kernel == KernelSource::Off && sys::is_root() {
             let why = status.hooks.iter().find_map(|hook| hook.why.clone());
-            self.lacking.push(format!("kernel evidence ({})", why.unwrap_or_else(|| "t3-trace gives none".to_owned())));
+            self.lacking.push(format!(
+                "kernel evidence ({})",
+                why.unwrap_or_else(|| "t3-trace gives none".to_owned())
+            ));
         }
         let mut live = Command::new(&program);
         live.arg("live").arg("--socket").arg(&socket);
@@ -224,7 +228,10 @@ impl Stage {
         if !gone {
             return Ok(());
         }
-        Err(TestError::Unexpected { what: "t3-trace and t3-dispatch running".to_owned(), got: format!("\n{}", self.stderr()) })
+        Err(TestError::Unexpected {
+            what: "t3-trace and t3-dispatch running".to_owned(),
+            got: format!("\n{}", self.stderr()),
+        })
     }
 }
 

@@ -33,7 +33,10 @@ impl Stop {
         let theirs = Arc::clone(&flag);
         thread::spawn(move || listen(&theirs, &installed));
         outcome.recv().unwrap_or_else(|_| {
-            Err(TestError::Unexpected { what: "a thread that waits for signals".into(), got: "it died".into() })
+            Err(TestError::Unexpected {
+                what: "a thread that waits for signals".into(),
+                got: "it died".into(),
+            })
         })?;
         Ok(Self(flag))
     }
@@ -60,10 +63,13 @@ fn listen(flag: &AtomicBool, installed: &mpsc::Sender<Result<()>>) {
     };
     runtime.block_on(async {
         let [interrupt, terminate, hangup] =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(|kind| signal(kind).attempt(what));
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+                .map(|kind| signal(kind).attempt(what));
         let (mut interrupt, mut terminate, mut hangup) = match (interrupt, terminate, hangup) {
             (Ok(interrupt), Ok(terminate), Ok(hangup)) => (interrupt, terminate, hangup),
-            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return drop(installed.send(Err(error))),
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                return drop(installed.send(Err(error)));
+            }
         };
         let _ = installed.send(Ok(()));
         loop {
