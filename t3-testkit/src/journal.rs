@@ -203,7 +203,8 @@ impl Journal {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let what = format!("{n} matching `ws close` records in the journal (there are {})", found.len());
+                let what =
+                    format!("{n} matching `ws close` records in the journal (there are {})", found.len());
                 return Err(TestError::Timeout { what, after: limit });
             }
             let list = self.entries.list.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,7 +227,8 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        for child in std::iter::once(&mut self.follower).chain(self.private.iter_mut().map(|p| &mut p.daemon)) {
+        for child in std::iter::once(&mut self.follower).chain(self.private.iter_mut().map(|p| &mut p.daemon))
+        {
             let _ = child.kill();
             let _ = child.wait();
         }

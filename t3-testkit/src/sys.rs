@@ -2,7 +2,10 @@
 //!
 //! Between fork and exec only async-signal-safe calls are allowed, so everything the closures need is allocated before.
 
-#![expect(unsafe_code, reason = "mount, setns, prctl and kill have to be called as system calls between fork and exec")]
+#![expect(
+    unsafe_code,
+    reason = "mount, setns, prctl and kill have to be called as system calls between fork and exec"
+)]
 
 use std::{
     ffi::CString,

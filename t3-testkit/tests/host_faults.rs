@@ -11,7 +11,10 @@ use t3_testkit::{
 #[test]
 fn every_fault_gives_the_record_that_is_true() {
     if !sys::is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run the faults as root: journald and t3-trace need it");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must run the faults as root: journald and t3-trace need it"
+        );
         eprintln!("SKIPPED every_fault_gives_the_record_that_is_true: needs root for journald and t3-trace");
         return;
     }

@@ -3,6 +3,8 @@
 //!
 //! Needs root and `cargo xtask build`.
 
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
 use std::time::Duration;
 
 use t3_record::{Cause, KernelSource, Verdict};
@@ -24,7 +26,10 @@ struct House {
 /// A stack for `users` users with a serve each; `None`, loudly, when it cannot be had.
 fn house(test: &str, users: usize, trace: bool) -> Option<House> {
     if !sys::is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run {test} as root: journald and t3-trace need it");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must run {test} as root: journald and t3-trace need it"
+        );
         eprintln!("SKIPPED {test}: needs root for journald and t3-trace");
         return None;
     }
@@ -57,7 +62,9 @@ fn traced(kernel: KernelSource) -> bool {
 
 #[test]
 fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
-    let Some(mut house) = house("t3_trace_absent_then_started_killed_and_restarted", 5, false) else { return };
+    let Some(mut house) = house("t3_trace_absent_then_started_killed_and_restarted", 5, false) else {
+        return;
+    };
     let clients: Vec<_> = (0..5).map(|i| house.open(&format!("u{i}"))).collect();
 
     // Absent: the record goes out without it.
@@ -99,7 +106,10 @@ fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
 
 #[test]
 fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
-    let Some(mut house) = house("dispatch_killed_with_open_sessions_leaves_a_record_for_each", 3, true) else { return };
+    let Some(mut house) = house("dispatch_killed_with_open_sessions_leaves_a_record_for_each", 3, true)
+    else {
+        return;
+    };
     let clients: Vec<_> = (0..3).flat_map(|i| [i; 4]).map(|i| house.open(&format!("u{i}"))).collect();
     clients[0].close(Some(1000), "");
     clients[0].wait_end().unwrap();
@@ -163,7 +173,10 @@ fn header_values_forge_nothing() {
                 assert_eq!(record.ws_reason.as_deref(), Some(r#"" cause=forged verdict=unknown x=""#));
                 assert!(!entry["MESSAGE"].contains('\n'), "{name}: one line");
                 assert_eq!(&t3_record::CloseRecord::from_line(&entry["MESSAGE"]).unwrap(), record, "{name}");
-                assert!(entry.keys().all(|key| !key.ends_with('+') || !key.starts_with("T3_")), "{name}: {entry:?}");
+                assert!(
+                    entry.keys().all(|key| !key.ends_with('+') || !key.starts_with("T3_")),
+                    "{name}: {entry:?}"
+                );
             }
             // Refusing is fine too, with an answer rather than silence, and without a record of a session.
             Err(error) => assert!(error.to_string().contains("HTTP/1.1 4"), "{name}: {error}"),

@@ -1,5 +1,7 @@
 //! The private journald: what a record says must come back as it was written, from a process that is in its namespace and from no other.
 
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
 use std::{process::Command, time::Duration};
 
 use t3_record::{
@@ -51,7 +53,9 @@ fn helper_that_sends_one_datagram() {
 fn a_record_reads_back_from_inside_and_never_from_outside() {
     if !sys::is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI must run this as root: it needs a mount namespace");
-        eprintln!("SKIPPED a_record_reads_back_from_inside_and_never_from_outside: needs root for a mount namespace");
+        eprintln!(
+            "SKIPPED a_record_reads_back_from_inside_and_never_from_outside: needs root for a mount namespace"
+        );
         return;
     }
     let journal = Journal::private().unwrap();

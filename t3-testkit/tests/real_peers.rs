@@ -3,6 +3,8 @@
 //!
 //! Needs root, node and npm (it installs `ws` below the target folder, once), and `cargo xtask build`.
 
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
 use std::{
     fs,
     net::{SocketAddr, TcpStream as StdStream},
@@ -49,16 +51,17 @@ new WebSocketServer({ port: +process.argv[2], host: "127.0.0.1" }).on("connectio
 
 /// Folder with `ws` installed, or why it cannot be had.
 fn node_modules() -> Result<PathBuf, String> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     let folder = target.join("test-node");
     fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     fs::write(folder.join("server.js"), SERVER).map_err(|error| error.to_string())?;
     if !folder.join("node_modules/ws/package.json").exists() {
         let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg("ws").stdin(Stdio::null());
+        npm.args(["install", "--no-audit", "--no-fund", "--prefix"])
+            .arg(&folder)
+            .arg("ws")
+            .stdin(Stdio::null());
         let output = npm.output().map_err(|error| format!("npm does not start: {error}"))?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
@@ -129,7 +132,8 @@ const CASES: [(&str, Verdict, &str); 8] = [
 #[tokio::test]
 async fn the_eight_ends_between_node_ws_and_tungstenite() {
     let test = "the_eight_ends_between_node_ws_and_tungstenite";
-    let folder = if sys::is_root() { node_modules() } else { Err("needs root for journald and t3-trace".to_owned()) };
+    let folder =
+        if sys::is_root() { node_modules() } else { Err("needs root for journald and t3-trace".to_owned()) };
     let folder = match folder {
         Ok(folder) => folder,
         Err(why) => {
@@ -140,7 +144,10 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
     };
     let journal = Journal::private().unwrap();
     let mut setup = Setup::users(0).unwrap();
-    setup.users = CASES.iter().map(|(name, ..)| ((*name).to_owned(), t3_testkit::stack::free_port().unwrap())).collect();
+    setup.users = CASES
+        .iter()
+        .map(|(name, ..)| ((*name).to_owned(), t3_testkit::stack::free_port().unwrap()))
+        .collect();
     let stack = Stack::start(setup, &journal).unwrap();
     let house = House { journal, stack, folder };
     let mut wrong = Vec::new();
@@ -179,13 +186,20 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
             "{} {} {} {} {}",
             record.cause,
             text(record.closed_by.map(|word| word.to_string())),
-            if name == "serve_refused" { "-".to_owned() } else { text(record.down_end.map(|word| word.to_string())) },
+            if name == "serve_refused" {
+                "-".to_owned()
+            } else {
+                text(record.down_end.map(|word| word.to_string()))
+            },
             text(record.up_end.map(|word| word.to_string())),
             text(record.peer_exit.map(|fate| t3_record::value::Value::encode(&fate))),
         );
         let line = record.to_line();
         if record.verdict != verdict || got != words || record.kernel != house.stack.kernel() {
-            wrong.push(format!("{name}: expected {verdict} {words}, got {} {got}\n    {line}", record.verdict));
+            wrong.push(format!(
+                "{name}: expected {verdict} {words}, got {} {got}\n    {line}",
+                record.verdict
+            ));
         }
         assert!(!line.contains("secret"), "the ticket is a credential: {line}");
     }

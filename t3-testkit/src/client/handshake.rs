@@ -36,7 +36,11 @@ pub(super) fn shake(socket: &mut Socket, config: &Config) -> Result<Vec<u8>> {
     let rest = answer.split_off(end);
     let text = String::from_utf8_lossy(&answer);
     let accept = derive_accept_key(KEY.as_bytes());
-    if text.starts_with("HTTP/1.1 101 ") && text.contains(&accept) { Ok(rest) } else { Err(unexpected(&answer)) }
+    if text.starts_with("HTTP/1.1 101 ") && text.contains(&accept) {
+        Ok(rest)
+    } else {
+        Err(unexpected(&answer))
+    }
 }
 
 fn unexpected(answer: &[u8]) -> TestError {

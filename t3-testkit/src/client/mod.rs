@@ -145,7 +145,10 @@ impl Client {
         let theirs = Arc::clone(&shared);
         // The thread may move into a network namespace, which only concerns itself.
         std::thread::spawn(move || driver::run(config, &inbox, &opened, &theirs));
-        let gone = |_| TestError::Unexpected { what: "an open client".to_owned(), got: "its thread died".to_owned() };
+        let gone = |_| TestError::Unexpected {
+            what: "an open client".to_owned(),
+            got: "its thread died".to_owned(),
+        };
         let local = outcome.recv().map_err(gone)??;
         Ok(Self { acts, shared, local })
     }

@@ -71,11 +71,29 @@ pub(super) fn faults() -> Vec<Fault> {
 /// t3-trace writes this record: nothing that only dispatch knew can be in it.
 fn died() -> Truth {
     let how = "proxy_signal:9";
-    let truth = Truth::opened(Verdict::DispatchDied, Segment::Dispatch, DispatchClosed, how, ClosedBy::Dispatch);
+    let truth =
+        Truth::opened(Verdict::DispatchDied, Segment::Dispatch, DispatchClosed, how, ClosedBy::Dispatch);
     let relay_only = [
-        "up_bytes", "down_bytes", "up_msgs", "down_msgs", "up_idle_ms", "down_idle_ms", "hb_n", "hb_rtt_ms",
-        "hb_rtt_max_ms", "hb_gap_ms", "hb_wait_ms", "hb_period_ms", "down_rtt_us", "up_rtt_us", "down_retrans",
-        "down_unacked", "down_lost", "up_retrans", "up_unacked", "up_lost",
+        "up_bytes",
+        "down_bytes",
+        "up_msgs",
+        "down_msgs",
+        "up_idle_ms",
+        "down_idle_ms",
+        "hb_n",
+        "hb_rtt_ms",
+        "hb_rtt_max_ms",
+        "hb_gap_ms",
+        "hb_wait_ms",
+        "hb_period_ms",
+        "down_rtt_us",
+        "up_rtt_us",
+        "down_retrans",
+        "down_unacked",
+        "down_lost",
+        "up_retrans",
+        "up_unacked",
+        "up_lost",
     ];
     relay_only
         .into_iter()

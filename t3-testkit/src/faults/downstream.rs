@@ -19,7 +19,8 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(4);
 
 fn left(verdict: Verdict, how: &str) -> Truth {
-    Truth::opened(verdict, Segment::Downstream, DownstreamClosed, how, ClosedBy::Downstream).is("peer_exit", "alive")
+    Truth::opened(verdict, Segment::Downstream, DownstreamClosed, how, ClosedBy::Downstream)
+        .is("peer_exit", "alive")
 }
 
 fn closed(code: &str, reason: &str) -> Truth {
@@ -116,8 +117,8 @@ pub(super) fn faults() -> Vec<Fault> {
             },
         ),
         Fault::new("client_vanished_idle", vanished("vanished"), vanish)
-        .needs(&[Need::Root, Need::Netns])
-        .patience(180),
+            .needs(&[Need::Root, Need::Netns])
+            .patience(180),
         Fault::new("client_vanished_unacked", vanished("loss").at_least("down_retrans", 1), |w| {
             vanish(w)?;
             w.order("send into the void")

@@ -22,7 +22,8 @@ pub(super) fn faults() -> Vec<Fault> {
         ),
         Fault::new(
             "serve_silent",
-            alive(Verdict::ServeTimeout, "handshake_timeout").one_of("up_end", &["none", "fin_out", "rst_out"]),
+            alive(Verdict::ServeTimeout, "handshake_timeout")
+                .one_of("up_end", &["none", "fin_out", "rst_out"]),
             |w| refused(w, Some("silent")),
         )
         .patience(60),
@@ -32,7 +33,8 @@ pub(super) fn faults() -> Vec<Fault> {
         rejected("serve_502", "status:502"),
         Fault::new(
             "serve_garbage",
-            alive(Verdict::ServeProtocol, "garbage").one_of("up_end", &["fin_in", "fin_out", "rst_out", "none"]),
+            alive(Verdict::ServeProtocol, "garbage")
+                .one_of("up_end", &["fin_in", "fin_out", "rst_out", "none"]),
             |w| refused(w, Some("garbage")),
         ),
         Fault::new(

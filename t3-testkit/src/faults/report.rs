@@ -81,7 +81,8 @@ impl Row {
             Outcome::Failed(_) => ("MISS", format!("{:.1} s", self.took.as_secs_f32())),
             Outcome::Impossible(why) => ("--", why.clone()),
         };
-        let mut text = format!("{:<24} {:<34} {:<34} {mark:<4} {tail}\n", self.fault, self.expected, self.got);
+        let mut text =
+            format!("{:<24} {:<34} {:<34} {mark:<4} {tail}\n", self.fault, self.expected, self.got);
         if let Outcome::Failed(misses) = &self.outcome {
             for Miss { key, expected, got } in misses {
                 let _ = writeln!(text, "  {key}: expected {expected}, got {got}");

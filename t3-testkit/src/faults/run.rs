@@ -1,10 +1,6 @@
 //! Runs faults: picks them, gives each its world, reads its records back and compares.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use regex_lite::Regex;
 use t3_record::{CloseRecord, KernelSource};
@@ -76,7 +72,10 @@ fn selected(only: &[String]) -> Result<Vec<Fault>> {
             got: unknown.clone(),
         });
     }
-    Ok(all.into_iter().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name)).collect())
+    Ok(all
+        .into_iter()
+        .filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name))
+        .collect())
 }
 
 /// One user per fault, named after it.
@@ -112,7 +111,11 @@ fn one(fault: &Fault, stack: &mut Stack, journal: &Journal, options: &Options) -
             let truth = world.complete(fault.truth.clone(), kernel);
             for (record, entry) in &found {
                 row.got(record);
-                truth.misses(record).into_iter().chain(malformed(record, entry)).for_each(|miss| row.add(miss));
+                truth
+                    .misses(record)
+                    .into_iter()
+                    .chain(malformed(record, entry))
+                    .for_each(|miss| row.add(miss));
             }
         }
         Err(error) => row.add(Miss {
@@ -187,4 +190,3 @@ fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
-

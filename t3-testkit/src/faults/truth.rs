@@ -96,11 +96,15 @@ impl Truth {
         // An ordinary answer takes no whole second, on the slowest machine.
         let quick = || Expect::Range(0, 2_000);
         let free = |keys: &[&'static str]| keys.iter().map(|key| (*key, ANY)).collect::<Vec<_>>();
-        let mut keys: BTreeMap<&'static str, Expect> = CloseRecord::KEYS.iter().map(|key| (key.name, NO)).collect();
+        let mut keys: BTreeMap<&'static str, Expect> =
+            CloseRecord::KEYS.iter().map(|key| (key.name, NO)).collect();
         keys.extend([("user", SOME), ("ip", SOME), ("conn", SOME), ("kernel", SOME), ("ray", SOME)]);
         keys.extend([("dur_ms", many()), ("confidence", Expect::Is("proven".to_owned()))]);
         keys.extend(["up_bytes", "down_bytes", "up_msgs", "down_msgs", "hb_n"].map(|key| (key, many())));
-        keys.extend(["up_idle_ms", "down_idle_ms", "hb_rtt_ms", "hb_rtt_max_ms", "hb_gap_ms"].map(|key| (key, quick())));
+        keys.extend(
+            ["up_idle_ms", "down_idle_ms", "hb_rtt_ms", "hb_rtt_max_ms", "hb_gap_ms"]
+                .map(|key| (key, quick())),
+        );
         keys.extend(["down_rtt_us", "up_rtt_us", "chain"].map(|key| (key, SOME)));
         // A ping may be on its way when the end comes, so a young unanswered one proves nothing.
         keys.insert("hb_wait_ms", Expect::AbsentOr(0, 2_000));
@@ -128,7 +132,13 @@ impl Truth {
 
     /// A session that never opened.
     #[must_use]
-    pub fn unopened(verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) -> Self {
+    pub fn unopened(
+        verdict: Verdict,
+        segment: Segment,
+        cause: Cause,
+        how: &str,
+        closed_by: ClosedBy,
+    ) -> Self {
         let mut truth = Self::session();
         truth.say(verdict, segment, cause, how, closed_by);
         truth.0.insert("dur_ms", Expect::Is("0".to_owned()));
@@ -139,7 +149,8 @@ impl Truth {
             truth.0.insert(key, NO);
         }
         // What a leg that never carried a session still tells differs with how far it got.
-        for key in ["up_idle_ms", "down_idle_ms", "down_rtt_us", "down_retrans", "down_unacked", "down_lost"] {
+        for key in ["up_idle_ms", "down_idle_ms", "down_rtt_us", "down_retrans", "down_unacked", "down_lost"]
+        {
             truth.0.insert(key, ANY);
         }
         for key in ["up_rtt_us", "up_retrans", "up_unacked", "up_lost", "chain"] {
@@ -274,7 +285,10 @@ mod tests {
     #[test]
     fn a_wrong_a_missing_and_an_extra_key_are_each_one_miss() {
         let wrong = CloseRecord { verdict: Verdict::ServeTimeout, ..record() };
-        assert_eq!(truth().misses(&wrong).iter().map(|miss| miss.key.as_str()).collect::<Vec<_>>(), ["verdict"]);
+        assert_eq!(
+            truth().misses(&wrong).iter().map(|miss| miss.key.as_str()).collect::<Vec<_>>(),
+            ["verdict"]
+        );
         let missing = CloseRecord { up_end: None, ..record() };
         assert_eq!(truth().misses(&missing)[0].got, "nothing");
         let extra = CloseRecord { oom_victim: Some("x".to_owned()), ws_code: Some(1000), ..record() };

@@ -62,7 +62,9 @@ pub(super) fn faults() -> Vec<Fault> {
             ended(Verdict::ServeReset, "rst", "alive").ends(LegEnd::RstOut, LegEnd::RstIn),
             |w| ordered(w, "rst"),
         ),
-        Fault::new("serve_mid_frame", fin(Verdict::ServeLeft, "mid_frame", "alive"), |w| ordered(w, "mid_frame")),
+        Fault::new("serve_mid_frame", fin(Verdict::ServeLeft, "mid_frame", "alive"), |w| {
+            ordered(w, "mid_frame")
+        }),
         Fault::new(
             "serve_reserved_opcode",
             // The browser sees the breach and fails the connection (RFC 6455 section 7.1.7).

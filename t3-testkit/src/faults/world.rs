@@ -46,7 +46,16 @@ impl<'a> World<'a> {
     pub fn new(stack: &'a mut Stack, journal: &'a Journal, user: String) -> Self {
         // Without a cgroup of its own the stand-in shares ours; then pressure is that of the whole test.
         let cgroup = Cgroup::new().ok();
-        Self { stack, journal, user, learned: Vec::new(), clients: Vec::new(), serves: Vec::new(), cgroup, netns: None }
+        Self {
+            stack,
+            journal,
+            user,
+            learned: Vec::new(),
+            clients: Vec::new(),
+            serves: Vec::new(),
+            cgroup,
+            netns: None,
+        }
     }
 
     /// Starts this user's serve.
@@ -184,7 +193,9 @@ impl<'a> World<'a> {
         let events = self.limits()?.v2.join("memory.events");
         wait::until("an OOM kill in the cgroup", PATIENCE, || {
             let text = std::fs::read_to_string(&events).ok()?;
-            text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0")).then_some(())
+            text.lines()
+                .any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+                .then_some(())
         })
     }
 
@@ -233,6 +244,10 @@ impl<'a> World<'a> {
                 truth = truth.key("down_end", Expect::Free);
             }
         }
-        if traced && served { truth.unless_said("peer_comm", Expect::Begins("t3-serve-standi".to_owned())) } else { truth }
+        if traced && served {
+            truth.unless_said("peer_comm", Expect::Begins("t3-serve-standi".to_owned()))
+        } else {
+            truth
+        }
     }
 }

@@ -19,11 +19,13 @@ pub fn find(name: &str) -> Result<PathBuf> {
     }
     places.extend(std::env::var_os("CARGO_TARGET_DIR").map(|dir| Path::new(&dir).join("debug")));
     places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug"));
-    places.iter().map(|place| place.join(name)).find(|path| path.is_file()).ok_or_else(|| TestError::Missing {
-        what: format!("the program {name}"),
-        remedy: format!(
-            "run `cargo xtask build`, or set {DIR_VARIABLE}; looked in {}",
-            places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
-        ),
+    places.iter().map(|place| place.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        TestError::Missing {
+            what: format!("the program {name}"),
+            remedy: format!(
+                "run `cargo xtask build`, or set {DIR_VARIABLE}; looked in {}",
+                places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
+            ),
+        }
     })
 }

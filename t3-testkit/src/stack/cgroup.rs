@@ -44,8 +44,9 @@ impl Cgroup {
         let _ = fs::write(root.join("cgroup.subtree_control"), "+cpu");
         fs::create_dir(&v2).attempt(|| format!("make the cgroup {}", v2.display()))?;
         let v1 = Path::new("/sys/fs/cgroup/memory");
-        let v1_memory = (v1.join("memory.limit_in_bytes").exists() || v1.join("memory.usage_in_bytes").exists())
-            .then(|| v1.join(&name));
+        let v1_memory = (v1.join("memory.limit_in_bytes").exists()
+            || v1.join("memory.usage_in_bytes").exists())
+        .then(|| v1.join(&name));
         let v1_memory = v1_memory.filter(|path| fs::create_dir(path).is_ok());
         Ok(Self { v2, v1_memory })
     }
@@ -78,7 +79,8 @@ impl Cgroup {
                 remedy: "enable it for cgroup v2 (cgroup.controllers of the root must list it)".to_owned(),
             });
         };
-        fs::write(v1.join("memory.limit_in_bytes"), &limit).attempt(|| "set memory.limit_in_bytes".to_owned())?;
+        fs::write(v1.join("memory.limit_in_bytes"), &limit)
+            .attempt(|| "set memory.limit_in_bytes".to_owned())?;
         // Exists only where swap is accounted.
         let _ = fs::write(v1.join("memory.memsw.limit_in_bytes"), &limit);
         Ok(())
@@ -120,5 +122,7 @@ impl Drop for Cgroup {
 
 fn v2_root() -> Option<PathBuf> {
     let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
-    roots.into_iter().find(|root| root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists())
+    roots
+        .into_iter()
+        .find(|root| root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists())
 }

@@ -188,7 +188,9 @@ impl Stack {
     }
 
     fn until_acquainted(&mut self) -> Result<()> {
-        self.until("t3-dispatch to connect to t3-trace", |stack| stack.status().is_ok_and(|status| status.dispatch))
+        self.until("t3-dispatch to connect to t3-trace", |stack| {
+            stack.status().is_ok_and(|status| status.dispatch)
+        })
     }
 
     /// How t3-trace is.
@@ -213,13 +215,20 @@ impl Stack {
 
     fn until(&mut self, what: &str, ready: impl Fn(&Self) -> bool) -> Result<()> {
         let outcome = wait::until(what, START, || {
-            let died = (self.trace.iter_mut().chain(&mut self.dispatch)).any(|process| process.ended().is_some());
+            let died =
+                (self.trace.iter_mut().chain(&mut self.dispatch)).any(|process| process.ended().is_some());
             if died { Some(false) } else { ready(self).then_some(true) }
         });
         match outcome {
             Ok(true) => Ok(()),
-            Ok(false) => Err(TestError::Unexpected { what: what.to_owned(), got: format!("it ended:\n{}", self.stderr()) }),
-            Err(error) => Err(TestError::Unexpected { what: what.to_owned(), got: format!("{error}\n{}", self.stderr()) }),
+            Ok(false) => Err(TestError::Unexpected {
+                what: what.to_owned(),
+                got: format!("it ended:\n{}", self.stderr()),
+            }),
+            Err(error) => Err(TestError::Unexpected {
+                what: what.to_owned(),
+                got: format!("{error}\n{}", self.stderr()),
+            }),
         }
     }
 }

@@ -44,7 +44,8 @@ impl Netns {
         let (link, peer) = (format!("t3t{process}n{number}"), format!("t3t{process}f{number}"));
         // 198.18.0.0/15 is for tests between networks (RFC 2544); nothing else lives there.
         let octet = u8::try_from(process % 250).unwrap_or(0);
-        let (near, far) = (Ipv4Addr::new(198, 18, octet, number * 4 + 1), Ipv4Addr::new(198, 18, octet, number * 4 + 2));
+        let (near, far) =
+            (Ipv4Addr::new(198, 18, octet, number * 4 + 1), Ipv4Addr::new(198, 18, octet, number * 4 + 2));
         let netns = Self { namespace, link, near, far };
         let near_end = &netns.link;
         netns.ours(&format!("link add name {near_end} type veth peer name {peer}"))?;
@@ -136,6 +137,9 @@ fn of_its_own() -> Result<OwnedFd> {
         File::open(path).map(OwnedFd::from).attempt(|| format!("open {path}"))
     });
     made.join().unwrap_or_else(|_| {
-        Err(TestError::Unexpected { what: "a network namespace".to_owned(), got: "its thread died".to_owned() })
+        Err(TestError::Unexpected {
+            what: "a network namespace".to_owned(),
+            got: "its thread died".to_owned(),
+        })
     })
 }

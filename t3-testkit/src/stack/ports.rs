@@ -27,5 +27,8 @@ pub fn free() -> Result<u16> {
             return Ok(port);
         }
     }
-    Err(TestError::Missing { what: format!("a free port from {FIRST} to {LAST}"), remedy: "stop something".to_owned() })
+    Err(TestError::Missing {
+        what: format!("a free port from {FIRST} to {LAST}"),
+        remedy: "stop something".to_owned(),
+    })
 }

@@ -43,7 +43,8 @@ impl Serve {
         let silent = arguments.contains(&"--no-listen");
         let ready = wait::until("the start of a stand-in", Duration::from_secs(20), || {
             let gone = process.ended().is_some();
-            let ready = UnixStream::connect(&control).is_ok() && (silent || TcpStream::connect(address).is_ok());
+            let ready =
+                UnixStream::connect(&control).is_ok() && (silent || TcpStream::connect(address).is_ok());
             (gone || ready).then_some(ready)
         });
         match ready {

@@ -56,7 +56,8 @@ pub(super) async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
             _ => ("404 Not Found", "text/plain", "no such page\n".to_owned()),
         };
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
         if stream.write_all(answer.as_bytes()).await.is_err() || head.close {
             return;
         }
@@ -75,9 +76,9 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Head>
     let head: Vec<u8> = buffer.drain(..end).collect();
     let text = String::from_utf8_lossy(&head);
     let field = |name: &str| {
-        text.lines().filter_map(|line| line.split_once(':')).find_map(|(have, value)| {
-            have.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        })
+        text.lines()
+            .filter_map(|line| line.split_once(':'))
+            .find_map(|(have, value)| have.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned()))
     };
     Some(Head {
         target: text.split(' ').nth(1).unwrap_or_default().to_owned(),
@@ -97,7 +98,8 @@ async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<S
             return;
         }
         Opening::Status(status) => {
-            let answer = format!("HTTP/1.1 {status} Stand-In\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n");
+            let answer =
+                format!("HTTP/1.1 {status} Stand-In\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n");
             let _ = stream.write_all(answer.as_bytes()).await;
             return session::finish(stream).await;
         }

@@ -28,7 +28,10 @@ use crate::error::{Attempt, Result};
 
 /// How a stand-in starts.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "t3-serve-standin", about = "Speaks like t3 serve and ends its connections as ordered (for tests and the demo)")]
+#[command(
+    name = "t3-serve-standin",
+    about = "Speaks like t3 serve and ends its connections as ordered (for tests and the demo)"
+)]
 pub struct Options {
     /// Port on 127.0.0.1.
     #[arg(long)]
