@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -31,10 +34,15 @@ impl Serve {
     /// # Errors
     /// The binary is missing, or it does not get ready; with its stderr.
     pub fn start(dir: &Path, port: u16, arguments: &[&str], cgroups: Vec<OwnedFd>) -> Result<Self> {
-        let control = dir.join(format!("serve-{port}.sock"));
+        let name = format!("serve-{port}.sock");
+        let control = dir.join(&name);
         let _ = std::fs::remove_file(&control);
-        let mut command = Command::new(bins::find("t3-serve-standin")?);
-        command.arg("--port").arg(port.to_string()).arg("--control").arg(&control).args(arguments);
+        let program = bins::find("t3-serve-standin")?;
+        // Absolute, because it starts in another folder.
+        let mut command = Command::new(program.canonicalize().unwrap_or(program));
+        // Its command line stands in the record of an OOM kill: kept short, and the same wherever the build is.
+        command.arg0("t3-serve-standin").current_dir(dir);
+        command.arg("--port").arg(port.to_string()).arg("--control").arg(&name).args(arguments);
         for procs in cgroups {
             sys::in_cgroup(&mut command, procs);
         }
