@@ -87,7 +87,7 @@ pub struct Serve {
     #[arg(long, env = "T3_DISPATCH_USER_TIMEOUT", value_name = "TIME", value_parser = time_or_none, default_value = "30s")]
     pub user_timeout: Duration,
     /// How long a half-closed WebSocket, or one with a completed close handshake, may stand still.
-    #[arg(long, env = "T3_DISPATCH_CLOSE_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "30s")]
+    #[arg(long, env = "T3_DISPATCH_CLOSE_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "10s")]
     pub close_timeout: Duration,
 }
 

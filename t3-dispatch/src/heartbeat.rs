@@ -76,6 +76,8 @@ impl Meter {
         if self.seen.unanswered == 0 {
             return;
         }
+        // Each ping beyond the first was sent at a tick that found no answer, and the browser stayed.
+        self.seen.survived = self.seen.survived.max(self.seen.unanswered - 1);
         let rtt = now.saturating_sub(self.waiting[0]);
         self.seen.rtt_ns = Some(rtt);
         self.seen.rtt_max_ns = Some(self.seen.rtt_max_ns.unwrap_or(0).max(rtt));
@@ -155,6 +157,22 @@ mod tests {
         let facts = meter.facts().unwrap();
         assert_eq!((facts.rtt_ns, facts.waiting_since), (Some(3 * SECOND), Some(2 * SECOND)));
         assert_eq!(facts.unanswered, 2);
+    }
+
+    #[test]
+    fn missed_ticks_that_the_browser_put_up_with_are_remembered() {
+        let mut meter = Meter::default();
+        meter.ping(SECOND);
+        meter.pong(SECOND + 1);
+        assert_eq!(meter.facts().unwrap().survived, 0);
+        for n in 2..=4 {
+            meter.ping(n * SECOND);
+        }
+        assert_eq!(meter.facts().unwrap().survived, 0, "nobody knows yet how it ends");
+        for _ in 0..3 {
+            meter.pong(5 * SECOND);
+        }
+        assert_eq!(meter.facts().unwrap().survived, 2);
     }
 
     #[test]

@@ -38,6 +38,9 @@ thread_local! {
     static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
+/// How long the other side may take once one side has said Close and sent FIN: for its own close frame, which nobody reads.
+const GONE: Duration = Duration::from_secs(2);
+
 /// How long dispatch waits for ends that do not come.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -304,6 +307,9 @@ impl<'a> Relay<'a> {
             }
             // Before the call: on loopback the peer may have read, answered and closed by the time it returns.
             let now = clock::now();
+            // Before the call: on the loopback the peer can have answered before it returns, and an answer must not look older than
+            // what it answers.
+            let now = clock::now();
             let mut got = None;
             let result = stream.try_io(Interest::WRITABLE, || {
                 let length = send(stream, bytes, SendFlags::NOSIGNAL)?;
@@ -405,8 +411,12 @@ impl<'a> Relay<'a> {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         let facts = &self.session.facts;
+        // A peer that has said Close and sent FIN listens for nothing any more (RFC 6455 section 1.4).
+        let gone = |side| self.session.flow(side).ended && facts.leg(side).close_frame.is_some();
         let wait = if self.leaving {
             self.patience.farewell
+        } else if gone(Side::Down) || gone(Side::Up) {
+            self.patience.close.min(GONE)
         } else if facts.ended_at != 0 || (facts.down.close_frame.is_some() && facts.up.close_frame.is_some())
         {
             self.patience.close

@@ -170,6 +170,7 @@ impl Session {
             let facts = self.leg_mut(side.other());
             facts.pending_bytes = pending;
             facts.blocked_since = blocked;
+            facts.quiet_since = facts.last_byte_at;
         }
         true
     }

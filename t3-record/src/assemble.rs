@@ -69,8 +69,8 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence) {
         record.up_msgs = Some(relay.up.msgs);
         record.down_msgs = Some(relay.down.msgs);
     }
-    record.up_idle_ms = relay.up.last_byte_at.map(age);
-    record.down_idle_ms = relay.down.last_byte_at.map(age);
+    record.up_idle_ms = relay.up.quiet_since.or(relay.up.last_byte_at).map(age);
+    record.down_idle_ms = relay.down.quiet_since.or(relay.down.last_byte_at).map(age);
     if let Some(heartbeat) = &relay.heartbeat {
         heartbeats(record, heartbeat, age);
     }

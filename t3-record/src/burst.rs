@@ -3,7 +3,7 @@
 //! Only cuts count: a downstream FIN or RST without a close frame. Sessions that ended for a reason of their own (a close frame, serve's
 //! death, a timeout) say nothing about a segment that all sessions share, however many of them end at once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     evidence::{Burst, Nanos},
@@ -46,17 +46,26 @@ impl Bursts {
             .take_while(|(other, _)| *other <= at.saturating_add(WINDOW))
             .collect();
         let mut best: Option<Burst> = None;
+        // One window slides over the cuts; whom it holds is counted as it moves, so that a burst of thousands costs one pass.
+        let mut held: BTreeMap<&str, u32> = BTreeMap::new();
         let mut end = 0;
-        for start in 0..near.len() {
-            while end < near.len() && near[end].0 - near[start].0 <= WINDOW {
+        for (start, (from, user)) in near.iter().enumerate() {
+            while let Some((to, user)) = near.get(end).filter(|(to, _)| to - from <= WINDOW) {
+                debug_assert!(to >= from);
+                *held.entry(user).or_default() += 1;
                 end += 1;
             }
-            if near[start].0 > at || near[end - 1].0 < at {
-                continue;
+            if *from <= at && near[end - 1].0 >= at {
+                let burst = Burst { sessions: number(end - start), users: number(held.len()) };
+                if best.is_none_or(|best| burst.sessions > best.sessions) {
+                    best = Some(burst);
+                }
             }
-            let burst = count(near[start..end].iter().map(|(_, user)| user.as_str()));
-            if best.is_none_or(|best| burst.sessions > best.sessions) {
-                best = Some(burst);
+            if let Some(count) = held.get_mut(user.as_str()) {
+                *count -= 1;
+                if *count == 0 {
+                    held.remove(user.as_str());
+                }
             }
         }
         best.filter(|burst| burst.sessions >= LEAST)
@@ -106,7 +115,11 @@ fn count<'a>(users: impl Iterator<Item = &'a str>) -> Burst {
         sessions += 1;
         names.insert(user);
     }
-    Burst { sessions, users: u32::try_from(names.len()).unwrap_or(u32::MAX) }
+    Burst { sessions, users: number(names.len()) }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -91,6 +91,9 @@ pub struct LegFacts {
     pub msgs: u64,
     /// When the last byte came from this leg.
     pub last_byte_at: Option<Nanos>,
+    /// The same, as it stood when the first leg ended: what comes later does not shorten the silence before it.
+    #[serde(default)]
+    pub quiet_since: Option<Nanos>,
     /// The first close frame from this leg.
     pub close_frame: Option<CloseFrame>,
     /// When the first close frame of the *other* leg was written to this one (forwarded whole).
@@ -227,6 +230,9 @@ pub struct Heartbeat {
     pub unanswered: u32,
     /// The learned period between pings, in nanoseconds.
     pub period_ns: Option<u64>,
+    /// How many ticks in a row without a pong the browser has put up with on this connection: its watchdog needs more.
+    #[serde(default)]
+    pub survived: u32,
 }
 
 /// The part of `TCP_INFO` that tells of a leg's health (`include/uapi/linux/tcp.h`).

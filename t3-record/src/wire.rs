@@ -42,7 +42,8 @@ pub enum ToTrace {
     },
     /// A session opened (or, after a reconnect, is open). Also sent for an attempt to open that is about to fail.
     Register(Box<Session>),
-    /// Both legs have ended (or the attempt has failed): what does the kernel know?
+    /// What does the kernel know? Asked shortly after the first leg has ended, for pressure and the state of the process, which do not
+    /// keep, and once more when both legs have, for their sockets.
     Ask {
         /// The session.
         conn: String,

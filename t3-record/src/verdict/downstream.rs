@@ -78,8 +78,8 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) ->
 fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<Finding> {
     let heartbeat = relay.heartbeat?;
     let waited = at.saturating_sub(heartbeat.waiting_since?);
-    let period = period(&heartbeat);
-    if waited < patience(period) {
+    // A browser that has put up with missed ticks before has a watchdog that needs more of them.
+    if waited < patience(period(&heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1) {
         return None;
     }
     let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
@@ -88,14 +88,21 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     } else {
         Segment::Serve
     };
-    // Two pings in a row, or a process that is known not to run, is more than one late answer.
-    let sure = halted || (heartbeat.unanswered >= 2 && heartbeat.pongs > 0);
+    // Two pings in a row, a close at the very tick at which a watchdog looks, or a process that is known not to run: more than
+    // one late answer and a person who happened to leave.
+    let sure = halted || (heartbeat.pongs > 0 && (heartbeat.unanswered >= 2 || at_tick(&heartbeat, at)));
     Some(Finding {
         verdict: Verdict::ServeStalled,
         how: How::Stall,
         segment,
         confidence: if sure { Confidence::Proven } else { Confidence::Likely },
     })
+}
+
+/// The act came when the next ping was due: the watchdog closes in place of it (facts: t3 client, "stock watchdog").
+fn at_tick(heartbeat: &Heartbeat, at: Nanos) -> bool {
+    let (Some(period), Some(last)) = (heartbeat.period_ns, heartbeat.last_ping_at) else { return false };
+    at.saturating_sub(last).abs_diff(period) <= period / 10
 }
 
 /// Answers were written and the browser's side took none of them: its window stayed shut, or nothing was acknowledged.

@@ -124,7 +124,9 @@ pub fn judge(evidence: &Evidence) -> Judgement {
             | Verdict::ServeLeft
             | Verdict::ServeReset
     );
-    let mut closed_by = peer(first.side);
+    // Where nobody acted, our kernel gave the connection up.
+    let given_up = matches!(first.kind, Kind::Timeout | Kind::Unreach);
+    let mut closed_by = if given_up { ClosedBy::Dispatch } else { peer(first.side) };
     if simultaneous && plain {
         finding.how = How::Simultaneous;
         finding.segment = Segment::None;

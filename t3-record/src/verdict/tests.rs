@@ -74,25 +74,25 @@ fn the_browser_is_gone() {
         s.trace(Down, |t| t.error = Some((110, END))).leg(Down, |l| l.end = Some((SeenEnd::Timeout, END)))
     };
     let s = || timeout(Scene::healthy());
-    check(s(), "client_vanished vanished downstream downstream downstream_closed proven");
+    check(s(), "client_vanished vanished downstream dispatch downstream_closed proven");
     check(
         s().leg(Down, |l| l.tcp.as_mut().unwrap().unacked = 3),
-        "client_vanished loss downstream downstream downstream_closed proven",
+        "client_vanished loss downstream dispatch downstream_closed proven",
     );
     check(
         s().leg(Down, |l| {
             l.pending_bytes = 9000;
             l.tcp.as_mut().unwrap().peer_window = Some(0);
         }),
-        "client_vanished zero_window downstream downstream downstream_closed proven",
+        "client_vanished zero_window downstream dispatch downstream_closed proven",
     );
     // Our own RST at a keepalive timeout is part of it.
     let killed = s().trace(Down, |t| t.rst_out = Some(END - 1));
     assert_eq!(leg_end(&killed.0, Down), Some(LegEnd::Timeout));
-    check(killed, "client_vanished vanished downstream downstream downstream_closed proven");
+    check(killed, "client_vanished vanished downstream dispatch downstream_closed proven");
     check(
         Scene::healthy().trace(Down, |t| t.error = Some((113, END))),
-        "client_vanished unreach downstream downstream downstream_closed proven",
+        "client_vanished unreach downstream dispatch downstream_closed proven",
     );
 }
 
@@ -250,6 +250,19 @@ fn pressure_decides_only_the_segment_of_a_stall() {
         s().waiting(15_000, 3).close(Down, 1000, END).kernel(busy),
         "serve_stalled stall serve downstream downstream_closed proven",
     );
+}
+
+#[test]
+fn a_browser_that_waits_longer_is_known_by_what_it_put_up_with() {
+    let patient = |waited, unanswered| {
+        Scene::healthy().waiting(waited, unanswered).heartbeat(|h| h.survived = 2).close(Down, 1000, END)
+    };
+    // Its watchdog needs three misses: after one it was somebody who left.
+    check(patient(5_000, 1), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
+    check(patient(15_000, 3), "serve_stalled stall serve downstream downstream_closed proven");
+    // A close at the tick at which the next ping was due is the watchdog's.
+    let tick = Scene::healthy().waiting(5_000, 1).heartbeat(|h| h.last_ping_at = Some(END - 5_000 * MS));
+    check(tick.close(Down, 1000, END), "serve_stalled stall serve downstream downstream_closed proven");
 }
 
 #[test]
