@@ -17,6 +17,8 @@ use crate::{owners::Owner, pressure::Reading};
 const LATE: Duration = Duration::from_millis(100);
 /// How long reading pressure may take.
 const PATIENCE: Duration = Duration::from_millis(150);
+/// A listener that was not found in this time will not be found by waiting.
+const SEARCH: u64 = 2 * crate::clock::SECOND;
 const STEPS: [u64; 7] = [0, 3, 7, 15, 25, 25, 25];
 
 /// The sockets of a session.
@@ -63,8 +65,8 @@ pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         let reading = read(shared, None).await;
         return KernelFacts { host: reading.host, lost: shared.lost_delta(), ..KernelFacts::absent(source) };
     };
+    let owner = known_owner(shared, entry, late).await;
     // The window of pressure ends at the question, not after the wait for late events.
-    let owner = owner(shared, entry);
     let (reading, sockets) =
         tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source, late));
     let owner = owner.or_else(|| self::owner(shared, entry));
@@ -87,6 +89,20 @@ pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
 
 fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<Owner>> {
     shared.owners.at(entry.session.serve_port, entry.began_at())
+}
+
+/// The process behind serve's port. The search for it begins with the session, so a session that ended at once may be ahead of it.
+async fn known_owner(shared: &Shared, entry: &Entry, late: Late) -> Option<Arc<Owner>> {
+    let young = crate::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
+    if late == Late::Possible && young && entry.session.opened_at.is_some() {
+        for step in STEPS {
+            if let Some(owner) = owner(shared, entry) {
+                return Some(owner);
+            }
+            tokio::time::sleep(Duration::from_millis(step)).await;
+        }
+    }
+    owner(shared, entry)
 }
 
 /// Looks again for a while as long as neither leg shows an end.
