@@ -30,7 +30,8 @@ fn a_small_run_measures_everything_it_names() {
     let report: Report = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
 
     for size in [32, 65_536] {
-        let of: Vec<_> = report.echo.iter().filter(|echo| echo.payload == size && echo.sessions > 1).collect();
+        let of: Vec<_> =
+            report.echo.iter().filter(|echo| echo.payload == size && echo.sessions > 1).collect();
         assert_eq!(of.iter().map(|echo| echo.contestant).collect::<Vec<_>>(), expected, "{table}");
         assert!(of.iter().all(|echo| echo.p50_us > 0.0 && echo.p99_us >= echo.p50_us), "{table}");
     }
@@ -46,7 +47,10 @@ fn a_small_run_measures_everything_it_names() {
         assert!(echo.cpu_us.median > 0.0, "{table}");
         // A message and its answer pass two sockets each: fewer than two reads and two writes would be a counter that counts nothing.
         assert!(echo.syscalls.is_none_or(|calls| calls >= 4.0), "{table}");
-        assert!(echo.syscalls.is_some() || !report.notes.is_empty(), "a number is missing without a note: {table}");
+        assert!(
+            echo.syscalls.is_some() || !report.notes.is_empty(),
+            "a number is missing without a note: {table}"
+        );
     }
     for echo in report.echo.iter().filter(|echo| echo.contestant == Contestant::Direct) {
         assert_eq!(echo.cpu_us.max, 0.0, "there is no proxy whose CPU could be measured");

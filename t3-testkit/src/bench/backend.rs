@@ -33,7 +33,8 @@ const HEAD_LIMIT: usize = 16 * 1024;
 /// # Errors
 /// The port cannot be taken, or epoll fails.
 pub fn run(port: u16) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).attempt(|| format!("listen on port {port}"))?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).attempt(|| format!("listen on port {port}"))?;
     // std asks for a backlog of 128; the kernel's limit is what the proxies ask for, too.
     rustix::net::listen(&listener, 4096).attempt(|| "lengthen the accept queue".to_owned())?;
     listener.set_nonblocking(true).attempt(|| "make the listener non-blocking".to_owned())?;
@@ -56,7 +57,10 @@ pub fn run(port: u16) -> Result<()> {
                     watch(&poll, &session.stream, EventFlags::IN | EventFlags::OUT | EventFlags::ET)?;
                     sessions.insert(session.stream.as_raw_fd(), session);
                 }
-            } else if sessions.get_mut(&fd).is_some_and(|session| session.go_on(&mut scratch, &mut answers).is_err()) {
+            } else if sessions
+                .get_mut(&fd)
+                .is_some_and(|session| session.go_on(&mut scratch, &mut answers).is_err())
+            {
                 // The end of a session is the client's business: here it is only forgotten.
                 sessions.remove(&fd);
             }
@@ -64,7 +68,11 @@ pub fn run(port: u16) -> Result<()> {
     }
 }
 
-fn watch(poll: &impl std::os::fd::AsFd, what: &(impl std::os::fd::AsFd + std::os::fd::AsRawFd), flags: EventFlags) -> Result<()> {
+fn watch(
+    poll: &impl std::os::fd::AsFd,
+    what: &(impl std::os::fd::AsFd + std::os::fd::AsRawFd),
+    flags: EventFlags,
+) -> Result<()> {
     let data = EventData::new_u64(u64::try_from(what.as_raw_fd()).unwrap_or(u64::MAX));
     epoll::add(poll, what, data, flags).attempt(|| "watch a socket".to_owned())
 }

@@ -117,7 +117,8 @@ impl Crowd {
             length if length == frame::HEARTBEAT.len() => frame::HEARTBEAT.as_bytes().to_vec(),
             length => vec![b'x'; length],
         };
-        let poll = epoll::create(epoll::CreateFlags::CLOEXEC).attempt(|| "make an epoll instance".to_owned())?;
+        let poll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).attempt(|| "make an epoll instance".to_owned())?;
         let mut crowd = Self {
             sessions: Vec::with_capacity(load.sessions),
             poll,

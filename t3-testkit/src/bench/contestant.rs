@@ -128,7 +128,13 @@ fn dispatch(address: SocketAddr, backend: SocketAddr, dir: &Path) -> Result<Comm
     Ok(command)
 }
 
-fn haproxy(one: bool, address: SocketAddr, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Command> {
+fn haproxy(
+    one: bool,
+    address: SocketAddr,
+    backend: SocketAddr,
+    sessions: usize,
+    dir: &Path,
+) -> Result<Command> {
     let path = dir.join(format!("haproxy-{}.cfg", address.port()));
     fs::write(&path, configuration(one, address, backend, sessions))
         .attempt(|| format!("write {}", path.display()))?;

@@ -25,7 +25,8 @@ use crate::error::{Attempt, Result, TestError};
 /// There is no such process.
 pub fn cpu(pid: u32) -> Result<Duration> {
     let what = || format!("read the CPU clock of process {pid}");
-    let id = libc::pid_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput)).attempt(what)?;
+    let id =
+        libc::pid_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput)).attempt(what)?;
     let mut clock: libc::clockid_t = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both pointers are to variables of this frame.
@@ -56,7 +57,8 @@ pub struct Memory {
 pub fn memory(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).attempt(|| format!("read {path}"))?;
-    parse_memory(&text).ok_or_else(|| TestError::Unexpected { what: format!("Rss and Pss in {path}"), got: text })
+    parse_memory(&text)
+        .ok_or_else(|| TestError::Unexpected { what: format!("Rss and Pss in {path}"), got: text })
 }
 
 fn parse_memory(text: &str) -> Option<Memory> {
@@ -92,7 +94,8 @@ impl Syscalls {
         let path = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
         let id = fs::read_to_string(path).attempt(|| format!("read {path}"))?;
         let id = id.trim().parse().map_err(io::Error::other).attempt(|| format!("read {path}"))?;
-        let counter = |thread| tracepoint(id, thread).attempt(|| format!("count system calls of thread {thread}"));
+        let counter =
+            |thread| tracepoint(id, thread).attempt(|| format!("count system calls of thread {thread}"));
         Ok(Self { counters: threads(pid)?.into_iter().map(counter).collect::<Result<_>>()? })
     }
 

@@ -55,8 +55,8 @@ const FULL: Plan = Plan {
     sessions: 5_000,
     rest: Duration::from_secs(3),
     rounds: 5,
-    echo: &[(32, 50, 200_000), (1024, 50, 200_000), (65_536, 50, 20_000), (32, 1, 20_000), (1024, 1, 20_000)],
-    bulk: &[(16_384, 4, 2 << 30), (1 << 20, 4, 2 << 30)],
+    echo: &[(32, 50, 50_000), (1024, 50, 50_000), (65_536, 50, 5_000), (32, 1, 10_000), (1024, 1, 10_000)],
+    bulk: &[(16_384, 4, 512 << 20), (1 << 20, 4, 512 << 20)],
 };
 
 const QUICK: Plan = Plan {
@@ -75,7 +75,9 @@ fn bench(options: &Options) -> Result<()> {
     let most = usize::try_from(descriptors.saturating_sub(SPARE) / 2).unwrap_or(usize::MAX);
     let mut notes = Vec::new();
     if sessions > most {
-        notes.push(format!("{most} idle sessions instead of {sessions}: a process may have {descriptors} descriptors"));
+        notes.push(format!(
+            "{most} idle sessions instead of {sessions}: a process may have {descriptors} descriptors"
+        ));
         sessions = most;
     }
     let contestants = options.contestants();
@@ -92,7 +94,10 @@ fn bench(options: &Options) -> Result<()> {
         echo.extend(bench.echo(*payload, *sessions, *messages)?);
     }
     for (frame, sessions, bytes) in plan.bulk.iter().filter(|_| options.wants(options::What::Bulk)) {
-        say(&format!("{} MiB in frames of {frame} bytes over {sessions} sessions, {rounds} times", bytes >> 20));
+        say(&format!(
+            "{} MiB in frames of {frame} bytes over {sessions} sessions, {rounds} times",
+            bytes >> 20
+        ));
         bulk.extend(bench.bulk(*frame, *sessions, *bytes)?);
     }
     notes.append(&mut bench.notes);
@@ -115,7 +120,8 @@ fn raise_descriptors() -> Result<u64> {
 
 fn machine(contestants: &[Contestant]) -> Machine {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
+    let model =
+        cpus.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
     let haproxy = contestants.iter().any(|one| matches!(one, Contestant::Haproxy | Contestant::HaproxyOne));
     Machine {
         cores: std::thread::available_parallelism().map_or(1, usize::from),

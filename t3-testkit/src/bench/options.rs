@@ -90,7 +90,15 @@ mod tests {
         let all = Options::parse_from(["t3-bench"]);
         assert_eq!(all.contestants().len(), 4);
         assert!(all.wants(What::Memory) && all.wants(What::Bulk));
-        let some = Options::parse_from(["t3-bench", "--contestant", "haproxy-1", "--contestant", "direct", "--only", "echo"]);
+        let some = Options::parse_from([
+            "t3-bench",
+            "--contestant",
+            "haproxy-1",
+            "--contestant",
+            "direct",
+            "--only",
+            "echo",
+        ]);
         assert_eq!(some.contestants(), [Contestant::Direct, Contestant::HaproxyOne]);
         assert!(some.wants(What::Echo) && !some.wants(What::Memory));
     }

@@ -25,7 +25,11 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
 /// The smallest of sorted values that at least the given part (0 to 1) of them does not exceed (nearest rank).
 #[must_use]
 pub fn quantile(sorted: &[u64], part: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank, bounded by the length")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank, bounded by the length"
+    )]
     let rank = (part * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).or(sorted.last()).copied().unwrap_or(0)
 }

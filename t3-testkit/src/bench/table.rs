@@ -36,12 +36,27 @@ pub fn render(report: &Report) -> String {
 
 fn idle(rows: &[Idle]) -> String {
     let sessions = rows.first().map_or(0, |row| row.sessions);
-    let title = format!("{sessions} idle sessions, each after one heartbeat (kernel socket memory not included)");
+    let title =
+        format!("{sessions} idle sessions, each after one heartbeat (kernel socket memory not included)");
     let against = |who| rows.iter().find(|row| row.contestant == who).map(|row| row.pss_kib);
     let mut cells = vec![
-        ["", "threads", "before", "with", "after", "PSS", "RSS", "open", "close", "idle", "PSS", "PSS"].map(str::to_owned),
-        ["", "", "MiB", "MiB", "MiB", "KiB/session", "KiB/session", "CPU µs", "CPU µs", "CPU ms/s", "/haproxy-1", "/haproxy"]
+        ["", "threads", "before", "with", "after", "PSS", "RSS", "open", "close", "idle", "PSS", "PSS"]
             .map(str::to_owned),
+        [
+            "",
+            "",
+            "MiB",
+            "MiB",
+            "MiB",
+            "KiB/session",
+            "KiB/session",
+            "CPU µs",
+            "CPU µs",
+            "CPU ms/s",
+            "/haproxy-1",
+            "/haproxy",
+        ]
+        .map(str::to_owned),
     ];
     for row in rows {
         let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
@@ -65,13 +80,27 @@ fn idle(rows: &[Idle]) -> String {
 
 fn echo(rows: &[Echo]) -> String {
     let mut cells = vec![
-        ["payload", "sessions", "", "CPU µs/msg", "(min–max)", "calls/msg", "p50 µs", "p99 µs", "msg/s", "CPU", "CPU"]
-            .map(str::to_owned),
+        [
+            "payload",
+            "sessions",
+            "",
+            "CPU µs/msg",
+            "(min–max)",
+            "calls/msg",
+            "p50 µs",
+            "p99 µs",
+            "msg/s",
+            "CPU",
+            "CPU",
+        ]
+        .map(str::to_owned),
         ["", "", "", "", "", "", "", "", "", "/haproxy-1", "/haproxy"].map(str::to_owned),
     ];
     for row in rows {
         let of = |who: Contestant| {
-            let same = |other: &&Echo| (other.contestant, other.payload, other.sessions) == (who, row.payload, row.sessions);
+            let same = |other: &&Echo| {
+                (other.contestant, other.payload, other.sessions) == (who, row.payload, row.sessions)
+            };
             rows.iter().find(same).map(|other| other.cpu_us.median)
         };
         let proxy = row.contestant != Contestant::Direct;
@@ -94,13 +123,16 @@ fn echo(rows: &[Echo]) -> String {
 
 fn bulk(rows: &[Bulk]) -> String {
     let mut cells = vec![
-        ["frame", "sessions", "", "MB/CPU s", "(min–max)", "calls/MiB", "MB/s", "CPU/byte", "CPU/byte"].map(str::to_owned),
+        ["frame", "sessions", "", "MB/CPU s", "(min–max)", "calls/MiB", "MB/s", "CPU/byte", "CPU/byte"]
+            .map(str::to_owned),
         ["", "", "", "", "", "", "", "/haproxy-1", "/haproxy"].map(str::to_owned),
     ];
     for row in rows {
         let cost = |row: &Bulk| row.bytes_per_cpu_s.map(|speed| 1.0 / speed.median);
         let of = |who: Contestant| {
-            let same = |other: &&Bulk| (other.contestant, other.frame, other.sessions) == (who, row.frame, row.sessions);
+            let same = |other: &&Bulk| {
+                (other.contestant, other.frame, other.sessions) == (who, row.frame, row.sessions)
+            };
             rows.iter().find(same).and_then(cost)
         };
         let against = |who| cost(row).map_or_else(|| "-".to_owned(), |cost| ratio(cost, of(who)));
@@ -145,7 +177,8 @@ fn section<const N: usize>(title: &str, rows: &[[String; N]]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let words = cell.starts_with(|first: char| first.is_ascii_lowercase()) && cell.contains(['-', 'd']);
+            let words =
+                cell.starts_with(|first: char| first.is_ascii_lowercase()) && cell.contains(['-', 'd']);
             let _ = if words { write!(line, "  {cell:<width$}") } else { write!(line, "  {cell:>width$}") };
         }
         text.push_str(line.trim_end());
@@ -160,7 +193,8 @@ mod tests {
 
     #[test]
     fn columns_line_up_whatever_they_hold() {
-        let rows = [["direct".to_owned(), "1.00".to_owned()], ["t3-dispatch".to_owned(), "123.45".to_owned()]];
+        let rows =
+            [["direct".to_owned(), "1.00".to_owned()], ["t3-dispatch".to_owned(), "123.45".to_owned()]];
         assert_eq!(section("title", &rows), "\ntitle\n  direct         1.00\n  t3-dispatch  123.45\n");
     }
 
