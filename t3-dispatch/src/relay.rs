@@ -305,8 +305,6 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.write_failed(to, &error)),
             }
-            // Before the call: on loopback the peer may have read, answered and closed by the time it returns.
-            let now = clock::now();
             // Before the call: on the loopback the peer can have answered before it returns, and an answer must not look older than
             // what it answers.
             let now = clock::now();

@@ -228,10 +228,14 @@ impl State {
     }
 
     fn remember(&mut self, message: ToTrace) {
-        if self.undelivered.len() >= REMEMBER_MOST {
+        let now = clock::now();
+        let old = |at: Nanos| now.saturating_sub(at) >= REMEMBER;
+        while self.undelivered.len() >= REMEMBER_MOST
+            || self.undelivered.front().is_some_and(|(at, _)| old(*at))
+        {
             self.undelivered.pop_front();
         }
-        self.undelivered.push_back((clock::now(), message));
+        self.undelivered.push_back((now, message));
     }
 }
 

@@ -36,7 +36,7 @@ pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
     record.ray.clone_from(&session.ray);
     record.burst = evidence.burst;
     record.chain = chain(evidence);
-    relay(&mut record, evidence);
+    relay(&mut record, evidence, judgement.at);
     kernel(&mut record, &evidence.kernel);
     record
 }
@@ -51,9 +51,11 @@ const fn ms(nanos: Nanos) -> u64 {
     nanos / 1_000_000
 }
 
-fn relay(record: &mut CloseRecord, evidence: &Evidence) {
+fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos>) {
     let Some(relay) = &evidence.relay else { return };
-    let age = |at: Nanos| ms(relay.ended_at.saturating_sub(at));
+    // Ages are told at the close, which is the deciding act: a close frame can be long before the end of its leg.
+    let close = decided_at.map_or(relay.ended_at, |at| at.min(relay.ended_at));
+    let age = |at: Nanos| ms(close.saturating_sub(at));
     let first_frame = [(Side::Down, &relay.down), (Side::Up, &relay.up)]
         .into_iter()
         .filter_map(|(side, leg)| Some((side, leg.close_frame.as_ref()?)))

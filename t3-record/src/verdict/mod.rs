@@ -1,7 +1,7 @@
 //! Evidence in, one judgement out. Pure and total: every input has an answer, `unknown` if nothing fits.
 //!
 //! The order of the questions is the design. First whether *we* ended it (died, told to stop, socket destroyed), then who acted
-//! first ([`acts`]), and only then why ([`downstream`], [`upstream`]). Something slow, dead or starving nearby decides nothing by itself: it
+//! first ([`acts`]), and only then why (`downstream`, `upstream`). Something slow, dead or starving nearby decides nothing by itself: it
 //! only answers the "why" of an end that has been pinned to a side.
 
 pub mod acts;

@@ -1,6 +1,6 @@
 //! A WebSocket client on a bare socket, with control over every byte and over the way it dies.
 //!
-//! One thread owns the socket ([`driver`]), so that an order such as "reset" takes effect at once: no other thread keeps the
+//! One thread owns the socket (`driver`), so that an order such as "reset" takes effect at once: no other thread keeps the
 //! descriptor alive. Behaves like a browser unless told otherwise: heartbeats, an answer to a close frame, and after the server's FIN
 //! it closes too.
 

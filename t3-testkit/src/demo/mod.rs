@@ -64,14 +64,18 @@ fn lacking(stage: &Stage) -> Option<String> {
 
 fn hold(stage: &Stage, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
     screen.line("");
-    screen.line("Running until Ctrl-C. Open one of these, then close the tab, or kill the stand-in behind it:");
+    screen
+        .line("Running until Ctrl-C. Open one of these, then close the tab, or kill the stand-in behind it:");
     for user in stage::USERS {
         let address = front::open(user, stage.address)?;
         let pid = stage.pid(user).map(|pid| format!("  (stand-in: pid {pid})")).unwrap_or_default();
         screen.line(&format!("  http://{address}/  as {user}{pid}"));
     }
     let address = stage.address;
-    screen.line(&format!("t3-dispatch itself: curl -H 'X-authentik-username: {}' http://{address}/", stage::USERS[0]));
+    screen.line(&format!(
+        "t3-dispatch itself: curl -H 'X-authentik-username: {}' http://{address}/",
+        stage::USERS[0]
+    ));
     screen.line("");
     stop.wait();
     screen.dim("stopping");
