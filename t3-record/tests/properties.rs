@@ -1,5 +1,7 @@
 //! What holds for every record and for every evidence, whatever is in it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*};
@@ -99,10 +101,56 @@ proptest! {
     }
 
     #[test]
+    fn no_order_of_arrival_changes_the_answer((events, shuffled) in arrivals().boxed(), fate in option::of(Just(Fate::Signal(9)))) {
+        let answer = |events: &[Arrival]| {
+            let mut evidence = Evidence { relay: Some(RelayFacts { opened_at: Some(0), ended_at: 9, ..RelayFacts::default() }), ..Evidence::default() };
+            for event in events {
+                arrive(&mut evidence, event);
+            }
+            evidence.kernel.peer = fate.map(|fate| Process {
+                task: Task { pid: 1, comm: "node".into() }, fate, ended_at: Some(3), killer: None, signalled_at: None, victim_argv: None, halted: None,
+            });
+            assemble(&session(), &evidence).to_line()
+        };
+        prop_assert_eq!(answer(&events), answer(&shuffled));
+    }
+
+    #[test]
     fn evidence_crosses_the_socket_unchanged(evidence in evidence().boxed()) {
         let message = FromTrace::Evidence { conn: "c".into(), facts: Box::new(evidence.kernel) };
         let packet = serde_json::to_vec(&message).unwrap();
         prop_assert_eq!(serde_json::from_slice::<FromTrace>(&packet).unwrap(), message);
+    }
+}
+
+/// One event as it reaches user space: on which leg, what, and its kernel timestamp.
+type Arrival = (Side, u8, Nanos);
+
+fn arrivals() -> impl Strategy<Value = (Vec<Arrival>, Vec<Arrival>)> {
+    // Few distinct times, so that many events share one.
+    let event = (word(Side::ALL), 0u8..7, 1u64..5);
+    vec(event, 0..9).prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle()))
+}
+
+/// Keeps the first occurrence by the kernel's clock, as the maps of the kernel side do.
+fn arrive(evidence: &mut Evidence, (side, kind, at): &Arrival) {
+    let earlier = |slot: &mut Option<Nanos>| *slot = Some(slot.map_or(*at, |known| known.min(*at)));
+    let down = *side == Side::Down;
+    let trace = if down { &mut evidence.kernel.down } else { &mut evidence.kernel.up };
+    let trace = trace.get_or_insert_default();
+    match kind {
+        0 => earlier(&mut trace.fin_in),
+        1 => earlier(&mut trace.fin_out),
+        2 => earlier(&mut trace.rst_in),
+        3 => earlier(&mut trace.rst_out),
+        4 => trace.error = Some((110, trace.error.map_or(*at, |(_, known)| known.min(*at)))),
+        5 => {
+            let relay = evidence.relay.as_mut().unwrap();
+            let leg = if down { &mut relay.down } else { &mut relay.up };
+            let known = leg.close_frame.as_ref().map_or(*at, |frame| frame.at.min(*at));
+            leg.close_frame = Some(CloseFrame { code: Some(1000), reason: String::new(), at: known });
+        }
+        _ => earlier(&mut trace.closed),
     }
 }
 
