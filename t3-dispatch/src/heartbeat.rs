@@ -57,6 +57,7 @@ impl Meter {
     /// A ping passed from the browser.
     pub fn ping(&mut self, now: Nanos) {
         if let Some(last) = self.seen.last_ping_at {
+            self.seen.last_interval_ns = Some(now.saturating_sub(last));
             self.intervals[self.interval_count % INTERVALS] = now.saturating_sub(last);
             self.interval_count += 1;
         }

@@ -150,7 +150,14 @@ fn first_act(side: Side, trace: Option<&SocketTrace>, leg: Option<&LegFacts>) ->
         kernel_end = acts.len() > before;
     }
     if let Some(leg) = leg {
-        acts.extend(leg.close_frame.as_ref().map(|frame| Act { side, kind: Kind::CloseFrame, at: frame.at }));
+        if let Some(frame) = &leg.close_frame {
+            // A frame that was read came before the FIN or RST behind it, however long the relay took to read it.
+            let end =
+                acts.iter().filter(|act| matches!(act.kind, Kind::Fin | Kind::Rst)).map(|act| act.at).min();
+            let at = end.map_or(frame.at, |end| end.min(frame.at));
+            acts.retain(|act| !matches!(act.kind, Kind::Fin | Kind::Rst));
+            acts.push(Act { side, kind: Kind::CloseFrame, at });
+        }
         if !kernel_end {
             acts.extend(
                 leg.end.or(leg.write_error).and_then(|(end, at)| Some(Act { side, kind: seen(end)?, at })),

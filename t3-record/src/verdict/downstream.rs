@@ -17,6 +17,13 @@ use crate::{
 /// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
 const DEFAULT_PERIOD: Nanos = 5_000_000_000;
 
+/// No watchdog is shorter, however fast a client pings: what is shorter is the scheduling of a busy machine.
+const SHORTEST: Nanos = 1_000_000_000;
+
+/// Retransmission timeouts in a row after which a segment has been on its way for longer than the shortest watchdog waits: with the
+/// shortest timer of 200 ms, doubled each time, the fifth runs out after 6 s (RFC 6298 section 5.5).
+const DEAF: u8 = 5;
+
 pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     let kernel = &evidence.kernel;
     let relay = evidence.relay.as_ref();
@@ -45,7 +52,7 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     if cut && evidence.burst.is_some_and(|burst| burst.users >= 2) {
         return Finding::likely(Verdict::EdgeBurst, How::Burst, Segment::Downstream);
     }
-    if first.kind != Kind::Rst && heartbeat_lost(relay, first.at) {
+    if gave_up(first.kind, relay) && heartbeat_lost(relay, first.at) {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
     }
     plain(first, Some(relay), kernel.down.as_ref())
@@ -115,19 +122,31 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     }
     let tcp = relay.down.tcp?;
     let silent = u64::from(tcp.last_ack_recv_ms).saturating_mul(1_000_000) >= patience(period);
-    (silent && tcp.unacked > 0 && (tcp.retransmits > 0 || tcp.backoff > 0)).then_some(How::Loss)
+    // The other direction may be whole, so that acknowledgements of old data still come: then only the timer of the oldest
+    // segment tells, which has run out this often in a row.
+    let unheard = tcp.retransmits >= DEAF;
+    (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unheard)).then_some(How::Loss)
 }
 
-/// Pings stopped arriving although each one that came was answered.
+/// Ended the way a watchdog or a cut path ends it: by FIN, or by the watchdog's own Close 1000 (facts: t3 client, "close sent by
+/// the watchdog"). A page that is left says 1001, and its pings may have been rare because it was in the background.
+fn gave_up(kind: Kind, relay: &RelayFacts) -> bool {
+    let code = relay.down.close_frame.as_ref().and_then(|frame| frame.code);
+    kind == Kind::Fin || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
+}
+
+/// Pings stopped arriving although each one that came was answered; or they had stopped, and what had been held up on the way came
+/// together with the end.
 fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     let Some(heartbeat) = relay.heartbeat else { return false };
-    // With fewer pings no rhythm is known that could have been lost.
-    if heartbeat.pings < 3 || heartbeat.waiting_since.is_some() {
-        return false;
-    }
-    let Some(last) = heartbeat.last_ping_at else { return false };
     let period = period(&heartbeat);
-    at.saturating_sub(last) >= period.saturating_mul(2)
+    let silence = period.saturating_mul(2).max(SHORTEST);
+    // With fewer pings no rhythm is known that could have been lost.
+    let Some(last) = heartbeat.last_ping_at.filter(|_| heartbeat.pings >= 3) else { return false };
+    let since = at.saturating_sub(last);
+    let held_up = heartbeat.last_interval_ns.is_some_and(|interval| interval >= silence)
+        && since < period.max(SHORTEST);
+    (since >= silence && heartbeat.waiting_since.is_none()) || held_up
 }
 
 fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) -> How {
@@ -154,6 +173,6 @@ fn period(heartbeat: &Heartbeat) -> Nanos {
 }
 
 /// How long a ping may go unanswered before the watchdog can have fired: it looks at the next tick, and ticks jitter.
-const fn patience(period: Nanos) -> Nanos {
-    period.saturating_mul(9) / 10
+fn patience(period: Nanos) -> Nanos {
+    (period.saturating_mul(9) / 10).max(SHORTEST)
 }

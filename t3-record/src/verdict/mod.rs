@@ -11,7 +11,7 @@ pub mod pressure;
 mod upstream;
 
 use crate::{
-    evidence::{Evidence, Fate, Nanos, OwnEnd, RelayFacts, SeenEnd},
+    evidence::{Evidence, Fate, Nanos, OwnEnd, SeenEnd},
     how::How,
     verdict::acts::{Act, Acts, Kind},
     words::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
@@ -107,7 +107,7 @@ pub fn judge(evidence: &Evidence) -> Judgement {
             at: None,
         };
     };
-    if let Some(finding) = own_stall(evidence.relay.as_ref(), first) {
+    if let Some(finding) = own_stall(evidence, first) {
         return finish(evidence, finding, leg_cause(first.side), Some(peer(first.side)), Some(first.at));
     }
     let simultaneous = acts.simultaneous();
@@ -136,17 +136,20 @@ pub fn judge(evidence: &Evidence) -> Judgement {
 }
 
 /// The browser gave up while our own event loop stood still: its pings and its close lay unread in our sockets.
-fn own_stall(relay: Option<&RelayFacts>, first: Act) -> Option<Finding> {
-    let relay = relay?;
+fn own_stall(evidence: &Evidence, first: Act) -> Option<Finding> {
+    let relay = evidence.relay.as_ref()?;
     let lag = relay.self_lag_ms?.saturating_mul(1_000_000);
     let ended = relay.self_lag_at?;
     let watchdog = relay.heartbeat.and_then(|h| h.period_ns).unwrap_or(OWN_STALL).max(OWN_STALL);
     let window = ended.saturating_sub(lag)..=ended.saturating_add(OWN_STALL_TAIL);
     let gave_up = first.side == Side::Down && first.kind != Kind::Timeout;
+    // A loop that stood still because the machine starved is the machine's doing.
+    let segment =
+        if pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Dispatch };
     (gave_up && lag >= watchdog && window.contains(&first.at)).then_some(Finding::likely(
         Verdict::DispatchStalled,
         How::Stall,
-        Segment::Dispatch,
+        segment,
     ))
 }
 

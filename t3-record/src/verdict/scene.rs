@@ -34,6 +34,7 @@ impl Scene {
             waiting_since: None,
             unanswered: 0,
             period_ns: Some(5_000 * MS),
+            last_interval_ns: Some(5_000 * MS),
             survived: 0,
         };
         let relay = RelayFacts {

@@ -266,6 +266,40 @@ fn a_browser_that_waits_longer_is_known_by_what_it_put_up_with() {
 }
 
 #[test]
+fn a_close_frame_counts_however_late_the_relay_reads_it() {
+    // Frame and FIN reached the kernel together; the relay read them a moment later.
+    let both = |side| Scene::healthy().close(side, 1000, END + MS).fin(side, END);
+    check(both(Down), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
+    check(both(Up), "serve_closed ws_close:1000 serve upstream upstream_closed proven");
+    let reset = Scene::healthy().close(Down, 1001, END + MS).rst(Down, END);
+    check(reset, "client_closed ws_close:1001 downstream downstream downstream_closed proven");
+}
+
+#[test]
+fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
+    let late = |code| {
+        let scene = Scene::healthy()
+            .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(18_000 * MS)));
+        scene.waiting(1, 1).close(Down, code, END)
+    };
+    check(late(1000), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
+    // A page in the background pings rarely, and says 1001 when it is left.
+    check(late(1001), "client_closed ws_close:1001 downstream downstream downstream_closed proven");
+    let hidden =
+        Scene::healthy().heartbeat(|h| h.last_ping_at = Some(END - 40_000 * MS)).close(Down, 1001, END);
+    check(hidden, "client_closed ws_close:1001 downstream downstream downstream_closed proven");
+    // One direction is dead, the other whole.
+    let deaf = |l: &mut LegFacts| {
+        let tcp = l.tcp.as_mut().unwrap();
+        (tcp.unacked, tcp.retransmits, tcp.last_ack_recv_ms) = (4, 5, 20);
+    };
+    check(
+        Scene::healthy().leg(Down, deaf).close(Down, 1000, END),
+        "path_stalled loss downstream downstream downstream_closed likely",
+    );
+}
+
+#[test]
 fn a_late_answer_is_no_stall() {
     check(
         Scene::healthy().waiting(900, 1).close(Down, 1000, END),

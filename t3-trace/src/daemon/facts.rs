@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use t3_record::{
-    evidence::{KernelFacts, SocketTrace},
+    evidence::{Fate, KernelFacts, Process, SocketTrace},
     words::KernelSource,
 };
 
@@ -19,6 +19,8 @@ const LATE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(150);
 /// A listener that was not found in this time will not be found by waiting.
 const SEARCH: u64 = 2 * crate::clock::SECOND;
+/// A signal longer ago than this is not why a process ends now.
+const DYING: u64 = 10 * crate::clock::SECOND;
 const STEPS: [u64; 7] = [0, 3, 7, 15, 25, 25, 25];
 
 /// The sockets of a session.
@@ -70,10 +72,7 @@ pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     let (reading, sockets) =
         tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source, late));
     let owner = owner.or_else(|| self::owner(shared, entry));
-    let process = {
-        let kernel = shared.kernel();
-        peer::process(&**kernel, &shared.owners, sockets.serve.as_ref(), owner.as_deref(), entry.began_at())
-    };
+    let process = fate(shared, entry, &sockets, owner.as_deref(), late).await;
     KernelFacts {
         source,
         down: sockets.down,
@@ -85,6 +84,39 @@ pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         memory: reading.memory,
         lost: shared.lost_delta(),
     }
+}
+
+/// What became of the process. One that has been told to end and has closed its socket is about to: its exit is waited for a moment.
+async fn fate(
+    shared: &Shared,
+    entry: &Entry,
+    sockets: &Sockets,
+    owner: Option<&Owner>,
+    late: Late,
+) -> Option<Process> {
+    let look = || {
+        let kernel = shared.kernel();
+        let process =
+            peer::process(&**kernel, &shared.owners, sockets.serve.as_ref(), owner, entry.began_at());
+        let told = process.as_ref().and_then(|process| kernel.process(process.task.pid)?.signalled_at);
+        let told = told.is_some_and(|at| crate::clock::monotonic().saturating_sub(at) < DYING);
+        (process, told)
+    };
+    let closing = sockets
+        .serve
+        .as_ref()
+        .is_some_and(|trace| trace.fin_out.or(trace.rst_out).or(trace.closed).is_some());
+    let (mut process, told) = look();
+    if late == Late::Possible && closing && told {
+        for step in STEPS {
+            if process.as_ref().is_none_or(|process| process.fate != Fate::Alive) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(step)).await;
+            process = look().0;
+        }
+    }
+    process
 }
 
 fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<Owner>> {
