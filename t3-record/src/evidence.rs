@@ -355,7 +355,7 @@ pub struct Process {
     pub fate: Fate,
     /// When it ended.
     pub ended_at: Option<Nanos>,
-    /// The fatal signal's sender, when the signal was sent by a process.
+    /// The fatal signal's sender, when a process sent it; of a process that exited by itself, who had asked it to end (SIGTERM) just before.
     pub killer: Option<Task>,
     /// When the fatal signal was sent.
     pub signalled_at: Option<Nanos>,

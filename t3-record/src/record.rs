@@ -196,7 +196,7 @@ record! {
         ["closing task, else procfs", "node"] peer_comm: String,
         /// Its fate.
         ["sched_process_exit, oom:mark_victim", "sig:9"] peer_exit: Fate,
-        /// Who sent the fatal signal: its comm, and its pid in brackets.
+        /// Who sent the fatal signal, or asked the process to end before it exited by itself: comm, and pid in brackets.
         ["signal_generate", "bash[77]"] killed_by: String,
         /// argv of the OOM victim.
         ["oom:mark_victim, procfs", "node /usr/bin/t3 serve"] oom_victim: String,

@@ -98,7 +98,10 @@ async fn fate(
         let kernel = shared.kernel();
         let process =
             peer::process(&**kernel, &shared.owners, sockets.serve.as_ref(), owner, entry.began_at());
-        let told = process.as_ref().and_then(|process| kernel.process(process.task.pid)?.signalled_at);
+        let told = process
+            .as_ref()
+            .and_then(|process| kernel.process(process.task.pid)?.last_signal)
+            .map(|signal| signal.at);
         let told = told.is_some_and(|at| crate::clock::monotonic().saturating_sub(at) < DYING);
         (process, told)
     };

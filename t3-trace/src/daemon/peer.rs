@@ -55,13 +55,26 @@ fn is_same(trace: &ProcessTrace, owner: Option<&Owner>, began_at: Nanos) -> bool
     same_start && trace.ended_at.is_none_or(|ended| ended >= began_at)
 }
 
+/// SIGHUP, SIGINT and SIGTERM ask a process to end; one that handles them exits by itself.
+const ASKS_TO_END: [i32; 3] = [1, 2, 15];
+/// A request to end this long before the exit is what it followed.
+const ASKED: Nanos = 10 * SECOND;
+
+/// Who asked a process to end that then exited by itself: a restart looks like this.
+fn asked_by(trace: &ProcessTrace) -> Option<Task> {
+    let signal = trace.last_signal.as_ref().filter(|signal| ASKS_TO_END.contains(&signal.signal))?;
+    let obeyed = matches!(trace.fate, Fate::Exit(_)) && trace.ended_at?.saturating_sub(signal.at) <= ASKED;
+    obeyed.then(|| signal.sender.clone()).flatten()
+}
+
 fn ended(task: Task, trace: ProcessTrace) -> Process {
     let oom = trace.oom_at.is_some() && trace.fate == Fate::Signal(9);
+    let asked_by = asked_by(&trace);
     Process {
         task,
         fate: if oom { Fate::Oom } else { trace.fate },
         ended_at: trace.ended_at,
-        killer: trace.killer,
+        killer: trace.killer.or(asked_by),
         signalled_at: trace.signalled_at,
         victim_argv: None,
         halted: None,

@@ -169,3 +169,22 @@ fn the_victim_of_the_oom_killer_has_its_argv() {
     let victim = process(&kernel, &owners, None, Some(&owner), now).unwrap();
     assert_eq!((victim.fate, victim.victim_argv.as_deref()), (Fate::Oom, Some("sleep 60")));
 }
+
+#[test]
+fn a_restart_names_who_asked_for_it_and_an_old_request_does_not() {
+    let systemd = Task { pid: 1, comm: "systemd".to_owned() };
+    let now = monotonic();
+    let exited = |signal, at, fate| {
+        let last_signal = Some(crate::kernel::SignalTrace { signal, sender: Some(systemd.clone()), at });
+        ended(systemd.clone(), ProcessTrace { last_signal, ..trace(1, fate, now, None) }).killer
+    };
+    let just_now = now - crate::clock::SECOND;
+    assert_eq!(exited(15, just_now, Fate::Exit(0)), Some(systemd.clone()));
+    assert_eq!(
+        exited(15, now - 60 * crate::clock::SECOND, Fate::Exit(0)),
+        None,
+        "it exited for another reason"
+    );
+    assert_eq!(exited(10, just_now, Fate::Exit(0)), None, "SIGUSR1 asks nobody to end");
+    assert_eq!(exited(15, just_now, Fate::Signal(11)), None, "it crashed");
+}
