@@ -31,7 +31,7 @@ const JOURNALD: &str = "/lib/systemd/systemd-journald";
 
 /// No limits, nothing from elsewhere, nothing on disk.
 const CONFIG: &str = "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nRateLimitBurst=0\nReadKMsg=no\nAudit=no\n\
-    ForwardToSyslog=no\nForwardToKMsg=no\nForwardToConsole=no\nForwardToWall=no\n";
+    ForwardToSyslog=no\nForwardToKMsg=no\nForwardToConsole=no\nForwardToWall=no\nRuntimeMaxUse=8G\nRuntimeKeepFree=64M\n";
 
 /// The fields of one entry.
 pub type Entry = BTreeMap<String, String>;
@@ -40,7 +40,7 @@ pub type Entry = BTreeMap<String, String>;
 #[derive(Debug)]
 pub struct Journal {
     entries: Arc<Entries>,
-    follower: Child,
+    follower: Option<Child>,
     private: Option<Private>,
 }
 
@@ -53,7 +53,9 @@ struct Entries {
 #[derive(Debug)]
 struct Private {
     dir: TempDir,
-    daemon: Child,
+    daemon: Mutex<Child>,
+    /// journald's mount namespace; outlives it.
+    namespace: fs::File,
 }
 
 impl Journal {
@@ -81,37 +83,19 @@ impl Journal {
     /// # Errors
     /// [`TestError::Missing`] without root or without systemd-journald; otherwise what the start met.
     pub fn private() -> Result<Self> {
-        if !sys::is_root() {
-            return Err(TestError::Missing {
-                what: "root".to_owned(),
-                remedy: "a journald of the test's own needs a mount namespace; run as root".to_owned(),
-            });
-        }
-        if !Path::new(JOURNALD).exists() {
-            return Err(TestError::Missing {
-                what: JOURNALD.to_owned(),
-                remedy: "install the package systemd (it need not run)".to_owned(),
-            });
-        }
-        let dir = tempfile::Builder::new()
-            .prefix("t3-journal-")
-            .tempdir()
-            .attempt(|| "make a temporary directory".to_owned())?;
-        let run = dir.path().join("run");
-        for part in ["systemd/journald.conf.d", "log/journal"] {
-            fs::create_dir_all(run.join(part)).attempt(|| format!("create {part}"))?;
-        }
-        fs::write(run.join("systemd/journald.conf.d/test.conf"), CONFIG)
-            .attempt(|| "write journald.conf".to_owned())?;
-        let daemon = start_journald(&run)?;
-        let private = Private { dir, daemon };
-        let socket = run.join("systemd/journal/socket");
-        wait::until("the start of journald", Duration::from_secs(20), || {
-            (socket.exists() && has_entries(&run)).then_some(())
-        })?;
+        let private = Private::start()?;
         let mut journalctl = Command::new("journalctl");
-        journalctl.arg(format!("--directory={}", run.join("log/journal").display()));
+        journalctl.arg(format!("--directory={}", private.dir.path().join("run/log/journal").display()));
         Self::follow(journalctl, Some(private))
+    }
+
+    /// A journald of the test's own that nobody follows: [`Journal::closes`] and its like stay empty, and no CPU goes into what would
+    /// fill them. For those who write much and read [`Journal::directory`] when it is over.
+    ///
+    /// # Errors
+    /// As [`Journal::private`].
+    pub fn unfollowed() -> Result<Self> {
+        Ok(Self { entries: Arc::default(), follower: None, private: Some(Private::start()?) })
     }
 
     fn follow(mut journalctl: Command, private: Option<Private>) -> Result<Self> {
@@ -125,7 +109,7 @@ impl Journal {
             let entries = Arc::clone(&entries);
             std::thread::spawn(move || entries.collect(stdout));
         }
-        Ok(Self { entries, follower, private })
+        Ok(Self { entries, follower: Some(follower), private })
     }
 
     /// Puts a command that is about to start in front of this journald.
@@ -134,8 +118,7 @@ impl Journal {
     /// The namespace of journald cannot be opened: it has died.
     pub fn lend(&self, command: &mut Command) -> Result<()> {
         if let Some(private) = &self.private {
-            let path = format!("/proc/{}/ns/mnt", private.daemon.id());
-            let namespace = fs::File::open(&path).attempt(|| format!("open {path}: has journald died?"))?;
+            let namespace = private.namespace.try_clone().attempt(|| "duplicate a descriptor".to_owned())?;
             sys::in_namespace(command, OwnedFd::from(namespace));
         }
         Ok(())
@@ -215,7 +198,35 @@ impl Journal {
     /// The private journald's process, to stop or kill it; `None` for the machine's.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.private.as_ref().map(|private| private.daemon.id())
+        self.private.as_ref().map(|private| private.lock().id())
+    }
+
+    /// Kills the private journald; its socket stays behind without a listener, as after a crash.
+    ///
+    /// # Errors
+    /// The machine's journald is in use, or the kill fails.
+    pub fn kill(&self) -> Result<()> {
+        let mut daemon = self.own()?.lock();
+        daemon.kill().attempt(|| "kill journald".to_owned())?;
+        daemon.wait().attempt(|| "wait for journald's end".to_owned()).map(drop)
+    }
+
+    /// Starts a journald where the killed one was.
+    ///
+    /// # Errors
+    /// The machine's journald is in use, or it does not start.
+    pub fn start_again(&self) -> Result<()> {
+        let mut command = journald();
+        self.lend(&mut command)?;
+        *self.own()?.lock() = command.spawn().attempt(|| format!("start {JOURNALD}"))?;
+        Ok(())
+    }
+
+    fn own(&self) -> Result<&Private> {
+        self.private.as_ref().ok_or_else(|| TestError::Missing {
+            what: "a journald of the test's own".to_owned(),
+            remedy: "use Journal::private".to_owned(),
+        })
     }
 
     /// Where the private journald's files are; `None` for the machine's.
@@ -227,11 +238,53 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        for child in std::iter::once(&mut self.follower).chain(self.private.iter_mut().map(|p| &mut p.daemon))
-        {
+        let daemon = self.private.as_mut().map(|private| {
+            private.daemon.get_mut().unwrap_or_else(PoisonError::into_inner)
+        });
+        for child in self.follower.iter_mut().chain(daemon) {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+impl Private {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Child> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start() -> Result<Self> {
+        if !sys::is_root() {
+            return Err(TestError::Missing {
+                what: "root".to_owned(),
+                remedy: "a journald of the test's own needs a mount namespace; run as root".to_owned(),
+            });
+        }
+        if !Path::new(JOURNALD).exists() {
+            return Err(TestError::Missing {
+                what: JOURNALD.to_owned(),
+                remedy: "install the package systemd (it need not run)".to_owned(),
+            });
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("t3-journal-")
+            .tempdir()
+            .attempt(|| "make a temporary directory".to_owned())?;
+        let run = dir.path().join("run");
+        for part in ["systemd/journald.conf.d", "log/journal"] {
+            fs::create_dir_all(run.join(part)).attempt(|| format!("create {part}"))?;
+        }
+        fs::write(run.join("systemd/journald.conf.d/test.conf"), CONFIG)
+            .attempt(|| "write journald.conf".to_owned())?;
+        let daemon = start_journald(&run)?;
+        let path = format!("/proc/{}/ns/mnt", daemon.id());
+        let namespace = fs::File::open(&path).attempt(|| format!("open {path}: has journald died?"))?;
+        let private = Private { dir, daemon: Mutex::new(daemon), namespace };
+        let socket = run.join("systemd/journal/socket");
+        wait::until("the start of journald", Duration::from_secs(20), || {
+            (socket.exists() && has_entries(&run)).then_some(())
+        })?;
+        Ok(private)
     }
 }
 
@@ -241,12 +294,17 @@ fn start_journald(run: &Path) -> Result<Child> {
     let (Ok(source), Ok(target)) = bind else {
         return Err(TestError::Unexpected { what: "a path".to_owned(), got: format!("{run:?}") });
     };
+    let mut command = journald();
+    sys::with_private_mounts(&mut command, vec![(source, target)]);
+    command.spawn().attempt(|| format!("start {JOURNALD}"))
+}
+
+fn journald() -> Command {
     let mut command = Command::new(JOURNALD);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("WATCHDOG_USEC");
-    sys::with_private_mounts(&mut command, vec![(source, target)]);
     sys::dies_with_us(&mut command);
-    command.spawn().attempt(|| format!("start {JOURNALD}"))
+    command
 }
 
 /// journald has written its first entry; before that, journalctl may find a file without a header and give up.

@@ -5,6 +5,7 @@
 //! with their last process or on drop.
 
 pub mod bench;
+pub mod chaos;
 pub mod client;
 pub mod demo;
 pub mod error;

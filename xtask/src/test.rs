@@ -42,11 +42,11 @@ impl Tier {
         }
     }
 
-    fn steps(self) -> Result<Vec<Step>> {
+    fn steps(self, quick: bool) -> Result<Vec<Step>> {
         match self {
             Self::Lint => tiers::lint::steps(),
             Self::Unit => tiers::unit::steps(),
-            Self::Host => tiers::host::steps(),
+            Self::Host => tiers::host::steps(quick),
             Self::Fuzz => tiers::fuzz::steps(),
             Self::Vm => tiers::vm::steps(),
         }
@@ -64,7 +64,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
         Ok(vec![Step::new("eBPF programs", true, Counts::one(true), begin.elapsed())])
     }));
     for tier in chosen(args) {
-        report.tiers.push(timed(tier.name(), || tier.steps()));
+        report.tiers.push(timed(tier.name(), || tier.steps(args.quick)));
     }
     println!();
     report.closing(strict).iter().for_each(|line| println!("{line}"));

@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(900);
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
 
-/// Runs the tier.
-pub fn steps() -> Result<Vec<Step>> {
+/// Runs the tier. `quick`: tests that can do with less of the same are told to (`T3_QUICK`).
+pub fn steps(quick: bool) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
     }
@@ -31,6 +31,9 @@ pub fn steps() -> Result<Vec<Step>> {
         let Some(mut command) = sudo::command(&program.executable) else { continue };
         // This tier has what it needs: a test that would be content without it has to fail here.
         command.arg("--test-threads=1").env("CI", "true");
+        if quick {
+            command.env("T3_QUICK", "1");
+        }
         steps.push(counted(&programs::label(program), programs::in_its_crate(command, program), LIMIT)?);
     }
     if steps.is_empty() {

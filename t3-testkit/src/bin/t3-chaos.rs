@@ -1,0 +1,11 @@
+//! `t3-chaos`: tens of thousands of WebSockets opened and closed in random ways, and one right record for each of them.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use t3_testkit::chaos;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let right = chaos::run(&chaos::options::Options::parse())?;
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

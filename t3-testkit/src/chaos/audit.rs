@@ -1,0 +1,240 @@
+//! Holds the journal against what happened: one record for each session, the right one, and how long each took. Does no IO.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+use t3_record::{Confidence, KernelSource};
+
+use super::{
+    client::Seen,
+    ledger::Ledger,
+    plan::{Act, Plan},
+    serve::Told,
+    stage::{Phase, Stage},
+    truth,
+};
+use crate::bench::stats::quantile;
+
+/// Times in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Times {
+    /// How many.
+    pub n: usize,
+    /// The middle one.
+    pub p50_us: u64,
+    /// 99 of 100 are no longer.
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+impl Times {
+    fn of(mut nanos: Vec<u64>) -> Self {
+        nanos.sort_unstable();
+        let at = |part| quantile(&nanos, part) / 1_000;
+        Self { n: nanos.len(), p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
+    }
+}
+
+/// One phase in numbers.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub phase: &'static str,
+    /// Sessions.
+    pub sessions: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// From the handshake to its answer.
+    pub open: Times,
+    /// From the act of one end to the other end's notice.
+    pub pass_on: Times,
+    /// From the act to the record, of those that are written at once.
+    pub at_once: Times,
+    /// From the act to the record, of downstream cuts, which wait 500 ms for neighbours.
+    pub cut: Times,
+    /// Records by source of kernel evidence.
+    pub kernel: BTreeMap<&'static str, usize>,
+    /// Records that are not sure of themselves.
+    pub likely: usize,
+    /// Resident memory of dispatch after it, in KiB.
+    pub dispatch_kib: u64,
+}
+
+/// What the audit found.
+#[derive(Debug, Default, Serialize)]
+pub struct Audit {
+    /// Sessions that opened, in the browsers' eyes.
+    pub opened: usize,
+    /// `ws open` records.
+    pub opens: usize,
+    /// Sessions that must have a `ws close`.
+    pub expected: usize,
+    /// `ws close` records.
+    pub closes: usize,
+    /// Browsers that left before serve had heard of them.
+    pub unheard: usize,
+    /// Sessions without a record.
+    pub missing: usize,
+    /// What is wrong, by kind.
+    pub kinds: BTreeMap<String, usize>,
+    /// Each phase.
+    pub rows: Vec<Row>,
+    /// The first things that are wrong, one line each.
+    pub examples: Vec<String>,
+}
+
+/// Examples of one kind that are kept.
+const EXAMPLES: usize = 3;
+
+impl Audit {
+    fn wrong(&mut self, kind: String, example: impl FnOnce() -> String) {
+        let count = self.kinds.entry(kind.clone()).or_default();
+        *count += 1;
+        if *count <= EXAMPLES {
+            self.examples.push(format!("{kind}: {}", example()));
+        }
+    }
+
+    /// How many things are wrong.
+    #[must_use]
+    pub fn wrongs(&self) -> usize {
+        self.kinds.values().sum()
+    }
+}
+
+/// Who takes part.
+pub(super) struct Cast<'a> {
+    pub told: HashMap<u32, Told>,
+    pub dispatch: u32,
+    pub serve_pid: &'a dyn Fn(&Plan) -> Option<u32>,
+}
+
+/// Audits all phases.
+pub(super) fn audit(phases: &[Phase], ledger: &Ledger, cast: &Cast<'_>) -> Audit {
+    let mut audit = Audit { opens: ledger.lines.0, closes: ledger.lines.1, ..Audit::default() };
+    let mut known = 0;
+    for phase in phases {
+        let mut row = Samples::default();
+        for seen in &phase.seen {
+            known += one(&mut audit, &mut row, seen, ledger, cast);
+        }
+        audit.rows.push(row.sum_up(phase));
+    }
+    if known != audit.closes {
+        let strange = audit.closes.abs_diff(known);
+        audit.wrong("records of nobody".to_owned(), || {
+            format!("{strange} `ws close` records belong to no session")
+        });
+    }
+    audit
+}
+
+#[derive(Default)]
+struct Samples {
+    open: Vec<u64>,
+    pass_on: Vec<u64>,
+    at_once: Vec<u64>,
+    cut: Vec<u64>,
+    kernel: BTreeMap<&'static str, usize>,
+    likely: usize,
+}
+
+impl Samples {
+    fn sum_up(self, phase: &Phase) -> Row {
+        Row {
+            phase: phase.name,
+            sessions: phase.seen.len(),
+            seconds: phase.took.as_secs_f64(),
+            open: Times::of(self.open),
+            pass_on: Times::of(self.pass_on),
+            at_once: Times::of(self.at_once),
+            cut: Times::of(self.cut),
+            kernel: self.kernel,
+            likely: self.likely,
+            dispatch_kib: phase.dispatch_kib,
+        }
+    }
+}
+
+/// Audits one session; gives how many records it has.
+fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast: &Cast<'_>) -> usize {
+    let plan = &seen.plan;
+    let (ray, act) = (plan.ray(), plan.act.name());
+    let told = cast.told.get(&plan.id).copied().unwrap_or_default();
+    browser(audit, row, seen, &told);
+    let opens = ledger.opens.get(&ray).copied().unwrap_or(0);
+    if opens != u32::from(plan.act.opens()) {
+        audit.wrong(format!("{opens} `ws open` records"), || format!("{act} {ray}"));
+    }
+    audit.opened += usize::from(plan.act.opens());
+    let closes = ledger.closes.get(&ray).map_or(&[][..], Vec::as_slice);
+    // A request that comes together with its FIN may never have reached serve: no WebSocket was asked for.
+    let unheard = plan.act == Act::Gone && told == Told::default() && closes.is_empty();
+    audit.unheard += usize::from(unheard);
+    let expected = usize::from(truth::has_record(plan.act) && !unheard);
+    audit.expected += expected;
+    audit.missing += expected.saturating_sub(closes.len());
+    if closes.len() != expected {
+        audit.wrong(format!("{} `ws close` records", closes.len()), || {
+            let lines: Vec<_> =
+                closes.iter().map(|close| format!("[{}] {}", close.pid, close.record.to_line())).collect();
+            format!("{act} {ray} {seen:?} {told:?} {lines:?}")
+        });
+    }
+    for close in closes {
+        let record = &close.record;
+        *row.kernel.entry(record.kernel.as_str()).or_default() += 1;
+        row.likely += usize::from(record.confidence == Some(Confidence::Likely));
+        if close.pid != cast.dispatch {
+            audit.wrong("written by another process".to_owned(), || {
+                format!("{act} [{}] {}", close.pid, record.to_line())
+            });
+        }
+        for miss in truth::misses(plan, &Stage::user(plan), (cast.serve_pid)(plan), record) {
+            let kind =
+                format!("{act} kernel={} {}={} not {}", record.kernel, miss.key, miss.got, miss.expected);
+            audit.wrong(kind, || record.to_line());
+        }
+        let acted = [seen.acted, told.acted, seen.asked].into_iter().find(|at| *at != 0).unwrap_or(0);
+        let took = close.taken.saturating_sub(acted);
+        if plan.act.cuts() {
+            row.cut.push(took)
+        } else {
+            row.at_once.push(took)
+        }
+        if record.kernel == KernelSource::Timeout && took < 250_000_000 {
+            audit.wrong("kernel=timeout before 250 ms".to_owned(), || {
+                format!("{act} {took} ns {}", record.to_line())
+            });
+        }
+    }
+    closes.len()
+}
+
+/// What the two ends themselves saw.
+fn browser(audit: &mut Audit, row: &mut Samples, seen: &Seen, told: &Told) {
+    let plan = &seen.plan;
+    let (ray, act) = (plan.ray(), plan.act.name());
+    if !seen.finished {
+        audit.wrong(format!("{act} did not go to its end"), || format!("{ray} {seen:?} {told:?}"));
+    }
+    let right = match plan.act {
+        Act::Stranger => seen.status == 403,
+        Act::Status(status) => seen.status == status,
+        Act::Gone => true,
+        act if act.opens() => seen.status == 101,
+        _ => seen.status >= 500,
+    };
+    if !right {
+        audit.wrong(format!("{act} answered {}", seen.status), || ray.clone());
+    }
+    if seen.answered != 0 && plan.act.opens() {
+        row.open.push(seen.answered.saturating_sub(seen.asked));
+    }
+    let (acted, ended) =
+        if plan.act.is_serves() { (told.acted, seen.ended) } else { (seen.acted, told.ended) };
+    if plan.act.opens() && acted != 0 && ended != 0 {
+        row.pass_on.push(ended.saturating_sub(acted));
+    }
+}

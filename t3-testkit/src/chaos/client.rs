@@ -1,0 +1,120 @@
+//! The browser's part of one plan.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::net::TcpStream;
+
+use super::{
+    clock::now,
+    peer::{GO, MESSAGE, Peer},
+    plan::{Act, Plan},
+};
+use crate::frame::{self, opcode};
+
+/// A session that takes longer than this hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the browser saw. Times in nanoseconds of `CLOCK_MONOTONIC`, 0 for what did not happen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub plan: Plan,
+    /// The handshake was about to be sent.
+    pub asked: u64,
+    /// It was answered.
+    pub answered: u64,
+    /// With this status; 0 for none.
+    pub status: u16,
+    /// The browser was about to act.
+    pub acted: u64,
+    /// It heard of the end.
+    pub ended: u64,
+    /// It went as planned to its end.
+    pub finished: bool,
+}
+
+/// Carries a plan out.
+pub(super) async fn run(address: SocketAddr, user: &str, plan: Plan) -> Seen {
+    let mut seen = Seen { plan, asked: 0, answered: 0, status: 0, acted: 0, ended: 0, finished: false };
+    let done = tokio::time::timeout(PATIENCE, live(address, user, &mut seen)).await;
+    seen.finished = matches!(done, Ok(Ok(())));
+    seen
+}
+
+async fn live(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<()> {
+    let plan = seen.plan;
+    let mut peer = Peer::new(connect(address).await?, false);
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: t3.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-authentik-username: {user}\r\nX-Forwarded-For: {}\r\nCf-Ray: {}\r\n\r\n",
+        plan.to_target(),
+        plan.ip(),
+        plan.ray()
+    );
+    seen.asked = now();
+    peer.write(request.as_bytes()).await?;
+    if plan.act == Act::Gone {
+        tokio::time::sleep(plan.life).await;
+        seen.acted = now();
+        return Ok(());
+    }
+    let head = peer.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    seen.answered = now();
+    seen.status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    if seen.status != 101 || !plan.act.opens() {
+        return Ok(());
+    }
+    for _ in 0..plan.messages {
+        peer.text(MESSAGE).await?;
+        peer.next().await.map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    }
+    if plan.act.is_serves() {
+        peer.text(GO).await?;
+        hear(&mut peer, seen).await;
+        return Ok(());
+    }
+    tokio::time::sleep(plan.life).await;
+    seen.acted = now();
+    match plan.act {
+        Act::ClientClose(code) => {
+            peer.close_frame(&frame::close_payload(Some(code), "")).await?;
+            peer.drain().await;
+        }
+        Act::ClientFin => {
+            peer.fin().await;
+            peer.drain().await;
+        }
+        Act::ClientMidFrame => {
+            peer.half_a_frame().await?;
+            peer.fin().await;
+            peer.drain().await;
+        }
+        Act::ClientReset => peer.reset(),
+        _ => drop(peer),
+    }
+    Ok(())
+}
+
+/// serve acts: the browser answers a close frame, and goes when the stream ends.
+async fn hear(peer: &mut Peer, seen: &mut Seen) {
+    while let Ok(frame) = peer.next().await {
+        if frame.opcode == opcode::CLOSE {
+            seen.ended = now();
+            let _ = peer.close_frame(&frame.payload).await;
+        }
+    }
+    if seen.ended == 0 {
+        seen.ended = now();
+    }
+}
+
+/// Ports run out when thousands of connections wait for their end; they come back.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    loop {
+        match TcpStream::connect(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => return other,
+        }
+    }
+}

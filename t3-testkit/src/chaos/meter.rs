@@ -1,0 +1,24 @@
+//! What a process holds: memory and descriptors, from procfs.
+
+use std::fs;
+
+use serde::Serialize;
+
+/// What a process held at one moment.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Held {
+    /// Resident memory in KiB.
+    pub rss_kib: u64,
+    /// Open descriptors.
+    pub descriptors: usize,
+}
+
+/// Looks at a process; zeros when it is gone.
+#[must_use]
+pub fn look(pid: u32) -> Held {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let rss_kib = rss.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    Held { rss_kib, descriptors }
+}

@@ -1,0 +1,113 @@
+//! One end of a WebSocket as chaos needs it, the same for browser and serve: reads heads and frames, and ends in every way.
+
+use std::{io, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::frame::{self, Frame, Reader, opcode};
+
+/// A head beyond this is none of ours.
+const HEAD_LIMIT: usize = 16 << 10;
+
+/// A message of a plan, and its answer.
+pub(super) const MESSAGE: &[u8] = b"m";
+/// The browser has said everything: serve may act.
+pub(super) const GO: &[u8] = b"go";
+
+/// How reading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Fin,
+    Reset,
+}
+
+/// A socket and what was read of it.
+pub(super) struct Peer {
+    stream: TcpStream,
+    reader: Reader,
+    frames: std::collections::VecDeque<Frame>,
+    is_serve: bool,
+}
+
+impl Peer {
+    pub(super) fn new(stream: TcpStream, is_serve: bool) -> Self {
+        let _ = stream.set_nodelay(true);
+        Self { stream, reader: Reader::default(), frames: std::collections::VecDeque::new(), is_serve }
+    }
+
+    /// Reads an HTTP head; what comes after it is kept. `None`: the stream ended, or no head came.
+    pub(super) async fn head(&mut self) -> io::Result<Option<String>> {
+        let mut head = Vec::with_capacity(1024);
+        loop {
+            if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+                let rest = head.split_off(at + 4);
+                self.frames.extend(self.reader.feed(&rest));
+                return Ok(Some(String::from_utf8_lossy(&head).into_owned()));
+            }
+            if self.stream.read_buf(&mut head).await? == 0 || head.len() > HEAD_LIMIT {
+                return Ok(None);
+            }
+        }
+    }
+
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    pub(super) async fn text(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.frame(opcode::TEXT, payload).await
+    }
+
+    pub(super) async fn close_frame(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.frame(opcode::CLOSE, payload).await
+    }
+
+    async fn frame(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
+        let make = if self.is_serve { frame::from_server } else { frame::from_client };
+        self.write(&make(opcode, payload)).await
+    }
+
+    /// The first half of a frame.
+    pub(super) async fn half_a_frame(&mut self) -> io::Result<()> {
+        let whole = frame::raw(0x81, &[b'x'; 100], !self.is_serve);
+        self.write(whole.get(..50).unwrap_or(&whole)).await
+    }
+
+    /// The next frame, or how the stream ended.
+    pub(super) async fn next(&mut self) -> Result<Frame, End> {
+        let mut bytes = [0; 512];
+        loop {
+            if let Some(frame) = self.frames.pop_front() {
+                return Ok(frame);
+            }
+            match self.stream.read(&mut bytes).await {
+                Ok(0) => return Err(End::Fin),
+                Ok(n) => self.frames.extend(self.reader.feed(bytes.get(..n).unwrap_or_default())),
+                Err(_) => return Err(End::Reset),
+            }
+        }
+    }
+
+    /// Reads until the stream ends; frames are let go.
+    pub(super) async fn drain(&mut self) -> End {
+        loop {
+            if let Err(end) = self.next().await {
+                return end;
+            }
+        }
+    }
+
+    /// Sends FIN and keeps the socket.
+    pub(super) async fn fin(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Sends RST by closing.
+    pub(super) fn reset(self) {
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,180 @@
+//! A serve for tens of thousands of short sessions: one thread, one task a session, each doing what its request target orders.
+//!
+//! Says on stdout, one line a session, when it acted and when it saw the end: `ID ACTED ENDED` in nanoseconds of `CLOCK_MONOTONIC`,
+//! 0 for what did not happen.
+
+use std::{io::Write as _, net::Ipv4Addr};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{
+    clock::now,
+    peer::{GO, Peer},
+    plan::{Act, Plan},
+};
+use crate::{
+    error::{Attempt, Result},
+    frame::{self, opcode},
+};
+
+/// What serve knows of one session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Which session.
+    pub id: u32,
+    /// When it acted; 0: it did not.
+    pub acted: u64,
+    /// When it saw the end of the stream; 0: it did not.
+    pub ended: u64,
+}
+
+impl Told {
+    /// From a line of stdout.
+    #[must_use]
+    pub fn from_line(line: &str) -> Option<Self> {
+        let mut parts = line.split(' ');
+        let (id, acted, ended) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { id: id.parse().ok()?, acted: acted.parse().ok()?, ended: ended.parse().ok()? })
+    }
+}
+
+/// Serves until it is killed.
+///
+/// # Errors
+/// The port cannot be taken.
+pub fn run(port: u16) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.attempt(|| "start a runtime".to_owned())?.block_on(async {
+        let what = || format!("listen on port {port}");
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).attempt(what)?;
+        rustix::net::listen(&listener, 4096).attempt(what)?;
+        listener.set_nonblocking(true).attempt(what)?;
+        let listener = TcpListener::from_std(listener).attempt(what)?;
+        let (tell, mut told) = unbounded_channel::<Told>();
+        std::thread::spawn(move || {
+            let mut out = std::io::stdout().lock();
+            while let Some(Told { id, acted, ended }) = told.blocking_recv() {
+                if writeln!(out, "{id} {acted} {ended}").is_err() {
+                    std::process::exit(0);
+                }
+            }
+        });
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(session(stream, tell.clone()))),
+                // Out of descriptors: some come back.
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    })
+}
+
+async fn session(stream: TcpStream, tell: UnboundedSender<Told>) {
+    let mut peer = Peer::new(stream, true);
+    let Ok(Some(head)) = peer.head().await else { return };
+    let Some(plan) = head.split(' ').nth(1).and_then(Plan::from_target) else { return };
+    let mut told = Told { id: plan.id, ..Told::default() };
+    live(peer, &plan, &head, &mut told).await;
+    let _ = tell.send(told);
+}
+
+async fn live(mut peer: Peer, plan: &Plan, head: &str, told: &mut Told) {
+    let answer = match plan.act {
+        Act::Gone => return told.ended = ended(&mut peer).await,
+        Act::EofAtOpen => {
+            told.acted = now();
+            peer.fin().await;
+            return told.ended = ended(&mut peer).await;
+        }
+        Act::ResetAtOpen => {
+            told.acted = now();
+            return peer.reset();
+        }
+        Act::Status(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
+        Act::Garbage => "\u{1}\u{2}this is no HTTP\r\n\r\n".to_owned(),
+        Act::BadAccept => switching("AAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        _ => switching(&derive_accept_key(key(head).as_bytes())),
+    };
+    if !plan.act.opens() {
+        told.acted = now();
+    }
+    if peer.write(answer.as_bytes()).await.is_err() {
+        return;
+    }
+    if !plan.act.opens() {
+        return told.ended = ended(&mut peer).await;
+    }
+    loop {
+        let Ok(frame) = peer.next().await else {
+            return told.ended = now();
+        };
+        match frame.opcode {
+            opcode::TEXT if frame.payload == GO => break,
+            opcode::TEXT => drop(peer.text(&frame.payload).await),
+            opcode::CLOSE => {
+                told.ended = now();
+                let _ = peer.close_frame(&frame.payload).await;
+                peer.fin().await;
+                peer.drain().await;
+                return;
+            }
+            _ => {}
+        }
+    }
+    tokio::time::sleep(plan.life).await;
+    told.acted = now();
+    match plan.act {
+        Act::ServeClose(code) => {
+            let _ = peer.close_frame(&frame::close_payload(Some(code), "")).await;
+            // The browser's answer; then the server closes first.
+            let _ = peer.next().await;
+            peer.fin().await;
+            peer.drain().await;
+        }
+        Act::ServeFin => {
+            peer.fin().await;
+            peer.drain().await;
+        }
+        Act::ServeMidFrame => {
+            let _ = peer.half_a_frame().await;
+            peer.fin().await;
+            peer.drain().await;
+        }
+        _ => peer.reset(),
+    }
+}
+
+async fn ended(peer: &mut Peer) -> u64 {
+    peer.drain().await;
+    now()
+}
+
+fn key(head: &str) -> &str {
+    let value = |line: &'_ str| -> Option<usize> {
+        let (name, _) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("sec-websocket-key").then_some(name.len() + 1)
+    };
+    head.lines().find_map(|line| line.get(value(line)?..)).unwrap_or_default().trim()
+}
+
+fn switching(accept: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reads_back_and_the_key_is_found() {
+        assert_eq!(Told::from_line("7 0 12"), Some(Told { id: 7, acted: 0, ended: 12 }));
+        assert_eq!(Told::from_line("7 x"), None);
+        assert_eq!(key("GET / HTTP/1.1\r\nsec-websocket-key: abc\r\n\r\n"), "abc");
+    }
+}

@@ -1,0 +1,232 @@
+//! What the record of a plan must say. Pure.
+//!
+//! Strict where the kernel was asked in time. Without its evidence (`kernel=off`, `kernel=timeout`) a record may know less, never
+//! something else: a key may be missing, none may name another side.
+
+use t3_record::{CloseRecord, ClosedBy, How, KernelSource, LegEnd, Segment, Side, Verdict, evidence::Fate};
+
+use super::plan::{Act, Plan};
+use crate::faults::Miss;
+
+/// What is true of a session.
+struct Truth {
+    verdict: Verdict,
+    how: How,
+    closed_by: ClosedBy,
+    segment: Segment,
+    down: &'static [LegEnd],
+    up: &'static [LegEnd],
+    code: Option<u16>,
+    from: Option<Side>,
+}
+
+const GAVE_UP: &[LegEnd] = &[LegEnd::FinIn, LegEnd::FinOut, LegEnd::RstOut, LegEnd::None];
+/// After an HTTP answer either end may close the browser's connection first.
+const ANSWERED: &[LegEnd] = &[LegEnd::None, LegEnd::FinOut, LegEnd::FinIn];
+
+fn truth(act: Act) -> Option<Truth> {
+    let down = |verdict, how| Truth {
+        verdict,
+        how,
+        closed_by: ClosedBy::Downstream,
+        segment: Segment::Downstream,
+        down: &[LegEnd::FinIn],
+        up: &[LegEnd::FinOut],
+        code: None,
+        from: None,
+    };
+    let up = |verdict, how| Truth {
+        closed_by: ClosedBy::Upstream,
+        segment: Segment::Serve,
+        down: &[LegEnd::FinOut],
+        up: &[LegEnd::FinIn],
+        ..down(verdict, how)
+    };
+    let unopened = |verdict, how, ends| Truth { down: ANSWERED, up: ends, ..up(verdict, how) };
+    Some(match act {
+        // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the connection first.
+        Act::ClientClose(code) => Truth {
+            down: &[LegEnd::FinOut],
+            up: &[LegEnd::FinIn],
+            code: Some(code),
+            from: Some(Side::Down),
+            ..down(Verdict::ClientClosed, How::WsClose(code))
+        },
+        Act::ClientFin | Act::ClientDrop => down(Verdict::ClientLeft, How::Fin),
+        Act::ClientMidFrame => down(Verdict::ClientLeft, How::MidFrame),
+        Act::ClientReset => {
+            Truth { down: &[LegEnd::RstIn], up: &[LegEnd::RstOut], ..down(Verdict::ClientReset, How::Rst) }
+        }
+        Act::ServeClose(code) => {
+            Truth { code: Some(code), from: Some(Side::Up), ..up(Verdict::ServeClosed, How::WsClose(code)) }
+        }
+        Act::ServeFin => up(Verdict::ServeLeft, How::Fin),
+        Act::ServeMidFrame => up(Verdict::ServeLeft, How::MidFrame),
+        Act::ServeReset => {
+            Truth { down: &[LegEnd::RstOut], up: &[LegEnd::RstIn], ..up(Verdict::ServeReset, How::Rst) }
+        }
+        Act::Refused => unopened(Verdict::ServeRefused, How::Refused, &[LegEnd::Refused]),
+        Act::Status(status) => unopened(Verdict::ServeRejected, How::Status(status), GAVE_UP),
+        Act::EofAtOpen => unopened(Verdict::ServeLeft, How::HandshakeEof, &[LegEnd::FinIn]),
+        Act::ResetAtOpen => unopened(Verdict::ServeReset, How::HandshakeEof, &[LegEnd::RstIn]),
+        Act::Garbage => unopened(Verdict::ServeProtocol, How::Garbage, GAVE_UP),
+        Act::BadAccept => unopened(Verdict::ServeProtocol, How::BadAccept, GAVE_UP),
+        Act::Gone => Truth {
+            up: &[LegEnd::FinOut, LegEnd::RstOut, LegEnd::None],
+            ..down(Verdict::ClientLeft, How::Fin)
+        },
+        Act::Stranger => return None,
+    })
+}
+
+/// Whether this plan leaves a record at all.
+#[must_use]
+pub fn has_record(act: Act) -> bool {
+    truth(act).is_some()
+}
+
+/// Where a record differs from what happened. `serve_pid` is the process behind the upstream leg.
+#[must_use]
+pub fn misses(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &CloseRecord) -> Vec<Miss> {
+    let mut misses = Misses {
+        list: Vec::new(),
+        seen: !matches!(record.kernel, KernelSource::Off | KernelSource::Timeout),
+    };
+    let Some(truth) = truth(plan.act) else {
+        misses.equal("record", "none", "one");
+        return misses.list;
+    };
+    misses.equal("user", user, &record.user);
+    misses.equal("ip", &plan.ip(), &record.ip);
+    // Cuts of several users in one second are a burst by definition, and that is what happens here all the time.
+    let burst = plan.act.cuts() && record.verdict == Verdict::EdgeBurst;
+    if !burst {
+        misses.equal("verdict", truth.verdict.as_str(), record.verdict.as_str());
+        misses.one_of("how", &[truth.how.to_string()], record.how.as_ref().map(ToString::to_string));
+    }
+    misses.equal("segment", truth.segment.as_str(), record.segment.as_str());
+    misses.one_of("closed_by", &[truth.closed_by], record.closed_by);
+    misses.end("down_end", truth.down, record.down_end);
+    misses.end("up_end", truth.up, record.up_end);
+    misses.equal("ws_code", &text(truth.code), &text(record.ws_code));
+    misses.equal("ws_from", &text(truth.from), &text(record.ws_from));
+    let opened = plan.act.opens();
+    let (down, up) = (plan.messages + u64::from(plan.act.is_serves()), plan.messages);
+    misses.equal("down_msgs", &text(opened.then_some(down)), &text(record.down_msgs));
+    misses.equal("up_msgs", &text(opened.then_some(up)), &text(record.up_msgs));
+    if let (Some(want), Some(have)) = (serve_pid, record.peer_pid) {
+        misses.equal("peer_pid", &want.to_string(), &have.to_string());
+    }
+    if let Some(fate) = record.peer_exit.filter(|fate| *fate != Fate::Alive) {
+        misses.equal("peer_exit", "alive", &format!("{fate:?}"));
+    }
+    misses.list
+}
+
+fn text<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), |value| value.to_string())
+}
+
+struct Misses {
+    list: Vec<Miss>,
+    /// The kernel was asked in time.
+    seen: bool,
+}
+
+impl Misses {
+    fn equal(&mut self, key: &str, want: &str, have: &str) {
+        if want != have {
+            self.list.push(Miss { key: key.to_owned(), expected: want.to_owned(), got: have.to_owned() });
+        }
+    }
+
+    fn one_of<T: ToString + PartialEq>(&mut self, key: &str, wanted: &[T], have: Option<T>) {
+        self.some_of(key, wanted, have, false);
+    }
+
+    /// The end of a leg. One that may still stand when the record is written may also be left out.
+    fn end(&mut self, key: &str, wanted: &[LegEnd], have: Option<LegEnd>) {
+        self.some_of(key, wanted, have, wanted.contains(&LegEnd::None));
+    }
+
+    fn some_of<T: ToString + PartialEq>(
+        &mut self,
+        key: &str,
+        wanted: &[T],
+        have: Option<T>,
+        may_be_missing: bool,
+    ) {
+        let right = have.as_ref().map_or(!self.seen || may_be_missing, |have| wanted.contains(have));
+        if !right {
+            let wanted = wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join("|");
+            self.equal(key, &wanted, &text(have));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::Cause;
+
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan { id: 7, user: 0, act: Act::ServeReset, messages: 2, life: std::time::Duration::ZERO }
+    }
+
+    fn record() -> CloseRecord {
+        let mut record = CloseRecord::new(
+            "u0".to_owned(),
+            plan().ip(),
+            5,
+            Cause::UpstreamClosed,
+            Verdict::ServeReset,
+            Segment::Serve,
+            "c".to_owned(),
+            KernelSource::Tracepoint,
+        );
+        record.how = Some(How::Rst);
+        record.closed_by = Some(ClosedBy::Upstream);
+        (record.down_end, record.up_end) = (Some(LegEnd::RstOut), Some(LegEnd::RstIn));
+        (record.down_msgs, record.up_msgs) = (Some(3), Some(2));
+        record.peer_pid = Some(11);
+        record
+    }
+
+    fn keys(record: &CloseRecord) -> Vec<String> {
+        misses(&plan(), "u0", Some(11), record).into_iter().map(|miss| miss.key).collect()
+    }
+
+    #[test]
+    fn the_right_record_has_no_miss() {
+        assert_eq!(keys(&record()), [""; 0]);
+    }
+
+    #[test]
+    fn the_record_of_a_neighbour_is_noticed() {
+        let mut other = record();
+        (other.user, other.ip) = ("u1".to_owned(), "50.0.0.8".to_owned());
+        (other.down_msgs, other.peer_pid) = (Some(1), Some(12));
+        assert_eq!(keys(&other), ["user", "ip", "down_msgs", "peer_pid"]);
+    }
+
+    #[test]
+    fn without_kernel_evidence_an_end_may_be_missing_but_not_another() {
+        let missing = CloseRecord { up_end: None, ..record() };
+        assert_eq!(keys(&missing), ["up_end"]);
+        assert_eq!(keys(&CloseRecord { kernel: KernelSource::Off, ..missing.clone() }), [""; 0]);
+        let wrong = CloseRecord { up_end: Some(LegEnd::FinIn), kernel: KernelSource::Off, ..record() };
+        assert_eq!(keys(&wrong), ["up_end"]);
+    }
+
+    #[test]
+    fn only_a_cut_may_be_called_a_burst() {
+        let burst = CloseRecord { verdict: Verdict::EdgeBurst, ..record() };
+        assert_eq!(keys(&burst), ["verdict"]);
+    }
+
+    #[test]
+    fn a_stranger_leaves_no_record() {
+        assert!(!has_record(Act::Stranger) && has_record(Act::Gone));
+    }
+}

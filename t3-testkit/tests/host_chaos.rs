@@ -1,0 +1,44 @@
+//! Tens of thousands of sessions in random ways on this host, with t3-trace killed, stopped and left out: one right record for each.
+//!
+//! Needs root and `cargo xtask build`. Takes some minutes; with `T3_QUICK` set in the environment a twentieth of the sessions.
+//! `T3_CHAOS_SEED=N` repeats a run's plans.
+
+use std::process::Command;
+
+use t3_testkit::sys;
+
+#[test]
+fn every_one_of_many_sessions_has_its_own_record() {
+    if !sys::is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run chaos as root: journald and t3-trace need it");
+        eprintln!(
+            "SKIPPED every_one_of_many_sessions_has_its_own_record: needs root for journald and t3-trace"
+        );
+        return;
+    }
+    let (sessions, kills) = if std::env::var_os("T3_QUICK").is_some() { (2_500, 2) } else { (50_000, 6) };
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("chaos.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-chaos"));
+    command.args(["--sessions", &sessions.to_string(), "--kills", &kills.to_string(), "--json"]).arg(&json);
+    if let Ok(seed) = std::env::var("T3_CHAOS_SEED") {
+        command.args(["--seed", &seed]);
+    }
+    let output = command.output().unwrap();
+    let (report, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{report}");
+    assert!(output.status.success(), "{report}{errors}");
+    // The program judges itself; that it had something to judge is judged here.
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let audit = &report["audit"];
+    let number = |key: &str| audit[key].as_u64().unwrap();
+    let least = sessions * 9 / 10;
+    assert!(number("closes") >= least && number("closes") == number("expected"), "{audit}");
+    assert!(number("opens") >= sessions / 2 && number("opens") == number("opened"), "{audit}");
+    let with = audit["rows"].as_array().unwrap().iter().find(|row| row["phase"] == "with").unwrap();
+    let kernel = with["kernel"].as_object().unwrap();
+    assert!(
+        kernel.contains_key("tracepoint") || kernel.contains_key("kprobe"),
+        "no kernel evidence: {kernel:?}"
+    );
+}
