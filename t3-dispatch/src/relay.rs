@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown as Direction, recv, send, shutdown};
+use rustix::{
+    io::ioctl_fionread,
+    net::{RecvFlags, SendFlags, Shutdown as Direction, recv, send, shutdown},
+};
 use t3_record::{
     evidence::{OwnEnd, SeenEnd},
     words::Side,
@@ -215,7 +218,13 @@ impl<'a> Relay<'a> {
                 continue;
             }
             let bytes = &scratch[..length];
+            let closed_before = self.session.flow(from).close_end.is_some();
             self.session.arrived(from, bytes, now);
+            if !closed_before && self.session.flow(from).close_end.is_some() {
+                // Once in a session's life: what the other side has sent already it has sent without knowing of this close.
+                let unread = ioctl_fionread(self.stream(from.other())).unwrap_or(0);
+                self.session.about_to_hear(from.other(), unread, now);
+            }
             if self.leaving {
                 self.heard_goodbye(from, now);
                 continue;
@@ -254,6 +263,7 @@ impl<'a> Relay<'a> {
             flow.pending_at = 0;
         }
         flow.blocked_since = None;
+        flow.backed_up_since = None;
         Ok(true)
     }
 

@@ -46,6 +46,11 @@ pub struct Flow {
     pub passed_on: bool,
     /// Since when the other leg's socket has taken nothing while something was pending.
     pub blocked_since: Option<Nanos>,
+    /// Since when something has been pending without a break: so long has nothing been read from this direction's source at will.
+    pub backed_up_since: Option<Nanos>,
+    /// Up to which offset of this direction's stream bytes lay in our socket when its source first heard of the other side's close,
+    /// and when that was: a close frame up to there is no answer.
+    pub unheard: Option<(u64, Nanos)>,
 }
 
 impl Flow {
@@ -59,6 +64,8 @@ impl Flow {
             ended: false,
             passed_on: false,
             blocked_since: None,
+            backed_up_since: None,
+            unheard: None,
         }
     }
 
@@ -127,9 +134,15 @@ impl Session {
         let base = facts.bytes;
         facts.bytes += bytes.len() as u64;
         facts.last_byte_at = Some(now);
-        let close_end = &mut flow.close_end;
+        let (close_end, unheard) = (&mut flow.close_end, flow.unheard);
         let meter = (!ended).then_some(&mut self.heartbeat);
-        flow.scanner.feed(bytes, &mut Seen { side, facts, meter, close_end, base, now });
+        flow.scanner.feed(bytes, &mut Seen { side, facts, meter, close_end, unheard, base, now });
+    }
+
+    /// `side` is about to be told of the other side's close while `unread` of its bytes lie in our socket.
+    pub fn about_to_hear(&mut self, side: Side, unread: u64, now: Nanos) {
+        let offset = self.facts.leg(side).bytes + unread;
+        self.flow_mut(side).unheard.get_or_insert((offset, now));
     }
 
     /// The socket of the leg opposite to `side` took `count` bytes of the direction from `side`.
@@ -166,10 +179,12 @@ impl Session {
         self.facts.heartbeat = self.heartbeat.facts();
         for side in [Side::Down, Side::Up] {
             let flow = self.flow(side);
-            let (pending, blocked) = (flow.rest().len() as u64, flow.blocked_since);
+            let (written, blocked, backed_up) = (flow.written, flow.blocked_since, flow.backed_up_since);
+            let pending = self.facts.leg(side).bytes.saturating_sub(written);
             let facts = self.leg_mut(side.other());
             facts.pending_bytes = pending;
             facts.blocked_since = blocked;
+            facts.backed_up_since = backed_up;
             facts.quiet_since = facts.last_byte_at;
         }
         true
@@ -189,6 +204,7 @@ struct Seen<'a> {
     facts: &'a mut LegFacts,
     meter: Option<&'a mut Meter>,
     close_end: &'a mut Option<u64>,
+    unheard: Option<(u64, Nanos)>,
     /// Offset in the stream of the chunk's first byte.
     base: u64,
     now: Nanos,
@@ -210,8 +226,14 @@ impl Sink for Seen<'_> {
 
     fn close(&mut self, code: Option<u16>, reason: &[u8], end: usize) {
         let reason = String::from_utf8_lossy(reason).into_owned();
-        self.facts.close_frame.get_or_insert(CloseFrame { code, reason, at: self.now });
-        self.close_end.get_or_insert(self.base + end as u64);
+        let end = self.base + end as u64;
+        // It had come before its sender was told: that moment, not the later one of reading it, orders it.
+        let at = match self.unheard {
+            Some((offset, told)) if end <= offset => told.saturating_sub(1),
+            _ => self.now,
+        };
+        self.facts.close_frame.get_or_insert(CloseFrame { code, reason, at });
+        self.close_end.get_or_insert(end);
     }
 
     fn breach(&mut self, breach: Breach) {
@@ -233,6 +255,28 @@ mod tests {
         }
         out.extend_from_slice(payload);
         out
+    }
+
+    #[test]
+    fn a_close_frame_that_lay_unread_is_no_answer() {
+        let who = wire::Session {
+            conn: "c".into(),
+            user: "u".into(),
+            ip: "i".into(),
+            ray: None,
+            opened_at: None,
+            down: None,
+            up: None,
+            serve_port: 1,
+        };
+        let close = frame(Side::Down, 8, &1000_u16.to_be_bytes());
+        for (unread, at) in [(close.len() as u64, 49), (close.len() as u64 - 1, 70)] {
+            let mut session = Session::new(who.clone(), 1);
+            session.opened(2, false);
+            session.about_to_hear(Side::Down, unread, 50);
+            session.arrived(Side::Down, &close, 70);
+            assert_eq!(session.facts.down.close_frame.as_ref().map(|frame| frame.at), Some(at));
+        }
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
     record.closed_by = judgement.closed_by;
     record.confidence = Some(judgement.confidence);
     record.down_end = leg_end(evidence, Side::Down);
-    record.up_end = leg_end(evidence, Side::Up);
+    let never =
+        session.up.is_none() && evidence.relay.as_ref().is_some_and(|relay| relay.open_failure.is_some());
+    record.up_end = leg_end(evidence, Side::Up).or(never.then_some(LegEnd::None));
     record.ray.clone_from(&session.ray);
     record.burst = evidence.burst;
     record.chain = chain(evidence);

@@ -108,6 +108,10 @@ pub struct LegFacts {
     pub pending_bytes: u64,
     /// Since when this leg's socket has taken no byte while bytes were pending.
     pub blocked_since: Option<Nanos>,
+    /// Since when something was pending for this leg without a break: for so long nothing was read from the other leg at will, and what it
+    /// had sent may have lain unread.
+    #[serde(default)]
+    pub backed_up_since: Option<Nanos>,
     /// `TCP_INFO` taken at the end of the first leg.
     pub tcp: Option<TcpFacts>,
 }

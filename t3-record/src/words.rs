@@ -190,7 +190,7 @@ vocabulary! {
         Refused = "refused",
         /// The peer's host or network cannot be reached.
         Unreach = "unreach",
-        /// The leg never came to be, or has not ended.
+        /// The leg never came to be.
         None = "none",
     }
 }

@@ -84,7 +84,9 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) ->
 /// A ping that serve had received went unanswered for as long as the browser's watchdog waits.
 fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<Finding> {
     let heartbeat = relay.heartbeat?;
-    let waited = at.saturating_sub(heartbeat.waiting_since?);
+    // While the browser's leg was backed up we read nothing from serve: its answers may have lain there, so that time is not serve's.
+    let until = relay.down.backed_up_since.map_or(at, |since| since.min(at));
+    let waited = until.saturating_sub(heartbeat.waiting_since?);
     // A browser that has put up with missed ticks before has a watchdog that needs more of them.
     if waited < patience(period(&heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1) {
         return None;
@@ -115,9 +117,10 @@ fn at_tick(heartbeat: &Heartbeat, at: Nanos) -> bool {
 /// Answers were written and the browser's side took none of them: its window stayed shut, or nothing was acknowledged.
 fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
-    let blocked = relay.down.pending_bytes > 0
-        && relay.down.blocked_since.is_some_and(|since| at.saturating_sub(since) >= patience(period));
-    if blocked {
+    let backed_up = relay.down.backed_up_since.or(relay.down.blocked_since);
+    if relay.down.pending_bytes > 0
+        && backed_up.is_some_and(|since| at.saturating_sub(since) >= patience(period))
+    {
         return Some(How::ZeroWindow);
     }
     let tcp = relay.down.tcp?;
@@ -125,6 +128,11 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     // The other direction may be whole, so that acknowledgements of old data still come: then only the timer of the oldest
     // segment tells, which has run out this often in a row.
     let unheard = tcp.retransmits >= DEAF;
+    let unsent = u64::from(tcp.last_data_sent_ms).saturating_mul(1_000_000) >= patience(period);
+    if tcp.notsent_bytes > 0 && tcp.unacked == 0 && unsent {
+        // Our own socket holds answers that the peer's shut window has kept back for as long.
+        return Some(How::ZeroWindow);
+    }
     (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unheard)).then_some(How::Loss)
 }
 

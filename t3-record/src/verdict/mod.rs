@@ -208,24 +208,24 @@ pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
         Side::Down => evidence.kernel.down.as_ref(),
         Side::Up => evidence.kernel.up.as_ref(),
     };
+    let leg = evidence.relay.as_ref().map(|relay| relay.leg(side));
+    let seen =
+        leg.and_then(|leg| leg.end.or(leg.write_error)).and_then(|(end, at)| Some((at, seen_leg_end(end)?)));
     if let Some(trace) = trace {
         let failure = trace.error.and_then(|(errno, at)| Some((at, acts::errno_end(errno)?)));
+        let peer =
+            [trace.fin_in.map(|at| (at, LegEnd::FinIn)), trace.rst_in.map(|at| (at, LegEnd::RstIn)), failure];
         // A failing connection sends a RST of its own before or after the error is set; that is not a second cause.
         let rst_out = trace.rst_out.filter(|_| failure.is_none());
-        let events = [
-            trace.fin_in.map(|at| (at, LegEnd::FinIn)),
-            trace.rst_in.map(|at| (at, LegEnd::RstIn)),
-            failure,
-            trace.fin_out.map(|at| (at, LegEnd::FinOut)),
-            rst_out.map(|at| (at, LegEnd::RstOut)),
-        ];
-        if let Some((_, end)) = events.into_iter().flatten().min_by_key(|(at, _)| *at) {
+        let own = [trace.fin_out.map(|at| (at, LegEnd::FinOut)), rst_out.map(|at| (at, LegEnd::RstOut))];
+        // The kernel side may have begun to watch after the peer's act.
+        let unwatched = seen.filter(|_| peer.iter().all(Option::is_none));
+        let events = peer.into_iter().chain(own).chain([unwatched]).flatten();
+        if let Some((_, end)) = events.min_by_key(|(at, _)| *at) {
             return Some(end);
         }
     }
-    let leg = evidence.relay.as_ref()?.leg(side);
-    let seen = leg.end.or(leg.write_error).and_then(|(end, at)| Some((at, seen_leg_end(end)?)));
-    let told = leg.told.map(|(end, at)| match end {
+    let told = leg?.told.map(|(end, at)| match end {
         OwnEnd::Fin => (at, LegEnd::FinOut),
         OwnEnd::Rst => (at, LegEnd::RstOut),
     });

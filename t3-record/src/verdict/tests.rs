@@ -212,11 +212,33 @@ fn the_watchdogs_clean_close_is_looked_behind() {
         s().leg(Down, stuck).fin(Down, END),
         "path_stalled loss downstream downstream downstream_closed likely",
     );
-    let shut = |l: &mut LegFacts| (l.pending_bytes, l.blocked_since) = (70_000, Some(END - 9_000 * MS));
+    let shut = |l: &mut LegFacts| (l.pending_bytes, l.backed_up_since) = (70_000, Some(END - 9_000 * MS));
     check(
         s().leg(Down, shut).fin(Down, END),
         "path_stalled zero_window downstream downstream downstream_closed likely",
     );
+}
+
+#[test]
+fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
+    let shut = |since: u64| {
+        move |l: &mut LegFacts| (l.pending_bytes, l.backed_up_since) = (70_000, Some(END - since * MS))
+    };
+    let s = |waited| Scene::healthy().waiting(waited, 3).rst(Down, END);
+    check(
+        s(14_000).leg(Down, shut(15_000)),
+        "path_stalled zero_window downstream downstream downstream_closed likely",
+    );
+    // serve had been silent for long enough before the window shut.
+    check(s(25_000).leg(Down, shut(15_000)), "serve_stalled stall serve downstream downstream_closed proven");
+}
+
+#[test]
+fn a_fin_that_came_before_the_kernel_side_watched_is_the_relays_to_tell() {
+    let late =
+        Scene::healthy().fin(Down, END).trace(Down, |t| (t.fin_in, t.fin_out) = (None, Some(END + 2 * MS)));
+    assert_eq!(leg_end(&late.0, Down), Some(LegEnd::FinIn));
+    check(late, "client_left fin downstream downstream downstream_closed proven");
 }
 
 #[test]
