@@ -199,9 +199,9 @@ fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast:
         let acted = [seen.acted, told.acted, seen.asked].into_iter().find(|at| *at != 0).unwrap_or(0);
         let took = close.taken.saturating_sub(acted);
         if plan.act.cuts() {
-            row.cut.push(took)
+            row.cut.push(took);
         } else {
-            row.at_once.push(took)
+            row.at_once.push(took);
         }
         if record.kernel == KernelSource::Timeout && took < 250_000_000 {
             audit.wrong("kernel=timeout before 250 ms".to_owned(), || {

@@ -39,8 +39,8 @@ pub struct Report {
     pub complaints: Vec<String>,
 }
 
-/// Growth of memory that is still called "back near the start".
-const GROWTH: f64 = 1.5;
+/// Growth of memory that is still called "back near the start", in percent of what it was.
+const GROWTH: u64 = 150;
 /// Below this many KiB a ratio says nothing.
 const SMALL_KIB: u64 = 16 << 10;
 /// Descriptors that may come and go.
@@ -49,7 +49,7 @@ const SPARE: usize = 8;
 impl Kept {
     fn complaint(&self) -> Option<String> {
         let Self { program, before, after } = self;
-        let allowed = ((before.rss_kib as f64) * GROWTH) as u64;
+        let allowed = before.rss_kib * GROWTH / 100;
         let grown = after.rss_kib > allowed.max(before.rss_kib + SMALL_KIB);
         let leaked = after.descriptors > before.descriptors + SPARE;
         (grown || leaked).then(|| format!("{program} held {before:?} and now {after:?}"))

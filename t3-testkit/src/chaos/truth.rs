@@ -214,7 +214,7 @@ mod tests {
     fn without_kernel_evidence_an_end_may_be_missing_but_not_another() {
         let missing = CloseRecord { up_end: None, ..record() };
         assert_eq!(keys(&missing), ["up_end"]);
-        assert_eq!(keys(&CloseRecord { kernel: KernelSource::Off, ..missing.clone() }), [""; 0]);
+        assert_eq!(keys(&CloseRecord { kernel: KernelSource::Off, ..missing }), [""; 0]);
         let wrong = CloseRecord { up_end: Some(LegEnd::FinIn), kernel: KernelSource::Off, ..record() };
         assert_eq!(keys(&wrong), ["up_end"]);
     }
