@@ -25,6 +25,8 @@ pub enum Command {
     Test(TestArgs),
     /// Boot Debian kernels in software emulation and run the tests inside.
     VmTest(VmTestArgs),
+    /// End sessions in every way there is and print which verdicts were right, here and in the guests of the last vm-test.
+    Faults(FaultsArgs),
     /// Show every way a session can end, on this machine, in about a minute.
     Demo(DemoArgs),
     /// Measure memory and CPU next to HAProxy. Nothing passes or fails here.
@@ -71,6 +73,17 @@ pub struct VmTestArgs {
     /// Show the guests' consoles as they boot.
     #[arg(long)]
     pub console: bool,
+}
+
+/// Flags of `faults`.
+#[derive(Debug, Args)]
+pub struct FaultsArgs {
+    /// Only this fault; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Run nothing: print the table of what ran last.
+    #[arg(long)]
+    pub last: bool,
 }
 
 /// Flags of `demo`.

@@ -1,4 +1,4 @@
-//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, demo, bench.
+//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo, bench.
 //!
 //! One file per command, all flags in `cli`. Commands say in one line what they are doing, show a failing program's
 //! output and keep a passing one's to a line. Nothing here is part of what is shipped.
@@ -9,6 +9,7 @@ mod cargo;
 mod cli;
 mod demo;
 mod ebpf;
+mod faults;
 mod packages;
 mod paths;
 mod proc;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Test(args) => test::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

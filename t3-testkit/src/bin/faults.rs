@@ -33,6 +33,9 @@ struct Arguments {
     /// Write the rows to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write a real record of each verdict that was seen to this file, as JSON: verdict to line (see docs/VERDICTS.md).
+    #[arg(long)]
+    records: Option<PathBuf>,
     /// Print the names and needs, run nothing.
     #[arg(long)]
     list: bool,
@@ -71,6 +74,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let rows = faults::run(&options, &journal, |row| faults::print(row, std::mem::take(&mut first)))?;
     if let Some(path) = &arguments.json {
         let text = serde_json::to_vec_pretty(&rows)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &arguments.records {
+        let text = serde_json::to_vec_pretty(&faults::records::by_verdict(&rows))?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(sum_up(&rows))

@@ -2,15 +2,25 @@
 //!
 //! One table for every tier: a fault that the machine cannot have says why, it is never passed over in silence.
 
+mod both;
+mod crowd;
 mod dispatch;
 mod downstream;
+mod edge;
+mod incidents;
+mod journald;
 mod opening;
+mod ours;
+mod proxy;
+pub mod records;
 mod report;
 mod run;
 mod truth;
 mod upstream;
+mod window;
 mod world;
 
+pub use incidents::{INCIDENTS, Incident};
 pub use report::{Outcome, Row, print};
 pub use run::{Options, run};
 pub use truth::{Expect, Miss, Truth};
@@ -37,6 +47,10 @@ pub enum Need {
     CgroupV2,
     /// `ss -K` (`CONFIG_INET_DIAG_DESTROY`).
     SockDestroy,
+    /// Traefik, installed by pip below the target folder.
+    Traefik,
+    /// A journald of the test's own, to stop and to kill.
+    OwnJournal,
 }
 
 /// One way to die.
@@ -48,8 +62,14 @@ pub struct Fault {
     pub truth: Truth,
     /// What it asks of the machine.
     pub needs: &'static [Need],
-    /// Sessions it opens, each with a record of its own that the truth holds for.
+    /// Sessions it opens, each with a record of its own.
     pub sessions: usize,
+    /// Users it needs, each with a serve of its own.
+    pub users: usize,
+    /// The truth about sessions that the fault does not hit ([`World::aside`]); that of the others when `None`.
+    pub aside: Option<Truth>,
+    /// What else must hold once the records are there.
+    pub after: fn(&mut World<'_>) -> Result<()>,
     /// It ends dispatch or t3-trace, so it gets a stack to itself.
     pub own_stack: bool,
     /// How long the record may take: timers of the kernel take their time.
@@ -61,7 +81,44 @@ pub struct Fault {
 impl Fault {
     fn new(name: &'static str, truth: Truth, inject: fn(&mut World<'_>) -> Result<()>) -> Self {
         let patience = Duration::from_secs(30);
-        Self { name, truth, needs: &[], sessions: 1, own_stack: false, patience, inject }
+        Self {
+            name,
+            truth,
+            needs: &[],
+            sessions: 1,
+            users: 1,
+            aside: None,
+            after: |_| Ok(()),
+            own_stack: false,
+            patience,
+            inject,
+        }
+    }
+
+    fn crowd(self, sessions: usize, users: usize) -> Self {
+        Self { sessions, users, ..self }
+    }
+
+    fn aside(self, truth: Truth) -> Self {
+        Self { aside: Some(truth), ..self }
+    }
+
+    fn after(self, after: fn(&mut World<'_>) -> Result<()>) -> Self {
+        Self { after, ..self }
+    }
+
+    /// Its users: the first is named after it, the others have a number behind that.
+    #[must_use]
+    pub fn user(&self, number: usize) -> String {
+        world::user(self.name, number)
+    }
+
+    /// Whether a record's user is one of this fault's.
+    #[must_use]
+    pub fn owns(&self, user: &str) -> bool {
+        user.strip_prefix(self.name).is_some_and(|rest| {
+            rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<usize>().is_ok())
+        })
     }
 
     fn needs(self, needs: &'static [Need]) -> Self {
@@ -92,7 +149,20 @@ pub const FIRST_EIGHT: [&str; 8] = [
 /// Every fault, in the order of the table.
 #[must_use]
 pub fn catalogue() -> Vec<Fault> {
-    [downstream::faults(), upstream::faults(), opening::faults(), dispatch::faults()].concat()
+    [
+        downstream::faults(),
+        window::faults(),
+        edge::faults(),
+        proxy::faults(),
+        upstream::faults(),
+        both::faults(),
+        opening::faults(),
+        incidents::faults(),
+        dispatch::faults(),
+        ours::faults(),
+        journald::faults(),
+    ]
+    .concat()
 }
 
 #[cfg(test)]
@@ -114,8 +184,11 @@ mod tests {
     #[test]
     fn every_truth_says_something_about_every_key() {
         for fault in catalogue() {
-            for key in t3_record::CloseRecord::KEYS {
-                assert!(fault.truth.of(key.name).is_some(), "{} says nothing about {}", fault.name, key.name);
+            let truths = std::iter::once(&fault.truth).chain(&fault.aside);
+            for (truth, key) in
+                truths.flat_map(|truth| t3_record::CloseRecord::KEYS.iter().map(move |key| (truth, key)))
+            {
+                assert!(truth.of(key.name).is_some(), "{} says nothing about {}", fault.name, key.name);
             }
         }
     }

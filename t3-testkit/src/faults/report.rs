@@ -40,6 +40,8 @@ pub struct Row {
     /// From start to record.
     #[serde(rename = "took_ms", serialize_with = "millis")]
     pub took: Duration,
+    /// The lines of the records that the truth holds for.
+    pub records: Vec<String>,
     /// Records and stderr, for a failure.
     pub details: String,
 }
@@ -57,6 +59,7 @@ impl Row {
             got: String::new(),
             outcome: Outcome::Passed,
             took: Duration::ZERO,
+            records: Vec::new(),
             details: String::new(),
         }
     }
@@ -64,6 +67,7 @@ impl Row {
     pub(super) fn got(&mut self, record: &CloseRecord) {
         let how = record.how.map(|how| how.to_string()).unwrap_or_default();
         self.got = format!("{} {how}", record.verdict);
+        self.records.push(record.to_line());
     }
 
     pub(super) fn add(&mut self, miss: Miss) {

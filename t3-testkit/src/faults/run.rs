@@ -9,12 +9,15 @@ use super::{Expect, Fault, Miss, Need, Outcome, Row, World, catalogue};
 use crate::{
     error::{Result, TestError},
     journal::{Entry, Journal},
-    stack::{Cgroup, Setup, Stack, free_port},
+    stack::{Cgroup, Setup, Stack, Traefik, free_port},
     sys,
 };
 
 /// What operators' Loki query matches on; the part between its backquotes.
 const OPERATORS_QUERY: &str = r"dur_ms=(?P<dur>[0-9]+) cause=(?P<cause>\S+)";
+
+/// dispatch's own patience, shorter than by default: the same timers, sooner.
+const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--handshake-timeout", "6s"];
 
 /// Only the kernel tells what became of a process.
 const NEEDS_FATE: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
@@ -80,10 +83,12 @@ fn selected(only: &[String]) -> Result<Vec<Fault>> {
 
 /// One user per fault, named after it.
 fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
-    let users = faults.iter().map(|fault| Ok((fault.name.to_owned(), free_port()?)));
+    let users = faults.iter().flat_map(|fault| (0..fault.users).map(|number| fault.user(number)));
+    let users = users.map(|user| Ok((user, free_port()?)));
     let mut setup = Setup::users(0)?;
     setup.users = users.collect::<Result<BTreeMap<_, _>>>()?;
     setup.trace &= !options.without_trace;
+    setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
     if faults.iter().any(|fault| fault.needs.contains(&Need::Netns)) {
         // A client in a namespace of its own comes over a link, not over loopback.
         setup.listen = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -104,18 +109,31 @@ fn one(fault: &Fault, stack: &mut Stack, journal: &Journal, options: &Options) -
     }
     let mut world = World::new(stack, journal, fault.name.to_owned());
     let outcome = (fault.inject)(&mut world).and_then(|()| {
-        journal.wait_closes(fault.sessions, fault.patience, |record| record.user == fault.name)
+        journal.wait_closes(fault.sessions, fault.patience, |record| fault.owns(&record.user))
     });
     match outcome {
         Ok(found) => {
-            let truth = world.complete(fault.truth.clone(), kernel);
             for (record, entry) in &found {
-                row.got(record);
-                truth
+                let truth = match (&fault.aside, world.is_aside(record)) {
+                    (Some(truth), true) => truth,
+                    _ => {
+                        row.got(record);
+                        &fault.truth
+                    }
+                };
+                world
+                    .complete(truth.clone(), kernel, &record.user)
                     .misses(record)
                     .into_iter()
                     .chain(malformed(record, entry))
                     .for_each(|miss| row.add(miss));
+            }
+            if let Err(error) = (fault.after)(&mut world) {
+                row.add(Miss {
+                    key: "afterwards".to_owned(),
+                    expected: "what the fault asks for".to_owned(),
+                    got: error.to_string(),
+                });
             }
         }
         Err(error) => row.add(Miss {
@@ -125,7 +143,7 @@ fn one(fault: &Fault, stack: &mut Stack, journal: &Journal, options: &Options) -
         }),
     }
     if row.outcome.failed() {
-        let records = journal.closes(|record| record.user == fault.name).unwrap_or_default();
+        let records = journal.closes(|record| fault.owns(&record.user)).unwrap_or_default();
         row.details = records.iter().map(|(record, _)| format!("    {}\n", record.to_line())).collect();
         row.details += &world.stderr();
         row.details += &world.stack.stderr();
@@ -159,7 +177,7 @@ fn malformed(record: &CloseRecord, entry: &Entry) -> Vec<Miss> {
 fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str, Miss>> {
     let mut extra = BTreeMap::new();
     for fault in faults {
-        let records = journal.closes(|record| record.user == fault.name)?.len();
+        let records = journal.closes(|record| fault.owns(&record.user))?.len();
         if records > fault.sessions {
             let (expected, got) = (fault.sessions.to_string(), records.to_string());
             extra.insert(fault.name, Miss { key: "number of records".to_owned(), expected, got });
@@ -182,6 +200,9 @@ fn lacks(need: Need, kernel: KernelSource) -> Option<String> {
             .then_some("needs the memory controller on cgroup v2"),
         Need::CgroupV2 => Cgroup::new().is_err().then_some("needs cgroup v2"),
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
+        Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
+        Need::OwnJournal => (std::path::Path::new("/run/systemd/system").is_dir())
+            .then_some("needs a journald of its own: the machine's serves others too"),
     };
     missing.map(str::to_owned)
 }

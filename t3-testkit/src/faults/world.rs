@@ -1,6 +1,7 @@
 //! What a fault works with: the running stack, one user of its own, and the parts it has started.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -17,11 +18,17 @@ use crate::{
     sys, wait,
 };
 
-/// Period of the heartbeat in faults: short, as everything that matters is relative to it.
-pub const PERIOD: Duration = Duration::from_millis(200);
+/// Period of the heartbeat in faults: short, as everything that matters is relative to it, and not so short that a busy machine
+/// looks like a fault.
+pub const PERIOD: Duration = Duration::from_millis(400);
 
 /// Answered heartbeats before a fault: enough to learn the period from.
-const HEARTBEATS: u64 = 5;
+pub(super) const HEARTBEATS: u64 = 3;
+
+/// The n-th user of a fault.
+pub(super) fn user(first: &str, number: usize) -> String {
+    if number == 0 { first.to_owned() } else { format!("{first}-{number}") }
+}
 
 /// The surroundings of one fault.
 #[derive(Debug)]
@@ -34,9 +41,13 @@ pub struct World<'a> {
     pub user: String,
     /// What the fault says about keys that it learns only while it runs.
     pub learned: Vec<(&'static str, Expect)>,
+    /// `ws burst` lines before the fault.
+    pub(super) bursts: usize,
     /// Kept until the record has been read, as a dead client's port must not be reused meanwhile.
-    clients: Vec<Client>,
-    serves: Vec<Serve>,
+    pub(super) clients: Vec<Client>,
+    pub(super) serves: Vec<(String, Serve)>,
+    /// Rays of sessions that the fault does not hit.
+    pub(super) aside: BTreeSet<String>,
     cgroup: Option<Cgroup>,
     netns: Option<Netns>,
 }
@@ -51,6 +62,8 @@ impl<'a> World<'a> {
             journal,
             user,
             learned: Vec::new(),
+            bursts: journal.bursts().map_or(0, |bursts| bursts.len()),
+            aside: BTreeSet::new(),
             clients: Vec::new(),
             serves: Vec::new(),
             cgroup,
@@ -63,11 +76,17 @@ impl<'a> World<'a> {
     /// # Errors
     /// See [`Serve::start`].
     pub fn serve(&mut self, arguments: &[&str]) -> Result<()> {
-        let serve = self.stack.serve(&self.user, arguments, self.cgroup.as_ref())?;
-        if self.stack.trace.is_some() {
-            self.learned.push(("peer_pid", Expect::Is(serve.process.pid().to_string())));
-        }
-        self.serves.push(serve);
+        self.serve_of(0, arguments)
+    }
+
+    /// Starts the serve of the fault's n-th user.
+    ///
+    /// # Errors
+    /// See [`Serve::start`].
+    pub fn serve_of(&mut self, number: usize, arguments: &[&str]) -> Result<()> {
+        let user = user(&self.user, number);
+        let serve = self.stack.serve(&user, arguments, self.cgroup.as_ref())?;
+        self.serves.push((user, serve));
         Ok(())
     }
 
@@ -120,7 +139,7 @@ impl<'a> World<'a> {
     #[must_use]
     #[expect(clippy::expect_used, reason = "a mistake in the catalogue, not something from outside")]
     pub fn the_serve(&mut self) -> &mut Serve {
-        self.serves.last_mut().expect("the fault starts a serve first")
+        self.serves.last_mut().map(|(_, serve)| serve).expect("the fault starts a serve first")
     }
 
     /// Gives the serve an order.
@@ -207,15 +226,16 @@ impl<'a> World<'a> {
     /// stderr of this fault's serves.
     #[must_use]
     pub fn stderr(&self) -> String {
-        self.serves.iter().map(|serve| serve.process.stderr()).collect()
+        self.serves.iter().map(|(_, serve)| serve.process.stderr()).collect()
     }
 
-    /// The fault's truth with everything filled in that the surroundings decide.
+    /// A truth about this user's session, with everything filled in that the surroundings decide.
     #[must_use]
-    pub fn complete(&self, truth: Truth, kernel: KernelSource) -> Truth {
+    pub fn complete(&self, truth: Truth, kernel: KernelSource, user: &str) -> Truth {
         let traced = !matches!(kernel, KernelSource::Off | KernelSource::Timeout);
         let percent = || Expect::Range(0, 100);
-        let mut truth = truth.is("user", &self.user).is("ray", &self.ray()).is("ip", "203.0.113.7");
+        let mut truth =
+            truth.is("user", user).key("ray", Expect::Begins(format!("ray-{user}"))).is("ip", "203.0.113.7");
         truth = truth.is("kernel", kernel.as_str());
         for (key, expect) in &self.learned {
             truth = truth.unless_said(key, expect.clone());
@@ -225,7 +245,12 @@ impl<'a> World<'a> {
             truth = truth.unless_said(key, if host { percent() } else { Expect::Absent });
         }
         // The pressure of a serve's cgroup is known while the process is; one that was never there has none.
-        let served = !self.serves.is_empty();
+        let pids = self.serves.iter().filter(|(whose, _)| whose == user);
+        let pids: Vec<_> = pids.map(|(_, serve)| serve.process.pid().to_string()).collect();
+        let served = !pids.is_empty();
+        if self.stack.trace.is_some() && served {
+            truth = truth.unless_said("peer_pid", Expect::OneOf(pids));
+        }
         let own = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.v2.join("memory.pressure").exists());
         // Pressure is sampled once a second: a serve that failed at once may have no two samples yet.
         let opened = truth.of("dur_ms") != Some(&Expect::Is("0".to_owned()));

@@ -5,19 +5,23 @@
 
 mod bins;
 mod cgroup;
+mod edge;
 mod evidence;
 mod netns;
 mod ports;
 mod process;
 mod serve;
+mod traefik;
 
 pub use bins::{DIR_VARIABLE, find};
 pub use cgroup::Cgroup;
+pub use edge::Edge;
 pub use evidence::status as trace_status;
 pub use netns::Netns;
 pub use ports::free as free_port;
 pub use process::{Process, Stream};
 pub use serve::Serve;
+pub use traefik::Traefik;
 
 use std::{
     collections::BTreeMap,

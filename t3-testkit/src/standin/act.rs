@@ -1,14 +1,19 @@
 //! What an order does to the whole process: leaving, dying, taking memory, holding the event loop.
 
 use std::{
+    fs::OpenOptions,
     hint::black_box,
     io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     process::{Command, Stdio},
     time::Instant,
 };
 
 use super::Order;
 use crate::sys;
+
+/// One read of [`thrash`]: long enough that the time goes into waiting.
+const READ: usize = 1 << 20;
 
 /// Marks the process as a mere eater of memory; see [`eat_if_asked`].
 const HOG: &str = "T3_STANDIN_HOG";
@@ -24,6 +29,7 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
                 std::hint::spin_loop();
             }
         }
+        Order::Thrash(time) => thrash(Instant::now() + *time)?,
         Order::Alloc(bytes) => {
             // In a thread, as a heap grows under a program that otherwise goes on.
             let bytes = *bytes;
@@ -37,6 +43,22 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
             std::thread::spawn(move || hog.wait());
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// Reads the program itself from the disk over and over, past the page cache: what a page fault waits for when the cache is gone.
+fn thrash(end: Instant) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(std::env::current_exe()?)?;
+    let pieces = (file.metadata()?.len() / READ as u64).max(1);
+    // Direct IO wants whole blocks in memory as on disk; 4096 suits every block size in use.
+    let mut memory = vec![0; READ + 4096];
+    let skip = memory.as_ptr().align_offset(4096);
+    let buffer = memory.get_mut(skip..skip + READ).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut piece = 0;
+    while Instant::now() < end {
+        file.read_at(buffer, piece % pieces * READ as u64)?;
+        piece += 7;
     }
     Ok(())
 }

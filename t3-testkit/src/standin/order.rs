@@ -54,6 +54,8 @@ pub enum Order {
     Deaf,
     /// `busy MS`: hold the event loop.
     Busy(Duration),
+    /// `thrash MS`: hold the event loop with reads from the disk, as page faults do under memory and IO pressure.
+    Thrash(Duration),
     /// `exit STATUS`: leave the process.
     Exit(i32),
     /// `signal N`: die of this signal, raised by the process itself.
@@ -79,7 +81,8 @@ impl Order {
     /// Whether it concerns the process rather than one session.
     #[must_use]
     pub fn is_for_the_process(&self) -> bool {
-        self.ends_the_process() || matches!(self, Self::Busy(_) | Self::Alloc(_) | Self::Hog(_))
+        self.ends_the_process()
+            || matches!(self, Self::Busy(_) | Self::Thrash(_) | Self::Alloc(_) | Self::Hog(_))
     }
 
     /// Whether nobody is left to answer after it.
@@ -114,6 +117,7 @@ impl FromStr for Order {
             }
             "flood" => return rest.parse().map(Self::Flood).map_err(|_| bad()),
             "busy" => return millis(rest).map(Self::Busy),
+            "thrash" => return millis(rest).map(Self::Thrash),
             "exit" => return rest.parse().map(Self::Exit).map_err(|_| bad()),
             "signal" => return rest.parse().map(Self::Signal).map_err(|_| bad()),
             "alloc" => return rest.parse().map(Self::Alloc).map_err(|_| bad()),

@@ -1,0 +1,191 @@
+//! Incidents that took people hours, as faults: each must give at once the answer they found.
+
+use std::time::Duration;
+
+use t3_record::{
+    Cause::{DownstreamClosed, UpstreamClosed},
+    ClosedBy, LegEnd, Segment, Verdict,
+};
+
+use super::{Expect, Fault, Truth, World, edge::untouched};
+use crate::{
+    client::{Client, PATIENCE},
+    error::Result,
+};
+
+/// One incident: what happened, the fault that replays it, and what its records must say.
+#[derive(Debug, Clone, Copy)]
+pub struct Incident {
+    /// What happened.
+    pub what: &'static str,
+    /// The fault of the catalogue.
+    pub fault: &'static str,
+    /// `verdict` and `how` of the sessions that it hit.
+    pub answer: (&'static str, &'static str),
+    /// `segment`, which is where people looked last.
+    pub segment: &'static str,
+}
+
+/// All of them.
+pub const INCIDENTS: [Incident; 6] = [
+    Incident {
+        what: "memory and IO storm of the whole box, every watchdog fires at once",
+        fault: "box_storm",
+        answer: ("serve_stalled", "stall"),
+        segment: "devvm",
+    },
+    Incident {
+        what: "memory.high throttles serve until nothing answers",
+        fault: "memory_high",
+        answer: ("serve_stalled", "stall"),
+        segment: "devvm",
+    },
+    Incident {
+        what: "serve lives on without its listener",
+        fault: "listener_gone",
+        answer: ("serve_refused", "refused"),
+        segment: "serve",
+    },
+    Incident {
+        what: "cloudflared is restarted and cuts everybody",
+        fault: "edge_restarted",
+        answer: ("edge_burst", "burst"),
+        segment: "downstream",
+    },
+    Incident {
+        what: "one tunnel connection of four is lost",
+        fault: "tunnel_lost",
+        answer: ("edge_burst", "burst"),
+        segment: "downstream",
+    },
+    Incident {
+        what: "a new version of serve rejects the session",
+        fault: "new_version_rejects",
+        answer: ("serve_rejected", "status:401"),
+        segment: "serve",
+    },
+];
+
+/// Users and sessions in the storm.
+const STORM: (usize, usize) = (3, 6);
+
+/// Pressure is averaged over 10 s, and the stall must be most of them.
+const STALL: Duration = Duration::from_secs(9);
+
+fn unopened(verdict: Verdict, how: &str) -> Truth {
+    Truth::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
+        .one_of("down_end", &["none", "fin_out", "fin_in"])
+}
+
+pub(super) fn faults() -> Vec<Fault> {
+    let killed =
+        Truth::opened(Verdict::ServeKilled, Segment::Serve, UpstreamClosed, "signal:15", ClosedBy::Upstream)
+            .is("peer_exit", "sig:15")
+            .key("killed_by", Expect::Present)
+            .ends(LegEnd::FinOut, LegEnd::FinIn);
+    vec![
+        Fault::new("box_storm", storm(), |w| {
+            w.crowd(STORM.1, STORM.0, w.stack.address)?;
+            for (_, serve) in &w.serves {
+                serve.begin(&format!("thrash {}", STALL.as_millis() * 2))?;
+            }
+            std::thread::sleep(STALL);
+            // Every watchdog fires at its next tick; nobody is answered.
+            for client in &w.clients {
+                client.close(Some(1000), "");
+            }
+            std::thread::sleep(super::PERIOD);
+            w.clients.iter().for_each(Client::drop_socket);
+            Ok(())
+        })
+        .crowd(STORM.1, STORM.0)
+        .needs(&[super::Need::Root, super::Need::Kernel, super::Need::CgroupV2])
+        .own_stack(),
+        Fault::new(
+            "listener_gone",
+            // The process lives, and that is the point: nothing to restart it shows in systemctl.
+            unopened(Verdict::ServeRefused, "refused").is("up_end", "refused").key("peer_exit", Expect::Free),
+            |w| {
+                w.crowd(1, 1, w.stack.address)?;
+                w.set_aside(0, 0);
+                w.order("unlisten")?;
+                Client::refused(w.config_of(0, 1, w.stack.address))?;
+                w.nth(0).heartbeats(2)?;
+                w.nth(0).close(Some(1000), "");
+                w.nth(0).wait_end().map(drop)
+            },
+        )
+        .crowd(2, 1)
+        .aside(untouched()),
+        Fault::new(
+            "new_version_rejects",
+            unopened(Verdict::ServeRejected, "status:401")
+                .is("peer_exit", "alive")
+                .one_of("up_end", &["fin_in", "fin_out", "rst_out", "none"]),
+            |w| {
+                w.crowd(1, 1, w.stack.address)?;
+                w.set_aside(0, 0);
+                w.all_quiet()?;
+                w.the_serve().process.signal(libc::SIGTERM)?;
+                w.the_serve().process.wait(PATIENCE)?;
+                w.nth(0).wait_end()?;
+                w.serve(&["--opening", "status:401"])?;
+                Client::refused(w.config_of(0, 1, w.stack.address)).map(drop)
+            },
+        )
+        .crowd(2, 1)
+        .needs(&[super::Need::Kernel])
+        .aside(killed),
+        // Somebody else's serve dies at the same moment: that is his record, not this one.
+        Fault::new("neighbour_serve_killed", untouched(), |w| neighbour(w))
+            .crowd(2, 2)
+            .needs(&[super::Need::Kernel])
+            .aside(
+                Truth::opened(
+                    Verdict::ServeKilled,
+                    Segment::Serve,
+                    UpstreamClosed,
+                    "signal:9",
+                    ClosedBy::Upstream,
+                )
+                .is("peer_exit", "sig:9")
+                .key("killed_by", Expect::Present)
+                .ends(LegEnd::FinOut, LegEnd::FinIn),
+            ),
+        // The kernel shakes hands for a process that is stopped; nobody ever answers.
+        Fault::new(
+            "serve_accepts_only",
+            unopened(Verdict::ServeTimeout, "handshake_timeout")
+                .is("peer_exit", "alive")
+                .one_of("up_end", &["none", "fin_out", "rst_out"]),
+            |w| {
+                w.serve(&[])?;
+                w.the_serve().process.signal(libc::SIGSTOP)?;
+                Client::refused(w.config()).map(drop)
+            },
+        )
+        .patience(60),
+    ]
+}
+
+fn neighbour(w: &mut World<'_>) -> Result<()> {
+    w.crowd(2, 2, w.stack.address)?;
+    w.set_aside(1, 1);
+    w.all_quiet()?;
+    // The serve started last is the second user's.
+    w.the_serve().process.signal(libc::SIGKILL)?;
+    w.nth(0).close(Some(1000), "");
+    w.nth(0).wait_end()?;
+    w.nth(1).wait_end().map(drop)
+}
+
+fn storm() -> Truth {
+    let long = || Expect::Range(3_000, 60_000);
+    Truth::opened(Verdict::ServeStalled, Segment::Devvm, DownstreamClosed, "stall", ClosedBy::Downstream)
+        .is("peer_exit", "alive")
+        .close_frame("down", "1000", "")
+        .ends(LegEnd::FinIn, LegEnd::FinOut)
+        .key("psi_io", Expect::Range(50, 100))
+        .key("hb_wait_ms", long())
+        .key("up_idle_ms", long())
+}

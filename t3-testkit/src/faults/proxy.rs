@@ -1,0 +1,57 @@
+//! Faults of the edge proxy, with a real Traefik in front of dispatch.
+
+use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
+
+use super::{
+    Fault, Need, Truth, World,
+    edge::{self, SESSIONS, USERS},
+};
+use crate::{client::PATIENCE, error::Result, stack::Traefik};
+
+/// What a dying proxy leaves of a connection: FIN when it had read everything, else RST.
+const CUT: [&str; 2] = ["fin_in", "rst_in"];
+const PASSED_ON: [&str; 2] = ["fin_out", "rst_out"];
+
+pub(super) fn faults() -> Vec<Fault> {
+    let all = || edge::burst(SESSIONS, USERS).one_of("down_end", &CUT).one_of("up_end", &PASSED_ON);
+    let one = Truth::opened(
+        Verdict::ClientLeft,
+        Segment::Downstream,
+        DownstreamClosed,
+        "fin",
+        ClosedBy::Downstream,
+    )
+    .is("peer_exit", "alive")
+    .one_of("verdict", &["client_left", "client_reset"])
+    .one_of("how", &["fin", "rst"])
+    .one_of("down_end", &CUT)
+    .one_of("up_end", &PASSED_ON);
+    vec![
+        Fault::new("traefik_killed", all(), |w| through_traefik(w, SESSIONS, USERS, libc::SIGKILL))
+            .needs(&[Need::Traefik])
+            .crowd(SESSIONS, USERS)
+            .after(|w| w.one_burst(SESSIONS as u64, USERS as u64)),
+        Fault::new("traefik_restarted", all(), |w| through_traefik(w, SESSIONS, USERS, libc::SIGTERM))
+            .needs(&[Need::Traefik])
+            .crowd(SESSIONS, USERS)
+            .after(|w| w.one_burst(SESSIONS as u64, USERS as u64)),
+        // The same cause with two sessions only: nothing tells it from two browsers that left, and nothing is guessed.
+        Fault::new("traefik_killed_for_two", one, |w| through_traefik(w, 2, 2, libc::SIGKILL))
+            .needs(&[Need::Traefik])
+            .crowd(2, 2)
+            .after(|w| w.no_burst()),
+    ]
+}
+
+fn through_traefik(w: &mut World<'_>, sessions: usize, users: usize, signal: i32) -> Result<()> {
+    let mut traefik = Traefik::start(w.stack.dir(), w.stack.address)?;
+    w.crowd(sessions, users, traefik.address)?;
+    w.all_quiet()?;
+    traefik.process.signal(signal)?;
+    traefik.process.wait(PATIENCE)?;
+    for number in 0..sessions {
+        w.nth(number).wait_end()?;
+    }
+    // It comes back, as a restarted one does; browsers that return are none of this fault's.
+    traefik.start_again()
+}

@@ -1,0 +1,55 @@
+//! Six incidents that took people hours, replayed as faults: each record must give at once the answer that they found.
+//!
+//! Needs root and `cargo xtask build`.
+
+use t3_record::CloseRecord;
+use t3_testkit::{
+    faults::{self, INCIDENTS, Options, Outcome},
+    journal::Journal,
+    sys,
+};
+
+#[test]
+fn six_incidents_each_get_the_answer_a_person_took_hours_to_find() {
+    if !sys::is_root() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must replay the incidents as root: journald and t3-trace need it"
+        );
+        eprintln!("SKIPPED the incidents: needs root for journald and t3-trace");
+        return;
+    }
+    let journal = Journal::private().unwrap();
+    let known: Vec<_> = faults::catalogue().iter().map(|fault| fault.name).collect();
+    let mut wrong = Vec::new();
+    let names = INCIDENTS.iter().map(|incident| incident.fault.to_owned());
+    let only = names.filter(|name| known.contains(&name.as_str())).collect();
+    let options = Options { only, ..Options::default() };
+    let rows = faults::run(&options, &journal, |_| ()).unwrap();
+    println!("{:<68} {:<10} {:<14} how", "incident", "segment", "verdict");
+    for incident in INCIDENTS {
+        let row = rows.iter().find(|row| row.fault == incident.fault);
+        let Some(row) = row else {
+            println!("{:<68} no fault of this name yet: {}", incident.what, incident.fault);
+            wrong.push(incident.fault);
+            continue;
+        };
+        if let Outcome::Impossible(why) = &row.outcome {
+            println!("{:<68} not possible here: {why}", incident.what);
+            continue;
+        }
+        print!("{}", if row.outcome.failed() { row.to_text() } else { String::new() });
+        let records: Vec<_> =
+            row.records.iter().filter_map(|line| CloseRecord::from_line(line).ok()).collect();
+        let right = |record: &CloseRecord| {
+            let how = record.how.map(|how| how.to_string()).unwrap_or_default();
+            println!("{:<68} {:<10} {:<14} {how}", incident.what, record.segment, record.verdict);
+            (record.verdict.as_str(), how.as_str()) == incident.answer
+                && record.segment.as_str() == incident.segment
+        };
+        if row.outcome.failed() || records.is_empty() || !records.iter().all(right) {
+            wrong.push(incident.fault);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
