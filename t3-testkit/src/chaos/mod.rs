@@ -66,7 +66,9 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
     let dispatch = stage.stack.dispatch.as_ref().map_or(0, crate::stack::Process::pid);
     let dispatch_before = meter::look(dispatch);
 
-    say(stage.phase("storm", storm, None, kill_now_and_then(options.kills, storm, stage.seed))?);
+    let mut back_after_ms = Vec::new();
+    let kill = kill_now_and_then(options.kills, storm, stage.seed, &mut back_after_ms);
+    say(stage.phase("storm", storm, None, kill)?);
     drop(stage.stack.trace.take());
     say(stage.phase("without", steady, pace, |_, _| Ok(()))?);
     stage.stack.start_trace(&stage.journal)?;
@@ -105,7 +107,7 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
         seed: stage.seed,
         audit,
         kept,
-        kills: options.kills,
+        back_after_ms,
         held: status.sessions,
         lost: (status.lost, status.map_full),
         read_back,
@@ -133,7 +135,12 @@ fn acquainted(stage: &Stage) -> Result<()> {
 }
 
 /// Kills t3-trace at even steps, leaves it away for up to a second, and starts it again.
-fn kill_now_and_then(kills: u32, sessions: u32, seed: u64) -> impl FnMut(&mut Stage, u32) -> Result<()> {
+fn kill_now_and_then(
+    kills: u32,
+    sessions: u32,
+    seed: u64,
+    back_after_ms: &mut Vec<u64>,
+) -> impl FnMut(&mut Stage, u32) -> Result<()> {
     let step = sessions / (kills + 1);
     let (mut killed, mut dice) = (0, Dice(seed));
     move |stage, over| {
@@ -141,7 +148,9 @@ fn kill_now_and_then(kills: u32, sessions: u32, seed: u64) -> impl FnMut(&mut St
             killed += 1;
             drop(stage.stack.trace.take());
             std::thread::sleep(Duration::from_millis(dice.below(1_000)));
+            let began = Instant::now();
             stage.stack.start_trace(&stage.journal)?;
+            back_after_ms.push(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         Ok(())
     }

@@ -16,8 +16,8 @@ pub struct Options {
     /// How often t3-trace is killed and started again meanwhile.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub kills: u32,
-    /// Sessions open at once.
-    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=4_000))]
+    /// Sessions open at once. More make queues, not speed: where dispatch has no CPU left, evidence comes too late for everybody.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000))]
     pub at_once: u32,
     /// Sessions a second where the pace is steady.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
