@@ -74,7 +74,8 @@ const STALL: Duration = Duration::from_secs(9);
 
 fn unopened(verdict: Verdict, how: &str) -> Truth {
     Truth::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
-        .one_of("down_end", &["none", "fin_out", "fin_in"])
+        // The browser is answered, and its connection may live on.
+        .key("down_end", Expect::Free)
 }
 
 pub(super) fn faults() -> Vec<Fault> {
@@ -100,7 +101,7 @@ pub(super) fn faults() -> Vec<Fault> {
         })
         .crowd(STORM.1, STORM.0)
         .needs(&[super::Need::Root, super::Need::Kernel, super::Need::CgroupV2])
-        .own_stack(),
+        .alone(),
         Fault::new(
             "listener_gone",
             // The process lives, and that is the point: nothing to restart it shows in systemctl.

@@ -72,6 +72,8 @@ pub struct Fault {
     pub after: fn(&mut World<'_>) -> Result<()>,
     /// It ends dispatch or t3-trace, so it gets a stack to itself.
     pub own_stack: bool,
+    /// It weighs on the whole machine, so nothing else runs beside it.
+    pub alone: bool,
     /// How long the record may take: timers of the kernel take their time.
     pub patience: Duration,
     /// Injects it.
@@ -90,6 +92,7 @@ impl Fault {
             aside: None,
             after: |_| Ok(()),
             own_stack: false,
+            alone: false,
             patience,
             inject,
         }
@@ -107,18 +110,10 @@ impl Fault {
         Self { after, ..self }
     }
 
-    /// Its users: the first is named after it, the others have a number behind that.
+    /// Its first user at this attempt, counted from 0; the others have a number behind that name.
     #[must_use]
-    pub fn user(&self, number: usize) -> String {
-        world::user(self.name, number)
-    }
-
-    /// Whether a record's user is one of this fault's.
-    #[must_use]
-    pub fn owns(&self, user: &str) -> bool {
-        user.strip_prefix(self.name).is_some_and(|rest| {
-            rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<usize>().is_ok())
-        })
+    pub fn first_user(&self, attempt: usize) -> String {
+        if attempt == 0 { self.name.to_owned() } else { format!("{}.{attempt}", self.name) }
     }
 
     fn needs(self, needs: &'static [Need]) -> Self {
@@ -127,6 +122,10 @@ impl Fault {
 
     fn patience(self, seconds: u64) -> Self {
         Self { patience: Duration::from_secs(seconds), ..self }
+    }
+
+    fn alone(self) -> Self {
+        Self { own_stack: true, alone: true, ..self }
     }
 
     fn own_stack(self) -> Self {

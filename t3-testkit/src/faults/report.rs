@@ -42,6 +42,9 @@ pub struct Row {
     pub took: Duration,
     /// The lines of the records that the truth holds for.
     pub records: Vec<String>,
+    /// Something starved while it ran, so that a miss says nothing about the verdict.
+    #[serde(skip)]
+    pub(super) starved: bool,
     /// Records and stderr, for a failure.
     pub details: String,
 }
@@ -60,6 +63,7 @@ impl Row {
             outcome: Outcome::Passed,
             took: Duration::ZERO,
             records: Vec::new(),
+            starved: false,
             details: String::new(),
         }
     }

@@ -30,6 +30,13 @@ pub(super) fn user(first: &str, number: usize) -> String {
     if number == 0 { first.to_owned() } else { format!("{first}-{number}") }
 }
 
+/// Whether a user is one of those that begin with this one.
+pub(super) fn owns(first: &str, user: &str) -> bool {
+    user.strip_prefix(first).is_some_and(|rest| {
+        rest.is_empty() || rest.strip_prefix('-').is_some_and(|number| number.parse::<usize>().is_ok())
+    })
+}
+
 /// The surroundings of one fault.
 #[derive(Debug)]
 pub struct World<'a> {
