@@ -178,6 +178,7 @@ impl Journal {
         limit: Duration,
         keep: impl Fn(&CloseRecord) -> bool,
     ) -> Result<Vec<(CloseRecord, Entry)>> {
+        let limit = wait::patient(limit);
         let deadline = Instant::now() + limit;
         loop {
             let found = self.closes(&keep)?;
@@ -238,9 +239,10 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let daemon = self.private.as_mut().map(|private| {
-            private.daemon.get_mut().unwrap_or_else(PoisonError::into_inner)
-        });
+        let daemon = self
+            .private
+            .as_mut()
+            .map(|private| private.daemon.get_mut().unwrap_or_else(PoisonError::into_inner));
         for child in self.follower.iter_mut().chain(daemon) {
             let _ = child.kill();
             let _ = child.wait();

@@ -58,7 +58,7 @@ fn serve_dies_with_the_status_ordered() {
     {
         let (_dir, mut serve, _client) = pair();
         serve.order(order).unwrap();
-        let status = serve.process.wait(Duration::from_secs(5)).unwrap();
+        let status = serve.process.wait(Duration::from_secs(5)).unwrap().unwrap();
         assert_eq!((status.code(), status.signal()), (code, signal), "{order}");
     }
 }

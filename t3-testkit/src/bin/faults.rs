@@ -27,6 +27,9 @@ struct Arguments {
     /// Demand this `kernel=` in every record.
     #[arg(long)]
     kernel: Option<KernelSource>,
+    /// Leave out faults that no kernel's evidence decides.
+    #[arg(long, env = "T3_ONLY_KERNEL")]
+    only_kernel: bool,
     /// Leave t3-trace out: every record must say kernel=off.
     #[arg(long)]
     without_trace: bool,
@@ -59,9 +62,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         }
         return Ok(true);
     }
-    let journal = match arguments.tier.as_str() {
-        "host" => Journal::private(),
-        "vm" => Journal::open(),
+    let (journal, units) = match arguments.tier.as_str() {
+        "host" => (Journal::private(), false),
+        "vm" => (Journal::system(), true),
         other => anyhow::bail!("unknown tier {other:?}: host or vm"),
     };
     let journal = journal.context("cannot have a journal")?;
@@ -69,7 +72,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if arguments.first {
         only.extend(faults::FIRST_EIGHT.map(str::to_owned));
     }
-    let options = faults::Options { only, kernel: arguments.kernel, without_trace: arguments.without_trace };
+    let Arguments { kernel, without_trace, only_kernel, .. } = *arguments;
+    let options = faults::Options { only, kernel, without_trace, units, only_kernel };
     let mut first = true;
     let rows = faults::run(&options, &journal, |row| faults::print(row, std::mem::take(&mut first)))?;
     if let Some(path) = &arguments.json {

@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     error::{Result, TestError},
-    frame,
+    frame, wait,
 };
 
 /// How long anything a client waits for may take.
@@ -179,6 +179,7 @@ impl Client {
     /// # Errors
     /// [`TestError::Timeout`] after `limit`.
     pub fn wait(&self, what: &str, limit: Duration, enough: impl Fn(&Seen) -> bool) -> Result<Seen> {
+        let limit = wait::patient(limit);
         let deadline = Instant::now() + limit;
         let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         while !enough(&seen) {

@@ -9,6 +9,8 @@ mod downstream;
 mod edge;
 mod incidents;
 mod journald;
+mod link;
+mod machine;
 mod opening;
 mod ours;
 mod proxy;
@@ -45,6 +47,10 @@ pub enum Need {
     MemoryV2,
     /// cgroup v2.
     CgroupV2,
+    /// serve as a unit of systemd, with the controllers of cgroup v2.
+    Systemd,
+    /// netem, the qdisc that loses packets.
+    Netem,
     /// `ss -K` (`CONFIG_INET_DIAG_DESTROY`).
     SockDestroy,
     /// Traefik, installed by pip below the target folder.
@@ -145,15 +151,48 @@ pub const FIRST_EIGHT: [&str; 8] = [
     "serve_refused",
 ];
 
+/// Faults whose verdict rests on what dispatch itself has read (frames, heartbeats, HTTP answers), or on a kernel's doing that another
+/// fault asks for as well: one kernel does for them.
+pub const DISPATCH_DECIDES: [&str; 26] = [
+    "client_close_1001",
+    "client_close_app",
+    "client_close_empty",
+    "client_mid_frame",
+    "client_unmasked",
+    "client_vanished_idle",
+    "client_watchdog_path",
+    "zero_window_reset",
+    "zero_window_quiet",
+    "zero_window_watchdog",
+    "tabs_closed",
+    "four_left",
+    "serve_close_1000",
+    "serve_close_1012",
+    "serve_mid_frame",
+    "serve_reserved_opcode",
+    "serve_mute",
+    "serve_busy",
+    "serve_silent",
+    "serve_401",
+    "serve_403",
+    "serve_502",
+    "serve_garbage",
+    "serve_wrong_accept",
+    "new_version_rejects",
+    "dispatch_stalled",
+];
+
 /// Every fault, in the order of the table.
 #[must_use]
 pub fn catalogue() -> Vec<Fault> {
     [
         downstream::faults(),
+        link::faults(),
         window::faults(),
         edge::faults(),
         proxy::faults(),
         upstream::faults(),
+        machine::faults(),
         both::faults(),
         opening::faults(),
         incidents::faults(),
@@ -171,8 +210,8 @@ mod tests {
     #[test]
     fn names_are_unique_and_the_first_eight_are_there() {
         let mut names: Vec<_> = catalogue().iter().map(|fault| fault.name).collect();
-        for name in FIRST_EIGHT {
-            assert!(names.contains(&name), "{name}");
+        for name in FIRST_EIGHT.iter().chain(&DISPATCH_DECIDES) {
+            assert!(names.contains(name), "{name}");
         }
         names.sort_unstable();
         let all = names.len();

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc, time::Instant};
 use regex_lite::Regex;
 use t3_record::{CloseRecord, KernelSource};
 
-use super::{Expect, Fault, Miss, Need, Outcome, Row, World, catalogue, world};
+use super::{DISPATCH_DECIDES, Expect, Fault, Miss, Need, Outcome, Row, World, catalogue, world};
 use crate::{
     client::PATIENCE,
     error::{Result, TestError},
     journal::{Entry, Journal},
-    stack::{Cgroup, Setup, Stack, Traefik, free_port},
+    stack::{Cgroup, Netns, Setup, Stack, Traefik, free_port},
     sys,
 };
 
@@ -26,6 +26,10 @@ const LATE_MS: u64 = 400;
 /// dispatch's own patience, shorter than by default: the same timers, sooner.
 const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--handshake-timeout", "6s"];
 
+/// Sessions that end at once on an emulated machine, at most: more take longer than dispatch waits for the evidence of each. What makes
+/// a burst is no kernel's business, and each of its ends is in the catalogue by itself.
+const EMULATED: usize = 6;
+
 /// Only the kernel tells what became of a process.
 const NEEDS_FATE: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
 
@@ -38,6 +42,10 @@ pub struct Options {
     pub kernel: Option<KernelSource>,
     /// Without t3-trace: every record must say `kernel=off`.
     pub without_trace: bool,
+    /// Stand-ins as units of systemd.
+    pub units: bool,
+    /// Leave out [`super::DISPATCH_DECIDES`].
+    pub only_kernel: bool,
 }
 
 /// Runs them and hands each row to `each` as soon as it is known; gives them in the order of the catalogue.
@@ -48,7 +56,8 @@ pub struct Options {
 /// # Errors
 /// The programs or the journal do not start, or a name is unknown; a fault that misses is a row.
 pub fn run(options: &Options, journal: &Journal, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
-    let faults = selected(&options.only)?;
+    let mut faults = selected(&options.only)?;
+    faults.retain(|fault| !options.only_kernel || !DISPATCH_DECIDES.contains(&fault.name));
     let mut rows = BTreeMap::new();
     let mut keep = |row: Row| {
         each(&row);
@@ -159,6 +168,7 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     let mut setup = Setup::users(0)?;
     setup.users = users.collect::<Result<BTreeMap<_, _>>>()?;
     setup.trace &= !options.without_trace;
+    setup.units = options.units;
     setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
     if faults.iter().any(|fault| fault.needs.contains(&Need::Netns)) {
         // A client in a namespace of its own comes over a link, not over loopback.
@@ -174,7 +184,10 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     let mut row = Row::new(fault);
     let fate = matches!(fault.truth.of("verdict"), Some(Expect::Is(verdict)) if NEEDS_FATE.contains(&verdict.as_str()));
     let implied = fate.then_some(Need::Kernel);
-    if let Some(why) = fault.needs.iter().copied().chain(implied).find_map(|need| lacks(need, kernel)) {
+    let mut needs = fault.needs.iter().copied().chain(implied);
+    let crowd = options.units && fault.sessions > EMULATED;
+    let crowd = crowd.then(|| format!("needs real CPUs for {} sessions that end at once", fault.sessions));
+    if let Some(why) = crowd.or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
         row.outcome = Outcome::Impossible(why);
         return row;
     }
@@ -268,7 +281,7 @@ fn starved(record: &CloseRecord) -> bool {
     record.kernel == KernelSource::Timeout || record.self_lag_ms.is_some_and(|late| late >= LATE_MS)
 }
 
-fn lacks(need: Need, kernel: KernelSource) -> Option<String> {
+fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<String> {
     let root = sys::is_root();
     let missing = match need {
         Need::Root => (!root).then_some("needs root"),
@@ -281,6 +294,10 @@ fn lacks(need: Need, kernel: KernelSource) -> Option<String> {
         Need::MemoryV2 => (!Cgroup::new().is_ok_and(|cgroup| cgroup.counts_on_v2()))
             .then_some("needs the memory controller on cgroup v2"),
         Need::CgroupV2 => Cgroup::new().is_err().then_some("needs cgroup v2"),
+        Need::Systemd => (!units).then_some("needs systemd as PID 1 (`cargo xtask vm-test`)"),
+        Need::Netem => {
+            return Netns::new().and_then(|netns| netns.can_lose()).err().map(|error| error.to_string());
+        }
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
         Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
         Need::OwnJournal => (std::path::Path::new("/run/systemd/system").is_dir())

@@ -28,7 +28,7 @@ fn fin(verdict: Verdict, how: &str, peer: &str) -> Truth {
     ended(verdict, how, peer).ends(LegEnd::FinOut, LegEnd::FinIn)
 }
 
-fn died(signal: i32) -> Truth {
+pub(super) fn died(signal: i32) -> Truth {
     fin(Verdict::ServeKilled, &format!("signal:{signal}"), &format!("sig:{signal}"))
 }
 
@@ -39,7 +39,7 @@ fn closed(code: &str, reason: &str) -> Truth {
 }
 
 /// The browser gave up on a serve that lives and does not answer: Close 1000, and nobody answers that either.
-fn stalled() -> Truth {
+pub(super) fn stalled() -> Truth {
     let long = || Expect::Range(3_000, 60_000);
     Truth::opened(Verdict::ServeStalled, Segment::Serve, DownstreamClosed, "stall", ClosedBy::Downstream)
         .key("segment", Expect::StallSegment)

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use super::Unit;
 use crate::{
     error::{Attempt, Result, TestError},
     wait,
@@ -25,6 +26,8 @@ pub struct Cgroup {
     pub v2: PathBuf,
     /// Its folder in the v1 memory hierarchy, on a hybrid machine.
     pub v1_memory: Option<PathBuf>,
+    /// Made here, so removed here.
+    ours: bool,
 }
 
 impl Cgroup {
@@ -48,7 +51,22 @@ impl Cgroup {
             || v1.join("memory.usage_in_bytes").exists())
         .then(|| v1.join(&name));
         let v1_memory = v1_memory.filter(|path| fs::create_dir(path).is_ok());
-        Ok(Self { v2, v1_memory })
+        Ok(Self { v2, v1_memory, ours: true })
+    }
+
+    /// The cgroup that systemd made for a unit.
+    #[must_use]
+    pub fn of_unit(unit: &Unit) -> Self {
+        Self { v2: unit.cgroup.clone(), v1_memory: None, ours: false }
+    }
+
+    /// Writes one of its files.
+    ///
+    /// # Errors
+    /// The file is not there (its controller is off) or refuses the value.
+    pub fn set(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.v2.join(file);
+        fs::write(&path, value).attempt(|| format!("write {value:?} to {}", path.display()))
     }
 
     /// Whether memory can be limited, on either hierarchy.
@@ -92,7 +110,7 @@ impl Cgroup {
     /// The file cannot be written.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let word = if frozen { "1" } else { "0" };
-        fs::write(self.v2.join("cgroup.freeze"), word).attempt(|| "write cgroup.freeze".to_owned())
+        self.set("cgroup.freeze", word)
     }
 
     /// Descriptors of `cgroup.procs`, one per hierarchy, for [`crate::sys::in_cgroup`].
@@ -112,6 +130,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
         let _ = self.freeze(false);
         let _ = fs::write(self.v2.join("cgroup.kill"), "1");
         for folder in std::iter::once(&self.v2).chain(&self.v1_memory) {

@@ -12,6 +12,7 @@ mod ports;
 mod process;
 mod serve;
 mod traefik;
+mod unit;
 
 pub use bins::{DIR_VARIABLE, find};
 pub use cgroup::Cgroup;
@@ -20,8 +21,9 @@ pub use evidence::status as trace_status;
 pub use netns::Netns;
 pub use ports::free as free_port;
 pub use process::{Process, Stream};
-pub use serve::Serve;
+pub use serve::{Body, Serve};
 pub use traefik::Traefik;
+pub use unit::{Unit, systemd_runs};
 
 use std::{
     collections::BTreeMap,
@@ -55,6 +57,8 @@ pub struct Setup {
     pub trusted: Vec<String>,
     /// Start t3-trace.
     pub trace: bool,
+    /// Stand-ins are units of systemd, each in the cgroup it gets from there.
+    pub units: bool,
     /// Further arguments of `t3-dispatch serve`.
     pub dispatch_arguments: Vec<String>,
 }
@@ -71,6 +75,7 @@ impl Setup {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             trusted: vec!["127.0.0.0/8".to_owned()],
             trace: sys::is_root(),
+            units: false,
             dispatch_arguments: Vec::new(),
         })
     }
@@ -140,11 +145,20 @@ impl Stack {
         })
     }
 
-    /// Starts a stand-in as this user's serve, in a cgroup of its own if one is given.
+    /// Whether stand-ins are units of systemd.
+    #[must_use]
+    pub fn units(&self) -> bool {
+        self.setup.units
+    }
+
+    /// Starts a stand-in as this user's serve: as a unit, or as a child in a cgroup of its own if one is given.
     ///
     /// # Errors
     /// See [`Serve::start`].
     pub fn serve(&self, user: &str, arguments: &[&str], cgroup: Option<&Cgroup>) -> Result<Serve> {
+        if self.setup.units {
+            return Serve::start_unit(user, self.port(user)?, arguments);
+        }
         let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
         Serve::start(self.dir(), self.port(user)?, arguments, doors)
     }

@@ -80,6 +80,30 @@ impl Netns {
         self.theirs(&format!("link set dev {peer} arp off"))
     }
 
+    /// Whether the kernel has netem.
+    ///
+    /// # Errors
+    /// A failed `tc` command: it has not.
+    pub fn can_lose(&self) -> Result<()> {
+        run(Command::new("tc"), &format!("qdisc add dev {} root netem loss 0%", self.link))
+    }
+
+    /// Loses this percentage of the packets from now on, each way.
+    ///
+    /// # Errors
+    /// A failed `tc` command: the kernel has no netem.
+    pub fn lose(&self, percent: u8) -> Result<()> {
+        // Lost ARP would make our kernel say "no route", which no far-away browser's link does: what is known stays known.
+        let (near, far, peer) = (self.near, self.far, self.peer());
+        self.ours(&format!("neigh replace {far} dev {} nud permanent", self.link))?;
+        self.theirs(&format!("neigh replace {near} dev {peer} nud permanent"))?;
+        let arguments = |device: &str| format!("qdisc replace dev {device} root netem loss {percent}%");
+        run(Command::new("tc"), &arguments(&self.link))?;
+        let mut theirs = Command::new("tc");
+        sys::in_namespace(&mut theirs, self.descriptor()?);
+        run(theirs, &arguments(&peer))
+    }
+
     fn pin_neighbour(&self) -> Result<()> {
         let (far, link) = (self.far, &self.link);
         self.ours(&format!("neigh replace {far} lladdr 02:00:00:00:00:01 dev {link} nud permanent"))
@@ -120,13 +144,14 @@ impl Drop for Netns {
 }
 
 fn run(mut command: Command, arguments: &str) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
     let output = command.args(arguments.split(' ')).stdin(Stdio::null()).output();
-    let output = output.attempt(|| format!("run ip {arguments} (is iproute2 installed?)"))?;
+    let output = output.attempt(|| format!("run {program} {arguments} (is iproute2 installed?)"))?;
     if output.status.success() {
         return Ok(());
     }
     let got = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(TestError::Unexpected { what: format!("success of `ip {arguments}`"), got })
+    Err(TestError::Unexpected { what: format!("success of `{program} {arguments}`"), got })
 }
 
 /// A thread makes the namespace and ends; the descriptor keeps it alive.

@@ -6,8 +6,10 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::Order;
 use crate::sys;
@@ -30,6 +32,15 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
             }
         }
         Order::Thrash(time) => thrash(Instant::now() + *time)?,
+        Order::Burn(time) => {
+            let used = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+            let end = used() + *time;
+            while used() < end {
+                std::hint::spin_loop();
+            }
+        }
+        // Kept for ever, as a heap that has grown is.
+        Order::Grow(bytes) => std::mem::forget(taken(*bytes)),
         Order::Alloc(bytes) => {
             // In a thread, as a heap grows under a program that otherwise goes on.
             let bytes = *bytes;
@@ -72,14 +83,20 @@ pub fn eat_if_asked() {
     }
 }
 
-/// Takes memory, touches every page and keeps it.
-fn eat(bytes: usize) {
+/// Takes memory and touches every page.
+fn taken(bytes: usize) -> Vec<Vec<u8>> {
     const CHUNK: usize = 4 << 20;
     let mut taken = Vec::new();
     while taken.len() * CHUNK < bytes {
         taken.push(vec![1_u8; CHUNK]);
         black_box(&taken);
     }
+    taken
+}
+
+/// Takes memory and keeps it.
+fn eat(bytes: usize) {
+    let taken = taken(bytes);
     loop {
         std::thread::park();
         black_box(&taken);

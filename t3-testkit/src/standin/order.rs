@@ -60,6 +60,10 @@ pub enum Order {
     Exit(i32),
     /// `signal N`: die of this signal, raised by the process itself.
     Signal(i32),
+    /// `burn MS`: hold the event loop until this much CPU time has been used.
+    Burn(Duration),
+    /// `grow BYTES`: take and touch memory in the event loop.
+    Grow(usize),
     /// `alloc BYTES`: take and touch memory.
     Alloc(usize),
     /// `hog BYTES`: start a child that takes memory, in the same cgroup.
@@ -82,7 +86,15 @@ impl Order {
     #[must_use]
     pub fn is_for_the_process(&self) -> bool {
         self.ends_the_process()
-            || matches!(self, Self::Busy(_) | Self::Thrash(_) | Self::Alloc(_) | Self::Hog(_))
+            || matches!(
+                self,
+                Self::Busy(_)
+                    | Self::Burn(_)
+                    | Self::Grow(_)
+                    | Self::Thrash(_)
+                    | Self::Alloc(_)
+                    | Self::Hog(_)
+            )
     }
 
     /// Whether nobody is left to answer after it.
@@ -120,6 +132,8 @@ impl FromStr for Order {
             "thrash" => return millis(rest).map(Self::Thrash),
             "exit" => return rest.parse().map(Self::Exit).map_err(|_| bad()),
             "signal" => return rest.parse().map(Self::Signal).map_err(|_| bad()),
+            "burn" => return millis(rest).map(Self::Burn),
+            "grow" => return rest.parse().map(Self::Grow).map_err(|_| bad()),
             "alloc" => return rest.parse().map(Self::Alloc).map_err(|_| bad()),
             "hog" => return rest.parse().map(Self::Hog).map_err(|_| bad()),
             "opening" => return rest.parse().map(Self::Opening),

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use t3_record::{
-    evidence::{Fate, KernelFacts, Process, SocketTrace},
+    evidence::{Fate, KernelFacts, Memory, Process, SocketTrace},
     words::KernelSource,
 };
 
@@ -78,12 +78,21 @@ pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         down: sockets.down,
         up: sockets.up,
         serve: sockets.serve,
-        peer: process,
         pressure: reading.pressure,
         host: reading.host,
-        memory: reading.memory,
+        memory: with_own_kill(reading.memory, process.as_ref()),
+        peer: process,
         lost: shared.lost_delta(),
     }
+}
+
+/// systemd removes a cgroup together with its last process, so the last count that could be read may lack the kill that ended serve.
+fn with_own_kill(memory: Option<Memory>, process: Option<&Process>) -> Option<Memory> {
+    let oom = process.is_some_and(|process| process.fate == Fate::Oom);
+    memory.map(|memory| Memory {
+        oom_kills: memory.oom_kills.map(|count| if oom { count.max(1) } else { count }),
+        ..memory
+    })
 }
 
 /// What became of the process. One that has been told to end and has closed its socket is about to: its exit is waited for a moment.

@@ -122,8 +122,10 @@ impl Boot<'_> {
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"]);
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"]);
         command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initrd);
-        // Emulated CPUs share the host's: the lockup detector needs patience.
-        let append = "root=LABEL=t3root rw console=ttyS0,115200 panic=-1 loglevel=5 net.ifnames=0 watchdog_thresh=60 SYSTEMD_COLORS=0";
+        // Emulated CPUs share the host's: the lockup detector needs patience. And boot waits for udev, or the payload might start
+        // before the ports and the disk that it needs have appeared.
+        let append = "root=LABEL=t3root rw console=ttyS0,115200 panic=-1 loglevel=5 net.ifnames=0 watchdog_thresh=60 SYSTEMD_COLORS=0 \
+                      systemd.wants=systemd-udev-settle.service";
         command.args(["-append", append]);
         let root = option_path(&self.image.root);
         command.args(["-drive", &format!("file={root},format=raw,if=virtio,snapshot=on,cache=unsafe")]);
