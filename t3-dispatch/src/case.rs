@@ -6,14 +6,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use t3_record::{
-    CloseRecord, Evidence, OpenRecord, Side, assemble,
+    CloseRecord, Evidence, KernelSource, OpenRecord, Side, assemble,
     evidence::{Nanos, OpenFailure, OwnEnd, SeenEnd},
 };
 
 use crate::{
     app::App,
     burst, clock,
-    early::{self, Early},
+    early::{self, Answer, Early},
     session::Session,
 };
 
@@ -145,7 +145,11 @@ async fn close(app: &Arc<App>, session: &Session, early: Option<Early>) {
             Some(early) => early.finish().await,
             None => None,
         };
-        early::merge(early, app.trace.ask(&who.conn).await)
+        match early {
+            // It has just been waited for once: a record waits for evidence no longer than that.
+            Some(Answer { facts, fresh: true }) if facts.source == KernelSource::Timeout => facts,
+            early => early::merge(early.map(|answer| answer.facts), app.trace.ask(&who.conn).await),
+        }
     };
     let (kernel, burst) = tokio::join!(kernel, neighbours(app, session));
     let evidence = Evidence { relay: Some(session.facts.clone()), kernel, burst, dispatch_died: None };

@@ -19,6 +19,15 @@ use crate::trace::Trace;
 
 const MOMENT: Duration = Duration::from_millis(100);
 
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The answer.
+    pub facts: KernelFacts,
+    /// It was waited for only now.
+    pub fresh: bool,
+}
+
 /// A question that is asked unless it turns out to be unnecessary.
 #[derive(Debug)]
 pub struct Early {
@@ -41,9 +50,10 @@ impl Early {
     }
 
     /// The answer, if the question was asked.
-    pub async fn finish(self) -> Option<KernelFacts> {
+    pub async fn finish(self) -> Option<Answer> {
         if self.asked.load(Ordering::Acquire) {
-            return self.answer.await.ok();
+            let fresh = !self.answer.is_finished();
+            return self.answer.await.ok().map(|facts| Answer { facts, fresh });
         }
         self.answer.abort();
         None

@@ -7,6 +7,8 @@ use t3_record::evidence::{Heartbeat, Nanos};
 
 const OUTSTANDING: usize = 8;
 const INTERVALS: usize = 5;
+/// No client pings faster, in nanoseconds.
+const SHORTEST: u64 = 5_000_000;
 
 /// Which half of a heartbeat a text message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +59,13 @@ impl Meter {
     /// A ping passed from the browser.
     pub fn ping(&mut self, now: Nanos) {
         if let Some(last) = self.seen.last_ping_at {
-            self.seen.last_interval_ns = Some(now.saturating_sub(last));
-            self.intervals[self.interval_count % INTERVALS] = now.saturating_sub(last);
-            self.interval_count += 1;
+            let interval = now.saturating_sub(last);
+            self.seen.last_interval_ns = Some(interval);
+            // Pings that had queued up and are read in one go teach no period.
+            if interval >= SHORTEST {
+                self.intervals[self.interval_count % INTERVALS] = interval;
+                self.interval_count += 1;
+            }
         }
         self.seen.pings += 1;
         self.seen.last_ping_at = Some(now);
@@ -158,6 +164,18 @@ mod tests {
         let facts = meter.facts().unwrap();
         assert_eq!((facts.rtt_ns, facts.waiting_since), (Some(3 * SECOND), Some(2 * SECOND)));
         assert_eq!(facts.unanswered, 2);
+    }
+
+    #[test]
+    fn pings_that_are_read_in_one_go_teach_no_period() {
+        let mut meter = Meter::default();
+        for at in [5, 10, 15, 20] {
+            meter.ping(at * SECOND);
+        }
+        for late in 1..=5 {
+            meter.ping(45 * SECOND + late * 1000);
+        }
+        assert_eq!(meter.facts().unwrap().period_ns, Some(5 * SECOND));
     }
 
     #[test]

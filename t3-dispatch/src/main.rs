@@ -1,6 +1,6 @@
 //! `t3-dispatch`: reads the command line, sets logging up, and turns outcomes into exit codes.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -9,9 +9,18 @@ use t3_dispatch::{
     serve::{self, ServeError},
 };
 
+/// How long the last log lines may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let Command::Serve(options) = Cli::parse().command;
-    match serve(*options) {
+    let code = run(*options);
+    t3_journal::drain(LAST_LINES);
+    code
+}
+
+fn run(options: Serve) -> ExitCode {
+    match serve(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let configuration = matches!(error.downcast_ref(), Some(ServeError::Table(_)))

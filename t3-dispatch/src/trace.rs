@@ -33,7 +33,7 @@ const QUEUE: usize = 8192;
 const WELCOME_TIME: Duration = Duration::from_secs(2);
 const SEND_TIME: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MOST: Duration = Duration::from_secs(2);
+const RETRY_MOST: Duration = Duration::from_millis(250);
 /// Records written while t3-trace was away are told to it later, if it comes back within this time: it may still hold their sessions.
 const REMEMBER: Nanos = 60_000_000_000;
 const REMEMBER_MOST: usize = 20_000;

@@ -1,7 +1,9 @@
-//! Chooses between journald and stderr, and installs the `tracing` subscriber. Writes no record.
+//! Chooses between journald and stderr, and installs the `tracing` subscriber, whose lines go out through [`crate::lines`]. Writes no
+//! record.
 
 use std::{io::IsTerminal, str::FromStr};
 
+use crate::lines::{BOUND, Lines, Output};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Where to write, as asked by `--log`.
@@ -78,9 +80,9 @@ pub enum InitError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// No socket for journald.
-    #[error("open a socket for journald: {0}")]
-    Journald(#[from] std::io::Error),
+    /// No socket for journald, or no thread for the lines.
+    #[error("start the log: {0}")]
+    Start(#[from] std::io::Error),
     /// A subscriber is there already.
     #[error("install the log subscriber: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -93,16 +95,16 @@ pub enum InitError {
 pub fn init(identifier: &str, sink: Sink, filter: &str) -> Result<(), InitError> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|source| InitError::Filter { filter: filter.to_owned(), source })?;
+    let lines = Lines::start(Output::of(sink, identifier)?, BOUND)?;
+    lines.keep();
+    let format = tracing_subscriber::fmt::layer().with_target(false).with_writer(lines);
     let layer = match sink {
-        Sink::Journald => tracing_journald::layer()?
-            .with_field_prefix(Some("T3".to_owned()))
-            .with_syslog_identifier(identifier.to_owned())
-            .boxed(),
-        Sink::Stderr => tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-            .with_target(false)
-            .boxed(),
+        // journald has the time and the level in fields of its own.
+        Sink::Journald => format.without_time().with_level(false).with_ansi(false).boxed(),
+        Sink::Stderr => {
+            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            format.with_ansi(colour).boxed()
+        }
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     Ok(())

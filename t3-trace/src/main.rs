@@ -1,6 +1,6 @@
 //! `t3-trace`: reads the command line and starts what was asked for.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,11 +14,15 @@ use t3_trace::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+/// How long the last log lines may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Daemon(args) => run_daemon(args),
         Command::Live(args) => live::run(&args),
     };
+    t3_journal::drain(LAST_LINES);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

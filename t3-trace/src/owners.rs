@@ -20,6 +20,8 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_secs(2);
+/// A port is not looked for out of turn more often than this.
+const AGAIN: Duration = Duration::from_millis(250);
 const ARGV_EVERY: Duration = Duration::from_secs(5);
 /// How many listeners of one port are remembered.
 const HISTORY: usize = 8;
@@ -83,6 +85,8 @@ struct State {
     wanted: BTreeMap<u16, u32>,
     /// Who listened on a port, oldest first, and on which socket.
     listeners: HashMap<u16, VecDeque<(u64, Arc<Owner>)>>,
+    /// When a port was last looked for out of turn.
+    sought: HashMap<u16, Instant>,
     argv: HashMap<u32, String>,
     victims: VecDeque<Victim>,
     poked: bool,
@@ -139,9 +143,17 @@ impl Owners {
         let last =
             state.listeners.get(&port).and_then(|list| list.back()).map(|(_, owner)| Arc::clone(owner));
         let known = state.wanted.insert(port, namespace_of) == Some(namespace_of);
+        drop(state);
         if known && last.is_some_and(|owner| owner.exists()) {
             return;
         }
+        let mut state = self.shared.lock();
+        // A browser that keeps asking for a serve that is down must not keep this thread walking.
+        let lately = known && state.sought.get(&port).is_some_and(|then| then.elapsed() < AGAIN);
+        if lately {
+            return;
+        }
+        state.sought.insert(port, Instant::now());
         state.poked = true;
         drop(state);
         self.shared.changed.notify_all();

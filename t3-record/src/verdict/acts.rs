@@ -131,9 +131,7 @@ impl Acts {
 fn first_act(side: Side, trace: Option<&SocketTrace>, leg: Option<&LegFacts>) -> Option<Act> {
     let act = |kind| move |at| Act { side, kind, at };
     let mut acts: Vec<Act> = Vec::with_capacity(6);
-    let mut kernel_end = false;
     if let Some(trace) = trace {
-        let before = acts.len();
         acts.extend(trace.fin_in.map(act(Kind::Fin)));
         acts.extend(trace.rst_in.map(act(Kind::Rst)));
         if let Some((errno, at)) = trace.error {
@@ -147,9 +145,12 @@ fn first_act(side: Side, trace: Option<&SocketTrace>, leg: Option<&LegFacts>) ->
             };
             acts.extend(kind.map(|kind| Act { side, kind, at }));
         }
-        kernel_end = acts.len() > before;
     }
     if let Some(leg) = leg {
+        // The relay sees an end after the kernel, so its word only counts where the kernel side began to watch too late for it.
+        let relay =
+            leg.end.or(leg.write_error).and_then(|(end, at)| Some(Act { side, kind: seen(end)?, at }));
+        acts.extend(relay);
         if let Some(frame) = &leg.close_frame {
             // A frame that was read came before the FIN or RST behind it, however long the relay took to read it.
             let end =
@@ -157,11 +158,6 @@ fn first_act(side: Side, trace: Option<&SocketTrace>, leg: Option<&LegFacts>) ->
             let at = end.map_or(frame.at, |end| end.min(frame.at));
             acts.retain(|act| !matches!(act.kind, Kind::Fin | Kind::Rst));
             acts.push(Act { side, kind: Kind::CloseFrame, at });
-        }
-        if !kernel_end {
-            acts.extend(
-                leg.end.or(leg.write_error).and_then(|(end, at)| Some(Act { side, kind: seen(end)?, at })),
-            );
         }
     }
     // The kind breaks a tie, so that the answer does not depend on the order of the facts.

@@ -211,25 +211,27 @@ pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
     let leg = evidence.relay.as_ref().map(|relay| relay.leg(side));
     let seen =
         leg.and_then(|leg| leg.end.or(leg.write_error)).and_then(|(end, at)| Some((at, seen_leg_end(end)?)));
-    if let Some(trace) = trace {
-        let failure = trace.error.and_then(|(errno, at)| Some((at, acts::errno_end(errno)?)));
-        let peer =
-            [trace.fin_in.map(|at| (at, LegEnd::FinIn)), trace.rst_in.map(|at| (at, LegEnd::RstIn)), failure];
-        // A failing connection sends a RST of its own before or after the error is set; that is not a second cause.
-        let rst_out = trace.rst_out.filter(|_| failure.is_none());
-        let own = [trace.fin_out.map(|at| (at, LegEnd::FinOut)), rst_out.map(|at| (at, LegEnd::RstOut))];
-        // The kernel side may have begun to watch after the peer's act.
-        let unwatched = seen.filter(|_| peer.iter().all(Option::is_none));
-        let events = peer.into_iter().chain(own).chain([unwatched]).flatten();
-        if let Some((_, end)) = events.min_by_key(|(at, _)| *at) {
-            return Some(end);
-        }
-    }
-    let told = leg?.told.map(|(end, at)| match end {
+    let told = leg.and_then(|leg| leg.told).map(|(end, at)| match end {
         OwnEnd::Fin => (at, LegEnd::FinOut),
         OwnEnd::Rst => (at, LegEnd::RstOut),
     });
-    seen.into_iter().chain(told).min_by_key(|(at, _)| *at).map(|(_, end)| end)
+    let mut events = Vec::with_capacity(7);
+    let mut own = Vec::with_capacity(2);
+    if let Some(trace) = trace {
+        let failure = trace.error.and_then(|(errno, at)| Some((at, acts::errno_end(errno)?)));
+        events.extend(trace.fin_in.map(|at| (at, LegEnd::FinIn)));
+        events.extend(trace.rst_in.map(|at| (at, LegEnd::RstIn)));
+        events.extend(failure);
+        own.extend(trace.fin_out.map(|at| (at, LegEnd::FinOut)));
+        // A failing connection sends a RST of its own before or after the error is set; that is not a second cause.
+        own.extend(trace.rst_out.filter(|_| failure.is_none()).map(|at| (at, LegEnd::RstOut)));
+    }
+    // The relay sees an end after the kernel: its word is first only where the kernel side began to watch too late.
+    events.extend(seen);
+    if own.is_empty() {
+        own.extend(told);
+    }
+    events.into_iter().chain(own).min_by_key(|(at, _)| *at).map(|(_, end)| end)
 }
 
 const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {

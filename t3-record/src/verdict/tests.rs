@@ -238,6 +238,11 @@ fn a_fin_that_came_before_the_kernel_side_watched_is_the_relays_to_tell() {
     let late =
         Scene::healthy().fin(Down, END).trace(Down, |t| (t.fin_in, t.fin_out) = (None, Some(END + 2 * MS)));
     assert_eq!(leg_end(&late.0, Down), Some(LegEnd::FinIn));
+    let ours = Scene::healthy()
+        .close(Up, 1012, END)
+        .fin(Up, END)
+        .trace(Down, |t| (t.fin_in, t.fin_out) = (Some(END + 9 * MS), None));
+    assert_eq!(leg_end(&ours.0, Down), Some(LegEnd::FinOut));
     check(late, "client_left fin downstream downstream downstream_closed proven");
 }
 

@@ -55,11 +55,15 @@ fn handle(address: u64, old: i32, new: i32) -> bool {
     let error = if new == CLOSE { sock.error() } else { 0 };
     let facts = Facts {
         established: new == ESTABLISHED,
-        fin_out: new == FIN_WAIT1 || new == LAST_ACK,
+        // The old state proves what came before it, for a connection that was not watched (had no cookie) by then.
+        fin_out: new == FIN_WAIT1
+            || new == LAST_ACK
+            || matches!(old, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK),
         // CLOSING: the peer's FIN crossed ours. In FIN_WAIT2 it leads to CLOSE (TIME_WAIT is another structure), and so
         // does giving up on it: the flag tells the two apart.
         fin_in: new == CLOSE_WAIT
             || new == CLOSING
+            || matches!(old, CLOSE_WAIT | LAST_ACK | CLOSING)
             || new == CLOSE && matches!(old, FIN_WAIT1 | FIN_WAIT2) && sock.done(),
         error,
         closed: new == CLOSE,
