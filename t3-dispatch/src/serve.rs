@@ -120,9 +120,11 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
 pub fn reload(app: &App, path: &Path, ports: &[u16]) {
     match Table::load(path) {
         Ok(table) => {
-            tracing::info!("routing table {}: {} logins", path.display(), table.len());
+            let logins = table.len();
             app.trace.watch(ports.to_vec(), table.ports());
             *app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+            // Said only once it holds.
+            tracing::info!("routing table {}: {logins} logins", path.display());
         }
         Err(error) => tracing::error!("{error}; keeping the table from before"),
     }
