@@ -88,7 +88,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What happened, in one word (DESIGN.md section 5; docs/VERDICTS.md).
+    /// What happened, in one word (docs/VERDICTS.md).
     Verdict {
         /// The browser closed with a close frame, heartbeats healthy.
         ClientClosed = "client_closed",
