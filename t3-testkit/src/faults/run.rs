@@ -28,7 +28,7 @@ const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--hand
 
 /// Sessions that end at once on an emulated machine, at most: more take longer than dispatch waits for the evidence of each. What makes
 /// a burst is no kernel's business, and each of its ends is in the catalogue by itself.
-const EMULATED: usize = 6;
+const EMULATED: usize = 10;
 
 /// Only the kernel tells what became of a process.
 const NEEDS_FATE: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
