@@ -138,7 +138,7 @@ pub(super) fn faults() -> Vec<Fault> {
         .needs(&[super::Need::Kernel])
         .aside(killed),
         // Somebody else's serve dies at the same moment: that is his record, not this one.
-        Fault::new("neighbour_serve_killed", untouched(), |w| neighbour(w))
+        Fault::new("neighbour_serve_killed", untouched(), neighbour)
             .crowd(2, 2)
             .needs(&[super::Need::Kernel])
             .aside(
