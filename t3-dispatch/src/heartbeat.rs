@@ -60,9 +60,9 @@ impl Meter {
     pub fn ping(&mut self, now: Nanos) {
         if let Some(last) = self.seen.last_ping_at {
             let interval = now.saturating_sub(last);
-            self.seen.last_interval_ns = Some(interval);
-            // Pings that had queued up and are read in one go teach no period.
+            // Pings that had queued up and are read in one go teach no period, and the silence before them stays known.
             if interval >= SHORTEST {
+                self.seen.last_interval_ns = Some(interval);
                 self.intervals[self.interval_count % INTERVALS] = interval;
                 self.interval_count += 1;
             }
@@ -175,7 +175,9 @@ mod tests {
         for late in 1..=5 {
             meter.ping(45 * SECOND + late * 1000);
         }
-        assert_eq!(meter.facts().unwrap().period_ns, Some(5 * SECOND));
+        let facts = meter.facts().unwrap();
+        assert_eq!(facts.period_ns, Some(5 * SECOND));
+        assert!(facts.last_interval_ns.is_some_and(|gap| gap >= 25 * SECOND), "{facts:?}");
     }
 
     #[test]

@@ -234,7 +234,7 @@ pub struct Heartbeat {
     pub unanswered: u32,
     /// The learned period between pings, in nanoseconds.
     pub period_ns: Option<u64>,
-    /// The last interval between two pings, in nanoseconds.
+    /// The last interval between two pings that were not read in one go, in nanoseconds.
     #[serde(default)]
     pub last_interval_ns: Option<u64>,
     /// How many ticks in a row without a pong the browser has put up with on this connection: its watchdog needs more.

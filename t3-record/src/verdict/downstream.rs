@@ -17,6 +17,9 @@ use crate::{
 /// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
 const DEFAULT_PERIOD: Nanos = 5_000_000_000;
 
+/// Segments retransmitted on a leg from which on a RST may be the end of a bad path: one or two happen on good ones.
+const LOSSY: u32 = 3;
+
 /// No watchdog is shorter, however fast a client pings: what is shorter is the scheduling of a busy machine.
 const SHORTEST: Nanos = 1_000_000_000;
 
@@ -136,11 +139,14 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unheard)).then_some(How::Loss)
 }
 
-/// Ended the way a watchdog or a cut path ends it: by FIN, or by the watchdog's own Close 1000 (facts: t3 client, "close sent by
-/// the watchdog"). A page that is left says 1001, and its pings may have been rare because it was in the background.
+/// Ended the way a watchdog or a cut path ends it: by FIN, by the watchdog's own Close 1000 (facts: t3 client, "close sent by
+/// the watchdog"), or by RST on a leg that had lost segments before. A page that is left says 1001, and its pings may have been rare because it was in the background.
 fn gave_up(kind: Kind, relay: &RelayFacts) -> bool {
     let code = relay.down.close_frame.as_ref().and_then(|frame| frame.code);
-    kind == Kind::Fin || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
+    let lossy = relay.down.tcp.is_some_and(|tcp| tcp.total_retrans >= LOSSY);
+    kind == Kind::Fin
+        || (kind == Kind::Rst && lossy)
+        || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
 }
 
 /// Pings stopped arriving although each one that came was answered; or they had stopped, and what had been held up on the way came
