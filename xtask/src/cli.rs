@@ -61,6 +61,9 @@ pub struct VmTestArgs {
     /// Debian releases to boot; all of them when none is given.
     #[arg(long = "suite", value_name = "SUITE", num_args = 1..)]
     pub suites: Vec<Suite>,
+    /// Only this fault; may be given more than once.
+    #[arg(long, value_name = "NAME", conflicts_with = "exec")]
+    pub only: Vec<String>,
     /// Run this program in the guest in place of the project's VM tests.
     #[arg(long, value_name = "PATH")]
     pub exec: Option<PathBuf>,

@@ -129,7 +129,8 @@ fn payload(args: &VmTestArgs) -> Result<Payload> {
     }
     let programs = programs()?;
     if programs.iter().any(|(name, _)| name == VM_TESTS.1) {
-        payload.commands.push(VM_TESTS.2.to_owned());
+        let only = args.only.iter().map(|name| format!(" --only {name}"));
+        payload.commands.push(only.fold(VM_TESTS.2.to_owned(), |line, only| line + &only));
     } else {
         say::note(&format!(
             "{} has no program `{}` yet: only the guests themselves are checked",

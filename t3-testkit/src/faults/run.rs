@@ -187,7 +187,9 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     let mut needs = fault.needs.iter().copied().chain(implied);
     let crowd = options.units && fault.sessions > EMULATED;
     let crowd = crowd.then(|| format!("needs real CPUs for {} sessions that end at once", fault.sessions));
-    if let Some(why) = crowd.or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
+    let storm = options.units && fault.alone;
+    let storm = storm.then(|| "needs real CPUs: it starves the whole machine, emulation with it".to_owned());
+    if let Some(why) = crowd.or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
         row.outcome = Outcome::Impossible(why);
         return row;
     }
