@@ -87,6 +87,12 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) ->
 /// A ping that serve had received went unanswered for as long as the browser's watchdog waits.
 fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<Finding> {
     let heartbeat = relay.heartbeat?;
+    // serve went on sending after the ping, and the browser's side took none of it: the answer is somewhere in that queue.
+    let sending =
+        relay.up.last_byte_at.is_some_and(|last| heartbeat.waiting_since.is_some_and(|since| last > since));
+    if sending && path_stuck(relay, at) == Some(How::ZeroWindow) {
+        return None;
+    }
     // While the browser's leg was backed up we read nothing from serve: its answers may have lain there, so that time is not serve's.
     let until = relay.down.backed_up_since.map_or(at, |since| since.min(at));
     let waited = until.saturating_sub(heartbeat.waiting_since?);

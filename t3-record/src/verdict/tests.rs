@@ -229,8 +229,12 @@ fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
         s(14_000).leg(Down, shut(15_000)),
         "path_stalled zero_window downstream downstream downstream_closed likely",
     );
+    // The ping came before the window shut, and serve went on sending: its answer stands in that queue.
+    let sending = s(16_500).leg(Down, shut(15_000)).leg(Up, |l| l.last_byte_at = Some(END - 15_000 * MS));
+    check(sending, "path_stalled zero_window downstream downstream downstream_closed likely");
     // serve had been silent for long enough before the window shut.
-    check(s(25_000).leg(Down, shut(15_000)), "serve_stalled stall serve downstream downstream_closed proven");
+    let silent = s(25_000).leg(Up, |l| l.last_byte_at = Some(END - 30_000 * MS));
+    check(silent.leg(Down, shut(15_000)), "serve_stalled stall serve downstream downstream_closed proven");
 }
 
 #[test]
