@@ -234,6 +234,7 @@ impl<'a> Relay<'a> {
                 let flow = self.session.flow_mut(from);
                 flow.pending.extend_from_slice(&bytes[taken..]);
                 flow.blocked_since = Some(now);
+                flow.backed_up_since.get_or_insert(now);
             }
         }
     }
