@@ -106,8 +106,7 @@ async fn obey(socket: &mut Socket, order: &Order, mute: &mut bool) -> Next {
             let _ = socket.close(frame).await;
         }
         Order::Send(text) => drop(socket.send(Message::text(text.as_str())).await),
-        // From one piece of memory: a queue that moves what is left after each write would keep a slow machine's CPU busy for minutes.
-        Order::Flood(bytes) => raw(socket, &frame::from_server(opcode::BINARY, &vec![0x55; *bytes])).await,
+        Order::Flood(bytes) => flood(socket.get_mut(), *bytes).await,
         Order::Mute => *mute = true,
         Order::Unmute => *mute = false,
         Order::Deaf => return Next::Hold,
@@ -138,6 +137,22 @@ async fn obey(socket: &mut Socket, order: &Order, mute: &mut bool) -> Next {
 
 async fn raw(socket: &mut Socket, bytes: &[u8]) {
     let _ = socket.get_mut().write_all(bytes).await;
+}
+
+/// One binary message, written as it is made: building it first would hold the event loop of a slow machine for seconds, and that would
+/// be a stall of serve's own.
+async fn flood(stream: &mut TcpStream, bytes: usize) {
+    const PIECE: [u8; 16 << 10] = [0x55; 16 << 10];
+    // FIN and opcode; then, not masked, the length in eight bytes (RFC 6455 section 5.2).
+    let mut head = vec![0x80 | opcode::BINARY, 127];
+    head.extend((bytes as u64).to_be_bytes());
+    let mut written = stream.write_all(&head).await;
+    let mut left = bytes;
+    while written.is_ok() && left > 0 {
+        let piece = PIECE.get(..left.min(PIECE.len())).unwrap_or(&PIECE);
+        left -= piece.len();
+        written = stream.write_all(piece).await;
+    }
 }
 
 /// FIN, then read to the end, then close: no RST can come of it.
