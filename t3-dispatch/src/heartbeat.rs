@@ -6,7 +6,9 @@
 use t3_record::evidence::{Heartbeat, Nanos};
 
 const OUTSTANDING: usize = 8;
-const INTERVALS: usize = 5;
+const INTERVALS: usize = 16;
+/// How many of the last intervals are looked through for a silence.
+const RECENT: usize = 5;
 /// No client pings faster, in nanoseconds.
 const SHORTEST: u64 = 5_000_000;
 
@@ -98,7 +100,16 @@ impl Meter {
     /// What was seen so far; `None` before the first ping: answers alone are no heartbeat.
     #[must_use]
     pub fn facts(&self) -> Option<Heartbeat> {
-        (self.seen.pings > 0).then(|| Heartbeat { period_ns: self.period(), ..self.seen })
+        (self.seen.pings > 0).then(|| Heartbeat {
+            period_ns: self.period(),
+            recent_gap_ns: self.recent_gap(),
+            ..self.seen
+        })
+    }
+
+    fn recent_gap(&self) -> Option<u64> {
+        let first = self.interval_count.saturating_sub(RECENT.min(INTERVALS));
+        (first..self.interval_count).map(|n| self.intervals[n % INTERVALS]).max()
     }
 
     /// Median of the last intervals, from two on.

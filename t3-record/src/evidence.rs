@@ -237,6 +237,9 @@ pub struct Heartbeat {
     /// The last interval between two pings that were not read in one go, in nanoseconds.
     #[serde(default)]
     pub last_interval_ns: Option<u64>,
+    /// The longest of the last five such intervals, in nanoseconds.
+    #[serde(default)]
+    pub recent_gap_ns: Option<u64>,
     /// How many ticks in a row without a pong the browser has put up with on this connection: its watchdog needs more.
     #[serde(default)]
     pub survived: u32,

@@ -146,13 +146,18 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
 }
 
 /// Ended the way a watchdog or a cut path ends it: by FIN, by the watchdog's own Close 1000 (facts: t3 client, "close sent by
-/// the watchdog"), or by RST on a leg that had lost segments before. A page that is left says 1001, and its pings may have been rare because it was in the background.
+/// the watchdog"), or by RST on a leg that had lost segments before. A page that is left says 1001, and its pings may have been rare
+/// because it was in the background.
 fn gave_up(kind: Kind, relay: &RelayFacts) -> bool {
     let code = relay.down.close_frame.as_ref().and_then(|frame| frame.code);
-    let lossy = relay.down.tcp.is_some_and(|tcp| tcp.total_retrans >= LOSSY);
     kind == Kind::Fin
-        || (kind == Kind::Rst && lossy)
+        || (kind == Kind::Rst && lossy(relay))
         || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
+}
+
+/// Segments to the browser had to be sent again.
+fn lossy(relay: &RelayFacts) -> bool {
+    relay.down.tcp.is_some_and(|tcp| tcp.total_retrans >= LOSSY)
 }
 
 /// Pings stopped arriving although each one that came was answered; or they had stopped, and what had been held up on the way came
@@ -164,8 +169,9 @@ fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     // With fewer pings no rhythm is known that could have been lost.
     let Some(last) = heartbeat.last_ping_at.filter(|_| heartbeat.pings >= 3) else { return false };
     let since = at.saturating_sub(last);
-    let held_up = heartbeat.last_interval_ns.is_some_and(|interval| interval >= silence)
-        && since < period.max(SHORTEST);
+    // On a bad path what was held up comes in several pieces: there the silence need not be the last interval.
+    let interval = if lossy(relay) { heartbeat.recent_gap_ns } else { heartbeat.last_interval_ns };
+    let held_up = interval.is_some_and(|interval| interval >= silence) && since < period.max(SHORTEST);
     (since >= silence && heartbeat.waiting_since.is_none()) || held_up
 }
 

@@ -35,6 +35,7 @@ impl Scene {
             unanswered: 0,
             period_ns: Some(5_000 * MS),
             last_interval_ns: Some(5_000 * MS),
+            recent_gap_ns: Some(5_000 * MS),
             survived: 0,
         };
         let relay = RelayFacts {

@@ -314,6 +314,14 @@ fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
         scene.waiting(1, 1).close(Down, code, END)
     };
     check(late(1000), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
+    // On a lossy path it comes in pieces, and the end may be a RST.
+    let pieces = |retrans| {
+        let scene = Scene::healthy()
+            .heartbeat(|h| (h.last_ping_at, h.recent_gap_ns) = (Some(END - MS), Some(18_000 * MS)));
+        scene.leg(Down, |l| l.tcp.as_mut().unwrap().total_retrans = retrans).rst(Down, END)
+    };
+    check(pieces(8), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
+    check(pieces(1), "client_reset rst downstream downstream downstream_closed proven");
     // A page in the background pings rarely, and says 1001 when it is left.
     check(late(1001), "client_closed ws_close:1001 downstream downstream downstream_closed proven");
     let hidden =

@@ -61,6 +61,9 @@ pub(super) fn faults() -> Vec<Fault> {
             w.gives_up();
             Ok(())
         })
+        .open(
+            "the heartbeat rhythm of a lossy link can look like that of a browser that left (client_closed, client_reset)",
+        )
         .needs(&[Need::Root, Need::Netns, Need::Netem])
         .patience(120),
     ]

@@ -66,13 +66,15 @@ pub struct Fault {
     pub name: &'static str,
     /// The truth about its record.
     pub truth: Truth,
+    /// A verdict that is known not to be right every time, and why: an open problem. The fault is in the table and runs when it is named.
+    pub open: Option<&'static str>,
     /// What it asks of the machine.
     pub needs: &'static [Need],
     /// Sessions it opens, each with a record of its own.
     pub sessions: usize,
     /// Users it needs, each with a serve of its own.
     pub users: usize,
-    /// The truth about sessions that the fault does not hit ([`World::aside`]); that of the others when `None`.
+    /// The truth about sessions that the fault does not hit (`World::aside`); that of the others when `None`.
     pub aside: Option<Truth>,
     /// What else must hold once the records are there.
     pub after: fn(&mut World<'_>) -> Result<()>,
@@ -92,6 +94,7 @@ impl Fault {
         Self {
             name,
             truth,
+            open: None,
             needs: &[],
             sessions: 1,
             users: 1,
@@ -102,6 +105,10 @@ impl Fault {
             patience,
             inject,
         }
+    }
+
+    fn open(self, why: &'static str) -> Self {
+        Self { open: Some(why), ..self }
     }
 
     fn crowd(self, sessions: usize, users: usize) -> Self {

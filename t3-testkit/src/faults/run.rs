@@ -191,7 +191,11 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     let crowd = crowd.then(|| format!("needs real CPUs for {} sessions that end at once", fault.sessions));
     let storm = options.units && fault.alone;
     let storm = storm.then(|| "needs real CPUs: it starves the whole machine, emulation with it".to_owned());
-    if let Some(why) = crowd.or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
+    let named = options.only.iter().any(|name| name == fault.name);
+    let open = fault.open.filter(|_| !named).map(|why| format!("OPEN PROBLEM, runs when named: {why}"));
+    if let Some(why) =
+        open.or(crowd).or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units)))
+    {
         row.outcome = Outcome::Impossible(why);
         return row;
     }
