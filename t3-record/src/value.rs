@@ -80,6 +80,9 @@ impl Value for String {
 #[serde(transparent)]
 pub struct Percent(pub f32);
 
+/// More is no percentage of wall time, whatever the rounding.
+const MOST_PERCENT: f32 = 1000.0;
+
 impl Value for Percent {
     const EXPECTED: &'static str = "a percentage";
     fn encode(&self) -> String {
@@ -87,7 +90,8 @@ impl Value for Percent {
     }
     fn decode(text: &str) -> Result<Self, BadValue> {
         match text.parse::<f32>() {
-            Ok(value) if value.is_finite() && value >= 0.0 => Ok(Self(value)),
+            // Rounded as it is written, so that what was read writes the same again.
+            Ok(value) if (0.0..=MOST_PERCENT).contains(&value) => Ok(Self((value * 10.0).round() / 10.0)),
             _ => Err(bad::<Self>(text)),
         }
     }
@@ -143,11 +147,14 @@ mod tests {
         assert_eq!(Burst::decode("12/4"), Ok(burst));
         assert_eq!(Percent(3.25).encode(), "3.2");
         assert_eq!(Percent::decode("3.2"), Ok(Percent(3.2)));
+        // More digits than are written do not survive reading.
+        assert_eq!(Percent::decode("3.1257699").unwrap().encode(), "3.1");
+        assert_eq!(Percent::decode("3.1257699"), Percent::decode("3.1"));
     }
 
     #[test]
     fn strange_text_is_refused_and_named() {
-        for text in ["", "-1", "NaN", "inf", "1e400", "x"] {
+        for text in ["", "-1", "NaN", "inf", "1e400", "1e9", "x"] {
             assert!(Percent::decode(text).is_err(), "{text:?}");
         }
         for text in ["", "sig", "sig:", "sig:x", "exit:99999999999", "dead"] {
