@@ -4,7 +4,7 @@
 //! zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of `bpf_ktime_get_ns`, so that kernel and relay
 //! facts can be ordered against each other.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::words::{KernelSource, Side};
 
@@ -411,13 +411,34 @@ pub struct Pressure {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stall {
     /// Some task stalled, over the last 10 s.
+    #[serde(deserialize_with = "percent")]
     pub some: f32,
     /// All tasks stalled, over the last 10 s. The kernel gives none for the CPU of the whole machine.
+    #[serde(default, deserialize_with = "percent_if_any")]
     pub full: Option<f32>,
     /// The worst second of the last 30 s (some).
+    #[serde(deserialize_with = "percent")]
     pub peak: f32,
     /// Some task stalled, over the last 30 s: a stall that fires a watchdog began that long ago.
+    #[serde(deserialize_with = "percent")]
     pub some30: f32,
+}
+
+/// A percentage from a message: JSON can spell numbers that are none, or that no `f32` holds.
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    checked(f32::deserialize(deserializer)?)
+}
+
+fn percent_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+    Option::<f32>::deserialize(deserializer)?.map(checked).transpose()
+}
+
+fn checked<E: serde::de::Error>(value: f32) -> Result<f32, E> {
+    if (0.0..=1000.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(E::custom(format!("{value} is not a percentage")))
+    }
 }
 
 /// Memory of a cgroup.

@@ -116,6 +116,13 @@ proptest! {
     }
 
     #[test]
+    fn a_stall_that_is_no_percentage_is_refused(huge in prop_oneof![Just("1e60"), Just("-1"), Just("1e9")]) {
+        let stall = |some: &str| format!(r#"{{"some":{some},"full":null,"peak":1,"some30":1}}"#);
+        prop_assert!(serde_json::from_str::<Stall>(&stall(huge)).is_err());
+        prop_assert!(serde_json::from_str::<Stall>(&stall("99.9")).is_ok());
+    }
+
+    #[test]
     fn evidence_crosses_the_socket_unchanged(evidence in evidence().boxed()) {
         let message = FromTrace::Evidence { conn: "c".into(), facts: Box::new(evidence.kernel) };
         let packet = serde_json::to_vec(&message).unwrap();
