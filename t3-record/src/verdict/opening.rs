@@ -49,8 +49,11 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
                 .is_some_and(|trace| trace.rst_in.is_some() && trace.fin_in.is_none());
             let finding = if reset {
                 Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream)
-            } else {
+            } else if evidence.kernel.down.as_ref().is_some_and(|trace| trace.fin_in.is_some()) {
                 Finding::proven(Verdict::ClientLeft, How::Fin, Segment::Downstream)
+            } else {
+                // That it left is certain, how is not: nobody saw its FIN.
+                Finding::likely(Verdict::ClientLeft, How::Fin, Segment::Downstream)
             };
             (Side::Down, finding)
         }

@@ -390,6 +390,10 @@ fn a_session_that_never_opened() {
     check(open(OpenFailure::Garbage, 1), "serve_protocol garbage serve upstream upstream_closed proven");
     check(
         open(OpenFailure::ClientGone, 200),
+        "client_left fin downstream downstream downstream_closed likely",
+    );
+    check(
+        open(OpenFailure::ClientGone, 200).trace(Down, |t| t.fin_in = Some(END)),
         "client_left fin downstream downstream downstream_closed proven",
     );
     check(
