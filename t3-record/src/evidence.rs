@@ -50,6 +50,9 @@ pub struct RelayFacts {
     pub up: LegFacts,
     /// The application heartbeat.
     pub heartbeat: Option<Heartbeat>,
+    /// Whether its answers got through: looks at the browser's socket when pings came and at the end, oldest first, at most sixteen.
+    #[serde(default)]
+    pub looks: Vec<Look>,
     /// Worst delay of dispatch's event loop in the last 30 s, in milliseconds.
     pub self_lag_ms: Option<u64>,
     /// When that worst delay ended.
@@ -91,7 +94,7 @@ pub struct LegFacts {
     pub msgs: u64,
     /// When the last byte came from this leg.
     pub last_byte_at: Option<Nanos>,
-    /// The same, as it stood when the first leg ended: what comes later does not shorten the silence before it.
+    /// The same, as it stood at the first close frame or, without one, when the first leg ended: what comes later does not shorten the silence before it.
     #[serde(default)]
     pub quiet_since: Option<Nanos>,
     /// The first close frame from this leg.
@@ -232,17 +235,26 @@ pub struct Heartbeat {
     pub waiting_since: Option<Nanos>,
     /// How many pings are unanswered.
     pub unanswered: u32,
-    /// The learned period between pings, in nanoseconds.
+    /// The learned period between pings, in nanoseconds; what came while segments were being lost teaches none.
     pub period_ns: Option<u64>,
     /// The last interval between two pings that were not read in one go, in nanoseconds.
     #[serde(default)]
     pub last_interval_ns: Option<u64>,
-    /// The longest of the last five such intervals, in nanoseconds.
-    #[serde(default)]
-    pub recent_gap_ns: Option<u64>,
     /// How many ticks in a row without a pong the browser has put up with on this connection: its watchdog needs more.
     #[serde(default)]
     pub survived: u32,
+}
+
+/// A look at the browser's socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// When.
+    pub at: Nanos,
+    /// How long ago the newest answer had passed that the browser's side has acknowledged, less what serve took meanwhile, in
+    /// nanoseconds. About one period when a ping comes over a healthy path.
+    pub silence_ns: u64,
+    /// Segments lost since the look before: sent again by us, or seen to be missing among those that came in.
+    pub lost: u32,
 }
 
 /// The part of `TCP_INFO` that tells of a leg's health (`include/uapi/linux/tcp.h`).
@@ -252,6 +264,9 @@ pub struct TcpFacts {
     pub rtt_us: u32,
     /// Segments retransmitted over the life of the connection.
     pub total_retrans: u32,
+    /// Segments that came in out of order (kernel 5.4 and newer), if known: one before them was lost, or overtaken.
+    #[serde(default)]
+    pub out_of_order: Option<u32>,
     /// Segments sent and not acknowledged.
     pub unacked: u32,
     /// Segments considered lost.

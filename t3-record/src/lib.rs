@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod how;
 pub mod journal;
 pub mod logfmt;
+pub mod probe;
 pub mod record;
 pub mod value;
 pub mod verdict;

@@ -156,7 +156,7 @@ record! {
         ["dispatch: relay", "412"] up_msgs: u64,
         /// Data messages from the browser.
         ["dispatch: relay", "77"] down_msgs: u64,
-        /// Milliseconds since the last byte from serve, at the close.
+        /// Milliseconds since the last byte from serve, at the first close frame or end: what serve sends after it counts as nothing.
         ["dispatch: relay", "4021"] up_idle_ms: u64,
         /// Milliseconds since the last byte from the browser, at the close.
         ["dispatch: relay", "12"] down_idle_ms: u64,
@@ -257,7 +257,7 @@ record! {
         ["dispatch: request", "8c1f0000abcd1234-LHR"] ray: String,
         /// The session of the same user and address that ended within the last minute.
         ["dispatch: request", "a81kq0d9x2m4r"] prev: String,
-        /// How long they were cut off, in milliseconds.
+        /// How long they were cut off, in milliseconds, from the first close frame of the one before or, without one, the end of its first leg.
         ["dispatch: request", "3120"] gap_ms: u64,
     }
 }

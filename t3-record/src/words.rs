@@ -37,11 +37,11 @@ macro_rules! vocabulary {
         }
 
         impl std::str::FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+            type Err = $crate::words::UnknownWord;
+            fn from_str(word: &str) -> Result<Self, $crate::words::UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord {
+                    _ => Err($crate::words::UnknownWord {
                         word: word.to_owned(),
                         vocabulary: stringify!($name),
                         known: Self::ALL.iter().map(|w| w.as_str()).collect::<Vec<_>>().join(" "),
@@ -51,6 +51,8 @@ macro_rules! vocabulary {
         }
     };
 }
+
+pub(crate) use vocabulary;
 
 vocabulary! {
     /// One of the two legs of a session, seen from dispatch: downstream is Traefik and the browser, upstream is serve.

@@ -17,8 +17,9 @@ use crate::{
 /// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
 const DEFAULT_PERIOD: Nanos = 5_000_000_000;
 
-/// Segments retransmitted on a leg from which on a RST may be the end of a bad path: one or two happen on good ones.
-const LOSSY: u32 = 3;
+/// Looks in a row at which the answers got through in time: the browser has seen them, and what ends it afterwards is not the trouble
+/// before. The last is the one at the end; between them come three beats, which is what the longest watchdog counts (facts: t3 client).
+const RECOVERED: usize = 4;
 
 /// No watchdog is shorter, however fast a client pings: what is shorter is the scheduling of a busy machine.
 const SHORTEST: Nanos = 1_000_000_000;
@@ -54,6 +55,9 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     let cut = matches!(first.kind, Kind::Rst | Kind::Fin);
     if cut && evidence.burst.is_some_and(|burst| burst.users >= 2) {
         return Finding::likely(Verdict::EdgeBurst, How::Burst, Segment::Downstream);
+    }
+    if gave_up(first.kind, relay) && answers_lost(relay) {
+        return Finding::likely(Verdict::PathStalled, How::Loss, Segment::Downstream);
     }
     if gave_up(first.kind, relay) && heartbeat_lost(relay, first.at) {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
@@ -146,18 +150,32 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
 }
 
 /// Ended the way a watchdog or a cut path ends it: by FIN, by the watchdog's own Close 1000 (facts: t3 client, "close sent by
-/// the watchdog"), or by RST on a leg that had lost segments before. A page that is left says 1001, and its pings may have been rare
-/// because it was in the background.
+/// the watchdog"), or by RST, with which a host answers what comes for a browser that is gone already. A page that is left says 1001,
+/// and its pings may have been rare because it was in the background.
 fn gave_up(kind: Kind, relay: &RelayFacts) -> bool {
     let code = relay.down.close_frame.as_ref().and_then(|frame| frame.code);
-    kind == Kind::Fin
-        || (kind == Kind::Rst && lossy(relay))
-        || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
+    matches!(kind, Kind::Fin | Kind::Rst) || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
 }
 
-/// Segments to the browser had to be sent again.
-fn lossy(relay: &RelayFacts) -> bool {
-    relay.down.tcp.is_some_and(|tcp| tcp.total_retrans >= LOSSY)
+/// Segments were lost, and for longer than the shortest watchdog waits no answer got through that serve had given; it has not gone
+/// well for long enough since. Loss without silence is any path's, and silence without loss is a browser's that does not ping.
+fn answers_lost(relay: &RelayFacts) -> bool {
+    let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
+    // An answer got through just when the next ping was due, and the next one not.
+    let late = period.saturating_add(patience(period));
+    let (mut silent, mut lost, mut well) = (false, 0, 0);
+    for look in relay.looks.iter().rev() {
+        if look.silence_ns >= late {
+            (silent, well) = (true, 0);
+        } else {
+            well += 1;
+        }
+        if well >= RECOVERED {
+            break;
+        }
+        lost = look.lost.saturating_add(lost);
+    }
+    silent && lost > 0
 }
 
 /// Pings stopped arriving although each one that came was answered; or they had stopped, and what had been held up on the way came
@@ -165,12 +183,13 @@ fn lossy(relay: &RelayFacts) -> bool {
 fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     let Some(heartbeat) = relay.heartbeat else { return false };
     let period = period(&heartbeat);
-    let silence = period.saturating_mul(2).max(SHORTEST);
+    // A watchdog that closes at the first missed answer fires two periods after the last ping that came, to the millisecond (measured
+    // with effect 4.1); a tenth is for the jitter of its ticks.
+    let silence = (period.saturating_mul(2) - period / 10).max(SHORTEST);
     // With fewer pings no rhythm is known that could have been lost.
     let Some(last) = heartbeat.last_ping_at.filter(|_| heartbeat.pings >= 3) else { return false };
     let since = at.saturating_sub(last);
-    // On a bad path what was held up comes in several pieces: there the silence need not be the last interval.
-    let interval = if lossy(relay) { heartbeat.recent_gap_ns } else { heartbeat.last_interval_ns };
+    let interval = heartbeat.last_interval_ns;
     let held_up = interval.is_some_and(|interval| interval >= silence) && since < period.max(SHORTEST);
     (since >= silence && heartbeat.waiting_since.is_none()) || held_up
 }

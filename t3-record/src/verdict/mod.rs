@@ -11,7 +11,7 @@ pub mod pressure;
 mod upstream;
 
 use crate::{
-    evidence::{Evidence, Fate, Nanos, OwnEnd, SeenEnd},
+    evidence::{Evidence, Fate, Nanos, OpenFailure, OwnEnd, SeenEnd},
     how::How,
     verdict::acts::{Act, Acts, Kind},
     words::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
@@ -81,12 +81,13 @@ pub fn judge(evidence: &Evidence) -> Judgement {
         );
     }
     if let Some(relay) = &evidence.relay {
-        if let Some(failure) = relay.open_failure {
+        let stopped = relay.shutdown.filter(|shutdown| acts.peer_first_before(shutdown.at).is_none());
+        // An attempt to open that is dropped because we were told to stop looks as if the browser had left.
+        let dropped = |failure: &OpenFailure| *failure == OpenFailure::ClientGone && stopped.is_some();
+        if let Some(failure) = relay.open_failure.filter(|failure| !dropped(failure)) {
             return opening::judge(evidence, relay, failure);
         }
-        if let Some(shutdown) = relay.shutdown
-            && acts.peer_first_before(shutdown.at).is_none()
-        {
+        if let Some(shutdown) = stopped {
             let how = shutdown.signal.map_or(How::ProxyGone, How::ProxySignal);
             let finding = Finding::proven(Verdict::DispatchShutdown, how, Segment::Dispatch);
             return ours(finding, Some(shutdown.at));
@@ -246,6 +247,8 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
     }
 }
 
+#[cfg(test)]
+mod opening_tests;
 #[cfg(test)]
 pub(crate) mod scene;
 #[cfg(test)]

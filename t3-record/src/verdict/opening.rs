@@ -3,18 +3,27 @@
 use crate::{
     evidence::{Evidence, Fate, Nanos, OpenFailure, RelayFacts},
     how::How,
-    verdict::{Finding, Judgement, leg_cause, ours, peer, pressure},
-    words::{Segment, Side, Verdict},
+    verdict::{Finding, Judgement, leg_cause, leg_end, ours, peer, pressure},
+    words::{LegEnd, Segment, Side, Verdict},
 };
 
 /// A browser that leaves earlier than this has not waited for serve: the shortest open timeout known is 10 s
 /// (facts: t3 client, "WS open timeout").
 const OPEN_PATIENCE: Nanos = 9_000_000_000;
 
+/// A browser that leaves earlier than this has not waited even for a serve that is known not to run.
+const HALTED_PATIENCE: Nanos = 1_000_000_000;
+
 /// ENFILE and EMFILE, EADDRNOTAVAIL: ours, whoever caused them.
 pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailure) -> Judgement {
     let waited = relay.ended_at.saturating_sub(relay.started_at);
-    let slow = || if pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Serve };
+    let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
+    let slow = || {
+        if !halted && pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Serve }
+    };
+    // The browser's own limit counts from when it wants to connect; to one address it connects one after the other, so that a second
+    // tab has waited in the browser already (RFC 6455 section 4.1, item 2).
+    let patience = if halted { HALTED_PATIENCE } else { OPEN_PATIENCE };
     let (side, finding) = match failure {
         OpenFailure::Refused => {
             (Side::Up, Finding::proven(Verdict::ServeRefused, How::Refused, Segment::Serve))
@@ -38,22 +47,15 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
         OpenFailure::Garbage => {
             (Side::Up, Finding::proven(Verdict::ServeProtocol, How::Garbage, Segment::Serve))
         }
-        OpenFailure::ClientGone if waited >= OPEN_PATIENCE => {
+        OpenFailure::ClientGone if waited >= patience => {
             (Side::Down, Finding::likely(Verdict::ServeTimeout, How::HandshakeTimeout, slow()))
         }
         OpenFailure::ClientGone => {
-            let reset = evidence
-                .kernel
-                .down
-                .as_ref()
-                .is_some_and(|trace| trace.rst_in.is_some() && trace.fin_in.is_none());
-            let finding = if reset {
-                Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream)
-            } else if evidence.kernel.down.as_ref().is_some_and(|trace| trace.fin_in.is_some()) {
-                Finding::proven(Verdict::ClientLeft, How::Fin, Segment::Downstream)
-            } else {
+            let finding = match leg_end(evidence, Side::Down) {
+                Some(LegEnd::RstIn) => Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream),
+                Some(LegEnd::FinIn) => Finding::proven(Verdict::ClientLeft, How::Fin, Segment::Downstream),
                 // That it left is certain, how is not: nobody saw its FIN.
-                Finding::likely(Verdict::ClientLeft, How::Fin, Segment::Downstream)
+                _ => Finding::likely(Verdict::ClientLeft, How::Fin, Segment::Downstream),
             };
             (Side::Down, finding)
         }

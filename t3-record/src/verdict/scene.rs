@@ -35,7 +35,6 @@ impl Scene {
             unanswered: 0,
             period_ns: Some(5_000 * MS),
             last_interval_ns: Some(5_000 * MS),
-            recent_gap_ns: Some(5_000 * MS),
             survived: 0,
         };
         let relay = RelayFacts {
@@ -45,6 +44,7 @@ impl Scene {
             down: leg.clone(),
             up: leg,
             heartbeat: Some(heartbeat),
+            looks: Self::looks(&[(5_000, 0); 6]),
             self_lag_ms: Some(1),
             self_lag_at: Some(END - 5_000 * MS),
             ..RelayFacts::default()
@@ -65,6 +65,17 @@ impl Scene {
             ..KernelFacts::absent(KernelSource::Tracepoint)
         };
         Self(Evidence { relay: Some(relay), kernel, burst: None, dispatch_died: None })
+    }
+
+    /// A look at the browser's socket at each beat, the last 2 s before the end: silence in milliseconds, segments lost.
+    pub(crate) fn looks(looks: &[(u64, u32)]) -> Vec<Look> {
+        let age = |n: usize| (looks.len() - n) as u64 * 5_000 - 3_000;
+        let look = |(n, (silence, lost)): (usize, &(u64, u32))| Look {
+            at: END - age(n) * MS,
+            silence_ns: silence * MS,
+            lost: *lost,
+        };
+        looks.iter().enumerate().map(look).collect()
     }
 
     pub(crate) fn relay(mut self, change: impl FnOnce(&mut RelayFacts)) -> Self {
