@@ -9,5 +9,5 @@ pub mod logging;
 pub mod writer;
 
 pub use lines::drain;
-pub use logging::{Mode, Sink, init};
-pub use writer::{Fields, Outcome, Writer};
+pub use logging::{Mode, Sink, check_filter, init};
+pub use writer::{DEFAULT_BOUND, Fields, Outcome, Stats, Writer};

@@ -88,6 +88,12 @@ pub fn drain(patience: Duration) {
     }
 }
 
+/// Log lines of the process left out since the start, because they came faster than they could be written.
+#[must_use]
+pub fn dropped() -> u64 {
+    LOG.get().map_or(0, |log| log.counts.dropped.load(Ordering::Relaxed))
+}
+
 fn run(lines: &Receiver<(Level, String)>, mut output: Output, counts: &Counts) {
     let mut told = 0;
     loop {

@@ -88,13 +88,24 @@ pub enum InitError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// Whether [`init`] would take this filter.
+///
+/// # Errors
+/// [`InitError::Filter`] when it makes no sense.
+pub fn check_filter(filter: &str) -> Result<(), InitError> {
+    parsed(filter).map(drop)
+}
+
+fn parsed(filter: &str) -> Result<EnvFilter, InitError> {
+    EnvFilter::try_new(filter).map_err(|source| InitError::Filter { filter: filter.to_owned(), source })
+}
+
 /// Installs the subscriber of the process. `filter` in `tracing_subscriber::EnvFilter` syntax, `info` for example.
 ///
 /// # Errors
 /// [`InitError`] when the filter is wrong or a subscriber is installed already.
 pub fn init(identifier: &str, sink: Sink, filter: &str) -> Result<(), InitError> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|source| InitError::Filter { filter: filter.to_owned(), source })?;
+    let filter = parsed(filter)?;
     let lines = Lines::start(Output::of(sink, identifier)?, BOUND)?;
     lines.keep();
     let format = tracing_subscriber::fmt::layer().with_target(false).with_writer(lines);

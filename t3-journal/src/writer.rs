@@ -36,6 +36,17 @@ pub enum Outcome {
     Dropped,
 }
 
+/// What a writer has done since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Records that are out.
+    pub written: u64,
+    /// Records lost to a full queue.
+    pub dropped: u64,
+    /// Records that wait for journald.
+    pub waiting: u64,
+}
+
 struct Entry {
     fields: Fields,
     told: oneshot::Sender<Outcome>,
@@ -46,6 +57,8 @@ struct Queue {
     entries: VecDeque<Entry>,
     /// The thread holds one entry that journald has not taken yet.
     in_hand: bool,
+    taken: u64,
+    written: u64,
     dropped: u64,
     stopping: bool,
 }
@@ -69,17 +82,17 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer's thread. `identifier` becomes `SYSLOG_IDENTIFIER`.
+    /// Starts the writer's thread. `identifier` becomes `SYSLOG_IDENTIFIER`; more than `bound` records do not wait.
     ///
     /// # Errors
     /// When the thread or the socket cannot be made. A journald that is away is no error.
-    pub fn start(identifier: &'static str, sink: Sink) -> io::Result<Self> {
+    pub fn start(identifier: &'static str, sink: Sink, bound: usize) -> io::Result<Self> {
         let path = std::env::var_os("T3_JOURNALD_SOCKET")
             .map_or_else(|| PathBuf::from(JOURNALD_SOCKET), PathBuf::from);
-        Self::start_with(identifier, sink, &path, DEFAULT_BOUND)
+        Self::start_with(identifier, sink, &path, bound)
     }
 
-    /// [`Writer::start`] with another socket and another bound on waiting records.
+    /// [`Writer::start`] with another socket.
     ///
     /// # Errors
     /// When the thread or the socket cannot be made.
@@ -106,6 +119,7 @@ impl Writer {
             let _ = told.send(Outcome::Dropped);
             return outcome;
         }
+        queue.taken += 1;
         queue.entries.push_back(Entry { fields, told });
         drop(queue);
         self.shared.changed.notify_all();
@@ -123,6 +137,13 @@ impl Writer {
     pub fn waiting(&self) -> usize {
         let queue = self.shared.lock();
         queue.entries.len() + usize::from(queue.in_hand)
+    }
+
+    /// What has become of all records so far: each that was handed over is in exactly one of the three counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let queue = self.shared.lock();
+        Stats { written: queue.written, dropped: queue.dropped, waiting: queue.taken - queue.written }
     }
 
     /// Blocks until everything is written, at most for `patience`. Returns how many records are left.
@@ -185,6 +206,8 @@ fn run(shared: &Shared, identifier: &str, output: &Output) {
             );
             reported = dropped;
         }
+        // Counted before it is told, so that whoever is told finds it counted; and in hand until it is told, for `flush`.
+        shared.lock().written += 1;
         let _ = entry.told.send(Outcome::Written);
         shared.lock().in_hand = false;
         shared.changed.notify_all();
@@ -246,6 +269,7 @@ mod tests {
         let writer = Writer::start_with("test", Sink::Journald, &path, 100).unwrap();
         let mut outcomes: Vec<_> = (0..40).map(|n| writer.write(entry(n))).collect();
         assert_eq!(writer.flush(Duration::from_millis(50)), 40);
+        assert_eq!(writer.stats(), Stats { written: 0, dropped: 0, waiting: 40 });
 
         let journald = UnixDatagram::bind(&path).unwrap();
         let mut buffer = [0; 4096];
@@ -255,6 +279,7 @@ mod tests {
         }
         assert_eq!(writer.flush(Duration::from_secs(10)), 0);
         assert!(outcomes.iter_mut().all(|o| o.try_recv() == Ok(Outcome::Written)));
+        assert_eq!(writer.stats(), Stats { written: 40, dropped: 0, waiting: 0 });
     }
 
     #[test]
@@ -272,6 +297,7 @@ mod tests {
             .filter(|o| *o == Outcome::Dropped)
             .count();
         assert_eq!(told as u64, dropped);
+        assert_eq!(writer.stats(), Stats { written: 0, dropped, waiting: 20 - dropped });
     }
 
     #[test]
