@@ -11,7 +11,10 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
-use crate::{case::Witness, lag, recent::Recent, relay, stop::Stop, table::Table, tcp, trace::Trace};
+use crate::{
+    case::Witness, gate::Gate, guard, lag, metrics::Metrics, own::Probes, pairing::Pairing, pool::Pool,
+    recent::Recent, refusals::Refusals, relay, stop::Stop, table::Table, tcp, trace::Trace,
+};
 
 /// The times of one dispatch.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +23,6 @@ pub struct Times {
     pub connect: Duration,
     /// For serve to answer an upgrade.
     pub handshake: Duration,
-    /// For a client to begin and finish its next request head.
-    pub idle: Duration,
     /// From the word to stop to the end, at most.
     pub drain: Duration,
     /// Keepalive and user timeout of both legs.
@@ -30,24 +31,53 @@ pub struct Times {
     pub relay: relay::Patience,
 }
 
+/// What HTTP connections may be like.
+#[derive(Debug, Clone, Copy)]
+pub struct Http {
+    /// Requests.
+    pub limits: guard::Limits,
+    /// Clients.
+    pub patience: guard::Patience,
+    /// For serve to begin its answer, once it has the whole request.
+    pub response: Duration,
+}
+
 /// What all connections share.
 pub struct App {
     /// The routing table of the moment.
     pub table: RwLock<Arc<Table>>,
     /// From where identity headers count.
     pub trusted: Vec<IpNet>,
+    /// Sessions for browsers that have none; nothing when that is off.
+    pub pairing: Option<Pairing>,
     /// Times.
     pub times: Times,
+    /// HTTP.
+    pub http: Http,
+    /// Idle connections to serves.
+    pub pool: Arc<Pool>,
     /// Writer of records.
     pub writer: t3_journal::Writer,
     /// t3-trace.
     pub trace: Trace,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Our own delays.
     pub lag: Arc<lag::Meter>,
     /// The word to stop.
     pub stop: Arc<Stop>,
     /// Open cases.
     pub cases: Cases,
+    /// Connections of clients that speak HTTP, a WebSocket no more.
+    pub connections: Cases,
+    /// What an upgrade has to pass.
+    pub gate: Gate,
+    /// Who was turned away.
+    pub refusals: Refusals,
+    /// Connected probes.
+    pub probes: Probes,
+    /// Whether pages are made installable.
+    pub install: bool,
     /// Who was here a moment ago.
     pub recent: Mutex<Recent>,
     /// Endings of the current second.
@@ -66,7 +96,7 @@ impl App {
     }
 }
 
-/// How many WebSockets have no record yet.
+/// How many there are of something that ends: WebSockets without a record, connections.
 #[derive(Debug, Default)]
 pub struct Cases {
     open: AtomicUsize,
@@ -79,7 +109,7 @@ impl Cases {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One has its record.
+    /// One has ended: has its record.
     pub fn closed(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.none_left.notify_waiters();

@@ -3,7 +3,10 @@
 //! A [`Case`] is opened for every upgrade that reaches serve and closes when it is dropped: after a relay that ended in order, but just as
 //! well when a task panics, is cancelled or the browser is gone before the 101. There is no other way to a record.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use t3_record::{
     CloseRecord, Evidence, KernelSource, OpenRecord, Side, assemble,
@@ -14,6 +17,8 @@ use crate::{
     app::App,
     burst, clock,
     early::{self, Answer, Early},
+    guard::Exchanges,
+    relay,
     session::Session,
 };
 
@@ -21,15 +26,18 @@ use crate::{
 pub struct Case {
     app: Arc<App>,
     session: Option<Box<Session>>,
+    /// The browser's connection up to the 101.
+    connection: Option<Arc<Exchanges>>,
     early: Arc<Mutex<Option<Early>>>,
 }
 
 impl Case {
-    /// Opens a case.
+    /// Opens a case for an upgrade that came on `connection`.
     #[must_use]
-    pub fn open(app: &Arc<App>, session: Session) -> Self {
+    pub fn open(app: &Arc<App>, session: Session, connection: Option<Arc<Exchanges>>) -> Self {
         app.cases.opened();
-        Self { app: Arc::clone(app), session: Some(Box::new(session)), early: Arc::default() }
+        app.metrics.asked();
+        Self { app: Arc::clone(app), session: Some(Box::new(session)), connection, early: Arc::default() }
     }
 
     /// What all connections share.
@@ -59,26 +67,19 @@ impl Case {
         record.ray.clone_from(&who.ray);
         let before =
             app.recent.lock().unwrap_or_else(PoisonError::into_inner).opened(&who.user, &who.ip, now);
-        if let Some((prev, gap)) = before {
-            record.prev = Some(prev);
-            record.gap_ms = Some(gap / 1_000_000);
-        }
+        let gap = before.as_ref().map(|(_, gap)| *gap);
+        record.prev = before.map(|(prev, _)| prev);
+        record.gap_ms = gap.map(|gap| gap / 1_000_000);
+        app.metrics.opened(gap.map(Duration::from_nanos));
         // Nobody waits for it; the writer counts what it cannot keep.
         drop(app.writer.write(record.to_fields()));
         app.trace.opened(record);
     }
 
-    /// What is to be done when the first leg ends: a reconnect must find its predecessor, and some evidence does not keep.
-    pub fn first_end(&self) -> impl Fn(&Session) + Send + Sync + use<> {
-        let (app, early) = (self.app(), Arc::clone(&self.early));
-        move |session| {
-            let who = &session.who;
-            let mut recent = app.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.ended(&who.user, &who.ip, &who.conn, session.facts.ended_at);
-            drop(recent);
-            let asking = Early::start(app.trace.clone(), who.conn.clone());
-            *early.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
-        }
+    /// What listens to the relay.
+    #[must_use]
+    pub fn ear(&self) -> Ear {
+        Ear { app: self.app(), early: Arc::clone(&self.early) }
     }
 
     /// The attempt to open failed.
@@ -86,6 +87,10 @@ impl Case {
         let now = clock::now();
         let facts = &mut self.session().facts;
         facts.open_failure = Some(why);
+        if why == OpenFailure::ClientGone {
+            self.browser_gone();
+        }
+        let facts = &mut self.session().facts;
         let up = match why {
             OpenFailure::Refused => Some(SeenEnd::Refused),
             OpenFailure::Unreach => Some(SeenEnd::Unreach),
@@ -95,7 +100,17 @@ impl Case {
         };
         facts.up.end = up.map(|end| (end, now));
         self.gave_up(now);
-        self.session().first_end(now);
+        let app = self.app();
+        first_end(&app, self.session(), now);
+    }
+
+    /// How the browser left, as far as its connection was seen to end; or we dropped it when told to stop.
+    fn browser_gone(&mut self) {
+        let over = self.connection.as_ref().and_then(|connection| connection.over());
+        let stop = self.app.stop.said();
+        let facts = &mut self.session().facts;
+        facts.down.end = facts.down.end.or(over);
+        facts.shutdown = facts.shutdown.or(stop);
     }
 
     /// An open attempt that ends without serve's doing ends serve's leg by ours.
@@ -108,6 +123,30 @@ impl Case {
     }
 }
 
+/// What is to be done while the relay runs.
+pub struct Ear {
+    app: Arc<App>,
+    early: Arc<Mutex<Option<Early>>>,
+}
+
+impl relay::Ear for Ear {
+    /// A reconnect must find its predecessor, and some evidence does not keep.
+    fn end_began(&self, session: &Session) {
+        self.app.metrics.ended(true);
+        let who = &session.who;
+        let mut recent = self.app.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = session.end_began().unwrap_or_else(clock::now);
+        recent.ended(&who.user, &who.ip, &who.conn, at);
+        drop(recent);
+        let asking = Early::start(self.app.trace.clone(), who.conn.clone());
+        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
+    }
+
+    fn heartbeat(&self, rtt: Nanos) {
+        self.app.metrics.heartbeat(Duration::from_nanos(rtt));
+    }
+}
+
 impl Drop for Case {
     fn drop(&mut self) {
         let opened_or_failed = self
@@ -116,11 +155,12 @@ impl Drop for Case {
             .is_none_or(|session| session.facts.opened_at.is_some() || session.facts.open_failure.is_some());
         if !opened_or_failed {
             self.session().facts.open_failure = Some(OpenFailure::ClientGone);
+            self.browser_gone();
             self.gave_up(clock::now());
         }
         let Some(mut session) = self.session.take() else { return };
-        session.first_end(clock::now());
         let app = Arc::clone(&self.app);
+        first_end(&app, &mut session, clock::now());
         if let Some(delay) = app.lag.worst() {
             session.facts.self_lag_ms = Some(delay.late / 1_000_000);
             session.facts.self_lag_at = Some(delay.at);
@@ -131,6 +171,14 @@ impl Drop for Case {
             close(&app, &session, early).await;
             app.cases.closed();
         });
+    }
+}
+
+/// The first end, unless it has been noted before.
+fn first_end(app: &App, session: &mut Session, now: Nanos) {
+    session.first_end(now);
+    if !std::mem::replace(&mut session.end_told, true) {
+        app.metrics.ended(session.facts.opened_at.is_some());
     }
 }
 
@@ -158,11 +206,14 @@ async fn close(app: &Arc<App>, session: &Session, early: Option<Early>) {
     if let Some(witness) = &app.witness {
         witness(session, &evidence, &record);
     }
-    write(app, &who.conn, record).await;
+    write(app, session, record).await;
 }
 
-async fn write(app: &App, conn: &str, record: CloseRecord) {
-    match app.writer.write(record.to_fields()).await {
+async fn write(app: &App, session: &Session, record: CloseRecord) {
+    let conn = &session.who.conn;
+    let outcome = app.writer.write(record.to_fields()).await;
+    app.metrics.closed(&record, session.facts.opened_at.is_some());
+    match outcome {
         Ok(t3_journal::Outcome::Written) => app.trace.done(conn, record),
         // t3-trace is not told, so that it writes the record that we could not.
         Ok(t3_journal::Outcome::Dropped) | Err(_) => app.trace.forget(conn),

@@ -1,8 +1,8 @@
-//! Evidence that does not keep: how the machine was when the first leg ended.
+//! Evidence that does not keep: how the machine was when the end began to show.
 //!
-//! A stalled serve may take until the close timeout to end its leg, too. What the kernel knows of the sockets is complete only then, but
-//! pressure and the state of the process are those of half a minute later, so they are asked for at once, unless the session is over by
-//! itself within a moment.
+//! A stalled serve may take a minute to answer a Close or to end its leg, and Chromium waits for the answer that long. What the kernel
+//! knows of the sockets is complete only then, but pressure and the state of the process are those of a minute later, so they are asked
+//! for at once, unless the session is over by itself within a moment.
 
 use std::{
     sync::{
@@ -36,7 +36,7 @@ pub struct Early {
 }
 
 impl Early {
-    /// The first leg of `conn` has just ended.
+    /// The end of `conn` has just begun to show.
     #[must_use]
     pub fn start(trace: Trace, conn: String) -> Self {
         let asked = Arc::new(AtomicBool::new(false));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_is_that_of_the_first_end_and_the_sockets_are_those_of_the_last() {
+    fn the_machine_is_that_of_the_beginning_of_the_end_and_the_sockets_are_those_of_the_last() {
         let merged = merge(Some(facts(Some(Halt::Stopped), 10, None)), facts(None, 20, Some(5)));
         assert_eq!(merged.peer.unwrap().halted, Some(Halt::Stopped));
         assert_eq!(merged.memory.unwrap().current, Some(10));

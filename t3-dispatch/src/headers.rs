@@ -1,11 +1,11 @@
 //! What happens to headers on the way to serve and back (RFC 9110 section 7.6.1), and what makes a request an upgrade to WebSocket
 //! (RFC 6455 section 4.2.1). Pure.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
 const KEY: &str = "sec-websocket-key";
@@ -34,7 +34,7 @@ pub enum Malformed {
 /// The request wants to become a WebSocket.
 #[must_use]
 pub fn wants_websocket(headers: &HeaderMap) -> bool {
-    has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade")
+    any_has_token(headers, &UPGRADE, "websocket") && any_has_token(headers, &CONNECTION, "upgrade")
 }
 
 /// Checks an upgrade. Returns its key.
@@ -68,13 +68,18 @@ fn is_key(text: &[u8]) -> bool {
     matches!(text, [digits @ .., b'=', b'='] if digits.len() == 22 && digits.iter().all(digit))
 }
 
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
+/// A list of tokens has this one, in any case. Text that is not ASCII has none.
+#[must_use]
+pub fn has_token(list: &[u8], token: &str) -> bool {
+    let text = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e);
+    list.iter().all(text)
+        && list
+            .split(|byte| *byte == b',')
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+fn any_has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| has_token(value.as_bytes(), token))
 }
 
 /// Takes away what is meant for the next hop alone: the fixed list, and what `Connection` names.
@@ -85,16 +90,48 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !is_end_to_end(name))
         .collect();
     for name in named {
         headers.remove(name);
     }
-    let trailers = has_token(headers, &TE, "trailers");
+    let trailers = any_has_token(headers, &TE, "trailers");
     for name in ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade"] {
         headers.remove(name);
     }
     if trailers {
+        // The sender of TE names it as a connection option, too (RFC 9110 section 10.1.4).
         headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// What a client may not have taken away on its behalf: serve would take the request for one of another kind.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [CONTENT_LENGTH, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO].contains(name)
+        || ["x-authentik-username", "cookie", "authorization"].contains(&name.as_str())
+}
+
+/// The client waits to be told before it sends its body (RFC 9110 section 10.1.1).
+#[must_use]
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// How long the sender says that it keeps an idle connection (`Keep-Alive: timeout=5`, in seconds).
+#[must_use]
+pub fn announced_keep_alive(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// HTTP/1.1 needs a Host; a client that speaks HTTP/1.0 may have sent none.
+pub fn ensure_host(headers: &mut HeaderMap, port: u16) {
+    if !headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(&format!("127.0.0.1:{port}"))
+    {
+        headers.insert(HOST, host);
     }
 }
 
@@ -161,8 +198,10 @@ mod tests {
     fn hop_by_hop_headers_stay_here() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "close, x-private"),
+            ("connection", "close, x-private, Host, content-length"),
             ("x-private", "1"),
+            ("host", "t3"),
+            ("content-length", "3"),
             ("keep-alive", "5"),
             ("te", "gzip, trailers"),
             ("transfer-encoding", "chunked"),
@@ -175,7 +214,27 @@ mod tests {
         let mut left: Vec<_> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         left.sort_unstable();
-        assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
+        assert_eq!(
+            left,
+            [
+                ("accept", "*/*"),
+                ("connection", "te"),
+                ("content-length", "3"),
+                ("host", "t3"),
+                ("te", "trailers")
+            ]
+        );
+    }
+
+    #[test]
+    fn an_announced_time_to_keep_a_connection_is_read() {
+        for (value, seconds) in
+            [("timeout=5", Some(5)), ("max=9, timeout= 72", Some(72)), ("timeout=x", None), ("5", None)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert("keep-alive", HeaderValue::from_static(value));
+            assert_eq!(announced_keep_alive(&headers), seconds.map(Duration::from_secs), "{value}");
+        }
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! t3's application heartbeat on one session: which pings were answered, how fast, and how often they come.
 //!
 //! Pure. The period differs between t3 versions, so it is learned: the median of the last intervals, which one late ping does not
-//! move. A pong answers the oldest unanswered ping, because serve answers in order.
+//! move. Once it is known, intervals between which segments were lost teach nothing: on a bad path they are the path's. A pong answers the oldest unanswered ping, because serve answers in order.
 
-use t3_record::evidence::{Heartbeat, Nanos};
+use t3_record::evidence::{Heartbeat, Look, Nanos};
+
+use crate::delivery::Delivery;
 
 const OUTSTANDING: usize = 8;
 const INTERVALS: usize = 16;
-/// How many of the last intervals are looked through for a silence.
-const RECENT: usize = 5;
 /// No client pings faster, in nanoseconds.
 const SHORTEST: u64 = 5_000_000;
 
@@ -55,18 +55,31 @@ pub struct Meter {
     waiting: [Nanos; OUTSTANDING],
     intervals: [u64; INTERVALS],
     interval_count: usize,
+    /// The last interval, until a look at the socket has told whether it teaches anything.
+    fresh: Option<u64>,
+    /// A ping has come since the last look.
+    unlooked: bool,
+    /// Nothing had been lost at the look before.
+    calm: bool,
+    delivery: Delivery,
+    /// Answer times that nobody has taken yet.
+    answered: [u64; OUTSTANDING],
+    answered_count: usize,
 }
 
 impl Meter {
     /// A ping passed from the browser.
     pub fn ping(&mut self, now: Nanos) {
+        self.delivery.begin(now);
+        self.unlooked = true;
         if let Some(last) = self.seen.last_ping_at {
             let interval = now.saturating_sub(last);
             // Pings that had queued up and are read in one go teach no period, and the silence before them stays known.
             if interval >= SHORTEST {
                 self.seen.last_interval_ns = Some(interval);
-                self.intervals[self.interval_count % INTERVALS] = interval;
-                self.interval_count += 1;
+                // Nobody has looked since the one before.
+                self.learn(true);
+                self.fresh = Some(interval);
             }
         }
         self.seen.pings += 1;
@@ -78,8 +91,39 @@ impl Meter {
         self.seen.waiting_since = Some(self.waiting[0]);
     }
 
-    /// A pong passed from serve.
-    pub fn pong(&mut self, now: Nanos) {
+    /// The browser's socket was looked at after a ping or at the end: so much of the stream towards the browser had been acknowledged,
+    /// and so many segments been lost since its beginning.
+    pub fn look(&mut self, now: Nanos, acknowledged: u64, lost: u32) {
+        self.unlooked = false;
+        let (waiting, period) = (self.seen.waiting_since, self.period());
+        let calm = self.delivery.look(now, acknowledged, lost, waiting, period);
+        // What was held up in a loss may come after it.
+        self.learn(calm && self.calm);
+        self.calm = calm;
+    }
+
+    /// A ping has come since the last look.
+    #[must_use]
+    pub fn unlooked(&self) -> bool {
+        self.unlooked
+    }
+
+    /// The looks, oldest first.
+    #[must_use]
+    pub fn looks(&self) -> Vec<Look> {
+        self.delivery.looks()
+    }
+
+    fn learn(&mut self, calm: bool) {
+        let Some(interval) = self.fresh.take() else { return };
+        if calm || self.period().is_none() {
+            self.intervals[self.interval_count % INTERVALS] = interval;
+            self.interval_count += 1;
+        }
+    }
+
+    /// A pong passed from serve, with which the stream towards the browser reaches up to `end`.
+    pub fn pong(&mut self, now: Nanos, end: u64) {
         self.seen.pongs += 1;
         self.seen.last_pong_at = Some(now);
         if self.seen.unanswered == 0 {
@@ -88,7 +132,12 @@ impl Meter {
         // Each ping beyond the first was sent at a tick that found no answer, and the browser stayed.
         self.seen.survived = self.seen.survived.max(self.seen.unanswered - 1);
         let rtt = now.saturating_sub(self.waiting[0]);
+        self.delivery.answered(end, now, rtt);
         self.seen.rtt_ns = Some(rtt);
+        if let Some(slot) = self.answered.get_mut(self.answered_count) {
+            *slot = rtt;
+            self.answered_count += 1;
+        }
         self.seen.rtt_max_ns = Some(self.seen.rtt_max_ns.unwrap_or(0).max(rtt));
         self.waiting.rotate_left(1);
         // The time of a ping beyond the list is not known; the last ping's is the one that accuses nobody wrongly.
@@ -97,28 +146,30 @@ impl Meter {
         self.seen.waiting_since = (self.seen.unanswered > 0).then_some(self.waiting[0]);
     }
 
+    /// The answer times in nanoseconds since this was last asked, at most as many as pings are listed.
+    pub fn take_answered(&mut self) -> &[u64] {
+        let count = std::mem::take(&mut self.answered_count);
+        self.answered.get(..count).unwrap_or_default()
+    }
+
     /// What was seen so far; `None` before the first ping: answers alone are no heartbeat.
     #[must_use]
     pub fn facts(&self) -> Option<Heartbeat> {
-        (self.seen.pings > 0).then(|| Heartbeat {
-            period_ns: self.period(),
-            recent_gap_ns: self.recent_gap(),
-            ..self.seen
-        })
-    }
-
-    fn recent_gap(&self) -> Option<u64> {
-        let first = self.interval_count.saturating_sub(RECENT.min(INTERVALS));
-        (first..self.interval_count).map(|n| self.intervals[n % INTERVALS]).max()
+        (self.seen.pings > 0).then(|| Heartbeat { period_ns: self.period(), ..self.seen })
     }
 
     /// Median of the last intervals, from two on.
     fn period(&self) -> Option<u64> {
-        let known = self.interval_count.min(INTERVALS);
+        let mut sorted = [0; INTERVALS + 1];
+        sorted[..INTERVALS].copy_from_slice(&self.intervals);
+        let mut known = self.interval_count.min(INTERVALS);
+        if let Some(fresh) = self.fresh {
+            sorted[known] = fresh;
+            known += 1;
+        }
         if known < 2 {
             return None;
         }
-        let mut sorted = self.intervals;
         let sorted = &mut sorted[..known];
         sorted.sort_unstable();
         sorted.get((known - 1) / 2).copied()
@@ -156,7 +207,7 @@ mod tests {
         assert_eq!(meter.facts(), None);
         for n in 1..=4 {
             meter.ping(n * 5 * SECOND);
-            meter.pong(n * 5 * SECOND + n * 1000);
+            meter.pong(n * 5 * SECOND + n * 1000, 0);
         }
         let facts = meter.facts().unwrap();
         assert_eq!((facts.pings, facts.pongs, facts.unanswered), (4, 4, 0));
@@ -171,7 +222,7 @@ mod tests {
             meter.ping(n * SECOND);
         }
         assert_eq!(meter.facts().unwrap().waiting_since, Some(SECOND));
-        meter.pong(4 * SECOND);
+        meter.pong(4 * SECOND, 0);
         let facts = meter.facts().unwrap();
         assert_eq!((facts.rtt_ns, facts.waiting_since), (Some(3 * SECOND), Some(2 * SECOND)));
         assert_eq!(facts.unanswered, 2);
@@ -195,14 +246,14 @@ mod tests {
     fn missed_ticks_that_the_browser_put_up_with_are_remembered() {
         let mut meter = Meter::default();
         meter.ping(SECOND);
-        meter.pong(SECOND + 1);
+        meter.pong(SECOND + 1, 0);
         assert_eq!(meter.facts().unwrap().survived, 0);
         for n in 2..=4 {
             meter.ping(n * SECOND);
         }
         assert_eq!(meter.facts().unwrap().survived, 0, "nobody knows yet how it ends");
         for _ in 0..3 {
-            meter.pong(5 * SECOND);
+            meter.pong(5 * SECOND, 0);
         }
         assert_eq!(meter.facts().unwrap().survived, 2);
     }
@@ -220,19 +271,73 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_path_does_not_unteach_the_period() {
+        let mut meter = Meter::default();
+        let (mut at, mut lost) = (0, 0);
+        let mut beat = |meter: &mut Meter, wait: u64, fresh: u32| {
+            (at, lost) = (at + wait * SECOND, lost + fresh);
+            meter.ping(at);
+            meter.look(at, 0, lost);
+            meter.facts().unwrap().period_ns
+        };
+        for _ in 0..4 {
+            beat(&mut meter, 5, 0);
+        }
+        for _ in 0..40 {
+            assert_eq!(beat(&mut meter, 21, 2), Some(5 * SECOND));
+        }
+        // What the loss had held up, too.
+        assert_eq!(beat(&mut meter, 21, 0), Some(5 * SECOND));
+        // A browser that changes its rhythm over a whole path is believed.
+        for _ in 0..10 {
+            beat(&mut meter, 60, 0);
+        }
+        assert_eq!(meter.facts().unwrap().period_ns, Some(60 * SECOND));
+    }
+
+    #[test]
+    fn a_session_that_begins_on_a_bad_path_has_a_period_all_the_same() {
+        let mut meter = Meter::default();
+        for n in 1..=5 {
+            meter.ping(n * 7 * SECOND);
+            meter.look(n * 7 * SECOND, 0, u32::try_from(n).unwrap());
+        }
+        assert_eq!(meter.facts().unwrap().period_ns, Some(7 * SECOND));
+    }
+
+    #[test]
+    fn each_answer_time_is_given_out_once() {
+        let mut meter = Meter::default();
+        assert!(meter.take_answered().is_empty());
+        meter.pong(SECOND, 0);
+        assert!(meter.take_answered().is_empty(), "no ping, no answer");
+        meter.ping(2 * SECOND);
+        meter.ping(3 * SECOND);
+        meter.pong(5 * SECOND, 0);
+        meter.pong(6 * SECOND, 0);
+        assert_eq!(meter.take_answered(), [3 * SECOND, 3 * SECOND]);
+        assert!(meter.take_answered().is_empty());
+        for n in 0..30 {
+            meter.ping((10 + n) * SECOND);
+            meter.pong((11 + n) * SECOND, 0);
+        }
+        assert_eq!(meter.take_answered(), [SECOND; OUTSTANDING]);
+    }
+
+    #[test]
     fn more_unanswered_pings_than_are_listed_are_still_counted() {
         let mut meter = Meter::default();
         for n in 1..=20 {
             meter.ping(n * SECOND);
         }
         for _ in 0..10 {
-            meter.pong(21 * SECOND);
+            meter.pong(21 * SECOND, 0);
         }
         let facts = meter.facts().unwrap();
         assert_eq!((facts.unanswered, facts.waiting_since), (10, Some(20 * SECOND)));
-        meter.pong(22 * SECOND);
+        meter.pong(22 * SECOND, 0);
         for _ in 0..40 {
-            meter.pong(23 * SECOND);
+            meter.pong(23 * SECOND, 0);
         }
         assert_eq!(meter.facts().unwrap().waiting_since, None);
     }

@@ -2,23 +2,20 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::{Either, Full};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use t3_record::wire::Leg;
 
 use crate::{
     app::App,
-    headers,
+    body::Body,
+    forward, headers,
     identity::{self, Refusal},
+    own, pairing,
+    refusals::{self, Refused},
     table::Route,
     upgrade,
-    upstream::{self, ConnectError},
 };
-
-/// A body streamed through, or an answer of our own.
-pub type Body = Either<Incoming, Full<Bytes>>;
 
 /// What is known of the connection that a request came on.
 #[derive(Debug, Clone, Copy)]
@@ -29,72 +26,66 @@ pub struct Peer {
     pub leg: Leg,
 }
 
-/// Answers one request.
-pub async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
-    let (login, route) = match who(&app, peer.ip, &request) {
-        Ok(found) => found,
+/// Who asks, and where that goes.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// The login that the trusted proxy named.
+    pub login: String,
+    /// Its entry in the routing table.
+    pub route: Route,
+}
+
+/// Answers one request. Each step either answers it or hands it on.
+pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
+    // 1. Pages of our own that need no identity.
+    if let Some(page) = own::answer(&app, &mut request) {
+        return page;
+    }
+    // 2. Who asks.
+    let asker = match who(&app, peer.ip, request.headers()) {
+        Ok(asker) => asker,
         Err(refusal) => {
-            tracing::warn!(peer = %peer.ip, path = request.uri().path(), "403: {refusal}");
+            turned_away(&app, peer.ip, &refusal, request.uri().path());
             return plain(StatusCode::FORBIDDEN, &refusal.to_string());
         }
     };
+    // 3. WebSockets.
     if headers::wants_websocket(request.headers()) {
-        return upgrade::answer(app, peer, route, request).await;
+        return upgrade::answer(app, peer, asker.route, request).await;
     }
-    let path = request.uri().path().to_owned();
-    proxy(&app, peer, &route, request).await.unwrap_or_else(|error| {
-        tracing::warn!(user = %route.os_user, %login, path, "{error}");
-        error.answer()
-    })
+    // 4. Pairing.
+    if let Some(answer) =
+        pairing::answer(&app, peer.ip, &asker.route, request.method(), request.headers()).await
+    {
+        return answer;
+    }
+    // 5. Everything else goes to serve as it is.
+    forward::forward(&app, peer, &asker, request).await
 }
 
-fn who(app: &App, peer: IpAddr, request: &Request<Incoming>) -> Result<(String, Route), Refusal> {
-    let login = identity::login(request.headers(), peer, &app.trusted)?;
+fn who(app: &App, peer: IpAddr, headers: &HeaderMap) -> Result<Asker, Refusal> {
+    let login = identity::login(headers, peer, &app.trusted)?;
     let table = app.table();
     let route = table.route(login).ok_or_else(|| Refusal::Unknown(login.to_owned()))?;
-    Ok((login.to_owned(), route.clone()))
+    Ok(Asker { login: login.to_owned(), route: route.clone() })
 }
 
-#[derive(Debug, thiserror::Error)]
-enum ProxyError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("serve on port {0} did not answer as HTTP: {1}")]
-    Http(u16, hyper::Error),
-}
-
-impl ProxyError {
-    fn answer(&self) -> Response<Body> {
-        match self {
-            Self::Connect(ConnectError::Timeout(_)) => {
-                plain(StatusCode::GATEWAY_TIMEOUT, "serve does not answer")
-            }
-            Self::Connect(_) => plain(StatusCode::BAD_GATEWAY, "serve is not there"),
-            Self::Http(..) => plain(StatusCode::BAD_GATEWAY, "serve gave no proper answer"),
-        }
-    }
-}
-
-async fn proxy(
-    app: &App,
-    peer: Peer,
-    route: &Route,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, ProxyError> {
-    let (stream, _) = upstream::connect(route.port, &app.times).await?;
-    headers::strip_hop_by_hop(request.headers_mut());
-    prepare(&mut request, peer.ip);
-    let http = |error| ProxyError::Http(route.port, error);
-    let mut sender = upstream::http(stream).await.map_err(http)?;
-    let mut response = sender.send_request(request.map(Either::Left)).await.map_err(http)?;
-    headers::strip_hop_by_hop(response.headers_mut());
-    Ok(response.map(Either::Left))
+fn turned_away(app: &App, peer: IpAddr, refusal: &Refusal, path: &str) {
+    let network = refusals::network(peer);
+    let (why, who) = match refusal {
+        Refusal::Untrusted(_) => (Refused::Peer, network.as_str()),
+        Refusal::Nobody | Refusal::Unclear => (Refused::Identity, network.as_str()),
+        Refusal::Unknown(login) => (Refused::Identity, login.as_str()),
+    };
+    app.refusals.tell(why, who, format_args!("403: {refusal} (path {path:?})"));
 }
 
 /// A request as serve should see it: origin form, HTTP/1.1, with the hop before us in its forwarding headers.
 pub fn prepare<B>(request: &mut Request<B>, peer: IpAddr) {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    if let Ok(uri) = path.parse::<Uri>() {
+    // Of a URL without a path only the query is left.
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    if let Ok(uri) = format!("{slash}{path}").parse::<Uri>() {
         *request.uri_mut() = uri;
     }
     *request.version_mut() = Version::HTTP_11;
@@ -104,7 +95,7 @@ pub fn prepare<B>(request: &mut Request<B>, peer: IpAddr) {
 /// An answer of our own.
 #[must_use]
 pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Either::Right(Full::from(format!("{text}\n"))));
+    let mut response = Response::new(Body::full(format!("{text}\n")));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -69,12 +69,14 @@ impl Meter {
         self.worst.lock().unwrap_or_else(PoisonError::into_inner).worst(clock::now())
     }
 
-    /// Measures for ever.
-    pub async fn run(&self) {
+    /// Measures for ever, and tells each delay.
+    pub async fn run(&self, tell: impl Fn(Duration)) {
         loop {
             let due = Instant::now() + TICK;
             sleep_until(due).await;
-            let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let elapsed = due.elapsed();
+            tell(elapsed);
+            let late = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
             self.worst.lock().unwrap_or_else(PoisonError::into_inner).note(Delay { late, at: clock::now() });
         }
     }

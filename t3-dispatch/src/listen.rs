@@ -11,19 +11,10 @@ use std::{
     time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, time::sleep};
 
-use crate::{
-    app::App,
-    http_proxy::{self, Peer},
-    tcp,
-};
+use crate::{app::App, connection};
 
 const BACKLOG: i32 = 4096;
 const OUT_OF_RESOURCES_WAIT: Duration = Duration::from_millis(100);
@@ -54,15 +45,20 @@ pub fn sockets(address: SocketAddr) -> Result<Vec<TcpListener>, ListenError> {
 fn passed() -> io::Result<Vec<TcpListener>> {
     sd_notify::listen_fds()?
         .map(|fd| {
-            // SAFETY: LISTEN_PID named this process, so the descriptor was opened for us, nobody else in this process
-            // owns it, and the variables that named it are gone now.
-            let owned = unsafe { OwnedFd::from_raw_fd(fd) };
-            adopt(owned.into())
+            // SAFETY: LISTEN_PID named this process, so the descriptor was opened for us, and nobody else in this process
+            // owns it: this runs once, at the start.
+            let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
+            if !is_listening_tcp(&socket) {
+                let what = format!("descriptor {fd} is no listening TCP socket (ListenStream=, Accept=no)");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            adopt(socket.into())
         })
         .collect()
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on `address`.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -72,6 +68,12 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     adopt(socket.into())
+}
+
+fn is_listening_tcp(socket: &Socket) -> bool {
+    matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6))
+        && matches!(socket.r#type(), Ok(Type::STREAM))
+        && matches!(socket.is_listener(), Ok(true))
 }
 
 fn adopt(listener: StdListener) -> io::Result<TcpListener> {
@@ -90,7 +92,7 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
         match accepted {
             Ok((stream, _)) => {
                 in_trouble = false;
-                tokio::spawn(connection(Arc::clone(&app), stream));
+                tokio::spawn(connection::serve(Arc::clone(&app), stream));
             }
             Err(error) if gone_already(&error) => {}
             Err(error) => {
@@ -123,44 +125,4 @@ fn gone_already(error: &io::Error) -> bool {
                 | libc::EPERM
         )
     )
-}
-
-/// Serves one connection until it ends or becomes a WebSocket.
-async fn connection(app: Arc<App>, stream: TcpStream) {
-    // Asked before anything can happen to the socket: this makes its cookie exist. Fails when the peer is gone already.
-    let Ok(leg) = tcp::leg(&stream) else { return };
-    if tcp::prepare(&stream, &app.times.legs).is_err() {
-        return;
-    }
-    let peer = Peer { ip: leg.remote.ip(), leg };
-    let service = service_fn({
-        let app = Arc::clone(&app);
-        move |request| {
-            let app = Arc::clone(&app);
-            async move { Ok::<_, std::convert::Infallible>(http_proxy::answer(app, peer, request).await) }
-        }
-    });
-    let connection = http1::Builder::new()
-        .preserve_header_case(true)
-        .title_case_headers(true)
-        // serve's answers pass as they are; a date is its to add.
-        .auto_date_header(false)
-        .timer(TokioTimer::new())
-        .header_read_timeout(app.times.idle)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = app.stop.wait() => {
-            connection.as_mut().graceful_shutdown();
-            match timeout(app.times.relay.farewell, connection).await {
-                Ok(result) => result,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(peer = %peer.ip, "HTTP connection: {error}");
-    }
 }

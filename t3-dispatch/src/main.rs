@@ -1,11 +1,11 @@
-//! `t3-dispatch`: reads the command line, sets logging up, and turns outcomes into exit codes.
+//! `t3-dispatch`: reads the configuration, sets logging up, and turns outcomes into exit codes.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Parser;
 use t3_dispatch::{
-    cli::{Cli, Command, EXIT_CONFIG, Serve},
+    cli::{EXIT_CONFIG, Serve},
+    config::{self, Asked, Found, check},
     serve::{self, ServeError},
 };
 
@@ -13,14 +13,49 @@ use t3_dispatch::{
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let Command::Serve(options) = Cli::parse().command;
-    let code = run(*options);
-    t3_journal::drain(LAST_LINES);
-    code
+    let found = config::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if found.asked == Asked::Check {
+        return check(&found);
+    }
+    let warnings = check::warnings(&found, variables());
+    let about = found.summary();
+    match found.options {
+        Ok(options) => {
+            let code = run(*options, &about, &warnings);
+            t3_journal::drain(LAST_LINES);
+            code
+        }
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("t3-dispatch: {problem}");
+            }
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
 }
 
-fn run(options: Serve) -> ExitCode {
-    match serve(options) {
+/// Names only: values may be anybody's secrets.
+fn variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
+}
+
+fn check(found: &Found) -> ExitCode {
+    let report = check::report(found, variables());
+    // Nobody is left to be told when it cannot be written.
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(report.used.as_bytes());
+    let _ = out.flush();
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
+    for problem in &report.problems {
+        eprintln!("error: {problem}");
+    }
+    if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+}
+
+fn run(options: Serve, about: &str, warnings: &[String]) -> ExitCode {
+    match serve(options, about, warnings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let configuration = matches!(error.downcast_ref(), Some(ServeError::Table(_)))
@@ -35,10 +70,16 @@ fn run(options: Serve) -> ExitCode {
     }
 }
 
-fn serve(options: Serve) -> anyhow::Result<()> {
-    let sink = options.log.resolve();
-    t3_journal::init("t3-dispatch", sink, &options.log_filter)?;
-    let writer = t3_journal::Writer::start("t3-dispatch", sink).context("start the writer of records")?;
+fn serve(options: Serve, about: &str, warnings: &[String]) -> anyhow::Result<()> {
+    let sink = options.logging.log.resolve();
+    t3_journal::init("t3-dispatch", sink, &options.logging.log_filter)?;
+    tracing::info!("{about}");
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let bound = options.evidence.record_queue.get();
+    let writer =
+        t3_journal::Writer::start("t3-dispatch", sink, bound).context("start the writer of records")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("dispatch")

@@ -72,17 +72,17 @@ enum Over {
     Impatient,
 }
 
-/// Told once, at the end of the first leg.
-pub type FirstEnd<'a> = &'a (dyn Fn(&Session) + Send + Sync);
+/// Who is told what happens on the way. Must not wait.
+pub trait Ear: Send + Sync {
+    /// Once, when the end begins to show: at the first close frame, or else at the end of the first leg. A browser that has said Close to a
+    /// stalled serve holds its connection for a minute (measured with Chromium).
+    fn end_began(&self, session: &Session);
+    /// serve answered a heartbeat after so many nanoseconds.
+    fn heartbeat(&self, rtt: u64);
+}
 
 /// Relays until the session is over and both sockets are closed.
-pub async fn run(
-    session: &mut Session,
-    legs: Legs,
-    patience: Patience,
-    listener: &Listener,
-    first_end: FirstEnd<'_>,
-) {
+pub async fn run(session: &mut Session, legs: Legs, patience: Patience, listener: &Listener, ear: &dyn Ear) {
     let over = {
         let mut relay = Relay {
             session,
@@ -92,19 +92,19 @@ pub async fn run(
             watch_up: None,
             patience,
             listener,
-            first_end,
+            ear,
             timer: None,
             moved_at: Instant::now(),
             leaving: false,
         };
         poll_fn(|cx| relay.poll(cx)).await
     };
-    finish(session, legs, &over, first_end);
+    finish(session, legs, &over, ear);
 }
 
-fn finish(session: &mut Session, legs: Legs, over: &Over, first_end: FirstEnd<'_>) {
+fn finish(session: &mut Session, legs: Legs, over: &Over, ear: &dyn Ear) {
     let now = clock::now();
-    note_first_end(session, &legs.down, &legs.up, now, first_end);
+    note_first_end(session, &legs.down, &legs.up, now, ear);
     match over {
         Over::Broken(Side::Down) => {
             session.told(Side::Up, OwnEnd::Rst, now);
@@ -121,11 +121,30 @@ fn finish(session: &mut Session, legs: Legs, over: &Over, first_end: FirstEnd<'_
     }
 }
 
-fn note_first_end(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64, tell: FirstEnd<'_>) {
+fn note_first_end(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64, ear: &dyn Ear) {
+    if !session.decided() {
+        look(session, down, now);
+    }
     if session.first_end(now) {
         session.facts.down.tcp = tcp_info::read(down).ok();
         session.facts.up.tcp = tcp_info::read(up).ok();
-        tell(session);
+    }
+    tell_once(session, ear);
+}
+
+fn tell_once(session: &mut Session, ear: &dyn Ear) {
+    if !session.end_told {
+        session.end_told = true;
+        ear.end_began(session);
+    }
+}
+
+/// What the browser's socket tells of the answers on their way.
+fn look(session: &mut Session, down: &TcpStream, now: u64) {
+    // Without either nothing is known of the path, and nothing is concluded.
+    if let (Ok(unacknowledged), Ok(tcp)) = (tcp_info::unacknowledged(down), tcp_info::read(down)) {
+        let lost = tcp.total_retrans.saturating_add(tcp.out_of_order.unwrap_or(0));
+        session.looked(unacknowledged, lost, now);
     }
 }
 
@@ -140,7 +159,7 @@ struct Relay<'a> {
     watch_up: Option<Watch<'a>>,
     patience: Patience,
     listener: &'a Listener,
-    first_end: FirstEnd<'a>,
+    ear: &'a dyn Ear,
     timer: Option<Pin<Box<Sleep>>>,
     moved_at: Instant,
     /// Told to stop: close frames are out, nothing is forwarded any more.
@@ -186,8 +205,14 @@ impl<'a> Relay<'a> {
         }
     }
 
+    fn tell_heartbeats(&mut self) {
+        for rtt in self.session.heartbeat.take_answered() {
+            self.ear.heartbeat(*rtt);
+        }
+    }
+
     fn note_end(&mut self, now: u64) {
-        note_first_end(self.session, self.down, self.up, now, self.first_end);
+        note_first_end(self.session, self.down, self.up, now, self.ear);
     }
 
     /// Moves what can be moved from `from` to the other side. `Err` names the leg that broke.
@@ -220,10 +245,15 @@ impl<'a> Relay<'a> {
             let bytes = &scratch[..length];
             let closed_before = self.session.flow(from).close_end.is_some();
             self.session.arrived(from, bytes, now);
+            self.tell_heartbeats();
+            if self.session.look_due {
+                look(self.session, self.down, now);
+            }
             if !closed_before && self.session.flow(from).close_end.is_some() {
                 // Once in a session's life: what the other side has sent already it has sent without knowing of this close.
                 let unread = ioctl_fionread(self.stream(from.other())).unwrap_or(0);
                 self.session.about_to_hear(from.other(), unread, now);
+                tell_once(self.session, self.ear);
             }
             if self.leaving {
                 self.heard_goodbye(from, now);
@@ -396,6 +426,7 @@ impl<'a> Relay<'a> {
                 return;
             }
             self.session.arrived(side, &scratch[..length], clock::now());
+            self.tell_heartbeats();
             if !matches!(self.flush(cx, side), Ok(true)) {
                 return;
             }
@@ -422,6 +453,9 @@ impl<'a> Relay<'a> {
         let facts = &self.session.facts;
         // A peer that has said Close and sent FIN listens for nothing any more (RFC 6455 section 1.4).
         let gone = |side| self.session.flow(side).ended && facts.leg(side).close_frame.is_some();
+        if self.leaving && self.listener.poll_hurry(cx) {
+            return Poll::Ready(Over::Impatient);
+        }
         let wait = if self.leaving {
             self.patience.farewell
         } else if gone(Side::Down) || gone(Side::Up) {

@@ -1,15 +1,66 @@
-//! Limits of the process: each WebSocket takes two descriptors, so the soft limit is raised to the hard one.
+//! Limits of the process: each WebSocket takes two descriptors, so the soft limit is raised to the hard one, and said when even that is too
+//! low for the sessions that are allowed.
+
+use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit on open descriptors as far as it goes. Says so when it cannot.
-pub fn raise_descriptor_limit() {
+/// For listeners, journald, t3-trace, and requests that are no WebSockets.
+const OTHERS: u64 = 256;
+
+/// Raises the limit on open descriptors as far as it goes, and says so when it cannot. Gives the limit; `None` for none.
+pub fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
-        return;
+        return limit.current;
     }
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!("raise the limit on open descriptors ({:?}): {error}", limit.current);
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!("raise the limit on open descriptors ({:?}): {error}", limit.current);
+            limit.current
+        }
+    }
+}
+
+/// Says so when `sessions` need more than `descriptors`.
+pub fn check_descriptors(sessions: NonZeroUsize, descriptors: Option<u64>) {
+    if let Some(room) = too_low(sessions, descriptors) {
+        let descriptors = descriptors.unwrap_or_default();
+        tracing::warn!(
+            "the limit of {descriptors} open descriptors has room for some {room} WebSockets, --max-sessions allows {sessions}: \
+             raise LimitNOFILE= or lower --max-sessions"
+        );
+    }
+}
+
+/// For how many sessions there is room, if that is fewer than these. `None` as a limit is no limit.
+fn too_low(sessions: NonZeroUsize, descriptors: Option<u64>) -> Option<u64> {
+    let room = descriptors?.saturating_sub(OTHERS) / 2;
+    (room < sessions.get() as u64).then_some(room)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_takes_two_descriptors_and_others_need_some() {
+        for (sessions, descriptors, expected) in [
+            (8192, None, None),
+            (8192, Some(524_288), None),
+            (8192, Some(20_000), None),
+            (8192, Some(16_640), None),
+            (8192, Some(16_639), Some(8191)),
+            (8192, Some(1024), Some(384)),
+            (1, Some(100), Some(0)),
+        ] {
+            assert_eq!(
+                too_low(NonZeroUsize::new(sessions).unwrap(), descriptors),
+                expected,
+                "{descriptors:?}"
+            );
+        }
     }
 }

@@ -1,7 +1,6 @@
-//! The life of the process: listen, tell systemd, reload on SIGHUP, drain on SIGTERM or SIGINT.
+//! The life of the process: listen, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on a second one.
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -11,16 +10,27 @@ use t3_record::evidence::Shutdown;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     time::{Instant, interval, timeout_at},
 };
 
 use crate::{
-    app::{App, Cases, Times},
+    app::{App, Cases, Http, Times},
     case::{self, Witness},
-    cli, clock, lag, listen,
+    cli, clock,
+    gate::Gate,
+    guard, lag, listen,
+    metrics::{self, Metrics},
+    own::Probes,
+    pairing::Pairing,
+    pool::Pool,
     recent::Recent,
-    relay, resources,
+    refusals::{self, Refusals},
+    relay,
+    reload::{Reloader, TableFile},
+    resources,
     stop::Stop,
+    systemd::Teller,
     table::{Table, TableError},
     tcp,
     trace::Trace,
@@ -35,25 +45,45 @@ pub enum ServeError {
     /// The listening socket.
     #[error(transparent)]
     Listen(#[from] listen::ListenError),
+    /// The socket for metrics.
+    #[error(transparent)]
+    Metrics(#[from] metrics::server::BindError),
     /// Signals cannot be received.
     #[error("receive signals: {0}")]
     Signals(std::io::Error),
+    /// No thread for what systemd is told.
+    #[error("start a thread: {0}")]
+    Thread(std::io::Error),
 }
 
 /// The times that the options ask for.
 #[must_use]
 pub fn times(options: &cli::Serve) -> Times {
     Times {
-        connect: options.connect_timeout,
-        handshake: options.handshake_timeout,
-        idle: options.idle_timeout,
-        drain: options.drain_time,
-        legs: tcp::Patience { keepalive: options.keepalive, user_timeout: options.user_timeout },
+        connect: options.legs.connect_timeout,
+        handshake: options.legs.handshake_timeout,
+        drain: options.listening.drain_time,
+        legs: tcp::Patience { keepalive: options.legs.keepalive, user_timeout: options.legs.user_timeout },
         relay: relay::Patience {
-            close: options.close_timeout,
+            close: options.legs.close_timeout,
             // The rest of the time to stop belongs to evidence and records.
-            farewell: options.drain_time * 3 / 5,
+            farewell: options.listening.drain_time * 3 / 5,
         },
+    }
+}
+
+/// What the options ask for of HTTP connections.
+#[must_use]
+pub fn http(options: &cli::Serve) -> Http {
+    let options = &options.http;
+    Http {
+        limits: guard::Limits { head_bytes: options.max_header_bytes, fields: options.max_headers },
+        patience: guard::Patience {
+            head: options.header_timeout,
+            body: options.body_timeout,
+            idle: options.idle_timeout,
+        },
+        response: options.response_timeout,
     }
 }
 
@@ -62,13 +92,22 @@ pub fn times(options: &cli::Serve) -> Times {
 pub fn assemble(options: &cli::Serve, table: Table, writer: Writer, witness: Option<Witness>) -> Arc<App> {
     Arc::new(App {
         table: RwLock::new(Arc::new(table)),
-        trusted: options.trusted_proxy.clone(),
+        trusted: options.routing.trusted_proxy.clone(),
+        pairing: Pairing::new(&options.pairing),
         times: times(options),
+        http: http(options),
+        pool: Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time)),
         writer,
-        trace: Trace::start(options.trace_socket.clone()),
+        trace: Trace::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout),
+        metrics: Metrics::default(),
         lag: Arc::new(lag::Meter::default()),
         stop: Arc::new(Stop::default()),
         cases: Cases::default(),
+        connections: Cases::default(),
+        gate: Gate::new(&options.limits),
+        refusals: Refusals::default(),
+        probes: Probes::new(&options.pages),
+        install: !options.pages.no_install_tags,
         recent: Mutex::new(Recent::default()),
         bursts: Mutex::default(),
         witness,
@@ -81,21 +120,49 @@ pub fn assemble(options: &cli::Serve, table: Table, writer: Writer, witness: Opt
 /// # Errors
 /// [`ServeError`] when it cannot start.
 pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> {
-    let table = Table::load(&options.table)?;
+    let (file, table) = TableFile::open(options.routing.table.clone())?;
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
-    resources::raise_descriptor_limit();
-    let listeners = listen::sockets(options.listen)?;
+    resources::check_descriptors(options.limits.max_sessions, resources::raise_descriptor_limit());
+    let listeners = listen::sockets(options.listening.listen)?;
+    let for_metrics = metrics::server::bind(options.metrics.metrics_listen)?;
     let app = assemble(&options, table, writer, None);
     let ports = start(&app, listeners);
-    tokio::spawn(watchdog());
-    notify(&[sd_notify::NotifyState::Ready]);
+    if let Some(listener) = for_metrics {
+        tokio::spawn(metrics::server::serve(Arc::clone(&app), listener));
+    }
+    let teller = Arc::new(Teller::new(Arc::clone(&app)).map_err(ServeError::Thread)?);
+    let telling = tokio::spawn(Arc::clone(&teller).keep_telling());
+    // One is enough: who asks while a reload waits to begin is served by that one.
+    let (ask, asked) = mpsc::channel(1);
+    let reloader = Reloader::new(Arc::clone(&app), file, ports, Arc::clone(&teller));
+    let reloading = tokio::spawn(reloader.follow(asked));
+    teller.ready();
     let shutdown = loop {
         match signals.next().await {
-            Heard::Reload => reload(&app, &options.table, &ports),
+            Heard::Reload => {
+                let _ = ask.try_send(());
+            }
             Heard::Stop(signal) => break Shutdown { signal: Some(signal), at: clock::now() },
         }
     };
-    drain(&app, shutdown).await;
+    // READY after STOPPING would be a lie.
+    reloading.abort();
+    teller.stopping();
+    let draining = drain(&app, shutdown);
+    tokio::pin!(draining);
+    loop {
+        tokio::select! {
+            () = draining.as_mut() => break,
+            heard = signals.next() => {
+                if let Heard::Stop(_) = heard {
+                    tracing::warn!(sessions = app.cases.count(), "told to stop again: nobody is waited for any more");
+                    app.stop.hurry();
+                }
+            }
+        }
+    }
+    telling.abort();
+    teller.settle().await;
     Ok(())
 }
 
@@ -110,30 +177,17 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
         tokio::spawn(listen::accept(Arc::clone(app), listener));
     }
     app.trace.watch(ports.clone(), app.table().ports());
-    let lag = Arc::clone(&app.lag);
-    tokio::spawn(async move { lag.run().await });
+    let watched = Arc::clone(app);
+    tokio::spawn(async move { watched.lag.run(|late| watched.metrics.late(late)).await });
     tokio::spawn(sum_bursts_up(Arc::clone(app)));
+    tokio::spawn(refusals::sum_up(Arc::clone(app)));
     ports
 }
 
-/// Reads the routing table again; a bad one changes nothing.
-pub fn reload(app: &App, path: &Path, ports: &[u16]) {
-    match Table::load(path) {
-        Ok(table) => {
-            let logins = table.len();
-            app.trace.watch(ports.to_vec(), table.ports());
-            *app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
-            // Said only once it holds.
-            tracing::info!("routing table {}: {logins} logins", path.display());
-        }
-        Err(error) => tracing::error!("{error}; keeping the table from before"),
-    }
-}
-
-/// Stops: no new connections, goodbye to all sessions, and a record for each of them.
+/// Stops: no new connections, goodbye to all sessions, a record for each of them, and an end for requests in flight. [`Stop::hurry`] makes it
+/// quick.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let deadline = Instant::now() + app.times.drain;
-    notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!(sessions = app.cases.count(), "stopping");
     app.stop.say(shutdown);
     if timeout_at(deadline, app.cases.none()).await.is_err() {
@@ -142,6 +196,11 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
             "sessions without a record at the end of the drain time"
         );
     }
+    // What is left of HTTP are requests in flight; idle connections have ended at the word.
+    let _ = timeout_at(deadline, app.connections.none()).await;
+    // Probes hear the word as sessions do; they are no reason to stop late.
+    let _ = timeout_at(deadline, app.probes.none()).await;
+    app.refusals.sum_up(u64::MAX);
     case::write_burst(app, app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(u64::MAX));
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     let writer = app.writer.clone();
@@ -157,25 +216,6 @@ async fn sum_bursts_up(app: Arc<App>) {
         ticks.tick().await;
         let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(clock::now());
         case::write_burst(&app, sum);
-    }
-}
-
-/// Tells systemd, if it wants to know, that the event loop turns.
-async fn watchdog() {
-    let mut micros = 0;
-    if !sd_notify::watchdog_enabled(false, &mut micros) || micros == 0 {
-        return;
-    }
-    let mut ticks = interval(Duration::from_micros(micros) / 2);
-    loop {
-        ticks.tick().await;
-        notify(&[sd_notify::NotifyState::Watchdog]);
-    }
-}
-
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, states) {
-        tracing::warn!("tell systemd: {error}");
     }
 }
 

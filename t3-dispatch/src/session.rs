@@ -23,6 +23,10 @@ pub struct Session {
     pub facts: RelayFacts,
     /// The heartbeat up to the first close frame or the end of the first leg.
     pub heartbeat: Meter,
+    /// Whether those who want to know at once have been told that the end has begun ([`Session::end_began`]).
+    pub end_told: bool,
+    /// The bytes that came last hold a ping or the browser's close frame: time to look at its socket.
+    pub look_due: bool,
     from_down: Flow,
     from_up: Flow,
 }
@@ -84,6 +88,8 @@ impl Session {
             who,
             facts: RelayFacts { started_at, ..RelayFacts::default() },
             heartbeat: Meter::default(),
+            end_told: false,
+            look_due: false,
             from_down: Flow::new(Sender::Client, false),
             from_up: Flow::new(Sender::Server, false),
         }
@@ -123,9 +129,7 @@ impl Session {
     pub fn arrived(&mut self, side: Side, bytes: &[u8], now: Nanos) {
         // After the first word of an end the beats say nothing about what led to it: a serve that wakes up answers what had waited,
         // and the browser that gave up on it would look as if it had not waited at all.
-        let ended = self.facts.ended_at != 0
-            || self.facts.down.close_frame.is_some()
-            || self.facts.up.close_frame.is_some();
+        let ended = self.decided();
         let flow = match side {
             Side::Down => &mut self.from_down,
             Side::Up => &mut self.from_up,
@@ -137,6 +141,32 @@ impl Session {
         let (close_end, unheard) = (&mut flow.close_end, flow.unheard);
         let meter = (!ended).then_some(&mut self.heartbeat);
         flow.scanner.feed(bytes, &mut Seen { side, facts, meter, close_end, unheard, base, now });
+        if !ended && self.decided() {
+            self.fall_quiet();
+        }
+        self.look_due = side == Side::Down && !ended && (self.heartbeat.unlooked() || self.decided());
+    }
+
+    /// A close frame or an end has come: what is seen from now on tells nothing of what led to it.
+    #[must_use]
+    pub fn decided(&self) -> bool {
+        self.facts.ended_at != 0
+            || self.facts.down.close_frame.is_some()
+            || self.facts.up.close_frame.is_some()
+    }
+
+    /// How long either side had been silent is what it was when the end began to show: the answer to a Close comes when serve can.
+    fn fall_quiet(&mut self) {
+        for facts in [&mut self.facts.down, &mut self.facts.up] {
+            facts.quiet_since = facts.quiet_since.or(facts.last_byte_at);
+        }
+    }
+
+    /// A look at the browser's socket: bytes of ours that are not acknowledged, and segments lost on it so far.
+    pub fn looked(&mut self, unacknowledged: u64, lost: u32, now: Nanos) {
+        self.look_due = false;
+        let acknowledged = self.from_up.written.saturating_sub(unacknowledged);
+        self.heartbeat.look(now, acknowledged, lost);
     }
 
     /// `side` is about to be told of the other side's close while `unread` of its bytes lie in our socket.
@@ -170,6 +200,15 @@ impl Session {
         self.leg_mut(side).told.get_or_insert((how, now));
     }
 
+    /// When the end began to show: the first close frame of either side, or the end of the first leg. `None` as long as nothing has.
+    #[must_use]
+    pub fn end_began(&self) -> Option<Nanos> {
+        let facts = &self.facts;
+        let frames = [&facts.down, &facts.up].into_iter().filter_map(|leg| leg.close_frame.as_ref());
+        let ended = (facts.ended_at != 0).then_some(facts.ended_at);
+        frames.map(|frame| frame.at).chain(ended).min()
+    }
+
     /// The first leg has ended: what is true at this moment stays in the facts. `false` when it had ended before.
     pub fn first_end(&mut self, now: Nanos) -> bool {
         if self.facts.ended_at != 0 {
@@ -177,6 +216,7 @@ impl Session {
         }
         self.facts.ended_at = now;
         self.facts.heartbeat = self.heartbeat.facts();
+        self.facts.looks = self.heartbeat.looks();
         for side in [Side::Down, Side::Up] {
             let flow = self.flow(side);
             let (written, blocked, backed_up) = (flow.written, flow.blocked_since, flow.backed_up_since);
@@ -185,8 +225,8 @@ impl Session {
             facts.pending_bytes = pending;
             facts.blocked_since = blocked;
             facts.backed_up_since = backed_up;
-            facts.quiet_since = facts.last_byte_at;
         }
+        self.fall_quiet();
         true
     }
 }
@@ -219,7 +259,8 @@ impl Sink for Seen<'_> {
         let Some(meter) = &mut self.meter else { return };
         match (self.side, heartbeat::recognise(payload)) {
             (Side::Down, Some(Beat::Ping)) => meter.ping(self.now),
-            (Side::Up, Some(Beat::Pong)) => meter.pong(self.now),
+            // Where its chunk ends is near enough: what stands behind it there is soon acknowledged with it.
+            (Side::Up, Some(Beat::Pong)) => meter.pong(self.now, self.facts.bytes),
             _ => {}
         }
     }
@@ -305,5 +346,7 @@ mod tests {
         session.first_end(60);
         let heartbeat = session.facts.heartbeat.unwrap();
         assert_eq!((heartbeat.unanswered, heartbeat.waiting_since), (2, Some(20)));
+        assert_eq!((session.facts.up.quiet_since, session.facts.up.last_byte_at), (Some(31), Some(51)));
+        assert_eq!(session.facts.down.quiet_since, Some(40));
     }
 }

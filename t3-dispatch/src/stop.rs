@@ -1,11 +1,14 @@
-//! The word to stop, and everybody who must hear it. Set once, never taken back.
+//! The word to stop, and everybody who must hear it. Set once, never taken back; said again it means at once.
 //!
 //! A relay looks at it each time it runs (one atomic load) and leaves a waker here; a watch channel per session would cost each of
 //! them a lock on every message.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Context,
 };
 
@@ -18,12 +21,26 @@ use tokio::sync::watch;
 pub struct Stop {
     said: OnceLock<Shutdown>,
     sleepers: Mutex<(u64, HashMap<u64, Arc<AtomicWaker>>)>,
-    said_to_tasks: watch::Sender<bool>,
+    hurried: AtomicBool,
+    said_to_tasks: watch::Sender<Word>,
+}
+
+/// What tasks have heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    None,
+    Stop,
+    Hurry,
 }
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { said: OnceLock::new(), sleepers: Mutex::default(), said_to_tasks: watch::Sender::new(false) }
+        Self {
+            said: OnceLock::new(),
+            sleepers: Mutex::default(),
+            hurried: AtomicBool::new(false),
+            said_to_tasks: watch::Sender::new(Word::None),
+        }
     }
 }
 
@@ -31,7 +48,17 @@ impl Stop {
     /// Says it. The first to say it is remembered.
     pub fn say(&self, shutdown: Shutdown) {
         let _ = self.said.set(shutdown);
-        self.said_to_tasks.send_replace(true);
+        self.tell(Word::Stop);
+    }
+
+    /// Says that nobody is to wait for anything any more. Records are still written.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Release);
+        self.tell(Word::Hurry);
+    }
+
+    fn tell(&self, word: Word) {
+        self.said_to_tasks.send_modify(|said| *said = word.max(*said));
         let sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
         for sleeper in sleepers.1.values() {
             sleeper.wake();
@@ -47,7 +74,12 @@ impl Stop {
     /// Returns when it is said.
     pub async fn wait(&self) {
         // The sender lives in self: the channel cannot close under this borrow.
-        let _ = self.said_to_tasks.subscribe().wait_for(|said| *said).await;
+        let _ = self.said_to_tasks.subscribe().wait_for(|said| *said >= Word::Stop).await;
+    }
+
+    /// Returns when nobody is to wait any more.
+    pub async fn wait_for_hurry(&self) {
+        let _ = self.said_to_tasks.subscribe().wait_for(|said| *said >= Word::Hurry).await;
     }
 
     /// A place to sleep in until it is said.
@@ -77,6 +109,13 @@ impl Listener {
     pub fn poll(&self, cx: &Context<'_>) -> Option<Shutdown> {
         self.waker.register(cx.waker());
         self.stop.said()
+    }
+
+    /// Whether nobody is to wait any more; if not, the task is woken when it is so.
+    #[must_use]
+    pub fn poll_hurry(&self, cx: &Context<'_>) -> bool {
+        self.waker.register(cx.waker());
+        self.stop.hurried.load(Ordering::Acquire)
     }
 }
 

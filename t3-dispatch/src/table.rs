@@ -1,5 +1,8 @@
 //! The routing table `dispatch.json`: `{"LOGIN": {"os_user": "USER", "port": PORT}, ...}`. Reads and checks it; keeping the last
 //! good one is the caller's.
+//!
+//! Strict about what would send a request astray, tolerant of keys of an entry that other programs have put there. Several logins may
+//! go to one user; one port cannot belong to two users, because only one serve listens on it and the other user would be given its shell.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,11 +12,14 @@ use std::{
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
+use serde_json::value::RawValue;
+
+use crate::config::file::Place;
 
 /// Where one login goes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct Route {
     /// The OS user whose serve it is.
     pub os_user: String,
@@ -58,32 +64,63 @@ impl Table {
     /// # Errors
     /// [`TableError`] names file, line, column and key.
     pub fn load(path: &Path) -> Result<Self, TableError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| TableError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        Self::parse(&Self::read(path)?, path)
+    }
+
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// [`TableError::Read`].
+    pub fn read(path: &Path) -> Result<String, TableError> {
+        std::fs::read_to_string(path).map_err(|source| TableError::Read { path: path.to_owned(), source })
     }
 
     /// Reads a text; `path` is for the error.
     ///
     /// # Errors
-    /// [`TableError::Content`] names line, column and key.
+    /// [`TableError::Content`] names line, column and key: of the first mistake.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TableError> {
-        serde_json::from_str(text).map_err(|error| {
-            let place = format!(" at line {} column {}", error.line(), error.column());
-            let what = error.to_string();
-            TableError::Content {
-                path: path.to_owned(),
-                line: error.line(),
-                column: error.column(),
-                what: what.strip_suffix(&place).unwrap_or(&what).to_owned(),
-            }
-        })
+        let (table, mistakes) = examine(text, path);
+        mistakes.into_iter().next().map_or(Ok(table), Err)
+    }
+
+    /// Reads a file: the routes that make sense, and all mistakes.
+    ///
+    /// # Errors
+    /// [`TableError::Read`].
+    pub fn examine(path: &Path) -> Result<(Self, Vec<TableError>), TableError> {
+        Ok(examine(&Self::read(path)?, path))
+    }
+
+    /// All logins with their routes, by login.
+    pub fn routes(&self) -> impl Iterator<Item = (&str, &Route)> {
+        self.routes.iter().map(|(login, route)| (login.as_str(), route))
+    }
+
+    /// How it differs from the one before, for people.
+    #[must_use]
+    pub fn changes(&self, before: &Self) -> String {
+        let count = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
+        let new = self.routes.keys().filter(|login| !before.routes.contains_key(*login)).count();
+        let gone = before.routes.keys().filter(|login| !self.routes.contains_key(*login)).count();
+        let other =
+            |(login, route): &(&String, &Route)| before.routes.get(*login).is_some_and(|old| old != *route);
+        let changed = self.routes.iter().filter(other).count();
+        let parts = [count(new, "new"), count(changed, "changed"), count(gone, "gone")];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        if parts.is_empty() { "nothing changed".to_owned() } else { parts.join(", ") }
     }
 
     /// The route of a login.
     #[must_use]
     pub fn route(&self, login: &str) -> Option<&Route> {
         self.routes.get(login)
+    }
+
+    /// Somebody is routed there.
+    #[must_use]
+    pub fn has(&self, route: &Route) -> bool {
+        self.routes.values().any(|known| known == route)
     }
 
     /// All ports that serves listen on, each once.
@@ -105,47 +142,103 @@ impl Table {
     }
 }
 
-impl<'de> Deserialize<'de> for Table {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Routes;
+fn examine(text: &str, path: &Path) -> (Table, Vec<TableError>) {
+    let mistake = |line, column, what| TableError::Content { path: path.to_owned(), line, column, what };
+    let entries = match serde_json::from_str::<Entries<'_>>(text) {
+        Ok(Entries(entries)) => entries,
+        Err(error) => {
+            let (line, column, what) = (error.line(), error.column(), message(&error));
+            return (Table::default(), vec![mistake(line, column, what)]);
+        }
+    };
+    let mut table = Table::default();
+    let mut owners = BTreeMap::<u16, (String, String)>::new();
+    let mut mistakes = Vec::new();
+    for (login, raw) in entries {
+        // The entry is a slice of the text.
+        let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
+        let route = match serde_json::from_str::<Route>(raw.get()) {
+            Ok(route) => route,
+            Err(error) => {
+                let first = Place::of(text, start);
+                let line = first.line + error.line() - 1;
+                let column =
+                    if error.line() == 1 { first.column - 1 + error.column() } else { error.column() };
+                mistakes.push(mistake(line, column, format!("key {login:?}: {}", message(&error))));
+                continue;
+            }
+        };
+        let wrong = check(&login, &route).err().or_else(|| {
+            let taken = owners.get(&route.port).filter(|(_, os_user)| *os_user != route.os_user);
+            taken.map(|(other, os_user)| {
+                format!("key {login:?}: port {} is {os_user}'s already, by key {other:?}", route.port)
+            })
+        });
+        let twice = || table.routes.contains_key(&login).then(|| format!("key {login:?} is there twice"));
+        if let Some(what) = wrong.or_else(twice) {
+            let Place { line, column } = Place::of(text, start);
+            mistakes.push(mistake(line, column, what));
+            continue;
+        }
+        owners.entry(route.port).or_insert_with(|| (login.clone(), route.os_user.clone()));
+        table.routes.insert(login, route);
+    }
+    (table, mistakes)
+}
 
-        impl<'de> Visitor<'de> for Routes {
-            type Value = Table;
+/// serde_json's message without the place it puts at its end.
+fn message(error: &serde_json::Error) -> String {
+    let what = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    what.strip_suffix(&place).unwrap_or(&what).to_owned()
+}
+
+/// The entries as they stand, so that each can be read by itself and one wrong one hides no other.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+
+        impl<'de> Visitor<'de> for Each {
+            type Value = Vec<(String, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(r#"an object {"LOGIN": {"os_user": "USER", "port": PORT}, ...}"#)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table, A::Error> {
-                let mut routes = BTreeMap::new();
-                while let Some(login) = map.next_key::<String>()? {
-                    // serde_json finds line and column again at the end of a message that carries another one.
-                    let route: Route = map
-                        .next_value()
-                        .map_err(|error| A::Error::custom(format!("key {login:?}: {error}")))?;
-                    check(&login, &route).map_err(A::Error::custom)?;
-                    if routes.contains_key(&login) {
-                        return Err(A::Error::custom(format!("key {login:?} is there twice")));
-                    }
-                    routes.insert(login, route);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
                 }
-                Ok(Table { routes })
+                Ok(entries)
             }
         }
 
-        deserializer.deserialize_map(Routes)
+        deserializer.deserialize_map(Each).map(Entries)
     }
 }
 
 fn check(login: &str, route: &Route) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("key {login:?}: {what}"));
     if login.is_empty() {
-        return Err("key \"\": a login must not be empty".to_owned());
+        return wrong("a login must not be empty");
+    }
+    if login.trim() != login || login.contains(char::is_control) {
+        // Header values are trimmed and carry no control characters (RFC 9110 section 5.5).
+        return wrong("no request can carry this login: spaces around it or control characters in it");
     }
     if route.os_user.is_empty() {
-        return Err(format!("key {login:?}: os_user must not be empty"));
+        return wrong("os_user must not be empty");
+    }
+    // It becomes a word on a command line and in every record.
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ',');
+    if route.os_user.starts_with('-') || route.os_user.contains(odd) {
+        return wrong(&format!("os_user {:?} cannot be the name of a user (useradd(8))", route.os_user));
     }
     if route.port == 0 {
-        return Err(format!("key {login:?}: port must be 1 to 65535"));
+        return wrong("port must be 1 to 65535");
     }
     Ok(())
 }
@@ -192,11 +285,65 @@ mod tests {
             ),
             ("[]", "line 1", "an object {"),
             ("{\"ann\": {\"os_user\": \"ann\", \"port\": 1},}", "line 1, column 39", "trailing comma"),
+            (
+                "{\"ann\": {\"os_user\": \"ann\", \"port\": 1, \"port\": 2}}",
+                "line 1",
+                "duplicate field `port`",
+            ),
+            (
+                "{\"a\": {\"os_user\": \"a\", \"port\": 1},\n\"b\": {\"os_user\": \"b\", \"port\": 1}}",
+                "line 2, column 6",
+                "key \"b\": port 1 is a's already, by key \"a\"",
+            ),
+            (
+                "{\"ann\": {\"os_user\": \"-u root\", \"port\": 1}}",
+                "line 1, column 9",
+                "cannot be the name of a user",
+            ),
+            (
+                "{\"ann\": {\"os_user\": \"../ann\", \"port\": 1}}",
+                "line 1, column 9",
+                "cannot be the name of a user",
+            ),
+            ("{\" ann\": {\"os_user\": \"ann\", \"port\": 1}}", "line 1, column 10", "no request can carry"),
+            ("{\"ann\": 3}", "line 1, column 9", "key \"ann\": invalid type"),
             ("", "line 1, column 0", "EOF"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with("routing table /etc/t3-serve/dispatch.json, "), "{error}");
             assert!(error.contains(place) && error.contains(what), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn every_mistake_is_found_and_the_rest_is_read() {
+        let text = "{\n \"a\": {\"os_user\": \"a\", \"port\": 0},\n \"b\": {\"os_user\": \"b\", \"port\": 2},\n \"c\": {\n  \"port\": 1\n },\n \"d\": []\n}";
+        let (table, mistakes) = examine(text, Path::new("t"));
+        assert_eq!(table.routes().map(|(login, _)| login).collect::<Vec<_>>(), ["b"]);
+        let lines: Vec<_> = mistakes
+            .iter()
+            .map(|mistake| match mistake {
+                TableError::Content { line, .. } => *line,
+                TableError::Read { .. } => 0,
+            })
+            .collect();
+        assert_eq!(lines, [2, 6, 7], "{mistakes:?}");
+    }
+
+    #[test]
+    fn two_logins_may_be_one_user() {
+        let table = parse(
+            r#"{"ann": {"os_user": "ann", "port": 1}, "ann@example.org": {"os_user": "ann", "port": 1}}"#,
+        );
+        assert_eq!(table.unwrap().ports(), [1]);
+    }
+
+    #[test]
+    fn what_changed_is_counted() {
+        let before =
+            parse(r#"{"a": {"os_user": "a", "port": 1}, "b": {"os_user": "b", "port": 2}}"#).unwrap();
+        let after = parse(r#"{"b": {"os_user": "b", "port": 3}, "c": {"os_user": "c", "port": 4}}"#).unwrap();
+        assert_eq!(after.changes(&before), "1 new, 1 changed, 1 gone");
+        assert_eq!(after.changes(&after), "nothing changed");
     }
 }

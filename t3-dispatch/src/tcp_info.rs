@@ -1,4 +1,4 @@
-//! `TCP_INFO` of one socket. Decodes by the offsets of `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its
+//! `TCP_INFO` of one socket, and what lies in its send queue. Decodes by the offsets of `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its
 //! end: what an older kernel does not fill is unknown, not zero.
 #![expect(unsafe_code, reason = "no safe wrapper knows TCP_INFO")]
 
@@ -33,6 +33,20 @@ pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
 }
 
+/// Bytes written to the socket that the peer has not acknowledged (tcp(7), `SIOCOUTQ`), whatever has become of it since.
+///
+/// # Errors
+/// As `ioctl`.
+pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes one int, to which the pointer is valid. SIOCOUTQ is the same number as TIOCOUTQ.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
 /// `None` when the answer is shorter than that of any supported kernel (4.6: through `tcpi_notsent_bytes`).
 fn decode(info: &[u8]) -> Option<TcpFacts> {
     let byte = |at: usize| info.get(at).copied();
@@ -48,6 +62,7 @@ fn decode(info: &[u8]) -> Option<TcpFacts> {
         last_ack_recv_ms: word(56)?,
         rtt_us: word(68)?,
         total_retrans: word(100)?,
+        out_of_order: word(224),
         notsent_bytes: word(144)?,
         peer_window: word(228),
     })
@@ -74,7 +89,10 @@ mod tests {
     #[test]
     fn what_an_old_kernel_does_not_give_is_unknown() {
         assert_eq!(decode(&[0; 104]), None);
-        assert_eq!(decode(&[1; 160]).and_then(|facts| facts.peer_window), None);
+        assert_eq!(
+            decode(&[1; 160]).map(|facts| (facts.peer_window, facts.out_of_order)),
+            Some((None, None))
+        );
         assert_eq!(decode(&[1; 232]).and_then(|facts| facts.peer_window), Some(0x0101_0101));
     }
 
@@ -88,5 +106,13 @@ mod tests {
         let facts = read(&client).unwrap();
         assert_eq!(facts.notsent_bytes, 0);
         assert!(facts.rtt_us > 0 && facts.last_data_sent_ms < 5000, "{facts:?}");
+        // A window that shuts keeps the rest in our queue.
+        client.set_nonblocking(true).unwrap();
+        let mut written = 1;
+        while let Ok(count) = client.write(&[0; 4096]) {
+            written += count as u64;
+        }
+        let queued = unacknowledged(&client).unwrap();
+        assert!((1..written).contains(&queued), "{queued} of {written}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Callers never wait for the socket: they leave messages in a bounded queue, and a t3-trace that does not read loses its connection
 //! instead of growing it. After each new connection all open sessions are registered again. Only [`Trace::ask`] waits,
-//! and never longer than [`ANSWER_TIME`].
+//! and never longer than it was told to at the start.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,9 +24,6 @@ use tokio::{
 use tokio_seqpacket::UnixSeqpacket;
 
 use crate::clock;
-
-/// A session's record waits this long for kernel evidence, not longer.
-pub const ANSWER_TIME: Duration = Duration::from_millis(250);
 
 /// Messages on their way to t3-trace. One that lets more than these pile up is not reading.
 const QUEUE: usize = 8192;
@@ -52,13 +49,14 @@ struct State {
 #[derive(Clone)]
 pub struct Trace {
     state: Arc<Mutex<State>>,
+    patience: Duration,
 }
 
 impl Trace {
-    /// Starts to connect to `path`, for as long as the runtime lives.
+    /// Starts to connect to `path`, for as long as the runtime lives. A session's record waits for kernel evidence as long as `patience`.
     #[must_use]
-    pub fn start(path: PathBuf) -> Self {
-        let trace = Self { state: Arc::default() };
+    pub fn start(path: PathBuf, patience: Duration) -> Self {
+        let trace = Self { state: Arc::default(), patience };
         tokio::spawn(trace.clone().keep_connected(path));
         trace
     }
@@ -98,7 +96,7 @@ impl Trace {
             }
             answer
         };
-        match timeout(ANSWER_TIME, answer).await {
+        match timeout(self.patience, answer).await {
             Ok(Ok(facts)) => *facts,
             // The connection broke while we waited.
             Ok(Err(_)) => KernelFacts::absent(KernelSource::Off),
@@ -124,6 +122,12 @@ impl Trace {
     /// The session is over and will have no record of ours.
     pub fn forget(&self, conn: &str) {
         self.lock().sessions.remove(conn);
+    }
+
+    /// t3-trace is there.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.lock().out.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -6,7 +6,6 @@
 use std::{error::Error as _, io, sync::Arc};
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{Either, Full};
 use hyper::{
     body::{Bytes, Incoming},
     upgrade::{OnUpgrade, Parts, Upgraded},
@@ -18,10 +17,16 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     app::App,
+    body::Body,
     case::Case,
-    clock, conn_id, headers,
-    http_proxy::{self, Body, Peer, plain},
+    clock, conn_id, forward,
+    guard::Exchanges,
+    guard::Guarded,
+    headers,
+    http_proxy::{self, Peer, plain},
     identity,
+    limits::Seat,
+    metrics,
     relay::{self, Legs},
     session::Session,
     table::Route,
@@ -39,10 +44,19 @@ pub async fn answer(
         Ok(key) => key,
         Err(malformed) => {
             tracing::info!(user = %route.os_user, peer = %peer.ip, "400: {malformed}");
+            app.metrics.bad(StatusCode::BAD_REQUEST);
             let mut response = plain(StatusCode::BAD_REQUEST, &malformed.to_string());
             let version = header::HeaderValue::from_static("13");
             response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
             return response;
+        }
+    };
+    let seat = match app.gate.admit(request.headers(), &route.os_user, clock::now()) {
+        Ok(seat) => seat,
+        Err(closed) => {
+            let status = closed.status().as_u16();
+            app.refusals.tell(closed.reason(), &route.os_user, format_args!("{status}: {closed}"));
+            return closed.answer();
         }
     };
     let who = wire::Session {
@@ -55,17 +69,24 @@ pub async fn answer(
         up: None,
         serve_port: route.port,
     };
-    let mut case = Case::open(&app, Session::new(who, clock::now()));
+    let connection = request.extensions_mut().remove::<Arc<Exchanges>>();
+    let mut case = Case::open(&app, Session::new(who, clock::now()), connection);
     let down = hyper::upgrade::on(&mut request);
     match ask_serve(&app, &mut case, peer, &route, request).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            switch(case, &key, down, response)
+            switch(case, seat, &key, down, response)
         }
-        Ok(mut response) => {
-            case.failed(OpenFailure::Status(response.status().as_u16()));
-            headers::strip_hop_by_hop(response.headers_mut());
-            response.map(Either::Left)
-        }
+        Ok(response) => match forward::proper(response) {
+            Ok(mut response) => {
+                case.failed(OpenFailure::Status(response.status().as_u16()));
+                headers::strip_hop_by_hop(response.headers_mut());
+                response.map(Body::from)
+            }
+            Err(why) => {
+                tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {why}", route.port);
+                refuse(case, OpenFailure::Garbage)
+            }
+        },
         Err(why) => refuse(case, why),
     }
 }
@@ -83,19 +104,23 @@ async fn ask_serve(
     route: &Route,
     mut request: Request<Incoming>,
 ) -> Result<Response<Incoming>, OpenFailure> {
-    let (stream, leg) = upstream::connect(route.port, &app.times).await.map_err(|error| {
-        tracing::warn!(user = %route.os_user, "{error}");
-        error.failure()
-    })?;
+    let (stream, leg) =
+        app.metrics.connected(upstream::connect(route.port, &app.times).await).map_err(|error| {
+            tracing::warn!(user = %route.os_user, "{error}");
+            error.failure()
+        })?;
     case.session().who.up = Some(leg);
     http_proxy::prepare(&mut request, peer.ip);
-    let request = request.map(|_| Either::Right(Full::<Bytes>::default()));
+    let request = request.map(|_| Body::empty());
     let handshake = async {
         let mut sender = upstream::http(stream).await?;
         sender.send_request(request).await
     };
     match timeout(app.times.handshake, handshake).await {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(mut response)) => {
+            metrics::serves(&mut response);
+            Ok(response)
+        }
         Ok(Err(error)) => {
             tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {error}", route.port);
             Err(failure(&error))
@@ -133,6 +158,7 @@ fn refuse(case: Case, why: OpenFailure) -> Response<Body> {
 /// serve said 101: checks its proof (RFC 6455 section 4.2.2, item 5.4), relays the 101, and starts the relay behind it.
 fn switch(
     case: Case,
+    seat: Seat,
     key: &header::HeaderValue,
     down: OnUpgrade,
     mut response: Response<Incoming>,
@@ -143,17 +169,17 @@ fn switch(
     }
     let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(live(case, down, up, extended));
-    response.map(|_| Either::Right(Full::default()))
+    tokio::spawn(live(case, seat, down, up, extended));
+    response.map(|_| Body::empty())
 }
 
-/// The life of one WebSocket.
-async fn live(mut case: Case, down: OnUpgrade, up: OnUpgrade, extended: bool) {
+/// The life of one WebSocket. It gives its place back when both sockets are closed.
+async fn live(mut case: Case, _seat: Seat, down: OnUpgrade, up: OnUpgrade, extended: bool) {
     let app = case.app();
     // The browser's side resolves once the 101 is written; when it cannot be, the browser is gone.
     let switched = timeout(app.times.handshake, async { tokio::try_join!(down, up) });
     let (down, up) = match switched.await {
-        Ok(Ok((down, up))) => (socket(down), socket(up)),
+        Ok(Ok((down, up))) => (guarded_socket(down), socket(up)),
         Ok(Err(error)) => {
             tracing::debug!("the 101 could not be relayed: {error}");
             return case.failed(OpenFailure::ClientGone);
@@ -174,11 +200,19 @@ async fn live(mut case: Case, down: OnUpgrade, up: OnUpgrade, extended: bool) {
         }
     }
     let listener = app.stop.enrol();
-    let first_end = case.first_end();
-    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &first_end).await;
+    let ear = case.ear();
+    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &ear).await;
 }
 
-/// The socket beneath an upgraded connection and what hyper had read beyond the handshake.
+/// The browser's socket and what was read from it beyond the handshake. The guard is off it then.
+pub(crate) fn guarded_socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
+    let (stream, behind) = io.into_inner().into_parts()?;
+    // The guard lets nothing through behind an upgrade, so that one of the two is empty.
+    Some((stream, if behind.is_empty() { read_buf } else { behind.into() }))
+}
+
+/// serve's socket and what was read from it beyond the handshake.
 fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
     Some((io.into_inner(), read_buf))

@@ -1,4 +1,4 @@
-//! A connection to a user's serve on 127.0.0.1, ready for HTTP/1.1. One per request for now.
+//! A fresh connection to a user's serve on 127.0.0.1, ready for HTTP/1.1.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use t3_record::{evidence::OpenFailure, wire::Leg};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{app::Times, http_proxy::Body, tcp};
+use crate::{app::Times, body::Body, tcp};
 
 /// serve could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,12 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// This process lacks something, serve does not.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self.failure(), OpenFailure::Local(_))
+    }
+
     /// As evidence.
     #[must_use]
     pub fn failure(&self) -> OpenFailure {
@@ -57,7 +63,7 @@ pub async fn connect(port: u16, times: &Times) -> Result<(TcpStream, Leg), Conne
     Ok((stream, leg))
 }
 
-/// Speaks HTTP over a connection. It ends when the response has been read, or becomes the upgraded stream.
+/// Speaks HTTP over a connection. It ends when the sender is dropped, or becomes the upgraded stream.
 ///
 /// # Errors
 /// When the connection is gone already.

@@ -201,3 +201,41 @@ async fn pressure_is_asked_for_when_the_first_leg_ends_and_sockets_when_both_hav
     assert_eq!((kernel.memory.unwrap().current, kernel.lost), (Some(10), 30));
     stage.no_more_records().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_serve_does_not_answer_is_reason_enough_to_ask_for_pressure() {
+    let mut stage = Stage::new(&[]).await;
+    let mut trace = Trace::new(&stage);
+    let socket = trace.welcome().await;
+    let (mut client, serve) = stage.open().await;
+    client.write_all(&frame(0x88, &1000u16.to_be_bytes(), true)).await.unwrap();
+    let asked = async {
+        loop {
+            if let ToTrace::Ask { conn } = hear(&socket).await {
+                break conn;
+            }
+        }
+    };
+    // Neither leg has ended: a browser holds its connection for a minute and waits for the answer.
+    let conn = timeout(PATIENCE, asked).await.expect("not asked");
+    let facts = KernelFacts {
+        memory: Some(Memory { current: Some(10), ..Memory::default() }),
+        ..KernelFacts::absent(KernelSource::Tracepoint)
+    };
+    say(&socket, &FromTrace::Evidence { conn: conn.clone(), facts: Box::new(facts) }).await;
+
+    // The browser is back before the old session is over.
+    let _again = stage.open().await;
+    let opens = stage.messages("ws open");
+    let [_, second] = opens.as_slice() else { panic!("{opens:?}") };
+    assert!(second.contains(&format!(" prev={conn} gap_ms=")), "{second}");
+
+    drop((client, serve));
+    loop {
+        if let ToTrace::Ask { conn } = hear(&socket).await {
+            break answer(&socket, conn).await;
+        }
+    }
+    let (evidence, record) = stage.judgement().await;
+    assert_eq!((evidence.kernel.memory.unwrap().current, &record.conn), (Some(10), &conn));
+}

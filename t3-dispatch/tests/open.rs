@@ -128,6 +128,8 @@ async fn a_browser_that_leaves_during_the_handshake_has_one_record() {
         }
         let facts = stage.facts().await;
         assert_eq!((facts.open_failure, facts.opened_at), (Some(OpenFailure::ClientGone), None));
+        let seen = if resets { SeenEnd::Reset } else { SeenEnd::Eof };
+        assert_eq!(facts.down.end.map(|(end, _)| end), Some(seen));
         stage.no_more_records().await;
         drop(serve);
     }

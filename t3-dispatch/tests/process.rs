@@ -6,91 +6,15 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod program;
+
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::{Child, ChildStderr, Command, Output, Stdio},
 };
 
-const GOOD: &str = r#"{"ann": {"os_user": "ann", "port": 1}}"#;
-
-fn dispatch(table: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-dispatch"));
-    command.env_clear().env("T3_DISPATCH_LOG", "stderr").arg("serve");
-    command.args(["--trace-socket", "/nonexistent/evidence.sock"]);
-    command
-        .arg("--table")
-        .arg(table)
-        .args(more)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn table(text: &str) -> tempfile::NamedTempFile {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    file
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A running dispatch; killed when the test is over.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    address: String,
-}
-
-impl Running {
-    fn start(table: &Path) -> Self {
-        let mut child = dispatch(table, &["--listen", "127.0.0.1:0", "--drain-time", "1s"]).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let line = wait_for(&mut log, "listening on ");
-        let address = line.rsplit("listening on ").next().unwrap().trim().to_owned();
-        Self { child, log, address }
-    }
-
-    fn signal(&self, signal: i32) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn get(&self, user: &str) -> String {
-        let mut client = TcpStream::connect(&self.address).unwrap();
-        let request = format!(
-            "GET / HTTP/1.1\r\nHost: t3\r\nX-authentik-username: {user}\r\nConnection: close\r\n\r\n"
-        );
-        client.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
-        answer
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_for(log: &mut BufReader<ChildStderr>, what: &str) -> String {
-    let mut all = String::new();
-    loop {
-        let mut line = String::new();
-        assert!(log.read_line(&mut line).unwrap() > 0, "{what:?} never came:\n{all}");
-        if line.contains(what) {
-            return line;
-        }
-        all.push_str(&line);
-    }
-}
+use program::{GOOD, Running, dispatch, table, text, wait_for};
 
 #[test]
 fn bad_usage_ends_with_2_and_names_the_mistake() {
@@ -164,36 +88,52 @@ fn a_signal_ends_it_with_0() {
 }
 
 #[test]
-fn a_socket_passed_by_systemd_is_used() {
-    use std::os::{fd::AsRawFd, unix::process::CommandExt};
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let fd = listener.as_raw_fd();
+fn a_flood_of_refusals_is_one_line_and_a_sum() {
     let file = table(GOOD);
-    // LISTEN_PID must be the pid of dispatch itself: a shell that becomes it knows.
-    let mut command = Command::new("/bin/sh");
-    command
-        .args(["-c", "exec 3<&\"$0\"; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\""])
-        .arg(fd.to_string())
-        .arg(env!("CARGO_BIN_EXE_t3-dispatch"))
-        .args([
-            "serve",
-            "--log",
-            "stderr",
-            "--trace-socket",
-            "/nonexistent",
-            "--listen",
-            "127.0.0.1:1",
-            "--table",
-        ])
-        .arg(file.path())
-        .stderr(Stdio::piped());
-    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
-    command.process_group(0);
-    let mut child = command.spawn().unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let line = wait_for(&mut log, "listening on ");
-    let running = Running { child, log, address: address.clone() };
-    assert!(line.contains(&address), "{line}");
-    assert!(running.get("nobody").starts_with("HTTP/1.1 403"));
+    let mut running = Running::start_with(file.path(), &["--trusted-proxy", "192.0.2.0/24"]);
+    for user in ["ann", "mal\u{22} x=y", "ann"].iter().cycle().take(20) {
+        assert!(running.get(user).starts_with("HTTP/1.1 403"));
+    }
+    running.signal(libc::SIGTERM);
+    let mut log = String::new();
+    running.log.read_to_string(&mut log).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused=\"peer\"")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines[0].contains("403: 127.0.0.1 is not a trusted proxy"), "{}", lines[0]);
+    assert!(lines[0].contains("who=\"127.0.0.0/24\"") && !lines[0].contains("unlogged"), "{}", lines[0]);
+    assert!(lines[1].contains("who=\"127.0.0.0/24\"") && lines[1].contains("unlogged=19"), "{}", lines[1]);
+}
+
+#[test]
+fn a_refused_origin_is_named_with_the_host_it_asked_for_and_forges_nothing() {
+    let file = table(GOOD);
+    let mut running = Running::start(file.path());
+    let mut client = TcpStream::connect(&running.address).unwrap();
+    let request = "GET /ws?wsTicket=secret HTTP/1.1\r\nHost: t3\r\nX-authentik-username: ann\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: https://evil.example\" user=bob\r\n\r\n";
+    client.write_all(request.as_bytes()).unwrap();
+    let line = wait_for(&mut running.log, "refused=");
+    for part in [
+        "refused=\"origin\"",
+        "who=\"ann\"",
+        r#""https://evil.example\" user=bob""#,
+        "\"t3\"",
+        "--allowed-origin",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!line.contains("secret"));
+}
+
+#[test]
+fn too_few_descriptors_for_the_sessions_allowed_are_said_at_the_start() {
+    // A port in use ends it right behind the start.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = table(GOOD);
+    for (sessions, said) in [("1000000000000", true), ("1", false)] {
+        let more = ["--listen", &address, "--max-sessions", sessions];
+        let text = text(&dispatch(file.path(), &more).output().unwrap());
+        assert_eq!(text.contains(&format!("--max-sessions allows {sessions}")), said, "{text}");
+    }
 }

@@ -12,7 +12,10 @@ mod stage;
 use std::time::Duration;
 
 use stage::{Stage, exactly, frame, rest};
-use t3_record::evidence::{OwnEnd, Shutdown};
+use t3_record::{
+    Verdict,
+    evidence::{OwnEnd, Shutdown},
+};
 use tokio::{io::AsyncWriteExt, time::Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,14 +52,15 @@ async fn both_sides_hear_1001_and_every_session_has_its_record_in_time() {
 
     let took = drain.await.unwrap();
     assert!(took < Duration::from_secs(4), "{took:?}");
-    for _ in 0..3 {
-        let facts = stage.facts().await;
+    for _ in 0..4 {
+        let (evidence, record) = stage.judgement().await;
+        let facts = evidence.relay.unwrap();
+        assert_eq!(facts.shutdown, Some(told));
+        assert_eq!(record.verdict, Verdict::DispatchShutdown, "{}", record.to_line());
         if facts.opened_at.is_some() {
-            assert_eq!(facts.shutdown, Some(told));
             assert_eq!(facts.down.told.map(|told| told.0), Some(OwnEnd::Fin));
         }
     }
-    stage.facts().await;
     stage.no_more_records().await;
     assert_eq!(stage.messages("ws close").len(), 4);
     assert!(tokio::net::TcpStream::connect(stage.address).await.is_err(), "still listening");
@@ -87,7 +91,7 @@ async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_rec
         up: None,
         serve_port: 1,
     };
-    let mut panicking = Case::open(&stage.app, Session::new(who("panicked"), 1));
+    let mut panicking = Case::open(&stage.app, Session::new(who("panicked"), 1), None);
     let panicked = tokio::spawn(async move {
         panicking.opened(false);
         panic!("on purpose");
@@ -95,7 +99,7 @@ async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_rec
     assert!(panicked.await.is_err());
     assert_eq!(stage.judgement().await.1.conn, "panicked");
 
-    let mut cancelled = Case::open(&stage.app, Session::new(who("cancelled"), 1));
+    let mut cancelled = Case::open(&stage.app, Session::new(who("cancelled"), 1), None);
     let task = tokio::spawn(async move {
         cancelled.opened(false);
         std::future::pending::<()>().await;

@@ -10,12 +10,7 @@ use std::{
 };
 
 use clap::Parser;
-use t3_dispatch::{
-    app::App,
-    cli::{Cli, Command},
-    serve,
-    table::Table,
-};
+use t3_dispatch::{app::App, cli::Cli, serve, table::Table};
 use t3_journal::{Sink, Writer};
 use t3_record::{CloseRecord, Evidence, evidence::RelayFacts};
 use tokio::{
@@ -44,7 +39,7 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let trace = dir.path().join("evidence.sock").display().to_string();
         let all = ["t3-dispatch", "serve", "--trace-socket", &trace];
-        let Command::Serve(options) = Cli::parse_from(all.iter().chain(options)).command;
+        let options = Cli::parse_from(all.iter().chain(options)).command.options();
         let socket = dir.path().join("journald");
         let journald = UnixDatagram::bind(&socket).unwrap();
         let writer = Writer::start_with("t3-dispatch", Sink::Journald, &socket, 100_000).unwrap();
@@ -68,13 +63,7 @@ impl Stage {
 
     /// A browser's connection with its upgrade request sent.
     pub async fn ask(&self, user: &str, more: &str) -> TcpStream {
-        let mut client = TcpStream::connect(self.address).await.unwrap();
-        let request = format!(
-            "GET /ws?wsTicket=secret HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: {user}\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
-        );
-        client.write_all(request.as_bytes()).await.unwrap();
-        client
+        ask(self.address, user, more).await
     }
 
     /// serve's end of the next connection, and the request that came on it.
@@ -130,6 +119,17 @@ impl Stage {
             while journald.recv(&mut buffer).is_ok_and(|length| length > 0) {}
         });
     }
+}
+
+/// A browser's connection to `address` with its upgrade request sent.
+pub async fn ask(address: SocketAddr, user: &str, more: &str) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /ws?wsTicket=secret HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: {user}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    client
 }
 
 pub fn switching() -> String {

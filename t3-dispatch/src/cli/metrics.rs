@@ -1,0 +1,19 @@
+//! Options: where Prometheus reads.
+
+use clap::Args;
+
+use crate::metrics::server::Where;
+
+/// Where Prometheus reads.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Metrics")]
+pub struct Metrics {
+    /// Address to serve metrics on, at /metrics; off for none.
+    #[arg(
+        long,
+        env = "T3_DISPATCH_METRICS_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:9780"
+    )]
+    pub metrics_listen: Where,
+}

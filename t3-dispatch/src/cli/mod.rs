@@ -1,0 +1,128 @@
+//! Command line and environment. Checks what can be checked without touching anything.
+
+mod evidence;
+mod http;
+mod legs;
+mod limits;
+mod listening;
+mod logging;
+mod metrics;
+mod pages;
+mod pairing;
+mod routing;
+mod value;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::{
+    evidence::Evidence, http::Http, legs::Legs, limits::Limits, listening::Listening, logging::Logging,
+    metrics::Metrics, pages::Pages, pairing::Pairing, routing::Routing,
+};
+
+const EXIT_STATUS: &str = "\
+Exit status:
+   0  stopped as told; for check: all is well
+   1  another failure: a port in use, for example
+   2  bad usage: a wrong option or value on the command line or in the environment
+  78  bad configuration: file, routing table or log filter; for check: whatever is wrong
+
+Options come from the command line, else from the environment, else from the configuration file, else
+they have their default.";
+
+/// Exit status for a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// The reverse proxy that knows who closed each WebSocket.
+#[derive(Debug, Parser)]
+#[command(name = "t3-dispatch", version, about, max_term_width = 110, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Proxy HTTP and WebSockets to each user's serve, and write one `ws close` record per WebSocket.
+    ///
+    /// SIGHUP reloads the routing table; SIGTERM and SIGINT stop: no new connections, Close 1001 to both sides, a record for
+    /// every WebSocket.
+    #[command(after_help = EXIT_STATUS)]
+    Serve(Box<Serve>),
+    /// Check the configuration and the routing table, and print what `serve` would use and from where.
+    ///
+    /// Takes the options of `serve`, opens no socket and changes nothing.
+    #[command(after_help = EXIT_STATUS)]
+    Check(Box<Serve>),
+}
+
+impl Command {
+    /// The options, whatever is to be done with them.
+    #[must_use]
+    pub fn options(self) -> Serve {
+        match self {
+            Self::Serve(options) | Self::Check(options) => *options,
+        }
+    }
+}
+
+/// Options of `serve`, by what they are about. A new option goes into the file of its group; everything else follows from there.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// Configuration file: options of this list as `name = value`, in TOML. The default one need not be there.
+    ///
+    /// Read once, at start. /dev/null for none.
+    #[arg(long, env = "T3_DISPATCH_CONFIG", value_name = "FILE", default_value = "/etc/t3-dispatch.toml")]
+    pub config: PathBuf,
+    /// Where to listen.
+    #[command(flatten)]
+    pub listening: Listening,
+    /// Who a request belongs to, and where it goes.
+    #[command(flatten)]
+    pub routing: Routing,
+    /// Pairing.
+    #[command(flatten)]
+    pub pairing: Pairing,
+    /// Pages.
+    #[command(flatten)]
+    pub pages: Pages,
+    /// HTTP connections.
+    #[command(flatten)]
+    pub http: Http,
+    /// The two legs of a WebSocket.
+    #[command(flatten)]
+    pub legs: Legs,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Evidence and records.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// Metrics.
+    #[command(flatten)]
+    pub metrics: Metrics,
+    /// Logging.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent_and_every_option_has_its_variable() {
+        Cli::command().debug_assert();
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for arg in serve.get_arguments().filter(|arg| arg.get_id() != "help") {
+            let expected = format!("T3_DISPATCH_{}", arg.get_id().as_str().to_uppercase());
+            assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
+        }
+    }
+}

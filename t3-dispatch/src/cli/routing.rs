@@ -1,0 +1,32 @@
+//! Options: who a request belongs to, and where it goes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ipnet::IpNet;
+
+use super::value::network;
+
+/// Who a request belongs to, and where it goes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Routing")]
+pub struct Routing {
+    /// Routing table: {"LOGIN": {"os_user": "USER", "port": PORT}}.
+    #[arg(
+        long,
+        env = "T3_DISPATCH_TABLE",
+        value_name = "FILE",
+        default_value = "/etc/t3-serve/dispatch.json"
+    )]
+    pub table: PathBuf,
+    /// Network whose identity and forwarding headers count. Repeatable, or separated by commas in the environment.
+    #[arg(
+        long,
+        env = "T3_DISPATCH_TRUSTED_PROXY",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        value_parser = network,
+        default_value = "127.0.0.0/8,::1/128"
+    )]
+    pub trusted_proxy: Vec<IpNet>,
+}

@@ -1,0 +1,241 @@
+//! `t3-dispatch check`: what would be used, from where, and everything that is wrong with it. Reads the configuration and the routing
+//! table; opens no socket and changes nothing.
+
+use std::{
+    ffi::OsStr,
+    fmt::Write,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use ipnet::IpNet;
+
+use super::{Found, Origin, Setting, VARIABLES, definition, file::nearest, options_of};
+use crate::table::Table;
+
+/// What `check` says.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What would be used: the options, then the table. Whole lines.
+    pub used: String,
+    /// What an operator may not have meant.
+    pub warnings: Vec<String>,
+    /// Why it cannot be used.
+    pub problems: Vec<String>,
+}
+
+/// Checks a configuration together with the routing table it names. `variables` are the names of the environment.
+#[must_use]
+pub fn report(found: &Found, variables: impl Iterator<Item = String>) -> Report {
+    let mut report = Report::default();
+    for setting in &found.settings {
+        let _ = writeln!(report.used, "{} = {}   ({})", setting.name, written(setting), setting.origin);
+    }
+    if let Err(problems) = &found.options {
+        report.problems.extend(problems.iter().map(ToString::to_string));
+    }
+    for setting in found.settings.iter().filter(|setting| setting.name == "log-filter") {
+        let filter = value(setting).unwrap_or_default();
+        if let Err(error) = t3_journal::check_filter(filter) {
+            report.problems.push(format!("{}: {error}", setting.origin));
+        }
+    }
+    if let Some(path) =
+        found.settings.iter().find(|setting| setting.name == "table").and_then(|s| s.values.first())
+    {
+        table(Path::new(path), found, &mut report);
+    }
+    report.warnings.extend(warnings(found, variables));
+    report
+}
+
+fn table(path: &Path, found: &Found, report: &mut Report) {
+    let (table, problems) = match Table::examine(path) {
+        Ok(examined) => examined,
+        Err(error) => return report.problems.push(error.to_string()),
+    };
+    report.problems.extend(problems.iter().map(ToString::to_string));
+    let _ = writeln!(report.used, "routing table {}: {} logins", path.display(), table.len());
+    for (login, route) in table.routes() {
+        let _ = writeln!(report.used, "{} -> {}:{}", plain(login), plain(&route.os_user), route.port);
+    }
+    if table.is_empty() && problems.is_empty() {
+        report.warnings.push(format!("routing table {} is empty: every request gets 403", path.display()));
+    }
+    let own = found.settings.iter().filter(|setting| setting.name.ends_with("listen")).filter_map(address);
+    for address in own.collect::<Vec<_>>() {
+        for (login, _) in table.routes().filter(|(_, route)| route.port == address.port()) {
+            let port = address.port();
+            report
+                .warnings
+                .push(format!("{} goes to port {port}, where t3-dispatch itself listens", plain(login)));
+        }
+    }
+}
+
+/// What works and is probably not meant. `variables` are the names of the environment.
+#[must_use]
+pub fn warnings(found: &Found, variables: impl Iterator<Item = String>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for setting in &found.settings {
+        let Setting { name, origin, .. } = setting;
+        if name == "trusted-proxy" {
+            for network in setting.values.iter().filter_map(|value| value.to_str()?.parse::<IpNet>().ok()) {
+                if network.prefix_len() == 0 {
+                    warnings.push(format!("{origin}: `{name}` {network} lets everybody say who they are"));
+                }
+            }
+        }
+        if let Some(address) = address(setting)
+            && name != "listen"
+            && !is_loopback(address.ip())
+        {
+            warnings.push(format!(
+                "{origin}: `{name}` {address} is not on loopback: who can reach it can read it"
+            ));
+        }
+    }
+    warnings.extend(unknown_variables(variables));
+    warnings
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let definition = definition();
+    let known: Vec<_> = definition
+        .get_subcommands()
+        .flat_map(options_of)
+        .filter_map(|arg| arg.get_env().and_then(OsStr::to_str))
+        .collect();
+    let mut unknown: Vec<_> =
+        names.filter(|name| name.starts_with(VARIABLES) && !known.contains(&name.as_str())).collect();
+    unknown.sort();
+    // Alike in what comes after the prefix, which all of them share.
+    let rest = |name: &str| name.strip_prefix(VARIABLES).unwrap_or_default().to_owned();
+    let known: Vec<_> = known.into_iter().map(rest).collect();
+    // Never with its value: nobody knows what it is.
+    let warn = |name: &String| match nearest(&rest(name), known.iter().map(String::as_str)) {
+        Some(nearest) => {
+            format!("environment: nothing reads {}; did you mean {VARIABLES}{nearest}?", plain(name))
+        }
+        None => format!("environment: nothing reads {}", plain(name)),
+    };
+    unknown.iter().map(warn).collect()
+}
+
+fn value(setting: &Setting) -> Option<&str> {
+    setting.values.first()?.to_str()
+}
+
+fn address(setting: &Setting) -> Option<SocketAddr> {
+    if setting.name.ends_with("listen") { value(setting)?.parse().ok() } else { None }
+}
+
+/// The values as they could stand in the environment; `none` for an option that is not set.
+fn written(setting: &Setting) -> String {
+    if setting.values.is_empty() {
+        return "none".to_owned();
+    }
+    setting.values.iter().map(|value| plain(&value.to_string_lossy())).collect::<Vec<_>>().join(",")
+}
+
+/// Text that cannot look like another line, or like nothing.
+fn plain(text: &str) -> String {
+    if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
+        format!("{text:?}")
+    } else {
+        text.to_owned()
+    }
+}
+
+impl Found {
+    /// One sentence about where the options come from.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let count = |wanted: fn(&Origin) -> bool| self.settings.iter().filter(|s| wanted(&s.origin)).count();
+        let file = match &self.file {
+            Some(path) => format!("{} from {}", count(|o| matches!(o, Origin::File(..))), path.display()),
+            None => "no file".to_owned(),
+        };
+        format!(
+            "configuration: {file}, {} from the environment, {} from the command line",
+            count(|o| matches!(o, Origin::Environment(_))),
+            count(|o| *o == Origin::CommandLine)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(settings: &[(&str, &str)]) -> Found {
+        let settings = settings.iter().map(|(name, value)| Setting {
+            name: (*name).to_owned(),
+            values: vec![value.into()],
+            origin: Origin::CommandLine,
+        });
+        Found {
+            asked: super::super::Asked::Check,
+            file: None,
+            settings: settings.collect(),
+            options: Err(Vec::new()),
+        }
+    }
+
+    fn warned(settings: &[(&str, &str)], variables: &[&str]) -> Vec<String> {
+        warnings(&found(settings), variables.iter().map(ToString::to_string))
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_said() {
+        for (name, value, expected) in [
+            ("trusted-proxy", "0.0.0.0/0", Some("lets everybody say who they are")),
+            ("trusted-proxy", "::/0", Some("lets everybody say who they are")),
+            ("trusted-proxy", "10.0.0.0/8", None),
+            ("trusted-proxy", "127.0.0.1", None),
+            ("metrics-listen", "0.0.0.0:9780", Some("not on loopback")),
+            ("metrics-listen", "[::]:9780", Some("not on loopback")),
+            ("metrics-listen", "10.1.2.3:9780", Some("not on loopback")),
+            ("metrics-listen", "127.0.0.1:9780", None),
+            ("metrics-listen", "[::1]:9780", None),
+            ("metrics-listen", "[::ffff:127.0.0.1]:9780", None),
+            ("listen", "[::]:3780", None),
+        ] {
+            let warnings = warned(&[(name, value)], &[]);
+            match expected {
+                Some(expected) => {
+                    assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
+                }
+                None => assert!(warnings.is_empty(), "{value}: {warnings:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_variable_that_nothing_reads_is_named_without_its_value() {
+        let warnings = warned(
+            &[],
+            &["T3_DISPATCH_LISTN", "T3_DISPATCH_LISTEN", "T3_OTHER", "PATH", "T3_DISPATCH_ZZZZZZ"],
+        );
+        assert_eq!(
+            warnings,
+            [
+                "environment: nothing reads T3_DISPATCH_LISTN; did you mean T3_DISPATCH_LISTEN?",
+                "environment: nothing reads T3_DISPATCH_ZZZZZZ"
+            ]
+            .map(|text| text.to_owned())
+        );
+    }
+
+    #[test]
+    fn no_value_can_look_like_another_line() {
+        let report =
+            report(&found(&[("listen", "x\nlisten = y   (default)"), ("log", "")]), std::iter::empty());
+        assert_eq!(report.used.lines().count(), 2);
+        assert!(report.used.contains("log = \"\"   (command line)"), "{}", report.used);
+    }
+}

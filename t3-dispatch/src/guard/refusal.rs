@@ -1,0 +1,98 @@
+//! Why the guard refuses a request, and with which status it is answered. Words only.
+
+use http::StatusCode;
+
+/// Why a request is refused. The text goes to the client and to the log; it never holds anything that the client sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// RFC 9112 section 2.2: CR LF ends a line, and neither stands alone.
+    #[error("a line does not end with CR LF")]
+    LineEnd,
+    /// RFC 9110 section 5.5.
+    #[error("a control character in the head")]
+    Control,
+    /// The first bytes are those of a TLS handshake (RFC 8446 section 5.1).
+    #[error("TLS on a port that speaks plain HTTP")]
+    Tls,
+    /// RFC 9113 section 3.4.
+    #[error("HTTP/2 on a port that speaks HTTP/1.1")]
+    Http2,
+    /// RFC 9112 section 3.
+    #[error("the request line is not METHOD TARGET HTTP/1.1")]
+    RequestLine,
+    /// RFC 9112 section 2.3.
+    #[error("the version is neither HTTP/1.1 nor HTTP/1.0")]
+    Version,
+    /// CONNECT would make a tunnel and TRACE would tell headers that the client may not see.
+    #[error("the method is not allowed here")]
+    Method,
+    /// RFC 9112 section 3.2.
+    #[error("the request target is neither a path nor a URL, or has characters that must be encoded")]
+    Target,
+    /// RFC 9112 section 3.
+    #[error("the request line is too long")]
+    TargetTooLong,
+    /// RFC 9112 section 3.2: exactly one Host that makes sense.
+    #[error("HTTP/1.1 needs one Host header, with a name or an address")]
+    Host,
+    /// RFC 9112 section 3.2.2.
+    #[error("the target is for another host than the Host header")]
+    OtherHost,
+    /// RFC 9112 section 5: no name, a name that is no token, or whitespace around it.
+    #[error("a header field without a proper name")]
+    FieldName,
+    /// RFC 9112 section 5.2.
+    #[error("a header field folded over several lines")]
+    Fold,
+    /// More bytes than allowed.
+    #[error("the head is too large")]
+    HeadTooLarge,
+    /// More fields than allowed.
+    #[error("too many header fields")]
+    TooManyFields,
+    /// RFC 9112 section 6.1.
+    #[error("Transfer-Encoding and Content-Length together")]
+    TwoLengths,
+    /// RFC 9110 section 8.6: once, digits only.
+    #[error("Content-Length must be there once, as a number")]
+    ContentLength,
+    /// RFC 9112 section 6.1: `chunked` is the only coding that is known here.
+    #[error("Transfer-Encoding must be there once, as chunked, in HTTP/1.1")]
+    TransferEncoding,
+    /// RFC 9112 section 7.1.
+    #[error("a chunk is malformed")]
+    Chunk,
+    /// RFC 9112 section 7.1.1.
+    #[error("a chunk extension is too long")]
+    ChunkExtension,
+    /// RFC 9112 section 7.1.2.
+    #[error("the trailer section is malformed or too large")]
+    Trailers,
+    /// The head took longer than `--header-timeout`.
+    #[error("the head of the request did not arrive in time")]
+    SlowHead,
+    /// Nothing of the body came for `--body-timeout`.
+    #[error("the body of the request did not arrive in time")]
+    SlowBody,
+}
+
+impl Refusal {
+    /// The status that says it.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Version | Self::Http2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::SlowHead | Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The head before it was in order, and has been let through.
+    #[must_use]
+    pub fn in_body(self) -> bool {
+        matches!(self, Self::Chunk | Self::ChunkExtension | Self::Trailers | Self::SlowBody)
+    }
+}

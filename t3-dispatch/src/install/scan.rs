@@ -1,0 +1,349 @@
+//! Finds the end of a document's head while its bytes pass, in whatever pieces they come: where tags may be put in, or that they may not.
+//!
+//! Reads just enough HTML (WHATWG HTML, section 13.2.5, and the insertion modes of section 13.2.6.4 up to the head) not to be fooled by a
+//! `</head>` in a comment, a script or an attribute. Whatever is not plainly a head ends the search at once, so that nothing is held back
+//! for longer than a head is long. A library that knows all of HTML gives nodes; what is needed here is a place in the bytes.
+
+/// A head that has not ended after so many bytes is left alone.
+pub const LONGEST_HEAD: u64 = 256 * 1024;
+
+/// Longer names and values are none of those that matter.
+const LONGEST_NAME: usize = 16;
+const LONGEST_VALUE: usize = 256;
+
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// What the search came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The head's end tag begins at this offset.
+    Head(u64),
+    /// There is no head, or it is to be left alone.
+    Nothing,
+}
+
+/// A search.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    /// Offset of the byte that is being read.
+    at: u64,
+    state: State,
+    tag: Tag,
+    raw: Raw,
+    found: Option<Found>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum State {
+    /// At the very beginning.
+    #[default]
+    Start,
+    /// Between tags, where only white space may be.
+    Between,
+    /// Behind `<`.
+    Open,
+    /// Behind `</`.
+    EndOpen,
+    /// Behind `<!`.
+    Markup,
+    /// Behind `<!-`.
+    MarkupDash,
+    Comment(Comment),
+    /// A doctype, or what a parser takes for a comment: it ends at the first `>`.
+    UntilGreater,
+    Name,
+    Attribute(Attribute),
+    /// The text of an element that holds no tags.
+    Raw,
+}
+
+/// Sections 13.2.5.43 to 13.2.5.52. What they tell apart only to report errors is one here.
+#[derive(Debug, Clone, Copy)]
+enum Comment {
+    Start,
+    StartDash,
+    Inside,
+    EndDash,
+    End,
+    EndBang,
+}
+
+/// Sections 13.2.5.32 to 13.2.5.40.
+#[derive(Debug, Clone, Copy)]
+enum Attribute {
+    BeforeName,
+    Name,
+    AfterName,
+    BeforeValue,
+    Unquoted,
+    Quoted(u8),
+}
+
+/// The tag being read. Names are in lower case.
+#[derive(Debug, Default)]
+struct Tag {
+    start: u64,
+    end: bool,
+    name: Vec<u8>,
+    attribute: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// The element whose text is being read.
+#[derive(Debug, Default)]
+struct Raw {
+    name: Vec<u8>,
+    end: Matcher,
+    /// In a script, `<!--` makes a later `<script` hide the next `</script>` (section 13.2.5.15 and the following).
+    comment: Matcher,
+    commented: bool,
+    nested: Matcher,
+}
+
+/// How much of a text has been seen that begins with `<` and has no other.
+#[derive(Debug, Default, Clone, Copy)]
+struct Matcher(usize);
+
+impl Matcher {
+    /// `true` when `byte` completes the text.
+    fn next(&mut self, text: impl Iterator<Item = u8>, length: usize, byte: u8) -> bool {
+        let mut text = text;
+        self.0 = match text.nth(self.0) {
+            Some(expected) if expected == byte.to_ascii_lowercase() => self.0 + 1,
+            _ => usize::from(byte == b'<'),
+        };
+        let complete = self.0 == length;
+        if complete {
+            self.0 = 0;
+        }
+        complete
+    }
+}
+
+impl Scanner {
+    /// Reads on. Once it has come to something, it reads no further and says the same again.
+    pub fn feed(&mut self, bytes: &[u8]) -> Option<Found> {
+        for byte in bytes {
+            if self.found.is_some() {
+                break;
+            }
+            self.state = self.step(*byte);
+            self.at += 1;
+            if self.at >= LONGEST_HEAD {
+                self.found.get_or_insert(Found::Nothing);
+            }
+        }
+        self.found
+    }
+
+    fn step(&mut self, byte: u8) -> State {
+        match self.state {
+            State::Start => self.start(byte),
+            State::Between => self.between(byte),
+            State::Open => self.open(byte),
+            State::EndOpen => match byte {
+                b'>' => State::Between,
+                _ if byte.is_ascii_alphabetic() => self.begin(true, byte),
+                _ => State::UntilGreater,
+            },
+            State::Markup => match byte {
+                b'-' => State::MarkupDash,
+                _ => until_greater(byte),
+            },
+            State::MarkupDash => match byte {
+                b'-' => State::Comment(Comment::Start),
+                _ => until_greater(byte),
+            },
+            State::Comment(comment) => in_comment(comment, byte),
+            State::UntilGreater => until_greater(byte),
+            State::Name => self.name(byte),
+            State::Attribute(attribute) => self.attribute(attribute, byte),
+            State::Raw => self.raw(byte),
+        }
+    }
+
+    fn nothing(&mut self) -> State {
+        self.found = Some(Found::Nothing);
+        self.state
+    }
+
+    fn start(&mut self, byte: u8) -> State {
+        let mark = usize::try_from(self.at).ok().and_then(|at| BYTE_ORDER_MARK.get(at));
+        match (self.at, mark) {
+            (2, Some(mark)) if *mark == byte => State::Between,
+            (_, Some(mark)) if *mark == byte => State::Start,
+            (0, _) => self.between(byte),
+            _ => self.nothing(),
+        }
+    }
+
+    fn between(&mut self, byte: u8) -> State {
+        match byte {
+            b'<' => {
+                self.tag.start = self.at;
+                State::Open
+            }
+            _ if is_space(byte) => State::Between,
+            // Text: the body has begun.
+            _ => self.nothing(),
+        }
+    }
+
+    fn open(&mut self, byte: u8) -> State {
+        match byte {
+            b'!' => State::Markup,
+            b'/' => State::EndOpen,
+            b'?' => State::UntilGreater,
+            _ if byte.is_ascii_alphabetic() => self.begin(false, byte),
+            _ => self.nothing(),
+        }
+    }
+
+    fn begin(&mut self, end: bool, byte: u8) -> State {
+        self.tag.end = end;
+        self.tag.name.clear();
+        self.tag.attribute.clear();
+        self.tag.value.clear();
+        self.name(byte)
+    }
+
+    fn name(&mut self, byte: u8) -> State {
+        match byte {
+            b'>' => self.finish(),
+            b'/' => self.named(),
+            _ if is_space(byte) => self.named(),
+            _ => {
+                push(&mut self.tag.name, byte.to_ascii_lowercase(), LONGEST_NAME);
+                State::Name
+            }
+        }
+    }
+
+    /// The name is complete: does it end the search?
+    fn named(&mut self) -> State {
+        if self.tag.end && self.tag.name == b"head" {
+            self.found = Some(Found::Head(self.tag.start));
+        }
+        State::Attribute(Attribute::BeforeName)
+    }
+
+    fn attribute(&mut self, attribute: Attribute, byte: u8) -> State {
+        use Attribute::{AfterName, BeforeName, BeforeValue, Name, Quoted, Unquoted};
+        let next = match (attribute, byte) {
+            (Quoted(quote), _) if byte != quote => {
+                push(&mut self.tag.value, byte, LONGEST_VALUE);
+                attribute
+            }
+            (Quoted(_), _) => BeforeName,
+            (BeforeValue, b'"' | b'\'') => Quoted(byte),
+            (_, b'>') => return self.finish(),
+            (Unquoted, _) if !is_space(byte) => {
+                push(&mut self.tag.value, byte, LONGEST_VALUE);
+                Unquoted
+            }
+            (BeforeValue, _) if !is_space(byte) => {
+                push(&mut self.tag.value, byte, LONGEST_VALUE);
+                Unquoted
+            }
+            (Name | AfterName, b'=') => BeforeValue,
+            (Name, _) if !is_space(byte) && byte != b'/' => {
+                push(&mut self.tag.attribute, byte.to_ascii_lowercase(), LONGEST_NAME);
+                Name
+            }
+            (BeforeName | AfterName, _) if !is_space(byte) && byte != b'/' => {
+                self.attribute_done();
+                push(&mut self.tag.attribute, byte.to_ascii_lowercase(), LONGEST_NAME);
+                Name
+            }
+            (Name | AfterName, b'/') | (BeforeName, _) => BeforeName,
+            (Name | AfterName, _) => AfterName,
+            (Unquoted, _) => BeforeName,
+            (BeforeValue, _) => BeforeValue,
+        };
+        State::Attribute(next)
+    }
+
+    /// A page with a manifest of its own knows what it wants.
+    fn attribute_done(&mut self) {
+        let Tag { end, name, attribute, value, .. } = &mut self.tag;
+        let relation = !*end && name == b"link" && attribute == b"rel";
+        if relation && value.split(|byte| is_space(*byte)).any(|word| word.eq_ignore_ascii_case(b"manifest"))
+        {
+            self.found = Some(Found::Nothing);
+        }
+        attribute.clear();
+        value.clear();
+    }
+
+    /// The tag is complete.
+    fn finish(&mut self) -> State {
+        self.named();
+        self.attribute_done();
+        if self.found.is_some() {
+            return self.state;
+        }
+        match (self.tag.end, self.tag.name.as_slice()) {
+            (false, b"html" | b"head" | b"base" | b"basefont" | b"bgsound" | b"link" | b"meta") => {
+                State::Between
+            }
+            (false, b"title" | b"style" | b"script" | b"noscript" | b"noframes") => {
+                self.raw = Raw { name: self.tag.name.clone(), ..Raw::default() };
+                State::Raw
+            }
+            // Those three end the head as an element of the body would; any other that ends nothing is ignored.
+            (true, name) if !matches!(name, b"html" | b"body" | b"br") => State::Between,
+            // The body has begun; or a template, in which another document could be.
+            _ => self.nothing(),
+        }
+    }
+
+    fn raw(&mut self, byte: u8) -> State {
+        let Raw { name, end, comment, commented, nested } = &mut self.raw;
+        // The name must be over where it ends: `</title>` ends a title, `</titles>` does not.
+        let begun = end.0 == name.len() + 2;
+        if begun && (is_space(byte) || matches!(byte, b'/' | b'>')) {
+            let name = std::mem::take(name);
+            self.tag = Tag { start: self.at, end: true, name, ..Tag::default() };
+            return if byte == b'>' { self.finish() } else { self.named() };
+        }
+        let text = b"</".iter().chain(name.iter()).copied();
+        // One more than the text has: it is complete only with the byte behind it, which is looked at above.
+        end.next(text, name.len() + 3, byte);
+        if name == b"script" {
+            *commented |= comment.next(b"<!--".iter().copied(), 4, byte);
+            if nested.next(b"<script".iter().copied(), 7, byte) && *commented {
+                return self.nothing();
+            }
+        }
+        State::Raw
+    }
+}
+
+fn in_comment(comment: Comment, byte: u8) -> State {
+    use Comment::{End, EndBang, EndDash, Inside, Start, StartDash};
+    let next = match (comment, byte) {
+        (Start | StartDash | End | EndBang, b'>') => return State::Between,
+        (Start, b'-') => StartDash,
+        (StartDash | EndDash | End, b'-') => End,
+        (Inside | EndBang, b'-') => EndDash,
+        (End, b'!') => EndBang,
+        _ => Inside,
+    };
+    State::Comment(next)
+}
+
+fn until_greater(byte: u8) -> State {
+    if byte == b'>' { State::Between } else { State::UntilGreater }
+}
+
+/// White space of HTML; a form feed counts, a vertical tab does not.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c)
+}
+
+/// Keeps one byte more than `most`, so that a longer text equals no shorter one.
+fn push(text: &mut Vec<u8>, byte: u8, most: usize) {
+    if text.len() <= most {
+        text.push(byte);
+    }
+}

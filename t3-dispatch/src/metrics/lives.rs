@@ -1,0 +1,114 @@
+//! How many WebSockets are where in their lives. Only counters that grow are kept; how many there are now is the difference of two of
+//! them, so that no way to leave a state can be forgotten without a test seeing it, and a page never contradicts itself.
+//!
+//! The steps of one life are counted in order, and [`Lives::now`] reads them in the opposite order: whoever is seen to have ended is
+//! seen to have begun.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use t3_record::words::{Cause, Verdict};
+
+const PAIRS: usize = Verdict::ALL.len() * Cause::ALL.len();
+
+/// Counts of steps.
+#[derive(Debug)]
+pub struct Lives {
+    asked: AtomicU64,
+    opened: AtomicU64,
+    failed: AtomicU64,
+    ended: AtomicU64,
+    closed: [AtomicU64; PAIRS],
+}
+
+/// All counts at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Now {
+    /// serve was asked for a WebSocket.
+    pub asked: u64,
+    /// The 101 was relayed.
+    pub opened: u64,
+    /// It ended without having opened.
+    pub failed: u64,
+    /// The first leg of an open one ended.
+    pub ended: u64,
+    closed: [u64; PAIRS],
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            asked: zero(),
+            opened: zero(),
+            failed: zero(),
+            ended: zero(),
+            closed: std::array::from_fn(|_| zero()),
+        }
+    }
+}
+
+const fn place(verdict: Verdict, cause: Cause) -> usize {
+    verdict as usize * Cause::ALL.len() + cause as usize
+}
+
+fn step(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::AcqRel);
+}
+
+impl Lives {
+    /// serve is asked.
+    pub fn asked(&self) {
+        step(&self.asked);
+    }
+
+    /// The 101 was relayed.
+    pub fn opened(&self) {
+        step(&self.opened);
+    }
+
+    /// Its first end, which each has once. `open`: it was open.
+    pub fn ended(&self, open: bool) {
+        step(if open { &self.ended } else { &self.failed });
+    }
+
+    /// It has its record.
+    pub fn closed(&self, verdict: Verdict, cause: Cause) {
+        step(&self.closed[place(verdict, cause)]);
+    }
+
+    /// All counts.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let get = |count: &AtomicU64| count.load(Ordering::Acquire);
+        let closed = std::array::from_fn(|at| get(&self.closed[at]));
+        let (ended, failed) = (get(&self.ended), get(&self.failed));
+        let opened = get(&self.opened);
+        Now { asked: get(&self.asked), opened, failed, ended, closed }
+    }
+}
+
+impl Now {
+    /// Records with this verdict and cause.
+    #[must_use]
+    pub const fn closed(&self, verdict: Verdict, cause: Cause) -> u64 {
+        self.closed[place(verdict, cause)]
+    }
+
+    /// How many are being opened.
+    #[must_use]
+    pub const fn opening(&self) -> u64 {
+        self.asked.saturating_sub(self.opened + self.failed)
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub const fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.ended)
+    }
+
+    /// How many wait for their record.
+    #[must_use]
+    pub fn closing(&self) -> u64 {
+        (self.ended + self.failed).saturating_sub(self.closed.iter().sum())
+    }
+}

@@ -1,0 +1,240 @@
+//! What dispatch counts, for Prometheus: `docs/METRICS.md` lists it. Whoever does something tells [`Metrics`] with one line; counting
+//! is an addition to an atomic and never waits, locks or fails.
+//!
+//! Labels are closed vocabularies ([`words`]). No user, address, login or session is ever named: that is what records are for.
+
+pub mod families;
+mod lives;
+pub mod page;
+mod process;
+pub mod server;
+pub mod words;
+
+use std::{sync::Mutex, time::Duration};
+
+use http::{Response, StatusCode};
+use prometheus::proto::MetricType;
+use prometheus::{Histogram, IntCounter, Registry};
+use t3_record::{CloseRecord, KernelSource};
+
+pub use self::words::{Bad, By, Class, Entry, Paired, State, Tried, Upstream};
+use self::{
+    families::{Counters, Counters2, Maker},
+    lives::Lives,
+    page::Late,
+};
+
+/// Seconds that a session lasts, from a second to a day.
+const LIFETIMES: &[f64] = &[
+    1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0,
+];
+/// Seconds until a heartbeat is answered, up to the watchdogs of browsers.
+const BEATS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
+/// Seconds between two sessions of one browser, up to the minute within which they count as one.
+const GAPS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
+/// Seconds by which the event loop is late; the timer itself rounds up to a millisecond.
+const LAGS: &[f64] = &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// All metrics of one dispatch.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    lives: Lives,
+    late: Mutex<Late>,
+    lifetimes: Histogram,
+    beats: Histogram,
+    gaps: Histogram,
+    lags: Histogram,
+    evidence: Counters<KernelSource>,
+    kernel_lost: IntCounter,
+    paired: Counters<Paired>,
+    bad: Counters<Bad>,
+    answers: Counters2<Class, By>,
+    upstream: Counters<Upstream>,
+    reloads: Counters<Tried>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let make = Maker::default();
+        make.info(
+            "build_info",
+            "Always 1; the label says which version runs.",
+            "version",
+            env!("CARGO_PKG_VERSION"),
+        );
+        Self {
+            lives: Lives::default(),
+            late: Mutex::new(Late::new(&make)),
+            lifetimes: make.histogram(
+                "session_duration_seconds",
+                "How long WebSockets lasted (`dur_ms` of their record).",
+                LIFETIMES,
+            ),
+            beats: make.histogram(
+                "heartbeat_rtt_seconds",
+                "How long serve took to answer a heartbeat of a browser.",
+                BEATS,
+            ),
+            gaps: make.histogram(
+                "reconnect_gap_seconds",
+                "How long a user and address were cut off before they came back within a minute.",
+                GAPS,
+            ),
+            lags: make.histogram(
+                "event_loop_lag_seconds",
+                "How late the event loop was; measured ten times a second.",
+                LAGS,
+            ),
+            evidence: make.counters("evidence_total", "Records by where their kernel evidence came from."),
+            kernel_lost: make
+                .counter("kernel_events_lost_total", "Kernel events that t3-trace says it has lost."),
+            paired: make.counters("pairings_total", "Pairings of browsers by how they ended."),
+            bad: make.counters(
+                "bad_requests_total",
+                "Requests refused because they were no proper HTTP, by the status of the answer.",
+            ),
+            answers: make.counters2(
+                "http_responses_total",
+                "Answers to HTTP requests by class of their status and by whose they are.",
+            ),
+            upstream: make
+                .counters("upstream_connections_total", "Connections to serve by how they were come by."),
+            reloads: make.counters("table_reloads_total", "Times the routing table was read again."),
+            registry: make.registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// serve is asked for a WebSocket: from here on exactly one `ws close` is owed.
+    pub fn asked(&self) {
+        self.lives.asked();
+    }
+
+    /// A WebSocket opened. `gap`: how long its user and address had been cut off, when they had been there within the last minute.
+    pub fn opened(&self, gap: Option<Duration>) {
+        self.lives.opened();
+        if let Some(gap) = gap {
+            self.gaps.observe(gap.as_secs_f64());
+        }
+    }
+
+    /// The first end of a WebSocket, once for each. `open`: it was open.
+    pub fn ended(&self, open: bool) {
+        self.lives.ended(open);
+    }
+
+    /// It has its record. `open`: it had been open.
+    pub fn closed(&self, record: &CloseRecord, open: bool) {
+        self.lives.closed(record.verdict, record.cause);
+        if open {
+            self.lifetimes.observe(Duration::from_millis(record.dur_ms).as_secs_f64());
+        }
+        self.evidence.of(record.kernel).inc();
+        self.kernel_lost.inc_by(record.lost.unwrap_or(0));
+    }
+
+    /// serve answered a heartbeat.
+    pub fn heartbeat(&self, rtt: Duration) {
+        self.beats.observe(rtt.as_secs_f64());
+    }
+
+    /// The event loop was so late.
+    pub fn late(&self, by: Duration) {
+        self.lags.observe(by.as_secs_f64());
+    }
+
+    /// A pairing ended.
+    pub fn paired(&self, how: Paired) {
+        self.paired.of(how).inc();
+    }
+
+    /// A request was no proper HTTP.
+    pub fn bad(&self, status: StatusCode) {
+        self.bad.of(Bad::of(status)).inc();
+    }
+
+    /// A request was answered. Whose the answer is says [`serves`].
+    pub fn answered<B>(&self, response: &Response<B>) {
+        let by = response.extensions().get::<By>().copied().unwrap_or(By::Own);
+        self.answers.of(Class::of(response.status()), by).inc();
+    }
+
+    /// A connection to serve was come by, or not.
+    pub fn upstream(&self, how: Upstream) {
+        self.upstream.of(how).inc();
+    }
+
+    /// A new connection to serve was tried; passes on what came of it.
+    pub fn connected<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
+        self.upstream(if result.is_ok() { Upstream::New } else { Upstream::Failed });
+        result
+    }
+
+    /// The routing table was read again.
+    pub fn reloaded(&self, result: Tried) {
+        self.reloads.of(result).inc();
+    }
+}
+
+/// One family of metrics, for documentation and for checks of dashboards and queries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// What it means.
+    pub help: String,
+    /// Its labels with all their values.
+    pub labels: Vec<(String, Vec<String>)>,
+}
+
+impl Metrics {
+    /// Everything that is on the page, in its order.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let all = self.registry.gather();
+        all.iter().map(family).collect()
+    }
+
+    /// The upper bounds of each histogram's buckets, but the last, which has none.
+    #[must_use]
+    pub fn bounds(&self) -> Vec<(String, Vec<f64>)> {
+        let all = self.registry.gather();
+        let bounds = |family: &prometheus::proto::MetricFamily| {
+            let first = family.get_metric().first()?;
+            let buckets = first.get_histogram().get_bucket();
+            Some((family.name().to_owned(), buckets.iter().map(|bucket| bucket.upper_bound()).collect()))
+        };
+        all.iter()
+            .filter(|family| family.get_field_type() == MetricType::HISTOGRAM)
+            .filter_map(bounds)
+            .collect()
+    }
+}
+
+fn family(family: &prometheus::proto::MetricFamily) -> Family {
+    let mut labels: Vec<(String, Vec<String>)> = Vec::new();
+    for pair in family.get_metric().iter().flat_map(prometheus::proto::Metric::get_label) {
+        let (name, value) = (pair.name(), pair.value());
+        match labels.iter_mut().find(|(label, _)| label == name) {
+            Some((_, values)) if values.iter().any(|known| known == value) => {}
+            Some((_, values)) => values.push(value.to_owned()),
+            None => labels.push((name.to_owned(), vec![value.to_owned()])),
+        }
+    }
+    let kind = match family.get_field_type() {
+        MetricType::COUNTER => "counter",
+        MetricType::HISTOGRAM => "histogram",
+        _ => "gauge",
+    };
+    Family { name: family.name().to_owned(), kind, help: family.help().to_owned(), labels }
+}
+
+/// Marks an answer as serve's; all others are our own.
+pub fn serves<B>(response: &mut Response<B>) {
+    response.extensions_mut().insert(By::Serve);
+}

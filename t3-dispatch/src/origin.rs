@@ -1,0 +1,234 @@
+//! Where a page that opens a WebSocket comes from (RFC 6455 section 10.2, RFC 6454). Pure.
+//!
+//! A browser sends cookies along with the upgrade whatever page asks for it, and no same-origin policy stops it: without this check any web
+//! site could drive the session of whoever visits it. A client that is no browser sends no Origin, or makes one up; it is not held back.
+
+use std::{fmt, str::FromStr};
+
+use http::{HeaderMap, HeaderValue, header};
+
+const FORWARDED_HOST: &str = "x-forwarded-host";
+
+/// An origin that may open WebSockets besides the host's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    /// Every origin: the check is off.
+    Any,
+    /// This one.
+    Origin(String),
+}
+
+impl FromStr for Allowed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let canonical = text.to_ascii_lowercase();
+        let wrong = format!("{text:?} is neither an origin like https://t3.example.org nor *");
+        let origin = Origin::parse(&canonical).ok_or(wrong)?;
+        Ok(Self::Origin(origin.canonical()))
+    }
+}
+
+/// A page of another origin wants a WebSocket: 403.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    origin: String,
+    host: String,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, host } = self;
+        write!(f, "a page of {origin:?} asks for a WebSocket of {host:?}; --allowed-origin lets more in")
+    }
+}
+
+/// Checks the Origin of an upgrade that came from a trusted proxy against the host it is for.
+///
+/// Host and X-Forwarded-Host both count: a page cannot set either of them.
+///
+/// # Errors
+/// [`Foreign`].
+pub fn check(headers: &HeaderMap, allowed: &[Allowed]) -> Result<(), Foreign> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(first) = origins.next() else { return Ok(()) };
+    if allowed.contains(&Allowed::Any) {
+        return Ok(());
+    }
+    let text = first.to_str().unwrap_or_default().to_ascii_lowercase();
+    let origin = if origins.next().is_none() { Origin::parse(&text) } else { None };
+    let Some(origin) = origin else { return Err(foreign(headers, first)) };
+    let named = allowed.contains(&Allowed::Origin(origin.canonical()));
+    if named || hosts(headers).any(|host| origin.is_of(host)) {
+        return Ok(());
+    }
+    Err(foreign(headers, first))
+}
+
+fn hosts(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let forwarded = headers.get_all(FORWARDED_HOST).iter();
+    forwarded
+        .chain(headers.get_all(header::HOST))
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn foreign(headers: &HeaderMap, origin: &HeaderValue) -> Foreign {
+    Foreign {
+        origin: short(&String::from_utf8_lossy(origin.as_bytes())),
+        host: short(hosts(headers).next().unwrap_or_default()),
+    }
+}
+
+/// Enough to recognise it by in a log.
+fn short(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+/// Scheme, host and port in lower case.
+struct Origin<'a> {
+    scheme: &'a str,
+    host: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Origin<'a> {
+    /// `None` also for `null`, the origin of a page that has none.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let tame = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if scheme.is_empty() || !scheme.bytes().all(tame) || authority.contains(['/', '@', '?', '#']) {
+            return None;
+        }
+        let (host, port) = split(authority)?;
+        Some(Self { scheme, host, port: port.or_else(|| default_port(scheme)) })
+    }
+
+    fn canonical(&self) -> String {
+        let Self { scheme, host, .. } = self;
+        match self.port {
+            Some(port) if default_port(scheme) != Some(port) => format!("{scheme}://{host}:{port}"),
+            _ => format!("{scheme}://{host}"),
+        }
+    }
+
+    /// TLS ends at a proxy before us, so a Host without a port stands for the default port of either scheme.
+    fn is_of(&self, host: &str) -> bool {
+        if default_port(self.scheme).is_none() {
+            return false;
+        }
+        let Some((host, port)) = split(host) else { return false };
+        host.eq_ignore_ascii_case(self.host) && self.port == port.or_else(|| default_port(self.scheme))
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    }
+}
+
+/// Host and port, if it has one. An IPv6 address stands in brackets and keeps them.
+fn split(authority: &str) -> Option<(&str, Option<u16>)> {
+    let after_address = authority.rfind(']').map_or(0, |end| end + 1);
+    let (host, port) = match authority[after_address..].rfind(':') {
+        Some(colon) => {
+            let (host, port) = authority.split_at(after_address + colon);
+            (host, Some(port[1..].parse().ok()?))
+        }
+        None => (authority, None),
+    };
+    (!host.is_empty()).then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passes(pairs: &[(&'static str, &str)], allowed: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let allowed: Vec<Allowed> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        check(&headers, &allowed).is_ok()
+    }
+
+    #[test]
+    fn a_page_of_the_same_host_and_port_passes_whatever_its_scheme() {
+        for (host, origin, expected) in [
+            ("t3.example.org", "https://t3.example.org", true),
+            ("t3.example.org", "http://t3.example.org", true),
+            ("T3.Example.org", "https://t3.example.ORG", true),
+            ("t3.example.org:443", "https://t3.example.org", true),
+            ("t3.example.org", "https://t3.example.org:443", true),
+            ("127.0.0.1:3780", "http://127.0.0.1:3780", true),
+            ("[::1]:3780", "http://[::1]:3780", true),
+            ("[::1]", "http://[::1]", true),
+            ("t3.example.org", "https://t3.example.org:8443", false),
+            ("t3.example.org:3780", "https://t3.example.org", false),
+            ("t3.example.org:80", "https://t3.example.org", false),
+            ("t3.example.org", "https://evil.example", false),
+            ("t3.example.org", "https://t3.example.org.evil.example", false),
+            ("t3.example.org", "https://evil.example/t3.example.org", false),
+            ("t3.example.org", "https://evil.example@t3.example.org", false),
+            ("t3.example.org", "https://xt3.example.org", false),
+            ("t3.example.org", "t3://t3.example.org", false),
+            ("t3.example.org", "null", false),
+            ("t3.example.org", "", false),
+            ("t3.example.org", "t3.example.org", false),
+            ("t3.example.org", "https://", false),
+            ("t3.example.org", "https://t3.example.org:99999", false),
+            ("", "https://", false),
+        ] {
+            assert_eq!(passes(&[("host", host), ("origin", origin)], &[]), expected, "{origin} at {host}");
+        }
+    }
+
+    #[test]
+    fn who_names_no_origin_passes_and_who_names_two_does_not() {
+        assert!(passes(&[("host", "t3")], &[]));
+        let twice = [("host", "t3"), ("origin", "https://t3"), ("origin", "https://t3")];
+        assert!(!passes(&twice, &[]));
+    }
+
+    #[test]
+    fn the_forwarded_host_counts_beside_the_host() {
+        let origin = ("origin", "https://t3.example.org");
+        let inner = ("host", "10.0.0.5:3780");
+        assert!(passes(&[inner, origin, ("x-forwarded-host", "t3.example.org")], &[]));
+        assert!(passes(&[inner, origin, ("x-forwarded-host", "t3.example.org, inner")], &[]));
+        assert!(!passes(&[inner, origin, ("x-forwarded-host", "other.example.org")], &[]));
+        assert!(!passes(&[inner, origin], &[]));
+    }
+
+    #[test]
+    fn more_origins_are_let_in_by_name() {
+        let desktop = [("host", "t3"), ("origin", "t3://App")];
+        assert!(passes(&desktop, &["https://a.example", "t3://app"]));
+        assert!(!passes(&desktop, &["https://a.example"]));
+        let other = [("host", "t3"), ("origin", "https://a.example")];
+        assert!(passes(&other, &["https://A.example:443"]));
+        assert!(!passes(&other, &["http://a.example"]), "the flag means the scheme, too");
+        assert!(passes(&[("host", "t3"), ("origin", "null")], &["*"]));
+        for wrong in ["", "a.example", "https://", "https://a/b", "null"] {
+            assert!(wrong.parse::<Allowed>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_both_and_no_more_than_fits_in_a_line() {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", "t3".parse().unwrap());
+        headers.insert("origin", format!("https://evil\" x={}", "y".repeat(5000)).parse().unwrap());
+        let text = check(&headers, &[]).unwrap_err().to_string();
+        assert!(text.contains(r#"https://evil\" x="#) && text.contains("\"t3\""), "{text}");
+        assert!(text.len() < 300, "{}", text.len());
+    }
+}

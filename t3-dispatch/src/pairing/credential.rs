@@ -1,0 +1,50 @@
+//! A one-time credential. It can be sent to serve and cannot be printed: whoever reads it in a log could use it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What the mint gives out, good for one session.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Credential(String);
+
+impl Credential {
+    /// There is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The same text, to look for it where it must not be.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// `{"credential": "..."}`, as serve wants it.
+    pub(super) fn body(&self) -> Bytes {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            credential: &'a str,
+        }
+        // A map with a text in it can always be written.
+        serde_json::to_vec(&Body { credential: &self.0 }).unwrap_or_default().into()
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(not shown)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_sent_and_not_printed() {
+        let credential: Credential = serde_json::from_str(r#""a\"b""#).unwrap();
+        assert_eq!(credential.body(), r#"{"credential":"a\"b"}"#);
+        assert_eq!(format!("{credential:?} {:#?}", Some(&credential)).matches("a\"b").count(), 0);
+    }
+}

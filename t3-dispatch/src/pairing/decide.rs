@@ -1,0 +1,165 @@
+//! What pairing has to do with a request: nothing, look at its session, or make one. Pure; reads the method and the headers only.
+//!
+//! Only a top-level navigation can be answered by a redirect without harm. Everything else (scripts, images, calls of the page, native
+//! clients with a token, WebSockets) goes to serve as it is, which answers 401 where a session is missing.
+
+use http::{
+    HeaderMap, Method,
+    header::{ACCEPT, AUTHORIZATION, COOKIE},
+};
+
+use crate::headers;
+
+/// serve's session cookie (apps/server/src/auth/utils.ts of t3code). Cookie names are case-sensitive (RFC 6265 section 5.4).
+pub const COOKIE_NAME: &str = "t3_session";
+
+const DEST: &str = "sec-fetch-dest";
+
+/// What a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Passed on as it is.
+    Nothing,
+    /// It has a session: serve says whether that is still good.
+    Check,
+    /// A session is made for it.
+    Pair,
+}
+
+/// What this request needs.
+#[must_use]
+pub fn need(method: &Method, headers: &HeaderMap) -> Need {
+    if !is_navigation(method, headers) || headers::wants_websocket(headers) || has_token(headers) {
+        Need::Nothing
+    } else if has_session(headers) {
+        Need::Check
+    } else {
+        Need::Pair
+    }
+}
+
+/// A browser goes to a page of its own: GET with `Sec-Fetch-Dest: document`, or from a browser that does not send the header (Safari before
+/// 16.4), GET with an Accept that names text/html.
+#[must_use]
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    if method != Method::GET {
+        return false;
+    }
+    let mut destinations = headers.get_all(DEST).iter().peekable();
+    if destinations.peek().is_some() {
+        return destinations.all(|destination| destination == "document");
+    }
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|accept| accept.to_str().ok())
+        .flat_map(|accept| accept.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|range| range.trim().eq_ignore_ascii_case("text/html"))
+}
+
+/// A token of a native client: Bearer or DPoP. Basic is none: a proxy before us may add it to every request.
+fn has_token(headers: &HeaderMap) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|value| {
+        let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+        [&b"bearer"[..], b"dpop"].iter().any(|token| scheme.eq_ignore_ascii_case(token))
+    })
+}
+
+/// A session cookie with a value.
+fn has_session(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .any(names_session)
+}
+
+/// `NAME=VALUE`, perhaps with attributes behind it, is a session: in Cookie and in Set-Cookie alike.
+pub(super) fn names_session(pair: &[u8]) -> bool {
+    pair.trim_ascii_start()
+        .strip_prefix(COOKIE_NAME.as_bytes())
+        .and_then(|rest| rest.trim_ascii_start().strip_prefix(b"="))
+        .is_some_and(|value| !matches!(value.trim_ascii_start().first(), None | Some(b';')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: (&str, &str) = ("sec-fetch-dest", "document");
+    const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+    const SESSION: (&str, &str) = ("cookie", "theme=dark; t3_session=abc");
+
+    fn need_of(method: &str, pairs: &[(&'static str, &'static str)]) -> Need {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        need(&method.parse().unwrap(), &headers)
+    }
+
+    #[test]
+    fn only_a_navigation_without_a_session_is_paired() {
+        for (pairs, expected) in [
+            (&[DOCUMENT][..], Need::Pair),
+            (&[HTML], Need::Pair),
+            (&[("accept", "TEXT/HTML")], Need::Pair),
+            (&[("accept", "image/png"), ("accept", "*/*, text/html;level=1")], Need::Pair),
+            (&[DOCUMENT, SESSION], Need::Check),
+            (&[HTML, SESSION], Need::Check),
+            (&[DOCUMENT, ("cookie", "a=b"), ("cookie", "t3_session = x")], Need::Check),
+            // A sub-request, whatever it accepts.
+            (&[("sec-fetch-dest", "empty"), HTML], Need::Nothing),
+            (&[("sec-fetch-dest", "iframe"), HTML], Need::Nothing),
+            (&[("sec-fetch-dest", "script")], Need::Nothing),
+            (&[("sec-fetch-dest", "empty"), HTML, SESSION], Need::Nothing),
+            (&[DOCUMENT, ("sec-fetch-dest", "empty")], Need::Nothing),
+            (&[("sec-fetch-dest", "")], Need::Nothing),
+            // Nothing says that it is a page.
+            (&[], Need::Nothing),
+            (&[("accept", "*/*")], Need::Nothing),
+            (&[("accept", "application/json, text/htmlx")], Need::Nothing),
+            (&[SESSION], Need::Nothing),
+        ] {
+            assert_eq!(need_of("GET", pairs), expected, "{pairs:?}");
+        }
+        for method in ["POST", "HEAD", "OPTIONS", "PUT"] {
+            assert_eq!(need_of(method, &[DOCUMENT, HTML]), Need::Nothing, "{method}");
+        }
+    }
+
+    #[test]
+    fn native_clients_and_websockets_are_left_alone() {
+        for value in ["Bearer abc", "bearer abc", "BEARER", "DPoP abc"] {
+            assert_eq!(need_of("GET", &[DOCUMENT, ("authorization", value)]), Need::Nothing, "{value}");
+            assert_eq!(need_of("GET", &[DOCUMENT, SESSION, ("authorization", value)]), Need::Nothing);
+        }
+        for value in ["Basic YTpi", "Bearerx abc", ""] {
+            assert_eq!(need_of("GET", &[DOCUMENT, ("authorization", value)]), Need::Pair, "{value}");
+        }
+        let upgrade = [HTML, ("connection", "Upgrade"), ("upgrade", "websocket")];
+        assert_eq!(need_of("GET", &upgrade), Need::Nothing);
+    }
+
+    #[test]
+    fn a_session_cookie_has_the_exact_name_and_a_value() {
+        for cookie in ["t3_session=a", "a=b;t3_session=a", "a=b;   t3_session=a;c=d", "t3_session=\"\""] {
+            assert_eq!(need_of("GET", &[DOCUMENT, ("cookie", cookie)]), Need::Check, "{cookie}");
+        }
+        for cookie in [
+            "",
+            "t3_session",
+            "t3_session=",
+            "t3_session= ; a=b",
+            "T3_SESSION=a",
+            "t3_session_3773=a",
+            "xt3_session=a",
+            "a=t3_session=b",
+        ] {
+            assert_eq!(need_of("GET", &[DOCUMENT, ("cookie", cookie)]), Need::Pair, "{cookie}");
+        }
+        assert!(names_session(b"t3_session=x; HttpOnly; Path=/"));
+        assert!(!names_session(b"t3_session=; Max-Age=0"));
+    }
+}

@@ -1,0 +1,154 @@
+//! Gives a credential to serve and gets a session for it. Looks at the status and the cookies of the answer only: what else serve says could
+//! repeat the credential.
+
+use std::time::Duration;
+
+use http::{
+    HeaderMap, HeaderValue, Request, StatusCode,
+    header::{CONTENT_TYPE, SET_COOKIE},
+};
+use http_body_util::Full;
+use tokio::time::timeout;
+
+use super::{
+    ask::{self, AskError},
+    credential::Credential,
+    decide,
+};
+use crate::app::Times;
+
+/// Where serve takes a credential (packages/contracts/src/environmentHttp.ts of t3code).
+pub const ENDPOINT: &str = "/api/auth/browser-session";
+/// Where serve before 0.0.25 takes it.
+pub const OLD_ENDPOINT: &str = "/api/auth/bootstrap";
+
+/// A session that serve has opened.
+#[derive(Debug)]
+pub struct Paired {
+    /// Where.
+    pub endpoint: &'static str,
+    /// serve is an old one.
+    pub fallback: bool,
+    /// All Set-Cookie headers, as they came.
+    pub cookies: Vec<HeaderValue>,
+}
+
+/// serve has opened no session. Says why; never holds a credential.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// It gave no answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// It took too long.
+    #[error("serve on port {port} did not take the credential within {} ms", after.as_millis())]
+    Timeout {
+        /// Its port.
+        port: u16,
+        /// `--exchange-timeout`.
+        after: Duration,
+    },
+    /// It said no.
+    #[error("serve on port {port} rejected the credential: {endpoint} answered {status}")]
+    Rejected {
+        /// Its port.
+        port: u16,
+        /// Where.
+        endpoint: &'static str,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// It said yes, but a browser would not have a session.
+    #[error("serve on port {port} set no {} cookie: {endpoint} answered {status}", decide::COOKIE_NAME)]
+    NoCookie {
+        /// Its port.
+        port: u16,
+        /// Where.
+        endpoint: &'static str,
+        /// Its answer.
+        status: StatusCode,
+    },
+}
+
+/// Exchanges a credential for a session, within `patience` in all.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub(super) async fn exchange(
+    port: u16,
+    times: &Times,
+    patience: Duration,
+    visitor: &HeaderMap,
+    credential: &Credential,
+) -> Result<Paired, ExchangeError> {
+    let both = async {
+        let (status, headers) = post(port, times, ENDPOINT, visitor, credential).await?;
+        if status != StatusCode::NOT_FOUND {
+            return judge(port, ENDPOINT, status, &headers);
+        }
+        let (status, headers) = post(port, times, OLD_ENDPOINT, visitor, credential).await?;
+        judge(port, OLD_ENDPOINT, status, &headers)
+    };
+    timeout(patience, both).await.unwrap_or(Err(ExchangeError::Timeout { port, after: patience }))
+}
+
+async fn post(
+    port: u16,
+    times: &Times,
+    endpoint: &'static str,
+    visitor: &HeaderMap,
+    credential: &Credential,
+) -> Result<(StatusCode, HeaderMap), AskError> {
+    let mut request = Request::new(Full::new(credential.body()));
+    *request.method_mut() = http::Method::POST;
+    request.headers_mut().extend(visitor.clone());
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let (answer, _) = ask::send(port, times, endpoint, request).await?.into_parts();
+    Ok((answer.status, answer.headers))
+}
+
+fn judge(
+    port: u16,
+    endpoint: &'static str,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<Paired, ExchangeError> {
+    if !status.is_success() {
+        return Err(ExchangeError::Rejected { port, endpoint, status });
+    }
+    let mut cookies: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    for cookie in &mut cookies {
+        cookie.set_sensitive(true);
+    }
+    // Without one the browser would be sent to / again and again.
+    if !cookies.iter().any(|cookie| decide::names_session(cookie.as_bytes())) {
+        return Err(ExchangeError::NoCookie { port, endpoint, status });
+    }
+    Ok(Paired { endpoint, fallback: endpoint == OLD_ENDPOINT, cookies })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_a_2xx_with_its_cookie_and_all_cookies_are_kept_in_order() {
+        let judged = |status: u16, cookies: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for cookie in cookies {
+                headers.append(SET_COOKIE, HeaderValue::from_static(cookie));
+            }
+            judge(1, ENDPOINT, StatusCode::from_u16(status).unwrap(), &headers)
+        };
+        let paired = judged(200, &["a=b", "t3_session=x; HttpOnly", "c=d"]).unwrap();
+        assert_eq!(paired.cookies, ["a=b", "t3_session=x; HttpOnly", "c=d"]);
+        assert!(!format!("{paired:?}").contains("HttpOnly"), "a cookie is a credential");
+        assert!(judged(201, &["t3_session=x"]).is_ok());
+        assert!(matches!(judged(200, &["a=b"]), Err(ExchangeError::NoCookie { .. })));
+        assert!(matches!(judged(200, &["t3_session=; Max-Age=0"]), Err(ExchangeError::NoCookie { .. })));
+        for status in [302, 400, 401, 404, 500] {
+            let error = judged(status, &["t3_session=x"]).unwrap_err();
+            assert!(matches!(error, ExchangeError::Rejected { .. }), "{status}");
+            assert!(error.to_string().contains(&status.to_string()));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Gives a browser on its first visit a session of its user's serve, so that nobody types a pairing code (docs/PAIRING.md).
+//!
+//! [`decide`] says which requests need one, [`session_check`] asks serve about those that have one already, [`mint`] makes a one-time
+//! credential, and [`exchange`] has serve turn it into a session, whose cookies go to the browser with a 302. Never touches a request that is
+//! no top-level navigation, and never puts a credential or a cookie into the log.
+
+mod ask;
+pub mod credential;
+pub mod decide;
+pub mod exchange;
+pub mod loops;
+pub mod mint;
+mod redact;
+pub mod session_check;
+pub mod single_flight;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{CACHE_CONTROL, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE, USER_AGENT},
+};
+
+pub use self::mint::MintCommand;
+use self::{
+    decide::Need,
+    exchange::{ExchangeError, Paired},
+    loops::{Browser, Loops, Verdict},
+    mint::Mint,
+    single_flight::Flights,
+};
+use crate::{app::App, body::Body, cli, clock, http_proxy::plain, identity, metrics::words, table::Route};
+
+/// A User-Agent is told apart by so many bytes.
+const MAX_AGENT: usize = 256;
+
+/// What pairing keeps between requests.
+#[derive(Debug)]
+pub struct Pairing {
+    mint: Mint,
+    exchange_patience: Duration,
+    check_patience: Duration,
+    flights: Flights<Result<Arc<Paired>, Failed>>,
+    loops: Mutex<Loops>,
+}
+
+/// No session could be made; why is in the log already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    Mint,
+    Exchange,
+}
+
+/// What a browser is known by while it is paired.
+struct Visit {
+    browser: Browser,
+    /// What serve is told of it.
+    visitor: HeaderMap,
+}
+
+impl Pairing {
+    /// As the options ask for; nothing with `--no-pairing`.
+    #[must_use]
+    pub fn new(options: &cli::Pairing) -> Option<Self> {
+        (!options.no_pairing).then(|| Self {
+            mint: Mint::new(options.mint_command.clone(), options.mint_timeout),
+            exchange_patience: options.exchange_timeout,
+            check_patience: options.session_check_timeout,
+            flights: Flights::default(),
+            loops: Mutex::default(),
+        })
+    }
+}
+
+/// The answer to a request that has to be paired first; nothing for all others, which go on to serve.
+pub async fn answer(
+    app: &Arc<App>,
+    peer: IpAddr,
+    route: &Route,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Option<Response<Body>> {
+    let pairing = app.pairing.as_ref()?;
+    let need = decide::need(method, headers);
+    if need == Need::Nothing {
+        return None;
+    }
+    let visitor = ask::visitor(headers, peer);
+    if need == Need::Check && is_good(app, pairing, route, visitor.clone(), headers).await {
+        return None;
+    }
+    let agent = headers.get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+    let browser = Browser {
+        user: route.os_user.clone(),
+        ip: identity::client(headers, peer, &app.trusted).to_string(),
+        agent: agent.get(..MAX_AGENT).unwrap_or(agent).to_owned(),
+    };
+    let mut response = pair(app, pairing, route, Visit { browser, visitor }).await;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
+}
+
+/// Whether the session of a request may go on being used: unless serve says that it does not know it.
+async fn is_good(
+    app: &App,
+    pairing: &Pairing,
+    route: &Route,
+    visitor: HeaderMap,
+    headers: &HeaderMap,
+) -> bool {
+    let checked =
+        session_check::is_good(route.port, &app.times, pairing.check_patience, visitor, headers).await;
+    match &checked {
+        Ok(true) => {}
+        Ok(false) => app.metrics.paired(words::Paired::Unknown),
+        Err(unclear) => {
+            tracing::info!(user = %route.os_user, "session not checked: {unclear}");
+            app.metrics.paired(words::Paired::CheckFailed);
+        }
+    }
+    checked.unwrap_or(true)
+}
+
+async fn pair(app: &Arc<App>, pairing: &Pairing, route: &Route, visit: Visit) -> Response<Body> {
+    match lock(&pairing.loops).ask(&visit.browser, clock::now()) {
+        Verdict::Go => {}
+        Verdict::Stop => {
+            tracing::warn!(
+                user = %route.os_user,
+                ip = %visit.browser.ip,
+                "not paired: {} sessions within a minute and the browser comes back without one: does it keep cookies?",
+                loops::MANY
+            );
+            return stopped(app);
+        }
+        Verdict::StillStopped => return stopped(app),
+    }
+    let flight = || fly(Arc::clone(app), route.clone(), visit);
+    match pairing.flights.join(&route.os_user, flight).await {
+        Some(Ok(paired)) => redirect(&paired),
+        Some(Err(Failed::Mint)) | None => plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "no pairing credential could be made; the log of t3-dispatch says why",
+        ),
+        Some(Err(Failed::Exchange)) => {
+            plain(StatusCode::BAD_GATEWAY, "serve opened no session; the log of t3-dispatch says why")
+        }
+    }
+}
+
+/// One pairing, for all who wait for it. Says in one line how it ended.
+async fn fly(app: Arc<App>, route: Route, visit: Visit) -> Result<Arc<Paired>, Failed> {
+    let user = &route.os_user;
+    // The flight was started by somebody who has seen that pairing is on.
+    let Some(pairing) = &app.pairing else { return Err(Failed::Mint) };
+    let credential = pairing.mint.run(user).await.map_err(|error| {
+        tracing::error!(%user, "not paired: no credential: {error}");
+        app.metrics.paired(words::Paired::MintFailed);
+        Failed::Mint
+    })?;
+    let patience = pairing.exchange_patience;
+    let paired = exchange::exchange(route.port, &app.times, patience, &visit.visitor, &credential).await;
+    let paired = paired.map_err(|error| {
+        tracing::error!(%user, "not paired: no session: {error}");
+        app.metrics.paired(match error {
+            ExchangeError::Ask(_) | ExchangeError::Timeout { .. } => words::Paired::Unreachable,
+            ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => words::Paired::Rejected,
+        });
+        Failed::Exchange
+    })?;
+    lock(&pairing.loops).given(visit.browser, clock::now());
+    tracing::info!(%user, endpoint = %paired.endpoint, fallback = paired.fallback, "paired");
+    app.metrics.paired(if paired.fallback { words::Paired::Fallback } else { words::Paired::Paired });
+    Ok(Arc::new(paired))
+}
+
+fn redirect(paired: &Paired) -> Response<Body> {
+    let mut response = plain(StatusCode::FOUND, "paired");
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, HeaderValue::from_static("/"));
+    for cookie in &paired.cookies {
+        headers.append(SET_COOKIE, cookie.clone());
+    }
+    response
+}
+
+fn stopped(app: &App) -> Response<Body> {
+    app.metrics.paired(words::Paired::Loop);
+    let mut response = plain(
+        StatusCode::TOO_MANY_REQUESTS,
+        "t3 gave this browser several sessions within a minute, and each time it came back without one that works.\n\
+         Does it keep cookies for this address? Delete those it has, allow them, and try again in a minute.",
+    );
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
+    response
+}
+
+fn lock(loops: &Mutex<Loops>) -> std::sync::MutexGuard<'_, Loops> {
+    loops.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,138 @@
+//! One piece of work for all who want the same at the same time. It runs in a task of its own: whoever leaves does not end it for the
+//! others. Knows nothing of what the work is.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+type UnderWay<T> = Arc<Mutex<HashMap<String, watch::Receiver<Option<T>>>>>;
+
+/// The work under way, by what it is for.
+#[derive(Debug)]
+pub struct Flights<T>(UnderWay<T>);
+
+impl<T> Default for Flights<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Flights<T> {
+    /// What the work for `key` comes to; starts it if it is not under way. Nothing when it panicked or the runtime has ended.
+    pub async fn join<F>(&self, key: &str, start: impl FnOnce() -> F) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut outcome = {
+            let mut flights = lock(&self.0);
+            if let Some(flight) = flights.get(key) {
+                flight.clone()
+            } else {
+                let (tell, outcome) = watch::channel(None);
+                flights.insert(key.to_owned(), outcome.clone());
+                let landing = Landing { flights: Arc::clone(&self.0), key: key.to_owned() };
+                let work = start();
+                tokio::spawn(async move {
+                    let value = work.await;
+                    // From here on a newcomer starts anew.
+                    drop(landing);
+                    tell.send_replace(Some(value));
+                });
+                outcome
+            }
+        };
+        outcome.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// Takes a flight out of the map however it ends.
+struct Landing<T> {
+    flights: UnderWay<T>,
+    key: String,
+}
+
+impl<T> Drop for Landing<T> {
+    fn drop(&mut self) {
+        lock(&self.flights).remove(&self.key);
+    }
+}
+
+fn lock<T>(
+    flights: &Mutex<HashMap<String, watch::Receiver<Option<T>>>>,
+) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<T>>>> {
+    flights.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Work {
+        started: AtomicUsize,
+        go: Notify,
+    }
+
+    impl Work {
+        fn start(self: &Arc<Self>) -> impl Future<Output = usize> + use<> {
+            let work = Arc::clone(self);
+            let number = work.started.fetch_add(1, Ordering::SeqCst) + 1;
+            async move {
+                work.go.notified().await;
+                number
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_come_at_the_same_time_share_one_and_later_ones_start_anew() {
+        let (flights, work) = (Flights::default(), Arc::new(Work::default()));
+        let together = join_all((0..10).map(|_| flights.join("ann", || work.start())));
+        work.go.notify_one();
+        assert_eq!(together.await, [Some(1); 10]);
+        work.go.notify_one();
+        assert_eq!(flights.join("ann", || work.start()).await, Some(2));
+        assert!(lock(&flights.0).is_empty());
+    }
+
+    #[tokio::test]
+    async fn different_keys_do_not_wait_for_each_other() {
+        let (flights, work) = (Flights::default(), Arc::new(Work::default()));
+        let (ann, bob) = tokio::join!(flights.join("ann", || work.start()), async {
+            let bob = flights.join("bob", || async { 7 }).await;
+            work.go.notify_one();
+            bob
+        });
+        assert_eq!((ann, bob), (Some(1), Some(7)));
+    }
+
+    #[tokio::test]
+    async fn whoever_leaves_does_not_end_it_for_the_others() {
+        let flights = Arc::new(Flights::default());
+        let work = Arc::new(Work::default());
+        let (shared, begun) = (Arc::clone(&flights), Arc::clone(&work));
+        let first = tokio::spawn(async move { shared.join("ann", || begun.start()).await });
+        while work.started.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert!(first.await.is_err());
+        work.go.notify_one();
+        assert_eq!(flights.join("ann", || work.start()).await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_leaves_nobody_waiting_and_the_way_open() {
+        let flights: Flights<usize> = Flights::default();
+        assert_eq!(flights.join("ann", || async { panic!("as a test") }).await, None);
+        assert_eq!(flights.join("ann", || async { 1 }).await, Some(1));
+    }
+}

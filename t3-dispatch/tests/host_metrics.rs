@@ -1,0 +1,146 @@
+//! The page of metrics and the queries of docs/METRICS.md, as Prometheus itself sees them. Needs Debian's package `prometheus`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+mod program;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use program::{GOOD, dispatch, table, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Killed when the test is over.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A dispatch, the address of its metrics, and a request that it has answered, so that not all is zero.
+fn with_metrics() -> (Killed, SocketAddr) {
+    let table = table(GOOD);
+    let options = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    let mut child = dispatch(table.path(), &options).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let child = Killed(child);
+    let line = wait_for(&mut log, "metrics on http://");
+    let metrics = line.trim().rsplit("http://").next().unwrap().strip_suffix("/metrics").unwrap();
+    let metrics = metrics.parse().unwrap();
+    let line = wait_for(&mut log, "listening on ");
+    get(line.trim().rsplit("listening on ").next().unwrap().parse().unwrap(), "/healthz");
+    (child, metrics)
+}
+
+/// The body.
+fn get(address: SocketAddr, target: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+fn promtool(arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new("promtool");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("promtool is there: Debian's package prometheus");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn queries() -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+    let page = fs::read_to_string(page).unwrap();
+    let of = |line: &str| line.strip_prefix("    ").map(str::to_owned);
+    page.lines().filter_map(of).filter(|line| line.contains("t3_dispatch_")).collect()
+}
+
+#[test]
+fn promtool_has_nothing_to_say_against_the_page() {
+    let (_dispatch, metrics) = with_metrics();
+    let page = get(metrics, "/metrics").unwrap();
+    let output = promtool(&["check", "metrics"], &page);
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    // It does complain when there is reason to.
+    let worse = page.replace("t3_dispatch_opens_total", "t3_dispatch_opens");
+    assert!(!promtool(&["check", "metrics"], &worse).status.success());
+}
+
+#[test]
+fn promtool_takes_every_query_of_the_documentation() {
+    let queries = queries();
+    assert!(queries.len() > 15, "{}", queries.len());
+    let mut rules = String::from("groups:\n- name: docs\n  rules:\n");
+    for (n, query) in queries.iter().enumerate() {
+        write!(rules, "  - record: query:{n}\n    expr: |\n      {query}\n").unwrap();
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &rules).unwrap();
+    let output = promtool(&["check", "rules", file.path().to_str().unwrap()], "");
+    assert!(output.status.success(), "{}\n{rules}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn prometheus_scrapes_the_page_and_answers_every_query() {
+    let (_dispatch, metrics) = with_metrics();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("prometheus.yml");
+    let scrape = format!(
+        "scrape_configs:\n- job_name: t3-dispatch\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  static_configs: [{{targets: [\"{metrics}\"]}}]\n"
+    );
+    fs::write(&config, scrape).unwrap();
+    // A port that was free a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _prometheus = Killed(
+        Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus is there: Debian's package prometheus"),
+    );
+    let query = |text: &str| -> Option<serde_json::Value> {
+        let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        serde_json::from_str(&get(address, &format!("/api/v1/query?query={encoded}"))?).ok()
+    };
+    let value =
+        |answer: &serde_json::Value| answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned);
+    let deadline = Instant::now() + PATIENCE;
+    // Two scrapes, so that rates have something to look at.
+    let scraped = "count_over_time(t3_dispatch_build_info[1m]) >= 3";
+    while query(scraped).as_ref().and_then(value).is_none() {
+        let targets = get(address, "/api/v1/targets").unwrap_or_default();
+        assert!(Instant::now() < deadline, "prometheus did not scrape: {targets}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(value(&query("up").unwrap()).as_deref(), Some("1"));
+    let pages = r#"t3_dispatch_http_responses_total{by="dispatch",class="2xx"}"#;
+    assert_eq!(value(&query(pages).unwrap()).as_deref(), Some("1"));
+    assert_eq!(value(&query("t3_dispatch_table_logins").unwrap()).as_deref(), Some("1"));
+    for text in queries() {
+        let answer = query(&text).unwrap();
+        assert_eq!(answer["status"], "success", "{text}: {answer}");
+    }
+}
