@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use t3_journal::Mode;
 use t3_record::wire::SOCKET_PATH;
 
+use crate::{closes::args::ClosesArgs, kernel::Functions};
+
 /// Who ended a WebSocket, how, and was the machine starving at that moment.
 #[derive(Debug, Parser)]
 #[command(
@@ -26,6 +28,8 @@ pub enum Command {
     Daemon(DaemonArgs),
     /// Show closes as they happen.
     Live(LiveArgs),
+    /// Show closes that were, from the journal, and a summary of them.
+    Closes(ClosesArgs),
 }
 
 /// `t3-trace daemon`.
@@ -46,6 +50,9 @@ pub struct DaemonArgs {
     /// What to log, in the syntax of tracing's EnvFilter.
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log_filter: String,
+    /// How to hook kernel functions, beside the tracepoints.
+    #[arg(long, value_enum, default_value = "best", env = "T3_TRACE_HOOKS", value_name = "WAY")]
+    pub hooks: Functions,
     /// Do not load eBPF programs: only pressure.
     #[arg(long)]
     pub no_ebpf: bool,
@@ -72,7 +79,7 @@ pub struct LiveArgs {
 }
 
 /// A number with one of the units ms, s, m, h; seconds without one.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let wrong = || format!("{text:?} is not a time; write 120s, 2m or 500ms");

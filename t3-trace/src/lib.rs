@@ -1,10 +1,11 @@
 //! The kernel's side of a close: the daemon that gathers evidence and serves it to t3-dispatch, and the operator's commands.
 //!
-//! Only [`daemon`] and [`kernel`] need privileges; [`live`] reads what they give as an ordinary user.
+//! Only [`daemon`] and [`kernel`] need privileges; [`live`] and [`closes`] read what they give as an ordinary user.
 
 pub mod cgroup;
 pub mod cli;
 pub mod clock;
+pub mod closes;
 pub mod daemon;
 pub mod kernel;
 pub mod live;

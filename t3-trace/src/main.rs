@@ -7,8 +7,8 @@ use clap::Parser;
 use t3_journal::{Sink, Writer};
 use t3_trace::{
     cli::{Cli, Command, DaemonArgs},
-    daemon,
-    kernel::{Kernel, Options},
+    closes, daemon,
+    kernel::{Functions, Kernel, Options},
     live,
     view::{KernelView, Off},
 };
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Daemon(args) => run_daemon(args),
         Command::Live(args) => live::run(&args),
+        Command::Closes(args) => closes::run(&args),
     };
     t3_journal::drain(LAST_LINES);
     match result {
@@ -35,8 +36,9 @@ fn main() -> ExitCode {
 fn run_daemon(args: DaemonArgs) -> anyhow::Result<()> {
     let sink = args.log.resolve();
     t3_journal::init("t3-trace", sink, &args.log_filter)?;
-    let records = Writer::start("t3-dispatch", sink).context("start the writer of records")?;
-    let kernel = load(args.no_ebpf);
+    let records = Writer::start("t3-dispatch", sink, t3_journal::DEFAULT_BOUND)
+        .context("start the writer of records")?;
+    let kernel = load(args.no_ebpf, args.hooks);
     let options = daemon::Options {
         socket: args.socket,
         dispatch_user: args.dispatch_user,
@@ -63,11 +65,11 @@ fn run_daemon(args: DaemonArgs) -> anyhow::Result<()> {
 }
 
 /// The kernel side, or the reason why there is none: pressure is served all the same.
-fn load(no_ebpf: bool) -> Box<dyn KernelView> {
+fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
     if no_ebpf {
         return Box::new(Off { why: "switched off by --no-ebpf".to_owned() });
     }
-    match Kernel::load(&Options::default()) {
+    match Kernel::load(&Options { functions, ..Options::default() }) {
         Ok(kernel) => Box::new(kernel),
         Err(error) => Box::new(Off { why: format!("{:#}", anyhow::Error::from(error)) }),
     }

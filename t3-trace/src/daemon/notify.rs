@@ -9,7 +9,7 @@ use super::Shared;
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, states) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd could not be told");
     }
 }
@@ -26,14 +26,13 @@ pub(super) fn stopping() {
 
 /// Tells for ever: the event loop that runs this is alive.
 pub(super) async fn keep_telling(shared: Arc<Shared>) {
-    let mut usec = 0;
-    let watched = sd_notify::watchdog_enabled(false, &mut usec);
-    let every = if watched { Duration::from_micros(usec / 3).min(STATUS_EVERY) } else { STATUS_EVERY };
+    let watchdog = sd_notify::watchdog_enabled();
+    let every = watchdog.map_or(STATUS_EVERY, |watchdog| (watchdog / 3).min(STATUS_EVERY));
     let mut told = String::new();
     let mut tick = tokio::time::interval(every.max(Duration::from_millis(100)));
     loop {
         tick.tick().await;
-        if watched {
+        if watchdog.is_some() {
             tell(&[NotifyState::Watchdog]);
         }
         let summary = shared.summary();

@@ -6,7 +6,7 @@ use aya::{
 };
 use t3_record::{wire::Hook, words::KernelSource};
 
-use super::{KernelError, btf::Btf};
+use super::{Functions, KernelError, btf::Btf};
 
 /// A raw tracepoint: its category, its name (also the program's), and what is lost without it.
 struct Tracepoint {
@@ -44,6 +44,7 @@ pub(super) fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf<'_>,
     aya_btf: Option<&AyaBtf>,
+    functions: Functions,
 ) -> Result<(Vec<Hook>, KernelSource), KernelError> {
     let mut hooks = Vec::new();
     for point in TRACEPOINTS {
@@ -60,7 +61,11 @@ pub(super) fn attach(
     }
     let mut source = KernelSource::Tracepoint;
     for (function, lost) in FUNCTIONS {
-        let outcome = function_entry(ebpf, aya_btf, function);
+        let outcome = match functions {
+            Functions::Best => function_entry(ebpf, aya_btf, function),
+            Functions::Kprobe => kprobe(ebpf, function).map(|()| "kprobe"),
+            Functions::Tracepoint => Err("switched off by --hooks tracepoint".to_owned()),
+        };
         if outcome.is_ok() {
             source = KernelSource::Kprobe;
         }

@@ -20,7 +20,8 @@ mod types;
 pub use btf::BtfError;
 pub use events::Events;
 pub use types::{
-    Change, Event, Generation, Loss, Options, ProcessTrace, ServeTuple, SignalTrace, SocketKey, What,
+    Change, Event, Functions, Generation, Loss, Options, ProcessTrace, ServeTuple, SignalTrace, SocketKey,
+    What,
 };
 
 use std::{
@@ -137,7 +138,7 @@ impl Kernel {
             .map(|mut logger| Box::new(move || logger.flush()) as Box<dyn FnMut() + Send>);
         let tables = Tables::take(&mut ebpf)?;
         let events = Some(Events::new(tables::ring(&mut ebpf)?));
-        let (hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref())?;
+        let (hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref(), options.functions)?;
         Ok(Self {
             ebpf,
             tables,

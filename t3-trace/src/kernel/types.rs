@@ -13,11 +13,26 @@ pub struct Options {
     pub processes: u32,
     /// Bytes of the ring of events: a power of two, at least one page.
     pub ring_bytes: u32,
+    /// How to hook functions.
+    pub functions: Functions,
+}
+
+/// How `tcp_close` and `tcp_reset` are hooked. The verdicts are the same either way; choosing is for kernels on which one way gives
+/// trouble, and for comparing them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Functions {
+    /// fentry, else a kprobe, else not at all.
+    #[default]
+    Best,
+    /// A kprobe, else not at all.
+    Kprobe,
+    /// Not at all: tracepoints alone.
+    Tracepoint,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sockets: 16_384, processes: 8_192, ring_bytes: 1 << 20 }
+        Self { sockets: 16_384, processes: 8_192, ring_bytes: 1 << 20, functions: Functions::Best }
     }
 }
 

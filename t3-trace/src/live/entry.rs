@@ -9,17 +9,26 @@ use t3_record::{CloseRecord, journal::CLOSE_ID, record::BadRecord};
 /// # Errors
 /// [`BadRecord`] for a `ws close` that lacks something.
 pub fn close(line: &str) -> Result<Option<(CloseRecord, u64)>, BadRecord> {
-    let Ok(entry) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line) else {
-        return Ok(None);
-    };
-    let fields: BTreeMap<String, String> =
-        entry.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect();
+    fields(line).map_or(Ok(None), |fields| of(&fields))
+}
+
+/// The same from the fields of an entry.
+///
+/// # Errors
+/// As [`close`].
+pub fn of(fields: &BTreeMap<String, String>) -> Result<Option<(CloseRecord, u64)>, BadRecord> {
     if fields.get("MESSAGE_ID").map(String::as_str) != Some(CLOSE_ID) {
         return Ok(None);
     }
     let micros: Option<u64> = fields.get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
-    let record = CloseRecord::from_fields(&fields)?;
+    let record = CloseRecord::from_fields(fields)?;
     Ok(Some((record, micros.map_or_else(crate::clock::realtime_secs, |micros| micros / 1_000_000))))
+}
+
+/// The fields of one line as texts; `None` when it is no object.
+pub fn fields(line: &str) -> Option<BTreeMap<String, String>> {
+    let entry: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).ok()?;
+    Some(entry.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect())
 }
 
 /// journalctl writes a value with unprintable bytes as an array of numbers, and one that was given twice as an array of texts.

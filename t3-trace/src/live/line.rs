@@ -112,7 +112,7 @@ fn notable(name: &str, Percent(percent): Percent, paint: Paint) -> Option<String
 }
 
 /// Text from outside may hold escape sequences; a terminal must not see them.
-fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

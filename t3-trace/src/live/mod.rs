@@ -1,8 +1,8 @@
 //! `t3-trace live`: closes as they happen, one line each. Reads only what the daemon and the journal give; needs no privilege.
 
-mod entry;
+pub(crate) mod entry;
 pub mod line;
-mod local_time;
+pub(crate) mod local_time;
 mod source;
 pub mod words;
 

@@ -52,7 +52,15 @@ struct Sleeper(Child);
 
 impl Sleeper {
     fn start() -> Self {
-        Self(Command::new("sleep").arg("60").spawn().unwrap())
+        let sleeper = Self(Command::new("sleep").arg("60").spawn().unwrap());
+        // exec lets its parent go on a moment before the new arguments can be read.
+        for _ in 0..500 {
+            if crate::proc::argv(sleeper.0.id()).as_deref() == Some("sleep 60") {
+                return sleeper;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("sleep has no arguments");
     }
 
     fn owner(&self) -> Owner {

@@ -1,0 +1,61 @@
+//! The command line of `t3-trace closes`. Reads and decides nothing.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use t3_record::{Segment, Verdict};
+
+use crate::cli::duration;
+
+/// `t3-trace closes`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:
+  t3-trace closes --since '2 hours ago'
+  t3-trace closes --since 14:00 --until 14:20 --user alice --short 120s
+  t3-trace closes --since yesterday --segment serve --csv > closes.csv
+
+Exit codes: 0 the journal was read to its end (also when nothing matched), 1 something failed, 2 wrong usage.")]
+pub struct ClosesArgs {
+    /// From when on, as journalctl reads it: "2 hours ago", 14:10, yesterday.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Until when, in the same way.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only this user.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Only these verdicts, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub verdict: Vec<Verdict>,
+    /// Only these segments, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub segment: Vec<Segment>,
+    /// Only sessions shorter than this, for example 120s, 2m or 500ms.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub short: Option<Duration>,
+    /// Only this boot: 0 (the current one, also without a value), -1, or an id.
+    #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub boot: Option<String>,
+    /// Read this journal file (again for more of them).
+    #[arg(long, conflicts_with = "directory")]
+    pub file: Vec<PathBuf>,
+    /// Read the journal files of this directory.
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Each record as one JSON object, without a summary.
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Comma-separated values with a line of names (RFC 4180), without a summary.
+    #[arg(long)]
+    pub csv: bool,
+    /// Only the summary.
+    #[arg(long, conflicts_with_all = ["json", "csv", "no_summary"])]
+    pub summary: bool,
+    /// Only the table.
+    #[arg(long)]
+    pub no_summary: bool,
+    /// No colours.
+    #[arg(long)]
+    pub plain: bool,
+}

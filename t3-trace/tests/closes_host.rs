@@ -1,0 +1,84 @@
+//! `t3-trace closes` on a real journal: records go through a journald of the test's own and come back through the real program.
+
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
+use std::{path::Path, process::Command, time::Duration};
+
+use t3_journal::{Sink, Writer};
+use t3_record::{Cause, CloseRecord, KernelSource, Segment, Verdict};
+use t3_testkit::journal::Journal;
+
+fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment, dur_ms: u64) -> CloseRecord {
+    CloseRecord::new(
+        user.to_owned(),
+        "192.0.2.7".to_owned(),
+        dur_ms,
+        Cause::UpstreamClosed,
+        verdict,
+        segment,
+        conn.to_owned(),
+        KernelSource::Tracepoint,
+    )
+}
+
+/// The program's stdout, which must be whole: it ends with 0.
+fn closes(directory: &Path, options: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
+    let output = command.arg("closes").arg("--directory").arg(directory).args(options).output().unwrap();
+    assert!(output.status.success(), "{options:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn what_was_written_comes_back_and_each_filter_selects() {
+    let journal = Journal::unfollowed().unwrap();
+    let directory = journal.directory().unwrap();
+    let socket = directory.ancestors().nth(2).unwrap().join("systemd/journal/socket");
+    let records = [
+        record("c1", "alice", Verdict::ServeOom, Segment::Serve, 5000),
+        record("c2", "bob", Verdict::ClientClosed, Segment::Downstream, 600_000),
+        record("c3", "alice", Verdict::ClientReset, Segment::Downstream, 130_000),
+    ];
+    let writer = Writer::start_with("t3-dispatch", Sink::Journald, &socket, 64).unwrap();
+    for record in &records {
+        drop(writer.write(record.to_fields()));
+    }
+    assert_eq!(writer.flush(Duration::from_secs(10)), 0, "records that did not reach journald");
+    t3_testkit::wait::until("the records in the journal", Duration::from_secs(20), || {
+        (closes(&directory, &["--json"]).lines().count() >= records.len()).then_some(())
+    })
+    .unwrap();
+
+    let json = |kept: &[usize]| -> String {
+        kept.iter().map(|n| serde_json::to_string(&records[*n]).unwrap() + "\n").collect()
+    };
+    for (options, kept) in [
+        (&[][..], &[0, 1, 2][..]),
+        (&["--user", "alice"], &[0, 2]),
+        (&["--verdict", "serve_oom,client_closed"], &[0, 1]),
+        (&["--segment", "downstream"], &[1, 2]),
+        (&["--short", "120s"], &[0]),
+        (&["--since", "1 hour ago"], &[0, 1, 2]),
+        (&["--until", "1 hour ago"], &[]),
+    ] {
+        let options: Vec<&str> = ["--json"].iter().chain(options).copied().collect();
+        assert_eq!(closes(&directory, &options), json(kept), "{options:?}");
+    }
+    let summary = closes(&directory, &["--summary"]);
+    assert!(summary.starts_with("3 closes\n") && summary.contains("users cut off: 1\n"), "{summary}");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_in_journalctls_words_and_wrong_words_are_refused_with_the_list() {
+    let run = |options: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_t3-trace")).arg("closes").args(options).output().unwrap()
+    };
+    let failed = run(&["--since", "no such time"]);
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("journalctl failed") && said.contains("no such time"), "{said}");
+    let refused = run(&["--verdict", "serve_bored"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("serve_oom") && said.contains("client_closed"), "{said}");
+}
