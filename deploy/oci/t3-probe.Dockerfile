@@ -1,0 +1,9 @@
+# The static program and nothing else; the public certificates are in it.
+#   cargo xtask build --release
+#   docker build -f deploy/oci/t3-probe.Dockerfile -t t3-probe target/x86_64-unknown-linux-musl/release
+FROM scratch
+COPY t3-probe /t3-probe
+USER 65532:65532
+EXPOSE 9108
+ENTRYPOINT ["/t3-probe"]
+CMD ["run"]

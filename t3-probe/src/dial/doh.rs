@@ -1,0 +1,128 @@
+//! DNS over HTTPS in its JSON form (`application/dns-json`, as Cloudflare's and Google's resolvers answer it): the address that the world
+//! sees, where this network's own DNS answers with an inner one.
+
+use std::{io, net::Ipv4Addr, sync::Arc};
+
+use http::{Request, Uri};
+use serde::Deserialize;
+use tokio_rustls::rustls::ClientConfig;
+
+use super::{Stream, tcp, tls};
+use crate::ask::{self, AskError};
+
+/// No answer about one name is longer.
+const MOST: usize = 64 << 10;
+/// An A record (RFC 1035 section 3.2.2).
+const A: u16 = 1;
+
+/// There is no address.
+#[derive(Debug, thiserror::Error)]
+pub enum DohError {
+    /// The resolver cannot be reached.
+    #[error("ask {0} for the address: {1}")]
+    Reach(String, io::Error),
+    /// It answered no HTTP, or not in time.
+    #[error("ask {0} for the address: {1}")]
+    Ask(String, AskError),
+    /// It answered something else.
+    #[error("{resolver} answered {what} when asked for {name}")]
+    Answer {
+        /// Whom we asked.
+        resolver: String,
+        /// What for.
+        name: String,
+        /// What came.
+        what: String,
+    },
+    /// The name has no address.
+    #[error("{resolver} knows no A record of {name} (status {status})")]
+    NoAddress {
+        /// Whom we asked.
+        resolver: String,
+        /// What for.
+        name: String,
+        /// The DNS response code (RFC 1035 section 4.1.1).
+        status: u16,
+    },
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "Status", default)]
+    status: u16,
+    #[serde(rename = "Answer", default)]
+    answers: Vec<Record>,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    #[serde(rename = "type")]
+    kind: u16,
+    data: String,
+}
+
+/// The first A record of `name`.
+pub(super) async fn resolve(
+    endpoint: &Uri,
+    name: &str,
+    tls: &Arc<ClientConfig>,
+) -> Result<Ipv4Addr, DohError> {
+    let resolver = endpoint.host().unwrap_or_default().to_owned();
+    let reach = |error| DohError::Reach(resolver.clone(), error);
+    let stream = connect(endpoint, tls).await.map_err(reach)?;
+    let request = Request::get(format!("{}?name={name}&type=A", endpoint.path()))
+        .header("host", endpoint.authority().map_or(resolver.as_str(), |authority| authority.as_str()))
+        .header("accept", "application/dns-json")
+        .body(())
+        .map_err(|error| reach(io::Error::other(error)))?;
+    let (status, body) =
+        ask::exchange(stream, request, MOST).await.map_err(|error| DohError::Ask(resolver.clone(), error))?;
+    let answer = |what: String| DohError::Answer { resolver: resolver.clone(), name: name.to_owned(), what };
+    if status != 200 {
+        return Err(answer(format!("HTTP {status}")));
+    }
+    read(&body, &resolver, name).map_err(|error| error.unwrap_or_else(|| answer("no dns-json".to_owned())))
+}
+
+fn read(body: &[u8], resolver: &str, name: &str) -> Result<Ipv4Addr, Option<DohError>> {
+    let message: Message = serde_json::from_slice(body).map_err(|_| None)?;
+    let first =
+        message.answers.iter().filter(|record| record.kind == A).find_map(|record| record.data.parse().ok());
+    first.ok_or_else(|| {
+        Some(DohError::NoAddress {
+            resolver: resolver.to_owned(),
+            name: name.to_owned(),
+            status: message.status,
+        })
+    })
+}
+
+async fn connect(endpoint: &Uri, tls: &Arc<ClientConfig>) -> io::Result<Stream> {
+    let host = endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = endpoint.port_u16().unwrap_or(443);
+    let address = tokio::net::lookup_host((host, port))
+        .await?
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")))?;
+    let stream = tcp(address).await?;
+    Ok(Stream::Tls(Box::new(tls::handshake(tls, host, stream).await?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_a_record_counts() {
+        let body = br#"{"Status":0,"Answer":[{"name":"t3","type":5,"TTL":60,"data":"x.example."},
+            {"name":"x","type":1,"TTL":60,"data":"203.0.113.7"},{"name":"x","type":1,"TTL":60,"data":"203.0.113.8"}]}"#;
+        assert_eq!(read(body, "r", "t3").unwrap(), Ipv4Addr::new(203, 0, 113, 7));
+    }
+
+    #[test]
+    fn an_answer_without_address_says_so_and_garbage_is_none() {
+        let missing = read(br#"{"Status":3}"#, "1.1.1.1", "t3.example.org").unwrap_err().unwrap();
+        assert_eq!(missing.to_string(), "1.1.1.1 knows no A record of t3.example.org (status 3)");
+        assert!(read(b"<html>", "r", "t3").unwrap_err().is_none());
+    }
+}

@@ -1,0 +1,111 @@
+//! What a leg is, and the times it keeps. Plain data.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::Uri;
+use t3_record::probe::Way;
+
+/// Where a leg's address comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// From DNS over HTTPS, whatever this machine's own DNS says.
+    Doh(Uri),
+    /// This one.
+    Pinned(SocketAddr),
+    /// From this machine's own resolver.
+    System,
+}
+
+/// One leg.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leg {
+    /// Its name: the label `leg`.
+    pub name: String,
+    /// Its way.
+    pub way: Way,
+    /// What is asked for. `wss` and `https` mean TLS with the host's name in SNI and certificate.
+    pub url: Uri,
+    /// Where that is.
+    pub address: Address,
+}
+
+impl Leg {
+    /// Host and port of the URL.
+    #[must_use]
+    pub fn authority(&self) -> (&str, u16) {
+        let default = if self.tls() { 443 } else { 80 };
+        let host = self.url.host().unwrap_or_default();
+        (host.trim_start_matches('[').trim_end_matches(']'), self.url.port_u16().unwrap_or(default))
+    }
+
+    /// TLS is spoken.
+    #[must_use]
+    pub fn tls(&self) -> bool {
+        matches!(self.url.scheme_str(), Some("wss" | "https"))
+    }
+}
+
+/// The times of all legs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// From an echo to the next ping, and between two questions to a serve.
+    pub beat: Duration,
+    /// For an echo or an answer: the browser's own watchdog.
+    pub answer: Duration,
+    /// For everything up to an established connection.
+    pub connect: Duration,
+    /// From a death to the next attempt: this much more each time.
+    pub back_off: Duration,
+    /// But no more than this.
+    pub back_off_most: Duration,
+    /// An answer slower than this is a stall.
+    pub slow: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            beat: Duration::from_secs(10),
+            answer: Duration::from_secs(20),
+            connect: Duration::from_secs(15),
+            back_off: Duration::from_secs(3),
+            back_off_most: Duration::from_secs(30),
+            slow: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Times {
+    /// How long to wait before the attempt that follows `failures` deaths in a row.
+    #[must_use]
+    pub fn pause(&self, failures: u32) -> Duration {
+        self.back_off.saturating_mul(failures).min(self.back_off_most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_by_three_seconds_up_to_thirty() {
+        let times = Times::default();
+        let seconds = |failures| times.pause(failures).as_secs();
+        assert_eq!([1, 2, 9, 10, 11, 1_000].map(seconds), [3, 6, 27, 30, 30, 30]);
+        assert_eq!(seconds(u32::MAX), 30);
+    }
+
+    #[test]
+    fn ports_come_from_the_scheme_unless_they_are_named() {
+        for (url, host, port, tls) in [
+            ("wss://t3.example.org/probe/ws", "t3.example.org", 443, true),
+            ("ws://t3.example.org:81/", "t3.example.org", 81, false),
+            ("http://10.0.10.10:3773/api/auth/session", "10.0.10.10", 3773, false),
+            ("https://[2001:db8::1]/", "2001:db8::1", 443, true),
+        ] {
+            let url = url.parse().unwrap();
+            let leg = Leg { name: String::new(), way: Way::Serve, url, address: Address::System };
+            assert_eq!((leg.authority(), leg.tls()), ((host, port), tls));
+        }
+    }
+}

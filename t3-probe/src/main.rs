@@ -1,0 +1,110 @@
+//! `t3-probe`: reads the command line and starts the legs.
+
+use std::{io::Write as _, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use t3_probe::{
+    board::Board,
+    cli::{Cli, Command, Legs, Run},
+    dial::{Network, tls_client},
+    leg::Leg,
+    metrics::Metrics,
+    once, page, run,
+};
+use t3_record::probe::{Death, State};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let found = t3_config::read::<Cli, _>(std::env::args_os(), &[]).unwrap_or_else(|error| error.exit());
+    let command = match found.options {
+        Ok(cli) => cli.command,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("t3-probe: {problem}");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::from(error).context("start the runtime")),
+    };
+    let result = runtime.block_on(async {
+        match command {
+            Command::Run(options) => observe(options).await.map(|()| ExitCode::SUCCESS),
+            Command::Once(options) => try_once(&options).await,
+        }
+    });
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("t3-probe: {error:#}");
+    // What was asked for makes no sense: that is usage.
+    ExitCode::from(if error.is::<t3_probe::cli::LegsError>() { 2 } else { 1 })
+}
+
+fn network(options: &Legs) -> anyhow::Result<(Vec<Leg>, Network)> {
+    let legs = options.legs()?;
+    let tls = tls_client(&options.ca_file)?;
+    Ok((legs, Network::new(tls)))
+}
+
+async fn try_once(options: &Legs) -> anyhow::Result<ExitCode> {
+    let (legs, network) = network(options)?;
+    let rows = once::all(legs, Arc::new(network), options.times()).await;
+    let clean = rows.iter().all(|row| row.state == State::Clean);
+    let text = once::table(&rows);
+    std::io::stdout().write_all(text.as_bytes()).context("write the table")?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn observe(options: Run) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&options.log_filter)
+        .with_context(|| format!("--log-filter {:?}", options.log_filter))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let (legs, network) = network(&options.legs)?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("serve metrics on {}: is the port in use?", options.listen))?;
+    let board = Arc::new(Board::new(&legs, Metrics::new().context("register the metrics")?, options.window));
+    let tell: run::Tell = if options.no_json { Arc::new(tell) } else { Arc::new(tell_json) };
+    for leg in legs {
+        tracing::info!(leg = leg.name, url = %leg.url, "observing");
+        tokio::spawn(run::leg(
+            leg,
+            network.clone(),
+            options.legs.times(),
+            Arc::clone(&board),
+            Arc::clone(&tell),
+        ));
+    }
+    tracing::info!("metrics on http://{}/metrics", options.listen);
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        () = page::serve(listener, board) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn tell(death: &Death) {
+    let Death { leg, reason, phase, detail, .. } = death;
+    tracing::warn!(leg, %reason, %phase, "died: {detail}");
+}
+
+/// The line goes to stdout, log lines go to stderr: whoever collects the one need not pick it out of the other.
+fn tell_json(death: &Death) {
+    tell(death);
+    if let Ok(line) = serde_json::to_string(death) {
+        // Nobody may be reading; observing goes on.
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    }
+}

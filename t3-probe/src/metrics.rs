@@ -1,0 +1,85 @@
+//! The metrics, with the names, labels and buckets that dashboards and alerts already ask for. Only counts; the words come from elsewhere.
+
+use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
+use t3_record::probe::Reason;
+
+const RTT: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
+const AGE: [f64; 8] = [10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
+
+/// All of them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    connected: GaugeVec,
+    disconnects: CounterVec,
+    rtt: HistogramVec,
+    age: HistogramVec,
+    last_disconnect: GaugeVec,
+}
+
+impl Metrics {
+    /// A registry of its own.
+    ///
+    /// # Errors
+    /// Never with these names; the library checks them.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let leg = &["leg"];
+        let connected =
+            GaugeVec::new(Opts::new("t3probe_connected", "1 while the leg's connection is up"), leg)?;
+        let disconnects = CounterVec::new(
+            Opts::new("t3probe_disconnects_total", "Connection deaths by leg and reason"),
+            &["leg", "reason"],
+        )?;
+        let rtt = HistogramVec::new(
+            HistogramOpts::new("t3probe_rtt_seconds", "Heartbeat round-trip (WS echo / HTTP GET) per leg")
+                .buckets(RTT.to_vec()),
+            leg,
+        )?;
+        let age = HistogramVec::new(
+            HistogramOpts::new("t3probe_connection_age_seconds", "Age of a WS connection when it died")
+                .buckets(AGE.to_vec()),
+            leg,
+        )?;
+        let last_disconnect = GaugeVec::new(
+            Opts::new("t3probe_last_disconnect_timestamp", "Unix time of the leg's last death"),
+            leg,
+        )?;
+        registry.register(Box::new(connected.clone()))?;
+        registry.register(Box::new(disconnects.clone()))?;
+        registry.register(Box::new(rtt.clone()))?;
+        registry.register(Box::new(age.clone()))?;
+        registry.register(Box::new(last_disconnect.clone()))?;
+        Ok(Self { registry, connected, disconnects, rtt, age, last_disconnect })
+    }
+
+    /// The leg is up, or not.
+    pub fn connected(&self, leg: &str, up: bool) {
+        self.connected.with_label_values(&[leg]).set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// An echo or an answer came after so many seconds.
+    pub fn rtt(&self, leg: &str, seconds: f64) {
+        self.rtt.with_label_values(&[leg]).observe(seconds);
+    }
+
+    /// The leg died at this Unix time, in seconds; after `age` seconds if it had been established.
+    pub fn died(&self, leg: &str, reason: Reason, unix: f64, age: Option<f64>) {
+        self.connected(leg, false);
+        self.disconnects.with_label_values(&[leg, &reason.to_string()]).inc();
+        self.last_disconnect.with_label_values(&[leg]).set(unix);
+        if let Some(age) = age {
+            self.age.with_label_values(&[leg]).observe(age);
+        }
+    }
+
+    /// The page, in Prometheus' text format 0.0.4.
+    ///
+    /// # Errors
+    /// Never with metrics that were registered; the library checks them.
+    pub fn page(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(page)
+    }
+}

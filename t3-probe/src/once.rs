@@ -1,0 +1,110 @@
+//! All legs once, now: a table for a person, a sentence, and an exit code for scripts.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use t3_record::probe::{self, Phase, State, Way, attribute};
+use tokio::time::Duration;
+
+use crate::{
+    dial::Dial,
+    leg::{Leg, Times},
+    progress::{Failure, Progress},
+    run,
+};
+
+/// One leg, tried once.
+#[derive(Debug)]
+pub struct Row {
+    /// The leg.
+    pub leg: Leg,
+    /// The time of each phase it passed.
+    pub phases: Vec<(Phase, Duration)>,
+    /// The address that was tried.
+    pub address: Option<String>,
+    /// The echo's time, or the answer's; or where and why it failed.
+    pub outcome: Result<Duration, (Phase, Failure)>,
+    /// Its state.
+    pub state: State,
+}
+
+/// Tries all legs side by side.
+pub async fn all<D: Dial + 'static>(legs: Vec<Leg>, dial: Arc<D>, times: Times) -> Vec<Row> {
+    let tasks: Vec<_> = legs
+        .into_iter()
+        .map(|leg| {
+            let dial = Arc::clone(&dial);
+            tokio::spawn(async move { one(leg, &*dial, times).await })
+        })
+        .collect();
+    let mut rows = Vec::new();
+    for task in tasks {
+        rows.extend(task.await);
+    }
+    rows
+}
+
+async fn one<D: Dial>(leg: Leg, dial: &D, times: Times) -> Row {
+    let progress = Progress::default();
+    let outcome = match leg.way {
+        Way::Serve => {
+            let (time, outcome) = run::answered(&leg, dial, &times, &progress).await;
+            outcome.map(|()| time.unwrap_or_default())
+        }
+        Way::Cloudflare | Way::Internal => match run::established(&leg, dial, &times, &progress).await {
+            Ok(mut echo) => {
+                let time = echo.beat(&times, &progress).await;
+                echo.close().await;
+                time
+            }
+            Err(failure) => Err(failure),
+        },
+    };
+    let state = match &outcome {
+        Ok(time) if *time >= times.slow => State::Slow,
+        Ok(_) => State::Clean,
+        Err(_) => State::Down,
+    };
+    let (phases, address) = progress.done();
+    let outcome = outcome.map_err(|failure| (progress.now().0, failure));
+    Row { leg, phases, address, outcome, state }
+}
+
+/// What the rows say together.
+#[must_use]
+pub fn attribution(rows: &[Row]) -> probe::Attribution {
+    let leg = |row: &Row| probe::Leg { name: row.leg.name.clone(), way: row.leg.way, state: row.state };
+    attribute(&rows.iter().map(leg).collect::<Vec<_>>())
+}
+
+/// The table and the sentence.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let mut text = format!("{:<16} {:<6} {:>9}  {:<22} PHASES\n", "LEG", "STATE", "ANSWER", "ADDRESS");
+    for row in rows {
+        let answer = match &row.outcome {
+            Ok(time) => format!("{:.1} ms", ms(*time)),
+            Err(_) => "-".to_owned(),
+        };
+        let phases =
+            row.phases.iter().map(|(phase, time)| format!("{phase} {:.1}", ms(*time))).collect::<Vec<_>>();
+        let address = row.address.as_deref().unwrap_or("-");
+        let _ = write!(
+            text,
+            "{:<16} {:<6} {answer:>9}  {address:<22} {}",
+            row.leg.name,
+            row.state,
+            phases.join(", ")
+        );
+        if let Err((phase, failure)) = &row.outcome {
+            let separator = if phases.is_empty() { "" } else { "; " };
+            let _ = write!(text, "{separator}{} in {phase}: {}", failure.reason, failure.detail);
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "{}", attribution(rows).sentence);
+    text
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,95 @@
+//! The pages: `/metrics` for Prometheus, `/healthz` for whoever restarts us, `/` for a person with curl.
+
+use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+
+use crate::board::Board;
+
+/// Readers at once.
+const READERS: usize = 32;
+/// For a reader to send its request.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// After an accept that failed for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the pages for ever.
+pub async fn serve(listener: TcpListener, board: Arc<Board>) {
+    let readers = Arc::new(Semaphore::new(READERS));
+    loop {
+        let Ok(permit) = Arc::clone(&readers).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let board = Arc::clone(&board);
+        tokio::spawn(async move {
+            let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                let answer = answer(request.method(), request.uri().path(), &board);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIME)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!("a reader of the pages: {error}");
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn answer(method: &Method, path: &str, board: &Board) -> Response<Full<Bytes>> {
+    if method != Method::GET && method != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+    }
+    match path {
+        "/metrics" => match board.metrics.page() {
+            Ok(page) => respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into()),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
+        "/" => text(StatusCode::OK, overview(board)),
+        _ => text(StatusCode::NOT_FOUND, "here are /, /metrics and /healthz\n".to_owned()),
+    }
+}
+
+fn overview(board: &Board) -> String {
+    let mut page = String::new();
+    let window = board.window.as_secs();
+    for view in board.view() {
+        let now = match view.up {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "not tried yet",
+        };
+        let _ = write!(page, "{:<16} {now}, in the last {window} s {}", view.leg.name, view.state);
+        if let Some(rtt) = view.rtt {
+            let _ = write!(page, ", answers in {:.0} ms", rtt.as_secs_f64() * 1000.0);
+        }
+        if let Some(death) = view.died {
+            let _ = write!(page, "; last death: {} in {}: {}", death.reason, death.phase, death.detail);
+        }
+        page.push('\n');
+    }
+    let attribution = board.attribution();
+    let _ = writeln!(page, "{}: {}", attribution.place, attribution.sentence);
+    page
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", body.into())
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,150 @@
+//! A leg for ever: established, observed until it dies, its death told, and again after a pause that grows with failures in a row.
+
+use std::{future::Future, sync::Arc};
+
+use http::Request;
+use t3_record::probe::{Death, Phase, Reason, Way};
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+use crate::{
+    ask,
+    board::Board,
+    dial::Dial,
+    echo::Echo,
+    leg::{Leg, Times},
+    progress::{Failure, Progress},
+};
+
+/// No answer about a session is longer.
+const MOST: usize = 1 << 20;
+
+/// What happens to a death.
+pub type Tell = Arc<dyn Fn(&Death) + Send + Sync>;
+
+/// Keeps one leg under observation. Never returns.
+pub async fn leg<D: Dial>(leg: Leg, dial: D, times: Times, board: Arc<Board>, tell: Tell) {
+    match leg.way {
+        Way::Cloudflare | Way::Internal => socket(&leg, &dial, &times, &board, &tell).await,
+        Way::Serve => serve(&leg, &dial, &times, &board, &tell).await,
+    }
+}
+
+async fn socket<D: Dial>(leg: &Leg, dial: &D, times: &Times, board: &Board, tell: &Tell) {
+    let mut failures = 0u32;
+    loop {
+        let progress = Progress::default();
+        let mut since = None;
+        let failure = match established(leg, dial, times, &progress).await {
+            Ok(echo) => {
+                failures = 0;
+                since = Some(Instant::now());
+                board.up(leg);
+                tracing::info!(leg = leg.name, "connected");
+                observe(echo, leg, times, board, &progress).await
+            }
+            Err(failure) => failure,
+        };
+        tell(&board.died(leg, failure, &progress, since.map(|since: Instant| since.elapsed())));
+        failures = failures.saturating_add(1);
+        sleep(times.pause(failures)).await;
+    }
+}
+
+async fn observe<S>(
+    mut echo: Echo<S>,
+    leg: &Leg,
+    times: &Times,
+    board: &Board,
+    progress: &Progress,
+) -> Failure
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    loop {
+        match echo.beat(times, progress).await {
+            Ok(rtt) => board.beat(leg, rtt, times.slow),
+            Err(failure) => return failure,
+        }
+        if let Err(failure) = echo.idle(times, progress).await {
+            return failure;
+        }
+    }
+}
+
+/// Everything up to the 101, within the time for it.
+///
+/// # Errors
+/// Where it failed stands in `progress`.
+pub async fn established<D: Dial>(
+    leg: &Leg,
+    dial: &D,
+    times: &Times,
+    progress: &Progress,
+) -> Result<Echo<D::Stream>, Failure> {
+    let open = async {
+        let stream = dial.dial(leg, progress).await?;
+        Echo::open(leg, stream, progress).await
+    };
+    bounded(times.connect, Reason::ConnectTimeout, "not established", open).await
+}
+
+async fn bounded<T>(
+    limit: Duration,
+    reason: Reason,
+    what: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(Failure { reason, detail: format!("{what} within {} s", limit.as_secs_f32()) })
+    })
+}
+
+async fn serve<D: Dial>(leg: &Leg, dial: &D, times: &Times, board: &Board, tell: &Tell) {
+    loop {
+        let progress = Progress::default();
+        match answered(leg, dial, times, &progress).await {
+            (Some(rtt), Ok(())) => {
+                board.up(leg);
+                board.beat(leg, rtt, times.slow);
+            }
+            (rtt, Err(failure)) => {
+                if let Some(rtt) = rtt {
+                    board.beat(leg, rtt, times.slow);
+                }
+                tell(&board.died(leg, failure, &progress, None));
+            }
+            (None, Ok(())) => {}
+        }
+        sleep(times.beat).await;
+    }
+}
+
+/// Asks a serve for its session page: the time an answer took, if one came, and what was wrong with it.
+pub async fn answered<D: Dial>(
+    leg: &Leg,
+    dial: &D,
+    times: &Times,
+    progress: &Progress,
+) -> (Option<Duration>, Result<(), Failure>) {
+    let begun = Instant::now();
+    let ask = async {
+        let stream = dial.dial(leg, progress).await?;
+        progress.begin(Phase::Upgrade);
+        let path = leg.url.path_and_query().map_or("/", |path| path.as_str());
+        let request = Request::get(path)
+            .header("host", leg.url.authority().map_or("", |authority| authority.as_str()))
+            .header("user-agent", concat!("t3-probe/", env!("CARGO_PKG_VERSION")))
+            .body(())
+            .map_err(|error| Failure::new(Reason::ConnectFailed, &error))?;
+        let answer = ask::exchange(stream, request, MOST).await;
+        answer.map(|(status, _)| status).map_err(|error| Failure::new(Reason::IoError, &error))
+    };
+    match bounded(times.answer, Reason::RttTimeout, "no answer", ask).await {
+        Ok(200) => (Some(begun.elapsed()), Ok(())),
+        Ok(status) => {
+            let detail = format!("answered {status}");
+            (Some(begun.elapsed()), Err(Failure { reason: Reason::Http(status), detail }))
+        }
+        Err(failure) => (None, Err(failure)),
+    }
+}

@@ -1,0 +1,309 @@
+//! A day of simulated time: the three legs over streams in memory, with thousands of faults whose truth is known. Every death is counted
+//! once and with its reason, nothing is left behind, and what is remembered stays bounded.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use t3_probe::{
+    board::Board,
+    dial::Dial,
+    leg::{Address, Leg, Times},
+    metrics::Metrics,
+    progress::{Failure, Progress},
+    run,
+};
+use t3_record::probe::{Death, Phase, Reason, Way};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    time::{Instant, sleep},
+};
+use tokio_tungstenite::{
+    accept_async,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What the far end does with one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    NoAddress,
+    Refused,
+    Blackhole,
+    Status(u16),
+    /// After this many echoes.
+    Silent(u32),
+    Close(u32),
+    End(u32),
+    Binary(u32),
+    Garbage(u32),
+}
+
+/// A generator of pseudo-random numbers (splitmix64): a run can be repeated.
+#[derive(Debug)]
+struct Dice(AtomicU64);
+
+impl Dice {
+    fn roll(&self, sides: u64) -> u64 {
+        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+/// What was done, by leg and reason; and how many far ends are still there.
+#[derive(Debug, Default)]
+struct Truth {
+    deaths: Mutex<BTreeMap<(String, String), u64>>,
+    alive: AtomicI64,
+}
+
+impl Truth {
+    fn died(&self, leg: &Leg, reason: Reason) {
+        *self.deaths.lock().unwrap().entry((leg.name.clone(), reason.to_string())).or_default() += 1;
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Memory {
+    dice: Arc<Dice>,
+    truth: Arc<Truth>,
+}
+
+impl Dial for Memory {
+    type Stream = DuplexStream;
+
+    async fn dial(&self, leg: &Leg, progress: &Progress) -> Result<DuplexStream, Failure> {
+        progress.begin(Phase::Dns);
+        let fault = self.fault(leg.way);
+        let failed = |detail: &str| Failure { reason: Reason::ConnectFailed, detail: detail.to_owned() };
+        match fault {
+            Fault::NoAddress => return Err(failed("no such name")),
+            Fault::Refused => {
+                progress.begin(Phase::Tcp);
+                return Err(failed("refused"));
+            }
+            Fault::Blackhole => {
+                progress.begin(Phase::Tcp);
+                std::future::pending::<()>().await;
+            }
+            _ => {}
+        }
+        progress.begin(Phase::Tcp);
+        let (near, far) = tokio::io::duplex(4096);
+        let truth = Arc::clone(&self.truth);
+        let way = leg.way;
+        truth.alive.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            far_end(far, way, fault).await;
+            truth.alive.fetch_sub(1, Ordering::Relaxed);
+        });
+        Ok(near)
+    }
+}
+
+impl Memory {
+    /// Picks what happens to this connection; a death it brings is written down.
+    fn fault(&self, way: Way) -> Fault {
+        let after = u32::try_from(self.dice.roll(12)).unwrap();
+        if way == Way::Serve {
+            return match self.dice.roll(8) {
+                0 => Fault::Refused,
+                1 => Fault::Status(500),
+                2 => Fault::Silent(0),
+                3 => Fault::End(0),
+                // Answers well.
+                _ => Fault::Status(200),
+            };
+        }
+        match self.dice.roll(9) {
+            0 => Fault::NoAddress,
+            1 => Fault::Refused,
+            2 => Fault::Blackhole,
+            3 => Fault::Status(502),
+            4 => Fault::Silent(after),
+            5 => Fault::Close(after),
+            6 => Fault::End(after),
+            7 => Fault::Binary(after),
+            _ => Fault::Garbage(after),
+        }
+    }
+}
+
+/// The reason that a fault must be counted under.
+fn reason(way: Way, fault: Fault) -> Option<Reason> {
+    Some(match fault {
+        Fault::NoAddress | Fault::Refused => Reason::ConnectFailed,
+        Fault::Blackhole => Reason::ConnectTimeout,
+        Fault::Status(200) => return None,
+        Fault::Status(status) => Reason::Http(status),
+        Fault::Silent(_) => Reason::RttTimeout,
+        Fault::Close(_) => Reason::ClosedClose,
+        Fault::End(_) if way == Way::Serve => Reason::IoError,
+        Fault::End(_) => Reason::ClosedClosed,
+        Fault::Binary(_) => Reason::ClosedBinary,
+        Fault::Garbage(_) => Reason::ClosedError,
+    })
+}
+
+async fn far_end(mut stream: DuplexStream, way: Way, fault: Fault) {
+    if way == Way::Serve || matches!(fault, Fault::Status(_)) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+        if let Fault::Status(status) = fault {
+            let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+        if fault != Fault::End(0) {
+            // Until the prober has had enough.
+            let _ = stream.read_u8().await;
+        }
+        return;
+    }
+    let Ok(mut socket) = accept_async(stream).await else { return };
+    let echoes = match fault {
+        Fault::Silent(n) | Fault::Close(n) | Fault::End(n) | Fault::Binary(n) | Fault::Garbage(n) => n,
+        _ => 0,
+    };
+    for _ in 0..echoes {
+        match socket.next().await {
+            Some(Ok(message @ Message::Text(_))) => socket.send(message).await.unwrap(),
+            Some(Ok(other)) => panic!("no ping: {other:?}"),
+            // The day is over.
+            Some(Err(_)) | None => return,
+        }
+    }
+    match fault {
+        Fault::Close(_) => {
+            let frame = CloseFrame { code: CloseCode::Away, reason: "bye".into() };
+            let _ = socket.close(Some(frame)).await;
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+        Fault::Binary(_) => {
+            let _ = socket.send(Message::binary(vec![1])).await;
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+        Fault::Garbage(_) => {
+            // A reserved opcode.
+            let mut stream = socket.into_inner();
+            let _ = stream.write_all(&[0x83, 0]).await;
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+        Fault::Silent(_) => while let Some(Ok(_)) = socket.next().await {},
+        _ => {}
+    }
+}
+
+/// As [`Memory`], and each fault is written down when it is dealt.
+#[derive(Debug, Clone)]
+struct Noted(Memory, Arc<Mutex<Option<Reason>>>);
+
+impl Dial for Noted {
+    type Stream = DuplexStream;
+
+    async fn dial(&self, leg: &Leg, progress: &Progress) -> Result<DuplexStream, Failure> {
+        // The same roll of the dice twice: once to know, once to do.
+        let before = self.0.dice.0.load(Ordering::Relaxed);
+        let ahead = Memory { dice: Arc::new(Dice(AtomicU64::new(before))), ..self.0.clone() };
+        *self.1.lock().unwrap() = reason(leg.way, ahead.fault(leg.way));
+        self.0.dial(leg, progress).await
+    }
+}
+
+fn leg(way: Way) -> Leg {
+    let url = match way {
+        Way::Serve => "http://devvm:3773/api/auth/session",
+        _ => "ws://t3.test/probe/ws",
+    };
+    Leg { name: way.to_string(), way, url: url.parse().unwrap(), address: Address::System }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_with_thousands_of_faults_is_counted_exactly() {
+    let truth = Arc::new(Truth::default());
+    let legs: Vec<Leg> = Way::ALL.iter().map(|way| leg(*way)).collect();
+    let board = Arc::new(Board::new(&legs, Metrics::new().unwrap(), Duration::from_secs(60)));
+    let told = Arc::new(AtomicU64::new(0));
+    let begun = Instant::now();
+    let mut tasks = Vec::new();
+    for (n, leg) in legs.iter().enumerate() {
+        let seed = 7 + n as u64;
+        let memory = Memory { dice: Arc::new(Dice(AtomicU64::new(seed))), truth: Arc::clone(&truth) };
+        let dealt = Arc::new(Mutex::new(None));
+        let tell = {
+            let (told, truth, leg, dealt) =
+                (Arc::clone(&told), Arc::clone(&truth), leg.clone(), Arc::clone(&dealt));
+            move |death: &Death| {
+                told.fetch_add(1, Ordering::Relaxed);
+                let wanted: Option<Reason> = *dealt.lock().unwrap();
+                assert_eq!(Some(death.reason), wanted, "{death:?}");
+                truth.died(&leg, death.reason);
+            }
+        };
+        let dial = Noted(memory, dealt);
+        tasks.push(tokio::spawn(run::leg(
+            leg.clone(),
+            dial,
+            Times::default(),
+            Arc::clone(&board),
+            Arc::new(tell),
+        )));
+    }
+    while begun.elapsed() < DAY {
+        sleep(Duration::from_secs(600)).await;
+        // One far end per leg, and one that is on its way out.
+        assert!(truth.alive.load(Ordering::Relaxed) <= 2 * 3, "connections pile up");
+    }
+    for task in &tasks {
+        assert!(!task.is_finished(), "a leg gave up");
+        task.abort();
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(truth.alive.load(Ordering::Relaxed), 0, "a connection was left behind");
+
+    let deaths = truth.deaths.lock().unwrap().clone();
+    let all: u64 = deaths.values().sum();
+    assert!(all > 3_000, "{all} faults are no thousands");
+    assert_eq!(all, told.load(Ordering::Relaxed));
+    let page = String::from_utf8(board.metrics.page().unwrap()).unwrap();
+    let mut counted = BTreeMap::new();
+    for line in page.lines().filter(|line| line.starts_with("t3probe_disconnects_total{")) {
+        let mut quoted = line.split('"').skip(1).step_by(2);
+        let (leg, reason) = (quoted.next().unwrap().to_owned(), quoted.next().unwrap().to_owned());
+        counted.insert((leg, reason), line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
+    }
+    assert_eq!(counted, deaths);
+    let reasons = |way: &str| deaths.keys().filter(|(leg, _)| leg == way).count();
+    assert_eq!((reasons("cloudflare"), reasons("internal"), reasons("t3serve")), (8, 8, 4), "{deaths:?}");
+    // Ages: each death of an established WebSocket, once.
+    let established: u64 = (deaths.iter())
+        .filter(|((leg, reason), _)| {
+            leg != "t3serve" && !reason.starts_with("connect") && !reason.starts_with("http")
+        })
+        .map(|(_, n)| n)
+        .sum();
+    let ages: u64 = page
+        .lines()
+        .filter(|line| line.starts_with("t3probe_connection_age_seconds_count"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(ages, established);
+}
