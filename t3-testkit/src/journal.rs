@@ -72,9 +72,10 @@ impl Journal {
     /// # Errors
     /// journalctl does not start.
     pub fn system() -> Result<Self> {
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let mut journalctl = Command::new("journalctl");
-        journalctl.arg(format!("--since=@{now}"));
+        // To the microsecond: what another run left in this very second is not ours.
+        journalctl.arg(format!("--since=@{}.{:06}", now.as_secs(), now.subsec_micros()));
         Self::follow(journalctl, None)
     }
 
@@ -146,6 +147,21 @@ impl Journal {
     /// As [`Journal::closes`].
     pub fn bursts(&self) -> Result<Vec<(BurstRecord, Entry)>> {
         self.read(BURST_ID, BurstRecord::from_fields, |_| true)
+    }
+
+    /// Every entry of a journald of our own whose message begins so, whoever wrote it.
+    ///
+    /// # Errors
+    /// journalctl does not run, or the journald is not ours.
+    pub fn messages(&self, begin: &str) -> Result<Vec<Entry>> {
+        let directory = self.own()?.dir.path().join("run/log/journal");
+        let mut journalctl = Command::new("journalctl");
+        journalctl.arg(format!("--directory={}", directory.display()));
+        journalctl.args(["--all", "--quiet", "--output=json"]).stdin(Stdio::null());
+        let output = journalctl.output().attempt(|| "read the whole journal".to_owned())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let begins = |entry: &Entry| entry.get("MESSAGE").is_some_and(|message| message.starts_with(begin));
+        Ok(text.lines().filter_map(entry).filter(begins).collect())
     }
 
     fn read<R, E: std::fmt::Display>(

@@ -4,7 +4,9 @@
 //! Never part of what is shipped. Everything it starts ends with it: children carry a parent-death signal, namespaces and cgroups go
 //! with their last process or on drop.
 
+pub mod autobahn;
 pub mod bench;
+pub mod browser;
 pub mod chaos;
 pub mod client;
 pub mod demo;
@@ -12,6 +14,7 @@ pub mod error;
 pub mod faults;
 pub mod frame;
 pub mod journal;
+pub mod soak;
 pub mod stack;
 pub mod standin;
 pub mod sys;

@@ -99,6 +99,16 @@ pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) })
 }
 
+/// Sends a signal to a process group, by its leader's id.
+///
+/// # Errors
+/// What `killpg` answered.
+pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
+    let group = libc::pid_t::try_from(leader).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: killpg has no memory effects.
+    check(unsafe { libc::killpg(group, signal) })
+}
+
 /// Raises a signal in this process with its default action, also when a handler is set (SIGSEGV has one in Rust programs).
 pub fn die_of(signal: i32) -> ! {
     // SAFETY: resets the action to the default and raises; pause returns only if the signal is not fatal.

@@ -122,7 +122,8 @@ fn dispatch(address: SocketAddr, backend: SocketAddr, dir: &Path) -> Result<Comm
     let text = serde_json::json!({ USER: { "os_user": USER, "port": backend.port() } }).to_string();
     fs::write(&table, text).attempt(|| format!("write {}", table.display()))?;
     let mut command = Command::new(stack::find("t3-dispatch")?);
-    command.args(["serve", "--trusted-proxy", "127.0.0.0/8", "--log", "stderr"]);
+    command.args(["serve", "--config", "/dev/null", "--trusted-proxy", "127.0.0.0/8", "--log", "stderr"]);
+    command.args(stack::NO_LIMITS).args(["--metrics-listen", "off"]);
     command.arg("--listen").arg(address.to_string()).arg("--table").arg(table);
     command.arg("--trace-socket").arg(dir.join("no-t3-trace.sock"));
     Ok(command)

@@ -111,7 +111,7 @@ fn bench(options: &Options) -> Result<()> {
 }
 
 /// Raises the soft limit to the hard one, for the children too, and says what it is.
-fn raise_descriptors() -> Result<u64> {
+pub(crate) fn raise_descriptors() -> Result<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).attempt(|| "raise the limit of descriptors".to_owned())?;

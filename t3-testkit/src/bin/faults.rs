@@ -30,6 +30,9 @@ struct Arguments {
     /// Leave out faults that no kernel's evidence decides.
     #[arg(long, env = "T3_ONLY_KERNEL")]
     only_kernel: bool,
+    /// How t3-trace must hook kernel functions: kprobe or tracepoint.
+    #[arg(long)]
+    hooks: Option<String>,
     /// Leave t3-trace out: every record must say kernel=off.
     #[arg(long)]
     without_trace: bool,
@@ -73,7 +76,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         only.extend(faults::FIRST_EIGHT.map(str::to_owned));
     }
     let Arguments { kernel, without_trace, only_kernel, .. } = *arguments;
-    let options = faults::Options { only, kernel, without_trace, units, only_kernel };
+    let options =
+        faults::Options { only, kernel, without_trace, units, only_kernel, hooks: arguments.hooks.clone() };
     let mut first = true;
     let rows = faults::run(&options, &journal, |row| faults::print(row, std::mem::take(&mut first)))?;
     if let Some(path) = &arguments.json {

@@ -29,7 +29,7 @@ pub struct Times {
 }
 
 impl Times {
-    fn of(mut nanos: Vec<u64>) -> Self {
+    pub(crate) fn of(mut nanos: Vec<u64>) -> Self {
         nanos.sort_unstable();
         let at = |part| quantile(&nanos, part) / 1_000;
         Self { n: nanos.len(), p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
@@ -104,14 +104,14 @@ impl Audit {
 }
 
 /// Who takes part.
-pub(super) struct Cast<'a> {
+pub(crate) struct Cast<'a> {
     pub told: HashMap<u32, Told>,
     pub dispatch: u32,
     pub serve_pid: &'a dyn Fn(&Plan) -> Option<u32>,
 }
 
 /// Audits all phases.
-pub(super) fn audit(phases: &[Phase], ledger: &Ledger, cast: &Cast<'_>) -> Audit {
+pub(crate) fn audit(phases: &[Phase], ledger: &Ledger, cast: &Cast<'_>) -> Audit {
     let mut audit = Audit { opens: ledger.lines.0, closes: ledger.lines.1, ..Audit::default() };
     let mut known = 0;
     for phase in phases {

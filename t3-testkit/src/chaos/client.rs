@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the browser saw. Times in nanoseconds of `CLOCK_MONOTONIC`, 0 for what did not happen.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     pub plan: Plan,
     /// The handshake was about to be sent.
     pub asked: u64,
@@ -32,15 +32,32 @@ pub(super) struct Seen {
     pub finished: bool,
 }
 
+impl Seen {
+    /// Before anything has happened.
+    pub(crate) fn nothing(plan: Plan) -> Self {
+        Self { plan, asked: 0, answered: 0, status: 0, acted: 0, ended: 0, finished: false }
+    }
+}
+
 /// Carries a plan out.
-pub(super) async fn run(address: SocketAddr, user: &str, plan: Plan) -> Seen {
-    let mut seen = Seen { plan, asked: 0, answered: 0, status: 0, acted: 0, ended: 0, finished: false };
+pub(crate) async fn run(address: SocketAddr, user: &str, plan: Plan) -> Seen {
+    let mut seen = Seen::nothing(plan);
     let done = tokio::time::timeout(PATIENCE, live(address, user, &mut seen)).await;
     seen.finished = matches!(done, Ok(Ok(())));
     seen
 }
 
 async fn live(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<()> {
+    let Some(mut peer) = open(address, user, seen).await? else { return Ok(()) };
+    for _ in 0..seen.plan.messages {
+        peer.text(MESSAGE).await?;
+        peer.next().await.map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    }
+    end(peer, seen).await
+}
+
+/// Asks for the WebSocket. `None`: none came to be, as planned.
+pub(crate) async fn open(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<Option<Peer>> {
     let plan = seen.plan;
     let mut peer = Peer::new(connect(address).await?, false);
     let request = format!(
@@ -55,18 +72,17 @@ async fn live(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<()
     if plan.act == Act::Gone {
         tokio::time::sleep(plan.life).await;
         seen.acted = now();
-        return Ok(());
+        return Ok(None);
     }
     let head = peer.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     seen.answered = now();
     seen.status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    if seen.status != 101 || !plan.act.opens() {
-        return Ok(());
-    }
-    for _ in 0..plan.messages {
-        peer.text(MESSAGE).await?;
-        peer.next().await.map_err(|_| io::ErrorKind::UnexpectedEof)?;
-    }
+    Ok((seen.status == 101 && plan.act.opens()).then_some(peer))
+}
+
+/// Ends an open WebSocket as planned.
+pub(crate) async fn end(mut peer: Peer, seen: &mut Seen) -> io::Result<()> {
+    let plan = seen.plan;
     if plan.act.is_serves() {
         peer.text(GO).await?;
         hear(&mut peer, seen).await;

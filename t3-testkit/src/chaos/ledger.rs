@@ -44,7 +44,7 @@ const KEYS: &[&str] = &[
 
 /// One `ws close` as it stands in the journal.
 #[derive(Debug, Clone)]
-pub(super) struct Close {
+pub(crate) struct Close {
     pub record: CloseRecord,
     /// When journald took it, nanoseconds of `CLOCK_MONOTONIC`.
     pub taken: u64,
@@ -54,7 +54,7 @@ pub(super) struct Close {
 
 /// Everything that was written.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     /// By `Cf-Ray`, each time it was written.
     pub closes: HashMap<String, Vec<Close>>,
     /// How often each `Cf-Ray` was opened.
@@ -68,7 +68,7 @@ impl Ledger {
     ///
     /// # Errors
     /// journalctl fails, or an entry is no record.
-    pub(super) fn read(journal: &Journal) -> Result<Self> {
+    pub(crate) fn read(journal: &Journal) -> Result<Self> {
         let mut sync = Command::new("journalctl");
         sync.arg("--sync").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         journal.lend(&mut sync)?;

@@ -4,17 +4,17 @@
 //! Identity, not counting: each session has its own `Cf-Ray`, address, number of messages and way to end, so that the evidence of a
 //! neighbour shows as a wrong key. t3-trace is killed, stopped and left out meanwhile.
 
-mod audit;
-mod client;
-mod clock;
-mod ledger;
-mod meter;
+pub(crate) mod audit;
+pub(crate) mod client;
+pub(crate) mod clock;
+pub(crate) mod ledger;
+pub(crate) mod meter;
 pub mod options;
-mod peer;
-mod plan;
+pub(crate) mod peer;
+pub(crate) mod plan;
 mod report;
-mod serve;
-mod stage;
+pub(crate) mod serve;
+pub(crate) mod stage;
 mod truth;
 
 use std::time::{Duration, Instant};

@@ -14,19 +14,19 @@ use crate::frame::{self, Frame, Reader, opcode};
 const HEAD_LIMIT: usize = 16 << 10;
 
 /// A message of a plan, and its answer.
-pub(super) const MESSAGE: &[u8] = b"m";
+pub(crate) const MESSAGE: &[u8] = b"m";
 /// The browser has said everything: serve may act.
-pub(super) const GO: &[u8] = b"go";
+pub(crate) const GO: &[u8] = b"go";
 
 /// How reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Fin,
     Reset,
 }
 
 /// A socket and what was read of it.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
     reader: Reader,
     frames: std::collections::VecDeque<Frame>,
@@ -34,13 +34,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(stream: TcpStream, is_serve: bool) -> Self {
+    pub(crate) fn new(stream: TcpStream, is_serve: bool) -> Self {
         let _ = stream.set_nodelay(true);
         Self { stream, reader: Reader::default(), frames: std::collections::VecDeque::new(), is_serve }
     }
 
     /// Reads an HTTP head; what comes after it is kept. `None`: the stream ended, or no head came.
-    pub(super) async fn head(&mut self) -> io::Result<Option<String>> {
+    pub(crate) async fn head(&mut self) -> io::Result<Option<String>> {
         let mut head = Vec::with_capacity(1024);
         loop {
             if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -54,15 +54,15 @@ impl Peer {
         }
     }
 
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
-    pub(super) async fn text(&mut self, payload: &[u8]) -> io::Result<()> {
+    pub(crate) async fn text(&mut self, payload: &[u8]) -> io::Result<()> {
         self.frame(opcode::TEXT, payload).await
     }
 
-    pub(super) async fn close_frame(&mut self, payload: &[u8]) -> io::Result<()> {
+    pub(crate) async fn close_frame(&mut self, payload: &[u8]) -> io::Result<()> {
         self.frame(opcode::CLOSE, payload).await
     }
 
@@ -72,13 +72,13 @@ impl Peer {
     }
 
     /// The first half of a frame.
-    pub(super) async fn half_a_frame(&mut self) -> io::Result<()> {
+    pub(crate) async fn half_a_frame(&mut self) -> io::Result<()> {
         let whole = frame::raw(0x81, &[b'x'; 100], !self.is_serve);
         self.write(whole.get(..50).unwrap_or(&whole)).await
     }
 
     /// The next frame, or how the stream ended.
-    pub(super) async fn next(&mut self) -> Result<Frame, End> {
+    pub(crate) async fn next(&mut self) -> Result<Frame, End> {
         let mut bytes = [0; 512];
         loop {
             if let Some(frame) = self.frames.pop_front() {
@@ -93,7 +93,7 @@ impl Peer {
     }
 
     /// Reads until the stream ends; frames are let go.
-    pub(super) async fn drain(&mut self) -> End {
+    pub(crate) async fn drain(&mut self) -> End {
         loop {
             if let Err(end) = self.next().await {
                 return end;
@@ -102,12 +102,12 @@ impl Peer {
     }
 
     /// Sends FIN and keeps the socket.
-    pub(super) async fn fin(&mut self) {
+    pub(crate) async fn fin(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 
     /// Sends RST by closing.
-    pub(super) fn reset(self) {
+    pub(crate) fn reset(self) {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 }

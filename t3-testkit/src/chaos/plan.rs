@@ -144,6 +144,14 @@ impl Plan {
         Self { id, user, act, messages: dice.below(4), life: Duration::from_millis(millis) }
     }
 
+    /// The plan of a session that opens, and then waits a second at most for its end.
+    #[must_use]
+    pub fn draw_open(seed: u64, id: u32, users: usize) -> Self {
+        let mut drawn = (0..).map(|again| Self::draw(seed.wrapping_add(again << 48), id, users));
+        let plan = drawn.find(|plan| plan.act.opens()).unwrap_or_else(|| Self::draw(seed, id, users));
+        Self { messages: 0, life: plan.life.min(Duration::from_secs(1)), ..plan }
+    }
+
     /// As part of a request target.
     #[must_use]
     pub fn to_target(self) -> String {
@@ -215,6 +223,15 @@ mod tests {
             assert!(plans.iter().any(|plan| plan.act == *act), "{name}");
         }
         assert!((0..5).all(|user| plans.iter().any(|plan| plan.user == user)));
+    }
+
+    #[test]
+    fn a_session_that_is_to_open_does() {
+        let plans: Vec<_> = (0..5_000).map(|id| Plan::draw_open(1, id, 5)).collect();
+        assert!(plans.iter().all(|plan| plan.act.opens() && plan.messages == 0));
+        for (name, act, _) in ACTS.iter().filter(|(_, act, _)| act.opens()) {
+            assert!(plans.iter().any(|plan| plan.act == *act), "{name}");
+        }
     }
 
     #[test]

@@ -114,6 +114,9 @@ async fn live(mut peer: Peer, plan: &Plan, head: &str, told: &mut Told) {
         };
         match frame.opcode {
             opcode::TEXT if frame.payload == GO => break,
+            opcode::TEXT if frame.payload == frame::HEARTBEAT.as_bytes() => {
+                drop(peer.text(frame::HEARTBEAT_ANSWER.as_bytes()).await);
+            }
             opcode::TEXT => drop(peer.text(&frame.payload).await),
             opcode::CLOSE => {
                 told.ended = now();

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::{Attempt, Result},
     journal::Journal,
-    stack::{Process, Setup, Stack, Stream, free_port},
+    stack::{NO_LIMITS, Process, Setup, Stack, Stream, free_port},
     wait,
 };
 
@@ -33,7 +33,7 @@ const ABSENT: &str = "absent";
 const STRANGER: &str = "stranger";
 
 /// Sessions that were carried out one after the other, or as fast as the host allows.
-pub(super) struct Phase {
+pub(crate) struct Phase {
     pub name: &'static str,
     pub took: Duration,
     pub seen: Vec<Seen>,
@@ -41,22 +41,28 @@ pub(super) struct Phase {
     pub dispatch_kib: u64,
 }
 
-pub(super) struct Stage {
+pub(crate) struct Stage {
     pub stack: Stack,
     pub journal: Journal,
     pub seed: u64,
     pub users: usize,
-    serves: Vec<Process>,
+    pub serves: Vec<Process>,
     told: Arc<Mutex<HashMap<u32, Told>>>,
-    runtime: Runtime,
+    pub runtime: Runtime,
     at_once: usize,
     next: u32,
 }
 
 impl Stage {
-    pub(super) fn set(options: &Options, seed: u64) -> Result<Self> {
-        let users = options.users as usize;
+    /// Starts everything. This program has to have chaos's hidden command `serve`.
+    pub(crate) fn set(options: &Options, seed: u64) -> Result<Self> {
+        Self::with(options.users as usize, options.at_once as usize, seed)
+    }
+
+    /// As [`Self::set`], without chaos's other options.
+    pub(crate) fn with(users: usize, at_once: usize, seed: u64) -> Result<Self> {
         let mut setup = Setup::users(users)?;
+        setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
         setup.users.insert(ABSENT.to_owned(), free_port()?);
         let journal = Journal::unfollowed()?;
         let told = Arc::<Mutex<HashMap<u32, Told>>>::default();
@@ -79,12 +85,11 @@ impl Stage {
         let stack = Stack::start(setup, &journal)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.attempt(|| "start a runtime".to_owned())?;
-        let at_once = options.at_once as usize;
         Ok(Self { stack, journal, seed, users, serves, told, runtime, at_once, next: 0 })
     }
 
     /// The login of a plan.
-    pub(super) fn user(plan: &Plan) -> String {
+    pub(crate) fn user(plan: &Plan) -> String {
         match plan.act {
             Act::Refused => ABSENT.to_owned(),
             Act::Stranger => STRANGER.to_owned(),
@@ -93,18 +98,18 @@ impl Stage {
     }
 
     /// The process behind the upstream leg of a plan.
-    pub(super) fn serve_pid(&self, plan: &Plan) -> Option<u32> {
+    pub(crate) fn serve_pid(&self, plan: &Plan) -> Option<u32> {
         self.serves.get(plan.user).filter(|_| plan.act != Act::Refused).map(Process::pid)
     }
 
     /// What the serves have told.
-    pub(super) fn told(&self) -> HashMap<u32, Told> {
+    pub(crate) fn told(&self) -> HashMap<u32, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Carries out the next `count` plans, `pace` a second or as fast as it goes. `meanwhile` is called over and over with how many are
     /// over.
-    pub(super) fn phase(
+    pub(crate) fn phase(
         &mut self,
         name: &'static str,
         count: u32,

@@ -71,10 +71,9 @@ fn truth(act: Act) -> Option<Truth> {
         Act::ResetAtOpen => unopened(Verdict::ServeReset, How::HandshakeEof, &[LegEnd::RstIn]),
         Act::Garbage => unopened(Verdict::ServeProtocol, How::Garbage, GAVE_UP),
         Act::BadAccept => unopened(Verdict::ServeProtocol, How::BadAccept, GAVE_UP),
-        // Its FIN may have come before the socket was accepted, when no cookie names it yet, and our own end after the record: then
-        // nobody knows how that leg ended, and the record says nothing of it.
+        // Its FIN may have come before the socket was accepted, when no cookie names it yet: dispatch then read the end itself.
         Act::Gone => Truth {
-            down: &[LegEnd::FinIn, LegEnd::None],
+            down: &[LegEnd::FinIn],
             up: &[LegEnd::FinOut, LegEnd::RstOut, LegEnd::None],
             ..down(Verdict::ClientLeft, How::Fin)
         },

@@ -194,9 +194,10 @@ impl Stage {
         let text = serde_json::Value::Object(table).to_string();
         fs::write(&path, text).attempt(|| "write dispatch.json".to_owned())?;
         let mut command = Command::new(find("t3-dispatch")?);
-        command.arg("serve").arg("--listen").arg(self.address.to_string()).arg("--table").arg(path);
+        command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.address.to_string());
+        command.arg("--table").arg(path);
         command.arg("--trace-socket").arg(self.socket()).args(["--log", "stderr"]).args(PATIENCE);
-        command.args(["--trusted-proxy", "127.0.0.0/8"]);
+        command.args(["--no-pairing", "--trusted-proxy", "127.0.0.0/8", "--metrics-listen", "off"]);
         if let Some(Netns { near, .. }) = &self.network {
             command.arg("--trusted-proxy").arg(format!("{near}/30"));
         }

@@ -106,7 +106,7 @@ pub(super) fn faults() -> Vec<Fault> {
                 .is("how", "heartbeat_lost")
                 .is("confidence", "likely")
                 .key("hb_gap_ms", Expect::Range(3_000, 60_000))
-                .key("down_idle_ms", Expect::Range(0, 60_000))
+                .key("up_idle_ms", Expect::Range(3_000, 60_000))
                 .key("hb_wait_ms", Expect::Absent),
             |w| {
                 w.session()?;

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::{Fault, Need, Truth, World, edge::untouched};
 use crate::{
-    client::Client,
+    client::{Client, PATIENCE},
     error::{Result, TestError},
     sys,
 };
 
 /// Sessions that end while journald is away.
 const SESSIONS: usize = 6;
+
+/// What is left of them with a queue of two: those two, and the one that the writer had in its hand.
+const KEPT: usize = 3;
 
 /// Between two ends: more than the patience with evidence, so that the order of the records is known.
 const APART: Duration = Duration::from_millis(800);
@@ -50,6 +53,21 @@ pub(super) fn faults() -> Vec<Fault> {
         .crowd(SESSIONS + 1, 1)
         .after(in_order)
         .own_stack(),
+        // Longer away than the queue holds: the oldest records are kept, and what is lost is counted and said.
+        Fault::new("journald_killed_for_too_long", truth(), |w| {
+            w.crowd(SESSIONS + 1, 1, w.stack.address)?;
+            w.journal.kill()?;
+            let done = close_in_order(w);
+            w.journal.start_again()?;
+            done?;
+            // The first that waited are out before the last comes.
+            w.journal.wait_closes(KEPT, PATIENCE, |record| record.user == w.user)?;
+            last(w)
+        })
+        .needs(&[Need::OwnJournal])
+        .dispatch(&["--record-queue", "2"])
+        .crowd(KEPT + 1, 1)
+        .after(loss_is_said),
         // Log lines must not stop what records do not stop.
         Fault::new("journald_stopped_and_much_to_log", truth(), |w| {
             let pid = w.journal.pid().unwrap_or_default();
@@ -106,6 +124,24 @@ fn in_order(w: &mut World<'_>) -> Result<()> {
     Err(TestError::Unexpected {
         what: "records in the order of the ends".to_owned(),
         got: format!("{got:?}"),
+    })
+}
+
+/// The first and the last have their records; the number of the others is in the log.
+fn loss_is_said(w: &mut World<'_>) -> Result<()> {
+    let records = w.journal.closes(|record| record.user == w.user)?;
+    let got: Vec<_> = records.iter().filter_map(|(record, _)| record.ray.clone()).collect();
+    let want: Vec<_> =
+        (0..KEPT).chain([SESSIONS]).map(|number| format!("ray-{}-n{number}", w.user)).collect();
+    let lost = w.journal.messages("records lost")?;
+    let said: Vec<_> = lost.iter().filter_map(|entry| entry.get("MESSAGE")).collect();
+    let number = format!(" records={}", SESSIONS - KEPT);
+    if got == want && matches!(said.as_slice(), [line] if line.ends_with(&number)) {
+        return Ok(());
+    }
+    Err(TestError::Unexpected {
+        what: format!("the records {want:?}, and that {} are lost", SESSIONS - KEPT),
+        got: format!("{got:?}, and {said:?}"),
     })
 }
 

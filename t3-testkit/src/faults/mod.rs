@@ -49,8 +49,8 @@ pub enum Need {
     CgroupV2,
     /// serve as a unit of systemd, with the controllers of cgroup v2.
     Systemd,
-    /// netem, the qdisc that loses packets.
-    Netem,
+    /// netem or nftables, to lose packets.
+    Loss,
     /// `ss -K` (`CONFIG_INET_DIAG_DESTROY`).
     SockDestroy,
     /// Traefik, installed by pip below the target folder.
@@ -66,8 +66,6 @@ pub struct Fault {
     pub name: &'static str,
     /// The truth about its record.
     pub truth: Truth,
-    /// A verdict that is known not to be right every time, and why: an open problem. The fault is in the table and runs when it is named.
-    pub open: Option<&'static str>,
     /// What it asks of the machine.
     pub needs: &'static [Need],
     /// Sessions it opens, each with a record of its own.
@@ -80,6 +78,8 @@ pub struct Fault {
     pub after: fn(&mut World<'_>) -> Result<()>,
     /// It ends dispatch or t3-trace, so it gets a stack to itself.
     pub own_stack: bool,
+    /// What dispatch is started with besides; only for a fault with a stack to itself.
+    pub dispatch: &'static [&'static str],
     /// It weighs on the whole machine, so nothing else runs beside it.
     pub alone: bool,
     /// How long the record may take: timers of the kernel take their time.
@@ -94,21 +94,17 @@ impl Fault {
         Self {
             name,
             truth,
-            open: None,
             needs: &[],
             sessions: 1,
             users: 1,
             aside: None,
             after: |_| Ok(()),
             own_stack: false,
+            dispatch: &[],
             alone: false,
             patience,
             inject,
         }
-    }
-
-    fn open(self, why: &'static str) -> Self {
-        Self { open: Some(why), ..self }
     }
 
     fn crowd(self, sessions: usize, users: usize) -> Self {
@@ -143,6 +139,10 @@ impl Fault {
 
     fn own_stack(self) -> Self {
         Self { own_stack: true, ..self }
+    }
+
+    fn dispatch(self, arguments: &'static [&'static str]) -> Self {
+        Self { own_stack: true, dispatch: arguments, ..self }
     }
 }
 

@@ -26,6 +26,9 @@ const LATE_MS: u64 = 400;
 /// dispatch's own patience, shorter than by default: the same timers, sooner.
 const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--handshake-timeout", "6s"];
 
+/// An emulated machine is about ten times slower, and t3-trace with it.
+const EMULATED_EVIDENCE: [&str; 2] = ["--evidence-timeout", "3s"];
+
 /// Sessions that end at once on an emulated machine, at most: more take longer than dispatch waits for the evidence of each. What makes
 /// a burst is no kernel's business, and each of its ends is in the catalogue by itself.
 const EMULATED: usize = 10;
@@ -46,6 +49,8 @@ pub struct Options {
     pub units: bool,
     /// Leave out [`super::DISPATCH_DECIDES`].
     pub only_kernel: bool,
+    /// How t3-trace must hook kernel functions; what it finds best when `None`.
+    pub hooks: Option<String>,
 }
 
 /// Runs them and hands each row to `each` as soon as it is known; gives them in the order of the catalogue.
@@ -121,6 +126,7 @@ fn in_turn(
     let groups = std::iter::once(shared.as_slice()).chain(own.chunks(1));
     for faults in groups.filter(|group| !group.is_empty()) {
         let mut stack = Stack::start(setup(faults, options)?, journal)?;
+        hooked(&stack, options)?;
         let mut rows = Vec::new();
         for fault in faults {
             let mut row = one(fault, 0, &mut stack, journal, options);
@@ -172,12 +178,34 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     setup.trace &= !options.without_trace;
     setup.units = options.units;
     setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
+    let own = faults.iter().flat_map(|fault| fault.dispatch);
+    setup.dispatch_arguments.extend(own.map(|argument| (*argument).to_owned()));
+    if options.units {
+        setup.dispatch_arguments.extend(EMULATED_EVIDENCE.map(str::to_owned));
+    }
+    if let Some(way) = &options.hooks {
+        setup.trace_arguments = ["--hooks", way].map(str::to_owned).to_vec();
+    }
     if faults.iter().any(|fault| fault.needs.contains(&Need::Netns)) {
         // A client in a namespace of its own comes over a link, not over loopback.
         setup.listen = SocketAddr::from(([0, 0, 0, 0], 0));
         setup.trusted.push("198.18.0.0/15".to_owned());
     }
     Ok(setup)
+}
+
+/// A comparison of hooks is worth something only when they are the ones asked for.
+fn hooked(stack: &Stack, options: &Options) -> Result<()> {
+    let Some(way) = &options.hooks else { return Ok(()) };
+    let wanted = (way != "tracepoint").then_some(way.as_str());
+    let hooks = stack.status()?.hooks;
+    match hooks.iter().find(|hook| hook.name == "tcp_close") {
+        Some(hook) if hook.attached.as_deref() == wanted => Ok(()),
+        hook => Err(TestError::Unexpected {
+            what: format!("tcp_close hooked by {way}"),
+            got: format!("{hook:?}"),
+        }),
+    }
 }
 
 fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, options: &Options) -> Row {
@@ -191,11 +219,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     let crowd = crowd.then(|| format!("needs real CPUs for {} sessions that end at once", fault.sessions));
     let storm = options.units && fault.alone;
     let storm = storm.then(|| "needs real CPUs: it starves the whole machine, emulation with it".to_owned());
-    let named = options.only.iter().any(|name| name == fault.name);
-    let open = fault.open.filter(|_| !named).map(|why| format!("OPEN PROBLEM, runs when named: {why}"));
-    if let Some(why) =
-        open.or(crowd).or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units)))
-    {
+    if let Some(why) = crowd.or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
         row.outcome = Outcome::Impossible(why);
         return row;
     }
@@ -303,7 +327,7 @@ fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<String> {
             .then_some("needs the memory controller on cgroup v2"),
         Need::CgroupV2 => Cgroup::new().is_err().then_some("needs cgroup v2"),
         Need::Systemd => (!units).then_some("needs systemd as PID 1 (`cargo xtask vm-test`)"),
-        Need::Netem => {
+        Need::Loss => {
             return Netns::new().and_then(|netns| netns.can_lose()).err().map(|error| error.to_string());
         }
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),

@@ -113,10 +113,7 @@ pub(super) fn faults() -> Vec<Fault> {
         // A serve that answers nothing but reads: the close handshake still works.
         Fault::new(
             "serve_mute",
-            stalled()
-                .is("cause", "graceful")
-                .ends(LegEnd::FinOut, LegEnd::FinIn)
-                .key("up_idle_ms", Expect::Range(0, 2_000)),
+            stalled().is("cause", "graceful").ends(LegEnd::FinOut, LegEnd::FinIn),
             |w| {
                 w.session()?;
                 w.order("mute")?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
 
-use super::{Expect, Fault, Truth, World};
-use crate::error::Result;
+use super::{Expect, Fault, Need, Truth, World};
+use crate::{client::Config, error::Result, stack::Netns};
 
 /// More than the buffers of all sockets on the way hold.
 const FLOOD: usize = 64 << 20;
@@ -76,13 +76,37 @@ pub(super) fn faults() -> Vec<Fault> {
             clogged,
         )
         .patience(120),
+        // And then nothing comes from there at all: probes of the shut window go unanswered.
+        Fault::new(
+            "zero_window_vanished",
+            stuck(Verdict::ClientVanished, ClosedBy::Dispatch)
+                .is("down_end", "timeout")
+                .one_of("up_end", &["rst_out", "fin_out"]),
+            |w| {
+                let netns = Netns::new()?;
+                let mut config = w.config();
+                config.address = (netns.near, w.stack.address.port()).into();
+                config.namespace = Some(netns.descriptor()?);
+                clogged_from(w, config)?;
+                std::thread::sleep(SHUT);
+                netns.cut()?;
+                w.keep(netns);
+                Ok(())
+            },
+        )
+        .needs(&[Need::Root, Need::Netns])
+        .patience(120),
     ]
 }
 
 /// A session whose browser has stopped reading while serve sends more than fits anywhere.
 fn clogged(w: &mut World<'_>) -> Result<()> {
+    let config = w.config();
+    clogged_from(w, config)
+}
+
+fn clogged_from(w: &mut World<'_>, mut config: Config) -> Result<()> {
     w.serve(&[])?;
-    let mut config = w.config();
     config.receive_buffer = Some(4 << 10);
     w.open(config)?;
     w.client().reading(false);

@@ -234,8 +234,8 @@ impl<'a> World<'a> {
     }
 
     /// Keeps a namespace until the record has been read.
-    pub fn keep(&mut self, netns: Netns) {
-        self.netns = Some(netns);
+    pub fn keep(&mut self, netns: Netns) -> &Netns {
+        self.netns.insert(netns)
     }
 
     /// stderr of this fault's serves.

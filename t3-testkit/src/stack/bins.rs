@@ -7,6 +7,13 @@ use crate::error::{Result, TestError};
 /// Names a directory that is searched first.
 pub const DIR_VARIABLE: &str = "T3_BIN_DIR";
 
+/// The folder for what is built, and for what tests install and leave behind.
+#[must_use]
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
+}
+
 /// Finds a binary of this workspace: in `$T3_BIN_DIR`, next to the running executable (tests run one folder below), in
 /// `$CARGO_TARGET_DIR/debug`, in the workspace's `target/debug`.
 ///

@@ -6,6 +6,7 @@
 mod bins;
 mod cgroup;
 mod edge;
+mod effect;
 mod evidence;
 mod netns;
 mod ports;
@@ -14,15 +15,16 @@ mod serve;
 mod traefik;
 mod unit;
 
-pub use bins::{DIR_VARIABLE, find};
+pub use bins::{DIR_VARIABLE, find, target};
 pub use cgroup::Cgroup;
 pub use edge::Edge;
+pub use effect::EffectServe;
 pub use evidence::status as trace_status;
 pub use netns::Netns;
 pub use ports::free as free_port;
 pub use process::{Process, Stream};
 pub use serve::{Body, Serve};
-pub use traefik::Traefik;
+pub use traefik::{Traefik, address_of};
 pub use unit::{Unit, systemd_runs};
 
 use std::{
@@ -46,6 +48,10 @@ use crate::{
 /// How long a program may take to get ready; software emulation is slow.
 const START: Duration = Duration::from_secs(60);
 
+/// For `t3-dispatch serve` where load of few users is made on purpose.
+pub const NO_LIMITS: [&str; 6] =
+    ["--max-sessions", "1000000", "--max-sessions-per-user", "1000000", "--upgrade-rate", "0"];
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -61,6 +67,8 @@ pub struct Setup {
     pub units: bool,
     /// Further arguments of `t3-dispatch serve`.
     pub dispatch_arguments: Vec<String>,
+    /// Further arguments of `t3-trace daemon`.
+    pub trace_arguments: Vec<String>,
 }
 
 impl Setup {
@@ -76,7 +84,9 @@ impl Setup {
             trusted: vec!["127.0.0.0/8".to_owned()],
             trace: sys::is_root(),
             units: false,
-            dispatch_arguments: Vec::new(),
+            // Nobody here has a t3-mint.
+            dispatch_arguments: vec!["--no-pairing".to_owned()],
+            trace_arguments: Vec::new(),
         })
     }
 }
@@ -179,6 +189,7 @@ impl Stack {
         mount_kernel_filesystems();
         let mut command = Command::new(bins::find("t3-trace")?);
         command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", "journald"]);
+        command.args(&self.setup.trace_arguments);
         journal.lend(&mut command)?;
         let process = Process::start(command)?;
         self.trace = Some(process);
@@ -192,9 +203,9 @@ impl Stack {
     /// It is missing or does not get ready; with its stderr.
     pub fn start_dispatch(&mut self, journal: &Journal) -> Result<()> {
         let mut command = Command::new(bins::find("t3-dispatch")?);
-        command.arg("serve").arg("--listen").arg(self.setup.listen.to_string());
+        command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.setup.listen.to_string());
         command.arg("--table").arg(self.table()).arg("--trace-socket").arg(self.socket());
-        command.args(["--log", "journald"]);
+        command.args(["--log", "journald"]).env("T3_DISPATCH_METRICS_LISTEN", "off");
         for network in &self.setup.trusted {
             command.arg("--trusted-proxy").arg(network);
         }

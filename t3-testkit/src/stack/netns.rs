@@ -80,28 +80,42 @@ impl Netns {
         self.theirs(&format!("link set dev {peer} arp off"))
     }
 
-    /// Whether the kernel has netem.
+    /// Whether packets can be lost on this machine.
     ///
     /// # Errors
-    /// A failed `tc` command: it has not.
+    /// Neither netem nor nftables works here: what the latter said.
     pub fn can_lose(&self) -> Result<()> {
-        run(Command::new("tc"), &format!("qdisc add dev {} root netem loss 0%", self.link))
+        self.drop_some(0)
     }
 
-    /// Loses this percentage of the packets from now on, each way.
+    /// Loses this percentage of the packets from now on, each way: by netem, or by nftables where the kernel has no netem.
     ///
     /// # Errors
-    /// A failed `tc` command: the kernel has no netem.
+    /// Neither works: what nftables said.
     pub fn lose(&self, percent: u8) -> Result<()> {
         // Lost ARP would make our kernel say "no route", which no far-away browser's link does: what is known stays known.
         let (near, far, peer) = (self.near, self.far, self.peer());
         self.ours(&format!("neigh replace {far} dev {} nud permanent", self.link))?;
         self.theirs(&format!("neigh replace {near} dev {peer} nud permanent"))?;
-        let arguments = |device: &str| format!("qdisc replace dev {device} root netem loss {percent}%");
-        run(Command::new("tc"), &arguments(&self.link))?;
-        let mut theirs = Command::new("tc");
-        sys::in_namespace(&mut theirs, self.descriptor()?);
-        run(theirs, &arguments(&peer))
+        self.drop_some(percent)
+    }
+
+    fn drop_some(&self, percent: u8) -> Result<()> {
+        let (link, peer) = (&self.link, self.peer());
+        let netem = |device: &str| format!("qdisc replace dev {device} root netem loss {percent}%");
+        if run(Command::new("tc"), &netem(link)).is_ok() {
+            return run(self.inside("tc")?, &netem(&peer));
+        }
+        // At the entrance of either end, so that its sender learns nothing.
+        let rules = |device: &str| {
+            format!(
+                "add table netdev {device} ; delete table netdev {device} ; add table netdev {device} ; \
+                 add chain netdev {device} lossy {{ type filter hook ingress device {device} priority 0 ; }} ; \
+                 add rule netdev {device} lossy numgen random mod 100 < {percent} drop"
+            )
+        };
+        run(Command::new("nft"), &rules(link))?;
+        run(self.inside("nft")?, &rules(&peer))
     }
 
     fn pin_neighbour(&self) -> Result<()> {
@@ -131,15 +145,21 @@ impl Netns {
     }
 
     fn theirs(&self, arguments: &str) -> Result<()> {
-        let mut command = Command::new("ip");
+        run(self.inside("ip")?, arguments)
+    }
+
+    fn inside(&self, program: &str) -> Result<Command> {
+        let mut command = Command::new(program);
         sys::in_namespace(&mut command, self.descriptor()?);
-        run(command, arguments)
+        Ok(command)
     }
 }
 
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = self.ours(&format!("link del dev {}", self.link));
+        // Its rules outlive a link. Where there are none, or no nftables, there is nothing to delete.
+        let _ = run(Command::new("nft"), &format!("delete table netdev {}", self.link));
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
     time::Duration,
 };
 
-use super::{Process, ports};
+use super::{Process, bins, ports};
 use crate::{
     error::{Attempt, Result, TestError},
     wait,
@@ -26,6 +26,7 @@ pub struct Traefik {
     pub process: Process,
     /// Where browsers connect.
     pub address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     rules: PathBuf,
 }
 
@@ -45,15 +46,44 @@ impl Traefik {
     /// # Errors
     /// It is missing or does not get ready; with its stderr.
     pub fn start(dir: &Path, to: SocketAddr) -> Result<Self> {
+        Self::start_for(dir, to, &[])
+    }
+
+    /// As [`Self::start`]; besides, whoever asks for the host `USER.localhost` is that user, as if authentik had said so, with the ray
+    /// `ray-USER`. Each user has an address of its own, [`address_of`]: a browser opens one WebSocket at a time to one address (RFC 6455
+    /// section 4.1, item 2), and users must not wait for each other.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_for(dir: &Path, to: SocketAddr, users: &[&str]) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let rules = dir.join(format!("traefik-{}.yml", address.port()));
-        let text = format!(
-            "http:\n  routers:\n    all: {{rule: 'PathPrefix(`/`)', service: dispatch}}\n  services:\n    dispatch:\n      \
-             loadBalancer: {{servers: [{{url: 'http://{to}'}}]}}\n"
+        fs::write(&rules, rules_for(to, users)).attempt(|| format!("write {}", rules.display()))?;
+        let mut addresses = vec![address];
+        addresses.extend((0..users.len()).map(|n| SocketAddr::new(address_of(n).into(), address.port())));
+        let process = run(&rules, &addresses)?;
+        Ok(Self { process, address, addresses, rules })
+    }
+
+    /// As [`Self::start`], and TLS with this certificate and key (PEM files) at the same address.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_tls(dir: &Path, to: SocketAddr, certificate: &Path, key: &Path) -> Result<Self> {
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
+        let rules = dir.join(format!("traefik-{}.yml", address.port()));
+        let text = rules_for(to, &[]).replace(
+            "  services:",
+            "    secure: {rule: 'PathPrefix(`/`)', service: dispatch, tls: {}}\n  services:",
+        ) + &format!(
+            "tls:\n  certificates: [{{certFile: '{}', keyFile: '{}'}}]\n",
+            certificate.display(),
+            key.display()
         );
         fs::write(&rules, text).attempt(|| format!("write {}", rules.display()))?;
-        let process = run(&rules, address)?;
-        Ok(Self { process, address, rules })
+        let addresses = vec![address];
+        let process = run(&rules, &addresses)?;
+        Ok(Self { process, address, addresses, rules })
     }
 
     /// Starts it again after its end, at the same address.
@@ -61,29 +91,64 @@ impl Traefik {
     /// # Errors
     /// As [`Traefik::start`].
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = run(&self.rules, self.address)?;
+        self.process = run(&self.rules, &self.addresses)?;
         Ok(())
     }
 }
 
-fn run(rules: &Path, address: SocketAddr) -> Result<Process> {
+/// Where the nth user of [`Traefik::start_for`] connects.
+#[must_use]
+pub fn address_of(n: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + u32::try_from(n).unwrap_or_default())
+}
+
+/// Traefik's dynamic configuration.
+fn rules_for(to: SocketAddr, users: &[&str]) -> String {
+    let mut routers = "    all: {rule: 'PathPrefix(`/`)', service: dispatch}\n".to_owned();
+    let mut middlewares = String::new();
+    for user in users {
+        routers += &format!(
+            "    {user}: {{rule: 'Host(`{user}.localhost`)', service: dispatch, middlewares: [{user}]}}\n"
+        );
+        middlewares += &format!(
+            "    {user}: {{headers: {{customRequestHeaders: {{X-authentik-username: '{user}@example.org', Cf-Ray: \
+             'ray-{user}'}}}}}}\n"
+        );
+    }
+    if !middlewares.is_empty() {
+        middlewares.insert_str(0, "  middlewares:\n");
+    }
+    format!(
+        "http:\n  routers:\n{routers}{middlewares}  services:\n    dispatch:\n      loadBalancer: {{servers: [{{url: \
+         'http://{to}'}}]}}\n"
+    )
+}
+
+fn run(rules: &Path, addresses: &[SocketAddr]) -> Result<Process> {
     let mut command = Command::new(Traefik::program()?);
-    // X-Forwarded-For is kept from everybody: the browser of the test says where it is.
-    command.args(["--entryPoints.web.forwardedHeaders.insecure=true", "--global.checkNewVersion=false"]);
-    command.args(["--global.sendAnonymousUsage=false", "--log.level=ERROR"]);
-    command.arg("--entryPoints.web.transport.lifeCycle.graceTimeOut=1s");
-    command.arg(format!("--entryPoints.web.address={address}"));
+    command.args([
+        "--global.checkNewVersion=false",
+        "--global.sendAnonymousUsage=false",
+        "--log.level=ERROR",
+    ]);
+    for (number, address) in addresses.iter().enumerate() {
+        let entry = format!("--entryPoints.web{number}");
+        command.arg(format!("{entry}.address={address}"));
+        // X-Forwarded-For is kept from everybody: the browser of the test says where it is.
+        command.arg(format!("{entry}.forwardedHeaders.insecure=true"));
+        command.arg(format!("{entry}.transport.lifeCycle.graceTimeOut=1s"));
+    }
     command.arg(format!("--providers.file.filename={}", rules.display()));
     let mut process = Process::start(command)?;
     // Its rules come after its port: an answer of its own (404) means that they are not there yet.
     let ready = wait::until("the start of Traefik", Duration::from_secs(60), || {
         let gone = process.ended().is_some();
-        (gone || routes(address)).then_some(!gone)
+        (gone || addresses.iter().all(|address| routes(*address))).then_some(!gone)
     });
     match ready {
         Ok(true) => Ok(process),
         _ => Err(TestError::Unexpected {
-            what: format!("Traefik that listens on {address}"),
+            what: format!("Traefik that listens on {addresses:?}"),
             got: process.stderr(),
         }),
     }
@@ -102,9 +167,7 @@ fn routes(address: SocketAddr) -> bool {
 }
 
 fn install() -> Result<PathBuf, String> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let folder = target.join("peers/traefik");
+    let folder = bins::target().join("peers/traefik");
     let program = folder.join("bin/traefik");
     if program.is_file() {
         return Ok(program);

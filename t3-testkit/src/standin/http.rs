@@ -12,7 +12,11 @@ use tokio_tungstenite::{
     tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 
-use super::{Opening, Shared, session};
+use super::{
+    Opening, Shared,
+    auth::{self, Answer},
+    session,
+};
 
 /// No request head is longer.
 const MAX_HEAD: usize = 64 << 10;
@@ -29,10 +33,27 @@ socket.onclose = event => log("close " + event.code + " " + event.reason);
 
 /// One request head.
 struct Head {
+    method: String,
     target: String,
     key: Option<String>,
+    cookie: String,
     length: usize,
     close: bool,
+}
+
+/// One answer.
+struct Page {
+    status: String,
+    kind: String,
+    /// Further header lines.
+    more: String,
+    body: String,
+}
+
+/// Reads until the other side has had enough.
+async fn silent(mut stream: TcpStream) {
+    let mut sink = [0; 1024];
+    while matches!(stream.read(&mut sink).await, Ok(1..)) {}
 }
 
 /// Answers requests until the connection ends or becomes a session.
@@ -48,16 +69,37 @@ pub(super) async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
                 return;
             }
         }
-        buffer.drain(..head.length);
-        let (status, kind, body) = match path {
-            "/" => ("200 OK", "text/html", PAGE.replace("USER", &shared.user)),
-            "/api/auth/session" => ("200 OK", "application/json", r#"{"authenticated":true}"#.to_owned()),
-            "/headers" => ("200 OK", "text/plain", head.target.clone()),
-            _ => ("404 Not Found", "text/plain", "no such page\n".to_owned()),
+        let body: Vec<u8> = buffer.drain(..head.length).collect();
+        let page = |status: &str, kind: &str, body: String| Page {
+            status: status.to_owned(),
+            kind: kind.to_owned(),
+            more: String::new(),
+            body,
         };
+        let page = match (head.method.as_str(), path) {
+            (_, "/") => page("200 OK", "text/html", PAGE.replace("USER", &shared.user)),
+            ("GET", auth::SESSION) | ("POST", auth::BROWSER_SESSION | auth::BOOTSTRAP) => {
+                let answer = shared.auth().answer(path, &head.cookie, &body);
+                match answer {
+                    Answer::Page { status, cookies, body } => Page {
+                        status: format!("{status} Stand-In"),
+                        kind: "application/json".to_owned(),
+                        more: cookies.iter().map(|cookie| format!("Set-Cookie: {cookie}\r\n")).collect(),
+                        body,
+                    },
+                    Answer::Silent => return silent(stream).await,
+                    Answer::Eof => return session::finish(stream).await,
+                }
+            }
+            (_, auth::ASKED) => page("200 OK", "text/plain", shared.auth().asked()),
+            (_, "/headers") => page("200 OK", "text/plain", head.target.clone()),
+            _ => page("404 Not Found", "text/plain", "no such page\n".to_owned()),
+        };
+        let Page { status, kind, more, body } = page;
         let length = body.len();
-        let answer =
-            format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Content-Length: {length}\r\n\r\n{body}"
+        );
         if stream.write_all(answer.as_bytes()).await.is_err() || head.close {
             return;
         }
@@ -81,8 +123,10 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Head>
             .find_map(|(have, value)| have.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned()))
     };
     Some(Head {
+        method: text.split(' ').next().unwrap_or_default().to_owned(),
         target: text.split(' ').nth(1).unwrap_or_default().to_owned(),
         key: field("sec-websocket-key"),
+        cookie: field("cookie").unwrap_or_default(),
         length: field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0),
         close: field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
     })
@@ -92,11 +136,7 @@ async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<S
     let accept = match shared.opening() {
         Opening::Accept => derive_accept_key(key.as_bytes()),
         Opening::WrongAccept => derive_accept_key(b"another key"),
-        Opening::Silent => {
-            let mut sink = [0; 1024];
-            while matches!(stream.read(&mut sink).await, Ok(1..)) {}
-            return;
-        }
+        Opening::Silent => return silent(stream).await,
         Opening::Status(status) => {
             let answer =
                 format!("HTTP/1.1 {status} Stand-In\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n");

@@ -5,17 +5,19 @@
 //! on its own and never logs to the journal.
 
 mod act;
+mod auth;
 mod http;
 mod order;
 mod session;
 
 pub use act::eat_if_asked;
-pub use order::{BadOrder, Opening, Order};
+pub use auth::CREDENTIAL_PREFIX;
+pub use order::{BadOrder, Opening, Order, PairingAnswer, SessionAnswer};
 
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{
@@ -58,6 +60,7 @@ pub struct Options {
 struct Shared {
     user: String,
     opening: Mutex<Opening>,
+    auth: Mutex<auth::Auth>,
     /// Whether it should listen, and whether it does.
     listening: watch::Sender<bool>,
     bound: watch::Sender<bool>,
@@ -91,6 +94,7 @@ async fn serve(options: &Options) -> Result<()> {
     let shared = Arc::new(Shared {
         user: options.user.clone(),
         opening: Mutex::new(options.opening),
+        auth: Mutex::default(),
         listening: watch::Sender::new(!options.no_listen),
         bound: watch::Sender::new(false),
         sessions: Mutex::default(),
@@ -159,6 +163,14 @@ impl Shared {
                 *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = opening;
                 Ok(())
             }
+            Order::Session(answer) => {
+                self.auth().session = answer;
+                Ok(())
+            }
+            Order::Pairing(answer) => {
+                self.auth().pairing = answer;
+                Ok(())
+            }
             Order::Listen(wanted) => {
                 self.listening.send_replace(wanted);
                 let done = self.bound.subscribe().wait_for(|bound| *bound == wanted).await.is_ok();
@@ -186,6 +198,10 @@ impl Shared {
 
     fn opening(&self) -> Opening {
         *self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn auth(&self) -> MutexGuard<'_, auth::Auth> {
+        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enlist(&self, session: mpsc::UnboundedSender<Ordered>) {

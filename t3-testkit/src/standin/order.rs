@@ -21,6 +21,40 @@ pub enum Opening {
     Reset,
 }
 
+/// What `/api/auth/session` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionAnswer {
+    /// Whether the cookie is one that was given out here.
+    Honest,
+    /// `authenticated` with this value, whatever the cookie.
+    Fixed(bool),
+    /// This HTTP status, with `authenticated:false` in the body.
+    Status(u16),
+    /// 200 and bytes that are no JSON.
+    Garbage,
+    /// Nothing, on an open connection.
+    Silent,
+    /// Closes (FIN) instead.
+    Eof,
+}
+
+/// What comes of a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairingAnswer {
+    /// `/api/auth/browser-session` takes each good one once.
+    Accept,
+    /// As a serve before 0.0.25: that is 404, and `/api/auth/bootstrap` takes it.
+    Bootstrap,
+    /// This HTTP status on both, with the credential in the body.
+    Status(u16),
+    /// 200 without a session cookie.
+    NoCookie,
+    /// Nothing, on an open connection.
+    Silent,
+    /// Closes (FIN) instead.
+    Eof,
+}
+
 /// One order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
@@ -70,6 +104,10 @@ pub enum Order {
     Hog(usize),
     /// `opening WHAT`: what happens to handshakes from now on.
     Opening(Opening),
+    /// `session WHAT`: honest, true, false, status:N, garbage, silent or eof from now on.
+    Session(SessionAnswer),
+    /// `pairing WHAT`: accept, bootstrap, status:N, no_cookie, silent or eof from now on.
+    Pairing(PairingAnswer),
     /// `listen` and `unlisten`.
     Listen(bool),
     /// `after MS ORDER`.
@@ -137,6 +175,8 @@ impl FromStr for Order {
             "alloc" => return rest.parse().map(Self::Alloc).map_err(|_| bad()),
             "hog" => return rest.parse().map(Self::Hog).map_err(|_| bad()),
             "opening" => return rest.parse().map(Self::Opening),
+            "session" => return rest.parse().map(Self::Session),
+            "pairing" => return rest.parse().map(Self::Pairing),
             "fin" => Self::Fin,
             "half_close" => Self::HalfClose,
             "drop" => Self::Drop,
@@ -167,12 +207,46 @@ impl FromStr for Opening {
             "wrong_accept" => Self::WrongAccept,
             "eof" => Self::Eof,
             "reset" => Self::Reset,
-            _ => {
-                let status = text.strip_prefix("status:").and_then(|status| status.parse().ok());
-                Self::Status(status.ok_or_else(|| BadOrder(text.to_owned()))?)
-            }
+            _ => Self::Status(status(text)?),
         })
     }
+}
+
+impl FromStr for SessionAnswer {
+    type Err = BadOrder;
+
+    fn from_str(text: &str) -> Result<Self, BadOrder> {
+        Ok(match text {
+            "honest" => Self::Honest,
+            "true" => Self::Fixed(true),
+            "false" => Self::Fixed(false),
+            "garbage" => Self::Garbage,
+            "silent" => Self::Silent,
+            "eof" => Self::Eof,
+            _ => Self::Status(status(text)?),
+        })
+    }
+}
+
+impl FromStr for PairingAnswer {
+    type Err = BadOrder;
+
+    fn from_str(text: &str) -> Result<Self, BadOrder> {
+        Ok(match text {
+            "accept" => Self::Accept,
+            "bootstrap" => Self::Bootstrap,
+            "no_cookie" => Self::NoCookie,
+            "silent" => Self::Silent,
+            "eof" => Self::Eof,
+            _ => Self::Status(status(text)?),
+        })
+    }
+}
+
+/// `status:N`.
+fn status(text: &str) -> Result<u16, BadOrder> {
+    let status = text.strip_prefix("status:").and_then(|status| status.parse().ok());
+    status.ok_or_else(|| BadOrder(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -187,13 +261,26 @@ mod tests {
             ("fin\n", Order::Fin),
             ("busy 250", Order::Busy(Duration::from_millis(250))),
             ("opening status:401", Order::Opening(Opening::Status(401))),
+            ("session false", Order::Session(SessionAnswer::Fixed(false))),
+            ("session status:500", Order::Session(SessionAnswer::Status(500))),
+            ("pairing bootstrap", Order::Pairing(PairingAnswer::Bootstrap)),
             ("after 5 exit 3", Order::After(Duration::from_millis(5), Box::new(Order::Exit(3)))),
             ("send a  b", Order::Send("a  b".into())),
         ];
         for (text, order) in cases {
             assert_eq!(text.parse(), Ok(order), "{text}");
         }
-        for text in ["", "close x", "close 70000", "fin now", "after 5", "opening status:x", "dance"] {
+        for text in [
+            "",
+            "close x",
+            "close 70000",
+            "fin now",
+            "after 5",
+            "opening status:x",
+            "session",
+            "pairing honest",
+            "dance",
+        ] {
             assert!(text.parse::<Order>().is_err(), "{text:?}");
         }
     }

@@ -1,0 +1,150 @@
+//! The WebSocket conformance suite of the Autobahn project: its fuzzing client against its own echo server.
+//!
+//! Both run in a file system of their own that `cargo xtask test --tier host` makes (they need Python 2), entered by `chroot`, on this
+//! machine's network. dispatch is not tested against the standard here: what counts is that two runs, one with dispatch between the two
+//! and one without, come to the same.
+
+mod report;
+
+pub use report::{Report, differences};
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    error::{Attempt, Result, TestError},
+    stack::Process,
+    sys, wait,
+};
+
+/// Starts wstest in our setting.
+const WSTEST: &str = include_str!("wstest.py");
+/// What the messages of a compression case are by themselves.
+pub const ALL_MESSAGES: u32 = 1_000;
+/// The longest that a whole run may take.
+const LIMIT: Duration = Duration::from_secs(1_800);
+/// The server's name in reports.
+const AGENT: &str = "peer";
+
+/// The installed suite.
+#[derive(Debug)]
+pub struct Suite {
+    root: PathBuf,
+}
+
+/// One run of the fuzzing client.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// Where it connects, once for each case.
+    pub to: SocketAddr,
+    /// The user that the identity header names; without dispatch in between nobody reads it.
+    pub user: &'a str,
+    /// Patterns of cases, as `1.*`.
+    pub cases: &'a [&'a str],
+    /// Messages of each compression case, at most.
+    pub messages: u32,
+}
+
+impl Suite {
+    /// Where `cargo xtask` has put it.
+    ///
+    /// # Errors
+    /// [`TestError::Missing`]: it is not there, or this user may not enter it.
+    pub fn find() -> Result<Self> {
+        let missing = |what: &str, remedy: &str| TestError::Missing {
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+        };
+        if !sys::is_root() {
+            return Err(missing("root", "chroot needs it"));
+        }
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/autobahn");
+        if !dir.join("stamp").is_file() {
+            return Err(missing(
+                "the Autobahn suite",
+                "`cargo xtask test --tier host` makes it, or says why not",
+            ));
+        }
+        Ok(Self { root: dir.join("root") })
+    }
+
+    /// Starts its echo server on `port`, with compression, and waits until it accepts. Clients connect to the port `asked`, that of a
+    /// proxy or its own: it refuses a Host header that names another.
+    ///
+    /// # Errors
+    /// It does not start; with its stderr.
+    pub fn echo(&self, port: u16, asked: u16) -> Result<Process> {
+        let mut command = self.wstest(ALL_MESSAGES, asked);
+        command.args(["-m", "testeeserver", "-w"]).arg(format!("ws://127.0.0.1:{port}"));
+        let mut process = Process::start(command)?;
+        let ready = wait::until("the echo server to accept", Duration::from_secs(60), || {
+            let gone = process.ended().is_some();
+            (gone || TcpStream::connect(("127.0.0.1", port)).is_ok()).then_some(!gone)
+        });
+        match ready {
+            Ok(true) => Ok(process),
+            _ => Err(TestError::Unexpected {
+                what: "an echo server that accepts".to_owned(),
+                got: process.stderr(),
+            }),
+        }
+    }
+
+    /// Runs the fuzzing client to its end.
+    ///
+    /// # Errors
+    /// It does not start, fails, takes too long, or leaves no report.
+    pub fn run(&self, run: &Run<'_>) -> Result<Report> {
+        let dir = tempfile::Builder::new().prefix("t3-").tempdir_in(self.root.join("tmp"));
+        let dir = dir.attempt(|| "make a folder for reports".to_owned())?;
+        let inside = Path::new("/tmp").join(dir.path().file_name().unwrap_or_default());
+        let specification = serde_json::json!({
+            "outdir": inside.join("out"),
+            "servers": [{
+                "agent": AGENT,
+                "url": format!("ws://{}/", run.to),
+                // The client knows no way to send a header of our choice. What it sends as its origin may hold one.
+                "origin": format!("http://{}\r\nX-authentik-username: {}", run.to, run.user),
+            }],
+            "cases": run.cases,
+            "exclude-cases": [],
+            "exclude-agent-cases": {},
+        });
+        let path = dir.path().join("client.json");
+        fs::write(&path, specification.to_string()).attempt(|| format!("write {}", path.display()))?;
+        let mut command = self.wstest(run.messages, run.to.port());
+        command.args(["-m", "fuzzingclient", "-s"]).arg(inside.join("client.json"));
+        let last = Arc::<Mutex<String>>::default();
+        let hear = Arc::clone(&last);
+        let mut client = Process::start_heard(command, move |_, line| {
+            line.clone_into(&mut hear.lock().unwrap_or_else(PoisonError::into_inner));
+        })?;
+        let ended = client.wait(LIMIT);
+        let said = || last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match ended {
+            Ok(status) if status.success() => Report::read(&dir.path().join("out"), AGENT),
+            Ok(status) => Err(TestError::Unexpected {
+                what: "the end of the fuzzing client".to_owned(),
+                got: format!("{status}; its last line: {}\n{}", said(), client.stderr()),
+            }),
+            Err(error) => Err(TestError::Unexpected {
+                what: error.to_string(),
+                got: format!("its last line: {}", said()),
+            }),
+        }
+    }
+
+    fn wstest(&self, messages: u32, asked: u16) -> Command {
+        let mut command = Command::new("chroot");
+        command.arg(&self.root).args(["python2", "-W", "ignore", "-c", WSTEST]);
+        command.arg(messages.to_string()).arg(asked.to_string());
+        command.current_dir("/").env("LC_ALL", "C.UTF-8");
+        command
+    }
+}

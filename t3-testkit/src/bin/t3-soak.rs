@@ -1,0 +1,11 @@
+//! `t3-soak`: thousands of WebSockets held open at the same time, and one right record for each of them afterwards.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use t3_testkit::soak;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let right = soak::run(&soak::options::Options::parse())?;
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

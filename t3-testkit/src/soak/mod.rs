@@ -1,0 +1,237 @@
+//! Soak: thousands of WebSockets held open at the same time through real programs, each with its heartbeat, and then ended in random ways.
+//!
+//! None may be dropped, the memory of t3-dispatch and t3-trace has to stay where it is, and every session must have its own right record.
+//! Plans, serves and the audit of records are chaos's.
+
+pub mod options;
+pub mod report;
+mod session;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use t3_record::Verdict;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    bench::{self, meter},
+    chaos::options::Part,
+    chaos::{
+        audit::{self, Times},
+        ledger::Ledger,
+        meter::look,
+        plan::Plan,
+        serve,
+        stage::{Phase, Stage},
+    },
+    error::{Attempt, Result, TestError},
+    stack::Process,
+    wait,
+};
+use options::Options;
+use report::{Cpu, Report, Sample};
+use session::{Common, Counts, Held, PERIOD};
+
+/// Sessions that open at the same time.
+const AT_ONCE: usize = 50;
+/// Between two looks at memory.
+const LOOK: Duration = Duration::from_secs(5);
+/// For all to open; a slow host takes a millisecond or two for each.
+const OPENING: Duration = Duration::from_secs(300);
+
+/// Runs; whether everything was right.
+///
+/// # Errors
+/// It could not be carried out.
+pub fn run(options: &Options) -> Result<bool> {
+    if let Some(Part::Serve { port }) = options.part {
+        return serve::run(port).map(|()| true);
+    }
+    let descriptors = bench::raise_descriptors()?;
+    let needed = 2 * u64::from(options.sessions) + 200;
+    if descriptors < needed {
+        return Err(TestError::Missing {
+            what: format!("{needed} descriptors a process (the hard limit is {descriptors})"),
+            remedy: "raise it (ulimit -Hn), or give fewer --sessions".to_owned(),
+        });
+    }
+    let random = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
+    let seed = options.seed.unwrap_or_else(random);
+    println!("seed {seed}: {} sessions for {} s", options.sessions, options.seconds);
+    let mut stage = Stage::with(options.users as usize, AT_ONCE, seed)?;
+    let report = play(options, &mut stage)?;
+    report.print();
+    if let Some(path) = &options.json {
+        let text = serde_json::to_vec_pretty(&report).map_err(std::io::Error::other);
+        let what = || format!("write {}", path.display());
+        std::fs::write(path, text.attempt(what)?).attempt(what)?;
+    }
+    Ok(report.right())
+}
+
+fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
+    let dispatch = stage.stack.dispatch.as_ref().map_or(0, Process::pid);
+    let trace = stage.stack.trace.as_ref().map_or(0, Process::pid);
+    let before = look(dispatch);
+    let counts = Arc::<Counts>::default();
+    let (end, ending) = watch::channel(None);
+    let began = Instant::now();
+    let browsers = stage.runtime.spawn(browse(
+        Common {
+            address: stage.stack.address,
+            seed: stage.seed,
+            counts: Arc::clone(&counts),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+        },
+        options.sessions,
+        stage.users,
+        ending,
+    ));
+    wait::until("the opening of all sessions", OPENING, || {
+        let tried = counts.open.load(Ordering::Relaxed) + counts.unopened.load(Ordering::Relaxed);
+        (tried >= options.sessions).then_some(())
+    })?;
+    let opening = began.elapsed();
+    println!("{} open after {:.1} s", counts.open.load(Ordering::Relaxed), opening.as_secs_f64());
+    // What a session owns from its first heartbeat on belongs to the start.
+    std::thread::sleep(PERIOD + PERIOD / 2);
+
+    let pids = Pids {
+        dispatch,
+        trace,
+        browsers: std::process::id(),
+        serves: stage.serves.iter().map(Process::pid).collect(),
+    };
+    let (cpu, held_since) = (pids.cpu()?, Instant::now());
+    let mut samples = Vec::new();
+    loop {
+        let since = held_since.elapsed();
+        samples.push(Sample {
+            seconds: since.as_secs_f64(),
+            dispatch_kib: look(dispatch).rss_kib,
+            trace_kib: look(trace).rss_kib,
+        });
+        let left = Duration::from_secs(options.seconds).saturating_sub(since);
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(LOOK));
+    }
+    let held = held_since.elapsed();
+    let cpu = pids.cpu()?.since(cpu, held);
+    let with = look(dispatch);
+    let registered = stage.stack.status()?.sessions;
+
+    let over = Instant::now();
+    let span = Duration::from_secs(options.closing);
+    end.send_replace(Some((tokio::time::Instant::now(), span)));
+    let sessions = stage.runtime.block_on(browsers).map_err(std::io::Error::other);
+    let sessions = sessions.attempt(|| "hold the sessions".to_owned())?;
+    let ended = over.elapsed();
+    let mut rtts: Vec<u64> = Vec::new();
+    let mut seen = Vec::with_capacity(sessions.len());
+    for Held { seen: one, rtts_us } in sessions {
+        rtts.extend(rtts_us.iter().map(|micros| micros.saturating_mul(1_000)));
+        seen.push(one);
+    }
+    let none = || stage.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
+    let _ = wait::until("no session to be held", Duration::from_secs(20), none);
+    // Cuts wait for their neighbours.
+    std::thread::sleep(Duration::from_secs(2));
+    let phase = Phase { name: "soak", took: ended, seen, dispatch_kib: with.rss_kib };
+    let (audit, unknown, lost) = read(stage, &phase, dispatch)?;
+    let status = stage.stack.status()?;
+    Ok(Report {
+        seed: stage.seed,
+        sessions: options.sessions,
+        opening_seconds: opening.as_secs_f64(),
+        held_seconds: held.as_secs_f64(),
+        ending_seconds: ended.as_secs_f64(),
+        unopened: counts.unopened.load(Ordering::Relaxed),
+        dropped: counts.dropped.load(Ordering::Relaxed),
+        registered,
+        heartbeats: Times::of(rtts),
+        dispatch: [before, with, look(dispatch)],
+        samples,
+        cpu,
+        unknown,
+        lost,
+        lost_in_all: status.lost,
+        map_full: status.map_full,
+        audit,
+    })
+}
+
+/// The audit of all records; how many are unknown; how many kernel events they say were lost.
+fn read(stage: &Stage, phase: &Phase, dispatch: u32) -> Result<(audit::Audit, usize, u64)> {
+    let mut attempts = 5;
+    loop {
+        attempts -= 1;
+        let ledger = Ledger::read(&stage.journal)?;
+        let serve_pid = |plan: &Plan| stage.serve_pid(plan);
+        let cast = audit::Cast { told: stage.told(), dispatch, serve_pid: &serve_pid };
+        let audit = audit::audit(std::slice::from_ref(phase), &ledger, &cast);
+        // journald takes what was sent to it in its own time; a record that is not there after a while never will be.
+        if audit.missing > 0 && attempts > 0 {
+            std::thread::sleep(Duration::from_secs(2));
+            continue;
+        }
+        let closes = || ledger.closes.values().flatten().map(|close| &close.record);
+        let unknown = closes().filter(|record| record.verdict == Verdict::Unknown).count();
+        return Ok((audit, unknown, closes().filter_map(|record| record.lost).sum()));
+    }
+}
+
+async fn browse(common: Common, sessions: u32, users: usize, ending: session::Ending) -> Vec<Held> {
+    let mut browsers = JoinSet::new();
+    for id in 0..sessions {
+        let plan = Plan::draw_open(common.seed, id, users);
+        browsers.spawn(session::run(common.clone(), Stage::user(&plan), plan, ending.clone()));
+    }
+    browsers.join_all().await
+}
+
+struct Pids {
+    dispatch: u32,
+    trace: u32,
+    browsers: u32,
+    serves: Vec<u32>,
+}
+
+/// CPU time used so far, in seconds.
+#[derive(Clone, Copy)]
+struct Used {
+    dispatch: f64,
+    trace: f64,
+    browsers: f64,
+    serves: f64,
+}
+
+impl Pids {
+    fn cpu(&self) -> Result<Used> {
+        let seconds = |pid: u32| meter::cpu(pid).map(|time| time.as_secs_f64());
+        Ok(Used {
+            dispatch: seconds(self.dispatch)?,
+            trace: seconds(self.trace)?,
+            browsers: seconds(self.browsers)?,
+            serves: self.serves.iter().map(|pid| seconds(*pid)).sum::<Result<f64>>()?,
+        })
+    }
+}
+
+impl Used {
+    fn since(self, earlier: Self, time: Duration) -> Cpu {
+        let percent = |now: f64, then: f64| 100.0 * (now - then) / time.as_secs_f64();
+        Cpu {
+            dispatch: percent(self.dispatch, earlier.dispatch),
+            trace: percent(self.trace, earlier.trace),
+            browsers: percent(self.browsers, earlier.browsers),
+            serves: percent(self.serves, earlier.serves),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The browser's part of one held session: opens, beats until told to end, ends as planned.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    chaos::{
+        client::{self, Seen},
+        peer::Peer,
+        plan::{Dice, Plan},
+    },
+    frame::{self, opcode},
+};
+
+/// Between two heartbeats, as t3's browser has it.
+pub(super) const PERIOD: Duration = Duration::from_secs(5);
+/// A browser would have given up on its connection by then.
+const GIVES_UP: Duration = Duration::from_secs(20);
+/// Opening and ending take no longer than this, or they hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is counted while they are held.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Sessions that have opened.
+    pub open: AtomicU32,
+    /// Sessions that did not come to be.
+    pub unopened: AtomicU32,
+    /// Sessions that ended, or whose heartbeat stayed unanswered, before they were to.
+    pub dropped: AtomicU32,
+    /// Heartbeats answered.
+    pub beats: AtomicU64,
+}
+
+/// When everybody's end begins, and over how long it is spread; `None` until then.
+pub(super) type Ending = watch::Receiver<Option<(Instant, Duration)>>;
+
+/// What one session saw.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub seen: Seen,
+    /// How long each heartbeat took, in microseconds.
+    pub rtts_us: Vec<u64>,
+}
+
+/// What all sessions share.
+#[derive(Debug, Clone)]
+pub(super) struct Common {
+    pub address: SocketAddr,
+    pub seed: u64,
+    pub counts: Arc<Counts>,
+    /// So many open at once: queues would only make all of them late.
+    pub places: Arc<Semaphore>,
+}
+
+/// Opens one, holds it, ends it.
+pub(super) async fn run(common: Common, user: String, plan: Plan, ending: Ending) -> Held {
+    let mut held = Held { seen: Seen::nothing(plan), rtts_us: Vec::new() };
+    let opened = {
+        let _place = common.places.acquire().await;
+        timeout(PATIENCE, client::open(common.address, &user, &mut held.seen)).await
+    };
+    let Ok(Ok(Some(mut peer))) = opened else {
+        common.counts.unopened.fetch_add(1, Ordering::Relaxed);
+        return held;
+    };
+    common.counts.open.fetch_add(1, Ordering::Relaxed);
+    let mut dice = Dice(common.seed ^ u64::from(plan.id).rotate_left(17));
+    if hold(&mut peer, &mut held.rtts_us, &common.counts, &mut dice, ending).await.is_err() {
+        common.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        return held;
+    }
+    held.seen.plan.messages = held.rtts_us.len() as u64;
+    held.seen.finished = matches!(timeout(PATIENCE, client::end(peer, &mut held.seen)).await, Ok(Ok(())));
+    held
+}
+
+/// Heartbeats until the session's own end. An error: it ended by itself, or an answer stayed away.
+async fn hold(
+    peer: &mut Peer,
+    rtts_us: &mut Vec<u64>,
+    counts: &Counts,
+    dice: &mut Dice,
+    mut ending: Ending,
+) -> io::Result<()> {
+    let gone = |_| io::Error::from(io::ErrorKind::UnexpectedEof);
+    // Spread over the period, as browsers are.
+    let mut beat = Instant::now() + part(PERIOD, dice);
+    let mut end = None;
+    loop {
+        tokio::select! {
+            // Nothing comes between heartbeats: neither an end nor a message.
+            early = peer.next() => {
+                early.map_err(gone)?;
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            () = sleep_until(end.unwrap_or(beat).min(beat)) => {}
+            told = ending.wait_for(Option::is_some), if end.is_none() => {
+                let told = told.ok().and_then(|told| *told);
+                end = told.map(|(begin, span)| begin + part(span, dice));
+                if end.is_none() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                continue;
+            }
+        }
+        if end.is_some_and(|end| end <= beat) {
+            return Ok(());
+        }
+        let sent = Instant::now();
+        peer.text(frame::HEARTBEAT.as_bytes()).await?;
+        let answer = timeout(GIVES_UP, peer.next()).await?.map_err(gone)?;
+        if answer.opcode != opcode::TEXT || answer.payload != frame::HEARTBEAT_ANSWER.as_bytes() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        rtts_us.push(u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX));
+        counts.beats.fetch_add(1, Ordering::Relaxed);
+        beat += PERIOD;
+    }
+}
+
+fn part(span: Duration, dice: &mut Dice) -> Duration {
+    Duration::from_micros(dice.below(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+}

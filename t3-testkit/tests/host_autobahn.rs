@@ -1,0 +1,84 @@
+//! The Autobahn conformance suite: its fuzzing client against its own echo server, once directly and once through dispatch. Every case must
+//! come to the same, and each connection to one record.
+//!
+//! Needs root, and the suite, which `cargo xtask test --tier host` makes. With `T3_QUICK` set in the environment only the cases of framing,
+//! fragments, UTF-8 and closing. The 216 cases of compression send 100 messages each and not 1,000; `T3_AUTOBAHN_MESSAGES=1000` has them all.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use t3_record::Verdict;
+use t3_testkit::{
+    autobahn::{Run, Suite, differences},
+    journal::Journal,
+    stack::{NO_LIMITS, Setup, Stack, free_port},
+    sys,
+};
+
+/// Framing, pings, reserved bits, opcodes, fragments, UTF-8, closing, auto-fragmentation.
+const QUICK: &[&str] = &["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"];
+
+#[test]
+fn every_case_comes_to_the_same_through_dispatch() {
+    let test = "every_case_comes_to_the_same_through_dispatch";
+    if !sys::is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run {test} as root: chroot needs it");
+        eprintln!("SKIPPED {test}: needs root for chroot, journald and t3-trace");
+        return;
+    }
+    let suite = match Suite::find() {
+        Ok(suite) => suite,
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "CI must run {test}: {error}");
+            eprintln!("SKIPPED {test}: {error}");
+            return;
+        }
+    };
+    let quick = std::env::var_os("T3_QUICK").is_some();
+    let (cases, expected) = if quick { (QUICK, 247) } else { (&["*"][..], 517) };
+    let messages = std::env::var("T3_AUTOBAHN_MESSAGES").map_or(100, |text| text.parse().unwrap());
+
+    let journal = Journal::private().unwrap();
+    let mut setup = Setup::users(1).unwrap();
+    // One user opens hundreds of WebSockets in a minute here.
+    setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
+    let stack = Stack::start(setup, &journal).unwrap();
+    let port = free_port().unwrap();
+    let _echoes = [(port, port), (stack.port("u0").unwrap(), stack.address.port())]
+        .map(|(port, asked)| suite.echo(port, asked).unwrap());
+    let run = |to| suite.run(&Run { to, user: "u0", cases, messages });
+    // Side by side: each half of them keeps one core busy.
+    let (direct, through) = std::thread::scope(|scope| {
+        let direct = scope.spawn(|| run(([127, 0, 0, 1], port).into()).unwrap());
+        let through = run(stack.address).unwrap();
+        (direct.join().unwrap(), through)
+    });
+
+    let different = differences(&direct, &through);
+    println!(
+        "{} cases, {} identical; directly {:?}",
+        direct.cases.len(),
+        direct.cases.len() - different.len(),
+        direct.tally()
+    );
+    different.iter().for_each(|(number, what)| println!("  {number}: {what}"));
+    assert!(different.is_empty(), "{} cases differ: {:?}", different.len(), different.keys());
+    assert_eq!(through.cases.len(), expected);
+    // Two servers that fail alike would prove nothing.
+    let ok = direct.tally().get("OK").copied().unwrap_or(0);
+    assert!(ok * 10 >= expected * 9, "{:?}", direct.tally());
+
+    journal.wait_closes(expected, Duration::from_secs(30), |_| true).unwrap();
+    assert_eq!(journal.opens().unwrap().len(), expected);
+    let closes = journal.closes(|_| true).unwrap();
+    let mut verdicts = BTreeMap::<String, usize>::new();
+    for (record, _) in &closes {
+        assert_ne!(record.verdict, Verdict::Unknown, "{}", record.to_line());
+        *verdicts.entry(record.verdict.to_string()).or_default() += 1;
+    }
+    println!("{} records: {verdicts:?}", closes.len());
+    assert_eq!(closes.len(), expected, "one record for each connection");
+    let mut names: Vec<_> = closes.iter().map(|(record, _)| &record.conn).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), expected, "each of its own");
+}

@@ -1,0 +1,426 @@
+//! The whole chain of real parts: Chromium, Traefik, t3-dispatch, Effect's RPC server; t3-trace beside them, records in a real journald.
+//! Each end is brought about as a person or a machine brings it about, and its record is compared as a whole.
+//!
+//! Needs root, chromium, node, npm, pip and `cargo xtask build`. Takes about a minute, because the heartbeat is the real client's. With
+//! `T3_QUICK` only a page that is loaded, reloaded and closed. Leaves a picture of the page in `target/artefacts`.
+
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use t3_record::{
+    Cause::{DownstreamClosed, Graceful, UpstreamClosed},
+    CloseRecord, ClosedBy, OpenRecord, Segment, Verdict,
+};
+use t3_testkit::{
+    browser::{Chromium, Page},
+    faults::{Expect, Truth},
+    journal::Journal,
+    stack::{EffectServe, Setup, Stack, Traefik, address_of, free_port, target},
+    sys, wait,
+};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One user for each story, and for the journey of a page.
+const USERS: [&str; 7] = ["reloaded", "frozen", "killed", "stopped", "held", "path", "gone"];
+
+/// Effect's own period is 5 s (effect 4.1 RpcClient.ts, `makePinger`); a busy machine makes it longer, not shorter.
+const PERIOD_MS: (u64, u64) = (4_500, 7_500);
+
+/// More than a mebibyte, each way.
+const BIG: u64 = 1_500_000;
+
+struct House {
+    journal: Journal,
+    stack: Stack,
+    traefik: Traefik,
+    browser: Chromium,
+    /// What pairing leaves behind.
+    house: TempDir,
+    wrong: Mutex<Vec<String>>,
+}
+
+/// What a real page lets be seen of its three heartbeats and more.
+fn healthy(truth: Truth) -> Truth {
+    let to = |most| Expect::Range(0, most);
+    let truth = truth.at_least("hb_n", 3).key("hb_period_ms", Expect::Range(PERIOD_MS.0, PERIOD_MS.1));
+    let truth = ["hb_gap_ms", "up_idle_ms", "down_idle_ms"]
+        .into_iter()
+        .fold(truth, |truth, key| truth.key(key, to(PERIOD_MS.1)));
+    // Which of the two proxies closes first after the handshake is their race.
+    let ends = ["fin_in", "fin_out"];
+    truth.one_of("down_end", &ends).one_of("up_end", &ends).is("peer_exit", "alive")
+}
+
+/// The page says 1001 when it is left, whatever it is left for.
+fn left_the_page() -> Truth {
+    let (verdict, segment) = (Verdict::ClientClosed, Segment::Downstream);
+    let truth = Truth::opened(verdict, segment, Graceful, "ws_close:1001", ClosedBy::Downstream);
+    healthy(truth.close_frame("down", "1001", ""))
+}
+
+/// The page's watchdog says 1000, as everything in Effect that ends a connection.
+fn watchdog(verdict: Verdict, segment: Segment, how: &str) -> Truth {
+    let truth = Truth::opened(verdict, segment, Graceful, how, ClosedBy::Downstream);
+    // Between the last answer and the watchdog lie two periods.
+    healthy(truth.close_frame("down", "1000", ""))
+        .key("up_idle_ms", Expect::Range(PERIOD_MS.0, 2 * PERIOD_MS.1))
+}
+
+/// serve was asked for an answer that it owed for one period, which is when the watchdog looks.
+fn stalled() -> Truth {
+    let waited = Expect::Range(PERIOD_MS.0, PERIOD_MS.1);
+    watchdog(Verdict::ServeStalled, Segment::Serve, "stall").key("hb_wait_ms", waited)
+}
+
+/// A session too short for a heartbeat, or for three.
+fn young(truth: Truth) -> Truth {
+    let keys = ["hb_n", "hb_period_ms", "hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms"];
+    let truth = keys.into_iter().fold(truth, |truth, key| truth.key(key, Expect::Free));
+    ["up_msgs", "down_msgs"].into_iter().fold(truth, |truth, key| truth.key(key, Expect::Range(0, 1_000)))
+}
+
+impl House {
+    fn start(journal: Journal) -> Self {
+        let mut setup = Setup::users(0).unwrap();
+        setup.users = USERS.iter().map(|user| ((*user).to_owned(), free_port().unwrap())).collect();
+        let house = tempfile::tempdir().unwrap();
+        let mint = EffectServe::mint_command(house.path()).unwrap();
+        setup.dispatch_arguments = vec!["--mint-command".to_owned(), mint];
+        let stack = Stack::start(setup, &journal).unwrap();
+        let traefik = Traefik::start_for(stack.dir(), stack.address, &USERS).unwrap();
+        let browser = browser();
+        Self { journal, stack, traefik, browser, house, wrong: Mutex::default() }
+    }
+
+    fn serve(&self, user: &str) -> EffectServe {
+        EffectServe::start(self.stack.port(user).unwrap(), user, self.house.path()).unwrap()
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!("http://{user}.localhost:{}/", self.traefik.address.port())
+    }
+
+    /// The user's page, connected.
+    fn page(&self, user: &str) -> Page {
+        open(&self.browser, &self.url(user))
+    }
+
+    /// The nth record of a user, in the order of the journal.
+    fn record(&self, user: &str, n: usize) -> CloseRecord {
+        let found = self.journal.wait_closes(n, PATIENCE, |record| record.user == user).unwrap();
+        found.into_iter().nth(n - 1).unwrap().0
+    }
+
+    /// The nth `ws open` of a user.
+    fn opened(&self, user: &str, n: usize) -> OpenRecord {
+        let opens = || self.journal.opens().unwrap().into_iter().map(|(open, _)| open);
+        wait::until("a `ws open`", PATIENCE, || opens().filter(|open| open.user == user).nth(n - 1)).unwrap()
+    }
+
+    /// Compares a whole record.
+    fn check(&self, story: &str, truth: Truth, serve: &EffectServe, record: &CloseRecord) {
+        let user = record.user.clone();
+        let truth = truth
+            .is("user", &user)
+            .is("ray", &format!("ray-{user}"))
+            .is("ip", "127.0.0.1")
+            .is("kernel", self.stack.kernel().as_str())
+            .is("peer_pid", &serve.process.pid().to_string())
+            .is("peer_comm", "node");
+        let truth = ["psi_mem", "psi_io", "psi_cpu", "host_psi_mem", "host_psi_io", "host_psi_cpu"]
+            .into_iter()
+            .fold(truth, |truth, key| truth.unless_said(key, Expect::Range(0, 100)));
+        let misses = truth.misses(record);
+        let said = misses
+            .iter()
+            .map(|miss| format!("\n  {}: expected {}, got {}", miss.key, miss.expected, miss.got));
+        let said: String = said.collect();
+        println!("{story}: {}", record.to_line());
+        if !said.is_empty() {
+            self.fault(format!("{story}:{said}\n  {}", record.to_line()));
+        }
+    }
+
+    /// A session says which one it replaces.
+    fn check_again(&self, story: &str, before: &CloseRecord, again: &OpenRecord) {
+        if again.prev.as_deref() != Some(&before.conn) || again.gap_ms.is_none() {
+            self.fault(format!("{story}: expected prev={} and gap_ms, got {again:?}", before.conn));
+        }
+    }
+
+    fn fault(&self, text: String) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+}
+
+/// Every session that opened has exactly one record; what is wrong with that.
+fn miscounted(journal: &Journal) -> Vec<String> {
+    let opens: Vec<_> = journal.opens().unwrap().into_iter().map(|(open, _)| open).collect();
+    let opened = |record: &CloseRecord| opens.iter().any(|open| open.conn == record.conn);
+    journal.wait_closes(opens.len(), PATIENCE, opened).unwrap();
+    let mut records = BTreeMap::<_, usize>::new();
+    for (record, _) in journal.closes(|record| opened(record) || record.dur_ms > 0).unwrap() {
+        *records.entry(record.conn).or_default() += 1;
+    }
+    let many = opens.iter().filter_map(|open| {
+        let count = records.remove(&open.conn).unwrap_or(0);
+        (count != 1).then(|| format!("{count} records of {open:?}"))
+    });
+    let mut wrong: Vec<_> = many.collect();
+    wrong.extend(records.keys().map(|conn| format!("a record of {conn}, which never opened")));
+    wrong
+}
+
+fn browser() -> Chromium {
+    let hosts = USERS.iter().enumerate().map(|(n, user)| (format!("{user}.localhost"), address_of(n)));
+    Chromium::start(&hosts.collect::<Vec<_>>()).unwrap()
+}
+
+fn open(browser: &Chromium, url: &str) -> Page {
+    let mut page = browser.open(url).unwrap();
+    page.until("t3.seen.connects === 1", PATIENCE).unwrap();
+    page
+}
+
+/// Three heartbeats: enough to know their period.
+fn beats(page: &mut Page) {
+    page.until("t3.seen.pongs >= 3", PATIENCE).unwrap();
+}
+
+/// How long the page was without a connection by its own clock, in milliseconds, from when its watchdog gave up.
+fn cut_off(page: &mut Page) -> f64 {
+    let asked = "t3.seen.at.connects - t3.seen.at.timeouts";
+    page.evaluate(asked).unwrap().as_f64().unwrap()
+}
+
+/// A person works, reloads, works on, and closes the tab.
+fn reloaded(h: &House, quick: bool) {
+    let user = "reloaded";
+    let serve = h.serve(user);
+    let mut page = h.page(user);
+    assert_eq!(page.evaluate("t3.add(2, 3)").unwrap(), 5);
+    assert_eq!(
+        page.evaluate("Promise.all([1, 2, 3].map(n => t3.add(n, n)))").unwrap().to_string(),
+        "[2,4,6]"
+    );
+    assert_eq!(page.evaluate("t3.count(5, 50)").unwrap().to_string(), "[1,2,3,4,5]");
+    assert_eq!(page.evaluate(&format!("t3.echo({BIG})")).unwrap(), true);
+    assert_eq!(page.evaluate("t3.upload(5 << 20)").unwrap(), true);
+    let times = page.evaluate("t3.events()").unwrap();
+    let times: Vec<_> = times.as_array().unwrap().iter().map(|time| time.as_f64().unwrap()).collect();
+    // Events that a proxy holds back come together, at the end.
+    assert!(times[0] < times[4] / 2.0 && times[4] - times[0] > 600.0, "{times:?}");
+    // The page came with the second request; the first one was answered with a session and a redirect.
+    let session = "fetch('/api/auth/session').then(answer => answer.json())";
+    assert_eq!(page.evaluate(session).unwrap()["authenticated"], true);
+    let manifest =
+        "fetch(document.querySelector('head > link[rel=manifest]').href).then(answer => answer.json())";
+    assert_eq!(page.evaluate(manifest).unwrap()["display"], "standalone");
+    page.evaluate("t3.say('everything answered')").unwrap();
+    page.screenshot(&target().join("artefacts/browser_chain.png")).unwrap();
+
+    let truth = |truth: Truth| if quick { young(truth) } else { truth };
+    if !quick {
+        beats(&mut page);
+    }
+    page.reload().unwrap();
+    let first = h.record(user, 1);
+    let worked = left_the_page().at_least("up_bytes", BIG).at_least("down_bytes", BIG);
+    h.check("reloaded", truth(worked), &serve, &first);
+    page.until("t3.seen.connects === 1", PATIENCE).unwrap();
+    h.check_again("reloaded", &first, &h.opened(user, 2));
+    if !quick {
+        beats(&mut page);
+    }
+    let minted = EffectServe::minted(h.house.path());
+    assert_eq!(minted.iter().filter(|whose| *whose == user).count(), 1, "a reload needs no new session");
+    page.close().unwrap();
+    h.check("tab closed", truth(left_the_page()), &serve, &h.record(user, 2));
+}
+
+/// Nobody has looked at the tab for so long that Chromium froze it: no pings come. Then it is closed.
+fn frozen(h: &House) {
+    let serve = h.serve("frozen");
+    let mut page = h.page("frozen");
+    beats(&mut page);
+    page.freeze(true).unwrap();
+    thread::sleep(Duration::from_millis(2 * PERIOD_MS.1));
+    page.close().unwrap();
+    let silent = Expect::Range(2 * PERIOD_MS.1, 4 * PERIOD_MS.1);
+    let truth = left_the_page().key("hb_gap_ms", silent.clone()).key("up_idle_ms", silent);
+    h.check("frozen, then closed", truth, &serve, &h.record("frozen", 1));
+}
+
+/// serve is killed; the page comes back by itself when serve does.
+fn killed(h: &House) {
+    let user = "killed";
+    let serve = h.serve(user);
+    let mut page = h.page(user);
+    beats(&mut page);
+    serve.process.signal(libc::SIGKILL).unwrap();
+    let first = h.record(user, 1);
+    let us = format!("[{}]", std::process::id());
+    let killer = first.killed_by.clone().unwrap_or_default();
+    assert!(killer.ends_with(&us), "killed by {killer}, not by {us}");
+    let truth = healthy(Truth::opened(
+        Verdict::ServeKilled,
+        Segment::Serve,
+        UpstreamClosed,
+        "signal:9",
+        ClosedBy::Upstream,
+    ));
+    h.check(user, truth.is("peer_exit", "sig:9").is("killed_by", &killer), &serve, &first);
+    drop(serve);
+
+    let _serve = h.serve(user);
+    page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+    assert_eq!(page.evaluate("t3.add(2, 3)").unwrap(), 5);
+    h.check_again(user, &first, &h.opened(user, 2));
+    page.close().unwrap();
+}
+
+/// serve stands still until the watchdogs of two tabs fire and the next attempt of each fails, too; then it goes on.
+fn stopped(h: &House) {
+    let user = "stopped";
+    let serve = h.serve(user);
+    let mut first = h.page(user);
+    // Half a period later, so that its next attempt waits in the browser for the first one's.
+    thread::sleep(Duration::from_millis(2_500));
+    let mut second = h.page(user);
+    beats(&mut first);
+    beats(&mut second);
+    serve.process.signal(libc::SIGSTOP).unwrap();
+    for page in [&mut first, &mut second] {
+        page.until("t3.seen.timeouts === 1", PATIENCE).unwrap();
+    }
+    // Neither session has ended for dispatch: the browser waits for serve's answer to its Close.
+    let attempts = [h.record(user, 1), h.record(user, 2)];
+    serve.process.signal(libc::SIGCONT).unwrap();
+    let truth = Truth::unopened(
+        Verdict::ServeTimeout,
+        Segment::Serve,
+        DownstreamClosed,
+        "handshake_timeout",
+        ClosedBy::Downstream,
+    );
+    let truth = truth.is("confidence", "likely").is("peer_exit", "alive");
+    let truth = truth.key("down_end", Expect::Present).key("up_end", Expect::Present);
+    for attempt in attempts {
+        h.check("a page that waits for a stopped serve", truth.clone(), &serve, &attempt);
+    }
+    for page in [&mut first, &mut second] {
+        page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+    }
+    let of_sessions = |record: &CloseRecord| record.user == user && record.dur_ms > 0;
+    let found = h.journal.wait_closes(2, PATIENCE, of_sessions).unwrap();
+    for (record, _) in found {
+        h.check("stopped", stalled(), &serve, &record);
+    }
+    first.close().unwrap();
+    second.close().unwrap();
+    h.journal.wait_closes(4, PATIENCE, of_sessions).unwrap();
+}
+
+/// serve's event loop is held by its own work until the watchdog fires.
+fn held(h: &House) {
+    let user = "held";
+    let serve = h.serve(user);
+    let mut page = h.page(user);
+    beats(&mut page);
+    page.begin("t3.hold(13000).catch(() => 0)").unwrap();
+    page.until("t3.seen.timeouts === 1", PATIENCE).unwrap();
+    page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+    let first = h.record(user, 1);
+    // serve lives and does not stand still: what the record says of the machine may be the reason, too.
+    h.check(user, stalled().key("segment", Expect::StallSegment), &serve, &first);
+    let again = h.opened(user, 2);
+    h.check_again(user, &first, &again);
+    #[expect(clippy::cast_precision_loss, reason = "a few seconds in milliseconds")]
+    let (gap, page_saw) = (again.gap_ms.unwrap_or(0) as f64, cut_off(&mut page));
+    if (gap - page_saw).abs() > page_saw * 0.3 {
+        h.fault(format!("held: the page was cut off for {page_saw} ms, `ws open` says {gap}"));
+    }
+    page.close().unwrap();
+    h.record(user, 2);
+}
+
+/// What lies between browser and dispatch stands still until the watchdog fires; what it held comes late.
+fn path(h: &House) {
+    let user = "path";
+    let serve = h.serve(user);
+    let traefik = Traefik::start_for(h.stack.dir(), h.stack.address, &USERS).unwrap();
+    let mut page = open(&h.browser, &format!("http://{user}.localhost:{}/", traefik.address.port()));
+    beats(&mut page);
+    traefik.process.signal(libc::SIGSTOP).unwrap();
+    page.until("t3.seen.timeouts === 1", PATIENCE).unwrap();
+    traefik.process.signal(libc::SIGCONT).unwrap();
+    let first = h.record(user, 1);
+    let truth = watchdog(Verdict::PathStalled, Segment::Downstream, "heartbeat_lost");
+    h.check(user, truth.is("confidence", "likely"), &serve, &first);
+    page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+    h.check_again(user, &first, &h.opened(user, 2));
+    page.close().unwrap();
+    h.record(user, 2);
+}
+
+/// The browser's machine goes off: nobody says anything.
+fn gone(h: &House) {
+    let user = "gone";
+    let serve = h.serve(user);
+    let browser = browser();
+    let mut page = open(&browser, &h.url(user));
+    beats(&mut page);
+    browser.kill().unwrap();
+    let truth = Truth::opened(
+        Verdict::ClientLeft,
+        Segment::Downstream,
+        DownstreamClosed,
+        "fin",
+        ClosedBy::Downstream,
+    );
+    h.check(user, healthy(truth), &serve, &h.record(user, 1));
+}
+
+#[test]
+fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
+    let test = "a_real_browser_through_real_proxies_to_a_real_rpc_server";
+    let parts = || Chromium::program().and(EffectServe::folder()).and(Traefik::program());
+    let missing = if sys::is_root() {
+        parts().err().map(|error| error.to_string())
+    } else {
+        Some("needs root for journald and t3-trace".to_owned())
+    };
+    if let Some(why) = missing {
+        assert!(std::env::var_os("CI").is_none(), "CI must run {test}: {why}");
+        eprintln!("SKIPPED {test}: {why}");
+        return;
+    }
+    let quick = std::env::var_os("T3_QUICK").is_some();
+    let h = House::start(Journal::private().unwrap());
+    if quick {
+        eprintln!("T3_QUICK: a page that is loaded, reloaded and closed; no heartbeats, no faults");
+        reloaded(&h, quick);
+    } else {
+        let stories: [fn(&House); 6] = [frozen, killed, stopped, held, path, gone];
+        thread::scope(|scope| {
+            scope.spawn(|| reloaded(&h, quick));
+            for story in stories {
+                let h = &h;
+                scope.spawn(move || story(h));
+            }
+        });
+    }
+    let House { journal, stack, browser, wrong, .. } = h;
+    browser.quit().unwrap();
+    let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+    wrong.extend(miscounted(&journal));
+    assert!(wrong.is_empty(), "\n{}\n{}", wrong.join("\n"), stack.stderr());
+}
