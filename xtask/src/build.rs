@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::BuildArgs;
-use crate::{cargo, ebpf, paths, proc, say, toolchain};
+use crate::packages::User;
+use crate::{cargo, ebpf, packages, paths, proc, say, toolchain};
 
 /// The crates whose programs are shipped.
-const SHIPPED: [&str; 2] = ["t3-trace", "t3-dispatch"];
+const SHIPPED: [&str; 3] = ["t3-trace", "t3-dispatch", "t3-probe"];
 
 /// Runs the command.
 pub fn run(args: &BuildArgs) -> Result<ExitCode> {
@@ -25,6 +26,7 @@ fn programs(release: bool) -> Result<()> {
     command.arg("build");
     let mut dir = paths::cargo_target();
     if release {
+        packages::ensure(User::Release)?;
         toolchain::ensure_musl()?;
         command.args(["--target", toolchain::MUSL]);
         dir.push(toolchain::MUSL);

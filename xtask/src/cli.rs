@@ -29,6 +29,10 @@ pub enum Command {
     Faults(FaultsArgs),
     /// Show every way a session can end, on this machine, in about a minute.
     Demo(DemoArgs),
+    /// Run the WebSocket conformance suite with t3-dispatch between its two ends and without: every case must come to the same.
+    Autobahn(AutobahnArgs),
+    /// Hold thousands of sessions with heartbeats through t3-dispatch, then end them in random ways: none dropped, memory flat, records right.
+    Soak(SoakArgs),
     /// Measure memory and CPU next to HAProxy. Nothing passes or fails here.
     Bench(BenchArgs),
 }
@@ -64,6 +68,9 @@ pub struct VmTestArgs {
     /// Only this fault; may be given more than once.
     #[arg(long, value_name = "NAME", conflicts_with = "exec")]
     pub only: Vec<String>,
+    /// Run the faults this often in one boot; the results kept are those of the last time.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..), conflicts_with = "exec")]
+    pub times: u8,
     /// Run this program in the guest in place of the project's VM tests.
     #[arg(long, value_name = "PATH")]
     pub exec: Option<PathBuf>,
@@ -95,6 +102,28 @@ pub struct DemoArgs {
     /// Keep it running, for your own browser, until Ctrl-C.
     #[arg(long)]
     pub hold: bool,
+}
+
+/// Flags of `autobahn`.
+#[derive(Debug, Args)]
+pub struct AutobahnArgs {
+    /// Messages that each of the 216 cases of compression sends, at most; 1000 takes a quarter of an hour.
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub messages: u32,
+}
+
+/// Flags of `soak`.
+#[derive(Debug, Args)]
+pub struct SoakArgs {
+    /// Sessions, all open at the same time.
+    #[arg(long, default_value_t = 9_000, value_name = "N")]
+    pub sessions: u32,
+    /// How long they are held.
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    pub seconds: u64,
+    /// Passed on to the program, after `--`.
+    #[arg(last = true)]
+    pub rest: Vec<String>,
 }
 
 /// Flags of `bench`.

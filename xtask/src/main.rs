@@ -1,8 +1,9 @@
-//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo, bench.
+//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo, autobahn, soak, bench.
 //!
 //! One file per command, all flags in `cli`. Commands say in one line what they are doing, show a failing program's
 //! output and keep a passing one's to a line. Nothing here is part of what is shipped.
 
+mod autobahn;
 mod bench;
 mod build;
 mod cargo;
@@ -14,6 +15,7 @@ mod packages;
 mod paths;
 mod proc;
 mod say;
+mod soak;
 mod sudo;
 mod tally;
 mod test;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Command::VmTest(args) => vm_test::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Autobahn(args) => autobahn::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match done {

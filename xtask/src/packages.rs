@@ -21,15 +21,21 @@ pub enum User {
     Fuzz,
     /// The benchmark.
     Bench,
+    /// Static programs with parts in C.
+    Release,
 }
 
 /// (what must be there: a program in PATH, or a file; the package that has it; who needs it)
 const TABLE: &[(&str, &str, User)] = &[
     ("cc", "gcc", User::Build),
     ("/usr/include/stdio.h", "libc6-dev", User::Build),
+    ("chromium", "chromium", User::Host),
     ("ip", "iproute2", User::Host),
+    ("nft", "nftables", User::Host),
     ("journalctl", "systemd", User::Host),
     ("/lib/systemd/systemd-journald", "systemd", User::Host),
+    ("mmdebstrap", "mmdebstrap", User::Host),
+    ("promtool", "prometheus", User::Host),
     ("mmdebstrap", "mmdebstrap", User::Vm),
     ("qemu-system-x86_64", "qemu-system-x86", User::Vm),
     ("mke2fs", "e2fsprogs", User::Vm),
@@ -37,6 +43,7 @@ const TABLE: &[(&str, &str, User)] = &[
     ("setpriv", "util-linux", User::Vm),
     ("c++", "g++", User::Fuzz),
     ("haproxy", "haproxy", User::Bench),
+    ("musl-gcc", "musl-tools", User::Release),
 ];
 /// Package lists older than this may name versions that the archive no longer has.
 const LISTS_STALE: Duration = Duration::from_secs(24 * 3600);
@@ -108,7 +115,10 @@ mod tests {
 
     #[test]
     fn each_missing_package_is_named_once() {
-        assert_eq!(missing(User::Host, |_| false), ["iproute2", "systemd"]);
+        assert_eq!(
+            missing(User::Host, |_| false),
+            ["chromium", "iproute2", "mmdebstrap", "nftables", "prometheus", "systemd"]
+        );
         assert!(missing(User::Host, |_| true).is_empty());
         assert_eq!(missing(User::Vm, |what| what != "mke2fs"), ["e2fsprogs"]);
     }

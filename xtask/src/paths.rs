@@ -37,6 +37,11 @@ pub fn vm() -> PathBuf {
     target().join("vm")
 }
 
+/// The Autobahn suite's file system.
+pub fn autobahn() -> PathBuf {
+    target().join("autobahn")
+}
+
 /// `path` as seen from the workspace root, for messages.
 pub fn short(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()

@@ -22,6 +22,11 @@ use crate::{cargo, ebpf, packages, paths, say, toolchain};
 /// The test program that runs in guests: its crate, its name, its command line there.
 const VM_TESTS: (&str, &str, &str) =
     ("t3-testkit", "t3-faults", "t3-faults --tier vm --kernel kprobe --json /out/results.json");
+/// The same, with each way to hook functions that the best one hides: fentry is there in all guests.
+const OTHER_HOOKS: [&str; 2] = [
+    "t3-faults --tier vm --first --hooks kprobe --kernel kprobe",
+    "t3-faults --tier vm --first --hooks tracepoint --kernel tracepoint",
+];
 /// Runs the whole catalogue; the others leave out what dispatch decides without the kernel, to save a quarter of an hour.
 const FULL: Suite = Suite::Bookworm;
 /// Emulation is about ten times slower than the machine; what waits there does so for longer.
@@ -91,6 +96,10 @@ fn boot(suite: Suite, image: &Image, payload: &Payload, args: &VmTestArgs) -> Re
     if suite != FULL {
         payload.env.push(("T3_ONLY_KERNEL".to_owned(), "true".to_owned()));
     }
+    let whole = args.exec.is_none() && args.only.is_empty() && !payload.programs.is_empty();
+    if suite != FULL && whole {
+        payload.commands.extend(OTHER_HOOKS.map(str::to_owned));
+    }
     let disk = payload.write(suite, &dir)?;
     let limit = Duration::from_secs(args.timeout);
     let boot = Boot { name: suite.name(), image, disk: &disk, dir: &dir, limit, show_console: args.console };
@@ -130,7 +139,8 @@ fn payload(args: &VmTestArgs) -> Result<Payload> {
     let programs = programs()?;
     if programs.iter().any(|(name, _)| name == VM_TESTS.1) {
         let only = args.only.iter().map(|name| format!(" --only {name}"));
-        payload.commands.push(only.fold(VM_TESTS.2.to_owned(), |line, only| line + &only));
+        let line = only.fold(VM_TESTS.2.to_owned(), |line, only| line + &only);
+        payload.commands.extend(std::iter::repeat_n(line, usize::from(args.times)));
     } else {
         say::note(&format!(
             "{} has no program `{}` yet: only the guests themselves are checked",

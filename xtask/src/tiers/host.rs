@@ -1,18 +1,22 @@
 //! Tests that need root and this machine's kernel: real journald, real eBPF on the tracepoints the kernel has. One
-//! program at a time, one test at a time, because they share the kernel.
+//! program at a time, one test at a time, because they share the kernel; but for two at the end.
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{CannotRun, counted, programs};
+use crate::cargo::Artifact;
 use crate::packages::User;
 use crate::tally::Step;
-use crate::{packages, proc, say, sudo};
+use crate::{autobahn, packages, proc, say, sudo};
 
 /// For one test program.
 const LIMIT: Duration = Duration::from_secs(900);
+/// Run at the same time, after the others: one waits for five minutes with a third of a core, the other computes. Neither judges how
+/// long anything takes, and both have a journald and a t3-trace of their own.
+const BESIDE: [&str; 2] = ["host_autobahn", "host_soak"];
 /// (kind, where, a name that is there once it is mounted)
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
@@ -24,22 +28,43 @@ pub fn steps(quick: bool) -> Result<Vec<Step>> {
     }
     packages::ensure(User::Host).map_err(|error| CannotRun(format!("{error:#}")))?;
     mount()?;
+    if let Err(error) = autobahn::ensure() {
+        // Its own test fails for the lack of it; the others can do without.
+        say::note(&format!("the Autobahn suite cannot be made: {error:#}"));
+    }
     let all = programs::compile()?;
     say::step("tests as root, on this machine's kernel");
+    let host: Vec<_> = all.iter().filter(|program| programs::needs_host(program)).collect();
+    let (beside, in_turn): (Vec<_>, Vec<_>) =
+        host.into_iter().partition(|program| BESIDE.contains(&program.target.as_str()));
     let mut steps = Vec::new();
-    for program in all.iter().filter(|program| programs::needs_host(program)) {
-        let Some(mut command) = sudo::command(&program.executable) else { continue };
-        // This tier has what it needs: a test that would be content without it has to fail here.
-        command.arg("--test-threads=1").env("CI", "true");
-        if quick {
-            command.env("T3_QUICK", "1");
-        }
-        steps.push(counted(&programs::label(program), programs::in_its_crate(command, program), LIMIT)?);
+    for program in in_turn {
+        steps.extend(one(program, quick)?);
+    }
+    let together: Vec<Result<Option<Step>>> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            beside.into_iter().map(|program| scope.spawn(move || one(program, quick))).collect();
+        let died = || Err(anyhow!("the thread that watched a test program died"));
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| died())).collect()
+    });
+    for step in together {
+        steps.extend(step?);
     }
     if steps.is_empty() {
         anyhow::bail!("no test program is named host_* or *_host: this tier would test nothing");
     }
     Ok(steps)
+}
+
+/// Runs one test program as root.
+fn one(program: &Artifact, quick: bool) -> Result<Option<Step>> {
+    let Some(mut command) = sudo::command(&program.executable) else { return Ok(None) };
+    // This tier has what it needs: a test that would be content without it has to fail here.
+    command.arg("--test-threads=1").env("CI", "true");
+    if quick {
+        command.env("T3_QUICK", "1");
+    }
+    counted(&programs::label(program), programs::in_its_crate(command, program), LIMIT).map(Some)
 }
 
 /// Mounts what systemd would have mounted; a machine without systemd as PID 1 (a container) lacks it.

@@ -15,7 +15,7 @@ const PACKAGES: [&str; 9] = [
     "util-linux",
 ];
 /// Documentation is not read in a guest, and skipping it saves time.
-const PATH_EXCLUDES: [&str; 4] =
+pub const PATH_EXCLUDES: [&str; 4] =
     ["/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*"];
 /// Units that would only take time from the tests.
 const MASKED: [&str; 6] = [
@@ -78,7 +78,7 @@ impl Recipe {
 }
 
 /// FNV-1a over the parts, each ended by a byte that occurs in none of them.
-fn fnv1a(parts: &[&str]) -> u64 {
+pub fn fnv1a(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -74,14 +74,16 @@ fn keep(tree: &Path, prefix: &str, to: &Path) -> Result<()> {
     as_root("install", "install", &args).map(drop)
 }
 
-fn remove_tree(tree: &Path) -> Result<()> {
+/// Deletes a tree that root made; nothing when there is none.
+pub fn remove_tree(tree: &Path) -> Result<()> {
     if tree.symlink_metadata().is_err() {
         return Ok(());
     }
     as_root("rm", "rm", &["-rf", "--one-file-system", path_text(tree)?].map(str::to_owned)).map(drop)
 }
 
-fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
+/// Runs a program as root, quietly; its output is shown when it fails, which is an error. Returns how long it took.
+pub fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
     let mut command =
         sudo::command(program).ok_or_else(|| anyhow!("{program} needs root, or sudo without a password"))?;
     command.args(args).current_dir("/");
@@ -93,6 +95,7 @@ fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
     Ok(finished.time)
 }
 
-fn path_text(path: &Path) -> Result<&str> {
+/// A path as part of a command line.
+pub fn path_text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8; move the project", path.display()))
 }

