@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use t3_journal::Mode;
 use t3_record::wire::SOCKET_PATH;
 
-use crate::{closes::args::ClosesArgs, kernel::Functions};
+use crate::{closes::args::ClosesArgs, journal_trust::DISPATCH_USER, kernel::Functions};
 
 /// Who ended a WebSocket, how, and was the machine starving at that moment.
 #[derive(Debug, Parser)]
@@ -39,7 +39,7 @@ pub struct DaemonArgs {
     #[arg(long, default_value = SOCKET_PATH)]
     pub socket: PathBuf,
     /// The user t3-dispatch runs as: only it (and root) may register sessions.
-    #[arg(long, default_value = "t3-dispatch", value_name = "USER")]
+    #[arg(long, default_value = DISPATCH_USER, value_name = "USER")]
     pub dispatch_user: String,
     /// The group that may watch.
     #[arg(long, default_value = "t3-trace", value_name = "GROUP")]

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod closes;
 pub mod daemon;
+pub mod journal_trust;
 pub mod kernel;
 pub mod live;
 pub mod owners;

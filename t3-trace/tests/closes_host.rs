@@ -68,6 +68,43 @@ fn what_was_written_comes_back_and_each_filter_selects() {
     assert!(summary.starts_with("3 closes\n") && summary.contains("users cut off: 1\n"), "{summary}");
 }
 
+/// Sends an entry as another user, as any program of that user could. Only this thread changes its user (credentials are a thread's own
+/// in the kernel), and the socket is connected before: the test's directories are root's alone.
+fn forge(socket: &Path, record: &CloseRecord) {
+    let fields = record.to_fields();
+    let entry: String = fields.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    let journald = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    journald.connect(socket).unwrap();
+    let sending = std::thread::spawn(move || {
+        let nobody = rustix::process::Uid::from_raw(65_534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        journald.send(entry.as_bytes()).unwrap();
+    });
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_close_that_another_user_wrote_is_left_out_and_told() {
+    let journal = Journal::unfollowed().unwrap();
+    let directory = journal.directory().unwrap();
+    let socket = directory.ancestors().nth(2).unwrap().join("systemd/journal/socket");
+    forge(&socket, &record("c1", "alice", Verdict::ServeOom, Segment::Serve, 5000));
+    let ours = record("c2", "alice", Verdict::ClientClosed, Segment::Downstream, 5000);
+    let writer = Writer::start_with("t3-dispatch", Sink::Journald, &socket, 64).unwrap();
+    drop(writer.write(ours.to_fields()));
+    assert_eq!(writer.flush(Duration::from_secs(10)), 0, "records that did not reach journald");
+    // Sent after the forged one, and datagrams keep their order.
+    let shown = t3_testkit::wait::until("the record in the journal", Duration::from_secs(20), || {
+        Some(closes(&directory, &["--json"])).filter(|shown| !shown.is_empty())
+    })
+    .unwrap();
+    assert_eq!(shown, serde_json::to_string(&ours).unwrap() + "\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
+    let output = command.args(["closes", "--json", "--directory"]).arg(&directory).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("left out 1 records that others"), "{said}");
+}
+
 #[test]
 fn what_cannot_be_read_is_told_in_journalctls_words_and_wrong_words_are_refused_with_the_list() {
     let run = |options: &[&str]| {

@@ -15,10 +15,13 @@ use std::{
 use anyhow::Context;
 use t3_record::journal::OPEN_ID;
 
-use crate::live::{
-    entry,
-    line::{self, Paint},
-    local_time,
+use crate::{
+    journal_trust::{DISPATCH_USER, Trust},
+    live::{
+        entry::{self, Unusable},
+        line::{self, Paint},
+        local_time,
+    },
 };
 use args::ClosesArgs;
 use summary::Summary;
@@ -34,7 +37,9 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
     let stdout = io::stdout();
     let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let paint = Paint { colour: stdout.is_terminal() && !no_colour };
-    let mut shown = Shown { out: BufWriter::new(stdout.lock()), args, paint, day: String::new(), broken: 0 };
+    let trust = Trust::in_user(DISPATCH_USER);
+    let out = BufWriter::new(stdout.lock());
+    let mut shown = Shown { out, args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
     let written = shown.all().context("read the closes")?;
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -46,8 +51,11 @@ struct Shown<'a, W> {
     out: W,
     args: &'a ClosesArgs,
     paint: Paint,
+    trust: Trust,
     day: String,
     broken: u64,
+    /// Entries that somebody else wrote in our name.
+    foreign: u64,
 }
 
 impl<W: Write> Shown<'_, W> {
@@ -68,6 +76,13 @@ impl<W: Write> Shown<'_, W> {
         if self.broken > 0 {
             let _ = writeln!(io::stderr(), "t3-trace closes: {} records could not be read", self.broken);
         }
+        if self.foreign > 0 {
+            let foreign = self.foreign;
+            let _ = writeln!(
+                io::stderr(),
+                "t3-trace closes: left out {foreign} records that others than t3-dispatch, t3-trace and root wrote into the journal"
+            );
+        }
         Ok(self.foot(summary))
     }
 
@@ -84,16 +99,24 @@ impl<W: Write> Shown<'_, W> {
     fn line(&mut self, line: &str, summary: &mut Summary) -> io::Result<()> {
         let Some(fields) = entry::fields(line) else { return Ok(()) };
         if fields.get("MESSAGE_ID").is_some_and(|id| id == OPEN_ID) {
+            if !self.trust.allows(&fields) {
+                self.foreign += 1;
+                return Ok(());
+            }
             let of_user = fields.get("T3_USER").is_some_and(|user| filter::of_user(self.args, user));
             let gap = fields.get("T3_GAP_MS").and_then(|gap| gap.parse().ok());
             gap.filter(|_| of_user).into_iter().for_each(|gap| summary.gap(gap));
             return Ok(());
         }
-        let (record, at) = match entry::of(&fields) {
+        let (record, at) = match entry::of(&fields, self.trust) {
             Ok(Some(close)) => close,
             Ok(None) => return Ok(()),
-            Err(_) => {
+            Err(Unusable::Broken(_)) => {
                 self.broken += 1;
+                return Ok(());
+            }
+            Err(Unusable::Foreign { .. }) => {
+                self.foreign += 1;
                 return Ok(());
             }
         };
@@ -181,21 +204,30 @@ mod tests {
 
     fn shown(args: &ClosesArgs) -> String {
         let paint = Paint { colour: false };
-        let mut shown = Shown { out: Vec::new(), args, paint, day: String::new(), broken: 0 };
+        let trust = Trust { dispatch: Some(991) };
+        let mut shown =
+            Shown { out: Vec::new(), args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
         let mut summary = Summary::default();
         shown.heading().unwrap();
         let fields = record("alice", Verdict::ServeKilled, Segment::Serve, 5000).to_fields();
         let mut fields: serde_json::Map<String, serde_json::Value> =
             fields.into_iter().map(|(name, value)| (name.into_owned(), value.into())).collect();
         fields.insert("__REALTIME_TIMESTAMP".to_owned(), "1700000042123456".into());
+        fields.insert("_UID".to_owned(), "1000".into());
+        let forged = serde_json::to_string(&fields).unwrap();
+        fields.insert("_UID".to_owned(), "991".into());
         let whole = serde_json::to_string(&fields).unwrap();
         fields.remove("T3_CONN");
         let broken = serde_json::to_string(&fields).unwrap();
-        let open = format!("{{\"MESSAGE_ID\":\"{OPEN_ID}\",\"T3_USER\":\"alice\",\"T3_GAP_MS\":\"40\"}}");
-        for line in [whole, broken, open, "no json".to_owned()] {
+        let open = |uid, gap| {
+            format!(
+                "{{\"MESSAGE_ID\":\"{OPEN_ID}\",\"_UID\":\"{uid}\",\"T3_USER\":\"alice\",\"T3_GAP_MS\":\"{gap}\"}}"
+            )
+        };
+        for line in [whole, broken, forged, open(991, 40), open(1000, 9000), "no json".to_owned()] {
             shown.line(&line, &mut summary).unwrap();
         }
-        assert_eq!(shown.broken, 1);
+        assert_eq!((shown.broken, shown.foreign), (1, 2));
         shown.foot(summary).unwrap();
         String::from_utf8(shown.out).unwrap()
     }

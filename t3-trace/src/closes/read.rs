@@ -13,6 +13,7 @@ use t3_record::{
 };
 
 use super::args::ClosesArgs;
+use crate::journal_trust;
 
 /// The most that is kept of what journalctl complains of, in bytes.
 const COMPLAINT: u64 = 4096;
@@ -94,6 +95,7 @@ fn command(args: &ClosesArgs) -> Command {
     command.args(["--quiet", "--no-pager", "--output=json", "--all"]);
     // Older programs' fields and the journal's own are not asked for: they are most of an entry.
     let mut fields = vec!["MESSAGE_ID".to_owned(), field("gap_ms")];
+    fields.extend(journal_trust::FIELDS.map(str::to_owned));
     fields.extend(CloseRecord::KEYS.iter().map(|key| field(key.name)));
     command.arg(format!("--output-fields={}", fields.join(",")));
     for (option, value) in [("since", &args.since), ("until", &args.until), ("boot", &args.boot)] {

@@ -22,7 +22,7 @@ use super::{
     sessions::{Entry, LinkId},
     written,
 };
-use crate::poll;
+use crate::{journal_trust::Trust, poll};
 
 /// How long a dispatch whose death cannot be observed may take to come back.
 const GRACE: Duration = Duration::from_secs(2);
@@ -67,10 +67,13 @@ pub(super) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
     );
     let since = orphans.iter().filter_map(Entry::maybe_written_since).min();
     let written = match since.filter(|_| shared.options.to_journald) {
-        Some(since) => written::closes_since(since).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot tell which records dispatch has already written; some may come twice");
-            written::Conns::new()
-        }),
+        Some(since) => {
+            let trust = Trust::in_user(&shared.options.dispatch_user);
+            written::closes_since(since, trust).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot tell which records dispatch has already written; some may come twice");
+                written::Conns::new()
+            })
+        }
         None => written::Conns::new(),
     };
     let death = DispatchDeath { fate, at: broke_at };

@@ -5,7 +5,10 @@ use std::{collections::HashSet, process::Stdio, time::Duration};
 use t3_record::{evidence::Nanos, journal::CLOSE_ID};
 use tokio::process::Command;
 
-use crate::clock::{SECOND, monotonic, realtime_secs};
+use crate::{
+    clock::{SECOND, monotonic, realtime_secs},
+    journal_trust::{self, Trust},
+};
 
 /// Session ids.
 pub(super) type Conns = HashSet<String>;
@@ -30,7 +33,7 @@ pub(super) enum WrittenError {
 }
 
 /// The sessions with a `ws close` in the journal since a moment of the monotonic clock.
-pub(super) async fn closes_since(since: Nanos) -> Result<Conns, WrittenError> {
+pub(super) async fn closes_since(since: Nanos, trust: Trust) -> Result<Conns, WrittenError> {
     // What dispatch sent before it died may still wait in journald's socket.
     let sync = Command::new("journalctl")
         .arg("--sync")
@@ -47,7 +50,8 @@ pub(super) async fn closes_since(since: Nanos) -> Result<Conns, WrittenError> {
     }
     let age = monotonic().saturating_sub(since) / SECOND + SLACK_SECS;
     let output = Command::new("journalctl")
-        .args(["--quiet", "--no-pager", "--output=json", "--output-fields=T3_CONN"])
+        .args(["--quiet", "--no-pager", "--output=json"])
+        .arg(format!("--output-fields=T3_CONN,{}", journal_trust::FIELDS.join(",")))
         .arg(format!("--since=@{}", realtime_secs().saturating_sub(age)))
         .arg(format!("MESSAGE_ID={CLOSE_ID}"))
         .stdin(Stdio::null())
@@ -58,16 +62,23 @@ pub(super) async fn closes_since(since: Nanos) -> Result<Conns, WrittenError> {
     if !output.status.success() && !output.stderr.is_empty() {
         return Err(WrittenError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
-    Ok(conns(&String::from_utf8_lossy(&output.stdout)))
+    Ok(conns(&String::from_utf8_lossy(&output.stdout), trust))
 }
 
-fn conns(json_lines: &str) -> Conns {
+/// The ids in journalctl's lines. An entry that anybody may have written keeps no record from being written.
+fn conns(json_lines: &str, trust: Trust) -> Conns {
     #[derive(serde::Deserialize)]
     struct Entry {
         #[serde(rename = "T3_CONN")]
         conn: Option<String>,
+        #[serde(rename = "_UID")]
+        uid: Option<String>,
+        #[serde(rename = "_SYSTEMD_UNIT")]
+        unit: Option<String>,
     }
-    json_lines.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()?.conn).collect()
+    let entries = json_lines.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+    let ours = entries.filter(|entry| trust.allows_writer(entry.uid.as_deref(), entry.unit.as_deref()));
+    ours.filter_map(|entry| entry.conn).collect()
 }
 
 #[cfg(test)]
@@ -76,7 +87,13 @@ mod tests {
 
     #[test]
     fn ids_are_read_from_what_journalctl_prints() {
-        let text = "{\"__CURSOR\":\"x\",\"T3_CONN\":\"a1\"}\n{\"T3_CONN\":[1,2]}\nnot json\n{\"MESSAGE\":\"x\"}\n{\"T3_CONN\":\"b2\"}\n";
-        assert_eq!(conns(text), Conns::from(["a1".to_owned(), "b2".to_owned()]));
+        let text = "{\"__CURSOR\":\"x\",\"_UID\":\"0\",\"T3_CONN\":\"a1\"}\n{\"_UID\":\"0\",\"T3_CONN\":[1,2]}\nnot json\n{\"MESSAGE\":\"x\"}\n{\"_SYSTEMD_UNIT\":\"t3-dispatch.service\",\"T3_CONN\":\"b2\"}\n";
+        assert_eq!(conns(text, Trust::default()), Conns::from(["a1".to_owned(), "b2".to_owned()]));
+    }
+
+    #[test]
+    fn an_entry_that_another_user_wrote_keeps_no_record_from_being_written() {
+        let text = "{\"_UID\":\"1000\",\"T3_CONN\":\"a1\"}\n{\"T3_CONN\":\"a2\"}\n{\"_UID\":\"991\",\"T3_CONN\":\"b2\"}\n";
+        assert_eq!(conns(text, Trust { dispatch: Some(991) }), Conns::from(["b2".to_owned()]));
     }
 }

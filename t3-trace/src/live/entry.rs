@@ -4,21 +4,41 @@ use std::collections::BTreeMap;
 
 use t3_record::{CloseRecord, journal::CLOSE_ID, record::BadRecord};
 
+use crate::journal_trust::Trust;
+
+/// An entry says that it is a `ws close`, and is none that can be shown.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unusable {
+    /// It lacks something.
+    #[error("a record in the journal cannot be read: {0}")]
+    Broken(#[from] BadRecord),
+    /// Anybody can write such an entry.
+    #[error("an entry of the journal looks like a close, but uid {uid} wrote it, not t3-dispatch: left out")]
+    Foreign {
+        /// Who wrote it, as journald says.
+        uid: String,
+    },
+}
+
 /// The `ws close` in one line and when it was written (seconds since the epoch); `None` for any other entry.
 ///
 /// # Errors
-/// [`BadRecord`] for a `ws close` that lacks something.
-pub fn close(line: &str) -> Result<Option<(CloseRecord, u64)>, BadRecord> {
-    fields(line).map_or(Ok(None), |fields| of(&fields))
+/// [`Unusable`].
+pub fn close(line: &str, trust: Trust) -> Result<Option<(CloseRecord, u64)>, Unusable> {
+    fields(line).map_or(Ok(None), |fields| of(&fields, trust))
 }
 
 /// The same from the fields of an entry.
 ///
 /// # Errors
 /// As [`close`].
-pub fn of(fields: &BTreeMap<String, String>) -> Result<Option<(CloseRecord, u64)>, BadRecord> {
+pub fn of(fields: &BTreeMap<String, String>, trust: Trust) -> Result<Option<(CloseRecord, u64)>, Unusable> {
     if fields.get("MESSAGE_ID").map(String::as_str) != Some(CLOSE_ID) {
         return Ok(None);
+    }
+    if !trust.allows(fields) {
+        let uid = fields.get("_UID").map_or("unknown", String::as_str);
+        return Err(Unusable::Foreign { uid: super::line::safe(uid) });
     }
     let micros: Option<u64> = fields.get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
     let record = CloseRecord::from_fields(fields)?;
@@ -50,6 +70,8 @@ mod tests {
 
     use super::*;
 
+    const TRUST: Trust = Trust { dispatch: Some(991) };
+
     fn record() -> CloseRecord {
         let mut record = CloseRecord::new(
             "wizard".to_owned(),
@@ -69,26 +91,45 @@ mod tests {
         let mut entry: BTreeMap<String, serde_json::Value> =
             record().to_fields().into_iter().map(|(name, value)| (name.into_owned(), value.into())).collect();
         entry.insert("__REALTIME_TIMESTAMP".to_owned(), "1700000042123456".into());
+        entry.insert("_UID".to_owned(), "0".into());
         change(&mut entry);
         serde_json::to_string(&entry).unwrap()
     }
 
     #[test]
     fn a_record_comes_back_as_it_was_written() {
-        assert_eq!(close(&line(|_| ())).unwrap(), Some((record(), 1_700_000_042)));
+        assert_eq!(close(&line(|_| ()), TRUST).unwrap(), Some((record(), 1_700_000_042)));
         let bytes = line(|entry| {
             entry.insert("T3_WS_REASON".to_owned(), b"so\nlong".to_vec().into());
         });
-        assert_eq!(close(&bytes).unwrap(), Some((record(), 1_700_000_042)));
+        assert_eq!(close(&bytes, TRUST).unwrap(), Some((record(), 1_700_000_042)));
     }
 
     #[test]
     fn other_entries_are_passed_over_and_broken_ones_told() {
-        assert_eq!(close("not json").unwrap(), None);
-        assert_eq!(close("{\"MESSAGE\":\"ws close forged\"}").unwrap(), None);
+        assert_eq!(close("not json", TRUST).unwrap(), None);
+        assert_eq!(close("{\"MESSAGE\":\"ws close forged\"}", TRUST).unwrap(), None);
         let broken = line(|entry| {
             entry.remove("T3_CONN");
         });
-        assert_eq!(close(&broken), Err(BadRecord::Missing("conn")));
+        assert_eq!(close(&broken, TRUST), Err(BadRecord::Missing("conn").into()));
+    }
+
+    #[test]
+    fn a_close_that_another_user_wrote_is_not_believed_and_told() {
+        let by = |uid: Option<&'static str>, unit: &'static str| {
+            line(move |entry| {
+                entry.remove("_UID");
+                entry.extend(uid.map(|uid| ("_UID".to_owned(), uid.into())));
+                entry.insert("_SYSTEMD_UNIT".to_owned(), unit.into());
+            })
+        };
+        for (uid, unit) in [(Some("991"), "x.scope"), (Some("7"), "t3-dispatch.service")] {
+            assert!(close(&by(uid, unit), TRUST).unwrap().is_some(), "{uid:?} {unit}");
+        }
+        for (uid, told) in [(Some("1000"), "1000"), (None, "unknown"), (Some("1\u{1b}[2J"), "1\u{fffd}[2J")] {
+            let foreign = Unusable::Foreign { uid: told.to_owned() };
+            assert_eq!(close(&by(uid, "user@1000.service"), TRUST), Err(foreign));
+        }
     }
 }

@@ -22,7 +22,10 @@ use tokio::{
 use tokio_seqpacket::UnixSeqpacket;
 
 use super::entry;
-use crate::clock::realtime_secs;
+use crate::{
+    clock::realtime_secs,
+    journal_trust::{DISPATCH_USER, Trust},
+};
 
 const RETRY: Duration = Duration::from_secs(2);
 /// How long the journal is still read when the socket is back.
@@ -178,16 +181,17 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
         Err(error) => return format!("journalctl does not run: {error}"),
     };
     let Some(output) = child.stdout.take() else { return "journalctl has no output".to_owned() };
+    let trust = Trust::in_user(DISPATCH_USER);
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        match entry::close(&line) {
+        match entry::close(&line, trust) {
             Ok(Some((record, at))) => {
                 if items.send(Item::Closed(Box::new(record), at)).await.is_err() {
                     return String::new();
                 }
             }
             Ok(None) => {}
-            Err(error) => say(items, format!("a record in the journal cannot be read: {error}")).await,
+            Err(error) => say(items, error.to_string()).await,
         }
     }
     "journalctl has ended".to_owned()
