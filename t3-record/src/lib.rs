@@ -8,6 +8,7 @@
 pub mod assemble;
 pub mod burst;
 pub mod chain;
+pub mod edge;
 pub mod evidence;
 pub mod how;
 pub mod journal;

@@ -1,0 +1,94 @@
+//! What the layers in front of this machine logged about a close: lines of Traefik and cloudflared as values, which line belongs to which
+//! close, and what they add to `segment=downstream`. Pure: lines and records in, values out; fetching them is `t3_trace::layers`.
+//!
+//! Formats: `docs/EDGE-LOGS.md`. Log lines hold what strangers sent: nothing here trusts them, and no query string leaves a parser.
+
+pub mod cloudflared;
+pub mod refine;
+pub mod traefik;
+
+pub use refine::{Layers, Part, Refinement, refine};
+
+use crate::record::CloseRecord;
+
+/// Lines that were read, and what could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading<T> {
+    /// The lines, in the order they came.
+    pub lines: Vec<T>,
+    /// How many lines should have been of this kind and could not be parsed.
+    pub unread: u64,
+    /// One of them, without what stands after a `?`.
+    pub sample: Option<String>,
+}
+
+impl<T> Default for Reading<T> {
+    fn default() -> Self {
+        Self { lines: Vec::new(), unread: 0, sample: None }
+    }
+}
+
+impl<T> Reading<T> {
+    /// Takes one more line: keeps it, counts it, or passes over what is of another kind.
+    pub fn take(&mut self, line: &str, parsed: Result<T, BadLine>) {
+        match parsed {
+            Ok(value) => self.lines.push(value),
+            Err(BadLine::Other) => {}
+            Err(BadLine::Unreadable(_)) => {
+                self.unread += 1;
+                self.sample.get_or_insert_with(|| without_query(line));
+            }
+        }
+    }
+}
+
+/// A line was not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadLine {
+    /// It is of another kind: no access line, no cloudflared line. Nothing is lost.
+    #[error("another kind of line")]
+    Other,
+    /// It should be of this kind and is broken, cut or of a format that is not known.
+    #[error("unreadable: {0}")]
+    Unreadable(&'static str),
+}
+
+/// A close with the wall clock's time of its record, which the record itself does not hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ended<'a> {
+    /// The record.
+    pub record: &'a CloseRecord,
+    /// When it was written, in milliseconds since the epoch.
+    pub at_ms: i64,
+}
+
+impl Ended<'_> {
+    /// When the session opened, in milliseconds since the epoch.
+    #[must_use]
+    pub fn opened_ms(&self) -> i64 {
+        self.at_ms.saturating_sub(i64::try_from(self.record.dur_ms).unwrap_or(i64::MAX))
+    }
+}
+
+/// At most so much of a line is kept as a sample, in characters.
+const SAMPLE: usize = 200;
+
+/// A line's beginning, every query string replaced: a `wsTicket` is a credential.
+fn without_query(line: &str) -> String {
+    let mut kept = String::new();
+    let mut secret = false;
+    for c in line.chars().take(SAMPLE) {
+        secret = match c {
+            '?' => {
+                kept.push_str("?…");
+                true
+            }
+            ' ' | '"' | '\\' if secret => false,
+            _ => secret,
+        };
+        if !secret && !c.is_control() && c != '?' {
+            kept.push(c);
+        }
+    }
+    kept
+}
