@@ -62,7 +62,7 @@ impl Case {
         let session = self.session();
         session.opened(now, extended);
         let who = &session.who;
-        app.trace.register(who);
+        app.trace.register(who, &session.published);
         let mut record = OpenRecord::new(who.user.clone(), who.ip.clone(), who.conn.clone());
         record.ray.clone_from(&who.ray);
         let before =
@@ -185,7 +185,7 @@ fn first_end(app: &App, session: &mut Session, now: Nanos) {
 async fn close(app: &Arc<App>, session: &Session, early: Option<Early>) {
     let who = &session.who;
     if session.facts.opened_at.is_none() {
-        app.trace.register(who);
+        app.trace.register(who, &session.published);
     }
     let kernel = async {
         // One question at a time: the answers carry no number.

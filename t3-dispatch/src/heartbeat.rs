@@ -152,6 +152,12 @@ impl Meter {
         self.answered.get(..count).unwrap_or_default()
     }
 
+    /// The answer time of the last answered ping, and since when the oldest unanswered one waits, in nanoseconds.
+    #[must_use]
+    pub fn latest(&self) -> (Option<u64>, Option<Nanos>) {
+        (self.seen.rtt_ns, self.seen.waiting_since)
+    }
+
     /// What was seen so far; `None` before the first ping: answers alone are no heartbeat.
     #[must_use]
     pub fn facts(&self) -> Option<Heartbeat> {

@@ -33,6 +33,7 @@ pub mod origin;
 pub mod own;
 pub mod pairing;
 pub mod pool;
+pub mod pulse;
 pub mod quiet;
 pub mod recent;
 pub mod refusals;

@@ -3,6 +3,8 @@
 //! Together with its two sockets this is all there is to a session; no task's stack holds anything of it, so that it can be handed to
 //! another task or another process between any two system calls. Does no IO and never looks at a clock.
 
+use std::sync::Arc;
+
 use t3_record::{
     evidence::{Breach, CloseFrame, LegFacts, Nanos, OwnEnd, RelayFacts, SeenEnd},
     wire,
@@ -11,6 +13,7 @@ use t3_record::{
 
 use crate::{
     heartbeat::{self, Beat, Meter},
+    pulse::Published,
     scan::{Scanner, Sender, Sink},
 };
 
@@ -27,6 +30,8 @@ pub struct Session {
     pub end_told: bool,
     /// The bytes that came last hold a ping or the browser's close frame: time to look at its socket.
     pub look_due: bool,
+    /// A copy of the live numbers for those who watch; nothing is decided by it.
+    pub published: Arc<Published>,
     from_down: Flow,
     from_up: Flow,
 }
@@ -90,6 +95,7 @@ impl Session {
             heartbeat: Meter::default(),
             end_told: false,
             look_due: false,
+            published: Arc::default(),
             from_down: Flow::new(Sender::Client, false),
             from_up: Flow::new(Sender::Server, false),
         }
@@ -145,6 +151,8 @@ impl Session {
             self.fall_quiet();
         }
         self.look_due = side == Side::Down && !ended && (self.heartbeat.unlooked() || self.decided());
+        let (rtt, waiting) = self.heartbeat.latest();
+        self.published.publish(self.facts.down.bytes, self.facts.up.bytes, rtt, waiting);
     }
 
     /// A close frame or an end has come: what is seen from now on tells nothing of what led to it.

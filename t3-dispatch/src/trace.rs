@@ -15,15 +15,18 @@ use std::{
 use t3_record::{
     CloseRecord, KernelSource, OpenRecord,
     evidence::{KernelFacts, Nanos},
-    wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION},
+    wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION, watching::Pulse},
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_seqpacket::UnixSeqpacket;
 
-use crate::clock;
+use crate::{
+    clock,
+    pulse::{self, Published, Rounds},
+};
 
 /// Messages on their way to t3-trace. One that lets more than these pile up is not reading.
 const QUEUE: usize = 8192;
@@ -39,7 +42,7 @@ const REMEMBER_MOST: usize = 20_000;
 struct State {
     /// Where messages go; `None` while not connected.
     out: Option<mpsc::Sender<ToTrace>>,
-    sessions: HashMap<String, Box<Session>>,
+    sessions: HashMap<String, (Box<Session>, Arc<Published>)>,
     asked: HashMap<String, oneshot::Sender<Box<KernelFacts>>>,
     ports: Option<(Vec<u16>, Vec<u16>)>,
     undelivered: VecDeque<(Nanos, ToTrace)>,
@@ -68,11 +71,11 @@ impl Trace {
         state.send(ToTrace::Watch { listen, serve });
     }
 
-    /// A session is open, or about to fail to open.
-    pub fn register(&self, session: &Session) {
+    /// A session is open, or about to fail to open. Its live numbers are told while somebody watches.
+    pub fn register(&self, session: &Session, live: &Arc<Published>) {
         let session = Box::new(session.clone());
         let mut state = self.lock();
-        state.sessions.insert(session.conn.clone(), session.clone());
+        state.sessions.insert(session.conn.clone(), (session.clone(), Arc::clone(live)));
         state.send(ToTrace::Register(session));
     }
 
@@ -180,20 +183,29 @@ impl Trace {
         for message in backlog {
             send(&socket, &message).await?;
         }
+        let mut rounds = Rounds::new(Instant::now());
         loop {
             tokio::select! {
                 message = queue.recv() => match message {
                     Some(message) => send(&socket, &message).await?,
                     None => return Ok("it does not read what it is told".to_owned()),
                 },
+                // One at a time, so that records and questions need not wait for a whole round.
+                pulses = rounds.message(|all| self.pulses(all)) => send(&socket, &pulses).await?,
                 answer = receive(&socket, &mut buffer) => match answer? {
                     Some(FromTrace::Evidence { conn, facts }) => self.answered(&conn, facts),
                     Some(FromTrace::Refused { why }) => return Ok(format!("it refuses: {why}")),
+                    Some(FromTrace::WantPulses { ms }) => rounds.wanted(ms, Instant::now()),
                     Some(_) => {}
                     None => return Ok("it closed the connection".to_owned()),
                 },
             }
         }
+    }
+
+    fn pulses(&self, all: bool) -> Vec<Pulse> {
+        let state = self.lock();
+        pulse::collect(state.sessions.values().map(|(who, live)| (&**who, &**live)), all)
     }
 
     fn answered(&self, conn: &str, facts: Box<KernelFacts>) {
@@ -208,7 +220,7 @@ impl State {
     fn connected(&mut self, out: mpsc::Sender<ToTrace>) -> Vec<ToTrace> {
         self.out = Some(out);
         let watch = self.ports.clone().map(|(listen, serve)| ToTrace::Watch { listen, serve });
-        let sessions = self.sessions.values().map(|session| ToTrace::Register(session.clone()));
+        let sessions = self.sessions.values().map(|(session, _)| ToTrace::Register(session.clone()));
         let mut backlog: Vec<_> = watch.into_iter().chain(sessions).collect();
         let now = clock::now();
         let fresh = self.undelivered.drain(..).filter(|(at, _)| now.saturating_sub(*at) < REMEMBER);

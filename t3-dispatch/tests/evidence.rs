@@ -15,7 +15,7 @@ use stage::{PATIENCE, Stage, exactly, frame};
 use t3_record::{
     KernelSource,
     evidence::{KernelFacts, Memory},
-    wire::{FromTrace, ToTrace, VERSION},
+    wire::{FromTrace, ToTrace, VERSION, watching::Pulse},
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -38,7 +38,8 @@ impl Trace {
     async fn welcome(&mut self) -> UnixSeqpacket {
         let socket = timeout(PATIENCE, self.listener.accept()).await.expect("nobody connects").unwrap();
         assert!(matches!(hear(&socket).await, ToTrace::Hello { v: VERSION, .. }));
-        say(&socket, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint }).await;
+        say(&socket, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true })
+            .await;
         socket
     }
 
@@ -238,4 +239,61 @@ async fn a_close_that_serve_does_not_answer_is_reason_enough_to_ask_for_pressure
     }
     let (evidence, record) = stage.judgement().await;
     assert_eq!((evidence.kernel.memory.unwrap().current, &record.conn), (Some(10), &conn));
+}
+
+/// The next pulses of this session; whatever else is said in between is passed over.
+async fn pulse(socket: &UnixSeqpacket, conn: &str) -> Pulse {
+    loop {
+        if let ToTrace::Pulses { pulses } = hear(socket).await
+            && let Some(pulse) = pulses.into_iter().find(|pulse| pulse.conn == conn)
+        {
+            return pulse;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_numbers_come_while_somebody_watches_and_stop_when_nobody_does() {
+    let stage = Stage::new(&[]).await;
+    let mut trace = Trace::new(&stage);
+    let socket = trace.welcome().await;
+    hear(&socket).await;
+    let (mut client, mut serve) = stage.open().await;
+    let ToTrace::Register(session) = hear(&socket).await else { panic!("no session") };
+    assert!(matches!(hear(&socket).await, ToTrace::Opened { .. }));
+    let ping = frame(0x81, br#"{"_tag":"Ping"}"#, true);
+    let pong = frame(0x81, br#"{"_tag":"Pong"}"#, false);
+    client.write_all(&ping).await.unwrap();
+    exactly(&mut serve, ping.len()).await;
+    // Nobody has asked: longer than a round takes, nothing is said.
+    let mut buffer = vec![0; 65536];
+    assert!(timeout(Duration::from_millis(1300), socket.recv(&mut buffer)).await.is_err());
+
+    say(&socket, &FromTrace::WantPulses { ms: 60_000 }).await;
+    let waiting = pulse(&socket, &session.conn).await;
+    assert_eq!((waiting.down_bytes, waiting.up_bytes, waiting.rtt_ns), (ping.len() as u64, 0, None));
+    assert!(waiting.waiting_since.is_some_and(|since| since > session.opened_at.unwrap()));
+    serve.write_all(&pong).await.unwrap();
+    exactly(&mut client, pong.len()).await;
+    let answered = pulse(&socket, &session.conn).await;
+    assert_eq!((answered.up_bytes, answered.waiting_since), (pong.len() as u64, None));
+    assert!(answered.rtt_ns.is_some_and(|rtt| rtt > 0));
+    // A session in which nothing moves is not told of again.
+    assert!(timeout(Duration::from_millis(2300), socket.recv(&mut buffer)).await.is_err());
+
+    // Another t3-trace, which wants nothing, hears nothing.
+    drop(socket);
+    trace.stop();
+    let mut trace = Trace::new(&stage);
+    let socket = trace.welcome().await;
+    while !matches!(hear(&socket).await, ToTrace::Register(_)) {}
+    client.write_all(&ping).await.unwrap();
+    exactly(&mut serve, ping.len()).await;
+    assert!(timeout(Duration::from_millis(1300), socket.recv(&mut buffer)).await.is_err());
+    // Its wish is short: one round of all sessions, also of what has not moved, and then silence.
+    say(&socket, &FromTrace::WantPulses { ms: 500 }).await;
+    assert_eq!(pulse(&socket, &session.conn).await.down_bytes, 2 * ping.len() as u64);
+    client.write_all(&ping).await.unwrap();
+    exactly(&mut serve, ping.len()).await;
+    assert!(timeout(Duration::from_millis(1800), socket.recv(&mut buffer)).await.is_err());
 }

@@ -3,6 +3,8 @@
 //! Versioned: the first message is [`ToTrace::Hello`], answered by [`FromTrace::Welcome`] or [`FromTrace::Refused`].
 //! Fields may be added (decoding ignores unknown ones); a message that changes its meaning raises [`VERSION`].
 
+pub mod watching;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use crate::{
     record::{CloseRecord, OpenRecord},
     words::KernelSource,
 };
+use watching::{Pulse, Sessions};
 
 /// The protocol's version.
 pub const VERSION: u32 = 1;
@@ -62,6 +65,14 @@ pub enum ToTrace {
     },
     /// How is the daemon? Answered by [`FromTrace::Status`]. Allowed in every role.
     Status,
+    /// Which sessions are open? From a subscriber, and only when the welcome says that it is understood. Answered by
+    /// [`FromTrace::Sessions`], not more often than once a second.
+    Sessions,
+    /// Live numbers of sessions in which something has moved: from dispatch, while [`FromTrace::WantPulses`] holds.
+    Pulses {
+        /// At most [`watching::MOST_PULSES`].
+        pulses: Vec<Pulse>,
+    },
 }
 
 /// What a peer of the evidence socket is.
@@ -116,6 +127,9 @@ pub enum FromTrace {
         v: u32,
         /// What its kernel side gives.
         kernel: KernelSource,
+        /// It understands [`ToTrace::Sessions`].
+        #[serde(default)]
+        sessions: bool,
     },
     /// The peer may not, or the message made no sense; the connection is closed after it.
     Refused {
@@ -146,6 +160,13 @@ pub enum FromTrace {
     },
     /// The answer to [`ToTrace::Status`].
     Status(Box<Status>),
+    /// The answer to [`ToTrace::Sessions`], in one part or several.
+    Sessions(Box<Sessions>),
+    /// To dispatch: somebody watches. Send [`ToTrace::Pulses`] once a second for this long; said again while it goes on.
+    WantPulses {
+        /// Milliseconds from now.
+        ms: u64,
+    },
 }
 
 /// How the daemon is.

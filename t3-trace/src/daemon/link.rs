@@ -6,13 +6,17 @@
 use std::{sync::Arc, time::Duration};
 
 use t3_record::wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_seqpacket::UnixSeqpacket;
 
 use super::{
     Shared, accounts, death,
     facts::{Late, gather},
     sessions::{Entry, LinkId},
+    watching,
 };
 use crate::{clock::monotonic, kernel::ServeTuple, proc::network_namespace};
 
@@ -89,10 +93,23 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
     // Reading goes on while a send waits: a subscriber that hangs up is noticed, one that sleeps costs only its queue.
     let reading = async {
         let mut buffer = buffer();
+        let mut next = Instant::now();
         loop {
             match receive(socket, &mut buffer).await? {
                 ToTrace::Status => answers.send(shared.status()).await.map_err(|_| End::Gone)?,
-                _ => return Err(End::Refused("a subscriber may only ask for the status".to_owned())),
+                ToTrace::Sessions => {
+                    // Who asks faster waits.
+                    sleep_until(next).await;
+                    next = Instant::now() + watching::EVERY;
+                    for part in &*watching::answer(shared).await {
+                        let part = FromTrace::Sessions(Box::new(part.clone()));
+                        answers.send(part).await.map_err(|_| End::Gone)?;
+                    }
+                }
+                _ => {
+                    let why = "a subscriber may only ask for the status and the open sessions";
+                    return Err(End::Refused(why.to_owned()));
+                }
             }
         }
     };
@@ -110,9 +127,9 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
 }
 
 async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option<u32>) -> Result<(), End> {
-    let link = shared.join(pid);
-    tracing::info!(pid, link = link.id.0, "dispatch is connected");
     let (answers, mut answered) = mpsc::channel::<FromTrace>(ANSWERS);
+    let link = shared.join(pid, answers.clone());
+    tracing::info!(pid, link = link.id.0, "dispatch is connected");
     let writer = {
         let socket = Arc::clone(socket);
         tokio::spawn(async move {
@@ -167,6 +184,15 @@ impl Peer<'_> {
                 }
                 ToTrace::Opened { record } => self.shared.hub.publish(FromTrace::Opened { record }),
                 ToTrace::Status => self.answer(self.shared.status()).await?,
+                ToTrace::Pulses { pulses } => {
+                    let mut sessions = self.shared.sessions();
+                    pulses.into_iter().for_each(|pulse| sessions.pulse(pulse));
+                }
+                ToTrace::Sessions => {
+                    return Err(End::Refused(
+                        "dispatch knows its sessions; only a subscriber asks".to_owned(),
+                    ));
+                }
             }
         }
     }
@@ -191,6 +217,7 @@ impl Peer<'_> {
             detached_at: None,
             serve,
             dispatch_pid: self.pid,
+            pulse: None,
         };
         let registered = self.shared.sessions().register(entry);
         if let Err(error) = registered {
@@ -210,7 +237,7 @@ impl Peer<'_> {
 }
 
 fn welcome(shared: &Shared) -> FromTrace {
-    FromTrace::Welcome { v: VERSION, kernel: shared.kernel().source() }
+    FromTrace::Welcome { v: VERSION, kernel: shared.kernel().source(), sessions: true }
 }
 
 /// One byte more than allowed, so that a message that is too long is seen to be.

@@ -12,6 +12,7 @@ pub mod listen;
 mod notify;
 mod peer;
 pub mod sessions;
+mod watching;
 mod written;
 
 use std::{
@@ -27,7 +28,11 @@ use std::{
 
 use anyhow::Context;
 use t3_journal::Writer;
-use t3_record::wire::{FromTrace, Status};
+use t3_record::{
+    evidence::Nanos,
+    wire::{FromTrace, Status},
+};
+use tokio::sync::mpsc;
 
 use crate::{
     cgroup,
@@ -40,6 +45,7 @@ use crate::{
 use death::Link;
 use hub::Hub;
 use sessions::{LinkId, Sessions};
+use watching::Watching;
 
 /// How long a stopping daemon waits for records that are being written.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -64,6 +70,10 @@ struct LinkState {
     pid: Option<u32>,
     listen: Vec<u16>,
     serve: Vec<u16>,
+    /// Where messages to this dispatch go; `None` when its connection has ended.
+    answers: Option<mpsc::Sender<FromTrace>>,
+    /// Until when it was asked to count aloud.
+    wanted_until: Nanos,
 }
 
 /// What all tasks share. No lock is held across a wait.
@@ -77,6 +87,7 @@ pub(crate) struct Shared {
     next_link: AtomicU64,
     lost_told: AtomicU64,
     hub: Hub,
+    watching: Watching,
     records: Writer,
     mourners: Mourners,
     stopping: AtomicBool,
@@ -111,9 +122,9 @@ impl Shared {
         lock(&self.sessions)
     }
 
-    fn join(&self, pid: Option<u32>) -> Link {
+    fn join(&self, pid: Option<u32>, answers: mpsc::Sender<FromTrace>) -> Link {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        lock(&self.links).insert(id, LinkState { pid, ..LinkState::default() });
+        lock(&self.links).insert(id, LinkState { pid, answers: Some(answers), ..LinkState::default() });
         Link::new(id, pid)
     }
 
@@ -124,6 +135,7 @@ impl Shared {
             links.remove(&link);
         } else if let Some(state) = links.get_mut(&link) {
             state.pid = None;
+            state.answers = None;
         }
         drop(links);
         self.sessions().detach(link, crate::clock::monotonic())
@@ -142,7 +154,8 @@ impl Shared {
         let mut links = lock(&self.links);
         // What a connection that has ended had left behind makes room for what its successor says.
         links.retain(|id, state| *id == link || state.pid.is_some());
-        links.insert(link, LinkState { pid, listen, serve });
+        let state = links.entry(link).or_default();
+        (state.pid, state.listen, state.serve) = (pid, listen, serve);
         let union = |pick: fn(&LinkState) -> &Vec<u16>| {
             let mut ports: Vec<u16> = links.values().flat_map(|state| pick(state).iter().copied()).collect();
             ports.sort_unstable();
@@ -237,6 +250,7 @@ pub async fn run(
         next_link: AtomicU64::new(1),
         lost_told: AtomicU64::new(0),
         hub: Hub::default(),
+        watching: Watching::default(),
         records,
         mourners: Mourners::default(),
         stopping: AtomicBool::new(false),

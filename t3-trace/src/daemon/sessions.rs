@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use t3_record::{evidence::Nanos, wire::Session};
+use t3_record::{
+    evidence::Nanos,
+    wire::{Session, watching::Pulse},
+};
 
 use crate::kernel::{Generation, ServeTuple};
 
@@ -30,6 +33,8 @@ pub struct Entry {
     pub serve: Option<(ServeTuple, Generation)>,
     /// A process in dispatch's network namespace: dispatch.
     pub dispatch_pid: Option<u32>,
+    /// The live numbers that dispatch told last.
+    pub pulse: Option<Pulse>,
 }
 
 impl Entry {
@@ -68,6 +73,7 @@ impl Sessions {
             Some(known) => {
                 entry.registered_at = known.registered_at;
                 entry.asked_at = known.asked_at;
+                entry.pulse = entry.pulse.or_else(|| known.pulse.take());
                 let upstream = |session: &Session| session.up.map(|leg| leg.cookie);
                 if upstream(&known.session) == upstream(&entry.session) {
                     // Asked while the connection was younger: the better answer.
@@ -81,6 +87,31 @@ impl Sessions {
             }
         }
         Ok(())
+    }
+
+    /// Dispatch counted. What it says of sessions that it has not registered is passed over.
+    pub fn pulse(&mut self, pulse: Pulse) {
+        if let Some(entry) = self.by_conn.get_mut(&pulse.conn) {
+            entry.pulse = Some(pulse);
+        }
+    }
+
+    /// How many sessions are open, and what `tell` makes of at most `most` of them: first those that wait longest for a heartbeat, then
+    /// the youngest.
+    pub fn open<T>(&self, most: usize, tell: impl Fn(&Entry) -> T) -> (u64, Vec<T>) {
+        let open = self.by_conn.values().filter(|entry| entry.session.opened_at.is_some());
+        let mut open: Vec<&Entry> = open.collect();
+        let count = open.len() as u64;
+        let rank = |entry: &&Entry| {
+            let waiting = entry.pulse.as_ref().and_then(|pulse| pulse.waiting_since);
+            (waiting.unwrap_or(Nanos::MAX), std::cmp::Reverse(entry.session.opened_at))
+        };
+        if most < open.len() {
+            open.select_nth_unstable_by_key(most, rank);
+            open.truncate(most);
+        }
+        open.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.session.conn.cmp(&b.session.conn)));
+        (count, open.into_iter().map(tell).collect())
     }
 
     /// Dispatch asks for evidence.
@@ -151,6 +182,7 @@ mod tests {
             detached_at: None,
             serve: None,
             dispatch_pid: None,
+            pulse: None,
         }
     }
 
@@ -187,5 +219,29 @@ mod tests {
         }
         let order: Vec<_> = sessions.take(LinkId(1)).into_iter().map(|entry| entry.session.conn).collect();
         assert_eq!(order, ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn of_many_open_sessions_those_in_trouble_and_the_youngest_are_told() {
+        let mut sessions = Sessions::default();
+        for n in 1..=20_u64 {
+            let mut entry = entry(&format!("c{n:02}"), 1, n);
+            entry.session.opened_at = (n != 20).then_some(n * 100);
+            sessions.register(entry).unwrap();
+        }
+        for (conn, waiting_since) in
+            [("c03", Some(5000)), ("c05", Some(4000)), ("c07", None), ("c99", Some(1))]
+        {
+            sessions.pulse(Pulse { conn: conn.to_owned(), waiting_since, ..Pulse::default() });
+        }
+        let conn = |entry: &Entry| entry.session.conn.clone();
+        let (open, told) = sessions.open(4, conn);
+        assert_eq!((open, told), (19, ["c05", "c03", "c19", "c18"].map(str::to_owned).to_vec()));
+        assert_eq!(sessions.open(100, conn).1.len(), 19, "one that is still opening is not open");
+        // Told again over a new connection, it keeps what is known of it.
+        sessions
+            .register(Entry { session: sessions.by_conn["c05"].session.clone(), ..entry("c05", 2, 9) })
+            .unwrap();
+        assert_eq!(sessions.open(1, conn).1, ["c05"]);
     }
 }

@@ -9,4 +9,4 @@ mod sampler;
 
 pub use psi::{Totals, parse};
 pub use ring::{Counters, KEEP, LONG_WINDOW, Ring, Sample, WINDOW};
-pub use sampler::{Reading, Sampler, SamplerError};
+pub use sampler::{Reading, Recent, Sampler, SamplerError};

@@ -124,6 +124,30 @@ impl Ring {
         Some(last.saturating_sub(first))
     }
 
+    /// The worst of the three resources for each of the last `count` seconds, in percent, oldest first. A second in which the sampler was
+    /// starved makes one longer stretch with the second after it.
+    #[must_use]
+    pub fn seconds(&self, count: usize) -> Vec<f32> {
+        let mut stretches = Vec::new();
+        let mut newer: Option<&Sample> = None;
+        for sample in self.samples.iter().rev() {
+            let Some(end) = newer else {
+                newer = Some(sample);
+                continue;
+            };
+            if end.at - sample.at < ABOUT_A_SECOND {
+                continue;
+            }
+            if stretches.len() == count {
+                break;
+            }
+            stretches.extend(worst(sample, end));
+            newer = Some(sample);
+        }
+        stretches.reverse();
+        stretches
+    }
+
     fn stall(&self, pick: impl Fn(&Counters) -> Option<Totals>) -> Option<Stall> {
         let series: Vec<(Nanos, Totals)> =
             self.samples.iter().filter_map(|s| Some((s.at, pick(&s.counters)?))).collect();
@@ -142,6 +166,16 @@ impl Ring {
             some30: percent(last.some.saturating_sub(long.some), end - long_at),
         })
     }
+}
+
+/// The highest pressure of any resource between two samples; `None` when none was measured.
+fn worst(from: &Sample, to: &Sample) -> Option<f32> {
+    let stalled = |pick: fn(&Counters) -> Option<Totals>| {
+        let (from, to) = (pick(&from.counters)?, pick(&to.counters)?);
+        Some(to.some.saturating_sub(from.some))
+    };
+    let worst = [stalled(|c| c.mem), stalled(|c| c.io), stalled(|c| c.cpu)].into_iter().flatten().max()?;
+    Some(percent(worst, to.at - from.at))
 }
 
 /// The sample nearest to a moment, the older of two equally near.

@@ -46,6 +46,15 @@ pub struct Reading {
     pub host: Option<Pressure>,
 }
 
+/// What the regular samples amount to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recent {
+    /// Over the windows that end at the newest sample.
+    pub pressure: Option<Pressure>,
+    /// See [`Ring::seconds`].
+    pub seconds: Vec<f32>,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Target {
     ring: Ring,
@@ -158,6 +167,19 @@ impl Sampler {
             }
             _ => Reading { host, ..Reading::default() },
         }
+    }
+
+    /// What is known of a cgroup, or of the machine, without a look at any file: at most a second old. `None` for a cgroup that is not
+    /// sampled or is gone.
+    #[must_use]
+    pub fn recent(&self, cgroup: Option<&Path>, seconds: usize) -> Option<Recent> {
+        let state = self.shared.lock();
+        let ring = match cgroup {
+            None => &state.host,
+            Some(cgroup) => &state.cgroups.get(cgroup)?.ring,
+        };
+        let fresh = ring.last().is_some_and(|last| last.at + STALE > monotonic());
+        fresh.then(|| Recent { pressure: ring.pressure(), seconds: ring.seconds(seconds) })
     }
 }
 
@@ -285,6 +307,10 @@ mod tests {
         assert!(io.some > 1.0 && io.some < 16.0, "{io:?}");
         let memory = Memory { current: Some(4096), max: None, oom_kills: Some(1), high_events: Some(5) };
         assert_eq!(reading.memory, Some(memory));
+        // Regular samples alone have not seen it yet, or have seen all of it.
+        let recent = sampler.recent(Some(cgroup.path()), 30).unwrap();
+        assert!(recent.seconds.len() <= 1, "{recent:?}");
+        assert_eq!(sampler.recent(Some(host.path()), 30), None);
         assert_eq!(reading.host.unwrap().cpu.unwrap().full, None);
     }
 

@@ -10,6 +10,7 @@
 mod death;
 mod journal;
 mod support;
+mod watching;
 
 use std::{collections::HashSet, time::Duration};
 

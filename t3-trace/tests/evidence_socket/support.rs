@@ -161,7 +161,10 @@ impl Peer {
     async fn greet(self, role: Role) -> Self {
         self.say(&ToTrace::Hello { v: VERSION, role }).await;
         let welcome = self.hear().await;
-        assert_eq!(welcome, Some(FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint }));
+        assert_eq!(
+            welcome,
+            Some(FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true })
+        );
         self
     }
 

@@ -147,3 +147,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_last_seconds_are_told_one_by_one_newest_last() {
+    let mut ring = Ring::default();
+    assert_eq!(ring.seconds(30), [] as [f32; 0]);
+    for second in 0..=40 {
+        // Two looks so close to each other are no second.
+        for at in [second * SECOND, second * SECOND + 300 * MS].into_iter().filter(|at| *at <= 40 * SECOND) {
+            ring.push(sample(at, total_us(at, 37 * SECOND, 38 * SECOND + SECOND / 2)));
+        }
+    }
+    assert_eq!(ring.seconds(5), [0.0, 0.0, 100.0, 50.0, 0.0]);
+    assert_eq!(ring.seconds(1000).len(), 40);
+    // A sampler that was starved for three seconds: one stretch.
+    ring.push(sample(43 * SECOND, total_us(43 * SECOND, 37 * SECOND, 38 * SECOND + SECOND / 2)));
+    assert_eq!(ring.seconds(4), [100.0, 50.0, 0.0, 0.0]);
+}

@@ -1,0 +1,220 @@
+//! What a viewer is told of the sessions that are open now, and the live numbers behind it. Only types and their cutting into messages:
+//! who asks whom, and how often, is docs/EVIDENCE-SOCKET.md's.
+
+use serde::{Deserialize, Serialize};
+
+use super::MAX_MESSAGE;
+use crate::{evidence::Nanos, value::Percent};
+
+/// At most so many sessions are told to a viewer at once; of more, those that wait longest for a heartbeat, then the youngest.
+pub const MOST_SESSIONS: usize = 1000;
+
+/// At most so many pulses in one message: each is shorter than 300 bytes.
+pub const MOST_PULSES: usize = 200;
+
+/// How many seconds of pressure a viewer is told.
+pub const STRAIN_SECONDS: usize = 30;
+
+/// Live numbers of one open session, as dispatch counts them. Moments are of the monotonic clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// The session.
+    pub conn: String,
+    /// Bytes from the browser so far.
+    pub down_bytes: u64,
+    /// Bytes from serve so far.
+    pub up_bytes: u64,
+    /// Answer time of the last answered heartbeat, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ns: Option<Nanos>,
+    /// Since when the oldest unanswered ping has waited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Nanos>,
+}
+
+/// One part of the answer to [`super::ToTrace::Sessions`]: as many as fit into a message.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// When the answer was made, by the monotonic clock.
+    pub at: Nanos,
+    /// How many sessions are open, of which at most [`MOST_SESSIONS`] are told.
+    pub open: u64,
+    /// A dispatch is connected: without one the numbers stand still.
+    pub dispatch: bool,
+    /// Pressure of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Strain>,
+    /// More parts of this answer follow.
+    pub more: bool,
+    /// The sessions of this part.
+    pub sessions: Vec<OpenSession>,
+}
+
+/// One open session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Its id.
+    pub conn: String,
+    /// The OS user.
+    pub user: String,
+    /// The client's address.
+    pub ip: String,
+    /// Since the 101, in milliseconds.
+    pub age_ms: u64,
+    /// Its end has begun: dispatch has asked for evidence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ending: bool,
+    /// What dispatch counts; `None` before its first word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveNumbers>,
+    /// Pressure of the user's cgroup; `None` when nothing is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strain: Option<Strain>,
+}
+
+/// Live numbers as a viewer is told them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveNumbers {
+    /// Bytes from the browser so far.
+    pub down_bytes: u64,
+    /// Bytes from serve so far.
+    pub up_bytes: u64,
+    /// Answer time of the last answered heartbeat, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+    /// How long the oldest unanswered ping has waited, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+/// Pressure of a cgroup: percent of the last 10 s in which some task stalled, and the last seconds one by one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Strain {
+    /// Memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem: Option<Percent>,
+    /// IO.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<Percent>,
+    /// CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Percent>,
+    /// The worst of the three for each of the last seconds, in percent, oldest first; at most [`STRAIN_SECONDS`].
+    pub seconds: Vec<u8>,
+}
+
+impl Sessions {
+    /// The answer as messages that are each short enough. A session that alone is too long is left out; `open` still counts it.
+    #[must_use]
+    pub fn parts(mut self) -> Vec<Self> {
+        /// What stands around the sessions is shorter than this.
+        const AROUND: usize = 512;
+        let sessions = std::mem::take(&mut self.sessions);
+        let mut parts = vec![self.clone()];
+        let mut room = MAX_MESSAGE - AROUND;
+        for session in sessions {
+            let Ok(length) = serde_json::to_string(&session).map(|text| text.len() + 1) else { continue };
+            if length > MAX_MESSAGE - AROUND {
+                continue;
+            }
+            if length > room {
+                parts.push(self.clone());
+                room = MAX_MESSAGE - AROUND;
+            }
+            room -= length;
+            if let Some(part) = parts.last_mut() {
+                part.sessions.push(session);
+            }
+        }
+        let last = parts.len() - 1;
+        for (n, part) in parts.iter_mut().enumerate() {
+            part.more = n < last;
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{FromTrace, ToTrace};
+
+    fn strain() -> Strain {
+        Strain {
+            mem: Some(Percent(12.3)),
+            io: Some(Percent(99.9)),
+            cpu: Some(Percent(0.0)),
+            seconds: vec![100; STRAIN_SECONDS],
+        }
+    }
+
+    fn answer(sessions: Vec<OpenSession>) -> Sessions {
+        Sessions { at: u64::MAX, open: 4000, dispatch: true, host: Some(strain()), more: true, sessions }
+    }
+
+    fn session(n: usize, user: &str) -> OpenSession {
+        let live = LiveNumbers {
+            down_bytes: u64::MAX,
+            up_bytes: u64::MAX,
+            rtt_us: Some(u64::MAX),
+            wait_ms: Some(u64::MAX),
+        };
+        OpenSession {
+            conn: format!("conn-{n}"),
+            user: user.to_owned(),
+            ip: "2001:db8:1111:2222:3333:4444:5555:6666".to_owned(),
+            age_ms: u64::MAX,
+            ending: true,
+            live: Some(live),
+            strain: Some(strain()),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_cut_into_messages_that_fit_and_nothing_is_lost() {
+        let long = "u".repeat(MAX_MESSAGE / 3);
+        let awkward = "\"\\\n".repeat(MAX_MESSAGE / 16);
+        for (users, kept, least_parts) in [
+            (vec![], 0, 1),
+            (vec!["wizard"; MOST_SESSIONS], MOST_SESSIONS, 2),
+            (vec![long.as_str(); 7], 7, 4),
+            (vec![awkward.as_str(); 3], 3, 2),
+        ] {
+            let sessions: Vec<_> = users.iter().enumerate().map(|(n, user)| session(n, user)).collect();
+            let parts = answer(sessions).parts();
+            assert!(parts.len() >= least_parts, "{}", parts.len());
+            assert_eq!(parts.iter().map(|part| part.sessions.len()).sum::<usize>(), kept);
+            assert_eq!(parts.iter().filter(|part| !part.more).count(), 1);
+            assert!(parts.last().is_some_and(|last| !last.more));
+            for part in parts {
+                assert_eq!((part.open, part.dispatch, &part.host), (4000, true, &Some(strain())));
+                let message = serde_json::to_vec(&FromTrace::Sessions(Box::new(part.clone()))).unwrap();
+                assert!(message.len() <= MAX_MESSAGE, "{}", message.len());
+                let read: FromTrace = serde_json::from_slice(&message).unwrap();
+                assert_eq!(read, FromTrace::Sessions(Box::new(part)));
+            }
+        }
+    }
+
+    #[test]
+    fn one_session_that_is_too_long_does_not_take_the_others_with_it() {
+        let monster = "u".repeat(MAX_MESSAGE);
+        let sessions = vec![session(1, "a"), session(2, &monster), session(3, "b")];
+        let parts = answer(sessions).parts();
+        let told: Vec<_> = parts.iter().flat_map(|part| &part.sessions).map(|s| s.conn.as_str()).collect();
+        assert_eq!(told, ["conn-1", "conn-3"]);
+    }
+
+    #[test]
+    fn a_full_message_of_pulses_fits() {
+        let pulse = Pulse {
+            conn: "c".repeat(64),
+            down_bytes: u64::MAX,
+            up_bytes: u64::MAX,
+            rtt_ns: Some(u64::MAX),
+            waiting_since: Some(u64::MAX),
+        };
+        let message = ToTrace::Pulses { pulses: vec![pulse; MOST_PULSES] };
+        assert!(serde_json::to_vec(&message).unwrap().len() <= MAX_MESSAGE);
+    }
+}
