@@ -5,12 +5,12 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::OnceLock,
     time::Duration,
 };
 
-use super::{Process, bins};
+use super::{Process, peer};
 use crate::{
     error::{Attempt, Result, TestError},
     wait,
@@ -87,47 +87,7 @@ printf '{"credential":"%s"}\n' "$credential"
 "#;
 
 fn install() -> Result<PathBuf, String> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/effect-serve");
-    let folder = bins::target().join("peers/effect-serve");
-    let lock =
-        fs::read(sources.join("package-lock.json")).map_err(|error| format!("no lock file: {error}"))?;
-    // Written last: a folder with another lock, or half an installation, is not what is asked for.
-    let done = folder.join("installed.json");
-    let installed = fs::read(&done).is_ok_and(|installed| installed == lock);
-    if !installed {
-        let _ = fs::remove_dir_all(&folder);
-    }
-    copy(&sources, &folder).map_err(|error| format!("copying {} failed: {error}", sources.display()))?;
-    if !installed {
-        // No scripts of packages: what they would do here is save esbuild a few milliseconds.
-        run("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"], &folder)?;
-    }
-    run("node", &["bundle.mjs"], &folder)?;
-    fs::write(&done, lock).map_err(|error| format!("writing {} failed: {error}", done.display()))?;
-    folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))
-}
-
-/// The files of a folder; not what is below it.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name()))?;
-        }
-    }
-    Ok(())
-}
-
-fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<(), String> {
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    let output = command.output().map_err(|error| format!("{program} does not start: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let why = String::from_utf8_lossy(&output.stderr);
-    let mut lines: Vec<_> = why.lines().rev().filter(|line| !line.trim().is_empty()).take(5).collect();
-    lines.reverse();
-    Err(format!("`{program} {}` failed: {}", arguments.join(" "), lines.join(" / ")))
+    let folder = peer::installed("effect-serve")?;
+    peer::run("node", &["bundle.mjs"], &folder)?;
+    Ok(folder)
 }

@@ -9,6 +9,7 @@ mod edge;
 mod effect;
 mod evidence;
 mod netns;
+pub mod peer;
 mod ports;
 mod process;
 mod serve;

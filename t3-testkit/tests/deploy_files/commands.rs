@@ -1,0 +1,64 @@
+//! What the pages tell people to type is what the programs take.
+
+use clap::{Command, CommandFactory};
+use t3_record::{CloseRecord, OpenRecord, journal};
+
+use crate::{known, queries};
+
+fn takes(program: &Command, words: &[String]) -> Result<(), clap::Error> {
+    program.clone().try_get_matches_from(words).map(drop)
+}
+
+fn programs() -> [(&'static str, Command); 3] {
+    [
+        ("t3-trace", t3_trace::cli::Cli::command()),
+        ("t3-dispatch", t3_dispatch::cli::Cli::command()),
+        ("t3-probe", t3_probe::cli::Cli::command()),
+    ]
+}
+
+#[test]
+fn every_command_of_the_pages_is_taken_by_its_program() {
+    for (name, program) in programs() {
+        let commands = queries::commands(name);
+        assert!(!commands.is_empty(), "no page has a command of {name}");
+        for (place, words) in commands {
+            takes(&program, &words).unwrap_or_else(|error| panic!("{place}\n{error}"));
+        }
+    }
+}
+
+#[test]
+fn a_command_that_is_not_taken_is_found() {
+    let [(_, trace), ..] = programs();
+    let words = |line: &str| shlex::split(line).unwrap();
+    assert!(takes(&trace, &words("t3-trace closes --since '2 hours ago'")).is_ok());
+    assert!(takes(&trace, &words("t3-trace closes --sins yesterday")).is_err());
+    assert!(takes(&trace, &words("t3-trace close")).is_err());
+}
+
+#[test]
+fn every_journalctl_of_the_pages_asks_for_fields_and_words_that_records_have() {
+    let commands = queries::commands("journalctl");
+    assert!(commands.len() > 5, "{}", commands.len());
+    let fields: Vec<(String, &str)> = CloseRecord::KEYS
+        .iter()
+        .chain(OpenRecord::KEYS)
+        .map(|key| (journal::field(key.name), key.name))
+        .collect();
+    let ids = [journal::CLOSE_ID, journal::OPEN_ID, journal::BURST_ID];
+    for (place, words) in commands {
+        for (field, value) in words.iter().filter_map(|word| word.split_once('=')) {
+            if field == "MESSAGE_ID" {
+                assert!(ids.contains(&value), "{place}");
+            } else if field.starts_with(journal::PREFIX) {
+                let (_, key) = fields
+                    .iter()
+                    .find(|(name, _)| name == field)
+                    .unwrap_or_else(|| panic!("{place}: no record has {field}"));
+                let words = known::words(key);
+                assert!(words.is_empty() || words.contains(&value), "{place}: {field} is never {value}");
+            }
+        }
+    }
+}

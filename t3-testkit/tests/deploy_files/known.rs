@@ -1,0 +1,83 @@
+//! What the programs emit: keys and words of records, metrics and their labels. Taken from the programs, never written down twice.
+
+use std::collections::BTreeMap;
+
+use t3_dispatch::metrics::Metrics;
+use t3_probe::metrics::Metrics as ProbeMetrics;
+use t3_record::{
+    BurstRecord, CloseRecord, OpenRecord,
+    probe::{Reason, Way},
+    record::Key,
+    words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
+};
+
+/// A label and its values; none: anything.
+pub type Labels = BTreeMap<String, Vec<String>>;
+
+/// The keys of the record whose line holds this text; of `ws close` when it is read without one, as structured metadata.
+pub fn keys(contains: &[String]) -> &'static [Key] {
+    let holds = |text: &str| contains.iter().any(|held| held.contains(text));
+    if holds("ws open") {
+        OpenRecord::KEYS
+    } else if holds("ws burst") {
+        BurstRecord::KEYS
+    } else {
+        CloseRecord::KEYS
+    }
+}
+
+/// The words a key may have; none: anything.
+pub fn words(key: &str) -> Vec<&'static str> {
+    match key {
+        "verdict" => Verdict::ALL.iter().map(|word| word.as_str()).collect(),
+        "cause" => Cause::ALL.iter().map(|word| word.as_str()).collect(),
+        "segment" => Segment::ALL.iter().map(|word| word.as_str()).collect(),
+        "closed_by" => ClosedBy::ALL.iter().map(|word| word.as_str()).collect(),
+        "confidence" => Confidence::ALL.iter().map(|word| word.as_str()).collect(),
+        "kernel" => KernelSource::ALL.iter().map(|word| word.as_str()).collect(),
+        "down_end" | "up_end" => LegEnd::ALL.iter().map(|word| word.as_str()).collect(),
+        "ws_from" => Side::ALL.iter().map(|word| word.as_str()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Every series there can be, by name, with its labels.
+pub fn metrics() -> BTreeMap<String, Labels> {
+    let mut all = BTreeMap::new();
+    all.insert("up".to_owned(), Labels::new());
+    for family in Metrics::default().families() {
+        let labels: Labels = family.labels.into_iter().collect();
+        insert(&mut all, &family.name, family.kind == "histogram", &labels);
+    }
+    let probe = ProbeMetrics::new().unwrap();
+    for way in Way::ALL {
+        probe.connected(way.as_str(), true);
+        probe.rtt(way.as_str(), 1.0);
+        probe.died(way.as_str(), Reason::RttTimeout, 1.0, Some(1.0));
+    }
+    let page = String::from_utf8(probe.page().unwrap()).unwrap();
+    for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let mut labels = Labels::from([(
+            "leg".to_owned(),
+            Way::ALL.iter().map(|way| way.as_str().to_owned()).collect::<Vec<_>>(),
+        )]);
+        if page.contains(&format!("{name}{{leg=\"cloudflare\",reason=")) {
+            labels.insert("reason".to_owned(), Vec::new());
+        }
+        insert(&mut all, name, kind == "histogram", &labels);
+    }
+    all
+}
+
+fn insert(all: &mut BTreeMap<String, Labels>, name: &str, histogram: bool, labels: &Labels) {
+    if histogram {
+        all.insert(format!("{name}_sum"), labels.clone());
+        all.insert(format!("{name}_count"), labels.clone());
+        let mut labels = labels.clone();
+        labels.insert("le".to_owned(), Vec::new());
+        all.insert(format!("{name}_bucket"), labels);
+    } else {
+        all.insert(name.to_owned(), labels.clone());
+    }
+}

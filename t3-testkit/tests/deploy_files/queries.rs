@@ -1,0 +1,161 @@
+//! Every query of the project that a person or a program will run: of dashboards, alert rules and documentation. Also used by `host_deploy`.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+
+/// One query and where it stands.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// `logql` or `promql`.
+    pub language: &'static str,
+    /// File and place in it.
+    pub place: String,
+    /// The query with Grafana's variables put in.
+    pub text: String,
+}
+
+/// Pages with queries and commands.
+pub const PAGES: [&str; 8] = [
+    "README.md",
+    "docs/RUNBOOK.md",
+    "docs/VERDICTS.md",
+    "docs/RECORD.md",
+    "docs/METRICS.md",
+    "docs/PROBE.md",
+    "docs/CONFIGURATION.md",
+    "docs/PAIRING.md",
+];
+/// Rules, and what evaluates them.
+pub const RULES: [(&str, &str); 3] = [
+    ("deploy/loki/t3.rules.yml", "logql"),
+    ("deploy/prometheus/t3-dispatch.rules.yml", "promql"),
+    ("deploy/prometheus/t3-probe.rules.yml", "promql"),
+];
+/// The dashboard.
+pub const DASHBOARD: &str = "deploy/grafana/t3-closes.json";
+/// What Grafana puts in for its own variables.
+const VARIABLES: [(&str, &str); 6] = [
+    ("$__rate_interval", "5m"),
+    ("$__auto", "5m"),
+    ("$__range", "6h"),
+    ("$user", ".*"),
+    ("$verdict", ".+"),
+    ("$short", "120000"),
+];
+
+/// A file of the project.
+pub fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+}
+
+/// Its text.
+pub fn read(name: &str) -> String {
+    fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A YAML file.
+pub fn yaml(name: &str) -> Value {
+    serde_saphyr::from_str(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The dashboard.
+pub fn dashboard() -> Value {
+    serde_json::from_str(&read(DASHBOARD)).unwrap_or_else(|error| panic!("{DASHBOARD}: {error}"))
+}
+
+/// The members of a list, none if it is not there.
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The alerts of a file of rules.
+pub fn alerts(name: &str) -> Vec<Value> {
+    let rules = yaml(name);
+    let groups = list(&rules["groups"]).iter();
+    groups.flat_map(|group| list(&group["rules"]).to_vec()).collect()
+}
+
+/// All of them.
+pub fn all() -> Vec<Query> {
+    let mut all = dashboard_queries();
+    for (name, language) in RULES {
+        for alert in alerts(name) {
+            let place = format!("{name}: {}", alert["alert"].as_str().unwrap());
+            all.push(Query { language, place, text: alert["expr"].as_str().unwrap().to_owned() });
+        }
+    }
+    for name in PAGES {
+        for (number, line) in read(name).lines().enumerate() {
+            if let Some(language) = line.strip_prefix("    ").and_then(language) {
+                let place = format!("{name}:{}", number + 1);
+                all.push(Query { language, place, text: line.trim().to_owned() });
+            }
+        }
+    }
+    all
+}
+
+/// The commands of the pages that begin with `program`: place, words.
+pub fn commands(program: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    for name in PAGES {
+        for (number, line) in read(name).lines().enumerate() {
+            let Some(line) = line.strip_prefix("    ") else { continue };
+            let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
+            // A remark stands behind two blanks and a hash; where the output goes is the shell's.
+            let line = line
+                .split("  #")
+                .next()
+                .unwrap_or_default()
+                .split(" > ")
+                .next()
+                .unwrap_or_default()
+                .trim_end();
+            if line.split(' ').next() == Some(program) && line.contains(' ') {
+                let words = shlex::split(line).unwrap_or_else(|| panic!("{name}:{}: {line}", number + 1));
+                found.push((format!("{name}:{}: {line}", number + 1), words));
+            }
+        }
+    }
+    found
+}
+
+fn dashboard_queries() -> Vec<Query> {
+    let dashboard = dashboard();
+    let mut found = Vec::new();
+    for panel in list(&dashboard["panels"]) {
+        for target in list(&panel["targets"]) {
+            let language = match target["datasource"]["type"].as_str() {
+                Some("loki") => "logql",
+                Some("prometheus") => "promql",
+                other => panic!("{}: a query for {other:?}", panel["title"]),
+            };
+            let place = format!("{DASHBOARD}: {}", panel["title"].as_str().unwrap());
+            found.push(Query { language, place, text: put_in(target["expr"].as_str().unwrap()) });
+        }
+    }
+    for annotation in list(&dashboard["annotations"]["list"]) {
+        let place = format!("{DASHBOARD}: {}", annotation["name"]);
+        found.push(Query { language: "logql", place, text: put_in(annotation["expr"].as_str().unwrap()) });
+    }
+    found
+}
+
+fn put_in(query: &str) -> String {
+    let query =
+        VARIABLES.iter().fold(query.to_owned(), |query, (variable, value)| query.replace(variable, value));
+    assert!(!query.contains('$'), "a variable that is not known: {query}");
+    query
+}
+
+/// Tells queries from commands and records.
+fn language(line: &str) -> Option<&'static str> {
+    let logql = ["{job=", "{namespace=", "{unit="].iter().any(|selector| line.contains(selector));
+    let promql = line.contains("t3_dispatch_") || line.contains("t3probe_");
+    match (logql, promql) {
+        (true, _) => Some("logql"),
+        (_, true) => Some("promql"),
+        _ => None,
+    }
+}

@@ -1,0 +1,270 @@
+//! The shippers' configurations: they read the journal wherever it is, make few streams, and know every key of a record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regex_lite::Regex;
+use serde_json::Value as Json;
+use t3_record::{BurstRecord, CloseRecord, OpenRecord};
+
+use crate::{
+    alloy::{self, Block, Value},
+    logql,
+    queries::{self, list},
+};
+
+const ALLOY: &str = "deploy/alloy/devvm.alloy";
+const PROMTAIL: &str = "deploy/promtail/devvm-promtail.yaml";
+/// All labels that a stream may have.
+const LABELS: [&str; 4] = ["job", "host", "unit", "identifier"];
+/// What each of Alloy's blocks may set (Alloy 1.x): its attributes, then those of its attributes that it cannot do without.
+const SCHEMA: [(&str, &[&str], &[&str]); 11] = [
+    (
+        "loki.source.journal",
+        &["max_age", "labels", "relabel_rules", "forward_to", "matches", "format_as_json"],
+        &["forward_to"],
+    ),
+    ("loki.relabel", &["forward_to", "max_cache_size"], &["forward_to"]),
+    ("rule", &["source_labels", "regex", "target_label", "replacement", "action", "separator"], &[]),
+    ("loki.process", &["forward_to"], &["forward_to"]),
+    ("stage.match", &["selector", "action", "pipeline_name", "drop_counter_reason"], &["selector"]),
+    ("stage.logfmt", &["mapping", "source", "regex"], &["mapping"]),
+    ("stage.structured_metadata", &["values", "regex"], &["values"]),
+    ("loki.write", &["external_labels", "max_streams"], &[]),
+    ("endpoint", &["url", "tenant_id", "name", "headers", "bearer_token_file"], &["url"]),
+    ("basic_auth", &["username", "password", "password_file"], &[]),
+    ("tls_config", &["ca_file", "server_name", "insecure_skip_verify"], &[]),
+];
+
+fn file() -> Block {
+    alloy::read(&queries::read(ALLOY)).unwrap_or_else(|error| panic!("{ALLOY}: {error}"))
+}
+
+fn component<'a>(file: &'a Block, name: &'a str) -> &'a Block {
+    file.all(name).next().unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// Every key of every record.
+fn keys() -> BTreeSet<&'static str> {
+    let all = CloseRecord::KEYS.iter().chain(OpenRecord::KEYS).chain(BurstRecord::KEYS);
+    all.map(|key| key.name).collect()
+}
+
+fn attributes_are_known(block: &Block) {
+    let (_, may, must) = SCHEMA
+        .iter()
+        .find(|(name, ..)| *name == block.name)
+        .unwrap_or_else(|| panic!("there is no block {}", block.name));
+    for name in block.attributes.keys() {
+        assert!(may.contains(&name.as_str()), "{} has no {name}", block.name);
+    }
+    for name in *must {
+        assert!(block.attributes.contains_key(*name), "{} needs {name}", block.name);
+    }
+    block.blocks.iter().for_each(attributes_are_known);
+}
+
+fn references(block: &Block, found: &mut Vec<String>) {
+    for value in block.attributes.values() {
+        match value {
+            Value::Reference(name) => found.push(name.clone()),
+            Value::List(members) => found.extend(members.iter().filter_map(|member| match member {
+                Value::Reference(name) => Some(name.clone()),
+                _ => None,
+            })),
+            _ => {}
+        }
+    }
+    block.blocks.iter().for_each(|block| references(block, found));
+}
+
+#[test]
+fn alloy_is_given_only_what_it_knows_and_every_part_is_connected() {
+    let file = file();
+    assert!(file.attributes.is_empty());
+    file.blocks.iter().for_each(attributes_are_known);
+    let exports: BTreeSet<String> = file
+        .blocks
+        .iter()
+        .map(|block| {
+            let what = if block.name == "loki.relabel" { "rules" } else { "receiver" };
+            format!("{}.{}.{what}", block.name, block.label.as_deref().unwrap())
+        })
+        .collect();
+    let mut asked = Vec::new();
+    file.blocks.iter().for_each(|block| references(block, &mut asked));
+    for name in &asked {
+        assert!(exports.contains(name), "nothing exports {name}: {exports:?}");
+    }
+    let parts = ["loki.relabel.devvm.rules", "loki.process.records.receiver", "loki.write.loki.receiver"];
+    assert!(parts.iter().all(|part| asked.iter().any(|name| name == part)), "{asked:?}");
+}
+
+#[test]
+fn neither_shipper_has_a_path_of_the_journal() {
+    let file = file();
+    let journal = component(&file, "loki.source.journal");
+    assert!(!journal.attributes.contains_key("path"), "an empty path reads both places");
+    let promtail = queries::yaml(PROMTAIL);
+    for job in list(&promtail["scrape_configs"]) {
+        let journal = job["journal"].as_object().expect("a job of the journal");
+        assert!(!journal.contains_key("path"), "{job}");
+    }
+}
+
+#[test]
+fn every_key_of_a_record_becomes_structured_metadata_and_none_a_label() {
+    let file = file();
+    let process = component(&file, "loki.process");
+    let found = component(process, "stage.match");
+    let maps = [("stage.logfmt", "mapping"), ("stage.structured_metadata", "values")];
+    for (stage, attribute) in maps {
+        let stage = component(found, stage);
+        let Some(Value::Map(map)) = stage.attributes.get(attribute) else { panic!("no {attribute}") };
+        let names: BTreeSet<&str> = map.keys().map(String::as_str).collect();
+        assert_eq!(names, keys(), "{attribute} of {}", stage.name);
+        assert!(map.values().all(|value| *value == Value::Text(String::new())), "a key keeps its name");
+    }
+    for rule in component(&file, "loki.relabel").all("rule") {
+        let target = rule.text("target_label").unwrap();
+        assert!(LABELS.contains(&target), "{target}");
+    }
+}
+
+#[test]
+fn alloy_finds_records_and_nothing_else_by_their_beginning() {
+    let file = file();
+    let process = component(&file, "loki.process");
+    let selector = component(process, "stage.match").text("selector").unwrap().to_owned();
+    let asked = logql::read(&selector).unwrap();
+    let unit = asked.labels.iter().find(|(label, ..)| label == "unit").unwrap();
+    let unit = Regex::new(&format!("^({})$", unit.2)).unwrap();
+    assert!(unit.is_match("t3-dispatch.service") && unit.is_match("t3-trace.service"));
+    assert!(!unit.is_match("t3-serve@ann.service"), "what a user writes is no record");
+    let begin = Regex::new(&asked.contains[0]).unwrap();
+    for line in ["ws close user=ann ip=203.0.113.7", "ws open user=ann", "ws burst n=5 users=3"] {
+        assert!(begin.is_match(line), "{line}");
+    }
+    assert!(!begin.is_match("could not write ws close user=ann"));
+}
+
+/// The labels that relabelling makes of a journal entry's fields.
+fn labels(rules: &[Rule], identifier: &str, unit: &str) -> BTreeMap<String, String> {
+    let fields = BTreeMap::from([
+        ("__journal__systemd_unit", unit),
+        ("__journal_syslog_identifier", identifier),
+        ("__journal_t3_user", "ann"),
+    ]);
+    let mut labels = BTreeMap::new();
+    for rule in rules {
+        let source = rule.source.iter().map(|name| fields[name.as_str()]).collect::<Vec<_>>().join(";");
+        let pattern = Regex::new(&format!("^(?:{})$", rule.regex)).unwrap();
+        if let Some(found) = pattern.captures(&source) {
+            let first = found.get(1).map_or("", |group| group.as_str());
+            labels.insert(rule.target.clone(), rule.replacement.replace("$1", first));
+        }
+    }
+    labels
+}
+
+struct Rule {
+    source: Vec<String>,
+    regex: String,
+    target: String,
+    replacement: String,
+}
+
+fn of_alloy() -> Vec<Rule> {
+    let texts = |value: Option<&Value>| match value {
+        Some(Value::List(members)) => members
+            .iter()
+            .map(|member| match member {
+                Value::Text(text) => text.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let file = file();
+    let relabel = component(&file, "loki.relabel");
+    let rule = |rule: &Block| Rule {
+        source: texts(rule.attributes.get("source_labels")),
+        regex: rule.text("regex").unwrap_or("(.*)").to_owned(),
+        target: rule.text("target_label").unwrap().to_owned(),
+        replacement: rule.text("replacement").unwrap_or("$1").to_owned(),
+    };
+    relabel.all("rule").map(rule).collect()
+}
+
+fn of_promtail() -> Vec<Rule> {
+    let file = queries::yaml(PROMTAIL);
+    let job = &file["scrape_configs"][0];
+    let mut rules = vec![Rule {
+        source: Vec::new(),
+        regex: "(.*)".to_owned(),
+        target: "job".to_owned(),
+        replacement: job["journal"]["labels"]["job"].as_str().unwrap().to_owned(),
+    }];
+    let text = |value: &Json, or: &str| value.as_str().unwrap_or(or).to_owned();
+    rules.extend(list(&job["relabel_configs"]).iter().map(|rule| Rule {
+        source: list(&rule["source_labels"]).iter().map(|name| text(name, "")).collect(),
+        regex: text(&rule["regex"], "(.*)"),
+        target: text(&rule["target_label"], ""),
+        replacement: text(&rule["replacement"], "$1"),
+    }));
+    rules
+}
+
+#[test]
+fn both_shippers_make_the_streams_that_the_queries_ask_for() {
+    for (shipper, rules) in [("alloy", of_alloy()), ("promtail", of_promtail())] {
+        let dispatch = labels(&rules, "t3-dispatch", "t3-dispatch.service");
+        assert_eq!(dispatch["job"], "devvm-journal", "{shipper}");
+        assert_eq!(dispatch["unit"], "t3-dispatch.service", "{shipper}");
+        assert_eq!(dispatch["identifier"], "t3-dispatch", "{shipper}");
+        let bash = labels(&rules, "some-tool-of-a-user", "user@1000.service");
+        assert!(!bash.contains_key("identifier"), "{shipper}: a stream for each tool somebody runs");
+        assert_eq!(labels(&rules, "sshd", "ssh.service")["job"], "sshd-devvm", "{shipper}");
+        let known: BTreeSet<_> = rules.iter().map(|rule| rule.target.as_str()).collect();
+        assert!(known.iter().all(|label| LABELS.contains(label)), "{shipper}: {known:?}");
+    }
+}
+
+#[test]
+fn alloy_sets_the_job_where_it_is_not_overwritten() {
+    let file = file();
+    let journal = component(&file, "loki.source.journal");
+    let Some(Value::Map(labels)) = journal.attributes.get("labels") else { panic!("labels") };
+    assert!(!labels.contains_key("job"), "Alloy puts the component's name there");
+    assert_eq!(labels.keys().collect::<Vec<_>>(), ["host"]);
+}
+
+#[test]
+fn promtail_is_given_only_what_it_knows() {
+    let may: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("", &["server", "positions", "clients", "scrape_configs"][..]),
+        ("server", &["http_listen_port", "grpc_listen_port", "log_level"]),
+        ("positions", &["filename"]),
+        ("clients", &["url", "basic_auth", "tls_config", "tenant_id"]),
+        ("scrape_configs", &["job_name", "journal", "relabel_configs", "pipeline_stages"]),
+        ("journal", &["max_age", "json", "labels", "path"]),
+        ("labels", &["host", "job"]),
+        ("relabel_configs", &["source_labels", "regex", "target_label", "replacement", "action"]),
+    ]);
+    fn walk(at: &str, value: &Json, may: &BTreeMap<&str, &[&str]>) {
+        match value {
+            Json::Object(map) => {
+                let known = may.get(at).unwrap_or_else(|| panic!("{at} has no parts"));
+                for (key, value) in map {
+                    assert!(known.contains(&key.as_str()), "{at} has no {key}");
+                    walk(key, value, may);
+                }
+            }
+            Json::Array(members) => members.iter().for_each(|member| walk(at, member, may)),
+            _ => {}
+        }
+    }
+    walk("", &queries::yaml(PROMTAIL), &may);
+    let unit = queries::read("deploy/promtail/devvm-promtail.service");
+    assert!(unit.contains("-config.file=/etc/promtail/config.yml"), "{unit}");
+    assert!(unit.contains("User=root"), "else it reads nothing, unless it is in two groups");
+}

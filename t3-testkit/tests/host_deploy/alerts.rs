@@ -1,0 +1,181 @@
+//! Alerts fire when they should and only then, as promtool evaluates them. Those of t3-probe are tested on its own page, by `host_probe`.
+
+use std::{fmt::Write as _, fs, process::Command};
+
+use crate::queries;
+
+const RULES: &str = "deploy/prometheus/t3-dispatch.rules.yml";
+/// What Prometheus adds to each series.
+const SCRAPED: &str = r#"job="t3-dispatch",instance="devvm:9780""#;
+
+/// An alert, and a world in which it is quiet at first and fires later: series with their values a minute, and when to look.
+struct Case {
+    alert: &'static str,
+    series: &'static [(&'static str, &'static str)],
+    quiet: u32,
+    fires: u32,
+}
+
+const CASES: [Case; 14] = [
+    Case { alert: "T3DispatchDown", series: &[("up{}", "1x10 0x20")], quiet: 12, fires: 14 },
+    Case {
+        alert: "T3TraceDown",
+        series: &[("t3_dispatch_trace_connected{}", "1x10 0x20")],
+        quiet: 15,
+        fires: 17,
+    },
+    Case {
+        alert: "T3EvidenceMissing",
+        series: &[
+            (r#"t3_dispatch_evidence_total{kernel="tracepoint"}"#, "0+10x40"),
+            (r#"t3_dispatch_evidence_total{kernel="off"}"#, "0x10 0+10x30"),
+        ],
+        quiet: 10,
+        fires: 25,
+    },
+    Case {
+        alert: "T3TraceLosesEvents",
+        series: &[("t3_dispatch_kernel_events_lost_total{}", "0x10 3x20")],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3RecordsLost",
+        series: &[(r#"t3_dispatch_journal_entries_total{outcome="lost"}"#, "0x10 1x20")],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3RecordsWaiting",
+        series: &[("t3_dispatch_journal_entries_waiting{}", "100x10 101x20")],
+        quiet: 12,
+        fires: 14,
+    },
+    Case {
+        alert: "T3RecordsOwed",
+        series: &[(r#"t3_dispatch_sessions{state="closing"}"#, "0 1 0 1 0 1x40")],
+        quiet: 14,
+        fires: 25,
+    },
+    Case {
+        alert: "T3DropBurst",
+        series: &[
+            (r#"t3_dispatch_closes_total{verdict="edge_burst",cause="downstream_closed"}"#, "0x10 5x20"),
+            (r#"t3_dispatch_closes_total{verdict="client_left",cause="downstream_closed"}"#, "0+3x30"),
+        ],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3ServeOom",
+        series: &[
+            (r#"t3_dispatch_closes_total{verdict="serve_oom",cause="upstream_closed"}"#, "0x10 1x20"),
+            (r#"t3_dispatch_closes_total{verdict="serve_killed",cause="upstream_closed"}"#, "0+3x30"),
+        ],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3ServeStalled",
+        series: &[(r#"t3_dispatch_closes_total{verdict="serve_stalled",cause="graceful"}"#, "0x5 2x5 6x20")],
+        quiet: 10,
+        fires: 13,
+    },
+    Case {
+        alert: "T3VerdictUnknown",
+        series: &[(r#"t3_dispatch_closes_total{verdict="unknown",cause="graceful"}"#, "0x10 1x20")],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3DispatchLate",
+        series: &[("t3_dispatch_event_loop_lag_worst_seconds{}", "0.25x10 0.3x20")],
+        quiet: 11,
+        fires: 13,
+    },
+    Case {
+        alert: "T3RoutingTableBroken",
+        series: &[
+            (r#"t3_dispatch_table_reloads_total{result="failed"}"#, "0x10 1x20"),
+            (r#"t3_dispatch_table_reloads_total{result="ok"}"#, "0+1x30"),
+        ],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3DispatchDescriptors",
+        series: &[
+            ("t3_dispatch_process_open_fds{}", "800x10 900x20"),
+            ("t3_dispatch_process_max_fds{}", "1000x30"),
+        ],
+        quiet: 15,
+        fires: 17,
+    },
+];
+
+fn promtool(arguments: &[&str]) -> (bool, String) {
+    let output =
+        Command::new("promtool").args(arguments).output().expect("promtool: install the package prometheus");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// A test of promtool's: one world a case.
+fn tests(cases: &[Case]) -> String {
+    let alerts = queries::alerts(RULES);
+    let rules = queries::file(RULES).canonicalize().unwrap();
+    let mut text = format!("rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n", rules.display());
+    for case in cases {
+        let alert = alerts.iter().find(|alert| alert["alert"] == case.alert).expect(case.alert);
+        text.push_str("  - interval: 1m\n    input_series:\n");
+        for (series, values) in case.series {
+            let (name, labels) = series.split_once('{').unwrap();
+            let comma = if labels == "}" { "" } else { "," };
+            let _ =
+                writeln!(text, "      - {{series: '{name}{{{SCRAPED}{comma}{labels}', values: '{values}'}}");
+        }
+        // A sum by job and instance keeps those; else all labels of the series stay.
+        let kept = if alert["expr"].as_str().unwrap().contains("sum by") { "" } else { case.series[0].0 };
+        let labels = kept.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
+        let labels = format!("{SCRAPED},{labels}").replace('=', ": ").trim_end_matches(',').to_owned();
+        let annotations = serde_json::to_string(&alert["annotations"]).unwrap();
+        let _ = write!(
+            text,
+            "    alert_rule_test:\n      - {{eval_time: {}m, alertname: {name}, exp_alerts: []}}\n\
+             \x20     - eval_time: {}m\n        alertname: {name}\n        exp_alerts:\n\
+             \x20         - exp_labels: {{severity: {}, {labels}}}\n            exp_annotations: {annotations}\n",
+            case.quiet,
+            case.fires,
+            alert["labels"]["severity"].as_str().unwrap(),
+            name = case.alert,
+        );
+    }
+    text
+}
+
+#[test]
+fn promtool_accepts_all_rules() {
+    for (name, language) in queries::RULES {
+        if language == "promql" {
+            let (ok, said) = promtool(&["check", "rules", queries::file(name).to_str().unwrap()]);
+            assert!(ok, "{said}");
+        }
+    }
+}
+
+#[test]
+fn each_alert_fires_in_its_world_and_not_before() {
+    let alerts = queries::alerts(RULES);
+    for alert in &alerts {
+        assert!(CASES.iter().any(|case| alert["alert"] == case.alert), "no case for {}", alert["alert"]);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("test.yml");
+    fs::write(&file, tests(&CASES)).unwrap();
+    let (ok, said) = promtool(&["test", "rules", file.to_str().unwrap()]);
+    assert!(ok, "{said}\n{}", tests(&CASES));
+    // It does say so when one does not fire.
+    let never = [Case { alert: "T3DispatchDown", series: &[("up{}", "1x30")], quiet: 12, fires: 14 }];
+    fs::write(&file, tests(&never)).unwrap();
+    assert!(!promtool(&["test", "rules", file.to_str().unwrap()]).0);
+}
