@@ -15,3 +15,4 @@ pub mod poll;
 pub mod pressure;
 pub mod proc;
 pub mod view;
+pub mod when;

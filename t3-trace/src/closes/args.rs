@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use t3_record::{Segment, Verdict};
 
-use crate::cli::duration;
+use crate::{cli::duration, live::local_time::moment, when::Moment};
 
 /// `t3-trace closes`.
 #[derive(Debug, Default, Args)]
@@ -16,12 +16,12 @@ use crate::cli::duration;
 
 Exit codes: 0 the journal was read to its end (also when nothing matched), 1 something failed, 2 wrong usage.")]
 pub struct ClosesArgs {
-    /// From when on, as journalctl reads it: "2 hours ago", 14:10, yesterday.
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
+    /// From when on: 14:10, "2 hours ago", -2h, yesterday, "2026-11-24 14:10", @1700000000.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub since: Option<Moment>,
     /// Until when, in the same way.
-    #[arg(long, value_name = "TIME")]
-    pub until: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub until: Option<Moment>,
     /// Only this user.
     #[arg(long)]
     pub user: Option<String>,

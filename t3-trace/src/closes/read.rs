@@ -98,9 +98,9 @@ fn command(args: &ClosesArgs) -> Command {
     fields.extend(journal_trust::FIELDS.map(str::to_owned));
     fields.extend(CloseRecord::KEYS.iter().map(|key| field(key.name)));
     command.arg(format!("--output-fields={}", fields.join(",")));
-    for (option, value) in [("since", &args.since), ("until", &args.until), ("boot", &args.boot)] {
-        command.args(value.as_ref().map(|value| format!("--{option}={value}")));
-    }
+    command.args(args.since.map(|since| format!("--since={}", since.at_epoch())));
+    command.args(args.until.map(|until| format!("--until={}", until.at_epoch())));
+    command.args(args.boot.as_ref().map(|boot| format!("--boot={boot}")));
     for file in &args.file {
         command.arg("--file").arg(file);
     }
