@@ -16,8 +16,10 @@ const BPF_NOEXIST: u64 = 1;
 pub struct Facts {
     /// A connection begins; nothing else is set then.
     pub established: bool,
-    pub fin_in: bool,
-    pub fin_out: bool,
+    /// So many nanoseconds ago, at the latest.
+    pub fin_in: Option<u64>,
+    /// So many nanoseconds ago, at the latest.
+    pub fin_out: Option<u64>,
     pub rst_in: bool,
     pub rst_out: bool,
     pub closed: bool,
@@ -35,8 +37,8 @@ pub struct Facts {
 impl Facts {
     pub const NONE: Self = Self {
         established: false,
-        fin_in: false,
-        fin_out: false,
+        fin_in: None,
+        fin_out: None,
         rst_in: false,
         rst_out: false,
         closed: false,
@@ -118,11 +120,17 @@ fn update<K>(
         socket.rst_reason = facts.rst_reason;
         emit(at, Kind::RstOut, tgid, facts.rst_reason, cookie, end);
     }
-    if facts.fin_in && socket.fin_in == 0 {
+    if let Some(ago) = facts.fin_in
+        && socket.fin_in == 0
+    {
+        let at = at - ago;
         socket.fin_in = at;
         emit(at, Kind::FinIn, tgid, 0, cookie, end);
     }
-    if facts.fin_out && socket.fin_out == 0 {
+    if let Some(ago) = facts.fin_out
+        && socket.fin_out == 0
+    {
+        let at = at - ago;
         socket.fin_out = at;
         emit(at, Kind::FinOut, tgid, 0, cookie, end);
     }

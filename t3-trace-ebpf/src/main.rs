@@ -32,6 +32,8 @@ mod probes;
 mod sock;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod transition;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -17,6 +17,7 @@ use crate::{
             SYN_SENT,
         },
     },
+    transition::fins,
 };
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
@@ -53,18 +54,11 @@ fn handle(address: u64, old: i32, new: i32) -> bool {
         return false;
     }
     let error = if new == CLOSE { sock.error() } else { 0 };
+    let fins = fins(old, new, new == CLOSE && sock.done());
     let facts = Facts {
         established: new == ESTABLISHED,
-        // The old state proves what came before it, for a connection that was not watched (had no cookie) by then.
-        fin_out: new == FIN_WAIT1
-            || new == LAST_ACK
-            || matches!(old, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK),
-        // CLOSING: the peer's FIN crossed ours. In FIN_WAIT2 it leads to CLOSE (TIME_WAIT is another structure), and so
-        // does giving up on it: the flag tells the two apart.
-        fin_in: new == CLOSE_WAIT
-            || new == CLOSING
-            || matches!(old, CLOSE_WAIT | LAST_ACK | CLOSING)
-            || new == CLOSE && matches!(old, FIN_WAIT1 | FIN_WAIT2) && sock.done(),
+        fin_in: fins.fin_in,
+        fin_out: fins.fin_out,
         error,
         closed: new == CLOSE,
         gone: new == CLOSE,
