@@ -21,8 +21,9 @@ const BESIDE: [&str; 2] = ["host_autobahn", "host_soak"];
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
 
-/// Runs the tier. `quick`: tests that can do with less of the same are told to (`T3_QUICK`).
-pub fn steps(quick: bool) -> Result<Vec<Step>> {
+/// Runs the tier. `quick`: tests that can do with less of the same are told to (`T3_QUICK`). `waits` is called when only what waits for
+/// minutes is left to do: from then on the machine has time for others.
+pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
     }
@@ -41,6 +42,7 @@ pub fn steps(quick: bool) -> Result<Vec<Step>> {
     for program in in_turn {
         steps.extend(one(program, quick)?);
     }
+    waits();
     let together: Vec<Result<Option<Step>>> = std::thread::scope(|scope| {
         let running: Vec<_> =
             beside.into_iter().map(|program| scope.spawn(move || one(program, quick))).collect();
