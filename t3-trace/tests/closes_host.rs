@@ -106,14 +106,18 @@ fn a_close_that_another_user_wrote_is_left_out_and_told() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_in_journalctls_words_and_wrong_words_are_refused_with_the_list() {
+fn what_cannot_be_read_is_told_in_journalctls_words_and_wrong_usage_with_what_would_be_right() {
     let run = |options: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_t3-trace")).arg("closes").args(options).output().unwrap()
     };
-    let failed = run(&["--since", "no such time"]);
+    let failed = run(&["--directory", "/no/such/journal"]);
     let said = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert_eq!(failed.status.code(), Some(1), "{said}");
-    assert!(said.contains("journalctl failed") && said.contains("no such time"), "{said}");
+    assert!(said.contains("journalctl failed") && said.contains("No such file or directory"), "{said}");
+    let mistimed = run(&["--since", "no such time"]);
+    let said = String::from_utf8_lossy(&mistimed.stderr).into_owned();
+    assert_eq!(mistimed.status.code(), Some(2), "{said}");
+    assert!(said.contains("\"no such time\" is not a time; write for example 14:10"), "{said}");
     let refused = run(&["--verdict", "serve_bored"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");
