@@ -59,6 +59,7 @@ pub(super) fn faults() -> Vec<Fault> {
         Fault::new("serve_close_1000", closed("1000", ""), |w| ordered(w, "close 1000")),
         Fault::new("serve_close_1012", closed("1012", "restart"), |w| ordered(w, "close 1012 restart")),
         Fault::new("serve_fin", fin(Verdict::ServeLeft, "fin", "alive"), |w| ordered(w, "fin")),
+        Fault::new("serve_half_close", fin(Verdict::ServeLeft, "half_close", "alive"), half_close),
         Fault::new(
             "serve_rst",
             ended(Verdict::ServeReset, "rst", "alive").ends(LegEnd::RstOut, LegEnd::RstIn),
@@ -184,6 +185,22 @@ fn in_cgroups() -> Vec<Fault> {
         )
         .needs(&[Need::Root, Need::Kernel, Need::MemoryV2]),
     ]
+}
+
+/// serve sends FIN and listens on, while the browser goes on talking for a while.
+fn half_close(w: &mut World<'_>) -> Result<()> {
+    w.serve(&[])?;
+    let mut config = w.config();
+    config.closes_on_fin = false;
+    w.open(config)?;
+    w.quiet()?;
+    w.order("half_close")?;
+    for _ in 0..3 {
+        std::thread::sleep(super::PERIOD);
+        w.client().text("still talking");
+    }
+    w.client().fin();
+    Ok(())
 }
 
 fn ordered(w: &mut World<'_>, order: &str) -> Result<()> {
