@@ -14,7 +14,9 @@ use sock::state::{CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2,
 use transition::{Fins, fins};
 
 /// The states of a connection in turn (net/ipv4/tcp.c, tcp_input.c), whether `SOCK_DONE` is set at each change, and whose FIN was first.
-const WAYS: [(&[(i32, bool)], Option<First>); 6] = [
+type Way = (&'static [(i32, bool)], Option<First>);
+
+const WAYS: [Way; 6] = [
     (&[(ESTABLISHED, false), (FIN_WAIT1, false), (FIN_WAIT2, false), (CLOSE, true)], Some(First::Ours)),
     // FIN and its acknowledgement in one segment.
     (&[(ESTABLISHED, false), (FIN_WAIT1, false), (CLOSE, true)], Some(First::Ours)),
