@@ -12,10 +12,7 @@ use crate::{
     maps::OWNERS,
     sock::{
         Sock,
-        state::{
-            CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV,
-            SYN_SENT,
-        },
+        state::{CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
     },
     transition::fins,
 };
