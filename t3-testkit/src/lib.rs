@@ -18,6 +18,7 @@ pub mod soak;
 pub mod stack;
 pub mod standin;
 pub mod sys;
+pub mod terminal;
 pub mod wait;
 
 pub use error::{Result, TestError};

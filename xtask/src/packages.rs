@@ -36,6 +36,7 @@ const TABLE: &[(&str, &str, User)] = &[
     ("/lib/systemd/systemd-journald", "systemd", User::Host),
     ("mmdebstrap", "mmdebstrap", User::Host),
     ("promtool", "prometheus", User::Host),
+    ("tmux", "tmux", User::Host),
     ("mmdebstrap", "mmdebstrap", User::Vm),
     ("qemu-system-x86_64", "qemu-system-x86", User::Vm),
     ("mke2fs", "e2fsprogs", User::Vm),
@@ -117,7 +118,7 @@ mod tests {
     fn each_missing_package_is_named_once() {
         assert_eq!(
             missing(User::Host, |_| false),
-            ["chromium", "iproute2", "mmdebstrap", "nftables", "prometheus", "systemd"]
+            ["chromium", "iproute2", "mmdebstrap", "nftables", "prometheus", "systemd", "tmux"]
         );
         assert!(missing(User::Host, |_| true).is_empty());
         assert_eq!(missing(User::Vm, |what| what != "mke2fs"), ["e2fsprogs"]);

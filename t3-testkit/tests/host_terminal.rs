@@ -1,0 +1,51 @@
+//! The terminal that tests drive programs in: what is typed arrives, what is printed is seen, and what a program leaves behind is told.
+
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
+use std::{process::Command, time::Duration};
+
+use t3_testkit::terminal::{Modes, Terminal};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_program_in_a_terminal_is_typed_to_resized_signalled_and_looked_at() {
+    if let Err(error) = Terminal::possible() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run this: {error}");
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let mut shell = Command::new("sh");
+    shell.env("GREETING", "wide \u{754c} and 'quoted'").current_dir("/usr").args([
+        "-c",
+        "trap 'stty size' WINCH; pwd; echo \"$GREETING\"; stty -echo; printf '\\033[?1049h\\033[?25l'; \
+         printf 'hidden '; read a; echo \"[$a]\"; while :; do read b && break; done; printf '\\033[?1049l\\033[?25h'; exit 7",
+    ]);
+    let terminal = Terminal::start(60, 12, &shell).unwrap();
+    terminal.until_shows("hidden", SOON).unwrap();
+    assert_eq!(
+        terminal.modes().unwrap(),
+        Modes { raw: true, alternate_screen: true, cursor_hidden: true, mouse: false }
+    );
+    terminal.write("a b;c").unwrap();
+    terminal.press(&["Enter"]).unwrap();
+    let screen = terminal.until_shows("[a b;c]", SOON).unwrap();
+    assert!(!screen.contains("quoted"), "the other screen is hidden:\n{screen}");
+    terminal.resize(70, 20).unwrap();
+    terminal.until_shows("20 70", SOON).unwrap();
+    assert_eq!(terminal.ended(), None);
+    terminal.press(&["Enter"]).unwrap();
+    assert_eq!(terminal.wait(SOON).unwrap(), 7);
+    let left = terminal.until_shows("wide \u{754c} and 'quoted'", SOON).unwrap();
+    assert!(left.starts_with("/usr\n"), "{left}");
+    // It has not put the echo back.
+    assert_eq!(terminal.modes().unwrap(), Modes { raw: true, ..Modes::default() });
+
+    let mut sleeper = Command::new("sh");
+    sleeper.args(["-c", "seq 100; exec sleep 1000"]);
+    let terminal = Terminal::start(20, 5, &sleeper).unwrap();
+    terminal.until_shows("100", SOON).unwrap();
+    assert!(terminal.everything().unwrap().starts_with("1\n2\n3\n"));
+    terminal.signal(15).unwrap();
+    assert_eq!(terminal.wait(SOON).unwrap(), 128 + 15);
+}
