@@ -1,7 +1,5 @@
 //! The terminal that tests drive programs in: what is typed arrives, what is printed is seen, and what a program leaves behind is told.
 
-#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
-
 use std::{process::Command, time::Duration};
 
 use t3_testkit::terminal::{Modes, Terminal};

@@ -1,5 +1,6 @@
 //! `t3-trace live`: closes as they happen, one line each. Reads only what the daemon and the journal give; needs no privilege.
 
+pub mod chain_words;
 pub(crate) mod entry;
 pub mod line;
 pub(crate) mod local_time;
