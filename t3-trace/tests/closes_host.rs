@@ -21,6 +21,13 @@ fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment, dur_ms: u6
     )
 }
 
+/// The records of lines of `--json`, each of which must have its time.
+fn records(json: &str) -> Vec<CloseRecord> {
+    let timed = |line: &str| line.starts_with("{\"time\":\"20") && line.contains("Z\",\"user\":");
+    assert!(json.lines().all(timed), "{json}");
+    json.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// The program's stdout, which must be whole: it ends with 0.
 fn closes(directory: &Path, options: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
@@ -34,24 +41,21 @@ fn what_was_written_comes_back_and_each_filter_selects() {
     let journal = Journal::unfollowed().unwrap();
     let directory = journal.directory().unwrap();
     let socket = directory.ancestors().nth(2).unwrap().join("systemd/journal/socket");
-    let records = [
+    let written = [
         record("c1", "alice", Verdict::ServeOom, Segment::Serve, 5000),
         record("c2", "bob", Verdict::ClientClosed, Segment::Downstream, 600_000),
         record("c3", "alice", Verdict::ClientReset, Segment::Downstream, 130_000),
     ];
     let writer = Writer::start_with("t3-dispatch", Sink::Journald, &socket, 64).unwrap();
-    for record in &records {
+    for record in &written {
         drop(writer.write(record.to_fields()));
     }
     assert_eq!(writer.flush(Duration::from_secs(10)), 0, "records that did not reach journald");
     t3_testkit::wait::until("the records in the journal", Duration::from_secs(20), || {
-        (closes(&directory, &["--json"]).lines().count() >= records.len()).then_some(())
+        (closes(&directory, &["--json"]).lines().count() >= written.len()).then_some(())
     })
     .unwrap();
 
-    let json = |kept: &[usize]| -> String {
-        kept.iter().map(|n| serde_json::to_string(&records[*n]).unwrap() + "\n").collect()
-    };
     for (options, kept) in [
         (&[][..], &[0, 1, 2][..]),
         (&["--user", "alice"], &[0, 2]),
@@ -60,10 +64,22 @@ fn what_was_written_comes_back_and_each_filter_selects() {
         (&["--short", "120s"], &[0]),
         (&["--since", "1 hour ago"], &[0, 1, 2]),
         (&["--until", "1 hour ago"], &[]),
+        (&["--boot"], &[0, 1, 2]),
     ] {
         let options: Vec<&str> = ["--json"].iter().chain(options).copied().collect();
-        assert_eq!(closes(&directory, &options), json(kept), "{options:?}");
+        let kept: Vec<CloseRecord> = kept.iter().map(|n| written[*n].clone()).collect();
+        assert_eq!(records(&closes(&directory, &options)), kept, "{options:?}");
     }
+    let csv = closes(&directory, &["--csv", "--user", "bob"]);
+    assert!(csv.lines().count() == 2 && csv.contains("Z,bob,192.0.2.7,600000,"), "{csv}");
+    // A journal that was copied from elsewhere, as one file.
+    let machine = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+    let copy = tempfile::tempdir().unwrap();
+    let copy = copy.path().join("copied.journal");
+    std::fs::copy(machine.join("system.journal"), &copy).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
+    let output = command.args(["closes", "--json", "--file"]).arg(&copy).output().unwrap();
+    assert_eq!(records(&String::from_utf8_lossy(&output.stdout)), written);
     let summary = closes(&directory, &["--summary"]);
     assert!(summary.starts_with("3 closes\n") && summary.contains("users cut off: 1\n"), "{summary}");
 }
@@ -98,7 +114,7 @@ fn a_close_that_another_user_wrote_is_left_out_and_told() {
         Some(closes(&directory, &["--json"])).filter(|shown| !shown.is_empty())
     })
     .unwrap();
-    assert_eq!(shown, serde_json::to_string(&ours).unwrap() + "\n");
+    assert_eq!(records(&shown), [ours]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
     let output = command.args(["closes", "--json", "--directory"]).arg(&directory).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -43,7 +43,7 @@ pub struct ClosesArgs {
     /// Read the journal files of this directory.
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// Each record as one JSON object, without a summary.
+    /// Each record as one JSON object, without a summary; `time` is when it was written (RFC 3339).
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
     /// Comma-separated values with a line of names (RFC 4180), without a summary.
@@ -58,4 +58,12 @@ pub struct ClosesArgs {
     /// No colours.
     #[arg(long)]
     pub plain: bool,
+}
+
+impl ClosesArgs {
+    /// A summary is wanted.
+    #[must_use]
+    pub const fn summarises(&self) -> bool {
+        !(self.json || self.csv || self.no_summary)
+    }
 }

@@ -2,19 +2,21 @@
 
 use t3_record::CloseRecord;
 
-/// The line of names: `time` (seconds since the epoch), then each key of a record.
+use crate::when::calendar::rfc3339;
+
+/// The line of names: `time` (RFC 3339, UTC), then each key of a record.
 #[must_use]
 pub fn heading() -> String {
     let keys: Vec<&str> = CloseRecord::KEYS.iter().map(|key| key.name).collect();
     format!("time,{}", keys.join(","))
 }
 
-/// One record; a key that is not known has an empty field.
+/// One record, written at this time in microseconds since the epoch; a key that is not known has an empty field.
 #[must_use]
-pub fn row(record: &CloseRecord, at: u64) -> String {
+pub fn row(record: &CloseRecord, micros: u64) -> String {
     let pairs = record.pairs();
     let mut known = pairs.iter().peekable();
-    let mut row = at.to_string();
+    let mut row = rfc3339(micros).unwrap_or_default();
     for key in CloseRecord::KEYS {
         row.push(',');
         if let Some((_, value)) = known.next_if(|(name, _)| *name == key.name) {
@@ -45,7 +47,7 @@ mod tests {
         record.ws_reason = Some("a,\"b\"\n".to_owned());
         let row = row(&record, 7);
         assert!(
-            row.starts_with("7,alice,192.0.2.7,5000,upstream_closed,serve_oom,serve,c1,tracepoint,"),
+            row.starts_with("1970-01-01T00:00:00.000007Z,alice,192.0.2.7,5000,upstream_closed,serve_oom,serve,c1,tracepoint,"),
             "{row}"
         );
         assert!(row.contains(",\"a,\"\"b\"\"\n\","), "{row}");

@@ -3,31 +3,31 @@
 
 pub mod args;
 pub mod csv;
+pub mod entry;
+pub mod export;
 pub mod filter;
+pub mod json;
+pub mod progress;
 pub mod read;
 pub mod summary;
 
-use std::{
-    io::{self, BufWriter, IsTerminal, Write},
-    time::{Duration, Instant},
-};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::Context;
-use t3_record::journal::OPEN_ID;
 
 use crate::{
     journal_trust::{DISPATCH_USER, Trust},
     live::{
-        entry::{self, Unusable},
+        entry::Unusable,
         line::{self, Paint},
         local_time,
     },
 };
 use args::ClosesArgs;
+use entry::Told;
+use export::Entry;
+use progress::Progress;
 use summary::Summary;
-
-/// Progress is told this often, and not before.
-const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Shows the closes, until the journal's end or until nobody reads them.
 ///
@@ -64,10 +64,11 @@ impl<W: Write> Shown<'_, W> {
         if let Err(error) = self.heading() {
             return Ok(Err(error));
         }
-        let mut progress = Progress::new();
-        let read = read::lines(self.args, |line| {
-            progress.step();
-            self.line(line, &mut summary)
+        let until = self.args.until.map(|until| until.epoch_micros());
+        let mut progress = Progress::new(until, !self.args.summary);
+        let read = read::entries(&entry::query(self.args), |entry| {
+            progress.step(|| entry.micros());
+            self.entry(entry, &mut summary)
         });
         progress.end();
         if let Err(error) = read? {
@@ -96,20 +97,15 @@ impl<W: Write> Shown<'_, W> {
         }
     }
 
-    fn line(&mut self, line: &str, summary: &mut Summary) -> io::Result<()> {
-        let Some(fields) = entry::fields(line) else { return Ok(()) };
-        if fields.get("MESSAGE_ID").is_some_and(|id| id == OPEN_ID) {
-            if !self.trust.allows(&fields) {
-                self.foreign += 1;
+    fn entry(&mut self, entry: &Entry, summary: &mut Summary) -> io::Result<()> {
+        let (record, micros) = match entry::told(entry, self.trust) {
+            Ok(Some(Told::Close { record, micros })) => (record, micros),
+            Ok(Some(Told::Back { user, gap_ms })) => {
+                if filter::of_user(self.args, &user) {
+                    summary.gap(gap_ms);
+                }
                 return Ok(());
             }
-            let of_user = fields.get("T3_USER").is_some_and(|user| filter::of_user(self.args, user));
-            let gap = fields.get("T3_GAP_MS").and_then(|gap| gap.parse().ok());
-            gap.filter(|_| of_user).into_iter().for_each(|gap| summary.gap(gap));
-            return Ok(());
-        }
-        let (record, at) = match entry::of(&fields, self.trust) {
-            Ok(Some(close)) => close,
             Ok(None) => return Ok(()),
             Err(Unusable::Broken(_)) => {
                 self.broken += 1;
@@ -124,12 +120,12 @@ impl<W: Write> Shown<'_, W> {
             return Ok(());
         }
         if self.args.csv {
-            return writeln!(self.out, "{}", csv::row(&record, at));
+            return writeln!(self.out, "{}", csv::row(&record, micros));
         }
         if self.args.json {
-            serde_json::to_writer(&mut self.out, &record).map_err(io::Error::from)?;
-            return writeln!(self.out);
+            return writeln!(self.out, "{}", json::line(&record, micros)?);
         }
+        let at = micros / 1_000_000;
         summary.close(&record, at);
         if self.args.summary {
             return Ok(());
@@ -143,7 +139,7 @@ impl<W: Write> Shown<'_, W> {
     }
 
     fn foot(&mut self, summary: Summary) -> io::Result<()> {
-        if !(self.args.csv || self.args.json || self.args.no_summary) {
+        if self.args.summarises() {
             if !self.args.summary {
                 writeln!(self.out)?;
             }
@@ -154,38 +150,9 @@ impl<W: Write> Shown<'_, W> {
     }
 }
 
-/// How far the reading is, on stderr, when that is a terminal and stdout is not being filled there.
-struct Progress {
-    on: bool,
-    read: u64,
-    told: Instant,
-    shown: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { on: io::stderr().is_terminal(), read: 0, told: Instant::now(), shown: false }
-    }
-
-    fn step(&mut self) {
-        self.read += 1;
-        if self.on && self.read.is_multiple_of(1024) && self.told.elapsed() >= PROGRESS {
-            let _ = write!(io::stderr(), "\r{} records read", self.read);
-            self.told = Instant::now();
-            self.shown = true;
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use t3_record::{Cause, CloseRecord, KernelSource, Segment, Verdict};
+    use t3_record::{Cause, CloseRecord, KernelSource, Segment, Verdict, journal::OPEN_ID};
 
     use super::*;
 
@@ -209,23 +176,33 @@ mod tests {
             Shown { out: Vec::new(), args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
         let mut summary = Summary::default();
         shown.heading().unwrap();
-        let fields = record("alice", Verdict::ServeKilled, Segment::Serve, 5000).to_fields();
-        let mut fields: serde_json::Map<String, serde_json::Value> =
-            fields.into_iter().map(|(name, value)| (name.into_owned(), value.into())).collect();
-        fields.insert("__REALTIME_TIMESTAMP".to_owned(), "1700000042123456".into());
-        fields.insert("_UID".to_owned(), "1000".into());
-        let forged = serde_json::to_string(&fields).unwrap();
-        fields.insert("_UID".to_owned(), "991".into());
-        let whole = serde_json::to_string(&fields).unwrap();
-        fields.remove("T3_CONN");
-        let broken = serde_json::to_string(&fields).unwrap();
-        let open = |uid, gap| {
-            format!(
-                "{{\"MESSAGE_ID\":\"{OPEN_ID}\",\"_UID\":\"{uid}\",\"T3_USER\":\"alice\",\"T3_GAP_MS\":\"{gap}\"}}"
-            )
+        let close = record("alice", Verdict::ServeKilled, Segment::Serve, 5000).to_fields();
+        let close = close.into_iter().map(|(name, value)| (name.into_owned(), value));
+        let close: Vec<_> =
+            close.chain([("__REALTIME_TIMESTAMP".to_owned(), "1700000042123456".to_owned())]).collect();
+        let open = |gap: &str| {
+            [("MESSAGE_ID", OPEN_ID), ("T3_USER", "alice"), ("T3_GAP_MS", gap)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec()
         };
-        for line in [whole, broken, forged, open(991, 40), open(1000, 9000), "no json".to_owned()] {
-            shown.line(&line, &mut summary).unwrap();
+        let broken = close.iter().filter(|(name, _)| name != "T3_CONN").cloned().collect();
+        let other = vec![("MESSAGE".to_owned(), "hello".to_owned())];
+        let mut bytes = Vec::new();
+        for (fields, uid) in [
+            (close.clone(), "991"),
+            (broken, "991"),
+            (close, "1000"),
+            (open("40"), "991"),
+            (open("9000"), "1000"),
+            (other, "991"),
+        ] {
+            let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            bytes.extend(t3_record::journal::datagram(fields.chain([("_UID", uid)])));
+            bytes.push(b'\n');
+        }
+        let mut entries = export::Entries::new(&bytes[..]);
+        while let Some(entry) = entries.read().unwrap() {
+            shown.entry(entry, &mut summary).unwrap();
         }
         assert_eq!((shown.broken, shown.foreign), (1, 2));
         shown.foot(summary).unwrap();
@@ -242,8 +219,10 @@ mod tests {
         let only = shown(&ClosesArgs { no_summary: true, ..ClosesArgs::default() });
         assert_eq!(only.lines().count(), 3, "{only}");
         let json = shown(&ClosesArgs { json: true, ..ClosesArgs::default() });
-        assert!(json.starts_with('{') && json.lines().count() == 1, "{json}");
+        assert!(json.starts_with("{\"time\":\"2023-11-14T22:14:02.123456Z\",\"user\":\"alice\""), "{json}");
+        assert_eq!(json.lines().count(), 1, "{json}");
         let csv = shown(&ClosesArgs { csv: true, ..ClosesArgs::default() });
         assert!(csv.starts_with("time,user,") && csv.lines().count() == 2, "{csv}");
+        assert!(csv.contains("\n2023-11-14T22:14:02.123456Z,alice,"), "{csv}");
     }
 }

@@ -1,19 +1,15 @@
-//! Runs journalctl, which knows journal files better than we do, and gives its lines one by one. Selects by `MESSAGE_ID`, never by
-//! unit: some closes are told by t3-trace itself.
+//! Runs journalctl, which knows journal files better than we do, and gives its entries one by one. Every command that looks back reads
+//! through here. Decides nothing about what an entry means.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufReader, Read},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
 };
 
-use t3_record::{
-    CloseRecord,
-    journal::{CLOSE_ID, OPEN_ID, field},
-};
-
-use super::args::ClosesArgs;
-use crate::journal_trust;
+use super::export::{Entries, Entry};
+use crate::{live::line::safe, when::Moment};
 
 /// The most that is kept of what journalctl complains of, in bytes.
 const COMPLAINT: u64 = 4096;
@@ -37,40 +33,60 @@ pub enum ReadError {
     },
 }
 
-/// Gives each line to `each` until the journal's end, or until `each` fails; its failure is the inner result.
+/// Which entries of which journal, and what of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// From when on.
+    pub since: Option<Moment>,
+    /// Until when.
+    pub until: Option<Moment>,
+    /// Of which boot, as journalctl takes it.
+    pub boot: Option<String>,
+    /// Of these files, instead of the machine's journal.
+    pub file: Vec<PathBuf>,
+    /// Of the files in this directory.
+    pub directory: Option<PathBuf>,
+    /// Only these fields (and the time, which every entry has); all when empty.
+    pub fields: Vec<String>,
+    /// `FIELD=value` terms: for one field any of them, for several fields all, and `+` between alternatives (journalctl(1)). journald has
+    /// an index of every value: what does not match costs nothing.
+    pub matches: Vec<String>,
+}
+
+/// Gives each entry to `each`, in the order of time, until the journal's end, or until `each` fails; its failure is the inner result.
 ///
 /// # Errors
 /// [`ReadError`] when the journal was not read to its end.
-pub fn lines<E>(
-    args: &ClosesArgs,
-    mut each: impl FnMut(&str) -> Result<(), E>,
+pub fn entries<E>(
+    query: &Query,
+    mut each: impl FnMut(&Entry) -> Result<(), E>,
 ) -> Result<Result<(), E>, ReadError> {
-    let mut child = command(args).spawn().map_err(ReadError::Start)?;
+    let mut child = command(query).spawn().map_err(ReadError::Start)?;
     // Read beside the output, so that journalctl never waits for us with a full pipe.
     let complaint = child.stderr.take().map(|mut stderr| {
         thread::spawn(move || {
             let mut kept = Vec::new();
             let _ = stderr.by_ref().take(COMPLAINT).read_to_end(&mut kept);
             let _ = std::io::copy(&mut stderr, &mut std::io::sink());
-            String::from_utf8_lossy(&kept).trim().to_owned()
+            // It quotes names of files, and those may hold anything.
+            String::from_utf8_lossy(&kept).trim().lines().map(safe).collect::<Vec<_>>().join("; ")
         })
     });
     let stdout = child.stdout.take().ok_or_else(no_output)?;
-    let mut output = BufReader::with_capacity(1 << 16, stdout);
-    let mut line = Vec::new();
+    let mut output = Entries::new(BufReader::with_capacity(1 << 16, stdout));
     loop {
-        line.clear();
-        match output.read_until(b'\n', &mut line) {
-            Ok(0) => break,
-            Ok(_) => {}
+        match output.read() {
+            Ok(None) => break,
+            Ok(Some(entry)) => {
+                if let Err(error) = each(entry) {
+                    stop(&mut child);
+                    return Ok(Err(error));
+                }
+            }
             Err(error) => {
                 stop(&mut child);
                 return Err(ReadError::Output(error));
             }
-        }
-        if let Err(error) = each(&String::from_utf8_lossy(&line)) {
-            stop(&mut child);
-            return Ok(Err(error));
         }
     }
     let status = child.wait().map_err(ReadError::Output)?;
@@ -90,24 +106,22 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn command(args: &ClosesArgs) -> Command {
+fn command(query: &Query) -> Command {
     let mut command = Command::new("journalctl");
-    command.args(["--quiet", "--no-pager", "--output=json", "--all"]);
-    // Older programs' fields and the journal's own are not asked for: they are most of an entry.
-    let mut fields = vec!["MESSAGE_ID".to_owned(), field("gap_ms")];
-    fields.extend(journal_trust::FIELDS.map(str::to_owned));
-    fields.extend(CloseRecord::KEYS.iter().map(|key| field(key.name)));
-    command.arg(format!("--output-fields={}", fields.join(",")));
-    command.args(args.since.map(|since| format!("--since={}", since.at_epoch())));
-    command.args(args.until.map(|until| format!("--until={}", until.at_epoch())));
-    command.args(args.boot.as_ref().map(|boot| format!("--boot={boot}")));
-    for file in &args.file {
+    command.args(["--quiet", "--no-pager", "--output=export", "--all"]);
+    if !query.fields.is_empty() {
+        command.arg(format!("--output-fields={}", query.fields.join(",")));
+    }
+    command.args(query.since.map(|since| format!("--since={}", since.at_epoch())));
+    command.args(query.until.map(|until| format!("--until={}", until.at_epoch())));
+    command.args(query.boot.as_ref().map(|boot| format!("--boot={boot}")));
+    for file in &query.file {
         command.arg("--file").arg(file);
     }
-    if let Some(directory) = &args.directory {
+    if let Some(directory) = &query.directory {
         command.arg("--directory").arg(directory);
     }
-    command.args([CLOSE_ID, OPEN_ID].map(|id| format!("MESSAGE_ID={id}")));
+    command.args(&query.matches);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

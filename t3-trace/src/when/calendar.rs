@@ -61,6 +61,21 @@ impl Date {
         era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
     }
 
+    /// The day that is so many days after 1970-01-01: the other way round.
+    #[must_use]
+    pub fn from_days(days: u64) -> Option<Self> {
+        let days = i64::try_from(days).ok()?.checked_add(719_468)?;
+        let era = days.div_euclid(146_097);
+        let of_era = days.rem_euclid(146_097);
+        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+        let year = i32::try_from(era * 400 + year + next).ok()?;
+        Self::new(year, u32::try_from(month).ok()?, u32::try_from(day).ok()?)
+    }
+
     /// The day before; `None` before 1970.
     #[must_use]
     pub fn before(self) -> Option<Self> {
@@ -76,4 +91,46 @@ impl Date {
 #[must_use]
 pub fn utc(civil: Civil) -> Option<u64> {
     u64::try_from(civil.date.days() * 86_400 + i64::from(civil.of_day)).ok()
+}
+
+/// A moment in microseconds since the epoch as RFC 3339 has it, in UTC; `None` after the year 9999.
+#[must_use]
+pub fn rfc3339(micros: u64) -> Option<String> {
+    let secs = micros / 1_000_000;
+    let date = Date::from_days(secs / 86_400)?;
+    let (hour, minute, second) = (secs % 86_400 / 3600, secs % 3600 / 60, secs % 60);
+    let Date { year, month, day } = date;
+    let fraction = micros % 1_000_000;
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rfc_3339_of_known_moments() {
+        for (micros, text) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_400_000_000, "2000-02-29T00:00:00.000000Z"),
+            (1_700_000_042_123_456, "2023-11-14T22:14:02.123456Z"),
+            (4_107_542_399_999_999, "2100-02-28T23:59:59.999999Z"),
+            (253_402_300_799_000_000, "9999-12-31T23:59:59.000000Z"),
+        ] {
+            assert_eq!(rfc3339(micros).as_deref(), Some(text));
+        }
+        assert_eq!(rfc3339(253_402_300_800_000_000), None);
+        assert_eq!(rfc3339(u64::MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn days_and_dates_are_one_to_one(days in 0..2_932_896_u64) {
+            let date = Date::from_days(days).unwrap();
+            prop_assert_eq!(u64::try_from(date.days()), Ok(days));
+            prop_assert_eq!(Date::from_days(days + 1).unwrap().before(), Some(date));
+        }
+    }
 }
