@@ -1,0 +1,194 @@
+//! What `t3-trace closes` costs on a large journal, against `journalctl -o json` on the same one: a journald of the test's own is filled
+//! with full records, and both read them. docs/PERFORMANCE.md has the numbers of `T3_RECORDS=1000000` and `T3_BIN_DIR=target/release`; by
+//! default it is a fifth of that, so that the tests stay short. Times are compared with each other, never with a clock.
+
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use t3_record::{
+    CloseRecord, OpenRecord, Verdict,
+    journal::{CLOSE_ID, OPEN_ID, field},
+    record::Key,
+};
+use t3_testkit::journal::Journal;
+
+/// Records, unless `T3_RECORDS` says otherwise.
+const RECORDS: u64 = 200_000;
+/// How many of them are there when memory is looked at for the first time.
+const FIRST: u64 = 20_000;
+/// One in so many sessions comes back and tells how long it was cut off.
+const BACK: u64 = 10;
+/// The most CPU time that the summary may take, in times of journalctl's own JSON. It takes about as much without optimisation, as tests
+/// are built, and half as much with it.
+const FACTOR: f64 = 2.0;
+/// By how much memory may grow from the first records to all of them.
+const GROWTH_KIB: u64 = 2048;
+
+/// A program has run to its end.
+struct Run {
+    stdout: String,
+    took: Duration,
+    /// User and system time, also of what it started.
+    cpu: Duration,
+    /// Its own, at its highest.
+    peak_kib: u64,
+}
+
+fn run(mut command: Command) -> Run {
+    let (began, before) = (Instant::now(), cpu_of_children());
+    let mut child = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let watched = thread::spawn(move || {
+        let mut peak = 0;
+        // The kernel keeps the highest value, so nothing is missed between two looks but what comes right before the end.
+        while let Some(kib) = fs::read_to_string(&status).ok().as_deref().and_then(high_water) {
+            peak = kib;
+            thread::sleep(Duration::from_millis(5));
+        }
+        peak
+    });
+    let mut stdout = String::new();
+    if let Some(mut pipe) = child.stdout.take() {
+        std::io::Read::read_to_string(&mut pipe, &mut stdout).unwrap();
+    }
+    assert!(child.wait().unwrap().success(), "{command:?}");
+    let (took, cpu) = (began.elapsed(), cpu_of_children().saturating_sub(before));
+    Run { stdout, took, cpu, peak_kib: watched.join().unwrap() }
+}
+
+/// `None` when the process has ended.
+fn high_water(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Of all that have ended and been waited for, with theirs; this program has one test, so they are that test's.
+fn cpu_of_children() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit_once(')').unwrap().1;
+    let ticks: u64 = after_name.split_whitespace().skip(13).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+    // USER_HZ is 100 on every architecture that we build for.
+    Duration::from_millis(ticks * 10)
+}
+
+/// An entry of the native protocol with gaps where the records of a real journal differ. Encoding each record anew would take longer than
+/// all that is measured.
+struct Template {
+    /// Text, name of a key, text, and so on.
+    parts: Vec<String>,
+}
+
+/// Around the name of a key whose value is filled in.
+const GAP: char = '\u{1}';
+
+impl Template {
+    fn new(id: &str, begin: &str, keys: &[Key]) -> Self {
+        let varies = |key: &str| {
+            let named = ["user", "verdict", "conn", "ray", "dur_ms", "up_bytes", "down_bytes", "mem_current"];
+            named.contains(&key) || key.ends_with("_idle_ms") || key.contains("psi")
+        };
+        let value = |key: &Key| match varies(key.name) {
+            true => format!("{GAP}{}{GAP}", key.name),
+            false => key.example.to_owned(),
+        };
+        let pairs: Vec<(&str, String)> = keys.iter().map(|key| (key.name, value(key))).collect();
+        let line: String = pairs.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+        let mut text = format!("MESSAGE={begin}{line}\nMESSAGE_ID={id}\nSYSLOG_IDENTIFIER=t3-dispatch\n");
+        text.extend(pairs.iter().map(|(key, value)| format!("{}={value}\n", field(key))));
+        Self { parts: text.split(GAP).map(str::to_owned).collect() }
+    }
+
+    fn send(&self, journald: &UnixDatagram, n: u64, verdict: Verdict) {
+        let mut text = String::with_capacity(4096);
+        for (place, part) in self.parts.iter().enumerate() {
+            let _ = match part.as_str() {
+                _ if place % 2 == 0 => write!(text, "{part}"),
+                "user" => write!(text, "user{}", n % 23),
+                "verdict" => write!(text, "{verdict}"),
+                "conn" | "ray" => write!(text, "k{n:012x}"),
+                key if key.contains("psi") => write!(text, "{}.{}", n % 100, n % 10),
+                _ => write!(text, "{}", n * 7919 % 86_400_000),
+            };
+        }
+        journald.send(text.as_bytes()).unwrap();
+    }
+}
+
+/// The journal holds this record: journald takes them in the order in which they were sent.
+fn until_there(directory: &Path, last: u64) {
+    t3_testkit::wait::until("the last record in the journal", Duration::from_secs(120), || {
+        let mut journalctl = Command::new("journalctl");
+        journalctl.args(["--quiet", "--output=cat", &format!("T3_CONN=k{last:012x}"), "--directory"]);
+        let output = journalctl.arg(directory).output().unwrap();
+        (!output.stdout.is_empty()).then_some(())
+    })
+    .unwrap();
+}
+
+fn summary(directory: &Path) -> Run {
+    let mut command = Command::new(t3_testkit::stack::find("t3-trace").unwrap());
+    command.args(["closes", "--summary", "--directory"]).arg(directory);
+    command.stdout(Stdio::piped());
+    run(command)
+}
+
+#[test]
+fn a_large_journal_is_summed_up_at_the_journals_own_speed_in_flat_memory() {
+    let records = std::env::var("T3_RECORDS").map_or(RECORDS, |number| number.parse().unwrap());
+    let journal = Journal::unfollowed().unwrap();
+    let directory = journal.directory().unwrap();
+    let journald = UnixDatagram::unbound().unwrap();
+    journald.connect(directory.ancestors().nth(2).unwrap().join("systemd/journal/socket")).unwrap();
+    let close = Template::new(CLOSE_ID, "ws close", CloseRecord::KEYS);
+    let open = Template::new(OPEN_ID, "ws open", OpenRecord::KEYS);
+    let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
+    let mut write = |n: u64| {
+        let verdict = Verdict::ALL[usize::try_from(n * n).unwrap() % Verdict::ALL.len()];
+        *verdicts.entry(verdict).or_default() += 1;
+        close.send(&journald, n, verdict);
+        if n.is_multiple_of(BACK) {
+            open.send(&journald, n, verdict);
+        }
+    };
+    (0..FIRST).for_each(&mut write);
+    until_there(&directory, FIRST - 1);
+    let first = summary(&directory);
+    assert!(first.stdout.starts_with(&format!("{FIRST} closes\n")), "{}", first.stdout);
+    (FIRST..records).for_each(&mut write);
+    until_there(&directory, records - 1);
+    journal.kill().unwrap();
+
+    let all = summary(&directory);
+    let mut json = Command::new("journalctl");
+    json.args(["--quiet", "--no-pager", "--output=json", "--directory"]).arg(&directory);
+    json.stdout(Stdio::null());
+    let json = run(json);
+    let told = |name: &str, run: &Run| {
+        eprintln!("{name:22} {:7.2?} elapsed  {:7.2?} CPU  {:6} KiB", run.took, run.cpu, run.peak_kib);
+    };
+    eprintln!("{records} records");
+    told("journalctl -o json", &json);
+    told("closes --summary", &all);
+    told(&format!("the same of {FIRST}"), &first);
+
+    assert!(all.stdout.starts_with(&format!("{records} closes\n")), "{}", all.stdout);
+    for (verdict, count) in &verdicts {
+        let line = format!("  {count:>8}  {verdict:18}  ");
+        assert!(all.stdout.contains(&line), "{line}in\n{}", all.stdout);
+    }
+    assert!(all.stdout.contains("reconnected after  p10 3.0s  p50 3.0s"), "{}", all.stdout);
+    let factor = all.cpu.as_secs_f64() / json.cpu.as_secs_f64();
+    assert!(factor <= FACTOR, "{factor:.2} times the CPU time of journalctl");
+    let growth = all.peak_kib.saturating_sub(first.peak_kib);
+    assert!(first.peak_kib > 0 && growth <= GROWTH_KIB, "{} KiB, then {} KiB", first.peak_kib, all.peak_kib);
+}
