@@ -13,6 +13,7 @@ mod link;
 mod machine;
 mod opening;
 mod ours;
+pub mod play;
 mod proxy;
 pub mod records;
 mod report;

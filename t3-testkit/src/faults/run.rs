@@ -313,7 +313,8 @@ fn starved(record: &CloseRecord) -> bool {
     record.kernel == KernelSource::Timeout || record.self_lag_ms.is_some_and(|late| late >= LATE_MS)
 }
 
-fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<String> {
+/// Why this machine cannot give what a fault needs.
+pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<String> {
     let root = sys::is_root();
     let missing = match need {
         Need::Root => (!root).then_some("needs root"),
