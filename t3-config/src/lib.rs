@@ -4,6 +4,7 @@
 //! values take the place of the defaults, and clap does the rest. Knows no program and no option, but for `--config`, which names the file.
 
 pub mod file;
+pub mod pages;
 pub mod value;
 
 use std::{
@@ -120,8 +121,8 @@ where
         Ok(Some(text)) => {
             let mistakes;
             // One file for all subcommands: what only another one knows is no mistake.
-            let anywhere = definition.get_subcommands().flat_map(options_of).filter(|arg| !is_file(arg));
-            let anywhere: Vec<_> = anywhere.collect();
+            let others = definition.get_subcommands().filter(|command| !pages::is_ours(command.get_name()));
+            let anywhere: Vec<_> = others.flat_map(options_of).filter(|arg| !is_file(arg)).collect();
             (entries, mistakes) = file::parse(&text, &path, anywhere.iter().copied());
             entries.retain(|entry| known.iter().any(|arg| arg.get_long() == Some(&entry.name)));
             problems.extend(mistakes.into_iter().map(Problem::File));
@@ -157,7 +158,8 @@ where
     Ok(Found { subcommand: subcommand.to_owned(), file, settings, options })
 }
 
-/// The definition of all options, with flags that also take `=false`: what the file turns on the command line can turn off again.
+/// The definition of all options, with flags that also take `=false`: what the file turns on the command line can turn off again; and with the
+/// subcommands of [`pages::with`], which a program answers before it reads anything ([`pages::asked`]).
 #[must_use]
 pub fn definition<C: CommandFactory>() -> clap::Command {
     let switch = |arg: Arg| {
@@ -166,6 +168,7 @@ pub fn definition<C: CommandFactory>() -> clap::Command {
                 .num_args(0..=1)
                 .require_equals(true)
                 .value_name("BOOL")
+                .hide_possible_values(true)
                 .value_parser(ValueParser::bool())
                 .default_value("false")
                 .default_missing_value("true")
@@ -173,7 +176,7 @@ pub fn definition<C: CommandFactory>() -> clap::Command {
             arg
         }
     };
-    let mut command = C::command().mut_subcommands(|subcommand| subcommand.mut_args(switch));
+    let mut command = pages::with(C::command().mut_subcommands(|subcommand| subcommand.mut_args(switch)));
     command.build();
     command
 }
@@ -208,9 +211,10 @@ fn with_defaults(definition: clap::Command, entries: &[Entry]) -> clap::Command 
 
 /// Which file, and whether it was asked for.
 fn file_to_read(raw: &ArgMatches) -> (PathBuf, bool) {
-    let path = raw.get_one::<OsString>("config").cloned().unwrap_or_default();
-    let named = raw.value_source("config") != Some(ValueSource::DefaultValue);
-    (path.into(), named)
+    // A subcommand need not have the option.
+    let path = raw.try_get_one::<OsString>("config").ok().flatten().cloned();
+    let named = path.is_some() && raw.value_source("config") != Some(ValueSource::DefaultValue);
+    (path.unwrap_or_default().into(), named)
 }
 
 fn setting(arg: &Arg, raw: &ArgMatches, entries: &[Entry], path: &Path) -> Setting {

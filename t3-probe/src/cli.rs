@@ -19,7 +19,10 @@ use crate::leg::{Address, Leg, Times};
     name = "t3-probe",
     version,
     max_term_width = 110,
-    after_help = "Exit status: 0 all is well (once: every leg is clean); 1 a failure (once: a leg is down or slow); 2 wrong usage or configuration."
+    after_help = "Exit status:
+  0  all is well; for once: every leg is clean
+  1  a failure; for once: a leg is down or slow
+  2  wrong usage or configuration"
 )]
 pub struct Cli {
     /// What to do.
@@ -31,15 +34,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Keep all legs under observation and serve metrics.
-    #[command(
-        after_help = "Example: t3-probe run --host t3.example.org --internal 10.0.20.203 --serve http://10.0.10.10:3773"
-    )]
+    #[command(after_help = "Examples:
+  t3-probe run --host t3.example.org --internal 10.0.20.203 --serve http://10.0.10.10:3773
+  t3-probe run --config /etc/t3-probe.toml
+
+Exit status:
+  0  stopped as told
+  1  a failure: a port in use, for example
+  2  wrong usage or configuration")]
     Run(Run),
     /// Try every leg once, now, and say what they mean together.
-    #[command(
-        after_help = "Example: t3-probe once --host t3.example.org --internal 10.0.20.203 --serve ann=http://10.0.10.10:3773\n\
-                            Exit status: 0 every leg is clean; 1 a leg is down or slow; 2 wrong usage."
-    )]
+    #[command(after_help = "Examples:
+  t3-probe once --host t3.example.org --internal 10.0.20.203 --serve ann=http://10.0.10.10:3773
+
+Exit status:
+  0  every leg is clean
+  1  a leg is down or slow
+  2  wrong usage or configuration")]
     Once(Legs),
 }
 
@@ -246,6 +257,12 @@ mod tests {
                 assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
             }
         }
+    }
+
+    #[test]
+    fn help_pages_and_completions_are_whole_and_their_examples_are_right() {
+        let problems = t3_config::pages::audit::problems(&t3_config::definition::<Cli>());
+        assert_eq!(problems, Vec::<String>::new());
     }
 
     #[test]

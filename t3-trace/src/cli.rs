@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use t3_journal::Mode;
 use t3_record::wire::SOCKET_PATH;
 
@@ -13,7 +13,11 @@ use crate::{closes::args::ClosesArgs, journal_trust::DISPATCH_USER, kernel::Func
 #[command(
     name = "t3-trace",
     version,
-    after_help = "Exit codes: 0 all is well, 1 something failed, 2 wrong usage."
+    max_term_width = 110,
+    after_help = "Exit status:
+  0  all is well
+  1  something failed
+  2  wrong usage"
 )]
 pub struct Cli {
     /// What to do.
@@ -34,6 +38,14 @@ pub enum Command {
 
 /// `t3-trace daemon`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  t3-trace daemon --log stderr
+  t3-trace daemon --hooks tracepoint --dispatch-user nobody
+
+Exit status:
+  0  stopped as told
+  1  a failure: another daemon on the socket, for example
+  2  wrong usage")]
 pub struct DaemonArgs {
     /// Where to serve evidence.
     #[arg(long, default_value = SOCKET_PATH)]
@@ -60,6 +72,17 @@ pub struct DaemonArgs {
 
 /// `t3-trace live`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  t3-trace live
+  t3-trace live --user alice --short 2m
+  t3-trace live --json | jq .verdict
+
+Exit status:
+  0  stopped as told, or nobody reads any more
+  1  something failed
+  2  wrong usage
+
+Environment: NO_COLOR for no colours; there are none anyway where the output is no terminal.")]
 pub struct LiveArgs {
     /// The daemon's socket.
     #[arg(long, default_value = SOCKET_PATH)]
@@ -94,15 +117,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(number.saturating_mul(ms)))
 }
 
+/// The whole definition, with the subcommands that every program of this house has.
+#[must_use]
+pub fn definition() -> clap::Command {
+    t3_config::pages::with(Cli::command())
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn help_pages_and_completions_are_whole_and_their_examples_are_right() {
+        assert_eq!(t3_config::pages::audit::problems(&definition()), Vec::<String>::new());
     }
 
     #[test]

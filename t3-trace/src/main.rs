@@ -3,10 +3,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::FromArgMatches;
 use t3_journal::{Sink, Writer};
 use t3_trace::{
-    cli::{Cli, Command, DaemonArgs},
+    cli::{self, Cli, Command, DaemonArgs},
     closes, daemon,
     kernel::{Functions, Kernel, Options},
     live,
@@ -18,7 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    if let Some(code) = t3_config::pages::asked(cli::definition(), std::env::args_os()) {
+        return code;
+    }
+    let matches = cli::definition().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match cli.command {
         Command::Daemon(args) => run_daemon(args),
         Command::Live(args) => live::run(&args),
         Command::Closes(args) => closes::run(&args),

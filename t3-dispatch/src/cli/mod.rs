@@ -21,7 +21,13 @@ pub use self::{
     metrics::Metrics, pages::Pages, pairing::Pairing, routing::Routing,
 };
 
-const EXIT_STATUS: &str = "\
+/// What follows the examples in every help.
+macro_rules! below {
+    ($examples:literal) => {
+        concat!(
+            "Examples:\n",
+            $examples,
+            "\n
 Exit status:
    0  stopped as told; for check: all is well
    1  another failure: a port in use, for example
@@ -29,14 +35,18 @@ Exit status:
   78  bad configuration: file, routing table or log filter; for check: whatever is wrong
 
 Options come from the command line, else from the environment, else from the configuration file, else
-they have their default.";
+they have their default."
+        )
+    };
+}
 
 /// Exit status for a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
 
 /// The reverse proxy that knows who closed each WebSocket.
 #[derive(Debug, Parser)]
-#[command(name = "t3-dispatch", version, about, max_term_width = 110, after_help = EXIT_STATUS)]
+#[command(name = "t3-dispatch", version, about, max_term_width = 110,
+          after_help = below!("  t3-dispatch check\n  t3-dispatch serve --listen 127.0.0.1:3780"))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -50,12 +60,16 @@ pub enum Command {
     ///
     /// SIGHUP reloads the routing table; SIGTERM and SIGINT stop: no new connections, Close 1001 to both sides, a record for
     /// every WebSocket.
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = below!(
+        "  t3-dispatch serve --listen 127.0.0.1:3780 --table table.json --log stderr\n  T3_DISPATCH_LOG_FILTER=debug t3-dispatch serve"
+    ))]
     Serve(Box<Serve>),
     /// Check the configuration and the routing table, and print what `serve` would use and from where.
     ///
     /// Takes the options of `serve`, opens no socket and changes nothing.
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = below!(
+        "  t3-dispatch check\n  t3-dispatch check --config new.toml --table new.json && systemctl reload t3-dispatch"
+    ))]
     Check(Box<Serve>),
 }
 
@@ -124,5 +138,10 @@ mod tests {
             let expected = format!("T3_DISPATCH_{}", arg.get_id().as_str().to_uppercase());
             assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
         }
+    }
+
+    #[test]
+    fn help_pages_and_completions_are_whole_and_their_examples_are_right() {
+        assert_eq!(t3_config::pages::audit::problems(&crate::config::definition()), Vec::<String>::new());
     }
 }

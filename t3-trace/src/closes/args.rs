@@ -14,7 +14,12 @@ use crate::{cli::duration, live::local_time::moment, when::Moment};
   t3-trace closes --since 14:00 --until 14:20 --user alice --short 120s
   t3-trace closes --since yesterday --segment serve --csv > closes.csv
 
-Exit codes: 0 the journal was read to its end (also when nothing matched), 1 something failed, 2 wrong usage.")]
+Exit status:
+  0  the journal was read to its end, also when nothing matched
+  1  something failed
+  2  wrong usage
+
+Environment: NO_COLOR for no colours; there are none anyway where the output is no terminal.")]
 pub struct ClosesArgs {
     /// From when on: 14:10, "2 hours ago", -2h, yesterday, "2026-11-24 14:10", @1700000000.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
