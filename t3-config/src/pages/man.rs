@@ -9,13 +9,13 @@ use clap_mangen::{
 
 use super::sections::{self, Line};
 
-/// The manual's section: administration.
-pub const SECTION: &str = "8";
+/// The manual's section.
+pub const SECTION: &str = "1";
 
 /// One page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// `t3-trace-closes.8`.
+    /// `t3-trace-closes.1`.
     pub file: String,
     /// Its source.
     pub roff: String,

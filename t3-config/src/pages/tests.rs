@@ -23,7 +23,7 @@ fn page(file: &str) -> String {
 #[test]
 fn the_program_and_each_visible_subcommand_has_its_page() {
     let files: Vec<_> = man(program()).into_iter().map(|page| page.file).collect();
-    assert_eq!(files, ["p.8", "p-run.8", "p-completions.8"]);
+    assert_eq!(files, ["p.1", "p-run.1", "p-completions.1"]);
     let mut built = program();
     built.build();
     assert_eq!(man(built).len(), 3, "the help that clap adds is no page");
@@ -31,9 +31,9 @@ fn the_program_and_each_visible_subcommand_has_its_page() {
 
 #[test]
 fn a_page_has_the_helps_sections_the_files_and_the_others() {
-    let text = page("p-run.8");
+    let text = page("p-run.1");
     assert!(
-        text.contains(".TH p\\-run 8 \"\" \"p 1.2\"") || text.contains(".TH p-run 8 \"\" \"p 1.2\""),
+        text.contains(".TH p\\-run 1 \"\" \"p 1.2\"") || text.contains(".TH p-run 1 \"\" \"p 1.2\""),
         "{text}"
     );
     for part in [
@@ -42,7 +42,7 @@ fn a_page_has_the_helps_sections_the_files_and_the_others() {
         ".SH \"EXIT STATUS\"\n.PP\n.RS 4\n.nf\n0  well\n.fi\n.RE\n",
         ".SH NOTES\nIt is\nso.\n",
         ".SH FILES\n.TP\n\\fB/etc/p.toml\\fR\n",
-        ".SH \"SEE ALSO\"\n\\fBp\\fR(8), \\fBp\\-completions\\fR(8)\n",
+        ".SH \"SEE ALSO\"\n\\fBp\\fR(1), \\fBp\\-completions\\fR(1)\n",
         "[default: /etc/p.toml]",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -66,7 +66,7 @@ fn the_audit_finds_what_is_wrong() {
     let bad =
         Command::new("bad").about("Bad.").arg(Arg::new("y").long("yy")).after_help("Example: p bad --zz\n");
     let problems = audit::problems(&program().subcommand(bad)).join("\n");
-    for part in ["no EXIT STATUS", "--zz", "--yy in p-bad.8 has no help"] {
+    for part in ["no EXIT STATUS", "--zz", "--yy in p-bad.1 has no help"] {
         assert!(problems.contains(part), "{problems}");
     }
 }
@@ -98,7 +98,7 @@ fn what_is_not_ours_is_left_to_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().to_str().unwrap();
     assert_eq!(asked(program(), words(&["p", "man", "--to", to])), Some(ExitCode::SUCCESS));
-    assert_eq!(fs::read_to_string(folder.path().join("p-run.8")).unwrap(), page("p-run.8"));
+    assert_eq!(fs::read_to_string(folder.path().join("p-run.1")).unwrap(), page("p-run.1"));
     let nowhere = format!("{to}/no/such");
     assert_eq!(asked(program(), words(&["p", "man", "--to", &nowhere])), Some(ExitCode::FAILURE));
 }
