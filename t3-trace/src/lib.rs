@@ -9,6 +9,7 @@ pub mod closes;
 pub mod daemon;
 pub mod journal_trust;
 pub mod kernel;
+pub mod layers;
 pub mod live;
 pub mod owners;
 pub mod poll;
