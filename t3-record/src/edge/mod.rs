@@ -5,6 +5,8 @@
 
 pub mod cloudflared;
 pub mod refine;
+mod text;
+mod time;
 pub mod traefik;
 
 pub use refine::{Layers, Part, Refinement, refine};
@@ -20,11 +22,13 @@ pub struct Reading<T> {
     pub unread: u64,
     /// One of them, without what stands after a `?`.
     pub sample: Option<String>,
+    /// Not everything of the time around the close was read: a limit was reached.
+    pub cut: bool,
 }
 
 impl<T> Default for Reading<T> {
     fn default() -> Self {
-        Self { lines: Vec::new(), unread: 0, sample: None }
+        Self { lines: Vec::new(), unread: 0, sample: None, cut: false }
     }
 }
 
@@ -36,7 +40,7 @@ impl<T> Reading<T> {
             Err(BadLine::Other) => {}
             Err(BadLine::Unreadable(_)) => {
                 self.unread += 1;
-                self.sample.get_or_insert_with(|| without_query(line));
+                self.sample.get_or_insert_with(|| sample(line));
             }
         }
     }
@@ -73,22 +77,17 @@ impl Ended<'_> {
 /// At most so much of a line is kept as a sample, in characters.
 const SAMPLE: usize = 200;
 
-/// A line's beginning, every query string replaced: a `wsTicket` is a credential.
-fn without_query(line: &str) -> String {
-    let mut kept = String::new();
-    let mut secret = false;
-    for c in line.chars().take(SAMPLE) {
-        secret = match c {
-            '?' => {
-                kept.push_str("?…");
-                true
-            }
-            ' ' | '"' | '\\' if secret => false,
-            _ => secret,
-        };
-        if !secret && !c.is_control() && c != '?' {
-            kept.push(c);
-        }
-    }
-    kept
+/// A line longer than this is nobody's, in bytes.
+const LONGEST: usize = 65_536;
+
+/// A line's beginning, every query string left out: a `wsTicket` is a credential. The whole line is gone through first, since a cut may
+/// not part a credential from its name.
+fn sample(line: &str) -> String {
+    text::redacted(line.trim_end()).chars().take(SAMPLE).collect()
+}
+
+/// A `Cf-Ray`, if the text can be one; a header that was redacted or is not there is none.
+fn ray(text: &str) -> Option<String> {
+    let well_formed = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (well_formed && !matches!(text, "" | "-" | "REDACTED")).then(|| text.to_owned())
 }

@@ -1,8 +1,16 @@
 //! One line of Traefik's access log, whichever format it is in. Never keeps a query string.
 
-use std::net::IpAddr;
+mod clf;
 
-use super::BadLine;
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Map, Value};
+
+use super::{
+    BadLine, LONGEST, ray,
+    text::{redacted, unframed},
+    time,
+};
 
 /// One request as Traefik logged it, at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +54,79 @@ impl AccessLine {
 /// # Errors
 /// [`BadLine::Other`] for a line of another log, [`BadLine::Unreadable`] for a broken one.
 pub fn parse(line: &str) -> Result<AccessLine, BadLine> {
-    let _ = line;
-    Err(BadLine::Other)
+    let line = unframed(line);
+    if line.len() > LONGEST {
+        return Err(BadLine::Unreadable("longer than 64 KiB"));
+    }
+    if line.starts_with('{') { json(line) } else { clf::parse(line) }
 }
+
+/// Keys that only an access line has.
+const OURS: [&str; 4] = ["RequestMethod", "RequestPath", "StartUTC", "DownstreamStatus"];
+
+fn json(line: &str) -> Result<AccessLine, BadLine> {
+    let Ok(object) = serde_json::from_str::<Map<String, Value>>(line) else {
+        let ours = OURS.iter().any(|key| line.contains(key));
+        return Err(if ours { BadLine::Unreadable("broken JSON") } else { BadLine::Other });
+    };
+    if !OURS.iter().any(|key| object.contains_key(*key)) {
+        return Err(BadLine::Other);
+    }
+    let text = |key: &str| object.get(key).and_then(Value::as_str);
+    let start = ["StartUTC", "StartLocal"].into_iter().find_map(text);
+    let start = start.ok_or(BadLine::Unreadable("neither StartUTC nor StartLocal"))?;
+    let start_ms = time::rfc3339(start).ok_or(BadLine::Unreadable("StartUTC is no time"))?;
+    let duration = object.get("Duration").and_then(Value::as_u64);
+    let duration = duration.ok_or(BadLine::Unreadable("no Duration"))?;
+    let method = text("RequestMethod").ok_or(BadLine::Unreadable("no RequestMethod"))?;
+    let path = text("RequestPath").ok_or(BadLine::Unreadable("no RequestPath"))?;
+    let client_host = ["ClientHost", "ClientAddr"].into_iter().find_map(text).unwrap_or("-");
+    let status = object.get("DownstreamStatus").and_then(Value::as_u64);
+    Ok(AccessLine {
+        first_address: first_address(client_host),
+        client_host: redacted(client_host),
+        start_ms,
+        start_exact: true,
+        duration_ms: duration / 1_000_000,
+        status: status.and_then(|status| u16::try_from(status).ok()),
+        method: redacted(method),
+        path: path_of(path),
+        router: text("RouterName").and_then(named),
+        service_url: object.get("ServiceURL").and_then(service_url),
+        request_count: object.get("RequestCount").and_then(Value::as_u64),
+        ray: object.iter().find_map(|(key, value)| {
+            key.eq_ignore_ascii_case("request_Cf-Ray").then(|| value.as_str().and_then(ray))?
+        }),
+    })
+}
+
+/// A string; in older versions Go's `url.URL` as an object.
+fn service_url(value: &Value) -> Option<String> {
+    if let Some(text) = value.as_str() {
+        return named(text);
+    }
+    let part = |key: &str| value.get(key).and_then(Value::as_str).filter(|part| !part.is_empty());
+    let scheme = part("Scheme").unwrap_or("http");
+    Some(redacted(&format!("{scheme}://{}{}", part("Host")?, part("Path").unwrap_or_default())))
+}
+
+/// `-` and nothing are no name.
+fn named(text: &str) -> Option<String> {
+    (!matches!(text, "" | "-")).then(|| redacted(text))
+}
+
+/// Without its query.
+fn path_of(path: &str) -> String {
+    redacted(path.split_once('?').map_or(path, |(path, _)| path))
+}
+
+/// The first address of an X-Forwarded-For; some proxies write a port after it.
+fn first_address(host: &str) -> Option<IpAddr> {
+    let first = host.split(',').next()?.trim();
+    let address = first.parse().or_else(|_| first.parse::<SocketAddr>().map(|socket| socket.ip()));
+    let bare = || first.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    address.ok().or_else(bare).map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests;
