@@ -9,7 +9,7 @@ mod text;
 mod time;
 pub mod traefik;
 
-pub use refine::{Layers, Part, Refinement, refine};
+pub use refine::{Join, Layers, Part, Refinement, refine};
 
 use crate::record::CloseRecord;
 

@@ -1,12 +1,21 @@
 //! What the other layers add to a close whose cause lies downstream: which part of the way it was, or that it cannot be said. Never
 //! changes a verdict, never concludes from a line that is missing.
 
+mod join;
+mod rules;
+mod signs;
+mod told;
+
+pub use join::{Join, find};
+
 use super::{Ended, Reading, cloudflared::TunnelLine, traefik::AccessLine};
 use crate::{
     probe::Attribution,
     record::CloseRecord,
-    words::{Confidence, Segment, vocabulary},
+    words::{Confidence, vocabulary},
 };
+use rules::Answer;
+use signs::Signs;
 
 vocabulary! {
     /// The part of the way between the browser and this machine.
@@ -51,11 +60,19 @@ pub struct Refinement {
 /// Judges the layers for one close.
 #[must_use]
 pub fn refine(ended: &Ended<'_>, layers: &Layers) -> Refinement {
-    let _ = layers;
-    let cannot = if ended.record.segment == Segment::Downstream {
-        "no other layer was asked"
-    } else {
-        "the cause does not lie in front of this machine"
-    };
-    Refinement { cannot: Some(cannot.to_owned()), ..Refinement::default() }
+    let signs = Signs::of(ended, layers);
+    let mut said = told::said(ended, layers, &signs);
+    let line = signs.join.as_ref().and_then(Join::line).cloned();
+    let answer = rules::RULES.iter().find_map(|(_, rule)| rule(&signs));
+    match answer {
+        Some(Answer::Part(part, why)) => {
+            said.insert(0, why);
+            Refinement { part: Some(part), confidence: Some(Confidence::Likely), line, said, cannot: None }
+        }
+        Some(Answer::Cannot(why)) => Refinement { line, said, cannot: Some(why), ..Refinement::default() },
+        None => Refinement { line, said, cannot: Some("no rule fits".to_owned()), ..Refinement::default() },
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The rules, in their order: the first that fits decides. Each is a row of docs/EDGE-LOGS.md.
+
+use super::{Join, Part, signs::Signs};
+use crate::{
+    probe::attribution::Place,
+    words::{Segment, Verdict},
+};
+
+/// What follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// This part, likely. Never proven: no line ties one session to one tunnel connection or to one fault of a node.
+    Part(Part, String),
+    /// None can be named, and why.
+    Cannot(String),
+}
+
+use Answer::{Cannot, Part as Is};
+
+/// A rule: its name, and what follows where it fits.
+pub(super) type Rule = (&'static str, fn(&Signs<'_>) -> Option<Answer>);
+
+/// All of them.
+pub(super) const RULES: &[Rule] = &[
+    ("elsewhere", elsewhere),
+    ("goodbye", goodbye),
+    ("node", node),
+    ("contradiction", contradiction),
+    ("tunnel_lost", tunnel_lost),
+    ("tunnel_lost_alone", tunnel_lost_alone),
+    ("traefik_refused", traefik_refused),
+    ("traefik_restarted", traefik_restarted),
+    ("probe_broke", probe_broke),
+    ("shared", shared),
+    ("probe_broke_alone", probe_broke_alone),
+    ("last_mile", last_mile),
+    ("open", open),
+];
+
+fn elsewhere(signs: &Signs<'_>) -> Option<Answer> {
+    (signs.record.segment != Segment::Downstream)
+        .then(|| Cannot("the cause does not lie in front of this machine".to_owned()))
+}
+
+fn goodbye(signs: &Signs<'_>) -> Option<Answer> {
+    match signs.record.verdict {
+        Verdict::ClientClosed => Some("the browser closed it itself, and its word came through every layer"),
+        Verdict::ClientProtocol => {
+            Some("the browser's side broke the WebSocket protocol: no layer lost anything")
+        }
+        _ => None,
+    }
+    .map(|why| Cannot(why.to_owned()))
+}
+
+fn node(signs: &Signs<'_>) -> Option<Answer> {
+    signs.node.then(|| {
+        let why = "the other end of dispatch's own TCP connection did not acknowledge: that is Traefik's node, or the network between it \
+                   and this machine; nothing beyond Traefik can do that";
+        Is(Part::Traefik, why.to_owned())
+    })
+}
+
+/// Someone else was cut in the same moment, and no close frame came.
+fn cut_together(signs: &Signs<'_>) -> bool {
+    signs.others > 0 && !signs.goodbye
+}
+
+fn contradiction(signs: &Signs<'_>) -> Option<Answer> {
+    let traefik = signs.refused || signs.restarted;
+    (!signs.lost.is_empty() && traefik && !signs.goodbye).then(|| {
+        Cannot(
+            "a tunnel connection was lost and Traefik was gone at the same moment: either would explain it"
+                .to_owned(),
+        )
+    })
+}
+
+fn tunnel_lost(signs: &Signs<'_>) -> Option<Answer> {
+    (!signs.lost.is_empty() && cut_together(signs)).then(|| {
+        let why = format!(
+            "cloudflared lost {} when this session and {} of others were cut: what rides on a tunnel connection dies with it",
+            connections(signs),
+            sessions(signs.others)
+        );
+        Is(Part::Tunnel, why)
+    })
+}
+
+fn tunnel_lost_alone(signs: &Signs<'_>) -> Option<Answer> {
+    if signs.lost.is_empty() {
+        return None;
+    }
+    let why = if signs.goodbye {
+        "but this session's close frame came through, so it did not ride on it"
+    } else {
+        "but no session of others ended with this one, and no line says which sessions rode on it"
+    };
+    Some(Cannot(format!("cloudflared lost {} near the close, {why}", connections(signs))))
+}
+
+fn traefik_refused(signs: &Signs<'_>) -> Option<Answer> {
+    (signs.refused && !signs.goodbye).then(|| {
+        let why = "cloudflared was refused by Traefik within seconds of the close: Traefik did not run";
+        Is(Part::Traefik, why.to_owned())
+    })
+}
+
+fn traefik_restarted(signs: &Signs<'_>) -> Option<Answer> {
+    (signs.restarted && signs.tunnel_known && cut_together(signs)).then(|| {
+        let why = format!(
+            "Traefik counts its requests anew since this session and {} of others were cut, and cloudflared lost no tunnel connection",
+            sessions(signs.others)
+        );
+        Is(Part::Traefik, why)
+    })
+}
+
+fn probe_broke(signs: &Signs<'_>) -> Option<Answer> {
+    let (part, what) = match signs.probe? {
+        Place::Cloudflare => {
+            (Part::Tunnel, "its way through Cloudflare broke and its way to Traefik did not")
+        }
+        Place::Edge => (
+            Part::Traefik,
+            "both its ways broke while serve answered, and dispatch ran: it wrote this record",
+        ),
+        _ => return None,
+    };
+    cut_together(signs).then(|| {
+        let others = sessions(signs.others);
+        Is(
+            part,
+            format!(
+                "the probe broke around the close, too: {what}; {others} of others were cut with this one"
+            ),
+        )
+    })
+}
+
+fn shared(signs: &Signs<'_>) -> Option<Answer> {
+    (cut_together(signs) || signs.record.verdict == Verdict::EdgeBurst).then(|| {
+        Cannot("others were cut in the same moment, so it is something that they share, but no layer that was asked says which".to_owned())
+    })
+}
+
+fn probe_broke_alone(signs: &Signs<'_>) -> Option<Answer> {
+    let place = signs.probe?;
+    (!matches!(place, Place::LastMile | Place::Unknown)).then(|| {
+        Cannot(format!(
+            "the probe broke around the close, too ({place}), but it is exact to the minute only, and nothing ties it to this close"
+        ))
+    })
+}
+
+fn last_mile(signs: &Signs<'_>) -> Option<Answer> {
+    missing(signs).is_empty().then(|| {
+        let why = "Traefik carried this session to a plain end, cloudflared's tunnel was at rest and the probe's legs were clean: what is \
+                   left is the way between the person and Cloudflare, and the browser itself";
+        Is(Part::LastMile, why.to_owned())
+    })
+}
+
+fn open(signs: &Signs<'_>) -> Option<Answer> {
+    let missing = missing(signs);
+    let nothing =
+        signs.join.is_none() && !signs.tunnel_known && signs.tunnel_moved == 0 && signs.probe.is_none();
+    let why = if nothing { "no other layer was asked".to_owned() } else { missing.join("; ") };
+    Some(Cannot(why))
+}
+
+/// What keeps the last mile from being what is left. Only what was seen to be well is well.
+fn missing(signs: &Signs<'_>) -> Vec<String> {
+    let mut missing = Vec::new();
+    match &signs.join {
+        None => missing.push("Traefik's log was not read".to_owned()),
+        Some(Join::Nothing) => missing.push("Traefik's log has no line that fits this session".to_owned()),
+        Some(Join::Ambiguous(lines)) => {
+            missing.push(format!("{lines} lines of Traefik's log fit this session equally well"));
+        }
+        Some(Join::ByRay(line) | Join::ByTime(line)) => match line.status {
+            None | Some(0 | 101) => {}
+            Some(status) => missing.push(format!(
+                "Traefik logged status {status} for this session: one of its two connections broke, and the line does not say which"
+            )),
+        },
+    }
+    if signs.others > 0 {
+        missing.push(format!("{} of others were cut in the same moment", sessions(signs.others)));
+    }
+    if signs.restarted {
+        missing.push("Traefik may have been restarted at that moment".to_owned());
+    }
+    if !signs.tunnel_known {
+        missing.push("cloudflared's log was not read, or not all of it".to_owned());
+    } else if signs.tunnel_moved > 0 {
+        missing.push("cloudflared's tunnel was not at rest around the close".to_owned());
+    }
+    match signs.probe {
+        Some(Place::LastMile) => {}
+        Some(place) => missing.push(format!("the probe does not clear the path ({place})")),
+        None => missing.push("the probe was not asked".to_owned()),
+    }
+    missing
+}
+
+/// `tunnel connection 2`, `tunnel connections 0, 2`, or just one that the lines do not name.
+fn connections(signs: &Signs<'_>) -> String {
+    let mut indices: Vec<u8> = signs.lost.iter().filter_map(|line| line.conn_index).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    let named: Vec<_> = indices.iter().map(u8::to_string).collect();
+    match named.as_slice() {
+        [] => "a tunnel connection".to_owned(),
+        [one] => format!("tunnel connection {one}"),
+        more => format!("tunnel connections {}", more.join(", ")),
+    }
+}
+
+fn sessions(count: usize) -> String {
+    if count == 1 { "one session".to_owned() } else { format!("{count} sessions") }
+}

@@ -1,0 +1,72 @@
+//! What each layer that was asked has to say about a close, in the operator's words. Concludes nothing.
+
+use super::{Join, Layers, signs::Signs};
+use crate::edge::{Ended, traefik::AccessLine};
+
+pub(super) fn said(ended: &Ended<'_>, layers: &Layers, signs: &Signs<'_>) -> Vec<String> {
+    let mut said = Vec::new();
+    if let (Some(reading), Some(join)) = (&layers.traefik, &signs.join) {
+        said.push(format!("Traefik's log: {}", traefik(ended, join)));
+        said.extend(unread("Traefik's log", reading.unread, reading.cut));
+    }
+    if let Some(reading) = &layers.cloudflared {
+        said.push(format!("cloudflared's log: {}", tunnel(ended, signs)));
+        said.extend(unread("cloudflared's log", reading.unread, reading.cut));
+    }
+    said.extend(layers.probe.as_ref().map(|probe| format!("the probe: {}", probe.sentence)));
+    said
+}
+
+fn traefik(ended: &Ended<'_>, join: &Join<'_>) -> String {
+    let (line, by) = match join {
+        Join::ByRay(line) => (line, "by its Cf-Ray"),
+        Join::ByTime(line) => (line, "by address, start and length"),
+        Join::Ambiguous(lines) => return format!("{lines} lines fit this session equally well"),
+        Join::Nothing => {
+            return "no line fits this session; it writes a line when the request is over".to_owned();
+        }
+    };
+    let apart = ended.record.dur_ms.abs_diff(line.duration_ms);
+    let apart = if apart > 2_000 {
+        format!("; its length differs from dispatch's by {}", seconds(apart))
+    } else {
+        String::new()
+    };
+    format!("the session's line, found {by}, says {}{apart}", status(line))
+}
+
+fn status(line: &AccessLine) -> String {
+    let lasted = seconds(line.duration_ms);
+    match line.status {
+        Some(0 | 101) => format!("that it ended with a plain end of stream after {lasted}"),
+        Some(500) => format!(
+            "status 500 after {lasted}: one of Traefik's two connections ended with an error, a reset for instance"
+        ),
+        Some(status) => format!("status {status} after {lasted}"),
+        None => format!("no status after {lasted}"),
+    }
+}
+
+fn tunnel(ended: &Ended<'_>, signs: &Signs<'_>) -> String {
+    if let Some(line) = signs.lost.first() {
+        let index = line.conn_index.map_or_else(String::new, |index| format!(" of connection {index}"));
+        let apart = ended.at_ms.abs_diff(line.at_ms);
+        let when = if line.at_ms <= ended.at_ms { "before" } else { "after" };
+        return format!("\"{}\"{index}, {} {when} the record", line.message, seconds(apart));
+    }
+    match signs.tunnel_moved {
+        0 => "no line of a tunnel connection around the close; of one WebSocket it never writes anything"
+            .to_owned(),
+        count => format!("{count} lines of tunnel connections around the close, none at its moment"),
+    }
+}
+
+fn unread(log: &str, lines: u64, cut: bool) -> Vec<String> {
+    let unread = (lines > 0).then(|| format!("{log}: {lines} lines could not be read"));
+    let cut = cut.then(|| format!("{log}: not all of it was read, there is too much"));
+    unread.into_iter().chain(cut).collect()
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+}
