@@ -1,14 +1,34 @@
-//! docs/CONFIGURATION.md lists the options as they are defined. `UPDATE_DOCS=1 cargo test -p t3-dispatch --test configuration_page` writes
-//! the lists anew.
+//! docs/CONFIGURATION.md and the packaged deploy/t3-dispatch.toml list the options as they are defined.
+//! `UPDATE_DOCS=1 cargo test -p t3-dispatch --test configuration_page` writes the lists anew.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{fmt::Write, fs, io::Write as _, path::PathBuf, process::Command};
+use std::{
+    fmt::Write,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use clap::{Arg, ArgAction};
 use t3_dispatch::config::{definition, is_file, options_of};
 
+/// What the packaged file sets, because the packaged units go with it.
+const PACKAGED: [(&str, &str); 1] = [("mint-socket", "/run/t3-mint.sock")];
+const PACKAGED_HEAD: &str = "\
+# Options of t3-dispatch, read once at start: `t3-dispatch check` says what would be used and from where, `systemctl restart t3-dispatch`
+# takes it. Each option stands here with its default; a line without the # is set. The command line and the environment (T3_DISPATCH_...)
+# win over this file.
+#
+# The port is that of t3-dispatch.socket, which wins over `listen`.
+";
+
 fn page() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/CONFIGURATION.md")
+}
+
+fn packaged_file() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/t3-dispatch.toml")
 }
 
 fn options() -> Vec<Arg> {
@@ -59,6 +79,24 @@ fn table() -> String {
     out + "\n"
 }
 
+fn several(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append) || arg.get_value_delimiter().is_some()
+}
+
+/// The values of an option as they stand in the file; `None` for one that has none.
+fn in_toml(arg: &Arg, values: &[String]) -> Option<String> {
+    let value = |text: &String| match text.parse::<i64>() {
+        Ok(number) => number.to_string(),
+        Err(_) if text == "true" || text == "false" => text.clone(),
+        Err(_) => format!("{text:?}"),
+    };
+    match values {
+        all if several(arg) => Some(format!("[{}]", all.iter().map(value).collect::<Vec<_>>().join(", "))),
+        [one] => Some(value(one)),
+        _ => None,
+    }
+}
+
 fn example() -> String {
     let mut out =
         String::from("```toml\n# /etc/t3-dispatch.toml: options of t3-dispatch serve, with their defaults\n");
@@ -69,24 +107,31 @@ fn example() -> String {
             last = heading(arg);
             let _ = write!(out, "\n# {last}\n");
         }
-        let defaults = defaults(arg);
-        let several = matches!(arg.get_action(), ArgAction::Append) || arg.get_value_delimiter().is_some();
-        let value = |text: &String| match text.parse::<i64>() {
-            Ok(number) => number.to_string(),
-            Err(_) if text == "true" || text == "false" => text.clone(),
-            Err(_) => format!("{text:?}"),
+        let _ = match in_toml(arg, &defaults(arg)) {
+            Some(value) => writeln!(out, "{} = {value}", name(arg)),
+            None => writeln!(out, "# {} is not set", name(arg)),
         };
-        let value = match defaults.as_slice() {
-            all if several => format!("[{}]", all.iter().map(value).collect::<Vec<_>>().join(", ")),
-            [one] => value(one),
-            _ => {
-                let _ = writeln!(out, "# {} is not set", name(arg));
-                continue;
-            }
-        };
-        let _ = writeln!(out, "{} = {value}", name(arg));
     }
     out + "```\n"
+}
+
+/// The packaged file: everything in it is a comment, but for what the packaged units need.
+fn packaged() -> String {
+    let mut out = PACKAGED_HEAD.to_owned();
+    let mut last = "";
+    let options = options();
+    for arg in options.iter().filter(|arg| !is_file(arg)) {
+        if heading(arg) != last {
+            last = heading(arg);
+            let _ = write!(out, "\n## {last}\n");
+        }
+        let value = in_toml(arg, &defaults(arg)).expect("every option has a default");
+        let _ = write!(out, "\n# {}\n#{} = {value}\n", help(arg), name(arg));
+        for (_, value) in PACKAGED.iter().filter(|(option, _)| *option == name(arg)) {
+            let _ = writeln!(out, "{} = {value:?}", name(arg));
+        }
+    }
+    out
 }
 
 fn exit_status() -> String {
@@ -122,23 +167,58 @@ fn the_page_lists_every_option_and_exit_status() {
     );
 }
 
+/// What `check` would use with this file, without the file's own name.
+fn used(config: &Path) -> Vec<String> {
+    let mut table = tempfile::NamedTempFile::new().unwrap();
+    table.write_all(b"{}").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-dispatch"));
+    command.env_clear().arg("check").arg("--table").arg(table.path()).arg("--config").arg(config);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let values = printed.lines().filter_map(|line| Some(line.rsplit_once("   (")?.0.to_owned()));
+    values.filter(|line| !line.starts_with("config = ") && !line.starts_with("table = ")).collect()
+}
+
+fn written(toml: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(toml.as_bytes()).unwrap();
+    file
+}
+
 #[test]
 fn the_pages_example_is_a_file_that_check_takes_and_changes_nothing() {
     let example = example();
     let toml: String =
         example.lines().filter(|line| !line.starts_with("```")).map(|line| format!("{line}\n")).collect();
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(toml.as_bytes()).unwrap();
-    let mut table = tempfile::NamedTempFile::new().unwrap();
-    table.write_all(b"{}").unwrap();
-    let printed = |config: &std::path::Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_t3-dispatch"));
-        command.env_clear().arg("check").arg("--table").arg(table.path()).arg("--config").arg(config);
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-        let printed = String::from_utf8(output.stdout).unwrap();
-        let values = printed.lines().filter_map(|line| Some(line.rsplit_once("   (")?.0.to_owned()));
-        values.filter(|line| !line.starts_with("config = ")).collect::<Vec<_>>()
-    };
-    assert_eq!(printed(file.path()), printed(std::path::Path::new("/dev/null")));
+    assert_eq!(used(written(&toml).path()), used(Path::new("/dev/null")));
+}
+
+#[test]
+fn the_packaged_file_has_every_option_and_sets_what_the_packaged_units_need() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(packaged_file(), packaged()).expect("deploy/t3-dispatch.toml can be written");
+    }
+    let text = fs::read_to_string(packaged_file()).expect("deploy/t3-dispatch.toml is there");
+    assert_eq!(text, packaged(), "run with UPDATE_DOCS=1 and commit deploy/t3-dispatch.toml");
+    let set: Vec<_> = PACKAGED.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let is_default =
+        |line: &String| !PACKAGED.iter().any(|(name, _)| line.starts_with(&format!("{name} = ")));
+    let mut expected = used(Path::new("/dev/null"));
+    expected.retain(is_default);
+    let (rest, packaged): (Vec<_>, Vec<_>) = used(&packaged_file()).into_iter().partition(is_default);
+    assert_eq!(packaged, set);
+    assert_eq!(rest, expected);
+    // With every # gone from in front of an option, and without what is set, the defaults are said aloud.
+    let aloud: String = text
+        .lines()
+        .filter(|line| !set.iter().any(|set| line.replace('"', "") == *set))
+        .map(|line| {
+            format!(
+                "{}\n",
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(['#', ' '])).unwrap_or(line)
+            )
+        })
+        .collect();
+    assert_eq!(used(written(&aloud).path()), used(Path::new("/dev/null")));
 }

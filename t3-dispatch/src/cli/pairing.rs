@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::value::time;
-use crate::pairing::MintCommand;
+use crate::pairing::{MintCommand, mint_socket};
 
 /// How a browser without a session of its own gets one.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +23,10 @@ pub struct Pairing {
         default_value = "sudo -n /usr/local/bin/t3-mint"
     )]
     pub mint_command: MintCommand,
-    /// For that command to end, its wait for a free place included; then it is killed.
+    /// Socket to ask for a credential in place of that command (t3-mint.socket of the package); off for none.
+    #[arg(long, env = "T3_DISPATCH_MINT_SOCKET", value_name = "PATH", default_value = "off")]
+    pub mint_socket: mint_socket::Where,
+    /// For that command to end, or the socket to answer, its wait for a free place included; then it is killed, or left.
     #[arg(long, env = "T3_DISPATCH_MINT_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "10s")]
     pub mint_timeout: Duration,
     /// For serve to take the credential.

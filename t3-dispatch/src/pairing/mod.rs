@@ -1,7 +1,7 @@
 //! Gives a browser on its first visit a session of its user's serve, so that nobody types a pairing code (docs/PAIRING.md).
 //!
 //! [`decide`] says which requests need one, [`session_check`] asks serve about those that have one already, [`mint`] makes a one-time
-//! credential, and [`exchange`] has serve turn it into a session, whose cookies go to the browser with a 302. Never touches a request that is
+//! credential (or [`mint_socket`] has one made), and [`exchange`] has serve turn it into a session, whose cookies go to the browser with a 302. Never touches a request that is
 //! no top-level navigation, and never puts a credential or a cookie into the log.
 
 mod ask;
@@ -10,6 +10,8 @@ pub mod decide;
 pub mod exchange;
 pub mod loops;
 pub mod mint;
+pub mod mint_answer;
+pub mod mint_socket;
 mod redact;
 pub mod session_check;
 pub mod single_flight;
@@ -27,10 +29,12 @@ use http::{
 
 pub use self::mint::MintCommand;
 use self::{
+    credential::Credential,
     decide::Need,
     exchange::{ExchangeError, Paired},
     loops::{Browser, Loops, Verdict},
-    mint::Mint,
+    mint::{Mint, MintError},
+    mint_socket::{MintSocket, SocketError},
     single_flight::Flights,
 };
 use crate::{app::App, body::Body, cli, clock, http_proxy::plain, identity, metrics::words, table::Route};
@@ -41,11 +45,45 @@ const MAX_AGENT: usize = 256;
 /// What pairing keeps between requests.
 #[derive(Debug)]
 pub struct Pairing {
-    mint: Mint,
+    source: Source,
     exchange_patience: Duration,
     check_patience: Duration,
     flights: Flights<Result<Arc<Paired>, Failed>>,
     loops: Mutex<Loops>,
+}
+
+/// Where credentials come from.
+#[derive(Debug)]
+enum Source {
+    Command(Mint),
+    Socket(MintSocket),
+}
+
+/// There is no credential.
+#[derive(Debug, thiserror::Error)]
+enum NoCredential {
+    #[error(transparent)]
+    Command(#[from] MintError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+}
+
+impl Source {
+    fn new(options: &cli::Pairing) -> Self {
+        match &options.mint_socket {
+            mint_socket::Where::Off => {
+                Self::Command(Mint::new(options.mint_command.clone(), options.mint_timeout))
+            }
+            mint_socket::Where::At(path) => Self::Socket(MintSocket::new(path, options.mint_timeout)),
+        }
+    }
+
+    async fn credential(&self, user: &str) -> Result<Credential, NoCredential> {
+        Ok(match self {
+            Self::Command(mint) => mint.run(user).await?,
+            Self::Socket(mint) => mint.run(user).await?,
+        })
+    }
 }
 
 /// No session could be made; why is in the log already.
@@ -67,7 +105,7 @@ impl Pairing {
     #[must_use]
     pub fn new(options: &cli::Pairing) -> Option<Self> {
         (!options.no_pairing).then(|| Self {
-            mint: Mint::new(options.mint_command.clone(), options.mint_timeout),
+            source: Source::new(options),
             exchange_patience: options.exchange_timeout,
             check_patience: options.session_check_timeout,
             flights: Flights::default(),
@@ -157,7 +195,7 @@ async fn fly(app: Arc<App>, route: Route, visit: Visit) -> Result<Arc<Paired>, F
     let user = &route.os_user;
     // The flight was started by somebody who has seen that pairing is on.
     let Some(pairing) = &app.pairing else { return Err(Failed::Mint) };
-    let credential = pairing.mint.run(user).await.map_err(|error| {
+    let credential = pairing.source.credential(user).await.map_err(|error| {
         tracing::error!(%user, "not paired: no credential: {error}");
         app.metrics.paired(words::Paired::MintFailed);
         Failed::Mint

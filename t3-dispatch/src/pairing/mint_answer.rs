@@ -1,0 +1,133 @@
+//! The other end of [`super::mint_socket`]: hears one OS user's name, runs the mint as [`super::mint`] does, and answers one line of JSON.
+//! Runs as root behind t3-mint.socket, one process for each question, and reads nothing but that name.
+//!
+//! Who may ask is the socket's own affair (its owner and mode). What the mint says goes back only in what `mint` makes of it, so that no
+//! credential is in an error.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::timeout,
+};
+
+use super::{
+    credential::Credential,
+    mint::{Mint, MintError},
+    mint_socket::{MAX_USER, can_be_a_user},
+};
+
+/// For the name to come: it is written at once.
+const QUESTION_TIME: Duration = Duration::from_secs(5);
+
+/// There is no credential. Says why; never holds one.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// What was asked is no user's name.
+    #[error("the question is not one line with the name of a user")]
+    Question,
+    /// Nobody asked in time.
+    #[error("no question within {} s", QUESTION_TIME.as_secs())]
+    Silence,
+    /// The mint.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+}
+
+/// Hears a question and has it minted.
+///
+/// # Errors
+/// [`AnswerError`].
+pub async fn answer(question: impl AsyncRead + Unpin, mint: &Mint) -> Result<Credential, AnswerError> {
+    answer_within(QUESTION_TIME, question, mint).await
+}
+
+async fn answer_within(
+    time: Duration,
+    question: impl AsyncRead + Unpin,
+    mint: &Mint,
+) -> Result<Credential, AnswerError> {
+    let user = timeout(time, hear(question)).await.map_err(|_| AnswerError::Silence)??;
+    Ok(mint.run(&user).await?)
+}
+
+/// The line that says so to the one who asked.
+#[must_use]
+pub fn line(answer: &Result<Credential, AnswerError>) -> Vec<u8> {
+    let mut line = match answer {
+        Ok(credential) => credential.body().to_vec(),
+        Err(error) => serde_json::json!({ "error": error.to_string() }).to_string().into_bytes(),
+    };
+    line.push(b'\n');
+    line
+}
+
+/// A name that ends with its line, or with the question.
+async fn hear(question: impl AsyncRead + Unpin) -> Result<String, AnswerError> {
+    let mut question = question.take(MAX_USER as u64 + 1);
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\n") {
+        match question.read_u8().await {
+            Ok(byte) => heard.push(byte),
+            Err(_) => break,
+        }
+    }
+    if heard.ends_with(b"\n") {
+        heard.pop();
+    }
+    let name = String::from_utf8(heard).map_err(|_| AnswerError::Question)?;
+    if can_be_a_user(&name) { Ok(name) } else { Err(AnswerError::Question) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn asked(question: &[u8], script: &str) -> String {
+        let command = shlex::try_join(["sh", "-c", script, "mint"]).unwrap();
+        let mint = Mint::new(command.parse().unwrap(), PATIENCE);
+        String::from_utf8(line(&answer(question, &mint).await)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_answered_with_what_the_mint_gives_out() {
+        let script = r#"printf '{"id": 1, "credential": "sesame for %s"}' "$1""#;
+        for question in ["ann\n", "ann"] {
+            assert_eq!(asked(question.as_bytes(), script).await, "{\"credential\":\"sesame for ann\"}\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mint_that_fails_is_told_without_what_it_printed() {
+        let answer =
+            asked(b"ann\n", r#"printf '{"credential": "sesame"}'; echo "no: sesame" >&2; exit 3"#).await;
+        assert!(answer.contains("ended with exit status: 3: \\\"no: [hidden]\\\""), "{answer}");
+        assert!(answer.starts_with("{\"error\":") && answer.lines().count() == 1, "{answer}");
+    }
+
+    #[tokio::test]
+    async fn the_mint_does_not_run_for_what_is_no_name() {
+        let long = "a".repeat(MAX_USER + 1);
+        for question in [&b""[..], b"\n", b"-x\n", b"a b\n", b"a\0b\n", b"../a\n", b"\xff\n", long.as_bytes()]
+        {
+            let answer = asked(question, r#"printf '{"credential": "sesame"}'"#).await;
+            assert!(answer.contains("the question is not one line"), "{question:?}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_first_line_is_the_question() {
+        let answer = asked(b"ann\nroot\n", r#"printf '{"credential": "for %s"}' "$*""#).await;
+        assert_eq!(answer, "{\"credential\":\"for ann\"}\n");
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_ask_is_not_waited_for() {
+        let (_held, silent) = tokio::io::duplex(64);
+        let mint = Mint::new("true".parse().unwrap(), PATIENCE);
+        let answer = answer_within(Duration::from_millis(20), silent, &mint).await;
+        assert!(matches!(answer, Err(AnswerError::Silence)));
+    }
+}

@@ -1,0 +1,375 @@
+//! Asks a socket for a one-time credential in place of a command, so that t3-dispatch needs no way of becoming root: the name of an OS user in,
+//! one line of JSON out, `{"credential": "..."}` or `{"error": "..."}`. What answers there is [`super::mint_answer`].
+//!
+//! Nothing that comes from the socket but an error's text gets into the log, and that escaped and short. It can neither hang nor fill the
+//! memory.
+
+use std::{
+    convert::Infallible,
+    fmt, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+use super::{credential::Credential, mint::PLACES};
+
+/// Bytes of an answer, at most.
+const MAX_ANSWER: usize = 64 << 10;
+/// Characters that are shown of an error's text.
+const MAX_SHOWN: usize = 500;
+/// Bytes of a user's name, at most (`LOGIN_NAME_MAX`).
+pub(super) const MAX_USER: usize = 255;
+
+/// Where to ask, if anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Where {
+    /// Nowhere: the command is run.
+    Off,
+    /// At this socket.
+    At(PathBuf),
+}
+
+impl FromStr for Where {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(if text == "off" { Self::Off } else { Self::At(text.into()) })
+    }
+}
+
+impl fmt::Display for Where {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// There is no credential. Says why; never holds one.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The name would forge a line, or be taken for an option.
+    #[error("{0:?} cannot be the name of a user; mend os_user in the routing table")]
+    User(String),
+    /// All places were taken by others until the time was over.
+    #[error("no place to ask {} within {} ms: {PLACES} questions are waiting for their answer", path.display(), after.as_millis())]
+    Crowded {
+        /// The socket.
+        path: PathBuf,
+        /// `--mint-timeout`.
+        after: Duration,
+    },
+    /// Nobody is there, or not for us.
+    #[error("connect to {}: {source}; is t3-mint.socket started, and ours? See --mint-socket", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("{what} {}: {source}", path.display())]
+    Broken {
+        /// What was attempted.
+        what: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// No answer came, or not all of it.
+    #[error("{} did not answer within {} ms", path.display(), after.as_millis())]
+    Timeout {
+        /// The socket.
+        path: PathBuf,
+        /// `--mint-timeout`.
+        after: Duration,
+    },
+    /// The other end said no.
+    #[error("{} answered: {why}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Its words, escaped.
+        why: String,
+    },
+    /// The other end said nothing and left.
+    #[error("{} ended the connection without an answer; `journalctl -u 't3-mint@*'` may say why", path.display())]
+    Nothing {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The answer is too long to be right.
+    #[error("{} answered more than {MAX_ANSWER} bytes", path.display())]
+    TooMuch {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The answer is no JSON. What it is instead is not said: it may hold the credential.
+    #[error("{} answered no JSON (line {line}, column {column})", path.display())]
+    NoJson {
+        /// The socket.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column.
+        column: usize,
+    },
+    /// It is JSON with neither a credential nor an error.
+    #[error("{} answered JSON without a text named \"credential\"", path.display())]
+    NoCredential {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+/// The mint behind a socket.
+#[derive(Debug)]
+pub struct MintSocket {
+    path: PathBuf,
+    patience: Duration,
+    places: Semaphore,
+}
+
+impl MintSocket {
+    /// With `patience` for each answer, above zero.
+    #[must_use]
+    pub fn new(path: &Path, patience: Duration) -> Self {
+        Self { path: path.to_owned(), patience, places: Semaphore::new(PLACES) }
+    }
+
+    /// A credential for this user of the machine.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub async fn run(&self, user: &str) -> Result<Credential, SocketError> {
+        if !can_be_a_user(user) {
+            return Err(SocketError::User(user.to_owned()));
+        }
+        let path = || self.path.clone();
+        let deadline = Instant::now() + self.patience;
+        let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
+            return Err(SocketError::Crowded { path: path(), after: self.patience });
+        };
+        match timeout_at(deadline, self.ask(user)).await {
+            Ok(answer) => read(&self.path, &answer?),
+            Err(_) => Err(SocketError::Timeout { path: path(), after: self.patience }),
+        }
+    }
+
+    async fn ask(&self, user: &str) -> Result<Vec<u8>, SocketError> {
+        let broken = |what| move |source| SocketError::Broken { what, path: self.path.clone(), source };
+        let mut stream = UnixStream::connect(&self.path)
+            .await
+            .map_err(|source| SocketError::Connect { path: self.path.clone(), source })?;
+        let asked = async {
+            stream.write_all(format!("{user}\n").as_bytes()).await?;
+            stream.shutdown().await
+        };
+        // One that has answered already, with a no, may have left before it heard the question.
+        let asked = asked.await.map_err(broken("ask"));
+        let mut answer = Vec::new();
+        let heard = stream.take(MAX_ANSWER as u64 + 1).read_to_end(&mut answer).await;
+        if answer.is_empty() {
+            asked?;
+            heard.map_err(broken("hear"))?;
+        }
+        Ok(answer)
+    }
+}
+
+/// Whether it may go into a line of its own and to the mint as its argument. As the routing table sees it, and no longer than a name can be.
+pub(super) fn can_be_a_user(name: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ',');
+    !name.is_empty() && name.len() <= MAX_USER && !name.starts_with('-') && !name.contains(odd)
+}
+
+/// What an answer amounts to.
+fn read(path: &Path, answer: &[u8]) -> Result<Credential, SocketError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        credential: Option<Credential>,
+        error: Option<String>,
+    }
+    let path = path.to_owned();
+    if answer.is_empty() {
+        return Err(SocketError::Nothing { path });
+    }
+    if answer.len() > MAX_ANSWER {
+        return Err(SocketError::TooMuch { path });
+    }
+    match serde_json::from_slice(answer) {
+        Ok(Answer { error: Some(error), .. }) => Err(SocketError::Refused { path, why: shown(&error) }),
+        Ok(Answer { credential: Some(credential), .. }) if !credential.is_empty() => Ok(credential),
+        Ok(_) => Err(SocketError::NoCredential { path }),
+        // serde's own words quote what it found.
+        Err(error) if error.is_data() => Err(SocketError::NoCredential { path }),
+        Err(error) => Err(SocketError::NoJson { path, line: error.line(), column: error.column() }),
+    }
+}
+
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(MAX_SHOWN) {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::UnixListener, task::JoinHandle};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Fake {
+        dir: tempfile::TempDir,
+        question: JoinHandle<String>,
+    }
+
+    impl Fake {
+        /// Hears one question and says that; `None`: says nothing and stays.
+        fn new(answer: Option<&[u8]>) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let listener = UnixListener::bind(dir.path().join("mint.sock")).unwrap();
+            let answer = answer.map(<[u8]>::to_vec);
+            let question = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut question = String::new();
+                stream.read_to_string(&mut question).await.unwrap();
+                match answer {
+                    // One that hears too much hangs up.
+                    Some(answer) => drop(stream.write_all(&answer).await),
+                    None => std::future::pending().await,
+                }
+                question
+            });
+            Self { dir, question }
+        }
+
+        fn mint(&self, patience: Duration) -> MintSocket {
+            MintSocket::new(&self.dir.path().join("mint.sock"), patience)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_on_a_line_is_answered_with_a_credential() {
+        let fake = Fake::new(Some(b"{\"credential\": \"sesame\"}\n"));
+        let credential = fake.mint(PATIENCE).run("ann").await.unwrap();
+        assert_eq!(credential.text(), "sesame");
+        assert_eq!(fake.question.await.unwrap(), "ann\n");
+    }
+
+    #[tokio::test]
+    async fn everything_else_is_a_cause_that_does_not_quote_what_was_answered() {
+        let much = vec![b'x'; 10 * MAX_ANSWER];
+        for (answer, cause) in [
+            (&br#"{"error": "`t3-mint ann` ended\nwith 1"}"#[..], "answered: `t3-mint ann` ended\\nwith 1"),
+            (br#"{"error": "no", "credential": "sesame"}"#, "answered: no"),
+            (b"", "ended the connection without an answer"),
+            (b"sesame", "answered no JSON (line 1, column 1)"),
+            (br#"{"credential": "sesame""#, "answered no JSON (line 1, column 23)"),
+            (br#"{"credential": ["sesame"]}"#, "answered JSON without a text named"),
+            (br#"{"credential": ""}"#, "answered JSON without a text named"),
+            (br#"{"sesame": "sesame"}"#, "answered JSON without a text named"),
+            (b"\"sesame\"", "answered JSON without a text named"),
+            (&much, "answered more than 65536 bytes"),
+        ] {
+            let fake = Fake::new(Some(answer));
+            let error = fake.mint(PATIENCE).run("ann").await.unwrap_err();
+            let said = format!("{error} {error:?}");
+            assert!(said.contains(cause), "{cause:?} is not in {said}");
+            assert!(!said.contains("sesame"), "{said}");
+            assert!(error.to_string().contains("mint.sock"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_answer_is_not_waited_for() {
+        let fake = Fake::new(None);
+        let error = fake.mint(Duration::from_millis(50)).run("ann").await.unwrap_err();
+        assert!(matches!(error, SocketError::Timeout { .. }), "{error}");
+        fake.question.abort();
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_not_there_or_that_nobody_holds_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mint.sock");
+        let mint = MintSocket::new(&path, PATIENCE);
+        let connect = |error: &SocketError| matches!(error, SocketError::Connect { .. });
+        let error = mint.run("ann").await.unwrap_err();
+        assert!(connect(&error) && error.to_string().contains("t3-mint.socket"), "{error}");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let error = mint.run("ann").await.unwrap_err();
+        assert!(connect(&error), "{error}");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_for_what_cannot_be_a_user() {
+        let mint = MintSocket::new(Path::new("/nonexistent"), PATIENCE);
+        let long = "a".repeat(MAX_USER + 1);
+        for user in ["", "-x", "a b", "a\nb", "a\0", "../a", "a:b", "a,b", long.as_str()] {
+            assert!(matches!(mint.run(user).await, Err(SocketError::User(_))), "{user:?}");
+        }
+        for user in ["ann", "ann.b-c_d", "DOMAIN\\ann", "ann@example.org", "$x"] {
+            assert!(can_be_a_user(user), "{user:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_more_than_so_many_questions_wait_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mint.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mint = std::sync::Arc::new(MintSocket::new(&path, Duration::from_millis(300)));
+        let all = (0..=PLACES).map(|_| {
+            let mint = std::sync::Arc::clone(&mint);
+            tokio::spawn(async move { mint.run("ann").await.unwrap_err() })
+        });
+        let all: Vec<_> = all.collect();
+        let mut crowded = 0;
+        for one in all {
+            match one.await.unwrap() {
+                SocketError::Crowded { .. } => crowded += 1,
+                SocketError::Timeout { .. } => {}
+                other => panic!("{other}"),
+            }
+        }
+        // The one too many gets no place, or one at the last moment, when the others give up.
+        assert!(crowded <= 1);
+        let mut connections = 0;
+        while let Ok(accepted) = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await {
+            drop(accepted.unwrap());
+            connections += 1;
+        }
+        assert_eq!(connections + crowded, PLACES + 1);
+    }
+
+    #[test]
+    fn off_is_nowhere_and_all_else_a_path() {
+        assert_eq!("off".parse(), Ok(Where::Off));
+        let at = "/run/t3-mint.sock".parse::<Where>().unwrap();
+        assert_eq!(at, Where::At("/run/t3-mint.sock".into()));
+        assert_eq!(
+            (at.to_string(), Where::Off.to_string()),
+            ("/run/t3-mint.sock".to_owned(), "off".to_owned())
+        );
+    }
+}
