@@ -7,6 +7,7 @@ mod limits;
 mod listening;
 mod logging;
 mod metrics;
+mod mint_answer;
 mod pages;
 mod pairing;
 mod routing;
@@ -18,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     evidence::Evidence, http::Http, legs::Legs, limits::Limits, listening::Listening, logging::Logging,
-    metrics::Metrics, pages::Pages, pairing::Pairing, routing::Routing,
+    metrics::Metrics, mint_answer::MintAnswer, pages::Pages, pairing::Pairing, routing::Routing,
 };
 
 /// What follows the examples in every help.

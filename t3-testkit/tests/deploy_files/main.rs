@@ -12,3 +12,5 @@ mod old_query;
 mod queries;
 mod rules;
 mod shippers;
+mod unit_file;
+mod units;

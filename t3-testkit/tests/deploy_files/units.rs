@@ -1,0 +1,229 @@
+//! The units do what the pages say, with programs, users, paths and flags that there are; each capability says what it is for.
+
+use std::{collections::BTreeSet, fs};
+
+use clap::{Command, CommandFactory, Parser as _};
+use serde_json::Value;
+use t3_record::wire::SOCKET_PATH;
+use t3_trace::journal_trust::DISPATCH_USER;
+
+use crate::{
+    queries,
+    unit_file::{Setting, Unit},
+};
+
+const DISPATCH: &str = "deploy/systemd/t3-dispatch.service";
+const DISPATCH_SOCKET: &str = "deploy/systemd/t3-dispatch.socket";
+const TRACE: &str = "deploy/systemd/t3-trace.service";
+const MINT: &str = "deploy/systemd/t3-mint@.service";
+const MINT_SOCKET: &str = "deploy/systemd/t3-mint.socket";
+const SERVE: &str = "deploy/systemd/t3-serve@.service";
+const SUDO: &str = "deploy/examples/t3-dispatch-sudo.conf";
+/// The group that may watch (`t3-trace daemon --group`).
+const WATCHERS: &str = "t3-trace";
+
+/// Programs of ours, by where a unit finds them.
+fn program(path: &str) -> Option<Command> {
+    match path {
+        "/usr/bin/t3-dispatch" => Some(t3_dispatch::cli::Cli::command()),
+        "/usr/bin/t3-trace" => Some(t3_trace::cli::Cli::command()),
+        "/usr/bin/t3-probe" => Some(t3_probe::cli::Cli::command()),
+        "/usr/lib/t3-dispatch/t3-mint-answer" => Some(t3_dispatch::cli::MintAnswer::command()),
+        _ => None,
+    }
+}
+
+/// The options of `t3-dispatch serve` when nobody says anything.
+fn defaults() -> t3_dispatch::cli::Serve {
+    t3_dispatch::cli::Cli::try_parse_from(["t3-dispatch", "serve"]).unwrap().command.options()
+}
+
+/// Every unit of the project, and the drop-in.
+fn units() -> Vec<Unit> {
+    let entries = fs::read_dir(queries::file("deploy/systemd")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut units: Vec<_> = names.map(|name| Unit::read(&format!("deploy/systemd/{name}"))).collect();
+    units.push(Unit::read(SUDO));
+    units
+}
+
+#[test]
+fn every_command_line_is_taken_by_its_program() {
+    let mut ours = BTreeSet::new();
+    for unit in units() {
+        for Setting { name, value, .. } in
+            unit.settings.iter().filter(|setting| setting.name.starts_with("Exec"))
+        {
+            let words = shlex::split(value).unwrap();
+            assert!(words[0].starts_with('/'), "{}: {value}", unit.name);
+            if let Some(program) = program(&words[0]) {
+                let taken = program.try_get_matches_from(&words);
+                assert!(taken.is_ok(), "{}: {name}={value}: {}", unit.name, taken.unwrap_err());
+                ours.insert(words[0].clone());
+            } else {
+                assert!(!words[0].contains("t3-"), "{}: where is {}?", unit.name, words[0]);
+            }
+        }
+    }
+    assert_eq!(ours.len(), 4, "{ours:?}");
+}
+
+#[test]
+fn each_capability_says_what_it_is_for() {
+    let mut capabilities = 0;
+    for unit in units() {
+        for name in ["CapabilityBoundingSet", "AmbientCapabilities"] {
+            let words: Vec<_> = unit.all(name).flat_map(str::split_whitespace).collect();
+            for capability in words {
+                capabilities += 1;
+                let explained = unit.comments.contains(&format!("{capability}:"))
+                    || unit.comments.contains(&format!("{capability},"))
+                    || unit.name == SUDO;
+                assert!(explained, "{} does not say what it needs {capability} for", unit.name);
+            }
+        }
+    }
+    assert!(capabilities > 8, "{capabilities}");
+}
+
+#[test]
+fn what_faces_the_network_owns_nothing_and_what_is_privileged_has_no_network() {
+    let dispatch = Unit::read(DISPATCH);
+    for (name, value) in [
+        ("User", DISPATCH_USER),
+        ("SupplementaryGroups", WATCHERS),
+        ("CapabilityBoundingSet", ""),
+        ("AmbientCapabilities", ""),
+        ("NoNewPrivileges", "yes"),
+        ("PrivateUsers", "yes"),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+    ] {
+        assert_eq!(dispatch.one(name), value, "{name}");
+    }
+    let trace = Unit::read(TRACE);
+    for (name, value) in [
+        ("PrivateNetwork", "yes"),
+        ("RestrictAddressFamilies", "AF_UNIX"),
+        ("IPAddressDeny", "any"),
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("Group", WATCHERS),
+    ] {
+        assert_eq!(trace.one(name), value, "{name}");
+    }
+    let capabilities: BTreeSet<_> = trace.one("CapabilityBoundingSet").split(' ').collect();
+    let few = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
+    assert_eq!(capabilities, BTreeSet::from(few));
+    // A namespace of its own would make none of the four count.
+    assert_eq!(trace.all("PrivateUsers").count(), 0);
+    for unit in [&dispatch, &trace] {
+        assert!(unit.one("SystemCallArchitectures") == "native" && unit.all("SystemCallFilter").count() > 1);
+    }
+}
+
+#[test]
+fn the_sockets_are_where_the_programs_look_for_them() {
+    let trace = Unit::read(TRACE);
+    let dir = format!("/run/{}", trace.one("RuntimeDirectory"));
+    assert_eq!(std::path::Path::new(SOCKET_PATH).parent().unwrap().to_str().unwrap(), dir);
+    let mint = Unit::read(MINT_SOCKET);
+    let set = format!("\nmint-socket = {:?}\n", mint.one("ListenStream"));
+    assert!(queries::read("deploy/t3-dispatch.toml").contains(&set), "{set}");
+    for (name, value) in [("SocketUser", DISPATCH_USER), ("SocketMode", "0600"), ("Accept", "yes")] {
+        assert_eq!(mint.one(name), value, "{name}");
+    }
+    let port = Unit::read(DISPATCH_SOCKET).one("ListenStream").to_owned();
+    let definition = t3_dispatch::config::definition();
+    let serve = definition.find_subcommand("serve").unwrap();
+    let listen = serve.get_arguments().find(|arg| arg.get_long() == Some("listen")).unwrap();
+    assert!(listen.get_default_values()[0].to_str().unwrap().ends_with(&format!(":{port}")));
+}
+
+#[test]
+fn stopping_starting_and_watching_leave_the_time_that_the_programs_take() {
+    let dispatch = Unit::read(DISPATCH);
+    let defaults = defaults();
+    assert!(dispatch.seconds("TimeoutStopSec") > 2 * defaults.listening.drain_time.as_secs());
+    assert!(dispatch.seconds("WatchdogSec") >= 30, "shorter would kill all sessions over a busy minute");
+    let descriptors: u64 = dispatch.one("LimitNOFILE").parse().unwrap();
+    assert!(descriptors > 3 * 9000 && descriptors > 2 * defaults.limits.max_sessions.get() as u64 + 256);
+    for unit in [&dispatch, &Unit::read(TRACE)] {
+        assert_eq!(unit.one("Type"), "notify", "notify-reload needs systemd 253");
+        assert_eq!(unit.one("Restart"), "always");
+        assert_eq!(unit.one("StartLimitIntervalSec"), "0");
+        assert_eq!(unit.one("LogRateLimitIntervalSec"), "0", "journald must not drop records");
+        assert_eq!(unit.all("WatchdogSec").count(), 1);
+    }
+    let reload: Vec<_> = dispatch.all("ExecReload").collect();
+    assert!(reload[0].ends_with("t3-dispatch check") && reload[1].contains("kill -HUP"), "{reload:?}");
+    assert!(dispatch.one("ExecStartPre").ends_with("t3-dispatch check"));
+    // The answer must come while dispatch still waits for it.
+    let mint = Unit::read(MINT);
+    let seconds = mint.one("ExecStart").split("--timeout ").nth(1).unwrap().trim_end_matches('s');
+    assert!(seconds.parse::<u64>().unwrap() < defaults.pairing.mint_timeout.as_secs());
+    assert!(mint.seconds("RuntimeMaxSec") > defaults.pairing.mint_timeout.as_secs());
+}
+
+#[test]
+fn serve_has_its_guardrails_and_says_why_there_is_no_soft_limit() {
+    let serve = Unit::read(SERVE);
+    for (name, value) in [("MemorySwapMax", "0"), ("MemoryHigh", "infinity"), ("OOMPolicy", "continue")] {
+        assert_eq!(serve.one(name), value, "{name}");
+    }
+    assert!(serve.one("MemoryMax").ends_with('G'));
+    assert_eq!((serve.one("Restart"), serve.one("User")), ("on-failure", "%i"));
+    assert!(serve.one("EnvironmentFile").ends_with("/%i.env") && serve.one("ExecStart").contains("${PORT}"));
+    assert!(serve.comments.contains("memory.high") && serve.comments.contains("50 minutes"));
+}
+
+#[test]
+fn users_and_groups_of_the_units_are_made() {
+    let made =
+        ["deploy/sysusers.d/t3-dispatch.conf", "deploy/sysusers.d/t3-trace.conf"].map(queries::read).concat();
+    let lines: Vec<Vec<&str>> = made.lines().map(|line| line.split_whitespace().collect()).collect();
+    let has = |words: &[&str]| lines.iter().any(|line| line.starts_with(words));
+    assert!(has(&["u", DISPATCH_USER]) && has(&["g", WATCHERS]) && has(&["m", DISPATCH_USER, WATCHERS]));
+    let package = queries::read("deploy/sysusers.d/t3-trace.conf");
+    assert!(package.contains("\ng t3-trace"), "t3-trace alone needs its group, too");
+}
+
+#[test]
+fn the_way_by_sudo_turns_off_what_sudo_cannot_live_with() {
+    // systemd.exec(5), NoNewPrivileges=: each of these implies it in a unit with User=.
+    const IMPLY: [&str; 14] = [
+        "SystemCallFilter",
+        "SystemCallArchitectures",
+        "RestrictAddressFamilies",
+        "RestrictNamespaces",
+        "PrivateDevices",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+        "ProtectKernelLogs",
+        "ProtectClock",
+        "ProtectHostname",
+        "MemoryDenyWriteExecute",
+        "RestrictRealtime",
+        "RestrictSUIDSGID",
+        "LockPersonality",
+    ];
+    let sudo = Unit::read(SUDO);
+    for name in IMPLY {
+        assert!(["", "no"].contains(&sudo.one(name)), "{name}");
+    }
+    assert_eq!((sudo.one("NoNewPrivileges"), sudo.one("PrivateUsers")), ("no", "no"));
+    let rule = queries::read("deploy/sudoers.d/t3-dispatch");
+    let rule = rule.lines().find(|line| !line.starts_with('#')).unwrap();
+    let command = "/usr/local/bin/t3-mint";
+    assert!(rule.starts_with(&format!("{DISPATCH_USER} ALL=(root) ")) && rule.contains(command), "{rule}");
+    let default = defaults().pairing.mint_command.to_string();
+    assert!(default.ends_with(command), "{default}");
+}
+
+#[test]
+fn the_example_table_is_one() {
+    let table: Value = serde_json::from_str(&queries::read("deploy/examples/dispatch.json")).unwrap();
+    assert!(table.as_object().unwrap().len() > 1);
+    let path = queries::file("deploy/examples/dispatch.json");
+    assert!(t3_dispatch::table::Table::examine(&path).unwrap().1.is_empty());
+}
