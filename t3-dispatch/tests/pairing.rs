@@ -50,6 +50,41 @@ async fn a_first_visit_gets_the_session_that_serve_opened_and_goes_to_the_front_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mint_behind_a_socket_pairs_as_a_command_does() {
+    let house = House::behind_socket(MINT).await;
+    assert!(house.visit().await.is_paired());
+    assert_eq!(house.mints(), [house.user.as_str()], "the user is the last argument");
+    assert_eq!(house.lines("paired").len(), 1);
+    assert_eq!(house.counted(), ["paired=1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_cause() {
+    let kept = r#"printf '{"credential":"%s"}' "$CREDENTIAL"; echo "kept $CREDENTIAL twice" >&2; exit 4"#;
+    for (mint, gone, cause) in [
+        (kept, false, "ended with exit status: 4: \"kept [hidden] twice\""),
+        ("echo \"$CREDENTIAL\"", false, "printed no JSON (line 1, column 1)"),
+        (
+            MINT,
+            true,
+            "mint.sock: No such file or directory (os error 2); is t3-mint.socket started, and ours?",
+        ),
+    ] {
+        let house = House::behind_socket(mint).await;
+        if gone {
+            fs::remove_file(house.dir.path().join("mint.sock")).unwrap();
+        }
+        let failed = house.visit().await;
+        assert_eq!(failed.status, 500, "{mint}: {failed:?}");
+        let lines = house.lines("");
+        assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
+        assert!(lines[0].starts_with("not paired: no credential: "), "{}", lines[0]);
+        assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
+        assert_eq!(house.counted(), ["mint_failed=1"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_serve_takes_the_same_credential_at_its_old_endpoint() {
     let house = House::new(MINT, &[]).await;
     house.order("pairing bootstrap");

@@ -5,8 +5,12 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Write},
     net::SocketAddr,
-    os::unix::net::{UnixDatagram, UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicUsize, atomic::Ordering},
     time::Duration,
 };
@@ -136,6 +140,25 @@ impl House {
         let ports = (0..users).map(|number| start_serve(&dir.path().join(format!("serve-{number}.sock"))));
         let ports = ports.collect::<Vec<_>>();
         Self::with_serves(&ports, dir, mint, options).await
+    }
+
+    /// With the mint behind a socket, as t3-mint.socket has it: one `t3-mint-answer` for each connection, its standard input and output.
+    pub async fn behind_socket(mint: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = start_serve(&dir.path().join("serve-0.sock"));
+        let path = dir.path().join("mint.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let command = mint_command(dir.path(), mint);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let question = OwnedFd::from(stream.unwrap());
+                let mut program = Command::new(env!("CARGO_BIN_EXE_t3-mint-answer"));
+                program.args(["--command", &command]).stderr(Stdio::null());
+                program.stdout(question.try_clone().unwrap()).stdin(question);
+                program.status().unwrap();
+            }
+        });
+        Self::with_serves(&[port], dir, mint, &["--mint-socket", path.to_str().unwrap()]).await
     }
 
     /// With serves that are played by the test.
