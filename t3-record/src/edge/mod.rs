@@ -10,6 +10,7 @@ mod time;
 pub mod traefik;
 
 pub use refine::{Join, Layers, Part, Refinement, refine};
+pub use text::redacted;
 
 use crate::record::CloseRecord;
 

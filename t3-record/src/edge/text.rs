@@ -8,7 +8,8 @@ const LEFT_OUT: char = '…';
 
 /// The text without what stands after a `?` up to a blank or a quote, and without what follows the word `wsTicket`: a hostile query may hold
 /// quotes, and what it hides behind one is no less a credential.
-pub(super) fn redacted(text: &str) -> String {
+#[must_use]
+pub fn redacted(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {

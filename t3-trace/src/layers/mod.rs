@@ -6,8 +6,19 @@
 //! printable. The privileged daemon parses nothing from the network and must never call anything of this module.
 
 pub mod args;
+mod ask;
+mod files;
+mod http;
+mod legs;
+mod loki;
+mod prometheus;
+mod source;
+
+use std::time::SystemTime;
 
 use t3_record::edge::{Ended, Layers};
+
+use self::{ask::Asker, http::Client, source::Source};
 
 pub use args::LayerArgs;
 
@@ -140,7 +151,7 @@ pub struct Pressure {
     pub resource: &'static str,
     /// The host, as the label `instance` names it; printable.
     pub instance: String,
-    /// Milliseconds since the epoch, and percent of the minute before it in which some task waited.
+    /// Milliseconds since the epoch, and percent of the two minutes before it in which some task waited.
     pub points: Vec<(i64, f64)>,
 }
 
@@ -159,9 +170,30 @@ pub struct Gathered {
 
 /// Asks every layer that `args` names, side by side, and waits until each has answered or failed.
 pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Gathered {
-    let _ = (args, ended, window);
-    let outcomes = Layer::ALL.map(|layer| Outcome { layer, asked: Asked::No });
-    Gathered { outcomes: outcomes.into(), ..Gathered::default() }
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let asker = Asker {
+        args,
+        window,
+        closed_ms: ended.at_ms,
+        now_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        client: Client::new(args.layer_ca.as_ref()),
+        loki: Source::loki(args),
+        prometheus: Source::prometheus(args),
+    };
+    let (traefik, cloudflared, streams, probe, pressure) =
+        tokio::join!(asker.traefik(), asker.cloudflared(), asker.streams(), asker.probe(), asker.pressure());
+    let asked = [traefik.1, cloudflared.1, streams.1, probe.1, pressure.1];
+    Gathered {
+        layers: Layers {
+            traefik: traefik.0,
+            cloudflared: cloudflared.0,
+            probe: probe.0,
+            neighbours: Vec::new(),
+        },
+        pressure: pressure.0.unwrap_or_default(),
+        lines: streams.0.unwrap_or_default(),
+        outcomes: Layer::ALL.into_iter().zip(asked).map(|(layer, asked)| Outcome { layer, asked }).collect(),
+    }
 }
 
 /// As [`gather`], for a caller without a runtime.
@@ -170,5 +202,11 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Gath
 /// The runtime cannot be started.
 pub fn gather_blocking(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> std::io::Result<Gathered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(gather(args, ended, window)))
+    let gathered = runtime.block_on(gather(args, ended, window));
+    // The system's look-up of a name cannot be stopped, only left alone.
+    runtime.shutdown_background();
+    Ok(gathered)
 }
+
+#[cfg(test)]
+mod tests;

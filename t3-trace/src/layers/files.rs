@@ -1,0 +1,211 @@
+//! Log files instead of Loki: read once from the beginning, a line at a time; what lies in the window is kept. Runs on a thread of its own and
+//! stops by itself when its time is over.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use t3_record::edge::{BadLine, Reading};
+
+/// No line of a log is longer, in bytes; more of one is not kept.
+const LINE: u64 = 256 * 1024;
+/// Lines kept at most.
+const MOST: usize = 50_000;
+
+/// A file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is not there, or may not be read.
+    #[error("read {path} (--{option}): {why}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// The option that names it.
+        option: &'static str,
+        /// Why not.
+        why: io::Error,
+    },
+    /// It is another log.
+    #[error("{paths} (--{option}): no line of such a log in it")]
+    Foreign {
+        /// Which.
+        paths: String,
+        /// The option that names them.
+        option: &'static str,
+    },
+}
+
+/// How to read one kind of line.
+pub(super) struct Kind<T> {
+    pub option: &'static str,
+    pub parse: fn(&str) -> Result<T, BadLine>,
+    /// The moment at which the line was written.
+    pub wanted: fn(&T, super::Window) -> bool,
+}
+
+/// What lies in the window, from all files.
+pub(super) fn read<T>(
+    paths: &[PathBuf],
+    kind: &Kind<T>,
+    window: super::Window,
+    deadline: Instant,
+) -> Result<Reading<T>, FileError> {
+    let mut reading = Reading::default();
+    let mut any = false;
+    for path in paths {
+        let failed = |why| FileError::Read { path: path.clone(), option: kind.option, why };
+        any |= one(path, kind, window, deadline, &mut reading).map_err(failed)?;
+    }
+    let names = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    if any || reading.cut {
+        Ok(reading)
+    } else {
+        Err(FileError::Foreign { paths: names(), option: kind.option })
+    }
+}
+
+/// Whether any line was of this kind.
+fn one<T>(
+    path: &Path,
+    kind: &Kind<T>,
+    window: super::Window,
+    deadline: Instant,
+    reading: &mut Reading<T>,
+) -> io::Result<bool> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut line = Vec::new();
+    let (mut any, mut inside) = (false, false);
+    // A line that cannot be read has no time: it lies in the window if the one before it or the one after it does.
+    let mut pending = Reading::default();
+    loop {
+        line.clear();
+        if file.by_ref().take(LINE).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if !line.ends_with(b"\n") && line.len() as u64 == LINE {
+            skip_line(&mut file)?;
+        }
+        if Instant::now() > deadline || reading.lines.len() >= MOST {
+            reading.cut = true;
+            break;
+        }
+        let text = String::from_utf8_lossy(&line);
+        match (kind.parse)(&text) {
+            Ok(value) => {
+                any = true;
+                let before = std::mem::replace(&mut inside, (kind.wanted)(&value, window));
+                count(std::mem::take(&mut pending), before || inside, reading);
+                if inside {
+                    reading.lines.push(value);
+                }
+            }
+            bad @ Err(_) => pending.take(&text, bad),
+        }
+    }
+    count(pending, inside, reading);
+    Ok(any)
+}
+
+fn count<T>(pending: Reading<T>, inside: bool, reading: &mut Reading<T>) {
+    if inside {
+        reading.unread += pending.unread;
+        reading.sample = reading.sample.take().or(pending.sample);
+    }
+}
+
+fn skip_line(file: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = file.fill_buf()?;
+        let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (buffer.len(), buffer.is_empty()),
+        };
+        file.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use t3_record::edge::cloudflared;
+
+    use super::{super::Window, *};
+
+    fn kind() -> Kind<cloudflared::TunnelLine> {
+        Kind {
+            option: "cloudflared-log",
+            parse: cloudflared::parse,
+            wanted: |line, window| window.holds(line.at_ms),
+        }
+    }
+
+    fn line(second: u32) -> String {
+        format!("2026-08-22T10:01:{second:02}Z INF Lost connection with the edge connIndex=2\n")
+    }
+
+    /// From second 10 to second 20.
+    fn window() -> Window {
+        let at = |second| cloudflared::parse(line(second).trim()).unwrap().at_ms;
+        Window { from_ms: at(10), until_ms: at(20) }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn the_window_is_kept_from_several_files_and_broken_lines_count_where_they_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let broken = "2026-08-22T10:01:12Z ERR Request failed error=\"cut\n";
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        fs::write(&old, format!("{broken}{}{broken}{}other\n", line(1), line(2))).unwrap();
+        let long = format!("{}\n", "x".repeat(2 * LINE as usize + 7));
+        fs::write(
+            &new,
+            [
+                line(3),
+                broken.to_owned(),
+                line(10),
+                long,
+                line(20),
+                "\u{fffd}\n".to_owned(),
+                line(21),
+                broken.to_owned(),
+            ]
+            .concat(),
+        )
+        .unwrap();
+        let reading = read(&[old, new], &kind(), window(), soon()).unwrap();
+        assert_eq!((reading.lines.len(), reading.cut), (2, false));
+        // The one before second 10, and the first piece of the long one.
+        assert_eq!(reading.unread, 2, "{:?}", reading.sample);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("nowhere");
+        let error = read(&[nowhere], &kind(), window(), soon()).unwrap_err().to_string();
+        assert!(error.contains("nowhere (--cloudflared-log)"), "{error}");
+        let foreign = dir.path().join("syslog");
+        fs::write(&foreign, "hello\n").unwrap();
+        let error = read(&[foreign], &kind(), window(), soon()).unwrap_err().to_string();
+        assert!(error.contains("no line of such a log"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_takes_too_long_is_cut_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        fs::write(&file, line(12)).unwrap();
+        let late = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        assert!(read(&[file], &kind(), window(), late).unwrap().cut);
+    }
+}

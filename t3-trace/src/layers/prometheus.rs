@@ -1,0 +1,87 @@
+//! Prometheus' `query_range`: series of numbers over the window.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{
+    Window,
+    http::{Client, FetchError, said},
+    source::Source,
+};
+
+const PATH: &str = "/api/v1/query_range";
+/// Seconds between two points.
+pub(super) const STEP: i64 = 15;
+/// Series at most of one answer: a query that finds more asks for too much.
+const MOST: usize = 10_000;
+
+/// One series.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Series {
+    pub labels: BTreeMap<String, String>,
+    /// Milliseconds since the epoch and the value; finite, in the order of time.
+    pub points: Vec<(i64, f64)>,
+}
+
+impl Series {
+    pub(super) fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(rename = "resultType")]
+    kind: String,
+    result: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    #[serde(default)]
+    metric: BTreeMap<String, String>,
+    values: Vec<(f64, String)>,
+}
+
+/// The series of a query.
+pub(super) async fn series(
+    client: &Client,
+    source: &Source,
+    promql: &str,
+    window: Window,
+) -> Result<Vec<Series>, FetchError> {
+    let (start, end) = (seconds(window.from_ms), seconds(window.until_ms));
+    let step = STEP.to_string();
+    let query = [("query", promql), ("start", &*start), ("end", &*end), ("step", &*step)];
+    let body = client.get(source, PATH, &query).await?;
+    let wrong = |what| FetchError::Answer {
+        place: source.place(),
+        what,
+        said: said(source, &body),
+        option: source.option,
+    };
+    let answer: Answer =
+        serde_json::from_slice(&body).map_err(|_| wrong("Prometheus' answer to query_range"))?;
+    if answer.data.kind != "matrix" {
+        return Err(wrong("a matrix"));
+    }
+    let row = |row: Row| {
+        let point = |(at, value): (f64, String)| {
+            let value: f64 = value.parse().ok().filter(|value: &f64| value.is_finite())?;
+            #[expect(clippy::cast_possible_truncation, reason = "casts of floats saturate")]
+            Some(((at * 1000.0).round() as i64, value))
+        };
+        Series { labels: row.metric, points: row.values.into_iter().filter_map(point).collect() }
+    };
+    Ok(answer.data.result.into_iter().take(MOST).map(row).collect())
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000))
+}

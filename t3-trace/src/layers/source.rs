@@ -1,0 +1,253 @@
+//! A server that is asked: its address and how to identify oneself to it. Secrets come from files, are marked as such for hyper, and never
+//! appear in an error.
+
+use std::{fs, path::Path};
+
+use data_encoding::BASE64;
+use http::{HeaderName, HeaderValue, Uri, header::AUTHORIZATION};
+
+use super::LayerArgs;
+
+/// Loki's and Mimir's tenant.
+const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
+
+/// The options do not name a server that could be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No URL.
+    #[error("--{option} is no http or https URL; write for example https://{option}.example.org")]
+    Url {
+        /// The option.
+        option: &'static str,
+    },
+    /// A password in the URL would end in logs and process lists.
+    #[error("--{option} holds a password; use --{option}-user and --{option}-password-file")]
+    Password {
+        /// The option.
+        option: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("read {path} for --{option}-{what}-file: {why}")]
+    File {
+        /// The option.
+        option: &'static str,
+        /// What it should hold.
+        what: &'static str,
+        /// Which.
+        path: String,
+        /// Why not.
+        why: String,
+    },
+    /// A value that cannot be sent.
+    #[error("{what} of --{option} cannot be sent in a header: it is empty or holds control characters")]
+    Header {
+        /// The option.
+        option: &'static str,
+        /// Which.
+        what: &'static str,
+    },
+}
+
+/// A server.
+pub(super) struct Source {
+    /// `Loki` or `Prometheus`.
+    pub name: &'static str,
+    /// The option that names it, without its dashes.
+    pub option: &'static str,
+    /// Its base.
+    pub url: Uri,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What must never be shown.
+    secrets: Vec<String>,
+}
+
+/// The options of one server.
+struct Given<'a> {
+    name: &'static str,
+    option: &'static str,
+    url: &'a str,
+    tenant: Option<&'a str>,
+    token: Option<&'a Path>,
+    user: Option<(&'a str, &'a Path)>,
+    headers: Option<&'a Path>,
+}
+
+impl Source {
+    /// Loki, if it is named.
+    pub(super) fn loki(args: &LayerArgs) -> Option<Result<Self, SourceError>> {
+        Some(Self::of(Given {
+            name: "Loki",
+            option: "loki",
+            url: args.loki.as_deref()?,
+            tenant: args.loki_tenant.as_deref(),
+            token: args.loki_token_file.as_deref(),
+            user: args.loki_user.as_deref().zip(args.loki_password_file.as_deref()),
+            headers: args.loki_header_file.as_deref(),
+        }))
+    }
+
+    /// Prometheus, if it is named.
+    pub(super) fn prometheus(args: &LayerArgs) -> Option<Result<Self, SourceError>> {
+        Some(Self::of(Given {
+            name: "Prometheus",
+            option: "prometheus",
+            url: args.prometheus.as_deref()?,
+            tenant: args.prometheus_tenant.as_deref(),
+            token: args.prometheus_token_file.as_deref(),
+            user: args.prometheus_user.as_deref().zip(args.prometheus_password_file.as_deref()),
+            headers: args.prometheus_header_file.as_deref(),
+        }))
+    }
+
+    fn of(given: Given<'_>) -> Result<Self, SourceError> {
+        let option = given.option;
+        if given.url.contains('@') {
+            return Err(SourceError::Password { option });
+        }
+        let url = given.url.parse::<Uri>().ok();
+        let url =
+            url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
+        let url = url.filter(|url| url.query().is_none()).ok_or(SourceError::Url { option })?;
+        let mut source = Self { name: given.name, option, url, headers: Vec::new(), secrets: Vec::new() };
+        if let Some(tenant) = given.tenant {
+            let tenant = HeaderValue::from_str(tenant)
+                .map_err(|_| SourceError::Header { option, what: "the tenant" })?;
+            source.headers.push((TENANT, tenant));
+        }
+        if let Some(path) = given.token {
+            let token = read(option, "token", path)?;
+            source.secret(AUTHORIZATION, &format!("Bearer {token}"), &token, "the token")?;
+        }
+        if let Some((user, path)) = given.user {
+            let password = read(option, "password", path)?;
+            let both = BASE64.encode(format!("{user}:{password}").as_bytes());
+            source.secrets.push(password);
+            source.secret(AUTHORIZATION, &format!("Basic {both}"), &both, "the password")?;
+        }
+        if let Some(path) = given.headers {
+            let text = read(option, "header", path)?;
+            for line in text.lines().filter(|line| !line.trim().is_empty()) {
+                let bad =
+                    SourceError::Header { option, what: "a line of the header file, which is NAME: VALUE," };
+                let Some((name, value)) = line.split_once(':') else { return Err(bad) };
+                let Ok(name) = name.trim().parse::<HeaderName>() else { return Err(bad) };
+                source.secret(name, value.trim(), value.trim(), "a header")?;
+            }
+        }
+        Ok(source)
+    }
+
+    fn secret(
+        &mut self,
+        name: HeaderName,
+        value: &str,
+        secret: &str,
+        what: &'static str,
+    ) -> Result<(), SourceError> {
+        let bad = SourceError::Header { option: self.option, what };
+        if secret.is_empty() {
+            return Err(bad);
+        }
+        let mut value = HeaderValue::from_str(value).map_err(|_| bad)?;
+        value.set_sensitive(true);
+        self.secrets.push(secret.to_owned());
+        self.headers.push((name, value));
+        Ok(())
+    }
+
+    /// Where it is, for the operator.
+    pub(super) fn place(&self) -> String {
+        format!("{} at {}", self.name, self.url.to_string().trim_end_matches('/'))
+    }
+
+    /// What it says of itself, without what we told it: a server may echo a header.
+    pub(super) fn shown(&self, text: &str) -> String {
+        let all = self.secrets.iter().filter(|secret| !secret.is_empty());
+        all.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
+    }
+}
+
+/// The file's text without the blanks around it.
+fn read(option: &'static str, what: &'static str, path: &Path) -> Result<String, SourceError> {
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(|error| SourceError::File {
+        option,
+        what,
+        path: path.display().to_string(),
+        why: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(dir: &tempfile::TempDir, text: &str) -> std::path::PathBuf {
+        let path = dir.path().join(format!("{}", text.len()));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn loki(change: impl FnOnce(&mut LayerArgs)) -> Result<Source, SourceError> {
+        let mut args =
+            LayerArgs { loki: Some("http://loki.test:3100/x/".to_owned()), ..LayerArgs::default() };
+        change(&mut args);
+        Source::loki(&args).unwrap()
+    }
+
+    fn header(source: &Source, name: &str) -> String {
+        let found = source.headers.iter().find(|(other, _)| other == name).unwrap();
+        found.1.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn who_one_is_comes_from_files_and_is_never_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = loki(|args| args.loki_token_file = Some(file(&dir, "s3cret\n"))).unwrap();
+        assert_eq!(header(&token, "authorization"), "Bearer s3cret");
+        assert!(!format!("{:?}", token.headers).contains("s3cret"));
+        assert_eq!(token.shown("Bearer s3cret is unknown"), "Bearer … is unknown");
+        let user = loki(|args| {
+            args.loki_user = Some("ann".to_owned());
+            args.loki_password_file = Some(file(&dir, "pass word"));
+            args.loki_tenant = Some("t3".to_owned());
+        })
+        .unwrap();
+        assert_eq!(header(&user, "authorization"), format!("Basic {}", BASE64.encode(b"ann:pass word")));
+        assert_eq!(header(&user, "x-scope-orgid"), "t3");
+        assert_eq!(user.shown("no pass word here"), "no … here");
+        let headers =
+            loki(|args| args.loki_header_file = Some(file(&dir, "A-B: one\n\nC: two three\n"))).unwrap();
+        assert_eq!(
+            (header(&headers, "a-b"), header(&headers, "c")),
+            ("one".to_owned(), "two three".to_owned())
+        );
+        assert_eq!(headers.place(), "Loki at http://loki.test:3100/x");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_without_the_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        for (change, said) in [
+            (
+                &(|args: &mut LayerArgs| args.loki = Some("loki:3100".to_owned())) as &dyn Fn(&mut LayerArgs),
+                "--loki is no http",
+            ),
+            (&|args| args.loki = Some("ftp://loki".to_owned()), "--loki is no http"),
+            (&|args| args.loki = Some("http://ann:s3cret@loki".to_owned()), "--loki holds a password"),
+            (
+                &|args| args.loki_token_file = Some(dir.path().join("nowhere")),
+                "nowhere for --loki-token-file",
+            ),
+            (&|args| args.loki_token_file = Some(file(&dir, "")), "the token of --loki cannot be sent"),
+            (
+                &|args| args.loki_token_file = Some(file(&dir, "s3cret\nx")),
+                "the token of --loki cannot be sent",
+            ),
+            (&|args| args.loki_header_file = Some(file(&dir, "s3cret s3cret")), "NAME: VALUE"),
+            (&|args| args.loki_tenant = Some("a\nb".to_owned()), "the tenant of --loki cannot be sent"),
+        ] {
+            let error = loki(change).err().unwrap().to_string();
+            assert!(error.contains(said) && !error.contains("s3cret"), "{error}");
+        }
+    }
+}

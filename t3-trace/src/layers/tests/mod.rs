@@ -1,0 +1,404 @@
+//! The layers against stand-ins of Loki and Prometheus: what is asked, page by page, and what is said when something is wrong.
+
+mod stub;
+
+use std::{fs, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use t3_record::{
+    Cause, CloseRecord, KernelSource, Segment, Verdict,
+    edge::{Part, refine},
+    probe::attribution::Place,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto, pki_types::PrivateKeyDer},
+};
+
+use super::*;
+use stub::Stub;
+
+const TRAEFIK: &str = r#"{job="traefik"}"#;
+const CLOUDFLARED: &str = r#"{job="cloudflared"}"#;
+
+/// 2026-08-22T10:01:03Z, and a session of a minute before it.
+const AT: i64 = 1_787_392_863_000;
+const DUR: u64 = 60_000;
+const NS: i64 = 1_000_000;
+
+fn record() -> CloseRecord {
+    CloseRecord::new(
+        "ann".to_owned(),
+        "203.0.113.7".to_owned(),
+        DUR,
+        Cause::DownstreamClosed,
+        Verdict::ClientLeft,
+        Segment::Downstream,
+        "c1".to_owned(),
+        KernelSource::Tracepoint,
+    )
+}
+
+fn access() -> String {
+    r#"203.0.113.7 - - [22/Aug/2026:10:00:02 +0000] "GET /ws?wsTicket=secret HTTP/1.1" 0 0 "-" "-" 4711 "r" "s" 60011ms"#.to_owned()
+}
+
+fn lost(second: u32) -> String {
+    format!("2026-08-22T10:01:{second:02}Z ERR Serve tunnel error error=\"x\" connIndex=2")
+}
+
+fn loki(lines: &[(&str, Vec<(i64, &'static str, String)>)]) -> Stub {
+    let lines = lines.iter().map(|(selector, lines)| ((*selector).to_owned(), lines.clone())).collect();
+    Stub { lines, ..Stub::default() }
+}
+
+fn asking(loki: std::net::SocketAddr) -> LayerArgs {
+    LayerArgs { loki: Some(format!("http://{loki}")), ..LayerArgs::default() }
+}
+
+async fn gathered(args: &LayerArgs) -> Gathered {
+    let record = record();
+    let ended = Ended { record: &record, at_ms: AT };
+    gather(args, &ended, Window::around(&ended)).await
+}
+
+fn asked(gathered: &Gathered, layer: Layer) -> &Asked {
+    &gathered.outcomes.iter().find(|outcome| outcome.layer == layer).unwrap().asked
+}
+
+fn why(gathered: &Gathered, layer: Layer) -> &str {
+    match asked(gathered, layer) {
+        Asked::Failed { why } => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn found(gathered: &Gathered, layer: Layer) -> (usize, Option<&str>) {
+    match asked(gathered, layer) {
+        Asked::Yes { found, note, .. } => (*found, note.as_deref()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_asked_unless_it_is_named() {
+    let nothing = gathered(&LayerArgs::default()).await;
+    assert!(nothing.outcomes.iter().map(|outcome| outcome.layer).eq(Layer::ALL));
+    assert!(nothing.outcomes.iter().all(|outcome| outcome.asked == Asked::No));
+    assert_eq!(nothing.layers, Layers::default());
+}
+
+#[tokio::test]
+async fn loki_s_lines_become_values_and_other_streams_become_printable() {
+    let other = vec![
+        ((AT - 500) * NS, "b", "GET /ws?wsTicket=secret \x1b[2J x".to_owned()),
+        ((AT - 600) * NS, "a", "oom\n".to_owned()),
+        ((AT - 90_000) * NS, "a", "before the window".to_owned()),
+    ];
+    let stub = loki(&[
+        (TRAEFIK, vec![(AT * NS, "traefik", access()), (AT * NS, "traefik", "level=info /ws".to_owned())]),
+        (
+            CLOUDFLARED,
+            vec![
+                ((AT - 1_000) * NS, "cloudflared", lost(2)),
+                (AT * NS, "cloudflared", lost(59).replace("10:01", "09:01")),
+            ],
+        ),
+        ("{unit=\"x\"}", other),
+    ]);
+    let (address, stub) = stub.start().await;
+    let args = LayerArgs { loki_selector: vec!["{unit=\"x\"}".to_owned()], ..asking(address) };
+    let gathered = gathered(&args).await;
+    assert_eq!(gathered.layers.traefik.as_ref().unwrap().lines.len(), 1);
+    // The second is written into the window late; its own time lies outside.
+    assert_eq!(gathered.layers.cloudflared.as_ref().unwrap().lines.len(), 1);
+    let lines: Vec<_> =
+        gathered.lines.iter().map(|line| (line.at_ms - AT, &*line.stream, &*line.text)).collect();
+    assert_eq!(
+        lines,
+        [(-600, "{job=\"a\"}", "oom"), (-500, "{job=\"b\"}", "GET /ws?… \u{fffd}[2J x")]
+            .map(|(at, stream, text)| (at, stream, text))
+    );
+    assert_eq!((found(&gathered, Layer::Traefik), found(&gathered, Layer::Streams)), ((1, None), (2, None)));
+    assert_eq!(asked(&gathered, Layer::Probe), &Asked::No);
+    let Asked::Yes { from, .. } = asked(&gathered, Layer::Traefik) else { panic!() };
+    assert_eq!(*from, format!("Loki at http://{address}, {TRAEFIK}"));
+    assert!(stub.queries().contains(&format!("{TRAEFIK} |= \"/ws\"")), "{:?}", stub.queries());
+    let record = record();
+    let refined = refine(&Ended { record: &record, at_ms: AT }, &gathered.layers);
+    assert_eq!(refined.line.unwrap().duration_ms, 60_011);
+}
+
+#[tokio::test]
+async fn pages_are_joined_without_a_hole_and_without_a_double() {
+    // Many lines of one nanosecond lie across the ends of pages, and one line stands twice in different streams.
+    let line =
+        |n: i64| (AT * NS + n / 7, if n % 2 == 0 { "even" } else { "odd" }, format!("line {}", n / 2 * 2));
+    let stub = loki(&[("{x=\"y\"}", (0..4_321).map(line).collect())]);
+    let (address, stub) = stub.start().await;
+    let args = LayerArgs {
+        loki_selector: vec!["{x=\"y\"}".to_owned()],
+        traefik_log: vec!["/nowhere".into()],
+        cloudflared_log: vec!["/nowhere".into()],
+        ..asking(address)
+    };
+    let gathered = gathered(&args).await;
+    assert_eq!(found(&gathered, Layer::Streams), (4_321, None));
+    let mut pairs: Vec<_> = gathered.lines.iter().map(|line| (&line.stream, &line.text)).collect();
+    pairs.sort();
+    pairs.dedup();
+    assert_eq!(pairs.len(), 4_321);
+    assert_eq!(stub.queries().len(), 5);
+}
+
+#[tokio::test]
+async fn more_lines_of_one_moment_than_a_page_holds_are_cut_and_said_to_be() {
+    let lines = (0..1_500).map(|n| (AT * NS, "x", format!("line {n}"))).collect();
+    let (address, stub) = loki(&[("{x=\"y\"}", lines)]).start().await;
+    let args = LayerArgs { loki_selector: vec!["{x=\"y\"}".to_owned()], ..asking(address) };
+    let gathered = gathered(&args).await;
+    assert_eq!(found(&gathered, Layer::Streams), (1_000, Some("not all of it was read: there is too much")));
+    assert!(stub.queries().len() < 10);
+}
+
+#[tokio::test]
+async fn silence_counts_only_of_a_stream_that_speaks_at_times() {
+    let day = 86_400_000;
+    let stub = loki(&[
+        (TRAEFIK, vec![(AT * NS, "traefik", "another kind of line /ws".to_owned())]),
+        (CLOUDFLARED, vec![((AT - 3 * day) * NS, "cloudflared", lost(1))]),
+    ]);
+    let (address, _stub) = stub.start().await;
+    let quiet = gathered(&asking(address)).await;
+    assert_eq!(found(&quiet, Layer::Cloudflared), (0, None));
+    assert_eq!(quiet.layers.cloudflared.as_ref().map(|reading| reading.lines.len()), Some(0));
+    assert!(why(&quiet, Layer::Traefik).contains("none of such a log; check --traefik-selector"));
+    let (address, _stub) =
+        loki(&[(CLOUDFLARED, vec![((AT - 8 * day) * NS, "cloudflared", lost(1))])]).start().await;
+    let dead = gathered(&asking(address)).await;
+    assert!(
+        why(&dead, Layer::Cloudflared).contains("not one line in a week"),
+        "{}",
+        why(&dead, Layer::Cloudflared)
+    );
+    assert_eq!((dead.layers.cloudflared, dead.layers.traefik), (None, None));
+}
+
+#[tokio::test]
+async fn who_asks_and_for_which_tenant_is_said_in_headers() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        fs::write(dir.path().join(name), text).unwrap();
+        Some(dir.path().join(name))
+    };
+    let (address, stub) = Stub::default().start().await;
+    let args = LayerArgs {
+        loki_token_file: file("token", "s3cret\n"),
+        loki_tenant: Some("t3".to_owned()),
+        ..asking(address)
+    };
+    gathered(&args).await;
+    assert_eq!(stub.header("authorization").as_deref(), Some("Bearer s3cret"));
+    assert_eq!(stub.header("x-scope-orgid").as_deref(), Some("t3"));
+    let args = LayerArgs {
+        prometheus: Some(format!("http://{address}/")),
+        prometheus_user: Some("ann".to_owned()),
+        prometheus_password_file: file("password", "pw"),
+        prometheus_header_file: file("header", "CF-Access-Client-Id: x y\n"),
+        ..LayerArgs::default()
+    };
+    gathered(&args).await;
+    assert_eq!(stub.header("authorization").as_deref(), Some("Basic YW5uOnB3"));
+    assert_eq!(stub.header("cf-access-client-id").as_deref(), Some("x y"));
+    assert_eq!(stub.header("host").as_deref(), Some(&*address.to_string()));
+}
+
+#[tokio::test]
+async fn each_refusal_is_one_sentence_without_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    fs::write(&token, "s3cret").unwrap();
+    for (status, body, said) in [
+        (
+            401,
+            "no org id, token s3cret",
+            "401 Unauthorized: no org id, token …; identify yourself with --loki-token-file",
+        ),
+        (
+            400,
+            "parse error\n\x1b[2J at line 1",
+            "400 Bad Request: parse error\u{fffd}\u{fffd}[2J at line 1; check the selectors",
+        ),
+        (302, "", "302 Found; a login in front of it?"),
+        (404, "404 page not found", "404 Not Found: 404 page not found; is --loki the base of its API?"),
+        (429, "", "429 Too Many Requests; it has too much to do"),
+        (503, "x", "503 Service Unavailable: x; look into its own log"),
+        (
+            200,
+            "<html>GET /ws?wsTicket=QqSecretQq",
+            "answered something else than Loki's answer to query_range: <html>GET /ws?…; check --loki",
+        ),
+        (200, r#"{"data":{"resultType":"matrix","result":[]}}"#, "the selector must choose lines"),
+        (200, r#"{"data":{"resultType":"streams","result":[{"values":[["1"]]}]}}"#, "pairs of time and line"),
+        (
+            200,
+            r#"{"data":{"resultType":"streams","result":[{"values":[["x","y"]]}]}}"#,
+            "times in nanoseconds",
+        ),
+        (200, "", "answered something else"),
+    ] {
+        let (address, _stub) =
+            Stub { instead: Some((status, body.to_owned())), ..Stub::default() }.start().await;
+        let args = LayerArgs { loki_token_file: Some(token.clone()), ..asking(address) };
+        let gathered = gathered(&args).await;
+        let why = why(&gathered, Layer::Cloudflared);
+        assert!(why.contains(said) && !why.contains("s3cret") && !why.contains("QqSecretQq"), "{why}");
+        assert!(why.starts_with(&format!("Loki at http://{address} answered")), "{why}");
+        assert!(!why.contains(char::is_control));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_slow_or_not_there_holds_nobody_up() {
+    let (slow, _stub) = Stub { delay: Duration::from_secs(600), ..Stub::default() }.start().await;
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let args = LayerArgs {
+        prometheus: Some(format!("http://{closed}")),
+        layer_timeout: Duration::from_millis(200),
+        ..asking(slow)
+    };
+    let gathered = gathered(&args).await;
+    assert_eq!(
+        why(&gathered, Layer::Traefik),
+        format!("no whole answer from Loki at http://{slow} within 0.2 s (--layer-timeout)")
+    );
+    assert!(why(&gathered, Layer::Probe).starts_with(&format!("connect to Prometheus at http://{closed}: ")));
+    let wrong = LayerArgs { loki: Some("http://u:p@host".to_owned()), ..LayerArgs::default() };
+    assert!(why(&self::gathered(&wrong).await, Layer::Traefik).starts_with("--loki holds a password"));
+}
+
+#[tokio::test]
+async fn https_is_believed_by_its_certificate_only() {
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let roots = dir.path().join("ca.pem");
+    fs::write(&roots, certificate.cert.pem()).unwrap();
+    let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
+    let stub = loki(&[(CLOUDFLARED, vec![(AT * NS, "cloudflared", lost(3))])]);
+    let (address, _stub) = stub.start_with(Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let url = Some(format!("https://localhost:{}", address.port()));
+    let strange = gathered(&LayerArgs { loki: url.clone(), ..LayerArgs::default() }).await;
+    assert!(
+        why(&strange, Layer::Cloudflared).contains("believed with --layer-ca"),
+        "{}",
+        why(&strange, Layer::Cloudflared)
+    );
+    let known =
+        gathered(&LayerArgs { loki: url.clone(), layer_ca: Some(roots), ..LayerArgs::default() }).await;
+    assert_eq!(found(&known, Layer::Cloudflared), (1, None));
+    let nowhere = LayerArgs { loki: url, layer_ca: Some(dir.path().join("none")), ..LayerArgs::default() };
+    assert!(why(&gathered(&nowhere).await, Layer::Cloudflared).contains("(--layer-ca)"));
+}
+
+/// A leg's series as Prometheus gives them, looked at each half minute.
+fn leg(name: &str, up: &str) -> Vec<(&'static str, Value)> {
+    let times = [-60_i64, -30, 0, 30].map(|after| AT / 1000 + after);
+    let values =
+        |value: &dyn Fn(i64) -> String| -> Value { times.iter().map(|at| json!([at, value(*at)])).collect() };
+    let row = |labels: Value, values: Value| json!({"metric": labels, "values": values});
+    let counted = &|at: i64| (at - AT / 1000 + 100).to_string();
+    vec![
+        ("t3probe_connected", row(json!({"leg": name}), values(&|_| up.to_owned()))),
+        ("timestamp(t3probe_connected)", row(json!({"leg": name}), values(&|at| at.to_string()))),
+        ("t3probe_rtt_seconds_bucket", row(json!({"leg": name, "le": "1"}), values(counted))),
+        ("t3probe_rtt_seconds_bucket", row(json!({"leg": name, "le": "+Inf"}), values(counted))),
+    ]
+}
+
+fn prometheus(rows: Vec<(&'static str, Value)>) -> Stub {
+    let mut stub = Stub::default();
+    for (query, row) in rows {
+        stub.series.entry(query.to_owned()).or_insert_with(|| json!([])).as_array_mut().unwrap().push(row);
+    }
+    stub
+}
+
+#[tokio::test]
+async fn the_probe_s_legs_and_the_host_s_pressure_come_from_prometheus() {
+    let legs =
+        |cloudflare| [leg("cloudflare", cloudflare), leg("internal", "1"), leg("t3serve:ann", "1")].concat();
+    let io = (
+        "100 * rate(node_pressure_io_waiting_seconds_total{instance=\"devvm:9100\"}[2m])",
+        json!({"metric": {"instance": "devvm:9100"}, "values": [[AT / 1000, "41.5"], [AT / 1000 + 15, "NaN"]]}),
+    );
+    let (address, stub) = prometheus([legs("1"), vec![io]].concat()).start().await;
+    let args = LayerArgs {
+        prometheus: Some(format!("http://{address}")),
+        prometheus_host: Some("instance=\"devvm:9100\"".to_owned()),
+        ..LayerArgs::default()
+    };
+    let well = gathered(&args).await;
+    let probe = well.layers.probe.as_ref().unwrap();
+    assert_eq!((probe.place, found(&well, Layer::Probe).1), (Place::LastMile, None), "{}", probe.sentence);
+    assert_eq!(
+        well.pressure,
+        [Pressure { resource: "io", instance: "devvm:9100".to_owned(), points: vec![(AT, 41.5)] }]
+    );
+    let query = stub.asked.lock().unwrap().last().unwrap().0.clone();
+    assert_eq!((&*query["start"], &*query["step"]), (&*format!("{}.000", AT / 1000 - 60), "15"));
+    let (address, _stub) = prometheus(legs("0")).start().await;
+    let down =
+        gathered(&LayerArgs { prometheus: Some(format!("http://{address}")), ..LayerArgs::default() }).await;
+    assert_eq!(down.layers.probe.as_ref().map(|probe| probe.place), Some(Place::Cloudflare));
+    assert!(why(&down, Layer::Pressure).contains("node_exporter"));
+    let (address, _stub) = Stub::default().start().await;
+    let none =
+        gathered(&LayerArgs { prometheus: Some(format!("http://{address}")), ..LayerArgs::default() }).await;
+    assert!(why(&none, Layer::Probe).contains("does it scrape t3-probe"));
+}
+
+#[test]
+fn files_stand_in_for_loki_and_all_layers_together_name_a_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let (traefik, tunnel) = (dir.path().join("access.log"), dir.path().join("cloudflared.log"));
+    let elsewhere = access().replace("10:00:02", "09:00:02");
+    fs::write(&traefik, format!("{elsewhere}\n{}\n", access())).unwrap();
+    fs::write(&tunnel, format!("{}\n{}\n", lost(2).replace("10:01", "09:01"), "hello")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stub = prometheus([leg("cloudflare", "1"), leg("internal", "1"), leg("t3serve", "1")].concat());
+    let (address, _stub) = runtime.block_on(stub.start());
+    let args = LayerArgs {
+        // Asked for nothing that the files say.
+        loki: Some("http://127.0.0.1:1".to_owned()),
+        prometheus: Some(format!("http://{address}")),
+        traefik_log: vec![traefik],
+        cloudflared_log: vec![tunnel],
+        ..LayerArgs::default()
+    };
+    let record = record();
+    let ended = Ended { record: &record, at_ms: AT };
+    let gathered = gather_blocking(&args, &ended, Window::around(&ended)).unwrap();
+    assert_eq!(
+        (found(&gathered, Layer::Traefik), found(&gathered, Layer::Cloudflared)),
+        ((1, None), (0, None))
+    );
+    let refined = refine(&ended, &gathered.layers);
+    assert_eq!(refined.part, Some(Part::LastMile), "{refined:?}");
+}
+
+#[test]
+fn the_window_reaches_back_over_the_silence_before_the_close() {
+    let mut record = record();
+    record.hb_wait_ms = Some(20_000);
+    record.hb_gap_ms = Some(900_000);
+    let window = |record: &CloseRecord| Window::around(&Ended { record, at_ms: AT });
+    assert_eq!(window(&record), Window { from_ms: AT - 360_000, until_ms: AT + 60_000 });
+    record.hb_gap_ms = None;
+    assert_eq!(window(&record).from_ms, AT - 80_000);
+}
