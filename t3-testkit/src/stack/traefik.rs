@@ -28,6 +28,7 @@ pub struct Traefik {
     pub address: SocketAddr,
     addresses: Vec<SocketAddr>,
     rules: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Traefik {
@@ -61,8 +62,28 @@ impl Traefik {
         fs::write(&rules, rules_for(to, users)).attempt(|| format!("write {}", rules.display()))?;
         let mut addresses = vec![address];
         addresses.extend((0..users.len()).map(|n| SocketAddr::new(address_of(n).into(), address.port())));
-        let process = run(&rules, &addresses)?;
-        Ok(Self { process, address, addresses, rules })
+        let process = run(&rules, &addresses, &[])?;
+        Ok(Self { process, address, addresses, rules, arguments: Vec::new() })
+    }
+
+    /// As [`Self::start`], and an access log in this file, `json` or `common`; both with the user agent, JSON with `Cf-Ray` besides.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_logging(dir: &Path, to: SocketAddr, format: &str, log: &Path) -> Result<Self> {
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
+        let rules = dir.join(format!("traefik-{}.yml", address.port()));
+        fs::write(&rules, rules_for(to, &[])).attempt(|| format!("write {}", rules.display()))?;
+        let arguments = vec![
+            "--accesslog=true".to_owned(),
+            format!("--accesslog.filepath={}", log.display()),
+            format!("--accesslog.format={format}"),
+            "--accesslog.fields.headers.names.User-Agent=keep".to_owned(),
+            "--accesslog.fields.headers.names.Cf-Ray=keep".to_owned(),
+        ];
+        let addresses = vec![address];
+        let process = run(&rules, &addresses, &arguments)?;
+        Ok(Self { process, address, addresses, rules, arguments })
     }
 
     /// As [`Self::start`], and TLS with this certificate and key (PEM files) at the same address.
@@ -82,8 +103,8 @@ impl Traefik {
         );
         fs::write(&rules, text).attempt(|| format!("write {}", rules.display()))?;
         let addresses = vec![address];
-        let process = run(&rules, &addresses)?;
-        Ok(Self { process, address, addresses, rules })
+        let process = run(&rules, &addresses, &[])?;
+        Ok(Self { process, address, addresses, rules, arguments: Vec::new() })
     }
 
     /// Starts it again after its end, at the same address.
@@ -91,7 +112,7 @@ impl Traefik {
     /// # Errors
     /// As [`Traefik::start`].
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = run(&self.rules, &self.addresses)?;
+        self.process = run(&self.rules, &self.addresses, &self.arguments)?;
         Ok(())
     }
 }
@@ -124,7 +145,7 @@ fn rules_for(to: SocketAddr, users: &[&str]) -> String {
     )
 }
 
-fn run(rules: &Path, addresses: &[SocketAddr]) -> Result<Process> {
+fn run(rules: &Path, addresses: &[SocketAddr], arguments: &[String]) -> Result<Process> {
     let mut command = Command::new(Traefik::program()?);
     command.args([
         "--global.checkNewVersion=false",
@@ -138,7 +159,7 @@ fn run(rules: &Path, addresses: &[SocketAddr]) -> Result<Process> {
         command.arg(format!("{entry}.forwardedHeaders.insecure=true"));
         command.arg(format!("{entry}.transport.lifeCycle.graceTimeOut=1s"));
     }
-    command.arg(format!("--providers.file.filename={}", rules.display()));
+    command.arg(format!("--providers.file.filename={}", rules.display())).args(arguments);
     let mut process = Process::start(command)?;
     // Its rules come after its port: an answer of its own (404) means that they are not there yet.
     let ready = wait::until("the start of Traefik", Duration::from_secs(60), || {

@@ -104,17 +104,17 @@ impl Asker<'_> {
         selector: &str,
     ) -> Told<Reading<T>> {
         if !files.is_empty() {
-            return told(self.from_files(log.kind, files).await);
+            return told(self.of_files(log.kind, files).await);
         }
         match &self.loki {
             None => (None, Asked::No),
-            Some(loki) => told(
-                self.in_time(loki, |source, client| self.from_loki(source, client, &log, selector)).await,
-            ),
+            Some(loki) => {
+                told(self.in_time(loki, |source, client| self.of_loki(source, client, &log, selector)).await)
+            }
         }
     }
 
-    async fn from_files<T: Send + 'static>(
+    async fn of_files<T: Send + 'static>(
         &self,
         kind: files::Kind<T>,
         paths: &[std::path::PathBuf],
@@ -128,7 +128,7 @@ impl Asker<'_> {
         Ok(self.reading(reading, from, cut))
     }
 
-    async fn from_loki<T>(
+    async fn of_loki<T>(
         &self,
         source: &Source,
         client: &Client,

@@ -166,7 +166,7 @@ mod tests {
         let broken = "2026-08-22T10:01:12Z ERR Request failed error=\"cut\n";
         let (old, new) = (dir.path().join("old"), dir.path().join("new"));
         fs::write(&old, format!("{broken}{}{broken}{}other\n", line(1), line(2))).unwrap();
-        let long = format!("{}\n", "x".repeat(2 * LINE as usize + 7));
+        let long = format!("{}\n", "x".repeat(2 * usize::try_from(LINE).unwrap() + 7));
         fs::write(
             &new,
             [

@@ -47,7 +47,7 @@ fn lost(second: u32) -> String {
     format!("2026-08-22T10:01:{second:02}Z ERR Serve tunnel error error=\"x\" connIndex=2")
 }
 
-fn loki(lines: &[(&str, Vec<(i64, &'static str, String)>)]) -> Stub {
+fn loki(lines: &[(&str, Vec<stub::Line>)]) -> Stub {
     let lines = lines.iter().map(|(selector, lines)| ((*selector).to_owned(), lines.clone())).collect();
     Stub { lines, ..Stub::default() }
 }

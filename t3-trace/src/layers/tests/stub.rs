@@ -20,11 +20,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+/// Nanoseconds, stream, text.
+pub type Line = (i64, &'static str, String);
+
 /// How it answers.
 #[derive(Default)]
 pub struct Stub {
-    /// Lines of each selector: nanoseconds, stream, text. A query that goes on after the selector filters by the first quoted text.
-    pub lines: BTreeMap<String, Vec<(i64, &'static str, String)>>,
+    /// Lines of each selector. A query that goes on after the selector filters by the first quoted text.
+    pub lines: BTreeMap<String, Vec<Line>>,
     /// The result of each query of Prometheus.
     pub series: BTreeMap<String, Value>,
     /// Answers everything so instead.
