@@ -16,8 +16,9 @@ pub struct Query {
 }
 
 /// Pages with queries and commands.
-pub const PAGES: [&str; 8] = [
+pub const PAGES: [&str; 9] = [
     "README.md",
+    "docs/INSTALL.md",
     "docs/RUNBOOK.md",
     "docs/VERDICTS.md",
     "docs/RECORD.md",
