@@ -133,6 +133,8 @@ fn the_sockets_are_where_the_programs_look_for_them() {
     for (name, value) in [("SocketUser", DISPATCH_USER), ("SocketMode", "0600"), ("Accept", "yes")] {
         assert_eq!(mint.one(name), value, "{name}");
     }
+    // systemd 257 takes CAP_SETUID from a unit with both.
+    assert_eq!(Unit::read(MINT).all("User").count(), 0);
     let port = Unit::read(DISPATCH_SOCKET).one("ListenStream").to_owned();
     let definition = t3_dispatch::config::definition();
     let serve = definition.find_subcommand("serve").unwrap();
