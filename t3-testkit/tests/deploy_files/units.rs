@@ -179,7 +179,9 @@ fn serve_has_its_guardrails_and_says_why_there_is_no_soft_limit() {
     }
     assert!(serve.one("MemoryMax").ends_with('G'));
     assert_eq!((serve.one("Restart"), serve.one("User")), ("on-failure", "%i"));
-    assert!(serve.one("EnvironmentFile").ends_with("/%i.env") && serve.one("ExecStart").contains("${T3_PORT}"));
+    assert!(
+        serve.one("EnvironmentFile").ends_with("/%i.env") && serve.one("ExecStart").contains("${T3_PORT}")
+    );
     assert!(serve.comments.contains("memory.high") && serve.comments.contains("50 minutes"));
 }
 

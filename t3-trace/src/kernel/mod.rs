@@ -6,7 +6,7 @@
 //! conclusion about a session; that is `t3_record::verdict`.
 //!
 //! Facts live in maps that the programs update in place, so a look-up at close time cannot lose a race against the ring:
-//! the ring only says *that* something happened. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN` or root, and a
+//! the ring only says *that* something happened. Needs `CAP_BPF` and `CAP_PERFMON`, or root, and a
 //! kernel with BTF (5.10 and newer).
 
 mod btf;
@@ -57,7 +57,7 @@ pub enum KernelError {
     #[error("the kernel's type information in {VMLINUX} does not tell where its sockets keep what is needed")]
     Btf(#[from] BtfError),
     /// The kernel did not take the object's maps.
-    #[error("cannot load the eBPF object: it needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
+    #[error("cannot load the eBPF object: it needs root, or CAP_BPF and CAP_PERFMON")]
     Load(#[source] Box<aya::EbpfError>),
     /// The embedded object is not of this build.
     #[error("the eBPF object has no map {map}; run cargo xtask build")]
