@@ -105,7 +105,7 @@ impl Default for LayerArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -135,6 +135,29 @@ mod tests {
         ] {
             let line = ["t3-trace"].iter().chain(wrong);
             assert!(Line::try_parse_from(line).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_page_knows_every_option_and_no_other() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/EDGE-LOGS.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let words: Vec<_> =
+            page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).collect();
+        let command = Line::command();
+        let mut known = Vec::new();
+        for option in command.get_arguments() {
+            known.extend(option.get_long().map(|name| format!("--{name}")));
+            known.extend(option.get_env().map(|name| name.to_string_lossy().into_owned()));
+        }
+        for name in &known {
+            assert!(words.contains(&name.as_str()), "the page does not tell of {name}");
+        }
+        let options = words.iter().filter(|word| {
+            word.starts_with("--") && word.len() > 2 && !word.starts_with("---") || word.starts_with("T3_")
+        });
+        for word in options {
+            assert!(known.iter().any(|name| name == word), "the page tells of {word}");
         }
     }
 }

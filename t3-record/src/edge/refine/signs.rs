@@ -63,7 +63,7 @@ impl<'a> Signs<'a> {
             join: layers.traefik.as_ref().map(|reading| join::find(ended, &reading.lines)),
             goodbye: record.ws_from == Some(Side::Down),
             node: node_failed(record),
-            others: layers.neighbours.iter().filter(cut).count(),
+            others: layers.neighbours.iter().filter(cut).count().max(in_burst(record)),
             lost: tunnel.iter().filter(|line| lost(line) && near(line, YOUNGER)).collect(),
             tunnel_moved: tunnel.iter().filter(|line| moved(line)).count(),
             tunnel_known: layers.cloudflared.as_ref().is_some_and(whole),
@@ -82,6 +82,12 @@ fn whole<T>(reading: &Reading<T>) -> bool {
 /// Another person, or the same one from another place: what cut both is shared.
 fn elsewhere(record: &CloseRecord, other: &CloseRecord) -> bool {
     other.conn != record.conn && (other.user != record.user || other.ip != record.ip)
+}
+
+/// dispatch itself has counted: so many other users were cut within the same second.
+fn in_burst(record: &CloseRecord) -> usize {
+    let users = record.burst.filter(|_| record.verdict == Verdict::EdgeBurst).map_or(0, |burst| burst.users);
+    usize::try_from(users.saturating_sub(1)).unwrap_or(usize::MAX)
 }
 
 /// Ended from in front without a word of the browser's.

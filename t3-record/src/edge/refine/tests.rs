@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     How,
     edge::{cloudflared, traefik},
+    evidence::Burst,
     probe::attribution::Place,
     words::{Cause, KernelSource, LegEnd, Segment, Side, Verdict},
 };
@@ -330,6 +331,16 @@ fn who_counts_as_cut_with_this_one() {
         let layers = Layers { neighbours: vec![(neighbour, at)], ..lost() };
         assert_eq!(decided(&left(), &layers).1 == Some(Part::Tunnel), counts, "{name}");
     }
+}
+
+#[test]
+fn a_burst_has_counted_its_others_itself() {
+    let burst = with(|r| {
+        r.verdict = Verdict::EdgeBurst;
+        r.burst = Some(Burst { sessions: 12, users: 4 });
+    });
+    let layers = Layers { cloudflared: reading(vec![tunnel(-1_000, LOST)]), ..Layers::default() };
+    assert_eq!(decided(&burst, &layers), ("tunnel_lost", Some(Part::Tunnel)));
 }
 
 #[test]
