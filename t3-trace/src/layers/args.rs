@@ -10,6 +10,7 @@ use crate::cli::duration;
 /// Where Traefik's, cloudflared's, Loki's and Prometheus' words are to be had. Without any of them nothing is asked.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Other layers")]
+#[allow(rustdoc::bare_urls, reason = "the text is the help, where angle brackets would be part of it")]
 pub struct LayerArgs {
     /// Loki, for example https://loki.example.org: the logs of Traefik, cloudflared and others around the close.
     #[arg(long, value_name = "URL", env = "T3_LOKI_URL", hide_env_values = true)]

@@ -155,7 +155,7 @@ fn probe_broke_alone(signs: &Signs<'_>) -> Option<Answer> {
 
 fn last_mile(signs: &Signs<'_>) -> Option<Answer> {
     missing(signs).is_empty().then(|| {
-        let why = "Traefik carried this session to a plain end, cloudflared's tunnel was at rest and the probe's legs were clean: what is \
+        let why = "Traefik logged this session's end as usual, cloudflared's tunnel was at rest and the probe's own WebSockets lived on: what is \
                    left is the way between the person and Cloudflare, and the browser itself";
         Is(Part::LastMile, why.to_owned())
     })
@@ -188,7 +188,7 @@ fn missing(signs: &Signs<'_>) -> Vec<String> {
     if signs.others > 0 {
         missing.push(format!("{} of others were cut in the same moment", sessions(signs.others)));
     }
-    if signs.restarted {
+    if signs.restarted || signs.counted_anew {
         missing.push("Traefik may have been restarted at that moment".to_owned());
     }
     if !signs.tunnel_known {

@@ -45,6 +45,8 @@ pub(super) struct Signs<'a> {
     pub refused: bool,
     /// Traefik counts its requests anew since the close.
     pub restarted: bool,
+    /// Some request since the close has a smaller number than this session's: another process, perhaps a new one.
+    pub counted_anew: bool,
     /// Where the probe saw the path break.
     pub probe: Option<Place>,
 }
@@ -58,9 +60,19 @@ impl<'a> Signs<'a> {
         let cut = |(other, at): &&(CloseRecord, i64)| {
             at.abs_diff(ended.at_ms) <= MOMENT.unsigned_abs() && elsewhere(record, other) && was_cut(other)
         };
+        let join = layers.traefik.as_ref().map(|reading| join::find(ended, &reading.lines));
+        let number = join.as_ref().and_then(Join::line).and_then(|line| line.request_count);
+        let mut later = layers
+            .traefik
+            .iter()
+            .flat_map(|reading| &reading.lines)
+            .filter(|line| line.start_ms >= ended.at_ms);
+        let smaller =
+            |line: &AccessLine| line.request_count.zip(number).is_some_and(|(later, ours)| later < ours);
         Self {
             record,
-            join: layers.traefik.as_ref().map(|reading| join::find(ended, &reading.lines)),
+            counted_anew: later.any(smaller),
+            join,
             goodbye: record.ws_from == Some(Side::Down),
             node: node_failed(record),
             others: layers.neighbours.iter().filter(cut).count().max(in_burst(record)),

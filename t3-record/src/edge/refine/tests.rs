@@ -300,6 +300,7 @@ fn a_silent_log_proves_nothing_unless_all_of_it_was_read() {
         Layers { probe: None, ..well() },
         Layers { probe: probe(Place::Unknown), ..well() },
         Layers { traefik: reading(Vec::new()), ..well() },
+        Layers { traefik: reading(vec![ours(), line(AT + 900, 1, 3)]), ..well() },
         Layers { traefik: reading(vec![AccessLine { status: Some(500), ..ours() }]), ..well() },
         Layers { cloudflared: Some(Reading { unread: 1, ..Reading::default() }), ..well() },
         Layers { cloudflared: Some(Reading { cut: true, ..Reading::default() }), ..well() },
@@ -402,7 +403,7 @@ fn the_layers_words_are_told() {
     let said = refine(&Ended { record: &left(), at_ms: AT }, &layers).said.join("\n");
     assert_eq!(
         said,
-        "Traefik's log: the session's line, found by its Cf-Ray, says that it ended with a plain end of stream after 60.0 s\n\
+        "Traefik's log: the session's line, found by its Cf-Ray, says that it ended after 60.0 s\n\
          Traefik's log: 2 lines could not be read\n\
          Traefik's log: not all of it was read, there is too much\n\
          cloudflared's log: \"Serve tunnel error\" of connection 2, 1.2 s before the record\n\
