@@ -74,12 +74,11 @@ impl Terminal {
         let mut words: Vec<OsString> = ["sh", "-c", WRAPPER, "sh"].into_iter().map(OsString::from).collect();
         words.push(terminal.dir.path().into());
         words.push("env".into());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => words.push([name, value].join(OsStr::new("="))),
-                None => words.extend([OsString::from("-u"), name.to_owned()]),
-            }
-        }
+        // What is taken away comes before what is set, as env wants it.
+        let taken_away = program.get_envs().filter(|(_, value)| value.is_none());
+        words.extend(taken_away.flat_map(|(name, _)| [OsString::from("-u"), name.to_owned()]));
+        let set = program.get_envs().filter_map(|(name, value)| Some([name, value?].join(OsStr::new("="))));
+        words.extend(set);
         words.push(program.get_program().to_owned());
         words.extend(program.get_args().map(OsStr::to_owned));
         let size = ["-x".to_owned(), width.to_string(), "-y".to_owned(), height.to_string()];

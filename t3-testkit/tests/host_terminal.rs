@@ -14,9 +14,9 @@ fn a_program_in_a_terminal_is_typed_to_resized_signalled_and_looked_at() {
         return;
     }
     let mut shell = Command::new("sh");
-    shell.env("GREETING", "wide \u{754c} and 'quoted'").current_dir("/usr").args([
+    shell.env_remove("ZONE").env("GREETING", "wide \u{754c} and 'quoted'").current_dir("/usr").args([
         "-c",
-        "trap 'stty size' WINCH; pwd; echo \"$GREETING\"; stty -echo; printf '\\033[?1049h\\033[?25l'; \
+        "trap 'stty size' WINCH; pwd; echo \"$GREETING${ZONE-}\"; stty -echo; printf '\\033[?1049h\\033[?25l'; \
          printf 'hidden '; read a; echo \"[$a]\"; while :; do read b && break; done; printf '\\033[?1049l\\033[?25h'; exit 7",
     ]);
     let terminal = Terminal::start(60, 12, &shell).unwrap();

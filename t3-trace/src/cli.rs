@@ -96,7 +96,7 @@ pub struct LiveArgs {
     /// Only sessions shorter than this, for example 120s, 2m or 500ms.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub short: Option<Duration>,
-    /// No colours.
+    /// One line per close, also where there is a terminal for the whole screen.
     #[arg(long)]
     pub plain: bool,
 }

@@ -65,7 +65,21 @@ pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
     format!("{head}  {}", details.join("  ")).trim_end().to_owned()
 }
 
-fn details(record: &CloseRecord, paint: Paint) -> Vec<String> {
+/// Whether the machine or the user's cgroup stalled so much that it stands out.
+pub(crate) fn strained(record: &CloseRecord) -> bool {
+    let all = [
+        record.psi_io,
+        record.psi_mem,
+        record.psi_cpu,
+        record.host_psi_io,
+        record.host_psi_mem,
+        record.host_psi_cpu,
+    ];
+    all.into_iter().flatten().any(|Percent(percent)| percent >= HIGH)
+}
+
+/// How the machine and the heartbeat were, one thing each.
+pub(crate) fn details(record: &CloseRecord, paint: Paint) -> Vec<String> {
     let mut parts = Vec::new();
     let psi: Vec<String> = [("io", record.psi_io), ("mem", record.psi_mem), ("cpu", record.psi_cpu)]
         .into_iter()
@@ -111,9 +125,28 @@ fn notable(name: &str, Percent(percent): Percent, paint: Paint) -> Option<String
     (percent >= NOTABLE).then(|| if percent >= HIGH { paint.with("1;33", &text) } else { text })
 }
 
-/// Text from outside may hold escape sequences; a terminal must not see them.
+/// Text from outside may hold escape sequences, and characters that are not seen but turn the line round or move what follows; a
+/// terminal must not see them.
 pub(crate) fn safe(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || unseen(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Of no width of its own, and not the accent of a letter: marks of direction, joiners, selectors, tags.
+const fn unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// A duration in two units at most: `850ms`, `12.3s`, `3m12s`, `7h05m`, `2d03h`.
@@ -191,6 +224,15 @@ mod tests {
         assert!(!close(&hostile, "12:34:56", PLAIN).contains(|c: char| c.is_control()));
         let coloured = close(&hostile, "12:34:56", Paint { colour: true });
         assert!(coloured.contains("\x1b[1;31m") && !coloured.contains("\x1b[2J"));
+    }
+
+    #[test]
+    fn what_is_not_seen_is_made_visible_and_letters_stay() {
+        assert_eq!(
+            safe("a\u{202e}b\u{200d}\u{2066}c\u{fe0f}\u{7f}"),
+            "a\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}\u{fffd}"
+        );
+        assert_eq!(safe("e\u{301} \u{754c} \u{5d0}"), "e\u{301} \u{754c} \u{5d0}");
     }
 
     #[test]

@@ -12,12 +12,14 @@ use std::{
 use t3_record::{
     CloseRecord,
     journal::CLOSE_ID,
-    wire::{FromTrace, MAX_MESSAGE, Role, ToTrace, VERSION},
+    wire::{FromTrace, MAX_MESSAGE, Role, Status, ToTrace, VERSION, watching::Sessions},
+    words::KernelSource,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
     sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_seqpacket::UnixSeqpacket;
 
@@ -27,9 +29,16 @@ use crate::{
     journal_trust::{DISPATCH_USER, Trust},
 };
 
-const RETRY: Duration = Duration::from_secs(2);
+/// How long until the socket is tried again.
+pub const RETRY: Duration = Duration::from_secs(2);
 /// How long the journal is still read when the socket is back.
 const OVERLAP: Duration = Duration::from_secs(3);
+/// How often the open sessions are asked for.
+const ASK: Duration = Duration::from_secs(1);
+/// A question that was not answered for so long is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the daemon's state is asked for, in questions for the open sessions.
+const STATUS_EVERY: u32 = 5;
 
 /// What `live` hears.
 #[derive(Debug)]
@@ -38,8 +47,38 @@ pub enum Item {
     Closed(Box<CloseRecord>, u64),
     /// The daemon left out so many records, because we were too slow.
     Skipped(u64),
+    /// The daemon's socket answers.
+    Connected(Daemon),
+    /// It does not, and why; said once for each reason. Closes come from the journal until it does.
+    Disconnected(String),
+    /// A part of the open sessions.
+    Sessions(Box<Sessions>),
+    /// How the daemon is.
+    Status(Box<Status>),
     /// Something to say to the operator.
     Say(String),
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// Where.
+    pub socket: PathBuf,
+    /// Its process: another one is a daemon that was restarted.
+    pub pid: Option<i32>,
+    /// What its kernel side gives.
+    pub kernel: KernelSource,
+    /// It tells the open sessions.
+    pub tells_sessions: bool,
+}
+
+/// What is wanted beside the closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing: dispatch need not count aloud for us.
+    Closes,
+    /// The open sessions and the daemon's state, again and again.
+    Everything,
 }
 
 /// The socket is there, or since when it is not.
@@ -51,24 +90,24 @@ enum Link {
 
 /// Starts both sources.
 #[must_use]
-pub fn start(socket: &Path) -> mpsc::Receiver<Item> {
+pub fn start(socket: &Path, wish: Wish) -> mpsc::Receiver<Item> {
     let (items, received) = mpsc::channel(256);
     let (link, link_seen) = watch::channel(Link::Up);
-    tokio::spawn(follow_socket(socket.to_owned(), items.clone(), link));
+    tokio::spawn(follow_socket(socket.to_owned(), wish, items.clone(), link));
     tokio::spawn(follow_journal(items, link_seen));
     received
 }
 
-async fn follow_socket(path: PathBuf, items: mpsc::Sender<Item>, link: watch::Sender<Link>) {
+async fn follow_socket(path: PathBuf, wish: Wish, items: mpsc::Sender<Item>, link: watch::Sender<Link>) {
     let mut said = None;
     loop {
         let why = match subscribe(&path).await {
-            Ok(socket) => {
-                if said.take().is_some() {
-                    say(&items, format!("connected to t3-trace at {}", path.display())).await;
-                }
+            Ok((socket, daemon)) => {
+                said = None;
                 link.send_replace(Link::Up);
-                listen(&socket, &items).await
+                let asks = wish == Wish::Everything && daemon.tells_sessions;
+                let _ = items.send(Item::Connected(daemon)).await;
+                listen(&socket, asks, &items).await
             }
             Err(why) => why,
         };
@@ -83,7 +122,7 @@ async fn follow_socket(path: PathBuf, items: mpsc::Sender<Item>, link: watch::Se
             fell
         });
         if said.as_ref() != Some(&why) {
-            say(&items, format!("{why}; following the journal, trying again every {RETRY:?}")).await;
+            let _ = items.send(Item::Disconnected(why.clone())).await;
             said = Some(why);
         }
         tokio::time::sleep(RETRY).await;
@@ -95,7 +134,7 @@ async fn say(items: &mpsc::Sender<Item>, text: String) {
 }
 
 /// Connects and introduces itself; the error is a sentence for the operator.
-async fn subscribe(path: &Path) -> Result<UnixSeqpacket, String> {
+async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
     let at = path.display();
     let socket = UnixSeqpacket::connect(path).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
@@ -108,7 +147,10 @@ async fn subscribe(path: &Path) -> Result<UnixSeqpacket, String> {
     let hello = hello.map_err(|error| error.to_string())?;
     socket.send(&hello).await.map_err(|error| format!("talk to t3-trace at {at}: {error}"))?;
     match receive(&socket).await {
-        Ok(Some(FromTrace::Welcome { .. })) => Ok(socket),
+        Ok(Some(FromTrace::Welcome { kernel, sessions, .. })) => {
+            let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
+            Ok((socket, Daemon { socket: path.to_owned(), pid, kernel, tells_sessions: sessions }))
+        }
         Ok(Some(FromTrace::Refused { why })) => Err(format!("t3-trace refused: {why}")),
         Ok(_) => Err("t3-trace said something else than welcome".to_owned()),
         Err(why) => Err(why),
@@ -116,11 +158,26 @@ async fn subscribe(path: &Path) -> Result<UnixSeqpacket, String> {
 }
 
 /// Reads until the connection ends, and says why it did.
-async fn listen(socket: &UnixSeqpacket, items: &mpsc::Sender<Item>) -> String {
+async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) -> String {
+    let mut questions = Questions::default();
+    let mut time_to_ask = interval(ASK);
+    time_to_ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let item = match receive(socket).await {
+        let heard = tokio::select! {
+            heard = receive(socket) => heard,
+            _ = time_to_ask.tick(), if asks => match questions.ask(socket).await {
+                Ok(()) => continue,
+                Err(error) => return format!("t3-trace has gone: {error}"),
+            },
+        };
+        let item = match heard {
             Ok(Some(FromTrace::Closed { record })) => Item::Closed(record, realtime_secs()),
             Ok(Some(FromTrace::Skipped { records })) => Item::Skipped(records),
+            Ok(Some(FromTrace::Sessions(part))) => {
+                questions.answered(part.more);
+                Item::Sessions(part)
+            }
+            Ok(Some(FromTrace::Status(status))) => Item::Status(status),
             Ok(Some(FromTrace::Refused { why })) => return format!("t3-trace refused: {why}"),
             // What is not for us, or from a newer daemon.
             Ok(_) => continue,
@@ -128,6 +185,34 @@ async fn listen(socket: &UnixSeqpacket, items: &mpsc::Sender<Item>) -> String {
         };
         if items.send(item).await.is_err() {
             return String::new();
+        }
+    }
+}
+
+/// One question at a time, so that a daemon that stands still is not buried under them.
+#[derive(Default)]
+struct Questions {
+    waiting_since: Option<Instant>,
+    asked: u32,
+}
+
+impl Questions {
+    async fn ask(&mut self, socket: &UnixSeqpacket) -> std::io::Result<()> {
+        if self.waiting_since.is_some_and(|since| since.elapsed() < PATIENCE) {
+            return Ok(());
+        }
+        self.waiting_since = Some(Instant::now());
+        let state = self.asked.is_multiple_of(STATUS_EVERY).then_some(ToTrace::Status);
+        self.asked = self.asked.wrapping_add(1);
+        for question in state.into_iter().chain([ToTrace::Sessions]) {
+            socket.send(&serde_json::to_vec(&question)?).await?;
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, more: bool) {
+        if !more {
+            self.waiting_since = None;
         }
     }
 }

@@ -1,0 +1,299 @@
+//! The list of closes: the last ones, which of them the filter shows, where the reader is. Pure; bounded however many come.
+
+use std::{collections::VecDeque, ops::Range};
+
+use t3_record::CloseRecord;
+
+use super::filter::Filter;
+
+/// So many closes are kept: about 15 MB.
+pub const KEPT: usize = 10_000;
+
+/// One close.
+#[derive(Debug, Clone)]
+pub struct Close {
+    /// Its place in the order of arrival.
+    pub seq: u64,
+    /// When, in seconds since the epoch.
+    pub at: u64,
+    /// The record.
+    pub record: Box<CloseRecord>,
+}
+
+/// The last closes, oldest first. While it is held, what arrives waits beside it, and what is shown stands still.
+#[derive(Debug, Default)]
+pub struct Closes {
+    next: u64,
+    kept: VecDeque<Close>,
+    waiting: VecDeque<Close>,
+    /// How many have come since it is held.
+    held: Option<u64>,
+    filter: Filter,
+    /// Those of `kept` that the filter shows.
+    visible: VecDeque<u64>,
+    /// Without a selection the end is followed.
+    selected: Option<u64>,
+    /// Where on the screen the selection is, in lines from the top.
+    line: usize,
+    /// How many fit on the screen.
+    page: usize,
+}
+
+impl Closes {
+    /// One more. Gives its place.
+    pub fn push(&mut self, record: Box<CloseRecord>, at: u64) {
+        let close = Close { seq: self.next, at, record };
+        self.next += 1;
+        match &mut self.held {
+            None => self.keep(close),
+            Some(arrived) => {
+                *arrived += 1;
+                self.waiting.push_back(close);
+                if self.waiting.len() > KEPT {
+                    self.waiting.pop_front();
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, close: Close) {
+        if self.filter.shows(&close.record) {
+            self.visible.push_back(close.seq);
+        }
+        self.kept.push_back(close);
+        if self.kept.len() > KEPT {
+            let gone = self.kept.pop_front().map(|close| close.seq);
+            if gone.is_some() && self.visible.front().copied() == gone {
+                self.visible.pop_front();
+            }
+            if gone.is_some() && self.selected == gone {
+                self.selected = self.visible.front().copied();
+            }
+        }
+    }
+
+    /// Stands still, or goes on with all that has come since.
+    pub fn toggle_hold(&mut self) {
+        match self.held.take() {
+            None => self.held = Some(0),
+            Some(_) => std::mem::take(&mut self.waiting).into_iter().for_each(|close| self.keep(close)),
+        }
+    }
+
+    /// How many have come since it is held; `None` while it is not.
+    #[must_use]
+    pub const fn held(&self) -> Option<u64> {
+        self.held
+    }
+
+    /// The filter.
+    #[must_use]
+    pub const fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Shows others. A selection that is still shown stays.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.filter = filter;
+        self.visible =
+            self.kept.iter().filter(|close| self.filter.shows(&close.record)).map(|c| c.seq).collect();
+        if self.selected.is_some_and(|seq| self.visible.binary_search(&seq).is_err()) {
+            self.selected = None;
+        }
+    }
+
+    /// How many are kept, and how many of them the filter shows.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.kept.len(), self.visible.len())
+    }
+
+    /// How many fit on the screen from now on.
+    pub fn set_page(&mut self, page: usize) {
+        self.page = page;
+        self.line = self.line.min(page.saturating_sub(1));
+    }
+
+    /// The selected one.
+    #[must_use]
+    pub fn selected(&self) -> Option<&Close> {
+        self.get(self.selected?)
+    }
+
+    fn get(&self, seq: u64) -> Option<&Close> {
+        let first = self.kept.front()?.seq;
+        self.kept.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+    }
+
+    /// What is on the screen, and which line of it is selected.
+    #[must_use]
+    pub fn on_screen(&self) -> (Vec<&Close>, Option<usize>) {
+        let range = self.window();
+        let shown = range.clone().filter_map(|n| self.get(*self.visible.get(n)?)).collect();
+        (shown, self.index().map(|index| index.saturating_sub(range.start)))
+    }
+
+    fn window(&self) -> Range<usize> {
+        let length = self.visible.len();
+        let last_top = length.saturating_sub(self.page);
+        let top = self.index().map_or(last_top, |index| index.saturating_sub(self.line).min(last_top));
+        top..length.min(top + self.page)
+    }
+
+    fn index(&self) -> Option<usize> {
+        self.visible.binary_search(&self.selected?).ok()
+    }
+
+    /// Moves the selection by lines; down from the last one follows the end again.
+    pub fn step(&mut self, by: isize) {
+        let Some(last) = self.visible.len().checked_sub(1) else { return };
+        let Some(from) = self.index() else {
+            // Where nothing is selected, the first step selects what is at the end.
+            if by < 0 {
+                self.line = self.page.min(self.visible.len()).saturating_sub(1);
+                self.select(last.saturating_add_signed(by + 1));
+            }
+            return;
+        };
+        let top = self.window().start;
+        match from.checked_add_signed(by) {
+            Some(to) if to > last => self.follow(),
+            to => {
+                let to = to.unwrap_or(0);
+                self.line = (from - top).saturating_add_signed(by).min(self.page.saturating_sub(1));
+                self.select(to);
+            }
+        }
+    }
+
+    fn select(&mut self, index: usize) {
+        self.selected = self.visible.get(index).copied();
+        // What the window cannot show at that line it shows at another.
+        self.line = index.saturating_sub(self.window().start);
+    }
+
+    /// Moves it by screens.
+    pub fn turn(&mut self, pages: isize) {
+        let page = isize::try_from(self.page.saturating_sub(1).max(1)).unwrap_or(1);
+        self.step(pages.saturating_mul(page));
+    }
+
+    /// Selects the oldest.
+    pub fn first(&mut self) {
+        self.line = 0;
+        self.select(0);
+    }
+
+    /// Selects nothing: the end is followed.
+    pub fn follow(&mut self) {
+        self.selected = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::words::{Segment, Verdict};
+
+    use super::*;
+    use crate::live::screen::testing::record;
+
+    fn filled(count: u64, page: usize) -> Closes {
+        let mut closes = Closes::default();
+        closes.set_page(page);
+        more(&mut closes, 0..count);
+        closes
+    }
+
+    fn more(closes: &mut Closes, which: Range<u64>) {
+        for n in which {
+            let user = if n % 2 == 0 { "even" } else { "odd" };
+            closes.push(Box::new(record(&n.to_string(), user, Verdict::ServeOom, Segment::Serve)), n);
+        }
+    }
+
+    fn shown(closes: &Closes) -> (Vec<u64>, Option<usize>) {
+        let (shown, line) = closes.on_screen();
+        (shown.iter().map(|close| close.at).collect(), line)
+    }
+
+    #[test]
+    fn the_end_is_followed_until_something_is_selected_and_then_the_reader_is_not_moved() {
+        let mut closes = filled(10, 4);
+        assert_eq!(shown(&closes), (vec![6, 7, 8, 9], None));
+        closes.step(-1);
+        assert_eq!(shown(&closes), (vec![6, 7, 8, 9], Some(3)));
+        closes.step(-1);
+        more(&mut closes, 10..15);
+        assert_eq!(shown(&closes), (vec![6, 7, 8, 9], Some(2)));
+        closes.step(-3);
+        assert_eq!(shown(&closes), (vec![5, 6, 7, 8], Some(0)));
+        closes.turn(1);
+        assert_eq!(shown(&closes), (vec![5, 6, 7, 8], Some(3)));
+        closes.turn(1);
+        assert_eq!(shown(&closes), (vec![8, 9, 10, 11], Some(3)));
+        closes.turn(2);
+        assert_eq!(shown(&closes), (vec![11, 12, 13, 14], None), "past the end it follows");
+        closes.first();
+        assert_eq!(shown(&closes), (vec![0, 1, 2, 3], Some(0)));
+        closes.step(-5);
+        assert_eq!(shown(&closes), (vec![0, 1, 2, 3], Some(0)));
+    }
+
+    #[test]
+    fn held_it_stands_still_and_counts_and_goes_on_with_all_that_came() {
+        let mut closes = filled(3, 4);
+        closes.toggle_hold();
+        more(&mut closes, 3..9);
+        assert_eq!((shown(&closes).0, closes.held()), (vec![0, 1, 2], Some(6)));
+        closes.toggle_hold();
+        assert_eq!((shown(&closes).0, closes.held()), (vec![5, 6, 7, 8], None));
+        assert_eq!(closes.counts(), (9, 9));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_read_stays_while_it_is_held() {
+        let kept = u64::try_from(KEPT).unwrap();
+        let mut closes = filled(5, 3);
+        closes.first();
+        closes.toggle_hold();
+        more(&mut closes, 5..3 * kept);
+        assert_eq!(shown(&closes).0, [0, 1, 2]);
+        assert_eq!((closes.kept.len(), closes.waiting.len()), (5, KEPT));
+        closes.toggle_hold();
+        assert_eq!((closes.kept.len(), closes.waiting.len(), closes.visible.len()), (KEPT, 0, KEPT));
+        // What was selected has gone; the oldest that is there is the nearest.
+        assert_eq!(shown(&closes), (vec![2 * kept, 2 * kept + 1, 2 * kept + 2], Some(0)));
+    }
+
+    #[test]
+    fn a_filter_selects_old_and_new_and_keeps_the_selection_that_it_shows() {
+        let mut closes = filled(10, 4);
+        closes.step(-2);
+        assert_eq!(closes.selected().map(|close| close.at), Some(8));
+        closes.set_filter("user:even".parse().unwrap());
+        more(&mut closes, 10..13);
+        assert_eq!(closes.counts(), (13, 7));
+        assert_eq!(closes.selected().map(|close| close.at), Some(8));
+        closes.set_filter("user:odd".parse().unwrap());
+        assert_eq!(shown(&closes), (vec![5, 7, 9, 11], None));
+        closes.set_filter("user:nobody".parse().unwrap());
+        closes.step(-1);
+        closes.turn(-1);
+        closes.first();
+        assert_eq!(shown(&closes), (vec![], None));
+    }
+
+    #[test]
+    fn a_screen_without_a_line_is_no_trouble() {
+        let mut closes = filled(10, 0);
+        for by in [-1, 1, -20, 20] {
+            closes.step(by);
+            closes.turn(by);
+            assert_eq!(shown(&closes).0, [0; 0]);
+        }
+        closes.set_page(1);
+        closes.first();
+        closes.step(1);
+        assert_eq!(shown(&closes), (vec![1], Some(0)));
+    }
+}

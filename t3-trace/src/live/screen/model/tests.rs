@@ -1,0 +1,131 @@
+//! What is heard and what is done, and what the state is then.
+
+use t3_record::words::Segment;
+
+use super::*;
+use crate::live::screen::testing::{NOON, daemon, record, sessions};
+
+fn close(conn: &str, verdict: Verdict) -> Item {
+    Item::Closed(Box::new(record(conn, "ann", verdict, Segment::Serve)), NOON)
+}
+
+fn model() -> Model {
+    Model::new(NOON, Filter::default())
+}
+
+#[test]
+fn a_close_that_is_told_twice_counts_once_and_the_most_stand_first() {
+    let mut model = model();
+    for conn in ["a", "b", "a", "b", "c"] {
+        model.hear(close(conn, Verdict::ServeOom));
+    }
+    model.hear(close("d", Verdict::ClientLeft));
+    assert_eq!(model.total(), 4);
+    assert_eq!(model.totals(), [(Verdict::ServeOom, 3), (Verdict::ClientLeft, 1)]);
+}
+
+#[test]
+fn pausing_keeps_counting_and_totals_know_no_filter() {
+    let mut model = Model::new(NOON, "user:nobody".parse().unwrap());
+    model.act(Action::Pause);
+    for n in 0..5 {
+        model.hear(close(&n.to_string(), Verdict::ServeOom));
+    }
+    assert_eq!((model.total(), model.closes.held(), model.closes.counts()), (5, Some(5), (0, 0)));
+    model.act(Action::Pause);
+    assert_eq!(model.closes.counts(), (5, 0));
+    model.act(Action::Unfilter);
+    assert_eq!(model.closes.counts(), (5, 5));
+}
+
+#[test]
+fn the_rate_is_that_of_the_last_seconds() {
+    let mut model = model();
+    for second in 0..30_u64 {
+        model.tick(NOON + second);
+        for n in 0..4 {
+            model.hear(close(&format!("{second}-{n}"), Verdict::ServeOom));
+        }
+        assert!((model.rate() - 4.0).abs() < f64::EPSILON, "{second}: {}", model.rate());
+    }
+    model.tick(NOON + 34);
+    assert!((model.rate() - 2.0).abs() < 0.5, "{}", model.rate());
+    model.tick(NOON + 100);
+    assert!(model.rate().abs() < f64::EPSILON);
+    // A clock that is set back does no harm.
+    assert!(model.tick(5) && model.rate().abs() < f64::EPSILON);
+    assert!(!model.tick(5));
+}
+
+#[test]
+fn without_the_daemon_the_sessions_are_not_known() {
+    let mut model = model();
+    model.hear(Item::Connected(daemon(1)));
+    model.hear(Item::Sessions(Box::new(sessions(1))));
+    assert!(model.board.known());
+    model.hear(Item::Disconnected("gone".to_owned()));
+    assert!(!model.board.known());
+}
+
+#[test]
+fn what_is_open_over_the_lists_opens_and_closes() {
+    let mut model = model();
+    assert_eq!(model.act(Action::Open), Effect::Nothing);
+    assert!(matches!(model.over, Over::Nothing), "no close, no evidence");
+    for n in 0..3 {
+        model.hear(close(&n.to_string(), Verdict::ServeOom));
+    }
+    model.closes.set_page(5);
+    model.act(Action::Open);
+    assert!(matches!(&model.over, Over::Detail(close) if close.record.conn == "2"));
+    model.act(Action::Neighbour(-1));
+    assert!(matches!(&model.over, Over::Detail(close) if close.record.conn == "1"));
+    model.act(Action::Neighbour(-9));
+    assert!(matches!(&model.over, Over::Detail(close) if close.record.conn == "0"));
+    model.act(Action::Help);
+    assert!(matches!(model.over, Over::Help));
+    model.act(Action::Help);
+    assert!(matches!(model.over, Over::Nothing));
+    model.act(Action::Back);
+    assert!(model.closes.selected().is_none());
+    assert_eq!(model.act(Action::Quit), Effect::Quit);
+}
+
+#[test]
+fn a_wrong_filter_is_told_and_changes_nothing_and_a_long_one_is_bounded() {
+    let mut model = model();
+    model.act(Action::Prompt);
+    for c in "user:ann  verdict:x".chars() {
+        model.act(Action::Type(c));
+    }
+    model.act(Action::Accept);
+    assert!(matches!(&model.over, Over::Prompt { wrong: Some(wrong), .. } if wrong.contains("no verdict")));
+    assert!(model.closes.filter().is_empty());
+    model.act(Action::EraseWord);
+    assert!(matches!(&model.over, Over::Prompt { text, wrong: None } if text == "user:ann  "));
+    model.act(Action::Accept);
+    assert_eq!(model.closes.filter().to_string(), "user:ann");
+    model.act(Action::Prompt);
+    for _ in 0..10_000 {
+        model.act(Action::Type('x'));
+    }
+    assert!(matches!(&model.over, Over::Prompt { text, .. } if text.len() <= 500));
+    model.act(Action::EraseAll);
+    model.act(Action::Erase);
+    model.act(Action::Accept);
+    assert!(model.closes.filter().is_empty());
+}
+
+#[test]
+fn only_such_closes_as_the_selected_one() {
+    let mut model = model();
+    model.closes.set_page(5);
+    model.hear(close("a", Verdict::ServeOom));
+    model.act(Action::OnlyUser);
+    assert!(model.closes.filter().is_empty(), "nothing is selected");
+    model.act(Action::Step(-1));
+    model.act(Action::OnlyUser);
+    model.act(Action::OnlySegment);
+    model.act(Action::OnlyVerdict);
+    assert_eq!(model.closes.filter().to_string(), "user:ann segment:serve verdict:serve_oom");
+}

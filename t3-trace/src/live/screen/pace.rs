@@ -1,0 +1,53 @@
+//! When the screen is drawn: only when something has changed, and never more often than eyes can follow. Pure.
+
+use std::time::Duration;
+
+/// The time between two frames, at least.
+pub const FRAME: Duration = Duration::from_millis(66);
+
+/// Moments are durations since any fixed beginning.
+#[derive(Debug, Default)]
+pub struct Pace {
+    changed: bool,
+    drawn_at: Option<Duration>,
+}
+
+impl Pace {
+    /// Something has changed.
+    pub const fn changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// How long until the next frame; `None` while nothing has changed.
+    #[must_use]
+    pub fn wait(&self, now: Duration) -> Option<Duration> {
+        self.changed.then(|| self.drawn_at.map_or(Duration::ZERO, |at| (at + FRAME).saturating_sub(now)))
+    }
+
+    /// Whether it is time; then it counts as drawn.
+    pub fn due(&mut self, now: Duration) -> bool {
+        let due = self.wait(now) == Some(Duration::ZERO);
+        if due {
+            (self.changed, self.drawn_at) = (false, Some(now));
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_within_a_frame_are_drawn_together_and_none_is_forgotten() {
+        let at = Duration::from_millis;
+        let mut pace = Pace::default();
+        assert_eq!((pace.wait(at(0)), pace.due(at(0))), (None, false));
+        pace.changed();
+        assert!(pace.due(at(5)) && !pace.due(at(5)));
+        pace.changed();
+        assert_eq!((pace.wait(at(20)), pace.due(at(20))), (Some(at(51)), false));
+        assert!(pace.due(at(71)));
+        assert_eq!(pace.wait(at(1000)), None);
+    }
+}

@@ -1,0 +1,256 @@
+//! The open sessions as the daemon tells them once a second, put in an order that does not jump, with the rates between two answers. Pure.
+
+use std::collections::HashMap;
+
+use t3_record::{
+    evidence::Nanos,
+    wire::watching::{LiveNumbers, MOST_SESSIONS, OpenSession, Sessions, Strain},
+};
+
+/// A heartbeat that waits longer than this is trouble, in milliseconds.
+pub const TROUBLE_MS: u64 = 1000;
+/// No two answers are so near that a rate between them would mean anything, in nanoseconds.
+const NEAR: Nanos = 100_000_000;
+
+/// One open session and its rates in bytes a second.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    /// As told.
+    pub session: OpenSession,
+    /// From the browser.
+    pub down_rate: Option<u64>,
+    /// From serve.
+    pub up_rate: Option<u64>,
+}
+
+impl Row {
+    /// How long a heartbeat waits, when that is trouble.
+    #[must_use]
+    pub fn trouble_ms(&self) -> Option<u64> {
+        self.session.live.and_then(|live| live.wait_ms).filter(|wait| *wait >= TROUBLE_MS)
+    }
+}
+
+/// The open sessions.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// When the last answer was made; `None` before the first.
+    at: Option<Nanos>,
+    /// How many are open.
+    pub open: u64,
+    /// A dispatch is connected.
+    pub dispatch: bool,
+    /// Pressure of the machine.
+    pub host: Option<Strain>,
+    rows: Vec<Row>,
+    parts: Vec<OpenSession>,
+    selected: Option<String>,
+    top: usize,
+    page: usize,
+}
+
+impl Board {
+    /// Takes one part of an answer; true when the answer is whole.
+    pub fn take(&mut self, part: Sessions) -> bool {
+        self.parts.extend(part.sessions);
+        self.parts.truncate(MOST_SESSIONS);
+        if part.more {
+            return false;
+        }
+        let between = self.at.map_or(0, |before| part.at.saturating_sub(before));
+        let before: HashMap<String, OpenSession> = std::mem::take(&mut self.rows)
+            .into_iter()
+            .map(|row| (row.session.conn.clone(), row.session))
+            .collect();
+        self.rows = std::mem::take(&mut self.parts)
+            .into_iter()
+            .map(|session| row(before.get(&session.conn), session, between))
+            .collect();
+        self.rows.sort_by(|a, b| {
+            let key = |row: &Row| (std::cmp::Reverse(row.trouble_ms()), row.session.user.clone());
+            // The oldest of a user first: a new one moves only those below it.
+            key(a).cmp(&key(b)).then(b.session.age_ms.cmp(&a.session.age_ms))
+        });
+        (self.at, self.open, self.dispatch, self.host) = (Some(part.at), part.open, part.dispatch, part.host);
+        self.settle();
+        true
+    }
+
+    /// Nothing is known any more.
+    pub fn forget(&mut self) {
+        *self = Self { page: self.page, ..Self::default() };
+    }
+
+    /// An answer has come.
+    #[must_use]
+    pub const fn known(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// How many are told.
+    #[must_use]
+    pub fn told(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many fit on the screen from now on.
+    pub fn set_page(&mut self, page: usize) {
+        self.page = page;
+        self.settle();
+    }
+
+    /// What is on the screen, and which line of it is selected.
+    #[must_use]
+    pub fn on_screen(&self) -> (&[Row], Option<usize>) {
+        let end = self.rows.len().min(self.top + self.page);
+        let line = self.index().and_then(|index| index.checked_sub(self.top));
+        (self.rows.get(self.top..end).unwrap_or_default(), line)
+    }
+
+    /// The selected one.
+    #[must_use]
+    pub fn selected(&self) -> Option<&Row> {
+        self.rows.get(self.index()?)
+    }
+
+    fn index(&self) -> Option<usize> {
+        let conn = self.selected.as_ref()?;
+        self.rows.iter().position(|row| row.session.conn == *conn)
+    }
+
+    /// Moves the selection by lines.
+    pub fn step(&mut self, by: isize) {
+        let Some(last) = self.rows.len().checked_sub(1) else { return };
+        let to = match self.index() {
+            Some(from) => from.saturating_add_signed(by).min(last),
+            None => self.top.min(last),
+        };
+        self.selected = Some(self.rows[to].session.conn.clone());
+        self.settle();
+    }
+
+    /// Moves it by screens.
+    pub fn turn(&mut self, pages: isize) {
+        let page = isize::try_from(self.page.saturating_sub(1).max(1)).unwrap_or(1);
+        self.step(pages.saturating_mul(page));
+    }
+
+    /// Selects nothing.
+    pub fn unselect(&mut self) {
+        self.selected = None;
+        self.top = 0;
+    }
+
+    /// Brings the selection into view.
+    fn settle(&mut self) {
+        match self.index() {
+            Some(index) if index < self.top => self.top = index,
+            Some(index) if index >= self.top + self.page => self.top = (index + 1).saturating_sub(self.page),
+            Some(_) => {}
+            None => (self.selected, self.top) = (None, 0),
+        }
+        self.top = self.top.min(self.rows.len().saturating_sub(self.page));
+    }
+}
+
+fn row(before: Option<&OpenSession>, session: OpenSession, between: Nanos) -> Row {
+    let rate = |count: fn(&LiveNumbers) -> u64| {
+        let before = before?.live.as_ref().map(count)?;
+        let bytes = session.live.as_ref().map(count)?.checked_sub(before)?;
+        let rate = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(between))?;
+        (between >= NEAR).then(|| u64::try_from(rate).unwrap_or(u64::MAX))
+    };
+    Row { down_rate: rate(|live| live.down_bytes), up_rate: rate(|live| live.up_bytes), session }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn session(conn: &str, user: &str, age_ms: u64, bytes: u64, wait_ms: Option<u64>) -> OpenSession {
+        let live = LiveNumbers { down_bytes: bytes, up_bytes: 10 * bytes, rtt_us: None, wait_ms };
+        OpenSession {
+            conn: conn.to_owned(),
+            user: user.to_owned(),
+            age_ms,
+            live: Some(live),
+            ..OpenSession::default()
+        }
+    }
+
+    fn answer(at: Nanos, more: bool, sessions: Vec<OpenSession>) -> Sessions {
+        Sessions { at, open: 9, dispatch: true, host: None, more, sessions }
+    }
+
+    fn order(board: &Board) -> Vec<&str> {
+        board.rows.iter().map(|row| row.session.conn.as_str()).collect()
+    }
+
+    #[test]
+    fn trouble_stands_first_and_the_rest_does_not_jump() {
+        let mut board = Board::default();
+        let told = vec![
+            session("a", "zoe", 5, 0, Some(40)),
+            session("b", "ann", 5, 0, None),
+            session("c", "ann", 9, 0, Some(999)),
+            session("d", "zoe", 1, 0, Some(4000)),
+            session("e", "bob", 1, 0, Some(9000)),
+        ];
+        assert!(board.take(answer(SECOND, false, told)));
+        assert_eq!(order(&board), ["e", "d", "c", "b", "a"]);
+    }
+
+    #[test]
+    fn parts_make_one_answer_and_rates_are_between_two() {
+        let mut board = Board::default();
+        assert!(!board.take(answer(SECOND, true, vec![session("a", "u", 2, 100, None)])));
+        assert!(!board.known() && board.rows.is_empty());
+        assert!(board.take(answer(SECOND, false, vec![session("b", "u", 1, 0, None)])));
+        assert_eq!((board.told(), board.rows[0].down_rate), (2, None));
+        let told = vec![session("a", "u", 2, 300, None), session("c", "u", 1, 7, None)];
+        board.take(answer(3 * SECOND, false, told));
+        let rates: Vec<_> = board.rows.iter().map(|row| (row.down_rate, row.up_rate)).collect();
+        assert_eq!(rates, [(Some(100), Some(1000)), (None, None)]);
+        // A dispatch that begins to count anew; and two answers at once.
+        board.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 5, None)]));
+        assert_eq!(board.rows[0].down_rate, None);
+        board.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 50, None)]));
+        assert_eq!(board.rows[0].down_rate, None);
+    }
+
+    #[test]
+    fn an_answer_without_end_is_bounded() {
+        let mut board = Board::default();
+        for n in 0..3 * MOST_SESSIONS {
+            board.take(answer(SECOND, true, vec![session(&n.to_string(), "u", 1, 0, None)]));
+        }
+        board.take(answer(SECOND, false, vec![]));
+        assert_eq!(board.told(), MOST_SESSIONS);
+    }
+
+    #[test]
+    fn the_selection_stays_with_its_session_and_in_view() {
+        let all =
+            || (0..9).map(|n| session(&n.to_string(), &format!("u{n}"), 1, 0, None)).collect::<Vec<_>>();
+        let mut board = Board::default();
+        board.set_page(3);
+        board.step(1);
+        board.take(answer(SECOND, false, all()));
+        board.step(1);
+        board.turn(2);
+        assert_eq!(board.selected().map(|row| row.session.conn.as_str()), Some("4"));
+        assert_eq!(board.on_screen().1, Some(2));
+        board.take(answer(2 * SECOND, false, all().split_off(4)));
+        assert_eq!((board.selected().unwrap().session.conn.as_str(), board.on_screen().1), ("4", Some(0)));
+        board.take(answer(3 * SECOND, false, all().split_off(7)));
+        assert!(board.selected().is_none());
+        assert_eq!(board.on_screen().0.len(), 2);
+        board.set_page(0);
+        board.step(-1);
+        assert!(board.on_screen().0.is_empty());
+        board.forget();
+        assert!(!board.known());
+    }
+}

@@ -1,0 +1,85 @@
+//! What lies over the lists: the evidence of one close, the keys, what was said. Lines of text that are scrolled.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style};
+
+use super::{
+    View, bar,
+    text::{put, wrap},
+};
+use crate::live::screen::{evidence, keys, model::Over};
+
+/// A line and how it looks.
+type Line = (String, Style);
+
+/// The title, and all lines at this width; `None` when nothing lies over the lists.
+#[must_use]
+pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
+    let width = usize::from(width);
+    Some(match &view.model.over {
+        Over::Nothing | Over::Prompt { .. } => return None,
+        Over::Detail(close) => {
+            let when = format!("{} {}", (view.day)(close.at), (view.clock)(close.at));
+            let mut lines = Vec::new();
+            for section in evidence::page(&close.record, &when) {
+                lines.push((section.title.to_owned(), view.look.strong()));
+                let told = section.lines.iter().flat_map(|line| wrap(&format!("  {line}"), width, 4));
+                lines.extend(told.map(|line| (line, Style::new())));
+            }
+            ("Evidence of one close   Esc goes back, Left and Right to its neighbours".to_owned(), lines)
+        }
+        Over::Help => ("Keys".to_owned(), help(view, width)),
+        Over::Messages => {
+            let mut lines: Vec<Line> = Vec::new();
+            for remark in view.model.source.remarks() {
+                let times =
+                    if remark.times > 1 { format!(" ({} times)", remark.times) } else { String::new() };
+                let text = format!("{}  {}{times}", (view.clock)(remark.at), remark.text);
+                lines.extend(wrap(&text, width, 10).into_iter().map(|line| (line, Style::new())));
+            }
+            if lines.is_empty() {
+                lines.push(("Nothing was said yet.".to_owned(), view.look.dim()));
+            }
+            ("Messages".to_owned(), lines)
+        }
+    })
+}
+
+fn help(view: &View<'_>, width: usize) -> Vec<Line> {
+    /// Where what a key does begins.
+    const INDENT: usize = 15;
+    let mut lines: Vec<Line> = Vec::new();
+    for (keys, what) in keys::TABLE {
+        lines.extend(
+            wrap(&format!("{keys:INDENT$}{what}"), width, INDENT)
+                .into_iter()
+                .map(|line| (line, Style::new())),
+        );
+    }
+    for text in [
+        "",
+        "A ? behind what happened: likely, not proven. HEARTBEAT is how long serve took to answer the last ping, or how long one waits.",
+        "PRESSURE: percent of the last 10 s in which something of the user's cgroup stalled, on what it stalled most; the bars are the last seconds.",
+        "`t3-trace live --plain` and pipes get one line per close, `--json` one object; docs/LIVE.md says more.",
+    ] {
+        lines.extend(wrap(text, width, 0).into_iter().map(|line| (line, view.look.dim())));
+    }
+    lines
+}
+
+/// Draws it.
+pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
+    let Some((title, lines)) = page(view, area.width) else { return };
+    let room = usize::from(area.height.saturating_sub(1));
+    let most = lines.len().saturating_sub(room);
+    let scroll = view.model.scroll.min(most);
+    let title = if most > 0 {
+        format!("{title}   {} of {} lines", (scroll + room).min(lines.len()), lines.len())
+    } else {
+        title
+    };
+    bar(view, area, &title, true, buf);
+    for (n, (line, style)) in lines.iter().skip(scroll).take(room).enumerate() {
+        let y = area.y + 1 + u16::try_from(n).unwrap_or(0);
+        put(buf, Rect { y, height: 1, ..area }, line, *style, view.look);
+    }
+}
