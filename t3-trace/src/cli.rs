@@ -30,7 +30,7 @@ pub struct Cli {
 pub enum Command {
     /// Watch the kernel and serve evidence to t3-dispatch (needs root).
     Daemon(DaemonArgs),
-    /// Show closes as they happen.
+    /// Show closes as they happen and the sessions that are open: on the whole screen of a terminal, else one line per close.
     Live(LiveArgs),
     /// Show closes that were, from the journal, and a summary of them.
     Closes(ClosesArgs),

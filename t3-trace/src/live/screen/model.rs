@@ -285,6 +285,8 @@ impl Model {
                 filter.only_user(&row.session.user);
                 self.closes.set_filter(filter);
                 self.focus = Focus::Closes;
+            } else {
+                self.board.step(0);
             }
             return;
         }

@@ -1,4 +1,4 @@
-//! What the screen shows, as text in files; `T3_UPDATE=1` writes them anew. And what a flood does to it, told by counts.
+//! What the screen shows, as text in files; `UPDATE_DOCS=1` writes them anew. And what a flood does to it, told by counts.
 
 use std::{path::Path, time::Duration};
 
@@ -14,6 +14,7 @@ use t3_record::{
 use super::{
     Screen,
     closes::KEPT,
+    keys,
     model::Effect,
     pace::FRAME,
     testing::{NOON, daemon, killed, record, screen, sessions, shown, text},
@@ -28,11 +29,11 @@ fn looks_like(name: &str, screen: &mut Screen) {
         let file = format!("src/live/screen/tests/{name}-{width}x{height}.txt");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
         let now = shown(screen, width, height);
-        if std::env::var_os("T3_UPDATE").is_some() {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, &now).unwrap();
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(now == kept, "{file} shows another screen (T3_UPDATE=1 writes it anew):\n{now}");
+        assert!(now == kept, "{file} shows another screen (UPDATE_DOCS=1 writes it anew):\n{now}");
     }
 }
 
@@ -259,5 +260,73 @@ fn a_flood_is_counted_to_the_last_close_and_drawn_a_bounded_number_of_times() {
     let _ = screen.draw(&mut terminal, now + wait);
     assert_eq!(screen.wait(now + wait), None);
     assert!(text(&terminal).contains("100,000 closes"), "{}", text(&terminal));
-    assert_eq!(screen.model.rate().round() as u64, 1000);
+    assert!((screen.model.rate() - 1000.0).abs() < 1.0, "{}", screen.model.rate());
+}
+
+/// docs/LIVE.md shows the screen as it is, and every key.
+#[test]
+fn the_page_shows_the_screen_and_the_keys() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/LIVE.md");
+    let mut screen = of_the_page();
+    let fenced = |text: String| format!("```text\n{}\n```\n", text.trim_end());
+    let lists = fenced(shown(&mut screen, 110, 26));
+    press(&mut screen, &[KeyCode::Up, KeyCode::Enter]);
+    let detail = fenced(shown(&mut screen, 110, 38));
+    let row = |(keys, what): &(&str, &str)| {
+        let keys: Vec<String> = keys.split(' ').map(|key| format!("`{key}`")).collect();
+        format!("| {} | {what} |\n", keys.join(" "))
+    };
+    let keys = format!("| key | does |\n|---|---|\n{}", keys::TABLE.iter().map(row).collect::<String>());
+    let mut expected = std::fs::read_to_string(&path).unwrap();
+    for (name, text) in [("screen", lists), ("detail", detail), ("keys", keys)] {
+        let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
+        let from = expected.find(&begin).expect("the page has the place") + begin.len();
+        let to = expected.find(&end).expect("the page has its end");
+        expected.replace_range(from..to, &text);
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+    }
+    let page = std::fs::read_to_string(&path).unwrap();
+    assert!(page == expected, "run with UPDATE_DOCS=1 and commit docs/LIVE.md");
+}
+
+/// What the page shows: an afternoon.
+fn of_the_page() -> Screen {
+    let mut screen = screen();
+    screen.hear([Item::Connected(daemon(1))]);
+    for second in 1..=2 {
+        let mut told = sessions(second);
+        told.sessions.truncate(3);
+        told.open = 3;
+        screen.hear([Item::Sessions(Box::new(told))]);
+    }
+    let told: [(&str, Verdict, Segment, How, u64, f32); 8] = [
+        ("alice", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1001), 2_530_000, 0.0),
+        ("bob", Verdict::PathStalled, Segment::Downstream, How::HeartbeatLost, 61_000, 0.3),
+        ("alice", Verdict::ClientLeft, Segment::Downstream, How::Fin, 754_000, 0.0),
+        ("wizard", Verdict::ServeStalled, Segment::Devvm, How::Stall, 903_000, 71.0),
+        ("wizard", Verdict::ServeStalled, Segment::Devvm, How::Stall, 34_000, 64.0),
+        ("bob", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1000), 8_100_000, 1.2),
+        ("alice", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1001), 12_000, 0.0),
+        ("bob", Verdict::ServeExited, Segment::Serve, How::Exit(0), 5_000_000, 0.0),
+    ];
+    for (n, (user, verdict, segment, how, dur_ms, psi)) in (0..).zip(told) {
+        let mut close = record(&format!("c{n}"), user, verdict, segment);
+        (close.how, close.dur_ms, close.psi_io, close.hb_rtt_ms) =
+            (Some(how), dur_ms, Some(Percent(psi)), Some(2));
+        let sure = !matches!(verdict, Verdict::PathStalled | Verdict::ServeStalled);
+        close.confidence = Some(if sure { Confidence::Proven } else { Confidence::Likely });
+        close.hb_wait_ms = (verdict == Verdict::ServeStalled).then_some(15_003);
+        screen.tick(NOON + 211 * n);
+        screen.hear([Item::Closed(Box::new(close), NOON + 211 * n)]);
+    }
+    screen.tick(NOON + 1700);
+    screen.hear([Item::Closed(Box::new(killed()), NOON + 1700)]);
+    screen.tick(NOON + 1702);
+    let mut told = sessions(3);
+    told.sessions.truncate(3);
+    told.open = 3;
+    screen.hear([Item::Sessions(Box::new(told))]);
+    screen
 }

@@ -51,7 +51,9 @@ pub struct Places {
 /// Title and headings of a list.
 const AROUND: u16 = 2;
 /// How wide the totals are as a column.
-const TOTALS: u16 = 38;
+const TOTALS: u16 = 34;
+/// From this width on they are one.
+const BESIDE: u16 = 116;
 
 /// Divides the screen by its size.
 #[must_use]
@@ -81,7 +83,7 @@ pub fn places(view: &View<'_>, area: Rect) -> Places {
         return places;
     }
     let wanted = u16::try_from(view.model.board.told()).unwrap_or(u16::MAX).max(1).saturating_add(AROUND);
-    let beside = area.width >= 110;
+    let beside = area.width >= BESIDE;
     // The list that the reader is in gets more of the screen.
     let share = if view.model.focus == Focus::Sessions { rest.height * 6 / 10 } else { rest.height * 4 / 10 };
     let wanted = if beside { wanted.max(8) } else { wanted };

@@ -68,7 +68,8 @@ pub fn put_right(buf: &mut Buffer, area: Rect, text: &str, style: Style, look: L
 /// Breaks a text at blanks into lines that fit; further lines are set in by so much. A word that is too long is broken too.
 #[must_use]
 pub fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
-    let indent = if indent < width { indent } else { 0 };
+    // The widest letter has to fit behind it.
+    let indent = if indent + 2 <= width { indent } else { 0 };
     let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
     let mut fresh = true;
     let safe = safe(text);
@@ -76,24 +77,24 @@ pub fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
         let bare = word.trim_end_matches(' ');
         let long = Span::raw(bare).width();
         if used + long > width && !fresh {
-            lines.push(std::mem::take(&mut line).trim_end().to_owned());
+            lines.push(std::mem::take(&mut line).trim_end_matches(' ').to_owned());
             line = " ".repeat(indent);
             used = indent;
         }
         for c in word.chars() {
             let wide = Span::raw(c.encode_utf8(&mut [0; 4]) as &str).width();
             if used + wide > width && c != ' ' {
-                lines.push(std::mem::take(&mut line).trim_end().to_owned());
+                lines.push(std::mem::take(&mut line).trim_end_matches(' ').to_owned());
                 line = " ".repeat(indent);
                 used = indent;
             }
             line.push(c);
             used += wide;
         }
-        fresh = line.trim().is_empty();
+        fresh = line.trim_matches(' ').is_empty();
     }
-    if !line.trim().is_empty() || lines.is_empty() {
-        lines.push(line.trim_end().to_owned());
+    if !line.trim_matches(' ').is_empty() || lines.is_empty() {
+        lines.push(line.trim_end_matches(' ').to_owned());
     }
     lines
 }
@@ -190,6 +191,28 @@ mod tests {
             assert_eq!(wrap(text, width, indent), wanted, "{text:?} in {width}");
         }
         assert!(!wrap("\u{754c} wide", 1, 0).is_empty(), "what never fits does not turn for ever");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_text_its_lines_fit_and_lose_nothing(text in "\\PC{0,40}( [a-z\u{754c}\u{301}]{0,12}){0,6}", width in 2..30_usize, indent in 0..12_usize) {
+            let lines = wrap(&text, width, indent);
+            for line in &lines {
+                proptest::prop_assert!(Span::raw(line.as_str()).width() <= width, "{line:?}");
+            }
+            let bare = |text: &str| text.replace(' ', "");
+            proptest::prop_assert_eq!(bare(&lines.concat()), bare(&safe(&text)));
+        }
+
+        #[test]
+        fn whatever_the_text_it_stays_in_its_place(text in ".{0,60}", width in 0..20_u16) {
+            let mut buf = Buffer::filled(Rect::new(0, 0, 24, 1), ratatui::buffer::Cell::new("|"));
+            let taken = put(&mut buf, Rect::new(2, 0, width, 1), &text, Style::new(), LOOK);
+            proptest::prop_assert!(taken <= width);
+            for x in (0..2).chain(2 + width..24) {
+                proptest::prop_assert_eq!(buf[(x, 0)].symbol(), "|");
+            }
+        }
     }
 
     #[test]
