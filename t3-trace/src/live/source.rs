@@ -146,7 +146,7 @@ async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
     let hello = serde_json::to_vec(&ToTrace::Hello { v: VERSION, role: Role::Subscriber });
     let hello = hello.map_err(|error| error.to_string())?;
     socket.send(&hello).await.map_err(|error| format!("talk to t3-trace at {at}: {error}"))?;
-    match receive(&socket).await {
+    match receive(&socket, &mut vec![0; MAX_MESSAGE]).await {
         Ok(Some(FromTrace::Welcome { kernel, sessions, .. })) => {
             let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
             Ok((socket, Daemon { socket: path.to_owned(), pid, kernel, tells_sessions: sessions }))
@@ -162,9 +162,10 @@ async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) 
     let mut questions = Questions::default();
     let mut time_to_ask = interval(ASK);
     time_to_ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut buffer = vec![0; MAX_MESSAGE];
     loop {
         let heard = tokio::select! {
-            heard = receive(socket) => heard,
+            heard = receive(socket, &mut buffer) => heard,
             _ = time_to_ask.tick(), if asks => match questions.ask(socket).await {
                 Ok(()) => continue,
                 Err(error) => return format!("t3-trace has gone: {error}"),
@@ -218,9 +219,8 @@ impl Questions {
 }
 
 /// `None`: a message that this version does not know.
-async fn receive(socket: &UnixSeqpacket) -> Result<Option<FromTrace>, String> {
-    let mut buffer = vec![0; MAX_MESSAGE];
-    match socket.recv(&mut buffer).await {
+async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<Option<FromTrace>, String> {
+    match socket.recv(buffer).await {
         Ok(0) => Err("t3-trace has gone".to_owned()),
         Ok(length) => Ok(serde_json::from_slice(&buffer[..length]).ok()),
         Err(error) => Err(format!("t3-trace has gone: {error}")),
@@ -280,4 +280,83 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
         }
     }
     "journalctl has ended".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+    use tokio_seqpacket::UnixSeqpacketListener;
+
+    use super::*;
+
+    /// A daemon whose answers the test writes.
+    struct Fake {
+        listener: UnixSeqpacketListener,
+        path: PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Fake {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("socket");
+            Self { listener: UnixSeqpacketListener::bind(&path).unwrap(), path, _dir: dir }
+        }
+
+        async fn welcome(&mut self, sessions: bool) -> UnixSeqpacket {
+            let viewer = self.listener.accept().await.unwrap();
+            let hello = ToTrace::Hello { v: VERSION, role: Role::Subscriber };
+            assert_eq!(asked(&viewer).await, Some(hello));
+            say(&viewer, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Off, sessions }).await;
+            viewer
+        }
+    }
+
+    async fn say(viewer: &UnixSeqpacket, message: &FromTrace) {
+        viewer.send(&serde_json::to_vec(message).unwrap()).await.unwrap();
+    }
+
+    /// The next question; `None` when none comes for longer than it may take.
+    async fn asked(viewer: &UnixSeqpacket) -> Option<ToTrace> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let received = timeout(ASK + ASK / 2, viewer.recv(&mut buffer)).await.ok()?;
+        serde_json::from_slice(&buffer[..received.unwrap()]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_wants_only_closes_or_meets_an_older_daemon_asks_for_nothing() {
+        for (wish, sessions) in [(Wish::Closes, true), (Wish::Everything, false)] {
+            let mut fake = Fake::new();
+            let _items = start(&fake.path, wish);
+            let viewer = fake.welcome(sessions).await;
+            assert_eq!(asked(&viewer).await, None, "{wish:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_waits_for_the_answer_to_the_one_before() {
+        let mut fake = Fake::new();
+        let mut items = start(&fake.path, Wish::Everything);
+        let viewer = fake.welcome(true).await;
+        assert!(matches!(items.recv().await, Some(Item::Connected(daemon)) if daemon.pid.is_some()));
+        assert_eq!(asked(&viewer).await, Some(ToTrace::Status));
+        assert_eq!(asked(&viewer).await, Some(ToTrace::Sessions));
+        say(&viewer, &FromTrace::Sessions(Box::new(Sessions { more: true, ..Sessions::default() }))).await;
+        assert_eq!(asked(&viewer).await, None, "the answer is not whole");
+        say(&viewer, &FromTrace::Sessions(Box::default())).await;
+        assert_eq!(asked(&viewer).await, Some(ToTrace::Sessions), "the state is asked for less often");
+        drop(viewer);
+        loop {
+            if let Item::Disconnected(why) = items.recv().await.unwrap() {
+                assert!(why.contains("t3-trace has gone"), "{why}");
+                break;
+            }
+        }
+        fake.welcome(true).await;
+        loop {
+            if let Item::Connected(_) = items.recv().await.unwrap() {
+                break;
+            }
+        }
+    }
 }

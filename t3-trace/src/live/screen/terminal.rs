@@ -79,3 +79,40 @@ fn put_back_on_panic() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use crossterm::terminal::is_raw_mode_enabled;
+
+    use super::*;
+
+    /// Runs itself in a terminal (script(1) of util-linux makes one), and panics there.
+    #[test]
+    fn a_panic_is_told_on_the_terminal_as_it_was_before() {
+        const INNER: &str = "T3_PANICS_IN_A_TERMINAL";
+        const NAME: &str = "live::screen::terminal::tests::a_panic_is_told_on_the_terminal_as_it_was_before";
+        if std::env::var_os(INNER).is_some() {
+            let panicked = std::panic::catch_unwind(|| {
+                let _taken = Taken::take().unwrap();
+                assert!(is_raw_mode_enabled().unwrap());
+                panic!("the reason");
+            });
+            assert!(panicked.is_err() && !is_raw_mode_enabled().unwrap());
+            println!("as it was");
+            return;
+        }
+        let me = std::env::current_exe().unwrap();
+        let again = format!("'{}' --exact --nocapture {NAME}", me.display());
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &again, "/dev/null"]).env(INNER, "1");
+        let output = script.stdin(Stdio::null()).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && shown.contains("as it was"), "{shown}");
+        let at = |text: &str| shown.find(text).unwrap_or_else(|| panic!("{text:?} in {shown:?}"));
+        let (taken, back, told) = (at("\u{1b}[?1049h"), at("\u{1b}[?1049l"), at("the reason"));
+        assert!(taken < back && back < told, "{shown:?}");
+        assert_eq!(shown.matches("\u{1b}[?1049l").count(), 1, "given back once");
+    }
+}
