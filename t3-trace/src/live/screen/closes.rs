@@ -296,4 +296,40 @@ mod tests {
         closes.step(1);
         assert_eq!(shown(&closes), (vec![1], Some(0)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_done_the_selection_is_on_the_screen(
+            deeds in proptest::collection::vec((0..8_u8, -7..7_isize), 0..60)
+        ) {
+            let (mut closes, mut came) = (Closes::default(), 0);
+            for (deed, by) in deeds {
+                let size = by.unsigned_abs();
+                match deed {
+                    0 => {
+                        more(&mut closes, came..came + size as u64);
+                        came += size as u64;
+                    }
+                    1 => closes.toggle_hold(),
+                    2 => closes.set_filter(["", "user:even", "user:odd", "nothing"][size % 4].parse().unwrap()),
+                    3 => closes.set_page(size),
+                    4 => closes.step(by),
+                    5 => closes.turn(by),
+                    6 => closes.first(),
+                    _ => closes.follow(),
+                }
+                let (shown, line) = closes.on_screen();
+                proptest::prop_assert!(shown.len() <= closes.page);
+                proptest::prop_assert!(shown.is_sorted_by_key(|close| close.seq));
+                let full = closes.page.min(closes.visible.len());
+                proptest::prop_assert_eq!(shown.len(), full, "the screen is used");
+                if let Some(selected) = closes.selected().filter(|_| closes.page > 0) {
+                    let there = line.and_then(|line| shown.get(line)).map(|close| close.seq);
+                    proptest::prop_assert_eq!(there, Some(selected.seq));
+                }
+                let total = closes.kept.len() + closes.waiting.len();
+                proptest::prop_assert_eq!(total as u64, came, "none is lost");
+            }
+        }
+    }
 }
