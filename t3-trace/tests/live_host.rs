@@ -213,7 +213,12 @@ async fn a_thousand_closes_a_second_are_all_counted_and_keys_are_answered_meanwh
         let paused = live.until_shows("more have come", SOON).unwrap();
         // The list stands still while the count goes on.
         let more = live.until("a count that goes on", SOON, |s| closes(s) > closes(&paused)).unwrap();
-        assert_eq!(list(&paused), list(&more));
+        // A line about what is missing may take one of its lines.
+        let (paused, more) = (list(&paused), list(&more));
+        assert!(
+            !more.is_empty() && (paused.ends_with(&more) || more.ends_with(&paused)),
+            "{paused:?} {more:?}"
+        );
         live.press(&["?"]).unwrap();
         live.until_shows("this help", SOON).unwrap();
         live.press(&["?", "Space"]).unwrap();
