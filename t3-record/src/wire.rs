@@ -188,6 +188,40 @@ pub struct Status {
     pub lost: u64,
     /// Insertions refused by a full map since the start.
     pub map_full: u64,
+    /// How long it has been running, in seconds.
+    #[serde(default)]
+    pub uptime_s: Option<u64>,
+    /// Ports that are watched: dispatch's own.
+    #[serde(default)]
+    pub listen: Vec<u16>,
+    /// And those of the serves.
+    #[serde(default)]
+    pub serve: Vec<u16>,
+    /// The kernel side's tables; none when it is off.
+    #[serde(default)]
+    pub tables: Vec<Table>,
+    /// Kernel events sent since the start, read or not.
+    #[serde(default)]
+    pub events: Option<u64>,
+    /// What the running kernel's BTF does not tell, a line each.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// How far the wall clock was moved since the start, beyond what has passed, in milliseconds.
+    #[serde(default)]
+    pub clock_moved_ms: Option<i64>,
+}
+
+/// One table of the kernel side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// How much it holds: entries, or bytes of the ring.
+    pub size: u64,
+    /// How much of it is in use; `None` for the ring.
+    pub used: Option<u64>,
+    /// It forgets the oldest when it is full, by design; then being full costs nothing.
+    pub forgets: bool,
 }
 
 /// One hook of the kernel side.

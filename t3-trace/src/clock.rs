@@ -19,6 +19,12 @@ pub fn realtime_secs() -> u64 {
     read(ClockId::Realtime) / SECOND
 }
 
+/// How far the wall clock is ahead of `CLOCK_BOOTTIME`, in nanoseconds: constant, unless somebody sets the wall clock.
+#[must_use]
+pub fn wall_ahead() -> i128 {
+    i128::from(read(ClockId::Realtime)) - i128::from(read(ClockId::Boottime))
+}
+
 /// The monotonic time of a boot-time stamp. The two differ by the time the machine was suspended; a time before the
 /// monotonic zero counts as zero.
 #[must_use]

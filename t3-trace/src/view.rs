@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use t3_record::{evidence::SocketTrace, wire::Hook, words::KernelSource};
 
-use crate::kernel::{Event, Events, Generation, Kernel, Loss, ProcessTrace, ServeTuple};
+use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Loss, ProcessTrace, ServeTuple};
 
 /// The kernel side as the daemon sees it. No call waits.
 pub trait KernelView: Send {
@@ -29,6 +29,10 @@ pub trait KernelView: Send {
     fn source(&self) -> KernelSource;
     /// See [`Kernel::lost`].
     fn lost(&self) -> Loss;
+    /// See [`Kernel::inventory`].
+    fn inventory(&self) -> Inventory {
+        Inventory::default()
+    }
 }
 
 /// A pollable stream of kernel events.
@@ -92,6 +96,9 @@ impl KernelView for Kernel {
     }
     fn lost(&self) -> Loss {
         Kernel::lost(self)
+    }
+    fn inventory(&self) -> Inventory {
+        Kernel::inventory(self)
     }
 }
 

@@ -15,6 +15,22 @@ pub fn gid_of(group: &str) -> Option<u32> {
     number(group, "/etc/group", "group")
 }
 
+/// The name of a group; its number where it has none.
+#[must_use]
+pub fn group_name(gid: u32) -> String {
+    let text = fs::read_to_string("/etc/group").unwrap_or_default();
+    let found = name_of(&text, gid).or_else(|| {
+        let output = Command::new("getent").args(["group", "--", &gid.to_string()]).output().ok()?;
+        name_of(&String::from_utf8_lossy(&output.stdout), gid)
+    });
+    found.unwrap_or_else(|| gid.to_string())
+}
+
+fn name_of(text: &str, number: u32) -> Option<String> {
+    let named = |line: &&str| line.split(':').nth(2).and_then(|field| field.parse().ok()) == Some(number);
+    text.lines().find(named)?.split(':').next().map(str::to_owned)
+}
+
 fn number(name: &str, file: &str, database: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
@@ -45,6 +61,14 @@ mod tests {
         for name in ["t3", "dispatch", "broken", "", "x"] {
             assert_eq!(find(text, name), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_number_has_its_name() {
+        let text = "root:x:0:\nt3-trace:x:990:ann\nbroken:x\n";
+        assert_eq!(name_of(text, 990).as_deref(), Some("t3-trace"));
+        assert_eq!(name_of(text, 7), None);
+        assert_eq!(group_name(0), "root");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod listen;
 mod notify;
 mod peer;
 pub mod sessions;
+mod standing;
 mod watching;
 mod written;
 
@@ -45,6 +46,7 @@ use crate::{
 use death::Link;
 use hub::Hub;
 use sessions::{LinkId, Sessions};
+use standing::Standing;
 use watching::Watching;
 
 /// How long a stopping daemon waits for records that are being written.
@@ -91,6 +93,7 @@ pub(crate) struct Shared {
     records: Writer,
     mourners: Mourners,
     stopping: AtomicBool,
+    standing: Standing,
 }
 
 /// Tasks that must not be cut off when the daemon stops.
@@ -111,6 +114,14 @@ impl Mourners {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ports of all connections, each once.
+fn union(links: &HashMap<LinkId, LinkState>, pick: fn(&LinkState) -> &Vec<u16>) -> Vec<u16> {
+    let mut ports: Vec<u16> = links.values().flat_map(|state| pick(state).iter().copied()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 impl Shared {
@@ -156,13 +167,7 @@ impl Shared {
         links.retain(|id, state| *id == link || state.pid.is_some());
         let state = links.entry(link).or_default();
         (state.pid, state.listen, state.serve) = (pid, listen, serve);
-        let union = |pick: fn(&LinkState) -> &Vec<u16>| {
-            let mut ports: Vec<u16> = links.values().flat_map(|state| pick(state).iter().copied()).collect();
-            ports.sort_unstable();
-            ports.dedup();
-            ports
-        };
-        let (listen, serve) = (union(|state| &state.listen), union(|state| &state.serve));
+        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
         let of = |state: &LinkState| {
             state.pid.map(|pid| state.serve.iter().map(move |port| (*port, pid)).collect::<Vec<_>>())
         };
@@ -187,16 +192,28 @@ impl Shared {
         let kernel = self.kernel();
         let lost = kernel.lost();
         let (source, hooks) = (kernel.source(), kernel.hooks());
+        let inventory = self.standing.inventory(|| kernel.inventory());
         drop(kernel);
+        let links = lock(&self.links);
+        let dispatch = links.values().any(|link| link.pid.is_some());
+        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
+        drop(links);
         FromTrace::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: Some(source),
             hooks,
             sessions: self.sessions().len() as u64,
             subscribers: self.hub.len() as u64,
-            dispatch: lock(&self.links).values().any(|link| link.pid.is_some()),
+            dispatch,
             lost: lost.total(),
             map_full: lost.map_full(),
+            uptime_s: Some(self.standing.uptime_s()),
+            listen,
+            serve,
+            tables: inventory.tables,
+            events: inventory.events,
+            missing: inventory.missing,
+            clock_moved_ms: Some(self.standing.clock_moved_ms()),
         }))
     }
 
@@ -254,6 +271,7 @@ pub async fn run(
         records,
         mourners: Mourners::default(),
         stopping: AtomicBool::new(false),
+        standing: Standing::now(),
     });
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(events) = events {

@@ -16,7 +16,13 @@ struct Tracepoint {
 }
 
 /// Without this one there is nothing to tell.
-const NEEDED: &str = "inet_sock_set_state";
+pub const NEEDED: &str = "inet_sock_set_state";
+
+/// Why a hook is not attached begins so where the kernel has none of that name.
+pub const ABSENT: &str = "this kernel does not have it";
+
+/// And so where it was not wanted.
+pub const SWITCHED_OFF: &str = "switched off by";
 
 const TRACEPOINTS: &[Tracepoint] = &[
     Tracepoint { category: "sock", name: NEEDED, lost: "who closed first" },
@@ -39,6 +45,19 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("tcp_reset", "nothing for the verdict: tcp:tcp_receive_reset tells the same"),
 ];
 
+/// Which tracepoints the running kernel has, by what everybody may read of it; whether they can be attached only an attempt shows.
+///
+/// # Errors
+/// [`KernelError`] when its type information is not there or not readable.
+pub fn offered() -> Result<Vec<(String, bool)>, KernelError> {
+    let vmlinux = std::fs::read(super::VMLINUX).map_err(KernelError::NoBtf)?;
+    let btf = Btf::parse(&vmlinux)?;
+    let known = |point: &Tracepoint| {
+        (format!("{}:{}", point.category, point.name), btf.tracepoint(point.name).is_ok())
+    };
+    Ok(TRACEPOINTS.iter().map(known).collect())
+}
+
 /// Attaches everything. The hooks stay attached as long as `ebpf` lives.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
@@ -52,7 +71,7 @@ pub(super) fn attach(
         let outcome = if btf.tracepoint(point.name).is_ok() {
             raw_tracepoint(ebpf, point.name)
         } else {
-            Err("this kernel does not have it".to_owned())
+            Err(ABSENT.to_owned())
         };
         match outcome {
             Err(why) if point.name == NEEDED => return Err(KernelError::Hook { hook: name, why }),
@@ -64,7 +83,7 @@ pub(super) fn attach(
         let outcome = match functions {
             Functions::Best => function_entry(ebpf, aya_btf, function),
             Functions::Kprobe => kprobe(ebpf, function).map(|()| "kprobe"),
-            Functions::Tracepoint => Err("switched off by --hooks tracepoint".to_owned()),
+            Functions::Tracepoint => Err(format!("{SWITCHED_OFF} --hooks tracepoint")),
         };
         if outcome.is_ok() {
             source = KernelSource::Kprobe;

@@ -19,9 +19,10 @@ mod types;
 
 pub use btf::BtfError;
 pub use events::Events;
+pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, offered};
 pub use types::{
-    Change, Event, Functions, Generation, Loss, Options, ProcessTrace, ServeTuple, SignalTrace, SocketKey,
-    What,
+    Change, Event, Functions, Generation, Inventory, Loss, Options, ProcessTrace, ServeTuple, SignalTrace,
+    SocketKey, What,
 };
 
 use std::{
@@ -31,7 +32,11 @@ use std::{
 };
 
 use aya::{Ebpf, EbpfLoader};
-use t3_record::{evidence::SocketTrace, wire::Hook, words::KernelSource};
+use t3_record::{
+    evidence::SocketTrace,
+    wire::{Hook, Table},
+    words::KernelSource,
+};
 use t3_trace_abi::{Stat, Tuple, TupleGen};
 
 use btf::Btf;
@@ -39,7 +44,7 @@ use layout::Layout;
 use tables::Tables;
 
 /// The running kernel's type information.
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Empty when this was built without it (see build.rs).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/t3-trace.bpf.o"));
@@ -93,6 +98,7 @@ pub struct Kernel {
     source: KernelSource,
     reset_reasons: BTreeMap<u32, String>,
     missing: Vec<String>,
+    sizes: Options,
     netns: u32,
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -147,6 +153,7 @@ impl Kernel {
             source,
             reset_reasons: layout.reset_reasons,
             missing: layout.missing,
+            sizes: *options,
             netns: tables::own_netns(),
             flush_log,
         })
@@ -239,6 +246,15 @@ impl Kernel {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.tables.stat(Stat::Events)
+    }
+
+    /// Sizes and contents. Walks the maps, which takes milliseconds when they are full: for diagnostics, not for each close.
+    #[must_use]
+    pub fn inventory(&self) -> Inventory {
+        let mut tables = self.tables.inventory(&self.sizes);
+        let ring = u64::from(self.sizes.ring_bytes);
+        tables.push(Table { name: "EVENTS".to_owned(), size: ring, used: None, forgets: false });
+        Inventory { tables, events: Some(self.sent()), missing: self.missing.clone() }
     }
 
     /// Passes the programs' own diagnostics on to the `log` crate. Nothing to do unless the object was built with the

@@ -6,9 +6,10 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
+use t3_record::wire::Table;
 use t3_trace_abi::{Port, Process, Socket, Stat, Tuple, TupleGen, Wire};
 
-use super::KernelError;
+use super::{KernelError, Options};
 
 type Bytes<const N: usize> = [u8; N];
 
@@ -87,11 +88,28 @@ impl Tables {
         self.stats.get(&(stat as u32), 0).map_or(0, |values| values.iter().sum())
     }
 
+    /// Each table's size and how many entries it has.
+    pub(super) fn inventory(&self, sizes: &Options) -> Vec<Table> {
+        let (sockets, processes) = (sizes.sockets, sizes.processes);
+        vec![
+            table("SOCKETS", sockets, true, self.sockets.keys()),
+            table("SERVE_ENDS", sockets, true, self.serve_ends.keys()),
+            table("GENERATION", sockets, false, self.generation.keys()),
+            table("PROCESSES", processes, true, self.processes.keys()),
+        ]
+    }
+
     /// Entries in the socket maps, for tests and diagnostics.
     pub(super) fn socket_entries(&self) -> usize {
         self.sockets.keys().filter(Result::is_ok).count()
             + self.serve_ends.keys().filter(Result::is_ok).count()
     }
+}
+
+/// A walk over a map that changes meanwhile may begin anew: it is no longer than the map is large.
+fn table<K>(name: &str, size: u32, forgets: bool, keys: impl Iterator<Item = Result<K, MapError>>) -> Table {
+    let used = keys.take(size as usize).filter(Result::is_ok).count() as u64;
+    Table { name: name.to_owned(), size: u64::from(size), used: Some(used), forgets }
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError>

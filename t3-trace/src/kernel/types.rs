@@ -30,6 +30,17 @@ pub enum Functions {
     Tracepoint,
 }
 
+/// What the kernel side holds, for diagnostics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Its tables, and how full they are.
+    pub tables: Vec<t3_record::wire::Table>,
+    /// Events written to the ring since the load, read or not.
+    pub events: Option<u64>,
+    /// What the running kernel's BTF does not tell, one line each; usually nothing.
+    pub missing: Vec<String>,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { sockets: 16_384, processes: 8_192, ring_bytes: 1 << 20, functions: Functions::Best }

@@ -185,6 +185,30 @@ async fn a_subscriber_may_neither_register_nor_ask() {
     daemon.stop().await;
 }
 
+#[tokio::test]
+async fn the_status_tells_what_is_watched_what_is_held_and_since_when() {
+    let daemon = Daemon::start().await;
+    let (dispatch, viewer) = (daemon.dispatch().await, daemon.subscriber().await);
+    dispatch.say(&ToTrace::Watch { listen: vec![3780], serve: vec![3774, 3773] }).await;
+    dispatch.say(&register(1, 3773)).await;
+    dispatch.status().await;
+    let status = viewer.status().await;
+    assert_eq!((status.listen, status.serve), (vec![3780], vec![3773, 3774]));
+    assert!(status.dispatch && status.sessions == 1);
+    assert!(status.uptime_s.is_some_and(|up| up < 600) && status.clock_moved_ms.is_some());
+    let table = |name: &str| status.tables.iter().find(|table| table.name == name);
+    assert_eq!(table("FAKE").map(|table| (table.size, table.used)), Some((10, Some(3))));
+    assert_eq!((status.events, status.missing.as_slice()), (Some(81), &["a field".to_owned()][..]));
+    daemon.stop().await;
+}
+
+#[test]
+fn a_status_of_an_older_daemon_is_read() {
+    let old = r#"{"t":"status","version":"0.1.0","kernel":"tracepoint","hooks":[],"sessions":1,"subscribers":0,"dispatch":true,"lost":0,"map_full":0}"#;
+    let FromTrace::Status(status) = serde_json::from_str(old).unwrap() else { panic!("no status") };
+    assert_eq!((status.sessions, status.uptime_s, status.tables.len()), (1, None, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_sessions_each_get_one_answer() {
     const SESSIONS: u16 = 10_000;

@@ -11,13 +11,13 @@ use std::{
 use t3_journal::{Sink, Writer};
 use t3_record::{
     evidence::{KernelFacts, SocketTrace},
-    wire::{FromTrace, Hook, Leg, Role, Session, Status, ToTrace, VERSION},
+    wire::{FromTrace, Hook, Leg, Role, Session, Status, Table, ToTrace, VERSION},
     words::KernelSource,
 };
 use t3_trace::{
     clock,
     daemon::{self, Options},
-    kernel::{Generation, Loss, ProcessTrace, ServeTuple},
+    kernel::{Generation, Inventory, Loss, ProcessTrace, ServeTuple},
     view::{EventStream, KernelView},
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -70,6 +70,10 @@ impl KernelView for FakeKernel {
     }
     fn lost(&self) -> Loss {
         Loss { events: self.with(|facts| facts.lost), ..Loss::default() }
+    }
+    fn inventory(&self) -> Inventory {
+        let table = Table { name: "FAKE".to_owned(), size: 10, used: Some(3), forgets: false };
+        Inventory { tables: vec![table], events: Some(81), missing: vec!["a field".to_owned()] }
     }
 }
 

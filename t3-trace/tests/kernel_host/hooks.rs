@@ -23,3 +23,20 @@ fn every_hook_is_attached_or_says_why() {
         "kernels without these are rare enough to be looked at"
     );
 }
+
+#[test]
+fn the_inventory_has_every_table_with_its_size() {
+    let Some(kernel) = kernel() else { return };
+    let inventory = kernel.inventory();
+    let names: Vec<_> = inventory.tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(names, ["SOCKETS", "SERVE_ENDS", "GENERATION", "PROCESSES", "EVENTS"]);
+    for table in &inventory.tables {
+        assert!(table.size > 0 && table.used.is_none_or(|used| used <= table.size), "{table:?}");
+    }
+    assert!(inventory.events.is_some());
+    let offered = t3_trace::kernel::offered().unwrap();
+    for hook in kernel.hooks().iter().filter(|hook| hook.name.contains(':')) {
+        let there = offered.iter().find(|(name, _)| *name == hook.name).unwrap().1;
+        assert!(there || hook.attached.is_none(), "attached to what the kernel does not have: {hook:?}");
+    }
+}
