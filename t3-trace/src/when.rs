@@ -3,9 +3,11 @@
 
 mod ago;
 pub mod calendar;
+mod length;
 mod words;
 
 use calendar::Zone;
+pub use length::length;
 
 /// The first second of the year 10000, in seconds since the epoch: no moment any more.
 const END: u64 = 253_402_300_800;

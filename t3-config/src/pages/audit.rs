@@ -15,6 +15,9 @@ pub fn problems(definition: &Command) -> Vec<String> {
     let pages = man(definition.clone());
     let scripts =
         [Shell::Bash, Shell::Zsh, Shell::Fish].map(|shell| (shell, completions(definition.clone(), shell)));
+    for example in sections::examples(&after(&built)) {
+        wrong_example(definition, None, &example, &mut found);
+    }
     for command in built.get_subcommands().filter(|command| super::is_visible(command)) {
         let name = command.get_name();
         help(definition, command, &mut found);
@@ -37,13 +40,14 @@ pub fn problems(definition: &Command) -> Vec<String> {
     found
 }
 
+fn after(command: &Command) -> String {
+    let text = command.get_after_long_help().or(command.get_after_help());
+    text.map(ToString::to_string).unwrap_or_default()
+}
+
 fn help(definition: &Command, command: &Command, found: &mut Vec<String>) {
     let name = command.get_name();
-    let after = command
-        .get_after_long_help()
-        .or(command.get_after_help())
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let after = after(command);
     let titles: Vec<_> = sections::parse(&after).into_iter().map(|section| section.title).collect();
     for title in ["EXAMPLES", "EXIT STATUS"] {
         if !titles.iter().any(|found| found == title) {
@@ -51,14 +55,19 @@ fn help(definition: &Command, command: &Command, found: &mut Vec<String>) {
         }
     }
     for example in sections::examples(&after) {
-        if let Err(why) = parses(definition, name, &example) {
-            found.push(format!("the help of {name} shows {example:?}, which is wrong: {why}"));
-        }
+        wrong_example(definition, Some(name), &example, found);
     }
 }
 
-/// Whether the program takes an example as it stands, up to what is the shell's.
-fn parses(definition: &Command, subcommand: &str, example: &str) -> Result<(), String> {
+fn wrong_example(definition: &Command, subcommand: Option<&str>, example: &str, found: &mut Vec<String>) {
+    if let Err(why) = parses(definition, subcommand, example) {
+        let whose = subcommand.unwrap_or_else(|| definition.get_name());
+        found.push(format!("the help of {whose} shows {example:?}, which is wrong: {why}"));
+    }
+}
+
+/// Whether the program takes an example as it stands, up to what is the shell's; and whether it is of this subcommand.
+fn parses(definition: &Command, subcommand: Option<&str>, example: &str) -> Result<(), String> {
     let words = shlex::split(example).ok_or("its quotes do not match")?;
     let program = definition.get_name();
     let begin =
@@ -67,7 +76,7 @@ fn parses(definition: &Command, subcommand: &str, example: &str) -> Result<(), S
     let words: Vec<_> = words.iter().skip(begin).take_while(shell).collect();
     let matches = definition.clone().try_get_matches_from(words).map_err(|error| error.to_string())?;
     match matches.subcommand_name() {
-        Some(found) if found == subcommand => Ok(()),
+        Some(found) if subcommand.is_none_or(|wanted| wanted == found) => Ok(()),
         other => Err(format!("it runs {other:?}")),
     }
 }

@@ -69,6 +69,8 @@ fn the_audit_finds_what_is_wrong() {
     for part in ["no EXIT STATUS", "--zz", "--yy in p-bad.1 has no help"] {
         assert!(problems.contains(part), "{problems}");
     }
+    let problems = audit::problems(&program().after_help("Examples:\n  p nonsense\n  q run"));
+    assert!(problems.len() == 2 && problems[0].contains("p nonsense") && problems[1].contains("q run"));
 }
 
 #[test]

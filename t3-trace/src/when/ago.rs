@@ -18,7 +18,7 @@ pub(super) fn before(secs: u64, length: &str) -> Option<Moment> {
 }
 
 /// Seconds of a unit. `m` is a minute, as in the other lengths of these commands; months have no length.
-fn unit(name: &str) -> Option<u64> {
+pub(super) fn unit(name: &str) -> Option<u64> {
     Some(match name {
         "s" | "sec" | "secs" | "second" | "seconds" => 1,
         "m" | "min" | "mins" | "minute" | "minutes" => 60,
