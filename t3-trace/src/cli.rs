@@ -6,7 +6,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use t3_journal::Mode;
 use t3_record::wire::SOCKET_PATH;
 
-use crate::{closes::args::ClosesArgs, journal_trust::DISPATCH_USER, kernel::Functions};
+use crate::{
+    closes::args::ClosesArgs, doctor::args::DoctorArgs, journal_trust::DISPATCH_USER, kernel::Functions, when,
+};
 
 /// Who ended a WebSocket, how, and was the machine starving at that moment.
 #[derive(Debug, Parser)]
@@ -14,10 +16,17 @@ use crate::{closes::args::ClosesArgs, journal_trust::DISPATCH_USER, kernel::Func
     name = "t3-trace",
     version,
     max_term_width = 110,
-    after_help = "Exit status:
+    after_help = "Examples:
+  t3-trace live                           # closes as they happen
+  t3-trace closes --since '2 hours ago'   # what has happened
+  t3-trace doctor                         # does everything work here?
+
+Exit status:
   0  all is well
-  1  something failed
-  2  wrong usage"
+  1  something failed; for doctor: something that should work does not
+  2  wrong usage
+
+Each command has examples of its own: t3-trace closes --help"
 )]
 pub struct Cli {
     /// What to do.
@@ -34,6 +43,8 @@ pub enum Command {
     Live(LiveArgs),
     /// Show closes that were, from the journal, and a summary of them.
     Closes(ClosesArgs),
+    /// Check what this kernel and this machine allow, and what keeps the rest from working.
+    Doctor(DoctorArgs),
 }
 
 /// `t3-trace daemon`.
@@ -104,20 +115,11 @@ pub struct LiveArgs {
     pub plain: bool,
 }
 
-/// A number with one of the units ms, s, m, h; seconds without one.
+/// A length of time, as people write it.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let wrong = || format!("{text:?} is not a time; write 120s, 2m or 500ms");
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let ms = match unit {
-        "ms" => 1,
-        "s" | "" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    Ok(Duration::from_millis(number.saturating_mul(ms)))
+    let wrong =
+        || format!("{text:?} is no length of time; write for example 120s, 2m, 500ms or \"1 hour 30 min\"");
+    when::length(text).ok_or_else(wrong)
 }
 
 /// The whole definition, with the subcommands that every program of this house has.
@@ -142,13 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_with_their_unit() {
-        for (text, ms) in [("120s", 120_000), ("2m", 120_000), ("500ms", 500), ("7", 7000), ("1h", 3_600_000)]
-        {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "s", "-1s", "1.5s", "2 m", "2d", "ms"] {
-            assert!(duration(text).is_err(), "{text:?}");
-        }
+    fn a_wrong_length_is_wrong_usage_and_says_what_would_be_right() {
+        let error = definition().try_get_matches_from(["t3-trace", "live", "--short", "soon"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("\"soon\" is no length of time; write for example"), "{error}");
     }
 }

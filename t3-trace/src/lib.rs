@@ -1,12 +1,13 @@
 //! The kernel's side of a close: the daemon that gathers evidence and serves it to t3-dispatch, and the operator's commands.
 //!
-//! Only [`daemon`] and [`kernel`] need privileges; [`live`] and [`closes`] read what they give as an ordinary user.
+//! Only [`daemon`] and [`kernel`] need privileges; [`live`], [`closes`] and [`doctor`] read what they give as an ordinary user.
 
 pub mod cgroup;
 pub mod cli;
 pub mod clock;
 pub mod closes;
 pub mod daemon;
+pub mod doctor;
 pub mod journal_trust;
 pub mod kernel;
 pub mod layers;

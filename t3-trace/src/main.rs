@@ -7,8 +7,8 @@ use clap::FromArgMatches;
 use t3_journal::{Sink, Writer};
 use t3_trace::{
     cli::{self, Cli, Command, DaemonArgs},
-    closes, daemon,
-    kernel::{Functions, Kernel, Options},
+    closes, daemon, doctor,
+    kernel::{Functions, Kernel, Options, SWITCHED_OFF},
     live,
     view::{KernelView, Off},
 };
@@ -23,14 +23,17 @@ fn main() -> ExitCode {
     }
     let matches = cli::definition().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let mut healthy = true;
     let result = match cli.command {
         Command::Daemon(args) => run_daemon(args),
         Command::Live(args) => live::run(&args),
         Command::Closes(args) => closes::run(&args),
+        Command::Doctor(args) => doctor::run(&args).map(|works| healthy = works),
     };
     t3_journal::drain(LAST_LINES);
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) if healthy => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("t3-trace: {error:#}");
             ExitCode::FAILURE
@@ -72,7 +75,7 @@ fn run_daemon(args: DaemonArgs) -> anyhow::Result<()> {
 /// The kernel side, or the reason why there is none: pressure is served all the same.
 fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
     if no_ebpf {
-        return Box::new(Off { why: "switched off by --no-ebpf".to_owned() });
+        return Box::new(Off { why: format!("{SWITCHED_OFF} --no-ebpf") });
     }
     match Kernel::load(&Options { functions, ..Options::default() }) {
         Ok(kernel) => Box::new(kernel),

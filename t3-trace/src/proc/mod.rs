@@ -32,7 +32,8 @@ pub fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
     found
 }
 
-fn pids() -> impl Iterator<Item = u32> {
+/// All processes.
+pub fn pids() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
