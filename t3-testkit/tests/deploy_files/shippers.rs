@@ -10,6 +10,7 @@ use crate::{
     alloy::{self, Block, Value},
     logql,
     queries::{self, list},
+    unit_file::Unit,
 };
 
 const ALLOY: &str = "deploy/alloy/devvm.alloy";
@@ -227,6 +228,14 @@ fn both_shippers_make_the_streams_that_the_queries_ask_for() {
         let known: BTreeSet<_> = rules.iter().map(|rule| rule.target.as_str()).collect();
         assert!(known.iter().all(|label| LABELS.contains(label)), "{shipper}: {known:?}");
     }
+}
+
+#[test]
+fn both_shippers_units_may_read_the_whole_journal() {
+    let alloy = Unit::read("deploy/alloy/alloy.service.d.conf");
+    let groups: BTreeSet<_> = alloy.one("SupplementaryGroups").split(' ').collect();
+    assert_eq!(groups, BTreeSet::from(["adm", "systemd-journal"]));
+    assert_eq!(Unit::read("deploy/promtail/devvm-promtail.service").one("User"), "root");
 }
 
 #[test]
