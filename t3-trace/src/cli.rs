@@ -7,7 +7,8 @@ use t3_journal::Mode;
 use t3_record::wire::SOCKET_PATH;
 
 use crate::{
-    closes::args::ClosesArgs, doctor::args::DoctorArgs, journal_trust::DISPATCH_USER, kernel::Functions, when,
+    closes::args::ClosesArgs, doctor::args::DoctorArgs, explain::args::ExplainArgs,
+    journal_trust::DISPATCH_USER, kernel::Functions, when,
 };
 
 /// Who ended a WebSocket, how, and was the machine starving at that moment.
@@ -43,6 +44,8 @@ pub enum Command {
     Live(LiveArgs),
     /// Show closes that were, from the journal, and a summary of them.
     Closes(ClosesArgs),
+    /// Explain one close on one page: what happened, how sure that is, and what to do.
+    Explain(Box<ExplainArgs>),
     /// Check what this kernel and this machine allow, and what keeps the rest from working.
     Doctor(DoctorArgs),
 }

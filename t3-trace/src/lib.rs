@@ -1,6 +1,6 @@
 //! The kernel's side of a close: the daemon that gathers evidence and serves it to t3-dispatch, and the operator's commands.
 //!
-//! Only [`daemon`] and [`kernel`] need privileges; [`live`], [`closes`] and [`doctor`] read what they give as an ordinary user.
+//! Only [`daemon`] and [`kernel`] need privileges; [`live`], [`closes`], [`explain`] and [`doctor`] read what they give as an ordinary user.
 
 pub mod cgroup;
 pub mod cli;
@@ -8,6 +8,7 @@ pub mod clock;
 pub mod closes;
 pub mod daemon;
 pub mod doctor;
+pub mod explain;
 pub mod journal_trust;
 pub mod kernel;
 pub mod layers;

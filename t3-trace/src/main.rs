@@ -7,7 +7,7 @@ use clap::FromArgMatches;
 use t3_journal::{Sink, Writer};
 use t3_trace::{
     cli::{self, Cli, Command, DaemonArgs},
-    closes, daemon, doctor,
+    closes, daemon, doctor, explain,
     kernel::{Functions, Kernel, Options, SWITCHED_OFF},
     live,
     view::{KernelView, Off},
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Daemon(args) => run_daemon(args),
         Command::Live(args) => live::run(&args),
         Command::Closes(args) => closes::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args).map(|works| healthy = works),
     };
     t3_journal::drain(LAST_LINES);

@@ -50,3 +50,9 @@ pub fn starved(kernel: &KernelFacts) -> Option<Starved> {
         (in_cgroup || on_host).then_some(row.resource)
     })
 }
+
+/// From how many percent of the time on in which some task of serve's cgroup stood still each resource explains a stall: memory, IO, CPU.
+#[must_use]
+pub fn limits() -> [f32; 3] {
+    TABLE.map(|row| row.cgroup_some)
+}

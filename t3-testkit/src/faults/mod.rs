@@ -7,6 +7,7 @@ mod crowd;
 mod dispatch;
 mod downstream;
 mod edge;
+mod explained;
 mod incidents;
 mod journald;
 mod link;

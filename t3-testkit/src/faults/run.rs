@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc, time::Instant};
 use regex_lite::Regex;
 use t3_record::{CloseRecord, KernelSource};
 
-use super::{DISPATCH_DECIDES, Expect, Fault, Miss, Need, Outcome, Row, World, catalogue, world};
+use super::{DISPATCH_DECIDES, Expect, Fault, Miss, Need, Outcome, Row, World, catalogue, explained, world};
 use crate::{
     client::PATIENCE,
     error::{Result, TestError},
@@ -243,6 +243,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
                     .misses(record)
                     .into_iter()
                     .chain(malformed(record, entry))
+                    .chain(explained::misses(record, entry))
                     .for_each(|miss| row.add(miss));
             }
             if let Err(error) = (fault.after)(&mut world) {

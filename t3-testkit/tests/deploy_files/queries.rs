@@ -20,6 +20,7 @@ pub const PAGES: [&str; 9] = [
     "README.md",
     "docs/INSTALL.md",
     "docs/RUNBOOK.md",
+    "docs/EXPLAIN.md",
     "docs/VERDICTS.md",
     "docs/RECORD.md",
     "docs/METRICS.md",

@@ -61,8 +61,11 @@ static PLACES: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
     CloseRecord::KEYS.iter().enumerate().map(|(place, key)| (field(key.name), place)).collect()
 });
 
-/// One pass over the entry, then one over the keys: a million records make the difference.
-fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
+/// The `ws close` of an entry. One pass over the entry, then one over the keys: a million records make the difference.
+///
+/// # Errors
+/// It lacks something that every record has, or a value is none.
+pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
     let mut values = [None; CloseRecord::KEYS.len()];
     for (name, value) in entry.fields() {
         if let Some(place) = PLACES.get(name) {
@@ -101,6 +104,7 @@ pub fn query(args: &ClosesArgs) -> Query {
     Query {
         since: args.since,
         until: args.until,
+        reverse: false,
         boot: args.boot.clone(),
         file: args.file.clone(),
         directory: args.directory.clone(),

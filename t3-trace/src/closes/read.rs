@@ -40,6 +40,8 @@ pub struct Query {
     pub since: Option<Moment>,
     /// Until when.
     pub until: Option<Moment>,
+    /// The last entry first.
+    pub reverse: bool,
     /// Of which boot, as journalctl takes it.
     pub boot: Option<String>,
     /// Of these files, instead of the machine's journal.
@@ -53,7 +55,7 @@ pub struct Query {
     pub matches: Vec<String>,
 }
 
-/// Gives each entry to `each`, in the order of time, until the journal's end, or until `each` fails; its failure is the inner result.
+/// Gives each entry to `each`, in the order of the query, until the journal's end, or until `each` fails; its failure is the inner result.
 ///
 /// # Errors
 /// [`ReadError`] when the journal was not read to its end.
@@ -114,6 +116,7 @@ fn command(query: &Query) -> Command {
     }
     command.args(query.since.map(|since| format!("--since={}", since.at_epoch())));
     command.args(query.until.map(|until| format!("--until={}", until.at_epoch())));
+    command.args(query.reverse.then_some("--reverse"));
     command.args(query.boot.as_ref().map(|boot| format!("--boot={boot}")));
     for file in &query.file {
         command.arg("--file").arg(file);
