@@ -122,7 +122,9 @@ fn process(checks: &mut Checks, record: &CloseRecord) {
 
 fn heartbeats(checks: &mut Checks, record: &CloseRecord) {
     let Some(pings @ 1..) = record.hb_n else {
-        checks.unknown("heartbeats", "none was seen: the session was short, or its client sends none");
+        let died = record.verdict == Verdict::DispatchDied;
+        let none = "none was seen: the session was short, or its client sends none";
+        checks.unknown("heartbeats", if died { "what t3-dispatch knew of them died with it" } else { none });
         return;
     };
     let pings = names::count(pings, "ping");
