@@ -16,7 +16,7 @@ pub struct Query {
 }
 
 /// Pages with queries and commands.
-pub const PAGES: [&str; 9] = [
+pub const PAGES: [&str; 10] = [
     "README.md",
     "docs/INSTALL.md",
     "docs/RUNBOOK.md",
