@@ -2,7 +2,7 @@
 //! 120 by 36, and what they show must have the shape of what the page has. `T3_REFRESH=1` puts what they show now into the page. Needs
 //! root and tmux.
 
-#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+#![expect(clippy::panic, reason = "a failed helper fails its test")]
 
 use std::{fs, path::Path, process::Command};
 

@@ -37,7 +37,7 @@ pub enum Told {
 /// What the entry tells; `None` when that is nothing to `closes`.
 ///
 /// # Errors
-/// [`Unusable`].
+/// `Unusable`.
 pub fn told(entry: &Entry, trust: Trust) -> Result<Option<Told>, Unusable> {
     let id = entry.get("MESSAGE_ID").unwrap_or_default();
     if id != CLOSE_ID && id != OPEN_ID {

@@ -19,7 +19,7 @@ pub struct Entry {
 
 impl Entry {
     /// The fields as they came: name and value. What is no UTF-8 has replacement characters; what is printed still needs
-    /// [`safe`](crate::live::line::safe).
+    /// `live::line::safe`.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
         self.ends.iter().filter_map(move |(name, value)| {
