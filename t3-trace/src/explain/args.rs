@@ -33,7 +33,7 @@ pub struct ExplainArgs {
     /// Only this user's closes.
     #[arg(long, conflicts_with = "conn")]
     pub user: Option<String>,
-    /// The user's close nearest to this time: 14:10, \"2 hours ago\", \"2026-11-24 14:10\".
+    /// The user's close nearest to this time: 14:10, "2 hours ago", "2026-11-24 14:10".
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true, requires = "user")]
     pub at: Option<Moment>,
     /// The last close.
@@ -51,15 +51,15 @@ pub struct ExplainArgs {
     /// Read the journal files of this directory.
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// Where the other layers' words are to be had.
-    #[command(flatten)]
-    pub layers: LayerArgs,
     /// The page as one JSON object.
     #[arg(long)]
     pub json: bool,
     /// No colours.
     #[arg(long)]
     pub plain: bool,
+    /// Where the other layers' words are to be had.
+    #[command(flatten)]
+    pub layers: LayerArgs,
 }
 
 impl ExplainArgs {
