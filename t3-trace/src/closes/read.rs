@@ -2,9 +2,9 @@
 //! through here. Decides nothing about what an entry means.
 
 use std::{
-    io::{BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
     thread,
 };
 
@@ -19,10 +19,10 @@ const COMPLAINT: u64 = 4096;
 pub enum ReadError {
     /// There is no journalctl, or it may not be run.
     #[error("run journalctl: {0}; it comes with systemd and must be in PATH")]
-    Start(#[source] std::io::Error),
+    Start(#[source] io::Error),
     /// Its output broke off.
     #[error("read journalctl's output: {0}")]
-    Output(#[source] std::io::Error),
+    Output(#[source] io::Error),
     /// It failed; its own words.
     #[error("journalctl failed ({status}): {complaint}")]
     Failed {
@@ -63,33 +63,59 @@ pub fn entries<E>(
     query: &Query,
     mut each: impl FnMut(&Entry) -> Result<(), E>,
 ) -> Result<Result<(), E>, ReadError> {
-    let mut child = command(query).spawn().map_err(ReadError::Start)?;
+    run(command(query), |stdout| {
+        let mut output = Entries::new(stdout);
+        while let Some(entry) = output.read()? {
+            if let Err(error) = each(entry) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    })
+}
+
+/// The same for the lines of a journalctl that is run in another way.
+///
+/// # Errors
+/// As [`entries`].
+pub fn output<E>(
+    command: Command,
+    mut each: impl FnMut(&str) -> Result<(), E>,
+) -> Result<Result<(), E>, ReadError> {
+    run(command, |mut stdout| {
+        let mut line = Vec::new();
+        while stdout.read_until(b'\n', &mut line)? > 0 {
+            if let Err(error) = each(&String::from_utf8_lossy(&line)) {
+                return Ok(Err(error));
+            }
+            line.clear();
+        }
+        Ok(Ok(()))
+    })
+}
+
+fn run<E>(
+    mut command: Command,
+    read: impl FnOnce(BufReader<ChildStdout>) -> io::Result<Result<(), E>>,
+) -> Result<Result<(), E>, ReadError> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(ReadError::Start)?;
     // Read beside the output, so that journalctl never waits for us with a full pipe.
     let complaint = child.stderr.take().map(|mut stderr| {
         thread::spawn(move || {
             let mut kept = Vec::new();
             let _ = stderr.by_ref().take(COMPLAINT).read_to_end(&mut kept);
-            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            let _ = io::copy(&mut stderr, &mut io::sink());
             // It quotes names of files, and those may hold anything.
             String::from_utf8_lossy(&kept).trim().lines().map(safe).collect::<Vec<_>>().join("; ")
         })
     });
     let stdout = child.stdout.take().ok_or_else(no_output)?;
-    let mut output = Entries::new(BufReader::with_capacity(1 << 16, stdout));
-    loop {
-        match output.read() {
-            Ok(None) => break,
-            Ok(Some(entry)) => {
-                if let Err(error) = each(entry) {
-                    stop(&mut child);
-                    return Ok(Err(error));
-                }
-            }
-            Err(error) => {
-                stop(&mut child);
-                return Err(ReadError::Output(error));
-            }
-        }
+    let done = read(BufReader::with_capacity(1 << 16, stdout));
+    if !matches!(done, Ok(Ok(()))) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return done.map_err(ReadError::Output);
     }
     let status = child.wait().map_err(ReadError::Output)?;
     if status.success() {
@@ -100,12 +126,7 @@ pub fn entries<E>(
 }
 
 fn no_output() -> ReadError {
-    ReadError::Output(std::io::ErrorKind::BrokenPipe.into())
-}
-
-fn stop(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
+    ReadError::Output(io::ErrorKind::BrokenPipe.into())
 }
 
 fn command(query: &Query) -> Command {
@@ -125,6 +146,5 @@ fn command(query: &Query) -> Command {
         command.arg("--directory").arg(directory);
     }
     command.args(&query.matches);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
