@@ -1,6 +1,7 @@
 //! `t3-trace closes`: the closes that the journal holds, as a table with a summary, as JSON or as CSV. Only reads; the parts that
 //! decide are pure and live in the modules below.
 
+pub mod access;
 pub mod args;
 pub mod csv;
 pub mod entry;
@@ -73,6 +74,16 @@ impl<W: Write> Shown<'_, W> {
         progress.end();
         if let Err(error) = read? {
             return Ok(Err(error));
+        }
+        if self.args.file.is_empty()
+            && self.args.directory.is_none()
+            && let Some(path) = access::closed()
+        {
+            let path = path.display();
+            let _ = writeln!(
+                io::stderr(),
+                "t3-trace closes: this user may not read {path}: what it holds is missing here; join the group systemd-journal"
+            );
         }
         if self.broken > 0 {
             let _ = writeln!(io::stderr(), "t3-trace closes: {} records could not be read", self.broken);
