@@ -55,8 +55,7 @@ fn hooks(kernel: &Kernel) -> Vec<Finding> {
         Hooks::Tried(Err(why)) => {
             let says = format!("no hook can be attached: {why}");
             let lacks = kernel.btf == Presence::Missing;
-            let advice =
-                "as root, outside of containers: t3-trace needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+            let advice = "as root, outside of containers: t3-trace needs CAP_BPF and CAP_PERFMON";
             vec![if lacks {
                 Finding::of(check, State::Note, says, "")
             } else {
