@@ -137,7 +137,8 @@ fn packaged() -> String {
 fn exit_status() -> String {
     let help = definition().get_after_help().expect("the exit status is in the help").to_string();
     let mut out = String::from("| status | means |\n|---|---|\n");
-    for line in help.lines().skip(1).take_while(|line| !line.is_empty()) {
+    let table = help.lines().skip_while(|line| *line != "Exit status:").skip(1);
+    for line in table.take_while(|line| !line.is_empty()) {
         let (status, meaning) = line.trim().split_once("  ").expect("a status and what it means");
         let _ = writeln!(out, "| {status} | {meaning} |");
     }
