@@ -17,7 +17,7 @@ use crate::{
         export::Entry,
         read::{self, Query, ReadError},
     },
-    journal_trust::{self, Trust},
+    journal_trust::Trust,
     when::Moment,
 };
 
@@ -168,20 +168,13 @@ impl Journal<'_> {
         self.args.since.filter(|since| since.secs >= moment.secs).unwrap_or(moment)
     }
 
-    /// Nothing but where the journal is, and which fields matter.
+    /// Nothing but where the journal is.
     fn query(&self) -> Query {
-        let mut fields = vec!["MESSAGE_ID".to_owned(), "MESSAGE".to_owned(), "_PID".to_owned()];
-        fields.extend(journal_trust::FIELDS.map(str::to_owned));
-        let keys = CloseRecord::KEYS.iter().chain(OpenRecord::KEYS).chain(BurstRecord::KEYS);
-        fields.extend(keys.map(|key| field(key.name)));
-        fields.sort_unstable();
-        fields.dedup();
         Query {
             since: self.args.since,
             boot: self.args.boot.clone(),
             file: self.args.file.clone(),
             directory: self.args.directory.clone(),
-            fields,
             ..Query::default()
         }
     }

@@ -18,12 +18,14 @@ mod tests;
 
 use std::{
     io::{self, IsTerminal, Write},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
 
 use crate::{
+    closes::access,
     journal_trust::{DISPATCH_USER, Trust},
     layers,
     live::{line::Paint, line::safe, local_time},
@@ -47,7 +49,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let mut found = journal.find(&ask).context("look for the close")?;
     let closes = std::mem::take(&mut found.closes);
     let Some(Choice { close, near }) = find::choose(&ask, closes) else {
-        anyhow::bail!("{}", not_found(&ask, &found));
+        let own = args.file.is_empty() && args.directory.is_none();
+        anyhow::bail!("{}", not_found(&ask, &found, own.then(access::closed).flatten().as_deref()));
     };
     let mut facts = journal.around(close, now_ms()).context("read what was around the close")?;
     let ended = facts.ended();
@@ -80,8 +83,8 @@ fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
     stdout.flush()
 }
 
-/// What was not found, and where to look instead.
-fn not_found(ask: &Ask, found: &Found) -> String {
+/// What was not found, and where to look instead. `closed` is a journal that this user may not read.
+fn not_found(ask: &Ask, found: &Found, closed: Option<&Path>) -> String {
     let mut said = match ask {
         Ask::Conn(conn) => format!(
             "no close of a session {:?} in this journal; `t3-trace closes --json` shows the ids behind conn, and a session that is still open \
@@ -100,9 +103,7 @@ fn not_found(ask: &Ask, found: &Found) -> String {
             format!("no close of {} in this journal; `t3-trace closes` shows whose there are", safe(user))
         }
         Ask::Last { user: None } => {
-            "no close in this journal; reading the system's needs root or the group systemd-journal, and `journalctl \
-             --list-boots` shows how far it goes back"
-                .to_owned()
+            "no close in this journal; `journalctl --list-boots` shows how far it goes back".to_owned()
         }
     };
     if found.foreign > 0 {
@@ -110,6 +111,10 @@ fn not_found(ask: &Ask, found: &Found) -> String {
             "; left out {} that others than t3-dispatch, t3-trace and root wrote into the journal",
             names::count(found.foreign, "such record")
         ));
+    }
+    if let Some(path) = closed {
+        let path = safe(&path.display().to_string());
+        said.push_str(&format!("; this user may not read {path}: join the group systemd-journal"));
     }
     if found.broken > 0 {
         said.push_str(&format!("; {} could not be read", names::count(found.broken, "record")));

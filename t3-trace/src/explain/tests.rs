@@ -1,6 +1,6 @@
 //! What holds for every page, whatever the record: it says the record's own verdict, as sure as the record is, and names what decided.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use t3_record::{
@@ -13,6 +13,9 @@ use t3_record::{
 use super::{
     Facts, Page, answer,
     facts::{Around, Timed},
+    find::Ask,
+    journal::Found,
+    not_found,
 };
 use crate::live::line::Paint;
 
@@ -436,4 +439,21 @@ proptest! {
         prop_assert_eq!(json["record"]["verdict"].as_str(), Some(facts.record.verdict.as_str()));
         prop_assert_eq!(json["timeline"].as_array().map(Vec::len), Some(page.timeline.len()));
     }
+}
+
+#[test]
+fn what_was_not_found_is_said_with_what_to_do() {
+    let found = Found { foreign: 2, broken: 1, ..Found::default() };
+    let last = Ask::Last { user: None };
+    let said = not_found(&last, &found, Some(Path::new("/var/log/journal/x/system.journal")));
+    for part in [
+        "--list-boots",
+        "left out 2 such records",
+        "1 record could not be read",
+        "join the group systemd-journal",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let hostile = not_found(&Ask::Conn("a\u{1b}[2J".to_owned()), &Found::default(), None);
+    assert!(!hostile.contains(char::is_control) && !hostile.contains("left out"), "{hostile}");
 }
