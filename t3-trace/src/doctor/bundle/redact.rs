@@ -102,9 +102,9 @@ impl Redactor {
             None => (false, false),
         };
         let mail = !is_url
-            && word
-                .split_once('@')
-                .is_some_and(|(_, host)| host.contains('.') && !host.ends_with(".service"));
+            && word.split_once('@').is_some_and(|(_, host)| {
+                host.contains('.') && !host.trim_end_matches(['.', ':']).ends_with(".service")
+            });
         if user_info || mail {
             return REMOVED.to_owned();
         }

@@ -20,6 +20,7 @@ fn texts_lose_what_is_nobodys_business_and_nothing_else() {
             "t3-serve@ann.service of Ann's in /home/ann/x",
             "t3-serve@user-1.service of user-1's in /home/user-1/x",
         ),
+        ("# t3-serve@ann.service: loaded", "# t3-serve@user-1.service: loaded"),
         ("cannot, annotation, bobann", "cannot, annotation, bobann"),
         ("ann_x and x-ann", "user-1_x and x-user-1"),
         (

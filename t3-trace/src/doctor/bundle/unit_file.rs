@@ -2,7 +2,7 @@
 //! credentials and arguments of commands are nobody's business.
 
 /// Directives, or beginnings of them, whose values stay.
-const KEPT: [&str; 38] = [
+const KEPT: [&str; 39] = [
     "After",
     "AmbientCapabilities",
     "Before",
@@ -12,6 +12,7 @@ const KEPT: [&str; 38] = [
     "Delegate",
     "IO",
     "IPAddressDeny",
+    "KeyringMode",
     "KillMode",
     "KillSignal",
     "Limit",
@@ -42,6 +43,9 @@ const KEPT: [&str; 38] = [
     "Wants",
     "Watchdog",
 ];
+
+/// Commands of this house's programs.
+const COMMANDS: [&str; 4] = ["check", "daemon", "run", "serve"];
 
 /// What of a unit's text may leave the machine.
 pub(super) fn kept(text: &str) -> String {
@@ -79,7 +83,7 @@ fn command(value: &str) -> String {
         let known = name.starts_with("--")
             && name.len() < 40
             && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-        if known { name.to_owned() } else { "[removed]".to_owned() }
+        if known || COMMANDS.contains(&name) { name.to_owned() } else { "[removed]".to_owned() }
     };
     let options = words.map(option);
     std::iter::once(program.to_owned()).chain(options).collect::<Vec<_>>().join(" ")
@@ -105,7 +109,7 @@ mod tests {
         assert_eq!(
             kept(text),
             "[Service]\nUser=[removed]\nGroup=t3-trace\nMemoryMax=12G\nOOMPolicy=continue\nEnvironment=[removed]\n\
-             SetCredential=[removed]\nExecStart=/usr/bin/t3 [removed] --port --key [removed] --host [removed]\n\
+             SetCredential=[removed]\nExecStart=/usr/bin/t3 serve --port --key [removed] --host [removed]\n\
              Description=[removed]\nSystemCallFilter=@system-service\n"
         );
     }
