@@ -4,7 +4,7 @@
 use regex_lite::Regex;
 
 /// What varies, and what stands for it.
-const VARIES: [(&str, &str); 17] = [
+const VARIES: [(&str, &str); 18] = [
     (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d", "DAY"),
     (r"\d\d:\d\d:\d\d(\.\d+)?", "TIME"),
@@ -14,6 +14,7 @@ const VARIES: [(&str, &str); 17] = [
     (r"\[\d+\]", "[PID]"),
     (r"\bpid \d+", "pid PID"),
     (r"(--port |serve-)\d+", "${1}N"),
+    (r"\bsession [a-z0-9]{13}\b", "session ID"),
     (r"(\d+\.\d+\.\d+\.\d+):\d+", "$1:PORT"),
     (r"\b(psi|host) (calm|(io|mem|cpu) N%( (io|mem|cpu) N%)*)", "PRESSURE"),
     (r"\bhb (waited )?LONG", "hb LONG"),
@@ -24,11 +25,53 @@ const VARIES: [(&str, &str); 17] = [
     (r"\s{2,}", "  "),
 ];
 
-/// The shape of a screen, line by line; a line that comes again and again counts once.
+/// In `t3-trace live`: also what is told of sessions that are open, and what the width of a column cuts off.
+const VARIES_LIVE: [(&str, &str); 5] = [
+    (r"PRESSURE  .*$|PRESSURE$", "PRESSURE"),
+    (r"\d+(\.\d+)? a second", "N a second"),
+    (r"\b(mem|io|cpu) N%|(LONG|SIZE)(/s)?|\d+ B/s|▁|\bcalm\b|\bwaits\b", ""),
+    (r"(\s)-(\s)", "$1$2"),
+    (r"\s{2,}", "  "),
+];
+
+/// How a screen is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Line by line; a line that comes again and again counts once.
+    Lines,
+    /// `t3-trace live` on the whole screen.
+    Live,
+    /// `t3-trace doctor`: which sections and checks there are. What they find is the machine's.
+    Checks,
+    /// A page with headings in capitals: which there are, and the text below those that these surroundings do not decide.
+    Page,
+}
+
+/// The sections of a page whose text counts.
+const SECTIONS: [&str; 3] = ["ANSWER", "HOW SURE", "NEXT"];
+/// The section that is there only when there is something to say.
+const MAYBE: &str = "SEEN, AND NOT THE CAUSE";
+
+/// The shape of a screen.
 #[must_use]
-pub fn shape(screen: &str) -> Vec<String> {
+pub fn shape(kind: Kind, screen: &str) -> Vec<String> {
+    let mut lines = match kind {
+        Kind::Lines => lines(screen, &[]),
+        Kind::Live => lines(screen, &VARIES_LIVE),
+        Kind::Checks => return checks(screen),
+        Kind::Page => return page(screen),
+    };
+    lines.dedup();
+    while lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    lines
+}
+
+fn lines(screen: &str, more: &[(&str, &'static str)]) -> Vec<String> {
+    let rules = VARIES.iter().chain(more);
     let rules: Vec<(Regex, &str)> =
-        VARIES.iter().filter_map(|(rule, stands)| Some((Regex::new(rule).ok()?, *stands))).collect();
+        rules.filter_map(|(rule, stands)| Some((Regex::new(rule).ok()?, *stands))).collect();
     let line = |line: &str| {
         let mut line = line.trim_end().to_owned();
         for (rule, stands) in &rules {
@@ -36,12 +79,43 @@ pub fn shape(screen: &str) -> Vec<String> {
         }
         ids(&line).trim_end().to_owned()
     };
-    let mut lines: Vec<String> = screen.lines().map(line).collect();
-    lines.dedup();
-    while lines.last().is_some_and(String::is_empty) {
-        lines.pop();
+    screen.lines().map(line).collect()
+}
+
+fn checks(screen: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let (state, check) = line.strip_prefix("  ")?.split_once("  ")?;
+        let state = ["ok", "note", "warning", "BROKEN"].contains(&state);
+        state.then_some(check.trim_start().split_once(':')?.0.to_owned())
+    };
+    let heading = |line: &str| !line.is_empty() && line.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    let mut shape: Vec<String> = screen
+        .lines()
+        .filter_map(|line| name(line).or_else(|| heading(line).then(|| line.to_owned())))
+        .collect();
+    shape.dedup();
+    shape
+}
+
+fn page(screen: &str) -> Vec<String> {
+    let heading =
+        |line: &str| !line.is_empty() && line.chars().all(|c| c.is_ascii_uppercase() || " ,".contains(c));
+    let mut shape: Vec<String> = Vec::new();
+    let mut counts = true;
+    for line in screen.lines().filter(|line| !line.trim().is_empty()) {
+        if heading(line) {
+            counts = SECTIONS.contains(&line);
+            shape.extend((line != MAYBE).then(|| line.to_owned()));
+            // What follows is one text: where its lines break depends on the length of what varies.
+            shape.extend(counts.then(String::new));
+        } else if counts {
+            match shape.last_mut() {
+                Some(text) if !heading(text) => *text = format!("{text} {}", line.trim()),
+                _ => shape.push(line.trim().to_owned()),
+            }
+        }
     }
-    lines
+    shape.iter().flat_map(|text| lines(text, &[])).collect()
 }
 
 const FENCE: &str = "```";
@@ -71,8 +145,8 @@ fn ids(line: &str) -> String {
 
 /// Where two screens differ in shape, as `-` and `+` lines; empty when they do not.
 #[must_use]
-pub fn difference(kept: &str, fresh: &str) -> String {
-    let (kept, fresh) = (shape(kept), shape(fresh));
+pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
+    let (kept, fresh) = (shape(kind, kept), shape(kind, fresh));
     let mut told = String::new();
     let most = kept.len().max(fresh.len());
     for n in 0..most {
@@ -95,9 +169,9 @@ mod tests {
                    closes per 1m00s\n  2026-11-25 17:50:00    3  ###\n  2026-11-25 17:51:00  0\n  k3v9q0a1b2c3d done\n\n";
         let two = "TIME      WHAT\n2027-01-02\n07:00:59  serve was killed    alice      850ms  signal:9  psi calm  hb waited 1.2s  by bash[4242]\n\
                    closes per 2m00s\n  2027-01-02 07:00:00    9  ########\n  a00000000000z done\n";
-        assert_eq!(difference(one, two), "");
+        assert_eq!(difference(Kind::Lines, one, two), "");
         assert_eq!(
-            shape(one),
+            shape(Kind::Lines, one),
             [
                 "TIME  WHAT",
                 "DAY",
@@ -121,14 +195,54 @@ mod tests {
     #[test]
     fn another_word_heading_or_line_is_another_shape() {
         let kept = "TIME  WHAT\n17:50:01  serve was killed  alice\n";
-        assert_eq!(difference(kept, &kept.replace("WHAT", "HOW")), "-TIME  WHAT\n+TIME  HOW\n");
+        assert_eq!(difference(Kind::Lines, kept, &kept.replace("WHAT", "HOW")), "-TIME  WHAT\n+TIME  HOW\n");
         assert_eq!(
-            difference(kept, &kept.replace("killed", "stopped")),
+            difference(Kind::Lines, kept, &kept.replace("killed", "stopped")),
             "-TIME  serve was killed  alice\n+TIME  serve was stopped  alice\n"
         );
-        assert_eq!(difference(kept, "TIME  WHAT\n"), "-TIME  serve was killed  alice\n");
-        assert_eq!(difference("", "1 closes\n"), "+1 closes\n");
-        assert_ne!(difference("exit:1", "exit:2"), "");
+        assert_eq!(difference(Kind::Lines, kept, "TIME  WHAT\n"), "-TIME  serve was killed  alice\n");
+        assert_eq!(difference(Kind::Lines, "", "1 closes\n"), "+1 closes\n");
+        assert_ne!(difference(Kind::Lines, "exit:1", "exit:2"), "");
         assert_eq!(ids("administrator ran out"), "administrator ran out");
+    }
+
+    #[test]
+    fn of_the_live_screen_the_words_count_and_not_the_numbers() {
+        let one = " t3-trace live   connected since 18:26:07   10 closes   0.2 a second   kernel evidence: yes      18:26:28\n\
+                   - Open sessions 1   this machine: mem 0%  io 0%  cpu 99%      - Totals since 18:26:07\n\
+                   judy             789ms                                        browser closed    1\n\
+                   18:26:19  serve ran out of memory   ivan  893ms  oom  psi mem 1% cpu 6%  hb 0ms  victim t3-s…\n";
+        let two = " t3-trace live   connected since 18:36:07   10 closes   1.2 a second   kernel evidence: yes      18:36:28\n\
+                   - Open sessions 1   this machine: mem 0%  io 0%  cpu 99%      - Totals since 18:36:07\n\
+                   judy              1.8s  2.4ms  500 B/s  1.2 MB/s  io 61% ▂▃▇  browser closed    1\n\
+                   18:36:19  serve ran out of memory   ivan  1.2s  oom  psi calm  hb 0ms  victim t3-serve…\n";
+        assert_eq!(difference(Kind::Live, one, two), "");
+        assert_ne!(difference(Kind::Live, one, &two.replace("yes", "no")), "");
+        assert_ne!(difference(Kind::Live, one, &two.replace("ivan", "judy")), "");
+        assert_ne!(difference(Kind::Live, one, &two.replace("closed    1", "closed    2")), "");
+    }
+
+    #[test]
+    fn of_a_page_the_answer_counts_however_it_is_broken_and_not_what_else_happened() {
+        let one = "2026-11-25 18:26:18  session ffylsrbqyendj  of ivan  lasted 893ms\n\nANSWER\n  It waited 3.6s for its\n    answer.\n\n\
+                   TIME LINE\n  18:26:08  x\n\nSEEN, AND NOT THE CAUSE\n  leg\n\nNEXT\n  - Read `log --since '2026-11-25 18:26:18'`.\n";
+        let two = "2026-11-26 08:26:18  session aym2exqzu3oc1  of ivan  lasted 1.2s\n\nANSWER\n  It waited 1m03s for\n    its answer.\n\n\
+                   TIME LINE\n  18:26:08  y\n\nNEXT\n  - Read `log --since\n    '2026-11-26 18:26:18'`.\n";
+        assert_eq!(difference(Kind::Page, one, two), "");
+        assert_ne!(difference(Kind::Page, one, &two.replace("answer", "question")), "");
+        assert_ne!(difference(Kind::Page, one, &two.replace("TIME LINE", "HISTORY")), "");
+        assert_ne!(difference(Kind::Page, one, &two.replace("Read", "Burn")), "");
+    }
+
+    #[test]
+    fn of_a_report_the_checks_count_and_not_what_they_find() {
+        let one = "t3-trace doctor 0.1.0\n\nkernel\n  ok        btf: Linux has it\n  note      hook tcp_close: not attached: x\n            -> do: it\n\n1 notes.\n";
+        assert_eq!(shape(Kind::Checks, one), ["kernel", "btf", "hook tcp_close"]);
+        assert_eq!(
+            difference(Kind::Checks, one, &one.replace("ok        btf: Linux has it", "BROKEN    btf: none")),
+            ""
+        );
+        assert_ne!(difference(Kind::Checks, one, &one.replace("btf", "types")), "");
+        assert_ne!(difference(Kind::Checks, one, &one.replace("kernel", "machine")), "");
     }
 }

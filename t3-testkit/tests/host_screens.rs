@@ -6,20 +6,34 @@
 
 use std::{fs, path::Path, process::Command};
 
-use t3_testkit::{Result, faults::play::Play, screens, stack::find, sys, terminal::Terminal};
+use t3_testkit::{
+    Result,
+    faults::play::Play,
+    screens::{self, Kind},
+    stack::find,
+    sys,
+    terminal::Terminal,
+};
 
 /// Columns and lines of the terminal.
 const SIZE: (u16, u16) = (120, 36);
 /// A play on a starved machine shows something else than its faults; so often it is tried.
 const ATTEMPTS: usize = 3;
 
-/// While it happens, as the operator writes it.
-const LIVE_PLAIN: &str = "t3-trace live --plain";
-/// Afterwards, as the operator writes it; where the journal is of this test is added.
-const LOOKING_BACK: &[&str] = &["t3-trace closes --since '10 minutes ago'"];
+/// Watching while it happens, as the operator writes it.
+const WATCHING: [(&str, Kind); 2] = [("t3-trace live", Kind::Live), ("t3-trace live --plain", Kind::Lines)];
+/// Afterwards, in the journal; where that of this test is is added.
+const LOOKING_BACK: [(&str, Kind); 3] = [
+    ("t3-trace closes --since '10 minutes ago'", Kind::Lines),
+    ("t3-trace explain --last --user ivan", Kind::Page),
+    ("t3-trace explain --last --user judy", Kind::Page),
+];
 
-/// The command as the operator writes it, and what the terminal showed.
-type Screen = (&'static str, String);
+/// The machine as it is, with this test's programs and journald.
+const DOCTOR: &str = "t3-trace doctor";
+
+/// A command as the operator writes it, how its screen is looked at, and what the terminal showed.
+type Screen = (&'static str, Kind, String);
 
 #[test]
 fn every_screen_in_the_docs_is_what_the_programs_show() {
@@ -38,13 +52,13 @@ fn every_screen_in_the_docs_is_what_the_programs_show() {
     let mut page = fs::read_to_string(&path).unwrap();
     let refresh = std::env::var_os("T3_REFRESH").is_some();
     let mut changed = String::new();
-    for (command, text) in screens {
+    for (command, kind, text) in screens {
         let fresh = format!("$ {command}\n{}\n", text.trim_end());
         let Some(kept) = screens::block(&page, &format!("$ {command}")).map(str::to_owned) else {
             changed += &format!("docs/SCREENS.md has no block that begins with `$ {command}`\n");
             continue;
         };
-        let difference = screens::difference(&kept, &fresh);
+        let difference = screens::difference(kind, &kept, &fresh);
         if refresh {
             page = page.replace(&kept, &fresh);
         } else if !difference.is_empty() {
@@ -65,7 +79,10 @@ fn screens() -> Result<Vec<Screen>> {
     let mut missed = Vec::new();
     for _ in 0..ATTEMPTS {
         let mut play = Play::begin()?;
-        let live = live(&play, LIVE_PLAIN, 0)?;
+        let mut live = Vec::new();
+        for (others, (written, kind)) in (0..).zip(WATCHING) {
+            live.push((written, kind, watch(&play, written, others)?));
+        }
         play.play()?;
         missed = play.misses();
         if missed.is_empty() {
@@ -77,7 +94,7 @@ fn screens() -> Result<Vec<Screen>> {
 }
 
 /// In the terminal and connected, before anything happens, beside so many others.
-fn live(play: &Play, written: &str, others: u64) -> Result<Terminal> {
+fn watch(play: &Play, written: &str, others: u64) -> Result<Terminal> {
     let mut command = program(written)?;
     let terminal = start(command.arg("--socket").arg(play.stack.socket()))?;
     let mut looks = 0;
@@ -90,17 +107,48 @@ fn live(play: &Play, written: &str, others: u64) -> Result<Terminal> {
     Ok(terminal)
 }
 
-fn look(play: &Play, live: &Terminal) -> Result<Vec<Screen>> {
+fn look(play: &Play, live: &[(&'static str, Kind, Terminal)]) -> Result<Vec<Screen>> {
     let all = |screen: &str| play.records.iter().all(|(_, record)| screen.contains(&record.user));
-    live.until("a line of each close", Play::SOON, all)?;
-    let mut screens = vec![(LIVE_PLAIN, live.everything()?)];
-    for written in LOOKING_BACK {
+    let mut screens = Vec::new();
+    // Rates are there from the second look on.
+    let counts = |screen: &str| screen.lines().any(|line| line.starts_with("judy") && line.contains("B/s"));
+    for (written, kind, terminal) in live {
+        let whole = |screen: &str| all(screen) && (*kind != Kind::Live || counts(screen));
+        let screen = terminal.until("a line of each close", Play::SOON, whole)?;
+        // Where lines are broken is the terminal's doing and no part of what was printed.
+        let text = if *kind == Kind::Live { screen } else { terminal.everything()? };
+        screens.push((*written, *kind, text));
+    }
+    for (written, kind) in LOOKING_BACK {
         let mut command = program(written)?;
         let terminal = start(command.arg("--directory").args(play.journal.directory()))?;
         terminal.wait(Play::SOON)?;
-        screens.push((written, terminal.everything()?));
+        screens.push((written, kind, terminal.everything()?));
     }
-    Ok(screens)
+    screens.push((DOCTOR, Kind::Checks, doctor(play)?));
+    Ok(screens.into_iter().map(|(written, kind, text)| (written, kind, installed(play, &text))).collect())
+}
+
+/// journald and its journal are where that of the machine would be, for those in its mount namespace.
+fn doctor(play: &Play) -> Result<String> {
+    let inside = program(DOCTOR)?;
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--mount=/proc/{}/ns/mnt", play.journal.pid().unwrap_or_default()));
+    command.arg(inside.get_program()).args(inside.get_args());
+    command.arg("--socket").arg(play.stack.socket()).arg("--table").arg(play.stack.table());
+    let terminal = start(&command)?;
+    terminal.wait(Play::SOON)?;
+    terminal.everything()
+}
+
+/// With the paths of an installation, and the kernel's release without the builder's own part of it.
+fn installed(play: &Play, text: &str) -> String {
+    let (socket, table) = (play.stack.socket(), play.stack.table());
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = kernel.trim();
+    text.replace(&*socket.to_string_lossy(), "/run/t3-trace/evidence.sock")
+        .replace(&*table.to_string_lossy(), "/etc/t3-serve/dispatch.json")
+        .replace(kernel, kernel.split('-').next().unwrap_or_default())
 }
 
 /// A command as it is written in a shell.
