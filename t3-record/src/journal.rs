@@ -17,6 +17,18 @@ pub const BURST_ID: &str = "93b8a7c6d5e44f3012e1f0a9b8c7d6e5";
 /// What all our fields start with.
 pub const PREFIX: &str = "T3_";
 
+/// Keys that stand in an entry a second time, under a name without a digit: only such a name is filled in by journald's message
+/// catalogue (`deploy/journald`), and `T3_` has one.
+pub const PLAIN: &[(&str, &str)] = &[
+    ("user", "WS_USER"),
+    ("ip", "WS_ADDRESS"),
+    ("conn", "WS_CONN"),
+    ("verdict", "WS_VERDICT"),
+    ("segment", "WS_SEGMENT"),
+    ("n", "WS_COUNT"),
+    ("users", "WS_USERS"),
+];
+
 /// The journald name of a key.
 #[must_use]
 pub fn field(key: &str) -> String {
@@ -26,7 +38,7 @@ pub fn field(key: &str) -> String {
 macro_rules! entries {
     ($($name:ident = $id:ident),+) => {$(
         impl $name {
-            /// The entry's fields: `MESSAGE`, `MESSAGE_ID`, `PRIORITY` and each key as `T3_KEY`.
+            /// The entry's fields: `MESSAGE`, `MESSAGE_ID`, `PRIORITY` and each key as `T3_KEY`, some also as [`PLAIN`] has them.
             #[must_use]
             pub fn to_fields(&self) -> Vec<(Cow<'static, str>, String)> {
                 let mut fields: Vec<(Cow<'static, str>, String)> = vec![
@@ -34,7 +46,12 @@ macro_rules! entries {
                     ("MESSAGE_ID".into(), $id.to_owned()),
                     ("PRIORITY".into(), "6".to_owned()),
                 ];
-                fields.extend(self.pairs().into_iter().map(|(key, value)| (field(key).into(), value)));
+                for (key, value) in self.pairs() {
+                    if let Some((_, plain)) = PLAIN.iter().find(|(found, _)| *found == key) {
+                        fields.push(((*plain).into(), value.clone()));
+                    }
+                    fields.push((field(key).into(), value));
+                }
                 fields
             }
 

@@ -14,6 +14,7 @@ pub mod error;
 pub mod faults;
 pub mod frame;
 pub mod journal;
+pub mod package;
 pub mod screens;
 pub mod soak;
 pub mod stack;

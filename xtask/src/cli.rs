@@ -33,6 +33,8 @@ pub enum Command {
     Autobahn(AutobahnArgs),
     /// Hold thousands of sessions with heartbeats through t3-dispatch, then end them in random ways: none dropped, memory flat, records right.
     Soak(SoakArgs),
+    /// Make the Debian packages of t3-dispatch and t3-trace, from static programs.
+    Package(PackageArgs),
     /// Measure memory and CPU next to HAProxy. Nothing passes or fails here.
     Bench(BenchArgs),
 }
@@ -74,6 +76,9 @@ pub struct VmTestArgs {
     /// Run this program in the guest in place of the project's VM tests.
     #[arg(long, value_name = "PATH")]
     pub exec: Option<PathBuf>,
+    /// Only the Debian packages: install, use, upgrade, purge.
+    #[arg(long, conflicts_with_all = ["exec", "only", "check_guest"])]
+    pub packages: bool,
     /// Only check what the guests offer (BTF, PSI, cgroup v2, kprobes, systemd), without the project's VM tests.
     #[arg(long, conflicts_with = "exec")]
     pub check_guest: bool,
@@ -124,6 +129,26 @@ pub struct SoakArgs {
     /// Passed on to the program, after `--`.
     #[arg(last = true)]
     pub rest: Vec<String>,
+}
+
+/// Flags of `package`.
+#[derive(Debug, Args)]
+pub struct PackageArgs {
+    /// Debian's revision of the packages, behind the version of the crates.
+    #[arg(long, default_value = "1", value_name = "REVISION", value_parser = revision)]
+    pub revision: String,
+    /// From the programs that the guests of vm-test run: quick, and not for an installation.
+    #[arg(long)]
+    pub guests: bool,
+}
+
+/// What may stand there (deb-version(7)): it becomes part of a file's name.
+fn revision(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "+.~".contains(c);
+    if !text.is_empty() && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err("a revision is made of letters, digits, plus, dot and tilde".to_owned())
 }
 
 /// Flags of `bench`.

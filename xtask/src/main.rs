@@ -1,4 +1,4 @@
-//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo, autobahn, soak, bench.
+//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo, autobahn, soak, package, bench.
 //!
 //! One file per command, all flags in `cli`. Commands say in one line what they are doing, show a failing program's
 //! output and keep a passing one's to a line. Nothing here is part of what is shipped.
@@ -11,6 +11,7 @@ mod cli;
 mod demo;
 mod ebpf;
 mod faults;
+mod package;
 mod packages;
 mod paths;
 mod proc;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Autobahn(args) => autobahn::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match done {

@@ -23,6 +23,8 @@ pub enum User {
     Bench,
     /// Static programs with parts in C.
     Release,
+    /// Debian packages.
+    Package,
 }
 
 /// (what must be there: a program in PATH, or a file; the package that has it; who needs it)
@@ -45,6 +47,9 @@ const TABLE: &[(&str, &str, User)] = &[
     ("c++", "g++", User::Fuzz),
     ("haproxy", "haproxy", User::Bench),
     ("musl-gcc", "musl-tools", User::Release),
+    ("dpkg-deb", "dpkg", User::Package),
+    ("strip", "binutils", User::Package),
+    ("lintian", "lintian", User::Package),
 ];
 /// Package lists older than this may name versions that the archive no longer has.
 const LISTS_STALE: Duration = Duration::from_secs(24 * 3600);

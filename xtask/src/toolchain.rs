@@ -1,4 +1,4 @@
-//! What the build needs beside the compiler: rust-src, the musl target, bpf-linker.
+//! What the build needs beside the compiler: rust-src, the musl target, bpf-linker; and what packages are made with.
 //!
 //! bpf-linker reads LLVM bitcode, so it must speak the same LLVM as the compiler that wrote it. The toolchain ships that
 //! LLVM as a shared library; bpf-linker is built against it (no headers needed) and finds it again through its rpath. A
@@ -16,6 +16,7 @@ use crate::{cargo, paths, proc, say};
 /// The static target of release builds and guests.
 pub const MUSL: &str = "x86_64-unknown-linux-musl";
 const BPF_LINKER_VERSION: &str = "0.13.0";
+const CARGO_DEB_VERSION: &str = "3.8.0";
 
 /// Adds the compiler's standard library in source, which the BPF target is built from.
 pub fn ensure_rust_src() -> Result<()> {
@@ -88,6 +89,39 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
     // Only the binary is needed again.
     let _ = fs::remove_dir_all(build_dir);
     Ok(bin)
+}
+
+/// Installs cargo-deb unless it is there; returns the program.
+pub fn ensure_cargo_deb() -> Result<PathBuf> {
+    let tools = paths::tools();
+    let program = tools.join("bin/cargo-deb");
+    let there = proc::stdout_of(cargo::plain(&program).arg("--version"));
+    if there.is_ok_and(|found| found.trim().ends_with(&format!(" {CARGO_DEB_VERSION}"))) {
+        return Ok(program);
+    }
+    say::step(&format!("installing cargo-deb {CARGO_DEB_VERSION} (once, a minute)"));
+    let build_dir = tools.join("build-deb");
+    let mut command = cargo::cargo();
+    // It copies some files once: not worth optimising.
+    command
+        .args([
+            "install",
+            "cargo-deb",
+            "--version",
+            CARGO_DEB_VERSION,
+            "--locked",
+            "--force",
+            "--debug",
+            "--root",
+        ])
+        .arg(&tools)
+        .env("CARGO_TARGET_DIR", &build_dir);
+    proc::must("cargo-deb", command)?;
+    if !runs(&program) {
+        bail!("cargo-deb was built but does not start; remove {} and try again", paths::short(&program));
+    }
+    let _ = fs::remove_dir_all(build_dir);
+    Ok(program)
 }
 
 fn runs(program: &Path) -> bool {

@@ -13,22 +13,50 @@ use crate::error::{Attempt, Result, TestError};
 /// It is not there, refuses, or speaks another language.
 pub fn status(path: &Path) -> Result<Status> {
     let what = || format!("ask t3-trace on {} for its status", path.display());
-    let mut socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).attempt(what)?;
-    socket.set_read_timeout(Some(Duration::from_secs(5))).attempt(what)?;
-    socket.connect(&SockAddr::unix(path).attempt(what)?).attempt(what)?;
+    let mut socket = connect(path, &what)?;
     for message in [ToTrace::Hello { v: VERSION, role: Role::Subscriber }, ToTrace::Status] {
-        let packet = serde_json::to_vec(&message).attempt(what)?;
-        socket.send(&packet).attempt(what)?;
+        send(&socket, &message, &what)?;
     }
-    let mut packet = vec![0; MAX_MESSAGE];
     loop {
-        let length = socket.read(&mut packet).attempt(what)?;
-        let packet = packet.get(..length).unwrap_or_default();
-        match serde_json::from_slice(packet) {
-            Ok(FromTrace::Status(status)) => return Ok(*status),
-            Ok(FromTrace::Refused { why }) => return Err(TestError::Unexpected { what: what(), got: why }),
-            Ok(_) => {}
-            Err(error) => return Err(TestError::Unexpected { what: what(), got: error.to_string() }),
+        match receive(&mut socket, &what)? {
+            FromTrace::Status(status) => return Ok(*status),
+            FromTrace::Refused { why } => return Err(TestError::Unexpected { what: what(), got: why }),
+            _ => {}
         }
     }
+}
+
+/// Comes in this role, and goes again.
+///
+/// # Errors
+/// The socket cannot be reached, or the role is refused: with the reason.
+pub fn hello(path: &Path, role: Role) -> Result<()> {
+    let what = || format!("come to t3-trace on {} as {role:?}", path.display());
+    let mut socket = connect(path, &what)?;
+    send(&socket, &ToTrace::Hello { v: VERSION, role }, &what)?;
+    match receive(&mut socket, &what)? {
+        FromTrace::Welcome { .. } => Ok(()),
+        FromTrace::Refused { why } => Err(TestError::Unexpected { what: what(), got: why }),
+        other => Err(TestError::Unexpected { what: what(), got: format!("{other:?}") }),
+    }
+}
+
+fn connect(path: &Path, what: &dyn Fn() -> String) -> Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).attempt(what)?;
+    socket.set_read_timeout(Some(Duration::from_secs(5))).attempt(what)?;
+    socket.connect(&SockAddr::unix(path).attempt(what)?).attempt(what)?;
+    Ok(socket)
+}
+
+fn send(socket: &Socket, message: &ToTrace, what: &dyn Fn() -> String) -> Result<()> {
+    let packet = serde_json::to_vec(message).attempt(what)?;
+    socket.send(&packet).attempt(what).map(drop)
+}
+
+fn receive(socket: &mut Socket, what: &dyn Fn() -> String) -> Result<FromTrace> {
+    let mut packet = vec![0; MAX_MESSAGE];
+    let length = socket.read(&mut packet).attempt(what)?;
+    let packet = packet.get(..length).unwrap_or_default();
+    serde_json::from_slice(packet)
+        .map_err(|error| TestError::Unexpected { what: what(), got: error.to_string() })
 }

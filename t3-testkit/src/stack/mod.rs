@@ -20,7 +20,7 @@ pub use bins::{DIR_VARIABLE, find, target};
 pub use cgroup::Cgroup;
 pub use edge::Edge;
 pub use effect::EffectServe;
-pub use evidence::status as trace_status;
+pub use evidence::{hello as trace_hello, status as trace_status};
 pub use netns::Netns;
 pub use ports::free as free_port;
 pub use process::{Process, Stream};

@@ -72,9 +72,7 @@ impl<W: Write> Shown<'_, W> {
             self.entry(entry, &mut summary)
         });
         progress.end();
-        if let Err(error) = read? {
-            return Ok(Err(error));
-        }
+        // Also when journalctl has failed for just that: its own words name no group.
         if self.args.file.is_empty()
             && self.args.directory.is_none()
             && let Some(path) = access::closed()
@@ -84,6 +82,9 @@ impl<W: Write> Shown<'_, W> {
                 io::stderr(),
                 "t3-trace closes: this user may not read {path}: what it holds is missing here; join the group systemd-journal"
             );
+        }
+        if let Err(error) = read? {
+            return Ok(Err(error));
         }
         if self.broken > 0 {
             let _ = writeln!(io::stderr(), "t3-trace closes: {} records could not be read", self.broken);

@@ -34,6 +34,8 @@ pub struct Boot<'a> {
     pub limit: Duration,
     /// Pass the console on, too.
     pub show_console: bool,
+    /// A reboot is a reboot, and not the end. What the guest has written stays until the end.
+    pub reboots: bool,
 }
 
 /// How a guest ended.
@@ -120,7 +122,10 @@ impl Boot<'_> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"]);
-        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"]);
+        command.args(["-nodefaults", "-display", "none", "-nic", "none"]);
+        if !self.reboots {
+            command.arg("-no-reboot");
+        }
         command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initrd);
         // Emulated CPUs share the host's: the lockup detector needs patience. And boot waits for udev, or the payload might start
         // before the ports and the disk that it needs have appeared.

@@ -11,12 +11,18 @@ use crate::proc;
 use crate::vm::suite::Suite;
 
 const CHECK: &str = include_str!("guest/check.sh");
+/// Made by a command that wants the guest to reboot and to be started again (`guest/run.sh`).
+const REBOOT: &str = "/run/t3-vm.reboot";
+/// Is there after a reboot.
+const REBOOTED: &str = "/var/lib/t3-vm.rebooted";
 
 /// What a guest shall run.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
     /// Programs put into `/opt/t3/bin`, which is in PATH: (name there, file here). Static ones.
     pub programs: Vec<(String, PathBuf)>,
+    /// Other files, put into `/opt/t3` under these names.
+    pub files: Vec<(String, PathBuf)>,
     /// Shell commands, run in order as root; the worst exit code is the guest's.
     pub commands: Vec<String>,
     /// Environment variables for all of them.
@@ -35,6 +41,11 @@ impl Payload {
         for (name, file) in &self.programs {
             fs::copy(file, bin.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
         }
+        for (name, file) in &self.files {
+            let to = tree.join(name);
+            fs::create_dir_all(to.parent().unwrap_or(&tree))?;
+            fs::copy(file, to).with_context(|| format!("cannot copy {}", file.display()))?;
+        }
         script(&bin.join("guest-check"), CHECK)?;
         script(&tree.join("run.sh"), &self.run_script(suite))?;
         let disk = dir.join("payload.tar");
@@ -52,9 +63,11 @@ impl Payload {
             text.push_str(&format!("export {name}={}\n", quoted(value)));
         }
         text.push_str(&format!("export T3_VM_SUITE={}\n", suite.name()));
-        let check = format!("guest-check {}", suite.kernel());
+        // A payload that has rebooted the guest goes on from there, and the guest is known.
+        let check = format!("test -e {REBOOTED} || guest-check {}", suite.kernel());
         for command in std::iter::once(&check).chain(&self.commands) {
-            text.push_str(command);
+            // A command that has asked for a reboot is started again after it; those behind it come then.
+            text.push_str(&format!("test -e {REBOOT} || {{ {command}; }}"));
             text.push_str(" || { code=$?; [ $code -gt $worst ] && worst=$code; }\n");
         }
         text.push_str("exit $worst\n");

@@ -3,7 +3,7 @@
 use crate::vm::suite::Suite;
 
 /// Packages of every guest: systemd as PID 1, the cloud kernel, and what the faults are made with.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 11] = [
     "systemd",
     "systemd-sysv",
     "linux-image-cloud-amd64",
@@ -13,6 +13,9 @@ const PACKAGES: [&str; 9] = [
     "procps",
     "kmod",
     "util-linux",
+    // What our own packages ask for: the guest has no network to get it by.
+    "sudo",
+    "passwd",
 ];
 /// Documentation is not read in a guest, and skipping it saves time.
 pub const PATH_EXCLUDES: [&str; 4] =

@@ -1,0 +1,22 @@
+//! `t3-package-test`: the life of the Debian packages, in a guest. Exit code 1 when a step failed, 2 when it could not run at all.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use t3_testkit::package::{self, Options};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let done = match &options.knock {
+        Some(role) => package::knock(role).map(|()| true),
+        None => package::run(&options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("t3-package-test: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a package needs and no repository holds: the program without what only debuggers read, and its man pages and completions, which it
+//! writes itself. All of it under `target/package/stage/NAME`, where `[package.metadata.deb]` looks for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{paths, proc};
+
+/// (shell, what stands before and after the program's name in the file's)
+const SHELLS: [(&str, &str, &str); 3] = [("bash", "", ""), ("zsh", "_", ""), ("fish", "", ".fish")];
+
+/// Where the files of a package wait for it.
+pub fn dir(name: &str) -> PathBuf {
+    paths::target().join("package/stage").join(name)
+}
+
+/// Prepares everything of `program`.
+pub fn program(name: &str, program: &Path) -> Result<()> {
+    let dir = dir(name);
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    let [man, completions] = ["man", "completions"].map(|part| dir.join(part));
+    for part in [&man, &completions] {
+        fs::create_dir_all(part).with_context(|| format!("cannot make {}", part.display()))?;
+    }
+    let staged = stripped(&dir.join(name), program)?;
+    proc::stdout_of(itself(&staged).args(["man", "--to"]).arg(&man))?;
+    if !man.join(format!("{name}.1")).is_file() {
+        bail!("`{name} man --to DIR` has written no {name}.1");
+    }
+    for (shell, before, after) in SHELLS {
+        let text = proc::stdout_of(itself(&staged).args(["completions", shell]))?;
+        let file = completions.join(shell).join(format!("{before}{name}{after}"));
+        fs::create_dir_all(file.parent().unwrap_or(&completions))?;
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Another program that the package of `name` holds.
+pub fn helper(name: &str, helper: &str, program: &Path) -> Result<()> {
+    stripped(&dir(name).join(helper), program).map(drop)
+}
+
+fn stripped(to: &Path, program: &Path) -> Result<PathBuf> {
+    let mut strip = Command::new("strip");
+    // Names of functions stay: a backtrace in the journal is worth their kilobytes.
+    strip.args(["--strip-debug", "-o"]).arg(to).arg(program);
+    proc::must("strip", strip)?;
+    Ok(to.to_owned())
+}
+
+/// The program, without the settings of whoever builds.
+fn itself(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("T3_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
