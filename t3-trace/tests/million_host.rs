@@ -1,6 +1,6 @@
 //! What `t3-trace closes` costs on a large journal, against `journalctl -o json` on the same one: a journald of the test's own is filled
 //! with full records, and both read them. docs/PERFORMANCE.md has the numbers of `T3_RECORDS=1000000` and `T3_BIN_DIR=target/release`; by
-//! default it is a fifth of that, so that the tests stay short. Times are compared with each other, never with a clock.
+//! default it is a tenth of that, so that the tests stay short. Times are compared with each other, never with a clock.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -23,7 +23,7 @@ use t3_record::{
 use t3_testkit::journal::Journal;
 
 /// Records, unless `T3_RECORDS` says otherwise.
-const RECORDS: u64 = 200_000;
+const RECORDS: u64 = 100_000;
 /// How many of them are there when memory is looked at for the first time.
 const FIRST: u64 = 20_000;
 /// One in so many sessions comes back and tells how long it was cut off.
