@@ -284,13 +284,18 @@ async fn lines_and_colours_are_as_asked_for() {
         Terminal::start(120, 20, &live).unwrap()
     };
     let shown = [show(&[], false), show(&[], true), show(&["--plain"], false), show(&["--plain"], true)];
+    let objects = show(&["--json"], false);
     for (n, live) in shown.iter().enumerate() {
         live.until_shows("WHAT HAPPENED", SOON).unwrap();
         assert_eq!(live.modes().unwrap().alternate_screen, n < 2);
     }
     // A line says nothing of being connected: closes come until it shows one.
     let mut n = 0;
-    while !shown.iter().all(|live| live.screen().unwrap().contains("serve ran out of memory")) {
+    let arrived = || {
+        shown.iter().all(|live| live.screen().unwrap().contains("serve ran out of memory"))
+            && objects.screen().unwrap().lines().any(|line| line.starts_with("{\"time\":\"20"))
+    };
+    while !arrived() {
         n += 1;
         assert!(n < 1000, "closes do not arrive");
         say(&dispatch, &done(&format!("c{n}"), "u", Verdict::ServeOom)).await;

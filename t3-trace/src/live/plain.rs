@@ -11,7 +11,7 @@ use super::{
     shown::Shown,
     source::{self, Item, RETRY, Wish},
 };
-use crate::cli::LiveArgs;
+use crate::{cli::LiveArgs, closes::json};
 
 /// Writes until interrupted, or until nobody reads.
 pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
@@ -37,8 +37,7 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
             Some(Item::Closed(record, at)) if shown.first_time(&record.conn) && wanted(args, &record) => {
                 let mut stdout = io::stdout().lock();
                 if args.json {
-                    serde_json::to_writer(&mut stdout, &*record).map_err(io::Error::from)?;
-                    writeln!(stdout)?;
+                    writeln!(stdout, "{}", json::line(&record, at.saturating_mul(1_000_000))?)?;
                 } else {
                     writeln!(stdout, "{}", line::close(&record, &local_time::clock(at), paint))?;
                 }
