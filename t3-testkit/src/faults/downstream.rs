@@ -136,11 +136,7 @@ fn close(w: &mut World<'_>, code: Option<u16>, reason: &str) -> Result<()> {
 
 /// The browser's side sends FIN and waits, while serve goes on talking for a while.
 fn half_close(w: &mut World<'_>) -> Result<()> {
-    w.serve(&[])?;
-    let mut config = w.config();
-    config.closes_on_fin = false;
-    w.open(config)?;
-    w.quiet()?;
+    w.patient_session()?;
     w.order("deaf")?;
     w.client().fin();
     for _ in 0..3 {

@@ -189,11 +189,7 @@ fn in_cgroups() -> Vec<Fault> {
 
 /// serve sends FIN and listens on, while the browser goes on talking for a while.
 fn half_close(w: &mut World<'_>) -> Result<()> {
-    w.serve(&[])?;
-    let mut config = w.config();
-    config.closes_on_fin = false;
-    w.open(config)?;
-    w.quiet()?;
+    w.patient_session()?;
     w.order("half_close")?;
     for _ in 0..3 {
         std::thread::sleep(super::PERIOD);

@@ -126,6 +126,18 @@ impl<'a> World<'a> {
         self.open(self.config())
     }
 
+    /// The same, at rest, with a browser that does not close when serve's side does.
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub fn patient_session(&mut self) -> Result<()> {
+        self.serve(&[])?;
+        let mut config = self.config();
+        config.closes_on_fin = false;
+        self.open(config)?;
+        self.quiet()
+    }
+
     /// A session with enough heartbeats behind it.
     ///
     /// # Errors

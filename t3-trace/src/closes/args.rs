@@ -1,10 +1,11 @@
 //! The command line of `t3-trace closes`. Reads and decides nothing.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use t3_record::{Segment, Verdict};
 
+use super::place::Place;
 use crate::{cli::duration, live::local_time::moment, when::Moment};
 
 /// `t3-trace closes`.
@@ -39,15 +40,9 @@ pub struct ClosesArgs {
     /// Only sessions shorter than this, for example 120s, 2m or 500ms.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub short: Option<Duration>,
-    /// Only this boot: 0 (the current one, also without a value), -1, or an id.
-    #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
-    pub boot: Option<String>,
-    /// Read this journal file (again for more of them).
-    #[arg(long, conflicts_with = "directory")]
-    pub file: Vec<PathBuf>,
-    /// Read the journal files of this directory.
-    #[arg(long, value_name = "DIR")]
-    pub directory: Option<PathBuf>,
+    /// Which journal.
+    #[command(flatten)]
+    pub place: Place,
     /// Each record as one JSON object, without a summary; `time` is when it was written (RFC 3339).
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,

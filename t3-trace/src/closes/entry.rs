@@ -98,9 +98,7 @@ pub fn query(args: &ClosesArgs) -> Query {
         since: args.since,
         until: args.until,
         reverse: false,
-        boot: args.boot.clone(),
-        file: args.file.clone(),
-        directory: args.directory.clone(),
+        place: args.place.clone(),
         // A record is most of its entry, and it costs journalctl more to look up each field in a list than to write it out.
         fields: Vec::new(),
         matches,

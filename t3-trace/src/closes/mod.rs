@@ -8,6 +8,7 @@ pub mod entry;
 pub mod export;
 pub mod filter;
 pub mod json;
+pub mod place;
 pub mod progress;
 pub mod read;
 pub mod summary;
@@ -73,8 +74,7 @@ impl<W: Write> Shown<'_, W> {
         });
         progress.end();
         // Also when journalctl has failed for just that: its own words name no group.
-        if self.args.file.is_empty()
-            && self.args.directory.is_none()
+        if self.args.place.is_here()
             && let Some(path) = access::closed()
         {
             let path = path.display();

@@ -3,12 +3,14 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read},
-    path::PathBuf,
     process::{ChildStdout, Command, Stdio},
     thread,
 };
 
-use super::export::{Entries, Entry};
+use super::{
+    export::{Entries, Entry},
+    place::Place,
+};
 use crate::{live::line::safe, when::Moment};
 
 /// The most that is kept of what journalctl complains of, in bytes.
@@ -42,12 +44,8 @@ pub struct Query {
     pub until: Option<Moment>,
     /// The last entry first.
     pub reverse: bool,
-    /// Of which boot, as journalctl takes it.
-    pub boot: Option<String>,
-    /// Of these files, instead of the machine's journal.
-    pub file: Vec<PathBuf>,
-    /// Of the files in this directory.
-    pub directory: Option<PathBuf>,
+    /// Of which journal.
+    pub place: Place,
     /// Only these fields (and the time, which every entry has); all when empty.
     pub fields: Vec<String>,
     /// `FIELD=value` terms: for one field any of them, for several fields all, and `+` between alternatives (journalctl(1)). journald has
@@ -138,11 +136,11 @@ fn command(query: &Query) -> Command {
     command.args(query.since.map(|since| format!("--since={}", since.at_epoch())));
     command.args(query.until.map(|until| format!("--until={}", until.at_epoch())));
     command.args(query.reverse.then_some("--reverse"));
-    command.args(query.boot.as_ref().map(|boot| format!("--boot={boot}")));
-    for file in &query.file {
+    command.args(query.place.boot.as_ref().map(|boot| format!("--boot={boot}")));
+    for file in &query.place.file {
         command.arg("--file").arg(file);
     }
-    if let Some(directory) = &query.directory {
+    if let Some(directory) = &query.place.directory {
         command.arg("--directory").arg(directory);
     }
     command.args(&query.matches);

@@ -1,11 +1,9 @@
 //! The command line of `t3-trace explain`. Reads and decides nothing.
 
-use std::path::PathBuf;
-
 use clap::{ArgGroup, Args};
 
 use super::find::Ask;
-use crate::{layers::LayerArgs, live::local_time::moment, when::Moment};
+use crate::{closes::place::Place, layers::LayerArgs, live::local_time::moment, when::Moment};
 
 /// `t3-trace explain`.
 #[derive(Debug, Default, Args)]
@@ -42,15 +40,9 @@ pub struct ExplainArgs {
     /// Look at nothing before this time.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub since: Option<Moment>,
-    /// Only this boot: 0 (the current one, also without a value), -1, or an id.
-    #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
-    pub boot: Option<String>,
-    /// Read this journal file (again for more of them).
-    #[arg(long, conflicts_with = "directory")]
-    pub file: Vec<PathBuf>,
-    /// Read the journal files of this directory.
-    #[arg(long, value_name = "DIR")]
-    pub directory: Option<PathBuf>,
+    /// Which journal.
+    #[command(flatten)]
+    pub place: Place,
     /// The page as one JSON object.
     #[arg(long)]
     pub json: bool,

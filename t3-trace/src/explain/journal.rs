@@ -170,13 +170,7 @@ impl Journal<'_> {
 
     /// Nothing but where the journal is.
     fn query(&self) -> Query {
-        Query {
-            since: self.args.since,
-            boot: self.args.boot.clone(),
-            file: self.args.file.clone(),
-            directory: self.args.directory.clone(),
-            ..Query::default()
-        }
+        Query { since: self.args.since, place: self.args.place.clone(), ..Query::default() }
     }
 }
 

@@ -49,7 +49,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let mut found = journal.find(&ask).context("look for the close")?;
     let closes = std::mem::take(&mut found.closes);
     let Some(Choice { close, near }) = find::choose(&ask, closes) else {
-        let own = args.file.is_empty() && args.directory.is_none();
+        let own = args.place.is_here();
         anyhow::bail!("{}", not_found(&ask, &found, own.then(access::closed).flatten().as_deref()));
     };
     let mut facts = journal.around(close, now_ms()).context("read what was around the close")?;
