@@ -76,7 +76,8 @@ fn field(text: &str) -> Option<(&str, String, usize)> {
     Some((key, value.get(..end)?.to_owned(), before + end))
 }
 
-/// Go's quoted text from after its first quote; the length includes the last.
+/// Go's quoted text from after its first quote; the length includes the last. `None` when it has an escape that Go does not write: guessing
+/// at one could take a piece out of a word by which a credential is known.
 fn unquoted(text: &str) -> Option<(String, usize)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -86,7 +87,8 @@ fn unquoted(text: &str) -> Option<(String, usize)> {
             '\\' => {
                 let code = |chars: &mut std::str::CharIndices<'_>, digits: usize| {
                     let hex: String = chars.take(digits).map(|(_, c)| c).collect();
-                    (hex.len() == digits).then(|| u32::from_str_radix(&hex, 16).ok())?
+                    let whole = hex.len() == digits && hex.bytes().all(|digit| digit.is_ascii_hexdigit());
+                    whole.then(|| u32::from_str_radix(&hex, 16).ok())?
                 };
                 value.push(match chars.next()?.1 {
                     'n' => '\n',
@@ -96,14 +98,15 @@ fn unquoted(text: &str) -> Option<(String, usize)> {
                     'b' => '\u{8}',
                     'f' => '\u{c}',
                     'v' => '\u{b}',
-                    // A byte that was no UTF-8.
-                    'x' => code(&mut chars, 2)
-                        .filter(|code| *code < 0x80)
-                        .and_then(char::from_u32)
-                        .unwrap_or('\u{fffd}'),
+                    // From 0x80 on a byte that was no UTF-8.
+                    'x' => u8::try_from(code(&mut chars, 2)?)
+                        .ok()
+                        .filter(u8::is_ascii)
+                        .map_or('\u{fffd}', char::from),
                     'u' => char::from_u32(code(&mut chars, 4)?).unwrap_or('\u{fffd}'),
                     'U' => char::from_u32(code(&mut chars, 8)?).unwrap_or('\u{fffd}'),
-                    other => other,
+                    itself @ ('\\' | '"' | '\'') => itself,
+                    _ => return None,
                 });
             }
             c => value.push(c),

@@ -332,6 +332,17 @@ fn what_is_broken_is_told_from_what_is_another_line() {
     }
 }
 
+#[test]
+fn an_escape_that_go_does_not_write_hides_no_ticket() {
+    for escape in [r"\x", r"\xc", r"\u12", r"\U0001", r"\q", r"\x+1"] {
+        let line = format!(r#"{AT} ERR Request failed error="a {escape}wsTicket=QqSecretQq b" connIndex=1"#);
+        let mut reading = crate::edge::Reading::default();
+        reading.take(&line, parse(&line));
+        let said = format!("{reading:?}");
+        assert!(reading.unread == 1 && !said.contains("QqSecretQq"), "{escape}: {said}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_line_is_read_or_refused(line in "\\PC{0,300}", level in "DBG|INF|WRN|ERR|FTL|PNC|XXX") {
