@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 pub use knock::knock;
 
-use crate::error::Result;
+use crate::{error::Result, stack::forget_template};
 use house::House;
 use steps::Steps;
 
@@ -49,6 +49,8 @@ pub fn run(options: &Options) -> Result<bool> {
         second_part(&mut steps, options);
         return Ok(steps.close());
     }
+    // Where the catalogue of faults has run before, in the same guest.
+    forget_template()?;
     let mut steps = Steps::default();
     first_part(&mut steps, options);
     if options.brief {

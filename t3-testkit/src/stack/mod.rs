@@ -26,7 +26,7 @@ pub use ports::free as free_port;
 pub use process::{Process, Stream};
 pub use serve::{Body, Serve};
 pub use traefik::{Traefik, address_of};
-pub use unit::{Unit, systemd_runs};
+pub use unit::{Unit, forget_template, systemd_runs};
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
 //! A stand-in as the unit an operator has: `t3-serve@USER.service`, started by systemd from a template in `/run`, in the cgroup that
-//! systemd gives it. Only where systemd is PID 1. Gone on drop, the template stays (it vanishes with `/run`).
+//! systemd gives it. Only where systemd is PID 1. Gone on drop, the template stays (it vanishes with `/run`, or by [`forget_template`]).
 //!
 //! The process is systemd's child: its end is seen in procfs, not waited for.
 
@@ -127,6 +127,18 @@ fn install(program: &Path) -> Result<()> {
          CPUWeight=100\nIOAccounting=yes\nMemoryAccounting=yes\n"
     );
     fs::write(TEMPLATE, text).attempt(|| format!("write {TEMPLATE}"))?;
+    systemctl(&["daemon-reload"]).map(drop)
+}
+
+/// Takes the template away, for those who come later: one in `/run` wins over one that a package has in `/usr`.
+///
+/// # Errors
+/// It stays.
+pub fn forget_template() -> Result<()> {
+    if !Path::new(TEMPLATE).exists() {
+        return Ok(());
+    }
+    fs::remove_file(TEMPLATE).attempt(|| format!("remove {TEMPLATE}"))?;
     systemctl(&["daemon-reload"]).map(drop)
 }
 

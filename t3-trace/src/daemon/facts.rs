@@ -166,8 +166,9 @@ async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late
 }
 
 async fn read(shared: &Arc<Shared>, owner: Option<&Owner>) -> Reading {
-    let (theirs, cgroup) = (Arc::clone(shared), owner.and_then(|owner| owner.cgroup.clone()));
-    let reading = tokio::task::spawn_blocking(move || theirs.sampler.read(cgroup.as_deref()));
+    let cgroup = owner.and_then(|owner| owner.cgroup.clone());
+    let (theirs, of) = (Arc::clone(shared), cgroup.clone());
+    let reading = tokio::task::spawn_blocking(move || theirs.sampler.read(of.as_deref()));
     match tokio::time::timeout(PATIENCE, reading).await {
         Ok(Ok(reading)) => reading,
         Ok(Err(error)) => {
@@ -175,8 +176,11 @@ async fn read(shared: &Arc<Shared>, owner: Option<&Owner>) -> Reading {
             Reading::default()
         }
         Err(_) => {
-            tracing::warn!("pressure could not be read in {PATIENCE:?}; the record goes without");
-            Reading::default()
+            // A machine that is this slow is the one whose pressure is wanted most.
+            tracing::warn!(
+                "pressure could not be read in {PATIENCE:?}; the record has the last regular sample"
+            );
+            shared.sampler.known(cgroup.as_deref())
         }
     }
 }

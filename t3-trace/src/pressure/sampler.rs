@@ -160,13 +160,14 @@ impl Sampler {
         if let Some((cgroup, target)) = target.as_mut().filter(|(_, target)| is_old(&target.ring)) {
             target.add(sample_cgroup(cgroup));
         }
-        let host = host.pressure();
-        match target {
-            Some((_, target)) if target.ring.last().is_some_and(|last| last.at + STALE > monotonic()) => {
-                Reading { pressure: target.ring.pressure(), memory: target.memory(), host }
-            }
-            _ => Reading { host, ..Reading::default() },
-        }
+        reading(&host, target.as_ref().map(|(_, target)| target))
+    }
+
+    /// The same from the regular samples alone: the windows end up to a second earlier, and no file is looked at.
+    #[must_use]
+    pub fn known(&self, cgroup: Option<&Path>) -> Reading {
+        let state = self.shared.lock();
+        reading(&state.host, cgroup.and_then(|cgroup| state.cgroups.get(cgroup)))
     }
 
     /// What is known of a cgroup, or of the machine, without a look at any file: at most a second old. `None` for a cgroup that is not
@@ -190,6 +191,16 @@ impl Drop for Sampler {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+fn reading(host: &Ring, target: Option<&Target>) -> Reading {
+    let fresh = |ring: &Ring| ring.last().is_some_and(|last| last.at + STALE > monotonic());
+    let target = target.filter(|target| fresh(&target.ring));
+    Reading {
+        pressure: target.and_then(|target| target.ring.pressure()),
+        memory: target.and_then(Target::memory),
+        host: fresh(host).then(|| host.pressure()).flatten(),
     }
 }
 
@@ -312,6 +323,28 @@ mod tests {
         assert!(recent.seconds.len() <= 1, "{recent:?}");
         assert_eq!(sampler.recent(Some(host.path()), 30), None);
         assert_eq!(reading.host.unwrap().cpu.unwrap().full, None);
+    }
+
+    #[test]
+    fn what_is_known_needs_no_file_and_is_there_after_two_samples() {
+        let (host, cgroup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for name in ["memory", "io", "cpu"] {
+            write(host.path(), name, &psi(0));
+            write(cgroup.path(), &format!("{name}.pressure"), &psi(0));
+        }
+        let sampler = Sampler::start_with(host.path()).unwrap();
+        sampler.watch(cgroup.path());
+        let known = loop {
+            let known = sampler.known(Some(cgroup.path()));
+            if known.pressure.is_some() && known.host.is_some() {
+                break known;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        std::fs::remove_dir_all(cgroup.path()).unwrap();
+        assert_eq!(sampler.known(Some(cgroup.path())), known);
+        let other = sampler.known(Some(host.path()));
+        assert!(other.host.is_some() && other.pressure.is_none() && other.memory.is_none(), "{other:?}");
     }
 
     #[test]
