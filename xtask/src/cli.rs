@@ -53,7 +53,7 @@ pub struct BuildArgs {
 /// Flags of `test`.
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Leave out the fuzz and vm tiers: under three minutes once built.
+    /// Leave out the fuzz and vm tiers: about three minutes once built.
     #[arg(long)]
     pub quick: bool,
     /// Only this tier; may be given more than once.

@@ -17,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Run at the same time, after the others: one waits for five minutes with a third of a core, the other computes. Neither judges how
 /// long anything takes, and both have a journald and a t3-trace of their own.
 const BESIDE: [&str; 2] = ["host_autobahn", "host_soak"];
+/// Left out by `--quick`, which is for the minutes between two changes: what plays whole stories over again whose parts others test.
+const NOT_QUICK: [&str; 4] = ["host_demo", "host_probe", "host_screens", "million_host"];
 /// (kind, where, a name that is there once it is mounted)
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
@@ -35,7 +37,13 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     }
     let all = programs::compile()?;
     say::step("tests as root, on this machine's kernel");
-    let host: Vec<_> = all.iter().filter(|program| programs::needs_host(program)).collect();
+    let (left_out, host): (Vec<_>, Vec<_>) = all
+        .iter()
+        .filter(|program| programs::needs_host(program))
+        .partition(|program| quick && NOT_QUICK.contains(&program.target.as_str()));
+    for program in left_out {
+        say::note(&format!("left out by --quick: {}", programs::label(program)));
+    }
     let (beside, in_turn): (Vec<_>, Vec<_>) =
         host.into_iter().partition(|program| BESIDE.contains(&program.target.as_str()));
     let mut steps = Vec::new();
