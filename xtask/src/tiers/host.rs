@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::{CannotRun, counted, programs};
+use super::{CannotRun, counted, programs, told};
 use crate::cargo::Artifact;
 use crate::packages::User;
 use crate::tally::Step;
@@ -14,11 +14,15 @@ use crate::{autobahn, packages, proc, say, sudo};
 
 /// For one test program.
 const LIMIT: Duration = Duration::from_secs(900);
+/// Lines of what a program tells.
+const SHOWN: usize = 200;
 /// Run at the same time, after the others: one waits for five minutes with a third of a core, the other computes. Neither judges how
 /// long anything takes, and both have a journald and a t3-trace of their own.
 const BESIDE: [&str; 2] = ["host_autobahn", "host_soak"];
 /// Left out by `--quick`, which is for the minutes between two changes: what plays whole stories over again whose parts others test.
 const NOT_QUICK: [&str; 4] = ["host_demo", "host_probe", "host_screens", "million_host"];
+/// What these find is wanted also when all is well: the table of faults, and how long a record takes.
+const TELLS: [&str; 3] = ["host_chaos", "host_faults", "host_incidents"];
 /// (kind, where, a name that is there once it is mounted)
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
@@ -74,7 +78,16 @@ fn one(program: &Artifact, quick: bool) -> Result<Option<Step>> {
     if quick {
         command.env("T3_QUICK", "1");
     }
-    counted(&programs::label(program), programs::in_its_crate(command, program), LIMIT).map(Some)
+    let label = programs::label(program);
+    if !TELLS.contains(&program.target.as_str()) {
+        return counted(&label, programs::in_its_crate(command, program), LIMIT).map(Some);
+    }
+    command.arg("--nocapture");
+    let (step, output) = told(&label, programs::in_its_crate(command, program), LIMIT)?;
+    if step.counts.failed == 0 {
+        say::excerpt(&label, &output, SHOWN);
+    }
+    Ok(Some(step))
 }
 
 /// Mounts what systemd would have mounted; a machine without systemd as PID 1 (a container) lacks it.

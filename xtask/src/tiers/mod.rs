@@ -42,6 +42,11 @@ fn whole(name: &str, command: Command, limit: Duration) -> Result<Step> {
 
 /// A test program, which counts its tests itself.
 fn counted(name: &str, command: Command, limit: Duration) -> Result<Step> {
+    told(name, command, limit).map(|(step, _)| step)
+}
+
+/// The same, and its output.
+fn told(name: &str, command: Command, limit: Duration) -> Result<(Step, String)> {
     let finished = proc::quiet(name, command, limit)?;
     if !finished.ok() {
         proc::show(name, &finished);
@@ -54,7 +59,7 @@ fn counted(name: &str, command: Command, limit: Duration) -> Result<Step> {
     if !step.counts.is_empty() {
         step.say();
     }
-    Ok(step)
+    Ok((step, finished.output))
 }
 
 /// The names in `test NAME ... FAILED` lines.
