@@ -3,7 +3,7 @@
 //! The arrival of pings says little on a bad path: they come late and in heaps. How long ago the last answer passed that is known to
 //! have been taken says what the browser's watchdog saw, but for one way through the network.
 
-use t3_record::evidence::{Look, Nanos};
+use t3_record::evidence::{Nanos, SocketSample};
 
 /// Answers on their way whose place is remembered; of more, the last ones stand for each other.
 const FLIGHT: usize = 8;
@@ -29,7 +29,7 @@ pub struct Delivery {
     heard_at: Option<Nanos>,
     /// The kernel's count of lost segments at the last look.
     lost: Option<u32>,
-    looks: [Look; LOOKS],
+    looks: [SocketSample; LOOKS],
     looked: usize,
 }
 
@@ -70,11 +70,11 @@ impl Delivery {
         let silence = self.heard_at.map_or(0, |heard| until.saturating_sub(heard).saturating_sub(took));
         let fresh = self.lost.map_or(0, |before| lost.saturating_sub(before));
         self.lost = Some(lost);
-        self.keep(Look { at: now, silence_ns: silence, lost: fresh }, period);
+        self.keep(SocketSample { at: now, silence_ns: silence, lost: fresh }, period);
         fresh == 0
     }
 
-    fn keep(&mut self, look: Look, period: Option<Nanos>) {
+    fn keep(&mut self, look: SocketSample, period: Option<Nanos>) {
         // Pings that come in a heap are one look, or they would push out what was before them.
         if let Some(last) = self.looked.checked_sub(1) {
             let last = &mut self.looks[last % LOOKS];
@@ -90,7 +90,7 @@ impl Delivery {
 
     /// The last looks, oldest first.
     #[must_use]
-    pub fn looks(&self) -> Vec<Look> {
+    pub fn looks(&self) -> Vec<SocketSample> {
         let first = self.looked.saturating_sub(LOOKS);
         (first..self.looked).map(|n| self.looks[n % LOOKS]).collect()
     }

@@ -80,7 +80,7 @@ pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
 mod tests {
     use t3_record::{
         KernelSource,
-        evidence::{Fate, Halt, Memory, Process, SocketTrace, Task},
+        evidence::{Fate, Halt, Memory, Process, SocketFacts, Task},
     };
 
     use super::*;
@@ -97,7 +97,7 @@ mod tests {
                 halted,
             }),
             memory: Some(Memory { current: Some(current), ..Memory::default() }),
-            up: Some(SocketTrace { fin_in, ..SocketTrace::default() }),
+            up: Some(SocketFacts { fin_in, ..SocketFacts::default() }),
             lost: 1,
             ..KernelFacts::absent(KernelSource::Tracepoint)
         }

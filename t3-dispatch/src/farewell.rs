@@ -2,7 +2,7 @@
 //!
 //! Only put where a frame may stand: a stream that is inside a frame, or that broke the protocol, gets none and just ends.
 
-use t3_record::words::Side;
+use t3_record::vocabulary::Side;
 
 use crate::{conn_id, session::Session};
 

@@ -3,7 +3,7 @@
 //! Pure. The period differs between t3 versions, so it is learned: the median of the last intervals, which one late ping does not
 //! move. Once it is known, intervals between which segments were lost teach nothing: on a bad path they are the path's. A pong answers the oldest unanswered ping, because serve answers in order.
 
-use t3_record::evidence::{Heartbeat, Look, Nanos};
+use t3_record::evidence::{Heartbeat, Nanos, SocketSample};
 
 use crate::delivery::Delivery;
 
@@ -110,7 +110,7 @@ impl Meter {
 
     /// The looks, oldest first.
     #[must_use]
-    pub fn looks(&self) -> Vec<Look> {
+    pub fn looks(&self) -> Vec<SocketSample> {
         self.delivery.looks()
     }
 

@@ -11,7 +11,7 @@ use t3_record::{
     evidence::Nanos,
     wire::{
         self, ToTrace,
-        watching::{MOST_PULSES, Pulse},
+        live::{MOST_PULSES, StatsReport},
     },
 };
 use tokio::time::{Instant, sleep_until};
@@ -65,10 +65,10 @@ impl Published {
 
     /// The numbers of the session `conn`, if they have moved since they were taken last, or if `all` are wanted.
     #[must_use]
-    pub fn take(&self, conn: &str, all: bool) -> Option<Pulse> {
+    pub fn take(&self, conn: &str, all: bool) -> Option<StatsReport> {
         let moved = self.moved.swap(false, Ordering::AcqRel);
         let known = |number: &AtomicU64| Some(number.load(Ordering::Relaxed)).filter(|n| *n != NONE);
-        (moved || all).then(|| Pulse {
+        (moved || all).then(|| StatsReport {
             conn: conn.to_owned(),
             down_bytes: self.down_bytes.load(Ordering::Relaxed),
             up_bytes: self.up_bytes.load(Ordering::Relaxed),
@@ -85,7 +85,7 @@ pub struct Rounds {
     next: Instant,
     /// The next round tells of every session: whoever watches knows nothing yet.
     all: bool,
-    messages: VecDeque<Vec<Pulse>>,
+    messages: VecDeque<Vec<StatsReport>>,
 }
 
 impl Rounds {
@@ -110,15 +110,15 @@ impl Rounds {
     }
 
     /// A round.
-    fn round(&mut self, now: Instant, collect: impl FnOnce(bool) -> Vec<Pulse>) {
+    fn round(&mut self, now: Instant, collect: impl FnOnce(bool) -> Vec<StatsReport>) {
         let pulses = collect(std::mem::take(&mut self.all));
         self.next = now + EVERY;
-        self.messages.extend(pulses.chunks(MOST_PULSES).map(<[Pulse]>::to_vec));
+        self.messages.extend(pulses.chunks(MOST_PULSES).map(<[StatsReport]>::to_vec));
     }
 
     /// The next message, when there is one to be sent; for ever when nobody watches. `collect` gives the pulses of a round, of all
     /// sessions or of those that have moved. Safe to cancel.
-    pub async fn message(&mut self, collect: impl Fn(bool) -> Vec<Pulse>) -> ToTrace {
+    pub async fn message(&mut self, collect: impl Fn(bool) -> Vec<StatsReport>) -> ToTrace {
         loop {
             if let Some(pulses) = self.messages.pop_front() {
                 return ToTrace::Pulses { pulses };
@@ -137,7 +137,7 @@ impl Rounds {
 pub fn collect<'a>(
     sessions: impl Iterator<Item = (&'a wire::Session, &'a Published)>,
     all: bool,
-) -> Vec<Pulse> {
+) -> Vec<StatsReport> {
     sessions.filter_map(|(who, live)| live.take(&who.conn, all)).take(MOST_IN_A_ROUND).collect()
 }
 
@@ -145,8 +145,8 @@ pub fn collect<'a>(
 mod tests {
     use super::*;
 
-    fn many(count: usize) -> Vec<Pulse> {
-        (0..count).map(|n| Pulse { conn: n.to_string(), ..Pulse::default() }).collect()
+    fn many(count: usize) -> Vec<StatsReport> {
+        (0..count).map(|n| StatsReport { conn: n.to_string(), ..StatsReport::default() }).collect()
     }
 
     #[test]

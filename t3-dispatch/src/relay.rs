@@ -24,7 +24,7 @@ use rustix::{
 };
 use t3_record::{
     evidence::{OwnEnd, SeenEnd},
-    words::Side,
+    vocabulary::Side,
 };
 use tokio::{
     io::{Interest, Ready},

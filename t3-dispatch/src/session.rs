@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use t3_record::{
     evidence::{Breach, CloseFrame, LegFacts, Nanos, OwnEnd, RelayFacts, SeenEnd},
+    vocabulary::Side,
     wire,
-    words::Side,
 };
 
 use crate::{
@@ -205,7 +205,7 @@ impl Session {
 
     /// dispatch itself ended the leg `side`.
     pub fn told(&mut self, side: Side, how: OwnEnd, now: Nanos) {
-        self.leg_mut(side).told.get_or_insert((how, now));
+        self.leg_mut(side).own_end.get_or_insert((how, now));
     }
 
     /// When the end began to show: the first close frame of either side, or the end of the first leg. `None` as long as nothing has.

@@ -15,7 +15,7 @@ use std::{
 use t3_record::{
     CloseRecord, KernelSource, OpenRecord,
     evidence::{KernelFacts, Nanos},
-    wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION, watching::Pulse},
+    wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION, live::StatsReport},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -203,7 +203,7 @@ impl Trace {
         }
     }
 
-    fn pulses(&self, all: bool) -> Vec<Pulse> {
+    fn pulses(&self, all: bool) -> Vec<StatsReport> {
         let state = self.lock();
         pulse::collect(state.sessions.values().map(|(who, live)| (&**who, &**live)), all)
     }

@@ -15,7 +15,7 @@ use stage::{PATIENCE, Stage, exactly, frame};
 use t3_record::{
     KernelSource,
     evidence::{KernelFacts, Memory},
-    wire::{FromTrace, ToTrace, VERSION, watching::Pulse},
+    wire::{FromTrace, ToTrace, VERSION, live::StatsReport},
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -242,7 +242,7 @@ async fn a_close_that_serve_does_not_answer_is_reason_enough_to_ask_for_pressure
 }
 
 /// The next pulses of this session; whatever else is said in between is passed over.
-async fn pulse(socket: &UnixSeqpacket, conn: &str) -> Pulse {
+async fn pulse(socket: &UnixSeqpacket, conn: &str) -> StatsReport {
     loop {
         if let ToTrace::Pulses { pulses } = hear(socket).await
             && let Some(pulse) = pulses.into_iter().find(|pulse| pulse.conn == conn)

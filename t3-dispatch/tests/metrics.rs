@@ -28,7 +28,7 @@ use t3_dispatch::{
     metrics::{page, server},
     table::Table,
 };
-use t3_record::words::{Cause, Verdict};
+use t3_record::vocabulary::{Cause, Verdict};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -95,7 +95,7 @@ async fn what_serve_does_instead_of_101_is_told_to_the_browser_and_in_the_record
             failure,
             OpenFailure::Status(_) | OpenFailure::HandshakeEof | OpenFailure::HandshakeReset
         );
-        assert_eq!(facts.up.told.is_some(), ours, "{failure:?}");
+        assert_eq!(facts.up.own_end.is_some(), ours, "{failure:?}");
         assert!(facts.ended_at >= facts.started_at && facts.started_at > 0);
         if status == 401 {
             assert!(answer.contains("X-Why: no") && exactly(&mut client, 2).await == b"no");

@@ -130,7 +130,7 @@ async fn a_half_close_passes_as_half_close_and_the_other_direction_goes_on() {
         assert_eq!((one.end.unwrap().0, other.end.unwrap().0), (SeenEnd::Eof, SeenEnd::Eof));
         assert!(one.end.unwrap().1 < other.end.unwrap().1);
         assert_eq!(facts.ended_at, one.end.unwrap().1);
-        assert_eq!(other.told.unwrap().0, OwnEnd::Fin);
+        assert_eq!(other.own_end.unwrap().0, OwnEnd::Fin);
         assert!(one.tcp.is_some() && other.tcp.is_some());
         stage.no_more_records().await;
     }
@@ -145,7 +145,7 @@ async fn a_half_closed_session_that_stands_still_is_closed_in_the_end() {
     assert_eq!(rest(&mut client).await.unwrap(), b"");
     let facts = stage.facts().await;
     assert_eq!((facts.down.end.map(|end| end.0), facts.up.end), (Some(SeenEnd::Eof), None));
-    assert_eq!(facts.down.told.map(|told| told.0), Some(OwnEnd::Fin));
+    assert_eq!(facts.down.own_end.map(|told| told.0), Some(OwnEnd::Fin));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +158,7 @@ async fn a_reset_passes_as_reset() {
         assert_eq!(rest(&mut second).await.unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
         let facts = stage.facts().await;
         assert_eq!(facts.leg(side).end.unwrap().0, SeenEnd::Reset);
-        assert_eq!(facts.leg(side.other()).told.unwrap().0, OwnEnd::Rst);
+        assert_eq!(facts.leg(side.other()).own_end.unwrap().0, OwnEnd::Rst);
         assert_eq!(facts.leg(side.other()).end, None);
         stage.no_more_records().await;
     }
@@ -179,7 +179,7 @@ async fn a_reset_after_a_half_close_is_noticed_though_nobody_reads() {
         assert_eq!(facts.leg(side).end.unwrap().0, SeenEnd::Eof);
         // The kernel's word for a reset behind a FIN (tcp_reset in net/ipv4/tcp_input.c).
         assert_eq!(facts.leg(side).write_error.unwrap().0, SeenEnd::Pipe);
-        assert_eq!(facts.leg(side.other()).told.unwrap().0, OwnEnd::Fin);
+        assert_eq!(facts.leg(side.other()).own_end.unwrap().0, OwnEnd::Fin);
     }
 }
 

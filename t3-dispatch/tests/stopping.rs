@@ -58,7 +58,7 @@ async fn both_sides_hear_1001_and_every_session_has_its_record_in_time() {
         assert_eq!(facts.shutdown, Some(told));
         assert_eq!(record.verdict, Verdict::DispatchShutdown, "{}", record.to_line());
         if facts.opened_at.is_some() {
-            assert_eq!(facts.down.told.map(|told| told.0), Some(OwnEnd::Fin));
+            assert_eq!(facts.down.own_end.map(|told| told.0), Some(OwnEnd::Fin));
         }
     }
     stage.no_more_records().await;

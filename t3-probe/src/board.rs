@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use t3_record::probe::{self, Attribution, Death, State, attribute, death};
+use t3_record::probe::{self, Attribution, Disconnect, State, attribute, disconnect};
 use tokio::time::Instant;
 
 use crate::{
@@ -36,7 +36,7 @@ struct Row {
     seen: Option<Instant>,
     rtt: Option<Duration>,
     troubles: VecDeque<(Instant, State)>,
-    died: Option<Death>,
+    died: Option<Disconnect>,
 }
 
 /// A leg as the page shows it.
@@ -51,7 +51,7 @@ pub struct View {
     /// The last round trip.
     pub rtt: Option<Duration>,
     /// Its last death.
-    pub died: Option<Death>,
+    pub died: Option<Disconnect>,
 }
 
 impl Board {
@@ -105,12 +105,18 @@ impl Board {
     }
 
     /// The leg died. Returns what is to be logged.
-    pub fn died(&self, leg: &Leg, failure: Failure, progress: &Progress, age: Option<Duration>) -> Death {
+    pub fn died(
+        &self,
+        leg: &Leg,
+        failure: Failure,
+        progress: &Progress,
+        age: Option<Duration>,
+    ) -> Disconnect {
         let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         self.metrics.died(&leg.name, failure.reason, unix.as_secs_f64(), age.map(|age| age.as_secs_f64()));
         let (phase, since) = progress.now();
-        let death = Death {
-            event: death::EVENT.to_owned(),
+        let death = Disconnect {
+            event: disconnect::EVENT.to_owned(),
             at_ms: millis(unix),
             leg: leg.name.clone(),
             way: leg.way,

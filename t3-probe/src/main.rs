@@ -11,7 +11,7 @@ use t3_probe::{
     metrics::Metrics,
     once, page, run,
 };
-use t3_record::probe::{Death, State};
+use t3_record::probe::{Disconnect, State};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -98,13 +98,13 @@ async fn observe(options: Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell(death: &Death) {
-    let Death { leg, reason, phase, detail, .. } = death;
+fn tell(death: &Disconnect) {
+    let Disconnect { leg, reason, phase, detail, .. } = death;
     tracing::warn!(leg, %reason, %phase, "died: {detail}");
 }
 
 /// The line goes to stdout, log lines go to stderr: whoever collects the one need not pick it out of the other.
-fn tell_json(death: &Death) {
+fn tell_json(death: &Disconnect) {
     tell(death);
     if let Ok(line) = serde_json::to_string(death) {
         // Nobody may be reading; observing goes on.

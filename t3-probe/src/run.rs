@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use http::Request;
-use t3_record::probe::{Death, Phase, Reason, Way};
+use t3_record::probe::{Disconnect, Phase, Reason, Way};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 const MOST: usize = 1 << 20;
 
 /// What happens to a death.
-pub type Tell = Arc<dyn Fn(&Death) + Send + Sync>;
+pub type Tell = Arc<dyn Fn(&Disconnect) + Send + Sync>;
 
 /// Keeps one leg under observation. Never returns.
 pub async fn leg<D: Dial>(leg: Leg, dial: D, times: Times, board: Arc<Board>, tell: Tell) {

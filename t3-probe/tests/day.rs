@@ -20,7 +20,7 @@ use t3_probe::{
     progress::{Failure, Progress},
     run,
 };
-use t3_record::probe::{Death, Phase, Reason, Way};
+use t3_record::probe::{Disconnect, Phase, Reason, Way};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::{Instant, sleep},
@@ -251,7 +251,7 @@ async fn a_day_with_thousands_of_faults_is_counted_exactly() {
         let tell = {
             let (told, truth, leg, dealt) =
                 (Arc::clone(&told), Arc::clone(&truth), leg.clone(), Arc::clone(&dealt));
-            move |death: &Death| {
+            move |death: &Disconnect| {
                 told.fetch_add(1, Ordering::Relaxed);
                 let wanted: Option<Reason> = *dealt.lock().unwrap();
                 assert_eq!(Some(death.reason), wanted, "{death:?}");

@@ -3,13 +3,13 @@
 use crate::{
     chain::{Chain, Event, MAX_EVENTS},
     evidence::{
-        Evidence, Fate, Heartbeat, KernelFacts, LegFacts, Nanos, Pressure, Process, SocketTrace, Stall,
+        Evidence, Fate, Heartbeat, KernelFacts, LegFacts, Nanos, Pressure, Process, SocketFacts, Stall,
     },
     record::CloseRecord,
     value::Percent,
     verdict::{Judgement, acts::errno_end, judge, leg_end},
+    vocabulary::{LegEnd, Side},
     wire::Session,
-    words::{LegEnd, Side},
 };
 
 /// The record of one session's end.
@@ -107,7 +107,7 @@ fn legs(record: &mut CloseRecord, down: &LegFacts, up: &LegFacts) {
 }
 
 fn kernel(record: &mut CloseRecord, kernel: &KernelFacts) {
-    let reason = |trace: &Option<SocketTrace>| trace.as_ref().and_then(|trace| trace.rst_reason.clone());
+    let reason = |trace: &Option<SocketFacts>| trace.as_ref().and_then(|trace| trace.rst_reason.clone());
     record.rst_reason = reason(&kernel.up).or_else(|| reason(&kernel.down)).or_else(|| reason(&kernel.serve));
     if let Some(process) = &kernel.peer {
         record.peer_pid = Some(process.task.pid);
@@ -171,8 +171,8 @@ fn chain(evidence: &Evidence) -> Option<Chain> {
     Some(Chain(events.collect()))
 }
 
-fn socket_events(events: &mut Vec<(Nanos, Side, String)>, side: Side, trace: &SocketTrace) {
-    let SocketTrace { fin_in, fin_out, rst_in, rst_out, error, .. } = trace;
+fn socket_events(events: &mut Vec<(Nanos, Side, String)>, side: Side, trace: &SocketFacts) {
+    let SocketFacts { fin_in, fin_out, rst_in, rst_out, error, .. } = trace;
     for (at, what) in [
         (fin_in, LegEnd::FinIn),
         (fin_out, LegEnd::FinOut),

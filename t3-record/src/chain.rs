@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::words::Side;
+use crate::vocabulary::Side;
 
 /// The most events a chain holds.
 pub const MAX_EVENTS: usize = 8;

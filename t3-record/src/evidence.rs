@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::words::{KernelSource, Side};
+use crate::vocabulary::{KernelSource, Side};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub type Nanos = u64;
@@ -52,7 +52,7 @@ pub struct RelayFacts {
     pub heartbeat: Option<Heartbeat>,
     /// Whether its answers got through: looks at the browser's socket when pings came and at the end, oldest first, at most sixteen.
     #[serde(default)]
-    pub looks: Vec<Look>,
+    pub looks: Vec<SocketSample>,
     /// Worst delay of dispatch's event loop in the last 30 s, in milliseconds.
     pub self_lag_ms: Option<u64>,
     /// When that worst delay ended.
@@ -102,7 +102,8 @@ pub struct LegFacts {
     /// When the first close frame of the *other* leg was written to this one (forwarded whole).
     pub close_forwarded_at: Option<Nanos>,
     /// The first end that dispatch itself sent to this leg's peer: FIN by `shutdown` or `close`, RST by a close with linger 0.
-    pub told: Option<(OwnEnd, Nanos)>,
+    #[serde(rename = "told")]
+    pub own_end: Option<(OwnEnd, Nanos)>,
     /// The leg ended inside a frame.
     pub mid_frame: bool,
     /// The first breach of the WebSocket protocol by this leg's peer.
@@ -247,7 +248,7 @@ pub struct Heartbeat {
 
 /// A look at the browser's socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Look {
+pub struct SocketSample {
     /// When.
     pub at: Nanos,
     /// How long ago the newest answer had passed that the browser's side has acknowledged, less what serve took meanwhile, in
@@ -295,11 +296,11 @@ pub struct KernelFacts {
     /// Where it came from.
     pub source: KernelSource,
     /// The browser's leg: dispatch's socket.
-    pub down: Option<SocketTrace>,
+    pub down: Option<SocketFacts>,
     /// serve's leg: dispatch's socket.
-    pub up: Option<SocketTrace>,
+    pub up: Option<SocketFacts>,
     /// serve's leg: serve's own end of the same connection.
-    pub serve: Option<SocketTrace>,
+    pub serve: Option<SocketFacts>,
     /// The process behind serve's end.
     pub peer: Option<Process>,
     /// Pressure in the cgroup of that process.
@@ -338,7 +339,7 @@ impl KernelFacts {
 
 /// First occurrences of the events that end a TCP connection, as the kernel saw them on one socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SocketTrace {
+pub struct SocketFacts {
     /// The peer's FIN came in.
     pub fin_in: Option<Nanos>,
     /// We sent FIN (`close` or `shutdown`).

@@ -17,8 +17,8 @@ pub mod probe;
 pub mod record;
 pub mod value;
 pub mod verdict;
+pub mod vocabulary;
 pub mod wire;
-pub mod words;
 
 pub use assemble::assemble;
 pub use chain::Chain;
@@ -26,4 +26,4 @@ pub use evidence::Evidence;
 pub use how::How;
 pub use record::{BurstRecord, CloseRecord, OpenRecord};
 pub use verdict::{Judgement, judge};
-pub use words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict};
+pub use vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict};

@@ -9,7 +9,7 @@ use crate::{
     evidence::{Burst, Fate},
     how::How,
     value::{BadValue, Percent, Value},
-    words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
+    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
 /// A record could not be read.

@@ -8,7 +8,7 @@ use crate::{
     chain::Chain,
     evidence::{Burst, Fate},
     how::How,
-    words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
+    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
 /// A value could not be read.

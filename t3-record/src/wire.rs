@@ -3,7 +3,7 @@
 //! Versioned: the first message is [`ToTrace::Hello`], answered by [`FromTrace::Welcome`] or [`FromTrace::Refused`].
 //! Fields may be added (decoding ignores unknown ones); a message that changes its meaning raises [`VERSION`].
 
-pub mod watching;
+pub mod live;
 
 use std::net::SocketAddr;
 
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     evidence::{KernelFacts, Nanos},
     record::{CloseRecord, OpenRecord},
-    words::KernelSource,
+    vocabulary::KernelSource,
 };
-use watching::{Pulse, Sessions};
+use live::{Sessions, StatsReport};
 
 /// The protocol's version.
 pub const VERSION: u32 = 1;
@@ -70,8 +70,8 @@ pub enum ToTrace {
     Sessions,
     /// Live numbers of sessions in which something has moved: from dispatch, while [`FromTrace::WantPulses`] holds.
     Pulses {
-        /// At most [`watching::MOST_PULSES`].
-        pulses: Vec<Pulse>,
+        /// At most [`live::MOST_PULSES`].
+        pulses: Vec<StatsReport>,
     },
 }
 

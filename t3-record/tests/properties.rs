@@ -10,8 +10,8 @@ use t3_record::{
     evidence::*,
     judge, logfmt,
     value::Percent,
+    vocabulary::*,
     wire::{FromTrace, Session, ToTrace},
-    words::*,
 };
 
 fn word<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
@@ -194,14 +194,14 @@ fn seen() -> impl Strategy<Value = SeenEnd> {
 prop_compose! {
     fn leg()(
         end in option::of((seen(), 0u64..9)), last in at(), frame in option::of((option::of(any::<u16>()), text(), 0u64..9)),
-        forwarded in at(), told in at(), mid_frame in any::<bool>(), pending_bytes in 0u64..3, blocked_since in at(),
+        forwarded in at(), own_end in at(), mid_frame in any::<bool>(), pending_bytes in 0u64..3, blocked_since in at(),
         breach in option::of(Just(Breach::Masked)), unacked in option::of(0u32..3),
     ) -> LegFacts {
         LegFacts {
             end, last_byte_at: last, mid_frame, pending_bytes, blocked_since, breach,
             close_frame: frame.map(|(code, reason, at)| CloseFrame { code, reason, at }),
             close_forwarded_at: forwarded,
-            told: told.map(|at| (OwnEnd::Fin, at)),
+            own_end: own_end.map(|at| (OwnEnd::Fin, at)),
             tcp: unacked.map(|unacked| TcpFacts { unacked, last_ack_recv_ms: 9_000, backoff: 1, ..TcpFacts::default() }),
             ..LegFacts::default()
         }
@@ -212,8 +212,8 @@ prop_compose! {
     fn socket()(
         fin_in in at(), fin_out in at(), rst_in in at(), rst_out in at(), closed in at(),
         error in option::of((prop::sample::select(vec![32, 101, 103, 104, 110, 111, 113, 5]), 0u64..9)),
-    ) -> SocketTrace {
-        SocketTrace { fin_in, fin_out, rst_in, rst_out, closed, error, ..SocketTrace::default() }
+    ) -> SocketFacts {
+        SocketFacts { fin_in, fin_out, rst_in, rst_out, closed, error, ..SocketFacts::default() }
     }
 }
 
@@ -230,7 +230,7 @@ prop_compose! {
             opened_at, ended_at, down, up, self_lag_ms: lag, self_lag_at: waiting,
             shutdown: shutdown.map(|at| Shutdown { signal: Some(15), at }),
             heartbeat: Some(Heartbeat { pings: u64::from(unanswered), unanswered, waiting_since: waiting, last_ping_at: waiting, ..Heartbeat::default() }),
-            looks: looks.iter().map(|(at, silence_ns, lost)| Look { at: *at, silence_ns: *silence_ns, lost: *lost }).collect(),
+            looks: looks.iter().map(|(at, silence_ns, lost)| SocketSample { at: *at, silence_ns: *silence_ns, lost: *lost }).collect(),
             ..RelayFacts::default()
         });
         let peer = fate.map(|(fate, ended_at)| Process {

@@ -7,7 +7,7 @@ use std::{fmt::Write, fs, path::PathBuf};
 use t3_record::{
     BurstRecord, CloseRecord, How, OpenRecord,
     record::Key,
-    words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Verdict},
+    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Verdict},
 };
 
 fn page() -> PathBuf {

@@ -146,9 +146,9 @@ impl House {
                 assert_eq!(find(&ended, &reading.lines), Join::Ambiguous(2), "{n}");
                 assert_eq!(refined.line, None);
                 assert!(
-                    refined.said[0].contains("2 lines fit this session equally well"),
+                    refined.reasons[0].contains("2 lines fit this session equally well"),
                     "{:?}",
-                    refined.said
+                    refined.reasons
                 );
                 continue;
             }

@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use t3_record::{evidence::SocketTrace, wire::Hook, words::KernelSource};
+use t3_record::{evidence::SocketFacts, vocabulary::KernelSource, wire::Hook};
 
-use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Loss, ProcessTrace, ServeTuple};
+use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Loss, ProcessFacts, ServeTuple};
 
 /// The kernel side as the daemon sees it. No call waits.
 pub trait KernelView: Send {
@@ -16,11 +16,11 @@ pub trait KernelView: Send {
     /// See [`Kernel::serve_generation`].
     fn serve_generation(&self, tuple: &ServeTuple) -> Generation;
     /// See [`Kernel::socket`].
-    fn socket(&self, cookie: u64) -> Option<SocketTrace>;
+    fn socket(&self, cookie: u64) -> Option<SocketFacts>;
     /// See [`Kernel::serve_end`].
-    fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketTrace>;
+    fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketFacts>;
     /// See [`Kernel::process`].
-    fn process(&self, tgid: u32) -> Option<ProcessTrace>;
+    fn process(&self, tgid: u32) -> Option<ProcessFacts>;
     /// See [`Kernel::take_events`].
     fn take_events(&mut self) -> Option<EventStream>;
     /// See [`Kernel::hooks`].
@@ -76,13 +76,13 @@ impl KernelView for Kernel {
     fn serve_generation(&self, tuple: &ServeTuple) -> Generation {
         Kernel::serve_generation(self, tuple)
     }
-    fn socket(&self, cookie: u64) -> Option<SocketTrace> {
+    fn socket(&self, cookie: u64) -> Option<SocketFacts> {
         Kernel::socket(self, cookie)
     }
-    fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketTrace> {
+    fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketFacts> {
         Kernel::serve_end(self, tuple, generation)
     }
-    fn process(&self, tgid: u32) -> Option<ProcessTrace> {
+    fn process(&self, tgid: u32) -> Option<ProcessFacts> {
         Kernel::process(self, tgid)
     }
     fn take_events(&mut self) -> Option<EventStream> {
@@ -116,13 +116,13 @@ impl KernelView for Off {
     fn serve_generation(&self, _: &ServeTuple) -> Generation {
         Generation::UNKNOWN
     }
-    fn socket(&self, _: u64) -> Option<SocketTrace> {
+    fn socket(&self, _: u64) -> Option<SocketFacts> {
         None
     }
-    fn serve_end(&self, _: &ServeTuple, _: Generation) -> Option<SocketTrace> {
+    fn serve_end(&self, _: &ServeTuple, _: Generation) -> Option<SocketFacts> {
         None
     }
-    fn process(&self, _: u32) -> Option<ProcessTrace> {
+    fn process(&self, _: u32) -> Option<ProcessFacts> {
         None
     }
     fn take_events(&mut self) -> Option<EventStream> {

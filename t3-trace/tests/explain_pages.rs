@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
     edge::{cloudflared, traefik},
-    probe::Death,
+    probe::Disconnect,
 };
 use t3_trace::{
     explain::{
@@ -73,7 +73,7 @@ fn facts(text: &str) -> Facts {
             opens.push(Timed { at_ms, what });
         } else if let Ok(what) = BurstRecord::from_line(rest) {
             around.bursts.push(Timed { at_ms, what });
-        } else if let Some(death) = Death::from_line(rest) {
+        } else if let Some(death) = Disconnect::from_line(rest) {
             around.deaths.push(death);
         } else if let Some(line) = rest.strip_prefix("systemd ") {
             around.units.push(Timed { at_ms, what: line.to_owned() });

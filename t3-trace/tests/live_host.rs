@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use t3_record::{
     Cause, CloseRecord, How, KernelSource, Segment, Verdict,
-    wire::{Role, Session, ToTrace, VERSION, watching::Pulse},
+    wire::{Role, Session, ToTrace, VERSION, live::StatsReport},
 };
 use t3_testkit::{
     stack::Process,
@@ -121,7 +121,7 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
     let dispatch = world.dispatch().await;
     say(&dispatch, &session("c1", "wizard")).await;
     say(&dispatch, &session("c2", "alice")).await;
-    let waiting = Pulse {
+    let waiting = StatsReport {
         conn: "c2".to_owned(),
         down_bytes: 70,
         up_bytes: 9,

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use t3_record::words::{Cause, Verdict};
+use t3_record::vocabulary::{Cause, Verdict};
 
 const PAIRS: usize = Verdict::ALL.len() * Cause::ALL.len();
 

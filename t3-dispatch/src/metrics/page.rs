@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 
 use prometheus::{IntCounter, IntGauge, TextEncoder};
-use t3_record::words::{Cause, Verdict};
+use t3_record::vocabulary::{Cause, Verdict};
 
 use super::{
     Metrics,

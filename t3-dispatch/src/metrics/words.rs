@@ -1,7 +1,7 @@
 //! The labels of the metrics: closed vocabularies, so that every series is there from the start and none is ever named by what came
 //! from outside.
 
-use t3_record::words::{Cause, KernelSource, Verdict};
+use t3_record::vocabulary::{Cause, KernelSource, Verdict};
 
 use crate::refusals::Refused;
 

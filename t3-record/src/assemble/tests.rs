@@ -3,9 +3,9 @@
 use crate::{
     assemble,
     evidence::*,
-    verdict::scene::{END, MS, OPENED, Scene},
+    verdict::evidence_builder::{END, EvidenceBuilder, MS, OPENED},
+    vocabulary::{KernelSource, Side},
     wire::Session,
-    words::{KernelSource, Side},
 };
 
 fn session() -> Session {
@@ -22,13 +22,13 @@ fn session() -> Session {
 }
 
 #[track_caller]
-fn check(scene: Scene, expected: &str) {
+fn check(scene: EvidenceBuilder, expected: &str) {
     assert_eq!(assemble(&session(), &scene.0).to_line(), expected);
 }
 
 #[test]
 fn a_killed_serve_with_everything_known() {
-    let killed = Scene::healthy().rst(Side::Up, END).peer(Fate::Signal(9), END - MS).kernel(|k| {
+    let killed = EvidenceBuilder::healthy().rst(Side::Up, END).peer(Fate::Signal(9), END - MS).kernel(|k| {
         let peer = k.peer.as_mut().unwrap();
         peer.killer = Some(Task { pid: 77, comm: "bash".into() });
         peer.signalled_at = Some(END - 2 * MS);
@@ -51,7 +51,7 @@ fn a_killed_serve_with_everything_known() {
 
 #[test]
 fn what_is_not_known_is_left_out() {
-    let mut scene = Scene::healthy().no_kernel(KernelSource::Off).close(Side::Down, 1000, END);
+    let mut scene = EvidenceBuilder::healthy().no_kernel(KernelSource::Off).close(Side::Down, 1000, END);
     let relay = scene.0.relay.as_mut().unwrap();
     relay.heartbeat = None;
     relay.self_lag_ms = None;
@@ -67,7 +67,7 @@ fn what_is_not_known_is_left_out() {
 
 #[test]
 fn a_session_that_dispatch_left_behind() {
-    let mut scene = Scene::healthy()
+    let mut scene = EvidenceBuilder::healthy()
         .trace(Side::Down, |t| t.fin_out = Some(END))
         .trace(Side::Up, |t| t.rst_out = Some(END + MS));
     scene.0.relay = None;
@@ -82,7 +82,7 @@ fn a_session_that_dispatch_left_behind() {
 
 #[test]
 fn the_frame_that_came_first_is_the_one_told() {
-    let mut scene = Scene::healthy().close(Side::Up, 1001, END).close(Side::Down, 1000, END + MS);
+    let mut scene = EvidenceBuilder::healthy().close(Side::Up, 1001, END).close(Side::Down, 1000, END + MS);
     scene.0.relay.as_mut().unwrap().up.close_frame.as_mut().unwrap().reason = "going \"away\"".into();
     let record = assemble(&session(), &scene.0);
     assert_eq!((record.ws_code, record.ws_from), (Some(1001), Some(Side::Up)));

@@ -11,7 +11,7 @@ use super::{
     text::{redacted, unframed},
     time,
 };
-use crate::words::vocabulary;
+use crate::vocabulary::vocabulary;
 
 vocabulary! {
     /// How bad cloudflared found it.

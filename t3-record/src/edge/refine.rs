@@ -1,10 +1,10 @@
-//! What the other layers add to a close whose cause lies downstream: which part of the way it was, or that it cannot be said. Never
+//! What the other layers add to a close whose cause lies downstream: which part of the way it was, or that it cannot be determined. Never
 //! changes a verdict, never concludes from a line that is missing.
 
+mod explanations;
+mod indicators;
 mod join;
 mod rules;
-mod signs;
-mod told;
 
 pub use join::{Join, find};
 
@@ -12,10 +12,10 @@ use super::{Ended, Reading, cloudflared::TunnelLine, traefik::AccessLine};
 use crate::{
     probe::Attribution,
     record::CloseRecord,
-    words::{Confidence, vocabulary},
+    vocabulary::{Confidence, vocabulary},
 };
-use rules::Answer;
-use signs::Signs;
+use indicators::Indicators;
+use rules::RuleOutcome;
 
 vocabulary! {
     /// The part of the way between the browser and this machine.
@@ -36,7 +36,7 @@ pub struct Layers {
     pub traefik: Option<Reading<AccessLine>>,
     /// cloudflared's log around the close.
     pub cloudflared: Option<Reading<TunnelLine>>,
-    /// What the probe's legs said over that time.
+    /// What the probe's legs reported over that time.
     pub probe: Option<Attribution>,
     /// Closes of other sessions near it, with the times of their records in milliseconds since the epoch.
     pub neighbours: Vec<(CloseRecord, i64)>,
@@ -52,25 +52,35 @@ pub struct Refinement {
     /// Traefik's line of this session.
     pub line: Option<AccessLine>,
     /// The reasons in the operator's words, each naming its source.
-    pub said: Vec<String>,
+    pub reasons: Vec<String>,
     /// Why no part can be named.
-    pub cannot: Option<String>,
+    pub unresolved: Option<String>,
 }
 
 /// Judges the layers for one close.
 #[must_use]
 pub fn refine(ended: &Ended<'_>, layers: &Layers) -> Refinement {
-    let signs = Signs::of(ended, layers);
-    let mut said = told::said(ended, layers, &signs);
-    let line = signs.join.as_ref().and_then(Join::line).cloned();
-    let answer = rules::RULES.iter().find_map(|(_, rule)| rule(&signs));
+    let indicators = Indicators::of(ended, layers);
+    let mut reasons = explanations::reasons(ended, layers, &indicators);
+    let line = indicators.join.as_ref().and_then(Join::line).cloned();
+    let answer = rules::RULES.iter().find_map(|(_, rule)| rule(&indicators));
     match answer {
-        Some(Answer::Part(part, why)) => {
-            said.insert(0, why);
-            Refinement { part: Some(part), confidence: Some(Confidence::Likely), line, said, cannot: None }
+        Some(RuleOutcome::Part(part, why)) => {
+            reasons.insert(0, why);
+            Refinement {
+                part: Some(part),
+                confidence: Some(Confidence::Likely),
+                line,
+                reasons,
+                unresolved: None,
+            }
         }
-        Some(Answer::Cannot(why)) => Refinement { line, said, cannot: Some(why), ..Refinement::default() },
-        None => Refinement { line, said, cannot: Some("no rule fits".to_owned()), ..Refinement::default() },
+        Some(RuleOutcome::Cannot(why)) => {
+            Refinement { line, reasons, unresolved: Some(why), ..Refinement::default() }
+        }
+        None => {
+            Refinement { line, reasons, unresolved: Some("no rule fits".to_owned()), ..Refinement::default() }
+        }
     }
 }
 

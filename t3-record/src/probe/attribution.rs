@@ -2,7 +2,7 @@
 //! and by `t3-trace explain`. It never says more than the legs can know: a leg without data takes its conclusion away.
 
 use super::Way;
-use crate::words::vocabulary;
+use crate::vocabulary::vocabulary;
 
 vocabulary! {
     /// The state of one leg over the window.

@@ -2,12 +2,12 @@
 //! what the legs together say about the path. Pure, as everything here; the probing itself is t3-probe's.
 
 pub mod attribution;
-pub mod death;
+pub mod disconnect;
 
 pub use attribution::{Attribution, Leg, State, attribute};
-pub use death::{Death, Phase, Reason};
+pub use disconnect::{Disconnect, Phase, Reason};
 
-use crate::words::vocabulary;
+use crate::vocabulary::vocabulary;
 
 vocabulary! {
     /// Which way a leg takes. Legs that share a way differ by name only.

@@ -5,8 +5,8 @@
 //! relay. Both clocks are `CLOCK_MONOTONIC`.
 
 use crate::{
-    evidence::{Evidence, LegFacts, Nanos, SeenEnd, SocketTrace},
-    words::{LegEnd, Side},
+    evidence::{Evidence, LegFacts, Nanos, SeenEnd, SocketFacts},
+    vocabulary::{LegEnd, Side},
 };
 
 /// Acts of both sides further apart than this were not simultaneous, even if news of the first had not yet reached the second.
@@ -128,7 +128,7 @@ impl Acts {
     }
 }
 
-fn first_act(side: Side, trace: Option<&SocketTrace>, leg: Option<&LegFacts>) -> Option<Act> {
+fn first_act(side: Side, trace: Option<&SocketFacts>, leg: Option<&LegFacts>) -> Option<Act> {
     let act = |kind| move |at| Act { side, kind, at };
     let mut acts: Vec<Act> = Vec::with_capacity(6);
     if let Some(trace) = trace {
@@ -177,9 +177,9 @@ const fn seen(end: SeenEnd) -> Option<Kind> {
 }
 
 /// When a side's peer first heard from us of any end.
-fn told(trace: Option<&SocketTrace>, leg: Option<&LegFacts>) -> Option<Nanos> {
+fn told(trace: Option<&SocketFacts>, leg: Option<&LegFacts>) -> Option<Nanos> {
     let kernel = trace.into_iter().flat_map(|trace| [trace.fin_out, trace.rst_out]).flatten();
     let relay =
-        leg.into_iter().flat_map(|leg| [leg.close_forwarded_at, leg.told.map(|(_, at)| at)]).flatten();
+        leg.into_iter().flat_map(|leg| [leg.close_forwarded_at, leg.own_end.map(|(_, at)| at)]).flatten();
     kernel.chain(relay).min()
 }

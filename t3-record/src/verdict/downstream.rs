@@ -3,7 +3,7 @@
 //! The browser's watchdog closes with a clean Close 1000, so the code proves nothing: what the heartbeats did before it decides.
 
 use crate::{
-    evidence::{Evidence, Heartbeat, LegFacts, Nanos, RelayFacts, SocketTrace},
+    evidence::{Evidence, Heartbeat, LegFacts, Nanos, RelayFacts, SocketFacts},
     how::How,
     verdict::{
         Finding,
@@ -11,7 +11,7 @@ use crate::{
         pressure,
         upstream::{broke_protocol, fin_how},
     },
-    words::{Confidence, Segment, Side, Verdict},
+    vocabulary::{Confidence, Segment, Side, Verdict},
 };
 
 /// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
@@ -66,7 +66,7 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
 }
 
 /// The end as it looks, with healthy heartbeats.
-fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) -> Finding {
+fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) -> Finding {
     match first.kind {
         Kind::CloseFrame => {
             let code = relay.and_then(|r| r.down.close_frame.as_ref()).and_then(|frame| frame.code);
@@ -194,7 +194,7 @@ fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     (since >= silence && heartbeat.waiting_since.is_none()) || held_up
 }
 
-fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketTrace>) -> How {
+fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) -> How {
     if kind == Kind::Unreach {
         return How::Unreach;
     }

@@ -14,7 +14,7 @@ use crate::{
     evidence::{Evidence, Fate, Nanos, OpenFailure, OwnEnd, SeenEnd},
     how::How,
     verdict::acts::{Act, Acts, Kind},
-    words::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
+    vocabulary::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
 };
 
 /// What the evidence means.
@@ -212,7 +212,7 @@ pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
     let leg = evidence.relay.as_ref().map(|relay| relay.leg(side));
     let seen =
         leg.and_then(|leg| leg.end.or(leg.write_error)).and_then(|(end, at)| Some((at, seen_leg_end(end)?)));
-    let told = leg.and_then(|leg| leg.told).map(|(end, at)| match end {
+    let told = leg.and_then(|leg| leg.own_end).map(|(end, at)| match end {
         OwnEnd::Fin => (at, LegEnd::FinOut),
         OwnEnd::Rst => (at, LegEnd::RstOut),
     });
@@ -248,8 +248,8 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
 }
 
 #[cfg(test)]
-mod opening_tests;
+pub(crate) mod evidence_builder;
 #[cfg(test)]
-pub(crate) mod scene;
+mod opening_tests;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use crate::{
     evidence::{Evidence, Fate, Nanos, OpenFailure, RelayFacts},
     how::How,
     verdict::{Finding, Judgement, leg_cause, leg_end, ours, peer, pressure},
-    words::{LegEnd, Segment, Side, Verdict},
+    vocabulary::{LegEnd, Segment, Side, Verdict},
 };
 
 /// A browser that leaves earlier than this has not waited for serve: the shortest open timeout known is 10 s

@@ -2,13 +2,13 @@
 
 use Side::Down;
 
-use super::{scene::*, tests::check};
-use crate::{evidence::*, words::Side};
+use super::{evidence_builder::*, tests::check};
+use crate::{evidence::*, vocabulary::Side};
 
 #[test]
 fn a_session_that_never_opened() {
     let open = |failure, waited_ms: u64| {
-        Scene::healthy().relay(|r| {
+        EvidenceBuilder::healthy().relay(|r| {
             r.opened_at = None;
             r.heartbeat = None;
             r.started_at = END - waited_ms * MS;

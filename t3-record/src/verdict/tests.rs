@@ -1,14 +1,14 @@
 //! One row per way to die, and what must never happen.
 
 use super::{
-    scene::{END, MS, OPENED, Scene},
+    evidence_builder::{END, EvidenceBuilder, MS, OPENED},
     *,
 };
 use crate::evidence::*;
-use crate::words::KernelSource;
+use crate::vocabulary::KernelSource;
 
 /// verdict how segment closed_by cause, in one line, so that a table reads as one.
-fn line(scene: &Scene) -> String {
+fn line(scene: &EvidenceBuilder) -> String {
     let j = judge(&scene.0);
     let how = j.how.map_or("-".to_owned(), |how| how.to_string());
     let by = j.closed_by.map_or("-", ClosedBy::as_str);
@@ -16,7 +16,7 @@ fn line(scene: &Scene) -> String {
 }
 
 #[track_caller]
-pub(super) fn check(scene: Scene, expected: &str) {
+pub(super) fn check(scene: EvidenceBuilder, expected: &str) {
     assert_eq!(line(&scene), expected, "{:#?}", scene.0);
 }
 
@@ -24,7 +24,7 @@ use Side::{Down, Up};
 
 #[test]
 fn the_browser_ends_it() {
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     check(
         s().close(Down, 1000, END).close(Up, 1000, END + 5 * MS),
         "client_closed ws_close:1000 downstream downstream graceful proven",
@@ -70,10 +70,10 @@ fn the_browser_ends_it() {
 
 #[test]
 fn the_browser_is_gone() {
-    let timeout = |s: Scene| {
+    let timeout = |s: EvidenceBuilder| {
         s.trace(Down, |t| t.error = Some((110, END))).leg(Down, |l| l.end = Some((SeenEnd::Timeout, END)))
     };
-    let s = || timeout(Scene::healthy());
+    let s = || timeout(EvidenceBuilder::healthy());
     check(s(), "client_vanished vanished downstream dispatch downstream_closed proven");
     check(
         s().leg(Down, |l| l.tcp.as_mut().unwrap().unacked = 3),
@@ -91,14 +91,14 @@ fn the_browser_is_gone() {
     assert_eq!(leg_end(&killed.0, Down), Some(LegEnd::Timeout));
     check(killed, "client_vanished vanished downstream dispatch downstream_closed proven");
     check(
-        Scene::healthy().trace(Down, |t| t.error = Some((113, END))),
+        EvidenceBuilder::healthy().trace(Down, |t| t.error = Some((113, END))),
         "client_vanished unreach downstream dispatch downstream_closed proven",
     );
 }
 
 #[test]
 fn serve_ends_it() {
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     check(
         s().close(Up, 1000, END).close(Down, 1000, END + 5 * MS),
         "serve_closed ws_close:1000 serve upstream graceful proven",
@@ -122,7 +122,7 @@ fn serve_ends_it() {
 
 #[test]
 fn the_process_behind_serve_dies() {
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     check(
         s().fin(Up, END).peer(Fate::Exit(0), END - MS),
         "serve_exited exit:0 serve upstream upstream_closed proven",
@@ -165,7 +165,7 @@ fn the_process_behind_serve_dies() {
 #[test]
 fn an_oom_kill_of_the_whole_machine_is_the_machines() {
     let full = Stall { some: 60.0, full: Some(40.0), peak: 90.0, some30: 50.0 };
-    let machine = Scene::healthy()
+    let machine = EvidenceBuilder::healthy()
         .rst(Up, END)
         .peer(Fate::Oom, END - MS)
         .kernel(|k| k.host = Some(Pressure { mem: Some(full), ..Pressure::default() }));
@@ -174,7 +174,7 @@ fn an_oom_kill_of_the_whole_machine_is_the_machines() {
 
 #[test]
 fn the_watchdogs_clean_close_is_looked_behind() {
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     // One ping unanswered for a period: serve was late.
     check(
         s().waiting(5_000, 1).close(Down, 1000, END),
@@ -224,7 +224,7 @@ fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
     let shut = |since: u64| {
         move |l: &mut LegFacts| (l.pending_bytes, l.backed_up_since) = (70_000, Some(END - since * MS))
     };
-    let s = |waited| Scene::healthy().waiting(waited, 3).rst(Down, END);
+    let s = |waited| EvidenceBuilder::healthy().waiting(waited, 3).rst(Down, END);
     check(
         s(14_000).leg(Down, shut(15_000)),
         "path_stalled zero_window downstream downstream downstream_closed likely",
@@ -239,10 +239,11 @@ fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
 
 #[test]
 fn a_fin_that_came_before_the_kernel_side_watched_is_the_relays_to_tell() {
-    let late =
-        Scene::healthy().fin(Down, END).trace(Down, |t| (t.fin_in, t.fin_out) = (None, Some(END + 2 * MS)));
+    let late = EvidenceBuilder::healthy()
+        .fin(Down, END)
+        .trace(Down, |t| (t.fin_in, t.fin_out) = (None, Some(END + 2 * MS)));
     assert_eq!(leg_end(&late.0, Down), Some(LegEnd::FinIn));
-    let ours = Scene::healthy()
+    let ours = EvidenceBuilder::healthy()
         .close(Up, 1012, END)
         .fin(Up, END)
         .trace(Down, |t| (t.fin_in, t.fin_out) = (Some(END + 9 * MS), None));
@@ -255,7 +256,7 @@ fn pressure_decides_only_the_segment_of_a_stall() {
     let stall = |some| Stall { some, full: None, peak: some, some30: some };
     let starving =
         |k: &mut KernelFacts| k.pressure = Some(Pressure { mem: Some(stall(70.0)), ..Pressure::default() });
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     check(
         s().waiting(15_000, 3).close(Down, 1000, END).kernel(starving),
         "serve_stalled stall devvm downstream downstream_closed proven",
@@ -286,37 +287,41 @@ fn pressure_decides_only_the_segment_of_a_stall() {
 #[test]
 fn a_browser_that_waits_longer_is_known_by_what_it_put_up_with() {
     let patient = |waited, unanswered| {
-        Scene::healthy().waiting(waited, unanswered).heartbeat(|h| h.survived = 2).close(Down, 1000, END)
+        EvidenceBuilder::healthy()
+            .waiting(waited, unanswered)
+            .heartbeat(|h| h.survived = 2)
+            .close(Down, 1000, END)
     };
     // Its watchdog needs three misses: after one it was somebody who left.
     check(patient(5_000, 1), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
     check(patient(15_000, 3), "serve_stalled stall serve downstream downstream_closed proven");
     // A close at the tick at which the next ping was due is the watchdog's.
-    let tick = Scene::healthy().waiting(5_000, 1).heartbeat(|h| h.last_ping_at = Some(END - 5_000 * MS));
+    let tick =
+        EvidenceBuilder::healthy().waiting(5_000, 1).heartbeat(|h| h.last_ping_at = Some(END - 5_000 * MS));
     check(tick.close(Down, 1000, END), "serve_stalled stall serve downstream downstream_closed proven");
 }
 
 #[test]
 fn a_close_frame_counts_however_late_the_relay_reads_it() {
     // Frame and FIN reached the kernel together; the relay read them a moment later.
-    let both = |side| Scene::healthy().close(side, 1000, END + MS).fin(side, END);
+    let both = |side| EvidenceBuilder::healthy().close(side, 1000, END + MS).fin(side, END);
     check(both(Down), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
     check(both(Up), "serve_closed ws_close:1000 serve upstream upstream_closed proven");
-    let reset = Scene::healthy().close(Down, 1001, END + MS).rst(Down, END);
+    let reset = EvidenceBuilder::healthy().close(Down, 1001, END + MS).rst(Down, END);
     check(reset, "client_closed ws_close:1001 downstream downstream downstream_closed proven");
 }
 
 #[test]
 fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
     let late = |code| {
-        let scene = Scene::healthy()
+        let scene = EvidenceBuilder::healthy()
             .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(18_000 * MS)));
         scene.waiting(1, 1).close(Down, code, END)
     };
     check(late(1000), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
     // The shortest silence there is: the ping that did not get through and the watchdog's tick after it, a little early.
     let shortest = |ms| {
-        let scene = Scene::healthy()
+        let scene = EvidenceBuilder::healthy()
             .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(ms * MS)));
         scene.waiting(1, 1).close(Down, 1000, END)
     };
@@ -324,8 +329,9 @@ fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
     check(shortest(9_000), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
     // A page in the background pings rarely, and says 1001 when it is left.
     check(late(1001), "client_closed ws_close:1001 downstream downstream downstream_closed proven");
-    let hidden =
-        Scene::healthy().heartbeat(|h| h.last_ping_at = Some(END - 40_000 * MS)).close(Down, 1001, END);
+    let hidden = EvidenceBuilder::healthy()
+        .heartbeat(|h| h.last_ping_at = Some(END - 40_000 * MS))
+        .close(Down, 1001, END);
     check(hidden, "client_closed ws_close:1001 downstream downstream downstream_closed proven");
     // One direction is dead, the other whole.
     let deaf = |l: &mut LegFacts| {
@@ -333,14 +339,16 @@ fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
         (tcp.unacked, tcp.retransmits, tcp.last_ack_recv_ms) = (4, 5, 20);
     };
     check(
-        Scene::healthy().leg(Down, deaf).close(Down, 1000, END),
+        EvidenceBuilder::healthy().leg(Down, deaf).close(Down, 1000, END),
         "path_stalled loss downstream downstream downstream_closed likely",
     );
 }
 
 #[test]
 fn answers_that_did_not_get_through_are_the_paths() {
-    let looks = |looks: &'static [(u64, u32)]| Scene::healthy().relay(|r| r.looks = Scene::looks(looks));
+    let looks = |looks: &'static [(u64, u32)]| {
+        EvidenceBuilder::healthy().relay(|r| r.looks = EvidenceBuilder::looks(looks))
+    };
     let (closed, left, reset) = (
         "client_closed ws_close:1000 downstream downstream downstream_closed proven",
         "client_left fin downstream downstream downstream_closed proven",
@@ -377,25 +385,27 @@ fn answers_that_did_not_get_through_are_the_paths() {
 #[test]
 fn a_reset_is_the_paths_only_if_something_was_wrong_just_before() {
     // Pings that had stopped do: the peer's host knows nothing of the connection any more, and we had not heard of that.
-    let silent = Scene::healthy().heartbeat(|h| h.last_ping_at = Some(END - 16_000 * MS)).rst(Down, END);
+    let silent =
+        EvidenceBuilder::healthy().heartbeat(|h| h.last_ping_at = Some(END - 16_000 * MS)).rst(Down, END);
     check(silent, "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
     // And what had been held up for long, answered with nobody there any more to take it.
-    let late = Scene::healthy()
+    let late = EvidenceBuilder::healthy()
         .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(18_000 * MS)))
         .rst(Down, END);
     check(late, "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
-    let long_ago = Scene::healthy().leg(Down, |l| l.tcp.as_mut().unwrap().total_retrans = 8).rst(Down, END);
+    let long_ago =
+        EvidenceBuilder::healthy().leg(Down, |l| l.tcp.as_mut().unwrap().total_retrans = 8).rst(Down, END);
     check(long_ago, "client_reset rst downstream downstream downstream_closed proven");
 }
 
 #[test]
 fn a_late_answer_is_no_stall() {
     check(
-        Scene::healthy().waiting(900, 1).close(Down, 1000, END),
+        EvidenceBuilder::healthy().waiting(900, 1).close(Down, 1000, END),
         "client_closed ws_close:1000 downstream downstream downstream_closed proven",
     );
     check(
-        Scene::healthy().waiting(900, 1).fin(Down, END),
+        EvidenceBuilder::healthy().waiting(900, 1).fin(Down, END),
         "client_left fin downstream downstream downstream_closed proven",
     );
 }
@@ -403,7 +413,7 @@ fn a_late_answer_is_no_stall() {
 #[test]
 fn our_own_doing() {
     let stop = |at| move |r: &mut RelayFacts| r.shutdown = Some(Shutdown { signal: Some(15), at });
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     check(
         s().relay(stop(END))
             .told(Down, OwnEnd::Fin, END + MS)
@@ -441,8 +451,9 @@ fn our_own_doing() {
 #[test]
 fn dispatch_dies() {
     let died = |fate| {
-        let mut s =
-            Scene::healthy().trace(Down, |t| t.fin_out = Some(END)).trace(Up, |t| t.fin_out = Some(END));
+        let mut s = EvidenceBuilder::healthy()
+            .trace(Down, |t| t.fin_out = Some(END))
+            .trace(Up, |t| t.fin_out = Some(END));
         s.0.relay = None;
         s.0.dispatch_died = Some(DispatchDeath { fate, at: END });
         s
@@ -462,7 +473,7 @@ fn dispatch_dies() {
 
 #[test]
 fn an_administrator_destroys_a_socket() {
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     check(
         s().trace(Down, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
         "admin_killed sock_destroy devvm dispatch downstream_closed proven",
@@ -484,7 +495,7 @@ fn an_administrator_destroys_a_socket() {
 #[test]
 fn both_at_once_is_nobodys() {
     let crossing = |first: Side, second: Side| {
-        Scene::healthy()
+        EvidenceBuilder::healthy()
             .trace(first, |t| (t.fin_in, t.fin_out) = (Some(END), Some(END + 3 * MS)))
             .trace(second, |t| (t.fin_in, t.fin_out) = (Some(END + MS), Some(END + 2 * MS)))
     };
@@ -492,7 +503,7 @@ fn both_at_once_is_nobodys() {
     check(crossing(Up, Down), "serve_left simultaneous none both upstream_closed proven");
     // The answer to a FIN that had been passed on is no act of its own.
     check(
-        Scene::healthy().fin(Down, END).fin(Up, END + 2 * MS),
+        EvidenceBuilder::healthy().fin(Down, END).fin(Up, END + 2 * MS),
         "client_left fin downstream downstream downstream_closed proven",
     );
     // A dead process is a cause, whatever crossed it.
@@ -504,11 +515,11 @@ fn both_at_once_is_nobodys() {
 
 #[test]
 fn a_burst_takes_only_what_nothing_else_explains() {
-    let burst = |mut s: Scene, users| {
+    let burst = |mut s: EvidenceBuilder, users| {
         s.0.burst = Some(Burst { sessions: 20, users });
         s
     };
-    let s = Scene::healthy;
+    let s = EvidenceBuilder::healthy;
     check(burst(s().fin(Down, END), 5), "edge_burst burst downstream downstream downstream_closed likely");
     check(burst(s().rst(Down, END), 5), "edge_burst burst downstream downstream downstream_closed likely");
     // One person closing a browser with many tabs.
@@ -530,7 +541,7 @@ fn a_burst_takes_only_what_nothing_else_explains() {
 #[test]
 fn without_the_kernel_the_side_stays_and_the_certainty_goes() {
     for source in [KernelSource::Off, KernelSource::Timeout] {
-        let s = || Scene::healthy();
+        let s = || EvidenceBuilder::healthy();
         check(
             s().fin(Down, END).no_kernel(source),
             "client_left fin downstream downstream downstream_closed proven",
@@ -557,6 +568,6 @@ fn without_the_kernel_the_side_stays_and_the_certainty_goes() {
 fn nothing_seen_is_unknown() {
     let empty = judge(&Evidence::default());
     assert_eq!((empty.verdict, empty.segment, empty.how), (Verdict::Unknown, Segment::Unknown, None));
-    assert_eq!(judge(&Scene::healthy().0).verdict, Verdict::Unknown);
+    assert_eq!(judge(&EvidenceBuilder::healthy().0).verdict, Verdict::Unknown);
     assert_eq!(OPENED % MS, 0);
 }

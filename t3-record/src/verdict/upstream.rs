@@ -8,7 +8,7 @@ use crate::{
         acts::{Act, Acts, Kind},
         pressure,
     },
-    words::{Segment, Side, Verdict},
+    vocabulary::{Segment, Side, Verdict},
 };
 
 /// A process that dies within this time after its own close frame or FIN was on its way out: the close was part of dying.

@@ -4,7 +4,7 @@ use std::{sync::Barrier, time::Duration};
 
 use t3_record::{
     Cause::DownstreamClosed, Chain, CloseRecord, ClosedBy, How, LegEnd, Segment, Verdict, chain::Event,
-    words::Side,
+    vocabulary::Side,
 };
 
 use super::{Expect, Fault, Truth, World};

@@ -9,7 +9,7 @@ use std::{
 use t3_record::{
     CloseRecord, Verdict,
     evidence::Fate,
-    words::{KernelSource, Segment},
+    vocabulary::{KernelSource, Segment},
 };
 
 use super::{

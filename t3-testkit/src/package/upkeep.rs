@@ -1,6 +1,6 @@
 //! What happens to an installation over its life: each unit restarted, the machine rebooted, the packages upgraded.
 
-use t3_record::{Verdict, words::KernelSource};
+use t3_record::{Verdict, vocabulary::KernelSource};
 
 use super::{
     Options,

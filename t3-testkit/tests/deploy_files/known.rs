@@ -8,7 +8,7 @@ use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
     probe::{Reason, Way},
     record::Key,
-    words::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
+    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
 /// A label and its values; none: anything.

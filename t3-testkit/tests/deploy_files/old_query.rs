@@ -1,7 +1,7 @@
 //! The query that operators had before there were verdicts goes on working, on the lines as they are written now.
 
 use regex_lite::Regex;
-use t3_record::{CloseRecord, words::Verdict};
+use t3_record::{CloseRecord, vocabulary::Verdict};
 use t3_testkit::faults::records;
 
 use crate::queries;

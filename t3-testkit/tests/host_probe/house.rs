@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use t3_record::probe::{Death, Phase};
+use t3_record::probe::{Disconnect, Phase};
 use t3_testkit::{
     journal::Journal,
     stack::{Process, Serve, Setup, Stack, Stream, Traefik, free_port},
@@ -41,7 +41,7 @@ pub struct House {
     legs: Vec<String>,
     prober: Process,
     page: SocketAddr,
-    lines: Arc<Mutex<Vec<Death>>>,
+    lines: Arc<Mutex<Vec<Disconnect>>>,
     dir: tempfile::TempDir,
 }
 
@@ -79,7 +79,7 @@ impl House {
         let hear = {
             let lines = Arc::clone(&lines);
             move |stream, line: &str| {
-                if let (Stream::Stdout, Some(death)) = (stream, Death::from_line(line)) {
+                if let (Stream::Stdout, Some(death)) = (stream, Disconnect::from_line(line)) {
                     lines.lock().unwrap().push(death);
                 }
             }
@@ -101,14 +101,14 @@ impl House {
     }
 
     /// Waits until each of these deaths was told since the call, and the legs together say `place`. Returns the last of them.
-    pub async fn expect(&mut self, deaths: &[(&str, &str, Phase)], place: &str) -> Death {
+    pub async fn expect(&mut self, deaths: &[(&str, &str, Phase)], place: &str) -> Disconnect {
         let mut last = None;
         for (leg, reason, phase) in deaths {
             let what = format!("{leg} to die of {reason} in {phase}");
             let found = self
                 .until(&what, async || {
                     let lines = self.lines.lock().unwrap().clone();
-                    let fits = |death: &&Death| {
+                    let fits = |death: &&Disconnect| {
                         death.leg == *leg && death.reason.to_string() == *reason && death.phase == *phase
                     };
                     lines.iter().rev().find(fits).cloned().ok_or_else(|| format!("{lines:#?}"))
@@ -138,7 +138,7 @@ impl House {
         *lines = kept;
     }
 
-    pub fn deaths(&self) -> Vec<Death> {
+    pub fn deaths(&self) -> Vec<Disconnect> {
         self.lines.lock().unwrap().clone()
     }
 

@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use t3_record::{
-    evidence::{Fate, KernelFacts, Memory, Process, SocketTrace},
-    words::KernelSource,
+    evidence::{Fate, KernelFacts, Memory, Process, SocketFacts},
+    vocabulary::KernelSource,
 };
 
 use super::{Shared, peer, sessions::Entry};
@@ -26,9 +26,9 @@ const STEPS: [u64; 7] = [0, 3, 7, 15, 25, 25, 25];
 /// The sockets of a session.
 #[derive(Debug, Clone, Default)]
 struct Sockets {
-    down: Option<SocketTrace>,
-    up: Option<SocketTrace>,
-    serve: Option<SocketTrace>,
+    down: Option<SocketFacts>,
+    up: Option<SocketFacts>,
+    serve: Option<SocketFacts>,
 }
 
 impl Sockets {
@@ -42,7 +42,7 @@ impl Sockets {
     }
 
     fn tell_an_end(&self) -> bool {
-        let ends = |trace: &Option<SocketTrace>| {
+        let ends = |trace: &Option<SocketFacts>| {
             trace.as_ref().is_some_and(|t| {
                 t.fin_in.or(t.fin_out).or(t.rst_in).or(t.rst_out).or(t.closed).is_some() || t.error.is_some()
             })

@@ -1,12 +1,12 @@
 //! Who is behind serve's end of a session, and what became of it. Looks at kernel facts and at `/proc`; never guesses: a process that
 //! is gone without a known fate is no answer.
 
-use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketTrace, Task};
+use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, Task};
 
 use crate::{
     cgroup,
     clock::SECOND,
-    kernel::ProcessTrace,
+    kernel::ProcessFacts,
     owners::{Owner, Owners, Victim},
     proc::stat,
     view::KernelView,
@@ -21,7 +21,7 @@ const OOM_BEFORE_END: Nanos = 10 * SECOND;
 pub fn process(
     kernel: &dyn KernelView,
     owners: &Owners,
-    serve: Option<&SocketTrace>,
+    serve: Option<&SocketFacts>,
     owner: Option<&Owner>,
     began_at: Nanos,
 ) -> Option<Process> {
@@ -45,7 +45,7 @@ pub fn process(
 }
 
 /// A pid is used again: the trace must be of the process that served this session.
-fn is_same(trace: &ProcessTrace, owner: Option<&Owner>, began_at: Nanos) -> bool {
+fn is_same(trace: &ProcessFacts, owner: Option<&Owner>, began_at: Nanos) -> bool {
     let same_start = match (trace.started_boot_ns, owner) {
         (Some(started), Some(owner)) => {
             started.abs_diff(owner.start_ticks.saturating_mul(stat::tick_ns())) <= 2 * stat::tick_ns()
@@ -61,13 +61,13 @@ const ASKS_TO_END: [i32; 3] = [1, 2, 15];
 const ASKED: Nanos = 10 * SECOND;
 
 /// Who asked a process to end that then exited by itself: a restart looks like this.
-fn asked_by(trace: &ProcessTrace) -> Option<Task> {
+fn asked_by(trace: &ProcessFacts) -> Option<Task> {
     let signal = trace.last_signal.as_ref().filter(|signal| ASKS_TO_END.contains(&signal.signal))?;
     let obeyed = matches!(trace.fate, Fate::Exit(_)) && trace.ended_at?.saturating_sub(signal.at) <= ASKED;
     obeyed.then(|| signal.sender.clone()).flatten()
 }
 
-fn ended(task: Task, trace: ProcessTrace) -> Process {
+fn ended(task: Task, trace: ProcessFacts) -> Process {
     let oom = trace.oom_at.is_some() && trace.fate == Fate::Signal(9);
     let asked_by = asked_by(&trace);
     Process {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use t3_record::{
     evidence::Nanos,
-    wire::{Session, watching::Pulse},
+    wire::{Session, live::StatsReport},
 };
 
 use crate::kernel::{Generation, ServeTuple};
@@ -34,7 +34,7 @@ pub struct Entry {
     /// A process in dispatch's network namespace: dispatch.
     pub dispatch_pid: Option<u32>,
     /// The live numbers that dispatch told last.
-    pub pulse: Option<Pulse>,
+    pub pulse: Option<StatsReport>,
 }
 
 impl Entry {
@@ -90,7 +90,7 @@ impl Sessions {
     }
 
     /// Dispatch counted. What it says of sessions that it has not registered is passed over.
-    pub fn pulse(&mut self, pulse: Pulse) {
+    pub fn pulse(&mut self, pulse: StatsReport) {
         if let Some(entry) = self.by_conn.get_mut(&pulse.conn) {
             entry.pulse = Some(pulse);
         }
@@ -232,7 +232,7 @@ mod tests {
         for (conn, waiting_since) in
             [("c03", Some(5000)), ("c05", Some(4000)), ("c07", None), ("c99", Some(1))]
         {
-            sessions.pulse(Pulse { conn: conn.to_owned(), waiting_since, ..Pulse::default() });
+            sessions.pulse(StatsReport { conn: conn.to_owned(), waiting_since, ..StatsReport::default() });
         }
         let conn = |entry: &Entry| entry.session.conn.clone();
         let (open, told) = sessions.open(4, conn);

@@ -13,7 +13,9 @@ use t3_record::{
     value::Percent,
     wire::{
         FromTrace,
-        watching::{LiveNumbers, MOST_SESSIONS, OpenSession, Pulse, STRAIN_SECONDS, Sessions, Strain},
+        live::{
+            MOST_SESSIONS, OpenSession, PressureStats, STRAIN_SECONDS, SessionStats, Sessions, StatsReport,
+        },
     },
 };
 
@@ -59,7 +61,7 @@ pub(super) async fn answer(shared: &Arc<Shared>) -> Arc<Vec<Sessions>> {
 fn look(shared: &Shared) -> Sessions {
     let now = monotonic();
     let (open, mut told) = shared.sessions().open(MOST_SESSIONS, |entry| open_session(entry, now));
-    let mut strains: HashMap<PathBuf, Option<Strain>> = HashMap::new();
+    let mut strains: HashMap<PathBuf, Option<PressureStats>> = HashMap::new();
     for (session, port, began_at) in &mut told {
         let Some(dir) = shared.owners.at(*port, *began_at).and_then(|owner| owner.cgroup.clone()) else {
             continue;
@@ -92,8 +94,8 @@ fn open_session(entry: &Entry, now: Nanos) -> (OpenSession, u16, Nanos) {
     (told, session.serve_port, entry.began_at())
 }
 
-fn live(pulse: &Pulse, now: Nanos) -> LiveNumbers {
-    LiveNumbers {
+fn live(pulse: &StatsReport, now: Nanos) -> SessionStats {
+    SessionStats {
         down_bytes: pulse.down_bytes,
         up_bytes: pulse.up_bytes,
         rtt_us: pulse.rtt_ns.map(|rtt| rtt / 1000),
@@ -101,15 +103,15 @@ fn live(pulse: &Pulse, now: Nanos) -> LiveNumbers {
     }
 }
 
-fn strain(shared: &Shared, cgroup: Option<&Path>) -> Option<Strain> {
+fn strain(shared: &Shared, cgroup: Option<&Path>) -> Option<PressureStats> {
     shared.sampler.recent(cgroup, STRAIN_SECONDS).and_then(told)
 }
 
 /// `None` where the kernel measures nothing.
-fn told(recent: Recent) -> Option<Strain> {
+fn told(recent: Recent) -> Option<PressureStats> {
     let pressure = recent.pressure?;
     let percent = |stall: Option<Stall>| stall.map(|stall| Percent(stall.some));
-    Some(Strain {
+    Some(PressureStats {
         mem: percent(pressure.mem),
         io: percent(pressure.io),
         cpu: percent(pressure.cpu),

@@ -1,6 +1,6 @@
 //! Everything that is known around one close, as values with their times. Gathers nothing and concludes nothing.
 
-use t3_record::{BurstRecord, CloseRecord, OpenRecord, edge::Ended, probe::Death};
+use t3_record::{BurstRecord, CloseRecord, OpenRecord, edge::Ended, probe::Disconnect};
 
 use crate::layers::Gathered;
 
@@ -42,7 +42,7 @@ pub struct Around {
     /// Bursts that were summed up.
     pub bursts: Vec<Timed<BurstRecord>>,
     /// Deaths of the probe's legs.
-    pub deaths: Vec<Death>,
+    pub deaths: Vec<Disconnect>,
     /// What systemd said of serve's unit and of ours.
     pub units: Vec<Timed<String>>,
     /// Entries that others wrote in our name.

@@ -3,7 +3,7 @@
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
     journal::{BURST_ID, CLOSE_ID, OPEN_ID, field},
-    probe::Death,
+    probe::Disconnect,
 };
 
 use super::{
@@ -149,7 +149,7 @@ impl Journal<'_> {
                 Err(_) => around.broken += 1,
             },
             _ if entry.get("_SYSTEMD_UNIT") == Some(PROBE_UNIT) => {
-                around.deaths.extend(entry.get("MESSAGE").and_then(Death::from_line));
+                around.deaths.extend(entry.get("MESSAGE").and_then(Disconnect::from_line));
             }
             _ if entry.get("_PID") == Some("1") && entry.get("_UID") == Some("0") => {
                 let what = entry.get("MESSAGE").map(str::to_owned);

@@ -216,7 +216,7 @@ fn vocabulary(record: &CloseRecord) -> String {
 }
 
 fn in_front(record: &CloseRecord, refinement: Refinement) -> Option<InFront> {
-    let Refinement { part, confidence, said, cannot, .. } = refinement;
+    let Refinement { part, confidence, reasons: said, unresolved: cannot, .. } = refinement;
     let printable = |text: String| safe(&text);
     (record.segment == Segment::Downstream).then(|| InFront {
         part,

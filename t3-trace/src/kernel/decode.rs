@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use t3_record::evidence::{Fate, Nanos, SocketTrace, Task};
+use t3_record::evidence::{Fate, Nanos, SocketFacts, Task};
 use t3_trace_abi as abi;
 
 use super::types::{
-    Change, Event, Generation, ProcessTrace, ServeTuple, SignalTrace, SocketKey, What, address,
+    Change, Event, Generation, ProcessFacts, ServeTuple, SignalFacts, SocketKey, What, address,
 };
 
 const SIGKILL: i32 = 9;
 
 /// The endings of a socket.
-pub(super) fn socket(raw: &abi::Socket, reasons: &BTreeMap<u32, String>) -> SocketTrace {
-    SocketTrace {
+pub(super) fn socket(raw: &abi::Socket, reasons: &BTreeMap<u32, String>) -> SocketFacts {
+    SocketFacts {
         fin_in: time(raw.fin_in),
         fin_out: time(raw.fin_out),
         rst_in: time(raw.rst_in),
@@ -27,10 +27,10 @@ pub(super) fn socket(raw: &abi::Socket, reasons: &BTreeMap<u32, String>) -> Sock
 }
 
 /// The fate of a process.
-pub(super) fn process(raw: &abi::Process) -> ProcessTrace {
+pub(super) fn process(raw: &abi::Process) -> ProcessFacts {
     let last_signal = time(raw.signalled).and_then(|at| {
         let signal = i32::try_from(raw.signal).ok()?;
-        Some(SignalTrace { signal, sender: task(&raw.sender), at })
+        Some(SignalFacts { signal, sender: task(&raw.sender), at })
     });
     let ended_at = time(raw.ended);
     let mut fate = if ended_at.is_some() { exit_fate(raw.exit_code) } else { Fate::Alive };
@@ -41,7 +41,7 @@ pub(super) fn process(raw: &abi::Process) -> ProcessTrace {
     if raw.oom != 0 && fate == Fate::Signal(SIGKILL) && killer.is_none() {
         fate = Fate::Oom;
     }
-    ProcessTrace {
+    ProcessFacts {
         task: Task { pid: raw.task.tgid, comm: comm(&raw.task.comm) },
         started_boot_ns: time(raw.started_boot),
         fate,

@@ -4,7 +4,7 @@ use aya::{
     Btf as AyaBtf, Ebpf,
     programs::{FEntry, KProbe, Program, RawTracePoint},
 };
-use t3_record::{wire::Hook, words::KernelSource};
+use t3_record::{vocabulary::KernelSource, wire::Hook};
 
 use super::{Functions, KernelError, btf::Btf};
 

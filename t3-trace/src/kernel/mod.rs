@@ -21,7 +21,7 @@ pub use btf::BtfError;
 pub use events::Events;
 pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, offered};
 pub use types::{
-    Change, Event, Functions, Generation, Inventory, Loss, Options, ProcessTrace, ServeTuple, SignalTrace,
+    Change, Event, Functions, Generation, Inventory, Loss, Options, ProcessFacts, ServeTuple, SignalFacts,
     SocketKey, What,
 };
 
@@ -33,9 +33,9 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader};
 use t3_record::{
-    evidence::SocketTrace,
+    evidence::SocketFacts,
+    vocabulary::KernelSource,
     wire::{Hook, Table},
-    words::KernelSource,
 };
 use t3_trace_abi::{Stat, Tuple, TupleGen};
 
@@ -189,13 +189,13 @@ impl Kernel {
 
     /// What ended one of dispatch's sockets; `None` when nothing has been seen. Key: `SO_COOKIE`.
     #[must_use]
-    pub fn socket(&self, cookie: u64) -> Option<SocketTrace> {
+    pub fn socket(&self, cookie: u64) -> Option<SocketFacts> {
         Some(decode::socket(&self.tables.socket(cookie)?, &self.reset_reasons))
     }
 
     /// What ended serve's own end of an upstream connection; `None` when nothing has been seen.
     #[must_use]
-    pub fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketTrace> {
+    pub fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketFacts> {
         let end = TupleGen { tuple: self.key(tuple), generation: generation.0 };
         Some(decode::socket(&self.tables.serve_end(&end)?, &self.reset_reasons))
     }
@@ -203,7 +203,7 @@ impl Kernel {
     /// The fate of a process (thread group id in the initial pid namespace); `None` when nothing has been seen of it: it
     /// lives, or its end was before the load, or very many processes have ended since.
     #[must_use]
-    pub fn process(&self, tgid: u32) -> Option<ProcessTrace> {
+    pub fn process(&self, tgid: u32) -> Option<ProcessFacts> {
         Some(decode::process(&self.tables.process(tgid)?))
     }
 

@@ -96,7 +96,7 @@ impl Generation {
 
 /// What the kernel told about a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessTrace {
+pub struct ProcessFacts {
     /// Who: the thread group and its leader's `comm`.
     pub task: Task,
     /// When it was started, in nanoseconds of `CLOCK_BOOTTIME` (field 22 of `/proc/PID/stat` is the same in clock ticks):
@@ -111,14 +111,14 @@ pub struct ProcessTrace {
     /// When the signal it died of was sent.
     pub signalled_at: Option<Nanos>,
     /// The last signal that could have ended it, whether it did or not (a SIGTERM that was handled, before an exit).
-    pub last_signal: Option<SignalTrace>,
+    pub last_signal: Option<SignalFacts>,
     /// When the OOM killer chose it.
     pub oom_at: Option<Nanos>,
 }
 
 /// A signal that was delivered to a process and whose default action is to end it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignalTrace {
+pub struct SignalFacts {
     /// Its number.
     pub signal: i32,
     /// The process that sent it; `None` when the kernel did (a fault, the OOM killer, a timer).
@@ -169,7 +169,7 @@ pub enum SocketKey {
     Serve(ServeTuple, Generation),
 }
 
-/// The first occurrence of one of the facts of `t3_record::evidence::SocketTrace`.
+/// The first occurrence of one of the facts of `t3_record::evidence::SocketFacts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
     /// The peer's FIN came in.

@@ -3,7 +3,7 @@
 
 use t3_record::{
     chain::{Chain, Event},
-    words::Side,
+    vocabulary::Side,
 };
 
 /// One event in words.
@@ -119,7 +119,7 @@ pub const fn close_code(code: u16) -> Option<&'static str> {
 mod tests {
     use std::collections::HashSet;
 
-    use t3_record::words::LegEnd;
+    use t3_record::vocabulary::LegEnd;
 
     use super::*;
 

@@ -12,8 +12,8 @@ use std::{
 use t3_record::{
     CloseRecord,
     journal::CLOSE_ID,
-    wire::{FromTrace, MAX_MESSAGE, Role, Status, ToTrace, VERSION, watching::Sessions},
-    words::KernelSource,
+    vocabulary::KernelSource,
+    wire::{FromTrace, MAX_MESSAGE, Role, Status, ToTrace, VERSION, live::Sessions},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},

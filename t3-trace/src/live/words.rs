@@ -1,6 +1,6 @@
 //! The verdicts in plain words, as an operator would say them. A close is told by what happened, not by the project's own vocabulary.
 
-use t3_record::words::{Segment, Verdict};
+use t3_record::vocabulary::{Segment, Verdict};
 
 /// A verdict's sentence.
 #[must_use]

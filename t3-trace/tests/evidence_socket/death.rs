@@ -10,10 +10,10 @@ use std::{
 use super::support::{Daemon, session};
 use t3_record::{
     Verdict,
-    evidence::{Fate, SocketTrace, Task},
+    evidence::{Fate, SocketFacts, Task},
     wire::{FromTrace, Role, ToTrace, VERSION},
 };
-use t3_trace::{clock, kernel::ProcessTrace};
+use t3_trace::{clock, kernel::ProcessFacts};
 use tokio_seqpacket::UnixSeqpacket;
 
 const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";
@@ -64,7 +64,7 @@ async fn the_sessions_of_a_dispatch_that_was_killed_get_their_records_each_one()
     }
     let now = clock::monotonic();
     daemon.kernel.with(|facts| {
-        let trace = ProcessTrace {
+        let trace = ProcessFacts {
             task: Task { pid: child.0.id(), comm: "t3-dispatch".to_owned() },
             started_boot_ns: None,
             fate: Fate::Signal(9),
@@ -76,7 +76,7 @@ async fn the_sessions_of_a_dispatch_that_was_killed_get_their_records_each_one()
         };
         facts.processes.insert(child.0.id(), trace);
         for cookie in 2..8 {
-            facts.sockets.insert(cookie, SocketTrace { fin_out: Some(now), ..SocketTrace::default() });
+            facts.sockets.insert(cookie, SocketFacts { fin_out: Some(now), ..SocketFacts::default() });
         }
     });
     child.0.kill().unwrap();
@@ -117,7 +117,7 @@ async fn a_dispatch_that_lives_and_comes_back_gets_no_records_written_for_it() {
     assert_eq!(again.status().await.sessions, 2);
     // And it works as before.
     daemon.kernel.with(|facts| {
-        facts.sockets.insert(2, SocketTrace { fin_in: Some(1), ..SocketTrace::default() });
+        facts.sockets.insert(2, SocketFacts { fin_in: Some(1), ..SocketFacts::default() });
     });
     assert!(again.ask("conn-1").await.down.is_some());
     daemon.stop().await;

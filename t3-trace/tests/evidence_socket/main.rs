@@ -17,10 +17,10 @@ use std::{collections::HashSet, time::Duration};
 use support::{Daemon, serve_end, session};
 use t3_record::{
     Cause, CloseRecord, KernelSource, OpenRecord, Segment, Verdict,
-    evidence::{Fate, SocketTrace, Task},
+    evidence::{Fate, SocketFacts, Task},
     wire::{FromTrace, MAX_MESSAGE, Role, ToTrace, VERSION},
 };
-use t3_trace::{clock, kernel::ProcessTrace};
+use t3_trace::{clock, kernel::ProcessFacts};
 
 fn record(conn: &str) -> Box<CloseRecord> {
     Box::new(CloseRecord::new(
@@ -52,7 +52,7 @@ async fn a_close_is_answered_with_what_the_kernel_knows() {
     let serve = serve_end(&session(1, 3773));
     let task = Task { pid: 4_000_001, comm: "node".to_owned() };
     let now = clock::monotonic();
-    let killed = ProcessTrace {
+    let killed = ProcessFacts {
         task: task.clone(),
         started_boot_ns: None,
         fate: Fate::Signal(9),
@@ -62,8 +62,8 @@ async fn a_close_is_answered_with_what_the_kernel_knows() {
         signalled_at: Some(now),
         oom_at: None,
     };
-    let up = SocketTrace { rst_in: Some(now), ..SocketTrace::default() };
-    let end = SocketTrace { rst_out: Some(now), closer: Some(task.clone()), ..SocketTrace::default() };
+    let up = SocketFacts { rst_in: Some(now), ..SocketFacts::default() };
+    let end = SocketFacts { rst_out: Some(now), closer: Some(task.clone()), ..SocketFacts::default() };
     daemon.kernel.with(|facts| {
         facts.sockets.insert(3, up.clone());
         facts.serve_ends.insert(serve, end.clone());
@@ -92,7 +92,7 @@ async fn a_kernel_event_that_comes_late_is_waited_for_and_holds_nobody_else_up()
     let dispatch = daemon.dispatch().await;
     dispatch.say(&register(1, 3773)).await;
     dispatch.say(&register(2, 3773)).await;
-    let end = SocketTrace { fin_in: Some(clock::monotonic()), ..SocketTrace::default() };
+    let end = SocketFacts { fin_in: Some(clock::monotonic()), ..SocketFacts::default() };
     daemon.kernel.with(|facts| facts.sockets.insert(4, end.clone()));
     dispatch.say(&ToTrace::Ask { conn: "conn-1".to_owned() }).await;
     dispatch.say(&ToTrace::Ask { conn: "conn-2".to_owned() }).await;
@@ -117,7 +117,7 @@ async fn the_process_that_listens_on_the_port_is_found() {
     let port = listener.local_addr().unwrap().port();
     dispatch.say(&register(1, port)).await;
     daemon.kernel.with(|facts| {
-        facts.sockets.insert(2, SocketTrace { fin_in: Some(1), ..SocketTrace::default() });
+        facts.sockets.insert(2, SocketFacts { fin_in: Some(1), ..SocketFacts::default() });
     });
     let mut peer = None;
     for _ in 0..100 {
@@ -216,7 +216,7 @@ async fn ten_thousand_sessions_each_get_one_answer() {
     let dispatch = daemon.dispatch().await;
     daemon.kernel.with(|facts| {
         for n in 1..=SESSIONS {
-            let end = SocketTrace { fin_in: Some(u64::from(n)), ..SocketTrace::default() };
+            let end = SocketFacts { fin_in: Some(u64::from(n)), ..SocketFacts::default() };
             facts.sockets.insert(u64::from(n) * 2, end);
         }
     });

@@ -10,14 +10,14 @@ use std::{
 
 use t3_journal::{Sink, Writer};
 use t3_record::{
-    evidence::{KernelFacts, SocketTrace},
+    evidence::{KernelFacts, SocketFacts},
+    vocabulary::KernelSource,
     wire::{FromTrace, Hook, Leg, Role, Session, Status, Table, ToTrace, VERSION},
-    words::KernelSource,
 };
 use t3_trace::{
     clock,
     daemon::{self, Options},
-    kernel::{Generation, Inventory, Loss, ProcessTrace, ServeTuple},
+    kernel::{Generation, Inventory, Loss, ProcessFacts, ServeTuple},
     view::{EventStream, KernelView},
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -26,9 +26,9 @@ use tokio_seqpacket::UnixSeqpacket;
 /// What the kernel is said to know.
 #[derive(Default)]
 pub struct Facts {
-    pub sockets: HashMap<u64, SocketTrace>,
-    pub serve_ends: HashMap<ServeTuple, SocketTrace>,
-    pub processes: HashMap<u32, ProcessTrace>,
+    pub sockets: HashMap<u64, SocketFacts>,
+    pub serve_ends: HashMap<ServeTuple, SocketFacts>,
+    pub processes: HashMap<u32, ProcessFacts>,
     pub watched: (Vec<u16>, Vec<u16>),
     pub lost: u64,
 }
@@ -50,13 +50,13 @@ impl KernelView for FakeKernel {
     fn serve_generation(&self, _: &ServeTuple) -> Generation {
         Generation::UNKNOWN
     }
-    fn socket(&self, cookie: u64) -> Option<SocketTrace> {
+    fn socket(&self, cookie: u64) -> Option<SocketFacts> {
         self.with(|facts| facts.sockets.get(&cookie).cloned())
     }
-    fn serve_end(&self, tuple: &ServeTuple, _: Generation) -> Option<SocketTrace> {
+    fn serve_end(&self, tuple: &ServeTuple, _: Generation) -> Option<SocketFacts> {
         self.with(|facts| facts.serve_ends.get(tuple).cloned())
     }
-    fn process(&self, tgid: u32) -> Option<ProcessTrace> {
+    fn process(&self, tgid: u32) -> Option<ProcessFacts> {
         self.with(|facts| facts.processes.get(&tgid).cloned())
     }
     fn take_events(&mut self) -> Option<EventStream> {

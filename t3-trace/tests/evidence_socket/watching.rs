@@ -6,7 +6,7 @@ use t3_record::{
     evidence::Nanos,
     wire::{
         FromTrace, MAX_MESSAGE, ToTrace,
-        watching::{MOST_SESSIONS, OpenSession, Pulse, Sessions},
+        live::{MOST_SESSIONS, OpenSession, Sessions, StatsReport},
     },
 };
 use t3_trace::clock::{SECOND, monotonic};
@@ -35,8 +35,13 @@ async fn open_sessions(viewer: &Peer) -> (Sessions, Vec<OpenSession>) {
 }
 
 fn pulse(n: u16, down_bytes: u64, waiting_since: Option<Nanos>) -> ToTrace {
-    let pulse =
-        Pulse { conn: format!("conn-{n}"), down_bytes, up_bytes: 9, rtt_ns: Some(2_000_000), waiting_since };
+    let pulse = StatsReport {
+        conn: format!("conn-{n}"),
+        down_bytes,
+        up_bytes: 9,
+        rtt_ns: Some(2_000_000),
+        waiting_since,
+    };
     ToTrace::Pulses { pulses: vec![pulse] }
 }
 

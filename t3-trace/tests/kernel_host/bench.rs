@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::net::sockopt::{set_socket_linger, socket_cookie};
-use t3_record::evidence::SocketTrace;
+use t3_record::evidence::SocketFacts;
 use t3_trace::kernel::{Generation, Kernel, Options, ServeTuple};
 
 use crate::serve::Serve;
@@ -60,12 +60,12 @@ impl Leg {
     }
 
     /// dispatch's end.
-    pub fn ours(&self, kernel: &Kernel) -> SocketTrace {
+    pub fn ours(&self, kernel: &Kernel) -> SocketFacts {
         kernel.socket(self.cookie).unwrap_or_default()
     }
 
     /// serve's end.
-    pub fn serves(&self, kernel: &Kernel) -> SocketTrace {
+    pub fn serves(&self, kernel: &Kernel) -> SocketFacts {
         kernel.serve_end(&self.tuple, self.generation).unwrap_or_default()
     }
 }

@@ -1,6 +1,6 @@
 //! Every hook is attached or says why not.
 
-use t3_record::words::KernelSource;
+use t3_record::vocabulary::KernelSource;
 
 use crate::bench::kernel;
 

@@ -2,14 +2,14 @@
 
 use rustix::process::Signal;
 use t3_record::evidence::Fate;
-use t3_trace::kernel::{Kernel, ProcessTrace, What};
+use t3_trace::kernel::{Kernel, ProcessFacts, What};
 
 use crate::{
     bench::{Leg, kernel, wait_for},
     serve::Serve,
 };
 
-fn ended(kernel: &Kernel, pid: u32) -> ProcessTrace {
+fn ended(kernel: &Kernel, pid: u32) -> ProcessFacts {
     let ended = || kernel.process(pid).filter(|process| process.ended_at.is_some());
     wait_for("the process ended", || ended().is_some());
     ended().unwrap()

@@ -1,29 +1,29 @@
 //! The rules, in their order: the first that fits decides. Each is a row of docs/EDGE-LOGS.md.
 
-use super::{Join, Part, signs::Signs};
+use super::{Join, Part, indicators::Indicators};
 use crate::{
     probe::attribution::Place,
-    words::{Segment, Verdict},
+    vocabulary::{Segment, Verdict},
 };
 
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum RuleOutcome {
     /// This part, likely. Never proven: no line ties one session to one tunnel connection or to one fault of a node.
     Part(Part, String),
     /// None can be named, and why.
     Cannot(String),
 }
 
-use Answer::{Cannot, Part as Is};
+use RuleOutcome::{Cannot, Part as Is};
 
 /// A rule: its name, and what follows where it fits.
-pub(super) type Rule = (&'static str, fn(&Signs<'_>) -> Option<Answer>);
+pub(super) type Rule = (&'static str, fn(&Indicators<'_>) -> Option<RuleOutcome>);
 
 /// All of them.
 pub(super) const RULES: &[Rule] = &[
     ("elsewhere", elsewhere),
-    ("goodbye", goodbye),
+    ("close_frame_seen", close_frame_seen),
     ("node", node),
     ("contradiction", contradiction),
     ("tunnel_lost", tunnel_lost),
@@ -37,13 +37,13 @@ pub(super) const RULES: &[Rule] = &[
     ("open", open),
 ];
 
-fn elsewhere(signs: &Signs<'_>) -> Option<Answer> {
-    (signs.record.segment != Segment::Downstream)
+fn elsewhere(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    (indicators.record.segment != Segment::Downstream)
         .then(|| Cannot("the cause does not lie in front of this machine".to_owned()))
 }
 
-fn goodbye(signs: &Signs<'_>) -> Option<Answer> {
-    match signs.record.verdict {
+fn close_frame_seen(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    match indicators.record.verdict {
         Verdict::ClientClosed => Some("the browser closed it itself, and its word came through every layer"),
         Verdict::ClientProtocol => {
             Some("the browser's side broke the WebSocket protocol: no layer lost anything")
@@ -53,8 +53,8 @@ fn goodbye(signs: &Signs<'_>) -> Option<Answer> {
     .map(|why| Cannot(why.to_owned()))
 }
 
-fn node(signs: &Signs<'_>) -> Option<Answer> {
-    signs.node.then(|| {
+fn node(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    indicators.node.then(|| {
         let why = "the other end of dispatch's own TCP connection did not acknowledge: that is Traefik's node, or the network between it \
                    and this machine; nothing beyond Traefik can do that";
         Is(Part::Traefik, why.to_owned())
@@ -62,13 +62,13 @@ fn node(signs: &Signs<'_>) -> Option<Answer> {
 }
 
 /// Someone else was cut in the same moment, and no close frame came.
-fn cut_together(signs: &Signs<'_>) -> bool {
-    signs.others > 0 && !signs.goodbye
+fn cut_together(indicators: &Indicators<'_>) -> bool {
+    indicators.others > 0 && !indicators.close_frame_seen
 }
 
-fn contradiction(signs: &Signs<'_>) -> Option<Answer> {
-    let traefik = signs.refused || signs.restarted;
-    (!signs.lost.is_empty() && traefik && !signs.goodbye).then(|| {
+fn contradiction(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    let traefik = indicators.refused || indicators.restarted;
+    (!indicators.lost.is_empty() && traefik && !indicators.close_frame_seen).then(|| {
         Cannot(
             "a tunnel connection was lost and Traefik was gone at the same moment: either would explain it"
                 .to_owned(),
@@ -76,48 +76,48 @@ fn contradiction(signs: &Signs<'_>) -> Option<Answer> {
     })
 }
 
-fn tunnel_lost(signs: &Signs<'_>) -> Option<Answer> {
-    (!signs.lost.is_empty() && cut_together(signs)).then(|| {
+fn tunnel_lost(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    (!indicators.lost.is_empty() && cut_together(indicators)).then(|| {
         let why = format!(
             "cloudflared lost {} when this session and {} of others were cut: what rides on a tunnel connection dies with it",
-            connections(signs),
-            sessions(signs.others)
+            connections(indicators),
+            sessions(indicators.others)
         );
         Is(Part::Tunnel, why)
     })
 }
 
-fn tunnel_lost_alone(signs: &Signs<'_>) -> Option<Answer> {
-    if signs.lost.is_empty() {
+fn tunnel_lost_alone(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    if indicators.lost.is_empty() {
         return None;
     }
-    let why = if signs.goodbye {
+    let why = if indicators.close_frame_seen {
         "but this session's close frame came through, so it did not ride on it"
     } else {
         "but no session of others ended with this one, and no line says which sessions rode on it"
     };
-    Some(Cannot(format!("cloudflared lost {} near the close, {why}", connections(signs))))
+    Some(Cannot(format!("cloudflared lost {} near the close, {why}", connections(indicators))))
 }
 
-fn traefik_refused(signs: &Signs<'_>) -> Option<Answer> {
-    (signs.refused && !signs.goodbye).then(|| {
+fn traefik_refused(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    (indicators.refused && !indicators.close_frame_seen).then(|| {
         let why = "cloudflared was refused by Traefik within seconds of the close: Traefik did not run";
         Is(Part::Traefik, why.to_owned())
     })
 }
 
-fn traefik_restarted(signs: &Signs<'_>) -> Option<Answer> {
-    (signs.restarted && signs.tunnel_known && cut_together(signs)).then(|| {
+fn traefik_restarted(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    (indicators.restarted && indicators.tunnel_known && cut_together(indicators)).then(|| {
         let why = format!(
             "Traefik counts its requests anew since this session and {} of others were cut, and cloudflared lost no tunnel connection",
-            sessions(signs.others)
+            sessions(indicators.others)
         );
         Is(Part::Traefik, why)
     })
 }
 
-fn probe_broke(signs: &Signs<'_>) -> Option<Answer> {
-    let (part, what) = match signs.probe? {
+fn probe_broke(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    let (part, what) = match indicators.probe? {
         Place::Cloudflare => {
             (Part::Tunnel, "its way through Cloudflare broke and its way to Traefik did not")
         }
@@ -127,8 +127,8 @@ fn probe_broke(signs: &Signs<'_>) -> Option<Answer> {
         ),
         _ => return None,
     };
-    cut_together(signs).then(|| {
-        let others = sessions(signs.others);
+    cut_together(indicators).then(|| {
+        let others = sessions(indicators.others);
         Is(
             part,
             format!(
@@ -138,14 +138,14 @@ fn probe_broke(signs: &Signs<'_>) -> Option<Answer> {
     })
 }
 
-fn shared(signs: &Signs<'_>) -> Option<Answer> {
-    (cut_together(signs) || signs.record.verdict == Verdict::EdgeBurst).then(|| {
+fn shared(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    (cut_together(indicators) || indicators.record.verdict == Verdict::EdgeBurst).then(|| {
         Cannot("others were cut in the same moment, so it is something that they share, but no layer that was asked says which".to_owned())
     })
 }
 
-fn probe_broke_alone(signs: &Signs<'_>) -> Option<Answer> {
-    let place = signs.probe?;
+fn probe_broke_alone(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    let place = indicators.probe?;
     (!matches!(place, Place::LastMile | Place::Unknown)).then(|| {
         Cannot(format!(
             "the probe broke around the close, too ({place}), but it is exact to the minute only, and nothing ties it to this close"
@@ -153,26 +153,28 @@ fn probe_broke_alone(signs: &Signs<'_>) -> Option<Answer> {
     })
 }
 
-fn last_mile(signs: &Signs<'_>) -> Option<Answer> {
-    missing(signs).is_empty().then(|| {
+fn last_mile(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    missing(indicators).is_empty().then(|| {
         let why = "Traefik logged this session's end as usual, cloudflared's tunnel was at rest and the probe's own WebSockets lived on: what is \
                    left is the way between the person and Cloudflare, and the browser itself";
         Is(Part::LastMile, why.to_owned())
     })
 }
 
-fn open(signs: &Signs<'_>) -> Option<Answer> {
-    let missing = missing(signs);
-    let nothing =
-        signs.join.is_none() && !signs.tunnel_known && signs.tunnel_moved == 0 && signs.probe.is_none();
+fn open(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
+    let missing = missing(indicators);
+    let nothing = indicators.join.is_none()
+        && !indicators.tunnel_known
+        && indicators.tunnel_moved == 0
+        && indicators.probe.is_none();
     let why = if nothing { "no other layer was asked".to_owned() } else { missing.join("; ") };
     Some(Cannot(why))
 }
 
 /// What keeps the last mile from being what is left. Only what was seen to be well is well.
-fn missing(signs: &Signs<'_>) -> Vec<String> {
+fn missing(indicators: &Indicators<'_>) -> Vec<String> {
     let mut missing = Vec::new();
-    match &signs.join {
+    match &indicators.join {
         None => missing.push("Traefik's log was not read".to_owned()),
         Some(Join::Nothing) => missing.push("Traefik's log has no line that fits this session".to_owned()),
         Some(Join::Ambiguous(lines)) => {
@@ -185,18 +187,18 @@ fn missing(signs: &Signs<'_>) -> Vec<String> {
             )),
         },
     }
-    if signs.others > 0 {
-        missing.push(format!("{} of others were cut in the same moment", sessions(signs.others)));
+    if indicators.others > 0 {
+        missing.push(format!("{} of others were cut in the same moment", sessions(indicators.others)));
     }
-    if signs.restarted || signs.counted_anew {
+    if indicators.restarted || indicators.counted_anew {
         missing.push("Traefik may have been restarted at that moment".to_owned());
     }
-    if !signs.tunnel_known {
+    if !indicators.tunnel_known {
         missing.push("cloudflared's log was not read, or not all of it".to_owned());
-    } else if signs.tunnel_moved > 0 {
+    } else if indicators.tunnel_moved > 0 {
         missing.push("cloudflared's tunnel was not at rest around the close".to_owned());
     }
-    match signs.probe {
+    match indicators.probe {
         Some(Place::LastMile) => {}
         Some(place) => missing.push(format!("the probe does not clear the path ({place})")),
         None => missing.push("the probe was not asked".to_owned()),
@@ -205,8 +207,8 @@ fn missing(signs: &Signs<'_>) -> Vec<String> {
 }
 
 /// `tunnel connection 2`, `tunnel connections 0, 2`, or just one that the lines do not name.
-fn connections(signs: &Signs<'_>) -> String {
-    let mut indices: Vec<u8> = signs.lost.iter().filter_map(|line| line.conn_index).collect();
+fn connections(indicators: &Indicators<'_>) -> String {
+    let mut indices: Vec<u8> = indicators.lost.iter().filter_map(|line| line.conn_index).collect();
     indices.sort_unstable();
     indices.dedup();
     let named: Vec<_> = indices.iter().map(u8::to_string).collect();

@@ -8,7 +8,7 @@ use crate::{
     edge::{cloudflared, traefik},
     evidence::Burst,
     probe::attribution::Place,
-    words::{Cause, KernelSource, LegEnd, Segment, Side, Verdict},
+    vocabulary::{Cause, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
 /// When the record was written.
@@ -91,12 +91,12 @@ fn others() -> Vec<(CloseRecord, i64)> {
 
 fn decided(record: &CloseRecord, layers: &Layers) -> (&'static str, Option<Part>) {
     let ended = Ended { record, at_ms: AT };
-    let signs = Signs::of(&ended, layers);
-    let rule = rules::RULES.iter().find(|(_, rule)| rule(&signs).is_some()).map_or("", |(name, _)| name);
+    let indicators = Indicators::of(&ended, layers);
+    let rule = rules::RULES.iter().find(|(_, rule)| rule(&indicators).is_some()).map_or("", |(name, _)| name);
     let refined = refine(&ended, layers);
-    assert_eq!(refined.part.is_some(), refined.cannot.is_none());
+    assert_eq!(refined.part.is_some(), refined.unresolved.is_none());
     assert_eq!(refined.part.is_some(), refined.confidence == Some(Confidence::Likely));
-    assert!(refined.said.iter().chain(&refined.cannot).all(|said| !said.is_empty()));
+    assert!(refined.reasons.iter().chain(&refined.unresolved).all(|text| !text.is_empty()));
     (rule, refined.part)
 }
 
@@ -125,8 +125,8 @@ fn each_rule_decides_its_case() {
     let (traefik, cut, lost) = (Some(Part::Traefik), Some(Part::Tunnel), tunnel_at(&[(-1_000, LOST)]));
     for (name, record, layers, rule, part) in [
         ("serve's fault", with(|r| r.segment = Segment::Serve), well(), "elsewhere", None),
-        ("a closed tab", with(|r| r.verdict = Verdict::ClientClosed), well(), "goodbye", None),
-        ("a broken client", with(|r| r.verdict = Verdict::ClientProtocol), well(), "goodbye", None),
+        ("a closed tab", with(|r| r.verdict = Verdict::ClientClosed), well(), "close_frame_seen", None),
+        ("a broken client", with(|r| r.verdict = Verdict::ClientProtocol), well(), "close_frame_seen", None),
         (
             "Traefik's node is silent, and nothing else was asked",
             with(|r| (r.verdict, r.down_end) = (Verdict::ClientVanished, Some(LegEnd::Timeout))),
@@ -325,7 +325,7 @@ fn who_counts_as_cut_with_this_one() {
         ("a second tab may hang on the same Wi-Fi", tab, AT, false),
         ("itself", left(), AT, false),
         ("three seconds apart", bob(Verdict::ClientLeft), AT - 3_000, false),
-        ("a browser that said goodbye", spoke, AT, false),
+        ("a browser that sent a Close frame", spoke, AT, false),
         ("serve's fault", serve, AT, false),
         ("a closed tab", bob(Verdict::ClientClosed), AT, false),
     ] {
@@ -400,7 +400,7 @@ fn the_layers_words_are_told() {
         cloudflared: reading(vec![tunnel(-1_200, LOST)]),
         ..well()
     };
-    let said = refine(&Ended { record: &left(), at_ms: AT }, &layers).said.join("\n");
+    let said = refine(&Ended { record: &left(), at_ms: AT }, &layers).reasons.join("\n");
     assert_eq!(
         said,
         "Traefik's log: the session's line, found by its Cf-Ray, says that it ended after 60.0 s\n\

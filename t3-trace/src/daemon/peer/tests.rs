@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use t3_record::{wire::Hook, words::KernelSource};
+use t3_record::{vocabulary::KernelSource, wire::Hook};
 
 use super::*;
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[derive(Default)]
-struct Processes(HashMap<u32, ProcessTrace>);
+struct Processes(HashMap<u32, ProcessFacts>);
 
 impl KernelView for Processes {
     fn watch(&mut self, _: &[u16], _: &[u16]) -> Result<(), String> {
@@ -25,13 +25,13 @@ impl KernelView for Processes {
     fn serve_generation(&self, _: &ServeTuple) -> Generation {
         Generation::UNKNOWN
     }
-    fn socket(&self, _: u64) -> Option<SocketTrace> {
+    fn socket(&self, _: u64) -> Option<SocketFacts> {
         None
     }
-    fn serve_end(&self, _: &ServeTuple, _: Generation) -> Option<SocketTrace> {
+    fn serve_end(&self, _: &ServeTuple, _: Generation) -> Option<SocketFacts> {
         None
     }
-    fn process(&self, tgid: u32) -> Option<ProcessTrace> {
+    fn process(&self, tgid: u32) -> Option<ProcessFacts> {
         self.0.get(&tgid).cloned()
     }
     fn take_events(&mut self) -> Option<EventStream> {
@@ -94,8 +94,8 @@ fn owners() -> Owners {
     Owners::start(None, Box::new(|_| ())).unwrap()
 }
 
-fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) -> ProcessTrace {
-    ProcessTrace {
+fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) -> ProcessFacts {
+    ProcessFacts {
         task: Task { pid, comm: "sleep".to_owned() },
         started_boot_ns,
         fate,
@@ -158,11 +158,11 @@ fn who_closed_serves_end_comes_before_who_listens_except_for_an_administrator() 
         (Sleeper::start(), Sleeper::start(), Processes::default(), owners());
     let owner = listener.owner();
     let closer = Some(Task { pid: worker.0.id(), comm: "sleep".to_owned() });
-    let closed = SocketTrace { closer, ..SocketTrace::default() };
+    let closed = SocketFacts { closer, ..SocketFacts::default() };
     let look =
-        |serve: &SocketTrace| process(&kernel, &owners, Some(serve), Some(&owner), 0).unwrap().task.pid;
+        |serve: &SocketFacts| process(&kernel, &owners, Some(serve), Some(&owner), 0).unwrap().task.pid;
     assert_eq!(look(&closed), worker.0.id());
-    let destroyed = SocketTrace { error: Some((ECONNABORTED, 1)), ..closed };
+    let destroyed = SocketFacts { error: Some((ECONNABORTED, 1)), ..closed };
     assert_eq!(look(&destroyed), listener.0.id());
 }
 
@@ -183,8 +183,8 @@ fn a_restart_names_who_asked_for_it_and_an_old_request_does_not() {
     let systemd = Task { pid: 1, comm: "systemd".to_owned() };
     let now = monotonic();
     let exited = |signal, at, fate| {
-        let last_signal = Some(crate::kernel::SignalTrace { signal, sender: Some(systemd.clone()), at });
-        ended(systemd.clone(), ProcessTrace { last_signal, ..trace(1, fate, now, None) }).killer
+        let last_signal = Some(crate::kernel::SignalFacts { signal, sender: Some(systemd.clone()), at });
+        ended(systemd.clone(), ProcessFacts { last_signal, ..trace(1, fate, now, None) }).killer
     };
     let just_now = now - crate::clock::SECOND;
     assert_eq!(exited(15, just_now, Fate::Exit(0)), Some(systemd.clone()));

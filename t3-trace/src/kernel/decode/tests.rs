@@ -13,7 +13,7 @@ fn named(tgid: u32, name: &[u8]) -> abi::Task {
 
 #[test]
 fn zero_is_never() {
-    assert_eq!(socket(&abi::Socket::ZERO, &BTreeMap::new()), SocketTrace::default());
+    assert_eq!(socket(&abi::Socket::ZERO, &BTreeMap::new()), SocketFacts::default());
     let trace = process(&abi::Process::ZERO);
     assert_eq!((trace.fate, trace.ended_at, trace.killer, trace.oom_at), (Fate::Alive, None, None, None));
 }
@@ -34,7 +34,7 @@ fn a_socket_keeps_every_fact() {
         closer: named(42, b"node"),
         pad: [0; 8],
     };
-    let expected = SocketTrace {
+    let expected = SocketFacts {
         fin_in: Some(1),
         fin_out: Some(2),
         rst_in: Some(3),

@@ -192,7 +192,7 @@ impl Closes {
 
 #[cfg(test)]
 mod tests {
-    use t3_record::words::{Segment, Verdict};
+    use t3_record::vocabulary::{Segment, Verdict};
 
     use super::*;
     use crate::live::screen::testing::record;

@@ -5,7 +5,7 @@ use t3_record::{
     CloseRecord, How,
     evidence::Fate,
     value::Percent,
-    words::{ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side},
+    vocabulary::{ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side},
 };
 
 use crate::live::{
@@ -301,7 +301,7 @@ pub fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::live::screen::testing::{self, record};
-    use t3_record::words::Verdict;
+    use t3_record::vocabulary::Verdict;
 
     #[test]
     fn every_mechanism_has_words_and_none_is_our_own_vocabulary() {

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use t3_record::{
     CloseRecord,
-    words::{Segment, Verdict},
+    vocabulary::{Segment, Verdict},
 };
 
 use crate::{cli::duration, live::words};

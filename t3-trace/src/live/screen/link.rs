@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use t3_record::{wire::Status, words::KernelSource};
+use t3_record::{vocabulary::KernelSource, wire::Status};
 
 use crate::live::source::Daemon;
 

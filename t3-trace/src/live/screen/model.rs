@@ -1,7 +1,7 @@
 //! All that the screen shows, as plain data: what is heard goes in by [`Model::hear`], what a person does by [`Model::act`]. Reads no clock
 //! and no terminal. Bounded, however much comes.
 
-use t3_record::{CloseRecord, words::Verdict};
+use t3_record::{CloseRecord, vocabulary::Verdict};
 
 use super::{
     closes::{Close, Closes},

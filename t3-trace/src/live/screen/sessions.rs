@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use t3_record::{
     evidence::Nanos,
-    wire::watching::{LiveNumbers, MOST_SESSIONS, OpenSession, Sessions, Strain},
+    wire::live::{MOST_SESSIONS, OpenSession, PressureStats, SessionStats, Sessions},
 };
 
 /// A heartbeat that waits longer than this is trouble, in milliseconds.
@@ -41,7 +41,7 @@ pub struct Board {
     /// A dispatch is connected.
     pub dispatch: bool,
     /// Pressure of the machine.
-    pub host: Option<Strain>,
+    pub host: Option<PressureStats>,
     rows: Vec<Row>,
     parts: Vec<OpenSession>,
     selected: Option<String>,
@@ -154,7 +154,7 @@ impl Board {
 }
 
 fn row(before: Option<&OpenSession>, session: OpenSession, between: Nanos) -> Row {
-    let rate = |count: fn(&LiveNumbers) -> u64| {
+    let rate = |count: fn(&SessionStats) -> u64| {
         let before = before?.live.as_ref().map(count)?;
         let bytes = session.live.as_ref().map(count)?.checked_sub(before)?;
         let rate = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(between))?;
@@ -170,7 +170,7 @@ mod tests {
     const SECOND: Nanos = 1_000_000_000;
 
     fn session(conn: &str, user: &str, age_ms: u64, bytes: u64, wait_ms: Option<u64>) -> OpenSession {
-        let live = LiveNumbers { down_bytes: bytes, up_bytes: 10 * bytes, rtt_us: None, wait_ms };
+        let live = SessionStats { down_bytes: bytes, up_bytes: 10 * bytes, rtt_us: None, wait_ms };
         OpenSession {
             conn: conn.to_owned(),
             user: user.to_owned(),

@@ -4,8 +4,8 @@ use ratatui::{Terminal, backend::TestBackend};
 use t3_record::{
     Cause, CloseRecord, Confidence, How, KernelSource, Segment, Verdict,
     value::Percent,
-    wire::watching::{LiveNumbers, OpenSession, Sessions, Strain},
-    words::{ClosedBy, LegEnd},
+    vocabulary::{ClosedBy, LegEnd},
+    wire::live::{OpenSession, PressureStats, SessionStats, Sessions},
 };
 
 use super::{Screen, filter::Filter, model::Model, view::text::Look};
@@ -68,8 +68,8 @@ pub(super) fn daemon(pid: i32) -> Daemon {
     Daemon { socket: "/run/x".into(), pid: Some(pid), kernel: KernelSource::Kprobe, tells_sessions: true }
 }
 
-fn strain(io: f32, seconds: Vec<u8>) -> Strain {
-    Strain { mem: Some(Percent(0.2)), io: Some(Percent(io)), cpu: Some(Percent(3.0)), seconds }
+fn strain(io: f32, seconds: Vec<u8>) -> PressureStats {
+    PressureStats { mem: Some(Percent(0.2)), io: Some(Percent(io)), cpu: Some(Percent(3.0)), seconds }
 }
 
 /// An answer: a calm session, one that waits, one that ends, one with a name that wants to do harm.
@@ -79,7 +79,7 @@ pub(super) fn sessions(second: u64) -> Sessions {
         user: user.to_owned(),
         ip: "203.0.113.7".to_owned(),
         age_ms: (age_s + second) * 1000,
-        live: Some(LiveNumbers {
+        live: Some(SessionStats {
             down_bytes: bytes / 10 * second,
             up_bytes: bytes * second,
             rtt_us: Some(2400),
@@ -89,7 +89,7 @@ pub(super) fn sessions(second: u64) -> Sessions {
         ..OpenSession::default()
     };
     let mut waits = open("c2", "wizard", 7500, 0);
-    waits.live = Some(LiveNumbers { wait_ms: Some(12_300 + 1000 * second), ..LiveNumbers::default() });
+    waits.live = Some(SessionStats { wait_ms: Some(12_300 + 1000 * second), ..SessionStats::default() });
     waits.strain = Some(strain(61.0, (0..30).map(|n| n * 3).collect()));
     let ending = OpenSession { ending: true, strain: None, ..open("c3", "bob", 60, 5000) };
     Sessions {

@@ -7,8 +7,8 @@ use ratatui::{Terminal, backend::TestBackend};
 use t3_record::{
     Confidence, How, Segment, Verdict,
     value::Percent,
+    vocabulary::KernelSource,
     wire::{Hook, Status},
-    words::KernelSource,
 };
 
 use super::{

@@ -1,6 +1,6 @@
 //! What is heard and what is done, and what the state is then.
 
-use t3_record::words::Segment;
+use t3_record::vocabulary::Segment;
 
 use super::*;
 use crate::live::screen::testing::{NOON, daemon, record, sessions};

@@ -2,7 +2,7 @@
 //! before believing the rest.
 
 use ratatui::{buffer::Buffer, layout::Rect};
-use t3_record::words::KernelSource;
+use t3_record::vocabulary::KernelSource;
 
 use super::{
     View,

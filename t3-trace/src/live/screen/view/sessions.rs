@@ -1,7 +1,7 @@
 //! The pane of open sessions: how old, how their heartbeat is answered, how much flows, and the pressure of their user's cgroup.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
-use t3_record::{value::Percent, wire::watching::Strain};
+use t3_record::{value::Percent, wire::live::PressureStats};
 
 use super::{
     View, bar,
@@ -114,13 +114,13 @@ fn strain(view: &View<'_>, row: &Row, width: u16) -> (String, Style) {
     (format!("{text:WORST$}{spark}"), style)
 }
 
-fn worst(strain: &Strain) -> (&'static str, f32) {
+fn worst(strain: &PressureStats) -> (&'static str, f32) {
     let known = [("mem", strain.mem), ("io", strain.io), ("cpu", strain.cpu)];
     let known = known.into_iter().filter_map(|(name, percent)| Some((name, percent?.0)));
     known.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("", 0.0))
 }
 
-fn all(strain: &Strain) -> String {
+fn all(strain: &PressureStats) -> String {
     let known = [("mem", strain.mem), ("io", strain.io), ("cpu", strain.cpu)];
     let known = known
         .into_iter()

@@ -1,7 +1,7 @@
 //! How many closes there were of each verdict, since the screen was opened.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
-use t3_record::words::{Segment, Verdict};
+use t3_record::vocabulary::{Segment, Verdict};
 
 use super::{
     View, bar,

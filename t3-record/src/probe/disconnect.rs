@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::Way;
-use crate::words::vocabulary;
+use crate::vocabulary::vocabulary;
 
 vocabulary! {
     /// How far a leg had come.
@@ -108,7 +108,7 @@ pub const EVENT: &str = "t3probe leg died";
 
 /// One death.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Death {
+pub struct Disconnect {
     /// [`EVENT`].
     pub event: String,
     /// Unix time in milliseconds.
@@ -134,7 +134,7 @@ pub struct Death {
     pub detail: String,
 }
 
-impl Death {
+impl Disconnect {
     /// Reads a line back; `None` when the line is something else.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_line_reads_back_and_others_are_no_deaths() {
-        let death = Death {
+        let death = Disconnect {
             event: EVENT.to_owned(),
             at_ms: 1_700_000_000_123,
             leg: "cloudflare".to_owned(),
@@ -181,9 +181,9 @@ mod tests {
             detail: String::new(),
         };
         let line = serde_json::to_string(&death).unwrap();
-        assert_eq!(Death::from_line(&line), Some(death));
+        assert_eq!(Disconnect::from_line(&line), Some(death));
         for other in ["", "{}", "{\"event\":\"x\"}", &line.replace("died", "lives")] {
-            assert_eq!(Death::from_line(other), None);
+            assert_eq!(Disconnect::from_line(other), None);
         }
     }
 }

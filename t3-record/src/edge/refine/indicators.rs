@@ -10,7 +10,7 @@ use crate::{
     how::How,
     probe::attribution::Place,
     record::CloseRecord,
-    words::{LegEnd, Segment, Side, Verdict},
+    vocabulary::{LegEnd, Segment, Side, Verdict},
 };
 
 /// Closes within this of each other are one moment, in milliseconds: a second, and what their records wait for.
@@ -23,14 +23,14 @@ const YOUNGER: i64 = 1_000;
 /// cloudflared finds Traefik gone when the browsers come back, within this, in milliseconds.
 const COMING_BACK: i64 = 5_000;
 
-/// The signs.
+/// The indicators.
 #[derive(Debug)]
-pub(super) struct Signs<'a> {
+pub(super) struct Indicators<'a> {
     pub record: &'a CloseRecord,
     /// The session's line of Traefik's log, if that was read.
     pub join: Option<Join<'a>>,
     /// The browser's close frame came through: every layer carried it at that moment.
-    pub goodbye: bool,
+    pub close_frame_seen: bool,
     /// The TCP connection to Traefik's node itself failed.
     pub node: bool,
     /// Sessions of other people, or from elsewhere, that were cut in the same moment.
@@ -51,7 +51,7 @@ pub(super) struct Signs<'a> {
     pub probe: Option<Place>,
 }
 
-impl<'a> Signs<'a> {
+impl<'a> Indicators<'a> {
     pub(super) fn of(ended: &Ended<'a>, layers: &'a Layers) -> Self {
         let record = ended.record;
         let tunnel = layers.cloudflared.as_ref().map_or(&[][..], |reading| &reading.lines);
@@ -73,7 +73,7 @@ impl<'a> Signs<'a> {
             record,
             counted_anew: later.any(smaller),
             join,
-            goodbye: record.ws_from == Some(Side::Down),
+            close_frame_seen: record.ws_from == Some(Side::Down),
             node: node_failed(record),
             others: layers.neighbours.iter().filter(cut).count().max(in_burst(record)),
             lost: tunnel.iter().filter(|line| lost(line) && near(line, YOUNGER)).collect(),

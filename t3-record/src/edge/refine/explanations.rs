@@ -1,20 +1,20 @@
 //! What each layer that was asked has to say about a close, in the operator's words. Concludes nothing.
 
-use super::{Join, Layers, signs::Signs};
+use super::{Join, Layers, indicators::Indicators};
 use crate::edge::{Ended, traefik::AccessLine};
 
-pub(super) fn said(ended: &Ended<'_>, layers: &Layers, signs: &Signs<'_>) -> Vec<String> {
-    let mut said = Vec::new();
-    if let (Some(reading), Some(join)) = (&layers.traefik, &signs.join) {
-        said.push(format!("Traefik's log: {}", traefik(ended, join)));
-        said.extend(unread("Traefik's log", reading.unread, reading.cut));
+pub(super) fn reasons(ended: &Ended<'_>, layers: &Layers, indicators: &Indicators<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    if let (Some(reading), Some(join)) = (&layers.traefik, &indicators.join) {
+        out.push(format!("Traefik's log: {}", traefik(ended, join)));
+        out.extend(unread("Traefik's log", reading.unread, reading.cut));
     }
     if let Some(reading) = &layers.cloudflared {
-        said.push(format!("cloudflared's log: {}", tunnel(ended, signs)));
-        said.extend(unread("cloudflared's log", reading.unread, reading.cut));
+        out.push(format!("cloudflared's log: {}", tunnel(ended, indicators)));
+        out.extend(unread("cloudflared's log", reading.unread, reading.cut));
     }
-    said.extend(layers.probe.as_ref().map(|probe| format!("the probe: {}", probe.sentence)));
-    said
+    out.extend(layers.probe.as_ref().map(|probe| format!("the probe: {}", probe.sentence)));
+    out
 }
 
 fn traefik(ended: &Ended<'_>, join: &Join<'_>) -> String {
@@ -47,14 +47,14 @@ fn status(line: &AccessLine) -> String {
     }
 }
 
-fn tunnel(ended: &Ended<'_>, signs: &Signs<'_>) -> String {
-    if let Some(line) = signs.lost.first() {
+fn tunnel(ended: &Ended<'_>, indicators: &Indicators<'_>) -> String {
+    if let Some(line) = indicators.lost.first() {
         let index = line.conn_index.map_or_else(String::new, |index| format!(" of connection {index}"));
         let apart = ended.at_ms.abs_diff(line.at_ms);
         let when = if line.at_ms <= ended.at_ms { "before" } else { "after" };
         return format!("\"{}\"{index}, {} {when} the record", line.message, seconds(apart));
     }
-    match signs.tunnel_moved {
+    match indicators.tunnel_moved {
         0 => "no line of a tunnel connection around the close; of one WebSocket it never writes anything"
             .to_owned(),
         count => format!("{count} lines of tunnel connections around the close, none at its moment"),

@@ -17,7 +17,7 @@ pub const STRAIN_SECONDS: usize = 30;
 
 /// Live numbers of one open session, as dispatch counts them. Moments are of the monotonic clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pulse {
+pub struct StatsReport {
     /// The session.
     pub conn: String,
     /// Bytes from the browser so far.
@@ -43,7 +43,7 @@ pub struct Sessions {
     pub dispatch: bool,
     /// Pressure of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<Strain>,
+    pub host: Option<PressureStats>,
     /// More parts of this answer follow.
     pub more: bool,
     /// The sessions of this part.
@@ -66,15 +66,15 @@ pub struct OpenSession {
     pub ending: bool,
     /// What dispatch counts; `None` before its first word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub live: Option<LiveNumbers>,
+    pub live: Option<SessionStats>,
     /// Pressure of the user's cgroup; `None` when nothing is known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strain: Option<Strain>,
+    pub strain: Option<PressureStats>,
 }
 
 /// Live numbers as a viewer is told them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LiveNumbers {
+pub struct SessionStats {
     /// Bytes from the browser so far.
     pub down_bytes: u64,
     /// Bytes from serve so far.
@@ -89,7 +89,7 @@ pub struct LiveNumbers {
 
 /// Pressure of a cgroup: percent of the last 10 s in which some task stalled, and the last seconds one by one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Strain {
+pub struct PressureStats {
     /// Memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mem: Option<Percent>,
@@ -139,8 +139,8 @@ mod tests {
     use super::*;
     use crate::wire::{FromTrace, ToTrace};
 
-    fn strain() -> Strain {
-        Strain {
+    fn strain() -> PressureStats {
+        PressureStats {
             mem: Some(Percent(12.3)),
             io: Some(Percent(99.9)),
             cpu: Some(Percent(0.0)),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn session(n: usize, user: &str) -> OpenSession {
-        let live = LiveNumbers {
+        let live = SessionStats {
             down_bytes: u64::MAX,
             up_bytes: u64::MAX,
             rtt_us: Some(u64::MAX),
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_full_message_of_pulses_fits() {
-        let pulse = Pulse {
+        let pulse = StatsReport {
             conn: "c".repeat(64),
             down_bytes: u64::MAX,
             up_bytes: u64::MAX,

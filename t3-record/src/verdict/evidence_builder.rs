@@ -2,7 +2,7 @@
 
 use crate::{
     evidence::*,
-    words::{KernelSource, Side},
+    vocabulary::{KernelSource, Side},
 };
 
 /// Milliseconds on the test's clock.
@@ -12,9 +12,9 @@ pub(crate) const OPENED: Nanos = 1_000_000 * MS;
 /// When things end, unless a test says otherwise.
 pub(crate) const END: Nanos = OPENED + 60_000 * MS;
 
-pub(crate) struct Scene(pub(crate) Evidence);
+pub(crate) struct EvidenceBuilder(pub(crate) Evidence);
 
-impl Scene {
+impl EvidenceBuilder {
     /// Healthy, kernel evidence from tracepoints, serve alive, nothing ended.
     pub(crate) fn healthy() -> Self {
         let leg = LegFacts {
@@ -50,9 +50,9 @@ impl Scene {
             ..RelayFacts::default()
         };
         let kernel = KernelFacts {
-            down: Some(SocketTrace::default()),
-            up: Some(SocketTrace::default()),
-            serve: Some(SocketTrace::default()),
+            down: Some(SocketFacts::default()),
+            up: Some(SocketFacts::default()),
+            serve: Some(SocketFacts::default()),
             peer: Some(Process {
                 task: Task { pid: 4242, comm: "node".into() },
                 fate: Fate::Alive,
@@ -68,9 +68,9 @@ impl Scene {
     }
 
     /// A look at the browser's socket at each beat, the last 2 s before the end: silence in milliseconds, segments lost.
-    pub(crate) fn looks(looks: &[(u64, u32)]) -> Vec<Look> {
+    pub(crate) fn looks(looks: &[(u64, u32)]) -> Vec<SocketSample> {
         let age = |n: usize| (looks.len() - n) as u64 * 5_000 - 3_000;
-        let look = |(n, (silence, lost)): (usize, &(u64, u32))| Look {
+        let look = |(n, (silence, lost)): (usize, &(u64, u32))| SocketSample {
             at: END - age(n) * MS,
             silence_ns: silence * MS,
             lost: *lost,
@@ -96,7 +96,7 @@ impl Scene {
         self.relay(|relay| change(if side == Side::Down { &mut relay.down } else { &mut relay.up }))
     }
 
-    pub(crate) fn trace(self, side: Side, change: impl FnOnce(&mut SocketTrace)) -> Self {
+    pub(crate) fn trace(self, side: Side, change: impl FnOnce(&mut SocketFacts)) -> Self {
         self.kernel(|kernel| {
             let trace = if side == Side::Down { &mut kernel.down } else { &mut kernel.up };
             change(trace.get_or_insert_default());
@@ -134,7 +134,7 @@ impl Scene {
 
     /// We end the leg towards `side`.
     pub(crate) fn told(self, side: Side, end: OwnEnd, at: Nanos) -> Self {
-        self.leg(side, |l| l.told = Some((end, at))).trace(side, |t| match end {
+        self.leg(side, |l| l.own_end = Some((end, at))).trace(side, |t| match end {
             OwnEnd::Fin => t.fin_out = Some(at),
             OwnEnd::Rst => t.rst_out = Some(at),
         })

@@ -4,7 +4,7 @@
 /// A word was not part of its vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{word:?} is not a {vocabulary}; known: {known}")]
-pub struct UnknownWord {
+pub struct UnknownValue {
     /// What was read.
     pub word: String,
     /// Which vocabulary it should have come from.
@@ -37,11 +37,11 @@ macro_rules! vocabulary {
         }
 
         impl std::str::FromStr for $name {
-            type Err = $crate::words::UnknownWord;
-            fn from_str(word: &str) -> Result<Self, $crate::words::UnknownWord> {
+            type Err = $crate::vocabulary::UnknownValue;
+            fn from_str(word: &str) -> Result<Self, $crate::vocabulary::UnknownValue> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err($crate::words::UnknownWord {
+                    _ => Err($crate::vocabulary::UnknownValue {
                         word: word.to_owned(),
                         vocabulary: stringify!($name),
                         known: Self::ALL.iter().map(|w| w.as_str()).collect::<Vec<_>>().join(" "),
