@@ -1,5 +1,5 @@
-//! Embeds the eBPF object that `cargo xtask build` makes, when there is one: plain `cargo build` needs neither the BPF
-//! linker nor root, and the daemon then says what is missing.
+//! Embeds the eBPF object that `cargo xtask build` makes, when there is one: plain `cargo build`
+//! needs neither the BPF linker nor root, and the daemon then says what is missing.
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", object.display());
     } else {
         fs::write(&embedded, [])?;
-        // Watching a file that is not there would rebuild this crate each time; the folder changes when the file comes.
+        // Watching a file that is not there would rebuild this crate each time; the folder changes
+        // when the file comes.
         let watched = if fs::create_dir_all(&folder).is_ok() { &folder } else { &object };
         println!("cargo:rerun-if-changed={}", watched.display());
     }

@@ -1,4 +1,5 @@
-//! Lines of other layers' logs, which hold what strangers sent: each parser takes any line, gives the same answer twice, and keeps no query string.
+//! Lines of other layers' logs, which hold what strangers sent: each parser takes any line, gives
+//! the same answer twice, and keeps no query string.
 
 #![no_main]
 

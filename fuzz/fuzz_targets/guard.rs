@@ -1,4 +1,5 @@
-//! The request guard: any bytes, in any split, give the same answers and no panic, and nothing passes that did not come.
+//! The request guard: any bytes, in any split, give the same answers and no panic, and nothing
+//! passes that did not come.
 
 #![no_main]
 

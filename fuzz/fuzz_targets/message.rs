@@ -1,4 +1,5 @@
-//! The messages of the evidence socket: decoding never panics, and what was decoded encodes to something that decodes to the same.
+//! The messages of the evidence socket: decoding never panics, and what was decoded encodes to
+//! something that decodes to the same.
 
 #![no_main]
 

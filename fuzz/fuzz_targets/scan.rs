@@ -1,4 +1,5 @@
-//! The frame scanner and what it feeds: any bytes, in any split, give the same answers and no panic.
+//! The frame scanner and what it feeds: any bytes, in any split, give the same answers and no
+//! panic.
 
 #![no_main]
 

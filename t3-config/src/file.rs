@@ -1,7 +1,9 @@
-//! Reads a configuration file: TOML, a flat list of `option = value`. Finds every mistake of form, not only the first.
+//! Reads a configuration file: TOML, a flat list of `option = value`. Finds every mistake of form,
+//! not only the first.
 //!
-//! Knows TOML and the names of options; what a value may be is the option's own matter, which is asked elsewhere. Each value becomes the
-//! text that would stand behind the option on the command line.
+//! Knows TOML and the names of options; what a value may be is the option's own matter, which is
+//! asked elsewhere. Each value becomes the text that would stand behind the option on the command
+//! line.
 
 use std::{
     collections::BTreeMap,
@@ -84,8 +86,8 @@ pub fn read(path: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
-/// The entries of a text in the order of their lines, and everything that is wrong with its form. `known` are the options that may stand in it;
-/// `path` is for the mistakes.
+/// The entries of a text in the order of their lines, and everything that is wrong with its form.
+/// `known` are the options that may stand in it; `path` is for the mistakes.
 #[must_use]
 pub fn parse<'a>(
     text: &str,

@@ -1,7 +1,9 @@
-//! Where the value of each option comes from: command line, else environment, else configuration file, else its default.
+//! Where the value of each option comes from: command line, else environment, else configuration
+//! file, else its default.
 //!
-//! All of it follows from a program's own definition of its options (clap): a new option is in the file without a word here. The file's
-//! values take the place of the defaults, and clap does the rest. Knows no program and no option, but for `--config`, which names the file.
+//! All of it follows from a program's own definition of its options (clap): a new option is in the
+//! file without a word here. The file's values take the place of the defaults, and clap does the
+//! rest. Knows no program and no option, but for `--config`, which names the file.
 
 pub mod file;
 pub mod pages;
@@ -93,12 +95,13 @@ pub struct Found<C> {
     pub options: Result<C, Vec<Problem>>,
 }
 
-/// Reads the command line (its first word is the program's name), the environment and the file. Subcommands in `patient` want to hear of every
-/// problem at once.
+/// Reads the command line (its first word is the program's name), the environment and the file.
+/// Subcommands in `patient` want to hear of every problem at once.
 ///
 /// # Errors
-/// What clap says of a command line that makes no sense, or when help is asked for. Of a value that is wrong on the command line or in the environment
-/// [`Found::options`] tells a patient subcommand (together with all else that is wrong); for others it is an error here, too.
+/// What clap says of a command line that makes no sense, or when help is asked for. Of a value that
+/// is wrong on the command line or in the environment [`Found::options`] tells a patient subcommand
+/// (together with all else that is wrong); for others it is an error here, too.
 pub fn read<C, I>(words: I, patient: &[&str]) -> Result<Found<C>, clap::Error>
 where
     C: CommandFactory + FromArgMatches,
@@ -158,8 +161,9 @@ where
     Ok(Found { subcommand: subcommand.to_owned(), file, settings, options })
 }
 
-/// The definition of all options, with flags that also take `=false`: what the file turns on the command line can turn off again; and with the
-/// subcommands of [`pages::with`], which a program answers before it reads anything ([`pages::asked`]).
+/// The definition of all options, with flags that also take `=false`: what the file turns on the
+/// command line can turn off again; and with the subcommands of [`pages::with`], which a program
+/// answers before it reads anything ([`pages::asked`]).
 #[must_use]
 pub fn definition<C: CommandFactory>() -> clap::Command {
     let switch = |arg: Arg| {

@@ -1,4 +1,5 @@
-//! How times are written as values of options. Pure; each function's error is a sentence that stands behind the option's name.
+//! How times are written as values of options. Pure; each function's error is a sentence that
+//! stands behind the option's name.
 
 use std::time::Duration;
 

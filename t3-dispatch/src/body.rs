@@ -1,4 +1,5 @@
-//! The body of a request or an answer: streamed through, our own, or made of both. Holds no more than the piece that is on its way.
+//! The body of a request or an answer: streamed through, our own, or made of both. Holds no more
+//! than the piece that is on its way.
 
 use std::{
     error::Error,

@@ -1,5 +1,6 @@
-//! Which endings could be one of many: those wait a moment for their neighbours. Pure; the counting is [`t3_record::burst`]'s,
-//! done once for endings that lie close together, because it costs more the more there are.
+//! Which endings could be one of many: those wait a moment for their neighbours. Pure; the counting
+//! is [`t3_record::burst`]'s, done once for endings that lie close together, because it costs more
+//! the more there are.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use t3_record::{
 /// How long such an ending waits.
 pub const WAIT: Duration = Duration::from_nanos(PATIENCE);
 
-/// Could this ending belong to a burst: downstream first, without a close frame, and not our own doing?
+/// Could this ending belong to a burst: downstream first, without a close frame, and not our own
+/// doing?
 #[must_use]
 pub fn candidate(facts: &RelayFacts) -> bool {
     let first = |leg: &LegFacts| [leg.end, leg.write_error].into_iter().flatten().map(|(_, at)| at).min();

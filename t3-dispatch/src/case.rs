@@ -1,7 +1,9 @@
-//! The one place where a WebSocket's story ends: evidence is gathered, judged and written, exactly once.
+//! The one place where a WebSocket's story ends: evidence is gathered, judged and written, exactly
+//! once.
 //!
-//! A [`Case`] is opened for every upgrade that reaches serve and closes when it is dropped: after a relay that ended in order, but just as
-//! well when a task panics, is cancelled or the browser is gone before the 101. There is no other way to a record.
+//! A [`Case`] is opened for every upgrade that reaches serve and closes when it is dropped: after a
+//! relay that ended in order, but just as well when a task panics, is cancelled or the browser is
+//! gone before the 101. There is no other way to a record.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -104,7 +106,8 @@ impl Case {
         first_end(&app, self.session(), now);
     }
 
-    /// How the browser left, as far as its connection was seen to end; or we dropped it when told to stop.
+    /// How the browser left, as far as its connection was seen to end; or we dropped it when told
+    /// to stop.
     fn browser_gone(&mut self) {
         let over = self.connection.as_ref().and_then(|connection| connection.over());
         let stop = self.app.stop.said();

@@ -1,5 +1,5 @@
-//! The one clock of all facts: `CLOCK_MONOTONIC` in nanoseconds, which is also the clock of `bpf_ktime_get_ns`, so that what the
-//! relay saw and what the kernel saw can be put in order.
+//! The one clock of all facts: `CLOCK_MONOTONIC` in nanoseconds, which is also the clock of
+//! `bpf_ktime_get_ns`, so that what the relay saw and what the kernel saw can be put in order.
 
 use rustix::time::{ClockId, clock_gettime};
 use t3_record::evidence::Nanos;

@@ -1,5 +1,5 @@
-//! Session ids: 64 random bits as 13 characters of lower-case base32 (RFC 4648 alphabet), short enough to read aloud and unique
-//! enough for the life of a journal.
+//! Session ids: 64 random bits as 13 characters of lower-case base32 (RFC 4648 alphabet), short
+//! enough to read aloud and unique enough for the life of a journal.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

@@ -1,4 +1,5 @@
-//! One client's connection: the guard, then HTTP, request by request, until it ends or becomes a WebSocket.
+//! One client's connection: the guard, then HTTP, request by request, until it ends or becomes a
+//! WebSocket.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -15,14 +16,16 @@ use crate::{
     tcp,
 };
 
-/// hyper takes a head out of its buffer when it is whole; the buffer has to hold the longest that the guard lets through.
+/// hyper takes a head out of its buffer when it is whole; the buffer has to hold the longest that
+/// the guard lets through.
 const BEYOND_A_HEAD: usize = 16 * 1024;
 /// hyper finds room for so many fields without asking for memory.
 const FIELDS_FOR_FREE: usize = 100;
 
 /// Serves one connection until it ends or becomes a WebSocket.
 pub async fn serve(app: Arc<App>, stream: TcpStream) {
-    // Asked before anything can happen to the socket: this makes its cookie exist. Fails when the peer is gone already.
+    // Asked before anything can happen to the socket: this makes its cookie exist. Fails when the
+    // peer is gone already.
     let Ok(leg) = tcp::leg(&stream) else { return };
     if tcp::prepare(&stream, &app.times.legs).is_err() {
         return;

@@ -1,7 +1,9 @@
-//! Whether serve's answers reach the browser's side, told by what its kernel acknowledges. Pure: it is told what a look at the socket gave.
+//! Whether serve's answers reach the browser's side, told by what its kernel acknowledges. Pure: it
+//! is told what a look at the socket gave.
 //!
-//! The arrival of pings says little on a bad path: they come late and in heaps. How long ago the last answer passed that is known to
-//! have been taken says what the browser's watchdog saw, but for one way through the network.
+//! The arrival of pings says little on a bad path: they come late and in heaps. How long ago the
+//! last answer passed that is known to have been taken says what the browser's watchdog saw, but
+//! for one way through the network.
 
 use t3_record::evidence::{Nanos, SocketSample};
 
@@ -39,15 +41,17 @@ impl Delivery {
         self.heard_at.get_or_insert(now);
     }
 
-    /// An answer passed, for which serve `took` so long, in nanoseconds; the stream towards the browser reaches up to `end` with it.
+    /// An answer passed, for which serve `took` so long, in nanoseconds; the stream towards the
+    /// browser reaches up to `end` with it.
     pub fn answered(&mut self, end: u64, now: Nanos, took: u64) {
         let slot = self.flying.min(FLIGHT - 1);
         self.flight[slot] = Answer { end, at: now, took };
         self.flying = slot + 1;
     }
 
-    /// A look at the browser's socket: how much of the stream it has `acknowledged` and how many segments were `lost` so far. A ping
-    /// that serve still owes an answer came at `waiting_since`. `true`: nothing was lost since the look before.
+    /// A look at the browser's socket: how much of the stream it has `acknowledged` and how many
+    /// segments were `lost` so far. A ping that serve still owes an answer came at `waiting_since`.
+    /// `true`: nothing was lost since the look before.
     pub fn look(
         &mut self,
         now: Nanos,
@@ -163,7 +167,8 @@ mod tests {
         let looks = delivery.looks();
         assert_eq!(looks.len(), 5);
         assert_eq!((silence(&delivery), looks[4].lost), (25, 7));
-        // Far more answers on their way than are remembered: the newest of them counts when all have got through.
+        // Far more answers on their way than are remembered: the newest of them counts when all
+        // have got through.
         delivery.look(45 * SECOND, 89, 7, None, PERIOD);
         assert_eq!(silence(&delivery), 4, "45 s less the 40 s at which the last passed");
     }

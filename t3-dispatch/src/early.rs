@@ -1,8 +1,9 @@
 //! Evidence that does not keep: how the machine was when the end began to show.
 //!
-//! A stalled serve may take a minute to answer a Close or to end its leg, and Chromium waits for the answer that long. What the kernel
-//! knows of the sockets is complete only then, but pressure and the state of the process are those of a minute later, so they are asked
-//! for at once, unless the session is over by itself within a moment.
+//! A stalled serve may take a minute to answer a Close or to end its leg, and Chromium waits for
+//! the answer that long. What the kernel knows of the sockets is complete only then, but pressure
+//! and the state of the process are those of a minute later, so they are asked for at once, unless
+//! the session is over by itself within a moment.
 
 use std::{
     sync::{

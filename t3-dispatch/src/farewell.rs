@@ -1,6 +1,8 @@
-//! Close frames of our own, when dispatch stops: 1001 "going away" (RFC 6455 section 7.4.1) to both sides.
+//! Close frames of our own, when dispatch stops: 1001 "going away" (RFC 6455 section 7.4.1) to both
+//! sides.
 //!
-//! Only put where a frame may stand: a stream that is inside a frame, or that broke the protocol, gets none and just ends.
+//! Only put where a frame may stand: a stream that is inside a frame, or that broke the protocol,
+//! gets none and just ends.
 
 use t3_record::vocabulary::Side;
 

@@ -1,7 +1,9 @@
-//! One HTTP request to a user's serve and its answer back, both streamed. Whatever goes wrong becomes an answer that says so, with an id.
+//! One HTTP request to a user's serve and its answer back, both streamed. Whatever goes wrong
+//! becomes an answer that says so, with an id.
 //!
-//! A request is sent again only when that can do no harm: when it was never sent, or when it asks for nothing to be done and serve
-//! closed the connection instead of answering. What cannot be sent again gets a fresh connection, which serve is not about to close.
+//! A request is sent again only when that can do no harm: when it was never sent, or when it asks
+//! for nothing to be done and serve closed the connection instead of answering. What cannot be sent
+//! again gets a fresh connection, which serve is not about to close.
 
 use std::{error::Error as _, io, sync::Arc, time::Duration};
 
@@ -176,7 +178,8 @@ fn outgoing(mut request: Request<Incoming>, peer: Peer, port: u16) -> (Request<B
         return (request.map(|_| Body::empty()), None);
     }
     if request.body().size_hint().exact().is_none() {
-        // hyper sends a body of unknown length in chunks, but not with methods that rarely have one.
+        // hyper sends a body of unknown length in chunks, but not with methods that rarely have
+        // one.
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let expects = headers::expects_continue(request.headers());
@@ -239,7 +242,8 @@ fn received(response: Response<Incoming>, port: u16, lease: Lease) -> Result<Res
     Ok(response.map(|body| Body::leased(body, lease)))
 }
 
-/// Where hyper is lenient with an answer, its length could be read in two ways (RFC 9112 section 6.3).
+/// Where hyper is lenient with an answer, its length could be read in two ways (RFC 9112 section
+/// 6.3).
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,6 +1,8 @@
-//! What an upgrade has to pass before serve is asked: the origin of its page, the user's pace, and a place for it.
+//! What an upgrade has to pass before serve is asked: the origin of its page, the user's pace, and
+//! a place for it.
 //!
-//! Who is turned away here never opened a WebSocket: there is a line and a counter for it, and no `ws close`.
+//! Who is turned away here never opened a WebSocket: there is a line and a counter for it, and no
+//! `ws close`.
 
 use std::{
     num::NonZeroU32,
@@ -20,7 +22,8 @@ use crate::{
     refusals::Refused,
 };
 
-/// When to come back to a machine that has no place left: a browser tries again by itself, others may look here.
+/// When to come back to a machine that has no place left: a browser tries again by itself, others
+/// may look here.
 const FULL_RETRY: Duration = Duration::from_secs(5);
 
 /// The gate.

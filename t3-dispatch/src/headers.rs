@@ -1,5 +1,5 @@
-//! What happens to headers on the way to serve and back (RFC 9110 section 7.6.1), and what makes a request an upgrade to WebSocket
-//! (RFC 6455 section 4.2.1). Pure.
+//! What happens to headers on the way to serve and back (RFC 9110 section 7.6.1), and what makes a
+//! request an upgrade to WebSocket (RFC 6455 section 4.2.1). Pure.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -106,7 +106,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What a client may not have taken away on its behalf: serve would take the request for one of another kind.
+/// What a client may not have taken away on its behalf: serve would take the request for one of
+/// another kind.
 fn is_end_to_end(name: &HeaderName) -> bool {
     [CONTENT_LENGTH, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO].contains(name)
         || ["x-authentik-username", "cookie", "authorization"].contains(&name.as_str())
@@ -135,7 +136,8 @@ pub fn ensure_host(headers: &mut HeaderMap, port: u16) {
     }
 }
 
-/// Adds the peer to X-Forwarded-For; host and protocol are what the trusted hop before us said, else what we know.
+/// Adds the peer to X-Forwarded-For; host and protocol are what the trusted hop before us said,
+/// else what we know.
 pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr) {
     let mut hops: Vec<u8> = Vec::new();
     for value in headers.get_all(&FORWARDED_FOR) {

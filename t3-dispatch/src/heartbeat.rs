@@ -1,7 +1,10 @@
-//! t3's application heartbeat on one session: which pings were answered, how fast, and how often they come.
+//! t3's application heartbeat on one session: which pings were answered, how fast, and how often
+//! they come.
 //!
-//! Pure. The period differs between t3 versions, so it is learned: the median of the last intervals, which one late ping does not
-//! move. Once it is known, intervals between which segments were lost teach nothing: on a bad path they are the path's. A pong answers the oldest unanswered ping, because serve answers in order.
+//! Pure. The period differs between t3 versions, so it is learned: the median of the last
+//! intervals, which one late ping does not move. Once it is known, intervals between which segments
+//! were lost teach nothing: on a bad path they are the path's. A pong answers the oldest unanswered
+//! ping, because serve answers in order.
 
 use t3_record::evidence::{Heartbeat, Nanos, SocketSample};
 
@@ -21,7 +24,8 @@ pub enum Beat {
     Pong,
 }
 
-/// Recognises `{"_tag":"Ping"}` and `{"_tag":"Pong"}`, alone or as the only element of an array, with any JSON whitespace.
+/// Recognises `{"_tag":"Ping"}` and `{"_tag":"Pong"}`, alone or as the only element of an array,
+/// with any JSON whitespace.
 #[must_use]
 pub fn recognise(text: &[u8]) -> Option<Beat> {
     let inner = match eat(text, b"[") {
@@ -74,7 +78,8 @@ impl Meter {
         self.unlooked = true;
         if let Some(last) = self.seen.last_ping_at {
             let interval = now.saturating_sub(last);
-            // Pings that had queued up and are read in one go teach no period, and the silence before them stays known.
+            // Pings that had queued up and are read in one go teach no period, and the silence
+            // before them stays known.
             if interval >= SHORTEST {
                 self.seen.last_interval_ns = Some(interval);
                 // Nobody has looked since the one before.
@@ -91,8 +96,8 @@ impl Meter {
         self.seen.waiting_since = Some(self.waiting[0]);
     }
 
-    /// The browser's socket was looked at after a ping or at the end: so much of the stream towards the browser had been acknowledged,
-    /// and so many segments been lost since its beginning.
+    /// The browser's socket was looked at after a ping or at the end: so much of the stream towards
+    /// the browser had been acknowledged, and so many segments been lost since its beginning.
     pub fn look(&mut self, now: Nanos, acknowledged: u64, lost: u32) {
         self.unlooked = false;
         let (waiting, period) = (self.seen.waiting_since, self.period());
@@ -129,7 +134,8 @@ impl Meter {
         if self.seen.unanswered == 0 {
             return;
         }
-        // Each ping beyond the first was sent at a tick that found no answer, and the browser stayed.
+        // Each ping beyond the first was sent at a tick that found no answer, and the browser
+        // stayed.
         self.seen.survived = self.seen.survived.max(self.seen.unanswered - 1);
         let rtt = now.saturating_sub(self.waiting[0]);
         self.delivery.answered(end, now, rtt);
@@ -140,19 +146,22 @@ impl Meter {
         }
         self.seen.rtt_max_ns = Some(self.seen.rtt_max_ns.unwrap_or(0).max(rtt));
         self.waiting.rotate_left(1);
-        // The time of a ping beyond the list is not known; the last ping's is the one that accuses nobody wrongly.
+        // The time of a ping beyond the list is not known; the last ping's is the one that accuses
+        // nobody wrongly.
         self.waiting[OUTSTANDING - 1] = self.seen.last_ping_at.unwrap_or(now);
         self.seen.unanswered -= 1;
         self.seen.waiting_since = (self.seen.unanswered > 0).then_some(self.waiting[0]);
     }
 
-    /// The answer times in nanoseconds since this was last asked, at most as many as pings are listed.
+    /// The answer times in nanoseconds since this was last asked, at most as many as pings are
+    /// listed.
     pub fn take_answered(&mut self) -> &[u64] {
         let count = std::mem::take(&mut self.answered_count);
         self.answered.get(..count).unwrap_or_default()
     }
 
-    /// The answer time of the last answered ping, and since when the oldest unanswered one waits, in nanoseconds.
+    /// The answer time of the last answered ping, and since when the oldest unanswered one waits,
+    /// in nanoseconds.
     #[must_use]
     pub fn latest(&self) -> (Option<u64>, Option<Nanos>) {
         (self.seen.rtt_ns, self.seen.waiting_since)

@@ -80,7 +80,8 @@ fn turned_away(app: &App, peer: IpAddr, refusal: &Refusal, path: &str) {
     app.refusals.tell(why, who, format_args!("403: {refusal} (path {path:?})"));
 }
 
-/// A request as serve should see it: origin form, HTTP/1.1, with the hop before us in its forwarding headers.
+/// A request as serve should see it: origin form, HTTP/1.1, with the hop before us in its
+/// forwarding headers.
 pub fn prepare<B>(request: &mut Request<B>, peer: IpAddr) {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     // Of a URL without a path only the query is left.

@@ -1,4 +1,5 @@
-//! Who asks, and from where: reads the headers that a trusted proxy sets. Pure; never believes a peer outside the trusted networks.
+//! Who asks, and from where: reads the headers that a trusted proxy sets. Pure; never believes a
+//! peer outside the trusted networks.
 
 use std::net::IpAddr;
 
@@ -52,8 +53,8 @@ pub fn login<'a>(headers: &'a HeaderMap, peer: IpAddr, networks: &[IpNet]) -> Re
     }
 }
 
-/// The client's address: the leftmost hop of X-Forwarded-For that is not a trusted proxy, else the peer. For records only: a client
-/// can put anything at the left end.
+/// The client's address: the leftmost hop of X-Forwarded-For that is not a trusted proxy, else the
+/// peer. For records only: a client can put anything at the left end.
 #[must_use]
 pub fn client(headers: &HeaderMap, peer: IpAddr, networks: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();

@@ -1,6 +1,8 @@
-//! How late dispatch's own event loop is: a task that wants to run every [`TICK`], and by how much it is late when it does.
+//! How late dispatch's own event loop is: a task that wants to run every [`TICK`], and by how much
+//! it is late when it does.
 //!
-//! The worst of the last 30 s goes into each record, so that a stall of ours is never blamed on somebody else.
+//! The worst of the last 30 s goes into each record, so that a stall of ours is never blamed on
+//! somebody else.
 
 use std::{
     collections::VecDeque,

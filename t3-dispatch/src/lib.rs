@@ -1,8 +1,9 @@
-//! The proxy in the middle: routes each request to its user's serve, relays WebSockets without changing a byte, and writes one record
-//! for each of them that says who ended it and how.
+//! The proxy in the middle: routes each request to its user's serve, relays WebSockets without
+//! changing a byte, and writes one record for each of them that says who ended it and how.
 //!
-//! From a socket to a record: [`listen`] accepts, [`http_proxy`] finds the user ([`identity`], [`table`]), [`upgrade`] opens, [`relay`] passes
-//! bytes while [`scan`] and [`heartbeat`] read along, [`session`] keeps what was seen, and [`case`] has it judged and written. What is
+//! From a socket to a record: [`listen`] accepts, [`http_proxy`] finds the user ([`identity`],
+//! [`table`]), [`upgrade`] opens, [`relay`] passes bytes while [`scan`] and [`heartbeat`] read
+//! along, [`session`] keeps what was seen, and [`case`] has it judged and written. What is
 //! concluded from the facts is decided in `t3-record`, never here.
 
 pub mod app;

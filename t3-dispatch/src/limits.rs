@@ -1,4 +1,5 @@
-//! How many WebSockets there may be, and how fast one user may open them. Pure: counters and times, no clock, no sockets.
+//! How many WebSockets there may be, and how fast one user may open them. Pure: counters and times,
+//! no clock, no sockets.
 
 use std::{
     collections::HashMap,
@@ -101,7 +102,8 @@ impl Pace {
         Self { interval, tolerance: interval * Nanos::from(burst.get() - 1) }
     }
 
-    /// Takes a token from a bucket that is full at `full_at`; gives the time at which it is full then, or how long to wait for a token.
+    /// Takes a token from a bucket that is full at `full_at`; gives the time at which it is full
+    /// then, or how long to wait for a token.
     fn take(self, full_at: Nanos, now: Nanos) -> Result<Nanos, Duration> {
         let full_at = full_at.max(now);
         match (full_at - now).checked_sub(self.tolerance) {

@@ -1,4 +1,5 @@
-//! The listening sockets and the accept loop. A socket passed by systemd (sd_listen_fds(3)) wins over the address.
+//! The listening sockets and the accept loop. A socket passed by systemd (sd_listen_fds(3)) wins
+//! over the address.
 //!
 //! Accepting never ends the process: when descriptors run out it waits for some to come back.
 #![expect(unsafe_code, reason = "descriptors passed by systemd come as numbers")]
@@ -45,8 +46,8 @@ pub fn sockets(address: SocketAddr) -> Result<Vec<TcpListener>, ListenError> {
 fn passed() -> io::Result<Vec<TcpListener>> {
     sd_notify::listen_fds()?
         .map(|fd| {
-            // SAFETY: LISTEN_PID named this process, so the descriptor was opened for us, and nobody else in this process
-            // owns it: this runs once, at the start.
+            // SAFETY: LISTEN_PID named this process, so the descriptor was opened for us, and
+            // nobody else in this process owns it: this runs once, at the start.
             let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
             if !is_listening_tcp(&socket) {
                 let what = format!("descriptor {fd} is no listening TCP socket (ListenStream=, Accept=no)");
@@ -106,7 +107,8 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-/// Errors of the connection that was to be accepted, not of the listener (accept(2), "Error handling").
+/// Errors of the connection that was to be accepted, not of the listener (accept(2), "Error
+/// handling").
 fn gone_already(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,7 +1,8 @@
 //! Where a page that opens a WebSocket comes from (RFC 6455 section 10.2, RFC 6454). Pure.
 //!
-//! A browser sends cookies along with the upgrade whatever page asks for it, and no same-origin policy stops it: without this check any web
-//! site could drive the session of whoever visits it. A client that is no browser sends no Origin, or makes one up; it is not held back.
+//! A browser sends cookies along with the upgrade whatever page asks for it, and no same-origin
+//! policy stops it: without this check any web site could drive the session of whoever visits it. A
+//! client that is no browser sends no Origin, or makes one up; it is not held back.
 
 use std::{fmt, str::FromStr};
 
@@ -116,7 +117,8 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// TLS ends at a proxy before us, so a Host without a port stands for the default port of either scheme.
+    /// TLS ends at a proxy before us, so a Host without a port stands for the default port of
+    /// either scheme.
     fn is_of(&self, host: &str) -> bool {
         if default_port(self.scheme).is_none() {
             return false;

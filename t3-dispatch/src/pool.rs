@@ -1,6 +1,8 @@
-//! Idle connections to serves, to be used again for the same user's serve. [`Idle`] is the bookkeeping, pure; [`Pool`] closes what was idle too long.
+//! Idle connections to serves, to be used again for the same user's serve. [`Idle`] is the
+//! bookkeeping, pure; [`Pool`] closes what was idle too long.
 //!
-//! A connection belongs to user and port, not to a port alone: when a port changes hands, the old serve may still hold its end.
+//! A connection belongs to user and port, not to a port alone: when a port changes hands, the old
+//! serve may still hold its end.
 
 use std::{
     collections::HashMap,
@@ -13,7 +15,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{body::Body, table::Route};
 
-/// For a connection to be ready again after an answer has been read to its end. It is at once, unless the request is still being sent.
+/// For a connection to be ready again after an answer has been read to its end. It is at once,
+/// unless the request is still being sent.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// What is idle, and until when it may be used.
@@ -57,7 +60,8 @@ impl<T> Idle<T> {
         found
     }
 
-    /// Drops those whose time is over, and those of serves that are not to be kept. Returns when the next one's time is over.
+    /// Drops those whose time is over, and those of serves that are not to be kept. Returns when
+    /// the next one's time is over.
     pub fn sweep(&mut self, now: Instant, keep: impl Fn(&Route) -> bool) -> Option<Instant> {
         self.by_route.retain(|route, idle| {
             idle.retain(|(until, _)| *until > now);
@@ -99,7 +103,8 @@ impl Pool {
         self.lock().idle.take(route, Instant::now(), SendRequest::is_ready)
     }
 
-    /// Takes a connection back as soon as it can take another request. `announced` is for how long serve said it keeps it.
+    /// Takes a connection back as soon as it can take another request. `announced` is for how long
+    /// serve said it keeps it.
     pub fn give_back(self: Arc<Self>, route: Route, announced: Option<Duration>, mut one: SendRequest<Body>) {
         // serve counts from when it sent its answer, and must not be the first to give up.
         let announced = announced.map(|time| time.saturating_sub(Duration::from_secs(1)));

@@ -1,5 +1,6 @@
-//! The live numbers of a session where others can read them: a copy that the relay leaves in passing, and that is collected only while
-//! somebody watches. Never waits and never makes the relay wait: no lock, no system call, a few stores for each read.
+//! The live numbers of a session where others can read them: a copy that the relay leaves in
+//! passing, and that is collected only while somebody watches. Never waits and never makes the
+//! relay wait: no lock, no system call, a few stores for each read.
 
 use std::{
     collections::VecDeque,
@@ -63,7 +64,8 @@ impl Published {
         self.moved.store(true, Ordering::Release);
     }
 
-    /// The numbers of the session `conn`, if they have moved since they were taken last, or if `all` are wanted.
+    /// The numbers of the session `conn`, if they have moved since they were taken last, or if
+    /// `all` are wanted.
     #[must_use]
     pub fn take(&self, conn: &str, all: bool) -> Option<StatsReport> {
         let moved = self.moved.swap(false, Ordering::AcqRel);
@@ -78,7 +80,8 @@ impl Published {
     }
 }
 
-/// When to collect, and what has been collected and not yet been sent, on one connection to t3-trace.
+/// When to collect, and what has been collected and not yet been sent, on one connection to
+/// t3-trace.
 #[derive(Debug)]
 pub struct Rounds {
     until: Instant,
@@ -116,8 +119,8 @@ impl Rounds {
         self.messages.extend(pulses.chunks(MOST_PULSES).map(<[StatsReport]>::to_vec));
     }
 
-    /// The next message, when there is one to be sent; for ever when nobody watches. `collect` gives the pulses of a round, of all
-    /// sessions or of those that have moved. Safe to cancel.
+    /// The next message, when there is one to be sent; for ever when nobody watches. `collect`
+    /// gives the pulses of a round, of all sessions or of those that have moved. Safe to cancel.
     pub async fn message(&mut self, collect: impl Fn(bool) -> Vec<StatsReport>) -> ToTrace {
         loop {
             if let Some(pulses) = self.messages.pop_front() {
@@ -180,7 +183,8 @@ mod tests {
         assert_eq!(run(&mut rounds, start), []);
         rounds.wanted(3500, start);
         assert_eq!(run(&mut rounds, start), [(0, true), (1000, false), (2000, false), (3000, false)]);
-        // Told again in time it goes on at its pace; a wish that comes after a pause finds somebody who has forgotten.
+        // Told again in time it goes on at its pace; a wish that comes after a pause finds somebody
+        // who has forgotten.
         rounds.wanted(1500, start + Duration::from_millis(3400));
         assert_eq!(run(&mut rounds, start), [(4000, false)]);
         rounds.wanted(500, start + Duration::from_secs(60));

@@ -1,6 +1,8 @@
-//! Log lines that repeat: the first is said, the rest of its minute is counted. Pure: the clock is the caller's, and nothing is logged here.
+//! Log lines that repeat: the first is said, the rest of its minute is counted. Pure: the clock is
+//! the caller's, and nothing is logged here.
 //!
-//! Memory is bounded: keys beyond the bound share one place, so a flood from everywhere costs no more than one from a single peer.
+//! Memory is bounded: keys beyond the bound share one place, so a flood from everywhere costs no
+//! more than one from a single peer.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -52,7 +54,8 @@ impl<K: Eq + Hash + Clone> Quiet<K> {
         Self { window, most, kept: HashMap::new(), beyond: None }
     }
 
-    /// Whether a line about `key` is to be logged now, and if so, how many were not logged since the last one.
+    /// Whether a line about `key` is to be logged now, and if so, how many were not logged since
+    /// the last one.
     pub fn say(&mut self, key: K, now: Nanos) -> Option<u64> {
         if let Some(kept) = self.kept.get_mut(&key) {
             return kept.say(self.window, now);
@@ -70,8 +73,9 @@ impl<K: Eq + Hash + Clone> Quiet<K> {
         }
     }
 
-    /// What was counted and not said in windows that are over, so that the last lines of a flood are told even when nothing follows.
-    /// `None` stands for the keys beyond the bound. Forgets what has been quiet for a window. To be called now and then.
+    /// What was counted and not said in windows that are over, so that the last lines of a flood
+    /// are told even when nothing follows. `None` stands for the keys beyond the bound. Forgets
+    /// what has been quiet for a window. To be called now and then.
     pub fn overdue(&mut self, now: Nanos) -> Vec<(Option<K>, u64)> {
         let window = self.window;
         let mut told = Vec::new();
@@ -130,7 +134,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every line is either said or counted in exactly one sum, and no key has more than one line in a window.
+        /// Every line is either said or counted in exactly one sum, and no key has more than one
+        /// line in a window.
         #[test]
         fn nothing_is_lost_and_nothing_is_said_too_often(
             events in prop::collection::vec((0_u8..6, 0_u64..30, any::<bool>()), 0..200)

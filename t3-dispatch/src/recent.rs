@@ -23,7 +23,8 @@ impl Recent {
         self.ended.insert((user.to_owned(), ip.to_owned()), (conn.to_owned(), at));
     }
 
-    /// A session opened: which one does it replace, and how many nanoseconds lay between? Each is given out once.
+    /// A session opened: which one does it replace, and how many nanoseconds lay between? Each is
+    /// given out once.
     pub fn opened(&mut self, user: &str, ip: &str, at: Nanos) -> Option<(String, u64)> {
         let (conn, ended) = self.ended.remove(&(user.to_owned(), ip.to_owned()))?;
         let gap = at.saturating_sub(ended);

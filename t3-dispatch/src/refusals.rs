@@ -1,4 +1,5 @@
-//! What is turned away at the door: counted by reason, and logged so that a flood of refusals is a line a minute and not a flood of lines.
+//! What is turned away at the door: counted by reason, and logged so that a flood of refusals is a
+//! line a minute and not a flood of lines.
 //!
 //! Nothing here decides; who refuses tells it.
 

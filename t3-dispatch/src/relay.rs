@@ -1,13 +1,17 @@
-//! Passes bytes between the two sockets of a session until both have ended, and keeps what it sees in the session.
+//! Passes bytes between the two sockets of a session until both have ended, and keeps what it sees
+//! in the session.
 //!
-//! - One `recv` and one `send` per message when it fits: a short read says that the socket is empty, so nobody asks again.
-//! - Read into one scratch buffer per thread; only what the other socket does not take is kept, and until it has been taken nothing
-//!   more is read from that side (back-pressure).
-//! - End of file on one side is not the end of the session: it is passed on as `shutdown(SHUT_WR)`, and the other direction goes on
-//!   (RFC 9293 section 3.6). A reset or any other error is: the other leg is reset, too.
+//! - One `recv` and one `send` per message when it fits: a short read says that the socket is
+//!   empty, so nobody asks again.
+//! - Read into one scratch buffer per thread; only what the other socket does not take is kept, and
+//!   until it has been taken nothing more is read from that side (back-pressure).
+//! - End of file on one side is not the end of the session: it is passed on as `shutdown(SHUT_WR)`,
+//!   and the other direction goes on (RFC 9293 section 3.6). A reset or any other error is: the
+//!   other leg is reset, too.
 //! - A leg that is not being read (paused, or read to its end) is still watched for errors.
 //!
-//! Knows nothing of HTTP, and never waits for anything but the two sockets, a timer and the word to stop.
+//! Knows nothing of HTTP, and never waits for anything but the two sockets, a timer and the word to
+//! stop.
 
 use std::{
     cell::RefCell,
@@ -41,7 +45,8 @@ thread_local! {
     static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// How long the other side may take once one side has said Close and sent FIN: for its own close frame, which nobody reads.
+/// How long the other side may take once one side has said Close and sent FIN: for its own close
+/// frame, which nobody reads.
 const GONE: Duration = Duration::from_secs(2);
 
 /// How long dispatch waits for ends that do not come.
@@ -74,8 +79,9 @@ enum Over {
 
 /// Who is told what happens on the way. Must not wait.
 pub trait Ear: Send + Sync {
-    /// Once, when the end begins to show: at the first close frame, or else at the end of the first leg. A browser that has said Close to a
-    /// stalled serve holds its connection for a minute (measured with Chromium).
+    /// Once, when the end begins to show: at the first close frame, or else at the end of the first
+    /// leg. A browser that has said Close to a stalled serve holds its connection for a minute
+    /// (measured with Chromium).
     fn end_began(&self, session: &Session);
     /// serve answered a heartbeat after so many nanoseconds.
     fn heartbeat(&self, rtt: u64);
@@ -250,7 +256,8 @@ impl<'a> Relay<'a> {
                 look(self.session, self.down, now);
             }
             if !closed_before && self.session.flow(from).close_end.is_some() {
-                // Once in a session's life: what the other side has sent already it has sent without knowing of this close.
+                // Once in a session's life: what the other side has sent already it has sent
+                // without knowing of this close.
                 let unread = ioctl_fionread(self.stream(from.other())).unwrap_or(0);
                 self.session.about_to_hear(from.other(), unread, now);
                 tell_once(self.session, self.ear);
@@ -269,7 +276,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Writes what is pending. `false`: the socket takes no more for now, and the task will be woken.
+    /// Writes what is pending. `false`: the socket takes no more for now, and the task will be
+    /// woken.
     fn flush(&mut self, cx: &mut Context<'_>, from: Side) -> Result<bool, Side> {
         while !self.session.flow(from).rest().is_empty() {
             let flow = self.session.flow_mut(from);
@@ -319,7 +327,8 @@ impl<'a> Relay<'a> {
             let result = stream.try_io(Interest::READABLE, || {
                 let (length, _) = recv(stream, &mut *scratch, RecvFlags::empty())?;
                 got = Some(length);
-                // A short read has emptied the socket: saying so makes the next poll wait instead of asking the kernel.
+                // A short read has emptied the socket: saying so makes the next poll wait instead
+                // of asking the kernel.
                 if length > 0 && length < scratch.len() {
                     Err(io::ErrorKind::WouldBlock.into())
                 } else {
@@ -335,8 +344,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Writes to the leg opposite to `from`. Returns what was taken; when that is not all, the task will be woken once the caller has
-    /// tried again and got 0.
+    /// Writes to the leg opposite to `from`. Returns what was taken; when that is not all, the task
+    /// will be woken once the caller has tried again and got 0.
     fn write(&mut self, cx: &mut Context<'_>, from: Side, bytes: &[u8]) -> Result<usize, Side> {
         let to = from.other();
         let stream = self.stream(to);
@@ -346,8 +355,8 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.write_failed(to, &error)),
             }
-            // Before the call: on the loopback the peer can have answered before it returns, and an answer must not look older than
-            // what it answers.
+            // Before the call: on the loopback the peer can have answered before it returns, and an
+            // answer must not look older than what it answers.
             let now = clock::now();
             let mut got = None;
             let result = stream.try_io(Interest::WRITABLE, || {
@@ -373,7 +382,8 @@ impl<'a> Relay<'a> {
         to
     }
 
-    /// A leg that is not being read can still break: the kernel says so by an error condition, which no read would find.
+    /// A leg that is not being read can still break: the kernel says so by an error condition,
+    /// which no read would find.
     fn watch(&mut self, cx: &mut Context<'_>, side: Side) -> Result<(), Side> {
         let stream = self.stream(side);
         let watch = match side {
@@ -451,7 +461,8 @@ impl<'a> Relay<'a> {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         let facts = &self.session.facts;
-        // A peer that has said Close and sent FIN listens for nothing any more (RFC 6455 section 1.4).
+        // A peer that has said Close and sent FIN listens for nothing any more (RFC 6455 section
+        // 1.4).
         let gone = |side| self.session.flow(side).ended && facts.leg(side).close_frame.is_some();
         if self.leaving && self.listener.poll_hurry(cx) {
             return Poll::Ready(Over::Impatient);
@@ -466,7 +477,8 @@ impl<'a> Relay<'a> {
         } else {
             return Poll::Pending;
         };
-        // While leaving nothing moves the deadline: moved_at of traffic that is thrown away must not prolong it.
+        // While leaving nothing moves the deadline: moved_at of traffic that is thrown away must
+        // not prolong it.
         let deadline = self.moved_at + wait;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() != deadline && (!self.leaving || timer.deadline() > deadline) {

@@ -1,7 +1,9 @@
-//! Keeps the routing table of the running dispatch the one that its file holds: reads it when the file changes and when it is asked to.
+//! Keeps the routing table of the running dispatch the one that its file holds: reads it when the
+//! file changes and when it is asked to.
 //!
-//! A table that cannot be used changes nothing, and neither does a file that is gone: the last good one goes on. Each state of the file is
-//! said once, however many events it took to get there. Sessions are never looked at: one whose user is gone from the table goes on.
+//! A table that cannot be used changes nothing, and neither does a file that is gone: the last good
+//! one goes on. Each state of the file is said once, however many events it took to get there.
+//! Sessions are never looked at: one whose user is gone from the table goes on.
 
 use std::{
     collections::BTreeSet,
@@ -81,7 +83,8 @@ pub struct Reloader {
     file: TableFile,
     /// The ports that dispatch listens on.
     listening: Vec<u16>,
-    /// The ports of all serves there ever were: sessions to one that is gone from the table still want their evidence.
+    /// The ports of all serves there ever were: sessions to one that is gone from the table still
+    /// want their evidence.
     serves: BTreeSet<u16>,
     teller: Arc<Teller>,
 }

@@ -1,4 +1,5 @@
-//! The id by which a user's complaint finds its log line: that of the hop before us when it gave one, else our own. Pure.
+//! The id by which a user's complaint finds its log line: that of the hop before us when it gave
+//! one, else our own. Pure.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -9,8 +10,8 @@ pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ones are not believed to be ids.
 const LONGEST: usize = 64;
 
-/// The id that a trusted hop gave a request: `X-Request-Id`, else `Cf-Ray`. Only what is one short word of letters, digits and `-_.` counts:
-/// it goes to the log.
+/// The id that a trusted hop gave a request: `X-Request-Id`, else `Cf-Ray`. Only what is one short
+/// word of letters, digits and `-_.` counts: it goes to the log.
 #[must_use]
 pub fn given(headers: &HeaderMap) -> Option<HeaderValue> {
     let sane = |id: &&HeaderValue| {

@@ -1,5 +1,5 @@
-//! Limits of the process: each WebSocket takes two descriptors, so the soft limit is raised to the hard one, and said when even that is too
-//! low for the sessions that are allowed.
+//! Limits of the process: each WebSocket takes two descriptors, so the soft limit is raised to the
+//! hard one, and said when even that is too low for the sessions that are allowed.
 
 use std::num::NonZeroUsize;
 
@@ -8,7 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// For listeners, journald, t3-trace, and requests that are no WebSockets.
 const OTHERS: u64 = 256;
 
-/// Raises the limit on open descriptors as far as it goes, and says so when it cannot. Gives the limit; `None` for none.
+/// Raises the limit on open descriptors as far as it goes, and says so when it cannot. Gives the
+/// limit; `None` for none.
 pub fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {

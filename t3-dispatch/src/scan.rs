@@ -1,9 +1,10 @@
 //! Reads the frame headers of one direction of a WebSocket as its bytes pass (RFC 6455 section 5).
 //!
-//! Never changes, keeps or delays a byte: it is shown each chunk after it was read and says what was in it. It holds at most one
-//! header (14 bytes) and the start of one short payload (125 bytes); everything else is skipped by count, so any split of the
-//! stream gives the same answers. After a breach of the protocol frame boundaries mean nothing any more: it goes blind, and
-//! the bytes go on passing.
+//! Never changes, keeps or delays a byte: it is shown each chunk after it was read and says what
+//! was in it. It holds at most one header (14 bytes) and the start of one short payload (125
+//! bytes); everything else is skipped by count, so any split of the stream gives the same answers.
+//! After a breach of the protocol frame boundaries mean nothing any more: it goes blind, and the
+//! bytes go on passing.
 
 use t3_record::evidence::Breach;
 
@@ -16,7 +17,8 @@ pub trait Sink {
     fn message(&mut self);
     /// A short unfragmented text message, unmasked.
     fn text(&mut self, payload: &[u8]);
-    /// A close frame: code (`None` when empty) and reason; its last byte is at `end` in the chunk given to `feed` (exclusive).
+    /// A close frame: code (`None` when empty) and reason; its last byte is at `end` in the chunk
+    /// given to `feed` (exclusive).
     fn close(&mut self, code: Option<u16>, reason: &[u8], end: usize);
     /// The peer broke the protocol; nothing more will be told.
     fn breach(&mut self, breach: Breach);
@@ -49,7 +51,8 @@ pub struct Scanner {
     header_have: u8,
     /// Bytes of the payload not seen yet.
     left: u64,
-    /// Where in the payload the next byte stands, for the mask. Wraps harmlessly: only its lowest bits count.
+    /// Where in the payload the next byte stands, for the mask. Wraps harmlessly: only its lowest
+    /// bits count.
     position: u64,
     kept: [u8; 125],
     kept_have: u8,
@@ -136,7 +139,8 @@ impl Scanner {
     /// How long the header is, as far as that is known by now.
     fn header_length(&self) -> usize {
         if self.header_have < 2 {
-            // One byte at a time at the start: the first tells of a breach before there is a second.
+            // One byte at a time at the start: the first tells of a breach before there is a
+            // second.
             return usize::from(self.header_have) + 1;
         }
         let extended = match self.header[1] & 0x7f {
@@ -274,7 +278,8 @@ impl Scanner {
     }
 }
 
-/// Status codes that may stand in a close frame (section 7.4 and the IANA registry): 1004 to 1006 and 1015 never travel.
+/// Status codes that may stand in a close frame (section 7.4 and the IANA registry): 1004 to 1006
+/// and 1015 never travel.
 #[must_use]
 pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)

@@ -1,7 +1,8 @@
 //! A request's body on its way to serve: who is being waited for, and `Expect: 100-continue`.
 //!
-//! The HTTP library tells a client to go on when its body is asked for. So for a client that waits to be told, the body is not asked for
-//! before serve has agreed (RFC 9110 section 10.1.1), or has said nothing for as long as other clients wait before they send anyway.
+//! The HTTP library tells a client to go on when its body is asked for. So for a client that waits
+//! to be told, the body is not asked for before serve has agreed (RFC 9110 section 10.1.1), or has
+//! said nothing for as long as other clients wait before they send anyway.
 
 use std::{
     pin::Pin,

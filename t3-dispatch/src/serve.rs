@@ -1,4 +1,5 @@
-//! The life of the process: listen, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on a second one.
+//! The life of the process: listen, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on a
+//! second one.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -184,8 +185,8 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     ports
 }
 
-/// Stops: no new connections, goodbye to all sessions, a record for each of them, and an end for requests in flight. [`Stop::hurry`] makes it
-/// quick.
+/// Stops: no new connections, goodbye to all sessions, a record for each of them, and an end for
+/// requests in flight. [`Stop::hurry`] makes it quick.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let deadline = Instant::now() + app.times.drain;
     tracing::info!(sessions = app.cases.count(), "stopping");

@@ -1,7 +1,9 @@
-//! One WebSocket as plain data: who it is, what was seen, where each direction stands, and the bytes in between.
+//! One WebSocket as plain data: who it is, what was seen, where each direction stands, and the
+//! bytes in between.
 //!
-//! Together with its two sockets this is all there is to a session; no task's stack holds anything of it, so that it can be handed to
-//! another task or another process between any two system calls. Does no IO and never looks at a clock.
+//! Together with its two sockets this is all there is to a session; no task's stack holds anything
+//! of it, so that it can be handed to another task or another process between any two system calls.
+//! Does no IO and never looks at a clock.
 
 use std::sync::Arc;
 
@@ -26,9 +28,11 @@ pub struct Session {
     pub facts: RelayFacts,
     /// The heartbeat up to the first close frame or the end of the first leg.
     pub heartbeat: Meter,
-    /// Whether those who want to know at once have been told that the end has begun ([`Session::end_began`]).
+    /// Whether those who want to know at once have been told that the end has begun
+    /// ([`Session::end_began`]).
     pub end_told: bool,
-    /// The bytes that came last hold a ping or the browser's close frame: time to look at its socket.
+    /// The bytes that came last hold a ping or the browser's close frame: time to look at its
+    /// socket.
     pub look_due: bool,
     /// A copy of the live numbers for those who watch; nothing is decided by it.
     pub published: Arc<Published>,
@@ -41,7 +45,8 @@ pub struct Session {
 pub struct Flow {
     /// Reads the frames of this direction.
     pub scanner: Scanner,
-    /// Read, not yet taken by the other leg's socket. Empty, and without memory, while the other side keeps up.
+    /// Read, not yet taken by the other leg's socket. Empty, and without memory, while the other
+    /// side keeps up.
     pub pending: Vec<u8>,
     /// How much of `pending` has been taken.
     pub pending_at: usize,
@@ -55,10 +60,11 @@ pub struct Flow {
     pub passed_on: bool,
     /// Since when the other leg's socket has taken nothing while something was pending.
     pub blocked_since: Option<Nanos>,
-    /// Since when something has been pending without a break: so long has nothing been read from this direction's source at will.
+    /// Since when something has been pending without a break: so long has nothing been read from
+    /// this direction's source at will.
     pub backed_up_since: Option<Nanos>,
-    /// Up to which offset of this direction's stream bytes lay in our socket when its source first heard of the other side's close,
-    /// and when that was: a close frame up to there is no answer.
+    /// Up to which offset of this direction's stream bytes lay in our socket when its source first
+    /// heard of the other side's close, and when that was: a close frame up to there is no answer.
     pub unheard: Option<(u64, Nanos)>,
 }
 
@@ -133,8 +139,9 @@ impl Session {
 
     /// Bytes came from `side`.
     pub fn arrived(&mut self, side: Side, bytes: &[u8], now: Nanos) {
-        // After the first word of an end the beats say nothing about what led to it: a serve that wakes up answers what had waited,
-        // and the browser that gave up on it would look as if it had not waited at all.
+        // After the first word of an end the beats say nothing about what led to it: a serve that
+        // wakes up answers what had waited, and the browser that gave up on it would look as if it
+        // had not waited at all.
         let ended = self.decided();
         let flow = match side {
             Side::Down => &mut self.from_down,
@@ -163,21 +170,24 @@ impl Session {
             || self.facts.up.close_frame.is_some()
     }
 
-    /// How long either side had been silent is what it was when the end began to show: the answer to a Close comes when serve can.
+    /// How long either side had been silent is what it was when the end began to show: the answer
+    /// to a Close comes when serve can.
     fn fall_quiet(&mut self) {
         for facts in [&mut self.facts.down, &mut self.facts.up] {
             facts.quiet_since = facts.quiet_since.or(facts.last_byte_at);
         }
     }
 
-    /// A look at the browser's socket: bytes of ours that are not acknowledged, and segments lost on it so far.
+    /// A look at the browser's socket: bytes of ours that are not acknowledged, and segments lost
+    /// on it so far.
     pub fn looked(&mut self, unacknowledged: u64, lost: u32, now: Nanos) {
         self.look_due = false;
         let acknowledged = self.from_up.written.saturating_sub(unacknowledged);
         self.heartbeat.look(now, acknowledged, lost);
     }
 
-    /// `side` is about to be told of the other side's close while `unread` of its bytes lie in our socket.
+    /// `side` is about to be told of the other side's close while `unread` of its bytes lie in our
+    /// socket.
     pub fn about_to_hear(&mut self, side: Side, unread: u64, now: Nanos) {
         let offset = self.facts.leg(side).bytes + unread;
         self.flow_mut(side).unheard.get_or_insert((offset, now));
@@ -208,7 +218,8 @@ impl Session {
         self.leg_mut(side).own_end.get_or_insert((how, now));
     }
 
-    /// When the end began to show: the first close frame of either side, or the end of the first leg. `None` as long as nothing has.
+    /// When the end began to show: the first close frame of either side, or the end of the first
+    /// leg. `None` as long as nothing has.
     #[must_use]
     pub fn end_began(&self) -> Option<Nanos> {
         let facts = &self.facts;
@@ -217,7 +228,8 @@ impl Session {
         frames.map(|frame| frame.at).chain(ended).min()
     }
 
-    /// The first leg has ended: what is true at this moment stays in the facts. `false` when it had ended before.
+    /// The first leg has ended: what is true at this moment stays in the facts. `false` when it had
+    /// ended before.
     pub fn first_end(&mut self, now: Nanos) -> bool {
         if self.facts.ended_at != 0 {
             return false;
@@ -267,7 +279,8 @@ impl Sink for Seen<'_> {
         let Some(meter) = &mut self.meter else { return };
         match (self.side, heartbeat::recognise(payload)) {
             (Side::Down, Some(Beat::Ping)) => meter.ping(self.now),
-            // Where its chunk ends is near enough: what stands behind it there is soon acknowledged with it.
+            // Where its chunk ends is near enough: what stands behind it there is soon acknowledged
+            // with it.
             (Side::Up, Some(Beat::Pong)) => meter.pong(self.now, self.facts.bytes),
             _ => {}
         }
@@ -276,7 +289,8 @@ impl Sink for Seen<'_> {
     fn close(&mut self, code: Option<u16>, reason: &[u8], end: usize) {
         let reason = String::from_utf8_lossy(reason).into_owned();
         let end = self.base + end as u64;
-        // It had come before its sender was told: that moment, not the later one of reading it, orders it.
+        // It had come before its sender was told: that moment, not the later one of reading it,
+        // orders it.
         let at = match self.unheard {
             Some((offset, told)) if end <= offset => told.saturating_sub(1),
             _ => self.now,

@@ -1,7 +1,8 @@
-//! The word to stop, and everybody who must hear it. Set once, never taken back; said again it means at once.
+//! The word to stop, and everybody who must hear it. Set once, never taken back; said again it
+//! means at once.
 //!
-//! A relay looks at it each time it runs (one atomic load) and leaves a waker here; a watch channel per session would cost each of
-//! them a lock on every message.
+//! A relay looks at it each time it runs (one atomic load) and leaves a waker here; a watch channel
+//! per session would cost each of them a lock on every message.
 
 use std::{
     collections::HashMap,

@@ -1,8 +1,9 @@
-//! What systemd is told (sd_notify(3)): ready, reloading, stopping, alive, and one line for `systemctl status`. Does nothing where there is
-//! no systemd.
+//! What systemd is told (sd_notify(3)): ready, reloading, stopping, alive, and one line for
+//! `systemctl status`. Does nothing where there is no systemd.
 //!
-//! The word that dispatch lives comes from the event loop, so that a loop that stands still is one that systemd restarts. It is sent by a
-//! thread of its own: a systemd that does not read (its socket holds some hundred messages) holds no session up.
+//! The word that dispatch lives comes from the event loop, so that a loop that stands still is one
+//! that systemd restarts. It is sent by a thread of its own: a systemd that does not read (its
+//! socket holds some hundred messages) holds no session up.
 
 use std::{
     fmt::Display,

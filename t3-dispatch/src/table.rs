@@ -1,8 +1,9 @@
-//! The routing table `dispatch.json`: `{"LOGIN": {"os_user": "USER", "port": PORT}, ...}`. Reads and checks it; keeping the last
-//! good one is the caller's.
+//! The routing table `dispatch.json`: `{"LOGIN": {"os_user": "USER", "port": PORT}, ...}`. Reads
+//! and checks it; keeping the last good one is the caller's.
 //!
-//! Strict about what would send a request astray, tolerant of keys of an entry that other programs have put there. Several logins may
-//! go to one user; one port cannot belong to two users, because only one serve listens on it and the other user would be given its shell.
+//! Strict about what would send a request astray, tolerant of keys of an entry that other programs
+//! have put there. Several logins may go to one user; one port cannot belong to two users, because
+//! only one serve listens on it and the other user would be given its shell.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -30,7 +30,8 @@ pub fn prepare(stream: &TcpStream, patience: &Patience) -> io::Result<()> {
     Ok(sockopt::set_tcp_user_timeout(stream, millis)?)
 }
 
-/// Who this socket is to the kernel. Asking for `SO_COOKIE` also generates it, which programs in the kernel cannot.
+/// Who this socket is to the kernel. Asking for `SO_COOKIE` also generates it, which programs in
+/// the kernel cannot.
 ///
 /// # Errors
 /// When the socket has lost its peer already.
@@ -45,7 +46,8 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Closes with a RST: linger 0 throws away what was not sent and resets the connection (socket(7), `SO_LINGER`).
+/// Closes with a RST: linger 0 throws away what was not sent and resets the connection (socket(7),
+/// `SO_LINGER`).
 pub fn reset(stream: TcpStream) {
     // Fails only on a socket that is dead already; then there is nothing to reset.
     let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));

@@ -1,5 +1,6 @@
-//! `TCP_INFO` of one socket, and what lies in its send queue. Decodes by the offsets of `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its
-//! end: what an older kernel does not fill is unknown, not zero.
+//! `TCP_INFO` of one socket, and what lies in its send queue. Decodes by the offsets of
+//! `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its end: what an older
+//! kernel does not fill is unknown, not zero.
 #![expect(unsafe_code, reason = "no safe wrapper knows TCP_INFO")]
 
 use std::{io, os::fd::AsRawFd};
@@ -16,7 +17,8 @@ const SIZE: usize = 256;
 pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
     let mut bytes = [0u8; SIZE];
     let mut length = libc::socklen_t::try_from(SIZE).unwrap_or(0);
-    // SAFETY: `bytes` is writable for `length` bytes and both outlive the call, which writes at most that many.
+    // SAFETY: `bytes` is writable for `length` bytes and both outlive the call, which writes at
+    // most that many.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -33,13 +35,15 @@ pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
 }
 
-/// Bytes written to the socket that the peer has not acknowledged (tcp(7), `SIOCOUTQ`), whatever has become of it since.
+/// Bytes written to the socket that the peer has not acknowledged (tcp(7), `SIOCOUTQ`), whatever
+/// has become of it since.
 ///
 /// # Errors
 /// As `ioctl`.
 pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the call writes one int, to which the pointer is valid. SIOCOUTQ is the same number as TIOCOUTQ.
+    // SAFETY: the call writes one int, to which the pointer is valid. SIOCOUTQ is the same number
+    // as TIOCOUTQ.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -47,7 +51,8 @@ pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// `None` when the answer is shorter than that of any supported kernel (4.6: through `tcpi_notsent_bytes`).
+/// `None` when the answer is shorter than that of any supported kernel (4.6: through
+/// `tcpi_notsent_bytes`).
 fn decode(info: &[u8]) -> Option<TcpFacts> {
     let byte = |at: usize| info.get(at).copied();
     let word = |at: usize| Some(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?));

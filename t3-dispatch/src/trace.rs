@@ -1,8 +1,10 @@
-//! The client of the evidence socket: one connection to t3-trace for all sessions, made again for as long as dispatch lives.
+//! The client of the evidence socket: one connection to t3-trace for all sessions, made again for
+//! as long as dispatch lives.
 //!
-//! Callers never wait for the socket: they leave messages in a bounded queue, and a t3-trace that does not read loses its connection
-//! instead of growing it. After each new connection all open sessions are registered again. Only [`Trace::ask`] waits,
-//! and never longer than it was told to at the start.
+//! Callers never wait for the socket: they leave messages in a bounded queue, and a t3-trace that
+//! does not read loses its connection instead of growing it. After each new connection all open
+//! sessions are registered again. Only [`Trace::ask`] waits, and never longer than it was told to
+//! at the start.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,7 +36,8 @@ const WELCOME_TIME: Duration = Duration::from_secs(2);
 const SEND_TIME: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_millis(250);
-/// Records written while t3-trace was away are told to it later, if it comes back within this time: it may still hold their sessions.
+/// Records written while t3-trace was away are told to it later, if it comes back within this time:
+/// it may still hold their sessions.
 const REMEMBER: Nanos = 60_000_000_000;
 const REMEMBER_MOST: usize = 20_000;
 
@@ -56,7 +59,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Starts to connect to `path`, for as long as the runtime lives. A session's record waits for kernel evidence as long as `patience`.
+    /// Starts to connect to `path`, for as long as the runtime lives. A session's record waits for
+    /// kernel evidence as long as `patience`.
     #[must_use]
     pub fn start(path: PathBuf, patience: Duration) -> Self {
         let trace = Self { state: Arc::default(), patience };
@@ -71,7 +75,8 @@ impl Trace {
         state.send(ToTrace::Watch { listen, serve });
     }
 
-    /// A session is open, or about to fail to open. Its live numbers are told while somebody watches.
+    /// A session is open, or about to fail to open. Its live numbers are told while somebody
+    /// watches.
     pub fn register(&self, session: &Session, live: &Arc<Published>) {
         let session = Box::new(session.clone());
         let mut state = self.lock();
@@ -263,7 +268,8 @@ async fn send(socket: &UnixSeqpacket, message: &ToTrace) -> io::Result<()> {
     Ok(())
 }
 
-/// `None` at the end of the connection. A message of a newer t3-trace that is not understood is skipped.
+/// `None` at the end of the connection. A message of a newer t3-trace that is not understood is
+/// skipped.
 async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> io::Result<Option<FromTrace>> {
     loop {
         let length = socket.recv(buffer).await?;

@@ -1,7 +1,9 @@
-//! Opens a WebSocket: passes the handshake to serve, checks its answer, and hands both sockets to the relay.
+//! Opens a WebSocket: passes the handshake to serve, checks its answer, and hands both sockets to
+//! the relay.
 //!
-//! serve's own refusal is relayed as it is; everything else that goes wrong becomes 502, 503 or 504. Either way there is exactly one
-//! record, because the [`Case`] is opened before anything can fail.
+//! serve's own refusal is relayed as it is; everything else that goes wrong becomes 502, 503 or
+//! 504. Either way there is exactly one record, because the [`Case`] is opened before anything can
+//! fail.
 
 use std::{error::Error as _, io, sync::Arc};
 
@@ -155,7 +157,8 @@ fn refuse(case: Case, why: OpenFailure) -> Response<Body> {
     }
 }
 
-/// serve said 101: checks its proof (RFC 6455 section 4.2.2, item 5.4), relays the 101, and starts the relay behind it.
+/// serve said 101: checks its proof (RFC 6455 section 4.2.2, item 5.4), relays the 101, and starts
+/// the relay behind it.
 fn switch(
     case: Case,
     seat: Seat,

@@ -63,7 +63,8 @@ pub async fn connect(port: u16, times: &Times) -> Result<(TcpStream, Leg), Conne
     Ok((stream, leg))
 }
 
-/// Speaks HTTP over a connection. It ends when the sender is dropped, or becomes the upgraded stream.
+/// Speaks HTTP over a connection. It ends when the sender is dropped, or becomes the upgraded
+/// stream.
 ///
 /// # Errors
 /// When the connection is gone already.

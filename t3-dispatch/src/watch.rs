@@ -1,9 +1,12 @@
-//! Says when a file may have another content: it was written, replaced, removed, came back, or a symbolic link on the way to it turned to
-//! another place. Reads no content, and knows nothing of what is in it.
+//! Says when a file may have another content: it was written, replaced, removed, came back, or a
+//! symbolic link on the way to it turned to another place. Reads no content, and knows nothing of
+//! what is in it.
 //!
-//! What is watched are the directories in which the names on the way to the file are looked up, each for its name: the file itself may be
-//! gone or be another one at any time, and so may the directories (`..data` of a Kubernetes mount is a link that is replaced).
-//! Where the kernel does not tell (inotify(7): mounts, network file systems, no watches left) the file is looked at every [`LOOK_EVERY`].
+//! What is watched are the directories in which the names on the way to the file are looked up,
+//! each for its name: the file itself may be gone or be another one at any time, and so may the
+//! directories (`..data` of a Kubernetes mount is a link that is replaced). Where the kernel does
+//! not tell (inotify(7): mounts, network file systems, no watches left) the file is looked at every
+//! [`LOOK_EVERY`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +22,8 @@ use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long nothing must happen before the file is worth reading: editors and copies take several steps.
+/// How long nothing must happen before the file is worth reading: editors and copies take several
+/// steps.
 pub const SETTLED: Duration = Duration::from_millis(100);
 /// Somebody who never stops writing is not waited for longer.
 const SETTLED_MOST: Duration = Duration::from_secs(1);
@@ -53,8 +57,8 @@ impl fmt::Debug for Armed {
 }
 
 impl Watch {
-    /// Starts to watch. Needs a tokio runtime. `look_every`: how often a look is worth it without a word from the kernel; `None` for
-    /// never.
+    /// Starts to watch. Needs a tokio runtime. `look_every`: how often a look is worth it without a
+    /// word from the kernel; `None` for never.
     #[must_use]
     pub fn new(path: &Path, look_every: Option<Duration>) -> Self {
         // An error needs an empty path or a working directory that is gone.
@@ -64,7 +68,8 @@ impl Watch {
         watch
     }
 
-    /// Returns when a look at the file is worth it. Everything that happens after that is told by the next call.
+    /// Returns when a look at the file is worth it. Everything that happens after that is told by
+    /// the next call.
     pub async fn changed(&mut self) {
         let told = tokio::select! {
             () = event(self.armed.as_mut()) => true,
@@ -123,7 +128,8 @@ async fn event(armed: Option<&mut Armed>) {
 
 /// Watches all directories on the way. What cannot be watched is told beside.
 fn armed(path: &Path) -> io::Result<(Armed, Option<String>)> {
-    // A directory that turned while it was being watched leads elsewhere: the way is looked at again when the watches stand.
+    // A directory that turned while it was being watched leads elsewhere: the way is looked at
+    // again when the watches stand.
     const TURNS: usize = 5;
     let mut places = way(path);
     let mut turns = 0;
@@ -160,7 +166,8 @@ fn mask() -> WatchMask {
         | WatchMask::ONLYDIR
 }
 
-/// Every directory that is asked for a name on the way from the root to the file, as far as the way goes, and that name (path_resolution(7)).
+/// Every directory that is asked for a name on the way from the root to the file, as far as the way
+/// goes, and that name (path_resolution(7)).
 fn way(path: &Path) -> Vec<(PathBuf, OsString)> {
     let mut asked = Vec::new();
     let mut dir = PathBuf::from("/");

@@ -1,5 +1,5 @@
-//! Where options come from: every one through the file and through the environment, what wins over what, and what `check` says.
-//! Starts the program itself; needs nothing.
+//! Where options come from: every one through the file and through the environment, what wins over
+//! what, and what `check` says. Starts the program itself; needs nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

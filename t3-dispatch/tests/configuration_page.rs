@@ -1,5 +1,6 @@
-//! docs/CONFIGURATION.md and the packaged deploy/t3-dispatch.toml list the options as they are defined.
-//! `UPDATE_DOCS=1 cargo test -p t3-dispatch --test configuration_page` writes the lists anew.
+//! docs/CONFIGURATION.md and the packaged deploy/t3-dispatch.toml list the options as they are
+//! defined. `UPDATE_DOCS=1 cargo test -p t3-dispatch --test configuration_page` writes the lists
+//! anew.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
@@ -210,7 +211,8 @@ fn the_packaged_file_has_every_option_and_sets_what_the_packaged_units_need() {
     let (rest, packaged): (Vec<_>, Vec<_>) = used(&packaged_file()).into_iter().partition(is_default);
     assert_eq!(packaged, set);
     assert_eq!(rest, expected);
-    // With every # gone from in front of an option, and without what is set, the defaults are said aloud.
+    // With every # gone from in front of an option, and without what is set, the defaults are said
+    // aloud.
     let aloud: String = text
         .lines()
         .filter(|line| !set.iter().any(|set| line.replace('"', "") == *set))

@@ -1,5 +1,6 @@
-//! Requests made to be read one way by a proxy and another way by what is behind it, and requests that are no HTTP at all: none reaches serve,
-//! nothing that follows one on its connection does, and the client hears why. Needs loopback only.
+//! Requests made to be read one way by a proxy and another way by what is behind it, and requests
+//! that are no HTTP at all: none reaches serve, nothing that follows one on its connection does,
+//! and the client hears why. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -43,7 +44,8 @@ fn post(name: &'static str, lines: &str, body: &str) -> Bad {
     bad(name, format!("POST /bad HTTP/1.1\r\n{WHO}{lines}\r\n{body}"), 400)
 }
 
-/// The families of request smuggling, and what scanners and broken clients send. None of it may reach serve.
+/// The families of request smuggling, and what scanners and broken clients send. None of it may
+/// reach serve.
 fn never_forwarded() -> Vec<Bad> {
     let smuggled = format!("0\r\n\r\nGET /smuggled HTTP/1.1\r\n{WHO}\r\n");
     let cl = format!("Content-Length: {}\r\n", smuggled.len());
@@ -126,7 +128,8 @@ fn never_forwarded() -> Vec<Bad> {
     all
 }
 
-/// Bodies that break off their framing: serve has got the head and what was sound, and gets nothing else.
+/// Bodies that break off their framing: serve has got the head and what was sound, and gets nothing
+/// else.
 fn never_finished() -> Vec<Bad> {
     let chunked =
         |name, body: &str| post(name, "Transfer-Encoding: chunked\r\n", &format!("3\r\nabc\r\n{body}"));
@@ -176,7 +179,8 @@ async fn house() -> (Stage, Arc<Mutex<Vec<u8>>>) {
     (stage, seen)
 }
 
-/// Sends it in pieces of this size with [`AFTER`] behind it; gives everything that came until the connection ended.
+/// Sends it in pieces of this size with [`AFTER`] behind it; gives everything that came until the
+/// connection ended.
 async fn send(stage: &Stage, bad: &Bad, piece: usize) -> String {
     let stream = TcpStream::connect(stage.address).await.unwrap();
     stream.set_nodelay(true).unwrap();

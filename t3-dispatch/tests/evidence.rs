@@ -1,5 +1,5 @@
-//! The evidence socket, with this test as t3-trace: absent, late, silent, gone and back. Sessions never notice.
-//! Needs loopback and a Unix socket.
+//! The evidence socket, with this test as t3-trace: absent, late, silent, gone and back. Sessions
+//! never notice. Needs loopback and a Unix socket.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

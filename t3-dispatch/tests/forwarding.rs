@@ -1,5 +1,6 @@
-//! HTTP through the proxy, seen from both ends on raw sockets: bodies and trailers, connections that are used again, requests that are
-//! repeated or not, who is told what when something goes wrong. Needs loopback only.
+//! HTTP through the proxy, seen from both ends on raw sockets: bodies and trailers, connections
+//! that are used again, requests that are repeated or not, who is told what when something goes
+//! wrong. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! The page of metrics and the queries of docs/METRICS.md, as Prometheus itself sees them. Needs Debian's package `prometheus`.
+//! The page of metrics and the queries of docs/METRICS.md, as Prometheus itself sees them. Needs
+//! Debian's package `prometheus`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -32,7 +33,8 @@ impl Drop for Killed {
     }
 }
 
-/// A dispatch, the address of its metrics, and a request that it has answered, so that not all is zero.
+/// A dispatch, the address of its metrics, and a request that it has answered, so that not all is
+/// zero.
 fn with_metrics() -> (Killed, SocketAddr) {
     let table = table(GOOD);
     let options = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];

@@ -1,4 +1,5 @@
-//! The tags of the standalone app on their way through dispatch, between a real browser's socket and a real serve's. Needs loopback only.
+//! The tags of the standalone app on their way through dispatch, between a real browser's socket
+//! and a real serve's. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,7 +26,8 @@ fn tagged() -> String {
     PAGE.replace("</head>", &format!("{TAGS}</head>"))
 }
 
-/// Sends a request of a browser that navigates and gives serve's end, with the request that came there.
+/// Sends a request of a browser that navigates and gives serve's end, with the request that came
+/// there.
 async fn navigate(stage: &Stage, method: &str, more: &str) -> (TcpStream, TcpStream, String) {
     let mut client = TcpStream::connect(stage.address).await.unwrap();
     // With a cookie, so that nobody is paired first.

@@ -1,5 +1,6 @@
-//! From the start to the end of the process as systemd sees it: sockets passed in, what it is told, the table that changes under it, and the
-//! ways to stop. Starts the program itself between a client and a serve that the test plays. Needs loopback only.
+//! From the start to the end of the process as systemd sees it: sockets passed in, what it is told,
+//! the table that changes under it, and the ways to stop. Starts the program itself between a
+//! client and a serve that the test plays. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -171,7 +172,8 @@ impl Notified {
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
-    /// The next message with this line (or the beginning of one), and how many of the other kind were between.
+    /// The next message with this line (or the beginning of one), and how many of the other kind
+    /// were between.
     fn until(&self, wanted: &str, counted: &str) -> (String, usize) {
         let mut count = 0;
         loop {

@@ -1,4 +1,5 @@
-//! What turns an upgrade away before serve is asked: too many, too fast, from a foreign page. Needs loopback only.
+//! What turns an upgrade away before serve is asked: too many, too fast, from a foreign page. Needs
+//! loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! The page against what really happened: a dispatch in this process, sessions that end in several ways, and readers of all kinds.
+//! The page against what really happened: a dispatch in this process, sessions that end in several
+//! ways, and readers of all kinds.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,7 +39,8 @@ fn scrape(stage: &Stage) -> Page {
     Page::parse(&page::page(&stage.app).unwrap())
 }
 
-/// The state with the most series: closed sessions of several kinds. Returns how many records had which verdict and cause.
+/// The state with the most series: closed sessions of several kinds. Returns how many records had
+/// which verdict and cause.
 async fn several_endings(stage: &mut Stage) -> HashMap<(Verdict, Cause), f64> {
     let ping = frame(0x81, br#"{"_tag":"Ping"}"#, true);
     let pong = frame(0x81, br#"{"_tag":"Pong"}"#, false);

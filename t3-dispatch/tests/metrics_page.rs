@@ -1,4 +1,5 @@
-//! docs/METRICS.md lists what is on the page. `UPDATE_DOCS=1 cargo test -p t3-dispatch --test metrics_page` writes the list anew.
+//! docs/METRICS.md lists what is on the page.
+//! `UPDATE_DOCS=1 cargo test -p t3-dispatch --test metrics_page` writes the list anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::{fmt::Write, fs, path::PathBuf};

@@ -1,5 +1,5 @@
-//! Opening a WebSocket, and every way in which that fails: the browser's answer, the record's facts, and exactly one record.
-//! Needs loopback only.
+//! Opening a WebSocket, and every way in which that fails: the browser's answer, the record's
+//! facts, and exactly one record. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! Pairing sentence by sentence, with the real dispatch between raw HTTP clients and the stand-in for serve. Needs loopback and a shell.
+//! Pairing sentence by sentence, with the real dispatch between raw HTTP clients and the stand-in
+//! for serve. Needs loopback and a shell.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -440,7 +441,8 @@ async fn serve_is_told_what_the_browser_is_and_nothing_it_must_not_know() {
 async fn without_options_it_is_sudo_that_is_run_and_the_log_is_as_promised() {
     let house = House::new("", &[]).await;
     let path = house.dir.path().join("bin");
-    // Made by another process: a file that this one had open could not be executed while a test beside forks.
+    // Made by another process: a file that this one had open could not be executed while a test
+    // beside forks.
     let script = "#!/bin/sh\nread line && exit 9\nfor word; do printf '%s\\n' \"$word\"; done > \"${0%/*}/argv\"\nprintf '{\"credential\":\"one-time-sudo\"}'\n";
     let made = std::process::Command::new("/bin/sh")
         .args(["-c", "mkdir \"$0\" && printf '%s' \"$1\" > \"$0/sudo\" && chmod 755 \"$0/sudo\""])

@@ -1,4 +1,5 @@
-//! The program itself: bad usage, bad configuration, a port in use, reload, stop. Needs loopback only.
+//! The program itself: bad usage, bad configuration, a port in use, reload, stop. Needs loopback
+//! only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -269,7 +269,8 @@ async fn heartbeats_are_measured_and_a_stalled_one_is_waiting() {
     assert!(beat.rtt_ns.unwrap() >= 35_000_000 && beat.rtt_max_ns >= beat.rtt_ns);
     assert_eq!(beat.waiting_since, beat.last_ping_at);
     assert!(beat.period_ns.unwrap() >= 35_000_000);
-    // Each answer had been acknowledged when the next ping came, so the silence is that of one beat; the wait at the end is serve's.
+    // Each answer had been acknowledged when the next ping came, so the silence is that of one
+    // beat; the wait at the end is serve's.
     assert!(facts.looks.len() >= 4, "{:?}", facts.looks);
     for pair in facts.looks.windows(2) {
         assert!(pair[1].silence_ns <= pair[1].at - pair[0].at, "{:?}", facts.looks);
@@ -307,7 +308,8 @@ async fn thousands_of_sessions_each_get_through_and_each_get_their_own_record() 
         }
         kept.push(second);
     }
-    // Dropped only after it has heard of the other's end, so that there is no doubt which one was first.
+    // Dropped only after it has heard of the other's end, so that there is no doubt which one was
+    // first.
     for (n, mut second) in kept.into_iter().enumerate() {
         assert_eq!(rest(&mut second).await.is_err(), n % 4 >= 2, "session {n}");
     }

@@ -1,4 +1,5 @@
-//! Clients that begin something and do not go on: each gets its answer after its time, and none holds a connection for ever. Needs loopback only.
+//! Clients that begin something and do not go on: each gets its answer after its time, and none
+//! holds a connection for ever. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Being told to stop: goodbye to both sides, and a record for every session within the drain time, whatever the peers do.
-//! Needs loopback only.
+//! Being told to stop: goodbye to both sides, and a record for every session within the drain time,
+//! whatever the peers do. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,6 @@
-//! Log lines on their way out: one thread, one bounded queue. Whoever logs never waits: a journald that stands still, or a stderr that
-//! nobody reads, costs lines, which are counted and said, and never the event loop.
+//! Log lines on their way out: one thread, one bounded queue. Whoever logs never waits: a journald
+//! that stands still, or a stderr that nobody reads, costs lines, which are counted and said, and
+//! never the event loop.
 //!
 //! Carries log lines only; records have the [`crate::writer`], which loses none.
 
@@ -81,14 +82,16 @@ impl Lines {
     }
 }
 
-/// Waits until the process's log lines are written, at most for `patience`. For the end of a program.
+/// Waits until the process's log lines are written, at most for `patience`. For the end of a
+/// program.
 pub fn drain(patience: Duration) {
     if let Some(log) = LOG.get() {
         log.wait_until_written(patience);
     }
 }
 
-/// Log lines of the process left out since the start, because they came faster than they could be written.
+/// Log lines of the process left out since the start, because they came faster than they could be
+/// written.
 #[must_use]
 pub fn dropped() -> u64 {
     LOG.get().map_or(0, |log| log.counts.dropped.load(Ordering::Relaxed))

@@ -1,5 +1,5 @@
-//! Chooses between journald and stderr, and installs the `tracing` subscriber, whose lines go out through [`crate::lines`]. Writes no
-//! record.
+//! Chooses between journald and stderr, and installs the `tracing` subscriber, whose lines go out
+//! through [`crate::lines`]. Writes no record.
 
 use std::{io::IsTerminal, str::FromStr};
 
@@ -45,8 +45,9 @@ pub enum Sink {
 }
 
 impl Mode {
-    /// Decides. systemd sets `JOURNAL_STREAM=dev:inode` for what it connects to the journal; a child that redirected its stderr
-    /// still has the variable, so the numbers are compared (systemd.exec(5)).
+    /// Decides. systemd sets `JOURNAL_STREAM=dev:inode` for what it connects to the journal; a
+    /// child that redirected its stderr still has the variable, so the numbers are compared
+    /// (systemd.exec(5)).
     #[must_use]
     pub fn resolve(self) -> Sink {
         match self {
@@ -100,7 +101,8 @@ fn parsed(filter: &str) -> Result<EnvFilter, InitError> {
     EnvFilter::try_new(filter).map_err(|source| InitError::Filter { filter: filter.to_owned(), source })
 }
 
-/// Installs the subscriber of the process. `filter` in `tracing_subscriber::EnvFilter` syntax, `info` for example.
+/// Installs the subscriber of the process. `filter` in `tracing_subscriber::EnvFilter` syntax,
+/// `info` for example.
 ///
 /// # Errors
 /// [`InitError`] when the filter is wrong or a subscriber is installed already.

@@ -1,6 +1,8 @@
-//! The writer of records: one thread, one bounded queue, in order, and a datagram is tried again until journald has taken it.
+//! The writer of records: one thread, one bounded queue, in order, and a datagram is tried again
+//! until journald has taken it.
 //!
-//! Never blocks the caller and never drops a record while there is room; what did not fit is counted and said.
+//! Never blocks the caller and never drops a record while there is room; what did not fit is
+//! counted and said.
 
 use std::{
     borrow::Cow,
@@ -82,7 +84,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer's thread. `identifier` becomes `SYSLOG_IDENTIFIER`; more than `bound` records do not wait.
+    /// Starts the writer's thread. `identifier` becomes `SYSLOG_IDENTIFIER`; more than `bound`
+    /// records do not wait.
     ///
     /// # Errors
     /// When the thread or the socket cannot be made. A journald that is away is no error.
@@ -139,14 +142,16 @@ impl Writer {
         queue.entries.len() + usize::from(queue.in_hand)
     }
 
-    /// What has become of all records so far: each that was handed over is in exactly one of the three counts.
+    /// What has become of all records so far: each that was handed over is in exactly one of the
+    /// three counts.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let queue = self.shared.lock();
         Stats { written: queue.written, dropped: queue.dropped, waiting: queue.taken - queue.written }
     }
 
-    /// Blocks until everything is written, at most for `patience`. Returns how many records are left.
+    /// Blocks until everything is written, at most for `patience`. Returns how many records are
+    /// left.
     #[must_use]
     pub fn flush(&self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
@@ -206,7 +211,8 @@ fn run(shared: &Shared, identifier: &str, output: &Output) {
             );
             reported = dropped;
         }
-        // Counted before it is told, so that whoever is told finds it counted; and in hand until it is told, for `flush`.
+        // Counted before it is told, so that whoever is told finds it counted; and in hand until it
+        // is told, for `flush`.
         shared.lock().written += 1;
         let _ = entry.told.send(Outcome::Written);
         shared.lock().in_hand = false;
@@ -231,8 +237,8 @@ impl Output {
                     .chain(std::iter::once(("SYSLOG_IDENTIFIER", identifier)));
                 let datagram = t3_record::journal::datagram(all);
                 let mut told = false;
-                // A send to a stopped journald whose socket systemd holds blocks here, which is what we want; when the socket
-                // itself is gone the send fails, and is tried again.
+                // A send to a stopped journald whose socket systemd holds blocks here, which is
+                // what we want; when the socket itself is gone the send fails, and is tried again.
                 while let Err(error) = socket.send_to(&datagram, path) {
                     if !told {
                         let _ = writeln!(

@@ -1,4 +1,5 @@
-//! One HTTP request over a stream of its own, its answer read to the end, bounded: what DNS over HTTPS and the question to a serve need.
+//! One HTTP request over a stream of its own, its answer read to the end, bounded: what DNS over
+//! HTTPS and the question to a serve need.
 
 use bytes::Bytes;
 use http::Request;

@@ -1,5 +1,5 @@
-//! What is known of all legs: the metrics, and for each leg the troubles of the last minutes, from which its state over a window follows.
-//! Keeps a bounded amount, and never talks to a leg.
+//! What is known of all legs: the metrics, and for each leg the troubles of the last minutes, from
+//! which its state over a window follows. Keeps a bounded amount, and never talks to a leg.
 
 use std::{
     collections::VecDeque,

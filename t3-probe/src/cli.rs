@@ -63,7 +63,8 @@ pub struct Run {
     /// Where to serve /metrics, /healthz and /.
     #[arg(long, env = "T3_PROBE_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:9108")]
     pub listen: SocketAddr,
-    /// How far back the overview on / looks: long enough for a second leg to notice what the first one did.
+    /// How far back the overview on / looks: long enough for a second leg to notice what the first
+    /// one did.
     #[arg(long, env = "T3_PROBE_WINDOW", value_name = "TIME", value_parser = time, default_value = "60s")]
     pub window: Duration,
     /// Leave the line of JSON at each death out.
@@ -77,19 +78,23 @@ pub struct Run {
 /// The legs and their times.
 #[derive(Debug, Clone, Args)]
 pub struct Legs {
-    /// Options from a file, as `name = value` in TOML; the command line and the environment win over it.
+    /// Options from a file, as `name = value` in TOML; the command line and the environment win
+    /// over it.
     #[arg(long, env = "T3_PROBE_CONFIG", value_name = "FILE", default_value = "/etc/t3-probe.toml")]
     pub config: PathBuf,
-    /// The name people use: the leg `cloudflare` takes wss://HOST/probe/ws at the address that public DNS gives.
+    /// The name people use: the leg `cloudflare` takes wss://HOST/probe/ws at the address that
+    /// public DNS gives.
     #[arg(long, env = "T3_PROBE_HOST", value_name = "HOST[:PORT]")]
     pub host: Option<String>,
     /// Where DNS over HTTPS is asked, as dns-json.
     #[arg(long, env = "T3_PROBE_DOH", value_name = "URL", default_value = "https://1.1.1.1/dns-query", value_parser = https)]
     pub doh: Uri,
-    /// The internal Traefik: the leg `internal` takes the same URL there. Port 443 unless it has one.
+    /// The internal Traefik: the leg `internal` takes the same URL there. Port 443 unless it has
+    /// one.
     #[arg(long, env = "T3_PROBE_INTERNAL", value_name = "ADDR[:PORT]", value_parser = address)]
     pub internal: Option<SocketAddr>,
-    /// A serve: the leg `t3serve` asks it for /api/auth/session. Repeatable with a name each: the leg is then `t3serve:NAME`.
+    /// A serve: the leg `t3serve` asks it for /api/auth/session. Repeatable with a name each: the
+    /// leg is then `t3serve:NAME`.
     #[arg(long, env = "T3_PROBE_SERVE", value_name = "[NAME=]URL", value_delimiter = ',', value_parser = serve)]
     pub serve: Vec<Serve>,
     /// The path of the echo.

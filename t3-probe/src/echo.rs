@@ -1,5 +1,5 @@
-//! One WebSocket from its handshake to its death: a ping as text every beat, its echo in time. The same protocol as the browser's, so that
-//! what ends this one would have ended a browser's.
+//! One WebSocket from its handshake to its death: a ping as text every beat, its echo in time. The
+//! same protocol as the browser's, so that what ends this one would have ended a browser's.
 //!
 //! Bounds every wait, and never decides when to try again: that is [`crate::run`]'s.
 
@@ -62,7 +62,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         let sent = Instant::now();
         let deadline = sent + times.answer;
         self.pings += 1;
-        // Unique on this connection, so that no late echo passes for this one's; nanoseconds as the prober before this one sent them.
+        // Unique on this connection, so that no late echo passes for this one's; nanoseconds as the
+        // prober before this one sent them.
         let unix = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
         let ping = format!("ping {unix} {}", self.pings);
         let late = || Failure {
@@ -71,7 +72,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         };
         match timeout_at(deadline, self.socket.send(Message::text(ping.clone()))).await {
             Err(_) => return Err(late()),
-            // What the other side said before it went away tells more than that nothing can be sent any more.
+            // What the other side said before it went away tells more than that nothing can be sent
+            // any more.
             Ok(Err(error)) => {
                 return Err(match timeout(GOODBYE, self.text()).await {
                     Ok(Err(last)) => last,

@@ -1,8 +1,10 @@
-//! The control group: legs that take the people's way to t3 and shorter ones, all day, so that a drop nobody else saw is known to be the
-//! person's last mile, and one that a leg saw is known to be that leg's segment.
+//! The control group: legs that take the people's way to t3 and shorter ones, all day, so that a
+//! drop nobody else saw is known to be the person's last mile, and one that a leg saw is known to
+//! be that leg's segment.
 //!
-//! From a leg to a conclusion: [`dial`] establishes, [`echo`] and [`ask`] keep a leg under observation, [`run`] restarts it, the
-//! [`board`] keeps what was seen (metrics and the last minutes), and `t3_record::probe` concludes.
+//! From a leg to a conclusion: [`dial`] establishes, [`echo`] and [`ask`] keep a leg under
+//! observation, [`run`] restarts it, the [`board`] keeps what was seen (metrics and the last
+//! minutes), and `t3_record::probe` concludes.
 
 pub mod ask;
 pub mod board;

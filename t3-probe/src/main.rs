@@ -103,7 +103,8 @@ fn tell(death: &Disconnect) {
     tracing::warn!(leg, %reason, %phase, "died: {detail}");
 }
 
-/// The line goes to stdout, log lines go to stderr: whoever collects the one need not pick it out of the other.
+/// The line goes to stdout, log lines go to stderr: whoever collects the one need not pick it out
+/// of the other.
 fn tell_json(death: &Disconnect) {
     tell(death);
     if let Ok(line) = serde_json::to_string(death) {

@@ -1,4 +1,5 @@
-//! The metrics, with the names, labels and buckets that dashboards and alerts already ask for. Only counts; the words come from elsewhere.
+//! The metrics, with the names, labels and buckets that dashboards and alerts already ask for. Only
+//! counts; the words come from elsewhere.
 
 use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 use t3_record::probe::Reason;

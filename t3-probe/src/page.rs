@@ -1,4 +1,5 @@
-//! The pages: `/metrics` for Prometheus, `/healthz` for whoever restarts us, `/` for a person with curl.
+//! The pages: `/metrics` for Prometheus, `/healthz` for whoever restarts us, `/` for a person with
+//! curl.
 
 use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 

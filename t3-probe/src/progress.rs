@@ -1,4 +1,5 @@
-//! How far an attempt has come: kept outside the attempt, so that one that is cut off at its time limit still tells where it stood.
+//! How far an attempt has come: kept outside the attempt, so that one that is cut off at its time
+//! limit still tells where it stood.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

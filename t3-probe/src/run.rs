@@ -1,4 +1,5 @@
-//! A leg for ever: established, observed until it dies, its death told, and again after a pause that grows with failures in a row.
+//! A leg for ever: established, observed until it dies, its death told, and again after a pause
+//! that grows with failures in a row.
 
 use std::{future::Future, sync::Arc};
 
@@ -119,7 +120,8 @@ async fn serve<D: Dial>(leg: &Leg, dial: &D, times: &Times, board: &Board, tell:
     }
 }
 
-/// Asks a serve for its session page: the time an answer took, if one came, and what was wrong with it.
+/// Asks a serve for its session page: the time an answer took, if one came, and what was wrong with
+/// it.
 pub async fn answered<D: Dial>(
     leg: &Leg,
     dial: &D,

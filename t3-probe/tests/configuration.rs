@@ -1,4 +1,5 @@
-//! The program's options from a file, the environment and the command line, and what it says when they make no sense. Needs no network.
+//! The program's options from a file, the environment and the command line, and what it says when
+//! they make no sense. Needs no network.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, process::Command};

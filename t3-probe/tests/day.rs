@@ -1,5 +1,6 @@
-//! A day of simulated time: the three legs over streams in memory, with thousands of faults whose truth is known. Every death is counted
-//! once and with its reason, nothing is left behind, and what is remembered stays bounded.
+//! A day of simulated time: the three legs over streams in memory, with thousands of faults whose
+//! truth is known. Every death is counted once and with its reason, nothing is left behind, and
+//! what is remembered stays bounded.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 use std::{

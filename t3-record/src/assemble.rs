@@ -1,4 +1,5 @@
-//! From evidence to the record: judges, then lays every known value out under its key. Draws no conclusion of its own.
+//! From evidence to the record: judges, then lays every known value out under its key. Draws no
+//! conclusion of its own.
 
 use crate::{
     chain::{Chain, Event, MAX_EVENTS},
@@ -55,7 +56,8 @@ const fn ms(nanos: Nanos) -> u64 {
 
 fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos>) {
     let Some(relay) = &evidence.relay else { return };
-    // Ages are told at the close, which is the deciding act: a close frame can be long before the end of its leg.
+    // Ages are told at the close, which is the deciding act: a close frame can be long before the
+    // end of its leg.
     let close = decided_at.map_or(relay.ended_at, |at| at.min(relay.ended_at));
     let age = |at: Nanos| ms(close.saturating_sub(at));
     let first_frame = [(Side::Down, &relay.down), (Side::Up, &relay.up)]
@@ -139,7 +141,8 @@ fn pressure(record: &mut CloseRecord, kernel: &KernelFacts) {
     }
 }
 
-/// The first events of both legs, ordered by time; equal times in a fixed order, so that the order of arrival never shows.
+/// The first events of both legs, ordered by time; equal times in a fixed order, so that the order
+/// of arrival never shows.
 fn chain(evidence: &Evidence) -> Option<Chain> {
     let mut events: Vec<(Nanos, Side, String)> = Vec::new();
     for (side, trace) in [(Side::Down, &evidence.kernel.down), (Side::Up, &evidence.kernel.up)] {

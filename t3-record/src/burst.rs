@@ -1,7 +1,9 @@
-//! Bursts: sessions whose downstream legs were cut within the same second. Pure: the caller brings the time.
+//! Bursts: sessions whose downstream legs were cut within the same second. Pure: the caller brings
+//! the time.
 //!
-//! Only cuts count: a downstream FIN or RST without a close frame. Sessions that ended for a reason of their own (a close frame, serve's
-//! death, a timeout) say nothing about a segment that all sessions share, however many of them end at once.
+//! Only cuts count: a downstream FIN or RST without a close frame. Sessions that ended for a reason
+//! of their own (a close frame, serve's death, a timeout) say nothing about a segment that all
+//! sessions share, however many of them end at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -46,7 +48,8 @@ impl Bursts {
             .take_while(|(other, _)| *other <= at.saturating_add(WINDOW))
             .collect();
         let mut best: Option<Burst> = None;
-        // One window slides over the cuts; whom it holds is counted as it moves, so that a burst of thousands costs one pass.
+        // One window slides over the cuts; whom it holds is counted as it moves, so that a burst of
+        // thousands costs one pass.
         let mut held: BTreeMap<&str, u32> = BTreeMap::new();
         let mut end = 0;
         for (start, (from, user)) in near.iter().enumerate() {
@@ -71,7 +74,8 @@ impl Bursts {
         best.filter(|burst| burst.sessions >= LEAST)
     }
 
-    /// Sums up a burst whose second, and whose last member's patience, are over. Call now and then; gives each burst once.
+    /// Sums up a burst whose second, and whose last member's patience, are over. Call now and then;
+    /// gives each burst once.
     pub fn sum_up(&mut self, now: Nanos) -> Option<BurstRecord> {
         loop {
             let first = self.cuts.iter().find(|(at, _)| *at > self.summed_up).map(|(at, _)| *at);

@@ -1,7 +1,8 @@
 //! The first events of both legs in kernel order: `up:rst_in@0,up:peer_sig9@-2,down:fin_out@1`.
 //!
-//! Reads: which leg, what, milliseconds relative to the event that decided the verdict. At most [`MAX_EVENTS`]; the order of the
-//! text is the order of time, so a negative number means "before the deciding event".
+//! Reads: which leg, what, milliseconds relative to the event that decided the verdict. At most
+//! [`MAX_EVENTS`]; the order of the text is the order of time, so a negative number means "before
+//! the deciding event".
 
 use std::{fmt, str::FromStr};
 

@@ -1,8 +1,9 @@
-//! What was seen of one session's end: by dispatch on its two sockets, by the kernel, and of the machine around it.
+//! What was seen of one session's end: by dispatch on its two sockets, by the kernel, and of the
+//! machine around it.
 //!
-//! Facts only, each with its time; conclusions are drawn in [`crate::verdict`]. A fact that was not seen is `None`, never
-//! zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of `bpf_ktime_get_ns`, so that kernel and relay
-//! facts can be ordered against each other.
+//! Facts only, each with its time; conclusions are drawn in [`crate::verdict`]. A fact that was not
+//! seen is `None`, never zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of
+//! `bpf_ktime_get_ns`, so that kernel and relay facts can be ordered against each other.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -50,14 +51,16 @@ pub struct RelayFacts {
     pub up: LegFacts,
     /// The application heartbeat.
     pub heartbeat: Option<Heartbeat>,
-    /// Whether its answers got through: looks at the browser's socket when pings came and at the end, oldest first, at most sixteen.
+    /// Whether its answers got through: looks at the browser's socket when pings came and at the
+    /// end, oldest first, at most sixteen.
     #[serde(default)]
     pub looks: Vec<SocketSample>,
     /// Worst delay of dispatch's event loop in the last 30 s, in milliseconds.
     pub self_lag_ms: Option<u64>,
     /// When that worst delay ended.
     pub self_lag_at: Option<Nanos>,
-    /// The signal that told dispatch to stop, and when, if it was stopping before the first leg ended.
+    /// The signal that told dispatch to stop, and when, if it was stopping before the first leg
+    /// ended.
     pub shutdown: Option<Shutdown>,
 }
 
@@ -86,7 +89,8 @@ pub struct Shutdown {
 pub struct LegFacts {
     /// What ended reading from this leg, and when.
     pub end: Option<(SeenEnd, Nanos)>,
-    /// What ended writing to this leg, and when (an error from write before or without one from read).
+    /// What ended writing to this leg, and when (an error from write before or without one from
+    /// read).
     pub write_error: Option<(SeenEnd, Nanos)>,
     /// Bytes received from this leg.
     pub bytes: u64,
@@ -94,14 +98,16 @@ pub struct LegFacts {
     pub msgs: u64,
     /// When the last byte came from this leg.
     pub last_byte_at: Option<Nanos>,
-    /// The same, as it stood at the first close frame or, without one, when the first leg ended: what comes later does not shorten the silence before it.
+    /// The same, as it stood at the first close frame or, without one, when the first leg ended:
+    /// what comes later does not shorten the silence before it.
     #[serde(default)]
     pub quiet_since: Option<Nanos>,
     /// The first close frame from this leg.
     pub close_frame: Option<CloseFrame>,
     /// When the first close frame of the *other* leg was written to this one (forwarded whole).
     pub close_forwarded_at: Option<Nanos>,
-    /// The first end that dispatch itself sent to this leg's peer: FIN by `shutdown` or `close`, RST by a close with linger 0.
+    /// The first end that dispatch itself sent to this leg's peer: FIN by `shutdown` or `close`,
+    /// RST by a close with linger 0.
     #[serde(rename = "told")]
     pub own_end: Option<(OwnEnd, Nanos)>,
     /// The leg ended inside a frame.
@@ -112,8 +118,8 @@ pub struct LegFacts {
     pub pending_bytes: u64,
     /// Since when this leg's socket has taken no byte while bytes were pending.
     pub blocked_since: Option<Nanos>,
-    /// Since when something was pending for this leg without a break: for so long nothing was read from the other leg at will, and what it
-    /// had sent may have lain unread.
+    /// Since when something was pending for this leg without a break: for so long nothing was read
+    /// from the other leg at will, and what it had sent may have lain unread.
     #[serde(default)]
     pub backed_up_since: Option<Nanos>,
     /// `TCP_INFO` taken at the end of the first leg.
@@ -217,7 +223,8 @@ pub enum Breach {
     DataAfterClose,
 }
 
-/// The application heartbeat of t3 (facts: a text frame `{"_tag":"Ping"}` answered by `{"_tag":"Pong"}`).
+/// The application heartbeat of t3 (facts: a text frame `{"_tag":"Ping"}` answered by
+/// `{"_tag":"Pong"}`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Pings seen.
@@ -236,12 +243,14 @@ pub struct Heartbeat {
     pub waiting_since: Option<Nanos>,
     /// How many pings are unanswered.
     pub unanswered: u32,
-    /// The learned period between pings, in nanoseconds; what came while segments were being lost teaches none.
+    /// The learned period between pings, in nanoseconds; what came while segments were being lost
+    /// teaches none.
     pub period_ns: Option<u64>,
     /// The last interval between two pings that were not read in one go, in nanoseconds.
     #[serde(default)]
     pub last_interval_ns: Option<u64>,
-    /// How many ticks in a row without a pong the browser has put up with on this connection: its watchdog needs more.
+    /// How many ticks in a row without a pong the browser has put up with on this connection: its
+    /// watchdog needs more.
     #[serde(default)]
     pub survived: u32,
 }
@@ -251,10 +260,12 @@ pub struct Heartbeat {
 pub struct SocketSample {
     /// When.
     pub at: Nanos,
-    /// How long ago the newest answer had passed that the browser's side has acknowledged, less what serve took meanwhile, in
-    /// nanoseconds. About one period when a ping comes over a healthy path.
+    /// How long ago the newest answer had passed that the browser's side has acknowledged, less
+    /// what serve took meanwhile, in nanoseconds. About one period when a ping comes over a healthy
+    /// path.
     pub silence_ns: u64,
-    /// Segments lost since the look before: sent again by us, or seen to be missing among those that came in.
+    /// Segments lost since the look before: sent again by us, or seen to be missing among those
+    /// that came in.
     pub lost: u32,
 }
 
@@ -265,7 +276,8 @@ pub struct TcpFacts {
     pub rtt_us: u32,
     /// Segments retransmitted over the life of the connection.
     pub total_retrans: u32,
-    /// Segments that came in out of order (kernel 5.4 and newer), if known: one before them was lost, or overtaken.
+    /// Segments that came in out of order (kernel 5.4 and newer), if known: one before them was
+    /// lost, or overtaken.
     #[serde(default)]
     pub out_of_order: Option<u32>,
     /// Segments sent and not acknowledged.
@@ -348,11 +360,13 @@ pub struct SocketFacts {
     pub rst_in: Option<Nanos>,
     /// We sent a RST.
     pub rst_out: Option<Nanos>,
-    /// The socket's error and when it was set (`sk_err`: 110 timeout, 104 reset, 103 abort, 113 unreachable ...).
+    /// The socket's error and when it was set (`sk_err`: 110 timeout, 104 reset, 103 abort, 113
+    /// unreachable ...).
     pub error: Option<(i32, Nanos)>,
     /// `tcp_close` was entered, or the socket left for CLOSE.
     pub closed: Option<Nanos>,
-    /// Who closed: the task in whose context `close` or `shutdown` ran. Never set from network context.
+    /// Who closed: the task in whose context `close` or `shutdown` ran. Never set from network
+    /// context.
     pub closer: Option<Task>,
     /// The kernel's name of the reset's reason, where it gives one (6.10 and newer).
     pub rst_reason: Option<String>,
@@ -378,13 +392,15 @@ pub struct Process {
     pub fate: Fate,
     /// When it ended.
     pub ended_at: Option<Nanos>,
-    /// The fatal signal's sender, when a process sent it; of a process that exited by itself, who had asked it to end (SIGTERM) just before.
+    /// The fatal signal's sender, when a process sent it; of a process that exited by itself, who
+    /// had asked it to end (SIGTERM) just before.
     pub killer: Option<Task>,
     /// When the fatal signal was sent.
     pub signalled_at: Option<Nanos>,
     /// The argv of an OOM victim (comm is useless for programs that rename themselves).
     pub victim_argv: Option<String>,
-    /// The process is stopped (SIGSTOP) or frozen by its cgroup, as `/proc/PID/stat` and `cgroup.events` tell.
+    /// The process is stopped (SIGSTOP) or frozen by its cgroup, as `/proc/PID/stat` and
+    /// `cgroup.events` tell.
     pub halted: Option<Halt>,
 }
 
@@ -412,7 +428,8 @@ pub enum Fate {
     Oom,
 }
 
-/// Pressure stall information (Documentation/accounting/psi.rst): percent of wall time. `None` where the kernel gives none.
+/// Pressure stall information (Documentation/accounting/psi.rst): percent of wall time. `None`
+/// where the kernel gives none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pressure {
     /// Memory.
@@ -429,7 +446,8 @@ pub struct Stall {
     /// Some task stalled, over the last 10 s.
     #[serde(deserialize_with = "percent")]
     pub some: f32,
-    /// All tasks stalled, over the last 10 s. The kernel gives none for the CPU of the whole machine.
+    /// All tasks stalled, over the last 10 s. The kernel gives none for the CPU of the whole
+    /// machine.
     #[serde(default, deserialize_with = "percent_if_any")]
     pub full: Option<f32>,
     /// The worst second of the last 30 s (some).

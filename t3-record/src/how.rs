@@ -1,4 +1,5 @@
-//! The deciding mechanism of a close: one token, its detail after a colon. Closed vocabulary (docs/RECORD.md).
+//! The deciding mechanism of a close: one token, its detail after a colon. Closed vocabulary
+//! (docs/RECORD.md).
 
 use std::{fmt, str::FromStr};
 

@@ -1,7 +1,9 @@
-//! The record as a journald entry: the native protocol's bytes out, the fields of `journalctl -o json` in.
+//! The record as a journald entry: the native protocol's bytes out, the fields of
+//! `journalctl -o json` in.
 //!
-//! The native protocol (systemd.io, "Native Journal Protocol"): `NAME=value\n`, or for a value that holds a newline `NAME\n`, its
-//! length as 64-bit little endian, the value, `\n`. Names are upper case; ours carry the prefix `T3_`.
+//! The native protocol (systemd.io, "Native Journal Protocol"): `NAME=value\n`, or for a value that
+//! holds a newline `NAME\n`, its length as 64-bit little endian, the value, `\n`. Names are upper
+//! case; ours carry the prefix `T3_`.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -17,8 +19,8 @@ pub const BURST_ID: &str = "93b8a7c6d5e44f3012e1f0a9b8c7d6e5";
 /// What all our fields start with.
 pub const PREFIX: &str = "T3_";
 
-/// Keys that stand in an entry a second time, under a name without a digit: only such a name is filled in by journald's message
-/// catalogue (`deploy/journald`), and `T3_` has one.
+/// Keys that stand in an entry a second time, under a name without a digit: only such a name is
+/// filled in by journald's message catalogue (`deploy/journald`), and `T3_` has one.
 pub const PLAIN: &[(&str, &str)] = &[
     ("user", "WS_USER"),
     ("ip", "WS_ADDRESS"),
@@ -38,7 +40,8 @@ pub fn field(key: &str) -> String {
 macro_rules! entries {
     ($($name:ident = $id:ident),+) => {$(
         impl $name {
-            /// The entry's fields: `MESSAGE`, `MESSAGE_ID`, `PRIORITY` and each key as `T3_KEY`, some also as [`PLAIN`] has them.
+            /// The entry's fields: `MESSAGE`, `MESSAGE_ID`, `PRIORITY` and each key as `T3_KEY`,
+            /// some also as [`PLAIN`] has them.
             #[must_use]
             pub fn to_fields(&self) -> Vec<(Cow<'static, str>, String)> {
                 let mut fields: Vec<(Cow<'static, str>, String)> = vec![

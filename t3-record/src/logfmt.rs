@@ -1,7 +1,7 @@
 //! The record as one line of logfmt, as journald's MESSAGE and Loki's `| logfmt` read it.
 //!
-//! A value can never forge a field or a line: blanks, quotes, `=`, and control characters force quoting, and inside quotes
-//! `"`, `\` and control characters are escaped.
+//! A value can never forge a field or a line: blanks, quotes, `=`, and control characters force
+//! quoting, and inside quotes `"`, `\` and control characters are escaped.
 
 use std::{borrow::Cow, collections::BTreeMap};
 

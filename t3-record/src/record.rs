@@ -1,8 +1,9 @@
-//! The records as typed structs: one table per record names each key, its type and its meaning, and everything that encodes,
-//! decodes or documents a record walks that table.
+//! The records as typed structs: one table per record names each key, its type and its meaning, and
+//! everything that encodes, decodes or documents a record walks that table.
 //!
-//! Order matters: `user ip dur_ms cause` come first in a `ws close` and `dur_ms` and `cause` stand next to each other, because the
-//! operators' Loki query matches on that text. A key that is not known is left out, never written as empty or zero.
+//! Order matters: `user ip dur_ms cause` come first in a `ws close` and `dur_ms` and `cause` stand
+//! next to each other, because the operators' Loki query matches on that text. A key that is not
+//! known is left out, never written as empty or zero.
 
 use crate::{
     chain::Chain,
@@ -87,7 +88,8 @@ macro_rules! record {
                 pairs
             }
 
-            /// A record from keys and texts. Unknown keys are ignored: a newer program may have written them.
+            /// A record from keys and texts. Unknown keys are ignored: a newer program may have
+            /// written them.
             ///
             /// # Errors
             /// [`BadRecord`] names the key that is missing or has a bad value.
@@ -156,7 +158,8 @@ record! {
         ["dispatch: relay", "412"] up_msgs: u64,
         /// Data messages from the browser.
         ["dispatch: relay", "77"] down_msgs: u64,
-        /// Milliseconds since the last byte from serve, at the first close frame or end: what serve sends after it counts as nothing.
+        /// Milliseconds since the last byte from serve, at the first close frame or end: what serve
+        /// sends after it counts as nothing.
         ["dispatch: relay", "4021"] up_idle_ms: u64,
         /// Milliseconds since the last byte from the browser, at the close.
         ["dispatch: relay", "12"] down_idle_ms: u64,
@@ -172,7 +175,8 @@ record! {
         ["dispatch: heartbeat frames", "15003"] hb_wait_ms: u64,
         /// Learned period between pings, in milliseconds.
         ["dispatch: heartbeat frames", "5000"] hb_period_ms: u64,
-        /// Smoothed round trip time of the browser's leg in microseconds (TCP_INFO): to Traefik's node, not to the browser.
+        /// Smoothed round trip time of the browser's leg in microseconds (TCP_INFO): to Traefik's
+        /// node, not to the browser.
         ["TCP_INFO", "412"] down_rtt_us: u32,
         /// Segments retransmitted on the browser's leg.
         ["TCP_INFO", "2"] down_retrans: u32,
@@ -196,7 +200,8 @@ record! {
         ["closing task, else procfs", "node"] peer_comm: String,
         /// Its fate.
         ["sched_process_exit, oom:mark_victim", "sig:9"] peer_exit: Fate,
-        /// Who sent the fatal signal, or asked the process to end before it exited by itself: comm, and pid in brackets.
+        /// Who sent the fatal signal, or asked the process to end before it exited by itself: comm,
+        /// and pid in brackets.
         ["signal_generate", "bash[77]"] killed_by: String,
         /// argv of the OOM victim.
         ["oom:mark_victim, procfs", "node /usr/bin/t3 serve"] oom_victim: String,
@@ -257,7 +262,8 @@ record! {
         ["dispatch: request", "8c1f0000abcd1234-LHR"] ray: String,
         /// The session of the same user and address that ended within the last minute.
         ["dispatch: request", "a81kq0d9x2m4r"] prev: String,
-        /// How long they were cut off, in milliseconds, from the first close frame of the one before or, without one, the end of its first leg.
+        /// How long they were cut off, in milliseconds, from the first close frame of the one
+        /// before or, without one, the end of its first leg.
         ["dispatch: request", "3120"] gap_ms: u64,
     }
 }

@@ -1,6 +1,8 @@
-//! How one value of a record reads and is written as text. The same text stands in the logfmt line and in the journald field.
+//! How one value of a record reads and is written as text. The same text stands in the logfmt line
+//! and in the journald field.
 //!
-//! Never quotes or escapes: that is the encoding's business ([`crate::logfmt`], [`crate::journal`]).
+//! Never quotes or escapes: that is the encoding's business ([`crate::logfmt`],
+//! [`crate::journal`]).
 
 use std::str::FromStr;
 

@@ -1,5 +1,5 @@
-//! The closed vocabularies of a record. Each word is part of the contract (docs/RECORD.md): one may be added, none changes
-//! its meaning. Never holds logic.
+//! The closed vocabularies of a record. Each word is part of the contract (docs/RECORD.md): one may
+//! be added, none changes its meaning. Never holds logic.
 
 /// A word was not part of its vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +55,8 @@ macro_rules! vocabulary {
 pub(crate) use vocabulary;
 
 vocabulary! {
-    /// One of the two legs of a session, seen from dispatch: downstream is Traefik and the browser, upstream is serve.
+    /// One of the two legs of a session, seen from dispatch: downstream is Traefik and the browser,
+    /// upstream is serve.
     Side {
         /// Towards the browser.
         Down = "down",

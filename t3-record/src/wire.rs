@@ -1,7 +1,9 @@
-//! The messages of the evidence socket: `/run/t3-trace/evidence.sock`, `SOCK_SEQPACKET`, one JSON message a packet.
+//! The messages of the evidence socket: `/run/t3-trace/evidence.sock`, `SOCK_SEQPACKET`, one JSON
+//! message a packet.
 //!
-//! Versioned: the first message is [`ToTrace::Hello`], answered by [`FromTrace::Welcome`] or [`FromTrace::Refused`].
-//! Fields may be added (decoding ignores unknown ones); a message that changes its meaning raises [`VERSION`].
+//! Versioned: the first message is [`ToTrace::Hello`], answered by [`FromTrace::Welcome`] or
+//! [`FromTrace::Refused`]. Fields may be added (decoding ignores unknown ones); a message that
+//! changes its meaning raises [`VERSION`].
 
 pub mod live;
 
@@ -36,17 +38,20 @@ pub enum ToTrace {
         /// What the sender wants to be.
         role: Role,
     },
-    /// The ports to watch: replaces the earlier set of this dispatch. Sent after the welcome and on each reload.
+    /// The ports to watch: replaces the earlier set of this dispatch. Sent after the welcome and on
+    /// each reload.
     Watch {
         /// Ports dispatch listens on.
         listen: Vec<u16>,
         /// Ports of all serves in the routing table.
         serve: Vec<u16>,
     },
-    /// A session opened (or, after a reconnect, is open). Also sent for an attempt to open that is about to fail.
+    /// A session opened (or, after a reconnect, is open). Also sent for an attempt to open that is
+    /// about to fail.
     Register(Box<Session>),
-    /// What does the kernel know? Asked shortly after the first leg has ended, for pressure and the state of the process, which do not
-    /// keep, and once more when both legs have, for their sockets.
+    /// What does the kernel know? Asked shortly after the first leg has ended, for pressure and the
+    /// state of the process, which do not keep, and once more when both legs have, for their
+    /// sockets.
     Ask {
         /// The session.
         conn: String,
@@ -65,10 +70,11 @@ pub enum ToTrace {
     },
     /// How is the daemon? Answered by [`FromTrace::Status`]. Allowed in every role.
     Status,
-    /// Which sessions are open? From a subscriber, and only when the welcome says that it is understood. Answered by
-    /// [`FromTrace::Sessions`], not more often than once a second.
+    /// Which sessions are open? From a subscriber, and only when the welcome says that it is
+    /// understood. Answered by [`FromTrace::Sessions`], not more often than once a second.
     Sessions,
-    /// Live numbers of sessions in which something has moved: from dispatch, while [`FromTrace::WantPulses`] holds.
+    /// Live numbers of sessions in which something has moved: from dispatch, while
+    /// [`FromTrace::WantPulses`] holds.
     Pulses {
         /// At most [`live::MOST_PULSES`].
         pulses: Vec<StatsReport>,
@@ -162,7 +168,8 @@ pub enum FromTrace {
     Status(Box<Status>),
     /// The answer to [`ToTrace::Sessions`], in one part or several.
     Sessions(Box<Sessions>),
-    /// To dispatch: somebody watches. Send [`ToTrace::Pulses`] once a second for this long; said again while it goes on.
+    /// To dispatch: somebody watches. Send [`ToTrace::Pulses`] once a second for this long; said
+    /// again while it goes on.
     WantPulses {
         /// Milliseconds from now.
         ms: u64,

@@ -1,5 +1,6 @@
-//! `deploy/journald/t3-dispatch.catalog`: each record has an entry under its `MESSAGE_ID`, and each `@FIELD@` in it is one that every record
-//! of that kind has. journalctl would print the name of any other as it stands.
+//! `deploy/journald/t3-dispatch.catalog`: each record has an entry under its `MESSAGE_ID`, and each
+//! `@FIELD@` in it is one that every record of that kind has. journalctl would print the name of
+//! any other as it stands.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 

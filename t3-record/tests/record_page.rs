@@ -1,4 +1,5 @@
-//! docs/RECORD.md lists what the code writes. `UPDATE_DOCS=1 cargo test -p t3-record --test record_page` writes the lists anew.
+//! docs/RECORD.md lists what the code writes.
+//! `UPDATE_DOCS=1 cargo test -p t3-record --test record_page` writes the lists anew.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 

@@ -1,4 +1,5 @@
-//! What can go wrong in a test's surroundings (as opposed to what a test finds out): each says what was attempted and on what.
+//! What can go wrong in a test's surroundings (as opposed to what a test finds out): each says what
+//! was attempted and on what.
 
 use std::{io, time::Duration};
 

@@ -1,4 +1,5 @@
-//! WebSocket frames (RFC 6455 section 5.2) as bytes: builds good and bad ones, reads what came. No IO.
+//! WebSocket frames (RFC 6455 section 5.2) as bytes: builds good and bad ones, reads what came. No
+//! IO.
 //!
 //! Written for tests, apart from dispatch's own scanner, so that one checks the other.
 

@@ -1,8 +1,9 @@
-//! A real journald for a test: one of its own in a mount namespace of its own, or the machine's under systemd.
+//! A real journald for a test: one of its own in a mount namespace of its own, or the machine's
+//! under systemd.
 //!
-//! The private one sees a fresh `/run` (bind-mounted from a temporary directory, so that files stay readable from outside) and only
-//! processes that [`Journal::lend`] put into its namespace reach it. Records are followed by `journalctl -f -o json`, the same way an
-//! operator reads them.
+//! The private one sees a fresh `/run` (bind-mounted from a temporary directory, so that files stay
+//! readable from outside) and only processes that [`Journal::lend`] put into its namespace reach
+//! it. Records are followed by `journalctl -f -o json`, the same way an operator reads them.
 
 use std::{
     collections::BTreeMap,
@@ -82,7 +83,8 @@ impl Journal {
     /// A journald of the test's own.
     ///
     /// # Errors
-    /// [`TestError::Missing`] without root or without systemd-journald; otherwise what the start met.
+    /// [`TestError::Missing`] without root or without systemd-journald; otherwise what the start
+    /// met.
     pub fn private() -> Result<Self> {
         let private = Private::start()?;
         let mut journalctl = Command::new("journalctl");
@@ -90,8 +92,9 @@ impl Journal {
         Self::follow(journalctl, Some(private))
     }
 
-    /// A journald of the test's own that nobody follows: [`Journal::closes`] and its like stay empty, and no CPU goes into what would
-    /// fill them. For those who write much and read [`Journal::directory`] when it is over.
+    /// A journald of the test's own that nobody follows: [`Journal::closes`] and its like stay
+    /// empty, and no CPU goes into what would fill them. For those who write much and read
+    /// [`Journal::directory`] when it is over.
     ///
     /// # Errors
     /// As [`Journal::private`].
@@ -184,7 +187,8 @@ impl Journal {
         Ok(found)
     }
 
-    /// Waits until at least `n` `ws close` records satisfy `keep`, and gives those that then do: more than `n` is for the caller to see.
+    /// Waits until at least `n` `ws close` records satisfy `keep`, and gives those that then do:
+    /// more than `n` is for the caller to see.
     ///
     /// # Errors
     /// [`TestError::Timeout`] with what did come.
@@ -325,7 +329,8 @@ fn journald() -> Command {
     command
 }
 
-/// journald has written its first entry; before that, journalctl may find a file without a header and give up.
+/// journald has written its first entry; before that, journalctl may find a file without a header
+/// and give up.
 fn has_entries(run: &Path) -> bool {
     let mut journalctl = Command::new("journalctl");
     journalctl.arg(format!("--directory={}", run.join("log/journal").display()));
@@ -344,8 +349,9 @@ impl Entries {
     }
 }
 
-/// One line of `journalctl -o json`: values are texts, arrays of bytes where they are no clean text, or arrays of such values when a
-/// field is there more than once (`man journalctl`); then the last one counts and the name gets a `+`, which no expectation matches.
+/// One line of `journalctl -o json`: values are texts, arrays of bytes where they are no clean
+/// text, or arrays of such values when a field is there more than once (`man journalctl`); then the
+/// last one counts and the name gets a `+`, which no expectation matches.
 fn entry(line: &str) -> Option<Entry> {
     use serde_json::Value;
     fn text(value: &Value) -> Option<String> {

@@ -1,5 +1,6 @@
-//! Screens of our programs as docs/SCREENS.md shows them, and what of them must stay as it is. Times, numbers of processes, ids, durations
-//! and how the machine was vary from run to run; the rest is the shape, and two screens of one shape say the same. Pure.
+//! Screens of our programs as docs/SCREENS.md shows them, and what of them must stay as it is.
+//! Times, numbers of processes, ids, durations and how the machine was vary from run to run; the
+//! rest is the shape, and two screens of one shape say the same. Pure.
 
 use regex_lite::Regex;
 
@@ -25,7 +26,8 @@ const VARIES: [(&str, &str); 18] = [
     (r"\s{2,}", "  "),
 ];
 
-/// In `t3-trace live`: also what is told of sessions that are open, and what the width of a column cuts off.
+/// In `t3-trace live`: also what is told of sessions that are open, and what the width of a column
+/// cuts off.
 const VARIES_LIVE: [(&str, &str); 5] = [
     (r"PRESSURE  .*$|PRESSURE$", "PRESSURE"),
     (r"\d+(\.\d+)? a second", "N a second"),
@@ -43,7 +45,8 @@ pub enum Kind {
     Live,
     /// `t3-trace doctor`: which sections and checks there are. What they find is the machine's.
     Checks,
-    /// A page with headings in capitals: which there are, and the text below those that these surroundings do not decide.
+    /// A page with headings in capitals: which there are, and the text below those that these
+    /// surroundings do not decide.
     Page,
 }
 

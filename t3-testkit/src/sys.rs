@@ -1,6 +1,7 @@
 //! The few things a child process must do between fork and exec, and the signals it gets.
 //!
-//! Between fork and exec only async-signal-safe calls are allowed, so everything the closures need is allocated before.
+//! Between fork and exec only async-signal-safe calls are allowed, so everything the closures need
+//! is allocated before.
 
 #![expect(
     unsafe_code,
@@ -22,10 +23,12 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The child gets a mount namespace of its own with these bind mounts, `(what, where)`, in that order; nothing it mounts shows outside.
+/// The child gets a mount namespace of its own with these bind mounts, `(what, where)`, in that
+/// order; nothing it mounts shows outside.
 pub fn with_private_mounts(command: &mut Command, binds: Vec<(CString, CString)>) {
     let step = move || {
-        // SAFETY: plain system calls on memory that was allocated before the fork and lives in the closure.
+        // SAFETY: plain system calls on memory that was allocated before the fork and lives in the
+        // closure.
         unsafe {
             check(libc::unshare(libc::CLONE_NEWNS))?;
             let private = libc::MS_REC | libc::MS_PRIVATE;
@@ -50,7 +53,8 @@ pub fn in_namespace(command: &mut Command, namespace: OwnedFd) {
     unsafe { command.pre_exec(step) };
 }
 
-/// The kernel kills the child when the thread that started it ends, so that a test that dies leaves nothing behind.
+/// The kernel kills the child when the thread that started it ends, so that a test that dies leaves
+/// nothing behind.
 pub fn dies_with_us(command: &mut Command) {
     let step = || {
         // SAFETY: prctl with constant arguments.
@@ -60,10 +64,12 @@ pub fn dies_with_us(command: &mut Command) {
     unsafe { command.pre_exec(step) };
 }
 
-/// The child moves itself into a cgroup before it runs anything: an open descriptor of `cgroup.procs`.
+/// The child moves itself into a cgroup before it runs anything: an open descriptor of
+/// `cgroup.procs`.
 pub fn in_cgroup(command: &mut Command, procs: OwnedFd) {
     let step = move || {
-        // SAFETY: write of one constant byte ("0" means the writer) to a descriptor that the closure owns.
+        // SAFETY: write of one constant byte ("0" means the writer) to a descriptor that the
+        // closure owns.
         let written = unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
         if written == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
@@ -109,9 +115,11 @@ pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::killpg(group, signal) })
 }
 
-/// Raises a signal in this process with its default action, also when a handler is set (SIGSEGV has one in Rust programs).
+/// Raises a signal in this process with its default action, also when a handler is set (SIGSEGV has
+/// one in Rust programs).
 pub fn die_of(signal: i32) -> ! {
-    // SAFETY: resets the action to the default and raises; pause returns only if the signal is not fatal.
+    // SAFETY: resets the action to the default and raises; pause returns only if the signal is not
+    // fatal.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::kill(libc::getpid(), signal);

@@ -1,7 +1,9 @@
-//! A program in a terminal of a given size, under tmux: keys go in, the text on its screen comes out.
+//! A program in a terminal of a given size, under tmux: keys go in, the text on its screen comes
+//! out.
 //!
-//! The server is the test's own (a socket in a temporary directory, no configuration) and dies with the thread that started it; the
-//! person's own tmux is never spoken to. The terminal stays when the program has ended, so that what it left behind can be looked at.
+//! The server is the test's own (a socket in a temporary directory, no configuration) and dies with
+//! the thread that started it; the person's own tmux is never spoken to. The terminal stays when
+//! the program has ended, so that what it left behind can be looked at.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,7 +18,8 @@ use crate::{
     sys, wait,
 };
 
-/// The server's settings: nothing on the screen but the program's own, and keys that arrive at once.
+/// The server's settings: nothing on the screen but the program's own, and keys that arrive at
+/// once.
 const SETTINGS: &str = "set -s exit-empty off
 set -s escape-time 0
 set -g status off
@@ -25,7 +28,8 @@ set -g history-limit 20000
 set -g remain-on-exit on
 ";
 
-/// Leaves the program's process id and exit status in files and keeps the terminal open. Signals from the keyboard reach the program only.
+/// Leaves the program's process id and exit status in files and keeps the terminal open. Signals
+/// from the keyboard reach the program only.
 const WRAPPER: &str = r#"dir=$1; shift; trap : INT QUIT
 sh -c 'dir=$1; shift; echo $$ >"$dir/pid"; exec "$@"' sh "$dir" "$@"
 echo $? >"$dir/ended.new"; mv "$dir/ended.new" "$dir/ended"; exec sleep 100000"#;
@@ -54,7 +58,8 @@ impl Terminal {
         Err(TestError::Missing { what: "tmux".to_owned(), remedy: "install the package tmux".to_owned() })
     }
 
-    /// Starts the program with its arguments, its changes of the environment and its directory; `TERM` is tmux's.
+    /// Starts the program with its arguments, its changes of the environment and its directory;
+    /// `TERM` is tmux's.
     ///
     /// # Errors
     /// tmux is missing or does not start.
@@ -201,7 +206,8 @@ impl Terminal {
         wait::until("the end of the program in the terminal", limit, || self.ended())
     }
 
-    /// What programs change and must put back: the line discipline, the alternate screen, the cursor, the mouse.
+    /// What programs change and must put back: the line discipline, the alternate screen, the
+    /// cursor, the mouse.
     ///
     /// # Errors
     /// tmux has gone.

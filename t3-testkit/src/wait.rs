@@ -1,4 +1,5 @@
-//! Waiting without guessing: polls a condition until it holds or a deadline passes. Never sleeps "long enough".
+//! Waiting without guessing: polls a condition until it holds or a deadline passes. Never sleeps
+//! "long enough".
 
 use std::{
     sync::OnceLock,

@@ -1,4 +1,5 @@
-//! A small run of the benchmark: everything is measured, and the JSON holds it. Says nothing about how much anything costs.
+//! A small run of the benchmark: everything is measured, and the JSON holds it. Says nothing about
+//! how much anything costs.
 
 use std::process::Command;
 
@@ -45,7 +46,8 @@ fn a_small_run_measures_everything_it_names() {
     }
     for echo in report.echo.iter().filter(|echo| echo.contestant == Contestant::Dispatch) {
         assert!(echo.cpu_us.median > 0.0, "{table}");
-        // A message and its answer pass two sockets each: fewer than two reads and two writes would be a counter that counts nothing.
+        // A message and its answer pass two sockets each: fewer than two reads and two writes would
+        // be a counter that counts nothing.
         assert!(echo.syscalls.is_none_or(|calls| calls >= 4.0), "{table}");
         assert!(
             echo.syscalls.is_some() || !report.notes.is_empty(),

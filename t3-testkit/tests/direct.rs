@@ -1,5 +1,5 @@
-//! The stand-in and the client against each other, with nothing in between: each way to die must look to the other side as its name
-//! says, or the fault catalogue would test something else.
+//! The stand-in and the client against each other, with nothing in between: each way to die must
+//! look to the other side as its name says, or the fault catalogue would test something else.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 

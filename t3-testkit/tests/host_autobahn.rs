@@ -1,8 +1,9 @@
-//! The Autobahn conformance suite: its fuzzing client against its own echo server, once directly and once through dispatch. Every case must
-//! come to the same, and each connection to one record.
+//! The Autobahn conformance suite: its fuzzing client against its own echo server, once directly
+//! and once through dispatch. Every case must come to the same, and each connection to one record.
 //!
-//! Needs root, and the suite, which `cargo xtask test --tier host` makes. With `T3_QUICK` set in the environment only the cases of framing,
-//! fragments, UTF-8 and closing. The 216 cases of compression send 100 messages each and not 1,000; `T3_AUTOBAHN_MESSAGES=1000` has them all.
+//! Needs root, and the suite, which `cargo xtask test --tier host` makes. With `T3_QUICK` set in
+//! the environment only the cases of framing, fragments, UTF-8 and closing. The 216 cases of
+//! compression send 100 messages each and not 1,000; `T3_AUTOBAHN_MESSAGES=1000` has them all.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,8 +1,10 @@
-//! The whole chain of real parts: Chromium, Traefik, t3-dispatch, Effect's RPC server; t3-trace beside them, records in a real journald.
-//! Each end is brought about as a person or a machine brings it about, and its record is compared as a whole.
+//! The whole chain of real parts: Chromium, Traefik, t3-dispatch, Effect's RPC server; t3-trace
+//! beside them, records in a real journald. Each end is brought about as a person or a machine
+//! brings it about, and its record is compared as a whole.
 //!
-//! Needs root, chromium, node, npm, pip and `cargo xtask build`. Takes about a minute, because the heartbeat is the real client's. With
-//! `T3_QUICK` only a page that is loaded, reloaded and closed. Leaves a picture of the page in `target/artefacts`.
+//! Needs root, chromium, node, npm, pip and `cargo xtask build`. Takes about a minute, because the
+//! heartbeat is the real client's. With `T3_QUICK` only a page that is loaded, reloaded and closed.
+//! Leaves a picture of the page in `target/artefacts`.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -31,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One user for each story, and for the journey of a page.
 const USERS: [&str; 7] = ["reloaded", "frozen", "killed", "stopped", "held", "path", "gone"];
 
-/// Effect's own period is 5 s (effect 4.1 RpcClient.ts, `makePinger`); a busy machine makes it longer, not shorter.
+/// Effect's own period is 5 s (effect 4.1 RpcClient.ts, `makePinger`); a busy machine makes it
+/// longer, not shorter.
 const PERIOD_MS: (u64, u64) = (4_500, 7_500);
 
 /// More than a mebibyte, each way.
@@ -195,7 +198,8 @@ fn beats(page: &mut Page) {
     page.until("t3.seen.pongs >= 3", PATIENCE).unwrap();
 }
 
-/// How long the page was without a connection by its own clock, in milliseconds, from when its watchdog gave up.
+/// How long the page was without a connection by its own clock, in milliseconds, from when its
+/// watchdog gave up.
 fn cut_off(page: &mut Page) -> f64 {
     let asked = "t3.seen.at.connects - t3.seen.at.timeouts";
     page.evaluate(asked).unwrap().as_f64().unwrap()
@@ -218,7 +222,8 @@ fn reloaded(h: &House, quick: bool) {
     let times: Vec<_> = times.as_array().unwrap().iter().map(|time| time.as_f64().unwrap()).collect();
     // Events that a proxy holds back come together, at the end.
     assert!(times[0] < times[4] / 2.0 && times[4] - times[0] > 600.0, "{times:?}");
-    // The page came with the second request; the first one was answered with a session and a redirect.
+    // The page came with the second request; the first one was answered with a session and a
+    // redirect.
     let session = "fetch('/api/auth/session').then(answer => answer.json())";
     assert_eq!(page.evaluate(session).unwrap()["authenticated"], true);
     let manifest =
@@ -246,7 +251,8 @@ fn reloaded(h: &House, quick: bool) {
     h.check("tab closed", truth(left_the_page()), &serve, &h.record(user, 2));
 }
 
-/// Nobody has looked at the tab for so long that Chromium froze it: no pings come. Then it is closed.
+/// Nobody has looked at the tab for so long that Chromium froze it: no pings come. Then it is
+/// closed.
 fn frozen(h: &House) {
     let serve = h.serve("frozen");
     let mut page = h.page("frozen");
@@ -287,7 +293,8 @@ fn killed(h: &House) {
     page.close().unwrap();
 }
 
-/// serve stands still until the watchdogs of two tabs fire and the next attempt of each fails, too; then it goes on.
+/// serve stands still until the watchdogs of two tabs fire and the next attempt of each fails, too;
+/// then it goes on.
 fn stopped(h: &House) {
     let user = "stopped";
     let serve = h.serve(user);
@@ -339,7 +346,8 @@ fn held(h: &House) {
     page.until("t3.seen.timeouts === 1", PATIENCE).unwrap();
     page.until("t3.seen.connects === 2", PATIENCE).unwrap();
     let first = h.record(user, 1);
-    // serve lives and does not stand still: what the record says of the machine may be the reason, too.
+    // serve lives and does not stand still: what the record says of the machine may be the reason,
+    // too.
     h.check(user, stalled().key("segment", Expect::StallSegment), &serve, &first);
     let again = h.opened(user, 2);
     h.check_again(user, &first, &again);
@@ -352,7 +360,8 @@ fn held(h: &House) {
     h.record(user, 2);
 }
 
-/// What lies between browser and dispatch stands still until the watchdog fires; what it held comes late.
+/// What lies between browser and dispatch stands still until the watchdog fires; what it held comes
+/// late.
 fn path(h: &House) {
     let user = "path";
     let serve = h.serve(user);

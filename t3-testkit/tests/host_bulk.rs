@@ -1,6 +1,8 @@
-//! Uploads and downloads of 2 GiB through the real program: every byte arrives, and memory stays flat, also while the far end does not read.
+//! Uploads and downloads of 2 GiB through the real program: every byte arrives, and memory stays
+//! flat, also while the far end does not read.
 //!
-//! With `T3_QUICK` in the environment 128 MiB. Needs `cargo xtask build` and a machine that tells a process's memory in /proc.
+//! With `T3_QUICK` in the environment 128 MiB. Needs `cargo xtask build` and a machine that tells a
+//! process's memory in /proc.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
@@ -19,7 +21,8 @@ use t3_testkit::{
 const BODY: u64 = 2 << 30;
 /// With T3_QUICK: still many times what memory may grow by.
 const QUICK_BODY: u64 = 128 << 20;
-/// How much a body may add to the memory of dispatch: buffers of one connection, and what the allocator keeps of them.
+/// How much a body may add to the memory of dispatch: buffers of one connection, and what the
+/// allocator keeps of them.
 const MOST: u64 = 16 << 20;
 /// For how long the reading end does nothing, half way through.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -32,7 +35,8 @@ fn peak(pid: u32) -> u64 {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
 }
 
-/// The pattern repeats after so many bytes: no power of two, so that bytes that are lost, doubled or moved show.
+/// The pattern repeats after so many bytes: no power of two, so that bytes that are lost, doubled
+/// or moved show.
 const PERIOD: usize = PIECE + 3;
 
 /// The pattern twice, so that a piece from anywhere in it is in one piece.
@@ -66,7 +70,8 @@ fn write_body(out: &mut impl Write, body: u64) {
     }
 }
 
-/// Reads a body and says how many bytes of it were right, up to the first piece that was not. Stands still half way through.
+/// Reads a body and says how many bytes of it were right, up to the first piece that was not.
+/// Stands still half way through.
 fn read_body(from: &mut impl Read, body: u64) -> u64 {
     let pattern = pattern();
     let mut buffer = vec![0; PIECE];

@@ -1,7 +1,8 @@
-//! Tens of thousands of sessions in random ways on this host, with t3-trace killed, stopped and left out: one right record for each.
+//! Tens of thousands of sessions in random ways on this host, with t3-trace killed, stopped and
+//! left out: one right record for each.
 //!
-//! Needs root and `cargo xtask build`. Takes some minutes; with `T3_QUICK` set in the environment a twentieth of the sessions.
-//! `T3_CHAOS_SEED=N` repeats a run's plans.
+//! Needs root and `cargo xtask build`. Takes some minutes; with `T3_QUICK` set in the environment a
+//! twentieth of the sessions. `T3_CHAOS_SEED=N` repeats a run's plans.
 
 use std::process::Command;
 

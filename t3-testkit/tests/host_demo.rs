@@ -1,4 +1,5 @@
-//! The demo from its command line: as root with everything this machine has, and as nobody with nothing. Needs root.
+//! The demo from its command line: as root with everything this machine has, and as nobody with
+//! nothing. Needs root.
 
 use std::{
     fs, io,
@@ -24,7 +25,8 @@ fn sum(text: &str) -> &str {
     text.lines().find(|line| line.contains(" explained rightly")).unwrap_or("no sum")
 }
 
-/// What a demo may not leave behind: its cgroups, links and folders all carry its process id or prefix.
+/// What a demo may not leave behind: its cgroups, links and folders all carry its process id or
+/// prefix.
 fn leftovers() -> Vec<String> {
     let names = |dir: &str, prefix: &str| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -1,8 +1,9 @@
-//! A real Traefik in front, its real access log in both formats: each of 20 sessions of one user behind one address finds its own line, and two
-//! sessions that nothing but a ray tells apart are said to be two where no ray is kept.
+//! A real Traefik in front, its real access log in both formats: each of 20 sessions of one user
+//! behind one address finds its own line, and two sessions that nothing but a ray tells apart are
+//! said to be two where no ray is kept.
 //!
-//! Needs root, pip (for Traefik) and `cargo xtask build`. Takes about 25 seconds, most of it the sessions' own lengths; with `T3_QUICK` in the
-//! environment ten, with four sessions instead of 20.
+//! Needs root, pip (for Traefik) and `cargo xtask build`. Takes about 25 seconds, most of it the
+//! sessions' own lengths; with `T3_QUICK` in the environment ten, with four sessions instead of 20.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -30,8 +31,8 @@ use t3_trace::layers::{Asked, Layer, LayerArgs, Window, gather_blocking};
 const PATIENCE: Duration = Duration::from_secs(60);
 const ADDRESS: &str = "203.0.113.7";
 
-/// When sessions begin and how long they last, each with each: every two differ by more than the join's tolerance in one or the other, with
-/// half a second to spare for a busy machine.
+/// When sessions begin and how long they last, each with each: every two differ by more than the
+/// join's tolerance in one or the other, with half a second to spare for a busy machine.
 const STARTS: [u64; 4] = [0, 3_700, 7_400, 11_100];
 const LENGTHS: [u64; 5] = [800, 3_400, 6_000, 8_600, 11_200];
 /// Two that begin and end together come last; their length is far from all others.
@@ -119,7 +120,8 @@ impl House {
         records
     }
 
-    /// The whole way: the file, its parser, the join; each record against the line that is truly its own.
+    /// The whole way: the file, its parser, the join; each record against the line that is truly
+    /// its own.
     fn check(&self, user: &str, log: &Path, kept_ray: bool) {
         let text = whole_log(log);
         let hostile = text.lines().find(|line| line.contains("hostile")).unwrap();

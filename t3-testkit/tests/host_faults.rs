@@ -1,6 +1,7 @@
 //! The whole catalogue of faults on this host, with a private journald, t3-trace and t3-dispatch.
 //!
-//! Needs root and `cargo xtask build`. Takes a few minutes: kernel timers take their time. `T3_FAULTS=a,b` runs only some.
+//! Needs root and `cargo xtask build`. Takes a few minutes: kernel timers take their time.
+//! `T3_FAULTS=a,b` runs only some.
 
 use t3_testkit::{
     faults::{self, FIRST_EIGHT, INCIDENTS, Options, Outcome},

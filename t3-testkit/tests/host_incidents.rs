@@ -1,4 +1,5 @@
-//! Six incidents that took people hours, replayed as faults: each record must give at once the answer that they found.
+//! Six incidents that took people hours, replayed as faults: each record must give at once the
+//! answer that they found.
 //!
 //! Needs root and `cargo xtask build`.
 

@@ -1,7 +1,8 @@
-//! The eight basic ends between peers that we did not write: node's `ws` as the server, tokio-tungstenite as the client, dispatch between
-//! them, records in a real journald.
+//! The eight basic ends between peers that we did not write: node's `ws` as the server,
+//! tokio-tungstenite as the client, dispatch between them, records in a real journald.
 //!
-//! Needs root, node and npm (it installs `ws` below the target folder, once), and `cargo xtask build`.
+//! Needs root, node and npm (it installs `ws` below the target folder, once), and
+//! `cargo xtask build`.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -99,7 +100,8 @@ impl House {
     async fn session(&self, user: &str) -> Client {
         let mut client = self.connect(user).await.unwrap();
         for number in 0..3 {
-            // A rhythm that a busy machine does not break: an answer may be nearly a period late, a ping two.
+            // A rhythm that a busy machine does not break: an answer may be nearly a period late, a
+            // ping two.
             if number > 0 {
                 tokio::time::sleep(Duration::from_millis(700)).await;
             }

@@ -1,6 +1,6 @@
-//! The screens in docs/SCREENS.md are what the programs show: faults of the catalogue happen, the operator's commands run in a terminal of
-//! 120 by 36, and what they show must have the shape of what the page has. `T3_REFRESH=1` puts what they show now into the page. Needs
-//! root and tmux.
+//! The screens in docs/SCREENS.md are what the programs show: faults of the catalogue happen, the
+//! operator's commands run in a terminal of 120 by 36, and what they show must have the shape of
+//! what the page has. `T3_REFRESH=1` puts what they show now into the page. Needs root and tmux.
 
 #![expect(clippy::panic, reason = "a failed helper fails its test")]
 
@@ -129,7 +129,8 @@ fn look(play: &Play, live: &[(&'static str, Kind, Terminal)]) -> Result<Vec<Scre
     Ok(screens.into_iter().map(|(written, kind, text)| (written, kind, installed(play, &text))).collect())
 }
 
-/// journald and its journal are where that of the machine would be, for those in its mount namespace.
+/// journald and its journal are where that of the machine would be, for those in its mount
+/// namespace.
 fn doctor(play: &Play) -> Result<String> {
     let inside = program(DOCTOR)?;
     let mut command = Command::new("nsenter");
@@ -141,7 +142,8 @@ fn doctor(play: &Play) -> Result<String> {
     terminal.everything()
 }
 
-/// With the paths of an installation, and the kernel's release without the builder's own part of it.
+/// With the paths of an installation, and the kernel's release without the builder's own part of
+/// it.
 fn installed(play: &Play, text: &str) -> String {
     let (socket, table) = (play.stack.socket(), play.stack.table());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -1,7 +1,8 @@
-//! 9,000 sessions with heartbeats through t3-dispatch for five minutes: none dropped, memory flat, and afterwards one right record for each.
+//! 9,000 sessions with heartbeats through t3-dispatch for five minutes: none dropped, memory flat,
+//! and afterwards one right record for each.
 //!
-//! Needs root, `cargo xtask build` and 18,200 descriptors a process; with `T3_QUICK` set in the environment 1,000 sessions for ten seconds.
-//! `T3_SOAK_SEED=N` repeats a run's plans.
+//! Needs root, `cargo xtask build` and 18,200 descriptors a process; with `T3_QUICK` set in the
+//! environment 1,000 sessions for ten seconds. `T3_SOAK_SEED=N` repeats a run's plans.
 
 use std::process::Command;
 

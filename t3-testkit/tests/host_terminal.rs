@@ -1,4 +1,5 @@
-//! The terminal that tests drive programs in: what is typed arrives, what is printed is seen, and what a program leaves behind is told.
+//! The terminal that tests drive programs in: what is typed arrives, what is printed is seen, and
+//! what a program leaves behind is told.
 
 use std::{process::Command, time::Duration};
 

@@ -1,5 +1,5 @@
-//! t3-trace comes, goes and comes back, and dispatch dies, while sessions live: each close has its one record, with evidence as soon as
-//! there is some.
+//! t3-trace comes, goes and comes back, and dispatch dies, while sessions live: each close has its
+//! one record, with evidence as soon as there is some.
 //!
 //! Needs root and `cargo xtask build`.
 
@@ -186,7 +186,8 @@ fn header_values_forge_nothing() {
                     "{name}: {entry:?}"
                 );
             }
-            // Refusing is fine too, with an answer rather than silence, and without a record of a session.
+            // Refusing is fine too, with an answer rather than silence, and without a record of a
+            // session.
             Err(error) => assert!(error.to_string().contains("HTTP/1.1 4"), "{name}: {error}"),
         }
     }

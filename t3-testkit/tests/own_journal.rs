@@ -1,4 +1,5 @@
-//! The private journald: what a record says must come back as it was written, from a process that is in its namespace and from no other.
+//! The private journald: what a record says must come back as it was written, from a process that
+//! is in its namespace and from no other.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 

@@ -1,6 +1,8 @@
-//! docs/VERDICTS.md shows a real record of each verdict. Here: each is there, reads back, and has the verdict that it stands for.
+//! docs/VERDICTS.md shows a real record of each verdict. Here: each is there, reads back, and has
+//! the verdict that it stands for.
 //!
-//! `T3_RECORDS=FILE cargo test -p t3-testkit --test verdicts_page` puts new ones in, from a file of `t3-faults --records FILE`.
+//! `T3_RECORDS=FILE cargo test -p t3-testkit --test verdicts_page` puts new ones in, from a file of
+//! `t3-faults --records FILE`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

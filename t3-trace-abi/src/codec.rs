@@ -1,4 +1,5 @@
-//! Copying a record out of bytes: field by field, so that no byte pattern is ever trusted as a value.
+//! Copying a record out of bytes: field by field, so that no byte pattern is ever trusted as a
+//! value.
 
 /// Bytes that are not the record they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,8 @@ impl<const N: usize> Wire for [u8; N] {
     }
 }
 
-/// Declares a `repr(C)` record together with its decoder, and refuses to compile when the compiler would add padding.
+/// Declares a `repr(C)` record together with its decoder, and refuses to compile when the compiler
+/// would add padding.
 macro_rules! record {
     ($(#[$meta:meta])* $name:ident = $size:literal { $($(#[$fmeta:meta])* $field:ident: $type:ty,)+ }) => {
         $(#[$meta])*
@@ -119,7 +121,8 @@ macro_rules! record {
 
         const _: () = {
             assert!(size_of::<$name>() == $size);
-            // The fields fill it: no hidden padding, which the programs would hand out uninitialised.
+            // The fields fill it: no hidden padding, which the programs would hand out
+            // uninitialised.
             assert!(0 $(+ size_of::<$type>())+ == $size);
         };
     };

@@ -1,14 +1,14 @@
 //! The read-only globals of the programs: where the running kernel keeps what they read.
 //!
-//! Each is a `u16` under the name of the member it places, set before the load. One that keeps [`ABSENT`] was not found:
-//! the programs then leave out what depends on it (the verifier removes that code, so no tracepoint argument that this
-//! kernel does not have is ever touched).
+//! Each is a `u16` under the name of the member it places, set before the load. One that keeps
+//! [`ABSENT`] was not found: the programs then leave out what depends on it (the verifier removes
+//! that code, so no tracepoint argument that this kernel does not have is ever touched).
 
 /// Not there on this kernel.
 pub const ABSENT: u16 = u16::MAX;
 
-/// A global's name in the object, the structure, and the path of the member in it (`.` steps into structures; anonymous
-/// ones are looked through).
+/// A global's name in the object, the structure, and the path of the member in it (`.` steps into
+/// structures; anonymous ones are looked through).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     /// The global.

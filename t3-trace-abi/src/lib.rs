@@ -1,11 +1,13 @@
 //! The records that cross from the eBPF programs to user space, and nothing else.
 //!
-//! Fixed layouts: `repr(C)`, fixed-width integers in the machine's byte order, padding written out, sizes asserted at
-//! compile time. Times are nanoseconds of `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`), 0 for "never". Addresses are bytes in
-//! network order, IPv4 as v4-mapped IPv6; ports are in host order. Kinds travel as integers; [`Kind::decode`] keeps an
-//! unknown one as unknown. A retired number stays retired.
+//! Fixed layouts: `repr(C)`, fixed-width integers in the machine's byte order, padding written out,
+//! sizes asserted at compile time. Times are nanoseconds of `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`),
+//! 0 for "never". Addresses are bytes in network order, IPv4 as v4-mapped IPv6; ports are in host
+//! order. Kinds travel as integers; [`Kind::decode`] keeps an unknown one as unknown. A retired
+//! number stays retired.
 //!
-//! Both sides are built from one commit and the object is embedded in the binary, so no version travels with a record.
+//! Both sides are built from one commit and the object is embedded in the binary, so no version
+//! travels with a record.
 
 #![no_std]
 #![forbid(unsafe_code)]

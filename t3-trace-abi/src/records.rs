@@ -39,7 +39,8 @@ record! {
 }
 
 record! {
-    /// First occurrences of what ends a connection, on one socket: the value of `SOCKETS` and `SERVE_ENDS`.
+    /// First occurrences of what ends a connection, on one socket: the value of `SOCKETS` and
+    /// `SERVE_ENDS`.
     Socket = 88 {
         /// The peer's FIN came in.
         fin_in: u64,
@@ -69,7 +70,8 @@ record! {
 record! {
     /// What was seen of a process: the value of `PROCESSES`.
     Process = 96 {
-        /// Its start (`CLOCK_BOOTTIME`), which tells it from an earlier process of the same id; 0 when not known.
+        /// Its start (`CLOCK_BOOTTIME`), which tells it from an earlier process of the same id; 0
+        /// when not known.
         started_boot: u64,
         /// Its last thread ended.
         ended: u64,

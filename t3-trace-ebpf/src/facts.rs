@@ -1,4 +1,5 @@
-//! Noting facts about a socket: the first occurrence of each is kept with its time and becomes an event.
+//! Noting facts about a socket: the first occurrence of each is kept with its time and becomes an
+//! event.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::LruHashMap};
 use t3_trace_abi::{Kind, Socket, Stat, TupleGen};
@@ -23,7 +24,8 @@ pub struct Facts {
     pub rst_in: bool,
     pub rst_out: bool,
     pub closed: bool,
-    /// The connection itself is over (the state becomes CLOSE), so that its tuple can be used again.
+    /// The connection itself is over (the state becomes CLOSE), so that its tuple can be used
+    /// again.
     pub gone: bool,
     /// `current` is the one who acts.
     pub by_current: bool,
@@ -52,8 +54,8 @@ impl Facts {
 
 /// Notes the facts under each identity the socket has.
 ///
-/// Records are filled in place, here and below: a program has 512 bytes of stack, and there is no other memory that an
-/// interrupting program could not overwrite.
+/// Records are filled in place, here and below: a program has 512 bytes of stack, and there is no
+/// other memory that an interrupting program could not overwrite.
 #[inline(always)]
 pub fn note(sock: Sock, facts: Facts) {
     // SAFETY: no arguments, cannot fail.
@@ -103,8 +105,8 @@ fn update<K>(
             place
         }
     };
-    // SAFETY: a map value stays readable while the program runs, even when it is evicted meanwhile. The hooks of one
-    // socket run under its lock, so its fields have one writer.
+    // SAFETY: a map value stays readable while the program runs, even when it is evicted meanwhile.
+    // The hooks of one socket run under its lock, so its fields have one writer.
     let socket = unsafe { &mut *place };
     if facts.by_current && socket.closer.tgid == 0 {
         task::write_current(&mut socket.closer);

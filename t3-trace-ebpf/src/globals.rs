@@ -3,15 +3,16 @@
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
 use t3_trace_abi::globals::ABSENT;
 
-/// A global that user space sets before the load. The map behind it is frozen, so the verifier knows its value and
-/// removes the branches that do not apply to this kernel.
+/// A global that user space sets before the load. The map behind it is frozen, so the verifier
+/// knows its value and removes the branches that do not apply to this kernel.
 #[repr(transparent)]
 pub struct Global(u16);
 
 impl Global {
     #[inline(always)]
     fn get(&self) -> u16 {
-        // SAFETY: a reference to a static. Volatile, because the value in the object is not the one at run time.
+        // SAFETY: a reference to a static. Volatile, because the value in the object is not the one
+        // at run time.
         unsafe { core::ptr::read_volatile(&self.0) }
     }
 
@@ -41,7 +42,8 @@ impl Global {
             return None;
         }
         let place = (base + u64::from(self.get())) as *const T;
-        // SAFETY: the helper checks the address and fails instead of faulting; T is an integer or an array of bytes.
+        // SAFETY: the helper checks the address and fails instead of faulting; T is an integer or
+        // an array of bytes.
         unsafe { bpf_probe_read_kernel(place) }.ok()
     }
 

@@ -1,4 +1,5 @@
-//! Every map, and the two ways of writing that count what they lose. User space sets the sizes at load.
+//! Every map, and the two ways of writing that count what they lose. User space sets the sizes at
+//! load.
 
 use aya_ebpf::{
     macros::map,
@@ -6,8 +7,8 @@ use aya_ebpf::{
 };
 use t3_trace_abi::{Event, Kind, Port, Process, Socket, Stat, Tuple, TupleGen};
 
-/// One byte of role bits for each port, as one value: a look-up of element 0 (inlined by the verifier) answers for both
-/// ports of a socket.
+/// One byte of role bits for each port, as one value: a look-up of element 0 (inlined by the
+/// verifier) answers for both ports of a socket.
 #[map]
 pub static PORTS: Array<[u8; Port::TABLE]> = Array::with_max_entries(1, 0);
 
@@ -19,13 +20,13 @@ pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(16_38
 #[map]
 pub static SERVE_ENDS: LruHashMap<TupleGen, Socket> = LruHashMap::with_max_entries(16_384, 0);
 
-/// The live connection of each tuple. Not an LRU map: a session that lasts for days must not be forgotten because others
-/// came after it. An entry leaves with its socket.
+/// The live connection of each tuple. Not an LRU map: a session that lasts for days must not be
+/// forgotten because others came after it. An entry leaves with its socket.
 #[map]
 pub static GENERATION: HashMap<Tuple, u64> = HashMap::with_max_entries(16_384, 0);
 
-/// The connection that last used a tuple and is gone: what comes after the state is CLOSE (an active reset does) still
-/// belongs to it. Also takes what [`GENERATION`] has no room for.
+/// The connection that last used a tuple and is gone: what comes after the state is CLOSE (an
+/// active reset does) still belongs to it. Also takes what [`GENERATION`] has no room for.
 #[map]
 pub static LAST_GENERATION: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -37,7 +38,8 @@ pub static PROCESSES: LruHashMap<u32, Process> = LruHashMap::with_max_entries(8_
 #[map]
 pub static OWNERS: LruHashMap<u32, u8> = LruHashMap::with_max_entries(4_096, 0);
 
-/// Threads the kernel has just killed, thread id to thread group id: before 6.9 `mark_victim` knows only the former.
+/// Threads the kernel has just killed, thread id to thread group id: before 6.9 `mark_victim` knows
+/// only the former.
 #[map]
 pub static VICTIMS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(256, 0);
 

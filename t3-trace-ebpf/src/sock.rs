@@ -28,7 +28,8 @@ pub struct Sock {
 }
 
 impl Sock {
-    /// The socket at this address, if one of its ports is watched. Everything else on the machine ends here.
+    /// The socket at this address, if one of its ports is watched. Everything else on the machine
+    /// ends here.
     #[inline(always)]
     pub fn watched(address: u64) -> Option<Self> {
         let local_port = port(SK_SPORT.read(address)?);
@@ -54,7 +55,8 @@ impl Sock {
         i32::from(SK_STATE.read_or::<u8>(self.address, 0))
     }
 
-    /// Its pending error, positive. Not to be asked of a socket in TIME_WAIT, which is another structure.
+    /// Its pending error, positive. Not to be asked of a socket in TIME_WAIT, which is another
+    /// structure.
     #[inline(always)]
     pub fn error(self) -> u32 {
         SK_ERR.read_or::<u32>(self.address, 0)
@@ -123,7 +125,8 @@ pub fn gone(end: &TupleGen) {
     }
 }
 
-/// A port in network order, taken byte by byte: after a byte swap older verifiers know no bounds of the number.
+/// A port in network order, taken byte by byte: after a byte swap older verifiers know no bounds of
+/// the number.
 #[inline(always)]
 fn port(bytes: [u8; 2]) -> u16 {
     // SAFETY: a local variable. Volatile, because LLVM makes a byte swap of it otherwise.

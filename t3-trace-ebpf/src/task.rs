@@ -11,15 +11,16 @@ use crate::{
 /// include/linux/sched.h
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// Writes who the task at this address is, as a process: thread group id and the leader's name. Threads rename
-/// themselves, so the name of the one that happens to run says little.
+/// Writes who the task at this address is, as a process: thread group id and the leader's name.
+/// Threads rename themselves, so the name of the one that happens to run says little.
 #[inline(always)]
 fn write(address: u64, tgid: u32, to: &mut Task) {
     to.tgid = tgid;
     TASK_COMM.read_into(TASK_LEADER.read_or(address, address), &mut to.comm);
 }
 
-/// Writes the process that runs; nothing for a kernel thread, which closes sockets on behalf of others.
+/// Writes the process that runs; nothing for a kernel thread, which closes sockets on behalf of
+/// others.
 #[inline(always)]
 pub fn write_current(to: &mut Task) {
     // SAFETY: no arguments, cannot fail.
@@ -32,7 +33,8 @@ pub fn write_current(to: &mut Task) {
 /// Nothing has been seen.
 static NOTHING: Process = Process::ZERO;
 
-/// The record of the process this task belongs to, fresh if the one at hand is of an earlier process with the same id.
+/// The record of the process this task belongs to, fresh if the one at hand is of an earlier
+/// process with the same id.
 #[inline(always)]
 pub fn record(address: u64) -> Option<*mut Process> {
     let tgid = TASK_TGID.read_or(address, 0_u32);

@@ -1,5 +1,6 @@
-//! Which cgroup a process is in, and what that cgroup says of itself. Only version 2, in the pure and the hybrid layout (where version 2
-//! is mounted beside the controllers of version 1); on version 1 alone there is no answer.
+//! Which cgroup a process is in, and what that cgroup says of itself. Only version 2, in the pure
+//! and the hybrid layout (where version 2 is mounted beside the controllers of version 1); on
+//! version 1 alone there is no answer.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -21,8 +22,8 @@ pub struct MemoryNow {
     pub max: Option<u64>,
 }
 
-/// Where cgroup version 2 is mounted, as `/proc/self/mountinfo` tells (proc_pid_mountinfo(5)): the mount that shows the root of the
-/// hierarchy.
+/// Where cgroup version 2 is mounted, as `/proc/self/mountinfo` tells (proc_pid_mountinfo(5)): the
+/// mount that shows the root of the hierarchy.
 #[must_use]
 pub fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
@@ -41,8 +42,8 @@ fn unescape(field: &str) -> String {
     field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
-/// The path of version 2 in `/proc/PID/cgroup` (cgroups(7)): the line of hierarchy 0. `None` on version 1 alone, and for a path outside
-/// our own cgroup namespace.
+/// The path of version 2 in `/proc/PID/cgroup` (cgroups(7)): the line of hierarchy 0. `None` on
+/// version 1 alone, and for a path outside our own cgroup namespace.
 #[must_use]
 pub fn path_of(proc_cgroup: &str) -> Option<&str> {
     let path = proc_cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;

@@ -40,7 +40,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch the kernel and serve evidence to t3-dispatch (needs root).
     Daemon(DaemonArgs),
-    /// Show closes as they happen and the sessions that are open: on the whole screen of a terminal, else one line per close.
+    /// Show closes as they happen and the sessions that are open: on the whole screen of a
+    /// terminal, else one line per close.
     Live(LiveArgs),
     /// Show closes that were, from the journal, and a summary of them.
     Closes(ClosesArgs),
@@ -110,7 +111,8 @@ pub struct LiveArgs {
     /// Only this user; on the screen the filter to begin with.
     #[arg(long)]
     pub user: Option<String>,
-    /// Only sessions shorter than this, for example 120s, 2m or 500ms; on the screen the filter to begin with.
+    /// Only sessions shorter than this, for example 120s, 2m or 500ms; on the screen the filter to
+    /// begin with.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub short: Option<Duration>,
     /// One line per close, also where there is a terminal for the whole screen.

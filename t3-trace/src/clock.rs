@@ -1,5 +1,5 @@
-//! The one clock that kernel, relay and daemon share: `CLOCK_MONOTONIC`, and the way to it from `CLOCK_BOOTTIME`, in which the kernel
-//! tells when a process was started.
+//! The one clock that kernel, relay and daemon share: `CLOCK_MONOTONIC`, and the way to it from
+//! `CLOCK_BOOTTIME`, in which the kernel tells when a process was started.
 
 use rustix::time::{ClockId, clock_gettime};
 use t3_record::evidence::Nanos;
@@ -19,14 +19,15 @@ pub fn realtime_secs() -> u64 {
     read(ClockId::Realtime) / SECOND
 }
 
-/// How far the wall clock is ahead of `CLOCK_BOOTTIME`, in nanoseconds: constant, unless somebody sets the wall clock.
+/// How far the wall clock is ahead of `CLOCK_BOOTTIME`, in nanoseconds: constant, unless somebody
+/// sets the wall clock.
 #[must_use]
 pub fn wall_ahead() -> i128 {
     i128::from(read(ClockId::Realtime)) - i128::from(read(ClockId::Boottime))
 }
 
-/// The monotonic time of a boot-time stamp. The two differ by the time the machine was suspended; a time before the
-/// monotonic zero counts as zero.
+/// The monotonic time of a boot-time stamp. The two differ by the time the machine was suspended; a
+/// time before the monotonic zero counts as zero.
 #[must_use]
 pub fn from_boottime(boot: Nanos) -> Nanos {
     let suspended = read(ClockId::Boottime).saturating_sub(monotonic());

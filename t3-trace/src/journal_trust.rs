@@ -1,6 +1,7 @@
-//! Which entries of the journal are believed. A `MESSAGE_ID` is a field that any local user can send; who sent an entry is not: journald
-//! takes the fields that begin with `_` from the kernel and refuses them from anybody else (systemd.journal-fields(7), "Trusted
-//! Journal Fields"). Only decides; reads no journal.
+//! Which entries of the journal are believed. A `MESSAGE_ID` is a field that any local user can
+//! send; who sent an entry is not: journald takes the fields that begin with `_` from the kernel
+//! and refuses them from anybody else (systemd.journal-fields(7), "Trusted Journal Fields"). Only
+//! decides; reads no journal.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use crate::daemon::accounts;
 /// The trusted fields that the rule looks at: what is read from the journal must contain them.
 pub const FIELDS: [&str; 2] = ["_UID", "_SYSTEMD_UNIT"];
 
-/// The units whose entries are believed whatever their uid: where a journal comes from another machine, uids mean nothing.
+/// The units whose entries are believed whatever their uid: where a journal comes from another
+/// machine, uids mean nothing.
 const UNITS: [&str; 2] = ["t3-dispatch.service", "t3-trace.service"];
 
 /// The user that t3-dispatch runs as unless somebody said otherwise.

@@ -1,6 +1,8 @@
-//! The kernel's side of a close: the daemon that gathers evidence and serves it to t3-dispatch, and the operator's commands.
+//! The kernel's side of a close: the daemon that gathers evidence and serves it to t3-dispatch, and
+//! the operator's commands.
 //!
-//! Only [`daemon`] and [`kernel`] need privileges; [`live`], [`closes`], [`explain`] and [`doctor`] read what they give as an ordinary user.
+//! Only [`daemon`] and [`kernel`] need privileges; [`live`], [`closes`], [`explain`] and [`doctor`]
+//! read what they give as an ordinary user.
 
 pub mod cgroup;
 pub mod cli;

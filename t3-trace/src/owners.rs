@@ -1,8 +1,9 @@
-//! Who serves a port: the process that listens on it, its cgroup, and the argv of what runs beside it.
+//! Who serves a port: the process that listens on it, its cgroup, and the argv of what runs beside
+//! it.
 //!
-//! Works on a thread of its own, because a walk through all descriptors of a machine takes long and reading a command line may
-//! wait for a lock. Remembers earlier listeners of a port, so that a session is never ascribed to a process that was started
-//! after it.
+//! Works on a thread of its own, because a walk through all descriptors of a machine takes long and
+//! reading a command line may wait for a lock. Remembers earlier listeners of a port, so that a
+//! session is never ascribed to a process that was started after it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -116,7 +117,8 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Starts the thread. `cgroups` is where version 2 is mounted; `found` hears of each new listener.
+    /// Starts the thread. `cgroups` is where version 2 is mounted; `found` hears of each new
+    /// listener.
     ///
     /// # Errors
     /// When there is no thread to be had.
@@ -168,7 +170,8 @@ impl Owners {
         started.max_by_key(|owner| owner.started_at).cloned()
     }
 
-    /// The OOM killer chose a process: keeps what is still to be known of it. Reads its command line: not for an event loop.
+    /// The OOM killer chose a process: keeps what is still to be known of it. Reads its command
+    /// line: not for an event loop.
     pub fn oom(&self, pid: u32, at: Nanos) {
         let argv = proc::argv(pid);
         let cgroup = self.shared.cgroups.as_deref().and_then(|mount| cgroup::dir_of(mount, pid));
@@ -280,7 +283,8 @@ fn read_argv(shared: &Shared) {
         let pids = cgroup::members(&dir).into_iter().take(MEMBERS);
         argv.extend(pids.filter_map(|pid| Some((pid, proc::argv(pid)?))));
     }
-    // A process that has just been killed may have lost its memory between two looks: what was known of it stays.
+    // A process that has just been killed may have lost its memory between two looks: what was
+    // known of it stays.
     let mut state = shared.lock();
     let gone = std::mem::take(&mut state.argv)
         .into_iter()

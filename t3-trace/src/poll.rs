@@ -1,5 +1,5 @@
-//! Waiting for a descriptor in the event loop. The one place of this program with `unsafe` outside of system calls: tokio cannot check
-//! by type that a descriptor stays open while it is watched.
+//! Waiting for a descriptor in the event loop. The one place of this program with `unsafe` outside
+//! of system calls: tokio cannot check by type that a descriptor stays open while it is watched.
 #![expect(
     unsafe_code,
     reason = "registering a descriptor with tokio is unsafe; OwnedFd keeps the promise that it asks for"
@@ -18,6 +18,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// When there are no descriptors left, or the file cannot be polled.
 pub fn readable(fd: impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
     let owned = fd.as_fd().try_clone_to_owned()?;
-    // SAFETY: an OwnedFd is open, stays open until it is dropped, and always answers with the same number; the AsyncFd owns it.
+    // SAFETY: an OwnedFd is open, stays open until it is dropped, and always answers with the same
+    // number; the AsyncFd owns it.
     unsafe { AsyncFd::register_with_interest(owned, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -1,4 +1,5 @@
-//! What the daemon needs of the kernel side, as a trait: the real one, none at all, and fakes in tests.
+//! What the daemon needs of the kernel side, as a trait: the real one, none at all, and fakes in
+//! tests.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -1,5 +1,6 @@
-//! A moment as people write it: `14:10`, `2 hours ago`, `-2h`, `yesterday 14:10`, `2026-11-24 14:10`, RFC 3339, `@epoch`, and `Nov 24 14:10:05`
-//! as journalctl shows it. Pure: what time it is and which zone holds are given. Never guesses: what it does not know it refuses.
+//! A moment as people write it: `14:10`, `2 hours ago`, `-2h`, `yesterday 14:10`,
+//! `2026-11-24 14:10`, RFC 3339, `@epoch`, and `Nov 24 14:10:05` as journalctl shows it. Pure: what
+//! time it is and which zone holds are given. Never guesses: what it does not know it refuses.
 
 mod ago;
 pub mod calendar;
@@ -66,11 +67,13 @@ pub struct BadTime {
 
 /// Reads a moment. Words may be in any case, with any number of blanks between them.
 ///
-/// `14:10` without a day is the last time that it was 14:10: today's, or yesterday's while today's lies ahead. A time that the zone
-/// leaves out (a clock put forward) is taken as the zone's rules move it.
+/// `14:10` without a day is the last time that it was 14:10: today's, or yesterday's while today's
+/// lies ahead. A time that the zone leaves out (a clock put forward) is taken as the zone's rules
+/// move it.
 ///
 /// # Errors
-/// [`BadTime`] when it is none of the known forms, names no real day or time, or lies before 1970 or after the year 9999.
+/// [`BadTime`] when it is none of the known forms, names no real day or time, or lies before 1970
+/// or after the year 9999.
 pub fn parse<Z: Zone>(text: &str, now: &Now<Z>) -> Result<Moment, BadTime> {
     let lower = text.to_ascii_lowercase();
     let words: Vec<&str> = lower.split_ascii_whitespace().collect();

@@ -1,4 +1,5 @@
-//! `t3-trace closes` on a real journal: records go through a journald of the test's own and come back through the real program.
+//! `t3-trace closes` on a real journal: records go through a journald of the test's own and come
+//! back through the real program.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -84,8 +85,9 @@ fn what_was_written_comes_back_and_each_filter_selects() {
     assert!(summary.starts_with("3 closes\n") && summary.contains("users cut off: 1\n"), "{summary}");
 }
 
-/// Sends an entry as another user, as any program of that user could. Only this thread changes its user (credentials are a thread's own
-/// in the kernel), and the socket is connected before: the test's directories are root's alone.
+/// Sends an entry as another user, as any program of that user could. Only this thread changes its
+/// user (credentials are a thread's own in the kernel), and the socket is connected before: the
+/// test's directories are root's alone.
 fn forge(socket: &Path, record: &CloseRecord) {
     let fields = record.to_fields();
     let entry: String = fields.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();

@@ -1,5 +1,5 @@
-//! `t3-trace doctor` beside a real daemon, a real dispatch and a journald of the test's own: as root, as somebody in the group, as somebody
-//! who is not, and where no daemon runs.
+//! `t3-trace doctor` beside a real daemon, a real dispatch and a journald of the test's own: as
+//! root, as somebody in the group, as somebody who is not, and where no daemon runs.
 //!
 //! Needs root and `cargo xtask build`.
 

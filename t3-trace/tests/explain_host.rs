@@ -1,5 +1,5 @@
-//! `t3-trace explain` on a real journal: records go through a journald of the test's own and one of them comes back as a page through the
-//! real program. Needs root for that journald.
+//! `t3-trace explain` on a real journal: records go through a journald of the test's own and one of
+//! them comes back as a page through the real program. Needs root for that journald.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -241,8 +241,8 @@ fn access_line(ended: u64) -> String {
     )
 }
 
-/// Sends an entry as another user, as any program of that user could. Only this thread changes its user, and the socket is connected
-/// before: the test's directories are root's alone.
+/// Sends an entry as another user, as any program of that user could. Only this thread changes its
+/// user, and the socket is connected before: the test's directories are root's alone.
 fn forge(socket: &Path, record: &CloseRecord) {
     let entry: String =
         record.to_fields().into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();

@@ -1,6 +1,8 @@
-//! Pages of `t3-trace explain` for ten faults, compared to the letter. Each `golden/explain/NAME.in` holds what the journal and the other
-//! layers had, one thing a line behind its time in milliseconds since the epoch; the first `ws close` is the one to explain. The records
-//! are real ones of the fault catalogue. `UPDATE_GOLDEN=1 cargo test -p t3-trace --test explain_pages` writes the pages anew.
+//! Pages of `t3-trace explain` for ten faults, compared to the letter. Each
+//! `golden/explain/NAME.in` holds what the journal and the other layers had, one thing a line
+//! behind its time in milliseconds since the epoch; the first `ws close` is the one to explain. The
+//! records are real ones of the fault catalogue.
+//! `UPDATE_GOLDEN=1 cargo test -p t3-trace --test explain_pages` writes the pages anew.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails its test")]
 

@@ -1,5 +1,5 @@
-//! `t3-trace live` on a real terminal against the real daemon: what it shows, how it lives through a restart, another size and a flood,
-//! and that the terminal is as it was afterwards. Needs tmux.
+//! `t3-trace live` on a real terminal against the real daemon: what it shows, how it lives through
+//! a restart, another size and a flood, and that the terminal is as it was afterwards. Needs tmux.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -160,7 +160,8 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
     let screen = live.until_shows("serve ran out of memory", SOON).unwrap();
     assert!(screen.contains("serve was killed") && screen.contains("2 closes"), "{screen}");
 
-    // Stopped as a shell stops it, and continued; the shell in between is missing here, so it goes on at once.
+    // Stopped as a shell stops it, and continued; the shell in between is missing here, so it goes
+    // on at once.
     live.press(&["C-z"]).unwrap();
     live.press(&["?"]).unwrap();
     live.until_shows("pause: the list stands still", SOON).unwrap();

@@ -1,6 +1,8 @@
-//! What `t3-trace closes` costs on a large journal, against `journalctl -o json` on the same one: a journald of the test's own is filled
-//! with full records, and both read them. docs/PERFORMANCE.md has the numbers of `T3_RECORDS=1000000` and `T3_BIN_DIR=target/release`; by
-//! default it is a tenth of that, so that the tests stay short. Times are compared with each other, never with a clock.
+//! What `t3-trace closes` costs on a large journal, against `journalctl -o json` on the same one: a
+//! journald of the test's own is filled with full records, and both read them. docs/PERFORMANCE.md
+//! has the numbers of `T3_RECORDS=1000000` and `T3_BIN_DIR=target/release`; by default it is a
+//! tenth of that, so that the tests stay short. Times are compared with each other, never with a
+//! clock.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -28,8 +30,8 @@ const RECORDS: u64 = 100_000;
 const FIRST: u64 = 20_000;
 /// One in so many sessions comes back and tells how long it was cut off.
 const BACK: u64 = 10;
-/// The most CPU time that the summary may take, in times of journalctl's own JSON. It takes about as much without optimisation, as tests
-/// are built, and half as much with it.
+/// The most CPU time that the summary may take, in times of journalctl's own JSON. It takes about
+/// as much without optimisation, as tests are built, and half as much with it.
 const FACTOR: f64 = 2.0;
 /// By how much memory may grow from the first records to all of them.
 const GROWTH_KIB: u64 = 2048;
@@ -50,7 +52,8 @@ fn run(mut command: Command) -> Run {
     let status = format!("/proc/{}/status", child.id());
     let watched = thread::spawn(move || {
         let mut peak = 0;
-        // The kernel keeps the highest value, so nothing is missed between two looks but what comes right before the end.
+        // The kernel keeps the highest value, so nothing is missed between two looks but what comes
+        // right before the end.
         while let Some(kib) = fs::read_to_string(&status).ok().as_deref().and_then(high_water) {
             peak = kib;
             thread::sleep(Duration::from_millis(5));
@@ -72,7 +75,8 @@ fn high_water(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Of all that have ended and been waited for, with theirs; this program has one test, so they are that test's.
+/// Of all that have ended and been waited for, with theirs; this program has one test, so they are
+/// that test's.
 fn cpu_of_children() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let after_name = stat.rsplit_once(')').unwrap().1;
@@ -81,8 +85,8 @@ fn cpu_of_children() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// An entry of the native protocol with gaps where the records of a real journal differ. Encoding each record anew would take longer than
-/// all that is measured.
+/// An entry of the native protocol with gaps where the records of a real journal differ. Encoding
+/// each record anew would take longer than all that is measured.
 struct Template {
     /// Text, name of a key, text, and so on.
     parts: Vec<String>,

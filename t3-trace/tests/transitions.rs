@@ -1,4 +1,5 @@
-//! The order of the two FINs survives any run of the state hook that the kernel leaves out. Compiles the eBPF program's own rule.
+//! The order of the two FINs survives any run of the state hook that the kernel leaves out.
+//! Compiles the eBPF program's own rule.
 
 /// Where the rule looks for the states.
 mod sock {
@@ -13,7 +14,8 @@ mod transition;
 use sock::state::{CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
 use transition::{Fins, fins};
 
-/// The states of a connection in turn (net/ipv4/tcp.c, tcp_input.c), whether `SOCK_DONE` is set at each change, and whose FIN was first.
+/// The states of a connection in turn (net/ipv4/tcp.c, tcp_input.c), whether `SOCK_DONE` is set at
+/// each change, and whose FIN was first.
 type Way = (&'static [(i32, bool)], Option<First>);
 
 const WAYS: [Way; 6] = [
@@ -33,7 +35,8 @@ enum First {
     Theirs,
 }
 
-/// What is kept after the changes in `seen` (a bit each) were seen, a microsecond apart: the first time of each FIN.
+/// What is kept after the changes in `seen` (a bit each) were seen, a microsecond apart: the first
+/// time of each FIN.
 fn kept(way: &[(i32, bool)], seen: u32) -> (Option<u64>, Option<u64>) {
     let (mut fin_in, mut fin_out) = (None, None);
     for (n, pair) in way.windows(2).enumerate() {

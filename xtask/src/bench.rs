@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds with optimisation and runs t3-testkit's `t3-bench`, which prints its numbers itself.
+//! `cargo xtask bench`: builds with optimisation and runs t3-testkit's `t3-bench`, which prints its
+//! numbers itself.
 
 use std::process::{Command, ExitCode};
 

@@ -1,5 +1,5 @@
-//! Cargo commands with an environment of their own: what `cargo run` sets for xtask is of no concern to them, and would
-//! make their build scripts run again.
+//! Cargo commands with an environment of their own: what `cargo run` sets for xtask is of no
+//! concern to them, and would make their build scripts run again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,7 +77,8 @@ pub fn parse_artifacts(output: &str) -> Vec<Artifact> {
         .collect()
 }
 
-/// The named binary of a crate, built for this machine; `None` when the crate has no such binary yet.
+/// The named binary of a crate, built for this machine; `None` when the crate has no such binary
+/// yet.
 pub fn binary(package: &str, name: &str, release: bool) -> Result<Option<PathBuf>> {
     let metadata = proc::stdout_of(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     let metadata: Value =

@@ -25,13 +25,16 @@ pub enum Command {
     Test(TestArgs),
     /// Boot Debian kernels in software emulation and run the tests inside.
     VmTest(VmTestArgs),
-    /// End sessions in every way there is and print which verdicts were right, here and in the guests of the last vm-test.
+    /// End sessions in every way there is and print which verdicts were right, here and in the
+    /// guests of the last vm-test.
     Faults(FaultsArgs),
     /// Show every way a session can end, on this machine, in about a minute.
     Demo(DemoArgs),
-    /// Run the WebSocket conformance suite with t3-dispatch between its two ends and without: every case must come to the same.
+    /// Run the WebSocket conformance suite with t3-dispatch between its two ends and without: every
+    /// case must come to the same.
     Autobahn(AutobahnArgs),
-    /// Hold thousands of sessions with heartbeats through t3-dispatch, then end them in random ways: none dropped, memory flat, records right.
+    /// Hold thousands of sessions with heartbeats through t3-dispatch, then end them in random
+    /// ways: none dropped, memory flat, records right.
     Soak(SoakArgs),
     /// Make the Debian packages of t3-dispatch and t3-trace, from static programs.
     Package(PackageArgs),
@@ -79,7 +82,8 @@ pub struct VmTestArgs {
     /// Only the Debian packages: install, use, upgrade, purge.
     #[arg(long, conflicts_with_all = ["exec", "only", "check_guest"])]
     pub packages: bool,
-    /// Only check what the guests offer (BTF, PSI, cgroup v2, kprobes, systemd), without the project's VM tests.
+    /// Only check what the guests offer (BTF, PSI, cgroup v2, kprobes, systemd), without the
+    /// project's VM tests.
     #[arg(long, conflicts_with = "exec")]
     pub check_guest: bool,
     /// Seconds for one guest, from power-on to power-off.
@@ -112,7 +116,8 @@ pub struct DemoArgs {
 /// Flags of `autobahn`.
 #[derive(Debug, Args)]
 pub struct AutobahnArgs {
-    /// Messages that each of the 216 cases of compression sends, at most; 1000 takes a quarter of an hour.
+    /// Messages that each of the 216 cases of compression sends, at most; 1000 takes a quarter of
+    /// an hour.
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub messages: u32,
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: builds everything and runs t3-testkit's `t3-demo`, as root when root is to be had, because the
-//! kernel's side of a close is only seen by root.
+//! `cargo xtask demo`: builds everything and runs t3-testkit's `t3-demo`, as root when root is to
+//! be had, because the kernel's side of a close is only seen by root.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -29,6 +29,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         command.arg("--hold");
     }
     say::step(if args.hold { "the demo, until Ctrl-C" } else { "the demo, about a minute" });
-    // In our place: Ctrl-C then reaches the demo alone, which takes down what it started before the prompt comes back.
+    // In our place: Ctrl-C then reaches the demo alone, which takes down what it started before the
+    // prompt comes back.
     Err(command.exec()).with_context(|| format!("cannot start {}", program.display()))
 }

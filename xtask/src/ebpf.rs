@@ -1,7 +1,8 @@
-//! The eBPF object: compiled with the pinned stable compiler (its nightly switches turned on for this one crate), linked
-//! by bpf-linker, put where `t3-trace`'s build script looks for it.
+//! The eBPF object: compiled with the pinned stable compiler (its nightly switches turned on for
+//! this one crate), linked by bpf-linker, put where `t3-trace`'s build script looks for it.
 //!
-//! The file is rewritten only when its bytes change, so that an unchanged object recompiles nothing.
+//! The file is rewritten only when its bytes change, so that an unchanged object recompiles
+//! nothing.
 
 use std::fs;
 use std::path::Path;
@@ -42,7 +43,8 @@ pub fn command(subcommand: &str) -> Result<std::process::Command> {
     Ok(command)
 }
 
-/// Copies `from` to `to` if they differ; through a neighbour and a rename, so that nobody reads half a file.
+/// Copies `from` to `to` if they differ; through a neighbour and a rename, so that nobody reads
+/// half a file.
 fn install(from: &Path, to: &Path) -> Result<bool> {
     let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {

@@ -1,5 +1,6 @@
-//! `cargo xtask faults`: the table of faults by tiers. Runs the catalogue on this machine, and puts beside it what the last `cargo
-//! xtask vm-test` found in its guests. A tier that has not been run has no column; nothing is taken for passed that did not run.
+//! `cargo xtask faults`: the table of faults by tiers. Runs the catalogue on this machine, and puts
+//! beside it what the last `cargo xtask vm-test` found in its guests. A tier that has not been run
+//! has no column; nothing is taken for passed that did not run.
 
 use std::collections::BTreeMap;
 use std::path::Path;

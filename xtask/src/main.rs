@@ -1,7 +1,9 @@
-//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo, autobahn, soak, package, bench.
+//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo,
+//! autobahn, soak, package, bench.
 //!
-//! One file per command, all flags in `cli`. Commands say in one line what they are doing, show a failing program's
-//! output and keep a passing one's to a line. Nothing here is part of what is shipped.
+//! One file per command, all flags in `cli`. Commands say in one line what they are doing, show a
+//! failing program's output and keep a passing one's to a line. Nothing here is part of what is
+//! shipped.
 
 mod autobahn;
 mod bench;

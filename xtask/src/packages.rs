@@ -1,5 +1,5 @@
-//! The Debian packages that commands need, in one table. Installed when we are root (or `sudo -n` works), otherwise named
-//! in one `apt-get` line for the reader to run.
+//! The Debian packages that commands need, in one table. Installed when we are root (or `sudo -n`
+//! works), otherwise named in one `apt-get` line for the reader to run.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,5 @@
-//! Where things are. All of it below the workspace root, so that deleting `target/` is always a fresh start.
+//! Where things are. All of it below the workspace root, so that deleting `target/` is always a
+//! fresh start.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,9 @@ pub fn root() -> &'static Path {
     manifest.parent().unwrap_or(manifest)
 }
 
-/// `target/` of the workspace. The eBPF object, the tools and the VM images are here even when `CARGO_TARGET_DIR`
-/// sends the programs elsewhere: `t3-trace`'s build script looks in this one place.
+/// `target/` of the workspace. The eBPF object, the tools and the VM images are here even when
+/// `CARGO_TARGET_DIR` sends the programs elsewhere: `t3-trace`'s build script looks in this one
+/// place.
 pub fn target() -> PathBuf {
     root().join("target")
 }

@@ -1,7 +1,8 @@
-//! Running a program: output kept in a file, a sign of life on long runs, a time limit, the whole tree ended with it.
+//! Running a program: output kept in a file, a sign of life on long runs, a time limit, the whole
+//! tree ended with it.
 //!
-//! Children stay in our process group, so that Ctrl-C ends them too; a time limit therefore ends the tree by walking
-//! `/proc`, not by killing a group.
+//! Children stay in our process group, so that Ctrl-C ends them too; a time limit therefore ends
+//! the tree by walking `/proc`, not by killing a group.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
@@ -58,7 +59,8 @@ pub fn line(command: &Command) -> String {
     text
 }
 
-/// Runs `command` quietly for at most `limit`, with a sign of life under the name `what` now and then.
+/// Runs `command` quietly for at most `limit`, with a sign of life under the name `what` now and
+/// then.
 pub fn quiet(what: &str, command: Command, limit: Duration) -> Result<Finished> {
     let log = unnamed_file()?;
     let stdout = log.try_clone()?;
@@ -142,7 +144,8 @@ pub fn stdout_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether a program of this name can be started from PATH (or the directories of administrators' programs).
+/// Whether a program of this name can be started from PATH (or the directories of administrators'
+/// programs).
 pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

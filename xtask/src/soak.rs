@@ -1,4 +1,5 @@
-//! `cargo xtask soak`: builds with optimisation and runs t3-testkit's `t3-soak`, as root, because only root sees the kernel's side.
+//! `cargo xtask soak`: builds with optimisation and runs t3-testkit's `t3-soak`, as root, because
+//! only root sees the kernel's side.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Root, when we have it or may become it without a password prompt. Only finished programs run as root; compiling
-//! never does, so a user's `target/` stays the user's.
+//! Root, when we have it or may become it without a password prompt. Only finished programs run as
+//! root; compiling never does, so a user's `target/` stays the user's.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};

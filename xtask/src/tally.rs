@@ -1,4 +1,5 @@
-//! What passed and what failed, by step and tier, and how it is told at the end. Pure, but for the printing.
+//! What passed and what failed, by step and tier, and how it is told at the end. Pure, but for the
+//! printing.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Sums up the closing lines in a program's output: Rust's `test result: … N passed; N failed; N ignored` and our
-    /// own `N passed, N failed`.
+    /// Sums up the closing lines in a program's output: Rust's
+    /// `test result: … N passed; N failed; N ignored` and our own `N passed, N failed`.
     pub fn read(output: &str) -> Self {
         let mut sum = Self::default();
         for line in output.lines() {
@@ -79,8 +80,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// A step whose program ended with `ok`, and whose output counted `counts`: a failed program is at least one failure,
-    /// whatever it counted.
+    /// A step whose program ended with `ok`, and whose output counted `counts`: a failed program is
+    /// at least one failure, whatever it counted.
     pub fn new(name: impl Into<String>, ok: bool, mut counts: Counts, time: Duration) -> Self {
         if !ok {
             counts.failed = counts.failed.max(1);

@@ -1,7 +1,8 @@
-//! `cargo xtask test`: every tier in order, whatever the ones before it said, and all failures listed at the end.
+//! `cargo xtask test`: every tier in order, whatever the ones before it said, and all failures
+//! listed at the end.
 //!
-//! A tier that cannot run here says why. With `CI` set in the environment that is a failure: a test that did not run
-//! has not passed.
+//! A tier that cannot run here says why. With `CI` set in the environment that is a failure: a test
+//! that did not run has not passed.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -79,7 +80,8 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The host tier ends with five minutes of waiting, which need a third of a core: fuzzing has the rest of the machine meanwhile.
+/// The host tier ends with five minutes of waiting, which need a third of a core: fuzzing has the
+/// rest of the machine meanwhile.
 fn host_and_fuzz(quick: bool) -> [TierReport; 2] {
     let fuzz = || timed(Tier::Fuzz.name(), || Tier::Fuzz.steps(quick));
     std::thread::scope(|scope| {
@@ -87,7 +89,8 @@ fn host_and_fuzz(quick: bool) -> [TierReport; 2] {
         let host = timed(Tier::Host.name(), || {
             tiers::host::steps(quick, || {
                 beside = Some(scope.spawn(move || {
-                    // Of this thread and of what it starts: nobody else is to wait for it. Refused is no reason not to fuzz.
+                    // Of this thread and of what it starts: nobody else is to wait for it. Refused
+                    // is no reason not to fuzz.
                     let _ = rustix::process::nice(10);
                     fuzz()
                 }));

@@ -1,5 +1,5 @@
-//! House rules that no lint knows: every Rust file opens with its module comment, none is too long, and nothing names a
-//! package registry's host or a path of somebody's machine.
+//! House rules that no lint knows: every Rust file opens with its module comment, none is too long,
+//! and nothing names a package registry's host or a path of somebody's machine.
 
 use std::path::Path;
 
@@ -66,7 +66,8 @@ fn check(name: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// `//!` first, after nothing but blank lines and crate attributes that must come first (a generated file's `#!` line).
+/// `//!` first, after nothing but blank lines and crate attributes that must come first (a
+/// generated file's `#!` line).
 fn opens_with_comment(text: &str) -> bool {
     text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with("//!"))
 }

@@ -1,8 +1,10 @@
-//! What the build needs beside the compiler: rust-src, the musl target, bpf-linker; and what packages are made with.
+//! What the build needs beside the compiler: rust-src, the musl target, bpf-linker; and what
+//! packages are made with.
 //!
-//! bpf-linker reads LLVM bitcode, so it must speak the same LLVM as the compiler that wrote it. The toolchain ships that
-//! LLVM as a shared library; bpf-linker is built against it (no headers needed) and finds it again through its rpath. A
-//! stamp beside the binary names the toolchain; another toolchain means another build.
+//! bpf-linker reads LLVM bitcode, so it must speak the same LLVM as the compiler that wrote it. The
+//! toolchain ships that LLVM as a shared library; bpf-linker is built against it (no headers
+//! needed) and finds it again through its rpath. A stamp beside the binary names the toolchain;
+//! another toolchain means another build.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -151,7 +153,8 @@ fn find_llvm(lib: &Path) -> Result<Llvm> {
     bail!("no libLLVM.so.* in {}: bpf-linker needs a toolchain from rustup, which ships one", lib.display())
 }
 
-/// `libLLVM.so.22.1-rust-1.95.0-stable` is LLVM 22; other names are no LLVM library (or only a linker script).
+/// `libLLVM.so.22.1-rust-1.95.0-stable` is LLVM 22; other names are no LLVM library (or only a
+/// linker script).
 fn llvm_major(name: &str) -> Option<u32> {
     name.strip_prefix("libLLVM.so.")?.split('.').next()?.parse().ok()
 }

@@ -1,5 +1,6 @@
-//! `cargo xtask vm-test`: Debian's kernels with systemd as PID 1 and kprobes, in software emulation (no /dev/kvm needed),
-//! each running the project's own programs, statically linked so that one build fits every release.
+//! `cargo xtask vm-test`: Debian's kernels with systemd as PID 1 and kprobes, in software emulation
+//! (no /dev/kvm needed), each running the project's own programs, statically linked so that one
+//! build fits every release.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,14 +23,17 @@ use crate::{cargo, ebpf, package, packages, paths, say, toolchain};
 
 /// The catalogue of faults, in a guest.
 const FAULTS: &str = "t3-faults --tier vm --kernel kprobe --json /out/results.json";
-/// The same, with each way to hook functions that the best one hides: fentry is there in all guests.
+/// The same, with each way to hook functions that the best one hides: fentry is there in all
+/// guests.
 const OTHER_HOOKS: [&str; 2] = [
     "t3-faults --tier vm --first --hooks kprobe --kernel kprobe",
     "t3-faults --tier vm --first --hooks tracepoint --kernel tracepoint",
 ];
-/// Runs the whole catalogue; the others leave out what dispatch decides without the kernel, to save a quarter of an hour.
+/// Runs the whole catalogue; the others leave out what dispatch decides without the kernel, to save
+/// a quarter of an hour.
 const FULL: Suite = Suite::Bookworm;
-/// The life of the Debian packages, from install to purge: all of it with a reboot in a guest of its own of [`FULL`], briefly in this one.
+/// The life of the Debian packages, from install to purge: all of it with a reboot in a guest of
+/// its own of [`FULL`], briefly in this one.
 const PACKAGES: &str = "t3-package-test --packages /opt/t3/packages";
 const BRIEFLY: Suite = Suite::Trixie;
 /// Emulation is about ten times slower than the machine; what waits there does so for longer.
@@ -71,7 +75,8 @@ pub fn steps(args: &VmTestArgs) -> Result<Vec<Step>> {
         .zip(images(&suites)?.into_iter().map(|image| image.map_err(|e| format!("{e:#}"))))
         .collect();
     let (queue, done) = (Mutex::new(guests.into_iter()), Mutex::new(Vec::new()));
-    // A guest waits for timers most of its time, so two share a machine of two CPUs well; three do not.
+    // A guest waits for timers most of its time, so two share a machine of two CPUs well; three do
+    // not.
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -128,7 +133,8 @@ fn boot(guest: &Guest, image: &Image, args: &VmTestArgs) -> Result<Step> {
     let step = Step::new(*name, answer.exit == Ok(0), answer.counts, answer.time);
     let expected = u32::try_from(1 + payload.commands.len())?;
     Ok(match answer.exit {
-        // The check of the guest counts, and so must the project's tests; somebody's own program need not.
+        // The check of the guest counts, and so must the project's tests; somebody's own program
+        // need not.
         Ok(0) if answer.counts.lines < if args.exec.is_some() { 1 } else { expected } => {
             let step = Step::new(*name, false, answer.counts, answer.time);
             step.because("a program in the guest ended well without having counted its tests")
@@ -221,12 +227,14 @@ pub fn programs() -> Result<Vec<(String, PathBuf)>> {
     say::step("compiling the programs for the guests (static)");
     let mut command = cargo::cargo();
     command.args(["build", "--bins", "--target", toolchain::MUSL]);
-    // With a folder of its own nobody waits for anybody: this build takes minutes when it is the first.
+    // With a folder of its own nobody waits for anybody: this build takes minutes when it is the
+    // first.
     command.env("CARGO_TARGET_DIR", paths::target().join("guest-build"));
     for name in PROGRAMS_OF {
         command.args(["-p", name]);
     }
-    // Emulation makes everything about ten times slower: some optimisation, and nothing to carry that only debuggers read.
+    // Emulation makes everything about ten times slower: some optimisation, and nothing to carry
+    // that only debuggers read.
     command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     let made = cargo::artifacts("programs for the guests", command)?;
     Ok(made

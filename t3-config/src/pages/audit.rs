@@ -1,11 +1,13 @@
-//! What must hold of a program's help, pages and completions, for the programs' own tests. Says what is wrong; reads and changes nothing.
+//! What must hold of a program's help, pages and completions, for the programs' own tests. Says
+//! what is wrong; reads and changes nothing.
 
 use clap::{Arg, Command};
 use clap_complete::Shell;
 
 use super::{SECTION, completions, man, sections};
 
-/// Everything wrong with the definition (with the subcommands of [`super::with`]); a good one has nothing.
+/// Everything wrong with the definition (with the subcommands of [`super::with`]); a good one has
+/// nothing.
 #[must_use]
 pub fn problems(definition: &Command) -> Vec<String> {
     let mut built = definition.clone();
@@ -66,7 +68,8 @@ fn wrong_example(definition: &Command, subcommand: Option<&str>, example: &str, 
     }
 }
 
-/// Whether the program takes an example as it stands, up to what is the shell's; and whether it is of this subcommand.
+/// Whether the program takes an example as it stands, up to what is the shell's; and whether it is
+/// of this subcommand.
 fn parses(definition: &Command, subcommand: Option<&str>, example: &str) -> Result<(), String> {
     let words = shlex::split(example).ok_or("its quotes do not match")?;
     let program = definition.get_name();

@@ -1,5 +1,6 @@
-//! Manual pages: one for the program and one for each visible subcommand. clap_mangen renders what clap knows; the sections of the help,
-//! the files and the cross references are added here. Reads nothing but the definition: no value of a variable is in it.
+//! Manual pages: one for the program and one for each visible subcommand. clap_mangen renders what
+//! clap knows; the sections of the help, the files and the cross references are added here. Reads
+//! nothing but the definition: no value of a variable is in it.
 
 use clap::{Command, builder::Resettable};
 use clap_mangen::{

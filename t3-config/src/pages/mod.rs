@@ -1,7 +1,9 @@
-//! Manual pages and shell completions, from a program's own definition of its command line. Knows no program and no option: what a page
-//! says beyond the options is what `--help` says, by sections ([`sections`]).
+//! Manual pages and shell completions, from a program's own definition of its command line. Knows
+//! no program and no option: what a page says beyond the options is what `--help` says, by sections
+//! ([`sections`]).
 //!
-//! A program asks [`asked`] first of all, before it reads a file or a variable: nothing that a machine is set to gets into a page.
+//! A program asks [`asked`] first of all, before it reads a file or a variable: nothing that a
+//! machine is set to gets into a page.
 
 pub mod audit;
 mod man;
@@ -78,8 +80,9 @@ fn is_visible(subcommand: &Command) -> bool {
     !subcommand.is_hide_set() && subcommand.get_name() != "help"
 }
 
-/// Does what is asked for when it is one of [`with`]'s subcommands, and says how the program then ends. `None` for everything else. `definition` is
-/// the program's, with them; the first word is the program's name.
+/// Does what is asked for when it is one of [`with`]'s subcommands, and says how the program then
+/// ends. `None` for everything else. `definition` is the program's, with them; the first word is
+/// the program's name.
 pub fn asked<I>(definition: Command, words: I) -> Option<ExitCode>
 where
     I: IntoIterator<Item = OsString>,

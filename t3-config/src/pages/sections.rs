@@ -1,4 +1,5 @@
-//! What stands below the options in `--help`, taken apart by its headings, so that a manual page has the same text in its own form. Pure.
+//! What stands below the options in `--help`, taken apart by its headings, so that a manual page
+//! has the same text in its own form. Pure.
 
 /// Headings that `--help` may have below the options; a page has them in capitals.
 const HEADINGS: [&str; 6] = ["Examples", "Example", "Exit status", "Files", "Environment", "See also"];
@@ -23,8 +24,8 @@ pub enum Line {
     Blank,
 }
 
-/// Takes a text apart. A heading is a line like `Examples:`, with or without text after the colon; a line that is not indented and follows
-/// a blank one belongs to no heading.
+/// Takes a text apart. A heading is a line like `Examples:`, with or without text after the colon;
+/// a line that is not indented and follows a blank one belongs to no heading.
 #[must_use]
 pub fn parse(help: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();

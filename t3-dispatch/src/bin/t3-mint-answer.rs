@@ -1,5 +1,6 @@
-//! `t3-mint-answer`: what t3-mint.socket starts, as root, for each question of t3-dispatch: one OS user's name on standard input, one line of
-//! JSON with a one-time credential, or with the reason why there is none, on standard output. Never listens and never logs what it hands out.
+//! `t3-mint-answer`: what t3-mint.socket starts, as root, for each question of t3-dispatch: one OS
+//! user's name on standard input, one line of JSON with a one-time credential, or with the reason
+//! why there is none, on standard output. Never listens and never logs what it hands out.
 
 use std::{io::Write as _, process::ExitCode};
 

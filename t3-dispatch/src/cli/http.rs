@@ -33,7 +33,8 @@ pub struct Http {
     /// Idle connections that are kept to each serve; 0 for none.
     #[arg(long, env = "T3_DISPATCH_POOL_SIZE", value_name = "COUNT", default_value = "8")]
     pub pool_size: usize,
-    /// How long a connection to serve is kept idle. Must be below the time after which serve closes it (5 s in Node).
+    /// How long a connection to serve is kept idle. Must be below the time after which serve closes
+    /// it (5 s in Node).
     #[arg(long, env = "T3_DISPATCH_POOL_IDLE_TIME", value_name = "TIME", value_parser = time_or_none, default_value = "4s")]
     pub pool_idle_time: Duration,
 }

@@ -19,7 +19,8 @@ pub struct Legs {
     /// Silence after which TCP keepalive probes start, on both legs; 0s for none.
     #[arg(long, env = "T3_DISPATCH_KEEPALIVE", value_name = "TIME", value_parser = time_or_none, default_value = "15s")]
     pub keepalive: Duration,
-    /// How long a peer may leave data or probes unacknowledged (TCP_USER_TIMEOUT); 0s for the kernel's own limit.
+    /// How long a peer may leave data or probes unacknowledged (TCP_USER_TIMEOUT); 0s for the
+    /// kernel's own limit.
     #[arg(long, env = "T3_DISPATCH_USER_TIMEOUT", value_name = "TIME", value_parser = time_or_none, default_value = "30s")]
     pub user_timeout: Duration,
     /// How long a half-closed WebSocket, or one with a completed close handshake, may stand still.

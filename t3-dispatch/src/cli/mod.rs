@@ -57,15 +57,17 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Proxy HTTP and WebSockets to each user's serve, and write one `ws close` record per WebSocket.
+    /// Proxy HTTP and WebSockets to each user's serve, and write one `ws close` record per
+    /// WebSocket.
     ///
-    /// SIGHUP reloads the routing table; SIGTERM and SIGINT stop: no new connections, Close 1001 to both sides, a record for
-    /// every WebSocket.
+    /// SIGHUP reloads the routing table; SIGTERM and SIGINT stop: no new connections, Close 1001 to
+    /// both sides, a record for every WebSocket.
     #[command(after_help = below!(
         "  t3-dispatch serve --listen 127.0.0.1:3780 --table table.json --log stderr\n  T3_DISPATCH_LOG_FILTER=debug t3-dispatch serve"
     ))]
     Serve(Box<Serve>),
-    /// Check the configuration and the routing table, and print what `serve` would use and from where.
+    /// Check the configuration and the routing table, and print what `serve` would use and from
+    /// where.
     ///
     /// Takes the options of `serve`, opens no socket and changes nothing.
     #[command(after_help = below!(
@@ -84,10 +86,12 @@ impl Command {
     }
 }
 
-/// Options of `serve`, by what they are about. A new option goes into the file of its group; everything else follows from there.
+/// Options of `serve`, by what they are about. A new option goes into the file of its group;
+/// everything else follows from there.
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
-    /// Configuration file: options of this list as `name = value`, in TOML. The default one need not be there.
+    /// Configuration file: options of this list as `name = value`, in TOML. The default one need
+    /// not be there.
     ///
     /// Read once, at start. /dev/null for none.
     #[arg(long, env = "T3_DISPATCH_CONFIG", value_name = "FILE", default_value = "/etc/t3-dispatch.toml")]

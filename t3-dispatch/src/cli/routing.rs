@@ -19,7 +19,8 @@ pub struct Routing {
         default_value = "/etc/t3-serve/dispatch.json"
     )]
     pub table: PathBuf,
-    /// Network whose identity and forwarding headers count. Repeatable, or separated by commas in the environment.
+    /// Network whose identity and forwarding headers count. Repeatable, or separated by commas in
+    /// the environment.
     #[arg(
         long,
         env = "T3_DISPATCH_TRUSTED_PROXY",

@@ -1,4 +1,5 @@
-//! How the values of options are written. Pure; each function's error is a sentence that stands behind the option's name.
+//! How the values of options are written. Pure; each function's error is a sentence that stands
+//! behind the option's name.
 
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("{text:?} is neither a network like 10.0.0.0/8 nor an address"))
 }
 
-/// A time that a record may wait: long enough to be answered at all, not so long that nobody sees the record when it matters.
+/// A time that a record may wait: long enough to be answered at all, not so long that nobody sees
+/// the record when it matters.
 pub(super) fn answer_time(text: &str) -> Result<Duration, String> {
     let time = time_or_none(text)?;
     if (Duration::from_millis(10)..=Duration::from_secs(5)).contains(&time) {

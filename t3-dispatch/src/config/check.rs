@@ -1,5 +1,5 @@
-//! `t3-dispatch check`: what would be used, from where, and everything that is wrong with it. Reads the configuration and the routing
-//! table; opens no socket and changes nothing.
+//! `t3-dispatch check`: what would be used, from where, and everything that is wrong with it. Reads
+//! the configuration and the routing table; opens no socket and changes nothing.
 
 use std::{
     ffi::OsStr,
@@ -24,7 +24,8 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// Checks a configuration together with the routing table it names. `variables` are the names of the environment.
+/// Checks a configuration together with the routing table it names. `variables` are the names of
+/// the environment.
 #[must_use]
 pub fn report(found: &Found, variables: impl Iterator<Item = String>) -> Report {
     let mut report = Report::default();

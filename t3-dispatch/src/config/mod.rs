@@ -1,5 +1,5 @@
-//! The configuration of t3-dispatch: its options from the command line, the environment and `/etc/t3-dispatch.toml`. How that goes is
-//! [`t3_config`]'s; this says what was asked for.
+//! The configuration of t3-dispatch: its options from the command line, the environment and
+//! `/etc/t3-dispatch.toml`. How that goes is [`t3_config`]'s; this says what was asked for.
 
 pub mod check;
 

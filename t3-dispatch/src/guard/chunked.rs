@@ -1,5 +1,5 @@
-//! A body in chunks (RFC 9112 section 7.1), without the allowances: no whitespace around sizes, CR LF after every line and every chunk. Pure;
-//! skips what is in the chunks.
+//! A body in chunks (RFC 9112 section 7.1), without the allowances: no whitespace around sizes, CR
+//! LF after every line and every chunk. Pure; skips what is in the chunks.
 
 use super::{Refusal, head::is_token_char};
 
@@ -46,7 +46,8 @@ impl Chunks {
         Self { at: At::Size, digits: 0, left: 0, extension: 0, trailers: 0, fields: 0, max_fields }
     }
 
-    /// Looks at the next bytes. Returns how many of them belong to this body and are sound, and whether it ends there.
+    /// Looks at the next bytes. Returns how many of them belong to this body and are sound, and
+    /// whether it ends there.
     ///
     /// # Errors
     /// What is wrong, with the number of sound bytes before it.

@@ -1,7 +1,9 @@
-//! Where one request ends and the next begins, and which of a client's bytes may be let through. Pure.
+//! Where one request ends and the next begins, and which of a client's bytes may be let through.
+//! Pure.
 //!
-//! A head is let through when it is whole and sound, so that nothing of a refused one was seen by anybody else; a body as it comes. What
-//! comes together in one piece, as nearly all heads do, is not copied.
+//! A head is let through when it is whole and sound, so that nothing of a refused one was seen by
+//! anybody else; a body as it comes. What comes together in one piece, as nearly all heads do, is
+//! not copied.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! The framing: what is let through, what is refused, and that it does not matter how the bytes are cut. Tables and properties.
+//! The framing: what is let through, what is refused, and that it does not matter how the bytes are
+//! cut. Tables and properties.
 
 use proptest::prelude::*;
 

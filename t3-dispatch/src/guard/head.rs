@@ -1,4 +1,5 @@
-//! One whole request head: is it what RFC 9112 asks for, where does the request end, and is it the last on its connection? Pure.
+//! One whole request head: is it what RFC 9112 asks for, where does the request end, and is it the
+//! last on its connection? Pure.
 
 use super::Refusal;
 use crate::headers::has_token;
@@ -31,7 +32,8 @@ struct Fields<'a> {
     connection: bool,
 }
 
-/// Reads a head that ends with an empty line. Line ends and control characters have been checked before.
+/// Reads a head that ends with an empty line. Line ends and control characters have been checked
+/// before.
 ///
 /// # Errors
 /// [`Refusal`].
@@ -120,8 +122,9 @@ fn request_line(line: &[u8]) -> Result<(Option<&[u8]>, Version), Refusal> {
 
 /// The authority, when the target is a URL.
 fn authority(target: &[u8]) -> Result<Option<&[u8]>, Refusal> {
-    // Browsers leave some characters as they are that RFC 3986 would have encoded (url.spec.whatwg.org, the percent-encode sets of path
-    // and query). None of those ends or moves anything, and hyper takes them, too.
+    // Browsers leave some characters as they are that RFC 3986 would have encoded
+    // (url.spec.whatwg.org, the percent-encode sets of path and query). None of those ends or moves
+    // anything, and hyper takes them, too.
     let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at(query);
     let sound = |byte: &u8| matches!(byte, 0x21..=0x7e) && !b"#<>".contains(byte);
@@ -145,7 +148,8 @@ fn strip_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// `host [ ":" port ]` of RFC 3986 section 3.2, as far as it can be told by its characters: no user, no path, no list.
+/// `host [ ":" port ]` of RFC 3986 section 3.2, as far as it can be told by its characters: no
+/// user, no path, no list.
 fn is_host(value: &[u8]) -> bool {
     let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
     !value.is_empty() && value.iter().all(sound)

@@ -1,8 +1,11 @@
-//! The request guard: reads along as a client's bytes come in, and lets nothing reach the HTTP library that two parsers could read in two ways.
+//! The request guard: reads along as a client's bytes come in, and lets nothing reach the HTTP
+//! library that two parsers could read in two ways.
 //!
-//! A proxy that is lenient is how requests are smuggled: what it takes for one request its neighbour takes for two. So the grammar of
-//! RFC 9112 holds here without its allowances, and what breaks it is answered and the connection closed, with nothing of it passed on.
-//! [`framing`] is the state machine, [`head`] and [`chunked`] its parts, all pure; [`stream`] is the socket that it sits on.
+//! A proxy that is lenient is how requests are smuggled: what it takes for one request its
+//! neighbour takes for two. So the grammar of RFC 9112 holds here without its allowances, and what
+//! breaks it is answered and the connection closed, with nothing of it passed on. [`framing`] is
+//! the state machine, [`head`] and [`chunked`] its parts, all pure; [`stream`] is the socket that
+//! it sits on.
 //!
 //! It never changes a byte, and is gone once a connection is a WebSocket.
 

@@ -2,7 +2,8 @@
 
 use http::StatusCode;
 
-/// Why a request is refused. The text goes to the client and to the log; it never holds anything that the client sent.
+/// Why a request is refused. The text goes to the client and to the log; it never holds anything
+/// that the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// RFC 9112 section 2.2: CR LF ends a line, and neither stands alone.

@@ -1,7 +1,8 @@
 //! A client's socket with the guard on it: what is read from it has been looked at.
 //!
-//! A refusal has to be answered in its turn, behind the answers to the requests before it. So a request that no client can make takes the
-//! place of the refused one ([`is_stand_in`]), and whoever answers requests finds the reason in [`Exchanges`].
+//! A refusal has to be answered in its turn, behind the answers to the requests before it. So a
+//! request that no client can make takes the place of the refused one ([`is_stand_in`]), and
+//! whoever answers requests finds the reason in [`Exchanges`].
 
 use std::{
     io::{self, IoSlice},
@@ -34,8 +35,9 @@ use super::{
 const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 /// How much is taken in behind a request to become a WebSocket before that is decided.
 const BEHIND: usize = 64 * 1024;
-/// How long, and how much, is read from a client that still talks after it was told that the connection ends. Closing at once
-/// would reset the connection, and the answer could be lost with it (RFC 9112 section 9.6).
+/// How long, and how much, is read from a client that still talks after it was told that the
+/// connection ends. Closing at once would reset the connection, and the answer could be lost with
+/// it (RFC 9112 section 9.6).
 const LINGER: (Duration, u64) = (Duration::from_secs(2), 8 * 1024 * 1024);
 
 /// The request stands in for one that was refused.
@@ -165,7 +167,8 @@ impl Guarded {
         Arc::clone(&self.exchanges)
     }
 
-    /// Takes the guard off: the socket, and what was read from it behind the last request. `None` if it is gone.
+    /// Takes the guard off: the socket, and what was read from it behind the last request. `None`
+    /// if it is gone.
     #[must_use]
     pub fn into_parts(mut self) -> Option<(TcpStream, Vec<u8>)> {
         let stream = self.stream.take()?;
@@ -356,7 +359,8 @@ impl AsyncWrite for Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // Only a client that was cut short is still talking; and what is behind an upgrade was never looked at.
+        // Only a client that was cut short is still talking; and what is behind an upgrade was
+        // never looked at.
         let talking = !self.eof && self.framing.place() != Place::Between;
         if let (true, Some(stream), Ok(runtime)) = (talking, self.stream.take(), Handle::try_current()) {
             runtime.spawn(linger(stream));

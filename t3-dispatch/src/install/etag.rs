@@ -1,8 +1,10 @@
-//! The names of changed documents: a document with our tags in it is not the one that serve named, so it gets a name of its own, from which
-//! serve's comes back when the browser asks whether it has changed (RFC 9110 sections 8.8.3 and 13.1.2). Pure.
+//! The names of changed documents: a document with our tags in it is not the one that serve named,
+//! so it gets a name of its own, from which serve's comes back when the browser asks whether it has
+//! changed (RFC 9110 sections 8.8.3 and 13.1.2). Pure.
 //!
-//! The name is weak, so that no range of serve's bytes is ever put together with ours, and it holds a sum of the tags, so that a document
-//! with yesterday's tags is not kept because serve's part of it has stayed the same.
+//! The name is weak, so that no range of serve's bytes is ever put together with ours, and it holds
+//! a sum of the tags, so that a document with yesterday's tags is not kept because serve's part of
+//! it has stayed the same.
 
 /// A name of serve's, as it wrote it: `"x"` or `W/"x"`.
 type Theirs = String;
@@ -14,7 +16,8 @@ pub fn ours(theirs: &str) -> Option<String> {
     Some(format!("W/\"{opaque}{}{}\"", mark(), if weak { 'w' } else { 's' }))
 }
 
-/// The name of serve's that `ours` was made from; `None` when it was not made here with the tags of today.
+/// The name of serve's that `ours` was made from; `None` when it was not made here with the tags of
+/// today.
 #[must_use]
 pub fn theirs(ours: &str) -> Option<Theirs> {
     // A proxy between us and the browser may have taken or given the W/.

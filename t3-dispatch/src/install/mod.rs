@@ -1,8 +1,10 @@
-//! Makes t3 installable as an app of its own on a phone's home screen: a manifest, and a few tags in the head of its pages.
+//! Makes t3 installable as an app of its own on a phone's home screen: a manifest, and a few tags
+//! in the head of its pages.
 //!
-//! Tags are put only into what a browser is about to show as a page: the answer 200 to a GET whose `Sec-Fetch-Dest` is `document` or missing,
-//! `text/html` in an encoding that ASCII is part of, not compressed, not to be saved as a file, not under `no-transform`. Everything else,
-//! and every such page without a plain head or with a manifest of its own, passes byte by byte.
+//! Tags are put only into what a browser is about to show as a page: the answer 200 to a GET whose
+//! `Sec-Fetch-Dest` is `document` or missing, `text/html` in an encoding that ASCII is part of, not
+//! compressed, not to be saved as a file, not under `no-transform`. Everything else, and every such
+//! page without a plain head or with a manifest of its own, passes byte by byte.
 
 mod etag;
 mod scan;
@@ -33,7 +35,8 @@ pub const MANIFEST: &str = r##"{
 }
 "##;
 
-/// What is put into pages. The manifest is asked for with cookies, because the proxy before us lets nobody in without.
+/// What is put into pages. The manifest is asked for with cookies, because the proxy before us lets
+/// nobody in without.
 pub const TAGS: &str = concat!(
     r#"<link rel="manifest" href="/manifest.webmanifest" crossorigin="use-credentials">"#,
     r#"<meta name="mobile-web-app-capable" content="yes">"#,
@@ -57,8 +60,9 @@ pub struct Asked {
 
 /// Looks at a request on its way to serve. `None` when its answer cannot be a page.
 ///
-/// What the browser knows of the page is translated: names that were made here become serve's again; a browser that navigates and knows the
-/// page without our tags, or with others, does not know it at all.
+/// What the browser knows of the page is translated: names that were made here become serve's
+/// again; a browser that navigates and knows the page without our tags, or with others, does not
+/// know it at all.
 pub fn ask<B>(request: &mut Request<B>) -> Option<Asked> {
     if request.method() != Method::GET {
         return None;
@@ -101,7 +105,8 @@ pub fn ask<B>(request: &mut Request<B>) -> Option<Asked> {
 }
 
 impl Asked {
-    /// Looks at serve's answer and puts the tags in where they belong. Returns when the end of the head is known; the rest is streamed.
+    /// Looks at serve's answer and puts the tags in where they belong. Returns when the end of the
+    /// head is known; the rest is streamed.
     pub async fn answer(self, response: Response<Body>) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::NOT_MODIFIED {
@@ -169,7 +174,8 @@ fn mentions(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
         .any(|part| part.split(';').next().is_some_and(|part| part.trim().eq_ignore_ascii_case(word)))
 }
 
-/// Headers as they are true with the tags in the body. `false`, with nothing changed, when the length makes no sense.
+/// Headers as they are true with the tags in the body. `false`, with nothing changed, when the
+/// length makes no sense.
 fn make_ours(headers: &mut HeaderMap) -> bool {
     if let Some(length) = headers.get(CONTENT_LENGTH) {
         let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());

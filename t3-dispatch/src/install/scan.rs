@@ -1,8 +1,11 @@
-//! Finds the end of a document's head while its bytes pass, in whatever pieces they come: where tags may be put in, or that they may not.
+//! Finds the end of a document's head while its bytes pass, in whatever pieces they come: where
+//! tags may be put in, or that they may not.
 //!
-//! Reads just enough HTML (WHATWG HTML, section 13.2.5, and the insertion modes of section 13.2.6.4 up to the head) not to be fooled by a
-//! `</head>` in a comment, a script or an attribute. Whatever is not plainly a head ends the search at once, so that nothing is held back
-//! for longer than a head is long. A library that knows all of HTML gives nodes; what is needed here is a place in the bytes.
+//! Reads just enough HTML (WHATWG HTML, section 13.2.5, and the insertion modes of section 13.2.6.4
+//! up to the head) not to be fooled by a `</head>` in a comment, a script or an attribute. Whatever
+//! is not plainly a head ends the search at once, so that nothing is held back for longer than a
+//! head is long. A library that knows all of HTML gives nodes; what is needed here is a place in
+//! the bytes.
 
 /// A head that has not ended after so many bytes is left alone.
 pub const LONGEST_HEAD: u64 = 256 * 1024;
@@ -94,7 +97,8 @@ struct Tag {
 struct Raw {
     name: Vec<u8>,
     end: Matcher,
-    /// In a script, `<!--` makes a later `<script` hide the next `</script>` (section 13.2.5.15 and the following).
+    /// In a script, `<!--` makes a later `<script` hide the next `</script>` (section 13.2.5.15 and
+    /// the following).
     comment: Matcher,
     commented: bool,
     nested: Matcher,
@@ -290,7 +294,8 @@ impl Scanner {
                 self.raw = Raw { name: self.tag.name.clone(), ..Raw::default() };
                 State::Raw
             }
-            // Those three end the head as an element of the body would; any other that ends nothing is ignored.
+            // Those three end the head as an element of the body would; any other that ends nothing
+            // is ignored.
             (true, name) if !matches!(name, b"html" | b"body" | b"br") => State::Between,
             // The body has begun; or a template, in which another document could be.
             _ => self.nothing(),
@@ -307,7 +312,8 @@ impl Scanner {
             return if byte == b'>' { self.finish() } else { self.named() };
         }
         let text = b"</".iter().chain(name.iter()).copied();
-        // One more than the text has: it is complete only with the byte behind it, which is looked at above.
+        // One more than the text has: it is complete only with the byte behind it, which is looked
+        // at above.
         end.next(text, name.len() + 3, byte);
         if name == b"script" {
             *commented |= comment.next(b"<!--".iter().copied(), 4, byte);

@@ -1,4 +1,5 @@
-//! A body with something put into it. Reads ahead until the head has ended and no further; what follows is streamed as it comes.
+//! A body with something put into it. Reads ahead until the head has ended and no further; what
+//! follows is streamed as it comes.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +25,8 @@ pub struct Spliced<B: HttpBody> {
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> Spliced<B> {
-    /// Reads up to the end of the head, if there is one. Holds at most the longest head and one piece.
+    /// Reads up to the end of the head, if there is one. Holds at most the longest head and one
+    /// piece.
     pub async fn read_ahead(mut body: B) -> (Self, Found) {
         let exact = body.size_hint().exact().is_some();
         let mut scanner = Scanner::default();

@@ -1,4 +1,5 @@
-//! Where tags go and where they do not, held against a browser's parser of HTML; what becomes of headers.
+//! Where tags go and where they do not, held against a browser's parser of HTML; what becomes of
+//! headers.
 
 use html5ever::{ParseOpts, parse_document, tendril::TendrilSink};
 use http_body_util::{BodyExt, StreamBody};
@@ -265,7 +266,8 @@ fn of_the_made_up_pages_many_are_changed_and_many_are_not() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// What a browser makes of the page with the tags is what it makes of the page without them, and the tags last in its head.
+    /// What a browser makes of the page with the tags is what it makes of the page without them,
+    /// and the tags last in its head.
     #[test]
     fn a_browser_sees_the_same_page_with_the_tags_in_its_head(page in page()) {
         let page = page.as_bytes();

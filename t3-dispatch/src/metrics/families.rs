@@ -1,5 +1,5 @@
-//! Families of metrics with closed labels: every series is made at the start, and counting one is an addition to an atomic, without
-//! a look-up.
+//! Families of metrics with closed labels: every series is made at the start, and counting one is
+//! an addition to an atomic, without a look-up.
 
 use std::marker::PhantomData;
 

@@ -1,8 +1,9 @@
-//! How many WebSockets are where in their lives. Only counters that grow are kept; how many there are now is the difference of two of
-//! them, so that no way to leave a state can be forgotten without a test seeing it, and a page never contradicts itself.
+//! How many WebSockets are where in their lives. Only counters that grow are kept; how many there
+//! are now is the difference of two of them, so that no way to leave a state can be forgotten
+//! without a test seeing it, and a page never contradicts itself.
 //!
-//! The steps of one life are counted in order, and [`Lives::now`] reads them in the opposite order: whoever is seen to have ended is
-//! seen to have begun.
+//! The steps of one life are counted in order, and [`Lives::now`] reads them in the opposite order:
+//! whoever is seen to have ended is seen to have begun.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

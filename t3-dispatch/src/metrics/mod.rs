@@ -1,7 +1,8 @@
-//! What dispatch counts, for Prometheus: `docs/METRICS.md` lists it. Whoever does something tells [`Metrics`] with one line; counting
-//! is an addition to an atomic and never waits, locks or fails.
+//! What dispatch counts, for Prometheus: `docs/METRICS.md` lists it. Whoever does something tells
+//! [`Metrics`] with one line; counting is an addition to an atomic and never waits, locks or fails.
 //!
-//! Labels are closed vocabularies ([`words`]). No user, address, login or session is ever named: that is what records are for.
+//! Labels are closed vocabularies ([`words`]). No user, address, login or session is ever named:
+//! that is what records are for.
 
 pub mod families;
 mod lives;
@@ -113,7 +114,8 @@ impl Metrics {
         self.lives.asked();
     }
 
-    /// A WebSocket opened. `gap`: how long its user and address had been cut off, when they had been there within the last minute.
+    /// A WebSocket opened. `gap`: how long its user and address had been cut off, when they had
+    /// been there within the last minute.
     pub fn opened(&self, gap: Option<Duration>) {
         self.lives.opened();
         if let Some(gap) = gap {

@@ -1,5 +1,6 @@
-//! The page that Prometheus reads: brings what is counted elsewhere up to date and writes everything down as text
-//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4).
+//! The page that Prometheus reads: brings what is counted elsewhere up to date and writes
+//! everything down as text (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version
+//! 0.0.4).
 
 use std::sync::PoisonError;
 

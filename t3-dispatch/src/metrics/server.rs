@@ -1,7 +1,8 @@
-//! The listener that Prometheus reads from: one page, on a socket of its own, so that nobody who reaches the proxy reaches it.
+//! The listener that Prometheus reads from: one page, on a socket of its own, so that nobody who
+//! reaches the proxy reaches it.
 //!
-//! Never in the proxy's way: pages are made on a thread that may block, connections are few, short and carry one request, and those
-//! beyond the few are closed at once.
+//! Never in the proxy's way: pages are made on a thread that may block, connections are few, short
+//! and carry one request, and those beyond the few are closed at once.
 
 use std::{convert::Infallible, fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
@@ -26,7 +27,8 @@ use crate::app::App;
 const MOST: usize = 8;
 /// For a request head to come.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// For a connection from its first to its last byte; Prometheus itself gives up after 10 s unless told otherwise.
+/// For a connection from its first to its last byte; Prometheus itself gives up after 10 s unless
+/// told otherwise.
 const WHOLE_TIME: Duration = Duration::from_secs(15);
 const OUT_OF_RESOURCES_WAIT: Duration = Duration::from_millis(500);
 

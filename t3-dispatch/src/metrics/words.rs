@@ -1,5 +1,5 @@
-//! The labels of the metrics: closed vocabularies, so that every series is there from the start and none is ever named by what came
-//! from outside.
+//! The labels of the metrics: closed vocabularies, so that every series is there from the start and
+//! none is ever named by what came from outside.
 
 use t3_record::vocabulary::{Cause, KernelSource, Verdict};
 

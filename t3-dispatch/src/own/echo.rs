@@ -1,7 +1,8 @@
-//! `/probe/ws`: says back what a prober says, so that it can measure the path up to here. Holds one small message at a time.
+//! `/probe/ws`: says back what a prober says, so that it can measure the path up to here. Holds one
+//! small message at a time.
 //!
-//! Not a session: it has no user, no serve, no place among the sessions and no `ws close` record. Its Origin is not checked, because
-//! there is nothing to steal.
+//! Not a session: it has no user, no serve, no place among the sessions and no `ws close` record.
+//! Its Origin is not checked, because there is nothing to steal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -134,7 +135,8 @@ where
     let _ = timeout(GOODBYE, goodbye(&mut socket, CloseFrame { code, reason: reason.into() })).await;
 }
 
-/// One message there and back. Pings and Close are answered by the library as the next one is awaited.
+/// One message there and back. Pings and Close are answered by the library as the next one is
+/// awaited.
 async fn say_back<S>(socket: &mut WebSocketStream<S>) -> Option<Result<(), Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -146,7 +148,8 @@ where
     }
 }
 
-/// Says Close and reads until the peer is done: unread data would turn our end into a reset, which can take the Close with it.
+/// Says Close and reads until the peer is done: unread data would turn our end into a reset, which
+/// can take the Close with it.
 async fn goodbye<S>(socket: &mut WebSocketStream<S>, frame: CloseFrame)
 where
     S: AsyncRead + AsyncWrite + Unpin,

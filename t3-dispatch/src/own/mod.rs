@@ -1,7 +1,8 @@
-//! Pages of dispatch's own: whether it lives, the echo that probes of the path talk to, and the manifest of the standalone app.
+//! Pages of dispatch's own: whether it lives, the echo that probes of the path talk to, and the
+//! manifest of the standalone app.
 //!
-//! They are answered before anybody's identity is asked, to every peer that reaches the port, because a prober has none; so they hold
-//! nothing of any user and reach no serve.
+//! They are answered before anybody's identity is asked, to every peer that reaches the port,
+//! because a prober has none; so they hold nothing of any user and reach no serve.
 
 mod echo;
 

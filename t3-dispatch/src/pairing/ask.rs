@@ -1,4 +1,5 @@
-//! A request of our own to a user's serve, on a connection of its own: connect, send, read the head, and a body of bounded size.
+//! A request of our own to a user's serve, on a connection of its own: connect, send, read the
+//! head, and a body of bounded size.
 
 use std::net::IpAddr;
 
@@ -45,7 +46,8 @@ pub enum AskError {
     },
 }
 
-/// What serve is told about the browser: its name for us, its kind, and whence it comes. Sessions are listed by that.
+/// What serve is told about the browser: its name for us, its kind, and whence it comes. Sessions
+/// are listed by that.
 pub(super) fn visitor(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
     let mut told = HeaderMap::new();
     for name in [HOST, USER_AGENT].into_iter().chain(FORWARDED) {

@@ -1,4 +1,5 @@
-//! A one-time credential. It can be sent to serve and cannot be printed: whoever reads it in a log could use it.
+//! A one-time credential. It can be sent to serve and cannot be printed: whoever reads it in a log
+//! could use it.
 
 use std::fmt;
 

@@ -1,7 +1,9 @@
-//! What pairing has to do with a request: nothing, look at its session, or make one. Pure; reads the method and the headers only.
+//! What pairing has to do with a request: nothing, look at its session, or make one. Pure; reads
+//! the method and the headers only.
 //!
-//! Only a top-level navigation can be answered by a redirect without harm. Everything else (scripts, images, calls of the page, native
-//! clients with a token, WebSockets) goes to serve as it is, which answers 401 where a session is missing.
+//! Only a top-level navigation can be answered by a redirect without harm. Everything else
+//! (scripts, images, calls of the page, native clients with a token, WebSockets) goes to serve as
+//! it is, which answers 401 where a session is missing.
 
 use http::{
     HeaderMap, Method,
@@ -10,7 +12,8 @@ use http::{
 
 use crate::headers;
 
-/// serve's session cookie (apps/server/src/auth/utils.ts of t3code). Cookie names are case-sensitive (RFC 6265 section 5.4).
+/// serve's session cookie (apps/server/src/auth/utils.ts of t3code). Cookie names are
+/// case-sensitive (RFC 6265 section 5.4).
 pub const COOKIE_NAME: &str = "t3_session";
 
 const DEST: &str = "sec-fetch-dest";
@@ -38,8 +41,8 @@ pub fn need(method: &Method, headers: &HeaderMap) -> Need {
     }
 }
 
-/// A browser goes to a page of its own: GET with `Sec-Fetch-Dest: document`, or from a browser that does not send the header (Safari before
-/// 16.4), GET with an Accept that names text/html.
+/// A browser goes to a page of its own: GET with `Sec-Fetch-Dest: document`, or from a browser that
+/// does not send the header (Safari before 16.4), GET with an Accept that names text/html.
 #[must_use]
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     if method != Method::GET {
@@ -58,7 +61,8 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         .any(|range| range.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// A token of a native client: Bearer or DPoP. Basic is none: a proxy before us may add it to every request.
+/// A token of a native client: Bearer or DPoP. Basic is none: a proxy before us may add it to every
+/// request.
 fn has_token(headers: &HeaderMap) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| {
         let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
@@ -75,7 +79,8 @@ fn has_session(headers: &HeaderMap) -> bool {
         .any(names_session)
 }
 
-/// `NAME=VALUE`, perhaps with attributes behind it, is a session: in Cookie and in Set-Cookie alike.
+/// `NAME=VALUE`, perhaps with attributes behind it, is a session: in Cookie and in Set-Cookie
+/// alike.
 pub(super) fn names_session(pair: &[u8]) -> bool {
     pair.trim_ascii_start()
         .strip_prefix(COOKIE_NAME.as_bytes())

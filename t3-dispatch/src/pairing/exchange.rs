@@ -1,5 +1,5 @@
-//! Gives a credential to serve and gets a session for it. Looks at the status and the cookies of the answer only: what else serve says could
-//! repeat the credential.
+//! Gives a credential to serve and gets a session for it. Looks at the status and the cookies of
+//! the answer only: what else serve says could repeat the credential.
 
 use std::time::Duration;
 

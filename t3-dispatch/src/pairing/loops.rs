@@ -1,5 +1,5 @@
-//! Notices a browser that gets one session after the other and comes back without: it does not keep the cookie, or serve does not
-//! know it. Pure. A 302 would send it around for ever.
+//! Notices a browser that gets one session after the other and comes back without: it does not keep
+//! the cookie, or serve does not know it. Pure. A 302 would send it around for ever.
 
 use std::collections::HashMap;
 

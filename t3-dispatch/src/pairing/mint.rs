@@ -1,5 +1,6 @@
-//! Runs the command that makes a one-time credential. What it prints never gets into the log, what it says on stderr only as
-//! `redact` lets it; it can neither hang nor fill the memory, and there are never more than `PLACES` of them.
+//! Runs the command that makes a one-time credential. What it prints never gets into the log, what
+//! it says on stderr only as `redact` lets it; it can neither hang nor fill the memory, and there
+//! are never more than `PLACES` of them.
 
 use std::{
     fmt, io,
@@ -26,7 +27,8 @@ pub const PLACES: usize = 4;
 const MAX_STDOUT: usize = 64 << 10;
 /// Bytes of stderr that are kept.
 const MAX_STDERR: usize = 4 << 10;
-/// How long the pipes are read on after the command has ended, when a child of its still holds them.
+/// How long the pipes are read on after the command has ended, when a child of its still holds
+/// them.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A command and its arguments, before the user is added.
@@ -205,8 +207,8 @@ fn start(command: &MintCommand) -> io::Result<Child> {
         .spawn()
 }
 
-/// Kills it, if we may: what sudo runs is not ours to kill. Its place stays taken until it has really ended, so that there are never more
-/// than there are places.
+/// Kills it, if we may: what sudo runs is not ours to kill. Its place stays taken until it has
+/// really ended, so that there are never more than there are places.
 fn give_up(mut child: Child, place: OwnedSemaphorePermit) -> bool {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let killed = group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
@@ -223,7 +225,8 @@ impl Output {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let reading = async {
             tokio::join!(
-                // One byte more, to tell too much. Then nobody reads on and the pipe is closed: SIGPIPE.
+                // One byte more, to tell too much. Then nobody reads on and the pipe is closed:
+                // SIGPIPE.
                 async { drop(fill(stdout, &mut self.stdout, MAX_STDOUT + 1).await) },
                 async {
                     if let Some(rest) = fill(stderr, &mut self.stderr, MAX_STDERR).await {

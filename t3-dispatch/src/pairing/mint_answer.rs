@@ -1,8 +1,9 @@
-//! The other end of [`super::mint_socket`]: hears one OS user's name, runs the mint as [`super::mint`] does, and answers one line of JSON.
-//! Runs as root behind t3-mint.socket, one process for each question, and reads nothing but that name.
+//! The other end of [`super::mint_socket`]: hears one OS user's name, runs the mint as
+//! [`super::mint`] does, and answers one line of JSON. Runs as root behind t3-mint.socket, one
+//! process for each question, and reads nothing but that name.
 //!
-//! Who may ask is the socket's own affair (its owner and mode). What the mint says goes back only in what `mint` makes of it, so that no
-//! credential is in an error.
+//! Who may ask is the socket's own affair (its owner and mode). What the mint says goes back only
+//! in what `mint` makes of it, so that no credential is in an error.
 
 use std::time::Duration;
 

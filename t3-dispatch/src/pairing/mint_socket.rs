@@ -1,8 +1,9 @@
-//! Asks a socket for a one-time credential in place of a command, so that t3-dispatch needs no way of becoming root: the name of an OS user in,
-//! one line of JSON out, `{"credential": "..."}` or `{"error": "..."}`. What answers there is [`super::mint_answer`].
+//! Asks a socket for a one-time credential in place of a command, so that t3-dispatch needs no way
+//! of becoming root: the name of an OS user in, one line of JSON out, `{"credential": "..."}` or
+//! `{"error": "..."}`. What answers there is [`super::mint_answer`].
 //!
-//! Nothing that comes from the socket but an error's text gets into the log, and that escaped and short. It can neither hang nor fill the
-//! memory.
+//! Nothing that comes from the socket but an error's text gets into the log, and that escaped and
+//! short. It can neither hang nor fill the memory.
 
 use std::{
     convert::Infallible,
@@ -188,7 +189,8 @@ impl MintSocket {
     }
 }
 
-/// Whether it may go into a line of its own and to the mint as its argument. As the routing table sees it, and no longer than a name can be.
+/// Whether it may go into a line of its own and to the mint as its argument. As the routing table
+/// sees it, and no longer than a name can be.
 pub(super) fn can_be_a_user(name: &str) -> bool {
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ',');
     !name.is_empty() && name.len() <= MAX_USER && !name.starts_with('-') && !name.contains(odd)

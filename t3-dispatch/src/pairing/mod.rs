@@ -1,8 +1,11 @@
-//! Gives a browser on its first visit a session of its user's serve, so that nobody types a pairing code (docs/PAIRING.md).
+//! Gives a browser on its first visit a session of its user's serve, so that nobody types a pairing
+//! code (docs/PAIRING.md).
 //!
-//! [`decide`] says which requests need one, [`session_check`] asks serve about those that have one already, [`mint`] makes a one-time
-//! credential (or [`mint_socket`] has one made), and [`exchange`] has serve turn it into a session, whose cookies go to the browser with a 302. Never touches a request that is
-//! no top-level navigation, and never puts a credential or a cookie into the log.
+//! [`decide`] says which requests need one, [`session_check`] asks serve about those that have one
+//! already, [`mint`] makes a one-time credential (or [`mint_socket`] has one made), and
+//! [`exchange`] has serve turn it into a session, whose cookies go to the browser with a 302. Never
+//! touches a request that is no top-level navigation, and never puts a credential or a cookie into
+//! the log.
 
 mod ask;
 pub mod credential;
@@ -114,7 +117,8 @@ impl Pairing {
     }
 }
 
-/// The answer to a request that has to be paired first; nothing for all others, which go on to serve.
+/// The answer to a request that has to be paired first; nothing for all others, which go on to
+/// serve.
 pub async fn answer(
     app: &Arc<App>,
     peer: IpAddr,
@@ -142,7 +146,8 @@ pub async fn answer(
     Some(response)
 }
 
-/// Whether the session of a request may go on being used: unless serve says that it does not know it.
+/// Whether the session of a request may go on being used: unless serve says that it does not know
+/// it.
 async fn is_good(
     app: &App,
     pairing: &Pairing,

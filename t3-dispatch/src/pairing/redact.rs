@@ -1,5 +1,6 @@
-//! What of a command's stderr may stand in the log: its first line, short, in one piece, and without anything that could be a credential.
-//! Pure. When in doubt it hides a word: a cause with a hole in it is still a cause, a credential in the log is a way in.
+//! What of a command's stderr may stand in the log: its first line, short, in one piece, and
+//! without anything that could be a credential. Pure. When in doubt it hides a word: a cause with a
+//! hole in it is still a cause, a credential in the log is a way in.
 
 use super::credential::Credential;
 
@@ -9,8 +10,8 @@ const HIDDEN: &str = "[hidden]";
 /// No credential is shorter.
 const SHORTEST: usize = 8;
 
-/// The first line of `stderr` that says something, quoted and escaped. `stdout` is what the same command printed there: what stands in it
-/// is hidden. `user` is shown whatever it looks like.
+/// The first line of `stderr` that says something, quoted and escaped. `stdout` is what the same
+/// command printed there: what stands in it is hidden. `user` is shown whatever it looks like.
 pub(super) fn first_line(stderr: &[u8], stdout: &[u8], user: &str) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing on stderr");
@@ -73,7 +74,8 @@ fn without_secret_words(line: &str, printed: &[String], user: &str) -> String {
     out
 }
 
-/// Capitals and digits, or letters and digits mixed. Names of errors (`ECONNREFUSED`, `SQLITE_BUSY`) are not.
+/// Capitals and digits, or letters and digits mixed. Names of errors (`ECONNREFUSED`,
+/// `SQLITE_BUSY`) are not.
 fn looks_secret(word: &str) -> bool {
     let count = |is: fn(&char) -> bool| word.chars().filter(is).count();
     let digits = count(|c| c.is_ascii_digit());

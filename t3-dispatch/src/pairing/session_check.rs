@@ -1,5 +1,5 @@
-//! Asks serve whether a browser's session is still good. Only a clear no counts: a serve that is slow, broken or of another version must not
-//! cost anybody the session they have.
+//! Asks serve whether a browser's session is still good. Only a clear no counts: a serve that is
+//! slow, broken or of another version must not cost anybody the session they have.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! One piece of work for all who want the same at the same time. It runs in a task of its own: whoever leaves does not end it for the
-//! others. Knows nothing of what the work is.
+//! One piece of work for all who want the same at the same time. It runs in a task of its own:
+//! whoever leaves does not end it for the others. Knows nothing of what the work is.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,8 @@ impl<T> Default for Flights<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
-    /// What the work for `key` comes to; starts it if it is not under way. Nothing when it panicked or the runtime has ended.
+    /// What the work for `key` comes to; starts it if it is not under way. Nothing when it panicked
+    /// or the runtime has ended.
     pub async fn join<F>(&self, key: &str, start: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,

@@ -1,4 +1,5 @@
-//! Reads a page of metrics strictly: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+//! Reads a page of metrics strictly:
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
-//! A dispatch that pairs, in this process, between raw HTTP clients and the stand-in for serve; the mint is a script of the test. All log
-//! lines of the program are kept, and none may ever hold a credential or a session.
+//! A dispatch that pairs, in this process, between raw HTTP clients and the stand-in for serve; the
+//! mint is a script of the test. All log lines of the program are kept, and none may ever hold a
+//! credential or a session.
 
 use std::{
     fs,
@@ -35,7 +36,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A browser's header lines on a visit.
 pub const NAVIGATION: &str = "Sec-Fetch-Dest: document\r\nUser-Agent: Firefox\r\n";
 
-/// What no line of the log may hold: credentials, cookies, and the ticket and the token that tests use.
+/// What no line of the log may hold: credentials, cookies, and the ticket and the token that tests
+/// use.
 const SECRETS: [&str; 5] = [CREDENTIAL_PREFIX, "t3_session=", "session-1", "TICKET-", "TOKEN-"];
 
 /// Prints a fresh credential.
@@ -129,7 +131,8 @@ fn fresh_user() -> String {
 }
 
 impl House {
-    /// With a script for the mint, which finds `$CREDENTIAL` (new each time), `$DIR` and the user as `$1`.
+    /// With a script for the mint, which finds `$CREDENTIAL` (new each time), `$DIR` and the user
+    /// as `$1`.
     pub async fn new(mint: &str, options: &[&str]) -> Self {
         Self::crowd(1, mint, options).await
     }
@@ -142,7 +145,8 @@ impl House {
         Self::with_serves(&ports, dir, mint, options).await
     }
 
-    /// With the mint behind a socket, as t3-mint.socket has it: one `t3-mint-answer` for each connection, its standard input and output.
+    /// With the mint behind a socket, as t3-mint.socket has it: one `t3-mint-answer` for each
+    /// connection, its standard input and output.
     pub async fn behind_socket(mint: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = start_serve(&dir.path().join("serve-0.sock"));

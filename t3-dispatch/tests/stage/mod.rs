@@ -1,4 +1,5 @@
-//! A dispatch in this process between a client and a serve that the test plays itself, with a journald of its own.
+//! A dispatch in this process between a client and a serve that the test plays itself, with a
+//! journald of its own.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::{

@@ -1,5 +1,6 @@
-//! DNS over HTTPS in its JSON form (`application/dns-json`, as Cloudflare's and Google's resolvers answer it): the address that the world
-//! sees, where this network's own DNS answers with an inner one.
+//! DNS over HTTPS in its JSON form (`application/dns-json`, as Cloudflare's and Google's resolvers
+//! answer it): the address that the world sees, where this network's own DNS answers with an inner
+//! one.
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 

@@ -1,7 +1,9 @@
-//! What the layers in front of this machine logged about a close: lines of Traefik and cloudflared as values, which line belongs to which
-//! close, and what they add to `segment=downstream`. Pure: lines and records in, values out; fetching them is `t3_trace::layers`.
+//! What the layers in front of this machine logged about a close: lines of Traefik and cloudflared
+//! as values, which line belongs to which close, and what they add to `segment=downstream`. Pure:
+//! lines and records in, values out; fetching them is `t3_trace::layers`.
 //!
-//! Formats: `docs/EDGE-LOGS.md`. Log lines hold what strangers sent: nothing here trusts them, and no query string leaves a parser.
+//! Formats: `docs/EDGE-LOGS.md`. Log lines hold what strangers sent: nothing here trusts them, and
+//! no query string leaves a parser.
 
 pub mod cloudflared;
 pub mod refine;
@@ -81,8 +83,8 @@ const SAMPLE: usize = 200;
 /// A line longer than this is nobody's, in bytes.
 const LONGEST: usize = 65_536;
 
-/// A line's beginning, every query string left out: a `wsTicket` is a credential. The whole line is gone through first, since a cut may
-/// not part a credential from its name.
+/// A line's beginning, every query string left out: a `wsTicket` is a credential. The whole line is
+/// gone through first, since a cut may not part a credential from its name.
 fn sample(line: &str) -> String {
     text::redacted(line.trim_end()).chars().take(SAMPLE).collect()
 }

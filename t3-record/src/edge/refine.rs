@@ -1,5 +1,6 @@
-//! What the other layers add to a close whose cause lies downstream: which part of the way it was, or that it cannot be determined. Never
-//! changes a verdict, never concludes from a line that is missing.
+//! What the other layers add to a close whose cause lies downstream: which part of the way it was,
+//! or that it cannot be determined. Never changes a verdict, never concludes from a line that is
+//! missing.
 
 mod explanations;
 mod indicators;
@@ -29,7 +30,8 @@ vocabulary! {
     }
 }
 
-/// What was gathered. `None`: not asked for, or not to be had; that is never taken for "nothing happened".
+/// What was gathered. `None`: not asked for, or not to be had; that is never taken for "nothing
+/// happened".
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Layers {
     /// Traefik's access log around the close.
@@ -38,7 +40,8 @@ pub struct Layers {
     pub cloudflared: Option<Reading<TunnelLine>>,
     /// What the probe's legs reported over that time.
     pub probe: Option<Attribution>,
-    /// Closes of other sessions near it, with the times of their records in milliseconds since the epoch.
+    /// Closes of other sessions near it, with the times of their records in milliseconds since the
+    /// epoch.
     pub neighbours: Vec<(CloseRecord, i64)>,
 }
 

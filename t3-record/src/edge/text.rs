@@ -1,4 +1,5 @@
-//! What may be kept of a text from outside: no query string, no value of a `wsTicket` wherever it stands, no control character.
+//! What may be kept of a text from outside: no query string, no value of a `wsTicket` wherever it
+//! stands, no control character.
 
 /// The credential that a browser brings in the query string.
 const TICKET: &str = "wsticket";
@@ -6,8 +7,9 @@ const TICKET: &str = "wsticket";
 /// Stands for what was left out.
 const LEFT_OUT: char = '…';
 
-/// The text without what stands after a `?` up to a blank or a quote, and without what follows the word `wsTicket`: a hostile query may hold
-/// quotes, and what it hides behind one is no less a credential.
+/// The text without what stands after a `?` up to a blank or a quote, and without what follows the
+/// word `wsTicket`: a hostile query may hold quotes, and what it hides behind one is no less a
+/// credential.
 #[must_use]
 pub fn redacted(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());

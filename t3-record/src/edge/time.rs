@@ -1,5 +1,5 @@
-//! The two ways in which the layers write a moment: RFC 3339, and the common log format's. Milliseconds since the epoch come out. Takes
-//! any text, and refuses what names no real moment.
+//! The two ways in which the layers write a moment: RFC 3339, and the common log format's.
+//! Milliseconds since the epoch come out. Takes any text, and refuses what names no real moment.
 
 /// `2026-08-22T10:00:01.100200300Z`, with any offset and any fraction.
 pub(super) fn rfc3339(text: &str) -> Option<i64> {
@@ -72,7 +72,8 @@ fn digits(text: &str, count: usize) -> Option<i64> {
     (text.len() == count && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// Days since 1970-01-01 (as in Howard Hinnant's `days_from_civil`: years begin in March, so that the leap day is their last).
+/// Days since 1970-01-01 (as in Howard Hinnant's `days_from_civil`: years begin in March, so that
+/// the leap day is their last).
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let most = match month {

@@ -21,7 +21,8 @@ pub struct AccessLine {
     pub client_host: String,
     /// Start of the request, in milliseconds since the epoch.
     pub start_ms: i64,
-    /// `start_ms` is exact (JSON); otherwise it was cut to whole seconds (CLF), so up to 999 ms early.
+    /// `start_ms` is exact (JSON); otherwise it was cut to whole seconds (CLF), so up to 999 ms
+    /// early.
     pub start_exact: bool,
     /// How long it took, a WebSocket's whole life included, in milliseconds.
     pub duration_ms: u64,

@@ -1,5 +1,6 @@
-//! What the legs together say about where the path broke, over a window of time. One table, used by `t3-probe once`, by its metrics page
-//! and by `t3-trace explain`. It never says more than the legs can know: a leg without data takes its conclusion away.
+//! What the legs together say about where the path broke, over a window of time. One table, used by
+//! `t3-probe once`, by its metrics page and by `t3-trace explain`. It never says more than the legs
+//! can know: a leg without data takes its conclusion away.
 
 use super::Way;
 use crate::vocabulary::vocabulary;
@@ -69,8 +70,8 @@ const SLOW: Option<State> = Some(State::Slow);
 const UNSEEN: Option<State> = Some(State::Unseen);
 const ANY: Option<State> = None;
 
-/// The first row that fits decides. Columns: cloudflare, internal, t3serve. Slow counts as down for a WebSocket leg, because its echo is
-/// dispatch's own and takes no time.
+/// The first row that fits decides. Columns: cloudflare, internal, t3serve. Slow counts as down for
+/// a WebSocket leg, because its echo is dispatch's own and takes no time.
 const TABLE: &[Row] = &[
     (CLEAN, CLEAN, CLEAN, Place::LastMile, "the last mile: between the person and Cloudflare"),
     (DOWN, CLEAN, CLEAN, Place::Cloudflare, "Cloudflare or WAN"),
@@ -110,8 +111,8 @@ pub fn attribute(legs: &[Leg]) -> Attribution {
     Attribution { place, sentence: format!("{said}: {what}") }
 }
 
-/// The worst state of several legs of one way: a serve that is down counts more than one that is slow, and a leg that was seen more than
-/// one that was not.
+/// The worst state of several legs of one way: a serve that is down counts more than one that is
+/// slow, and a leg that was seen more than one that was not.
 fn worst(states: impl Iterator<Item = State>) -> State {
     let rank = |state: &State| match state {
         State::Unseen => 0,

@@ -23,7 +23,8 @@ vocabulary! {
     }
 }
 
-/// Why a leg died: the label `reason` of `t3probe_disconnects_total`. The set is closed but for the status of an answer.
+/// Why a leg died: the label `reason` of `t3probe_disconnects_total`. The set is closed but for the
+/// status of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// It could not be established: the phase says where.
@@ -121,7 +122,8 @@ pub struct Disconnect {
     pub reason: Reason,
     /// How far it had come.
     pub phase: Phase,
-    /// Milliseconds since that phase began; in the phase `echo`, since the unanswered ping, if there is one.
+    /// Milliseconds since that phase began; in the phase `echo`, since the unanswered ping, if
+    /// there is one.
     pub phase_ms: u64,
     /// Milliseconds it had been established; absent when it was not.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,15 +1,16 @@
-//! Who acted first: each side's first act, from the kernel where it saw it, from the relay otherwise, and whether both sides acted
-//! without having heard of each other.
+//! Who acted first: each side's first act, from the kernel where it saw it, from the relay
+//! otherwise, and whether both sides acted without having heard of each other.
 //!
-//! A close frame is data, so only the relay sees it; FIN and RST come from the kernel, whose clock is not delayed by a busy
-//! relay. Both clocks are `CLOCK_MONOTONIC`.
+//! A close frame is data, so only the relay sees it; FIN and RST come from the kernel, whose clock
+//! is not delayed by a busy relay. Both clocks are `CLOCK_MONOTONIC`.
 
 use crate::{
     evidence::{Evidence, LegFacts, Nanos, SeenEnd, SocketFacts},
     vocabulary::{LegEnd, Side},
 };
 
-/// Acts of both sides further apart than this were not simultaneous, even if news of the first had not yet reached the second.
+/// Acts of both sides further apart than this were not simultaneous, even if news of the first had
+/// not yet reached the second.
 const SIMULTANEOUS: Nanos = 100_000_000;
 
 /// How a side acted.
@@ -75,7 +76,8 @@ impl Acts {
         let kernel = &evidence.kernel;
         let down = first_act(Side::Down, kernel.down.as_ref(), relay.map(|r| &r.down));
         let mut up = first_act(Side::Up, kernel.up.as_ref(), relay.map(|r| &r.up));
-        // serve's own socket destroyed reaches us as a RST like any other; only its own trace tells.
+        // serve's own socket destroyed reaches us as a RST like any other; only its own trace
+        // tells.
         if let Some((103, at)) = kernel.serve.as_ref().and_then(|trace| trace.error) {
             up = Some(Act { side: Side::Up, kind: Kind::Abort, at });
         }
@@ -87,8 +89,8 @@ impl Acts {
         }
     }
 
-    /// The side that acted first. Of two acts at the same instant serve's counts: nothing can be read off such a pair, and serve's is the one
-    /// that can be looked into on this machine.
+    /// The side that acted first. Of two acts at the same instant serve's counts: nothing can be
+    /// read off such a pair, and serve's is the one that can be looked into on this machine.
     #[must_use]
     pub fn first(&self) -> Option<Act> {
         match (self.down, self.up) {
@@ -97,12 +99,14 @@ impl Acts {
         }
     }
 
-    /// The first act of this kind, if it came before every other act or is the only thing that explains them.
+    /// The first act of this kind, if it came before every other act or is the only thing that
+    /// explains them.
     #[must_use]
     pub fn first_of(&self, kind: Kind) -> Option<Act> {
         let first = self.first()?;
         [self.down, self.up].into_iter().flatten().find(|act| {
-            // The reset that tells the other end of a destroyed socket may overtake the error by a clock tick.
+            // The reset that tells the other end of a destroyed socket may overtake the error by a
+            // clock tick.
             act.kind == kind && act.at.saturating_sub(first.at) <= 1_000_000
         })
     }
@@ -139,7 +143,8 @@ fn first_act(side: Side, trace: Option<&SocketFacts>, leg: Option<&LegFacts>) ->
                 Some(LegEnd::Timeout) => Some(Kind::Timeout),
                 Some(LegEnd::Abort) => Some(Kind::Abort),
                 Some(LegEnd::Unreach) => Some(Kind::Unreach),
-                // ECONNRESET and EPIPE only repeat the RST; where the RST itself was not traced they stand for it.
+                // ECONNRESET and EPIPE only repeat the RST; where the RST itself was not traced
+                // they stand for it.
                 _ if trace.rst_in.is_none() && errno == 104 => Some(Kind::Rst),
                 _ => None,
             };
@@ -147,12 +152,14 @@ fn first_act(side: Side, trace: Option<&SocketFacts>, leg: Option<&LegFacts>) ->
         }
     }
     if let Some(leg) = leg {
-        // The relay sees an end after the kernel, so its word only counts where the kernel side began to watch too late for it.
+        // The relay sees an end after the kernel, so its word only counts where the kernel side
+        // began to watch too late for it.
         let relay =
             leg.end.or(leg.write_error).and_then(|(end, at)| Some(Act { side, kind: seen(end)?, at }));
         acts.extend(relay);
         if let Some(frame) = &leg.close_frame {
-            // A frame that was read came before the FIN or RST behind it, however long the relay took to read it.
+            // A frame that was read came before the FIN or RST behind it, however long the relay
+            // took to read it.
             let end =
                 acts.iter().filter(|act| matches!(act.kind, Kind::Fin | Kind::Rst)).map(|act| act.at).min();
             let at = end.map_or(frame.at, |end| end.min(frame.at));

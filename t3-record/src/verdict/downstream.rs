@@ -1,6 +1,8 @@
-//! The browser's side acted first: did it want to, had it waited in vain for serve, or had the path failed it?
+//! The browser's side acted first: did it want to, had it waited in vain for serve, or had the path
+//! failed it?
 //!
-//! The browser's watchdog closes with a clean Close 1000, so the code proves nothing: what the heartbeats did before it decides.
+//! The browser's watchdog closes with a clean Close 1000, so the code proves nothing: what the
+//! heartbeats did before it decides.
 
 use crate::{
     evidence::{Evidence, Heartbeat, LegFacts, Nanos, RelayFacts, SocketFacts},
@@ -17,15 +19,18 @@ use crate::{
 /// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
 const DEFAULT_PERIOD: Nanos = 5_000_000_000;
 
-/// Looks in a row at which the answers got through in time: the browser has seen them, and what ends it afterwards is not the trouble
-/// before. The last is the one at the end; between them come three beats, which is what the longest watchdog counts (facts: t3 client).
+/// Looks in a row at which the answers got through in time: the browser has seen them, and what
+/// ends it afterwards is not the trouble before. The last is the one at the end; between them come
+/// three beats, which is what the longest watchdog counts (facts: t3 client).
 const RECOVERED: usize = 4;
 
-/// No watchdog is shorter, however fast a client pings: what is shorter is the scheduling of a busy machine.
+/// No watchdog is shorter, however fast a client pings: what is shorter is the scheduling of a busy
+/// machine.
 const SHORTEST: Nanos = 1_000_000_000;
 
-/// Retransmission timeouts in a row after which a segment has been on its way for longer than the shortest watchdog waits: with the
-/// shortest timer of 200 ms, doubled each time, the fifth runs out after 6 s (RFC 6298 section 5.5).
+/// Retransmission timeouts in a row after which a segment has been on its way for longer than the
+/// shortest watchdog waits: with the shortest timer of 200 ms, doubled each time, the fifth runs
+/// out after 6 s (RFC 6298 section 5.5).
 const DEAF: u8 = 5;
 
 pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
@@ -91,13 +96,15 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) ->
 /// A ping that serve had received went unanswered for as long as the browser's watchdog waits.
 fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<Finding> {
     let heartbeat = relay.heartbeat?;
-    // serve went on sending after the ping, and the browser's side took none of it: the answer is somewhere in that queue.
+    // serve went on sending after the ping, and the browser's side took none of it: the answer is
+    // somewhere in that queue.
     let sending =
         relay.up.last_byte_at.is_some_and(|last| heartbeat.waiting_since.is_some_and(|since| last > since));
     if sending && path_stuck(relay, at) == Some(How::ZeroWindow) {
         return None;
     }
-    // While the browser's leg was backed up we read nothing from serve: its answers may have lain there, so that time is not serve's.
+    // While the browser's leg was backed up we read nothing from serve: its answers may have lain
+    // there, so that time is not serve's.
     let until = relay.down.backed_up_since.map_or(at, |since| since.min(at));
     let waited = until.saturating_sub(heartbeat.waiting_since?);
     // A browser that has put up with missed ticks before has a watchdog that needs more of them.
@@ -110,8 +117,8 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     } else {
         Segment::Serve
     };
-    // Two pings in a row, a close at the very tick at which a watchdog looks, or a process that is known not to run: more than
-    // one late answer and a person who happened to leave.
+    // Two pings in a row, a close at the very tick at which a watchdog looks, or a process that is
+    // known not to run: more than one late answer and a person who happened to leave.
     let sure = halted || (heartbeat.pongs > 0 && (heartbeat.unanswered >= 2 || at_tick(&heartbeat, at)));
     Some(Finding {
         verdict: Verdict::ServeStalled,
@@ -121,13 +128,15 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     })
 }
 
-/// The act came when the next ping was due: the watchdog closes in place of it (facts: t3 client, "stock watchdog").
+/// The act came when the next ping was due: the watchdog closes in place of it (facts: t3 client,
+/// "stock watchdog").
 fn at_tick(heartbeat: &Heartbeat, at: Nanos) -> bool {
     let (Some(period), Some(last)) = (heartbeat.period_ns, heartbeat.last_ping_at) else { return false };
     at.saturating_sub(last).abs_diff(period) <= period / 10
 }
 
-/// Answers were written and the browser's side took none of them: its window stayed shut, or nothing was acknowledged.
+/// Answers were written and the browser's side took none of them: its window stayed shut, or
+/// nothing was acknowledged.
 fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
     let backed_up = relay.down.backed_up_since.or(relay.down.blocked_since);
@@ -138,8 +147,8 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     }
     let tcp = relay.down.tcp?;
     let silent = u64::from(tcp.last_ack_recv_ms).saturating_mul(1_000_000) >= patience(period);
-    // The other direction may be whole, so that acknowledgements of old data still come: then only the timer of the oldest
-    // segment tells, which has run out this often in a row.
+    // The other direction may be whole, so that acknowledgements of old data still come: then only
+    // the timer of the oldest segment tells, which has run out this often in a row.
     let unheard = tcp.retransmits >= DEAF;
     let unsent = u64::from(tcp.last_data_sent_ms).saturating_mul(1_000_000) >= patience(period);
     if tcp.notsent_bytes > 0 && tcp.unacked == 0 && unsent {
@@ -149,16 +158,18 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unheard)).then_some(How::Loss)
 }
 
-/// Ended the way a watchdog or a cut path ends it: by FIN, by the watchdog's own Close 1000 (facts: t3 client, "close sent by
-/// the watchdog"), or by RST, with which a host answers what comes for a browser that is gone already. A page that is left says 1001,
-/// and its pings may have been rare because it was in the background.
+/// Ended the way a watchdog or a cut path ends it: by FIN, by the watchdog's own Close 1000 (facts:
+/// t3 client, "close sent by the watchdog"), or by RST, with which a host answers what comes for a
+/// browser that is gone already. A page that is left says 1001, and its pings may have been rare
+/// because it was in the background.
 fn gave_up(kind: Kind, relay: &RelayFacts) -> bool {
     let code = relay.down.close_frame.as_ref().and_then(|frame| frame.code);
     matches!(kind, Kind::Fin | Kind::Rst) || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
 }
 
-/// Segments were lost, and for longer than the shortest watchdog waits no answer got through that serve had given; it has not gone
-/// well for long enough since. Loss without silence is any path's, and silence without loss is a browser's that does not ping.
+/// Segments were lost, and for longer than the shortest watchdog waits no answer got through that
+/// serve had given; it has not gone well for long enough since. Loss without silence is any path's,
+/// and silence without loss is a browser's that does not ping.
 fn answers_lost(relay: &RelayFacts) -> bool {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
     // An answer got through just when the next ping was due, and the next one not.
@@ -178,13 +189,13 @@ fn answers_lost(relay: &RelayFacts) -> bool {
     silent && lost > 0
 }
 
-/// Pings stopped arriving although each one that came was answered; or they had stopped, and what had been held up on the way came
-/// together with the end.
+/// Pings stopped arriving although each one that came was answered; or they had stopped, and what
+/// had been held up on the way came together with the end.
 fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     let Some(heartbeat) = relay.heartbeat else { return false };
     let period = period(&heartbeat);
-    // A watchdog that closes at the first missed answer fires two periods after the last ping that came, to the millisecond (measured
-    // with effect 4.1); a tenth is for the jitter of its ticks.
+    // A watchdog that closes at the first missed answer fires two periods after the last ping that
+    // came, to the millisecond (measured with effect 4.1); a tenth is for the jitter of its ticks.
     let silence = (period.saturating_mul(2) - period / 10).max(SHORTEST);
     // With fewer pings no rhythm is known that could have been lost.
     let Some(last) = heartbeat.last_ping_at.filter(|_| heartbeat.pings >= 3) else { return false };
@@ -217,7 +228,8 @@ fn period(heartbeat: &Heartbeat) -> Nanos {
     heartbeat.period_ns.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD)
 }
 
-/// How long a ping may go unanswered before the watchdog can have fired: it looks at the next tick, and ticks jitter.
+/// How long a ping may go unanswered before the watchdog can have fired: it looks at the next tick,
+/// and ticks jitter.
 fn patience(period: Nanos) -> Nanos {
     (period.saturating_mul(9) / 10).max(SHORTEST)
 }

@@ -1,4 +1,5 @@
-//! Builds evidence for tests: a healthy session of 60 s with a 5 s heartbeat, to which a test adds the one thing that went wrong.
+//! Builds evidence for tests: a healthy session of 60 s with a 5 s heartbeat, to which a test adds
+//! the one thing that went wrong.
 
 use crate::{
     evidence::*,
@@ -67,7 +68,8 @@ impl EvidenceBuilder {
         Self(Evidence { relay: Some(relay), kernel, burst: None, dispatch_died: None })
     }
 
-    /// A look at the browser's socket at each beat, the last 2 s before the end: silence in milliseconds, segments lost.
+    /// A look at the browser's socket at each beat, the last 2 s before the end: silence in
+    /// milliseconds, segments lost.
     pub(crate) fn looks(looks: &[(u64, u32)]) -> Vec<SocketSample> {
         let age = |n: usize| (looks.len() - n) as u64 * 5_000 - 3_000;
         let look = |(n, (silence, lost)): (usize, &(u64, u32))| SocketSample {

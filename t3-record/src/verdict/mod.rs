@@ -1,8 +1,10 @@
-//! Evidence in, one judgement out. Pure and total: every input has an answer, `unknown` if nothing fits.
+//! Evidence in, one judgement out. Pure and total: every input has an answer, `unknown` if nothing
+//! fits.
 //!
-//! The order of the questions is the design. First whether *we* ended it (died, told to stop, socket destroyed), then who acted
-//! first ([`acts`]), and only then why (`downstream`, `upstream`). Something slow, dead or starving nearby decides nothing by itself: it
-//! only answers the "why" of an end that has been pinned to a side.
+//! The order of the questions is the design. First whether *we* ended it (died, told to stop,
+//! socket destroyed), then who acted first ([`acts`]), and only then why (`downstream`,
+//! `upstream`). Something slow, dead or starving nearby decides nothing by itself: it only answers
+//! the "why" of an end that has been pinned to a side.
 
 pub mod acts;
 mod downstream;
@@ -55,8 +57,8 @@ impl Finding {
     }
 }
 
-/// A stall of our own event loop that is shorter explains no watchdog: the shortest one known fires after 5 s
-/// (facts: t3 client, "ping tick").
+/// A stall of our own event loop that is shorter explains no watchdog: the shortest one known fires
+/// after 5 s (facts: t3 client, "ping tick").
 const OWN_STALL: Nanos = 4_000_000_000;
 
 /// After our own stall ended, what had queued up in the sockets is read within this time.
@@ -82,7 +84,8 @@ pub fn judge(evidence: &Evidence) -> Judgement {
     }
     if let Some(relay) = &evidence.relay {
         let stopped = relay.shutdown.filter(|shutdown| acts.peer_first_before(shutdown.at).is_none());
-        // An attempt to open that is dropped because we were told to stop looks as if the browser had left.
+        // An attempt to open that is dropped because we were told to stop looks as if the browser
+        // had left.
         let dropped = |failure: &OpenFailure| *failure == OpenFailure::ClientGone && stopped.is_some();
         if let Some(failure) = relay.open_failure.filter(|failure| !dropped(failure)) {
             return opening::judge(evidence, relay, failure);
@@ -136,7 +139,8 @@ pub fn judge(evidence: &Evidence) -> Judgement {
     finish(evidence, finding, leg_cause(first.side), Some(closed_by), Some(first.at))
 }
 
-/// The browser gave up while our own event loop stood still: its pings and its close lay unread in our sockets.
+/// The browser gave up while our own event loop stood still: its pings and its close lay unread in
+/// our sockets.
 fn own_stall(evidence: &Evidence, first: Act) -> Option<Finding> {
     let relay = evidence.relay.as_ref()?;
     let lag = relay.self_lag_ms?.saturating_mul(1_000_000);
@@ -202,7 +206,8 @@ const fn leg_cause(side: Side) -> Cause {
     }
 }
 
-/// How a leg ended in the kernel: its first event, by the kernel's clock; by what the relay saw where the kernel says nothing.
+/// How a leg ended in the kernel: its first event, by the kernel's clock; by what the relay saw
+/// where the kernel says nothing.
 #[must_use]
 pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
     let trace = match side {
@@ -224,10 +229,12 @@ pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
         events.extend(trace.rst_in.map(|at| (at, LegEnd::RstIn)));
         events.extend(failure);
         own.extend(trace.fin_out.map(|at| (at, LegEnd::FinOut)));
-        // A failing connection sends a RST of its own before or after the error is set; that is not a second cause.
+        // A failing connection sends a RST of its own before or after the error is set; that is not
+        // a second cause.
         own.extend(trace.rst_out.filter(|_| failure.is_none()).map(|at| (at, LegEnd::RstOut)));
     }
-    // The relay sees an end after the kernel: its word is first only where the kernel side began to watch too late.
+    // The relay sees an end after the kernel: its word is first only where the kernel side began to
+    // watch too late.
     events.extend(seen);
     if own.is_empty() {
         own.extend(told);

@@ -7,11 +7,12 @@ use crate::{
     vocabulary::{LegEnd, Segment, Side, Verdict},
 };
 
-/// A browser that leaves earlier than this has not waited for serve: the shortest open timeout known is 10 s
-/// (facts: t3 client, "WS open timeout").
+/// A browser that leaves earlier than this has not waited for serve: the shortest open timeout
+/// known is 10 s (facts: t3 client, "WS open timeout").
 const OPEN_PATIENCE: Nanos = 9_000_000_000;
 
-/// A browser that leaves earlier than this has not waited even for a serve that is known not to run.
+/// A browser that leaves earlier than this has not waited even for a serve that is known not to
+/// run.
 const HALTED_PATIENCE: Nanos = 1_000_000_000;
 
 /// ENFILE and EMFILE, EADDRNOTAVAIL: ours, whoever caused them.
@@ -21,8 +22,9 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
     let slow = || {
         if !halted && pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Serve }
     };
-    // The browser's own limit counts from when it wants to connect; to one address it connects one after the other, so that a second
-    // tab has waited in the browser already (RFC 6455 section 4.1, item 2).
+    // The browser's own limit counts from when it wants to connect; to one address it connects one
+    // after the other, so that a second tab has waited in the browser already (RFC 6455 section
+    // 4.1, item 2).
     let patience = if halted { HALTED_PATIENCE } else { OPEN_PATIENCE };
     let (side, finding) = match failure {
         OpenFailure::Refused => {
@@ -76,7 +78,8 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
     }
 }
 
-/// serve took the connection and ended it before it had answered: because it died, or because it would not.
+/// serve took the connection and ended it before it had answered: because it died, or because it
+/// would not.
 fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
     match evidence.kernel.peer.as_ref().map(|process| process.fate) {
         Some(Fate::Exit(status)) => Finding::proven(Verdict::ServeExited, How::Exit(status), Segment::Serve),

@@ -73,7 +73,8 @@ fn a_session_that_never_opened() {
         open(OpenFailure::ClientGone, 15_000),
         "serve_timeout handshake_timeout serve downstream downstream_closed likely",
     );
-    // Chromium connects to one address one after the other: a second tab's attempt has had only the rest of its time here.
+    // Chromium connects to one address one after the other: a second tab's attempt has had only the
+    // rest of its time here.
     let halted = |k: &mut KernelFacts| k.peer.as_mut().unwrap().halted = Some(Halt::Stopped);
     check(
         open(OpenFailure::ClientGone, 7_000).kernel(halted),

@@ -229,7 +229,8 @@ fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
         s(14_000).leg(Down, shut(15_000)),
         "path_stalled zero_window downstream downstream downstream_closed likely",
     );
-    // The ping came before the window shut, and serve went on sending: its answer stands in that queue.
+    // The ping came before the window shut, and serve went on sending: its answer stands in that
+    // queue.
     let sending = s(16_500).leg(Down, shut(15_000)).leg(Up, |l| l.last_byte_at = Some(END - 15_000 * MS));
     check(sending, "path_stalled zero_window downstream downstream downstream_closed likely");
     // serve had been silent for long enough before the window shut.
@@ -319,7 +320,8 @@ fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
         scene.waiting(1, 1).close(Down, code, END)
     };
     check(late(1000), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
-    // The shortest silence there is: the ping that did not get through and the watchdog's tick after it, a little early.
+    // The shortest silence there is: the ping that did not get through and the watchdog's tick
+    // after it, a little early.
     let shortest = |ms| {
         let scene = EvidenceBuilder::healthy()
             .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(ms * MS)));
@@ -360,31 +362,37 @@ fn answers_that_did_not_get_through_are_the_paths() {
         check(looks(trouble).fin(Down, END), fin);
         check(looks(trouble).rst(Down, END), rst);
     };
-    // The last answer was not acknowledged when the browser looked again: 5 s since the ping, 5 s more since the answer.
+    // The last answer was not acknowledged when the browser looked again: 5 s since the ping, 5 s
+    // more since the answer.
     all(&[(5_000, 0), (5_000, 0), (9_900, 1)], [lost; 3]);
     // What had been held up came in pieces, and the end behind them.
     all(&[(5_000, 0), (14_000, 4), (6_000, 1), (4_000, 0), (3_000, 0)], [lost; 3]);
     // Few heartbeats get through, each late.
     all(&[(11_000, 3), (13_000, 2), (10_000, 5), (12_000, 2)], [lost; 3]);
-    // A person closes the tab on a path that loses more than half, while the answers get through in time.
+    // A person closes the tab on a path that loses more than half, while the answers get through in
+    // time.
     all(&[(5_200, 3), (5_100, 2), (6_500, 5), (7_000, 4), (5_400, 3)], [closed, left, reset]);
     // It had been bad, and three beats have gone well since.
     all(&[(40_000, 12), (5_000, 0), (5_000, 1), (5_000, 0), (2_000, 0)], [closed, left, reset]);
-    // A bulk download over a healthy path: always something on its way, now and then a segment lost.
+    // A bulk download over a healthy path: always something on its way, now and then a segment
+    // lost.
     all(&[(5_000, 1), (5_010, 0), (5_020, 2), (5_000, 1)], [closed, left, reset]);
-    // Silence without loss, long enough ago that it is not what held up the end: a page in the background pings rarely.
+    // Silence without loss, long enough ago that it is not what held up the end: a page in the
+    // background pings rarely.
     all(&[(60_000, 0), (5_000, 0), (5_000, 0)], [closed, left, reset]);
     // A page that is left says so, whatever the path.
     let gone = "client_closed ws_close:1001 downstream downstream downstream_closed proven";
     check(looks(&[(5_000, 0), (14_000, 4)]).close(Down, 1001, END), gone);
-    // The path was bad, and serve owed an answer as well: what it owed for longer than a watchdog waits is its own.
+    // The path was bad, and serve owed an answer as well: what it owed for longer than a watchdog
+    // waits is its own.
     let both = looks(&[(5_000, 0), (14_000, 4)]).waiting(15_000, 3).close(Down, 1000, END);
     check(both, "serve_stalled stall serve downstream downstream_closed proven");
 }
 
 #[test]
 fn a_reset_is_the_paths_only_if_something_was_wrong_just_before() {
-    // Pings that had stopped do: the peer's host knows nothing of the connection any more, and we had not heard of that.
+    // Pings that had stopped do: the peer's host knows nothing of the connection any more, and we
+    // had not heard of that.
     let silent =
         EvidenceBuilder::healthy().heartbeat(|h| h.last_ping_at = Some(END - 16_000 * MS)).rst(Down, END);
     check(silent, "path_stalled heartbeat_lost downstream downstream downstream_closed likely");

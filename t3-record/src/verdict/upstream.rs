@@ -11,7 +11,8 @@ use crate::{
     vocabulary::{Segment, Side, Verdict},
 };
 
-/// A process that dies within this time after its own close frame or FIN was on its way out: the close was part of dying.
+/// A process that dies within this time after its own close frame or FIN was on its way out: the
+/// close was part of dying.
 const DYING: Nanos = 2_000_000_000;
 
 pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
@@ -79,7 +80,8 @@ fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
     }
 }
 
-/// A kill at the cgroup's own limit is serve's; one while the whole machine was out of memory is the machine's.
+/// A kill at the cgroup's own limit is serve's; one while the whole machine was out of memory is
+/// the machine's.
 pub(super) fn oom_segment(kernel: &KernelFacts) -> Segment {
     let machine =
         kernel.host.and_then(|host| host.mem).and_then(|mem| mem.full).is_some_and(|full| full >= 10.0);
@@ -90,7 +92,8 @@ pub(super) fn oom_segment(kernel: &KernelFacts) -> Segment {
 /// One side broke RFC 6455 and the connection ended over it.
 pub(super) fn broke_protocol(evidence: &Evidence, side: Side) -> Option<Finding> {
     let breach = evidence.relay.as_ref()?.leg(side).breach?;
-    // Data after the own close frame is sloppy, and ends nothing: the connection is closing already.
+    // Data after the own close frame is sloppy, and ends nothing: the connection is closing
+    // already.
     (breach != Breach::DataAfterClose).then_some(match side {
         Side::Down => Finding::proven(Verdict::ClientProtocol, How::Protocol, Segment::Downstream),
         Side::Up => Finding::proven(Verdict::ServeProtocol, How::Protocol, Segment::Serve),

@@ -1,12 +1,14 @@
-//! What a viewer is told of the sessions that are open now, and the live numbers behind it. Only types and their cutting into messages:
-//! who asks whom, and how often, is docs/EVIDENCE-SOCKET.md's.
+//! What a viewer is told of the sessions that are open now, and the live numbers behind it. Only
+//! types and their cutting into messages: who asks whom, and how often, is
+//! docs/EVIDENCE-SOCKET.md's.
 
 use serde::{Deserialize, Serialize};
 
 use super::MAX_MESSAGE;
 use crate::{evidence::Nanos, value::Percent};
 
-/// At most so many sessions are told to a viewer at once; of more, those that wait longest for a heartbeat, then the youngest.
+/// At most so many sessions are told to a viewer at once; of more, those that wait longest for a
+/// heartbeat, then the youngest.
 pub const MOST_SESSIONS: usize = 1000;
 
 /// At most so many pulses in one message: each is shorter than 300 bytes.
@@ -87,7 +89,8 @@ pub struct SessionStats {
     pub wait_ms: Option<u64>,
 }
 
-/// Pressure of a cgroup: percent of the last 10 s in which some task stalled, and the last seconds one by one.
+/// Pressure of a cgroup: percent of the last 10 s in which some task stalled, and the last seconds
+/// one by one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PressureStats {
     /// Memory.
@@ -99,12 +102,14 @@ pub struct PressureStats {
     /// CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Percent>,
-    /// The worst of the three for each of the last seconds, in percent, oldest first; at most [`STRAIN_SECONDS`].
+    /// The worst of the three for each of the last seconds, in percent, oldest first; at most
+    /// [`STRAIN_SECONDS`].
     pub seconds: Vec<u8>,
 }
 
 impl Sessions {
-    /// The answer as messages that are each short enough. A session that alone is too long is left out; `open` still counts it.
+    /// The answer as messages that are each short enough. A session that alone is too long is left
+    /// out; `open` still counts it.
     #[must_use]
     pub fn parts(mut self) -> Vec<Self> {
         /// What stands around the sessions is shorter than this.

@@ -1,8 +1,10 @@
-//! The WebSocket conformance suite of the Autobahn project: its fuzzing client against its own echo server.
+//! The WebSocket conformance suite of the Autobahn project: its fuzzing client against its own echo
+//! server.
 //!
-//! Both run in a file system of their own that `cargo xtask test --tier host` makes (they need Python 2), entered by `chroot`, on this
-//! machine's network. dispatch is not tested against the standard here: what counts is that two runs, one with dispatch between the two
-//! and one without, come to the same.
+//! Both run in a file system of their own that `cargo xtask test --tier host` makes (they need
+//! Python 2), entered by `chroot`, on this machine's network. dispatch is not tested against the
+//! standard here: what counts is that two runs, one with dispatch between the two and one without,
+//! come to the same.
 
 mod report;
 
@@ -74,8 +76,9 @@ impl Suite {
         Ok(Self { root: dir.join("root") })
     }
 
-    /// Starts its echo server on `port`, with compression, and waits until it accepts. Clients connect to the port `asked`, that of a
-    /// proxy or its own: it refuses a Host header that names another.
+    /// Starts its echo server on `port`, with compression, and waits until it accepts. Clients
+    /// connect to the port `asked`, that of a proxy or its own: it refuses a Host header that names
+    /// another.
     ///
     /// # Errors
     /// It does not start; with its stderr.
@@ -109,7 +112,8 @@ impl Suite {
             "servers": [{
                 "agent": AGENT,
                 "url": format!("ws://{}/", run.to),
-                // The client knows no way to send a header of our choice. What it sends as its origin may hold one.
+                // The client knows no way to send a header of our choice. What it sends as its
+                // origin may hold one.
                 "origin": format!("http://{}\r\nX-authentik-username: {}", run.to, run.user),
             }],
             "cases": run.cases,

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Attempt, Result, TestError};
 
-/// What a case came to, and what the client saw of its peer: the judgement, how the connection ended, every message that came and how many
-/// frames of each kind. Left out is what depends on time or addresses (`duration`, `wirelog`, octets a read, the handshake's text).
+/// What a case came to, and what the client saw of its peer: the judgement, how the connection
+/// ended, every message that came and how many frames of each kind. Left out is what depends on
+/// time or addresses (`duration`, `wirelog`, octets a read, the handshake's text).
 const COMPARED: [&str; 17] = [
     "behavior",
     "behaviorClose",
@@ -105,7 +106,8 @@ fn json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&literal_escapes(&text)).map_err(std::io::Error::other).attempt(what)
 }
 
-/// Makes `\uXXXX` mean these six characters: cases of bad UTF-8 leave halves of surrogate pairs, which are no text.
+/// Makes `\uXXXX` mean these six characters: cases of bad UTF-8 leave halves of surrogate pairs,
+/// which are no text.
 fn literal_escapes(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len());
     let mut bytes = json.iter().copied();

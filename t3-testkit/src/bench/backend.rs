@@ -1,7 +1,8 @@
 //! The serve of the benchmark: one thread, edge-triggered epoll, one read and one write a message.
 //!
-//! `GET /echo` answers each message by a text frame of the same length (a heartbeat by a heartbeat's answer); `GET /push/LENGTH/COUNT`
-//! answers each message by COUNT text frames of LENGTH bytes. The answers are made once and shared: it never looks at a payload.
+//! `GET /echo` answers each message by a text frame of the same length (a heartbeat by a
+//! heartbeat's answer); `GET /push/LENGTH/COUNT` answers each message by COUNT text frames of
+//! LENGTH bytes. The answers are made once and shared: it never looks at a payload.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -189,7 +190,8 @@ impl Session {
     }
 }
 
-/// The 101 to a whole head; `None` while it is not whole. Nothing follows a head before its answer, so the rest is not looked at.
+/// The 101 to a whole head; `None` while it is not whole. Nothing follows a head before its answer,
+/// so the rest is not looked at.
 fn answer_head(head: &[u8]) -> Option<(Manner, String)> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");

@@ -1,7 +1,9 @@
-//! The browsers of the benchmark: many sessions in one thread, each with one message under way at a time.
+//! The browsers of the benchmark: many sessions in one thread, each with one message under way at a
+//! time.
 //!
-//! A process of its own, so that its descriptors and its CPU are not the proxy's. It opens its sessions, warms them up, says so on
-//! stdout, waits for a line on stdin, measures, prints what it measured, and keeps the sessions open until stdin ends.
+//! A process of its own, so that its descriptors and its CPU are not the proxy's. It opens its
+//! sessions, warms them up, says so on stdout, waits for a line on stdin, measures, prints what it
+//! measured, and keeps the sessions open until stdin ends.
 
 use std::{
     io::{BufRead as _, Read as _, Write as _},
@@ -212,7 +214,8 @@ impl Session {
     }
 }
 
-/// Connects and upgrades, blocking: openings are not what is measured, and one after the other keeps accept queues short.
+/// Connects and upgrades, blocking: openings are not what is measured, and one after the other
+/// keeps accept queues short.
 fn shake(address: SocketAddr, target: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(STILL))?;

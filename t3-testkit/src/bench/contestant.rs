@@ -1,7 +1,8 @@
 //! What is measured: t3-dispatch, HAProxy, and no proxy at all, each in front of the same backend.
 //!
-//! HAProxy gets what t3-dispatch does anyway and costs nothing to leave out elsewhere: the identity header is checked, the client's
-//! address is passed on, keepalive is on, tunnels may idle for an hour. It writes no log; t3-dispatch writes its records.
+//! HAProxy gets what t3-dispatch does anyway and costs nothing to leave out elsewhere: the identity
+//! header is checked, the client's address is passed on, keepalive is on, tunnels may idle for an
+//! hour. It writes no log; t3-dispatch writes its records.
 
 use std::{
     fmt::Write as _,
@@ -64,7 +65,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it in front of `backend` and waits until it accepts. `sessions`: the most it must hold at once.
+    /// Starts it in front of `backend` and waits until it accepts. `sessions`: the most it must
+    /// hold at once.
     ///
     /// # Errors
     /// The program is missing or does not get ready; with its stderr.

@@ -1,5 +1,5 @@
-//! Takes the measurements. Rounds go over all contestants in turn, so that a machine that gets slower or faster meanwhile does so for
-//! each of them.
+//! Takes the measurements. Rounds go over all contestants in turn, so that a machine that gets
+//! slower or faster meanwhile does so for each of them.
 
 use std::{
     collections::BTreeMap,
@@ -75,7 +75,8 @@ impl Bench {
         Running::start(contestant, self.backend, sessions, self.dir.path())
     }
 
-    /// Opens that many idle sessions through each proxy, and ends them; `rest` is how long nothing happens then.
+    /// Opens that many idle sessions through each proxy, and ends them; `rest` is how long nothing
+    /// happens then.
     ///
     /// # Errors
     /// A proxy does not start, or a session cannot be opened.

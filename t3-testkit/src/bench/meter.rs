@@ -1,10 +1,13 @@
 //! What a process costs, read from outside: CPU time in nanoseconds, memory, system calls.
 //!
-//! - CPU time is the process's CPU clock (`clock_getcpuclockid(3)`): user and system time of all its threads, also of those that ended.
-//!   `/proc/PID/stat` has the same in hundredths of a second, too coarse for a short run.
-//! - Memory is `smaps_rollup`. It counts pages of the process; what the kernel keeps for its sockets is in none of the numbers.
-//! - System calls are counted by the kernel at `raw_syscalls:sys_enter`, for the threads that exist at the start. That needs root and
-//!   tracefs, and costs each call a little, so it is never done while CPU time is measured.
+//! - CPU time is the process's CPU clock (`clock_getcpuclockid(3)`): user and system time of all
+//!   its threads, also of those that ended. `/proc/PID/stat` has the same in hundredths of a
+//!   second, too coarse for a short run.
+//! - Memory is `smaps_rollup`. It counts pages of the process; what the kernel keeps for its
+//!   sockets is in none of the numbers.
+//! - System calls are counted by the kernel at `raw_syscalls:sys_enter`, for the threads that exist
+//!   at the start. That needs root and tracefs, and costs each call a little, so it is never done
+//!   while CPU time is measured.
 
 #![expect(unsafe_code, reason = "clock_getcpuclockid and perf_event_open have no safe wrapper here")]
 
@@ -114,7 +117,8 @@ impl Syscalls {
     }
 }
 
-/// `struct perf_event_attr` in its first published size (`PERF_ATTR_SIZE_VER0` of include/uapi/linux/perf_event.h).
+/// `struct perf_event_attr` in its first published size (`PERF_ATTR_SIZE_VER0` of
+/// include/uapi/linux/perf_event.h).
 #[repr(C)]
 #[derive(Default)]
 struct Attributes {
@@ -129,7 +133,8 @@ fn tracepoint(id: u64, thread: u32) -> io::Result<File> {
     const CLOSE_ON_EXEC: libc::c_ulong = 1 << 3;
     let attributes = Attributes { kind: TRACEPOINT, size: 64, config: id, ..Attributes::default() };
     let (any_cpu, no_group) = (-1_i64, -1_i64);
-    // SAFETY: the kernel reads `size` bytes of a struct that is as large; the other arguments are numbers.
+    // SAFETY: the kernel reads `size` bytes of a struct that is as large; the other arguments are
+    // numbers.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,

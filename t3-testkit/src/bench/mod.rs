@@ -1,8 +1,10 @@
-//! What t3-dispatch costs, next to HAProxy in the same run on the same machine: memory of idle sessions, CPU of a message, CPU of bulk
-//! data. Never a pass or a failure: ratios are the result, absolute numbers belong to the machine they were taken on.
+//! What t3-dispatch costs, next to HAProxy in the same run on the same machine: memory of idle
+//! sessions, CPU of a message, CPU of bulk data. Never a pass or a failure: ratios are the result,
+//! absolute numbers belong to the machine they were taken on.
 //!
-//! Four kinds of processes, so that none pays for another: this one, the client, the proxy, the backend. Client and backend do as little
-//! as they can ([`wire`]), and are the same for every contestant.
+//! Four kinds of processes, so that none pays for another: this one, the client, the proxy, the
+//! backend. Client and backend do as little as they can ([`wire`]), and are the same for every
+//! contestant.
 
 pub mod backend;
 pub mod client;

@@ -1,4 +1,5 @@
-//! The measurements as data; what `--json` writes. Times are microseconds of the proxy's CPU unless the name says otherwise.
+//! The measurements as data; what `--json` writes. Times are microseconds of the proxy's CPU unless
+//! the name says otherwise.
 
 use serde::{Deserialize, Serialize};
 

@@ -22,7 +22,8 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     Some(Spread { median: *values.get(middle)?, min: *values.first()?, max: *values.last()? })
 }
 
-/// The smallest of sorted values that at least the given part (0 to 1) of them does not exceed (nearest rank).
+/// The smallest of sorted values that at least the given part (0 to 1) of them does not exceed
+/// (nearest rank).
 #[must_use]
 pub fn quantile(sorted: &[u64], part: f64) -> u64 {
     #[expect(

@@ -1,6 +1,8 @@
-//! The little of RFC 6455 that both ends of the benchmark need: how long a frame is, and where each one ends. No IO.
+//! The little of RFC 6455 that both ends of the benchmark need: how long a frame is, and where each
+//! one ends. No IO.
 //!
-//! Payloads are skipped, not read or unmasked: what an end of the benchmark does not do takes no time from the proxy between them.
+//! Payloads are skipped, not read or unmasked: what an end of the benchmark does not do takes no
+//! time from the proxy between them.
 
 /// The longest header: two bytes, eight of length, four of mask.
 const LONGEST: usize = 14;

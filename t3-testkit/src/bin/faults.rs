@@ -1,5 +1,5 @@
-//! `t3-faults`: runs the catalogue of faults on this machine and prints the table. Exit code 1 when a fault missed, 2 when it could not
-//! run at all.
+//! `t3-faults`: runs the catalogue of faults on this machine and prints the table. Exit code 1 when
+//! a fault missed, 2 when it could not run at all.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -39,7 +39,8 @@ struct Arguments {
     /// Write the rows to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write a real record of each verdict that was seen to this file, as JSON: verdict to line (see docs/VERDICTS.md).
+    /// Write a real record of each verdict that was seen to this file, as JSON: verdict to line
+    /// (see docs/VERDICTS.md).
     #[arg(long)]
     records: Option<PathBuf>,
     /// Print the names and needs, run nothing.

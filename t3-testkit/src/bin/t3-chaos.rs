@@ -1,4 +1,5 @@
-//! `t3-chaos`: tens of thousands of WebSockets opened and closed in random ways, and one right record for each of them.
+//! `t3-chaos`: tens of thousands of WebSockets opened and closed in random ways, and one right
+//! record for each of them.
 
 use std::process::ExitCode;
 

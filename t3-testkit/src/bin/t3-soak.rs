@@ -1,4 +1,5 @@
-//! `t3-soak`: thousands of WebSockets held open at the same time, and one right record for each of them afterwards.
+//! `t3-soak`: thousands of WebSockets held open at the same time, and one right record for each of
+//! them afterwards.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! The DevTools protocol over its WebSocket: commands and their answers, one at a time. Events are passed over.
+//! The DevTools protocol over its WebSocket: commands and their answers, one at a time. Events are
+//! passed over.
 
 use std::{
     net::{SocketAddr, TcpStream},

@@ -1,7 +1,8 @@
-//! A real Chromium without a screen, as a child process: opens pages, each in a window of its own, and lets a test look and act
-//! through the DevTools protocol.
+//! A real Chromium without a screen, as a child process: opens pages, each in a window of its own,
+//! and lets a test look and act through the DevTools protocol.
 //!
-//! Never tunes what a page can notice: heartbeats, reloads and closes are as Chromium does them for a person.
+//! Never tunes what a page can notice: heartbeats, reloads and closes are as Chromium does them for
+//! a person.
 
 mod devtools;
 mod page;
@@ -75,7 +76,8 @@ impl Chromium {
         })
     }
 
-    /// Starts one with a profile of its own, and waits until it takes orders. It finds each of the hosts at its address.
+    /// Starts one with a profile of its own, and waits until it takes orders. It finds each of the
+    /// hosts at its address.
     ///
     /// # Errors
     /// It is missing or does not get ready; with its stderr.
@@ -119,7 +121,8 @@ impl Chromium {
         Page::attach(self.address, target)
     }
 
-    /// Kills all of its processes in one moment, as the end of the machine does: none of them gets to say goodbye for another.
+    /// Kills all of its processes in one moment, as the end of the machine does: none of them gets
+    /// to say goodbye for another.
     ///
     /// # Errors
     /// It has ended already.

@@ -44,7 +44,8 @@ impl Page {
         self.evaluate(&format!("void ({expression})")).map(drop)
     }
 
-    /// Waits until an expression is true. While the page is being loaded it may have no value at all.
+    /// Waits until an expression is true. While the page is being loaded it may have no value at
+    /// all.
     ///
     /// # Errors
     /// [`TestError::Timeout`], or the page is gone.
@@ -73,7 +74,8 @@ impl Page {
         self.0.command("Page.navigate", json!({ "url": url })).map(drop)
     }
 
-    /// Stops its timers and scripts, as Chromium does with a page nobody has looked at for long; or lets them run again.
+    /// Stops its timers and scripts, as Chromium does with a page nobody has looked at for long; or
+    /// lets them run again.
     ///
     /// # Errors
     /// The page is gone.

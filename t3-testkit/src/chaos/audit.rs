@@ -1,4 +1,5 @@
-//! Holds the journal against what happened: one record for each session, the right one, and how long each took. Does no IO.
+//! Holds the journal against what happened: one record for each session, the right one, and how
+//! long each took. Does no IO.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -169,7 +170,8 @@ fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast:
     }
     audit.opened += usize::from(plan.act.opens());
     let closes = ledger.closes.get(&ray).map_or(&[][..], Vec::as_slice);
-    // A request that comes together with its FIN may never have reached serve: no WebSocket was asked for.
+    // A request that comes together with its FIN may never have reached serve: no WebSocket was
+    // asked for.
     let unheard = plan.act == Act::Gone && told == Told::default() && closes.is_empty();
     audit.unheard += usize::from(unheard);
     let expected = usize::from(truth::has_record(plan.act) && !unheard);

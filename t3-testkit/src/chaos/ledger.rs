@@ -1,4 +1,5 @@
-//! Reads a whole journal back, once and as a stream: tens of thousands of records, of each only the keys that are looked at.
+//! Reads a whole journal back, once and as a stream: tens of thousands of records, of each only the
+//! keys that are looked at.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,8 +1,9 @@
-//! Chaos: tens of thousands of WebSockets opened and closed in random ways through real programs, and every record held against the truth
-//! about its own session.
+//! Chaos: tens of thousands of WebSockets opened and closed in random ways through real programs,
+//! and every record held against the truth about its own session.
 //!
-//! Identity, not counting: each session has its own `Cf-Ray`, address, number of messages and way to end, so that the evidence of a
-//! neighbour shows as a wrong key. t3-trace is killed, stopped and left out meanwhile.
+//! Identity, not counting: each session has its own `Cf-Ray`, address, number of messages and way
+//! to end, so that the evidence of a neighbour shows as a wrong key. t3-trace is killed, stopped
+//! and left out meanwhile.
 
 pub(crate) mod audit;
 pub(crate) mod client;
@@ -92,7 +93,8 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
     let serve_pid = |plan: &plan::Plan| stage.serve_pid(plan);
     let cast = audit::Cast { told, dispatch, serve_pid: &serve_pid };
     let (mut audit, mut read_back) = (audit::Audit::default(), 0.0);
-    // journald takes what was sent to it in its own time; a record that is not there after a while never will be.
+    // journald takes what was sent to it in its own time; a record that is not there after a while
+    // never will be.
     for _ in 0..5 {
         let began = Instant::now();
         let ledger = ledger::Ledger::read(&stage.journal)?;
@@ -115,7 +117,8 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
     })
 }
 
-/// Waits until t3-trace holds no session any more; what it still holds after that is looked at in the report.
+/// Waits until t3-trace holds no session any more; what it still holds after that is looked at in
+/// the report.
 fn settle(stage: &Stage) {
     let none = || stage.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
     let _ = wait::until("no session to be held", Duration::from_secs(10), none);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// Opens and closes WebSockets in random ways through t3-dispatch, kills t3-trace meanwhile, and holds every record against what
-/// happened to that session.
+/// Opens and closes WebSockets in random ways through t3-dispatch, kills t3-trace meanwhile, and
+/// holds every record against what happened to that session.
 #[derive(Debug, Parser)]
 #[command(name = "t3-chaos", max_term_width = 110)]
 #[command(after_help = "Exit status: 0 every record is right; 1 not, or it could not be run; 2 bad usage.")]
@@ -16,7 +16,8 @@ pub struct Options {
     /// How often t3-trace is killed and started again meanwhile.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub kills: u32,
-    /// Sessions open at once. More make queues, not speed: where dispatch has no CPU left, evidence comes too late for everybody.
+    /// Sessions open at once. More make queues, not speed: where dispatch has no CPU left, evidence
+    /// comes too late for everybody.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000))]
     pub at_once: u32,
     /// Sessions a second where the pace is steady.

@@ -1,4 +1,5 @@
-//! One end of a WebSocket as chaos needs it, the same for browser and serve: reads heads and frames, and ends in every way.
+//! One end of a WebSocket as chaos needs it, the same for browser and serve: reads heads and
+//! frames, and ends in every way.
 
 use std::{io, time::Duration};
 

@@ -1,6 +1,8 @@
-//! What one session is to do, drawn from a seed: the same seed and number give the same plan, in every process. Pure.
+//! What one session is to do, drawn from a seed: the same seed and number give the same plan, in
+//! every process. Pure.
 //!
-//! The plan travels in the request target, so that serve's part is ordered over the wire and no second channel can be out of step.
+//! The plan travels in the request target, so that serve's part is ordered over the wire and no
+//! second channel can be out of step.
 
 use std::time::Duration;
 
@@ -98,7 +100,8 @@ impl Act {
         matches!(self, Self::ClientClose(_)) || self.cuts()
     }
 
-    /// A downstream ending without a close frame: dispatch lets it wait for neighbours, and many of them are a burst.
+    /// A downstream ending without a close frame: dispatch lets it wait for neighbours, and many of
+    /// them are a burst.
     #[must_use]
     pub fn cuts(self) -> bool {
         matches!(self, Self::ClientFin | Self::ClientDrop | Self::ClientReset | Self::ClientMidFrame)

@@ -27,7 +27,8 @@ pub struct Report {
     pub audit: Audit,
     /// What the programs hold.
     pub kept: Vec<Kept>,
-    /// For each time that t3-trace was killed: from its new start until dispatch was connected to it again, in milliseconds.
+    /// For each time that t3-trace was killed: from its new start until dispatch was connected to
+    /// it again, in milliseconds.
     pub back_after_ms: Vec<u64>,
     /// Sessions that t3-trace still held at the end.
     pub held: u64,
@@ -43,7 +44,8 @@ pub struct Report {
 const GROWTH: u64 = 150;
 /// Below this many KiB a ratio says nothing.
 const SMALL_KIB: u64 = 16 << 10;
-/// Below this a time on a busy machine says nothing; waiting for one neighbour's evidence would cost 250 ms.
+/// Below this a time on a busy machine says nothing; waiting for one neighbour's evidence would
+/// cost 250 ms.
 const NOISE_US: u64 = 10_000;
 /// Descriptors that may come and go.
 const SPARE: usize = 8;

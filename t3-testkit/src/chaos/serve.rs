@@ -1,7 +1,8 @@
-//! A serve for tens of thousands of short sessions: one thread, one task a session, each doing what its request target orders.
+//! A serve for tens of thousands of short sessions: one thread, one task a session, each doing what
+//! its request target orders.
 //!
-//! Says on stdout, one line a session, when it acted and when it saw the end: `ID ACTED ENDED` in nanoseconds of `CLOCK_MONOTONIC`,
-//! 0 for what did not happen.
+//! Says on stdout, one line a session, when it acted and when it saw the end: `ID ACTED ENDED` in
+//! nanoseconds of `CLOCK_MONOTONIC`, 0 for what did not happen.
 
 use std::{io::Write as _, net::Ipv4Addr};
 

@@ -1,4 +1,5 @@
-//! Everything that runs during chaos: journald, t3-trace, t3-dispatch, one serve a user, and the browsers on threads of their own.
+//! Everything that runs during chaos: journald, t3-trace, t3-dispatch, one serve a user, and the
+//! browsers on threads of their own.
 
 use std::{
     collections::HashMap,
@@ -107,8 +108,8 @@ impl Stage {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Carries out the next `count` plans, `pace` a second or as fast as it goes. `meanwhile` is called over and over with how many are
-    /// over.
+    /// Carries out the next `count` plans, `pace` a second or as fast as it goes. `meanwhile` is
+    /// called over and over with how many are over.
     pub(crate) fn phase(
         &mut self,
         name: &'static str,

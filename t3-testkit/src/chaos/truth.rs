@@ -1,7 +1,7 @@
 //! What the record of a plan must say. Pure.
 //!
-//! Strict where the kernel was asked in time. Without its evidence (`kernel=off`, `kernel=timeout`) a record may know less, never
-//! something else: a key may be missing, none may name another side.
+//! Strict where the kernel was asked in time. Without its evidence (`kernel=off`, `kernel=timeout`)
+//! a record may know less, never something else: a key may be missing, none may name another side.
 
 use t3_record::{CloseRecord, ClosedBy, How, KernelSource, LegEnd, Segment, Side, Verdict, evidence::Fate};
 
@@ -44,7 +44,8 @@ fn truth(act: Act) -> Option<Truth> {
     };
     let unopened = |verdict, how, ends| Truth { down: ANSWERED, up: ends, ..up(verdict, how) };
     Some(match act {
-        // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the connection first.
+        // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the
+        // connection first.
         Act::ClientClose(code) => Truth {
             down: &[LegEnd::FinOut],
             up: &[LegEnd::FinIn],
@@ -71,7 +72,8 @@ fn truth(act: Act) -> Option<Truth> {
         Act::ResetAtOpen => unopened(Verdict::ServeReset, How::HandshakeEof, &[LegEnd::RstIn]),
         Act::Garbage => unopened(Verdict::ServeProtocol, How::Garbage, GAVE_UP),
         Act::BadAccept => unopened(Verdict::ServeProtocol, How::BadAccept, GAVE_UP),
-        // Its FIN may have come before the socket was accepted, when no cookie names it yet: dispatch then read the end itself.
+        // Its FIN may have come before the socket was accepted, when no cookie names it yet:
+        // dispatch then read the end itself.
         Act::Gone => Truth {
             down: &[LegEnd::FinIn],
             up: &[LegEnd::FinOut, LegEnd::RstOut, LegEnd::None],
@@ -100,7 +102,8 @@ pub fn misses(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &CloseRec
     };
     misses.equal("user", user, &record.user);
     misses.equal("ip", &plan.ip(), &record.ip);
-    // Cuts of several users in one second are a burst by definition, and that is what happens here all the time.
+    // Cuts of several users in one second are a burst by definition, and that is what happens here
+    // all the time.
     let burst = plan.act.cuts() && record.verdict == Verdict::EdgeBurst;
     if !burst {
         misses.equal("verdict", truth.verdict.as_str(), record.verdict.as_str());

@@ -179,7 +179,8 @@ impl Driver<'_> {
                 self.finished = true;
                 let mid_frame = self.reader.inside_frame();
                 self.shared.update(|seen| seen.mid_frame = mid_frame);
-                // Without a FIN of its own the client half-closes and waits; `seen` tells of the FIN all the same.
+                // Without a FIN of its own the client half-closes and waits; `seen` tells of the
+                // FIN all the same.
                 self.closes_on_fin.then_some(Ended::Fin)
             }
             Ok(n) => {

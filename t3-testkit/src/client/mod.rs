@@ -1,8 +1,8 @@
 //! A WebSocket client on a bare socket, with control over every byte and over the way it dies.
 //!
-//! One thread owns the socket (`driver`), so that an order such as "reset" takes effect at once: no other thread keeps the
-//! descriptor alive. Behaves like a browser unless told otherwise: heartbeats, an answer to a close frame, and after the server's FIN
-//! it closes too.
+//! One thread owns the socket (`driver`), so that an order such as "reset" takes effect at once: no
+//! other thread keeps the descriptor alive. Behaves like a browser unless told otherwise:
+//! heartbeats, an answer to a close frame, and after the server's FIN it closes too.
 
 mod driver;
 mod handshake;
@@ -228,7 +228,8 @@ impl Client {
         self.write(frame::from_client(frame::opcode::TEXT, text.as_bytes()));
     }
 
-    /// Sends a close frame and goes on as a browser does: reads until the server closes. Stops the heartbeat.
+    /// Sends a close frame and goes on as a browser does: reads until the server closes. Stops the
+    /// heartbeat.
     pub fn close(&self, code: Option<u16>, reason: &str) {
         self.act(Act::Heartbeat(None));
         self.write(frame::from_client(frame::opcode::CLOSE, &frame::close_payload(code, reason)));
@@ -239,7 +240,8 @@ impl Client {
         self.act(Act::Heartbeat(period));
     }
 
-    /// Stops or resumes reading from the socket: with a small receive buffer the window closes soon.
+    /// Stops or resumes reading from the socket: with a small receive buffer the window closes
+    /// soon.
     pub fn reading(&self, reading: bool) {
         self.act(Act::Reading(reading));
     }

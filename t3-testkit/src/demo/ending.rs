@@ -1,4 +1,5 @@
-//! The eight ways in which the demo ends a session: who, what is done, and the verdict that is right. Pure.
+//! The eight ways in which the demo ends a session: who, what is done, and the verdict that is
+//! right. Pure.
 
 use t3_record::Verdict;
 
@@ -106,8 +107,9 @@ impl Ending {
         }
     }
 
-    /// The right verdicts. Without eBPF programs a process's death is seen only where the kernel tells the exit status of strangers
-    /// (pidfd, 6.15 and newer); elsewhere the end looks like a FIN, and `serve_left` is all that may be said.
+    /// The right verdicts. Without eBPF programs a process's death is seen only where the kernel
+    /// tells the exit status of strangers (pidfd, 6.15 and newer); elsewhere the end looks like a
+    /// FIN, and `serve_left` is all that may be said.
     #[must_use]
     pub const fn right(self, kernel: bool) -> &'static [Verdict] {
         match self {

@@ -1,5 +1,6 @@
-//! Stands for Traefik when you look with a browser of your own: one loopback port per demo user, from which each request goes on to
-//! t3-dispatch with that user's identity header. Bytes after the request's head pass as they are.
+//! Stands for Traefik when you look with a browser of your own: one loopback port per demo user,
+//! from which each request goes on to t3-dispatch with that user's identity header. Bytes after the
+//! request's head pass as they are.
 //!
 //! For the demo only: whoever reaches the port is the user.
 
@@ -62,8 +63,8 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// The head (without its empty line) as the user's: one identity header, ours; one request per connection unless it is an upgrade,
-/// because only this head is rewritten.
+/// The head (without its empty line) as the user's: one identity header, ours; one request per
+/// connection unless it is an upgrade, because only this head is rewritten.
 fn posed(head: &str, user: &str) -> String {
     let named = |line: &str, name: &str| {
         line.split_once(':').is_some_and(|(have, _)| have.trim().eq_ignore_ascii_case(name))

@@ -1,7 +1,9 @@
-//! The main job shown with nothing else installed: sessions through t3-dispatch, ended in eight ways, each explained by the record that
-//! comes out, and the explanation checked against what was done.
+//! The main job shown with nothing else installed: sessions through t3-dispatch, ended in eight
+//! ways, each explained by the record that comes out, and the explanation checked against what was
+//! done.
 //!
-//! Uses the programs as an operator would: their command lines, their output. Draws no conclusion of its own.
+//! Uses the programs as an operator would: their command lines, their output. Draws no conclusion
+//! of its own.
 
 pub mod ending;
 mod front;

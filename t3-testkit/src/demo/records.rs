@@ -1,4 +1,5 @@
-//! The `ws close` records that t3-dispatch writes to its stderr, found again by the `Cf-Ray` that the demo gave each session.
+//! The `ws close` records that t3-dispatch writes to its stderr, found again by the `Cf-Ray` that
+//! the demo gave each session.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

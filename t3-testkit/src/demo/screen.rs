@@ -1,4 +1,5 @@
-//! What the operator sees: dim lines say what is done, plain ones are what the programs print. A closed pipe is not an error.
+//! What the operator sees: dim lines say what is done, plain ones are what the programs print. A
+//! closed pipe is not an error.
 
 use std::{
     io::{IsTerminal, Write, stdout},

@@ -1,4 +1,5 @@
-//! The play: opens the sessions, ends each in its way, waits for its record, and goes on. Knows nothing of how verdicts come about.
+//! The play: opens the sessions, ends each in its way, waits for its record, and goes on. Knows
+//! nothing of how verdicts come about.
 
 use std::{
     collections::BTreeMap,
@@ -65,7 +66,8 @@ impl<'a> Show<'a> {
     /// [`Ended`].
     pub fn play(mut self, pause: Duration) -> Result<Report, Ended> {
         let mut outcomes = Vec::new();
-        // alice has a session for each of her endings from the start; bob's end with his serve, so his come one by one.
+        // alice has a session for each of her endings from the start; bob's end with his serve, so
+        // his come one by one.
         let first = [Ending::CloseFrame, Ending::TabGone, Ending::Reset, Ending::Vanished, Ending::Killed];
         for ending in
             first.into_iter().filter(|ending| self.stage.cannot(*ending).is_none()).collect::<Vec<_>>()

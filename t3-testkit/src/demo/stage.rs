@@ -1,5 +1,6 @@
-//! The programs of the demo as child processes, and what this machine and user allow. Everything ends on drop, in the order in which a
-//! real machine would stop it, so that nobody's end looks like somebody else's.
+//! The programs of the demo as child processes, and what this machine and user allow. Everything
+//! ends on drop, in the order in which a real machine would stop it, so that nobody's end looks
+//! like somebody else's.
 
 use std::{
     collections::BTreeMap,
@@ -238,7 +239,8 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // dispatch first: what it has to say should find t3-trace and its viewer there, and the serves alive.
+        // dispatch first: what it has to say should find t3-trace and its viewer there, and the
+        // serves alive.
         for process in [&mut self.dispatch, &mut self.live, &mut self.trace] {
             if let Some(mut process) = process.take() {
                 let _ = process.signal(libc::SIGTERM);
@@ -251,7 +253,8 @@ impl Drop for Stage {
     }
 }
 
-/// The thing, or a note that this machine lacks it; without root it is known already what is lacking.
+/// The thing, or a note that this machine lacks it; without root it is known already what is
+/// lacking.
 fn note<T>(lacking: &mut Vec<String>, got: Result<T>) -> Option<T> {
     match got {
         Ok(thing) => Some(thing),

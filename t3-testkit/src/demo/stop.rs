@@ -1,5 +1,5 @@
-//! Ctrl-C as a flag, so that the demo takes itself down in order instead of dying. The second Ctrl-C ends the process at once; its
-//! children carry a parent-death signal.
+//! Ctrl-C as a flag, so that the demo takes itself down in order instead of dying. The second
+//! Ctrl-C ends the process at once; its children carry a parent-death signal.
 
 use std::{
     sync::{

@@ -1,4 +1,5 @@
-//! Both ends close at once: nobody's fault when neither had heard of the other, and an ordinary end when one reacted.
+//! Both ends close at once: nobody's fault when neither had heard of the other, and an ordinary end
+//! when one reacted.
 
 use std::{sync::Barrier, time::Duration};
 
@@ -25,7 +26,8 @@ fn at_once() -> Truth {
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
-        // dispatch is held, so that neither end can have heard of the other whatever the scheduler does.
+        // dispatch is held, so that neither end can have heard of the other whatever the scheduler
+        // does.
         Fault::new("simultaneous_fin", at_once(), |w| {
             w.session()?;
             w.quiet()?;
@@ -54,7 +56,8 @@ pub(super) fn faults() -> Vec<Fault> {
                 w.ended()
             },
         ),
-        // A fair race: the kernel's order decides each, and the record must say what its chain shows.
+        // A fair race: the kernel's order decides each, and the record must say what its chain
+        // shows.
         Fault::new(
             "simultaneous_race",
             at_once()
@@ -106,7 +109,8 @@ fn race(w: &mut World<'_>) -> Result<()> {
                 client.fin();
             });
             start.wait();
-            // The client looks at its orders every other millisecond: serve's come at all distances from that.
+            // The client looks at its orders every other millisecond: serve's come at all distances
+            // from that.
             std::thread::sleep(Duration::from_micros(number as u64 * 200));
             serve.order("fin")
         });

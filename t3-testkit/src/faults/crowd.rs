@@ -14,14 +14,16 @@ use crate::{
     wait,
 };
 
-/// Period of the heartbeats of a crowd: stopping twenty of them one after the other, or waiting for twenty answers, must take less.
+/// Period of the heartbeats of a crowd: stopping twenty of them one after the other, or waiting for
+/// twenty answers, must take less.
 const RELAXED: Duration = Duration::from_secs(1);
 
 /// Longer than a burst's second and the patience of its members: then it has been summed up.
 const SUMMED_UP: Duration = Duration::from_millis(2_500);
 
 impl World<'_> {
-    /// How the browser of this user's `number`-th session connects, through what listens at `address`.
+    /// How the browser of this user's `number`-th session connects, through what listens at
+    /// `address`.
     #[must_use]
     pub fn config_of(&self, user: usize, number: usize, address: SocketAddr) -> Config {
         let user = world::user(&self.user, user);
@@ -30,8 +32,8 @@ impl World<'_> {
         config.header("X-Forwarded-For", "203.0.113.7")
     }
 
-    /// A serve for each of the first `users`, and `sessions` dealt out to them in turn, each with enough heartbeats behind it. Session
-    /// `n` is [`World::nth`] `n`.
+    /// A serve for each of the first `users`, and `sessions` dealt out to them in turn, each with
+    /// enough heartbeats behind it. Session `n` is [`World::nth`] `n`.
     ///
     /// # Errors
     /// One does not come about.
@@ -60,7 +62,8 @@ impl World<'_> {
         &self.clients[number]
     }
 
-    /// Stops all heartbeats and waits for the last answers, so that nothing is on its way when the connections are cut.
+    /// Stops all heartbeats and waits for the last answers, so that nothing is on its way when the
+    /// connections are cut.
     ///
     /// # Errors
     /// An answer does not come.

@@ -1,4 +1,5 @@
-//! Faults of our own and of whoever administers the machine: dispatch told to stop, killed; a socket destroyed.
+//! Faults of our own and of whoever administers the machine: dispatch told to stop, killed; a
+//! socket destroyed.
 
 use std::process::{Command, Stdio};
 
@@ -25,7 +26,8 @@ pub(super) fn faults() -> Vec<Fault> {
                 ClosedBy::Dispatch,
             )
             .is("peer_exit", "alive")
-            // What the peers answer to our Close 1001 is theirs; it must not become the record's cause.
+            // What the peers answer to our Close 1001 is theirs; it must not become the record's
+            // cause.
             .key("ws_code", Expect::Free)
             .key("ws_from", Expect::Free)
             .key("ws_reason", Expect::Free)

@@ -25,7 +25,8 @@ fn left(verdict: Verdict, how: &str) -> Truth {
 
 fn closed(code: &str, reason: &str) -> Truth {
     let how = if code.is_empty() { "ws_close".to_owned() } else { format!("ws_close:{code}") };
-    // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the connection first.
+    // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the
+    // connection first.
     Truth::opened(Verdict::ClientClosed, Segment::Downstream, Graceful, &how, ClosedBy::Downstream)
         .is("peer_exit", "alive")
         .close_frame("down", code, reason)
@@ -77,7 +78,8 @@ pub(super) fn faults() -> Vec<Fault> {
         }),
         Fault::new(
             "client_unmasked",
-            // serve sees the breach and ends the connection: it acts first, the browser's side is to blame.
+            // serve sees the breach and ends the connection: it acts first, the browser's side is
+            // to blame.
             Truth::opened(
                 Verdict::ClientProtocol,
                 Segment::Downstream,
@@ -100,7 +102,8 @@ pub(super) fn faults() -> Vec<Fault> {
         ),
         Fault::new(
             "client_watchdog_path",
-            // The watchdog's clean Close 1000 after heartbeats had stopped coming, though serve had answered each.
+            // The watchdog's clean Close 1000 after heartbeats had stopped coming, though serve had
+            // answered each.
             closed("1000", "")
                 .is("verdict", "path_stalled")
                 .is("how", "heartbeat_lost")

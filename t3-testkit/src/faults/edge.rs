@@ -1,4 +1,5 @@
-//! Faults of a segment that several users share, in front of dispatch: many sessions cut in the same second, and what only looks so.
+//! Faults of a segment that several users share, in front of dispatch: many sessions cut in the
+//! same second, and what only looks so.
 
 use t3_record::{Cause::DownstreamClosed, Cause::Graceful, ClosedBy, LegEnd, Segment, Verdict};
 
@@ -51,7 +52,8 @@ pub(super) fn faults() -> Vec<Fault> {
         })
         .crowd(SESSIONS, USERS)
         .after(|w| w.one_burst(SESSIONS as u64, USERS as u64)),
-        // One person closes the browser: whatever the tabs still get to say, nothing shared has broken.
+        // One person closes the browser: whatever the tabs still get to say, nothing shared has
+        // broken.
         Fault::new(
             "tabs_closed",
             untouched().is("how", "ws_close:1001").close_frame("down", "1001", ""),
@@ -90,7 +92,8 @@ pub(super) fn faults() -> Vec<Fault> {
         })
         .crowd(SESSIONS, USERS)
         .after(|w| w.one_burst(SESSIONS as u64, USERS as u64)),
-        // One of its four connections is lost: a quarter of the sessions, dealt out over all users. The others live on.
+        // One of its four connections is lost: a quarter of the sessions, dealt out over all users.
+        // The others live on.
         Fault::new("tunnel_lost", burst(SESSIONS / 4, USERS).ends(LegEnd::FinIn, LegEnd::FinOut), |w| {
             let edge = Edge::start(4, w.stack.address)?;
             w.crowd(SESSIONS, USERS, edge.address)?;

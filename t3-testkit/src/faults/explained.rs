@@ -1,5 +1,6 @@
-//! `t3-trace explain` about a record: the page must give the verdict's answer, name what decided, and be as sure as the record. What it
-//! must name is written here a second time, independent of the page's own texts. Pure.
+//! `t3-trace explain` about a record: the page must give the verdict's answer, name what decided,
+//! and be as sure as the record. What it must name is written here a second time, independent of
+//! the page's own texts. Pure.
 
 use t3_record::{CloseRecord, Confidence, How, Segment, Verdict};
 use t3_trace::{

@@ -1,4 +1,5 @@
-//! Faults of the journal: journald stands still, or dies and comes back. No session notices, and no record is lost or out of order.
+//! Faults of the journal: journald stands still, or dies and comes back. No session notices, and no
+//! record is lost or out of order.
 
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use crate::{
 /// Sessions that end while journald is away.
 const SESSIONS: usize = 6;
 
-/// What is left of them with a queue of two: those two, and the one that the writer had in its hand.
+/// What is left of them with a queue of two: those two, and the one that the writer had in its
+/// hand.
 const KEPT: usize = 3;
 
-/// Between two ends: more than the patience with evidence, so that the order of the records is known.
+/// Between two ends: more than the patience with evidence, so that the order of the records is
+/// known.
 const APART: Duration = Duration::from_millis(800);
 
 /// Refused upgrades, each a line in the log: more than journald's socket holds.
@@ -53,7 +56,8 @@ pub(super) fn faults() -> Vec<Fault> {
         .crowd(SESSIONS + 1, 1)
         .after(in_order)
         .own_stack(),
-        // Longer away than the queue holds: the oldest records are kept, and what is lost is counted and said.
+        // Longer away than the queue holds: the oldest records are kept, and what is lost is
+        // counted and said.
         Fault::new("journald_killed_for_too_long", truth(), |w| {
             w.crowd(SESSIONS + 1, 1, w.stack.address)?;
             w.journal.kill()?;

@@ -21,8 +21,8 @@ const LOSS: u8 = 60;
 const WATCHDOG: Duration = Duration::from_secs(4);
 /// With this loss the watchdog fires long before.
 const LIMIT: Duration = Duration::from_secs(90);
-/// Bytes of one message of the download: so few that our client, which is slow at it, does not miss a beat over one. Only the last, during
-/// which it leaves, is big.
+/// Bytes of one message of the download: so few that our client, which is slow at it, does not miss
+/// a beat over one. Only the last, during which it leaves, is big.
 const MESSAGE: usize = 128 << 10;
 const LAST: usize = 8 << 20;
 /// Messages in a beat, and beats that the download lasts.
@@ -92,7 +92,8 @@ fn downloading() -> Truth {
     .close_frame("down", "1000", "")
     .ends(LegEnd::FinOut, LegEnd::FinIn)
     .is("peer_exit", "alive");
-    // As much as fits may be on its way, and a receiver that is slower than the link throws segments away.
+    // As much as fits may be on its way, and a receiver that is slower than the link throws
+    // segments away.
     let loose = ["down_retrans", "down_unacked", "down_lost", "up_unacked"];
     loose.into_iter().fold(truth, |truth, key| truth.key(key, Expect::Free))
 }
@@ -117,7 +118,8 @@ fn gives_up<'w>(w: &'w mut World<'_>) -> Result<&'w Netns> {
     Ok(w.keep(netns))
 }
 
-/// Heartbeats are answered between the messages, and the last message is on its way when the browser closes.
+/// Heartbeats are answered between the messages, and the last message is on its way when the
+/// browser closes.
 fn download(w: &mut World<'_>) -> Result<()> {
     let netns = over(w)?;
     w.keep(netns);

@@ -1,7 +1,9 @@
-//! Faults of the machine under serve: what systemd does to its unit, and a cgroup that gives it too little.
+//! Faults of the machine under serve: what systemd does to its unit, and a cgroup that gives it too
+//! little.
 //!
-//! They need serve to be a unit of systemd with controllers of cgroup v2, so they run in guests only. Pressure is told over the last
-//! 10 s, so a stall takes longer than that here: then no earlier, healthier time dilutes it.
+//! They need serve to be a unit of systemd with controllers of cgroup v2, so they run in guests
+//! only. Pressure is told over the last 10 s, so a stall takes longer than that here: then no
+//! earlier, healthier time dilutes it.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -85,7 +87,8 @@ fn disk() -> Result<String> {
     Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
 }
 
-/// Connections that wait to be accepted on this port of 127.0.0.1: of a listener (state 0A), the receive queue in `/proc/net/tcp`.
+/// Connections that wait to be accepted on this port of 127.0.0.1: of a listener (state 0A), the
+/// receive queue in `/proc/net/tcp`.
 fn accept_queue(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let local = format!("0100007F:{port:04X}");

@@ -1,6 +1,8 @@
-//! The catalogue of faults: each injects one way to die with real processes and sockets and states the truth about it.
+//! The catalogue of faults: each injects one way to die with real processes and sockets and states
+//! the truth about it.
 //!
-//! One table for every tier: a fault that the machine cannot have says why, it is never passed over in silence.
+//! One table for every tier: a fault that the machine cannot have says why, it is never passed over
+//! in silence.
 
 mod both;
 mod crowd;
@@ -74,7 +76,8 @@ pub struct Fault {
     pub sessions: usize,
     /// Users it needs, each with a serve of its own.
     pub users: usize,
-    /// The truth about sessions that the fault does not hit (`World::aside`); that of the others when `None`.
+    /// The truth about sessions that the fault does not hit (`World::aside`); that of the others
+    /// when `None`.
     pub aside: Option<Truth>,
     /// What else must hold once the records are there.
     pub after: fn(&mut World<'_>) -> Result<()>,
@@ -160,8 +163,8 @@ pub const FIRST_EIGHT: [&str; 8] = [
     "serve_refused",
 ];
 
-/// Faults whose verdict rests on what dispatch itself has read (frames, heartbeats, HTTP answers), or on a kernel's doing that another
-/// fault asks for as well: one kernel does for them.
+/// Faults whose verdict rests on what dispatch itself has read (frames, heartbeats, HTTP answers),
+/// or on a kernel's doing that another fault asks for as well: one kernel does for them.
 pub const DISPATCH_DECIDES: [&str; 26] = [
     "client_close_1001",
     "client_close_app",

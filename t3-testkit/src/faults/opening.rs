@@ -7,7 +7,8 @@ use crate::{client::Client, error::Result};
 
 fn failed(verdict: Verdict, how: &str) -> Truth {
     Truth::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
-        // The browser's connection is answered with an HTTP error; it may live on for another request.
+        // The browser's connection is answered with an HTTP error; it may live on for another
+        // request.
         .key("down_end", Expect::Free)
         .key("peer_exit", Expect::Free)
 }
@@ -71,7 +72,8 @@ fn rejected(name: &'static str, how: &'static str) -> Fault {
     )
 }
 
-/// A handshake through dispatch that must fail; without a serve at all when there is no way to open.
+/// A handshake through dispatch that must fail; without a serve at all when there is no way to
+/// open.
 fn refused(w: &mut World<'_>, opening: Option<&str>) -> Result<()> {
     if let Some(opening) = opening {
         w.serve(&["--opening", opening])?;

@@ -67,8 +67,9 @@ fn signal(w: &World<'_>, number: i32) -> Result<()> {
     w.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number))
 }
 
-/// First a single descriptor is left: a browser is accepted, serve cannot be reached. Then none: browsers wait. Whoever is connected
-/// notices nothing, and whoever waited is served when descriptors come back.
+/// First a single descriptor is left: a browser is accepted, serve cannot be reached. Then none:
+/// browsers wait. Whoever is connected notices nothing, and whoever waited is served when
+/// descriptors come back.
 fn exhausted(w: &mut World<'_>) -> Result<()> {
     let Some(pid) = w.stack.dispatch.as_ref().map(crate::stack::Process::pid) else { return Ok(()) };
     w.crowd(1, 1, w.stack.address)?;
@@ -102,8 +103,9 @@ fn exhausted(w: &mut World<'_>) -> Result<()> {
     }
 }
 
-/// The limit under which a process can open `more` descriptors, once those that it has stand still. The limit is on the number of a
-/// descriptor, and new ones take the lowest free numbers (setrlimit(2)).
+/// The limit under which a process can open `more` descriptors, once those that it has stand still.
+/// The limit is on the number of a descriptor, and new ones take the lowest free numbers
+/// (setrlimit(2)).
 fn room_for(pid: u32, more: usize) -> Result<u64> {
     let open = || -> Option<BTreeSet<u64>> {
         let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;

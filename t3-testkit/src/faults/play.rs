@@ -1,5 +1,6 @@
-//! Faults as an incident report would have them: one after the other in front of one journald and one t3-trace, each with a person of its
-//! own, and somebody who is back. For what is shown to people; whether each fault gives the right record is the catalogue's own test.
+//! Faults as an incident report would have them: one after the other in front of one journald and
+//! one t3-trace, each with a person of its own, and somebody who is back. For what is shown to
+//! people; whether each fault gives the right record is the catalogue's own test.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,7 +42,8 @@ impl Play {
     /// Starts the programs; nothing has happened yet.
     ///
     /// # Errors
-    /// [`TestError::Missing`] when this machine lacks something that one of the faults needs; what the start met.
+    /// [`TestError::Missing`] when this machine lacks something that one of the faults needs; what
+    /// the start met.
     pub fn begin() -> Result<Self> {
         let all = catalogue();
         let names = FIRST_EIGHT.iter().chain(&OFTEN_ASKED);
@@ -84,7 +86,8 @@ impl Play {
         Ok(())
     }
 
-    /// What was not as it should be, a line each: the machine starved, and another play may do better.
+    /// What was not as it should be, a line each: the machine starved, and another play may do
+    /// better.
     #[must_use]
     pub fn misses(&self) -> Vec<String> {
         let mut misses = Vec::new();

@@ -35,7 +35,8 @@ pub(super) fn faults() -> Vec<Fault> {
             .needs(&[Need::Traefik])
             .crowd(SESSIONS, USERS)
             .after(|w| w.one_burst(SESSIONS as u64, USERS as u64)),
-        // The same cause with two sessions only: nothing tells it from two browsers that left, and nothing is guessed.
+        // The same cause with two sessions only: nothing tells it from two browsers that left, and
+        // nothing is guessed.
         Fault::new("traefik_killed_for_two", one, |w| through_traefik(w, 2, 2, libc::SIGKILL))
             .needs(&[Need::Traefik])
             .crowd(2, 2)

@@ -1,4 +1,5 @@
-//! Real records for docs/VERDICTS.md: one line per verdict from a run of the catalogue, put behind the page's markers. Pure.
+//! Real records for docs/VERDICTS.md: one line per verdict from a run of the catalogue, put behind
+//! the page's markers. Pure.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,8 @@ pub fn by_verdict(rows: &[Row]) -> BTreeMap<String, String> {
     lines
 }
 
-/// The page with each marker followed by the record of its verdict, as an indented block. A marker without a record keeps what it has.
+/// The page with each marker followed by the record of its verdict, as an indented block. A marker
+/// without a record keeps what it has.
 #[must_use]
 pub fn fill(page: &str, records: &BTreeMap<String, String>) -> String {
     let mut text = String::new();

@@ -29,8 +29,9 @@ const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--hand
 /// An emulated machine is about ten times slower, and t3-trace with it.
 const EMULATED_EVIDENCE: [&str; 2] = ["--evidence-timeout", "3s"];
 
-/// Sessions that end at once on an emulated machine, at most: more take longer than dispatch waits for the evidence of each. What makes
-/// a burst is no kernel's business, and each of its ends is in the catalogue by itself.
+/// Sessions that end at once on an emulated machine, at most: more take longer than dispatch waits
+/// for the evidence of each. What makes a burst is no kernel's business, and each of its ends is in
+/// the catalogue by itself.
 const EMULATED: usize = 10;
 
 /// Only the kernel tells what became of a process.
@@ -53,10 +54,11 @@ pub struct Options {
     pub hooks: Option<String>,
 }
 
-/// Runs them and hands each row to `each` as soon as it is known; gives them in the order of the catalogue.
+/// Runs them and hands each row to `each` as soon as it is known; gives them in the order of the
+/// catalogue.
 ///
-/// Most of a fault's time is waiting, so in front of a journald of the test's own they run in lanes side by side, each with a journald
-/// and a stack to itself: no lane sees another's records.
+/// Most of a fault's time is waiting, so in front of a journald of the test's own they run in lanes
+/// side by side, each with a journald and a stack to itself: no lane sees another's records.
 ///
 /// # Errors
 /// The programs or the journal do not start, or a name is unknown; a fault that misses is a row.
@@ -110,7 +112,8 @@ fn side_by_side(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row)
     })
 }
 
-/// Quick ones with one session; crowds and those that wait for timers; those with a stack of their own.
+/// Quick ones with one session; crowds and those that wait for timers; those with a stack of their
+/// own.
 fn lane(fault: &Fault) -> u8 {
     if fault.own_stack { 2 } else { u8::from(fault.sessions > 1 || fault.patience > PATIENCE) }
 }
@@ -309,7 +312,8 @@ fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str
     Ok(extra)
 }
 
-/// dispatch or t3-trace ran too seldom for evidence to come in time. The record says so, as it must, and is not what the fault asks for.
+/// dispatch or t3-trace ran too seldom for evidence to come in time. The record says so, as it
+/// must, and is not what the fault asks for.
 fn starved(record: &CloseRecord) -> bool {
     record.kernel == KernelSource::Timeout || record.self_lag_ms.is_some_and(|late| late >= LATE_MS)
 }

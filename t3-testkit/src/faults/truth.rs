@@ -1,7 +1,7 @@
 //! The truth about a fault, as expectations on every key of its record. Pure.
 //!
-//! A record is compared as a whole: a key that a truth does not name has the expectation of an ordinary session ([`Truth::opened`]),
-//! so that a wrong extra key fails as well as a missing one.
+//! A record is compared as a whole: a key that a truth does not name has the expectation of an
+//! ordinary session ([`Truth::opened`]), so that a wrong extra key fails as well as a missing one.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,9 @@ pub enum Expect {
     Absent,
     /// Not there, or a number in this range.
     AbsentOr(u64, u64),
-    /// `serve`, or `devvm` if the record itself shows that serve's cgroup was starved of CPU by what else runs here: two noisy cores
-    /// are no part of the fault, and the verdict is right to name them.
+    /// `serve`, or `devvm` if the record itself shows that serve's cgroup was starved of CPU by
+    /// what else runs here: two noisy cores are no part of the fault, and the verdict is right to
+    /// name them.
     StallSegment,
     /// The truth says nothing about it.
     Free,
@@ -90,7 +91,8 @@ const SOME: Expect = Expect::Present;
 const NO: Expect = Expect::Absent;
 
 impl Truth {
-    /// An ordinary session that opened, had healthy heartbeats, and ended: everything but the verdict.
+    /// An ordinary session that opened, had healthy heartbeats, and ended: everything but the
+    /// verdict.
     fn session() -> Self {
         let many = || Expect::Range(1, u64::MAX);
         // An ordinary answer takes no whole second, on the slowest machine.
@@ -114,7 +116,8 @@ impl Truth {
         keys.extend(free(&["psi_mem_full", "psi_io_full", "psi_mem_peak", "psi_io_peak", "psi_cpu_peak"]));
         keys.extend(free(&["host_psi_mem", "host_psi_io", "host_psi_cpu", "mem_current", "mem_max"]));
         keys.insert("oom_kills", Expect::AbsentOr(0, 0));
-        // What else the machine does may keep a program from running now and then. That is said, and changes no verdict.
+        // What else the machine does may keep a program from running now and then. That is said,
+        // and changes no verdict.
         keys.insert("lost", Expect::AbsentOr(1, 1_000));
         // Numbers of a healthy loopback that still vary.
         keys.extend(free(&["self_lag_ms", "rst_reason"]));

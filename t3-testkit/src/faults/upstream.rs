@@ -38,7 +38,8 @@ fn closed(code: &str, reason: &str) -> Truth {
         .close_frame("up", code, reason)
 }
 
-/// The browser gave up on a serve that lives and does not answer: Close 1000, and nobody answers that either.
+/// The browser gave up on a serve that lives and does not answer: Close 1000, and nobody answers
+/// that either.
 pub(super) fn stalled() -> Truth {
     let long = || Expect::Range(3_000, 60_000);
     Truth::opened(Verdict::ServeStalled, Segment::Serve, DownstreamClosed, "stall", ClosedBy::Downstream)
@@ -51,7 +52,8 @@ pub(super) fn stalled() -> Truth {
 }
 
 pub(super) fn faults() -> Vec<Fault> {
-    // The kernel knows the thread that sent it, procfs the process; the lane of the test that runs this is named after its test.
+    // The kernel knows the thread that sent it, procfs the process; the lane of the test that runs
+    // this is named after its test.
     let names = own_names();
     let me: Vec<_> = names.iter().map(String::as_str).collect();
     let mut faults = vec![
@@ -73,7 +75,8 @@ pub(super) fn faults() -> Vec<Fault> {
             // The browser sees the breach and fails the connection (RFC 6455 section 7.1.7).
             fin(Verdict::ServeProtocol, "protocol", "alive")
                 .is("closed_by", "downstream")
-                // After a breach the rest of serve's stream cannot be read, so its answer to the close frame is not seen.
+                // After a breach the rest of serve's stream cannot be read, so its answer to the
+                // close frame is not seen.
                 .is("cause", "downstream_closed")
                 .close_frame("down", "1002", ""),
             |w| {
@@ -171,7 +174,8 @@ fn in_cgroups() -> Vec<Fault> {
         .needs(&[Need::Root, Need::Kernel, Need::MemoryLimit]),
         Fault::new(
             "neighbour_oom",
-            // Somebody else of the same cgroup was killed and serve lives: the close is serve's own doing.
+            // Somebody else of the same cgroup was killed and serve lives: the close is serve's own
+            // doing.
             closed("1000", "").key("oom_kills", Expect::Range(1, 10)),
             |w| {
                 w.session()?;

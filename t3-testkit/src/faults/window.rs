@@ -1,6 +1,8 @@
-//! Faults of a browser's side that stops reading while serve goes on sending: the window closes, and stays closed.
+//! Faults of a browser's side that stops reading while serve goes on sending: the window closes,
+//! and stays closed.
 //!
-//! What serve answers meanwhile waits behind what nobody takes, so its unanswered heartbeats are not serve's fault.
+//! What serve answers meanwhile waits behind what nobody takes, so its unanswered heartbeats are
+//! not serve's fault.
 
 use std::time::Duration;
 
@@ -12,7 +14,8 @@ use crate::{client::Config, error::Result, stack::Netns};
 /// More than the buffers of all sockets on the way hold.
 const FLOOD: usize = 64 << 20;
 
-/// Longer than any watchdog would take at the period of these tests, and less than dispatch's patience with a silent peer.
+/// Longer than any watchdog would take at the period of these tests, and less than dispatch's
+/// patience with a silent peer.
 const SHUT: Duration = Duration::from_secs(4);
 
 fn stuck(verdict: Verdict, by: ClosedBy) -> Truth {
@@ -67,7 +70,8 @@ pub(super) fn faults() -> Vec<Fault> {
                 Ok(())
             },
         ),
-        // It never reads again, and its kernel answers every probe: dispatch's own patience ends it.
+        // It never reads again, and its kernel answers every probe: dispatch's own patience ends
+        // it.
         Fault::new(
             "zero_window_for_ever",
             stuck(Verdict::ClientVanished, ClosedBy::Dispatch)

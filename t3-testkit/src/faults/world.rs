@@ -18,8 +18,8 @@ use crate::{
     sys, wait,
 };
 
-/// Period of the heartbeat in faults: short, as everything that matters is relative to it, and not so short that a busy machine
-/// looks like a fault.
+/// Period of the heartbeat in faults: short, as everything that matters is relative to it, and not
+/// so short that a busy machine looks like a fault.
 pub const PERIOD: Duration = Duration::from_millis(400);
 
 /// Answered heartbeats before a fault: enough to learn the period from.
@@ -63,7 +63,8 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// For this user.
     pub fn new(stack: &'a mut Stack, journal: &'a Journal, user: String) -> Self {
-        // A unit brings its own. Without any the stand-in shares ours; then pressure is that of the whole test.
+        // A unit brings its own. Without any the stand-in shares ours; then pressure is that of the
+        // whole test.
         let cgroup = if stack.units() { None } else { Cgroup::new().ok() };
         Self {
             stack,
@@ -177,8 +178,8 @@ impl<'a> World<'a> {
         self.the_serve().order(order)
     }
 
-    /// Stops the heartbeat and waits for the last answer, so that nothing is on its way when a process dies: unread bytes would turn its
-    /// FIN into a RST. The pause is far below a period.
+    /// Stops the heartbeat and waits for the last answer, so that nothing is on its way when a
+    /// process dies: unread bytes would turn its FIN into a RST. The pause is far below a period.
     ///
     /// # Errors
     /// The answer does not come.
@@ -265,8 +266,8 @@ impl<'a> World<'a> {
             truth.is("user", user).key("ray", Expect::Begins(format!("ray-{user}"))).is("ip", "203.0.113.7");
         truth = truth.is("kernel", kernel.as_str());
         if self.stack.units() && truth.of("lost") == Some(&Expect::Absent) {
-            // An emulated CPU is long enough in a program to be interrupted by what would run the same one. It is said, and the
-            // verdict must be right all the same.
+            // An emulated CPU is long enough in a program to be interrupted by what would run the
+            // same one. It is said, and the verdict must be right all the same.
             truth = truth.key("lost", Expect::AbsentOr(1, 10));
         }
         for (key, expect) in &self.learned {
@@ -276,17 +277,20 @@ impl<'a> World<'a> {
         for key in ["host_psi_mem", "host_psi_io", "host_psi_cpu"] {
             truth = truth.unless_said(key, if host { percent() } else { Expect::Absent });
         }
-        // The pressure of a serve's cgroup is known while the process is; one that was never there has none.
+        // The pressure of a serve's cgroup is known while the process is; one that was never there
+        // has none.
         let pids = self.serves.iter().filter(|(whose, _)| whose == user);
         let pids: Vec<_> = pids.map(|(_, serve)| serve.process.pid().to_string()).collect();
         let served = !pids.is_empty();
         if self.stack.trace.is_some() && served {
             truth = truth.unless_said("peer_pid", Expect::OneOf(pids));
         }
-        // Pressure is sampled once a second: a serve that failed at once may have no two samples yet.
+        // Pressure is sampled once a second: a serve that failed at once may have no two samples
+        // yet.
         let opened = truth.of("dur_ms") != Some(&Expect::Is("0".to_owned()));
         if traced && served && self.own_pressure && opened {
-            // systemd takes a unit's cgroup away with its last process, which a short session's second sample may be too late for.
+            // systemd takes a unit's cgroup away with its last process, which a short session's
+            // second sample may be too late for.
             let gone = self.stack.units() && truth.of("peer_exit") != Some(&Expect::Is("alive".to_owned()));
             for key in ["psi_mem", "psi_io", "psi_cpu"] {
                 truth = truth.unless_said(key, if gone { Expect::AbsentOr(0, 100) } else { percent() });

@@ -1,4 +1,5 @@
-//! Two users with their serves, and browsers that come through t3-dispatch as systemd has started it.
+//! Two users with their serves, and browsers that come through t3-dispatch as systemd has started
+//! it.
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,4 +1,5 @@
-//! Installing: by apt, without a network, on a machine that has what every Debian has; and what is there afterwards.
+//! Installing: by apt, without a network, on a machine that has what every Debian has; and what is
+//! there afterwards.
 
 use std::{fs, path::Path};
 

@@ -23,7 +23,8 @@ pub(super) fn shell(line: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Runs a line of shell as somebody, with that user's groups; whether it succeeded, and what it printed.
+/// Runs a line of shell as somebody, with that user's groups; whether it succeeded, and what it
+/// printed.
 pub(super) fn as_user(user: &str, line: &str) -> Result<(bool, String)> {
     run(user_command(user).args(["sh", "-c", line]), line)
 }
@@ -70,7 +71,8 @@ pub(super) fn pid(unit: &str) -> Result<u32> {
     text.parse().map_err(|_| TestError::Unexpected { what: format!("MainPID of {unit}"), got: text })
 }
 
-/// What a package could leave behind: every file outside of logs, caches and what this test keeps, and every user and group.
+/// What a package could leave behind: every file outside of logs, caches and what this test keeps,
+/// and every user and group.
 pub(super) fn inventory() -> Result<BTreeSet<String>> {
     const ELSEWHERE: [&str; 16] = [
         "/var/log",

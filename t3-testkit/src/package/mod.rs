@@ -1,7 +1,9 @@
-//! The life of the Debian packages on a machine with systemd: installed, used, restarted, rebooted, upgraded, purged. For a guest that is
-//! thrown away afterwards: it makes users, kills processes and reboots.
+//! The life of the Debian packages on a machine with systemd: installed, used, restarted, rebooted,
+//! upgraded, purged. For a guest that is thrown away afterwards: it makes users, kills processes
+//! and reboots.
 //!
-//! Everything is done as an operator does it, with apt, systemctl and the programs themselves, and looked at from outside.
+//! Everything is done as an operator does it, with apt, systemctl and the programs themselves, and
+//! looked at from outside.
 
 mod house;
 mod install;
@@ -34,12 +36,14 @@ pub struct Options {
     /// Install, one session, purge.
     #[arg(long)]
     pub brief: bool,
-    /// Only knock at the evidence socket in this role, as whoever runs it, and say what comes: dispatch or subscriber.
+    /// Only knock at the evidence socket in this role, as whoever runs it, and say what comes:
+    /// dispatch or subscriber.
     #[arg(long, value_name = "ROLE")]
     pub knock: Option<String>,
 }
 
-/// Does it; whether everything was as it should be. A part that ends in a reboot says nothing of what comes after it.
+/// Does it; whether everything was as it should be. A part that ends in a reboot says nothing of
+/// what comes after it.
 ///
 /// # Errors
 /// What was done before the reboot cannot be kept, or is not to be read.

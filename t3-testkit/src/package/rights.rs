@@ -1,5 +1,5 @@
-//! Who may what without root: nobody outside the groups learns or says anything; a member of t3-trace watches and registers nothing; a
-//! member of systemd-journal searches.
+//! Who may what without root: nobody outside the groups learns or says anything; a member of
+//! t3-trace watches and registers nothing; a member of systemd-journal searches.
 
 use std::{io::Read, process::Stdio, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Sessions through the installed proxy, and their records: of a healthy serve, of one beside a hog, of one that the kernel kills.
+//! Sessions through the installed proxy, and their records: of a healthy serve, of one beside a
+//! hog, of one that the kernel kills.
 
 use std::{
     io::{Read, Write},
@@ -38,7 +39,8 @@ pub(super) fn first(steps: &mut Steps, house: &mut House) {
                 let (record, entry) = house.closed(&client)?;
                 complete(&record, &entry)?;
                 must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
-                // The pressure is that of the user's unit and no other cgroup: the limit beside it is the unit's.
+                // The pressure is that of the user's unit and no other cgroup: the limit beside it
+                // is the unit's.
                 let limit = shell(&format!("systemctl show --value -p MemoryMax t3-serve@{user}"))?;
                 must(
                     record.mem_max.map(|max| max.to_string()) == Some(limit),
@@ -59,14 +61,16 @@ pub(super) fn first(steps: &mut Steps, house: &mut House) {
     });
 }
 
-/// What every record of the installed programs has, as long as the user's unit has not gone meanwhile.
+/// What every record of the installed programs has, as long as the user's unit has not gone
+/// meanwhile.
 pub(super) fn complete(record: &CloseRecord, entry: &Entry) -> Result<()> {
     written(record, entry)?;
     let pressure = record.psi_mem.is_some() && record.psi_io.is_some() && record.psi_cpu.is_some();
     must(pressure, "the pressure of the user's unit", record.to_line())
 }
 
-/// What every record of theirs has, whatever became of the unit: its cgroup, and with that its pressure, goes with its last process.
+/// What every record of theirs has, whatever became of the unit: its cgroup, and with that its
+/// pressure, goes with its last process.
 pub(super) fn written(record: &CloseRecord, entry: &Entry) -> Result<()> {
     let unit = entry.get("_SYSTEMD_UNIT").map(String::as_str).unwrap_or_default();
     must(unit == "t3-dispatch.service", "written by t3-dispatch.service", unit)?;

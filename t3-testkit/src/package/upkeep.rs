@@ -1,4 +1,5 @@
-//! What happens to an installation over its life: each unit restarted, the machine rebooted, the packages upgraded.
+//! What happens to an installation over its life: each unit restarted, the machine rebooted, the
+//! packages upgraded.
 
 use t3_record::{Verdict, vocabulary::KernelSource};
 
@@ -52,7 +53,8 @@ pub(super) fn restarts(steps: &mut Steps, house: &mut House) {
     });
 }
 
-/// A session has the kernel's evidence again. dispatch connects to a new t3-trace within moments, not at once.
+/// A session has the kernel's evidence again. dispatch connects to a new t3-trace within moments,
+/// not at once.
 fn registered(house: &mut House) -> crate::error::Result<String> {
     let mut last = String::new();
     for _ in 0..10 {

@@ -1,7 +1,8 @@
-//! Soak: thousands of WebSockets held open at the same time through real programs, each with its heartbeat, and then ended in random ways.
+//! Soak: thousands of WebSockets held open at the same time through real programs, each with its
+//! heartbeat, and then ended in random ways.
 //!
-//! None may be dropped, the memory of t3-dispatch and t3-trace has to stay where it is, and every session must have its own right record.
-//! Plans, serves and the audit of records are chaos's.
+//! None may be dropped, the memory of t3-dispatch and t3-trace has to stay where it is, and every
+//! session must have its own right record. Plans, serves and the audit of records are chaos's.
 
 pub mod options;
 pub mod report;
@@ -176,7 +177,8 @@ fn read(stage: &Stage, phase: &Phase, dispatch: u32) -> Result<(audit::Audit, us
         let serve_pid = |plan: &Plan| stage.serve_pid(plan);
         let cast = audit::Cast { told: stage.told(), dispatch, serve_pid: &serve_pid };
         let audit = audit::audit(std::slice::from_ref(phase), &ledger, &cast);
-        // journald takes what was sent to it in its own time; a record that is not there after a while never will be.
+        // journald takes what was sent to it in its own time; a record that is not there after a
+        // while never will be.
         if audit.missing > 0 && attempts > 0 {
             std::thread::sleep(Duration::from_secs(2));
             continue;

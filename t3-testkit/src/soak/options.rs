@@ -6,8 +6,9 @@ use clap::Parser;
 
 use crate::chaos::options::Part;
 
-/// Holds thousands of WebSockets open through t3-dispatch, each with a heartbeat every five seconds, then ends them in random ways: none may
-/// be dropped, memory has to stay, and every record must be there and right.
+/// Holds thousands of WebSockets open through t3-dispatch, each with a heartbeat every five
+/// seconds, then ends them in random ways: none may be dropped, memory has to stay, and every
+/// record must be there and right.
 #[derive(Debug, Parser)]
 #[command(name = "t3-soak", max_term_width = 110)]
 #[command(

@@ -7,12 +7,14 @@ use crate::chaos::{
     meter::Held,
 };
 
-/// Growth of memory that is still called flat, in percent of what it was, or [`FLAT_KIB`] where that is more.
+/// Growth of memory that is still called flat, in percent of what it was, or [`FLAT_KIB`] where
+/// that is more.
 const FLAT_PERCENT: u64 = 2;
 /// An allocator's arena more or less.
 const FLAT_KIB: u64 = 2 << 10;
-/// Sessions for one kernel event that may be lost. The kernel skips a program that would interrupt itself on its CPU, and counts that; the
-/// records have to be right all the same, and one of them says it. A ring or a map that overflows loses hundreds at once.
+/// Sessions for one kernel event that may be lost. The kernel skips a program that would interrupt
+/// itself on its CPU, and counts that; the records have to be right all the same, and one of them
+/// says it. A ring or a map that overflows loses hundreds at once.
 const FOR_ONE_LOST: u64 = 1_000;
 /// Descriptors that may come and go.
 const SPARE: usize = 8;

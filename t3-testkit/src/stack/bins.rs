@@ -14,8 +14,8 @@ pub fn target() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
 }
 
-/// Finds a binary of this workspace: in `$T3_BIN_DIR`, next to the running executable (tests run one folder below), in
-/// `$CARGO_TARGET_DIR/debug`, in the workspace's `target/debug`.
+/// Finds a binary of this workspace: in `$T3_BIN_DIR`, next to the running executable (tests run
+/// one folder below), in `$CARGO_TARGET_DIR/debug`, in the workspace's `target/debug`.
 ///
 /// # Errors
 /// [`TestError::Missing`] with where was looked.

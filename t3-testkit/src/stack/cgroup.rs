@@ -1,7 +1,8 @@
-//! A cgroup for one stand-in: on cgroup v2 for pressure and, where controllers live there, limits; on a hybrid machine the memory limit
-//! sits in the v1 hierarchy, with the same processes in both.
+//! A cgroup for one stand-in: on cgroup v2 for pressure and, where controllers live there, limits;
+//! on a hybrid machine the memory limit sits in the v1 hierarchy, with the same processes in both.
 //!
-//! Removed on drop; that works only once its processes are gone, which dropping their handles first sees to.
+//! Removed on drop; that works only once its processes are gone, which dropping their handles first
+//! sees to.
 
 use std::{
     fs,

@@ -1,7 +1,8 @@
-//! A stand-in for what sits in front of dispatch (tunnel, edge proxy): passes bytes over several "tunnel connections", each of which
-//! can be cut with everything it carries, in one moment.
+//! A stand-in for what sits in front of dispatch (tunnel, edge proxy): passes bytes over several
+//! "tunnel connections", each of which can be cut with everything it carries, in one moment.
 //!
-//! Knows nothing of HTTP. A cut is a FIN towards dispatch when nothing is unread, as from a process that ends.
+//! Knows nothing of HTTP. A cut is a FIN towards dispatch when nothing is unread, as from a process
+//! that ends.
 
 use std::{
     io,
@@ -50,7 +51,8 @@ impl Edge {
     pub fn lose(&self, number: usize) {
         let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = tunnels.get_mut(number).map(std::mem::take).unwrap_or_default();
-        // Towards dispatch first, all of them, so that the cuts lie as close together as one event makes them.
+        // Towards dispatch first, all of them, so that the cuts lie as close together as one event
+        // makes them.
         for (_, dispatch) in &lost {
             let _ = dispatch.shutdown(Shutdown::Both);
         }

@@ -1,5 +1,6 @@
-//! A serve made of Effect's own RPC server on node, with the page whose client is Effect's own: what t3 is made of, and nothing of ours.
-//! Installed by npm from the lock file in `peers/effect-serve`, once, below the target folder; never part of the build.
+//! A serve made of Effect's own RPC server on node, with the page whose client is Effect's own:
+//! what t3 is made of, and nothing of ours. Installed by npm from the lock file in
+//! `peers/effect-serve`, once, below the target folder; never part of the build.
 
 use std::{
     fs,
@@ -51,8 +52,8 @@ impl EffectServe {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Starts one and waits until it listens. Its credentials and sessions are in `house`, in a folder named after the user, as
-    /// [`EffectServe::mint_command`] makes them.
+    /// Starts one and waits until it listens. Its credentials and sessions are in `house`, in a
+    /// folder named after the user, as [`EffectServe::mint_command`] makes them.
     ///
     /// # Errors
     /// It is missing or does not get ready; with its stderr.
@@ -77,7 +78,8 @@ impl EffectServe {
     }
 }
 
-/// Makes a credential for the user it is given, as `t3-mint` does, and notes that in a file `minted`.
+/// Makes a credential for the user it is given, as `t3-mint` does, and notes that in a file
+/// `minted`.
 const MINT: &str = r#"set -e
 cd "$(dirname "$0")"
 credential=$(cat /proc/sys/kernel/random/uuid)

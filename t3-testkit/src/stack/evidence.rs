@@ -1,4 +1,5 @@
-//! A look at t3-trace through its evidence socket: is it there, what does its kernel side give, is dispatch connected to it?
+//! A look at t3-trace through its evidence socket: is it there, what does its kernel side give, is
+//! dispatch connected to it?
 
 use std::{io::Read, path::Path, time::Duration};
 

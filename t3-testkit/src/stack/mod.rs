@@ -1,7 +1,7 @@
 //! t3-trace and t3-dispatch as child processes in front of a journald, with stand-ins behind them.
 //!
-//! Readiness is observed (a port that accepts, a socket that answers), never assumed after a pause. Each part can be killed and
-//! started again while the others run. Everything ends on drop.
+//! Readiness is observed (a port that accepts, a socket that answers), never assumed after a pause.
+//! Each part can be killed and started again while the others run. Everything ends on drop.
 
 mod bins;
 mod cgroup;
@@ -73,7 +73,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// dispatch on loopback with t3-trace where this user may, and `n` users `u0`, `u1`... with a free port each.
+    /// dispatch on loopback with t3-trace where this user may, and `n` users `u0`, `u1`... with a
+    /// free port each.
     ///
     /// # Errors
     /// No free ports.
@@ -162,7 +163,8 @@ impl Stack {
         self.setup.units
     }
 
-    /// Starts a stand-in as this user's serve: as a unit, or as a child in a cgroup of its own if one is given.
+    /// Starts a stand-in as this user's serve: as a unit, or as a child in a cgroup of its own if
+    /// one is given.
     ///
     /// # Errors
     /// See [`Serve::start`].
@@ -198,7 +200,8 @@ impl Stack {
         if self.dispatch.is_some() { self.until_acquainted() } else { Ok(()) }
     }
 
-    /// Starts t3-dispatch and waits until it accepts; if t3-trace runs, until the two know each other.
+    /// Starts t3-dispatch and waits until it accepts; if t3-trace runs, until the two know each
+    /// other.
     ///
     /// # Errors
     /// It is missing or does not get ready; with its stderr.
@@ -271,8 +274,8 @@ impl Drop for Stack {
     }
 }
 
-/// tracefs and bpffs are mounted by systemd on a real machine; in bare surroundings they may be missing. A failure shows in what
-/// t3-trace then says.
+/// tracefs and bpffs are mounted by systemd on a real machine; in bare surroundings they may be
+/// missing. A failure shows in what t3-trace then says.
 pub fn mount_kernel_filesystems() {
     for (kind, place) in [("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")] {
         let empty = fs::read_dir(place).map(|mut entries| entries.next().is_none());

@@ -1,4 +1,5 @@
-//! A network namespace joined to ours by a veth pair, for a client whose link can go down. Gone on drop, the pair with it.
+//! A network namespace joined to ours by a veth pair, for a client whose link can go down. Gone on
+//! drop, the pair with it.
 
 use std::{
     fs::File,
@@ -66,14 +67,15 @@ impl Netns {
         self.namespace.try_clone().attempt(|| "duplicate a descriptor".to_owned())
     }
 
-    /// Takes the link down: what either side sends is lost, and nothing tells the other. The far end goes down; our own stays up, so
-    /// that our kernel notices nothing.
+    /// Takes the link down: what either side sends is lost, and nothing tells the other. The far
+    /// end goes down; our own stays up, so that our kernel notices nothing.
     ///
     /// # Errors
     /// A failed `ip` command.
     pub fn cut(&self) -> Result<()> {
-        // Our end would lose its carrier and then its route; a rule that drops is not everywhere. Losing the far address does it:
-        // nobody answers any more, and the neighbour entry is pinned so that sending still succeeds.
+        // Our end would lose its carrier and then its route; a rule that drops is not everywhere.
+        // Losing the far address does it: nobody answers any more, and the neighbour entry is
+        // pinned so that sending still succeeds.
         self.pin_neighbour()?;
         let peer = self.peer();
         self.theirs(&format!("addr flush dev {peer}"))?;
@@ -88,12 +90,14 @@ impl Netns {
         self.drop_some(0)
     }
 
-    /// Loses this percentage of the packets from now on, each way: by netem, or by nftables where the kernel has no netem.
+    /// Loses this percentage of the packets from now on, each way: by netem, or by nftables where
+    /// the kernel has no netem.
     ///
     /// # Errors
     /// Neither works: what nftables said.
     pub fn lose(&self, percent: u8) -> Result<()> {
-        // Lost ARP would make our kernel say "no route", which no far-away browser's link does: what is known stays known.
+        // Lost ARP would make our kernel say "no route", which no far-away browser's link does:
+        // what is known stays known.
         let (near, far, peer) = (self.near, self.far, self.peer());
         self.ours(&format!("neigh replace {far} dev {} nud permanent", self.link))?;
         self.theirs(&format!("neigh replace {near} dev {peer} nud permanent"))?;
@@ -128,7 +132,8 @@ impl Netns {
     }
 
     fn give(&self, peer: &str) -> Result<()> {
-        // `ip link set netns` takes a process id, so a process that sits in the namespace stands for it.
+        // `ip link set netns` takes a process id, so a process that sits in the namespace stands
+        // for it.
         let mut holder = Command::new("sleep");
         holder.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::in_namespace(&mut holder, self.descriptor()?);
@@ -158,7 +163,8 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = self.ours(&format!("link del dev {}", self.link));
-        // Its rules outlive a link. Where there are none, or no nftables, there is nothing to delete.
+        // Its rules outlive a link. Where there are none, or no nftables, there is nothing to
+        // delete.
         let _ = run(Command::new("nft"), &format!("delete table netdev {}", self.link));
     }
 }

@@ -1,5 +1,5 @@
-//! Peers made of npm packages: each is a folder in `peers/` with a lock file, installed once below the target folder. Never part of the
-//! build.
+//! Peers made of npm packages: each is a folder in `peers/` with a lock file, installed once below
+//! the target folder. Never part of the build.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Ports that are free and stay so: below the range from which the kernel takes ports for outgoing connections.
+//! Ports that are free and stay so: below the range from which the kernel takes ports for outgoing
+//! connections.
 
 use std::{
     net::TcpListener,

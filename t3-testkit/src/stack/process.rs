@@ -1,6 +1,8 @@
-//! A child process whose stderr is kept for the report of a failure, and that ends when its handle goes.
+//! A child process whose stderr is kept for the report of a failure, and that ends when its handle
+//! goes.
 //!
-//! It leads a process group of its own: Ctrl-C in a terminal reaches only us, and we end our children in order.
+//! It leads a process group of its own: Ctrl-C in a terminal reaches only us, and we end our
+//! children in order.
 
 use std::{
     collections::VecDeque,
@@ -47,7 +49,8 @@ impl Process {
         Self::launch(command, |_, _| {})
     }
 
-    /// As [`Self::start`], and `hear` gets each line of stdout and of stderr when it comes, on threads of their own.
+    /// As [`Self::start`], and `hear` gets each line of stdout and of stderr when it comes, on
+    /// threads of their own.
     ///
     /// # Errors
     /// It cannot be started.

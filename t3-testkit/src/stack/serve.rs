@@ -88,7 +88,8 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Starts one and waits until it listens (or, with `--no-listen` among the arguments, until it takes orders).
+    /// Starts one and waits until it listens (or, with `--no-listen` among the arguments, until it
+    /// takes orders).
     ///
     /// # Errors
     /// The binary is missing, or it does not get ready; with its stderr.
@@ -96,7 +97,8 @@ impl Serve {
         let (control, arguments) = command_line(dir, port, arguments);
         let program = program()?;
         let mut command = Command::new(program);
-        // Its command line stands in the record of an OOM kill: kept short, and the same wherever the build is.
+        // Its command line stands in the record of an OOM kill: kept short, and the same wherever
+        // the build is.
         command.arg0("t3-serve-standin").current_dir(dir).args(&arguments);
         for procs in cgroups {
             sys::in_cgroup(&mut command, procs);

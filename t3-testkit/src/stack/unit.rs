@@ -1,5 +1,6 @@
-//! A stand-in as the unit an operator has: `t3-serve@USER.service`, started by systemd from a template in `/run`, in the cgroup that
-//! systemd gives it. Only where systemd is PID 1. Gone on drop, the template stays (it vanishes with `/run`, or by [`forget_template`]).
+//! A stand-in as the unit an operator has: `t3-serve@USER.service`, started by systemd from a
+//! template in `/run`, in the cgroup that systemd gives it. Only where systemd is PID 1. Gone on
+//! drop, the template stays (it vanishes with `/run`, or by [`forget_template`]).
 //!
 //! The process is systemd's child: its end is seen in procfs, not waited for.
 
@@ -99,7 +100,8 @@ impl Drop for Unit {
         for (file, word) in [("cgroup.freeze", "0"), ("cpu.max", "max"), ("memory.high", "max")] {
             let _ = fs::write(self.cgroup.join(file), word);
         }
-        // cgroup.kill came with 5.14; without it each process is killed until none is left. systemd notices by itself.
+        // cgroup.kill came with 5.14; without it each process is killed until none is left. systemd
+        // notices by itself.
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         let procs = self.cgroup.join("cgroup.procs");
         let _ = wait::until("an empty unit", Duration::from_secs(10), || {
@@ -112,8 +114,9 @@ impl Drop for Unit {
     }
 }
 
-/// The template, as a deployment has it in what matters here: an OOM kill of one process leaves the others alone, and every controller
-/// is on so that limits exist (accounting alone does not turn the CPU controller on; a weight does).
+/// The template, as a deployment has it in what matters here: an OOM kill of one process leaves the
+/// others alone, and every controller is on so that limits exist (accounting alone does not turn
+/// the CPU controller on; a weight does).
 fn install(program: &Path) -> Result<()> {
     if Path::new(TEMPLATE).exists() {
         return Ok(());
@@ -130,7 +133,8 @@ fn install(program: &Path) -> Result<()> {
     systemctl(&["daemon-reload"]).map(drop)
 }
 
-/// Takes the template away, for those who come later: one in `/run` wins over one that a package has in `/usr`.
+/// Takes the template away, for those who come later: one in `/run` wins over one that a package
+/// has in `/usr`.
 ///
 /// # Errors
 /// It stays.

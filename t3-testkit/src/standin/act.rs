@@ -58,7 +58,8 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the program itself from the disk over and over, past the page cache: what a page fault waits for when the cache is gone.
+/// Reads the program itself from the disk over and over, past the page cache: what a page fault
+/// waits for when the cache is gone.
 fn thrash(end: Instant) -> io::Result<()> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(std::env::current_exe()?)?;
     let pieces = (file.metadata()?.len() / READ as u64).max(1);

@@ -1,5 +1,5 @@
-//! What a stand-in knows of sessions: takes one-time credentials, gives out cookies, and says whether one is good, or does it wrong as
-//! ordered. Pure; the connection is `http`'s.
+//! What a stand-in knows of sessions: takes one-time credentials, gives out cookies, and says
+//! whether one is good, or does it wrong as ordered. Pure; the connection is `http`'s.
 
 use std::collections::BTreeSet;
 

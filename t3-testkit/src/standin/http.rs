@@ -1,4 +1,5 @@
-//! The HTTP side of a stand-in: a page, the session check, and the WebSocket handshake with its ways to fail.
+//! The HTTP side of a stand-in: a page, the session check, and the WebSocket handshake with its
+//! ways to fail.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,10 @@
-//! A stand-in for `t3 serve`: speaks its HTTP and heartbeat, and ends its connections in any way it is told to.
+//! A stand-in for `t3 serve`: speaks its HTTP and heartbeat, and ends its connections in any way it
+//! is told to.
 //!
-//! One event loop for everything, as node has, so that a busy loop stops all answers; further threads exist but idle. Orders come as
-//! lines on a control socket or as text messages that start with `!`; they apply to the newest open session. Never decides anything
-//! on its own and never logs to the journal.
+//! One event loop for everything, as node has, so that a busy loop stops all answers; further
+//! threads exist but idle. Orders come as lines on a control socket or as text messages that start
+//! with `!`; they apply to the newest open session. Never decides anything on its own and never
+//! logs to the journal.
 
 mod act;
 mod auth;
@@ -44,7 +46,8 @@ pub struct Options {
     /// Threads of the process, as node has several; one of them does all the work.
     #[arg(long, default_value_t = 4)]
     pub threads: usize,
-    /// What happens to WebSocket handshakes: accept, silent, status:N, garbage, wrong_accept, eof, reset.
+    /// What happens to WebSocket handshakes: accept, silent, status:N, garbage, wrong_accept, eof,
+    /// reset.
     #[arg(long, default_value = "accept")]
     pub opening: Opening,
     /// Do not listen until ordered to.

@@ -88,7 +88,8 @@ pub enum Order {
     Deaf,
     /// `busy MS`: hold the event loop.
     Busy(Duration),
-    /// `thrash MS`: hold the event loop with reads from the disk, as page faults do under memory and IO pressure.
+    /// `thrash MS`: hold the event loop with reads from the disk, as page faults do under memory
+    /// and IO pressure.
     Thrash(Duration),
     /// `exit STATUS`: leave the process.
     Exit(i32),

@@ -139,8 +139,8 @@ async fn raw(socket: &mut Socket, bytes: &[u8]) {
     let _ = socket.get_mut().write_all(bytes).await;
 }
 
-/// One binary message, written as it is made: building it first would hold the event loop of a slow machine for seconds, and that would
-/// be a stall of serve's own.
+/// One binary message, written as it is made: building it first would hold the event loop of a slow
+/// machine for seconds, and that would be a stall of serve's own.
 async fn flood(stream: &mut TcpStream, bytes: usize) {
     const PIECE: [u8; 16 << 10] = [0x55; 16 << 10];
     // FIN and opcode; then, not masked, the length in eight bytes (RFC 6455 section 5.2).

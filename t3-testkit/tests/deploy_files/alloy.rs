@@ -1,5 +1,5 @@
-//! A reader of Alloy's configuration language, as much of it as stands in our file: blocks with labels, attributes with texts, lists, maps
-//! and references. Anything else is an error.
+//! A reader of Alloy's configuration language, as much of it as stands in our file: blocks with
+//! labels, attributes with texts, lists, maps and references. Anything else is an error.
 
 use std::{collections::BTreeMap, iter::Peekable, str::Chars};
 

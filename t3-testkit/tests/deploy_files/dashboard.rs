@@ -1,4 +1,5 @@
-//! The dashboard as Grafana will read it: panels that do not overlap, data sources by variable, titles that are questions.
+//! The dashboard as Grafana will read it: panels that do not overlap, data sources by variable,
+//! titles that are questions.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! What the programs emit: keys and words of records, metrics and their labels. Taken from the programs, never written down twice.
+//! What the programs emit: keys and words of records, metrics and their labels. Taken from the
+//! programs, never written down twice.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ use t3_record::{
 /// A label and its values; none: anything.
 pub type Labels = BTreeMap<String, Vec<String>>;
 
-/// The keys of the record whose line holds this text; of `ws close` when it is read without one, as structured metadata.
+/// The keys of the record whose line holds this text; of `ws close` when it is read without one, as
+/// structured metadata.
 pub fn keys(contains: &[String]) -> &'static [Key] {
     let holds = |text: &str| contains.iter().any(|held| held.contains(text));
     if holds("ws open") {

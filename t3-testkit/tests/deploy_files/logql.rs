@@ -1,6 +1,6 @@
-//! What a LogQL query asks for: stream labels, fields of the line and the words they are compared with. Only as much of the language as
-//! stands in our files; what is not understood is an error, so that nothing goes unchecked. The grammar itself is checked by
-//! `host_deploy`.
+//! What a LogQL query asks for: stream labels, fields of the line and the words they are compared
+//! with. Only as much of the language as stands in our files; what is not understood is an error,
+//! so that nothing goes unchecked. The grammar itself is checked by `host_deploy`.
 
 use std::collections::BTreeSet;
 

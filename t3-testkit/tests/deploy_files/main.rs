@@ -1,5 +1,6 @@
-//! What is shipped beside the programs, and what the pages tell people to type: dashboards, alert rules, shippers' configurations, queries
-//! and commands ask only for what the programs emit and take. What needs other programs to be checked is in `host_deploy`.
+//! What is shipped beside the programs, and what the pages tell people to type: dashboards, alert
+//! rules, shippers' configurations, queries and commands ask only for what the programs emit and
+//! take. What needs other programs to be checked is in `host_deploy`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alloy;

@@ -1,4 +1,5 @@
-//! The query that operators had before there were verdicts goes on working, on the lines as they are written now.
+//! The query that operators had before there were verdicts goes on working, on the lines as they
+//! are written now.
 
 use regex_lite::Regex;
 use t3_record::{CloseRecord, vocabulary::Verdict};

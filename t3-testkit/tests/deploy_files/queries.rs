@@ -1,4 +1,5 @@
-//! Every query of the project that a person or a program will run: of dashboards, alert rules and documentation. Also used by `host_deploy`.
+//! Every query of the project that a person or a program will run: of dashboards, alert rules and
+//! documentation. Also used by `host_deploy`.
 
 use std::{fs, path::PathBuf};
 

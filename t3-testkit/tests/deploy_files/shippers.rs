@@ -1,4 +1,5 @@
-//! The shippers' configurations: they read the journal wherever it is, make few streams, and know every key of a record.
+//! The shippers' configurations: they read the journal wherever it is, make few streams, and know
+//! every key of a record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,8 @@ const ALLOY: &str = "deploy/alloy/devvm.alloy";
 const PROMTAIL: &str = "deploy/promtail/devvm-promtail.yaml";
 /// All labels that a stream may have.
 const LABELS: [&str; 4] = ["job", "host", "unit", "identifier"];
-/// What each of Alloy's blocks may set (Alloy 1.x): its attributes, then those of its attributes that it cannot do without.
+/// What each of Alloy's blocks may set (Alloy 1.x): its attributes, then those of its attributes
+/// that it cannot do without.
 const SCHEMA: [(&str, &[&str], &[&str]); 11] = [
     (
         "loki.source.journal",

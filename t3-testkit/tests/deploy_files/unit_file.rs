@@ -1,4 +1,5 @@
-//! Reads a unit file (systemd.syntax(7)): sections, settings in their order, and the comment above each. No continuation lines: we write none.
+//! Reads a unit file (systemd.syntax(7)): sections, settings in their order, and the comment above
+//! each. No continuation lines: we write none.
 
 use crate::queries;
 

@@ -1,4 +1,5 @@
-//! The units do what the pages say, with programs, users, paths and flags that there are; each capability says what it is for.
+//! The units do what the pages say, with programs, users, paths and flags that there are; each
+//! capability says what it is for.
 
 use std::{collections::BTreeSet, fs};
 
@@ -165,7 +166,8 @@ fn stopping_starting_and_watching_leave_the_time_that_the_programs_take() {
     let reload: Vec<_> = dispatch.all("ExecReload").collect();
     assert!(reload[0].ends_with("t3-dispatch check") && reload[1].contains("kill -HUP"), "{reload:?}");
     assert!(dispatch.one("ExecStartPre").ends_with("t3-dispatch check"));
-    // stderr goes where stdout goes unless it is told otherwise (systemd.exec(5)), and then nobody hears what is wrong.
+    // stderr goes where stdout goes unless it is told otherwise (systemd.exec(5)), and then nobody
+    // hears what is wrong.
     for unit in units().iter().filter(|unit| unit.all("StandardOutput").next().is_some()) {
         assert_eq!(unit.one("StandardError"), "journal", "{}", unit.name);
     }

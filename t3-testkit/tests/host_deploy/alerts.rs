@@ -1,4 +1,5 @@
-//! Alerts fire when they should and only then, as promtool evaluates them. Those of t3-probe are tested on its own page, by `host_probe`.
+//! Alerts fire when they should and only then, as promtool evaluates them. Those of t3-probe are
+//! tested on its own page, by `host_probe`.
 
 use std::{fmt::Write as _, fs, process::Command};
 
@@ -8,7 +9,8 @@ const RULES: &str = "deploy/prometheus/t3-dispatch.rules.yml";
 /// What Prometheus adds to each series.
 const SCRAPED: &str = r#"job="t3-dispatch",instance="devvm:9780""#;
 
-/// An alert, and a world in which it is quiet at first and fires later: series with their values a minute, and when to look.
+/// An alert, and a world in which it is quiet at first and fires later: series with their values a
+/// minute, and when to look.
 struct Case {
     alert: &'static str,
     series: &'static [(&'static str, &'static str)],

@@ -1,5 +1,6 @@
-//! What is shipped beside the programs, as the tools that will read it see it: Grafana's grammar of LogQL, Prometheus' of PromQL, and
-//! promtool, which also evaluates the alerts, and systemd of the units. Needs node, npm and Debian's packages `prometheus` and `systemd`.
+//! What is shipped beside the programs, as the tools that will read it see it: Grafana's grammar of
+//! LogQL, Prometheus' of PromQL, and promtool, which also evaluates the alerts, and systemd of the
+//! units. Needs node, npm and Debian's packages `prometheus` and `systemd`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alerts;

@@ -1,11 +1,13 @@
-//! The units as systemd reads them: nothing it does not understand, and no more exposed than is written down.
+//! The units as systemd reads them: nothing it does not understand, and no more exposed than is
+//! written down.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use crate::{queries, unit_file::Unit};
 
 const UNITS: &str = "deploy/systemd";
-/// The most that `systemd-analyze security` may say (0 to 10). systemd's own reckoning moves by a tenth or two between versions.
+/// The most that `systemd-analyze security` may say (0 to 10). systemd's own reckoning moves by a
+/// tenth or two between versions.
 const EXPOSURE: [(&str, f64); 4] = [
     ("t3-trace.service", 2.0),
     ("t3-dispatch.service", 1.4),
@@ -23,7 +25,8 @@ fn analyze(arguments: &[&str], dir: Option<&Path>) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// The units in a folder of their own, with programs that exist in place of those that are not installed here.
+/// The units in a folder of their own, with programs that exist in place of those that are not
+/// installed here.
 fn laid_out() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let stand_in = dir.path().join("program");

@@ -1,4 +1,5 @@
-//! A stretch of the path that the test can break: a relay of bytes from an address of its own to the next stop.
+//! A stretch of the path that the test can break: a relay of bytes from an address of its own to
+//! the next stop.
 
 use std::{
     net::SocketAddr,

@@ -1,5 +1,6 @@
-//! Everything between the prober and serve, on this machine: DNS over HTTPS, two stretches that can be broken, Traefik with TLS,
-//! dispatch, a stand-in for serve. And the prober itself, whose lines and pages are read as an operator would.
+//! Everything between the prober and serve, on this machine: DNS over HTTPS, two stretches that can
+//! be broken, Traefik with TLS, dispatch, a stand-in for serve. And the prober itself, whose lines
+//! and pages are read as an operator would.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +73,8 @@ impl House {
             format!("--answer-timeout={}s", ANSWER.as_secs()),
             "--connect-timeout=3s".to_owned(),
             "--back-off=200ms".to_owned(),
-            // Emulation of a slow serve is tested by one that does not answer: a busy machine is slow without a fault.
+            // Emulation of a slow serve is tested by one that does not answer: a busy machine is
+            // slow without a fault.
             "--slow=2900ms".to_owned(),
         ];
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -100,7 +102,8 @@ impl House {
         .await;
     }
 
-    /// Waits until each of these deaths was told since the call, and the legs together say `place`. Returns the last of them.
+    /// Waits until each of these deaths was told since the call, and the legs together say `place`.
+    /// Returns the last of them.
     pub async fn expect(&mut self, deaths: &[(&str, &str, Phase)], place: &str) -> Disconnect {
         let mut last = None;
         for (leg, reason, phase) in deaths {

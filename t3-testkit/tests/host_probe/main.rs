@@ -1,7 +1,9 @@
-//! The real prober against a real Traefik with TLS in front of t3-dispatch and a stand-in for serve: the legs connect and survive, and each of
-//! ten faults gives the right reason, phase, metric and attribution. Then Prometheus' own tool reads the page and fires the alerts on it.
+//! The real prober against a real Traefik with TLS in front of t3-dispatch and a stand-in for
+//! serve: the legs connect and survive, and each of ten faults gives the right reason, phase,
+//! metric and attribution. Then Prometheus' own tool reads the page and fires the alerts on it.
 //!
-//! With `T3_QUICK` in the environment four of the faults, and no alerts. Needs root, pip (for Traefik), promtool, and `cargo xtask build`.
+//! With `T3_QUICK` in the environment four of the faults, and no alerts. Needs root, pip (for
+//! Traefik), promtool, and `cargo xtask build`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

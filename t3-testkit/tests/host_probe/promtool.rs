@@ -1,4 +1,5 @@
-//! Prometheus' own tool: reads a page as Prometheus would, and evaluates alert rules over the series of that very page.
+//! Prometheus' own tool: reads a page as Prometheus would, and evaluates alert rules over the
+//! series of that very page.
 
 use std::{
     collections::BTreeSet,

@@ -1,7 +1,8 @@
-//! The functions `tcp_close` and `tcp_reset`, by fentry or by kprobe: extra evidence where the kernel allows it.
+//! The functions `tcp_close` and `tcp_reset`, by fentry or by kprobe: extra evidence where the
+//! kernel allows it.
 //!
-//! They add the moment of `close` for sockets whose state does not change by it. What the verdict needs comes from the
-//! tracepoints, so that it is the same on kernels without these.
+//! They add the moment of `close` for sockets whose state does not change by it. What the verdict
+//! needs comes from the tracepoints, so that it is the same on kernels without these.
 
 use aya_ebpf::{
     macros::{fentry, kprobe},
@@ -44,7 +45,8 @@ pub fn kprobe_tcp_reset(ctx: ProbeContext) -> u32 {
 fn close(address: u64) {
     if let Some(sock) = Sock::watched(address) {
         let state = sock.state();
-        // After CLOSE, closing the descriptor is tidying up: the one who does it did not end the connection.
+        // After CLOSE, closing the descriptor is tidying up: the one who does it did not end the
+        // connection.
         if state != LISTEN && state != CLOSE {
             note(sock, Facts { closed: true, by_current: true, ..Facts::NONE });
         }

@@ -20,7 +20,8 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     let last = if HAS_GROUP_DEAD.is_set() {
         ctx.arg::<u64>(1) & 0xff != 0
     } else {
-        // `do_exit` has counted this thread off already. Two last threads may both see zero: that does no harm.
+        // `do_exit` has counted this thread off already. Two last threads may both see zero: that
+        // does no harm.
         SIGNAL_LIVE.read_or(signal, 0_i32) == 0
     };
     if last {
@@ -32,7 +33,8 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn ended(address: u64, signal: u64) {
     let Some(place) = task::record(address) else { return };
-    // Set by exit_group and by fatal signals; without them the leader's own code is what `wait` gives.
+    // Set by exit_group and by fatal signals; without them the leader's own code is what `wait`
+    // gives.
     let code = match SIGNAL_EXIT_CODE.read_or(signal, 0_u32) {
         0 => TASK_EXIT_CODE.read_or(TASK_LEADER.read_or(address, address), 0),
         code => code,
@@ -57,8 +59,8 @@ pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
         task::record(ctx.arg(0))
     } else {
         let thread: u32 = ctx.arg(0);
-        // The killer has just sent its SIGKILL (`__oom_kill_process`), which told the process of this thread.
-        // SAFETY: a value that is only written whole; it is copied at once.
+        // The killer has just sent its SIGKILL (`__oom_kill_process`), which told the process of
+        // this thread. SAFETY: a value that is only written whole; it is copied at once.
         let tgid = unsafe { VICTIMS.get(thread) }.copied().unwrap_or(thread);
         PROCESSES.get_ptr_mut(tgid)
     };

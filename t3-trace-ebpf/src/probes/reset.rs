@@ -19,9 +19,9 @@ pub fn tcp_receive_reset(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Fires for resets in answer to a packet and for active ones (5.3 and newer). From 6.10 on also without a socket: then
-/// the connection has been gone for longer than anyone remembers it. The same goes for TIME_WAIT, whose tuple may belong
-/// to the next connection already.
+/// Fires for resets in answer to a packet and for active ones (5.3 and newer). From 6.10 on also
+/// without a socket: then the connection has been gone for longer than anyone remembers it. The
+/// same goes for TIME_WAIT, whose tuple may belong to the next connection already.
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: RawTracePointContext) -> i32 {
     if let Some(sock) = Sock::watched(ctx.arg(0)) {

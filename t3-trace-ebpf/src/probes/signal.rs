@@ -1,5 +1,5 @@
-//! `signal:signal_generate`: who told a process to end. `current` is the sender where the signal's code says that a
-//! process sent it.
+//! `signal:signal_generate`: who told a process to end. `current` is the sender where the signal's
+//! code says that a process sent it.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use t3_trace_abi::Task;
@@ -12,8 +12,8 @@ use crate::{
 
 // Numbers of x86-64 and arm64 (include/uapi/asm-generic/signal.h).
 const SIGKILL: u32 = 9;
-/// Signals whose default action is not to end the process: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG,
-/// SIGWINCH.
+/// Signals whose default action is not to end the process: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP,
+/// SIGTTIN, SIGTTOU, SIGURG, SIGWINCH.
 const HARMLESS: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
 
 /// `TRACE_SIGNAL_DELIVERED` (include/trace/events/signal.h): neither ignored nor already pending.
@@ -40,7 +40,8 @@ pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn handle(signal: u32, info: u64, target: u64) {
-    // Not addresses: SEND_SIG_NOINFO is 0 and means the current process, SEND_SIG_PRIV is 1 and means the kernel.
+    // Not addresses: SEND_SIG_NOINFO is 0 and means the current process, SEND_SIG_PRIV is 1 and
+    // means the kernel.
     let code = match info {
         0 => SI_USER,
         1 => SI_KERNEL,

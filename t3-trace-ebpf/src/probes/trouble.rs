@@ -1,4 +1,5 @@
-//! `sock:inet_sk_error_report` (5.15 and newer) and `tcp:tcp_retransmit_skb`: a socket's error when it is set, and loss.
+//! `sock:inet_sk_error_report` (5.15 and newer) and `tcp:tcp_retransmit_skb`: a socket's error when
+//! it is set, and loss.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 

@@ -1,5 +1,5 @@
-//! Whether this user may read the system's journal. journalctl says nothing when it may not, and an empty answer would look like a quiet
-//! day. Only looks.
+//! Whether this user may read the system's journal. journalctl says nothing when it may not, and an
+//! empty answer would look like a quiet day. Only looks.
 
 use std::{
     fs::{self, File},

@@ -11,7 +11,8 @@ pub fn heading() -> String {
     format!("time,{}", keys.join(","))
 }
 
-/// One record, written at this time in microseconds since the epoch; a key that is not known has an empty field.
+/// One record, written at this time in microseconds since the epoch; a key that is not known has an
+/// empty field.
 #[must_use]
 pub fn row(record: &CloseRecord, micros: u64) -> String {
     let pairs = record.pairs();

@@ -1,5 +1,5 @@
-//! What an entry of the journal is to `closes`: a `ws close`, the gap before a `ws open`, or nothing; and which entries to ask for.
-//! Believes only the entries that [`Trust`] allows. Pure.
+//! What an entry of the journal is to `closes`: a `ws close`, the gap before a `ws open`, or
+//! nothing; and which entries to ask for. Believes only the entries that [`Trust`] allows. Pure.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -58,7 +58,8 @@ static PLACES: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
     CloseRecord::KEYS.iter().enumerate().map(|(place, key)| (field(key.name), place)).collect()
 });
 
-/// The `ws close` of an entry. One pass over the entry, then one over the keys: a million records make the difference.
+/// The `ws close` of an entry. One pass over the entry, then one over the keys: a million records
+/// make the difference.
 ///
 /// # Errors
 /// It lacks something that every record has, or a value is none.
@@ -99,7 +100,8 @@ pub fn query(args: &ClosesArgs) -> Query {
         until: args.until,
         reverse: false,
         place: args.place.clone(),
-        // A record is most of its entry, and it costs journalctl more to look up each field in a list than to write it out.
+        // A record is most of its entry, and it costs journalctl more to look up each field in a
+        // list than to write it out.
         fields: Vec::new(),
         matches,
     }

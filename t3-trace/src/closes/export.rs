@@ -1,10 +1,12 @@
-//! Entries as `journalctl -o export` writes them (systemd.io, "Journal Export Formats"): `NAME=value` or, for a value that is no clean
-//! line, `NAME`, its length as 64-bit little endian and the value; an empty line ends an entry. A value cannot forge a field in this
-//! form, and it costs a fraction of JSON on both sides. Reads what it is given; runs nothing.
+//! Entries as `journalctl -o export` writes them (systemd.io, "Journal Export Formats"):
+//! `NAME=value` or, for a value that is no clean line, `NAME`, its length as 64-bit little endian
+//! and the value; an empty line ends an entry. A value cannot forge a field in this form, and it
+//! costs a fraction of JSON on both sides. Reads what it is given; runs nothing.
 
 use std::io::{self, BufRead, Read};
 
-/// The most that is kept of one value, in bytes: anybody may write entries of any size, and memory must not follow.
+/// The most that is kept of one value, in bytes: anybody may write entries of any size, and memory
+/// must not follow.
 const MOST: u64 = 64 << 10;
 /// The most that is kept of one entry; the fields beyond are left out.
 const MOST_OF_ALL: usize = 1 << 20;
@@ -18,8 +20,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The fields as they came: name and value. What is no UTF-8 has replacement characters; what is printed still needs
-    /// `live::line::safe`.
+    /// The fields as they came: name and value. What is no UTF-8 has replacement characters; what
+    /// is printed still needs `live::line::safe`.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
         self.ends.iter().filter_map(move |(name, value)| {
@@ -72,7 +74,8 @@ impl<R: BufRead> Entries<R> {
         Self { input, line: Vec::new(), value: Vec::new(), entry: Entry::default() }
     }
 
-    /// The next entry, which replaces the one before; `None` at the end. An entry that is not whole is none.
+    /// The next entry, which replaces the one before; `None` at the end. An entry that is not whole
+    /// is none.
     ///
     /// # Errors
     /// Reading fails.

@@ -1,4 +1,5 @@
-//! A record as one line of JSON: `time` (RFC 3339, UTC), then the record's own keys, in the order of the line and with its texts. Pure.
+//! A record as one line of JSON: `time` (RFC 3339, UTC), then the record's own keys, in the order
+//! of the line and with its texts. Pure.
 
 use serde::{Serialize, Serializer};
 use t3_record::CloseRecord;

@@ -1,5 +1,5 @@
-//! `t3-trace closes`: the closes that the journal holds, as a table with a summary, as JSON or as CSV. Only reads; the parts that
-//! decide are pure and live in the modules below.
+//! `t3-trace closes`: the closes that the journal holds, as a table with a summary, as JSON or as
+//! CSV. Only reads; the parts that decide are pure and live in the modules below.
 
 pub mod access;
 pub mod args;
@@ -34,7 +34,8 @@ use summary::Summary;
 /// Shows the closes, until the journal's end or until nobody reads them.
 ///
 /// # Errors
-/// When the journal cannot be read to its end, or the output fails for another reason than a reader that has gone.
+/// When the journal cannot be read to its end, or the output fails for another reason than a reader
+/// that has gone.
 pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
     let stdout = io::stdout();
     let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -1,5 +1,5 @@
-//! How far the reading is, told on stderr once a second: nobody looks at a still screen for a minute. Says nothing where it would get into
-//! a file, a pipe or a table.
+//! How far the reading is, told on stderr once a second: nobody looks at a still screen for a
+//! minute. Says nothing where it would get into a file, a pipe or a table.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -27,7 +27,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing is read yet. `until`: where the reading will end, in microseconds since the epoch, if not now.
+    /// Nothing is read yet. `until`: where the reading will end, in microseconds since the epoch,
+    /// if not now.
     #[must_use]
     pub fn new(until: Option<u64>, lines_on_stdout: bool) -> Self {
         let on = io::stderr().is_terminal() && !(lines_on_stdout && io::stdout().is_terminal());

@@ -1,5 +1,5 @@
-//! Runs journalctl, which knows journal files better than we do, and gives its entries one by one. Every command that looks back reads
-//! through here. Decides nothing about what an entry means.
+//! Runs journalctl, which knows journal files better than we do, and gives its entries one by one.
+//! Every command that looks back reads through here. Decides nothing about what an entry means.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -48,12 +48,14 @@ pub struct Query {
     pub place: Place,
     /// Only these fields (and the time, which every entry has); all when empty.
     pub fields: Vec<String>,
-    /// `FIELD=value` terms: for one field any of them, for several fields all, and `+` between alternatives (journalctl(1)). journald has
-    /// an index of every value: what does not match costs nothing.
+    /// `FIELD=value` terms: for one field any of them, for several fields all, and `+` between
+    /// alternatives (journalctl(1)). journald has an index of every value: what does not match
+    /// costs nothing.
     pub matches: Vec<String>,
 }
 
-/// Gives each entry to `each`, in the order of the query, until the journal's end, or until `each` fails; its failure is the inner result.
+/// Gives each entry to `each`, in the order of the query, until the journal's end, or until `each`
+/// fails; its failure is the inner result.
 ///
 /// # Errors
 /// [`ReadError`] when the journal was not read to its end.

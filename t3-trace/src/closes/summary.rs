@@ -1,5 +1,5 @@
-//! What many closes have in common: counts, lengths, reconnects, bursts, users, time. Pure; memory does not grow with the number of
-//! records, only with that of users.
+//! What many closes have in common: counts, lengths, reconnects, bursts, users, time. Pure; memory
+//! does not grow with the number of records, only with that of users.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -107,7 +107,8 @@ impl Summary {
     }
 }
 
-/// How values are spread: exact below 64, else to 32 steps per doubling (3 percent, downwards), so that it stays small.
+/// How values are spread: exact below 64, else to 32 steps per doubling (3 percent, downwards), so
+/// that it stays small.
 #[derive(Debug, Default)]
 struct Spread(BTreeMap<u64, u64>);
 

@@ -1,5 +1,5 @@
-//! Numbers of users and groups by name: `/etc/passwd` and `/etc/group` first, then `getent` for names that come from elsewhere
-//! (a static binary has no name service of its own).
+//! Numbers of users and groups by name: `/etc/passwd` and `/etc/group` first, then `getent` for
+//! names that come from elsewhere (a static binary has no name service of its own).
 
 use std::{fs, process::Command};
 

@@ -1,7 +1,9 @@
-//! dispatch's connection broke with sessions open: did it die? Then their records are written here, each exactly once.
+//! dispatch's connection broke with sessions open: did it die? Then their records are written here,
+//! each exactly once.
 //!
-//! A dispatch that lives writes its own records, connected or not; it is only waited for. One that is dead may have written some of
-//! them before it could say so: those are looked up in the journal. When that cannot be told, a second record is the lesser evil.
+//! A dispatch that lives writes its own records, connected or not; it is only waited for. One that
+//! is dead may have written some of them before it could say so: those are looked up in the
+//! journal. When that cannot be told, a second record is the lesser evil.
 
 use std::{
     os::fd::OwnedFd,
@@ -47,7 +49,8 @@ impl Link {
     }
 }
 
-/// Waits for what becomes of the sessions of a broken connection, and writes the records of those that dispatch left behind.
+/// Waits for what becomes of the sessions of a broken connection, and writes the records of those
+/// that dispatch left behind.
 pub(super) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
     let id = link.id;
     let pid = link.pid;
@@ -85,7 +88,8 @@ pub(super) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
     }
 }
 
-/// True when dispatch is dead; false when a living one accounts for its sessions, or when we are to stop.
+/// True when dispatch is dead; false when a living one accounts for its sessions, or when we are to
+/// stop.
 async fn died(shared: &Arc<Shared>, link: Link) -> bool {
     let Link { id, pid, process } = link;
     let process = process.and_then(|fd| poll::readable(fd).ok());
@@ -93,7 +97,8 @@ async fn died(shared: &Arc<Shared>, link: Link) -> bool {
     let mut back_since = None;
     loop {
         let gone = match &process {
-            // Readable when the whole process has ended; by then the kernel has closed all of its sockets.
+            // Readable when the whole process has ended; by then the kernel has closed all of its
+            // sockets.
             Some(process) => tokio::time::timeout(LOOK, process.readable()).await.is_ok(),
             None => {
                 tokio::time::sleep(LOOK).await;

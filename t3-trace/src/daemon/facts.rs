@@ -1,7 +1,8 @@
 //! What the kernel side knows of one session, gathered at the moment of the question.
 //!
-//! Never holds a session up for another: each question is a task of its own, waits are asynchronous, and reading files happens on
-//! threads for that. Never takes longer than [`PATIENCE`] and a little: dispatch waits 250 ms.
+//! Never holds a session up for another: each question is a task of its own, waits are
+//! asynchronous, and reading files happens on threads for that. Never takes longer than
+//! [`PATIENCE`] and a little: dispatch waits 250 ms.
 
 use std::{sync::Arc, time::Duration};
 
@@ -86,7 +87,8 @@ pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     }
 }
 
-/// systemd removes a cgroup together with its last process, so the last count that could be read may lack the kill that ended serve.
+/// systemd removes a cgroup together with its last process, so the last count that could be read
+/// may lack the kill that ended serve.
 fn with_own_kill(memory: Option<Memory>, process: Option<&Process>) -> Option<Memory> {
     let oom = process.is_some_and(|process| process.fate == Fate::Oom);
     memory.map(|memory| Memory {
@@ -95,7 +97,8 @@ fn with_own_kill(memory: Option<Memory>, process: Option<&Process>) -> Option<Me
     })
 }
 
-/// What became of the process. One that has been told to end and has closed its socket is about to: its exit is waited for a moment.
+/// What became of the process. One that has been told to end and has closed its socket is about to:
+/// its exit is waited for a moment.
 async fn fate(
     shared: &Shared,
     entry: &Entry,
@@ -135,7 +138,8 @@ fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<Owner>> {
     shared.owners.at(entry.session.serve_port, entry.began_at())
 }
 
-/// The process behind serve's port. The search for it begins with the session, so a session that ended at once may be ahead of it.
+/// The process behind serve's port. The search for it begins with the session, so a session that
+/// ended at once may be ahead of it.
 async fn known_owner(shared: &Shared, entry: &Entry, late: Late) -> Option<Arc<Owner>> {
     let young = crate::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
     if late == Late::Possible && young && entry.session.opened_at.is_some() {

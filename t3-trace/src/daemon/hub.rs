@@ -1,5 +1,6 @@
-//! Tells subscribers what happened. Publishing never waits: each subscriber has a bounded queue, what does not fit is counted, and
-//! the subscriber is told how many it missed at the place where they are missing.
+//! Tells subscribers what happened. Publishing never waits: each subscriber has a bounded queue,
+//! what does not fit is counted, and the subscriber is told how many it missed at the place where
+//! they are missing.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,7 +1,8 @@
-//! One connection to the evidence socket, from the hello to its end: checks who the peer is, speaks the protocol, hands on.
+//! One connection to the evidence socket, from the hello to its end: checks who the peer is, speaks
+//! the protocol, hands on.
 //!
-//! A peer that says something wrong hears one sentence and is let go. What it sends is believed only as far as its uid goes: dispatch
-//! registers, everybody else only listens.
+//! A peer that says something wrong hears one sentence and is let go. What it sends is believed
+//! only as far as its uid goes: dispatch registers, everybody else only listens.
 
 use std::{sync::Arc, time::Duration};
 
@@ -90,7 +91,8 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
     };
     send(socket, &welcome(shared)).await?;
     let (answers, mut answered) = mpsc::channel::<FromTrace>(4);
-    // Reading goes on while a send waits: a subscriber that hangs up is noticed, one that sleeps costs only its queue.
+    // Reading goes on while a send waits: a subscriber that hangs up is noticed, one that sleeps
+    // costs only its queue.
     let reading = async {
         let mut buffer = buffer();
         let mut next = Instant::now();

@@ -1,4 +1,5 @@
-//! The evidence socket as a file: takes away a stale one, never a living one; mode 0660 from its first moment, of the viewers' group.
+//! The evidence socket as a file: takes away a stale one, never a living one; mode 0660 from its
+//! first moment, of the viewers' group.
 
 use std::{
     io,

@@ -1,7 +1,8 @@
-//! The daemon: holds the kernel side, the pressure sampler and the registered sessions together, and serves the evidence socket.
+//! The daemon: holds the kernel side, the pressure sampler and the registered sessions together,
+//! and serves the evidence socket.
 //!
-//! The only privileged part of the project. It parses nothing that comes from the network: all it hears comes over a Unix socket
-//! whose peer's uid the kernel vouches for.
+//! The only privileged part of the project. It parses nothing that comes from the network: all it
+//! hears comes over a Unix socket whose peer's uid the kernel vouches for.
 
 pub mod accounts;
 mod death;
@@ -139,7 +140,8 @@ impl Shared {
         Link::new(id, pid)
     }
 
-    /// A connection of dispatch ended; returns how many sessions hung on it. What it watched is watched on: it will come back.
+    /// A connection of dispatch ended; returns how many sessions hung on it. What it watched is
+    /// watched on: it will come back.
     fn leave(&self, link: LinkId) -> usize {
         let mut links = lock(&self.links);
         if links.len() > 1 {
@@ -326,7 +328,8 @@ async fn accept(
     }
 }
 
-/// Drains the kernel's events. The facts are in the maps; only an OOM victim must be looked at while it is still there.
+/// Drains the kernel's events. The facts are in the maps; only an OOM victim must be looked at
+/// while it is still there.
 async fn follow(shared: Arc<Shared>, mut events: EventStream) {
     let mut polled = match poll::readable(&events) {
         Ok(polled) => polled,

@@ -1,4 +1,5 @@
-//! Tells systemd how the daemon is (sd_notify(3)): ready, a line of status, alive, stopping. Does nothing where there is no systemd.
+//! Tells systemd how the daemon is (sd_notify(3)): ready, a line of status, alive, stopping. Does
+//! nothing where there is no systemd.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Who is behind serve's end of a session, and what became of it. Looks at kernel facts and at `/proc`; never guesses: a process that
-//! is gone without a known fate is no answer.
+//! Who is behind serve's end of a session, and what became of it. Looks at kernel facts and at
+//! `/proc`; never guesses: a process that is gone without a known fate is no answer.
 
 use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, Task};
 
@@ -14,7 +14,8 @@ use crate::{
 
 /// The errno of a socket that an administrator destroyed: then the "closer" is not its owner.
 const ECONNABORTED: i32 = 103;
-/// An OOM kill in the same cgroup this long before a process's end belongs to it (the unit is stopped because of it).
+/// An OOM kill in the same cgroup this long before a process's end belongs to it (the unit is
+/// stopped because of it).
 const OOM_BEFORE_END: Nanos = 10 * SECOND;
 
 /// The process behind serve's end.

@@ -1,4 +1,5 @@
-//! The sessions that dispatch has registered. Pure: who owns which session, which were asked about, which lost their dispatch.
+//! The sessions that dispatch has registered. Pure: who owns which session, which were asked about,
+//! which lost their dispatch.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,8 @@ use t3_record::{
 
 use crate::kernel::{Generation, ServeTuple};
 
-/// How many sessions are held at most: a bound on the memory of a privileged process, far above what one machine serves.
+/// How many sessions are held at most: a bound on the memory of a privileged process, far above
+/// what one machine serves.
 pub const MAX_SESSIONS: usize = 200_000;
 
 /// One connection of dispatch to the evidence socket.
@@ -96,8 +98,8 @@ impl Sessions {
         }
     }
 
-    /// How many sessions are open, and what `tell` makes of at most `most` of them: first those that wait longest for a heartbeat, then
-    /// the youngest.
+    /// How many sessions are open, and what `tell` makes of at most `most` of them: first those
+    /// that wait longest for a heartbeat, then the youngest.
     pub fn open<T>(&self, most: usize, tell: impl Fn(&Entry) -> T) -> (u64, Vec<T>) {
         let open = self.by_conn.values().filter(|entry| entry.session.opened_at.is_some());
         let mut open: Vec<&Entry> = open.collect();
@@ -138,7 +140,8 @@ impl Sessions {
         self.by_conn.values().filter(|entry| entry.link == link).count()
     }
 
-    /// Removes the sessions that were told over this connection last, in the order in which they began.
+    /// Removes the sessions that were told over this connection last, in the order in which they
+    /// began.
     pub fn take(&mut self, link: LinkId) -> Vec<Entry> {
         let mut taken: Vec<Entry> =
             self.by_conn.extract_if(|_, entry| entry.link == link).map(|(_, entry)| entry).collect();

@@ -1,5 +1,5 @@
-//! Since when the daemon runs, how the wall clock went meanwhile, and what was last counted of the kernel's tables: what a status tells
-//! beyond the moment.
+//! Since when the daemon runs, how the wall clock went meanwhile, and what was last counted of the
+//! kernel's tables: what a status tells beyond the moment.
 
 use std::{
     sync::Mutex,
@@ -9,7 +9,8 @@ use std::{
 use super::lock;
 use crate::{clock, kernel::Inventory};
 
-/// Counting walks the kernel's maps while closes wait: not more often than this, however often somebody asks.
+/// Counting walks the kernel's maps while closes wait: not more often than this, however often
+/// somebody asks.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Made when the daemon starts.

@@ -1,5 +1,6 @@
-//! Which sessions are open, for those who watch: one answer a second at most, made once for all of them, from what the daemon holds and
-//! what dispatch counts. Reads no file, and asks dispatch for its numbers only while somebody watches.
+//! Which sessions are open, for those who watch: one answer a second at most, made once for all of
+//! them, from what the daemon holds and what dispatch counts. Reads no file, and asks dispatch for
+//! its numbers only while somebody watches.
 
 use std::{
     collections::HashMap,
@@ -78,7 +79,8 @@ fn look(shared: &Shared) -> Sessions {
     }
 }
 
-/// A session as a viewer is told it, still without its pressure; its serve's port, and when it began.
+/// A session as a viewer is told it, still without its pressure; its serve's port, and when it
+/// began.
 fn open_session(entry: &Entry, now: Nanos) -> (OpenSession, u16, Nanos) {
     let session = &entry.session;
     let told = OpenSession {
@@ -125,8 +127,8 @@ fn whole(percent: f32) -> u8 {
 }
 
 impl Shared {
-    /// Asks every dispatch that is connected to count aloud, unless it was asked a moment ago. Never waits: one whose queue is full has
-    /// more important things to read.
+    /// Asks every dispatch that is connected to count aloud, unless it was asked a moment ago.
+    /// Never waits: one whose queue is full has more important things to read.
     fn want_pulses(&self, now: Nanos) {
         for link in lock(&self.links).values_mut() {
             let Some(answers) = link.answers.as_ref().filter(|_| link.wanted_until < now + WISH / 2) else {

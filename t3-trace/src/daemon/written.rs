@@ -65,7 +65,8 @@ pub(super) async fn closes_since(since: Nanos, trust: Trust) -> Result<Conns, Wr
     Ok(conns(&String::from_utf8_lossy(&output.stdout), trust))
 }
 
-/// The ids in journalctl's lines. An entry that anybody may have written keeps no record from being written.
+/// The ids in journalctl's lines. An entry that anybody may have written keeps no record from being
+/// written.
 fn conns(json_lines: &str, trust: Trust) -> Conns {
     #[derive(serde::Deserialize)]
     struct Entry {

@@ -7,8 +7,9 @@ use t3_record::wire::SOCKET_PATH;
 
 /// `t3-trace doctor`.
 ///
-/// Says what this kernel and this machine allow, and what keeps the rest from working. Changes nothing; as root, and only when no daemon
-/// runs, it attaches the kernel's hooks for a moment to see whether they can be attached.
+/// Says what this kernel and this machine allow, and what keeps the rest from working. Changes
+/// nothing; as root, and only when no daemon runs, it attaches the kernel's hooks for a moment to
+/// see whether they can be attached.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   t3-trace doctor
@@ -33,7 +34,8 @@ pub struct DoctorArgs {
     /// One JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Also write what a bug report needs into this new file, as a tar. Users, addresses and credentials are taken out.
+    /// Also write what a bug report needs into this new file, as a tar. Users, addresses and
+    /// credentials are taken out.
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
     /// No colours.

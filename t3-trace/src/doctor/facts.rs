@@ -1,4 +1,5 @@
-//! What the checks look at: facts as they were found, and, where they could not be, why not. Plain values; judges nothing and reads nothing.
+//! What the checks look at: facts as they were found, and, where they could not be, why not. Plain
+//! values; judges nothing and reads nothing.
 
 use std::{collections::BTreeMap, path::PathBuf};
 

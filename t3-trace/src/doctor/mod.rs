@@ -1,5 +1,6 @@
-//! `t3-trace doctor`: what this kernel and this machine allow, and what keeps the rest from working. Facts are gathered, judged by
-//! pure functions ([`checks`]) and told ([`report`]). It changes nothing and decides nothing about a close.
+//! `t3-trace doctor`: what this kernel and this machine allow, and what keeps the rest from
+//! working. Facts are gathered, judged by pure functions ([`checks`]) and told ([`report`]). It
+//! changes nothing and decides nothing about a close.
 
 pub mod args;
 mod bundle;

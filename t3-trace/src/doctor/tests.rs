@@ -1,4 +1,5 @@
-//! A machine on which all is well and one on which little is, and what the doctor says of both, word for word.
+//! A machine on which all is well and one on which little is, and what the doctor says of both,
+//! word for word.
 
 use std::collections::BTreeMap;
 
@@ -214,7 +215,8 @@ fn every_check_says_something_on_one_machine_or_the_other() {
     }
 }
 
-/// Every check, and no other, has its heading on the page; and what it shows is what the program says.
+/// Every check, and no other, has its heading on the page; and what it shows is what the program
+/// says.
 #[test]
 fn the_page_has_every_check_and_a_report_as_it_is() {
     const MARKS: [&str; 2] = ["<!-- sick -->\n", "<!-- /sick -->"];

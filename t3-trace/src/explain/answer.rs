@@ -1,5 +1,6 @@
-//! The answer: the verdict as a sentence, and how sure it is. Says the record's words in an operator's, and draws no conclusion of its
-//! own: what the verdict proves and does not is docs/VERDICTS.md's, here as one table with a row for each verdict.
+//! The answer: the verdict as a sentence, and how sure it is. Says the record's words in an
+//! operator's, and draws no conclusion of its own: what the verdict proves and does not is
+//! docs/VERDICTS.md's, here as one table with a row for each verdict.
 
 use t3_record::{
     CloseRecord, Confidence, How, KernelSource, Segment, Side, Verdict, evidence::Fate, value::Percent,
@@ -22,7 +23,8 @@ pub fn sentence(record: &CloseRecord) -> String {
     }
 }
 
-/// Why it is as sure as it is: the deciding evidence of a proven one, what was not seen of a likely one.
+/// Why it is as sure as it is: the deciding evidence of a proven one, what was not seen of a likely
+/// one.
 #[must_use]
 pub fn sure(record: &CloseRecord) -> String {
     match record.confidence {

@@ -1,5 +1,6 @@
-//! What was looked at besides the answer: what was clean, what stood beside the close without being its cause, and what could not
-//! be looked at. Pure; by the verdict's own rules and numbers, so that nothing here speaks against it.
+//! What was looked at besides the answer: what was clean, what stood beside the close without being
+//! its cause, and what could not be looked at. Pure; by the verdict's own rules and numbers, so
+//! that nothing here speaks against it.
 
 use t3_record::{
     CloseRecord, How, KernelSource, Segment, Verdict, evidence::Fate, value::Percent, verdict::pressure,
@@ -130,7 +131,8 @@ fn heartbeats(checks: &mut Checks, record: &CloseRecord) {
     let pings = names::count(pings, "ping");
     let worst =
         record.hb_rtt_max_ms.map_or_else(String::new, |ms| format!(", worst answer after {}", lasted(ms)));
-    // As the verdict has it: nine tenths of a period, because the watchdog looks at the next tick and ticks jitter.
+    // As the verdict has it: nine tenths of a period, because the watchdog looks at the next tick
+    // and ticks jitter.
     let patience = (record.hb_period_ms.unwrap_or(0).saturating_mul(9) / 10).max(SHORTEST_WAIT);
     match record.hb_wait_ms.filter(|wait| *wait >= patience) {
         None if record.how == Some(How::HeartbeatLost) => {

@@ -1,4 +1,5 @@
-//! Everything that is known around one close, as values with their times. Gathers nothing and concludes nothing.
+//! Everything that is known around one close, as values with their times. Gathers nothing and
+//! concludes nothing.
 
 use t3_record::{BurstRecord, CloseRecord, OpenRecord, edge::Ended, probe::Disconnect};
 
@@ -51,7 +52,8 @@ pub struct Around {
     pub broken: u64,
 }
 
-/// A record is written at most so long after the close: a browser waits a minute for the answer to its Close.
+/// A record is written at most so long after the close: a browser waits a minute for the answer to
+/// its Close.
 const LATEST: i64 = 180_000;
 
 impl Facts {
@@ -67,8 +69,9 @@ impl Facts {
         Ended { record: &self.record, at_ms: self.at_ms }
     }
 
-    /// The moment from which the record counts, in milliseconds since the epoch: that of the first event on a leg. `dur_ms` is the time
-    /// from the open to the first end of a leg, which is somewhat later where a close frame came before it.
+    /// The moment from which the record counts, in milliseconds since the epoch: that of the first
+    /// event on a leg. `dur_ms` is the time from the open to the first end of a leg, which is
+    /// somewhat later where a close frame came before it.
     #[must_use]
     pub fn zero_ms(&self) -> i64 {
         let chain = self.record.chain.as_ref().map_or(&[][..], |chain| &chain.0);

@@ -26,7 +26,8 @@ pub enum Ask {
     },
 }
 
-/// How far a close may lie from the time that was said, in seconds: people round, and remember badly.
+/// How far a close may lie from the time that was said, in seconds: people round, and remember
+/// badly.
 pub const NEAR: u64 = 30 * 60;
 
 /// How many others are listed.
@@ -50,7 +51,8 @@ pub struct Choice {
     pub near: Vec<Close>,
 }
 
-/// Chooses. By time it is the nearest; of several within the time that was said, the first that cut somebody off.
+/// Chooses. By time it is the nearest; of several within the time that was said, the first that cut
+/// somebody off.
 #[must_use]
 pub fn choose(ask: &Ask, closes: Vec<Close>) -> Option<Choice> {
     let mut fitting: Vec<Close> = closes.into_iter().filter(|close| fits(ask, close)).collect();

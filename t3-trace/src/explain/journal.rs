@@ -1,4 +1,5 @@
-//! What the journal has of a close and around it. Asks journalctl, believes only entries that we wrote, draws no conclusion.
+//! What the journal has of a close and around it. Asks journalctl, believes only entries that we
+//! wrote, draws no conclusion.
 
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
@@ -21,7 +22,8 @@ use crate::{
     when::Moment,
 };
 
-/// How far around a close the journal is read, in milliseconds: before it pressure and neighbours, after it the way back.
+/// How far around a close the journal is read, in milliseconds: before it pressure and neighbours,
+/// after it the way back.
 const BEFORE: i64 = 60_000;
 const AFTER: i64 = 75_000;
 /// So many closes around one are kept; a storm of more tells nothing more.
@@ -101,7 +103,8 @@ impl Journal<'_> {
         query.until = Some(moment(secs(around.until_ms) + 1));
         query.matches.extend([CLOSE_ID, BURST_ID].map(|id| format!("MESSAGE_ID={id}")));
         query.matches.extend(["+".to_owned(), format!("_SYSTEMD_UNIT={PROBE_UNIT}")]);
-        // What systemd itself says of a unit carries the unit in UNIT; that it is systemd is said by the trusted fields.
+        // What systemd itself says of a unit carries the unit in UNIT; that it is systemd is said
+        // by the trusted fields.
         query.matches.extend(["+", "_PID=1", "_UID=0"].map(str::to_owned));
         let units =
             [format!("t3-serve@{}", facts.record.user), "t3-dispatch".to_owned(), "t3-trace".to_owned()];

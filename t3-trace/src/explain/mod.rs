@@ -1,6 +1,7 @@
-//! `t3-trace explain`: one close on one page. What happened, how sure that is, everything known around it, what was clean, what could not be
-//! looked at, what to do. Every answer is the record's: nothing here judges anew, and a page that says something else than its verdict is
-//! a bug. Only this file and [`journal`] do IO; the others are pure.
+//! `t3-trace explain`: one close on one page. What happened, how sure that is, everything known
+//! around it, what was clean, what could not be looked at, what to do. Every answer is the
+//! record's: nothing here judges anew, and a page that says something else than its verdict is a
+//! bug. Only this file and [`journal`] do IO; the others are pure.
 
 pub mod answer;
 pub mod args;
@@ -42,7 +43,8 @@ const BEFORE: i64 = 60_000;
 /// Explains the close that the options mean.
 ///
 /// # Errors
-/// There is no such close, the journal cannot be read, or the output fails for another reason than a reader that has gone.
+/// There is no such close, the journal cannot be read, or the output fails for another reason than
+/// a reader that has gone.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let ask = args.ask();
     let journal = Journal { args, trust: Trust::in_user(DISPATCH_USER) };
@@ -55,7 +57,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let mut facts = journal.around(close, now_ms()).context("read what was around the close")?;
     let ended = facts.ended();
     let mut window = layers::Window::around(&ended);
-    // The close lies before its record: a minute, where a browser waited for the answer to its Close.
+    // The close lies before its record: a minute, where a browser waited for the answer to its
+    // Close.
     window.from_ms = window.from_ms.min(facts.zero_ms().saturating_sub(BEFORE));
     let gathered =
         layers::gather_blocking(&args.layers, &ended, window).context("start asking the other layers")?;
@@ -83,7 +86,8 @@ fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
     stdout.flush()
 }
 
-/// What was not found, and where to look instead. `closed` is a journal that this user may not read.
+/// What was not found, and where to look instead. `closed` is a journal that this user may not
+/// read.
 fn not_found(ask: &Ask, found: &Found, closed: Option<&Path>) -> String {
     let mut said = match ask {
         Ask::Conn(conn) => format!(

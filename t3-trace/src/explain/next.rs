@@ -1,5 +1,5 @@
-//! What to do after each verdict: the "Next" of docs/VERDICTS.md as a table that the compiler keeps whole, with commands that can be
-//! pasted. Pure.
+//! What to do after each verdict: the "Next" of docs/VERDICTS.md as a table that the compiler keeps
+//! whole, with commands that can be pasted. Pure.
 
 use t3_record::{CloseRecord, How, Segment, Verdict, edge::Part};
 

@@ -1,4 +1,5 @@
-//! The page: everything that is said about one close, and its text for a terminal. Pure; the same content as text and as JSON.
+//! The page: everything that is said about one close, and its text for a terminal. Pure; the same
+//! content as text and as JSON.
 
 use std::fmt::Write;
 
@@ -148,7 +149,8 @@ impl Page {
             Tone::Warning => "33",
             Tone::Bad => "1;31",
         };
-        // Further lines stand further in: text from outside must never look like the line of the record's words below.
+        // Further lines stand further in: text from outside must never look like the line of the
+        // record's words below.
         for (n, line) in wrapped(&self.answer, WIDTH - 4).iter().enumerate() {
             let _ = writeln!(out, "{}{}", if n == 0 { "  " } else { "    " }, paint.with(code, line));
         }
@@ -271,8 +273,8 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     wrapped_to(text, |_| width)
 }
 
-/// Breaks at blanks, but not within a command, which must stay one line to be pasted. What is longer than its line stands alone on
-/// it.
+/// Breaks at blanks, but not within a command, which must stay one line to be pasted. What is
+/// longer than its line stands alone on it.
 fn wrapped_to(text: &str, width: impl Fn(usize) -> usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in words_of(text) {

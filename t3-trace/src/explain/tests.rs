@@ -1,4 +1,5 @@
-//! What holds for every page, whatever the record: it says the record's own verdict, as sure as the record is, and names what decided.
+//! What holds for every page, whatever the record: it says the record's own verdict, as sure as the
+//! record is, and names what decided.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -44,7 +45,8 @@ fn record(words: &str) -> CloseRecord {
     CloseRecord::from_line(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-/// Every end that the rules can give: its words, what its answer must say, and what its evidence must name.
+/// Every end that the rules can give: its words, what its answer must say, and what its evidence
+/// must name.
 const ENDS: &[(&str, &str, &str)] = &[
     (
         "client_closed ws_close:1001 downstream proven hb_n=3",

@@ -1,6 +1,7 @@
 //! Everything that is known around a close, in the order of time. Pure: facts in, entries out.
 //!
-//! Times are relative to the first event on a leg, from which the record counts its ages and its chain, too.
+//! Times are relative to the first event on a leg, from which the record counts its ages and its
+//! chain, too.
 
 use t3_record::{
     CloseRecord, KernelSource, chain,

@@ -1,7 +1,9 @@
-//! Reading BTF: where a structure keeps a member, what an enum's names mean, what arguments a tracepoint has.
+//! Reading BTF: where a structure keeps a member, what an enum's names mean, what arguments a
+//! tracepoint has.
 //!
-//! Pure functions on bytes (Documentation/bpf/btf.rst). Nothing in them is trusted: every offset is checked, every chain
-//! of types is followed for a limited number of steps. Knows only what the loader asks for; it is no general library.
+//! Pure functions on bytes (Documentation/bpf/btf.rst). Nothing in them is trusted: every offset is
+//! checked, every chain of types is followed for a limited number of steps. Knows only what the
+//! loader asks for; it is no general library.
 
 use std::ops::Range;
 
@@ -154,7 +156,8 @@ impl<'a> Btf<'a> {
         if at == self.types.len() { Ok(()) } else { Err(BtfError::Malformed("the last type is cut off")) }
     }
 
-    /// Where `structure` keeps the member at `path` (`.` steps into a structure; anonymous ones are looked through).
+    /// Where `structure` keeps the member at `path` (`.` steps into a structure; anonymous ones are
+    /// looked through).
     ///
     /// # Errors
     /// When there is no such structure or member, or it is a bit field.
@@ -177,7 +180,8 @@ impl<'a> Btf<'a> {
         if found { Err(no_member()) } else { Err(BtfError::NoType(format!("struct {structure}"))) }
     }
 
-    /// The constants of an enum, in the order of their declaration. Those of 64 bits are cut to the lower 32.
+    /// The constants of an enum, in the order of their declaration. Those of 64 bits are cut to the
+    /// lower 32.
     ///
     /// # Errors
     /// When there is no such enum.
@@ -194,7 +198,8 @@ impl<'a> Btf<'a> {
         Ok((0..ty.vlen).filter_map(value).collect())
     }
 
-    /// The arguments of a tracepoint, as its programs get them. BTF keeps no names of them, only types.
+    /// The arguments of a tracepoint, as its programs get them. BTF keeps no names of them, only
+    /// types.
     ///
     /// # Errors
     /// When the kernel has no such tracepoint.

@@ -34,10 +34,12 @@ pub(super) fn process(raw: &abi::Process) -> ProcessFacts {
     });
     let ended_at = time(raw.ended);
     let mut fate = if ended_at.is_some() { exit_fate(raw.exit_code) } else { Fate::Alive };
-    // The signal sent last is not always the one it died of: a SIGTERM may have been handled before an abort().
+    // The signal sent last is not always the one it died of: a SIGTERM may have been handled before
+    // an abort().
     let deadly = last_signal.clone().filter(|last| fate == Fate::Signal(last.signal));
     let killer = deadly.as_ref().and_then(|signal| signal.sender.clone());
-    // The OOM killer also marks processes that were dying already, to hurry them up: those died of something else.
+    // The OOM killer also marks processes that were dying already, to hurry them up: those died of
+    // something else.
     if raw.oom != 0 && fate == Fate::Signal(SIGKILL) && killer.is_none() {
         fate = Fate::Oom;
     }
@@ -89,7 +91,8 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event> {
     Some(Event { at: raw.at, what: What::Socket { socket, change } })
 }
 
-/// What `wait` would say of this code: the signal in the low seven bits, else the status above them.
+/// What `wait` would say of this code: the signal in the low seven bits, else the status above
+/// them.
 fn exit_fate(code: u32) -> Fate {
     match code & 0x7f {
         0 => Fate::Exit(i32::from((code >> 8).to_le_bytes()[0])),

@@ -1,4 +1,5 @@
-//! Attaching the programs one by one, each to the best place the kernel offers, and saying how that went.
+//! Attaching the programs one by one, each to the best place the kernel offers, and saying how that
+//! went.
 
 use aya::{
     Btf as AyaBtf, Ebpf,
@@ -45,7 +46,8 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("tcp_reset", "nothing for the verdict: tcp:tcp_receive_reset tells the same"),
 ];
 
-/// Which tracepoints the running kernel has, by what everybody may read of it; whether they can be attached only an attempt shows.
+/// Which tracepoints the running kernel has, by what everybody may read of it; whether they can be
+/// attached only an attempt shows.
 ///
 /// # Errors
 /// [`KernelError`] when its type information is not there or not readable.

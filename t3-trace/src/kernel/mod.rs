@@ -1,13 +1,13 @@
-//! The kernel side of t3-trace: loads the eBPF programs, says which sockets and processes they shall watch, and reads
-//! back what they saw.
+//! The kernel side of t3-trace: loads the eBPF programs, says which sockets and processes they
+//! shall watch, and reads back what they saw.
 //!
-//! Synchronous and without a runtime of its own: every call is a system call or two, none of them waits. The ring of
-//! events is a pollable descriptor ([`Events`]), to be wrapped by whoever has an event loop. It never draws a
-//! conclusion about a session; that is `t3_record::verdict`.
+//! Synchronous and without a runtime of its own: every call is a system call or two, none of them
+//! waits. The ring of events is a pollable descriptor ([`Events`]), to be wrapped by whoever has an
+//! event loop. It never draws a conclusion about a session; that is `t3_record::verdict`.
 //!
-//! Facts live in maps that the programs update in place, so a look-up at close time cannot lose a race against the ring:
-//! the ring only says *that* something happened. Needs `CAP_BPF` and `CAP_PERFMON`, or root, and a
-//! kernel with BTF (5.10 and newer).
+//! Facts live in maps that the programs update in place, so a look-up at close time cannot lose a
+//! race against the ring: the ring only says *that* something happened. Needs `CAP_BPF` and
+//! `CAP_PERFMON`, or root, and a kernel with BTF (5.10 and newer).
 
 mod btf;
 mod decode;
@@ -116,7 +116,8 @@ impl Kernel {
     /// Loads and attaches what this kernel can give.
     ///
     /// # Errors
-    /// When nothing could be loaded at all. A single hook that fails is no error: see [`Kernel::hooks`].
+    /// When nothing could be loaded at all. A single hook that fails is no error: see
+    /// [`Kernel::hooks`].
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         if OBJECT.is_empty() {
             return Err(KernelError::NoObject);
@@ -159,8 +160,8 @@ impl Kernel {
         })
     }
 
-    /// Replaces the set of watched ports: `listen` are dispatch's local ports, `serve` the ports of all serves. Sockets
-    /// of other ports leave no trace.
+    /// Replaces the set of watched ports: `listen` are dispatch's local ports, `serve` the ports of
+    /// all serves. Sockets of other ports leave no trace.
     ///
     /// # Errors
     /// When the kernel refuses the update; the earlier set then stays.
@@ -170,8 +171,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Asks for [`What::Exit`] events of this process (thread group id). Processes that begin to listen on a watched serve
-    /// port are added by the kernel side itself.
+    /// Asks for [`What::Exit`] events of this process (thread group id). Processes that begin to
+    /// listen on a watched serve port are added by the kernel side itself.
     ///
     /// # Errors
     /// When the kernel refuses the update.
@@ -179,9 +180,10 @@ impl Kernel {
         self.tables.own(tgid)
     }
 
-    /// Which connection of this tuple is meant: to be asked while it is alive (at registration) or right after its end,
-    /// and kept for [`Kernel::serve_end`]. Ephemeral ports are reused; the generation keeps sessions apart.
-    /// [`Generation::UNKNOWN`] when the connection was older than the watch: also a valid key.
+    /// Which connection of this tuple is meant: to be asked while it is alive (at registration) or
+    /// right after its end, and kept for [`Kernel::serve_end`]. Ephemeral ports are reused; the
+    /// generation keeps sessions apart. [`Generation::UNKNOWN`] when the connection was older than
+    /// the watch: also a valid key.
     #[must_use]
     pub fn serve_generation(&self, tuple: &ServeTuple) -> Generation {
         self.tables.generation(&self.key(tuple)).map_or(Generation::UNKNOWN, Generation)
@@ -200,15 +202,16 @@ impl Kernel {
         Some(decode::socket(&self.tables.serve_end(&end)?, &self.reset_reasons))
     }
 
-    /// The fate of a process (thread group id in the initial pid namespace); `None` when nothing has been seen of it: it
-    /// lives, or its end was before the load, or very many processes have ended since.
+    /// The fate of a process (thread group id in the initial pid namespace); `None` when nothing
+    /// has been seen of it: it lives, or its end was before the load, or very many processes have
+    /// ended since.
     #[must_use]
     pub fn process(&self, tgid: u32) -> Option<ProcessFacts> {
         Some(decode::process(&self.tables.process(tgid)?))
     }
 
-    /// The ring of events, once: a pollable descriptor (`AsFd`) to be drained with [`Events::next_event`] whenever it is
-    /// readable. `None` when it was taken before.
+    /// The ring of events, once: a pollable descriptor (`AsFd`) to be drained with
+    /// [`Events::next_event`] whenever it is readable. `None` when it was taken before.
     pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
     }
@@ -248,7 +251,8 @@ impl Kernel {
         self.tables.stat(Stat::Events)
     }
 
-    /// Sizes and contents. Walks the maps, which takes milliseconds when they are full: for diagnostics, not for each close.
+    /// Sizes and contents. Walks the maps, which takes milliseconds when they are full: for
+    /// diagnostics, not for each close.
     #[must_use]
     pub fn inventory(&self) -> Inventory {
         let mut tables = self.tables.inventory(&self.sizes);
@@ -257,8 +261,8 @@ impl Kernel {
         Inventory { tables, events: Some(self.sent()), missing: self.missing.clone() }
     }
 
-    /// Passes the programs' own diagnostics on to the `log` crate. Nothing to do unless the object was built with the
-    /// feature `log` of `t3-trace-ebpf`.
+    /// Passes the programs' own diagnostics on to the `log` crate. Nothing to do unless the object
+    /// was built with the feature `log` of `t3-trace-ebpf`.
     pub fn flush_log(&mut self) {
         if let Some(flush) = &mut self.flush_log {
             flush();
@@ -271,7 +275,8 @@ impl Kernel {
         self.tables.socket_entries()
     }
 
-    /// Runs the kernel left out (5.12 and newer count them; before 6.1 raw tracepoints are never left out).
+    /// Runs the kernel left out (5.12 and newer count them; before 6.1 raw tracepoints are never
+    /// left out).
     fn missed(&self) -> u64 {
         let misses = |fd: i32| {
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;

@@ -1,4 +1,5 @@
-//! The maps, as seen from user space: keys and values are bytes, encoded and decoded by `t3_trace_abi`.
+//! The maps, as seen from user space: keys and values are bytes, encoded and decoded by
+//! `t3_trace_abi`.
 
 use std::fs;
 
@@ -128,7 +129,8 @@ fn map_error(map: &'static str, source: MapError) -> KernelError {
     KernelError::Map { map, source: Box::new(source) }
 }
 
-/// The inode of this process's network namespace, as `struct net` keeps it; 0 when procfs does not tell.
+/// The inode of this process's network namespace, as `struct net` keeps it; 0 when procfs does not
+/// tell.
 pub(super) fn own_netns() -> u32 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self/ns/net").ok().and_then(|meta| u32::try_from(meta.ino()).ok()).unwrap_or(0)

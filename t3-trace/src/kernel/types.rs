@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use t3_record::evidence::{Fate, Nanos, Task};
 
-/// Sizes of the kernel's tables. The defaults hold 16,384 endings and 1 MiB of events, some 10 MiB of kernel memory.
+/// Sizes of the kernel's tables. The defaults hold 16,384 endings and 1 MiB of events, some 10 MiB
+/// of kernel memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Endings of sockets that are remembered, and serve connections that may be open at once.
@@ -17,8 +18,8 @@ pub struct Options {
     pub functions: Functions,
 }
 
-/// How `tcp_close` and `tcp_reset` are hooked. The verdicts are the same either way; choosing is for kernels on which one way gives
-/// trouble, and for comparing them.
+/// How `tcp_close` and `tcp_reset` are hooked. The verdicts are the same either way; choosing is
+/// for kernels on which one way gives trouble, and for comparing them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Functions {
     /// fentry, else a kprobe, else not at all.
@@ -66,7 +67,8 @@ impl ServeTuple {
     }
 }
 
-/// The addresses a tuple is compared by: equal whether written as IPv4 or as v4-mapped IPv6: a serve that listens on `::` has v4-mapped ones.
+/// The addresses a tuple is compared by: equal whether written as IPv4 or as v4-mapped IPv6: a
+/// serve that listens on `::` has v4-mapped ones.
 pub(super) fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -99,8 +101,8 @@ impl Generation {
 pub struct ProcessFacts {
     /// Who: the thread group and its leader's `comm`.
     pub task: Task,
-    /// When it was started, in nanoseconds of `CLOCK_BOOTTIME` (field 22 of `/proc/PID/stat` is the same in clock ticks):
-    /// a pid can be reused. `None` where the kernel's BTF does not show it.
+    /// When it was started, in nanoseconds of `CLOCK_BOOTTIME` (field 22 of `/proc/PID/stat` is the
+    /// same in clock ticks): a pid can be reused. `None` where the kernel's BTF does not show it.
     pub started_boot_ns: Option<u64>,
     /// Its fate. [`Fate::Alive`] when only a signal or an OOM mark has been seen so far.
     pub fate: Fate,
@@ -110,7 +112,8 @@ pub struct ProcessFacts {
     pub killer: Option<Task>,
     /// When the signal it died of was sent.
     pub signalled_at: Option<Nanos>,
-    /// The last signal that could have ended it, whether it did or not (a SIGTERM that was handled, before an exit).
+    /// The last signal that could have ended it, whether it did or not (a SIGTERM that was handled,
+    /// before an exit).
     pub last_signal: Option<SignalFacts>,
     /// When the OOM killer chose it.
     pub oom_at: Option<Nanos>,
@@ -127,7 +130,8 @@ pub struct SignalFacts {
     pub at: Nanos,
 }
 
-/// Something happened. The facts themselves are in the maps and are already there when the event is read.
+/// Something happened. The facts themselves are in the maps and are already there when the event is
+/// read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When, by the kernel's clock.
@@ -150,10 +154,12 @@ pub enum What {
     Exit {
         /// Thread group id.
         tgid: u32,
-        /// [`Fate::Exit`] or [`Fate::Signal`]; whether it was the OOM killer is for [`super::Kernel::process`] to say.
+        /// [`Fate::Exit`] or [`Fate::Signal`]; whether it was the OOM killer is for
+        /// [`super::Kernel::process`] to say.
         fate: Fate,
     },
-    /// The OOM killer chose a process. Of any process of the machine: it is rare, and always worth knowing.
+    /// The OOM killer chose a process. Of any process of the machine: it is rare, and always worth
+    /// knowing.
     Oom {
         /// Thread group id.
         tgid: u32,
@@ -195,7 +201,8 @@ pub struct Loss {
     pub sockets: u64,
     /// Facts about processes that found no place in a map.
     pub processes: u64,
-    /// Runs of a program that the kernel left out, because the same program was running on that CPU already.
+    /// Runs of a program that the kernel left out, because the same program was running on that CPU
+    /// already.
     pub missed: u64,
 }
 

@@ -1,5 +1,5 @@
-//! The options that say where the other layers' words are to be had. Reads nothing: a password is named by its file, never written on
-//! a command line.
+//! The options that say where the other layers' words are to be had. Reads nothing: a password is
+//! named by its file, never written on a command line.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,12 +7,14 @@ use clap::Args;
 
 use crate::cli::duration;
 
-/// Where Traefik's, cloudflared's, Loki's and Prometheus' words are to be had. Without any of them nothing is asked.
+/// Where Traefik's, cloudflared's, Loki's and Prometheus' words are to be had. Without any of them
+/// nothing is asked.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Other layers")]
 #[allow(rustdoc::bare_urls, reason = "the text is the help, where angle brackets would be part of it")]
 pub struct LayerArgs {
-    /// Loki, for example https://loki.example.org: the logs of Traefik, cloudflared and others around the close.
+    /// Loki, for example https://loki.example.org: the logs of Traefik, cloudflared and others
+    /// around the close.
     #[arg(long, value_name = "URL", env = "T3_LOKI_URL", hide_env_values = true)]
     pub loki: Option<String>,
     /// Loki's tenant (X-Scope-OrgID).
@@ -36,10 +38,12 @@ pub struct LayerArgs {
     /// Which stream of Loki is cloudflared's log.
     #[arg(long, value_name = "LOGQL", env = "T3_CLOUDFLARED_SELECTOR", default_value = CLOUDFLARED)]
     pub cloudflared_selector: String,
-    /// Another stream of Loki to show around the close, for example '{job="devvm-journal"} |= "oom"' (again for more of them).
+    /// Another stream of Loki to show around the close, for example '{job="devvm-journal"} |=
+    /// "oom"' (again for more of them).
     #[arg(long, value_name = "LOGQL")]
     pub loki_selector: Vec<String>,
-    /// Prometheus, for example http://prometheus.example.org:9090: t3-probe's legs and the pressure of the host.
+    /// Prometheus, for example http://prometheus.example.org:9090: t3-probe's legs and the pressure
+    /// of the host.
     #[arg(long, value_name = "URL", env = "T3_PROMETHEUS_URL", hide_env_values = true)]
     pub prometheus: Option<String>,
     /// The tenant (X-Scope-OrgID), where Prometheus is Mimir or alike.
@@ -57,7 +61,8 @@ pub struct LayerArgs {
     /// A file with request headers for Prometheus, one a line.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_HEADER_FILE")]
     pub prometheus_header_file: Option<PathBuf>,
-    /// The devvm among the hosts of Prometheus, for example 'instance="devvm:9100"'; without it the pressure of all of them.
+    /// The devvm among the hosts of Prometheus, for example 'instance="devvm:9100"'; without it the
+    /// pressure of all of them.
     #[arg(long, value_name = "LABELS", env = "T3_PROMETHEUS_HOST")]
     pub prometheus_host: Option<String>,
     /// Traefik's access log as a file, instead of Loki (again for more of them).

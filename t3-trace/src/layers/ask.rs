@@ -18,11 +18,13 @@ use crate::live::line::safe;
 
 /// The most of a line of another stream that is shown, in characters.
 const SHOWN: usize = 4_096;
-/// A record is written up to so much after the end that Traefik logs, and the other way round, in milliseconds.
+/// A record is written up to so much after the end that Traefik logs, and the other way round, in
+/// milliseconds.
 const SLACK: i64 = 3_000;
 /// So soon after a close a line or a scrape may still be on its way, in milliseconds.
 const FRESH: i64 = 30_000;
-/// What asks for the host's pressure, as a share of two minutes; one minute holds too few scrapes on some houses.
+/// What asks for the host's pressure, as a share of two minutes; one minute holds too few scrapes
+/// on some houses.
 const PRESSURE: [&str; 3] = ["cpu", "memory", "io"];
 
 /// What all layers are asked with.

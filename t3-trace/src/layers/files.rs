@@ -1,5 +1,5 @@
-//! Log files instead of Loki: read once from the beginning, a line at a time; what lies in the window is kept. Runs on a thread of its own and
-//! stops by itself when its time is over.
+//! Log files instead of Loki: read once from the beginning, a line at a time; what lies in the
+//! window is kept. Runs on a thread of its own and stops by itself when its time is over.
 
 use std::{
     fs::File,
@@ -78,7 +78,8 @@ fn one<T>(
     let mut file = BufReader::new(File::open(path)?);
     let mut line = Vec::new();
     let (mut any, mut inside) = (false, false);
-    // A line that cannot be read has no time: it lies in the window if the one before it or the one after it does.
+    // A line that cannot be read has no time: it lies in the window if the one before it or the one
+    // after it does.
     let mut pending = Reading::default();
     loop {
         line.clear();

@@ -1,5 +1,5 @@
-//! One GET, its answer read to the end and bounded. Follows no redirect; what went wrong is told in a sentence without a secret. The caller
-//! bounds the time.
+//! One GET, its answer read to the end and bounded. Follows no redirect; what went wrong is told in
+//! a sentence without a secret. The caller bounds the time.
 
 use std::{fmt::Write as _, io, path::PathBuf, sync::Arc};
 

@@ -1,5 +1,6 @@
-//! The probe's legs over a window, from its metrics. Pure. A leg is only clean when it was looked at before and after the close, and its
-//! echoes were counted: a number that Prometheus repeats is no look.
+//! The probe's legs over a window, from its metrics. Pure. A leg is only clean when it was looked
+//! at before and after the close, and its echoes were counted: a number that Prometheus repeats is
+//! no look.
 
 use std::collections::BTreeSet;
 
@@ -103,7 +104,8 @@ impl<'a> One<'a> {
             .filter_map(|series| series.points.first())
             .map(|(at, _)| *at)
             .min();
-        // A counter comes into being with its first event: one that appears in the window has grown by all it shows.
+        // A counter comes into being with its first event: one that appears in the window has grown
+        // by all it shows.
         let grown = |series: &Series| {
             let appeared =
                 series.points.first().zip(began).is_some_and(|(first, began)| first.0 > began + STEP * 1500);
@@ -152,7 +154,8 @@ mod tests {
         }
     }
 
-    /// One leg that is well: looked at each half minute, an echo counted each time, all of them fast.
+    /// One leg that is well: looked at each half minute, an echo counted each time, all of them
+    /// fast.
     fn well(leg: &str) -> Samples {
         let times = [-60, -30, 0, 30, 60];
         let points = |value: fn(f64) -> f64| {

@@ -1,5 +1,5 @@
-//! Loki's `query_range`, page by page: a page ends in the middle of a nanosecond, so the next begins at the last one's time, and what came
-//! twice is dropped.
+//! Loki's `query_range`, page by page: a page ends in the middle of a nanosecond, so the next
+//! begins at the last one's time, and what came twice is dropped.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -1,9 +1,11 @@
-//! What the other layers say around one close: fetched from Loki, Prometheus and files, read by the parsers of `t3_record::edge`, handed
-//! over as values. Concludes nothing (that is `t3_record::edge::refine`), and never fails as a whole: each layer says for itself whether
-//! it was asked and what came of it.
+//! What the other layers say around one close: fetched from Loki, Prometheus and files, read by the
+//! parsers of `t3_record::edge`, handed over as values. Concludes nothing (that is
+//! `t3_record::edge::refine`), and never fails as a whole: each layer says for itself whether it
+//! was asked and what came of it.
 //!
-//! Only `t3-trace explain` runs this, as the operator who calls it. What comes from the network is hostile: bounded, parsed here, and made
-//! printable. The privileged daemon parses nothing from the network and must never call anything of this module.
+//! Only `t3-trace explain` runs this, as the operator who calls it. What comes from the network is
+//! hostile: bounded, parsed here, and made printable. The privileged daemon parses nothing from the
+//! network and must never call anything of this module.
 
 pub mod args;
 mod ask;
@@ -22,14 +24,17 @@ use self::{ask::Asker, http::Client, source::Source};
 
 pub use args::LayerArgs;
 
-/// Looked at before the close, in milliseconds; a scrape or two of Prometheus, and what a tunnel logs before it gives up.
+/// Looked at before the close, in milliseconds; a scrape or two of Prometheus, and what a tunnel
+/// logs before it gives up.
 const BEFORE: i64 = 60_000;
-/// Looked at after the close, in milliseconds: lines are written late, and a tunnel says when it is back.
+/// Looked at after the close, in milliseconds: lines are written late, and a tunnel says when it is
+/// back.
 const AFTER: i64 = 60_000;
 /// Silence before a close lengthens the window by no more than this, in milliseconds.
 const SILENCE: u64 = 300_000;
 
-/// The time around a close that the layers are asked for, in milliseconds since the epoch, both ends included.
+/// The time around a close that the layers are asked for, in milliseconds since the epoch, both
+/// ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Its beginning.
@@ -110,7 +115,8 @@ pub enum Asked {
     No,
     /// It answered.
     Yes {
-        /// Where the answer came from, without credentials: `Loki at http://loki:3100, {job="traefik"}`.
+        /// Where the answer came from, without credentials:
+        /// `Loki at http://loki:3100, {job="traefik"}`.
         from: String,
         /// Lines or samples within the window.
         found: usize,
@@ -151,14 +157,16 @@ pub struct Pressure {
     pub resource: &'static str,
     /// The host, as the label `instance` names it; printable.
     pub instance: String,
-    /// Milliseconds since the epoch, and percent of the two minutes before it in which some task waited.
+    /// Milliseconds since the epoch, and percent of the two minutes before it in which some task
+    /// waited.
     pub points: Vec<(i64, f64)>,
 }
 
 /// What was gathered.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Gathered {
-    /// For [`t3_record::edge::refine()`]. `neighbours` is left empty: the caller knows the other closes.
+    /// For [`t3_record::edge::refine()`]. `neighbours` is left empty: the caller knows the other
+    /// closes.
     pub layers: Layers,
     /// The host's pressure.
     pub pressure: Vec<Pressure>,

@@ -1,5 +1,5 @@
-//! A server that is asked: its address and how to identify oneself to it. Secrets come from files, are marked as such for hyper, and never
-//! appear in an error.
+//! A server that is asked: its address and how to identify oneself to it. Secrets come from files,
+//! are marked as such for hyper, and never appear in an error.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,5 @@
-//! The events of a record's `chain` as sentences, with the names of signals and close codes. One table; pure. Draws no conclusion: what
-//! an event means is the verdict's business.
+//! The events of a record's `chain` as sentences, with the names of signals and close codes. One
+//! table; pure. Draws no conclusion: what an event means is the verdict's business.
 
 use t3_record::{
     chain::{Chain, Event},

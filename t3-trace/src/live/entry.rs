@@ -20,7 +20,8 @@ pub enum Unusable {
     },
 }
 
-/// The `ws close` in one line and when it was written (seconds since the epoch); `None` for any other entry.
+/// The `ws close` in one line and when it was written (seconds since the epoch); `None` for any
+/// other entry.
 ///
 /// # Errors
 /// [`Unusable`].
@@ -51,7 +52,8 @@ pub fn fields(line: &str) -> Option<BTreeMap<String, String>> {
     Some(entry.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect())
 }
 
-/// journalctl writes a value with unprintable bytes as an array of numbers, and one that was given twice as an array of texts.
+/// journalctl writes a value with unprintable bytes as an array of numbers, and one that was given
+/// twice as an array of texts.
 fn text(value: serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::String(text) => Some(text),

@@ -1,4 +1,5 @@
-//! One close as one line: what happened in plain words, then who, how long, how, and how the machine was. Pure.
+//! One close as one line: what happened in plain words, then who, how long, how, and how the
+//! machine was. Pure.
 
 use t3_record::{CloseRecord, Confidence, value::Percent};
 
@@ -125,13 +126,14 @@ fn notable(name: &str, Percent(percent): Percent, paint: Paint) -> Option<String
     (percent >= NOTABLE).then(|| if percent >= HIGH { paint.with("1;33", &text) } else { text })
 }
 
-/// Text from outside may hold escape sequences, and characters that are not seen but turn the line round or move what follows; a
-/// terminal must not see them.
+/// Text from outside may hold escape sequences, and characters that are not seen but turn the line
+/// round or move what follows; a terminal must not see them.
 pub(crate) fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || unseen(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Of no width of its own, and not the accent of a letter: marks of direction, joiners, selectors, tags.
+/// Of no width of its own, and not the accent of a letter: marks of direction, joiners, selectors,
+/// tags.
 const fn unseen(c: char) -> bool {
     matches!(
         c,

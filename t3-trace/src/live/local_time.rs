@@ -74,7 +74,8 @@ pub fn day(epoch_secs: u64) -> String {
 fn local(epoch_secs: u64) -> Option<libc::tm> {
     let time = libc::time_t::try_from(epoch_secs).ok()?;
     let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: both pointers are valid for the call; localtime_r writes the second and keeps neither.
+    // SAFETY: both pointers are valid for the call; localtime_r writes the second and keeps
+    // neither.
     let filled = unsafe { libc::localtime_r(&raw const time, parts.as_mut_ptr()) };
     if filled.is_null() {
         return None;

@@ -1,5 +1,5 @@
-//! `t3-trace live`: closes as they happen, on the whole screen of a terminal or one line each. Reads only what the daemon and the journal
-//! give; needs no privilege.
+//! `t3-trace live`: closes as they happen, on the whole screen of a terminal or one line each.
+//! Reads only what the daemon and the journal give; needs no privilege.
 
 pub mod chain_words;
 pub(crate) mod entry;

@@ -1,4 +1,5 @@
-//! Closes as lines: one each for a person, or one JSON object each. What is said beside them goes to stderr.
+//! Closes as lines: one each for a person, or one JSON object each. What is said beside them goes
+//! to stderr.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -78,7 +79,8 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "t3-trace live: {text}");
 }
 
-/// Looks once a second whether the other end of a pipe is closed (poll(2): POLLERR on its writing end).
+/// Looks once a second whether the other end of a pipe is closed (poll(2): POLLERR on its writing
+/// end).
 async fn reader_gone() {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     loop {

@@ -1,4 +1,5 @@
-//! Which closes were shown already: the socket and the journal may both tell one. Only remembers; bounded.
+//! Which closes were shown already: the socket and the journal may both tell one. Only remembers;
+//! bounded.
 
 use std::collections::{HashSet, VecDeque};
 

@@ -1,7 +1,7 @@
 //! Where `live` hears of closes: the daemon's socket, and the journal while that is not there.
 //!
-//! Two tasks feed one channel, and the journal is still read for a moment after the socket is back, so that nothing falls between them;
-//! the reader leaves out what it has seen already.
+//! Two tasks feed one channel, and the journal is still read for a moment after the socket is back,
+//! so that nothing falls between them; the reader leaves out what it has seen already.
 
 use std::{
     path::{Path, PathBuf},

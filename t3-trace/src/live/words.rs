@@ -1,4 +1,5 @@
-//! The verdicts in plain words, as an operator would say them. A close is told by what happened, not by the project's own vocabulary.
+//! The verdicts in plain words, as an operator would say them. A close is told by what happened,
+//! not by the project's own vocabulary.
 
 use t3_record::vocabulary::{Segment, Verdict};
 

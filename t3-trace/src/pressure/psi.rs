@@ -1,5 +1,6 @@
-//! Reads the text of a pressure file (Documentation/accounting/psi.rst). Only the totals: the averages are exponential and lag, the
-//! totals are brought up to date by each read (kernel/sched/psi.c, `psi_show`), so a difference of two is exact.
+//! Reads the text of a pressure file (Documentation/accounting/psi.rst). Only the totals: the
+//! averages are exponential and lag, the totals are brought up to date by each read
+//! (kernel/sched/psi.c, `psi_show`), so a difference of two is exact.
 
 /// Stalled time since boot (or since the cgroup was made), in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

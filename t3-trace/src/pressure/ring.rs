@@ -1,7 +1,8 @@
 //! The last minute of counters, and what they amount to. Pure.
 //!
-//! Every number comes from the difference of two totals over the time that really passed between them, so a sampler that was starved
-//! itself loses resolution but never truth. What was not measured is `None`.
+//! Every number comes from the difference of two totals over the time that really passed between
+//! them, so a sampler that was starved itself loses resolution but never truth. What was not
+//! measured is `None`.
 
 use std::collections::VecDeque;
 
@@ -73,7 +74,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Adds a sample; one that is not newer than the last is ignored. Counters that went back clear the ring.
+    /// Adds a sample; one that is not newer than the last is ignored. Counters that went back clear
+    /// the ring.
     pub fn push(&mut self, sample: Sample) {
         if let Some(last) = self.samples.back() {
             if sample.at <= last.at {
@@ -108,7 +110,8 @@ impl Ring {
         self.samples.is_empty()
     }
 
-    /// Pressure over the windows that end at the newest sample; `None` when nothing can be said of any resource.
+    /// Pressure over the windows that end at the newest sample; `None` when nothing can be said of
+    /// any resource.
     #[must_use]
     pub fn pressure(&self) -> Option<Pressure> {
         let pressure =
@@ -124,8 +127,9 @@ impl Ring {
         Some(last.saturating_sub(first))
     }
 
-    /// The worst of the three resources for each of the last `count` seconds, in percent, oldest first. A second in which the sampler was
-    /// starved makes one longer stretch with the second after it.
+    /// The worst of the three resources for each of the last `count` seconds, in percent, oldest
+    /// first. A second in which the sampler was starved makes one longer stretch with the second
+    /// after it.
     #[must_use]
     pub fn seconds(&self, count: usize) -> Vec<f32> {
         let mut stretches = Vec::new();
@@ -183,8 +187,8 @@ fn nearest(series: &[(Nanos, Totals)], moment: Nanos) -> Option<(Nanos, Totals)>
     series.iter().copied().min_by_key(|(at, _)| (at.abs_diff(moment), *at))
 }
 
-/// The worst stretch of about a second (longer where the sampler was starved) within the long window. Stretches overlap, so that a
-/// stall is found wherever it lies between two samples.
+/// The worst stretch of about a second (longer where the sampler was starved) within the long
+/// window. Stretches overlap, so that a stall is found wherever it lies between two samples.
 fn peak(series: &[(Nanos, Totals)], end: Nanos) -> f32 {
     let within = &series[series.partition_point(|(at, _)| at + LONG_WINDOW < end)..];
     let stretches = within.iter().enumerate().filter_map(|(i, &(from, first))| {
@@ -197,7 +201,8 @@ fn peak(series: &[(Nanos, Totals)], end: Nanos) -> f32 {
     stretches.chain(whole).fold(0.0, f32::max)
 }
 
-/// Stalled microseconds in elapsed nanoseconds. The kernel reads its clocks a little after we read ours, hence the cap.
+/// Stalled microseconds in elapsed nanoseconds. The kernel reads its clocks a little after we read
+/// ours, hence the cap.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

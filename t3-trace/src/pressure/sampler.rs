@@ -1,7 +1,8 @@
-//! Takes the samples: a thread of its own, so that a busy event loop does not starve it, plus one more sample when a close is asked
-//! about, so that the window ends at the close.
+//! Takes the samples: a thread of its own, so that a busy event loop does not starve it, plus one
+//! more sample when a close is asked about, so that the window ends at the close.
 //!
-//! Reads only pressure and counter files, which the kernel answers from memory; never files of processes, which can wait for locks.
+//! Reads only pressure and counter files, which the kernel answers from memory; never files of
+//! processes, which can wait for locks.
 
 use std::{
     collections::HashMap,
@@ -152,7 +153,8 @@ impl Sampler {
             target.wanted_at = monotonic();
             Some((cgroup, target.clone()))
         });
-        // Files are read without the lock: on a starving machine even that can take a while, and others ask too.
+        // Files are read without the lock: on a starving machine even that can take a while, and
+        // others ask too.
         drop(state);
         if is_old(&host) {
             host.push(sample_host(&self.shared.proc_pressure));
@@ -163,15 +165,16 @@ impl Sampler {
         reading(&host, target.as_ref().map(|(_, target)| target))
     }
 
-    /// The same from the regular samples alone: the windows end up to a second earlier, and no file is looked at.
+    /// The same from the regular samples alone: the windows end up to a second earlier, and no file
+    /// is looked at.
     #[must_use]
     pub fn known(&self, cgroup: Option<&Path>) -> Reading {
         let state = self.shared.lock();
         reading(&state.host, cgroup.and_then(|cgroup| state.cgroups.get(cgroup)))
     }
 
-    /// What is known of a cgroup, or of the machine, without a look at any file: at most a second old. `None` for a cgroup that is not
-    /// sampled or is gone.
+    /// What is known of a cgroup, or of the machine, without a look at any file: at most a second
+    /// old. `None` for a cgroup that is not sampled or is gone.
     #[must_use]
     pub fn recent(&self, cgroup: Option<&Path>, seconds: usize) -> Option<Recent> {
         let state = self.shared.lock();
@@ -249,7 +252,8 @@ fn totals(path: &Path) -> Option<Totals> {
 }
 
 fn host_counters(dir: &Path) -> Counters {
-    // "CPU full is undefined at the system level" (psi.rst): the kernel prints zeros there, which are no measurement.
+    // "CPU full is undefined at the system level" (psi.rst): the kernel prints zeros there, which
+    // are no measurement.
     let cpu = totals(&dir.join("cpu")).map(|totals| Totals { full: None, ..totals });
     Counters {
         mem: totals(&dir.join("memory")),

@@ -1,4 +1,5 @@
-//! What `/proc` tells of processes and sockets. Thin readers over pure parsers; never keeps anything.
+//! What `/proc` tells of processes and sockets. Thin readers over pure parsers; never keeps
+//! anything.
 
 pub mod net;
 pub mod stat;
@@ -9,7 +10,8 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-/// Longest argv that is kept, in bytes: enough to tell which program, not enough to carry its secrets far.
+/// Longest argv that is kept, in bytes: enough to tell which program, not enough to carry its
+/// secrets far.
 pub const MAX_ARGV: usize = 160;
 
 /// The processes that hold one of these sockets (inode numbers) open.
@@ -49,8 +51,9 @@ pub fn network_namespace(pid: u32) -> Option<u32> {
     u32::try_from(inode).ok()
 }
 
-/// The command line of a process, arguments separated by blanks, cut at [`MAX_ARGV`]; `None` when it is gone or has no memory any more.
-/// May wait for the process's memory lock: not for an event loop.
+/// The command line of a process, arguments separated by blanks, cut at [`MAX_ARGV`]; `None` when
+/// it is gone or has no memory any more. May wait for the process's memory lock: not for an event
+/// loop.
 #[must_use]
 pub fn argv(pid: u32) -> Option<String> {
     let mut bytes = Vec::new();

@@ -1,8 +1,8 @@
-//! The table of TCP sockets, `/proc/PID/net/tcp` and `tcp6` (Documentation/networking/proc_net_tcp.rst): that of the network
-//! namespace of the process PID.
+//! The table of TCP sockets, `/proc/PID/net/tcp` and `tcp6`
+//! (Documentation/networking/proc_net_tcp.rst): that of the network namespace of the process PID.
 //!
-//! The kernel lists all listening sockets before any other (net/ipv4/tcp_ipv4.c, `tcp_seek_last_pos`), so listeners are found
-//! without reading through thousands of connections.
+//! The kernel lists all listening sockets before any other (net/ipv4/tcp_ipv4.c,
+//! `tcp_seek_last_pos`), so listeners are found without reading through thousands of connections.
 
 use std::{
     collections::HashMap,

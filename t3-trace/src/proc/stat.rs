@@ -1,4 +1,5 @@
-//! `/proc/PID/stat` (proc_pid_stat(5)): is this still the same process, does it run, and how did it end.
+//! `/proc/PID/stat` (proc_pid_stat(5)): is this still the same process, does it run, and how did it
+//! end.
 
 use t3_record::evidence::{Fate, Nanos};
 
@@ -9,9 +10,11 @@ pub struct Stat {
     pub comm: String,
     /// One letter: R, S, D, T, t, Z ...
     pub state: char,
-    /// Field 22: when it was started, in clock ticks of `CLOCK_BOOTTIME`. With the pid, this names a process for ever.
+    /// Field 22: when it was started, in clock ticks of `CLOCK_BOOTTIME`. With the pid, this names
+    /// a process for ever.
     pub start_ticks: u64,
-    /// Field 52 in the form of waitpid; only meaningful for a zombie, and zero for a reader without the right to trace.
+    /// Field 52 in the form of waitpid; only meaningful for a zombie, and zero for a reader without
+    /// the right to trace.
     pub exit_code: i32,
 }
 

@@ -17,7 +17,8 @@ pub(super) fn before(secs: u64, length: &str) -> Option<Moment> {
     if length.is_empty() { None } else { Some(Moment::whole(secs.checked_sub(sum)?, 1)) }
 }
 
-/// Seconds of a unit. `m` is a minute, as in the other lengths of these commands; months have no length.
+/// Seconds of a unit. `m` is a minute, as in the other lengths of these commands; months have no
+/// length.
 pub(super) fn unit(name: &str) -> Option<u64> {
     Some(match name {
         "s" | "sec" | "secs" | "second" | "seconds" => 1,

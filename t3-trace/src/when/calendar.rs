@@ -30,9 +30,11 @@ impl Civil {
 
 /// What the clocks of a place show.
 pub trait Zone {
-    /// What they show at a moment in seconds since the epoch; `None` when that is beyond what the zone knows.
+    /// What they show at a moment in seconds since the epoch; `None` when that is beyond what the
+    /// zone knows.
     fn shows(&self, secs: u64) -> Option<Civil>;
-    /// When they show it, in seconds since the epoch; one of the two moments when a clock is put back.
+    /// When they show it, in seconds since the epoch; one of the two moments when a clock is put
+    /// back.
     fn when(&self, civil: Civil) -> Option<u64>;
 }
 
@@ -50,7 +52,8 @@ impl Date {
         ((1970..=9999).contains(&year) && (1..=days).contains(&day)).then_some(Self { year, month, day })
     }
 
-    /// Days since 1970-01-01 (as in Howard Hinnant's `days_from_civil`: years begin in March, so that the leap day is their last).
+    /// Days since 1970-01-01 (as in Howard Hinnant's `days_from_civil`: years begin in March, so
+    /// that the leap day is their last).
     #[must_use]
     pub fn days(self) -> i64 {
         let (year, month, day) = (i64::from(self.year), i64::from(self.month), i64::from(self.day));

@@ -1,4 +1,5 @@
-//! How long, as people write it: `120s`, `2m`, `500ms`, `2 minutes`, `1h 30m`, `1h30min`; a number alone is seconds. Pure.
+//! How long, as people write it: `120s`, `2m`, `500ms`, `2 minutes`, `1h 30m`, `1h30min`; a number
+//! alone is seconds. Pure.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! dispatch goes away with sessions open. A dispatch that lives is this process; one that dies is a child: this very program again,
-//! running only [`as_a_dispatch_that_is_killed`].
+//! dispatch goes away with sessions open. A dispatch that lives is this process; one that dies is a
+//! child: this very program again, running only [`as_a_dispatch_that_is_killed`].
 
 use std::{
     path::PathBuf,

@@ -1,4 +1,5 @@
-//! The daemon as a program in front of a real journald: a dispatch that dies between writing a record and saying so.
+//! The daemon as a program in front of a real journald: a dispatch that dies between writing a
+//! record and saying so.
 
 use std::{
     os::unix::net::UnixDatagram,

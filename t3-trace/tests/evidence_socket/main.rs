@@ -1,4 +1,5 @@
-//! The evidence socket as its peers see it: real SEQPACKET sockets, a kernel side that the test writes. Needs no privilege.
+//! The evidence socket as its peers see it: real SEQPACKET sockets, a kernel side that the test
+//! writes. Needs no privilege.
 
 #![expect(
     clippy::unwrap_used,

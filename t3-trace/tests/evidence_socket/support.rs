@@ -1,4 +1,5 @@
-//! A daemon in this process with a kernel side that the test writes, a journald that the test reads, and a peer of its socket.
+//! A daemon in this process with a kernel side that the test writes, a journald that the test
+//! reads, and a peer of its socket.
 
 use std::{
     collections::HashMap,

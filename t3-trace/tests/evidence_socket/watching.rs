@@ -1,4 +1,5 @@
-//! A viewer asks which sessions are open: what it is told, what dispatch is asked for because of it, and who is asked for nothing.
+//! A viewer asks which sessions are open: what it is told, what dispatch is asked for because of
+//! it, and who is asked for nothing.
 
 use std::time::Duration;
 
@@ -111,7 +112,8 @@ async fn dispatch_is_asked_to_count_aloud_only_while_somebody_watches() {
     }
     assert!(wishes <= began.elapsed().as_millis() * 2 / u128::from(ms), "{wishes} in {:?}", began.elapsed());
 
-    // A dispatch that comes later is asked too, and the numbers of the one before are not passed off as fresh.
+    // A dispatch that comes later is asked too, and the numbers of the one before are not passed
+    // off as fresh.
     dispatch.say(&pulse(1, 70, None)).await;
     taken(&dispatch).await;
     drop(dispatch);

@@ -1,4 +1,5 @@
-//! What the tests share: the kernel side or a reason why not, dispatch's sockets, and waiting for facts.
+//! What the tests share: the kernel side or a reason why not, dispatch's sockets, and waiting for
+//! facts.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -82,7 +83,8 @@ pub fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (listener.accept().unwrap().0, client)
 }
 
-/// Waits until it holds. What it waits for happens within microseconds; the limit only ends a failing test.
+/// Waits until it holds. What it waits for happens within microseconds; the limit only ends a
+/// failing test.
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {

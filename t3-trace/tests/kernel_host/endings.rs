@@ -43,7 +43,8 @@ fn serve_closes_with_fin() {
     let (ours, serves) = (leg.ours(&kernel), leg.serves(&kernel));
     assert!(ours.fin_out > ours.fin_in, "{ours:?}");
     assert_eq!(ours.closer.as_ref().map(|task| task.pid), Some(own_pid()));
-    // Whether a socket that was closed before still sees our FIN depends on whether TIME_WAIT has replaced it by then.
+    // Whether a socket that was closed before still sees our FIN depends on whether TIME_WAIT has
+    // replaced it by then.
     assert!(serves.fin_in.is_none() || serves.fin_in >= ours.fin_out, "{serves:?} {ours:?}");
     assert_eq!(kernel.lost().total(), 0);
 }

@@ -1,4 +1,5 @@
-//! The OOM killer, let loose in a small memory cgroup of its own (version 2, or 1 where that has the controller).
+//! The OOM killer, let loose in a small memory cgroup of its own (version 2, or 1 where that has
+//! the controller).
 
 use std::{
     fs,

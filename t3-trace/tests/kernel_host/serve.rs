@@ -1,5 +1,5 @@
-//! A process that stands for `t3 serve`: this test binary once more, told over its standard input what to do with the
-//! connections it has accepted.
+//! A process that stands for `t3 serve`: this test binary once more, told over its standard input
+//! what to do with the connections it has accepted.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

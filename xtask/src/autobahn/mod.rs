@@ -1,5 +1,6 @@
-//! The WebSocket conformance suite of the Autobahn project, made once under `target/autobahn` for the host tier's tests. It needs
-//! Python 2, which current releases of Debian no longer have: so it lives in a file system of an older one, entered by `chroot`.
+//! The WebSocket conformance suite of the Autobahn project, made once under `target/autobahn` for
+//! the host tier's tests. It needs Python 2, which current releases of Debian no longer have: so it
+//! lives in a file system of an older one, entered by `chroot`.
 
 mod recipe;
 
@@ -65,7 +66,8 @@ pub fn ensure() -> Result<()> {
     Ok(())
 }
 
-/// What goes into the file system besides packages: pip, how pip reaches its index on this machine, and what it is to install.
+/// What goes into the file system besides packages: pip, how pip reaches its index on this machine,
+/// and what it is to install.
 fn put_files(files: &Path) -> Result<()> {
     if files.exists() {
         fs::remove_dir_all(files).with_context(|| format!("cannot empty {}", files.display()))?;

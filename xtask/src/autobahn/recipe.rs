@@ -50,7 +50,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Names what goes into the tree: same key, same tree. How the packages are reached is no part of that.
+    /// Names what goes into the tree: same key, same tree. How the packages are reached is no part
+    /// of that.
     pub fn key(&self) -> String {
         let mut parts = vec![SUITE, PIP, REQUIREMENTS];
         parts.extend(PACKAGES);

@@ -1,4 +1,5 @@
-//! Debian's own opinion of the packages. Errors fail; an override stands in the package, with its reason.
+//! Debian's own opinion of the packages. Errors fail; an override stands in the package, with its
+//! reason.
 
 use std::path::PathBuf;
 use std::process::Command;

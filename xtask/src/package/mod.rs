@@ -1,7 +1,9 @@
-//! `cargo xtask package`: static programs, and from them the Debian packages `t3-dispatch` and `t3-trace`.
+//! `cargo xtask package`: static programs, and from them the Debian packages `t3-dispatch` and
+//! `t3-trace`.
 //!
-//! What goes where stands in each crate's `[package.metadata.deb]`. Here: the programs, what they print about themselves (man pages,
-//! completions), cargo-deb, and lintian's opinion. The same input makes the same bytes: times come from the last commit.
+//! What goes where stands in each crate's `[package.metadata.deb]`. Here: the programs, what they
+//! print about themselves (man pages, completions), cargo-deb, and lintian's opinion. The same
+//! input makes the same bytes: times come from the last commit.
 
 mod deb;
 mod lintian;
@@ -17,7 +19,8 @@ use crate::cli::{BuildArgs, PackageArgs};
 use crate::packages::User;
 use crate::{build, packages, paths, say, toolchain, vm_test};
 
-/// The crates that become packages, each with the program of its name, and what else of its programs goes in.
+/// The crates that become packages, each with the program of its name, and what else of its
+/// programs goes in.
 const PACKAGES: [(&str, &[&str]); 2] = [("t3-dispatch", &["t3-mint-answer"]), ("t3-trace", &[])];
 
 /// Programs, by name.
@@ -38,7 +41,8 @@ pub fn run(args: &PackageArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The packages for guests, from programs that are there: a folder with the packages, and one with the same in a later revision.
+/// The packages for guests, from programs that are there: a folder with the packages, and one with
+/// the same in a later revision.
 pub fn for_guests(programs: &Programs) -> Result<[PathBuf; 2]> {
     packages::ensure(User::Package)?;
     stage(programs)?;

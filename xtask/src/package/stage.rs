@@ -1,5 +1,6 @@
-//! What a package needs and no repository holds: the program without what only debuggers read, and its man pages and completions, which it
-//! writes itself. All of it under `target/package/stage/NAME`, where `[package.metadata.deb]` looks for it.
+//! What a package needs and no repository holds: the program without what only debuggers read, and
+//! its man pages and completions, which it writes itself. All of it under
+//! `target/package/stage/NAME`, where `[package.metadata.deb]` looks for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

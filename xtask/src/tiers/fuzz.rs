@@ -1,8 +1,10 @@
-//! Fuzz targets, a minute each: the binaries of the crate in `fuzz/`, which is a workspace of its own.
+//! Fuzz targets, a minute each: the binaries of the crate in `fuzz/`, which is a workspace of its
+//! own.
 //!
-//! Built with the pinned compiler and libFuzzer's coverage, without cargo-fuzz: nothing to install, and no address
-//! sanitizer, because what is fuzzed has no unsafe code. Inputs to begin with may be in `fuzz/seeds/TARGET`; what is found
-//! goes to `target/fuzz/corpus/TARGET`, failing input to `target/fuzz/TARGET-*`.
+//! Built with the pinned compiler and libFuzzer's coverage, without cargo-fuzz: nothing to install,
+//! and no address sanitizer, because what is fuzzed has no unsafe code. Inputs to begin with may be
+//! in `fuzz/seeds/TARGET`; what is found goes to `target/fuzz/corpus/TARGET`, failing input to
+//! `target/fuzz/TARGET-*`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use crate::packages::User;
 use crate::tally::Step;
 use crate::{cargo, packages, paths, say};
 
-/// Instrumented code is only made for an explicit target; build scripts and macros stay as they are.
+/// Instrumented code is only made for an explicit target; build scripts and macros stay as they
+/// are.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -1,5 +1,6 @@
-//! Tests that need root and this machine's kernel: real journald, real eBPF on the tracepoints the kernel has. One
-//! program at a time, one test at a time, because they share the kernel; but for two at the end.
+//! Tests that need root and this machine's kernel: real journald, real eBPF on the tracepoints the
+//! kernel has. One program at a time, one test at a time, because they share the kernel; but for
+//! two at the end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,19 +17,23 @@ use crate::{autobahn, packages, proc, say, sudo};
 const LIMIT: Duration = Duration::from_secs(900);
 /// Lines of what a program tells.
 const SHOWN: usize = 200;
-/// Run at the same time, after the others: one waits for five minutes with a third of a core, the other computes. Neither judges how
-/// long anything takes, and both have a journald and a t3-trace of their own.
+/// Run at the same time, after the others: one waits for five minutes with a third of a core, the
+/// other computes. Neither judges how long anything takes, and both have a journald and a t3-trace
+/// of their own.
 const BESIDE: [&str; 2] = ["host_autobahn", "host_soak"];
-/// Left out by `--quick`, which is for the minutes between two changes: what plays whole stories over again whose parts others test.
+/// Left out by `--quick`, which is for the minutes between two changes: what plays whole stories
+/// over again whose parts others test.
 const NOT_QUICK: [&str; 4] = ["host_demo", "host_probe", "host_screens", "million_host"];
-/// What these find is wanted also when all is well: the table of faults, and how long a record takes.
+/// What these find is wanted also when all is well: the table of faults, and how long a record
+/// takes.
 const TELLS: [&str; 3] = ["host_chaos", "host_faults", "host_incidents"];
 /// (kind, where, a name that is there once it is mounted)
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
 
-/// Runs the tier. `quick`: tests that can do with less of the same are told to (`T3_QUICK`). `waits` is called when only what waits for
-/// minutes is left to do: from then on the machine has time for others.
+/// Runs the tier. `quick`: tests that can do with less of the same are told to (`T3_QUICK`).
+/// `waits` is called when only what waits for minutes is left to do: from then on the machine has
+/// time for others.
 pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
@@ -90,7 +95,8 @@ fn one(program: &Artifact, quick: bool) -> Result<Option<Step>> {
     Ok(Some(step))
 }
 
-/// Mounts what systemd would have mounted; a machine without systemd as PID 1 (a container) lacks it.
+/// Mounts what systemd would have mounted; a machine without systemd as PID 1 (a container) lacks
+/// it.
 fn mount() -> Result<()> {
     let mounted = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for (kind, place, inside) in MOUNTS {

@@ -1,5 +1,6 @@
-//! The workspace's test programs: compiled once, told apart by name, run one by one in their crate's folder as cargo
-//! would. Run by us and not by `cargo test`, so that only the finished program gets root and each has a time limit.
+//! The workspace's test programs: compiled once, told apart by name, run one by one in their
+//! crate's folder as cargo would. Run by us and not by `cargo test`, so that only the finished
+//! program gets root and each has a time limit.
 
 use std::ffi::OsStr;
 use std::process::Command;

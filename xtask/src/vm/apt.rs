@@ -1,5 +1,5 @@
-//! Where this machine gets its Debian packages, so that the guests get theirs from the same place. Whatever mirror the
-//! host's administrator chose is used for every release; none is named here.
+//! Where this machine gets its Debian packages, so that the guests get theirs from the same place.
+//! Whatever mirror the host's administrator chose is used for every release; none is named here.
 
 use std::fs;
 use std::path::Path;
@@ -114,7 +114,8 @@ fn stanza_sources(stanza: &[(String, String)]) -> Vec<Source> {
     words("uris").into_iter().map(|uri| Source { uri, suites: words("suites") }).collect()
 }
 
-/// Of `apt-config dump Acquire`: proxies, timeouts and checks; not what belongs to index files and caches.
+/// Of `apt-config dump Acquire`: proxies, timeouts and checks; not what belongs to index files and
+/// caches.
 fn fetch_options(dump: &str) -> Vec<String> {
     const TAKEN: [&str; 6] = ["http", "https", "Retries", "Check-Valid-Until", "Check-Date", "ForceIPv4"];
     let taken = |line: &&str| {

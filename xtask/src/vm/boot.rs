@@ -1,5 +1,5 @@
-//! One guest from power-on to power-off: qemu in software emulation, its console watched, its output passed on as it
-//! comes, its answer collected.
+//! One guest from power-on to power-off: qemu in software emulation, its console watched, its
+//! output passed on as it comes, its answer collected.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -127,8 +127,9 @@ impl Boot<'_> {
             command.arg("-no-reboot");
         }
         command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initrd);
-        // Emulated CPUs share the host's: the lockup detector needs patience. And boot waits for udev, or the payload might start
-        // before the ports and the disk that it needs have appeared.
+        // Emulated CPUs share the host's: the lockup detector needs patience. And boot waits for
+        // udev, or the payload might start before the ports and the disk that it needs have
+        // appeared.
         let append = "root=LABEL=t3root rw console=ttyS0,115200 panic=-1 loglevel=5 net.ifnames=0 watchdog_thresh=60 SYSTEMD_COLORS=0 \
                       systemd.wants=systemd-udev-settle.service";
         command.args(["-append", append]);

@@ -1,4 +1,5 @@
-//! Reading a guest's serial console for signs that nothing more will come of it. Pure: text in, a word out.
+//! Reading a guest's serial console for signs that nothing more will come of it. Pure: text in, a
+//! word out.
 
 /// What the kernel says when it is beyond help, or its CPUs have not moved for a long time.
 const FATAL: [(&str, &str); 7] = [
@@ -10,7 +11,8 @@ const FATAL: [(&str, &str); 7] = [
     ("You are in emergency mode", "systemd gave up booting"),
     ("Gave up waiting for root file system device", "the root disk did not appear"),
 ];
-/// A CPU's instructions are emulated on a shared host: one report of a lockup can be the host's doing, several are not.
+/// A CPU's instructions are emulated on a shared host: one report of a lockup can be the host's
+/// doing, several are not.
 const LOCKUPS_TO_BELIEVE: u32 = 3;
 
 /// Follows one console.

@@ -66,7 +66,8 @@ impl Payload {
         // A payload that has rebooted the guest goes on from there, and the guest is known.
         let check = format!("test -e {REBOOTED} || guest-check {}", suite.kernel());
         for command in std::iter::once(&check).chain(&self.commands) {
-            // A command that has asked for a reboot is started again after it; those behind it come then.
+            // A command that has asked for a reboot is started again after it; those behind it come
+            // then.
             text.push_str(&format!("test -e {REBOOT} || {{ {command}; }}"));
             text.push_str(" || { code=$?; [ $code -gt $worst ] && worst=$code; }\n");
         }

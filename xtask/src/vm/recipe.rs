@@ -46,7 +46,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Names what goes into the image: same key, same image. The mirror and how it is reached are no part of that.
+    /// Names what goes into the image: same key, same image. The mirror and how it is reached are
+    /// no part of that.
     pub fn key(&self) -> String {
         let mut parts = vec![self.suite.name(), UNIT, RUNNER];
         parts.extend(PACKAGES);
@@ -55,7 +56,8 @@ impl Recipe {
         format!("{:016x}", fnv1a(&parts))
     }
 
-    /// mmdebstrap's arguments, for a file system in `dir`; `files` holds [`UNIT`] and [`RUNNER`] under their names.
+    /// mmdebstrap's arguments, for a file system in `dir`; `files` holds [`UNIT`] and [`RUNNER`]
+    /// under their names.
     pub fn mmdebstrap_args(&self, dir: &str, files: &str) -> Vec<String> {
         let mut args = vec!["--variant=apt".to_owned(), format!("--include={}", PACKAGES.join(","))];
         args.extend(self.apt_options.iter().map(|option| format!("--aptopt={option}")));

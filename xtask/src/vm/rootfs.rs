@@ -1,6 +1,8 @@
-//! A guest's image: made by mmdebstrap and mke2fs, kept under `target/vm/SUITE`, made again when the recipe changes.
+//! A guest's image: made by mmdebstrap and mke2fs, kept under `target/vm/SUITE`, made again when
+//! the recipe changes.
 //!
-//! Images are never written to by a guest (qemu keeps changes in a file of its own), so one serves all runs.
+//! Images are never written to by a guest (qemu keeps changes in a file of its own), so one serves
+//! all runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +64,8 @@ pub fn ensure(recipe: &Recipe) -> Result<Image> {
     Ok(image)
 }
 
-/// Copies the one file of `/boot` whose name begins with `prefix`, readable for the user who will boot it.
+/// Copies the one file of `/boot` whose name begins with `prefix`, readable for the user who will
+/// boot it.
 fn keep(tree: &Path, prefix: &str, to: &Path) -> Result<()> {
     let boot = tree.join("boot");
     let entries = fs::read_dir(&boot).with_context(|| format!("cannot list {}", boot.display()))?;
@@ -82,7 +85,8 @@ pub fn remove_tree(tree: &Path) -> Result<()> {
     as_root("rm", "rm", &["-rf", "--one-file-system", path_text(tree)?].map(str::to_owned)).map(drop)
 }
 
-/// Runs a program as root, quietly; its output is shown when it fails, which is an error. Returns how long it took.
+/// Runs a program as root, quietly; its output is shown when it fails, which is an error. Returns
+/// how long it took.
 pub fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
     let mut command =
         sudo::command(program).ok_or_else(|| anyhow!("{program} needs root, or sudo without a password"))?;

@@ -1,5 +1,5 @@
-//! cloudflared's text lines: zerolog's console writer. The message is not quoted, so it ends where everything up to the line's end is
-//! ` key=value`; values with blanks are quoted as Go quotes.
+//! cloudflared's text lines: zerolog's console writer. The message is not quoted, so it ends where
+//! everything up to the line's end is ` key=value`; values with blanks are quoted as Go quotes.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,8 @@ fn level(word: &str) -> Option<Level> {
     })
 }
 
-/// The message, and the fields after it. What looks like a field and is followed by something else is part of the message.
+/// The message, and the fields after it. What looks like a field and is followed by something else
+/// is part of the message.
 fn split(text: &str) -> (&str, BTreeMap<String, String>) {
     let mut fields = BTreeMap::new();
     let mut end_of_message = text.len();
@@ -76,8 +77,9 @@ fn field(text: &str) -> Option<(&str, String, usize)> {
     Some((key, value.get(..end)?.to_owned(), before + end))
 }
 
-/// Go's quoted text from after its first quote; the length includes the last. `None` when it has an escape that Go does not write: guessing
-/// at one could take a piece out of a word by which a credential is known.
+/// Go's quoted text from after its first quote; the length includes the last. `None` when it has an
+/// escape that Go does not write: guessing at one could take a piece out of a word by which a
+/// credential is known.
 fn unquoted(text: &str) -> Option<(String, usize)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

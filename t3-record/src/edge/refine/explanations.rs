@@ -1,4 +1,5 @@
-//! What each layer that was asked has to say about a close, in the operator's words. Concludes nothing.
+//! What each layer that was asked has to say about a close, in the operator's words. Concludes
+//! nothing.
 
 use super::{Join, Layers, indicators::Indicators};
 use crate::edge::{Ended, traefik::AccessLine};
@@ -39,7 +40,8 @@ fn traefik(ended: &Ended<'_>, join: &Join<'_>) -> String {
     )
 }
 
-/// Traefik's status of a WebSocket tells neither who ended it nor how: 0 stands also for a reset, and for Traefik's own end.
+/// Traefik's status of a WebSocket tells neither who ended it nor how: 0 stands also for a reset,
+/// and for Traefik's own end.
 fn status(line: &AccessLine) -> String {
     match line.status {
         None | Some(0 | 101) => String::new(),

@@ -13,10 +13,11 @@ use crate::{
     vocabulary::{LegEnd, Segment, Side, Verdict},
 };
 
-/// Closes within this of each other are one moment, in milliseconds: a second, and what their records wait for.
+/// Closes within this of each other are one moment, in milliseconds: a second, and what their
+/// records wait for.
 const MOMENT: i64 = 1_500;
-/// A tunnel line is near a close when it is at most this much older, in milliseconds: cut to whole seconds, and the record written up to
-/// a second after the end.
+/// A tunnel line is near a close when it is at most this much older, in milliseconds: cut to whole
+/// seconds, and the record written up to a second after the end.
 const OLDER: i64 = 3_000;
 /// Or at most this much younger.
 const YOUNGER: i64 = 1_000;
@@ -45,7 +46,8 @@ pub(super) struct Indicators<'a> {
     pub refused: bool,
     /// Traefik counts its requests anew since the close.
     pub restarted: bool,
-    /// Some request since the close has a smaller number than this session's: another process, perhaps a new one.
+    /// Some request since the close has a smaller number than this session's: another process,
+    /// perhaps a new one.
     pub counted_anew: bool,
     /// Where the probe saw the path break.
     pub probe: Option<Place>,
@@ -110,8 +112,8 @@ fn was_cut(record: &CloseRecord) -> bool {
         && matches!(record.verdict, ClientLeft | ClientReset | ClientVanished | EdgeBurst)
 }
 
-/// The other end of our TCP connection is Traefik's node: when it stops answering, nothing behind it is to blame. A window that stays shut
-/// is answered, and is the reader's.
+/// The other end of our TCP connection is Traefik's node: when it stops answering, nothing behind
+/// it is to blame. A window that stays shut is answered, and is the reader's.
 fn node_failed(record: &CloseRecord) -> bool {
     match record.verdict {
         Verdict::ClientVanished => {
@@ -144,7 +146,8 @@ fn refused(line: &TunnelLine) -> bool {
         && error.contains("connection refused")
 }
 
-/// Every request that began after the close has a smaller number than every one before it. One of each kind is chance.
+/// Every request that began after the close has a smaller number than every one before it. One of
+/// each kind is chance.
 fn restarted(ended: &Ended<'_>, lines: &[AccessLine]) -> bool {
     let mut before =
         lines.iter().filter(|line| line.start_ms < ended.at_ms).filter_map(|line| line.request_count);

@@ -1,5 +1,5 @@
-//! Which of Traefik's lines is this session's. By `Cf-Ray` where Traefik keeps that header, else by address, start and length. What fits
-//! more than one line is said to, never decided.
+//! Which of Traefik's lines is this session's. By `Cf-Ray` where Traefik keeps that header, else by
+//! address, start and length. What fits more than one line is said to, never decided.
 
 use std::net::IpAddr;
 

@@ -9,7 +9,8 @@ use crate::{
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RuleOutcome {
-    /// This part, likely. Never proven: no line ties one session to one tunnel connection or to one fault of a node.
+    /// This part, likely. Never proven: no line ties one session to one tunnel connection or to one
+    /// fault of a node.
     Part(Part, String),
     /// None can be named, and why.
     Cannot(String),

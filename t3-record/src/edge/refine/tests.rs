@@ -1,4 +1,5 @@
-//! The rules, a case a row: what the layers show, which rule decides, which part it names. The second half tries to lead them astray.
+//! The rules, a case a row: what the layers show, which rule decides, which part it names. The
+//! second half tries to lead them astray.
 
 use proptest::prelude::*;
 

@@ -1,6 +1,7 @@
-//! Traefik's common log format. The writer escapes `"` in referer and user agent and nothing else: the query stands in the line as the client
-//! sent it, and so does an X-Forwarded-For. So the line is taken apart from its end, where no stranger writes, and when more than one beginning
-//! fits it is refused: a guess could be what the stranger wanted.
+//! Traefik's common log format. The writer escapes `"` in referer and user agent and nothing else:
+//! the query stands in the line as the client sent it, and so does an X-Forwarded-For. So the line
+//! is taken apart from its end, where no stranger writes, and when more than one beginning fits it
+//! is refused: a guess could be what the stranger wanted.
 
 use super::{AccessLine, first_address, named, path_of};
 use crate::edge::{BadLine, text::redacted, time};
@@ -76,8 +77,9 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     (!rest.ends_with('\\') && !name.ends_with('\\')).then_some((rest, name))
 }
 
-/// `REQUEST" STATUS SIZE "REFERER" "AGENT"`: the request and the status. In referer and agent every quote has a backslash before it, so
-/// neither `" "` nor `" 0 0 "` can stand in them, and the last of each is the line's own, whatever the query holds.
+/// `REQUEST" STATUS SIZE "REFERER" "AGENT"`: the request and the status. In referer and agent every
+/// quote has a backslash before it, so neither `" "` nor `" 0 0 "` can stand in them, and the last
+/// of each is the line's own, whatever the query holds.
 fn request(rest: &str) -> Option<(&str, Option<u16>)> {
     let inside = rest.strip_suffix('"')?;
     let (before, _agent) = inside.rsplit_once("\" \"")?;

@@ -1,5 +1,6 @@
-//! What a bug report needs, in one tar: the report, versions, unit files, the last records. Users, addresses and credentials are taken out:
-//! records by what each key may hold ([`records`]), unit files by which directives matter ([`unit_file`]), all text by [`redact`].
+//! What a bug report needs, in one tar: the report, versions, unit files, the last records. Users,
+//! addresses and credentials are taken out: records by what each key may hold ([`records`]), unit
+//! files by which directives matter ([`unit_file`]), all text by [`redact`].
 
 mod records;
 mod redact;
@@ -78,7 +79,8 @@ fn parts(
     ])
 }
 
-/// Value by value, each on one line, before anything breaks lines: JSON must stay JSON, and a word must not be parted from what it announces.
+/// Value by value, each on one line, before anything breaks lines: JSON must stay JSON, and a word
+/// must not be parted from what it announces.
 fn redacted(findings: &[Finding], redactor: &mut Redactor) -> Vec<Finding> {
     let mut clean = |text: &str| redactor.text(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     let mut one = |finding: &Finding| Finding {
@@ -90,7 +92,8 @@ fn redacted(findings: &[Finding], redactor: &mut Redactor) -> Vec<Finding> {
     findings.iter().map(&mut one).collect()
 }
 
-/// Everybody who might be named: people of this machine, users and logins of the routing table, the machine itself.
+/// Everybody who might be named: people of this machine, users and logins of the routing table, the
+/// machine itself.
 fn names(facts: &Facts) -> BTreeSet<String> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let person = |line: &str| {

@@ -1,5 +1,6 @@
-//! A record for a bug report: what is a number or a word of a fixed vocabulary stays, free text goes. A key that is added to the record later
-//! is judged by its type, so that forgetting this place leaks nothing.
+//! A record for a bug report: what is a number or a word of a fixed vocabulary stays, free text
+//! goes. A key that is added to the record later is judged by its type, so that forgetting this
+//! place leaks nothing.
 
 use t3_record::{CloseRecord, value::Value};
 

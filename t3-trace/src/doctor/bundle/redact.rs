@@ -1,5 +1,6 @@
-//! Takes users, addresses and credentials out of running text. Pure. Errs on the side of taking out too much: a report that says less can be
-//! asked about, one that says too much cannot be called back.
+//! Takes users, addresses and credentials out of running text. Pure. Errs on the side of taking out
+//! too much: a report that says less can be asked about, one that says too much cannot be called
+//! back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,7 +65,8 @@ impl Redactor {
     /// A text without them.
     pub(super) fn text(&mut self, text: &str) -> String {
         let mut out = String::new();
-        // Something announced a credential: nothing of the line is kept from there on, how many words it may have.
+        // Something announced a credential: nothing of the line is kept from there on, how many
+        // words it may have.
         let mut secret = false;
         for piece in pieces(text) {
             if !piece.starts_with(in_word) {

@@ -1,5 +1,5 @@
-//! A unit file for a bug report: the directives that matter to this program with their values, of the others the names. Environments,
-//! credentials and arguments of commands are nobody's business.
+//! A unit file for a bug report: the directives that matter to this program with their values, of
+//! the others the names. Environments, credentials and arguments of commands are nobody's business.
 
 /// Directives, or beginnings of them, whose values stay.
 const KEPT: [&str; 39] = [

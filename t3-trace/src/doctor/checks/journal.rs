@@ -8,7 +8,8 @@ use crate::live::line::lasted;
 
 /// The unit that writes the records.
 pub(crate) const DISPATCH: &str = "t3-dispatch.service";
-/// A limit from here on lets a burst of a house with thousands of sessions through: two entries for each.
+/// A limit from here on lets a burst of a house with thousands of sessions through: two entries for
+/// each.
 const ROOMY: u64 = 10_000;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -69,7 +70,8 @@ fn storage(persistent: bool) -> Finding {
 
 fn limit(journald: &Limit, unit: Option<&Unit>) -> Finding {
     let check = Check::RateLimit;
-    // What a unit leaves out, or sets to 0, is journald's own: a unit cannot switch the limit off by 0.
+    // What a unit leaves out, or sets to 0, is journald's own: a unit cannot switch the limit off
+    // by 0.
     let ours = unit.map_or((0, 0), |unit| (unit.log_interval_us, unit.log_burst));
     let interval = if ours.0 > 0 { ours.0 } else { journald.interval_us };
     let burst = if ours.1 > 0 { ours.1 } else { journald.burst };

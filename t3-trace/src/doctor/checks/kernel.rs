@@ -1,5 +1,5 @@
-//! Checks of what the kernel gives: type information, hooks, lockdown, locked memory. Pure. What a kernel does not have is a note; what it
-//! has and refuses is broken.
+//! Checks of what the kernel gives: type information, hooks, lockdown, locked memory. Pure. What a
+//! kernel does not have is a note; what it has and refuses is broken.
 
 use t3_record::wire::Hook;
 

@@ -1,4 +1,5 @@
-//! From facts to findings: a file for each area, pure functions. Every check that could be made says something, also when all is well.
+//! From facts to findings: a file for each area, pure functions. Every check that could be made
+//! says something, also when all is well.
 
 mod journal;
 mod kernel;

@@ -1,5 +1,5 @@
-//! Checks of each serve: does something listen where a login is sent, and do its unit's limits keep one user's build from taking the
-//! sessions along. Pure.
+//! Checks of each serve: does something listen where a login is sent, and do its unit's limits keep
+//! one user's build from taking the sessions along. Pure.
 
 use super::super::{
     facts::{Facts, Listener, NoTable, Serve, Unit},

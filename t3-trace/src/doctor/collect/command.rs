@@ -1,4 +1,5 @@
-//! Runs a program that tells something, for a few seconds at most: a service manager that stands still must not stop the doctor.
+//! Runs a program that tells something, for a few seconds at most: a service manager that stands
+//! still must not stop the doctor.
 
 use std::{
     io::Read,

@@ -74,7 +74,8 @@ async fn converse(peer: &UnixSeqpacket) -> Result<Status, String> {
                 asked = true;
                 say(peer, &ToTrace::Status).await?;
             }
-            // Records of closes come in between; a message that a newer daemon sends is passed over.
+            // Records of closes come in between; a message that a newer daemon sends is passed
+            // over.
             Ok(_) | Err(_) => {}
         }
     }
@@ -85,7 +86,8 @@ async fn say(peer: &UnixSeqpacket, message: &ToTrace) -> Result<(), String> {
     peer.send(&bytes).await.map(drop).map_err(|error| error.to_string())
 }
 
-/// A dispatch that runs: serves are looked for in its network namespace. Anybody may call a process so; it must be root's or its user's.
+/// A dispatch that runs: serves are looked for in its network namespace. Anybody may call a process
+/// so; it must be root's or its user's.
 pub(super) fn dispatch_pid() -> Option<u32> {
     let user = accounts::uid_of(DISPATCH_USER);
     let trusted = |pid: &u32| {

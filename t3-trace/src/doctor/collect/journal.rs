@@ -1,4 +1,5 @@
-//! The journal: journald's socket and its limits, whether its files can be read, and what it says it dropped.
+//! The journal: journald's socket and its limits, whether its files can be read, and what it says
+//! it dropped.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,8 @@ use crate::{
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// Of entries by which journald says that it dropped some (`SD_MESSAGE_JOURNAL_DROPPED`).
 const DROPPED_ID: &str = "a596d6fe7bfa4994828e72309e95d61e";
-/// Places of journald.conf and of its drop-ins, what stands later wins (systemd's order of precedence).
+/// Places of journald.conf and of its drop-ins, what stands later wins (systemd's order of
+/// precedence).
 const PLACES: [&str; 4] = ["/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd"];
 
 pub(super) fn read() -> Journal {
@@ -100,8 +102,8 @@ fn suppressed() -> Found<Vec<Suppressed>> {
     Ok(text.lines().filter_map(of_ours).collect())
 }
 
-/// `Suppressed 17 messages from t3-dispatch.service`, if it is one of ours. journald's own entries are of the transport `driver`, which nobody
-/// else can send.
+/// `Suppressed 17 messages from t3-dispatch.service`, if it is one of ours. journald's own entries
+/// are of the transport `driver`, which nobody else can send.
 fn of_ours(line: &str) -> Option<Suppressed> {
     let fields = entry::fields(line)?;
     let message = fields.get("MESSAGE")?;

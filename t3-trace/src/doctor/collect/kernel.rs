@@ -1,4 +1,5 @@
-//! The kernel: its release, type information, lockdown, and the hooks: as the daemon says, else by an attempt, else by what is readable.
+//! The kernel: its release, type information, lockdown, and the hooks: as the daemon says, else by
+//! an attempt, else by what is readable.
 
 use std::{fs, io::ErrorKind};
 

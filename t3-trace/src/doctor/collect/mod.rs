@@ -1,5 +1,6 @@
-//! Gathers the facts: thin readers, a file for each area. Judges nothing; what cannot be read is a fact, too. Nothing here waits for long, and
-//! nothing changes the machine, but for hooks that are attached for a moment where root asks and no daemon runs.
+//! Gathers the facts: thin readers, a file for each area. Judges nothing; what cannot be read is a
+//! fact, too. Nothing here waits for long, and nothing changes the machine, but for hooks that are
+//! attached for a moment where root asks and no daemon runs.
 
 mod command;
 mod daemon;

@@ -1,4 +1,5 @@
-//! Serves: from the routing table's ports to the process that listens, its cgroup, and that cgroup's limits.
+//! Serves: from the routing table's ports to the process that listens, its cgroup, and that
+//! cgroup's limits.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -82,7 +83,8 @@ fn unit_of(path: &str) -> Option<String> {
     names.into_iter().find(is_unit).map(crate::live::line::safe)
 }
 
-/// The limits of a cgroup and of each above it, but for the root, which has none. None where the memory controller is not.
+/// The limits of a cgroup and of each above it, but for the root, which has none. None where the
+/// memory controller is not.
 fn levels(dir: &Path, cgroups: &Cgroups) -> Vec<Level> {
     let root = cgroups.v2.as_deref();
     let up = dir.ancestors().take_while(|dir| Some(*dir) != root).map(Path::to_path_buf);

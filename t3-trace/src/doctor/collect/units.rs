@@ -34,7 +34,8 @@ fn parse(text: &str) -> BTreeMap<String, Unit> {
     text.split("\n\n").filter_map(block).collect()
 }
 
-/// A time as systemd writes and reads it (systemd.time(7)): `30s`, `1min 30s`, `500ms`; seconds without a unit.
+/// A time as systemd writes and reads it (systemd.time(7)): `30s`, `1min 30s`, `500ms`; seconds
+/// without a unit.
 pub(super) fn span_us(text: &str) -> Option<u64> {
     let text = text.trim();
     let mut rest = text;

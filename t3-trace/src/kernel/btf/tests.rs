@@ -1,4 +1,5 @@
-//! A small assembler of BTF, tables on what it makes, arbitrary and damaged bytes, and the running kernel's own.
+//! A small assembler of BTF, tables on what it makes, arbitrary and damaged bytes, and the running
+//! kernel's own.
 
 use proptest::prelude::*;
 
@@ -93,7 +94,8 @@ impl Assembler {
     }
 }
 
-/// A socket with what makes the real one hard: nested by name, nested without one, unions, arrays, bit fields.
+/// A socket with what makes the real one hard: nested by name, nested without one, unions, arrays,
+/// bit fields.
 fn sample() -> Vec<u8> {
     let mut a = Assembler::new();
     let u8_ = a.int("unsigned char", 1);

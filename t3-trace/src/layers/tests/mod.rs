@@ -1,4 +1,5 @@
-//! The layers against stand-ins of Loki and Prometheus: what is asked, page by page, and what is said when something is wrong.
+//! The layers against stand-ins of Loki and Prometheus: what is asked, page by page, and what is
+//! said when something is wrong.
 
 mod stub;
 
@@ -131,7 +132,8 @@ async fn loki_s_lines_become_values_and_other_streams_become_printable() {
 
 #[tokio::test]
 async fn pages_are_joined_without_a_hole_and_without_a_double() {
-    // Many lines of one nanosecond lie across the ends of pages, and one line stands twice in different streams.
+    // Many lines of one nanosecond lie across the ends of pages, and one line stands twice in
+    // different streams.
     let line =
         |n: i64| (AT * NS + n / 7, if n % 2 == 0 { "even" } else { "odd" }, format!("line {}", n / 2 * 2));
     let stub = loki(&[("{x=\"y\"}", (0..4_321).map(line).collect())]);

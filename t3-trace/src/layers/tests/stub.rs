@@ -1,4 +1,5 @@
-//! Stands for Loki and Prometheus: `query_range` as both document it, over lines and series that a test gives. Tells what it was asked.
+//! Stands for Loki and Prometheus: `query_range` as both document it, over lines and series that a
+//! test gives. Tells what it was asked.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,8 @@ pub type Line = (i64, &'static str, String);
 /// How it answers.
 #[derive(Default)]
 pub struct Stub {
-    /// Lines of each selector. A query that goes on after the selector filters by the first quoted text.
+    /// Lines of each selector. A query that goes on after the selector filters by the first quoted
+    /// text.
     pub lines: BTreeMap<String, Vec<Line>>,
     /// The result of each query of Prometheus.
     pub series: BTreeMap<String, Value>,

@@ -1,4 +1,5 @@
-//! The list of closes: the last ones, which of them the filter shows, where the reader is. Pure; bounded however many come.
+//! The list of closes: the last ones, which of them the filter shows, where the reader is. Pure;
+//! bounded however many come.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -20,7 +21,8 @@ pub struct Close {
     pub record: Box<CloseRecord>,
 }
 
-/// The last closes, oldest first. While it is held, what arrives waits beside it, and what is shown stands still.
+/// The last closes, oldest first. While it is held, what arrives waits beside it, and what is shown
+/// stands still.
 #[derive(Debug, Default)]
 pub struct Closes {
     next: u64,

@@ -1,5 +1,6 @@
-//! One close as a page for a person: what was concluded, and everything that was seen, in words. Pure. Says nothing that the record does
-//! not say; what cannot be put in words stands in the record itself at the end.
+//! One close as a page for a person: what was concluded, and everything that was seen, in words.
+//! Pure. Says nothing that the record does not say; what cannot be put in words stands in the
+//! record itself at the end.
 
 use t3_record::{
     CloseRecord, How,

@@ -1,4 +1,5 @@
-//! From a key to what is done, by what lies over the lists. The table for people stands beside it: help and docs/LIVE.md show it. Pure.
+//! From a key to what is done, by what lies over the lists. The table for people stands beside it:
+//! help and docs/LIVE.md show it. Pure.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 

@@ -1,4 +1,5 @@
-//! Whether the daemon answers, since when, and what was missed meanwhile; and the remarks that were made. Pure.
+//! Whether the daemon answers, since when, and what was missed meanwhile; and the remarks that were
+//! made. Pure.
 
 use std::collections::VecDeque;
 

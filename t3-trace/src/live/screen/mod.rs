@@ -1,5 +1,6 @@
-//! `t3-trace live` on the whole screen of a terminal. [`model`] is the state, [`keys`] what keys mean, [`view`] what is drawn of it, all
-//! pure; [`Screen`] puts them together, and only [`run`] touches the terminal and the clock.
+//! `t3-trace live` on the whole screen of a terminal. [`model`] is the state, [`keys`] what keys
+//! mean, [`view`] what is drawn of it, all pure; [`Screen`] puts them together, and only [`run`]
+//! touches the terminal and the clock.
 
 pub mod closes;
 pub mod evidence;

@@ -1,5 +1,5 @@
-//! All that the screen shows, as plain data: what is heard goes in by [`Model::hear`], what a person does by [`Model::act`]. Reads no clock
-//! and no terminal. Bounded, however much comes.
+//! All that the screen shows, as plain data: what is heard goes in by [`Model::hear`], what a
+//! person does by [`Model::act`]. Reads no clock and no terminal. Bounded, however much comes.
 
 use t3_record::{CloseRecord, vocabulary::Verdict};
 

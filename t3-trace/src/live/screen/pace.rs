@@ -1,4 +1,5 @@
-//! When the screen is drawn: only when something has changed, and never more often than eyes can follow. Pure.
+//! When the screen is drawn: only when something has changed, and never more often than eyes can
+//! follow. Pure.
 
 use std::time::Duration;
 

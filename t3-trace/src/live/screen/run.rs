@@ -1,5 +1,5 @@
-//! Between the terminal and the screen: keys and signals in, frames out. What is pending is taken before anything is drawn, so that the
-//! screen is never behind, however much comes.
+//! Between the terminal and the screen: keys and signals in, frames out. What is pending is taken
+//! before anything is drawn, so that the screen is never behind, however much comes.
 
 use std::{io, time::Duration};
 

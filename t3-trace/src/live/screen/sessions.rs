@@ -1,4 +1,5 @@
-//! The open sessions as the daemon tells them once a second, put in an order that does not jump, with the rates between two answers. Pure.
+//! The open sessions as the daemon tells them once a second, put in an order that does not jump,
+//! with the rates between two answers. Pure.
 
 use std::collections::HashMap;
 

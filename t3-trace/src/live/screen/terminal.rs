@@ -1,4 +1,5 @@
-//! The terminal as this process takes it, and puts it back however it ends: left, failed, told to stop, panicked.
+//! The terminal as this process takes it, and puts it back however it ends: left, failed, told to
+//! stop, panicked.
 
 use std::{
     io::{self, Stdout, stdout},
@@ -35,13 +36,15 @@ impl Taken {
         Ok(Self { terminal })
     }
 
-    /// Stops this process, as other programs do on Ctrl-Z, and takes the terminal anew when it is continued.
+    /// Stops this process, as other programs do on Ctrl-Z, and takes the terminal anew when it is
+    /// continued.
     ///
     /// # Errors
     /// Of the terminal.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
-        // The whole group stops, as a terminal would do it. Where no shell could continue it the kernel lets it go on.
+        // The whole group stops, as a terminal would do it. Where no shell could continue it the
+        // kernel lets it go on.
         rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
         enter()?;
         self.terminal.clear()

@@ -1,4 +1,5 @@
-//! What the screen shows, as text in files; `UPDATE_DOCS=1` writes them anew. And what a flood does to it, told by counts.
+//! What the screen shows, as text in files; `UPDATE_DOCS=1` writes them anew. And what a flood does
+//! to it, told by counts.
 
 use std::{path::Path, time::Duration};
 
@@ -230,7 +231,8 @@ fn hostile_names_do_not_break_columns() {
     assert!(lasted.iter().all(|column| *column == lasted[0]), "{shown}");
 }
 
-/// A hundred seconds of a thousand closes each, as they come: the screen is drawn as often as eyes need it, keeps what it can, counts all.
+/// A hundred seconds of a thousand closes each, as they come: the screen is drawn as often as eyes
+/// need it, keeps what it can, counts all.
 #[test]
 fn a_flood_is_counted_to_the_last_close_and_drawn_a_bounded_number_of_times() {
     const CLOSES: u64 = 100_000;

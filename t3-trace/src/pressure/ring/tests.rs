@@ -84,7 +84,8 @@ fn growth_is_that_of_the_last_minute() {
 }
 
 proptest! {
-    /// However irregularly the sampler ran, the percentage is the true one between the sample it started from and the last.
+    /// However irregularly the sampler ran, the percentage is the true one between the sample it
+    /// started from and the last.
     #[test]
     fn windows_are_exact_for_irregular_sampling(
         gaps in prop::collection::vec(1u64..9_000, 2..80),

@@ -1,4 +1,5 @@
-//! The pane of closes: what happened in words, who, how long it had lasted, and how the machine was.
+//! The pane of closes: what happened in words, who, how long it had lasted, and how the machine
+//! was.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use t3_record::Confidence;

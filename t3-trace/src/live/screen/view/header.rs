@@ -1,5 +1,5 @@
-//! The first line: what this is, whether it is connected, how much happens, what time it is; and below it what the reader must know
-//! before believing the rest.
+//! The first line: what this is, whether it is connected, how much happens, what time it is; and
+//! below it what the reader must know before believing the rest.
 
 use ratatui::{buffer::Buffer, layout::Rect};
 use t3_record::vocabulary::KernelSource;

@@ -1,4 +1,5 @@
-//! From the state to what is drawn, one file a pane. Pure: the same state at the same size always looks the same.
+//! From the state to what is drawn, one file a pane. Pure: the same state at the same size always
+//! looks the same.
 
 pub mod closes;
 pub mod footer;

@@ -1,4 +1,5 @@
-//! What lies over the lists: the evidence of one close, the keys, what was said. Lines of text that are scrolled.
+//! What lies over the lists: the evidence of one close, the keys, what was said. Lines of text that
+//! are scrolled.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 

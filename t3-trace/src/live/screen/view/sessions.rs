@@ -1,4 +1,5 @@
-//! The pane of open sessions: how old, how their heartbeat is answered, how much flows, and the pressure of their user's cgroup.
+//! The pane of open sessions: how old, how their heartbeat is answered, how much flows, and the
+//! pressure of their user's cgroup.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use t3_record::{value::Percent, wire::live::PressureStats};

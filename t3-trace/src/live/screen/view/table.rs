@@ -1,4 +1,5 @@
-//! Rows in columns under their headings; each column stands where it stands, whatever is in the one before it.
+//! Rows in columns under their headings; each column stands where it stands, whatever is in the one
+//! before it.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 

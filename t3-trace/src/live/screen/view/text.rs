@@ -1,5 +1,5 @@
-//! Text in cells: cut to its place, broken into lines, drawn as bars. What comes from outside is made safe here, and nowhere else is text
-//! given to the screen.
+//! Text in cells: cut to its place, broken into lines, drawn as bars. What comes from outside is
+//! made safe here, and nowhere else is text given to the screen.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span};
 
@@ -41,7 +41,8 @@ impl Look {
     }
 }
 
-/// Puts text into one line of an area: cut with a mark when it is too long. Gives the width that it took.
+/// Puts text into one line of an area: cut with a mark when it is too long. Gives the width that it
+/// took.
 pub fn put(buf: &mut Buffer, area: Rect, text: &str, style: Style, look: Look) -> u16 {
     let area = area.intersection(buf.area);
     if area.is_empty() {
@@ -65,7 +66,8 @@ pub fn put_right(buf: &mut Buffer, area: Rect, text: &str, style: Style, look: L
     put(buf, Rect { x: area.right() - width, width, ..area }, text, style, look);
 }
 
-/// Breaks a text at blanks into lines that fit; further lines are set in by so much. A word that is too long is broken too.
+/// Breaks a text at blanks into lines that fit; further lines are set in by so much. A word that is
+/// too long is broken too.
 #[must_use]
 pub fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
     // The widest letter has to fit behind it.
