@@ -6,10 +6,12 @@
 //! discards the error of a failed send, so log lines reach it in a thread of their own, and records
 //! do not go through it at all.
 
-pub mod lines;
+pub mod log_queue;
 pub mod logging;
+mod sink;
 pub mod writer;
 
-pub use lines::drain;
-pub use logging::{Mode, Sink, check_filter, init};
+pub use log_queue::drain;
+pub use logging::{Mode, check_filter, init};
+pub use sink::Sink;
 pub use writer::{DEFAULT_BOUND, Fields, Outcome, Stats, Writer};

@@ -1,9 +1,12 @@
 //! Chooses between journald and stderr, and installs the `tracing` subscriber, whose lines go out
-//! through [`crate::lines`]. Writes no record.
+//! through [`crate::log_queue`]. Writes no record.
 
 use std::{io::IsTerminal, str::FromStr};
 
-use crate::lines::{BOUND, Lines, Output};
+use crate::{
+    log_queue::{BOUND, Lines, Output},
+    sink::Sink,
+};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Where to write, as asked by `--log`.
@@ -33,15 +36,6 @@ impl FromStr for Mode {
             _ => Err(UnknownMode(text.to_owned())),
         }
     }
-}
-
-/// Where to write, decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sink {
-    /// journald's native socket.
-    Journald,
-    /// Readable lines on stderr.
-    Stderr,
 }
 
 impl Mode {

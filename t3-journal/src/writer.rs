@@ -16,7 +16,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::logging::Sink;
+use crate::sink::Sink;
 
 /// journald's native socket.
 pub const JOURNALD_SOCKET: &str = "/run/systemd/journal/socket";

@@ -79,7 +79,7 @@ impl Late {
         follow(self.entries.of(Entry::Written), journal.written);
         follow(self.entries.of(Entry::Lost), journal.dropped);
         self.entries_waiting.set(whole(journal.waiting));
-        follow(&self.lines_lost, t3_journal::lines::dropped());
+        follow(&self.lines_lost, t3_journal::log_queue::dropped());
         #[expect(
             clippy::cast_precision_loss,
             reason = "delays of ours stay far below 2^53 ns, which are 104 days"

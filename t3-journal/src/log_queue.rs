@@ -17,7 +17,7 @@ use std::{
 use tracing::{Dispatch, Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::logging::Sink;
+use crate::sink::Sink;
 
 /// How many lines wait at most.
 pub const BOUND: usize = 4096;
