@@ -162,7 +162,7 @@ fn check_names_every_problem_and_ends_with_78() {
         format!("error: {config}, line 1, column 1: unknown option `lisen`; did you mean `listen`?"),
         format!("error: {config}, line 2, column 17: `close-timeout` cannot be \"10\": \"10\" is not a time"),
         format!(
-            "error: {config}, line 3, column 7: `log` cannot be \"syslog\": \"syslog\" is not a place to log to"
+            "error: {config}, line 3, column 7: `log` cannot be \"syslog\": unknown log target \"syslog\""
         ),
         format!("error: {config}, line 4, column 13: `keepalive` takes one value, not a list"),
         format!("error: file {config}:5: log filter \"=a=b=\""),

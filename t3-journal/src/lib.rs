@@ -1,10 +1,9 @@
-//! Where our programs write: log lines through `tracing` (tracing-journald under systemd, readable
-//! lines on a terminal), and records through a writer of their own that neither loses nor reorders
-//! one.
+//! Output of the programs: log lines through `tracing` (tracing-journald under systemd, readable
+//! lines on a terminal) and records through a separate writer that neither loses nor reorders them.
 //!
-//! Neither makes its caller wait. tracing-journald by itself would: it blocks on a full socket and
-//! discards the error of a failed send, so log lines reach it in a thread of their own, and records
-//! do not go through it at all.
+//! Neither blocks its caller. tracing-journald alone would: it blocks on a full socket and discards
+//! the error of a failed send. So log lines reach it from a separate thread, and records do not go
+//! through it at all.
 
 pub mod log_queue;
 pub mod logging;
@@ -12,6 +11,6 @@ mod sink;
 pub mod writer;
 
 pub use log_queue::drain;
-pub use logging::{Mode, check_filter, init};
+pub use logging::{LogTarget, check_filter, init};
 pub use sink::Sink;
 pub use writer::{DEFAULT_BOUND, Fields, Outcome, Stats, Writer};

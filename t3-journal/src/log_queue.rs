@@ -1,8 +1,7 @@
-//! Log lines on their way out: one thread, one bounded queue. Whoever logs never waits: a journald
-//! that stands still, or a stderr that nobody reads, costs lines, which are counted and said, and
-//! never the event loop.
+//! Bounded queue of log lines and the thread that writes them.
 //!
-//! Carries log lines only; records have the [`crate::writer`], which loses none.
+//! Logging never blocks: if journald stalls or stderr is not read, lines are dropped, counted and
+//! reported. Records use [`crate::writer`], which loses none.
 
 use std::{
     io::{self, Write},
@@ -19,62 +18,64 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::sink::Sink;
 
-/// How many lines wait at most.
+/// Capacity of the queue, in lines.
 pub const BOUND: usize = 4096;
 
-/// The process has one log, as it has one subscriber.
-static LOG: OnceLock<Lines> = OnceLock::new();
+/// The log of the process; it has one subscriber, too.
+static LOG: OnceLock<LogQueue> = OnceLock::new();
 
-/// Where the lines go in.
+/// Sending half of the queue.
 #[derive(Debug, Clone)]
-pub struct Lines {
+pub struct LogQueue {
     queue: SyncSender<(Level, String)>,
     counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    taken: AtomicU64,
+    accepted: AtomicU64,
     written: AtomicU64,
     dropped: AtomicU64,
 }
 
-/// What a line is written to.
+/// Destination of the lines.
 pub(crate) enum Output {
-    /// tracing-journald, in the writing thread.
+    /// tracing-journald, called in the writer thread.
     Journald(Dispatch),
     /// Any stream.
     Stream(Box<dyn Write + Send>),
 }
 
-impl Lines {
-    /// Starts the thread.
+impl LogQueue {
+    /// Starts the writer thread.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When the thread cannot be started.
     pub(crate) fn start(output: Output, bound: usize) -> io::Result<Self> {
-        let (queue, lines) = sync_channel(bound);
+        let (queue, receiver) = sync_channel(bound);
         let counts = Arc::new(Counts::default());
-        let theirs = Arc::clone(&counts);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || run(&lines, output, &theirs))?;
+        let thread_counts = Arc::clone(&counts);
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || run(&receiver, output, &thread_counts))?;
         Ok(Self { queue, counts })
     }
 
-    /// Makes it the process's log, which [`drain`] empties.
-    pub(crate) fn keep(&self) {
+    /// Makes this the log of the process, for [`drain`] and [`dropped`].
+    pub(crate) fn install(&self) {
         let _ = LOG.set(self.clone());
     }
 
     fn push(&self, level: Level, line: String) {
         match self.queue.try_send((level, line)) {
-            Ok(()) => self.counts.taken.fetch_add(1, Ordering::Relaxed),
+            Ok(()) => self.counts.accepted.fetch_add(1, Ordering::Relaxed),
             Err(_) => self.counts.dropped.fetch_add(1, Ordering::Relaxed),
         };
     }
 
-    fn wait_until_written(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while self.counts.written.load(Ordering::Acquire) < self.counts.taken.load(Ordering::Acquire)
+    fn wait_until_written(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        while self.counts.written.load(Ordering::Acquire) < self.counts.accepted.load(Ordering::Acquire)
             && Instant::now() < deadline
         {
             std::thread::sleep(Duration::from_millis(2));
@@ -82,25 +83,23 @@ impl Lines {
     }
 }
 
-/// Waits until the process's log lines are written, at most for `patience`. For the end of a
-/// program.
-pub fn drain(patience: Duration) {
+/// Waits up to `timeout` until the log lines of the process are written. For the exit of a program.
+pub fn drain(timeout: Duration) {
     if let Some(log) = LOG.get() {
-        log.wait_until_written(patience);
+        log.wait_until_written(timeout);
     }
 }
 
-/// Log lines of the process left out since the start, because they came faster than they could be
-/// written.
+/// Log lines dropped since the start of the process because the queue was full.
 #[must_use]
 pub fn dropped() -> u64 {
     LOG.get().map_or(0, |log| log.counts.dropped.load(Ordering::Relaxed))
 }
 
-fn run(lines: &Receiver<(Level, String)>, mut output: Output, counts: &Counts) {
-    let mut told = 0;
+fn run(queue: &Receiver<(Level, String)>, mut output: Output, counts: &Counts) {
+    let mut reported = 0;
     loop {
-        match lines.recv_timeout(Duration::from_secs(1)) {
+        match queue.recv_timeout(Duration::from_secs(1)) {
             Ok((level, line)) => {
                 output.write(level, &line);
                 counts.written.fetch_add(1, Ordering::Release);
@@ -109,21 +108,18 @@ fn run(lines: &Receiver<(Level, String)>, mut output: Output, counts: &Counts) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let dropped = counts.dropped.load(Ordering::Relaxed);
-        if dropped > told {
+        if dropped > reported {
             output.write(
                 Level::WARN,
-                &format!(
-                    "{} log lines were left out: they came faster than they could be written",
-                    dropped - told
-                ),
+                &format!("{} log lines dropped: the log queue was full", dropped - reported),
             );
-            told = dropped;
+            reported = dropped;
         }
     }
 }
 
 impl Output {
-    pub(crate) fn of(sink: Sink, identifier: &str) -> io::Result<Self> {
+    pub(crate) fn new(sink: Sink, identifier: &str) -> io::Result<Self> {
         use tracing_subscriber::layer::SubscriberExt;
         Ok(match sink {
             Sink::Stderr => Self::Stream(Box::new(io::stderr())),
@@ -136,7 +132,7 @@ impl Output {
 
     fn write(&mut self, level: Level, line: &str) {
         match self {
-            // Nobody is left to tell when stderr itself is closed.
+            // With stderr closed there is no place left to report the error.
             Self::Stream(stream) => drop(writeln!(stream, "{line}")),
             Self::Journald(journald) => tracing::dispatcher::with_default(journald, || match level {
                 Level::ERROR => tracing::error!("{line}"),
@@ -149,15 +145,15 @@ impl Output {
     }
 }
 
-/// One line being formatted; it is handed over when it is dropped.
+/// A line being formatted; queued on drop.
 #[derive(Debug)]
-pub struct Line {
-    lines: Lines,
+pub struct LogLine {
+    queue: LogQueue,
     level: Level,
     text: Vec<u8>,
 }
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.text.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -168,22 +164,22 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         let text = String::from_utf8_lossy(&self.text);
-        self.lines.push(self.level, text.trim_end().to_owned());
+        self.queue.push(self.level, text.trim_end().to_owned());
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
+impl<'a> MakeWriter<'a> for LogQueue {
+    type Writer = LogLine;
 
-    fn make_writer(&'a self) -> Line {
-        Line { lines: self.clone(), level: Level::INFO, text: Vec::new() }
+    fn make_writer(&'a self) -> LogLine {
+        LogLine { queue: self.clone(), level: Level::INFO, text: Vec::new() }
     }
 
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
-        Line { lines: self.clone(), level: *meta.level(), text: Vec::new() }
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> LogLine {
+        LogLine { queue: self.clone(), level: *meta.level(), text: Vec::new() }
     }
 }
 
@@ -210,31 +206,31 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_in_order_and_can_be_waited_for() {
+    fn lines_keep_their_order_and_can_be_awaited() {
         let kept = Kept::default();
-        let lines = Lines::start(Output::Stream(Box::new(kept.clone())), BOUND).unwrap();
+        let queue = LogQueue::start(Output::Stream(Box::new(kept.clone())), BOUND).unwrap();
         for n in 0..100 {
-            let mut line = lines.make_writer();
+            let mut line = queue.make_writer();
             writeln!(line, "line {n}").unwrap();
         }
-        lines.wait_until_written(Duration::from_secs(10));
+        queue.wait_until_written(Duration::from_secs(10));
         let expected: String = (0..100).map(|n| format!("line {n}\n")).collect();
         assert_eq!(String::from_utf8(kept.0.lock().unwrap().clone()).unwrap(), expected);
     }
 
     #[test]
-    fn a_stream_that_nobody_reads_costs_lines_and_not_the_caller() {
-        let (theirs, ours) = UnixStream::pair().unwrap();
-        let lines = Lines::start(Output::Stream(Box::new(ours)), 10).unwrap();
+    fn a_stream_that_is_not_read_drops_lines_without_blocking() {
+        let (reader, stream) = UnixStream::pair().unwrap();
+        let queue = LogQueue::start(Output::Stream(Box::new(stream)), 10).unwrap();
         let long = "x".repeat(100_000);
-        // Far more than the stream and the queue hold: this would block for ever if it could.
+        // Far more than the stream and the queue hold: a blocking push would never return.
         for _ in 0..200 {
-            lines.push(Level::INFO, long.clone());
+            queue.push(Level::INFO, long.clone());
         }
-        let (taken, dropped) =
-            (lines.counts.taken.load(Ordering::Relaxed), lines.counts.dropped.load(Ordering::Relaxed));
-        assert_eq!(taken + dropped, 200);
+        let (accepted, dropped) =
+            (queue.counts.accepted.load(Ordering::Relaxed), queue.counts.dropped.load(Ordering::Relaxed));
+        assert_eq!(accepted + dropped, 200);
         assert!(dropped > 100, "{dropped}");
-        drop(theirs);
+        drop(reader);
     }
 }

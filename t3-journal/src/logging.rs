@@ -1,18 +1,18 @@
-//! Chooses between journald and stderr, and installs the `tracing` subscriber, whose lines go out
-//! through [`crate::log_queue`]. Writes no record.
+//! Choice between journald and stderr, and the `tracing` subscriber, which writes through
+//! [`crate::log_queue`]. Writes no records.
 
 use std::{io::IsTerminal, str::FromStr};
 
 use crate::{
-    log_queue::{BOUND, Lines, Output},
+    log_queue::{BOUND, LogQueue, Output},
     sink::Sink,
 };
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Where to write, as asked by `--log`.
+/// Value of `--log`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// journald when stderr is connected to it (`JOURNAL_STREAM`), else stderr.
+pub enum LogTarget {
+    /// journald if stderr is connected to it (`JOURNAL_STREAM`), else stderr.
     #[default]
     Auto,
     /// journald.
@@ -21,27 +21,27 @@ pub enum Mode {
     Stderr,
 }
 
-/// Not a mode.
+/// A word that is not a log target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a place to log to; known: auto journald stderr")]
-pub struct UnknownMode(pub String);
+#[error("unknown log target {0:?}; expected one of: auto, journald, stderr")]
+pub struct UnknownLogTarget(pub String);
 
-impl FromStr for Mode {
-    type Err = UnknownMode;
-    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+impl FromStr for LogTarget {
+    type Err = UnknownLogTarget;
+    fn from_str(text: &str) -> Result<Self, UnknownLogTarget> {
         match text {
             "auto" => Ok(Self::Auto),
             "journald" => Ok(Self::Journald),
             "stderr" => Ok(Self::Stderr),
-            _ => Err(UnknownMode(text.to_owned())),
+            _ => Err(UnknownLogTarget(text.to_owned())),
         }
     }
 }
 
-impl Mode {
-    /// Decides. systemd sets `JOURNAL_STREAM=dev:inode` for what it connects to the journal; a
-    /// child that redirected its stderr still has the variable, so the numbers are compared
-    /// (systemd.exec(5)).
+impl LogTarget {
+    /// Returns the sink. systemd sets `JOURNAL_STREAM=dev:inode` for a stderr that it connects to
+    /// the journal; a child that redirected its stderr still has the variable, so device and inode
+    /// are compared (systemd.exec(5)).
     #[must_use]
     pub fn resolve(self) -> Sink {
         match self {
@@ -64,29 +64,29 @@ fn device_inode(text: &str) -> Option<(u64, u64)> {
     Some((device.parse().ok()?, inode.parse().ok()?))
 }
 
-/// Logging could not be set up.
+/// Logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The filter makes no sense.
+    /// Invalid filter.
     #[error("log filter {filter:?}: {source}")]
     Filter {
-        /// As given.
+        /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// Error of the parser.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// No socket for journald, or no thread for the lines.
-    #[error("start the log: {0}")]
+    /// No socket to journald, or no thread.
+    #[error("cannot start the log: {0}")]
     Start(#[from] std::io::Error),
-    /// A subscriber is there already.
-    #[error("install the log subscriber: {0}")]
+    /// A subscriber is installed already.
+    #[error("cannot install the log subscriber: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Whether [`init`] would take this filter.
+/// Checks a filter as [`init`] does.
 ///
 /// # Errors
-/// [`InitError::Filter`] when it makes no sense.
+/// [`InitError::Filter`] if it is invalid.
 pub fn check_filter(filter: &str) -> Result<(), InitError> {
     parsed(filter).map(drop)
 }
@@ -95,18 +95,18 @@ fn parsed(filter: &str) -> Result<EnvFilter, InitError> {
     EnvFilter::try_new(filter).map_err(|source| InitError::Filter { filter: filter.to_owned(), source })
 }
 
-/// Installs the subscriber of the process. `filter` in `tracing_subscriber::EnvFilter` syntax,
-/// `info` for example.
+/// Installs the subscriber of the process. `filter` has the syntax of
+/// `tracing_subscriber::EnvFilter`, for example `info`.
 ///
 /// # Errors
-/// [`InitError`] when the filter is wrong or a subscriber is installed already.
+/// [`InitError`] if the filter is invalid or a subscriber is installed already.
 pub fn init(identifier: &str, sink: Sink, filter: &str) -> Result<(), InitError> {
     let filter = parsed(filter)?;
-    let lines = Lines::start(Output::of(sink, identifier)?, BOUND)?;
-    lines.keep();
-    let format = tracing_subscriber::fmt::layer().with_target(false).with_writer(lines);
+    let queue = LogQueue::start(Output::new(sink, identifier)?, BOUND)?;
+    queue.install();
+    let format = tracing_subscriber::fmt::layer().with_target(false).with_writer(queue);
     let layer = match sink {
-        // journald has the time and the level in fields of its own.
+        // journald has separate fields for time and level.
         Sink::Journald => format.without_time().with_level(false).with_ansi(false).boxed(),
         Sink::Stderr => {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -130,10 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_mode_is_named() {
+    fn an_unknown_log_target_is_named() {
         assert_eq!(
-            "journal".parse::<Mode>().unwrap_err().to_string(),
-            "\"journal\" is not a place to log to; known: auto journald stderr"
+            "journal".parse::<LogTarget>().unwrap_err().to_string(),
+            "unknown log target \"journal\"; expected one of: auto, journald, stderr"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! Destination of records and log lines, once decided.
+//! Destination of records and log lines.
 
-/// Where to write.
+/// Destination of records and log lines, after [`crate::LogTarget::resolve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sink {
     /// journald's native socket.

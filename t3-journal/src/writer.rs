@@ -1,8 +1,8 @@
-//! The writer of records: one thread, one bounded queue, in order, and a datagram is tried again
-//! until journald has taken it.
+//! Writer of records: one thread and one bounded queue; a datagram is sent again until journald
+//! accepts it.
 //!
-//! Never blocks the caller and never drops a record while there is room; what did not fit is
-//! counted and said.
+//! Keeps the order and never blocks the caller. A record is dropped only if the queue is full; drops
+//! are counted and logged.
 
 use std::{
     borrow::Cow,
@@ -21,45 +21,45 @@ use crate::sink::Sink;
 /// journald's native socket.
 pub const JOURNALD_SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How many records wait at most while journald is away: at 1.5 KiB each about 100 MiB.
+/// Records queued while journald is unavailable; at 1.5 KiB each about 100 MiB.
 pub const DEFAULT_BOUND: usize = 65_536;
 
 const RETRY: Duration = Duration::from_millis(100);
 
-/// One journald entry's fields.
+/// Fields of one journald entry.
 pub type Fields = Vec<(Cow<'static, str>, String)>;
 
-/// What became of a record.
+/// Result of writing a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// journald has it (or stderr took the line).
+    /// journald accepted the record, or it is on stderr.
     Written,
-    /// The queue was full: it is lost, and counted.
+    /// Lost, because the queue was full.
     Dropped,
 }
 
-/// What a writer has done since its start.
+/// Counts since the start of a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Records that are out.
+    /// Records accepted by journald.
     pub written: u64,
-    /// Records lost to a full queue.
+    /// Records lost because the queue was full.
     pub dropped: u64,
-    /// Records that wait for journald.
+    /// Records not yet accepted by journald.
     pub waiting: u64,
 }
 
 struct Entry {
     fields: Fields,
-    told: oneshot::Sender<Outcome>,
+    done: oneshot::Sender<Outcome>,
 }
 
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// The thread holds one entry that journald has not taken yet.
-    in_hand: bool,
-    taken: u64,
+    /// The thread is sending one entry.
+    sending: bool,
+    accepted: u64,
     written: u64,
     dropped: u64,
     stopping: bool,
@@ -77,87 +77,85 @@ impl Shared {
     }
 }
 
-/// A handle on the writer; cheap to clone.
+/// Handle of the writer; cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     shared: Arc<Shared>,
 }
 
 impl Writer {
-    /// Starts the writer's thread. `identifier` becomes `SYSLOG_IDENTIFIER`; more than `bound`
-    /// records do not wait.
+    /// Starts the writer thread. `identifier` becomes `SYSLOG_IDENTIFIER`; `bound` is the capacity
+    /// of the queue in records.
     ///
     /// # Errors
-    /// When the thread or the socket cannot be made. A journald that is away is no error.
+    /// When the thread or the socket cannot be created. An unavailable journald is not an error.
     pub fn start(identifier: &'static str, sink: Sink, bound: usize) -> io::Result<Self> {
         let path = std::env::var_os("T3_JOURNALD_SOCKET")
             .map_or_else(|| PathBuf::from(JOURNALD_SOCKET), PathBuf::from);
         Self::start_with(identifier, sink, &path, bound)
     }
 
-    /// [`Writer::start`] with another socket.
+    /// As [`Writer::start`], with the path of journald's socket.
     ///
     /// # Errors
-    /// When the thread or the socket cannot be made.
+    /// When the thread or the socket cannot be created.
     pub fn start_with(identifier: &'static str, sink: Sink, socket: &Path, bound: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), bound });
         let output = match sink {
             Sink::Journald => Output::Journald { socket: UnixDatagram::unbound()?, path: socket.to_owned() },
             Sink::Stderr => Output::Stderr,
         };
-        let theirs = Arc::clone(&shared);
+        let thread_shared = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || run(&theirs, identifier, &output))?;
+            .spawn(move || run(&thread_shared, identifier, &output))?;
         Ok(Self { shared })
     }
 
-    /// Hands a record over. The receiver tells when it is written; it need not be awaited.
+    /// Queues a record. The receiver gets the outcome; it need not be awaited.
     pub fn write(&self, fields: Fields) -> oneshot::Receiver<Outcome> {
-        let (told, outcome) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
         let mut queue = self.shared.lock();
         if queue.entries.len() >= self.shared.bound {
             queue.dropped += 1;
             drop(queue);
-            let _ = told.send(Outcome::Dropped);
+            let _ = done.send(Outcome::Dropped);
             return outcome;
         }
-        queue.taken += 1;
-        queue.entries.push_back(Entry { fields, told });
+        queue.accepted += 1;
+        queue.entries.push_back(Entry { fields, done });
         drop(queue);
         self.shared.changed.notify_all();
         outcome
     }
 
-    /// Records lost to a full queue since the start.
+    /// Records lost since the start because the queue was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.lock().dropped
     }
 
-    /// Records that wait for journald.
+    /// Records not yet accepted by journald.
     #[must_use]
     pub fn waiting(&self) -> usize {
         let queue = self.shared.lock();
-        queue.entries.len() + usize::from(queue.in_hand)
+        queue.entries.len() + usize::from(queue.sending)
     }
 
-    /// What has become of all records so far: each that was handed over is in exactly one of the
-    /// three counts.
+    /// Counts of all records so far; each record is in exactly one of the three.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let queue = self.shared.lock();
-        Stats { written: queue.written, dropped: queue.dropped, waiting: queue.taken - queue.written }
+        Stats { written: queue.written, dropped: queue.dropped, waiting: queue.accepted - queue.written }
     }
 
-    /// Blocks until everything is written, at most for `patience`. Returns how many records are
-    /// left.
+    /// Blocks up to `timeout` until all records are written. Returns the number of records left.
     #[must_use]
-    pub fn flush(&self, patience: Duration) -> usize {
-        let deadline = Instant::now() + patience;
+    pub fn flush(&self, timeout: Duration) -> usize {
+        let deadline = Instant::now() + timeout;
         let mut queue = self.shared.lock();
         loop {
-            let left = queue.entries.len() + usize::from(queue.in_hand);
+            let left = queue.entries.len() + usize::from(queue.sending);
             let now = Instant::now();
             if left == 0 || now >= deadline {
                 return left;
@@ -174,7 +172,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // The thread and this handle are the last two: nobody can write any more.
+        // Only the thread and this handle are left, so no further record can be queued.
         if Arc::strong_count(&self.shared) <= 2 {
             self.shared.lock().stopping = true;
             self.shared.changed.notify_all();
@@ -193,7 +191,7 @@ fn run(shared: &Shared, identifier: &str, output: &Output) {
         let mut queue = shared.lock();
         let entry = loop {
             if let Some(entry) = queue.entries.pop_front() {
-                queue.in_hand = true;
+                queue.sending = true;
                 break entry;
             }
             if queue.stopping {
@@ -207,27 +205,27 @@ fn run(shared: &Shared, identifier: &str, output: &Output) {
         if dropped > reported {
             tracing::error!(
                 records = dropped - reported,
-                "records lost: journald was away for longer than the queue holds"
+                "records lost: the queue was full while journald was unavailable"
             );
             reported = dropped;
         }
-        // Counted before it is told, so that whoever is told finds it counted; and in hand until it
-        // is told, for `flush`.
+        // Counted before the outcome is sent, so that the receiver finds it counted; `sending` stays
+        // set until then, for `flush`.
         shared.lock().written += 1;
-        let _ = entry.told.send(Outcome::Written);
-        shared.lock().in_hand = false;
+        let _ = entry.done.send(Outcome::Written);
+        shared.lock().sending = false;
         shared.changed.notify_all();
     }
 }
 
 impl Output {
-    /// Returns when the record is out; tries for as long as it takes.
+    /// Sends the record; retries until journald accepts it.
     fn send(&self, identifier: &str, fields: &Fields) {
         match self {
             Self::Stderr => {
                 let message =
                     fields.iter().find(|(name, _)| name == "MESSAGE").map_or("", |(_, value)| value);
-                // Nobody is left to tell when stderr itself is closed.
+                // With stderr closed there is no place left to report the error.
                 let _ = writeln!(io::stderr().lock(), "{message}");
             }
             Self::Journald { socket, path } => {
@@ -236,17 +234,17 @@ impl Output {
                     .map(|(name, value)| (name.as_ref(), value.as_str()))
                     .chain(std::iter::once(("SYSLOG_IDENTIFIER", identifier)));
                 let datagram = t3_record::journal::datagram(all);
-                let mut told = false;
-                // A send to a stopped journald whose socket systemd holds blocks here, which is
-                // what we want; when the socket itself is gone the send fails, and is tried again.
+                let mut reported = false;
+                // While journald is stopped and systemd holds its socket, send blocks, as intended;
+                // if the socket is missing, send fails and is retried.
                 while let Err(error) = socket.send_to(&datagram, path) {
-                    if !told {
+                    if !reported {
                         let _ = writeln!(
                             io::stderr().lock(),
-                            "journald does not take records ({}): {error}; keeping them",
+                            "cannot send records to journald ({}): {error}; keeping them",
                             path.display()
                         );
-                        told = true;
+                        reported = true;
                     }
                     std::thread::sleep(RETRY);
                 }
@@ -269,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn records_wait_for_a_journald_that_is_away_and_keep_their_order() {
+    fn records_wait_for_journald_and_keep_their_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let writer = Writer::start_with("test", Sink::Journald, &path, 100).unwrap();
@@ -289,20 +287,20 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_a_record_is_dropped_told_and_counted() {
+    fn records_above_the_bound_are_dropped_and_counted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let writer = Writer::start_with("test", Sink::Journald, &path, 5).unwrap();
         let outcomes: Vec<_> = (0..20).map(|n| writer.write(entry(n))).collect();
         let dropped = writer.dropped();
-        // One may be in the thread's hand beside the five that wait.
+        // The thread may be sending one in addition to the five in the queue.
         assert!((14..=15).contains(&dropped), "{dropped}");
-        let told = outcomes
+        let notified = outcomes
             .into_iter()
             .filter_map(|mut o| o.try_recv().ok())
             .filter(|o| *o == Outcome::Dropped)
             .count();
-        assert_eq!(told as u64, dropped);
+        assert_eq!(notified as u64, dropped);
         assert_eq!(writer.stats(), Stats { written: 0, dropped, waiting: 20 - dropped });
     }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use t3_journal::Mode;
+use t3_journal::LogTarget;
 use t3_record::wire::SOCKET_PATH;
 
 use crate::{
@@ -73,7 +73,7 @@ pub struct DaemonArgs {
     pub group: String,
     /// Where to log: auto, journald or stderr.
     #[arg(long, default_value = "auto", value_name = "WHERE")]
-    pub log: Mode,
+    pub log: LogTarget,
     /// What to log, in the syntax of tracing's EnvFilter.
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log_filter: String,

@@ -1,7 +1,7 @@
 //! Options: where log lines and records are written.
 
 use clap::Args;
-use t3_journal::Mode;
+use t3_journal::LogTarget;
 
 /// Where log lines and records are written.
 #[derive(Debug, Clone, Args)]
@@ -9,7 +9,7 @@ use t3_journal::Mode;
 pub struct Logging {
     /// Where to write: auto, journald or stderr.
     #[arg(long, env = "T3_DISPATCH_LOG", value_name = "WHERE", default_value = "auto")]
-    pub log: Mode,
+    pub log: LogTarget,
     /// What to log: a level, or target=level pairs.
     #[arg(long, env = "T3_DISPATCH_LOG_FILTER", value_name = "FILTER", default_value = "info")]
     pub log_filter: String,
