@@ -272,7 +272,7 @@ async fn send(socket: &UnixSeqpacket, message: &ToTrace) -> io::Result<()> {
 /// skipped.
 async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> io::Result<Option<FromTrace>> {
     loop {
-        let length = socket.recv(buffer).await?;
+        let length = socket.recv(buffer).await?.bytes_read();
         if length == 0 {
             return Ok(None);
         }

@@ -50,7 +50,8 @@ impl Trace {
 
 async fn hear(socket: &UnixSeqpacket) -> ToTrace {
     let mut buffer = vec![0; 65536];
-    let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("nothing is said").unwrap();
+    let length =
+        timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("nothing is said").unwrap().bytes_read();
     serde_json::from_slice(&buffer[..length]).unwrap()
 }
 

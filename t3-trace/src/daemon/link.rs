@@ -248,7 +248,7 @@ fn buffer() -> Vec<u8> {
 }
 
 async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<ToTrace, End> {
-    let length = socket.recv(buffer).await?;
+    let length = socket.recv(buffer).await?.bytes_read();
     match length {
         0 => Err(End::Gone),
         length if length > MAX_MESSAGE => {

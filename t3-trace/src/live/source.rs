@@ -220,7 +220,7 @@ impl Questions {
 
 /// `None`: a message that this version does not know.
 async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<Option<FromTrace>, String> {
-    match socket.recv(buffer).await {
+    match socket.recv(buffer).await.map(|message| message.bytes_read()) {
         Ok(0) => Err("t3-trace has gone".to_owned()),
         Ok(length) => Ok(serde_json::from_slice(&buffer[..length]).ok()),
         Err(error) => Err(format!("t3-trace has gone: {error}")),
@@ -320,7 +320,7 @@ mod tests {
     async fn asked(viewer: &UnixSeqpacket) -> Option<ToTrace> {
         let mut buffer = vec![0; MAX_MESSAGE];
         let received = timeout(ASK + ASK / 2, viewer.recv(&mut buffer)).await.ok()?;
-        serde_json::from_slice(&buffer[..received.unwrap()]).unwrap()
+        serde_json::from_slice(&buffer[..received.unwrap().bytes_read()]).unwrap()
     }
 
     #[tokio::test]

@@ -42,7 +42,7 @@ async fn as_a_dispatch_that_dies_before_it_could_say_done() {
     let mut answers = 0;
     let mut buffer = vec![0; 65536];
     while answers < 2 {
-        let length = socket.recv(&mut buffer).await.unwrap();
+        let length = socket.recv(&mut buffer).await.unwrap().bytes_read();
         let message = serde_json::from_slice(&buffer[..length]).unwrap();
         answers += usize::from(matches!(message, FromTrace::Evidence { .. }));
     }

@@ -181,7 +181,8 @@ impl Peer {
     pub async fn hear(&self) -> Option<FromTrace> {
         let mut buffer = vec![0; 65536];
         let received = tokio::time::timeout(Duration::from_secs(20), self.0.recv(&mut buffer)).await;
-        let length = received.expect("the daemon says something or closes").unwrap_or(0);
+        let received = received.expect("the daemon says something or closes");
+        let length = received.map_or(0, |message| message.bytes_read());
         (length > 0).then(|| serde_json::from_slice(&buffer[..length]).unwrap())
     }
 

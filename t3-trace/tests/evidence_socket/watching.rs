@@ -166,7 +166,7 @@ async fn of_very_many_sessions_a_bounded_number_is_told_in_messages_that_fit() {
     viewer.say(&ToTrace::Sessions).await;
     let (mut told, mut parts, mut buffer) = (0, 0, vec![0; MAX_MESSAGE + 1]);
     loop {
-        let length = viewer.0.recv(&mut buffer).await.unwrap();
+        let length = viewer.0.recv(&mut buffer).await.unwrap().bytes_read();
         assert!(length <= MAX_MESSAGE);
         let FromTrace::Sessions(part) = serde_json::from_slice(&buffer[..length]).unwrap() else {
             panic!("no sessions")

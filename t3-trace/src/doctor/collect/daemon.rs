@@ -63,7 +63,7 @@ async fn converse(peer: &UnixSeqpacket) -> Result<Status, String> {
     let mut asked = false;
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
-        let length = peer.recv(&mut buffer).await.map_err(|error| error.to_string())?;
+        let length = peer.recv(&mut buffer).await.map_err(|error| error.to_string())?.bytes_read();
         if length == 0 {
             return Err("it hung up".to_owned());
         }
