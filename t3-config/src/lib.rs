@@ -5,6 +5,8 @@
 //! file without a word here. The file's values take the place of the defaults, and clap does the
 //! rest. Knows no program and no option, but for `--config`, which names the file.
 
+#![warn(missing_docs)]
+
 pub mod file;
 pub mod pages;
 pub mod value;

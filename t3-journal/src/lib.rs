@@ -5,6 +5,8 @@
 //! the error of a failed send. So log lines reach it from a separate thread, and records do not go
 //! through it at all.
 
+#![warn(missing_docs)]
+
 pub mod log_queue;
 pub mod logging;
 mod sink;

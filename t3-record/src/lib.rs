@@ -5,6 +5,7 @@
 //! depends on none of them.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod assemble;
 pub mod burst;

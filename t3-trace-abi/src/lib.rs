@@ -11,6 +11,7 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod codec;
 pub mod globals;
