@@ -16,14 +16,14 @@ use toml::de::{DeTable, DeValue};
 
 /// A place in the file, as an editor counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
 }
 
-impl Place {
+impl Location {
     /// Of a byte of the text.
     #[must_use]
     pub fn of(text: &str, byte: usize) -> Self {
@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}, column {}", self.line, self.column)
     }
@@ -47,19 +47,19 @@ pub struct Entry {
     /// What would stand behind it there, each time.
     pub values: Vec<String>,
     /// Where its name stands.
-    pub key_at: Place,
+    pub key_at: Location,
     /// Where its value stands.
-    pub value_at: Place,
+    pub value_at: Location,
 }
 
 /// What is wrong at a place of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}, {at}: {what}")]
-pub struct Mistake {
+pub struct FileError {
     /// Which file.
     pub path: PathBuf,
     /// Where in it.
-    pub at: Place,
+    pub at: Location,
     /// What, with the name of the option where there is one.
     pub what: String,
 }
@@ -67,7 +67,7 @@ pub struct Mistake {
 /// The file cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("read the configuration {path}: {source}")]
-pub struct Unreadable {
+pub struct ReadError {
     /// Which file.
     pub path: PathBuf,
     /// Why not.
@@ -77,12 +77,12 @@ pub struct Unreadable {
 /// Reads the file; `None` when it is not there.
 ///
 /// # Errors
-/// [`Unreadable`] when it is there and cannot be read.
-pub fn read(path: &Path) -> Result<Option<String>, Unreadable> {
+/// [`ReadError`] when it is there and cannot be read.
+pub fn read(path: &Path) -> Result<Option<String>, ReadError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Unreadable { path: path.to_owned(), source }),
+        Err(source) => Err(ReadError { path: path.to_owned(), source }),
     }
 }
 
@@ -93,21 +93,22 @@ pub fn parse<'a>(
     text: &str,
     path: &Path,
     known: impl Iterator<Item = &'a Arg> + Clone,
-) -> (Vec<Entry>, Vec<Mistake>) {
+) -> (Vec<Entry>, Vec<FileError>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let wrong = |at: Place, what: String| Mistake { path: path.to_owned(), at, what };
+    let wrong = |at: Location, what: String| FileError { path: path.to_owned(), at, what };
     let mut mistakes: Vec<_> = errors
         .iter()
         .map(|error| {
             let at = error.span().map_or(0, |span| span.start);
-            wrong(Place::of(text, at), error.message().to_owned())
+            wrong(Location::of(text, at), error.message().to_owned())
         })
         .collect();
     let mut entries = BTreeMap::<String, Entry>::new();
     let mut in_order: Vec<_> = table.get_ref().iter().collect();
     in_order.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in in_order {
-        let (key_at, value_at) = (Place::of(text, key.span().start), Place::of(text, value.span().start));
+        let (key_at, value_at) =
+            (Location::of(text, key.span().start), Location::of(text, value.span().start));
         if mistakes.iter().any(|mistake| mistake.at.line == key_at.line) {
             // What the parser made of a line that it did not understand.
             continue;

@@ -24,7 +24,7 @@ use clap::{
     parser::ValueSource,
 };
 
-use self::file::{Entry, Mistake, Unreadable};
+use self::file::{Entry, FileError, ReadError};
 
 /// Where a value comes from. Ordered: what stands later wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,13 +63,13 @@ pub struct Setting {
 
 /// Something wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum ConfigError {
     /// The file cannot be read, or it was asked for and is not there.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    Read(#[from] ReadError),
     /// A place of the file.
     #[error(transparent)]
-    File(#[from] Mistake),
+    File(#[from] FileError),
     /// A value of the command line or the environment.
     #[error("{origin}: `{name}` cannot be {value:?}: {why}")]
     Value {
@@ -86,7 +86,7 @@ pub enum Problem {
 
 /// The configuration as it was found.
 #[derive(Debug)]
-pub struct Found<C> {
+pub struct Loaded<C> {
     /// The subcommand that was asked for.
     pub subcommand: String,
     /// The file that was read, if there is one.
@@ -94,7 +94,7 @@ pub struct Found<C> {
     /// Every option of the subcommand, in the order of `--help`.
     pub settings: Vec<Setting>,
     /// The command line with everything in it, or every problem, and then at least one.
-    pub options: Result<C, Vec<Problem>>,
+    pub options: Result<C, Vec<ConfigError>>,
 }
 
 /// Reads the command line (its first word is the program's name), the environment and the file.
@@ -102,9 +102,9 @@ pub struct Found<C> {
 ///
 /// # Errors
 /// What clap says of a command line that makes no sense, or when help is asked for. Of a value that
-/// is wrong on the command line or in the environment [`Found::options`] tells a patient subcommand
+/// is wrong on the command line or in the environment [`Loaded::options`] tells a patient subcommand
 /// (together with all else that is wrong); for others it is an error here, too.
-pub fn read<C, I>(words: I, patient: &[&str]) -> Result<Found<C>, clap::Error>
+pub fn read<C, I>(words: I, patient: &[&str]) -> Result<Loaded<C>, clap::Error>
 where
     C: CommandFactory + FromArgMatches,
     I: IntoIterator<Item = OsString>,
@@ -130,12 +130,12 @@ where
             let anywhere: Vec<_> = others.flat_map(options_of).filter(|arg| !is_file(arg)).collect();
             (entries, mistakes) = file::parse(&text, &path, anywhere.iter().copied());
             entries.retain(|entry| known.iter().any(|arg| arg.get_long() == Some(&entry.name)));
-            problems.extend(mistakes.into_iter().map(Problem::File));
+            problems.extend(mistakes.into_iter().map(ConfigError::File));
             Some(path.clone())
         }
         Ok(None) if named => {
             let source = std::io::ErrorKind::NotFound.into();
-            problems.push(Unreadable { path: path.clone(), source }.into());
+            problems.push(ReadError { path: path.clone(), source }.into());
             None
         }
         Ok(None) => None,
@@ -144,7 +144,8 @@ where
             None
         }
     };
-    problems.extend(entries.iter().flat_map(|entry| wrong_values(entry, &path, &known)).map(Problem::File));
+    problems
+        .extend(entries.iter().flat_map(|entry| wrong_values(entry, &path, &known)).map(ConfigError::File));
 
     let settings: Vec<_> = known.iter().map(|arg| setting(arg, raw, &entries, &path)).collect();
     let given: Vec<_> =
@@ -160,7 +161,7 @@ where
     } else {
         Err(problems)
     };
-    Ok(Found { subcommand: subcommand.to_owned(), file, settings, options })
+    Ok(Loaded { subcommand: subcommand.to_owned(), file, settings, options })
 }
 
 /// The definition of all options, with flags that also take `=false`: what the file turns on the
@@ -244,9 +245,9 @@ fn setting(arg: &Arg, raw: &ArgMatches, entries: &[Entry], path: &Path) -> Setti
     Setting { name, values, origin }
 }
 
-fn wrong_values(entry: &Entry, path: &Path, known: &[&Arg]) -> Vec<Mistake> {
+fn wrong_values(entry: &Entry, path: &Path, known: &[&Arg]) -> Vec<FileError> {
     let Some(arg) = known.iter().find(|arg| arg.get_long() == Some(&entry.name)) else { return Vec::new() };
-    let mistake = |(value, why): (&String, String)| Mistake {
+    let mistake = |(value, why): (&String, String)| FileError {
         path: path.to_owned(),
         at: entry.value_at,
         what: format!("`{}` cannot be {value:?}: {why}", entry.name),
@@ -259,11 +260,11 @@ fn wrong_values(entry: &Entry, path: &Path, known: &[&Arg]) -> Vec<Mistake> {
         .collect()
 }
 
-fn wrong_given(setting: &Setting, arg: &Arg) -> Vec<Problem> {
+fn wrong_given(setting: &Setting, arg: &Arg) -> Vec<ConfigError> {
     if !matches!(setting.origin, Origin::Environment(_) | Origin::CommandLine) {
         return Vec::new();
     }
-    let problem = |(value, why): (&OsString, String)| Problem::Value {
+    let problem = |(value, why): (&OsString, String)| ConfigError::Value {
         origin: setting.origin.clone(),
         name: setting.name.clone(),
         value: value.clone(),

@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::config::file::Place;
+use crate::config::file::Location;
 
 /// Where one login goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -161,7 +161,7 @@ fn examine(text: &str, path: &Path) -> (Table, Vec<TableError>) {
         let route = match serde_json::from_str::<Route>(raw.get()) {
             Ok(route) => route,
             Err(error) => {
-                let first = Place::of(text, start);
+                let first = Location::of(text, start);
                 let line = first.line + error.line() - 1;
                 let column =
                     if error.line() == 1 { first.column - 1 + error.column() } else { error.column() };
@@ -177,7 +177,7 @@ fn examine(text: &str, path: &Path) -> (Table, Vec<TableError>) {
         });
         let twice = || table.routes.contains_key(&login).then(|| format!("key {login:?} is there twice"));
         if let Some(what) = wrong.or_else(twice) {
-            let Place { line, column } = Place::of(text, start);
+            let Location { line, column } = Location::of(text, start);
             mistakes.push(mistake(line, column, what));
             continue;
         }

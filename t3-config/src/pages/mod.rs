@@ -33,7 +33,7 @@ const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 /// A page could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", path.display())]
-pub struct Unwritten {
+pub struct WriteError {
     /// Which.
     pub path: PathBuf,
     /// What the system said.
@@ -136,11 +136,11 @@ pub fn completions(mut definition: Command, shell: Shell) -> String {
 /// Writes every page of the manual into the folder.
 ///
 /// # Errors
-/// [`Unwritten`], with the first page that could not be written.
-pub fn write_man(definition: Command, folder: &Path) -> Result<(), Unwritten> {
+/// [`WriteError`], with the first page that could not be written.
+pub fn write_man(definition: Command, folder: &Path) -> Result<(), WriteError> {
     for page in man(definition) {
         let path = folder.join(&page.file);
-        fs::write(&path, &page.roff).map_err(|source| Unwritten { path, source })?;
+        fs::write(&path, &page.roff).map_err(|source| WriteError { path, source })?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ pub mod check;
 
 use std::{ffi::OsString, path::PathBuf};
 
-pub use t3_config::{Origin, Problem, Setting, file, is_file, options_of};
+pub use t3_config::{ConfigError, Origin, Setting, file, is_file, options_of};
 
 use crate::cli::{Cli, Command, Serve};
 
@@ -31,7 +31,7 @@ pub struct Found {
     /// Every option, in the order of `--help`.
     pub settings: Vec<Setting>,
     /// The options, or every problem, and then at least one.
-    pub options: Result<Box<Serve>, Vec<Problem>>,
+    pub options: Result<Box<Serve>, Vec<ConfigError>>,
 }
 
 /// Reads the command line (its first word is the program's name), the environment and the file.
