@@ -2,16 +2,16 @@
 //! drop nobody else saw is known to be the person's last mile, and one that a leg saw is known to
 //! be that leg's segment.
 //!
-//! From a leg to a conclusion: [`dial`] establishes, [`echo`] and [`ask`] keep a leg under
-//! observation, [`run`] restarts it, the [`board`] keeps what was seen (metrics and the last
+//! From a leg to a conclusion: [`dial`] establishes, [`echo`] and [`http_client`] keep a leg under
+//! observation, [`run`] restarts it, the [`leg_states`] keeps what was seen (metrics and the last
 //! minutes), and `t3_record::probe` concludes.
 
-pub mod ask;
-pub mod board;
 pub mod cli;
 pub mod dial;
 pub mod echo;
+pub mod http_client;
 pub mod leg;
+pub mod leg_states;
 pub mod metrics;
 pub mod once;
 pub mod page;

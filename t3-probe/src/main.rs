@@ -4,10 +4,10 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use t3_probe::{
-    board::Board,
     cli::{Cli, Command, Legs, Run},
     dial::{Network, tls_client},
     leg::Leg,
+    leg_states::Board,
     metrics::Metrics,
     once, page, run,
 };

@@ -10,7 +10,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
-use crate::board::Board;
+use crate::leg_states::Board;
 
 /// Readers at once.
 const READERS: usize = 32;

@@ -8,11 +8,11 @@ use t3_record::probe::{Disconnect, Phase, Reason, Way};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::{
-    ask,
-    board::Board,
     dial::Dial,
     echo::Echo,
+    http_client,
     leg::{Leg, Times},
+    leg_states::Board,
     progress::{Failure, Progress},
 };
 
@@ -138,7 +138,7 @@ pub async fn answered<D: Dial>(
             .header("user-agent", concat!("t3-probe/", env!("CARGO_PKG_VERSION")))
             .body(())
             .map_err(|error| Failure::new(Reason::ConnectFailed, &error))?;
-        let answer = ask::exchange(stream, request, MOST).await;
+        let answer = http_client::exchange(stream, request, MOST).await;
         answer.map(|(status, _)| status).map_err(|error| Failure::new(Reason::IoError, &error))
     };
     match bounded(times.answer, Reason::RttTimeout, "no answer", ask).await {

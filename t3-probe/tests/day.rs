@@ -14,9 +14,9 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use t3_probe::{
-    board::Board,
     dial::Dial,
     leg::{Address, Leg, Times},
+    leg_states::Board,
     metrics::Metrics,
     progress::{Failure, Progress},
     run,

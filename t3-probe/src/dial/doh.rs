@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{Stream, tcp, tls};
-use crate::ask::{self, AskError};
+use crate::http_client::{self, AskError};
 
 /// No answer about one name is longer.
 const MOST: usize = 64 << 10;
@@ -76,8 +76,9 @@ pub(super) async fn resolve(
         .header("accept", "application/dns-json")
         .body(())
         .map_err(|error| reach(io::Error::other(error)))?;
-    let (status, body) =
-        ask::exchange(stream, request, MOST).await.map_err(|error| DohError::Ask(resolver.clone(), error))?;
+    let (status, body) = http_client::exchange(stream, request, MOST)
+        .await
+        .map_err(|error| DohError::Ask(resolver.clone(), error))?;
     let answer = |what: String| DohError::Answer { resolver: resolver.clone(), name: name.to_owned(), what };
     if status != 200 {
         return Err(answer(format!("HTTP {status}")));
