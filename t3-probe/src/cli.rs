@@ -11,7 +11,7 @@ use http::Uri;
 use t3_config::value::time;
 use t3_record::probe::Way;
 
-use crate::leg::{Address, Leg, Times};
+use crate::leg::{Address, Leg, Timeouts};
 
 /// Observes the way to t3 by several legs, so that a drop can be put where it belongs.
 #[derive(Debug, Parser)]
@@ -39,7 +39,7 @@ pub enum Command {
   t3-probe run --config /etc/t3-probe.toml
 
 Exit status:
-  0  stopped as told
+  0  stopped as reported
   1  a failure: a port in use, for example
   2  wrong usage or configuration")]
     Run(Run),
@@ -51,7 +51,7 @@ Exit status:
   0  every leg is clean
   1  a leg is down or slow
   2  wrong usage or configuration")]
-    Once(Legs),
+    Once(LegOptions),
 }
 
 /// `t3-probe run`.
@@ -59,7 +59,7 @@ Exit status:
 pub struct Run {
     /// The legs.
     #[command(flatten)]
-    pub legs: Legs,
+    pub legs: LegOptions,
     /// Where to serve /metrics, /healthz and /.
     #[arg(long, env = "T3_PROBE_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:9108")]
     pub listen: SocketAddr,
@@ -67,7 +67,7 @@ pub struct Run {
     /// one did.
     #[arg(long, env = "T3_PROBE_WINDOW", value_name = "TIME", value_parser = time, default_value = "60s")]
     pub window: Duration,
-    /// Leave the line of JSON at each death out.
+    /// Leave the line of JSON at each disconnect out.
     #[arg(long, env = "T3_PROBE_NO_JSON")]
     pub no_json: bool,
     /// What to log: a level, or target=level pairs.
@@ -75,9 +75,9 @@ pub struct Run {
     pub log_filter: String,
 }
 
-/// The legs and their times.
+/// The legs and their timeouts.
 #[derive(Debug, Clone, Args)]
-pub struct Legs {
+pub struct LegOptions {
     /// Options from a file, as `name = value` in TOML; the command line and the environment win
     /// over it.
     #[arg(long, env = "T3_PROBE_CONFIG", value_name = "FILE", default_value = "/etc/t3-probe.toml")]
@@ -96,7 +96,7 @@ pub struct Legs {
     /// A serve: the leg `t3serve` asks it for /api/auth/session. Repeatable with a name each: the
     /// leg is then `t3serve:NAME`.
     #[arg(long, env = "T3_PROBE_SERVE", value_name = "[NAME=]URL", value_delimiter = ',', value_parser = serve)]
-    pub serve: Vec<Serve>,
+    pub serve: Vec<ServeTarget>,
     /// The path of the echo.
     #[arg(long, env = "T3_PROBE_PATH", value_name = "PATH", default_value = "/probe/ws", value_parser = path)]
     pub path: String,
@@ -112,7 +112,7 @@ pub struct Legs {
     /// For a connection to be established.
     #[arg(long, env = "T3_PROBE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "15s")]
     pub connect_timeout: Duration,
-    /// From a death to the next attempt, this much more each time, up to ten times as much.
+    /// From a disconnect to the next attempt, this much more each time, up to ten times as much.
     #[arg(long, env = "T3_PROBE_BACK_OFF", value_name = "TIME", value_parser = time, default_value = "3s")]
     pub back_off: Duration,
     /// An answer slower than this is a stall.
@@ -122,7 +122,7 @@ pub struct Legs {
 
 /// A serve to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Serve {
+pub struct ServeTarget {
     name: Option<String>,
     url: Uri,
 }
@@ -144,7 +144,7 @@ pub enum LegsError {
     Twice(String),
 }
 
-impl Legs {
+impl LegOptions {
     /// The legs asked for.
     ///
     /// # Errors
@@ -178,10 +178,10 @@ impl Legs {
         Ok(legs)
     }
 
-    /// The times asked for.
+    /// The timeouts asked for.
     #[must_use]
-    pub fn times(&self) -> Times {
-        Times {
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts {
             beat: self.beat,
             answer: self.answer_timeout,
             connect: self.connect_timeout,
@@ -217,7 +217,7 @@ fn path(text: &str) -> Result<String, String> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { Err(format!("{text:?} does not start with /")) }
 }
 
-fn serve(text: &str) -> Result<Serve, String> {
+fn serve(text: &str) -> Result<ServeTarget, String> {
     let wrong = || format!("{text:?} is not a URL like http://10.0.10.10:3773, with NAME= before it or not");
     let (name, url) = match text.split_once('=') {
         Some((name, url)) if !name.contains(':') => (Some(name.to_owned()), url),
@@ -231,7 +231,7 @@ fn serve(text: &str) -> Result<Serve, String> {
         return Err(wrong());
     }
     let url = if url.path() == "/" { session_page(&url).ok_or_else(wrong)? } else { url };
-    Ok(Serve { name, url })
+    Ok(ServeTarget { name, url })
 }
 
 fn session_page(url: &Uri) -> Option<Uri> {
@@ -281,11 +281,11 @@ mod tests {
             "http://10.0.10.10:3773",
         ]);
         let found = found.unwrap();
-        let told: Vec<_> =
+        let reported: Vec<_> =
             found.iter().map(|leg| (leg.name.as_str(), leg.url.to_string(), leg.address.clone())).collect();
         let doh = Address::Doh("https://1.1.1.1/dns-query".parse().unwrap());
         assert_eq!(
-            told,
+            reported,
             [
                 ("cloudflare", "wss://t3.example.org/probe/ws".to_owned(), doh),
                 (

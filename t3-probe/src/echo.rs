@@ -1,5 +1,5 @@
-//! One WebSocket from its handshake to its death: a ping as text every beat, its echo in time. The
-//! same protocol as the browser's, so that what ends this one would have ended a browser's.
+//! One WebSocket from its handshake to its disconnect: a ping as text every beat, its echo in time.
+//! The same protocol as the browser's, so that what ends this one would have ended a browser's.
 //!
 //! Bounds every wait, and never decides when to try again: that is [`crate::run`]'s.
 
@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    leg::{Leg, Times},
+    leg::{Leg, Timeouts},
     progress::{Failure, Progress},
 };
 
@@ -57,10 +57,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
     ///
     /// # Errors
     /// The leg is dead, and why.
-    pub async fn beat(&mut self, times: &Times, progress: &Progress) -> Result<Duration, Failure> {
+    pub async fn beat(&mut self, timeouts: &Timeouts, progress: &Progress) -> Result<Duration, Failure> {
         progress.begin(Phase::Echo);
         let sent = Instant::now();
-        let deadline = sent + times.answer;
+        let deadline = sent + timeouts.answer;
         self.pings += 1;
         // Unique on this connection, so that no late echo passes for this one's; nanoseconds as the
         // prober before this one sent them.
@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         let ping = format!("ping {unix} {}", self.pings);
         let late = || Failure {
             reason: Reason::RttTimeout,
-            detail: format!("no echo within {} s", times.answer.as_secs_f32()),
+            detail: format!("no echo within {} s", timeouts.answer.as_secs_f32()),
         };
         match timeout_at(deadline, self.socket.send(Message::text(ping.clone()))).await {
             Err(_) => return Err(late()),
@@ -90,13 +90,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         }
     }
 
-    /// Listens until the next beat is due, so that a death is known when it happens.
+    /// Listens until the next beat is due, so that a disconnect is known when it happens.
     ///
     /// # Errors
     /// The leg is dead, and why.
-    pub async fn idle(&mut self, times: &Times, progress: &Progress) -> Result<(), Failure> {
+    pub async fn idle(&mut self, timeouts: &Timeouts, progress: &Progress) -> Result<(), Failure> {
         progress.begin(Phase::Echo);
-        let deadline = Instant::now() + times.beat;
+        let deadline = Instant::now() + timeouts.beat;
         loop {
             match timeout_at(deadline, self.text()).await {
                 Err(_) => return Ok(()),

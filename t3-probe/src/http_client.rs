@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// There was no whole answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum HttpError {
     /// HTTP did not work out.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
@@ -25,8 +25,8 @@ pub enum AskError {
 /// Sends `request` and reads the whole answer, of at most `most` bytes. The caller bounds the time.
 ///
 /// # Errors
-/// [`AskError`].
-pub async fn exchange<S>(stream: S, request: Request<()>, most: usize) -> Result<(u16, Bytes), AskError>
+/// [`HttpError`].
+pub async fn exchange<S>(stream: S, request: Request<()>, most: usize) -> Result<(u16, Bytes), HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -36,9 +36,9 @@ where
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), most).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
-                AskError::TooLong(most)
+                HttpError::TooLong(most)
             } else {
-                AskError::Cut(error.to_string())
+                HttpError::Cut(error.to_string())
             }
         })?;
         Ok((status, body.to_bytes()))

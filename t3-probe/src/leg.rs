@@ -1,4 +1,4 @@
-//! What a leg is, and the times it keeps. Plain data.
+//! What a leg is, and the timeouts it keeps. Plain data.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -45,16 +45,16 @@ impl Leg {
     }
 }
 
-/// The times of all legs.
+/// The timeouts of all legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Times {
+pub struct Timeouts {
     /// From an echo to the next ping, and between two questions to a serve.
     pub beat: Duration,
     /// For an echo or an answer: the browser's own watchdog.
     pub answer: Duration,
     /// For everything up to an established connection.
     pub connect: Duration,
-    /// From a death to the next attempt: this much more each time.
+    /// From a disconnect to the next attempt: this much more each time.
     pub back_off: Duration,
     /// But no more than this.
     pub back_off_most: Duration,
@@ -62,7 +62,7 @@ pub struct Times {
     pub slow: Duration,
 }
 
-impl Default for Times {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             beat: Duration::from_secs(10),
@@ -75,8 +75,8 @@ impl Default for Times {
     }
 }
 
-impl Times {
-    /// How long to wait before the attempt that follows `failures` deaths in a row.
+impl Timeouts {
+    /// How long to wait before the attempt that follows `failures` disconnects in a row.
     #[must_use]
     pub fn pause(&self, failures: u32) -> Duration {
         self.back_off.saturating_mul(failures).min(self.back_off_most)
@@ -89,8 +89,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_by_three_seconds_up_to_thirty() {
-        let times = Times::default();
-        let seconds = |failures| times.pause(failures).as_secs();
+        let timeouts = Timeouts::default();
+        let seconds = |failures| timeouts.pause(failures).as_secs();
         assert_eq!([1, 2, 9, 10, 11, 1_000].map(seconds), [3, 6, 27, 30, 30, 30]);
         assert_eq!(seconds(u32::MAX), 30);
     }

@@ -20,28 +20,28 @@ use crate::{
 const KEPT: usize = 64;
 /// All legs.
 #[derive(Debug)]
-pub struct Board {
+pub struct LegStates {
     /// The metrics.
     pub metrics: Metrics,
     /// The window that the overview speaks of.
     pub window: Duration,
-    legs: Mutex<Vec<Row>>,
+    legs: Mutex<Vec<LegState>>,
 }
 
 #[derive(Debug)]
-struct Row {
+struct LegState {
     leg: Leg,
     /// Established, or answered well, since; else down since.
     up: Option<bool>,
     seen: Option<Instant>,
     rtt: Option<Duration>,
     troubles: VecDeque<(Instant, State)>,
-    died: Option<Disconnect>,
+    last_disconnect: Option<Disconnect>,
 }
 
 /// A leg as the page shows it.
 #[derive(Debug, Clone)]
-pub struct View {
+pub struct LegView {
     /// The leg.
     pub leg: Leg,
     /// Its state over the window.
@@ -50,33 +50,33 @@ pub struct View {
     pub up: Option<bool>,
     /// The last round trip.
     pub rtt: Option<Duration>,
-    /// Its last death.
-    pub died: Option<Disconnect>,
+    /// Its last disconnect.
+    pub last_disconnect: Option<Disconnect>,
 }
 
-impl Board {
+impl LegStates {
     /// For these legs, all unseen; the overview speaks of the last `window`.
     #[must_use]
     pub fn new(legs: &[Leg], metrics: Metrics, window: Duration) -> Self {
         for leg in legs {
             metrics.connected(&leg.name, false);
         }
-        let row = |leg: &Leg| Row {
+        let row = |leg: &Leg| LegState {
             leg: leg.clone(),
             up: None,
             seen: None,
             rtt: None,
             troubles: VecDeque::new(),
-            died: None,
+            last_disconnect: None,
         };
         Self { metrics, window, legs: Mutex::new(legs.iter().map(row).collect()) }
     }
 
-    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+    fn rows(&self) -> MutexGuard<'_, Vec<LegState>> {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with(&self, leg: &Leg, change: impl FnOnce(&mut Row)) {
+    fn with(&self, leg: &Leg, change: impl FnOnce(&mut LegState)) {
         if let Some(row) = self.rows().iter_mut().find(|row| row.leg.name == leg.name) {
             change(row);
         }
@@ -105,7 +105,7 @@ impl Board {
     }
 
     /// The leg died. Returns what is to be logged.
-    pub fn died(
+    pub fn disconnected(
         &self,
         leg: &Leg,
         failure: Failure,
@@ -113,9 +113,14 @@ impl Board {
         age: Option<Duration>,
     ) -> Disconnect {
         let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        self.metrics.died(&leg.name, failure.reason, unix.as_secs_f64(), age.map(|age| age.as_secs_f64()));
+        self.metrics.disconnected(
+            &leg.name,
+            failure.reason,
+            unix.as_secs_f64(),
+            age.map(|age| age.as_secs_f64()),
+        );
         let (phase, since) = progress.now();
-        let death = Disconnect {
+        let disconnect = Disconnect {
             event: disconnect::EVENT.to_owned(),
             at_ms: millis(unix),
             leg: leg.name.clone(),
@@ -132,21 +137,21 @@ impl Board {
             row.seen = Some(now);
             row.up = Some(false);
             row.trouble(now, State::Down);
-            row.died = Some(death.clone());
+            row.last_disconnect = Some(disconnect.clone());
         });
-        death
+        disconnect
     }
 
     /// All legs, with their state over the window.
     #[must_use]
-    pub fn view(&self) -> Vec<View> {
+    pub fn view(&self) -> Vec<LegView> {
         let now = Instant::now();
-        let view = |row: &Row| View {
+        let view = |row: &LegState| LegView {
             leg: row.leg.clone(),
             state: row.state(now, self.window),
             up: row.up,
             rtt: row.rtt,
-            died: row.died.clone(),
+            last_disconnect: row.last_disconnect.clone(),
         };
         self.rows().iter().map(view).collect()
     }
@@ -154,12 +159,12 @@ impl Board {
     /// What the legs say together about the window.
     #[must_use]
     pub fn attribution(&self) -> Attribution {
-        let leg = |view: View| probe::Leg { name: view.leg.name, way: view.leg.way, state: view.state };
+        let leg = |view: LegView| probe::Leg { name: view.leg.name, way: view.leg.way, state: view.state };
         attribute(&self.view().into_iter().map(leg).collect::<Vec<_>>())
     }
 }
 
-impl Row {
+impl LegState {
     fn trouble(&mut self, at: Instant, what: State) {
         if self.troubles.len() == KEPT {
             self.troubles.pop_front();

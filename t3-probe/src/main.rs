@@ -4,10 +4,10 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use t3_probe::{
-    cli::{Cli, Command, Legs, Run},
+    cli::{Cli, Command, LegOptions, Run},
     dial::{Network, tls_client},
     leg::Leg,
-    leg_states::Board,
+    leg_states::LegStates,
     metrics::Metrics,
     once, page, run,
 };
@@ -52,15 +52,15 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.is::<t3_probe::cli::LegsError>() { 2 } else { 1 })
 }
 
-fn network(options: &Legs) -> anyhow::Result<(Vec<Leg>, Network)> {
+fn network(options: &LegOptions) -> anyhow::Result<(Vec<Leg>, Network)> {
     let legs = options.legs()?;
     let tls = tls_client(&options.ca_file)?;
     Ok((legs, Network::new(tls)))
 }
 
-async fn try_once(options: &Legs) -> anyhow::Result<ExitCode> {
+async fn try_once(options: &LegOptions) -> anyhow::Result<ExitCode> {
     let (legs, network) = network(options)?;
-    let rows = once::all(legs, Arc::new(network), options.times()).await;
+    let rows = once::all(legs, Arc::new(network), options.timeouts()).await;
     let clean = rows.iter().all(|row| row.state == State::Clean);
     let text = once::table(&rows);
     std::io::stdout().write_all(text.as_bytes()).context("write the table")?;
@@ -75,39 +75,41 @@ async fn observe(options: Run) -> anyhow::Result<()> {
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("serve metrics on {}: is the port in use?", options.listen))?;
-    let board = Arc::new(Board::new(&legs, Metrics::new().context("register the metrics")?, options.window));
-    let tell: run::Tell = if options.no_json { Arc::new(tell) } else { Arc::new(tell_json) };
+    let states =
+        Arc::new(LegStates::new(&legs, Metrics::new().context("register the metrics")?, options.window));
+    let on_disconnect: run::OnDisconnect =
+        if options.no_json { Arc::new(log) } else { Arc::new(log_and_print) };
     for leg in legs {
         tracing::info!(leg = leg.name, url = %leg.url, "observing");
         tokio::spawn(run::leg(
             leg,
             network.clone(),
-            options.legs.times(),
-            Arc::clone(&board),
-            Arc::clone(&tell),
+            options.legs.timeouts(),
+            Arc::clone(&states),
+            Arc::clone(&on_disconnect),
         ));
     }
     tracing::info!("metrics on http://{}/metrics", options.listen);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
-        () = page::serve(listener, board) => {}
+        () = page::serve(listener, states) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     Ok(())
 }
 
-fn tell(death: &Disconnect) {
-    let Disconnect { leg, reason, phase, detail, .. } = death;
+fn log(disconnect: &Disconnect) {
+    let Disconnect { leg, reason, phase, detail, .. } = disconnect;
     tracing::warn!(leg, %reason, %phase, "died: {detail}");
 }
 
 /// The line goes to stdout, log lines go to stderr: whoever collects the one need not pick it out
 /// of the other.
-fn tell_json(death: &Disconnect) {
-    tell(death);
-    if let Ok(line) = serde_json::to_string(death) {
+fn log_and_print(disconnect: &Disconnect) {
+    log(disconnect);
+    if let Ok(line) = serde_json::to_string(disconnect) {
         // Nobody may be reading; observing goes on.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     }

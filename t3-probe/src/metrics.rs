@@ -29,7 +29,7 @@ impl Metrics {
         let connected =
             GaugeVec::new(Opts::new("t3probe_connected", "1 while the leg's connection is up"), leg)?;
         let disconnects = CounterVec::new(
-            Opts::new("t3probe_disconnects_total", "Connection deaths by leg and reason"),
+            Opts::new("t3probe_disconnects_total", "Connection disconnects by leg and reason"),
             &["leg", "reason"],
         )?;
         let rtt = HistogramVec::new(
@@ -43,7 +43,7 @@ impl Metrics {
             leg,
         )?;
         let last_disconnect = GaugeVec::new(
-            Opts::new("t3probe_last_disconnect_timestamp", "Unix time of the leg's last death"),
+            Opts::new("t3probe_last_disconnect_timestamp", "Unix time of the leg's last disconnect"),
             leg,
         )?;
         registry.register(Box::new(connected.clone()))?;
@@ -65,7 +65,7 @@ impl Metrics {
     }
 
     /// The leg died at this Unix time, in seconds; after `age` seconds if it had been established.
-    pub fn died(&self, leg: &str, reason: Reason, unix: f64, age: Option<f64>) {
+    pub fn disconnected(&self, leg: &str, reason: Reason, unix: f64, age: Option<f64>) {
         self.connected(leg, false);
         self.disconnects.with_label_values(&[leg, &reason.to_string()]).inc();
         self.last_disconnect.with_label_values(&[leg]).set(unix);

@@ -7,7 +7,7 @@ use tokio::time::Duration;
 
 use crate::{
     dial::Dial,
-    leg::{Leg, Times},
+    leg::{Leg, Timeouts},
     progress::{Failure, Progress},
     run,
 };
@@ -28,12 +28,12 @@ pub struct Row {
 }
 
 /// Tries all legs side by side.
-pub async fn all<D: Dial + 'static>(legs: Vec<Leg>, dial: Arc<D>, times: Times) -> Vec<Row> {
+pub async fn all<D: Dial + 'static>(legs: Vec<Leg>, dial: Arc<D>, timeouts: Timeouts) -> Vec<Row> {
     let tasks: Vec<_> = legs
         .into_iter()
         .map(|leg| {
             let dial = Arc::clone(&dial);
-            tokio::spawn(async move { one(leg, &*dial, times).await })
+            tokio::spawn(async move { one(leg, &*dial, timeouts).await })
         })
         .collect();
     let mut rows = Vec::new();
@@ -43,16 +43,16 @@ pub async fn all<D: Dial + 'static>(legs: Vec<Leg>, dial: Arc<D>, times: Times) 
     rows
 }
 
-async fn one<D: Dial>(leg: Leg, dial: &D, times: Times) -> Row {
+async fn one<D: Dial>(leg: Leg, dial: &D, timeouts: Timeouts) -> Row {
     let progress = Progress::default();
     let outcome = match leg.way {
         Way::Serve => {
-            let (time, outcome) = run::answered(&leg, dial, &times, &progress).await;
+            let (time, outcome) = run::answered(&leg, dial, &timeouts, &progress).await;
             outcome.map(|()| time.unwrap_or_default())
         }
-        Way::Cloudflare | Way::Internal => match run::established(&leg, dial, &times, &progress).await {
+        Way::Cloudflare | Way::Internal => match run::established(&leg, dial, &timeouts, &progress).await {
             Ok(mut echo) => {
-                let time = echo.beat(&times, &progress).await;
+                let time = echo.beat(&timeouts, &progress).await;
                 echo.close().await;
                 time
             }
@@ -60,7 +60,7 @@ async fn one<D: Dial>(leg: Leg, dial: &D, times: Times) -> Row {
         },
     };
     let state = match &outcome {
-        Ok(time) if *time >= times.slow => State::Slow,
+        Ok(time) if *time >= timeouts.slow => State::Slow,
         Ok(_) => State::Clean,
         Err(_) => State::Down,
     };

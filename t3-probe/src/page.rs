@@ -10,7 +10,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
-use crate::leg_states::Board;
+use crate::leg_states::LegStates;
 
 /// Readers at once.
 const READERS: usize = 32;
@@ -20,7 +20,7 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the pages for ever.
-pub async fn serve(listener: TcpListener, board: Arc<Board>) {
+pub async fn serve(listener: TcpListener, states: Arc<LegStates>) {
     let readers = Arc::new(Semaphore::new(READERS));
     loop {
         let Ok(permit) = Arc::clone(&readers).acquire_owned().await else { return };
@@ -28,10 +28,10 @@ pub async fn serve(listener: TcpListener, board: Arc<Board>) {
             sleep(PAUSE).await;
             continue;
         };
-        let board = Arc::clone(&board);
+        let states = Arc::clone(&states);
         tokio::spawn(async move {
             let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                let answer = answer(request.method(), request.uri().path(), &board);
+                let answer = answer(request.method(), request.uri().path(), &states);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -46,25 +46,25 @@ pub async fn serve(listener: TcpListener, board: Arc<Board>) {
     }
 }
 
-fn answer(method: &Method, path: &str, board: &Board) -> Response<Full<Bytes>> {
+fn answer(method: &Method, path: &str, states: &LegStates) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
     }
     match path {
-        "/metrics" => match board.metrics.page() {
+        "/metrics" => match states.metrics.page() {
             Ok(page) => respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into()),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/" => text(StatusCode::OK, overview(board)),
+        "/" => text(StatusCode::OK, overview(states)),
         _ => text(StatusCode::NOT_FOUND, "here are /, /metrics and /healthz\n".to_owned()),
     }
 }
 
-fn overview(board: &Board) -> String {
+fn overview(states: &LegStates) -> String {
     let mut page = String::new();
-    let window = board.window.as_secs();
-    for view in board.view() {
+    let window = states.window.as_secs();
+    for view in states.view() {
         let now = match view.up {
             Some(true) => "up",
             Some(false) => "down",
@@ -74,12 +74,16 @@ fn overview(board: &Board) -> String {
         if let Some(rtt) = view.rtt {
             let _ = write!(page, ", answers in {:.0} ms", rtt.as_secs_f64() * 1000.0);
         }
-        if let Some(death) = view.died {
-            let _ = write!(page, "; last death: {} in {}: {}", death.reason, death.phase, death.detail);
+        if let Some(disconnect) = view.last_disconnect {
+            let _ = write!(
+                page,
+                "; last disconnect: {} in {}: {}",
+                disconnect.reason, disconnect.phase, disconnect.detail
+            );
         }
         page.push('\n');
     }
-    let attribution = board.attribution();
+    let attribution = states.attribution();
     let _ = writeln!(page, "{}: {}", attribution.place, attribution.sentence);
     page
 }

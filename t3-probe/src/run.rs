@@ -1,5 +1,5 @@
-//! A leg for ever: established, observed until it dies, its death told, and again after a pause
-//! that grows with failures in a row.
+//! A leg for ever: established, observed until it dies, its disconnect told, and again after a
+//! pause that grows with failures in a row.
 
 use std::{future::Future, sync::Arc};
 
@@ -11,62 +11,79 @@ use crate::{
     dial::Dial,
     echo::Echo,
     http_client,
-    leg::{Leg, Times},
-    leg_states::Board,
+    leg::{Leg, Timeouts},
+    leg_states::LegStates,
     progress::{Failure, Progress},
 };
 
 /// No answer about a session is longer.
 const MOST: usize = 1 << 20;
 
-/// What happens to a death.
-pub type Tell = Arc<dyn Fn(&Disconnect) + Send + Sync>;
+/// What happens to a disconnect.
+pub type OnDisconnect = Arc<dyn Fn(&Disconnect) + Send + Sync>;
 
 /// Keeps one leg under observation. Never returns.
-pub async fn leg<D: Dial>(leg: Leg, dial: D, times: Times, board: Arc<Board>, tell: Tell) {
+pub async fn leg<D: Dial>(
+    leg: Leg,
+    dial: D,
+    timeouts: Timeouts,
+    states: Arc<LegStates>,
+    on_disconnect: OnDisconnect,
+) {
     match leg.way {
-        Way::Cloudflare | Way::Internal => socket(&leg, &dial, &times, &board, &tell).await,
-        Way::Serve => serve(&leg, &dial, &times, &board, &tell).await,
+        Way::Cloudflare | Way::Internal => socket(&leg, &dial, &timeouts, &states, &on_disconnect).await,
+        Way::Serve => serve(&leg, &dial, &timeouts, &states, &on_disconnect).await,
     }
 }
 
-async fn socket<D: Dial>(leg: &Leg, dial: &D, times: &Times, board: &Board, tell: &Tell) {
+async fn socket<D: Dial>(
+    leg: &Leg,
+    dial: &D,
+    timeouts: &Timeouts,
+    states: &LegStates,
+    on_disconnect: &OnDisconnect,
+) {
     let mut failures = 0u32;
     loop {
         let progress = Progress::default();
         let mut since = None;
-        let failure = match established(leg, dial, times, &progress).await {
+        let failure = match established(leg, dial, timeouts, &progress).await {
             Ok(echo) => {
                 failures = 0;
                 since = Some(Instant::now());
-                board.up(leg);
+                states.up(leg);
                 tracing::info!(leg = leg.name, "connected");
-                observe(echo, leg, times, board, &progress).await
+                observe(echo, leg, timeouts, states, &progress).await
             }
             Err(failure) => failure,
         };
-        tell(&board.died(leg, failure, &progress, since.map(|since: Instant| since.elapsed())));
+        on_disconnect(&states.disconnected(
+            leg,
+            failure,
+            &progress,
+            since.map(|since: Instant| since.elapsed()),
+        ));
         failures = failures.saturating_add(1);
-        sleep(times.pause(failures)).await;
+        sleep(timeouts.pause(failures)).await;
     }
 }
 
 async fn observe<S>(
     mut echo: Echo<S>,
     leg: &Leg,
-    times: &Times,
-    board: &Board,
+    timeouts: &Timeouts,
+    states: &LegStates,
     progress: &Progress,
 ) -> Failure
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     loop {
-        match echo.beat(times, progress).await {
-            Ok(rtt) => board.beat(leg, rtt, times.slow),
+        match echo.beat(timeouts, progress).await {
+            Ok(rtt) => states.beat(leg, rtt, timeouts.slow),
             Err(failure) => return failure,
         }
-        if let Err(failure) = echo.idle(times, progress).await {
+        if let Err(failure) = echo.idle(timeouts, progress).await {
             return failure;
         }
     }
@@ -79,14 +96,14 @@ where
 pub async fn established<D: Dial>(
     leg: &Leg,
     dial: &D,
-    times: &Times,
+    timeouts: &Timeouts,
     progress: &Progress,
 ) -> Result<Echo<D::Stream>, Failure> {
     let open = async {
         let stream = dial.dial(leg, progress).await?;
         Echo::open(leg, stream, progress).await
     };
-    bounded(times.connect, Reason::ConnectTimeout, "not established", open).await
+    bounded(timeouts.connect, Reason::ConnectTimeout, "not established", open).await
 }
 
 async fn bounded<T>(
@@ -100,23 +117,29 @@ async fn bounded<T>(
     })
 }
 
-async fn serve<D: Dial>(leg: &Leg, dial: &D, times: &Times, board: &Board, tell: &Tell) {
+async fn serve<D: Dial>(
+    leg: &Leg,
+    dial: &D,
+    timeouts: &Timeouts,
+    states: &LegStates,
+    on_disconnect: &OnDisconnect,
+) {
     loop {
         let progress = Progress::default();
-        match answered(leg, dial, times, &progress).await {
+        match answered(leg, dial, timeouts, &progress).await {
             (Some(rtt), Ok(())) => {
-                board.up(leg);
-                board.beat(leg, rtt, times.slow);
+                states.up(leg);
+                states.beat(leg, rtt, timeouts.slow);
             }
             (rtt, Err(failure)) => {
                 if let Some(rtt) = rtt {
-                    board.beat(leg, rtt, times.slow);
+                    states.beat(leg, rtt, timeouts.slow);
                 }
-                tell(&board.died(leg, failure, &progress, None));
+                on_disconnect(&states.disconnected(leg, failure, &progress, None));
             }
             (None, Ok(())) => {}
         }
-        sleep(times.beat).await;
+        sleep(timeouts.beat).await;
     }
 }
 
@@ -125,7 +148,7 @@ async fn serve<D: Dial>(leg: &Leg, dial: &D, times: &Times, board: &Board, tell:
 pub async fn answered<D: Dial>(
     leg: &Leg,
     dial: &D,
-    times: &Times,
+    timeouts: &Timeouts,
     progress: &Progress,
 ) -> (Option<Duration>, Result<(), Failure>) {
     let begun = Instant::now();
@@ -141,7 +164,7 @@ pub async fn answered<D: Dial>(
         let answer = http_client::exchange(stream, request, MOST).await;
         answer.map(|(status, _)| status).map_err(|error| Failure::new(Reason::IoError, &error))
     };
-    match bounded(times.answer, Reason::RttTimeout, "no answer", ask).await {
+    match bounded(timeouts.answer, Reason::RttTimeout, "no answer", ask).await {
         Ok(200) => (Some(begun.elapsed()), Ok(())),
         Ok(status) => {
             let detail = format!("answered {status}");

@@ -1,6 +1,6 @@
 //! A day of simulated time: the three legs over streams in memory, with thousands of faults whose
-//! truth is known. Every death is counted once and with its reason, nothing is left behind, and
-//! what is remembered stays bounded.
+//! expected is known. Every disconnect is counted once and with its reason, nothing is left behind,
+//! and what is remembered stays bounded.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
@@ -15,8 +15,8 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use t3_probe::{
     dial::Dial,
-    leg::{Address, Leg, Times},
-    leg_states::Board,
+    leg::{Address, Leg, Timeouts},
+    leg_states::LegStates,
     metrics::Metrics,
     progress::{Failure, Progress},
     run,
@@ -53,34 +53,34 @@ enum Fault {
 
 /// A generator of pseudo-random numbers (splitmix64): a run can be repeated.
 #[derive(Debug)]
-struct Dice(AtomicU64);
+struct Rng(AtomicU64);
 
-impl Dice {
-    fn roll(&self, sides: u64) -> u64 {
+impl Rng {
+    fn below(&self, bound: u64) -> u64 {
         let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
+        (z ^ (z >> 31)) % bound
     }
 }
 
 /// What was done, by leg and reason; and how many far ends are still there.
 #[derive(Debug, Default)]
-struct Truth {
-    deaths: Mutex<BTreeMap<(String, String), u64>>,
+struct Expected {
+    disconnects: Mutex<BTreeMap<(String, String), u64>>,
     alive: AtomicI64,
 }
 
-impl Truth {
-    fn died(&self, leg: &Leg, reason: Reason) {
-        *self.deaths.lock().unwrap().entry((leg.name.clone(), reason.to_string())).or_default() += 1;
+impl Expected {
+    fn disconnected(&self, leg: &Leg, reason: Reason) {
+        *self.disconnects.lock().unwrap().entry((leg.name.clone(), reason.to_string())).or_default() += 1;
     }
 }
 
 #[derive(Debug, Clone)]
 struct Memory {
-    dice: Arc<Dice>,
-    truth: Arc<Truth>,
+    rng: Arc<Rng>,
+    expected: Arc<Expected>,
 }
 
 impl Dial for Memory {
@@ -104,23 +104,23 @@ impl Dial for Memory {
         }
         progress.begin(Phase::Tcp);
         let (near, far) = tokio::io::duplex(4096);
-        let truth = Arc::clone(&self.truth);
+        let expected = Arc::clone(&self.expected);
         let way = leg.way;
-        truth.alive.fetch_add(1, Ordering::Relaxed);
+        expected.alive.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             far_end(far, way, fault).await;
-            truth.alive.fetch_sub(1, Ordering::Relaxed);
+            expected.alive.fetch_sub(1, Ordering::Relaxed);
         });
         Ok(near)
     }
 }
 
 impl Memory {
-    /// Picks what happens to this connection; a death it brings is written down.
+    /// Picks what happens to this connection; a disconnect it brings is written down.
     fn fault(&self, way: Way) -> Fault {
-        let after = u32::try_from(self.dice.roll(12)).unwrap();
+        let after = u32::try_from(self.rng.below(12)).unwrap();
         if way == Way::Serve {
-            return match self.dice.roll(8) {
+            return match self.rng.below(8) {
                 0 => Fault::Refused,
                 1 => Fault::Status(500),
                 2 => Fault::Silent(0),
@@ -129,7 +129,7 @@ impl Memory {
                 _ => Fault::Status(200),
             };
         }
-        match self.dice.roll(9) {
+        match self.rng.below(9) {
             0 => Fault::NoAddress,
             1 => Fault::Refused,
             2 => Fault::Blackhole,
@@ -221,9 +221,9 @@ impl Dial for Noted {
     type Stream = DuplexStream;
 
     async fn dial(&self, leg: &Leg, progress: &Progress) -> Result<DuplexStream, Failure> {
-        // The same roll of the dice twice: once to know, once to do.
-        let before = self.0.dice.0.load(Ordering::Relaxed);
-        let ahead = Memory { dice: Arc::new(Dice(AtomicU64::new(before))), ..self.0.clone() };
+        // The same roll of the rng twice: once to know, once to do.
+        let before = self.0.rng.0.load(Ordering::Relaxed);
+        let ahead = Memory { rng: Arc::new(Rng(AtomicU64::new(before))), ..self.0.clone() };
         *self.1.lock().unwrap() = reason(leg.way, ahead.fault(leg.way));
         self.0.dial(leg, progress).await
     }
@@ -239,63 +239,67 @@ fn leg(way: Way) -> Leg {
 
 #[tokio::test(start_paused = true)]
 async fn a_day_with_thousands_of_faults_is_counted_exactly() {
-    let truth = Arc::new(Truth::default());
+    let expected = Arc::new(Expected::default());
     let legs: Vec<Leg> = Way::ALL.iter().map(|way| leg(*way)).collect();
-    let board = Arc::new(Board::new(&legs, Metrics::new().unwrap(), Duration::from_secs(60)));
-    let told = Arc::new(AtomicU64::new(0));
+    let states = Arc::new(LegStates::new(&legs, Metrics::new().unwrap(), Duration::from_secs(60)));
+    let reported = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
     let mut tasks = Vec::new();
     for (n, leg) in legs.iter().enumerate() {
         let seed = 7 + n as u64;
-        let memory = Memory { dice: Arc::new(Dice(AtomicU64::new(seed))), truth: Arc::clone(&truth) };
+        let memory = Memory { rng: Arc::new(Rng(AtomicU64::new(seed))), expected: Arc::clone(&expected) };
         let dealt = Arc::new(Mutex::new(None));
-        let tell = {
-            let (told, truth, leg, dealt) =
-                (Arc::clone(&told), Arc::clone(&truth), leg.clone(), Arc::clone(&dealt));
-            move |death: &Disconnect| {
-                told.fetch_add(1, Ordering::Relaxed);
+        let on_disconnect = {
+            let (reported, expected, leg, dealt) =
+                (Arc::clone(&reported), Arc::clone(&expected), leg.clone(), Arc::clone(&dealt));
+            move |disconnect: &Disconnect| {
+                reported.fetch_add(1, Ordering::Relaxed);
                 let wanted: Option<Reason> = *dealt.lock().unwrap();
-                assert_eq!(Some(death.reason), wanted, "{death:?}");
-                truth.died(&leg, death.reason);
+                assert_eq!(Some(disconnect.reason), wanted, "{disconnect:?}");
+                expected.disconnected(&leg, disconnect.reason);
             }
         };
         let dial = Noted(memory, dealt);
         tasks.push(tokio::spawn(run::leg(
             leg.clone(),
             dial,
-            Times::default(),
-            Arc::clone(&board),
-            Arc::new(tell),
+            Timeouts::default(),
+            Arc::clone(&states),
+            Arc::new(on_disconnect),
         )));
     }
     while begun.elapsed() < DAY {
         sleep(Duration::from_secs(600)).await;
         // One far end per leg, and one that is on its way out.
-        assert!(truth.alive.load(Ordering::Relaxed) <= 2 * 3, "connections pile up");
+        assert!(expected.alive.load(Ordering::Relaxed) <= 2 * 3, "connections pile up");
     }
     for task in &tasks {
         assert!(!task.is_finished(), "a leg gave up");
         task.abort();
     }
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(truth.alive.load(Ordering::Relaxed), 0, "a connection was left behind");
+    assert_eq!(expected.alive.load(Ordering::Relaxed), 0, "a connection was left behind");
 
-    let deaths = truth.deaths.lock().unwrap().clone();
-    let all: u64 = deaths.values().sum();
+    let disconnects = expected.disconnects.lock().unwrap().clone();
+    let all: u64 = disconnects.values().sum();
     assert!(all > 3_000, "{all} faults are no thousands");
-    assert_eq!(all, told.load(Ordering::Relaxed));
-    let page = String::from_utf8(board.metrics.page().unwrap()).unwrap();
+    assert_eq!(all, reported.load(Ordering::Relaxed));
+    let page = String::from_utf8(states.metrics.page().unwrap()).unwrap();
     let mut counted = BTreeMap::new();
     for line in page.lines().filter(|line| line.starts_with("t3probe_disconnects_total{")) {
         let mut quoted = line.split('"').skip(1).step_by(2);
         let (leg, reason) = (quoted.next().unwrap().to_owned(), quoted.next().unwrap().to_owned());
         counted.insert((leg, reason), line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
     }
-    assert_eq!(counted, deaths);
-    let reasons = |way: &str| deaths.keys().filter(|(leg, _)| leg == way).count();
-    assert_eq!((reasons("cloudflare"), reasons("internal"), reasons("t3serve")), (8, 8, 4), "{deaths:?}");
-    // Ages: each death of an established WebSocket, once.
-    let established: u64 = (deaths.iter())
+    assert_eq!(counted, disconnects);
+    let reasons = |way: &str| disconnects.keys().filter(|(leg, _)| leg == way).count();
+    assert_eq!(
+        (reasons("cloudflare"), reasons("internal"), reasons("t3serve")),
+        (8, 8, 4),
+        "{disconnects:?}"
+    );
+    // Ages: each disconnect of an established WebSocket, once.
+    let established: u64 = (disconnects.iter())
         .filter(|((leg, reason), _)| {
             leg != "t3serve" && !reason.starts_with("connect") && !reason.starts_with("http")
         })

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{Stream, tcp, tls};
-use crate::http_client::{self, AskError};
+use crate::http_client::{self, HttpError};
 
 /// No answer about one name is longer.
 const MOST: usize = 64 << 10;
@@ -24,7 +24,7 @@ pub enum DohError {
     Reach(String, io::Error),
     /// It answered no HTTP, or not in time.
     #[error("ask {0} for the address: {1}")]
-    Ask(String, AskError),
+    Ask(String, HttpError),
     /// It answered something else.
     #[error("{resolver} answered {what} when asked for {name}")]
     Answer {

@@ -1,5 +1,5 @@
-//! From a leg to a stream: address, TCP, TLS. Each step says that it begins, so that a death names
-//! the phase.
+//! From a leg to a stream: address, TCP, TLS. Each step says that it begins, so that a disconnect
+//! names the phase.
 //!
 //! [`Dial`] is the seam: everything above it runs on any stream, in memory as well.
 
