@@ -236,7 +236,7 @@ impl Session {
         }
         self.facts.ended_at = now;
         self.facts.heartbeat = self.heartbeat.facts();
-        self.facts.looks = self.heartbeat.looks();
+        self.facts.samples = self.heartbeat.looks();
         for side in [Side::Down, Side::Up] {
             let flow = self.flow(side);
             let (written, blocked, backed_up) = (flow.written, flow.blocked_since, flow.backed_up_since);

@@ -271,11 +271,11 @@ async fn heartbeats_are_measured_and_a_stalled_one_is_waiting() {
     assert!(beat.period_ns.unwrap() >= 35_000_000);
     // Each answer had been acknowledged when the next ping came, so the silence is that of one
     // beat; the wait at the end is serve's.
-    assert!(facts.looks.len() >= 4, "{:?}", facts.looks);
-    for pair in facts.looks.windows(2) {
-        assert!(pair[1].silence_ns <= pair[1].at - pair[0].at, "{:?}", facts.looks);
+    assert!(facts.samples.len() >= 4, "{:?}", facts.samples);
+    for pair in facts.samples.windows(2) {
+        assert!(pair[1].silence_ns <= pair[1].at - pair[0].at, "{:?}", facts.samples);
     }
-    assert!(facts.looks.iter().all(|look| look.lost == 0));
+    assert!(facts.samples.iter().all(|sample| sample.lost == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
 /// When the first leg ended.
 fn ended_at(evidence: &Evidence, judgement: &Judgement) -> Option<Nanos> {
     let relay = evidence.relay.as_ref().map(|relay| relay.ended_at);
-    relay.or(judgement.at).or_else(|| evidence.dispatch_died.as_ref().map(|death| death.at))
+    relay.or(judgement.at).or_else(|| evidence.dispatch_died.as_ref().map(|died| died.at))
 }
 
 const fn ms(nanos: Nanos) -> u64 {

@@ -53,8 +53,8 @@ pub struct RelayFacts {
     pub heartbeat: Option<Heartbeat>,
     /// Whether its answers got through: looks at the browser's socket when pings came and at the
     /// end, oldest first, at most sixteen.
-    #[serde(default)]
-    pub looks: Vec<SocketSample>,
+    #[serde(default, rename = "looks")]
+    pub samples: Vec<SocketSample>,
     /// Worst delay of dispatch's event loop in the last 30 s, in milliseconds.
     pub self_lag_ms: Option<u64>,
     /// When that worst delay ended.

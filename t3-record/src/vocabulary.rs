@@ -1,16 +1,28 @@
 //! The closed vocabularies of a record. Each word is part of the contract (docs/RECORD.md): one may
 //! be added, none changes its meaning. Never holds logic.
 
-/// A word was not part of its vocabulary.
+/// A value outside its vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{word:?} is not a {vocabulary}; known: {known}")]
+#[error("unknown {} {value:?}; expected one of: {expected}", lower(.vocabulary))]
 pub struct UnknownValue {
-    /// What was read.
-    pub word: String,
-    /// Which vocabulary it should have come from.
+    /// The value that was read.
+    pub value: String,
+    /// Name of the vocabulary's type.
     pub vocabulary: &'static str,
-    /// The words that vocabulary has, separated by blanks.
-    pub known: String,
+    /// The values of the vocabulary, separated by commas.
+    pub expected: String,
+}
+
+/// `KernelSource` as `kernel source`.
+fn lower(type_name: &str) -> String {
+    let mut words = String::new();
+    for c in type_name.chars() {
+        if c.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
 }
 
 macro_rules! vocabulary {
@@ -42,9 +54,9 @@ macro_rules! vocabulary {
                 match word {
                     $($word => Ok(Self::$variant),)+
                     _ => Err($crate::vocabulary::UnknownValue {
-                        word: word.to_owned(),
+                        value: word.to_owned(),
                         vocabulary: stringify!($name),
-                        known: Self::ALL.iter().map(|w| w.as_str()).collect::<Vec<_>>().join(" "),
+                        expected: Self::ALL.iter().map(|w| w.as_str()).collect::<Vec<_>>().join(", "),
                     }),
                 }
             }
@@ -142,6 +154,39 @@ vocabulary! {
     }
 }
 
+impl Verdict {
+    /// The leg that the verdict is about, by the first word of its name: downstream for `client_`,
+    /// `path_` and `edge_`, upstream for `serve_`; `None` for the proxy, the host and `unknown`.
+    #[must_use]
+    pub const fn side(self) -> Option<Side> {
+        match self {
+            Self::ClientClosed
+            | Self::ClientLeft
+            | Self::ClientReset
+            | Self::ClientVanished
+            | Self::PathStalled
+            | Self::ClientProtocol
+            | Self::EdgeBurst => Some(Side::Down),
+            Self::ServeClosed
+            | Self::ServeLeft
+            | Self::ServeReset
+            | Self::ServeExited
+            | Self::ServeKilled
+            | Self::ServeOom
+            | Self::ServeStalled
+            | Self::ServeRefused
+            | Self::ServeTimeout
+            | Self::ServeRejected
+            | Self::ServeProtocol => Some(Side::Up),
+            Self::DispatchShutdown
+            | Self::DispatchStalled
+            | Self::DispatchDied
+            | Self::AdminKilled
+            | Self::Unknown => None,
+        }
+    }
+}
+
 vocabulary! {
     /// Where the cause lies.
     Segment {
@@ -219,5 +264,33 @@ vocabulary! {
         Off = "off",
         /// t3-trace did not answer in time.
         Timeout = "timeout",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_value_is_reported_with_the_values_of_its_vocabulary() {
+        assert_eq!(
+            "sure".parse::<Confidence>().unwrap_err().to_string(),
+            "unknown confidence \"sure\"; expected one of: proven, likely"
+        );
+        assert!(
+            "x".parse::<KernelSource>().unwrap_err().to_string().starts_with("unknown kernel source \"x\";")
+        );
+    }
+
+    #[test]
+    fn the_side_of_a_verdict_agrees_with_its_name() {
+        for verdict in Verdict::ALL {
+            let side = match verdict.as_str().split_once('_').map(|(first, _)| first) {
+                Some("client" | "path" | "edge") => Some(Side::Down),
+                Some("serve") => Some(Side::Up),
+                _ => None,
+            };
+            assert_eq!(verdict.side(), side, "{verdict}");
+        }
     }
 }

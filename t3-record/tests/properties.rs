@@ -220,7 +220,7 @@ prop_compose! {
 prop_compose! {
     fn evidence()(
         relay in option::of((leg().boxed(), leg().boxed(), at(), 0u64..9, at(), option::of(any::<u64>()), at(), any::<u32>())),
-        looks in vec((any::<u64>(), prop_oneof![any::<u64>(), 0u64..20_000_000_000], any::<u32>()), 0..9),
+        samples in vec((any::<u64>(), prop_oneof![any::<u64>(), 0u64..20_000_000_000], any::<u32>()), 0..9),
         sockets in (option::of(socket().boxed()), option::of(socket().boxed()), option::of(socket().boxed())),
         fate in option::of((prop_oneof![Just(Fate::Alive), Just(Fate::Oom), any::<i32>().prop_map(Fate::Exit), any::<i32>().prop_map(Fate::Signal)], at())),
         source in word(KernelSource::ALL), died in option::of(0u64..9),
@@ -230,7 +230,7 @@ prop_compose! {
             opened_at, ended_at, down, up, self_lag_ms: lag, self_lag_at: waiting,
             shutdown: shutdown.map(|at| Shutdown { signal: Some(15), at }),
             heartbeat: Some(Heartbeat { pings: u64::from(unanswered), unanswered, waiting_since: waiting, last_ping_at: waiting, ..Heartbeat::default() }),
-            looks: looks.iter().map(|(at, silence_ns, lost)| SocketSample { at: *at, silence_ns: *silence_ns, lost: *lost }).collect(),
+            samples: samples.iter().map(|(at, silence_ns, lost)| SocketSample { at: *at, silence_ns: *silence_ns, lost: *lost }).collect(),
             ..RelayFacts::default()
         });
         let peer = fate.map(|(fate, ended_at)| Process {

@@ -22,8 +22,8 @@ fn session() -> Session {
 }
 
 #[track_caller]
-fn check(scene: EvidenceBuilder, expected: &str) {
-    assert_eq!(assemble(&session(), &scene.0).to_line(), expected);
+fn check(builder: EvidenceBuilder, expected: &str) {
+    assert_eq!(assemble(&session(), &builder.0).to_line(), expected);
 }
 
 #[test]
@@ -51,13 +51,13 @@ fn a_killed_serve_with_everything_known() {
 
 #[test]
 fn what_is_not_known_is_left_out() {
-    let mut scene = EvidenceBuilder::healthy().no_kernel(KernelSource::Off).close(Side::Down, 1000, END);
-    let relay = scene.0.relay.as_mut().unwrap();
+    let mut builder = EvidenceBuilder::healthy().no_kernel(KernelSource::Off).close(Side::Down, 1000, END);
+    let relay = builder.0.relay.as_mut().unwrap();
     relay.heartbeat = None;
     relay.self_lag_ms = None;
     (relay.down.tcp, relay.up.tcp) = (None, None);
     check(
-        scene,
+        builder,
         "ws close user=alice ip=203.0.113.7 dur_ms=60000 cause=downstream_closed verdict=client_closed segment=downstream \
          conn=k3v9q0a1b2c3d kernel=off how=ws_close:1000 closed_by=downstream confidence=proven ws_code=1000 ws_from=down \
          up_bytes=1000 down_bytes=1000 up_msgs=10 down_msgs=10 up_idle_ms=100 down_idle_ms=100 chain=down:close1000@0 \
@@ -67,13 +67,13 @@ fn what_is_not_known_is_left_out() {
 
 #[test]
 fn a_session_that_dispatch_left_behind() {
-    let mut scene = EvidenceBuilder::healthy()
-        .trace(Side::Down, |t| t.fin_out = Some(END))
-        .trace(Side::Up, |t| t.rst_out = Some(END + MS));
-    scene.0.relay = None;
-    scene.0.dispatch_died = Some(DispatchDeath { fate: Some(Fate::Signal(9)), at: END });
+    let mut builder = EvidenceBuilder::healthy()
+        .socket(Side::Down, |t| t.fin_out = Some(END))
+        .socket(Side::Up, |t| t.rst_out = Some(END + MS));
+    builder.0.relay = None;
+    builder.0.dispatch_died = Some(DispatchDeath { fate: Some(Fate::Signal(9)), at: END });
     check(
-        scene,
+        builder,
         "ws close user=alice ip=203.0.113.7 dur_ms=60000 cause=dispatch_closed verdict=dispatch_died segment=dispatch \
          conn=k3v9q0a1b2c3d kernel=tracepoint how=proxy_signal:9 closed_by=dispatch confidence=proven down_end=fin_out \
          up_end=rst_out peer_pid=4242 peer_comm=node peer_exit=alive chain=down:fin_out@0,up:rst_out@1 ray=8c1f0000abcd1234-LHR",
@@ -82,9 +82,9 @@ fn a_session_that_dispatch_left_behind() {
 
 #[test]
 fn the_frame_that_came_first_is_the_one_told() {
-    let mut scene = EvidenceBuilder::healthy().close(Side::Up, 1001, END).close(Side::Down, 1000, END + MS);
-    scene.0.relay.as_mut().unwrap().up.close_frame.as_mut().unwrap().reason = "going \"away\"".into();
-    let record = assemble(&session(), &scene.0);
+    let mut builder = EvidenceBuilder::healthy().close(Side::Up, 1001, END).close(Side::Down, 1000, END + MS);
+    builder.0.relay.as_mut().unwrap().up.close_frame.as_mut().unwrap().reason = "going \"away\"".into();
+    let record = assemble(&session(), &builder.0);
     assert_eq!((record.ws_code, record.ws_from), (Some(1001), Some(Side::Up)));
     assert!(record.to_line().contains(r#" ws_reason="going \"away\"" "#), "{}", record.to_line());
 }

@@ -84,7 +84,7 @@ pub fn parse(line: &str) -> Result<TunnelLine, BadLine> {
         return Err(BadLine::Unreadable("longer than 64 KiB"));
     }
     let raw = if line.starts_with('{') { json(line)? } else { console::parse(line)? };
-    Ok(raw.told())
+    Ok(raw.into_line())
 }
 
 /// A line's parts as they were written.
@@ -97,7 +97,7 @@ struct Raw {
 }
 
 impl Raw {
-    fn told(self) -> TunnelLine {
+    fn into_line(self) -> TunnelLine {
         let field = |key: &str| self.fields.get(key).map(String::as_str);
         let kind = self.kind();
         // Debug lines print requests with their headers, cookies among them.

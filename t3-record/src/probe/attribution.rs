@@ -106,9 +106,9 @@ pub fn attribute(legs: &[Leg]) -> Attribution {
             .all(|(wanted, have)| wanted.is_none_or(|state| state == have))
     };
     let (place, what) = TABLE.iter().find(fits).map_or((Place::Unknown, "not known"), |row| (row.3, row.4));
-    let said = legs.iter().map(|leg| format!("{} {}", leg.name, leg.state)).collect::<Vec<_>>().join(", ");
-    let said = if said.is_empty() { "no leg was observed".to_owned() } else { said };
-    Attribution { place, sentence: format!("{said}: {what}") }
+    let states = legs.iter().map(|leg| format!("{} {}", leg.name, leg.state)).collect::<Vec<_>>().join(", ");
+    let states = if states.is_empty() { "no leg was observed".to_owned() } else { states };
+    Attribution { place, sentence: format!("{states}: {what}") }
 }
 
 /// The worst state of several legs of one way: a serve that is down counts more than one that is

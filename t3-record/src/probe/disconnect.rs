@@ -140,7 +140,7 @@ impl Disconnect {
     /// Reads a line back; `None` when the line is something else.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
-        serde_json::from_str::<Self>(line.trim()).ok().filter(|death| death.event == EVENT)
+        serde_json::from_str::<Self>(line.trim()).ok().filter(|disconnect| disconnect.event == EVENT)
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_line_reads_back_and_others_are_no_deaths() {
-        let death = Disconnect {
+        let disconnect = Disconnect {
             event: EVENT.to_owned(),
             at_ms: 1_700_000_000_123,
             leg: "cloudflare".to_owned(),
@@ -182,8 +182,8 @@ mod tests {
             address: Some("203.0.113.7:443".to_owned()),
             detail: String::new(),
         };
-        let line = serde_json::to_string(&death).unwrap();
-        assert_eq!(Disconnect::from_line(&line), Some(death));
+        let line = serde_json::to_string(&disconnect).unwrap();
+        assert_eq!(Disconnect::from_line(&line), Some(disconnect));
         for other in ["", "{}", "{\"event\":\"x\"}", &line.replace("died", "lives")] {
             assert_eq!(Disconnect::from_line(other), None);
         }

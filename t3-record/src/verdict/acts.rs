@@ -51,9 +51,9 @@ pub struct Acts {
     /// serve's side.
     pub up: Option<Act>,
     /// When we first passed news of an end to the browser's side.
-    told_down: Option<Nanos>,
+    notified_down: Option<Nanos>,
     /// When we first passed news of an end to serve's side.
-    told_up: Option<Nanos>,
+    notified_up: Option<Nanos>,
 }
 
 /// What an errno on a socket means for its leg.
@@ -84,8 +84,8 @@ impl Acts {
         Self {
             down,
             up,
-            told_down: told(kernel.down.as_ref(), relay.map(|r| &r.down)),
-            told_up: told(kernel.up.as_ref(), relay.map(|r| &r.up)),
+            notified_down: notified(kernel.down.as_ref(), relay.map(|r| &r.down)),
+            notified_up: notified(kernel.up.as_ref(), relay.map(|r| &r.up)),
         }
     }
 
@@ -114,21 +114,22 @@ impl Acts {
     /// The first act, if it came before `at` and before anything that we ourselves sent.
     #[must_use]
     pub fn peer_first_before(&self, at: Nanos) -> Option<Act> {
-        let told = [self.told_down, self.told_up].into_iter().flatten().min().unwrap_or(Nanos::MAX);
-        self.first().filter(|act| act.at < at && act.at <= told)
+        let notified =
+            [self.notified_down, self.notified_up].into_iter().flatten().min().unwrap_or(Nanos::MAX);
+        self.first().filter(|act| act.at < at && act.at <= notified)
     }
 
     /// Both sides acted, close together, and neither had been told of the other's act.
     #[must_use]
     pub fn simultaneous(&self) -> bool {
         let (Some(down), Some(up)) = (self.down, self.up) else { return false };
-        let unheard = |act: Act, told: Option<Nanos>| told.is_some_and(|told| act.at < told);
+        let unnoticed = |act: Act, notified: Option<Nanos>| notified.is_some_and(|at| act.at < at);
         let deliberate = |act: Act| matches!(act.kind, Kind::CloseFrame | Kind::Fin | Kind::Rst);
         deliberate(down)
             && deliberate(up)
             && down.at.abs_diff(up.at) <= SIMULTANEOUS
-            && unheard(down, self.told_down)
-            && unheard(up, self.told_up)
+            && unnoticed(down, self.notified_down)
+            && unnoticed(up, self.notified_up)
     }
 }
 
@@ -184,7 +185,7 @@ const fn seen(end: SeenEnd) -> Option<Kind> {
 }
 
 /// When a side's peer first heard from us of any end.
-fn told(trace: Option<&SocketFacts>, leg: Option<&LegFacts>) -> Option<Nanos> {
+fn notified(trace: Option<&SocketFacts>, leg: Option<&LegFacts>) -> Option<Nanos> {
     let kernel = trace.into_iter().flat_map(|trace| [trace.fin_out, trace.rst_out]).flatten();
     let relay =
         leg.into_iter().flat_map(|leg| [leg.close_forwarded_at, leg.own_end.map(|(_, at)| at)]).flatten();

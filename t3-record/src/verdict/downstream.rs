@@ -108,7 +108,7 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     let until = relay.down.backed_up_since.map_or(at, |since| since.min(at));
     let waited = until.saturating_sub(heartbeat.waiting_since?);
     // A browser that has put up with missed ticks before has a watchdog that needs more of them.
-    if waited < patience(period(&heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1) {
+    if waited < watchdog_limit(period(&heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1) {
         return None;
     }
     let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
@@ -141,21 +141,22 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
     let backed_up = relay.down.backed_up_since.or(relay.down.blocked_since);
     if relay.down.pending_bytes > 0
-        && backed_up.is_some_and(|since| at.saturating_sub(since) >= patience(period))
+        && backed_up.is_some_and(|since| at.saturating_sub(since) >= watchdog_limit(period))
     {
         return Some(How::ZeroWindow);
     }
     let tcp = relay.down.tcp?;
-    let silent = u64::from(tcp.last_ack_recv_ms).saturating_mul(1_000_000) >= patience(period);
+    let silent = u64::from(tcp.last_ack_recv_ms).saturating_mul(1_000_000) >= watchdog_limit(period);
     // The other direction may be whole, so that acknowledgements of old data still come: then only
     // the timer of the oldest segment tells, which has run out this often in a row.
-    let unheard = tcp.retransmits >= DEAF;
-    let unsent = u64::from(tcp.last_data_sent_ms).saturating_mul(1_000_000) >= patience(period);
+    let unacknowledged = tcp.retransmits >= DEAF;
+    let unsent = u64::from(tcp.last_data_sent_ms).saturating_mul(1_000_000) >= watchdog_limit(period);
     if tcp.notsent_bytes > 0 && tcp.unacked == 0 && unsent {
         // Our own socket holds answers that the peer's shut window has kept back for as long.
         return Some(How::ZeroWindow);
     }
-    (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unheard)).then_some(How::Loss)
+    (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unacknowledged))
+        .then_some(How::Loss)
 }
 
 /// Ended the way a watchdog or a cut path ends it: by FIN, by the watchdog's own Close 1000 (facts:
@@ -173,10 +174,10 @@ fn gave_up(kind: Kind, relay: &RelayFacts) -> bool {
 fn answers_lost(relay: &RelayFacts) -> bool {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
     // An answer got through just when the next ping was due, and the next one not.
-    let late = period.saturating_add(patience(period));
+    let late = period.saturating_add(watchdog_limit(period));
     let (mut silent, mut lost, mut well) = (false, 0, 0);
-    for look in relay.looks.iter().rev() {
-        if look.silence_ns >= late {
+    for sample in relay.samples.iter().rev() {
+        if sample.silence_ns >= late {
             (silent, well) = (true, 0);
         } else {
             well += 1;
@@ -184,7 +185,7 @@ fn answers_lost(relay: &RelayFacts) -> bool {
         if well >= RECOVERED {
             break;
         }
-        lost = look.lost.saturating_add(lost);
+        lost = sample.lost.saturating_add(lost);
     }
     silent && lost > 0
 }
@@ -230,6 +231,6 @@ fn period(heartbeat: &Heartbeat) -> Nanos {
 
 /// How long a ping may go unanswered before the watchdog can have fired: it looks at the next tick,
 /// and ticks jitter.
-fn patience(period: Nanos) -> Nanos {
+fn watchdog_limit(period: Nanos) -> Nanos {
     (period.saturating_mul(9) / 10).max(SHORTEST)
 }

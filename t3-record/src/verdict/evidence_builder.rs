@@ -45,7 +45,7 @@ impl EvidenceBuilder {
             down: leg.clone(),
             up: leg,
             heartbeat: Some(heartbeat),
-            looks: Self::looks(&[(5_000, 0); 6]),
+            samples: Self::samples(&[(5_000, 0); 6]),
             self_lag_ms: Some(1),
             self_lag_at: Some(END - 5_000 * MS),
             ..RelayFacts::default()
@@ -68,16 +68,16 @@ impl EvidenceBuilder {
         Self(Evidence { relay: Some(relay), kernel, burst: None, dispatch_died: None })
     }
 
-    /// A look at the browser's socket at each beat, the last 2 s before the end: silence in
+    /// Samples of the client's socket at each heartbeat, the last 2 s before the end: silence in
     /// milliseconds, segments lost.
-    pub(crate) fn looks(looks: &[(u64, u32)]) -> Vec<SocketSample> {
-        let age = |n: usize| (looks.len() - n) as u64 * 5_000 - 3_000;
-        let look = |(n, (silence, lost)): (usize, &(u64, u32))| SocketSample {
+    pub(crate) fn samples(samples: &[(u64, u32)]) -> Vec<SocketSample> {
+        let age = |n: usize| (samples.len() - n) as u64 * 5_000 - 3_000;
+        let sample = |(n, (silence, lost)): (usize, &(u64, u32))| SocketSample {
             at: END - age(n) * MS,
             silence_ns: silence * MS,
             lost: *lost,
         };
-        looks.iter().enumerate().map(look).collect()
+        samples.iter().enumerate().map(sample).collect()
     }
 
     pub(crate) fn relay(mut self, change: impl FnOnce(&mut RelayFacts)) -> Self {
@@ -98,7 +98,7 @@ impl EvidenceBuilder {
         self.relay(|relay| change(if side == Side::Down { &mut relay.down } else { &mut relay.up }))
     }
 
-    pub(crate) fn trace(self, side: Side, change: impl FnOnce(&mut SocketFacts)) -> Self {
+    pub(crate) fn socket(self, side: Side, change: impl FnOnce(&mut SocketFacts)) -> Self {
         self.kernel(|kernel| {
             let trace = if side == Side::Down { &mut kernel.down } else { &mut kernel.up };
             change(trace.get_or_insert_default());
@@ -115,16 +115,16 @@ impl EvidenceBuilder {
 
     /// The peer of `side` sends FIN, we pass it on 1 ms later.
     pub(crate) fn fin(self, side: Side, at: Nanos) -> Self {
-        self.trace(side, |t| t.fin_in = Some(at))
+        self.socket(side, |t| t.fin_in = Some(at))
             .leg(side, |l| l.end = Some((SeenEnd::Eof, at + MS / 10)))
-            .told(side.other(), OwnEnd::Fin, at + MS)
+            .own_end(side.other(), OwnEnd::Fin, at + MS)
     }
 
     /// The peer of `side` sends RST, we pass it on 1 ms later.
     pub(crate) fn rst(self, side: Side, at: Nanos) -> Self {
-        self.trace(side, |t| t.rst_in = Some(at))
+        self.socket(side, |t| t.rst_in = Some(at))
             .leg(side, |l| l.end = Some((SeenEnd::Reset, at + MS / 10)))
-            .told(side.other(), OwnEnd::Rst, at + MS)
+            .own_end(side.other(), OwnEnd::Rst, at + MS)
     }
 
     /// The peer of `side` sends a close frame, which we pass on at once.
@@ -135,8 +135,8 @@ impl EvidenceBuilder {
     }
 
     /// We end the leg towards `side`.
-    pub(crate) fn told(self, side: Side, end: OwnEnd, at: Nanos) -> Self {
-        self.leg(side, |l| l.own_end = Some((end, at))).trace(side, |t| match end {
+    pub(crate) fn own_end(self, side: Side, end: OwnEnd, at: Nanos) -> Self {
+        self.leg(side, |l| l.own_end = Some((end, at))).socket(side, |t| match end {
             OwnEnd::Fin => t.fin_out = Some(at),
             OwnEnd::Rst => t.rst_out = Some(at),
         })

@@ -68,18 +68,18 @@ const OWN_STALL_TAIL: Nanos = 1_500_000_000;
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Judgement {
     let acts = Acts::of(evidence);
-    if let Some(death) = &evidence.dispatch_died
-        && acts.peer_first_before(death.at).is_none()
+    if let Some(died) = &evidence.dispatch_died
+        && acts.peer_first_before(died.at).is_none()
     {
-        let how = match death.fate {
+        let how = match died.fate {
             Some(Fate::Signal(signal)) => How::ProxySignal(signal),
             Some(Fate::Oom) => How::Oom,
             _ => How::ProxyGone,
         };
-        let confidence = if death.fate.is_some() { Confidence::Proven } else { Confidence::Likely };
+        let confidence = if died.fate.is_some() { Confidence::Proven } else { Confidence::Likely };
         return ours(
             Finding { verdict: Verdict::DispatchDied, how, segment: Segment::Dispatch, confidence },
-            Some(death.at),
+            Some(died.at),
         );
     }
     if let Some(relay) = &evidence.relay {
@@ -217,7 +217,7 @@ pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
     let leg = evidence.relay.as_ref().map(|relay| relay.leg(side));
     let seen =
         leg.and_then(|leg| leg.end.or(leg.write_error)).and_then(|(end, at)| Some((at, seen_leg_end(end)?)));
-    let told = leg.and_then(|leg| leg.own_end).map(|(end, at)| match end {
+    let own_end = leg.and_then(|leg| leg.own_end).map(|(end, at)| match end {
         OwnEnd::Fin => (at, LegEnd::FinOut),
         OwnEnd::Rst => (at, LegEnd::RstOut),
     });
@@ -237,7 +237,7 @@ pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
     // watch too late.
     events.extend(seen);
     if own.is_empty() {
-        own.extend(told);
+        own.extend(own_end);
     }
     events.into_iter().chain(own).min_by_key(|(at, _)| *at).map(|(_, end)| end)
 }

@@ -9,11 +9,11 @@ use crate::{
 
 /// A browser that leaves earlier than this has not waited for serve: the shortest open timeout
 /// known is 10 s (facts: t3 client, "WS open timeout").
-const OPEN_PATIENCE: Nanos = 9_000_000_000;
+const OPEN_TIMEOUT: Nanos = 9_000_000_000;
 
 /// A browser that leaves earlier than this has not waited even for a serve that is known not to
 /// run.
-const HALTED_PATIENCE: Nanos = 1_000_000_000;
+const HALTED_TIMEOUT: Nanos = 1_000_000_000;
 
 /// ENFILE and EMFILE, EADDRNOTAVAIL: ours, whoever caused them.
 pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailure) -> Judgement {
@@ -25,7 +25,7 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
     // The browser's own limit counts from when it wants to connect; to one address it connects one
     // after the other, so that a second tab has waited in the browser already (RFC 6455 section
     // 4.1, item 2).
-    let patience = if halted { HALTED_PATIENCE } else { OPEN_PATIENCE };
+    let timeout = if halted { HALTED_TIMEOUT } else { OPEN_TIMEOUT };
     let (side, finding) = match failure {
         OpenFailure::Refused => {
             (Side::Up, Finding::proven(Verdict::ServeRefused, How::Refused, Segment::Serve))
@@ -49,7 +49,7 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
         OpenFailure::Garbage => {
             (Side::Up, Finding::proven(Verdict::ServeProtocol, How::Garbage, Segment::Serve))
         }
-        OpenFailure::ClientGone if waited >= patience => {
+        OpenFailure::ClientGone if waited >= timeout => {
             (Side::Down, Finding::likely(Verdict::ServeTimeout, How::HandshakeTimeout, slow()))
         }
         OpenFailure::ClientGone => {

@@ -48,7 +48,7 @@ fn a_session_that_never_opened() {
         "client_left fin downstream downstream downstream_closed likely",
     );
     check(
-        open(OpenFailure::ClientGone, 200).trace(Down, |t| t.fin_in = Some(END)),
+        open(OpenFailure::ClientGone, 200).socket(Down, |t| t.fin_in = Some(END)),
         "client_left fin downstream downstream downstream_closed proven",
     );
     check(
@@ -62,11 +62,11 @@ fn a_session_that_never_opened() {
     // Dropped because we were told to stop; and one that had left before.
     let stop = |at| move |r: &mut RelayFacts| r.shutdown = Some(Shutdown { signal: Some(15), at });
     check(
-        open(OpenFailure::ClientGone, 200).relay(stop(END - MS)).trace(Down, |t| t.fin_in = Some(END)),
+        open(OpenFailure::ClientGone, 200).relay(stop(END - MS)).socket(Down, |t| t.fin_in = Some(END)),
         "dispatch_shutdown proxy_signal:15 dispatch dispatch dispatch_closed proven",
     );
     check(
-        open(OpenFailure::ClientGone, 200).relay(stop(END)).trace(Down, |t| t.fin_in = Some(END - MS)),
+        open(OpenFailure::ClientGone, 200).relay(stop(END)).socket(Down, |t| t.fin_in = Some(END - MS)),
         "client_left fin downstream downstream downstream_closed proven",
     );
     check(

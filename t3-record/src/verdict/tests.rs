@@ -8,16 +8,16 @@ use crate::evidence::*;
 use crate::vocabulary::KernelSource;
 
 /// verdict how segment closed_by cause, in one line, so that a table reads as one.
-fn line(scene: &EvidenceBuilder) -> String {
-    let j = judge(&scene.0);
+fn line(builder: &EvidenceBuilder) -> String {
+    let j = judge(&builder.0);
     let how = j.how.map_or("-".to_owned(), |how| how.to_string());
     let by = j.closed_by.map_or("-", ClosedBy::as_str);
     format!("{} {how} {} {by} {} {}", j.verdict, j.segment, j.cause, j.confidence)
 }
 
 #[track_caller]
-pub(super) fn check(scene: EvidenceBuilder, expected: &str) {
-    assert_eq!(line(&scene), expected, "{:#?}", scene.0);
+pub(super) fn check(builder: EvidenceBuilder, expected: &str) {
+    assert_eq!(line(&builder), expected, "{:#?}", builder.0);
 }
 
 use Side::{Down, Up};
@@ -54,7 +54,7 @@ fn the_browser_ends_it() {
     check(
         s().fin(Down, END)
             .leg(Up, |l| l.last_byte_at = Some(END + 900 * MS))
-            .trace(Down, |t| t.rst_in = Some(END + 901 * MS)),
+            .socket(Down, |t| t.rst_in = Some(END + 901 * MS)),
         "client_left fin downstream downstream downstream_closed proven",
     );
     check(s().rst(Down, END), "client_reset rst downstream downstream downstream_closed proven");
@@ -71,7 +71,7 @@ fn the_browser_ends_it() {
 #[test]
 fn the_browser_is_gone() {
     let timeout = |s: EvidenceBuilder| {
-        s.trace(Down, |t| t.error = Some((110, END))).leg(Down, |l| l.end = Some((SeenEnd::Timeout, END)))
+        s.socket(Down, |t| t.error = Some((110, END))).leg(Down, |l| l.end = Some((SeenEnd::Timeout, END)))
     };
     let s = || timeout(EvidenceBuilder::healthy());
     check(s(), "client_vanished vanished downstream dispatch downstream_closed proven");
@@ -87,11 +87,11 @@ fn the_browser_is_gone() {
         "client_vanished zero_window downstream dispatch downstream_closed proven",
     );
     // Our own RST at a keepalive timeout is part of it.
-    let killed = s().trace(Down, |t| t.rst_out = Some(END - 1));
+    let killed = s().socket(Down, |t| t.rst_out = Some(END - 1));
     assert_eq!(leg_end(&killed.0, Down), Some(LegEnd::Timeout));
     check(killed, "client_vanished vanished downstream dispatch downstream_closed proven");
     check(
-        EvidenceBuilder::healthy().trace(Down, |t| t.error = Some((113, END))),
+        EvidenceBuilder::healthy().socket(Down, |t| t.error = Some((113, END))),
         "client_vanished unreach downstream dispatch downstream_closed proven",
     );
 }
@@ -242,12 +242,12 @@ fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
 fn a_fin_that_came_before_the_kernel_side_watched_is_the_relays_to_tell() {
     let late = EvidenceBuilder::healthy()
         .fin(Down, END)
-        .trace(Down, |t| (t.fin_in, t.fin_out) = (None, Some(END + 2 * MS)));
+        .socket(Down, |t| (t.fin_in, t.fin_out) = (None, Some(END + 2 * MS)));
     assert_eq!(leg_end(&late.0, Down), Some(LegEnd::FinIn));
     let ours = EvidenceBuilder::healthy()
         .close(Up, 1012, END)
         .fin(Up, END)
-        .trace(Down, |t| (t.fin_in, t.fin_out) = (Some(END + 9 * MS), None));
+        .socket(Down, |t| (t.fin_in, t.fin_out) = (Some(END + 9 * MS), None));
     assert_eq!(leg_end(&ours.0, Down), Some(LegEnd::FinOut));
     check(late, "client_left fin downstream downstream downstream_closed proven");
 }
@@ -315,17 +315,17 @@ fn a_close_frame_counts_however_late_the_relay_reads_it() {
 #[test]
 fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
     let late = |code| {
-        let scene = EvidenceBuilder::healthy()
+        let builder = EvidenceBuilder::healthy()
             .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(18_000 * MS)));
-        scene.waiting(1, 1).close(Down, code, END)
+        builder.waiting(1, 1).close(Down, code, END)
     };
     check(late(1000), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
     // The shortest silence there is: the ping that did not get through and the watchdog's tick
     // after it, a little early.
     let shortest = |ms| {
-        let scene = EvidenceBuilder::healthy()
+        let builder = EvidenceBuilder::healthy()
             .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(ms * MS)));
-        scene.waiting(1, 1).close(Down, 1000, END)
+        builder.waiting(1, 1).close(Down, 1000, END)
     };
     check(shortest(9_996), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
     check(shortest(9_000), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
@@ -348,8 +348,8 @@ fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
 
 #[test]
 fn answers_that_did_not_get_through_are_the_paths() {
-    let looks = |looks: &'static [(u64, u32)]| {
-        EvidenceBuilder::healthy().relay(|r| r.looks = EvidenceBuilder::looks(looks))
+    let sampled = |samples: &'static [(u64, u32)]| {
+        EvidenceBuilder::healthy().relay(|r| r.samples = EvidenceBuilder::samples(samples))
     };
     let (closed, left, reset) = (
         "client_closed ws_close:1000 downstream downstream downstream_closed proven",
@@ -358,9 +358,9 @@ fn answers_that_did_not_get_through_are_the_paths() {
     );
     let lost = "path_stalled loss downstream downstream downstream_closed likely";
     let all = |trouble: &'static [(u64, u32)], [close, fin, rst]: [&str; 3]| {
-        check(looks(trouble).close(Down, 1000, END), close);
-        check(looks(trouble).fin(Down, END), fin);
-        check(looks(trouble).rst(Down, END), rst);
+        check(sampled(trouble).close(Down, 1000, END), close);
+        check(sampled(trouble).fin(Down, END), fin);
+        check(sampled(trouble).rst(Down, END), rst);
     };
     // The last answer was not acknowledged when the browser looked again: 5 s since the ping, 5 s
     // more since the answer.
@@ -382,10 +382,10 @@ fn answers_that_did_not_get_through_are_the_paths() {
     all(&[(60_000, 0), (5_000, 0), (5_000, 0)], [closed, left, reset]);
     // A page that is left says so, whatever the path.
     let gone = "client_closed ws_close:1001 downstream downstream downstream_closed proven";
-    check(looks(&[(5_000, 0), (14_000, 4)]).close(Down, 1001, END), gone);
+    check(sampled(&[(5_000, 0), (14_000, 4)]).close(Down, 1001, END), gone);
     // The path was bad, and serve owed an answer as well: what it owed for longer than a watchdog
     // waits is its own.
-    let both = looks(&[(5_000, 0), (14_000, 4)]).waiting(15_000, 3).close(Down, 1000, END);
+    let both = sampled(&[(5_000, 0), (14_000, 4)]).waiting(15_000, 3).close(Down, 1000, END);
     check(both, "serve_stalled stall serve downstream downstream_closed proven");
 }
 
@@ -424,8 +424,8 @@ fn our_own_doing() {
     let s = EvidenceBuilder::healthy;
     check(
         s().relay(stop(END))
-            .told(Down, OwnEnd::Fin, END + MS)
-            .told(Up, OwnEnd::Fin, END + MS)
+            .own_end(Down, OwnEnd::Fin, END + MS)
+            .own_end(Up, OwnEnd::Fin, END + MS)
             .fin(Down, END + 9 * MS),
         "dispatch_shutdown proxy_signal:15 dispatch dispatch dispatch_closed proven",
     );
@@ -460,8 +460,8 @@ fn our_own_doing() {
 fn dispatch_dies() {
     let died = |fate| {
         let mut s = EvidenceBuilder::healthy()
-            .trace(Down, |t| t.fin_out = Some(END))
-            .trace(Up, |t| t.fin_out = Some(END));
+            .socket(Down, |t| t.fin_out = Some(END))
+            .socket(Up, |t| t.fin_out = Some(END));
         s.0.relay = None;
         s.0.dispatch_died = Some(DispatchDeath { fate, at: END });
         s
@@ -474,7 +474,7 @@ fn dispatch_dies() {
     check(died(None), "dispatch_died proxy_gone dispatch dispatch dispatch_closed likely");
     // serve had been killed before dispatch died, and its record was not written yet.
     let earlier = died(Some(Fate::Signal(9)))
-        .trace(Up, |t| t.rst_in = Some(END - 50 * MS))
+        .socket(Up, |t| t.rst_in = Some(END - 50 * MS))
         .peer(Fate::Signal(9), END - 51 * MS);
     check(earlier, "serve_killed signal:9 serve upstream upstream_closed proven");
 }
@@ -483,11 +483,11 @@ fn dispatch_dies() {
 fn an_administrator_destroys_a_socket() {
     let s = EvidenceBuilder::healthy;
     check(
-        s().trace(Down, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
+        s().socket(Down, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
         "admin_killed sock_destroy devvm dispatch downstream_closed proven",
     );
     check(
-        s().trace(Up, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
+        s().socket(Up, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
         "admin_killed sock_destroy devvm dispatch upstream_closed proven",
     );
     check(
@@ -504,8 +504,8 @@ fn an_administrator_destroys_a_socket() {
 fn both_at_once_is_nobodys() {
     let crossing = |first: Side, second: Side| {
         EvidenceBuilder::healthy()
-            .trace(first, |t| (t.fin_in, t.fin_out) = (Some(END), Some(END + 3 * MS)))
-            .trace(second, |t| (t.fin_in, t.fin_out) = (Some(END + MS), Some(END + 2 * MS)))
+            .socket(first, |t| (t.fin_in, t.fin_out) = (Some(END), Some(END + 3 * MS)))
+            .socket(second, |t| (t.fin_in, t.fin_out) = (Some(END + MS), Some(END + 2 * MS)))
     };
     check(crossing(Down, Up), "client_left simultaneous none both downstream_closed proven");
     check(crossing(Up, Down), "serve_left simultaneous none both upstream_closed proven");

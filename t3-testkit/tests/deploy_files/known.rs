@@ -55,7 +55,7 @@ pub fn metrics() -> BTreeMap<String, Labels> {
     for way in Way::ALL {
         probe.connected(way.as_str(), true);
         probe.rtt(way.as_str(), 1.0);
-        probe.died(way.as_str(), Reason::RttTimeout, 1.0, Some(1.0));
+        probe.disconnected(way.as_str(), Reason::RttTimeout, 1.0, Some(1.0));
     }
     let page = String::from_utf8(probe.page().unwrap()).unwrap();
     for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

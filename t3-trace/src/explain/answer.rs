@@ -230,7 +230,7 @@ fn kernel_saw(record: &CloseRecord) -> bool {
 
 /// The verdict speaks of serve's end of the connection.
 fn by_serve(record: &CloseRecord) -> bool {
-    record.verdict.as_str().starts_with("serve_")
+    record.verdict.side() == Some(Side::Up)
 }
 
 fn breached(record: &CloseRecord) -> &'static str {

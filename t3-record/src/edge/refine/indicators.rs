@@ -48,7 +48,7 @@ pub(super) struct Indicators<'a> {
     pub restarted: bool,
     /// Some request since the close has a smaller number than this session's: another process,
     /// perhaps a new one.
-    pub counted_anew: bool,
+    pub count_restarted: bool,
     /// Where the probe saw the path break.
     pub probe: Option<Place>,
 }
@@ -73,7 +73,7 @@ impl<'a> Indicators<'a> {
             |line: &AccessLine| line.request_count.zip(number).is_some_and(|(later, ours)| later < ours);
         Self {
             record,
-            counted_anew: later.any(smaller),
+            count_restarted: later.any(smaller),
             join,
             close_frame_seen: record.ws_from == Some(Side::Down),
             node: node_failed(record),

@@ -191,7 +191,7 @@ fn missing(indicators: &Indicators<'_>) -> Vec<String> {
     if indicators.others > 0 {
         missing.push(format!("{} of others were cut in the same moment", sessions(indicators.others)));
     }
-    if indicators.restarted || indicators.counted_anew {
+    if indicators.restarted || indicators.count_restarted {
         missing.push("Traefik may have been restarted at that moment".to_owned());
     }
     if !indicators.tunnel_known {

@@ -1,7 +1,7 @@
 //! How many closes there were of each verdict, since the screen was opened.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
-use t3_record::vocabulary::{Segment, Verdict};
+use t3_record::vocabulary::{Segment, Side, Verdict};
 
 use super::{
     View, bar,
@@ -64,7 +64,8 @@ pub fn lines(view: &View<'_>, width: u16, most: usize) -> Vec<String> {
 fn style(view: &View<'_>, verdict: Verdict) -> Style {
     view.look.tone(match words::tone(verdict, Segment::Downstream) {
         Tone::Warning
-            if verdict.as_str().starts_with("serve_") || verdict.as_str().starts_with("dispatch_") =>
+            if verdict.side() == Some(Side::Up)
+                || matches!(verdict, Verdict::DispatchStalled | Verdict::DispatchDied) =>
         {
             Tone::Bad
         }
