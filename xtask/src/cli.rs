@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::test::Tier;
+use crate::commands::test::Tier;
 use crate::vm::suite::Suite;
 
 /// Build, test and show t3-dispatch and t3-trace.

@@ -5,34 +5,20 @@
 //! failing program's output and keep a passing one's to a line. Nothing here is part of what is
 //! shipped.
 
-mod autobahn;
-mod bench;
-mod build;
-mod cargo;
 mod cli;
-mod demo;
-mod ebpf;
-mod faults;
-mod package;
-mod packages;
-mod paths;
-mod proc;
-mod say;
-mod soak;
-mod sudo;
-mod tally;
-mod test;
-mod tidy;
+mod commands;
+mod packaging;
 mod tiers;
-mod toolchain;
+mod tools;
 mod vm;
-mod vm_test;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
+use crate::commands::{bench, build, demo, faults, soak, test, vm_test};
+use crate::vm::autobahn_image;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -42,9 +28,9 @@ fn main() -> ExitCode {
         Command::VmTest(args) => vm_test::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Demo(args) => demo::run(&args),
-        Command::Autobahn(args) => autobahn::run(&args),
+        Command::Autobahn(args) => autobahn_image::run(&args),
         Command::Soak(args) => soak::run(&args),
-        Command::Package(args) => package::run(&args),
+        Command::Package(args) => packaging::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match done {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::{CannotRun, whole};
-use crate::packages::User;
-use crate::tally::Step;
-use crate::{cargo, packages, paths, say};
+use crate::tools::apt_packages::User;
+use crate::tools::report::Step;
+use crate::tools::{apt_packages, cargo, paths, progress};
 
 /// Instrumented code is only made for an explicit target; build scripts and macros stay as they
 /// are.
@@ -28,12 +28,12 @@ const SECONDS: u32 = 60;
 pub fn steps() -> Result<Vec<Step>> {
     let manifest = paths::root().join("fuzz/Cargo.toml");
     if !manifest.is_file() {
-        say::note("no fuzz targets yet");
+        progress::note("no fuzz targets yet");
         return Ok(Vec::new());
     }
-    packages::ensure(User::Fuzz).map_err(|error| CannotRun(format!("{error:#}")))?;
+    apt_packages::ensure(User::Fuzz).map_err(|error| CannotRun(format!("{error:#}")))?;
     let target_dir = paths::target().join("fuzz");
-    say::step("compiling the fuzz targets");
+    progress::step("compiling the fuzz targets");
     let mut build = cargo::cargo();
     build.args(["build", "--release", "--bins", "--target", TARGET, "--manifest-path"]).arg(&manifest);
     build.env("CARGO_TARGET_DIR", &target_dir).env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS);

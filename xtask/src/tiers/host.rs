@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use super::{CannotRun, counted, programs, told};
-use crate::cargo::Artifact;
-use crate::packages::User;
-use crate::tally::Step;
-use crate::{autobahn, packages, proc, say, sudo};
+use crate::tools::apt_packages::User;
+use crate::tools::cargo::Artifact;
+use crate::tools::report::Step;
+use crate::tools::{apt_packages, progress, run, sudo};
+use crate::vm::autobahn_image;
 
 /// For one test program.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -38,20 +39,20 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
     }
-    packages::ensure(User::Host).map_err(|error| CannotRun(format!("{error:#}")))?;
+    apt_packages::ensure(User::Host).map_err(|error| CannotRun(format!("{error:#}")))?;
     mount()?;
-    if let Err(error) = autobahn::ensure() {
+    if let Err(error) = autobahn_image::ensure() {
         // Its own test fails for the lack of it; the others can do without.
-        say::note(&format!("the Autobahn suite cannot be made: {error:#}"));
+        progress::note(&format!("the Autobahn suite cannot be made: {error:#}"));
     }
     let all = programs::compile()?;
-    say::step("tests as root, on this machine's kernel");
+    progress::step("tests as root, on this machine's kernel");
     let (left_out, host): (Vec<_>, Vec<_>) = all
         .iter()
         .filter(|program| programs::needs_host(program))
         .partition(|program| quick && NOT_QUICK.contains(&program.target.as_str()));
     for program in left_out {
-        say::note(&format!("left out by --quick: {}", programs::label(program)));
+        progress::note(&format!("left out by --quick: {}", programs::label(program)));
     }
     let (beside, in_turn): (Vec<_>, Vec<_>) =
         host.into_iter().partition(|program| BESIDE.contains(&program.target.as_str()));
@@ -90,7 +91,7 @@ fn one(program: &Artifact, quick: bool) -> Result<Option<Step>> {
     command.arg("--nocapture");
     let (step, output) = told(&label, programs::in_its_crate(command, program), LIMIT)?;
     if step.counts.failed == 0 {
-        say::excerpt(&label, &output, SHOWN);
+        progress::excerpt(&label, &output, SHOWN);
     }
     Ok(Some(step))
 }
@@ -107,10 +108,10 @@ fn mount() -> Result<()> {
         if there && Path::new(place).join(inside).exists() {
             continue;
         }
-        say::note(&format!("mounting {kind} on {place}"));
+        progress::note(&format!("mounting {kind} on {place}"));
         if let Some(mut command) = sudo::command("mount") {
             command.args(["-t", kind, kind, place]);
-            proc::must("mount", command)?;
+            run::must("mount", command)?;
         }
     }
     Ok(())

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::whole;
-use crate::tally::{Counts, Step};
-use crate::{cargo, ebpf, say, tidy};
+use crate::tiers::tidy;
+use crate::tools::report::{Counts, Step};
+use crate::tools::{cargo, ebpf, progress};
 
 const LIMIT: Duration = Duration::from_secs(1200);
 
@@ -32,9 +33,9 @@ pub fn steps() -> Result<Vec<Step>> {
 
 fn tidy_step() -> Result<Step> {
     let begin = Instant::now();
-    say::step("house rules");
+    progress::step("house rules");
     let findings = tidy::findings()?;
-    findings.iter().for_each(|finding| say::note(finding));
+    findings.iter().for_each(|finding| progress::note(finding));
     let ok = findings.is_empty();
     let step = Step::new("house rules", ok, Counts::one(ok), begin.elapsed());
     let step = if ok { step } else { step.because(format!("{} findings", findings.len())) };

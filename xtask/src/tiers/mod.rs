@@ -4,6 +4,7 @@ pub mod fuzz;
 pub mod host;
 pub mod lint;
 pub mod programs;
+pub mod tidy;
 pub mod unit;
 pub mod vm;
 
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::tally::{Counts, Step};
-use crate::{proc, say};
+use crate::tools::report::{Counts, Step};
+use crate::tools::{progress, run};
 
 /// Why a tier cannot run on this machine; not an error of the project.
 #[derive(Debug)]
@@ -30,10 +31,10 @@ impl std::error::Error for CannotRun {}
 
 /// A command that passes or fails as a whole; its output is shown only when it fails.
 fn whole(name: &str, command: Command, limit: Duration) -> Result<Step> {
-    say::step(name);
-    let finished = proc::quiet(name, command, limit)?;
+    progress::step(name);
+    let finished = run::quiet(name, command, limit)?;
     if !finished.ok() {
-        proc::show(name, &finished);
+        run::show(name, &finished);
     }
     let step = Step::new(name, finished.ok(), Counts::one(finished.ok()), finished.time);
     step.say();
@@ -47,9 +48,9 @@ fn counted(name: &str, command: Command, limit: Duration) -> Result<Step> {
 
 /// The same, and its output.
 fn told(name: &str, command: Command, limit: Duration) -> Result<(Step, String)> {
-    let finished = proc::quiet(name, command, limit)?;
+    let finished = run::quiet(name, command, limit)?;
     if !finished.ok() {
-        proc::show(name, &finished);
+        run::show(name, &finished);
     }
     let mut step = Step::new(name, finished.ok(), Counts::read(&finished.output), finished.time);
     if !finished.ok() {

@@ -7,19 +7,19 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::cargo::{self, Artifact};
-use crate::{paths, proc, say};
+use crate::tools::cargo::{self, Artifact};
+use crate::tools::{paths, progress, run};
 
 /// Compiles all test programs.
 pub fn compile() -> Result<Vec<Artifact>> {
-    say::step("compiling the tests");
+    progress::step("compiling the tests");
     let mut command = cargo::cargo();
     command.args(["test", "--no-run", "--workspace", "--exclude", cargo::EBPF_CRATE]);
     let made = cargo::artifacts("compiling the tests", command)?;
     // Tests start the workspace's programs; cargo only makes those of the crate under test.
     let mut bins = cargo::cargo();
     bins.args(["build", "--bins", "--workspace", "--exclude", cargo::EBPF_CRATE]);
-    proc::must("compiling the programs", bins)?;
+    run::must("compiling the programs", bins)?;
     Ok(made.into_iter().filter(|made| made.is_test).collect())
 }
 
@@ -49,7 +49,7 @@ pub fn in_its_crate(mut command: Command, artifact: &Artifact) -> Command {
 #[cfg(test)]
 mod tests {
     use super::needs_host;
-    use crate::cargo::Artifact;
+    use crate::tools::cargo::Artifact;
 
     #[test]
     fn host_programs_are_known_by_their_names() {

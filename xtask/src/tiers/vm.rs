@@ -4,16 +4,17 @@ use anyhow::Result;
 
 use super::CannotRun;
 use crate::cli::{Cli, Command, VmTestArgs};
-use crate::packages::User;
-use crate::tally::Step;
-use crate::{packages, sudo, vm_test};
+use crate::commands::vm_test;
+use crate::tools::apt_packages::User;
+use crate::tools::report::Step;
+use crate::tools::{apt_packages, sudo};
 
 /// Runs the tier.
 pub fn steps() -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("making file systems needs root, or sudo without a password".to_owned()).into());
     }
-    packages::ensure(User::Vm).map_err(|error| CannotRun(format!("{error:#}")))?;
+    apt_packages::ensure(User::Vm).map_err(|error| CannotRun(format!("{error:#}")))?;
     vm_test::steps(&defaults()?)
 }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::tally::Counts;
+use crate::tools::report::Counts;
+use crate::tools::{progress, run};
 use crate::vm::console::Watch;
 use crate::vm::rootfs::Image;
-use crate::{proc, say};
 
 /// From power-on to the payload's first output; a guest boots in 20 s on an idle host.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -59,7 +59,7 @@ impl Boot<'_> {
         let mut command = self.command();
         let log = File::create(self.dir.join("qemu.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut qemu = command.spawn().with_context(|| format!("cannot start `{}`", proc::line(&command)))?;
+        let mut qemu = command.spawn().with_context(|| format!("cannot start `{}`", run::line(&command)))?;
 
         let mut console = Tail::new(self.dir.join("console"));
         let mut stdout = Tail::new(self.dir.join("stdout"));
@@ -84,21 +84,21 @@ impl Boot<'_> {
                 break;
             }
             if begin.elapsed() > self.limit {
-                trouble = Some(format!("not finished after {}, its time limit", say::took(self.limit)));
+                trouble = Some(format!("not finished after {}, its time limit", progress::took(self.limit)));
             } else if text.is_empty() && begin.elapsed() > BOOT_LIMIT {
-                trouble = Some(format!("the payload did not start within {}", say::took(BOOT_LIMIT)));
+                trouble = Some(format!("the payload did not start within {}", progress::took(BOOT_LIMIT)));
             }
             if trouble.is_some() {
                 // What it was still writing is worth seeing.
                 std::thread::sleep(Duration::from_secs(1));
-                proc::end_tree(&mut qemu);
+                run::end_tree(&mut qemu);
                 break;
             }
             if !lines.is_empty() {
                 life = Instant::now();
             } else if life.elapsed() > Duration::from_secs(30) {
                 life = Instant::now();
-                say::note(&format!("{}: {} so far", self.name, say::took(begin.elapsed())));
+                progress::note(&format!("{}: {} so far", self.name, progress::took(begin.elapsed())));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -108,7 +108,7 @@ impl Boot<'_> {
             None => exit_code(&self.read("exit")),
         };
         if let Err(trouble) = &exit {
-            say::excerpt(
+            progress::excerpt(
                 &format!("{}: {trouble}; its console", self.name),
                 &self.read("console"),
                 CONSOLE_LINES,

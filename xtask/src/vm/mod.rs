@@ -6,6 +6,8 @@
 //! exit code and files come out of ports.
 
 pub mod apt;
+pub mod autobahn_image;
+pub mod autobahn_recipe;
 pub mod boot;
 pub mod console;
 pub mod payload;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use crate::tools::{paths, progress, run, sudo};
 use crate::vm::recipe::{RUNNER, Recipe, UNIT};
-use crate::{paths, proc, say, sudo};
 
 /// Room for what is installed and what tests write.
 const IMAGE_SIZE: &str = "1600M";
@@ -39,7 +39,7 @@ pub fn ensure(recipe: &Recipe) -> Result<Image> {
     if fs::read_to_string(&stamp).is_ok_and(|found| found == recipe.key()) && image.root.is_file() {
         return Ok(image);
     }
-    say::note(&format!("{name}: making the guest's file system (a minute or two, then cached)"));
+    progress::note(&format!("{name}: making the guest's file system (a minute or two, then cached)"));
     fs::create_dir_all(&dir)?;
     let _ = fs::remove_file(&stamp);
     let tree = dir.join("root");
@@ -60,7 +60,7 @@ pub fn ensure(recipe: &Recipe) -> Result<Image> {
     as_root(&format!("{name}: mke2fs"), "mke2fs", &args)?;
     remove_tree(&tree)?;
     fs::write(&stamp, recipe.key())?;
-    say::note(&format!("{name}: file system made ({})", say::took(took)));
+    progress::note(&format!("{name}: file system made ({})", progress::took(took)));
     Ok(image)
 }
 
@@ -91,9 +91,9 @@ pub fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
     let mut command =
         sudo::command(program).ok_or_else(|| anyhow!("{program} needs root, or sudo without a password"))?;
     command.args(args).current_dir("/");
-    let finished = proc::quiet(what, command, LIMIT)?;
+    let finished = run::quiet(what, command, LIMIT)?;
     if !finished.ok() {
-        proc::show(what, &finished);
+        run::show(what, &finished);
         bail!("{what}: {}", finished.how());
     }
     Ok(finished.time)

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 
-use crate::{proc, say, sudo};
+use crate::tools::{progress, run, sudo};
 
 /// Who needs a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,17 +62,17 @@ pub fn ensure(user: User) -> Result<()> {
     }
     let names = missing.join(" ");
     let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {names}");
-    if sudo::root() == sudo::Root::No || !proc::exists("apt-get") {
+    if sudo::root() == sudo::Root::No || !run::exists("apt-get") {
         bail!("packages are missing; as root: {by_hand}");
     }
-    say::step(&format!("installing {names}"));
+    progress::step(&format!("installing {names}"));
     if lists_are_stale() {
         apt(&["update"])?;
     }
     let mut install = vec!["install", "-y", "--no-install-recommends"];
     install.extend(missing.iter().copied());
     if apt(&install).is_err() {
-        say::note("once more, with fresh package lists");
+        progress::note("once more, with fresh package lists");
         apt(&["update"])?;
         apt(&install)?;
     }
@@ -95,7 +95,7 @@ fn missing(user: User, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
 }
 
 fn present(what: &str) -> bool {
-    if what.starts_with('/') { Path::new(what).exists() } else { proc::exists(what) }
+    if what.starts_with('/') { Path::new(what).exists() } else { run::exists(what) }
 }
 
 fn lists_are_stale() -> bool {
@@ -112,7 +112,7 @@ fn apt(args: &[&str]) -> Result<()> {
     command
         .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"])
         .args(args);
-    proc::must("apt-get", command).map(drop)
+    run::must("apt-get", command).map(drop)
 }
 
 #[cfg(test)]

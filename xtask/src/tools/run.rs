@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal};
 
-use crate::say;
+use crate::tools::progress;
 
 /// How often a long step shows that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ impl Finished {
     pub fn how(&self) -> String {
         match self.status {
             Some(status) => status.to_string(),
-            None => format!("killed after {}, its time limit", say::took(self.time)),
+            None => format!("killed after {}, its time limit", progress::took(self.time)),
         }
     }
 }
@@ -93,7 +93,7 @@ fn wait(what: &str, mut command: Command, limit: Duration, stdout: File, mut log
         }
         if shown.elapsed() > SIGN_OF_LIFE {
             shown = Instant::now();
-            say::note(&format!("{what}: {} so far", say::took(begin.elapsed())));
+            progress::note(&format!("{what}: {} so far", progress::took(begin.elapsed())));
         }
         // Short at first, so that many short programs do not add up to long waits.
         let pause = begin.elapsed().clamp(Duration::from_millis(2), Duration::from_millis(100));
@@ -123,7 +123,7 @@ pub fn must_apart(what: &str, command: Command) -> Result<Finished> {
 
 fn succeeded(what: &str, text: &str, finished: Finished) -> Result<Finished> {
     if !finished.ok() {
-        say::excerpt(text, &finished.output, SHOWN_LINES);
+        progress::excerpt(text, &finished.output, SHOWN_LINES);
         bail!("{what} failed: `{text}`: {}", finished.how());
     }
     Ok(finished)
@@ -131,7 +131,7 @@ fn succeeded(what: &str, text: &str, finished: Finished) -> Result<Finished> {
 
 /// Shows the end of what a failed program printed.
 pub fn show(title: &str, finished: &Finished) {
-    say::excerpt(&format!("{title}: {}", finished.how()), &finished.output, SHOWN_LINES);
+    progress::excerpt(&format!("{title}: {}", finished.how()), &finished.output, SHOWN_LINES);
 }
 
 /// What a short program prints on stdout; an error when it fails.

@@ -11,9 +11,10 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::cli::TestArgs;
-use crate::packages::User;
-use crate::tally::{Counts, Report, Step, TierReport};
-use crate::{ebpf, packages, say, tiers};
+use crate::tiers;
+use crate::tools::apt_packages::User;
+use crate::tools::report::{Counts, Report, Step, TierReport};
+use crate::tools::{apt_packages, ebpf, progress};
 
 /// A tier, by what it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,7 +60,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let strict = std::env::var_os("CI").is_some();
     let mut report = Report::default();
     report.tiers.push(timed("build", || {
-        packages::ensure(User::Build)?;
+        apt_packages::ensure(User::Build)?;
         let begin = Instant::now();
         ebpf::build()?;
         Ok(vec![Step::new("eBPF programs", true, Counts::one(true), begin.elapsed())])
@@ -125,12 +126,12 @@ fn timed(name: &'static str, steps: impl FnOnce() -> Result<Vec<Step>>) -> TierR
         Ok(steps) => TierReport { name, steps, time: begin.elapsed(), not_run: None },
         Err(error) => match error.downcast_ref::<tiers::CannotRun>() {
             Some(why) => {
-                say::note(&format!("not run: {why}"));
+                progress::note(&format!("not run: {why}"));
                 TierReport { name, steps: Vec::new(), time: begin.elapsed(), not_run: Some(why.to_string()) }
             }
             None => {
                 let why = format!("{error:#}");
-                say::note(&format!("FAILED {why}"));
+                progress::note(&format!("FAILED {why}"));
                 let step = Step::new(name, false, Counts::default(), begin.elapsed()).because(why);
                 TierReport { name, steps: vec![step], time: begin.elapsed(), not_run: None }
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::say;
+use crate::tools::progress;
 
 /// How many tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Step {
         if let Some(why) = &self.why {
             text.push_str(&format!(" ({why})"));
         }
-        say::note(&format!("{text} [{}]", say::took(self.time)));
+        progress::note(&format!("{text} [{}]", progress::took(self.time)));
     }
 }
 
@@ -164,7 +164,7 @@ impl Report {
         for tier in &self.tiers {
             let one = Self { tiers: vec![tier.clone()] }.counts(strict);
             let why = tier.not_run.as_deref().map(|why| format!("  not run: {why}")).unwrap_or_default();
-            let time = say::took(tier.time);
+            let time = progress::took(tier.time);
             lines.push(format!("{:<8} {:>7} {:>7} {time:>14}{why}", tier.name, one.passed, one.failed));
         }
         let sum = self.counts(strict);

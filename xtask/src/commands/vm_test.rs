@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::cli::VmTestArgs;
-use crate::packages::User;
-use crate::tally::{Counts, Report, Step, TierReport};
+use crate::packaging;
+use crate::tools::apt_packages::User;
+use crate::tools::report::{Counts, Report, Step, TierReport};
+use crate::tools::{apt_packages, cargo, ebpf, paths, progress, toolchain};
 use crate::vm::apt;
 use crate::vm::boot::Boot;
 use crate::vm::payload::Payload;
 use crate::vm::recipe::Recipe;
 use crate::vm::rootfs::{self, Image};
 use crate::vm::suite::Suite;
-use crate::{cargo, ebpf, package, packages, paths, say, toolchain};
 
 /// The catalogue of faults, in a guest.
 const FAULTS: &str = "t3-faults --tier vm --kernel kprobe --json /out/results.json";
@@ -44,7 +45,7 @@ const PROGRAMS_OF: [&str; 3] = ["t3-trace", "t3-dispatch", "t3-testkit"];
 /// Runs the command.
 pub fn run(args: &VmTestArgs) -> Result<ExitCode> {
     let begin = Instant::now();
-    packages::ensure(User::Vm)?;
+    apt_packages::ensure(User::Vm)?;
     let steps = steps(args)?;
     let report =
         Report { tiers: vec![TierReport { name: "vm", steps, time: begin.elapsed(), not_run: None }] };
@@ -66,7 +67,7 @@ struct Guest {
 pub fn steps(args: &VmTestArgs) -> Result<Vec<Step>> {
     let suites = if args.suites.is_empty() { Suite::ALL.to_vec() } else { args.suites.clone() };
     let guests = guests(args, &suites)?;
-    say::step("making the guests' file systems");
+    progress::step("making the guests' file systems");
     let suites: Vec<Suite> =
         suites.into_iter().filter(|suite| guests.iter().any(|guest| guest.suite == *suite)).collect();
     let images: Vec<(Suite, Result<Image, String>)> = suites
@@ -93,7 +94,7 @@ pub fn steps(args: &VmTestArgs) -> Result<Vec<Step>> {
 }
 
 fn one(guest: &Guest, images: &[(Suite, Result<Image, String>)], args: &VmTestArgs) -> Step {
-    say::step(&format!("booting {} (Linux {}x, emulated)", guest.name, guest.suite.kernel()));
+    progress::step(&format!("booting {} (Linux {}x, emulated)", guest.name, guest.suite.kernel()));
     let begin = Instant::now();
     let image = images.iter().find(|(suite, _)| *suite == guest.suite);
     let image = match image {
@@ -174,7 +175,7 @@ fn guests(args: &VmTestArgs, suites: &[Suite]) -> Result<Vec<Guest>> {
     let line = only.fold(FAULTS.to_owned(), |line, only| line + &only);
     let mut with_packages = bare.clone();
     if args.only.is_empty() {
-        let [first, later] = package::for_guests(&bare.programs)?;
+        let [first, later] = packaging::for_guests(&bare.programs)?;
         for (place, dir) in [("packages/first", first), ("packages/later", later)] {
             with_packages.files.extend(files_in(&dir, place)?);
         }
@@ -222,9 +223,9 @@ fn files_in(dir: &Path, place: &str) -> Result<Vec<(String, PathBuf)>> {
 pub fn programs() -> Result<Vec<(String, PathBuf)>> {
     ebpf::build()?;
     // t3-trace has parts in C (TLS).
-    packages::ensure(User::Release)?;
+    apt_packages::ensure(User::Release)?;
     toolchain::ensure_musl()?;
-    say::step("compiling the programs for the guests (static)");
+    progress::step("compiling the programs for the guests (static)");
     let mut command = cargo::cargo();
     command.args(["build", "--bins", "--target", toolchain::MUSL]);
     // With a folder of its own nobody waits for anybody: this build takes minutes when it is the

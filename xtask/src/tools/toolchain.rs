@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cargo, paths, proc, say};
+use crate::tools::{cargo, paths, progress, run};
 
 /// The static target of release builds and guests.
 pub const MUSL: &str = "x86_64-unknown-linux-musl";
@@ -25,7 +25,7 @@ pub fn ensure_rust_src() -> Result<()> {
     if sysroot()?.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
         return Ok(());
     }
-    say::step("adding rust-src to the toolchain");
+    progress::step("adding rust-src to the toolchain");
     rustup(&["component", "add", "rust-src"])
 }
 
@@ -34,12 +34,12 @@ pub fn ensure_musl() -> Result<()> {
     if sysroot()?.join("lib/rustlib").join(MUSL).is_dir() {
         return Ok(());
     }
-    say::step(&format!("adding {MUSL} to the toolchain"));
+    progress::step(&format!("adding {MUSL} to the toolchain"));
     rustup(&["target", "add", MUSL])
 }
 
 fn rustup(args: &[&str]) -> Result<()> {
-    if !proc::exists("rustup") {
+    if !run::exists("rustup") {
         bail!(
             "rustup is not installed; install it, or give this toolchain what `rustup {}` would add",
             args.join(" ")
@@ -47,7 +47,7 @@ fn rustup(args: &[&str]) -> Result<()> {
     }
     let mut command = cargo::plain(Path::new("rustup"));
     command.args(args);
-    proc::must("rustup", command).map(drop)
+    run::must("rustup", command).map(drop)
 }
 
 /// Builds bpf-linker unless it is there and fits the compiler; returns its folder, for PATH.
@@ -62,7 +62,7 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
         return Ok(bin);
     }
     let llvm = find_llvm(&sysroot.join("lib"))?;
-    say::step(&format!(
+    progress::step(&format!(
         "building bpf-linker {BPF_LINKER_VERSION} against the compiler's LLVM (once, a minute or two)"
     ));
     let prefix = tools.join("llvm");
@@ -83,7 +83,7 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", &build_dir)
         .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", sysroot.join("lib").display()))
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    proc::must("bpf-linker", command)?;
+    run::must("bpf-linker", command)?;
     if !runs(&bin.join("bpf-linker")) {
         bail!("bpf-linker was built but does not start; remove {} and try again", paths::short(&tools));
     }
@@ -97,11 +97,11 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
 pub fn ensure_cargo_deb() -> Result<PathBuf> {
     let tools = paths::tools();
     let program = tools.join("bin/cargo-deb");
-    let there = proc::stdout_of(cargo::plain(&program).arg("--version"));
+    let there = run::stdout_of(cargo::plain(&program).arg("--version"));
     if there.is_ok_and(|found| found.trim().ends_with(&format!(" {CARGO_DEB_VERSION}"))) {
         return Ok(program);
     }
-    say::step(&format!("installing cargo-deb {CARGO_DEB_VERSION} (once, a minute)"));
+    progress::step(&format!("installing cargo-deb {CARGO_DEB_VERSION} (once, a minute)"));
     let build_dir = tools.join("build-deb");
     let mut command = cargo::cargo();
     // It copies some files once: not worth optimising.
@@ -118,7 +118,7 @@ pub fn ensure_cargo_deb() -> Result<PathBuf> {
         ])
         .arg(&tools)
         .env("CARGO_TARGET_DIR", &build_dir);
-    proc::must("cargo-deb", command)?;
+    run::must("cargo-deb", command)?;
     if !runs(&program) {
         bail!("cargo-deb was built but does not start; remove {} and try again", paths::short(&program));
     }
@@ -127,7 +127,7 @@ pub fn ensure_cargo_deb() -> Result<PathBuf> {
 }
 
 fn runs(program: &Path) -> bool {
-    proc::stdout_of(cargo::plain(program).arg("--version")).is_ok()
+    run::stdout_of(cargo::plain(program).arg("--version")).is_ok()
 }
 
 /// What a bpf-linker binary depends on; one line each.
@@ -162,7 +162,7 @@ fn llvm_major(name: &str) -> Option<u32> {
 fn rustc(args: &[&str]) -> Result<String> {
     let program = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut command = Command::new(program);
-    proc::stdout_of(command.args(args).current_dir(paths::root()))
+    run::stdout_of(command.args(args).current_dir(paths::root()))
 }
 
 fn sysroot() -> Result<PathBuf> {

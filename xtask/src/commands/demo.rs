@@ -7,7 +7,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::{BuildArgs, DemoArgs};
-use crate::{build, cargo, say, sudo};
+use crate::commands::build;
+use crate::tools::{cargo, progress, sudo};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-demo";
@@ -21,14 +22,16 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut command = match sudo::command(&program) {
         Some(command) => command,
         None => {
-            say::note("neither root nor `sudo -n`: the demo runs without the kernel's evidence (kernel=off)");
+            progress::note(
+                "neither root nor `sudo -n`: the demo runs without the kernel's evidence (kernel=off)",
+            );
             Command::new(&program)
         }
     };
     if args.hold {
         command.arg("--hold");
     }
-    say::step(if args.hold { "the demo, until Ctrl-C" } else { "the demo, about a minute" });
+    progress::step(if args.hold { "the demo, until Ctrl-C" } else { "the demo, about a minute" });
     // In our place: Ctrl-C then reaches the demo alone, which takes down what it started before the
     // prompt comes back.
     Err(command.exec()).with_context(|| format!("cannot start {}", program.display()))

@@ -25,7 +25,7 @@ pub const PIP: &str = "pip==20.3.4";
 /// Its file here; pip insists on a wheel's full name.
 pub const PIP_WHEEL: &str = "pip-20.3.4-py2.py3-none-any.whl";
 /// Every Python package with its version.
-pub const REQUIREMENTS: &str = include_str!("requirements.txt");
+pub const REQUIREMENTS: &str = include_str!("autobahn_requirements.txt");
 /// Run in order, each in the new tree `$1`, with `FILES` for the folder of files.
 const HOOKS: [&str; 6] = [
     "test ! -s 'FILES/certificates.crt' || install -m 644 'FILES/certificates.crt' \"$1/etc/ssl/certs/ca-certificates.crt\"",

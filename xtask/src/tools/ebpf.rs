@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, paths, proc, say, toolchain};
+use crate::tools::{cargo, paths, progress, run, toolchain};
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -17,12 +17,16 @@ const TARGET: &str = "bpfel-unknown-none";
 pub fn build() -> Result<()> {
     toolchain::ensure_rust_src()?;
     toolchain::ensure_bpf_linker()?;
-    say::step("compiling the eBPF programs");
-    let finished = proc::must("eBPF programs", command("build")?)?;
+    progress::step("compiling the eBPF programs");
+    let finished = run::must("eBPF programs", command("build")?)?;
     let made = paths::target().join("ebpf-build").join(TARGET).join("release").join(cargo::EBPF_CRATE);
     let changed = install(&made, &paths::ebpf_object())?;
     let state = if changed { "new" } else { "unchanged" };
-    say::note(&format!("{} {state} ({})", paths::short(&paths::ebpf_object()), say::took(finished.time)));
+    progress::note(&format!(
+        "{} {state} ({})",
+        paths::short(&paths::ebpf_object()),
+        progress::took(finished.time)
+    ));
     Ok(())
 }
 

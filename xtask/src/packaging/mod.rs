@@ -7,7 +7,7 @@
 
 mod deb;
 mod lintian;
-mod stage;
+mod staging;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use crate::cli::{BuildArgs, PackageArgs};
-use crate::packages::User;
-use crate::{build, packages, paths, say, toolchain, vm_test};
+use crate::commands::build;
+use crate::commands::vm_test;
+use crate::tools::apt_packages::User;
+use crate::tools::{apt_packages, paths, progress, toolchain};
 
 /// The crates that become packages, each with the program of its name, and what else of its
 /// programs goes in.
@@ -28,14 +30,14 @@ pub type Programs = [(String, PathBuf)];
 
 /// Runs the command.
 pub fn run(args: &PackageArgs) -> Result<ExitCode> {
-    packages::ensure(User::Package)?;
+    apt_packages::ensure(User::Package)?;
     let programs = if args.guests { vm_test::programs()? } else { released()? };
     stage(&programs)?;
     let to = paths::target().join(if args.guests { "package/guests" } else { "package" });
     let made = make(&to, &args.revision, args.guests)?;
     for deb in &made {
         let size = fs::metadata(deb).map_or(0, |found| found.len());
-        say::note(&format!("{} ({} KiB)", paths::short(deb), size / 1024));
+        progress::note(&format!("{} ({} KiB)", paths::short(deb), size / 1024));
     }
     lintian::check(&made)?;
     Ok(ExitCode::SUCCESS)
@@ -44,7 +46,7 @@ pub fn run(args: &PackageArgs) -> Result<ExitCode> {
 /// The packages for guests, from programs that are there: a folder with the packages, and one with
 /// the same in a later revision.
 pub fn for_guests(programs: &Programs) -> Result<[PathBuf; 2]> {
-    packages::ensure(User::Package)?;
+    apt_packages::ensure(User::Package)?;
     stage(programs)?;
     let mut dirs =
         [paths::target().join("package/guests/first"), paths::target().join("package/guests/later")];
@@ -60,9 +62,9 @@ pub fn for_guests(programs: &Programs) -> Result<[PathBuf; 2]> {
 /// Puts all that goes into the packages where cargo-deb finds it.
 fn stage(programs: &Programs) -> Result<()> {
     for (name, more) in PACKAGES {
-        stage::program(name, find(programs, name)?)?;
+        staging::program(name, find(programs, name)?)?;
         for helper in more {
-            stage::helper(name, helper, find(programs, helper)?)?;
+            staging::helper(name, helper, find(programs, helper)?)?;
         }
     }
     Ok(())
@@ -72,7 +74,7 @@ fn stage(programs: &Programs) -> Result<()> {
 fn make(to: &Path, revision: &str, quick: bool) -> Result<Vec<PathBuf>> {
     let cargo_deb = toolchain::ensure_cargo_deb()?;
     fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
-    say::step(&format!("making the Debian packages, revision {revision}"));
+    progress::step(&format!("making the Debian packages, revision {revision}"));
     PACKAGES.iter().map(|(name, _)| deb::make(&cargo_deb, name, to, revision, quick)).collect()
 }
 

@@ -6,24 +6,24 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::BenchArgs;
-use crate::packages::User;
-use crate::{cargo, ebpf, packages, proc, say};
+use crate::tools::apt_packages::User;
+use crate::tools::{apt_packages, cargo, ebpf, progress, run};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-bench";
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
-    packages::ensure(User::Bench)?;
+    apt_packages::ensure(User::Bench)?;
     ebpf::build()?;
-    say::step("compiling with optimisation");
+    progress::step("compiling with optimisation");
     let mut command = cargo::cargo();
     command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
-    proc::must("programs", command)?;
+    run::must("programs", command)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
-    say::step("measuring");
+    progress::step("measuring");
     let status = Command::new(&program)
         .args(&args.rest)
         .status()

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::BuildArgs;
-use crate::packages::User;
-use crate::{cargo, ebpf, packages, paths, proc, say, toolchain};
+use crate::tools::apt_packages::User;
+use crate::tools::{apt_packages, cargo, ebpf, paths, progress, run, toolchain};
 
 /// The crates whose programs are shipped.
 const SHIPPED: [&str; 3] = ["t3-trace", "t3-dispatch", "t3-probe"];
@@ -26,7 +26,7 @@ fn programs(release: bool) -> Result<()> {
     command.arg("build");
     let mut dir = paths::cargo_target();
     if release {
-        packages::ensure(User::Release)?;
+        apt_packages::ensure(User::Release)?;
         toolchain::ensure_musl()?;
         command.args(["--target", toolchain::MUSL]);
         dir.push(toolchain::MUSL);
@@ -36,14 +36,14 @@ fn programs(release: bool) -> Result<()> {
         command.arg("--release");
     }
     dir.push(if release { "release" } else { "debug" });
-    say::step(if release {
+    progress::step(if release {
         "compiling the programs, optimised and static"
     } else {
         "compiling the programs"
     });
-    let finished = proc::must("programs", command)?;
+    let finished = run::must("programs", command)?;
     for name in SHIPPED {
-        say::note(&format!("{} ({})", paths::short(&dir.join(name)), say::took(finished.time)));
+        progress::note(&format!("{} ({})", paths::short(&dir.join(name)), progress::took(finished.time)));
     }
     Ok(())
 }

@@ -6,20 +6,20 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::SoakArgs;
-use crate::packages::User;
-use crate::{cargo, ebpf, packages, paths, proc, say, sudo};
+use crate::tools::apt_packages::User;
+use crate::tools::{apt_packages, cargo, ebpf, paths, progress, run, sudo};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-soak";
 
 /// Runs the command.
 pub fn run(args: &SoakArgs) -> Result<ExitCode> {
-    packages::ensure(User::Host)?;
+    apt_packages::ensure(User::Host)?;
     ebpf::build()?;
-    say::step("compiling with optimisation");
+    progress::step("compiling with optimisation");
     let mut command = cargo::cargo();
     command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
-    proc::must("programs", command)?;
+    run::must("programs", command)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
@@ -30,7 +30,7 @@ pub fn run(args: &SoakArgs) -> Result<ExitCode> {
     for (name, value) in [("--sessions", u64::from(args.sessions)), ("--seconds", args.seconds)] {
         command.arg(name).arg(value.to_string());
     }
-    say::step(&format!("{} sessions for {} s", args.sessions, args.seconds));
+    progress::step(&format!("{} sessions for {} s", args.sessions, args.seconds));
     let status =
         command.args(&args.rest).status().with_context(|| format!("cannot start {}", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

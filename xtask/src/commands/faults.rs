@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::cli::{BuildArgs, FaultsArgs};
+use crate::commands::build;
+use crate::tools::{cargo, paths, progress, sudo};
 use crate::vm::suite::Suite;
-use crate::{build, cargo, paths, say, sudo};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-faults";
@@ -33,7 +34,7 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     }
     let table = Table::of(&tiers);
     println!("\n{}", table.text);
-    say::note(&format!("real records of each verdict: {}", paths::short(&records)));
+    progress::note(&format!("real records of each verdict: {}", paths::short(&records)));
     Ok(if ran && table.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -44,14 +45,14 @@ fn on_host(args: &FaultsArgs, rows: &Path, records: &Path) -> Result<bool> {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
     let mut command = sudo::command(&program).unwrap_or_else(|| {
-        say::note("neither root nor `sudo -n`: the faults need root for a journald of their own");
+        progress::note("neither root nor `sudo -n`: the faults need root for a journald of their own");
         Command::new(&program)
     });
     command.arg("--json").arg(rows).arg("--records").arg(records);
     for name in &args.only {
         command.args(["--only", name]);
     }
-    say::step("injecting faults on this machine, a few minutes");
+    progress::step("injecting faults on this machine, a few minutes");
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     match status.code() {
         Some(0) => Ok(true),

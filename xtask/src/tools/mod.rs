@@ -1,0 +1,11 @@
+//! Programs that xtask runs or installs, the folders they use, and its report.
+
+pub mod apt_packages;
+pub mod cargo;
+pub mod ebpf;
+pub mod paths;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod sudo;
+pub mod toolchain;
