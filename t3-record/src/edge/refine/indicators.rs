@@ -44,6 +44,8 @@ pub(super) struct Indicators<'a> {
     pub tunnel_known: bool,
     /// cloudflared was refused by Traefik when the browsers came back.
     pub refused: bool,
+    /// cloudflared was refused by Traefik at any time of the window.
+    pub refused_in_window: bool,
     /// Traefik counts its requests anew since the close.
     pub restarted: bool,
     /// Some request since the close has a smaller number than this session's: another process,
@@ -82,6 +84,7 @@ impl<'a> Indicators<'a> {
             tunnel_moved: tunnel.iter().filter(|line| moved(line)).count(),
             tunnel_known: layers.cloudflared.as_ref().is_some_and(whole),
             refused: tunnel.iter().any(|line| refused(line) && near(&line, COMING_BACK)),
+            refused_in_window: tunnel.iter().any(refused),
             restarted: layers.traefik.as_ref().is_some_and(|reading| restarted(ended, &reading.lines)),
             probe: layers.probe.as_ref().map(|attribution| attribution.place),
         }

@@ -199,6 +199,9 @@ fn missing(indicators: &Indicators<'_>) -> Vec<String> {
     } else if indicators.tunnel_moved > 0 {
         missing.push("cloudflared's tunnel was not at rest around the close".to_owned());
     }
+    if indicators.refused_in_window {
+        missing.push("Traefik refused connections of cloudflared around the close".to_owned());
+    }
     match indicators.probe {
         Some(Place::LastMile) => {}
         Some(place) => missing.push(format!("the probe does not clear the path ({place})")),
