@@ -1,9 +1,8 @@
-//! The project's commands, started as `cargo xtask COMMAND`: build, test, vm-test, faults, demo,
-//! autobahn, soak, package, bench.
+//! The project's commands, started as `cargo xtask COMMAND`.
 //!
-//! One file per command, all flags in `cli`. Commands say in one line what they are doing, show a
-//! failing program's output and keep a passing one's to a line. Nothing here is part of what is
-//! shipped.
+//! Folders from top to bottom, each imports only those after it: `cli`, `commands`, `tiers`, `vm`
+//! and `packaging`, `tools`. Commands print one line per step; the output of a program is shown
+//! when it fails. Nothing here is shipped.
 
 mod cli;
 mod commands;
@@ -17,23 +16,22 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{bench, build, demo, faults, soak, test, vm_test};
-use crate::vm::autobahn_image;
+use crate::commands::{autobahn, bench, build, demo, faults, package, soak, test, vm_test};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match cli.command {
+    let result = match cli.command {
         Command::Build(args) => build::run(&args),
         Command::Test(args) => test::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Demo(args) => demo::run(&args),
-        Command::Autobahn(args) => autobahn_image::run(&args),
+        Command::Autobahn(args) => autobahn::run(&args),
         Command::Soak(args) => soak::run(&args),
-        Command::Package(args) => packaging::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
-    match done {
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");

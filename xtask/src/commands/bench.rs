@@ -4,22 +4,29 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
-use crate::cli::BenchArgs;
-use crate::tools::apt_packages::User;
-use crate::tools::{apt_packages, cargo, ebpf, progress, run};
+use crate::tools::apt_packages::{self, PackageSet};
+use crate::tools::run::run_checked;
+use crate::tools::{cargo, ebpf, progress};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-bench";
 
-/// Runs the command.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Passed on to the benchmark program, after `--`.
+    #[arg(last = true)]
+    pub rest: Vec<String>,
+}
+
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
-    apt_packages::ensure(User::Bench)?;
+    apt_packages::ensure(PackageSet::Bench)?;
     ebpf::build()?;
     progress::step("compiling with optimisation");
     let mut command = cargo::cargo();
     command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
-    run::must("programs", command)?;
+    run_checked("programs", command)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };

@@ -5,17 +5,23 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
-use crate::cli::{BuildArgs, DemoArgs};
-use crate::commands::build;
+use crate::tools::programs;
 use crate::tools::{cargo, progress, sudo};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-demo";
 
-/// Runs the command.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep it running, for your own browser, until Ctrl-C.
+    #[arg(long)]
+    pub hold: bool,
+}
+
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
-    build::run(&BuildArgs { release: false, ebpf_only: false })?;
+    programs::build(false)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, false)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };

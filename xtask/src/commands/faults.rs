@@ -8,17 +8,26 @@ use std::process::{Command, ExitCode};
 use std::{fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use serde_json::Value;
 
-use crate::cli::{BuildArgs, FaultsArgs};
-use crate::commands::build;
+use crate::tools::programs;
 use crate::tools::{cargo, paths, progress, sudo};
 use crate::vm::suite::Suite;
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-faults";
 
-/// Runs the command.
+#[derive(Debug, Args)]
+pub struct FaultsArgs {
+    /// Only this fault; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Run nothing: print the table of what ran last.
+    #[arg(long)]
+    pub last: bool,
+}
+
 pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     let dir = paths::target().join("faults");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -40,7 +49,7 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
 
 /// Runs the catalogue here, as root when root is to be had; `false` when a fault missed.
 fn on_host(args: &FaultsArgs, rows: &Path, records: &Path) -> Result<bool> {
-    build::run(&BuildArgs { release: false, ebpf_only: false })?;
+    programs::build(false)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, false)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };

@@ -1,9 +1,11 @@
-//! The commands, one file each.
+//! The commands, one file each, with their options.
 
+pub mod autobahn;
 pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod faults;
+pub mod package;
 pub mod soak;
 pub mod test;
 pub mod vm_test;

@@ -4,22 +4,35 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
-use crate::cli::SoakArgs;
-use crate::tools::apt_packages::User;
-use crate::tools::{apt_packages, cargo, ebpf, paths, progress, run, sudo};
+use crate::tools::apt_packages::{self, PackageSet};
+use crate::tools::run::run_checked;
+use crate::tools::{cargo, ebpf, paths, progress, sudo};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-soak";
 
-/// Runs the command.
+#[derive(Debug, Args)]
+pub struct SoakArgs {
+    /// Sessions, all open at the same time.
+    #[arg(long, default_value_t = 9_000, value_name = "N")]
+    pub sessions: u32,
+    /// How long they are held.
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    pub seconds: u64,
+    /// Passed on to the program, after `--`.
+    #[arg(last = true)]
+    pub rest: Vec<String>,
+}
+
 pub fn run(args: &SoakArgs) -> Result<ExitCode> {
-    apt_packages::ensure(User::Host)?;
+    apt_packages::ensure(PackageSet::Host)?;
     ebpf::build()?;
     progress::step("compiling with optimisation");
     let mut command = cargo::cargo();
     command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
-    run::must("programs", command)?;
+    run_checked("programs", command)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };

@@ -8,59 +8,29 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::ValueEnum;
+use clap::Args;
 
-use crate::cli::TestArgs;
 use crate::tiers;
-use crate::tools::apt_packages::User;
+use crate::tiers::tier::Tier;
+use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::report::{Counts, Report, Step, TierReport};
-use crate::tools::{apt_packages, ebpf, progress};
+use crate::tools::{ebpf, progress};
 
-/// A tier, by what it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Tier {
-    /// Formatting, clippy, documentation, house rules. Needs nothing.
-    Lint,
-    /// Unit, property and loopback tests, and examples in documentation. Needs nothing.
-    Unit,
-    /// Test programs named `host_*` or `*_host`: real journald, real eBPF. Needs root.
-    Host,
-    /// Fuzz targets, a minute each.
-    Fuzz,
-    /// The same in Debian guests with kprobes. Needs root, qemu, mmdebstrap.
-    Vm,
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Leave out the fuzz and vm tiers: about three minutes once built.
+    #[arg(long)]
+    pub quick: bool,
+    /// Only this tier; may be given more than once.
+    #[arg(long = "tier", value_name = "NAME")]
+    pub tiers: Vec<Tier>,
 }
 
-impl Tier {
-    const ALL: [Self; 5] = [Self::Lint, Self::Unit, Self::Host, Self::Fuzz, Self::Vm];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lint => "lint",
-            Self::Unit => "unit",
-            Self::Host => "host",
-            Self::Fuzz => "fuzz",
-            Self::Vm => "vm",
-        }
-    }
-
-    fn steps(self, quick: bool) -> Result<Vec<Step>> {
-        match self {
-            Self::Lint => tiers::lint::steps(),
-            Self::Unit => tiers::unit::steps(),
-            Self::Host => tiers::host::steps(quick, || ()),
-            Self::Fuzz => tiers::fuzz::steps(),
-            Self::Vm => tiers::vm::steps(),
-        }
-    }
-}
-
-/// Runs the command.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let strict = std::env::var_os("CI").is_some();
     let mut report = Report::default();
     report.tiers.push(timed("build", || {
-        apt_packages::ensure(User::Build)?;
+        apt_packages::ensure(PackageSet::Build)?;
         let begin = Instant::now();
         ebpf::build()?;
         Ok(vec![Step::new("eBPF programs", true, Counts::one(true), begin.elapsed())])
@@ -141,8 +111,7 @@ fn timed(name: &'static str, steps: impl FnOnce() -> Result<Vec<Step>>) -> TierR
 
 #[cfg(test)]
 mod tests {
-    use super::{Tier, chosen};
-    use crate::cli::TestArgs;
+    use super::{TestArgs, Tier, chosen};
 
     #[test]
     fn quick_leaves_out_the_slow_tiers_unless_named() {

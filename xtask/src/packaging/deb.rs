@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::tools::{cargo, paths, run};
+use crate::tools::run::{run_checked, stdout_of};
+use crate::tools::{cargo, paths};
 
 /// Makes the package of a crate in `to`; older ones of the crate are gone from there afterwards.
 pub fn make(cargo_deb: &Path, name: &str, to: &Path, revision: &str, quick: bool) -> Result<PathBuf> {
@@ -22,7 +23,7 @@ pub fn make(cargo_deb: &Path, name: &str, to: &Path, revision: &str, quick: bool
         command.env("SOURCE_DATE_EPOCH", time);
     }
     forget_others(to, name, &file)?;
-    run::must("cargo-deb", command)?;
+    run_checked("cargo-deb", command)?;
     Ok(file)
 }
 
@@ -33,7 +34,7 @@ fn file_name(name: &str, version: &str, revision: &str) -> String {
 
 /// The crate's version.
 fn version(name: &str) -> Result<String> {
-    let metadata = run::stdout_of(cargo::cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata = stdout_of(cargo::cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     let metadata: Value =
         serde_json::from_str(&metadata).context("cargo metadata answered something unreadable")?;
     let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -46,7 +47,7 @@ fn version(name: &str) -> Result<String> {
 fn time_of_the_last_commit() -> Option<String> {
     let mut git = Command::new("git");
     git.args(["log", "-1", "--format=%ct"]).current_dir(paths::root());
-    let text = run::stdout_of(&mut git).ok()?;
+    let text = stdout_of(&mut git).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 

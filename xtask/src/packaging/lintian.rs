@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::tools::{progress, run};
+use crate::tools::progress;
+use crate::tools::run::run_quiet;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -17,7 +18,7 @@ pub fn check(debs: &[PathBuf]) -> Result<()> {
     let mut lintian = Command::new("lintian");
     // Root builds in containers; the wish not to be is a person's.
     lintian.args(["--allow-root", "--fail-on", "error", "--tag-display-limit", "0"]).args(debs);
-    let finished = run::quiet("lintian", lintian, LIMIT)?;
+    let finished = run_quiet("lintian", lintian, LIMIT)?;
     for line in finished.output.lines().filter(|line| !line.trim().is_empty()) {
         progress::note(line);
     }

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::tools::{paths, run};
+use crate::tools::paths;
+use crate::tools::run::{run_checked, stdout_of};
 
 /// (shell, what stands before and after the program's name in the file's)
 const SHELLS: [(&str, &str, &str); 3] = [("bash", "", ""), ("zsh", "_", ""), ("fish", "", ".fish")];
@@ -29,12 +30,12 @@ pub fn program(name: &str, program: &Path) -> Result<()> {
         fs::create_dir_all(part).with_context(|| format!("cannot make {}", part.display()))?;
     }
     let staged = stripped(&dir.join(name), program)?;
-    run::stdout_of(itself(&staged).args(["man", "--to"]).arg(&man))?;
+    stdout_of(itself(&staged).args(["man", "--to"]).arg(&man))?;
     if !man.join(format!("{name}.1")).is_file() {
         bail!("`{name} man --to DIR` has written no {name}.1");
     }
     for (shell, before, after) in SHELLS {
-        let text = run::stdout_of(itself(&staged).args(["completions", shell]))?;
+        let text = stdout_of(itself(&staged).args(["completions", shell]))?;
         let file = completions.join(shell).join(format!("{before}{name}{after}"));
         fs::create_dir_all(file.parent().unwrap_or(&completions))?;
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -51,7 +52,7 @@ fn stripped(to: &Path, program: &Path) -> Result<PathBuf> {
     let mut strip = Command::new("strip");
     // Names of functions stay: a backtrace in the journal is worth their kilobytes.
     strip.args(["--strip-debug", "-o"]).arg(to).arg(program);
-    run::must("strip", strip)?;
+    run_checked("strip", strip)?;
     Ok(to.to_owned())
 }
 

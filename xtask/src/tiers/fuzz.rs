@@ -12,9 +12,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::{CannotRun, whole};
-use crate::tools::apt_packages::User;
+use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::report::Step;
-use crate::tools::{apt_packages, cargo, paths, progress};
+use crate::tools::{cargo, paths, progress};
 
 /// Instrumented code is only made for an explicit target; build scripts and macros stay as they
 /// are.
@@ -31,7 +31,7 @@ pub fn steps() -> Result<Vec<Step>> {
         progress::note("no fuzz targets yet");
         return Ok(Vec::new());
     }
-    apt_packages::ensure(User::Fuzz).map_err(|error| CannotRun(format!("{error:#}")))?;
+    apt_packages::ensure(PackageSet::Fuzz).map_err(|error| CannotRun(format!("{error:#}")))?;
     let target_dir = paths::target().join("fuzz");
     progress::step("compiling the fuzz targets");
     let mut build = cargo::cargo();

@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use super::{CannotRun, counted, programs, told};
-use crate::tools::apt_packages::User;
+use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::cargo::Artifact;
 use crate::tools::report::Step;
-use crate::tools::{apt_packages, progress, run, sudo};
+use crate::tools::run::run_checked;
+use crate::tools::{progress, sudo};
 use crate::vm::autobahn_image;
 
 /// For one test program.
@@ -39,7 +40,7 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
     }
-    apt_packages::ensure(User::Host).map_err(|error| CannotRun(format!("{error:#}")))?;
+    apt_packages::ensure(PackageSet::Host).map_err(|error| CannotRun(format!("{error:#}")))?;
     mount()?;
     if let Err(error) = autobahn_image::ensure() {
         // Its own test fails for the lack of it; the others can do without.
@@ -111,7 +112,7 @@ fn mount() -> Result<()> {
         progress::note(&format!("mounting {kind} on {place}"));
         if let Some(mut command) = sudo::command("mount") {
             command.args(["-t", kind, kind, place]);
-            run::must("mount", command)?;
+            run_checked("mount", command)?;
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ pub mod host;
 pub mod lint;
 pub mod programs;
 pub mod tidy;
+pub mod tier;
 pub mod unit;
 pub mod vm;
 
@@ -14,8 +15,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::tools::progress;
 use crate::tools::report::{Counts, Step};
-use crate::tools::{progress, run};
+use crate::tools::run::{run_quiet, show_failure};
 
 /// Why a tier cannot run on this machine; not an error of the project.
 #[derive(Debug)]
@@ -32,9 +34,9 @@ impl std::error::Error for CannotRun {}
 /// A command that passes or fails as a whole; its output is shown only when it fails.
 fn whole(name: &str, command: Command, limit: Duration) -> Result<Step> {
     progress::step(name);
-    let finished = run::quiet(name, command, limit)?;
+    let finished = run_quiet(name, command, limit)?;
     if !finished.ok() {
-        run::show(name, &finished);
+        show_failure(name, &finished);
     }
     let step = Step::new(name, finished.ok(), Counts::one(finished.ok()), finished.time);
     step.say();
@@ -48,9 +50,9 @@ fn counted(name: &str, command: Command, limit: Duration) -> Result<Step> {
 
 /// The same, and its output.
 fn told(name: &str, command: Command, limit: Duration) -> Result<(Step, String)> {
-    let finished = run::quiet(name, command, limit)?;
+    let finished = run_quiet(name, command, limit)?;
     if !finished.ok() {
-        run::show(name, &finished);
+        show_failure(name, &finished);
     }
     let mut step = Step::new(name, finished.ok(), Counts::read(&finished.output), finished.time);
     if !finished.ok() {

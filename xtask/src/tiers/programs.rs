@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::tools::cargo::{self, Artifact};
-use crate::tools::{paths, progress, run};
+use crate::tools::run::run_checked;
+use crate::tools::{paths, progress};
 
 /// Compiles all test programs.
 pub fn compile() -> Result<Vec<Artifact>> {
@@ -19,7 +20,7 @@ pub fn compile() -> Result<Vec<Artifact>> {
     // Tests start the workspace's programs; cargo only makes those of the crate under test.
     let mut bins = cargo::cargo();
     bins.args(["build", "--bins", "--workspace", "--exclude", cargo::EBPF_CRATE]);
-    run::must("compiling the programs", bins)?;
+    run_checked("compiling the programs", bins)?;
     Ok(made.into_iter().filter(|made| made.is_test).collect())
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::tools::{cargo, paths, run};
+use crate::tools::run::stdout_of;
+use crate::tools::{cargo, paths};
 
 const MAX_LINES: usize = 600;
 /// Hosts of package registries, in two halves so that this file does not break its own rule.
@@ -26,7 +27,7 @@ const MACHINE_PATHS: [(&str, &str); 4] =
 pub fn findings() -> Result<Vec<String>> {
     let mut git = cargo::plain(Path::new("git"));
     git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let list = run::stdout_of(&mut git).context("house rules are checked on what git lists")?;
+    let list = stdout_of(&mut git).context("house rules are checked on what git lists")?;
     let mut found = Vec::new();
     for name in list.split('\0').filter(|name| !name.is_empty()) {
         // Deleted files and pictures are not read.

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 
-use crate::tools::{progress, run, sudo};
+use crate::tools::run::{self, run_checked};
+use crate::tools::{progress, sudo};
 
 /// Who needs a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum User {
+pub enum PackageSet {
     /// Compiling anything.
     Build,
     /// The tests on this machine.
@@ -28,35 +29,35 @@ pub enum User {
 }
 
 /// (what must be there: a program in PATH, or a file; the package that has it; who needs it)
-const TABLE: &[(&str, &str, User)] = &[
-    ("cc", "gcc", User::Build),
-    ("/usr/include/stdio.h", "libc6-dev", User::Build),
-    ("chromium", "chromium", User::Host),
-    ("ip", "iproute2", User::Host),
-    ("nft", "nftables", User::Host),
-    ("journalctl", "systemd", User::Host),
-    ("/lib/systemd/systemd-journald", "systemd", User::Host),
-    ("mmdebstrap", "mmdebstrap", User::Host),
-    ("promtool", "prometheus", User::Host),
-    ("tmux", "tmux", User::Host),
-    ("mmdebstrap", "mmdebstrap", User::Vm),
-    ("qemu-system-x86_64", "qemu-system-x86", User::Vm),
-    ("mke2fs", "e2fsprogs", User::Vm),
-    ("tar", "tar", User::Vm),
-    ("setpriv", "util-linux", User::Vm),
-    ("c++", "g++", User::Fuzz),
-    ("haproxy", "haproxy", User::Bench),
-    ("musl-gcc", "musl-tools", User::Release),
-    ("dpkg-deb", "dpkg", User::Package),
-    ("strip", "binutils", User::Package),
-    ("lintian", "lintian", User::Package),
+const TABLE: &[(&str, &str, PackageSet)] = &[
+    ("cc", "gcc", PackageSet::Build),
+    ("/usr/include/stdio.h", "libc6-dev", PackageSet::Build),
+    ("chromium", "chromium", PackageSet::Host),
+    ("ip", "iproute2", PackageSet::Host),
+    ("nft", "nftables", PackageSet::Host),
+    ("journalctl", "systemd", PackageSet::Host),
+    ("/lib/systemd/systemd-journald", "systemd", PackageSet::Host),
+    ("mmdebstrap", "mmdebstrap", PackageSet::Host),
+    ("promtool", "prometheus", PackageSet::Host),
+    ("tmux", "tmux", PackageSet::Host),
+    ("mmdebstrap", "mmdebstrap", PackageSet::Vm),
+    ("qemu-system-x86_64", "qemu-system-x86", PackageSet::Vm),
+    ("mke2fs", "e2fsprogs", PackageSet::Vm),
+    ("tar", "tar", PackageSet::Vm),
+    ("setpriv", "util-linux", PackageSet::Vm),
+    ("c++", "g++", PackageSet::Fuzz),
+    ("haproxy", "haproxy", PackageSet::Bench),
+    ("musl-gcc", "musl-tools", PackageSet::Release),
+    ("dpkg-deb", "dpkg", PackageSet::Package),
+    ("strip", "binutils", PackageSet::Package),
+    ("lintian", "lintian", PackageSet::Package),
 ];
 /// Package lists older than this may name versions that the archive no longer has.
 const LISTS_STALE: Duration = Duration::from_secs(24 * 3600);
 
-/// Makes sure that everything `user` needs is here.
-pub fn ensure(user: User) -> Result<()> {
-    let missing = missing(user, present);
+/// Makes sure that every package of `set` is installed.
+pub fn ensure(set: PackageSet) -> Result<()> {
+    let missing = missing(set, present);
     if missing.is_empty() {
         return Ok(());
     }
@@ -76,19 +77,16 @@ pub fn ensure(user: User) -> Result<()> {
         apt(&["update"])?;
         apt(&install)?;
     }
-    let still = self::missing(user, present);
+    let still = self::missing(set, present);
     if !still.is_empty() {
         bail!("apt-get installed {names}, but what is needed of {} is still not there", still.join(" "));
     }
     Ok(())
 }
 
-fn missing(user: User, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let mut names: Vec<&str> = TABLE
-        .iter()
-        .filter(|(what, _, of)| *of == user && !present(what))
-        .map(|(_, name, _)| *name)
-        .collect();
+fn missing(set: PackageSet, present: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut names: Vec<&str> =
+        TABLE.iter().filter(|(what, _, of)| *of == set && !present(what)).map(|(_, name, _)| *name).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -112,21 +110,21 @@ fn apt(args: &[&str]) -> Result<()> {
     command
         .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"])
         .args(args);
-    run::must("apt-get", command).map(drop)
+    run_checked("apt-get", command).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{TABLE, User, missing};
+    use super::{PackageSet, TABLE, missing};
 
     #[test]
     fn each_missing_package_is_named_once() {
         assert_eq!(
-            missing(User::Host, |_| false),
+            missing(PackageSet::Host, |_| false),
             ["chromium", "iproute2", "mmdebstrap", "nftables", "prometheus", "systemd", "tmux"]
         );
-        assert!(missing(User::Host, |_| true).is_empty());
-        assert_eq!(missing(User::Vm, |what| what != "mke2fs"), ["e2fsprogs"]);
+        assert!(missing(PackageSet::Host, |_| true).is_empty());
+        assert_eq!(missing(PackageSet::Vm, |what| what != "mke2fs"), ["e2fsprogs"]);
     }
 
     #[test]

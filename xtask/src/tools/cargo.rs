@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::tools::{paths, run};
+use crate::tools::paths;
+use crate::tools::run::{run_split_checked, stdout_of};
 
 /// The crate that only compiles for the BPF target.
 pub const EBPF_CRATE: &str = "t3-trace-ebpf";
@@ -53,7 +54,7 @@ pub struct Artifact {
 /// Runs a building `cargo` command and returns the executables it made.
 pub fn artifacts(what: &str, mut command: Command) -> Result<Vec<Artifact>> {
     command.arg("--message-format=json-render-diagnostics");
-    let finished = run::must_apart(what, command)?;
+    let finished = run_split_checked(what, command)?;
     Ok(parse_artifacts(&finished.stdout))
 }
 
@@ -80,7 +81,7 @@ pub fn parse_artifacts(output: &str) -> Vec<Artifact> {
 /// The named binary of a crate, built for this machine; `None` when the crate has no such binary
 /// yet.
 pub fn binary(package: &str, name: &str, release: bool) -> Result<Option<PathBuf>> {
-    let metadata = run::stdout_of(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata = stdout_of(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     let metadata: Value =
         serde_json::from_str(&metadata).context("cargo metadata answered something unreadable")?;
     if !has_binary(&metadata, package, name) {

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::tools::{cargo, paths, progress, run, toolchain};
+use crate::tools::run::run_checked;
+use crate::tools::{cargo, paths, progress, toolchain};
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -18,7 +19,7 @@ pub fn build() -> Result<()> {
     toolchain::ensure_rust_src()?;
     toolchain::ensure_bpf_linker()?;
     progress::step("compiling the eBPF programs");
-    let finished = run::must("eBPF programs", command("build")?)?;
+    let finished = run_checked("eBPF programs", command("build")?)?;
     let made = paths::target().join("ebpf-build").join(TARGET).join("release").join(cargo::EBPF_CRATE);
     let changed = install(&made, &paths::ebpf_object())?;
     let state = if changed { "new" } else { "unchanged" };

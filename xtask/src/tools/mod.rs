@@ -3,7 +3,9 @@
 pub mod apt_packages;
 pub mod cargo;
 pub mod ebpf;
+pub mod guest_programs;
 pub mod paths;
+pub mod programs;
 pub mod progress;
 pub mod report;
 pub mod run;

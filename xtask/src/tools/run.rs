@@ -23,18 +23,18 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// A finished program.
 #[derive(Debug)]
-pub struct Finished {
+pub struct CommandResult {
     /// Its end; `None` when it ran into the limit and was killed.
     pub status: Option<ExitStatus>,
-    /// stdout and stderr as they came; stderr alone after [`apart`].
+    /// stdout and stderr as they came; stderr alone after [`run_split`].
     pub output: String,
-    /// stdout alone, after [`apart`]; else empty.
+    /// stdout alone, after [`run_split`]; else empty.
     pub stdout: String,
     /// How long it ran.
     pub time: Duration,
 }
 
-impl Finished {
+impl CommandResult {
     /// It ended by itself with status 0.
     pub fn ok(&self) -> bool {
         self.status.is_some_and(|status| status.success())
@@ -50,7 +50,7 @@ impl Finished {
 }
 
 /// The program and its arguments as one line, for messages.
-pub fn line(command: &Command) -> String {
+pub fn command_line(command: &Command) -> String {
     let mut text = command.get_program().to_string_lossy().into_owned();
     for arg in command.get_args() {
         text.push(' ');
@@ -61,27 +61,33 @@ pub fn line(command: &Command) -> String {
 
 /// Runs `command` quietly for at most `limit`, with a sign of life under the name `what` now and
 /// then.
-pub fn quiet(what: &str, command: Command, limit: Duration) -> Result<Finished> {
+pub fn run_quiet(what: &str, command: Command, limit: Duration) -> Result<CommandResult> {
     let log = unnamed_file()?;
     let stdout = log.try_clone()?;
     wait(what, command, limit, stdout, log)
 }
 
-/// Like [`quiet`], with stdout kept apart for a program that reads it.
-pub fn apart(what: &str, command: Command, limit: Duration) -> Result<Finished> {
+/// Like [`run_quiet`], with stdout kept apart for a program that reads it.
+pub fn run_split(what: &str, command: Command, limit: Duration) -> Result<CommandResult> {
     let mut stdout = unnamed_file()?;
     let finished = wait(what, command, limit, stdout.try_clone()?, unnamed_file()?)?;
-    Ok(Finished { stdout: text_of(&mut stdout)?, ..finished })
+    Ok(CommandResult { stdout: text_of(&mut stdout)?, ..finished })
 }
 
-fn wait(what: &str, mut command: Command, limit: Duration, stdout: File, mut log: File) -> Result<Finished> {
+fn wait(
+    what: &str,
+    mut command: Command,
+    limit: Duration,
+    stdout: File,
+    mut log: File,
+) -> Result<CommandResult> {
     let begin = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(log.try_clone()?)
         .spawn()
-        .with_context(|| format!("cannot start `{}`", line(&command)))?;
+        .with_context(|| format!("cannot start `{}`", command_line(&command)))?;
     let mut shown = begin;
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -99,7 +105,7 @@ fn wait(what: &str, mut command: Command, limit: Duration, stdout: File, mut log
         let pause = begin.elapsed().clamp(Duration::from_millis(2), Duration::from_millis(100));
         std::thread::sleep(pause);
     };
-    Ok(Finished { status, output: text_of(&mut log)?, stdout: String::new(), time: begin.elapsed() })
+    Ok(CommandResult { status, output: text_of(&mut log)?, stdout: String::new(), time: begin.elapsed() })
 }
 
 fn text_of(file: &mut File) -> Result<String> {
@@ -109,19 +115,19 @@ fn text_of(file: &mut File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Like [`quiet`], an hour at most, and an unsuccessful end is an error, its output shown.
-pub fn must(what: &str, command: Command) -> Result<Finished> {
-    let text = line(&command);
-    succeeded(what, &text, quiet(what, command, HOUR)?)
+/// Like [`run_quiet`], an hour at most, and an unsuccessful end is an error, its output shown.
+pub fn run_checked(what: &str, command: Command) -> Result<CommandResult> {
+    let text = command_line(&command);
+    succeeded(what, &text, run_quiet(what, command, HOUR)?)
 }
 
-/// Like [`must`], stdout kept apart.
-pub fn must_apart(what: &str, command: Command) -> Result<Finished> {
-    let text = line(&command);
-    succeeded(what, &text, apart(what, command, HOUR)?)
+/// Like [`run_checked`], stdout kept apart.
+pub fn run_split_checked(what: &str, command: Command) -> Result<CommandResult> {
+    let text = command_line(&command);
+    succeeded(what, &text, run_split(what, command, HOUR)?)
 }
 
-fn succeeded(what: &str, text: &str, finished: Finished) -> Result<Finished> {
+fn succeeded(what: &str, text: &str, finished: CommandResult) -> Result<CommandResult> {
     if !finished.ok() {
         progress::excerpt(text, &finished.output, SHOWN_LINES);
         bail!("{what} failed: `{text}`: {}", finished.how());
@@ -130,16 +136,23 @@ fn succeeded(what: &str, text: &str, finished: Finished) -> Result<Finished> {
 }
 
 /// Shows the end of what a failed program printed.
-pub fn show(title: &str, finished: &Finished) {
+pub fn show_failure(title: &str, finished: &CommandResult) {
     progress::excerpt(&format!("{title}: {}", finished.how()), &finished.output, SHOWN_LINES);
 }
 
 /// What a short program prints on stdout; an error when it fails.
 pub fn stdout_of(command: &mut Command) -> Result<String> {
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(command)))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", command_line(command)))?;
     if !output.status.success() {
-        bail!("`{}`: {}: {}", line(command), output.status, String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "`{}`: {}: {}",
+            command_line(command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -192,7 +205,7 @@ fn unnamed_file() -> Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::{line, quiet};
+    use super::{command_line, run_quiet};
     use std::process::Command;
     use std::time::Duration;
 
@@ -204,15 +217,15 @@ mod tests {
 
     #[test]
     fn both_streams_are_kept_in_order() {
-        let end = quiet("sh", sh("echo a; echo b >&2; echo c"), Duration::from_secs(20)).unwrap();
+        let end = run_quiet("sh", sh("echo a; echo b >&2; echo c"), Duration::from_secs(20)).unwrap();
         assert!(end.ok());
         assert_eq!(end.output, "a\nb\nc\n");
     }
 
     #[test]
     fn a_limit_ends_grandchildren_too() {
-        let end =
-            quiet("sh", sh("sleep 1000 & echo $!; sleep 1000; true"), Duration::from_millis(300)).unwrap();
+        let end = run_quiet("sh", sh("sleep 1000 & echo $!; sleep 1000; true"), Duration::from_millis(300))
+            .unwrap();
         assert!(end.status.is_none() && !end.ok());
         let grandchild = end.output.trim().to_owned();
         let gone = (0..100).any(|_| {
@@ -225,13 +238,13 @@ mod tests {
 
     #[test]
     fn an_exit_code_is_told() {
-        let end = quiet("sh", sh("exit 3"), Duration::from_secs(20)).unwrap();
+        let end = run_quiet("sh", sh("exit 3"), Duration::from_secs(20)).unwrap();
         assert!(!end.ok());
         assert!(end.how().contains('3'), "{}", end.how());
     }
 
     #[test]
     fn a_command_reads_as_typed() {
-        assert_eq!(line(&sh("true")), "sh -c true");
+        assert_eq!(command_line(&sh("true")), "sh -c true");
     }
 }

@@ -13,7 +13,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::tools::{cargo, paths, progress, run};
+use crate::tools::run::{self, run_checked, stdout_of};
+use crate::tools::{cargo, paths, progress};
 
 /// The static target of release builds and guests.
 pub const MUSL: &str = "x86_64-unknown-linux-musl";
@@ -47,7 +48,7 @@ fn rustup(args: &[&str]) -> Result<()> {
     }
     let mut command = cargo::plain(Path::new("rustup"));
     command.args(args);
-    run::must("rustup", command).map(drop)
+    run_checked("rustup", command).map(drop)
 }
 
 /// Builds bpf-linker unless it is there and fits the compiler; returns its folder, for PATH.
@@ -83,7 +84,7 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", &build_dir)
         .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", sysroot.join("lib").display()))
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    run::must("bpf-linker", command)?;
+    run_checked("bpf-linker", command)?;
     if !runs(&bin.join("bpf-linker")) {
         bail!("bpf-linker was built but does not start; remove {} and try again", paths::short(&tools));
     }
@@ -97,7 +98,7 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
 pub fn ensure_cargo_deb() -> Result<PathBuf> {
     let tools = paths::tools();
     let program = tools.join("bin/cargo-deb");
-    let there = run::stdout_of(cargo::plain(&program).arg("--version"));
+    let there = stdout_of(cargo::plain(&program).arg("--version"));
     if there.is_ok_and(|found| found.trim().ends_with(&format!(" {CARGO_DEB_VERSION}"))) {
         return Ok(program);
     }
@@ -118,7 +119,7 @@ pub fn ensure_cargo_deb() -> Result<PathBuf> {
         ])
         .arg(&tools)
         .env("CARGO_TARGET_DIR", &build_dir);
-    run::must("cargo-deb", command)?;
+    run_checked("cargo-deb", command)?;
     if !runs(&program) {
         bail!("cargo-deb was built but does not start; remove {} and try again", paths::short(&program));
     }
@@ -127,7 +128,7 @@ pub fn ensure_cargo_deb() -> Result<PathBuf> {
 }
 
 fn runs(program: &Path) -> bool {
-    run::stdout_of(cargo::plain(program).arg("--version")).is_ok()
+    stdout_of(cargo::plain(program).arg("--version")).is_ok()
 }
 
 /// What a bpf-linker binary depends on; one line each.
@@ -162,7 +163,7 @@ fn llvm_major(name: &str) -> Option<u32> {
 fn rustc(args: &[&str]) -> Result<String> {
     let program = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut command = Command::new(program);
-    run::stdout_of(command.args(args).current_dir(paths::root()))
+    stdout_of(command.args(args).current_dir(paths::root()))
 }
 
 fn sysroot() -> Result<PathBuf> {

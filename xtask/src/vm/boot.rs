@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use crate::tools::progress;
 use crate::tools::report::Counts;
-use crate::tools::{progress, run};
+use crate::tools::run::{self, command_line};
 use crate::vm::console::Watch;
 use crate::vm::rootfs::Image;
 
@@ -40,7 +41,7 @@ pub struct Boot<'a> {
 
 /// How a guest ended.
 #[derive(Debug)]
-pub struct Answer {
+pub struct GuestResult {
     /// The payload's exit code, or why there is none.
     pub exit: Result<i32, String>,
     /// What the payload counted.
@@ -51,7 +52,7 @@ pub struct Answer {
 
 impl Boot<'_> {
     /// Boots, waits, collects.
-    pub fn run(&self) -> Result<Answer> {
+    pub fn run(&self) -> Result<GuestResult> {
         for name in ["console", "stdout", "exit", "out.tar"] {
             let _ = fs::remove_file(self.dir.join(name));
         }
@@ -59,7 +60,8 @@ impl Boot<'_> {
         let mut command = self.command();
         let log = File::create(self.dir.join("qemu.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut qemu = command.spawn().with_context(|| format!("cannot start `{}`", run::line(&command)))?;
+        let mut qemu =
+            command.spawn().with_context(|| format!("cannot start `{}`", command_line(&command)))?;
 
         let mut console = Tail::new(self.dir.join("console"));
         let mut stdout = Tail::new(self.dir.join("stdout"));
@@ -114,7 +116,7 @@ impl Boot<'_> {
                 CONSOLE_LINES,
             );
         }
-        Ok(Answer { exit, counts: Counts::read(&text), time: begin.elapsed() })
+        Ok(GuestResult { exit, counts: Counts::read(&text), time: begin.elapsed() })
     }
 
     /// setpriv ends qemu with us, however we end.

@@ -10,6 +10,7 @@ pub mod autobahn_image;
 pub mod autobahn_recipe;
 pub mod boot;
 pub mod console;
+pub mod guests;
 pub mod payload;
 pub mod recipe;
 pub mod rootfs;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::tools::run;
+use crate::tools::run::run_checked;
 use crate::vm::suite::Suite;
 
 const CHECK: &str = include_str!("guest/check.sh");
@@ -51,7 +51,7 @@ impl Payload {
         let disk = dir.join("payload.tar");
         let mut tar = Command::new("tar");
         tar.args(["--owner=0", "--group=0", "-cf"]).arg(&disk).arg("-C").arg(&tree).arg(".");
-        run::must("tar", tar)?;
+        run_checked("tar", tar)?;
         fs::remove_dir_all(&tree)?;
         Ok(disk)
     }

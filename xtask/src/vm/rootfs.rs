@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::tools::{paths, progress, run, sudo};
+use crate::tools::run::{run_quiet, show_failure};
+use crate::tools::{paths, progress, sudo};
 use crate::vm::recipe::{RUNNER, Recipe, UNIT};
 
 /// Room for what is installed and what tests write.
@@ -91,9 +92,9 @@ pub fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
     let mut command =
         sudo::command(program).ok_or_else(|| anyhow!("{program} needs root, or sudo without a password"))?;
     command.args(args).current_dir("/");
-    let finished = run::quiet(what, command, LIMIT)?;
+    let finished = run_quiet(what, command, LIMIT)?;
     if !finished.ok() {
-        run::show(what, &finished);
+        show_failure(what, &finished);
         bail!("{what}: {}", finished.how());
     }
     Ok(finished.time)
