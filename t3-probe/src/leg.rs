@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use http::Uri;
+use t3_http_client::Endpoint;
 use t3_record::probe::Way;
 
 /// Where a leg's address comes from.
@@ -30,18 +31,10 @@ pub struct Leg {
 }
 
 impl Leg {
-    /// Host and port of the URL.
+    /// Host, port and TLS of the URL.
     #[must_use]
-    pub fn authority(&self) -> (&str, u16) {
-        let default = if self.tls() { 443 } else { 80 };
-        let host = self.url.host().unwrap_or_default();
-        (host.trim_start_matches('[').trim_end_matches(']'), self.url.port_u16().unwrap_or(default))
-    }
-
-    /// TLS is spoken.
-    #[must_use]
-    pub fn tls(&self) -> bool {
-        matches!(self.url.scheme_str(), Some("wss" | "https"))
+    pub fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint::of(&self.url)
     }
 }
 
@@ -93,19 +86,5 @@ mod tests {
         let seconds = |failures| timeouts.pause(failures).as_secs();
         assert_eq!([1, 2, 9, 10, 11, 1_000].map(seconds), [3, 6, 27, 30, 30, 30]);
         assert_eq!(seconds(u32::MAX), 30);
-    }
-
-    #[test]
-    fn ports_come_from_the_scheme_unless_they_are_named() {
-        for (url, host, port, tls) in [
-            ("wss://t3.example.org/probe/ws", "t3.example.org", 443, true),
-            ("ws://t3.example.org:81/", "t3.example.org", 81, false),
-            ("http://10.0.10.10:3773/api/auth/session", "10.0.10.10", 3773, false),
-            ("https://[2001:db8::1]/", "2001:db8::1", 443, true),
-        ] {
-            let url = url.parse().unwrap();
-            let leg = Leg { name: String::new(), way: Way::Serve, url, address: Address::System };
-            assert_eq!((leg.authority(), leg.tls()), ((host, port), tls));
-        }
     }
 }

@@ -2,14 +2,13 @@
 //! drop nobody else saw is known to be the person's last mile, and one that a leg saw is known to
 //! be that leg's segment.
 //!
-//! From a leg to a conclusion: [`dial`] establishes, [`echo`] and [`http_client`] keep a leg under
+//! From a leg to a conclusion: [`dial`] establishes, [`echo`] keeps a leg under
 //! observation, [`run`] restarts it, the [`leg_states`] keeps what was seen (metrics and the last
 //! minutes), and `t3_record::probe` concludes.
 
 pub mod cli;
 pub mod dial;
 pub mod echo;
-pub mod http_client;
 pub mod leg;
 pub mod leg_states;
 pub mod metrics;

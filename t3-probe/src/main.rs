@@ -3,9 +3,10 @@
 use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
+use t3_http_client::HttpClient;
 use t3_probe::{
     cli::{Cli, Command, LegOptions, Run},
-    dial::{Network, tls_client},
+    dial::Network,
     leg::Leg,
     leg_states::LegStates,
     metrics::Metrics,
@@ -54,8 +55,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 fn network(options: &LegOptions) -> anyhow::Result<(Vec<Leg>, Network)> {
     let legs = options.legs()?;
-    let tls = tls_client(&options.ca_file)?;
-    Ok((legs, Network::new(tls)))
+    let client = HttpClient::new(options.ca_file.as_deref()).context("--ca-file")?;
+    Ok((legs, Network::new(client)))
 }
 
 async fn try_once(options: &LegOptions) -> anyhow::Result<ExitCode> {

@@ -4,13 +4,13 @@
 use std::{future::Future, sync::Arc};
 
 use http::Request;
+use t3_http_client::exchange;
 use t3_record::probe::{Disconnect, Phase, Reason, Way};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::{
     dial::Dial,
     echo::Echo,
-    http_client,
     leg::{Leg, Timeouts},
     leg_states::LegStates,
     progress::{Failure, Progress},
@@ -161,8 +161,10 @@ pub async fn answered<D: Dial>(
             .header("user-agent", concat!("t3-probe/", env!("CARGO_PKG_VERSION")))
             .body(())
             .map_err(|error| Failure::new(Reason::ConnectFailed, &error))?;
-        let answer = http_client::exchange(stream, request, MOST).await;
-        answer.map(|(status, _)| status).map_err(|error| Failure::new(Reason::IoError, &error))
+        let response = exchange(stream, request, MOST).await;
+        response
+            .map(|response| response.status().as_u16())
+            .map_err(|error| Failure::new(Reason::IoError, &error))
     };
     match bounded(timeouts.answer, Reason::RttTimeout, "no answer", ask).await {
         Ok(200) => (Some(begun.elapsed()), Ok(())),

@@ -2,14 +2,11 @@
 //! answer it): the address that the world sees, where this network's own DNS answers with an inner
 //! one.
 
-use std::{io, net::Ipv4Addr, sync::Arc};
+use std::net::Ipv4Addr;
 
 use http::{Request, Uri};
 use serde::Deserialize;
-use tokio_rustls::rustls::ClientConfig;
-
-use super::{Stream, tcp, tls};
-use crate::http_client::{self, HttpError};
+use t3_http_client::{HttpClient, HttpError};
 
 /// No answer about one name is longer.
 const MOST: usize = 64 << 10;
@@ -19,12 +16,12 @@ const A: u16 = 1;
 /// There is no address.
 #[derive(Debug, thiserror::Error)]
 pub enum DohError {
-    /// The resolver cannot be reached.
-    #[error("ask {0} for the address: {1}")]
-    Reach(String, io::Error),
-    /// It answered no HTTP, or not in time.
-    #[error("ask {0} for the address: {1}")]
-    Ask(String, HttpError),
+    /// The name cannot be part of a URL.
+    #[error("cannot query the address of {0:?}: {1}")]
+    Name(String, http::Error),
+    /// No response of the resolver.
+    #[error("cannot query {0} for the address: {1}")]
+    Query(String, HttpError),
     /// It answered something else.
     #[error("{resolver} answered {what} when asked for {name}")]
     Answer {
@@ -63,27 +60,23 @@ struct Record {
 }
 
 /// The first A record of `name`.
-pub(super) async fn resolve(
-    endpoint: &Uri,
-    name: &str,
-    tls: &Arc<ClientConfig>,
-) -> Result<Ipv4Addr, DohError> {
+pub(super) async fn resolve(client: &HttpClient, endpoint: &Uri, name: &str) -> Result<Ipv4Addr, DohError> {
     let resolver = endpoint.host().unwrap_or_default().to_owned();
-    let reach = |error| DohError::Reach(resolver.clone(), error);
-    let stream = connect(endpoint, tls).await.map_err(reach)?;
+    let answer = |what: String| DohError::Answer { resolver: resolver.clone(), name: name.to_owned(), what };
     let request = Request::get(format!("{}?name={name}&type=A", endpoint.path()))
         .header("host", endpoint.authority().map_or(resolver.as_str(), |authority| authority.as_str()))
         .header("accept", "application/dns-json")
         .body(())
-        .map_err(|error| reach(io::Error::other(error)))?;
-    let (status, body) = http_client::exchange(stream, request, MOST)
+        .map_err(|error| DohError::Name(name.to_owned(), error))?;
+    let response = client
+        .send(endpoint, request, MOST)
         .await
-        .map_err(|error| DohError::Ask(resolver.clone(), error))?;
-    let answer = |what: String| DohError::Answer { resolver: resolver.clone(), name: name.to_owned(), what };
-    if status != 200 {
-        return Err(answer(format!("HTTP {status}")));
+        .map_err(|error| DohError::Query(resolver.clone(), error))?;
+    if response.status() != 200 {
+        return Err(answer(format!("HTTP {}", response.status().as_u16())));
     }
-    read(&body, &resolver, name).map_err(|error| error.unwrap_or_else(|| answer("no dns-json".to_owned())))
+    read(response.body(), &resolver, name)
+        .map_err(|error| error.unwrap_or_else(|| answer("no dns-json".to_owned())))
 }
 
 fn read(body: &[u8], resolver: &str, name: &str) -> Result<Ipv4Addr, Option<DohError>> {
@@ -97,17 +90,6 @@ fn read(body: &[u8], resolver: &str, name: &str) -> Result<Ipv4Addr, Option<DohE
             status: message.status,
         })
     })
-}
-
-async fn connect(endpoint: &Uri, tls: &Arc<ClientConfig>) -> io::Result<Stream> {
-    let host = endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let port = endpoint.port_u16().unwrap_or(443);
-    let address = tokio::net::lookup_host((host, port))
-        .await?
-        .next()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")))?;
-    let stream = tcp(address).await?;
-    Ok(Stream::Tls(Box::new(tls::handshake(tls, host, stream).await?)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! TLS as a client: whom to believe, and the handshake.
+//! TLS settings of a client and the handshake.
 
 use std::{
     io,
@@ -16,35 +16,24 @@ use tokio_rustls::{
     },
 };
 
-/// Whom to believe beside the public roots, which are built in: a container from scratch has none.
-pub type Roots = Option<PathBuf>;
-
-/// The roots cannot be used.
+/// The trusted certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
-    /// The file cannot be read, or is no PEM.
-    #[error("read certificates from {path}: {why}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
-    /// Nothing in it.
-    #[error("{0} has no certificate (PEM, BEGIN CERTIFICATE)")]
+    /// The file cannot be read or is not PEM.
+    #[error("cannot read certificates from {path}: {why}")]
+    File { path: PathBuf, why: String },
+    /// The file has no certificate.
+    #[error("cannot read certificates from {0}: expected PEM with BEGIN CERTIFICATE")]
     Empty(PathBuf),
-    /// The TLS library refused its own defaults.
-    #[error("set TLS up: {0}")]
+    /// The TLS library rejects its own defaults.
+    #[error("cannot set up TLS: {0}")]
     Setup(#[from] tokio_rustls::rustls::Error),
 }
 
-/// Settings for all legs.
-///
-/// # Errors
-/// [`RootsError`].
-pub fn client(more: &Roots) -> Result<Arc<ClientConfig>, RootsError> {
+/// Trusts the public roots, which are built in (a container from scratch has none), and a file.
+pub(crate) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RootsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = more {
+    if let Some(path) = ca_file {
         add(&mut roots, path)?;
     }
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
@@ -65,8 +54,8 @@ fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
     if found { Ok(()) } else { Err(RootsError::Empty(path.to_owned())) }
 }
 
-/// Shakes hands; SNI and certificate are those of `host`, whatever the address.
-pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+/// TLS handshake; SNI and certificate are those of `host`.
+pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     config: &Arc<ClientConfig>,
     host: &str,
     stream: S,
