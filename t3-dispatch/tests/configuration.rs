@@ -160,7 +160,9 @@ fn check_names_every_problem_and_ends_with_78() {
     let (config, table) = (config.path().display().to_string(), table.path().display().to_string());
     let expected = [
         format!("error: {config}, line 1, column 1: unknown option `lisen`; did you mean `listen`?"),
-        format!("error: {config}, line 2, column 17: `close-timeout` cannot be \"10\": \"10\" is not a time"),
+        format!(
+            "error: {config}, line 2, column 17: `close-timeout` cannot be \"10\": expected a duration such as"
+        ),
         format!(
             "error: {config}, line 3, column 7: `log` cannot be \"syslog\": unknown log target \"syslog\""
         ),
@@ -168,7 +170,7 @@ fn check_names_every_problem_and_ends_with_78() {
         format!("error: file {config}:5: log filter \"=a=b=\""),
         format!("error: {config}, line 6, column 1: unknown option `config`"),
         format!("error: {config}, line 7, column 2: `limits` is a section"),
-        "error: command line: `drain-time` cannot be \"soon\": \"soon\" is not a time".to_owned(),
+        "error: command line: `drain-time` cannot be \"soon\": expected a duration such as".to_owned(),
         "error: environment T3_DISPATCH_LISTEN: `listen` cannot be \"3780\": invalid socket address"
             .to_owned(),
         format!("error: routing table {table}, line 2, column"),

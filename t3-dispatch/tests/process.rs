@@ -21,7 +21,7 @@ use program::{GOOD, Running, dispatch, table, text, wait_for};
 fn bad_usage_ends_with_2_and_names_the_mistake() {
     for (more, named) in [
         (&["--lisen", "127.0.0.1:0"][..], "--lisen"),
-        (&["--drain-time", "5"][..], "\"5\" is not a time"),
+        (&["--drain-time", "5"][..], "'5' for '--drain-time <TIME>': expected a duration such as"),
         (&["--trusted-proxy", "10.0.0.0/99"][..], "10.0.0.0/99"),
         (&["--log", "syslog"][..], "syslog"),
         (&["--listen", "3780"][..], "3780"),

@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use http::Uri;
-use t3_config::value::time;
+use t3_config::value::duration;
 use t3_record::probe::Way;
 
 use crate::leg::{Address, Leg, Timeouts};
@@ -65,7 +65,7 @@ pub struct Run {
     pub listen: SocketAddr,
     /// How far back the overview on / looks: long enough for a second leg to notice what the first
     /// one did.
-    #[arg(long, env = "T3_PROBE_WINDOW", value_name = "TIME", value_parser = time, default_value = "60s")]
+    #[arg(long, env = "T3_PROBE_WINDOW", value_name = "TIME", value_parser = duration, default_value = "60s")]
     pub window: Duration,
     /// Leave the line of JSON at each disconnect out.
     #[arg(long, env = "T3_PROBE_NO_JSON")]
@@ -104,19 +104,19 @@ pub struct LegOptions {
     #[arg(long, env = "T3_PROBE_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// From an echo to the next ping.
-    #[arg(long, env = "T3_PROBE_BEAT", value_name = "TIME", value_parser = time, default_value = "10s")]
+    #[arg(long, env = "T3_PROBE_BEAT", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub beat: Duration,
     /// For an echo or an answer.
-    #[arg(long, env = "T3_PROBE_ANSWER_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "20s")]
+    #[arg(long, env = "T3_PROBE_ANSWER_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub answer_timeout: Duration,
     /// For a connection to be established.
-    #[arg(long, env = "T3_PROBE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "15s")]
+    #[arg(long, env = "T3_PROBE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "15s")]
     pub connect_timeout: Duration,
     /// From a disconnect to the next attempt, this much more each time, up to ten times as much.
-    #[arg(long, env = "T3_PROBE_BACK_OFF", value_name = "TIME", value_parser = time, default_value = "3s")]
+    #[arg(long, env = "T3_PROBE_BACK_OFF", value_name = "TIME", value_parser = duration, default_value = "3s")]
     pub back_off: Duration,
     /// An answer slower than this is a stall.
-    #[arg(long, env = "T3_PROBE_SLOW", value_name = "TIME", value_parser = time, default_value = "1s")]
+    #[arg(long, env = "T3_PROBE_SLOW", value_name = "TIME", value_parser = duration, default_value = "1s")]
     pub slow: Duration,
 }
 
@@ -314,7 +314,7 @@ mod tests {
             (&["--host", "a b"], "is not a name"),
             (&["--host", "h", "--doh", "http://1.1.1.1/"], "is not a URL like https"),
             (&["--host", "h", "--internal", "traefik"], "is not an address like"),
-            (&["--host", "h", "--beat", "0s"], "must be above zero"),
+            (&["--host", "h", "--beat", "0s"], "expected a duration above zero"),
         ] {
             let error = legs(arguments).unwrap_err();
             assert!(error.contains(what), "{arguments:?}: {error}");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-pub(super) use t3_config::value::{time, time_or_none};
+pub(super) use t3_config::value::{duration as time, duration_or_zero as time_or_none};
 
 /// A network, or one address.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
@@ -20,7 +20,7 @@ pub(super) fn answer_time(text: &str) -> Result<Duration, String> {
     if (Duration::from_millis(10)..=Duration::from_secs(5)).contains(&time) {
         Ok(time)
     } else {
-        Err("must be from 10ms to 5s".to_owned())
+        Err("expected a duration from 10ms to 5s".to_owned())
     }
 }
 
