@@ -8,7 +8,7 @@ use t3_record::wire::SOCKET_PATH;
 
 use crate::{
     closes::args::ClosesArgs, doctor::args::DoctorArgs, explain::args::ExplainArgs,
-    journal_trust::DISPATCH_USER, kernel::Functions, when,
+    journal_trust::DISPATCH_USER, kernel::Functions, when::duration,
 };
 
 /// Who ended a WebSocket, how, and was the machine starving at that moment.
@@ -120,13 +120,6 @@ pub struct LiveArgs {
     pub plain: bool,
 }
 
-/// A length of time, as people write it.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("{text:?} is no length of time; write for example 120s, 2m, 500ms or \"1 hour 30 min\"");
-    when::length(text).ok_or_else(wrong)
-}
-
 /// The whole definition, with the subcommands that every program of this house has.
 #[must_use]
 pub fn definition() -> clap::Command {
@@ -149,9 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_length_is_wrong_usage_and_says_what_would_be_right() {
+    fn an_invalid_duration_is_a_usage_error_with_an_example() {
         let error = definition().try_get_matches_from(["t3-trace", "live", "--short", "soon"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("\"soon\" is no length of time; write for example"), "{error}");
+        assert!(error.to_string().contains("expected a duration such as"), "{error}");
     }
 }

@@ -6,7 +6,10 @@ use clap::Args;
 use t3_record::{Segment, Verdict};
 
 use super::place::Place;
-use crate::{cli::duration, live::local_time::moment, when::Moment};
+use crate::{
+    live::local_time::moment,
+    when::{Moment, duration},
+};
 
 /// `t3-trace closes`.
 #[derive(Debug, Default, Args)]

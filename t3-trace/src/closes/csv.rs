@@ -2,7 +2,7 @@
 
 use t3_record::CloseRecord;
 
-use crate::when::calendar::rfc3339;
+use crate::when::rfc3339;
 
 /// The line of names: `time` (RFC 3339, UTC), then each key of a record.
 #[must_use]

@@ -4,7 +4,7 @@
 use serde::{Serialize, Serializer};
 use t3_record::CloseRecord;
 
-use crate::when::calendar::rfc3339;
+use crate::when::rfc3339;
 
 struct Timed<'a>(&'a CloseRecord, u64);
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::cli::duration;
+use crate::when::duration;
 
 /// Where Traefik's, cloudflared's, Loki's and Prometheus' words are to be had. Without any of them
 /// nothing is asked.

@@ -1,87 +1,32 @@
-//! The time of day where the operator sits.
-#![expect(
-    unsafe_code,
-    reason = "localtime_r and mktime are libc calls; the standard library knows no time zones"
-)]
+//! Local time zone: times of the command line, clock and date of a moment.
 
-use crate::{
-    clock::realtime_secs,
-    when::{
-        self, BadTime, Moment, Now,
-        calendar::{Civil, Date, Zone},
-    },
-};
+use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
 
-/// The time zone of this process (`TZ`, else `/etc/localtime`).
-#[derive(Debug, Clone, Copy)]
-pub struct Local;
+use crate::when::{self, BadTime, Moment};
 
-impl Zone for Local {
-    fn shows(&self, secs: u64) -> Option<Civil> {
-        let parts = local(secs)?;
-        let small = |part: i32| u32::try_from(part).ok();
-        let date =
-            Date::new(parts.tm_year.checked_add(1900)?, small(parts.tm_mon + 1)?, small(parts.tm_mday)?)?;
-        // A leap second is shown by few zones; the moment after it is as good.
-        Some(Civil { date, of_day: small(parts.tm_hour * 3600 + parts.tm_min * 60 + parts.tm_sec.min(59))? })
-    }
-
-    fn when(&self, civil: Civil) -> Option<u64> {
-        let part = |part: u32| i32::try_from(part).ok();
-        // SAFETY: all zeros are valid for this struct of integers and a pointer that may be null.
-        let mut parts = unsafe { std::mem::zeroed::<libc::tm>() };
-        parts.tm_year = civil.date.year - 1900;
-        parts.tm_mon = part(civil.date.month)? - 1;
-        parts.tm_mday = part(civil.date.day)?;
-        parts.tm_hour = part(civil.of_day / 3600)?;
-        parts.tm_min = part(civil.of_day / 60 % 60)?;
-        parts.tm_sec = part(civil.of_day % 60)?;
-        parts.tm_isdst = -1;
-        // SAFETY: the pointer is valid for the call, and mktime keeps none.
-        let secs = unsafe { libc::mktime(&raw mut parts) };
-        u64::try_from(secs).ok()
-    }
-}
-
-/// A moment as the operator writes it, against the clock and zone of this machine.
+/// Reads a time against the clock and the time zone of this process (`TZ`, else `/etc/localtime`).
 ///
 /// # Errors
-/// As [`parse`](when::parse).
+/// As [`when::parse`].
 pub fn moment(text: &str) -> Result<Moment, BadTime> {
-    when::parse(text, &Now { secs: realtime_secs(), zone: Local })
+    when::parse(text, &ZonedDateTime::now())
 }
 
-/// `HH:MM:SS` of a moment in seconds since the epoch, in the local time zone.
+/// `HH:MM:SS` of a moment in seconds since the epoch.
 #[must_use]
 pub fn clock(epoch_secs: u64) -> String {
-    local(epoch_secs).map_or_else(
-        || "--:--:--".to_owned(),
-        |parts| format!("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec),
-    )
+    local(epoch_secs).map_or_else(|| "--:--:--".to_owned(), |at| format!("{}", at.time()))
 }
 
-/// `YYYY-MM-DD` of the same.
+/// `YYYY-MM-DD` of a moment in seconds since the epoch.
 #[must_use]
 pub fn day(epoch_secs: u64) -> String {
-    local(epoch_secs).map_or_else(
-        || "----------".to_owned(),
-        |parts| {
-            format!("{:04}-{:02}-{:02}", i64::from(parts.tm_year) + 1900, parts.tm_mon + 1, parts.tm_mday)
-        },
-    )
+    local(epoch_secs).map_or_else(|| "----------".to_owned(), |at| at.date().to_string())
 }
 
-fn local(epoch_secs: u64) -> Option<libc::tm> {
-    let time = libc::time_t::try_from(epoch_secs).ok()?;
-    let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: both pointers are valid for the call; localtime_r writes the second and keeps
-    // neither.
-    let filled = unsafe { libc::localtime_r(&raw const time, parts.as_mut_ptr()) };
-    if filled.is_null() {
-        return None;
-    }
-    // SAFETY: localtime_r has filled it in, and all zeros would be valid too.
-    Some(unsafe { parts.assume_init() })
+fn local(epoch_secs: u64) -> Option<ZonedDateTime> {
+    let at = Timestamp::from_second(i64::try_from(epoch_secs).ok()?).ok()?;
+    Some(at.to_zoned_datetime(TimeZone::system()))
 }
 
 #[cfg(test)]
@@ -96,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_local_clock_shows_is_read_as_a_moment_that_it_shows_the_same() {
+    fn local_clock_and_day_are_read_as_the_same_moment() {
         for secs in (0..4_000_000_000).step_by(7_777_777) {
             let shown = format!("{} {}", day(secs), clock(secs));
             let read = moment(&shown).unwrap().secs;

@@ -1,32 +1,18 @@
-//! How long, as people write it: `120s`, `2m`, `500ms`, `2 minutes`, `1h 30m`, `1h30min`; a number
-//! alone is seconds. Pure.
+//! Durations of the command line and of the screen's filter.
 
 use std::time::Duration;
 
-use super::{ago::unit, words::number};
+use super::words::number;
 
-/// Reads it; `None` for what is no length.
-#[must_use]
-pub fn length(text: &str) -> Option<Duration> {
-    let words = text.to_ascii_lowercase().split_ascii_whitespace().collect::<String>();
-    if let Some(secs) = number(&words, 1..=12) {
-        return Some(Duration::from_secs(secs));
+/// A duration as in [`t3_config::value`]; a number without a unit is in seconds.
+///
+/// # Errors
+/// A clause that describes the expected value.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match number(text.trim(), 1..=12) {
+        Some(secs) => Ok(Duration::from_secs(secs)),
+        None => t3_config::value::duration_or_zero(text),
     }
-    let mut rest = words.as_str();
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let count = number(&rest[..digits], 1..=12)?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let part = match &rest[..letters] {
-            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => Duration::from_millis(count),
-            name => Duration::from_secs(count.checked_mul(unit(name)?)?),
-        };
-        sum = sum.checked_add(part)?;
-        rest = &rest[letters..];
-    }
-    if words.is_empty() { None } else { Some(sum) }
 }
 
 #[cfg(test)]
@@ -34,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_read_as_people_write_them() {
+    fn a_duration_has_units_or_is_in_seconds() {
         for (text, ms) in [
             ("120s", 120_000),
             ("2m", 120_000),
@@ -49,22 +35,12 @@ mod tests {
             ("1s 500ms", 1500),
             ("2d", 172_800_000),
         ] {
-            assert_eq!(length(text), Some(Duration::from_millis(ms)), "{text}");
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in [
-            "",
-            " ",
-            "s",
-            "-1s",
-            "1.5s",
-            "ms",
-            "2 fortnights",
-            "m2",
-            "2m3",
-            "9999999999999",
-            "999999999999w9",
-        ] {
-            assert_eq!(length(text), None, "{text:?}");
+        for text in
+            ["", " ", "s", "-1s", "ms", "2 fortnights", "m2", "2m3", "9999999999999", "999999999999w9"]
+        {
+            assert!(duration(text).is_err(), "{text:?}");
         }
     }
 }

@@ -1,55 +1,26 @@
-//! Which words are which moment.
+//! Which text is which time.
 
+use jiff::tz::{TimeZone, offset};
 use proptest::prelude::*;
 
-use super::{
-    calendar::{Civil, Date, Zone, utc},
-    *,
-};
+use super::*;
 
-/// Clocks two hours before Greenwich, all the year.
-#[derive(Debug, Clone, Copy)]
-struct East;
-
-const AHEAD: u64 = 7200;
-
-impl Zone for East {
-    fn shows(&self, secs: u64) -> Option<Civil> {
-        let shown = secs + AHEAD;
-        let mut days = i64::try_from(shown / 86_400).unwrap();
-        // Year by year is slow and surely right.
-        let mut year = 1970;
-        while Date::new(year + 1, 1, 1)
-            .is_some_and(|next| next.days() * 86_400 <= i64::try_from(shown).unwrap())
-        {
-            year += 1;
-        }
-        days -= Date::new(year, 1, 1).unwrap().days();
-        let month = (1..=12).rev().find(|month| {
-            Date::new(year, *month, 1).unwrap().days() - Date::new(year, 1, 1).unwrap().days() <= days
-        })?;
-        let first = Date::new(year, month, 1)?;
-        let day = u32::try_from(days - (first.days() - Date::new(year, 1, 1)?.days())).ok()? + 1;
-        Some(Civil { date: Date::new(year, month, day)?, of_day: u32::try_from(shown % 86_400).ok()? })
-    }
-
-    fn when(&self, civil: Civil) -> Option<u64> {
-        utc(civil)?.checked_sub(AHEAD)
-    }
+/// Two hours ahead of UTC, all year.
+fn east(secs: u64) -> ZonedDateTime {
+    let at = Timestamp::from_second(i64::try_from(secs).unwrap()).unwrap();
+    at.to_zoned_datetime(TimeZone::fixed(offset(2)))
 }
 
-/// 2026-11-24 16:30:05 there, 14:30:05 in Greenwich.
-const NOW: Now<East> = Now { secs: 1_795_530_605, zone: East };
+/// 2026-11-24 16:30:05 in that zone, 14:30:05 UTC.
+const NOW: u64 = 1_795_530_605;
 
 fn shown(secs: u64) -> String {
-    let Civil { date, of_day } = East.shows(secs).unwrap();
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}", date.year, date.month, date.day)
+    east(secs).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 #[test]
-fn what_people_write_is_the_moment_they_mean() {
-    assert_eq!(shown(NOW.secs), "2026-11-24 16:30:05");
+fn each_form_is_the_time_that_it_names() {
+    assert_eq!(shown(NOW), "2026-11-24 16:30:05");
     for (written, meant, span) in [
         ("now", "2026-11-24 16:30:05", 1),
         ("14:10", "2026-11-24 14:10:00", 60),
@@ -87,7 +58,7 @@ fn what_people_write_is_the_moment_they_mean() {
         ("Feb 29 12:00", "2024-02-29 12:00:00", 60),
         ("@1795530605", "2026-11-24 16:30:05", 1),
     ] {
-        let moment = parse(written, &NOW).unwrap();
+        let moment = parse(written, &east(NOW)).unwrap();
         assert_eq!((shown(moment.secs).as_str(), moment.span, moment.micros), (meant, span, 0), "{written}");
         assert_eq!(
             moment.daily,
@@ -99,15 +70,15 @@ fn what_people_write_is_the_moment_they_mean() {
 #[test]
 fn fractions_of_a_second_are_kept_to_the_microsecond() {
     for written in ["@1795530605.25", "2026-11-24T14:30:05.250000999Z", "16:30:05.25"] {
-        let moment = parse(written, &NOW).unwrap();
-        assert_eq!((moment.secs, moment.micros), (NOW.secs, 250_000), "{written}");
+        let moment = parse(written, &east(NOW)).unwrap();
+        assert_eq!((moment.secs, moment.micros), (NOW, 250_000), "{written}");
         assert_eq!(moment.at_epoch(), "@1795530605.250000");
         assert_eq!(moment.epoch_micros(), 1_795_530_605_250_000);
     }
 }
 
 #[test]
-fn what_is_no_time_is_refused_with_what_was_written_and_three_examples() {
+fn other_text_is_an_error_with_the_text_and_three_examples() {
     for written in [
         "",
         " ",
@@ -153,12 +124,12 @@ fn what_is_no_time_is_refused_with_what_was_written_and_three_examples() {
         "-2h ago x",
         "0x10m ago",
     ] {
-        let error = parse(written, &NOW).unwrap_err();
+        let error = parse(written, &east(NOW)).unwrap_err();
         let said = error.to_string();
         assert!(said.starts_with(&format!("{written:?} is not a time")), "{said}");
         for example in ["14:10", "2 hours ago", "2026-11-24 14:10"] {
             assert!(said.contains(example), "{said}");
-            assert!(parse(example, &NOW).is_ok());
+            assert!(parse(example, &east(NOW)).is_ok());
         }
     }
 }
@@ -166,7 +137,7 @@ fn what_is_no_time_is_refused_with_what_was_written_and_three_examples() {
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "\\PC*", secs in 0..300_000_000_000_u64) {
-        let _ = parse(&text, &Now { secs: secs.min(250_000_000_000), zone: East });
+        let _ = parse(&text, &east(secs.min(250_000_000_000)));
     }
 
     #[test]
@@ -179,23 +150,47 @@ proptest! {
         ),
         joint in prop::sample::select(vec!["", " "]), secs in 0..3_000_000_u64,
     ) {
-        let _ = parse(&words.join(joint), &Now { secs, zone: East });
+        let _ = parse(&words.join(joint), &east(secs));
     }
 
     #[test]
-    fn a_moment_that_is_shown_is_read_as_itself(secs in 0..250_000_000_000_u64, micros in 0..1_000_000_u32) {
-        prop_assert_eq!(parse(&shown(secs), &NOW).map(|m| m.secs), Ok(secs));
+    fn a_printed_time_is_read_as_itself(secs in 0..250_000_000_000_u64, micros in 0..1_000_000_u32) {
+        prop_assert_eq!(parse(&shown(secs), &east(NOW)).map(|m| m.secs), Ok(secs));
         let rfc = format!("{}.{micros:06}+02:00", shown(secs).replace(' ', "T"));
-        prop_assert_eq!(parse(&rfc, &NOW).map(|m| (m.secs, m.micros)), Ok((secs, micros)));
-        let epoch = Moment { micros, ..Moment::whole(secs, 1) };
-        prop_assert_eq!(parse(&epoch.at_epoch(), &NOW), Ok(epoch));
+        prop_assert_eq!(parse(&rfc, &east(NOW)).map(|m| (m.secs, m.micros)), Ok((secs, micros)));
+        let epoch = Moment { secs, micros, span: 1, daily: false };
+        prop_assert_eq!(parse(&epoch.at_epoch(), &east(NOW)), Ok(epoch));
     }
 
     #[test]
-    fn a_time_of_day_is_the_last_such_one(of_day in 0..86_400_u32, secs in 86_400..4_000_000_000_u64) {
+    fn a_time_of_day_is_its_last_occurrence(of_day in 0..86_400_u32, secs in 86_400..4_000_000_000_u64) {
         let written = format!("{:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let moment = parse(&written, &Now { secs, zone: East }).unwrap();
+        let moment = parse(&written, &east(secs)).unwrap();
         prop_assert!(moment.secs <= secs && secs - moment.secs < 86_400);
         prop_assert!(shown(moment.secs).ends_with(&written));
     }
+
+    #[test]
+    fn rfc_3339_is_read_back(micros in 0..253_402_207_200_000_000_u64) {
+        let text = rfc3339(micros).unwrap();
+        prop_assert_eq!(text.len(), 27);
+        let moment = parse(&text, &east(NOW)).unwrap();
+        prop_assert_eq!(moment.epoch_micros(), micros);
+    }
+}
+
+#[test]
+fn rfc_3339_of_known_times() {
+    for (micros, text) in [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (951_782_400_000_000, "2000-02-29T00:00:00.000000Z"),
+        (1_700_000_042_123_456, "2023-11-14T22:14:02.123456Z"),
+        (4_107_542_399_999_999, "2100-02-28T23:59:59.999999Z"),
+        (253_402_207_200_000_000, "9999-12-30T22:00:00.000000Z"),
+    ] {
+        assert_eq!(rfc3339(micros).as_deref(), Some(text));
+    }
+    // jiff's last moment, so that any zone can show it.
+    assert_eq!(rfc3339(253_402_207_201_000_000), None);
+    assert_eq!(rfc3339(u64::MAX), None);
 }

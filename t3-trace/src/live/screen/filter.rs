@@ -7,7 +7,7 @@ use t3_record::{
     vocabulary::{Segment, Verdict},
 };
 
-use crate::{cli::duration, live::words};
+use crate::{live::words, when::duration};
 
 /// A word of a filter that cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,8 +18,8 @@ pub enum BadFilter {
     /// Not a segment.
     #[error("{0} is no segment; there are downstream, serve, devvm, dispatch, none, unknown")]
     Segment(String),
-    /// Not a time.
-    #[error("{0}")]
+    /// Not a duration.
+    #[error("short: {0}")]
     Short(String),
 }
 
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_what_can() {
-        for (filter, said) in [("v:serve_bored", "serve_oom"), ("s:moon", "devvm"), ("short:soon", "120s")] {
+        for (filter, said) in [("v:serve_bored", "serve_oom"), ("s:moon", "devvm"), ("short:soon", "1h30m")] {
             let refused = filter.parse::<Filter>().unwrap_err().to_string();
             assert!(refused.contains(said), "{refused}");
         }
