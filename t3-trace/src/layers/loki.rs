@@ -127,10 +127,10 @@ async fn page(
     let query =
         [("query", logql), ("start", &start), ("end", &end), ("limit", &limit), ("direction", direction)];
     let body = client.get(source, PATH, &query).await?;
-    let wrong = |what| FetchError::Answer {
+    let wrong = |expected| FetchError::Answer {
         place: source.place(),
-        what,
-        said: said(source, &body),
+        expected,
+        body: said(source, &body),
         option: source.option,
     };
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| wrong("Loki's answer to query_range"))?;

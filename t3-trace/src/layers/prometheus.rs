@@ -60,10 +60,10 @@ pub(super) async fn series(
     let step = STEP.to_string();
     let query = [("query", promql), ("start", &*start), ("end", &*end), ("step", &*step)];
     let body = client.get(source, PATH, &query).await?;
-    let wrong = |what| FetchError::Answer {
+    let wrong = |expected| FetchError::Answer {
         place: source.place(),
-        what,
-        said: said(source, &body),
+        expected,
+        body: said(source, &body),
         option: source.option,
     };
     let answer: Answer =

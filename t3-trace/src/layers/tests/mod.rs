@@ -224,21 +224,21 @@ async fn each_refusal_is_one_sentence_without_a_secret() {
         (
             401,
             "no org id, token s3cret",
-            "401 Unauthorized: no org id, token …; identify yourself with --loki-token-file",
+            "401 Unauthorized: no org id, token …; set credentials with --loki-token-file",
         ),
         (
             400,
             "parse error\n\x1b[2J at line 1",
             "400 Bad Request: parse error\u{fffd}\u{fffd}[2J at line 1; check the selectors",
         ),
-        (302, "", "302 Found; a login in front of it?"),
+        (302, "", "302 Found; redirected to a login page?"),
         (404, "404 page not found", "404 Not Found: 404 page not found; is --loki the base of its API?"),
-        (429, "", "429 Too Many Requests; it has too much to do"),
-        (503, "x", "503 Service Unavailable: x; look into its own log"),
+        (429, "", "429 Too Many Requests; it is overloaded"),
+        (503, "x", "503 Service Unavailable: x; see its own log"),
         (
             200,
             "<html>GET /ws?wsTicket=QqSecretQq",
-            "answered something else than Loki's answer to query_range: <html>GET /ws?…; check --loki",
+            "answered something other than Loki's answer to query_range: <html>GET /ws?…; check --loki",
         ),
         (200, r#"{"data":{"resultType":"matrix","result":[]}}"#, "the selector must choose lines"),
         (200, r#"{"data":{"resultType":"streams","result":[{"values":[["1"]]}]}}"#, "pairs of time and line"),
@@ -247,7 +247,7 @@ async fn each_refusal_is_one_sentence_without_a_secret() {
             r#"{"data":{"resultType":"streams","result":[{"values":[["x","y"]]}]}}"#,
             "times in nanoseconds",
         ),
-        (200, "", "answered something else"),
+        (200, "", "answered something other than"),
     ] {
         let (address, _stub) =
             Stub { instead: Some((status, body.to_owned())), ..Stub::default() }.start().await;
@@ -272,9 +272,12 @@ async fn a_server_that_is_slow_or_not_there_holds_nobody_up() {
     let gathered = gathered(&args).await;
     assert_eq!(
         why(&gathered, Layer::Traefik),
-        format!("no whole answer from Loki at http://{slow} within 0.2 s (--layer-timeout)")
+        format!("no complete response from Loki at http://{slow} within 0.2 s (--layer-timeout)")
     );
-    assert!(why(&gathered, Layer::Probe).starts_with(&format!("connect to Prometheus at http://{closed}: ")));
+    assert!(
+        why(&gathered, Layer::Probe)
+            .starts_with(&format!("cannot connect to Prometheus at http://{closed}: "))
+    );
     let wrong = LayerArgs { loki: Some("http://u:p@host".to_owned()), ..LayerArgs::default() };
     assert!(why(&self::gathered(&wrong).await, Layer::Traefik).starts_with("--loki holds a password"));
 }
@@ -297,7 +300,7 @@ async fn https_is_believed_by_its_certificate_only() {
     let url = Some(format!("https://localhost:{}", address.port()));
     let strange = gathered(&LayerArgs { loki: url.clone(), ..LayerArgs::default() }).await;
     assert!(
-        why(&strange, Layer::Cloudflared).contains("believed with --layer-ca"),
+        why(&strange, Layer::Cloudflared).contains("pass --layer-ca to trust a private CA"),
         "{}",
         why(&strange, Layer::Cloudflared)
     );
@@ -305,7 +308,7 @@ async fn https_is_believed_by_its_certificate_only() {
         gathered(&LayerArgs { loki: url.clone(), layer_ca: Some(roots), ..LayerArgs::default() }).await;
     assert_eq!(found(&known, Layer::Cloudflared), (1, None));
     let nowhere = LayerArgs { loki: url, layer_ca: Some(dir.path().join("none")), ..LayerArgs::default() };
-    assert!(why(&gathered(&nowhere).await, Layer::Cloudflared).contains("(--layer-ca)"));
+    assert!(why(&gathered(&nowhere).await, Layer::Cloudflared).contains("check --layer-ca"));
 }
 
 /// A leg's series as Prometheus gives them, looked at each half minute.
