@@ -1,5 +1,9 @@
-//! What `/proc` tells of processes and sockets. Thin readers over pure parsers; never keeps
-//! anything.
+//! Processes and sockets in `/proc`, read with the procfs crate; stateless.
+//!
+//! By hand: the listening sockets ([`net`], every two seconds), with 3000 open sessions 4.0 ms
+//! against 18.7 ms of procfs, which reads all connections; and [`stat`], because the parser of
+//! procfs 0.18 panics on a truncated line (11 µs either way). A walk over all descriptors takes
+//! 36 ms with procfs and 28 ms by hand, and happens only for a listener that is not known yet.
 
 pub mod net;
 pub mod stat;
@@ -10,6 +14,8 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
+use procfs::process::{FDTarget, all_processes};
+
 /// Longest argv that is kept, in bytes: enough to tell which program, not enough to carry its
 /// secrets far.
 pub const MAX_ARGV: usize = 160;
@@ -18,12 +24,11 @@ pub const MAX_ARGV: usize = 160;
 #[must_use]
 pub fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
     let mut found: HashMap<u64, Vec<u32>> = HashMap::new();
-    for pid in pids() {
-        let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-        for fd in fds.flatten() {
-            let Ok(target) = std::fs::read_link(fd.path()) else { continue };
-            let inode = target.to_str().and_then(socket_inode);
-            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
+    for process in all_processes().into_iter().flatten().flatten() {
+        let Ok(pid) = u32::try_from(process.pid()) else { continue };
+        for fd in process.fd().into_iter().flatten().flatten() {
+            let FDTarget::Socket(inode) = fd.target else { continue };
+            if inodes.contains(&inode) {
                 let pids = found.entry(inode).or_default();
                 if !pids.contains(&pid) {
                     pids.push(pid);
@@ -36,12 +41,7 @@ pub fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
 
 /// All processes.
 pub fn pids() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn socket_inode(link: &str) -> Option<u64> {
-    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    all_processes().into_iter().flatten().flatten().filter_map(|process| process.pid().try_into().ok())
 }
 
 /// The inode of a process's network namespace.
@@ -78,10 +78,9 @@ mod tests {
 
     #[test]
     fn only_sockets_count() {
-        assert_eq!(socket_inode("socket:[123]"), Some(123));
-        for link in ["pipe:[123]", "socket:[]", "socket:[1", "/dev/null", "anon_inode:[eventfd]"] {
-            assert_eq!(socket_inode(link), None, "{link}");
-        }
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let pipe = rustix::fs::fstat(&reader).unwrap().st_ino;
+        assert_eq!(holders(&HashSet::from([pipe])), HashMap::new());
     }
 
     #[test]
