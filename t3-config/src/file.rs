@@ -1,9 +1,8 @@
-//! Reads a configuration file: TOML, a flat list of `option = value`. Finds every mistake of form,
-//! not only the first.
+//! Parser of the configuration file: TOML, a flat list of `option = value`. Reports all errors of
+//! form, not only the first.
 //!
-//! Knows TOML and the names of options; what a value may be is the option's own matter, which is
-//! asked elsewhere. Each value becomes the text that would stand behind the option on the command
-//! line.
+//! It knows TOML and the names of options, not their values: each value becomes the text that would
+//! follow the option on the command line, and the option's own parser checks it.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +13,7 @@ use std::{
 use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
-/// A place in the file, as an editor counts.
+/// Line and column, as an editor counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
     /// From 1.
@@ -24,7 +23,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// Of a byte of the text.
+    /// Location of a byte of the text.
     #[must_use]
     pub fn of(text: &str, byte: usize) -> Self {
         let before = text.get(..byte).unwrap_or(text);
@@ -42,42 +41,42 @@ impl fmt::Display for Location {
 /// One `option = value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The option's name, as on the command line without the dashes in front.
+    /// Name of the option, without the leading dashes.
     pub name: String,
-    /// What would stand behind it there, each time.
+    /// Values, as on the command line.
     pub values: Vec<String>,
-    /// Where its name stands.
+    /// Location of the name.
     pub key_at: Location,
-    /// Where its value stands.
+    /// Location of the value.
     pub value_at: Location,
 }
 
-/// What is wrong at a place of the file.
+/// An error at a location of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}, {at}: {what}")]
 pub struct FileError {
-    /// Which file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Where in it.
+    /// Location of the error.
     pub at: Location,
-    /// What, with the name of the option where there is one.
+    /// Description, with the name of the option if known.
     pub what: String,
 }
 
 /// The file cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("read the configuration {path}: {source}")]
+#[error("cannot read configuration {path}: {source}")]
 pub struct ReadError {
-    /// Which file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Why not.
+    /// Cause.
     pub source: io::Error,
 }
 
-/// Reads the file; `None` when it is not there.
+/// Reads the file; `None` if it does not exist.
 ///
 /// # Errors
-/// [`ReadError`] when it is there and cannot be read.
+/// [`ReadError`] if it exists and cannot be read.
 pub fn read(path: &Path) -> Result<Option<String>, ReadError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -86,17 +85,17 @@ pub fn read(path: &Path) -> Result<Option<String>, ReadError> {
     }
 }
 
-/// The entries of a text in the order of their lines, and everything that is wrong with its form.
-/// `known` are the options that may stand in it; `path` is for the mistakes.
+/// Returns the entries in the order of their lines, and all errors of form. `known` are the options
+/// that the file may contain; `path` is for the errors.
 #[must_use]
 pub fn parse<'a>(
     text: &str,
     path: &Path,
     known: impl Iterator<Item = &'a Arg> + Clone,
 ) -> (Vec<Entry>, Vec<FileError>) {
-    let (table, errors) = DeTable::parse_recoverable(text);
+    let (table, syntax_errors) = DeTable::parse_recoverable(text);
     let wrong = |at: Location, what: String| FileError { path: path.to_owned(), at, what };
-    let mut mistakes: Vec<_> = errors
+    let mut errors: Vec<_> = syntax_errors
         .iter()
         .map(|error| {
             let at = error.span().map_or(0, |span| span.start);
@@ -109,39 +108,37 @@ pub fn parse<'a>(
     for (key, value) in in_order {
         let (key_at, value_at) =
             (Location::of(text, key.span().start), Location::of(text, value.span().start));
-        if mistakes.iter().any(|mistake| mistake.at.line == key_at.line) {
-            // What the parser made of a line that it did not understand.
+        if errors.iter().any(|error| error.at.line == key_at.line) {
+            // Leftover of a line that the parser did not understand.
             continue;
         }
         let name = key.get_ref().replace('_', "-");
         let Some(arg) = known.clone().find(|arg| arg.get_long() == Some(&name)) else {
             let names = known.clone().filter_map(Arg::get_long);
-            mistakes.push(wrong(key_at, unknown(key.get_ref(), value.get_ref(), nearest(&name, names))));
+            errors.push(wrong(key_at, unknown(key.get_ref(), value.get_ref(), nearest(&name, names))));
             continue;
         };
         if let Some(before) = entries.get(&name) {
-            mistakes.push(wrong(
-                key_at,
-                format!("`{name}` is there twice, first in line {}", before.key_at.line),
-            ));
+            errors
+                .push(wrong(key_at, format!("`{name}` is set twice, first in line {}", before.key_at.line)));
             continue;
         }
         match values(arg, value.get_ref()) {
             Ok(values) => {
                 entries.insert(name.clone(), Entry { name, values, key_at, value_at });
             }
-            Err(what) => mistakes.push(wrong(value_at, format!("`{name}` {what}"))),
+            Err(what) => errors.push(wrong(value_at, format!("`{name}` {what}"))),
         }
     }
-    mistakes.sort_by_key(|mistake| mistake.at);
+    errors.sort_by_key(|error| error.at);
     let mut entries: Vec<_> = entries.into_values().collect();
     entries.sort_by_key(|entry| entry.key_at);
-    (entries, mistakes)
+    (entries, errors)
 }
 
 fn unknown(key: &str, value: &DeValue<'_>, nearest: Option<&str>) -> String {
     if matches!(value, DeValue::Table(_)) {
-        return format!("`{key}` is a section; this file has none, options stand in it as `name = value`");
+        return format!("`{key}` is a section; expected only `name = value`");
     }
     match nearest {
         Some(nearest) => format!("unknown option `{key}`; did you mean `{nearest}`?"),
@@ -149,22 +146,22 @@ fn unknown(key: &str, value: &DeValue<'_>, nearest: Option<&str>) -> String {
     }
 }
 
-/// The known name that `name` is most likely meant to be, if one is near enough.
+/// Returns the known name that is most similar to `name`, if one is similar enough.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    const NEAR_ENOUGH: f64 = 0.8;
+    const MIN_SIMILARITY: f64 = 0.8;
     known
         .map(|known| (strsim::jaro_winkler(name, known), known))
-        .filter(|(likeness, _)| *likeness >= NEAR_ENOUGH)
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, known)| known)
 }
 
-/// The texts that the value stands for. The error goes on after the option's name.
+/// Texts of a value. The error is a clause that follows the option's name.
 fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let repeatable = matches!(arg.get_action(), ArgAction::Append) || arg.get_value_delimiter().is_some();
     match value {
         DeValue::Array(items) if repeatable => items.iter().map(|item| scalar(item.get_ref())).collect(),
-        DeValue::Array(_) => Err("takes one value, not a list".to_owned()),
+        DeValue::Array(_) => Err("expects one value, not a list".to_owned()),
         value => {
             let text = scalar(value)?;
             Ok(match arg.get_value_delimiter() {
@@ -183,9 +180,11 @@ fn scalar(value: &DeValue<'_>) -> Result<String, String> {
             .map_err(|_| format!("has a number out of range: {number}")),
         DeValue::Float(number) => Ok(number.as_str().to_owned()),
         DeValue::Boolean(value) => Ok(value.to_string()),
-        DeValue::Datetime(_) => Err("takes no date; a time like \"10s\" stands in quotes".to_owned()),
-        DeValue::Array(_) => Err("takes no list in a list".to_owned()),
-        DeValue::Table(_) => Err("takes a value, not a section".to_owned()),
+        DeValue::Datetime(_) => {
+            Err("does not accept a date; write a duration as \"10s\", in quotes".to_owned())
+        }
+        DeValue::Array(_) => Err("does not accept a list in a list".to_owned()),
+        DeValue::Table(_) => Err("expects a value, not a section".to_owned()),
     }
 }
 
@@ -208,10 +207,10 @@ mod tests {
 
     fn parsed(text: &str) -> (Vec<(String, Vec<String>)>, Vec<String>) {
         let known = known();
-        let (entries, mistakes) = parse(text, Path::new("d.toml"), known.iter());
+        let (entries, errors) = parse(text, Path::new("d.toml"), known.iter());
         (
             entries.into_iter().map(|entry| (entry.name, entry.values)).collect(),
-            mistakes.iter().map(ToString::to_string).collect(),
+            errors.iter().map(ToString::to_string).collect(),
         )
     }
 
@@ -231,20 +230,20 @@ mod tests {
             ("header = \"a,b\"", "header", &["a,b"]),
             ("header = [\"a\", 2, true]", "header", &["a", "2", "true"]),
         ] {
-            let (entries, mistakes) = parsed(text);
+            let (entries, errors) = parsed(text);
             if values.is_empty() {
-                assert!(!mistakes.is_empty(), "{text}");
+                assert!(!errors.is_empty(), "{text}");
             } else {
                 let values = values.iter().map(ToString::to_string).collect();
-                assert_eq!((entries, mistakes), (vec![(name.to_owned(), values)], vec![]), "{text}");
+                assert_eq!((entries, errors), (vec![(name.to_owned(), values)], vec![]), "{text}");
             }
         }
-        let (entries, mistakes) = parsed("trusted-proxy = []");
-        assert_eq!((entries, mistakes), (vec![("trusted-proxy".to_owned(), vec![])], vec![]));
+        let (entries, errors) = parsed("trusted-proxy = []");
+        assert_eq!((entries, errors), (vec![("trusted-proxy".to_owned(), vec![])], vec![]));
     }
 
     #[test]
-    fn every_mistake_names_file_line_column_and_key() {
+    fn an_error_names_file_line_column_and_key() {
         for (text, expected) in [
             ("\n  lisen = 1", "d.toml, line 2, column 3: unknown option `lisen`; did you mean `listen`?"),
             (
@@ -252,45 +251,48 @@ mod tests {
                 "d.toml, line 1, column 1: unknown option `close-timout`; did you mean `close-timeout`?",
             ),
             ("colour = 1", "d.toml, line 1, column 1: unknown option `colour`"),
-            ("listen = [1]", "d.toml, line 1, column 10: `listen` takes one value, not a list"),
-            ("é = 1\nlisten = 2001-01-01", "line 2, column 10: `listen` takes no date"),
-            ("header = [[1]]", "`header` takes no list in a list"),
-            ("[limits]\nlisten = 1", "d.toml, line 1, column 2: `limits` is a section; this file has none"),
-            ("listen.port = 1", "`listen` takes a value, not a section"),
+            ("listen = [1]", "d.toml, line 1, column 10: `listen` expects one value, not a list"),
+            ("é = 1\nlisten = 2001-01-01", "line 2, column 10: `listen` does not accept a date"),
+            ("header = [[1]]", "`header` does not accept a list in a list"),
+            (
+                "[limits]\nlisten = 1",
+                "d.toml, line 1, column 2: `limits` is a section; expected only `name = value`",
+            ),
+            ("listen.port = 1", "`listen` expects a value, not a section"),
             (
                 "close-timeout = 1\nclose_timeout = 2",
-                "line 2, column 1: `close-timeout` is there twice, first in line 1",
+                "line 2, column 1: `close-timeout` is set twice, first in line 1",
             ),
             ("listen = 1\nlisten = 2", "line 2, column 1: duplicate key"),
             ("listen = ", "line 1, column"),
         ] {
-            let (_, mistakes) = parsed(text);
-            assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{text}: {mistakes:?}");
+            let (_, errors) = parsed(text);
+            assert!(errors.iter().any(|error| error.contains(expected)), "{text}: {errors:?}");
         }
     }
 
     #[test]
-    fn all_mistakes_are_found_in_the_order_of_their_lines() {
-        let (entries, mistakes) = parsed("b = 1\nlisten = \"x\"\nclose-timeout = [1]\n= 3\nz = 1\n");
+    fn all_errors_are_reported_in_the_order_of_their_lines() {
+        let (entries, errors) = parsed("b = 1\nlisten = \"x\"\nclose-timeout = [1]\n= 3\nz = 1\n");
         assert_eq!(entries.len(), 1);
-        let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.split(',').nth(1).unwrap()).collect();
+        let lines: Vec<_> = errors.iter().map(|error| error.split(',').nth(1).unwrap()).collect();
         assert_eq!(lines, [" line 1", " line 3", " line 4", " line 5"]);
     }
 
     proptest! {
         #[test]
-        fn any_text_comes_through_as_it_is(text in any::<String>()) {
+        fn a_value_keeps_its_text(text in any::<String>()) {
             let mut quoted = String::new();
             for c in text.chars() {
                 quoted.push_str(&format!("\\U{:08x}", u32::from(c)));
             }
-            let (entries, mistakes) = parsed(&format!("header = [\"{quoted}\"]"));
-            prop_assert_eq!(mistakes, Vec::<String>::new());
+            let (entries, errors) = parsed(&format!("header = [\"{quoted}\"]"));
+            prop_assert_eq!(errors, Vec::<String>::new());
             prop_assert_eq!(entries, vec![("header".to_owned(), vec![text])]);
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in any::<String>()) {
+        fn any_text_is_parsed_without_panic(text in any::<String>()) {
             parsed(&text);
         }
     }

@@ -1,9 +1,9 @@
-//! Where the value of each option comes from: command line, else environment, else configuration
-//! file, else its default.
+//! Options from the command line, the environment, the configuration file or the default, in this
+//! order.
 //!
-//! All of it follows from a program's own definition of its options (clap): a new option is in the
-//! file without a word here. The file's values take the place of the defaults, and clap does the
-//! rest. Knows no program and no option, but for `--config`, which names the file.
+//! Everything follows from the program's definition of its options (clap): a new option works in
+//! the file without a change here. Values of the file replace the defaults, and clap does the rest.
+//! This crate knows no program and no option except `--config`, which names the file.
 
 #![warn(missing_docs)]
 
@@ -26,16 +26,16 @@ use clap::{
 
 use self::file::{Entry, FileError, ReadError};
 
-/// Where a value comes from. Ordered: what stands later wins.
+/// Source of a value, in ascending priority.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Nobody said anything.
+    /// Default of the definition.
     Default,
-    /// The file, and the line of the key.
+    /// Configuration file, and the line of the key.
     File(PathBuf, usize),
-    /// This variable.
+    /// Environment variable.
     Environment(String),
-    /// The command line.
+    /// Command line.
     CommandLine,
 }
 
@@ -50,123 +50,123 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One option as it would be used.
+/// Effective setting of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Its name, without the dashes in front.
+    /// Name without the leading dashes.
     pub name: String,
-    /// Its values as they were written; none for an option that is not set.
+    /// Values as written; empty if the option is not set.
     pub values: Vec<OsString>,
-    /// From where.
+    /// Source of the values.
     pub origin: Origin,
 }
 
-/// Something wrong with the configuration.
+/// An error in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read, or it was asked for and is not there.
+    /// The file cannot be read, or was named and does not exist.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A place of the file.
+    /// An error in the file.
     #[error(transparent)]
     File(#[from] FileError),
     /// A value of the command line or the environment.
     #[error("{origin}: `{name}` cannot be {value:?}: {why}")]
     Value {
-        /// Where it stands.
+        /// Source of the value.
         origin: Origin,
-        /// Which option.
+        /// Name of the option.
         name: String,
-        /// As it was written.
+        /// Value as written.
         value: OsString,
-        /// What is wrong with it.
+        /// Cause.
         why: String,
     },
 }
 
-/// The configuration as it was found.
+/// Result of reading the configuration.
 #[derive(Debug)]
 pub struct Loaded<C> {
-    /// The subcommand that was asked for.
+    /// Subcommand of the command line.
     pub subcommand: String,
-    /// The file that was read, if there is one.
+    /// File that was read, if it exists.
     pub file: Option<PathBuf>,
-    /// Every option of the subcommand, in the order of `--help`.
+    /// All options of the subcommand, in the order of `--help`.
     pub settings: Vec<Setting>,
-    /// The command line with everything in it, or every problem, and then at least one.
+    /// Parsed options, or all errors (at least one).
     pub options: Result<C, Vec<ConfigError>>,
 }
 
 /// Reads the command line (its first word is the program's name), the environment and the file.
-/// Subcommands in `patient` want to hear of every problem at once.
 ///
 /// # Errors
-/// What clap says of a command line that makes no sense, or when help is asked for. Of a value that
-/// is wrong on the command line or in the environment [`Loaded::options`] tells a patient subcommand
-/// (together with all else that is wrong); for others it is an error here, too.
-pub fn read<C, I>(words: I, patient: &[&str]) -> Result<Loaded<C>, clap::Error>
+/// clap's error for an invalid command line, or when help is requested. An invalid value on the
+/// command line or in the environment is such an error, except for subcommands in `collect_errors`:
+/// for them it is in [`Loaded::options`], together with all other errors.
+pub fn read<C, I>(words: I, collect_errors: &[&str]) -> Result<Loaded<C>, clap::Error>
 where
     C: CommandFactory + FromArgMatches,
     I: IntoIterator<Item = OsString>,
 {
     let words: Vec<_> = words.into_iter().collect();
     let definition = definition::<C>();
-    // First with values of any text, so that one wrong value does not hide the others.
+    // First with values of any text, so that one invalid value does not hide the others.
     let raw = loosened(definition.clone()).try_get_matches_from(&words)?;
     let Some((subcommand, raw)) = raw.subcommand() else {
         let mut definition = definition;
-        return Err(definition.error(clap::error::ErrorKind::MissingSubcommand, "a command is missing"));
+        return Err(definition.error(clap::error::ErrorKind::MissingSubcommand, "expected a command"));
     };
     let known: Vec<_> = definition.find_subcommand(subcommand).into_iter().flat_map(options_of).collect();
 
-    let mut problems = Vec::new();
+    let mut errors = Vec::new();
     let (path, named) = file_to_read(raw);
     let mut entries = Vec::new();
     let file = match file::read(&path) {
         Ok(Some(text)) => {
-            let mistakes;
-            // One file for all subcommands: what only another one knows is no mistake.
+            let file_errors;
+            // One file for all subcommands: an option of another subcommand is not an error.
             let others = definition.get_subcommands().filter(|command| !pages::is_ours(command.get_name()));
             let anywhere: Vec<_> = others.flat_map(options_of).filter(|arg| !is_file(arg)).collect();
-            (entries, mistakes) = file::parse(&text, &path, anywhere.iter().copied());
+            (entries, file_errors) = file::parse(&text, &path, anywhere.iter().copied());
             entries.retain(|entry| known.iter().any(|arg| arg.get_long() == Some(&entry.name)));
-            problems.extend(mistakes.into_iter().map(ConfigError::File));
+            errors.extend(file_errors.into_iter().map(ConfigError::File));
             Some(path.clone())
         }
         Ok(None) if named => {
             let source = std::io::ErrorKind::NotFound.into();
-            problems.push(ReadError { path: path.clone(), source }.into());
+            errors.push(ReadError { path: path.clone(), source }.into());
             None
         }
         Ok(None) => None,
         Err(error) => {
-            problems.push(error.into());
+            errors.push(error.into());
             None
         }
     };
-    problems
-        .extend(entries.iter().flat_map(|entry| wrong_values(entry, &path, &known)).map(ConfigError::File));
+    errors.extend(
+        entries.iter().flat_map(|entry| invalid_in_file(entry, &path, &known)).map(ConfigError::File),
+    );
 
     let settings: Vec<_> = known.iter().map(|arg| setting(arg, raw, &entries, &path)).collect();
     let given: Vec<_> =
-        settings.iter().zip(&known).flat_map(|(setting, arg)| wrong_given(setting, arg)).collect();
-    if !patient.contains(&subcommand) && !given.is_empty() {
-        // clap says it with the usage around it.
+        settings.iter().zip(&known).flat_map(|(setting, arg)| invalid_given(setting, arg)).collect();
+    if !collect_errors.contains(&subcommand) && !given.is_empty() {
+        // clap reports it with the usage.
         definition.clone().try_get_matches_from(&words)?;
     }
-    problems.extend(given);
-    let options = if problems.is_empty() {
+    errors.extend(given);
+    let options = if errors.is_empty() {
         let matches = with_defaults(definition.clone(), &entries).try_get_matches_from(&words)?;
         Ok(C::from_arg_matches(&matches)?)
     } else {
-        Err(problems)
+        Err(errors)
     };
     Ok(Loaded { subcommand: subcommand.to_owned(), file, settings, options })
 }
 
-/// The definition of all options, with flags that also take `=false`: what the file turns on the
-/// command line can turn off again; and with the subcommands of [`pages::with`], which a program
-/// answers before it reads anything ([`pages::asked`]).
+/// Definition of all options. Flags also take `=false`, so that the command line can turn off what
+/// the file turns on. The subcommands of [`pages::with`] are added; a program runs them before it
+/// reads anything ([`pages::run`]).
 #[must_use]
 pub fn definition<C: CommandFactory>() -> clap::Command {
     let switch = |arg: Arg| {
@@ -188,12 +188,12 @@ pub fn definition<C: CommandFactory>() -> clap::Command {
     command
 }
 
-/// The options of a subcommand that have a value in the configuration.
+/// Options of a subcommand that have a value in the configuration.
 pub fn options_of(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|arg| arg.get_long().is_some() && arg.get_action().takes_values())
 }
 
-/// The option that names the file itself, which cannot stand in it.
+/// True for the option that names the file; the file cannot contain it.
 #[must_use]
 pub fn is_file(arg: &Arg) -> bool {
     arg.get_long() == Some("config")
@@ -216,9 +216,9 @@ fn with_defaults(definition: clap::Command, entries: &[Entry]) -> clap::Command 
     })
 }
 
-/// Which file, and whether it was asked for.
+/// Path of the file, and whether it was named explicitly.
 fn file_to_read(raw: &ArgMatches) -> (PathBuf, bool) {
-    // A subcommand need not have the option.
+    // Not all subcommands have the option.
     let path = raw.try_get_one::<OsString>("config").ok().flatten().cloned();
     let named = path.is_some() && raw.value_source("config") != Some(ValueSource::DefaultValue);
     (path.unwrap_or_default().into(), named)
@@ -245,9 +245,9 @@ fn setting(arg: &Arg, raw: &ArgMatches, entries: &[Entry], path: &Path) -> Setti
     Setting { name, values, origin }
 }
 
-fn wrong_values(entry: &Entry, path: &Path, known: &[&Arg]) -> Vec<FileError> {
+fn invalid_in_file(entry: &Entry, path: &Path, known: &[&Arg]) -> Vec<FileError> {
     let Some(arg) = known.iter().find(|arg| arg.get_long() == Some(&entry.name)) else { return Vec::new() };
-    let mistake = |(value, why): (&String, String)| FileError {
+    let error = |(value, why): (&String, String)| FileError {
         path: path.to_owned(),
         at: entry.value_at,
         what: format!("`{}` cannot be {value:?}: {why}", entry.name),
@@ -255,26 +255,26 @@ fn wrong_values(entry: &Entry, path: &Path, known: &[&Arg]) -> Vec<FileError> {
     entry
         .values
         .iter()
-        .filter_map(|value| Some((value, refusal(arg, value.as_ref())?)))
-        .map(mistake)
+        .filter_map(|value| Some((value, rejection(arg, value.as_ref())?)))
+        .map(error)
         .collect()
 }
 
-fn wrong_given(setting: &Setting, arg: &Arg) -> Vec<ConfigError> {
+fn invalid_given(setting: &Setting, arg: &Arg) -> Vec<ConfigError> {
     if !matches!(setting.origin, Origin::Environment(_) | Origin::CommandLine) {
         return Vec::new();
     }
-    let problem = |(value, why): (&OsString, String)| ConfigError::Value {
+    let error = |(value, why): (&OsString, String)| ConfigError::Value {
         origin: setting.origin.clone(),
         name: setting.name.clone(),
         value: value.clone(),
         why,
     };
-    setting.values.iter().filter_map(|value| Some((value, refusal(arg, value)?))).map(problem).collect()
+    setting.values.iter().filter_map(|value| Some((value, rejection(arg, value)?))).map(error).collect()
 }
 
-/// Why the option does not take this text; `None` if it does.
-fn refusal(arg: &Arg, text: &OsStr) -> Option<String> {
+/// Returns why the option rejects this text; `None` if it accepts it.
+fn rejection(arg: &Arg, text: &OsStr) -> Option<String> {
     let alone =
         Arg::new("value").long("value").action(ArgAction::Set).value_parser(arg.get_value_parser().clone());
     let mut word = OsString::from("--value=");
@@ -282,10 +282,10 @@ fn refusal(arg: &Arg, text: &OsStr) -> Option<String> {
     let command = clap::Command::new("value").no_binary_name(true).arg(alone);
     let error = command.try_get_matches_from([word]).err()?;
     Some(match (std::error::Error::source(&error), error.get(ContextKind::ValidValue)) {
-        _ if text.is_empty() => "it is empty".to_owned(),
+        _ if text.is_empty() => "expected a value".to_owned(),
         (Some(source), _) => source.to_string(),
         (None, Some(ContextValue::Strings(valid))) if !valid.is_empty() => {
-            format!("not one of {}", valid.join(", "))
+            format!("expected one of: {}", valid.join(", "))
         }
         _ => error.kind().to_string(),
     })

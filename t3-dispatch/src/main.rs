@@ -13,7 +13,7 @@ use t3_dispatch::{
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if let Some(code) = t3_config::pages::asked(config::definition(), std::env::args_os()) {
+    if let Some(code) = t3_config::pages::run(config::definition(), std::env::args_os()) {
         return code;
     }
     let found = config::read(std::env::args_os()).unwrap_or_else(|error| error.exit());

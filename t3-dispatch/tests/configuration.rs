@@ -166,7 +166,7 @@ fn check_names_every_problem_and_ends_with_78() {
         format!(
             "error: {config}, line 3, column 7: `log` cannot be \"syslog\": unknown log target \"syslog\""
         ),
-        format!("error: {config}, line 4, column 13: `keepalive` takes one value, not a list"),
+        format!("error: {config}, line 4, column 13: `keepalive` expects one value, not a list"),
         format!("error: file {config}:5: log filter \"=a=b=\""),
         format!("error: {config}, line 6, column 1: unknown option `config`"),
         format!("error: {config}, line 7, column 2: `limits` is a section"),
@@ -209,7 +209,7 @@ fn a_named_file_must_be_there_and_the_default_one_need_not() {
     let named =
         check().args(["--config", "/nonexistent/d.toml", "--table"]).arg(table.path()).output().unwrap();
     assert_eq!(named.status.code(), Some(78));
-    assert!(text(&named).contains("read the configuration /nonexistent/d.toml: "), "{}", text(&named));
+    assert!(text(&named).contains("cannot read configuration /nonexistent/d.toml: "), "{}", text(&named));
     let variable =
         check().env("T3_DISPATCH_CONFIG", "/nonexistent/d.toml").arg("--table").arg(table.path()).output();
     assert_eq!(variable.unwrap().status.code(), Some(78));

@@ -20,7 +20,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    if let Some(code) = t3_config::pages::asked(t3_config::definition::<Cli>(), std::env::args_os()) {
+    if let Some(code) = t3_config::pages::run(t3_config::definition::<Cli>(), std::env::args_os()) {
         return code;
     }
     let found = t3_config::read::<Cli, _>(std::env::args_os(), &[]).unwrap_or_else(|error| error.exit());

@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if let Some(code) = t3_config::pages::asked(cli::definition(), std::env::args_os()) {
+    if let Some(code) = t3_config::pages::run(cli::definition(), std::env::args_os()) {
         return code;
     }
     let matches = cli::definition().get_matches();

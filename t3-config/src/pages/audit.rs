@@ -1,13 +1,11 @@
-//! What must hold of a program's help, pages and completions, for the programs' own tests. Says
-//! what is wrong; reads and changes nothing.
+//! Checks of a program's help, manual pages and completions, for the tests of the programs.
 
 use clap::{Arg, Command};
 use clap_complete::Shell;
 
 use super::{SECTION, completions, man, sections};
 
-/// Everything wrong with the definition (with the subcommands of [`super::with`]); a good one has
-/// nothing.
+/// Returns the errors of a definition that includes the subcommands of [`super::with`].
 #[must_use]
 pub fn problems(definition: &Command) -> Vec<String> {
     let mut built = definition.clone();
@@ -18,7 +16,7 @@ pub fn problems(definition: &Command) -> Vec<String> {
     let scripts =
         [Shell::Bash, Shell::Zsh, Shell::Fish].map(|shell| (shell, completions(definition.clone(), shell)));
     for example in sections::examples(&after(&built)) {
-        wrong_example(definition, None, &example, &mut found);
+        check_example(definition, None, &example, &mut found);
     }
     for command in built.get_subcommands().filter(|command| super::is_visible(command)) {
         let name = command.get_name();
@@ -32,7 +30,7 @@ pub fn problems(definition: &Command) -> Vec<String> {
         }
         for (shell, script) in &scripts {
             if !script.contains(name) {
-                found.push(format!("the completions for {shell} do not know {name}"));
+                found.push(format!("the completions for {shell} lack {name}"));
             }
         }
         for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
@@ -57,21 +55,21 @@ fn help(definition: &Command, command: &Command, found: &mut Vec<String>) {
         }
     }
     for example in sections::examples(&after) {
-        wrong_example(definition, Some(name), &example, found);
+        check_example(definition, Some(name), &example, found);
     }
 }
 
-fn wrong_example(definition: &Command, subcommand: Option<&str>, example: &str, found: &mut Vec<String>) {
+fn check_example(definition: &Command, subcommand: Option<&str>, example: &str, found: &mut Vec<String>) {
     if let Err(why) = parses(definition, subcommand, example) {
         let whose = subcommand.unwrap_or_else(|| definition.get_name());
-        found.push(format!("the help of {whose} shows {example:?}, which is wrong: {why}"));
+        found.push(format!("the help of {whose} shows {example:?}, which is invalid: {why}"));
     }
 }
 
-/// Whether the program takes an example as it stands, up to what is the shell's; and whether it is
-/// of this subcommand.
+/// Checks that the program accepts an example, up to the first operator of the shell, and that it
+/// runs this subcommand.
 fn parses(definition: &Command, subcommand: Option<&str>, example: &str) -> Result<(), String> {
-    let words = shlex::split(example).ok_or("its quotes do not match")?;
+    let words = shlex::split(example).ok_or("unbalanced quotes")?;
     let program = definition.get_name();
     let begin =
         words.iter().position(|word| word == program).ok_or_else(|| format!("it does not run {program}"))?;
@@ -100,7 +98,7 @@ fn option(arg: &Arg, page: &str, file: &str, scripts: &[(Shell, String)], found:
     for (shell, script) in scripts {
         let written = if *shell == Shell::Fish { format!("-l {long}") } else { format!("--{long}") };
         if !script.contains(&written) {
-            found.push(format!("the completions for {shell} do not know --{long}"));
+            found.push(format!("the completions for {shell} lack --{long}"));
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Manual pages: one for the program and one for each visible subcommand. clap_mangen renders what
-//! clap knows; the sections of the help, the files and the cross references are added here. Reads
-//! nothing but the definition: no value of a variable is in it.
+//! Manual pages: one for the program and one for each visible subcommand.
+//!
+//! clap_mangen renders the options; the sections of the help, files and cross references are added
+//! here. Only the definition is read, never the value of a variable.
 
 use clap::{Command, builder::Resettable};
 use clap_mangen::{
@@ -10,19 +11,19 @@ use clap_mangen::{
 
 use super::sections::{self, Line};
 
-/// The manual's section.
+/// Section of the manual.
 pub const SECTION: &str = "1";
 
-/// One page.
+/// A manual page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// `t3-trace-closes.1`.
+    /// File name, for example `t3-trace-closes.1`.
     pub file: String,
-    /// Its source.
+    /// roff source.
     pub roff: String,
 }
 
-/// Every page, the program's first.
+/// Returns all pages, that of the program first.
 #[must_use]
 pub fn man(definition: Command) -> Vec<Page> {
     let mut definition = definition.disable_help_subcommand(true);
@@ -36,7 +37,7 @@ pub fn man(definition: Command) -> Vec<Page> {
     std::iter::once(&definition).chain(&visible).map(|command| page(command, &title)).collect()
 }
 
-/// What all pages of a program share.
+/// Values shared by all pages of a program.
 struct Title<'a> {
     source: String,
     names: &'a [String],
@@ -50,11 +51,12 @@ fn page(command: &Command, title: &Title<'_>) -> Page {
     let man = Man::new(bare)
         .section(SECTION)
         .source(title.source.as_str())
-        // An empty word would make the next one the date: a page says the same whenever it is made.
+        // Quoted, because roff would take the next word as the date. Without a date, builds are
+        // reproducible.
         .date("\"\"")
         .manual("t3-dispatch and t3-trace");
     let mut out = Vec::new();
-    // A Vec takes everything.
+    // Writing to a Vec cannot fail.
     let _ = man.render(&mut out);
     let mut roff = String::from_utf8_lossy(&out).into_owned();
     roff.push_str(&below(command, &help, &name, title.names));
@@ -85,7 +87,7 @@ fn below(command: &Command, help: &str, name: &str, names: &[String]) -> String 
     }
     roff.text(references);
     let text = roff.render();
-    // What prepares apostrophes stands once, on top of the page.
+    // The preamble for apostrophes is already at the top of the page.
     text.find(".SH").map_or(String::new(), |at| text[at..].to_owned())
 }
 
@@ -117,12 +119,12 @@ fn lines(roff: &mut Roff, lines: &[Line]) {
     }
 }
 
-/// Files that an option names by default, and what they are for.
+/// Files that an option names by default, with its help.
 fn files(command: &Command) -> Vec<(String, String)> {
     let with_path = command.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(|arg| {
         let path = arg.get_default_values().first()?.to_str()?;
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        // A place in a URL begins so, too; a file of ours is below one of these.
+        // The path of a URL can begin like this, too; files are below these directories.
         let is_file =
             ["/etc/", "/run/", "/var/", "/proc/", "/sys/"].iter().any(|root| path.starts_with(root));
         is_file.then(|| (path.to_owned(), help))
@@ -130,7 +132,7 @@ fn files(command: &Command) -> Vec<(String, String)> {
     with_path.collect()
 }
 
-/// As in `man NAME`.
+/// Name for `man NAME`.
 fn name(command: &Command) -> String {
     command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
 }

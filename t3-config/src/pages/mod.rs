@@ -1,9 +1,7 @@
-//! Manual pages and shell completions, from a program's own definition of its command line. Knows
-//! no program and no option: what a page says beyond the options is what `--help` says, by sections
-//! ([`sections`]).
+//! Manual pages and shell completions, from a program's definition of its command line.
 //!
-//! A program asks [`asked`] first of all, before it reads a file or a variable: nothing that a
-//! machine is set to gets into a page.
+//! Text besides the options is the sections of `--help` ([`sections`]). A program calls [`run`]
+//! first, before it reads a file or a variable, so that no local setting gets into a page.
 
 pub mod audit;
 mod man;
@@ -22,25 +20,25 @@ use clap_complete::Shell;
 
 pub use man::{Page, SECTION, man};
 
-/// The subcommand that prints completions.
+/// Subcommand that prints completions.
 const COMPLETIONS: &str = "completions";
-/// The hidden one that writes the manual.
+/// Hidden subcommand that writes the manual.
 const MAN: &str = "man";
 
-/// The shells there are completions for.
+/// Supported shells.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// A page could not be written.
+/// A page cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", path.display())]
 pub struct WriteError {
-    /// Which.
+    /// Path of the page.
     pub path: PathBuf,
-    /// What the system said.
+    /// Cause.
     pub source: io::Error,
 }
 
-/// The definition with the subcommands `completions SHELL` and (hidden) `man --to DIR`.
+/// Adds the subcommands `completions SHELL` and (hidden) `man --to DIR`.
 #[must_use]
 pub fn with(command: Command) -> Command {
     let program = command.get_name().to_owned();
@@ -48,42 +46,41 @@ pub fn with(command: Command) -> Command {
         .value_name("SHELL")
         .required(true)
         .value_parser(SHELLS.map(|shell| shell.to_string()).to_vec())
-        .help("For which shell");
+        .help("Shell to complete for");
     let completions = Command::new(COMPLETIONS)
-        .about("Print what a shell needs to complete this program's command line")
+        .about("Print a completion script for a shell")
         .arg(shell)
         .after_help(format!(
             "Examples:\n  \
              {program} completions bash > /usr/share/bash-completion/completions/{program}\n  \
              {program} completions zsh > /usr/share/zsh/vendor-completions/_{program}\n  \
              {program} completions fish > /usr/share/fish/vendor_completions.d/{program}.fish\n\n\
-             Exit status:\n  0  printed\n  1  it could not be written\n  2  wrong usage"
+             Exit status:\n  0  printed\n  1  runtime failure\n  2  usage error"
         ));
     let to = Arg::new("to")
         .long("to")
         .value_name("DIR")
         .required(true)
         .value_parser(value_parser!(PathBuf))
-        .help("Where to, a directory that is there");
-    let man = Command::new(MAN).hide(true).about("Write this program's manual pages").arg(to);
+        .help("Existing directory for the pages");
+    let man = Command::new(MAN).hide(true).about("Write the manual pages of this program").arg(to);
     command.subcommand(completions).subcommand(man)
 }
 
-/// Whether a subcommand is one of [`with`]'s.
+/// True for the subcommands that [`with`] adds.
 #[must_use]
 pub fn is_ours(subcommand: &str) -> bool {
     subcommand == COMPLETIONS || subcommand == MAN
 }
 
-/// People see it, and it is not the one that clap adds.
+/// Not hidden, and not clap's own `help`.
 fn is_visible(subcommand: &Command) -> bool {
     !subcommand.is_hide_set() && subcommand.get_name() != "help"
 }
 
-/// Does what is asked for when it is one of [`with`]'s subcommands, and says how the program then
-/// ends. `None` for everything else. `definition` is the program's, with them; the first word is
-/// the program's name.
-pub fn asked<I>(definition: Command, words: I) -> Option<ExitCode>
+/// Runs a subcommand that [`with`] added and returns the exit status; `None` for any other command
+/// line. `definition` includes these subcommands; the first word is the program's name.
+pub fn run<I>(definition: Command, words: I) -> Option<ExitCode>
 where
     I: IntoIterator<Item = OsString>,
 {
@@ -94,8 +91,8 @@ where
     let program = definition.get_name().to_owned();
     let matches = definition.clone().try_get_matches_from(words).unwrap_or_else(|error| error.exit());
     let written = match matches.subcommand() {
-        Some((COMPLETIONS, asked)) => print_completions(definition, asked).map_err(|error| error.to_string()),
-        Some((MAN, asked)) => match asked.get_one::<PathBuf>("to") {
+        Some((COMPLETIONS, args)) => print_completions(definition, args).map_err(|error| error.to_string()),
+        Some((MAN, args)) => match args.get_one::<PathBuf>("to") {
             Some(folder) => write_man(definition, folder).map_err(|error| error.to_string()),
             None => Ok(()),
         },
@@ -104,27 +101,27 @@ where
     Some(match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            // Nobody is left to tell when stderr itself is closed.
+            // With stderr closed there is no place left to report the error.
             let _ = writeln!(io::stderr(), "{program}: {why}");
             ExitCode::FAILURE
         }
     })
 }
 
-fn print_completions(definition: Command, asked: &ArgMatches) -> io::Result<()> {
-    let wanted = asked.get_one::<String>("shell");
+fn print_completions(definition: Command, args: &ArgMatches) -> io::Result<()> {
+    let wanted = args.get_one::<String>("shell");
     let Some(shell) = SHELLS.into_iter().find(|shell| Some(&shell.to_string()) == wanted) else {
         return Ok(());
     };
     let mut out = io::stdout().lock();
     match out.write_all(completions(definition, shell).as_bytes()).and_then(|()| out.flush()) {
-        // Who reads no further wants no more.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
 }
 
-/// What a shell needs to complete the program's command line.
+/// Completion script of a shell.
 #[must_use]
 pub fn completions(mut definition: Command, shell: Shell) -> String {
     let mut out = Vec::new();
@@ -133,10 +130,10 @@ pub fn completions(mut definition: Command, shell: Shell) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Writes every page of the manual into the folder.
+/// Writes all manual pages into a directory.
 ///
 /// # Errors
-/// [`WriteError`], with the first page that could not be written.
+/// [`WriteError`] for the first page that cannot be written.
 pub fn write_man(definition: Command, folder: &Path) -> Result<(), WriteError> {
     for page in man(definition) {
         let path = folder.join(&page.file);

@@ -1,31 +1,31 @@
-//! What stands below the options in `--help`, taken apart by its headings, so that a manual page
-//! has the same text in its own form. Pure.
+//! Sections below the options in `--help`, split by headings, so that a manual page has the same
+//! text. Pure.
 
-/// Headings that `--help` may have below the options; a page has them in capitals.
+/// Headings below the options of `--help`; upper case in a manual page.
 const HEADINGS: [&str; 6] = ["Examples", "Example", "Exit status", "Files", "Environment", "See also"];
 
-/// One section.
+/// A section of the help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// `EXAMPLES`, `EXIT STATUS`, ...; `NOTES` for what stands under no heading.
+    /// `EXAMPLES`, `EXIT STATUS`, ...; `NOTES` for text without a heading.
     pub title: String,
-    /// Its lines in order, blank ones included between others.
+    /// Lines, with the blank ones between them.
     pub lines: Vec<Line>,
 }
 
-/// One line.
+/// A line of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// Indented in the help: stands as it is, without that indent.
+    /// Indented in the help; printed unchanged, without the indent.
     Verbatim(String),
     /// Running text.
     Text(String),
-    /// Nothing.
+    /// Empty.
     Blank,
 }
 
-/// Takes a text apart. A heading is a line like `Examples:`, with or without text after the colon;
-/// a line that is not indented and follows a blank one belongs to no heading.
+/// Splits a text. A heading is a line such as `Examples:`, with or without text after the colon; a
+/// line that is not indented and follows a blank line has no heading.
 #[must_use]
 pub fn parse(help: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
@@ -75,7 +75,7 @@ fn heading(line: &str) -> Option<(String, &str)> {
     known.then(|| (title.to_uppercase(), rest.trim_start()))
 }
 
-/// The examples: command lines as they stand in a text.
+/// Returns the command lines of the examples.
 #[must_use]
 pub fn examples(help: &str) -> Vec<String> {
     let sections = parse(help).into_iter().filter(|section| section.title == "EXAMPLES");
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_falls_apart_at_its_headings() {
+    fn a_text_is_split_at_its_headings() {
         let found = parse(
             "Examples:\n  p run\n  p run -x\n\nExit status:\n   0  well\n  2  not\n\nOptions come\nfrom afar.\n",
         );
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heading_may_have_its_text_on_its_own_line_and_other_colons_are_none() {
+    fn a_heading_can_have_text_on_its_line_and_other_colons_are_text() {
         assert_eq!(examples("Example: p run --at 14:10\nExit status: 0 well; 2 not"), ["p run --at 14:10"]);
         let found = parse("Note: this\nExit status: 0 well");
         let titles: Vec<_> = found.iter().map(|section| section.title.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Tests of the pages and completions on a program made up for it.
+//! Tests of manual pages and completions with a sample program.
 
 use std::process::Command as Process;
 
@@ -30,7 +30,7 @@ fn the_program_and_each_visible_subcommand_has_its_page() {
 }
 
 #[test]
-fn a_page_has_the_helps_sections_the_files_and_the_others() {
+fn a_page_has_the_sections_of_the_help_files_and_cross_references() {
     let text = page("p-run.1");
     assert!(
         text.contains(".TH p\\-run 1 \"\" \"p 1.2\"") || text.contains(".TH p-run 1 \"\" \"p 1.2\""),
@@ -50,7 +50,7 @@ fn a_page_has_the_helps_sections_the_files_and_the_others() {
 }
 
 #[test]
-fn a_variable_stands_by_its_name_and_never_by_its_value() {
+fn a_variable_is_shown_by_name_never_by_value() {
     let value = std::env::var("PATH").unwrap();
     let all: String = man(program()).into_iter().map(|page| page.roff).collect();
     assert!(all.contains("PATH") && !all.contains(&value) && !all.contains(&value.replace('-', "\\-")));
@@ -60,7 +60,7 @@ fn a_variable_stands_by_its_name_and_never_by_its_value() {
 }
 
 #[test]
-fn the_audit_finds_what_is_wrong() {
+fn the_audit_reports_errors_of_a_definition() {
     let problems = audit::problems(&program());
     assert_eq!(problems, Vec::<String>::new());
     let bad =
@@ -74,7 +74,7 @@ fn the_audit_finds_what_is_wrong() {
 }
 
 #[test]
-fn bash_completes_with_it() {
+fn bash_completes_with_the_script() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("p");
     fs::write(&file, completions(program(), Shell::Bash)).unwrap();
@@ -93,21 +93,21 @@ fn bash_completes_with_it() {
 }
 
 #[test]
-fn what_is_not_ours_is_left_to_the_program() {
+fn only_the_added_subcommands_are_run() {
     let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-    assert!(asked(program(), words(&["p", "run"])).is_none());
-    assert!(asked(program(), words(&["p"])).is_none());
+    assert!(run(program(), words(&["p", "run"])).is_none());
+    assert!(run(program(), words(&["p"])).is_none());
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().to_str().unwrap();
-    assert_eq!(asked(program(), words(&["p", "man", "--to", to])), Some(ExitCode::SUCCESS));
+    assert_eq!(run(program(), words(&["p", "man", "--to", to])), Some(ExitCode::SUCCESS));
     assert_eq!(fs::read_to_string(folder.path().join("p-run.1")).unwrap(), page("p-run.1"));
     let nowhere = format!("{to}/no/such");
-    assert_eq!(asked(program(), words(&["p", "man", "--to", &nowhere])), Some(ExitCode::FAILURE));
+    assert_eq!(run(program(), words(&["p", "man", "--to", &nowhere])), Some(ExitCode::FAILURE));
 }
 
-/// groff is on nearly every machine; where it is not, that is said.
+/// Skipped with a message where groff is not installed.
 #[test]
-fn groff_has_nothing_to_say_about_a_page() {
+fn groff_reports_no_warning() {
     for page in man(program()) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(&page.file);
