@@ -1,4 +1,4 @@
-//! Command line and environment, and the legs they ask for.
+//! Options, and the legs that they configure.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,139 +13,135 @@ use t3_record::probe::Way;
 
 use crate::leg::{Address, Leg, Timeouts};
 
-/// Observes the way to t3 by several legs, so that a drop can be put where it belongs.
+/// Probe the path to t3 with several legs, to attribute disconnects to a segment.
 #[derive(Debug, Parser)]
 #[command(
     name = "t3-probe",
     version,
     max_term_width = 110,
     after_help = "Exit status:
-  0  all is well; for once: every leg is clean
-  1  a failure; for once: a leg is down or slow
-  2  wrong usage or configuration"
+  0  success; for once: every leg is clean
+  1  runtime failure; for once: a leg is down or slow
+  2  usage or configuration error"
 )]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// Subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Keep all legs under observation and serve metrics.
+    /// Observe all legs and serve metrics
     #[command(after_help = "Examples:
   t3-probe run --host t3.example.org --internal 10.0.20.203 --serve http://10.0.10.10:3773
   t3-probe run --config /etc/t3-probe.toml
 
 Exit status:
-  0  stopped as reported
-  1  a failure: a port in use, for example
-  2  wrong usage or configuration")]
+  0  clean shutdown
+  1  runtime failure, for example a port in use
+  2  usage or configuration error")]
     Run(Run),
-    /// Try every leg once, now, and say what they mean together.
+    /// Try every leg once and print the attribution
     #[command(after_help = "Examples:
   t3-probe once --host t3.example.org --internal 10.0.20.203 --serve ann=http://10.0.10.10:3773
 
 Exit status:
   0  every leg is clean
   1  a leg is down or slow
-  2  wrong usage or configuration")]
+  2  usage or configuration error")]
     Once(LegOptions),
 }
 
 /// `t3-probe run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The legs.
     #[command(flatten)]
     pub legs: LegOptions,
-    /// Where to serve /metrics, /healthz and /.
+    /// Address of /metrics, /healthz and /
     #[arg(long, env = "T3_PROBE_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:9108")]
     pub listen: SocketAddr,
-    /// How far back the overview on / looks: long enough for a second leg to notice what the first
-    /// one did.
+    /// Window of the overview on /; long enough for all legs to notice the same outage
     #[arg(long, env = "T3_PROBE_WINDOW", value_name = "TIME", value_parser = duration, default_value = "60s")]
     pub window: Duration,
-    /// Leave the line of JSON at each disconnect out.
+    /// Disable the line of JSON on stdout for each disconnect
     #[arg(long, env = "T3_PROBE_NO_JSON")]
     pub no_json: bool,
-    /// What to log: a level, or target=level pairs.
+    /// Log filter: a level, or target=level pairs
     #[arg(long, env = "T3_PROBE_LOG_FILTER", value_name = "FILTER", default_value = "info")]
     pub log_filter: String,
 }
 
-/// The legs and their timeouts.
+/// Options of the legs.
 #[derive(Debug, Clone, Args)]
 pub struct LegOptions {
-    /// Options from a file, as `name = value` in TOML; the command line and the environment win
-    /// over it.
+    /// Configuration file, `name = value` in TOML; command line and environment override it
     #[arg(long, env = "T3_PROBE_CONFIG", value_name = "FILE", default_value = "/etc/t3-probe.toml")]
     pub config: PathBuf,
-    /// The name people use: the leg `cloudflare` takes wss://HOST/probe/ws at the address that
-    /// public DNS gives.
+    /// Public name of t3: the leg `cloudflare` connects to wss://HOST/probe/ws at the address from
+    /// public DNS
     #[arg(long, env = "T3_PROBE_HOST", value_name = "HOST[:PORT]")]
     pub host: Option<String>,
-    /// Where DNS over HTTPS is asked, as dns-json.
+    /// Resolver for DNS over HTTPS (dns-json)
     #[arg(long, env = "T3_PROBE_DOH", value_name = "URL", default_value = "https://1.1.1.1/dns-query", value_parser = https)]
     pub doh: Uri,
-    /// The internal Traefik: the leg `internal` takes the same URL there. Port 443 unless it has
-    /// one.
+    /// Address of the internal Traefik: the leg `internal` connects to the same URL there; default
+    /// port 443
     #[arg(long, env = "T3_PROBE_INTERNAL", value_name = "ADDR[:PORT]", value_parser = address)]
     pub internal: Option<SocketAddr>,
-    /// A serve: the leg `t3serve` asks it for /api/auth/session. Repeatable with a name each: the
-    /// leg is then `t3serve:NAME`.
+    /// URL of a serve: the leg `t3serve` requests its /api/auth/session. Repeatable with names; the
+    /// legs are then `t3serve:NAME`
     #[arg(long, env = "T3_PROBE_SERVE", value_name = "[NAME=]URL", value_delimiter = ',', value_parser = serve)]
     pub serve: Vec<ServeTarget>,
-    /// The path of the echo.
+    /// Path of the echo WebSocket
     #[arg(long, env = "T3_PROBE_PATH", value_name = "PATH", default_value = "/probe/ws", value_parser = path)]
     pub path: String,
-    /// Certificates to believe beside the public ones, as PEM.
+    /// Trusted CA certificates (PEM), in addition to the public ones
     #[arg(long, env = "T3_PROBE_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// From an echo to the next ping.
+    /// Time from an echo to the next ping
     #[arg(long, env = "T3_PROBE_BEAT", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub beat: Duration,
-    /// For an echo or an answer.
+    /// Timeout for an echo or a response
     #[arg(long, env = "T3_PROBE_ANSWER_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub answer_timeout: Duration,
-    /// For a connection to be established.
+    /// Timeout for establishing a leg
     #[arg(long, env = "T3_PROBE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "15s")]
     pub connect_timeout: Duration,
-    /// From a disconnect to the next attempt, this much more each time, up to ten times as much.
+    /// Reconnect backoff step (linear, max 10x)
     #[arg(long, env = "T3_PROBE_BACK_OFF", value_name = "TIME", value_parser = duration, default_value = "3s")]
     pub back_off: Duration,
-    /// An answer slower than this is a stall.
+    /// Echo or response time above which a leg is slow
     #[arg(long, env = "T3_PROBE_SLOW", value_name = "TIME", value_parser = duration, default_value = "1s")]
     pub slow: Duration,
 }
 
-/// A serve to ask.
+/// A serve to probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeTarget {
     name: Option<String>,
     url: Uri,
 }
 
-/// The options ask for nothing that can be done.
+/// Invalid combination of options.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LegsError {
-    /// No leg at all.
-    #[error("no leg to observe: give --host, --internal (with --host) or --serve")]
+    /// No leg.
+    #[error("no probe leg is configured; set --host, --internal (with --host) or --serve")]
     None,
-    /// A pinned address says where, the host says what for.
-    #[error("--internal needs --host: the name in the URL, in SNI and in the certificate")]
+    /// The address alone has no name for TLS.
+    #[error("--internal requires --host, the name in the URL, in SNI and in the certificate")]
     NoHost,
     /// Not a host.
-    #[error("--host {0:?} is not a name with an optional port")]
+    #[error("--host: expected NAME or NAME:PORT, got {0:?}")]
     Host(String),
-    /// Two legs of one name.
-    #[error("two legs are called {0:?}: give each serve a name of its own, as in --serve ann=http://...")]
+    /// Two legs with the same name.
+    #[error("two legs have the name {0:?}; name each serve, as in --serve ann=http://...")]
     Twice(String),
 }
 
 impl LegOptions {
-    /// The legs asked for.
+    /// Returns the configured legs.
     ///
     /// # Errors
     /// [`LegsError`].
@@ -178,16 +174,15 @@ impl LegOptions {
         Ok(legs)
     }
 
-    /// The timeouts asked for.
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         Timeouts {
-            beat: self.beat,
-            answer: self.answer_timeout,
-            connect: self.connect_timeout,
-            back_off: self.back_off,
-            back_off_most: self.back_off.saturating_mul(10),
-            slow: self.slow,
+            ping_interval: self.beat,
+            response_timeout: self.answer_timeout,
+            connect_timeout: self.connect_timeout,
+            backoff_step: self.back_off,
+            max_backoff: self.back_off.saturating_mul(10),
+            slow_threshold: self.slow,
         }
     }
 }
@@ -198,11 +193,12 @@ fn leg(way: Way, name: Option<&str>, url: Uri, address: Address) -> Leg {
 }
 
 fn https(text: &str) -> Result<Uri, String> {
-    let url: Uri = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    let url: Uri =
+        text.parse().map_err(|error| format!("expected a URL such as https://1.1.1.1/dns-query: {error}"))?;
     if url.scheme_str() == Some("https") && url.host().is_some() {
         Ok(url)
     } else {
-        Err(format!("{text:?} is not a URL like https://1.1.1.1/dns-query"))
+        Err("expected a URL such as https://1.1.1.1/dns-query".to_owned())
     }
 }
 
@@ -210,15 +206,19 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse::<SocketAddr>()
         .ok()
         .or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 443)))
-        .ok_or_else(|| format!("{text:?} is not an address like 10.0.20.203 or 10.0.20.203:443"))
+        .ok_or_else(|| "expected an address such as 10.0.20.203 or 10.0.20.203:443".to_owned())
 }
 
 fn path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err(format!("{text:?} does not start with /")) }
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path that starts with /".to_owned())
+    }
 }
 
 fn serve(text: &str) -> Result<ServeTarget, String> {
-    let wrong = || format!("{text:?} is not a URL like http://10.0.10.10:3773, with NAME= before it or not");
+    let wrong = || "expected [NAME=]URL, for example ann=http://10.0.10.10:3773".to_owned();
     let (name, url) = match text.split_once('=') {
         Some((name, url)) if !name.contains(':') => (Some(name.to_owned()), url),
         _ => (None, text),
@@ -265,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn help_pages_and_completions_are_whole_and_their_examples_are_right() {
+    fn help_pages_and_completions_are_complete_and_their_examples_parse() {
         let problems = t3_config::pages::audit::problems(&t3_config::definition::<Cli>());
         assert_eq!(problems, Vec::<String>::new());
     }
 
     #[test]
-    fn todays_three_legs() {
+    fn the_options_configure_three_legs() {
         let found = legs(&[
             "--host",
             "t3.example.org",
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn several_serves_have_names_and_bad_options_say_what_is_wrong() {
+    fn several_serves_have_names_and_invalid_options_name_the_cause() {
         let found = legs(&["--serve", "ann=http://h:1,bob=http://h:2/x"]).unwrap();
         assert_eq!(
             found.iter().map(|leg| leg.name.as_str()).collect::<Vec<_>>(),
@@ -307,13 +307,13 @@ mod tests {
         );
         assert_eq!(found[1].url.path(), "/x");
         for (arguments, what) in [
-            (&["--serve", "http://h:1,http://h:2"][..], "two legs are called"),
-            (&[], "no leg to observe"),
-            (&["--internal", "10.0.0.1"], "--internal needs --host"),
-            (&["--serve", "ftp://h"], "is not a URL like"),
-            (&["--host", "a b"], "is not a name"),
-            (&["--host", "h", "--doh", "http://1.1.1.1/"], "is not a URL like https"),
-            (&["--host", "h", "--internal", "traefik"], "is not an address like"),
+            (&["--serve", "http://h:1,http://h:2"][..], "two legs have the name"),
+            (&[], "no probe leg is configured"),
+            (&["--internal", "10.0.0.1"], "--internal requires --host"),
+            (&["--serve", "ftp://h"], "expected [NAME=]URL"),
+            (&["--host", "a b"], "expected NAME or NAME:PORT"),
+            (&["--host", "h", "--doh", "http://1.1.1.1/"], "expected a URL such as https"),
+            (&["--host", "h", "--internal", "traefik"], "expected an address such as"),
             (&["--host", "h", "--beat", "0s"], "expected a duration above zero"),
         ] {
             let error = legs(arguments).unwrap_err();

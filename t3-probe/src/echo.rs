@@ -1,7 +1,7 @@
-//! One WebSocket from its handshake to its disconnect: a ping as text every beat, its echo in time.
-//! The same protocol as the browser's, so that what ends this one would have ended a browser's.
+//! One WebSocket from the handshake to the disconnect: periodic text pings and their echoes.
 //!
-//! Bounds every wait, and never decides when to try again: that is [`crate::run`]'s.
+//! The protocol is that of the browser, so that the same causes end it. Every wait is bounded;
+//! [`crate::run`] reconnects.
 
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, Uri};
@@ -20,10 +20,10 @@ use crate::{
     progress::{Failure, Progress},
 };
 
-/// Nothing but echoes comes back.
-const MOST: usize = 64 << 10;
-/// For our own part of a goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// Limit of a message; only echoes are expected.
+const MAX_MESSAGE: usize = 64 << 10;
+/// Timeout for our side of the close handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An established leg.
 #[derive(Debug)]
@@ -33,14 +33,15 @@ pub struct Echo<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
-    /// Shakes hands over an established stream. The caller bounds the time.
+    /// WebSocket handshake over a connection. The caller bounds the time.
     ///
     /// # Errors
-    /// The answer's status, or what went wrong.
+    /// The status of the response, or the cause.
     pub async fn open(leg: &Leg, stream: S, progress: &Progress) -> Result<Self, Failure> {
         progress.begin(Phase::Upgrade);
         let request = request(&leg.url).map_err(|error| Failure::new(Reason::ConnectFailed, &error))?;
-        let config = WebSocketConfig::default().max_message_size(Some(MOST)).max_frame_size(Some(MOST));
+        let config =
+            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         let (socket, _) =
             client_async_with_config(request, stream, Some(config)).await.map_err(|error| match error {
                 Error::Http(answer) => Failure {
@@ -53,29 +54,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         Ok(Self { socket, pings: 0 })
     }
 
-    /// One ping and its echo: the time between.
+    /// Sends a ping and returns the time until its echo.
     ///
     /// # Errors
-    /// The leg is dead, and why.
-    pub async fn beat(&mut self, timeouts: &Timeouts, progress: &Progress) -> Result<Duration, Failure> {
+    /// The cause of the disconnect.
+    pub async fn ping(&mut self, timeouts: &Timeouts, progress: &Progress) -> Result<Duration, Failure> {
         progress.begin(Phase::Echo);
         let sent = Instant::now();
-        let deadline = sent + timeouts.answer;
+        let deadline = sent + timeouts.response_timeout;
         self.pings += 1;
-        // Unique on this connection, so that no late echo passes for this one's; nanoseconds as the
-        // prober before this one sent them.
+        // Unique on this connection, so that a late echo does not match; nanoseconds, as the Python
+        // prober sent them.
         let unix = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
         let ping = format!("ping {unix} {}", self.pings);
         let late = || Failure {
             reason: Reason::RttTimeout,
-            detail: format!("no echo within {} s", timeouts.answer.as_secs_f32()),
+            detail: format!("no echo within {} s", timeouts.response_timeout.as_secs_f32()),
         };
         match timeout_at(deadline, self.socket.send(Message::text(ping.clone()))).await {
             Err(_) => return Err(late()),
-            // What the other side said before it went away tells more than that nothing can be sent
-            // any more.
+            // A Close frame received before the error is more specific than the failed send.
             Ok(Err(error)) => {
-                return Err(match timeout(GOODBYE, self.text()).await {
+                return Err(match timeout(CLOSE_TIMEOUT, self.text()).await {
                     Ok(Err(last)) => last,
                     Ok(Ok(_)) | Err(_) => broke(&error),
                 });
@@ -90,13 +90,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         }
     }
 
-    /// Listens until the next beat is due, so that a disconnect is known when it happens.
+    /// Reads until the next ping is due, so that a disconnect is noticed when it happens.
     ///
     /// # Errors
-    /// The leg is dead, and why.
+    /// The cause of the disconnect.
     pub async fn idle(&mut self, timeouts: &Timeouts, progress: &Progress) -> Result<(), Failure> {
         progress.begin(Phase::Echo);
-        let deadline = Instant::now() + timeouts.beat;
+        let deadline = Instant::now() + timeouts.ping_interval;
         loop {
             match timeout_at(deadline, self.text()).await {
                 Err(_) => return Ok(()),
@@ -105,13 +105,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         }
     }
 
-    /// The next text; pings are answered on the way.
+    /// The next text message; answers pings.
     async fn text(&mut self) -> Result<String, Failure> {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
-                    // Whatever answer there is to send goes out with the flush.
+                    // The flush sends a queued Pong.
                     if let Err(error) = self.socket.flush().await {
                         return Err(broke(&error));
                     }
@@ -123,10 +123,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
                     });
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    let _ = timeout(GOODBYE, self.socket.flush()).await;
+                    let _ = timeout(CLOSE_TIMEOUT, self.socket.flush()).await;
                     let detail = frame.map_or_else(
-                        || "close frame without a code".to_owned(),
-                        |frame| format!("close frame {} {}", u16::from(frame.code), frame.reason),
+                        || "Close frame without a code".to_owned(),
+                        |frame| format!("Close {} {}", u16::from(frame.code), frame.reason),
                     );
                     return Err(Failure {
                         reason: Reason::ClosedClose,
@@ -139,9 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         }
     }
 
-    /// Says goodbye, for a leg that is given up in health.
+    /// Closes a healthy leg.
     pub async fn close(mut self) {
-        let _ = timeout(GOODBYE, self.socket.close(None)).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.socket.close(None)).await;
     }
 }
 
@@ -150,10 +150,10 @@ fn request(url: &Uri) -> Result<Request<()>, Error> {
 }
 
 fn ended() -> Failure {
-    Failure { reason: Reason::ClosedClosed, detail: "ended without a close frame".to_owned() }
+    Failure { reason: Reason::ClosedClosed, detail: "ended without a Close frame".to_owned() }
 }
 
-/// What an error of an established WebSocket means.
+/// Failure for an error of an established WebSocket.
 fn broke(error: &Error) -> Failure {
     use tokio_tungstenite::tungstenite::error::ProtocolError;
     match error {

@@ -1,5 +1,5 @@
-//! What is known of all legs: the metrics, and for each leg the troubles of the last minutes, from
-//! which its state over a window follows. Keeps a bounded amount, and never talks to a leg.
+//! State of all legs: metrics, and per leg the recent incidents that give its state over a window.
+//! Bounded.
 
 use std::{
     collections::VecDeque,
@@ -16,14 +16,13 @@ use crate::{
     progress::{Failure, Progress},
 };
 
-/// Troubles kept per leg.
-const KEPT: usize = 64;
-/// All legs.
+/// Incidents kept per leg.
+const MAX_INCIDENTS: usize = 64;
+/// State of all legs.
 #[derive(Debug)]
 pub struct LegStates {
-    /// The metrics.
     pub metrics: Metrics,
-    /// The window that the overview speaks of.
+    /// Window of the overview.
     pub window: Duration,
     legs: Mutex<Vec<LegState>>,
 }
@@ -31,31 +30,29 @@ pub struct LegStates {
 #[derive(Debug)]
 struct LegState {
     leg: Leg,
-    /// Established, or answered well, since; else down since.
+    /// Up or down now; `None` before the first attempt.
     up: Option<bool>,
     seen: Option<Instant>,
     rtt: Option<Duration>,
-    troubles: VecDeque<(Instant, State)>,
+    incidents: VecDeque<(Instant, State)>,
     last_disconnect: Option<Disconnect>,
 }
 
-/// A leg as the page shows it.
+/// A leg as shown on the page.
 #[derive(Debug, Clone)]
 pub struct LegView {
-    /// The leg.
     pub leg: Leg,
-    /// Its state over the window.
+    /// State over the window.
     pub state: State,
-    /// Whether it is up now; `None` before anything is known.
+    /// Up or down now; `None` before the first attempt.
     pub up: Option<bool>,
-    /// The last round trip.
+    /// Last RTT.
     pub rtt: Option<Duration>,
-    /// Its last disconnect.
     pub last_disconnect: Option<Disconnect>,
 }
 
 impl LegStates {
-    /// For these legs, all unseen; the overview speaks of the last `window`.
+    /// State of these legs, none observed yet, with the window of the overview.
     #[must_use]
     pub fn new(legs: &[Leg], metrics: Metrics, window: Duration) -> Self {
         for leg in legs {
@@ -66,7 +63,7 @@ impl LegStates {
             up: None,
             seen: None,
             rtt: None,
-            troubles: VecDeque::new(),
+            incidents: VecDeque::new(),
             last_disconnect: None,
         };
         Self { metrics, window, legs: Mutex::new(legs.iter().map(row).collect()) }
@@ -82,7 +79,7 @@ impl LegStates {
         }
     }
 
-    /// The leg is established.
+    /// Records that the leg is established.
     pub fn up(&self, leg: &Leg) {
         self.metrics.connected(&leg.name, true);
         self.with(leg, |row| {
@@ -91,20 +88,20 @@ impl LegStates {
         });
     }
 
-    /// An echo or an answer came.
-    pub fn beat(&self, leg: &Leg, rtt: Duration, slow: Duration) {
+    /// Records an echo or a response.
+    pub fn answered(&self, leg: &Leg, rtt: Duration, slow: Duration) {
         self.metrics.rtt(&leg.name, rtt.as_secs_f64());
         self.with(leg, |row| {
             let now = Instant::now();
             row.seen = Some(now);
             row.rtt = Some(rtt);
             if rtt >= slow {
-                row.trouble(now, State::Slow);
+                row.incident(now, State::Slow);
             }
         });
     }
 
-    /// The leg died. Returns what is to be logged.
+    /// Records a disconnect and returns it for the log.
     pub fn disconnected(
         &self,
         leg: &Leg,
@@ -136,13 +133,13 @@ impl LegStates {
             let now = Instant::now();
             row.seen = Some(now);
             row.up = Some(false);
-            row.trouble(now, State::Down);
+            row.incident(now, State::Down);
             row.last_disconnect = Some(disconnect.clone());
         });
         disconnect
     }
 
-    /// All legs, with their state over the window.
+    /// All legs with their states.
     #[must_use]
     pub fn view(&self) -> Vec<LegView> {
         let now = Instant::now();
@@ -156,7 +153,7 @@ impl LegStates {
         self.rows().iter().map(view).collect()
     }
 
-    /// What the legs say together about the window.
+    /// Attribution from all legs over the window.
     #[must_use]
     pub fn attribution(&self) -> Attribution {
         let leg = |view: LegView| probe::Leg { name: view.leg.name, way: view.leg.way, state: view.state };
@@ -165,19 +162,19 @@ impl LegStates {
 }
 
 impl LegState {
-    fn trouble(&mut self, at: Instant, what: State) {
-        if self.troubles.len() == KEPT {
-            self.troubles.pop_front();
+    fn incident(&mut self, at: Instant, what: State) {
+        if self.incidents.len() == MAX_INCIDENTS {
+            self.incidents.pop_front();
         }
-        self.troubles.push_back((at, what));
+        self.incidents.push_back((at, what));
     }
 
-    /// The worst of the window. A leg that is down now is down, however long ago it went.
+    /// The worst state of the window. A leg that is down now is down, however old its disconnect.
     fn state(&self, now: Instant, window: Duration) -> State {
         if self.up == Some(false) {
             return State::Down;
         }
-        let recent = || self.troubles.iter().filter(|(at, _)| now.duration_since(*at) <= window);
+        let recent = || self.incidents.iter().filter(|(at, _)| now.duration_since(*at) <= window);
         if recent().any(|(_, what)| *what == State::Down) {
             State::Down
         } else if recent().next().is_some() {

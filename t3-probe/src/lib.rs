@@ -1,10 +1,8 @@
-//! The control group: legs that take the people's way to t3 and shorter ones, all day, so that a
-//! drop nobody else saw is known to be the person's last mile, and one that a leg saw is known to
-//! be that leg's segment.
+//! Control group: probe legs on the users' path to t3 and on shorter paths. A disconnect that no
+//! leg saw is the user's last mile; one that a leg saw is in the segment of that leg.
 //!
-//! From a leg to a conclusion: [`dial`] establishes, [`echo`] keeps a leg under
-//! observation, [`run`] restarts it, the [`leg_states`] keeps what was seen (metrics and the last
-//! minutes), and `t3_record::probe` concludes.
+//! [`dial`] establishes a leg, [`echo`] keeps it under observation, [`run`] restarts it,
+//! [`leg_states`] keeps metrics and the recent history, and `t3_record::probe` concludes.
 
 pub mod cli;
 pub mod dial;

@@ -23,19 +23,19 @@ fn main() -> ExitCode {
     if let Some(code) = t3_config::pages::run(t3_config::definition::<Cli>(), std::env::args_os()) {
         return code;
     }
-    let found = t3_config::read::<Cli, _>(std::env::args_os(), &[]).unwrap_or_else(|error| error.exit());
-    let command = match found.options {
+    let loaded = t3_config::read::<Cli, _>(std::env::args_os(), &[]).unwrap_or_else(|error| error.exit());
+    let command = match loaded.options {
         Ok(cli) => cli.command,
-        Err(problems) => {
-            for problem in problems {
-                eprintln!("t3-probe: {problem}");
+        Err(errors) => {
+            for error in errors {
+                eprintln!("t3-probe: {error}");
             }
             return ExitCode::from(2);
         }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::from(error).context("start the runtime")),
+        Err(error) => return failed(&anyhow::Error::from(error).context("cannot start the runtime")),
     };
     let result = runtime.block_on(async {
         match command {
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("t3-probe: {error:#}");
-    // What was asked for makes no sense: that is usage.
+    // Invalid combination of options: a usage error.
     ExitCode::from(if error.is::<t3_probe::cli::LegsError>() { 2 } else { 1 })
 }
 
@@ -64,7 +64,7 @@ async fn try_once(options: &LegOptions) -> anyhow::Result<ExitCode> {
     let rows = once::all(legs, Arc::new(network), options.timeouts()).await;
     let clean = rows.iter().all(|row| row.state == State::Clean);
     let text = once::table(&rows);
-    std::io::stdout().write_all(text.as_bytes()).context("write the table")?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write the table")?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -75,9 +75,12 @@ async fn observe(options: Run) -> anyhow::Result<()> {
     let (legs, network) = network(&options.legs)?;
     let listener = TcpListener::bind(options.listen)
         .await
-        .with_context(|| format!("serve metrics on {}: is the port in use?", options.listen))?;
-    let states =
-        Arc::new(LegStates::new(&legs, Metrics::new().context("register the metrics")?, options.window));
+        .with_context(|| format!("cannot serve metrics on {} (--listen)", options.listen))?;
+    let states = Arc::new(LegStates::new(
+        &legs,
+        Metrics::new().context("cannot register the metrics")?,
+        options.window,
+    ));
     let on_disconnect: run::OnDisconnect =
         if options.no_json { Arc::new(log) } else { Arc::new(log_and_print) };
     for leg in legs {
@@ -91,8 +94,8 @@ async fn observe(options: Run) -> anyhow::Result<()> {
         ));
     }
     tracing::info!("metrics on http://{}/metrics", options.listen);
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     tokio::select! {
         () = page::serve(listener, states) => {}
         _ = terminate.recv() => {}
@@ -103,15 +106,14 @@ async fn observe(options: Run) -> anyhow::Result<()> {
 
 fn log(disconnect: &Disconnect) {
     let Disconnect { leg, reason, phase, detail, .. } = disconnect;
-    tracing::warn!(leg, %reason, %phase, "died: {detail}");
+    tracing::warn!(leg, %reason, %phase, "disconnected: {detail}");
 }
 
-/// The line goes to stdout, log lines go to stderr: whoever collects the one need not pick it out
-/// of the other.
+/// JSON goes to stdout and log lines go to stderr, so that they can be collected separately.
 fn log_and_print(disconnect: &Disconnect) {
     log(disconnect);
     if let Ok(line) = serde_json::to_string(disconnect) {
-        // Nobody may be reading; observing goes on.
+        // stdout may be closed; probing continues.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     }
 }

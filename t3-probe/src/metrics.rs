@@ -1,5 +1,4 @@
-//! The metrics, with the names, labels and buckets that dashboards and alerts already ask for. Only
-//! counts; the words come from elsewhere.
+//! Metrics, with the names, labels and buckets that dashboards and alerts already use.
 
 use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 use t3_record::probe::Reason;
@@ -7,7 +6,7 @@ use t3_record::probe::Reason;
 const RTT: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 const AGE: [f64; 8] = [10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
 
-/// All of them.
+/// All metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -19,31 +18,39 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry of its own.
+    /// Creates the metrics in a separate registry.
     ///
     /// # Errors
     /// Never with these names; the library checks them.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let leg = &["leg"];
-        let connected =
-            GaugeVec::new(Opts::new("t3probe_connected", "1 while the leg's connection is up"), leg)?;
+        let connected = GaugeVec::new(Opts::new("t3probe_connected", "1 while the leg is up, by leg."), leg)?;
         let disconnects = CounterVec::new(
-            Opts::new("t3probe_disconnects_total", "Connection disconnects by leg and reason"),
+            Opts::new("t3probe_disconnects_total", "Disconnects and failed attempts by leg and reason."),
             &["leg", "reason"],
         )?;
         let rtt = HistogramVec::new(
-            HistogramOpts::new("t3probe_rtt_seconds", "Heartbeat round-trip (WS echo / HTTP GET) per leg")
-                .buckets(RTT.to_vec()),
+            HistogramOpts::new(
+                "t3probe_rtt_seconds",
+                "Time to the WebSocket echo or HTTP response by leg, in seconds.",
+            )
+            .buckets(RTT.to_vec()),
             leg,
         )?;
         let age = HistogramVec::new(
-            HistogramOpts::new("t3probe_connection_age_seconds", "Age of a WS connection when it died")
-                .buckets(AGE.to_vec()),
+            HistogramOpts::new(
+                "t3probe_connection_age_seconds",
+                "Age of a WebSocket at its disconnect by leg, in seconds.",
+            )
+            .buckets(AGE.to_vec()),
             leg,
         )?;
         let last_disconnect = GaugeVec::new(
-            Opts::new("t3probe_last_disconnect_timestamp", "Unix time of the leg's last disconnect"),
+            Opts::new(
+                "t3probe_last_disconnect_timestamp",
+                "Unix time of the last disconnect by leg, in seconds.",
+            ),
             leg,
         )?;
         registry.register(Box::new(connected.clone()))?;
@@ -54,17 +61,17 @@ impl Metrics {
         Ok(Self { registry, connected, disconnects, rtt, age, last_disconnect })
     }
 
-    /// The leg is up, or not.
+    /// Sets whether the leg is up.
     pub fn connected(&self, leg: &str, up: bool) {
         self.connected.with_label_values(&[leg]).set(if up { 1.0 } else { 0.0 });
     }
 
-    /// An echo or an answer came after so many seconds.
+    /// Records the time to an echo or response, in seconds.
     pub fn rtt(&self, leg: &str, seconds: f64) {
         self.rtt.with_label_values(&[leg]).observe(seconds);
     }
 
-    /// The leg died at this Unix time, in seconds; after `age` seconds if it had been established.
+    /// Records a disconnect at this Unix time in seconds; `age` is the age of an established leg.
     pub fn disconnected(&self, leg: &str, reason: Reason, unix: f64, age: Option<f64>) {
         self.connected(leg, false);
         self.disconnects.with_label_values(&[leg, &reason.to_string()]).inc();
@@ -74,7 +81,7 @@ impl Metrics {
         }
     }
 
-    /// The page, in Prometheus' text format 0.0.4.
+    /// Exposition in the Prometheus text format 0.0.4.
     ///
     /// # Errors
     /// Never with metrics that were registered; the library checks them.

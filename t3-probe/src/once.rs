@@ -1,4 +1,4 @@
-//! All legs once, now: a table for a person, a sentence, and an exit code for scripts.
+//! One attempt of all legs: a table, a sentence, and an exit status for scripts.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -12,22 +12,20 @@ use crate::{
     run,
 };
 
-/// One leg, tried once.
+/// Result of one attempt.
 #[derive(Debug)]
 pub struct Row {
-    /// The leg.
     pub leg: Leg,
-    /// The time of each phase it passed.
+    /// Duration of each completed phase.
     pub phases: Vec<(Phase, Duration)>,
-    /// The address that was tried.
+    /// Address in use.
     pub address: Option<String>,
-    /// The echo's time, or the answer's; or where and why it failed.
+    /// Time to the echo or response; or phase and cause of the failure.
     pub outcome: Result<Duration, (Phase, Failure)>,
-    /// Its state.
     pub state: State,
 }
 
-/// Tries all legs side by side.
+/// Tries all legs concurrently.
 pub async fn all<D: Dial + 'static>(legs: Vec<Leg>, dial: Arc<D>, timeouts: Timeouts) -> Vec<Row> {
     let tasks: Vec<_> = legs
         .into_iter()
@@ -52,7 +50,7 @@ async fn one<D: Dial>(leg: Leg, dial: &D, timeouts: Timeouts) -> Row {
         }
         Way::Cloudflare | Way::Internal => match run::established(&leg, dial, &timeouts, &progress).await {
             Ok(mut echo) => {
-                let time = echo.beat(&timeouts, &progress).await;
+                let time = echo.ping(&timeouts, &progress).await;
                 echo.close().await;
                 time
             }
@@ -60,7 +58,7 @@ async fn one<D: Dial>(leg: Leg, dial: &D, timeouts: Timeouts) -> Row {
         },
     };
     let state = match &outcome {
-        Ok(time) if *time >= timeouts.slow => State::Slow,
+        Ok(time) if *time >= timeouts.slow_threshold => State::Slow,
         Ok(_) => State::Clean,
         Err(_) => State::Down,
     };
@@ -69,14 +67,14 @@ async fn one<D: Dial>(leg: Leg, dial: &D, timeouts: Timeouts) -> Row {
     Row { leg, phases, address, outcome, state }
 }
 
-/// What the rows say together.
+/// Attribution from all rows.
 #[must_use]
 pub fn attribution(rows: &[Row]) -> probe::Attribution {
     let leg = |row: &Row| probe::Leg { name: row.leg.name.clone(), way: row.leg.way, state: row.state };
     attribute(&rows.iter().map(leg).collect::<Vec<_>>())
 }
 
-/// The table and the sentence.
+/// Formats the table and the attribution.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!("{:<16} {:<6} {:>9}  {:<22} PHASES\n", "LEG", "STATE", "ANSWER", "ADDRESS");

@@ -1,5 +1,4 @@
-//! The pages: `/metrics` for Prometheus, `/healthz` for whoever restarts us, `/` for a person with
-//! curl.
+//! HTTP pages: `/metrics` for Prometheus, `/healthz` for health checks, `/` as a text overview.
 
 use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 
@@ -12,20 +11,20 @@ use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 use crate::leg_states::LegStates;
 
-/// Readers at once.
+/// Limit of concurrent connections.
 const READERS: usize = 32;
-/// For a reader to send its request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// After an accept that failed for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Timeout for the request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Delay after a failed accept (out of descriptors).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves the pages for ever.
+/// Serves the pages; does not return.
 pub async fn serve(listener: TcpListener, states: Arc<LegStates>) {
     let readers = Arc::new(Semaphore::new(READERS));
     loop {
         let Ok(permit) = Arc::clone(&readers).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
-            sleep(PAUSE).await;
+            sleep(ACCEPT_RETRY).await;
             continue;
         };
         let states = Arc::clone(&states);
@@ -36,10 +35,10 @@ pub async fn serve(listener: TcpListener, states: Arc<LegStates>) {
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME)
+                .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
-                tracing::debug!("a reader of the pages: {error}");
+                tracing::debug!(%error, "metrics connection failed");
             }
             drop(permit);
         });
@@ -48,7 +47,7 @@ pub async fn serve(listener: TcpListener, states: Arc<LegStates>) {
 
 fn answer(method: &Method, path: &str, states: &LegStates) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+        return text(StatusCode::METHOD_NOT_ALLOWED, "expected GET or HEAD\n".to_owned());
     }
     match path {
         "/metrics" => match states.metrics.page() {
@@ -57,7 +56,7 @@ fn answer(method: &Method, path: &str, states: &LegStates) -> Response<Full<Byte
         },
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
         "/" => text(StatusCode::OK, overview(states)),
-        _ => text(StatusCode::NOT_FOUND, "here are /, /metrics and /healthz\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "not found; see /, /metrics and /healthz\n".to_owned()),
     }
 }
 
@@ -68,11 +67,11 @@ fn overview(states: &LegStates) -> String {
         let now = match view.up {
             Some(true) => "up",
             Some(false) => "down",
-            None => "not tried yet",
+            None => "no attempt yet",
         };
         let _ = write!(page, "{:<16} {now}, in the last {window} s {}", view.leg.name, view.state);
         if let Some(rtt) = view.rtt {
-            let _ = write!(page, ", answers in {:.0} ms", rtt.as_secs_f64() * 1000.0);
+            let _ = write!(page, ", RTT {:.0} ms", rtt.as_secs_f64() * 1000.0);
         }
         if let Some(disconnect) = view.last_disconnect {
             let _ = write!(

@@ -1,22 +1,20 @@
-//! How far an attempt has come: kept outside the attempt, so that one that is cut off at its time
-//! limit still tells where it stood.
+//! Phases of an attempt; kept outside of it, so that an attempt that times out still has its phase.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use t3_record::probe::{Phase, Reason};
 use tokio::time::{Duration, Instant};
 
-/// An attempt ended badly.
+/// A failed attempt, or the end of an established leg.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Why.
     pub reason: Reason,
-    /// What was said, in a line.
+    /// Description, one line.
     pub detail: String,
 }
 
 impl Failure {
-    /// With an error's text and its causes.
+    /// Takes the text of an error and its sources.
     #[must_use]
     pub fn new(reason: Reason, error: &dyn std::error::Error) -> Self {
         let mut detail = error.to_string();
@@ -40,12 +38,12 @@ struct Steps {
     address: Option<String>,
 }
 
-/// The steps of one attempt.
+/// Phases of one attempt.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<Mutex<Steps>>);
 
 impl Progress {
-    /// A phase begins; the one before is done.
+    /// Starts a phase; the previous one is complete.
     pub fn begin(&self, phase: Phase) {
         let now = Instant::now();
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,19 +54,19 @@ impl Progress {
         }
     }
 
-    /// This address is tried.
+    /// Sets the address in use.
     pub fn address(&self, address: impl ToString) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).address = Some(address.to_string());
     }
 
-    /// The phase it stands in, and for how long.
+    /// Current phase, and the time since it began.
     #[must_use]
     pub fn now(&self) -> (Phase, Duration) {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         steps.now.map_or((Phase::Dns, Duration::ZERO), |(phase, since)| (phase, since.elapsed()))
     }
 
-    /// The phases that were done, with the time each took, and the address tried.
+    /// Completed phases with their durations, and the address.
     #[must_use]
     pub fn done(&self) -> (Vec<(Phase, Duration)>, Option<String>) {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);

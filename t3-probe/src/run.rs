@@ -1,5 +1,4 @@
-//! A leg for ever: established, observed until it dies, its disconnect told, and again after a
-//! pause that grows with failures in a row.
+//! Lifetime of a leg: connect, observe until it disconnects, report, retry with a growing delay.
 
 use std::{future::Future, sync::Arc};
 
@@ -16,13 +15,13 @@ use crate::{
     progress::{Failure, Progress},
 };
 
-/// No answer about a session is longer.
-const MOST: usize = 1 << 20;
+/// Limit of a response of a serve, in bytes.
+const MAX_RESPONSE: usize = 1 << 20;
 
-/// What happens to a disconnect.
+/// Called for each disconnect.
 pub type OnDisconnect = Arc<dyn Fn(&Disconnect) + Send + Sync>;
 
-/// Keeps one leg under observation. Never returns.
+/// Keeps one leg under observation; does not return.
 pub async fn leg<D: Dial>(
     leg: Leg,
     dial: D,
@@ -64,7 +63,7 @@ async fn socket<D: Dial>(
             since.map(|since: Instant| since.elapsed()),
         ));
         failures = failures.saturating_add(1);
-        sleep(timeouts.pause(failures)).await;
+        sleep(timeouts.backoff(failures)).await;
     }
 }
 
@@ -79,8 +78,8 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     loop {
-        match echo.beat(timeouts, progress).await {
-            Ok(rtt) => states.beat(leg, rtt, timeouts.slow),
+        match echo.ping(timeouts, progress).await {
+            Ok(rtt) => states.answered(leg, rtt, timeouts.slow_threshold),
             Err(failure) => return failure,
         }
         if let Err(failure) = echo.idle(timeouts, progress).await {
@@ -89,10 +88,10 @@ where
     }
 }
 
-/// Everything up to the 101, within the time for it.
+/// Establishes a WebSocket leg, within the connect timeout.
 ///
 /// # Errors
-/// Where it failed stands in `progress`.
+/// The cause; `progress` has the phase.
 pub async fn established<D: Dial>(
     leg: &Leg,
     dial: &D,
@@ -103,7 +102,7 @@ pub async fn established<D: Dial>(
         let stream = dial.dial(leg, progress).await?;
         Echo::open(leg, stream, progress).await
     };
-    bounded(timeouts.connect, Reason::ConnectTimeout, "not established", open).await
+    bounded(timeouts.connect_timeout, Reason::ConnectTimeout, "no connection", open).await
 }
 
 async fn bounded<T>(
@@ -129,22 +128,21 @@ async fn serve<D: Dial>(
         match answered(leg, dial, timeouts, &progress).await {
             (Some(rtt), Ok(())) => {
                 states.up(leg);
-                states.beat(leg, rtt, timeouts.slow);
+                states.answered(leg, rtt, timeouts.slow_threshold);
             }
             (rtt, Err(failure)) => {
                 if let Some(rtt) = rtt {
-                    states.beat(leg, rtt, timeouts.slow);
+                    states.answered(leg, rtt, timeouts.slow_threshold);
                 }
                 on_disconnect(&states.disconnected(leg, failure, &progress, None));
             }
             (None, Ok(())) => {}
         }
-        sleep(timeouts.beat).await;
+        sleep(timeouts.ping_interval).await;
     }
 }
 
-/// Asks a serve for its session page: the time an answer took, if one came, and what was wrong with
-/// it.
+/// Requests the session page of a serve; returns the time to its response, if any, and the result.
 pub async fn answered<D: Dial>(
     leg: &Leg,
     dial: &D,
@@ -152,7 +150,7 @@ pub async fn answered<D: Dial>(
     progress: &Progress,
 ) -> (Option<Duration>, Result<(), Failure>) {
     let begun = Instant::now();
-    let ask = async {
+    let query = async {
         let stream = dial.dial(leg, progress).await?;
         progress.begin(Phase::Upgrade);
         let path = leg.url.path_and_query().map_or("/", |path| path.as_str());
@@ -161,15 +159,15 @@ pub async fn answered<D: Dial>(
             .header("user-agent", concat!("t3-probe/", env!("CARGO_PKG_VERSION")))
             .body(())
             .map_err(|error| Failure::new(Reason::ConnectFailed, &error))?;
-        let response = exchange(stream, request, MOST).await;
+        let response = exchange(stream, request, MAX_RESPONSE).await;
         response
             .map(|response| response.status().as_u16())
             .map_err(|error| Failure::new(Reason::IoError, &error))
     };
-    match bounded(timeouts.answer, Reason::RttTimeout, "no answer", ask).await {
+    match bounded(timeouts.response_timeout, Reason::RttTimeout, "no response", query).await {
         Ok(200) => (Some(begun.elapsed()), Ok(())),
         Ok(status) => {
-            let detail = format!("answered {status}");
+            let detail = format!("serve answered {status}");
             (Some(begun.elapsed()), Err(Failure { reason: Reason::Http(status), detail }))
         }
         Err(failure) => (None, Err(failure)),

@@ -1,5 +1,5 @@
-//! The program's options from a file, the environment and the command line, and what it says when
-//! they make no sense. Needs no network.
+//! Options from the file, the environment and the command line, and the errors of invalid ones.
+//! Runs without a network.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, process::Command};
@@ -17,7 +17,7 @@ fn once(file: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// A port where nobody listens.
+/// A port without a listener.
 fn closed() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -32,28 +32,34 @@ fn legs_come_from_the_file_and_the_command_line_wins() {
     assert_eq!((status, stderr.as_str()), (Some(1), ""), "{table}");
     for (name, port) in [("t3serve:ann", ann), ("t3serve:bob", bob)] {
         let row = table.lines().find(|line| line.starts_with(name)).unwrap();
-        assert!(row.contains(&format!("connect_failed in tcp: connect to 127.0.0.1:{port}: ")), "{table}");
+        assert!(
+            row.contains(&format!("connect_failed in tcp: cannot connect to 127.0.0.1:{port}: ")),
+            "{table}"
+        );
     }
     assert!(
-        table.lines().last().unwrap().ends_with("not known: a leg that would decide was not observed"),
+        table.lines().last().unwrap().ends_with("inconclusive: a required probe leg is not configured"),
         "{table}"
     );
 
     let other = format!("cat=http://127.0.0.1:{}", closed());
     let (_, table, _) = once(&file, &["--serve", &other], &[("T3_PROBE_SERVE", "dog=http://127.0.0.1:1")]);
-    assert!(table.contains("t3serve:cat") && !table.contains("ann") && !table.contains("dog"), "{table}");
+    assert!(
+        table.contains("t3serve:cat") && !table.contains("t3serve:ann") && !table.contains("dog"),
+        "{table}"
+    );
     let (_, table, _) = once(&file, &[], &[("T3_PROBE_SERVE", "dog=http://127.0.0.1:1")]);
-    assert!(table.contains("t3serve:dog") && !table.contains("ann"), "{table}");
+    assert!(table.contains("t3serve:dog") && !table.contains("t3serve:ann"), "{table}");
 }
 
 #[test]
-fn what_makes_no_sense_is_said_and_exits_with_2() {
+fn invalid_options_are_named_and_exit_with_2() {
     for (file, arguments, what) in [
         ("hots = \"t3\"", &[][..], "line 1, column 1: unknown option `hots`; did you mean `host`?"),
         ("host = \"t3\"\nbeat = \"0s\"", &[], "line 2, column 8: `beat` cannot be \"0s\""),
-        ("", &[], "no leg to observe"),
-        ("", &["--internal", "10.0.0.1"], "--internal needs --host"),
-        ("", &["--serve", "nonsense"], "is not a URL like"),
+        ("", &[], "no probe leg is configured"),
+        ("", &["--internal", "10.0.0.1"], "--internal requires --host"),
+        ("", &["--serve", "nonsense"], "expected [NAME=]URL"),
     ] {
         let (status, _, stderr) = once(file, arguments, &[]);
         assert!(stderr.contains(what), "{file} {arguments:?}: {stderr}");

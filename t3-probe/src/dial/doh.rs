@@ -1,6 +1,5 @@
-//! DNS over HTTPS in its JSON form (`application/dns-json`, as Cloudflare's and Google's resolvers
-//! answer it): the address that the world sees, where this network's own DNS answers with an inner
-//! one.
+//! DNS over HTTPS in the JSON format (`application/dns-json` of Cloudflare and Google): the public
+//! address, where the local DNS returns an internal one.
 
 use std::net::Ipv4Addr;
 
@@ -8,12 +7,12 @@ use http::{Request, Uri};
 use serde::Deserialize;
 use t3_http_client::{HttpClient, HttpError};
 
-/// No answer about one name is longer.
-const MOST: usize = 64 << 10;
+/// Limit of a response, in bytes.
+const MAX_RESPONSE: usize = 64 << 10;
 /// An A record (RFC 1035 section 3.2.2).
 const A: u16 = 1;
 
-/// There is no address.
+/// No address of a name.
 #[derive(Debug, thiserror::Error)]
 pub enum DohError {
     /// The name cannot be part of a URL.
@@ -22,24 +21,15 @@ pub enum DohError {
     /// No response of the resolver.
     #[error("cannot query {0} for the address: {1}")]
     Query(String, HttpError),
-    /// It answered something else.
-    #[error("{resolver} answered {what} when asked for {name}")]
-    Answer {
-        /// Whom we asked.
-        resolver: String,
-        /// What for.
-        name: String,
-        /// What came.
-        what: String,
-    },
+    /// An unexpected response.
+    #[error("{resolver}: expected dns-json for {name}, got {what}")]
+    Answer { resolver: String, name: String, what: String },
     /// The name has no address.
-    #[error("{resolver} knows no A record of {name} (status {status})")]
+    #[error("{resolver}: no A record for {name} (DNS status {status})")]
     NoAddress {
-        /// Whom we asked.
         resolver: String,
-        /// What for.
         name: String,
-        /// The DNS response code (RFC 1035 section 4.1.1).
+        /// DNS response code (RFC 1035 section 4.1.1).
         status: u16,
     },
 }
@@ -69,14 +59,14 @@ pub(super) async fn resolve(client: &HttpClient, endpoint: &Uri, name: &str) -> 
         .body(())
         .map_err(|error| DohError::Name(name.to_owned(), error))?;
     let response = client
-        .send(endpoint, request, MOST)
+        .send(endpoint, request, MAX_RESPONSE)
         .await
         .map_err(|error| DohError::Query(resolver.clone(), error))?;
     if response.status() != 200 {
         return Err(answer(format!("HTTP {}", response.status().as_u16())));
     }
     read(response.body(), &resolver, name)
-        .map_err(|error| error.unwrap_or_else(|| answer("no dns-json".to_owned())))
+        .map_err(|error| error.unwrap_or_else(|| answer("other data".to_owned())))
 }
 
 fn read(body: &[u8], resolver: &str, name: &str) -> Result<Ipv4Addr, Option<DohError>> {
@@ -104,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_address_says_so_and_garbage_is_none() {
+    fn a_response_without_an_address_has_its_status_and_other_data_is_none() {
         let missing = read(br#"{"Status":3}"#, "1.1.1.1", "t3.example.org").unwrap_err().unwrap();
-        assert_eq!(missing.to_string(), "1.1.1.1 knows no A record of t3.example.org (status 3)");
+        assert_eq!(missing.to_string(), "1.1.1.1: no A record for t3.example.org (DNS status 3)");
         assert!(read(b"<html>", "r", "t3").unwrap_err().is_none());
     }
 }

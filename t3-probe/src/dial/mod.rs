@@ -1,7 +1,6 @@
-//! From a leg to a stream: address, TCP, TLS. Each step says that it begins, so that a disconnect
-//! names the phase.
+//! Connection of a leg: address, TCP, TLS. Each phase is reported, so that a disconnect names it.
 //!
-//! [`Dial`] is the seam: everything above it runs on any stream, in memory as well.
+//! [`Dial`] lets the rest of the crate run on any stream, for example in memory.
 
 mod doh;
 
@@ -16,12 +15,12 @@ use crate::{
     progress::{Failure, Progress},
 };
 
-/// Establishes the transport of a leg.
+/// Establishes the connection of a leg.
 pub trait Dial: Send + Sync {
-    /// What comes of it.
+    /// The connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Establishes it. The caller bounds the time.
+    /// Connects. The caller bounds the time.
     fn dial(
         &self,
         leg: &Leg,
@@ -58,7 +57,7 @@ impl Network {
                 .and_then(|mut found| found.next().ok_or_else(|| std::io::ErrorKind::NotFound.into()))
                 .map_err(|error| Failure {
                     reason: Reason::ConnectFailed,
-                    detail: format!("look up {host}: {error}"),
+                    detail: format!("cannot resolve {host}: {error}"),
                 }),
         }
     }
@@ -74,8 +73,10 @@ impl Dial for Network {
         let failed = |error: HttpError| Failure {
             reason: Reason::ConnectFailed,
             detail: match error {
-                HttpError::Connect(error) => format!("connect to {address}: {error}"),
-                HttpError::Tls(error) => format!("TLS with {} at {address}: {error}", leg.endpoint().host),
+                HttpError::Connect(error) => format!("cannot connect to {address}: {error}"),
+                HttpError::Tls(error) => {
+                    format!("cannot set up TLS with {} at {address}: {error}", leg.endpoint().host)
+                }
                 error => error.to_string(),
             },
         };

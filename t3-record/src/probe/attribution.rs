@@ -1,67 +1,68 @@
-//! What the legs together say about where the path broke, over a window of time. One table, used by
-//! `t3-probe once`, by its metrics page and by `t3-trace explain`. It never says more than the legs
-//! can know: a leg without data takes its conclusion away.
+//! Attribution: the segment that failed, from the states of all probe legs over a window of time.
+//!
+//! One table, used by `t3-probe once`, its overview page and `t3-trace explain`. A leg without data
+//! never supports a conclusion.
 
 use super::Way;
 use crate::vocabulary::vocabulary;
 
 vocabulary! {
-    /// The state of one leg over the window.
+    /// State of a probe leg over the window.
     State {
-        /// Up all the time, every echo in time.
+        /// Up throughout, every echo in time.
         Clean = "clean",
-        /// It died, could not be established, or (a serve) answered with something else than 200.
+        /// Disconnected, not established, or (a serve) answered with a status other than 200.
         Down = "down",
-        /// Answered, but slower than an event loop that turns would.
+        /// Answered, but slower than a responsive event loop.
         Slow = "slow",
-        /// Not configured, not observed, or observed for too short a time.
+        /// Not configured, or observed for too short a time.
         Unseen = "unseen",
     }
 }
 
-/// One leg over the window.
+/// A probe leg over the window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leg {
-    /// Its name, as in the label `leg`.
+    /// Value of the label `leg`.
     pub name: String,
-    /// Its way.
+    /// Its path.
     pub way: Way,
-    /// Its state: the worst of the window.
+    /// The worst state of the window.
     pub state: State,
 }
 
 vocabulary! {
-    /// Where the path broke, as far as the legs can tell.
+    /// The segment that failed, as far as the legs can tell.
     Place {
-        /// Every leg is clean: what a person lost was lost between them and Cloudflare.
+        /// Every leg is clean: the cause is between the user and Cloudflare.
         LastMile = "last_mile",
-        /// Cloudflare, its tunnel, or the line to it.
+        /// Cloudflare, the tunnel, or the WAN.
         Cloudflare = "cloudflare",
-        /// Traefik, t3-dispatch, or the network between them and the devvm.
+        /// Traefik, t3-dispatch, or the network between them and the host.
         Edge = "edge",
         /// A serve.
         Serve = "serve",
-        /// The devvm or its network: everything on it is gone at once.
+        /// The host or its network: everything on it failed at the same time.
         Devvm = "devvm",
-        /// More than one thing at once.
+        /// Several segments at the same time.
         Several = "several",
-        /// The internal way alone: it is not the one that people use.
+        /// Only the internal path, which users do not take.
         InternalOnly = "internal_only",
-        /// The legs that would decide were not observed.
+        /// A required leg was not observed.
         Unknown = "unknown",
     }
 }
 
-/// What the legs say.
+/// Result of the attribution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribution {
-    /// Where.
+    /// The segment.
     pub place: Place,
-    /// In a sentence, with the legs that say so.
+    /// A sentence with the states of the legs.
     pub sentence: String,
 }
 
-/// A row: states of the ways (`None`: any), and what follows.
+/// A row: states of the paths (`None`: any), and the result.
 type Row = (Option<State>, Option<State>, Option<State>, Place, &'static str);
 
 const CLEAN: Option<State> = Some(State::Clean);
@@ -70,30 +71,36 @@ const SLOW: Option<State> = Some(State::Slow);
 const UNSEEN: Option<State> = Some(State::Unseen);
 const ANY: Option<State> = None;
 
-/// The first row that fits decides. Columns: cloudflare, internal, t3serve. Slow counts as down for
-/// a WebSocket leg, because its echo is dispatch's own and takes no time.
+/// The first matching row decides. Columns: cloudflare, internal, t3serve. Slow counts as down for
+/// a WebSocket leg, because dispatch itself sends the echo, without delay.
 const TABLE: &[Row] = &[
-    (CLEAN, CLEAN, CLEAN, Place::LastMile, "the last mile: between the person and Cloudflare"),
+    (CLEAN, CLEAN, CLEAN, Place::LastMile, "the last mile: between the user and Cloudflare"),
     (DOWN, CLEAN, CLEAN, Place::Cloudflare, "Cloudflare or WAN"),
     (DOWN, CLEAN, UNSEEN, Place::Cloudflare, "Cloudflare or WAN"),
-    (DOWN, CLEAN, ANY, Place::Several, "Cloudflare or WAN, and a serve besides"),
-    (DOWN, DOWN, CLEAN, Place::Edge, "Traefik, dispatch or the devvm's network"),
-    (DOWN, DOWN, SLOW, Place::Devvm, "the devvm: it starves, or its network does"),
-    (DOWN, DOWN, DOWN, Place::Devvm, "the devvm or its network"),
-    (DOWN, DOWN, UNSEEN, Place::Edge, "Traefik, dispatch, or the devvm and its network"),
-    (CLEAN, CLEAN, SLOW, Place::Serve, "serve: its event loop stalls"),
-    (CLEAN, CLEAN, DOWN, Place::Serve, "serve: it does not answer"),
-    (CLEAN, UNSEEN, CLEAN, Place::LastMile, "the last mile: between the person and Cloudflare"),
-    (CLEAN, UNSEEN, SLOW, Place::Serve, "serve: its event loop stalls"),
-    (CLEAN, UNSEEN, DOWN, Place::Serve, "serve: it does not answer"),
-    (CLEAN, DOWN, CLEAN, Place::InternalOnly, "the internal address of Traefik, which people do not use"),
-    (CLEAN, DOWN, UNSEEN, Place::InternalOnly, "the internal address of Traefik, which people do not use"),
-    (CLEAN, DOWN, ANY, Place::Several, "a serve, and the internal address of Traefik besides"),
-    (CLEAN, CLEAN, UNSEEN, Place::Unknown, "not in front of dispatch; serve was not observed"),
-    (ANY, ANY, ANY, Place::Unknown, "not known: a leg that would decide was not observed"),
+    (DOWN, CLEAN, ANY, Place::Several, "Cloudflare or WAN, and a serve"),
+    (DOWN, DOWN, CLEAN, Place::Edge, "Traefik, dispatch or the host's network"),
+    (DOWN, DOWN, SLOW, Place::Devvm, "the host: under pressure, or its network is"),
+    (DOWN, DOWN, DOWN, Place::Devvm, "the host or its network"),
+    (DOWN, DOWN, UNSEEN, Place::Edge, "Traefik, dispatch, or the host and its network"),
+    (CLEAN, CLEAN, SLOW, Place::Serve, "serve: event loop stalled"),
+    (CLEAN, CLEAN, DOWN, Place::Serve, "serve: no response"),
+    (CLEAN, UNSEEN, CLEAN, Place::LastMile, "the last mile: between the user and Cloudflare"),
+    (CLEAN, UNSEEN, SLOW, Place::Serve, "serve: event loop stalled"),
+    (CLEAN, UNSEEN, DOWN, Place::Serve, "serve: no response"),
+    (CLEAN, DOWN, CLEAN, Place::InternalOnly, "only the internal address of Traefik, which users do not use"),
+    (
+        CLEAN,
+        DOWN,
+        UNSEEN,
+        Place::InternalOnly,
+        "only the internal address of Traefik, which users do not use",
+    ),
+    (CLEAN, DOWN, ANY, Place::Several, "a serve, and the internal address of Traefik"),
+    (CLEAN, CLEAN, UNSEEN, Place::Unknown, "not between the client and dispatch; no probe leg to serve"),
+    (ANY, ANY, ANY, Place::Unknown, "inconclusive: a required probe leg is not configured"),
 ];
 
-/// What `legs` say together. Total: any set of legs has an answer.
+/// Attributes a failure from the states of `legs`. Total: any set of legs has a result.
 #[must_use]
 pub fn attribute(legs: &[Leg]) -> Attribution {
     let of = |way| worst(legs.iter().filter(|leg| leg.way == way).map(|leg| leg.state));
@@ -105,14 +112,15 @@ pub fn attribute(legs: &[Leg]) -> Attribution {
             .zip(states)
             .all(|(wanted, have)| wanted.is_none_or(|state| state == have))
     };
-    let (place, what) = TABLE.iter().find(fits).map_or((Place::Unknown, "not known"), |row| (row.3, row.4));
+    let (place, what) =
+        TABLE.iter().find(fits).map_or((Place::Unknown, "inconclusive"), |row| (row.3, row.4));
     let states = legs.iter().map(|leg| format!("{} {}", leg.name, leg.state)).collect::<Vec<_>>().join(", ");
-    let states = if states.is_empty() { "no leg was observed".to_owned() } else { states };
+    let states = if states.is_empty() { "no probe leg".to_owned() } else { states };
     Attribution { place, sentence: format!("{states}: {what}") }
 }
 
-/// The worst state of several legs of one way: a serve that is down counts more than one that is
-/// slow, and a leg that was seen more than one that was not.
+/// The worst state of several legs of one path; down is worse than slow, and an observed leg counts
+/// more than an unseen one.
 fn worst(states: impl Iterator<Item = State>) -> State {
     let rank = |state: &State| match state {
         State::Unseen => 0,
@@ -136,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_three_legs_say() {
+    fn the_states_of_three_legs_give_the_segment() {
         for (states, place) in [
             ([Clean, Clean, Clean], Place::LastMile),
             ([Down, Clean, Clean], Place::Cloudflare),
@@ -159,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_unseen_ever_exonerates_and_every_set_has_an_answer() {
+    fn an_unseen_leg_never_clears_a_segment_and_every_set_has_a_result() {
         for cloudflare in State::ALL {
             for internal in State::ALL {
                 for serve in State::ALL {
@@ -172,7 +180,7 @@ mod tests {
                     if found.place == Place::Cloudflare {
                         assert_eq!(
                             *internal, Clean,
-                            "without the internal leg nobody can tell the two apart"
+                            "without the internal leg the two cannot be distinguished"
                         );
                     }
                 }
@@ -182,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn one_serve_of_several_is_enough() {
+    fn one_slow_serve_of_several_is_enough() {
         let mut all = legs([Clean, Clean, Clean]);
         all.push(Leg { name: "t3serve:bob".to_owned(), way: Way::Serve, state: Slow });
         let found = attribute(&all);

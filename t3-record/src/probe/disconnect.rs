@@ -1,4 +1,4 @@
-//! One death of a leg, as t3-probe logs it in a line of JSON and `t3-trace explain` reads it back.
+//! Disconnect of a probe leg: written by t3-probe as a line of JSON, read by `t3-trace explain`.
 
 use std::{fmt, str::FromStr};
 
@@ -8,42 +8,42 @@ use super::Way;
 use crate::vocabulary::vocabulary;
 
 vocabulary! {
-    /// How far a leg had come.
+    /// Phase that a leg had reached.
     Phase {
-        /// Asking for the address.
+        /// Resolving the address.
         Dns = "dns",
         /// Connecting.
         Tcp = "tcp",
-        /// The TLS handshake, certificate included.
+        /// The TLS handshake with the certificate check.
         Tls = "tls",
-        /// The HTTP request, up to the answer's head.
+        /// The HTTP request, up to the head of the response.
         Upgrade = "upgrade",
-        /// Established: the echo of a ping was due, or the connection idle.
+        /// Established: waiting for an echo, or idle.
         Echo = "echo",
     }
 }
 
-/// Why a leg died: the label `reason` of `t3probe_disconnects_total`. The set is closed but for the
-/// status of an answer.
+/// Cause of a disconnect: the label `reason` of `t3probe_disconnects_total`. A closed set, except
+/// for the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// It could not be established: the phase says where.
+    /// Not established; the phase has the step.
     ConnectFailed,
-    /// It was not established in time.
+    /// Not established in time.
     ConnectTimeout,
-    /// A ping was not answered in time.
+    /// No echo or response in time.
     RttTimeout,
-    /// The connection broke with an error, a reset for instance.
+    /// An error of the connection, for example a reset.
     IoError,
-    /// The other side sent a close frame.
+    /// The peer sent a Close frame.
     ClosedClose,
-    /// The connection ended without one.
+    /// The connection ended without a Close frame.
     ClosedClosed,
-    /// The other side broke the WebSocket protocol.
+    /// The peer violated RFC 6455.
     ClosedError,
-    /// A binary message came where the echo of a text was due.
+    /// A binary message in place of an echo.
     ClosedBinary,
-    /// HTTP gave another status than the one that was due.
+    /// An unexpected HTTP status.
     Http(u16),
 }
 
@@ -63,9 +63,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Not a reason.
+/// A word that is not a reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a reason of t3-probe's")]
+#[error("unknown reason {0:?}; see docs/PROBE.md")]
 pub struct UnknownReason(pub String);
 
 impl FromStr for Reason {
@@ -104,40 +104,39 @@ impl<'de> Deserialize<'de> for Reason {
     }
 }
 
-/// The word that begins each line, so that lines can be picked from any log.
+/// Value of `event`, by which the lines can be found in any log.
 pub const EVENT: &str = "t3probe leg died";
 
-/// One death.
+/// Disconnect of a probe leg.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disconnect {
     /// [`EVENT`].
     pub event: String,
-    /// Unix time in milliseconds.
+    /// Unix time of the disconnect, in milliseconds.
     pub at_ms: u64,
-    /// The leg's name, as in the label `leg`.
+    /// Value of the label `leg`.
     pub leg: String,
-    /// Its way.
+    /// Path of the leg.
     pub way: Way,
-    /// Why.
+    /// Cause.
     pub reason: Reason,
-    /// How far it had come.
+    /// Phase that it had reached.
     pub phase: Phase,
-    /// Milliseconds since that phase began; in the phase `echo`, since the unanswered ping, if
-    /// there is one.
+    /// Milliseconds since the phase began; in `echo`, since the unanswered ping, if any.
     pub phase_ms: u64,
-    /// Milliseconds it had been established; absent when it was not.
+    /// Milliseconds since it was established, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_ms: Option<u64>,
-    /// The address that was tried.
+    /// Address in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// What the system or the peer said, in a line.
+    /// Error text of the system or the peer, one line.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub detail: String,
 }
 
 impl Disconnect {
-    /// Reads a line back; `None` when the line is something else.
+    /// Parses a line; `None` for any other line.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
         serde_json::from_str::<Self>(line.trim()).ok().filter(|disconnect| disconnect.event == EVENT)
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_read_back() {
+    fn reasons_are_parsed_from_their_text() {
         for text in [
             "connect_failed",
             "connect_timeout",
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_reads_back_and_others_are_no_deaths() {
+    fn a_line_is_parsed_and_other_lines_are_ignored() {
         let disconnect = Disconnect {
             event: EVENT.to_owned(),
             at_ms: 1_700_000_000_123,

@@ -1,6 +1,5 @@
-//! What the path prober (`t3-probe`) and the explainer (`t3-trace explain`) agree on: the words of
-//! a leg, the line of a leg's death, and what the legs together say about the path. Pure, as
-//! everything here; the probing itself is t3-probe's.
+//! Contract between t3-probe and `t3-trace explain`: vocabularies of a probe leg, the line of JSON
+//! for a disconnect, and the attribution. Pure.
 
 pub mod attribution;
 pub mod disconnect;
@@ -11,14 +10,14 @@ pub use disconnect::{Disconnect, Phase, Reason};
 use crate::vocabulary::vocabulary;
 
 vocabulary! {
-    /// Which way a leg takes. Legs that share a way differ by name only.
+    /// Path of a probe leg. Legs with the same path differ only by name.
     Way {
-        /// `wss://HOST/probe/ws` at the address that public DNS gives: Cloudflare, the tunnel,
-        /// Traefik, dispatch.
+        /// `wss://HOST/probe/ws` at the address from public DNS: Cloudflare, the tunnel, Traefik,
+        /// dispatch.
         Cloudflare = "cloudflare",
-        /// The same pinned to the internal Traefik: Traefik, dispatch.
+        /// The same URL at the internal Traefik: Traefik, dispatch.
         Internal = "internal",
-        /// `GET /api/auth/session` straight from a serve.
+        /// `GET /api/auth/session` of a serve, directly.
         Serve = "t3serve",
     }
 }

@@ -223,7 +223,7 @@ impl House {
             assert!(row.starts_with(leg) && row.contains(" clean "), "{text}");
         }
         assert!(rows[1].contains("tls ") && rows[1].contains("upgrade "), "{text}");
-        assert!(rows[4].ends_with("clean: the last mile: between the person and Cloudflare"), "{text}");
+        assert!(rows[4].ends_with("clean: the last mile: between the user and Cloudflare"), "{text}");
     }
 
     pub async fn page(&self) -> String {
