@@ -1,4 +1,4 @@
-//! Alert rules say what happened, how bad it is, and are known to the runbook.
+//! Alert rules have a severity, a summary, a next step, and an entry in the runbook.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::queries::{self, RULES};
 const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 
 #[test]
-fn every_alert_has_a_severity_and_a_name_of_its_own() {
+fn every_alert_has_a_unique_name_a_severity_a_summary_and_a_next_step() {
     for (name, _) in RULES {
         let alerts = queries::alerts(name);
         let names: BTreeSet<_> = alerts.iter().map(|alert| alert["alert"].as_str().unwrap()).collect();
@@ -18,17 +18,21 @@ fn every_alert_has_a_severity_and_a_name_of_its_own() {
             let keys: Vec<_> = alert.as_object().unwrap().keys().map(String::as_str).collect();
             let known = ["alert", "expr", "for", "labels", "annotations"];
             assert!(keys.iter().all(|key| known.contains(key)), "{name}: {keys:?}");
+            let annotation = |key: &str| alert["annotations"][key].as_str().unwrap_or_default().to_owned();
+            let (summary, description) = (annotation("summary"), annotation("description"));
+            assert!(!summary.is_empty() && !summary.ends_with('.'), "{name}: {summary:?}");
+            assert!(description.ends_with('.'), "{name}: {summary}: {description:?}");
         }
     }
 }
 
 #[test]
-fn the_runbook_says_what_to_do_about_every_alert() {
+fn the_runbook_has_an_action_for_every_alert() {
     let runbook = queries::read("docs/RUNBOOK.md");
     for (name, _) in RULES {
         for alert in queries::alerts(name) {
             let alert = alert["alert"].as_str().unwrap();
-            assert!(runbook.contains(&format!("`{alert}`")), "docs/RUNBOOK.md does not know {alert}");
+            assert!(runbook.contains(&format!("`{alert}`")), "docs/RUNBOOK.md lacks {alert}");
         }
     }
 }

@@ -60,6 +60,12 @@ pub fn alerts_fire(page: &str) {
         });
         pairs.collect::<Vec<_>>().join(", ")
     };
+    let file: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(RULES).unwrap()).unwrap();
+    let annotations = |alert: &str| {
+        let rules = file["groups"][0]["rules"].as_array().unwrap();
+        let rule = rules.iter().find(|rule| rule["alert"] == alert).unwrap();
+        serde_json::to_string(&rule["annotations"]).unwrap()
+    };
     let dir = tempfile::tempdir().unwrap();
     let rules = Path::new(RULES).canonicalize().expect("the rules are part of the project");
     let test = format!(
@@ -68,11 +74,15 @@ pub fn alerts_fire(page: &str) {
          \x20     - {{eval_time: 10m, alertname: T3ProbeDropBurst, exp_alerts: []}}\n\
          \x20     - eval_time: 20m\n        alertname: T3ProbeLegDown\n        exp_alerts:\n\
          \x20         - exp_labels: {{severity: warning, job: t3-probe, {}}}\n\
+         \x20           exp_annotations: {}\n\
          \x20     - eval_time: 25m\n        alertname: T3ProbeDropBurst\n        exp_alerts:\n\
-         \x20         - exp_labels: {{severity: warning, job: t3-probe, {}}}\n",
+         \x20         - exp_labels: {{severity: warning, job: t3-probe, {}}}\n\
+         \x20           exp_annotations: {}\n",
         rules.display(),
         labels(down),
+        annotations("T3ProbeLegDown"),
         labels(burst),
+        annotations("T3ProbeDropBurst"),
     );
     let file = dir.path().join("test.yml");
     fs::write(&file, &test).unwrap();
