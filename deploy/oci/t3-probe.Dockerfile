@@ -1,4 +1,4 @@
-# The static program and nothing else; the public certificates are in it.
+# Only the static program, which contains the public root certificates.
 #   cargo xtask build --release
 #   docker build -f deploy/oci/t3-probe.Dockerfile -t t3-probe target/x86_64-unknown-linux-musl/release
 FROM scratch
