@@ -26,6 +26,8 @@ pub enum Command {
     Build(BuildArgs),
     /// Run the test tiers in order; list all failures at the end.
     Test(TestArgs),
+    /// Check only the rules of this repository (imports, words, columns, file length); seconds.
+    Rules,
     /// Boot Debian kernels in software emulation and run the tests inside.
     VmTest(VmTestArgs),
     /// Inject every fault of the catalogue and print a table of verdicts, here and in the guests of

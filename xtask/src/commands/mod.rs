@@ -6,6 +6,7 @@ pub mod build;
 pub mod demo;
 pub mod faults;
 pub mod package;
+pub mod rules;
 pub mod soak;
 pub mod test;
 pub mod vm_test;

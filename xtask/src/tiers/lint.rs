@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::whole;
-use crate::tiers::tidy;
+use crate::tiers::rules;
 use crate::tools::report::{Counts, Step};
 use crate::tools::{cargo, ebpf, progress};
 
@@ -24,21 +24,29 @@ pub fn steps() -> Result<Vec<Step>> {
     docs.args(["doc", "--no-deps"]).args(all).env("RUSTDOCFLAGS", "-D warnings");
     Ok(vec![
         whole("formatting", fmt, LIMIT)?,
-        tidy_step()?,
+        rules_step()?,
         whole("clippy", clippy, LIMIT)?,
         whole("clippy of the eBPF programs", clippy_ebpf, LIMIT)?,
         whole("documentation", docs, LIMIT)?,
     ])
 }
 
-fn tidy_step() -> Result<Step> {
+/// The rules of this repository, one step.
+pub fn rules_step() -> Result<Step> {
     let begin = Instant::now();
-    progress::step("house rules");
-    let findings = tidy::findings()?;
-    findings.iter().for_each(|finding| progress::note(finding));
-    let ok = findings.is_empty();
-    let step = Step::new("house rules", ok, Counts::one(ok), begin.elapsed());
-    let step = if ok { step } else { step.because(format!("{} findings", findings.len())) };
+    progress::step("rules of this repository");
+    let files = rules::repository()?;
+    let mut failed = Vec::new();
+    for rule in rules::ALL {
+        let findings = rule.findings(&files);
+        findings.iter().for_each(|finding| progress::note(&format!("{}: {finding}", rule.name)));
+        if !findings.is_empty() {
+            failed.push(format!("{} {}", findings.len(), rule.name));
+        }
+    }
+    let ok = failed.is_empty();
+    let step = Step::new("rules of this repository", ok, Counts::one(ok), begin.elapsed());
+    let step = if ok { step } else { step.because(format!("findings: {}", failed.join(", "))) };
     step.say();
     Ok(step)
 }

@@ -4,7 +4,7 @@ pub mod fuzz;
 pub mod host;
 pub mod lint;
 pub mod programs;
-pub mod tidy;
+pub mod rules;
 pub mod tier;
 pub mod unit;
 pub mod vm;

@@ -1,12 +1,7 @@
-//! House rules that no lint knows: every Rust file opens with its module comment, none is too long,
-//! and nothing names a package registry's host or a path of somebody's machine.
+//! Every Rust file opens with its module comment and is not too long; no file names the host of a
+//! package registry or a path of one machine.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
-
-use crate::tools::run::stdout_of;
-use crate::tools::{cargo, paths};
+use super::{File, Finding};
 
 const MAX_LINES: usize = 600;
 /// Hosts of package registries, in two halves so that this file does not break its own rule.
@@ -23,31 +18,23 @@ const REGISTRIES: [(&str, &str); 7] = [
 const MACHINE_PATHS: [(&str, &str); 4] =
     [("/ro", "ot/."), ("/wo", "rk/"), ("/home/", "runner"), ("/tmp/", "target-")];
 
-/// Everything found in files that are, or are about to be, under version control.
-pub fn findings() -> Result<Vec<String>> {
-    let mut git = cargo::plain(Path::new("git"));
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let list = stdout_of(&mut git).context("house rules are checked on what git lists")?;
-    let mut found = Vec::new();
-    for name in list.split('\0').filter(|name| !name.is_empty()) {
-        // Deleted files and pictures are not read.
-        if let Ok(text) = std::fs::read_to_string(paths::root().join(name)) {
-            found.extend(check(name, &text));
-        }
-    }
-    Ok(found)
+pub fn check(files: &[File]) -> Vec<Finding> {
+    files.iter().flat_map(|(name, text)| check_file(name, text)).collect()
 }
 
-/// What is wrong with one file.
-fn check(name: &str, text: &str) -> Vec<String> {
+fn check_file(name: &str, text: &str) -> Vec<Finding> {
     let mut found = Vec::new();
     if name.ends_with(".rs") {
         if !opens_with_comment(text) {
-            found.push(format!("{name}: does not open with a `//!` comment saying what it is for"));
+            found.push(Finding::new(name, 1, "does not open with a `//!` comment"));
         }
         let lines = text.lines().count();
         if lines > MAX_LINES {
-            found.push(format!("{name}: {lines} lines; split it by subject ({MAX_LINES} at most)"));
+            found.push(Finding::new(
+                name,
+                0,
+                format!("{lines} lines; split it by subject, up to {MAX_LINES}"),
+            ));
         }
     }
     // Lock files name the registry by their format.
@@ -58,24 +45,22 @@ fn check(name: &str, text: &str) -> Vec<String> {
         let number = number + 1;
         let hit = |(left, right): &(&str, &str)| line.contains(&format!("{left}{right}"));
         if REGISTRIES.iter().any(hit) {
-            found.push(format!("{name}:{number}: names the host of a package registry"));
+            found.push(Finding::new(name, number, "names the host of a package registry"));
         }
         if MACHINE_PATHS.iter().any(hit) {
-            found.push(format!("{name}:{number}: names a path of one machine"));
+            found.push(Finding::new(name, number, "contains a path of one machine"));
         }
     }
     found
 }
 
-/// `//!` first, after nothing but blank lines and crate attributes that must come first (a
-/// generated file's `#!` line).
 fn opens_with_comment(text: &str) -> bool {
     text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with("//!"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LINES, REGISTRIES, check};
+    use super::{MAX_LINES, REGISTRIES, check_file as check};
 
     #[test]
     fn a_good_file_has_no_findings() {
@@ -88,7 +73,7 @@ mod tests {
         assert_eq!(check("a.rs", "fn main() {}\n").len(), 1);
         assert_eq!(check("a.rs", &"//! x\n".repeat(MAX_LINES + 1)).len(), 1);
         let host = format!("see {}{}\n", REGISTRIES[0].0, REGISTRIES[0].1);
-        assert!(check("docs/x.md", &host)[0].starts_with("docs/x.md:1:"));
+        assert_eq!(check("docs/x.md", &host)[0].line, 1);
         assert!(check("Cargo.lock", &host).is_empty());
         let path = format!("cd {}{}main\n", "/wo", "rk/");
         assert_eq!(check("run.sh", &path).len(), 1);
