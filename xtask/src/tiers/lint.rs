@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::whole;
+use super::{dependencies, whole};
 use crate::tiers::rules;
 use crate::tools::report::{Counts, Step};
-use crate::tools::{cargo, ebpf, progress};
+use crate::tools::{cargo, ebpf, progress, toolchain};
 
 const LIMIT: Duration = Duration::from_secs(1200);
 
@@ -22,12 +22,16 @@ pub fn steps() -> Result<Vec<Step>> {
     clippy_ebpf.args(["--", "-D", "warnings"]);
     let mut docs = cargo::cargo();
     docs.args(["doc", "--no-deps"]).args(all).env("RUSTDOCFLAGS", "-D warnings");
+    let mut deny = cargo::plain(&toolchain::ensure_cargo_deny()?);
+    deny.args(["--locked", "check", "bans", "licenses", "sources"]);
     Ok(vec![
         whole("formatting", fmt, LIMIT)?,
         rules_step()?,
         whole("clippy", clippy, LIMIT)?,
         whole("clippy of the eBPF programs", clippy_ebpf, LIMIT)?,
         whole("documentation", docs, LIMIT)?,
+        whole("licenses, sources and versions of dependencies", deny, LIMIT)?,
+        dependencies::step()?,
     ])
 }
 

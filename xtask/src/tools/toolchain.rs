@@ -20,6 +20,7 @@ use crate::tools::{cargo, paths, progress};
 pub const MUSL: &str = "x86_64-unknown-linux-musl";
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const CARGO_DEB_VERSION: &str = "3.8.0";
+const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// Adds the compiler's standard library in source, which the BPF target is built from.
 pub fn ensure_rust_src() -> Result<()> {
@@ -94,34 +95,34 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// Installs cargo-deb unless it is there; returns the program.
+/// Returns cargo-deb, installed now unless it is there.
 pub fn ensure_cargo_deb() -> Result<PathBuf> {
+    ensure_tool("cargo-deb", CARGO_DEB_VERSION, &[])
+}
+
+/// Returns cargo-deny, installed now unless it is there.
+pub fn ensure_cargo_deny() -> Result<PathBuf> {
+    ensure_tool("cargo-deny", CARGO_DENY_VERSION, &["--no-default-features"])
+}
+
+fn ensure_tool(name: &str, version: &str, features: &[&str]) -> Result<PathBuf> {
     let tools = paths::tools();
-    let program = tools.join("bin/cargo-deb");
-    let there = stdout_of(cargo::plain(&program).arg("--version"));
-    if there.is_ok_and(|found| found.trim().ends_with(&format!(" {CARGO_DEB_VERSION}"))) {
+    let program = tools.join("bin").join(name);
+    let installed = stdout_of(cargo::plain(&program).arg("--version"));
+    if installed.is_ok_and(|found| found.split_whitespace().last() == Some(version)) {
         return Ok(program);
     }
-    progress::step(&format!("installing cargo-deb {CARGO_DEB_VERSION} (once, a minute)"));
-    let build_dir = tools.join("build-deb");
+    progress::step(&format!("installing {name} {version} (once, about a minute)"));
+    let build_dir = tools.join(format!("build-{name}"));
     let mut command = cargo::cargo();
-    // It copies some files once: not worth optimising.
-    command
-        .args([
-            "install",
-            "cargo-deb",
-            "--version",
-            CARGO_DEB_VERSION,
-            "--locked",
-            "--force",
-            "--debug",
-            "--root",
-        ])
-        .arg(&tools)
-        .env("CARGO_TARGET_DIR", &build_dir);
-    run_checked("cargo-deb", command)?;
+    // It runs for a few seconds: optimising takes longer than it saves.
+    command.args(["install", name, "--version", version, "--locked", "--force", "--debug"]).args(features);
+    // Debug information would be most of the program.
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", &build_dir);
+    command.arg("--root").arg(&tools);
+    run_checked(name, command)?;
     if !runs(&program) {
-        bail!("cargo-deb was built but does not start; remove {} and try again", paths::short(&program));
+        bail!("{name} was built but does not start; remove {} and try again", paths::short(&program));
     }
     let _ = fs::remove_dir_all(build_dir);
     Ok(program)

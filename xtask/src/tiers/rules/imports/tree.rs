@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::parse::{Module, parse};
-use crate::tiers::rules::File;
 use crate::tiers::rules::source::product_code;
 
 /// Re-exports that point at each other end here.
