@@ -1,5 +1,4 @@
-//! From evidence to the record: judges, then lays every known value out under its key. Draws no
-//! conclusion of its own.
+//! Record from evidence: judges, then sets each known value under its key.
 
 use crate::{
     chain::{Chain, Event, MAX_EVENTS},
@@ -13,7 +12,7 @@ use crate::{
     wire::Session,
 };
 
-/// The record of one session's end.
+/// Creates the record of a session.
 #[must_use]
 pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
     let judgement = judge(evidence);
@@ -44,7 +43,7 @@ pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
     record
 }
 
-/// When the first leg ended.
+/// Time at which the first leg ended.
 fn ended_at(evidence: &Evidence, judgement: &Judgement) -> Option<Nanos> {
     let relay = evidence.relay.as_ref().map(|relay| relay.ended_at);
     relay.or(judgement.at).or_else(|| evidence.dispatch_died.as_ref().map(|died| died.at))
@@ -56,8 +55,8 @@ const fn ms(nanos: Nanos) -> u64 {
 
 fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos>) {
     let Some(relay) = &evidence.relay else { return };
-    // Ages are told at the close, which is the deciding act: a close frame can be long before the
-    // end of its leg.
+    // Ages are relative to the close, which is the deciding act: a Close frame can be long before
+    // the end of its leg.
     let close = decided_at.map_or(relay.ended_at, |at| at.min(relay.ended_at));
     let age = |at: Nanos| ms(close.saturating_sub(at));
     let first_frame = [(Side::Down, &relay.down), (Side::Up, &relay.up)]
@@ -141,8 +140,7 @@ fn pressure(record: &mut CloseRecord, kernel: &KernelFacts) {
     }
 }
 
-/// The first events of both legs, ordered by time; equal times in a fixed order, so that the order
-/// of arrival never shows.
+/// First events of both legs by time; equal times in a fixed order, independent of arrival.
 fn chain(evidence: &Evidence) -> Option<Chain> {
     let mut events: Vec<(Nanos, Side, String)> = Vec::new();
     for (side, trace) in [(Side::Down, &evidence.kernel.down), (Side::Up, &evidence.kernel.up)] {

@@ -1,9 +1,9 @@
-//! Bursts: sessions whose downstream legs were cut within the same second. Pure: the caller brings
-//! the time.
+//! Mass disconnects: sessions whose downstream legs were cut within the same second. Pure: the
+//! caller passes the time.
 //!
-//! Only cuts count: a downstream FIN or RST without a close frame. Sessions that ended for a reason
-//! of their own (a close frame, serve's death, a timeout) say nothing about a segment that all
-//! sessions share, however many of them end at once.
+//! Only cuts count: a downstream FIN or RST without a Close frame. Sessions with an individual
+//! cause (a Close frame, the exit of serve, a timeout) are not evidence of a shared failure,
+//! however many end at the same time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,32 +12,32 @@ use crate::{
     record::BurstRecord,
 };
 
-/// Sessions further apart do not belong to one burst.
+/// Maximum time between the cuts of a burst.
 pub const WINDOW: Nanos = 1_000_000_000;
 
-/// Fewer are no burst.
+/// Minimum number of sessions in a burst.
 pub const LEAST: u32 = 5;
 
-/// How long a cut may wait for its neighbours before its record is written.
+/// Time for which the record of a cut waits for further cuts.
 pub const PATIENCE: Nanos = 500_000_000;
 
-/// The cuts of the last seconds.
+/// Recent cuts.
 #[derive(Debug, Default)]
 pub struct Bursts {
     /// In the order of time.
     cuts: VecDeque<(Nanos, String)>,
-    /// Up to here every burst has been summed up.
+    /// Bursts up to this time have been summarized.
     summed_up: Nanos,
 }
 
 impl Bursts {
-    /// A session's downstream leg was cut. Cuts may be told slightly out of order.
+    /// Adds a cut of a downstream leg. Cuts may arrive slightly out of order.
     pub fn cut(&mut self, at: Nanos, user: &str) {
         let place = self.cuts.partition_point(|(other, _)| *other <= at);
         self.cuts.insert(place, (at, user.to_owned()));
     }
 
-    /// The largest burst so far that the cut at `at` belongs to.
+    /// Returns the largest burst so far that contains the cut at `at`.
     #[must_use]
     pub fn around(&self, at: Nanos) -> Option<Burst> {
         let from = self.cuts.partition_point(|(other, _)| *other < at.saturating_sub(WINDOW));
@@ -48,8 +48,7 @@ impl Bursts {
             .take_while(|(other, _)| *other <= at.saturating_add(WINDOW))
             .collect();
         let mut best: Option<Burst> = None;
-        // One window slides over the cuts; whom it holds is counted as it moves, so that a burst of
-        // thousands costs one pass.
+        // A sliding window with incremental counts, so that a burst of thousands takes one pass.
         let mut held: BTreeMap<&str, u32> = BTreeMap::new();
         let mut end = 0;
         for (start, (from, user)) in near.iter().enumerate() {
@@ -74,8 +73,8 @@ impl Bursts {
         best.filter(|burst| burst.sessions >= LEAST)
     }
 
-    /// Sums up a burst whose second, and whose last member's patience, are over. Call now and then;
-    /// gives each burst once.
+    /// Summarizes a burst after its second and the wait of its last cut. Call periodically; returns
+    /// each burst once.
     pub fn sum_up(&mut self, now: Nanos) -> Option<BurstRecord> {
         loop {
             let first = self.cuts.iter().find(|(at, _)| *at > self.summed_up).map(|(at, _)| *at);
@@ -100,7 +99,7 @@ impl Bursts {
                 record.span_ms = Some((last - first) / 1_000_000);
                 return Some(record);
             }
-            // Too few from here on; the next cut may start a burst of its own.
+            // Too few cuts from here on; the next one may start another burst.
             self.summed_up = first;
         }
     }

@@ -1,22 +1,21 @@
 //! The first events of both legs in kernel order: `up:rst_in@0,up:peer_sig9@-2,down:fin_out@1`.
 //!
-//! Reads: which leg, what, milliseconds relative to the event that decided the verdict. At most
-//! [`MAX_EVENTS`]; the order of the text is the order of time, so a negative number means "before
-//! the deciding event".
+//! Each item: leg, event, milliseconds relative to the event that decided the verdict (negative:
+//! before it). Up to [`MAX_EVENTS`], in the order of time.
 
 use std::{fmt, str::FromStr};
 
 use crate::vocabulary::Side;
 
-/// The most events a chain holds.
+/// Limit of events in a chain.
 pub const MAX_EVENTS: usize = 8;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// On which leg.
+    /// Leg.
     pub side: Side,
-    /// What: a lower-case token.
+    /// Event, a lower-case token.
     pub what: String,
     /// Milliseconds relative to the deciding event.
     pub at_ms: i64,
@@ -26,7 +25,7 @@ pub struct Event {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain(pub Vec<Event>);
 
-/// Not a chain.
+/// Text that is not a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an event of a chain: expected leg:what@milliseconds")]
 pub struct BadEvent(pub String);

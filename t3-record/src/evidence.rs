@@ -1,8 +1,7 @@
-//! What was seen of one session's end: by dispatch on its two sockets, by the kernel, and of the
-//! machine around it.
+//! Evidence of a session's end: facts from dispatch's two sockets, the kernel and the host.
 //!
-//! Facts only, each with its time; conclusions are drawn in [`crate::verdict`]. A fact that was not
-//! seen is `None`, never zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of
+//! Facts only, each with its time; [`crate::verdict`] concludes. A fact that was not observed is
+//! `None`, never zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of
 //! `bpf_ktime_get_ns`, so that kernel and relay facts can be ordered against each other.
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,55 +11,54 @@ use crate::vocabulary::{KernelSource, Side};
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub type Nanos = u64;
 
-/// Everything the verdict is judged from.
+/// Input of the verdict.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// What dispatch saw. `None` when dispatch died and t3-trace writes the record.
+    /// Facts of the relay; `None` if dispatch died and t3-trace writes the record.
     pub relay: Option<RelayFacts>,
-    /// What the kernel side knows, and where that came from.
+    /// Facts of the kernel side, with their source.
     pub kernel: KernelFacts,
-    /// Neighbours that ended in the same second, when that was a burst.
+    /// The mass disconnect that the session belongs to.
     pub burst: Option<Burst>,
-    /// dispatch died with this session open (only ever set by t3-trace).
+    /// dispatch died with this session open (set by t3-trace only).
     pub dispatch_died: Option<DispatchDeath>,
 }
 
-/// How dispatch's own process ended.
+/// End of the dispatch process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DispatchDeath {
-    /// Its fate, if the kernel told.
+    /// Its fate, if known from the kernel.
     pub fate: Option<Fate>,
-    /// When the evidence socket broke.
+    /// Time at which the evidence socket closed.
     pub at: Nanos,
 }
 
-/// What dispatch saw on its two sockets.
+/// Facts of dispatch's two sockets.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RelayFacts {
-    /// When the upgrade request had been read.
+    /// Time at which the upgrade request was read.
     pub started_at: Nanos,
-    /// When the 101 was relayed; `None` when the session never opened.
+    /// Time of the 101; `None` if the session never opened.
     pub opened_at: Option<Nanos>,
-    /// When the first leg ended (or the attempt to open failed).
+    /// Time at which the first leg ended, or the open failed.
     pub ended_at: Nanos,
-    /// Why the attempt to open failed, when it did.
+    /// Cause of a failed open.
     pub open_failure: Option<OpenFailure>,
-    /// The browser's leg.
+    /// Downstream leg.
     pub down: LegFacts,
-    /// serve's leg.
+    /// Upstream leg.
     pub up: LegFacts,
     /// The application heartbeat.
     pub heartbeat: Option<Heartbeat>,
-    /// Whether its answers got through: looks at the browser's socket when pings came and at the
-    /// end, oldest first, at most sixteen.
+    /// Delivery of its answers: samples of the client's socket at each ping and at the end, oldest
+    /// first, up to sixteen.
     #[serde(default, rename = "looks")]
     pub samples: Vec<SocketSample>,
     /// Worst delay of dispatch's event loop in the last 30 s, in milliseconds.
     pub self_lag_ms: Option<u64>,
-    /// When that worst delay ended.
+    /// Time at which that delay ended.
     pub self_lag_at: Option<Nanos>,
-    /// The signal that told dispatch to stop, and when, if it was stopping before the first leg
-    /// ended.
+    /// Shutdown of dispatch, if it began before the first leg ended.
     pub shutdown: Option<Shutdown>,
 }
 
@@ -75,58 +73,57 @@ impl RelayFacts {
     }
 }
 
-/// dispatch was told to stop.
+/// Shutdown of dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shutdown {
-    /// The signal's number; `None` when dispatch stops for a reason of its own.
+    /// Signal number; `None` if dispatch stops without a signal.
     pub signal: Option<i32>,
-    /// When it was received.
+    /// Time of the signal.
     pub at: Nanos,
 }
 
-/// What dispatch saw on one leg.
+/// Facts of one leg.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LegFacts {
-    /// What ended reading from this leg, and when.
+    /// Result that ended reading, and its time.
     pub end: Option<(SeenEnd, Nanos)>,
-    /// What ended writing to this leg, and when (an error from write before or without one from
-    /// read).
+    /// Error that ended writing, and its time, if write failed before read.
     pub write_error: Option<(SeenEnd, Nanos)>,
     /// Bytes received from this leg.
     pub bytes: u64,
     /// WebSocket data messages received from this leg (control frames not counted).
     pub msgs: u64,
-    /// When the last byte came from this leg.
+    /// Time of the last byte from this leg.
     pub last_byte_at: Option<Nanos>,
-    /// The same, as it stood at the first close frame or, without one, when the first leg ended:
-    /// what comes later does not shorten the silence before it.
+    /// The same at the first Close frame or, without one, at the end of the first leg: later bytes
+    /// do not shorten the silence before it.
     #[serde(default)]
     pub quiet_since: Option<Nanos>,
-    /// The first close frame from this leg.
+    /// First Close frame from this leg.
     pub close_frame: Option<CloseFrame>,
-    /// When the first close frame of the *other* leg was written to this one (forwarded whole).
+    /// Time at which the first Close frame of the *other* leg was written completely to this one.
     pub close_forwarded_at: Option<Nanos>,
-    /// The first end that dispatch itself sent to this leg's peer: FIN by `shutdown` or `close`,
-    /// RST by a close with linger 0.
+    /// First end that dispatch sent to this leg's peer: FIN by `shutdown` or `close`, RST by a
+    /// close with linger 0.
     #[serde(rename = "told")]
     pub own_end: Option<(OwnEnd, Nanos)>,
     /// The leg ended inside a frame.
     pub mid_frame: bool,
-    /// The first breach of the WebSocket protocol by this leg's peer.
+    /// First violation of RFC 6455 by this leg's peer.
     pub breach: Option<Breach>,
-    /// Bytes read from the other leg and not yet taken by this leg's socket at the end.
+    /// Bytes read from the other leg and not yet accepted by this leg's socket at the end.
     pub pending_bytes: u64,
-    /// Since when this leg's socket has taken no byte while bytes were pending.
+    /// Time since which this leg's socket accepted no byte while bytes were pending.
     pub blocked_since: Option<Nanos>,
-    /// Since when something was pending for this leg without a break: for so long nothing was read
-    /// from the other leg at will, and what it had sent may have lain unread.
+    /// Time since which bytes were continuously pending for this leg. During that time reading from
+    /// the other leg was paused, so that data it had sent may have been unread.
     #[serde(default)]
     pub backed_up_since: Option<Nanos>,
     /// `TCP_INFO` taken at the end of the first leg.
     pub tcp: Option<TcpFacts>,
 }
 
-/// What `read` or `write` answered when a leg ended.
+/// Result of `read` or `write` at the end of a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeenEnd {
@@ -134,11 +131,11 @@ pub enum SeenEnd {
     Eof,
     /// `ECONNRESET`.
     Reset,
-    /// `EPIPE`: written after the peer's end.
+    /// `EPIPE`: write after the peer's end.
     Pipe,
     /// `ETIMEDOUT`.
     Timeout,
-    /// `ECONNABORTED`: destroyed by an administrator.
+    /// `ECONNABORTED`: the socket was destroyed.
     Abort,
     /// `EHOSTUNREACH` or `ENETUNREACH`.
     Unreach,
@@ -148,17 +145,17 @@ pub enum SeenEnd {
     Errno(i32),
 }
 
-/// How dispatch ended a leg.
+/// End of a leg by dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnEnd {
-    /// `shutdown(SHUT_WR)` or an ordinary close.
+    /// `shutdown(SHUT_WR)` or a plain close.
     Fin,
     /// A close with `SO_LINGER` 0.
     Rst,
 }
 
-/// Why a session never opened.
+/// Cause of a failed open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenFailure {
@@ -166,38 +163,38 @@ pub enum OpenFailure {
     Refused,
     /// serve's address cannot be reached.
     Unreach,
-    /// No answer to connect in time.
+    /// No connection in time.
     ConnectTimeout,
-    /// Connected, but no complete answer to the handshake in time.
+    /// Connected, but no complete response to the upgrade in time.
     HandshakeTimeout,
-    /// serve closed the connection (FIN) before it had answered.
+    /// serve sent FIN before its response.
     HandshakeEof,
-    /// serve reset the connection before it had answered.
+    /// serve sent RST before its response.
     HandshakeReset,
-    /// serve answered another status than 101.
+    /// serve answered with a status other than 101.
     Status(u16),
     /// serve answered 101 with a wrong or missing `Sec-WebSocket-Accept`.
     BadAccept,
-    /// serve's answer was not HTTP.
+    /// serve's response was not HTTP.
     Garbage,
-    /// The browser's side went away before serve had answered.
+    /// The client left before serve's response.
     ClientGone,
-    /// dispatch itself could not (out of descriptors, for example): the errno.
+    /// Local error of dispatch, for example out of descriptors: the errno.
     Local(i32),
 }
 
-/// A close frame (RFC 6455 section 5.5.1).
+/// A Close frame (RFC 6455 section 5.5.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseFrame {
-    /// The status code; `None` for an empty close frame.
+    /// Status code; `None` for an empty Close frame.
     pub code: Option<u16>,
     /// The reason, at most 123 bytes, invalid UTF-8 replaced.
     pub reason: String,
-    /// When its last byte was read.
+    /// Time at which its last byte was read.
     pub at: Nanos,
 }
 
-/// A breach of RFC 6455 by one peer.
+/// A violation of RFC 6455 by one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Breach {
@@ -205,7 +202,7 @@ pub enum Breach {
     ReservedBit,
     /// A reserved opcode (section 5.2).
     ReservedOpcode,
-    /// A browser's frame without mask (section 5.1).
+    /// A client's frame without mask (section 5.1).
     Unmasked,
     /// A server's frame with mask (section 5.1).
     Masked,
@@ -217,9 +214,9 @@ pub enum Breach {
     Continuation,
     /// A 64-bit length with the highest bit set (section 5.2).
     HugeLength,
-    /// A close frame with one byte, or with a code that must not be sent (section 7.4).
+    /// A Close frame with one byte, or with a code that must not be sent (section 7.4).
     BadClose,
-    /// A data frame after the peer's own close frame (section 5.5.1).
+    /// A data frame after the peer's own Close frame (section 5.5.1).
     DataAfterClose,
 }
 
@@ -231,45 +228,43 @@ pub struct Heartbeat {
     pub pings: u64,
     /// Pongs seen.
     pub pongs: u64,
-    /// Answer time of the last answered ping, in nanoseconds.
+    /// RTT of the last answered ping, in nanoseconds.
     pub rtt_ns: Option<u64>,
-    /// Worst answer time, in nanoseconds.
+    /// Maximum RTT, in nanoseconds.
     pub rtt_max_ns: Option<u64>,
-    /// When the last ping came.
+    /// Time of the last ping.
     pub last_ping_at: Option<Nanos>,
-    /// When the last pong came.
+    /// Time of the last pong.
     pub last_pong_at: Option<Nanos>,
-    /// When the oldest ping that is still unanswered came.
+    /// Time of the oldest unanswered ping.
     pub waiting_since: Option<Nanos>,
-    /// How many pings are unanswered.
+    /// Number of unanswered pings.
     pub unanswered: u32,
-    /// The learned period between pings, in nanoseconds; what came while segments were being lost
-    /// teaches none.
+    /// Learned period between pings, in nanoseconds; intervals with lost segments are ignored.
     pub period_ns: Option<u64>,
-    /// The last interval between two pings that were not read in one go, in nanoseconds.
+    /// Last interval between two pings that were not read in the same read, in nanoseconds.
     #[serde(default)]
     pub last_interval_ns: Option<u64>,
-    /// How many ticks in a row without a pong the browser has put up with on this connection: its
-    /// watchdog needs more.
+    /// Ticks in a row without a pong that the client has tolerated on this connection: its watchdog
+    /// needs more.
     #[serde(default)]
     pub survived: u32,
 }
 
-/// A look at the browser's socket.
+/// A sample of the client's socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketSample {
-    /// When.
+    /// Time of the sample.
     pub at: Nanos,
-    /// How long ago the newest answer had passed that the browser's side has acknowledged, less
-    /// what serve took meanwhile, in nanoseconds. About one period when a ping comes over a healthy
-    /// path.
+    /// Age of the newest acknowledged answer, less the time that serve took meanwhile, in
+    /// nanoseconds. About one period at a ping over a healthy path.
     pub silence_ns: u64,
-    /// Segments lost since the look before: sent again by us, or seen to be missing among those
-    /// that came in.
+    /// Segments lost since the previous sample: retransmitted by dispatch, or missing among those
+    /// received.
     pub lost: u32,
 }
 
-/// The part of `TCP_INFO` that tells of a leg's health (`include/uapi/linux/tcp.h`).
+/// The part of `TCP_INFO` that shows the health of a leg (`include/uapi/linux/tcp.h`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpFacts {
     /// Smoothed round trip time in microseconds.
@@ -294,7 +289,7 @@ pub struct TcpFacts {
     pub last_ack_recv_ms: u32,
     /// Milliseconds since the last data came in.
     pub last_data_recv_ms: u32,
-    /// Milliseconds since we sent the last data.
+    /// Milliseconds since the last data was sent.
     pub last_data_sent_ms: u32,
     /// The peer's advertised receive window in bytes (kernel 5.4 and newer), if known.
     pub peer_window: Option<u32>,
@@ -302,26 +297,26 @@ pub struct TcpFacts {
     pub notsent_bytes: u32,
 }
 
-/// What the kernel side knows of a session, in one answer.
+/// Facts of the kernel side about a session, one reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelFacts {
-    /// Where it came from.
+    /// Source.
     pub source: KernelSource,
-    /// The browser's leg: dispatch's socket.
+    /// Downstream leg: dispatch's socket.
     pub down: Option<SocketFacts>,
-    /// serve's leg: dispatch's socket.
+    /// Upstream leg: dispatch's socket.
     pub up: Option<SocketFacts>,
-    /// serve's leg: serve's own end of the same connection.
+    /// Upstream leg: serve's socket of the same connection.
     pub serve: Option<SocketFacts>,
-    /// The process behind serve's end.
+    /// Process behind serve's socket.
     pub peer: Option<Process>,
     /// Pressure in the cgroup of that process.
     pub pressure: Option<Pressure>,
-    /// Pressure on the whole machine.
+    /// Pressure of the host.
     pub host: Option<Pressure>,
     /// Memory of that cgroup.
     pub memory: Option<Memory>,
-    /// Kernel events lost since the last answer.
+    /// Kernel events lost since the last reply.
     pub lost: u64,
 }
 
@@ -332,7 +327,7 @@ impl Default for KernelFacts {
 }
 
 impl KernelFacts {
-    /// No evidence, and why.
+    /// No evidence, with the source as cause.
     #[must_use]
     pub fn absent(source: KernelSource) -> Self {
         Self {
@@ -349,35 +344,34 @@ impl KernelFacts {
     }
 }
 
-/// First occurrences of the events that end a TCP connection, as the kernel saw them on one socket.
+/// First occurrence of each event that ends a TCP connection, on one socket in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketFacts {
-    /// The peer's FIN came in.
+    /// FIN received.
     pub fin_in: Option<Nanos>,
-    /// We sent FIN (`close` or `shutdown`).
+    /// FIN sent (`close` or `shutdown`).
     pub fin_out: Option<Nanos>,
-    /// A RST came in.
+    /// RST received.
     pub rst_in: Option<Nanos>,
-    /// We sent a RST.
+    /// RST sent.
     pub rst_out: Option<Nanos>,
     /// The socket's error and when it was set (`sk_err`: 110 timeout, 104 reset, 103 abort, 113
     /// unreachable ...).
     pub error: Option<(i32, Nanos)>,
     /// `tcp_close` was entered, or the socket left for CLOSE.
     pub closed: Option<Nanos>,
-    /// Who closed: the task in whose context `close` or `shutdown` ran. Never set from network
-    /// context.
+    /// Task in whose context `close` or `shutdown` ran; never set from network context.
     pub closer: Option<Task>,
-    /// The kernel's name of the reset's reason, where it gives one (6.10 and newer).
+    /// Reset reason of the kernel (6.10 and newer).
     pub rst_reason: Option<String>,
     /// Segments retransmitted.
     pub retrans: u32,
 }
 
-/// A process as the kernel names it.
+/// A process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// Thread group id: what user space calls the pid.
+    /// Thread group id (pid in user space).
     pub pid: u32,
     /// The 15 bytes of `comm`.
     pub comm: String,
@@ -386,25 +380,25 @@ pub struct Task {
 /// The process behind the upstream socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Who.
+    /// Pid and name.
     pub task: Task,
     /// Its fate.
     pub fate: Fate,
-    /// When it ended.
+    /// Time of its end.
     pub ended_at: Option<Nanos>,
-    /// The fatal signal's sender, when a process sent it; of a process that exited by itself, who
-    /// had asked it to end (SIGTERM) just before.
+    /// Sender of the fatal signal, if it was a process; for a process that exited, the sender of a
+    /// SIGTERM just before.
     pub killer: Option<Task>,
-    /// When the fatal signal was sent.
+    /// Time of the fatal signal.
     pub signalled_at: Option<Nanos>,
     /// The argv of an OOM victim (comm is useless for programs that rename themselves).
     pub victim_argv: Option<String>,
     /// The process is stopped (SIGSTOP) or frozen by its cgroup, as `/proc/PID/stat` and
-    /// `cgroup.events` tell.
+    /// `cgroup.events` report.
     pub halted: Option<Halt>,
 }
 
-/// Why a living process does not run.
+/// Cause for which a process that is alive does not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Halt {
@@ -418,13 +412,13 @@ pub enum Halt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// It lives.
+    /// Alive.
     Alive,
-    /// It exited with this status.
+    /// Exited with this status.
     Exit(i32),
-    /// It died of this signal.
+    /// Terminated by this signal.
     Signal(i32),
-    /// It was chosen by the OOM killer.
+    /// Terminated by the OOM killer.
     Oom,
 }
 
@@ -446,19 +440,18 @@ pub struct Stall {
     /// Some task stalled, over the last 10 s.
     #[serde(deserialize_with = "percent")]
     pub some: f32,
-    /// All tasks stalled, over the last 10 s. The kernel gives none for the CPU of the whole
-    /// machine.
+    /// All tasks stalled, over the last 10 s; absent for the CPU of the host.
     #[serde(default, deserialize_with = "percent_if_any")]
     pub full: Option<f32>,
-    /// The worst second of the last 30 s (some).
+    /// Worst second of the last 30 s (some).
     #[serde(deserialize_with = "percent")]
     pub peak: f32,
-    /// Some task stalled, over the last 30 s: a stall that fires a watchdog began that long ago.
+    /// Some task stalled, over the last 30 s; a stall that fires a watchdog began within that time.
     #[serde(deserialize_with = "percent")]
     pub some30: f32,
 }
 
-/// A percentage from a message: JSON can spell numbers that are none, or that no `f32` holds.
+/// A percentage from a message; JSON allows numbers outside the range of `f32`.
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
     checked(f32::deserialize(deserializer)?)
 }
@@ -488,11 +481,11 @@ pub struct Memory {
     pub high_events: Option<u64>,
 }
 
-/// Sessions that ended within the same second.
+/// Mass disconnect: sessions cut within the same second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Burst {
-    /// How many sessions.
+    /// Number of sessions.
     pub sessions: u32,
-    /// Of how many users.
+    /// Number of users.
     pub users: u32,
 }

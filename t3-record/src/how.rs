@@ -1,11 +1,11 @@
-//! The deciding mechanism of a close: one token, its detail after a colon. Closed vocabulary
+//! Deciding mechanism of a close: a token, with a detail after a colon. Closed vocabulary
 //! (docs/RECORD.md).
 
 use std::{fmt, str::FromStr};
 
-/// Not a mechanism.
+/// Text that is not a mechanism.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a mechanism that docs/RECORD.md lists under `how`")]
+#[error("unknown mechanism {0:?}; expected a value that docs/RECORD.md lists under `how`")]
 pub struct UnknownHow(pub String);
 
 macro_rules! mechanisms {
@@ -41,7 +41,7 @@ macro_rules! mechanisms {
         }
 
         impl How {
-            /// Every token, without its detail, in the order of the documentation.
+            /// All tokens without details, in the order of the documentation.
             pub const TOKENS: &'static [&'static str] = &[$($pword,)+ $($dword,)+];
         }
     };
@@ -49,19 +49,19 @@ macro_rules! mechanisms {
 
 mechanisms! {
     plain {
-        /// A close frame without a status code.
+        /// Close frame without a status code.
         WsCloseEmpty = "ws_close",
-        /// FIN without a close frame.
+        /// FIN without a Close frame.
         Fin = "fin",
         /// RST.
         Rst = "rst",
-        /// FIN one way while the other way stayed open.
+        /// FIN in one direction while the other stayed open.
         HalfClose = "half_close",
         /// The stream ended inside a frame.
         MidFrame = "mid_frame",
-        /// Keepalive or user timeout with nothing else known.
+        /// Keepalive or user timeout without further evidence.
         Vanished = "vanished",
-        /// The peer's receive window stayed shut.
+        /// The peer's receive window stayed at zero.
         ZeroWindow = "zero_window",
         /// Data written and retransmitted without acknowledgement.
         Loss = "loss",
@@ -75,39 +75,39 @@ mechanisms! {
         Refused = "refused",
         /// Host or network unreachable.
         Unreach = "unreach",
-        /// No answer to connect.
+        /// No connection in time.
         ConnectTimeout = "connect_timeout",
-        /// No answer to the handshake.
+        /// No response to the upgrade in time.
         HandshakeTimeout = "handshake_timeout",
-        /// FIN or RST before the handshake was answered.
+        /// FIN or RST before the response to the upgrade.
         HandshakeEof = "handshake_eof",
         /// 101 with a wrong `Sec-WebSocket-Accept`.
         BadAccept = "bad_accept",
         /// Not HTTP.
         Garbage = "garbage",
-        /// A breach of RFC 6455.
+        /// Violation of RFC 6455.
         Protocol = "protocol",
-        /// The socket was destroyed by an administrator.
+        /// The socket was destroyed on this host.
         SockDestroy = "sock_destroy",
         /// Many sessions of several users within one second.
         Burst = "burst",
-        /// Both ends closed before either had heard of the other's close.
+        /// Both ends closed before either received the other's close.
         Simultaneous = "simultaneous",
-        /// dispatch ended for a reason of its own.
+        /// dispatch ended without a signal.
         ProxyGone = "proxy_gone",
     }
     detailed {
-        /// A close frame with this status code.
+        /// Close frame with this status code.
         WsClose(u16) = "ws_close",
         /// The process exited with this status.
         Exit(i32) = "exit",
-        /// The process died of this signal.
+        /// The process was terminated by this signal.
         Signal(i32) = "signal",
-        /// serve answered this HTTP status.
+        /// serve answered with this HTTP status.
         Status(u16) = "status",
-        /// dispatch was told to stop by, or died of, this signal.
+        /// dispatch was stopped or terminated by this signal.
         ProxySignal(i32) = "proxy_signal",
-        /// dispatch itself met this errno.
+        /// Local error of dispatch with this errno.
         LocalError(i32) = "local_error",
     }
 }

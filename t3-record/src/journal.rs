@@ -1,5 +1,5 @@
-//! The record as a journald entry: the native protocol's bytes out, the fields of
-//! `journalctl -o json` in.
+//! Record as a journald entry: encodes the native protocol, decodes the fields of
+//! `journalctl -o json`.
 //!
 //! The native protocol (systemd.io, "Native Journal Protocol"): `NAME=value\n`, or for a value that
 //! holds a newline `NAME\n`, its length as 64-bit little endian, the value, `\n`. Names are upper
@@ -16,11 +16,11 @@ pub const OPEN_ID: &str = "1c5e9f20d7b34a68b1f2c3d4e5f60718";
 /// `MESSAGE_ID` of a `ws burst`.
 pub const BURST_ID: &str = "93b8a7c6d5e44f3012e1f0a9b8c7d6e5";
 
-/// What all our fields start with.
+/// Prefix of the fields.
 pub const PREFIX: &str = "T3_";
 
-/// Keys that stand in an entry a second time, under a name without a digit: only such a name is
-/// filled in by journald's message catalogue (`deploy/journald`), and `T3_` has one.
+/// Keys that an entry has a second time, under a name without digits: the message catalog of
+/// journald (`deploy/journald`) replaces only such names, and `T3_` has a digit.
 pub const PLAIN: &[(&str, &str)] = &[
     ("user", "WS_USER"),
     ("ip", "WS_ADDRESS"),
@@ -40,7 +40,7 @@ pub fn field(key: &str) -> String {
 macro_rules! entries {
     ($($name:ident = $id:ident),+) => {$(
         impl $name {
-            /// The entry's fields: `MESSAGE`, `MESSAGE_ID`, `PRIORITY` and each key as `T3_KEY`,
+            /// Fields of the entry: `MESSAGE`, `MESSAGE_ID`, `PRIORITY` and each key as `T3_KEY`,
             /// some also as [`PLAIN`] has them.
             #[must_use]
             pub fn to_fields(&self) -> Vec<(Cow<'static, str>, String)> {
@@ -58,7 +58,7 @@ macro_rules! entries {
                 fields
             }
 
-            /// From the fields of an entry.
+            /// Parses the fields of an entry.
             ///
             /// # Errors
             /// [`BadRecord`] names the key that is missing or has a bad value.
@@ -71,7 +71,7 @@ macro_rules! entries {
 
 entries!(CloseRecord = CLOSE_ID, OpenRecord = OPEN_ID, BurstRecord = BURST_ID);
 
-/// One datagram of the native protocol.
+/// Encodes a datagram of the native protocol.
 #[must_use]
 pub fn datagram<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut out = Vec::with_capacity(2048);

@@ -1,7 +1,6 @@
-//! The heart: what was seen of a WebSocket's end (evidence), what it means (verdict), and the one
-//! line that says so (record), with its encodings and the messages of the evidence socket.
+//! Evidence of a WebSocket's end, its verdict, the record, and the messages of the evidence socket.
 //!
-//! Pure: no sockets, no clock, no async, no logging. Every other crate depends on this one; it
+//! Pure: no sockets, no clock, no async, no logging. The other crates depend on this one; it
 //! depends on none of them.
 
 #![forbid(unsafe_code)]

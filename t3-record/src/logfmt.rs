@@ -1,27 +1,27 @@
-//! The record as one line of logfmt, as journald's MESSAGE and Loki's `| logfmt` read it.
+//! Record as a line of logfmt, for journald's MESSAGE and Loki's `| logfmt`.
 //!
-//! A value can never forge a field or a line: blanks, quotes, `=`, and control characters force
+//! A value cannot forge a field or a line: blanks, quotes, `=`, and control characters force
 //! quoting, and inside quotes `"`, `\` and control characters are escaped.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::record::{BadRecord, BurstRecord, CloseRecord, OpenRecord};
 
-/// The words a `ws close` line starts with.
+/// Prefix of a `ws close` line.
 pub const CLOSE: &str = "ws close";
-/// The words a `ws open` line starts with.
+/// Prefix of a `ws open` line.
 pub const OPEN: &str = "ws open";
-/// The words a `ws burst` line starts with.
+/// Prefix of a `ws burst` line.
 pub const BURST: &str = "ws burst";
 
-/// A line could not be read.
+/// A line that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadLine {
-    /// It does not start with the record's words.
-    #[error("the line does not start with {0:?}")]
+    /// Wrong prefix.
+    #[error("expected a line that starts with {0:?}")]
     NotThis(&'static str),
-    /// Its logfmt is broken.
-    #[error("broken logfmt at byte {0}")]
+    /// Invalid logfmt.
+    #[error("invalid logfmt at byte {0}")]
     Syntax(usize),
     /// A key is missing or has a bad value.
     #[error(transparent)]
@@ -31,16 +31,16 @@ pub enum BadLine {
 macro_rules! lines {
     ($($name:ident = $words:ident),+) => {$(
         impl $name {
-            /// The record as one line.
+            /// Formats the record as one line.
             #[must_use]
             pub fn to_line(&self) -> String {
                 line($words, &self.pairs())
             }
 
-            /// The record from its line.
+            /// Parses a line.
             ///
             /// # Errors
-            /// [`BadLine`] when it is not such a line.
+            /// [`BadLine`] for any other line.
             pub fn from_line(text: &str) -> Result<Self, BadLine> {
                 let rest = text.strip_prefix($words).ok_or(BadLine::NotThis($words))?;
                 let offset = text.len() - rest.len();
@@ -66,7 +66,7 @@ fn line(words: &str, pairs: &[(&'static str, String)]) -> String {
     out
 }
 
-/// Appends a value, quoted where logfmt asks for it.
+/// Appends a value, quoted if logfmt requires it.
 pub fn push_value(out: &mut String, value: &str) {
     let plain = !value.is_empty()
         && !value.chars().any(|c| {
@@ -101,7 +101,7 @@ pub fn push_value(out: &mut String, value: &str) {
 /// Splits logfmt into keys and values; later duplicates follow earlier ones.
 ///
 /// # Errors
-/// The byte offset of the first thing that is not logfmt.
+/// Byte offset of the first invalid character.
 pub fn parse(text: &str) -> Result<Vec<(&str, Cow<'_, str>)>, usize> {
     let bytes = text.as_bytes();
     let mut pairs = Vec::new();
@@ -136,7 +136,7 @@ pub fn parse(text: &str) -> Result<Vec<(&str, Cow<'_, str>)>, usize> {
     }
 }
 
-/// Reads from after the opening quote; gives the value and the offset after the closing one.
+/// Reads after the opening quote; returns the value and the offset after the closing one.
 fn quoted(text: &str, from: usize) -> Result<(String, usize), usize> {
     let mut value = String::new();
     let mut chars = text[from..].char_indices();

@@ -1,9 +1,9 @@
-//! The records as typed structs: one table per record names each key, its type and its meaning, and
-//! everything that encodes, decodes or documents a record walks that table.
+//! Records as typed structs: one table per record has each key with its type and meaning, and the
+//! encodings and the documentation use that table.
 //!
-//! Order matters: `user ip dur_ms cause` come first in a `ws close` and `dur_ms` and `cause` stand
-//! next to each other, because the operators' Loki query matches on that text. A key that is not
-//! known is left out, never written as empty or zero.
+//! Order matters: `user ip dur_ms cause` come first in a `ws close`, with `dur_ms` and `cause`
+//! adjacent, because existing Loki queries match that text. An unknown value is omitted, never
+//! written as empty or zero.
 
 use crate::{
     chain::Chain,
@@ -13,18 +13,18 @@ use crate::{
     vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
-/// A record could not be read.
+/// A record that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecord {
-    /// A key has a value that is not of its type.
+    /// A value is not of the key's type.
     #[error("key {key}: {source}")]
     Value {
         /// The key.
         key: &'static str,
-        /// What is wrong with its value.
+        /// Cause.
         source: BadValue,
     },
-    /// A key that every such record has is not there.
+    /// A required key is missing.
     #[error("key {0} is missing")]
     Missing(&'static str),
 }
@@ -32,17 +32,17 @@ pub enum BadRecord {
 /// One key of a record, for documentation and for checks of dashboards and queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// The key as it stands in the line.
+    /// Name of the key.
     pub name: &'static str,
     /// Its meaning, unit and source.
     pub doc: &'static str,
-    /// What its value looks like.
+    /// Kind of value.
     pub value: &'static str,
-    /// Where it comes from.
+    /// Source.
     pub source: &'static str,
-    /// A value as it stands in a line.
+    /// Example value.
     pub example: &'static str,
-    /// In every record, or only when known.
+    /// True if every record has it.
     pub required: bool,
 }
 
@@ -61,7 +61,7 @@ macro_rules! record {
         }
 
         impl $name {
-            /// Every key in the order of the line.
+            /// All keys in the order of the line.
             pub const KEYS: &'static [Key] = &[
                 $(Key {
                     name: stringify!($req), doc: concat!($($rdoc),+), value: <$rty as Value>::EXPECTED,
@@ -73,14 +73,14 @@ macro_rules! record {
                 },)+
             ];
 
-            /// A record with only what every record has.
+            /// Creates a record with the required keys.
             #[must_use]
             #[allow(clippy::too_many_arguments)]
             pub fn new($($req: $rty),+) -> Self {
                 Self { $($req,)+ $($opt: None,)+ }
             }
 
-            /// The known keys with their text, in the order of the line.
+            /// Keys and texts of the known values, in the order of the line.
             #[must_use]
             pub fn pairs(&self) -> Vec<(&'static str, String)> {
                 let mut pairs = vec![$((stringify!($req), Value::encode(&self.$req)),)+];
@@ -88,7 +88,7 @@ macro_rules! record {
                 pairs
             }
 
-            /// A record from keys and texts. Unknown keys are ignored: a newer program may have
+            /// Parses keys and texts. Unknown keys are ignored, because a newer program may have
             /// written them.
             ///
             /// # Errors
@@ -286,7 +286,7 @@ record! {
 macro_rules! as_object {
     ($($name:ident),+) => {$(
         impl serde::Serialize for $name {
-            /// As one JSON object of texts: the same keys and texts as the line.
+            /// Formats the record as a JSON object with the keys and texts of the line.
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_map(self.pairs())
             }

@@ -1,8 +1,6 @@
-//! How one value of a record reads and is written as text. The same text stands in the logfmt line
-//! and in the journald field.
+//! Text of the values of a record, the same in the logfmt line and the journald field.
 //!
-//! Never quotes or escapes: that is the encoding's business ([`crate::logfmt`],
-//! [`crate::journal`]).
+//! Quoting is left to the encodings ([`crate::logfmt`], [`crate::journal`]).
 
 use std::str::FromStr;
 
@@ -13,23 +11,23 @@ use crate::{
     vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
-/// A value could not be read.
+/// Text that is not a value of the type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
 pub struct BadValue {
-    /// What was read.
+    /// The text.
     pub text: String,
-    /// What it should have been.
+    /// Expected kind of value.
     pub expected: &'static str,
 }
 
 /// A value of a record.
 pub trait Value: Sized {
-    /// What such a value is, for error messages and the documentation.
+    /// Name of the kind of value, for errors and documentation.
     const EXPECTED: &'static str;
-    /// Its text.
+    /// Writes the value as text.
     fn encode(&self) -> String;
-    /// From its text.
+    /// Parses the text.
     ///
     /// # Errors
     /// [`BadValue`] when the text is not such a value.
@@ -82,7 +80,7 @@ impl Value for String {
 #[serde(transparent)]
 pub struct Percent(pub f32);
 
-/// More is no percentage of wall time, whatever the rounding.
+/// Upper limit, with room for rounding.
 const MOST_PERCENT: f32 = 1000.0;
 
 impl Value for Percent {
@@ -92,7 +90,7 @@ impl Value for Percent {
     }
     fn decode(text: &str) -> Result<Self, BadValue> {
         match text.parse::<f32>() {
-            // Rounded as it is written, so that what was read writes the same again.
+            // Rounded as written, so that a parsed value is written identically.
             Ok(value) if (0.0..=MOST_PERCENT).contains(&value) => Ok(Self((value * 10.0).round() / 10.0)),
             _ => Err(bad::<Self>(text)),
         }
@@ -149,7 +147,7 @@ mod tests {
         assert_eq!(Burst::decode("12/4"), Ok(burst));
         assert_eq!(Percent(3.25).encode(), "3.2");
         assert_eq!(Percent::decode("3.2"), Ok(Percent(3.2)));
-        // More digits than are written do not survive reading.
+        // Digits beyond the written precision are lost.
         assert_eq!(Percent::decode("3.1257699").unwrap().encode(), "3.1");
         assert_eq!(Percent::decode("3.1257699"), Percent::decode("3.1"));
     }

@@ -1,5 +1,5 @@
-//! The closed vocabularies of a record. Each word is part of the contract (docs/RECORD.md): one may
-//! be added, none changes its meaning. Never holds logic.
+//! Closed vocabularies of a record. Each value is part of the contract (docs/RECORD.md): values may
+//! be added, but none changes its meaning.
 
 /// A value outside its vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,10 +32,10 @@ macro_rules! vocabulary {
         pub enum $name { $($(#[$vmeta])* #[serde(rename = $word)] $variant,)+ }
 
         impl $name {
-            /// Every word, in the order of the documentation.
+            /// All values, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The word as it stands in a record.
+            /// The value as written in a record.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
@@ -67,12 +67,11 @@ macro_rules! vocabulary {
 pub(crate) use vocabulary;
 
 vocabulary! {
-    /// One of the two legs of a session, seen from dispatch: downstream is Traefik and the browser,
-    /// upstream is serve.
+    /// One of the two legs of a session: downstream is the client, upstream is serve.
     Side {
-        /// Towards the browser.
+        /// Towards the client.
         Down = "down",
-        /// Towards `t3 serve`.
+        /// Towards serve.
         Up = "up",
     }
 }
@@ -89,13 +88,13 @@ impl Side {
 }
 
 vocabulary! {
-    /// The old, coarse cause that the operators' Loki query matches on.
+    /// Coarse cause, for existing Loki queries.
     Cause {
         /// The downstream leg ended first, without a completed close handshake.
         DownstreamClosed = "downstream_closed",
         /// The upstream leg ended first, without a completed close handshake.
         UpstreamClosed = "upstream_closed",
-        /// A close frame was seen from both sides.
+        /// Both sides sent a Close frame.
         Graceful = "graceful",
         /// dispatch ended the session.
         DispatchClosed = "dispatch_closed",
@@ -103,53 +102,53 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What happened, in one word (docs/VERDICTS.md).
+    /// Classification of a close in one word (docs/VERDICTS.md).
     Verdict {
-        /// The browser closed with a close frame, heartbeats healthy.
+        /// The client sent the first Close frame and nothing had stalled.
         ClientClosed = "client_closed",
-        /// The browser's side ended without a close frame, heartbeats healthy.
+        /// The client ended the TCP connection without a Close frame and nothing had stalled.
         ClientLeft = "client_left",
-        /// RST from downstream.
+        /// RST on the downstream leg.
         ClientReset = "client_reset",
-        /// Downstream stopped answering: keepalive or retransmission timeout.
+        /// The downstream peer stopped responding: keepalive or retransmission timeout.
         ClientVanished = "client_vanished",
-        /// The browser gave up although serve had answered everything in time.
+        /// The client gave up although serve had answered in time.
         PathStalled = "path_stalled",
-        /// The browser broke the WebSocket protocol.
+        /// The client violated RFC 6455.
         ClientProtocol = "client_protocol",
-        /// Many sessions of several users were cut downstream in the same second.
+        /// Mass disconnect: several users lost the downstream leg within one second.
         EdgeBurst = "edge_burst",
-        /// serve closed with a close frame.
+        /// serve sent the first Close frame; its process is alive.
         ServeClosed = "serve_closed",
-        /// serve ended without a close frame and lives.
+        /// serve sent FIN without a Close frame; its process is alive.
         ServeLeft = "serve_left",
-        /// RST from serve, which lives.
+        /// serve sent RST; its process is alive.
         ServeReset = "serve_reset",
-        /// The process behind the upstream socket exited.
+        /// The serve process exited.
         ServeExited = "serve_exited",
-        /// The process behind the upstream socket died of a signal.
+        /// A signal terminated the serve process.
         ServeKilled = "serve_killed",
-        /// The process behind the upstream socket was OOM-killed.
+        /// The OOM killer terminated the serve process.
         ServeOom = "serve_oom",
         /// A heartbeat went unanswered for longer than the watchdog while the process was alive.
         ServeStalled = "serve_stalled",
         /// At open: connection refused or unreachable.
         ServeRefused = "serve_refused",
-        /// At open: no answer to connect or handshake.
+        /// At open: no response to connect or upgrade in time.
         ServeTimeout = "serve_timeout",
-        /// At open: another status than 101.
+        /// At open: a status other than 101.
         ServeRejected = "serve_rejected",
-        /// serve answered garbage, or broke the protocol later.
+        /// serve sent an invalid response to the upgrade, or violated RFC 6455.
         ServeProtocol = "serve_protocol",
-        /// dispatch was told to stop.
+        /// dispatch received a stop signal.
         DispatchShutdown = "dispatch_shutdown",
-        /// dispatch's own event loop stood still.
+        /// The event loop of dispatch was blocked.
         DispatchStalled = "dispatch_stalled",
-        /// dispatch died with the session open.
+        /// The dispatch process ended with the session open.
         DispatchDied = "dispatch_died",
-        /// A socket was destroyed by an administrator of this machine.
+        /// A socket was destroyed on this host (`ss -K`).
         AdminKilled = "admin_killed",
-        /// Nothing fits: a bug to be fixed.
+        /// No rule matched: a bug.
         Unknown = "unknown",
     }
 }
@@ -188,17 +187,17 @@ impl Verdict {
 }
 
 vocabulary! {
-    /// Where the cause lies.
+    /// Location of the cause.
     Segment {
-        /// Browser, Cloudflare, tunnel or Traefik.
+        /// Client, Cloudflare, tunnel or Traefik.
         Downstream = "downstream",
-        /// The user's `t3 serve`.
+        /// serve.
         Serve = "serve",
-        /// The machine: memory, IO or CPU pressure.
+        /// The host: memory, IO or CPU pressure.
         Devvm = "devvm",
         /// t3-dispatch itself.
         Dispatch = "dispatch",
-        /// Nobody's: both ends closed at once.
+        /// No segment: both ends closed at the same time.
         None = "none",
         /// Not known.
         Unknown = "unknown",
@@ -206,63 +205,63 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// Which end acted first. Not the cause: a browser that gives up on a stalled serve acts first.
+    /// End that acted first. Not the cause: a client that gives up on a stalled serve acts first.
     ClosedBy {
         /// The downstream peer.
         Downstream = "downstream",
         /// The upstream peer.
         Upstream = "upstream",
-        /// dispatch or its machine's kernel.
+        /// dispatch or the kernel of its host.
         Dispatch = "dispatch",
-        /// Both peers, neither having heard of the other's act.
+        /// Both peers, before either received the other's act.
         Both = "both",
     }
 }
 
 vocabulary! {
-    /// How a leg ended in the kernel.
+    /// End of a leg in the kernel.
     LegEnd {
         /// The peer sent FIN first.
         FinIn = "fin_in",
         /// The peer sent RST.
         RstIn = "rst_in",
-        /// We sent FIN first.
+        /// dispatch sent FIN first.
         FinOut = "fin_out",
-        /// We sent RST.
+        /// dispatch sent RST.
         RstOut = "rst_out",
         /// Keepalive, retransmission or user timeout.
         Timeout = "timeout",
-        /// Destroyed by an administrator.
+        /// The socket was destroyed.
         Abort = "abort",
         /// The connection attempt was refused.
         Refused = "refused",
         /// The peer's host or network cannot be reached.
         Unreach = "unreach",
-        /// The leg never came to be.
+        /// The leg was never established.
         None = "none",
     }
 }
 
 vocabulary! {
-    /// How sure a verdict is.
+    /// Certainty of a verdict.
     Confidence {
         /// Positive evidence: a kernel event, a frame, an exit status.
         Proven = "proven",
-        /// Concluded from timing or absence.
+        /// Inferred from timing or missing events.
         Likely = "likely",
     }
 }
 
 vocabulary! {
-    /// Where a record's kernel evidence came from.
+    /// Source of the kernel evidence.
     KernelSource {
         /// Tracepoints and kprobes (or fentry).
         Kprobe = "kprobe",
         /// Tracepoints only.
         Tracepoint = "tracepoint",
-        /// t3-trace was not there, or could not load its programs.
+        /// t3-trace was not connected, or could not load its programs.
         Off = "off",
-        /// t3-trace did not answer in time.
+        /// t3-trace did not reply in time.
         Timeout = "timeout",
     }
 }

@@ -1,5 +1,5 @@
-//! The messages of the evidence socket: `/run/t3-trace/evidence.sock`, `SOCK_SEQPACKET`, one JSON
-//! message a packet.
+//! Messages of the evidence socket: `/run/t3-trace/evidence.sock`, `SOCK_SEQPACKET`, one JSON
+//! message per packet.
 //!
 //! Versioned: the first message is [`ToTrace::Hello`], answered by [`FromTrace::Welcome`] or
 //! [`FromTrace::Refused`]. Fields may be added (decoding ignores unknown ones); a message that
@@ -18,13 +18,13 @@ use crate::{
 };
 use live::{Sessions, StatsReport};
 
-/// The protocol's version.
+/// Version of the protocol.
 pub const VERSION: u32 = 1;
 
-/// Where the socket stands.
+/// Path of the socket.
 pub const SOCKET_PATH: &str = "/run/t3-trace/evidence.sock";
 
-/// No message is longer, in bytes. A packet that is gets refused, not cut.
+/// Limit of a message, in bytes; a longer packet is rejected.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// From dispatch or a subscriber to t3-trace.
@@ -35,10 +35,10 @@ pub enum ToTrace {
     Hello {
         /// [`VERSION`] of the sender.
         v: u32,
-        /// What the sender wants to be.
+        /// Role of the sender.
         role: Role,
     },
-    /// The ports to watch: replaces the earlier set of this dispatch. Sent after the welcome and on
+    /// Ports to watch; replaces the previous set of this dispatch. Sent after the welcome and on
     /// each reload.
     Watch {
         /// Ports dispatch listens on.
@@ -46,17 +46,16 @@ pub enum ToTrace {
         /// Ports of all serves in the routing table.
         serve: Vec<u16>,
     },
-    /// A session opened (or, after a reconnect, is open). Also sent for an attempt to open that is
-    /// about to fail.
+    /// A session opened (or is open after a reconnect). Also sent for an open that is about to
+    /// fail.
     Register(Box<Session>),
-    /// What does the kernel know? Asked shortly after the first leg has ended, for pressure and the
-    /// state of the process, which do not keep, and once more when both legs have, for their
-    /// sockets.
+    /// Query of the kernel evidence. Sent shortly after the first leg ended, for pressure and the
+    /// state of the process, which change, and again after both legs ended, for their sockets.
     Ask {
         /// The session.
         conn: String,
     },
-    /// The record has been written to the journal; forget the session and tell the subscribers.
+    /// The record was written to the journal; delete the session and notify the subscribers.
     Done {
         /// The session.
         conn: String,
@@ -68,33 +67,33 @@ pub enum ToTrace {
         /// The record as written.
         record: Box<OpenRecord>,
     },
-    /// How is the daemon? Answered by [`FromTrace::Status`]. Allowed in every role.
+    /// Query of the daemon state; reply: [`FromTrace::Status`]. Allowed in every role.
     Status,
-    /// Which sessions are open? From a subscriber, and only when the welcome says that it is
-    /// understood. Answered by [`FromTrace::Sessions`], not more often than once a second.
+    /// Query of the open sessions, from a subscriber, if the welcome announces support. Reply:
+    /// [`FromTrace::Sessions`], at most once per second.
     Sessions,
-    /// Live numbers of sessions in which something has moved: from dispatch, while
-    /// [`FromTrace::WantPulses`] holds.
+    /// Live stats of sessions with activity, from dispatch, while [`FromTrace::WantPulses`] is in
+    /// effect.
     Pulses {
-        /// At most [`live::MOST_PULSES`].
+        /// Up to [`live::MOST_PULSES`].
         pulses: Vec<StatsReport>,
     },
 }
 
-/// What a peer of the evidence socket is.
+/// Role of a peer of the evidence socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// t3-dispatch: may watch, register, ask.
+    /// t3-dispatch: may watch ports, register sessions and query evidence.
     Dispatch,
-    /// A viewer: receives records.
+    /// A subscriber: receives records.
     Subscriber,
 }
 
-/// One session as t3-trace needs to know it.
+/// Registration of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// The session's id.
+    /// Session id.
     pub conn: String,
     /// The OS user.
     pub user: String,
@@ -102,13 +101,13 @@ pub struct Session {
     pub ip: String,
     /// The `Cf-Ray` header.
     pub ray: Option<String>,
-    /// When the 101 was relayed; `None` while opening.
+    /// Time of the 101; `None` while opening.
     pub opened_at: Option<Nanos>,
-    /// dispatch's socket towards the browser.
+    /// dispatch's downstream socket.
     pub down: Option<Leg>,
-    /// dispatch's socket towards serve.
+    /// dispatch's upstream socket.
     pub up: Option<Leg>,
-    /// serve's port on this machine.
+    /// Port of serve on this host.
     pub serve_port: u16,
 }
 
@@ -117,9 +116,9 @@ pub struct Session {
 pub struct Leg {
     /// `SO_COOKIE`: the join key with the kernel, unique per boot.
     pub cookie: u64,
-    /// Our end.
+    /// Local address.
     pub local: SocketAddr,
-    /// The peer's end.
+    /// Peer address.
     pub remote: SocketAddr,
 }
 
@@ -131,22 +130,22 @@ pub enum FromTrace {
     Welcome {
         /// [`VERSION`] of t3-trace.
         v: u32,
-        /// What its kernel side gives.
+        /// Source of its kernel evidence.
         kernel: KernelSource,
-        /// It understands [`ToTrace::Sessions`].
+        /// It supports [`ToTrace::Sessions`].
         #[serde(default)]
         sessions: bool,
     },
-    /// The peer may not, or the message made no sense; the connection is closed after it.
+    /// The peer lacks permission or the message is invalid; the connection is closed after it.
     Refused {
-        /// Why, and what to do.
+        /// Cause and hint.
         why: String,
     },
-    /// The answer to [`ToTrace::Ask`]; sent once for each.
+    /// Reply to [`ToTrace::Ask`], one for each.
     Evidence {
         /// The session.
         conn: String,
-        /// What the kernel side knows.
+        /// Facts of the kernel side.
         facts: Box<KernelFacts>,
     },
     /// To subscribers: a session opened.
@@ -159,31 +158,31 @@ pub enum FromTrace {
         /// Its record.
         record: Box<CloseRecord>,
     },
-    /// To a subscriber that was too slow: so many records were left out since the last one.
+    /// To a slow subscriber: number of records dropped since the last one.
     Skipped {
-        /// How many.
+        /// Number of records.
         records: u64,
     },
-    /// The answer to [`ToTrace::Status`].
+    /// Reply to [`ToTrace::Status`].
     Status(Box<Status>),
-    /// The answer to [`ToTrace::Sessions`], in one part or several.
+    /// Reply to [`ToTrace::Sessions`], in one or more parts.
     Sessions(Box<Sessions>),
-    /// To dispatch: somebody watches. Send [`ToTrace::Pulses`] once a second for this long; said
-    /// again while it goes on.
+    /// To dispatch: send [`ToTrace::Pulses`] once per second for this time; renewed while a
+    /// subscriber reads live stats.
     WantPulses {
         /// Milliseconds from now.
         ms: u64,
     },
 }
 
-/// How the daemon is.
+/// State of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Package version of t3-trace.
     pub version: String,
-    /// What the kernel side gives.
+    /// Source of the kernel evidence.
     pub kernel: Option<KernelSource>,
-    /// Each hook: its name, how it is attached, or why not.
+    /// Hooks, with the kind of attachment or the cause of its failure.
     pub hooks: Vec<Hook>,
     /// Registered sessions.
     pub sessions: u64,
@@ -193,51 +192,51 @@ pub struct Status {
     pub dispatch: bool,
     /// Kernel events lost since the start.
     pub lost: u64,
-    /// Insertions refused by a full map since the start.
+    /// Insertions rejected by a full map since the start.
     pub map_full: u64,
-    /// How long it has been running, in seconds.
+    /// Uptime in seconds.
     #[serde(default)]
     pub uptime_s: Option<u64>,
-    /// Ports that are watched: dispatch's own.
+    /// Watched ports of dispatch.
     #[serde(default)]
     pub listen: Vec<u16>,
-    /// And those of the serves.
+    /// Watched ports of serves.
     #[serde(default)]
     pub serve: Vec<u16>,
-    /// The kernel side's tables; none when it is off.
+    /// Tables of the kernel side; empty when it is off.
     #[serde(default)]
     pub tables: Vec<Table>,
     /// Kernel events sent since the start, read or not.
     #[serde(default)]
     pub events: Option<u64>,
-    /// What the running kernel's BTF does not tell, a line each.
+    /// Missing BTF information of the running kernel, one line each.
     #[serde(default)]
     pub missing: Vec<String>,
-    /// How far the wall clock was moved since the start, beyond what has passed, in milliseconds.
+    /// Adjustment of the wall clock since the start, in milliseconds.
     #[serde(default)]
     pub clock_moved_ms: Option<i64>,
 }
 
-/// One table of the kernel side.
+/// A table of the kernel side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Its name.
     pub name: String,
-    /// How much it holds: entries, or bytes of the ring.
+    /// Capacity in entries, or bytes of the ring.
     pub size: u64,
-    /// How much of it is in use; `None` for the ring.
+    /// Entries in use; `None` for the ring.
     pub used: Option<u64>,
-    /// It forgets the oldest when it is full, by design; then being full costs nothing.
+    /// An LRU table: it evicts the oldest entries, so being full is normal.
     pub forgets: bool,
 }
 
-/// One hook of the kernel side.
+/// A hook of the kernel side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// `category:name` of a tracepoint, or the function's name.
     pub name: String,
     /// `tracepoint`, `kprobe`, `fentry`, or `None` when it is not attached.
     pub attached: Option<String>,
-    /// Why it is not attached, and what is lost by that.
+    /// Cause of a missing attachment, and its effect.
     pub why: Option<String>,
 }

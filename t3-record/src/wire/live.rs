@@ -1,58 +1,56 @@
-//! What a viewer is told of the sessions that are open now, and the live numbers behind it. Only
-//! types and their cutting into messages: who asks whom, and how often, is
-//! docs/EVIDENCE-SOCKET.md's.
+//! Open sessions and live stats for subscribers: types, and their division into messages. The
+//! protocol is in docs/EVIDENCE-SOCKET.md.
 
 use serde::{Deserialize, Serialize};
 
 use super::MAX_MESSAGE;
 use crate::{evidence::Nanos, value::Percent};
 
-/// At most so many sessions are told to a viewer at once; of more, those that wait longest for a
-/// heartbeat, then the youngest.
+/// Limit of sessions in a reply: those with the longest unanswered ping first, then the youngest.
 pub const MOST_SESSIONS: usize = 1000;
 
-/// At most so many pulses in one message: each is shorter than 300 bytes.
+/// Limit of reports per message; each is shorter than 300 bytes.
 pub const MOST_PULSES: usize = 200;
 
-/// How many seconds of pressure a viewer is told.
+/// Seconds of pressure in a reply.
 pub const STRAIN_SECONDS: usize = 30;
 
-/// Live numbers of one open session, as dispatch counts them. Moments are of the monotonic clock.
+/// Live stats of an open session, counted by dispatch. Times are of the monotonic clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatsReport {
     /// The session.
     pub conn: String,
-    /// Bytes from the browser so far.
+    /// Bytes received from the client.
     pub down_bytes: u64,
-    /// Bytes from serve so far.
+    /// Bytes received from serve.
     pub up_bytes: u64,
-    /// Answer time of the last answered heartbeat, in nanoseconds.
+    /// RTT of the last answered heartbeat, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_ns: Option<Nanos>,
-    /// Since when the oldest unanswered ping has waited.
+    /// Time of the oldest unanswered ping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Nanos>,
 }
 
-/// One part of the answer to [`super::ToTrace::Sessions`]: as many as fit into a message.
+/// A part of the reply to [`super::ToTrace::Sessions`]: as many sessions as fit into a message.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sessions {
-    /// When the answer was made, by the monotonic clock.
+    /// Time of the reply, monotonic clock.
     pub at: Nanos,
-    /// How many sessions are open, of which at most [`MOST_SESSIONS`] are told.
+    /// Number of open sessions; up to [`MOST_SESSIONS`] are in the reply.
     pub open: u64,
-    /// A dispatch is connected: without one the numbers stand still.
+    /// A dispatch is connected; without one the stats are not updated.
     pub dispatch: bool,
-    /// Pressure of the machine.
+    /// Pressure of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<PressureStats>,
-    /// More parts of this answer follow.
+    /// More parts of this reply follow.
     pub more: bool,
-    /// The sessions of this part.
+    /// Sessions of this part.
     pub sessions: Vec<OpenSession>,
 }
 
-/// One open session.
+/// An open session.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OpenSession {
     /// Its id.
@@ -61,36 +59,35 @@ pub struct OpenSession {
     pub user: String,
     /// The client's address.
     pub ip: String,
-    /// Since the 101, in milliseconds.
+    /// Age since the 101, in milliseconds.
     pub age_ms: u64,
-    /// Its end has begun: dispatch has asked for evidence.
+    /// Closing: dispatch has queried the evidence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ending: bool,
-    /// What dispatch counts; `None` before its first word.
+    /// Live stats of dispatch; `None` before the first report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<SessionStats>,
-    /// Pressure of the user's cgroup; `None` when nothing is known of it.
+    /// Pressure of the user's cgroup, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strain: Option<PressureStats>,
 }
 
-/// Live numbers as a viewer is told them.
+/// Live stats for a subscriber.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStats {
-    /// Bytes from the browser so far.
+    /// Bytes received from the client.
     pub down_bytes: u64,
-    /// Bytes from serve so far.
+    /// Bytes received from serve.
     pub up_bytes: u64,
-    /// Answer time of the last answered heartbeat, in microseconds.
+    /// RTT of the last answered heartbeat, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
-    /// How long the oldest unanswered ping has waited, in milliseconds.
+    /// Age of the oldest unanswered ping, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
 }
 
-/// Pressure of a cgroup: percent of the last 10 s in which some task stalled, and the last seconds
-/// one by one.
+/// Pressure of a cgroup: PSI some over the last 10 s in percent, and per second.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PressureStats {
     /// Memory.
@@ -102,17 +99,17 @@ pub struct PressureStats {
     /// CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Percent>,
-    /// The worst of the three for each of the last seconds, in percent, oldest first; at most
+    /// Maximum of the three for each of the last seconds, in percent, oldest first; up to
     /// [`STRAIN_SECONDS`].
     pub seconds: Vec<u8>,
 }
 
 impl Sessions {
-    /// The answer as messages that are each short enough. A session that alone is too long is left
-    /// out; `open` still counts it.
+    /// Divides a reply into messages within the limit. A session that is too long alone is omitted;
+    /// `open` still counts it.
     #[must_use]
     pub fn parts(mut self) -> Vec<Self> {
-        /// What stands around the sessions is shorter than this.
+        /// Upper bound of the message without its sessions.
         const AROUND: usize = 512;
         let sessions = std::mem::take(&mut self.sessions);
         let mut parts = vec![self.clone()];
@@ -206,8 +203,8 @@ mod tests {
         let monster = "u".repeat(MAX_MESSAGE);
         let sessions = vec![session(1, "a"), session(2, &monster), session(3, "b")];
         let parts = answer(sessions).parts();
-        let told: Vec<_> = parts.iter().flat_map(|part| &part.sessions).map(|s| s.conn.as_str()).collect();
-        assert_eq!(told, ["conn-1", "conn-3"]);
+        let sent: Vec<_> = parts.iter().flat_map(|part| &part.sessions).map(|s| s.conn.as_str()).collect();
+        assert_eq!(sent, ["conn-1", "conn-3"]);
     }
 
     #[test]
