@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stall_that_is_no_percentage_is_refused(huge in prop_oneof![Just("1e60"), Just("-1"), Just("1e9")]) {
+    fn a_stall_that_is_not_a_percentage_is_rejected(huge in prop_oneof![Just("1e60"), Just("-1"), Just("1e9")]) {
         let stall = |some: &str| format!(r#"{{"some":{some},"full":null,"peak":1,"some30":1}}"#);
         prop_assert!(serde_json::from_str::<Stall>(&stall(huge)).is_err());
         prop_assert!(serde_json::from_str::<Stall>(&stall("99.9")).is_ok());

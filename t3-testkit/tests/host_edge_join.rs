@@ -148,7 +148,7 @@ impl House {
                 assert_eq!(find(&ended, &reading.lines), Join::Ambiguous(2), "{n}");
                 assert_eq!(refined.line, None);
                 assert!(
-                    refined.reasons[0].contains("2 lines fit this session equally well"),
+                    refined.reasons[0].contains("2 lines match this session equally"),
                     "{:?}",
                     refined.reasons
                 );

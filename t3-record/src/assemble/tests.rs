@@ -81,7 +81,7 @@ fn a_session_that_dispatch_left_behind() {
 }
 
 #[test]
-fn the_frame_that_came_first_is_the_one_told() {
+fn the_first_close_frame_is_recorded() {
     let mut builder = EvidenceBuilder::healthy().close(Side::Up, 1001, END).close(Side::Down, 1000, END + MS);
     builder.0.relay.as_mut().unwrap().up.close_frame.as_mut().unwrap().reason = "going \"away\"".into();
     let record = assemble(&session(), &builder.0);

@@ -1,4 +1,4 @@
-//! One line of cloudflared's log, text or JSON. Never keeps a query string.
+//! Log of cloudflared, text or JSON. Query strings are removed.
 
 mod console;
 
@@ -14,7 +14,7 @@ use super::{
 use crate::vocabulary::vocabulary;
 
 vocabulary! {
-    /// How bad cloudflared found it.
+    /// Level of a line.
     Level {
         /// Debug.
         Debug = "debug",
@@ -29,52 +29,52 @@ vocabulary! {
     }
 }
 
-/// What a line tells.
+/// Event of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TunnelKind {
-    /// A connection to the edge stands.
+    /// A tunnel connection was registered.
     Registered,
-    /// A connection was given back in order.
+    /// A tunnel connection was unregistered cleanly.
     Unregistered,
-    /// A connection to the edge broke, or was taken down: everything that rode on it died.
+    /// A tunnel connection was lost or taken down, with all sessions on it.
     ConnectionLost,
-    /// The connector tries again to connect, or waits before it does.
+    /// The connector reconnects, or waits before it.
     Retrying,
-    /// The connector gave the connection up, or ends itself.
+    /// The connector gave up the connection, or exits.
     Terminated,
     /// A request failed, before its 101.
     RequestFailed {
-        /// It was to become a WebSocket.
+        /// An upgrade to WebSocket.
         ws: bool,
-        /// Its URL without the query, when the line says it.
+        /// URL without the query, if logged.
         dest: Option<String>,
     },
-    /// Copying the bytes of one stream broke. Of an established WebSocket only debug lines say so.
+    /// Copying a stream failed. For an established WebSocket only debug lines report it.
     CopyError,
     /// Anything else.
     Other,
 }
 
-/// One line of cloudflared.
+/// A line of cloudflared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelLine {
-    /// When, in milliseconds since the epoch; text lines know whole seconds only.
+    /// Time in milliseconds since the epoch; text lines have whole seconds only.
     pub at_ms: i64,
     /// Level.
     pub level: Level,
-    /// Message, without query strings; empty for debug lines of no known kind, which print headers.
+    /// Message without query strings; empty for unknown debug lines, which print headers.
     pub message: String,
-    /// The key `error`, without query strings.
+    /// Key `error`, without query strings.
     pub error: Option<String>,
-    /// Which of the connector's connections to the edge, 0 to 3.
+    /// Index of the tunnel connection, 0 to 3.
     pub conn_index: Option<u8>,
-    /// What it tells.
+    /// Event.
     pub kind: TunnelKind,
-    /// `cfRay`, which versions before 2024.2.1 wrote.
+    /// `cfRay`, in versions before 2024.2.1.
     pub ray: Option<String>,
 }
 
-/// Reads one line, text or JSON.
+/// Parses a line, text or JSON.
 ///
 /// # Errors
 /// [`BadLine::Other`] for a line of another log, [`BadLine::Unreadable`] for a broken one.
@@ -87,7 +87,7 @@ pub fn parse(line: &str) -> Result<TunnelLine, BadLine> {
     Ok(raw.into_line())
 }
 
-/// A line's parts as they were written.
+/// Parts of a line as written.
 #[derive(Debug)]
 struct Raw {
     at_ms: i64,
@@ -100,7 +100,7 @@ impl Raw {
     fn into_line(self) -> TunnelLine {
         let field = |key: &str| self.fields.get(key).map(String::as_str);
         let kind = self.kind();
-        // Debug lines print requests with their headers, cookies among them.
+        // Debug lines print requests with headers, including cookies.
         let kept = self.level != Level::Debug || kind != TunnelKind::Other;
         TunnelLine {
             at_ms: self.at_ms,
@@ -140,7 +140,7 @@ impl Raw {
     }
 }
 
-/// How messages begin, by kind. Older spellings stand beside the newer ones.
+/// Prefixes of messages by kind, of old and new versions.
 const REGISTERED: &[&str] = &["Registered tunnel connection"];
 const UNREGISTERED: &[&str] = &["Unregistered tunnel connection"];
 const LOST: &[&str] = &[
@@ -172,7 +172,7 @@ fn json(line: &str) -> Result<Raw, BadLine> {
         return Err(if ours { BadLine::Unreadable("broken JSON") } else { BadLine::Other });
     };
     let text = |key: &str| object.get(key).and_then(Value::as_str);
-    // Traefik's own log has `level` and `time`, too, and says `msg`.
+    // Traefik's own log has `level` and `time`, too, with the key `msg`.
     let (Some(level), false) = (text("level").and_then(level), object.contains_key("msg")) else {
         return Err(BadLine::Other);
     };
@@ -190,7 +190,7 @@ fn json(line: &str) -> Result<Raw, BadLine> {
     })
 }
 
-/// As zerolog's JSON names them.
+/// Level names of zerolog's JSON.
 fn level(word: &str) -> Option<Level> {
     Some(match word {
         "debug" | "trace" => Level::Debug,

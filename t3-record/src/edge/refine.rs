@@ -1,6 +1,5 @@
-//! What the other layers add to a close whose cause lies downstream: which part of the way it was,
-//! or that it cannot be determined. Never changes a verdict, never concludes from a line that is
-//! missing.
+//! Refinement of a close with a downstream cause: the hop that failed, or that it cannot be
+//! determined. It never changes a verdict and never concludes from a missing line.
 
 mod explanations;
 mod indicators;
@@ -19,48 +18,47 @@ use indicators::Indicators;
 use rules::RuleOutcome;
 
 vocabulary! {
-    /// The part of the way between the browser and this machine.
+    /// Hop between the browser and this host.
     Part {
         /// Traefik or its node.
         Traefik = "traefik",
         /// The tunnel between Cloudflare and cloudflared.
         Tunnel = "tunnel",
-        /// Between the person and Cloudflare.
+        /// Between the user and Cloudflare.
         LastMile = "last_mile",
     }
 }
 
-/// What was gathered. `None`: not asked for, or not to be had; that is never taken for "nothing
-/// happened".
+/// Collected layers. `None`: not queried or not available, which never means "nothing happened".
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Layers {
     /// Traefik's access log around the close.
     pub traefik: Option<Reading<AccessLine>>,
     /// cloudflared's log around the close.
     pub cloudflared: Option<Reading<TunnelLine>>,
-    /// What the probe's legs reported over that time.
+    /// Attribution from the probe legs over that time.
     pub probe: Option<Attribution>,
     /// Closes of other sessions near it, with the times of their records in milliseconds since the
     /// epoch.
     pub neighbours: Vec<(CloseRecord, i64)>,
 }
 
-/// What the layers add.
+/// Result of the refinement.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Refinement {
-    /// Which part it was.
+    /// The hop that failed.
     pub part: Option<Part>,
-    /// How sure; never more than the lines bear.
+    /// Certainty; never above the evidence of the lines.
     pub confidence: Option<Confidence>,
-    /// Traefik's line of this session.
+    /// Line of this session in Traefik's log.
     pub line: Option<AccessLine>,
-    /// The reasons in the operator's words, each naming its source.
+    /// Reasons, each with its source.
     pub reasons: Vec<String>,
-    /// Why no part can be named.
+    /// Cause for an undetermined hop.
     pub unresolved: Option<String>,
 }
 
-/// Judges the layers for one close.
+/// Refines a close with the layers.
 #[must_use]
 pub fn refine(ended: &Ended<'_>, layers: &Layers) -> Refinement {
     let indicators = Indicators::of(ended, layers);
@@ -81,9 +79,12 @@ pub fn refine(ended: &Ended<'_>, layers: &Layers) -> Refinement {
         Some(RuleOutcome::Cannot(why)) => {
             Refinement { line, reasons, unresolved: Some(why), ..Refinement::default() }
         }
-        None => {
-            Refinement { line, reasons, unresolved: Some("no rule fits".to_owned()), ..Refinement::default() }
-        }
+        None => Refinement {
+            line,
+            reasons,
+            unresolved: Some("no rule matches".to_owned()),
+            ..Refinement::default()
+        },
     }
 }
 

@@ -1,15 +1,13 @@
-//! What may be kept of a text from outside: no query string, no value of a `wsTicket` wherever it
-//! stands, no control character.
+//! Redaction of external text: no query string, no value of `wsTicket`, no control character.
 
-/// The credential that a browser brings in the query string.
+/// Credential in the query string of a browser.
 const TICKET: &str = "wsticket";
 
-/// Stands for what was left out.
+/// Placeholder for removed text.
 const LEFT_OUT: char = '…';
 
-/// The text without what stands after a `?` up to a blank or a quote, and without what follows the
-/// word `wsTicket`: a hostile query may hold quotes, and what it hides behind one is no less a
-/// credential.
+/// Removes text after a `?` up to a blank or a quote, and text after `wsTicket`: a hostile query
+/// can contain quotes, and the text after one can still be a credential.
 #[must_use]
 pub fn redacted(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
@@ -25,7 +23,7 @@ pub fn redacted(text: &str) -> String {
         } else if let Some(after) = ticket(rest) {
             kept.push_str("wsTicket");
             kept.push(LEFT_OUT);
-            // `="` or whatever else stands between the name and its value.
+            // `="` or any other separator.
             rest = skipped(after.trim_start_matches(|c: char| !c.is_alphanumeric()));
         } else {
             kept.push_str(if first.is_control() { "\u{fffd}" } else { shown });
@@ -35,19 +33,19 @@ pub fn redacted(text: &str) -> String {
     kept
 }
 
-/// What stands after the name of the credential, if the text begins with it.
+/// Text after the name of the credential, if it starts with that.
 fn ticket(text: &str) -> Option<&str> {
     let (name, after) = text.split_at_checked(TICKET.len())?;
     name.eq_ignore_ascii_case(TICKET).then_some(after)
 }
 
-/// The text from its first blank or quote on.
+/// The text from its first blank or quote.
 fn skipped(text: &str) -> &str {
     let end = text.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(text.len());
     &text[end..]
 }
 
-/// A container runtime's frame (CRI: time, stream, `F` or `P`) is no part of the line.
+/// Removes the prefix of a container runtime (CRI: time, stream, `F` or `P`).
 pub(super) fn unframed(line: &str) -> &str {
     let line = line.trim_end_matches(['\r', '\n']);
     let mut words = line.splitn(4, ' ');

@@ -1,4 +1,4 @@
-//! One line of Traefik's access log, whichever format it is in. Never keeps a query string.
+//! Traefik's access log, CLF or JSON. Query strings are removed.
 
 mod clf;
 
@@ -12,21 +12,20 @@ use super::{
     time,
 };
 
-/// One request as Traefik logged it, at its end.
+/// A request, logged at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLine {
-    /// The first address of [`Self::client_host`]: the browser's, if the edge was believed.
+    /// First address of [`Self::client_host`]: the client's, if Traefik trusts the edge.
     pub first_address: Option<IpAddr>,
-    /// The whole X-Forwarded-For that was left after Traefik's filter, else the TCP peer.
+    /// X-Forwarded-For after Traefik's filter, else the TCP peer.
     pub client_host: String,
     /// Start of the request, in milliseconds since the epoch.
     pub start_ms: i64,
-    /// `start_ms` is exact (JSON); otherwise it was cut to whole seconds (CLF), so up to 999 ms
-    /// early.
+    /// `start_ms` is exact (JSON); else truncated to seconds (CLF), up to 999 ms early.
     pub start_exact: bool,
-    /// How long it took, a WebSocket's whole life included, in milliseconds.
+    /// Duration in milliseconds; of a WebSocket, until its close.
     pub duration_ms: u64,
-    /// Status that the browser got; 0 or 101 for a WebSocket; `None` when nothing was recorded.
+    /// Status of the response; 0 or 101 for a WebSocket; `None` if not logged.
     pub status: Option<u16>,
     /// Method.
     pub method: String,
@@ -34,23 +33,23 @@ pub struct AccessLine {
     pub path: String,
     /// Router.
     pub router: Option<String>,
-    /// The chosen upstream.
+    /// Selected backend.
     pub service_url: Option<String>,
-    /// Running number since the start of this Traefik process.
+    /// Request number since the start of this Traefik process.
     pub request_count: Option<u64>,
-    /// The kept `Cf-Ray` header (JSON only).
+    /// `Cf-Ray` header, if logged (JSON only).
     pub ray: Option<String>,
 }
 
 impl AccessLine {
-    /// The request's end, in milliseconds since the epoch.
+    /// End of the request, in milliseconds since the epoch.
     #[must_use]
     pub fn end_ms(&self) -> i64 {
         self.start_ms.saturating_add(i64::try_from(self.duration_ms).unwrap_or(i64::MAX))
     }
 }
 
-/// Reads one line, CLF or JSON.
+/// Parses a line, CLF or JSON.
 ///
 /// # Errors
 /// [`BadLine::Other`] for a line of another log, [`BadLine::Unreadable`] for a broken one.
@@ -101,7 +100,7 @@ fn json(line: &str) -> Result<AccessLine, BadLine> {
     })
 }
 
-/// A string; in older versions Go's `url.URL` as an object.
+/// A string; in older versions an object, Go's `url.URL`.
 fn service_url(value: &Value) -> Option<String> {
     if let Some(text) = value.as_str() {
         return named(text);
@@ -111,17 +110,17 @@ fn service_url(value: &Value) -> Option<String> {
     Some(redacted(&format!("{scheme}://{}{}", part("Host")?, part("Path").unwrap_or_default())))
 }
 
-/// `-` and nothing are no name.
+/// `None` for `-` and the empty string.
 fn named(text: &str) -> Option<String> {
     (!matches!(text, "" | "-")).then(|| redacted(text))
 }
 
-/// Without its query.
+/// Removes the query.
 fn path_of(path: &str) -> String {
     redacted(path.split_once('?').map_or(path, |(path, _)| path))
 }
 
-/// The first address of an X-Forwarded-For; some proxies write a port after it.
+/// First address of an X-Forwarded-For; some proxies append a port.
 fn first_address(host: &str) -> Option<IpAddr> {
     let first = host.split(',').next()?.trim();
     let address = first.parse().or_else(|_| first.parse::<SocketAddr>().map(|socket| socket.ip()));

@@ -1,7 +1,7 @@
-//! Who acted first: each side's first act, from the kernel where it saw it, from the relay
-//! otherwise, and whether both sides acted without having heard of each other.
+//! First act of each side, from the kernel where available, else from the relay, and whether both
+//! sides acted before either received the other's act.
 //!
-//! A close frame is data, so only the relay sees it; FIN and RST come from the kernel, whose clock
+//! A Close frame is data, so only the relay sees it; FIN and RST come from the kernel, whose clock
 //! is not delayed by a busy relay. Both clocks are `CLOCK_MONOTONIC`.
 
 use crate::{
@@ -9,54 +9,53 @@ use crate::{
     vocabulary::{LegEnd, Side},
 };
 
-/// Acts of both sides further apart than this were not simultaneous, even if news of the first had
-/// not yet reached the second.
+/// Maximum time between simultaneous acts of both sides.
 const SIMULTANEOUS: Nanos = 100_000_000;
 
-/// How a side acted.
+/// Kind of an act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A close frame.
+    /// Close frame.
     CloseFrame,
     /// FIN.
     Fin,
     /// RST.
     Rst,
-    /// Keepalive, retransmission or user timeout: the side did not act, it was given up.
+    /// Keepalive, retransmission or user timeout: the side stopped responding.
     Timeout,
-    /// The network says that it cannot be reached.
+    /// Unreachable, reported by the network.
     Unreach,
-    /// Our socket was destroyed.
+    /// dispatch's socket was destroyed.
     Abort,
-    /// Another error of the socket.
+    /// Any other socket error.
     Error,
 }
 
-/// One side's first act.
+/// First act of a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Act {
-    /// Who.
+    /// Side.
     pub side: Side,
-    /// What.
+    /// Kind.
     pub kind: Kind,
-    /// When.
+    /// Time.
     pub at: Nanos,
 }
 
 /// The first act of each side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Acts {
-    /// The browser's side.
+    /// Downstream.
     pub down: Option<Act>,
-    /// serve's side.
+    /// Upstream.
     pub up: Option<Act>,
-    /// When we first passed news of an end to the browser's side.
+    /// Time at which an end was first forwarded downstream.
     notified_down: Option<Nanos>,
-    /// When we first passed news of an end to serve's side.
+    /// Time at which an end was first forwarded upstream.
     notified_up: Option<Nanos>,
 }
 
-/// What an errno on a socket means for its leg.
+/// End of a leg for an errno of its socket.
 #[must_use]
 pub const fn errno_end(errno: i32) -> Option<LegEnd> {
     match errno {
@@ -69,15 +68,14 @@ pub const fn errno_end(errno: i32) -> Option<LegEnd> {
 }
 
 impl Acts {
-    /// From the evidence.
+    /// Reads the acts from the evidence.
     #[must_use]
     pub fn of(evidence: &Evidence) -> Self {
         let relay = evidence.relay.as_ref();
         let kernel = &evidence.kernel;
         let down = first_act(Side::Down, kernel.down.as_ref(), relay.map(|r| &r.down));
         let mut up = first_act(Side::Up, kernel.up.as_ref(), relay.map(|r| &r.up));
-        // serve's own socket destroyed reaches us as a RST like any other; only its own trace
-        // tells.
+        // A destroyed socket of serve arrives as a RST; only the facts of serve's socket show it.
         if let Some((103, at)) = kernel.serve.as_ref().and_then(|trace| trace.error) {
             up = Some(Act { side: Side::Up, kind: Kind::Abort, at });
         }
@@ -89,8 +87,8 @@ impl Acts {
         }
     }
 
-    /// The side that acted first. Of two acts at the same instant serve's counts: nothing can be
-    /// read off such a pair, and serve's is the one that can be looked into on this machine.
+    /// The first act. Of two acts at the same time serve's counts, because it can be examined on
+    /// this host.
     #[must_use]
     pub fn first(&self) -> Option<Act> {
         match (self.down, self.up) {
@@ -99,19 +97,17 @@ impl Acts {
         }
     }
 
-    /// The first act of this kind, if it came before every other act or is the only thing that
-    /// explains them.
+    /// The first act of this kind, if it was before all other acts or explains them.
     #[must_use]
     pub fn first_of(&self, kind: Kind) -> Option<Act> {
         let first = self.first()?;
         [self.down, self.up].into_iter().flatten().find(|act| {
-            // The reset that tells the other end of a destroyed socket may overtake the error by a
-            // clock tick.
+            // The RST of a destroyed socket can precede the error by a clock tick.
             act.kind == kind && act.at.saturating_sub(first.at) <= 1_000_000
         })
     }
 
-    /// The first act, if it came before `at` and before anything that we ourselves sent.
+    /// The first act, if it was before `at` and before any end that dispatch sent.
     #[must_use]
     pub fn peer_first_before(&self, at: Nanos) -> Option<Act> {
         let notified =
@@ -119,7 +115,7 @@ impl Acts {
         self.first().filter(|act| act.at < at && act.at <= notified)
     }
 
-    /// Both sides acted, close together, and neither had been told of the other's act.
+    /// Both sides acted at nearly the same time, before either received the other's act.
     #[must_use]
     pub fn simultaneous(&self) -> bool {
         let (Some(down), Some(up)) = (self.down, self.up) else { return false };
@@ -144,8 +140,7 @@ fn first_act(side: Side, trace: Option<&SocketFacts>, leg: Option<&LegFacts>) ->
                 Some(LegEnd::Timeout) => Some(Kind::Timeout),
                 Some(LegEnd::Abort) => Some(Kind::Abort),
                 Some(LegEnd::Unreach) => Some(Kind::Unreach),
-                // ECONNRESET and EPIPE only repeat the RST; where the RST itself was not traced
-                // they stand for it.
+                // ECONNRESET and EPIPE repeat the RST, and replace it if the RST was not traced.
                 _ if trace.rst_in.is_none() && errno == 104 => Some(Kind::Rst),
                 _ => None,
             };
@@ -153,14 +148,14 @@ fn first_act(side: Side, trace: Option<&SocketFacts>, leg: Option<&LegFacts>) ->
         }
     }
     if let Some(leg) = leg {
-        // The relay sees an end after the kernel, so its word only counts where the kernel side
-        // began to watch too late for it.
+        // The relay sees an end after the kernel, so its facts count only if the kernel side
+        // attached too late.
         let relay =
             leg.end.or(leg.write_error).and_then(|(end, at)| Some(Act { side, kind: seen(end)?, at }));
         acts.extend(relay);
         if let Some(frame) = &leg.close_frame {
-            // A frame that was read came before the FIN or RST behind it, however long the relay
-            // took to read it.
+            // A frame that was read preceded the FIN or RST after it, however late the relay read
+            // it.
             let end =
                 acts.iter().filter(|act| matches!(act.kind, Kind::Fin | Kind::Rst)).map(|act| act.at).min();
             let at = end.map_or(frame.at, |end| end.min(frame.at));
@@ -168,7 +163,7 @@ fn first_act(side: Side, trace: Option<&SocketFacts>, leg: Option<&LegFacts>) ->
             acts.push(Act { side, kind: Kind::CloseFrame, at });
         }
     }
-    // The kind breaks a tie, so that the answer does not depend on the order of the facts.
+    // The kind breaks ties, so that the result does not depend on the order of the facts.
     acts.into_iter().min_by_key(|act| (act.at, act.kind))
 }
 
@@ -184,7 +179,7 @@ const fn seen(end: SeenEnd) -> Option<Kind> {
     }
 }
 
-/// When a side's peer first heard from us of any end.
+/// Time at which dispatch first sent any end to a side's peer.
 fn notified(trace: Option<&SocketFacts>, leg: Option<&LegFacts>) -> Option<Nanos> {
     let kernel = trace.into_iter().flat_map(|trace| [trace.fin_out, trace.rst_out]).flatten();
     let relay =

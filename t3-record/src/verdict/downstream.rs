@@ -1,8 +1,7 @@
-//! The browser's side acted first: did it want to, had it waited in vain for serve, or had the path
-//! failed it?
+//! Causes when the downstream side acted first: a deliberate close, a stalled serve, or the path.
 //!
-//! The browser's watchdog closes with a clean Close 1000, so the code proves nothing: what the
-//! heartbeats did before it decides.
+//! The client's watchdog closes with a clean Close 1000, so the code proves nothing: the heartbeats
+//! before it decide.
 
 use crate::{
     evidence::{Evidence, Heartbeat, LegFacts, Nanos, RelayFacts, SocketFacts},
@@ -19,13 +18,13 @@ use crate::{
 /// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
 const DEFAULT_PERIOD: Nanos = 5_000_000_000;
 
-/// Looks in a row at which the answers got through in time: the browser has seen them, and what
-/// ends it afterwards is not the trouble before. The last is the one at the end; between them come
-/// three beats, which is what the longest watchdog counts (facts: t3 client).
+/// Samples in a row with answers delivered in time, after which an earlier outage is not the cause.
+/// The last is the sample at the end; the three heartbeats before it are what the longest watchdog
+/// counts (facts: t3 client).
 const RECOVERED: usize = 4;
 
-/// No watchdog is shorter, however fast a client pings: what is shorter is the scheduling of a busy
-/// machine.
+/// Lower bound of a watchdog, however often a client pings; shorter delays are scheduling on a busy
+/// host.
 const SHORTEST: Nanos = 1_000_000_000;
 
 /// Retransmission timeouts in a row after which a segment has been on its way for longer than the
@@ -46,7 +45,7 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     let Some(relay) = relay else {
         return plain(first, None, kernel.down.as_ref());
     };
-    // The browser's word that serve broke the protocol, and we saw it.
+    // The client reports a protocol error of serve, and the relay saw it.
     if let Some(finding) = broke_protocol(evidence, Side::Up).or_else(|| broke_protocol(evidence, Side::Down))
     {
         return finding;
@@ -70,7 +69,7 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     plain(first, Some(relay), kernel.down.as_ref())
 }
 
-/// The end as it looks, with healthy heartbeats.
+/// Verdict by the act alone, with healthy heartbeats.
 fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) -> Finding {
     match first.kind {
         Kind::CloseFrame => {
@@ -93,21 +92,21 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) ->
     }
 }
 
-/// A ping that serve had received went unanswered for as long as the browser's watchdog waits.
+/// A ping that serve had received was unanswered for the time of the client's watchdog.
 fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<Finding> {
     let heartbeat = relay.heartbeat?;
-    // serve went on sending after the ping, and the browser's side took none of it: the answer is
-    // somewhere in that queue.
+    // serve continued to send after the ping, and the client accepted nothing: the answer is in
+    // that queue.
     let sending =
         relay.up.last_byte_at.is_some_and(|last| heartbeat.waiting_since.is_some_and(|since| last > since));
     if sending && path_stuck(relay, at) == Some(How::ZeroWindow) {
         return None;
     }
-    // While the browser's leg was backed up we read nothing from serve: its answers may have lain
-    // there, so that time is not serve's.
+    // While the downstream leg was backed up, reading from serve was paused and its answers could
+    // be unread, so that time does not count against serve.
     let until = relay.down.backed_up_since.map_or(at, |since| since.min(at));
     let waited = until.saturating_sub(heartbeat.waiting_since?);
-    // A browser that has put up with missed ticks before has a watchdog that needs more of them.
+    // A client that has tolerated missed ticks has a watchdog that needs more of them.
     if waited < watchdog_limit(period(&heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1) {
         return None;
     }
@@ -117,8 +116,8 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     } else {
         Segment::Serve
     };
-    // Two pings in a row, a close at the very tick at which a watchdog looks, or a process that is
-    // known not to run: more than one late answer and a person who happened to leave.
+    // Two unanswered pings, a close at the tick of a watchdog, or a process known not to run: more
+    // than one late answer and a user who left at that moment.
     let sure = halted || (heartbeat.pongs > 0 && (heartbeat.unanswered >= 2 || at_tick(&heartbeat, at)));
     Some(Finding {
         verdict: Verdict::ServeStalled,
@@ -128,15 +127,14 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     })
 }
 
-/// The act came when the next ping was due: the watchdog closes in place of it (facts: t3 client,
-/// "stock watchdog").
+/// The act was at the time of the next ping: the watchdog closes instead of pinging (facts: t3
+/// client, "stock watchdog").
 fn at_tick(heartbeat: &Heartbeat, at: Nanos) -> bool {
     let (Some(period), Some(last)) = (heartbeat.period_ns, heartbeat.last_ping_at) else { return false };
     at.saturating_sub(last).abs_diff(period) <= period / 10
 }
 
-/// Answers were written and the browser's side took none of them: its window stayed shut, or
-/// nothing was acknowledged.
+/// Answers were written and the client accepted none: zero window, or nothing acknowledged.
 fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
     let backed_up = relay.down.backed_up_since.or(relay.down.blocked_since);
@@ -147,33 +145,32 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     }
     let tcp = relay.down.tcp?;
     let silent = u64::from(tcp.last_ack_recv_ms).saturating_mul(1_000_000) >= watchdog_limit(period);
-    // The other direction may be whole, so that acknowledgements of old data still come: then only
-    // the timer of the oldest segment tells, which has run out this often in a row.
+    // The other direction may work, so that ACKs of old data still arrive; then only the expired
+    // timer of the oldest segment shows the loss.
     let unacknowledged = tcp.retransmits >= DEAF;
     let unsent = u64::from(tcp.last_data_sent_ms).saturating_mul(1_000_000) >= watchdog_limit(period);
     if tcp.notsent_bytes > 0 && tcp.unacked == 0 && unsent {
-        // Our own socket holds answers that the peer's shut window has kept back for as long.
+        // dispatch's socket holds answers that the peer's zero window has blocked for that time.
         return Some(How::ZeroWindow);
     }
     (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unacknowledged))
         .then_some(How::Loss)
 }
 
-/// Ended the way a watchdog or a cut path ends it: by FIN, by the watchdog's own Close 1000 (facts:
-/// t3 client, "close sent by the watchdog"), or by RST, with which a host answers what comes for a
-/// browser that is gone already. A page that is left says 1001, and its pings may have been rare
-/// because it was in the background.
+/// An end as by a watchdog or a cut path: FIN, the watchdog's Close 1000 (facts: t3 client, "close
+/// sent by the watchdog"), or RST, which a host sends for a client that no longer exists. A page
+/// that is left sends 1001, and pings rarely in the background.
 fn gave_up(kind: Kind, relay: &RelayFacts) -> bool {
     let code = relay.down.close_frame.as_ref().and_then(|frame| frame.code);
     matches!(kind, Kind::Fin | Kind::Rst) || (kind == Kind::CloseFrame && matches!(code, Some(1000) | None))
 }
 
-/// Segments were lost, and for longer than the shortest watchdog waits no answer got through that
-/// serve had given; it has not gone well for long enough since. Loss without silence is any path's,
-/// and silence without loss is a browser's that does not ping.
+/// Segments were lost, no answer of serve was delivered for longer than the shortest watchdog, and
+/// the path has not recovered since. Loss without silence is normal on any path; silence without
+/// loss is a client that does not ping.
 fn answers_lost(relay: &RelayFacts) -> bool {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
-    // An answer got through just when the next ping was due, and the next one not.
+    // One answer was delivered at the time of the next ping, and the following one was not.
     let late = period.saturating_add(watchdog_limit(period));
     let (mut silent, mut lost, mut well) = (false, 0, 0);
     for sample in relay.samples.iter().rev() {
@@ -190,15 +187,15 @@ fn answers_lost(relay: &RelayFacts) -> bool {
     silent && lost > 0
 }
 
-/// Pings stopped arriving although each one that came was answered; or they had stopped, and what
-/// had been held up on the way came together with the end.
+/// Pings stopped although all were answered; or they had stopped, and the delayed ones arrived
+/// together with the end.
 fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     let Some(heartbeat) = relay.heartbeat else { return false };
     let period = period(&heartbeat);
     // A watchdog that closes at the first missed answer fires two periods after the last ping that
     // came, to the millisecond (measured with effect 4.1); a tenth is for the jitter of its ticks.
     let silence = (period.saturating_mul(2) - period / 10).max(SHORTEST);
-    // With fewer pings no rhythm is known that could have been lost.
+    // With fewer pings the period is unknown.
     let Some(last) = heartbeat.last_ping_at.filter(|_| heartbeat.pings >= 3) else { return false };
     let since = at.saturating_sub(last);
     let interval = heartbeat.last_interval_ns;
@@ -215,7 +212,7 @@ fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketFac
     };
     let LegFacts { tcp, pending_bytes, .. } = &relay.down;
     match tcp {
-        // Probes of a shut window are answered until the peer is gone; data waits unsent.
+        // Zero-window probes are answered until the peer is gone; data stays unsent.
         Some(tcp) if tcp.peer_window == Some(0) || (*pending_bytes > 0 && tcp.unacked == 0) => {
             How::ZeroWindow
         }
@@ -229,7 +226,7 @@ fn period(heartbeat: &Heartbeat) -> Nanos {
     heartbeat.period_ns.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD)
 }
 
-/// How long a ping may go unanswered before the watchdog can have fired: it looks at the next tick,
+/// Minimum age of an unanswered ping at which the watchdog can fire: it checks at the next tick,
 /// and ticks jitter.
 fn watchdog_limit(period: Nanos) -> Nanos {
     (period.saturating_mul(9) / 10).max(SHORTEST)

@@ -1,10 +1,9 @@
-//! Evidence in, one judgement out. Pure and total: every input has an answer, `unknown` if nothing
-//! fits.
+//! Judgement of the evidence. Pure and total: `unknown` if no rule matches.
 //!
-//! The order of the questions is the design. First whether *we* ended it (died, told to stop,
-//! socket destroyed), then who acted first ([`acts`]), and only then why (`downstream`,
-//! `upstream`). Something slow, dead or starving nearby decides nothing by itself: it only answers
-//! the "why" of an end that has been pinned to a side.
+//! The order of the rules is the design: first whether *dispatch* ended the session (died, shut
+//! down, socket destroyed), then which side acted first ([`acts`]), and then the cause
+//! (`downstream`, `upstream`). A slow, dead or pressured component nearby is never the cause by
+//! itself; it only explains an end whose side is known.
 
 pub mod acts;
 mod downstream;
@@ -19,26 +18,26 @@ use crate::{
     vocabulary::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
 };
 
-/// What the evidence means.
+/// Result of judging the evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Judgement {
-    /// The coarse cause.
+    /// Coarse cause.
     pub cause: Cause,
-    /// What happened.
+    /// Verdict.
     pub verdict: Verdict,
-    /// The deciding mechanism.
+    /// Deciding mechanism.
     pub how: Option<How>,
-    /// Where the cause lies.
+    /// Location of the cause.
     pub segment: Segment,
-    /// Which end acted first.
+    /// End that acted first.
     pub closed_by: Option<ClosedBy>,
-    /// How sure.
+    /// Certainty.
     pub confidence: Confidence,
-    /// When the deciding act happened, if any was seen.
+    /// Time of the deciding act, if observed.
     pub at: Option<Nanos>,
 }
 
-/// The "why" half of a judgement: what an end that is pinned to a side means.
+/// Second half of a judgement: the cause of an end whose side is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) verdict: Verdict,
@@ -57,14 +56,14 @@ impl Finding {
     }
 }
 
-/// A stall of our own event loop that is shorter explains no watchdog: the shortest one known fires
+/// A shorter stall of dispatch's event loop cannot fire a watchdog: the shortest known one fires
 /// after 5 s (facts: t3 client, "ping tick").
 const OWN_STALL: Nanos = 4_000_000_000;
 
-/// After our own stall ended, what had queued up in the sockets is read within this time.
+/// Time within which queued data is read after a stall of dispatch.
 const OWN_STALL_TAIL: Nanos = 1_500_000_000;
 
-/// Judges one session's end.
+/// Judges the end of a session.
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Judgement {
     let acts = Acts::of(evidence);
@@ -84,8 +83,7 @@ pub fn judge(evidence: &Evidence) -> Judgement {
     }
     if let Some(relay) = &evidence.relay {
         let stopped = relay.shutdown.filter(|shutdown| acts.peer_first_before(shutdown.at).is_none());
-        // An attempt to open that is dropped because we were told to stop looks as if the browser
-        // had left.
+        // An open that is cancelled by a shutdown looks as if the client had left.
         let dropped = |failure: &OpenFailure| *failure == OpenFailure::ClientGone && stopped.is_some();
         if let Some(failure) = relay.open_failure.filter(|failure| !dropped(failure)) {
             return opening::judge(evidence, relay, failure);
@@ -206,8 +204,8 @@ const fn leg_cause(side: Side) -> Cause {
     }
 }
 
-/// How a leg ended in the kernel: its first event, by the kernel's clock; by what the relay saw
-/// where the kernel says nothing.
+/// End of a leg in the kernel: its first event by the kernel's clock, or the relay's facts where
+/// the kernel has none.
 #[must_use]
 pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
     let trace = match side {
@@ -229,12 +227,12 @@ pub fn leg_end(evidence: &Evidence, side: Side) -> Option<LegEnd> {
         events.extend(trace.rst_in.map(|at| (at, LegEnd::RstIn)));
         events.extend(failure);
         own.extend(trace.fin_out.map(|at| (at, LegEnd::FinOut)));
-        // A failing connection sends a RST of its own before or after the error is set; that is not
-        // a second cause.
+        // A failing connection also sends a RST before or after the error is set; that is not a
+        // second cause.
         own.extend(trace.rst_out.filter(|_| failure.is_none()).map(|at| (at, LegEnd::RstOut)));
     }
-    // The relay sees an end after the kernel: its word is first only where the kernel side began to
-    // watch too late.
+    // The relay sees an end after the kernel, so its facts count only if the kernel side attached
+    // too late.
     events.extend(seen);
     if own.is_empty() {
         own.extend(own_end);

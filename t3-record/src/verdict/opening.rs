@@ -1,4 +1,4 @@
-//! Sessions that never opened: what serve did instead of answering 101.
+//! Sessions that never opened: serve did not answer 101.
 
 use crate::{
     evidence::{Evidence, Fate, Nanos, OpenFailure, RelayFacts},
@@ -7,24 +7,22 @@ use crate::{
     vocabulary::{LegEnd, Segment, Side, Verdict},
 };
 
-/// A browser that leaves earlier than this has not waited for serve: the shortest open timeout
-/// known is 10 s (facts: t3 client, "WS open timeout").
+/// A client that leaves earlier has not waited for serve: the shortest known open timeout is 10 s
+/// (facts: t3 client, "WS open timeout").
 const OPEN_TIMEOUT: Nanos = 9_000_000_000;
 
-/// A browser that leaves earlier than this has not waited even for a serve that is known not to
-/// run.
+/// The same for a serve that is known not to run.
 const HALTED_TIMEOUT: Nanos = 1_000_000_000;
 
-/// ENFILE and EMFILE, EADDRNOTAVAIL: ours, whoever caused them.
+/// ENFILE, EMFILE and EADDRNOTAVAIL are errors of dispatch, whatever their cause.
 pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailure) -> Judgement {
     let waited = relay.ended_at.saturating_sub(relay.started_at);
     let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
     let slow = || {
         if !halted && pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Serve }
     };
-    // The browser's own limit counts from when it wants to connect; to one address it connects one
-    // after the other, so that a second tab has waited in the browser already (RFC 6455 section
-    // 4.1, item 2).
+    // The client's timeout starts when it wants to connect. It opens one connection per address at
+    // a time, so a second tab has already waited in the browser (RFC 6455 section 4.1, item 2).
     let timeout = if halted { HALTED_TIMEOUT } else { OPEN_TIMEOUT };
     let (side, finding) = match failure {
         OpenFailure::Refused => {
@@ -56,7 +54,7 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
             let finding = match leg_end(evidence, Side::Down) {
                 Some(LegEnd::RstIn) => Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream),
                 Some(LegEnd::FinIn) => Finding::proven(Verdict::ClientLeft, How::Fin, Segment::Downstream),
-                // That it left is certain, how is not: nobody saw its FIN.
+                // The client did leave; how is uncertain, because its FIN was not captured.
                 _ => Finding::likely(Verdict::ClientLeft, How::Fin, Segment::Downstream),
             };
             (Side::Down, finding)
@@ -78,8 +76,7 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
     }
 }
 
-/// serve took the connection and ended it before it had answered: because it died, or because it
-/// would not.
+/// serve accepted the connection and ended it before its response: it exited, or it closed.
 fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
     match evidence.kernel.peer.as_ref().map(|process| process.fate) {
         Some(Fate::Exit(status)) => Finding::proven(Verdict::ServeExited, How::Exit(status), Segment::Serve),
@@ -95,7 +92,7 @@ fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
                 _ => Verdict::ServeLeft,
             };
             let finding = Finding::proven(verdict, How::HandshakeEof, Segment::Serve);
-            // Only a living process is known to have chosen this.
+            // Only a process that is alive is known to have closed deliberately.
             if fate == Some(Fate::Alive) {
                 finding
             } else {

@@ -59,7 +59,7 @@ fn a_session_that_never_opened() {
         open(OpenFailure::ClientGone, 200).relay(|r| r.down.end = Some((SeenEnd::Reset, END))),
         "client_reset rst downstream downstream downstream_closed proven",
     );
-    // Dropped because we were told to stop; and one that had left before.
+    // Cancelled by a shutdown; and a client that had left before it.
     let stop = |at| move |r: &mut RelayFacts| r.shutdown = Some(Shutdown { signal: Some(15), at });
     check(
         open(OpenFailure::ClientGone, 200).relay(stop(END - MS)).socket(Down, |t| t.fin_in = Some(END)),

@@ -1,4 +1,4 @@
-//! One row per way to die, and what must never happen.
+//! Table of the verdicts: one row per ending, and rules that must always hold.
 
 use super::{
     evidence_builder::{END, EvidenceBuilder, MS, OPENED},
@@ -7,7 +7,7 @@ use super::{
 use crate::evidence::*;
 use crate::vocabulary::KernelSource;
 
-/// verdict how segment closed_by cause, in one line, so that a table reads as one.
+/// verdict, how, segment, closed_by, cause and confidence in one line.
 fn line(builder: &EvidenceBuilder) -> String {
     let j = judge(&builder.0);
     let how = j.how.map_or("-".to_owned(), |how| how.to_string());
@@ -23,7 +23,7 @@ pub(super) fn check(builder: EvidenceBuilder, expected: &str) {
 use Side::{Down, Up};
 
 #[test]
-fn the_browser_ends_it() {
+fn a_deliberate_end_of_the_client() {
     let s = EvidenceBuilder::healthy;
     check(
         s().close(Down, 1000, END).close(Up, 1000, END + 5 * MS),
@@ -50,7 +50,7 @@ fn the_browser_ends_it() {
         s().fin(Down, END).leg(Up, |l| l.last_byte_at = Some(END + 900 * MS)),
         "client_left half_close downstream downstream downstream_closed proven",
     );
-    // Data after a real close is answered with RST: no half-close.
+    // Data after a full close is answered with RST: not a half-close.
     check(
         s().fin(Down, END)
             .leg(Up, |l| l.last_byte_at = Some(END + 900 * MS))
@@ -69,7 +69,7 @@ fn the_browser_ends_it() {
 }
 
 #[test]
-fn the_browser_is_gone() {
+fn a_client_that_vanished() {
     let timeout = |s: EvidenceBuilder| {
         s.socket(Down, |t| t.error = Some((110, END))).leg(Down, |l| l.end = Some((SeenEnd::Timeout, END)))
     };
@@ -86,7 +86,7 @@ fn the_browser_is_gone() {
         }),
         "client_vanished zero_window downstream dispatch downstream_closed proven",
     );
-    // Our own RST at a keepalive timeout is part of it.
+    // dispatch's RST at a keepalive timeout is part of it.
     let killed = s().socket(Down, |t| t.rst_out = Some(END - 1));
     assert_eq!(leg_end(&killed.0, Down), Some(LegEnd::Timeout));
     check(killed, "client_vanished vanished downstream dispatch downstream_closed proven");
@@ -97,7 +97,7 @@ fn the_browser_is_gone() {
 }
 
 #[test]
-fn serve_ends_it() {
+fn a_deliberate_end_of_serve() {
     let s = EvidenceBuilder::healthy;
     check(
         s().close(Up, 1000, END).close(Down, 1000, END + 5 * MS),
@@ -121,7 +121,7 @@ fn serve_ends_it() {
 }
 
 #[test]
-fn the_process_behind_serve_dies() {
+fn the_end_of_the_serve_process() {
     let s = EvidenceBuilder::healthy;
     check(
         s().fin(Up, END).peer(Fate::Exit(0), END - MS),
@@ -144,12 +144,12 @@ fn the_process_behind_serve_dies() {
         s().fin(Up, END).leg(Up, |l| l.mid_frame = true).peer(Fate::Signal(9), END - MS),
         "serve_killed signal:9 serve upstream upstream_closed proven",
     );
-    // Told to stop, said goodbye, went.
+    // SIGTERM, Close frame, exit.
     check(
         s().close(Up, 1001, END).fin(Up, END + MS).peer(Fate::Exit(0), END + 30 * MS),
         "serve_exited exit:0 serve upstream upstream_closed proven",
     );
-    // A death long after the close did not cause it, and one after the browser's end neither.
+    // An exit long after the close did not cause it, nor one after the client's end.
     check(
         s().close(Up, 1000, END).peer(Fate::Exit(0), END + 5_000 * MS),
         "serve_closed ws_close:1000 serve upstream upstream_closed likely"
@@ -163,7 +163,7 @@ fn the_process_behind_serve_dies() {
 }
 
 #[test]
-fn an_oom_kill_of_the_whole_machine_is_the_machines() {
+fn an_oom_kill_of_the_host_is_the_hosts() {
     let full = Stall { some: 60.0, full: Some(40.0), peak: 90.0, some30: 50.0 };
     let machine = EvidenceBuilder::healthy()
         .rst(Up, END)
@@ -173,7 +173,7 @@ fn an_oom_kill_of_the_whole_machine_is_the_machines() {
 }
 
 #[test]
-fn the_watchdogs_clean_close_is_looked_behind() {
+fn a_clean_close_of_the_watchdog_is_not_a_deliberate_end() {
     let s = EvidenceBuilder::healthy;
     // One ping unanswered for a period: serve was late.
     check(
@@ -194,7 +194,7 @@ fn the_watchdogs_clean_close_is_looked_behind() {
             .kernel(|k| k.peer.as_mut().unwrap().halted = Some(Halt::Stopped)),
         "serve_stalled stall serve downstream downstream_closed proven",
     );
-    // Answered, but pings stopped coming: the silence was in front of us.
+    // Answered, but pings stopped: the silence was downstream.
     check(
         s().heartbeat(|h| h.last_ping_at = Some(END - 16_000 * MS)).close(Down, 1000, END),
         "path_stalled heartbeat_lost downstream downstream downstream_closed likely",
@@ -220,7 +220,7 @@ fn the_watchdogs_clean_close_is_looked_behind() {
 }
 
 #[test]
-fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
+fn answers_unread_behind_a_zero_window_do_not_count_against_serve() {
     let shut = |since: u64| {
         move |l: &mut LegFacts| (l.pending_bytes, l.backed_up_since) = (70_000, Some(END - since * MS))
     };
@@ -229,17 +229,16 @@ fn answers_that_lay_unread_behind_a_shut_window_are_not_held_against_serve() {
         s(14_000).leg(Down, shut(15_000)),
         "path_stalled zero_window downstream downstream downstream_closed likely",
     );
-    // The ping came before the window shut, and serve went on sending: its answer stands in that
-    // queue.
+    // The ping preceded the zero window, and serve continued to send: its answer is in that queue.
     let sending = s(16_500).leg(Down, shut(15_000)).leg(Up, |l| l.last_byte_at = Some(END - 15_000 * MS));
     check(sending, "path_stalled zero_window downstream downstream downstream_closed likely");
-    // serve had been silent for long enough before the window shut.
+    // serve had been silent for long enough before the zero window.
     let silent = s(25_000).leg(Up, |l| l.last_byte_at = Some(END - 30_000 * MS));
     check(silent.leg(Down, shut(15_000)), "serve_stalled stall serve downstream downstream_closed proven");
 }
 
 #[test]
-fn a_fin_that_came_before_the_kernel_side_watched_is_the_relays_to_tell() {
+fn a_fin_before_the_kernel_side_attached_comes_from_the_relay() {
     let late = EvidenceBuilder::healthy()
         .fin(Down, END)
         .socket(Down, |t| (t.fin_in, t.fin_out) = (None, Some(END + 2 * MS)));
@@ -262,7 +261,7 @@ fn pressure_decides_only_the_segment_of_a_stall() {
         s().waiting(15_000, 3).close(Down, 1000, END).kernel(starving),
         "serve_stalled stall devvm downstream downstream_closed proven",
     );
-    // Starving, and yet each of these has a cause of its own.
+    // Under pressure, but each has another cause.
     check(
         s().close(Down, 1000, END).kernel(starving),
         "client_closed ws_close:1000 downstream downstream downstream_closed proven",
@@ -275,7 +274,7 @@ fn pressure_decides_only_the_segment_of_a_stall() {
         s().close(Up, 1011, END).kernel(starving),
         "serve_closed ws_close:1011 serve upstream upstream_closed proven",
     );
-    // Some pressure is no starvation.
+    // Pressure below the thresholds.
     let busy = |k: &mut KernelFacts| {
         k.pressure = Some(Pressure { mem: Some(stall(5.0)), io: Some(stall(35.0)), cpu: Some(stall(60.0)) });
     };
@@ -286,14 +285,14 @@ fn pressure_decides_only_the_segment_of_a_stall() {
 }
 
 #[test]
-fn a_browser_that_waits_longer_is_known_by_what_it_put_up_with() {
+fn tolerated_missed_pings_are_counted() {
     let patient = |waited, unanswered| {
         EvidenceBuilder::healthy()
             .waiting(waited, unanswered)
             .heartbeat(|h| h.survived = 2)
             .close(Down, 1000, END)
     };
-    // Its watchdog needs three misses: after one it was somebody who left.
+    // Its watchdog needs three missed pongs: after one it was a user who left.
     check(patient(5_000, 1), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
     check(patient(15_000, 3), "serve_stalled stall serve downstream downstream_closed proven");
     // A close at the tick at which the next ping was due is the watchdog's.
@@ -304,7 +303,7 @@ fn a_browser_that_waits_longer_is_known_by_what_it_put_up_with() {
 
 #[test]
 fn a_close_frame_counts_however_late_the_relay_reads_it() {
-    // Frame and FIN reached the kernel together; the relay read them a moment later.
+    // Frame and FIN reached the kernel together; the relay read them later.
     let both = |side| EvidenceBuilder::healthy().close(side, 1000, END + MS).fin(side, END);
     check(both(Down), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
     check(both(Up), "serve_closed ws_close:1000 serve upstream upstream_closed proven");
@@ -313,15 +312,14 @@ fn a_close_frame_counts_however_late_the_relay_reads_it() {
 }
 
 #[test]
-fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
+fn data_delayed_on_the_path_differs_from_a_client_that_left() {
     let late = |code| {
         let builder = EvidenceBuilder::healthy()
             .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(18_000 * MS)));
         builder.waiting(1, 1).close(Down, code, END)
     };
     check(late(1000), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
-    // The shortest silence there is: the ping that did not get through and the watchdog's tick
-    // after it, a little early.
+    // The shortest possible silence: the lost ping and the watchdog's next tick, slightly early.
     let shortest = |ms| {
         let builder = EvidenceBuilder::healthy()
             .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(ms * MS)));
@@ -329,13 +327,13 @@ fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
     };
     check(shortest(9_996), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
     check(shortest(9_000), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
-    // A page in the background pings rarely, and says 1001 when it is left.
+    // A page in the background pings rarely and sends 1001 when it is left.
     check(late(1001), "client_closed ws_close:1001 downstream downstream downstream_closed proven");
     let hidden = EvidenceBuilder::healthy()
         .heartbeat(|h| h.last_ping_at = Some(END - 40_000 * MS))
         .close(Down, 1001, END);
     check(hidden, "client_closed ws_close:1001 downstream downstream downstream_closed proven");
-    // One direction is dead, the other whole.
+    // One direction is dead, the other works.
     let deaf = |l: &mut LegFacts| {
         let tcp = l.tcp.as_mut().unwrap();
         (tcp.unacked, tcp.retransmits, tcp.last_ack_recv_ms) = (4, 5, 20);
@@ -347,7 +345,7 @@ fn what_was_held_up_on_the_way_is_told_from_a_browser_that_left() {
 }
 
 #[test]
-fn answers_that_did_not_get_through_are_the_paths() {
+fn undelivered_answers_are_the_paths() {
     let sampled = |samples: &'static [(u64, u32)]| {
         EvidenceBuilder::healthy().relay(|r| r.samples = EvidenceBuilder::samples(samples))
     };
@@ -362,41 +360,38 @@ fn answers_that_did_not_get_through_are_the_paths() {
         check(sampled(trouble).fin(Down, END), fin);
         check(sampled(trouble).rst(Down, END), rst);
     };
-    // The last answer was not acknowledged when the browser looked again: 5 s since the ping, 5 s
-    // more since the answer.
+    // The last answer was unacknowledged at the client's next check: 5 s since the ping, 5 s more
+    // since the answer.
     all(&[(5_000, 0), (5_000, 0), (9_900, 1)], [lost; 3]);
-    // What had been held up came in pieces, and the end behind them.
+    // Delayed data arrived in pieces, followed by the end.
     all(&[(5_000, 0), (14_000, 4), (6_000, 1), (4_000, 0), (3_000, 0)], [lost; 3]);
-    // Few heartbeats get through, each late.
+    // Few heartbeats are delivered, each late.
     all(&[(11_000, 3), (13_000, 2), (10_000, 5), (12_000, 2)], [lost; 3]);
-    // A person closes the tab on a path that loses more than half, while the answers get through in
+    // A user closes the tab on a path that loses more than half, while answers are delivered in
     // time.
     all(&[(5_200, 3), (5_100, 2), (6_500, 5), (7_000, 4), (5_400, 3)], [closed, left, reset]);
-    // It had been bad, and three beats have gone well since.
+    // An outage, and three healthy heartbeats since.
     all(&[(40_000, 12), (5_000, 0), (5_000, 1), (5_000, 0), (2_000, 0)], [closed, left, reset]);
-    // A bulk download over a healthy path: always something on its way, now and then a segment
-    // lost.
+    // A bulk download over a healthy path: always data in flight, an occasional lost segment.
     all(&[(5_000, 1), (5_010, 0), (5_020, 2), (5_000, 1)], [closed, left, reset]);
-    // Silence without loss, long enough ago that it is not what held up the end: a page in the
-    // background pings rarely.
+    // Silence without loss, too long ago to delay the end: a page in the background pings rarely.
     all(&[(60_000, 0), (5_000, 0), (5_000, 0)], [closed, left, reset]);
-    // A page that is left says so, whatever the path.
+    // A page that is left sends 1001, whatever the path.
     let gone = "client_closed ws_close:1001 downstream downstream downstream_closed proven";
     check(sampled(&[(5_000, 0), (14_000, 4)]).close(Down, 1001, END), gone);
-    // The path was bad, and serve owed an answer as well: what it owed for longer than a watchdog
-    // waits is its own.
+    // The path was bad, and serve owed an answer for longer than the watchdog, which counts against
+    // serve.
     let both = sampled(&[(5_000, 0), (14_000, 4)]).waiting(15_000, 3).close(Down, 1000, END);
     check(both, "serve_stalled stall serve downstream downstream_closed proven");
 }
 
 #[test]
-fn a_reset_is_the_paths_only_if_something_was_wrong_just_before() {
-    // Pings that had stopped do: the peer's host knows nothing of the connection any more, and we
-    // had not heard of that.
+fn a_reset_is_the_paths_only_after_a_recent_outage() {
+    // Pings had stopped: the peer's host no longer knew the connection, without notice.
     let silent =
         EvidenceBuilder::healthy().heartbeat(|h| h.last_ping_at = Some(END - 16_000 * MS)).rst(Down, END);
     check(silent, "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
-    // And what had been held up for long, answered with nobody there any more to take it.
+    // Data delayed for long, answered after the client had gone.
     let late = EvidenceBuilder::healthy()
         .heartbeat(|h| (h.last_ping_at, h.last_interval_ns) = (Some(END - MS), Some(18_000 * MS)))
         .rst(Down, END);
@@ -407,7 +402,7 @@ fn a_reset_is_the_paths_only_if_something_was_wrong_just_before() {
 }
 
 #[test]
-fn a_late_answer_is_no_stall() {
+fn a_late_answer_is_not_a_stall() {
     check(
         EvidenceBuilder::healthy().waiting(900, 1).close(Down, 1000, END),
         "client_closed ws_close:1000 downstream downstream downstream_closed proven",
@@ -419,7 +414,7 @@ fn a_late_answer_is_no_stall() {
 }
 
 #[test]
-fn our_own_doing() {
+fn ends_caused_by_dispatch() {
     let stop = |at| move |r: &mut RelayFacts| r.shutdown = Some(Shutdown { signal: Some(15), at });
     let s = EvidenceBuilder::healthy;
     check(
@@ -429,7 +424,7 @@ fn our_own_doing() {
             .fin(Down, END + 9 * MS),
         "dispatch_shutdown proxy_signal:15 dispatch dispatch dispatch_closed proven",
     );
-    // The browser had gone before we were told to stop.
+    // The client had left before the shutdown.
     check(
         s().fin(Down, END - 2 * MS).relay(stop(END)),
         "client_left fin downstream downstream downstream_closed proven",
@@ -443,12 +438,12 @@ fn our_own_doing() {
         s().relay(lag).fin(Down, END - 3_000 * MS),
         "dispatch_stalled stall dispatch downstream downstream_closed likely",
     );
-    // serve died during our stall: that is serve's.
+    // serve exited during the stall of dispatch: the cause is serve.
     check(
         s().relay(lag).rst(Up, END - 3_000 * MS).peer(Fate::Signal(9), END - 3_001 * MS),
         "serve_killed signal:9 serve upstream upstream_closed proven",
     );
-    // An old stall, long over.
+    // An old stall.
     let old = |r: &mut RelayFacts| (r.self_lag_ms, r.self_lag_at) = (Some(25_000), Some(END - 20_000 * MS));
     check(
         s().relay(old).close(Down, 1000, END),
@@ -457,7 +452,7 @@ fn our_own_doing() {
 }
 
 #[test]
-fn dispatch_dies() {
+fn the_end_of_the_dispatch_process() {
     let died = |fate| {
         let mut s = EvidenceBuilder::healthy()
             .socket(Down, |t| t.fin_out = Some(END))
@@ -472,7 +467,7 @@ fn dispatch_dies() {
     );
     check(died(Some(Fate::Exit(101))), "dispatch_died proxy_gone dispatch dispatch dispatch_closed proven");
     check(died(None), "dispatch_died proxy_gone dispatch dispatch dispatch_closed likely");
-    // serve had been killed before dispatch died, and its record was not written yet.
+    // serve was killed before dispatch died, and its record was not yet written.
     let earlier = died(Some(Fate::Signal(9)))
         .socket(Up, |t| t.rst_in = Some(END - 50 * MS))
         .peer(Fate::Signal(9), END - 51 * MS);
@@ -480,7 +475,7 @@ fn dispatch_dies() {
 }
 
 #[test]
-fn an_administrator_destroys_a_socket() {
+fn a_destroyed_socket() {
     let s = EvidenceBuilder::healthy;
     check(
         s().socket(Down, |t| (t.error, t.rst_out) = (Some((103, END)), Some(END + 1))),
@@ -501,7 +496,7 @@ fn an_administrator_destroys_a_socket() {
 }
 
 #[test]
-fn both_at_once_is_nobodys() {
+fn simultaneous_closes_have_no_segment() {
     let crossing = |first: Side, second: Side| {
         EvidenceBuilder::healthy()
             .socket(first, |t| (t.fin_in, t.fin_out) = (Some(END), Some(END + 3 * MS)))
@@ -509,12 +504,12 @@ fn both_at_once_is_nobodys() {
     };
     check(crossing(Down, Up), "client_left simultaneous none both downstream_closed proven");
     check(crossing(Up, Down), "serve_left simultaneous none both upstream_closed proven");
-    // The answer to a FIN that had been passed on is no act of its own.
+    // The answer to a forwarded FIN is not a separate act.
     check(
         EvidenceBuilder::healthy().fin(Down, END).fin(Up, END + 2 * MS),
         "client_left fin downstream downstream downstream_closed proven",
     );
-    // A dead process is a cause, whatever crossed it.
+    // A dead process is the cause, whatever crossed it.
     check(
         crossing(Up, Down).peer(Fate::Signal(9), END - MS),
         "serve_killed signal:9 serve upstream upstream_closed proven",
@@ -522,7 +517,7 @@ fn both_at_once_is_nobodys() {
 }
 
 #[test]
-fn a_burst_takes_only_what_nothing_else_explains() {
+fn a_burst_explains_only_ends_without_another_cause() {
     let burst = |mut s: EvidenceBuilder, users| {
         s.0.burst = Some(Burst { sessions: 20, users });
         s
@@ -530,7 +525,7 @@ fn a_burst_takes_only_what_nothing_else_explains() {
     let s = EvidenceBuilder::healthy;
     check(burst(s().fin(Down, END), 5), "edge_burst burst downstream downstream downstream_closed likely");
     check(burst(s().rst(Down, END), 5), "edge_burst burst downstream downstream downstream_closed likely");
-    // One person closing a browser with many tabs.
+    // One user closing a browser with many tabs.
     check(burst(s().fin(Down, END), 1), "client_left fin downstream downstream downstream_closed proven");
     check(
         burst(s().close(Down, 1000, END), 5),
@@ -547,7 +542,7 @@ fn a_burst_takes_only_what_nothing_else_explains() {
 }
 
 #[test]
-fn without_the_kernel_the_side_stays_and_the_certainty_goes() {
+fn without_the_kernel_the_side_is_known_and_the_confidence_is_likely() {
     for source in [KernelSource::Off, KernelSource::Timeout] {
         let s = || EvidenceBuilder::healthy();
         check(
@@ -573,7 +568,7 @@ fn without_the_kernel_the_side_stays_and_the_certainty_goes() {
 }
 
 #[test]
-fn nothing_seen_is_unknown() {
+fn no_facts_are_unknown() {
     let empty = judge(&Evidence::default());
     assert_eq!((empty.verdict, empty.segment, empty.how), (Verdict::Unknown, Segment::Unknown, None));
     assert_eq!(judge(&EvidenceBuilder::healthy().0).verdict, Verdict::Unknown);

@@ -1,4 +1,4 @@
-//! serve's side acted first: did the process die, did it close, or was it given up?
+//! Causes when serve acted first: the process ended, it closed, or its TCP connection timed out.
 
 use crate::{
     evidence::{Breach, Evidence, Fate, KernelFacts, LegFacts, Nanos},
@@ -11,8 +11,8 @@ use crate::{
     vocabulary::{Segment, Side, Verdict},
 };
 
-/// A process that dies within this time after its own close frame or FIN was on its way out: the
-/// close was part of dying.
+/// A process that ends within this time after its own Close frame or FIN was exiting: the close was
+/// part of it.
 const DYING: Nanos = 2_000_000_000;
 
 pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
@@ -27,7 +27,7 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     let alive = kernel.peer.as_ref().is_some_and(|process| process.fate == Fate::Alive);
     let closed = match first.kind {
         Kind::CloseFrame => {
-            // serve says that the browser broke the protocol, and we saw it.
+            // serve reports a protocol error of the client, and the relay saw it.
             if let Some(finding) = broke_protocol(evidence, Side::Down) {
                 return finding;
             }
@@ -53,21 +53,21 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
             Finding::proven(Verdict::ServeReset, How::Rst, Segment::Serve)
         }
         Kind::Timeout => {
-            // On the loopback nothing is lost: serve's kernel took no byte because serve took none.
+            // The loopback loses nothing: serve's socket accepted no byte because serve read none.
             let segment = if pressure::starved(kernel).is_some() { Segment::Devvm } else { Segment::Serve };
             return Finding::proven(Verdict::ServeStalled, How::ZeroWindow, segment);
         }
         Kind::Unreach => Finding::likely(Verdict::ServeLeft, How::Unreach, Segment::Serve),
         Kind::Abort | Kind::Error => return Finding::likely(Verdict::Unknown, How::Rst, Segment::Unknown),
     };
-    // "and lives" is part of these verdicts; without the kernel nobody saw that it does.
+    // These verdicts state that the process is alive, which only kernel evidence shows.
     if alive { closed } else { Finding::likely(closed.verdict, closed.how, closed.segment) }
 }
 
-/// The process behind the socket died, and its end came with or right before the connection's.
+/// The process ended with the connection or just before it.
 fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
     let process = kernel.peer.as_ref()?;
-    // A death long after the close did not cause it.
+    // A process that ended long after the close did not cause it.
     let with_it = process.ended_at.is_none_or(|ended| ended <= at.saturating_add(DYING));
     match process.fate {
         _ if !with_it => None,
@@ -80,8 +80,7 @@ fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
     }
 }
 
-/// A kill at the cgroup's own limit is serve's; one while the whole machine was out of memory is
-/// the machine's.
+/// `serve` for a kill at the cgroup's limit, `devvm` for one while the host was out of memory.
 pub(super) fn oom_segment(kernel: &KernelFacts) -> Segment {
     let machine =
         kernel.host.and_then(|host| host.mem).and_then(|mem| mem.full).is_some_and(|full| full >= 10.0);
@@ -89,21 +88,20 @@ pub(super) fn oom_segment(kernel: &KernelFacts) -> Segment {
     if machine && !at_limit { Segment::Devvm } else { Segment::Serve }
 }
 
-/// One side broke RFC 6455 and the connection ended over it.
+/// One side violated RFC 6455, which ended the connection.
 pub(super) fn broke_protocol(evidence: &Evidence, side: Side) -> Option<Finding> {
     let breach = evidence.relay.as_ref()?.leg(side).breach?;
-    // Data after the own close frame is sloppy, and ends nothing: the connection is closing
-    // already.
+    // Data after the own Close frame ends nothing: the connection is already closing.
     (breach != Breach::DataAfterClose).then_some(match side {
         Side::Down => Finding::proven(Verdict::ClientProtocol, How::Protocol, Segment::Downstream),
         Side::Up => Finding::proven(Verdict::ServeProtocol, How::Protocol, Segment::Serve),
     })
 }
 
-/// What kind of FIN: inside a frame, of one direction only, or a plain one.
+/// Kind of FIN: inside a frame, of one direction only, or plain.
 pub(super) fn fin_how(leg: &LegFacts, other: &LegFacts, rst_in: Option<Nanos>) -> How {
     let ended = leg.end.map(|(_, at)| at);
-    // A peer that had closed, rather than half-closed, answers later data with RST.
+    // A peer that closed both directions answers later data with RST.
     let data_after = matches!((ended, other.last_byte_at), (Some(end), Some(data)) if data > end);
     if leg.mid_frame {
         How::MidFrame

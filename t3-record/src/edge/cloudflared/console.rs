@@ -1,5 +1,5 @@
-//! cloudflared's text lines: zerolog's console writer. The message is not quoted, so it ends where
-//! everything up to the line's end is ` key=value`; values with blanks are quoted as Go quotes.
+//! Text lines of cloudflared (zerolog's console writer). The message is not quoted, so it ends
+//! where the rest of the line is ` key=value`; values with blanks are quoted as in Go.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ fn level(word: &str) -> Option<Level> {
     })
 }
 
-/// The message, and the fields after it. What looks like a field and is followed by something else
-/// is part of the message.
+/// The message and the fields after it. Text like a field that is followed by other text is part of
+/// the message.
 fn split(text: &str) -> (&str, BTreeMap<String, String>) {
     let mut fields = BTreeMap::new();
     let mut end_of_message = text.len();
@@ -77,9 +77,8 @@ fn field(text: &str) -> Option<(&str, String, usize)> {
     Some((key, value.get(..end)?.to_owned(), before + end))
 }
 
-/// Go's quoted text from after its first quote; the length includes the last. `None` when it has an
-/// escape that Go does not write: guessing at one could take a piece out of a word by which a
-/// credential is known.
+/// Go's quoted text after its first quote; the length includes the last one. `None` for an escape
+/// that Go does not write: a guess could break the name by which a credential is recognized.
 fn unquoted(text: &str) -> Option<(String, usize)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -100,7 +99,7 @@ fn unquoted(text: &str) -> Option<(String, usize)> {
                     'b' => '\u{8}',
                     'f' => '\u{c}',
                     'v' => '\u{b}',
-                    // From 0x80 on a byte that was no UTF-8.
+                    // From 0x80 on: a byte that was not UTF-8.
                     'x' => u8::try_from(code(&mut chars, 2)?)
                         .ok()
                         .filter(u8::is_ascii)
@@ -117,7 +116,7 @@ fn unquoted(text: &str) -> Option<(String, usize)> {
     None
 }
 
-/// Without the colours that the console writer uses on a terminal; `None` when there are none.
+/// Removes terminal colours; `None` without any.
 fn without_colours(line: &str) -> Option<String> {
     let mut pieces = line.split("\x1b[");
     let mut plain = pieces.next()?.to_owned();

@@ -308,7 +308,7 @@ fn a_message_may_hold_what_looks_like_a_field_and_colours_are_no_part_of_it() {
 }
 
 #[test]
-fn what_is_broken_is_told_from_what_is_another_line() {
+fn a_broken_line_differs_from_a_line_of_another_log() {
     for line in [
         format!("{AT} ERR Request failed error=\"Incoming request"),
         r#"{"connIndex":2,"level":"error","message":"Requ"#.to_owned(),

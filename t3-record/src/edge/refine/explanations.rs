@@ -1,5 +1,4 @@
-//! What each layer that was asked has to say about a close, in the operator's words. Concludes
-//! nothing.
+//! Explanations of each queried layer for a close, without conclusions.
 
 use super::{Join, Layers, indicators::Indicators};
 use crate::edge::{Ended, traefik::AccessLine};
@@ -14,38 +13,34 @@ pub(super) fn reasons(ended: &Ended<'_>, layers: &Layers, indicators: &Indicator
         out.push(format!("cloudflared's log: {}", tunnel(ended, indicators)));
         out.extend(unread("cloudflared's log", reading.unread, reading.cut));
     }
-    out.extend(layers.probe.as_ref().map(|probe| format!("the probe: {}", probe.sentence)));
+    out.extend(layers.probe.as_ref().map(|probe| format!("probe: {}", probe.sentence)));
     out
 }
 
 fn traefik(ended: &Ended<'_>, join: &Join<'_>) -> String {
     let (line, by) = match join {
         Join::ByRay(line) => (line, "by its Cf-Ray"),
-        Join::ByTime(line) => (line, "by address, start and length"),
-        Join::Ambiguous(lines) => return format!("{lines} lines fit this session equally well"),
+        Join::ByTime(line) => (line, "by address, start and duration"),
+        Join::Ambiguous(lines) => return format!("{lines} lines match this session equally"),
         Join::Nothing => {
-            return "no line fits this session; it writes a line when the request is over".to_owned();
+            return "no line matches this session; Traefik writes a line at the end of a request".to_owned();
         }
     };
     let apart = ended.record.dur_ms.abs_diff(line.duration_ms);
     let apart = if apart > 2_000 {
-        format!("; its length differs from dispatch's by {}", seconds(apart))
+        format!("; its duration differs from dispatch's by {}", seconds(apart))
     } else {
         String::new()
     };
-    format!(
-        "the session's line, found {by}, says that it ended after {}{}{apart}",
-        seconds(line.duration_ms),
-        status(line)
-    )
+    format!("line of the session, found {by}: duration {}{}{apart}", seconds(line.duration_ms), status(line))
 }
 
-/// Traefik's status of a WebSocket tells neither who ended it nor how: 0 stands also for a reset,
-/// and for Traefik's own end.
+/// Traefik's status of a WebSocket shows neither who ended it nor how: 0 also means a reset, and an
+/// end by Traefik itself.
 fn status(line: &AccessLine) -> String {
     match line.status {
         None | Some(0 | 101) => String::new(),
-        Some(status) => format!(", with status {status}: one of its two connections ended with an error"),
+        Some(status) => format!(", status {status}: one of its two connections ended with an error"),
     }
 }
 
@@ -57,15 +52,14 @@ fn tunnel(ended: &Ended<'_>, indicators: &Indicators<'_>) -> String {
         return format!("\"{}\"{index}, {} {when} the record", line.message, seconds(apart));
     }
     match indicators.tunnel_moved {
-        0 => "no line of a tunnel connection around the close; of one WebSocket it never writes anything"
-            .to_owned(),
-        count => format!("{count} lines of tunnel connections around the close, none at its moment"),
+        0 => "no line of a tunnel connection around the close; single WebSockets are not logged".to_owned(),
+        count => format!("{count} lines of tunnel connections around the close, none at its time"),
     }
 }
 
 fn unread(log: &str, lines: u64, cut: bool) -> Vec<String> {
-    let unread = (lines > 0).then(|| format!("{log}: {lines} lines could not be read"));
-    let cut = cut.then(|| format!("{log}: not all of it was read, there is too much"));
+    let unread = (lines > 0).then(|| format!("{log}: {lines} lines cannot be parsed"));
+    let cut = cut.then(|| format!("{log}: incomplete, too many lines"));
     unread.into_iter().chain(cut).collect()
 }
 

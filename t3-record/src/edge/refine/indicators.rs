@@ -1,4 +1,4 @@
-//! What the layers show around one close, before anything is concluded from it.
+//! Observations of the layers around a close, before any conclusion.
 
 use super::{Join, Layers, join};
 use crate::{
@@ -13,45 +13,44 @@ use crate::{
     vocabulary::{LegEnd, Segment, Side, Verdict},
 };
 
-/// Closes within this of each other are one moment, in milliseconds: a second, and what their
-/// records wait for.
+/// Maximum distance of simultaneous closes in milliseconds: a second, plus the wait of their
+/// records.
 const MOMENT: i64 = 1_500;
-/// A tunnel line is near a close when it is at most this much older, in milliseconds: cut to whole
-/// seconds, and the record written up to a second after the end.
+/// Maximum age of a tunnel line near a close, in milliseconds: it is truncated to seconds, and the
+/// record is written up to a second after the end.
 const OLDER: i64 = 3_000;
-/// Or at most this much younger.
+/// Maximum time of a tunnel line after a close.
 const YOUNGER: i64 = 1_000;
-/// cloudflared finds Traefik gone when the browsers come back, within this, in milliseconds.
+/// Time within which reconnecting browsers show a missing Traefik, in milliseconds.
 const COMING_BACK: i64 = 5_000;
 
-/// The indicators.
+/// Indicators of a close.
 #[derive(Debug)]
 pub(super) struct Indicators<'a> {
     pub record: &'a CloseRecord,
-    /// The session's line of Traefik's log, if that was read.
+    /// Line of the session in Traefik's log, if that was read.
     pub join: Option<Join<'a>>,
-    /// The browser's close frame came through: every layer carried it at that moment.
+    /// The client's Close frame arrived: every hop forwarded it at that time.
     pub close_frame_seen: bool,
     /// The TCP connection to Traefik's node itself failed.
     pub node: bool,
-    /// Sessions of other people, or from elsewhere, that were cut in the same moment.
+    /// Sessions of other users or addresses that were cut at the same time.
     pub others: usize,
     /// Tunnel connections that were lost near the close.
     pub lost: Vec<&'a TunnelLine>,
-    /// Any tunnel-level line of the whole window.
+    /// Tunnel lines of the whole window.
     pub tunnel_moved: usize,
-    /// cloudflared's log was read, whole.
+    /// cloudflared's log was read completely.
     pub tunnel_known: bool,
-    /// cloudflared was refused by Traefik when the browsers came back.
+    /// Traefik refused cloudflared when the browsers reconnected.
     pub refused: bool,
     /// cloudflared was refused by Traefik at any time of the window.
     pub refused_in_window: bool,
-    /// Traefik counts its requests anew since the close.
+    /// Traefik's request numbers restarted after the close.
     pub restarted: bool,
-    /// Some request since the close has a smaller number than this session's: another process,
-    /// perhaps a new one.
+    /// A request after the close has a smaller number than this session's: another process.
     pub count_restarted: bool,
-    /// Where the probe saw the path break.
+    /// Attribution of the probe.
     pub probe: Option<Place>,
 }
 
@@ -91,23 +90,23 @@ impl<'a> Indicators<'a> {
     }
 }
 
-/// Silence of a log counts only when all of it was read.
+/// A missing line counts only if the log was read completely.
 fn whole<T>(reading: &Reading<T>) -> bool {
     reading.unread == 0 && !reading.cut
 }
 
-/// Another person, or the same one from another place: what cut both is shared.
+/// Another user, or the same user from another address: the cause is shared.
 fn elsewhere(record: &CloseRecord, other: &CloseRecord) -> bool {
     other.conn != record.conn && (other.user != record.user || other.ip != record.ip)
 }
 
-/// dispatch itself has counted: so many other users were cut within the same second.
+/// Number of other users cut within the same second, counted by dispatch.
 fn in_burst(record: &CloseRecord) -> usize {
     let users = record.burst.filter(|_| record.verdict == Verdict::EdgeBurst).map_or(0, |burst| burst.users);
     usize::try_from(users.saturating_sub(1)).unwrap_or(usize::MAX)
 }
 
-/// Ended from in front without a word of the browser's.
+/// Ended downstream without a Close frame of the client.
 fn was_cut(record: &CloseRecord) -> bool {
     use Verdict::{ClientLeft, ClientReset, ClientVanished, EdgeBurst};
     record.segment == Segment::Downstream
@@ -115,8 +114,8 @@ fn was_cut(record: &CloseRecord) -> bool {
         && matches!(record.verdict, ClientLeft | ClientReset | ClientVanished | EdgeBurst)
 }
 
-/// The other end of our TCP connection is Traefik's node: when it stops answering, nothing behind
-/// it is to blame. A window that stays shut is answered, and is the reader's.
+/// The peer of dispatch's TCP connection is Traefik's node: if it stops responding, no hop beyond
+/// it is the cause. A zero window is answered, and caused by the reader.
 fn node_failed(record: &CloseRecord) -> bool {
     match record.verdict {
         Verdict::ClientVanished => {
@@ -127,20 +126,20 @@ fn node_failed(record: &CloseRecord) -> bool {
     }
 }
 
-/// What rode on the connection died with this.
+/// Ends all sessions on the tunnel connection.
 fn lost(line: &TunnelLine) -> bool {
     use TunnelKind::{ConnectionLost, Terminated, Unregistered};
     matches!(line.kind, ConnectionLost | Terminated | Unregistered)
 }
 
-/// The tunnel was not at rest.
+/// Any change of the tunnel.
 fn moved(line: &TunnelLine) -> bool {
     lost(line)
         || matches!(line.kind, TunnelKind::Registered | TunnelKind::Retrying)
         || line.level == Level::Fatal
 }
 
-/// Nobody listened where Traefik should: a WebSocket of t3's could not be passed on.
+/// Traefik was not listening: a WebSocket of t3 was not forwarded.
 fn refused(line: &TunnelLine) -> bool {
     let dest = |dest: &str| dest.ends_with("/ws");
     let error = line.error.as_deref().unwrap_or_default();
@@ -149,8 +148,8 @@ fn refused(line: &TunnelLine) -> bool {
         && error.contains("connection refused")
 }
 
-/// Every request that began after the close has a smaller number than every one before it. One of
-/// each kind is chance.
+/// Every request after the close has a smaller number than every one before it; at least two of
+/// each, to exclude coincidence.
 fn restarted(ended: &Ended<'_>, lines: &[AccessLine]) -> bool {
     let mut before =
         lines.iter().filter(|line| line.start_ms < ended.at_ms).filter_map(|line| line.request_count);

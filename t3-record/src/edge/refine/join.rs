@@ -1,32 +1,32 @@
-//! Which of Traefik's lines is this session's. By `Cf-Ray` where Traefik keeps that header, else by
-//! address, start and length. What fits more than one line is said to, never decided.
+//! Line of a session in Traefik's log: by `Cf-Ray` if Traefik logs it, else by address, start and
+//! duration. Several matching lines are reported as ambiguous.
 
 use std::net::IpAddr;
 
 use crate::edge::{Ended, traefik::AccessLine};
 
-/// The path of t3's WebSockets.
+/// Path of t3's WebSockets.
 const PATH: &str = "/ws";
-/// Starts and lengths may differ by this much, in milliseconds.
+/// Tolerance of start and duration, in milliseconds.
 const TOLERANCE: i64 = 2_000;
-/// A start that was cut to whole seconds may be this much early, in milliseconds.
+/// Maximum error of a start truncated to seconds, in milliseconds.
 const CUT: i64 = 999;
 
-/// What was found.
+/// Result of the search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Join<'a> {
-    /// One line has the close's `Cf-Ray`.
+    /// A line with the session's `Cf-Ray`.
     ByRay(&'a AccessLine),
-    /// One line alone fits by address, start and length.
+    /// The only line that matches by address, start and duration.
     ByTime(&'a AccessLine),
-    /// So many lines fit equally.
+    /// Number of lines that match equally.
     Ambiguous(usize),
-    /// None fits.
+    /// No line matches.
     Nothing,
 }
 
 impl<'a> Join<'a> {
-    /// The line, if it is one.
+    /// The line, if unique.
     #[must_use]
     pub const fn line(&self) -> Option<&'a AccessLine> {
         match self {
@@ -36,13 +36,13 @@ impl<'a> Join<'a> {
     }
 }
 
-/// Finds the session's line.
+/// Finds the line of a session.
 #[must_use]
 pub fn find<'a>(ended: &Ended<'_>, lines: &'a [AccessLine]) -> Join<'a> {
     let ray = ended.record.ray.as_deref();
     let mut same_ray: Vec<&AccessLine> = Vec::new();
     let mut fitting: Vec<&AccessLine> = Vec::new();
-    // A line may have been read twice, from Loki and from a file.
+    // A line can be read twice, from Loki and from a file.
     let add = |to: &mut Vec<&'a AccessLine>, line| {
         if !to.contains(&line) {
             to.push(line);
@@ -54,14 +54,14 @@ pub fn find<'a>(ended: &Ended<'_>, lines: &'a [AccessLine]) -> Join<'a> {
         if same {
             add(&mut same_ray, line);
         }
-        // A line with another ray is another session's, however well it fits.
+        // A line with another ray belongs to another session.
         if (same || !known) && fits(ended, line) {
             add(&mut fitting, line);
         }
     }
     match (same_ray.as_slice(), fitting.as_slice()) {
         ([line], _) => Join::ByRay(line),
-        // Several have the ray, as when a proxy makes one up: time decides among them.
+        // Several lines have the ray, for example one set by a proxy: time decides.
         ([_, ..], _) => {
             fitting.retain(|line| line.ray.is_some());
             match fitting.as_slice() {
@@ -75,7 +75,7 @@ pub fn find<'a>(ended: &Ended<'_>, lines: &'a [AccessLine]) -> Join<'a> {
     }
 }
 
-/// The request may have become a WebSocket: these statuses come before any 101.
+/// The request can be a WebSocket: these statuses exclude a 101.
 fn upgraded(line: &AccessLine) -> bool {
     line.method == "GET" && !matches!(line.status, Some(300..=499 | 502..=504))
 }

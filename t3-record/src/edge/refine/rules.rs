@@ -1,4 +1,4 @@
-//! The rules, in their order: the first that fits decides. Each is a row of docs/EDGE-LOGS.md.
+//! Rules in their order: the first match decides. Each is a row of docs/EDGE-LOGS.md.
 
 use super::{Join, Part, indicators::Indicators};
 use crate::{
@@ -6,22 +6,22 @@ use crate::{
     vocabulary::{Segment, Verdict},
 };
 
-/// What follows.
+/// Result of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RuleOutcome {
-    /// This part, likely. Never proven: no line ties one session to one tunnel connection or to one
+    /// This hop, likely. Never proven: no line connects a session to a tunnel connection or to a
     /// fault of a node.
     Part(Part, String),
-    /// None can be named, and why.
+    /// No hop can be named, with the cause.
     Cannot(String),
 }
 
 use RuleOutcome::{Cannot, Part as Is};
 
-/// A rule: its name, and what follows where it fits.
+/// A rule: its name, and its result if it matches.
 pub(super) type Rule = (&'static str, fn(&Indicators<'_>) -> Option<RuleOutcome>);
 
-/// All of them.
+/// All rules.
 pub(super) const RULES: &[Rule] = &[
     ("elsewhere", elsewhere),
     ("close_frame_seen", close_frame_seen),
@@ -40,15 +40,15 @@ pub(super) const RULES: &[Rule] = &[
 
 fn elsewhere(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     (indicators.record.segment != Segment::Downstream)
-        .then(|| Cannot("the cause does not lie in front of this machine".to_owned()))
+        .then(|| Cannot("the cause is not downstream of this host".to_owned()))
 }
 
 fn close_frame_seen(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     match indicators.record.verdict {
-        Verdict::ClientClosed => Some("the browser closed it itself, and its word came through every layer"),
-        Verdict::ClientProtocol => {
-            Some("the browser's side broke the WebSocket protocol: no layer lost anything")
+        Verdict::ClientClosed => {
+            Some("the client closed the session itself; its Close frame passed through every hop")
         }
+        Verdict::ClientProtocol => Some("the client violated the WebSocket protocol: no hop lost data"),
         _ => None,
     }
     .map(|why| Cannot(why.to_owned()))
@@ -56,13 +56,13 @@ fn close_frame_seen(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
 
 fn node(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     indicators.node.then(|| {
-        let why = "the other end of dispatch's own TCP connection did not acknowledge: that is Traefik's node, or the network between it \
-                   and this machine; nothing beyond Traefik can do that";
+        let why = "the peer of dispatch's own TCP connection sent no ACK: Traefik's node, or the network between it and \
+                   this host; no hop beyond Traefik can cause that";
         Is(Part::Traefik, why.to_owned())
     })
 }
 
-/// Someone else was cut in the same moment, and no close frame came.
+/// Other sessions were cut at the same time, and no Close frame arrived.
 fn cut_together(indicators: &Indicators<'_>) -> bool {
     indicators.others > 0 && !indicators.close_frame_seen
 }
@@ -71,7 +71,7 @@ fn contradiction(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     let traefik = indicators.refused || indicators.restarted;
     (!indicators.lost.is_empty() && traefik && !indicators.close_frame_seen).then(|| {
         Cannot(
-            "a tunnel connection was lost and Traefik was gone at the same moment: either would explain it"
+            "a tunnel connection was lost and Traefik was down at the same time: either explains the close"
                 .to_owned(),
         )
     })
@@ -80,7 +80,7 @@ fn contradiction(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
 fn tunnel_lost(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     (!indicators.lost.is_empty() && cut_together(indicators)).then(|| {
         let why = format!(
-            "cloudflared lost {} when this session and {} of others were cut: what rides on a tunnel connection dies with it",
+            "cloudflared lost {} when this session and {} of others were cut: all sessions on a tunnel connection end with it",
             connections(indicators),
             sessions(indicators.others)
         );
@@ -93,16 +93,16 @@ fn tunnel_lost_alone(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
         return None;
     }
     let why = if indicators.close_frame_seen {
-        "but this session's close frame came through, so it did not ride on it"
+        "but this session's Close frame arrived, so it did not use that connection"
     } else {
-        "but no session of others ended with this one, and no line says which sessions rode on it"
+        "but no other session ended with this one, and no line shows which sessions used it"
     };
     Some(Cannot(format!("cloudflared lost {} near the close, {why}", connections(indicators))))
 }
 
 fn traefik_refused(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     (indicators.refused && !indicators.close_frame_seen).then(|| {
-        let why = "cloudflared was refused by Traefik within seconds of the close: Traefik did not run";
+        let why = "Traefik refused cloudflared within seconds of the close: Traefik was not running";
         Is(Part::Traefik, why.to_owned())
     })
 }
@@ -110,7 +110,7 @@ fn traefik_refused(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
 fn traefik_restarted(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     (indicators.restarted && indicators.tunnel_known && cut_together(indicators)).then(|| {
         let why = format!(
-            "Traefik counts its requests anew since this session and {} of others were cut, and cloudflared lost no tunnel connection",
+            "Traefik's request numbers restarted when this session and {} of others were cut, and cloudflared lost no tunnel connection",
             sessions(indicators.others)
         );
         Is(Part::Traefik, why)
@@ -120,11 +120,11 @@ fn traefik_restarted(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
 fn probe_broke(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     let (part, what) = match indicators.probe? {
         Place::Cloudflare => {
-            (Part::Tunnel, "its way through Cloudflare broke and its way to Traefik did not")
+            (Part::Tunnel, "its leg through Cloudflare disconnected and its leg to Traefik did not")
         }
         Place::Edge => (
             Part::Traefik,
-            "both its ways broke while serve answered, and dispatch ran: it wrote this record",
+            "both WebSocket legs disconnected while serve answered, and dispatch wrote this record",
         ),
         _ => return None,
     };
@@ -133,7 +133,7 @@ fn probe_broke(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
         Is(
             part,
             format!(
-                "the probe broke around the close, too: {what}; {others} of others were cut with this one"
+                "the probe disconnected around the close, too: {what}; {others} of others were cut with this one"
             ),
         )
     })
@@ -141,7 +141,10 @@ fn probe_broke(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
 
 fn shared(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     (cut_together(indicators) || indicators.record.verdict == Verdict::EdgeBurst).then(|| {
-        Cannot("others were cut in the same moment, so it is something that they share, but no layer that was asked says which".to_owned())
+        Cannot(
+            "others were cut at the same time, so the cause is shared, but no queried layer shows which hop"
+                .to_owned(),
+        )
     })
 }
 
@@ -149,15 +152,15 @@ fn probe_broke_alone(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     let place = indicators.probe?;
     (!matches!(place, Place::LastMile | Place::Unknown)).then(|| {
         Cannot(format!(
-            "the probe broke around the close, too ({place}), but it is exact to the minute only, and nothing ties it to this close"
+            "the probe disconnected around the close, too ({place}), but its data is exact to the minute only and not connected to this close"
         ))
     })
 }
 
 fn last_mile(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     missing(indicators).is_empty().then(|| {
-        let why = "Traefik logged this session's end as usual, cloudflared's tunnel was at rest and the probe's own WebSockets lived on: what is \
-                   left is the way between the person and Cloudflare, and the browser itself";
+        let why = "Traefik logged a normal end of this session, cloudflared's tunnel did not change and the probe's WebSockets stayed up: \
+                   what remains is the path between the user and Cloudflare, and the browser";
         Is(Part::LastMile, why.to_owned())
     })
 }
@@ -168,36 +171,36 @@ fn open(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
         && !indicators.tunnel_known
         && indicators.tunnel_moved == 0
         && indicators.probe.is_none();
-    let why = if nothing { "no other layer was asked".to_owned() } else { missing.join("; ") };
+    let why = if nothing { "the edge logs were not queried".to_owned() } else { missing.join("; ") };
     Some(Cannot(why))
 }
 
-/// What keeps the last mile from being what is left. Only what was seen to be well is well.
+/// Missing observations for the last mile. Only an observed hop counts as healthy.
 fn missing(indicators: &Indicators<'_>) -> Vec<String> {
     let mut missing = Vec::new();
     match &indicators.join {
         None => missing.push("Traefik's log was not read".to_owned()),
-        Some(Join::Nothing) => missing.push("Traefik's log has no line that fits this session".to_owned()),
+        Some(Join::Nothing) => missing.push("Traefik's log has no line that matches this session".to_owned()),
         Some(Join::Ambiguous(lines)) => {
-            missing.push(format!("{lines} lines of Traefik's log fit this session equally well"));
+            missing.push(format!("{lines} lines of Traefik's log match this session equally"));
         }
         Some(Join::ByRay(line) | Join::ByTime(line)) => match line.status {
             None | Some(0 | 101) => {}
             Some(status) => missing.push(format!(
-                "Traefik logged status {status} for this session: one of its two connections broke, and the line does not say which"
+                "Traefik logged status {status} for this session: one of its two connections failed, and the line does not show which"
             )),
         },
     }
     if indicators.others > 0 {
-        missing.push(format!("{} of others were cut in the same moment", sessions(indicators.others)));
+        missing.push(format!("{} of others were cut at the same time", sessions(indicators.others)));
     }
     if indicators.restarted || indicators.count_restarted {
-        missing.push("Traefik may have been restarted at that moment".to_owned());
+        missing.push("Traefik may have restarted at that time".to_owned());
     }
     if !indicators.tunnel_known {
-        missing.push("cloudflared's log was not read, or not all of it".to_owned());
+        missing.push("cloudflared's log was not read completely".to_owned());
     } else if indicators.tunnel_moved > 0 {
-        missing.push("cloudflared's tunnel was not at rest around the close".to_owned());
+        missing.push("cloudflared's tunnel changed around the close".to_owned());
     }
     if indicators.refused_in_window {
         missing.push("Traefik refused connections of cloudflared around the close".to_owned());
@@ -205,12 +208,12 @@ fn missing(indicators: &Indicators<'_>) -> Vec<String> {
     match indicators.probe {
         Some(Place::LastMile) => {}
         Some(place) => missing.push(format!("the probe does not clear the path ({place})")),
-        None => missing.push("the probe was not asked".to_owned()),
+        None => missing.push("the probe was not queried".to_owned()),
     }
     missing
 }
 
-/// `tunnel connection 2`, `tunnel connections 0, 2`, or just one that the lines do not name.
+/// `tunnel connection 2`, `tunnel connections 0, 2`, or one without an index.
 fn connections(indicators: &Indicators<'_>) -> String {
     let mut indices: Vec<u8> = indicators.lost.iter().filter_map(|line| line.conn_index).collect();
     indices.sort_unstable();

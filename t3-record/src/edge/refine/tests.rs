@@ -1,5 +1,5 @@
-//! The rules, a case a row: what the layers show, which rule decides, which part it names. The
-//! second half tries to lead them astray.
+//! Table of cases: observations, deciding rule, named hop. The second half tries to mislead the
+//! rules.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::{
     vocabulary::{Cause, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
-/// When the record was written.
+/// Time of the record.
 const AT: i64 = 1_787_392_863_000;
 const DUR: u64 = 60_000;
 const OPENED: i64 = AT - 60_000;
@@ -76,7 +76,7 @@ fn probe(place: Place) -> Option<Attribution> {
     Some(Attribution { place, sentence: "the legs".to_owned() })
 }
 
-/// All is well in front, and this session ended.
+/// All hops are healthy, and this session ended.
 fn well() -> Layers {
     Layers {
         traefik: reading(vec![ours()]),
@@ -257,7 +257,7 @@ fn every_rule_has_its_row_of_the_page() {
 }
 
 #[test]
-fn what_is_near_is_not_thereby_the_cause() {
+fn proximity_is_not_a_cause() {
     let far = |text| reading(vec![tunnel(-40_000, text)]);
     let none_of = |name: &str, layers: Layers| {
         for record in [left(), gave_up(), with(|r| r.verdict = Verdict::EdgeBurst)] {
@@ -266,7 +266,7 @@ fn what_is_near_is_not_thereby_the_cause() {
     };
     none_of("a tunnel connection lost 40 s before", Layers { cloudflared: far(LOST), ..well() });
     none_of("the same, others cut now", Layers { cloudflared: far(LOST), neighbours: others(), ..well() });
-    none_of("a tunnel connection registered anew", Layers { cloudflared: far(REGISTERED), ..well() });
+    none_of("a tunnel connection registered again", Layers { cloudflared: far(REGISTERED), ..well() });
     none_of(
         "another request was refused",
         Layers {
@@ -395,26 +395,26 @@ fn the_right_line_is_found_or_none() {
 }
 
 #[test]
-fn the_layers_words_are_told() {
+fn each_layer_explains_its_lines() {
     let layers = Layers {
         traefik: Some(Reading { lines: vec![ours()], unread: 2, sample: None, cut: true }),
         cloudflared: reading(vec![tunnel(-1_200, LOST)]),
         ..well()
     };
-    let said = refine(&Ended { record: &left(), at_ms: AT }, &layers).reasons.join("\n");
+    let reasons = refine(&Ended { record: &left(), at_ms: AT }, &layers).reasons.join("\n");
     assert_eq!(
-        said,
-        "Traefik's log: the session's line, found by its Cf-Ray, says that it ended after 60.0 s\n\
-         Traefik's log: 2 lines could not be read\n\
-         Traefik's log: not all of it was read, there is too much\n\
+        reasons,
+        "Traefik's log: line of the session, found by its Cf-Ray: duration 60.0 s\n\
+         Traefik's log: 2 lines cannot be parsed\n\
+         Traefik's log: incomplete, too many lines\n\
          cloudflared's log: \"Serve tunnel error\" of connection 2, 1.2 s before the record\n\
-         the probe: the legs"
+         probe: the legs"
     );
 }
 
 proptest! {
     #[test]
-    fn any_layers_have_an_answer_and_only_a_cut_session_in_front_has_a_part(
+    fn any_layers_have_a_result_and_only_a_session_cut_downstream_has_a_hop(
         verdict in prop::sample::select(Verdict::ALL),
         segment in prop::sample::select(Segment::ALL),
         spoke: bool, alone: bool, at in -100_000_i64..100_000,

@@ -1,12 +1,13 @@
-//! Traefik's common log format. The writer escapes `"` in referer and user agent and nothing else:
-//! the query stands in the line as the client sent it, and so does an X-Forwarded-For. So the line
-//! is taken apart from its end, where no stranger writes, and when more than one beginning fits it
-//! is refused: a guess could be what the stranger wanted.
+//! Common log format of Traefik.
+//!
+//! Traefik escapes `"` in referer and user agent only: query and X-Forwarded-For are as the client
+//! sent them. So a line is parsed from its end, which a client cannot forge, and rejected if
+//! several beginnings match.
 
 use super::{AccessLine, first_address, named, path_of};
 use crate::edge::{BadLine, text::redacted, time};
 
-/// ` [22/Aug/2026:10:00:01 +0000] "`: so long is what stands between the user and the request.
+/// Length of ` [22/Aug/2026:10:00:01 +0000] "` between user and request.
 const START: usize = 26;
 
 pub(super) fn parse(line: &str) -> Result<AccessLine, BadLine> {
@@ -61,7 +62,7 @@ struct Tail<'a> {
     ms: u64,
 }
 
-/// ` COUNT "ROUTER" "SERVICE" Nms` at the end, and what stands before it.
+/// ` COUNT "ROUTER" "SERVICE" Nms` at the end, and the text before it.
 fn tail(rest: &str) -> Option<(&str, Tail<'_>)> {
     let (rest, ms) = rest.strip_suffix("ms")?.rsplit_once(' ')?;
     let (rest, service) = quoted(rest)?;
@@ -71,15 +72,15 @@ fn tail(rest: &str) -> Option<(&str, Tail<'_>)> {
     Some((rest, Tail { count, router, service, ms: number(ms)? }))
 }
 
-/// A quoted name at the end; an escaped quote belongs to a user agent.
+/// A quoted name at the end; an escaped quote is part of a user agent.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let (rest, name) = text.strip_suffix('"')?.rsplit_once('"')?;
     (!rest.ends_with('\\') && !name.ends_with('\\')).then_some((rest, name))
 }
 
 /// `REQUEST" STATUS SIZE "REFERER" "AGENT"`: the request and the status. In referer and agent every
-/// quote has a backslash before it, so neither `" "` nor `" 0 0 "` can stand in them, and the last
-/// of each is the line's own, whatever the query holds.
+/// quote has a backslash before it, so neither `" "` nor `" 0 0 "` can occur in them, and the last
+/// of each belongs to the line, whatever the query contains.
 fn request(rest: &str) -> Option<(&str, Option<u16>)> {
     let inside = rest.strip_suffix('"')?;
     let (before, _agent) = inside.rsplit_once("\" \"")?;
@@ -93,7 +94,7 @@ fn request(rest: &str) -> Option<(&str, Option<u16>)> {
     })
 }
 
-/// Digits and nothing else.
+/// Only digits.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }

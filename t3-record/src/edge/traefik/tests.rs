@@ -112,7 +112,7 @@ fn a_text_that_looks_like_the_line_itself_is_refused_not_believed() {
 }
 
 #[test]
-fn what_is_broken_is_told_from_what_is_another_line() {
+fn a_broken_line_differs_from_a_line_of_another_log() {
     for line in [
         format!(r#"{HEAD} "GET /ws HTTP/1.1" 0 0 "-" "-""#),
         format!(r#"{HEAD} "GET /ws HTT"#),
