@@ -1,6 +1,5 @@
 //! docs/CONFIGURATION.md and the packaged deploy/t3-dispatch.toml list the options as they are
-//! defined. `UPDATE_DOCS=1 cargo test -p t3-dispatch --test configuration_page` writes the lists
-//! anew.
+//! defined. `cargo xtask docs` updates the lists.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
@@ -159,13 +158,13 @@ fn the_page_lists_every_option_and_exit_status() {
     for (name, list) in [("options", table()), ("example", example()), ("exit", exit_status())] {
         expected = replace(&expected, name, &list);
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         fs::write(page(), &expected).expect("docs/CONFIGURATION.md can be written");
     }
     assert_eq!(
         fs::read_to_string(page()).unwrap(),
         expected,
-        "run with UPDATE_DOCS=1 and commit docs/CONFIGURATION.md"
+        "run `cargo xtask docs` and commit docs/CONFIGURATION.md"
     );
 }
 
@@ -198,11 +197,11 @@ fn the_pages_example_is_a_file_that_check_takes_and_changes_nothing() {
 
 #[test]
 fn the_packaged_file_has_every_option_and_sets_what_the_packaged_units_need() {
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         fs::write(packaged_file(), packaged()).expect("deploy/t3-dispatch.toml can be written");
     }
     let text = fs::read_to_string(packaged_file()).expect("deploy/t3-dispatch.toml is there");
-    assert_eq!(text, packaged(), "run with UPDATE_DOCS=1 and commit deploy/t3-dispatch.toml");
+    assert_eq!(text, packaged(), "run `cargo xtask docs` and commit deploy/t3-dispatch.toml");
     let set: Vec<_> = PACKAGED.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     let is_default =
         |line: &String| !PACKAGED.iter().any(|(name, _)| line.starts_with(&format!("{name} = ")));

@@ -1,5 +1,5 @@
 //! docs/METRICS.md lists what is on the page.
-//! `UPDATE_DOCS=1 cargo test -p t3-dispatch --test metrics_page` writes the list anew.
+//! `cargo xtask docs` writes the list.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::{fmt::Write, fs, path::PathBuf};
@@ -38,13 +38,13 @@ fn the_page_lists_every_metric() {
     let from = written.find(BEGIN).expect("the page has the list's begin") + BEGIN.len();
     let to = written.find(END).expect("the page has the list's end");
     let expected = format!("{}{list}{}", &written[..from], &written[to..]);
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         fs::write(page(), &expected).expect("docs/METRICS.md can be written");
     }
     assert_eq!(
         fs::read_to_string(page()).unwrap(),
         expected,
-        "run with UPDATE_DOCS=1 and commit docs/METRICS.md"
+        "run `cargo xtask docs` and commit docs/METRICS.md"
     );
 }
 

@@ -1,5 +1,5 @@
 //! docs/RECORD.md lists what the code writes.
-//! `UPDATE_DOCS=1 cargo test -p t3-record --test record_page` writes the lists anew.
+//! `cargo xtask docs` writes the lists.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -65,13 +65,13 @@ fn the_page_lists_every_key_and_word() {
     for (name, list) in lists {
         expected = replace(&expected, name, &list);
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         fs::write(page(), &expected).expect("docs/RECORD.md can be written");
     }
     assert_eq!(
         fs::read_to_string(page()).unwrap(),
         expected,
-        "run with UPDATE_DOCS=1 and commit docs/RECORD.md"
+        "run `cargo xtask docs` and commit docs/RECORD.md"
     );
 }
 

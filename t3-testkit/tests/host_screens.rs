@@ -1,6 +1,6 @@
 //! The screens in docs/SCREENS.md are what the programs show: faults of the catalogue happen, the
 //! operator's commands run in a terminal of 120 by 36, and what they show must have the shape of
-//! what the page has. `T3_REFRESH=1` puts what they show now into the page. Needs root and tmux.
+//! what the page has. `cargo xtask docs` updates the page. Needs root and tmux.
 
 #![expect(clippy::panic, reason = "a failed helper fails its test")]
 
@@ -50,7 +50,7 @@ fn every_screen_in_the_docs_is_what_the_programs_show() {
     let screens = operator.join().unwrap().unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SCREENS.md");
     let mut page = fs::read_to_string(&path).unwrap();
-    let refresh = std::env::var_os("T3_REFRESH").is_some();
+    let refresh = std::env::var_os("T3_UPDATE_DOCS").is_some();
     let mut changed = String::new();
     for (command, kind, text) in screens {
         let fresh = format!("$ {command}\n{}\n", text.trim_end());
@@ -67,7 +67,7 @@ fn every_screen_in_the_docs_is_what_the_programs_show() {
     }
     assert!(
         changed.is_empty(),
-        "{changed}If that is right, run this test with T3_REFRESH=1 and look at the change."
+        "{changed}If that is right, run `cargo xtask docs` as root and check the change."
     );
     if refresh {
         fs::write(&path, page).unwrap();

@@ -2,7 +2,7 @@
 //! `golden/explain/NAME.in` holds what the journal and the other layers had, one thing a line
 //! behind its time in milliseconds since the epoch; the first `ws close` is the one to explain. The
 //! records are real ones of the fault catalogue.
-//! `UPDATE_GOLDEN=1 cargo test -p t3-trace --test explain_pages` writes the pages anew.
+//! `cargo xtask docs` writes the pages.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails its test")]
 
@@ -124,7 +124,7 @@ fn each_fault_has_its_page() {
     for name in PAGES {
         let page = page(name);
         let file = folder().join(format!("{name}.txt"));
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        if std::env::var_os("T3_UPDATE_DOCS").is_some() {
             fs::write(&file, &page).unwrap();
         }
         let golden = fs::read_to_string(&file).unwrap_or_default();
@@ -148,7 +148,7 @@ fn the_manual_shows_a_page_as_it_is() {
     let (before, rest) = manual.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
     let expected = format!("{before}{BEGIN}\n{shown}{END}{after}");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         fs::write(&file, &expected).unwrap();
     }
     let same = fs::read_to_string(&file).unwrap() == expected;

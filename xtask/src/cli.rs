@@ -6,6 +6,7 @@ use crate::commands::autobahn::AutobahnArgs;
 use crate::commands::bench::BenchArgs;
 use crate::commands::build::BuildArgs;
 use crate::commands::demo::DemoArgs;
+use crate::commands::docs::DocsArgs;
 use crate::commands::faults::FaultsArgs;
 use crate::commands::package::PackageArgs;
 use crate::commands::soak::SoakArgs;
@@ -28,6 +29,8 @@ pub enum Command {
     Test(TestArgs),
     /// Check only the rules of this repository (imports, words, columns, file length); seconds.
     Rules,
+    /// Update all generated pages and files: docs/, deploy/t3-dispatch.toml, expected output of tests.
+    Docs(DocsArgs),
     /// Boot Debian kernels in software emulation and run the tests inside.
     VmTest(VmTestArgs),
     /// Inject every fault of the catalogue and print a table of verdicts, here and in the guests of

@@ -16,13 +16,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{autobahn, bench, build, demo, faults, package, rules, soak, test, vm_test};
+use crate::commands::{autobahn, bench, build, demo, docs, faults, package, rules, soak, test, vm_test};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Build(args) => build::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Docs(args) => docs::run(&args),
         Command::Rules => rules::run(),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Faults(args) => faults::run(&args),

@@ -180,16 +180,16 @@ fn a_sick_machine_reads_so() {
     golden("sick", &told(&facts));
 }
 
-/// The texts stand beside this file; `UPDATE_GOLDEN=1` writes them anew.
+/// The texts are next to this file; `cargo xtask docs` updates them.
 fn golden(name: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/doctor/golden/{name}.txt"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         std::fs::write(&path, text).unwrap();
     }
     assert_eq!(
         text,
         std::fs::read_to_string(&path).unwrap(),
-        "UPDATE_GOLDEN=1 writes {} anew",
+        "`cargo xtask docs` updates {}",
         path.display()
     );
 }
@@ -225,11 +225,11 @@ fn the_page_has_every_check_and_a_report_as_it_is() {
     let shown: String =
         told(&sick()).lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect();
     let (begin, end) = (page.find(MARKS[0]).unwrap() + MARKS[0].len(), page.find(MARKS[1]).unwrap());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         page.replace_range(begin..end, &format!("\n{shown}\n"));
         std::fs::write(&path, &page).unwrap();
     } else {
-        assert_eq!(page[begin..end].trim_matches('\n'), shown.trim_end(), "UPDATE_DOCS=1 writes it anew");
+        assert_eq!(page[begin..end].trim_matches('\n'), shown.trim_end(), "`cargo xtask docs` updates it");
     }
     let headings: Vec<_> =
         page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();

@@ -4,6 +4,7 @@ pub mod autobahn;
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod docs;
 pub mod faults;
 pub mod package;
 pub mod rules;

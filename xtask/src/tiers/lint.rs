@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{dependencies, whole};
+use super::{dependencies, docs, whole};
 use crate::tiers::rules;
 use crate::tools::report::{Counts, Step};
 use crate::tools::{cargo, ebpf, progress, toolchain};
@@ -20,19 +20,21 @@ pub fn steps() -> Result<Vec<Step>> {
     clippy.arg("clippy").args(all).args(["--all-targets", "--", "-D", "warnings"]);
     let mut clippy_ebpf = ebpf::command("clippy")?;
     clippy_ebpf.args(["--", "-D", "warnings"]);
-    let mut docs = cargo::cargo();
-    docs.args(["doc", "--no-deps"]).args(all).env("RUSTDOCFLAGS", "-D warnings");
+    let mut rustdoc = cargo::cargo();
+    rustdoc.args(["doc", "--no-deps"]).args(all).env("RUSTDOCFLAGS", "-D warnings");
     let mut deny = cargo::plain(&toolchain::ensure_cargo_deny()?);
     deny.args(["--locked", "check", "bans", "licenses", "sources"]);
-    Ok(vec![
+    let mut steps = vec![
         whole("formatting", fmt, LIMIT)?,
         rules_step()?,
         whole("clippy", clippy, LIMIT)?,
         whole("clippy of the eBPF programs", clippy_ebpf, LIMIT)?,
-        whole("documentation", docs, LIMIT)?,
+        whole("documentation", rustdoc, LIMIT)?,
         whole("licenses, sources and versions of dependencies", deny, LIMIT)?,
         dependencies::step()?,
-    ])
+    ];
+    steps.extend(docs::check()?);
+    Ok(steps)
 }
 
 /// The rules of this repository, one step.

@@ -1,6 +1,7 @@
 //! The test tiers, one file each: what is run, and what a tier needs to run at all.
 
 mod dependencies;
+pub mod docs;
 pub mod fuzz;
 pub mod host;
 pub mod lint;

@@ -1,4 +1,4 @@
-//! What the screen shows, as text in files; `UPDATE_DOCS=1` writes them anew. And what a flood does
+//! The screens as text files, which `cargo xtask docs` updates; and what a flood does
 //! to it, told by counts.
 
 use std::{path::Path, time::Duration};
@@ -30,11 +30,11 @@ fn looks_like(name: &str, screen: &mut Screen) {
         let file = format!("src/live/screen/tests/{name}-{width}x{height}.txt");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
         let now = shown(screen, width, height);
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var_os("T3_UPDATE_DOCS").is_some() {
             std::fs::write(&path, &now).unwrap();
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(now == kept, "{file} shows another screen (UPDATE_DOCS=1 writes it anew):\n{now}");
+        assert!(now == kept, "{file} shows another screen (`cargo xtask docs` updates it):\n{now}");
     }
 }
 
@@ -286,11 +286,11 @@ fn the_page_shows_the_screen_and_the_keys() {
         let to = expected.find(&end).expect("the page has its end");
         expected.replace_range(from..to, &text);
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         std::fs::write(&path, &expected).unwrap();
     }
     let page = std::fs::read_to_string(&path).unwrap();
-    assert!(page == expected, "run with UPDATE_DOCS=1 and commit docs/LIVE.md");
+    assert!(page == expected, "run `cargo xtask docs` and commit docs/LIVE.md");
 }
 
 /// What the page shows: an afternoon.
