@@ -80,7 +80,7 @@ impl HttpClient {
         Ok(Stream::Tls(Box::new(stream)))
     }
 
-    /// Sends `request` to the host of `url`, as this machine's resolver gives its address, and reads
+    /// Sends `request` to the host of `url`, resolved by the system resolver, and reads
     /// the response, up to `limit` bytes.
     ///
     /// # Errors

@@ -132,7 +132,7 @@ impl Output {
 
     fn write(&mut self, level: Level, line: &str) {
         match self {
-            // With stderr closed there is no place left to report the error.
+            // With stderr closed the error cannot be reported.
             Self::Stream(stream) => drop(writeln!(stream, "{line}")),
             Self::Journald(journald) => tracing::dispatcher::with_default(journald, || match level {
                 Level::ERROR => tracing::error!("{line}"),

@@ -1,8 +1,8 @@
 //! Writer of records: one thread and one bounded queue; a datagram is sent again until journald
 //! accepts it.
 //!
-//! Keeps the order and never blocks the caller. A record is dropped only if the queue is full; drops
-//! are counted and logged.
+//! Keeps the order and never blocks the caller. A record is dropped only if the queue is full;
+//! drops are counted and logged.
 
 use std::{
     borrow::Cow,
@@ -209,8 +209,8 @@ fn run(shared: &Shared, identifier: &str, output: &Output) {
             );
             reported = dropped;
         }
-        // Counted before the outcome is sent, so that the receiver finds it counted; `sending` stays
-        // set until then, for `flush`.
+        // Counted before the outcome is sent, so that the receiver finds it counted; `sending`
+        // stays set until then, for `flush`.
         shared.lock().written += 1;
         let _ = entry.done.send(Outcome::Written);
         shared.lock().sending = false;
@@ -225,7 +225,7 @@ impl Output {
             Self::Stderr => {
                 let message =
                     fields.iter().find(|(name, _)| name == "MESSAGE").map_or("", |(_, value)| value);
-                // With stderr closed there is no place left to report the error.
+                // With stderr closed the error cannot be reported.
                 let _ = writeln!(io::stderr().lock(), "{message}");
             }
             Self::Journald { socket, path } => {

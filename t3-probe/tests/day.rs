@@ -1,6 +1,5 @@
-//! A day of simulated time: the three legs over streams in memory, with thousands of faults whose
-//! expected is known. Every disconnect is counted once and with its reason, nothing is left behind,
-//! and what is remembered stays bounded.
+//! A day of simulated time: three legs over streams in memory, with thousands of known faults. Each
+//! disconnect is counted once with its reason, no connection leaks, and memory stays bounded.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
@@ -36,14 +35,14 @@ use tokio_tungstenite::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What the far end does with one connection.
+/// Behaviour of the far end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     NoAddress,
     Refused,
     Blackhole,
     Status(u16),
-    /// After this many echoes.
+    /// After this number of echoes.
     Silent(u32),
     Close(u32),
     End(u32),
@@ -51,7 +50,7 @@ enum Fault {
     Garbage(u32),
 }
 
-/// A generator of pseudo-random numbers (splitmix64): a run can be repeated.
+/// Pseudo-random numbers (splitmix64), for repeatable runs.
 #[derive(Debug)]
 struct Rng(AtomicU64);
 
@@ -64,7 +63,7 @@ impl Rng {
     }
 }
 
-/// What was done, by leg and reason; and how many far ends are still there.
+/// Expected disconnects by leg and reason, and the number of open far ends.
 #[derive(Debug, Default)]
 struct Expected {
     disconnects: Mutex<BTreeMap<(String, String), u64>>,
@@ -116,7 +115,7 @@ impl Dial for Memory {
 }
 
 impl Memory {
-    /// Picks what happens to this connection; a disconnect it brings is written down.
+    /// Picks the fault of a connection.
     fn fault(&self, way: Way) -> Fault {
         let after = u32::try_from(self.rng.below(12)).unwrap();
         if way == Way::Serve {
@@ -125,7 +124,7 @@ impl Memory {
                 1 => Fault::Status(500),
                 2 => Fault::Silent(0),
                 3 => Fault::End(0),
-                // Answers well.
+                // A healthy response.
                 _ => Fault::Status(200),
             };
         }
@@ -143,7 +142,7 @@ impl Memory {
     }
 }
 
-/// The reason that a fault must be counted under.
+/// Expected reason of a fault.
 fn reason(way: Way, fault: Fault) -> Option<Reason> {
     Some(match fault {
         Fault::NoAddress | Fault::Refused => Reason::ConnectFailed,
@@ -173,7 +172,7 @@ async fn far_end(mut stream: DuplexStream, way: Way, fault: Fault) {
             let _ = stream.write_all(answer.as_bytes()).await;
         }
         if fault != Fault::End(0) {
-            // Until the prober has had enough.
+            // Until the prober closes.
             let _ = stream.read_u8().await;
         }
         return;
@@ -186,7 +185,7 @@ async fn far_end(mut stream: DuplexStream, way: Way, fault: Fault) {
     for _ in 0..echoes {
         match socket.next().await {
             Some(Ok(message @ Message::Text(_))) => socket.send(message).await.unwrap(),
-            Some(Ok(other)) => panic!("no ping: {other:?}"),
+            Some(Ok(other)) => panic!("expected a ping, got {other:?}"),
             // The day is over.
             Some(Err(_)) | None => return,
         }
@@ -213,15 +212,15 @@ async fn far_end(mut stream: DuplexStream, way: Way, fault: Fault) {
     }
 }
 
-/// As [`Memory`], and each fault is written down when it is dealt.
+/// As [`Memory`], and stores the expected reason of each fault.
 #[derive(Debug, Clone)]
-struct Noted(Memory, Arc<Mutex<Option<Reason>>>);
+struct Recorded(Memory, Arc<Mutex<Option<Reason>>>);
 
-impl Dial for Noted {
+impl Dial for Recorded {
     type Stream = DuplexStream;
 
     async fn dial(&self, leg: &Leg, progress: &Progress) -> Result<DuplexStream, Failure> {
-        // The same roll of the rng twice: once to know, once to do.
+        // The same random number twice: for the expectation and for the fault.
         let before = self.0.rng.0.load(Ordering::Relaxed);
         let ahead = Memory { rng: Arc::new(Rng(AtomicU64::new(before))), ..self.0.clone() };
         *self.1.lock().unwrap() = reason(leg.way, ahead.fault(leg.way));
@@ -259,7 +258,7 @@ async fn a_day_with_thousands_of_faults_is_counted_exactly() {
                 expected.disconnected(&leg, disconnect.reason);
             }
         };
-        let dial = Noted(memory, dealt);
+        let dial = Recorded(memory, dealt);
         tasks.push(tokio::spawn(run::leg(
             leg.clone(),
             dial,
@@ -270,7 +269,7 @@ async fn a_day_with_thousands_of_faults_is_counted_exactly() {
     }
     while begun.elapsed() < DAY {
         sleep(Duration::from_secs(600)).await;
-        // One far end per leg, and one that is on its way out.
+        // One far end per leg, and one that is closing.
         assert!(expected.alive.load(Ordering::Relaxed) <= 2 * 3, "connections pile up");
     }
     for task in &tasks {
@@ -282,7 +281,7 @@ async fn a_day_with_thousands_of_faults_is_counted_exactly() {
 
     let disconnects = expected.disconnects.lock().unwrap().clone();
     let all: u64 = disconnects.values().sum();
-    assert!(all > 3_000, "{all} faults are no thousands");
+    assert!(all > 3_000, "only {all} faults");
     assert_eq!(all, reported.load(Ordering::Relaxed));
     let page = String::from_utf8(states.metrics.page().unwrap()).unwrap();
     let mut counted = BTreeMap::new();

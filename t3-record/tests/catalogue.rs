@@ -1,6 +1,6 @@
 //! `deploy/journald/t3-dispatch.catalog`: each record has an entry under its `MESSAGE_ID`, and each
-//! `@FIELD@` in it is one that every record of that kind has. journalctl would print the name of
-//! any other as it stands.
+//! `@FIELD@` in it is a field that every record of that kind has; journalctl prints the name of any
+//! other field.
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
@@ -72,7 +72,7 @@ fn only_fields_that_are_always_there_are_filled_in() {
     }
 }
 
-/// systemd takes `@NAME@` for a field only when NAME is made of capitals and underscores.
+/// systemd considers `@NAME@` a field only if NAME consists of capitals and underscores.
 #[test]
 fn plain_names_are_such_as_journald_fills_in() {
     for (_, plain) in PLAIN {

@@ -1,4 +1,4 @@
-//! What holds for every record and for every evidence, whatever is in it.
+//! Properties of all records and all evidence.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -45,7 +45,7 @@ prop_compose! {
     }
 }
 
-/// The fields as journald would hand them out again.
+/// Fields as journald returns them.
 fn stored(record: &CloseRecord) -> BTreeMap<String, String> {
     record.to_fields().into_iter().map(|(name, value)| (name.into_owned(), value)).collect()
 }
@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn every_evidence_has_an_answer(evidence in evidence().boxed()) {
         let judgement = judge(&evidence);
-        // The same facts give the same answer, and `unknown` never sounds sure.
+        // The same facts give the same judgement, and `unknown` is never proven.
         prop_assert_eq!(judge(&evidence), judgement);
         prop_assert!(judgement.verdict != Verdict::Unknown || judgement.confidence == Confidence::Likely);
         let record = assemble(&session(), &evidence);
@@ -130,7 +130,7 @@ proptest! {
     }
 }
 
-/// One event as it reaches user space: on which leg, what, and its kernel timestamp.
+/// An event in user space: leg, kind, kernel timestamp.
 type Arrival = (Side, u8, Nanos);
 
 fn arrivals() -> impl Strategy<Value = (Vec<Arrival>, Vec<Arrival>)> {

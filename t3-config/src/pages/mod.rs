@@ -101,7 +101,7 @@ where
     Some(match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            // With stderr closed there is no place left to report the error.
+            // With stderr closed the error cannot be reported.
             let _ = writeln!(io::stderr(), "{program}: {why}");
             ExitCode::FAILURE
         }

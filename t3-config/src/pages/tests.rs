@@ -26,7 +26,7 @@ fn the_program_and_each_visible_subcommand_has_its_page() {
     assert_eq!(files, ["p.1", "p-run.1", "p-completions.1"]);
     let mut built = program();
     built.build();
-    assert_eq!(man(built).len(), 3, "the help that clap adds is no page");
+    assert_eq!(man(built).len(), 3, "clap's own help has no page");
 }
 
 #[test]

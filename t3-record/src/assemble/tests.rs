@@ -1,4 +1,4 @@
-//! The whole record of a few ends, as the line that is written.
+//! Complete records of some ends, as lines.
 
 use crate::{
     assemble,

@@ -75,7 +75,7 @@ fn json(line: &str) -> Result<AccessLine, BadLine> {
     let text = |key: &str| object.get(key).and_then(Value::as_str);
     let start = ["StartUTC", "StartLocal"].into_iter().find_map(text);
     let start = start.ok_or(BadLine::Unreadable("neither StartUTC nor StartLocal"))?;
-    let start_ms = time::rfc3339(start).ok_or(BadLine::Unreadable("StartUTC is no time"))?;
+    let start_ms = time::rfc3339(start).ok_or(BadLine::Unreadable("StartUTC is not a time"))?;
     let duration = object.get("Duration").and_then(Value::as_u64);
     let duration = duration.ok_or(BadLine::Unreadable("no Duration"))?;
     let method = text("RequestMethod").ok_or(BadLine::Unreadable("no RequestMethod"))?;

@@ -1,5 +1,5 @@
-//! Builds evidence for tests: a healthy session of 60 s with a 5 s heartbeat, to which a test adds
-//! the one thing that went wrong.
+//! Evidence for tests: a healthy session of 60 s with a 5 s heartbeat, to which a test adds a
+//! fault.
 
 use crate::{
     evidence::*,
@@ -8,9 +8,9 @@ use crate::{
 
 /// Milliseconds on the test's clock.
 pub(crate) const MS: Nanos = 1_000_000;
-/// When the session opened.
+/// Time of the open.
 pub(crate) const OPENED: Nanos = 1_000_000 * MS;
-/// When things end, unless a test says otherwise.
+/// Default time of the end.
 pub(crate) const END: Nanos = OPENED + 60_000 * MS;
 
 pub(crate) struct EvidenceBuilder(pub(crate) Evidence);
@@ -113,28 +113,28 @@ impl EvidenceBuilder {
         })
     }
 
-    /// The peer of `side` sends FIN, we pass it on 1 ms later.
+    /// The peer of `side` sends FIN, forwarded 1 ms later.
     pub(crate) fn fin(self, side: Side, at: Nanos) -> Self {
         self.socket(side, |t| t.fin_in = Some(at))
             .leg(side, |l| l.end = Some((SeenEnd::Eof, at + MS / 10)))
             .own_end(side.other(), OwnEnd::Fin, at + MS)
     }
 
-    /// The peer of `side` sends RST, we pass it on 1 ms later.
+    /// The peer of `side` sends RST, forwarded 1 ms later.
     pub(crate) fn rst(self, side: Side, at: Nanos) -> Self {
         self.socket(side, |t| t.rst_in = Some(at))
             .leg(side, |l| l.end = Some((SeenEnd::Reset, at + MS / 10)))
             .own_end(side.other(), OwnEnd::Rst, at + MS)
     }
 
-    /// The peer of `side` sends a close frame, which we pass on at once.
+    /// The peer of `side` sends a Close frame, forwarded immediately.
     pub(crate) fn close(self, side: Side, code: u16, at: Nanos) -> Self {
         let frame = CloseFrame { code: Some(code), reason: String::new(), at };
         self.leg(side, |l| l.close_frame = Some(frame))
             .leg(side.other(), |l| l.close_forwarded_at = Some(at + MS / 20))
     }
 
-    /// We end the leg towards `side`.
+    /// dispatch ends the leg of `side`.
     pub(crate) fn own_end(self, side: Side, end: OwnEnd, at: Nanos) -> Self {
         self.leg(side, |l| l.own_end = Some((end, at))).socket(side, |t| match end {
             OwnEnd::Fin => t.fin_out = Some(at),
@@ -142,7 +142,7 @@ impl EvidenceBuilder {
         })
     }
 
-    /// The oldest of `unanswered` pings has waited for `ms` at the end.
+    /// The oldest of `unanswered` pings is `ms` old at the end.
     pub(crate) fn waiting(self, ms: u64, unanswered: u32) -> Self {
         self.heartbeat(|h| {
             h.waiting_since = Some(END - ms * MS);

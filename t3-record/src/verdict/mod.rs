@@ -126,7 +126,7 @@ pub fn judge(evidence: &Evidence) -> Judgement {
             | Verdict::ServeLeft
             | Verdict::ServeReset
     );
-    // Where nobody acted, our kernel gave the connection up.
+    // Without an act of a peer, dispatch's kernel timed out.
     let given_up = matches!(first.kind, Kind::Timeout | Kind::Unreach);
     let mut closed_by = if given_up { ClosedBy::Dispatch } else { peer(first.side) };
     if simultaneous && plain {
@@ -137,8 +137,8 @@ pub fn judge(evidence: &Evidence) -> Judgement {
     finish(evidence, finding, leg_cause(first.side), Some(closed_by), Some(first.at))
 }
 
-/// The browser gave up while our own event loop stood still: its pings and its close lay unread in
-/// our sockets.
+/// The client gave up while dispatch's event loop was blocked: its pings and its close were unread
+/// in dispatch's sockets.
 fn own_stall(evidence: &Evidence, first: Act) -> Option<Finding> {
     let relay = evidence.relay.as_ref()?;
     let lag = relay.self_lag_ms?.saturating_mul(1_000_000);
@@ -146,7 +146,7 @@ fn own_stall(evidence: &Evidence, first: Act) -> Option<Finding> {
     let watchdog = relay.heartbeat.and_then(|h| h.period_ns).unwrap_or(OWN_STALL).max(OWN_STALL);
     let window = ended.saturating_sub(lag)..=ended.saturating_add(OWN_STALL_TAIL);
     let gave_up = first.side == Side::Down && first.kind != Kind::Timeout;
-    // A loop that stood still because the machine starved is the machine's doing.
+    // The host is the cause if it was under pressure.
     let segment =
         if pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Dispatch };
     (gave_up && lag >= watchdog && window.contains(&first.at)).then_some(Finding::likely(

@@ -107,7 +107,7 @@ fn with(change: impl FnOnce(&mut CloseRecord)) -> CloseRecord {
     record
 }
 
-/// A Close 1000 of a browser that had heard nothing.
+/// A Close 1000 of a client that had received nothing.
 fn gave_up() -> CloseRecord {
     with(|record| {
         record.verdict = Verdict::PathStalled;
