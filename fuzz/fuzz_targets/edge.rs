@@ -1,15 +1,15 @@
-//! Lines of other layers' logs, which hold what strangers sent: each parser takes any line, gives
-//! the same answer twice, and keeps no query string.
+//! Log lines of other layers, which contain input of arbitrary clients: each parser accepts any
+//! line, is deterministic and drops query strings.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use t3_record::edge::{BadLine, Reading, cloudflared, traefik};
 
-/// Far from any text that a parser makes up itself.
+/// A text that no parser generates itself.
 const SECRET: &str = "QqSecretQq";
 
-/// Whatever is said of the line, and with a ticket put into it.
+/// Parses the line as it is, and with a ticket inserted.
 fn told<T: std::fmt::Debug + PartialEq>(line: &str, at: usize, parse: fn(&str) -> Result<T, BadLine>) {
     assert_eq!(parse(line), parse(line));
     let at = (0..=at.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
@@ -22,7 +22,7 @@ fn told<T: std::fmt::Debug + PartialEq>(line: &str, at: usize, parse: fn(&str) -
 }
 
 fuzz_target!(|line: &str| {
-    // Anywhere in the line, but for one line always at the same place.
+    // Anywhere in the line, but always at the same place for equal lines.
     let at = line.bytes().fold(0_usize, |sum, byte| sum * 31 % 65_521 + usize::from(byte)) % (line.len() + 1);
     told(line, at, traefik::parse);
     told(line, at, cloudflared::parse);

@@ -1,5 +1,5 @@
-//! The request guard: any bytes, in any split, give the same answers and no panic, and nothing
-//! passes that did not come.
+//! The request guard: any bytes give the same results in any split, without a panic, and no other
+//! bytes pass.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The messages of the evidence socket: decoding never panics, and what was decoded encodes to
-//! something that decodes to the same.
+//! The messages of the evidence socket: decoding never panics, and a decoded message survives a
+//! round trip.
 
 #![no_main]
 

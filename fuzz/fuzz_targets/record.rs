@@ -1,4 +1,4 @@
-//! The record decoder: log lines are hostile input. What it accepts must read back the same.
+//! The record decoder: log lines are hostile input. An accepted record survives a round trip.
 
 #![no_main]
 

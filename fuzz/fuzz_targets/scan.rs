@@ -1,4 +1,4 @@
-//! The frame scanner and what it feeds: any bytes, in any split, give the same answers and no
+//! The frame scanner and its consumers: any bytes give the same results in any split, without a
 //! panic.
 
 #![no_main]

@@ -29,7 +29,8 @@ pub enum Command {
     Test(TestArgs),
     /// Check only the rules of this repository (imports, words, columns, file length); seconds.
     Rules,
-    /// Update all generated pages and files: docs/, deploy/t3-dispatch.toml, expected output of tests.
+    /// Update all generated pages and files: docs/, deploy/t3-dispatch.toml and expected output of
+    /// tests.
     Docs(DocsArgs),
     /// Boot Debian kernels in software emulation and run the tests inside.
     VmTest(VmTestArgs),

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: builds with optimisation and runs t3-testkit's `t3-bench`, which prints its
-//! numbers itself.
+//! `cargo xtask bench`: builds with optimisation and runs `t3-bench` of t3-testkit, which prints
+//! its results.
 
 use std::process::{Command, ExitCode};
 
@@ -15,7 +15,7 @@ const PROGRAM: &str = "t3-bench";
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Passed on to the benchmark program, after `--`.
+    /// Options for the benchmark program, after `--`.
     #[arg(last = true)]
     pub rest: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: builds everything and runs t3-testkit's `t3-demo`, as root when root is to
-//! be had, because the kernel's side of a close is only seen by root.
+//! `cargo xtask demo`: builds everything and runs t3-testkit's `t3-demo`, as root if possible,
+//! because kernel events need root.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -15,7 +15,7 @@ const PROGRAM: &str = "t3-demo";
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Keep it running, for your own browser, until Ctrl-C.
+    /// Keep the stack running for a browser, until Ctrl-C.
     #[arg(long)]
     pub hold: bool,
 }
@@ -28,9 +28,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut command = match sudo::command(&program) {
         Some(command) => command,
         None => {
-            progress::note(
-                "neither root nor `sudo -n`: the demo runs without the kernel's evidence (kernel=off)",
-            );
+            progress::note("no root and no `sudo -n`: the demo runs without kernel evidence (kernel=off)");
             Command::new(&program)
         }
     };
@@ -38,7 +36,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         command.arg("--hold");
     }
     progress::step(if args.hold { "the demo, until Ctrl-C" } else { "the demo, about a minute" });
-    // In our place: Ctrl-C then reaches the demo alone, which takes down what it started before the
-    // prompt comes back.
+    // Replaces xtask: Ctrl-C then reaches only the demo, which stops its programs before the prompt
+    // returns.
     Err(command.exec()).with_context(|| format!("cannot start {}", program.display()))
 }

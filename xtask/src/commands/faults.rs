@@ -1,6 +1,6 @@
-//! `cargo xtask faults`: the table of faults by tiers. Runs the catalogue on this machine, and puts
-//! beside it what the last `cargo xtask vm-test` found in its guests. A tier that has not been run
-//! has no column; nothing is taken for passed that did not run.
+//! `cargo xtask faults`: the table of faults by tier. Runs the catalogue on this host and adds the
+//! results of the last `cargo xtask vm-test`. A tier that has not run has no column; a fault that
+//! did not run has not passed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,17 +20,17 @@ const PROGRAM: &str = "t3-faults";
 
 #[derive(Debug, Args)]
 pub struct FaultsArgs {
-    /// Only this fault; may be given more than once.
+    /// Run only this fault (repeatable).
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
-    /// Run nothing: print the table of what ran last.
+    /// Print the table of the last run, without running faults.
     #[arg(long)]
     pub last: bool,
 }
 
 pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     let dir = paths::target().join("faults");
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let (host, records) = (dir.join("host.json"), dir.join("records.json"));
     let ran = if args.last { true } else { on_host(args, &host, &records)? };
     let mut tiers = Vec::new();
@@ -39,7 +39,7 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
         tiers.extend(read(suite.name(), &paths::vm().join(suite.name()).join("run/out/results.json"))?);
     }
     if tiers.is_empty() {
-        bail!("no tier has been run yet: leave out --last");
+        bail!("no tier has run yet; run without --last");
     }
     let table = Table::of(&tiers);
     println!("\n{}", table.text);
@@ -47,21 +47,22 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     Ok(if ran && table.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs the catalogue here, as root when root is to be had; `false` when a fault missed.
+/// Runs the catalogue here, as root if possible; `false` when a record differs from its
+/// expectation.
 fn on_host(args: &FaultsArgs, rows: &Path, records: &Path) -> Result<bool> {
     programs::build(false)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, false)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
     let mut command = sudo::command(&program).unwrap_or_else(|| {
-        progress::note("neither root nor `sudo -n`: the faults need root for a journald of their own");
+        progress::note("no root and no `sudo -n`: the faults need root for a private journald");
         Command::new(&program)
     });
     command.arg("--json").arg(rows).arg("--records").arg(records);
     for name in &args.only {
         command.args(["--only", name]);
     }
-    progress::step("injecting faults on this machine, a few minutes");
+    progress::step("injecting faults on this host, a few minutes");
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     match status.code() {
         Some(0) => Ok(true),
@@ -70,13 +71,13 @@ fn on_host(args: &FaultsArgs, rows: &Path, records: &Path) -> Result<bool> {
     }
 }
 
-/// One tier's rows, in its order.
+/// Name of a tier, and its rows in order.
 type Tier = (String, Vec<Value>);
 
 fn read(name: &str, path: &Path) -> Result<Option<Tier>> {
     let Ok(text) = fs::read(path) else { return Ok(None) };
     let rows = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not what {PROGRAM} --json writes", path.display()))?;
+        .with_context(|| format!("cannot read {} as output of {PROGRAM} --json", path.display()))?;
     Ok(Some((name.to_owned(), rows)))
 }
 
@@ -86,7 +87,7 @@ struct Table {
 }
 
 impl Table {
-    /// Faults down, tiers across. Pure.
+    /// One row per fault, one column per tier.
     fn of(tiers: &[Tier]) -> Self {
         let mut faults: Vec<(&str, &str)> = Vec::new();
         let mut cells: BTreeMap<(&str, &str), String> = BTreeMap::new();
@@ -153,7 +154,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn each_tier_is_a_column_and_what_did_not_run_is_not_right() {
+    fn each_tier_is_a_column_and_a_missing_run_is_shown() {
         let row = |fault: &str, outcome| json!({"fault": fault, "expected": "e x", "got": "g y", "outcome": outcome});
         let miss = json!({"failed": [{"key": "how", "expected": "x", "got": "y"}]});
         let tiers = [

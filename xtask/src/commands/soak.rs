@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: builds with optimisation and runs t3-testkit's `t3-soak`, as root, because
-//! only root sees the kernel's side.
+//! `cargo xtask soak`: builds with optimisation and runs `t3-soak` of t3-testkit as root, because
+//! kernel events need root.
 
 use std::process::ExitCode;
 
@@ -15,13 +15,13 @@ const PROGRAM: &str = "t3-soak";
 
 #[derive(Debug, Args)]
 pub struct SoakArgs {
-    /// Sessions, all open at the same time.
+    /// Number of sessions, all open at the same time.
     #[arg(long, default_value_t = 9_000, value_name = "N")]
     pub sessions: u32,
-    /// How long they are held.
+    /// Time for which they are held, in seconds.
     #[arg(long, default_value_t = 300, value_name = "N")]
     pub seconds: u64,
-    /// Passed on to the program, after `--`.
+    /// Options for the program, after `--`.
     #[arg(last = true)]
     pub rest: Vec<String>,
 }
@@ -37,7 +37,7 @@ pub fn run(args: &SoakArgs) -> Result<ExitCode> {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
     let Some(mut command) = sudo::command(&program) else {
-        bail!("{PROGRAM} needs root for a journald of its own and for t3-trace, or sudo without a password");
+        bail!("{PROGRAM} needs root, or sudo without a password, for its private journald and for t3-trace");
     };
     command.env("T3_BIN_DIR", paths::cargo_target().join("release"));
     for (name, value) in [("--sessions", u64::from(args.sessions)), ("--seconds", args.seconds)] {

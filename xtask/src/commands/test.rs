@@ -1,8 +1,6 @@
-//! `cargo xtask test`: every tier in order, whatever the ones before it said, and all failures
-//! listed at the end.
+//! `cargo xtask test`: every tier in order, even after a failure, and all failures at the end.
 //!
-//! A tier that cannot run here says why. With `CI` set in the environment that is a failure: a test
-//! that did not run has not passed.
+//! A tier that cannot run here prints the reason. With `CI` in the environment this is a failure.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -18,10 +16,10 @@ use crate::tools::{ebpf, progress};
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Leave out the fuzz and vm tiers: about three minutes once built.
+    /// Skip the fuzz and vm tiers and the longest host tests: about four minutes after a build.
     #[arg(long)]
     pub quick: bool,
-    /// Only this tier; may be given more than once.
+    /// Run only this tier (repeatable).
     #[arg(long = "tier", value_name = "NAME")]
     pub tiers: Vec<Tier>,
 }
@@ -51,26 +49,26 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The host tier ends with five minutes of waiting, which need a third of a core: fuzzing has the
-/// rest of the machine meanwhile.
+/// The host tier ends with a five-minute wait that needs a third of a core: fuzzing runs at the
+/// same time.
 fn host_and_fuzz(quick: bool) -> [TierReport; 2] {
     let fuzz = || timed(Tier::Fuzz.name(), || Tier::Fuzz.steps(quick));
     std::thread::scope(|scope| {
-        let mut beside = None;
+        let mut fuzzing = None;
         let host = timed(Tier::Host.name(), || {
             tiers::host::steps(quick, || {
-                beside = Some(scope.spawn(move || {
-                    // Of this thread and of what it starts: nobody else is to wait for it. Refused
-                    // is no reason not to fuzz.
+                fuzzing = Some(scope.spawn(move || {
+                    // Lowers the priority of this thread and its children. Fuzzing runs also if
+                    // that fails.
                     let _ = rustix::process::nice(10);
                     fuzz()
                 }));
             })
         });
-        let fuzz = match beside.map(std::thread::ScopedJoinHandle::join) {
+        let fuzz = match fuzzing.map(std::thread::ScopedJoinHandle::join) {
             Some(Ok(report)) => report,
             Some(Err(_)) => {
-                timed(Tier::Fuzz.name(), || anyhow::bail!("the thread that ran the fuzz targets died"))
+                timed(Tier::Fuzz.name(), || anyhow::bail!("the thread that ran the fuzz targets panicked"))
             }
             None => fuzz(),
         };
@@ -114,7 +112,7 @@ mod tests {
     use super::{TestArgs, Tier, chosen};
 
     #[test]
-    fn quick_leaves_out_the_slow_tiers_unless_named() {
+    fn quick_skips_the_slow_tiers_unless_selected() {
         let names = |quick, tiers: &[Tier]| chosen(&TestArgs { quick, tiers: tiers.to_vec() });
         assert_eq!(names(false, &[]), Tier::ALL);
         assert_eq!(names(true, &[]), [Tier::Lint, Tier::Unit, Tier::Host]);

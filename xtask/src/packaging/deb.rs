@@ -1,4 +1,4 @@
-//! One run of cargo-deb: a crate's `[package.metadata.deb]` and what was staged become one file.
+//! One run of cargo-deb: `[package.metadata.deb]` and the staged files of a crate become a package.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::tools::run::{run_checked, stdout_of};
 use crate::tools::{cargo, paths};
 
-/// Makes the package of a crate in `to`; older ones of the crate are gone from there afterwards.
+/// Makes the package of a crate in `to`, and deletes older packages of the crate there.
 pub fn make(cargo_deb: &Path, name: &str, to: &Path, revision: &str, quick: bool) -> Result<PathBuf> {
     let file = to.join(file_name(name, &version(name)?, revision));
     let mut command = cargo::plain(cargo_deb);
@@ -22,12 +22,12 @@ pub fn make(cargo_deb: &Path, name: &str, to: &Path, revision: &str, quick: bool
     if let Some(time) = time_of_the_last_commit() {
         command.env("SOURCE_DATE_EPOCH", time);
     }
-    forget_others(to, name, &file)?;
+    delete_others(to, name, &file)?;
     run_checked("cargo-deb", command)?;
     Ok(file)
 }
 
-/// As Debian names its packages.
+/// File name by the convention of Debian.
 fn file_name(name: &str, version: &str, revision: &str) -> String {
     format!("{name}_{version}-{revision}_amd64.deb")
 }
@@ -36,14 +36,14 @@ fn file_name(name: &str, version: &str, revision: &str) -> String {
 fn version(name: &str) -> Result<String> {
     let metadata = stdout_of(cargo::cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     let metadata: Value =
-        serde_json::from_str(&metadata).context("cargo metadata answered something unreadable")?;
+        serde_json::from_str(&metadata).context("cannot read the output of cargo metadata")?;
     let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let found = packages.iter().find(|package| package["name"] == name);
     let version = found.and_then(|package| package["version"].as_str());
-    Ok(version.with_context(|| format!("cargo metadata knows no crate {name}"))?.to_owned())
+    Ok(version.with_context(|| format!("cargo metadata does not list the crate {name}"))?.to_owned())
 }
 
-/// Seconds; `None` outside of a git checkout, where cargo-deb takes the time of the build.
+/// In Unix seconds; `None` outside of a git checkout, where cargo-deb uses the time of the build.
 fn time_of_the_last_commit() -> Option<String> {
     let mut git = Command::new("git");
     git.args(["log", "-1", "--format=%ct"]).current_dir(paths::root());
@@ -51,7 +51,7 @@ fn time_of_the_last_commit() -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-fn forget_others(dir: &Path, name: &str, keep: &Path) -> Result<()> {
+fn delete_others(dir: &Path, name: &str, keep: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?.flatten() {
         let found = entry.file_name().to_string_lossy().into_owned();
         let ours = found.starts_with(&format!("{name}_")) && found.ends_with(".deb");
@@ -64,22 +64,22 @@ fn forget_others(dir: &Path, name: &str, keep: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{file_name, forget_others};
+    use super::{delete_others, file_name};
     use std::fs;
 
     #[test]
-    fn files_are_named_as_debian_names_them() {
+    fn the_file_name_follows_debian() {
         assert_eq!(file_name("t3-trace", "0.1.0", "2"), "t3-trace_0.1.0-2_amd64.deb");
     }
 
     #[test]
-    fn only_older_packages_of_the_same_name_go() {
+    fn only_other_packages_of_the_same_name_are_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let names = ["a_1-1_amd64.deb", "a_1-2_amd64.deb", "a-b_1-1_amd64.deb", "a_1-1.txt"];
         for name in names {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        forget_others(dir.path(), "a", &dir.path().join("a_1-2_amd64.deb")).unwrap();
+        delete_others(dir.path(), "a", &dir.path().join("a_1-2_amd64.deb")).unwrap();
         let left = names.map(|name| dir.path().join(name).exists());
         assert_eq!(left, [false, true, true, true]);
     }

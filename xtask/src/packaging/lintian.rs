@@ -1,5 +1,4 @@
-//! Debian's own opinion of the packages. Errors fail; an override stands in the package, with its
-//! reason.
+//! Lintian, the package checker of Debian. Errors fail; overrides with reasons are in the packages.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,11 +11,11 @@ use crate::tools::run::run_quiet;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs lintian over the packages; warnings are shown, errors are errors.
+/// Runs lintian over the packages; warnings are printed, errors fail.
 pub fn check(debs: &[PathBuf]) -> Result<()> {
     progress::step("lintian");
     let mut lintian = Command::new("lintian");
-    // Root builds in containers; the wish not to be is a person's.
+    // Containers build as root.
     lintian.args(["--allow-root", "--fail-on", "error", "--tag-display-limit", "0"]).args(debs);
     let finished = run_quiet("lintian", lintian, LIMIT)?;
     for line in finished.output.lines().filter(|line| !line.trim().is_empty()) {

@@ -1,6 +1,6 @@
-//! What a package needs and no repository holds: the program without what only debuggers read, and
-//! its man pages and completions, which it writes itself. All of it under
-//! `target/package/stage/NAME`, where `[package.metadata.deb]` looks for it.
+//! Built contents of a package: the program without debug information, and the man pages and
+//! completions that it prints. They are in `target/package/stage/NAME`, where
+//! `[package.metadata.deb]` expects them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::tools::paths;
 use crate::tools::run::{run_checked, stdout_of};
 
-/// (shell, what stands before and after the program's name in the file's)
+/// (shell, prefix and suffix of the program's name in the file name)
 const SHELLS: [(&str, &str, &str); 3] = [("bash", "", ""), ("zsh", "_", ""), ("fish", "", ".fish")];
 
-/// Where the files of a package wait for it.
+/// Folder of the staged files of a package.
 pub fn dir(name: &str) -> PathBuf {
     paths::target().join("package/stage").join(name)
 }
@@ -27,12 +27,12 @@ pub fn program(name: &str, program: &Path) -> Result<()> {
     }
     let [man, completions] = ["man", "completions"].map(|part| dir.join(part));
     for part in [&man, &completions] {
-        fs::create_dir_all(part).with_context(|| format!("cannot make {}", part.display()))?;
+        fs::create_dir_all(part).with_context(|| format!("cannot create {}", part.display()))?;
     }
     let staged = stripped(&dir.join(name), program)?;
     stdout_of(itself(&staged).args(["man", "--to"]).arg(&man))?;
     if !man.join(format!("{name}.1")).is_file() {
-        bail!("`{name} man --to DIR` has written no {name}.1");
+        bail!("`{name} man --to DIR` did not write {name}.1");
     }
     for (shell, before, after) in SHELLS {
         let text = stdout_of(itself(&staged).args(["completions", shell]))?;
@@ -43,20 +43,20 @@ pub fn program(name: &str, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Another program that the package of `name` holds.
+/// Another program in the package of `name`.
 pub fn helper(name: &str, helper: &str, program: &Path) -> Result<()> {
     stripped(&dir(name).join(helper), program).map(drop)
 }
 
 fn stripped(to: &Path, program: &Path) -> Result<PathBuf> {
     let mut strip = Command::new("strip");
-    // Names of functions stay: a backtrace in the journal is worth their kilobytes.
+    // Function names stay, for backtraces in the journal.
     strip.args(["--strip-debug", "-o"]).arg(to).arg(program);
     run_checked("strip", strip)?;
     Ok(to.to_owned())
 }
 
-/// The program, without the settings of whoever builds.
+/// Runs the program without the `T3_` variables of the build environment.
 fn itself(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {

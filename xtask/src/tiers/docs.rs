@@ -14,7 +14,7 @@ use crate::tools::{paths, progress, sudo};
 
 /// Makes the tests write in place of comparing.
 const VARIABLE: &str = "T3_UPDATE_DOCS";
-/// For one test program.
+/// Timeout of one test program.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// (crate folder, target; `None` for the library), and the modules of a library that have tests.

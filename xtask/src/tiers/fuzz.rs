@@ -1,9 +1,8 @@
-//! Fuzz targets, a minute each: the binaries of the crate in `fuzz/`, which is a workspace of its
-//! own.
+//! Fuzz targets, a minute each: the binaries of the crate in `fuzz/`, a separate workspace.
 //!
-//! Built with the pinned compiler and libFuzzer's coverage, without cargo-fuzz: nothing to install,
-//! and no address sanitizer, because what is fuzzed has no unsafe code. Inputs to begin with may be
-//! in `fuzz/seeds/TARGET`; what is found goes to `target/fuzz/corpus/TARGET`, failing input to
+//! Built with the pinned compiler and the coverage of libFuzzer, without cargo-fuzz: nothing to
+//! install, and no address sanitizer, because the fuzzed code has no unsafe blocks. Seeds are in
+//! `fuzz/seeds/TARGET`; new inputs go to `target/fuzz/corpus/TARGET`, failing inputs to
 //! `target/fuzz/TARGET-*`.
 
 use std::process::Command;
@@ -16,8 +15,7 @@ use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::report::Step;
 use crate::tools::{cargo, paths, progress};
 
-/// Instrumented code is only made for an explicit target; build scripts and macros stay as they
-/// are.
+/// With an explicit target, build scripts and macros are not instrumented.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -28,7 +26,7 @@ const SECONDS: u32 = 60;
 pub fn steps() -> Result<Vec<Step>> {
     let manifest = paths::root().join("fuzz/Cargo.toml");
     if !manifest.is_file() {
-        progress::note("no fuzz targets yet");
+        progress::note("no fuzz targets");
         return Ok(Vec::new());
     }
     apt_packages::ensure(PackageSet::Fuzz).map_err(|error| CannotRun(format!("{error:#}")))?;
@@ -55,7 +53,7 @@ pub fn steps() -> Result<Vec<Step>> {
         steps.push(whole(&name, run, Duration::from_secs(u64::from(SECONDS) + 60))?);
     }
     if steps.is_empty() {
-        bail!("fuzz/ has no targets: this tier would test nothing");
+        bail!("fuzz/ has no targets; the tier would test nothing");
     }
     Ok(steps)
 }

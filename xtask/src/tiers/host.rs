@@ -1,13 +1,12 @@
-//! Tests that need root and this machine's kernel: real journald, real eBPF on the tracepoints the
-//! kernel has. One program at a time, one test at a time, because they share the kernel; but for
-//! two at the end.
+//! Tests that need root and the kernel of this host: real journald, real eBPF. One test at a time,
+//! because they share the kernel, except for two programs at the end.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::{CannotRun, counted, programs, told};
+use super::{CannotRun, counted, counted_with_output, programs};
 use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::cargo::Artifact;
 use crate::tools::report::Step;
@@ -15,27 +14,24 @@ use crate::tools::run::run_checked;
 use crate::tools::{progress, sudo};
 use crate::vm::autobahn_image;
 
-/// For one test program.
+/// Timeout of one test program.
 const LIMIT: Duration = Duration::from_secs(900);
-/// Lines of what a program tells.
-const SHOWN: usize = 200;
+/// Printed lines of a program in [`SHOWN_PROGRAMS`].
+const SHOWN_LINES: usize = 200;
 /// Run at the same time, after the others: one waits for five minutes with a third of a core, the
-/// other computes. Neither judges how long anything takes, and both have a journald and a t3-trace
-/// of their own.
-const BESIDE: [&str; 2] = ["host_autobahn", "host_soak"];
-/// Left out by `--quick`, which is for the minutes between two changes: what plays whole stories
-/// over again whose parts others test.
+/// other computes. Neither measures durations, and each has a private journald and t3-trace.
+const PARALLEL: [&str; 2] = ["host_autobahn", "host_soak"];
+/// Skipped by `--quick`: long scenarios whose parts other programs test.
 const NOT_QUICK: [&str; 4] = ["host_demo", "host_probe", "host_screens", "million_host"];
-/// What these find is wanted also when all is well: the table of faults, and how long a record
-/// takes.
-const TELLS: [&str; 3] = ["host_chaos", "host_faults", "host_incidents"];
-/// (kind, where, a name that is there once it is mounted)
+/// The output of these is printed also on success: the table of faults, and the time until a
+/// record.
+const SHOWN_PROGRAMS: [&str; 3] = ["host_chaos", "host_faults", "host_incidents"];
+/// (type, mount point, a name that exists once it is mounted)
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
 
-/// Runs the tier. `quick`: tests that can do with less of the same are told to (`T3_QUICK`).
-/// `waits` is called when only what waits for minutes is left to do: from then on the machine has
-/// time for others.
+/// Runs the tier. `quick` sets `T3_QUICK`: tests with many repetitions run fewer. `waits` is called
+/// when only [`PARALLEL`] is left, which leaves most of the CPU free.
 pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
@@ -43,20 +39,20 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     apt_packages::ensure(PackageSet::Host).map_err(|error| CannotRun(format!("{error:#}")))?;
     mount()?;
     if let Err(error) = autobahn_image::ensure() {
-        // Its own test fails for the lack of it; the others can do without.
-        progress::note(&format!("the Autobahn suite cannot be made: {error:#}"));
+        // Only its own test needs it, and fails.
+        progress::note(&format!("cannot install the Autobahn suite: {error:#}"));
     }
     let all = programs::compile()?;
-    progress::step("tests as root, on this machine's kernel");
-    let (left_out, host): (Vec<_>, Vec<_>) = all
+    progress::step("tests as root, on the kernel of this host");
+    let (skipped, host): (Vec<_>, Vec<_>) = all
         .iter()
         .filter(|program| programs::needs_host(program))
         .partition(|program| quick && NOT_QUICK.contains(&program.target.as_str()));
-    for program in left_out {
-        progress::note(&format!("left out by --quick: {}", programs::label(program)));
+    for program in skipped {
+        progress::note(&format!("skipped by --quick: {}", programs::label(program)));
     }
-    let (beside, in_turn): (Vec<_>, Vec<_>) =
-        host.into_iter().partition(|program| BESIDE.contains(&program.target.as_str()));
+    let (parallel, in_turn): (Vec<_>, Vec<_>) =
+        host.into_iter().partition(|program| PARALLEL.contains(&program.target.as_str()));
     let mut steps = Vec::new();
     for program in in_turn {
         steps.extend(one(program, quick)?);
@@ -64,15 +60,15 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     waits();
     let together: Vec<Result<Option<Step>>> = std::thread::scope(|scope| {
         let running: Vec<_> =
-            beside.into_iter().map(|program| scope.spawn(move || one(program, quick))).collect();
-        let died = || Err(anyhow!("the thread that watched a test program died"));
-        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| died())).collect()
+            parallel.into_iter().map(|program| scope.spawn(move || one(program, quick))).collect();
+        let panicked = || Err(anyhow!("the thread that ran a test program panicked"));
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
     });
     for step in together {
         steps.extend(step?);
     }
     if steps.is_empty() {
-        anyhow::bail!("no test program is named host_* or *_host: this tier would test nothing");
+        anyhow::bail!("no test program is named host_* or *_host; the tier would test nothing");
     }
     Ok(steps)
 }
@@ -80,25 +76,24 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
 /// Runs one test program as root.
 fn one(program: &Artifact, quick: bool) -> Result<Option<Step>> {
     let Some(mut command) = sudo::command(&program.executable) else { return Ok(None) };
-    // This tier has what it needs: a test that would be content without it has to fail here.
+    // With CI set, a test fails instead of skipping for missing privileges.
     command.arg("--test-threads=1").env("CI", "true");
     if quick {
         command.env("T3_QUICK", "1");
     }
     let label = programs::label(program);
-    if !TELLS.contains(&program.target.as_str()) {
+    if !SHOWN_PROGRAMS.contains(&program.target.as_str()) {
         return counted(&label, programs::in_its_crate(command, program), LIMIT).map(Some);
     }
     command.arg("--nocapture");
-    let (step, output) = told(&label, programs::in_its_crate(command, program), LIMIT)?;
+    let (step, output) = counted_with_output(&label, programs::in_its_crate(command, program), LIMIT)?;
     if step.counts.failed == 0 {
-        progress::excerpt(&label, &output, SHOWN);
+        progress::excerpt(&label, &output, SHOWN_LINES);
     }
     Ok(Some(step))
 }
 
-/// Mounts what systemd would have mounted; a machine without systemd as PID 1 (a container) lacks
-/// it.
+/// Mounts file systems that a host without systemd as PID 1 (a container) lacks.
 fn mount() -> Result<()> {
     let mounted = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for (kind, place, inside) in MOUNTS {

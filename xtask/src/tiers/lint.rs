@@ -1,4 +1,5 @@
-//! Formatting, lints, documentation and the house rules.
+//! Formatting, lints, documentation, dependencies, generated pages and the rules of this
+//! repository.
 
 use std::time::{Duration, Instant};
 

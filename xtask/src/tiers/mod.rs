@@ -1,4 +1,4 @@
-//! The test tiers, one file each: what is run, and what a tier needs to run at all.
+//! The test tiers, one file each.
 
 mod dependencies;
 pub mod docs;
@@ -21,7 +21,7 @@ use crate::tools::progress;
 use crate::tools::report::{Counts, Step};
 use crate::tools::run::{run_quiet, show_failure};
 
-/// Why a tier cannot run on this machine; not an error of the project.
+/// Reason why a tier cannot run on this host; not an error of the project.
 #[derive(Debug)]
 pub struct CannotRun(pub String);
 
@@ -33,7 +33,7 @@ impl fmt::Display for CannotRun {
 
 impl std::error::Error for CannotRun {}
 
-/// A command that passes or fails as a whole; its output is shown only when it fails.
+/// Runs a command that counts as one test; prints its output only when it fails.
 fn whole(name: &str, command: Command, limit: Duration) -> Result<Step> {
     progress::step(name);
     let finished = run_quiet(name, command, limit)?;
@@ -45,13 +45,13 @@ fn whole(name: &str, command: Command, limit: Duration) -> Result<Step> {
     Ok(step)
 }
 
-/// A test program, which counts its tests itself.
+/// Runs a test program, which counts its tests itself.
 fn counted(name: &str, command: Command, limit: Duration) -> Result<Step> {
-    told(name, command, limit).map(|(step, _)| step)
+    counted_with_output(name, command, limit).map(|(step, _)| step)
 }
 
-/// The same, and its output.
-fn told(name: &str, command: Command, limit: Duration) -> Result<(Step, String)> {
+/// Like [`counted`], and returns the output.
+fn counted_with_output(name: &str, command: Command, limit: Duration) -> Result<(Step, String)> {
     let finished = run_quiet(name, command, limit)?;
     if !finished.ok() {
         show_failure(name, &finished);
@@ -60,7 +60,7 @@ fn told(name: &str, command: Command, limit: Duration) -> Result<(Step, String)>
     if !finished.ok() {
         step = step.because(failed_tests(&finished.output).unwrap_or_else(|| finished.how()));
     }
-    // Most binaries have no tests of their own; that is not worth a line.
+    // Most binaries have no tests; a line for each would hide the others.
     if !step.counts.is_empty() {
         step.say();
     }

@@ -1,6 +1,6 @@
-//! The workspace's test programs: compiled once, told apart by name, run one by one in their
-//! crate's folder as cargo would. Run by us and not by `cargo test`, so that only the finished
-//! program gets root and each has a time limit.
+//! Test programs of the workspace: compiled once, selected by name, run one by one in the folder of
+//! their crate. `cargo test` does not run them, so that only the finished program gets root and
+//! each has a timeout.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -17,19 +17,19 @@ pub fn compile() -> Result<Vec<Artifact>> {
     let mut command = cargo::cargo();
     command.args(["test", "--no-run", "--workspace", "--exclude", cargo::EBPF_CRATE]);
     let made = cargo::artifacts("compiling the tests", command)?;
-    // Tests start the workspace's programs; cargo only makes those of the crate under test.
+    // Tests start programs of other crates; `cargo test` builds only those of the same crate.
     let mut bins = cargo::cargo();
     bins.args(["build", "--bins", "--workspace", "--exclude", cargo::EBPF_CRATE]);
     run_checked("compiling the programs", bins)?;
     Ok(made.into_iter().filter(|made| made.is_test).collect())
 }
 
-/// Whether a test program needs root and the machine for itself.
+/// Whether a test program needs root and the host for itself.
 pub fn needs_host(artifact: &Artifact) -> bool {
     artifact.kind == "test" && (artifact.target.starts_with("host_") || artifact.target.ends_with("_host"))
 }
 
-/// How a program is called in the report.
+/// Name of a program in the report.
 pub fn label(artifact: &Artifact) -> String {
     match artifact.kind.as_str() {
         "test" => format!("{} {}", artifact.package, artifact.target),
@@ -53,7 +53,7 @@ mod tests {
     use crate::tools::cargo::Artifact;
 
     #[test]
-    fn host_programs_are_known_by_their_names() {
+    fn host_programs_are_selected_by_name() {
         let named = |target: &str, kind: &str| {
             needs_host(&Artifact {
                 package: "p".to_owned(),

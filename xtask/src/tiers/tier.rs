@@ -5,18 +5,18 @@ use clap::ValueEnum;
 
 use crate::tools::report::Step;
 
-/// A tier, by what it needs.
+/// A tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Tier {
-    /// Formatting, clippy, documentation, house rules. Needs nothing.
+    /// Formatting, clippy, documentation, dependencies, rules of the repository. No privileges.
     Lint,
-    /// Unit, property and loopback tests, and examples in documentation. Needs nothing.
+    /// Unit, property and loopback tests, examples in documentation. No privileges.
     Unit,
     /// Test programs named `host_*` or `*_host`: real journald, real eBPF. Needs root.
     Host,
     /// Fuzz targets, a minute each.
     Fuzz,
-    /// The same in Debian guests with kprobes. Needs root, qemu, mmdebstrap.
+    /// Faults and packages in Debian guests with kprobes. Needs root, qemu, mmdebstrap.
     Vm,
 }
 

@@ -9,7 +9,7 @@ use super::{counted, programs};
 use crate::tools::report::Step;
 use crate::tools::{cargo, progress};
 
-/// For one test program.
+/// Timeout of one test program.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs the tier.

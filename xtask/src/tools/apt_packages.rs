@@ -1,5 +1,5 @@
-//! The Debian packages that commands need, in one table. Installed when we are root (or `sudo -n`
-//! works), otherwise named in one `apt-get` line for the reader to run.
+//! Debian packages that commands need. xtask installs them as root or with `sudo -n`; else it
+//! prints the `apt-get` line to run.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -9,12 +9,12 @@ use anyhow::{Result, bail};
 use crate::tools::run::{self, run_checked};
 use crate::tools::{progress, sudo};
 
-/// Who needs a package.
+/// Purpose of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PackageSet {
     /// Compiling anything.
     Build,
-    /// The tests on this machine.
+    /// Tests on this host.
     Host,
     /// The guests.
     Vm,
@@ -28,7 +28,7 @@ pub enum PackageSet {
     Package,
 }
 
-/// (what must be there: a program in PATH, or a file; the package that has it; who needs it)
+/// (a program in PATH or a file, its package, its purpose)
 const TABLE: &[(&str, &str, PackageSet)] = &[
     ("cc", "gcc", PackageSet::Build),
     ("/usr/include/stdio.h", "libc6-dev", PackageSet::Build),
@@ -64,7 +64,7 @@ pub fn ensure(set: PackageSet) -> Result<()> {
     let names = missing.join(" ");
     let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {names}");
     if sudo::root() == sudo::Root::No || !run::exists("apt-get") {
-        bail!("packages are missing; as root: {by_hand}");
+        bail!("Debian packages are missing; run as root: {by_hand}");
     }
     progress::step(&format!("installing {names}"));
     if lists_are_stale() {
@@ -73,13 +73,13 @@ pub fn ensure(set: PackageSet) -> Result<()> {
     let mut install = vec!["install", "-y", "--no-install-recommends"];
     install.extend(missing.iter().copied());
     if apt(&install).is_err() {
-        progress::note("once more, with fresh package lists");
+        progress::note("retrying with fresh package lists");
         apt(&["update"])?;
         apt(&install)?;
     }
     let still = self::missing(set, present);
     if !still.is_empty() {
-        bail!("apt-get installed {names}, but what is needed of {} is still not there", still.join(" "));
+        bail!("apt-get installed {names}, but files of {} are still missing", still.join(" "));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Cargo commands with an environment of their own: what `cargo run` sets for xtask is of no
-//! concern to them, and would make their build scripts run again.
+//! Cargo commands without the variables that `cargo run` sets for xtask: they would make build
+//! scripts run again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ pub fn cargo() -> Command {
     plain(&std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from))
 }
 
-/// `program` in the workspace root, without what cargo set for xtask itself.
+/// `program` in the workspace root, without the variables that cargo set for xtask.
 pub fn plain(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(paths::root()).env_remove("LD_LIBRARY_PATH");
@@ -34,16 +34,16 @@ pub fn plain(program: &Path) -> Command {
     command
 }
 
-/// A program that cargo made.
+/// A program built by cargo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     /// Its crate.
     pub package: String,
-    /// The target's name: of the binary, the test file, or the library.
+    /// Name of the target: a binary, a test file or a library.
     pub target: String,
     /// `bin`, `lib`, `test`.
     pub kind: String,
-    /// Made with `--test`.
+    /// Built with `--test`.
     pub is_test: bool,
     /// The file to run.
     pub executable: PathBuf,
@@ -51,14 +51,14 @@ pub struct Artifact {
     pub dir: PathBuf,
 }
 
-/// Runs a building `cargo` command and returns the executables it made.
+/// Runs a `cargo` command that builds, and returns the executables.
 pub fn artifacts(what: &str, mut command: Command) -> Result<Vec<Artifact>> {
     command.arg("--message-format=json-render-diagnostics");
     let finished = run_split_checked(what, command)?;
     Ok(parse_artifacts(&finished.stdout))
 }
 
-/// Reads cargo's JSON messages; lines that are something else are diagnostics and passed over.
+/// Reads cargo's JSON messages; other lines are diagnostics and are skipped.
 pub fn parse_artifacts(output: &str) -> Vec<Artifact> {
     output
         .lines()
@@ -78,12 +78,11 @@ pub fn parse_artifacts(output: &str) -> Vec<Artifact> {
         .collect()
 }
 
-/// The named binary of a crate, built for this machine; `None` when the crate has no such binary
-/// yet.
+/// Builds a binary of a crate for this host; `None` when the crate does not have it.
 pub fn binary(package: &str, name: &str, release: bool) -> Result<Option<PathBuf>> {
     let metadata = stdout_of(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     let metadata: Value =
-        serde_json::from_str(&metadata).context("cargo metadata answered something unreadable")?;
+        serde_json::from_str(&metadata).context("cannot read the output of cargo metadata")?;
     if !has_binary(&metadata, package, name) {
         return Ok(None);
     }
@@ -96,7 +95,7 @@ pub fn binary(package: &str, name: &str, release: bool) -> Result<Option<PathBuf
     Ok(made.into_iter().find(|made| made.target == name && !made.is_test).map(|made| made.executable))
 }
 
-/// Whether `cargo metadata` knows this binary.
+/// Whether `cargo metadata` lists this binary.
 pub fn has_binary(metadata: &Value, package: &str, name: &str) -> bool {
     let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
     packages.iter().filter(|found| found["name"] == package).any(|found| {
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_is_known_by_package_and_name() {
+    fn a_binary_is_found_by_package_and_name() {
         let metadata = json!({"packages": [{"name": "t3-testkit", "targets": [
             {"name": "t3_testkit", "kind": ["lib"]}, {"name": "t3-demo", "kind": ["bin"]}]}]});
         assert!(has_binary(&metadata, "t3-testkit", "t3-demo"));

@@ -1,5 +1,5 @@
-//! The eBPF object: compiled with the pinned stable compiler (its nightly switches turned on for
-//! this one crate), linked by bpf-linker, put where `t3-trace`'s build script looks for it.
+//! The eBPF object: compiled with the pinned stable compiler (with nightly features enabled for
+//! this one crate), linked by bpf-linker, and put where the build script that embeds it looks.
 //!
 //! The file is rewritten only when its bytes change, so that an unchanged object recompiles
 //! nothing.
@@ -36,7 +36,7 @@ pub fn command(subcommand: &str) -> Result<std::process::Command> {
     let bin = paths::tools().join("bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))
-        .context("PATH holds something that cannot be joined")?;
+        .context("cannot extend PATH")?;
     let mut command = cargo::cargo();
     command
         .args([subcommand, "-p", cargo::EBPF_CRATE, "--release", "--target", TARGET, "-Z", "build-std=core"])
@@ -48,8 +48,8 @@ pub fn command(subcommand: &str) -> Result<std::process::Command> {
     Ok(command)
 }
 
-/// Copies `from` to `to` if they differ; through a neighbour and a rename, so that nobody reads
-/// half a file.
+/// Copies `from` to `to` if they differ; through a temporary file and a rename, so that a reader
+/// never sees half a file.
 fn install(from: &Path, to: &Path) -> Result<bool> {
     let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
@@ -58,9 +58,9 @@ fn install(from: &Path, to: &Path) -> Result<bool> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir)?;
     }
-    let beside = to.with_extension("new");
-    fs::write(&beside, new).with_context(|| format!("cannot write {}", beside.display()))?;
-    fs::rename(&beside, to)?;
+    let temporary = to.with_extension("new");
+    fs::write(&temporary, new).with_context(|| format!("cannot write {}", temporary.display()))?;
+    fs::rename(&temporary, to)?;
     Ok(true)
 }
 
@@ -70,7 +70,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn an_unchanged_object_is_left_alone() {
+    fn an_unchanged_object_is_not_rewritten() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("sub/to.o"));
         fs::write(&from, b"one").unwrap();

@@ -1,5 +1,4 @@
-//! Where things are. All of it below the workspace root, so that deleting `target/` is always a
-//! fresh start.
+//! Files and folders of xtask, all below the workspace root: deleting `target/` resets everything.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +9,8 @@ pub fn root() -> &'static Path {
 }
 
 /// `target/` of the workspace. The eBPF object, the tools and the VM images are here even when
-/// `CARGO_TARGET_DIR` sends the programs elsewhere: `t3-trace`'s build script looks in this one
-/// place.
+/// `CARGO_TARGET_DIR` redirects the programs: the build script of the eBPF host crate looks only
+/// here.
 pub fn target() -> PathBuf {
     root().join("target")
 }

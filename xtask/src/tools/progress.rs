@@ -1,24 +1,24 @@
-//! What the operator of xtask sees: one line per step, indented results below it.
+//! Output of xtask: one line per step, with indented results below.
 
 use std::time::Duration;
 
-/// A step begins.
+/// Prints the start of a step.
 pub fn step(text: &str) {
     println!("==> {text}");
 }
 
-/// A fact about the step at hand.
+/// Prints a fact about the current step.
 pub fn note(text: &str) {
     println!("    {text}");
 }
 
-/// The end of a program's output, set off from ours.
+/// Prints the end of a program's output between two marks.
 pub fn excerpt(title: &str, text: &str, max_lines: usize) {
     println!("    --- {title} ---");
     let lines: Vec<&str> = text.lines().collect();
     let skip = lines.len().saturating_sub(max_lines);
     if skip > 0 {
-        println!("    … {skip} lines before");
+        println!("    … {skip} earlier lines");
     }
     for line in &lines[skip..] {
         println!("    {line}");
@@ -42,7 +42,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn times_read_well() {
+    fn the_unit_of_a_duration_follows_its_length() {
         assert_eq!(took(Duration::from_millis(1234)), "1.2 s");
         assert_eq!(took(Duration::from_secs(75)), "75 s");
         assert_eq!(took(Duration::from_secs(245)), "4 min 05 s");

@@ -1,31 +1,30 @@
-//! What passed and what failed, by step and tier, and how it is told at the end. Pure, but for the
-//! printing.
+//! Results by step and tier, and the closing report.
 
 use std::time::Duration;
 
 use crate::tools::progress;
 
-/// How many tests.
+/// Numbers of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tests that passed.
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
-    /// Tests that a program counted but did not run.
+    /// Tests that a program reported but did not run.
     pub ignored: u32,
-    /// Closing lines that were found: how many programs counted at all.
+    /// Number of summary lines found, thus of programs that counted their tests.
     pub lines: u32,
 }
 
 impl Counts {
-    /// Sums up the closing lines in a program's output: Rust's
-    /// `test result: … N passed; N failed; N ignored` and our own `N passed, N failed`.
+    /// Sums up the summary lines in a program's output: `test result: … N passed; N failed; N
+    /// ignored` of Rust and `N passed, N failed` of this project.
     pub fn read(output: &str) -> Self {
         let mut sum = Self::default();
         for line in output.lines() {
             let line = line.trim();
-            let rust = line.starts_with("test result:");
+            let is_rust = line.starts_with("test result:");
             let mut ours = Self::default();
             let mut seen = 0;
             for part in line.split(['.', ';', ',']) {
@@ -44,8 +43,8 @@ impl Counts {
                 *place = number;
                 seen += 1;
             }
-            let plain = line.starts_with(|first: char| first.is_ascii_digit()) && seen >= 2;
-            if rust || plain {
+            let is_plain = line.starts_with(|first: char| first.is_ascii_digit()) && seen >= 2;
+            if is_rust || is_plain {
                 sum.passed += ours.passed;
                 sum.failed += ours.failed;
                 sum.ignored += ours.ignored;
@@ -55,12 +54,12 @@ impl Counts {
         sum
     }
 
-    /// A test program without tests.
+    /// Whether a test program has no tests.
     pub fn is_empty(self) -> bool {
         self.passed + self.failed + self.ignored == 0
     }
 
-    /// One step that is a single test.
+    /// Counts of a step that is a single test.
     pub fn one(ok: bool) -> Self {
         Self { passed: u32::from(ok), failed: u32::from(!ok), ..Self::default() }
     }
@@ -69,19 +68,19 @@ impl Counts {
 /// One line of the report.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What was done.
+    /// Name of the action.
     pub name: String,
-    /// Its tests. A step that failed has at least one failure.
+    /// A failed step has at least one failure.
     pub counts: Counts,
     /// How long it took.
     pub time: Duration,
-    /// Why it failed, in a line.
+    /// Reason of the failure, one line.
     pub why: Option<String>,
 }
 
 impl Step {
-    /// A step whose program ended with `ok`, and whose output counted `counts`: a failed program is
-    /// at least one failure, whatever it counted.
+    /// A step from the status and the counts of its program: a failed program is at least one
+    /// failure, even if it counted none.
     pub fn new(name: impl Into<String>, ok: bool, mut counts: Counts, time: Duration) -> Self {
         if !ok {
             counts.failed = counts.failed.max(1);
@@ -89,14 +88,14 @@ impl Step {
         Self { name: name.into(), counts, time, why: None }
     }
 
-    /// The same, with the reason.
+    /// Adds the reason of a failure.
     #[must_use]
     pub fn because(mut self, why: impl Into<String>) -> Self {
         self.why = Some(why.into());
         self
     }
 
-    /// Says how the step ended; called once, when it has.
+    /// Prints the result of the step.
     pub fn say(&self) {
         let Counts { passed, failed, ignored, .. } = self.counts;
         let mut text = format!("{:<6} {}", if failed == 0 { "ok" } else { "FAILED" }, self.name);
@@ -121,18 +120,18 @@ impl Step {
 pub struct TierReport {
     /// The tier's name.
     pub name: &'static str,
-    /// What was done.
+    /// Name of the action.
     pub steps: Vec<Step>,
-    /// From its begin to its end.
+    /// Duration of the tier.
     pub time: Duration,
-    /// Why the tier did not run, when it did not.
+    /// Reason if the tier did not run.
     pub not_run: Option<String>,
 }
 
-/// Everything that ran.
+/// Results of all tiers.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// In order.
+    /// In the order of execution.
     pub tiers: Vec<TierReport>,
 }
 
@@ -151,7 +150,7 @@ impl Report {
         sum
     }
 
-    /// The closing lines: failures by name, a table of tiers, and the plain count last.
+    /// Lines of the closing report: failures by name, a table of tiers, and the total last.
     pub fn closing(&self, strict: bool) -> Vec<String> {
         let mut lines = Vec::new();
         for tier in &self.tiers {
@@ -179,7 +178,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn closing_lines_of_test_programs_are_summed() {
+    fn summary_lines_of_test_programs_are_added() {
         let text = "running 3 tests\ntest a ... ok\n\
                     test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
                     ok      psi\n8 passed, 2 failed\nwe saw 5 passed, 7 failed in a sentence\n";
@@ -188,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_died_counts_as_a_failure_whatever_it_said() {
+    fn a_failed_program_counts_as_a_failure() {
         let counts = Counts { passed: 9, ..Counts::default() };
         assert_eq!(Step::new("x", false, counts, Duration::ZERO).counts.failed, 1);
     }
 
     #[test]
-    fn a_tier_that_did_not_run_fails_only_where_strict() {
+    fn a_tier_that_did_not_run_fails_only_when_strict() {
         let steps = vec![Step::new("fmt", true, Counts::one(true), Duration::ZERO)];
         let ran = TierReport { name: "lint", steps, time: Duration::ZERO, not_run: None };
         let not = TierReport {

@@ -1,8 +1,8 @@
-//! Running a program: output kept in a file, a sign of life on long runs, a time limit, the whole
-//! tree ended with it.
+//! Runs programs: output in a file, progress on long runs, and a timeout that kills the process
+//! tree.
 //!
-//! Children stay in our process group, so that Ctrl-C ends them too; a time limit therefore ends
-//! the tree by walking `/proc`, not by killing a group.
+//! Children stay in the process group of xtask, so that Ctrl-C ends them too. The timeout therefore
+//! walks `/proc` instead of killing a group.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
@@ -15,36 +15,36 @@ use rustix::process::{Pid, Signal};
 
 use crate::tools::progress;
 
-/// How often a long step shows that it lives.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
-/// Lines of a failing program's output that are shown.
+/// Interval of progress lines of a long step.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// Printed lines of a failed program's output.
 const SHOWN_LINES: usize = 150;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A finished program.
 #[derive(Debug)]
 pub struct CommandResult {
-    /// Its end; `None` when it ran into the limit and was killed.
+    /// `None` when it was killed after its timeout.
     pub status: Option<ExitStatus>,
-    /// stdout and stderr as they came; stderr alone after [`run_split`].
+    /// stdout and stderr in order; only stderr after [`run_split`].
     pub output: String,
-    /// stdout alone, after [`run_split`]; else empty.
+    /// stdout after [`run_split`]; else empty.
     pub stdout: String,
-    /// How long it ran.
+    /// Run time.
     pub time: Duration,
 }
 
 impl CommandResult {
-    /// It ended by itself with status 0.
+    /// Whether it exited with status 0.
     pub fn ok(&self) -> bool {
         self.status.is_some_and(|status| status.success())
     }
 
-    /// How it ended, in words.
+    /// Describes how it ended.
     pub fn how(&self) -> String {
         match self.status {
             Some(status) => status.to_string(),
-            None => format!("killed after {}, its time limit", progress::took(self.time)),
+            None => format!("killed after its timeout of {}", progress::took(self.time)),
         }
     }
 }
@@ -59,15 +59,14 @@ pub fn command_line(command: &Command) -> String {
     text
 }
 
-/// Runs `command` quietly for at most `limit`, with a sign of life under the name `what` now and
-/// then.
+/// Runs `command` up to `limit` without showing its output; prints progress under the name `what`.
 pub fn run_quiet(what: &str, command: Command, limit: Duration) -> Result<CommandResult> {
     let log = unnamed_file()?;
     let stdout = log.try_clone()?;
     wait(what, command, limit, stdout, log)
 }
 
-/// Like [`run_quiet`], with stdout kept apart for a program that reads it.
+/// Like [`run_quiet`], with stdout separate from stderr.
 pub fn run_split(what: &str, command: Command, limit: Duration) -> Result<CommandResult> {
     let mut stdout = unnamed_file()?;
     let finished = wait(what, command, limit, stdout.try_clone()?, unnamed_file()?)?;
@@ -97,11 +96,11 @@ fn wait(
             end_tree(&mut child);
             break None;
         }
-        if shown.elapsed() > SIGN_OF_LIFE {
+        if shown.elapsed() > PROGRESS_INTERVAL {
             shown = Instant::now();
             progress::note(&format!("{what}: {} so far", progress::took(begin.elapsed())));
         }
-        // Short at first, so that many short programs do not add up to long waits.
+        // Short at first: many short programs would add up to a long wait.
         let pause = begin.elapsed().clamp(Duration::from_millis(2), Duration::from_millis(100));
         std::thread::sleep(pause);
     };
@@ -115,13 +114,13 @@ fn text_of(file: &mut File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Like [`run_quiet`], an hour at most, and an unsuccessful end is an error, its output shown.
+/// Like [`run_quiet`], up to an hour; a failure is an error and prints the output.
 pub fn run_checked(what: &str, command: Command) -> Result<CommandResult> {
     let text = command_line(&command);
     succeeded(what, &text, run_quiet(what, command, HOUR)?)
 }
 
-/// Like [`run_checked`], stdout kept apart.
+/// Like [`run_checked`], with stdout separate from stderr.
 pub fn run_split_checked(what: &str, command: Command) -> Result<CommandResult> {
     let text = command_line(&command);
     succeeded(what, &text, run_split(what, command, HOUR)?)
@@ -135,12 +134,12 @@ fn succeeded(what: &str, text: &str, finished: CommandResult) -> Result<CommandR
     Ok(finished)
 }
 
-/// Shows the end of what a failed program printed.
+/// Prints the end of a failed program's output.
 pub fn show_failure(title: &str, finished: &CommandResult) {
     progress::excerpt(&format!("{title}: {}", finished.how()), &finished.output, SHOWN_LINES);
 }
 
-/// What a short program prints on stdout; an error when it fails.
+/// Returns the stdout of a short program; a failure is an error.
 pub fn stdout_of(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -157,8 +156,7 @@ pub fn stdout_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether a program of this name can be started from PATH (or the directories of administrators'
-/// programs).
+/// Whether a program of this name is in PATH or in the sbin directories.
 pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -166,16 +164,16 @@ pub fn exists(program: &str) -> bool {
         .any(|dir| dir.join(program).is_file())
 }
 
-/// Ends `child` and everything below it, and reaps it.
+/// Kills `child` and all its descendants, and reaps it.
 pub fn end_tree(child: &mut Child) {
-    let mut doomed = i32::try_from(child.id()).map(|pid| vec![pid]).unwrap_or_default();
+    let mut pids = i32::try_from(child.id()).map(|pid| vec![pid]).unwrap_or_default();
     let mut next = 0;
-    while let Some(&parent) = doomed.get(next) {
+    while let Some(&parent) = pids.get(next) {
         next += 1;
-        doomed.extend(children_of(parent));
+        pids.extend(children_of(parent));
     }
-    for pid in doomed.into_iter().filter_map(Pid::from_raw) {
-        // Gone already is as good.
+    for pid in pids.into_iter().filter_map(Pid::from_raw) {
+        // It may have exited already.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
     let _ = child.kill();
@@ -193,7 +191,7 @@ fn children_of(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// A file without a name: nothing to clean up, and both output streams can share it in order.
+/// A file without a name: it needs no clean-up, and both output streams can share it in order.
 fn unnamed_file() -> Result<File> {
     let dir = std::env::temp_dir();
     let path = dir.join(format!("xtask-{}-{:?}", std::process::id(), std::thread::current().id()));
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_ends_grandchildren_too() {
+    fn a_timeout_kills_grandchildren_too() {
         let end = run_quiet("sh", sh("sleep 1000 & echo $!; sleep 1000; true"), Duration::from_millis(300))
             .unwrap();
         assert!(end.status.is_none() && !end.ok());
@@ -237,14 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_code_is_told() {
+    fn an_exit_code_is_reported() {
         let end = run_quiet("sh", sh("exit 3"), Duration::from_secs(20)).unwrap();
         assert!(!end.ok());
         assert!(end.how().contains('3'), "{}", end.how());
     }
 
     #[test]
-    fn a_command_reads_as_typed() {
+    fn a_command_is_printed_as_typed() {
         assert_eq!(command_line(&sh("true")), "sh -c true");
     }
 }

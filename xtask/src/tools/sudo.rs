@@ -1,14 +1,14 @@
-//! Root, when we have it or may become it without a password prompt. Only finished programs run as
-//! root; compiling never does, so a user's `target/` stays the user's.
+//! Root privileges, if available without a password prompt. Only finished programs run as root;
+//! compilers never do, so the user keeps owning `target/`.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// How root can be had.
+/// How to get root privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Root {
-    /// We are root.
+    /// xtask runs as root.
     Already,
     /// `sudo -n` works.
     Sudo,
@@ -16,7 +16,7 @@ pub enum Root {
     No,
 }
 
-/// How root can be had here; asked once.
+/// How to get root privileges here; checked once.
 pub fn root() -> Root {
     static ROOT: OnceLock<Root> = OnceLock::new();
     *ROOT.get_or_init(|| {
@@ -32,7 +32,8 @@ pub fn root() -> Root {
     })
 }
 
-/// A command that runs `program` as root, with our environment; `None` when root is not to be had.
+/// A command that runs `program` as root, with the environment of xtask; `None` without root
+/// privileges.
 pub fn command(program: impl AsRef<OsStr>) -> Option<Command> {
     match root() {
         Root::Already => Some(Command::new(program)),

@@ -1,10 +1,9 @@
-//! What the build needs beside the compiler: rust-src, the musl target, bpf-linker; and what
-//! packages are made with.
+//! Additions to the compiler: rust-src, the musl target, bpf-linker, cargo-deb and cargo-deny.
 //!
-//! bpf-linker reads LLVM bitcode, so it must speak the same LLVM as the compiler that wrote it. The
+//! bpf-linker reads LLVM bitcode, so it needs the same LLVM as the compiler that wrote it. The
 //! toolchain ships that LLVM as a shared library; bpf-linker is built against it (no headers
-//! needed) and finds it again through its rpath. A stamp beside the binary names the toolchain;
-//! another toolchain means another build.
+//! needed) and finds it through its rpath. A stamp next to the binary names the toolchain; another
+//! toolchain causes a new build.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -22,7 +21,7 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 const CARGO_DEB_VERSION: &str = "3.8.0";
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
-/// Adds the compiler's standard library in source, which the BPF target is built from.
+/// Adds the source of the standard library, from which the BPF target is built.
 pub fn ensure_rust_src() -> Result<()> {
     if sysroot()?.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
         return Ok(());
@@ -43,7 +42,7 @@ pub fn ensure_musl() -> Result<()> {
 fn rustup(args: &[&str]) -> Result<()> {
     if !run::exists("rustup") {
         bail!(
-            "rustup is not installed; install it, or give this toolchain what `rustup {}` would add",
+            "rustup is not installed; install it, or add to this toolchain what `rustup {}` adds",
             args.join(" ")
         );
     }
@@ -52,7 +51,7 @@ fn rustup(args: &[&str]) -> Result<()> {
     run_checked("rustup", command).map(drop)
 }
 
-/// Builds bpf-linker unless it is there and fits the compiler; returns its folder, for PATH.
+/// Builds bpf-linker unless it exists and matches the compiler; returns its folder, for PATH.
 pub fn ensure_bpf_linker() -> Result<PathBuf> {
     let tools = paths::tools();
     let bin = tools.join("bin");
@@ -90,17 +89,17 @@ pub fn ensure_bpf_linker() -> Result<PathBuf> {
         bail!("bpf-linker was built but does not start; remove {} and try again", paths::short(&tools));
     }
     fs::write(&stamp_file, stamp)?;
-    // Only the binary is needed again.
+    // Only the binary is used later.
     let _ = fs::remove_dir_all(build_dir);
     Ok(bin)
 }
 
-/// Returns cargo-deb, installed now unless it is there.
+/// Returns cargo-deb, after installing it if it is missing.
 pub fn ensure_cargo_deb() -> Result<PathBuf> {
     ensure_tool("cargo-deb", CARGO_DEB_VERSION, &[])
 }
 
-/// Returns cargo-deny, installed now unless it is there.
+/// Returns cargo-deny, after installing it if it is missing.
 pub fn ensure_cargo_deny() -> Result<PathBuf> {
     ensure_tool("cargo-deny", CARGO_DENY_VERSION, &["--no-default-features"])
 }
@@ -132,7 +131,7 @@ fn runs(program: &Path) -> bool {
     stdout_of(cargo::plain(program).arg("--version")).is_ok()
 }
 
-/// What a bpf-linker binary depends on; one line each.
+/// Everything a bpf-linker binary depends on, one line each.
 fn stamp(rustc_version: &str, sysroot: &Path) -> String {
     format!("bpf-linker {BPF_LINKER_VERSION}\n{}\n{}\n", rustc_version.trim(), sysroot.display())
 }
@@ -155,7 +154,7 @@ fn find_llvm(lib: &Path) -> Result<Llvm> {
     bail!("no libLLVM.so.* in {}: bpf-linker needs a toolchain from rustup, which ships one", lib.display())
 }
 
-/// `libLLVM.so.22.1-rust-1.95.0-stable` is LLVM 22; other names are no LLVM library (or only a
+/// `libLLVM.so.22.1-rust-1.95.0-stable` is LLVM 22; other names are not the library (one is a
 /// linker script).
 fn llvm_major(name: &str) -> Option<u32> {
     name.strip_prefix("libLLVM.so.")?.split('.').next()?.parse().ok()
@@ -177,14 +176,14 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_llvm_library_is_told_from_its_neighbours() {
+    fn only_the_llvm_library_matches() {
         assert_eq!(llvm_major("libLLVM.so.22.1-rust-1.95.0-stable"), Some(22));
         assert_eq!(llvm_major("libLLVM-22-rust-1.95.0-stable.so"), None);
         assert_eq!(llvm_major("librustc_driver-6108105cd7e839cf.so"), None);
     }
 
     #[test]
-    fn another_compiler_is_another_stamp() {
+    fn another_compiler_changes_the_stamp() {
         let here = stamp("rustc 1.95.0", Path::new("/a"));
         assert_ne!(here, stamp("rustc 1.96.0", Path::new("/a")));
         assert_ne!(here, stamp("rustc 1.95.0", Path::new("/b")));

@@ -1,5 +1,5 @@
-//! Where this machine gets its Debian packages, so that the guests get theirs from the same place.
-//! Whatever mirror the host's administrator chose is used for every release; none is named here.
+//! The apt configuration of this host, which the guests use too. The mirror of the host is used for
+//! every release; none is hard-coded.
 
 use std::fs;
 use std::path::Path;
@@ -9,31 +9,29 @@ use anyhow::{Result, bail};
 
 use crate::tools::run::stdout_of;
 
-/// Overrides what apt's configuration says.
+/// Overrides the mirror of the apt configuration.
 const MIRROR_VARIABLE: &str = "T3_DEBIAN_MIRROR";
-/// Names of releases by which an archive is known to be Debian's main one.
+/// Names of releases that identify the main archive of Debian.
 const RELEASES: [&str; 9] =
     ["bullseye", "bookworm", "trixie", "forky", "sid", "stable", "oldstable", "testing", "unstable"];
 
-/// What the guests' package installation takes over from this machine.
+/// Settings for installing packages in guests.
 #[derive(Debug)]
 pub struct HostApt {
     /// The archive of Debian's main suites.
     pub mirror: String,
-    /// Settings of how to fetch (proxies, date checks), in apt.conf syntax, one each.
+    /// Fetch settings (proxies, date checks) in apt.conf syntax, one each.
     pub options: Vec<String>,
 }
 
-/// Reads this machine's apt configuration.
+/// Reads the apt configuration of this host.
 pub fn host() -> Result<HostApt> {
     let mirror = match std::env::var(MIRROR_VARIABLE) {
         Ok(mirror) => Some(mirror),
         Err(_) => mirror(&source_files()),
     };
     let Some(mirror) = mirror else {
-        bail!(
-            "apt's sources on this machine name no Debian archive; set {MIRROR_VARIABLE} to the address of one"
-        );
+        bail!("cannot find a Debian archive in the sources of apt; set {MIRROR_VARIABLE} to its address");
     };
     let dump = stdout_of(Command::new("apt-config").args(["dump", "Acquire"]))?;
     Ok(HostApt { mirror, options: fetch_options(&dump) })
@@ -82,7 +80,7 @@ fn one_line_sources(text: &str) -> Vec<Source> {
     text.lines().filter_map(source).collect()
 }
 
-/// Stanzas of `Field: value`, values going on in indented lines (sources.list(5)).
+/// Stanzas of `Field: value`, values may continue in indented lines (sources.list(5)).
 fn deb822_sources(text: &str) -> Vec<Source> {
     let mut stanzas = vec![Vec::<(String, String)>::new()];
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -117,11 +115,11 @@ fn stanza_sources(stanza: &[(String, String)]) -> Vec<Source> {
 /// Of `apt-config dump Acquire`: proxies, timeouts and checks; not what belongs to index files and
 /// caches.
 fn fetch_options(dump: &str) -> Vec<String> {
-    const TAKEN: [&str; 6] = ["http", "https", "Retries", "Check-Valid-Until", "Check-Date", "ForceIPv4"];
+    const COPIED: [&str; 6] = ["http", "https", "Retries", "Check-Valid-Until", "Check-Date", "ForceIPv4"];
     let taken = |line: &&str| {
         let key = line.split_whitespace().next().unwrap_or_default();
         let second = key.split("::").nth(1).unwrap_or_default();
-        TAKEN.contains(&second) && !line.ends_with("\"\";") && !key.ends_with("::")
+        COPIED.contains(&second) && !line.ends_with("\"\";") && !key.ends_with("::")
     };
     dump.lines().filter(taken).map(str::to_owned).collect()
 }
@@ -164,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn only_settings_of_fetching_are_taken_over() {
+    fn only_fetch_settings_are_copied() {
         let dump = "Acquire \"\";\nAcquire::http::Proxy \"http://p.example:3128\";\nAcquire::https::Proxy \"\";\n\
                     Acquire::Check-Date \"false\";\nAcquire::IndexTargets::deb::Packages::MetaKey \"x\";\n\
                     Acquire::GzipIndexes \"true\";\n";

@@ -1,6 +1,6 @@
-//! The WebSocket conformance suite of the Autobahn project, made once under `target/autobahn` for
-//! the host tier's tests. It needs Python 2, which current releases of Debian no longer have: so it
-//! lives in a file system of an older one, entered by `chroot`.
+//! The WebSocket conformance suite of the Autobahn project, installed once under `target/autobahn`
+//! for the host tier. It needs Python 2, which current releases of Debian lack, so it is in a file
+//! system of an older release, entered by `chroot`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::vm::apt;
 use crate::vm::autobahn_recipe::{self, PIP, REQUIREMENTS, Recipe};
 use crate::vm::rootfs::{as_root, path_text, remove_tree};
 
-/// Certificates that this machine trusts; pip checks with them.
+/// Certificates that this host trusts; pip uses them.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Makes the file system with the suite in it, unless it is there.
+/// Makes the file system with the suite unless it exists.
 pub fn ensure() -> Result<()> {
     let host = apt::host()?;
     let dir = paths::autobahn();
@@ -31,7 +31,7 @@ pub fn ensure() -> Result<()> {
     remove_tree(&tree)?;
     put_files(&recipe.files)?;
     let took = as_root("autobahn: mmdebstrap", "mmdebstrap", &recipe.mmdebstrap_args(path_text(&tree)?)?)?;
-    // Whoever owns `target/` may also delete what is in it.
+    // The owner of `target/` can then delete it.
     let reference = format!("--reference={}", path_text(&paths::target())?);
     as_root("chown", "chown", &["-R".to_owned(), reference, path_text(&tree)?.to_owned()])?;
     fs::write(&stamp, recipe.key())?;
@@ -39,13 +39,12 @@ pub fn ensure() -> Result<()> {
     Ok(())
 }
 
-/// What goes into the file system besides packages: pip, how pip reaches its index on this machine,
-/// and what it is to install.
+/// Further contents of the file system: pip, its configuration on this host, and its requirements.
 fn put_files(files: &Path) -> Result<()> {
     if files.exists() {
         fs::remove_dir_all(files).with_context(|| format!("cannot empty {}", files.display()))?;
     }
-    fs::create_dir_all(files).with_context(|| format!("cannot make {}", files.display()))?;
+    fs::create_dir_all(files).with_context(|| format!("cannot create {}", files.display()))?;
     fs::write(files.join("requirements.txt"), REQUIREMENTS)?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest"]).arg(files).arg(PIP);
@@ -65,7 +64,7 @@ fn put_files(files: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where pip reads its settings, the strongest first.
+/// Configuration files of pip, the one with the highest priority first.
 fn pip_configuration() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let named = std::env::var_os("PIP_CONFIG_FILE").map(PathBuf::from);

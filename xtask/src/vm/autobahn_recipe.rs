@@ -1,4 +1,4 @@
-//! What the suite's file system is made of. A pure value; its hash is the key of the cached tree.
+//! Contents of the file system of the Autobahn suite; their hash is the key of the cached tree.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::vm::rootfs::path_text;
 
 /// The last release of Debian with Python 2.
 const SUITE: &str = "bullseye";
-/// Python 2, and what its packages are compiled with.
+/// Python 2 and the compilers for its packages.
 const PACKAGES: [&str; 8] = [
     "python2",
     "python2-dev",
@@ -22,7 +22,7 @@ const PACKAGES: [&str; 8] = [
 ];
 /// The last pip for Python 2.
 pub const PIP: &str = "pip==20.3.4";
-/// Its file here; pip insists on a wheel's full name.
+/// Its file name; pip requires the full name of a wheel.
 pub const PIP_WHEEL: &str = "pip-20.3.4-py2.py3-none-any.whl";
 /// Every Python package with its version.
 pub const REQUIREMENTS: &str = include_str!("autobahn_requirements.txt");
@@ -31,14 +31,14 @@ const HOOKS: [&str; 6] = [
     "test ! -s 'FILES/certificates.crt' || install -m 644 'FILES/certificates.crt' \"$1/etc/ssl/certs/ca-certificates.crt\"",
     "install -m 600 'FILES/pip.conf' \"$1/etc/pip.conf\"",
     "mkdir \"$1/tmp/files\" && cp 'FILES/'*.whl 'FILES/requirements.txt' \"$1/tmp/files/\"",
-    // From inside a wheel pip can install a pip, and nothing that has to be compiled.
+    // A pip that runs from its wheel can install only pip itself, nothing that has to be compiled.
     "cd \"$1/tmp/files\" && chroot \"$1\" python2 /tmp/files/WHEEL/pip install -q --no-cache-dir --no-index /tmp/files/WHEEL",
     "chroot \"$1\" python2 -m pip install -q --no-cache-dir --no-deps -r /tmp/files/requirements.txt",
-    // It has to start; and how an index was reached stays outside.
+    // The suite must start; the configuration of pip is removed.
     "chroot \"$1\" python2 -c 'import autobahntestsuite.wstest' && rm -rf \"$1/tmp/files\" \"$1/etc/pip.conf\"",
 ];
 
-/// A file system to be made.
+/// A file system to build.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// Where Debian packages come from.
@@ -50,8 +50,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Names what goes into the tree: same key, same tree. How the packages are reached is no part
-    /// of that.
+    /// Names what goes into the tree: same key, same tree. The mirror is not part of it.
     pub fn key(&self) -> String {
         let mut parts = vec![SUITE, PIP, REQUIREMENTS];
         parts.extend(PACKAGES);

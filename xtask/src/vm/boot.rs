@@ -1,5 +1,5 @@
-//! One guest from power-on to power-off: qemu in software emulation, its console watched, its
-//! output passed on as it comes, its answer collected.
+//! One guest from power-on to power-off: runs qemu in software emulation, watches its console,
+//! prints its output and collects its results.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -15,27 +15,27 @@ use crate::tools::run::{self, command_line};
 use crate::vm::console::Watch;
 use crate::vm::rootfs::Image;
 
-/// From power-on to the payload's first output; a guest boots in 20 s on an idle host.
+/// Timeout from power-on to the first output of the payload; a guest boots in 20 s on an idle host.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// Lines of the console that are shown of a guest that failed.
+/// Printed lines of the console of a failed guest.
 const CONSOLE_LINES: usize = 60;
 
 /// One run of a guest.
 #[derive(Debug)]
 pub struct Boot<'a> {
-    /// The name in front of its output.
+    /// Prefix of its output.
     pub name: &'a str,
-    /// What boots.
+    /// The image to boot.
     pub image: &'a Image,
     /// The payload's disk.
     pub disk: &'a Path,
-    /// Where console, output and results are put.
+    /// Folder of console, output and results.
     pub dir: &'a Path,
     /// Power-on to power-off.
     pub limit: Duration,
-    /// Pass the console on, too.
+    /// Print the console, too.
     pub show_console: bool,
-    /// A reboot is a reboot, and not the end. What the guest has written stays until the end.
+    /// A reboot does not end the run; the changes to the disk survive it.
     pub reboots: bool,
 }
 
@@ -73,25 +73,25 @@ impl Boot<'_> {
             let ended = qemu.try_wait()?;
             let piece = console.next();
             if self.show_console && !piece.is_empty() {
-                self.pass_on("console", &piece);
+                self.print_lines("console", &piece);
             }
             trouble = watch.feed(&piece).map(str::to_owned).or(trouble);
             let lines = stdout.next_lines(ended.is_some());
-            self.pass_on("", &lines);
+            self.print_lines("", &lines);
             text.push_str(&lines);
             if let Some(status) = ended {
                 if !status.success() {
-                    trouble = Some(format!("qemu ended with {status}: {}", self.read("qemu.log").trim()));
+                    trouble = Some(format!("qemu exited with {status}: {}", self.read("qemu.log").trim()));
                 }
                 break;
             }
             if begin.elapsed() > self.limit {
-                trouble = Some(format!("not finished after {}, its time limit", progress::took(self.limit)));
+                trouble = Some(format!("not finished after its timeout of {}", progress::took(self.limit)));
             } else if text.is_empty() && begin.elapsed() > BOOT_LIMIT {
                 trouble = Some(format!("the payload did not start within {}", progress::took(BOOT_LIMIT)));
             }
             if trouble.is_some() {
-                // What it was still writing is worth seeing.
+                // The guest may still be writing the rest of the error.
                 std::thread::sleep(Duration::from_secs(1));
                 run::end_tree(&mut qemu);
                 break;
@@ -119,7 +119,7 @@ impl Boot<'_> {
         Ok(GuestResult { exit, counts: Counts::read(&text), time: begin.elapsed() })
     }
 
-    /// setpriv ends qemu with us, however we end.
+    /// setpriv kills qemu when xtask ends.
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
@@ -129,9 +129,8 @@ impl Boot<'_> {
             command.arg("-no-reboot");
         }
         command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initrd);
-        // Emulated CPUs share the host's: the lockup detector needs patience. And boot waits for
-        // udev, or the payload might start before the ports and the disk that it needs have
-        // appeared.
+        // Emulated CPUs share those of the host, so the lockup detector needs a long timeout. Boot
+        // waits for udev, or the payload could start before its ports and its disk exist.
         let append = "root=LABEL=t3root rw console=ttyS0,115200 panic=-1 loglevel=5 net.ifnames=0 watchdog_thresh=60 SYSTEMD_COLORS=0 \
                       systemd.wants=systemd-udev-settle.service";
         command.args(["-append", append]);
@@ -155,7 +154,7 @@ impl Boot<'_> {
         command
     }
 
-    fn pass_on(&self, kind: &str, text: &str) {
+    fn print_lines(&self, kind: &str, text: &str) {
         for line in text.lines() {
             println!("    {}{kind} | {line}", self.name);
         }
@@ -166,7 +165,7 @@ impl Boot<'_> {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The guest's `/out` becomes `out/`; a guest that died has left none, or half of one.
+    /// Unpacks `/out` of the guest into `out/`; after a crash it is missing or incomplete.
     fn unpack(&self) {
         let out = self.dir.join("out");
         let _ = fs::remove_dir_all(&out);
@@ -183,11 +182,11 @@ fn option_path(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 
-/// Reads `exit N`, the last thing a guest says.
+/// Reads `exit N`, the last line of a guest.
 fn exit_code(text: &str) -> Result<i32, String> {
     let code = text.trim().strip_prefix("exit ").and_then(|code| code.parse().ok());
     code.ok_or_else(|| {
-        "the guest powered off without an exit code: something ended the payload's unit".to_owned()
+        "the guest powered off without an exit code; the unit of the payload was stopped".to_owned()
     })
 }
 
@@ -218,7 +217,7 @@ impl Tail {
         String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned()
     }
 
-    /// Whole lines that are new; the rest as well when no more will come.
+    /// New complete lines; with `last`, the incomplete one as well.
     fn next_lines(&mut self, last: bool) -> String {
         self.read_more();
         let whole = self.partial.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
@@ -234,7 +233,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_exit_code_is_read_or_its_absence_told() {
+    fn a_missing_exit_code_is_an_error() {
         assert_eq!(exit_code("exit 0\n"), Ok(0));
         assert_eq!(exit_code("exit 101\n"), Ok(101));
         assert!(exit_code("").is_err());
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn output_is_passed_on_in_whole_lines() {
+    fn output_is_printed_in_complete_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("stdout");
         let mut tail = Tail::new(path.clone());

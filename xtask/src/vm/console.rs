@@ -1,7 +1,6 @@
-//! Reading a guest's serial console for signs that nothing more will come of it. Pure: text in, a
-//! word out.
+//! Detects on a guest's serial console that the guest cannot continue.
 
-/// What the kernel says when it is beyond help, or its CPUs have not moved for a long time.
+/// (console text, reason) of fatal kernel and boot errors.
 const FATAL: [(&str, &str); 7] = [
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("BUG: soft lockup", "a CPU of the guest is locked up"),
@@ -11,9 +10,8 @@ const FATAL: [(&str, &str); 7] = [
     ("You are in emergency mode", "systemd gave up booting"),
     ("Gave up waiting for root file system device", "the root disk did not appear"),
 ];
-/// A CPU's instructions are emulated on a shared host: one report of a lockup can be the host's
-/// doing, several are not.
-const LOCKUPS_TO_BELIEVE: u32 = 3;
+/// Emulated CPUs share the host: the host can cause one lockup report, but not several.
+const FATAL_LOCKUPS: u32 = 3;
 
 /// Follows one console.
 #[derive(Debug, Default)]
@@ -23,7 +21,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Takes the next piece of the console; says what went wrong, if something has.
+    /// Reads the next piece of the console; returns the fatal error, if there is one.
     pub fn feed(&mut self, piece: &str) -> Option<&'static str> {
         self.partial.push_str(piece);
         let end = self.partial.rfind('\n').map_or(0, |at| at + 1);
@@ -35,7 +33,7 @@ impl Watch {
         let (sign, meaning) = FATAL.iter().find(|(sign, _)| line.contains(sign))?;
         if sign.contains("lockup") {
             self.lockups += 1;
-            return (self.lockups >= LOCKUPS_TO_BELIEVE).then_some(meaning);
+            return (self.lockups >= FATAL_LOCKUPS).then_some(meaning);
         }
         Some(meaning)
     }
@@ -46,7 +44,7 @@ mod tests {
     use super::Watch;
 
     #[test]
-    fn a_panic_is_seen_even_when_it_comes_in_pieces() {
+    fn a_panic_is_detected_across_pieces() {
         let mut watch = Watch::default();
         assert_eq!(watch.feed("[ 1.0] fine\n[ 2.0] Kernel pan"), None);
         assert_eq!(watch.feed("ic - not syncing: Attempted to kill init!"), None);
@@ -54,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_lines_mean_nothing() {
+    fn ordinary_lines_are_not_fatal() {
         let mut watch = Watch::default();
         assert_eq!(
             watch.feed("panic=-1 console=ttyS0\nstarted Oopsie\nReached target Multi-User System.\n"),
@@ -63,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn one_soft_lockup_is_forgiven_three_are_not() {
+    fn three_soft_lockups_are_fatal_and_one_is_not() {
         let mut watch = Watch::default();
         let line = "watchdog: BUG: soft lockup - CPU#1 stuck for 48s!\n";
         assert_eq!(watch.feed(line), None);

@@ -1,9 +1,8 @@
-//! Guests: how their file systems are made, how they are booted and watched, how their answer comes
-//! back.
+//! Guests: their file systems, boot, payload and results.
 //!
-//! Host and guest share nothing but block devices and virtio-serial ports, because that is what the
-//! drivers of Debian's cloud kernels offer: the payload goes in as a tar on a second disk, output,
-//! exit code and files come out of ports.
+//! Host and guest share only block devices and virtio-serial ports, for which the cloud kernels of
+//! Debian have drivers: the payload is a tar on a second disk; output, exit code and files come
+//! through ports.
 
 pub mod apt;
 pub mod autobahn_image;

@@ -11,19 +11,19 @@ use crate::tools::run::run_checked;
 use crate::vm::suite::Suite;
 
 const CHECK: &str = include_str!("guest/check.sh");
-/// Made by a command that wants the guest to reboot and to be started again (`guest/run.sh`).
+/// Created by a command that requests a reboot; it runs again afterwards (`guest/run.sh`).
 const REBOOT: &str = "/run/t3-vm.reboot";
-/// Is there after a reboot.
+/// Exists after a reboot.
 const REBOOTED: &str = "/var/lib/t3-vm.rebooted";
 
-/// What a guest shall run.
+/// Programs and commands for a guest.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
     /// Programs put into `/opt/t3/bin`, which is in PATH: (name there, file here). Static ones.
     pub programs: Vec<(String, PathBuf)>,
     /// Other files, put into `/opt/t3` under these names.
     pub files: Vec<(String, PathBuf)>,
-    /// Shell commands, run in order as root; the worst exit code is the guest's.
+    /// Shell commands, run in order as root; the highest exit code is that of the guest.
     pub commands: Vec<String>,
     /// Environment variables for all of them.
     pub env: Vec<(String, String)>,
@@ -56,18 +56,18 @@ impl Payload {
         Ok(disk)
     }
 
-    /// The script the guest's unit starts.
+    /// The script that the unit in the guest starts.
     fn run_script(&self, suite: Suite) -> String {
         let mut text = String::from("#!/bin/sh\nworst=0\n");
         for (name, value) in &self.env {
             text.push_str(&format!("export {name}={}\n", quoted(value)));
         }
         text.push_str(&format!("export T3_VM_SUITE={}\n", suite.name()));
-        // A payload that has rebooted the guest goes on from there, and the guest is known.
+        // After a reboot the guest has been checked already.
         let check = format!("test -e {REBOOTED} || guest-check {}", suite.kernel());
         for command in std::iter::once(&check).chain(&self.commands) {
-            // A command that has asked for a reboot is started again after it; those behind it come
-            // then.
+            // A command that requested a reboot runs again after it, and then the commands after
+            // it.
             text.push_str(&format!("test -e {REBOOT} || {{ {command}; }}"));
             text.push_str(" || { code=$?; [ $code -gt $worst ] && worst=$code; }\n");
         }
@@ -103,13 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_exit_code_is_the_guests() {
+    fn the_highest_exit_code_is_that_of_the_guest() {
         assert_eq!(exit_of(&["true"]), Some(0));
         assert_eq!(exit_of(&["sh -c 'exit 3'", "true", "sh -c 'exit 2'"]), Some(3));
     }
 
     #[test]
-    fn values_reach_the_commands_as_they_are() {
+    fn variables_are_passed_unchanged() {
         assert_eq!(exit_of(&[r#"test "$QUOTED" = "it's \$HOME""#, "test $T3_VM_SUITE = bookworm"]), Some(0));
     }
 }

@@ -1,8 +1,8 @@
-//! What a guest's file system is made of. A pure value; its hash is the key of the cached image.
+//! Contents of a guest's file system; their hash is the key of the cached image.
 
 use crate::vm::suite::Suite;
 
-/// Packages of every guest: systemd as PID 1, the cloud kernel, and what the faults are made with.
+/// Packages of every guest: systemd as PID 1, the cloud kernel, and the tools that inject faults.
 const PACKAGES: [&str; 11] = [
     "systemd",
     "systemd-sysv",
@@ -13,14 +13,14 @@ const PACKAGES: [&str; 11] = [
     "procps",
     "kmod",
     "util-linux",
-    // What our own packages ask for: the guest has no network to get it by.
+    // Dependencies of our packages: the guest has no network to install them.
     "sudo",
     "passwd",
 ];
 /// Documentation is not read in a guest, and skipping it saves time.
 pub const PATH_EXCLUDES: [&str; 4] =
     ["/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*"];
-/// Units that would only take time from the tests.
+/// Units that would only slow down the tests.
 const MASKED: [&str; 6] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -31,10 +31,10 @@ const MASKED: [&str; 6] = [
 ];
 /// Started by systemd once the guest is up.
 pub const UNIT: &str = include_str!("guest/t3-vm.service");
-/// What that unit runs.
+/// The program of that unit.
 pub const RUNNER: &str = include_str!("guest/run.sh");
 
-/// A file system to be made.
+/// A file system to build.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The release.
@@ -46,8 +46,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Names what goes into the image: same key, same image. The mirror and how it is reached are
-    /// no part of that.
+    /// Names what goes into the image: same key, same image. The mirror and its options are not
+    /// part of it.
     pub fn key(&self) -> String {
         let mut parts = vec![self.suite.name(), UNIT, RUNNER];
         parts.extend(PACKAGES);

@@ -1,8 +1,7 @@
-//! A guest's image: made by mmdebstrap and mke2fs, kept under `target/vm/SUITE`, made again when
-//! the recipe changes.
+//! Image of a guest: made by mmdebstrap and mke2fs, cached in `target/vm/SUITE`, rebuilt when the
+//! recipe changes.
 //!
-//! Images are never written to by a guest (qemu keeps changes in a file of its own), so one serves
-//! all runs.
+//! Guests never write to an image (qemu keeps changes in a temporary file), so all runs share it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +13,12 @@ use crate::tools::run::{run_quiet, show_failure};
 use crate::tools::{paths, progress, sudo};
 use crate::vm::recipe::{RUNNER, Recipe, UNIT};
 
-/// Room for what is installed and what tests write.
+/// Enough for the packages and the files of tests.
 const IMAGE_SIZE: &str = "1600M";
-/// mmdebstrap takes a minute; a slow mirror may take some more.
+/// mmdebstrap takes a minute, longer with a slow mirror.
 const LIMIT: Duration = Duration::from_secs(1200);
 
-/// What qemu boots.
+/// Files that qemu boots.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// An ext4 file system.
@@ -30,7 +29,7 @@ pub struct Image {
     pub initrd: PathBuf,
 }
 
-/// The image of `recipe`, made now unless it is there.
+/// Returns the image of `recipe`, after building it if it is missing.
 pub fn ensure(recipe: &Recipe) -> Result<Image> {
     let name = recipe.suite.name();
     let dir = paths::vm().join(name);
@@ -40,7 +39,7 @@ pub fn ensure(recipe: &Recipe) -> Result<Image> {
     if fs::read_to_string(&stamp).is_ok_and(|found| found == recipe.key()) && image.root.is_file() {
         return Ok(image);
     }
-    progress::note(&format!("{name}: making the guest's file system (a minute or two, then cached)"));
+    progress::note(&format!("{name}: making the file system (a minute or two, then cached)"));
     fs::create_dir_all(&dir)?;
     let _ = fs::remove_file(&stamp);
     let tree = dir.join("root");
@@ -65,8 +64,8 @@ pub fn ensure(recipe: &Recipe) -> Result<Image> {
     Ok(image)
 }
 
-/// Copies the one file of `/boot` whose name begins with `prefix`, readable for the user who will
-/// boot it.
+/// Copies the one file of `/boot` whose name begins with `prefix`, readable for the user who runs
+/// qemu.
 fn keep(tree: &Path, prefix: &str, to: &Path) -> Result<()> {
     let boot = tree.join("boot");
     let entries = fs::read_dir(&boot).with_context(|| format!("cannot list {}", boot.display()))?;
@@ -78,7 +77,7 @@ fn keep(tree: &Path, prefix: &str, to: &Path) -> Result<()> {
     as_root("install", "install", &args).map(drop)
 }
 
-/// Deletes a tree that root made; nothing when there is none.
+/// Deletes a tree owned by root, if it exists.
 pub fn remove_tree(tree: &Path) -> Result<()> {
     if tree.symlink_metadata().is_err() {
         return Ok(());
@@ -86,8 +85,7 @@ pub fn remove_tree(tree: &Path) -> Result<()> {
     as_root("rm", "rm", &["-rf", "--one-file-system", path_text(tree)?].map(str::to_owned)).map(drop)
 }
 
-/// Runs a program as root, quietly; its output is shown when it fails, which is an error. Returns
-/// how long it took.
+/// Runs a program as root and returns its run time; a failure is an error and prints the output.
 pub fn as_root(what: &str, program: &str, args: &[String]) -> Result<Duration> {
     let mut command =
         sudo::command(program).ok_or_else(|| anyhow!("{program} needs root, or sudo without a password"))?;

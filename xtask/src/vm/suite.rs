@@ -1,4 +1,4 @@
-//! The Debian releases whose kernels are supported, and what their guests must offer.
+//! Debian releases whose kernels are supported.
 
 use clap::ValueEnum;
 
@@ -7,7 +7,7 @@ use clap::ValueEnum;
 pub enum Suite {
     /// Debian 11, Linux 5.10: no `inet_sk_error_report`.
     Bullseye,
-    /// Debian 12, Linux 6.1: the kernel most installations have.
+    /// Debian 12, Linux 6.1: the most common kernel.
     Bookworm,
     /// Debian 13, Linux 6.12: reset reasons.
     Trixie,
