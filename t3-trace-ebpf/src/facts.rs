@@ -52,10 +52,10 @@ impl Facts {
     };
 }
 
-/// Notes the facts under each identity the socket has.
+/// Stores the facts under each identity of the socket.
 ///
-/// Records are filled in place, here and below: a program has 512 bytes of stack, and there is no
-/// other memory that an interrupting program could not overwrite.
+/// Records are filled in place, here and below: a program has 512 bytes of stack, and an
+/// interrupting program can overwrite any other memory.
 #[inline(always)]
 pub fn note(sock: Sock, facts: Facts) {
     // SAFETY: no arguments, cannot fail.

@@ -1,10 +1,10 @@
-//! The eBPF programs of t3-trace: they note what ends the sockets of dispatch and serve, and what
-//! ends processes.
+//! The eBPF programs of t3-trace: they record the events that end the sockets of dispatch and serve,
+//! and the end of processes.
 //!
-//! All hooks are raw tracepoints (`BPF_PROG_TYPE_RAW_TRACEPOINT`): they hand over the arguments
-//! themselves, so there is no record layout to follow, and they need no tracefs. Where the kernel
-//! keeps what they point to comes from its BTF, through the globals ([`globals`]). Every program
-//! returns 0 whatever happens: watching never changes anything.
+//! All hooks are raw tracepoints (`BPF_PROG_TYPE_RAW_TRACEPOINT`): they pass the arguments of the
+//! tracepoint directly, so the programs depend on no record layout and need no tracefs. The offsets
+//! of kernel members come from BTF, through the globals ([`globals`]). Every program always returns
+//! 0: it observes and changes nothing.
 //!
 //! Built only for the BPF target (`cargo xtask build`); for any other it is an empty binary.
 

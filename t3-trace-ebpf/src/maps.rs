@@ -30,7 +30,7 @@ pub static GENERATION: HashMap<Tuple, u64> = HashMap::with_max_entries(16_384, 0
 #[map]
 pub static LAST_GENERATION: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(4_096, 0);
 
-/// Processes that have ended or were told to, by thread group id.
+/// Processes that exited or received a fatal signal, by thread group id.
 #[map]
 pub static PROCESSES: LruHashMap<u32, Process> = LruHashMap::with_max_entries(8_192, 0);
 

@@ -23,8 +23,8 @@ impl Process {
         }
     }
 
-    /// Updates the values. Linux before 6.2 counts descriptors one by one, in milliseconds when there
-    /// are thousands: not for the event loop.
+    /// Updates the values. Linux before 6.2 counts descriptors one by one, which takes milliseconds
+    /// for thousands: not for the event loop.
     pub fn read(&self) {
         if let Some(most) = getrlimit(Resource::Nofile).current {
             self.max_fds.set(i64::try_from(most).unwrap_or(i64::MAX));

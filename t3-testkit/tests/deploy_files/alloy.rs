@@ -64,7 +64,7 @@ impl Reader<'_> {
         next
     }
 
-    /// The next character that is no blank or comment, which stays.
+    /// Peeks at the next character outside of blanks and comments.
     fn peek(&mut self) -> Option<char> {
         while let Some(&c) = self.rest.peek() {
             if c == '/' {

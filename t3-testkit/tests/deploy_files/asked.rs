@@ -59,7 +59,7 @@ fn check(query: &Query, asked: &Asked) {
         TRAEFIK.into_iter().collect()
     } else {
         for (label, _, value) in &asked.labels {
-            assert!(STREAM.contains(&label.as_str()), "{place}: {label} is no label of a stream: {text}");
+            assert!(STREAM.contains(&label.as_str()), "{place}: {label} is not a stream label: {text}");
             if label == "unit" {
                 let unit = Regex::new(&format!("^({value})$")).unwrap();
                 let serve = value.starts_with("t3-serve@");
@@ -119,7 +119,9 @@ fn wrong(query: &str) -> Option<String> {
     let mut found = false;
     for series in selector.captures_iter(query) {
         found = true;
-        let Some(of_it) = known.get(&series[1]) else { return Some(format!("there is no {}", &series[1])) };
+        let Some(of_it) = known.get(&series[1]) else {
+            return Some(format!("unknown series {}", &series[1]));
+        };
         labels.extend(of_it.keys().cloned());
         for compared in matcher.captures_iter(series.get(2).map_or("", |matchers| matchers.as_str())) {
             let label = &compared[1];

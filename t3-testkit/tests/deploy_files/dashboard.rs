@@ -1,5 +1,5 @@
-//! The dashboard as Grafana reads it: panels without overlap, data sources by variable, titles of two
-//! to four words and the question in the description.
+//! The dashboard as Grafana reads it: panels without overlap, data sources by variable, titles of
+//! two to four words and the question in the description.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn panels() -> Vec<Value> {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_u64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 #[test]

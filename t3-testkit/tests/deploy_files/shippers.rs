@@ -56,7 +56,7 @@ fn attributes_are_known(block: &Block) {
     let (_, may, must) = SCHEMA
         .iter()
         .find(|(name, ..)| *name == block.name)
-        .unwrap_or_else(|| panic!("there is no block {}", block.name));
+        .unwrap_or_else(|| panic!("missing block {}", block.name));
     for name in block.attributes.keys() {
         assert!(may.contains(&name.as_str()), "{} has no {name}", block.name);
     }
@@ -142,7 +142,7 @@ fn alloy_finds_records_and_nothing_else_by_their_beginning() {
     let unit = asked.labels.iter().find(|(label, ..)| label == "unit").unwrap();
     let unit = Regex::new(&format!("^({})$", unit.2)).unwrap();
     assert!(unit.is_match("t3-dispatch.service") && unit.is_match("t3-trace.service"));
-    assert!(!unit.is_match("t3-serve@ann.service"), "what a user writes is no record");
+    assert!(!unit.is_match("t3-serve@ann.service"), "user output is not a record");
     let begin = Regex::new(&asked.contains[0]).unwrap();
     for line in ["ws close user=ann ip=203.0.113.7", "ws open user=ann", "ws burst n=5 users=3"] {
         assert!(begin.is_match(line), "{line}");

@@ -166,8 +166,7 @@ fn stopping_starting_and_watching_leave_the_time_that_the_programs_take() {
     let reload: Vec<_> = dispatch.all("ExecReload").collect();
     assert!(reload[0].ends_with("t3-dispatch check") && reload[1].contains("kill -HUP"), "{reload:?}");
     assert!(dispatch.one("ExecStartPre").ends_with("t3-dispatch check"));
-    // stderr goes where stdout goes unless it is told otherwise (systemd.exec(5)), and then nobody
-    // hears what is wrong.
+    // stderr goes to the target of stdout by default (systemd.exec(5)), where errors would be lost.
     for unit in units().iter().filter(|unit| unit.all("StandardOutput").next().is_some()) {
         assert_eq!(unit.one("StandardError"), "journal", "{}", unit.name);
     }

@@ -59,8 +59,8 @@ pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
         task::record(ctx.arg(0))
     } else {
         let thread: u32 = ctx.arg(0);
-        // The killer has just sent its SIGKILL (`__oom_kill_process`), which told the process of
-        // this thread. SAFETY: a value that is only written whole; it is copied at once.
+        // The OOM killer has just sent SIGKILL (`__oom_kill_process`); the signal hook stored the
+        // process of this thread. SAFETY: writers replace the complete value; it is copied here.
         let tgid = unsafe { VICTIMS.get(thread) }.copied().unwrap_or(thread);
         PROCESSES.get_ptr_mut(tgid)
     };

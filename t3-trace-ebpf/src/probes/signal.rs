@@ -1,5 +1,5 @@
-//! `signal:signal_generate`: who told a process to end. `current` is the sender where the signal's
-//! code says that a process sent it.
+//! `signal:signal_generate`: the sender of a fatal signal. `current` is the sender if the code of
+//! the signal says that a process sent it.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use t3_trace_abi::Task;

@@ -1,11 +1,11 @@
-//! `sock:inet_sock_set_state`: who sends FIN first, whose FIN came in, and how a socket leaves for
-//! CLOSE.
+//! `sock:inet_sock_set_state`: which side sends FIN first, received FINs, and the transition of a
+//! socket to CLOSE.
 //!
-//! The hook runs before the state is stored. Which transitions run in the context of the process
-//! that acts: those made by `tcp_close_state` (net/ipv4/tcp.c), that is into FIN_WAIT1 and
-//! LAST_ACK, and the one straight from ESTABLISHED or CLOSE_WAIT to CLOSE without `sk_err`, which
-//! `tcp_close` makes when data is unread and `tcp_disconnect` makes for SO_LINGER 0. In all others
-//! `current` is whoever the packet interrupted.
+//! The hook runs before the state is stored. Two kinds of transition run in the context of the
+//! process that acts: those of `tcp_close_state` (net/ipv4/tcp.c) into FIN_WAIT1 and LAST_ACK, and
+//! the direct one from ESTABLISHED or CLOSE_WAIT to CLOSE without `sk_err`, which `tcp_close` makes
+//! when data is unread and `tcp_disconnect` makes for SO_LINGER 0. In all others `current` is the
+//! process that the packet interrupted.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
