@@ -217,7 +217,7 @@ fn files_of_the_layers_in_front_are_read_and_one_that_is_not_there_is_said() {
     let said = page["in_front"]["said"].to_string();
     assert!(said.contains("found by its Cf-Ray"), "{page:#}");
     assert!(said.contains("cloudflared's log: no line of a tunnel connection around the close"), "{page:#}");
-    assert!(page["in_front"]["cannot"].to_string().contains("the probe was not asked"), "{page:#}");
+    assert!(page["in_front"]["cannot"].to_string().contains("the probe was not queried"), "{page:#}");
     let told = page["timeline"].to_string();
     assert!(told.contains("GET /ws began") && !told.contains("SECRET"), "{told}");
     assert_eq!(page["record"]["verdict"], "client_reset");
