@@ -161,7 +161,7 @@ fn every_promql_query_asks_for_series_that_there_are() {
 #[test]
 fn a_series_that_there_is_not_is_found() {
     for (query, why) in [
-        ("t3_dispatch_openings_total", "there is no"),
+        ("t3_dispatch_openings_total", "unknown series"),
         (r#"t3_dispatch_sessions{state="gone"}"#, "is never gone"),
         (r#"t3_dispatch_sessions{user="ann"}"#, "has no label user"),
         ("sum by (user) (t3_dispatch_sessions)", "nothing has the label user"),
