@@ -51,10 +51,8 @@ pub fn update() -> Result<Vec<Step>> {
 }
 
 fn run(mut command: Command, program: &Artifact, modules: &BTreeSet<String>) -> Result<Step> {
-    if programs::needs_host(program) {
-        command.arg("--test-threads=1");
-    }
-    command.args(modules);
+    // One test at a time: others of the program read the page that one writes.
+    command.arg("--test-threads=1").args(modules);
     counted(
         &format!("pages of {}", programs::label(program)),
         programs::in_its_crate(command, program),
