@@ -1,5 +1,5 @@
-//! The eBPF programs of t3-trace: they record the events that end the sockets of dispatch and serve,
-//! and the end of processes.
+//! The eBPF programs of t3-trace: they record the events that end the sockets of dispatch and
+//! serve, and the end of processes.
 //!
 //! All hooks are raw tracepoints (`BPF_PROG_TYPE_RAW_TRACEPOINT`): they pass the arguments of the
 //! tracepoint directly, so the programs depend on no record layout and need no tracefs. The offsets
