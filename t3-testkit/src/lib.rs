@@ -7,21 +7,21 @@
 
 pub mod autobahn;
 pub mod bench;
-pub mod browser;
 pub mod chaos;
+pub mod chromium;
 pub mod client;
 pub mod demo;
 pub mod error;
+pub mod fake_serve;
 pub mod faults;
 pub mod frame;
-pub mod journal;
-pub mod package;
+pub mod harness;
+pub mod journald;
+pub mod package_test;
 pub mod screens;
 pub mod soak;
-pub mod stack;
-pub mod standin;
 pub mod sys;
-pub mod terminal;
+pub mod tmux;
 pub mod wait;
 
 pub use error::{Result, TestError};

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use t3_testkit::{
     bench::{contestant::Contestant, report::Report},
-    stack,
+    harness,
 };
 
 #[test]
@@ -15,7 +15,7 @@ fn a_small_run_measures_everything_it_names() {
     let mut expected = vec![Contestant::Direct];
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-bench"));
     command.args(["--quick", "--contestant", "direct", "--json"]).arg(&json);
-    match stack::find("t3-dispatch") {
+    match harness::find("t3-dispatch") {
         Ok(_) => {
             command.args(["--contestant", "dispatch"]);
             expected.push(Contestant::Dispatch);

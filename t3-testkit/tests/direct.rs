@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use t3_testkit::{
     client::{Client, Config, Ended},
-    stack::{Serve, free_port},
+    harness::{Serve, free_port},
 };
 use tempfile::TempDir;
 

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 use t3_record::Verdict;
 use t3_testkit::{
     autobahn::{Run, Suite, differences},
-    journal::Journal,
-    stack::{NO_LIMITS, Setup, Stack, free_port},
+    harness::{NO_LIMITS, Setup, Stack, free_port},
+    journald::Journal,
     sys,
 };
 

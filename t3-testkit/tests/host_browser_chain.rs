@@ -20,10 +20,10 @@ use t3_record::{
     CloseRecord, ClosedBy, OpenRecord, Segment, Verdict,
 };
 use t3_testkit::{
-    browser::{Chromium, Page},
+    chromium::{Chromium, Page},
     faults::{Expect, Truth},
-    journal::Journal,
-    stack::{EffectServe, Setup, Stack, Traefik, address_of, free_port, target},
+    harness::{EffectServe, Setup, Stack, Traefik, address_of, free_port, target},
+    journald::Journal,
     sys, wait,
 };
 use tempfile::TempDir;

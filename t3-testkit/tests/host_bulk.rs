@@ -14,8 +14,8 @@ use std::{
 };
 
 use t3_testkit::{
-    journal::Journal,
-    stack::{Setup, Stack},
+    harness::{Setup, Stack},
+    journald::Journal,
 };
 
 const BODY: u64 = 2 << 30;

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use t3_testkit::{stack::find, sys};
+use t3_testkit::{harness::find, sys};
 
 /// Root is what this tier is given; without it nothing here can be tested.
 fn need_root() {

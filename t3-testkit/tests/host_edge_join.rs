@@ -22,8 +22,8 @@ use t3_record::{
 };
 use t3_testkit::{
     client::{Client, Config},
-    journal::Journal,
-    stack::{Setup, Stack, Traefik},
+    harness::{Setup, Stack, Traefik},
+    journald::Journal,
     sys, wait,
 };
 use t3_trace::layers::{Asked, Layer, LayerArgs, Window, gather_blocking};

@@ -5,7 +5,7 @@
 
 use t3_testkit::{
     faults::{self, FIRST_EIGHT, INCIDENTS, Options, Outcome},
-    journal::Journal,
+    journald::Journal,
     sys,
 };
 

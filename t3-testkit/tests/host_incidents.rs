@@ -6,7 +6,7 @@
 use t3_record::CloseRecord;
 use t3_testkit::{
     faults::{self, INCIDENTS, Options, Outcome},
-    journal::Journal,
+    journald::Journal,
     sys,
 };
 

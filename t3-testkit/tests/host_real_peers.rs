@@ -18,8 +18,8 @@ use futures_util::{SinkExt, StreamExt};
 use socket2::SockRef;
 use t3_record::{CloseRecord, Verdict};
 use t3_testkit::{
-    journal::Journal,
-    stack::{Process, Setup, Stack},
+    harness::{Process, Setup, Stack},
+    journald::Journal,
     sys, wait,
 };
 use tokio::net::TcpStream;
@@ -151,7 +151,7 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
     let mut setup = Setup::users(0).unwrap();
     setup.users = CASES
         .iter()
-        .map(|(name, ..)| ((*name).to_owned(), t3_testkit::stack::free_port().unwrap()))
+        .map(|(name, ..)| ((*name).to_owned(), t3_testkit::harness::free_port().unwrap()))
         .collect();
     let stack = Stack::start(setup, &journal).unwrap();
     let house = House { journal, stack, folder };

@@ -8,11 +8,11 @@ use std::{fs, path::Path, process::Command};
 
 use t3_testkit::{
     Result,
-    faults::play::Play,
+    faults::incident_demo::Play,
+    harness::find,
     screens::{self, Kind},
-    stack::find,
     sys,
-    terminal::Terminal,
+    tmux::Terminal,
 };
 
 /// Columns and lines of the terminal.

@@ -3,7 +3,7 @@
 
 use std::{process::Command, time::Duration};
 
-use t3_testkit::terminal::{Modes, Terminal};
+use t3_testkit::tmux::{Modes, Terminal};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use t3_record::{Cause, KernelSource, Verdict};
 use t3_testkit::{
     client::{Client, Config},
-    journal::Journal,
-    stack::{Serve, Setup, Stack},
+    harness::{Serve, Setup, Stack},
+    journald::Journal,
     sys,
 };
 

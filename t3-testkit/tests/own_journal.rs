@@ -9,7 +9,7 @@ use t3_record::{
     Cause, CloseRecord, KernelSource, Segment, Verdict,
     journal::{CLOSE_ID, datagram},
 };
-use t3_testkit::{journal::Journal, sys};
+use t3_testkit::{journald::Journal, sys};
 
 fn record(user: &str) -> CloseRecord {
     let mut record = CloseRecord::new(

@@ -7,7 +7,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use t3_journal::{Sink, Writer};
 use t3_record::{Cause, CloseRecord, KernelSource, Segment, Verdict};
-use t3_testkit::journal::Journal;
+use t3_testkit::journald::Journal;
 
 fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment, dur_ms: u64) -> CloseRecord {
     CloseRecord::new(

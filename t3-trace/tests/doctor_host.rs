@@ -16,10 +16,10 @@ use std::{
 
 use serde_json::Value;
 use t3_testkit::{
-    journal::Journal,
-    stack::{Setup, Stack},
+    harness::{Setup, Stack},
+    journald::Journal,
     sys,
-    terminal::Terminal,
+    tmux::Terminal,
 };
 
 /// A group that every system has, with nobody in it: `daemon`.

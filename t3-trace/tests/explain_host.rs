@@ -14,7 +14,7 @@ use t3_journal::{Sink, Writer};
 use t3_record::{
     BurstRecord, Cause, CloseRecord, Confidence, How, KernelSource, OpenRecord, Segment, Verdict,
 };
-use t3_testkit::{journal::Journal, sys, wait};
+use t3_testkit::{journald::Journal, sys, wait};
 
 /// What is written, in this order.
 const CLOSES: [&str; 4] = ["kkkkkkkkkkkk1", "kkkkkkkkkkkk2", "kkkkkkkkkkkk3", "kkkkkkkkkkkk4"];

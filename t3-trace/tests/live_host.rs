@@ -10,8 +10,8 @@ use t3_record::{
     wire::{Role, Session, ToTrace, VERSION, live::StatsReport},
 };
 use t3_testkit::{
-    stack::Process,
-    terminal::{Modes, Terminal},
+    harness::Process,
+    tmux::{Modes, Terminal},
 };
 use t3_trace::clock::monotonic;
 use tokio_seqpacket::UnixSeqpacket;

@@ -22,7 +22,7 @@ use t3_record::{
     journal::{CLOSE_ID, OPEN_ID, field},
     record::Key,
 };
-use t3_testkit::journal::Journal;
+use t3_testkit::journald::Journal;
 
 /// Records, unless `T3_RECORDS` says otherwise.
 const RECORDS: u64 = 100_000;
@@ -140,7 +140,7 @@ fn until_there(directory: &Path, last: u64) {
 }
 
 fn summary(directory: &Path) -> Run {
-    let mut command = Command::new(t3_testkit::stack::find("t3-trace").unwrap());
+    let mut command = Command::new(t3_testkit::harness::find("t3-trace").unwrap());
     command.args(["closes", "--summary", "--directory"]).arg(directory);
     command.stdout(Stdio::piped());
     run(command)

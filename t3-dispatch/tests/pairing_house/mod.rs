@@ -20,8 +20,8 @@ use clap::Parser;
 use t3_dispatch::{app::App, cli::Cli, metrics, serve, table::Table};
 use t3_journal::{Sink, Writer};
 use t3_testkit::{
-    stack::free_port,
-    standin::{self, CREDENTIAL_PREFIX, Opening},
+    fake_serve::{self, CREDENTIAL_PREFIX, Opening},
+    harness::free_port,
     wait,
 };
 use tokio::{
@@ -307,7 +307,7 @@ impl Drop for House {
 /// A stand-in in a thread that lasts as long as the program. Gives its port.
 fn start_serve(control: &Path) -> u16 {
     let port = free_port().unwrap();
-    let options = standin::Options {
+    let options = fake_serve::Options {
         port,
         control: Some(control.to_owned()),
         threads: 1,
@@ -315,7 +315,7 @@ fn start_serve(control: &Path) -> u16 {
         no_listen: false,
         user: "standin".to_owned(),
     };
-    std::thread::spawn(move || standin::run(&options));
+    std::thread::spawn(move || fake_serve::run(&options));
     wait::until("a stand-in", PATIENCE, || {
         let listens = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
         (listens && UnixStream::connect(control).is_ok()).then_some(())

@@ -21,7 +21,7 @@ use std::{
 
 use crate::{
     error::{Attempt, Result, TestError},
-    stack::Process,
+    harness::Process,
     sys, wait,
 };
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{client::USER, meter};
 use crate::{
     error::{Attempt, Result, TestError},
-    stack::{self, Process},
+    harness::{self, Process},
     wait,
 };
 
@@ -74,7 +74,7 @@ impl Running {
         if contestant == Contestant::Direct {
             return Ok(Self { contestant, address: backend, process: None });
         }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, stack::free_port()?));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, harness::free_port()?));
         let mut process = Process::start(match contestant {
             Contestant::Dispatch => dispatch(address, backend, dir)?,
             _ => haproxy(contestant == Contestant::HaproxyOne, address, backend, sessions, dir)?,
@@ -123,9 +123,9 @@ fn dispatch(address: SocketAddr, backend: SocketAddr, dir: &Path) -> Result<Comm
     let table = dir.join("dispatch.json");
     let text = serde_json::json!({ USER: { "os_user": USER, "port": backend.port() } }).to_string();
     fs::write(&table, text).attempt(|| format!("write {}", table.display()))?;
-    let mut command = Command::new(stack::find("t3-dispatch")?);
+    let mut command = Command::new(harness::find("t3-dispatch")?);
     command.args(["serve", "--config", "/dev/null", "--trusted-proxy", "127.0.0.0/8", "--log", "stderr"]);
-    command.args(stack::NO_LIMITS).args(["--metrics-listen", "off"]);
+    command.args(harness::NO_LIMITS).args(["--metrics-listen", "off"]);
     command.arg("--listen").arg(address.to_string()).arg("--table").arg(table);
     command.arg("--trace-socket").arg(dir.join("no-t3-trace.sock"));
     Ok(command)

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::{Attempt, Result, TestError},
     frame,
-    stack::{Process, free_port},
+    harness::{Process, free_port},
 };
 
 /// The path whose messages are answered by their like.

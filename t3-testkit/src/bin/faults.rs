@@ -8,7 +8,7 @@ use clap::Parser;
 use t3_record::KernelSource;
 use t3_testkit::{
     faults::{self, Outcome, Row},
-    journal::Journal,
+    journald::Journal,
 };
 
 /// Ends WebSockets in every way there is and compares each `ws close` record with the truth.

@@ -2,9 +2,9 @@
 //! killed like one.
 
 use clap::Parser as _;
-use t3_testkit::standin;
+use t3_testkit::fake_serve;
 
 fn main() -> anyhow::Result<()> {
-    standin::eat_if_asked();
-    Ok(standin::run(&standin::Options::parse())?)
+    fake_serve::eat_if_asked();
+    Ok(fake_serve::run(&fake_serve::Options::parse())?)
 }

@@ -4,13 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use t3_testkit::package::{self, Options};
+use t3_testkit::package_test::{self, Options};
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.knock {
-        Some(role) => package::knock(role).map(|()| true),
-        None => package::run(&options),
+        Some(role) => package_test::knock(role).map(|()| true),
+        None => package_test::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -8,11 +8,11 @@ use t3_record::{Confidence, KernelSource};
 
 use super::{
     client::Seen,
-    ledger::Ledger,
+    expected_record,
+    journal_reader::Ledger,
     plan::{Act, Plan},
     serve::Told,
-    stage::{Phase, Stage},
-    truth,
+    setup::{Phase, Stage},
 };
 use crate::bench::stats::quantile;
 
@@ -174,7 +174,7 @@ fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast:
     // asked for.
     let unheard = plan.act == Act::Gone && told == Told::default() && closes.is_empty();
     audit.unheard += usize::from(unheard);
-    let expected = usize::from(truth::has_record(plan.act) && !unheard);
+    let expected = usize::from(expected_record::has_record(plan.act) && !unheard);
     audit.expected += expected;
     audit.missing += expected.saturating_sub(closes.len());
     if closes.len() != expected {
@@ -193,7 +193,7 @@ fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast:
                 format!("{act} [{}] {}", close.pid, record.to_line())
             });
         }
-        for miss in truth::misses(plan, &Stage::user(plan), (cast.serve_pid)(plan), record) {
+        for miss in expected_record::misses(plan, &Stage::user(plan), (cast.serve_pid)(plan), record) {
             let kind =
                 format!("{act} kernel={} {}={} not {}", record.kernel, miss.key, miss.got, miss.expected);
             audit.wrong(kind, || record.to_line());

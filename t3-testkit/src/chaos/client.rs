@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 
 use super::{
     clock::now,
-    peer::{GO, MESSAGE, Peer},
     plan::{Act, Plan},
+    socket::{GO, MESSAGE, Peer},
 };
 use crate::frame::{self, opcode};
 

@@ -8,15 +8,15 @@
 pub(crate) mod audit;
 pub(crate) mod client;
 pub(crate) mod clock;
-pub(crate) mod ledger;
-pub(crate) mod meter;
+mod expected_record;
+pub(crate) mod journal_reader;
 pub mod options;
-pub(crate) mod peer;
 pub(crate) mod plan;
+pub(crate) mod process_usage;
 mod report;
 pub(crate) mod serve;
-pub(crate) mod stage;
-mod truth;
+pub(crate) mod setup;
+pub(crate) mod socket;
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use crate::{
 use options::{Options, Part};
 use plan::Dice;
 use report::{Kept, Report};
-use stage::{Phase, Stage};
+use setup::{Phase, Stage};
 
 /// Runs; whether everything was right.
 ///
@@ -64,8 +64,8 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
     };
     say(stage.phase("warm", warm, None, |_, _| Ok(()))?);
     settle(stage);
-    let dispatch = stage.stack.dispatch.as_ref().map_or(0, crate::stack::Process::pid);
-    let dispatch_before = meter::look(dispatch);
+    let dispatch = stage.stack.dispatch.as_ref().map_or(0, crate::harness::Process::pid);
+    let dispatch_before = process_usage::look(dispatch);
 
     let mut back_after_ms = Vec::new();
     let kill = kill_now_and_then(options.kills, storm, stage.seed, &mut back_after_ms);
@@ -75,8 +75,8 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
     stage.stack.start_trace(&stage.journal)?;
     say(stage.phase("with", steady, pace, |_, _| Ok(()))?);
     settle(stage);
-    let trace = stage.stack.trace.as_ref().map_or(0, crate::stack::Process::pid);
-    let trace_before = meter::look(trace);
+    let trace = stage.stack.trace.as_ref().map_or(0, crate::harness::Process::pid);
+    let trace_before = process_usage::look(trace);
     signal(stage, libc::SIGSTOP)?;
     say(stage.phase("stopped", steady, pace, |_, _| Ok(()))?);
     signal(stage, libc::SIGCONT)?;
@@ -85,8 +85,8 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
 
     settle(stage);
     let kept = vec![
-        Kept { program: "t3-dispatch", before: dispatch_before, after: meter::look(dispatch) },
-        Kept { program: "t3-trace", before: trace_before, after: meter::look(trace) },
+        Kept { program: "t3-dispatch", before: dispatch_before, after: process_usage::look(dispatch) },
+        Kept { program: "t3-trace", before: trace_before, after: process_usage::look(trace) },
     ];
     let status = stage.stack.status()?;
     let told = stage.told();
@@ -97,7 +97,7 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
     // never will be.
     for _ in 0..5 {
         let began = Instant::now();
-        let ledger = ledger::Ledger::read(&stage.journal)?;
+        let ledger = journal_reader::Ledger::read(&stage.journal)?;
         read_back = began.elapsed().as_secs_f64();
         audit = audit::audit(&phases, &ledger, &cast);
         if audit.missing == 0 {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     audit::{Audit, Row, Times},
-    meter::Held,
+    process_usage::Held,
 };
 
 /// Memory and descriptors of one program, before and after.

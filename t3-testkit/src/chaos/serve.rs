@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     clock::now,
-    peer::{GO, Peer},
     plan::{Act, Plan},
+    socket::{GO, Peer},
 };
 use crate::{
     error::{Attempt, Result},

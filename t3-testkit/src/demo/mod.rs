@@ -5,20 +5,20 @@
 //! Uses the programs as an operator would: their command lines, their output. Draws no conclusion
 //! of its own.
 
-pub mod ending;
-mod front;
+mod identity_proxy;
 mod records;
 pub mod report;
+mod runner;
+pub mod scenario;
 mod screen;
-mod show;
-mod stage;
+mod setup;
 mod stop;
 
 use std::time::Duration;
 
-pub use show::Ended;
+pub use runner::Ended;
 
-use self::{records::Records, report::Report, screen::Screen, show::Show, stage::Stage, stop::Stop};
+use self::{records::Records, report::Report, runner::Show, screen::Screen, setup::Stage, stop::Stop};
 use crate::sys;
 
 /// How to run the demo.
@@ -68,15 +68,15 @@ fn hold(stage: &Stage, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
     screen.line("");
     screen
         .line("Running until Ctrl-C. Open one of these, then close the tab, or kill the stand-in behind it:");
-    for user in stage::USERS {
-        let address = front::open(user, stage.address)?;
+    for user in setup::USERS {
+        let address = identity_proxy::open(user, stage.address)?;
         let pid = stage.pid(user).map(|pid| format!("  (stand-in: pid {pid})")).unwrap_or_default();
         screen.line(&format!("  http://{address}/  as {user}{pid}"));
     }
     let address = stage.address;
     screen.line(&format!(
         "t3-dispatch itself: curl -H 'X-authentik-username: {}' http://{address}/",
-        stage::USERS[0]
+        setup::USERS[0]
     ));
     screen.line("");
     stop.wait();

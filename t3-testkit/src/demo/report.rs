@@ -2,7 +2,7 @@
 
 use t3_record::{CloseRecord, How, KernelSource};
 
-use super::ending::Ending;
+use super::scenario::Ending;
 
 /// What came of one ending.
 #[derive(Debug, Clone, PartialEq)]

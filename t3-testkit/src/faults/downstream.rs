@@ -12,7 +12,7 @@ use crate::{
     client::PATIENCE,
     error::{Result, TestError},
     frame::{self, opcode},
-    stack::Netns,
+    harness::Netns,
 };
 
 /// Long enough without a heartbeat that nobody could take it for jitter.

@@ -7,7 +7,7 @@ use t3_record::{
     ClosedBy, LegEnd, Segment, Verdict,
 };
 
-use super::{Expect, Fault, Truth, World, edge::untouched};
+use super::{Expect, Fault, Truth, World, edge_burst::untouched};
 use crate::{
     client::{Client, PATIENCE},
     error::Result,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, Need, Truth, World, edge::untouched};
+use super::{Fault, Need, Truth, World, edge_burst::untouched};
 use crate::{
     client::{Client, PATIENCE},
     error::{Result, TestError},

@@ -4,33 +4,33 @@
 //! One table for every tier: a fault that the machine cannot have says why, it is never passed over
 //! in silence.
 
-mod both;
-mod crowd;
 mod dispatch;
+mod dispatch_overload;
 mod downstream;
-mod edge;
-mod explained;
+mod edge_burst;
+mod expected_record;
+mod explain_check;
+mod fixture;
+pub mod incident_demo;
 mod incidents;
 mod journald;
-mod link;
-mod machine;
+mod many_sessions;
 mod opening;
-mod ours;
-pub mod play;
+mod packet_loss;
+mod pressure;
 mod proxy;
 pub mod records;
 mod report;
-mod run;
-mod truth;
+mod runner;
+mod simultaneous;
 mod upstream;
-mod window;
-mod world;
+mod zero_window;
 
+pub use expected_record::{Expect, Miss, Truth};
+pub use fixture::{PERIOD, World};
 pub use incidents::{INCIDENTS, Incident};
 pub use report::{Outcome, Row, print};
-pub use run::{Options, run};
-pub use truth::{Expect, Miss, Truth};
-pub use world::{PERIOD, World};
+pub use runner::{Options, run};
 
 use std::time::Duration;
 
@@ -199,17 +199,17 @@ pub const DISPATCH_DECIDES: [&str; 26] = [
 pub fn catalogue() -> Vec<Fault> {
     [
         downstream::faults(),
-        link::faults(),
-        window::faults(),
-        edge::faults(),
+        packet_loss::faults(),
+        zero_window::faults(),
+        edge_burst::faults(),
         proxy::faults(),
         upstream::faults(),
-        machine::faults(),
-        both::faults(),
+        pressure::faults(),
+        simultaneous::faults(),
         opening::faults(),
         incidents::faults(),
         dispatch::faults(),
-        ours::faults(),
+        dispatch_overload::faults(),
         journald::faults(),
     ]
     .concat()

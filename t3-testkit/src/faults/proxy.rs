@@ -4,16 +4,16 @@ use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
 
 use super::{
     Fault, Need, Truth, World,
-    edge::{self, SESSIONS, USERS},
+    edge_burst::{self, SESSIONS, USERS},
 };
-use crate::{client::PATIENCE, error::Result, stack::Traefik};
+use crate::{client::PATIENCE, error::Result, harness::Traefik};
 
 /// What a dying proxy leaves of a connection: FIN when it had read everything, else RST.
 const CUT: [&str; 2] = ["fin_in", "rst_in"];
 const PASSED_ON: [&str; 2] = ["fin_out", "rst_out"];
 
 pub(super) fn faults() -> Vec<Fault> {
-    let all = || edge::burst(SESSIONS, USERS).one_of("down_end", &CUT).one_of("up_end", &PASSED_ON);
+    let all = || edge_burst::burst(SESSIONS, USERS).one_of("down_end", &CUT).one_of("up_end", &PASSED_ON);
     let one = Truth::opened(
         Verdict::ClientLeft,
         Segment::Downstream,

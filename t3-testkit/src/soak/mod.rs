@@ -24,14 +24,14 @@ use crate::{
     chaos::options::Part,
     chaos::{
         audit::{self, Times},
-        ledger::Ledger,
-        meter::look,
+        journal_reader::Ledger,
         plan::Plan,
+        process_usage::look,
         serve,
-        stage::{Phase, Stage},
+        setup::{Phase, Stage},
     },
     error::{Attempt, Result, TestError},
-    stack::Process,
+    harness::Process,
     wait,
 };
 use options::Options;

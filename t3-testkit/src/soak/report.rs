@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::chaos::{
     audit::{Audit, Times},
-    meter::Held,
+    process_usage::Held,
 };
 
 /// Growth of memory that is still called flat, in percent of what it was, or [`FLAT_KIB`] where

@@ -18,8 +18,8 @@ use tokio::{
 use crate::{
     chaos::{
         client::{self, Seen},
-        peer::Peer,
         plan::{Dice, Plan},
+        socket::Peer,
     },
     frame::{self, opcode},
 };

@@ -6,13 +6,13 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use t3_testkit::stack::peer;
+use t3_testkit::harness::npm_peer;
 
 use crate::queries;
 
 /// What is wrong with each; null: nothing.
 fn parse(queries: &[Value]) -> Vec<Value> {
-    let folder = peer::installed("query-grammars").expect("npm installs the grammars");
+    let folder = npm_peer::installed("query-grammars").expect("npm installs the grammars");
     let mut node = Command::new("node")
         .arg("check.mjs")
         .current_dir(folder)

@@ -11,15 +11,15 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod breakable_link;
 mod certificates;
 mod doh;
-mod gate;
-mod house;
+mod fixture;
 mod promtool;
 
 use std::time::Duration;
 
-use house::House;
+use fixture::House;
 use t3_record::probe::Phase;
 use tokio::time::sleep;
 
@@ -46,7 +46,7 @@ async fn ten_faults_are_told_rightly_and_the_page_pleases_prometheus() {
     house.doh.answer(None);
     house.cloudflare.reset();
     house.expect(&[("cloudflare", "connect_failed", Phase::Dns)], "cloudflare").await;
-    house.doh.answer(Some(house::CLOUDFLARE));
+    house.doh.answer(Some(fixture::CLOUDFLARE));
     house.well().await;
 
     if !quick {
@@ -72,7 +72,7 @@ async fn ten_faults_are_told_rightly_and_the_page_pleases_prometheus() {
     house.well().await;
 
     // 10. serve holds its event loop.
-    house.serve_stalls(house::ANSWER * 3);
+    house.serve_stalls(fixture::ANSWER * 3);
     house.expect(&[("t3serve", "rtt_timeout", Phase::Upgrade)], "serve").await;
     house.well().await;
 
@@ -90,7 +90,7 @@ async fn on_the_way(house: &mut House) {
     house.doh.answer(Some([127, 0, 0, 99].into()));
     house.cloudflare.reset();
     house.expect(&[("cloudflare", "connect_failed", Phase::Tcp)], "cloudflare").await;
-    house.doh.answer(Some(house::CLOUDFLARE));
+    house.doh.answer(Some(fixture::CLOUDFLARE));
     house.well().await;
 
     // 3. Traefik refuses on both ways.

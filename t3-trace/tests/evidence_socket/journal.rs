@@ -13,7 +13,7 @@ use t3_record::{
     journal::datagram,
     wire::{FromTrace, Role, ToTrace, VERSION},
 };
-use t3_testkit::{TestError, journal::Journal};
+use t3_testkit::{TestError, journald::Journal};
 use tokio_seqpacket::UnixSeqpacket;
 
 const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";

@@ -1,0 +1,140 @@
+//! Faults of dispatch that it lives through: its event loop stands still, its descriptors run out.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use t3_record::{Cause::DispatchClosed, Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
+
+use super::{Expect, Fault, Need, Truth, World, edge_burst};
+use crate::{
+    client::Client,
+    error::{Attempt, Result, TestError},
+    wait,
+};
+
+/// A stall that is shorter explains no watchdog (t3-record/src/verdict/mod.rs).
+const STALL: Duration = Duration::from_millis(5_500);
+
+pub(super) fn faults() -> Vec<Fault> {
+    let mut stalled = Truth::opened(
+        Verdict::DispatchStalled,
+        Segment::Dispatch,
+        DownstreamClosed,
+        "stall",
+        ClosedBy::Downstream,
+    )
+    .is("peer_exit", "alive")
+    .is("confidence", "likely")
+    .close_frame("down", "1000", "")
+    // Once it runs again, dispatch passes everything on, and serve answers even the close frame.
+    .one_of("cause", &["downstream_closed", "graceful"])
+    .one_of("down_end", &["fin_in", "rst_in"])
+    .one_of("up_end", &["fin_out", "fin_in", "rst_out"])
+    .key("self_lag_ms", Expect::Range(4_000, 60_000));
+    for key in ["hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms", "up_idle_ms", "down_idle_ms"] {
+        stalled = stalled.key(key, Expect::Free);
+    }
+    let no_socket = Truth::unopened(
+        Verdict::DispatchStalled,
+        Segment::Dispatch,
+        DispatchClosed,
+        "local_error:24",
+        ClosedBy::Dispatch,
+    )
+    .key("down_end", Expect::Free)
+    .key("up_end", Expect::Free)
+    .key("peer_pid", Expect::Free)
+    .key("peer_comm", Expect::Free)
+    .key("peer_exit", Expect::Free);
+    vec![
+        Fault::new("dispatch_stalled", stalled, |w| {
+            w.session()?;
+            signal(w, libc::SIGSTOP)?;
+            std::thread::sleep(STALL);
+            w.gives_up();
+            signal(w, libc::SIGCONT)
+        })
+        .own_stack(),
+        Fault::new("descriptors_exhausted", no_socket, exhausted)
+            .crowd(3, 2)
+            .aside(edge_burst::untouched())
+            .needs(&[Need::Root])
+            .own_stack(),
+    ]
+}
+
+fn signal(w: &World<'_>, number: i32) -> Result<()> {
+    w.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number))
+}
+
+/// First a single descriptor is left: a browser is accepted, serve cannot be reached. Then none:
+/// browsers wait. Whoever is connected notices nothing, and whoever waited is served when
+/// descriptors come back.
+fn exhausted(w: &mut World<'_>) -> Result<()> {
+    let Some(pid) = w.stack.dispatch.as_ref().map(crate::harness::Process::pid) else { return Ok(()) };
+    w.crowd(1, 1, w.stack.address)?;
+    w.set_aside(0, 0);
+    let before = limit(pid, room_for(pid, 1)?)?;
+    let status = Client::refused(w.config_of(0, 1, w.stack.address));
+    limit(pid, room_for(pid, 0)?)?;
+    let (config, (tell, told)) = (w.config_of(0, 2, w.stack.address), std::sync::mpsc::channel());
+    let waiting = std::thread::spawn(move || drop(tell.send(Client::connect(config))));
+    w.nth(0).heartbeats(3)?;
+    if let Ok(early) = told.try_recv() {
+        let got = format!("{:?}", early.map(drop));
+        return Err(TestError::Unexpected { what: "a browser that waits for a descriptor".to_owned(), got });
+    }
+    limit(pid, before)?;
+    let _ = waiting.join();
+    let late = told.recv().map_err(|_| TestError::Unexpected {
+        what: "the browser that waited".to_owned(),
+        got: "its thread died".to_owned(),
+    })??;
+    late.heartbeats(2)?;
+    w.set_aside(0, 2);
+    w.clients.push(late);
+    for client in &w.clients {
+        client.close(Some(1000), "");
+        client.wait_end()?;
+    }
+    match status? {
+        503 => Ok(()),
+        other => Err(TestError::Unexpected { what: "503".to_owned(), got: other.to_string() }),
+    }
+}
+
+/// The limit under which a process can open `more` descriptors, once those that it has stand still.
+/// The limit is on the number of a descriptor, and new ones take the lowest free numbers
+/// (setrlimit(2)).
+fn room_for(pid: u32, more: usize) -> Result<u64> {
+    let open = || -> Option<BTreeSet<u64>> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        Some(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    };
+    let mut last = None;
+    let open = wait::until("dispatch's descriptors to settle", Duration::from_secs(20), || {
+        let now = open();
+        std::thread::sleep(Duration::from_millis(500));
+        let same = now == std::mem::replace(&mut last, now.clone());
+        now.filter(|_| same)
+    })?;
+    // The limit is the first free number that may no longer be taken.
+    Ok((0..).filter(|number| !open.contains(number)).nth(more).unwrap_or(u64::MAX))
+}
+
+/// Sets the soft limit on a process's descriptors; gives what it was.
+fn limit(pid: u32, descriptors: u64) -> Result<u64> {
+    let what = || format!("limit the descriptors of process {pid} to {descriptors}");
+    let target = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let new = Rlimit { current: Some(descriptors), maximum: None };
+    let hard = hard_limit(pid).unwrap_or(descriptors);
+    let new = Rlimit { maximum: Some(hard), ..new };
+    let old = prlimit(target, Resource::Nofile, new).map_err(std::io::Error::from).attempt(what)?;
+    Ok(old.current.unwrap_or(hard))
+}
+
+fn hard_limit(pid: u32) -> Option<u64> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
+    line.split_whitespace().nth(4)?.parse().ok()
+}

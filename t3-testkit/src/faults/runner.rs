@@ -1,0 +1,353 @@
+//! Runs faults: picks them, gives each its world, reads its records back and compares.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc, time::Instant};
+
+use regex_lite::Regex;
+use t3_record::{CloseRecord, KernelSource};
+
+use super::{
+    DISPATCH_DECIDES, Expect, Fault, Miss, Need, Outcome, Row, World, catalogue, explain_check, fixture,
+};
+use crate::{
+    client::PATIENCE,
+    error::{Result, TestError},
+    harness::{Cgroup, Netns, Setup, Stack, Traefik, free_port},
+    journald::{Entry, Journal},
+    sys,
+};
+
+/// What operators' Loki query matches on; the part between its backquotes.
+const OPERATORS_QUERY: &str = r"dur_ms=(?P<dur>[0-9]+) cause=(?P<cause>\S+)";
+
+/// How often a fault is tried that missed while the machine starved.
+const ATTEMPTS: usize = 3;
+
+/// An event loop that is this late had no CPU.
+const LATE_MS: u64 = 400;
+
+/// dispatch's own patience, shorter than by default: the same timers, sooner.
+const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--handshake-timeout", "6s"];
+
+/// An emulated machine is about ten times slower, and t3-trace with it.
+const EMULATED_EVIDENCE: [&str; 2] = ["--evidence-timeout", "3s"];
+
+/// Sessions that end at once on an emulated machine, at most: more take longer than dispatch waits
+/// for the evidence of each. What makes a burst is no kernel's business, and each of its ends is in
+/// the catalogue by itself.
+const EMULATED: usize = 10;
+
+/// Only the kernel tells what became of a process.
+const NEEDS_FATE: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
+
+/// What to run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only faults with these names; all when empty.
+    pub only: Vec<String>,
+    /// What every record's `kernel=` must be; whatever t3-trace says it has when `None`.
+    pub kernel: Option<KernelSource>,
+    /// Without t3-trace: every record must say `kernel=off`.
+    pub without_trace: bool,
+    /// Stand-ins as units of systemd.
+    pub units: bool,
+    /// Leave out [`super::DISPATCH_DECIDES`].
+    pub only_kernel: bool,
+    /// How t3-trace must hook kernel functions; what it finds best when `None`.
+    pub hooks: Option<String>,
+}
+
+/// Runs them and hands each row to `each` as soon as it is known; gives them in the order of the
+/// catalogue.
+///
+/// Most of a fault's time is waiting, so in front of a journald of the test's own they run in lanes
+/// side by side, each with a journald and a stack to itself: no lane sees another's records.
+///
+/// # Errors
+/// The programs or the journal do not start, or a name is unknown; a fault that misses is a row.
+pub fn run(options: &Options, journal: &Journal, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
+    let mut faults = selected(&options.only)?;
+    // What is asked for by name is run.
+    let brief = options.only_kernel && options.only.is_empty();
+    faults.retain(|fault| !brief || !DISPATCH_DECIDES.contains(&fault.name));
+    let mut rows = BTreeMap::new();
+    let mut keep = |row: Row| {
+        each(&row);
+        rows.insert(row.fault, row);
+    };
+    let (alone, others): (Vec<_>, Vec<_>) = faults.iter().partition(|fault| fault.alone);
+    if journal.pid().is_some() {
+        side_by_side(&others, options, &mut keep)?;
+    } else {
+        in_turn(&others, options, journal, &mut keep)?;
+    }
+    in_turn(&alone, options, journal, &mut keep)?;
+    Ok(faults.iter().filter_map(|fault| rows.remove(fault.name)).collect())
+}
+
+fn side_by_side(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row)) -> Result<()> {
+    let mut lanes: BTreeMap<u8, Vec<&Fault>> = BTreeMap::new();
+    for fault in faults {
+        lanes.entry(lane(fault)).or_default().push(fault);
+    }
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for faults in lanes.values() {
+            let tell = tell.clone();
+            scope.spawn(move || {
+                let done = Journal::private().and_then(|journal| {
+                    in_turn(faults, options, &journal, &mut |row| drop(tell.send(Ok(row))))
+                });
+                if let Err(error) = done {
+                    let _ = tell.send(Err(error));
+                }
+            });
+        }
+        drop(tell);
+        let mut outcome = Ok(());
+        for row in told {
+            match row {
+                Ok(row) => keep(row),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    })
+}
+
+/// Quick ones with one session; crowds and those that wait for timers; those with a stack of their
+/// own.
+fn lane(fault: &Fault) -> u8 {
+    if fault.own_stack { 2 } else { u8::from(fault.sessions > 1 || fault.patience > PATIENCE) }
+}
+
+/// One after the other: the ones that can share a stack first.
+fn in_turn(
+    faults: &[&Fault],
+    options: &Options,
+    journal: &Journal,
+    keep: &mut impl FnMut(Row),
+) -> Result<()> {
+    let (own, shared): (Vec<&Fault>, Vec<&Fault>) = faults.iter().partition(|fault| fault.own_stack);
+    let groups = std::iter::once(shared.as_slice()).chain(own.chunks(1));
+    for faults in groups.filter(|group| !group.is_empty()) {
+        let mut stack = Stack::start(setup(faults, options)?, journal)?;
+        hooked(&stack, options)?;
+        let mut rows = Vec::new();
+        for fault in faults {
+            let mut row = one(fault, 0, &mut stack, journal, options);
+            for attempt in 1..ATTEMPTS {
+                if !(row.starved && row.outcome.failed()) {
+                    break;
+                }
+                eprintln!("{}: missed while this machine starved; once more", fault.name);
+                if fault.own_stack {
+                    stack = Stack::start(setup(faults, options)?, journal)?;
+                }
+                row = one(fault, attempt, &mut stack, journal, options);
+            }
+            rows.push(row.clone());
+            keep(row);
+        }
+        let mut extra = surplus(faults, journal)?;
+        for mut row in rows {
+            if let Some(miss) = extra.remove(row.fault) {
+                row.add(miss);
+                keep(row);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn selected(only: &[String]) -> Result<Vec<Fault>> {
+    let all = catalogue();
+    if let Some(unknown) = only.iter().find(|name| !all.iter().any(|fault| fault.name == **name)) {
+        return Err(TestError::Unexpected {
+            what: "the name of a fault (`t3-faults --list` has them)".to_owned(),
+            got: unknown.clone(),
+        });
+    }
+    Ok(all
+        .into_iter()
+        .filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name))
+        .collect())
+}
+
+/// One user per fault, named after it.
+fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
+    let attempts = faults.iter().flat_map(|fault| (0..ATTEMPTS).map(|n| (fault.first_user(n), fault.users)));
+    let users =
+        attempts.flat_map(|(first, users)| (0..users).map(move |number| fixture::user(&first, number)));
+    let users = users.map(|user| Ok((user, free_port()?)));
+    let mut setup = Setup::users(0)?;
+    setup.users = users.collect::<Result<BTreeMap<_, _>>>()?;
+    setup.trace &= !options.without_trace;
+    setup.units = options.units;
+    setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
+    let own = faults.iter().flat_map(|fault| fault.dispatch);
+    setup.dispatch_arguments.extend(own.map(|argument| (*argument).to_owned()));
+    if options.units {
+        setup.dispatch_arguments.extend(EMULATED_EVIDENCE.map(str::to_owned));
+    }
+    if let Some(way) = &options.hooks {
+        setup.trace_arguments = ["--hooks", way].map(str::to_owned).to_vec();
+    }
+    if faults.iter().any(|fault| fault.needs.contains(&Need::Netns)) {
+        // A client in a namespace of its own comes over a link, not over loopback.
+        setup.listen = SocketAddr::from(([0, 0, 0, 0], 0));
+        setup.trusted.push("198.18.0.0/15".to_owned());
+    }
+    Ok(setup)
+}
+
+/// A comparison of hooks is worth something only when they are the ones asked for.
+fn hooked(stack: &Stack, options: &Options) -> Result<()> {
+    let Some(way) = &options.hooks else { return Ok(()) };
+    let wanted = (way != "tracepoint").then_some(way.as_str());
+    let hooks = stack.status()?.hooks;
+    match hooks.iter().find(|hook| hook.name == "tcp_close") {
+        Some(hook) if hook.attached.as_deref() == wanted => Ok(()),
+        hook => Err(TestError::Unexpected {
+            what: format!("tcp_close hooked by {way}"),
+            got: format!("{hook:?}"),
+        }),
+    }
+}
+
+fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, options: &Options) -> Row {
+    let began = Instant::now();
+    let kernel = options.kernel.unwrap_or_else(|| stack.kernel());
+    let mut row = Row::new(fault);
+    let fate = matches!(fault.truth.of("verdict"), Some(Expect::Is(verdict)) if NEEDS_FATE.contains(&verdict.as_str()));
+    let implied = fate.then_some(Need::Kernel);
+    let mut needs = fault.needs.iter().copied().chain(implied);
+    let crowd = options.units && fault.sessions > EMULATED;
+    let crowd = crowd.then(|| format!("needs real CPUs for {} sessions that end at once", fault.sessions));
+    let storm = options.units && fault.alone;
+    let storm = storm.then(|| "needs real CPUs: it starves the whole machine, emulation with it".to_owned());
+    if let Some(why) = crowd.or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
+        row.outcome = Outcome::Impossible(why);
+        return row;
+    }
+    let first = fault.first_user(attempt);
+    let ours = |record: &CloseRecord| fixture::owns(&first, &record.user);
+    let mut world = World::new(stack, journal, first.clone());
+    let outcome =
+        (fault.inject)(&mut world).and_then(|()| journal.wait_closes(fault.sessions, fault.patience, ours));
+    match outcome {
+        Ok(found) => {
+            for (record, entry) in &found {
+                let truth = match (&fault.aside, world.is_aside(record)) {
+                    (Some(truth), true) => truth,
+                    _ => {
+                        row.got(record);
+                        &fault.truth
+                    }
+                };
+                world
+                    .complete(truth.clone(), kernel, &record.user)
+                    .misses(record)
+                    .into_iter()
+                    .chain(malformed(record, entry))
+                    .chain(explain_check::misses(record, entry))
+                    .for_each(|miss| row.add(miss));
+            }
+            if let Err(error) = (fault.after)(&mut world) {
+                row.add(Miss {
+                    key: "afterwards".to_owned(),
+                    expected: "what the fault asks for".to_owned(),
+                    got: error.to_string(),
+                });
+            }
+        }
+        Err(error) => row.add(Miss {
+            key: "the fault".to_owned(),
+            expected: "injected, and a record of it".to_owned(),
+            got: error.to_string(),
+        }),
+    }
+    if row.outcome.failed() {
+        let records = journal.closes(ours).unwrap_or_default();
+        row.starved = records.iter().any(|(record, _)| starved(record));
+        row.details = records.iter().map(|(record, _)| format!("    {}\n", record.to_line())).collect();
+        row.details += &world.stderr();
+        row.details += &world.stack.stderr();
+    }
+    row.took = began.elapsed();
+    row
+}
+
+/// The line must be what operators' query matches and what the fields say.
+fn malformed(record: &CloseRecord, entry: &Entry) -> Vec<Miss> {
+    let message = entry.get("MESSAGE").map(String::as_str).unwrap_or_default();
+    let miss = |key: &str, expected: String, got: String| Miss { key: key.to_owned(), expected, got };
+    let mut misses = Vec::new();
+    let found = Regex::new(OPERATORS_QUERY).ok().and_then(|query| query.captures(message));
+    let found = found.map(|found| (found["dur"].to_owned(), found["cause"].to_owned()));
+    let want = (record.dur_ms.to_string(), record.cause.to_string());
+    if found.as_ref() != Some(&want) {
+        misses.push(miss("operators' query", format!("{want:?}"), format!("{found:?} in {message}")));
+    }
+    match CloseRecord::from_line(message) {
+        Ok(line) if line == *record => {}
+        Ok(line) => misses.push(miss("MESSAGE", record.to_line(), line.to_line())),
+        Err(error) => misses.push(miss("MESSAGE", "logfmt".to_owned(), error.to_string())),
+    }
+    let doubled = entry.keys().filter(|name| name.ends_with('+') && name.starts_with("T3_"));
+    misses.extend(doubled.map(|name| miss(name, "one value".to_owned(), "several".to_owned())));
+    misses
+}
+
+/// Records beyond one per session, looked for when everything has ended.
+fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str, Miss>> {
+    let mut extra = BTreeMap::new();
+    for fault in faults {
+        let of = |attempt| {
+            let first = fault.first_user(attempt);
+            journal.closes(|record| fixture::owns(&first, &record.user)).map(|records| records.len())
+        };
+        let records = (0..ATTEMPTS).map(of).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+        if records > fault.sessions {
+            let (expected, got) = (fault.sessions.to_string(), records.to_string());
+            extra.insert(fault.name, Miss { key: "number of records".to_owned(), expected, got });
+        }
+    }
+    Ok(extra)
+}
+
+/// dispatch or t3-trace ran too seldom for evidence to come in time. The record says so, as it
+/// must, and is not what the fault asks for.
+fn starved(record: &CloseRecord) -> bool {
+    record.kernel == KernelSource::Timeout || record.self_lag_ms.is_some_and(|late| late >= LATE_MS)
+}
+
+/// Why this machine cannot give what a fault needs.
+pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<String> {
+    let root = sys::is_root();
+    let missing = match need {
+        Need::Root => (!root).then_some("needs root"),
+        Need::Kernel => matches!(kernel, KernelSource::Off | KernelSource::Timeout)
+            .then_some("needs t3-trace with its programs loaded"),
+        Need::Netns => (!std::path::Path::new("/sys/class/net").exists() || !has_program("ip"))
+            .then_some("needs network namespaces and iproute2"),
+        Need::MemoryLimit => (!Cgroup::new().is_ok_and(|cgroup| cgroup.limits_memory()))
+            .then_some("needs a cgroup whose memory can be limited"),
+        Need::MemoryV2 => (!Cgroup::new().is_ok_and(|cgroup| cgroup.counts_on_v2()))
+            .then_some("needs the memory controller on cgroup v2"),
+        Need::CgroupV2 => Cgroup::new().is_err().then_some("needs cgroup v2"),
+        Need::Systemd => (!units).then_some("needs systemd as PID 1 (`cargo xtask vm-test`)"),
+        Need::Loss => {
+            return Netns::new().and_then(|netns| netns.can_lose()).err().map(|error| error.to_string());
+        }
+        Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
+        Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
+        Need::OwnJournal => (std::path::Path::new("/run/systemd/system").is_dir())
+            .then_some("needs a journald of its own: the machine's serves others too"),
+    };
+    missing.map(str::to_owned)
+}
+
+fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}

@@ -1,0 +1,118 @@
+//! Faults of a browser's side that stops reading while serve goes on sending: the window closes,
+//! and stays closed.
+//!
+//! What serve answers meanwhile waits behind what nobody takes, so its unanswered heartbeats are
+//! not serve's fault.
+
+use std::time::Duration;
+
+use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
+
+use super::{Expect, Fault, Need, Truth, World};
+use crate::{client::Config, error::Result, harness::Netns};
+
+/// More than the buffers of all sockets on the way hold.
+const FLOOD: usize = 64 << 20;
+
+/// Longer than any watchdog would take at the period of these tests, and less than dispatch's
+/// patience with a silent peer.
+const SHUT: Duration = Duration::from_secs(4);
+
+fn stuck(verdict: Verdict, by: ClosedBy) -> Truth {
+    let mut truth = Truth::opened(verdict, Segment::Downstream, DownstreamClosed, "zero_window", by)
+        .is("peer_exit", "alive")
+        .key("up_idle_ms", Expect::Range(2_000, 60_000));
+    for key in
+        ["down_retrans", "down_unacked", "down_lost", "up_unacked", "hb_gap_ms", "hb_wait_ms", "down_idle_ms"]
+    {
+        truth = truth.key(key, Expect::Free);
+    }
+    truth
+}
+
+pub(super) fn faults() -> Vec<Fault> {
+    let gave_up = || stuck(Verdict::PathStalled, ClosedBy::Downstream).is("confidence", "likely");
+    vec![
+        // Pings go on arriving, as over a path that is clogged in one direction.
+        Fault::new(
+            "zero_window_reset",
+            gave_up().is("down_end", "rst_in").one_of("up_end", &["rst_out", "fin_out"]),
+            |w| {
+                clogged(w)?;
+                std::thread::sleep(SHUT);
+                // Unread bytes make a RST of it.
+                w.client().drop_socket();
+                Ok(())
+            },
+        ),
+        Fault::new(
+            "zero_window_quiet",
+            gave_up().is("down_end", "rst_in").one_of("up_end", &["rst_out", "fin_out"]),
+            |w| {
+                clogged(w)?;
+                w.client().heartbeat(None);
+                std::thread::sleep(SHUT);
+                w.client().drop_socket();
+                Ok(())
+            },
+        ),
+        // The browser's watchdog fires: a clean Close 1000, which still gets through.
+        Fault::new(
+            "zero_window_watchdog",
+            gave_up()
+                .close_frame("down", "1000", "")
+                .one_of("down_end", &["rst_in", "fin_in"])
+                .one_of("up_end", &["rst_out", "fin_out"]),
+            |w| {
+                clogged(w)?;
+                std::thread::sleep(SHUT);
+                w.gives_up();
+                Ok(())
+            },
+        ),
+        // It never reads again, and its kernel answers every probe: dispatch's own patience ends
+        // it.
+        Fault::new(
+            "zero_window_for_ever",
+            stuck(Verdict::ClientVanished, ClosedBy::Dispatch)
+                .is("down_end", "timeout")
+                .one_of("up_end", &["rst_out", "fin_out"]),
+            clogged,
+        )
+        .patience(120),
+        // And then nothing comes from there at all: probes of the shut window go unanswered.
+        Fault::new(
+            "zero_window_vanished",
+            stuck(Verdict::ClientVanished, ClosedBy::Dispatch)
+                .is("down_end", "timeout")
+                .one_of("up_end", &["rst_out", "fin_out"]),
+            |w| {
+                let netns = Netns::new()?;
+                let mut config = w.config();
+                config.address = (netns.near, w.stack.address.port()).into();
+                config.namespace = Some(netns.descriptor()?);
+                clogged_from(w, config)?;
+                std::thread::sleep(SHUT);
+                netns.cut()?;
+                w.keep(netns);
+                Ok(())
+            },
+        )
+        .needs(&[Need::Root, Need::Netns])
+        .patience(120),
+    ]
+}
+
+/// A session whose browser has stopped reading while serve sends more than fits anywhere.
+fn clogged(w: &mut World<'_>) -> Result<()> {
+    let config = w.config();
+    clogged_from(w, config)
+}
+
+fn clogged_from(w: &mut World<'_>, mut config: Config) -> Result<()> {
+    w.serve(&[])?;
+    config.receive_buffer = Some(4 << 10);
+    w.open(config)?;
+    w.client().reading(false);
+    w.the_serve().begin(&format!("flood {FLOOD}"))
+}

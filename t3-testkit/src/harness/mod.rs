@@ -1,0 +1,287 @@
+//! t3-trace and t3-dispatch as child processes in front of a journald, with stand-ins behind them.
+//!
+//! Readiness is observed (a port that accepts, a socket that answers), never assumed after a pause.
+//! Each part can be killed and started again while the others run. Everything ends on drop.
+
+mod binaries;
+mod cgroup;
+mod effect_serve;
+mod netns;
+pub mod npm_peer;
+mod ports;
+mod process;
+mod serve_process;
+mod trace_client;
+mod traefik;
+mod tunnel;
+mod unit;
+
+pub use binaries::{DIR_VARIABLE, find, target};
+pub use cgroup::Cgroup;
+pub use effect_serve::EffectServe;
+pub use netns::Netns;
+pub use ports::free as free_port;
+pub use process::{Process, Stream};
+pub use serve_process::{Body, Serve};
+pub use trace_client::{hello as trace_hello, status as trace_status};
+pub use traefik::{Traefik, address_of};
+pub use tunnel::Edge;
+pub use unit::{Unit, forget_template, systemd_runs};
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use t3_record::{KernelSource, wire::Status};
+use tempfile::TempDir;
+
+use crate::{
+    error::{Attempt, Result, TestError},
+    journald::Journal,
+    sys, wait,
+};
+
+/// How long a program may take to get ready; software emulation is slow.
+const START: Duration = Duration::from_secs(60);
+
+/// For `t3-dispatch serve` where load of few users is made on purpose.
+pub const NO_LIMITS: [&str; 6] =
+    ["--max-sessions", "1000000", "--max-sessions-per-user", "1000000", "--upgrade-rate", "0"];
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Routes: user and the port of its serve; nothing need listen there yet.
+    pub users: BTreeMap<String, u16>,
+    /// Address dispatch listens on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Networks whose identity headers count.
+    pub trusted: Vec<String>,
+    /// Start t3-trace.
+    pub trace: bool,
+    /// Stand-ins are units of systemd, each in the cgroup it gets from there.
+    pub units: bool,
+    /// Further arguments of `t3-dispatch serve`.
+    pub dispatch_arguments: Vec<String>,
+    /// Further arguments of `t3-trace daemon`.
+    pub trace_arguments: Vec<String>,
+}
+
+impl Setup {
+    /// dispatch on loopback with t3-trace where this user may, and `n` users `u0`, `u1`... with a
+    /// free port each.
+    ///
+    /// # Errors
+    /// No free ports.
+    pub fn users(n: usize) -> Result<Self> {
+        let users = (0..n).map(|i| Ok((format!("u{i}"), ports::free()?))).collect::<Result<_>>()?;
+        Ok(Self {
+            users,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            trusted: vec!["127.0.0.0/8".to_owned()],
+            trace: sys::is_root(),
+            units: false,
+            // Nobody here has a t3-mint.
+            dispatch_arguments: vec!["--no-pairing".to_owned()],
+            trace_arguments: Vec::new(),
+        })
+    }
+}
+
+/// The running programs.
+#[derive(Debug)]
+pub struct Stack {
+    /// t3-dispatch, if it runs.
+    pub dispatch: Option<Process>,
+    /// t3-trace, if it runs.
+    pub trace: Option<Process>,
+    /// Where dispatch listens.
+    pub address: SocketAddr,
+    setup: Setup,
+    dir: TempDir,
+}
+
+impl Stack {
+    /// Starts all of it and waits until it is ready, t3-trace's knowledge of dispatch included.
+    ///
+    /// # Errors
+    /// A program is missing or does not get ready; with its stderr.
+    pub fn start(mut setup: Setup, journal: &Journal) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("t3-stack-").tempdir();
+        let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
+        if setup.listen.port() == 0 {
+            setup.listen.set_port(ports::free()?);
+        }
+        let loopback = SocketAddr::from(([127, 0, 0, 1], setup.listen.port()));
+        let address = if setup.listen.ip().is_unspecified() { loopback } else { setup.listen };
+        let mut stack = Self { dispatch: None, trace: None, address, setup, dir };
+        stack.write_table()?;
+        if stack.setup.trace {
+            stack.start_trace(journal)?;
+        }
+        stack.start_dispatch(journal)?;
+        Ok(stack)
+    }
+
+    /// The folder for sockets and files of this stack.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// t3-trace's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("evidence.sock")
+    }
+
+    /// dispatch.json.
+    #[must_use]
+    pub fn table(&self) -> PathBuf {
+        self.dir().join("dispatch.json")
+    }
+
+    /// The port of a user's serve.
+    ///
+    /// # Errors
+    /// The set-up has no such user.
+    pub fn port(&self, user: &str) -> Result<u16> {
+        self.setup.users.get(user).copied().ok_or_else(|| TestError::Unexpected {
+            what: "a user of the set-up".to_owned(),
+            got: user.to_owned(),
+        })
+    }
+
+    /// Whether stand-ins are units of systemd.
+    #[must_use]
+    pub fn units(&self) -> bool {
+        self.setup.units
+    }
+
+    /// Starts a stand-in as this user's serve: as a unit, or as a child in a cgroup of its own if
+    /// one is given.
+    ///
+    /// # Errors
+    /// See [`Serve::start`].
+    pub fn serve(&self, user: &str, arguments: &[&str], cgroup: Option<&Cgroup>) -> Result<Serve> {
+        if self.setup.units {
+            return Serve::start_unit(user, self.port(user)?, arguments);
+        }
+        let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
+        Serve::start(self.dir(), self.port(user)?, arguments, doors)
+    }
+
+    fn write_table(&self) -> Result<()> {
+        let table: serde_json::Map<_, _> = (self.setup.users.iter())
+            .map(|(user, port)| (user.clone(), serde_json::json!({ "os_user": user, "port": port })))
+            .collect();
+        let text = serde_json::Value::Object(table).to_string();
+        fs::write(self.table(), text).attempt(|| "write dispatch.json".to_owned())
+    }
+
+    /// Starts t3-trace and waits until it answers; if dispatch runs, until the two know each other.
+    ///
+    /// # Errors
+    /// It is missing or does not get ready; with its stderr.
+    pub fn start_trace(&mut self, journal: &Journal) -> Result<()> {
+        mount_kernel_filesystems();
+        let mut command = Command::new(binaries::find("t3-trace")?);
+        command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", "journald"]);
+        command.args(&self.setup.trace_arguments);
+        journal.lend(&mut command)?;
+        let process = Process::start(command)?;
+        self.trace = Some(process);
+        self.until("t3-trace to answer", |stack| stack.status().is_ok())?;
+        if self.dispatch.is_some() { self.until_acquainted() } else { Ok(()) }
+    }
+
+    /// Starts t3-dispatch and waits until it accepts; if t3-trace runs, until the two know each
+    /// other.
+    ///
+    /// # Errors
+    /// It is missing or does not get ready; with its stderr.
+    pub fn start_dispatch(&mut self, journal: &Journal) -> Result<()> {
+        let mut command = Command::new(binaries::find("t3-dispatch")?);
+        command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.setup.listen.to_string());
+        command.arg("--table").arg(self.table()).arg("--trace-socket").arg(self.socket());
+        command.args(["--log", "journald"]).env("T3_DISPATCH_METRICS_LISTEN", "off");
+        for network in &self.setup.trusted {
+            command.arg("--trusted-proxy").arg(network);
+        }
+        command.args(&self.setup.dispatch_arguments);
+        journal.lend(&mut command)?;
+        self.dispatch = Some(Process::start(command)?);
+        self.until("t3-dispatch to accept", |stack| TcpStream::connect(stack.address).is_ok())?;
+        if self.trace.is_some() { self.until_acquainted() } else { Ok(()) }
+    }
+
+    fn until_acquainted(&mut self) -> Result<()> {
+        self.until("t3-dispatch to connect to t3-trace", |stack| {
+            stack.status().is_ok_and(|status| status.dispatch)
+        })
+    }
+
+    /// How t3-trace is.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn status(&self) -> Result<Status> {
+        trace_client::status(&self.socket())
+    }
+
+    /// What `kernel=` a record must say now.
+    #[must_use]
+    pub fn kernel(&self) -> KernelSource {
+        self.status().ok().and_then(|status| status.kernel).unwrap_or(KernelSource::Off)
+    }
+
+    /// What the programs wrote to stderr.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.trace.iter().chain(&self.dispatch).map(Process::stderr).collect()
+    }
+
+    fn until(&mut self, what: &str, ready: impl Fn(&Self) -> bool) -> Result<()> {
+        let outcome = wait::until(what, START, || {
+            let died =
+                (self.trace.iter_mut().chain(&mut self.dispatch)).any(|process| process.ended().is_some());
+            if died { Some(false) } else { ready(self).then_some(true) }
+        });
+        match outcome {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(TestError::Unexpected {
+                what: what.to_owned(),
+                got: format!("it ended:\n{}", self.stderr()),
+            }),
+            Err(error) => Err(TestError::Unexpected {
+                what: what.to_owned(),
+                got: format!("{error}\n{}", self.stderr()),
+            }),
+        }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // dispatch first: what it still has to say should find t3-trace alive.
+        drop(self.dispatch.take());
+        drop(self.trace.take());
+    }
+}
+
+/// tracefs and bpffs are mounted by systemd on a real machine; in bare surroundings they may be
+/// missing. A failure shows in what t3-trace then says.
+pub fn mount_kernel_filesystems() {
+    for (kind, place) in [("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")] {
+        let empty = fs::read_dir(place).map(|mut entries| entries.next().is_none());
+        if empty.unwrap_or(false) && sys::is_root() {
+            let flags = rustix::mount::MountFlags::empty();
+            let _ = rustix::mount::mount(kind, place, kind, flags, None);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Installing: by apt, without a network, on a machine that has what every Debian has; and what is
+//! there afterwards.
+
+use std::{fs, path::Path};
+
+use t3_record::wire::{Hook, SOCKET_PATH};
+
+use super::{
+    Options, fixture,
+    shell::{active, inventory, property, shell},
+    steps::{KEPT, Steps, must},
+};
+use crate::{
+    error::{Attempt, Result, TestError},
+    harness::trace_status,
+};
+
+/// Files that must be there, of every kind.
+const FILES: [&str; 14] = [
+    "/usr/bin/t3-dispatch",
+    "/usr/bin/t3-trace",
+    "/usr/lib/systemd/system/t3-dispatch.service",
+    "/usr/lib/systemd/system/t3-serve@.service",
+    "/usr/lib/systemd/system/t3-trace.service",
+    "/usr/lib/systemd/catalog/t3-dispatch.catalog",
+    "/etc/t3-dispatch.toml",
+    "/usr/share/man/man1/t3-dispatch.1.gz",
+    "/usr/share/man/man1/t3-trace.1.gz",
+    "/usr/share/bash-completion/completions/t3-trace",
+    "/usr/share/zsh/vendor-completions/_t3-trace",
+    "/usr/share/fish/vendor_completions.d/t3-trace.fish",
+    "/usr/share/doc/t3-dispatch/copyright",
+    "/usr/share/doc/t3-trace/changelog.Debian.gz",
+];
+/// Units with the score that `systemd-analyze security` must stay below.
+const SCORES: [(&str, f64); 2] = [("t3-trace.service", 2.5), ("t3-dispatch.service", 1.5)];
+
+/// apt, for a folder of packages; what it prints goes into the message when it fails.
+pub(super) fn apt(dir: &Path) -> String {
+    format!(
+        "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 --no-install-recommends install {}/*.deb",
+        dir.display()
+    )
+}
+
+pub(super) fn run(steps: &mut Steps, options: &Options) {
+    steps.step("the machine before it", || {
+        // Images leave documentation out, and with it what is to be looked at.
+        shell("rm -f /etc/dpkg/dpkg.cfg.d/*mmdebstrap* && mkdir -p /var/log/journal && journalctl --flush")?;
+        fixture::furnish()?;
+        fs::create_dir_all(KEPT).attempt(|| format!("make {KEPT}"))?;
+        let before = inventory()?;
+        let text: String = before.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(Path::new(KEPT).join("before"), text).attempt(|| "keep the list of files".to_owned())?;
+        Ok(format!("{} files, users and units", before.len()))
+    });
+    let mut said = String::new();
+    steps.step("apt-get install of both packages, without a network", || {
+        said = shell(&apt(&options.packages.join("first")))?;
+        Ok("")
+    });
+    steps.step("the installation says what it misses and who may watch", || {
+        let wanted = ["t3-dispatch check", "usermod -aG t3-trace,systemd-journal NAME"];
+        must(wanted.iter().all(|text| said.contains(text)), "both hints", &said).map(|()| "")
+    });
+    steps.step("dpkg finds its files as they were packed", || {
+        let text = shell("dpkg --verify t3-dispatch t3-trace; dpkg --audit")?;
+        must(text.is_empty(), "nothing to report", text).map(|()| "")
+    });
+    steps.step("programs, units, man pages, completions, catalogue, licences are there", || {
+        let missing: Vec<_> = FILES.into_iter().filter(|file| !Path::new(file).exists()).collect();
+        must(missing.is_empty(), "every file", missing.join(" "))?;
+        shell("t3-dispatch --version && t3-trace --version")
+    });
+    steps.step("users and groups are there, each in its place", || {
+        let text = shell("id t3-dispatch && getent group t3-trace")?;
+        must(text.contains("t3-trace"), "t3-dispatch in the group t3-trace", &text).map(|()| text)
+    });
+    steps.step("t3-trace is up, and t3-dispatch waits for its table", || {
+        active("t3-trace.service")?;
+        let state = property("t3-dispatch.service", "ActiveState")?;
+        must(state != "active", "no dispatch without a routing table", &state).map(|()| state)
+    });
+    steps.step("with a table and ports: systemctl start of everything", || {
+        fixture::configure()?;
+        shell("t3-dispatch check")?;
+        shell("systemctl start t3-serve@alice t3-serve@bob t3-dispatch")?;
+        let units =
+            ["t3-serve@alice.service", "t3-serve@bob.service", "t3-dispatch.service", "t3-trace.service"];
+        units.into_iter().try_for_each(active).map(|()| "")
+    });
+    steps.step("the packaged configuration is valid, and sets where the package's own t3-mint is", || {
+        let text = shell("t3-dispatch check")?;
+        let set: Vec<_> = text.lines().filter(|line| line.contains("(file ")).collect();
+        let right = matches!(set[..], [one] if one.starts_with("mint-socket = /run/t3-mint.sock "));
+        must(right, "one option that is set: mint-socket", &text).map(|()| "")
+    });
+}
+
+/// What the units' sandboxes leave, and what they cost.
+pub(super) fn sandbox(steps: &mut Steps) {
+    steps.step("in its sandbox t3-trace attaches all that it attaches outside", || {
+        let inside = trace_status(Path::new(SOCKET_PATH))?;
+        must(inside.dispatch, "dispatch connected to it", format!("{inside:?}"))?;
+        let hooks = outside()?;
+        must(attached(&inside.hooks) == attached(&hooks), "the same hooks", format!("{:#?}", inside.hooks))?;
+        let count = inside.hooks.iter().filter(|hook| hook.attached.is_some()).count();
+        must(count > 0, "hooks", format!("{:#?}", inside.hooks))?;
+        Ok(format!("{count} of {} hooks", inside.hooks.len()))
+    });
+    steps.step("t3-trace doctor finds nothing broken", || {
+        let text = shell("t3-trace doctor")?;
+        must(!text.contains("BROKEN"), "nothing broken", text.as_str())?;
+        Ok(format!(
+            "{} warnings",
+            text.lines().filter(|line| line.trim_start().starts_with("warning")).count()
+        ))
+    });
+    for (unit, limit) in SCORES {
+        steps.step(&format!("systemd-analyze security {unit} stays below {limit}"), || {
+            let text = shell(&format!("systemd-analyze security --no-pager {unit}"))?;
+            let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+            let score = line.split(": ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+            must(score.is_some_and(|score| score < limit), "a lower score", text.as_str())?;
+            Ok(score.unwrap_or_default().to_string())
+        });
+    }
+    for unit in ["t3-mint@x.service", "t3-serve@alice.service"] {
+        steps.step(&format!("systemd-analyze security {unit} has an answer"), || {
+            let text = shell(&format!("systemd-analyze security --no-pager {unit}"))?;
+            let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+            Ok(line.rsplit(": ").next().unwrap_or_default().to_owned())
+        });
+    }
+}
+
+/// The hooks of a second t3-trace, as plain root without any unit.
+fn outside() -> Result<Vec<Hook>> {
+    let socket = "/run/t3-package-test.sock";
+    let mut command = std::process::Command::new("t3-trace");
+    command.args(["daemon", "--socket", socket, "--log", "stderr"]);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    crate::sys::dies_with_us(&mut command);
+    let mut daemon =
+        command.stderr(std::process::Stdio::null()).spawn().attempt(|| "start t3-trace".to_owned())?;
+    let status =
+        crate::wait::until("a t3-trace outside of its unit", std::time::Duration::from_secs(20), || {
+            trace_status(Path::new(socket)).ok()
+        });
+    let _ = daemon.kill();
+    let _ = daemon.wait();
+    let _ = fs::remove_file(socket);
+    status.map(|status| status.hooks).map_err(|error| TestError::Unexpected {
+        what: "the hooks outside of the unit".to_owned(),
+        got: error.to_string(),
+    })
+}
+
+fn attached(hooks: &[Hook]) -> Vec<(&str, Option<&str>)> {
+    hooks.iter().map(|hook| (hook.name.as_str(), hook.attached.as_deref())).collect()
+}

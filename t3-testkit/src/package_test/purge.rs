@@ -1,0 +1,39 @@
+//! Removing keeps what is configured, purging keeps nothing: the machine is what it was before.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::{
+    fixture,
+    shell::{inventory, property, shell},
+    steps::{KEPT, Steps, must},
+};
+use crate::error::Attempt;
+
+const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0";
+
+pub(super) fn run(steps: &mut Steps) {
+    steps.step("remove: units stopped and gone, configuration kept", || {
+        shell("systemctl stop t3-serve@alice t3-serve@bob")?;
+        shell(&format!("{APT} remove t3-dispatch t3-trace"))?;
+        for unit in ["t3-dispatch.service", "t3-dispatch.socket", "t3-trace.service"] {
+            let state = property(unit, "ActiveState")?;
+            must(state != "active", &format!("{unit} stopped"), state)?;
+        }
+        must(!Path::new("/usr/bin/t3-dispatch").exists(), "no program", "/usr/bin/t3-dispatch")?;
+        must(Path::new("/etc/t3-dispatch.toml").exists(), "the configuration", "it is gone").map(|()| "")
+    });
+    steps.step("purge: nothing is left that was not there before", || {
+        fixture::clear()?;
+        shell(&format!("{APT} purge t3-dispatch t3-trace"))?;
+        shell("rm -rf /etc/systemd/system.control/t3-* /run/systemd/system.control/t3-*; systemctl daemon-reload; systemctl reset-failed 't3-*' || true")?;
+        let file = Path::new(KEPT).join("before");
+        let before = fs::read_to_string(&file).attempt(|| format!("read {}", file.display()))?;
+        let before: BTreeSet<String> = before.lines().map(str::to_owned).collect();
+        let now = inventory()?;
+        let left: Vec<_> = now.difference(&before).map(|line| format!("left: {line}")).collect();
+        let gone: Vec<_> = before.difference(&now).map(|line| format!("gone: {line}")).collect();
+        must(left.is_empty() && gone.is_empty(), "the machine as it was", [left, gone].concat().join("\n"))?;
+        let known = shell("dpkg-query -W 't3-*' 2>/dev/null || true")?;
+        must(known.is_empty(), "no package known", known).map(|()| "")
+    });
+}
