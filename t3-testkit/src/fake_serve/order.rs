@@ -117,7 +117,7 @@ pub enum Order {
 
 /// Not an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an order; see t3-testkit/src/standin/order.rs")]
+#[error("{0:?} is not an order; see t3-testkit/src/fake_serve/order.rs")]
 pub struct BadOrder(pub String);
 
 impl Order {
