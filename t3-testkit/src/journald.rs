@@ -198,7 +198,7 @@ impl Journal {
         limit: Duration,
         keep: impl Fn(&CloseRecord) -> bool,
     ) -> Result<Vec<(CloseRecord, Entry)>> {
-        let limit = wait::patient(limit);
+        let limit = wait::scaled(limit);
         let deadline = Instant::now() + limit;
         loop {
             let found = self.closes(&keep)?;

@@ -9,14 +9,14 @@ use std::{
 use crate::error::{Result, TestError};
 
 /// Multiplies all patience: an emulated machine is ten times slower.
-pub const PATIENCE_VARIABLE: &str = "T3_PATIENCE";
+pub const TIMEOUT_FACTOR_VARIABLE: &str = "T3_TIMEOUT_FACTOR";
 
 /// A limit, as long as this machine needs it.
 #[must_use]
-pub fn patient(limit: Duration) -> Duration {
+pub fn scaled(limit: Duration) -> Duration {
     static FACTOR: OnceLock<u32> = OnceLock::new();
     let factor = FACTOR.get_or_init(|| {
-        let factor = std::env::var(PATIENCE_VARIABLE).ok().and_then(|factor| factor.parse().ok());
+        let factor = std::env::var(TIMEOUT_FACTOR_VARIABLE).ok().and_then(|factor| factor.parse().ok());
         factor.unwrap_or(1).clamp(1, 100)
     });
     limit * *factor
@@ -30,7 +30,7 @@ const STEP: Duration = Duration::from_millis(10);
 /// # Errors
 /// [`TestError::Timeout`] naming `what` when it gave none within `limit`.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
-    let limit = patient(limit);
+    let limit = scaled(limit);
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = look() {

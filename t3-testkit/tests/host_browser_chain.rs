@@ -21,14 +21,14 @@ use t3_record::{
 };
 use t3_testkit::{
     chromium::{Chromium, Page},
-    faults::{Expect, Truth},
+    faults::{Expect, ExpectedRecord},
     harness::{EffectServe, Setup, Stack, Traefik, address_of, free_port, target},
     journald::Journal,
     sys, wait,
 };
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One user for each story, and for the journey of a page.
 const USERS: [&str; 7] = ["reloaded", "frozen", "killed", "stopped", "held", "path", "gone"];
@@ -40,71 +40,73 @@ const PERIOD_MS: (u64, u64) = (4_500, 7_500);
 /// More than a mebibyte, each way.
 const BIG: u64 = 1_500_000;
 
-struct House {
+struct Fixture {
     journal: Journal,
     stack: Stack,
     traefik: Traefik,
     browser: Chromium,
     /// What pairing leaves behind.
-    house: TempDir,
+    fixture: TempDir,
     wrong: Mutex<Vec<String>>,
 }
 
 /// What a real page lets be seen of its three heartbeats and more.
-fn healthy(truth: Truth) -> Truth {
+fn healthy(expected: ExpectedRecord) -> ExpectedRecord {
     let to = |most| Expect::Range(0, most);
-    let truth = truth.at_least("hb_n", 3).key("hb_period_ms", Expect::Range(PERIOD_MS.0, PERIOD_MS.1));
-    let truth = ["hb_gap_ms", "up_idle_ms", "down_idle_ms"]
+    let expected = expected.at_least("hb_n", 3).key("hb_period_ms", Expect::Range(PERIOD_MS.0, PERIOD_MS.1));
+    let expected = ["hb_gap_ms", "up_idle_ms", "down_idle_ms"]
         .into_iter()
-        .fold(truth, |truth, key| truth.key(key, to(PERIOD_MS.1)));
+        .fold(expected, |expected, key| expected.key(key, to(PERIOD_MS.1)));
     // Which of the two proxies closes first after the handshake is their race.
     let ends = ["fin_in", "fin_out"];
-    truth.one_of("down_end", &ends).one_of("up_end", &ends).is("peer_exit", "alive")
+    expected.one_of("down_end", &ends).one_of("up_end", &ends).is("peer_exit", "alive")
 }
 
 /// The page says 1001 when it is left, whatever it is left for.
-fn left_the_page() -> Truth {
+fn left_the_page() -> ExpectedRecord {
     let (verdict, segment) = (Verdict::ClientClosed, Segment::Downstream);
-    let truth = Truth::opened(verdict, segment, Graceful, "ws_close:1001", ClosedBy::Downstream);
-    healthy(truth.close_frame("down", "1001", ""))
+    let expected = ExpectedRecord::opened(verdict, segment, Graceful, "ws_close:1001", ClosedBy::Downstream);
+    healthy(expected.close_frame("down", "1001", ""))
 }
 
 /// The page's watchdog says 1000, as everything in Effect that ends a connection.
-fn watchdog(verdict: Verdict, segment: Segment, how: &str) -> Truth {
-    let truth = Truth::opened(verdict, segment, Graceful, how, ClosedBy::Downstream);
+fn watchdog(verdict: Verdict, segment: Segment, how: &str) -> ExpectedRecord {
+    let expected = ExpectedRecord::opened(verdict, segment, Graceful, how, ClosedBy::Downstream);
     // Between the last answer and the watchdog lie two periods.
-    healthy(truth.close_frame("down", "1000", ""))
+    healthy(expected.close_frame("down", "1000", ""))
         .key("up_idle_ms", Expect::Range(PERIOD_MS.0, 2 * PERIOD_MS.1))
 }
 
 /// serve was asked for an answer that it owed for one period, which is when the watchdog looks.
-fn stalled() -> Truth {
+fn stalled() -> ExpectedRecord {
     let waited = Expect::Range(PERIOD_MS.0, PERIOD_MS.1);
     watchdog(Verdict::ServeStalled, Segment::Serve, "stall").key("hb_wait_ms", waited)
 }
 
 /// A session too short for a heartbeat, or for three.
-fn young(truth: Truth) -> Truth {
+fn young(expected: ExpectedRecord) -> ExpectedRecord {
     let keys = ["hb_n", "hb_period_ms", "hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms"];
-    let truth = keys.into_iter().fold(truth, |truth, key| truth.key(key, Expect::Free));
-    ["up_msgs", "down_msgs"].into_iter().fold(truth, |truth, key| truth.key(key, Expect::Range(0, 1_000)))
+    let expected = keys.into_iter().fold(expected, |expected, key| expected.key(key, Expect::Free));
+    ["up_msgs", "down_msgs"]
+        .into_iter()
+        .fold(expected, |expected, key| expected.key(key, Expect::Range(0, 1_000)))
 }
 
-impl House {
+impl Fixture {
     fn start(journal: Journal) -> Self {
         let mut setup = Setup::users(0).unwrap();
         setup.users = USERS.iter().map(|user| ((*user).to_owned(), free_port().unwrap())).collect();
-        let house = tempfile::tempdir().unwrap();
-        let mint = EffectServe::mint_command(house.path()).unwrap();
+        let fixture = tempfile::tempdir().unwrap();
+        let mint = EffectServe::mint_command(fixture.path()).unwrap();
         setup.dispatch_arguments = vec!["--mint-command".to_owned(), mint];
         let stack = Stack::start(setup, &journal).unwrap();
         let traefik = Traefik::start_for(stack.dir(), stack.address, &USERS).unwrap();
         let browser = browser();
-        Self { journal, stack, traefik, browser, house, wrong: Mutex::default() }
+        Self { journal, stack, traefik, browser, fixture, wrong: Mutex::default() }
     }
 
     fn serve(&self, user: &str) -> EffectServe {
-        EffectServe::start(self.stack.port(user).unwrap(), user, self.house.path()).unwrap()
+        EffectServe::start(self.stack.port(user).unwrap(), user, self.fixture.path()).unwrap()
     }
 
     fn url(&self, user: &str) -> String {
@@ -118,33 +120,33 @@ impl House {
 
     /// The nth record of a user, in the order of the journal.
     fn record(&self, user: &str, n: usize) -> CloseRecord {
-        let found = self.journal.wait_closes(n, PATIENCE, |record| record.user == user).unwrap();
+        let found = self.journal.wait_closes(n, TIMEOUT, |record| record.user == user).unwrap();
         found.into_iter().nth(n - 1).unwrap().0
     }
 
     /// The nth `ws open` of a user.
     fn opened(&self, user: &str, n: usize) -> OpenRecord {
         let opens = || self.journal.opens().unwrap().into_iter().map(|(open, _)| open);
-        wait::until("a `ws open`", PATIENCE, || opens().filter(|open| open.user == user).nth(n - 1)).unwrap()
+        wait::until("a `ws open`", TIMEOUT, || opens().filter(|open| open.user == user).nth(n - 1)).unwrap()
     }
 
     /// Compares a whole record.
-    fn check(&self, story: &str, truth: Truth, serve: &EffectServe, record: &CloseRecord) {
+    fn check(&self, story: &str, expected: ExpectedRecord, serve: &EffectServe, record: &CloseRecord) {
         let user = record.user.clone();
-        let truth = truth
+        let expected = expected
             .is("user", &user)
             .is("ray", &format!("ray-{user}"))
             .is("ip", "127.0.0.1")
             .is("kernel", self.stack.kernel().as_str())
             .is("peer_pid", &serve.process.pid().to_string())
             .is("peer_comm", "node");
-        let truth = ["psi_mem", "psi_io", "psi_cpu", "host_psi_mem", "host_psi_io", "host_psi_cpu"]
+        let expected = ["psi_mem", "psi_io", "psi_cpu", "host_psi_mem", "host_psi_io", "host_psi_cpu"]
             .into_iter()
-            .fold(truth, |truth, key| truth.unless_said(key, Expect::Range(0, 100)));
-        let misses = truth.misses(record);
-        let said = misses
-            .iter()
-            .map(|miss| format!("\n  {}: expected {}, got {}", miss.key, miss.expected, miss.got));
+            .fold(expected, |expected, key| expected.unless_said(key, Expect::Range(0, 100)));
+        let mismatches = expected.mismatches(record);
+        let said = mismatches.iter().map(|mismatch| {
+            format!("\n  {}: expected {}, got {}", mismatch.key, mismatch.expected, mismatch.got)
+        });
         let said: String = said.collect();
         println!("{story}: {}", record.to_line());
         if !said.is_empty() {
@@ -168,7 +170,7 @@ impl House {
 fn miscounted(journal: &Journal) -> Vec<String> {
     let opens: Vec<_> = journal.opens().unwrap().into_iter().map(|(open, _)| open).collect();
     let opened = |record: &CloseRecord| opens.iter().any(|open| open.conn == record.conn);
-    journal.wait_closes(opens.len(), PATIENCE, opened).unwrap();
+    journal.wait_closes(opens.len(), TIMEOUT, opened).unwrap();
     let mut records = BTreeMap::<_, usize>::new();
     for (record, _) in journal.closes(|record| opened(record) || record.dur_ms > 0).unwrap() {
         *records.entry(record.conn).or_default() += 1;
@@ -189,13 +191,13 @@ fn browser() -> Chromium {
 
 fn open(browser: &Chromium, url: &str) -> Page {
     let mut page = browser.open(url).unwrap();
-    page.until("t3.seen.connects === 1", PATIENCE).unwrap();
+    page.until("t3.seen.connects === 1", TIMEOUT).unwrap();
     page
 }
 
 /// Three heartbeats: enough to know their period.
 fn beats(page: &mut Page) {
-    page.until("t3.seen.pongs >= 3", PATIENCE).unwrap();
+    page.until("t3.seen.pongs >= 3", TIMEOUT).unwrap();
 }
 
 /// How long the page was without a connection by its own clock, in milliseconds, from when its
@@ -206,7 +208,7 @@ fn cut_off(page: &mut Page) -> f64 {
 }
 
 /// A person works, reloads, works on, and closes the tab.
-fn reloaded(h: &House, quick: bool) {
+fn reloaded(h: &Fixture, quick: bool) {
     let user = "reloaded";
     let serve = h.serve(user);
     let mut page = h.page(user);
@@ -232,28 +234,28 @@ fn reloaded(h: &House, quick: bool) {
     page.evaluate("t3.say('everything answered')").unwrap();
     page.screenshot(&target().join("artefacts/browser_chain.png")).unwrap();
 
-    let truth = |truth: Truth| if quick { young(truth) } else { truth };
+    let expected = |expected: ExpectedRecord| if quick { young(expected) } else { expected };
     if !quick {
         beats(&mut page);
     }
     page.reload().unwrap();
     let first = h.record(user, 1);
     let worked = left_the_page().at_least("up_bytes", BIG).at_least("down_bytes", BIG);
-    h.check("reloaded", truth(worked), &serve, &first);
-    page.until("t3.seen.connects === 1", PATIENCE).unwrap();
+    h.check("reloaded", expected(worked), &serve, &first);
+    page.until("t3.seen.connects === 1", TIMEOUT).unwrap();
     h.check_again("reloaded", &first, &h.opened(user, 2));
     if !quick {
         beats(&mut page);
     }
-    let minted = EffectServe::minted(h.house.path());
+    let minted = EffectServe::minted(h.fixture.path());
     assert_eq!(minted.iter().filter(|whose| *whose == user).count(), 1, "a reload needs no new session");
     page.close().unwrap();
-    h.check("tab closed", truth(left_the_page()), &serve, &h.record(user, 2));
+    h.check("tab closed", expected(left_the_page()), &serve, &h.record(user, 2));
 }
 
 /// Nobody has looked at the tab for so long that Chromium froze it: no pings come. Then it is
 /// closed.
-fn frozen(h: &House) {
+fn frozen(h: &Fixture) {
     let serve = h.serve("frozen");
     let mut page = h.page("frozen");
     beats(&mut page);
@@ -261,12 +263,12 @@ fn frozen(h: &House) {
     thread::sleep(Duration::from_millis(2 * PERIOD_MS.1));
     page.close().unwrap();
     let silent = Expect::Range(2 * PERIOD_MS.1, 4 * PERIOD_MS.1);
-    let truth = left_the_page().key("hb_gap_ms", silent.clone()).key("up_idle_ms", silent);
-    h.check("frozen, then closed", truth, &serve, &h.record("frozen", 1));
+    let expected = left_the_page().key("hb_gap_ms", silent.clone()).key("up_idle_ms", silent);
+    h.check("frozen, then closed", expected, &serve, &h.record("frozen", 1));
 }
 
 /// serve is killed; the page comes back by itself when serve does.
-fn killed(h: &House) {
+fn killed(h: &Fixture) {
     let user = "killed";
     let serve = h.serve(user);
     let mut page = h.page(user);
@@ -276,18 +278,18 @@ fn killed(h: &House) {
     let us = format!("[{}]", std::process::id());
     let killer = first.killed_by.clone().unwrap_or_default();
     assert!(killer.ends_with(&us), "killed by {killer}, not by {us}");
-    let truth = healthy(Truth::opened(
+    let expected = healthy(ExpectedRecord::opened(
         Verdict::ServeKilled,
         Segment::Serve,
         UpstreamClosed,
         "signal:9",
         ClosedBy::Upstream,
     ));
-    h.check(user, truth.is("peer_exit", "sig:9").is("killed_by", &killer), &serve, &first);
+    h.check(user, expected.is("peer_exit", "sig:9").is("killed_by", &killer), &serve, &first);
     drop(serve);
 
     let _serve = h.serve(user);
-    page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+    page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
     assert_eq!(page.evaluate("t3.add(2, 3)").unwrap(), 5);
     h.check_again(user, &first, &h.opened(user, 2));
     page.close().unwrap();
@@ -295,7 +297,7 @@ fn killed(h: &House) {
 
 /// serve stands still until the watchdogs of two tabs fire and the next attempt of each fails, too;
 /// then it goes on.
-fn stopped(h: &House) {
+fn stopped(h: &Fixture) {
     let user = "stopped";
     let serve = h.serve(user);
     let mut first = h.page(user);
@@ -306,45 +308,45 @@ fn stopped(h: &House) {
     beats(&mut second);
     serve.process.signal(libc::SIGSTOP).unwrap();
     for page in [&mut first, &mut second] {
-        page.until("t3.seen.timeouts === 1", PATIENCE).unwrap();
+        page.until("t3.seen.timeouts === 1", TIMEOUT).unwrap();
     }
     // Neither session has ended for dispatch: the browser waits for serve's answer to its Close.
     let attempts = [h.record(user, 1), h.record(user, 2)];
     serve.process.signal(libc::SIGCONT).unwrap();
-    let truth = Truth::unopened(
+    let expected = ExpectedRecord::unopened(
         Verdict::ServeTimeout,
         Segment::Serve,
         DownstreamClosed,
         "handshake_timeout",
         ClosedBy::Downstream,
     );
-    let truth = truth.is("confidence", "likely").is("peer_exit", "alive");
-    let truth = truth.key("down_end", Expect::Present).key("up_end", Expect::Present);
+    let expected = expected.is("confidence", "likely").is("peer_exit", "alive");
+    let expected = expected.key("down_end", Expect::Present).key("up_end", Expect::Present);
     for attempt in attempts {
-        h.check("a page that waits for a stopped serve", truth.clone(), &serve, &attempt);
+        h.check("a page that waits for a stopped serve", expected.clone(), &serve, &attempt);
     }
     for page in [&mut first, &mut second] {
-        page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+        page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
     }
     let of_sessions = |record: &CloseRecord| record.user == user && record.dur_ms > 0;
-    let found = h.journal.wait_closes(2, PATIENCE, of_sessions).unwrap();
+    let found = h.journal.wait_closes(2, TIMEOUT, of_sessions).unwrap();
     for (record, _) in found {
         h.check("stopped", stalled(), &serve, &record);
     }
     first.close().unwrap();
     second.close().unwrap();
-    h.journal.wait_closes(4, PATIENCE, of_sessions).unwrap();
+    h.journal.wait_closes(4, TIMEOUT, of_sessions).unwrap();
 }
 
 /// serve's event loop is held by its own work until the watchdog fires.
-fn held(h: &House) {
+fn held(h: &Fixture) {
     let user = "held";
     let serve = h.serve(user);
     let mut page = h.page(user);
     beats(&mut page);
     page.begin("t3.hold(13000).catch(() => 0)").unwrap();
-    page.until("t3.seen.timeouts === 1", PATIENCE).unwrap();
-    page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+    page.until("t3.seen.timeouts === 1", TIMEOUT).unwrap();
+    page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
     let first = h.record(user, 1);
     // serve lives and does not stand still: what the record says of the machine may be the reason,
     // too.
@@ -362,40 +364,40 @@ fn held(h: &House) {
 
 /// What lies between browser and dispatch stands still until the watchdog fires; what it held comes
 /// late.
-fn path(h: &House) {
+fn path(h: &Fixture) {
     let user = "path";
     let serve = h.serve(user);
     let traefik = Traefik::start_for(h.stack.dir(), h.stack.address, &USERS).unwrap();
     let mut page = open(&h.browser, &format!("http://{user}.localhost:{}/", traefik.address.port()));
     beats(&mut page);
     traefik.process.signal(libc::SIGSTOP).unwrap();
-    page.until("t3.seen.timeouts === 1", PATIENCE).unwrap();
+    page.until("t3.seen.timeouts === 1", TIMEOUT).unwrap();
     traefik.process.signal(libc::SIGCONT).unwrap();
     let first = h.record(user, 1);
-    let truth = watchdog(Verdict::PathStalled, Segment::Downstream, "heartbeat_lost");
-    h.check(user, truth.is("confidence", "likely"), &serve, &first);
-    page.until("t3.seen.connects === 2", PATIENCE).unwrap();
+    let expected = watchdog(Verdict::PathStalled, Segment::Downstream, "heartbeat_lost");
+    h.check(user, expected.is("confidence", "likely"), &serve, &first);
+    page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
     h.check_again(user, &first, &h.opened(user, 2));
     page.close().unwrap();
     h.record(user, 2);
 }
 
 /// The browser's machine goes off: nobody says anything.
-fn gone(h: &House) {
+fn gone(h: &Fixture) {
     let user = "gone";
     let serve = h.serve(user);
     let browser = browser();
     let mut page = open(&browser, &h.url(user));
     beats(&mut page);
     browser.kill().unwrap();
-    let truth = Truth::opened(
+    let expected = ExpectedRecord::opened(
         Verdict::ClientLeft,
         Segment::Downstream,
         DownstreamClosed,
         "fin",
         ClosedBy::Downstream,
     );
-    h.check(user, healthy(truth), &serve, &h.record(user, 1));
+    h.check(user, healthy(expected), &serve, &h.record(user, 1));
 }
 
 #[test]
@@ -413,12 +415,12 @@ fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
         return;
     }
     let quick = std::env::var_os("T3_QUICK").is_some();
-    let h = House::start(Journal::private().unwrap());
+    let h = Fixture::start(Journal::private().unwrap());
     if quick {
         eprintln!("T3_QUICK: a page that is loaded, reloaded and closed; no heartbeats, no faults");
         reloaded(&h, quick);
     } else {
-        let stories: [fn(&House); 6] = [frozen, killed, stopped, held, path, gone];
+        let stories: [fn(&Fixture); 6] = [frozen, killed, stopped, held, path, gone];
         thread::scope(|scope| {
             scope.spawn(|| reloaded(&h, quick));
             for story in stories {
@@ -427,7 +429,7 @@ fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
             }
         });
     }
-    let House { journal, stack, browser, wrong, .. } = h;
+    let Fixture { journal, stack, browser, wrong, .. } = h;
     browser.quit().unwrap();
     let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
     wrong.extend(miscounted(&journal));

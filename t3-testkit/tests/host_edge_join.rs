@@ -28,7 +28,7 @@ use t3_testkit::{
 };
 use t3_trace::layers::{Asked, Layer, LayerArgs, Window, gather_blocking};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const ADDRESS: &str = "203.0.113.7";
 
 /// When sessions begin and how long they last, each with each: every two differ by more than the
@@ -95,22 +95,22 @@ fn true_line(log: &str, n: usize) -> traefik::AccessLine {
 /// The log, once Traefik has written a line for each session.
 fn whole_log(path: &Path) -> String {
     let log = || fs::read_to_string(path).unwrap_or_default();
-    wait::until("Traefik's lines", PATIENCE, || {
+    wait::until("Traefik's lines", TIMEOUT, || {
         let log = log();
         (0..plan().len()).all(|n| log.lines().any(|line| line.contains(&agent(n)))).then_some(log)
     })
     .unwrap()
 }
 
-struct House {
+struct Fixture {
     journal: Journal,
     stack: Stack,
 }
 
-impl House {
+impl Fixture {
     /// The records of a user, with their times, in the order of the sessions.
     fn records(&self, user: &str) -> Vec<(CloseRecord, i64)> {
-        let found = self.journal.wait_closes(plan().len(), PATIENCE, |record| record.user == user).unwrap();
+        let found = self.journal.wait_closes(plan().len(), TIMEOUT, |record| record.user == user).unwrap();
         let mut records: Vec<_> = (found.into_iter())
             .map(|(record, entry)| (record, entry["__REALTIME_TIMESTAMP"].parse::<i64>().unwrap() / 1000))
             .collect();
@@ -197,9 +197,9 @@ fn each_of_twenty_sessions_behind_one_address_finds_its_own_line() {
             scope.spawn(|| sessions(traefik.address, user));
         }
     });
-    let house = House { journal, stack };
-    house.check("u0", &logs[0], true);
-    house.check("u1", &logs[1], false);
+    let fixture = Fixture { journal, stack };
+    fixture.check("u0", &logs[0], true);
+    fixture.check("u1", &logs[1], false);
     drop((traefiks, serves));
-    drop(house.stack);
+    drop(fixture.stack);
 }

@@ -32,7 +32,7 @@ use tokio_tungstenite::{
     },
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const PING: &str = r#"{"_tag":"Ping"}"#;
 
 /// A server as t3 builds it (`noServer` is all it leaves out), which ends as a message says.
@@ -71,7 +71,7 @@ fn node_modules() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-struct House {
+struct Fixture {
     journal: Journal,
     stack: Stack,
     folder: PathBuf,
@@ -79,14 +79,14 @@ struct House {
 
 type Client = WebSocketStream<TcpStream>;
 
-impl House {
+impl Fixture {
     fn server(&self, user: &str) -> Process {
         let port = self.stack.port(user).unwrap();
         let mut node = Command::new("node");
         node.arg(self.folder.join("server.js")).arg(port.to_string());
         let process = Process::start(node).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        wait::until("node to listen", PATIENCE, || StdStream::connect(address).ok()).unwrap();
+        wait::until("node to listen", TIMEOUT, || StdStream::connect(address).ok()).unwrap();
         process
     }
 
@@ -112,7 +112,7 @@ impl House {
     }
 
     fn record(&self, user: &str) -> CloseRecord {
-        let found = self.journal.wait_closes(1, PATIENCE, |record| record.user == user).unwrap();
+        let found = self.journal.wait_closes(1, TIMEOUT, |record| record.user == user).unwrap();
         assert_eq!(found.len(), 1, "{user}");
         found.into_iter().next().unwrap().0
     }
@@ -154,14 +154,14 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
         .map(|(name, ..)| ((*name).to_owned(), t3_testkit::harness::free_port().unwrap()))
         .collect();
     let stack = Stack::start(setup, &journal).unwrap();
-    let house = House { journal, stack, folder };
+    let fixture = Fixture { journal, stack, folder };
     let mut wrong = Vec::new();
     for (name, verdict, words) in CASES {
         if name == "serve_refused" {
-            assert!(house.connect(name).await.is_err());
+            assert!(fixture.connect(name).await.is_err());
         } else {
-            let server = house.server(name);
-            let mut client = house.session(name).await;
+            let server = fixture.server(name);
+            let mut client = fixture.session(name).await;
             match name {
                 "client_close" => {
                     let frame = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
@@ -183,9 +183,9 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
                 }
             }
             // The server must live until the record is out, or its fate would be its end.
-            house.record(name);
+            fixture.record(name);
         }
-        let record = house.record(name);
+        let record = fixture.record(name);
         let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let got = format!(
             "{} {} {} {} {}",
@@ -200,7 +200,7 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
             text(record.peer_exit.map(|fate| t3_record::value::Value::encode(&fate))),
         );
         let line = record.to_line();
-        if record.verdict != verdict || got != words || record.kernel != house.stack.kernel() {
+        if record.verdict != verdict || got != words || record.kernel != fixture.stack.kernel() {
             wrong.push(format!(
                 "{name}: expected {verdict} {words}, got {} {got}\n    {line}",
                 record.verdict
@@ -208,5 +208,5 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
         }
         assert!(!line.contains("secret"), "the ticket is a credential: {line}");
     }
-    assert!(wrong.is_empty(), "\n{}\n{}", wrong.join("\n"), house.stack.stderr());
+    assert!(wrong.is_empty(), "\n{}\n{}", wrong.join("\n"), fixture.stack.stderr());
 }

@@ -8,7 +8,7 @@ use std::{fs, path::Path, process::Command};
 
 use t3_testkit::{
     Result,
-    faults::incident_demo::Play,
+    faults::incident_demo::IncidentDemo,
     harness::find,
     screens::{self, Kind},
     sys,
@@ -78,15 +78,15 @@ fn every_screen_in_the_docs_is_what_the_programs_show() {
 fn screens() -> Result<Vec<Screen>> {
     let mut missed = Vec::new();
     for _ in 0..ATTEMPTS {
-        let mut play = Play::begin()?;
+        let mut demo = IncidentDemo::start()?;
         let mut live = Vec::new();
         for (others, (written, kind)) in (0..).zip(WATCHING) {
-            live.push((written, kind, watch(&play, written, others)?));
+            live.push((written, kind, watch(&demo, written, others)?));
         }
-        play.play()?;
-        missed = play.misses();
+        demo.run()?;
+        missed = demo.mismatches();
         if missed.is_empty() {
-            return look(&play, &live);
+            return look(&demo, &live);
         }
         eprintln!("once more: {}", missed.join("; "));
     }
@@ -94,58 +94,58 @@ fn screens() -> Result<Vec<Screen>> {
 }
 
 /// In the terminal and connected, before anything happens, beside so many others.
-fn watch(play: &Play, written: &str, others: u64) -> Result<Terminal> {
+fn watch(demo: &IncidentDemo, written: &str, others: u64) -> Result<Terminal> {
     let mut command = program(written)?;
-    let terminal = start(command.arg("--socket").arg(play.stack.socket()))?;
+    let terminal = start(command.arg("--socket").arg(demo.stack.socket()))?;
     let mut looks = 0;
-    t3_testkit::wait::until("live's connection", Play::SOON, || {
+    t3_testkit::wait::until("live's connection", IncidentDemo::SOON, || {
         // Whoever asks counts as one; the last one who asked may still do.
-        let subscribed = play.stack.status().is_ok_and(|status| status.subscribers > others + 1);
+        let subscribed = demo.stack.status().is_ok_and(|status| status.subscribers > others + 1);
         looks = if subscribed { looks + 1 } else { 0 };
         (looks >= 3).then_some(())
     })?;
     Ok(terminal)
 }
 
-fn look(play: &Play, live: &[(&'static str, Kind, Terminal)]) -> Result<Vec<Screen>> {
-    let all = |screen: &str| play.records.iter().all(|(_, record)| screen.contains(&record.user));
+fn look(demo: &IncidentDemo, live: &[(&'static str, Kind, Terminal)]) -> Result<Vec<Screen>> {
+    let all = |screen: &str| demo.records.iter().all(|(_, record)| screen.contains(&record.user));
     let mut screens = Vec::new();
     // Rates are there from the second look on.
     let counts = |screen: &str| screen.lines().any(|line| line.starts_with("judy") && line.contains("B/s"));
     for (written, kind, terminal) in live {
         let whole = |screen: &str| all(screen) && (*kind != Kind::Live || counts(screen));
-        let screen = terminal.until("a line of each close", Play::SOON, whole)?;
+        let screen = terminal.until("a line of each close", IncidentDemo::SOON, whole)?;
         // Where lines are broken is the terminal's doing and no part of what was printed.
         let text = if *kind == Kind::Live { screen } else { terminal.everything()? };
         screens.push((*written, *kind, text));
     }
     for (written, kind) in LOOKING_BACK {
         let mut command = program(written)?;
-        let terminal = start(command.arg("--directory").args(play.journal.directory()))?;
-        terminal.wait(Play::SOON)?;
+        let terminal = start(command.arg("--directory").args(demo.journal.directory()))?;
+        terminal.wait(IncidentDemo::SOON)?;
         screens.push((written, kind, terminal.everything()?));
     }
-    screens.push((DOCTOR, Kind::Checks, doctor(play)?));
-    Ok(screens.into_iter().map(|(written, kind, text)| (written, kind, installed(play, &text))).collect())
+    screens.push((DOCTOR, Kind::Checks, doctor(demo)?));
+    Ok(screens.into_iter().map(|(written, kind, text)| (written, kind, installed(demo, &text))).collect())
 }
 
 /// journald and its journal are where that of the machine would be, for those in its mount
 /// namespace.
-fn doctor(play: &Play) -> Result<String> {
+fn doctor(demo: &IncidentDemo) -> Result<String> {
     let inside = program(DOCTOR)?;
     let mut command = Command::new("nsenter");
-    command.arg(format!("--mount=/proc/{}/ns/mnt", play.journal.pid().unwrap_or_default()));
+    command.arg(format!("--mount=/proc/{}/ns/mnt", demo.journal.pid().unwrap_or_default()));
     command.arg(inside.get_program()).args(inside.get_args());
-    command.arg("--socket").arg(play.stack.socket()).arg("--table").arg(play.stack.table());
+    command.arg("--socket").arg(demo.stack.socket()).arg("--table").arg(demo.stack.table());
     let terminal = start(&command)?;
-    terminal.wait(Play::SOON)?;
+    terminal.wait(IncidentDemo::SOON)?;
     terminal.everything()
 }
 
 /// With the paths of an installation, and the kernel's release without the builder's own part of
 /// it.
-fn installed(play: &Play, text: &str) -> String {
-    let (socket, table) = (play.stack.socket(), play.stack.table());
+fn installed(demo: &IncidentDemo, text: &str) -> String {
+    let (socket, table) = (demo.stack.socket(), demo.stack.table());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.trim();
     text.replace(&*socket.to_string_lossy(), "/run/t3-trace/evidence.sock")

@@ -15,16 +15,16 @@ use t3_testkit::{
     sys,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-struct House {
+struct Fixture {
     journal: Journal,
     stack: Stack,
     serves: Vec<Serve>,
 }
 
 /// A stack for `users` users with a serve each; `None`, loudly, when it cannot be had.
-fn house(test: &str, users: usize, trace: bool) -> Option<House> {
+fn fixture(test: &str, users: usize, trace: bool) -> Option<Fixture> {
     if !sys::is_root() {
         assert!(
             std::env::var_os("CI").is_none(),
@@ -38,10 +38,10 @@ fn house(test: &str, users: usize, trace: bool) -> Option<House> {
     setup.trace = trace;
     let stack = Stack::start(setup, &journal).unwrap();
     let serves = (0..users).map(|i| stack.serve(&format!("u{i}"), &[], None).unwrap()).collect();
-    Some(House { journal, stack, serves })
+    Some(Fixture { journal, stack, serves })
 }
 
-impl House {
+impl Fixture {
     /// With a heartbeat slow enough that a busy machine does not look like a stalled serve.
     fn config(&self, user: &str) -> Config {
         let mut config = Config::new(self.stack.address, user);
@@ -57,7 +57,7 @@ impl House {
 
     /// The kernel source of the one record of this user.
     fn kernel_of(&self, user: &str) -> KernelSource {
-        let found = self.journal.wait_closes(1, PATIENCE, |record| record.user == user).unwrap();
+        let found = self.journal.wait_closes(1, TIMEOUT, |record| record.user == user).unwrap();
         assert_eq!(found.len(), 1, "{user}");
         found[0].0.kernel
     }
@@ -69,73 +69,73 @@ fn traced(kernel: KernelSource) -> bool {
 
 #[test]
 fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
-    let Some(mut house) = house("t3_trace_absent_then_started_killed_and_restarted", 5, false) else {
+    let Some(mut fixture) = fixture("t3_trace_absent_then_started_killed_and_restarted", 5, false) else {
         return;
     };
-    let clients: Vec<_> = (0..5).map(|i| house.open(&format!("u{i}"))).collect();
+    let clients: Vec<_> = (0..5).map(|i| fixture.open(&format!("u{i}"))).collect();
 
     // Absent: the record goes out without it.
     clients[0].close(Some(1000), "");
     clients[0].wait_end().unwrap();
-    assert_eq!(house.kernel_of("u0"), KernelSource::Off);
+    assert_eq!(fixture.kernel_of("u0"), KernelSource::Off);
 
     // Started later: the sessions that are open get evidence from now on.
-    house.stack.start_trace(&house.journal).unwrap();
-    assert!(traced(house.stack.kernel()), "t3-trace has no kernel side here: {:?}", house.stack.status());
+    fixture.stack.start_trace(&fixture.journal).unwrap();
+    assert!(traced(fixture.stack.kernel()), "t3-trace has no kernel side here: {:?}", fixture.stack.status());
     clients[1].heartbeats(1).unwrap();
     clients[1].fin();
     clients[1].wait_end().unwrap();
-    assert!(traced(house.kernel_of("u1")));
+    assert!(traced(fixture.kernel_of("u1")));
 
     // Killed: sessions live on, and closes have their records.
-    house.stack.trace.take().unwrap().signal(libc::SIGKILL).unwrap();
+    fixture.stack.trace.take().unwrap().signal(libc::SIGKILL).unwrap();
     clients[2].heartbeats(3).unwrap();
     clients[2].fin();
     clients[2].wait_end().unwrap();
-    let kernel = house.kernel_of("u2");
+    let kernel = fixture.kernel_of("u2");
     assert!(matches!(kernel, KernelSource::Off | KernelSource::Timeout), "{kernel}");
 
     // Restarted: a session that was open all the time has evidence again.
-    house.stack.start_trace(&house.journal).unwrap();
+    fixture.stack.start_trace(&fixture.journal).unwrap();
     clients[3].heartbeats(1).unwrap();
-    house.serves[3].process.signal(libc::SIGKILL).unwrap();
+    fixture.serves[3].process.signal(libc::SIGKILL).unwrap();
     clients[3].wait_end().unwrap();
-    assert!(traced(house.kernel_of("u3")));
-    let record = house.journal.closes(|record| record.user == "u3").unwrap().remove(0).0;
+    assert!(traced(fixture.kernel_of("u3")));
+    let record = fixture.journal.closes(|record| record.user == "u3").unwrap().remove(0).0;
     assert_eq!(record.verdict, Verdict::ServeKilled, "{}", record.to_line());
 
     clients[4].heartbeats(1).unwrap();
     clients[4].close(Some(1000), "");
     clients[4].wait_end().unwrap();
-    assert!(traced(house.kernel_of("u4")));
-    assert_eq!(house.journal.closes(|_| true).unwrap().len(), 5, "one record per session, no more");
+    assert!(traced(fixture.kernel_of("u4")));
+    assert_eq!(fixture.journal.closes(|_| true).unwrap().len(), 5, "one record per session, no more");
 }
 
 #[test]
 fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
-    let Some(mut house) = house("dispatch_killed_with_open_sessions_leaves_a_record_for_each", 3, true)
+    let Some(mut fixture) = fixture("dispatch_killed_with_open_sessions_leaves_a_record_for_each", 3, true)
     else {
         return;
     };
-    let clients: Vec<_> = (0..3).flat_map(|i| [i; 4]).map(|i| house.open(&format!("u{i}"))).collect();
+    let clients: Vec<_> = (0..3).flat_map(|i| [i; 4]).map(|i| fixture.open(&format!("u{i}"))).collect();
     clients[0].close(Some(1000), "");
     clients[0].wait_end().unwrap();
-    house.journal.wait_closes(1, PATIENCE, |_| true).unwrap();
+    fixture.journal.wait_closes(1, TIMEOUT, |_| true).unwrap();
 
-    let mut dispatch = house.stack.dispatch.take().unwrap();
+    let mut dispatch = fixture.stack.dispatch.take().unwrap();
     dispatch.signal(libc::SIGKILL).unwrap();
-    dispatch.wait(PATIENCE).unwrap();
+    dispatch.wait(TIMEOUT).unwrap();
     for client in &clients {
         client.wait_end().unwrap();
     }
-    house.journal.wait_closes(12, PATIENCE, |_| true).unwrap();
+    fixture.journal.wait_closes(12, TIMEOUT, |_| true).unwrap();
 
     // A new dispatch works at once, and nothing of the old one is told twice.
-    house.stack.start_dispatch(&house.journal).unwrap();
-    let client = house.open("u0");
+    fixture.stack.start_dispatch(&fixture.journal).unwrap();
+    let client = fixture.open("u0");
     client.close(Some(1000), "");
     client.wait_end().unwrap();
-    let all = house.journal.wait_closes(13, PATIENCE, |_| true).unwrap();
+    let all = fixture.journal.wait_closes(13, TIMEOUT, |_| true).unwrap();
     let died: Vec<_> = all.iter().filter(|(record, _)| record.verdict == Verdict::DispatchDied).collect();
     assert_eq!((all.len(), died.len()), (13, 11));
     for (record, _) in &died {
@@ -150,7 +150,7 @@ fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
 
 #[test]
 fn header_values_forge_nothing() {
-    let Some(house) = house("header_values_forge_nothing", 1, false) else { return };
+    let Some(fixture) = fixture("header_values_forge_nothing", 1, false) else { return };
     let evil = r#"x" verdict=serve_oom dur_ms=1 cause=graceful "#;
     let folded = "abc\r\n ws close user=root ip=1 dur_ms=1 cause=x";
     let cases = [
@@ -161,8 +161,8 @@ fn header_values_forge_nothing() {
     ];
     let mut opened = 0;
     for (name, ray, identity) in cases {
-        let before = house.journal.closes(|_| true).unwrap().len();
-        let config = house
+        let before = fixture.journal.closes(|_| true).unwrap().len();
+        let config = fixture
             .config(identity.unwrap_or("u0"))
             .header("Cf-Ray", ray)
             .header("User-Agent", evil)
@@ -173,7 +173,7 @@ fn header_values_forge_nothing() {
                 client.close(Some(1000), r#"" cause=forged verdict=unknown x=""#);
                 client.wait_end().unwrap();
                 opened += 1;
-                let found = house.journal.wait_closes(before + 1, PATIENCE, |_| true).unwrap();
+                let found = fixture.journal.wait_closes(before + 1, TIMEOUT, |_| true).unwrap();
                 assert_eq!(found.len(), before + 1, "{name}");
                 let (record, entry) = found.last().unwrap();
                 assert_eq!(record.user, "u0", "{name}");
@@ -192,10 +192,10 @@ fn header_values_forge_nothing() {
         }
     }
     assert!(opened > 0, "the harmless ones open");
-    let client = house.open("u0");
+    let client = fixture.open("u0");
     client.close(Some(1000), "");
     client.wait_end().unwrap();
-    let all = house.journal.wait_closes(opened + 1, PATIENCE, |_| true).unwrap();
+    let all = fixture.journal.wait_closes(opened + 1, TIMEOUT, |_| true).unwrap();
     assert_eq!(all.len(), opened + 1);
     assert!(all.iter().all(|(record, _)| record.user == "u0"));
 }

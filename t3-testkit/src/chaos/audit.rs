@@ -9,10 +9,10 @@ use t3_record::{Confidence, KernelSource};
 use super::{
     client::Seen,
     expected_record,
-    journal_reader::Ledger,
+    journal_reader::JournalReader,
     plan::{Act, Plan},
-    serve::Told,
-    setup::{Phase, Stage},
+    serve::ServeReport,
+    setup::{Fixture, Phase},
 };
 use crate::bench::stats::quantile;
 
@@ -105,20 +105,20 @@ impl Audit {
 }
 
 /// Who takes part.
-pub(crate) struct Cast<'a> {
-    pub told: HashMap<u32, Told>,
+pub(crate) struct AuditInput<'a> {
+    pub serve_reports: HashMap<u32, ServeReport>,
     pub dispatch: u32,
     pub serve_pid: &'a dyn Fn(&Plan) -> Option<u32>,
 }
 
 /// Audits all phases.
-pub(crate) fn audit(phases: &[Phase], ledger: &Ledger, cast: &Cast<'_>) -> Audit {
-    let mut audit = Audit { opens: ledger.lines.0, closes: ledger.lines.1, ..Audit::default() };
+pub(crate) fn audit(phases: &[Phase], reader: &JournalReader, input: &AuditInput<'_>) -> Audit {
+    let mut audit = Audit { opens: reader.lines.0, closes: reader.lines.1, ..Audit::default() };
     let mut known = 0;
     for phase in phases {
         let mut row = Samples::default();
         for seen in &phase.seen {
-            known += one(&mut audit, &mut row, seen, ledger, cast);
+            known += one(&mut audit, &mut row, seen, reader, input);
         }
         audit.rows.push(row.sum_up(phase));
     }
@@ -159,20 +159,26 @@ impl Samples {
 }
 
 /// Audits one session; gives how many records it has.
-fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast: &Cast<'_>) -> usize {
+fn one(
+    audit: &mut Audit,
+    row: &mut Samples,
+    seen: &Seen,
+    reader: &JournalReader,
+    input: &AuditInput<'_>,
+) -> usize {
     let plan = &seen.plan;
     let (ray, act) = (plan.ray(), plan.act.name());
-    let told = cast.told.get(&plan.id).copied().unwrap_or_default();
-    browser(audit, row, seen, &told);
-    let opens = ledger.opens.get(&ray).copied().unwrap_or(0);
+    let report = input.serve_reports.get(&plan.id).copied().unwrap_or_default();
+    browser(audit, row, seen, &report);
+    let opens = reader.opens.get(&ray).copied().unwrap_or(0);
     if opens != u32::from(plan.act.opens()) {
         audit.wrong(format!("{opens} `ws open` records"), || format!("{act} {ray}"));
     }
     audit.opened += usize::from(plan.act.opens());
-    let closes = ledger.closes.get(&ray).map_or(&[][..], Vec::as_slice);
+    let closes = reader.closes.get(&ray).map_or(&[][..], Vec::as_slice);
     // A request that comes together with its FIN may never have reached serve: no WebSocket was
     // asked for.
-    let unheard = plan.act == Act::Gone && told == Told::default() && closes.is_empty();
+    let unheard = plan.act == Act::Gone && report == ServeReport::default() && closes.is_empty();
     audit.unheard += usize::from(unheard);
     let expected = usize::from(expected_record::has_record(plan.act) && !unheard);
     audit.expected += expected;
@@ -181,24 +187,28 @@ fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast:
         audit.wrong(format!("{} `ws close` records", closes.len()), || {
             let lines: Vec<_> =
                 closes.iter().map(|close| format!("[{}] {}", close.pid, close.record.to_line())).collect();
-            format!("{act} {ray} {seen:?} {told:?} {lines:?}")
+            format!("{act} {ray} {seen:?} {report:?} {lines:?}")
         });
     }
     for close in closes {
         let record = &close.record;
         *row.kernel.entry(record.kernel.as_str()).or_default() += 1;
         row.likely += usize::from(record.confidence == Some(Confidence::Likely));
-        if close.pid != cast.dispatch {
+        if close.pid != input.dispatch {
             audit.wrong("written by another process".to_owned(), || {
                 format!("{act} [{}] {}", close.pid, record.to_line())
             });
         }
-        for miss in expected_record::misses(plan, &Stage::user(plan), (cast.serve_pid)(plan), record) {
-            let kind =
-                format!("{act} kernel={} {}={} not {}", record.kernel, miss.key, miss.got, miss.expected);
+        for mismatch in
+            expected_record::mismatches(plan, &Fixture::user(plan), (input.serve_pid)(plan), record)
+        {
+            let kind = format!(
+                "{act} kernel={} {}={} not {}",
+                record.kernel, mismatch.key, mismatch.got, mismatch.expected
+            );
             audit.wrong(kind, || record.to_line());
         }
-        let acted = [seen.acted, told.acted, seen.asked].into_iter().find(|at| *at != 0).unwrap_or(0);
+        let acted = [seen.acted, report.acted, seen.asked].into_iter().find(|at| *at != 0).unwrap_or(0);
         let took = close.taken.saturating_sub(acted);
         if plan.act.cuts() {
             row.cut.push(took);
@@ -215,11 +225,11 @@ fn one(audit: &mut Audit, row: &mut Samples, seen: &Seen, ledger: &Ledger, cast:
 }
 
 /// What the two ends themselves saw.
-fn browser(audit: &mut Audit, row: &mut Samples, seen: &Seen, told: &Told) {
+fn browser(audit: &mut Audit, row: &mut Samples, seen: &Seen, report: &ServeReport) {
     let plan = &seen.plan;
     let (ray, act) = (plan.ray(), plan.act.name());
     if !seen.finished {
-        audit.wrong(format!("{act} did not go to its end"), || format!("{ray} {seen:?} {told:?}"));
+        audit.wrong(format!("{act} did not go to its end"), || format!("{ray} {seen:?} {report:?}"));
     }
     let right = match plan.act {
         Act::Stranger => seen.status == 403,
@@ -235,7 +245,7 @@ fn browser(audit: &mut Audit, row: &mut Samples, seen: &Seen, told: &Told) {
         row.open.push(seen.answered.saturating_sub(seen.asked));
     }
     let (acted, ended) =
-        if plan.act.is_serves() { (told.acted, seen.ended) } else { (seen.acted, told.ended) };
+        if plan.act.is_serves() { (report.acted, seen.ended) } else { (seen.acted, report.ended) };
     if plan.act.opens() && acted != 0 && ended != 0 {
         row.pass_on.push(ended.saturating_sub(acted));
     }

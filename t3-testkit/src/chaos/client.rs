@@ -12,7 +12,7 @@ use super::{
 use crate::frame::{self, opcode};
 
 /// A session that takes longer than this hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the browser saw. Times in nanoseconds of `CLOCK_MONOTONIC`, 0 for what did not happen.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ impl Seen {
 /// Carries a plan out.
 pub(crate) async fn run(address: SocketAddr, user: &str, plan: Plan) -> Seen {
     let mut seen = Seen::nothing(plan);
-    let done = tokio::time::timeout(PATIENCE, live(address, user, &mut seen)).await;
+    let done = tokio::time::timeout(TIMEOUT, live(address, user, &mut seen)).await;
     seen.finished = matches!(done, Ok(Ok(())));
     seen
 }

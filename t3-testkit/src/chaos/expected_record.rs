@@ -6,10 +6,10 @@
 use t3_record::{CloseRecord, ClosedBy, How, KernelSource, LegEnd, Segment, Side, Verdict, evidence::Fate};
 
 use super::plan::{Act, Plan};
-use crate::faults::Miss;
+use crate::faults::Mismatch;
 
 /// What is true of a session.
-struct Truth {
+struct ExpectedRecord {
     verdict: Verdict,
     how: How,
     closed_by: ClosedBy,
@@ -24,8 +24,8 @@ const GAVE_UP: &[LegEnd] = &[LegEnd::FinIn, LegEnd::FinOut, LegEnd::RstOut, LegE
 /// After an HTTP answer either end may close the browser's connection first.
 const ANSWERED: &[LegEnd] = &[LegEnd::None, LegEnd::FinOut, LegEnd::FinIn];
 
-fn truth(act: Act) -> Option<Truth> {
-    let down = |verdict, how| Truth {
+fn expected(act: Act) -> Option<ExpectedRecord> {
+    let down = |verdict, how| ExpectedRecord {
         verdict,
         how,
         closed_by: ClosedBy::Downstream,
@@ -35,18 +35,18 @@ fn truth(act: Act) -> Option<Truth> {
         code: None,
         from: None,
     };
-    let up = |verdict, how| Truth {
+    let up = |verdict, how| ExpectedRecord {
         closed_by: ClosedBy::Upstream,
         segment: Segment::Serve,
         down: &[LegEnd::FinOut],
         up: &[LegEnd::FinIn],
         ..down(verdict, how)
     };
-    let unopened = |verdict, how, ends| Truth { down: ANSWERED, up: ends, ..up(verdict, how) };
+    let unopened = |verdict, how, ends| ExpectedRecord { down: ANSWERED, up: ends, ..up(verdict, how) };
     Some(match act {
         // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the
         // connection first.
-        Act::ClientClose(code) => Truth {
+        Act::ClientClose(code) => ExpectedRecord {
             down: &[LegEnd::FinOut],
             up: &[LegEnd::FinIn],
             code: Some(code),
@@ -55,17 +55,23 @@ fn truth(act: Act) -> Option<Truth> {
         },
         Act::ClientFin | Act::ClientDrop => down(Verdict::ClientLeft, How::Fin),
         Act::ClientMidFrame => down(Verdict::ClientLeft, How::MidFrame),
-        Act::ClientReset => {
-            Truth { down: &[LegEnd::RstIn], up: &[LegEnd::RstOut], ..down(Verdict::ClientReset, How::Rst) }
-        }
-        Act::ServeClose(code) => {
-            Truth { code: Some(code), from: Some(Side::Up), ..up(Verdict::ServeClosed, How::WsClose(code)) }
-        }
+        Act::ClientReset => ExpectedRecord {
+            down: &[LegEnd::RstIn],
+            up: &[LegEnd::RstOut],
+            ..down(Verdict::ClientReset, How::Rst)
+        },
+        Act::ServeClose(code) => ExpectedRecord {
+            code: Some(code),
+            from: Some(Side::Up),
+            ..up(Verdict::ServeClosed, How::WsClose(code))
+        },
         Act::ServeFin => up(Verdict::ServeLeft, How::Fin),
         Act::ServeMidFrame => up(Verdict::ServeLeft, How::MidFrame),
-        Act::ServeReset => {
-            Truth { down: &[LegEnd::RstOut], up: &[LegEnd::RstIn], ..up(Verdict::ServeReset, How::Rst) }
-        }
+        Act::ServeReset => ExpectedRecord {
+            down: &[LegEnd::RstOut],
+            up: &[LegEnd::RstIn],
+            ..up(Verdict::ServeReset, How::Rst)
+        },
         Act::Refused => unopened(Verdict::ServeRefused, How::Refused, &[LegEnd::Refused]),
         Act::Status(status) => unopened(Verdict::ServeRejected, How::Status(status), GAVE_UP),
         Act::EofAtOpen => unopened(Verdict::ServeLeft, How::HandshakeEof, &[LegEnd::FinIn]),
@@ -74,7 +80,7 @@ fn truth(act: Act) -> Option<Truth> {
         Act::BadAccept => unopened(Verdict::ServeProtocol, How::BadAccept, GAVE_UP),
         // Its FIN may have come before the socket was accepted, when no cookie names it yet:
         // dispatch then read the end itself.
-        Act::Gone => Truth {
+        Act::Gone => ExpectedRecord {
             down: &[LegEnd::FinIn],
             up: &[LegEnd::FinOut, LegEnd::RstOut, LegEnd::None],
             ..down(Verdict::ClientLeft, How::Fin)
@@ -86,62 +92,62 @@ fn truth(act: Act) -> Option<Truth> {
 /// Whether this plan leaves a record at all.
 #[must_use]
 pub fn has_record(act: Act) -> bool {
-    truth(act).is_some()
+    expected(act).is_some()
 }
 
 /// Where a record differs from what happened. `serve_pid` is the process behind the upstream leg.
 #[must_use]
-pub fn misses(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &CloseRecord) -> Vec<Miss> {
-    let mut misses = Misses {
+pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &CloseRecord) -> Vec<Mismatch> {
+    let mut mismatches = Mismatches {
         list: Vec::new(),
         seen: !matches!(record.kernel, KernelSource::Off | KernelSource::Timeout),
     };
-    let Some(truth) = truth(plan.act) else {
-        misses.equal("record", "none", "one");
-        return misses.list;
+    let Some(expected) = expected(plan.act) else {
+        mismatches.equal("record", "none", "one");
+        return mismatches.list;
     };
-    misses.equal("user", user, &record.user);
-    misses.equal("ip", &plan.ip(), &record.ip);
+    mismatches.equal("user", user, &record.user);
+    mismatches.equal("ip", &plan.ip(), &record.ip);
     // Cuts of several users in one second are a burst by definition, and that is what happens here
     // all the time.
     let burst = plan.act.cuts() && record.verdict == Verdict::EdgeBurst;
     if !burst {
-        misses.equal("verdict", truth.verdict.as_str(), record.verdict.as_str());
-        misses.one_of("how", &[truth.how.to_string()], record.how.as_ref().map(ToString::to_string));
+        mismatches.equal("verdict", expected.verdict.as_str(), record.verdict.as_str());
+        mismatches.one_of("how", &[expected.how.to_string()], record.how.as_ref().map(ToString::to_string));
     }
-    misses.equal("segment", truth.segment.as_str(), record.segment.as_str());
-    misses.one_of("closed_by", &[truth.closed_by], record.closed_by);
-    misses.end("down_end", truth.down, record.down_end);
-    misses.end("up_end", truth.up, record.up_end);
-    misses.equal("ws_code", &text(truth.code), &text(record.ws_code));
-    misses.equal("ws_from", &text(truth.from), &text(record.ws_from));
+    mismatches.equal("segment", expected.segment.as_str(), record.segment.as_str());
+    mismatches.one_of("closed_by", &[expected.closed_by], record.closed_by);
+    mismatches.end("down_end", expected.down, record.down_end);
+    mismatches.end("up_end", expected.up, record.up_end);
+    mismatches.equal("ws_code", &text(expected.code), &text(record.ws_code));
+    mismatches.equal("ws_from", &text(expected.from), &text(record.ws_from));
     let opened = plan.act.opens();
     let (down, up) = (plan.messages + u64::from(plan.act.is_serves()), plan.messages);
-    misses.equal("down_msgs", &text(opened.then_some(down)), &text(record.down_msgs));
-    misses.equal("up_msgs", &text(opened.then_some(up)), &text(record.up_msgs));
+    mismatches.equal("down_msgs", &text(opened.then_some(down)), &text(record.down_msgs));
+    mismatches.equal("up_msgs", &text(opened.then_some(up)), &text(record.up_msgs));
     if let (Some(want), Some(have)) = (serve_pid, record.peer_pid) {
-        misses.equal("peer_pid", &want.to_string(), &have.to_string());
+        mismatches.equal("peer_pid", &want.to_string(), &have.to_string());
     }
     if let Some(fate) = record.peer_exit.filter(|fate| *fate != Fate::Alive) {
-        misses.equal("peer_exit", "alive", &format!("{fate:?}"));
+        mismatches.equal("peer_exit", "alive", &format!("{fate:?}"));
     }
-    misses.list
+    mismatches.list
 }
 
 fn text<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "nothing".to_owned(), |value| value.to_string())
 }
 
-struct Misses {
-    list: Vec<Miss>,
+struct Mismatches {
+    list: Vec<Mismatch>,
     /// The kernel was asked in time.
     seen: bool,
 }
 
-impl Misses {
+impl Mismatches {
     fn equal(&mut self, key: &str, want: &str, have: &str) {
         if want != have {
-            self.list.push(Miss { key: key.to_owned(), expected: want.to_owned(), got: have.to_owned() });
+            self.list.push(Mismatch { key: key.to_owned(), expected: want.to_owned(), got: have.to_owned() });
         }
     }
 
@@ -199,7 +205,7 @@ mod tests {
     }
 
     fn keys(record: &CloseRecord) -> Vec<String> {
-        misses(&plan(), "u0", Some(11), record).into_iter().map(|miss| miss.key).collect()
+        mismatches(&plan(), "u0", Some(11), record).into_iter().map(|mismatch| mismatch.key).collect()
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) struct Close {
 
 /// Everything that was written.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct JournalReader {
     /// By `Cf-Ray`, each time it was written.
     pub closes: HashMap<String, Vec<Close>>,
     /// How often each `Cf-Ray` was opened.
@@ -64,7 +64,7 @@ pub(crate) struct Ledger {
     pub lines: (usize, usize),
 }
 
-impl Ledger {
+impl JournalReader {
     /// Reads a private journal, after journald has taken all that was sent to it.
     ///
     /// # Errors
@@ -88,16 +88,16 @@ impl Ledger {
         journalctl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let what = || "read the journal with journalctl".to_owned();
         let mut child = journalctl.spawn().attempt(what)?;
-        let mut ledger = Self::default();
+        let mut reader = Self::default();
         let outcome = match child.stdout.take() {
             Some(stdout) => {
-                BufReader::new(stdout).lines().try_for_each(|line| ledger.add(&line.attempt(what)?))
+                BufReader::new(stdout).lines().try_for_each(|line| reader.add(&line.attempt(what)?))
             }
             None => Ok(()),
         };
         let _ = child.kill();
         let _ = child.wait();
-        outcome.map(|()| ledger)
+        outcome.map(|()| reader)
     }
 
     fn add(&mut self, line: &str) -> Result<()> {

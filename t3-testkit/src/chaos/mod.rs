@@ -25,9 +25,9 @@ use crate::{
     wait,
 };
 use options::{Options, Part};
-use plan::Dice;
+use plan::Rng;
 use report::{Kept, Report};
-use setup::{Phase, Stage};
+use setup::{Fixture, Phase};
 
 /// Runs; whether everything was right.
 ///
@@ -40,8 +40,8 @@ pub fn run(options: &Options) -> Result<bool> {
     let random = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
     let seed = options.seed.unwrap_or_else(random);
     println!("seed {seed}: {} sessions, t3-trace killed {} times", options.sessions, options.kills);
-    let mut stage = Stage::set(options, seed)?;
-    let mut report = play(options, &mut stage)?;
+    let mut fixture = Fixture::start(options, seed)?;
+    let mut report = run_phases(options, &mut fixture)?;
     report.complain();
     report.print();
     if let Some(path) = &options.json {
@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(report.right())
 }
 
-fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
+fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     let all = options.sessions;
     let (warm, steady, again) = (all / 25, (all / 25).min(1_500), all / 6);
     let storm = all - warm - 3 * steady - again;
@@ -62,51 +62,51 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
         println!("{}: {} sessions in {:.1} s", phase.name, phase.seen.len(), phase.took.as_secs_f64());
         phases.push(phase);
     };
-    say(stage.phase("warm", warm, None, |_, _| Ok(()))?);
-    settle(stage);
-    let dispatch = stage.stack.dispatch.as_ref().map_or(0, crate::harness::Process::pid);
+    say(fixture.phase("warm", warm, None, |_, _| Ok(()))?);
+    settle(fixture);
+    let dispatch = fixture.stack.dispatch.as_ref().map_or(0, crate::harness::Process::pid);
     let dispatch_before = process_usage::look(dispatch);
 
     let mut back_after_ms = Vec::new();
-    let kill = kill_now_and_then(options.kills, storm, stage.seed, &mut back_after_ms);
-    say(stage.phase("storm", storm, None, kill)?);
-    drop(stage.stack.trace.take());
-    say(stage.phase("without", steady, pace, |_, _| Ok(()))?);
-    stage.stack.start_trace(&stage.journal)?;
-    say(stage.phase("with", steady, pace, |_, _| Ok(()))?);
-    settle(stage);
-    let trace = stage.stack.trace.as_ref().map_or(0, crate::harness::Process::pid);
+    let kill = kill_now_and_then(options.kills, storm, fixture.seed, &mut back_after_ms);
+    say(fixture.phase("storm", storm, None, kill)?);
+    drop(fixture.stack.trace.take());
+    say(fixture.phase("without", steady, pace, |_, _| Ok(()))?);
+    fixture.stack.start_trace(&fixture.journal)?;
+    say(fixture.phase("with", steady, pace, |_, _| Ok(()))?);
+    settle(fixture);
+    let trace = fixture.stack.trace.as_ref().map_or(0, crate::harness::Process::pid);
     let trace_before = process_usage::look(trace);
-    signal(stage, libc::SIGSTOP)?;
-    say(stage.phase("stopped", steady, pace, |_, _| Ok(()))?);
-    signal(stage, libc::SIGCONT)?;
-    acquainted(stage)?;
-    say(stage.phase("again", again, None, |_, _| Ok(()))?);
+    signal(fixture, libc::SIGSTOP)?;
+    say(fixture.phase("stopped", steady, pace, |_, _| Ok(()))?);
+    signal(fixture, libc::SIGCONT)?;
+    acquainted(fixture)?;
+    say(fixture.phase("again", again, None, |_, _| Ok(()))?);
 
-    settle(stage);
+    settle(fixture);
     let kept = vec![
         Kept { program: "t3-dispatch", before: dispatch_before, after: process_usage::look(dispatch) },
         Kept { program: "t3-trace", before: trace_before, after: process_usage::look(trace) },
     ];
-    let status = stage.stack.status()?;
-    let told = stage.told();
-    let serve_pid = |plan: &plan::Plan| stage.serve_pid(plan);
-    let cast = audit::Cast { told, dispatch, serve_pid: &serve_pid };
+    let status = fixture.stack.status()?;
+    let serve_reports = fixture.serve_reports();
+    let serve_pid = |plan: &plan::Plan| fixture.serve_pid(plan);
+    let input = audit::AuditInput { serve_reports, dispatch, serve_pid: &serve_pid };
     let (mut audit, mut read_back) = (audit::Audit::default(), 0.0);
     // journald takes what was sent to it in its own time; a record that is not there after a while
     // never will be.
     for _ in 0..5 {
         let began = Instant::now();
-        let ledger = journal_reader::Ledger::read(&stage.journal)?;
+        let reader = journal_reader::JournalReader::read(&fixture.journal)?;
         read_back = began.elapsed().as_secs_f64();
-        audit = audit::audit(&phases, &ledger, &cast);
+        audit = audit::audit(&phases, &reader, &input);
         if audit.missing == 0 {
             break;
         }
         std::thread::sleep(Duration::from_secs(2));
     }
     Ok(Report {
-        seed: stage.seed,
+        seed: fixture.seed,
         audit,
         kept,
         back_after_ms,
@@ -119,21 +119,21 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
 
 /// Waits until t3-trace holds no session any more; what it still holds after that is looked at in
 /// the report.
-fn settle(stage: &Stage) {
-    let none = || stage.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
+fn settle(fixture: &Fixture) {
+    let none = || fixture.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
     let _ = wait::until("no session to be held", Duration::from_secs(10), none);
     // Cuts wait for their neighbours, and a burst is summed up after them.
     std::thread::sleep(Duration::from_secs(2));
 }
 
-fn signal(stage: &Stage, signal: i32) -> Result<()> {
-    stage.stack.trace.as_ref().map_or(Ok(()), |trace| trace.signal(signal))
+fn signal(fixture: &Fixture, signal: i32) -> Result<()> {
+    fixture.stack.trace.as_ref().map_or(Ok(()), |trace| trace.signal(signal))
 }
 
 /// Waits until dispatch has found a t3-trace again that had stood still.
-fn acquainted(stage: &Stage) -> Result<()> {
+fn acquainted(fixture: &Fixture) -> Result<()> {
     wait::until("t3-dispatch to connect to t3-trace", Duration::from_secs(20), || {
-        stage.stack.status().is_ok_and(|status| status.dispatch).then_some(())
+        fixture.stack.status().is_ok_and(|status| status.dispatch).then_some(())
     })
 }
 
@@ -143,16 +143,16 @@ fn kill_now_and_then(
     sessions: u32,
     seed: u64,
     back_after_ms: &mut Vec<u64>,
-) -> impl FnMut(&mut Stage, u32) -> Result<()> {
+) -> impl FnMut(&mut Fixture, u32) -> Result<()> {
     let step = sessions / (kills + 1);
-    let (mut killed, mut dice) = (0, Dice(seed));
-    move |stage, over| {
+    let (mut killed, mut rng) = (0, Rng(seed));
+    move |fixture, over| {
         if killed < kills && over >= step * (killed + 1) {
             killed += 1;
-            drop(stage.stack.trace.take());
-            std::thread::sleep(Duration::from_millis(dice.below(1_000)));
+            drop(fixture.stack.trace.take());
+            std::thread::sleep(Duration::from_millis(rng.below(1_000)));
             let began = Instant::now();
-            stage.stack.start_trace(&stage.journal)?;
+            fixture.stack.start_trace(&fixture.journal)?;
             back_after_ms.push(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         Ok(())

@@ -127,8 +127,8 @@ impl Plan {
     /// The plan of one session.
     #[must_use]
     pub fn draw(seed: u64, id: u32, users: usize) -> Self {
-        let mut dice = Dice(seed ^ (u64::from(id) << 32 | u64::from(id)));
-        let mut left = dice.below(ACTS.iter().map(|(_, _, weight)| weight).sum());
+        let mut rng = Rng(seed ^ (u64::from(id) << 32 | u64::from(id)));
+        let mut left = rng.below(ACTS.iter().map(|(_, _, weight)| weight).sum());
         let mut act = Act::ClientFin;
         for (_, candidate, weight) in ACTS {
             act = *candidate;
@@ -137,14 +137,14 @@ impl Plan {
             }
             left -= weight;
         }
-        let millis = match dice.below(10) {
+        let millis = match rng.below(10) {
             0..4 => 0,
-            4..7 => dice.below(20),
-            7..9 => dice.below(300),
-            _ => dice.below(3_000),
+            4..7 => rng.below(20),
+            7..9 => rng.below(300),
+            _ => rng.below(3_000),
         };
-        let user = usize::try_from(dice.below(users as u64)).unwrap_or(0);
-        Self { id, user, act, messages: dice.below(4), life: Duration::from_millis(millis) }
+        let user = usize::try_from(rng.below(users as u64)).unwrap_or(0);
+        Self { id, user, act, messages: rng.below(4), life: Duration::from_millis(millis) }
     }
 
     /// The plan of a session that opens, and then waits a second at most for its end.
@@ -190,9 +190,9 @@ impl Plan {
 
 /// Numbers that look random and follow from a seed (splitmix64).
 #[derive(Debug)]
-pub struct Dice(pub u64);
+pub struct Rng(pub u64);
 
-impl Dice {
+impl Rng {
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

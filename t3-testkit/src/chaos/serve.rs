@@ -24,7 +24,7 @@ use crate::{
 
 /// What serve knows of one session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct ServeReport {
     /// Which session.
     pub id: u32,
     /// When it acted; 0: it did not.
@@ -33,7 +33,7 @@ pub struct Told {
     pub ended: u64,
 }
 
-impl Told {
+impl ServeReport {
     /// From a line of stdout.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
@@ -55,10 +55,10 @@ pub fn run(port: u16) -> Result<()> {
         rustix::net::listen(&listener, 4096).attempt(what)?;
         listener.set_nonblocking(true).attempt(what)?;
         let listener = TcpListener::from_std(listener).attempt(what)?;
-        let (tell, mut told) = unbounded_channel::<Told>();
+        let (sender, mut reports) = unbounded_channel::<ServeReport>();
         std::thread::spawn(move || {
             let mut out = std::io::stdout().lock();
-            while let Some(Told { id, acted, ended }) = told.blocking_recv() {
+            while let Some(ServeReport { id, acted, ended }) = reports.blocking_recv() {
                 if writeln!(out, "{id} {acted} {ended}").is_err() {
                     std::process::exit(0);
                 }
@@ -66,7 +66,7 @@ pub fn run(port: u16) -> Result<()> {
         });
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(session(stream, tell.clone()))),
+                Ok((stream, _)) => drop(tokio::spawn(session(stream, sender.clone()))),
                 // Out of descriptors: some come back.
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             }
@@ -74,25 +74,25 @@ pub fn run(port: u16) -> Result<()> {
     })
 }
 
-async fn session(stream: TcpStream, tell: UnboundedSender<Told>) {
+async fn session(stream: TcpStream, sender: UnboundedSender<ServeReport>) {
     let mut peer = Peer::new(stream, true);
     let Ok(Some(head)) = peer.head().await else { return };
     let Some(plan) = head.split(' ').nth(1).and_then(Plan::from_target) else { return };
-    let mut told = Told { id: plan.id, ..Told::default() };
-    live(peer, &plan, &head, &mut told).await;
-    let _ = tell.send(told);
+    let mut report = ServeReport { id: plan.id, ..ServeReport::default() };
+    live(peer, &plan, &head, &mut report).await;
+    let _ = sender.send(report);
 }
 
-async fn live(mut peer: Peer, plan: &Plan, head: &str, told: &mut Told) {
+async fn live(mut peer: Peer, plan: &Plan, head: &str, report: &mut ServeReport) {
     let answer = match plan.act {
-        Act::Gone => return told.ended = ended(&mut peer).await,
+        Act::Gone => return report.ended = ended(&mut peer).await,
         Act::EofAtOpen => {
-            told.acted = now();
+            report.acted = now();
             peer.fin().await;
-            return told.ended = ended(&mut peer).await;
+            return report.ended = ended(&mut peer).await;
         }
         Act::ResetAtOpen => {
-            told.acted = now();
+            report.acted = now();
             return peer.reset();
         }
         Act::Status(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
@@ -101,17 +101,17 @@ async fn live(mut peer: Peer, plan: &Plan, head: &str, told: &mut Told) {
         _ => switching(&derive_accept_key(key(head).as_bytes())),
     };
     if !plan.act.opens() {
-        told.acted = now();
+        report.acted = now();
     }
     if peer.write(answer.as_bytes()).await.is_err() {
         return;
     }
     if !plan.act.opens() {
-        return told.ended = ended(&mut peer).await;
+        return report.ended = ended(&mut peer).await;
     }
     loop {
         let Ok(frame) = peer.next().await else {
-            return told.ended = now();
+            return report.ended = now();
         };
         match frame.opcode {
             opcode::TEXT if frame.payload == GO => break,
@@ -120,7 +120,7 @@ async fn live(mut peer: Peer, plan: &Plan, head: &str, told: &mut Told) {
             }
             opcode::TEXT => drop(peer.text(&frame.payload).await),
             opcode::CLOSE => {
-                told.ended = now();
+                report.ended = now();
                 let _ = peer.close_frame(&frame.payload).await;
                 peer.fin().await;
                 peer.drain().await;
@@ -130,7 +130,7 @@ async fn live(mut peer: Peer, plan: &Plan, head: &str, told: &mut Told) {
         }
     }
     tokio::time::sleep(plan.life).await;
-    told.acted = now();
+    report.acted = now();
     match plan.act {
         Act::ServeClose(code) => {
             let _ = peer.close_frame(&frame::close_payload(Some(code), "")).await;
@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_line_reads_back_and_the_key_is_found() {
-        assert_eq!(Told::from_line("7 0 12"), Some(Told { id: 7, acted: 0, ended: 12 }));
-        assert_eq!(Told::from_line("7 x"), None);
+        assert_eq!(ServeReport::from_line("7 0 12"), Some(ServeReport { id: 7, acted: 0, ended: 12 }));
+        assert_eq!(ServeReport::from_line("7 x"), None);
         assert_eq!(key("GET / HTTP/1.1\r\nsec-websocket-key: abc\r\n\r\n"), "abc");
     }
 }

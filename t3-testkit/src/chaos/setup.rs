@@ -19,7 +19,7 @@ use super::{
     options::Options,
     plan::{Act, Plan},
     process_usage,
-    serve::Told,
+    serve::ServeReport,
 };
 use crate::{
     error::{Attempt, Result},
@@ -42,21 +42,21 @@ pub(crate) struct Phase {
     pub dispatch_kib: u64,
 }
 
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub stack: Stack,
     pub journal: Journal,
     pub seed: u64,
     pub users: usize,
     pub serves: Vec<Process>,
-    told: Arc<Mutex<HashMap<u32, Told>>>,
+    serve_reports: Arc<Mutex<HashMap<u32, ServeReport>>>,
     pub runtime: Runtime,
     at_once: usize,
     next: u32,
 }
 
-impl Stage {
+impl Fixture {
     /// Starts everything. This program has to have chaos's hidden command `serve`.
-    pub(crate) fn set(options: &Options, seed: u64) -> Result<Self> {
+    pub(crate) fn start(options: &Options, seed: u64) -> Result<Self> {
         Self::with(options.users as usize, options.at_once as usize, seed)
     }
 
@@ -66,17 +66,17 @@ impl Stage {
         setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
         setup.users.insert(ABSENT.to_owned(), free_port()?);
         let journal = Journal::unfollowed()?;
-        let told = Arc::<Mutex<HashMap<u32, Told>>>::default();
+        let serve_reports = Arc::<Mutex<HashMap<u32, ServeReport>>>::default();
         let program = std::env::current_exe().attempt(|| "find our own program".to_owned())?;
         let mut serves = Vec::new();
         for user in 0..users {
             let port = setup.users.get(&name(user)).copied().unwrap_or_default();
             let mut command = Command::new(&program);
             command.arg("serve").arg(port.to_string());
-            let told = Arc::clone(&told);
+            let serve_reports = Arc::clone(&serve_reports);
             serves.push(Process::start_heard(command, move |stream, line| {
-                if let (Stream::Stdout, Some(one)) = (stream, Told::from_line(line)) {
-                    told.lock().unwrap_or_else(PoisonError::into_inner).insert(one.id, one);
+                if let (Stream::Stdout, Some(one)) = (stream, ServeReport::from_line(line)) {
+                    serve_reports.lock().unwrap_or_else(PoisonError::into_inner).insert(one.id, one);
                 }
             })?);
             wait::until("a serve to listen", Duration::from_secs(20), || {
@@ -86,7 +86,7 @@ impl Stage {
         let stack = Stack::start(setup, &journal)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.attempt(|| "start a runtime".to_owned())?;
-        Ok(Self { stack, journal, seed, users, serves, told, runtime, at_once, next: 0 })
+        Ok(Self { stack, journal, seed, users, serves, serve_reports, runtime, at_once, next: 0 })
     }
 
     /// The login of a plan.
@@ -104,8 +104,8 @@ impl Stage {
     }
 
     /// What the serves have told.
-    pub(crate) fn told(&self) -> HashMap<u32, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn serve_reports(&self) -> HashMap<u32, ServeReport> {
+        self.serve_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Carries out the next `count` plans, `pace` a second or as fast as it goes. `meanwhile` is
@@ -163,7 +163,7 @@ async fn browse(how: Browse, ids: Range<u32>, pace: Option<u32>, over: Arc<Atomi
         let plan = Plan::draw(how.seed, id, how.users);
         let over = Arc::clone(&over);
         browsers.spawn(async move {
-            let seen = client::run(how.address, &Stage::user(&plan), plan).await;
+            let seen = client::run(how.address, &Fixture::user(&plan), plan).await;
             drop(place);
             over.fetch_add(1, Ordering::Relaxed);
             seen

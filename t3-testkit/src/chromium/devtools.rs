@@ -28,7 +28,7 @@ impl DevTools {
     pub(super) fn connect(address: SocketAddr, path: &str) -> Result<Self> {
         let what = || format!("connect to Chromium's DevTools at {address}");
         let stream = TcpStream::connect(address).attempt(what)?;
-        stream.set_read_timeout(Some(wait::patient(ANSWER))).attempt(what)?;
+        stream.set_read_timeout(Some(wait::scaled(ANSWER))).attempt(what)?;
         let (socket, _) = client(format!("ws://{address}{path}"), stream)
             .map_err(|error| TestError::Unexpected { what: what(), got: error.to_string() })?;
         Ok(Self { socket, last: 0 })

@@ -14,7 +14,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 
-use super::{Act, Config, Ended, PATIENCE, Shared, handshake};
+use super::{Act, Config, Ended, Shared, TIMEOUT, handshake};
 use crate::{
     error::{Attempt, Result, TestError},
     frame::{self, HEARTBEAT, HEARTBEAT_ANSWER, Reader, opcode},
@@ -73,8 +73,8 @@ fn open(config: &Config) -> Result<(Socket, Vec<u8>, SocketAddr)> {
         socket.set_recv_buffer_size(bytes).attempt(|| format!("set SO_RCVBUF to {bytes}"))?;
     }
     let connect = || format!("connect to {}", config.address);
-    socket.connect_timeout(&config.address.into(), PATIENCE).attempt(connect)?;
-    socket.set_read_timeout(Some(PATIENCE)).attempt(connect)?;
+    socket.connect_timeout(&config.address.into(), TIMEOUT).attempt(connect)?;
+    socket.set_read_timeout(Some(TIMEOUT)).attempt(connect)?;
     let _ = socket.set_tcp_nodelay(true);
     let early = handshake::shake(&mut socket, config)?;
     socket.set_nonblocking(true).attempt(connect)?;
@@ -145,14 +145,14 @@ impl Driver<'_> {
     }
 
     fn beat(&mut self) {
-        self.next_beat = Instant::now() + self.heartbeat.unwrap_or(PATIENCE);
+        self.next_beat = Instant::now() + self.heartbeat.unwrap_or(TIMEOUT);
         self.write(&frame::from_client(opcode::TEXT, HEARTBEAT.as_bytes()));
         self.shared.update(|seen| seen.pings += 1);
     }
 
     /// Writes all of it; an error shows at the next read.
     fn write(&mut self, mut bytes: &[u8]) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !bytes.is_empty() && Instant::now() < deadline {
             match self.socket.write(bytes) {
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),

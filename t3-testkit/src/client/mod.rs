@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long anything a client waits for may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a client connects and behaves.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl Client {
     /// # Errors
     /// [`TestError::Timeout`] after `limit`.
     pub fn wait(&self, what: &str, limit: Duration, enough: impl Fn(&Seen) -> bool) -> Result<Seen> {
-        let limit = wait::patient(limit);
+        let limit = wait::scaled(limit);
         let deadline = Instant::now() + limit;
         let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         while !enough(&seen) {
@@ -199,7 +199,7 @@ impl Client {
     /// [`TestError::Timeout`].
     pub fn heartbeats(&self, n: u64) -> Result<()> {
         let have = self.seen().pongs;
-        self.wait(&format!("{n} answered heartbeats"), PATIENCE, |seen| seen.pongs >= have + n).map(drop)
+        self.wait(&format!("{n} answered heartbeats"), TIMEOUT, |seen| seen.pongs >= have + n).map(drop)
     }
 
     /// Waits for the end of the connection.
@@ -207,7 +207,7 @@ impl Client {
     /// # Errors
     /// [`TestError::Timeout`].
     pub fn wait_end(&self) -> Result<Seen> {
-        self.wait("the end of the client's connection", PATIENCE, |seen| seen.ended.is_some())
+        self.wait("the end of the client's connection", TIMEOUT, |seen| seen.ended.is_some())
     }
 
     fn act(&self, act: Act) {

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 pub use runner::Ended;
 
-use self::{records::Records, report::Report, runner::Show, screen::Screen, setup::Stage, stop::Stop};
+use self::{
+    records::Records, report::Report, runner::DemoRunner, screen::Screen, setup::Fixture, stop::Stop,
+};
 use crate::sys;
 
 /// How to run the demo.
@@ -39,41 +41,41 @@ pub fn run(options: Options) -> Result<Report, Ended> {
     let stop = Stop::on_signals()?;
     let records = Records::default();
     screen.dim("starting t3-trace, t3-dispatch and two stand-ins for t3 serve (alice's and bob's)");
-    let mut stage = Stage::set(&screen, &records)?;
-    if let Some(line) = lacking(&stage) {
+    let mut fixture = Fixture::start(&screen, &records)?;
+    if let Some(line) = lacking(&fixture) {
         screen.dim(&line);
     }
     screen.dim("lines with a dot say what is being done, the others are what `t3-trace live` prints");
-    screen.raise_curtain();
-    let report = Show::new(&mut stage, &screen, &records, &stop).play(options.pause)?;
+    screen.print_held_lines();
+    let report = DemoRunner::new(&mut fixture, &screen, &records, &stop).run(options.pause)?;
     screen.line("");
     for line in report.lines() {
         screen.line(&line);
     }
     if options.hold {
-        hold(&stage, &screen, &stop)?;
+        hold(&fixture, &screen, &stop)?;
     }
     Ok(report)
 }
 
 /// One line on what is not there and what it costs.
-fn lacking(stage: &Stage) -> Option<String> {
+fn lacking(fixture: &Fixture) -> Option<String> {
     if !sys::is_root() {
         return Some("not root: no kernel evidence (kernel=off), no vanished client, no OOM kill; run it as root to see all eight".into());
     }
-    (!stage.lacking.is_empty()).then(|| format!("this machine lacks: {}", stage.lacking.join("; ")))
+    (!fixture.lacking.is_empty()).then(|| format!("this machine lacks: {}", fixture.lacking.join("; ")))
 }
 
-fn hold(stage: &Stage, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
+fn hold(fixture: &Fixture, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
     screen.line("");
     screen
         .line("Running until Ctrl-C. Open one of these, then close the tab, or kill the stand-in behind it:");
     for user in setup::USERS {
-        let address = identity_proxy::open(user, stage.address)?;
-        let pid = stage.pid(user).map(|pid| format!("  (stand-in: pid {pid})")).unwrap_or_default();
+        let address = identity_proxy::open(user, fixture.address)?;
+        let pid = fixture.pid(user).map(|pid| format!("  (stand-in: pid {pid})")).unwrap_or_default();
         screen.line(&format!("  http://{address}/  as {user}{pid}"));
     }
-    let address = stage.address;
+    let address = fixture.address;
     screen.line(&format!(
         "t3-dispatch itself: curl -H 'X-authentik-username: {}' http://{address}/",
         setup::USERS[0]

@@ -14,7 +14,7 @@ use super::{
     report::{Outcome, Report},
     scenario::{Ending, Needs},
     screen::Screen,
-    setup::Stage,
+    setup::Fixture,
     stop::Stop,
 };
 use crate::{
@@ -29,7 +29,7 @@ const BUSY: &str = "busy 5000";
 /// Limit of the cgroup in which serve is to die, and what serve then takes.
 const MEMORY: (u64, &str) = (64 << 20, "alloc 1073741824");
 /// For anything that should happen by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// For `live` to print what t3-dispatch has written.
 const SHOWN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -46,40 +46,40 @@ pub enum Ended {
 
 /// The play on its stage.
 #[derive(Debug)]
-pub struct Show<'a> {
-    stage: &'a mut Stage,
+pub struct DemoRunner<'a> {
+    fixture: &'a mut Fixture,
     screen: &'a Screen,
     records: &'a Records,
     stop: &'a Stop,
     sessions: BTreeMap<Ending, Client>,
 }
 
-impl<'a> Show<'a> {
+impl<'a> DemoRunner<'a> {
     /// Nothing has happened yet.
-    pub fn new(stage: &'a mut Stage, screen: &'a Screen, records: &'a Records, stop: &'a Stop) -> Self {
-        Self { stage, screen, records, stop, sessions: BTreeMap::new() }
+    pub fn new(fixture: &'a mut Fixture, screen: &'a Screen, records: &'a Records, stop: &'a Stop) -> Self {
+        Self { fixture, screen, records, stop, sessions: BTreeMap::new() }
     }
 
     /// Plays all of it, with a pause before each ending.
     ///
     /// # Errors
     /// [`Ended`].
-    pub fn play(mut self, pause: Duration) -> Result<Report, Ended> {
+    pub fn run(mut self, pause: Duration) -> Result<Report, Ended> {
         let mut outcomes = Vec::new();
         // alice has a session for each of her endings from the start; bob's end with his serve, so
         // his come one by one.
         let first = [Ending::CloseFrame, Ending::TabGone, Ending::Reset, Ending::Vanished, Ending::Killed];
         for ending in
-            first.into_iter().filter(|ending| self.stage.cannot(*ending).is_none()).collect::<Vec<_>>()
+            first.into_iter().filter(|ending| self.fixture.cannot(*ending).is_none()).collect::<Vec<_>>()
         {
             self.open(ending)?;
         }
         for ending in Ending::ALL {
-            if let Some(why) = self.stage.cannot(ending) {
+            if let Some(why) = self.fixture.cannot(ending) {
                 outcomes.push((ending, Outcome::NotShown(why)));
                 continue;
             }
-            self.stage.runs()?;
+            self.fixture.runs()?;
             if !self.sessions.contains_key(&ending) {
                 self.open(ending)?;
             }
@@ -92,8 +92,8 @@ impl<'a> Show<'a> {
             self.until_shown(shown)?;
             outcomes.push((ending, Outcome::Records(records)));
             if ending.ends_serve() {
-                self.stage.serve(ending.user())?.process.wait(PATIENCE)?;
-                self.stage.start_serve(ending.user())?;
+                self.fixture.serve(ending.user())?.process.wait(TIMEOUT)?;
+                self.fixture.start_serve(ending.user())?;
             }
             self.sessions.remove(&ending);
         }
@@ -103,16 +103,16 @@ impl<'a> Show<'a> {
                 *records = self.records.of(&ending.ray());
             }
         }
-        Ok(Report { kernel: self.stage.kernel, outcomes })
+        Ok(Report { kernel: self.fixture.kernel, outcomes })
     }
 
     fn open(&mut self, ending: Ending) -> Result<(), Ended> {
         let ip = if ending.user() == "alice" { "203.0.113.7" } else { "198.51.100.23" };
-        let config = Config::new(self.stage.address, ending.user());
+        let config = Config::new(self.fixture.address, ending.user());
         let mut config = config.header("Cf-Ray", &ending.ray()).header("X-Forwarded-For", ip);
         config.heartbeat = Some(HEARTBEAT);
         if ending.needs() == Needs::Network
-            && let Some(network) = &self.stage.network
+            && let Some(network) = &self.fixture.network
         {
             config.namespace = Some(network.descriptor()?);
         }
@@ -139,19 +139,19 @@ impl<'a> Show<'a> {
             Ending::CloseFrame => self.client(ending)?.close(Some(1001), ""),
             Ending::TabGone => self.client(ending)?.fin(),
             Ending::Reset => self.client(ending)?.reset(),
-            Ending::Vanished => self.stage.network.as_ref().map_or(Ok(()), |network| network.cut())?,
-            Ending::Killed => self.stage.serve(ending.user())?.process.signal(libc::SIGKILL)?,
-            Ending::Restarted => self.stage.serve(ending.user())?.order("exit 0")?,
+            Ending::Vanished => self.fixture.network.as_ref().map_or(Ok(()), |network| network.cut())?,
+            Ending::Killed => self.fixture.serve(ending.user())?.process.signal(libc::SIGKILL)?,
+            Ending::Restarted => self.fixture.serve(ending.user())?.order("exit 0")?,
             Ending::Stalled => {
-                self.stage.serve(ending.user())?.begin(BUSY)?;
+                self.fixture.serve(ending.user())?.begin(BUSY)?;
                 self.until_seen(ending, "three unanswered heartbeats", |seen| seen.pings >= seen.pongs + 3)?;
                 self.client(ending)?.close(Some(1000), "");
             }
             Ending::Oom => {
-                if let Some(cgroup) = self.stage.cgroups.get(ending.user()) {
+                if let Some(cgroup) = self.fixture.cgroups.get(ending.user()) {
                     cgroup.limit_memory(MEMORY.0)?;
                 }
-                self.stage.serve(ending.user())?.begin(MEMORY.1)?;
+                self.fixture.serve(ending.user())?.begin(MEMORY.1)?;
             }
         }
         Ok(())
@@ -160,23 +160,23 @@ impl<'a> Show<'a> {
     /// The session's records, as soon as there is one; none after a while is a finding too.
     fn record(&self, ending: Ending) -> Result<Vec<CloseRecord>, Ended> {
         let ray = ending.ray();
-        self.until(PATIENCE, || !self.records.of(&ray).is_empty())?;
+        self.until(TIMEOUT, || !self.records.of(&ray).is_empty())?;
         Ok(self.records.of(&ray))
     }
 
     fn until_shown(&self, before: usize) -> Result<(), Ended> {
         let shown = self.until(SHOWN_WITHIN, || self.screen.shown() > before)?;
-        if shown { Ok(()) } else { Err(unexpected("a line of t3-trace live", &self.stage.stderr())) }
+        if shown { Ok(()) } else { Err(unexpected("a line of t3-trace live", &self.fixture.stderr())) }
     }
 
     fn until_seen(&self, ending: Ending, what: &str, enough: impl Fn(&Seen) -> bool) -> Result<(), Ended> {
         let client = self.client(ending)?;
-        let seen = self.until(PATIENCE, || enough(&client.seen()) || client.seen().ended.is_some())?;
+        let seen = self.until(TIMEOUT, || enough(&client.seen()) || client.seen().ended.is_some())?;
         if seen && enough(&client.seen()) {
             return Ok(());
         }
         let what = format!("{what} before \"{}\"", ending.name());
-        Err(unexpected(&what, &format!("{:?}\n{}", client.seen(), self.stage.stderr())))
+        Err(unexpected(&what, &format!("{:?}\n{}", client.seen(), self.fixture.stderr())))
     }
 
     fn pause(&self, pause: Duration) -> Result<(), Ended> {

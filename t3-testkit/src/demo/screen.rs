@@ -54,7 +54,7 @@ impl Screen {
     }
 
     /// Shows what programs print from now on, and what they have printed.
-    pub fn raise_curtain(&self) {
+    pub fn print_held_lines(&self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.take().into_iter().flatten().for_each(|line| print(&line));
     }

@@ -33,11 +33,11 @@ const START: Duration = Duration::from_secs(60);
 /// How long one may take to stop when asked to.
 const STOP: Duration = Duration::from_secs(4);
 /// So that a vanished client shows in seconds; in service it is 15 s and 30 s.
-const PATIENCE: [&str; 4] = ["--keepalive", "1s", "--user-timeout", "3s"];
+const DISPATCH_TIMEOUTS: [&str; 4] = ["--keepalive", "1s", "--user-timeout", "3s"];
 
 /// The running programs.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Fixture {
     /// Where t3-dispatch listens.
     pub address: SocketAddr,
     /// Where kernel evidence comes from here.
@@ -58,12 +58,12 @@ pub struct Stage {
     dir: TempDir,
 }
 
-impl Stage {
+impl Fixture {
     /// Starts everything and waits until it is ready.
     ///
     /// # Errors
     /// A program is missing or does not get ready; with its stderr.
-    pub fn set(screen: &Screen, records: &Records) -> Result<Self> {
+    pub fn start(screen: &Screen, records: &Records) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-demo-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
         let ports = USERS.iter().map(|user| Ok((*user, free_port()?))).collect::<Result<_>>()?;
@@ -73,7 +73,7 @@ impl Stage {
         }
         let network = note(&mut lacking, Netns::new());
         let near = network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.near);
-        let mut stage = Self {
+        let mut fixture = Self {
             address: SocketAddr::from((near, free_port()?)),
             kernel: KernelSource::Off,
             lacking,
@@ -88,14 +88,14 @@ impl Stage {
             dir,
         };
         for user in USERS {
-            if let Some(cgroup) = note(&mut stage.lacking, Cgroup::new()) {
-                stage.cgroups.insert(user, cgroup);
+            if let Some(cgroup) = note(&mut fixture.lacking, Cgroup::new()) {
+                fixture.cgroups.insert(user, cgroup);
             }
-            stage.start_serve(user)?;
+            fixture.start_serve(user)?;
         }
-        stage.start_trace(screen)?;
-        stage.start_dispatch(screen, records)?;
-        Ok(stage)
+        fixture.start_trace(screen)?;
+        fixture.start_dispatch(screen, records)?;
+        Ok(fixture)
     }
 
     fn socket(&self) -> PathBuf {
@@ -197,7 +197,7 @@ impl Stage {
         let mut command = Command::new(find("t3-dispatch")?);
         command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.address.to_string());
         command.arg("--table").arg(path);
-        command.arg("--trace-socket").arg(self.socket()).args(["--log", "stderr"]).args(PATIENCE);
+        command.arg("--trace-socket").arg(self.socket()).args(["--log", "stderr"]).args(DISPATCH_TIMEOUTS);
         command.args(["--no-pairing", "--trusted-proxy", "127.0.0.0/8", "--metrics-listen", "off"]);
         if let Some(Netns { near, .. }) = &self.network {
             command.arg("--trusted-proxy").arg(format!("{near}/30"));
@@ -237,7 +237,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Fixture {
     fn drop(&mut self) {
         // dispatch first: what it has to say should find t3-trace and its viewer there, and the
         // serves alive.

@@ -8,9 +8,9 @@ use t3_record::{
     ClosedBy, Segment, Verdict,
 };
 
-use super::{Expect, Fault, Need, Truth};
+use super::{Expect, ExpectedRecord, Fault, Need};
 use crate::{
-    client::PATIENCE,
+    client::TIMEOUT,
     error::{Attempt, Result, TestError},
 };
 
@@ -18,7 +18,7 @@ pub(super) fn faults() -> Vec<Fault> {
     vec![
         Fault::new(
             "dispatch_sigterm",
-            Truth::opened(
+            ExpectedRecord::opened(
                 Verdict::DispatchShutdown,
                 Segment::Dispatch,
                 DispatchClosed,
@@ -33,48 +33,53 @@ pub(super) fn faults() -> Vec<Fault> {
             .key("ws_reason", Expect::Free)
             .one_of("down_end", &["fin_out", "fin_in", "none"])
             .one_of("up_end", &["fin_out", "fin_in", "none"]),
-            |w| {
-                w.session()?;
-                let Some(dispatch) = &mut w.stack.dispatch else { return Ok(()) };
+            |fx| {
+                fx.session()?;
+                let Some(dispatch) = &mut fx.stack.dispatch else { return Ok(()) };
                 dispatch.signal(libc::SIGTERM)?;
-                let seen = w.client().wait("a close frame", PATIENCE, |seen| seen.close.is_some())?;
+                let seen = fx.client().wait("a close frame", TIMEOUT, |seen| seen.close.is_some())?;
                 if seen.close.as_ref().is_none_or(|(code, _)| *code != Some(1001)) {
                     let got = format!("{:?}", seen.close);
                     return Err(TestError::Unexpected { what: "Close 1001 from dispatch".to_owned(), got });
                 }
-                w.ended()
+                fx.ended()
             },
         )
         .own_stack(),
-        Fault::new("dispatch_sigkill", died(), |w| {
-            w.session()?;
-            let Some(dispatch) = &mut w.stack.dispatch else { return Ok(()) };
+        Fault::new("dispatch_sigkill", died(), |fx| {
+            fx.session()?;
+            let Some(dispatch) = &mut fx.stack.dispatch else { return Ok(()) };
             dispatch.signal(libc::SIGKILL)?;
-            dispatch.wait(PATIENCE)?;
-            w.ended()
+            dispatch.wait(TIMEOUT)?;
+            fx.ended()
         })
         .needs(&[Need::Root, Need::Kernel])
         .own_stack(),
-        Fault::new("ss_kill_downstream", destroyed("down_end"), |w| {
-            w.session()?;
-            let client = w.client().local;
-            destroy(&format!("sport = :{} and dport = :{}", w.stack.address.port(), client.port()))
+        Fault::new("ss_kill_downstream", destroyed("down_end"), |fx| {
+            fx.session()?;
+            let client = fx.client().local;
+            destroy(&format!("sport = :{} and dport = :{}", fx.stack.address.port(), client.port()))
         })
         .needs(&[Need::Root, Need::Kernel, Need::SockDestroy]),
-        Fault::new("ss_kill_upstream", destroyed("up_end"), |w| {
-            w.session()?;
+        Fault::new("ss_kill_upstream", destroyed("up_end"), |fx| {
+            fx.session()?;
             // dispatch's end only: its remote port is serve's.
-            destroy(&format!("dport = :{}", w.stack.port(&w.user)?))
+            destroy(&format!("dport = :{}", fx.stack.port(&fx.user)?))
         })
         .needs(&[Need::Root, Need::Kernel, Need::SockDestroy]),
     ]
 }
 
 /// t3-trace writes this record: nothing that only dispatch knew can be in it.
-fn died() -> Truth {
+fn died() -> ExpectedRecord {
     let how = "proxy_signal:9";
-    let truth =
-        Truth::opened(Verdict::DispatchDied, Segment::Dispatch, DispatchClosed, how, ClosedBy::Dispatch);
+    let expected = ExpectedRecord::opened(
+        Verdict::DispatchDied,
+        Segment::Dispatch,
+        DispatchClosed,
+        how,
+        ClosedBy::Dispatch,
+    );
     let relay_only = [
         "up_bytes",
         "down_bytes",
@@ -99,18 +104,18 @@ fn died() -> Truth {
     ];
     relay_only
         .into_iter()
-        .fold(truth, |truth, key| truth.key(key, Expect::Absent))
+        .fold(expected, |expected, key| expected.key(key, Expect::Absent))
         .is("peer_exit", "alive")
         .one_of("down_end", &["fin_out", "rst_out"])
         .one_of("up_end", &["fin_out", "rst_out"])
 }
 
-fn destroyed(leg: &'static str) -> Truth {
+fn destroyed(leg: &'static str) -> ExpectedRecord {
     let other = if leg == "down_end" { "up_end" } else { "down_end" };
     let how = "sock_destroy";
     // The cause is the leg that ended first; who acted is this machine, not dispatch's own doing.
     let cause = if leg == "down_end" { DownstreamClosed } else { UpstreamClosed };
-    Truth::opened(Verdict::AdminKilled, Segment::Devvm, cause, how, ClosedBy::Dispatch)
+    ExpectedRecord::opened(Verdict::AdminKilled, Segment::Devvm, cause, how, ClosedBy::Dispatch)
         .is("peer_exit", "alive")
         .is(leg, "abort")
         .one_of(other, &["fin_out", "rst_out"])

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use t3_record::{Cause::DispatchClosed, Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
 
-use super::{Expect, Fault, Need, Truth, World, edge_burst};
+use super::{Expect, ExpectedRecord, Fault, Fixture, Need, edge_burst};
 use crate::{
     client::Client,
     error::{Attempt, Result, TestError},
@@ -16,7 +16,7 @@ use crate::{
 const STALL: Duration = Duration::from_millis(5_500);
 
 pub(super) fn faults() -> Vec<Fault> {
-    let mut stalled = Truth::opened(
+    let mut stalled = ExpectedRecord::opened(
         Verdict::DispatchStalled,
         Segment::Dispatch,
         DownstreamClosed,
@@ -34,7 +34,7 @@ pub(super) fn faults() -> Vec<Fault> {
     for key in ["hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms", "up_idle_ms", "down_idle_ms"] {
         stalled = stalled.key(key, Expect::Free);
     }
-    let no_socket = Truth::unopened(
+    let no_socket = ExpectedRecord::unopened(
         Verdict::DispatchStalled,
         Segment::Dispatch,
         DispatchClosed,
@@ -47,12 +47,12 @@ pub(super) fn faults() -> Vec<Fault> {
     .key("peer_comm", Expect::Free)
     .key("peer_exit", Expect::Free);
     vec![
-        Fault::new("dispatch_stalled", stalled, |w| {
-            w.session()?;
-            signal(w, libc::SIGSTOP)?;
+        Fault::new("dispatch_stalled", stalled, |fx| {
+            fx.session()?;
+            signal(fx, libc::SIGSTOP)?;
             std::thread::sleep(STALL);
-            w.gives_up();
-            signal(w, libc::SIGCONT)
+            fx.gives_up();
+            signal(fx, libc::SIGCONT)
         })
         .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
@@ -63,23 +63,23 @@ pub(super) fn faults() -> Vec<Fault> {
     ]
 }
 
-fn signal(w: &World<'_>, number: i32) -> Result<()> {
-    w.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number))
+fn signal(fx: &Fixture<'_>, number: i32) -> Result<()> {
+    fx.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number))
 }
 
 /// First a single descriptor is left: a browser is accepted, serve cannot be reached. Then none:
 /// browsers wait. Whoever is connected notices nothing, and whoever waited is served when
 /// descriptors come back.
-fn exhausted(w: &mut World<'_>) -> Result<()> {
-    let Some(pid) = w.stack.dispatch.as_ref().map(crate::harness::Process::pid) else { return Ok(()) };
-    w.crowd(1, 1, w.stack.address)?;
-    w.set_aside(0, 0);
+fn exhausted(fx: &mut Fixture<'_>) -> Result<()> {
+    let Some(pid) = fx.stack.dispatch.as_ref().map(crate::harness::Process::pid) else { return Ok(()) };
+    fx.crowd(1, 1, fx.stack.address)?;
+    fx.set_aside(0, 0);
     let before = limit(pid, room_for(pid, 1)?)?;
-    let status = Client::refused(w.config_of(0, 1, w.stack.address));
+    let status = Client::refused(fx.config_of(0, 1, fx.stack.address));
     limit(pid, room_for(pid, 0)?)?;
-    let (config, (tell, told)) = (w.config_of(0, 2, w.stack.address), std::sync::mpsc::channel());
+    let (config, (tell, told)) = (fx.config_of(0, 2, fx.stack.address), std::sync::mpsc::channel());
     let waiting = std::thread::spawn(move || drop(tell.send(Client::connect(config))));
-    w.nth(0).heartbeats(3)?;
+    fx.nth(0).heartbeats(3)?;
     if let Ok(early) = told.try_recv() {
         let got = format!("{:?}", early.map(drop));
         return Err(TestError::Unexpected { what: "a browser that waits for a descriptor".to_owned(), got });
@@ -91,9 +91,9 @@ fn exhausted(w: &mut World<'_>) -> Result<()> {
         got: "its thread died".to_owned(),
     })??;
     late.heartbeats(2)?;
-    w.set_aside(0, 2);
-    w.clients.push(late);
-    for client in &w.clients {
+    fx.set_aside(0, 2);
+    fx.clients.push(late);
+    for client in &fx.clients {
         client.close(Some(1000), "");
         client.wait_end()?;
     }

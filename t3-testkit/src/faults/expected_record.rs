@@ -1,7 +1,7 @@
 //! The truth about a fault, as expectations on every key of its record. Pure.
 //!
 //! A record is compared as a whole: a key that a truth does not name has the expectation of an
-//! ordinary session ([`Truth::opened`]), so that a wrong extra key fails as well as a missing one.
+//! ordinary session ([`ExpectedRecord::opened`]), so that a wrong extra key fails as well as a missing one.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ impl std::fmt::Display for Expect {
 
 /// An expectation that was not met.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Miss {
+pub struct Mismatch {
     /// The key, or what else was looked at.
     pub key: String,
     /// What it must be.
@@ -84,13 +84,13 @@ pub struct Miss {
 
 /// Expectations on every key of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Truth(BTreeMap<&'static str, Expect>);
+pub struct ExpectedRecord(BTreeMap<&'static str, Expect>);
 
 const ANY: Expect = Expect::Free;
 const SOME: Expect = Expect::Present;
 const NO: Expect = Expect::Absent;
 
-impl Truth {
+impl ExpectedRecord {
     /// An ordinary session that opened, had healthy heartbeats, and ended: everything but the
     /// verdict.
     fn session() -> Self {
@@ -111,7 +111,7 @@ impl Truth {
         // A ping may be on its way when the end comes, so a young unanswered one proves nothing.
         keys.insert("hb_wait_ms", Expect::AbsentOr(0, 2_000));
         keys.insert("hb_period_ms", Expect::AbsentOr(1, 2_000));
-        // Filled in by what the machine has: see `World`.
+        // Filled in by what the machine has: see `Fixture`.
         keys.extend(free(&["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"]));
         keys.extend(free(&["psi_mem_full", "psi_io_full", "psi_mem_peak", "psi_io_peak", "psi_cpu_peak"]));
         keys.extend(free(&["host_psi_mem", "host_psi_io", "host_psi_cpu", "mem_current", "mem_max"]));
@@ -130,9 +130,9 @@ impl Truth {
     /// A session that opened and ended so. Close frames are expected exactly when `how` names one.
     #[must_use]
     pub fn opened(verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) -> Self {
-        let mut truth = Self::session();
-        truth.say(verdict, segment, cause, how, closed_by);
-        truth
+        let mut expected = Self::session();
+        expected.say(verdict, segment, cause, how, closed_by);
+        expected
     }
 
     /// A session that never opened.
@@ -144,24 +144,24 @@ impl Truth {
         how: &str,
         closed_by: ClosedBy,
     ) -> Self {
-        let mut truth = Self::session();
-        truth.say(verdict, segment, cause, how, closed_by);
-        truth.0.insert("dur_ms", Expect::Is("0".to_owned()));
+        let mut expected = Self::session();
+        expected.say(verdict, segment, cause, how, closed_by);
+        expected.0.insert("dur_ms", Expect::Is("0".to_owned()));
         for key in ["hb_n", "hb_rtt_ms", "hb_rtt_max_ms", "hb_gap_ms", "hb_wait_ms", "hb_period_ms"] {
-            truth.0.insert(key, NO);
+            expected.0.insert(key, NO);
         }
         for key in ["up_bytes", "down_bytes", "up_msgs", "down_msgs"] {
-            truth.0.insert(key, NO);
+            expected.0.insert(key, NO);
         }
         // What a leg that never carried a session still tells differs with how far it got.
         for key in ["up_idle_ms", "down_idle_ms", "down_rtt_us", "down_retrans", "down_unacked", "down_lost"]
         {
-            truth.0.insert(key, ANY);
+            expected.0.insert(key, ANY);
         }
         for key in ["up_rtt_us", "up_retrans", "up_unacked", "up_lost", "chain"] {
-            truth.0.insert(key, ANY);
+            expected.0.insert(key, ANY);
         }
-        truth
+        expected
     }
 
     fn say(&mut self, verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) {
@@ -229,13 +229,13 @@ impl Truth {
 
     /// Where the record differs.
     #[must_use]
-    pub fn misses(&self, record: &CloseRecord) -> Vec<Miss> {
+    pub fn mismatches(&self, record: &CloseRecord) -> Vec<Mismatch> {
         let have: BTreeMap<_, _> = record.pairs().into_iter().collect();
         let percent = |key: &str| have.get(key).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
         let starved = percent("psi_cpu").max(percent("psi_cpu_peak")) >= STARVED;
         let missed = |(key, expect): (&&'static str, &Expect)| {
             let text = have.get(key).map(String::as_str);
-            (!expect.holds(text, starved)).then(|| Miss {
+            (!expect.holds(text, starved)).then(|| Mismatch {
                 key: (*key).to_owned(),
                 expected: expect.to_string(),
                 got: text.unwrap_or("nothing").to_owned(),
@@ -250,8 +250,8 @@ mod tests {
     use super::*;
     use t3_record::KernelSource;
 
-    fn truth() -> Truth {
-        Truth::unopened(
+    fn expected() -> ExpectedRecord {
+        ExpectedRecord::unopened(
             Verdict::ServeRefused,
             Segment::Serve,
             Cause::UpstreamClosed,
@@ -284,20 +284,20 @@ mod tests {
 
     #[test]
     fn the_right_record_has_no_miss() {
-        assert_eq!(truth().misses(&record()), []);
+        assert_eq!(expected().mismatches(&record()), []);
     }
 
     #[test]
     fn a_wrong_a_missing_and_an_extra_key_are_each_one_miss() {
         let wrong = CloseRecord { verdict: Verdict::ServeTimeout, ..record() };
         assert_eq!(
-            truth().misses(&wrong).iter().map(|miss| miss.key.as_str()).collect::<Vec<_>>(),
+            expected().mismatches(&wrong).iter().map(|mismatch| mismatch.key.as_str()).collect::<Vec<_>>(),
             ["verdict"]
         );
         let missing = CloseRecord { up_end: None, ..record() };
-        assert_eq!(truth().misses(&missing)[0].got, "nothing");
+        assert_eq!(expected().mismatches(&missing)[0].got, "nothing");
         let extra = CloseRecord { oom_victim: Some("x".to_owned()), ws_code: Some(1000), ..record() };
-        assert_eq!(truth().misses(&extra).len(), 2);
+        assert_eq!(expected().mismatches(&extra).len(), 2);
     }
 
     #[test]

@@ -8,14 +8,14 @@ use t3_trace::{
     live::line::Paint,
 };
 
-use super::Miss;
+use super::Mismatch;
 use crate::journald::Entry;
 
 /// Words that a proven answer does not have.
 const HEDGES: [&str; 6] = ["likely", "probably", "perhaps", "seems", "might have", "not proven"];
 
 /// Where the page of this record says something else than the record.
-pub(super) fn misses(record: &CloseRecord, entry: &Entry) -> Vec<Miss> {
+pub(super) fn mismatches(record: &CloseRecord, entry: &Entry) -> Vec<Mismatch> {
     let micros = entry.get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse::<i64>().ok());
     compared(record, &page(record, micros.unwrap_or_default() / 1000))
 }
@@ -28,12 +28,12 @@ fn page(record: &CloseRecord, at_ms: i64) -> Page {
     Page::of(&Facts::of(record.clone(), at_ms), &[], wall)
 }
 
-fn compared(record: &CloseRecord, page: &Page) -> Vec<Miss> {
+fn compared(record: &CloseRecord, page: &Page) -> Vec<Mismatch> {
     let text = page.text(Paint { colour: false }, wall);
-    let mut misses = Vec::new();
+    let mut mismatches = Vec::new();
     let mut must = |holds: bool, key: &str, expected: String, got: &str| {
         if !holds {
-            misses.push(Miss { key: format!("explain: {key}"), expected, got: got.to_owned() });
+            mismatches.push(Mismatch { key: format!("explain: {key}"), expected, got: got.to_owned() });
         }
     };
     for (key, word) in [
@@ -67,7 +67,7 @@ fn compared(record: &CloseRecord, page: &Page) -> Vec<Miss> {
     let calm = text.chars().all(|c| c == '\n' || !c.is_control());
     must(calm, "text", "no control characters".to_owned(), &text);
     must(!page.next.is_empty(), "what to do", "a step".to_owned(), "nothing");
-    misses
+    mismatches
 }
 
 /// Whose act the answer must speak of.
@@ -150,10 +150,10 @@ mod tests {
         let records = records_of_the_page();
         for record in &records {
             for other in records.iter().filter(|other| other.verdict != record.verdict) {
-                let misses = compared(record, &page(other, 1_000_000));
+                let mismatches = compared(record, &page(other, 1_000_000));
                 assert!(
-                    misses.iter().any(|miss| miss.key == "explain: verdict"),
-                    "{} {misses:?}",
+                    mismatches.iter().any(|mismatch| mismatch.key == "explain: verdict"),
+                    "{} {mismatches:?}",
                     record.verdict
                 );
             }
@@ -174,7 +174,7 @@ mod tests {
         ] {
             let mut page = page(&record, 1_000_000);
             change(&mut page);
-            keys.extend(compared(&record, &page).into_iter().map(|miss| miss.key));
+            keys.extend(compared(&record, &page).into_iter().map(|mismatch| mismatch.key));
         }
         let expected = [
             "as sure as the record",

@@ -9,9 +9,9 @@ use std::{
 
 use t3_record::KernelSource;
 
-use super::expected_record::{Expect, Truth};
+use super::expected_record::{Expect, ExpectedRecord};
 use crate::{
-    client::{Client, Config, PATIENCE},
+    client::{Client, Config, TIMEOUT},
     error::{Attempt, Result, TestError},
     harness::{Body, Cgroup, Netns, Serve, Stack},
     journald::Journal,
@@ -39,7 +39,7 @@ pub(super) fn owns(first: &str, user: &str) -> bool {
 
 /// The surroundings of one fault.
 #[derive(Debug)]
-pub struct World<'a> {
+pub struct Fixture<'a> {
     /// dispatch and t3-trace.
     pub stack: &'a mut Stack,
     /// Where records go.
@@ -60,7 +60,7 @@ pub struct World<'a> {
     own_pressure: bool,
 }
 
-impl<'a> World<'a> {
+impl<'a> Fixture<'a> {
     /// For this user.
     pub fn new(stack: &'a mut Stack, journal: &'a Journal, user: String) -> Self {
         // A unit brings its own. Without any the stand-in shares ours; then pressure is that of the
@@ -186,7 +186,7 @@ impl<'a> World<'a> {
     pub fn quiet(&self) -> Result<()> {
         let client = self.client();
         client.heartbeat(None);
-        client.wait("the last answer", PATIENCE, |seen| seen.pings == seen.pongs).map(drop)
+        client.wait("the last answer", TIMEOUT, |seen| seen.pings == seen.pongs).map(drop)
     }
 
     /// Waits for the client's end, whichever way.
@@ -238,7 +238,7 @@ impl<'a> World<'a> {
     /// It does not.
     pub fn until_oom_kill(&self) -> Result<()> {
         let events = self.limits()?.v2.join("memory.events");
-        wait::until("an OOM kill in the cgroup", PATIENCE, || {
+        wait::until("an OOM kill in the cgroup", TIMEOUT, || {
             let text = std::fs::read_to_string(&events).ok()?;
             text.lines()
                 .any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
@@ -259,23 +259,25 @@ impl<'a> World<'a> {
 
     /// A truth about this user's session, with everything filled in that the surroundings decide.
     #[must_use]
-    pub fn complete(&self, truth: Truth, kernel: KernelSource, user: &str) -> Truth {
+    pub fn complete(&self, expected: ExpectedRecord, kernel: KernelSource, user: &str) -> ExpectedRecord {
         let traced = !matches!(kernel, KernelSource::Off | KernelSource::Timeout);
         let percent = || Expect::Range(0, 100);
-        let mut truth =
-            truth.is("user", user).key("ray", Expect::Begins(format!("ray-{user}"))).is("ip", "203.0.113.7");
-        truth = truth.is("kernel", kernel.as_str());
-        if self.stack.units() && truth.of("lost") == Some(&Expect::Absent) {
+        let mut expected = expected
+            .is("user", user)
+            .key("ray", Expect::Begins(format!("ray-{user}")))
+            .is("ip", "203.0.113.7");
+        expected = expected.is("kernel", kernel.as_str());
+        if self.stack.units() && expected.of("lost") == Some(&Expect::Absent) {
             // An emulated CPU is long enough in a program to be interrupted by what would run the
             // same one. It is said, and the verdict must be right all the same.
-            truth = truth.key("lost", Expect::AbsentOr(1, 10));
+            expected = expected.key("lost", Expect::AbsentOr(1, 10));
         }
         for (key, expect) in &self.learned {
-            truth = truth.unless_said(key, expect.clone());
+            expected = expected.unless_said(key, expect.clone());
         }
         let host = traced && Path::new("/proc/pressure/memory").exists();
         for key in ["host_psi_mem", "host_psi_io", "host_psi_cpu"] {
-            truth = truth.unless_said(key, if host { percent() } else { Expect::Absent });
+            expected = expected.unless_said(key, if host { percent() } else { Expect::Absent });
         }
         // The pressure of a serve's cgroup is known while the process is; one that was never there
         // has none.
@@ -283,33 +285,34 @@ impl<'a> World<'a> {
         let pids: Vec<_> = pids.map(|(_, serve)| serve.process.pid().to_string()).collect();
         let served = !pids.is_empty();
         if self.stack.trace.is_some() && served {
-            truth = truth.unless_said("peer_pid", Expect::OneOf(pids));
+            expected = expected.unless_said("peer_pid", Expect::OneOf(pids));
         }
         // Pressure is sampled once a second: a serve that failed at once may have no two samples
         // yet.
-        let opened = truth.of("dur_ms") != Some(&Expect::Is("0".to_owned()));
+        let opened = expected.of("dur_ms") != Some(&Expect::Is("0".to_owned()));
         if traced && served && self.own_pressure && opened {
             // systemd takes a unit's cgroup away with its last process, which a short session's
             // second sample may be too late for.
-            let gone = self.stack.units() && truth.of("peer_exit") != Some(&Expect::Is("alive".to_owned()));
+            let gone =
+                self.stack.units() && expected.of("peer_exit") != Some(&Expect::Is("alive".to_owned()));
             for key in ["psi_mem", "psi_io", "psi_cpu"] {
-                truth = truth.unless_said(key, if gone { Expect::AbsentOr(0, 100) } else { percent() });
+                expected = expected.unless_said(key, if gone { Expect::AbsentOr(0, 100) } else { percent() });
             }
         }
         if !traced {
             for key in ["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"] {
-                truth = truth.key(key, Expect::Absent);
+                expected = expected.key(key, Expect::Absent);
             }
             // dispatch alone cannot always be sure, and sees only what its own calls answered.
-            truth = truth.one_of("confidence", &["proven", "likely"]).key("chain", Expect::Free);
-            if truth.of("dur_ms") == Some(&Expect::Is("0".to_owned())) {
-                truth = truth.key("down_end", Expect::Free);
+            expected = expected.one_of("confidence", &["proven", "likely"]).key("chain", Expect::Free);
+            if expected.of("dur_ms") == Some(&Expect::Is("0".to_owned())) {
+                expected = expected.key("down_end", Expect::Free);
             }
         }
         if traced && served {
-            truth.unless_said("peer_comm", Expect::Begins("t3-serve-standi".to_owned()))
+            expected.unless_said("peer_comm", Expect::Begins("t3-serve-standi".to_owned()))
         } else {
-            truth
+            expected
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use t3_record::CloseRecord;
 
-use super::{Expect, FIRST_EIGHT, Fault, PERIOD, World, catalogue, runner::lacks};
+use super::{Expect, FIRST_EIGHT, Fault, Fixture, PERIOD, catalogue, runner::lacks};
 use crate::{
     client::{Client, Config},
     error::{Result, TestError},
@@ -26,7 +26,7 @@ const SHOWN: [&str; 6] = ["verdict", "segment", "how", "closed_by", "confidence"
 
 /// The running programs, and what was played.
 #[derive(Debug)]
-pub struct Play {
+pub struct IncidentDemo {
     /// dispatch and t3-trace.
     pub stack: Stack,
     /// Where the records are.
@@ -38,13 +38,13 @@ pub struct Play {
     back: Option<(Serve, Client)>,
 }
 
-impl Play {
+impl IncidentDemo {
     /// Starts the programs; nothing has happened yet.
     ///
     /// # Errors
     /// [`TestError::Missing`] when this machine lacks something that one of the faults needs; what
     /// the start met.
-    pub fn begin() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let all = catalogue();
         let names = FIRST_EIGHT.iter().chain(&OFTEN_ASKED);
         let faults: Vec<Fault> =
@@ -69,11 +69,11 @@ impl Play {
     ///
     /// # Errors
     /// A fault cannot be injected, or there is no record of it.
-    pub fn play(&mut self) -> Result<()> {
+    pub fn run(&mut self) -> Result<()> {
         for (fault, person) in self.faults.iter().zip(PERSONS) {
-            let mut world = World::new(&mut self.stack, &self.journal, person.to_owned());
-            (fault.inject)(&mut world)?;
-            let records = self.journal.wait_closes(1, fault.patience, |record| record.user == person)?;
+            let mut fixture = Fixture::new(&mut self.stack, &self.journal, person.to_owned());
+            (fault.inject)(&mut fixture)?;
+            let records = self.journal.wait_closes(1, fault.timeout, |record| record.user == person)?;
             self.records.extend(records.into_iter().map(|(record, _)| (fault.name, record)));
         }
         let person = PERSONS[self.faults.len().min(PERSONS.len()) - 1];
@@ -89,25 +89,28 @@ impl Play {
     /// What was not as it should be, a line each: the machine starved, and another play may do
     /// better.
     #[must_use]
-    pub fn misses(&self) -> Vec<String> {
-        let mut misses = Vec::new();
+    pub fn mismatches(&self) -> Vec<String> {
+        let mut mismatches = Vec::new();
         for (fault, person) in self.faults.iter().zip(PERSONS) {
             let of_fault: Vec<_> = self.records.iter().filter(|(name, _)| *name == fault.name).collect();
             if of_fault.len() != 1 {
-                misses.push(format!("{}: {} records of {person}", fault.name, of_fault.len()));
+                mismatches.push(format!("{}: {} records of {person}", fault.name, of_fault.len()));
             }
             for (_, record) in of_fault {
                 // What the truth leaves to a busy machine is not left here.
-                let busy = fault.truth.of("segment") == Some(&Expect::StallSegment);
-                let truth = fault.truth.clone();
-                let truth = if busy { truth.is("segment", "serve") } else { truth };
-                let shown = |miss: &super::Miss| SHOWN.contains(&miss.key.as_str());
-                misses.extend(truth.misses(record).into_iter().filter(shown).map(|miss| {
-                    format!("{}: {} is {}, must be {}", fault.name, miss.key, miss.got, miss.expected)
+                let busy = fault.expected.of("segment") == Some(&Expect::StallSegment);
+                let expected = fault.expected.clone();
+                let expected = if busy { expected.is("segment", "serve") } else { expected };
+                let shown = |mismatch: &super::Mismatch| SHOWN.contains(&mismatch.key.as_str());
+                mismatches.extend(expected.mismatches(record).into_iter().filter(shown).map(|mismatch| {
+                    format!(
+                        "{}: {} is {}, must be {}",
+                        fault.name, mismatch.key, mismatch.got, mismatch.expected
+                    )
                 }));
             }
         }
-        misses
+        mismatches
     }
 
     /// For anything that should show on a screen soon.

@@ -7,9 +7,9 @@ use t3_record::{
     ClosedBy, LegEnd, Segment, Verdict,
 };
 
-use super::{Expect, Fault, Truth, World, edge_burst::untouched};
+use super::{Expect, ExpectedRecord, Fault, Fixture, edge_burst::untouched};
 use crate::{
-    client::{Client, PATIENCE},
+    client::{Client, TIMEOUT},
     error::Result,
 };
 
@@ -72,31 +72,36 @@ const STORM: (usize, usize) = (3, 6);
 /// Pressure is averaged over 10 s, and the stall must be most of them.
 const STALL: Duration = Duration::from_secs(9);
 
-fn unopened(verdict: Verdict, how: &str) -> Truth {
-    Truth::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
+fn unopened(verdict: Verdict, how: &str) -> ExpectedRecord {
+    ExpectedRecord::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
         // The browser is answered, and its connection may live on.
         .key("down_end", Expect::Free)
 }
 
 pub(super) fn faults() -> Vec<Fault> {
-    let killed =
-        Truth::opened(Verdict::ServeKilled, Segment::Serve, UpstreamClosed, "signal:15", ClosedBy::Upstream)
-            .is("peer_exit", "sig:15")
-            .key("killed_by", Expect::Present)
-            .ends(LegEnd::FinOut, LegEnd::FinIn);
+    let killed = ExpectedRecord::opened(
+        Verdict::ServeKilled,
+        Segment::Serve,
+        UpstreamClosed,
+        "signal:15",
+        ClosedBy::Upstream,
+    )
+    .is("peer_exit", "sig:15")
+    .key("killed_by", Expect::Present)
+    .ends(LegEnd::FinOut, LegEnd::FinIn);
     vec![
-        Fault::new("box_storm", storm(), |w| {
-            w.crowd(STORM.1, STORM.0, w.stack.address)?;
-            for (_, serve) in &w.serves {
+        Fault::new("box_storm", storm(), |fx| {
+            fx.crowd(STORM.1, STORM.0, fx.stack.address)?;
+            for (_, serve) in &fx.serves {
                 serve.begin(&format!("thrash {}", STALL.as_millis() * 2))?;
             }
             std::thread::sleep(STALL);
             // Every watchdog fires at its next tick; nobody is answered.
-            for client in &w.clients {
+            for client in &fx.clients {
                 client.close(Some(1000), "");
             }
             std::thread::sleep(super::PERIOD);
-            w.clients.iter().for_each(Client::drop_socket);
+            fx.clients.iter().for_each(Client::drop_socket);
             Ok(())
         })
         .crowd(STORM.1, STORM.0)
@@ -106,14 +111,14 @@ pub(super) fn faults() -> Vec<Fault> {
             "listener_gone",
             // The process lives, and that is the point: nothing to restart it shows in systemctl.
             unopened(Verdict::ServeRefused, "refused").is("up_end", "refused").key("peer_exit", Expect::Free),
-            |w| {
-                w.crowd(1, 1, w.stack.address)?;
-                w.set_aside(0, 0);
-                w.order("unlisten")?;
-                Client::refused(w.config_of(0, 1, w.stack.address))?;
-                w.nth(0).heartbeats(2)?;
-                w.nth(0).close(Some(1000), "");
-                w.nth(0).wait_end().map(drop)
+            |fx| {
+                fx.crowd(1, 1, fx.stack.address)?;
+                fx.set_aside(0, 0);
+                fx.order("unlisten")?;
+                Client::refused(fx.config_of(0, 1, fx.stack.address))?;
+                fx.nth(0).heartbeats(2)?;
+                fx.nth(0).close(Some(1000), "");
+                fx.nth(0).wait_end().map(drop)
             },
         )
         .crowd(2, 1)
@@ -123,15 +128,15 @@ pub(super) fn faults() -> Vec<Fault> {
             unopened(Verdict::ServeRejected, "status:401")
                 .is("peer_exit", "alive")
                 .one_of("up_end", &["fin_in", "fin_out", "rst_out", "none"]),
-            |w| {
-                w.crowd(1, 1, w.stack.address)?;
-                w.set_aside(0, 0);
-                w.all_quiet()?;
-                w.the_serve().process.signal(libc::SIGTERM)?;
-                w.the_serve().process.wait(PATIENCE)?;
-                w.nth(0).wait_end()?;
-                w.serve(&["--opening", "status:401"])?;
-                Client::refused(w.config_of(0, 1, w.stack.address)).map(drop)
+            |fx| {
+                fx.crowd(1, 1, fx.stack.address)?;
+                fx.set_aside(0, 0);
+                fx.all_quiet()?;
+                fx.the_serve().process.signal(libc::SIGTERM)?;
+                fx.the_serve().process.wait(TIMEOUT)?;
+                fx.nth(0).wait_end()?;
+                fx.serve(&["--opening", "status:401"])?;
+                Client::refused(fx.config_of(0, 1, fx.stack.address)).map(drop)
             },
         )
         .crowd(2, 1)
@@ -142,7 +147,7 @@ pub(super) fn faults() -> Vec<Fault> {
             .crowd(2, 2)
             .needs(&[super::Need::Kernel])
             .aside(
-                Truth::opened(
+                ExpectedRecord::opened(
                     Verdict::ServeKilled,
                     Segment::Serve,
                     UpstreamClosed,
@@ -159,34 +164,40 @@ pub(super) fn faults() -> Vec<Fault> {
             unopened(Verdict::ServeTimeout, "handshake_timeout")
                 .is("peer_exit", "alive")
                 .one_of("up_end", &["none", "fin_out", "rst_out"]),
-            |w| {
-                w.serve(&[])?;
-                w.the_serve().process.signal(libc::SIGSTOP)?;
-                Client::refused(w.config()).map(drop)
+            |fx| {
+                fx.serve(&[])?;
+                fx.the_serve().process.signal(libc::SIGSTOP)?;
+                Client::refused(fx.config()).map(drop)
             },
         )
-        .patience(60),
+        .timeout(60),
     ]
 }
 
-fn neighbour(w: &mut World<'_>) -> Result<()> {
-    w.crowd(2, 2, w.stack.address)?;
-    w.set_aside(1, 1);
-    w.all_quiet()?;
+fn neighbour(fx: &mut Fixture<'_>) -> Result<()> {
+    fx.crowd(2, 2, fx.stack.address)?;
+    fx.set_aside(1, 1);
+    fx.all_quiet()?;
     // The serve started last is the second user's.
-    w.the_serve().process.signal(libc::SIGKILL)?;
-    w.nth(0).close(Some(1000), "");
-    w.nth(0).wait_end()?;
-    w.nth(1).wait_end().map(drop)
+    fx.the_serve().process.signal(libc::SIGKILL)?;
+    fx.nth(0).close(Some(1000), "");
+    fx.nth(0).wait_end()?;
+    fx.nth(1).wait_end().map(drop)
 }
 
-fn storm() -> Truth {
+fn storm() -> ExpectedRecord {
     let long = || Expect::Range(3_000, 60_000);
-    Truth::opened(Verdict::ServeStalled, Segment::Devvm, DownstreamClosed, "stall", ClosedBy::Downstream)
-        .is("peer_exit", "alive")
-        .close_frame("down", "1000", "")
-        .ends(LegEnd::FinIn, LegEnd::FinOut)
-        .key("psi_io", Expect::Range(50, 100))
-        .key("hb_wait_ms", long())
-        .key("up_idle_ms", long())
+    ExpectedRecord::opened(
+        Verdict::ServeStalled,
+        Segment::Devvm,
+        DownstreamClosed,
+        "stall",
+        ClosedBy::Downstream,
+    )
+    .is("peer_exit", "alive")
+    .close_frame("down", "1000", "")
+    .ends(LegEnd::FinIn, LegEnd::FinOut)
+    .key("psi_io", Expect::Range(50, 100))
+    .key("hb_wait_ms", long())
+    .key("up_idle_ms", long())
 }

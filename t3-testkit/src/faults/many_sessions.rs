@@ -5,11 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use t3_record::CloseRecord;
 
 use super::{
-    World,
+    Fixture,
     fixture::{self, HEARTBEATS},
 };
 use crate::{
-    client::{Client, Config, PATIENCE},
+    client::{Client, Config, TIMEOUT},
     error::{Result, TestError},
     wait,
 };
@@ -21,7 +21,7 @@ const RELAXED: Duration = Duration::from_secs(1);
 /// Longer than a burst's second and the patience of its members: then it has been summed up.
 const SUMMED_UP: Duration = Duration::from_millis(2_500);
 
-impl World<'_> {
+impl Fixture<'_> {
     /// How the browser of this user's `number`-th session connects, through what listens at
     /// `address`.
     #[must_use]
@@ -33,7 +33,7 @@ impl World<'_> {
     }
 
     /// A serve for each of the first `users`, and `sessions` dealt out to them in turn, each with
-    /// enough heartbeats behind it. Session `n` is [`World::nth`] `n`.
+    /// enough heartbeats behind it. Session `n` is [`Fixture::nth`] `n`.
     ///
     /// # Errors
     /// One does not come about.
@@ -47,7 +47,7 @@ impl World<'_> {
         }
         for number in 0..sessions {
             // In all, not each after the one before: they beat at the same time.
-            self.nth(number).wait("enough answered heartbeats", PATIENCE, |seen| seen.pongs >= HEARTBEATS)?;
+            self.nth(number).wait("enough answered heartbeats", TIMEOUT, |seen| seen.pongs >= HEARTBEATS)?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl World<'_> {
             client.heartbeat(None);
         }
         for client in &self.clients {
-            client.wait("the last answer", PATIENCE, |seen| seen.pings == seen.pongs)?;
+            client.wait("the last answer", TIMEOUT, |seen| seen.pings == seen.pongs)?;
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl World<'_> {
     /// Fewer, more, or another text.
     pub fn one_burst(&self, sessions: u64, users: u64) -> Result<()> {
         let new = || Ok(self.journal.bursts()?.into_iter().skip(self.bursts).collect::<Vec<_>>());
-        wait::until("a `ws burst` line", PATIENCE, || {
+        wait::until("a `ws burst` line", TIMEOUT, || {
             new().is_ok_and(|bursts: Vec<_>| !bursts.is_empty()).then_some(())
         })?;
         std::thread::sleep(SUMMED_UP);

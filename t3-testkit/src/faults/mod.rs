@@ -26,8 +26,8 @@ mod simultaneous;
 mod upstream;
 mod zero_window;
 
-pub use expected_record::{Expect, Miss, Truth};
-pub use fixture::{PERIOD, World};
+pub use expected_record::{Expect, ExpectedRecord, Mismatch};
+pub use fixture::{Fixture, PERIOD};
 pub use incidents::{INCIDENTS, Incident};
 pub use report::{Outcome, Row, print};
 pub use runner::{Options, run};
@@ -69,18 +69,18 @@ pub struct Fault {
     /// Its name, unique, as `--only` takes it.
     pub name: &'static str,
     /// The truth about its record.
-    pub truth: Truth,
+    pub expected: ExpectedRecord,
     /// What it asks of the machine.
     pub needs: &'static [Need],
     /// Sessions it opens, each with a record of its own.
     pub sessions: usize,
     /// Users it needs, each with a serve of its own.
     pub users: usize,
-    /// The truth about sessions that the fault does not hit (`World::aside`); that of the others
+    /// The truth about sessions that the fault does not hit (`Fixture::aside`); that of the others
     /// when `None`.
-    pub aside: Option<Truth>,
+    pub aside: Option<ExpectedRecord>,
     /// What else must hold once the records are there.
-    pub after: fn(&mut World<'_>) -> Result<()>,
+    pub after: fn(&mut Fixture<'_>) -> Result<()>,
     /// It ends dispatch or t3-trace, so it gets a stack to itself.
     pub own_stack: bool,
     /// What dispatch is started with besides; only for a fault with a stack to itself.
@@ -88,17 +88,17 @@ pub struct Fault {
     /// It weighs on the whole machine, so nothing else runs beside it.
     pub alone: bool,
     /// How long the record may take: timers of the kernel take their time.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// Injects it.
-    pub inject: fn(&mut World<'_>) -> Result<()>,
+    pub inject: fn(&mut Fixture<'_>) -> Result<()>,
 }
 
 impl Fault {
-    fn new(name: &'static str, truth: Truth, inject: fn(&mut World<'_>) -> Result<()>) -> Self {
-        let patience = Duration::from_secs(30);
+    fn new(name: &'static str, expected: ExpectedRecord, inject: fn(&mut Fixture<'_>) -> Result<()>) -> Self {
+        let timeout = Duration::from_secs(30);
         Self {
             name,
-            truth,
+            expected,
             needs: &[],
             sessions: 1,
             users: 1,
@@ -107,7 +107,7 @@ impl Fault {
             own_stack: false,
             dispatch: &[],
             alone: false,
-            patience,
+            timeout,
             inject,
         }
     }
@@ -116,11 +116,11 @@ impl Fault {
         Self { sessions, users, ..self }
     }
 
-    fn aside(self, truth: Truth) -> Self {
-        Self { aside: Some(truth), ..self }
+    fn aside(self, expected: ExpectedRecord) -> Self {
+        Self { aside: Some(expected), ..self }
     }
 
-    fn after(self, after: fn(&mut World<'_>) -> Result<()>) -> Self {
+    fn after(self, after: fn(&mut Fixture<'_>) -> Result<()>) -> Self {
         Self { after, ..self }
     }
 
@@ -134,8 +134,8 @@ impl Fault {
         Self { needs, ..self }
     }
 
-    fn patience(self, seconds: u64) -> Self {
-        Self { patience: Duration::from_secs(seconds), ..self }
+    fn timeout(self, seconds: u64) -> Self {
+        Self { timeout: Duration::from_secs(seconds), ..self }
     }
 
     fn alone(self) -> Self {
@@ -234,11 +234,11 @@ mod tests {
     #[test]
     fn every_truth_says_something_about_every_key() {
         for fault in catalogue() {
-            let truths = std::iter::once(&fault.truth).chain(&fault.aside);
-            for (truth, key) in
-                truths.flat_map(|truth| t3_record::CloseRecord::KEYS.iter().map(move |key| (truth, key)))
+            let expectations = std::iter::once(&fault.expected).chain(&fault.aside);
+            for (expected, key) in expectations
+                .flat_map(|expected| t3_record::CloseRecord::KEYS.iter().map(move |key| (expected, key)))
             {
-                assert!(truth.of(key.name).is_some(), "{} says nothing about {}", fault.name, key.name);
+                assert!(expected.of(key.name).is_some(), "{} says nothing about {}", fault.name, key.name);
             }
         }
     }

@@ -9,7 +9,7 @@ use t3_record::{
     ClosedBy, LegEnd, Segment, Verdict,
 };
 
-use super::{Expect, Fault, Need, Truth, World};
+use super::{Expect, ExpectedRecord, Fault, Fixture, Need};
 use crate::{
     error::{Result, TestError},
     harness::Netns,
@@ -40,29 +40,34 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("closed_by", &["downstream", "dispatch"])
                 .one_of("confidence", &["proven", "likely"])
                 .one_of("down_end", &["fin_in", "fin_out", "rst_in", "timeout"]),
-            |w| gives_up(w).map(drop),
+            |fx| gives_up(fx).map(drop),
         )
         .needs(&[Need::Root, Need::Netns, Need::Loss])
-        .patience(120),
+        .timeout(120),
         // It does arrive, with all that was held up.
-        Fault::new("client_lossy_link_heals", lossy(), |w| gives_up(w)?.lose(0))
+        Fault::new("client_lossy_link_heals", lossy(), |fx| gives_up(fx)?.lose(0))
             .needs(&[Need::Root, Need::Netns, Need::Loss])
-            .patience(120),
+            .timeout(120),
         // A whole path can be busy without a pause: a person who leaves during a download leaves.
         Fault::new("client_close_download", downloading(), download).needs(&[Need::Root, Need::Netns]),
     ]
 }
 
-fn lossy() -> Truth {
-    let truth =
-        Truth::opened(Verdict::PathStalled, Segment::Downstream, DownstreamClosed, "", ClosedBy::Downstream)
-            .one_of("how", &["loss", "heartbeat_lost"])
-            .is("confidence", "likely")
-            .one_of("cause", &["downstream_closed", "graceful"])
-            .one_of("down_end", &["fin_in", "fin_out", "rst_in"])
-            .one_of("up_end", &["fin_in", "fin_out", "rst_out"])
-            .is("peer_exit", "alive")
-            .key("hb_period_ms", Expect::Range(200, 800));
+fn lossy() -> ExpectedRecord {
+    let expected = ExpectedRecord::opened(
+        Verdict::PathStalled,
+        Segment::Downstream,
+        DownstreamClosed,
+        "",
+        ClosedBy::Downstream,
+    )
+    .one_of("how", &["loss", "heartbeat_lost"])
+    .is("confidence", "likely")
+    .one_of("cause", &["downstream_closed", "graceful"])
+    .one_of("down_end", &["fin_in", "fin_out", "rst_in"])
+    .one_of("up_end", &["fin_in", "fin_out", "rst_out"])
+    .is("peer_exit", "alive")
+    .key("hb_period_ms", Expect::Range(200, 800));
     // If no ping got through, nothing was sent that had to be sent again.
     let loose = [
         "down_retrans",
@@ -78,11 +83,11 @@ fn lossy() -> Truth {
         "down_unacked",
         "down_lost",
     ];
-    loose.into_iter().fold(truth, |truth, key| truth.key(key, Expect::Free))
+    loose.into_iter().fold(expected, |expected, key| expected.key(key, Expect::Free))
 }
 
-fn downloading() -> Truth {
-    let truth = Truth::opened(
+fn downloading() -> ExpectedRecord {
+    let expected = ExpectedRecord::opened(
         Verdict::ClientClosed,
         Segment::Downstream,
         Graceful,
@@ -95,47 +100,47 @@ fn downloading() -> Truth {
     // As much as fits may be on its way, and a receiver that is slower than the link throws
     // segments away.
     let loose = ["down_retrans", "down_unacked", "down_lost", "up_unacked"];
-    loose.into_iter().fold(truth, |truth, key| truth.key(key, Expect::Free))
+    loose.into_iter().fold(expected, |expected, key| expected.key(key, Expect::Free))
 }
 
 /// A session over a link of its own.
-fn over(w: &mut World<'_>) -> Result<Netns> {
+fn over(fx: &mut Fixture<'_>) -> Result<Netns> {
     let netns = Netns::new()?;
-    w.serve(&[])?;
-    let mut config = w.config();
-    config.address = (netns.near, w.stack.address.port()).into();
+    fx.serve(&[])?;
+    let mut config = fx.config();
+    config.address = (netns.near, fx.stack.address.port()).into();
     config.namespace = Some(netns.descriptor()?);
-    w.open(config)?;
+    fx.open(config)?;
     Ok(netns)
 }
 
 /// The link turns bad, the browser's watchdog fires, and the browser is gone.
-fn gives_up<'w>(w: &'w mut World<'_>) -> Result<&'w Netns> {
-    let netns = over(w)?;
+fn gives_up<'fx>(fx: &'fx mut Fixture<'_>) -> Result<&'fx Netns> {
+    let netns = over(fx)?;
     netns.lose(LOSS)?;
-    watchdog(w)?;
-    w.gives_up();
-    Ok(w.keep(netns))
+    watchdog(fx)?;
+    fx.gives_up();
+    Ok(fx.keep(netns))
 }
 
 /// Heartbeats are answered between the messages, and the last message is on its way when the
 /// browser closes.
-fn download(w: &mut World<'_>) -> Result<()> {
-    let netns = over(w)?;
-    w.keep(netns);
+fn download(fx: &mut Fixture<'_>) -> Result<()> {
+    let netns = over(fx)?;
+    fx.keep(netns);
     for _ in 0..BEATS {
         for _ in 0..MESSAGES {
-            w.order(&format!("flood {MESSAGE}"))?;
+            fx.order(&format!("flood {MESSAGE}"))?;
         }
-        w.client().heartbeats(1)?;
+        fx.client().heartbeats(1)?;
     }
-    w.the_serve().begin(&format!("flood {LAST}"))?;
-    w.client().close(Some(1000), "");
-    w.ended()
+    fx.the_serve().begin(&format!("flood {LAST}"))?;
+    fx.client().close(Some(1000), "");
+    fx.ended()
 }
 
 /// Waits until no answer has come for as long as the browser's watchdog waits.
-fn watchdog(w: &World<'_>) -> Result<()> {
+fn watchdog(fx: &Fixture<'_>) -> Result<()> {
     let begun = Instant::now();
     let (mut pongs, mut at) = (0, begun);
     while at.elapsed() < WATCHDOG {
@@ -143,7 +148,7 @@ fn watchdog(w: &World<'_>) -> Result<()> {
             return Err(TestError::Timeout { what: "a gap between two answers".to_owned(), after: LIMIT });
         }
         std::thread::sleep(super::PERIOD / 4);
-        let now = w.client().seen().pongs;
+        let now = fx.client().seen().pongs;
         if now != pongs {
             (pongs, at) = (now, Instant::now());
         }

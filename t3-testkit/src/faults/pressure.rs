@@ -14,11 +14,11 @@ use std::{
 use t3_record::Segment;
 
 use super::{
-    Expect, Fault, Need, World,
+    Expect, Fault, Fixture, Need,
     upstream::{died, stalled},
 };
 use crate::{
-    client::PATIENCE,
+    client::TIMEOUT,
     error::{Attempt, Result},
     wait,
 };
@@ -31,52 +31,52 @@ pub(super) fn faults() -> Vec<Fault> {
         |key, percent| stalled().is("segment", Segment::Devvm.as_str()).key(key, Expect::Range(percent, 100));
     let needs = &[Need::Root, Need::Kernel, Need::Systemd];
     vec![
-        Fault::new("serve_unit_restarted", died(15).is("killed_by", "systemd[1]"), |w| {
-            w.session()?;
-            w.quiet()?;
-            w.the_serve().unit()?.restart()?;
-            w.ended()
+        Fault::new("serve_unit_restarted", died(15).is("killed_by", "systemd[1]"), |fx| {
+            fx.session()?;
+            fx.quiet()?;
+            fx.the_serve().unit()?.restart()?;
+            fx.ended()
         })
         .needs(needs),
         // A hundredth of a CPU, and half a second of work to do.
-        Fault::new("cpu_throttled", starved("psi_cpu", 80), |w| {
-            w.session()?;
-            w.limits()?.set("cpu.max", "1000 100000")?;
-            w.the_serve().begin("burn 500")?;
-            give_up_after_a_long_stall(w)
+        Fault::new("cpu_throttled", starved("psi_cpu", 80), |fx| {
+            fx.session()?;
+            fx.limits()?.set("cpu.max", "1000 100000")?;
+            fx.the_serve().begin("burn 500")?;
+            give_up_after_a_long_stall(fx)
         })
         .needs(needs),
         // The listener is open and the kernel goes on accepting for it; nothing answers.
-        Fault::new("memory_high", starved("psi_mem", 20).key("oom_kills", Expect::AbsentOr(0, 0)), |w| {
-            w.session()?;
-            w.limits()?.set("memory.high", "16M")?;
-            w.the_serve().begin(&format!("grow {}", 1_u64 << 30))?;
+        Fault::new("memory_high", starved("psi_mem", 20).key("oom_kills", Expect::AbsentOr(0, 0)), |fx| {
+            fx.session()?;
+            fx.limits()?.set("memory.high", "16M")?;
+            fx.the_serve().begin(&format!("grow {}", 1_u64 << 30))?;
             std::thread::sleep(Duration::from_secs(1));
-            let port = w.the_serve().port;
+            let port = fx.the_serve().port;
             let waiting = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))
                 .attempt(|| "connect to a serve that hangs".to_owned())?;
-            wait::until("a connection in serve's accept queue", PATIENCE, || {
+            wait::until("a connection in serve's accept queue", TIMEOUT, || {
                 (accept_queue(port) > 0).then_some(())
             })?;
-            give_up_after_a_long_stall(w)?;
+            give_up_after_a_long_stall(fx)?;
             drop(waiting);
             Ok(())
         })
         .needs(needs),
-        Fault::new("io_throttled", starved("psi_io", 50), |w| {
-            w.session()?;
+        Fault::new("io_throttled", starved("psi_io", 50), |fx| {
+            fx.session()?;
             let limit = format!("{} rbps=65536", disk()?);
-            w.limits()?.set("io.max", &limit)?;
-            w.the_serve().begin("thrash 60000")?;
-            give_up_after_a_long_stall(w)
+            fx.limits()?.set("io.max", &limit)?;
+            fx.the_serve().begin("thrash 60000")?;
+            give_up_after_a_long_stall(fx)
         })
         .needs(needs),
     ]
 }
 
-fn give_up_after_a_long_stall(w: &mut World<'_>) -> Result<()> {
+fn give_up_after_a_long_stall(fx: &mut Fixture<'_>) -> Result<()> {
     std::thread::sleep(LONG_STALL);
-    w.gives_up();
+    fx.gives_up();
     Ok(())
 }
 

@@ -3,10 +3,10 @@
 use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
 
 use super::{
-    Fault, Need, Truth, World,
+    ExpectedRecord, Fault, Fixture, Need,
     edge_burst::{self, SESSIONS, USERS},
 };
-use crate::{client::PATIENCE, error::Result, harness::Traefik};
+use crate::{client::TIMEOUT, error::Result, harness::Traefik};
 
 /// What a dying proxy leaves of a connection: FIN when it had read everything, else RST.
 const CUT: [&str; 2] = ["fin_in", "rst_in"];
@@ -14,7 +14,7 @@ const PASSED_ON: [&str; 2] = ["fin_out", "rst_out"];
 
 pub(super) fn faults() -> Vec<Fault> {
     let all = || edge_burst::burst(SESSIONS, USERS).one_of("down_end", &CUT).one_of("up_end", &PASSED_ON);
-    let one = Truth::opened(
+    let one = ExpectedRecord::opened(
         Verdict::ClientLeft,
         Segment::Downstream,
         DownstreamClosed,
@@ -27,31 +27,31 @@ pub(super) fn faults() -> Vec<Fault> {
     .one_of("down_end", &CUT)
     .one_of("up_end", &PASSED_ON);
     vec![
-        Fault::new("traefik_killed", all(), |w| through_traefik(w, SESSIONS, USERS, libc::SIGKILL))
+        Fault::new("traefik_killed", all(), |fx| through_traefik(fx, SESSIONS, USERS, libc::SIGKILL))
             .needs(&[Need::Traefik])
             .crowd(SESSIONS, USERS)
-            .after(|w| w.one_burst(SESSIONS as u64, USERS as u64)),
-        Fault::new("traefik_restarted", all(), |w| through_traefik(w, SESSIONS, USERS, libc::SIGTERM))
+            .after(|fx| fx.one_burst(SESSIONS as u64, USERS as u64)),
+        Fault::new("traefik_restarted", all(), |fx| through_traefik(fx, SESSIONS, USERS, libc::SIGTERM))
             .needs(&[Need::Traefik])
             .crowd(SESSIONS, USERS)
-            .after(|w| w.one_burst(SESSIONS as u64, USERS as u64)),
+            .after(|fx| fx.one_burst(SESSIONS as u64, USERS as u64)),
         // The same cause with two sessions only: nothing tells it from two browsers that left, and
         // nothing is guessed.
-        Fault::new("traefik_killed_for_two", one, |w| through_traefik(w, 2, 2, libc::SIGKILL))
+        Fault::new("traefik_killed_for_two", one, |fx| through_traefik(fx, 2, 2, libc::SIGKILL))
             .needs(&[Need::Traefik])
             .crowd(2, 2)
-            .after(|w| w.no_burst()),
+            .after(|fx| fx.no_burst()),
     ]
 }
 
-fn through_traefik(w: &mut World<'_>, sessions: usize, users: usize, signal: i32) -> Result<()> {
-    let mut traefik = Traefik::start(w.stack.dir(), w.stack.address)?;
-    w.crowd(sessions, users, traefik.address)?;
-    w.all_quiet()?;
+fn through_traefik(fx: &mut Fixture<'_>, sessions: usize, users: usize, signal: i32) -> Result<()> {
+    let mut traefik = Traefik::start(fx.stack.dir(), fx.stack.address)?;
+    fx.crowd(sessions, users, traefik.address)?;
+    fx.all_quiet()?;
     traefik.process.signal(signal)?;
-    traefik.process.wait(PATIENCE)?;
+    traefik.process.wait(TIMEOUT)?;
     for number in 0..sessions {
-        w.nth(number).wait_end()?;
+        fx.nth(number).wait_end()?;
     }
     // It comes back, as a restarted one does; browsers that return are none of this fault's.
     traefik.start_again()

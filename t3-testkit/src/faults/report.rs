@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use t3_record::CloseRecord;
 
-use super::{Fault, Miss};
+use super::{Fault, Mismatch};
 
 /// How one fault came out.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -13,7 +13,7 @@ pub enum Outcome {
     /// The record is the truth.
     Passed,
     /// It is not: where.
-    Failed(Vec<Miss>),
+    Failed(Vec<Mismatch>),
     /// This machine cannot have the fault: why.
     Impossible(String),
 }
@@ -55,7 +55,7 @@ fn millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok,
 
 impl Row {
     pub(super) fn new(fault: &Fault) -> Self {
-        let word = |key| fault.truth.of(key).map(ToString::to_string).unwrap_or_default();
+        let word = |key| fault.expected.of(key).map(ToString::to_string).unwrap_or_default();
         Self {
             fault: fault.name,
             expected: format!("{} {}", word("verdict"), word("how")),
@@ -74,10 +74,10 @@ impl Row {
         self.records.push(record.to_line());
     }
 
-    pub(super) fn add(&mut self, miss: Miss) {
+    pub(super) fn add(&mut self, mismatch: Mismatch) {
         match &mut self.outcome {
-            Outcome::Failed(misses) => misses.push(miss),
-            outcome => *outcome = Outcome::Failed(vec![miss]),
+            Outcome::Failed(mismatches) => mismatches.push(mismatch),
+            outcome => *outcome = Outcome::Failed(vec![mismatch]),
         }
     }
 
@@ -91,8 +91,8 @@ impl Row {
         };
         let mut text =
             format!("{:<24} {:<34} {:<34} {mark:<4} {tail}\n", self.fault, self.expected, self.got);
-        if let Outcome::Failed(misses) = &self.outcome {
-            for Miss { key, expected, got } in misses {
+        if let Outcome::Failed(mismatches) = &self.outcome {
+            for Mismatch { key, expected, got } in mismatches {
                 let _ = writeln!(text, "  {key}: expected {expected}, got {got}");
             }
             text.push_str(&self.details);

@@ -6,10 +6,10 @@ use regex_lite::Regex;
 use t3_record::{CloseRecord, KernelSource};
 
 use super::{
-    DISPATCH_DECIDES, Expect, Fault, Miss, Need, Outcome, Row, World, catalogue, explain_check, fixture,
+    DISPATCH_DECIDES, Expect, Fault, Fixture, Mismatch, Need, Outcome, Row, catalogue, explain_check, fixture,
 };
 use crate::{
-    client::PATIENCE,
+    client::TIMEOUT,
     error::{Result, TestError},
     harness::{Cgroup, Netns, Setup, Stack, Traefik, free_port},
     journald::{Entry, Journal},
@@ -117,7 +117,7 @@ fn side_by_side(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row)
 /// Quick ones with one session; crowds and those that wait for timers; those with a stack of their
 /// own.
 fn lane(fault: &Fault) -> u8 {
-    if fault.own_stack { 2 } else { u8::from(fault.sessions > 1 || fault.patience > PATIENCE) }
+    if fault.own_stack { 2 } else { u8::from(fault.sessions > 1 || fault.timeout > TIMEOUT) }
 }
 
 /// One after the other: the ones that can share a stack first.
@@ -150,8 +150,8 @@ fn in_turn(
         }
         let mut extra = surplus(faults, journal)?;
         for mut row in rows {
-            if let Some(miss) = extra.remove(row.fault) {
-                row.add(miss);
+            if let Some(mismatch) = extra.remove(row.fault) {
+                row.add(mismatch);
                 keep(row);
             }
         }
@@ -218,7 +218,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     let began = Instant::now();
     let kernel = options.kernel.unwrap_or_else(|| stack.kernel());
     let mut row = Row::new(fault);
-    let fate = matches!(fault.truth.of("verdict"), Some(Expect::Is(verdict)) if NEEDS_FATE.contains(&verdict.as_str()));
+    let fate = matches!(fault.expected.of("verdict"), Some(Expect::Is(verdict)) if NEEDS_FATE.contains(&verdict.as_str()));
     let implied = fate.then_some(Need::Kernel);
     let mut needs = fault.needs.iter().copied().chain(implied);
     let crowd = options.units && fault.sessions > EMULATED;
@@ -231,36 +231,36 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     }
     let first = fault.first_user(attempt);
     let ours = |record: &CloseRecord| fixture::owns(&first, &record.user);
-    let mut world = World::new(stack, journal, first.clone());
+    let mut fixture = Fixture::new(stack, journal, first.clone());
     let outcome =
-        (fault.inject)(&mut world).and_then(|()| journal.wait_closes(fault.sessions, fault.patience, ours));
+        (fault.inject)(&mut fixture).and_then(|()| journal.wait_closes(fault.sessions, fault.timeout, ours));
     match outcome {
         Ok(found) => {
             for (record, entry) in &found {
-                let truth = match (&fault.aside, world.is_aside(record)) {
-                    (Some(truth), true) => truth,
+                let expected = match (&fault.aside, fixture.is_aside(record)) {
+                    (Some(expected), true) => expected,
                     _ => {
                         row.got(record);
-                        &fault.truth
+                        &fault.expected
                     }
                 };
-                world
-                    .complete(truth.clone(), kernel, &record.user)
-                    .misses(record)
+                fixture
+                    .complete(expected.clone(), kernel, &record.user)
+                    .mismatches(record)
                     .into_iter()
                     .chain(malformed(record, entry))
-                    .chain(explain_check::misses(record, entry))
-                    .for_each(|miss| row.add(miss));
+                    .chain(explain_check::mismatches(record, entry))
+                    .for_each(|mismatch| row.add(mismatch));
             }
-            if let Err(error) = (fault.after)(&mut world) {
-                row.add(Miss {
+            if let Err(error) = (fault.after)(&mut fixture) {
+                row.add(Mismatch {
                     key: "afterwards".to_owned(),
                     expected: "what the fault asks for".to_owned(),
                     got: error.to_string(),
                 });
             }
         }
-        Err(error) => row.add(Miss {
+        Err(error) => row.add(Mismatch {
             key: "the fault".to_owned(),
             expected: "injected, and a record of it".to_owned(),
             got: error.to_string(),
@@ -270,36 +270,36 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
         let records = journal.closes(ours).unwrap_or_default();
         row.starved = records.iter().any(|(record, _)| starved(record));
         row.details = records.iter().map(|(record, _)| format!("    {}\n", record.to_line())).collect();
-        row.details += &world.stderr();
-        row.details += &world.stack.stderr();
+        row.details += &fixture.stderr();
+        row.details += &fixture.stack.stderr();
     }
     row.took = began.elapsed();
     row
 }
 
 /// The line must be what operators' query matches and what the fields say.
-fn malformed(record: &CloseRecord, entry: &Entry) -> Vec<Miss> {
+fn malformed(record: &CloseRecord, entry: &Entry) -> Vec<Mismatch> {
     let message = entry.get("MESSAGE").map(String::as_str).unwrap_or_default();
-    let miss = |key: &str, expected: String, got: String| Miss { key: key.to_owned(), expected, got };
-    let mut misses = Vec::new();
+    let mismatch = |key: &str, expected: String, got: String| Mismatch { key: key.to_owned(), expected, got };
+    let mut mismatches = Vec::new();
     let found = Regex::new(OPERATORS_QUERY).ok().and_then(|query| query.captures(message));
     let found = found.map(|found| (found["dur"].to_owned(), found["cause"].to_owned()));
     let want = (record.dur_ms.to_string(), record.cause.to_string());
     if found.as_ref() != Some(&want) {
-        misses.push(miss("operators' query", format!("{want:?}"), format!("{found:?} in {message}")));
+        mismatches.push(mismatch("operators' query", format!("{want:?}"), format!("{found:?} in {message}")));
     }
     match CloseRecord::from_line(message) {
         Ok(line) if line == *record => {}
-        Ok(line) => misses.push(miss("MESSAGE", record.to_line(), line.to_line())),
-        Err(error) => misses.push(miss("MESSAGE", "logfmt".to_owned(), error.to_string())),
+        Ok(line) => mismatches.push(mismatch("MESSAGE", record.to_line(), line.to_line())),
+        Err(error) => mismatches.push(mismatch("MESSAGE", "logfmt".to_owned(), error.to_string())),
     }
     let doubled = entry.keys().filter(|name| name.ends_with('+') && name.starts_with("T3_"));
-    misses.extend(doubled.map(|name| miss(name, "one value".to_owned(), "several".to_owned())));
-    misses
+    mismatches.extend(doubled.map(|name| mismatch(name, "one value".to_owned(), "several".to_owned())));
+    mismatches
 }
 
 /// Records beyond one per session, looked for when everything has ended.
-fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str, Miss>> {
+fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str, Mismatch>> {
     let mut extra = BTreeMap::new();
     for fault in faults {
         let of = |attempt| {
@@ -309,7 +309,7 @@ fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str
         let records = (0..ATTEMPTS).map(of).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
         if records > fault.sessions {
             let (expected, got) = (fault.sessions.to_string(), records.to_string());
-            extra.insert(fault.name, Miss { key: "number of records".to_owned(), expected, got });
+            extra.insert(fault.name, Mismatch { key: "number of records".to_owned(), expected, got });
         }
     }
     Ok(extra)

@@ -8,9 +8,9 @@ use t3_record::{
     vocabulary::Side,
 };
 
-use super::{Expect, Fault, Truth, World};
+use super::{Expect, ExpectedRecord, Fault, Fixture};
 use crate::{
-    client::{Client, PATIENCE},
+    client::{Client, TIMEOUT},
     error::{Result, TestError},
     wait,
 };
@@ -18,24 +18,30 @@ use crate::{
 /// Attempts at a race that nobody arranges.
 const RACES: usize = 10;
 
-fn at_once() -> Truth {
-    Truth::opened(Verdict::ClientLeft, Segment::None, DownstreamClosed, "simultaneous", ClosedBy::Both)
-        .is("peer_exit", "alive")
-        .ends(LegEnd::FinIn, LegEnd::FinIn)
+fn at_once() -> ExpectedRecord {
+    ExpectedRecord::opened(
+        Verdict::ClientLeft,
+        Segment::None,
+        DownstreamClosed,
+        "simultaneous",
+        ClosedBy::Both,
+    )
+    .is("peer_exit", "alive")
+    .ends(LegEnd::FinIn, LegEnd::FinIn)
 }
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
         // dispatch is held, so that neither end can have heard of the other whatever the scheduler
         // does.
-        Fault::new("simultaneous_fin", at_once(), |w| {
-            w.session()?;
-            w.quiet()?;
-            hold(w, |w| {
-                w.client().fin();
-                w.order("fin")
+        Fault::new("simultaneous_fin", at_once(), |fx| {
+            fx.session()?;
+            fx.quiet()?;
+            hold(fx, |fx| {
+                fx.client().fin();
+                fx.order("fin")
             })?;
-            w.ended()
+            fx.ended()
         }),
         Fault::new(
             "simultaneous_close",
@@ -46,14 +52,14 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("ws_code", &["1000", "1012"])
                 .one_of("down_end", &["fin_in", "fin_out"])
                 .one_of("up_end", &["fin_in", "fin_out"]),
-            |w| {
-                w.session()?;
-                w.quiet()?;
-                hold(w, |w| {
-                    w.client().close(Some(1000), "");
-                    w.order("close 1012")
+            |fx| {
+                fx.session()?;
+                fx.quiet()?;
+                hold(fx, |fx| {
+                    fx.client().close(Some(1000), "");
+                    fx.order("close 1012")
                 })?;
-                w.ended()
+                fx.ended()
             },
         ),
         // A fair race: the kernel's order decides each, and the record must say what its chain
@@ -77,32 +83,33 @@ pub(super) fn faults() -> Vec<Fault> {
 }
 
 /// Stops dispatch while something happens.
-fn hold(w: &mut World<'_>, happens: impl FnOnce(&mut World<'_>) -> Result<()>) -> Result<()> {
-    let Some(pid) = w.stack.dispatch.as_ref().map(crate::harness::Process::pid) else { return Ok(()) };
-    let signal =
-        |w: &World<'_>, number| w.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number));
-    signal(w, libc::SIGSTOP)?;
-    let stopped = wait::until("dispatch to stop", PATIENCE, || {
+fn hold(fx: &mut Fixture<'_>, happens: impl FnOnce(&mut Fixture<'_>) -> Result<()>) -> Result<()> {
+    let Some(pid) = fx.stack.dispatch.as_ref().map(crate::harness::Process::pid) else { return Ok(()) };
+    let signal = |fx: &Fixture<'_>, number| {
+        fx.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number))
+    };
+    signal(fx, libc::SIGSTOP)?;
+    let stopped = wait::until("dispatch to stop", TIMEOUT, || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(')').next()?.trim_start().starts_with('T').then_some(())
     });
-    let done = stopped.and_then(|()| happens(w));
-    signal(w, libc::SIGCONT)?;
+    let done = stopped.and_then(|()| happens(fx));
+    signal(fx, libc::SIGCONT)?;
     done
 }
 
-fn race(w: &mut World<'_>) -> Result<()> {
-    w.serve(&[])?;
+fn race(fx: &mut Fixture<'_>) -> Result<()> {
+    fx.serve(&[])?;
     for number in 0..RACES {
-        let mut config = w.config_of(0, number, w.stack.address);
+        let mut config = fx.config_of(0, number, fx.stack.address);
         config.heartbeat = Some(super::PERIOD);
         let client = Client::connect(config)?;
         client.heartbeats(3)?;
-        w.clients.push(client);
-        w.quiet()?;
+        fx.clients.push(client);
+        fx.quiet()?;
         let start = Barrier::new(2);
-        let client = w.clients.pop();
-        let (Some(client), serve) = (client, w.the_serve()) else { return Ok(()) };
+        let client = fx.clients.pop();
+        let (Some(client), serve) = (client, fx.the_serve()) else { return Ok(()) };
         let ordered = std::thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
@@ -115,7 +122,7 @@ fn race(w: &mut World<'_>) -> Result<()> {
             serve.order("fin")
         });
         client.wait_end()?;
-        w.clients.push(client);
+        fx.clients.push(client);
         // An order that came too late finds no session any more: serve had been told of the end.
         if let Err(error) = ordered {
             eprintln!("    race {number}: {error}");
@@ -125,8 +132,8 @@ fn race(w: &mut World<'_>) -> Result<()> {
 }
 
 /// Each record must claim exactly what its chain shows.
-fn as_the_chain_says(w: &mut World<'_>) -> Result<()> {
-    let records = w.journal.closes(|record| record.user == w.user)?;
+fn as_the_chain_says(fx: &mut Fixture<'_>) -> Result<()> {
+    let records = fx.journal.closes(|record| record.user == fx.user)?;
     for (record, _) in records {
         let Some(chain) = &record.chain else { continue };
         let claimed = (record.how == Some(How::Simultaneous), record.closed_by);

@@ -7,9 +7,9 @@ use t3_record::{
     ClosedBy, LegEnd, Segment, Verdict,
 };
 
-use super::{Expect, Fault, Need, Truth, World};
+use super::{Expect, ExpectedRecord, Fault, Fixture, Need};
 use crate::{
-    client::PATIENCE,
+    client::TIMEOUT,
     error::Result,
     frame::{self, opcode},
 };
@@ -20,19 +20,20 @@ const STALL: Duration = Duration::from_secs(4);
 /// Memory of a cgroup in which a stand-in fits well and a hog does not.
 const SMALL: u64 = 64 << 20;
 
-fn ended(verdict: Verdict, how: &str, peer: &str) -> Truth {
-    Truth::opened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream).is("peer_exit", peer)
+fn ended(verdict: Verdict, how: &str, peer: &str) -> ExpectedRecord {
+    ExpectedRecord::opened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
+        .is("peer_exit", peer)
 }
 
-fn fin(verdict: Verdict, how: &str, peer: &str) -> Truth {
+fn fin(verdict: Verdict, how: &str, peer: &str) -> ExpectedRecord {
     ended(verdict, how, peer).ends(LegEnd::FinOut, LegEnd::FinIn)
 }
 
-pub(super) fn died(signal: i32) -> Truth {
+pub(super) fn died(signal: i32) -> ExpectedRecord {
     fin(Verdict::ServeKilled, &format!("signal:{signal}"), &format!("sig:{signal}"))
 }
 
-fn closed(code: &str, reason: &str) -> Truth {
+fn closed(code: &str, reason: &str) -> ExpectedRecord {
     fin(Verdict::ServeClosed, &format!("ws_close:{code}"), "alive")
         .is("cause", Graceful.as_str())
         .close_frame("up", code, reason)
@@ -40,15 +41,21 @@ fn closed(code: &str, reason: &str) -> Truth {
 
 /// The browser gave up on a serve that lives and does not answer: Close 1000, and nobody answers
 /// that either.
-pub(super) fn stalled() -> Truth {
+pub(super) fn stalled() -> ExpectedRecord {
     let long = || Expect::Range(3_000, 60_000);
-    Truth::opened(Verdict::ServeStalled, Segment::Serve, DownstreamClosed, "stall", ClosedBy::Downstream)
-        .key("segment", Expect::StallSegment)
-        .is("peer_exit", "alive")
-        .close_frame("down", "1000", "")
-        .ends(LegEnd::FinIn, LegEnd::FinOut)
-        .key("hb_wait_ms", long())
-        .key("up_idle_ms", long())
+    ExpectedRecord::opened(
+        Verdict::ServeStalled,
+        Segment::Serve,
+        DownstreamClosed,
+        "stall",
+        ClosedBy::Downstream,
+    )
+    .key("segment", Expect::StallSegment)
+    .is("peer_exit", "alive")
+    .close_frame("down", "1000", "")
+    .ends(LegEnd::FinIn, LegEnd::FinOut)
+    .key("hb_wait_ms", long())
+    .key("up_idle_ms", long())
 }
 
 pub(super) fn faults() -> Vec<Fault> {
@@ -57,18 +64,18 @@ pub(super) fn faults() -> Vec<Fault> {
     let names = own_names();
     let me: Vec<_> = names.iter().map(String::as_str).collect();
     let mut faults = vec![
-        Fault::new("serve_close", closed("1011", "oh no"), |w| ordered(w, "close 1011 oh no")),
-        Fault::new("serve_close_1000", closed("1000", ""), |w| ordered(w, "close 1000")),
-        Fault::new("serve_close_1012", closed("1012", "restart"), |w| ordered(w, "close 1012 restart")),
-        Fault::new("serve_fin", fin(Verdict::ServeLeft, "fin", "alive"), |w| ordered(w, "fin")),
+        Fault::new("serve_close", closed("1011", "oh no"), |fx| ordered(fx, "close 1011 oh no")),
+        Fault::new("serve_close_1000", closed("1000", ""), |fx| ordered(fx, "close 1000")),
+        Fault::new("serve_close_1012", closed("1012", "restart"), |fx| ordered(fx, "close 1012 restart")),
+        Fault::new("serve_fin", fin(Verdict::ServeLeft, "fin", "alive"), |fx| ordered(fx, "fin")),
         Fault::new("serve_half_close", fin(Verdict::ServeLeft, "half_close", "alive"), half_close),
         Fault::new(
             "serve_rst",
             ended(Verdict::ServeReset, "rst", "alive").ends(LegEnd::RstOut, LegEnd::RstIn),
-            |w| ordered(w, "rst"),
+            |fx| ordered(fx, "rst"),
         ),
-        Fault::new("serve_mid_frame", fin(Verdict::ServeLeft, "mid_frame", "alive"), |w| {
-            ordered(w, "mid_frame")
+        Fault::new("serve_mid_frame", fin(Verdict::ServeLeft, "mid_frame", "alive"), |fx| {
+            ordered(fx, "mid_frame")
         }),
         Fault::new(
             "serve_reserved_opcode",
@@ -79,25 +86,25 @@ pub(super) fn faults() -> Vec<Fault> {
                 // close frame is not seen.
                 .is("cause", "downstream_closed")
                 .close_frame("down", "1002", ""),
-            |w| {
-                w.session()?;
-                w.quiet()?;
-                let before = w.client().seen().messages.len();
-                w.order("reserved_opcode")?;
-                w.client().wait("the bad frame", PATIENCE, |seen| seen.messages.len() > before)?;
-                w.client().close(Some(1002), "");
-                w.ended()
+            |fx| {
+                fx.session()?;
+                fx.quiet()?;
+                let before = fx.client().seen().messages.len();
+                fx.order("reserved_opcode")?;
+                fx.client().wait("the bad frame", TIMEOUT, |seen| seen.messages.len() > before)?;
+                fx.client().close(Some(1002), "");
+                fx.ended()
             },
         ),
-        Fault::new("serve_exit_0", fin(Verdict::ServeExited, "exit:0", "exit:0"), |w| ordered(w, "exit 0")),
-        Fault::new("serve_exit_1", fin(Verdict::ServeExited, "exit:1", "exit:1"), |w| ordered(w, "exit 1")),
-        Fault::new("serve_sigkill", died(9).one_of("killed_by", &me), |w| signalled(w, libc::SIGKILL)),
-        Fault::new("serve_sigterm", died(15).one_of("killed_by", &me), |w| signalled(w, libc::SIGTERM)),
+        Fault::new("serve_exit_0", fin(Verdict::ServeExited, "exit:0", "exit:0"), |fx| ordered(fx, "exit 0")),
+        Fault::new("serve_exit_1", fin(Verdict::ServeExited, "exit:1", "exit:1"), |fx| ordered(fx, "exit 1")),
+        Fault::new("serve_sigkill", died(9).one_of("killed_by", &me), |fx| signalled(fx, libc::SIGKILL)),
+        Fault::new("serve_sigterm", died(15).one_of("killed_by", &me), |fx| signalled(fx, libc::SIGTERM)),
         // The sender is serve itself, or the kernel on its behalf: nobody else is to be named.
         Fault::new(
             "serve_sigsegv",
             died(11).key("killed_by", Expect::Begins("t3-serve-standi".to_owned())),
-            |w| ordered(w, "signal 11"),
+            |fx| ordered(fx, "signal 11"),
         ),
         Fault::new(
             "serve_sigkill_unread",
@@ -105,40 +112,40 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("killed_by", &me)
                 .ends(LegEnd::RstOut, LegEnd::RstIn)
                 .key("hb_wait_ms", Expect::Free),
-            |w| {
-                w.session()?;
-                w.quiet()?;
-                w.order("deaf")?;
-                w.client().write(frame::from_client(opcode::TEXT, b"never read"));
+            |fx| {
+                fx.session()?;
+                fx.quiet()?;
+                fx.order("deaf")?;
+                fx.client().write(frame::from_client(opcode::TEXT, b"never read"));
                 std::thread::sleep(super::PERIOD);
-                signal(w, libc::SIGKILL)
+                signal(fx, libc::SIGKILL)
             },
         ),
         // A serve that answers nothing but reads: the close handshake still works.
         Fault::new(
             "serve_mute",
             stalled().is("cause", "graceful").ends(LegEnd::FinOut, LegEnd::FinIn),
-            |w| {
-                w.session()?;
-                w.order("mute")?;
+            |fx| {
+                fx.session()?;
+                fx.order("mute")?;
                 std::thread::sleep(STALL);
-                w.client().close(Some(1000), "");
-                w.ended()
+                fx.client().close(Some(1000), "");
+                fx.ended()
             },
         ),
-        Fault::new("serve_busy", stalled(), |w| {
-            w.session()?;
+        Fault::new("serve_busy", stalled(), |fx| {
+            fx.session()?;
             let busy = STALL.as_millis() * 3;
-            w.the_serve().begin(&format!("busy {busy}"))?;
+            fx.the_serve().begin(&format!("busy {busy}"))?;
             std::thread::sleep(STALL);
-            w.gives_up();
+            fx.gives_up();
             Ok(())
         }),
-        Fault::new("serve_sigstop", stalled(), |w| {
-            w.session()?;
-            signal(w, libc::SIGSTOP)?;
+        Fault::new("serve_sigstop", stalled(), |fx| {
+            fx.session()?;
+            signal(fx, libc::SIGSTOP)?;
             std::thread::sleep(STALL);
-            w.gives_up();
+            fx.gives_up();
             Ok(())
         }),
     ];
@@ -148,11 +155,11 @@ pub(super) fn faults() -> Vec<Fault> {
 
 fn in_cgroups() -> Vec<Fault> {
     vec![
-        Fault::new("serve_frozen", stalled(), |w| {
-            w.session()?;
-            w.limits()?.freeze(true)?;
+        Fault::new("serve_frozen", stalled(), |fx| {
+            fx.session()?;
+            fx.limits()?.freeze(true)?;
             std::thread::sleep(STALL);
-            w.gives_up();
+            fx.gives_up();
             Ok(())
         })
         .needs(&[Need::Root, Need::CgroupV2]),
@@ -164,11 +171,11 @@ fn in_cgroups() -> Vec<Fault> {
                 .key("killed_by", Expect::Free)
                 .one_of("down_end", &["fin_out", "rst_out"])
                 .one_of("up_end", &["fin_in", "rst_in"]),
-            |w| {
-                w.session()?;
-                w.limits()?.limit_memory(SMALL)?;
-                w.the_serve().begin(&format!("alloc {}", SMALL * 4))?;
-                w.the_serve().process.wait(PATIENCE).map(drop)
+            |fx| {
+                fx.session()?;
+                fx.limits()?.limit_memory(SMALL)?;
+                fx.the_serve().begin(&format!("alloc {}", SMALL * 4))?;
+                fx.the_serve().process.wait(TIMEOUT).map(drop)
             },
         )
         .needs(&[Need::Root, Need::Kernel, Need::MemoryLimit]),
@@ -177,14 +184,14 @@ fn in_cgroups() -> Vec<Fault> {
             // Somebody else of the same cgroup was killed and serve lives: the close is serve's own
             // doing.
             closed("1000", "").key("oom_kills", Expect::Range(1, 10)),
-            |w| {
-                w.session()?;
-                w.limits()?.limit_memory(SMALL)?;
-                w.order(&format!("hog {}", SMALL * 4))?;
-                w.until_oom_kill()?;
-                w.client().heartbeats(2)?;
-                w.order("close 1000")?;
-                w.ended()
+            |fx| {
+                fx.session()?;
+                fx.limits()?.limit_memory(SMALL)?;
+                fx.order(&format!("hog {}", SMALL * 4))?;
+                fx.until_oom_kill()?;
+                fx.client().heartbeats(2)?;
+                fx.order("close 1000")?;
+                fx.ended()
             },
         )
         .needs(&[Need::Root, Need::Kernel, Need::MemoryV2]),
@@ -192,33 +199,33 @@ fn in_cgroups() -> Vec<Fault> {
 }
 
 /// serve sends FIN and listens on, while the browser goes on talking for a while.
-fn half_close(w: &mut World<'_>) -> Result<()> {
-    w.patient_session()?;
-    w.order("half_close")?;
+fn half_close(fx: &mut Fixture<'_>) -> Result<()> {
+    fx.patient_session()?;
+    fx.order("half_close")?;
     for _ in 0..3 {
         std::thread::sleep(super::PERIOD);
-        w.client().text("still talking");
+        fx.client().text("still talking");
     }
-    w.client().fin();
+    fx.client().fin();
     Ok(())
 }
 
-fn ordered(w: &mut World<'_>, order: &str) -> Result<()> {
-    w.session()?;
-    w.quiet()?;
-    w.order(order)?;
-    w.ended()
+fn ordered(fx: &mut Fixture<'_>, order: &str) -> Result<()> {
+    fx.session()?;
+    fx.quiet()?;
+    fx.order(order)?;
+    fx.ended()
 }
 
-fn signalled(w: &mut World<'_>, number: i32) -> Result<()> {
-    w.session()?;
-    w.quiet()?;
-    signal(w, number)?;
-    w.ended()
+fn signalled(fx: &mut Fixture<'_>, number: i32) -> Result<()> {
+    fx.session()?;
+    fx.quiet()?;
+    signal(fx, number)?;
+    fx.ended()
 }
 
-fn signal(w: &mut World<'_>, number: i32) -> Result<()> {
-    w.the_serve().process.signal(number)
+fn signal(fx: &mut Fixture<'_>, number: i32) -> Result<()> {
+    fx.the_serve().process.signal(number)
 }
 
 /// What our signals come from: this thread, or this process.

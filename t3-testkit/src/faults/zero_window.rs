@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
 
-use super::{Expect, Fault, Need, Truth, World};
+use super::{Expect, ExpectedRecord, Fault, Fixture, Need};
 use crate::{client::Config, error::Result, harness::Netns};
 
 /// More than the buffers of all sockets on the way hold.
@@ -18,16 +18,17 @@ const FLOOD: usize = 64 << 20;
 /// patience with a silent peer.
 const SHUT: Duration = Duration::from_secs(4);
 
-fn stuck(verdict: Verdict, by: ClosedBy) -> Truth {
-    let mut truth = Truth::opened(verdict, Segment::Downstream, DownstreamClosed, "zero_window", by)
-        .is("peer_exit", "alive")
-        .key("up_idle_ms", Expect::Range(2_000, 60_000));
+fn stuck(verdict: Verdict, by: ClosedBy) -> ExpectedRecord {
+    let mut expected =
+        ExpectedRecord::opened(verdict, Segment::Downstream, DownstreamClosed, "zero_window", by)
+            .is("peer_exit", "alive")
+            .key("up_idle_ms", Expect::Range(2_000, 60_000));
     for key in
         ["down_retrans", "down_unacked", "down_lost", "up_unacked", "hb_gap_ms", "hb_wait_ms", "down_idle_ms"]
     {
-        truth = truth.key(key, Expect::Free);
+        expected = expected.key(key, Expect::Free);
     }
-    truth
+    expected
 }
 
 pub(super) fn faults() -> Vec<Fault> {
@@ -37,22 +38,22 @@ pub(super) fn faults() -> Vec<Fault> {
         Fault::new(
             "zero_window_reset",
             gave_up().is("down_end", "rst_in").one_of("up_end", &["rst_out", "fin_out"]),
-            |w| {
-                clogged(w)?;
+            |fx| {
+                clogged(fx)?;
                 std::thread::sleep(SHUT);
                 // Unread bytes make a RST of it.
-                w.client().drop_socket();
+                fx.client().drop_socket();
                 Ok(())
             },
         ),
         Fault::new(
             "zero_window_quiet",
             gave_up().is("down_end", "rst_in").one_of("up_end", &["rst_out", "fin_out"]),
-            |w| {
-                clogged(w)?;
-                w.client().heartbeat(None);
+            |fx| {
+                clogged(fx)?;
+                fx.client().heartbeat(None);
                 std::thread::sleep(SHUT);
-                w.client().drop_socket();
+                fx.client().drop_socket();
                 Ok(())
             },
         ),
@@ -63,10 +64,10 @@ pub(super) fn faults() -> Vec<Fault> {
                 .close_frame("down", "1000", "")
                 .one_of("down_end", &["rst_in", "fin_in"])
                 .one_of("up_end", &["rst_out", "fin_out"]),
-            |w| {
-                clogged(w)?;
+            |fx| {
+                clogged(fx)?;
                 std::thread::sleep(SHUT);
-                w.gives_up();
+                fx.gives_up();
                 Ok(())
             },
         ),
@@ -79,40 +80,40 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("up_end", &["rst_out", "fin_out"]),
             clogged,
         )
-        .patience(120),
+        .timeout(120),
         // And then nothing comes from there at all: probes of the shut window go unanswered.
         Fault::new(
             "zero_window_vanished",
             stuck(Verdict::ClientVanished, ClosedBy::Dispatch)
                 .is("down_end", "timeout")
                 .one_of("up_end", &["rst_out", "fin_out"]),
-            |w| {
+            |fx| {
                 let netns = Netns::new()?;
-                let mut config = w.config();
-                config.address = (netns.near, w.stack.address.port()).into();
+                let mut config = fx.config();
+                config.address = (netns.near, fx.stack.address.port()).into();
                 config.namespace = Some(netns.descriptor()?);
-                clogged_from(w, config)?;
+                clogged_from(fx, config)?;
                 std::thread::sleep(SHUT);
                 netns.cut()?;
-                w.keep(netns);
+                fx.keep(netns);
                 Ok(())
             },
         )
         .needs(&[Need::Root, Need::Netns])
-        .patience(120),
+        .timeout(120),
     ]
 }
 
 /// A session whose browser has stopped reading while serve sends more than fits anywhere.
-fn clogged(w: &mut World<'_>) -> Result<()> {
-    let config = w.config();
-    clogged_from(w, config)
+fn clogged(fx: &mut Fixture<'_>) -> Result<()> {
+    let config = fx.config();
+    clogged_from(fx, config)
 }
 
-fn clogged_from(w: &mut World<'_>, mut config: Config) -> Result<()> {
-    w.serve(&[])?;
+fn clogged_from(fx: &mut Fixture<'_>, mut config: Config) -> Result<()> {
+    fx.serve(&[])?;
     config.receive_buffer = Some(4 << 10);
-    w.open(config)?;
-    w.client().reading(false);
-    w.the_serve().begin(&format!("flood {FLOOD}"))
+    fx.open(config)?;
+    fx.client().reading(false);
+    fx.the_serve().begin(&format!("flood {FLOOD}"))
 }

@@ -35,30 +35,30 @@ impl EffectServe {
         folder.map_err(|why| TestError::Missing { what: "Effect's RPC server".to_owned(), remedy: why })
     }
 
-    /// A command for `t3-dispatch --mint-command`, with `house` as its folder.
+    /// A command for `t3-dispatch --mint-command`, with `folder` as its folder.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn mint_command(house: &Path) -> Result<String> {
-        let script = house.join("mint.sh");
+    pub fn mint_command(folder: &Path) -> Result<String> {
+        let script = folder.join("mint.sh");
         fs::write(&script, MINT).attempt(|| format!("write {}", script.display()))?;
         Ok(format!("sh {}", script.display()))
     }
 
     /// For whom a session has been made with that command, in turn.
     #[must_use]
-    pub fn minted(house: &Path) -> Vec<String> {
-        let text = fs::read_to_string(house.join("minted")).unwrap_or_default();
+    pub fn minted(folder: &Path) -> Vec<String> {
+        let text = fs::read_to_string(folder.join("minted")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Starts one and waits until it listens. Its credentials and sessions are in `house`, in a
+    /// Starts one and waits until it listens. Its credentials and sessions are in `folder`, in a
     /// folder named after the user, as [`EffectServe::mint_command`] makes them.
     ///
     /// # Errors
     /// It is missing or does not get ready; with its stderr.
-    pub fn start(port: u16, user: &str, house: &Path) -> Result<Self> {
-        let folder = house.join(user);
+    pub fn start(port: u16, user: &str, folder: &Path) -> Result<Self> {
+        let folder = folder.join(user);
         fs::create_dir_all(&folder).attempt(|| format!("create {}", folder.display()))?;
         let mut node = Command::new("node");
         node.current_dir(Self::folder()?).arg("server.mjs").arg(port.to_string()).arg(folder);

@@ -28,7 +28,7 @@ const T3: &str = "#!/bin/sh\nrm -f \"$HOME/serve.sock\"\n\
     exec /opt/t3/bin/t3-serve-standin --port \"$5\" --control \"$HOME/serve.sock\" --user \"$(id -un)\"\n";
 /// `/usr/local/bin/t3-mint`: a credential that the stand-in takes once.
 const MINT: &str = "#!/bin/sh\ntest \"$(id -u)\" = 0 || exit 1\nprintf '{\"credential\": \"one-time-%s-%s\"}\\n' \"$1\" \"$$\"\n";
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What an operator has before the packages come: the users, their programs.
 pub(super) fn furnish() -> Result<()> {
@@ -64,7 +64,7 @@ pub(super) fn clear() -> Result<String> {
 
 /// The journal that the records come to, and how many browsers there were.
 #[derive(Debug)]
-pub(super) struct House {
+pub(super) struct Fixture {
     journal: Journal,
     browsers: u32,
 }
@@ -76,7 +76,7 @@ pub(super) struct Browser {
     ray: String,
 }
 
-impl House {
+impl Fixture {
     /// Entries from now on.
     pub(super) fn open() -> Result<Self> {
         Ok(Self { journal: Journal::system()?, browsers: 0 })
@@ -94,7 +94,7 @@ impl House {
         };
         // serve and dispatch may still be starting.
         let mut last = None;
-        let client = wait::until(&format!("a WebSocket of {user}"), PATIENCE, || match connect() {
+        let client = wait::until(&format!("a WebSocket of {user}"), TIMEOUT, || match connect() {
             Ok(client) => Some(client),
             Err(error) => {
                 last = Some(error.to_string());
@@ -120,7 +120,7 @@ impl House {
     /// The record of this browser's session.
     pub(super) fn record(&self, browser: &Browser) -> Result<(CloseRecord, Entry)> {
         let its = |record: &CloseRecord| record.ray.as_ref() == Some(&browser.ray);
-        let mut found = self.journal.wait_closes(1, PATIENCE, its)?;
+        let mut found = self.journal.wait_closes(1, TIMEOUT, its)?;
         must(found.len() == 1, "one record", found.iter().map(|(r, _)| r.to_line()).collect::<String>())?;
         Ok(found.remove(0))
     }
@@ -131,7 +131,7 @@ pub(super) fn order(user: &str, order: &str) -> Result<()> {
     let path = format!("/home/{user}/serve.sock");
     let what = || format!("order {user}'s serve to {order:?}");
     let mut stream = UnixStream::connect(&path).attempt(what)?;
-    stream.set_read_timeout(Some(wait::patient(Duration::from_secs(5)))).attempt(what)?;
+    stream.set_read_timeout(Some(wait::scaled(Duration::from_secs(5)))).attempt(what)?;
     writeln!(stream, "{order}").attempt(what)?;
     let mut answer = String::new();
     // A process that dies of the order does not answer.

@@ -5,7 +5,7 @@ use t3_record::{Verdict, vocabulary::KernelSource};
 
 use super::{
     Options,
-    fixture::House,
+    fixture::Fixture,
     install::apt,
     sessions::{complete, written},
     shell::{active, pid, shell},
@@ -16,50 +16,50 @@ const DISPATCH: &str = "t3-dispatch.service";
 const TRACE: &str = "t3-trace.service";
 
 /// `systemctl restart` of each unit, with sessions open.
-pub(super) fn restarts(steps: &mut Steps, house: &mut House) {
+pub(super) fn restarts(steps: &mut Steps, fixture: &mut Fixture) {
     steps.step("restart of t3-trace: no session notices, and kernel evidence is back", || {
-        let client = house.browser("alice")?;
+        let client = fixture.browser("alice")?;
         shell(&format!("systemctl restart {TRACE}"))?;
         active(TRACE)?;
         client.client.heartbeats(3)?;
-        let (record, _) = house.closed(&client)?;
+        let (record, _) = fixture.closed(&client)?;
         must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
-        registered(house)
+        registered(fixture)
     });
     steps.step("restart of one serve: its user's session ends, the other's does not", || {
-        let (alice, bob) = (house.browser("alice")?, house.browser("bob")?);
+        let (alice, bob) = (fixture.browser("alice")?, fixture.browser("bob")?);
         shell("systemctl restart t3-serve@bob")?;
-        let (record, entry) = house.record(&bob)?;
+        let (record, entry) = fixture.record(&bob)?;
         written(&record, &entry)?;
         let serve = matches!(record.verdict, Verdict::ServeKilled | Verdict::ServeExited);
         must(serve, "serve_killed or serve_exited", record.to_line())?;
         alice.client.heartbeats(2)?;
         drop(bob);
-        house.closed(&alice).map(|_| format!("verdict={} killed_by={:?}", record.verdict, record.killed_by))
+        fixture.closed(&alice).map(|_| format!("verdict={} killed_by={:?}", record.verdict, record.killed_by))
     });
     steps.step("restart of t3-dispatch: its doing, and said so; the next session opens", || {
-        let client = house.browser("bob")?;
+        let client = fixture.browser("bob")?;
         shell(&format!("systemctl restart {DISPATCH}"))?;
-        let (record, _) = house.record(&client)?;
+        let (record, _) = fixture.record(&client)?;
         must(record.verdict == Verdict::DispatchShutdown, "dispatch_shutdown", record.to_line())?;
         drop(client);
-        registered(house)
+        registered(fixture)
     });
     steps.step("reload of t3-dispatch: no session notices", || {
-        let client = house.browser("bob")?;
+        let client = fixture.browser("bob")?;
         shell(&format!("systemctl reload {DISPATCH}"))?;
         client.client.heartbeats(2)?;
-        house.closed(&client).map(|_| "")
+        fixture.closed(&client).map(|_| "")
     });
 }
 
 /// A session has the kernel's evidence again. dispatch connects to a new t3-trace within moments,
 /// not at once.
-fn registered(house: &mut House) -> crate::error::Result<String> {
+fn registered(fixture: &mut Fixture) -> crate::error::Result<String> {
     let mut last = String::new();
     for _ in 0..10 {
-        let client = house.browser("alice")?;
-        let (record, _) = house.closed(&client)?;
+        let client = fixture.browser("alice")?;
+        let (record, _) = fixture.closed(&client)?;
         if !matches!(record.kernel, KernelSource::Off | KernelSource::Timeout) {
             return Ok(format!("kernel={}", record.kernel));
         }
@@ -69,7 +69,7 @@ fn registered(house: &mut House) -> crate::error::Result<String> {
 }
 
 /// Everything is up by itself, and the journal still has what was.
-pub(super) fn rebooted(steps: &mut Steps, house: &mut House) {
+pub(super) fn rebooted(steps: &mut Steps, fixture: &mut Fixture) {
     steps.step("after the reboot every unit is up by itself", || {
         let units = ["t3-dispatch.socket", DISPATCH, TRACE, "t3-serve@alice.service", "t3-serve@bob.service"];
         units.into_iter().try_for_each(active)?;
@@ -77,8 +77,8 @@ pub(super) fn rebooted(steps: &mut Steps, house: &mut House) {
         must(failed.is_empty(), "no failed unit", failed).map(|()| "")
     });
     steps.step("a session after the reboot, with everything", || {
-        let client = house.browser("alice")?;
-        let (record, entry) = house.closed(&client)?;
+        let client = fixture.browser("alice")?;
+        let (record, entry) = fixture.closed(&client)?;
         complete(&record, &entry)?;
         Ok(format!("verdict={} kernel={}", record.verdict, record.kernel))
     });
@@ -89,18 +89,18 @@ pub(super) fn rebooted(steps: &mut Steps, house: &mut House) {
 }
 
 /// A rebuilt package over a changed configuration, with a session open.
-pub(super) fn upgrade(steps: &mut Steps, house: &mut House, options: &Options) {
+pub(super) fn upgrade(steps: &mut Steps, fixture: &mut Fixture, options: &Options) {
     let mut said = String::new();
     steps.step("upgrade to a rebuilt package: the open session goes on, t3-trace is the new one", || {
         shell("echo 'close-timeout = \"11s\"' >> /etc/t3-dispatch.toml")?;
         let (dispatch, trace) = (pid(DISPATCH)?, pid(TRACE)?);
-        let client = house.browser("alice")?;
+        let client = fixture.browser("alice")?;
         said = shell(&apt(&options.packages.join("later")))?;
         active(TRACE)?;
         must(pid(DISPATCH)? == dispatch, "the dispatch of before", said.as_str())?;
         must(pid(TRACE)? != trace, "another t3-trace", said.as_str())?;
         client.client.heartbeats(3)?;
-        let (record, _) = house.closed(&client)?;
+        let (record, _) = fixture.closed(&client)?;
         must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
         shell("dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' t3-dispatch t3-trace")
     });
@@ -112,6 +112,6 @@ pub(super) fn upgrade(steps: &mut Steps, house: &mut House, options: &Options) {
         active(DISPATCH)?;
         let text = shell("t3-dispatch check")?;
         must(text.contains("close-timeout = 11s"), "close-timeout = 11s", text)?;
-        registered(house)
+        registered(fixture)
     });
 }

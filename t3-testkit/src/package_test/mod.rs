@@ -20,7 +20,7 @@ use std::path::PathBuf;
 pub use socket_access::knock;
 
 use crate::{error::Result, harness::forget_template};
-use fixture::House;
+use fixture::Fixture;
 use steps::Steps;
 
 /// What is to be done.
@@ -70,25 +70,25 @@ pub fn run(options: &Options) -> Result<bool> {
 
 fn first_part(steps: &mut Steps, options: &Options) {
     install::run(steps, options);
-    let mut house = match House::open() {
-        Ok(house) => house,
+    let mut fixture = match Fixture::open() {
+        Ok(fixture) => fixture,
         Err(error) => return steps.step("a journal to read", || Err::<String, _>(error)),
     };
-    sessions::first(steps, &mut house);
+    sessions::first(steps, &mut fixture);
     if !options.brief {
         sessions::pairing(steps);
-        sessions::out_of_memory(steps, &mut house);
-        permissions::run(steps, &mut house);
-        lifecycle::restarts(steps, &mut house);
+        sessions::out_of_memory(steps, &mut fixture);
+        permissions::run(steps, &mut fixture);
+        lifecycle::restarts(steps, &mut fixture);
     }
     install::sandbox(steps);
 }
 
 fn second_part(steps: &mut Steps, options: &Options) {
-    match House::open() {
-        Ok(mut house) => {
-            lifecycle::rebooted(steps, &mut house);
-            lifecycle::upgrade(steps, &mut house, options);
+    match Fixture::open() {
+        Ok(mut fixture) => {
+            lifecycle::rebooted(steps, &mut fixture);
+            lifecycle::upgrade(steps, &mut fixture, options);
         }
         Err(error) => steps.step("a journal to read", || Err::<String, _>(error)),
     }

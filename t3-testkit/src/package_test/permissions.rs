@@ -4,7 +4,7 @@
 use std::{io::Read, process::Stdio, time::Duration};
 
 use super::{
-    fixture::House,
+    fixture::Fixture,
     shell::{as_user, shell, user_command},
     steps::{Steps, must},
 };
@@ -15,7 +15,7 @@ use crate::{
 
 const KNOCK: &str = "/opt/t3/bin/t3-package-test --knock";
 
-pub(super) fn run(steps: &mut Steps, house: &mut House) {
+pub(super) fn run(steps: &mut Steps, fixture: &mut Fixture) {
     // alice owns a serve and is still nobody here.
     for user in ["carol", "alice"] {
         for role in ["subscriber", "dispatch"] {
@@ -41,7 +41,7 @@ pub(super) fn run(steps: &mut Steps, house: &mut House) {
         must(ok, "a welcome", text)?;
         refused(as_user("dave", &format!("{KNOCK} dispatch"))?, "")
     });
-    steps.step("a member of t3-trace sees a close live", || live(house));
+    steps.step("a member of t3-trace sees a close live", || live(fixture));
     steps.step("a member of systemd-journal finds closes", || {
         let (ok, text) = as_user("erin", "t3-trace closes --since -1h")?;
         must(ok && text.contains("client_closed"), "the closes so far", text).map(|()| "")
@@ -58,7 +58,7 @@ fn refused((ok, text): (bool, String), said: &str) -> Result<String> {
     Ok(text)
 }
 
-fn live(house: &mut House) -> Result<String> {
+fn live(fixture: &mut Fixture) -> Result<String> {
     let mut command = user_command("dave");
     command.args(["timeout", "300", "t3-trace", "live", "--json"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -86,8 +86,8 @@ fn live(house: &mut House) -> Result<String> {
     // It says nothing of itself when it is ready: sessions are tried until one is seen.
     let mut found = Ok(String::new());
     for _ in 0..3 {
-        let client = house.browser("bob")?;
-        let (record, _) = house.closed(&client)?;
+        let client = fixture.browser("bob")?;
+        let (record, _) = fixture.closed(&client)?;
         found = watch(&record.conn).map(|()| String::new());
         if found.is_ok() {
             break;

@@ -14,7 +14,7 @@ use t3_record::{
 };
 
 use super::{
-    fixture::{DISPATCH, House, order},
+    fixture::{DISPATCH, Fixture, order},
     shell::{active, pid, shell},
     steps::{Steps, must},
 };
@@ -27,16 +27,16 @@ use crate::{
 /// Room for a stand-in, and not for a hog.
 const LIMIT: u64 = 96 << 20;
 const UNIT: &str = "t3-serve@alice.service";
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One session of each user.
-pub(super) fn first(steps: &mut Steps, house: &mut House) {
+pub(super) fn first(steps: &mut Steps, fixture: &mut Fixture) {
     for user in ["alice", "bob"] {
         steps.step(
             &format!("a session of {user}: its record, from the right unit, with kernel and pressure"),
             || {
-                let client = house.browser(user)?;
-                let (record, entry) = house.closed(&client)?;
+                let client = fixture.browser(user)?;
+                let (record, entry) = fixture.closed(&client)?;
                 complete(&record, &entry)?;
                 must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
                 // The pressure is that of the user's unit and no other cgroup: the limit beside it
@@ -82,7 +82,7 @@ pub(super) fn written(record: &CloseRecord, entry: &Entry) -> Result<()> {
 pub(super) fn pairing(steps: &mut Steps) {
     steps.step("a first visit is paired through t3-mint", || {
         let mut stream = TcpStream::connect(DISPATCH).attempt(|| format!("connect to {DISPATCH}"))?;
-        let limit = wait::patient(Duration::from_secs(10));
+        let limit = wait::scaled(Duration::from_secs(10));
         stream.set_read_timeout(Some(limit)).attempt(|| "set a time limit".to_owned())?;
         let request = "GET / HTTP/1.1\r\nHost: t3.example.org\r\nX-authentik-username: alice\r\nAccept: text/html\r\n\
                        Sec-Fetch-Dest: document\r\nConnection: close\r\n\r\n";
@@ -97,16 +97,16 @@ pub(super) fn pairing(steps: &mut Steps) {
 }
 
 /// The kernel kills a neighbour, and then serve.
-pub(super) fn out_of_memory(steps: &mut Steps, house: &mut House) {
+pub(super) fn out_of_memory(steps: &mut Steps, fixture: &mut Fixture) {
     steps.step("a hog beside serve is killed; serve lives, and the close is not blamed on it", || {
         shell(&format!("systemctl set-property --runtime {UNIT} MemoryMax={LIMIT}"))?;
         let (serve, kills) = (pid(UNIT)?, oom_kills()?);
-        let client = house.browser("alice")?;
+        let client = fixture.browser("alice")?;
         order("alice", &format!("hog {}", LIMIT * 4))?;
-        wait::until("an OOM kill in alice's unit", PATIENCE, || (oom_kills().ok()? > kills).then_some(()))?;
+        wait::until("an OOM kill in alice's unit", TIMEOUT, || (oom_kills().ok()? > kills).then_some(()))?;
         client.client.heartbeats(3)?;
         must(pid(UNIT)? == serve, "the same serve", format!("{} instead of {serve}", pid(UNIT)?))?;
-        let (record, entry) = house.closed(&client)?;
+        let (record, entry) = fixture.closed(&client)?;
         complete(&record, &entry)?;
         let right = record.verdict != Verdict::ServeOom && record.oom_kills.is_some_and(|kills| kills > 0);
         must(right, "oom_kills, and another verdict than serve_oom", record.to_line())?;
@@ -114,18 +114,18 @@ pub(super) fn out_of_memory(steps: &mut Steps, house: &mut House) {
     });
     steps.step("serve is killed for its own memory: serve_oom, and it comes back by itself", || {
         let serve = pid(UNIT)?;
-        let client = house.browser("alice")?;
+        let client = fixture.browser("alice")?;
         order("alice", &format!("alloc {}", LIMIT * 4))?;
-        let (record, entry) = house.record(&client)?;
+        let (record, entry) = fixture.record(&client)?;
         complete(&record, &entry)?;
         let right = record.verdict == Verdict::ServeOom && record.segment == Segment::Serve;
         must(right && record.peer_exit == Some(Fate::Oom), "serve_oom", record.to_line())?;
         drop(client);
-        wait::until("another serve", PATIENCE, || pid(UNIT).ok().filter(|&now| now != 0 && now != serve))?;
+        wait::until("another serve", TIMEOUT, || pid(UNIT).ok().filter(|&now| now != 0 && now != serve))?;
         active(UNIT)?;
         shell(&format!("systemctl set-property --runtime {UNIT} MemoryMax=16G"))?;
-        let client = house.browser("alice")?;
-        house.closed(&client).map(|_| format!("verdict={}", record.verdict))
+        let client = fixture.browser("alice")?;
+        fixture.closed(&client).map(|_| format!("verdict={}", record.verdict))
     });
 }
 

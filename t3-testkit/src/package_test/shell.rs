@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long a unit may take to get where it should be.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs a line of shell as root; gives what it printed, or fails with that.
 pub(super) fn shell(line: &str) -> Result<String> {
@@ -47,7 +47,7 @@ fn run(command: &mut Command, what: &str) -> Result<(bool, String)> {
 /// Waits until a unit is active.
 pub(super) fn active(unit: &str) -> Result<()> {
     let mut last = String::new();
-    let reached = wait::until(&format!("{unit} active"), PATIENCE, || {
+    let reached = wait::until(&format!("{unit} active"), TIMEOUT, || {
         last = property(unit, "ActiveState").unwrap_or_default();
         (last == "active").then_some(())
     });

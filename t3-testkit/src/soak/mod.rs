@@ -24,11 +24,11 @@ use crate::{
     chaos::options::Part,
     chaos::{
         audit::{self, Times},
-        journal_reader::Ledger,
+        journal_reader::JournalReader,
         plan::Plan,
         process_usage::look,
         serve,
-        setup::{Phase, Stage},
+        setup::{Fixture, Phase},
     },
     error::{Attempt, Result, TestError},
     harness::Process,
@@ -64,8 +64,8 @@ pub fn run(options: &Options) -> Result<bool> {
     let random = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
     let seed = options.seed.unwrap_or_else(random);
     println!("seed {seed}: {} sessions for {} s", options.sessions, options.seconds);
-    let mut stage = Stage::with(options.users as usize, AT_ONCE, seed)?;
-    let report = play(options, &mut stage)?;
+    let mut fixture = Fixture::with(options.users as usize, AT_ONCE, seed)?;
+    let report = run_phases(options, &mut fixture)?;
     report.print();
     if let Some(path) = &options.json {
         let text = serde_json::to_vec_pretty(&report).map_err(std::io::Error::other);
@@ -75,22 +75,22 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(report.right())
 }
 
-fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
-    let dispatch = stage.stack.dispatch.as_ref().map_or(0, Process::pid);
-    let trace = stage.stack.trace.as_ref().map_or(0, Process::pid);
+fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
+    let dispatch = fixture.stack.dispatch.as_ref().map_or(0, Process::pid);
+    let trace = fixture.stack.trace.as_ref().map_or(0, Process::pid);
     let before = look(dispatch);
     let counts = Arc::<Counts>::default();
     let (end, ending) = watch::channel(None);
     let began = Instant::now();
-    let browsers = stage.runtime.spawn(browse(
+    let browsers = fixture.runtime.spawn(browse(
         Common {
-            address: stage.stack.address,
-            seed: stage.seed,
+            address: fixture.stack.address,
+            seed: fixture.seed,
             counts: Arc::clone(&counts),
             places: Arc::new(Semaphore::new(AT_ONCE)),
         },
         options.sessions,
-        stage.users,
+        fixture.users,
         ending,
     ));
     wait::until("the opening of all sessions", OPENING, || {
@@ -106,7 +106,7 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
         dispatch,
         trace,
         browsers: std::process::id(),
-        serves: stage.serves.iter().map(Process::pid).collect(),
+        serves: fixture.serves.iter().map(Process::pid).collect(),
     };
     let (cpu, held_since) = (pids.cpu()?, Instant::now());
     let mut samples = Vec::new();
@@ -126,12 +126,12 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
     let held = held_since.elapsed();
     let cpu = pids.cpu()?.since(cpu, held);
     let with = look(dispatch);
-    let registered = stage.stack.status()?.sessions;
+    let registered = fixture.stack.status()?.sessions;
 
     let over = Instant::now();
     let span = Duration::from_secs(options.closing);
     end.send_replace(Some((tokio::time::Instant::now(), span)));
-    let sessions = stage.runtime.block_on(browsers).map_err(std::io::Error::other);
+    let sessions = fixture.runtime.block_on(browsers).map_err(std::io::Error::other);
     let sessions = sessions.attempt(|| "hold the sessions".to_owned())?;
     let ended = over.elapsed();
     let mut rtts: Vec<u64> = Vec::new();
@@ -140,15 +140,15 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
         rtts.extend(rtts_us.iter().map(|micros| micros.saturating_mul(1_000)));
         seen.push(one);
     }
-    let none = || stage.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
+    let none = || fixture.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
     let _ = wait::until("no session to be held", Duration::from_secs(20), none);
     // Cuts wait for their neighbours.
     std::thread::sleep(Duration::from_secs(2));
     let phase = Phase { name: "soak", took: ended, seen, dispatch_kib: with.rss_kib };
-    let (audit, unknown, lost) = read(stage, &phase, dispatch)?;
-    let status = stage.stack.status()?;
+    let (audit, unknown, lost) = read(fixture, &phase, dispatch)?;
+    let status = fixture.stack.status()?;
     Ok(Report {
-        seed: stage.seed,
+        seed: fixture.seed,
         sessions: options.sessions,
         opening_seconds: opening.as_secs_f64(),
         held_seconds: held.as_secs_f64(),
@@ -169,21 +169,22 @@ fn play(options: &Options, stage: &mut Stage) -> Result<Report> {
 }
 
 /// The audit of all records; how many are unknown; how many kernel events they say were lost.
-fn read(stage: &Stage, phase: &Phase, dispatch: u32) -> Result<(audit::Audit, usize, u64)> {
+fn read(fixture: &Fixture, phase: &Phase, dispatch: u32) -> Result<(audit::Audit, usize, u64)> {
     let mut attempts = 5;
     loop {
         attempts -= 1;
-        let ledger = Ledger::read(&stage.journal)?;
-        let serve_pid = |plan: &Plan| stage.serve_pid(plan);
-        let cast = audit::Cast { told: stage.told(), dispatch, serve_pid: &serve_pid };
-        let audit = audit::audit(std::slice::from_ref(phase), &ledger, &cast);
+        let reader = JournalReader::read(&fixture.journal)?;
+        let serve_pid = |plan: &Plan| fixture.serve_pid(plan);
+        let input =
+            audit::AuditInput { serve_reports: fixture.serve_reports(), dispatch, serve_pid: &serve_pid };
+        let audit = audit::audit(std::slice::from_ref(phase), &reader, &input);
         // journald takes what was sent to it in its own time; a record that is not there after a
         // while never will be.
         if audit.missing > 0 && attempts > 0 {
             std::thread::sleep(Duration::from_secs(2));
             continue;
         }
-        let closes = || ledger.closes.values().flatten().map(|close| &close.record);
+        let closes = || reader.closes.values().flatten().map(|close| &close.record);
         let unknown = closes().filter(|record| record.verdict == Verdict::Unknown).count();
         return Ok((audit, unknown, closes().filter_map(|record| record.lost).sum()));
     }
@@ -193,7 +194,7 @@ async fn browse(common: Common, sessions: u32, users: usize, ending: session::En
     let mut browsers = JoinSet::new();
     for id in 0..sessions {
         let plan = Plan::draw_open(common.seed, id, users);
-        browsers.spawn(session::run(common.clone(), Stage::user(&plan), plan, ending.clone()));
+        browsers.spawn(session::run(common.clone(), Fixture::user(&plan), plan, ending.clone()));
     }
     browsers.join_all().await
 }

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     chaos::{
         client::{self, Seen},
-        plan::{Dice, Plan},
+        plan::{Plan, Rng},
         socket::Peer,
     },
     frame::{self, opcode},
@@ -29,7 +29,7 @@ pub(super) const PERIOD: Duration = Duration::from_secs(5);
 /// A browser would have given up on its connection by then.
 const GIVES_UP: Duration = Duration::from_secs(20);
 /// Opening and ending take no longer than this, or they hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is counted while they are held.
 #[derive(Debug, Default)]
@@ -70,20 +70,20 @@ pub(super) async fn run(common: Common, user: String, plan: Plan, ending: Ending
     let mut held = Held { seen: Seen::nothing(plan), rtts_us: Vec::new() };
     let opened = {
         let _place = common.places.acquire().await;
-        timeout(PATIENCE, client::open(common.address, &user, &mut held.seen)).await
+        timeout(TIMEOUT, client::open(common.address, &user, &mut held.seen)).await
     };
     let Ok(Ok(Some(mut peer))) = opened else {
         common.counts.unopened.fetch_add(1, Ordering::Relaxed);
         return held;
     };
     common.counts.open.fetch_add(1, Ordering::Relaxed);
-    let mut dice = Dice(common.seed ^ u64::from(plan.id).rotate_left(17));
-    if hold(&mut peer, &mut held.rtts_us, &common.counts, &mut dice, ending).await.is_err() {
+    let mut rng = Rng(common.seed ^ u64::from(plan.id).rotate_left(17));
+    if hold(&mut peer, &mut held.rtts_us, &common.counts, &mut rng, ending).await.is_err() {
         common.counts.dropped.fetch_add(1, Ordering::Relaxed);
         return held;
     }
     held.seen.plan.messages = held.rtts_us.len() as u64;
-    held.seen.finished = matches!(timeout(PATIENCE, client::end(peer, &mut held.seen)).await, Ok(Ok(())));
+    held.seen.finished = matches!(timeout(TIMEOUT, client::end(peer, &mut held.seen)).await, Ok(Ok(())));
     held
 }
 
@@ -92,12 +92,12 @@ async fn hold(
     peer: &mut Peer,
     rtts_us: &mut Vec<u64>,
     counts: &Counts,
-    dice: &mut Dice,
+    rng: &mut Rng,
     mut ending: Ending,
 ) -> io::Result<()> {
     let gone = |_| io::Error::from(io::ErrorKind::UnexpectedEof);
     // Spread over the period, as browsers are.
-    let mut beat = Instant::now() + part(PERIOD, dice);
+    let mut beat = Instant::now() + part(PERIOD, rng);
     let mut end = None;
     loop {
         tokio::select! {
@@ -107,9 +107,9 @@ async fn hold(
                 return Err(io::ErrorKind::InvalidData.into());
             }
             () = sleep_until(end.unwrap_or(beat).min(beat)) => {}
-            told = ending.wait_for(Option::is_some), if end.is_none() => {
-                let told = told.ok().and_then(|told| *told);
-                end = told.map(|(begin, span)| begin + part(span, dice));
+            order = ending.wait_for(Option::is_some), if end.is_none() => {
+                let order = order.ok().and_then(|order| *order);
+                end = order.map(|(begin, span)| begin + part(span, rng));
                 if end.is_none() {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
@@ -131,6 +131,6 @@ async fn hold(
     }
 }
 
-fn part(span: Duration, dice: &mut Dice) -> Duration {
-    Duration::from_micros(dice.below(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+fn part(span: Duration, rng: &mut Rng) -> Duration {
+    Duration::from_micros(rng.below(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
 }

@@ -29,9 +29,9 @@ const HOST: &str = "t3.example.test";
 /// The prober's patience with an answer here.
 pub const ANSWER: Duration = Duration::from_secs(3);
 /// Ours with the prober.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub struct House {
+pub struct Fixture {
     pub doh: Doh,
     pub cloudflare: Arc<Gate>,
     pub internal: Arc<Gate>,
@@ -46,7 +46,7 @@ pub struct House {
     dir: tempfile::TempDir,
 }
 
-impl House {
+impl Fixture {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new(dir.path(), "authority of a test");
@@ -245,7 +245,7 @@ impl House {
         loop {
             match look().await {
                 Ok(found) => return found,
-                Err(instead) if begun.elapsed() > PATIENCE => {
+                Err(instead) if begun.elapsed() > TIMEOUT => {
                     panic!("waited for {what}; there is\n{instead}\n{}", self.prober.stderr());
                 }
                 Err(_) => sleep(Duration::from_millis(100)).await,

@@ -227,7 +227,7 @@ fn guests(plan: &GuestPlan) -> Result<Vec<Guest>> {
 
 /// Environment of all commands in a guest.
 fn environment() -> Vec<(String, String)> {
-    let fixed = [("CI", "true"), ("T3_BIN_DIR", "/opt/t3/bin"), ("T3_PATIENCE", TIMEOUT_FACTOR)];
+    let fixed = [("CI", "true"), ("T3_BIN_DIR", "/opt/t3/bin"), ("T3_TIMEOUT_FACTOR", TIMEOUT_FACTOR)];
     let mut env: Vec<_> = fixed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     for name in ["RUST_LOG", "RUST_BACKTRACE"] {
         if let Ok(value) = std::env::var(name) {
