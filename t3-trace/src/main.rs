@@ -6,8 +6,10 @@ use anyhow::Context;
 use clap::FromArgMatches;
 use t3_journal::{Sink, Writer};
 use t3_trace::{
-    cli::{self, Cli, Command, DaemonArgs},
-    closes, daemon, doctor, explain,
+    cli::{self, Cli, Command},
+    closes,
+    daemon::{self, args::DaemonArgs},
+    doctor, explain,
     kernel::{Functions, Kernel, Options, SWITCHED_OFF},
     live,
     view::{KernelView, Off},

@@ -19,7 +19,7 @@ use t3_trace::{
         facts::{Around, Timed},
     },
     layers::{Asked, Layer, Outcome},
-    live::line::Paint,
+    live::text::Paint,
 };
 
 /// The faults that have a page.

@@ -3,10 +3,7 @@
 //! the page's own texts. Pure.
 
 use t3_record::{CloseRecord, Confidence, How, Segment, Verdict};
-use t3_trace::{
-    explain::{Facts, Page},
-    live::line::Paint,
-};
+use t3_trace::{explain::{Facts, Page}, live::text::Paint};
 
 use super::Mismatch;
 use crate::journald::Entry;

@@ -42,7 +42,7 @@ pub fn told(entry: &Entry, trust: Trust) -> Result<Option<Told>, Unusable> {
     }
     let uid = entry.get("_UID");
     if !trust.allows_writer(uid, entry.get("_SYSTEMD_UNIT")) {
-        return Err(Unusable::Foreign { uid: crate::live::line::safe(uid.unwrap_or("unknown")) });
+        return Err(Unusable::Foreign { uid: crate::live::text::safe(uid.unwrap_or("unknown")) });
     }
     if id == OPEN_ID {
         let gap = entry.get("T3_GAP_MS").and_then(|gap| gap.parse().ok());

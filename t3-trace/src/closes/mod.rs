@@ -19,11 +19,7 @@ use anyhow::Context;
 
 use crate::{
     journal_trust::{DISPATCH_USER, Trust},
-    live::{
-        entry::Unusable,
-        line::{self, Paint},
-        local_time,
-    },
+    live::{entry::Unusable, line, local_time, text::Paint},
 };
 use args::ClosesArgs;
 use entry::Told;

@@ -11,7 +11,7 @@ use super::{
     export::{Entries, Entry},
     place::Place,
 };
-use crate::{live::line::safe, when::Moment};
+use crate::{live::text::safe, when::Moment};
 
 /// The most that is kept of what journalctl complains of, in bytes.
 const COMPLAINT: u64 = 4096;

@@ -9,7 +9,7 @@ use std::{
 use t3_record::{CloseRecord, Segment, Verdict};
 
 use crate::live::{
-    line::{lasted, safe},
+    text::{lasted, safe},
     words::{Tone, tone},
 };
 

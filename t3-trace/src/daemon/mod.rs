@@ -5,6 +5,7 @@
 //! hears comes over a Unix socket whose peer's uid the kernel vouches for.
 
 pub mod accounts;
+pub mod args;
 mod death;
 mod facts;
 pub mod hub;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::finding::{Finding, State, worst};
-use crate::live::line::safe;
+use crate::live::text::safe;
 
 /// How wide the text is: what stands on a line of its own is not broken.
 const WIDTH: usize = 110;

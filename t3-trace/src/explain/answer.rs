@@ -9,7 +9,7 @@ use t3_record::{
 use super::names;
 use crate::live::{
     chain_words::{close_code, signal_name},
-    line::{lasted, safe},
+    text::{lasted, safe},
 };
 
 /// What happened, in a sentence or two. One that is only likely says so first.

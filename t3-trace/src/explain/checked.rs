@@ -9,7 +9,7 @@ use t3_record::{
 use super::{facts::Facts, names};
 use crate::{
     layers::{Asked, Layer},
-    live::line::{lasted, safe},
+    live::text::{lasted, safe},
 };
 
 /// One thing that was looked at, or could not be.

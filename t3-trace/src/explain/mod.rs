@@ -29,7 +29,10 @@ use crate::{
     closes::access,
     journal_trust::{DISPATCH_USER, Trust},
     layers,
-    live::{line::Paint, line::safe, local_time},
+    live::{
+        local_time,
+        text::{Paint, safe},
+    },
 };
 use args::ExplainArgs;
 pub use facts::Facts;

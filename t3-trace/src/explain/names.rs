@@ -4,7 +4,7 @@ use t3_record::{CloseRecord, evidence::Fate, value::Percent};
 
 use crate::live::{
     chain_words::signal_name,
-    line::{lasted, safe},
+    text::{lasted, safe},
 };
 
 /// An errno with the system's words for it.

@@ -18,7 +18,7 @@ use super::{
     timeline::{self, Entry},
 };
 use crate::live::{
-    line::{Paint, lasted, safe},
+    text::{Paint, lasted, safe},
     words::{self, Tone, tone},
 };
 

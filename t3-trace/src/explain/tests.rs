@@ -18,7 +18,7 @@ use super::{
     journal::Found,
     not_found,
 };
-use crate::live::line::Paint;
+use crate::live::text::Paint;
 
 /// Words of a guess.
 const HEDGES: [&str; 7] = ["likely", "probably", "perhaps", "seems", "might", "maybe", "not proven"];

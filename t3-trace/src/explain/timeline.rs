@@ -19,7 +19,7 @@ use crate::{
     layers::Gathered,
     live::{
         chain_words,
-        line::{lasted, safe},
+        text::{lasted, safe},
         words,
     },
 };

@@ -14,7 +14,7 @@ use super::{
     legs, loki, prometheus,
     source::{Source, SourceError},
 };
-use crate::live::line::safe;
+use crate::live::text::safe;
 
 /// The most of a line of another stream that is shown, in characters.
 const SHOWN: usize = 4_096;

@@ -9,7 +9,7 @@ use t3_http_client::{HttpClient, HttpError};
 use t3_record::edge::redacted;
 
 use super::source::Source;
-use crate::live::line::safe;
+use crate::live::text::safe;
 
 /// Limit of a response body, in bytes.
 const LONGEST: usize = 64 * 1024 * 1024;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use t3_record::probe::{Leg, State, Way};
 
 use super::prometheus::{STEP, Series};
-use crate::live::line::safe;
+use crate::live::text::safe;
 
 /// The queries, in the order of [`Samples`].
 pub(super) const QUERIES: [&str; 4] = [

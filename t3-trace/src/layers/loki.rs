@@ -11,7 +11,7 @@ use super::{
     http::{Client, FetchError, said},
     source::Source,
 };
-use crate::live::line::safe;
+use crate::live::text::safe;
 
 const PATH: &str = "/loki/api/v1/query_range";
 /// Lines of a page: every Loki allows so many.

@@ -39,7 +39,7 @@ pub fn of(fields: &BTreeMap<String, String>, trust: Trust) -> Result<Option<(Clo
     }
     if !trust.allows(fields) {
         let uid = fields.get("_UID").map_or("unknown", String::as_str);
-        return Err(Unusable::Foreign { uid: super::line::safe(uid) });
+        return Err(Unusable::Foreign { uid: crate::live::text::safe(uid) });
     }
     let micros: Option<u64> = fields.get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
     let record = CloseRecord::from_fields(fields)?;

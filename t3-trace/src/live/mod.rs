@@ -1,6 +1,7 @@
 //! `t3-trace live`: closes as they happen, on the whole screen of a terminal or one line each.
 //! Reads only what the daemon and the journal give; needs no privilege.
 
+pub mod args;
 pub mod chain_words;
 pub(crate) mod entry;
 pub mod line;
@@ -9,13 +10,14 @@ mod plain;
 mod screen;
 mod shown;
 mod source;
+pub mod text;
 pub mod words;
 
 use std::io::{self, IsTerminal};
 
 use anyhow::Context;
 
-use crate::cli::LiveArgs;
+use crate::live::args::LiveArgs;
 
 /// Shows closes until interrupted, or until nobody reads them.
 ///

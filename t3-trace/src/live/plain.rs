@@ -7,12 +7,12 @@ use t3_record::CloseRecord;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    line::{self, Paint},
-    local_time,
+    line, local_time,
     shown::Shown,
     source::{self, Item, RETRY, Wish},
+    text::Paint,
 };
-use crate::{cli::LiveArgs, closes::json};
+use crate::{closes::json, live::args::LiveArgs};
 
 /// Writes until interrupted, or until nobody reads.
 pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {

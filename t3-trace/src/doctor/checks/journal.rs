@@ -4,7 +4,7 @@ use super::super::{
     facts::{Access, Facts, Journal, Limit, Suppressed, Unit},
     finding::{Check, Finding, State},
 };
-use crate::live::line::lasted;
+use crate::live::text::lasted;
 
 /// The unit that writes the records.
 pub(crate) const DISPATCH: &str = "t3-dispatch.service";

@@ -4,7 +4,7 @@ use super::super::{
     facts::{Cgroups, Clock, Facts, Pressure},
     finding::{Check, Finding, State},
 };
-use crate::live::line::lasted;
+use crate::live::text::lasted;
 
 /// A wall clock that was moved by less is only kept right, in milliseconds.
 const JUMP: u64 = 1000;

@@ -6,7 +6,7 @@ use super::super::{
     facts::{Daemon, Facts},
     finding::{Check, Finding, State},
 };
-use crate::live::line::lasted;
+use crate::live::text::lasted;
 
 /// Of so many events one may be lost without a word.
 const NOTABLE: u64 = 10_000;

@@ -48,7 +48,7 @@ fn run_within(program: &str, arguments: &[&str], patience: Duration) -> Found<St
     }
     let complaint = text(complaint);
     let first = complaint.lines().next().unwrap_or_default();
-    Err(format!("{program} failed ({status}): {}", crate::live::line::safe(first)))
+    Err(format!("{program} failed ({status}): {}", crate::live::text::safe(first)))
 }
 
 /// Read beside the waiting, so that nobody waits with a full pipe.

@@ -42,7 +42,7 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Daemon {
 }
 
 fn strange(why: &str) -> Daemon {
-    Daemon::Strange(crate::live::line::safe(why))
+    Daemon::Strange(crate::live::text::safe(why))
 }
 
 /// Its own group or, where its folder hides it, the folder's.

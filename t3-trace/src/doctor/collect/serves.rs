@@ -52,14 +52,14 @@ fn serve(
     let process = match (sockets, pid.and_then(|pid| Some((pid, stat::read(pid)?)))) {
         (None, _) => Listener::Nobody,
         (Some(_), None) => Listener::Unseen,
-        (Some(_), Some((pid, stat))) => Listener::Process { pid, comm: crate::live::line::safe(&stat.comm) },
+        (Some(_), Some((pid, stat))) => Listener::Process { pid, comm: crate::live::text::safe(&stat.comm) },
     };
     let membership = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
     let path = membership.as_deref().and_then(cgroup::path_of);
     let dir = |path: &str| Some(cgroups.v2.as_ref()?.join(path.trim_start_matches('/')));
     let dir = path.and_then(dir);
     Serve {
-        user: crate::live::line::safe(&user),
+        user: crate::live::text::safe(&user),
         port,
         process,
         unit: path.and_then(unit_of),
@@ -80,7 +80,7 @@ fn unit_of(path: &str) -> Option<String> {
         _ => None,
     });
     let is_unit = |name: &&str| name.ends_with(".service") || name.ends_with(".scope");
-    names.into_iter().find(is_unit).map(crate::live::line::safe)
+    names.into_iter().find(is_unit).map(crate::live::text::safe)
 }
 
 /// The limits of a cgroup and of each above it, but for the root, which has none. None where the
@@ -89,7 +89,7 @@ fn levels(dir: &Path, cgroups: &Cgroups) -> Vec<Level> {
     let root = cgroups.v2.as_deref();
     let up = dir.ancestors().take_while(|dir| Some(*dir) != root).map(Path::to_path_buf);
     let read = |dir: PathBuf| {
-        let name = crate::live::line::safe(&dir.file_name()?.to_string_lossy());
+        let name = crate::live::text::safe(&dir.file_name()?.to_string_lossy());
         let limit = |file: &str| fs::read_to_string(dir.join(file)).ok();
         Some(Level { name, high: number(&limit("memory.high")?), max: number(&limit("memory.max")?) })
     };

@@ -11,7 +11,7 @@ use t3_record::{
 
 use crate::live::{
     chain_words::{self, close_code, signal_name},
-    line::lasted,
+    text::lasted,
     words,
 };
 

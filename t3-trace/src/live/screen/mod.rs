@@ -8,6 +8,7 @@ pub mod filter;
 pub mod keys;
 pub mod link;
 pub mod model;
+pub mod overlay;
 pub mod pace;
 pub(super) mod run;
 pub mod sessions;

@@ -3,13 +3,7 @@
 
 use t3_record::{CloseRecord, vocabulary::Verdict};
 
-use super::{
-    closes::{Close, Closes},
-    filter::Filter,
-    keys::Action,
-    link::Source,
-    sessions::Board,
-};
+use super::{closes::Closes, filter::Filter, keys::Action, link::Source, overlay::Over, sessions::Board};
 use crate::live::{shown::Shown, source::Item};
 
 /// Over how many seconds closes a second are told.
@@ -25,27 +19,6 @@ pub enum Focus {
     Closes,
     /// The open sessions.
     Sessions,
-}
-
-/// What lies over the lists.
-#[derive(Debug, Clone, Default)]
-pub enum Over {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// One close; a copy, so that it stays while others come.
-    Detail(Close),
-    /// The keys.
-    Help,
-    /// What was said.
-    Messages,
-    /// A filter is being typed.
-    Prompt {
-        /// So far.
-        text: String,
-        /// What is wrong with it.
-        wrong: Option<String>,
-    },
 }
 
 /// What the terminal is to do beside drawing.

@@ -18,9 +18,9 @@ use super::{
     view::text::Look,
 };
 use crate::{
-    cli::LiveArgs,
     clock::realtime_secs,
     live::{
+        args::LiveArgs,
         local_time,
         source::{self, Item, Wish},
     },

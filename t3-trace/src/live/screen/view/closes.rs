@@ -10,8 +10,9 @@ use super::{
     text::{put, thousands},
 };
 use crate::live::{
-    line::{self, lasted},
+    line,
     screen::{closes::Close, model::Focus},
+    text::{Paint, lasted},
     words::{self, Tone},
 };
 
@@ -102,13 +103,13 @@ fn how(close: &Close) -> String {
 
 fn machine(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     let style = if line::strained(&close.record) { view.look.tone(Tone::Warning) } else { view.look.dim() };
-    (line::details(&close.record, line::Paint { colour: false }).join("  "), style)
+    (line::details(&close.record, Paint { colour: false }).join("  "), style)
 }
 
 /// Only the pressure, where there is no room for more.
 fn pressure(view: &View<'_>, close: &Close, width: u16) -> (String, Style) {
     let (_, style) = machine(view, close, width);
-    let parts = line::details(&close.record, line::Paint { colour: false });
+    let parts = line::details(&close.record, Paint { colour: false });
     let told =
         parts.iter().find_map(|part| part.strip_prefix("psi ").or(part.starts_with("host ").then_some(part)));
     (told.unwrap_or_default().to_owned(), style)

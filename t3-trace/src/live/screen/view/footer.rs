@@ -8,11 +8,8 @@ use ratatui::{
 
 use super::{View, text::put};
 use crate::live::{
-    line::safe,
-    screen::{
-        link::Remark,
-        model::{Focus, Over},
-    },
+    screen::{link::Remark, model::Focus, overlay::Over},
+    text::safe,
     words::Tone,
 };
 

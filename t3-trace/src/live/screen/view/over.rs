@@ -7,7 +7,7 @@ use super::{
     View, bar,
     text::{put, wrap},
 };
-use crate::live::screen::{evidence, keys, model::Over};
+use crate::live::screen::{evidence, keys, overlay::Over};
 
 /// A line and how it looks.
 type Line = (String, Style);

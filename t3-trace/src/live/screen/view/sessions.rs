@@ -10,8 +10,8 @@ use super::{
     text::{put, thousands},
 };
 use crate::live::{
-    line::lasted,
     screen::{evidence::bytes, link::Link, model::Focus, sessions::Row},
+    text::lasted,
     words::Tone,
 };
 

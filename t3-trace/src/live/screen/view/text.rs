@@ -3,7 +3,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span};
 
-use crate::live::line::safe;
+use crate::live::text::safe;
 
 /// How it looks on this terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
