@@ -26,7 +26,7 @@ use t3_testkit::{
     journald::Journal,
     sys, wait,
 };
-use t3_trace::layers::{Asked, Layer, LayerArgs, Window, gather_blocking};
+use t3_trace_cli::layers::{Asked, Layer, LayerArgs, Window, gather_blocking};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ADDRESS: &str = "203.0.113.7";

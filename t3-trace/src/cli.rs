@@ -1,11 +1,10 @@
 //! The command line.
 
 use clap::{CommandFactory, Parser, Subcommand};
-
-use crate::{
-    closes::args::ClosesArgs, daemon::args::DaemonArgs, doctor::args::DoctorArgs, explain::args::ExplainArgs,
-    live::args::LiveArgs,
+use t3_trace_cli::{
+    closes::args::ClosesArgs, doctor::args::DoctorArgs, explain::args::ExplainArgs, live::args::LiveArgs,
 };
+use t3_trace_daemon::args::DaemonArgs;
 
 /// Who ended a WebSocket, how, and was the machine starving at that moment.
 #[derive(Debug, Parser)]

@@ -5,13 +5,11 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::FromArgMatches;
 use t3_journal::{Sink, Writer};
-use t3_trace::{
-    cli::{self, Cli, Command},
-    closes,
-    daemon::{self, args::DaemonArgs},
-    doctor, explain,
-    kernel::{Functions, Kernel, Options, SWITCHED_OFF},
-    live,
+use t3_trace::cli::{self, Cli, Command};
+use t3_trace_cli::{closes, doctor, explain, live};
+use t3_trace_daemon::{args::DaemonArgs, run};
+use t3_trace_host::kernel::{
+    Functions, Kernel, Options, SWITCHED_OFF,
     view::{KernelView, Off},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,7 +48,7 @@ fn run_daemon(args: DaemonArgs) -> anyhow::Result<()> {
     let records = Writer::start("t3-dispatch", sink, t3_journal::DEFAULT_BOUND)
         .context("start the writer of records")?;
     let kernel = load(args.no_ebpf, args.hooks);
-    let options = daemon::Options {
+    let options = run::Options {
         socket: args.socket,
         dispatch_user: args.dispatch_user,
         group: args.group,
@@ -71,7 +69,7 @@ fn run_daemon(args: DaemonArgs) -> anyhow::Result<()> {
                 _ = interrupt.recv() => "SIGINT",
             }
         };
-        daemon::run(options, kernel, records, stop).await
+        run::run(options, kernel, records, stop).await
     })
 }
 

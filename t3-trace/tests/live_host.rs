@@ -13,7 +13,7 @@ use t3_testkit::{
     harness::Process,
     tmux::{Modes, Terminal},
 };
-use t3_trace::clock::monotonic;
+use t3_trace_host::clock::monotonic;
 use tokio_seqpacket::UnixSeqpacket;
 
 const SOON: Duration = Duration::from_secs(30);

@@ -3,7 +3,10 @@
 //! the page's own texts. Pure.
 
 use t3_record::{CloseRecord, Confidence, How, Segment, Verdict};
-use t3_trace::{explain::{Facts, Page}, live::text::Paint};
+use t3_trace_cli::{
+    explain::{Facts, Page},
+    present::text::Paint,
+};
 
 use super::Mismatch;
 use crate::journald::Entry;

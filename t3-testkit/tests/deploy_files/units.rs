@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs};
 use clap::{Command, CommandFactory, Parser as _};
 use serde_json::Value;
 use t3_record::wire::SOCKET_PATH;
-use t3_trace::journal_trust::DISPATCH_USER;
+use t3_trace_host::journal_trust::DISPATCH_USER;
 
 use crate::{
     queries,

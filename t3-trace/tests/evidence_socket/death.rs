@@ -13,7 +13,7 @@ use t3_record::{
     evidence::{Fate, SocketFacts, Task},
     wire::{FromTrace, Role, ToTrace, VERSION},
 };
-use t3_trace::{clock, kernel::ProcessFacts};
+use t3_trace_host::{clock, kernel::ProcessFacts};
 use tokio_seqpacket::UnixSeqpacket;
 
 const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";

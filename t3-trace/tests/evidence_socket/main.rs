@@ -21,7 +21,7 @@ use t3_record::{
     evidence::{Fate, SocketFacts, Task},
     wire::{FromTrace, MAX_MESSAGE, Role, ToTrace, VERSION},
 };
-use t3_trace::{clock, kernel::ProcessFacts};
+use t3_trace_host::{clock, kernel::ProcessFacts};
 
 fn record(conn: &str) -> Box<CloseRecord> {
     Box::new(CloseRecord::new(
@@ -282,7 +282,7 @@ async fn a_subscriber_that_sleeps_blocks_nobody_and_learns_what_it_missed() {
 #[tokio::test]
 async fn a_second_daemon_does_not_take_the_socket_away() {
     let daemon = Daemon::start().await;
-    let second = t3_trace::daemon::listen::bind(&daemon.socket, "root").await;
+    let second = t3_trace_daemon::listen::bind(&daemon.socket, "root").await;
     assert!(second.is_err_and(|error| error.to_string().contains("another t3-trace")));
     assert_eq!(daemon.dispatch().await.status().await.sessions, 0);
     daemon.stop().await;

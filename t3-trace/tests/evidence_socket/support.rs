@@ -15,11 +15,13 @@ use t3_record::{
     vocabulary::KernelSource,
     wire::{FromTrace, Hook, Leg, Role, Session, Status, Table, ToTrace, VERSION},
 };
-use t3_trace::{
+use t3_trace_daemon::run::{self, Options};
+use t3_trace_host::{
     clock,
-    daemon::{self, Options},
-    kernel::{Generation, Inventory, Loss, ProcessFacts, ServeTuple},
-    view::{EventStream, KernelView},
+    kernel::{
+        Generation, Inventory, Loss, ProcessFacts, ServeTuple,
+        view::{EventStream, KernelView},
+    },
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_seqpacket::UnixSeqpacket;
@@ -107,7 +109,7 @@ impl Daemon {
             let _ = stopped.await;
             "the test is over"
         };
-        let running = tokio::spawn(daemon::run(options, Box::new(kernel.clone()), records, stopped));
+        let running = tokio::spawn(run::run(options, Box::new(kernel.clone()), records, stopped));
         let daemon = Self { kernel, socket, journald, stop, running, _dir: dir };
         until("the daemon listens", || daemon.socket.exists()).await;
         daemon

@@ -10,7 +10,7 @@ use t3_record::{
         live::{MOST_SESSIONS, OpenSession, Sessions, StatsReport},
     },
 };
-use t3_trace::clock::{SECOND, monotonic};
+use t3_trace_host::clock::{SECOND, monotonic};
 
 use crate::{
     done, register,

@@ -1,0 +1,71 @@
+//! The command line of `t3-trace closes`. Reads and decides nothing.
+
+use std::time::Duration;
+
+use clap::Args;
+use t3_record::{Segment, Verdict};
+
+use crate::{
+    journal::source_args::Place,
+    time::{Moment, duration, local::moment},
+};
+
+/// `t3-trace closes`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:
+  t3-trace closes --since '2 hours ago'
+  t3-trace closes --since 14:00 --until 14:20 --user alice --short 120s
+  t3-trace closes --since yesterday --segment serve --csv > closes.csv
+
+Exit status:
+  0  the journal was read to its end, also when nothing matched
+  1  something failed
+  2  wrong usage
+
+Environment: NO_COLOR for no colours; there are none anyway where the output is no terminal.")]
+pub struct ClosesArgs {
+    /// From when on: 14:10, "2 hours ago", -2h, yesterday, "2026-11-24 14:10", @1700000000.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub since: Option<Moment>,
+    /// Until when, in the same way.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub until: Option<Moment>,
+    /// Only this user.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Only these verdicts, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub verdict: Vec<Verdict>,
+    /// Only these segments, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub segment: Vec<Segment>,
+    /// Only sessions shorter than this, for example 120s, 2m or 500ms.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub short: Option<Duration>,
+    /// Which journal.
+    #[command(flatten)]
+    pub place: Place,
+    /// Each record as one JSON object, without a summary; `time` is when it was written (RFC 3339).
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Comma-separated values with a line of names (RFC 4180), without a summary.
+    #[arg(long)]
+    pub csv: bool,
+    /// Only the summary.
+    #[arg(long, conflicts_with_all = ["json", "csv", "no_summary"])]
+    pub summary: bool,
+    /// Only the table.
+    #[arg(long)]
+    pub no_summary: bool,
+    /// No colours.
+    #[arg(long)]
+    pub plain: bool,
+}
+
+impl ClosesArgs {
+    /// A summary is wanted.
+    #[must_use]
+    pub const fn summarises(&self) -> bool {
+        !(self.json || self.csv || self.no_summary)
+    }
+}

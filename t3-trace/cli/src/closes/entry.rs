@@ -1,0 +1,204 @@
+//! What an entry of the journal is to `closes`: a `ws close`, the gap before a `ws open`, or
+//! nothing; and which entries to ask for. Believes only the entries that [`Trust`] allows. Pure.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use t3_record::{
+    CloseRecord,
+    journal::{CLOSE_ID, OPEN_ID, field},
+    record::BadRecord,
+};
+use t3_trace_host::journal_trust::Trust;
+
+use super::args::ClosesArgs;
+use crate::journal::{export_format::Entry, journalctl::Query, json_entry::Unusable};
+
+/// What an entry tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// A session is over.
+    Close {
+        /// Its record.
+        record: Box<CloseRecord>,
+        /// When it was written, in microseconds since the epoch.
+        micros: u64,
+    },
+    /// A user is back.
+    Back {
+        /// Who.
+        user: String,
+        /// After how many milliseconds.
+        gap_ms: u64,
+    },
+}
+
+/// What the entry tells; `None` when that is nothing to `closes`.
+///
+/// # Errors
+/// `Unusable`.
+pub fn told(entry: &Entry, trust: Trust) -> Result<Option<Told>, Unusable> {
+    let id = entry.get("MESSAGE_ID").unwrap_or_default();
+    if id != CLOSE_ID && id != OPEN_ID {
+        return Ok(None);
+    }
+    let uid = entry.get("_UID");
+    if !trust.allows_writer(uid, entry.get("_SYSTEMD_UNIT")) {
+        return Err(Unusable::Foreign { uid: crate::present::text::safe(uid.unwrap_or("unknown")) });
+    }
+    if id == OPEN_ID {
+        let gap = entry.get("T3_GAP_MS").and_then(|gap| gap.parse().ok());
+        let back = entry.get("T3_USER").zip(gap);
+        return Ok(back.map(|(user, gap_ms)| Told::Back { user: user.to_owned(), gap_ms }));
+    }
+    let micros = entry.micros().unwrap_or_default();
+    Ok(Some(Told::Close { record: Box::new(record(entry)?), micros }))
+}
+
+/// Each field's place among the keys of a record.
+static PLACES: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
+    CloseRecord::KEYS.iter().enumerate().map(|(place, key)| (field(key.name), place)).collect()
+});
+
+/// The `ws close` of an entry. One pass over the entry, then one over the keys: a million records
+/// make the difference.
+///
+/// # Errors
+/// It lacks something that every record has, or a value is none.
+pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
+    let mut values = [None; CloseRecord::KEYS.len()];
+    for (name, value) in entry.fields() {
+        if let Some(place) = PLACES.get(name) {
+            values[*place].get_or_insert(value);
+        }
+    }
+    // They are asked for in the order of the line.
+    let mut next = 0;
+    CloseRecord::from_pairs(|key| {
+        let keys = CloseRecord::KEYS;
+        let place =
+            if keys.get(next)?.name == key { next } else { keys.iter().position(|k| k.name == key)? };
+        next = place + 1;
+        values[place].map(Into::into)
+    })
+}
+
+/// The entries that these options ask for. What journald's index can select is not even read.
+#[must_use]
+pub fn query(args: &ClosesArgs) -> Query {
+    let term = |key: &str, value: &str| format!("{}={value}", field(key));
+    let user = args.user.iter().map(|user| term("user", user));
+    // Selected by id, never by unit: some closes are told by t3-trace itself.
+    let mut matches = vec![format!("MESSAGE_ID={CLOSE_ID}")];
+    matches.extend(user.clone());
+    matches.extend(args.verdict.iter().map(|verdict| term("verdict", verdict.as_str())));
+    matches.extend(args.segment.iter().map(|segment| term("segment", segment.as_str())));
+    if args.summarises() {
+        matches.extend(["+".to_owned(), format!("MESSAGE_ID={OPEN_ID}")]);
+        matches.extend(user);
+    }
+    Query {
+        since: args.since,
+        until: args.until,
+        reverse: false,
+        place: args.place.clone(),
+        // A record is most of its entry, and it costs journalctl more to look up each field in a
+        // list than to write it out.
+        fields: Vec::new(),
+        matches,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::{Segment, Verdict};
+
+    use super::*;
+    use crate::journal::export_format::Entries;
+
+    const TRUST: Trust = Trust { dispatch: Some(991) };
+
+    /// What the entry tells that has the fields of a full record, changed.
+    fn of(change: impl Fn(&mut Vec<(String, String)>)) -> Result<Option<Told>, Unusable> {
+        let fields = full().to_fields();
+        let mut fields: Vec<(String, String)> =
+            fields.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
+        fields.push(("__REALTIME_TIMESTAMP".to_owned(), "1700000042123456".to_owned()));
+        fields.push(("_UID".to_owned(), "991".to_owned()));
+        change(&mut fields);
+        let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut bytes = t3_record::journal::datagram(fields);
+        bytes.push(b'\n');
+        let mut entries = Entries::new(&bytes[..]);
+        told(entries.read().unwrap().unwrap(), TRUST)
+    }
+
+    /// A record with every key.
+    fn full() -> CloseRecord {
+        let example = |key: &str| CloseRecord::KEYS.iter().find(|k| k.name == key).map(|k| k.example.into());
+        let mut record = CloseRecord::from_pairs(example).unwrap();
+        record.ws_reason = Some("so\nlong".to_owned());
+        record
+    }
+
+    #[test]
+    fn a_record_with_every_key_comes_back_as_it_was_written_in_any_order() {
+        let whole = Some(Told::Close { record: Box::new(full()), micros: 1_700_000_042_123_456 });
+        assert_eq!(of(|_| ()).unwrap(), whole);
+        assert_eq!(of(|fields| fields.reverse()).unwrap(), whole);
+    }
+
+    #[test]
+    fn others_are_passed_over_broken_ones_told_and_strangers_not_believed() {
+        let without =
+            |name: &'static str| move |fields: &mut Vec<(String, String)>| fields.retain(|f| f.0 != name);
+        assert_eq!(of(without("MESSAGE_ID")), Ok(None));
+        assert_eq!(of(without("T3_CONN")), Err(BadRecord::Missing("conn").into()));
+        assert_eq!(of(without("_UID")), Err(Unusable::Foreign { uid: "unknown".to_owned() }));
+        let by = |uid: &'static str, unit: &'static str| {
+            of(|fields| {
+                fields.retain(|field| field.0 != "_UID");
+                fields.push(("_UID".to_owned(), uid.to_owned()));
+                fields.push(("_SYSTEMD_UNIT".to_owned(), unit.to_owned()));
+            })
+        };
+        assert!(by("7", "t3-dispatch.service").unwrap().is_some());
+        assert_eq!(by("1\u{1b}[2J", "x.scope"), Err(Unusable::Foreign { uid: "1\u{fffd}[2J".to_owned() }));
+    }
+
+    #[test]
+    fn an_open_tells_its_gap_if_it_has_one() {
+        let open = |gap: Option<&'static str>| {
+            of(|fields| {
+                fields.retain(|field| field.0 != "MESSAGE_ID");
+                fields.push(("MESSAGE_ID".to_owned(), OPEN_ID.to_owned()));
+                fields.extend(gap.map(|gap| ("T3_GAP_MS".to_owned(), gap.to_owned())));
+            })
+        };
+        assert_eq!(open(None), Ok(None));
+        assert_eq!(open(Some("soon")), Ok(None));
+        assert_eq!(open(Some("40")), Ok(Some(Told::Back { user: "wizard".to_owned(), gap_ms: 40 })));
+    }
+
+    #[test]
+    fn what_the_index_of_the_journal_can_select_is_asked_of_it() {
+        let all = ClosesArgs { no_summary: true, ..ClosesArgs::default() };
+        assert_eq!(query(&all).matches, [format!("MESSAGE_ID={CLOSE_ID}")]);
+        let some = ClosesArgs {
+            user: Some("+".to_owned()),
+            verdict: vec![Verdict::ServeOom, Verdict::ServeKilled],
+            segment: vec![Segment::Serve],
+            ..ClosesArgs::default()
+        };
+        let expected = [
+            &format!("MESSAGE_ID={CLOSE_ID}"),
+            "T3_USER=+",
+            "T3_VERDICT=serve_oom",
+            "T3_VERDICT=serve_killed",
+            "T3_SEGMENT=serve",
+            "+",
+            &format!("MESSAGE_ID={OPEN_ID}"),
+            "T3_USER=+",
+        ];
+        assert_eq!(query(&some).matches, expected);
+    }
+}

@@ -1,0 +1,233 @@
+//! `t3-trace closes`: the closes that the journal holds, as a table with a summary, as JSON or as
+//! CSV. Only reads; the parts that decide are pure and live in the modules below.
+
+pub mod args;
+pub mod csv;
+pub mod entry;
+pub mod filter;
+pub mod progress;
+pub mod summary;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use anyhow::Context;
+use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
+
+use crate::{
+    journal::{access, export_format::Entry, journalctl, json_entry::Unusable},
+    present::{close_line, json, text::Paint},
+    time::local,
+};
+use args::ClosesArgs;
+use entry::Told;
+use progress::Progress;
+use summary::Summary;
+
+/// Shows the closes, until the journal's end or until nobody reads them.
+///
+/// # Errors
+/// When the journal cannot be read to its end, or the output fails for another reason than a reader
+/// that has gone.
+pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
+    let stdout = io::stdout();
+    let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let paint = Paint { colour: stdout.is_terminal() && !no_colour };
+    let trust = Trust::in_user(DISPATCH_USER);
+    let out = BufWriter::new(stdout.lock());
+    let mut shown = Shown { out, args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
+    let written = shown.all().context("read the closes")?;
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("write the closes"),
+    }
+}
+
+struct Shown<'a, W> {
+    out: W,
+    args: &'a ClosesArgs,
+    paint: Paint,
+    trust: Trust,
+    day: String,
+    broken: u64,
+    /// Entries that somebody else wrote in our name.
+    foreign: u64,
+}
+
+impl<W: Write> Shown<'_, W> {
+    fn all(&mut self) -> Result<io::Result<()>, journalctl::ReadError> {
+        let mut summary = Summary::default();
+        if let Err(error) = self.heading() {
+            return Ok(Err(error));
+        }
+        let until = self.args.until.map(|until| until.epoch_micros());
+        let mut progress = Progress::new(until, !self.args.summary);
+        let read = journalctl::entries(&entry::query(self.args), |entry| {
+            progress.step(|| entry.micros());
+            self.entry(entry, &mut summary)
+        });
+        progress.end();
+        // Also when journalctl has failed for just that: its own words name no group.
+        if self.args.place.is_here()
+            && let Some(path) = access::closed()
+        {
+            let path = path.display();
+            let _ = writeln!(
+                io::stderr(),
+                "t3-trace closes: this user may not read {path}: what it holds is missing here; join the group systemd-journal"
+            );
+        }
+        if let Err(error) = read? {
+            return Ok(Err(error));
+        }
+        if self.broken > 0 {
+            let _ = writeln!(io::stderr(), "t3-trace closes: {} records could not be read", self.broken);
+        }
+        if self.foreign > 0 {
+            let foreign = self.foreign;
+            let _ = writeln!(
+                io::stderr(),
+                "t3-trace closes: left out {foreign} records that others than t3-dispatch, t3-trace and root wrote into the journal"
+            );
+        }
+        Ok(self.foot(summary))
+    }
+
+    fn heading(&mut self) -> io::Result<()> {
+        if self.args.csv {
+            writeln!(self.out, "{}", csv::heading())
+        } else if self.args.json || self.args.summary {
+            Ok(())
+        } else {
+            writeln!(self.out, "{}", close_line::heading(self.paint))
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry, summary: &mut Summary) -> io::Result<()> {
+        let (record, micros) = match entry::told(entry, self.trust) {
+            Ok(Some(Told::Close { record, micros })) => (record, micros),
+            Ok(Some(Told::Back { user, gap_ms })) => {
+                if filter::of_user(self.args, &user) {
+                    summary.gap(gap_ms);
+                }
+                return Ok(());
+            }
+            Ok(None) => return Ok(()),
+            Err(Unusable::Broken(_)) => {
+                self.broken += 1;
+                return Ok(());
+            }
+            Err(Unusable::Foreign { .. }) => {
+                self.foreign += 1;
+                return Ok(());
+            }
+        };
+        if !filter::wanted(self.args, &record) {
+            return Ok(());
+        }
+        if self.args.csv {
+            return writeln!(self.out, "{}", csv::row(&record, micros));
+        }
+        if self.args.json {
+            return writeln!(self.out, "{}", json::line(&record, micros)?);
+        }
+        let at = micros / 1_000_000;
+        summary.close(&record, at);
+        if self.args.summary {
+            return Ok(());
+        }
+        let day = local::day(at);
+        if day != self.day {
+            writeln!(self.out, "{day}")?;
+            self.day = day;
+        }
+        writeln!(self.out, "{}", close_line::close(&record, &local::clock(at), self.paint))
+    }
+
+    fn foot(&mut self, summary: Summary) -> io::Result<()> {
+        if self.args.summarises() {
+            if !self.args.summary {
+                writeln!(self.out)?;
+            }
+            let text = summary.text(|at| format!("{} {}", local::day(at), local::clock(at)));
+            self.out.write_all(text.as_bytes())?;
+        }
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::{Cause, CloseRecord, KernelSource, Segment, Verdict, journal::OPEN_ID};
+
+    use super::*;
+
+    pub(super) fn record(user: &str, verdict: Verdict, segment: Segment, dur_ms: u64) -> CloseRecord {
+        CloseRecord::new(
+            user.to_owned(),
+            "192.0.2.7".to_owned(),
+            dur_ms,
+            Cause::UpstreamClosed,
+            verdict,
+            segment,
+            "c1".to_owned(),
+            KernelSource::Tracepoint,
+        )
+    }
+
+    fn shown(args: &ClosesArgs) -> String {
+        let paint = Paint { colour: false };
+        let trust = Trust { dispatch: Some(991) };
+        let mut shown =
+            Shown { out: Vec::new(), args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
+        let mut summary = Summary::default();
+        shown.heading().unwrap();
+        let close = record("alice", Verdict::ServeKilled, Segment::Serve, 5000).to_fields();
+        let close = close.into_iter().map(|(name, value)| (name.into_owned(), value));
+        let close: Vec<_> =
+            close.chain([("__REALTIME_TIMESTAMP".to_owned(), "1700000042123456".to_owned())]).collect();
+        let open = |gap: &str| {
+            [("MESSAGE_ID", OPEN_ID), ("T3_USER", "alice"), ("T3_GAP_MS", gap)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec()
+        };
+        let broken = close.iter().filter(|(name, _)| name != "T3_CONN").cloned().collect();
+        let other = vec![("MESSAGE".to_owned(), "hello".to_owned())];
+        let mut bytes = Vec::new();
+        for (fields, uid) in [
+            (close.clone(), "991"),
+            (broken, "991"),
+            (close, "1000"),
+            (open("40"), "991"),
+            (open("9000"), "1000"),
+            (other, "991"),
+        ] {
+            let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            bytes.extend(t3_record::journal::datagram(fields.chain([("_UID", uid)])));
+            bytes.push(b'\n');
+        }
+        let mut entries = crate::journal::export_format::Entries::new(&bytes[..]);
+        while let Some(entry) = entries.read().unwrap() {
+            shown.entry(entry, &mut summary).unwrap();
+        }
+        assert_eq!((shown.broken, shown.foreign), (1, 2));
+        shown.foot(summary).unwrap();
+        String::from_utf8(shown.out).unwrap()
+    }
+
+    #[test]
+    fn a_table_has_its_summary_below_and_each_form_is_by_itself() {
+        let table = shown(&ClosesArgs::default());
+        assert!(table.starts_with("TIME ") && table.contains("  serve was killed  "), "{table}");
+        assert!(table.contains("\n\n1 closes\n") && table.contains("reconnected after  p10 40ms"), "{table}");
+        let summary = shown(&ClosesArgs { summary: true, ..ClosesArgs::default() });
+        assert!(summary.starts_with("1 closes\n"), "{summary}");
+        let only = shown(&ClosesArgs { no_summary: true, ..ClosesArgs::default() });
+        assert_eq!(only.lines().count(), 3, "{only}");
+        let json = shown(&ClosesArgs { json: true, ..ClosesArgs::default() });
+        assert!(json.starts_with("{\"time\":\"2023-11-14T22:14:02.123456Z\",\"user\":\"alice\""), "{json}");
+        assert_eq!(json.lines().count(), 1, "{json}");
+        let csv = shown(&ClosesArgs { csv: true, ..ClosesArgs::default() });
+        assert!(csv.starts_with("time,user,") && csv.lines().count() == 2, "{csv}");
+        assert!(csv.contains("\n2023-11-14T22:14:02.123456Z,alice,"), "{csv}");
+    }
+}

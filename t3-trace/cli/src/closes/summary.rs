@@ -1,0 +1,228 @@
+//! What many closes have in common: counts, lengths, reconnects, bursts, users, time. Pure; memory
+//! does not grow with the number of records, only with that of users.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+};
+
+use t3_record::{CloseRecord, Segment, Verdict};
+
+use crate::present::{
+    text::{lasted, safe},
+    verdict_text::{Tone, tone},
+};
+
+/// So many ends in one second are a burst.
+const BURST: u64 = 5;
+/// How many bursts and users are named.
+const NAMED: usize = 5;
+/// The most bars of the time histogram.
+const BARS: u64 = 24;
+/// The longest bar, in characters.
+const BAR: u64 = 40;
+
+/// The summary so far. Records come in the order of time.
+#[derive(Debug, Default)]
+pub struct Summary {
+    closes: u64,
+    verdicts: BTreeMap<(Verdict, Segment), u64>,
+    lengths: Spread,
+    gaps: Spread,
+    second: (u64, u64),
+    bursts: u64,
+    largest: Vec<(u64, u64)>,
+    users: HashMap<String, (u64, u64)>,
+    times: Times,
+}
+
+impl Summary {
+    /// Counts a close at a time in seconds since the epoch.
+    pub fn close(&mut self, record: &CloseRecord, at: u64) {
+        self.closes += 1;
+        *self.verdicts.entry((record.verdict, record.segment)).or_default() += 1;
+        self.lengths.add(record.dur_ms);
+        if self.second.0 != at {
+            self.end_second();
+            self.second = (at, 0);
+        }
+        self.second.1 += 1;
+        let cut = u64::from(tone(record.verdict, record.segment) != Tone::Fine);
+        let user = self.users.entry(record.user.clone()).or_default();
+        *user = (user.0 + cut, user.1 + 1);
+        self.times.add(at);
+    }
+
+    /// Counts a reconnect after so many milliseconds.
+    pub fn gap(&mut self, ms: u64) {
+        self.gaps.add(ms);
+    }
+
+    fn end_second(&mut self) {
+        let (at, ends) = self.second;
+        if ends >= BURST {
+            self.bursts += 1;
+            self.largest.push((ends, at));
+            self.largest.sort_by_key(|(ends, at)| (std::cmp::Reverse(*ends), *at));
+            self.largest.truncate(NAMED);
+        }
+    }
+
+    /// The summary as text. `clock` says a time in words.
+    #[must_use]
+    pub fn text(mut self, clock: impl Fn(u64) -> String) -> String {
+        self.end_second();
+        let mut out = format!("{} closes\n", self.closes);
+        if self.closes == 0 {
+            return out;
+        }
+        let mut verdicts: Vec<_> = self.verdicts.iter().collect();
+        verdicts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for ((verdict, segment), count) in verdicts {
+            let _ = writeln!(out, "  {count:>8}  {verdict:18}  {segment}");
+        }
+        let _ = writeln!(out, "sessions lasted    {}", self.lengths.text());
+        let _ = writeln!(out, "reconnected after  {}", self.gaps.text());
+        let _ = writeln!(out, "bursts of {BURST} or more ends in a second: {}", self.bursts);
+        for (ends, at) in &self.largest {
+            let _ = writeln!(out, "  {ends:>8}  {}", clock(*at));
+        }
+        let mut users: Vec<_> = self.users.iter().filter(|(_, (cut, _))| *cut > 0).collect();
+        users.sort_by_key(|(name, (cut, _))| (std::cmp::Reverse(*cut), name.as_str()));
+        let _ = writeln!(out, "users cut off: {}", users.len());
+        for (name, (cut, all)) in users.into_iter().take(NAMED) {
+            let _ = writeln!(out, "  {cut:>8}  {} (of {all} closes)", safe(name));
+        }
+        let width = self.times.width();
+        let _ = writeln!(out, "closes per {}", lasted(width * 1000));
+        let most = self.times.bars.values().max().copied().unwrap_or(1);
+        let ends = self.times.bars.keys().next().zip(self.times.bars.keys().next_back());
+        for bar in ends.map(|(first, last)| *first..=*last).into_iter().flatten() {
+            let count = self.times.bars.get(&bar).copied().unwrap_or(0);
+            let length = usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0);
+            let line = format!("  {}  {count:>8}  {}", clock(bar * width), "#".repeat(length));
+            let _ = writeln!(out, "{}", line.trim_end());
+        }
+        out
+    }
+}
+
+/// How values are spread: exact below 64, else to 32 steps per doubling (3 percent, downwards), so
+/// that it stays small.
+#[derive(Debug, Default)]
+struct Spread(BTreeMap<u64, u64>);
+
+impl Spread {
+    fn add(&mut self, value: u64) {
+        let drop = (u64::BITS - value.leading_zeros()).saturating_sub(6);
+        *self.0.entry(value >> drop << drop).or_default() += 1;
+    }
+
+    /// The smallest value that `percent` of all do not exceed.
+    fn percentile(&self, percent: u64) -> u64 {
+        let all: u64 = self.0.values().sum();
+        let rank = (all * percent).div_ceil(100).max(1);
+        let mut seen = 0;
+        for (value, count) in &self.0 {
+            seen += count;
+            if seen >= rank {
+                return *value;
+            }
+        }
+        0
+    }
+
+    fn text(&self) -> String {
+        if self.0.is_empty() {
+            return "none known".to_owned();
+        }
+        [("p10", 10), ("p50", 50), ("p90", 90), ("p99", 99), ("most", 100)]
+            .map(|(name, percent)| format!("{name} {}", lasted(self.percentile(percent))))
+            .join("  ")
+    }
+}
+
+/// Counts over time, in minutes doubled until [`BARS`] are enough.
+#[derive(Debug, Default)]
+struct Times {
+    doubled: u32,
+    bars: BTreeMap<u64, u64>,
+}
+
+impl Times {
+    fn width(&self) -> u64 {
+        60 << self.doubled
+    }
+
+    fn add(&mut self, at: u64) {
+        *self.bars.entry(at / self.width()).or_default() += 1;
+        while let Some((first, last)) = self.bars.keys().next().zip(self.bars.keys().next_back())
+            && last - first >= BARS
+        {
+            self.doubled += 1;
+            let mut wider = BTreeMap::new();
+            for (bar, count) in &self.bars {
+                *wider.entry(bar / 2).or_default() += count;
+            }
+            self.bars = wider;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::tests::record, *};
+
+    #[test]
+    fn a_summary_of_a_fixed_list() {
+        let mut summary = Summary::default();
+        for n in 0..6 {
+            summary.close(&record("alice", Verdict::ServeOom, Segment::Serve, 1000 * n), 600);
+        }
+        summary.close(&record("bob", Verdict::ClientClosed, Segment::Downstream, 60_000), 720);
+        summary.gap(50);
+        let expected = "\
+7 closes
+         6  serve_oom           serve
+         1  client_closed       downstream
+sessions lasted    p10 0ms  p50 2.9s  p90 59.3s  p99 59.3s  most 59.3s
+reconnected after  p10 50ms  p50 50ms  p90 50ms  p99 50ms  most 50ms
+bursts of 5 or more ends in a second: 1
+         6  @600
+users cut off: 1
+         6  alice (of 6 closes)
+closes per 1m00s
+  @600         6  ########################################
+  @660         0
+  @720         1  #######
+";
+        assert_eq!(summary.text(|at| format!("@{at}")), expected);
+        assert_eq!(Summary::default().text(|_| String::new()), "0 closes\n");
+    }
+
+    proptest! {
+        #[test]
+        fn no_close_is_lost_in_the_times_and_there_are_few_bars(
+            times in prop::collection::vec(0..4_000_000_000_u64, 1..200),
+        ) {
+            let mut kept = Times::default();
+            times.iter().for_each(|at| kept.add(*at));
+            prop_assert_eq!(kept.bars.values().sum::<u64>(), times.len() as u64);
+            prop_assert!(kept.bars.len() as u64 <= BARS);
+        }
+
+        #[test]
+        fn a_percentile_is_right_to_a_few_percent(
+            mut values in prop::collection::vec(0..10_000_000_u64, 1..200), percent in 1..=100_u64,
+        ) {
+            let mut spread = Spread::default();
+            values.iter().for_each(|value| spread.add(*value));
+            values.sort_unstable();
+            let rank = (values.len() * usize::try_from(percent).unwrap()).div_ceil(100);
+            let (right, told) = (values[rank - 1], spread.percentile(percent));
+            prop_assert!(told <= right && right - told <= right / 32, "{told} for {right}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Checks of what the kernel gives: type information, hooks, lockdown, locked memory. Pure. What a
+//! kernel does not have is a note; what it has and refuses is broken.
+
+use t3_record::wire::Hook;
+use t3_trace_host::kernel::{ABSENT, NEEDED, SWITCHED_OFF};
+
+use super::super::{
+    facts::{Facts, Hooks, Kernel, Memlock, Presence},
+    finding::{Check, Finding, State},
+};
+
+/// Before this kernel, the memory of eBPF maps counts as locked.
+const UNCOUNTED: (u32, u32) = (5, 11);
+/// What the tables take, generously.
+const ENOUGH: u64 = 64 << 20;
+
+pub(super) fn all(facts: &Facts) -> Vec<Finding> {
+    let kernel = &facts.kernel;
+    let missing = facts.daemon.status().map_or(&[][..], |status| &status.missing);
+    let mut found = vec![btf(kernel, missing)];
+    found.extend(hooks(kernel));
+    found.push(lockdown(kernel));
+    found.push(memlock(kernel));
+    found
+}
+
+fn btf(kernel: &Kernel, missing: &[String]) -> Finding {
+    let check = Check::Btf;
+    match &kernel.btf {
+        Presence::There if missing.is_empty() => {
+            Finding::ok(check, format!("Linux {} has its type information", kernel.release))
+        }
+        Presence::There => {
+            let says =
+                format!("the type information of Linux {} lacks: {}", kernel.release, missing.join("; "));
+            Finding::of(check, State::Note, says, "")
+        }
+        Presence::Missing => {
+            let says = format!("Linux {} has no type information: no hook can be attached", kernel.release);
+            Finding::of(check, State::Note, says, "a kernel with CONFIG_DEBUG_INFO_BTF=y, 5.10 or newer")
+        }
+        Presence::Unreadable(why) => {
+            Finding::of(check, State::Warning, format!("cannot be read: {why}"), "ask as root")
+        }
+    }
+}
+
+fn hooks(kernel: &Kernel) -> Vec<Finding> {
+    let check = Check::Hook;
+    match &kernel.hooks {
+        Hooks::Running(hooks) => hooks.iter().map(|one| hook(one, &kernel.btf, "")).collect(),
+        Hooks::Tried(Ok(hooks)) => {
+            hooks.iter().map(|one| hook(one, &kernel.btf, " (tried just now; no daemon runs)")).collect()
+        }
+        Hooks::Tried(Err(why)) => {
+            let says = format!("no hook can be attached: {why}");
+            let lacks = kernel.btf == Presence::Missing;
+            let advice = "as root, outside of containers: t3-trace needs CAP_BPF and CAP_PERFMON";
+            vec![if lacks {
+                Finding::of(check, State::Note, says, "")
+            } else {
+                Finding::of(check, State::Broken, says, advice)
+            }]
+        }
+        Hooks::Offered(Ok(names)) => {
+            let one = |(name, there): &(String, bool)| {
+                if *there {
+                    Finding::of(
+                        check,
+                        State::Note,
+                        "this kernel has it; whether it can be attached only root can try",
+                        "",
+                    )
+                } else {
+                    Finding::of(check, State::Note, ABSENT, "")
+                }
+                .about(name.as_str())
+            };
+            names.iter().map(one).collect()
+        }
+        Hooks::Offered(Err(why)) => {
+            vec![Finding::of(
+                check,
+                State::Note,
+                format!("not known: {why}"),
+                "ask as root, or with the daemon running",
+            )]
+        }
+    }
+}
+
+fn hook(hook: &Hook, btf: &Presence, how: &str) -> Finding {
+    let check = Check::Hook;
+    let finding = match (&hook.attached, hook.why.as_deref().unwrap_or("it is not said why")) {
+        (Some(way), _) => Finding::ok(check, format!("attached by {way}{how}")),
+        (None, why) if why.starts_with(SWITCHED_OFF) => {
+            Finding::of(check, State::Note, format!("not attached: {why}"), "")
+        }
+        (None, why) if why.starts_with(ABSENT) && !hook.name.ends_with(NEEDED) => {
+            Finding::of(check, State::Note, format!("not attached: {why}"), "")
+        }
+        // Functions are extra evidence: the verdicts are the same without.
+        (None, why) if hook.name != "all" && !hook.name.contains(':') => {
+            Finding::of(check, State::Note, format!("not attached: {why}"), "")
+        }
+        (None, why) if hook.name == "all" && *btf == Presence::Missing => {
+            Finding::of(check, State::Note, format!("none is attached: {why}"), "")
+        }
+        (None, why) => {
+            let advice = "journalctl -u t3-trace; is it root with its capabilities, is the kernel locked down? Report it otherwise";
+            Finding::of(check, State::Broken, format!("not attached: {why}"), advice)
+        }
+    };
+    finding.about(hook.name.as_str())
+}
+
+fn lockdown(kernel: &Kernel) -> Finding {
+    let check = Check::Lockdown;
+    match kernel.lockdown.as_deref() {
+        None => Finding::ok(check, "this kernel has none"),
+        Some("confidentiality") => {
+            let says = "the kernel is locked down for confidentiality: no eBPF program may read it";
+            Finding::of(check, State::Note, says, "boot without lockdown=confidentiality (integrity is fine)")
+        }
+        Some(mode) => Finding::ok(check, format!("{mode}: eBPF programs may read the kernel")),
+    }
+}
+
+fn memlock(kernel: &Kernel) -> Finding {
+    let check = Check::Memlock;
+    let Some((major, minor)) = version(&kernel.release) else {
+        return Finding::of(
+            check,
+            State::Note,
+            format!("which Linux {} is, is not known", kernel.release),
+            "",
+        );
+    };
+    if (major, minor) >= UNCOUNTED {
+        return Finding::ok(check, "this kernel does not count eBPF tables as locked memory");
+    }
+    match &kernel.memlock {
+        None => Finding::of(check, State::Note, "the limit is not known", ""),
+        Some(Memlock { bytes: None, .. }) => Finding::ok(check, "no limit"),
+        Some(Memlock { bytes: Some(limit), .. }) if *limit >= ENOUGH => {
+            Finding::ok(check, super::bytes(*limit))
+        }
+        Some(Memlock { bytes: Some(limit), of_daemon }) => {
+            let whose = if *of_daemon { "the daemon" } else { "this program" };
+            let says =
+                format!("{whose} may lock {} only, and this kernel counts eBPF tables", super::bytes(*limit));
+            Finding::of(check, State::Warning, says, "LimitMEMLOCK=infinity in t3-trace.service")
+        }
+    }
+}
+
+/// `5.10.0-28-amd64` is 5.10.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::tests::healthy;
+
+    fn not_attached(name: &str, why: &str) -> Hook {
+        Hook { name: name.to_owned(), attached: None, why: Some(why.to_owned()) }
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_is_a_note_and_what_it_refuses_is_broken() {
+        for (name, why, btf, state) in [
+            ("sock:inet_sk_error_report", ABSENT, Presence::There, State::Note),
+            ("sock:inet_sock_set_state", ABSENT, Presence::There, State::Broken),
+            ("tcp:tcp_send_reset", "Operation not permitted", Presence::There, State::Broken),
+            ("tcp_close", "fentry: x; kprobe: y; lost: nothing", Presence::There, State::Note),
+            ("tcp_close", "switched off by --hooks tracepoint", Presence::There, State::Note),
+            ("all", "switched off by --no-ebpf", Presence::There, State::Note),
+            ("all", "cannot read", Presence::Missing, State::Note),
+            ("all", "cannot load the eBPF object", Presence::There, State::Broken),
+        ] {
+            let finding = hook(&not_attached(name, why), &btf, "");
+            assert_eq!(finding.state, state, "{name} {why}");
+            assert!(finding.says.contains(why), "the reason is told");
+        }
+    }
+
+    #[test]
+    fn without_root_and_daemon_it_is_only_said_what_the_kernel_has() {
+        let mut kernel = healthy().kernel;
+        let names = vec![("a:b".to_owned(), true), ("c:d".to_owned(), false)];
+        kernel.hooks = Hooks::Offered(Ok(names));
+        let found = hooks(&kernel);
+        assert!(found.iter().all(|finding| finding.state == State::Note) && found.len() == 2);
+        kernel.hooks = Hooks::Tried(Err("no".to_owned()));
+        assert_eq!(hooks(&kernel)[0].state, State::Broken);
+        kernel.btf = Presence::Missing;
+        assert_eq!((hooks(&kernel)[0].state, btf(&kernel, &[]).state), (State::Note, State::Note));
+    }
+
+    #[test]
+    fn locked_memory_counts_on_old_kernels_only() {
+        for (release, bytes, state) in [
+            ("6.18.44", Some(65536), State::Ok),
+            ("5.11.0-rc1", Some(65536), State::Ok),
+            ("5.10.0-28-amd64", Some(65536), State::Warning),
+            ("5.10.0-28-amd64", Some(64 << 20), State::Ok),
+            ("5.10.0-28-amd64", None, State::Ok),
+            ("strange", None, State::Note),
+        ] {
+            let mut kernel = healthy().kernel;
+            kernel.release = release.to_owned();
+            kernel.memlock = Some(Memlock { of_daemon: true, bytes });
+            assert_eq!(memlock(&kernel).state, state, "{release} {bytes:?}");
+        }
+    }
+
+    #[test]
+    fn only_confidentiality_locks_us_out() {
+        for (mode, state) in [
+            (None, State::Ok),
+            (Some("none"), State::Ok),
+            (Some("integrity"), State::Ok),
+            (Some("confidentiality"), State::Note),
+        ] {
+            let mut kernel = healthy().kernel;
+            kernel.lockdown = mode.map(str::to_owned);
+            assert_eq!(lockdown(&kernel).state, state);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Checks of the machine: pressure, cgroups, the wall clock. Pure.
+
+use super::super::{
+    facts::{Cgroups, Clock, Facts, Pressure},
+    finding::{Check, Finding, State},
+};
+use crate::present::text::lasted;
+
+/// A wall clock that was moved by less is only kept right, in milliseconds.
+const JUMP: u64 = 1000;
+
+pub(super) fn all(facts: &Facts) -> Vec<Finding> {
+    let machine = &facts.machine;
+    let moved = facts.daemon.status().and_then(|status| status.clock_moved_ms);
+    let mut found = pressure(&machine.pressure);
+    found.push(cgroups(&machine.cgroups));
+    found.push(clock(&machine.clock, moved));
+    found
+}
+
+fn pressure(files: &[(&'static str, Pressure)]) -> Vec<Finding> {
+    let check = Check::Pressure;
+    let measured = |(name, file): &(&str, Pressure)| match file {
+        Pressure::Some(percent) => Some(format!("{name} {percent:.0}%")),
+        _ => None,
+    };
+    let told: Vec<_> = files.iter().filter_map(measured).collect();
+    if told.len() == files.len() {
+        return vec![Finding::ok(check, format!("measured; of the last 10 s: {}", told.join(", ")))];
+    }
+    let bad = files.iter().filter_map(|(name, file)| {
+        let (says, advice) = match file {
+            Pressure::Some(_) => return None,
+            Pressure::Missing => {
+                let says = "this kernel does not measure it: records have no such psi keys";
+                (says.to_owned(), "a kernel with CONFIG_PSI=y")
+            }
+            Pressure::Off => {
+                let says = "measuring is switched off: records have no psi keys";
+                (says.to_owned(), "boot with psi=1")
+            }
+            Pressure::Unreadable(why) => (format!("cannot be read: {why}"), ""),
+        };
+        Some(Finding::of(check, State::Note, says, advice).about(*name))
+    });
+    bad.collect()
+}
+
+fn cgroups(cgroups: &Cgroups) -> Finding {
+    let check = Check::Cgroups;
+    let Some(v2) = cgroups.v2.as_ref().map(|path| path.display()) else {
+        let says = "no cgroup version 2 is mounted: records have the machine's pressure only, not the user's";
+        return Finding::of(check, State::Note, says, "boot with systemd.unified_cgroup_hierarchy=1");
+    };
+    if cgroups.v1.iter().any(|controller| controller == "memory") {
+        let says = format!(
+            "version 2 at {v2} beside version 1, which has the memory controller: records have no mem_ keys and no oom_kills"
+        );
+        return Finding::of(check, State::Note, says, "boot with systemd.unified_cgroup_hierarchy=1");
+    }
+    let beside = if cgroups.v1.is_empty() { "" } else { ", beside version 1" };
+    Finding::ok(check, format!("version 2 at {v2}{beside}"))
+}
+
+fn clock(clock: &Clock, moved_ms: Option<i64>) -> Finding {
+    let check = Check::Clock;
+    if let Some(moved) = moved_ms.filter(|moved| moved.unsigned_abs() >= JUMP) {
+        let direction = if moved > 0 { "forward" } else { "back" };
+        let by = lasted(moved.unsigned_abs());
+        let says = format!(
+            "the wall clock was set {direction} by {by} since t3-trace started: compare times across that with care"
+        );
+        return Finding::of(
+            check,
+            State::Note,
+            says,
+            "durations in records are right all the same: they are of another clock",
+        );
+    }
+    match clock.synchronised {
+        Some(true) => Finding::ok(check, format!("synchronised, at most {} off", lasted(clock.error_ms))),
+        Some(false) => {
+            let says = "not synchronised: its times cannot be compared with those of other machines' logs";
+            Finding::of(
+                check,
+                State::Warning,
+                says,
+                "timedatectl set-ntp true; is there an NTP server to be reached?",
+            )
+        }
+        None => Finding::of(check, State::Note, "whether it is synchronised could not be asked", ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_that_is_not_measured_is_a_note_with_its_reason() {
+        let all = |file: Pressure| [("memory", Pressure::Some(1.0)), ("io", file)];
+        assert_eq!(
+            pressure(&all(Pressure::Some(40.4)))[0].says,
+            "measured; of the last 10 s: memory 1%, io 40%"
+        );
+        for (file, advice) in [
+            (Pressure::Missing, Some("a kernel with CONFIG_PSI=y")),
+            (Pressure::Off, Some("boot with psi=1")),
+            (Pressure::Unreadable("x".to_owned()), None),
+        ] {
+            let found = pressure(&all(file));
+            assert_eq!((found.len(), found[0].state), (1, State::Note));
+            assert_eq!((found[0].about.as_deref(), found[0].advice.as_deref()), (Some("io"), advice));
+        }
+    }
+
+    #[test]
+    fn only_a_whole_version_two_is_without_a_note() {
+        for (v2, v1, state) in [
+            (true, &[][..], State::Ok),
+            (true, &["name=systemd"][..], State::Ok),
+            (true, &["cpu", "memory"][..], State::Note),
+            (false, &["memory"][..], State::Note),
+        ] {
+            let v1 = v1.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(cgroups(&Cgroups { v2: v2.then(|| "/sys/fs/cgroup".into()), v1 }).state, state);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumped_or_runs_free_is_said() {
+        let right = Clock { synchronised: Some(true), error_ms: 12 };
+        for (clock, moved, state) in [
+            (&right, None, State::Ok),
+            (&right, Some(-999), State::Ok),
+            (&right, Some(-1000), State::Note),
+            (&Clock { synchronised: Some(false), error_ms: 0 }, Some(0), State::Warning),
+            (&Clock::default(), Some(0), State::Note),
+        ] {
+            assert_eq!(super::clock(clock, moved).state, state, "{clock:?} {moved:?}");
+        }
+        assert!(super::clock(&right, Some(i64::MIN)).says.contains("back"));
+    }
+}

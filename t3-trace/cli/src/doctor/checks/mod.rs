@@ -1,0 +1,58 @@
+//! From facts to findings: a file for each area, pure functions. Every check that could be made
+//! says something, also when all is well.
+
+mod journal;
+mod kernel;
+mod machine;
+mod serves;
+mod trace;
+
+use super::{facts::Facts, finding::Finding};
+pub(crate) use journal::DISPATCH;
+
+/// All findings, in the order of the report.
+#[must_use]
+pub fn all(facts: &Facts) -> Vec<Finding> {
+    let mut found = trace::all(facts);
+    found.extend(kernel::all(facts));
+    found.extend(machine::all(facts));
+    found.extend(serves::all(facts));
+    found.extend(journal::all(facts));
+    found
+}
+
+/// An amount of memory for people.
+fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes;
+    let mut unit = "bytes";
+    for next in UNITS {
+        // Only what does not get longer by it: 1536 MiB stays.
+        if value < 1024 || !value.is_multiple_of(1024) && value < 10 * 1024 {
+            break;
+        }
+        value /= 1024;
+        unit = next;
+    }
+    format!("{value} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn amounts_are_short_and_not_wrong() {
+        for (amount, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (65536, "64 KiB"),
+            (8 << 20, "8 MiB"),
+            (1536 << 20, "1536 MiB"),
+            (12 << 30, "12 GiB"),
+            (1 << 40, "1 TiB"),
+        ] {
+            assert_eq!(bytes(amount), text);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Checks of the daemon itself: does it answer, is dispatch with it, does it lose anything. Pure.
+
+use t3_record::wire::Status;
+
+use super::super::{
+    facts::{Daemon, Facts},
+    finding::{Check, Finding, State},
+};
+use crate::present::text::lasted;
+
+/// Of so many events one may be lost without a word.
+const NOTABLE: u64 = 10_000;
+
+pub(super) fn all(facts: &Facts) -> Vec<Finding> {
+    let at = facts.socket.display().to_string();
+    let mut found = vec![daemon(facts, &at), permission(facts, &at)];
+    if let Some(status) = facts.daemon.status() {
+        found.extend([version(status, env!("CARGO_PKG_VERSION")), dispatch(status)]);
+        found.extend([loss(status), tables(status)]);
+    }
+    found
+}
+
+fn daemon(facts: &Facts, at: &str) -> Finding {
+    let check = Check::Daemon;
+    match &facts.daemon {
+        Daemon::Answers(status) => {
+            let up = status.uptime_s.map(|up| format!(", up for {}", lasted(up.saturating_mul(1000))));
+            let (sessions, viewers) = (status.sessions, status.subscribers);
+            let says = format!(
+                "version {} answers at {at}{}; sessions {sessions}, viewers {viewers}",
+                status.version,
+                up.unwrap_or_default()
+            );
+            Finding::ok(check, says)
+        }
+        Daemon::Absent => {
+            let says = format!(
+                "nobody answers at {at}: closes have no kernel evidence (kernel=off) and no pressure"
+            );
+            Finding::of(check, State::Broken, says, absent(facts))
+        }
+        Daemon::Denied { .. } => Finding::of(check, State::Note, "could not be asked", ""),
+        Daemon::Strange(why) => {
+            let says = format!("does not answer at {at} as it should: {why}");
+            Finding::of(check, State::Broken, says, "systemctl restart t3-trace; journalctl -u t3-trace")
+        }
+    }
+}
+
+fn absent(facts: &Facts) -> String {
+    match facts.units.get("t3-trace.service") {
+        Some(unit) if !unit.exists() => "install t3-trace.service and start it".to_owned(),
+        Some(unit) => {
+            format!("the unit is {}: systemctl start t3-trace; journalctl -u t3-trace", unit.active)
+        }
+        None => "start it as root: t3-trace daemon".to_owned(),
+    }
+}
+
+fn permission(facts: &Facts, at: &str) -> Finding {
+    let check = Check::Permission;
+    match &facts.daemon {
+        Daemon::Denied { group } if group == "root" => {
+            let says = format!("only root may use {at}: it belongs to the group root");
+            let advice = "make the group t3-trace, restart t3-trace, join it; or ask as root";
+            Finding::of(check, State::Broken, says, advice)
+        }
+        Daemon::Denied { group } => {
+            let says = format!("no permission for {at}: it is for root and the group {group}");
+            let advice = format!("usermod -aG {group} YOU, and log in again; or ask as root");
+            Finding::of(check, State::Broken, says, advice)
+        }
+        _ if facts.caller.is_root() => Finding::ok(check, "root sees everything"),
+        _ => {
+            let says =
+                "not root: which process has which port, and whether hooks can be attached, may stay unknown";
+            Finding::of(check, State::Note, says, "ask as root for the rest")
+        }
+    }
+}
+
+fn version(status: &Status, ours: &str) -> Finding {
+    let (check, theirs) = (Check::Version, &status.version);
+    if theirs == ours {
+        return Finding::ok(check, format!("daemon and this program are both {ours}"));
+    }
+    let says = format!("the daemon is {theirs}, this program {ours}");
+    Finding::of(
+        check,
+        State::Warning,
+        says,
+        "install both from one release and restart t3-trace and t3-dispatch",
+    )
+}
+
+fn dispatch(status: &Status) -> Finding {
+    let check = Check::Dispatch;
+    if !status.dispatch {
+        let says = "no t3-dispatch is connected: its records say kernel=off";
+        let advice = "systemctl status t3-dispatch; its user must be in the group t3-trace, its trace-socket the one above";
+        return Finding::of(check, State::Broken, says, advice);
+    }
+    let ports = |ports: &[u16]| match ports {
+        [] => "none".to_owned(),
+        ports if ports.len() > 8 => format!("{} ports", ports.len()),
+        ports => ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let says = format!("connected; listens on {}, serves on {}", ports(&status.listen), ports(&status.serve));
+    Finding::ok(check, says)
+}
+
+fn loss(status: &Status) -> Finding {
+    let check = Check::Loss;
+    let (lost, full) = (status.lost, status.map_full);
+    let of = status.events.map(|events| format!(" of {events}")).unwrap_or_default();
+    if full > 0 {
+        let says = format!(
+            "{full} facts found no place in a full table, {lost} events{of} were lost since the start"
+        );
+        return Finding::of(
+            check,
+            State::Warning,
+            says,
+            "more sessions than the tables hold: see tables; report it",
+        );
+    }
+    if lost == 0 {
+        return Finding::ok(check, format!("none{of} kernel events lost since the start"));
+    }
+    let says = format!("{lost} kernel events{of} lost since the start: records of that time say so (lost=)");
+    let rare = status.events.is_some_and(|events| lost.saturating_mul(NOTABLE) < events);
+    let state = if rare { State::Note } else { State::Warning };
+    Finding::of(
+        check,
+        state,
+        says,
+        "is the machine starving? Rare ones are harmless: the facts are in the tables",
+    )
+}
+
+fn tables(status: &Status) -> Finding {
+    let check = Check::Tables;
+    if status.tables.is_empty() {
+        return Finding::of(check, State::Note, "the daemon has none: its kernel side is off", "see hook");
+    }
+    let told = status.tables.iter().map(|table| match table.used {
+        Some(used) => format!("{} {used}/{}", table.name, table.size),
+        None => format!("{} {}", table.name, super::bytes(table.size)),
+    });
+    let told = told.collect::<Vec<_>>().join(", ");
+    let tight = |table: &&t3_record::wire::Table| {
+        !table.forgets
+            && table.used.is_some_and(|used| used.saturating_mul(10) >= table.size.saturating_mul(9))
+    };
+    match status.tables.iter().find(tight) {
+        Some(table) => {
+            let says = format!("{} is nearly full: {told}", table.name);
+            let advice = "connections beyond it are told apart by their addresses only; report it";
+            Finding::of(check, State::Warning, says, advice)
+        }
+        None => Finding::ok(check, told),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::wire::Table;
+
+    use super::*;
+    use crate::doctor::{
+        facts::{Caller, Unit},
+        tests::healthy,
+    };
+
+    fn status() -> Status {
+        healthy().daemon.status().unwrap().clone()
+    }
+
+    #[test]
+    fn who_may_not_ask_hears_which_group() {
+        let mut facts = healthy();
+        facts.caller = Caller { uid: 1000 };
+        facts.daemon = Daemon::Denied { group: "t3-trace".to_owned() };
+        let found = all(&facts);
+        assert_eq!(
+            found.iter().map(|finding| finding.state).collect::<Vec<_>>(),
+            [State::Note, State::Broken]
+        );
+        assert!(found[1].says.contains("group t3-trace"), "{found:?}");
+        assert!(found[1].advice.as_ref().unwrap().contains("usermod -aG t3-trace"));
+        facts.daemon = Daemon::Denied { group: "root".to_owned() };
+        assert!(all(&facts)[1].advice.as_ref().unwrap().starts_with("make the group t3-trace"));
+    }
+
+    #[test]
+    fn an_absent_daemon_is_broken_and_what_to_do_depends_on_its_unit() {
+        for (load, active, advice) in [
+            (Some("not-found"), "inactive", "install"),
+            (Some("loaded"), "failed", "the unit is failed: systemctl start"),
+            (None, "", "start it as root"),
+        ] {
+            let mut facts = healthy();
+            facts.daemon = Daemon::Absent;
+            facts.units.clear();
+            if let Some(load) = load {
+                let unit = Unit { load: load.to_owned(), active: active.to_owned(), ..Unit::default() };
+                facts.units.insert("t3-trace.service".to_owned(), unit);
+            }
+            let found = all(&facts);
+            assert_eq!(
+                (found.len(), found[0].state),
+                (2, State::Broken),
+                "nothing is said of what is unknown"
+            );
+            assert!(found[0].advice.as_ref().unwrap().starts_with(advice), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn loss_is_judged_by_how_much_it_is() {
+        for (lost, full, events, state) in [
+            (0, 0, Some(5), State::Ok),
+            (1, 0, Some(10_001), State::Note),
+            (1, 0, Some(10_000), State::Warning),
+            (1, 0, None, State::Warning),
+            (0, 1, Some(1_000_000), State::Warning),
+        ] {
+            let finding = loss(&Status { lost, map_full: full, events, ..status() });
+            assert_eq!(finding.state, state, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_table_that_forgets_nothing_can_be_too_full() {
+        for (used, forgets, state) in
+            [(90, false, State::Warning), (89, false, State::Ok), (100, true, State::Ok)]
+        {
+            let table = Table { name: "T".to_owned(), size: 100, used: Some(used), forgets };
+            let finding = tables(&Status { tables: vec![table], ..status() });
+            assert_eq!(finding.state, state, "{finding:?}");
+        }
+        assert_eq!(tables(&Status { tables: Vec::new(), ..status() }).state, State::Note);
+    }
+
+    #[test]
+    fn another_release_and_a_missing_dispatch_are_said() {
+        assert_eq!(version(&status(), "9.9.9").state, State::Warning);
+        assert_eq!(dispatch(&Status { dispatch: false, ..status() }).state, State::Broken);
+        let many = Status { serve: (1..=9).collect(), ..status() };
+        assert!(dispatch(&many).says.ends_with("serves on 9 ports"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Runs a program that tells something, for a few seconds at most: a service manager that stands
+//! still must not stop the doctor.
+
+use std::{
+    io::Read,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::super::facts::Found;
+
+/// Longer than a machine under pressure takes to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More than any of them has to say.
+const MOST: u64 = 4 << 20;
+
+/// What it writes to stdout; else, in a sentence, why there is nothing.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Found<String> {
+    run_within(program, arguments, PATIENCE)
+}
+
+fn run_within(program: &str, arguments: &[&str], patience: Duration) -> Found<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").env("SYSTEMD_PAGER", "");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("{program} does not run: {error}"))?;
+    let (out, complaint) = (child.stdout.take().map(read), child.stderr.take().map(read));
+    let deadline = Instant::now() + patience;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("{program} did not answer within {} s", patience.as_secs()));
+            }
+            Err(error) => return Err(format!("{program}: {error}")),
+        }
+    };
+    let text = |reader: Option<thread::JoinHandle<String>>| {
+        reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
+    };
+    let out = text(out);
+    if status.success() {
+        return Ok(out);
+    }
+    let complaint = text(complaint);
+    let first = complaint.lines().next().unwrap_or_default();
+    Err(format!("{program} failed ({status}): {}", crate::present::text::safe(first)))
+}
+
+/// Read beside the waiting, so that nobody waits with a full pipe.
+fn read(stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut stream = stream.take(MOST);
+        let _ = stream.read_to_end(&mut kept);
+        String::from_utf8_lossy(&kept).into_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_says_how_it_fails_and_that_it_hangs() {
+        assert_eq!(run("echo", &["hello"]), Ok("hello\n".to_owned()));
+        let error = run("sh", &["-c", "echo no good >&2; exit 3"]).unwrap_err();
+        assert!(error.contains("no good") && error.contains('3'), "{error}");
+        assert!(run("no-such-program-here", &[]).unwrap_err().contains("does not run"));
+        let error = run_within("sleep", &["60"], Duration::from_millis(50)).unwrap_err();
+        assert!(error.contains("did not answer"), "{error}");
+    }
+}

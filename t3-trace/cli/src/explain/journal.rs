@@ -1,0 +1,190 @@
+//! What the journal has of a close and around it. Asks journalctl, believes only entries that we
+//! wrote, draws no conclusion.
+
+use t3_record::{
+    BurstRecord, CloseRecord, OpenRecord,
+    journal::{BURST_ID, CLOSE_ID, OPEN_ID, field},
+    probe::Disconnect,
+};
+use t3_trace_host::journal_trust::Trust;
+
+use super::{
+    args::ExplainArgs,
+    facts::{Around, Facts, Timed},
+    find::{self, Ask, Close},
+};
+use crate::{
+    closes::entry,
+    journal::{
+        export_format::Entry,
+        journalctl::{self, Query, ReadError},
+    },
+    time::Moment,
+};
+
+/// How far around a close the journal is read, in milliseconds: before it pressure and neighbours,
+/// after it the way back.
+const BEFORE: i64 = 60_000;
+const AFTER: i64 = 75_000;
+/// So many closes around one are kept; a storm of more tells nothing more.
+const KEPT: usize = 10_000;
+/// The unit of the probe, where it runs on this machine.
+const PROBE_UNIT: &str = "t3-probe.service";
+
+/// Closes that could be the one that is meant.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// They.
+    pub closes: Vec<Close>,
+    /// Records that would have been, but which others wrote.
+    pub foreign: u64,
+    /// Records that could not be read.
+    pub broken: u64,
+}
+
+/// A journal, and whom to believe in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Journal<'a> {
+    /// Where it is.
+    pub args: &'a ExplainArgs,
+    /// Whom to believe.
+    pub trust: Trust,
+}
+
+impl Journal<'_> {
+    /// Every close that could be meant.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn find(&self, ask: &Ask) -> Result<Found, ReadError> {
+        let mut query = self.query();
+        query.matches.push(format!("MESSAGE_ID={CLOSE_ID}"));
+        match ask {
+            Ask::Conn(conn) => query.matches.push(term("conn", conn)),
+            Ask::Near { user, at } => {
+                query.since = Some(self.not_before(moment(at.secs.saturating_sub(find::NEAR))));
+                query.until = Some(moment(at.secs.saturating_add(at.span).saturating_add(find::NEAR)));
+                query.matches.push(term("user", user));
+            }
+            Ask::Last { user } => {
+                query.reverse = true;
+                query.matches.extend(user.iter().map(|user| term("user", user)));
+            }
+        }
+        let mut found = Found::default();
+        // The inner result only ends the reading early.
+        let _ = journalctl::entries(&query, |entry| {
+            match entry::record(entry) {
+                _ if !self.believes(entry) => found.foreign += 1,
+                Ok(record) => found.closes.push(Close { record, at_ms: at_ms(entry) }),
+                Err(_) => found.broken += 1,
+            }
+            if query.reverse && !found.closes.is_empty() { Err(()) } else { Ok(()) }
+        })?;
+        Ok(found)
+    }
+
+    /// What the journal has around that close.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn around(&self, close: Close, now_ms: i64) -> Result<Facts, ReadError> {
+        let mut facts = Facts::of(close.record, close.at_ms);
+        self.opens(&mut facts)?;
+        let zero = facts.zero_ms();
+        let mut around = Around {
+            from_ms: zero.saturating_sub(BEFORE),
+            until_ms: zero.saturating_add(AFTER).max(facts.at_ms).min(now_ms.max(facts.at_ms)),
+            ..Around::default()
+        };
+        let mut query = self.query();
+        let secs = |ms: i64| u64::try_from(ms.div_euclid(1000)).unwrap_or(0);
+        query.since = Some(self.not_before(moment(secs(around.from_ms))));
+        query.until = Some(moment(secs(around.until_ms) + 1));
+        query.matches.extend([CLOSE_ID, BURST_ID].map(|id| format!("MESSAGE_ID={id}")));
+        query.matches.extend(["+".to_owned(), format!("_SYSTEMD_UNIT={PROBE_UNIT}")]);
+        // What systemd itself says of a unit carries the unit in UNIT; that it is systemd is said
+        // by the trusted fields.
+        query.matches.extend(["+", "_PID=1", "_UID=0"].map(str::to_owned));
+        let units =
+            [format!("t3-serve@{}", facts.record.user), "t3-dispatch".to_owned(), "t3-trace".to_owned()];
+        query.matches.extend(units.map(|unit| format!("UNIT={unit}.service")));
+        let _ = journalctl::entries(&query, |entry| {
+            self.take(&mut around, &facts.record, entry);
+            Ok::<(), ()>(())
+        })?;
+        facts.around = Some(around);
+        Ok(facts)
+    }
+
+    /// The session's own open, however long ago, and the one with which they came back.
+    fn opens(&self, facts: &mut Facts) -> Result<(), ReadError> {
+        let conn = &facts.record.conn;
+        let id = format!("MESSAGE_ID={OPEN_ID}");
+        let mut query = Query { since: None, ..self.query() };
+        query.matches = vec![id.clone(), term("conn", conn), "+".to_owned(), id, term("prev", conn)];
+        let mut opens: Vec<Timed<OpenRecord>> = Vec::new();
+        let _ = journalctl::entries(&query, |entry| {
+            if self.believes(entry)
+                && let Ok(what) = OpenRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into))
+            {
+                opens.push(Timed { at_ms: at_ms(entry), what });
+            }
+            Ok::<(), ()>(())
+        })?;
+        facts.back = opens.iter().find(|open| open.what.prev.as_ref() == Some(conn)).cloned();
+        facts.open = opens.into_iter().find(|open| open.what.conn == *conn);
+        Ok(())
+    }
+
+    fn take(&self, around: &mut Around, ours: &CloseRecord, entry: &Entry) {
+        let at_ms = at_ms(entry);
+        match entry.get("MESSAGE_ID") {
+            Some(CLOSE_ID | BURST_ID) if !self.believes(entry) => around.foreign += 1,
+            Some(CLOSE_ID) => match entry::record(entry) {
+                Ok(what) if what.conn == ours.conn => {}
+                Ok(what) if around.closes.len() < KEPT => around.closes.push(Timed { at_ms, what }),
+                Ok(_) => {}
+                Err(_) => around.broken += 1,
+            },
+            Some(BURST_ID) => match BurstRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into)) {
+                Ok(what) => around.bursts.push(Timed { at_ms, what }),
+                Err(_) => around.broken += 1,
+            },
+            _ if entry.get("_SYSTEMD_UNIT") == Some(PROBE_UNIT) => {
+                around.deaths.extend(entry.get("MESSAGE").and_then(Disconnect::from_line));
+            }
+            _ if entry.get("_PID") == Some("1") && entry.get("_UID") == Some("0") => {
+                let what = entry.get("MESSAGE").map(str::to_owned);
+                around.units.extend(what.map(|what| Timed { at_ms, what }));
+            }
+            _ => {}
+        }
+    }
+
+    fn believes(&self, entry: &Entry) -> bool {
+        self.trust.allows_writer(entry.get("_UID"), entry.get("_SYSTEMD_UNIT"))
+    }
+
+    /// `--since` of the command line bounds everything but the session's open.
+    fn not_before(&self, moment: Moment) -> Moment {
+        self.args.since.filter(|since| since.secs >= moment.secs).unwrap_or(moment)
+    }
+
+    /// Nothing but where the journal is.
+    fn query(&self) -> Query {
+        Query { since: self.args.since, place: self.args.place.clone(), ..Query::default() }
+    }
+}
+
+fn term(key: &str, value: &str) -> String {
+    format!("{}={value}", field(key))
+}
+
+fn moment(secs: u64) -> Moment {
+    Moment { secs, micros: 0, span: 1, daily: false }
+}
+
+fn at_ms(entry: &Entry) -> i64 {
+    i64::try_from(entry.micros().unwrap_or_default() / 1000).unwrap_or(i64::MAX)
+}

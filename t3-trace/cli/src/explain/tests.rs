@@ -1,0 +1,461 @@
+//! What holds for every page, whatever the record: it says the record's own verdict, as sure as the
+//! record is, and names what decided.
+
+use std::{collections::BTreeSet, path::Path};
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use t3_record::{
+    Cause, Chain, CloseRecord, ClosedBy, Confidence, How, KernelSource, OpenRecord, Segment, Side, Verdict,
+    chain::Event,
+    evidence::{Burst, Fate},
+    value::Percent,
+};
+
+use super::{
+    Facts, Page, answer,
+    facts::{Around, Timed},
+    find::Ask,
+    journal::Found,
+    not_found,
+};
+use crate::present::text::Paint;
+
+/// Words of a guess.
+const HEDGES: [&str; 7] = ["likely", "probably", "perhaps", "seems", "might", "maybe", "not proven"];
+
+fn wall(secs: u64) -> String {
+    format!("2026-07-27 {:02}:{:02}:{:02}", secs / 3600 % 24, secs / 60 % 60, secs % 60)
+}
+
+fn text(facts: &Facts) -> String {
+    Page::of(facts, &[], wall).text(Paint { colour: false }, wall)
+}
+
+/// A record by its words, and `key=value` for the rest.
+fn record(words: &str) -> CloseRecord {
+    let mut words = words.split(' ');
+    let mut next = || words.next().unwrap();
+    let (verdict, how, segment, confidence) = (next(), next(), next(), next());
+    let rest: Vec<&str> = words.collect();
+    let line = format!(
+        "ws close user=ann ip=192.0.2.7 dur_ms=5000 cause=graceful verdict={verdict} segment={segment} conn=c1 kernel=tracepoint how={how} \
+         confidence={confidence} {}",
+        rest.join(" ")
+    );
+    CloseRecord::from_line(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// Every end that the rules can give: its words, what its answer must say, and what its evidence
+/// must name.
+const ENDS: &[(&str, &str, &str)] = &[
+    (
+        "client_closed ws_close:1001 downstream proven hb_n=3",
+        "browser closed the session itself, with close frame 1001",
+        "close frame 1001",
+    ),
+    ("client_closed ws_close:4001 downstream proven", "close frame 4001", "no heartbeat of it was waiting"),
+    (
+        "client_closed ws_close downstream proven hb_n=3",
+        "a close frame without a code",
+        "heartbeats had been answered",
+    ),
+    (
+        "client_closed ws_close:1000 downstream proven ws_from=down ws_reason=bye",
+        "the reason \"bye\"",
+        "close frame 1000",
+    ),
+    (
+        "client_closed simultaneous none proven",
+        "Both ends closed at the same moment",
+        "before it had been told",
+    ),
+    (
+        "client_left fin downstream proven",
+        "browser, or something between it and this machine, ended the connection",
+        "the FIN on the browser's leg",
+    ),
+    (
+        "client_left fin downstream proven dur_ms=0",
+        "(FIN) before the session had opened.",
+        "the FIN on the browser's leg",
+    ),
+    ("client_left fin downstream likely", "Likely: ann's browser, or something", "nobody saw its FIN"),
+    (
+        "client_left half_close downstream proven",
+        "its sending direction only",
+        "while the other direction went on",
+    ),
+    ("client_left mid_frame downstream proven", "in the middle of a message", "inside a frame"),
+    (
+        "client_reset rst downstream proven",
+        "browser's side reset the connection",
+        "the RST on the browser's leg",
+    ),
+    (
+        "client_vanished vanished downstream proven",
+        "no answer came to keepalive probes",
+        "time-out of the browser's leg",
+    ),
+    ("client_vanished loss downstream proven down_retrans=9", "never acknowledged", "retransmissions: 9"),
+    ("client_vanished zero_window downstream proven", "stopped reading", "window stayed shut"),
+    ("client_vanished unreach downstream proven", "could not be reached any more", "unreachable"),
+    (
+        "path_stalled heartbeat_lost downstream likely hb_gap_ms=12000",
+        "Likely: The way between",
+        "12.0s before the end",
+    ),
+    ("path_stalled loss downstream likely down_retrans=7", "segments were lost", "retransmissions: 7"),
+    ("path_stalled zero_window downstream likely", "not taken by the browser's side", "window stayed shut"),
+    (
+        "client_protocol protocol downstream proven",
+        "browser's side broke the WebSocket protocol",
+        "the browser's leg that RFC 6455 forbids",
+    ),
+    (
+        "edge_burst burst downstream likely burst=20/5",
+        "A path that several users share was cut",
+        "20 sessions of 5 users",
+    ),
+    (
+        "serve_closed ws_close:1011 serve proven peer_exit=alive",
+        "serve closed the session, with close frame 1011",
+        "read on serve's leg",
+    ),
+    (
+        "serve_left fin serve proven peer_exit=alive",
+        "without a close frame; its process lives",
+        "the FIN on serve's leg",
+    ),
+    (
+        "serve_left fin serve likely",
+        "Likely: ann's serve ended",
+        "whether serve's process lives was not seen",
+    ),
+    ("serve_left half_close serve proven", "its sending direction only", "FIN on serve's leg"),
+    ("serve_left mid_frame serve proven", "in the middle of a message", "inside a frame"),
+    (
+        "serve_left handshake_eof serve proven",
+        "before it had answered the upgrade",
+        "before its answer to the upgrade",
+    ),
+    ("serve_left unreach serve likely", "became unreachable", "unreachable"),
+    (
+        "serve_reset rst serve proven peer_exit=alive",
+        "reset the connection (RST); its process lives",
+        "the RST on serve's leg",
+    ),
+    ("serve_reset handshake_eof serve likely", "in place of an answer to the upgrade", "before its answer"),
+    (
+        "serve_exited exit:0 serve proven peer_comm=node peer_pid=7",
+        "exited with status 0, on purpose",
+        "process node[7] exit with status 0",
+    ),
+    (
+        "serve_exited exit:1 serve proven killed_by=systemd[1]",
+        "status 1, an error; systemd[1] had asked it",
+        "exit with status 1",
+    ),
+    (
+        "serve_killed signal:9 serve proven killed_by=earlyoom[8]",
+        "killed by SIGKILL (9), sent by earlyoom[8]",
+        "die of SIGKILL (9)",
+    ),
+    (
+        "serve_oom oom serve proven mem_max=4294967296",
+        "OOM killer, in a cgroup that may have 4.0 GiB",
+        "OOM killer chose",
+    ),
+    ("serve_oom oom devvm proven", "the whole machine was out of memory", "OOM killer chose"),
+    (
+        "serve_stalled stall serve proven hb_wait_ms=9000 psi_mem=0.0",
+        "waited 9.0s for its answer, and the browser gave up. Pressure on the machine does not explain",
+        "unanswered for 9.0s",
+    ),
+    (
+        "serve_stalled stall serve proven hb_wait_ms=9000",
+        "Whether the machine starved it was not measured",
+        "unanswered for 9.0s",
+    ),
+    (
+        "serve_stalled stall devvm proven hb_wait_ms=9000 psi_io=91.0",
+        "The machine starved it: serve's cgroup stood still for IO 91%",
+        "unanswered for 9.0s",
+    ),
+    (
+        "serve_stalled stall devvm likely hb_wait_ms=9000 host_psi_mem=91.0",
+        "The machine starved it: it stood still for memory 91%",
+        "The late answer is certain",
+    ),
+    (
+        "serve_stalled zero_window serve proven",
+        "took nothing of what was written to it",
+        "serve's leg took none",
+    ),
+    ("serve_refused refused serve proven dur_ms=0", "Nobody listened where ann's serve should be", "refusal"),
+    ("serve_refused unreach serve proven dur_ms=0", "could not be reached at its address", "unreachable"),
+    ("serve_timeout connect_timeout serve proven dur_ms=0", "its queue was full", "never accepted"),
+    (
+        "serve_timeout handshake_timeout devvm proven dur_ms=0",
+        "never answered the upgrade; the session never opened. The machine starved it",
+        "did not answer the upgrade",
+    ),
+    (
+        "serve_timeout handshake_timeout serve likely dur_ms=0",
+        "Likely: ann's serve took the connection",
+        "The browser left before",
+    ),
+    ("serve_rejected status:401 serve proven dur_ms=0", "status 401", "status 401"),
+    (
+        "serve_protocol bad_accept serve proven dur_ms=0",
+        "a wrong Sec-WebSocket-Accept",
+        "a wrong Sec-WebSocket-Accept",
+    ),
+    ("serve_protocol garbage serve proven dur_ms=0", "no HTTP", "no HTTP"),
+    ("serve_protocol protocol serve proven", "broke the WebSocket protocol", "on serve's leg that RFC 6455"),
+    ("dispatch_shutdown proxy_signal:15 dispatch proven", "told to stop: SIGTERM (15)", "got SIGTERM (15)"),
+    ("dispatch_shutdown proxy_gone dispatch proven", "told to stop", "a reason of its own"),
+    (
+        "dispatch_stalled stall dispatch likely self_lag_ms=6000",
+        "stood still for 6.0s while the browser waited",
+        "6.0s late",
+    ),
+    (
+        "dispatch_stalled stall devvm likely self_lag_ms=6000 psi_cpu=95.0",
+        "The machine starved it",
+        "6.0s late",
+    ),
+    (
+        "dispatch_stalled local_error:24 dispatch proven dur_ms=0",
+        "error 24 (too many open files)",
+        "error 24",
+    ),
+    (
+        "dispatch_died proxy_signal:9 dispatch proven",
+        "died with the session open, of SIGKILL (9)",
+        "died of SIGKILL (9)",
+    ),
+    ("dispatch_died oom dispatch proven", "OOM killer took it", "OOM killer took t3-dispatch"),
+    ("dispatch_died proxy_gone dispatch likely", "Likely: t3-dispatch died", "Nobody saw of what"),
+    ("admin_killed sock_destroy devvm proven", "destroyed on this machine", "being destroyed"),
+    ("unknown rst unknown likely", "That is a bug", "No rule fits"),
+];
+
+#[test]
+fn every_end_that_the_rules_give_has_its_answer_and_its_evidence() {
+    let mut seen = (BTreeSet::new(), BTreeSet::new());
+    for (words, said, named) in ENDS {
+        let record = record(words);
+        let (answer, sure) = (answer::sentence(&record), answer::sure(&record));
+        assert!(answer.contains(said), "{words}\n{answer}");
+        assert!(sure.contains(named), "{words}\n{sure}");
+        assert!(answer.ends_with('.') && sure.ends_with('.'), "{words}\n{answer}\n{sure}");
+        seen.0.insert(record.verdict);
+        seen.1.insert(words.split(' ').nth(1).unwrap().split(':').next().unwrap());
+    }
+    assert_eq!(seen.0, Verdict::ALL.iter().copied().collect());
+    assert_eq!(seen.1, How::TOKENS.iter().copied().collect());
+}
+
+#[test]
+fn what_stood_beside_a_close_is_never_called_its_cause() {
+    let beside = |words: &str| {
+        let page = Page::of(&Facts::of(record(words), 0), &[], wall);
+        page.beside.iter().map(|check| check.what).collect::<Vec<_>>().join(" ")
+    };
+    let storm = "psi_mem=95.0 host_psi_mem=90.0 hb_n=9 hb_period_ms=1000 hb_wait_ms=9000 down_rtt_us=1 down_retrans=7 self_lag_ms=900 oom_kills=2";
+    for (words, expected) in [
+        (
+            "client_reset rst downstream proven",
+            "heartbeats pressure of serve pressure of the machine OOM kills leg of the browser t3-dispatch",
+        ),
+        (
+            "serve_stalled stall serve proven",
+            "pressure of serve pressure of the machine OOM kills leg of the browser t3-dispatch",
+        ),
+        ("serve_stalled stall devvm proven", "OOM kills leg of the browser t3-dispatch"),
+        (
+            "path_stalled loss downstream likely",
+            "heartbeats pressure of serve pressure of the machine OOM kills t3-dispatch",
+        ),
+        (
+            "serve_oom oom serve proven",
+            "heartbeats pressure of serve pressure of the machine leg of the browser t3-dispatch",
+        ),
+        (
+            "dispatch_stalled stall dispatch likely",
+            "pressure of serve pressure of the machine OOM kills leg of the browser",
+        ),
+    ] {
+        assert_eq!(beside(&format!("{words} {storm}")), expected, "{words}");
+    }
+    assert_eq!(
+        beside(
+            "client_left fin downstream proven psi_mem=19.9 psi_io=49.0 psi_cpu=79.0 hb_n=9 hb_wait_ms=900 hb_period_ms=1000"
+        ),
+        ""
+    );
+}
+
+#[test]
+fn what_was_not_there_is_said_with_what_it_would_add() {
+    let off = CloseRecord { kernel: KernelSource::Off, ..record("client_left fin downstream proven") };
+    let said = |record: CloseRecord| text(&Facts::of(record, 0));
+    let page = said(off.clone());
+    for part in [
+        "kernel=off",
+        "not measured",
+        "nothing but this record",
+        "--traefik-log FILE",
+        "--cloudflared-log FILE",
+        "--prometheus URL",
+    ] {
+        assert!(page.contains(part), "{part}\n{page}");
+    }
+    assert!(said(CloseRecord { kernel: KernelSource::Timeout, ..off }).contains("kernel=timeout"));
+    let lost = CloseRecord { lost: Some(3), ..record("serve_reset rst serve proven") };
+    let page = said(lost);
+    assert!(page.contains("3 kernel events had been lost") && page.contains("6.10"), "{page}");
+    assert!(!page.contains("--traefik-log"), "{page}");
+}
+
+fn word<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+    select(all)
+}
+
+fn outside() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[a-z\u{1b}\n\r\t`' ]{0,30}", Just("x\n  verdict=client_closed".to_owned())]
+}
+
+fn how() -> impl Strategy<Value = How> {
+    (select(How::TOKENS), any::<u16>())
+        .prop_map(|(token, n)| format!("{token}:{n}").parse().or_else(|_| token.parse()).unwrap_or(How::Fin))
+}
+
+fn chain() -> impl Strategy<Value = Chain> {
+    let event = (word(Side::ALL), "[a-z_]{1,9}[0-9]{0,4}", any::<i64>());
+    vec(event.prop_map(|(side, what, at_ms)| Event { side, what, at_ms }), 0..8).prop_map(Chain)
+}
+
+fn numbers() -> impl Strategy<Value = Option<u64>> {
+    option::of(prop_oneof![0..3_u64, 0..100_000_u64, any::<u64>()])
+}
+
+prop_compose! {
+    fn any_record()(
+        names in (outside(), outside(), outside()), dur_ms in any::<u64>(), verdict in word(Verdict::ALL),
+        segment in word(Segment::ALL), kernel in word(KernelSource::ALL), how in option::of(how()),
+        confidence in option::of(word(Confidence::ALL)), closed_by in option::of(word(ClosedBy::ALL)), chain in option::of(chain()),
+        texts in vec(option::of(outside()), 5), numbers in vec(numbers(), 12), psi in vec(option::of(0..1000_u32), 6),
+        fate in option::of(prop_oneof![Just(Fate::Alive), Just(Fate::Oom), any::<i32>().prop_map(Fate::Signal)]),
+        burst in option::of((any::<u32>(), any::<u32>())), small in vec(option::of(any::<u32>()), 6),
+    ) -> CloseRecord {
+        let mut record = CloseRecord::new(names.0, names.1, dur_ms, Cause::Graceful, verdict, segment, names.2, kernel);
+        (record.how, record.confidence, record.closed_by, record.chain) = (how, confidence, closed_by, chain);
+        let mut text = texts.into_iter().flatten();
+        (record.ws_reason, record.peer_comm, record.killed_by, record.oom_victim, record.rst_reason) =
+            (text.next(), text.next(), text.next(), text.next(), text.next());
+        record.ws_from = Some(Side::Down);
+        let mut number = numbers.into_iter();
+        let mut next = || number.next().flatten();
+        (record.hb_n, record.hb_rtt_max_ms, record.hb_gap_ms, record.hb_wait_ms, record.hb_period_ms) =
+            (next(), next(), next(), next(), next());
+        (record.up_idle_ms, record.down_idle_ms, record.self_lag_ms) = (next(), next(), next());
+        (record.mem_current, record.mem_max, record.oom_kills, record.lost) = (next(), next(), next(), next());
+        let mut share = psi.into_iter().map(|tenths| tenths.map(|tenths| Percent(tenths as f32 / 10.0)));
+        let mut next = || share.next().flatten();
+        (record.psi_mem, record.psi_io, record.psi_cpu_peak, record.host_psi_mem) = (next(), next(), next(), next());
+        let mut number = small.into_iter();
+        let mut next = || number.next().flatten();
+        (record.peer_pid, record.down_rtt_us, record.down_retrans, record.up_lost) = (next(), next(), next(), next());
+        record.peer_exit = fate;
+        record.burst = burst.map(|(sessions, users)| Burst { sessions, users });
+        record
+    }
+}
+
+prop_compose! {
+    fn any_facts()(
+        record in any_record().boxed(), other in any_record().boxed(), at_ms in any::<i64>(), other_ms in any::<i64>(),
+        open in option::of((outside(), any::<i64>(), numbers())), unit in outside(), whole in any::<bool>(),
+    ) -> Facts {
+        let mut facts = Facts::of(record, at_ms);
+        facts.open = open.map(|(prev, at_ms, gap)| {
+            let mut what = OpenRecord::new(facts.record.user.clone(), String::new(), facts.record.conn.clone());
+            (what.prev, what.gap_ms) = (Some(prev), gap);
+            Timed { at_ms, what }
+        });
+        facts.back = facts.open.clone();
+        facts.around = whole.then(|| Around {
+            until_ms: i64::MAX, closes: vec![Timed { at_ms: other_ms, what: other }], units: vec![Timed { at_ms, what: unit }],
+            ..Around::default()
+        });
+        facts
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_page_holds_a_control_character_or_lacks_the_records_own_words(facts in any_facts().boxed()) {
+        let page = text(&facts);
+        prop_assert!(!page.chars().any(|c| c.is_control() && c != '\n'), "{page:?}");
+        let record = &facts.record;
+        let mut words = format!("\n  verdict={} segment={}", record.verdict, record.segment);
+        words.extend(record.how.map(|how| format!(" how={how}")));
+        words.extend(record.closed_by.map(|by| format!(" closed_by={by}")));
+        words.extend(record.confidence.map(|confidence| format!(" confidence={confidence}")));
+        prop_assert!(page.contains(&format!("{words}\n")), "{words}\n{page}");
+        // Nothing from outside can say another verdict on a line of its own.
+        prop_assert_eq!(page.matches("\n  verdict=").count(), 1);
+    }
+
+    #[test]
+    fn a_proven_answer_is_not_hedged_and_a_likely_one_is(mut record in any_record().boxed()) {
+        record.user = "ann".to_owned();
+        (record.ws_reason, record.peer_comm, record.killed_by) = (None, None, None);
+        let (sentence, sure) = (answer::sentence(&record), answer::sure(&record));
+        let hedged = |text: &str| HEDGES.iter().any(|hedge| text.to_lowercase().contains(hedge));
+        match record.confidence {
+            Some(Confidence::Proven) => prop_assert!(!hedged(&sentence) && !hedged(&sure), "{sentence} {sure}"),
+            _ => prop_assert!(hedged(&sentence), "{sentence}"),
+        }
+        prop_assert_eq!(sure.starts_with("Proven"), record.confidence == Some(Confidence::Proven));
+    }
+
+    #[test]
+    fn colours_are_all_that_a_terminal_gets_besides(facts in any_facts().boxed()) {
+        let page = Page::of(&facts, &[], wall);
+        let mut coloured = page.text(Paint { colour: true }, wall);
+        for code in ["0", "1", "2", "32", "33", "1;31"] {
+            coloured = coloured.replace(&format!("\u{1b}[{code}m"), "");
+        }
+        prop_assert_eq!(coloured, page.text(Paint { colour: false }, wall));
+    }
+
+    #[test]
+    fn a_page_as_json_is_one_object_with_the_same_answer(facts in any_facts().boxed()) {
+        let page = Page::of(&facts, &[], wall);
+        let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&page).unwrap()).unwrap();
+        prop_assert_eq!(json["answer"].as_str(), Some(page.answer.as_str()));
+        prop_assert_eq!(json["record"]["verdict"].as_str(), Some(facts.record.verdict.as_str()));
+        prop_assert_eq!(json["timeline"].as_array().map(Vec::len), Some(page.timeline.len()));
+    }
+}
+
+#[test]
+fn what_was_not_found_is_said_with_what_to_do() {
+    let found = Found { foreign: 2, broken: 1, ..Found::default() };
+    let last = Ask::Last { user: None };
+    let said = not_found(&last, &found, Some(Path::new("/var/log/journal/x/system.journal")));
+    for part in [
+        "--list-boots",
+        "left out 2 such records",
+        "1 record could not be read",
+        "join the group systemd-journal",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let hostile = not_found(&Ask::Conn("a\u{1b}[2J".to_owned()), &Found::default(), None);
+    assert!(!hostile.contains(char::is_control) && !hostile.contains("left out"), "{hostile}");
+}

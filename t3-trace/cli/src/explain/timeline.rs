@@ -1,0 +1,263 @@
+//! Everything that is known around a close, in the order of time. Pure: facts in, entries out.
+//!
+//! Times are relative to the first event on a leg, from which the record counts its ages and its
+//! chain, too.
+
+use t3_record::{
+    CloseRecord, KernelSource, chain,
+    edge::{cloudflared::TunnelKind, traefik::AccessLine},
+    value::Percent,
+    verdict::pressure::limits,
+};
+
+use super::{
+    checked::at_least,
+    facts::{Around, Facts},
+};
+use crate::{
+    layers::Gathered,
+    present::{
+        chain_text,
+        text::{lasted, safe},
+        units, verdict_text,
+    },
+};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Entry {
+    /// Milliseconds after the close; before it when negative.
+    pub offset_ms: i64,
+    /// Who knows it: one word.
+    pub source: &'static str,
+    /// What.
+    pub text: String,
+}
+
+/// So many closes of others are told one by one; of more only the nearest, and how many there were.
+const OTHERS: usize = 6;
+/// So many lines of one other source are told.
+const LINES: usize = 12;
+/// A record that was written so much later than the close is worth a line, in milliseconds.
+const LATE: i64 = 1_000;
+/// Pressure from here on is worth a line, in percent.
+const NOTABLE: f32 = 1.0;
+/// How long `ws open` looks back for the session before, in milliseconds.
+const BACK_WITHIN: i64 = 60_000;
+
+/// The entries, the earliest first; what happened at the same time in the order of cause.
+#[must_use]
+pub fn entries(facts: &Facts, line: Option<&AccessLine>) -> Vec<Entry> {
+    let mut list = List { zero_ms: facts.zero_ms(), entries: Vec::new() };
+    opening(&mut list, facts);
+    beats(&mut list, &facts.record);
+    pressure(&mut list, &facts.record);
+    events(&mut list, &facts.record);
+    if let Some(around) = &facts.around {
+        surroundings(&mut list, facts, around);
+    }
+    layers(&mut list, &facts.gathered, line);
+    if facts.at_ms.saturating_sub(list.zero_ms) >= LATE {
+        list.at(facts.at_ms, "record", "the record was written, when both ends had ended".to_owned());
+    }
+    returning(&mut list, facts);
+    list.entries.sort_by_key(|entry| entry.offset_ms);
+    list.entries
+}
+
+struct List {
+    zero_ms: i64,
+    entries: Vec<Entry>,
+}
+
+impl List {
+    fn after(&mut self, offset_ms: i64, source: &'static str, text: String) {
+        self.entries.push(Entry { offset_ms, source, text });
+    }
+
+    fn before(&mut self, age_ms: u64, source: &'static str, text: String) {
+        self.after(-signed(age_ms), source, text);
+    }
+
+    /// At a time in milliseconds since the epoch.
+    fn at(&mut self, at_ms: i64, source: &'static str, text: String) {
+        self.after(at_ms.saturating_sub(self.zero_ms), source, text);
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+fn opening(list: &mut List, facts: &Facts) {
+    let record = &facts.record;
+    match &facts.open {
+        Some(open) => {
+            let after = match (&open.what.prev, open.what.gap_ms) {
+                (Some(prev), Some(gap)) => {
+                    format!(", {} after their session {} had ended", lasted(gap), safe(prev))
+                }
+                _ => String::new(),
+            };
+            list.at(open.at_ms, "ws open", format!("the session opened, from {}{after}", safe(&record.ip)));
+        }
+        // By its length, which its open does not have to confirm.
+        None if record.dur_ms > 0 => {
+            list.before(record.dur_ms, "record", format!("the session opened, from {}", safe(&record.ip)));
+        }
+        None => {}
+    }
+}
+
+fn beats(list: &mut List, record: &CloseRecord) {
+    if let (Some(wait), true) = (record.hb_wait_ms, record.hb_wait_ms != record.hb_gap_ms) {
+        list.before(wait, "heartbeat", "a ping reached serve, and was never answered".to_owned());
+    }
+    if let Some(gap) = record.hb_gap_ms {
+        let all = record.hb_n.map_or_else(String::new, |n| format!(" of {n}"));
+        let every =
+            record.hb_period_ms.map_or_else(String::new, |period| format!(", one every {}", lasted(period)));
+        let answered = match record.hb_wait_ms {
+            None => "; each had been answered",
+            Some(wait) if wait == gap => "; it was not answered any more",
+            Some(_) => "",
+        };
+        list.before(gap, "heartbeat", format!("the last ping{all} from the browser{every}{answered}"));
+    }
+    match (record.up_idle_ms, record.down_idle_ms) {
+        (Some(up), Some(down)) if up == down => {
+            list.before(up, "relay", "the last byte from serve, and from the browser".to_owned());
+        }
+        (up, down) => {
+            for (idle, whose) in [(up, "serve"), (down, "the browser")] {
+                idle.into_iter()
+                    .for_each(|idle| list.before(idle, "relay", format!("the last byte from {whose}")));
+            }
+        }
+    }
+}
+
+fn pressure(list: &mut List, record: &CloseRecord) {
+    let cgroup = [record.psi_mem, record.psi_io, record.psi_cpu];
+    let machine = [record.host_psi_mem, record.host_psi_io, record.host_psi_cpu];
+    // Somewhere on a whole machine some task always waits a little.
+    for (whose, shares, from) in
+        [("serve's cgroup", cgroup, [NOTABLE; 3]), ("the whole machine", machine, limits())]
+    {
+        if at_least(shares, from) {
+            let shares = units::shares(shares);
+            list.before(
+                10_000,
+                "pressure",
+                format!("from here to the close {whose} stood still for {shares} of the time"),
+            );
+        }
+    }
+    let peaks = [record.psi_mem_peak, record.psi_io_peak, record.psi_cpu_peak];
+    let worse = |(peak, ten): (&Option<Percent>, &Option<Percent>)| {
+        peak.is_some_and(|peak| peak.0 >= NOTABLE && ten.is_none_or(|ten| peak.0 > ten.0))
+    };
+    if peaks.iter().zip(&cgroup).any(worse) {
+        let text =
+            format!("from here to the close the worst second of serve's cgroup: {}", units::shares(peaks));
+        list.before(30_000, "pressure", text);
+    }
+}
+
+fn events(list: &mut List, record: &CloseRecord) {
+    for event in record.chain.iter().flat_map(|chain| &chain.0) {
+        let (source, text) = told(record, event);
+        list.after(event.at_ms, source, text);
+    }
+}
+
+/// An event of the chain in words, and who knows it.
+fn told(record: &CloseRecord, event: &chain::Event) -> (&'static str, String) {
+    let said = chain_text::sentence(event);
+    if event.what.starts_with("close") {
+        return ("frame", said);
+    }
+    if !event.what.starts_with("peer_") {
+        let unseen = matches!(record.kernel, KernelSource::Off | KernelSource::Timeout);
+        return (if unseen { "relay" } else { "kernel" }, said);
+    }
+    let process = units::process(record).map_or_else(String::new, |process| format!(" ({process})"));
+    let more = match (&record.killed_by, &record.oom_victim) {
+        (Some(by), _) if event.what.starts_with("peer_sig") => format!(", sent by {}", safe(by)),
+        (_, Some(argv)) if event.what == "peer_oom" => format!(": {}", safe(argv)),
+        _ => String::new(),
+    };
+    ("process", format!("{said}{process}{more}"))
+}
+
+fn surroundings(list: &mut List, facts: &Facts, around: &Around) {
+    let mut others: Vec<_> = around.closes.iter().collect();
+    let ours = |user: &str| user == facts.record.user;
+    others.sort_by_key(|close| (!ours(&close.what.user), close.at_ms.abs_diff(facts.at_ms)));
+    for close in others.iter().take(OTHERS) {
+        let CloseRecord { verdict, user, conn, .. } = &close.what;
+        let text = format!(
+            "{}'s session {} closed: {} ({verdict})",
+            safe(user),
+            safe(conn),
+            verdict_text::plain(*verdict)
+        );
+        list.at(close.at_ms, "ws close", text);
+    }
+    let last = others.iter().take(OTHERS).map(|close| close.at_ms).max();
+    if let Some(last) = last.filter(|_| others.len() > OTHERS) {
+        let more = units::count((others.len() - OTHERS) as u64, "more session");
+        list.at(last, "ws close", format!("and {more} closed around this time"));
+    }
+    for burst in &around.bursts {
+        let (n, users) = (units::count(burst.what.n, "session"), units::count(burst.what.users, "user"));
+        list.at(burst.at_ms, "ws burst", format!("{n} of {users} had ended within a second"));
+    }
+    for death in around.deaths.iter().take(LINES) {
+        let text = format!("the leg {} died: {} in {}", safe(&death.leg), death.reason, death.phase);
+        list.at(signed(death.at_ms), "probe", text);
+    }
+    for line in around.units.iter().take(LINES) {
+        list.at(line.at_ms, "systemd", safe(&line.what));
+    }
+}
+
+fn layers(list: &mut List, gathered: &Gathered, line: Option<&AccessLine>) {
+    if let Some(line) = line {
+        let status = line.status.map_or("none".to_owned(), |status| status.to_string());
+        list.at(line.start_ms, "traefik", format!("{} {} began", safe(&line.method), safe(&line.path)));
+        list.at(line.end_ms(), "traefik", format!("it ended there, status {status}"));
+    }
+    let lines = gathered.layers.cloudflared.iter().flat_map(|read| &read.lines);
+    let telling = |kind: &TunnelKind| !matches!(kind, TunnelKind::Other);
+    for line in lines.filter(|line| telling(&line.kind)).take(LINES) {
+        let error = line.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        list.at(line.at_ms, "tunnel", safe(&format!("{}{error}", line.message)));
+    }
+    for line in gathered.lines.iter().take(LINES) {
+        list.at(line.at_ms, "loki", safe(&format!("{} {}", line.stream, line.text)));
+    }
+    for pressure in &gathered.pressure {
+        let worst = pressure.points.iter().max_by(|one, other| one.1.total_cmp(&other.1));
+        if let Some((at_ms, percent)) = worst.filter(|(_, percent)| *percent >= f64::from(NOTABLE)) {
+            let (resource, host) = (pressure.resource, safe(&pressure.instance));
+            list.at(*at_ms, "prometheus", format!("the worst minute of {host}: {resource} {percent:.0}%"));
+        }
+    }
+}
+
+fn returning(list: &mut List, facts: &Facts) {
+    let user = safe(&facts.record.user);
+    if let Some(back) = &facts.back {
+        let gap = back.what.gap_ms.map_or_else(String::new, |gap| format!(", cut off for {}", lasted(gap)));
+        list.at(back.at_ms, "ws open", format!("{user} was back, as session {}{gap}", safe(&back.what.conn)));
+    } else if let Some(around) = &facts.around
+        && around.until_ms >= list.zero_ms.saturating_add(BACK_WITHIN)
+    {
+        list.after(
+            BACK_WITHIN,
+            "ws open",
+            format!("no new session of {user} from {} until here", safe(&facts.record.ip)),
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! The options that say where the other layers' words are to be had. Reads nothing: a password is
+//! named by its file, never written on a command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use crate::time::duration;
+
+/// Where Traefik's, cloudflared's, Loki's and Prometheus' words are to be had. Without any of them
+/// nothing is asked.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Other layers")]
+#[allow(rustdoc::bare_urls, reason = "the text is the help, where angle brackets would be part of it")]
+pub struct LayerArgs {
+    /// Loki, for example https://loki.example.org: the logs of Traefik, cloudflared and others
+    /// around the close.
+    #[arg(long, value_name = "URL", env = "T3_LOKI_URL", hide_env_values = true)]
+    pub loki: Option<String>,
+    /// Loki's tenant (X-Scope-OrgID).
+    #[arg(long, value_name = "TENANT", env = "T3_LOKI_TENANT")]
+    pub loki_tenant: Option<String>,
+    /// A file with a bearer token for Loki.
+    #[arg(long, value_name = "FILE", env = "T3_LOKI_TOKEN_FILE", conflicts_with = "loki_user")]
+    pub loki_token_file: Option<PathBuf>,
+    /// A user of Loki, with --loki-password-file.
+    #[arg(long, value_name = "USER", env = "T3_LOKI_USER", requires = "loki_password_file")]
+    pub loki_user: Option<String>,
+    /// A file with that user's password.
+    #[arg(long, value_name = "FILE", env = "T3_LOKI_PASSWORD_FILE", requires = "loki_user")]
+    pub loki_password_file: Option<PathBuf>,
+    /// A file with request headers for Loki, one a line, for example "CF-Access-Client-Id: ...".
+    #[arg(long, value_name = "FILE", env = "T3_LOKI_HEADER_FILE")]
+    pub loki_header_file: Option<PathBuf>,
+    /// Which stream of Loki is Traefik's access log.
+    #[arg(long, value_name = "LOGQL", env = "T3_TRAEFIK_SELECTOR", default_value = TRAEFIK)]
+    pub traefik_selector: String,
+    /// Which stream of Loki is cloudflared's log.
+    #[arg(long, value_name = "LOGQL", env = "T3_CLOUDFLARED_SELECTOR", default_value = CLOUDFLARED)]
+    pub cloudflared_selector: String,
+    /// Another stream of Loki to show around the close, for example '{job="devvm-journal"} |=
+    /// "oom"' (again for more of them).
+    #[arg(long, value_name = "LOGQL")]
+    pub loki_selector: Vec<String>,
+    /// Prometheus, for example http://prometheus.example.org:9090: t3-probe's legs and the pressure
+    /// of the host.
+    #[arg(long, value_name = "URL", env = "T3_PROMETHEUS_URL", hide_env_values = true)]
+    pub prometheus: Option<String>,
+    /// The tenant (X-Scope-OrgID), where Prometheus is Mimir or alike.
+    #[arg(long, value_name = "TENANT", env = "T3_PROMETHEUS_TENANT")]
+    pub prometheus_tenant: Option<String>,
+    /// A file with a bearer token for Prometheus.
+    #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_TOKEN_FILE", conflicts_with = "prometheus_user")]
+    pub prometheus_token_file: Option<PathBuf>,
+    /// A user of Prometheus, with --prometheus-password-file.
+    #[arg(long, value_name = "USER", env = "T3_PROMETHEUS_USER", requires = "prometheus_password_file")]
+    pub prometheus_user: Option<String>,
+    /// A file with that user's password.
+    #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_PASSWORD_FILE", requires = "prometheus_user")]
+    pub prometheus_password_file: Option<PathBuf>,
+    /// A file with request headers for Prometheus, one a line.
+    #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_HEADER_FILE")]
+    pub prometheus_header_file: Option<PathBuf>,
+    /// The devvm among the hosts of Prometheus, for example 'instance="devvm:9100"'; without it the
+    /// pressure of all of them.
+    #[arg(long, value_name = "LABELS", env = "T3_PROMETHEUS_HOST")]
+    pub prometheus_host: Option<String>,
+    /// Traefik's access log as a file, instead of Loki (again for more of them).
+    #[arg(long, value_name = "FILE")]
+    pub traefik_log: Vec<PathBuf>,
+    /// cloudflared's log as a file, instead of Loki (again for more of them).
+    #[arg(long, value_name = "FILE")]
+    pub cloudflared_log: Vec<PathBuf>,
+    /// Certificates (PEM) to believe beside the public ones, for https.
+    #[arg(long, value_name = "FILE", env = "T3_LAYER_CA")]
+    pub layer_ca: Option<PathBuf>,
+    /// How long each layer may take, for example 5s.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub layer_timeout: Duration,
+}
+
+const TRAEFIK: &str = r#"{job="traefik"}"#;
+const CLOUDFLARED: &str = r#"{job="cloudflared"}"#;
+
+impl Default for LayerArgs {
+    fn default() -> Self {
+        Self {
+            loki: None,
+            loki_tenant: None,
+            loki_token_file: None,
+            loki_user: None,
+            loki_password_file: None,
+            loki_header_file: None,
+            traefik_selector: TRAEFIK.to_owned(),
+            cloudflared_selector: CLOUDFLARED.to_owned(),
+            loki_selector: Vec::new(),
+            prometheus: None,
+            prometheus_tenant: None,
+            prometheus_token_file: None,
+            prometheus_user: None,
+            prometheus_password_file: None,
+            prometheus_header_file: None,
+            prometheus_host: None,
+            traefik_log: Vec::new(),
+            cloudflared_log: Vec::new(),
+            layer_ca: None,
+            layer_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        layers: LayerArgs,
+    }
+
+    #[test]
+    fn nothing_is_asked_unless_it_is_named_and_the_defaults_are_the_documented_ones() {
+        let args = Line::try_parse_from(["t3-trace"]).unwrap().layers;
+        let default = LayerArgs::default();
+        assert_eq!(
+            (&args.traefik_selector, &args.cloudflared_selector, args.layer_timeout),
+            (&default.traefik_selector, &default.cloudflared_selector, default.layer_timeout)
+        );
+        assert!(args.traefik_log.is_empty() && args.loki_selector.is_empty());
+    }
+
+    #[test]
+    fn half_a_credential_is_refused() {
+        for wrong in [
+            &["--loki-user", "ann"][..],
+            &["--loki-password-file", "p"],
+            &["--loki-token-file", "t", "--loki-user", "ann", "--loki-password-file", "p"],
+        ] {
+            let line = ["t3-trace"].iter().chain(wrong);
+            assert!(Line::try_parse_from(line).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_page_knows_every_option_and_no_other() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/EDGE-LOGS.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let words: Vec<_> =
+            page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).collect();
+        let command = Line::command();
+        let mut known = Vec::new();
+        for option in command.get_arguments() {
+            known.extend(option.get_long().map(|name| format!("--{name}")));
+            known.extend(option.get_env().map(|name| name.to_string_lossy().into_owned()));
+        }
+        for name in &known {
+            assert!(words.contains(&name.as_str()), "the page does not tell of {name}");
+        }
+        let options = words.iter().filter(|word| {
+            word.starts_with("--") && word.len() > 2 && !word.starts_with("---") || word.starts_with("T3_")
+        });
+        for word in options {
+            assert!(known.iter().any(|name| name == word), "the page tells of {word}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! One function a layer: asks it, and says what came of it.
+
+use std::{future::Future, time::Instant};
+
+use t3_record::{
+    edge::{Reading, cloudflared, redacted, traefik},
+    probe::{Attribution, attribute},
+};
+use tokio::time::timeout;
+
+use super::{
+    Asked, LayerArgs, OtherLine, Pressure, Window, files,
+    http::{Client, FetchError},
+    legs, loki, prometheus,
+    source::{Source, SourceError},
+};
+use crate::present::text::safe;
+
+/// The most of a line of another stream that is shown, in characters.
+const SHOWN: usize = 4_096;
+/// A record is written up to so much after the end that Traefik logs, and the other way round, in
+/// milliseconds.
+const SLACK: i64 = 3_000;
+/// So soon after a close a line or a scrape may still be on its way, in milliseconds.
+const FRESH: i64 = 30_000;
+/// What asks for the host's pressure, as a share of two minutes; one minute holds too few scrapes
+/// on some houses.
+const PRESSURE: [&str; 3] = ["cpu", "memory", "io"];
+
+/// What all layers are asked with.
+pub(super) struct Asker<'a> {
+    pub args: &'a LayerArgs,
+    pub window: Window,
+    pub closed_ms: i64,
+    pub now_ms: i64,
+    pub client: Result<Client, FetchError>,
+    pub loki: Option<Result<Source, SourceError>>,
+    pub prometheus: Option<Result<Source, SourceError>>,
+}
+
+/// A layer failed, in a sentence.
+struct Why(String);
+
+impl<E: std::error::Error> From<E> for Why {
+    fn from(error: E) -> Self {
+        Self(safe(&error.to_string()))
+    }
+}
+
+/// A layer's answer.
+struct Answer<T> {
+    value: T,
+    from: String,
+    found: usize,
+    note: Option<String>,
+}
+
+/// What there is of a layer, and what came of asking it.
+pub(super) type Told<T> = (Option<T>, Asked);
+
+fn told<T>(answer: Result<Answer<T>, Why>) -> Told<T> {
+    match answer {
+        Ok(Answer { value, from, found, note }) => {
+            (Some(value), Asked::Yes { from: safe(&from), found, note })
+        }
+        Err(Why(why)) => (None, Asked::Failed { why }),
+    }
+}
+
+/// One kind of log line.
+struct Log<T> {
+    kind: files::Kind<T>,
+    /// What the server may leave out.
+    filter: &'static str,
+    selector_option: &'static str,
+}
+
+impl Asker<'_> {
+    pub(super) async fn traefik(&self) -> Told<Reading<traefik::AccessLine>> {
+        let kind = files::Kind {
+            option: "traefik-log",
+            parse: traefik::parse,
+            wanted: |line: &traefik::AccessLine, window| {
+                let wide = Window { from_ms: window.from_ms - SLACK, until_ms: window.until_ms + SLACK };
+                wide.holds(line.end_ms())
+            },
+        };
+        let log = Log { kind, filter: " |= \"/ws\"", selector_option: "traefik-selector" };
+        self.log(log, &self.args.traefik_log, &self.args.traefik_selector).await
+    }
+
+    pub(super) async fn cloudflared(&self) -> Told<Reading<cloudflared::TunnelLine>> {
+        let kind = files::Kind {
+            option: "cloudflared-log",
+            parse: cloudflared::parse,
+            wanted: |line: &cloudflared::TunnelLine, window| window.holds(line.at_ms),
+        };
+        let log = Log { kind, filter: "", selector_option: "cloudflared-selector" };
+        self.log(log, &self.args.cloudflared_log, &self.args.cloudflared_selector).await
+    }
+
+    async fn log<T: Send + 'static>(
+        &self,
+        log: Log<T>,
+        files: &[std::path::PathBuf],
+        selector: &str,
+    ) -> Told<Reading<T>> {
+        if !files.is_empty() {
+            return told(self.of_files(log.kind, files).await);
+        }
+        match &self.loki {
+            None => (None, Asked::No),
+            Some(loki) => {
+                told(self.in_time(loki, |source, client| self.of_loki(source, client, &log, selector)).await)
+            }
+        }
+    }
+
+    async fn of_files<T: Send + 'static>(
+        &self,
+        kind: files::Kind<T>,
+        paths: &[std::path::PathBuf],
+    ) -> Result<Answer<Reading<T>>, Why> {
+        let (paths, window) = (paths.to_vec(), self.window);
+        let deadline = Instant::now() + self.args.layer_timeout;
+        let from = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        let read = tokio::task::spawn_blocking(move || files::read(&paths, &kind, window, deadline));
+        let reading = read.await??;
+        let cut = "not all of it was read: it takes longer than --layer-timeout, or holds too much";
+        Ok(self.reading(reading, from, cut))
+    }
+
+    async fn of_loki<T>(
+        &self,
+        source: &Source,
+        client: &Client,
+        log: &Log<T>,
+        selector: &str,
+    ) -> Result<Answer<Reading<T>>, Why> {
+        let found = loki::lines(client, source, &format!("{selector}{}", log.filter), self.window).await?;
+        let from = format!("{}, {selector}", source.place());
+        if found.entries.is_empty() && !loki::alive(client, source, selector, self.window).await? {
+            let option = log.selector_option;
+            return Err(Why(format!(
+                "{from}: not one line in a week, so its silence means nothing; check --{option}"
+            )));
+        }
+        let mut reading = Reading { cut: found.cut, ..Reading::default() };
+        for entry in &found.entries {
+            match (log.kind.parse)(&entry.line) {
+                Ok(line) if !(log.kind.wanted)(&line, self.window) => {}
+                parsed => reading.take(&entry.line, parsed),
+            }
+        }
+        if reading.lines.is_empty() && reading.unread == 0 && !found.entries.is_empty() {
+            return Err(Why(format!(
+                "{from}: {} lines, and none of such a log; check --{}",
+                found.entries.len(),
+                log.selector_option
+            )));
+        }
+        Ok(self.reading(reading, from, "not all of it was read: there is too much"))
+    }
+
+    fn reading<T>(&self, reading: Reading<T>, from: String, cut: &str) -> Answer<Reading<T>> {
+        let mut notes: Vec<String> = Vec::new();
+        if reading.cut {
+            notes.push(cut.to_owned());
+        }
+        if let (unread @ 1.., Some(sample)) = (reading.unread, &reading.sample) {
+            notes.push(format!("{unread} lines could not be read, for example: {}", safe(sample)));
+        }
+        notes.extend(self.fresh());
+        Answer { found: reading.lines.len(), value: reading, from, note: joined(notes) }
+    }
+
+    pub(super) async fn streams(&self) -> Told<Vec<OtherLine>> {
+        match &self.loki {
+            Some(loki) if !self.args.loki_selector.is_empty() => {
+                told(self.in_time(loki, |source, client| self.other_lines(source, client)).await)
+            }
+            _ => (None, Asked::No),
+        }
+    }
+
+    async fn other_lines(&self, source: &Source, client: &Client) -> Result<Answer<Vec<OtherLine>>, Why> {
+        let (mut lines, mut cut) = (Vec::new(), false);
+        for selector in &self.args.loki_selector {
+            let found = loki::lines(client, source, selector, self.window).await?;
+            cut |= found.cut;
+            lines.extend(found.entries.into_iter().map(|entry| OtherLine {
+                at_ms: entry.ns.div_euclid(1_000_000),
+                stream: entry.stream,
+                text: safe(&redacted(entry.line.trim_end())).chars().take(SHOWN).collect(),
+            }));
+        }
+        lines.sort_by_key(|line| line.at_ms);
+        let mut notes: Vec<String> =
+            cut.then(|| "not all of it was read: there is too much".to_owned()).into_iter().collect();
+        notes.extend(self.fresh());
+        let from = format!("{}, {}", source.place(), self.args.loki_selector.join(" and "));
+        Ok(Answer { found: lines.len(), value: lines, from, note: joined(notes) })
+    }
+
+    pub(super) async fn probe(&self) -> Told<Attribution> {
+        match &self.prometheus {
+            None => (None, Asked::No),
+            Some(prometheus) => {
+                told(self.in_time(prometheus, |source, client| self.legs(source, client)).await)
+            }
+        }
+    }
+
+    async fn legs(&self, source: &Source, client: &Client) -> Result<Answer<Attribution>, Why> {
+        let mut answers = Vec::new();
+        for query in legs::QUERIES {
+            answers.push(prometheus::series(client, source, query, self.until_now()).await?);
+        }
+        let samples = legs::samples(answers);
+        let (legs, since) = legs::legs(&samples, self.closed_ms);
+        let from = format!("{}, t3probe_*", source.place());
+        if legs.is_empty() {
+            return Err(Why(format!(
+                "{from}: no leg around the close; does it scrape t3-probe (docs/PROBE.md)?"
+            )));
+        }
+        let note =
+            (!since).then(|| "not every leg was scraped since the close; ask again in a minute".to_owned());
+        Ok(Answer { value: attribute(&legs), from, found: legs::count(&samples), note })
+    }
+
+    pub(super) async fn pressure(&self) -> Told<Vec<Pressure>> {
+        match &self.prometheus {
+            None => (None, Asked::No),
+            Some(prometheus) => {
+                told(self.in_time(prometheus, |source, client| self.host(source, client)).await)
+            }
+        }
+    }
+
+    async fn host(&self, source: &Source, client: &Client) -> Result<Answer<Vec<Pressure>>, Why> {
+        let labels = self.args.prometheus_host.as_deref().unwrap_or_default();
+        let mut pressure = Vec::new();
+        for resource in PRESSURE {
+            let query = format!("100 * rate(node_pressure_{resource}_waiting_seconds_total{{{labels}}}[2m])");
+            for series in prometheus::series(client, source, &query, self.until_now()).await? {
+                let instance = safe(series.label("instance"));
+                pressure.push(Pressure { resource, instance, points: series.points });
+            }
+        }
+        let from = format!("{}, node_pressure_*_waiting_seconds_total{{{labels}}}", source.place());
+        if pressure.is_empty() {
+            return Err(Why(format!(
+                "{from}: nothing; does it scrape node_exporter, and does --prometheus-host name the devvm?"
+            )));
+        }
+        let found = pressure.iter().map(|series| series.points.len()).sum();
+        Ok(Answer { value: pressure, from, found, note: self.fresh() })
+    }
+
+    /// Asks a server, and gives up in time.
+    async fn in_time<'s, T, F>(
+        &'s self,
+        source: &'s Result<Source, SourceError>,
+        ask: impl FnOnce(&'s Source, &'s Client) -> F,
+    ) -> Result<T, Why>
+    where
+        F: Future<Output = Result<T, Why>>,
+    {
+        let source = source.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
+        let client = self.client.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
+        let time = self.args.layer_timeout;
+        match timeout(time, ask(source, client)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(FetchError::Timeout { place: source.place(), seconds: time.as_secs_f32() }.into()),
+        }
+    }
+
+    /// The future has no samples, but Prometheus would repeat the last ones.
+    fn until_now(&self) -> Window {
+        let until_ms = self.window.until_ms.min(self.now_ms).max(self.window.from_ms);
+        Window { until_ms, ..self.window }
+    }
+
+    fn fresh(&self) -> Option<String> {
+        let ago = self.now_ms.saturating_sub(self.closed_ms);
+        (0..FRESH)
+            .contains(&ago)
+            .then(|| format!("asked {} s after the close: something may still be on its way", ago / 1000))
+    }
+}
+
+fn joined(notes: Vec<String>) -> Option<String> {
+    (!notes.is_empty()).then(|| notes.join("; "))
+}

@@ -1,0 +1,155 @@
+//! Closes as lines: one each for a person, or one JSON object each. What is said beside them goes
+//! to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use t3_record::CloseRecord;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    dedup::Shown,
+    source::{self, Item, RETRY, Wish},
+};
+use crate::{
+    live::args::LiveArgs,
+    present::{close_line, json, text::Paint},
+    time::local,
+};
+
+/// Writes until interrupted, or until nobody reads.
+pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
+    let paint = Paint { colour: colour && io::stdout().is_terminal() };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut items = source::start(&args.socket, Wish::Closes);
+    let mut shown = Shown::default();
+    let mut was_away = false;
+    if !args.json {
+        writeln!(io::stdout(), "{}", close_line::heading(paint))?;
+    }
+    loop {
+        let item = tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            // A reader that goes away is noticed even while nothing happens.
+            () = reader_gone() => return Ok(()),
+            item = items.recv() => item,
+        };
+        match item {
+            None => return Ok(()),
+            Some(Item::Closed(record, at)) if shown.first_time(&record.conn) && wanted(args, &record) => {
+                let mut stdout = io::stdout().lock();
+                if args.json {
+                    writeln!(stdout, "{}", json::line(&record, at.saturating_mul(1_000_000))?)?;
+                } else {
+                    writeln!(stdout, "{}", close_line::close(&record, &local::clock(at), paint))?;
+                }
+                stdout.flush()?;
+            }
+            Some(item) => {
+                if let Some(text) = remark(&item, was_away) {
+                    say(&text);
+                }
+                match item {
+                    Item::Connected(_) => was_away = false,
+                    Item::Disconnected(_) => was_away = true,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// What is said beside the closes. A connection that comes at once is what is expected.
+fn remark(item: &Item, was_away: bool) -> Option<String> {
+    match item {
+        Item::Say(text) => Some(text.clone()),
+        Item::Skipped(records) => Some(format!("{records} closes were left out: this reader was too slow")),
+        Item::Connected(daemon) => {
+            was_away.then(|| format!("connected to t3-trace at {}", daemon.socket.display()))
+        }
+        Item::Disconnected(why) => {
+            Some(format!("{why}; following the journal, trying again every {RETRY:?}"))
+        }
+        Item::Closed(..) | Item::Sessions(_) | Item::Status(_) => None,
+    }
+}
+
+/// Remarks go where they do not mix with records.
+fn say(text: &str) {
+    // Nobody is left to tell when stderr itself is closed.
+    let _ = writeln!(io::stderr(), "t3-trace live: {text}");
+}
+
+/// Looks once a second whether the other end of a pipe is closed (poll(2): POLLERR on its writing
+/// end).
+async fn reader_gone() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    loop {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let stdout = io::stdout();
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        if polled.is_ok() && fds[0].revents().contains(PollFlags::ERR) {
+            return;
+        }
+    }
+}
+
+fn wanted(args: &LiveArgs, record: &CloseRecord) -> bool {
+    let user = args.user.as_ref().is_none_or(|user| *user == record.user);
+    let short = args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis());
+    user && short
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use t3_record::{Cause, KernelSource, Segment, Verdict};
+
+    use super::*;
+
+    fn record(user: &str, dur_ms: u64) -> CloseRecord {
+        CloseRecord::new(
+            user.to_owned(),
+            "192.0.2.7".to_owned(),
+            dur_ms,
+            Cause::Graceful,
+            Verdict::ClientClosed,
+            Segment::Downstream,
+            "c1".to_owned(),
+            KernelSource::Off,
+        )
+    }
+
+    #[test]
+    fn user_and_length_select() {
+        let args = |user: Option<&str>, short: Option<u64>| LiveArgs {
+            socket: "/x".into(),
+            json: false,
+            user: user.map(str::to_owned),
+            short: short.map(Duration::from_secs),
+            plain: false,
+        };
+        assert!(wanted(&args(None, None), &record("a", 1)));
+        assert!(!wanted(&args(Some("b"), None), &record("a", 1)));
+        assert!(wanted(&args(Some("a"), Some(120)), &record("a", 119_999)));
+        assert!(!wanted(&args(None, Some(120)), &record("a", 120_000)));
+    }
+
+    #[test]
+    fn a_connection_is_worth_a_word_only_when_it_was_missed() {
+        let daemon = source::Daemon {
+            socket: "/run/x".into(),
+            pid: Some(1),
+            kernel: KernelSource::Off,
+            tells_sessions: true,
+        };
+        let back = Item::Connected(daemon);
+        assert_eq!(remark(&back, false), None);
+        assert_eq!(remark(&back, true).as_deref(), Some("connected to t3-trace at /run/x"));
+        let gone = remark(&Item::Disconnected("t3-trace has gone".to_owned()), false);
+        assert_eq!(gone.as_deref(), Some("t3-trace has gone; following the journal, trying again every 2s"));
+    }
+}

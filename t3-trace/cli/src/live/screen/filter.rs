@@ -1,0 +1,230 @@
+//! Which closes are shown: words typed by a person to a test of a record. Pure.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use t3_record::{
+    CloseRecord,
+    vocabulary::{Segment, Verdict},
+};
+
+use crate::{present::verdict_text, time::duration};
+
+/// A word of a filter that cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadFilter {
+    /// Not a verdict.
+    #[error("{0} is no verdict; for example serve_oom or client_left (docs/VERDICTS.md)")]
+    Verdict(String),
+    /// Not a segment.
+    #[error("{0} is no segment; there are downstream, serve, devvm, dispatch, none, unknown")]
+    Segment(String),
+    /// Not a duration.
+    #[error("short: {0}")]
+    Short(String),
+}
+
+/// One thing that a record must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Test {
+    User(String),
+    Verdict(Verdict),
+    Segment(Segment),
+    Shorter(Duration),
+    /// Somewhere in what the record says, in lower case.
+    Text(String),
+}
+
+/// What a record must be, all at once; of several users, verdicts or segments, one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    wanted: Vec<Test>,
+    unwanted: Vec<Test>,
+}
+
+impl Filter {
+    /// Everything is shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.unwanted.is_empty()
+    }
+
+    /// Only one user, and only sessions shorter than so long.
+    #[must_use]
+    pub fn of(user: Option<&str>, short: Option<Duration>) -> Self {
+        let user = user.map(|user| Test::User(user.to_owned()));
+        let short = short.map(Test::Shorter);
+        Self { wanted: user.into_iter().chain(short).collect(), unwanted: Vec::new() }
+    }
+
+    /// The same and only this user.
+    pub fn only_user(&mut self, user: &str) {
+        self.wanted.retain(|test| !matches!(test, Test::User(_)));
+        self.wanted.push(Test::User(user.to_owned()));
+    }
+
+    /// The same and only this verdict.
+    pub fn only_verdict(&mut self, verdict: Verdict) {
+        self.wanted.retain(|test| !matches!(test, Test::Verdict(_)));
+        self.wanted.push(Test::Verdict(verdict));
+    }
+
+    /// The same and only this segment.
+    pub fn only_segment(&mut self, segment: Segment) {
+        self.wanted.retain(|test| !matches!(test, Test::Segment(_)));
+        self.wanted.push(Test::Segment(segment));
+    }
+
+    /// Whether a record is shown.
+    #[must_use]
+    pub fn shows(&self, record: &CloseRecord) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let one_of = |same: fn(&Test) -> bool| {
+            let mut tests = self.wanted.iter().filter(|test| same(test)).peekable();
+            tests.peek().is_none() || tests.any(|test| test.holds(record))
+        };
+        one_of(|test| matches!(test, Test::User(_)))
+            && one_of(|test| matches!(test, Test::Verdict(_)))
+            && one_of(|test| matches!(test, Test::Segment(_)))
+            && self
+                .wanted
+                .iter()
+                .filter(|test| matches!(test, Test::Shorter(_) | Test::Text(_)))
+                .all(|test| test.holds(record))
+            && !self.unwanted.iter().any(|test| test.holds(record))
+    }
+}
+
+impl Test {
+    fn holds(&self, record: &CloseRecord) -> bool {
+        match self {
+            Self::User(user) => *user == record.user,
+            Self::Verdict(verdict) => *verdict == record.verdict,
+            Self::Segment(segment) => *segment == record.segment,
+            Self::Shorter(short) => u128::from(record.dur_ms) < short.as_millis(),
+            Self::Text(text) => {
+                verdict_text::plain(record.verdict).contains(text.as_str())
+                    || record.to_line().to_lowercase().contains(text.as_str())
+            }
+        }
+    }
+}
+
+impl FromStr for Filter {
+    type Err = BadFilter;
+
+    fn from_str(text: &str) -> Result<Self, BadFilter> {
+        let mut filter = Self::default();
+        for word in text.split_whitespace() {
+            match word.strip_prefix('!').filter(|rest| !rest.is_empty()) {
+                Some(rest) => filter.unwanted.push(test(rest)?),
+                None => filter.wanted.push(test(word)?),
+            }
+        }
+        Ok(filter)
+    }
+}
+
+fn test(word: &str) -> Result<Test, BadFilter> {
+    let text = || Ok(Test::Text(word.to_lowercase()));
+    let Some((key, value)) = word.split_once([':', '=']).filter(|(_, value)| !value.is_empty()) else {
+        return text();
+    };
+    match key {
+        "user" | "u" => Ok(Test::User(value.to_owned())),
+        "verdict" | "v" => value.parse().map(Test::Verdict).map_err(|_| BadFilter::Verdict(value.to_owned())),
+        "segment" | "s" => value.parse().map(Test::Segment).map_err(|_| BadFilter::Segment(value.to_owned())),
+        "short" => duration(value).map(Test::Shorter).map_err(BadFilter::Short),
+        _ => text(),
+    }
+}
+
+/// A time as it is typed.
+fn time(time: Duration) -> String {
+    let ms = time.as_millis();
+    match ms {
+        _ if ms > 0 && ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
+        _ if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = self.wanted.iter().map(|test| ("", test));
+        let unwanted = self.unwanted.iter().map(|test| ("!", test));
+        for (n, (not, test)) in wanted.chain(unwanted).enumerate() {
+            let blank = if n == 0 { "" } else { " " };
+            match test {
+                Test::User(user) => write!(f, "{blank}{not}user:{user}")?,
+                Test::Verdict(verdict) => write!(f, "{blank}{not}verdict:{verdict}")?,
+                Test::Segment(segment) => write!(f, "{blank}{not}segment:{segment}")?,
+                Test::Shorter(short) => write!(f, "{blank}{not}short:{}", time(*short))?,
+                Test::Text(text) => write!(f, "{blank}{not}{text}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::screen::testing::record;
+
+    fn shows(filter: &str, user: &str, verdict: Verdict, segment: Segment) -> bool {
+        filter.parse::<Filter>().unwrap().shows(&record("c1", user, verdict, segment))
+    }
+
+    #[test]
+    fn each_word_selects_and_reads_back() {
+        let oom = |filter| shows(filter, "ann", Verdict::ServeOom, Segment::Serve);
+        for (filter, shown) in [
+            ("", true),
+            ("user:ann", true),
+            ("user:an", false),
+            ("u:bob user:ann", true),
+            ("verdict:serve_oom", true),
+            ("v:client_left", false),
+            ("segment:serve user:ann", true),
+            ("segment:serve user:bob", false),
+            ("s=devvm", false),
+            ("memory", true),
+            ("MEMORY 192.0.2.7", true),
+            ("memory nothing", false),
+            ("!user:ann", false),
+            ("!verdict:client_left", true),
+            ("!memory", false),
+            ("!", false),
+            ("short:10m", true),
+            ("short:1s", false),
+            ("short:1500ms", false),
+            ("verdict=serve_oom", true),
+            ("what:ever", false),
+        ] {
+            assert_eq!(oom(filter), shown, "{filter:?}");
+            let read: Filter = filter.parse().unwrap();
+            assert_eq!(read.to_string().parse(), Ok(read), "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_what_can() {
+        for (filter, said) in [("v:serve_bored", "serve_oom"), ("s:moon", "devvm"), ("short:soon", "1h30m")] {
+            let refused = filter.parse::<Filter>().unwrap_err().to_string();
+            assert!(refused.contains(said), "{refused}");
+        }
+    }
+
+    #[test]
+    fn one_of_a_kind_takes_the_place_of_the_one_before() {
+        let mut filter: Filter = "user:ann verdict:unknown !x".parse().unwrap();
+        filter.only_user("bob");
+        filter.only_verdict(Verdict::ServeOom);
+        filter.only_segment(Segment::Serve);
+        assert_eq!(filter.to_string(), "user:bob verdict:serve_oom segment:serve !x");
+        assert!(Filter::of(None, None).is_empty());
+        assert_eq!(Filter::of(Some("a"), Some(Duration::from_secs(2))).to_string(), "user:a short:2s");
+    }
+}

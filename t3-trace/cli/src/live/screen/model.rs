@@ -1,0 +1,350 @@
+//! All that the screen shows, as plain data: what is heard goes in by [`Model::hear`], what a
+//! person does by [`Model::act`]. Reads no clock and no terminal. Bounded, however much comes.
+
+use t3_record::{CloseRecord, vocabulary::Verdict};
+
+use super::{closes::Closes, filter::Filter, keys::Action, link::Source, overlay::Over, sessions::Board};
+use crate::live::{dedup::Shown, source::Item};
+
+/// Over how many seconds closes a second are told.
+const RATE_SECONDS: u64 = SECONDS as u64 - 1;
+/// Those, and the one that is not over.
+const SECONDS: usize = 11;
+
+/// Which list the arrows move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Focus {
+    /// The closes.
+    #[default]
+    Closes,
+    /// The open sessions.
+    Sessions,
+}
+
+/// What the terminal is to do beside drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Leave.
+    Quit,
+    /// Stop until continued, as other programs do on Ctrl-Z.
+    Suspend,
+    /// Draw everything anew.
+    Redraw,
+}
+
+/// The state of the screen.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// Now, in seconds since the epoch.
+    pub now: u64,
+    /// Since when it watches.
+    pub since: u64,
+    /// The list of closes.
+    pub closes: Closes,
+    /// The open sessions.
+    pub board: Board,
+    /// Where it all comes from.
+    pub source: Source,
+    /// Which list the arrows move.
+    pub focus: Focus,
+    /// What lies over the lists.
+    pub over: Over,
+    /// How far what lies over them is scrolled, in lines.
+    pub scroll: usize,
+    scroll_most: usize,
+    scroll_page: usize,
+    counts: [u64; Verdict::ALL.len()],
+    latest: [u64; SECONDS],
+    shown: Shown,
+}
+
+impl Model {
+    /// An empty screen.
+    #[must_use]
+    pub fn new(now: u64, filter: Filter) -> Self {
+        let mut model = Self { now, since: now, ..Self::default() };
+        model.closes.set_filter(filter);
+        model
+    }
+
+    /// Time passes. True when that changes what is shown.
+    pub fn tick(&mut self, now: u64) -> bool {
+        let changed = now != self.now;
+        if now < self.now {
+            // The clock was set back: what was counted belongs to no second that is known.
+            self.latest = Default::default();
+            self.since = self.since.min(now);
+        }
+        for second in (self.now.saturating_add(1)..=now).rev().take(SECONDS) {
+            self.latest[place(second)] = 0;
+        }
+        self.now = now;
+        changed
+    }
+
+    /// Takes what was heard.
+    pub fn hear(&mut self, item: Item) {
+        match item {
+            Item::Closed(record, at) => self.closed(record, at),
+            Item::Skipped(messages) => self.source.skipped(messages, self.now),
+            Item::Connected(daemon) => {
+                self.board.forget();
+                self.source.connected(&daemon, self.now);
+            }
+            Item::Disconnected(why) => {
+                self.board.forget();
+                self.source.disconnected(why, self.now);
+            }
+            Item::Sessions(part) => {
+                if self.board.take(*part) {
+                    self.source.told_at = Some(self.now);
+                }
+            }
+            Item::Status(status) => {
+                self.source.kernel = status.kernel.or(self.source.kernel);
+                self.source.status = Some(*status);
+            }
+            Item::Say(text) => self.source.remark(self.now, text),
+        }
+    }
+
+    fn closed(&mut self, record: Box<CloseRecord>, at: u64) {
+        if !self.shown.first_time(&record.conn) {
+            return;
+        }
+        if let Some(count) = index(record.verdict).and_then(|index| self.counts.get_mut(index)) {
+            *count += 1;
+        }
+        self.latest[place(self.now)] += 1;
+        self.source.lost = self.source.lost.saturating_add(record.lost.unwrap_or(0));
+        self.closes.push(record, at);
+    }
+
+    /// How many closes there were of each verdict that came up, the most first.
+    #[must_use]
+    pub fn totals(&self) -> Vec<(Verdict, u64)> {
+        let all = Verdict::ALL.iter().copied().zip(self.counts);
+        let mut totals: Vec<_> = all.filter(|(_, count)| *count > 0).collect();
+        totals.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        totals
+    }
+
+    /// How many closes there were.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Closes a second, over the last ten seconds that are over.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        let this = self.latest[place(self.now)];
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = match self.now.saturating_sub(self.since).min(RATE_SECONDS) {
+            0 => this as f64,
+            seconds => (self.latest.iter().sum::<u64>() - this) as f64 / seconds as f64,
+        };
+        rate
+    }
+
+    /// How much of what lies over the lists fits on the screen, and how many lines it has.
+    pub fn set_scroll(&mut self, page: usize, lines: usize) {
+        self.scroll_page = page;
+        self.scroll_most = lines.saturating_sub(page);
+        self.scroll = self.scroll.min(self.scroll_most);
+    }
+
+    /// Does what a key asks for.
+    pub fn act(&mut self, action: Action) -> Effect {
+        match action {
+            Action::Quit => return Effect::Quit,
+            Action::Suspend => return Effect::Suspend,
+            Action::Redraw => return Effect::Redraw,
+            Action::Pause => self.closes.toggle_hold(),
+            Action::Help => self.toggle(Over::Help, |over| matches!(over, Over::Help)),
+            Action::Messages => self.toggle(Over::Messages, |over| matches!(over, Over::Messages)),
+            Action::Back => self.back(),
+            Action::Focus => {
+                self.focus = if self.focus == Focus::Closes { Focus::Sessions } else { Focus::Closes };
+            }
+            Action::Step(by) => self.step(by),
+            Action::Turn(pages) => self.turn(pages),
+            Action::First => self.first(),
+            Action::Last => self.last(),
+            Action::Open => self.open(),
+            Action::Neighbour(by) => self.neighbour(by),
+            Action::Prompt => {
+                let text = self.closes.filter().to_string();
+                let text = if text.is_empty() { text } else { text + " " };
+                self.over = Over::Prompt { text, wrong: None };
+            }
+            Action::Type(_) | Action::Erase | Action::EraseWord | Action::EraseAll => self.edit(action),
+            Action::Accept => self.accept(),
+            Action::OnlyUser | Action::OnlyVerdict | Action::OnlySegment => self.only(action),
+            Action::Unfilter => self.closes.set_filter(Filter::default()),
+        }
+        Effect::Nothing
+    }
+
+    fn toggle(&mut self, wanted: Over, is: impl Fn(&Over) -> bool) {
+        self.over = if is(&self.over) { Over::Nothing } else { wanted };
+        // Of what was said, the latest is looked for.
+        self.scroll = if matches!(self.over, Over::Messages) { usize::MAX } else { 0 };
+    }
+
+    fn back(&mut self) {
+        if !matches!(self.over, Over::Nothing) {
+            self.over = Over::Nothing;
+        } else if self.focus == Focus::Sessions {
+            self.board.unselect();
+            self.focus = Focus::Closes;
+        } else {
+            self.closes.follow();
+        }
+    }
+
+    /// Something lies over the lists and is scrolled instead of them.
+    const fn covered(&self) -> bool {
+        !matches!(self.over, Over::Nothing | Over::Prompt { .. })
+    }
+
+    fn step(&mut self, by: isize) {
+        if self.covered() {
+            self.scroll = self.scroll.saturating_add_signed(by).min(self.scroll_most);
+        } else if self.focus == Focus::Closes {
+            self.closes.step(by);
+        } else {
+            self.board.step(by);
+        }
+    }
+
+    fn turn(&mut self, pages: isize) {
+        if self.covered() {
+            let page = isize::try_from(self.scroll_page.saturating_sub(1).max(1)).unwrap_or(1);
+            self.step(pages.saturating_mul(page));
+        } else if self.focus == Focus::Closes {
+            self.closes.turn(pages);
+        } else {
+            self.board.turn(pages);
+        }
+    }
+
+    fn first(&mut self) {
+        if self.covered() {
+            self.scroll = 0;
+        } else if self.focus == Focus::Closes {
+            self.closes.first();
+        } else {
+            self.board.step(isize::MIN);
+        }
+    }
+
+    fn last(&mut self) {
+        if self.covered() {
+            self.scroll = self.scroll_most;
+        } else if self.focus == Focus::Closes {
+            self.closes.follow();
+        } else {
+            self.board.step(isize::MAX);
+        }
+    }
+
+    fn open(&mut self) {
+        if self.focus == Focus::Sessions {
+            if let Some(row) = self.board.selected() {
+                let mut filter = self.closes.filter().clone();
+                filter.only_user(&row.session.user);
+                self.closes.set_filter(filter);
+                self.focus = Focus::Closes;
+            } else {
+                self.board.step(0);
+            }
+            return;
+        }
+        if self.closes.selected().is_none() {
+            self.closes.step(-1);
+        }
+        self.show_selected();
+    }
+
+    fn show_selected(&mut self) {
+        if let Some(close) = self.closes.selected() {
+            (self.over, self.scroll) = (Over::Detail(close.clone()), 0);
+        }
+    }
+
+    /// The close before or after the one that is shown.
+    fn neighbour(&mut self, by: isize) {
+        let before = self.closes.selected().map(|close| close.seq);
+        self.closes.step(by);
+        if self.closes.selected().is_none() {
+            // There is none after the last: stay there.
+            self.closes.step(-1);
+        }
+        if self.closes.selected().map(|close| close.seq) != before {
+            self.show_selected();
+        }
+    }
+
+    fn edit(&mut self, action: Action) {
+        /// A filter that is longer helps nobody.
+        const LONGEST: usize = 500;
+        let Over::Prompt { text, wrong } = &mut self.over else { return };
+        match action {
+            Action::Type(c) if text.len() < LONGEST => text.push(c),
+            Action::Erase => drop(text.pop()),
+            Action::EraseWord => {
+                let kept = text.trim_end().rfind(' ').map_or(0, |blank| blank + 1);
+                text.truncate(kept);
+            }
+            Action::EraseAll => text.clear(),
+            _ => {}
+        }
+        *wrong = None;
+    }
+
+    fn accept(&mut self) {
+        let Over::Prompt { text, wrong } = &mut self.over else { return };
+        match text.parse() {
+            Ok(filter) => {
+                self.closes.set_filter(filter);
+                self.over = Over::Nothing;
+            }
+            Err(error) => *wrong = Some(super::filter::BadFilter::to_string(&error)),
+        }
+    }
+
+    /// Only closes like the selected one (or of the selected session's user).
+    fn only(&mut self, action: Action) {
+        let mut filter = self.closes.filter().clone();
+        let of_session = self.board.selected().filter(|_| self.focus == Focus::Sessions);
+        let close = match &self.over {
+            Over::Detail(close) => Some(close),
+            _ => self.closes.selected(),
+        };
+        match (action, of_session, close) {
+            (Action::OnlyUser, Some(row), _) => filter.only_user(&row.session.user),
+            (Action::OnlyUser, None, Some(close)) => filter.only_user(&close.record.user),
+            (Action::OnlyVerdict, _, Some(close)) => filter.only_verdict(close.record.verdict),
+            (Action::OnlySegment, _, Some(close)) => filter.only_segment(close.record.segment),
+            _ => return self.source.remark(self.now, "select a close first, with the arrow keys".to_owned()),
+        }
+        self.closes.set_filter(filter);
+    }
+}
+
+/// Where a second's count stands.
+const fn place(second: u64) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "less than eleven")]
+    let place = (second % SECONDS as u64) as usize;
+    place
+}
+
+fn index(verdict: Verdict) -> Option<usize> {
+    Verdict::ALL.iter().position(|known| *known == verdict)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! The screens as text files, which `cargo xtask docs` updates; and what a flood does
+//! to it, told by counts.
+
+use std::{path::Path, time::Duration};
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::{Terminal, backend::TestBackend};
+use t3_record::{
+    Confidence, How, Segment, Verdict,
+    value::Percent,
+    vocabulary::KernelSource,
+    wire::{Hook, Status},
+};
+
+use super::{
+    Screen,
+    closes::KEPT,
+    frame_limiter::FRAME,
+    keys,
+    model::Effect,
+    testing::{NOON, daemon, killed, record, screen, sessions, shown, text},
+};
+use crate::live::source::Item;
+
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (40, 10)];
+
+/// Compares with the file, at each size.
+fn looks_like(name: &str, screen: &mut Screen) {
+    for (width, height) in SIZES {
+        let file = format!("src/live/screen/tests/{name}-{width}x{height}.txt");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
+        let now = shown(screen, width, height);
+        if std::env::var_os("T3_UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &now).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(now == kept, "{file} shows another screen (`cargo xtask docs` updates it):\n{now}");
+    }
+}
+
+fn press(screen: &mut Screen, keys: &[KeyCode]) {
+    for key in keys {
+        assert_eq!(screen.key(KeyEvent::new(*key, KeyModifiers::NONE)), Effect::Nothing);
+    }
+}
+
+fn write(screen: &mut Screen, text: &str) {
+    press(screen, &text.chars().map(KeyCode::Char).collect::<Vec<_>>());
+}
+
+fn closed(n: u64, verdict: Verdict, segment: Segment) -> Item {
+    let user = ["alice", "bob", "wizard"][usize::try_from(n % 3).unwrap()];
+    let mut close = record(&format!("c{n}"), user, verdict, segment);
+    close.dur_ms = 1000 * (n + 1) * (n + 1);
+    close.how = Some(How::Fin);
+    close.hb_rtt_ms = Some(n);
+    close.psi_io = Some(Percent(0.0));
+    if n.is_multiple_of(4) {
+        close.confidence = Some(Confidence::Likely);
+        close.psi_io = Some(Percent(33.0));
+    }
+    Item::Closed(Box::new(close), NOON + n)
+}
+
+/// Connected, with sessions, and with closes of several kinds, the last one a kill.
+fn busy() -> Screen {
+    let mut screen = screen();
+    screen.hear([Item::Connected(daemon(1)), Item::Sessions(Box::new(sessions(1)))]);
+    screen.hear([Item::Sessions(Box::new(sessions(2)))]);
+    for n in 0..30 {
+        let (verdict, segment) = match n % 7 {
+            0..4 => (Verdict::ClientClosed, Segment::Downstream),
+            4 => (Verdict::PathStalled, Segment::Downstream),
+            5 => (Verdict::ServeStalled, Segment::Devvm),
+            _ => (Verdict::ServeOom, Segment::Serve),
+        };
+        screen.hear([closed(n, verdict, segment)]);
+    }
+    screen.hear([Item::Closed(Box::new(killed()), NOON + 31)]);
+    screen.tick(NOON + 2);
+    screen
+}
+
+#[test]
+fn normal() {
+    looks_like("normal", &mut busy());
+}
+
+#[test]
+fn empty() {
+    let mut screen = screen();
+    looks_like("empty-trying", &mut screen);
+    let mut nobody = sessions(1);
+    (nobody.open, nobody.sessions) = (0, vec![]);
+    screen.hear([Item::Connected(daemon(1)), Item::Sessions(Box::new(nobody))]);
+    looks_like("empty", &mut screen);
+}
+
+#[test]
+fn disconnected_and_back() {
+    let mut screen = busy();
+    screen.tick(NOON + 10);
+    screen.hear([Item::Disconnected(
+        "t3-trace does not run (nobody answers at /run/t3-trace/evidence.sock)".to_owned(),
+    )]);
+    screen.tick(NOON + 20);
+    looks_like("disconnected", &mut screen);
+    screen.hear([Item::Connected(daemon(2)), Item::Sessions(Box::new(sessions(9)))]);
+    screen.tick(NOON + 24);
+    looks_like("restarted", &mut screen);
+    screen.tick(NOON + 90);
+    screen.hear([Item::Sessions(Box::new(sessions(80)))]);
+    assert!(!shown(&mut screen, 80, 24).contains("restarted"), "an old story");
+}
+
+#[test]
+fn lost_events() {
+    let mut screen = busy();
+    let mut close = killed();
+    (close.conn, close.lost) = ("other".to_owned(), Some(1234));
+    screen.hear([Item::Skipped(37), Item::Closed(Box::new(close), NOON + 40)]);
+    screen.tick(NOON + 60);
+    screen.hear([Item::Sessions(Box::new(sessions(60)))]);
+    looks_like("lost", &mut screen);
+}
+
+#[test]
+fn without_kernel_evidence_and_without_dispatch() {
+    let mut screen = screen();
+    let hook =
+        Hook { name: "all".to_owned(), attached: None, why: Some("switched off by --no-ebpf".to_owned()) };
+    let status = Status { kernel: Some(KernelSource::Off), hooks: vec![hook], ..Status::default() };
+    let mut alone = sessions(1);
+    (alone.dispatch, alone.open, alone.sessions) = (false, 0, vec![]);
+    screen.hear([
+        Item::Connected(daemon(1)),
+        Item::Status(Box::new(status)),
+        Item::Sessions(Box::new(alone)),
+    ]);
+    looks_like("without-kernel", &mut screen);
+}
+
+#[test]
+fn paused_and_filtered() {
+    let mut screen = busy();
+    write(&mut screen, " /user:wizard");
+    looks_like("typing", &mut screen);
+    press(&mut screen, &[KeyCode::Enter]);
+    for n in 100..104 {
+        screen.hear([closed(n, Verdict::ClientLeft, Segment::Downstream)]);
+    }
+    looks_like("paused", &mut screen);
+    write(&mut screen, "/verdict:nonsense");
+    press(&mut screen, &[KeyCode::Enter]);
+    assert!(shown(&mut screen, 120, 40).contains("nonsense is no verdict; for example serve_oom"));
+    press(&mut screen, &[KeyCode::Esc]);
+    write(&mut screen, "x");
+    write(&mut screen, "/nothing-says-this");
+    press(&mut screen, &[KeyCode::Enter]);
+    assert!(shown(&mut screen, 80, 24).contains("The filter shows none of 31; x takes it away."));
+}
+
+#[test]
+fn detail_of_a_close() {
+    let mut screen = busy();
+    press(&mut screen, &[KeyCode::Up, KeyCode::Enter]);
+    looks_like("detail", &mut screen);
+    press(&mut screen, &[KeyCode::End]);
+    assert!(shown(&mut screen, 80, 24).contains("ray=8c1f0000abcd1234-LHR"), "its end can be reached");
+    press(&mut screen, &[KeyCode::Left]);
+    assert!(shown(&mut screen, 80, 24).contains("conn c29"));
+    press(&mut screen, &[KeyCode::Right, KeyCode::Right]);
+    assert!(shown(&mut screen, 80, 24).contains("conn k3v9q0a1b2c3d"), "after the last there is none");
+}
+
+#[test]
+fn help_messages_and_sessions() {
+    let mut screen = busy();
+    write(&mut screen, "?");
+    looks_like("help", &mut screen);
+    write(&mut screen, "m");
+    assert!(shown(&mut screen, 80, 24).contains("Nothing was said yet."));
+    screen.hear([Item::Say("journalctl has ended".to_owned()), Item::Say("journalctl has ended".to_owned())]);
+    assert!(shown(&mut screen, 80, 24).contains("12:00:02  journalctl has ended (2 times)"));
+    press(&mut screen, &[KeyCode::Esc, KeyCode::Tab, KeyCode::Down]);
+    screen.tick(NOON + 30);
+    screen.hear([Item::Sessions(Box::new(sessions(3)))]);
+    looks_like("sessions", &mut screen);
+    press(&mut screen, &[KeyCode::Enter]);
+    assert!(shown(&mut screen, 80, 24).contains("by filter: user:wizard"));
+}
+
+#[test]
+fn no_size_is_too_small_or_too_large() {
+    let mut screen = busy();
+    screen.hear([Item::Skipped(1), Item::Disconnected("no\u{1b}[2Jbody".to_owned())]);
+    for keys in ["", "?", "m", "m", "\t", "\t", "/\u{754c}\u{754c}"] {
+        for key in keys.chars() {
+            let code = if key == '\t' { KeyCode::Tab } else { KeyCode::Char(key) };
+            press(&mut screen, &[code]);
+        }
+        for (width, height) in (0..45).map(|n| (n, n / 3)).chain([(1, 60), (200, 1), (300, 2), (250, 100)]) {
+            let shown = shown(&mut screen, width, height);
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'));
+        }
+    }
+}
+
+#[test]
+fn hostile_names_do_not_break_columns() {
+    let mut screen = screen();
+    for (n, user) in [
+        "ok",
+        "\u{202e}x\u{1b}[2J\u{754c}\u{754c}\u{754c}\u{754c}\u{754c}",
+        "e\u{301}\u{301}\u{301}",
+        "a\nb\tc\u{200b}",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let close = record(&n.to_string(), user, Verdict::ServeOom, Segment::Serve);
+        screen.hear([Item::Closed(Box::new(close), NOON)]);
+    }
+    let shown = shown(&mut screen, 80, 24);
+    let lasted: Vec<usize> = shown
+        .lines()
+        .filter(|line| line.contains("serve ran out of memory  "))
+        .map(|line| ratatui::text::Span::raw(line.split("3m12s").next().unwrap()).width())
+        .collect();
+    assert_eq!(lasted.len(), 4, "{shown}");
+    assert!(lasted.iter().all(|column| *column == lasted[0]), "{shown}");
+}
+
+/// A hundred seconds of a thousand closes each, as they come: the screen is drawn as often as eyes
+/// need it, keeps what it can, counts all.
+#[test]
+fn a_flood_is_counted_to_the_last_close_and_drawn_a_bounded_number_of_times() {
+    const CLOSES: u64 = 100_000;
+    const BATCH: u64 = 50;
+    let mut screen = screen();
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(60, 12));
+    let (mut frames, mut now) = (0_u64, Duration::ZERO);
+    for first in (0..CLOSES).step_by(usize::try_from(BATCH).unwrap()) {
+        screen.hear((first..first + BATCH).map(|n| {
+            let verdict = Verdict::ALL[usize::try_from(n).unwrap() % Verdict::ALL.len()];
+            Item::Closed(Box::new(record(&n.to_string(), "u", verdict, Segment::Serve)), NOON)
+        }));
+        now += Duration::from_millis(BATCH);
+        screen.tick(NOON + now.as_secs());
+        let Ok(drawn) = screen.draw(&mut terminal, now);
+        frames += u64::from(drawn);
+    }
+    let most = u64::try_from(now.as_millis() / FRAME.as_millis()).unwrap() + 1;
+    assert!(frames > most / 2 && frames <= most, "{frames} frames of at most {most}");
+    assert_eq!(screen.model.total(), CLOSES);
+    assert_eq!(screen.model.closes.counts(), (KEPT, KEPT));
+    let each = CLOSES / Verdict::ALL.len() as u64;
+    assert!(screen.model.totals().iter().all(|(_, count)| (each..=each + 1).contains(count)));
+    assert_eq!(screen.model.totals().len(), Verdict::ALL.len());
+    // The last frame is not kept back.
+    let wait = screen.wait(now).unwrap_or_default();
+    let _ = screen.draw(&mut terminal, now + wait);
+    assert_eq!(screen.wait(now + wait), None);
+    assert!(text(&terminal).contains("100,000 closes"), "{}", text(&terminal));
+    assert!((screen.model.rate() - 1000.0).abs() < 1.0, "{}", screen.model.rate());
+}
+
+/// docs/LIVE.md shows the screen as it is, and every key.
+#[test]
+fn the_page_shows_the_screen_and_the_keys() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/LIVE.md");
+    let mut screen = of_the_page();
+    let fenced = |text: String| format!("```text\n{}\n```\n", text.trim_end());
+    let lists = fenced(shown(&mut screen, 110, 26));
+    press(&mut screen, &[KeyCode::Up, KeyCode::Enter]);
+    let detail = fenced(shown(&mut screen, 110, 38));
+    let row = |(keys, what): &(&str, &str)| {
+        let keys: Vec<String> = keys.split(' ').map(|key| format!("`{key}`")).collect();
+        format!("| {} | {what} |\n", keys.join(" "))
+    };
+    let keys = format!("| key | does |\n|---|---|\n{}", keys::TABLE.iter().map(row).collect::<String>());
+    let mut expected = std::fs::read_to_string(&path).unwrap();
+    for (name, text) in [("screen", lists), ("detail", detail), ("keys", keys)] {
+        let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
+        let from = expected.find(&begin).expect("the page has the place") + begin.len();
+        let to = expected.find(&end).expect("the page has its end");
+        expected.replace_range(from..to, &text);
+    }
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+    }
+    let page = std::fs::read_to_string(&path).unwrap();
+    assert!(page == expected, "run `cargo xtask docs` and commit docs/LIVE.md");
+}
+
+/// What the page shows: an afternoon.
+fn of_the_page() -> Screen {
+    let mut screen = screen();
+    screen.hear([Item::Connected(daemon(1))]);
+    for second in 1..=2 {
+        let mut told = sessions(second);
+        told.sessions.truncate(3);
+        told.open = 3;
+        screen.hear([Item::Sessions(Box::new(told))]);
+    }
+    let told: [(&str, Verdict, Segment, How, u64, f32); 8] = [
+        ("alice", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1001), 2_530_000, 0.0),
+        ("bob", Verdict::PathStalled, Segment::Downstream, How::HeartbeatLost, 61_000, 0.3),
+        ("alice", Verdict::ClientLeft, Segment::Downstream, How::Fin, 754_000, 0.0),
+        ("wizard", Verdict::ServeStalled, Segment::Devvm, How::Stall, 903_000, 71.0),
+        ("wizard", Verdict::ServeStalled, Segment::Devvm, How::Stall, 34_000, 64.0),
+        ("bob", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1000), 8_100_000, 1.2),
+        ("alice", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1001), 12_000, 0.0),
+        ("bob", Verdict::ServeExited, Segment::Serve, How::Exit(0), 5_000_000, 0.0),
+    ];
+    for (n, (user, verdict, segment, how, dur_ms, psi)) in (0..).zip(told) {
+        let mut close = record(&format!("c{n}"), user, verdict, segment);
+        (close.how, close.dur_ms, close.psi_io, close.hb_rtt_ms) =
+            (Some(how), dur_ms, Some(Percent(psi)), Some(2));
+        let sure = !matches!(verdict, Verdict::PathStalled | Verdict::ServeStalled);
+        close.confidence = Some(if sure { Confidence::Proven } else { Confidence::Likely });
+        close.hb_wait_ms = (verdict == Verdict::ServeStalled).then_some(15_003);
+        screen.tick(NOON + 211 * n);
+        screen.hear([Item::Closed(Box::new(close), NOON + 211 * n)]);
+    }
+    screen.tick(NOON + 1700);
+    screen.hear([Item::Closed(Box::new(killed()), NOON + 1700)]);
+    screen.tick(NOON + 1702);
+    let mut told = sessions(3);
+    told.sessions.truncate(3);
+    told.open = 3;
+    screen.hear([Item::Sessions(Box::new(told))]);
+    screen
+}

@@ -1,0 +1,119 @@
+//! The pane of closes: what happened in words, who, how long it had lasted, and how the machine
+//! was.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style};
+use t3_record::Confidence;
+
+use super::{
+    View, bar,
+    table::{self, Field},
+    text::{put, thousands},
+};
+use crate::{
+    live::screen::{closes::Close, model::Focus},
+    present::{
+        close_line,
+        text::{Paint, lasted},
+        verdict_text::{self, Tone},
+    },
+};
+
+/// Draws the pane: its title, its headings, its closes.
+pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let (closes, look) = (&view.model.closes, view.look);
+    let (kept, shown) = closes.counts();
+    let mut title = "Closes".to_owned();
+    if let Some(arrived) = closes.held() {
+        title.push_str(&format!("   PAUSED, {} more have come", thousands(arrived)));
+    }
+    if !closes.filter().is_empty() {
+        title.push_str(&format!(
+            "   {} of {} by filter: {}",
+            thousands(shown as u64),
+            thousands(kept as u64),
+            closes.filter()
+        ));
+    }
+    bar(view, area, &title, view.model.focus == Focus::Closes, buf);
+    let (rows, selected) = closes.on_screen();
+    if rows.is_empty() && area.height > 2 {
+        let why = if kept == 0 {
+            "None yet; they show here as they happen.".to_owned()
+        } else {
+            format!("The filter shows none of {}; x takes it away.", thousands(kept as u64))
+        };
+        put(buf, Rect { y: area.y + 2, height: 1, ..area }, &why, look.dim(), look);
+    }
+    let below = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    table::draw(view, below, plan(area.width), rows.into_iter(), selected, buf);
+}
+
+const TIME: Field<Close> = Field {
+    title: "TIME",
+    width: 8,
+    right: false,
+    text: |view, close, _| ((view.clock)(close.at), view.look.dim()),
+};
+#[expect(clippy::cast_possible_truncation, reason = "the width of a column of words")]
+const WHAT: Field<Close> =
+    Field { title: "WHAT HAPPENED", width: verdict_text::WIDTH as u16 + 1, right: false, text: what };
+const WHAT_IS_LEFT: Field<Close> = Field { width: 0, ..WHAT };
+const USER: Field<Close> = Field {
+    title: "USER",
+    width: 12,
+    right: false,
+    text: |_, close, _| (close.record.user.clone(), Style::new()),
+};
+const SHORT_USER: Field<Close> = Field { width: 8, ..USER };
+const LASTED: Field<Close> = Field {
+    title: "LASTED",
+    width: 8,
+    right: true,
+    text: |_, close, _| (lasted(close.record.dur_ms), Style::new()),
+};
+const HOW: Field<Close> =
+    Field { title: "HOW", width: 14, right: false, text: |_, close, _| (how(close), Style::new()) };
+const MACHINE: Field<Close> = Field { title: "MACHINE AND HEARTBEAT", width: 0, right: false, text: machine };
+
+const PRESSURE: Field<Close> = Field { title: "PRESSURE", text: pressure, ..MACHINE };
+
+const fn plan(width: u16) -> &'static [Field<Close>] {
+    match width {
+        100.. => &[TIME, WHAT, USER, LASTED, HOW, MACHINE],
+        74.. => &[TIME, WHAT, USER, LASTED, PRESSURE],
+        56.. => &[TIME, WHAT_IS_LEFT, SHORT_USER, LASTED],
+        _ => &[TIME, WHAT_IS_LEFT, SHORT_USER],
+    }
+}
+
+fn what(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
+    let record = &close.record;
+    // A guess is marked as one.
+    let sure = if record.confidence == Some(Confidence::Likely) { "?" } else { "" };
+    (
+        format!("{}{sure}", verdict_text::plain(record.verdict)),
+        view.look.tone(verdict_text::tone(record.verdict, record.segment)),
+    )
+}
+
+fn how(close: &Close) -> String {
+    close.record.how.map_or_else(String::new, |how| how.to_string())
+}
+
+fn machine(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
+    let style =
+        if close_line::strained(&close.record) { view.look.tone(Tone::Warning) } else { view.look.dim() };
+    (close_line::details(&close.record, Paint { colour: false }).join("  "), style)
+}
+
+/// Only the pressure, where there is no room for more.
+fn pressure(view: &View<'_>, close: &Close, width: u16) -> (String, Style) {
+    let (_, style) = machine(view, close, width);
+    let parts = close_line::details(&close.record, Paint { colour: false });
+    let told =
+        parts.iter().find_map(|part| part.strip_prefix("psi ").or(part.starts_with("host ").then_some(part)));
+    (told.unwrap_or_default().to_owned(), style)
+}

@@ -1,0 +1,129 @@
+//! The pane of open sessions: how old, how their heartbeat is answered, how much flows, and the
+//! pressure of their user's cgroup.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style};
+use t3_record::{value::Percent, wire::live::PressureStats};
+
+use super::{
+    View, bar,
+    table::{self, Field},
+    text::{put, thousands},
+};
+use crate::{
+    live::screen::{evidence::bytes, link::Link, model::Focus, sessions::Row},
+    present::{text::lasted, verdict_text::Tone},
+};
+
+/// Pressure from this on stands out, in percent.
+const HIGH: f32 = 20.0;
+
+/// Draws the pane: its title, its headings, its sessions.
+pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let (board, look) = (&view.model.board, view.look);
+    let mut title = format!("Open sessions {}", thousands(board.open));
+    if board.open > board.told() as u64 {
+        title.push_str(&format!(", {} of them told", board.told()));
+    }
+    if !board.known() {
+        "Open sessions".clone_into(&mut title);
+    }
+    if let Some(host) = &board.host {
+        title.push_str(&format!("   this machine: {}", all(host)));
+    }
+    bar(view, area, &title, view.model.focus == Focus::Sessions, buf);
+    let (rows, selected) = board.on_screen();
+    if rows.is_empty() && area.height > 2 {
+        let why = match view.model.source.link {
+            Link::Up { tells_sessions: true, .. } if board.known() => "none",
+            Link::Up { tells_sessions: true, .. } | Link::Trying => "not told yet",
+            _ => "not known without t3-trace",
+        };
+        put(buf, Rect { y: area.y + 2, height: 1, ..area }, why, look.dim(), look);
+    }
+    let below = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    table::draw(view, below, plan(area.width), rows.iter(), selected, buf);
+}
+
+const USER: Field<Row> = Field {
+    title: "USER",
+    width: 12,
+    right: false,
+    text: |_, row, _| (row.session.user.clone(), Style::new()),
+};
+const IP: Field<Row> = Field {
+    title: "ADDRESS",
+    width: 15,
+    right: false,
+    text: |_, row, _| (row.session.ip.clone(), Style::new()),
+};
+const AGE: Field<Row> = Field {
+    title: "OPEN FOR",
+    width: 8,
+    right: true,
+    text: |_, row, _| (lasted(row.session.age_ms), Style::new()),
+};
+const HEARTBEAT: Field<Row> = Field { title: "HEARTBEAT", width: 11, right: true, text: heartbeat };
+const DOWN: Field<Row> =
+    Field { title: "FROM USER", width: 10, right: true, text: |view, row, _| rate(view, row.down_rate) };
+const UP: Field<Row> =
+    Field { title: "FROM SERVE", width: 10, right: true, text: |view, row, _| rate(view, row.up_rate) };
+const STRAIN: Field<Row> = Field { title: "PRESSURE", width: 0, right: false, text: strain };
+
+const fn plan(width: u16) -> &'static [Field<Row>] {
+    match width {
+        96.. => &[USER, IP, AGE, HEARTBEAT, DOWN, UP, STRAIN],
+        70.. => &[USER, AGE, HEARTBEAT, DOWN, UP, STRAIN],
+        _ => &[USER, AGE, HEARTBEAT, STRAIN],
+    }
+}
+
+fn heartbeat(view: &View<'_>, row: &Row, _: u16) -> (String, Style) {
+    if row.session.ending {
+        return ("ending".to_owned(), view.look.dim());
+    }
+    if let Some(wait) = row.trouble_ms() {
+        return (format!("waits {}", lasted(wait)), view.look.tone(Tone::Bad));
+    }
+    let Some(rtt) = row.session.live.and_then(|live| live.rtt_us) else {
+        return (String::new(), Style::new());
+    };
+    let text =
+        if rtt < 10_000 { format!("{}.{}ms", rtt / 1000, rtt % 1000 / 100) } else { lasted(rtt / 1000) };
+    (text, Style::new())
+}
+
+fn rate(view: &View<'_>, rate: Option<u64>) -> (String, Style) {
+    match rate {
+        None => (String::new(), Style::new()),
+        Some(0) => ("-".to_owned(), view.look.dim()),
+        Some(rate) => (format!("{}/s", bytes(rate)), Style::new()),
+    }
+}
+
+fn strain(view: &View<'_>, row: &Row, width: u16) -> (String, Style) {
+    /// Of the worst resource: `mem 100%`, and a blank.
+    const WORST: usize = 9;
+    let Some(strain) = &row.session.strain else { return (String::new(), Style::new()) };
+    let (name, percent) = worst(strain);
+    let text = if percent < 1.0 { "calm".to_owned() } else { format!("{name} {percent:.0}%") };
+    let spark = view.look.spark(&strain.seconds, usize::from(width).saturating_sub(WORST).min(30));
+    let style = if percent >= HIGH { view.look.tone(Tone::Warning) } else { Style::new() };
+    (format!("{text:WORST$}{spark}"), style)
+}
+
+fn worst(strain: &PressureStats) -> (&'static str, f32) {
+    let known = [("mem", strain.mem), ("io", strain.io), ("cpu", strain.cpu)];
+    let known = known.into_iter().filter_map(|(name, percent)| Some((name, percent?.0)));
+    known.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("", 0.0))
+}
+
+fn all(strain: &PressureStats) -> String {
+    let known = [("mem", strain.mem), ("io", strain.io), ("cpu", strain.cpu)];
+    let known = known
+        .into_iter()
+        .filter_map(|(name, percent)| Some(format!("{name} {:.0}%", percent.map(|Percent(p)| p)?)));
+    known.collect::<Vec<_>>().join("  ")
+}

@@ -1,0 +1,178 @@
+//! One close as one line: what happened in plain words, then who, how long, how, and how the
+//! machine was. Pure.
+
+use t3_record::{CloseRecord, Confidence, value::Percent};
+
+use super::{
+    text::{Paint, lasted, safe},
+    verdict_text::{self, Tone},
+};
+
+/// Pressure below this is not worth a reader's eye, in percent.
+const NOTABLE: f32 = 1.0;
+/// Pressure from this on stands out, in percent.
+const HIGH: f32 = 20.0;
+
+/// The headings of the columns.
+#[must_use]
+pub fn heading(paint: Paint) -> String {
+    let columns = format!(
+        "{:8}  {:width$}  {:12}  {:>8}  {:18}  {}",
+        "TIME",
+        "WHAT HAPPENED",
+        "USER",
+        "LASTED",
+        "HOW",
+        "MACHINE AND HEARTBEAT",
+        width = verdict_text::WIDTH
+    );
+    paint.dim(&columns)
+}
+
+/// The line of one close. `clock` is its time of day, as text.
+#[must_use]
+pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
+    let what = format!("{:width$}", verdict_text::plain(record.verdict), width = verdict_text::WIDTH);
+    let code = match verdict_text::tone(record.verdict, record.segment) {
+        Tone::Fine => "32",
+        Tone::Warning => "33",
+        Tone::Bad => "1;31",
+    };
+    // A guess is marked as one.
+    let sure = if record.confidence == Some(Confidence::Likely) { "?" } else { " " };
+    let how = record.how.map_or_else(String::new, |how| how.to_string());
+    let head = format!(
+        "{}  {}{sure} {:12}  {:>8}  {how:18}",
+        paint.dim(clock),
+        paint.with(code, &what),
+        safe(&record.user),
+        lasted(record.dur_ms),
+    );
+    let details = details(record, paint);
+    format!("{head}  {}", details.join("  ")).trim_end().to_owned()
+}
+
+/// Whether the machine or the user's cgroup stalled so much that it stands out.
+pub(crate) fn strained(record: &CloseRecord) -> bool {
+    let all = [
+        record.psi_io,
+        record.psi_mem,
+        record.psi_cpu,
+        record.host_psi_io,
+        record.host_psi_mem,
+        record.host_psi_cpu,
+    ];
+    all.into_iter().flatten().any(|Percent(percent)| percent >= HIGH)
+}
+
+/// How the machine and the heartbeat were, one thing each.
+pub(crate) fn details(record: &CloseRecord, paint: Paint) -> Vec<String> {
+    let mut parts = Vec::new();
+    let psi: Vec<String> = [("io", record.psi_io), ("mem", record.psi_mem), ("cpu", record.psi_cpu)]
+        .into_iter()
+        .filter_map(|(name, percent)| notable(name, percent?, paint))
+        .collect();
+    let host: Vec<String> =
+        [("io", record.host_psi_io), ("mem", record.host_psi_mem), ("cpu", record.host_psi_cpu)]
+            .into_iter()
+            .filter_map(|(name, percent)| notable(name, percent?, paint))
+            .collect();
+    if !psi.is_empty() {
+        parts.push(format!("psi {}", psi.join(" ")));
+    } else if !host.is_empty() {
+        parts.push(format!("host {}", host.join(" ")));
+    } else if record.psi_io.is_some() || record.host_psi_io.is_some() {
+        parts.push(paint.dim("psi calm"));
+    }
+    if let Some(kills) = record.oom_kills.filter(|kills| *kills > 0) {
+        parts.push(paint.with("1;31", &format!("oom kills {kills}")));
+    }
+    match (record.hb_wait_ms, record.hb_rtt_ms) {
+        (Some(wait), _) => parts.push(paint.with("33", &format!("hb waited {}", lasted(wait)))),
+        (None, Some(rtt)) => parts.push(format!("hb {rtt}ms")),
+        (None, None) => {}
+    }
+    if let Some(burst) = record.burst {
+        parts.push(format!("burst {}/{}", burst.sessions, burst.users));
+    }
+    if let Some(killer) = &record.killed_by {
+        parts.push(format!("by {}", safe(killer)));
+    }
+    if let Some(victim) = &record.oom_victim {
+        parts.push(format!("victim {}", safe(victim)));
+    }
+    if matches!(record.kernel.as_str(), "off" | "timeout") {
+        parts.push(paint.dim(&format!("kernel={}", record.kernel)));
+    }
+    parts
+}
+
+fn notable(name: &str, Percent(percent): Percent, paint: Paint) -> Option<String> {
+    let text = format!("{name} {percent:.0}%");
+    (percent >= NOTABLE).then(|| if percent >= HIGH { paint.with("1;33", &text) } else { text })
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::{Cause, How, KernelSource, Segment, Verdict};
+
+    use super::*;
+
+    const PLAIN: Paint = Paint { colour: false };
+
+    fn record(verdict: Verdict) -> CloseRecord {
+        CloseRecord::new(
+            "wizard".to_owned(),
+            "192.0.2.7".to_owned(),
+            192_000,
+            Cause::UpstreamClosed,
+            verdict,
+            Segment::Serve,
+            "c1".to_owned(),
+            KernelSource::Tracepoint,
+        )
+    }
+
+    #[test]
+    fn a_kill_reads_as_one() {
+        let mut killed = record(Verdict::ServeKilled);
+        killed.how = Some(How::Signal(9));
+        killed.confidence = Some(Confidence::Proven);
+        killed.psi_io = Some(Percent(45.2));
+        killed.psi_mem = Some(Percent(0.4));
+        killed.hb_rtt_ms = Some(12);
+        killed.killed_by = Some("systemd[1]".to_owned());
+        assert_eq!(
+            close(&killed, "12:34:56", PLAIN),
+            "12:34:56  serve was killed              wizard           3m12s  signal:9            psi io 45%  hb 12ms  by systemd[1]"
+        );
+    }
+
+    #[test]
+    fn the_columns_stand_under_their_headings() {
+        let line = close(&record(Verdict::Unknown), "12:34:56", PLAIN);
+        let heading = heading(PLAIN);
+        assert_eq!(heading.find("WHAT"), line.find("unknown"));
+        assert_eq!(heading.find("USER"), line.find("wizard"));
+        assert_eq!(heading.find("LASTED").map(|at| at + 6), line.find("3m12s").map(|at| at + 5));
+    }
+
+    #[test]
+    fn a_guess_is_marked_and_absent_values_are_not_shown() {
+        let mut guess = record(Verdict::ServeLeft);
+        guess.confidence = Some(Confidence::Likely);
+        let line = close(&guess, "12:34:56", PLAIN);
+        assert!(line.contains("goodbye  ? wizard"), "{line}");
+        assert!(!line.contains("psi") && !line.contains("hb") && !line.contains("kernel"), "{line}");
+    }
+
+    #[test]
+    fn without_colour_there_is_no_escape_and_hostile_text_brings_none_in() {
+        let mut hostile = record(Verdict::ServeOom);
+        hostile.user = "a\x1b[2Jb\n".to_owned();
+        hostile.oom_victim = Some("x\x07".to_owned());
+        assert!(!close(&hostile, "12:34:56", PLAIN).contains(|c: char| c.is_control()));
+        let coloured = close(&hostile, "12:34:56", Paint { colour: true });
+        assert!(coloured.contains("\x1b[1;31m") && !coloured.contains("\x1b[2J"));
+    }
+}

@@ -1,0 +1,8 @@
+//! How a record is shown: its line, the texts of verdicts and chains, JSON, units.
+
+pub mod chain_text;
+pub mod close_line;
+pub mod json;
+pub mod text;
+pub mod units;
+pub mod verdict_text;

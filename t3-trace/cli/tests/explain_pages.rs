@@ -1,0 +1,177 @@
+//! Pages of `t3-trace explain` for ten faults, compared to the letter. Each
+//! `golden/explain/NAME.in` holds what the journal and the other layers had, one thing a line
+//! behind its time in milliseconds since the epoch; the first `ws close` is the one to explain. The
+//! records are real ones of the fault catalogue.
+//! `cargo xtask docs` writes the pages.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails its test")]
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use t3_record::{
+    BurstRecord, CloseRecord, OpenRecord,
+    edge::{cloudflared, traefik},
+    probe::Disconnect,
+};
+use t3_trace_cli::{
+    explain::{
+        Facts, Page,
+        facts::{Around, Timed},
+    },
+    layers::{Asked, Layer, Outcome},
+    present::text::Paint,
+};
+
+/// The faults that have a page.
+const PAGES: [&str; 11] = [
+    "burst_fin",
+    "client_close_1001",
+    "client_vanished_idle",
+    "client_watchdog_path",
+    "dispatch_sigkill",
+    "memory_high",
+    "serve_401",
+    "serve_exit_1_without_kernel",
+    "serve_mute",
+    "serve_oom",
+    "serve_sigkill",
+];
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/explain")
+}
+
+/// `2026-11-25 14:10:07` in Greenwich, wherever the test runs.
+fn wall(secs: u64) -> String {
+    let (days, of_day) = (i64::try_from(secs / 86_400).unwrap(), secs % 86_400);
+    // The inverse of `Date::days`: Howard Hinnant's `civil_from_days`.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let of_era_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * of_era_year + of_era_year / 4 - of_era_year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let (day, month) = (of_year - (153 * march + 2) / 5 + 1, if march < 10 { march + 3 } else { march - 9 });
+    let year = of_era_year + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+/// The facts that a file tells.
+fn facts(text: &str) -> Facts {
+    let lines = || text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parts =
+        lines().map(|line| line.split_once(' ').unwrap()).map(|(at, rest)| (at.parse().unwrap(), rest));
+    let mut facts: Option<Facts> = None;
+    let mut around = Around::default();
+    let mut opens: Vec<Timed<OpenRecord>> = Vec::new();
+    let mut gathered = t3_trace_cli::layers::Gathered::default();
+    for (at_ms, rest) in parts.clone() {
+        if let Ok(what) = CloseRecord::from_line(rest) {
+            if facts.is_none() {
+                facts = Some(Facts::of(what, at_ms));
+            } else {
+                around.closes.push(Timed { at_ms, what });
+            }
+        } else if let Ok(what) = OpenRecord::from_line(rest) {
+            opens.push(Timed { at_ms, what });
+        } else if let Ok(what) = BurstRecord::from_line(rest) {
+            around.bursts.push(Timed { at_ms, what });
+        } else if let Some(death) = Disconnect::from_line(rest) {
+            around.deaths.push(death);
+        } else if let Some(line) = rest.strip_prefix("systemd ") {
+            around.units.push(Timed { at_ms, what: line.to_owned() });
+        } else if let Some(line) = rest.strip_prefix("traefik ") {
+            gathered.layers.traefik.get_or_insert_default().take(line, traefik::parse(line));
+        } else if let Some(line) = rest.strip_prefix("cloudflared ") {
+            gathered.layers.cloudflared.get_or_insert_default().take(line, cloudflared::parse(line));
+        } else {
+            panic!("what is this? {rest}");
+        }
+    }
+    let mut facts = facts.unwrap();
+    let conn = facts.record.conn.clone();
+    facts.open = opens.iter().find(|open| open.what.conn == conn).cloned();
+    facts.back = opens.iter().find(|open| open.what.prev.as_ref() == Some(&conn)).cloned();
+    let zero = facts.zero_ms();
+    (around.from_ms, around.until_ms) = (zero - 60_000, zero + 75_000);
+    gathered.layers.neighbours =
+        around.closes.iter().map(|close| (close.what.clone(), close.at_ms)).collect();
+    facts.around = Some(around);
+    let lines = |prefix: &str| parts.clone().filter(|(_, rest)| rest.starts_with(prefix)).count();
+    gathered.outcomes = Layer::ALL
+        .map(|layer| {
+            let (prefix, from) = match layer {
+                Layer::Traefik => ("traefik ", "the file traefik.log"),
+                Layer::Cloudflared => ("cloudflared ", "the file cloudflared.log"),
+                _ => ("", ""),
+            };
+            let asked = !prefix.is_empty() && lines(prefix) > 0;
+            let yes = Asked::Yes { from: from.to_owned(), found: lines(prefix), note: None };
+            Outcome { layer, asked: if asked { yes } else { Asked::No } }
+        })
+        .to_vec();
+    facts.gathered = gathered;
+    facts
+}
+
+fn page(name: &str) -> String {
+    let input = fs::read_to_string(folder().join(format!("{name}.in"))).unwrap();
+    Page::of(&facts(&input), &[], wall).text(Paint { colour: false }, wall)
+}
+
+#[test]
+fn each_fault_has_its_page() {
+    let mut wrong = Vec::new();
+    for name in PAGES {
+        let page = page(name);
+        let file = folder().join(format!("{name}.txt"));
+        if std::env::var_os("T3_UPDATE_DOCS").is_some() {
+            fs::write(&file, &page).unwrap();
+        }
+        let golden = fs::read_to_string(&file).unwrap_or_default();
+        if golden != page {
+            wrong.push(format!("{}:\n{page}", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "not as it was; see this file's head\n{}", wrong.join("\n"));
+}
+
+/// The page as it stands in docs/EXPLAIN.md, behind its marker.
+#[test]
+fn the_manual_shows_a_page_as_it_is() {
+    const BEGIN: &str = "<!-- page:serve_sigkill -->\n";
+    const END: &str = "\n## How to read it";
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/EXPLAIN.md");
+    let manual = fs::read_to_string(&file).unwrap();
+    let page = page("serve_sigkill");
+    let line = |line: &str| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") };
+    let shown: String = page.lines().map(line).collect();
+    let (before, rest) = manual.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let expected = format!("{before}{BEGIN}\n{shown}{END}{after}");
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
+        fs::write(&file, &expected).unwrap();
+    }
+    let same = fs::read_to_string(&file).unwrap() == expected;
+    assert!(same, "{} shows another page than explain; see this file's head", file.display());
+}
+
+#[test]
+fn no_file_is_without_its_test() {
+    let there: BTreeSet<String> = fs::read_dir(folder())
+        .unwrap()
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(there, PAGES.map(str::to_owned).into());
+}
+
+#[test]
+fn the_clock_of_this_test_is_right() {
+    for (secs, text) in [
+        (0, "1970-01-01 00:00:00"),
+        (1_709_164_799, "2024-02-28 23:59:59"),
+        (1_709_208_000, "2024-02-29 12:00:00"),
+        (1_785_110_400, "2026-07-27 00:00:00"),
+    ] {
+        assert_eq!(wall(secs), text);
+    }
+}

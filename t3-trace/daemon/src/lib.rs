@@ -1,0 +1,22 @@
+//! The daemon of t3-trace: the kernel side, the pressure sampler and the sessions of t3-dispatch,
+//! served on the evidence socket.
+//!
+//! The only privileged part of the project. It parses nothing from the network and links no crate
+//! that could: all input comes over a Unix socket, and the kernel reports the uid of its peer.
+
+pub mod args;
+mod connection;
+mod evidence;
+mod journal_lookup;
+pub mod listen;
+mod open_sessions;
+mod orphans;
+mod peer_process;
+pub mod poll;
+pub mod port_owners;
+pub mod pressure;
+pub mod run;
+pub mod sessions;
+mod status;
+pub mod subscribers;
+mod systemd;

@@ -1,0 +1,118 @@
+//! Who is behind serve's end of a session, and what became of it. Looks at kernel facts and at
+//! `/proc`; never guesses: a process that is gone without a known fate is no answer.
+
+use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, Task};
+use t3_trace_host::{
+    cgroup,
+    clock::SECOND,
+    kernel::{ProcessFacts, view::KernelView},
+    proc::stat,
+};
+
+use crate::port_owners::{Owner, Owners, Victim};
+
+/// The errno of a socket that an administrator destroyed: then the "closer" is not its owner.
+const ECONNABORTED: i32 = 103;
+/// An OOM kill in the same cgroup this long before a process's end belongs to it (the unit is
+/// stopped because of it).
+const OOM_BEFORE_END: Nanos = 10 * SECOND;
+
+/// The process behind serve's end.
+pub fn process(
+    kernel: &dyn KernelView,
+    owners: &Owners,
+    serve: Option<&SocketFacts>,
+    owner: Option<&Owner>,
+    began_at: Nanos,
+) -> Option<Process> {
+    let closer = serve.filter(|trace| trace.error.is_none_or(|(errno, _)| errno != ECONNABORTED));
+    let closer = closer.and_then(|trace| trace.closer.as_ref());
+    let task = match (closer, owner) {
+        (Some(closer), _) => closer.clone(),
+        (None, Some(owner)) => Task { pid: owner.pid, comm: owner.comm.clone() },
+        (None, None) => return None,
+    };
+    let owner = owner.filter(|owner| owner.pid == task.pid);
+    let trace = kernel.process(task.pid).filter(|trace| is_same(trace, owner, began_at));
+    let mut process = match trace {
+        Some(trace) if trace.fate != Fate::Alive => ended(task, trace),
+        _ => seen_in_proc(task, owner)?,
+    };
+    if process.fate != Fate::Alive {
+        process.victim_argv = victim_argv(owners, &process, owner);
+    }
+    Some(process)
+}
+
+/// A pid is used again: the trace must be of the process that served this session.
+fn is_same(trace: &ProcessFacts, owner: Option<&Owner>, began_at: Nanos) -> bool {
+    let same_start = match (trace.started_boot_ns, owner) {
+        (Some(started), Some(owner)) => {
+            started.abs_diff(owner.start_ticks.saturating_mul(stat::tick_ns())) <= 2 * stat::tick_ns()
+        }
+        _ => true,
+    };
+    same_start && trace.ended_at.is_none_or(|ended| ended >= began_at)
+}
+
+/// SIGHUP, SIGINT and SIGTERM ask a process to end; one that handles them exits by itself.
+const ASKS_TO_END: [i32; 3] = [1, 2, 15];
+/// A request to end this long before the exit is what it followed.
+const ASKED: Nanos = 10 * SECOND;
+
+/// Who asked a process to end that then exited by itself: a restart looks like this.
+fn asked_by(trace: &ProcessFacts) -> Option<Task> {
+    let signal = trace.last_signal.as_ref().filter(|signal| ASKS_TO_END.contains(&signal.signal))?;
+    let obeyed = matches!(trace.fate, Fate::Exit(_)) && trace.ended_at?.saturating_sub(signal.at) <= ASKED;
+    obeyed.then(|| signal.sender.clone()).flatten()
+}
+
+fn ended(task: Task, trace: ProcessFacts) -> Process {
+    let oom = trace.oom_at.is_some() && trace.fate == Fate::Signal(9);
+    let asked_by = asked_by(&trace);
+    Process {
+        task,
+        fate: if oom { Fate::Oom } else { trace.fate },
+        ended_at: trace.ended_at,
+        killer: trace.killer.or(asked_by),
+        signalled_at: trace.signalled_at,
+        victim_argv: None,
+        halted: None,
+    }
+}
+
+fn seen_in_proc(task: Task, owner: Option<&Owner>) -> Option<Process> {
+    let stat = stat::read(task.pid)?;
+    if owner.is_some_and(|owner| owner.start_ticks != stat.start_ticks) {
+        return None;
+    }
+    let frozen = || owner.and_then(|owner| owner.cgroup.as_deref()).is_some_and(cgroup::is_frozen);
+    let fate = stat.fate().unwrap_or(Fate::Alive);
+    let halted = match fate {
+        Fate::Alive if stat.is_stopped() => Some(Halt::Stopped),
+        Fate::Alive if frozen() => Some(Halt::Frozen),
+        _ => None,
+    };
+    Some(Process { task, fate, ended_at: None, killer: None, signalled_at: None, victim_argv: None, halted })
+}
+
+/// The victim is the process itself, or one beside it whose death took the whole unit down.
+fn victim_argv(owners: &Owners, process: &Process, owner: Option<&Owner>) -> Option<String> {
+    let beside = |victim: &Victim| {
+        let unit = owner.and_then(|owner| owner.cgroup.as_ref());
+        unit.is_some()
+            && victim.cgroup.as_ref() == unit
+            && process.ended_at.is_some_and(|end| victim.at <= end && victim.at + OOM_BEFORE_END >= end)
+    };
+    let since =
+        process.ended_at.unwrap_or_else(t3_trace_host::clock::monotonic).saturating_sub(6 * OOM_BEFORE_END);
+    let victims = owners.victims_since(since);
+    let itself = victims.iter().rev().find(|victim| victim.pid == process.task.pid);
+    let victim = itself.or_else(|| victims.iter().rev().find(|victim| beside(victim)));
+    victim
+        .and_then(|victim| victim.argv.clone())
+        .or_else(|| (process.fate == Fate::Oom).then(|| owners.remembered_argv(process.task.pid)).flatten())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Real processes behind a kernel side that knows what the test says.
+
+use std::{
+    collections::HashMap,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use t3_record::{vocabulary::KernelSource, wire::Hook};
+use t3_trace_host::{
+    clock::monotonic,
+    kernel::{Generation, Loss, ServeTuple, view::EventStream},
+};
+
+use super::*;
+
+#[derive(Default)]
+struct Processes(HashMap<u32, ProcessFacts>);
+
+impl KernelView for Processes {
+    fn watch(&mut self, _: &[u16], _: &[u16]) -> Result<(), String> {
+        Ok(())
+    }
+    fn serve_generation(&self, _: &ServeTuple) -> Generation {
+        Generation::UNKNOWN
+    }
+    fn socket(&self, _: u64) -> Option<SocketFacts> {
+        None
+    }
+    fn serve_end(&self, _: &ServeTuple, _: Generation) -> Option<SocketFacts> {
+        None
+    }
+    fn process(&self, tgid: u32) -> Option<ProcessFacts> {
+        self.0.get(&tgid).cloned()
+    }
+    fn take_events(&mut self) -> Option<EventStream> {
+        None
+    }
+    fn hooks(&self) -> Vec<Hook> {
+        Vec::new()
+    }
+    fn source(&self) -> KernelSource {
+        KernelSource::Tracepoint
+    }
+    fn lost(&self) -> Loss {
+        Loss::default()
+    }
+}
+
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        let sleeper = Self(Command::new("sleep").arg("60").spawn().unwrap());
+        // exec lets its parent go on a moment before the new arguments can be read.
+        for _ in 0..500 {
+            if t3_trace_host::proc::argv(sleeper.0.id()).as_deref() == Some("sleep 60") {
+                return sleeper;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("sleep has no arguments");
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::of(self.0.id(), None).unwrap()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn wait_for(&self, state: fn(&stat::Stat) -> bool) {
+        for _ in 0..500 {
+            if stat::read(self.0.id()).is_some_and(|stat| state(&stat)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the process never came into that state");
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn owners() -> Owners {
+    Owners::start(None, Box::new(|_| ())).unwrap()
+}
+
+fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) -> ProcessFacts {
+    ProcessFacts {
+        task: Task { pid, comm: "sleep".to_owned() },
+        started_boot_ns,
+        fate,
+        ended_at: Some(ended_at),
+        killer: None,
+        signalled_at: None,
+        last_signal: None,
+        oom_at: None,
+    }
+}
+
+#[test]
+fn a_living_process_is_alive_and_a_stopped_one_is_told() {
+    let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let owner = sleeper.owner();
+    let look = || process(&kernel, &owners, None, Some(&owner), monotonic()).unwrap();
+    assert_eq!((look().fate, look().halted), (Fate::Alive, None));
+    sleeper.signal(rustix::process::Signal::STOP);
+    sleeper.wait_for(stat::Stat::is_stopped);
+    assert_eq!((look().fate, look().halted), (Fate::Alive, Some(Halt::Stopped)));
+}
+
+#[test]
+fn a_zombie_tells_its_fate_without_the_kernel_side() {
+    let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let owner = sleeper.owner();
+    sleeper.signal(rustix::process::Signal::KILL);
+    sleeper.wait_for(stat::Stat::is_over);
+    assert_eq!(process(&kernel, &owners, None, Some(&owner), 0).unwrap().fate, Fate::Signal(9));
+}
+
+#[test]
+fn a_process_that_is_gone_with_an_unknown_fate_is_no_answer() {
+    let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let owner = sleeper.owner();
+    drop(sleeper);
+    assert_eq!(process(&kernel, &owners, None, Some(&owner), 0), None);
+}
+
+#[test]
+fn the_fate_of_an_earlier_process_with_the_same_pid_is_not_believed() {
+    let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
+    let start = owner.start_ticks * stat::tick_ns();
+    for (trace, believed) in [
+        (trace(pid, Fate::Signal(9), now + 1, Some(start + stat::tick_ns() / 2)), true),
+        (trace(pid, Fate::Signal(9), now + 1, Some(start - t3_trace_host::clock::SECOND)), false),
+        (trace(pid, Fate::Signal(9), now - 1, None), false),
+        (trace(pid, Fate::Signal(9), now, None), true),
+    ] {
+        kernel.0.insert(pid, trace.clone());
+        let fate = process(&kernel, &owners, None, Some(&owner), now).unwrap().fate;
+        assert_eq!(fate == Fate::Signal(9), believed, "{trace:?}");
+    }
+}
+
+#[test]
+fn who_closed_serves_end_comes_before_who_listens_except_for_an_administrator() {
+    let (worker, listener, kernel, owners) =
+        (Sleeper::start(), Sleeper::start(), Processes::default(), owners());
+    let owner = listener.owner();
+    let closer = Some(Task { pid: worker.0.id(), comm: "sleep".to_owned() });
+    let closed = SocketFacts { closer, ..SocketFacts::default() };
+    let look =
+        |serve: &SocketFacts| process(&kernel, &owners, Some(serve), Some(&owner), 0).unwrap().task.pid;
+    assert_eq!(look(&closed), worker.0.id());
+    let destroyed = SocketFacts { error: Some((ECONNABORTED, 1)), ..closed };
+    assert_eq!(look(&destroyed), listener.0.id());
+}
+
+#[test]
+fn the_victim_of_the_oom_killer_has_its_argv() {
+    let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
+    owners.oom(pid, now);
+    let mut killed = trace(pid, Fate::Signal(9), now + 1, None);
+    killed.oom_at = Some(now);
+    kernel.0.insert(pid, killed);
+    let victim = process(&kernel, &owners, None, Some(&owner), now).unwrap();
+    assert_eq!((victim.fate, victim.victim_argv.as_deref()), (Fate::Oom, Some("sleep 60")));
+}
+
+#[test]
+fn a_restart_names_who_asked_for_it_and_an_old_request_does_not() {
+    let systemd = Task { pid: 1, comm: "systemd".to_owned() };
+    let now = monotonic();
+    let exited = |signal, at, fate| {
+        let last_signal =
+            Some(t3_trace_host::kernel::SignalFacts { signal, sender: Some(systemd.clone()), at });
+        ended(systemd.clone(), ProcessFacts { last_signal, ..trace(1, fate, now, None) }).killer
+    };
+    let just_now = now - t3_trace_host::clock::SECOND;
+    assert_eq!(exited(15, just_now, Fate::Exit(0)), Some(systemd.clone()));
+    assert_eq!(
+        exited(15, now - 60 * t3_trace_host::clock::SECOND, Fate::Exit(0)),
+        None,
+        "it exited for another reason"
+    );
+    assert_eq!(exited(10, just_now, Fate::Exit(0)), None, "SIGUSR1 asks nobody to end");
+    assert_eq!(exited(15, just_now, Fate::Signal(11)), None, "it crashed");
+}

@@ -1,0 +1,70 @@
+//! Since when the daemon runs, how the wall clock went meanwhile, and what was last counted of the
+//! kernel's tables: what a status tells beyond the moment.
+
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use t3_trace_host::{clock, kernel::Inventory};
+
+use super::run::lock;
+
+/// Counting walks the kernel's maps while closes wait: not more often than this, however often
+/// somebody asks.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Made when the daemon starts.
+#[derive(Debug)]
+pub(super) struct Standing {
+    since: Instant,
+    wall_ahead: i128,
+    counted: Mutex<Option<(Instant, Inventory)>>,
+}
+
+impl Standing {
+    pub(super) fn now() -> Self {
+        Self { since: Instant::now(), wall_ahead: clock::wall_ahead(), counted: Mutex::default() }
+    }
+
+    pub(super) fn uptime_s(&self) -> u64 {
+        self.since.elapsed().as_secs()
+    }
+
+    /// How far the wall clock was set, beyond what has passed.
+    pub(super) fn clock_moved_ms(&self) -> i64 {
+        i64::try_from((clock::wall_ahead() - self.wall_ahead) / 1_000_000).unwrap_or(i64::MAX)
+    }
+
+    /// What was counted lately, else what is counted now.
+    pub(super) fn inventory(&self, count: impl FnOnce() -> Inventory) -> Inventory {
+        let mut counted = lock(&self.counted);
+        match &*counted {
+            Some((at, inventory)) if at.elapsed() < EVERY => inventory.clone(),
+            _ => {
+                let inventory = count();
+                *counted = Some((Instant::now(), inventory.clone()));
+                inventory
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_often_hears_what_was_counted_before() {
+        let standing = Standing::now();
+        let first = standing.inventory(|| Inventory { events: Some(1), ..Inventory::default() });
+        let second = standing.inventory(|| Inventory { events: Some(2), ..Inventory::default() });
+        assert_eq!((first.events, second.events), (Some(1), Some(1)));
+    }
+
+    #[test]
+    fn a_clock_that_nobody_sets_has_not_moved() {
+        let moved = Standing::now().clock_moved_ms();
+        assert!(moved.abs() < 1000, "{moved} ms");
+    }
+}

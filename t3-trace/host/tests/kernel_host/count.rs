@@ -1,0 +1,126 @@
+//! Nothing is missed, nothing is invented, and what is lost is counted.
+
+use std::{net::TcpListener, os::fd::AsFd};
+
+use rustix::net::sockopt::socket_cookie;
+use t3_trace_host::kernel::{Change, Options, SocketKey, What};
+
+use crate::bench::{kernel, kernel_with, pair, reset, wait_for};
+
+const CONNECTIONS: usize = 300;
+
+#[test]
+fn every_connection_is_seen_with_its_own_ending() {
+    let Some(mut kernel) = kernel() else { return };
+    let mut events = kernel.take_events().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    kernel.watch(&[listener.local_addr().unwrap().port()], &[]).unwrap();
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (accepted, client) = pair(&listener);
+        open.push((socket_cookie(accepted.as_fd()).unwrap(), accepted, client));
+    }
+    let mut expected = Vec::new();
+    for (i, (cookie, accepted, client)) in open.into_iter().enumerate() {
+        let change = match i % 4 {
+            0 => {
+                drop(client);
+                Change::FinIn
+            }
+            1 => {
+                reset(client);
+                Change::RstIn
+            }
+            2 => {
+                drop(accepted);
+                expected.push((cookie, Change::FinOut));
+                continue;
+            }
+            _ => {
+                reset(accepted);
+                expected.push((cookie, Change::RstOut));
+                continue;
+            }
+        };
+        expected.push((cookie, change));
+        wait_for("it came in", || kernel.socket(cookie).is_some());
+    }
+    for (cookie, change) in &expected {
+        let trace = kernel.socket(*cookie).unwrap_or_default();
+        let seen = [
+            (trace.fin_in, Change::FinIn),
+            (trace.fin_out, Change::FinOut),
+            (trace.rst_in, Change::RstIn),
+            (trace.rst_out, Change::RstOut),
+        ];
+        let first = seen.into_iter().filter_map(|(at, change)| Some((at?, change))).min_by_key(|(at, _)| *at);
+        assert_eq!(first.map(|(_, change)| change), Some(*change), "{trace:?}");
+    }
+    assert_eq!(kernel.remembered_sockets(), CONNECTIONS);
+    assert_eq!(kernel.lost().total(), 0);
+
+    let mut announced = Vec::new();
+    while let Some(event) = events.next_event() {
+        if let What::Socket { socket: SocketKey::Cookie(cookie), change } = event.what {
+            announced.push((cookie, change));
+        }
+    }
+    for ending in &expected {
+        assert_eq!(announced.iter().filter(|event| *event == ending).count(), 1, "{ending:?}");
+    }
+}
+
+#[test]
+fn unwatched_ports_leave_nothing() {
+    let Some(mut kernel) = kernel() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let close_some = || {
+        for _ in 0..50 {
+            let (accepted, client) = pair(&listener);
+            let _ = socket_cookie(accepted.as_fd()).unwrap();
+            drop(client);
+            drop(accepted);
+        }
+    };
+    kernel.watch(&[port ^ 1], &[port ^ 2]).unwrap();
+    close_some();
+    assert_eq!((kernel.remembered_sockets(), kernel.sent()), (0, 0));
+    // The same, watched, does leave something: the above was no accident.
+    kernel.watch(&[port], &[]).unwrap();
+    close_some();
+    assert_eq!(kernel.remembered_sockets(), 50);
+    kernel.watch(&[], &[]).unwrap();
+    close_some();
+    assert_eq!(kernel.remembered_sockets(), 50);
+}
+
+#[test]
+fn a_full_ring_is_counted_and_loses_no_fact() {
+    let Some(mut kernel) = kernel_with(&Options { ring_bytes: 4_096, ..Options::default() }) else { return };
+    let mut events = kernel.take_events().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    kernel.watch(&[listener.local_addr().unwrap().port()], &[]).unwrap();
+    let mut cookies = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let (accepted, client) = pair(&listener);
+        cookies.push(socket_cookie(accepted.as_fd()).unwrap());
+        drop(client);
+        wait_for("FIN came in", || kernel.socket(*cookies.last().unwrap()).is_some());
+        drop(accepted);
+    }
+    for cookie in &cookies {
+        let trace = kernel.socket(*cookie).unwrap_or_default();
+        assert!(trace.fin_in.is_some() && trace.fin_out > trace.fin_in, "{trace:?}");
+    }
+    let mut read = 0;
+    while events.next_event().is_some() {
+        read += 1;
+    }
+    let lost = kernel.lost();
+    assert_eq!(kernel.sent(), read);
+    assert!(read < 4_096 / 80 + 1, "{read} events do not fit");
+    // FIN in, FIN out and CLOSE of each.
+    assert_eq!(read + lost.events, 3 * CONNECTIONS as u64, "{lost:?}");
+    assert_eq!(lost.map_full(), 0);
+}
