@@ -43,6 +43,8 @@ pub struct Journal {
     entries: Arc<Entries>,
     follower: Option<Child>,
     private: Option<Private>,
+    /// `--log` of the programs: where they write their records.
+    pub log_target: &'static str,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +101,26 @@ impl Journal {
     /// # Errors
     /// As [`Journal::private`].
     pub fn unfollowed() -> Result<Self> {
-        Ok(Self { entries: Arc::default(), follower: None, private: Some(Private::start()?) })
+        let private = Some(Private::start()?);
+        Ok(Self { entries: Arc::default(), follower: None, private, log_target: "journald" })
+    }
+
+    /// No journald, for users that cannot have their own: the programs write to stderr, and
+    /// [`Self::collector`] finds the `ws close` records there.
+    #[must_use]
+    pub fn on_stderr() -> Self {
+        Self { entries: Arc::default(), follower: None, private: None, log_target: "stderr" }
+    }
+
+    /// Collects the `ws close` records among the lines that a program writes.
+    pub(crate) fn collector(&self) -> impl Fn(&str) + Clone + Send + 'static {
+        let entries = Arc::clone(&self.entries);
+        move |line| {
+            if let Ok(record) = CloseRecord::from_line(line) {
+                let fields = record.to_fields().into_iter();
+                entries.push(fields.map(|(name, value)| (name.into_owned(), value)).collect());
+            }
+        }
     }
 
     fn follow(mut journalctl: Command, private: Option<Private>) -> Result<Self> {
@@ -113,7 +134,7 @@ impl Journal {
             let entries = Arc::clone(&entries);
             std::thread::spawn(move || entries.collect(stdout));
         }
-        Ok(Self { entries, follower: Some(follower), private })
+        Ok(Self { entries, follower: Some(follower), private, log_target: "journald" })
     }
 
     /// Puts a command that is about to start in front of this journald.
@@ -342,10 +363,14 @@ impl Entries {
     fn collect(&self, stdout: impl std::io::Read) {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             if let Some(entry) = entry(&line) {
-                self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-                self.grew.notify_all();
+                self.push(entry);
             }
         }
+    }
+
+    fn push(&self, entry: Entry) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.grew.notify_all();
     }
 }
 
@@ -383,6 +408,19 @@ fn entry(line: &str) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_on_stderr_become_entries_and_other_lines_do_not() {
+        let journal = Journal::on_stderr();
+        let line = "ws close user=alice ip=203.0.113.7 dur_ms=5 cause=graceful verdict=client_closed segment=downstream conn=c1 \
+                    kernel=off ray=demo-a";
+        let collect = journal.collector();
+        for line in [line, "2026 INFO t3_dispatch: listening", "ws open user=alice ip=203.0.113.7 conn=c1"] {
+            collect(line);
+        }
+        let records = journal.closes(|_| true).unwrap();
+        assert!(matches!(records.as_slice(), [(record, _)] if record.to_line() == line), "{records:?}");
+    }
 
     #[test]
     fn journalctl_json_in_all_its_forms() {

@@ -46,7 +46,7 @@ struct Fixture {
     traefik: Traefik,
     browser: Chromium,
     /// What pairing leaves behind.
-    fixture: TempDir,
+    pairing_dir: TempDir,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -96,17 +96,17 @@ impl Fixture {
     fn start(journal: Journal) -> Self {
         let mut setup = Setup::users(0).unwrap();
         setup.users = USERS.iter().map(|user| ((*user).to_owned(), free_port().unwrap())).collect();
-        let fixture = tempfile::tempdir().unwrap();
-        let mint = EffectServe::mint_command(fixture.path()).unwrap();
+        let pairing_dir = tempfile::tempdir().unwrap();
+        let mint = EffectServe::mint_command(pairing_dir.path()).unwrap();
         setup.dispatch_arguments = vec!["--mint-command".to_owned(), mint];
         let stack = Stack::start(setup, &journal).unwrap();
         let traefik = Traefik::start_for(stack.dir(), stack.address, &USERS).unwrap();
         let browser = browser();
-        Self { journal, stack, traefik, browser, fixture, wrong: Mutex::default() }
+        Self { journal, stack, traefik, browser, pairing_dir, wrong: Mutex::default() }
     }
 
     fn serve(&self, user: &str) -> EffectServe {
-        EffectServe::start(self.stack.port(user).unwrap(), user, self.fixture.path()).unwrap()
+        EffectServe::start(self.stack.port(user).unwrap(), user, self.pairing_dir.path()).unwrap()
     }
 
     fn url(&self, user: &str) -> String {
@@ -247,7 +247,7 @@ fn reloaded(h: &Fixture, quick: bool) {
     if !quick {
         beats(&mut page);
     }
-    let minted = EffectServe::minted(h.fixture.path());
+    let minted = EffectServe::minted(h.pairing_dir.path());
     assert_eq!(minted.iter().filter(|whose| *whose == user).count(), 1, "a reload needs no new session");
     page.close().unwrap();
     h.check("tab closed", expected(left_the_page()), &serve, &h.record(user, 2));

@@ -22,7 +22,7 @@ fn run(command: &mut Command) -> io::Result<(Output, String)> {
 }
 
 fn sum(text: &str) -> &str {
-    text.lines().find(|line| line.contains(" explained rightly")).unwrap_or("no sum")
+    text.lines().find(|line| line.contains(" explained correctly")).unwrap_or("no sum")
 }
 
 /// What a demo may not leave behind: its cgroups, links and folders all carry its process id or
@@ -37,7 +37,7 @@ fn leftovers() -> Vec<String> {
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"] {
         found.extend(names(root, "/t3-test-"));
     }
-    found.extend(names(&std::env::temp_dir().display().to_string(), "/t3-demo-"));
+    found.extend(names(&std::env::temp_dir().display().to_string(), "/t3-stack-"));
     found.sort();
     found
 }
@@ -53,7 +53,7 @@ fn as_root_every_ending_is_explained_and_nothing_stays_behind() {
     let not_shown = text.lines().filter(|line| line.contains("not shown: ")).count();
     let shown = 8 - not_shown;
     assert!(shown >= 6, "{text}");
-    assert!(sum(&text).starts_with(&format!("{shown} of {shown} explained rightly")), "{text}");
+    assert!(sum(&text).starts_with(&format!("{shown} of {shown} explained correctly")), "{text}");
     assert!(text.contains("kernel=tracepoint") || text.contains("kernel=kprobe"), "{text}");
     if not_shown > 0 {
         eprintln!("this machine cannot show {not_shown} of the eight endings:\n{text}");
@@ -86,7 +86,7 @@ fn as_nobody_it_runs_says_what_is_missing_and_claims_no_kernel_evidence() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{stderr}");
     assert!(text.lines().any(|line| line.contains("not root: ")), "{text}");
-    assert_eq!(sum(&text), "6 of 6 explained rightly (kernel=off), 2 not shown", "{text}");
+    assert_eq!(sum(&text), "6 of 6 explained correctly (kernel=off), 2 not shown", "{text}");
     assert!(!text.contains("kernel=tracepoint") && !text.contains("kernel=kprobe"), "{text}");
     assert!(text.lines().filter(|line| line.ends_with("kernel=off")).count() >= 6, "{text}");
 }

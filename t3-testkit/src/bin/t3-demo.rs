@@ -10,11 +10,11 @@ const FAILED: u8 = 2;
 /// Exit status after Ctrl-C: 128 and SIGINT, as a shell has it.
 const STOPPED: u8 = 130;
 
-/// Ends WebSocket sessions in eight ways and shows how t3-trace explains each.
+/// Ends WebSocket sessions in eight ways and shows how t3-trace explains each
 #[derive(Debug, Parser)]
 #[command(
     name = "t3-demo",
-    after_help = "Exit status: 0 every ending was explained rightly; 1 one was not; 2 the demo could not run, or wrong usage; \
+    after_help = "Exit status: 0 every fault was explained correctly; 1 one was not; 2 the demo could not run, or usage error; \
                   130 stopped by Ctrl-C."
 )]
 struct Arguments {

@@ -1,85 +1,88 @@
-//! The main job shown with nothing else installed: sessions through t3-dispatch, ended in eight
-//! ways, each explained by the record that comes out, and the explanation checked against what was
-//! done.
+//! The demo: eight faults of the catalogue on this machine with nothing else installed, each with a
+//! line of narration, the line of `t3-trace live`, and a check of its record.
 //!
-//! Uses the programs as an operator would: their command lines, their output. Draws no conclusion
-//! of its own.
+//! Uses the programs as an operator does: their command lines and their output.
 
 mod identity_proxy;
-mod records;
 pub mod report;
 mod runner;
 pub mod scenario;
 mod screen;
-mod setup;
 mod stop;
 
 use std::time::Duration;
 
+use t3_record::KernelSource;
+
 pub use runner::Ended;
 
-use self::{
-    records::Records, report::Report, runner::DemoRunner, screen::Screen, setup::Fixture, stop::Stop,
+use self::{report::Report, runner::DemoRunner, scenario::USERS, screen::Screen, stop::Stop};
+use crate::{
+    error::Result,
+    harness::{Cgroup, Stack},
+    sys,
 };
-use crate::sys;
 
 /// How to run the demo.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Keep everything running at the end, for a browser.
     pub hold: bool,
-    /// Time to read before each ending.
+    /// Time to read before each fault.
     pub pause: Duration,
 }
 
-/// Runs it and takes everything down again, whatever happens.
+/// Runs it and stops all programs, whatever happens.
 ///
 /// # Errors
 /// [`Ended`].
 pub fn run(options: Options) -> Result<Report, Ended> {
     let screen = Screen::new();
     let stop = Stop::on_signals()?;
-    let records = Records::default();
-    screen.dim("starting t3-trace, t3-dispatch and two stand-ins for t3 serve (alice's and bob's)");
-    let mut fixture = Fixture::start(&screen, &records)?;
-    if let Some(line) = lacking(&fixture) {
+    screen.dim("starting t3-trace and t3-dispatch; each session gets a fake t3 serve");
+    let mut runner = DemoRunner::start(&screen, &stop)?;
+    if let Some(line) = missing(runner.stack()) {
         screen.dim(&line);
     }
-    screen.dim("lines with a dot say what is being done, the others are what `t3-trace live` prints");
+    screen.dim("lines with a dot announce a fault, all others are the output of `t3-trace live`");
     screen.print_held_lines();
-    let report = DemoRunner::new(&mut fixture, &screen, &records, &stop).run(options.pause)?;
+    let report = runner.run(options.pause)?;
     screen.line("");
     for line in report.lines() {
         screen.line(&line);
     }
     if options.hold {
-        hold(&fixture, &screen, &stop)?;
+        hold(runner.stack(), &screen, &stop)?;
     }
     Ok(report)
 }
 
-/// One line on what is not there and what it costs.
-fn lacking(fixture: &Fixture) -> Option<String> {
+/// What the demo cannot show for want of root or of kernel evidence.
+fn missing(stack: &Stack) -> Option<String> {
     if !sys::is_root() {
-        return Some("not root: no kernel evidence (kernel=off), no vanished client, no OOM kill; run it as root to see all eight".into());
+        return Some("not root: no kernel evidence (kernel=off), no vanished client, no OOM kill; run as root to see all eight".into());
     }
-    (!fixture.lacking.is_empty()).then(|| format!("this machine lacks: {}", fixture.lacking.join("; ")))
+    if stack.kernel() != KernelSource::Off {
+        return None;
+    }
+    let why = stack.status().ok()?.hooks.into_iter().find_map(|hook| hook.why);
+    Some(format!("no kernel evidence: {}", why.unwrap_or_else(|| "t3-trace has no hooks".to_owned())))
 }
 
-fn hold(fixture: &Fixture, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
+fn hold(stack: &Stack, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
     screen.line("");
-    screen
-        .line("Running until Ctrl-C. Open one of these, then close the tab, or kill the stand-in behind it:");
-    for user in setup::USERS {
-        let address = identity_proxy::open(user, fixture.address)?;
-        let pid = fixture.pid(user).map(|pid| format!("  (stand-in: pid {pid})")).unwrap_or_default();
-        screen.line(&format!("  http://{address}/  as {user}{pid}"));
+    screen.line("Running until Ctrl-C. Open one of these, then close the tab, or kill its serve:");
+    let mut serves = Vec::new();
+    for user in USERS {
+        let cgroup = Cgroup::new().ok();
+        let serve = stack.serve(user, &["--user", user], cgroup.as_ref())?;
+        let address = identity_proxy::open(user, stack.address)?;
+        screen.line(&format!("  http://{address}/  as {user}  (serve: pid {})", serve.process.pid()));
+        // In this order: a cgroup can be removed once it is empty.
+        serves.push((serve, cgroup));
     }
-    let address = fixture.address;
-    screen.line(&format!(
-        "t3-dispatch itself: curl -H 'X-authentik-username: {}' http://{address}/",
-        setup::USERS[0]
-    ));
+    let [user, _] = USERS;
+    screen.line(&format!("t3-dispatch: curl -H 'X-authentik-username: {user}' http://{}/", stack.address));
     screen.line("");
     stop.wait();
     screen.dim("stopping");

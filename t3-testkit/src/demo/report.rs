@@ -1,48 +1,56 @@
-//! The table at the end: what was done against what the record says. Pure.
+//! The table at the end: the scenarios and their records. Pure.
 
 use t3_record::{CloseRecord, How, KernelSource};
 
-use super::scenario::Ending;
+use super::scenario::Scenario;
 
-/// What came of one ending.
+/// Result of one scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The session's records: right is exactly one with the right verdict.
+    /// Its records; right is exactly one with a right verdict.
     Records(Vec<CloseRecord>),
-    /// It could not be shown here, and why.
+    /// Not possible on this machine: why.
     NotShown(String),
+}
+
+/// One scenario with its result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// The right verdicts.
+    pub verdicts: Vec<String>,
+    /// Its result.
+    pub outcome: Outcome,
 }
 
 /// The demo's result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// Where kernel evidence comes from on this machine.
+    /// Source of kernel evidence on this machine.
     pub kernel: KernelSource,
-    /// Each ending with what came of it, in order.
-    pub outcomes: Vec<(Ending, Outcome)>,
+    /// All scenarios, in order.
+    pub rows: Vec<Row>,
 }
 
 impl Report {
-    fn kernel_sees(&self) -> bool {
-        matches!(self.kernel, KernelSource::Kprobe | KernelSource::Tracepoint)
+    fn is_right(&self, row: &Row, records: &[CloseRecord]) -> bool {
+        let right =
+            |record: &CloseRecord| row.verdicts.iter().any(|verdict| verdict == record.verdict.as_str());
+        matches!(records, [record] if right(record) && record.user == row.scenario.user && record.kernel == self.kernel)
     }
 
-    fn is_right(&self, ending: Ending, records: &[CloseRecord]) -> bool {
-        let right = ending.right(self.kernel_sees());
-        matches!(records, [record] if right.contains(&record.verdict) && record.user == ending.user() && record.kernel == self.kernel)
-    }
-
-    /// How many were shown, and how many of them explained rightly.
+    /// How many were shown, and how many of them have the right verdict.
     #[must_use]
     pub fn score(&self) -> (usize, usize) {
-        let shown = self.outcomes.iter().filter_map(|(ending, outcome)| match outcome {
-            Outcome::Records(records) => Some(self.is_right(*ending, records)),
+        let shown = self.rows.iter().filter_map(|row| match &row.outcome {
+            Outcome::Records(records) => Some(self.is_right(row, records)),
             Outcome::NotShown(_) => None,
         });
         shown.fold((0, 0), |(shown, right), is_right| (shown + 1, right + usize::from(is_right)))
     }
 
-    /// Everything that was shown was explained rightly, and something was shown.
+    /// Every scenario that was shown has the right verdict, and at least one was shown.
     #[must_use]
     pub fn all_right(&self) -> bool {
         let (shown, right) = self.score();
@@ -52,13 +60,11 @@ impl Report {
     /// The table and the sum under it, as lines.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![row(["", "what was done", "verdict", "how", "confidence", ""])];
-        for (ending, outcome) in &self.outcomes {
-            lines.extend(self.rows(*ending, outcome));
-        }
+        let mut lines = vec![line(["", "fault", "verdict", "how", "confidence", ""])];
+        lines.extend(self.rows.iter().flat_map(|row| self.row_lines(row)));
         let (shown, right) = self.score();
-        let mut sum = format!("{right} of {shown} explained rightly (kernel={})", self.kernel);
-        let left_out = self.outcomes.len() - shown;
+        let mut sum = format!("{right} of {shown} explained correctly (kernel={})", self.kernel);
+        let left_out = self.rows.len() - shown;
         if left_out > 0 {
             sum.push_str(&format!(", {left_out} not shown"));
         }
@@ -66,42 +72,30 @@ impl Report {
         lines
     }
 
-    fn rows(&self, ending: Ending, outcome: &Outcome) -> Vec<String> {
-        let words: Vec<_> = ending.right(self.kernel_sees()).iter().map(|verdict| verdict.as_str()).collect();
-        let right = words.join(" or ");
-        match outcome {
-            Outcome::NotShown(why) => {
-                vec![row([ending.user(), ending.name(), "-", "", "", &format!("not shown: {why}")])]
-            }
+    fn row_lines(&self, row: &Row) -> Vec<String> {
+        let Scenario { user, label, .. } = row.scenario;
+        let wrong =
+            || format!("WRONG: expected one {} with kernel={}", row.verdicts.join(" or "), self.kernel);
+        match &row.outcome {
+            Outcome::NotShown(why) => vec![line([user, label, "-", "", "", &format!("not shown: {why}")])],
             Outcome::Records(records) if records.is_empty() => {
-                vec![row([
-                    ending.user(),
-                    ending.name(),
-                    "no record",
-                    "",
-                    "",
-                    &format!("WRONG: {right} expected"),
-                ])]
+                vec![line([user, label, "no record", "", "", &wrong()])]
             }
             Outcome::Records(records) => {
-                let mark = if self.is_right(ending, records) {
-                    "right".to_owned()
-                } else {
-                    format!("WRONG: one {right} expected with kernel={}", self.kernel)
-                };
-                let line = |record: &CloseRecord| {
+                let mark = if self.is_right(row, records) { "right".to_owned() } else { wrong() };
+                let of = |record: &CloseRecord| {
                     let how = record.how.as_ref().map(How::to_string).unwrap_or_default();
                     let confidence = record.confidence.map_or("", |confidence| confidence.as_str());
-                    row([ending.user(), ending.name(), record.verdict.as_str(), &how, confidence, &mark])
+                    line([user, label, record.verdict.as_str(), &how, confidence, &mark])
                 };
-                records.iter().map(line).collect()
+                records.iter().map(of).collect()
             }
         }
     }
 }
 
-fn row([user, done, verdict, how, confidence, mark]: [&str; 6]) -> String {
-    format!("  {user:<6} {done:<17} {verdict:<16} {how:<14} {confidence:<11} {mark}").trim_end().to_owned()
+fn line([user, label, verdict, how, confidence, mark]: [&str; 6]) -> String {
+    format!("  {user:<6} {label:<17} {verdict:<16} {how:<14} {confidence:<11} {mark}").trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -109,6 +103,7 @@ mod tests {
     use t3_record::{Cause, Segment, Verdict};
 
     use super::*;
+    use crate::demo::scenario::SCENARIOS;
 
     fn record(user: &str, verdict: Verdict) -> CloseRecord {
         CloseRecord::new(
@@ -123,8 +118,12 @@ mod tests {
         )
     }
 
+    fn row(outcome: Outcome) -> Row {
+        Row { scenario: SCENARIOS[1], verdicts: vec!["client_left".to_owned()], outcome }
+    }
+
     fn report(outcome: Outcome) -> Report {
-        Report { kernel: KernelSource::Tracepoint, outcomes: vec![(Ending::TabGone, outcome)] }
+        Report { kernel: KernelSource::Tracepoint, rows: vec![row(outcome)] }
     }
 
     #[test]
@@ -147,12 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_shown_counts_neither_way_and_showing_nothing_is_not_success() {
+    fn a_scenario_that_is_not_shown_does_not_count_and_none_shown_is_a_failure() {
         let mut report = report(Outcome::NotShown("needs root".into()));
         assert!(!report.all_right());
-        report.outcomes.push((Ending::Reset, Outcome::Records(vec![record("alice", Verdict::ClientReset)])));
+        report.rows.push(row(Outcome::Records(vec![record("alice", Verdict::ClientLeft)])));
         assert!(report.all_right());
         let last = report.lines().pop();
-        assert_eq!(last.as_deref(), Some("1 of 1 explained rightly (kernel=tracepoint), 1 not shown"));
+        assert_eq!(last.as_deref(), Some("1 of 1 explained correctly (kernel=tracepoint), 1 not shown"));
     }
 }

@@ -34,7 +34,9 @@ pub use runner::{Options, run};
 
 use std::time::Duration;
 
-use crate::error::Result;
+use t3_record::{KernelSource, Verdict};
+
+use crate::error::{Result, TestError};
 
 /// What a fault asks of the machine, besides a serve and dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +153,27 @@ impl Fault {
     }
 }
 
+/// Verdicts about the death of serve's process.
+const DEATHS: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
+
+impl Fault {
+    /// Whether serve's process dies, which only the kernel can tell.
+    fn expects_death(&self) -> bool {
+        matches!(self.expected.of("verdict"), Some(Expect::Is(verdict)) if DEATHS.contains(&verdict.as_str()))
+    }
+
+    /// The right verdicts. Without eBPF programs a death is visible only where the kernel gives the
+    /// exit status of other users' processes (pidfd, Linux 6.15 and newer); elsewhere it is a FIN.
+    #[must_use]
+    pub fn verdicts(&self, kernel: KernelSource) -> Vec<String> {
+        let mut verdicts: Vec<_> = self.expected.of("verdict").iter().map(ToString::to_string).collect();
+        if self.expects_death() && matches!(kernel, KernelSource::Off | KernelSource::Timeout) {
+            verdicts.push(Verdict::ServeLeft.to_string());
+        }
+        verdicts
+    }
+}
+
 /// The names of the eight that everything else builds on.
 pub const FIRST_EIGHT: [&str; 8] = [
     "client_close",
@@ -213,6 +236,17 @@ pub fn catalogue() -> Vec<Fault> {
         journald::faults(),
     ]
     .concat()
+}
+
+/// The fault of this name.
+///
+/// # Errors
+/// The catalogue has no such fault.
+pub fn fault(name: &str) -> Result<Fault> {
+    catalogue().into_iter().find(|fault| fault.name == name).ok_or_else(|| TestError::Unexpected {
+        what: "the name of a fault (`t3-faults --list` has them)".to_owned(),
+        got: name.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! Runs faults: picks them, gives each its world, reads its records back and compares.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc, time::Instant};
+use std::{collections::BTreeMap, sync::mpsc, time::Instant};
 
 use regex_lite::Regex;
 use t3_record::{CloseRecord, KernelSource};
 
 use super::{
-    DISPATCH_DECIDES, Expect, Fault, Fixture, Mismatch, Need, Outcome, Row, catalogue, explain_check, fixture,
+    DISPATCH_DECIDES, Fault, Fixture, Mismatch, Need, Outcome, Row, catalogue, explain_check, fixture,
 };
 use crate::{
     client::TIMEOUT,
     error::{Result, TestError},
-    harness::{Cgroup, Netns, Setup, Stack, Traefik, free_port},
+    harness::{Cgroup, Netns, Setup, Stack, Traefik},
     journald::{Entry, Journal},
     sys,
 };
@@ -35,9 +35,6 @@ const EMULATED_EVIDENCE: [&str; 2] = ["--evidence-timeout", "3s"];
 /// for the evidence of each. What makes a burst is no kernel's business, and each of its ends is in
 /// the catalogue by itself.
 const EMULATED: usize = 10;
-
-/// Only the kernel tells what became of a process.
-const NEEDS_FATE: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -160,17 +157,9 @@ fn in_turn(
 }
 
 fn selected(only: &[String]) -> Result<Vec<Fault>> {
-    let all = catalogue();
-    if let Some(unknown) = only.iter().find(|name| !all.iter().any(|fault| fault.name == **name)) {
-        return Err(TestError::Unexpected {
-            what: "the name of a fault (`t3-faults --list` has them)".to_owned(),
-            got: unknown.clone(),
-        });
-    }
-    Ok(all
-        .into_iter()
-        .filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name))
-        .collect())
+    only.iter().try_for_each(|name| super::fault(name).map(drop))?;
+    let wanted = |fault: &Fault| only.is_empty() || only.iter().any(|name| name == fault.name);
+    Ok(catalogue().into_iter().filter(wanted).collect())
 }
 
 /// One user per fault, named after it.
@@ -178,9 +167,7 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     let attempts = faults.iter().flat_map(|fault| (0..ATTEMPTS).map(|n| (fault.first_user(n), fault.users)));
     let users =
         attempts.flat_map(|(first, users)| (0..users).map(move |number| fixture::user(&first, number)));
-    let users = users.map(|user| Ok((user, free_port()?)));
-    let mut setup = Setup::users(0)?;
-    setup.users = users.collect::<Result<BTreeMap<_, _>>>()?;
+    let mut setup = Setup::named(users)?;
     setup.trace &= !options.without_trace;
     setup.units = options.units;
     setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
@@ -193,9 +180,7 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
         setup.trace_arguments = ["--hooks", way].map(str::to_owned).to_vec();
     }
     if faults.iter().any(|fault| fault.needs.contains(&Need::Netns)) {
-        // A client in a namespace of its own comes over a link, not over loopback.
-        setup.listen = SocketAddr::from(([0, 0, 0, 0], 0));
-        setup.trusted.push("198.18.0.0/15".to_owned());
+        setup.accept_links();
     }
     Ok(setup)
 }
@@ -218,8 +203,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     let began = Instant::now();
     let kernel = options.kernel.unwrap_or_else(|| stack.kernel());
     let mut row = Row::new(fault);
-    let fate = matches!(fault.expected.of("verdict"), Some(Expect::Is(verdict)) if NEEDS_FATE.contains(&verdict.as_str()));
-    let implied = fate.then_some(Need::Kernel);
+    let implied = fault.expects_death().then_some(Need::Kernel);
     let mut needs = fault.needs.iter().copied().chain(implied);
     let crowd = options.units && fault.sessions > EMULATED;
     let crowd = crowd.then(|| format!("needs real CPUs for {} sessions that end at once", fault.sessions));

@@ -79,7 +79,15 @@ impl Setup {
     /// # Errors
     /// No free ports.
     pub fn users(n: usize) -> Result<Self> {
-        let users = (0..n).map(|i| Ok((format!("u{i}"), ports::free()?))).collect::<Result<_>>()?;
+        Self::named((0..n).map(|i| format!("u{i}")))
+    }
+
+    /// The same with users of these names.
+    ///
+    /// # Errors
+    /// No free ports.
+    pub fn named(users: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
+        let users = users.into_iter().map(|user| Ok((user.into(), ports::free()?))).collect::<Result<_>>()?;
         Ok(Self {
             users,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -90,6 +98,13 @@ impl Setup {
             dispatch_arguments: vec!["--no-pairing".to_owned()],
             trace_arguments: Vec::new(),
         })
+    }
+
+    /// Accepts clients in network namespaces of their own ([`Netns`]) as well: they come over a
+    /// link, not over loopback.
+    pub fn accept_links(&mut self) {
+        self.listen = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.trusted.push(netns::NETWORK.to_owned());
     }
 }
 
@@ -191,7 +206,7 @@ impl Stack {
     pub fn start_trace(&mut self, journal: &Journal) -> Result<()> {
         mount_kernel_filesystems();
         let mut command = Command::new(binaries::find("t3-trace")?);
-        command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", "journald"]);
+        command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", journal.log_target]);
         command.args(&self.setup.trace_arguments);
         journal.lend(&mut command)?;
         let process = Process::start(command)?;
@@ -209,13 +224,14 @@ impl Stack {
         let mut command = Command::new(binaries::find("t3-dispatch")?);
         command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.setup.listen.to_string());
         command.arg("--table").arg(self.table()).arg("--trace-socket").arg(self.socket());
-        command.args(["--log", "journald"]).env("T3_DISPATCH_METRICS_LISTEN", "off");
+        command.args(["--log", journal.log_target]).env("T3_DISPATCH_METRICS_LISTEN", "off");
         for network in &self.setup.trusted {
             command.arg("--trusted-proxy").arg(network);
         }
         command.args(&self.setup.dispatch_arguments);
         journal.lend(&mut command)?;
-        self.dispatch = Some(Process::start(command)?);
+        let collect = journal.collector();
+        self.dispatch = Some(Process::start_heard(command, move |_, line| collect(line))?);
         self.until("t3-dispatch to accept", |stack| TcpStream::connect(stack.address).is_ok())?;
         if self.trace.is_some() { self.until_acquainted() } else { Ok(()) }
     }
@@ -232,6 +248,20 @@ impl Stack {
     /// It does not answer.
     pub fn status(&self) -> Result<Status> {
         trace_client::status(&self.socket())
+    }
+
+    /// Waits until so many subscribers are connected to t3-trace.
+    ///
+    /// # Errors
+    /// [`TestError::Timeout`].
+    pub fn until_subscribers(&self, n: u64) -> Result<()> {
+        let mut samples = 0;
+        wait::until("subscribers of t3-trace", START, || {
+            // This query counts as a subscriber, and the one before may still be counted.
+            let enough = self.status().is_ok_and(|status| status.subscribers > n);
+            samples = if enough { samples + 1 } else { 0 };
+            (samples >= 3).then_some(())
+        })
     }
 
     /// What `kernel=` a record must say now.

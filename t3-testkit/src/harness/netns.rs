@@ -14,6 +14,9 @@ use crate::{
     sys,
 };
 
+/// Addresses of all links: for tests between networks (RFC 2544), so nothing else uses them.
+pub(super) const NETWORK: &str = "198.18.0.0/15";
+
 static COUNT: AtomicU8 = AtomicU8::new(0);
 
 /// A namespace with one link to ours.
@@ -43,7 +46,6 @@ impl Netns {
         let namespace = of_its_own()?;
         let process = std::process::id();
         let (link, peer) = (format!("t3t{process}n{number}"), format!("t3t{process}f{number}"));
-        // 198.18.0.0/15 is for tests between networks (RFC 2544); nothing else lives there.
         let octet = u8::try_from(process % 250).unwrap_or(0);
         let (near, far) =
             (Ipv4Addr::new(198, 18, octet, number * 4 + 1), Ipv4Addr::new(198, 18, octet, number * 4 + 2));
