@@ -14,11 +14,11 @@ use tokio::{
 };
 use tokio_seqpacket::UnixSeqpacket;
 
-use super::{
+use crate::{
     evidence::{Late, gather},
     open_sessions, orphans,
-    run::Shared,
     sessions::{Entry, LinkId},
+    state::Shared,
 };
 
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ impl From<std::io::Error> for End {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(shared: Arc<Shared>, socket: UnixSeqpacket) {
+pub(crate) async fn serve(shared: Arc<Shared>, socket: UnixSeqpacket) {
     let socket = Arc::new(socket);
     if let Err(End::Refused(why)) = talk(&shared, &socket).await {
         tracing::warn!(why, "refused a peer of the evidence socket");

@@ -11,8 +11,7 @@ use t3_record::{
     vocabulary::KernelSource,
 };
 
-use super::{peer_process, run::Shared, sessions::Entry};
-use crate::{port_owners::Owner, pressure::Reading};
+use crate::{peer_process, port_owners::Owner, pressure::Reading, sessions::Entry, state::Shared};
 
 /// How long the kernel's own events may come after dispatch noticed the end.
 const LATE: Duration = Duration::from_millis(100);
@@ -54,7 +53,7 @@ impl Sockets {
 
 /// May the kernel still be about to tell of the end?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
+pub(crate) enum Late {
     /// dispatch has only just noticed.
     Possible,
     /// All sockets are closed: what is not there will not come.
@@ -62,7 +61,7 @@ pub(super) enum Late {
 }
 
 /// Answers a question. A session that nobody registered still gets the machine's pressure.
-pub(super) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: Late) -> KernelFacts {
+pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: Late) -> KernelFacts {
     let source = shared.kernel().source();
     let Some(entry) = entry else {
         let reading = read(shared, None).await;

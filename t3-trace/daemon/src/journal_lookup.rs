@@ -10,7 +10,7 @@ use t3_trace_host::{
 use tokio::process::Command;
 
 /// Session ids.
-pub(super) type Conns = HashSet<String>;
+pub(crate) type Conns = HashSet<String>;
 
 const SYNC_WITHIN: Duration = Duration::from_secs(3);
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const SLACK_SECS: u64 = 5;
 
 /// journalctl did not say.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WrittenError {
+pub(crate) enum WrittenError {
     /// It could not be run.
     #[error("run journalctl: {0}")]
     Run(#[from] std::io::Error),
@@ -32,7 +32,7 @@ pub(super) enum WrittenError {
 }
 
 /// The sessions with a `ws close` in the journal since a moment of the monotonic clock.
-pub(super) async fn closes_since(since: Nanos, trust: Trust) -> Result<Conns, WrittenError> {
+pub(crate) async fn closes_since(since: Nanos, trust: Trust) -> Result<Conns, WrittenError> {
     // What dispatch sent before it died may still wait in journald's socket.
     let sync = Command::new("journalctl")
         .arg("--sync")

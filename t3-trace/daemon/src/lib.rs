@@ -6,10 +6,13 @@
 
 pub mod args;
 mod connection;
+mod dispatch_process;
 mod evidence;
 mod journal_lookup;
 pub mod listen;
+mod locked;
 mod open_sessions;
+pub mod options;
 mod orphans;
 mod peer_process;
 pub mod poll;
@@ -17,6 +20,7 @@ pub mod port_owners;
 pub mod pressure;
 pub mod run;
 pub mod sessions;
+mod state;
 mod status;
 pub mod subscribers;
 mod systemd;

@@ -21,27 +21,17 @@ use t3_record::{
 };
 use t3_trace_host::clock::{SECOND, monotonic};
 
-use super::{
-    run::{Shared, lock},
-    sessions::Entry,
-};
-use crate::pressure::Recent;
+use crate::{locked::lock, pressure::Recent, sessions::Entry, state::Shared};
 
 /// No viewer is answered more often.
-pub(super) const EVERY: Duration = Duration::from_millis(900);
+pub(crate) const EVERY: Duration = Duration::from_millis(900);
 /// Viewers that ask within this time of each other are given the same answer.
 const FRESH: Nanos = SECOND / 2;
 /// For how long dispatch is asked to count aloud; asked again when half of it has passed.
 const WISH: Nanos = 10 * SECOND;
 
-/// The last answer.
-#[derive(Default)]
-pub(super) struct Watching {
-    kept: tokio::sync::Mutex<Option<(Nanos, Arc<Vec<Sessions>>)>>,
-}
-
 /// The answer of this moment, in parts.
-pub(super) async fn answer(shared: &Arc<Shared>) -> Arc<Vec<Sessions>> {
+pub(crate) async fn answer(shared: &Arc<Shared>) -> Arc<Vec<Sessions>> {
     let mut kept = shared.watching.kept.lock().await;
     if let Some((at, parts)) = &*kept
         && at + FRESH > monotonic()

@@ -6,12 +6,10 @@
 //! journal. When that cannot be told, a second record is the lesser evil.
 
 use std::{
-    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use t3_record::{
     Evidence,
     evidence::{DispatchDeath, Nanos},
@@ -19,13 +17,13 @@ use t3_record::{
 };
 use t3_trace_host::journal_trust::Trust;
 
-use super::{
+use crate::{
+    dispatch_process::Link,
     evidence::{Late, gather},
-    journal_lookup,
-    run::Shared,
-    sessions::{Entry, LinkId},
+    journal_lookup, poll,
+    sessions::Entry,
+    state::Shared,
 };
-use crate::poll;
 
 /// How long a dispatch whose death cannot be observed may take to come back.
 const GRACE: Duration = Duration::from_secs(2);
@@ -33,26 +31,9 @@ const GRACE: Duration = Duration::from_secs(2);
 const RETELL: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A dispatch, and a way to see it die that no reuse of its pid can deceive.
-#[derive(Debug)]
-pub(super) struct Link {
-    /// Which connection.
-    pub(super) id: LinkId,
-    /// Its process, if it is in a pid namespace that we see.
-    pub(super) pid: Option<u32>,
-    process: Option<OwnedFd>,
-}
-
-impl Link {
-    pub(super) fn new(id: LinkId, pid: Option<u32>) -> Self {
-        let raw = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        Self { id, pid, process: raw.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) }
-    }
-}
-
 /// Waits for what becomes of the sessions of a broken connection, and writes the records of those
 /// that dispatch left behind.
-pub(super) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
+pub(crate) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
     let id = link.id;
     let pid = link.pid;
     if !died(&shared, link).await {
@@ -142,20 +123,4 @@ async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
     fields.push(("OBJECT_SYSTEMD_UNIT".into(), "t3-dispatch.service".to_owned()));
     drop(shared.records.write(fields));
     shared.hub.publish(FromTrace::Closed { record: Box::new(record) });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_child_that_dies_is_seen_to() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let link = Link::new(LinkId(1), Some(child.id()));
-        let process = poll::readable(link.process.unwrap()).unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(50), process.readable()).await.is_err());
-        child.kill().unwrap();
-        assert!(tokio::time::timeout(Duration::from_secs(10), process.readable()).await.is_ok());
-        child.wait().unwrap();
-    }
 }

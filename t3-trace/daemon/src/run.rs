@@ -5,11 +5,9 @@
 //! hears comes over a Unix socket whose peer's uid the kernel vouches for.
 
 use std::{
-    collections::HashMap,
     future::Future,
-    path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,10 +15,6 @@ use std::{
 
 use anyhow::Context;
 use t3_journal::Writer;
-use t3_record::{
-    evidence::Nanos,
-    wire::{FromTrace, Status},
-};
 use t3_trace_host::{
     cgroup,
     kernel::{
@@ -28,16 +22,14 @@ use t3_trace_host::{
         view::{EventStream, KernelView},
     },
 };
-use tokio::sync::mpsc;
 
 use crate::{
     connection, listen,
-    open_sessions::Watching,
-    orphans::Link,
+    options::Options,
     poll,
     port_owners::Owners,
     pressure::Sampler,
-    sessions::{LinkId, Sessions},
+    state::{Mourners, Shared, Watching},
     status::Standing,
     subscribers::Hub,
     systemd,
@@ -47,176 +39,6 @@ use crate::{
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Connections that may be open at once, of any role.
 const MAX_CONNECTIONS: usize = 256;
-
-/// How to run.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where to listen.
-    pub socket: PathBuf,
-    /// The user that may be dispatch, beside root and our own.
-    pub dispatch_user: String,
-    /// The group that may subscribe.
-    pub group: String,
-    /// Records go to journald, where they can be looked up again.
-    pub to_journald: bool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct LinkState {
-    pub(crate) pid: Option<u32>,
-    pub(crate) listen: Vec<u16>,
-    pub(crate) serve: Vec<u16>,
-    /// Where messages to this dispatch go; `None` when its connection has ended.
-    pub(crate) answers: Option<mpsc::Sender<FromTrace>>,
-    /// Until when it was asked to count aloud.
-    pub(crate) wanted_until: Nanos,
-}
-
-/// What all tasks share. No lock is held across a wait.
-pub(crate) struct Shared {
-    pub(crate) options: Options,
-    pub(crate) kernel: Mutex<Box<dyn KernelView>>,
-    pub(crate) sampler: Arc<Sampler>,
-    pub(crate) owners: Owners,
-    pub(crate) sessions: Mutex<Sessions>,
-    pub(crate) links: Mutex<HashMap<LinkId, LinkState>>,
-    pub(crate) next_link: AtomicU64,
-    pub(crate) lost_told: AtomicU64,
-    pub(crate) hub: Hub,
-    pub(crate) watching: Watching,
-    pub(crate) records: Writer,
-    pub(crate) mourners: Mourners,
-    pub(crate) stopping: AtomicBool,
-    pub(crate) standing: Standing,
-}
-
-/// Tasks that must not be cut off when the daemon stops.
-#[derive(Default)]
-pub(crate) struct Mourners(Mutex<tokio::task::JoinSet<()>>);
-
-impl Mourners {
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
-    }
-
-    pub(crate) fn take(&self) -> tokio::task::JoinSet<()> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Ports of all connections, each once.
-pub(crate) fn union(links: &HashMap<LinkId, LinkState>, pick: fn(&LinkState) -> &Vec<u16>) -> Vec<u16> {
-    let mut ports: Vec<u16> = links.values().flat_map(|state| pick(state).iter().copied()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
-}
-
-impl Shared {
-    pub(crate) fn kernel(&self) -> MutexGuard<'_, Box<dyn KernelView>> {
-        lock(&self.kernel)
-    }
-
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        lock(&self.sessions)
-    }
-
-    pub(crate) fn join(&self, pid: Option<u32>, answers: mpsc::Sender<FromTrace>) -> Link {
-        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        lock(&self.links).insert(id, LinkState { pid, answers: Some(answers), ..LinkState::default() });
-        Link::new(id, pid)
-    }
-
-    /// A connection of dispatch ended; returns how many sessions hung on it. What it watched is
-    /// watched on: it will come back.
-    pub(crate) fn leave(&self, link: LinkId) -> usize {
-        let mut links = lock(&self.links);
-        if links.len() > 1 {
-            links.remove(&link);
-        } else if let Some(state) = links.get_mut(&link) {
-            state.pid = None;
-            state.answers = None;
-        }
-        drop(links);
-        self.sessions().detach(link, t3_trace_host::clock::monotonic())
-    }
-
-    /// A dispatch that lives is no longer waited for.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_connected(&self, pid: Option<u32>) -> bool {
-        lock(&self.links).values().any(|link| link.pid.is_some() && link.pid == pid)
-    }
-
-    pub(crate) fn watch(&self, link: LinkId, pid: Option<u32>, listen: Vec<u16>, serve: Vec<u16>) {
-        let mut links = lock(&self.links);
-        // What a connection that has ended had left behind makes room for what its successor says.
-        links.retain(|id, state| *id == link || state.pid.is_some());
-        let state = links.entry(link).or_default();
-        (state.pid, state.listen, state.serve) = (pid, listen, serve);
-        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
-        let of = |state: &LinkState| {
-            state.pid.map(|pid| state.serve.iter().map(move |port| (*port, pid)).collect::<Vec<_>>())
-        };
-        let wanted: Vec<(u16, u32)> = links.values().filter_map(of).flatten().collect();
-        drop(links);
-        self.owners.want(wanted);
-        if let Err(error) = self.kernel().watch(&listen, &serve) {
-            tracing::error!(
-                error,
-                "the kernel side does not watch the new ports; closes there have no kernel evidence"
-            );
-        }
-    }
-
-    /// Events lost since this was asked last.
-    pub(crate) fn lost_delta(&self) -> u64 {
-        let now = self.kernel().lost().total();
-        now.saturating_sub(self.lost_told.swap(now, Ordering::Relaxed))
-    }
-
-    pub(crate) fn status(&self) -> FromTrace {
-        let kernel = self.kernel();
-        let lost = kernel.lost();
-        let (source, hooks) = (kernel.source(), kernel.hooks());
-        let inventory = self.standing.inventory(|| kernel.inventory());
-        drop(kernel);
-        let links = lock(&self.links);
-        let dispatch = links.values().any(|link| link.pid.is_some());
-        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
-        drop(links);
-        FromTrace::Status(Box::new(Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: Some(source),
-            hooks,
-            sessions: self.sessions().len() as u64,
-            subscribers: self.hub.len() as u64,
-            dispatch,
-            lost: lost.total(),
-            map_full: lost.map_full(),
-            uptime_s: Some(self.standing.uptime_s()),
-            listen,
-            serve,
-            tables: inventory.tables,
-            events: inventory.events,
-            missing: inventory.missing,
-            clock_moved_ms: Some(self.standing.clock_moved_ms()),
-        }))
-    }
-
-    pub(crate) fn summary(&self) -> String {
-        let source = self.kernel().source();
-        format!("kernel={source} sessions={} subscribers={}", self.sessions().len(), self.hub.len())
-    }
-}
 
 /// Runs until `stop` is done.
 ///

@@ -8,7 +8,7 @@ use std::{
 
 use t3_trace_host::{clock, kernel::Inventory};
 
-use super::run::lock;
+use crate::locked::lock;
 
 /// Counting walks the kernel's maps while closes wait: not more often than this, however often
 /// somebody asks.
@@ -16,28 +16,28 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Made when the daemon starts.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     since: Instant,
     wall_ahead: i128,
     counted: Mutex<Option<(Instant, Inventory)>>,
 }
 
 impl Standing {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self { since: Instant::now(), wall_ahead: clock::wall_ahead(), counted: Mutex::default() }
     }
 
-    pub(super) fn uptime_s(&self) -> u64 {
+    pub(crate) fn uptime_s(&self) -> u64 {
         self.since.elapsed().as_secs()
     }
 
     /// How far the wall clock was set, beyond what has passed.
-    pub(super) fn clock_moved_ms(&self) -> i64 {
+    pub(crate) fn clock_moved_ms(&self) -> i64 {
         i64::try_from((clock::wall_ahead() - self.wall_ahead) / 1_000_000).unwrap_or(i64::MAX)
     }
 
     /// What was counted lately, else what is counted now.
-    pub(super) fn inventory(&self, count: impl FnOnce() -> Inventory) -> Inventory {
+    pub(crate) fn inventory(&self, count: impl FnOnce() -> Inventory) -> Inventory {
         let mut counted = lock(&self.counted);
         match &*counted {
             Some((at, inventory)) if at.elapsed() < EVERY => inventory.clone(),

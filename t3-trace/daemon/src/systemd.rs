@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 
-use super::run::Shared;
+use crate::state::Shared;
 
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
@@ -16,17 +16,17 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 /// The socket is open.
-pub(super) fn ready(shared: &Shared) {
+pub(crate) fn ready(shared: &Shared) {
     tell(&[NotifyState::Ready, NotifyState::Status(&shared.summary())]);
 }
 
 /// The end has begun.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
 /// Tells for ever: the event loop that runs this is alive.
-pub(super) async fn keep_telling(shared: Arc<Shared>) {
+pub(crate) async fn keep_telling(shared: Arc<Shared>) {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(STATUS_EVERY, |watchdog| (watchdog / 3).min(STATUS_EVERY));
     let mut told = String::new();

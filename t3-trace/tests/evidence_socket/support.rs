@@ -15,7 +15,7 @@ use t3_record::{
     vocabulary::KernelSource,
     wire::{FromTrace, Hook, Leg, Role, Session, Status, Table, ToTrace, VERSION},
 };
-use t3_trace_daemon::run::{self, Options};
+use t3_trace_daemon::{options::Options, run};
 use t3_trace_host::{
     clock,
     kernel::{

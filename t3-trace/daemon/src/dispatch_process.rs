@@ -1,0 +1,43 @@
+//! The process of a connected t3-dispatch.
+
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::sessions::LinkId;
+
+/// A dispatch, and a way to see it die that no reuse of its pid can deceive.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Which connection.
+    pub(crate) id: LinkId,
+    /// Its process, if it is in a pid namespace that we see.
+    pub(crate) pid: Option<u32>,
+    pub(crate) process: Option<OwnedFd>,
+}
+
+impl Link {
+    pub(crate) fn new(id: LinkId, pid: Option<u32>) -> Self {
+        let raw = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        Self { id, pid, process: raw.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::poll;
+
+    #[tokio::test]
+    async fn a_child_that_dies_is_seen_to() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let link = Link::new(LinkId(1), Some(child.id()));
+        let process = poll::readable(link.process.unwrap()).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), process.readable()).await.is_err());
+        child.kill().unwrap();
+        assert!(tokio::time::timeout(Duration::from_secs(10), process.readable()).await.is_ok());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,188 @@
+//! State that all tasks of the daemon share.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use t3_journal::Writer;
+use t3_record::{
+    evidence::Nanos,
+    wire::{FromTrace, Status, live::Sessions as OpenSessions},
+};
+use t3_trace_host::kernel::view::KernelView;
+use tokio::sync::mpsc;
+
+use crate::{
+    dispatch_process::Link,
+    locked::lock,
+    options::Options,
+    port_owners::Owners,
+    pressure::Sampler,
+    sessions::{LinkId, Sessions},
+    status::Standing,
+    subscribers::Hub,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct LinkState {
+    pub(crate) pid: Option<u32>,
+    pub(crate) listen: Vec<u16>,
+    pub(crate) serve: Vec<u16>,
+    /// Where messages to this dispatch go; `None` when its connection has ended.
+    pub(crate) answers: Option<mpsc::Sender<FromTrace>>,
+    /// Until when it was asked to count aloud.
+    pub(crate) wanted_until: Nanos,
+}
+
+/// What all tasks share. No lock is held across a wait.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) kernel: Mutex<Box<dyn KernelView>>,
+    pub(crate) sampler: Arc<Sampler>,
+    pub(crate) owners: Owners,
+    pub(crate) sessions: Mutex<Sessions>,
+    pub(crate) links: Mutex<HashMap<LinkId, LinkState>>,
+    pub(crate) next_link: AtomicU64,
+    pub(crate) lost_told: AtomicU64,
+    pub(crate) hub: Hub,
+    pub(crate) watching: Watching,
+    pub(crate) records: Writer,
+    pub(crate) mourners: Mourners,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) standing: Standing,
+}
+
+/// The last answer.
+#[derive(Default)]
+pub(crate) struct Watching {
+    pub(crate) kept: tokio::sync::Mutex<Option<(Nanos, Arc<Vec<OpenSessions>>)>>,
+}
+
+/// Tasks that must not be cut off when the daemon stops.
+#[derive(Default)]
+pub(crate) struct Mourners(Mutex<tokio::task::JoinSet<()>>);
+
+impl Mourners {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    pub(crate) fn take(&self) -> tokio::task::JoinSet<()> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Ports of all connections, each once.
+pub(crate) fn union(links: &HashMap<LinkId, LinkState>, pick: fn(&LinkState) -> &Vec<u16>) -> Vec<u16> {
+    let mut ports: Vec<u16> = links.values().flat_map(|state| pick(state).iter().copied()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+impl Shared {
+    pub(crate) fn kernel(&self) -> MutexGuard<'_, Box<dyn KernelView>> {
+        lock(&self.kernel)
+    }
+
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
+    }
+
+    pub(crate) fn join(&self, pid: Option<u32>, answers: mpsc::Sender<FromTrace>) -> Link {
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        lock(&self.links).insert(id, LinkState { pid, answers: Some(answers), ..LinkState::default() });
+        Link::new(id, pid)
+    }
+
+    /// A connection of dispatch ended; returns how many sessions hung on it. What it watched is
+    /// watched on: it will come back.
+    pub(crate) fn leave(&self, link: LinkId) -> usize {
+        let mut links = lock(&self.links);
+        if links.len() > 1 {
+            links.remove(&link);
+        } else if let Some(state) = links.get_mut(&link) {
+            state.pid = None;
+            state.answers = None;
+        }
+        drop(links);
+        self.sessions().detach(link, t3_trace_host::clock::monotonic())
+    }
+
+    /// A dispatch that lives is no longer waited for.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_connected(&self, pid: Option<u32>) -> bool {
+        lock(&self.links).values().any(|link| link.pid.is_some() && link.pid == pid)
+    }
+
+    pub(crate) fn watch(&self, link: LinkId, pid: Option<u32>, listen: Vec<u16>, serve: Vec<u16>) {
+        let mut links = lock(&self.links);
+        // What a connection that has ended had left behind makes room for what its successor says.
+        links.retain(|id, state| *id == link || state.pid.is_some());
+        let state = links.entry(link).or_default();
+        (state.pid, state.listen, state.serve) = (pid, listen, serve);
+        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
+        let of = |state: &LinkState| {
+            state.pid.map(|pid| state.serve.iter().map(move |port| (*port, pid)).collect::<Vec<_>>())
+        };
+        let wanted: Vec<(u16, u32)> = links.values().filter_map(of).flatten().collect();
+        drop(links);
+        self.owners.want(wanted);
+        if let Err(error) = self.kernel().watch(&listen, &serve) {
+            tracing::error!(
+                error,
+                "the kernel side does not watch the new ports; closes there have no kernel evidence"
+            );
+        }
+    }
+
+    /// Events lost since this was asked last.
+    pub(crate) fn lost_delta(&self) -> u64 {
+        let now = self.kernel().lost().total();
+        now.saturating_sub(self.lost_told.swap(now, Ordering::Relaxed))
+    }
+
+    pub(crate) fn status(&self) -> FromTrace {
+        let kernel = self.kernel();
+        let lost = kernel.lost();
+        let (source, hooks) = (kernel.source(), kernel.hooks());
+        let inventory = self.standing.inventory(|| kernel.inventory());
+        drop(kernel);
+        let links = lock(&self.links);
+        let dispatch = links.values().any(|link| link.pid.is_some());
+        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
+        drop(links);
+        FromTrace::Status(Box::new(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: Some(source),
+            hooks,
+            sessions: self.sessions().len() as u64,
+            subscribers: self.hub.len() as u64,
+            dispatch,
+            lost: lost.total(),
+            map_full: lost.map_full(),
+            uptime_s: Some(self.standing.uptime_s()),
+            listen,
+            serve,
+            tables: inventory.tables,
+            events: inventory.events,
+            missing: inventory.missing,
+            clock_moved_ms: Some(self.standing.clock_moved_ms()),
+        }))
+    }
+
+    pub(crate) fn summary(&self) -> String {
+        let source = self.kernel().source();
+        format!("kernel={source} sessions={} subscribers={}", self.sessions().len(), self.hub.len())
+    }
+}
