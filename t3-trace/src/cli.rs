@@ -34,6 +34,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch the kernel and serve evidence to t3-dispatch (needs root).
+    #[command(after_help = "Examples:
+  t3-trace daemon --log stderr
+  t3-trace daemon --hooks tracepoint --dispatch-user nobody
+
+Exit status:
+  0  stopped as told
+  1  a failure: another daemon on the socket, for example
+  2  wrong usage")]
     Daemon(DaemonArgs),
     /// Show closes as they happen and the sessions that are open: on the whole screen of a
     /// terminal, else one line per close.

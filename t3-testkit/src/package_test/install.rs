@@ -16,9 +16,10 @@ use crate::{
 };
 
 /// Files that must be there, of every kind.
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "/usr/bin/t3-dispatch",
     "/usr/bin/t3-trace",
+    "/usr/lib/t3-trace/t3-trace-daemon",
     "/usr/lib/systemd/system/t3-dispatch.service",
     "/usr/lib/systemd/system/t3-serve@.service",
     "/usr/lib/systemd/system/t3-trace.service",

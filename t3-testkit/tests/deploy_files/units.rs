@@ -28,6 +28,7 @@ fn program(path: &str) -> Option<Command> {
     match path {
         "/usr/bin/t3-dispatch" => Some(t3_dispatch::cli::Cli::command()),
         "/usr/bin/t3-trace" => Some(t3_trace::cli::Cli::command()),
+        "/usr/lib/t3-trace/t3-trace-daemon" => Some(t3_trace_daemon::args::Program::command()),
         "/usr/bin/t3-probe" => Some(t3_probe::cli::Cli::command()),
         "/usr/lib/t3-dispatch/t3-mint-answer" => Some(t3_dispatch::cli::MintAnswer::command()),
         _ => None,

@@ -2,21 +2,28 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Parser};
 use t3_journal::LogTarget;
 use t3_record::wire::SOCKET_PATH;
 use t3_trace_host::{journal_trust::DISPATCH_USER, kernel::Functions};
 
-/// `t3-trace daemon`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  t3-trace daemon --log stderr
-  t3-trace daemon --hooks tracepoint --dispatch-user nobody
+/// The command line of `t3-trace-daemon`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "t3-trace-daemon",
+    version,
+    about = "Watch the kernel and serve evidence to t3-dispatch (needs root)",
+    max_term_width = 110,
+    after_help = "The same as `t3-trace daemon`, without the other commands; t3-trace.service starts it."
+)]
+pub struct Program {
+    /// The options.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
 
-Exit status:
-  0  stopped as told
-  1  a failure: another daemon on the socket, for example
-  2  wrong usage")]
+/// Options of the daemon.
+#[derive(Debug, Args)]
 pub struct DaemonArgs {
     /// Where to serve evidence.
     #[arg(long, default_value = SOCKET_PATH)]
@@ -39,4 +46,16 @@ pub struct DaemonArgs {
     /// Do not load eBPF programs: only pressure.
     #[arg(long)]
     pub no_ebpf: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Program::command().debug_assert();
+    }
 }

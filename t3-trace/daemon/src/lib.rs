@@ -20,7 +20,10 @@ pub mod port_owners;
 pub mod pressure;
 pub mod run;
 pub mod sessions;
+mod start;
 mod state;
 mod status;
 pub mod subscribers;
 mod systemd;
+
+pub use start::start;

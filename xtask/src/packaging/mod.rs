@@ -16,9 +16,10 @@ use anyhow::{Context as _, Result};
 use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::{paths, progress, toolchain};
 
-/// Crates that become packages, each with the program of its name; then further programs of the
-/// crate that the package contains.
-const PACKAGES: [(&str, &[&str]); 2] = [("t3-dispatch", &["t3-mint-answer"]), ("t3-trace", &[])];
+/// Crates that become packages, each with the program of its name; then further programs
+/// that the package contains.
+const PACKAGES: [(&str, &[&str]); 2] =
+    [("t3-dispatch", &["t3-mint-answer"]), ("t3-trace", &["t3-trace-daemon"])];
 
 /// (name, file)
 pub type Programs = [(String, PathBuf)];

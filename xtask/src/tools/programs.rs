@@ -7,7 +7,7 @@ use crate::tools::run::run_checked;
 use crate::tools::{cargo, ebpf, paths, progress, toolchain};
 
 /// Crates whose programs are shipped.
-const SHIPPED: [&str; 3] = ["t3-trace", "t3-dispatch", "t3-probe"];
+const SHIPPED: [&str; 4] = ["t3-trace", "t3-trace-daemon", "t3-dispatch", "t3-probe"];
 
 /// Builds the eBPF object and the programs. `release`: optimised and static, else the whole
 /// workspace for development.

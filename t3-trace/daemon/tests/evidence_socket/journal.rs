@@ -66,8 +66,8 @@ fn a_record_that_was_written_before_the_death_is_not_written_again() {
     };
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("evidence.sock");
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
-    daemon.args(["daemon", "--no-ebpf", "--log=journald", "--socket"]).arg(&socket).stderr(Stdio::null());
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_t3-trace-daemon"));
+    daemon.args(["--no-ebpf", "--log=journald", "--socket"]).arg(&socket).stderr(Stdio::null());
     journal.lend(&mut daemon).unwrap();
     let _daemon = Killed(daemon.spawn().unwrap());
     for _ in 0..1000 {

@@ -1,0 +1,58 @@
+//! Starts the daemon from its options: log, writer of records, kernel side, runtime. Both
+//! `t3-trace-daemon` and `t3-trace daemon` call it.
+
+use anyhow::Context;
+use t3_journal::{Sink, Writer};
+use t3_trace_host::kernel::{
+    self, Functions, Kernel, SWITCHED_OFF,
+    view::{KernelView, Off},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{args::DaemonArgs, options::Options, run::run};
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The log, the threads or the socket cannot be set up.
+pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
+    let sink = args.log.resolve();
+    t3_journal::init("t3-trace", sink, &args.log_filter)?;
+    let records = Writer::start("t3-dispatch", sink, t3_journal::DEFAULT_BOUND)
+        .context("start the writer of records")?;
+    let kernel = load(args.no_ebpf, args.hooks);
+    let options = Options {
+        socket: args.socket,
+        dispatch_user: args.dispatch_user,
+        group: args.group,
+        to_journald: sink == Sink::Journald,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        run(options, kernel, records, stop).await
+    })
+}
+
+/// The kernel side, or the reason why there is none: pressure is served all the same.
+fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
+    if no_ebpf {
+        return Box::new(Off { why: format!("{SWITCHED_OFF} --no-ebpf") });
+    }
+    match Kernel::load(&kernel::Options { functions, ..kernel::Options::default() }) {
+        Ok(kernel) => Box::new(kernel),
+        Err(error) => Box::new(Off { why: format!("{:#}", anyhow::Error::from(error)) }),
+    }
+}
