@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use t3_dispatch::guard::{Limits, Refusal, framing::Framing};
+use t3_dispatch::http::guard::{Limits, Refusal, framing::Framing};
 
 struct Told {
     passed: Vec<u8>,

@@ -4,9 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use t3_dispatch::{
+use t3_dispatch::relay::{
+    frames::{Scanner, Sender, Sink},
     heartbeat,
-    scan::{Scanner, Sender, Sink},
 };
 use t3_record::evidence::Breach;
 

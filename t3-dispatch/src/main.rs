@@ -6,7 +6,7 @@ use anyhow::Context;
 use t3_dispatch::{
     cli::{EXIT_CONFIG, Serve},
     config::{self, Asked, Found, check},
-    serve::{self, ServeError},
+    process::run::{self, ServeError},
 };
 
 /// How long the last log lines may take.
@@ -88,7 +88,7 @@ fn serve(options: Serve, about: &str, warnings: &[String]) -> anyhow::Result<()>
         .thread_name("dispatch")
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(serve::run(options, writer));
+    let result = runtime.block_on(run::run(options, writer));
     // Connections that did not end in time are cut here.
     runtime.shutdown_background();
     Ok(result?)

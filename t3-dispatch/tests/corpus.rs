@@ -16,7 +16,7 @@ use std::{
 };
 
 use stage::{PATIENCE, Stage};
-use t3_dispatch::table::Table;
+use t3_dispatch::routing::table::Table;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -13,7 +13,7 @@ mod stage;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use stage::{PATIENCE, Stage, exactly, head, reset, rest, switching};
-use t3_dispatch::table::Table;
+use t3_dispatch::routing::table::Table;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

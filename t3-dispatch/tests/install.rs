@@ -10,7 +10,7 @@
 mod stage;
 
 use stage::{PATIENCE, Stage, exactly, head, rest};
-use t3_dispatch::install::TAGS;
+use t3_dispatch::pages::pwa::TAGS;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,

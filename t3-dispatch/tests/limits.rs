@@ -12,7 +12,7 @@ mod stage;
 use std::time::Duration;
 
 use stage::{PATIENCE, Stage, head, rest, switching};
-use t3_dispatch::refusals::Refused;
+use t3_dispatch::admission::rejections::Refused;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,

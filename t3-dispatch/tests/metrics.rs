@@ -27,7 +27,7 @@ use program::{GOOD, Running, dispatch, table, text, wait_for};
 use stage::{Stage, frame, head, reset, rest, switching};
 use t3_dispatch::{
     metrics::{page, server},
-    table::Table,
+    routing::table::Table,
 };
 use t3_record::vocabulary::{Cause, Verdict};
 use tokio::{

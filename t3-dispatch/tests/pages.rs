@@ -11,7 +11,7 @@ mod stage;
 use std::time::Duration;
 
 use stage::{ACCEPT, KEY, PATIENCE, Stage, exactly, frame, head, rest};
-use t3_dispatch::refusals::Refused;
+use t3_dispatch::admission::rejections::Refused;
 use t3_record::evidence::Shutdown;
 use tokio::{
     io::AsyncWriteExt,
@@ -200,9 +200,9 @@ async fn what_is_no_upgrade_hears_what_it_should_have_been() {
 async fn probes_hear_1001_when_dispatch_stops() {
     let stage = Stage::new(&["--drain-time", "3s"]).await;
     let (mut polite, mut silent) = (connected(&stage).await, connected(&stage).await);
-    let told = Shutdown { signal: Some(15), at: t3_dispatch::clock::now() };
+    let told = Shutdown { signal: Some(15), at: t3_dispatch::sys::clock::now() };
     let app = std::sync::Arc::clone(&stage.app);
-    let drain = tokio::spawn(async move { t3_dispatch::serve::drain(&app, told).await });
+    let drain = tokio::spawn(async move { t3_dispatch::process::run::drain(&app, told).await });
     assert_eq!(closed(&mut polite).await, 1001);
     polite.write_all(&frame(0x88, &1001_u16.to_be_bytes(), true)).await.unwrap();
     assert_eq!(rest(&mut polite).await.unwrap(), b"");

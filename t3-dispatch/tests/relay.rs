@@ -281,7 +281,7 @@ async fn heartbeats_are_measured_and_a_stalled_one_is_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_sessions_each_get_through_and_each_get_their_own_record() {
     const SESSIONS: usize = 2000;
-    t3_dispatch::resources::raise_descriptor_limit();
+    t3_dispatch::process::fd_limit::raise_descriptor_limit();
     let mut stage = Stage::new(&["--max-sessions-per-user", "100000", "--upgrade-rate", "0"]).await;
     stage.swallow_messages();
     let mut open = Vec::new();

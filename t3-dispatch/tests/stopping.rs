@@ -29,11 +29,11 @@ async fn both_sides_hear_1001_and_every_session_has_its_record_in_time() {
     let _opening = stage.ask("ann", "").await;
     let _opening_serve = stage.accept().await;
 
-    let told = Shutdown { signal: Some(15), at: t3_dispatch::clock::now() };
+    let told = Shutdown { signal: Some(15), at: t3_dispatch::sys::clock::now() };
     let app = std::sync::Arc::clone(&stage.app);
     let began = Instant::now();
     let drain = tokio::spawn(async move {
-        t3_dispatch::serve::drain(&app, told).await;
+        t3_dispatch::process::run::drain(&app, told).await;
         began.elapsed()
     });
     let goodbye = frame(0x88, &1001_u16.to_be_bytes(), false);
@@ -72,14 +72,14 @@ async fn a_session_that_had_ended_before_is_not_blamed_on_the_signal() {
     let (mut client, mut serve) = stage.open().await;
     client.shutdown().await.unwrap();
     rest(&mut serve).await.unwrap();
-    let told = Shutdown { signal: Some(2), at: t3_dispatch::clock::now() };
-    t3_dispatch::serve::drain(&std::sync::Arc::clone(&stage.app), told).await;
+    let told = Shutdown { signal: Some(2), at: t3_dispatch::sys::clock::now() };
+    t3_dispatch::process::run::drain(&std::sync::Arc::clone(&stage.app), told).await;
     assert_eq!(stage.facts().await.shutdown, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_record() {
-    use t3_dispatch::{case::Case, session::Session};
+    use t3_dispatch::{record::close::Case, relay::session::Session};
     let mut stage = Stage::new(&[]).await;
     let who = |conn: &str| t3_record::wire::Session {
         conn: conn.to_owned(),

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use clap::Args;
 
-use crate::origin::Allowed;
+use crate::admission::origin::Allowed;
 
 /// How many and how fast: sessions, upgrades, origins.
 #[derive(Debug, Clone, Args)]

@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{Found, Origin, Setting, VARIABLES, definition, file::nearest, options_of};
-use crate::table::Table;
+use crate::routing::table::Table;
 
 /// What `check` says.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use prometheus::{
     core::Collector,
 };
 
-use super::words::Word;
+use super::labels::Word;
 
 /// What all names begin with.
 pub const PREFIX: &str = "t3_dispatch";

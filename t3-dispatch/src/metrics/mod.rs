@@ -5,11 +5,11 @@
 //! that is what records are for.
 
 pub mod families;
-mod lives;
+pub mod labels;
 pub mod page;
 mod process;
 pub mod server;
-pub mod words;
+mod session_counters;
 
 use std::{sync::Mutex, time::Duration};
 
@@ -18,11 +18,11 @@ use prometheus::proto::MetricType;
 use prometheus::{Histogram, IntCounter, Registry};
 use t3_record::{CloseRecord, KernelSource};
 
-pub use self::words::{Bad, By, Class, Entry, Paired, State, Tried, Upstream};
+pub use self::labels::{Bad, By, Class, Entry, Paired, State, Tried, Upstream};
 use self::{
     families::{Counters, Counters2, Maker},
-    lives::Lives,
     page::Late,
+    session_counters::Lives,
 };
 
 /// Seconds that a session lasts, from a second to a day.

@@ -10,11 +10,11 @@ use t3_record::vocabulary::{Cause, Verdict};
 use super::{
     Metrics,
     families::{Counters, Counters2, Gauges, Maker, follow},
-    lives::Now,
+    labels::{Entry, State, Word},
     process::Process,
-    words::{Entry, State, Word},
+    session_counters::Now,
 };
-use crate::{app::App, refusals::Refused};
+use crate::{admission::rejections::Refused, server::app::App};
 
 /// The page's type.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;

@@ -10,7 +10,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, COOKIE},
 };
 
-use crate::headers;
+use crate::http::headers;
 
 /// serve's session cookie (apps/server/src/auth/utils.ts of t3code). Cookie names are
 /// case-sensitive (RFC 6265 section 5.4).

@@ -11,11 +11,11 @@ use http_body_util::Full;
 use tokio::time::timeout;
 
 use super::{
-    ask::{self, AskError},
     credential::Credential,
     decide,
+    serve_request::{self, AskError},
 };
-use crate::app::Times;
+use crate::server::app::Times;
 
 /// Where serve takes a credential (packages/contracts/src/environmentHttp.ts of t3code).
 pub const ENDPOINT: &str = "/api/auth/browser-session";
@@ -102,7 +102,7 @@ async fn post(
     *request.method_mut() = http::Method::POST;
     request.headers_mut().extend(visitor.clone());
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let (answer, _) = ask::send(port, times, endpoint, request).await?.into_parts();
+    let (answer, _) = serve_request::send(port, times, endpoint, request).await?.into_parts();
     Ok((answer.status, answer.headers))
 }
 

@@ -7,7 +7,6 @@
 //! touches a request that is no top-level navigation, and never puts a credential or a cookie into
 //! the log.
 
-mod ask;
 pub mod credential;
 pub mod decide;
 pub mod exchange;
@@ -16,6 +15,7 @@ pub mod mint;
 pub mod mint_answer;
 pub mod mint_socket;
 mod redact;
+mod serve_request;
 pub mod session_check;
 pub mod single_flight;
 
@@ -40,7 +40,15 @@ use self::{
     mint_socket::{MintSocket, SocketError},
     single_flight::Flights,
 };
-use crate::{app::App, body::Body, cli, clock, http_proxy::plain, identity, metrics::words, table::Route};
+use crate::{
+    cli,
+    metrics::labels,
+    proxy::request::plain,
+    response::body::Body,
+    routing::{identity, table::Route},
+    server::app::App,
+    sys::clock,
+};
 
 /// A User-Agent is told apart by so many bytes.
 const MAX_AGENT: usize = 256;
@@ -131,7 +139,7 @@ pub async fn answer(
     if need == Need::Nothing {
         return None;
     }
-    let visitor = ask::visitor(headers, peer);
+    let visitor = serve_request::visitor(headers, peer);
     if need == Need::Check && is_good(app, pairing, route, visitor.clone(), headers).await {
         return None;
     }
@@ -159,10 +167,10 @@ async fn is_good(
         session_check::is_good(route.port, &app.times, pairing.check_patience, visitor, headers).await;
     match &checked {
         Ok(true) => {}
-        Ok(false) => app.metrics.paired(words::Paired::Unknown),
+        Ok(false) => app.metrics.paired(labels::Paired::Unknown),
         Err(unclear) => {
             tracing::info!(user = %route.os_user, "session not checked: {unclear}");
-            app.metrics.paired(words::Paired::CheckFailed);
+            app.metrics.paired(labels::Paired::CheckFailed);
         }
     }
     checked.unwrap_or(true)
@@ -202,7 +210,7 @@ async fn fly(app: Arc<App>, route: Route, visit: Visit) -> Result<Arc<Paired>, F
     let Some(pairing) = &app.pairing else { return Err(Failed::Mint) };
     let credential = pairing.source.credential(user).await.map_err(|error| {
         tracing::error!(%user, "not paired: no credential: {error}");
-        app.metrics.paired(words::Paired::MintFailed);
+        app.metrics.paired(labels::Paired::MintFailed);
         Failed::Mint
     })?;
     let patience = pairing.exchange_patience;
@@ -210,14 +218,14 @@ async fn fly(app: Arc<App>, route: Route, visit: Visit) -> Result<Arc<Paired>, F
     let paired = paired.map_err(|error| {
         tracing::error!(%user, "not paired: no session: {error}");
         app.metrics.paired(match error {
-            ExchangeError::Ask(_) | ExchangeError::Timeout { .. } => words::Paired::Unreachable,
-            ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => words::Paired::Rejected,
+            ExchangeError::Ask(_) | ExchangeError::Timeout { .. } => labels::Paired::Unreachable,
+            ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => labels::Paired::Rejected,
         });
         Failed::Exchange
     })?;
     lock(&pairing.loops).given(visit.browser, clock::now());
     tracing::info!(%user, endpoint = %paired.endpoint, fallback = paired.fallback, "paired");
-    app.metrics.paired(if paired.fallback { words::Paired::Fallback } else { words::Paired::Paired });
+    app.metrics.paired(if paired.fallback { labels::Paired::Fallback } else { labels::Paired::Paired });
     Ok(Arc::new(paired))
 }
 
@@ -232,7 +240,7 @@ fn redirect(paired: &Paired) -> Response<Body> {
 }
 
 fn stopped(app: &App) -> Response<Body> {
-    app.metrics.paired(words::Paired::Loop);
+    app.metrics.paired(labels::Paired::Loop);
     let mut response = plain(
         StatusCode::TOO_MANY_REQUESTS,
         "t3 gave this browser several sessions within a minute, and each time it came back without one that works.\n\

@@ -9,8 +9,8 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::ask::{self, AskError};
-use crate::app::Times;
+use super::serve_request::{self, AskError};
+use crate::server::app::Times;
 
 /// Where serve says whose session it is (packages/contracts/src/environmentHttp.ts of t3code).
 pub const ENDPOINT: &str = "/api/auth/session";
@@ -54,9 +54,9 @@ pub(super) async fn is_good(
         request.headers_mut().append(COOKIE, cookie.clone());
     }
     let asked = async {
-        let answer = ask::send(port, times, ENDPOINT, request).await?;
+        let answer = serve_request::send(port, times, ENDPOINT, request).await?;
         match answer.status() {
-            StatusCode::OK => judge(ask::body(answer.into_body()).await),
+            StatusCode::OK => judge(serve_request::body(answer.into_body()).await),
             status => Err(Unclear::Status(status)),
         }
     };

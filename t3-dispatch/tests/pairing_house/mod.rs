@@ -17,7 +17,7 @@ use std::{
 };
 
 use clap::Parser;
-use t3_dispatch::{app::App, cli::Cli, metrics, serve, table::Table};
+use t3_dispatch::{cli::Cli, metrics, process::run, routing::table::Table, server::app::App};
 use t3_journal::{Sink, Writer};
 use t3_testkit::{
     fake_serve::{self, CREDENTIAL_PREFIX, Opening},
@@ -186,10 +186,10 @@ impl House {
         let journald = dir.path().join("journald");
         let kept = UnixDatagram::bind(&journald).unwrap();
         let writer = Writer::start_with("t3-dispatch", Sink::Journald, &journald, 1000).unwrap();
-        let app = serve::assemble(&parsed, table, writer, None);
+        let app = run::assemble(&parsed, table, writer, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        serve::start(&app, vec![listener]);
+        run::start(&app, vec![listener]);
         Self { app, address, user, port: ports[0], dir, journald: kept }
     }
 

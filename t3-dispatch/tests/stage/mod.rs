@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Parser;
-use t3_dispatch::{app::App, cli::Cli, serve, table::Table};
+use t3_dispatch::{cli::Cli, process::run, routing::table::Table, server::app::App};
 use t3_journal::{Sink, Writer};
 use t3_record::{CloseRecord, Evidence, evidence::RelayFacts};
 use tokio::{
@@ -55,10 +55,10 @@ impl Stage {
         let witness = Box::new(move |_: &_, evidence: &Evidence, record: &CloseRecord| {
             let _ = tell.lock().unwrap().send((evidence.clone(), record.clone()));
         });
-        let app = serve::assemble(&options, table, writer, Some(witness));
+        let app = run::assemble(&options, table, writer, Some(witness));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        serve::start(&app, vec![listener]);
+        run::start(&app, vec![listener]);
         Self { app, address, serve, judged, journald: Arc::new(journald), dir }
     }
 
@@ -167,7 +167,7 @@ pub async fn exactly(stream: &mut TcpStream, count: usize) -> Vec<u8> {
 }
 
 pub fn reset(stream: TcpStream) {
-    t3_dispatch::tcp::reset(stream);
+    t3_dispatch::sys::tcp::reset(stream);
 }
 
 /// A small frame; a browser's is masked with zeros.

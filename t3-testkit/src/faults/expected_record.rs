@@ -1,7 +1,8 @@
 //! The truth about a fault, as expectations on every key of its record. Pure.
 //!
 //! A record is compared as a whole: a key that a truth does not name has the expectation of an
-//! ordinary session ([`ExpectedRecord::opened`]), so that a wrong extra key fails as well as a missing one.
+//! ordinary session ([`ExpectedRecord::opened`]), so that a wrong extra key fails as well as a
+//! missing one.
 
 use std::collections::BTreeMap;
 

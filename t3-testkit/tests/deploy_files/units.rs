@@ -240,5 +240,5 @@ fn the_example_table_is_one() {
     let table: Value = serde_json::from_str(&queries::read("deploy/examples/dispatch.json")).unwrap();
     assert!(table.as_object().unwrap().len() > 1);
     let path = queries::file("deploy/examples/dispatch.json");
-    assert!(t3_dispatch::table::Table::examine(&path).unwrap().1.is_empty());
+    assert!(t3_dispatch::routing::table::Table::examine(&path).unwrap().1.is_empty());
 }

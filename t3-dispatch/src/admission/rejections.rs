@@ -1,0 +1,171 @@
+//! What is turned away at the door: counted by reason, and logged so that a flood of refusals is a
+//! line a minute and not a flood of lines.
+//!
+//! Nothing here decides; who refuses tells it.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use t3_record::evidence::Nanos;
+use tokio::time::interval;
+
+use crate::{admission::log_throttle::Quiet, server::app::App, sys::clock};
+
+/// One line for each reason and each of these in this time.
+const WINDOW: Nanos = 60_000_000_000;
+/// How many users, networks and so on are told apart.
+const TOLD_APART: usize = 256;
+
+/// Why a request was turned away before serve was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// Not from a trusted proxy: 403.
+    Peer,
+    /// From a trusted proxy, for nobody in the routing table: 403.
+    Identity,
+    /// A WebSocket asked for by a page of another origin: 403.
+    Origin,
+    /// Too many WebSockets in all: 503.
+    Sessions,
+    /// Too many WebSockets of one user: 429.
+    UserSessions,
+    /// One user opens WebSockets too fast: 429.
+    Rate,
+    /// Too many probes at once: 503.
+    Probes,
+}
+
+impl Refused {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Peer,
+        Self::Identity,
+        Self::Origin,
+        Self::Sessions,
+        Self::UserSessions,
+        Self::Rate,
+        Self::Probes,
+    ];
+
+    /// The word for it in logs and metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Identity => "identity",
+            Self::Origin => "origin",
+            Self::Sessions => "sessions",
+            Self::UserSessions => "user_sessions",
+            Self::Rate => "rate",
+            Self::Probes => "probes",
+        }
+    }
+}
+
+/// Counters and the lines not logged yet.
+#[derive(Debug)]
+pub struct Refusals {
+    counts: [AtomicU64; Refused::ALL.len()],
+    quiet: Mutex<Quiet<(Refused, String)>>,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        let quiet = Mutex::new(Quiet::new(WINDOW, TOLD_APART));
+        Self { counts: Default::default(), quiet }
+    }
+}
+
+impl Refusals {
+    /// Somebody was turned away. `who` is whom lines are summed up for: a user or a network.
+    pub fn tell(&self, why: Refused, who: &str, line: fmt::Arguments<'_>) {
+        self.counts[why as usize].fetch_add(1, Ordering::Relaxed);
+        let said = self
+            .quiet
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .say((why, who.to_owned()), clock::now());
+        if let Some(unlogged) = said {
+            let unlogged = (unlogged > 0).then_some(unlogged);
+            tracing::warn!(refused = why.word(), who, unlogged, "{line}");
+        }
+    }
+
+    /// How many were turned away for this reason since the start.
+    #[must_use]
+    pub fn count(&self, why: Refused) -> u64 {
+        self.counts[why as usize].load(Ordering::Relaxed)
+    }
+
+    /// Logs how many lines were not logged up to `now`.
+    pub fn sum_up(&self, now: Nanos) {
+        let overdue = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).overdue(now);
+        for (place, unlogged) in overdue {
+            match place {
+                Some((why, who)) => {
+                    tracing::warn!(refused = why.word(), who, unlogged, "as many more were turned away");
+                }
+                None => tracing::warn!(unlogged, "as many more were turned away, for several reasons"),
+            }
+        }
+    }
+}
+
+/// Sums up now and then, so that the end of a flood is told, too.
+pub async fn sum_up(app: std::sync::Arc<App>) {
+    let mut ticks = interval(Duration::from_secs(10));
+    loop {
+        ticks.tick().await;
+        app.refusals.sum_up(clock::now());
+    }
+}
+
+/// The network of a peer that lines are summed up for: its /24, or /64 for IPv6.
+#[must_use]
+pub fn network(peer: IpAddr) -> String {
+    let peer = peer.to_canonical();
+    let bits = if peer.is_ipv4() { 24 } else { 64 };
+    IpNet::new(peer, bits).map_or_else(|_| peer.to_string(), |network| network.trunc().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter_and_word() {
+        let refusals = Refusals::default();
+        for (index, why) in Refused::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, index);
+            for _ in 0..=index {
+                refusals.tell(why, "x", format_args!("test"));
+            }
+        }
+        let mut words: Vec<&str> = Refused::ALL.map(Refused::word).into();
+        for (index, why) in Refused::ALL.into_iter().enumerate() {
+            assert_eq!(refusals.count(why), index as u64 + 1);
+        }
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Refused::ALL.len());
+    }
+
+    #[test]
+    fn peers_are_told_apart_by_network() {
+        for (peer, expected) in [
+            ("192.0.2.17", "192.0.2.0/24"),
+            ("::ffff:192.0.2.17", "192.0.2.0/24"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(network(peer.parse().unwrap()), expected);
+        }
+    }
+}

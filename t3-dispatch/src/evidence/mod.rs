@@ -1,0 +1,4 @@
+//! Client of the evidence socket, and delays of the own event loop.
+
+pub mod client;
+pub mod loop_lag;

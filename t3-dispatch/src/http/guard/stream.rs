@@ -1,0 +1,387 @@
+//! A client's socket with the guard on it: what is read from it has been looked at.
+//!
+//! A refusal has to be answered in its turn, behind the answers to the requests before it. So a
+//! request that no client can make takes the place of the refused one ([`is_stand_in`]), and
+//! whoever answers requests finds the reason in [`Exchanges`].
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Uri;
+use t3_record::evidence::{Nanos, SeenEnd};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    runtime::Handle,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+
+use crate::sys::{clock, tcp};
+
+use super::{
+    Limits, Patience, Refusal,
+    framing::{Fed, Framing, Place},
+};
+
+/// The guard refuses this target from clients, so only the guard can have made it.
+const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
+/// How much is taken in behind a request to become a WebSocket before that is decided.
+const BEHIND: usize = 64 * 1024;
+/// How long, and how much, is read from a client that still talks after it was told that the
+/// connection ends. Closing at once would reset the connection, and the answer could be lost with
+/// it (RFC 9112 section 9.6).
+const LINGER: (Duration, u64) = (Duration::from_secs(2), 8 * 1024 * 1024);
+
+/// The request stands in for one that was refused.
+#[must_use]
+pub fn is_stand_in(target: &Uri) -> bool {
+    target.path() == "*"
+}
+
+/// What the reading and the answering side of one connection tell each other.
+#[derive(Debug)]
+pub struct Exchanges {
+    since: Instant,
+    /// How many were answered in full.
+    ended: AtomicU64,
+    /// When the last of them was, in milliseconds.
+    ended_at: AtomicU64,
+    refusal: OnceLock<Refusal>,
+    last: AtomicBool,
+    over: OnceLock<(SeenEnd, Nanos)>,
+}
+
+impl Exchanges {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            ended: AtomicU64::new(0),
+            ended_at: AtomicU64::new(0),
+            refusal: OnceLock::new(),
+            last: AtomicBool::new(false),
+            over: OnceLock::new(),
+        }
+    }
+
+    /// How and when the client's connection was seen to end.
+    #[must_use]
+    pub fn over(&self) -> Option<(SeenEnd, Nanos)> {
+        self.over.get().copied()
+    }
+
+    fn ended(&self, how: SeenEnd) {
+        // The first end counts: a write that fails later repeats it.
+        let _ = self.over.set((how, clock::now()));
+    }
+
+    /// Passes a result on, and keeps the error that ended the connection.
+    fn noting<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            self.ended(tcp::seen_end(error));
+        }
+        result
+    }
+
+    /// A request has come to be answered; dropped when its answer has been sent.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> Exchange {
+        Exchange(Arc::clone(self))
+    }
+
+    /// Why the client is refused.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
+    }
+
+    /// The connection cannot be used for another request: its client asked to become a WebSocket.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.last.load(Ordering::Acquire)
+    }
+}
+
+/// One request and its answer.
+#[derive(Debug)]
+pub struct Exchange(Arc<Exchanges>);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.ended_at.store(now, Ordering::Release);
+        self.0.ended.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A client's socket with the guard on it.
+#[derive(Debug)]
+pub struct Guarded {
+    /// `None` only when it was taken out.
+    stream: Option<TcpStream>,
+    framing: Framing,
+    /// Let through and not taken yet.
+    out: Vec<u8>,
+    out_at: usize,
+    /// A body broke off here; told once `out` is empty.
+    broken: Option<Refusal>,
+    eof: bool,
+    /// How many heads were let through.
+    heads: u64,
+    exchanges: Arc<Exchanges>,
+    patience: Patience,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What the timer runs for.
+    timed: Option<Place>,
+}
+
+impl Guarded {
+    /// Puts the guard on a fresh connection.
+    #[must_use]
+    pub fn new(stream: TcpStream, limits: Limits, patience: Patience) -> Self {
+        Self {
+            stream: Some(stream),
+            framing: Framing::new(limits),
+            out: Vec::new(),
+            out_at: 0,
+            broken: None,
+            eof: false,
+            heads: 0,
+            exchanges: Arc::new(Exchanges::new()),
+            patience,
+            timer: None,
+            timed: None,
+        }
+    }
+
+    /// For the side that answers.
+    #[must_use]
+    pub fn exchanges(&self) -> Arc<Exchanges> {
+        Arc::clone(&self.exchanges)
+    }
+
+    /// Takes the guard off: the socket, and what was read from it behind the last request. `None`
+    /// if it is gone.
+    #[must_use]
+    pub fn into_parts(mut self) -> Option<(TcpStream, Vec<u8>)> {
+        let stream = self.stream.take()?;
+        let empty = Framing::new(Limits { head_bytes: 0, fields: 0 });
+        Some((stream, std::mem::replace(&mut self.framing, empty).into_held()))
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn refuse(&mut self, why: Refusal) {
+        self.framing.refuse();
+        if self.exchanges.refusal.set(why).is_err() {
+            return;
+        }
+        if why.in_body() {
+            self.broken = Some(why);
+        } else {
+            self.out.extend_from_slice(STAND_IN);
+        }
+    }
+
+    /// Takes in what was read to `buf` behind `start`.
+    fn take_in(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
+        let Fed { held, pass, heads, refused } = self.framing.feed(&buf.filled()[start..]);
+        self.heads += heads;
+        if heads > 0 || !pass.is_empty() {
+            // What is waited for now begins now.
+            self.timed = None;
+        }
+        if held.is_empty() && pass.start == 0 {
+            buf.set_filled(start + pass.end);
+        } else {
+            self.out = held;
+            self.out_at = 0;
+            self.out.extend_from_slice(&buf.filled()[start..][pass]);
+            buf.set_filled(start);
+        }
+        if let Some(why) = refused {
+            self.refuse(why);
+        }
+        if self.framing.place() == Place::Behind {
+            self.exchanges.last.store(true, Ordering::Release);
+        }
+    }
+
+    /// Nothing came: is it time to give up?
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let place = self.framing.place();
+        let patience = match place {
+            Place::Between => self.patience.idle,
+            Place::Head => self.patience.head,
+            Place::Body => self.patience.body,
+            Place::Behind | Place::Refused => return Poll::Pending,
+        };
+        if self.timed != Some(place) {
+            self.timed = Some(place);
+            self.run_timer(Instant::now() + patience);
+        }
+        loop {
+            let Some(timer) = &mut self.timer else { return Poll::Pending };
+            ready!(timer.as_mut().poll(cx));
+            match place {
+                Place::Between => match self.idle_until() {
+                    Some(until) if until <= Instant::now() => return Poll::Ready(Ok(())),
+                    Some(until) => self.run_timer(until),
+                    None => self.run_timer(Instant::now() + patience),
+                },
+                Place::Head => {
+                    self.refuse(Refusal::SlowHead);
+                    return Poll::Ready(Ok(()));
+                }
+                _ => {
+                    self.refuse(Refusal::SlowBody);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Until when the next request may begin; `None` while one is being answered.
+    fn idle_until(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.exchanges.ended_at.load(Ordering::Acquire));
+        let answered = self.exchanges.ended.load(Ordering::Acquire) >= self.heads;
+        answered.then(|| self.exchanges.since + since + self.patience.idle)
+    }
+
+    fn run_timer(&mut self, until: Instant) {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(until),
+            None => self.timer = Some(Box::pin(sleep_until(until))),
+        }
+    }
+
+    /// The client was refused: only the end of what it says counts.
+    fn skip(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 1024];
+        loop {
+            let mut scratch = ReadBuf::new(&mut scratch);
+            ready!(self.stream()?.poll_read(cx, &mut scratch))?;
+            if scratch.filled().is_empty() {
+                self.eof = true;
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let start = buf.filled().len();
+        loop {
+            let rest = self.out.get(self.out_at..).unwrap_or_default();
+            if !rest.is_empty() {
+                let take = rest.len().min(buf.remaining());
+                buf.put_slice(&rest[..take]);
+                self.out_at += take;
+                if self.out_at == self.out.len() {
+                    (self.out, self.out_at) = (Vec::new(), 0);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(why) = self.broken.take() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
+            match self.framing.place() {
+                Place::Refused => return self.skip(cx),
+                Place::Behind if self.framing.held() >= BEHIND => return Poll::Pending,
+                _ => {}
+            }
+            match self.stream()?.poll_read(cx, buf) {
+                Poll::Pending => {
+                    ready!(self.wait(cx))?;
+                    if self.exchanges.refusal().is_none() {
+                        // Idle for too long. To HTTP this is a client that left.
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(read) => {
+                    self.exchanges.noting(read)?;
+                    if buf.filled().len() == start {
+                        self.exchanges.ended(SeenEnd::Eof);
+                        self.eof = true;
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.take_in(buf, start);
+                    if buf.filled().len() > start {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.stream()?.poll_write(cx, bytes));
+        Poll::Ready(self.exchanges.noting(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(self.stream()?.poll_write_vectored(cx, slices));
+        Poll::Ready(self.exchanges.noting(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Only a client that was cut short is still talking; and what is behind an upgrade was
+        // never looked at.
+        let talking = !self.eof && self.framing.place() != Place::Between;
+        if let (true, Some(stream), Ok(runtime)) = (talking, self.stream.take(), Handle::try_current()) {
+            runtime.spawn(linger(stream));
+        }
+    }
+}
+
+/// Reads what still comes, so that the answer arrives before the connection ends.
+async fn linger(mut stream: TcpStream) {
+    let (time, bytes) = LINGER;
+    let until_it_ends = async {
+        let _ = stream.shutdown().await;
+        let mut scratch = [0; 4096];
+        let mut left = bytes;
+        while let Ok(read @ 1..) = stream.read(&mut scratch).await {
+            left = left.saturating_sub(read as u64);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Either way the socket is closed now.
+    let _ = timeout(time, until_it_ends).await;
+}

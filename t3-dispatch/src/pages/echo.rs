@@ -1,0 +1,174 @@
+//! `/probe/ws`: says back what a prober says, so that it can measure the path up to here. Holds one
+//! small message at a time.
+//!
+//! Not a session: it has no user, no serve, no place among the sessions and no `ws close` record.
+//! Its Origin is not checked, because there is nothing to steal.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use crate::{
+    admission::rejections::Refused,
+    cli,
+    http::headers,
+    proxy::{request::plain, websocket},
+    response::body::Body,
+    server::app::App,
+    shutdown::signal::Stop,
+};
+
+/// The largest message, in bytes; a probe's has some twenty.
+const LARGEST: usize = 64 * 1024;
+/// For the peer to answer our Close.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The probes that are connected.
+#[derive(Debug)]
+pub struct Probes {
+    places: Arc<Semaphore>,
+    most: u32,
+    silence: Duration,
+}
+
+impl Probes {
+    /// As the options say.
+    #[must_use]
+    pub fn new(options: &cli::Pages) -> Self {
+        let most = u32::from(options.max_probes.get());
+        let places = Arc::new(Semaphore::new(options.max_probes.get().into()));
+        Self { places, most, silence: options.probe_silence }
+    }
+
+    /// How many are connected.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        (self.most as usize).saturating_sub(self.places.available_permits())
+    }
+
+    /// Returns when there is none.
+    pub async fn none(&self) {
+        // Fails only when the semaphore is closed, which nobody does.
+        let _ = self.places.acquire_many(self.most).await;
+    }
+}
+
+/// Answers a request for the echo.
+pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<Body> {
+    if !headers::wants_websocket(request.headers()) {
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket");
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        return response;
+    }
+    let accept = match headers::check_upgrade(request) {
+        Ok(key) => HeaderValue::from_str(&derive_accept_key(key.as_bytes())),
+        Err(malformed) => {
+            let mut response = plain(StatusCode::BAD_REQUEST, &malformed.to_string());
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            return response;
+        }
+    };
+    // It is base64: always a good value.
+    let Ok(accept) = accept else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "no accept key") };
+    let Ok(place) = Arc::clone(&app.probes.places).try_acquire_owned() else {
+        let most = app.probes.most;
+        app.refusals.tell(
+            Refused::Probes,
+            "probes",
+            format_args!("503: there are {most} probes already (--max-probes)"),
+        );
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "too many probes");
+    };
+    tokio::spawn(converse(Arc::clone(app), hyper::upgrade::on(request), place));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+async fn converse(app: Arc<App>, upgraded: OnUpgrade, _place: OwnedSemaphorePermit) {
+    // When the 101 cannot be written, the prober is gone.
+    let Ok(Ok(upgraded)) = timeout(app.times.handshake, upgraded).await else { return };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(0)
+        .max_write_buffer_size(4 * LARGEST)
+        .max_message_size(Some(LARGEST))
+        .max_frame_size(Some(LARGEST));
+    let Some((stream, first)) = websocket::guarded_socket(upgraded) else { return };
+    let socket = WebSocketStream::from_partially_read(stream, first.into(), Role::Server, Some(config)).await;
+    echo(socket, app.probes.silence, &app.stop).await;
+}
+
+/// Until the peer ends it, breaks the rules, is silent for too long, or dispatch stops.
+async fn echo<S>(mut socket: WebSocketStream<S>, silence: Duration, stop: &Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (code, reason) = loop {
+        // A peer that does not read is as silent as one that does not write.
+        let step = tokio::select! {
+            step = timeout(silence, say_back(&mut socket)) => step,
+            () = stop.wait() => break (CloseCode::Away, "t3-dispatch stops"),
+        };
+        match step {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(Error::Capacity(_)))) => break (CloseCode::Size, "too large for a probe"),
+            Ok(Some(Err(Error::Protocol(_)))) => break (CloseCode::Protocol, ""),
+            Ok(Some(Err(Error::Utf8(_)))) => break (CloseCode::Invalid, ""),
+            Ok(Some(Err(_)) | None) => return,
+            Err(_) => break (CloseCode::Away, "silent for too long"),
+        }
+    };
+    let _ = timeout(GOODBYE, goodbye(&mut socket, CloseFrame { code, reason: reason.into() })).await;
+}
+
+/// One message there and back. Pings and Close are answered by the library as the next one is
+/// awaited.
+async fn say_back<S>(socket: &mut WebSocketStream<S>) -> Option<Result<(), Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match socket.next().await? {
+        Ok(message @ (Message::Text(_) | Message::Binary(_))) => Some(socket.send(message).await),
+        Ok(_) => Some(Ok(())),
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// Says Close and reads until the peer is done: unread data would turn our end into a reset, which
+/// can take the Close with it.
+async fn goodbye<S>(socket: &mut WebSocketStream<S>, frame: CloseFrame)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if socket.close(Some(frame)).await.is_err() {
+        return;
+    }
+    while let Some(Ok(_)) = socket.next().await {}
+    let stream = socket.get_mut();
+    let mut ignored = [0; 4096];
+    if stream.shutdown().await.is_ok() {
+        while stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+    }
+}

@@ -1,0 +1,46 @@
+//! Pages of dispatch's own: whether it lives, the echo that probes of the path talk to, and the
+//! manifest of the standalone app.
+//!
+//! They are answered before anybody's identity is asked, to every peer that reaches the port,
+//! because a prober has none; so they hold nothing of any user and reach no serve.
+
+mod echo;
+pub mod pwa;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+pub use self::echo::Probes;
+use crate::{proxy::request::plain, response::body::Body, server::app::App};
+
+/// Answers a request for one of our own pages; `None` when it is for none of them.
+pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Option<Response<Body>> {
+    let page: fn(&Arc<App>, &mut Request<Incoming>) -> Response<Body> = match request.uri().path() {
+        "/healthz" | "/probe/healthz" => |_, _| healthy(),
+        "/probe/ws" => echo::answer,
+        pwa::MANIFEST_PATH if app.install => |_, _| manifest(),
+        _ => return None,
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Some(response);
+    }
+    Some(page(app, request))
+}
+
+fn healthy() -> Response<Body> {
+    let mut response = plain(StatusCode::OK, "ok");
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn manifest() -> Response<Body> {
+    let mut response = Response::new(Body::full(pwa::MANIFEST));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/manifest+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
+}

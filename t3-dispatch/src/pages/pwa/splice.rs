@@ -1,0 +1,105 @@
+//! A body with something put into it. Reads ahead until the head has ended and no further; what
+//! follows is streamed as it comes.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+
+use super::head_scanner::{Found, Scanner};
+
+type Piece<E> = Result<Frame<Bytes>, E>;
+
+/// A body of which the beginning has been read.
+#[derive(Debug)]
+pub struct Spliced<B: HttpBody> {
+    ahead: VecDeque<Piece<B::Error>>,
+    /// `None` once it has ended.
+    rest: Option<B>,
+    /// Its length was known.
+    exact: bool,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Spliced<B> {
+    /// Reads up to the end of the head, if there is one. Holds at most the longest head and one
+    /// piece.
+    pub async fn read_ahead(mut body: B) -> (Self, Found) {
+        let exact = body.size_hint().exact().is_some();
+        let mut scanner = Scanner::default();
+        let mut ahead = VecDeque::new();
+        loop {
+            let Some(piece) = body.frame().await else {
+                return (Self { ahead, rest: None, exact }, Found::Nothing);
+            };
+            let data = piece.as_ref().ok().and_then(Frame::data_ref);
+            // Trailers and errors end a body.
+            let found = data.map_or(Some(Found::Nothing), |bytes| scanner.feed(bytes));
+            ahead.push_back(piece);
+            if let Some(found) = found {
+                return (Self { ahead, rest: Some(body), exact }, found);
+            }
+        }
+    }
+
+    /// Puts `bytes` in at `offset`, which has been read.
+    pub fn insert(&mut self, offset: u64, bytes: &'static [u8]) {
+        let mut before = offset;
+        for index in 0..self.ahead.len() {
+            let Some(data) = self.ahead[index].as_ref().ok().and_then(Frame::data_ref).cloned() else {
+                return;
+            };
+            let length = data.len() as u64;
+            if before < length {
+                let at = usize::try_from(before).unwrap_or(data.len());
+                let pieces = [data.slice(..at), Bytes::from_static(bytes), data.slice(at..)];
+                self.ahead.remove(index);
+                for piece in pieces.into_iter().rev().filter(|piece| !piece.is_empty()) {
+                    self.ahead.insert(index, Ok(Frame::data(piece)));
+                }
+                return;
+            }
+            before -= length;
+        }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Spliced<B>
+where
+    B::Error: Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Piece<B::Error>>> {
+        if let Some(piece) = self.ahead.pop_front() {
+            return Poll::Ready(Some(piece));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    /// Exact only when it was before: what came in chunks goes on in chunks, with its trailers.
+    fn size_hint(&self) -> SizeHint {
+        let ahead = self.ahead.iter().filter_map(|piece| piece.as_ref().ok()?.data_ref());
+        let ahead = ahead.map(|bytes| bytes.len() as u64).sum::<u64>();
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(ahead.saturating_add(rest.lower()));
+        if self.exact
+            && let Some(rest) = rest.upper()
+        {
+            hint.set_upper(ahead.saturating_add(rest));
+        }
+        hint
+    }
+}

@@ -1,0 +1,89 @@
+//! A request of our own to a user's serve, on a connection of its own: connect, send, read the
+//! head, and a body of bounded size.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, Request, Response,
+    header::{HOST, HeaderValue, USER_AGENT},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+
+use crate::{
+    http::headers,
+    server::app::Times,
+    upstream::connect::{self, ConnectError},
+};
+
+/// Bytes of an answer's head, at most.
+const MAX_HEAD: usize = 64 << 10;
+/// Bytes of an answer's body, at most.
+const MAX_BODY: usize = 64 << 10;
+const FORWARDED: [HeaderName; 3] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
+
+/// serve gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// What came was no HTTP, or it broke off.
+    #[error("serve on port {port} did not answer {path}: {source}")]
+    Http {
+        /// Its port.
+        port: u16,
+        /// What was asked.
+        path: &'static str,
+        /// What is wrong.
+        source: hyper::Error,
+    },
+}
+
+/// What serve is told about the browser: its name for us, its kind, and whence it comes. Sessions
+/// are listed by that.
+pub(super) fn visitor(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
+    let mut told = HeaderMap::new();
+    for name in [HOST, USER_AGENT].into_iter().chain(FORWARDED) {
+        for value in browser.get_all(&name) {
+            told.append(&name, value.clone());
+        }
+    }
+    headers::forwarded(&mut told, peer);
+    told
+}
+
+/// Sends a request and reads the head of its answer.
+pub(super) async fn send(
+    port: u16,
+    times: &Times,
+    path: &'static str,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, AskError> {
+    let failed = |source| AskError::Http { port, path, source };
+    *request.uri_mut() = http::Uri::from_static(path);
+    if !request.headers().contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(&format!("127.0.0.1:{port}"))
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+    let (stream, _) = connect::connect(port, times).await?;
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    tokio::spawn(async move {
+        // Its error is the request's error, too, and told there.
+        let _ = connection.await;
+    });
+    sender.send_request(request).await.map_err(failed)
+}
+
+/// A body; nothing when it breaks off or is longer than 64 KiB.
+pub(super) async fn body(body: Incoming) -> Option<Bytes> {
+    Limited::new(body, MAX_BODY).collect().await.ok().map(http_body_util::Collected::to_bytes)
+}

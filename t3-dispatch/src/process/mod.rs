@@ -1,0 +1,7 @@
+//! Start, signals, reload and systemd.
+
+pub mod fd_limit;
+pub mod file_watch;
+pub mod reload;
+pub mod run;
+pub mod systemd;

@@ -1,0 +1,259 @@
+//! The life of the process: listen, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on a
+//! second one.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use t3_journal::Writer;
+use t3_record::evidence::Shutdown;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, interval, timeout_at},
+};
+
+use crate::{
+    admission::{
+        Gate,
+        rejections::{self, Refusals},
+    },
+    cli,
+    evidence::{client::Trace, loop_lag},
+    http::guard,
+    metrics::{self, Metrics},
+    pages::Probes,
+    pairing::Pairing,
+    process::{
+        fd_limit,
+        reload::{Reloader, TableFile},
+        systemd::Teller,
+    },
+    record::{
+        close::{self, Witness},
+        reconnects::Recent,
+    },
+    relay,
+    routing::table::{Table, TableError},
+    server::{
+        app::{App, Cases, Http, Times},
+        listener,
+    },
+    shutdown::signal::Stop,
+    sys::{clock, tcp},
+    upstream::pool::Pool,
+};
+
+/// dispatch could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The routing table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The listening socket.
+    #[error(transparent)]
+    Listen(#[from] listener::ListenError),
+    /// The socket for metrics.
+    #[error(transparent)]
+    Metrics(#[from] metrics::server::BindError),
+    /// Signals cannot be received.
+    #[error("receive signals: {0}")]
+    Signals(std::io::Error),
+    /// No thread for what systemd is told.
+    #[error("start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The times that the options ask for.
+#[must_use]
+pub fn times(options: &cli::Serve) -> Times {
+    Times {
+        connect: options.legs.connect_timeout,
+        handshake: options.legs.handshake_timeout,
+        drain: options.listening.drain_time,
+        legs: tcp::Patience { keepalive: options.legs.keepalive, user_timeout: options.legs.user_timeout },
+        relay: relay::Patience {
+            close: options.legs.close_timeout,
+            // The rest of the time to stop belongs to evidence and records.
+            farewell: options.listening.drain_time * 3 / 5,
+        },
+    }
+}
+
+/// What the options ask for of HTTP connections.
+#[must_use]
+pub fn http(options: &cli::Serve) -> Http {
+    let options = &options.http;
+    Http {
+        limits: guard::Limits { head_bytes: options.max_header_bytes, fields: options.max_headers },
+        patience: guard::Patience {
+            head: options.header_timeout,
+            body: options.body_timeout,
+            idle: options.idle_timeout,
+        },
+        response: options.response_timeout,
+    }
+}
+
+/// Puts the parts together. Needs a tokio runtime.
+#[must_use]
+pub fn assemble(options: &cli::Serve, table: Table, writer: Writer, witness: Option<Witness>) -> Arc<App> {
+    Arc::new(App {
+        table: RwLock::new(Arc::new(table)),
+        trusted: options.routing.trusted_proxy.clone(),
+        pairing: Pairing::new(&options.pairing),
+        times: times(options),
+        http: http(options),
+        pool: Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time)),
+        writer,
+        trace: Trace::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout),
+        metrics: Metrics::default(),
+        lag: Arc::new(loop_lag::Meter::default()),
+        stop: Arc::new(Stop::default()),
+        cases: Cases::default(),
+        connections: Cases::default(),
+        gate: Gate::new(&options.limits),
+        refusals: Refusals::default(),
+        probes: Probes::new(&options.pages),
+        install: !options.pages.no_install_tags,
+        recent: Mutex::new(Recent::default()),
+        bursts: Mutex::default(),
+        witness,
+        runtime: tokio::runtime::Handle::current(),
+    })
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// [`ServeError`] when it cannot start.
+pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> {
+    let (file, table) = TableFile::open(options.routing.table.clone())?;
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    fd_limit::check_descriptors(options.limits.max_sessions, fd_limit::raise_descriptor_limit());
+    let listeners = listener::sockets(options.listening.listen)?;
+    let for_metrics = metrics::server::bind(options.metrics.metrics_listen)?;
+    let app = assemble(&options, table, writer, None);
+    let ports = start(&app, listeners);
+    if let Some(listener) = for_metrics {
+        tokio::spawn(metrics::server::serve(Arc::clone(&app), listener));
+    }
+    let teller = Arc::new(Teller::new(Arc::clone(&app)).map_err(ServeError::Thread)?);
+    let telling = tokio::spawn(Arc::clone(&teller).keep_telling());
+    // One is enough: who asks while a reload waits to begin is served by that one.
+    let (ask, asked) = mpsc::channel(1);
+    let reloader = Reloader::new(Arc::clone(&app), file, ports, Arc::clone(&teller));
+    let reloading = tokio::spawn(reloader.follow(asked));
+    teller.ready();
+    let shutdown = loop {
+        match signals.next().await {
+            Heard::Reload => {
+                let _ = ask.try_send(());
+            }
+            Heard::Stop(signal) => break Shutdown { signal: Some(signal), at: clock::now() },
+        }
+    };
+    // READY after STOPPING would be a lie.
+    reloading.abort();
+    teller.stopping();
+    let draining = drain(&app, shutdown);
+    tokio::pin!(draining);
+    loop {
+        tokio::select! {
+            () = draining.as_mut() => break,
+            heard = signals.next() => {
+                if let Heard::Stop(_) = heard {
+                    tracing::warn!(sessions = app.cases.count(), "told to stop again: nobody is waited for any more");
+                    app.stop.hurry();
+                }
+            }
+        }
+    }
+    telling.abort();
+    teller.settle().await;
+    Ok(())
+}
+
+/// Starts to accept on the listeners, and what runs beside. Returns the ports listened on.
+pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for listener in listeners {
+        if let Ok(address) = listener.local_addr() {
+            ports.push(address.port());
+            tracing::info!("listening on {address}");
+        }
+        tokio::spawn(listener::accept(Arc::clone(app), listener));
+    }
+    app.trace.watch(ports.clone(), app.table().ports());
+    let watched = Arc::clone(app);
+    tokio::spawn(async move { watched.lag.run(|late| watched.metrics.late(late)).await });
+    tokio::spawn(sum_bursts_up(Arc::clone(app)));
+    tokio::spawn(rejections::sum_up(Arc::clone(app)));
+    ports
+}
+
+/// Stops: no new connections, goodbye to all sessions, a record for each of them, and an end for
+/// requests in flight. [`Stop::hurry`] makes it quick.
+pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
+    let deadline = Instant::now() + app.times.drain;
+    tracing::info!(sessions = app.cases.count(), "stopping");
+    app.stop.say(shutdown);
+    if timeout_at(deadline, app.cases.none()).await.is_err() {
+        tracing::error!(
+            sessions = app.cases.count(),
+            "sessions without a record at the end of the drain time"
+        );
+    }
+    // What is left of HTTP are requests in flight; idle connections have ended at the word.
+    let _ = timeout_at(deadline, app.connections.none()).await;
+    // Probes hear the word as sessions do; they are no reason to stop late.
+    let _ = timeout_at(deadline, app.probes.none()).await;
+    app.refusals.sum_up(u64::MAX);
+    close::write_burst(app, app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(u64::MAX));
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+    let writer = app.writer.clone();
+    let lost = tokio::task::spawn_blocking(move || writer.flush(left)).await.unwrap_or(0);
+    if lost > 0 {
+        tracing::error!(records = lost, "journald did not take these records in time");
+    }
+}
+
+async fn sum_bursts_up(app: Arc<App>) {
+    let mut ticks = interval(Duration::from_millis(500));
+    loop {
+        ticks.tick().await;
+        let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(clock::now());
+        close::write_burst(&app, sum);
+    }
+}
+
+enum Heard {
+    Reload,
+    Stop(i32),
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.hangup.recv() => Heard::Reload,
+            _ = self.terminate.recv() => Heard::Stop(SignalKind::terminate().as_raw_value()),
+            _ = self.interrupt.recv() => Heard::Stop(SignalKind::interrupt().as_raw_value()),
+        }
+    }
+}

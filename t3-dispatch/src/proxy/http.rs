@@ -1,0 +1,338 @@
+//! One HTTP request to a user's serve and its answer back, both streamed. Whatever goes wrong
+//! becomes an answer that says so, with an id.
+//!
+//! A request is sent again only when that can do no harm: when it was never sent, or when it asks
+//! for nothing to be done and serve closed the connection instead of answering. What cannot be sent
+//! again gets a fresh connection, which serve is not about to close.
+
+use std::{error::Error as _, io, sync::Arc, time::Duration};
+
+use ::http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+};
+use hyper::{
+    body::{Body as _, Incoming},
+    client::conn::http1::SendRequest,
+};
+
+use crate::{
+    http::{guard, headers, request_id},
+    metrics::{self, Upstream},
+    pages::pwa,
+    proxy::request::{self, Asker, Peer, plain},
+    response::body::Body,
+    routing::table::Route,
+    server::{app::App, connection},
+    upstream::{
+        connect::{self, ConnectError},
+        pool::Pool,
+        request_body::{self, Sending, Sent},
+    },
+};
+
+/// Why serve's answer could not be passed on.
+#[derive(Debug, thiserror::Error)]
+enum ForwardError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("serve on port {0} closed the connection without an answer: {1}")]
+    Closed(u16, hyper::Error),
+    #[error("serve on port {0} did not answer as HTTP: {1}")]
+    Garbage(u16, hyper::Error),
+    #[error("serve on port {0}: {1}")]
+    Improper(u16, &'static str),
+    #[error("serve on port {0} did not answer within {1:?}")]
+    Silent(u16, Duration),
+    #[error("the client's request broke off: {0}")]
+    Refused(guard::Refusal),
+    #[error("the client left before its request was complete")]
+    Left,
+}
+
+impl ForwardError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect(ConnectError::Timeout(_)) | Self::Silent(..) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(error) if error.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_) | Self::Closed(..) | Self::Garbage(..) | Self::Improper(..) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Refused(why) => why.status(),
+            Self::Left => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// For the client; the log has the rest.
+    fn text(&self) -> &'static str {
+        match self {
+            Self::Connect(ConnectError::Timeout(_)) | Self::Silent(..) => "serve does not answer",
+            Self::Connect(error) if error.is_ours() => "dispatch is out of resources",
+            Self::Connect(_) => "serve is not there",
+            Self::Closed(..) => "serve closed the connection without an answer",
+            Self::Garbage(..) | Self::Improper(..) => "serve gave no proper answer",
+            Self::Refused(_) | Self::Left => "the request broke off",
+        }
+    }
+}
+
+/// Asks serve and streams its answer back; what goes wrong becomes an answer, too.
+pub async fn forward(app: &App, peer: Peer, asker: &Asker, mut request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().clone();
+    let id = request_id::given(request.headers());
+    let page = if app.install { pwa::ask(&mut request) } else { None };
+    match (ask(app, peer, &asker.route, request).await, page) {
+        (Ok(response), Some(page)) => page.answer(response).await,
+        (Ok(response), None) => response,
+        (Err(error), _) => failed(app, peer, asker, path.path(), id, &error),
+    }
+}
+
+fn failed(
+    app: &App,
+    peer: Peer,
+    asker: &Asker,
+    path: &str,
+    id: Option<HeaderValue>,
+    error: &ForwardError,
+) -> Response<Body> {
+    match error {
+        ForwardError::Refused(why) => {
+            app.metrics.bad(why.status());
+            connection::refused(peer, *why)
+        }
+        _ => {
+            let (id, status) = (request_id::or_fresh(id), error.status());
+            let (user, login, code) = (&asker.route.os_user, &asker.login, status.as_u16());
+            let word = id.to_str().unwrap_or_default();
+            if matches!(error, ForwardError::Left) {
+                tracing::debug!(%user, %login, path, id = word, "{error}");
+            } else {
+                tracing::warn!(%user, %login, path, id = word, "{code}: {error}");
+            }
+            let mut response = plain(status, &format!("{} (request {word})", error.text()));
+            response.headers_mut().insert(request_id::HEADER, id);
+            response
+        }
+    }
+}
+
+async fn ask(
+    app: &App,
+    peer: Peer,
+    route: &Route,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ForwardError> {
+    let (mut request, sent) = outgoing(request, peer, route.port);
+    let repeatable = sent.is_none() && is_safe(request.method());
+    let mut pooled = if repeatable { app.pool.take(route) } else { None };
+    loop {
+        let reused = pooled.is_some();
+        let mut sender = match pooled.take() {
+            Some(sender) => {
+                app.metrics.upstream(Upstream::Reused);
+                sender
+            }
+            None => connect(app, route.port).await?,
+        };
+        let again = reused.then(|| copy(&request));
+        let answer = sender.try_send_request(request);
+        let answer = request_body::in_time(answer, sent.as_deref(), app.http.response).await;
+        match answer {
+            None => return Err(ForwardError::Silent(route.port, app.http.response)),
+            Some(Ok(response)) => {
+                let lease = Lease::new(&app.pool, route, sender, sent, &response);
+                return received(response, route.port, lease);
+            }
+            Some(Err(mut failed)) => match failed.take_message().or(again) {
+                Some(unanswered) if reused && is_close(failed.error()) => request = unanswered,
+                _ => return Err(failure(failed.into_error(), route.port)),
+            },
+        }
+    }
+}
+
+/// Asking changes nothing at serve's (RFC 9110 section 9.2.1).
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// A request without a body, once more.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
+}
+
+/// The request as serve gets it, and the state of its body if it has one.
+fn outgoing(mut request: Request<Incoming>, peer: Peer, port: u16) -> (Request<Body>, Option<Arc<Sent>>) {
+    headers::strip_hop_by_hop(request.headers_mut());
+    request::prepare(&mut request, peer.ip);
+    headers::ensure_host(request.headers_mut(), port);
+    if request.body().is_end_stream() {
+        // There is nothing to go on with.
+        request.headers_mut().remove(EXPECT);
+        return (request.map(|_| Body::empty()), None);
+    }
+    if request.body().size_hint().exact().is_none() {
+        // hyper sends a body of unknown length in chunks, but not with methods that rarely have
+        // one.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let expects = headers::expects_continue(request.headers());
+    let (parts, body) = request.into_parts();
+    let (body, sent) = Sending::new(body, expects);
+    let mut request = Request::from_parts(parts, Body::boxed(body));
+    if expects {
+        let sent = Arc::clone(&sent);
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                sent.agree();
+            }
+        });
+    }
+    (request, Some(sent))
+}
+
+async fn connect(app: &App, port: u16) -> Result<SendRequest<Body>, ForwardError> {
+    let (stream, _) = app.metrics.connected(connect::connect(port, &app.times).await)?;
+    connect::http(stream).await.map_err(|error| ForwardError::Closed(port, error))
+}
+
+/// What hyper's error means.
+fn failure(error: hyper::Error, port: u16) -> ForwardError {
+    if error.is_user() {
+        // Nothing of the request is made by us but its body, which is the client's.
+        return match refusal(&error) {
+            Some(why) => ForwardError::Refused(why),
+            None => ForwardError::Left,
+        };
+    }
+    if is_close(&error) { ForwardError::Closed(port, error) } else { ForwardError::Garbage(port, error) }
+}
+
+/// The guard's reason, somewhere beneath.
+fn refusal(error: &hyper::Error) -> Option<guard::Refusal> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(why) = io.and_then(|error| error.downcast_ref::<guard::Refusal>()) {
+            return Some(*why);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// The connection was closed or reset and nothing of an answer came.
+fn is_close(error: &hyper::Error) -> bool {
+    !error.is_user() && !error.is_parse()
+}
+
+/// serve's answer as the client gets it.
+fn received(response: Response<Incoming>, port: u16, lease: Lease) -> Result<Response<Body>, ForwardError> {
+    let mut response = proper(response).map_err(|why| ForwardError::Improper(port, why))?;
+    metrics::serves(&mut response);
+    headers::strip_hop_by_hop(response.headers_mut());
+    // What serve speaks is between serve and us.
+    *response.version_mut() = Version::HTTP_11;
+    Ok(response.map(|body| Body::leased(body, lease)))
+}
+
+/// Where hyper is lenient with an answer, its length could be read in two ways (RFC 9112 section
+/// 6.3).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn proper<B>(response: Response<B>) -> Result<Response<B>, &'static str> {
+    let headers = response.headers();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("it switched protocols without being asked to");
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some()
+        || length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err("its Content-Length is not one number");
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if length.is_some() {
+            return Err("it has both Content-Length and Transfer-Encoding");
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("its Transfer-Encoding is not chunked");
+        }
+    }
+    Ok(response)
+}
+
+/// A connection while an answer is read from it.
+#[derive(Debug)]
+pub struct Lease {
+    home: Option<(Arc<Pool>, Route, SendRequest<Body>)>,
+    announced: Option<Duration>,
+    sent: Option<Arc<Sent>>,
+}
+
+impl Lease {
+    fn new(
+        pool: &Arc<Pool>,
+        route: &Route,
+        sender: SendRequest<Body>,
+        sent: Option<Arc<Sent>>,
+        response: &Response<Incoming>,
+    ) -> Self {
+        let headers = response.headers();
+        let closes =
+            headers.get_all(CONNECTION).iter().any(|value| headers::has_token(value.as_bytes(), "close"));
+        let home = (!closes).then(|| (Arc::clone(pool), route.clone(), sender));
+        Self { home, announced: headers::announced_keep_alive(headers), sent }
+    }
+
+    /// The answer was read to its end.
+    pub fn end(mut self) {
+        if let Some((pool, route, sender)) = self.home.take() {
+            pool.give_back(route, self.announced, sender);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(sent) = &self.sent {
+            sent.answered();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_could_be_read_in_two_ways_is_none() {
+        for (status, headers, sound) in [
+            (200, &[][..], true),
+            (200, &[("content-length", "5")][..], true),
+            (200, &[("transfer-encoding", "Chunked")][..], true),
+            (101, &[][..], false),
+            (200, &[("content-length", "5"), ("content-length", "5")][..], false),
+            (200, &[("content-length", "5, 5")][..], false),
+            (200, &[("content-length", "5"), ("transfer-encoding", "chunked")][..], false),
+            (200, &[("transfer-encoding", "gzip, chunked")][..], false),
+            (200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")][..], false),
+        ] {
+            let mut response = Response::builder().status(status);
+            for (name, value) in headers {
+                response = response.header(*name, *value);
+            }
+            assert_eq!(proper(response.body(()).unwrap()).is_ok(), sound, "{status} {headers:?}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! One request to serve: plain HTTP or a WebSocket upgrade.
+
+pub mod http;
+pub mod request;
+pub mod websocket;

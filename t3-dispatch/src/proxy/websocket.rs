@@ -1,0 +1,224 @@
+//! Opens a WebSocket: passes the handshake to serve, checks its answer, and hands both sockets to
+//! the relay.
+//!
+//! serve's own refusal is relayed as it is; everything else that goes wrong becomes 502, 503 or
+//! 504. Either way there is exactly one record, because the [`Case`] is opened before anything can
+//! fail.
+
+use std::{error::Error as _, io, sync::Arc};
+
+use ::http::{HeaderMap, Request, Response, StatusCode, header};
+use hyper::{
+    body::{Bytes, Incoming},
+    upgrade::{OnUpgrade, Parts, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+use t3_record::{Side, evidence::OpenFailure, wire};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::{
+    admission::quota::Seat,
+    http::{
+        guard::{Exchanges, Guarded},
+        headers,
+    },
+    metrics,
+    proxy::{
+        http,
+        request::{self, Peer, plain},
+    },
+    record::close::Case,
+    relay::{self, Legs, session::Session},
+    response::body::Body,
+    routing::{identity, table::Route},
+    server::app::App,
+    sys::{clock, random_id},
+    upstream::connect,
+};
+
+/// Answers an upgrade request of a known user.
+pub async fn answer(
+    app: Arc<App>,
+    peer: Peer,
+    route: Route,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let key = match headers::check_upgrade(&request) {
+        Ok(key) => key,
+        Err(malformed) => {
+            tracing::info!(user = %route.os_user, peer = %peer.ip, "400: {malformed}");
+            app.metrics.bad(StatusCode::BAD_REQUEST);
+            let mut response = plain(StatusCode::BAD_REQUEST, &malformed.to_string());
+            let version = header::HeaderValue::from_static("13");
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+            return response;
+        }
+    };
+    let seat = match app.gate.admit(request.headers(), &route.os_user, clock::now()) {
+        Ok(seat) => seat,
+        Err(closed) => {
+            let status = closed.status().as_u16();
+            app.refusals.tell(closed.reason(), &route.os_user, format_args!("{status}: {closed}"));
+            return closed.answer();
+        }
+    };
+    let who = wire::Session {
+        conn: random_id::fresh(),
+        user: route.os_user.clone(),
+        ip: identity::client(request.headers(), peer.ip, &app.trusted).to_string(),
+        ray: ray(request.headers()),
+        opened_at: None,
+        down: Some(peer.leg),
+        up: None,
+        serve_port: route.port,
+    };
+    let connection = request.extensions_mut().remove::<Arc<Exchanges>>();
+    let mut case = Case::open(&app, Session::new(who, clock::now()), connection);
+    let down = hyper::upgrade::on(&mut request);
+    match ask_serve(&app, &mut case, peer, &route, request).await {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            switch(case, seat, &key, down, response)
+        }
+        Ok(response) => match http::proper(response) {
+            Ok(mut response) => {
+                case.failed(OpenFailure::Status(response.status().as_u16()));
+                headers::strip_hop_by_hop(response.headers_mut());
+                response.map(Body::from)
+            }
+            Err(why) => {
+                tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {why}", route.port);
+                refuse(case, OpenFailure::Garbage)
+            }
+        },
+        Err(why) => refuse(case, why),
+    }
+}
+
+/// The `Cf-Ray` header, if it is short text.
+fn ray(headers: &HeaderMap) -> Option<String> {
+    let ray = headers.get("cf-ray")?.to_str().ok()?;
+    (ray.len() <= 64).then(|| ray.to_owned())
+}
+
+async fn ask_serve(
+    app: &App,
+    case: &mut Case,
+    peer: Peer,
+    route: &Route,
+    mut request: Request<Incoming>,
+) -> Result<Response<Incoming>, OpenFailure> {
+    let (stream, leg) =
+        app.metrics.connected(connect::connect(route.port, &app.times).await).map_err(|error| {
+            tracing::warn!(user = %route.os_user, "{error}");
+            error.failure()
+        })?;
+    case.session().who.up = Some(leg);
+    request::prepare(&mut request, peer.ip);
+    let request = request.map(|_| Body::empty());
+    let handshake = async {
+        let mut sender = connect::http(stream).await?;
+        sender.send_request(request).await
+    };
+    match timeout(app.times.handshake, handshake).await {
+        Ok(Ok(mut response)) => {
+            metrics::serves(&mut response);
+            Ok(response)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {error}", route.port);
+            Err(failure(&error))
+        }
+        Err(_) => Err(OpenFailure::HandshakeTimeout),
+    }
+}
+
+/// What hyper's error means.
+fn failure(error: &hyper::Error) -> OpenFailure {
+    let errno = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .and_then(io::Error::raw_os_error);
+    match errno {
+        Some(libc::ECONNRESET | libc::EPIPE) => OpenFailure::HandshakeReset,
+        Some(errno) => OpenFailure::Local(errno),
+        None if error.is_parse() => OpenFailure::Garbage,
+        None => OpenFailure::HandshakeEof,
+    }
+}
+
+fn refuse(case: Case, why: OpenFailure) -> Response<Body> {
+    case.failed(why);
+    match why {
+        OpenFailure::ConnectTimeout | OpenFailure::HandshakeTimeout => {
+            plain(StatusCode::GATEWAY_TIMEOUT, "serve does not answer")
+        }
+        OpenFailure::Refused | OpenFailure::Unreach => plain(StatusCode::BAD_GATEWAY, "serve is not there"),
+        OpenFailure::Local(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "dispatch is out of resources"),
+        _ => plain(StatusCode::BAD_GATEWAY, "serve gave no proper answer"),
+    }
+}
+
+/// serve said 101: checks its proof (RFC 6455 section 4.2.2, item 5.4), relays the 101, and starts
+/// the relay behind it.
+fn switch(
+    case: Case,
+    seat: Seat,
+    key: &header::HeaderValue,
+    down: OnUpgrade,
+    mut response: Response<Incoming>,
+) -> Response<Body> {
+    let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
+    if accept.is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
+        return refuse(case, OpenFailure::BadAccept);
+    }
+    let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
+    let up = hyper::upgrade::on(&mut response);
+    tokio::spawn(live(case, seat, down, up, extended));
+    response.map(|_| Body::empty())
+}
+
+/// The life of one WebSocket. It gives its place back when both sockets are closed.
+async fn live(mut case: Case, _seat: Seat, down: OnUpgrade, up: OnUpgrade, extended: bool) {
+    let app = case.app();
+    // The browser's side resolves once the 101 is written; when it cannot be, the browser is gone.
+    let switched = timeout(app.times.handshake, async { tokio::try_join!(down, up) });
+    let (down, up) = match switched.await {
+        Ok(Ok((down, up))) => (guarded_socket(down), socket(up)),
+        Ok(Err(error)) => {
+            tracing::debug!("the 101 could not be relayed: {error}");
+            return case.failed(OpenFailure::ClientGone);
+        }
+        Err(_) => return case.failed(OpenFailure::ClientGone),
+    };
+    let (Some((down, first_down)), Some((up, first_up))) = (down, up) else {
+        return case.failed(OpenFailure::Local(libc::EPROTOTYPE));
+    };
+    case.opened(extended);
+    let session = case.session();
+    // What came together with the handshake.
+    let now = clock::now();
+    for (side, bytes) in [(Side::Down, first_down), (Side::Up, first_up)] {
+        if !bytes.is_empty() {
+            session.arrived(side, &bytes, now);
+            session.flow_mut(side).pending.extend_from_slice(&bytes);
+        }
+    }
+    let listener = app.stop.enrol();
+    let ear = case.ear();
+    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &ear).await;
+}
+
+/// The browser's socket and what was read from it beyond the handshake. The guard is off it then.
+pub(crate) fn guarded_socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
+    let (stream, behind) = io.into_inner().into_parts()?;
+    // The guard lets nothing through behind an upgrade, so that one of the two is empty.
+    Some((stream, if behind.is_empty() { read_buf } else { behind.into() }))
+}
+
+/// serve's socket and what was read from it beyond the handshake.
+fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((io.into_inner(), read_buf))
+}

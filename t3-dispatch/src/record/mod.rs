@@ -1,0 +1,6 @@
+//! One record per session.
+
+pub mod burst;
+pub mod close;
+pub mod early_evidence;
+pub mod reconnects;

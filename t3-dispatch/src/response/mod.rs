@@ -1,0 +1,3 @@
+//! Response bodies and plain responses.
+
+pub mod body;

@@ -1,0 +1,4 @@
+//! Routing table and identity headers.
+
+pub mod identity;
+pub mod table;

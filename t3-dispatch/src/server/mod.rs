@@ -1,0 +1,5 @@
+//! Listener, connections and what they share.
+
+pub mod app;
+pub mod connection;
+pub mod listener;

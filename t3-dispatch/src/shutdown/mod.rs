@@ -1,0 +1,3 @@
+//! Stop signal and drain.
+
+pub mod signal;

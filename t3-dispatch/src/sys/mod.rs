@@ -1,0 +1,6 @@
+//! Sockets, clock and random numbers.
+
+pub mod clock;
+pub mod random_id;
+pub mod tcp;
+pub mod tcp_info;

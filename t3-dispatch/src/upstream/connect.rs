@@ -1,0 +1,79 @@
+//! A fresh connection to a user's serve on 127.0.0.1, ready for HTTP/1.1.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use t3_record::{evidence::OpenFailure, wire::Leg};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{response::body::Body, server::app::Times, sys::tcp};
+
+/// serve could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// It did not accept in time.
+    #[error("serve at {0} did not accept a connection in time")]
+    Timeout(SocketAddr),
+    /// The kernel said no.
+    #[error("connect to serve at {0}: {1}")]
+    Io(SocketAddr, io::Error),
+}
+
+impl ConnectError {
+    /// This process lacks something, serve does not.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self.failure(), OpenFailure::Local(_))
+    }
+
+    /// As evidence.
+    #[must_use]
+    pub fn failure(&self) -> OpenFailure {
+        match self {
+            Self::Timeout(_) => OpenFailure::ConnectTimeout,
+            Self::Io(_, error) => match error.raw_os_error() {
+                Some(libc::ECONNREFUSED) => OpenFailure::Refused,
+                Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => OpenFailure::Unreach,
+                Some(libc::ETIMEDOUT) => OpenFailure::ConnectTimeout,
+                Some(libc::ECONNRESET) => OpenFailure::HandshakeReset,
+                Some(errno) => OpenFailure::Local(errno),
+                None => OpenFailure::Local(libc::EIO),
+            },
+        }
+    }
+}
+
+/// Connects.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(port: u16, times: &Times) -> Result<(TcpStream, Leg), ConnectError> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let failed = |error| ConnectError::Io(address, error);
+    let stream = timeout(times.connect, TcpStream::connect(address))
+        .await
+        .map_err(|_| ConnectError::Timeout(address))?
+        .map_err(failed)?;
+    let leg = tcp::leg(&stream).map_err(failed)?;
+    tcp::prepare(&stream, &times.legs).map_err(failed)?;
+    Ok((stream, leg))
+}
+
+/// Speaks HTTP over a connection. It ends when the sender is dropped, or becomes the upgraded
+/// stream.
+///
+/// # Errors
+/// When the connection is gone already.
+pub async fn http(stream: TcpStream) -> hyper::Result<SendRequest<Body>> {
+    let (sender, connection) =
+        http1::Builder::new().preserve_header_case(true).handshake::<_, Body>(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // Its error is the request's error, too, and told there.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}

@@ -1,0 +1,5 @@
+//! Connections to serve.
+
+pub mod connect;
+pub mod pool;
+pub mod request_body;
