@@ -15,9 +15,9 @@ use tokio::{
 use tokio_seqpacket::UnixSeqpacket;
 
 use crate::{
-    evidence::{Late, gather},
+    evidence::{LateEvents, gather},
     open_sessions, orphans,
-    sessions::{Entry, LinkId},
+    sessions::{ConnectionId, Entry},
     state::Shared,
 };
 
@@ -86,7 +86,7 @@ fn may_dispatch(uid: u32, dispatch_user: &str) -> bool {
 }
 
 async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), End> {
-    let Some(subscription) = shared.hub.subscribe() else {
+    let Some(subscription) = shared.subscribers.subscribe() else {
         return Err(End::Refused("there are too many subscribers; end one of them".to_owned()));
     };
     send(socket, &welcome(shared)).await?;
@@ -130,8 +130,8 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
 
 async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option<u32>) -> Result<(), End> {
     let (answers, mut answered) = mpsc::channel::<FromTrace>(ANSWERS);
-    let link = shared.join(pid, answers.clone());
-    tracing::info!(pid, link = link.id.0, "dispatch is connected");
+    let process = shared.join(pid, answers.clone());
+    tracing::info!(pid, connection = process.id.0, "dispatch is connected");
     let writer = {
         let socket = Arc::clone(socket);
         tokio::spawn(async move {
@@ -142,14 +142,14 @@ async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option
             }
         })
     };
-    let mut peer = Peer { shared, link: link.id, pid, netns: foreign_namespace(pid), answers };
+    let mut peer = Peer { shared, connection: process.id, pid, netns: foreign_namespace(pid), answers };
     let ended = peer.converse(socket).await;
     drop(peer);
     writer.abort();
-    let orphans = shared.leave(link.id);
-    tracing::info!(pid, link = link.id.0, sessions = orphans, "dispatch's connection ended");
+    let orphans = shared.leave(process.id);
+    tracing::info!(pid, connection = process.id.0, sessions = orphans, "dispatch's connection ended");
     if orphans > 0 {
-        shared.mourners.spawn(orphans::after(Arc::clone(shared), link, monotonic()));
+        shared.orphan_writers.spawn(orphans::after(Arc::clone(shared), process, monotonic()));
     }
     ended
 }
@@ -162,7 +162,7 @@ fn foreign_namespace(pid: Option<u32>) -> Option<u32> {
 
 struct Peer<'a> {
     shared: &'a Arc<Shared>,
-    link: LinkId,
+    connection: ConnectionId,
     pid: Option<u32>,
     netns: Option<u32>,
     answers: mpsc::Sender<FromTrace>,
@@ -177,14 +177,16 @@ impl Peer<'_> {
                 ToTrace::Hello { .. } => {
                     return Err(End::Refused("a second hello makes no sense".to_owned()));
                 }
-                ToTrace::Watch { listen, serve } => self.shared.watch(self.link, self.pid, listen, serve),
+                ToTrace::Watch { listen, serve } => {
+                    self.shared.watch(self.connection, self.pid, listen, serve)
+                }
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ask { conn } => self.ask(conn),
                 ToTrace::Done { conn, record } => {
                     self.shared.sessions().done(&conn);
-                    self.shared.hub.publish(FromTrace::Closed { record });
+                    self.shared.subscribers.publish(FromTrace::Closed { record });
                 }
-                ToTrace::Opened { record } => self.shared.hub.publish(FromTrace::Opened { record }),
+                ToTrace::Opened { record } => self.shared.subscribers.publish(FromTrace::Opened { record }),
                 ToTrace::Status => self.answer(self.shared.status()).await?,
                 ToTrace::Pulses { pulses } => {
                     let mut sessions = self.shared.sessions();
@@ -213,7 +215,7 @@ impl Peer<'_> {
         }
         let entry = Entry {
             session,
-            link: self.link,
+            connection: self.connection,
             registered_at: monotonic(),
             asked_at: None,
             detached_at: None,
@@ -231,7 +233,7 @@ impl Peer<'_> {
         let entry = self.shared.sessions().ask(&conn, monotonic());
         let (shared, answers) = (Arc::clone(self.shared), self.answers.clone());
         tokio::spawn(async move {
-            let facts = Box::new(gather(&shared, entry.as_ref(), Late::Possible).await);
+            let facts = Box::new(gather(&shared, entry.as_ref(), LateEvents::Possible).await);
             // Nobody waits for the answer any more when this fails.
             let _ = answers.send(FromTrace::Evidence { conn, facts }).await;
         });

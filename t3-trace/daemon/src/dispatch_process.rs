@@ -4,20 +4,20 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::sessions::LinkId;
+use crate::sessions::ConnectionId;
 
 /// A dispatch, and a way to see it die that no reuse of its pid can deceive.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct DispatchProcess {
     /// Which connection.
-    pub(crate) id: LinkId,
+    pub(crate) id: ConnectionId,
     /// Its process, if it is in a pid namespace that we see.
     pub(crate) pid: Option<u32>,
     pub(crate) process: Option<OwnedFd>,
 }
 
-impl Link {
-    pub(crate) fn new(id: LinkId, pid: Option<u32>) -> Self {
+impl DispatchProcess {
+    pub(crate) fn new(id: ConnectionId, pid: Option<u32>) -> Self {
         let raw = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         Self { id, pid, process: raw.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) }
     }
@@ -33,8 +33,8 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_dies_is_seen_to() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let link = Link::new(LinkId(1), Some(child.id()));
-        let process = poll::readable(link.process.unwrap()).unwrap();
+        let dispatch = DispatchProcess::new(ConnectionId(1), Some(child.id()));
+        let process = poll::readable(dispatch.process.unwrap()).unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(50), process.readable()).await.is_err());
         child.kill().unwrap();
         assert!(tokio::time::timeout(Duration::from_secs(10), process.readable()).await.is_ok());

@@ -11,7 +11,7 @@ use t3_record::{
     vocabulary::KernelSource,
 };
 
-use crate::{peer_process, port_owners::Owner, pressure::Reading, sessions::Entry, state::Shared};
+use crate::{peer_process, port_owners::PortOwner, pressure::Reading, sessions::Entry, state::Shared};
 
 /// How long the kernel's own events may come after dispatch noticed the end.
 const LATE: Duration = Duration::from_millis(100);
@@ -53,7 +53,7 @@ impl Sockets {
 
 /// May the kernel still be about to tell of the end?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Late {
+pub(crate) enum LateEvents {
     /// dispatch has only just noticed.
     Possible,
     /// All sockets are closed: what is not there will not come.
@@ -61,7 +61,7 @@ pub(crate) enum Late {
 }
 
 /// Answers a question. A session that nobody registered still gets the machine's pressure.
-pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: Late) -> KernelFacts {
+pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: LateEvents) -> KernelFacts {
     let source = shared.kernel().source();
     let Some(entry) = entry else {
         let reading = read(shared, None).await;
@@ -102,8 +102,8 @@ async fn fate(
     shared: &Shared,
     entry: &Entry,
     sockets: &Sockets,
-    owner: Option<&Owner>,
-    late: Late,
+    owner: Option<&PortOwner>,
+    late: LateEvents,
 ) -> Option<Process> {
     let look = || {
         let kernel = shared.kernel();
@@ -121,7 +121,7 @@ async fn fate(
         .as_ref()
         .is_some_and(|trace| trace.fin_out.or(trace.rst_out).or(trace.closed).is_some());
     let (mut process, told) = look();
-    if late == Late::Possible && closing && told {
+    if late == LateEvents::Possible && closing && told {
         for step in STEPS {
             if process.as_ref().is_none_or(|process| process.fate != Fate::Alive) {
                 break;
@@ -133,15 +133,15 @@ async fn fate(
     process
 }
 
-fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<Owner>> {
+fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<PortOwner>> {
     shared.owners.at(entry.session.serve_port, entry.began_at())
 }
 
 /// The process behind serve's port. The search for it begins with the session, so a session that
 /// ended at once may be ahead of it.
-async fn known_owner(shared: &Shared, entry: &Entry, late: Late) -> Option<Arc<Owner>> {
+async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
-    if late == Late::Possible && young && entry.session.opened_at.is_some() {
+    if late == LateEvents::Possible && young && entry.session.opened_at.is_some() {
         for step in STEPS {
             if let Some(owner) = owner(shared, entry) {
                 return Some(owner);
@@ -153,9 +153,9 @@ async fn known_owner(shared: &Shared, entry: &Entry, late: Late) -> Option<Arc<O
 }
 
 /// Looks again for a while as long as neither leg shows an end.
-async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late: Late) -> Sockets {
+async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late: LateEvents) -> Sockets {
     let worth_waiting =
-        late == Late::Possible && source != KernelSource::Off && entry.session.opened_at.is_some();
+        late == LateEvents::Possible && source != KernelSource::Off && entry.session.opened_at.is_some();
     let mut sockets = Sockets::default();
     let deadline = tokio::time::Instant::now() + LATE;
     for step in STEPS {
@@ -168,7 +168,7 @@ async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late
     sockets
 }
 
-async fn read(shared: &Arc<Shared>, owner: Option<&Owner>) -> Reading {
+async fn read(shared: &Arc<Shared>, owner: Option<&PortOwner>) -> Reading {
     let cgroup = owner.and_then(|owner| owner.cgroup.clone());
     let (theirs, of) = (Arc::clone(shared), cgroup.clone());
     let reading = tokio::task::spawn_blocking(move || theirs.sampler.read(of.as_deref()));

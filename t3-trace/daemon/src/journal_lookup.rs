@@ -10,7 +10,7 @@ use t3_trace_host::{
 use tokio::process::Command;
 
 /// Session ids.
-pub(crate) type Conns = HashSet<String>;
+pub(crate) type RecordedConns = HashSet<String>;
 
 const SYNC_WITHIN: Duration = Duration::from_secs(3);
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const SLACK_SECS: u64 = 5;
 
 /// journalctl did not say.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WrittenError {
+pub(crate) enum LookupError {
     /// It could not be run.
     #[error("run journalctl: {0}")]
     Run(#[from] std::io::Error),
@@ -32,7 +32,7 @@ pub(crate) enum WrittenError {
 }
 
 /// The sessions with a `ws close` in the journal since a moment of the monotonic clock.
-pub(crate) async fn closes_since(since: Nanos, trust: Trust) -> Result<Conns, WrittenError> {
+pub(crate) async fn closes_since(since: Nanos, trust: Trust) -> Result<RecordedConns, LookupError> {
     // What dispatch sent before it died may still wait in journald's socket.
     let sync = Command::new("journalctl")
         .arg("--sync")
@@ -56,17 +56,17 @@ pub(crate) async fn closes_since(since: Nanos, trust: Trust) -> Result<Conns, Wr
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(READ_WITHIN, output).await.map_err(|_| WrittenError::Slow)??;
+    let output = tokio::time::timeout(READ_WITHIN, output).await.map_err(|_| LookupError::Slow)??;
     // An empty result counts as a failure for some versions; only a message on stderr tells.
     if !output.status.success() && !output.stderr.is_empty() {
-        return Err(WrittenError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        return Err(LookupError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     Ok(conns(&String::from_utf8_lossy(&output.stdout), trust))
 }
 
 /// The ids in journalctl's lines. An entry that anybody may have written keeps no record from being
 /// written.
-fn conns(json_lines: &str, trust: Trust) -> Conns {
+fn conns(json_lines: &str, trust: Trust) -> RecordedConns {
     #[derive(serde::Deserialize)]
     struct Entry {
         #[serde(rename = "T3_CONN")]
@@ -88,12 +88,12 @@ mod tests {
     #[test]
     fn ids_are_read_from_what_journalctl_prints() {
         let text = "{\"__CURSOR\":\"x\",\"_UID\":\"0\",\"T3_CONN\":\"a1\"}\n{\"_UID\":\"0\",\"T3_CONN\":[1,2]}\nnot json\n{\"MESSAGE\":\"x\"}\n{\"_SYSTEMD_UNIT\":\"t3-dispatch.service\",\"T3_CONN\":\"b2\"}\n";
-        assert_eq!(conns(text, Trust::default()), Conns::from(["a1".to_owned(), "b2".to_owned()]));
+        assert_eq!(conns(text, Trust::default()), RecordedConns::from(["a1".to_owned(), "b2".to_owned()]));
     }
 
     #[test]
     fn an_entry_that_another_user_wrote_keeps_no_record_from_being_written() {
         let text = "{\"_UID\":\"1000\",\"T3_CONN\":\"a1\"}\n{\"T3_CONN\":\"a2\"}\n{\"_UID\":\"991\",\"T3_CONN\":\"b2\"}\n";
-        assert_eq!(conns(text, Trust { dispatch: Some(991) }), Conns::from(["b2".to_owned()]));
+        assert_eq!(conns(text, Trust { dispatch: Some(991) }), RecordedConns::from(["b2".to_owned()]));
     }
 }

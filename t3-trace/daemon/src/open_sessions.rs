@@ -63,7 +63,7 @@ fn look(shared: &Shared) -> Sessions {
     Sessions {
         at: now,
         open,
-        dispatch: lock(&shared.links).values().any(|link| link.pid.is_some()),
+        dispatch: lock(&shared.connections).values().any(|connection| connection.pid.is_some()),
         host: strain(shared, None),
         more: false,
         sessions: told.into_iter().map(|(session, ..)| session).collect(),
@@ -121,12 +121,14 @@ impl Shared {
     /// Asks every dispatch that is connected to count aloud, unless it was asked a moment ago.
     /// Never waits: one whose queue is full has more important things to read.
     fn want_pulses(&self, now: Nanos) {
-        for link in lock(&self.links).values_mut() {
-            let Some(answers) = link.answers.as_ref().filter(|_| link.wanted_until < now + WISH / 2) else {
+        for connection in lock(&self.connections).values_mut() {
+            let Some(answers) =
+                connection.answers.as_ref().filter(|_| connection.wanted_until < now + WISH / 2)
+            else {
                 continue;
             };
             if answers.try_send(FromTrace::WantPulses { ms: WISH / 1_000_000 }).is_ok() {
-                link.wanted_until = now + WISH;
+                connection.wanted_until = now + WISH;
             }
         }
     }

@@ -18,8 +18,8 @@ use t3_record::{
 use t3_trace_host::journal_trust::Trust;
 
 use crate::{
-    dispatch_process::Link,
-    evidence::{Late, gather},
+    dispatch_process::DispatchProcess,
+    evidence::{LateEvents, gather},
     journal_lookup, poll,
     sessions::Entry,
     state::Shared,
@@ -33,10 +33,10 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Waits for what becomes of the sessions of a broken connection, and writes the records of those
 /// that dispatch left behind.
-pub(crate) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
-    let id = link.id;
-    let pid = link.pid;
-    if !died(&shared, link).await {
+pub(crate) async fn after(shared: Arc<Shared>, dispatch: DispatchProcess, broke_at: Nanos) {
+    let id = dispatch.id;
+    let pid = dispatch.pid;
+    if !died(&shared, dispatch).await {
         return;
     }
     let orphans = shared.sessions().take(id);
@@ -56,10 +56,10 @@ pub(crate) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
             let trust = Trust::in_user(&shared.options.dispatch_user);
             journal_lookup::closes_since(since, trust).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "cannot tell which records dispatch has already written; some may come twice");
-                journal_lookup::Conns::new()
+                journal_lookup::RecordedConns::new()
             })
         }
-        None => journal_lookup::Conns::new(),
+        None => journal_lookup::RecordedConns::new(),
     };
     let death = DispatchDeath { fate, at: broke_at };
     for orphan in orphans {
@@ -72,8 +72,8 @@ pub(crate) async fn after(shared: Arc<Shared>, link: Link, broke_at: Nanos) {
 
 /// True when dispatch is dead; false when a living one accounts for its sessions, or when we are to
 /// stop.
-async fn died(shared: &Arc<Shared>, link: Link) -> bool {
-    let Link { id, pid, process } = link;
+async fn died(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
+    let DispatchProcess { id, pid, process } = dispatch;
     let process = process.and_then(|fd| poll::readable(fd).ok());
     let broke = Instant::now();
     let mut back_since = None;
@@ -113,7 +113,7 @@ async fn died(shared: &Arc<Shared>, link: Link) -> bool {
 async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
     let evidence = Evidence {
         relay: None,
-        kernel: gather(shared, Some(orphan), Late::No).await,
+        kernel: gather(shared, Some(orphan), LateEvents::No).await,
         burst: None,
         dispatch_died: Some(death),
     };
@@ -122,5 +122,5 @@ async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
     // So that `journalctl -u t3-dispatch` shows it (systemd.journal-fields(7)).
     fields.push(("OBJECT_SYSTEMD_UNIT".into(), "t3-dispatch.service".to_owned()));
     drop(shared.records.write(fields));
-    shared.hub.publish(FromTrace::Closed { record: Box::new(record) });
+    shared.subscribers.publish(FromTrace::Closed { record: Box::new(record) });
 }

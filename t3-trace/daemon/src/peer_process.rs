@@ -9,7 +9,7 @@ use t3_trace_host::{
     proc::stat,
 };
 
-use crate::port_owners::{Owner, Owners, Victim};
+use crate::port_owners::{OomVictim, PortOwner, PortOwners};
 
 /// The errno of a socket that an administrator destroyed: then the "closer" is not its owner.
 const ECONNABORTED: i32 = 103;
@@ -20,9 +20,9 @@ const OOM_BEFORE_END: Nanos = 10 * SECOND;
 /// The process behind serve's end.
 pub fn process(
     kernel: &dyn KernelView,
-    owners: &Owners,
+    owners: &PortOwners,
     serve: Option<&SocketFacts>,
-    owner: Option<&Owner>,
+    owner: Option<&PortOwner>,
     began_at: Nanos,
 ) -> Option<Process> {
     let closer = serve.filter(|trace| trace.error.is_none_or(|(errno, _)| errno != ECONNABORTED));
@@ -45,7 +45,7 @@ pub fn process(
 }
 
 /// A pid is used again: the trace must be of the process that served this session.
-fn is_same(trace: &ProcessFacts, owner: Option<&Owner>, began_at: Nanos) -> bool {
+fn is_same(trace: &ProcessFacts, owner: Option<&PortOwner>, began_at: Nanos) -> bool {
     let same_start = match (trace.started_boot_ns, owner) {
         (Some(started), Some(owner)) => {
             started.abs_diff(owner.start_ticks.saturating_mul(stat::tick_ns())) <= 2 * stat::tick_ns()
@@ -81,7 +81,7 @@ fn ended(task: Task, trace: ProcessFacts) -> Process {
     }
 }
 
-fn seen_in_proc(task: Task, owner: Option<&Owner>) -> Option<Process> {
+fn seen_in_proc(task: Task, owner: Option<&PortOwner>) -> Option<Process> {
     let stat = stat::read(task.pid)?;
     if owner.is_some_and(|owner| owner.start_ticks != stat.start_ticks) {
         return None;
@@ -97,8 +97,8 @@ fn seen_in_proc(task: Task, owner: Option<&Owner>) -> Option<Process> {
 }
 
 /// The victim is the process itself, or one beside it whose death took the whole unit down.
-fn victim_argv(owners: &Owners, process: &Process, owner: Option<&Owner>) -> Option<String> {
-    let beside = |victim: &Victim| {
+fn victim_argv(owners: &PortOwners, process: &Process, owner: Option<&PortOwner>) -> Option<String> {
+    let beside = |victim: &OomVictim| {
         let unit = owner.and_then(|owner| owner.cgroup.as_ref());
         unit.is_some()
             && victim.cgroup.as_ref() == unit

@@ -32,7 +32,7 @@ const VICTIMS: usize = 64;
 
 /// A process behind a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub struct PortOwner {
     /// Thread group id.
     pub pid: u32,
     /// Its comm when it was found.
@@ -45,7 +45,7 @@ pub struct Owner {
     pub cgroup: Option<PathBuf>,
 }
 
-impl Owner {
+impl PortOwner {
     /// Looks a process up.
     #[must_use]
     pub fn of(pid: u32, cgroups: Option<&Path>) -> Option<Self> {
@@ -68,7 +68,7 @@ impl Owner {
 
 /// A process that the OOM killer chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Victim {
+pub struct OomVictim {
     /// Thread group id.
     pub pid: u32,
     /// Its command line, if it could still be read.
@@ -84,16 +84,16 @@ struct State {
     /// Ports to look for, and a process in whose network namespace they are.
     wanted: BTreeMap<u16, u32>,
     /// Who listened on a port, oldest first, and on which socket.
-    listeners: HashMap<u16, VecDeque<(u64, Arc<Owner>)>>,
+    listeners: HashMap<u16, VecDeque<(u64, Arc<PortOwner>)>>,
     /// When a port was last looked for out of turn.
     sought: HashMap<u16, Instant>,
     argv: HashMap<u32, String>,
-    victims: VecDeque<Victim>,
+    victims: VecDeque<OomVictim>,
     poked: bool,
     stopping: bool,
 }
 
-type Found = Box<dyn Fn(&Owner) + Send>;
+type Found = Box<dyn Fn(&PortOwner) + Send>;
 
 #[derive(Debug)]
 struct Shared {
@@ -110,12 +110,12 @@ impl Shared {
 
 /// A handle on the looking thread, which ends with it.
 #[derive(Debug)]
-pub struct Owners {
+pub struct PortOwners {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Owners {
+impl PortOwners {
     /// Starts the thread. `cgroups` is where version 2 is mounted; `found` hears of each new
     /// listener.
     ///
@@ -162,7 +162,7 @@ impl Owners {
 
     /// Who served `port` at a moment: the youngest known listener that had been started by then.
     #[must_use]
-    pub fn at(&self, port: u16, moment: Nanos) -> Option<Arc<Owner>> {
+    pub fn at(&self, port: u16, moment: Nanos) -> Option<Arc<PortOwner>> {
         let state = self.shared.lock();
         let list = state.listeners.get(&port)?;
         let started = list.iter().map(|(_, owner)| owner).filter(|owner| owner.started_at <= moment);
@@ -179,12 +179,12 @@ impl Owners {
         if state.victims.len() == VICTIMS {
             state.victims.pop_front();
         }
-        state.victims.push_back(Victim { pid, argv, cgroup, at });
+        state.victims.push_back(OomVictim { pid, argv, cgroup, at });
     }
 
     /// The OOM victims since a moment, oldest first.
     #[must_use]
-    pub fn victims_since(&self, moment: Nanos) -> Vec<Victim> {
+    pub fn victims_since(&self, moment: Nanos) -> Vec<OomVictim> {
         self.shared.lock().victims.iter().filter(|victim| victim.at >= moment).cloned().collect()
     }
 
@@ -195,7 +195,7 @@ impl Owners {
     }
 }
 
-impl Drop for Owners {
+impl Drop for PortOwners {
     fn drop(&mut self) {
         self.shared.lock().stopping = true;
         self.shared.changed.notify_all();
@@ -231,7 +231,7 @@ fn run(shared: &Shared, found: &Found) {
 }
 
 /// Finds the listeners that are not known yet and returns them.
-fn look(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<Owner>> {
+fn look(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<PortOwner>> {
     let namespaces: HashSet<u32> = wanted.values().copied().collect();
     let tables: HashMap<u32, HashMap<u16, Vec<u64>>> =
         namespaces.into_iter().map(|pid| (pid, net::listening(pid))).collect();
@@ -253,7 +253,7 @@ fn look(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<Owner>> {
     let mut fresh = Vec::new();
     for (inode, pids) in holders {
         // Of several holders the oldest is the one that opened the socket; the others inherited it.
-        let owners = pids.into_iter().filter_map(|pid| Owner::of(pid, shared.cgroups.as_deref()));
+        let owners = pids.into_iter().filter_map(|pid| PortOwner::of(pid, shared.cgroups.as_deref()));
         let Some(owner) = owners.min_by_key(|owner| (owner.start_ticks, owner.pid)) else { continue };
         let (port, owner) = (missing[&inode], Arc::new(owner));
         let mut state = shared.lock();
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn the_listener_of_a_port_is_found_and_never_for_a_time_before_its_start() {
-        let owners = Owners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         owners.want([(port, std::process::id())]);
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_port_that_is_wanted_later_is_found_at_once() {
-        let owners = Owners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         owners.want_also(port, std::process::id());
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_is_gone_is_remembered() {
-        let owners = Owners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         owners.want([(port, std::process::id())]);
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn victims_are_kept_with_their_argv_and_bounded() {
-        let owners = Owners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         for n in 0..100 {
             owners.oom(std::process::id(), n);
         }

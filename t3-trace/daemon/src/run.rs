@@ -18,7 +18,7 @@ use t3_journal::Writer;
 use t3_trace_host::{
     cgroup,
     kernel::{
-        What,
+        EventKind,
         view::{EventStream, KernelView},
     },
 };
@@ -27,11 +27,11 @@ use crate::{
     connection, listen,
     options::Options,
     poll,
-    port_owners::Owners,
+    port_owners::PortOwners,
     pressure::Sampler,
-    state::{Mourners, Shared, Watching},
-    status::Standing,
-    subscribers::Hub,
+    state::{OpenSessionsCache, OrphanWriters, Shared},
+    status::DaemonStatus,
+    subscribers::Subscribers,
     systemd,
 };
 
@@ -66,13 +66,14 @@ pub async fn run(
     }
     let sampler = Arc::new(Sampler::start()?);
     let watching = Arc::clone(&sampler);
-    let found = move |owner: &crate::port_owners::Owner| {
+    let found = move |owner: &crate::port_owners::PortOwner| {
         tracing::info!(pid = owner.pid, comm = owner.comm, cgroup = ?owner.cgroup, "found a serve");
         if let Some(dir) = &owner.cgroup {
             watching.watch(dir);
         }
     };
-    let owners = Owners::start(cgroups, Box::new(found)).context("start the thread that looks for serves")?;
+    let owners =
+        PortOwners::start(cgroups, Box::new(found)).context("start the thread that looks for serves")?;
     let mut listening = listen::bind(&options.socket, &options.group).await?;
     let shared = Arc::new(Shared {
         options,
@@ -80,15 +81,15 @@ pub async fn run(
         sampler,
         owners,
         sessions: Mutex::default(),
-        links: Mutex::default(),
-        next_link: AtomicU64::new(1),
-        lost_told: AtomicU64::new(0),
-        hub: Hub::default(),
-        watching: Watching::default(),
+        connections: Mutex::default(),
+        next_connection: AtomicU64::new(1),
+        lost_reported: AtomicU64::new(0),
+        subscribers: Subscribers::default(),
+        watching: OpenSessionsCache::default(),
         records,
-        mourners: Mourners::default(),
+        orphan_writers: OrphanWriters::default(),
         stopping: AtomicBool::new(false),
-        standing: Standing::now(),
+        daemon_status: DaemonStatus::now(),
     });
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(events) = events {
@@ -97,16 +98,17 @@ pub async fn run(
     tasks.spawn(systemd::keep_telling(Arc::clone(&shared)));
     tracing::info!(socket = %listening.path().display(), "{}", shared.summary());
     systemd::ready(&shared);
-    let mut links = tokio::task::JoinSet::new();
-    let reason = accept(&shared, &mut listening, &mut links, stop).await;
+    let mut connections = tokio::task::JoinSet::new();
+    let reason = accept(&shared, &mut listening, &mut connections, stop).await;
     tracing::info!(reason, "stopping");
     systemd::stopping();
     shared.stopping.store(true, Ordering::Relaxed);
     drop(listening);
-    links.shutdown().await;
-    let mut mourners = shared.mourners.take();
+    connections.shutdown().await;
+    let mut orphan_writers = shared.orphan_writers.take();
     let finished =
-        tokio::time::timeout(STOP_WITHIN, async { while mourners.join_next().await.is_some() {} }).await;
+        tokio::time::timeout(STOP_WITHIN, async { while orphan_writers.join_next().await.is_some() {} })
+            .await;
     if finished.is_err() {
         tracing::error!("the records of a dispatch that died were not all written before the end");
     }
@@ -122,17 +124,17 @@ pub async fn run(
 async fn accept(
     shared: &Arc<Shared>,
     listening: &mut listen::Listening,
-    links: &mut tokio::task::JoinSet<()>,
+    connections: &mut tokio::task::JoinSet<()>,
     stop: impl Future<Output = &'static str>,
 ) -> &'static str {
     tokio::pin!(stop);
     loop {
         tokio::select! {
             reason = &mut stop => return reason,
-            Some(_) = links.join_next() => {}
-            accepted = listening.listener.accept(), if links.len() < MAX_CONNECTIONS => match accepted {
+            Some(_) = connections.join_next() => {}
+            accepted = listening.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(socket) => {
-                    links.spawn(connection::serve(Arc::clone(shared), socket));
+                    connections.spawn(connection::serve(Arc::clone(shared), socket));
                 }
                 Err(error) => {
                     tracing::error!(%error, "accepting on the evidence socket failed");
@@ -157,7 +159,7 @@ async fn follow(shared: Arc<Shared>, mut events: EventStream) {
         let Ok(mut ready) = polled.readable_mut().await else { return };
         while let Some(event) = events.next_event() {
             tracing::debug!(?event, "kernel event");
-            if let What::Oom { tgid } = event.what {
+            if let EventKind::Oom { tgid } = event.kind {
                 let theirs = Arc::clone(&shared);
                 tokio::task::spawn_blocking(move || theirs.owners.oom(tgid, event.at));
             }

@@ -15,7 +15,7 @@ pub const MAX_SESSIONS: usize = 200_000;
 
 /// One connection of dispatch to the evidence socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LinkId(pub u64);
+pub struct ConnectionId(pub u64);
 
 /// One registered session.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Entry {
     /// As dispatch told it.
     pub session: Session,
     /// Over which connection it was told last.
-    pub link: LinkId,
+    pub connection: ConnectionId,
     /// When it was first told.
     pub registered_at: Nanos,
     /// When dispatch asked for evidence: from then on its record may be in the journal.
@@ -128,22 +128,25 @@ impl Sessions {
     }
 
     /// A connection broke; returns how many sessions hung on it.
-    pub fn detach(&mut self, link: LinkId, now: Nanos) -> usize {
-        let theirs = self.by_conn.values_mut().filter(|entry| entry.link == link);
+    pub fn detach(&mut self, connection: ConnectionId, now: Nanos) -> usize {
+        let theirs = self.by_conn.values_mut().filter(|entry| entry.connection == connection);
         theirs.map(|entry| entry.detached_at = Some(now)).count()
     }
 
     /// How many sessions were told over this connection last.
     #[must_use]
-    pub fn count(&self, link: LinkId) -> usize {
-        self.by_conn.values().filter(|entry| entry.link == link).count()
+    pub fn count(&self, connection: ConnectionId) -> usize {
+        self.by_conn.values().filter(|entry| entry.connection == connection).count()
     }
 
     /// Removes the sessions that were told over this connection last, in the order in which they
     /// began.
-    pub fn take(&mut self, link: LinkId) -> Vec<Entry> {
-        let mut taken: Vec<Entry> =
-            self.by_conn.extract_if(|_, entry| entry.link == link).map(|(_, entry)| entry).collect();
+    pub fn take(&mut self, connection: ConnectionId) -> Vec<Entry> {
+        let mut taken: Vec<Entry> = self
+            .by_conn
+            .extract_if(|_, entry| entry.connection == connection)
+            .map(|(_, entry)| entry)
+            .collect();
         taken.sort_by(|a, b| (a.began_at(), &a.session.conn).cmp(&(b.began_at(), &b.session.conn)));
         taken
     }
@@ -165,7 +168,7 @@ impl Sessions {
 mod tests {
     use super::*;
 
-    fn entry(conn: &str, link: u64, registered_at: Nanos) -> Entry {
+    fn entry(conn: &str, connection: u64, registered_at: Nanos) -> Entry {
         let session = Session {
             conn: conn.to_owned(),
             user: "wizard".to_owned(),
@@ -178,7 +181,7 @@ mod tests {
         };
         Entry {
             session,
-            link: LinkId(link),
+            connection: ConnectionId(connection),
             registered_at,
             asked_at: None,
             detached_at: None,
@@ -193,10 +196,11 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.register(entry("a", 1, 10)).unwrap();
         sessions.register(entry("b", 1, 11)).unwrap();
-        assert_eq!(sessions.detach(LinkId(1), 20), 2);
+        assert_eq!(sessions.detach(ConnectionId(1), 20), 2);
         sessions.register(entry("a", 2, 30)).unwrap();
-        assert_eq!((sessions.count(LinkId(1)), sessions.count(LinkId(2))), (1, 1));
-        let left: Vec<_> = sessions.take(LinkId(1)).into_iter().map(|entry| entry.session.conn).collect();
+        assert_eq!((sessions.count(ConnectionId(1)), sessions.count(ConnectionId(2))), (1, 1));
+        let left: Vec<_> =
+            sessions.take(ConnectionId(1)).into_iter().map(|entry| entry.session.conn).collect();
         assert_eq!(left, ["b"]);
         let kept = sessions.done("a").unwrap();
         assert_eq!((kept.registered_at, kept.detached_at), (10, None));
@@ -219,7 +223,8 @@ mod tests {
         for (conn, at) in [("c", 30), ("a", 20), ("b", 10)] {
             sessions.register(entry(conn, 1, at)).unwrap();
         }
-        let order: Vec<_> = sessions.take(LinkId(1)).into_iter().map(|entry| entry.session.conn).collect();
+        let order: Vec<_> =
+            sessions.take(ConnectionId(1)).into_iter().map(|entry| entry.session.conn).collect();
         assert_eq!(order, ["b", "a", "c"]);
     }
 

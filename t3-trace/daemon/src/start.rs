@@ -5,7 +5,7 @@ use anyhow::Context;
 use t3_journal::{Sink, Writer};
 use t3_trace_host::kernel::{
     self, Functions, Kernel, SWITCHED_OFF,
-    view::{KernelView, Off},
+    view::{KernelView, NoKernel},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,10 +49,10 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
 /// The kernel side, or the reason why there is none: pressure is served all the same.
 fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
     if no_ebpf {
-        return Box::new(Off { why: format!("{SWITCHED_OFF} --no-ebpf") });
+        return Box::new(NoKernel { why: format!("{SWITCHED_OFF} --no-ebpf") });
     }
     match Kernel::load(&kernel::Options { functions, ..kernel::Options::default() }) {
         Ok(kernel) => Box::new(kernel),
-        Err(error) => Box::new(Off { why: format!("{:#}", anyhow::Error::from(error)) }),
+        Err(error) => Box::new(NoKernel { why: format!("{:#}", anyhow::Error::from(error)) }),
     }
 }

@@ -18,18 +18,18 @@ use t3_trace_host::kernel::view::KernelView;
 use tokio::sync::mpsc;
 
 use crate::{
-    dispatch_process::Link,
+    dispatch_process::DispatchProcess,
     locked::lock,
     options::Options,
-    port_owners::Owners,
+    port_owners::PortOwners,
     pressure::Sampler,
-    sessions::{LinkId, Sessions},
-    status::Standing,
-    subscribers::Hub,
+    sessions::{ConnectionId, Sessions},
+    status::DaemonStatus,
+    subscribers::Subscribers,
 };
 
 #[derive(Debug, Default)]
-pub(crate) struct LinkState {
+pub(crate) struct ConnectionState {
     pub(crate) pid: Option<u32>,
     pub(crate) listen: Vec<u16>,
     pub(crate) serve: Vec<u16>,
@@ -44,30 +44,30 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) kernel: Mutex<Box<dyn KernelView>>,
     pub(crate) sampler: Arc<Sampler>,
-    pub(crate) owners: Owners,
+    pub(crate) owners: PortOwners,
     pub(crate) sessions: Mutex<Sessions>,
-    pub(crate) links: Mutex<HashMap<LinkId, LinkState>>,
-    pub(crate) next_link: AtomicU64,
-    pub(crate) lost_told: AtomicU64,
-    pub(crate) hub: Hub,
-    pub(crate) watching: Watching,
+    pub(crate) connections: Mutex<HashMap<ConnectionId, ConnectionState>>,
+    pub(crate) next_connection: AtomicU64,
+    pub(crate) lost_reported: AtomicU64,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) watching: OpenSessionsCache,
     pub(crate) records: Writer,
-    pub(crate) mourners: Mourners,
+    pub(crate) orphan_writers: OrphanWriters,
     pub(crate) stopping: AtomicBool,
-    pub(crate) standing: Standing,
+    pub(crate) daemon_status: DaemonStatus,
 }
 
 /// The last answer.
 #[derive(Default)]
-pub(crate) struct Watching {
+pub(crate) struct OpenSessionsCache {
     pub(crate) kept: tokio::sync::Mutex<Option<(Nanos, Arc<Vec<OpenSessions>>)>>,
 }
 
 /// Tasks that must not be cut off when the daemon stops.
 #[derive(Default)]
-pub(crate) struct Mourners(Mutex<tokio::task::JoinSet<()>>);
+pub(crate) struct OrphanWriters(Mutex<tokio::task::JoinSet<()>>);
 
-impl Mourners {
+impl OrphanWriters {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -80,8 +80,11 @@ impl Mourners {
 }
 
 /// Ports of all connections, each once.
-pub(crate) fn union(links: &HashMap<LinkId, LinkState>, pick: fn(&LinkState) -> &Vec<u16>) -> Vec<u16> {
-    let mut ports: Vec<u16> = links.values().flat_map(|state| pick(state).iter().copied()).collect();
+pub(crate) fn union(
+    connections: &HashMap<ConnectionId, ConnectionState>,
+    pick: fn(&ConnectionState) -> &Vec<u16>,
+) -> Vec<u16> {
+    let mut ports: Vec<u16> = connections.values().flat_map(|state| pick(state).iter().copied()).collect();
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -96,24 +99,25 @@ impl Shared {
         lock(&self.sessions)
     }
 
-    pub(crate) fn join(&self, pid: Option<u32>, answers: mpsc::Sender<FromTrace>) -> Link {
-        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        lock(&self.links).insert(id, LinkState { pid, answers: Some(answers), ..LinkState::default() });
-        Link::new(id, pid)
+    pub(crate) fn join(&self, pid: Option<u32>, answers: mpsc::Sender<FromTrace>) -> DispatchProcess {
+        let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+        lock(&self.connections)
+            .insert(id, ConnectionState { pid, answers: Some(answers), ..ConnectionState::default() });
+        DispatchProcess::new(id, pid)
     }
 
     /// A connection of dispatch ended; returns how many sessions hung on it. What it watched is
     /// watched on: it will come back.
-    pub(crate) fn leave(&self, link: LinkId) -> usize {
-        let mut links = lock(&self.links);
-        if links.len() > 1 {
-            links.remove(&link);
-        } else if let Some(state) = links.get_mut(&link) {
+    pub(crate) fn leave(&self, connection: ConnectionId) -> usize {
+        let mut connections = lock(&self.connections);
+        if connections.len() > 1 {
+            connections.remove(&connection);
+        } else if let Some(state) = connections.get_mut(&connection) {
             state.pid = None;
             state.answers = None;
         }
-        drop(links);
-        self.sessions().detach(link, t3_trace_host::clock::monotonic())
+        drop(connections);
+        self.sessions().detach(connection, t3_trace_host::clock::monotonic())
     }
 
     /// A dispatch that lives is no longer waited for.
@@ -122,21 +126,28 @@ impl Shared {
     }
 
     pub(crate) fn is_connected(&self, pid: Option<u32>) -> bool {
-        lock(&self.links).values().any(|link| link.pid.is_some() && link.pid == pid)
+        lock(&self.connections).values().any(|connection| connection.pid.is_some() && connection.pid == pid)
     }
 
-    pub(crate) fn watch(&self, link: LinkId, pid: Option<u32>, listen: Vec<u16>, serve: Vec<u16>) {
-        let mut links = lock(&self.links);
+    pub(crate) fn watch(
+        &self,
+        connection: ConnectionId,
+        pid: Option<u32>,
+        listen: Vec<u16>,
+        serve: Vec<u16>,
+    ) {
+        let mut connections = lock(&self.connections);
         // What a connection that has ended had left behind makes room for what its successor says.
-        links.retain(|id, state| *id == link || state.pid.is_some());
-        let state = links.entry(link).or_default();
+        connections.retain(|id, state| *id == connection || state.pid.is_some());
+        let state = connections.entry(connection).or_default();
         (state.pid, state.listen, state.serve) = (pid, listen, serve);
-        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
-        let of = |state: &LinkState| {
+        let (listen, serve) =
+            (union(&connections, |state| &state.listen), union(&connections, |state| &state.serve));
+        let of = |state: &ConnectionState| {
             state.pid.map(|pid| state.serve.iter().map(move |port| (*port, pid)).collect::<Vec<_>>())
         };
-        let wanted: Vec<(u16, u32)> = links.values().filter_map(of).flatten().collect();
-        drop(links);
+        let wanted: Vec<(u16, u32)> = connections.values().filter_map(of).flatten().collect();
+        drop(connections);
         self.owners.want(wanted);
         if let Err(error) = self.kernel().watch(&listen, &serve) {
             tracing::error!(
@@ -149,40 +160,41 @@ impl Shared {
     /// Events lost since this was asked last.
     pub(crate) fn lost_delta(&self) -> u64 {
         let now = self.kernel().lost().total();
-        now.saturating_sub(self.lost_told.swap(now, Ordering::Relaxed))
+        now.saturating_sub(self.lost_reported.swap(now, Ordering::Relaxed))
     }
 
     pub(crate) fn status(&self) -> FromTrace {
         let kernel = self.kernel();
         let lost = kernel.lost();
         let (source, hooks) = (kernel.source(), kernel.hooks());
-        let inventory = self.standing.inventory(|| kernel.inventory());
+        let inventory = self.daemon_status.inventory(|| kernel.inventory());
         drop(kernel);
-        let links = lock(&self.links);
-        let dispatch = links.values().any(|link| link.pid.is_some());
-        let (listen, serve) = (union(&links, |state| &state.listen), union(&links, |state| &state.serve));
-        drop(links);
+        let connections = lock(&self.connections);
+        let dispatch = connections.values().any(|connection| connection.pid.is_some());
+        let (listen, serve) =
+            (union(&connections, |state| &state.listen), union(&connections, |state| &state.serve));
+        drop(connections);
         FromTrace::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: Some(source),
             hooks,
             sessions: self.sessions().len() as u64,
-            subscribers: self.hub.len() as u64,
+            subscribers: self.subscribers.len() as u64,
             dispatch,
             lost: lost.total(),
             map_full: lost.map_full(),
-            uptime_s: Some(self.standing.uptime_s()),
+            uptime_s: Some(self.daemon_status.uptime_s()),
             listen,
             serve,
             tables: inventory.tables,
             events: inventory.events,
             missing: inventory.missing,
-            clock_moved_ms: Some(self.standing.clock_moved_ms()),
+            clock_moved_ms: Some(self.daemon_status.clock_moved_ms()),
         }))
     }
 
     pub(crate) fn summary(&self) -> String {
         let source = self.kernel().source();
-        format!("kernel={source} sessions={} subscribers={}", self.sessions().len(), self.hub.len())
+        format!("kernel={source} sessions={} subscribers={}", self.sessions().len(), self.subscribers.len())
     }
 }

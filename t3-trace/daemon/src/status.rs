@@ -16,13 +16,13 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Made when the daemon starts.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct DaemonStatus {
     since: Instant,
     wall_ahead: i128,
     counted: Mutex<Option<(Instant, Inventory)>>,
 }
 
-impl Standing {
+impl DaemonStatus {
     pub(crate) fn now() -> Self {
         Self { since: Instant::now(), wall_ahead: clock::wall_ahead(), counted: Mutex::default() }
     }
@@ -56,15 +56,15 @@ mod tests {
 
     #[test]
     fn whoever_asks_often_hears_what_was_counted_before() {
-        let standing = Standing::now();
-        let first = standing.inventory(|| Inventory { events: Some(1), ..Inventory::default() });
-        let second = standing.inventory(|| Inventory { events: Some(2), ..Inventory::default() });
+        let daemon_status = DaemonStatus::now();
+        let first = daemon_status.inventory(|| Inventory { events: Some(1), ..Inventory::default() });
+        let second = daemon_status.inventory(|| Inventory { events: Some(2), ..Inventory::default() });
         assert_eq!((first.events, second.events), (Some(1), Some(1)));
     }
 
     #[test]
     fn a_clock_that_nobody_sets_has_not_moved() {
-        let moved = Standing::now().clock_moved_ms();
+        let moved = DaemonStatus::now().clock_moved_ms();
         assert!(moved.abs() < 1000, "{moved} ms");
     }
 }

@@ -64,11 +64,11 @@ struct Members {
 
 /// All subscribers.
 #[derive(Default, Clone)]
-pub struct Hub {
+pub struct Subscribers {
     members: Arc<Mutex<Members>>,
 }
 
-impl Hub {
+impl Subscribers {
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,7 +93,7 @@ impl Hub {
         let (id, queue) = (members.next, Arc::new(Queue::default()));
         members.queues.insert(id, Arc::clone(&queue));
         drop(members);
-        Some(Subscription { hub: self.clone(), id, queue })
+        Some(Subscription { subscribers: self.clone(), id, queue })
     }
 
     /// How many subscribers there are.
@@ -111,7 +111,7 @@ impl Hub {
 
 /// One subscriber's end; dropping it unsubscribes.
 pub struct Subscription {
-    hub: Hub,
+    subscribers: Subscribers,
     id: u64,
     queue: Arc<Queue>,
 }
@@ -130,7 +130,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.lock().queues.remove(&self.id);
+        self.subscribers.lock().queues.remove(&self.id);
     }
 }
 
@@ -155,26 +155,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_subscriber_misses_some_and_is_told_how_many_and_where() {
-        let hub = Hub::default();
-        let (slow, quick) = (hub.subscribe().unwrap(), hub.subscribe().unwrap());
+        let subscribers = Subscribers::default();
+        let (slow, quick) = (subscribers.subscribe().unwrap(), subscribers.subscribe().unwrap());
         for n in 0..QUEUE + 100 {
-            hub.publish(opened(n));
+            subscribers.publish(opened(n));
             assert_eq!(number(&quick.next().await), Ok(n));
         }
         for n in 0..QUEUE {
             assert_eq!(number(&slow.next().await), Ok(n));
         }
-        hub.publish(opened(9999));
+        subscribers.publish(opened(9999));
         assert_eq!(number(&slow.next().await), Err(100));
         assert_eq!(number(&slow.next().await), Ok(9999));
     }
 
     #[tokio::test]
     async fn what_is_missing_is_told_even_when_nothing_follows() {
-        let hub = Hub::default();
-        let slow = hub.subscribe().unwrap();
+        let subscribers = Subscribers::default();
+        let slow = subscribers.subscribe().unwrap();
         for n in 0..QUEUE + 3 {
-            hub.publish(opened(n));
+            subscribers.publish(opened(n));
         }
         for n in 0..QUEUE {
             assert_eq!(number(&slow.next().await), Ok(n));
@@ -184,10 +184,10 @@ mod tests {
 
     #[test]
     fn there_is_a_bound_and_who_leaves_makes_room() {
-        let hub = Hub::default();
-        let all: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| hub.subscribe().unwrap()).collect();
-        assert!(hub.subscribe().is_none());
+        let subscribers = Subscribers::default();
+        let all: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribers.subscribe().unwrap()).collect();
+        assert!(subscribers.subscribe().is_none());
         drop(all);
-        assert!(hub.is_empty() && hub.subscribe().is_some());
+        assert!(subscribers.is_empty() && subscribers.subscribe().is_some());
     }
 }

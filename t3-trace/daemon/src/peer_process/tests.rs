@@ -62,8 +62,8 @@ impl Sleeper {
         panic!("sleep has no arguments");
     }
 
-    fn owner(&self) -> Owner {
-        Owner::of(self.0.id(), None).unwrap()
+    fn owner(&self) -> PortOwner {
+        PortOwner::of(self.0.id(), None).unwrap()
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -89,8 +89,8 @@ impl Drop for Sleeper {
     }
 }
 
-fn owners() -> Owners {
-    Owners::start(None, Box::new(|_| ())).unwrap()
+fn owners() -> PortOwners {
+    PortOwners::start(None, Box::new(|_| ())).unwrap()
 }
 
 fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) -> ProcessFacts {

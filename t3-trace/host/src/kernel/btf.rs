@@ -63,7 +63,7 @@ pub enum BtfError {
 
 /// Where a member lies in its structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct MemberLocation {
     /// Bytes from the structure's start.
     pub offset: u32,
     /// Its size in bytes.
@@ -161,7 +161,7 @@ impl<'a> Btf<'a> {
     ///
     /// # Errors
     /// When there is no such structure or member, or it is a bit field.
-    pub fn member(&self, structure: &str, path: &str) -> Result<Place, BtfError> {
+    pub fn member(&self, structure: &str, path: &str) -> Result<MemberLocation, BtfError> {
         let no_member = || BtfError::NoMember { structure: structure.to_owned(), path: path.to_owned() };
         let mut found = false;
         for ty in self.named(structure).filter(|ty| ty.kind == kind::STRUCT) {
@@ -174,7 +174,7 @@ impl<'a> Btf<'a> {
                     });
                 }
                 let size = self.size(id, 0).ok_or_else(no_member)?;
-                return Ok(Place { offset: bits / 8, size });
+                return Ok(MemberLocation { offset: bits / 8, size });
             }
         }
         if found { Err(no_member()) } else { Err(BtfError::NoType(format!("struct {structure}"))) }

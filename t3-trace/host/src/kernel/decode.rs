@@ -6,7 +6,7 @@ use t3_record::evidence::{Fate, Nanos, SocketFacts, Task};
 use t3_trace_abi as abi;
 
 use super::types::{
-    Change, Event, Generation, ProcessFacts, ServeTuple, SignalFacts, SocketKey, What, address,
+    Change, Event, EventKind, Generation, ProcessFacts, ServeTuple, SignalFacts, SocketKey, address,
 };
 
 const SIGKILL: i32 = 9;
@@ -69,10 +69,10 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event> {
         Kind::Exit => {
             return Some(Event {
                 at: raw.at,
-                what: What::Exit { tgid: raw.tgid, fate: exit_fate(raw.value) },
+                kind: EventKind::Exit { tgid: raw.tgid, fate: exit_fate(raw.value) },
             });
         }
-        Kind::Oom => return Some(Event { at: raw.at, what: What::Oom { tgid: raw.tgid } }),
+        Kind::Oom => return Some(Event { at: raw.at, kind: EventKind::Oom { tgid: raw.tgid } }),
     };
     let socket = match raw.socket.cookie {
         0 => {
@@ -88,7 +88,7 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event> {
         }
         cookie => SocketKey::Cookie(cookie),
     };
-    Some(Event { at: raw.at, what: What::Socket { socket, change } })
+    Some(Event { at: raw.at, kind: EventKind::Socket { socket, change } })
 }
 
 /// What `wait` would say of this code: the signal in the low seven bits, else the status above

@@ -39,8 +39,8 @@ pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, offered};
 use layout::Layout;
 use tables::Tables;
 pub use types::{
-    Change, Event, Functions, Generation, Inventory, Loss, Options, ProcessFacts, ServeTuple, SignalFacts,
-    SocketKey, What,
+    Change, Event, EventKind, Functions, Generation, Inventory, Loss, Options, ProcessFacts, ServeTuple,
+    SignalFacts, SocketKey,
 };
 
 /// The running kernel's type information.

@@ -137,12 +137,12 @@ pub struct Event {
     /// When, by the kernel's clock.
     pub at: Nanos,
     /// What.
-    pub what: What,
+    pub kind: EventKind,
 }
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum EventKind {
     /// A watched socket changed.
     Socket {
         /// Which.

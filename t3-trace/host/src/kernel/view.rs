@@ -105,12 +105,12 @@ impl KernelView for Kernel {
 
 /// No kernel side: not wanted, or not to be had.
 #[derive(Debug, Clone)]
-pub struct Off {
+pub struct NoKernel {
     /// Why, in a sentence.
     pub why: String,
 }
 
-impl KernelView for Off {
+impl KernelView for NoKernel {
     fn watch(&mut self, _: &[u16], _: &[u16]) -> Result<(), String> {
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::{net::TcpListener, os::fd::AsFd};
 
 use rustix::net::sockopt::socket_cookie;
-use t3_trace_host::kernel::{Change, Options, SocketKey, What};
+use t3_trace_host::kernel::{Change, EventKind, Options, SocketKey};
 
 use crate::bench::{kernel, kernel_with, pair, reset, wait_for};
 
@@ -61,7 +61,7 @@ fn every_connection_is_seen_with_its_own_ending() {
 
     let mut announced = Vec::new();
     while let Some(event) = events.next_event() {
-        if let What::Socket { socket: SocketKey::Cookie(cookie), change } = event.what {
+        if let EventKind::Socket { socket: SocketKey::Cookie(cookie), change } = event.kind {
             announced.push((cookie, change));
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use t3_record::evidence::Fate;
-use t3_trace_host::kernel::What;
+use t3_trace_host::kernel::EventKind;
 
 use crate::{
     bench::{Leg, kernel, wait_for},
@@ -63,6 +63,6 @@ fn an_oom_kill_is_told_from_a_kill() {
     assert_eq!((process.fate, process.killer), (Fate::Oom, None));
     assert!(process.oom_at.is_some() && process.oom_at <= process.ended_at, "{:?}", process.oom_at);
     let mut victims = std::iter::from_fn(|| events.next_event())
-        .filter_map(|event| if let What::Oom { tgid } = event.what { Some(tgid) } else { None });
+        .filter_map(|event| if let EventKind::Oom { tgid } = event.kind { Some(tgid) } else { None });
     assert!(victims.any(|tgid| tgid == serve.pid()), "it is an event, too");
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use t3_record::evidence::Fate;
-use t3_trace_host::kernel::{Kernel, ProcessFacts, What};
+use t3_trace_host::kernel::{EventKind, Kernel, ProcessFacts};
 
 use crate::{
     bench::{Leg, kernel, wait_for},
@@ -78,7 +78,7 @@ fn the_end_of_a_process_that_listens_is_an_event() {
     let mut exits = Vec::new();
     wait_for("the exit is an event", || {
         while let Some(event) = events.next_event() {
-            if let What::Exit { tgid, fate } = event.what {
+            if let EventKind::Exit { tgid, fate } = event.kind {
                 exits.push((tgid, fate));
             }
         }

@@ -158,7 +158,7 @@ fn members_are_found_by_name() {
         ("sock", "common.cookie.counter", 40, 8),
         ("sock_common", "num", 6, 2),
     ] {
-        assert_eq!(btf.member(structure, path), Ok(Place { offset, size }), "{structure}.{path}");
+        assert_eq!(btf.member(structure, path), Ok(MemberLocation { offset, size }), "{structure}.{path}");
     }
 }
 
@@ -240,7 +240,7 @@ fn the_running_kernel_can_be_read() {
         return;
     };
     let btf = Btf::parse(&bytes).unwrap();
-    assert_eq!(btf.member("list_head", "prev"), Ok(Place { offset: 8, size: 8 }));
+    assert_eq!(btf.member("list_head", "prev"), Ok(MemberLocation { offset: 8, size: 8 }));
     assert_eq!(btf.member("task_struct", "comm").unwrap().size, 16);
     let set_state = btf.tracepoint("inet_sock_set_state").unwrap();
     assert_eq!(set_state, [TypeName::Pointer("sock"), TypeName::Int("int"), TypeName::Int("int")]);

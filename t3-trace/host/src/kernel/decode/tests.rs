@@ -94,8 +94,8 @@ fn events() {
     };
     let closed = abi::Event { at: 9, kind: abi::Kind::Closed as u32, ..abi::Event::ZERO };
     let ours = abi::Event { socket: abi::SocketId { cookie: 77, ..abi::SocketId::ZERO }, ..closed };
-    let what = What::Socket { socket: SocketKey::Cookie(77), change: Change::Closed };
-    assert_eq!(event(&bytes(&ours)), Some(Event { at: 9, what }));
+    let kind = EventKind::Socket { socket: SocketKey::Cookie(77), change: Change::Closed };
+    assert_eq!(event(&bytes(&ours)), Some(Event { at: 9, kind }));
 
     let tuple = ServeTuple {
         local: "127.0.0.1:3773".parse().unwrap(),
@@ -111,13 +111,13 @@ fn events() {
     };
     let end = abi::TupleGen { tuple: raw, generation: 6 };
     let serves = abi::Event { socket: abi::SocketId { cookie: 0, end }, ..closed };
-    let what = What::Socket { socket: SocketKey::Serve(tuple, Generation(6)), change: Change::Closed };
-    assert_eq!(event(&bytes(&serves)), Some(Event { at: 9, what }));
+    let kind = EventKind::Socket { socket: SocketKey::Serve(tuple, Generation(6)), change: Change::Closed };
+    assert_eq!(event(&bytes(&serves)), Some(Event { at: 9, kind }));
 
     let exit = abi::Event { kind: abi::Kind::Exit as u32, tgid: 3, value: 9, ..closed };
-    assert_eq!(event(&bytes(&exit)).unwrap().what, What::Exit { tgid: 3, fate: Fate::Signal(9) });
+    assert_eq!(event(&bytes(&exit)).unwrap().kind, EventKind::Exit { tgid: 3, fate: Fate::Signal(9) });
     let oom = abi::Event { kind: abi::Kind::Oom as u32, tgid: 3, ..closed };
-    assert_eq!(event(&bytes(&oom)).unwrap().what, What::Oom { tgid: 3 });
+    assert_eq!(event(&bytes(&oom)).unwrap().kind, EventKind::Oom { tgid: 3 });
     assert_eq!(event(&bytes(&abi::Event { kind: 99, ..closed })), None);
     assert_eq!(event(&bytes(&closed)[1..]), None);
 }
