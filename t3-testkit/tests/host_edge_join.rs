@@ -26,7 +26,7 @@ use t3_testkit::{
     journald::Journal,
     sys, wait,
 };
-use t3_trace_cli::layers::{Asked, Layer, LayerArgs, Window, gather_blocking};
+use t3_trace_cli::layers::{Layer, LayerArgs, QueryStatus, Window, gather_blocking};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ADDRESS: &str = "203.0.113.7";
@@ -135,7 +135,7 @@ impl Fixture {
             let gathered = gather_blocking(&args, &ended, Window::around(&ended)).unwrap();
             let asked =
                 &gathered.outcomes.iter().find(|outcome| outcome.layer == Layer::Traefik).unwrap().asked;
-            assert!(matches!(asked, Asked::Yes { found, .. } if *found >= plan().len()), "{asked:?}");
+            assert!(matches!(asked, QueryStatus::Yes { found, .. } if *found >= plan().len()), "{asked:?}");
             let reading = gathered.layers.traefik.as_ref().unwrap();
             assert_eq!(reading.unread, 0, "{:?}", reading.sample);
             assert!(!format!("{reading:?}").contains("secret"), "a ticket was kept");

@@ -4,7 +4,7 @@
 
 use t3_record::{CloseRecord, Confidence, How, Segment, Verdict};
 use t3_trace_cli::{
-    explain::{Facts, Page},
+    explain::{ExplainInput, Page},
     present::text::Paint,
 };
 
@@ -25,7 +25,7 @@ fn wall(secs: u64) -> String {
 }
 
 fn page(record: &CloseRecord, at_ms: i64) -> Page {
-    Page::of(&Facts::of(record.clone(), at_ms), &[], wall)
+    Page::of(&ExplainInput::of(record.clone(), at_ms), &[], wall)
 }
 
 fn compared(record: &CloseRecord, page: &Page) -> Vec<Mismatch> {

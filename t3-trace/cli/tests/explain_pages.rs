@@ -15,10 +15,10 @@ use t3_record::{
 };
 use t3_trace_cli::{
     explain::{
-        Facts, Page,
-        facts::{Around, Timed},
+        ExplainInput, Page,
+        facts::{Context, Timed},
     },
-    layers::{Asked, Layer, Outcome},
+    layers::{Layer, Outcome, QueryStatus},
     present::text::Paint,
 };
 
@@ -56,18 +56,18 @@ fn wall(secs: u64) -> String {
 }
 
 /// The facts that a file tells.
-fn facts(text: &str) -> Facts {
+fn facts(text: &str) -> ExplainInput {
     let lines = || text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let parts =
         lines().map(|line| line.split_once(' ').unwrap()).map(|(at, rest)| (at.parse().unwrap(), rest));
-    let mut facts: Option<Facts> = None;
-    let mut around = Around::default();
+    let mut facts: Option<ExplainInput> = None;
+    let mut around = Context::default();
     let mut opens: Vec<Timed<OpenRecord>> = Vec::new();
-    let mut gathered = t3_trace_cli::layers::Gathered::default();
+    let mut gathered = t3_trace_cli::layers::LayerData::default();
     for (at_ms, rest) in parts.clone() {
         if let Ok(what) = CloseRecord::from_line(rest) {
             if facts.is_none() {
-                facts = Some(Facts::of(what, at_ms));
+                facts = Some(ExplainInput::of(what, at_ms));
             } else {
                 around.closes.push(Timed { at_ms, what });
             }
@@ -105,8 +105,8 @@ fn facts(text: &str) -> Facts {
                 _ => ("", ""),
             };
             let asked = !prefix.is_empty() && lines(prefix) > 0;
-            let yes = Asked::Yes { from: from.to_owned(), found: lines(prefix), note: None };
-            Outcome { layer, asked: if asked { yes } else { Asked::No } }
+            let yes = QueryStatus::Yes { from: from.to_owned(), found: lines(prefix), note: None };
+            Outcome { layer, asked: if asked { yes } else { QueryStatus::No } }
         })
         .to_vec();
     facts.gathered = gathered;

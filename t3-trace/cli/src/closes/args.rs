@@ -6,7 +6,7 @@ use clap::Args;
 use t3_record::{Segment, Verdict};
 
 use crate::{
-    journal::source_args::Place,
+    journal::source_args::JournalSource,
     time::{Moment, duration, local::moment},
 };
 
@@ -44,7 +44,7 @@ pub struct ClosesArgs {
     pub short: Option<Duration>,
     /// Which journal.
     #[command(flatten)]
-    pub place: Place,
+    pub place: JournalSource,
     /// Each record as one JSON object, without a summary; `time` is when it was written (RFC 3339).
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,

@@ -15,7 +15,7 @@ use crate::journal::{export_format::Entry, journalctl::Query, json_entry::Unusab
 
 /// What an entry tells.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told {
+pub enum EntryKind {
     /// A session is over.
     Close {
         /// Its record.
@@ -36,7 +36,7 @@ pub enum Told {
 ///
 /// # Errors
 /// `Unusable`.
-pub fn told(entry: &Entry, trust: Trust) -> Result<Option<Told>, Unusable> {
+pub fn told(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> {
     let id = entry.get("MESSAGE_ID").unwrap_or_default();
     if id != CLOSE_ID && id != OPEN_ID {
         return Ok(None);
@@ -48,10 +48,10 @@ pub fn told(entry: &Entry, trust: Trust) -> Result<Option<Told>, Unusable> {
     if id == OPEN_ID {
         let gap = entry.get("T3_GAP_MS").and_then(|gap| gap.parse().ok());
         let back = entry.get("T3_USER").zip(gap);
-        return Ok(back.map(|(user, gap_ms)| Told::Back { user: user.to_owned(), gap_ms }));
+        return Ok(back.map(|(user, gap_ms)| EntryKind::Back { user: user.to_owned(), gap_ms }));
     }
     let micros = entry.micros().unwrap_or_default();
-    Ok(Some(Told::Close { record: Box::new(record(entry)?), micros }))
+    Ok(Some(EntryKind::Close { record: Box::new(record(entry)?), micros }))
 }
 
 /// Each field's place among the keys of a record.
@@ -118,7 +118,7 @@ mod tests {
     const TRUST: Trust = Trust { dispatch: Some(991) };
 
     /// What the entry tells that has the fields of a full record, changed.
-    fn of(change: impl Fn(&mut Vec<(String, String)>)) -> Result<Option<Told>, Unusable> {
+    fn of(change: impl Fn(&mut Vec<(String, String)>)) -> Result<Option<EntryKind>, Unusable> {
         let fields = full().to_fields();
         let mut fields: Vec<(String, String)> =
             fields.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_record_with_every_key_comes_back_as_it_was_written_in_any_order() {
-        let whole = Some(Told::Close { record: Box::new(full()), micros: 1_700_000_042_123_456 });
+        let whole = Some(EntryKind::Close { record: Box::new(full()), micros: 1_700_000_042_123_456 });
         assert_eq!(of(|_| ()).unwrap(), whole);
         assert_eq!(of(|fields| fields.reverse()).unwrap(), whole);
     }
@@ -176,7 +176,7 @@ mod tests {
         };
         assert_eq!(open(None), Ok(None));
         assert_eq!(open(Some("soon")), Ok(None));
-        assert_eq!(open(Some("40")), Ok(Some(Told::Back { user: "wizard".to_owned(), gap_ms: 40 })));
+        assert_eq!(open(Some("40")), Ok(Some(EntryKind::Back { user: "wizard".to_owned(), gap_ms: 40 })));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     time::local,
 };
 use args::ClosesArgs;
-use entry::Told;
+use entry::EntryKind;
 use progress::Progress;
 use summary::Summary;
 
@@ -34,7 +34,7 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
     let paint = Paint { colour: stdout.is_terminal() && !no_colour };
     let trust = Trust::in_user(DISPATCH_USER);
     let out = BufWriter::new(stdout.lock());
-    let mut shown = Shown { out, args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
+    let mut shown = ClosesPrinter { out, args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
     let written = shown.all().context("read the closes")?;
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -42,7 +42,7 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
     }
 }
 
-struct Shown<'a, W> {
+struct ClosesPrinter<'a, W> {
     out: W,
     args: &'a ClosesArgs,
     paint: Paint,
@@ -53,7 +53,7 @@ struct Shown<'a, W> {
     foreign: u64,
 }
 
-impl<W: Write> Shown<'_, W> {
+impl<W: Write> ClosesPrinter<'_, W> {
     fn all(&mut self) -> Result<io::Result<()>, journalctl::ReadError> {
         let mut summary = Summary::default();
         if let Err(error) = self.heading() {
@@ -104,8 +104,8 @@ impl<W: Write> Shown<'_, W> {
 
     fn entry(&mut self, entry: &Entry, summary: &mut Summary) -> io::Result<()> {
         let (record, micros) = match entry::told(entry, self.trust) {
-            Ok(Some(Told::Close { record, micros })) => (record, micros),
-            Ok(Some(Told::Back { user, gap_ms })) => {
+            Ok(Some(EntryKind::Close { record, micros })) => (record, micros),
+            Ok(Some(EntryKind::Back { user, gap_ms })) => {
                 if filter::of_user(self.args, &user) {
                     summary.gap(gap_ms);
                 }
@@ -178,7 +178,7 @@ mod tests {
         let paint = Paint { colour: false };
         let trust = Trust { dispatch: Some(991) };
         let mut shown =
-            Shown { out: Vec::new(), args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
+            ClosesPrinter { out: Vec::new(), args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
         let mut summary = Summary::default();
         shown.heading().unwrap();
         let close = record("alice", Verdict::ServeKilled, Segment::Serve, 5000).to_fields();

@@ -27,8 +27,8 @@ const BAR: u64 = 40;
 pub struct Summary {
     closes: u64,
     verdicts: BTreeMap<(Verdict, Segment), u64>,
-    lengths: Spread,
-    gaps: Spread,
+    lengths: Histogram,
+    gaps: Histogram,
     second: (u64, u64),
     bursts: u64,
     largest: Vec<(u64, u64)>,
@@ -110,9 +110,9 @@ impl Summary {
 /// How values are spread: exact below 64, else to 32 steps per doubling (3 percent, downwards), so
 /// that it stays small.
 #[derive(Debug, Default)]
-struct Spread(BTreeMap<u64, u64>);
+struct Histogram(BTreeMap<u64, u64>);
 
-impl Spread {
+impl Histogram {
     fn add(&mut self, value: u64) {
         let drop = (u64::BITS - value.leading_zeros()).saturating_sub(6);
         *self.0.entry(value >> drop << drop).or_default() += 1;
@@ -217,7 +217,7 @@ closes per 1m00s
         fn a_percentile_is_right_to_a_few_percent(
             mut values in prop::collection::vec(0..10_000_000_u64, 1..200), percent in 1..=100_u64,
         ) {
-            let mut spread = Spread::default();
+            let mut spread = Histogram::default();
             values.iter().for_each(|value| spread.add(*value));
             values.sort_unstable();
             let rank = (values.len() * usize::try_from(percent).unwrap()).div_ceil(100);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use t3_record::wire::{Hook, Status};
 
 /// A fact, or in a sentence why it is not known.
-pub type Found<T> = Result<T, String>;
+pub type Collected<T> = Result<T, String>;
 
 /// Everything.
 #[derive(Debug, Clone)]
@@ -112,9 +112,9 @@ pub enum Hooks {
     /// The running daemon says so.
     Running(Vec<Hook>),
     /// We have tried, and let go again.
-    Tried(Found<Vec<Hook>>),
+    Tried(Collected<Vec<Hook>>),
     /// Only read: a name, and whether the kernel has it.
-    Offered(Found<Vec<(String, bool)>>),
+    Offered(Collected<Vec<(String, bool)>>),
 }
 
 /// The machine.
@@ -218,7 +218,7 @@ pub struct Level {
 #[derive(Debug, Clone)]
 pub struct Journal {
     /// journald takes entries.
-    pub takes: Found<()>,
+    pub takes: Collected<()>,
     /// We may read it.
     pub access: Access,
     /// It outlives a restart of the machine.
@@ -226,7 +226,7 @@ pub struct Journal {
     /// journald's own limit.
     pub limit: Limit,
     /// What it dropped of ours in the last week, oldest first.
-    pub suppressed: Found<Vec<Suppressed>>,
+    pub suppressed: Collected<Vec<Suppressed>>,
 }
 
 /// May the system's journal be read?

@@ -2,9 +2,9 @@
 
 use clap::{ArgGroup, Args};
 
-use super::find::Ask;
+use super::find::Selector;
 use crate::{
-    journal::source_args::Place,
+    journal::source_args::JournalSource,
     layers::LayerArgs,
     time::{Moment, local::moment},
 };
@@ -46,7 +46,7 @@ pub struct ExplainArgs {
     pub since: Option<Moment>,
     /// Which journal.
     #[command(flatten)]
-    pub place: Place,
+    pub place: JournalSource,
     /// The page as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -61,11 +61,11 @@ pub struct ExplainArgs {
 impl ExplainArgs {
     /// Which close is meant. The command line has made sure that something says so.
     #[must_use]
-    pub fn ask(&self) -> Ask {
+    pub fn ask(&self) -> Selector {
         match (&self.conn, self.at, &self.user) {
-            (Some(conn), ..) => Ask::Conn(conn.clone()),
-            (None, Some(at), Some(user)) => Ask::Near { user: user.clone(), at },
-            _ => Ask::Last { user: self.user.clone() },
+            (Some(conn), ..) => Selector::Conn(conn.clone()),
+            (None, Some(at), Some(user)) => Selector::Nearby { user: user.clone(), at },
+            _ => Selector::Last { user: self.user.clone() },
         }
     }
 }

@@ -6,9 +6,9 @@ use t3_record::{
     CloseRecord, How, KernelSource, Segment, Verdict, evidence::Fate, value::Percent, verdict::pressure,
 };
 
-use super::facts::Facts;
+use super::facts::ExplainInput;
 use crate::{
-    layers::{Asked, Layer},
+    layers::{Layer, QueryStatus},
     present::{
         text::{lasted, safe},
         units,
@@ -56,7 +56,7 @@ const LATE: u64 = 400;
 
 /// What there is to say about each.
 #[must_use]
-pub fn checks(facts: &Facts) -> Checks {
+pub fn checks(facts: &ExplainInput) -> Checks {
     let mut checks = Checks::default();
     let record = &facts.record;
     kernel(&mut checks, record);
@@ -288,7 +288,7 @@ fn dispatch(checks: &mut Checks, record: &CloseRecord) {
     }
 }
 
-fn neighbours(checks: &mut Checks, facts: &Facts) {
+fn neighbours(checks: &mut Checks, facts: &ExplainInput) {
     let record = &facts.record;
     if let Some(burst) = record.burst.filter(|_| record.verdict != Verdict::EdgeBurst) {
         let (n, users) =
@@ -339,16 +339,19 @@ fn neighbours(checks: &mut Checks, facts: &Facts) {
     }
 }
 
-fn layers(checks: &mut Checks, facts: &Facts) {
+fn layers(checks: &mut Checks, facts: &ExplainInput) {
     let in_front = in_front(&facts.record);
     let outcomes = &facts.gathered.outcomes;
     let asked = |layer: Layer| {
-        outcomes.iter().find(|outcome| outcome.layer == layer).map_or(&Asked::No, |outcome| &outcome.asked)
+        outcomes
+            .iter()
+            .find(|outcome| outcome.layer == layer)
+            .map_or(&QueryStatus::No, |outcome| &outcome.asked)
     };
     let mut not = 0;
     for layer in Layer::ALL {
         match asked(layer) {
-            Asked::Yes { from, found, note } => {
+            QueryStatus::Yes { from, found, note } => {
                 if let Some(note) = note {
                     checks
                         .unknown(layer.name(), format!("not all of it, from {}: {}", safe(from), safe(note)));
@@ -357,11 +360,11 @@ fn layers(checks: &mut Checks, facts: &Facts) {
                     checks.clean(layer.name(), format!("{} around it, from {}", entries(*found), safe(from)));
                 }
             }
-            Asked::Failed { why } => checks.unknown(layer.name(), safe(why)),
-            Asked::No if in_front => {
+            QueryStatus::Failed { why } => checks.unknown(layer.name(), safe(why)),
+            QueryStatus::No if in_front => {
                 checks.unknown(layer.name(), format!("not asked; would tell {}", layer.would_add()));
             }
-            Asked::No => not += 1,
+            QueryStatus::No => not += 1,
         }
     }
     if not == Layer::ALL.len() {

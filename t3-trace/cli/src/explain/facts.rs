@@ -3,7 +3,7 @@
 
 use t3_record::{BurstRecord, CloseRecord, OpenRecord, edge::Ended, probe::Disconnect};
 
-use crate::layers::Gathered;
+use crate::layers::LayerData;
 
 /// Something and when it was written down, in milliseconds since the epoch.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +16,7 @@ pub struct Timed<T> {
 
 /// What was gathered for one close.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Facts {
+pub struct ExplainInput {
     /// Its record: every answer comes from it.
     pub record: CloseRecord,
     /// When that was written, in milliseconds since the epoch.
@@ -26,14 +26,14 @@ pub struct Facts {
     /// The `ws open` with which they came back.
     pub back: Option<Timed<OpenRecord>>,
     /// The journal around it; `None` when only the record was looked at.
-    pub around: Option<Around>,
+    pub around: Option<Context>,
     /// What the layers in front of this machine logged, and which were asked.
-    pub gathered: Gathered,
+    pub gathered: LayerData,
 }
 
 /// The journal between two times.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Around {
+pub struct Context {
     /// From when on, in milliseconds since the epoch.
     pub from_ms: i64,
     /// Until when: not later than when it was read.
@@ -56,11 +56,11 @@ pub struct Around {
 /// its Close.
 const LATEST: i64 = 180_000;
 
-impl Facts {
+impl ExplainInput {
     /// Nothing but the record.
     #[must_use]
     pub fn of(record: CloseRecord, at_ms: i64) -> Self {
-        Self { record, at_ms, open: None, back: None, around: None, gathered: Gathered::default() }
+        Self { record, at_ms, open: None, back: None, around: None, gathered: LayerData::default() }
     }
 
     /// As the other layers' lines are judged by.
@@ -104,9 +104,9 @@ mod tests {
     const LINE: &str = "ws close user=ann ip=192.0.2.7 dur_ms=61000 cause=graceful verdict=client_closed segment=downstream \
         conn=c1 kernel=tracepoint";
 
-    fn facts(chain: &str, opened_ms: Option<i64>) -> Facts {
+    fn facts(chain: &str, opened_ms: Option<i64>) -> ExplainInput {
         let record = CloseRecord::from_line(&format!("{LINE} chain={chain}")).unwrap();
-        let mut facts = Facts::of(record, 1_000_000);
+        let mut facts = ExplainInput::of(record, 1_000_000);
         let open = OpenRecord::new("ann".to_owned(), "192.0.2.7".to_owned(), "c1".to_owned());
         facts.open = opened_ms.map(|at_ms| Timed { at_ms, what: open });
         facts

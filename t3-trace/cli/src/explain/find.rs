@@ -9,11 +9,11 @@ use crate::{
 
 /// What the operator knows of the close.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum Selector {
     /// The session's id.
     Conn(String),
     /// Whose it was, and about when.
-    Near {
+    Nearby {
         /// The user.
         user: String,
         /// About when.
@@ -54,9 +54,9 @@ pub struct Choice {
 /// Chooses. By time it is the nearest; of several within the time that was said, the first that cut
 /// somebody off.
 #[must_use]
-pub fn choose(ask: &Ask, closes: Vec<Close>) -> Option<Choice> {
+pub fn choose(ask: &Selector, closes: Vec<Close>) -> Option<Choice> {
     let mut fitting: Vec<Close> = closes.into_iter().filter(|close| fits(ask, close)).collect();
-    if let Ask::Near { at, .. } = ask {
+    if let Selector::Nearby { at, .. } = ask {
         let fine = |close: &Close| tone(close.record.verdict, close.record.segment) == Tone::Fine;
         fitting.sort_by_key(|close| (distance_ms(*at, close.at_ms), fine(close), close.at_ms));
     } else {
@@ -68,11 +68,13 @@ pub fn choose(ask: &Ask, closes: Vec<Close>) -> Option<Choice> {
     Some(Choice { close: fitting.next()?, near: fitting.take(LISTED).collect() })
 }
 
-fn fits(ask: &Ask, close: &Close) -> bool {
+fn fits(ask: &Selector, close: &Close) -> bool {
     match ask {
-        Ask::Conn(conn) => close.record.conn == *conn,
-        Ask::Near { user, at } => close.record.user == *user && distance_ms(*at, close.at_ms) <= NEAR * 1000,
-        Ask::Last { user } => user.as_ref().is_none_or(|user| close.record.user == *user),
+        Selector::Conn(conn) => close.record.conn == *conn,
+        Selector::Nearby { user, at } => {
+            close.record.user == *user && distance_ms(*at, close.at_ms) <= NEAR * 1000
+        }
+        Selector::Last { user } => user.as_ref().is_none_or(|user| close.record.user == *user),
     }
 }
 
@@ -119,14 +121,14 @@ mod tests {
         Moment { secs, micros: 0, span, daily: true }
     }
 
-    fn chosen(ask: &Ask) -> Option<(String, Vec<String>)> {
+    fn chosen(ask: &Selector) -> Option<(String, Vec<String>)> {
         let choice = choose(ask, closes())?;
         Some((choice.close.record.conn, choice.near.into_iter().map(|close| close.record.conn).collect()))
     }
 
     #[test]
     fn by_time_it_is_the_nearest_of_that_user_and_the_others_are_listed() {
-        let near = |user: &str, at| Ask::Near { user: user.to_owned(), at };
+        let near = |user: &str, at| Selector::Nearby { user: user.to_owned(), at };
         for (ask, expected) in [
             // Within the minute: the first that cut somebody off, before the one that was fine.
             (near("ann", said(6000, 60)), Some("cut: cut2 fine after late")),
@@ -146,12 +148,12 @@ mod tests {
 
     #[test]
     fn by_id_and_the_last_one() {
-        let one = |ask: &Ask| chosen(ask).map(|(conn, near)| (conn, near.len()));
+        let one = |ask: &Selector| chosen(ask).map(|(conn, near)| (conn, near.len()));
         let some = |conn: &str| Some((conn.to_owned(), 0));
-        assert_eq!(one(&Ask::Conn("cut2".to_owned())), some("cut2"));
-        assert_eq!(one(&Ask::Conn("nobody".to_owned())), None);
-        assert_eq!(one(&Ask::Last { user: None }), some("late"));
-        assert_eq!(one(&Ask::Last { user: Some("bob".to_owned()) }), some("bobs"));
-        assert_eq!(one(&Ask::Last { user: Some("carol".to_owned()) }), None);
+        assert_eq!(one(&Selector::Conn("cut2".to_owned())), some("cut2"));
+        assert_eq!(one(&Selector::Conn("nobody".to_owned())), None);
+        assert_eq!(one(&Selector::Last { user: None }), some("late"));
+        assert_eq!(one(&Selector::Last { user: Some("bob".to_owned()) }), some("bobs"));
+        assert_eq!(one(&Selector::Last { user: Some("carol".to_owned()) }), None);
     }
 }

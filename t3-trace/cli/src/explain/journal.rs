@@ -10,8 +10,8 @@ use t3_trace_host::journal_trust::Trust;
 
 use super::{
     args::ExplainArgs,
-    facts::{Around, Facts, Timed},
-    find::{self, Ask, Close},
+    facts::{Context, ExplainInput, Timed},
+    find::{self, Close, Selector},
 };
 use crate::{
     closes::entry,
@@ -56,17 +56,17 @@ impl Journal<'_> {
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn find(&self, ask: &Ask) -> Result<Found, ReadError> {
+    pub fn find(&self, ask: &Selector) -> Result<Found, ReadError> {
         let mut query = self.query();
         query.matches.push(format!("MESSAGE_ID={CLOSE_ID}"));
         match ask {
-            Ask::Conn(conn) => query.matches.push(term("conn", conn)),
-            Ask::Near { user, at } => {
+            Selector::Conn(conn) => query.matches.push(term("conn", conn)),
+            Selector::Nearby { user, at } => {
                 query.since = Some(self.not_before(moment(at.secs.saturating_sub(find::NEAR))));
                 query.until = Some(moment(at.secs.saturating_add(at.span).saturating_add(find::NEAR)));
                 query.matches.push(term("user", user));
             }
-            Ask::Last { user } => {
+            Selector::Last { user } => {
                 query.reverse = true;
                 query.matches.extend(user.iter().map(|user| term("user", user)));
             }
@@ -88,14 +88,14 @@ impl Journal<'_> {
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn around(&self, close: Close, now_ms: i64) -> Result<Facts, ReadError> {
-        let mut facts = Facts::of(close.record, close.at_ms);
+    pub fn around(&self, close: Close, now_ms: i64) -> Result<ExplainInput, ReadError> {
+        let mut facts = ExplainInput::of(close.record, close.at_ms);
         self.opens(&mut facts)?;
         let zero = facts.zero_ms();
-        let mut around = Around {
+        let mut around = Context {
             from_ms: zero.saturating_sub(BEFORE),
             until_ms: zero.saturating_add(AFTER).max(facts.at_ms).min(now_ms.max(facts.at_ms)),
-            ..Around::default()
+            ..Context::default()
         };
         let mut query = self.query();
         let secs = |ms: i64| u64::try_from(ms.div_euclid(1000)).unwrap_or(0);
@@ -118,7 +118,7 @@ impl Journal<'_> {
     }
 
     /// The session's own open, however long ago, and the one with which they came back.
-    fn opens(&self, facts: &mut Facts) -> Result<(), ReadError> {
+    fn opens(&self, facts: &mut ExplainInput) -> Result<(), ReadError> {
         let conn = &facts.record.conn;
         let id = format!("MESSAGE_ID={OPEN_ID}");
         let mut query = Query { since: None, ..self.query() };
@@ -137,7 +137,7 @@ impl Journal<'_> {
         Ok(())
     }
 
-    fn take(&self, around: &mut Around, ours: &CloseRecord, entry: &Entry) {
+    fn take(&self, around: &mut Context, ours: &CloseRecord, entry: &Entry) {
         let at_ms = at_ms(entry);
         match entry.get("MESSAGE_ID") {
             Some(CLOSE_ID | BURST_ID) if !self.believes(entry) => around.foreign += 1,

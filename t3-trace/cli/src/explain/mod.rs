@@ -35,8 +35,8 @@ use crate::{
     time::local,
 };
 use args::ExplainArgs;
-pub use facts::Facts;
-use find::{Ask, Choice};
+pub use facts::ExplainInput;
+use find::{Choice, Selector};
 use journal::{Found, Journal};
 pub use page::Page;
 
@@ -91,14 +91,14 @@ fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
 
 /// What was not found, and where to look instead. `closed` is a journal that this user may not
 /// read.
-fn not_found(ask: &Ask, found: &Found, closed: Option<&Path>) -> String {
+fn not_found(ask: &Selector, found: &Found, closed: Option<&Path>) -> String {
     let mut said = match ask {
-        Ask::Conn(conn) => format!(
+        Selector::Conn(conn) => format!(
             "no close of a session {:?} in this journal; `t3-trace closes --json` shows the ids behind conn, and a session that is still open \
              (`t3-trace live`) has no record yet",
             safe(conn)
         ),
-        Ask::Near { user, at } => format!(
+        Selector::Nearby { user, at } => format!(
             "no close of {} within {} minutes of {}; `t3-trace closes --user {}` shows when there were some. A WebSocket that is still open has no \
              record yet, and one that never came this far has none at all: then look at Traefik and Cloudflare",
             safe(user),
@@ -106,10 +106,10 @@ fn not_found(ask: &Ask, found: &Found, closed: Option<&Path>) -> String {
             wall(at.secs),
             safe(user)
         ),
-        Ask::Last { user: Some(user) } => {
+        Selector::Last { user: Some(user) } => {
             format!("no close of {} in this journal; `t3-trace closes` shows whose there are", safe(user))
         }
-        Ask::Last { user: None } => {
+        Selector::Last { user: None } => {
             "no close in this journal; `journalctl --list-boots` shows how far it goes back".to_owned()
         }
     };

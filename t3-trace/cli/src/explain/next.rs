@@ -14,7 +14,7 @@ pub struct Window {
 
 /// What the layers in front of this machine have been asked already, and which part they named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InFront {
+pub struct EdgeFindings {
     /// Their logs have been read: to read them is no next step any more.
     pub asked: bool,
     /// The part they named.
@@ -23,7 +23,7 @@ pub struct InFront {
 
 /// The steps, the first one first.
 #[must_use]
-pub fn steps(record: &CloseRecord, window: &Window, front: InFront) -> Vec<String> {
+pub fn steps(record: &CloseRecord, window: &Window, front: EdgeFindings) -> Vec<String> {
     let mut steps = by_verdict(record, window);
     if front.asked {
         steps.retain(|step| step != EDGE);
@@ -205,10 +205,10 @@ mod tests {
     }
 
     fn of(record: &CloseRecord) -> Vec<String> {
-        with(record, InFront::default())
+        with(record, EdgeFindings::default())
     }
 
-    fn with(record: &CloseRecord, front: InFront) -> Vec<String> {
+    fn with(record: &CloseRecord, front: EdgeFindings) -> Vec<String> {
         steps(
             record,
             &Window { since: "2026-11-25 14:09:00".to_owned(), until: "2026-11-25 14:11:00".to_owned() },
@@ -222,7 +222,7 @@ mod tests {
             let record = record("ann", verdict, Segment::Downstream);
             assert!(of(&record).iter().any(|step| step.contains("--loki")), "{verdict}");
             for part in Part::ALL {
-                let steps = with(&record, InFront { asked: true, part: Some(*part) });
+                let steps = with(&record, EdgeFindings { asked: true, part: Some(*part) });
                 assert!(!steps.iter().any(|step| step.contains("--loki")), "{steps:?}");
                 let first = steps[0].to_lowercase();
                 let named =

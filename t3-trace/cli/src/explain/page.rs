@@ -11,7 +11,7 @@ use t3_record::{
 use super::{
     answer,
     checked::{self, Check},
-    facts::Facts,
+    facts::ExplainInput,
     find::Close,
     next::{self, Window},
     timeline::{self, Entry},
@@ -47,7 +47,7 @@ pub struct Page {
     /// How sure that is, and why.
     pub sure: String,
     /// What the layers in front add, or why they add nothing.
-    pub in_front: Option<InFront>,
+    pub in_front: Option<EdgeFindings>,
     /// Everything known, in the order of time.
     pub timeline: Vec<Entry>,
     /// Looked at, and as it should be.
@@ -59,14 +59,14 @@ pub struct Page {
     /// What to do.
     pub next: Vec<String>,
     /// Other closes that could have been meant.
-    pub near: Vec<Near>,
+    pub near: Vec<Nearby>,
     /// The record that all of this comes from.
     pub record: CloseRecord,
 }
 
 /// What the layers in front of this machine add to `segment=downstream`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct InFront {
+pub struct EdgeFindings {
     /// Which part it was, if that can be said.
     pub part: Option<Part>,
     /// How sure that is.
@@ -79,7 +79,7 @@ pub struct InFront {
 
 /// A close that could have been meant.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Near {
+pub struct Nearby {
     /// The session's id.
     pub conn: String,
     /// When.
@@ -91,14 +91,14 @@ pub struct Near {
 impl Page {
     /// The page. `wall` says a time in seconds since the epoch as `2026-11-25 14:10:07`.
     #[must_use]
-    pub fn of(facts: &Facts, near: &[Close], wall: impl Fn(u64) -> String) -> Self {
+    pub fn of(facts: &ExplainInput, near: &[Close], wall: impl Fn(u64) -> String) -> Self {
         let record = &facts.record;
         let wall_ms = |ms: i64| wall(u64::try_from(ms / 1000).unwrap_or(0));
         let zero = facts.zero_ms();
         let refinement = refine(&facts.ended(), &facts.gathered.layers);
         let checks = checked::checks(facts);
         let layers = &facts.gathered.layers;
-        let front = next::InFront {
+        let front = next::EdgeFindings {
             asked: layers.traefik.is_some() && layers.cloudflared.is_some(),
             part: refinement.part,
         };
@@ -106,7 +106,7 @@ impl Page {
             since: wall_ms(zero.saturating_sub(LOOK.0)),
             until: wall_ms(facts.at_ms.saturating_add(LOOK.1)),
         };
-        let near = near.iter().map(|close| Near {
+        let near = near.iter().map(|close| Nearby {
             conn: safe(&close.record.conn),
             at: wall_ms(close.at_ms),
             verdict: close.record.verdict,
@@ -171,7 +171,7 @@ impl Page {
         self.next.iter().for_each(|step| paragraph(&mut out, "  - ", step));
         if !self.near.is_empty() {
             heading(&mut out, paint, "OR DID YOU MEAN");
-            for Near { conn, at, verdict } in &self.near {
+            for Nearby { conn, at, verdict } in &self.near {
                 let _ = writeln!(
                     out,
                     "  {at}  {:width$}  t3-trace explain {conn}",
@@ -217,10 +217,10 @@ fn vocabulary(record: &CloseRecord) -> String {
     words
 }
 
-fn in_front(record: &CloseRecord, refinement: Refinement) -> Option<InFront> {
+fn in_front(record: &CloseRecord, refinement: Refinement) -> Option<EdgeFindings> {
     let Refinement { part, confidence, reasons: said, unresolved: cannot, .. } = refinement;
     let printable = |text: String| safe(&text);
-    (record.segment == Segment::Downstream).then(|| InFront {
+    (record.segment == Segment::Downstream).then(|| EdgeFindings {
         part,
         confidence,
         said: said.into_iter().map(printable).collect(),
@@ -228,7 +228,7 @@ fn in_front(record: &CloseRecord, refinement: Refinement) -> Option<InFront> {
     })
 }
 
-impl InFront {
+impl EdgeFindings {
     fn lines(&self) -> Vec<String> {
         let part = self.part.map(|part| {
             let sure = self.confidence.map_or_else(String::new, |confidence| format!(" ({confidence})"));

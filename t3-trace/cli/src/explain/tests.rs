@@ -12,9 +12,9 @@ use t3_record::{
 };
 
 use super::{
-    Facts, Page, answer,
-    facts::{Around, Timed},
-    find::Ask,
+    ExplainInput, Page, answer,
+    facts::{Context, Timed},
+    find::Selector,
     journal::Found,
     not_found,
 };
@@ -27,7 +27,7 @@ fn wall(secs: u64) -> String {
     format!("2026-07-27 {:02}:{:02}:{:02}", secs / 3600 % 24, secs / 60 % 60, secs % 60)
 }
 
-fn text(facts: &Facts) -> String {
+fn text(facts: &ExplainInput) -> String {
     Page::of(facts, &[], wall).text(Paint { colour: false }, wall)
 }
 
@@ -259,7 +259,7 @@ fn every_end_that_the_rules_give_has_its_answer_and_its_evidence() {
 #[test]
 fn what_stood_beside_a_close_is_never_called_its_cause() {
     let beside = |words: &str| {
-        let page = Page::of(&Facts::of(record(words), 0), &[], wall);
+        let page = Page::of(&ExplainInput::of(record(words), 0), &[], wall);
         page.beside.iter().map(|check| check.what).collect::<Vec<_>>().join(" ")
     };
     let storm = "psi_mem=95.0 host_psi_mem=90.0 hb_n=9 hb_period_ms=1000 hb_wait_ms=9000 down_rtt_us=1 down_retrans=7 self_lag_ms=900 oom_kills=2";
@@ -299,7 +299,7 @@ fn what_stood_beside_a_close_is_never_called_its_cause() {
 #[test]
 fn what_was_not_there_is_said_with_what_it_would_add() {
     let off = CloseRecord { kernel: KernelSource::Off, ..record("client_left fin downstream proven") };
-    let said = |record: CloseRecord| text(&Facts::of(record, 0));
+    let said = |record: CloseRecord| text(&ExplainInput::of(record, 0));
     let page = said(off.clone());
     for part in [
         "kernel=off",
@@ -377,17 +377,17 @@ prop_compose! {
     fn any_facts()(
         record in any_record().boxed(), other in any_record().boxed(), at_ms in any::<i64>(), other_ms in any::<i64>(),
         open in option::of((outside(), any::<i64>(), numbers())), unit in outside(), whole in any::<bool>(),
-    ) -> Facts {
-        let mut facts = Facts::of(record, at_ms);
+    ) -> ExplainInput {
+        let mut facts = ExplainInput::of(record, at_ms);
         facts.open = open.map(|(prev, at_ms, gap)| {
             let mut what = OpenRecord::new(facts.record.user.clone(), String::new(), facts.record.conn.clone());
             (what.prev, what.gap_ms) = (Some(prev), gap);
             Timed { at_ms, what }
         });
         facts.back = facts.open.clone();
-        facts.around = whole.then(|| Around {
+        facts.around = whole.then(|| Context {
             until_ms: i64::MAX, closes: vec![Timed { at_ms: other_ms, what: other }], units: vec![Timed { at_ms, what: unit }],
-            ..Around::default()
+            ..Context::default()
         });
         facts
     }
@@ -446,7 +446,7 @@ proptest! {
 #[test]
 fn what_was_not_found_is_said_with_what_to_do() {
     let found = Found { foreign: 2, broken: 1, ..Found::default() };
-    let last = Ask::Last { user: None };
+    let last = Selector::Last { user: None };
     let said = not_found(&last, &found, Some(Path::new("/var/log/journal/x/system.journal")));
     for part in [
         "--list-boots",
@@ -456,6 +456,6 @@ fn what_was_not_found_is_said_with_what_to_do() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let hostile = not_found(&Ask::Conn("a\u{1b}[2J".to_owned()), &Found::default(), None);
+    let hostile = not_found(&Selector::Conn("a\u{1b}[2J".to_owned()), &Found::default(), None);
     assert!(!hostile.contains(char::is_control) && !hostile.contains("left out"), "{hostile}");
 }

@@ -12,10 +12,10 @@ use t3_record::{
 
 use super::{
     checked::at_least,
-    facts::{Around, Facts},
+    facts::{Context, ExplainInput},
 };
 use crate::{
-    layers::Gathered,
+    layers::LayerData,
     present::{
         chain_text,
         text::{lasted, safe},
@@ -47,7 +47,7 @@ const BACK_WITHIN: i64 = 60_000;
 
 /// The entries, the earliest first; what happened at the same time in the order of cause.
 #[must_use]
-pub fn entries(facts: &Facts, line: Option<&AccessLine>) -> Vec<Entry> {
+pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
     let mut list = List { zero_ms: facts.zero_ms(), entries: Vec::new() };
     opening(&mut list, facts);
     beats(&mut list, &facts.record);
@@ -89,7 +89,7 @@ fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-fn opening(list: &mut List, facts: &Facts) {
+fn opening(list: &mut List, facts: &ExplainInput) {
     let record = &facts.record;
     match &facts.open {
         Some(open) => {
@@ -190,7 +190,7 @@ fn told(record: &CloseRecord, event: &chain::Event) -> (&'static str, String) {
     ("process", format!("{said}{process}{more}"))
 }
 
-fn surroundings(list: &mut List, facts: &Facts, around: &Around) {
+fn surroundings(list: &mut List, facts: &ExplainInput, around: &Context) {
     let mut others: Vec<_> = around.closes.iter().collect();
     let ours = |user: &str| user == facts.record.user;
     others.sort_by_key(|close| (!ours(&close.what.user), close.at_ms.abs_diff(facts.at_ms)));
@@ -222,7 +222,7 @@ fn surroundings(list: &mut List, facts: &Facts, around: &Around) {
     }
 }
 
-fn layers(list: &mut List, gathered: &Gathered, line: Option<&AccessLine>) {
+fn layers(list: &mut List, gathered: &LayerData, line: Option<&AccessLine>) {
     if let Some(line) = line {
         let status = line.status.map_or("none".to_owned(), |status| status.to_string());
         list.at(line.start_ms, "traefik", format!("{} {} began", safe(&line.method), safe(&line.path)));
@@ -246,7 +246,7 @@ fn layers(list: &mut List, gathered: &Gathered, line: Option<&AccessLine>) {
     }
 }
 
-fn returning(list: &mut List, facts: &Facts) {
+fn returning(list: &mut List, facts: &ExplainInput) {
     let user = safe(&facts.record.user);
     if let Some(back) = &facts.back {
         let gap = back.what.gap_ms.map_or_else(String::new, |gap| format!(", cut off for {}", lasted(gap)));

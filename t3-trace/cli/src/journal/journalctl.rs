@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     export_format::{Entries, Entry},
-    source_args::Place,
+    source_args::JournalSource,
 };
 use crate::{present::text::safe, time::Moment};
 
@@ -45,7 +45,7 @@ pub struct Query {
     /// The last entry first.
     pub reverse: bool,
     /// Of which journal.
-    pub place: Place,
+    pub place: JournalSource,
     /// Only these fields (and the time, which every entry has); all when empty.
     pub fields: Vec<String>,
     /// `FIELD=value` terms: for one field any of them, for several fields all, and `+` between

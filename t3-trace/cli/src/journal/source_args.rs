@@ -6,7 +6,7 @@ use clap::Args;
 
 /// This machine's journal, unless it says otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct Place {
+pub struct JournalSource {
     /// Only this boot: 0 (the current one, also without a value), -1, or an id.
     #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     pub boot: Option<String>,
@@ -18,7 +18,7 @@ pub struct Place {
     pub directory: Option<PathBuf>,
 }
 
-impl Place {
+impl JournalSource {
     /// The journal is this machine's own, and not a copy.
     #[must_use]
     pub fn is_here(&self) -> bool {

@@ -9,7 +9,7 @@ use t3_record::{
 use tokio::time::timeout;
 
 use super::{
-    Asked, LayerArgs, OtherLine, Pressure, Window, files,
+    LayerArgs, OtherLine, Pressure, QueryStatus, Window, files,
     http::{Client, FetchError},
     legs, loki, prometheus,
     source::{Source, SourceError},
@@ -28,7 +28,7 @@ const FRESH: i64 = 30_000;
 const PRESSURE: [&str; 3] = ["cpu", "memory", "io"];
 
 /// What all layers are asked with.
-pub(super) struct Asker<'a> {
+pub(super) struct LayerQuery<'a> {
     pub args: &'a LayerArgs,
     pub window: Window,
     pub closed_ms: i64,
@@ -56,14 +56,14 @@ struct Answer<T> {
 }
 
 /// What there is of a layer, and what came of asking it.
-pub(super) type Told<T> = (Option<T>, Asked);
+pub(super) type LayerResult<T> = (Option<T>, QueryStatus);
 
-fn told<T>(answer: Result<Answer<T>, Why>) -> Told<T> {
+fn told<T>(answer: Result<Answer<T>, Why>) -> LayerResult<T> {
     match answer {
         Ok(Answer { value, from, found, note }) => {
-            (Some(value), Asked::Yes { from: safe(&from), found, note })
+            (Some(value), QueryStatus::Yes { from: safe(&from), found, note })
         }
-        Err(Why(why)) => (None, Asked::Failed { why }),
+        Err(Why(why)) => (None, QueryStatus::Failed { why }),
     }
 }
 
@@ -75,8 +75,8 @@ struct Log<T> {
     selector_option: &'static str,
 }
 
-impl Asker<'_> {
-    pub(super) async fn traefik(&self) -> Told<Reading<traefik::AccessLine>> {
+impl LayerQuery<'_> {
+    pub(super) async fn traefik(&self) -> LayerResult<Reading<traefik::AccessLine>> {
         let kind = files::Kind {
             option: "traefik-log",
             parse: traefik::parse,
@@ -89,7 +89,7 @@ impl Asker<'_> {
         self.log(log, &self.args.traefik_log, &self.args.traefik_selector).await
     }
 
-    pub(super) async fn cloudflared(&self) -> Told<Reading<cloudflared::TunnelLine>> {
+    pub(super) async fn cloudflared(&self) -> LayerResult<Reading<cloudflared::TunnelLine>> {
         let kind = files::Kind {
             option: "cloudflared-log",
             parse: cloudflared::parse,
@@ -104,12 +104,12 @@ impl Asker<'_> {
         log: Log<T>,
         files: &[std::path::PathBuf],
         selector: &str,
-    ) -> Told<Reading<T>> {
+    ) -> LayerResult<Reading<T>> {
         if !files.is_empty() {
             return told(self.of_files(log.kind, files).await);
         }
         match &self.loki {
-            None => (None, Asked::No),
+            None => (None, QueryStatus::No),
             Some(loki) => {
                 told(self.in_time(loki, |source, client| self.of_loki(source, client, &log, selector)).await)
             }
@@ -174,12 +174,12 @@ impl Asker<'_> {
         Answer { found: reading.lines.len(), value: reading, from, note: joined(notes) }
     }
 
-    pub(super) async fn streams(&self) -> Told<Vec<OtherLine>> {
+    pub(super) async fn streams(&self) -> LayerResult<Vec<OtherLine>> {
         match &self.loki {
             Some(loki) if !self.args.loki_selector.is_empty() => {
                 told(self.in_time(loki, |source, client| self.other_lines(source, client)).await)
             }
-            _ => (None, Asked::No),
+            _ => (None, QueryStatus::No),
         }
     }
 
@@ -202,9 +202,9 @@ impl Asker<'_> {
         Ok(Answer { found: lines.len(), value: lines, from, note: joined(notes) })
     }
 
-    pub(super) async fn probe(&self) -> Told<Attribution> {
+    pub(super) async fn probe(&self) -> LayerResult<Attribution> {
         match &self.prometheus {
-            None => (None, Asked::No),
+            None => (None, QueryStatus::No),
             Some(prometheus) => {
                 told(self.in_time(prometheus, |source, client| self.legs(source, client)).await)
             }
@@ -229,9 +229,9 @@ impl Asker<'_> {
         Ok(Answer { value: attribute(&legs), from, found: legs::count(&samples), note })
     }
 
-    pub(super) async fn pressure(&self) -> Told<Vec<Pressure>> {
+    pub(super) async fn pressure(&self) -> LayerResult<Vec<Pressure>> {
         match &self.prometheus {
-            None => (None, Asked::No),
+            None => (None, QueryStatus::No),
             Some(prometheus) => {
                 told(self.in_time(prometheus, |source, client| self.host(source, client)).await)
             }

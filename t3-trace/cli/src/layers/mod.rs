@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 use t3_record::edge::{Ended, Layers};
 
-use self::{ask::Asker, http::Client, source::Source};
+use self::{ask::LayerQuery, http::Client, source::Source};
 pub use args::LayerArgs;
 
 /// Looked at before the close, in milliseconds; a scrape or two of Prometheus, and what a tunnel
@@ -109,7 +109,7 @@ impl Layer {
 
 /// What came of asking a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
+pub enum QueryStatus {
     /// It was not asked: no option names it.
     No,
     /// It answered.
@@ -135,7 +135,7 @@ pub struct Outcome {
     /// Which.
     pub layer: Layer,
     /// What came of it.
-    pub asked: Asked,
+    pub asked: QueryStatus,
 }
 
 /// One line of another stream.
@@ -163,7 +163,7 @@ pub struct Pressure {
 
 /// What was gathered.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Gathered {
+pub struct LayerData {
     /// For [`t3_record::edge::refine()`]. `neighbours` is left empty: the caller knows the other
     /// closes.
     pub layers: Layers,
@@ -176,9 +176,9 @@ pub struct Gathered {
 }
 
 /// Asks every layer that `args` names, side by side, and waits until each has answered or failed.
-pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Gathered {
+pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> LayerData {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let asker = Asker {
+    let asker = LayerQuery {
         args,
         window,
         closed_ms: ended.at_ms,
@@ -190,7 +190,7 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Gath
     let (traefik, cloudflared, streams, probe, pressure) =
         tokio::join!(asker.traefik(), asker.cloudflared(), asker.streams(), asker.probe(), asker.pressure());
     let asked = [traefik.1, cloudflared.1, streams.1, probe.1, pressure.1];
-    Gathered {
+    LayerData {
         layers: Layers {
             traefik: traefik.0,
             cloudflared: cloudflared.0,
@@ -207,7 +207,7 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Gath
 ///
 /// # Errors
 /// The runtime cannot be started.
-pub fn gather_blocking(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> std::io::Result<Gathered> {
+pub fn gather_blocking(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> std::io::Result<LayerData> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let gathered = runtime.block_on(gather(args, ended, window));
     // The system's look-up of a name cannot be stopped, only left alone.

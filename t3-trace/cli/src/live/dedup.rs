@@ -8,12 +8,12 @@ const SHOWN: usize = 4096;
 
 /// The sessions that were shown, the last [`SHOWN`] of them.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct Dedup {
     order: VecDeque<String>,
     set: HashSet<String>,
 }
 
-impl Shown {
+impl Dedup {
     /// Whether it has not been shown before; it counts as shown from now on.
     pub(super) fn first_time(&mut self, conn: &str) -> bool {
         if !self.set.insert(conn.to_owned()) {
@@ -35,11 +35,11 @@ mod tests {
 
     #[test]
     fn what_was_shown_is_not_shown_again_and_memory_is_bounded() {
-        let mut shown = Shown::default();
-        assert!(shown.first_time("a") && !shown.first_time("a"));
+        let mut dedup = Dedup::default();
+        assert!(dedup.first_time("a") && !dedup.first_time("a"));
         for n in 0..2 * SHOWN {
-            assert!(shown.first_time(&n.to_string()));
+            assert!(dedup.first_time(&n.to_string()));
         }
-        assert_eq!((shown.order.len(), shown.set.len()), (SHOWN, SHOWN));
+        assert_eq!((dedup.order.len(), dedup.set.len()), (SHOWN, SHOWN));
     }
 }

@@ -7,8 +7,8 @@ use t3_record::CloseRecord;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    dedup::Shown,
-    source::{self, Item, RETRY, Wish},
+    dedup::Dedup,
+    source::{self, Item, RETRY, Subscription},
 };
 use crate::{
     live::args::LiveArgs,
@@ -21,8 +21,8 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
     let paint = Paint { colour: colour && io::stdout().is_terminal() };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut items = source::start(&args.socket, Wish::Closes);
-    let mut shown = Shown::default();
+    let mut items = source::start(&args.socket, Subscription::Closes);
+    let mut shown = Dedup::default();
     let mut was_away = false;
     if !args.json {
         writeln!(io::stdout(), "{}", close_line::heading(paint))?;
@@ -47,7 +47,7 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
                 stdout.flush()?;
             }
             Some(item) => {
-                if let Some(text) = remark(&item, was_away) {
+                if let Some(text) = notice(&item, was_away) {
                     say(&text);
                 }
                 match item {
@@ -61,9 +61,9 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
 }
 
 /// What is said beside the closes. A connection that comes at once is what is expected.
-fn remark(item: &Item, was_away: bool) -> Option<String> {
+fn notice(item: &Item, was_away: bool) -> Option<String> {
     match item {
-        Item::Say(text) => Some(text.clone()),
+        Item::Message(text) => Some(text.clone()),
         Item::Skipped(records) => Some(format!("{records} closes were left out: this reader was too slow")),
         Item::Connected(daemon) => {
             was_away.then(|| format!("connected to t3-trace at {}", daemon.socket.display()))
@@ -144,12 +144,12 @@ mod tests {
             socket: "/run/x".into(),
             pid: Some(1),
             kernel: KernelSource::Off,
-            tells_sessions: true,
+            has_sessions: true,
         };
         let back = Item::Connected(daemon);
-        assert_eq!(remark(&back, false), None);
-        assert_eq!(remark(&back, true).as_deref(), Some("connected to t3-trace at /run/x"));
-        let gone = remark(&Item::Disconnected("t3-trace has gone".to_owned()), false);
+        assert_eq!(notice(&back, false), None);
+        assert_eq!(notice(&back, true).as_deref(), Some("connected to t3-trace at /run/x"));
+        let gone = notice(&Item::Disconnected("t3-trace has gone".to_owned()), false);
         assert_eq!(gone.as_deref(), Some("t3-trace has gone; following the journal, trying again every 2s"));
     }
 }

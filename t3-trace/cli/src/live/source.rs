@@ -56,7 +56,7 @@ pub enum Item {
     /// How the daemon is.
     Status(Box<Status>),
     /// Something to say to the operator.
-    Say(String),
+    Message(String),
 }
 
 /// Who answers.
@@ -69,12 +69,12 @@ pub struct Daemon {
     /// What its kernel side gives.
     pub kernel: KernelSource,
     /// It tells the open sessions.
-    pub tells_sessions: bool,
+    pub has_sessions: bool,
 }
 
 /// What is wanted beside the closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Subscription {
     /// Nothing: dispatch need not count aloud for us.
     Closes,
     /// The open sessions and the daemon's state, again and again.
@@ -90,22 +90,27 @@ enum Link {
 
 /// Starts both sources.
 #[must_use]
-pub fn start(socket: &Path, wish: Wish) -> mpsc::Receiver<Item> {
+pub fn start(socket: &Path, subscription: Subscription) -> mpsc::Receiver<Item> {
     let (items, received) = mpsc::channel(256);
     let (link, link_seen) = watch::channel(Link::Up);
-    tokio::spawn(follow_socket(socket.to_owned(), wish, items.clone(), link));
+    tokio::spawn(follow_socket(socket.to_owned(), subscription, items.clone(), link));
     tokio::spawn(follow_journal(items, link_seen));
     received
 }
 
-async fn follow_socket(path: PathBuf, wish: Wish, items: mpsc::Sender<Item>, link: watch::Sender<Link>) {
+async fn follow_socket(
+    path: PathBuf,
+    subscription: Subscription,
+    items: mpsc::Sender<Item>,
+    link: watch::Sender<Link>,
+) {
     let mut said = None;
     loop {
         let why = match subscribe(&path).await {
             Ok((socket, daemon)) => {
                 said = None;
                 link.send_replace(Link::Up);
-                let asks = wish == Wish::Everything && daemon.tells_sessions;
+                let asks = subscription == Subscription::Everything && daemon.has_sessions;
                 let _ = items.send(Item::Connected(daemon)).await;
                 listen(&socket, asks, &items).await
             }
@@ -130,7 +135,7 @@ async fn follow_socket(path: PathBuf, wish: Wish, items: mpsc::Sender<Item>, lin
 }
 
 async fn say(items: &mpsc::Sender<Item>, text: String) {
-    let _ = items.send(Item::Say(text)).await;
+    let _ = items.send(Item::Message(text)).await;
 }
 
 /// Connects and introduces itself; the error is a sentence for the operator.
@@ -149,7 +154,7 @@ async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
     match receive(&socket, &mut vec![0; MAX_MESSAGE]).await {
         Ok(Some(FromTrace::Welcome { kernel, sessions, .. })) => {
             let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
-            Ok((socket, Daemon { socket: path.to_owned(), pid, kernel, tells_sessions: sessions }))
+            Ok((socket, Daemon { socket: path.to_owned(), pid, kernel, has_sessions: sessions }))
         }
         Ok(Some(FromTrace::Refused { why })) => Err(format!("t3-trace refused: {why}")),
         Ok(_) => Err("t3-trace said something else than welcome".to_owned()),
@@ -159,14 +164,14 @@ async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
 
 /// Reads until the connection ends, and says why it did.
 async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) -> String {
-    let mut questions = Questions::default();
+    let mut pending = PendingQueries::default();
     let mut time_to_ask = interval(ASK);
     time_to_ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
         let heard = tokio::select! {
             heard = receive(socket, &mut buffer) => heard,
-            _ = time_to_ask.tick(), if asks => match questions.ask(socket).await {
+            _ = time_to_ask.tick(), if asks => match pending.ask(socket).await {
                 Ok(()) => continue,
                 Err(error) => return format!("t3-trace has gone: {error}"),
             },
@@ -175,7 +180,7 @@ async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) 
             Ok(Some(FromTrace::Closed { record })) => Item::Closed(record, realtime_secs()),
             Ok(Some(FromTrace::Skipped { records })) => Item::Skipped(records),
             Ok(Some(FromTrace::Sessions(part))) => {
-                questions.answered(part.more);
+                pending.answered(part.more);
                 Item::Sessions(part)
             }
             Ok(Some(FromTrace::Status(status))) => Item::Status(status),
@@ -192,12 +197,12 @@ async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) 
 
 /// One question at a time, so that a daemon that stands still is not buried under them.
 #[derive(Default)]
-struct Questions {
+struct PendingQueries {
     waiting_since: Option<Instant>,
     asked: u32,
 }
 
-impl Questions {
+impl PendingQueries {
     async fn ask(&mut self, socket: &UnixSeqpacket) -> std::io::Result<()> {
         if self.waiting_since.is_some_and(|since| since.elapsed() < PATIENCE) {
             return Ok(());
@@ -325,18 +330,18 @@ mod tests {
 
     #[tokio::test]
     async fn who_wants_only_closes_or_meets_an_older_daemon_asks_for_nothing() {
-        for (wish, sessions) in [(Wish::Closes, true), (Wish::Everything, false)] {
+        for (subscription, sessions) in [(Subscription::Closes, true), (Subscription::Everything, false)] {
             let mut fake = Fake::new();
-            let _items = start(&fake.path, wish);
+            let _items = start(&fake.path, subscription);
             let viewer = fake.welcome(sessions).await;
-            assert_eq!(asked(&viewer).await, None, "{wish:?}");
+            assert_eq!(asked(&viewer).await, None, "{subscription:?}");
         }
     }
 
     #[tokio::test]
     async fn a_question_waits_for_the_answer_to_the_one_before() {
         let mut fake = Fake::new();
-        let mut items = start(&fake.path, Wish::Everything);
+        let mut items = start(&fake.path, Subscription::Everything);
         let viewer = fake.welcome(true).await;
         assert!(matches!(items.recv().await, Some(Item::Connected(daemon)) if daemon.pid.is_some()));
         assert_eq!(asked(&viewer).await, Some(ToTrace::Status));

@@ -8,7 +8,7 @@ use t3_record::{
 
 /// One event in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct ChainEventText {
     /// Relative to the first event on a leg: `+0 ms`, `-2 ms`, `+1.5 s`.
     pub at: String,
     /// What happened, without a full stop at its end. Safe to print.
@@ -17,8 +17,8 @@ pub struct Told {
 
 /// All events of a chain, in their order.
 #[must_use]
-pub fn tell(chain: &Chain) -> Vec<Told> {
-    chain.0.iter().map(|event| Told { at: moment(event.at_ms), what: sentence(event) }).collect()
+pub fn tell(chain: &Chain) -> Vec<ChainEventText> {
+    chain.0.iter().map(|event| ChainEventText { at: moment(event.at_ms), what: sentence(event) }).collect()
 }
 
 /// What one event says.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::facts::Found;
+use super::super::facts::Collected;
 
 /// Longer than a machine under pressure takes to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,11 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST: u64 = 4 << 20;
 
 /// What it writes to stdout; else, in a sentence, why there is nothing.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> Found<String> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Collected<String> {
     run_within(program, arguments, PATIENCE)
 }
 
-fn run_within(program: &str, arguments: &[&str], patience: Duration) -> Found<String> {
+fn run_within(program: &str, arguments: &[&str], patience: Duration) -> Collected<String> {
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").env("SYSTEMD_PAGER", "");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    super::facts::{Access, Found, Journal, Limit, Suppressed},
+    super::facts::{Access, Collected, Journal, Limit, Suppressed},
     command::run,
     units::span_us,
 };
@@ -90,7 +90,7 @@ fn merged(files: impl Iterator<Item = (String, String)>) -> Limit {
     limit
 }
 
-fn suppressed() -> Found<Vec<Suppressed>> {
+fn suppressed() -> Collected<Vec<Suppressed>> {
     let id = format!("MESSAGE_ID={DROPPED_ID}");
     let text = run(
         "journalctl",

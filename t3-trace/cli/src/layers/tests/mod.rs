@@ -57,26 +57,26 @@ fn asking(loki: std::net::SocketAddr) -> LayerArgs {
     LayerArgs { loki: Some(format!("http://{loki}")), ..LayerArgs::default() }
 }
 
-async fn gathered(args: &LayerArgs) -> Gathered {
+async fn gathered(args: &LayerArgs) -> LayerData {
     let record = record();
     let ended = Ended { record: &record, at_ms: AT };
     gather(args, &ended, Window::around(&ended)).await
 }
 
-fn asked(gathered: &Gathered, layer: Layer) -> &Asked {
+fn asked(gathered: &LayerData, layer: Layer) -> &QueryStatus {
     &gathered.outcomes.iter().find(|outcome| outcome.layer == layer).unwrap().asked
 }
 
-fn why(gathered: &Gathered, layer: Layer) -> &str {
+fn why(gathered: &LayerData, layer: Layer) -> &str {
     match asked(gathered, layer) {
-        Asked::Failed { why } => why,
+        QueryStatus::Failed { why } => why,
         other => panic!("{other:?}"),
     }
 }
 
-fn found(gathered: &Gathered, layer: Layer) -> (usize, Option<&str>) {
+fn found(gathered: &LayerData, layer: Layer) -> (usize, Option<&str>) {
     match asked(gathered, layer) {
-        Asked::Yes { found, note, .. } => (*found, note.as_deref()),
+        QueryStatus::Yes { found, note, .. } => (*found, note.as_deref()),
         other => panic!("{other:?}"),
     }
 }
@@ -85,7 +85,7 @@ fn found(gathered: &Gathered, layer: Layer) -> (usize, Option<&str>) {
 async fn nothing_is_asked_unless_it_is_named() {
     let nothing = gathered(&LayerArgs::default()).await;
     assert!(nothing.outcomes.iter().map(|outcome| outcome.layer).eq(Layer::ALL));
-    assert!(nothing.outcomes.iter().all(|outcome| outcome.asked == Asked::No));
+    assert!(nothing.outcomes.iter().all(|outcome| outcome.asked == QueryStatus::No));
     assert_eq!(nothing.layers, Layers::default());
 }
 
@@ -121,8 +121,8 @@ async fn loki_s_lines_become_values_and_other_streams_become_printable() {
             .map(|(at, stream, text)| (at, stream, text))
     );
     assert_eq!((found(&gathered, Layer::Traefik), found(&gathered, Layer::Streams)), ((1, None), (2, None)));
-    assert_eq!(asked(&gathered, Layer::Probe), &Asked::No);
-    let Asked::Yes { from, .. } = asked(&gathered, Layer::Traefik) else { panic!() };
+    assert_eq!(asked(&gathered, Layer::Probe), &QueryStatus::No);
+    let QueryStatus::Yes { from, .. } = asked(&gathered, Layer::Traefik) else { panic!() };
     assert_eq!(*from, format!("Loki at http://{address}, {TRAEFIK}"));
     assert!(stub.queries().contains(&format!("{TRAEFIK} |= \"/ws\"")), "{:?}", stub.queries());
     let record = record();

@@ -143,8 +143,8 @@ fn session(record: &CloseRecord, when: &str) -> Vec<String> {
 }
 
 fn order(record: &CloseRecord) -> Vec<String> {
-    let told = record.chain.as_ref().map(chain_text::tell).unwrap_or_default();
-    let mut lines: Vec<String> = told.iter().map(|told| format!("{:>9}  {}", told.at, told.what)).collect();
+    let sent = record.chain.as_ref().map(chain_text::tell).unwrap_or_default();
+    let mut lines: Vec<String> = sent.iter().map(|sent| format!("{:>9}  {}", sent.at, sent.what)).collect();
     if lines.is_empty() {
         lines.extend(record.down_end.map(|end| format!("browser's leg: {}", leg_end(end))));
         lines.extend(record.up_end.map(|end| format!("serve's leg: {}", leg_end(end))));

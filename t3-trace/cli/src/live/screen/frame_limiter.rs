@@ -8,12 +8,12 @@ pub const FRAME: Duration = Duration::from_millis(66);
 
 /// Moments are durations since any fixed beginning.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct FrameLimiter {
     changed: bool,
     drawn_at: Option<Duration>,
 }
 
-impl Pace {
+impl FrameLimiter {
     /// Something has changed.
     pub const fn changed(&mut self) {
         self.changed = true;
@@ -42,13 +42,13 @@ mod tests {
     #[test]
     fn changes_within_a_frame_are_drawn_together_and_none_is_forgotten() {
         let at = Duration::from_millis;
-        let mut pace = Pace::default();
-        assert_eq!((pace.wait(at(0)), pace.due(at(0))), (None, false));
-        pace.changed();
-        assert!(pace.due(at(5)) && !pace.due(at(5)));
-        pace.changed();
-        assert_eq!((pace.wait(at(20)), pace.due(at(20))), (Some(at(51)), false));
-        assert!(pace.due(at(71)));
-        assert_eq!(pace.wait(at(1000)), None);
+        let mut limiter = FrameLimiter::default();
+        assert_eq!((limiter.wait(at(0)), limiter.due(at(0))), (None, false));
+        limiter.changed();
+        assert!(limiter.due(at(5)) && !limiter.due(at(5)));
+        limiter.changed();
+        assert_eq!((limiter.wait(at(20)), limiter.due(at(20))), (Some(at(51)), false));
+        assert!(limiter.due(at(71)));
+        assert_eq!(limiter.wait(at(1000)), None);
     }
 }

@@ -3,7 +3,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::overlay::Over;
+use super::overlay::Overlay;
 
 /// What a key asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Action {
     OnlyUser,
     OnlyVerdict,
     OnlySegment,
-    Unfilter,
+    ClearFilter,
 }
 
 /// The keys for people, and what each does.
@@ -56,7 +56,7 @@ pub const TABLE: &[(&str, &str)] = &[
 
 /// What a key means; `None` when it means nothing here.
 #[must_use]
-pub fn action(key: KeyEvent, over: &Over) -> Option<Action> {
+pub fn action(key: KeyEvent, overlay: &Overlay) -> Option<Action> {
     if key.kind == KeyEventKind::Release {
         return None;
     }
@@ -67,7 +67,7 @@ pub fn action(key: KeyEvent, over: &Over) -> Option<Action> {
         (true, KeyCode::Char('l')) => return Some(Action::Redraw),
         _ => {}
     }
-    if matches!(over, Over::Prompt { .. }) {
+    if matches!(overlay, Overlay::Prompt { .. }) {
         return typed(key.code, control);
     }
     if control || key.modifiers.contains(KeyModifiers::ALT) {
@@ -77,7 +77,7 @@ pub fn action(key: KeyEvent, over: &Over) -> Option<Action> {
             _ => None,
         };
     }
-    let in_detail = matches!(over, Over::Detail(_));
+    let in_detail = matches!(overlay, Overlay::Detail(_));
     Some(match key.code {
         KeyCode::Char('q') => Action::Quit,
         KeyCode::Char('?' | 'h') | KeyCode::F(1) => Action::Help,
@@ -87,7 +87,7 @@ pub fn action(key: KeyEvent, over: &Over) -> Option<Action> {
         KeyCode::Char('u') => Action::OnlyUser,
         KeyCode::Char('v') => Action::OnlyVerdict,
         KeyCode::Char('s') => Action::OnlySegment,
-        KeyCode::Char('x') => Action::Unfilter,
+        KeyCode::Char('x') => Action::ClearFilter,
         KeyCode::Up | KeyCode::Char('k') => Action::Step(-1),
         KeyCode::Down | KeyCode::Char('j') => Action::Step(1),
         KeyCode::PageUp => Action::Turn(-1),
@@ -97,8 +97,8 @@ pub fn action(key: KeyEvent, over: &Over) -> Option<Action> {
         KeyCode::Left if in_detail => Action::Neighbour(-1),
         KeyCode::Right if in_detail => Action::Neighbour(1),
         KeyCode::Enter if in_detail => Action::Back,
-        KeyCode::Enter if matches!(over, Over::Nothing) => Action::Open,
-        KeyCode::Tab | KeyCode::BackTab if matches!(over, Over::Nothing) => Action::Focus,
+        KeyCode::Enter if matches!(overlay, Overlay::Nothing) => Action::Open,
+        KeyCode::Tab | KeyCode::BackTab if matches!(overlay, Overlay::Nothing) => Action::Focus,
         KeyCode::Esc | KeyCode::Backspace => Action::Back,
         _ => return None,
     })
@@ -130,38 +130,38 @@ mod tests {
         KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)
     }
 
-    fn prompt() -> Over {
-        Over::Prompt { text: String::new(), wrong: None }
+    fn prompt() -> Overlay {
+        Overlay::Prompt { text: String::new(), error: None }
     }
 
-    fn detail() -> Over {
-        Over::Detail(Close { seq: 0, at: 0, record: Box::new(testing::killed()) })
+    fn detail() -> Overlay {
+        Overlay::Detail(Close { seq: 0, at: 0, record: Box::new(testing::killed()) })
     }
 
     #[test]
     fn each_key_does_what_its_place_says() {
-        let nothing = || Over::Nothing;
-        for (key, over, wanted) in [
+        let nothing = || Overlay::Nothing;
+        for (key, overlay, wanted) in [
             (key(KeyCode::Char('q')), nothing(), Some(Action::Quit)),
             (key(KeyCode::Char('q')), prompt(), Some(Action::Type('q'))),
-            (key(KeyCode::Char('q')), Over::Help, Some(Action::Quit)),
+            (key(KeyCode::Char('q')), Overlay::Help, Some(Action::Quit)),
             (control('c'), nothing(), Some(Action::Quit)),
             (control('c'), prompt(), Some(Action::Quit)),
             (control('z'), nothing(), Some(Action::Suspend)),
             (control('l'), prompt(), Some(Action::Redraw)),
             (key(KeyCode::Up), nothing(), Some(Action::Step(-1))),
-            (key(KeyCode::Char('j')), Over::Messages, Some(Action::Step(1))),
+            (key(KeyCode::Char('j')), Overlay::Messages, Some(Action::Step(1))),
             (key(KeyCode::PageDown), nothing(), Some(Action::Turn(1))),
             (control('b'), nothing(), Some(Action::Turn(-1))),
             (key(KeyCode::Char('b')), nothing(), None),
             (key(KeyCode::Enter), nothing(), Some(Action::Open)),
             (key(KeyCode::Enter), detail(), Some(Action::Back)),
-            (key(KeyCode::Enter), Over::Help, None),
+            (key(KeyCode::Enter), Overlay::Help, None),
             (key(KeyCode::Enter), prompt(), Some(Action::Accept)),
             (key(KeyCode::Left), nothing(), None),
             (key(KeyCode::Left), detail(), Some(Action::Neighbour(-1))),
             (key(KeyCode::Tab), nothing(), Some(Action::Focus)),
-            (key(KeyCode::Tab), Over::Help, None),
+            (key(KeyCode::Tab), Overlay::Help, None),
             (key(KeyCode::Esc), prompt(), Some(Action::Back)),
             (key(KeyCode::Backspace), prompt(), Some(Action::Erase)),
             (control('w'), prompt(), Some(Action::EraseWord)),
@@ -171,10 +171,10 @@ mod tests {
             (key(KeyCode::Char(' ')), nothing(), Some(Action::Pause)),
             (key(KeyCode::F(5)), nothing(), None),
         ] {
-            assert_eq!(action(key, &over), wanted, "{key:?} {over:?}");
+            assert_eq!(action(key, &overlay), wanted, "{key:?} {overlay:?}");
         }
         let released = KeyEvent::new_with_kind(KeyCode::Char('q'), KeyModifiers::NONE, KeyEventKind::Release);
-        assert_eq!(action(released, &Over::Nothing), None);
+        assert_eq!(action(released, &Overlay::Nothing), None);
     }
 
     #[test]
@@ -198,7 +198,10 @@ mod tests {
                     "Ctrl-C" => control('c'),
                     one => key(KeyCode::Char(one.chars().next().unwrap())),
                 };
-                assert!(action(pressed, &Over::Nothing).or(action(pressed, &detail())).is_some(), "{name}");
+                assert!(
+                    action(pressed, &Overlay::Nothing).or(action(pressed, &detail())).is_some(),
+                    "{name}"
+                );
             }
         }
     }

@@ -25,7 +25,7 @@ pub enum Link {
         /// Since when, in seconds since the epoch.
         since: u64,
         /// It tells the open sessions.
-        tells_sessions: bool,
+        has_sessions: bool,
     },
     /// It does not.
     Down {
@@ -49,7 +49,7 @@ pub struct Outage {
 
 /// Something that was said, and how often in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
+pub struct Message {
     /// When last, in seconds since the epoch.
     pub at: u64,
     /// What.
@@ -68,7 +68,7 @@ pub struct Source {
     /// The daemon's last word on itself.
     pub status: Option<Status>,
     /// When it last told the open sessions.
-    pub told_at: Option<u64>,
+    pub sessions_at: Option<u64>,
     /// Messages that the daemon left out because this screen was too slow.
     pub skipped: u64,
     /// Kernel events that were lost, as the records say.
@@ -76,7 +76,7 @@ pub struct Source {
     /// The last outage.
     pub outage: Option<Outage>,
     pid: Option<i32>,
-    remarks: VecDeque<Remark>,
+    messages: VecDeque<Message>,
 }
 
 impl Source {
@@ -86,17 +86,17 @@ impl Source {
         if let Link::Down { since, .. } = self.link {
             self.outage = Some(Outage { from: since, to: now, restarted });
             let what = if restarted { "t3-trace was restarted" } else { "the connection broke" };
-            self.remark(now, format!("{what}; connected again after {} s", now.saturating_sub(since)));
+            self.add_message(now, format!("{what}; connected again after {} s", now.saturating_sub(since)));
         }
         self.pid = daemon.pid.or(self.pid);
         self.kernel = Some(daemon.kernel);
-        (self.status, self.told_at) = (None, None);
-        self.link = Link::Up { since: now, tells_sessions: daemon.tells_sessions };
+        (self.status, self.sessions_at) = (None, None);
+        self.link = Link::Up { since: now, has_sessions: daemon.has_sessions };
     }
 
     /// It does not.
     pub fn disconnected(&mut self, why: String, now: u64) {
-        self.remark(now, format!("{why}; following the journal"));
+        self.add_message(now, format!("{why}; following the journal"));
         let since = if let Link::Down { since, .. } = self.link { since } else { now };
         self.link = Link::Down { since, why };
     }
@@ -104,24 +104,27 @@ impl Source {
     /// Messages are missing.
     pub fn skipped(&mut self, messages: u64, now: u64) {
         self.skipped = self.skipped.saturating_add(messages);
-        self.remark(now, format!("{messages} messages of t3-trace are missing: this screen was too slow"));
+        self.add_message(
+            now,
+            format!("{messages} messages of t3-trace are missing: this screen was too slow"),
+        );
     }
 
     /// Something was said.
-    pub fn remark(&mut self, at: u64, text: String) {
-        if let Some(last) = self.remarks.back_mut().filter(|last| last.text == text) {
+    pub fn add_message(&mut self, at: u64, text: String) {
+        if let Some(last) = self.messages.back_mut().filter(|last| last.text == text) {
             (last.at, last.times) = (at, last.times + 1);
             return;
         }
-        self.remarks.push_back(Remark { at, text, times: 1 });
-        if self.remarks.len() > REMARKS {
-            self.remarks.pop_front();
+        self.messages.push_back(Message { at, text, times: 1 });
+        if self.messages.len() > REMARKS {
+            self.messages.pop_front();
         }
     }
 
     /// What was said, the latest last.
-    pub fn remarks(&self) -> impl DoubleEndedIterator<Item = &Remark> + ExactSizeIterator {
-        self.remarks.iter()
+    pub fn messages(&self) -> impl DoubleEndedIterator<Item = &Message> + ExactSizeIterator {
+        self.messages.iter()
     }
 
     /// The last outage, while it is worth a line.
@@ -133,8 +136,8 @@ impl Source {
     /// For how long the daemon has told nothing although it is connected, in seconds.
     #[must_use]
     pub fn silent_for(&self, now: u64) -> Option<u64> {
-        let Link::Up { since, tells_sessions: true } = self.link else { return None };
-        Some(now.saturating_sub(self.told_at.unwrap_or(since))).filter(|silent| *silent > STALE)
+        let Link::Up { since, has_sessions: true } = self.link else { return None };
+        Some(now.saturating_sub(self.sessions_at.unwrap_or(since))).filter(|silent| *silent > STALE)
     }
 }
 
@@ -143,7 +146,7 @@ mod tests {
     use super::*;
 
     fn daemon(pid: i32) -> Daemon {
-        Daemon { socket: "/run/x".into(), pid: Some(pid), kernel: KernelSource::Kprobe, tells_sessions: true }
+        Daemon { socket: "/run/x".into(), pid: Some(pid), kernel: KernelSource::Kprobe, has_sessions: true }
     }
 
     #[test]
@@ -171,13 +174,13 @@ mod tests {
     fn the_same_said_again_is_counted_and_remarks_are_bounded() {
         let mut source = Source::default();
         for at in 0..5 {
-            source.remark(at, "x".to_owned());
+            source.add_message(at, "x".to_owned());
         }
-        assert_eq!(source.remarks().next_back(), Some(&Remark { at: 4, text: "x".to_owned(), times: 5 }));
+        assert_eq!(source.messages().next_back(), Some(&Message { at: 4, text: "x".to_owned(), times: 5 }));
         for at in 0..3 * 200 {
-            source.remark(at, at.to_string());
+            source.add_message(at, at.to_string());
         }
-        assert_eq!(source.remarks().len(), REMARKS);
+        assert_eq!(source.messages().len(), REMARKS);
     }
 
     #[test]
@@ -186,9 +189,9 @@ mod tests {
         assert_eq!(source.silent_for(1000), None);
         source.connected(&daemon(1), 100);
         assert_eq!((source.silent_for(105), source.silent_for(106)), (None, Some(6)));
-        source.told_at = Some(110);
+        source.sessions_at = Some(110);
         assert_eq!((source.silent_for(115), source.silent_for(130)), (None, Some(20)));
-        source.connected(&Daemon { tells_sessions: false, ..daemon(1) }, 200);
+        source.connected(&Daemon { has_sessions: false, ..daemon(1) }, 200);
         assert_eq!(source.silent_for(1000), None);
     }
 }

@@ -25,67 +25,67 @@ use crossterm::event::KeyEvent;
 use ratatui::{Terminal, backend::Backend};
 
 use super::source::Item;
-use frame_limiter::Pace;
+use frame_limiter::FrameLimiter;
 use model::{Effect, Model};
-use view::{View, text::Look};
+use view::{View, text::Theme};
 
 /// The state, and when it is drawn.
 pub struct Screen {
     /// The state.
     pub model: Model,
     /// How it looks on this terminal.
-    pub look: Look,
+    pub theme: Theme,
     /// The time of day of a moment, as text.
     pub clock: fn(u64) -> String,
     /// Its day.
     pub day: fn(u64) -> String,
-    pace: Pace,
+    limiter: FrameLimiter,
 }
 
 impl Screen {
     /// A screen that has not been drawn.
     #[must_use]
-    pub fn new(model: Model, look: Look, clock: fn(u64) -> String, day: fn(u64) -> String) -> Self {
-        let mut pace = Pace::default();
-        pace.changed();
-        Self { model, look, clock, day, pace }
+    pub fn new(model: Model, theme: Theme, clock: fn(u64) -> String, day: fn(u64) -> String) -> Self {
+        let mut limiter = FrameLimiter::default();
+        limiter.changed();
+        Self { model, theme, clock, day, limiter }
     }
 
     /// Takes what was heard; draws nothing.
-    pub fn hear(&mut self, items: impl IntoIterator<Item = Item>) {
+    pub fn receive(&mut self, items: impl IntoIterator<Item = Item>) {
         for item in items {
-            self.model.hear(item);
-            self.pace.changed();
+            self.model.receive(item);
+            self.limiter.changed();
         }
     }
 
     /// Time passes.
     pub fn tick(&mut self, now: u64) {
         if self.model.tick(now) {
-            self.pace.changed();
+            self.limiter.changed();
         }
     }
 
     /// A key was pressed.
     pub fn key(&mut self, key: KeyEvent) -> Effect {
-        let Some(action) = keys::action(key, &self.model.over) else { return Effect::Nothing };
-        self.pace.changed();
+        let Some(action) = keys::action(key, &self.model.overlay) else { return Effect::Nothing };
+        self.limiter.changed();
         self.model.act(action)
     }
 
     /// It has to be drawn for another reason.
     pub const fn changed(&mut self) {
-        self.pace.changed();
+        self.limiter.changed();
     }
 
     /// How long until it is to be drawn; `None` while nothing has changed.
     #[must_use]
     pub fn wait(&self, now: Duration) -> Option<Duration> {
-        self.pace.wait(now)
+        self.limiter.wait(now)
     }
 
     const fn view(&self) -> View<'_> {
-        View { model: &self.model, look: self.look, clock: self.clock, day: self.day }
+        View { model: &self.model, theme: self.theme, clock: self.clock, day: self.day }
     }
 
     /// Draws it if it is time. True when it was drawn.
@@ -93,17 +93,17 @@ impl Screen {
     /// # Errors
     /// Of the terminal.
     pub fn draw<B: Backend>(&mut self, terminal: &mut Terminal<B>, now: Duration) -> Result<bool, B::Error> {
-        if !self.pace.due(now) {
+        if !self.limiter.due(now) {
             return Ok(false);
         }
         terminal.draw(|frame| {
             let area = frame.area();
             let places = view::places(&self.view(), area);
             let pages = view::pages(&places);
-            self.model.board.set_page(pages.sessions);
+            self.model.sessions.set_page(pages.sessions);
             self.model.closes.set_page(pages.closes);
-            let lines = view::over::page(&self.view(), area.width).map_or(0, |(_, lines)| lines.len());
-            self.model.set_scroll(pages.over, lines);
+            let lines = view::overlay::page(&self.view(), area.width).map_or(0, |(_, lines)| lines.len());
+            self.model.set_scroll(pages.overlay, lines);
             if let Some(cursor) = view::draw(&self.view(), &places, frame.buffer_mut()) {
                 frame.set_cursor_position(cursor);
             }

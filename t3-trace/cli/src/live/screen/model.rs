@@ -1,10 +1,12 @@
-//! All that the screen shows, as plain data: what is heard goes in by [`Model::hear`], what a
+//! All that the screen shows, as plain data: what is heard goes in by [`Model::receive`], what a
 //! person does by [`Model::act`]. Reads no clock and no terminal. Bounded, however much comes.
 
 use t3_record::{CloseRecord, vocabulary::Verdict};
 
-use super::{closes::Closes, filter::Filter, keys::Action, link::Source, overlay::Over, sessions::Board};
-use crate::live::{dedup::Shown, source::Item};
+use super::{
+    closes::Closes, filter::Filter, keys::Action, link::Source, overlay::Overlay, sessions::SessionTable,
+};
+use crate::live::{dedup::Dedup, source::Item};
 
 /// Over how many seconds closes a second are told.
 const RATE_SECONDS: u64 = SECONDS as u64 - 1;
@@ -44,20 +46,20 @@ pub struct Model {
     /// The list of closes.
     pub closes: Closes,
     /// The open sessions.
-    pub board: Board,
+    pub sessions: SessionTable,
     /// Where it all comes from.
     pub source: Source,
     /// Which list the arrows move.
     pub focus: Focus,
     /// What lies over the lists.
-    pub over: Over,
+    pub overlay: Overlay,
     /// How far what lies over them is scrolled, in lines.
     pub scroll: usize,
     scroll_most: usize,
     scroll_page: usize,
     counts: [u64; Verdict::ALL.len()],
     latest: [u64; SECONDS],
-    shown: Shown,
+    dedup: Dedup,
 }
 
 impl Model {
@@ -85,33 +87,33 @@ impl Model {
     }
 
     /// Takes what was heard.
-    pub fn hear(&mut self, item: Item) {
+    pub fn receive(&mut self, item: Item) {
         match item {
             Item::Closed(record, at) => self.closed(record, at),
             Item::Skipped(messages) => self.source.skipped(messages, self.now),
             Item::Connected(daemon) => {
-                self.board.forget();
+                self.sessions.forget();
                 self.source.connected(&daemon, self.now);
             }
             Item::Disconnected(why) => {
-                self.board.forget();
+                self.sessions.forget();
                 self.source.disconnected(why, self.now);
             }
             Item::Sessions(part) => {
-                if self.board.take(*part) {
-                    self.source.told_at = Some(self.now);
+                if self.sessions.take(*part) {
+                    self.source.sessions_at = Some(self.now);
                 }
             }
             Item::Status(status) => {
                 self.source.kernel = status.kernel.or(self.source.kernel);
                 self.source.status = Some(*status);
             }
-            Item::Say(text) => self.source.remark(self.now, text),
+            Item::Message(text) => self.source.add_message(self.now, text),
         }
     }
 
     fn closed(&mut self, record: Box<CloseRecord>, at: u64) {
-        if !self.shown.first_time(&record.conn) {
+        if !self.dedup.first_time(&record.conn) {
             return;
         }
         if let Some(count) = index(record.verdict).and_then(|index| self.counts.get_mut(index)) {
@@ -163,8 +165,10 @@ impl Model {
             Action::Suspend => return Effect::Suspend,
             Action::Redraw => return Effect::Redraw,
             Action::Pause => self.closes.toggle_hold(),
-            Action::Help => self.toggle(Over::Help, |over| matches!(over, Over::Help)),
-            Action::Messages => self.toggle(Over::Messages, |over| matches!(over, Over::Messages)),
+            Action::Help => self.toggle(Overlay::Help, |overlay| matches!(overlay, Overlay::Help)),
+            Action::Messages => {
+                self.toggle(Overlay::Messages, |overlay| matches!(overlay, Overlay::Messages))
+            }
             Action::Back => self.back(),
             Action::Focus => {
                 self.focus = if self.focus == Focus::Closes { Focus::Sessions } else { Focus::Closes };
@@ -178,27 +182,27 @@ impl Model {
             Action::Prompt => {
                 let text = self.closes.filter().to_string();
                 let text = if text.is_empty() { text } else { text + " " };
-                self.over = Over::Prompt { text, wrong: None };
+                self.overlay = Overlay::Prompt { text, error: None };
             }
             Action::Type(_) | Action::Erase | Action::EraseWord | Action::EraseAll => self.edit(action),
             Action::Accept => self.accept(),
             Action::OnlyUser | Action::OnlyVerdict | Action::OnlySegment => self.only(action),
-            Action::Unfilter => self.closes.set_filter(Filter::default()),
+            Action::ClearFilter => self.closes.set_filter(Filter::default()),
         }
         Effect::Nothing
     }
 
-    fn toggle(&mut self, wanted: Over, is: impl Fn(&Over) -> bool) {
-        self.over = if is(&self.over) { Over::Nothing } else { wanted };
+    fn toggle(&mut self, wanted: Overlay, is: impl Fn(&Overlay) -> bool) {
+        self.overlay = if is(&self.overlay) { Overlay::Nothing } else { wanted };
         // Of what was said, the latest is looked for.
-        self.scroll = if matches!(self.over, Over::Messages) { usize::MAX } else { 0 };
+        self.scroll = if matches!(self.overlay, Overlay::Messages) { usize::MAX } else { 0 };
     }
 
     fn back(&mut self) {
-        if !matches!(self.over, Over::Nothing) {
-            self.over = Over::Nothing;
+        if !matches!(self.overlay, Overlay::Nothing) {
+            self.overlay = Overlay::Nothing;
         } else if self.focus == Focus::Sessions {
-            self.board.unselect();
+            self.sessions.unselect();
             self.focus = Focus::Closes;
         } else {
             self.closes.follow();
@@ -206,60 +210,60 @@ impl Model {
     }
 
     /// Something lies over the lists and is scrolled instead of them.
-    const fn covered(&self) -> bool {
-        !matches!(self.over, Over::Nothing | Over::Prompt { .. })
+    const fn has_overlay(&self) -> bool {
+        !matches!(self.overlay, Overlay::Nothing | Overlay::Prompt { .. })
     }
 
     fn step(&mut self, by: isize) {
-        if self.covered() {
+        if self.has_overlay() {
             self.scroll = self.scroll.saturating_add_signed(by).min(self.scroll_most);
         } else if self.focus == Focus::Closes {
             self.closes.step(by);
         } else {
-            self.board.step(by);
+            self.sessions.step(by);
         }
     }
 
     fn turn(&mut self, pages: isize) {
-        if self.covered() {
+        if self.has_overlay() {
             let page = isize::try_from(self.scroll_page.saturating_sub(1).max(1)).unwrap_or(1);
             self.step(pages.saturating_mul(page));
         } else if self.focus == Focus::Closes {
             self.closes.turn(pages);
         } else {
-            self.board.turn(pages);
+            self.sessions.turn(pages);
         }
     }
 
     fn first(&mut self) {
-        if self.covered() {
+        if self.has_overlay() {
             self.scroll = 0;
         } else if self.focus == Focus::Closes {
             self.closes.first();
         } else {
-            self.board.step(isize::MIN);
+            self.sessions.step(isize::MIN);
         }
     }
 
     fn last(&mut self) {
-        if self.covered() {
+        if self.has_overlay() {
             self.scroll = self.scroll_most;
         } else if self.focus == Focus::Closes {
             self.closes.follow();
         } else {
-            self.board.step(isize::MAX);
+            self.sessions.step(isize::MAX);
         }
     }
 
     fn open(&mut self) {
         if self.focus == Focus::Sessions {
-            if let Some(row) = self.board.selected() {
+            if let Some(row) = self.sessions.selected() {
                 let mut filter = self.closes.filter().clone();
                 filter.only_user(&row.session.user);
                 self.closes.set_filter(filter);
                 self.focus = Focus::Closes;
             } else {
-                self.board.step(0);
+                self.sessions.step(0);
             }
             return;
         }
@@ -271,7 +275,7 @@ impl Model {
 
     fn show_selected(&mut self) {
         if let Some(close) = self.closes.selected() {
-            (self.over, self.scroll) = (Over::Detail(close.clone()), 0);
+            (self.overlay, self.scroll) = (Overlay::Detail(close.clone()), 0);
         }
     }
 
@@ -291,7 +295,7 @@ impl Model {
     fn edit(&mut self, action: Action) {
         /// A filter that is longer helps nobody.
         const LONGEST: usize = 500;
-        let Over::Prompt { text, wrong } = &mut self.over else { return };
+        let Overlay::Prompt { text, error } = &mut self.overlay else { return };
         match action {
             Action::Type(c) if text.len() < LONGEST => text.push(c),
             Action::Erase => drop(text.pop()),
@@ -302,26 +306,26 @@ impl Model {
             Action::EraseAll => text.clear(),
             _ => {}
         }
-        *wrong = None;
+        *error = None;
     }
 
     fn accept(&mut self) {
-        let Over::Prompt { text, wrong } = &mut self.over else { return };
+        let Overlay::Prompt { text, error } = &mut self.overlay else { return };
         match text.parse() {
             Ok(filter) => {
                 self.closes.set_filter(filter);
-                self.over = Over::Nothing;
+                self.overlay = Overlay::Nothing;
             }
-            Err(error) => *wrong = Some(super::filter::BadFilter::to_string(&error)),
+            Err(bad) => *error = Some(super::filter::BadFilter::to_string(&bad)),
         }
     }
 
     /// Only closes like the selected one (or of the selected session's user).
     fn only(&mut self, action: Action) {
         let mut filter = self.closes.filter().clone();
-        let of_session = self.board.selected().filter(|_| self.focus == Focus::Sessions);
-        let close = match &self.over {
-            Over::Detail(close) => Some(close),
+        let of_session = self.sessions.selected().filter(|_| self.focus == Focus::Sessions);
+        let close = match &self.overlay {
+            Overlay::Detail(close) => Some(close),
             _ => self.closes.selected(),
         };
         match (action, of_session, close) {
@@ -329,7 +333,11 @@ impl Model {
             (Action::OnlyUser, None, Some(close)) => filter.only_user(&close.record.user),
             (Action::OnlyVerdict, _, Some(close)) => filter.only_verdict(close.record.verdict),
             (Action::OnlySegment, _, Some(close)) => filter.only_segment(close.record.segment),
-            _ => return self.source.remark(self.now, "select a close first, with the arrow keys".to_owned()),
+            _ => {
+                return self
+                    .source
+                    .add_message(self.now, "select a close first, with the arrow keys".to_owned());
+            }
         }
         self.closes.set_filter(filter);
     }

@@ -4,7 +4,7 @@ use super::closes::Close;
 
 /// What lies over the lists.
 #[derive(Debug, Clone, Default)]
-pub enum Over {
+pub enum Overlay {
     /// Nothing.
     #[default]
     Nothing,
@@ -19,6 +19,6 @@ pub enum Over {
         /// So far.
         text: String,
         /// What is wrong with it.
-        wrong: Option<String>,
+        error: Option<String>,
     },
 }

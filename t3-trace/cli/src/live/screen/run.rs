@@ -15,13 +15,13 @@ use super::{
     Screen,
     filter::Filter,
     model::{Effect, Model},
-    terminal::Taken,
-    view::text::Look,
+    terminal::TerminalGuard,
+    view::text::Theme,
 };
 use crate::{
     live::{
         args::LiveArgs,
-        source::{self, Item, Wish},
+        source::{self, Item, Subscription},
     },
     time::local,
 };
@@ -32,12 +32,12 @@ const BATCH: usize = 256;
 /// Shows closes until the person or a signal ends it.
 pub(in crate::live) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
     let mut ends = Ends::new()?;
-    let mut items = source::start(&args.socket, Wish::Everything);
+    let mut items = source::start(&args.socket, Subscription::Everything);
     let filter = Filter::of(args.user.as_deref(), args.short);
-    let look = Look { colour, unicode: unicode() };
+    let theme = Theme { colour, unicode: unicode() };
     let model = Model::new(realtime_secs(), filter);
-    let mut screen = Screen::new(model, look, local::clock, local::day);
-    let mut taken = Taken::take()?;
+    let mut screen = Screen::new(model, theme, local::clock, local::day);
+    let mut taken = TerminalGuard::take()?;
     let mut keys = EventStream::new();
     let mut heard: Vec<Item> = Vec::with_capacity(BATCH);
     let mut seconds = interval(Duration::from_secs(1));
@@ -49,7 +49,7 @@ pub(in crate::live) async fn show(args: &LiveArgs, colour: bool) -> io::Result<(
         let frame = screen.wait(began.elapsed());
         let effect = tokio::select! {
             biased;
-            () = ends.told() => return Ok(()),
+            () = ends.received() => return Ok(()),
             key = keys.next() => match key {
                 Some(Ok(Event::Key(key))) => screen.key(key),
                 // Among others a new size, which drawing finds out by itself.
@@ -65,7 +65,7 @@ pub(in crate::live) async fn show(args: &LiveArgs, colour: bool) -> io::Result<(
                 if count == 0 {
                     return Ok(());
                 }
-                screen.hear(heard.drain(..));
+                screen.receive(heard.drain(..));
                 Effect::Nothing
             }
             () = tokio::time::sleep(frame.unwrap_or_default()), if frame.is_some() => Effect::Nothing,
@@ -102,7 +102,7 @@ impl Ends {
         })
     }
 
-    async fn told(&mut self) {
+    async fn received(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

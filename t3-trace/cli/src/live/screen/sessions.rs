@@ -34,7 +34,7 @@ impl Row {
 
 /// The open sessions.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct SessionTable {
     /// When the last answer was made; `None` before the first.
     at: Option<Nanos>,
     /// How many are open.
@@ -50,7 +50,7 @@ pub struct Board {
     page: usize,
 }
 
-impl Board {
+impl SessionTable {
     /// Takes one part of an answer; true when the answer is whole.
     pub fn take(&mut self, part: Sessions) -> bool {
         self.parts.extend(part.sessions);
@@ -90,7 +90,7 @@ impl Board {
 
     /// How many are told.
     #[must_use]
-    pub fn told(&self) -> usize {
+    pub fn sent(&self) -> usize {
         self.rows.len()
     }
 
@@ -185,73 +185,73 @@ mod tests {
         Sessions { at, open: 9, dispatch: true, host: None, more, sessions }
     }
 
-    fn order(board: &Board) -> Vec<&str> {
-        board.rows.iter().map(|row| row.session.conn.as_str()).collect()
+    fn order(table: &SessionTable) -> Vec<&str> {
+        table.rows.iter().map(|row| row.session.conn.as_str()).collect()
     }
 
     #[test]
     fn trouble_stands_first_and_the_rest_does_not_jump() {
-        let mut board = Board::default();
-        let told = vec![
+        let mut table = SessionTable::default();
+        let sent = vec![
             session("a", "zoe", 5, 0, Some(40)),
             session("b", "ann", 5, 0, None),
             session("c", "ann", 9, 0, Some(999)),
             session("d", "zoe", 1, 0, Some(4000)),
             session("e", "bob", 1, 0, Some(9000)),
         ];
-        assert!(board.take(answer(SECOND, false, told)));
-        assert_eq!(order(&board), ["e", "d", "c", "b", "a"]);
+        assert!(table.take(answer(SECOND, false, sent)));
+        assert_eq!(order(&table), ["e", "d", "c", "b", "a"]);
     }
 
     #[test]
     fn parts_make_one_answer_and_rates_are_between_two() {
-        let mut board = Board::default();
-        assert!(!board.take(answer(SECOND, true, vec![session("a", "u", 2, 100, None)])));
-        assert!(!board.known() && board.rows.is_empty());
-        assert!(board.take(answer(SECOND, false, vec![session("b", "u", 1, 0, None)])));
-        assert_eq!((board.told(), board.rows[0].down_rate), (2, None));
-        let told = vec![session("a", "u", 2, 300, None), session("c", "u", 1, 7, None)];
-        board.take(answer(3 * SECOND, false, told));
-        let rates: Vec<_> = board.rows.iter().map(|row| (row.down_rate, row.up_rate)).collect();
+        let mut table = SessionTable::default();
+        assert!(!table.take(answer(SECOND, true, vec![session("a", "u", 2, 100, None)])));
+        assert!(!table.known() && table.rows.is_empty());
+        assert!(table.take(answer(SECOND, false, vec![session("b", "u", 1, 0, None)])));
+        assert_eq!((table.sent(), table.rows[0].down_rate), (2, None));
+        let sent = vec![session("a", "u", 2, 300, None), session("c", "u", 1, 7, None)];
+        table.take(answer(3 * SECOND, false, sent));
+        let rates: Vec<_> = table.rows.iter().map(|row| (row.down_rate, row.up_rate)).collect();
         assert_eq!(rates, [(Some(100), Some(1000)), (None, None)]);
         // A dispatch that begins to count anew; and two answers at once.
-        board.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 5, None)]));
-        assert_eq!(board.rows[0].down_rate, None);
-        board.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 50, None)]));
-        assert_eq!(board.rows[0].down_rate, None);
+        table.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 5, None)]));
+        assert_eq!(table.rows[0].down_rate, None);
+        table.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 50, None)]));
+        assert_eq!(table.rows[0].down_rate, None);
     }
 
     #[test]
     fn an_answer_without_end_is_bounded() {
-        let mut board = Board::default();
+        let mut table = SessionTable::default();
         for n in 0..3 * MOST_SESSIONS {
-            board.take(answer(SECOND, true, vec![session(&n.to_string(), "u", 1, 0, None)]));
+            table.take(answer(SECOND, true, vec![session(&n.to_string(), "u", 1, 0, None)]));
         }
-        board.take(answer(SECOND, false, vec![]));
-        assert_eq!(board.told(), MOST_SESSIONS);
+        table.take(answer(SECOND, false, vec![]));
+        assert_eq!(table.sent(), MOST_SESSIONS);
     }
 
     #[test]
     fn the_selection_stays_with_its_session_and_in_view() {
         let all =
             || (0..9).map(|n| session(&n.to_string(), &format!("u{n}"), 1, 0, None)).collect::<Vec<_>>();
-        let mut board = Board::default();
-        board.set_page(3);
-        board.step(1);
-        board.take(answer(SECOND, false, all()));
-        board.step(1);
-        board.turn(2);
-        assert_eq!(board.selected().map(|row| row.session.conn.as_str()), Some("4"));
-        assert_eq!(board.on_screen().1, Some(2));
-        board.take(answer(2 * SECOND, false, all().split_off(4)));
-        assert_eq!((board.selected().unwrap().session.conn.as_str(), board.on_screen().1), ("4", Some(0)));
-        board.take(answer(3 * SECOND, false, all().split_off(7)));
-        assert!(board.selected().is_none());
-        assert_eq!(board.on_screen().0.len(), 2);
-        board.set_page(0);
-        board.step(-1);
-        assert!(board.on_screen().0.is_empty());
-        board.forget();
-        assert!(!board.known());
+        let mut table = SessionTable::default();
+        table.set_page(3);
+        table.step(1);
+        table.take(answer(SECOND, false, all()));
+        table.step(1);
+        table.turn(2);
+        assert_eq!(table.selected().map(|row| row.session.conn.as_str()), Some("4"));
+        assert_eq!(table.on_screen().1, Some(2));
+        table.take(answer(2 * SECOND, false, all().split_off(4)));
+        assert_eq!((table.selected().unwrap().session.conn.as_str(), table.on_screen().1), ("4", Some(0)));
+        table.take(answer(3 * SECOND, false, all().split_off(7)));
+        assert!(table.selected().is_none());
+        assert_eq!(table.on_screen().0.len(), 2);
+        table.set_page(0);
+        table.step(-1);
+        assert!(table.on_screen().0.is_empty());
+        table.forget();
+        assert!(!table.known());
     }
 }

@@ -20,11 +20,11 @@ use ratatui::{Terminal, backend::CrosstermBackend};
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Taken while it lives.
-pub(super) struct Taken {
+pub(super) struct TerminalGuard {
     pub(super) terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
-impl Taken {
+impl TerminalGuard {
     /// Takes it: keys come one by one, and the screen is ours.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         give_back();
     }
@@ -98,7 +98,7 @@ mod tests {
         const NAME: &str = "live::screen::terminal::tests::a_panic_is_told_on_the_terminal_as_it_was_before";
         if std::env::var_os(INNER).is_some() {
             let panicked = std::panic::catch_unwind(|| {
-                let _taken = Taken::take().unwrap();
+                let _taken = TerminalGuard::take().unwrap();
                 assert!(is_raw_mode_enabled().unwrap());
                 panic!("the reason");
             });
@@ -114,8 +114,8 @@ mod tests {
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && shown.contains("as it was"), "{shown}");
         let at = |text: &str| shown.find(text).unwrap_or_else(|| panic!("{text:?} in {shown:?}"));
-        let (taken, back, told) = (at("\u{1b}[?1049h"), at("\u{1b}[?1049l"), at("the reason"));
-        assert!(taken < back && back < told, "{shown:?}");
+        let (taken, back, sent) = (at("\u{1b}[?1049h"), at("\u{1b}[?1049l"), at("the reason"));
+        assert!(taken < back && back < sent, "{shown:?}");
         assert_eq!(shown.matches("\u{1b}[?1049l").count(), 1, "given back once");
     }
 }

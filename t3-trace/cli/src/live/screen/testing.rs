@@ -8,7 +8,7 @@ use t3_record::{
     wire::live::{OpenSession, PressureStats, SessionStats, Sessions},
 };
 
-use super::{Screen, filter::Filter, model::Model, view::text::Look};
+use super::{Screen, filter::Filter, model::Model, view::text::Theme};
 use crate::live::source::Daemon;
 
 /// A moment whose time of day is 12:00:00.
@@ -65,7 +65,7 @@ pub(super) fn killed() -> CloseRecord {
 
 /// A daemon.
 pub(super) fn daemon(pid: i32) -> Daemon {
-    Daemon { socket: "/run/x".into(), pid: Some(pid), kernel: KernelSource::Kprobe, tells_sessions: true }
+    Daemon { socket: "/run/x".into(), pid: Some(pid), kernel: KernelSource::Kprobe, has_sessions: true }
 }
 
 fn strain(io: f32, seconds: Vec<u8>) -> PressureStats {
@@ -109,8 +109,8 @@ pub(super) fn sessions(second: u64) -> Sessions {
 
 /// A screen at noon, without colours.
 pub(super) fn screen() -> Screen {
-    let look = Look { colour: false, unicode: true };
-    Screen::new(Model::new(NOON, Filter::default()), look, utc, day)
+    let theme = Theme { colour: false, unicode: true };
+    Screen::new(Model::new(NOON, Filter::default()), theme, utc, day)
 }
 
 /// What a screen of this size shows, line by line without blanks at their ends.

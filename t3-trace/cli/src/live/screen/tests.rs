@@ -65,8 +65,8 @@ fn closed(n: u64, verdict: Verdict, segment: Segment) -> Item {
 /// Connected, with sessions, and with closes of several kinds, the last one a kill.
 fn busy() -> Screen {
     let mut screen = screen();
-    screen.hear([Item::Connected(daemon(1)), Item::Sessions(Box::new(sessions(1)))]);
-    screen.hear([Item::Sessions(Box::new(sessions(2)))]);
+    screen.receive([Item::Connected(daemon(1)), Item::Sessions(Box::new(sessions(1)))]);
+    screen.receive([Item::Sessions(Box::new(sessions(2)))]);
     for n in 0..30 {
         let (verdict, segment) = match n % 7 {
             0..4 => (Verdict::ClientClosed, Segment::Downstream),
@@ -74,9 +74,9 @@ fn busy() -> Screen {
             5 => (Verdict::ServeStalled, Segment::Devvm),
             _ => (Verdict::ServeOom, Segment::Serve),
         };
-        screen.hear([closed(n, verdict, segment)]);
+        screen.receive([closed(n, verdict, segment)]);
     }
-    screen.hear([Item::Closed(Box::new(killed()), NOON + 31)]);
+    screen.receive([Item::Closed(Box::new(killed()), NOON + 31)]);
     screen.tick(NOON + 2);
     screen
 }
@@ -92,7 +92,7 @@ fn empty() {
     looks_like("empty-trying", &mut screen);
     let mut nobody = sessions(1);
     (nobody.open, nobody.sessions) = (0, vec![]);
-    screen.hear([Item::Connected(daemon(1)), Item::Sessions(Box::new(nobody))]);
+    screen.receive([Item::Connected(daemon(1)), Item::Sessions(Box::new(nobody))]);
     looks_like("empty", &mut screen);
 }
 
@@ -100,16 +100,16 @@ fn empty() {
 fn disconnected_and_back() {
     let mut screen = busy();
     screen.tick(NOON + 10);
-    screen.hear([Item::Disconnected(
+    screen.receive([Item::Disconnected(
         "t3-trace does not run (nobody answers at /run/t3-trace/evidence.sock)".to_owned(),
     )]);
     screen.tick(NOON + 20);
     looks_like("disconnected", &mut screen);
-    screen.hear([Item::Connected(daemon(2)), Item::Sessions(Box::new(sessions(9)))]);
+    screen.receive([Item::Connected(daemon(2)), Item::Sessions(Box::new(sessions(9)))]);
     screen.tick(NOON + 24);
     looks_like("restarted", &mut screen);
     screen.tick(NOON + 90);
-    screen.hear([Item::Sessions(Box::new(sessions(80)))]);
+    screen.receive([Item::Sessions(Box::new(sessions(80)))]);
     assert!(!shown(&mut screen, 80, 24).contains("restarted"), "an old story");
 }
 
@@ -118,9 +118,9 @@ fn lost_events() {
     let mut screen = busy();
     let mut close = killed();
     (close.conn, close.lost) = ("other".to_owned(), Some(1234));
-    screen.hear([Item::Skipped(37), Item::Closed(Box::new(close), NOON + 40)]);
+    screen.receive([Item::Skipped(37), Item::Closed(Box::new(close), NOON + 40)]);
     screen.tick(NOON + 60);
-    screen.hear([Item::Sessions(Box::new(sessions(60)))]);
+    screen.receive([Item::Sessions(Box::new(sessions(60)))]);
     looks_like("lost", &mut screen);
 }
 
@@ -132,7 +132,7 @@ fn without_kernel_evidence_and_without_dispatch() {
     let status = Status { kernel: Some(KernelSource::Off), hooks: vec![hook], ..Status::default() };
     let mut alone = sessions(1);
     (alone.dispatch, alone.open, alone.sessions) = (false, 0, vec![]);
-    screen.hear([
+    screen.receive([
         Item::Connected(daemon(1)),
         Item::Status(Box::new(status)),
         Item::Sessions(Box::new(alone)),
@@ -147,7 +147,7 @@ fn paused_and_filtered() {
     looks_like("typing", &mut screen);
     press(&mut screen, &[KeyCode::Enter]);
     for n in 100..104 {
-        screen.hear([closed(n, Verdict::ClientLeft, Segment::Downstream)]);
+        screen.receive([closed(n, Verdict::ClientLeft, Segment::Downstream)]);
     }
     looks_like("paused", &mut screen);
     write(&mut screen, "/verdict:nonsense");
@@ -180,11 +180,14 @@ fn help_messages_and_sessions() {
     looks_like("help", &mut screen);
     write(&mut screen, "m");
     assert!(shown(&mut screen, 80, 24).contains("Nothing was said yet."));
-    screen.hear([Item::Say("journalctl has ended".to_owned()), Item::Say("journalctl has ended".to_owned())]);
+    screen.receive([
+        Item::Message("journalctl has ended".to_owned()),
+        Item::Message("journalctl has ended".to_owned()),
+    ]);
     assert!(shown(&mut screen, 80, 24).contains("12:00:02  journalctl has ended (2 times)"));
     press(&mut screen, &[KeyCode::Esc, KeyCode::Tab, KeyCode::Down]);
     screen.tick(NOON + 30);
-    screen.hear([Item::Sessions(Box::new(sessions(3)))]);
+    screen.receive([Item::Sessions(Box::new(sessions(3)))]);
     looks_like("sessions", &mut screen);
     press(&mut screen, &[KeyCode::Enter]);
     assert!(shown(&mut screen, 80, 24).contains("by filter: user:wizard"));
@@ -193,7 +196,7 @@ fn help_messages_and_sessions() {
 #[test]
 fn no_size_is_too_small_or_too_large() {
     let mut screen = busy();
-    screen.hear([Item::Skipped(1), Item::Disconnected("no\u{1b}[2Jbody".to_owned())]);
+    screen.receive([Item::Skipped(1), Item::Disconnected("no\u{1b}[2Jbody".to_owned())]);
     for keys in ["", "?", "m", "m", "\t", "\t", "/\u{754c}\u{754c}"] {
         for key in keys.chars() {
             let code = if key == '\t' { KeyCode::Tab } else { KeyCode::Char(key) };
@@ -219,7 +222,7 @@ fn hostile_names_do_not_break_columns() {
     .enumerate()
     {
         let close = record(&n.to_string(), user, Verdict::ServeOom, Segment::Serve);
-        screen.hear([Item::Closed(Box::new(close), NOON)]);
+        screen.receive([Item::Closed(Box::new(close), NOON)]);
     }
     let shown = shown(&mut screen, 80, 24);
     let lasted: Vec<usize> = shown
@@ -241,7 +244,7 @@ fn a_flood_is_counted_to_the_last_close_and_drawn_a_bounded_number_of_times() {
     let Ok(mut terminal) = Terminal::new(TestBackend::new(60, 12));
     let (mut frames, mut now) = (0_u64, Duration::ZERO);
     for first in (0..CLOSES).step_by(usize::try_from(BATCH).unwrap()) {
-        screen.hear((first..first + BATCH).map(|n| {
+        screen.receive((first..first + BATCH).map(|n| {
             let verdict = Verdict::ALL[usize::try_from(n).unwrap() % Verdict::ALL.len()];
             Item::Closed(Box::new(record(&n.to_string(), "u", verdict, Segment::Serve)), NOON)
         }));
@@ -296,14 +299,14 @@ fn the_page_shows_the_screen_and_the_keys() {
 /// What the page shows: an afternoon.
 fn of_the_page() -> Screen {
     let mut screen = screen();
-    screen.hear([Item::Connected(daemon(1))]);
+    screen.receive([Item::Connected(daemon(1))]);
     for second in 1..=2 {
-        let mut told = sessions(second);
-        told.sessions.truncate(3);
-        told.open = 3;
-        screen.hear([Item::Sessions(Box::new(told))]);
+        let mut sent = sessions(second);
+        sent.sessions.truncate(3);
+        sent.open = 3;
+        screen.receive([Item::Sessions(Box::new(sent))]);
     }
-    let told: [(&str, Verdict, Segment, How, u64, f32); 8] = [
+    let sent: [(&str, Verdict, Segment, How, u64, f32); 8] = [
         ("alice", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1001), 2_530_000, 0.0),
         ("bob", Verdict::PathStalled, Segment::Downstream, How::HeartbeatLost, 61_000, 0.3),
         ("alice", Verdict::ClientLeft, Segment::Downstream, How::Fin, 754_000, 0.0),
@@ -313,7 +316,7 @@ fn of_the_page() -> Screen {
         ("alice", Verdict::ClientClosed, Segment::Downstream, How::WsClose(1001), 12_000, 0.0),
         ("bob", Verdict::ServeExited, Segment::Serve, How::Exit(0), 5_000_000, 0.0),
     ];
-    for (n, (user, verdict, segment, how, dur_ms, psi)) in (0..).zip(told) {
+    for (n, (user, verdict, segment, how, dur_ms, psi)) in (0..).zip(sent) {
         let mut close = record(&format!("c{n}"), user, verdict, segment);
         (close.how, close.dur_ms, close.psi_io, close.hb_rtt_ms) =
             (Some(how), dur_ms, Some(Percent(psi)), Some(2));
@@ -321,14 +324,14 @@ fn of_the_page() -> Screen {
         close.confidence = Some(if sure { Confidence::Proven } else { Confidence::Likely });
         close.hb_wait_ms = (verdict == Verdict::ServeStalled).then_some(15_003);
         screen.tick(NOON + 211 * n);
-        screen.hear([Item::Closed(Box::new(close), NOON + 211 * n)]);
+        screen.receive([Item::Closed(Box::new(close), NOON + 211 * n)]);
     }
     screen.tick(NOON + 1700);
-    screen.hear([Item::Closed(Box::new(killed()), NOON + 1700)]);
+    screen.receive([Item::Closed(Box::new(killed()), NOON + 1700)]);
     screen.tick(NOON + 1702);
-    let mut told = sessions(3);
-    told.sessions.truncate(3);
-    told.open = 3;
-    screen.hear([Item::Sessions(Box::new(told))]);
+    let mut sent = sessions(3);
+    sent.sessions.truncate(3);
+    sent.open = 3;
+    screen.receive([Item::Sessions(Box::new(sent))]);
     screen
 }

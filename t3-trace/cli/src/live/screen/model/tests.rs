@@ -17,9 +17,9 @@ fn model() -> Model {
 fn a_close_that_is_told_twice_counts_once_and_the_most_stand_first() {
     let mut model = model();
     for conn in ["a", "b", "a", "b", "c"] {
-        model.hear(close(conn, Verdict::ServeOom));
+        model.receive(close(conn, Verdict::ServeOom));
     }
-    model.hear(close("d", Verdict::ClientLeft));
+    model.receive(close("d", Verdict::ClientLeft));
     assert_eq!(model.total(), 4);
     assert_eq!(model.totals(), [(Verdict::ServeOom, 3), (Verdict::ClientLeft, 1)]);
 }
@@ -29,12 +29,12 @@ fn pausing_keeps_counting_and_totals_know_no_filter() {
     let mut model = Model::new(NOON, "user:nobody".parse().unwrap());
     model.act(Action::Pause);
     for n in 0..5 {
-        model.hear(close(&n.to_string(), Verdict::ServeOom));
+        model.receive(close(&n.to_string(), Verdict::ServeOom));
     }
     assert_eq!((model.total(), model.closes.held(), model.closes.counts()), (5, Some(5), (0, 0)));
     model.act(Action::Pause);
     assert_eq!(model.closes.counts(), (5, 0));
-    model.act(Action::Unfilter);
+    model.act(Action::ClearFilter);
     assert_eq!(model.closes.counts(), (5, 5));
 }
 
@@ -44,7 +44,7 @@ fn the_rate_is_that_of_the_last_seconds() {
     for second in 0..30_u64 {
         model.tick(NOON + second);
         for n in 0..4 {
-            model.hear(close(&format!("{second}-{n}"), Verdict::ServeOom));
+            model.receive(close(&format!("{second}-{n}"), Verdict::ServeOom));
         }
         assert!((model.rate() - 4.0).abs() < f64::EPSILON, "{second}: {}", model.rate());
     }
@@ -60,32 +60,32 @@ fn the_rate_is_that_of_the_last_seconds() {
 #[test]
 fn without_the_daemon_the_sessions_are_not_known() {
     let mut model = model();
-    model.hear(Item::Connected(daemon(1)));
-    model.hear(Item::Sessions(Box::new(sessions(1))));
-    assert!(model.board.known());
-    model.hear(Item::Disconnected("gone".to_owned()));
-    assert!(!model.board.known());
+    model.receive(Item::Connected(daemon(1)));
+    model.receive(Item::Sessions(Box::new(sessions(1))));
+    assert!(model.sessions.known());
+    model.receive(Item::Disconnected("gone".to_owned()));
+    assert!(!model.sessions.known());
 }
 
 #[test]
 fn what_is_open_over_the_lists_opens_and_closes() {
     let mut model = model();
     assert_eq!(model.act(Action::Open), Effect::Nothing);
-    assert!(matches!(model.over, Over::Nothing), "no close, no evidence");
+    assert!(matches!(model.overlay, Overlay::Nothing), "no close, no evidence");
     for n in 0..3 {
-        model.hear(close(&n.to_string(), Verdict::ServeOom));
+        model.receive(close(&n.to_string(), Verdict::ServeOom));
     }
     model.closes.set_page(5);
     model.act(Action::Open);
-    assert!(matches!(&model.over, Over::Detail(close) if close.record.conn == "2"));
+    assert!(matches!(&model.overlay, Overlay::Detail(close) if close.record.conn == "2"));
     model.act(Action::Neighbour(-1));
-    assert!(matches!(&model.over, Over::Detail(close) if close.record.conn == "1"));
+    assert!(matches!(&model.overlay, Overlay::Detail(close) if close.record.conn == "1"));
     model.act(Action::Neighbour(-9));
-    assert!(matches!(&model.over, Over::Detail(close) if close.record.conn == "0"));
+    assert!(matches!(&model.overlay, Overlay::Detail(close) if close.record.conn == "0"));
     model.act(Action::Help);
-    assert!(matches!(model.over, Over::Help));
+    assert!(matches!(model.overlay, Overlay::Help));
     model.act(Action::Help);
-    assert!(matches!(model.over, Over::Nothing));
+    assert!(matches!(model.overlay, Overlay::Nothing));
     model.act(Action::Back);
     assert!(model.closes.selected().is_none());
     assert_eq!(model.act(Action::Quit), Effect::Quit);
@@ -99,17 +99,19 @@ fn a_wrong_filter_is_told_and_changes_nothing_and_a_long_one_is_bounded() {
         model.act(Action::Type(c));
     }
     model.act(Action::Accept);
-    assert!(matches!(&model.over, Over::Prompt { wrong: Some(wrong), .. } if wrong.contains("no verdict")));
+    assert!(
+        matches!(&model.overlay, Overlay::Prompt { error: Some(error), .. } if error.contains("no verdict"))
+    );
     assert!(model.closes.filter().is_empty());
     model.act(Action::EraseWord);
-    assert!(matches!(&model.over, Over::Prompt { text, wrong: None } if text == "user:ann  "));
+    assert!(matches!(&model.overlay, Overlay::Prompt { text, error: None } if text == "user:ann  "));
     model.act(Action::Accept);
     assert_eq!(model.closes.filter().to_string(), "user:ann");
     model.act(Action::Prompt);
     for _ in 0..10_000 {
         model.act(Action::Type('x'));
     }
-    assert!(matches!(&model.over, Over::Prompt { text, .. } if text.len() <= 500));
+    assert!(matches!(&model.overlay, Overlay::Prompt { text, .. } if text.len() <= 500));
     model.act(Action::EraseAll);
     model.act(Action::Erase);
     model.act(Action::Accept);
@@ -120,7 +122,7 @@ fn a_wrong_filter_is_told_and_changes_nothing_and_a_long_one_is_bounded() {
 fn only_such_closes_as_the_selected_one() {
     let mut model = model();
     model.closes.set_page(5);
-    model.hear(close("a", Verdict::ServeOom));
+    model.receive(close("a", Verdict::ServeOom));
     model.act(Action::OnlyUser);
     assert!(model.closes.filter().is_empty(), "nothing is selected");
     model.act(Action::Step(-1));

@@ -23,7 +23,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
-    let (closes, look) = (&view.model.closes, view.look);
+    let (closes, theme) = (&view.model.closes, view.theme);
     let (kept, shown) = closes.counts();
     let mut title = "Closes".to_owned();
     if let Some(arrived) = closes.held() {
@@ -45,7 +45,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
         } else {
             format!("The filter shows none of {}; x takes it away.", thousands(kept as u64))
         };
-        put(buf, Rect { y: area.y + 2, height: 1, ..area }, &why, look.dim(), look);
+        put(buf, Rect { y: area.y + 2, height: 1, ..area }, &why, theme.dim(), theme);
     }
     let below = Rect { y: area.y + 1, height: area.height - 1, ..area };
     table::draw(view, below, plan(area.width), rows.into_iter(), selected, buf);
@@ -55,7 +55,7 @@ const TIME: Field<Close> = Field {
     title: "TIME",
     width: 8,
     right: false,
-    text: |view, close, _| ((view.clock)(close.at), view.look.dim()),
+    text: |view, close, _| ((view.clock)(close.at), view.theme.dim()),
 };
 #[expect(clippy::cast_possible_truncation, reason = "the width of a column of words")]
 const WHAT: Field<Close> =
@@ -95,7 +95,7 @@ fn what(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     let sure = if record.confidence == Some(Confidence::Likely) { "?" } else { "" };
     (
         format!("{}{sure}", verdict_text::plain(record.verdict)),
-        view.look.tone(verdict_text::tone(record.verdict, record.segment)),
+        view.theme.tone(verdict_text::tone(record.verdict, record.segment)),
     )
 }
 
@@ -105,7 +105,7 @@ fn how(close: &Close) -> String {
 
 fn machine(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     let style =
-        if close_line::strained(&close.record) { view.look.tone(Tone::Warning) } else { view.look.dim() };
+        if close_line::strained(&close.record) { view.theme.tone(Tone::Warning) } else { view.theme.dim() };
     (close_line::details(&close.record, Paint { colour: false }).join("  "), style)
 }
 
@@ -113,7 +113,7 @@ fn machine(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
 fn pressure(view: &View<'_>, close: &Close, width: u16) -> (String, Style) {
     let (_, style) = machine(view, close, width);
     let parts = close_line::details(&close.record, Paint { colour: false });
-    let told =
+    let sent =
         parts.iter().find_map(|part| part.strip_prefix("psi ").or(part.starts_with("host ").then_some(part)));
-    (told.unwrap_or_default().to_owned(), style)
+    (sent.unwrap_or_default().to_owned(), style)
 }

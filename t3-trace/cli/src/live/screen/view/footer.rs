@@ -8,7 +8,7 @@ use ratatui::{
 
 use super::{View, text::put};
 use crate::{
-    live::screen::{link::Remark, model::Focus, overlay::Over},
+    live::screen::{link::Message, model::Focus, overlay::Overlay},
     present::{text::safe, verdict_text::Tone},
 };
 
@@ -17,35 +17,35 @@ const FRESH: u64 = 5;
 
 /// Draws it; gives where the cursor is, while something is typed.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) -> Option<Position> {
-    let (model, look) = (view.model, view.look);
-    if let Over::Prompt { text, wrong } = &model.over {
-        return prompt(view, text, wrong.as_deref(), area, buf);
+    let (model, theme) = (view.model, view.theme);
+    if let Overlay::Prompt { text, error } = &model.overlay {
+        return prompt(view, text, error.as_deref(), area, buf);
     }
-    let fresh = |remark: &&Remark| model.now.saturating_sub(remark.at) < FRESH;
-    if let Some(remark) = model.source.remarks().next_back().filter(fresh) {
-        put(buf, area, &remark.text, look.tone(Tone::Warning), look);
+    let fresh = |message: &&Message| model.now.saturating_sub(message.at) < FRESH;
+    if let Some(message) = model.source.messages().next_back().filter(fresh) {
+        put(buf, area, &message.text, theme.tone(Tone::Warning), theme);
         return None;
     }
-    let hints = match (&model.over, model.focus) {
-        (Over::Detail(_), _) => "Esc back  Left Right neighbours  u v s only such  q quit",
-        (Over::Help | Over::Messages, _) => "Esc back  q quit",
+    let hints = match (&model.overlay, model.focus) {
+        (Overlay::Detail(_), _) => "Esc back  Left Right neighbours  u v s only such  q quit",
+        (Overlay::Help | Overlay::Messages, _) => "Esc back  q quit",
         (_, Focus::Sessions) => "Tab to the closes  Enter closes of this user  ? help  q quit",
         _ if model.closes.held().is_some() => "Space goes on  Enter evidence  / filter  ? help  q quit",
         _ => "? help  Up Enter evidence  / filter  Space pause  Tab sessions  q quit",
     };
-    put(buf, area, hints, look.dim(), look);
+    put(buf, area, hints, theme.dim(), theme);
     None
 }
 
 fn prompt(
     view: &View<'_>,
     text: &str,
-    wrong: Option<&str>,
+    error: Option<&str>,
     area: Rect,
     buf: &mut Buffer,
 ) -> Option<Position> {
-    let look = view.look;
-    let label = put(buf, area, "filter: ", look.strong(), look);
+    let theme = view.theme;
+    let label = put(buf, area, "filter: ", theme.strong(), theme);
     let place = Rect { x: area.x + label, width: area.width.saturating_sub(label), ..area };
     // Its end is what is being typed: cut at the beginning.
     let room = usize::from(place.width).saturating_sub(1);
@@ -53,11 +53,11 @@ fn prompt(
     while Span::raw(shown.as_str()).width() > room && !shown.is_empty() {
         shown.remove(0);
     }
-    let width = put(buf, place, &shown, look.strong(), look);
+    let width = put(buf, place, &shown, theme.strong(), theme);
     let after = Rect { x: place.x + width + 2, width: place.width.saturating_sub(width + 2), ..place };
-    match wrong {
-        Some(wrong) => put(buf, after, wrong, look.tone(Tone::Bad), look),
-        None => put(buf, after, "Enter filters, Esc does not", look.dim(), look),
+    match error {
+        Some(error) => put(buf, after, error, theme.tone(Tone::Bad), theme),
+        None => put(buf, after, "Enter filters, Esc does not", theme.dim(), theme),
     };
     Some(Position::new((place.x + width).min(area.right().saturating_sub(1)), area.y))
 }

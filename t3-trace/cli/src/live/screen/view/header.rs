@@ -15,8 +15,8 @@ use crate::{
 
 /// The first line.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
-    let (model, look) = (view.model, view.look);
-    buf.set_style(area, look.chosen());
+    let (model, theme) = (view.model, view.theme);
+    buf.set_style(area, theme.chosen());
     let clock = (view.clock)(model.now);
     let (state, tone) = match &model.source.link {
         Link::Trying => ("connecting".to_owned(), Tone::Warning),
@@ -36,7 +36,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let title = if area.width >= 60 { " t3-trace live" } else { " live" };
     let right = u16::try_from(clock.len()).unwrap_or(0) + 1;
     let room = area.right().saturating_sub(right + 2);
-    let mut x = area.x + put(buf, area, title, look.strong().patch(look.chosen()), look);
+    let mut x = area.x + put(buf, area, title, theme.strong().patch(theme.chosen()), theme);
     let parts = [
         Some((state, tone)),
         Some((closes, Tone::Fine)),
@@ -48,16 +48,16 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
         if n > 0 && x + 3 + width > room {
             break;
         }
-        let style = if tone == Tone::Bad { look.strong().patch(look.chosen()) } else { look.chosen() };
-        x += 3 + put(buf, Rect { x: x + 3, width: room.saturating_sub(x + 3), ..area }, &text, style, look);
+        let style = if tone == Tone::Bad { theme.strong().patch(theme.chosen()) } else { theme.chosen() };
+        x += 3 + put(buf, Rect { x: x + 3, width: room.saturating_sub(x + 3), ..area }, &text, style, theme);
     }
-    put_right(buf, Rect { width: area.width.saturating_sub(1), ..area }, &clock, look.chosen(), look);
+    put_right(buf, Rect { width: area.width.saturating_sub(1), ..area }, &clock, theme.chosen(), theme);
 }
 
 /// What the reader must know, most important first.
 #[must_use]
 pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
-    let (source, board, now) = (&view.model.source, &view.model.board, view.model.now);
+    let (source, table, now) = (&view.model.source, &view.model.sessions, view.model.now);
     let clock = view.clock;
     let mut alerts = Vec::new();
     match &source.link {
@@ -69,7 +69,7 @@ pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
                 clock(*since)
             ),
         )),
-        Link::Up { tells_sessions: false, .. } => {
+        Link::Up { has_sessions: false, .. } => {
             alerts.push((
                 Tone::Warning,
                 "This t3-trace does not tell open sessions: it is older than this program.".to_owned(),
@@ -110,7 +110,7 @@ pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
         ));
     }
     let up = matches!(source.link, Link::Up { .. });
-    if up && board.known() && !board.dispatch {
+    if up && table.known() && !table.dispatch {
         alerts.push((Tone::Bad, "t3-dispatch is not connected to t3-trace: it does not run, or writes closes without kernel evidence.".to_owned()));
     }
     if up && source.kernel == Some(KernelSource::Off) {

@@ -4,7 +4,7 @@
 pub mod closes;
 pub mod footer;
 pub mod header;
-pub mod over;
+pub mod overlay;
 pub mod sessions;
 pub mod style;
 pub mod table;
@@ -18,7 +18,7 @@ use ratatui::{
 
 use super::model::{Focus, Model};
 use crate::present::verdict_text::Tone;
-use text::{Look, put};
+use text::{Theme, put};
 
 /// What panes need to be drawn.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct View<'a> {
     /// The state.
     pub model: &'a Model,
     /// How it looks on this terminal.
-    pub look: Look,
+    pub theme: Theme,
     /// The time of day of a moment, as text.
     pub clock: fn(u64) -> String,
     /// Its day.
@@ -83,7 +83,7 @@ pub fn places(view: &View<'_>, area: Rect) -> Places {
         }
         return places;
     }
-    let wanted = u16::try_from(view.model.board.told()).unwrap_or(u16::MAX).max(1).saturating_add(AROUND);
+    let wanted = u16::try_from(view.model.sessions.sent()).unwrap_or(u16::MAX).max(1).saturating_add(AROUND);
     let beside = area.width >= BESIDE;
     // The list that the reader is in gets more of the screen.
     let share = if view.model.focus == Focus::Sessions { rest.height * 6 / 10 } else { rest.height * 4 / 10 };
@@ -117,7 +117,7 @@ pub struct Pages {
     /// Of closes.
     pub closes: usize,
     /// Of what lies over them.
-    pub over: usize,
+    pub overlay: usize,
 }
 
 /// How many lines fit into each place.
@@ -127,7 +127,7 @@ pub fn pages(places: &Places) -> Pages {
     Pages {
         sessions: list(places.sessions),
         closes: list(places.closes),
-        over: usize::from(places.body.height.saturating_sub(1)),
+        overlay: usize::from(places.body.height.saturating_sub(1)),
     }
 }
 
@@ -136,10 +136,10 @@ pub fn draw(view: &View<'_>, places: &Places, buf: &mut Buffer) -> Option<Positi
     header::draw(view, places.header, buf);
     for (n, (tone, line)) in places.alerts.iter().enumerate() {
         let y = places.alert_area.y + u16::try_from(n).unwrap_or(0);
-        put(buf, Rect { y, height: 1, ..places.alert_area }, line, view.look.tone(*tone), view.look);
+        put(buf, Rect { y, height: 1, ..places.alert_area }, line, view.theme.tone(*tone), view.theme);
     }
-    if over::page(view, places.body.width).is_some() {
-        over::draw(view, places.body, buf);
+    if overlay::page(view, places.body.width).is_some() {
+        overlay::draw(view, places.body, buf);
     } else {
         if let Some(area) = places.sessions {
             sessions::draw(view, area, buf);
@@ -149,7 +149,7 @@ pub fn draw(view: &View<'_>, places: &Places, buf: &mut Buffer) -> Option<Positi
         }
         for (n, line) in places.total_lines.iter().enumerate() {
             let y = places.total_area.y + u16::try_from(n).unwrap_or(0);
-            put(buf, Rect { y, height: 1, ..places.total_area }, line, view.look.dim(), view.look);
+            put(buf, Rect { y, height: 1, ..places.total_area }, line, view.theme.dim(), view.theme);
         }
         if let Some(area) = places.closes {
             closes::draw(view, area, buf);
@@ -165,7 +165,7 @@ fn bar(view: &View<'_>, area: Rect, title: &str, active: bool, buf: &mut Buffer)
         buf,
         Rect { height: area.height.min(1), ..area },
         &format!("{mark}{title}"),
-        view.look.strong(),
-        view.look,
+        view.theme.strong(),
+        view.theme,
     );
 }

@@ -22,26 +22,26 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
-    let (board, look) = (&view.model.board, view.look);
-    let mut title = format!("Open sessions {}", thousands(board.open));
-    if board.open > board.told() as u64 {
-        title.push_str(&format!(", {} of them told", board.told()));
+    let (table, theme) = (&view.model.sessions, view.theme);
+    let mut title = format!("Open sessions {}", thousands(table.open));
+    if table.open > table.sent() as u64 {
+        title.push_str(&format!(", {} of them told", table.sent()));
     }
-    if !board.known() {
+    if !table.known() {
         "Open sessions".clone_into(&mut title);
     }
-    if let Some(host) = &board.host {
+    if let Some(host) = &table.host {
         title.push_str(&format!("   this machine: {}", all(host)));
     }
     bar(view, area, &title, view.model.focus == Focus::Sessions, buf);
-    let (rows, selected) = board.on_screen();
+    let (rows, selected) = table.on_screen();
     if rows.is_empty() && area.height > 2 {
         let why = match view.model.source.link {
-            Link::Up { tells_sessions: true, .. } if board.known() => "none",
-            Link::Up { tells_sessions: true, .. } | Link::Trying => "not told yet",
+            Link::Up { has_sessions: true, .. } if table.known() => "none",
+            Link::Up { has_sessions: true, .. } | Link::Trying => "not told yet",
             _ => "not known without t3-trace",
         };
-        put(buf, Rect { y: area.y + 2, height: 1, ..area }, why, look.dim(), look);
+        put(buf, Rect { y: area.y + 2, height: 1, ..area }, why, theme.dim(), theme);
     }
     let below = Rect { y: area.y + 1, height: area.height - 1, ..area };
     table::draw(view, below, plan(area.width), rows.iter(), selected, buf);
@@ -82,10 +82,10 @@ const fn plan(width: u16) -> &'static [Field<Row>] {
 
 fn heartbeat(view: &View<'_>, row: &Row, _: u16) -> (String, Style) {
     if row.session.ending {
-        return ("ending".to_owned(), view.look.dim());
+        return ("ending".to_owned(), view.theme.dim());
     }
     if let Some(wait) = row.trouble_ms() {
-        return (format!("waits {}", lasted(wait)), view.look.tone(Tone::Bad));
+        return (format!("waits {}", lasted(wait)), view.theme.tone(Tone::Bad));
     }
     let Some(rtt) = row.session.live.and_then(|live| live.rtt_us) else {
         return (String::new(), Style::new());
@@ -98,7 +98,7 @@ fn heartbeat(view: &View<'_>, row: &Row, _: u16) -> (String, Style) {
 fn rate(view: &View<'_>, rate: Option<u64>) -> (String, Style) {
     match rate {
         None => (String::new(), Style::new()),
-        Some(0) => ("-".to_owned(), view.look.dim()),
+        Some(0) => ("-".to_owned(), view.theme.dim()),
         Some(rate) => (format!("{}/s", bytes(rate)), Style::new()),
     }
 }
@@ -109,8 +109,8 @@ fn strain(view: &View<'_>, row: &Row, width: u16) -> (String, Style) {
     let Some(strain) = &row.session.strain else { return (String::new(), Style::new()) };
     let (name, percent) = worst(strain);
     let text = if percent < 1.0 { "calm".to_owned() } else { format!("{name} {percent:.0}%") };
-    let spark = view.look.spark(&strain.seconds, usize::from(width).saturating_sub(WORST).min(30));
-    let style = if percent >= HIGH { view.look.tone(Tone::Warning) } else { Style::new() };
+    let spark = view.theme.spark(&strain.seconds, usize::from(width).saturating_sub(WORST).min(30));
+    let style = if percent >= HIGH { view.theme.tone(Tone::Warning) } else { Style::new() };
     (format!("{text:WORST$}{spark}"), style)
 }
 

@@ -2,10 +2,10 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
-use super::text::Look;
+use super::text::Theme;
 use crate::present::verdict_text::Tone;
 
-impl Look {
+impl Theme {
     fn coloured(self, style: Style, colour: Color) -> Style {
         if self.colour { style.fg(colour) } else { style }
     }

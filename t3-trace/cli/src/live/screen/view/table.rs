@@ -29,17 +29,17 @@ pub fn draw<'r, R: 'r>(
     selected: Option<usize>,
     buf: &mut Buffer,
 ) {
-    let look = view.look;
+    let theme = view.theme;
     let places = places(area, fields);
     let mut cell = |field: &Field<R>, place: Rect, text: &str, style: Style| {
         if field.right {
-            put_right(buf, place, text, style, look);
+            put_right(buf, place, text, style, theme);
         } else {
-            put(buf, place, text, style, look);
+            put(buf, place, text, style, theme);
         }
     };
     for (field, place) in fields.iter().zip(&places) {
-        cell(field, *place, field.title, look.dim());
+        cell(field, *place, field.title, theme.dim());
     }
     let mut chosen = None;
     for ((n, row), y) in rows.enumerate().zip(area.y.saturating_add(1)..area.bottom()) {
@@ -52,7 +52,7 @@ pub fn draw<'r, R: 'r>(
         }
     }
     if let Some(line) = chosen {
-        buf.set_style(line, look.chosen());
+        buf.set_style(line, theme.chosen());
     }
 }
 

@@ -7,14 +7,14 @@ use crate::present::text::safe;
 
 /// How it looks on this terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct Theme {
     /// Colours are wanted.
     pub colour: bool,
     /// The terminal shows more than ASCII.
     pub unicode: bool,
 }
 
-impl Look {
+impl Theme {
     /// What stands where a text was cut.
     const fn cut(self) -> &'static str {
         if self.unicode { "\u{2026}" } else { "~" }
@@ -43,7 +43,7 @@ impl Look {
 
 /// Puts text into one line of an area: cut with a mark when it is too long. Gives the width that it
 /// took.
-pub fn put(buf: &mut Buffer, area: Rect, text: &str, style: Style, look: Look) -> u16 {
+pub fn put(buf: &mut Buffer, area: Rect, text: &str, style: Style, theme: Theme) -> u16 {
     let area = area.intersection(buf.area);
     if area.is_empty() {
         return 0;
@@ -56,14 +56,14 @@ pub fn put(buf: &mut Buffer, area: Rect, text: &str, style: Style, look: Look) -
         return buf.set_stringn(area.x, area.y, &text, width, style).0 - area.x;
     }
     buf.set_stringn(area.x, area.y, &text, width - 1, style);
-    buf.set_stringn(area.right() - 1, area.y, look.cut(), 1, style);
+    buf.set_stringn(area.right() - 1, area.y, theme.cut(), 1, style);
     area.width
 }
 
 /// The same, ending at the area's right edge.
-pub fn put_right(buf: &mut Buffer, area: Rect, text: &str, style: Style, look: Look) {
+pub fn put_right(buf: &mut Buffer, area: Rect, text: &str, style: Style, theme: Theme) {
     let width = u16::try_from(Span::raw(safe(text)).width()).unwrap_or(u16::MAX).min(area.width);
-    put(buf, Rect { x: area.right() - width, width, ..area }, text, style, look);
+    put(buf, Rect { x: area.right() - width, width, ..area }, text, style, theme);
 }
 
 /// Breaks a text at blanks into lines that fit; further lines are set in by so much. A word that is
@@ -119,7 +119,7 @@ pub fn thousands(number: u64) -> String {
 mod tests {
     use super::*;
 
-    const LOOK: Look = Look { colour: false, unicode: true };
+    const LOOK: Theme = Theme { colour: false, unicode: true };
 
     fn shown(text: &str, width: u16) -> String {
         let mut buf = Buffer::filled(Rect::new(0, 0, width + 1, 1), ratatui::buffer::Cell::new("|"));
@@ -221,7 +221,7 @@ mod tests {
     fn bars_rise_and_a_little_is_not_nothing() {
         assert_eq!(LOOK.spark(&[0, 1, 13, 50, 100, 255], 9), " \u{2581}\u{2582}\u{2584}\u{2588}\u{2588}");
         assert_eq!(LOOK.spark(&[1, 2, 100], 1), "\u{2588}");
-        assert_eq!(Look { unicode: false, ..LOOK }.spark(&[0, 1, 50, 100], 4), " .=#");
+        assert_eq!(Theme { unicode: false, ..LOOK }.spark(&[0, 1, 50, 100], 4), " .=#");
         assert_eq!(
             (thousands(7), thousands(1000), thousands(12_345_678)),
             ("7".into(), "1,000".into(), "12,345,678".into())

@@ -11,7 +11,7 @@ use crate::present::verdict_text::{self, Tone};
 
 /// As a column: one verdict a line.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
-    let look = view.look;
+    let theme = view.theme;
     bar(view, area, &format!("Totals since {}", (view.clock)(view.model.since)), false, buf);
     let totals = view.model.totals();
     let room = usize::from(area.height.saturating_sub(1));
@@ -23,15 +23,15 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
         .collect();
     if totals.len() > whole {
         let rest = totals[whole..].iter().map(|(_, count)| count).sum();
-        lines.push((format!("{} other verdicts", totals.len() - whole), rest, look.dim()));
+        lines.push((format!("{} other verdicts", totals.len() - whole), rest, theme.dim()));
     }
     for (n, (what, count, style)) in lines.into_iter().take(room).enumerate() {
         let y = area.y + 1 + u16::try_from(n).unwrap_or(0);
         let count = thousands(count);
         let number = u16::try_from(count.len()).unwrap_or(0);
         let place = Rect { y, height: 1, ..area };
-        put(buf, Rect { width: place.width.saturating_sub(number + 1), ..place }, &what, style, look);
-        put_right(buf, place, &count, Style::new(), look);
+        put(buf, Rect { width: place.width.saturating_sub(number + 1), ..place }, &what, style, theme);
+        put_right(buf, place, &count, Style::new(), theme);
     }
 }
 
@@ -62,7 +62,7 @@ pub fn lines(view: &View<'_>, width: u16, most: usize) -> Vec<String> {
 
 /// Whose fault it is depends on the close; a total is as bad as its verdict at best.
 fn style(view: &View<'_>, verdict: Verdict) -> Style {
-    view.look.tone(match verdict_text::tone(verdict, Segment::Downstream) {
+    view.theme.tone(match verdict_text::tone(verdict, Segment::Downstream) {
         Tone::Warning
             if verdict.side() == Some(Side::Up)
                 || matches!(verdict, Verdict::DispatchStalled | Verdict::DispatchDied) =>

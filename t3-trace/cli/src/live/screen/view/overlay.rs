@@ -7,7 +7,7 @@ use super::{
     View, bar,
     text::{put, wrap},
 };
-use crate::live::screen::{evidence, keys, overlay::Over};
+use crate::live::screen::{evidence, keys, overlay::Overlay};
 
 /// A line and how it looks.
 type Line = (String, Style);
@@ -16,29 +16,29 @@ type Line = (String, Style);
 #[must_use]
 pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
     let width = usize::from(width);
-    Some(match &view.model.over {
-        Over::Nothing | Over::Prompt { .. } => return None,
-        Over::Detail(close) => {
+    Some(match &view.model.overlay {
+        Overlay::Nothing | Overlay::Prompt { .. } => return None,
+        Overlay::Detail(close) => {
             let when = format!("{} {}", (view.day)(close.at), (view.clock)(close.at));
             let mut lines = Vec::new();
             for section in evidence::page(&close.record, &when) {
-                lines.push((section.title.to_owned(), view.look.strong()));
-                let told = section.lines.iter().flat_map(|line| wrap(&format!("  {line}"), width, 4));
-                lines.extend(told.map(|line| (line, Style::new())));
+                lines.push((section.title.to_owned(), view.theme.strong()));
+                let sent = section.lines.iter().flat_map(|line| wrap(&format!("  {line}"), width, 4));
+                lines.extend(sent.map(|line| (line, Style::new())));
             }
             ("Evidence of one close   Esc goes back, Left and Right to its neighbours".to_owned(), lines)
         }
-        Over::Help => ("Keys".to_owned(), help(view, width)),
-        Over::Messages => {
+        Overlay::Help => ("Keys".to_owned(), help(view, width)),
+        Overlay::Messages => {
             let mut lines: Vec<Line> = Vec::new();
-            for remark in view.model.source.remarks() {
+            for message in view.model.source.messages() {
                 let times =
-                    if remark.times > 1 { format!(" ({} times)", remark.times) } else { String::new() };
-                let text = format!("{}  {}{times}", (view.clock)(remark.at), remark.text);
+                    if message.times > 1 { format!(" ({} times)", message.times) } else { String::new() };
+                let text = format!("{}  {}{times}", (view.clock)(message.at), message.text);
                 lines.extend(wrap(&text, width, 10).into_iter().map(|line| (line, Style::new())));
             }
             if lines.is_empty() {
-                lines.push(("Nothing was said yet.".to_owned(), view.look.dim()));
+                lines.push(("Nothing was said yet.".to_owned(), view.theme.dim()));
             }
             ("Messages".to_owned(), lines)
         }
@@ -62,7 +62,7 @@ fn help(view: &View<'_>, width: usize) -> Vec<Line> {
         "PRESSURE: percent of the last 10 s in which something of the user's cgroup stalled, on what it stalled most; the bars are the last seconds.",
         "`t3-trace live --plain` and pipes get one line per close, `--json` one object; docs/LIVE.md says more.",
     ] {
-        lines.extend(wrap(text, width, 0).into_iter().map(|line| (line, view.look.dim())));
+        lines.extend(wrap(text, width, 0).into_iter().map(|line| (line, view.theme.dim())));
     }
     lines
 }
@@ -81,6 +81,6 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     bar(view, area, &title, true, buf);
     for (n, (line, style)) in lines.iter().skip(scroll).take(room).enumerate() {
         let y = area.y + 1 + u16::try_from(n).unwrap_or(0);
-        put(buf, Rect { y, height: 1, ..area }, line, *style, view.look);
+        put(buf, Rect { y, height: 1, ..area }, line, *style, view.theme);
     }
 }
