@@ -79,7 +79,7 @@ async fn a_session_that_had_ended_before_is_not_blamed_on_the_signal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_record() {
-    use t3_dispatch::{record::close::Case, relay::session::Session};
+    use t3_dispatch::{record::close::SessionRecorder, relay::session::Session};
     let mut stage = Stage::new(&[]).await;
     let who = |conn: &str| t3_record::wire::Session {
         conn: conn.to_owned(),
@@ -91,7 +91,7 @@ async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_rec
         up: None,
         serve_port: 1,
     };
-    let mut panicking = Case::open(&stage.app, Session::new(who("panicked"), 1), None);
+    let mut panicking = SessionRecorder::open(&stage.app.recorder, Session::new(who("panicked"), 1), None);
     let panicked = tokio::spawn(async move {
         panicking.opened(false);
         panic!("on purpose");
@@ -99,7 +99,7 @@ async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_rec
     assert!(panicked.await.is_err());
     assert_eq!(stage.judgement().await.1.conn, "panicked");
 
-    let mut cancelled = Case::open(&stage.app, Session::new(who("cancelled"), 1), None);
+    let mut cancelled = SessionRecorder::open(&stage.app.recorder, Session::new(who("cancelled"), 1), None);
     let task = tokio::spawn(async move {
         cancelled.opened(false);
         std::future::pending::<()>().await;

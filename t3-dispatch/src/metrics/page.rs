@@ -75,7 +75,7 @@ impl Late {
         for &why in <Refused as Word>::ALL {
             follow(self.refused.of(why), app.refusals.count(why));
         }
-        let journal = app.writer.stats();
+        let journal = app.recorder.writer.stats();
         follow(self.entries.of(Entry::Written), journal.written);
         follow(self.entries.of(Entry::Lost), journal.dropped);
         self.entries_waiting.set(whole(journal.waiting));
@@ -84,7 +84,7 @@ impl Late {
             clippy::cast_precision_loss,
             reason = "delays of ours stay far below 2^53 ns, which are 104 days"
         )]
-        self.lag_worst.set(app.lag.worst().map_or(0.0, |delay| delay.late as f64 / 1e9));
+        self.lag_worst.set(app.recorder.lag.worst().map_or(0.0, |delay| delay.late as f64 / 1e9));
         self.trace_connected.set(i64::from(app.trace.connected()));
         self.table_logins.set(whole(app.table().len() as u64));
         self.process.read();

@@ -2,7 +2,7 @@
 //! second one.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, interval, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -32,16 +32,16 @@ use crate::{
         systemd::Teller,
     },
     record::{
-        close::{self, Witness},
-        reconnects::Recent,
+        reconnects::Reconnects,
+        recorder::{RecordObserver, Recorder},
     },
     relay,
     routing::table::{Table, TableError},
     server::{
-        app::{App, Cases, Http, Times},
+        app::{App, Http, Times},
         listener,
     },
-    shutdown::signal::Stop,
+    shutdown::{in_flight::InFlight, signal::Stop},
     sys::{clock, tcp},
     upstream::pool::Pool,
 };
@@ -99,7 +99,27 @@ pub fn http(options: &cli::Serve) -> Http {
 
 /// Puts the parts together. Needs a tokio runtime.
 #[must_use]
-pub fn assemble(options: &cli::Serve, table: Table, writer: Writer, witness: Option<Witness>) -> Arc<App> {
+pub fn assemble(
+    options: &cli::Serve,
+    table: Table,
+    writer: Writer,
+    observer: Option<RecordObserver>,
+) -> Arc<App> {
+    let metrics = Arc::new(Metrics::default());
+    let stop = Arc::new(Stop::default());
+    let trace = Trace::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout);
+    let recorder = Arc::new(Recorder {
+        writer,
+        evidence: trace.clone(),
+        metrics: Arc::clone(&metrics),
+        lag: Arc::new(loop_lag::Meter::default()),
+        reconnects: Mutex::new(Reconnects::default()),
+        bursts: Mutex::default(),
+        in_flight: InFlight::default(),
+        shutdown: Arc::clone(&stop),
+        runtime: tokio::runtime::Handle::current(),
+        observer,
+    });
     Arc::new(App {
         table: RwLock::new(Arc::new(table)),
         trusted: options.routing.trusted_proxy.clone(),
@@ -107,21 +127,15 @@ pub fn assemble(options: &cli::Serve, table: Table, writer: Writer, witness: Opt
         times: times(options),
         http: http(options),
         pool: Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time)),
-        writer,
-        trace: Trace::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout),
-        metrics: Metrics::default(),
-        lag: Arc::new(loop_lag::Meter::default()),
-        stop: Arc::new(Stop::default()),
-        cases: Cases::default(),
-        connections: Cases::default(),
+        trace,
+        metrics,
+        stop,
+        recorder,
+        connections: InFlight::default(),
         gate: Gate::new(&options.limits),
         refusals: Refusals::default(),
         probes: Probes::new(&options.pages),
         install: !options.pages.no_install_tags,
-        recent: Mutex::new(Recent::default()),
-        bursts: Mutex::default(),
-        witness,
-        runtime: tokio::runtime::Handle::current(),
     })
 }
 
@@ -165,7 +179,7 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
             () = draining.as_mut() => break,
             heard = signals.next() => {
                 if let Heard::Stop(_) = heard {
-                    tracing::warn!(sessions = app.cases.count(), "told to stop again: nobody is waited for any more");
+                    tracing::warn!(sessions = app.recorder.in_flight.count(), "told to stop again: nobody is waited for any more");
                     app.stop.hurry();
                 }
             }
@@ -187,9 +201,9 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
         tokio::spawn(listener::accept(Arc::clone(app), listener));
     }
     app.trace.watch(ports.clone(), app.table().ports());
-    let watched = Arc::clone(app);
-    tokio::spawn(async move { watched.lag.run(|late| watched.metrics.late(late)).await });
-    tokio::spawn(sum_bursts_up(Arc::clone(app)));
+    let recorder = Arc::clone(&app.recorder);
+    tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.late(late)).await });
+    tokio::spawn(Arc::clone(&app.recorder).write_bursts());
     tokio::spawn(rejections::sum_up(Arc::clone(app)));
     ports
 }
@@ -198,11 +212,11 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
 /// requests in flight. [`Stop::hurry`] makes it quick.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let deadline = Instant::now() + app.times.drain;
-    tracing::info!(sessions = app.cases.count(), "stopping");
+    tracing::info!(sessions = app.recorder.in_flight.count(), "stopping");
     app.stop.say(shutdown);
-    if timeout_at(deadline, app.cases.none()).await.is_err() {
+    if timeout_at(deadline, app.recorder.in_flight.none()).await.is_err() {
         tracing::error!(
-            sessions = app.cases.count(),
+            sessions = app.recorder.in_flight.count(),
             "sessions without a record at the end of the drain time"
         );
     }
@@ -211,21 +225,12 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     // Probes hear the word as sessions do; they are no reason to stop late.
     let _ = timeout_at(deadline, app.probes.none()).await;
     app.refusals.sum_up(u64::MAX);
-    close::write_burst(app, app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(u64::MAX));
+    app.recorder.write_burst(u64::MAX);
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-    let writer = app.writer.clone();
+    let writer = app.recorder.writer.clone();
     let lost = tokio::task::spawn_blocking(move || writer.flush(left)).await.unwrap_or(0);
     if lost > 0 {
         tracing::error!(records = lost, "journald did not take these records in time");
-    }
-}
-
-async fn sum_bursts_up(app: Arc<App>) {
-    let mut ticks = interval(Duration::from_millis(500));
-    loop {
-        ticks.tick().await;
-        let sum = app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.sum_up(clock::now());
-        close::write_burst(&app, sum);
     }
 }
 

@@ -138,7 +138,7 @@ impl Teller {
     }
 
     fn line(&self, state: &State) -> String {
-        line(self.app.cases.count(), self.app.table().len(), state)
+        line(self.app.recorder.in_flight.count(), self.app.table().len(), state)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -2,7 +2,7 @@
 //! the relay.
 //!
 //! serve's own refusal is relayed as it is; everything else that goes wrong becomes 502, 503 or
-//! 504. Either way there is exactly one record, because the [`Case`] is opened before anything can
+//! 504. Either way there is exactly one record, because the [`SessionRecorder`] is opened before anything can
 //! fail.
 
 use std::{error::Error as _, io, sync::Arc};
@@ -28,7 +28,7 @@ use crate::{
         http,
         request::{self, Peer, plain},
     },
-    record::close::Case,
+    record::close::SessionRecorder,
     relay::{self, Legs, session::Session},
     response::body::Body,
     routing::{identity, table::Route},
@@ -74,11 +74,11 @@ pub async fn answer(
         serve_port: route.port,
     };
     let connection = request.extensions_mut().remove::<Arc<Exchanges>>();
-    let mut case = Case::open(&app, Session::new(who, clock::now()), connection);
+    let mut case = SessionRecorder::open(&app.recorder, Session::new(who, clock::now()), connection);
     let down = hyper::upgrade::on(&mut request);
     match ask_serve(&app, &mut case, peer, &route, request).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            switch(case, seat, &key, down, response)
+            switch(app, case, seat, &key, down, response)
         }
         Ok(response) => match http::proper(response) {
             Ok(mut response) => {
@@ -103,7 +103,7 @@ fn ray(headers: &HeaderMap) -> Option<String> {
 
 async fn ask_serve(
     app: &App,
-    case: &mut Case,
+    case: &mut SessionRecorder,
     peer: Peer,
     route: &Route,
     mut request: Request<Incoming>,
@@ -147,7 +147,7 @@ fn failure(error: &hyper::Error) -> OpenFailure {
     }
 }
 
-fn refuse(case: Case, why: OpenFailure) -> Response<Body> {
+fn refuse(case: SessionRecorder, why: OpenFailure) -> Response<Body> {
     case.failed(why);
     match why {
         OpenFailure::ConnectTimeout | OpenFailure::HandshakeTimeout => {
@@ -162,7 +162,8 @@ fn refuse(case: Case, why: OpenFailure) -> Response<Body> {
 /// serve said 101: checks its proof (RFC 6455 section 4.2.2, item 5.4), relays the 101, and starts
 /// the relay behind it.
 fn switch(
-    case: Case,
+    app: Arc<App>,
+    case: SessionRecorder,
     seat: Seat,
     key: &header::HeaderValue,
     down: OnUpgrade,
@@ -174,13 +175,19 @@ fn switch(
     }
     let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(live(case, seat, down, up, extended));
+    tokio::spawn(live(app, case, seat, down, up, extended));
     response.map(|_| Body::empty())
 }
 
 /// The life of one WebSocket. It gives its place back when both sockets are closed.
-async fn live(mut case: Case, _seat: Seat, down: OnUpgrade, up: OnUpgrade, extended: bool) {
-    let app = case.app();
+async fn live(
+    app: Arc<App>,
+    mut case: SessionRecorder,
+    _seat: Seat,
+    down: OnUpgrade,
+    up: OnUpgrade,
+    extended: bool,
+) {
     // The browser's side resolves once the 101 is written; when it cannot be, the browser is gone.
     let switched = timeout(app.times.handshake, async { tokio::try_join!(down, up) });
     let (down, up) = match switched.await {
@@ -205,8 +212,8 @@ async fn live(mut case: Case, _seat: Seat, down: OnUpgrade, up: OnUpgrade, exten
         }
     }
     let listener = app.stop.enrol();
-    let ear = case.ear();
-    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &ear).await;
+    let observer = case.observer();
+    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &observer).await;
 }
 
 /// The browser's socket and what was read from it beyond the handshake. The guard is off it then.

@@ -34,13 +34,13 @@ const SAME: Nanos = 50_000_000;
 
 /// The cuts of the last seconds, and the last count.
 #[derive(Debug, Default)]
-pub struct Counter {
+pub struct BurstCounter {
     /// The cuts.
     pub cuts: Bursts,
     last: Option<(Nanos, Nanos, Burst)>,
 }
 
-impl Counter {
+impl BurstCounter {
     /// The burst that the cut at `at` belongs to, as far as it is known at `now`.
     pub fn around(&mut self, at: Nanos, now: Nanos) -> Option<Burst> {
         if let Some((then, counted, burst)) = self.last

@@ -1,7 +1,7 @@
 //! The one place where a WebSocket's story ends: evidence is gathered, judged and written, exactly
 //! once.
 //!
-//! A [`Case`] is opened for every upgrade that reaches serve and closes when it is dropped: after a
+//! A [`SessionRecorder`] is opened for every upgrade that reaches serve and closes when it is dropped: after a
 //! relay that ended in order, but just as well when a task panics, is cancelled or the browser is
 //! gone before the 101. There is no other way to a record.
 
@@ -18,36 +18,34 @@ use t3_record::{
 use crate::{
     http::guard::Exchanges,
     record::{
-        burst,
-        early_evidence::{self, Answer, Early},
+        early_evidence::{self, EarlyAnswer, EarlyEvidence},
+        recorder::Recorder,
     },
     relay::{self, session::Session},
-    server::app::App,
     sys::clock,
 };
 
-/// An open case: owns the session until its record is on its way.
-pub struct Case {
-    app: Arc<App>,
+/// Owns a session until its record is written, also when it is dropped early.
+pub struct SessionRecorder {
+    recorder: Arc<Recorder>,
     session: Option<Box<Session>>,
     /// The browser's connection up to the 101.
     connection: Option<Arc<Exchanges>>,
-    early: Arc<Mutex<Option<Early>>>,
+    early: Arc<Mutex<Option<EarlyEvidence>>>,
 }
 
-impl Case {
-    /// Opens a case for an upgrade that came on `connection`.
+impl SessionRecorder {
+    /// Starts the record of an upgrade that came on `connection`.
     #[must_use]
-    pub fn open(app: &Arc<App>, session: Session, connection: Option<Arc<Exchanges>>) -> Self {
-        app.cases.opened();
-        app.metrics.asked();
-        Self { app: Arc::clone(app), session: Some(Box::new(session)), connection, early: Arc::default() }
-    }
-
-    /// What all connections share.
-    #[must_use]
-    pub fn app(&self) -> Arc<App> {
-        Arc::clone(&self.app)
+    pub fn open(recorder: &Arc<Recorder>, session: Session, connection: Option<Arc<Exchanges>>) -> Self {
+        recorder.in_flight.opened();
+        recorder.metrics.asked();
+        Self {
+            recorder: Arc::clone(recorder),
+            session: Some(Box::new(session)),
+            connection,
+            early: Arc::default(),
+        }
     }
 
     /// The session.
@@ -56,34 +54,37 @@ impl Case {
     /// Never: only dropping takes it.
     #[expect(clippy::expect_used, reason = "the session is taken by drop alone")]
     pub fn session(&mut self) -> &mut Session {
-        self.session.as_deref_mut().expect("a case holds its session until it is dropped")
+        self.session.as_deref_mut().expect("a recorder holds its session until it is dropped")
     }
 
     /// The WebSocket opened: registers it with t3-trace and writes `ws open`.
     pub fn opened(&mut self, extended: bool) {
         let now = clock::now();
-        let app = Arc::clone(&self.app);
+        let recorder = Arc::clone(&self.recorder);
         let session = self.session();
         session.opened(now, extended);
         let who = &session.who;
-        app.trace.register(who, &session.published);
+        recorder.evidence.register(who, &session.published);
         let mut record = OpenRecord::new(who.user.clone(), who.ip.clone(), who.conn.clone());
         record.ray.clone_from(&who.ray);
-        let before =
-            app.recent.lock().unwrap_or_else(PoisonError::into_inner).opened(&who.user, &who.ip, now);
+        let before = recorder
+            .reconnects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .opened(&who.user, &who.ip, now);
         let gap = before.as_ref().map(|(_, gap)| *gap);
         record.prev = before.map(|(prev, _)| prev);
         record.gap_ms = gap.map(|gap| gap / 1_000_000);
-        app.metrics.opened(gap.map(Duration::from_nanos));
+        recorder.metrics.opened(gap.map(Duration::from_nanos));
         // Nobody waits for it; the writer counts what it cannot keep.
-        drop(app.writer.write(record.to_fields()));
-        app.trace.opened(record);
+        drop(recorder.writer.write(record.to_fields()));
+        recorder.evidence.opened(record);
     }
 
-    /// What listens to the relay.
+    /// The observer of this session's relay.
     #[must_use]
-    pub fn ear(&self) -> Ear {
-        Ear { app: self.app(), early: Arc::clone(&self.early) }
+    pub fn observer(&self) -> SessionObserver {
+        SessionObserver { recorder: Arc::clone(&self.recorder), early: Arc::clone(&self.early) }
     }
 
     /// The attempt to open failed.
@@ -104,15 +105,15 @@ impl Case {
         };
         facts.up.end = up.map(|end| (end, now));
         self.gave_up(now);
-        let app = self.app();
-        first_end(&app, self.session(), now);
+        let recorder = Arc::clone(&self.recorder);
+        first_end(&recorder, self.session(), now);
     }
 
     /// How the browser left, as far as its connection was seen to end; or we dropped it when told
     /// to stop.
     fn browser_gone(&mut self) {
         let over = self.connection.as_ref().and_then(|connection| connection.over());
-        let stop = self.app.stop.said();
+        let stop = self.recorder.shutdown.said();
         let facts = &mut self.session().facts;
         facts.down.end = facts.down.end.or(over);
         facts.shutdown = facts.shutdown.or(stop);
@@ -128,31 +129,31 @@ impl Case {
     }
 }
 
-/// What is to be done while the relay runs.
-pub struct Ear {
-    app: Arc<App>,
-    early: Arc<Mutex<Option<Early>>>,
+/// Observer of one session's relay.
+pub struct SessionObserver {
+    recorder: Arc<Recorder>,
+    early: Arc<Mutex<Option<EarlyEvidence>>>,
 }
 
-impl relay::Ear for Ear {
+impl relay::RelayObserver for SessionObserver {
     /// A reconnect must find its predecessor, and some evidence does not keep.
     fn end_began(&self, session: &Session) {
-        self.app.metrics.ended(true);
+        self.recorder.metrics.ended(true);
         let who = &session.who;
-        let mut recent = self.app.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recorder.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
         let at = session.end_began().unwrap_or_else(clock::now);
         recent.ended(&who.user, &who.ip, &who.conn, at);
         drop(recent);
-        let asking = Early::start(self.app.trace.clone(), who.conn.clone());
+        let asking = EarlyEvidence::start(self.recorder.evidence.clone(), who.conn.clone());
         *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
     }
 
     fn heartbeat(&self, rtt: Nanos) {
-        self.app.metrics.heartbeat(Duration::from_nanos(rtt));
+        self.recorder.metrics.heartbeat(Duration::from_nanos(rtt));
     }
 }
 
-impl Drop for Case {
+impl Drop for SessionRecorder {
     fn drop(&mut self) {
         let opened_or_failed = self
             .session
@@ -164,33 +165,33 @@ impl Drop for Case {
             self.gave_up(clock::now());
         }
         let Some(mut session) = self.session.take() else { return };
-        let app = Arc::clone(&self.app);
-        first_end(&app, &mut session, clock::now());
-        if let Some(delay) = app.lag.worst() {
+        let recorder = Arc::clone(&self.recorder);
+        first_end(&recorder, &mut session, clock::now());
+        if let Some(delay) = recorder.lag.worst() {
             session.facts.self_lag_ms = Some(delay.late / 1_000_000);
             session.facts.self_lag_at = Some(delay.at);
         }
-        let runtime = app.runtime.clone();
+        let runtime = recorder.runtime.clone();
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         runtime.spawn(async move {
-            close(&app, &session, early).await;
-            app.cases.closed();
+            close(&recorder, &session, early).await;
+            recorder.in_flight.closed();
         });
     }
 }
 
 /// The first end, unless it has been noted before.
-fn first_end(app: &App, session: &mut Session, now: Nanos) {
+fn first_end(recorder: &Recorder, session: &mut Session, now: Nanos) {
     session.first_end(now);
     if !std::mem::replace(&mut session.end_told, true) {
-        app.metrics.ended(session.facts.opened_at.is_some());
+        recorder.metrics.ended(session.facts.opened_at.is_some());
     }
 }
 
-async fn close(app: &Arc<App>, session: &Session, early: Option<Early>) {
+async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEvidence>) {
     let who = &session.who;
     if session.facts.opened_at.is_none() {
-        app.trace.register(who, &session.published);
+        recorder.evidence.register(who, &session.published);
     }
     let kernel = async {
         // One question at a time: the answers carry no number.
@@ -200,52 +201,30 @@ async fn close(app: &Arc<App>, session: &Session, early: Option<Early>) {
         };
         match early {
             // It has just been waited for once: a record waits for evidence no longer than that.
-            Some(Answer { facts, fresh: true }) if facts.source == KernelSource::Timeout => facts,
-            early => early_evidence::merge(early.map(|answer| answer.facts), app.trace.ask(&who.conn).await),
+            Some(EarlyAnswer { facts, fresh: true }) if facts.source == KernelSource::Timeout => facts,
+            early => early_evidence::merge(
+                early.map(|answer| answer.facts),
+                recorder.evidence.ask(&who.conn).await,
+            ),
         }
     };
-    let (kernel, burst) = tokio::join!(kernel, neighbours(app, session));
+    let (kernel, burst) = tokio::join!(kernel, recorder.burst_around(session));
     let evidence = Evidence { relay: Some(session.facts.clone()), kernel, burst, dispatch_died: None };
     tracing::debug!(conn = %who.conn, evidence = ?evidence, "judging");
     let record = assemble(who, &evidence);
-    if let Some(witness) = &app.witness {
-        witness(session, &evidence, &record);
+    if let Some(observer) = &recorder.observer {
+        observer(session, &evidence, &record);
     }
-    write(app, session, record).await;
+    write(recorder, session, record).await;
 }
 
-async fn write(app: &App, session: &Session, record: CloseRecord) {
+async fn write(recorder: &Recorder, session: &Session, record: CloseRecord) {
     let conn = &session.who.conn;
-    let outcome = app.writer.write(record.to_fields()).await;
-    app.metrics.closed(&record, session.facts.opened_at.is_some());
+    let outcome = recorder.writer.write(record.to_fields()).await;
+    recorder.metrics.closed(&record, session.facts.opened_at.is_some());
     match outcome {
-        Ok(t3_journal::Outcome::Written) => app.trace.done(conn, record),
+        Ok(t3_journal::Outcome::Written) => recorder.evidence.done(conn, record),
         // t3-trace is not told, so that it writes the record that we could not.
-        Ok(t3_journal::Outcome::Dropped) | Err(_) => app.trace.forget(conn),
+        Ok(t3_journal::Outcome::Dropped) | Err(_) => recorder.evidence.forget(conn),
     }
 }
-
-/// Waits for neighbours that end in the same second, when this ending could be one of many.
-async fn neighbours(app: &Arc<App>, session: &Session) -> Option<t3_record::evidence::Burst> {
-    if !burst::candidate(&session.facts) {
-        return None;
-    }
-    let at: Nanos = session.facts.ended_at;
-    app.bursts.lock().unwrap_or_else(PoisonError::into_inner).cuts.cut(at, &session.who.user);
-    // With so few sessions at all nobody needs to wait.
-    if app.cases.count() < t3_record::burst::LEAST as usize {
-        return None;
-    }
-    tokio::time::sleep(burst::WAIT).await;
-    app.bursts.lock().unwrap_or_else(PoisonError::into_inner).around(at, clock::now())
-}
-
-/// Writes the sum of a burst, if there was one.
-pub fn write_burst(app: &App, sum: Option<t3_record::BurstRecord>) {
-    if let Some(sum) = sum {
-        drop(app.writer.write(sum.to_fields()));
-    }
-}
-
-/// Sees each session as it is judged: for metrics, and for tests of what was seen.
-pub type Witness = Box<dyn Fn(&Session, &Evidence, &CloseRecord) + Send + Sync>;

@@ -22,7 +22,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 /// What was answered.
 #[derive(Debug)]
-pub struct Answer {
+pub struct EarlyAnswer {
     /// The answer.
     pub facts: KernelFacts,
     /// It was waited for only now.
@@ -31,12 +31,12 @@ pub struct Answer {
 
 /// A question that is asked unless it turns out to be unnecessary.
 #[derive(Debug)]
-pub struct Early {
+pub struct EarlyEvidence {
     asked: Arc<AtomicBool>,
     answer: JoinHandle<KernelFacts>,
 }
 
-impl Early {
+impl EarlyEvidence {
     /// The end of `conn` has just begun to show.
     #[must_use]
     pub fn start(trace: Trace, conn: String) -> Self {
@@ -51,10 +51,10 @@ impl Early {
     }
 
     /// The answer, if the question was asked.
-    pub async fn finish(self) -> Option<Answer> {
+    pub async fn finish(self) -> Option<EarlyAnswer> {
         if self.asked.load(Ordering::Acquire) {
             let fresh = !self.answer.is_finished();
-            return self.answer.await.ok().map(|facts| Answer { facts, fresh });
+            return self.answer.await.ok().map(|facts| EarlyAnswer { facts, fresh });
         }
         self.answer.abort();
         None

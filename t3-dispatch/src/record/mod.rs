@@ -4,3 +4,4 @@ pub mod burst;
 pub mod close;
 pub mod early_evidence;
 pub mod reconnects;
+pub mod recorder;

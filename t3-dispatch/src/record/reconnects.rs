@@ -10,11 +10,11 @@ const PRUNE_ABOVE: usize = 1024;
 
 /// Sessions that ended within the last minute, the latest of each user and address.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct Reconnects {
     ended: HashMap<(String, String), (String, Nanos)>,
 }
 
-impl Recent {
+impl Reconnects {
     /// A session ended.
     pub fn ended(&mut self, user: &str, ip: &str, conn: &str, at: Nanos) {
         if self.ended.len() > PRUNE_ABOVE {
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_reconnect_within_a_minute_finds_its_predecessor_once() {
-        let mut recent = Recent::default();
+        let mut recent = Reconnects::default();
         recent.ended("ann", "1.1.1.1", "a", 100);
         assert_eq!(recent.opened("ann", "2.2.2.2", 200), None);
         assert_eq!(recent.opened("bob", "1.1.1.1", 200), None);
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn it_does_not_grow_with_visitors_who_never_come_back() {
-        let mut recent = Recent::default();
+        let mut recent = Reconnects::default();
         for n in 0..10_000u64 {
             recent.ended("ann", &n.to_string(), "a", n * WITHIN / 100);
         }

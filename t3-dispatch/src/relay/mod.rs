@@ -89,7 +89,7 @@ enum Over {
 }
 
 /// Who is told what happens on the way. Must not wait.
-pub trait Ear: Send + Sync {
+pub trait RelayObserver: Send + Sync {
     /// Once, when the end begins to show: at the first close frame, or else at the end of the first
     /// leg. A browser that has said Close to a stalled serve holds its connection for a minute
     /// (measured with Chromium).
@@ -99,7 +99,13 @@ pub trait Ear: Send + Sync {
 }
 
 /// Relays until the session is over and both sockets are closed.
-pub async fn run(session: &mut Session, legs: Legs, patience: Patience, listener: &Listener, ear: &dyn Ear) {
+pub async fn run(
+    session: &mut Session,
+    legs: Legs,
+    patience: Patience,
+    listener: &Listener,
+    observer: &dyn RelayObserver,
+) {
     let over = {
         let mut relay = Relay {
             session,
@@ -109,19 +115,19 @@ pub async fn run(session: &mut Session, legs: Legs, patience: Patience, listener
             watch_up: None,
             patience,
             listener,
-            ear,
+            observer,
             timer: None,
             moved_at: Instant::now(),
             leaving: false,
         };
         poll_fn(|cx| relay.poll(cx)).await
     };
-    finish(session, legs, &over, ear);
+    finish(session, legs, &over, observer);
 }
 
-fn finish(session: &mut Session, legs: Legs, over: &Over, ear: &dyn Ear) {
+fn finish(session: &mut Session, legs: Legs, over: &Over, observer: &dyn RelayObserver) {
     let now = clock::now();
-    note_first_end(session, &legs.down, &legs.up, now, ear);
+    note_first_end(session, &legs.down, &legs.up, now, observer);
     match over {
         Over::Broken(Side::Down) => {
             session.told(Side::Up, OwnEnd::Rst, now);
@@ -138,7 +144,13 @@ fn finish(session: &mut Session, legs: Legs, over: &Over, ear: &dyn Ear) {
     }
 }
 
-fn note_first_end(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64, ear: &dyn Ear) {
+fn note_first_end(
+    session: &mut Session,
+    down: &TcpStream,
+    up: &TcpStream,
+    now: u64,
+    observer: &dyn RelayObserver,
+) {
     if !session.decided() {
         look(session, down, now);
     }
@@ -146,13 +158,13 @@ fn note_first_end(session: &mut Session, down: &TcpStream, up: &TcpStream, now: 
         session.facts.down.tcp = tcp_info::read(down).ok();
         session.facts.up.tcp = tcp_info::read(up).ok();
     }
-    tell_once(session, ear);
+    tell_once(session, observer);
 }
 
-fn tell_once(session: &mut Session, ear: &dyn Ear) {
+fn tell_once(session: &mut Session, observer: &dyn RelayObserver) {
     if !session.end_told {
         session.end_told = true;
-        ear.end_began(session);
+        observer.end_began(session);
     }
 }
 
@@ -176,7 +188,7 @@ struct Relay<'a> {
     watch_up: Option<Watch<'a>>,
     patience: Patience,
     listener: &'a Listener,
-    ear: &'a dyn Ear,
+    observer: &'a dyn RelayObserver,
     timer: Option<Pin<Box<Sleep>>>,
     moved_at: Instant,
     /// Told to stop: close frames are out, nothing is forwarded any more.
@@ -224,12 +236,12 @@ impl<'a> Relay<'a> {
 
     fn tell_heartbeats(&mut self) {
         for rtt in self.session.heartbeat.take_answered() {
-            self.ear.heartbeat(*rtt);
+            self.observer.heartbeat(*rtt);
         }
     }
 
     fn note_end(&mut self, now: u64) {
-        note_first_end(self.session, self.down, self.up, now, self.ear);
+        note_first_end(self.session, self.down, self.up, now, self.observer);
     }
 
     /// Moves what can be moved from `from` to the other side. `Err` names the leg that broke.
@@ -271,7 +283,7 @@ impl<'a> Relay<'a> {
                 // without knowing of this close.
                 let unread = ioctl_fionread(self.stream(from.other())).unwrap_or(0);
                 self.session.about_to_hear(from.other(), unread, now);
-                tell_once(self.session, self.ear);
+                tell_once(self.session, self.observer);
             }
             if self.leaving {
                 self.heard_goodbye(from, now);

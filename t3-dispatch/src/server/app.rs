@@ -1,27 +1,23 @@
 //! What all connections share. Holds no logic.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use ipnet::IpNet;
-use tokio::sync::Notify;
 
 use crate::{
     admission::{Gate, rejections::Refusals},
-    evidence::{client::Trace, loop_lag},
+    evidence::client::Trace,
     http::guard,
     metrics::Metrics,
     pages::Probes,
     pairing::Pairing,
-    record::{close::Witness, reconnects::Recent},
+    record::recorder::Recorder,
     relay,
     routing::table::Table,
-    shutdown::signal::Stop,
+    shutdown::{in_flight::InFlight, signal::Stop},
     sys::tcp,
     upstream::pool::Pool,
 };
@@ -66,20 +62,16 @@ pub struct App {
     pub http: Http,
     /// Idle connections to serves.
     pub pool: Arc<Pool>,
-    /// Writer of records.
-    pub writer: t3_journal::Writer,
     /// t3-trace.
     pub trace: Trace,
     /// What is counted.
-    pub metrics: Metrics,
-    /// Our own delays.
-    pub lag: Arc<loop_lag::Meter>,
+    pub metrics: Arc<Metrics>,
     /// The word to stop.
     pub stop: Arc<Stop>,
-    /// Open cases.
-    pub cases: Cases,
-    /// Connections of clients that speak HTTP, a WebSocket no more.
-    pub connections: Cases,
+    /// Writes the records of sessions.
+    pub recorder: Arc<Recorder>,
+    /// Connections of clients that speak HTTP; upgraded ones do not count.
+    pub connections: InFlight,
     /// What an upgrade has to pass.
     pub gate: Gate,
     /// Who was turned away.
@@ -88,14 +80,6 @@ pub struct App {
     pub probes: Probes,
     /// Whether pages are made installable.
     pub install: bool,
-    /// Who was here a moment ago.
-    pub recent: Mutex<Recent>,
-    /// Endings of the current second.
-    pub bursts: Mutex<crate::record::burst::Counter>,
-    /// Sees each session as it is judged.
-    pub witness: Option<Witness>,
-    /// Where closing cases run, also when they are dropped by a thread of nobody's.
-    pub runtime: tokio::runtime::Handle,
 }
 
 impl App {
@@ -103,43 +87,5 @@ impl App {
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// How many there are of something that ends: WebSockets without a record, connections.
-#[derive(Debug, Default)]
-pub struct Cases {
-    open: AtomicUsize,
-    none_left: Notify,
-}
-
-impl Cases {
-    /// One more.
-    pub fn opened(&self) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One has ended: has its record.
-    pub fn closed(&self) {
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.none_left.notify_waiters();
-        }
-    }
-
-    /// How many.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.open.load(Ordering::Acquire)
-    }
-
-    /// Returns when there is none.
-    pub async fn none(&self) {
-        loop {
-            let none_left = self.none_left.notified();
-            if self.count() == 0 {
-                return;
-            }
-            none_left.await;
-        }
     }
 }

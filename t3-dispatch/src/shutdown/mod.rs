@@ -1,3 +1,4 @@
 //! Stop signal and drain.
 
+pub mod in_flight;
 pub mod signal;

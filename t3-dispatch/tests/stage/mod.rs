@@ -95,7 +95,7 @@ impl Stage {
 
     /// Nothing was judged twice.
     pub async fn no_more_records(&mut self) {
-        timeout(PATIENCE, self.app.cases.none()).await.unwrap();
+        timeout(PATIENCE, self.app.recorder.in_flight.none()).await.unwrap();
         assert!(self.judged.try_recv().is_err(), "one record too many");
     }
 
