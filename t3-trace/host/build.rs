@@ -1,10 +1,10 @@
-//! Embeds the eBPF object that `cargo xtask build` makes, when there is one: plain `cargo build`
-//! needs neither the BPF linker nor root, and the daemon then says what is missing.
+//! Embeds the eBPF object of `cargo xtask build` if it exists. Plain `cargo build` needs neither
+//! the BPF linker nor root; the daemon then reports the missing object.
 
 use std::{env, error::Error, fs, path::Path};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // The object's place does not depend on CARGO_TARGET_DIR, so that everybody finds the same one.
+    // Independent of CARGO_TARGET_DIR: all builds find the same object.
     let folder = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../target/ebpf");
     let object = folder.join("t3-trace.bpf.o");
     let embedded = Path::new(&env::var("OUT_DIR")?).join("t3-trace.bpf.o");
@@ -13,8 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", object.display());
     } else {
         fs::write(&embedded, [])?;
-        // Watching a file that is not there would rebuild this crate each time; the folder changes
-        // when the file comes.
+        // A missing file in rerun-if-changed would rebuild this crate each time; the folder changes
+        // when the file is created.
         let watched = if fs::create_dir_all(&folder).is_ok() { &folder } else { &object };
         println!("cargo:rerun-if-changed={}", watched.display());
     }

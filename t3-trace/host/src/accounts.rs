@@ -1,21 +1,21 @@
-//! Numbers of users and groups by name: `/etc/passwd` and `/etc/group` first, then `getent` for
-//! names that come from elsewhere (a static binary has no name service of its own).
+//! Numbers of users and groups by name, from `/etc/passwd` and `/etc/group`, then from `getent` for
+//! other sources (a static binary has no name service).
 
 use std::{fs, process::Command};
 
-/// The uid of a user, by name or written as a number.
+/// Returns the uid of a user name or a number.
 #[must_use]
 pub fn uid_of(user: &str) -> Option<u32> {
     number(user, "/etc/passwd", "passwd")
 }
 
-/// The gid of a group, by name or written as a number.
+/// Returns the gid of a group name or a number.
 #[must_use]
 pub fn gid_of(group: &str) -> Option<u32> {
     number(group, "/etc/group", "group")
 }
 
-/// The name of a group; its number where it has none.
+/// Returns the name of a group, or its number if it has no name.
 #[must_use]
 pub fn group_name(gid: u32) -> String {
     let text = fs::read_to_string("/etc/group").unwrap_or_default();
@@ -42,7 +42,7 @@ fn number(name: &str, file: &str, database: &str) -> Option<u32> {
     })
 }
 
-/// The third field of the line of this name (passwd(5), group(5)).
+/// Third field of the line of this name (passwd(5), group(5)).
 fn find(text: &str, name: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_exact_name_counts() {
+    fn only_the_exact_name_matches() {
         let text = "root:x:0:0:root:/root:/bin/bash\nt3-dispatch2:x:7:7::/:/x\nt3-dispatch:x:991:991::/:/x\nbroken:x\n";
         assert_eq!(find(text, "t3-dispatch"), Some(991));
         for name in ["t3", "dispatch", "broken", "", "x"] {

@@ -1,19 +1,20 @@
-//! Which cgroup a process is in, and what that cgroup says of itself. Only version 2, in the pure
-//! and the hybrid layout (where version 2 is mounted beside the controllers of version 1); on
-//! version 1 alone there is no answer.
+//! Cgroup of a process, with its memory counters.
+//!
+//! Version 2 only, in the unified and the hybrid layout (version 2 is mounted next to the
+//! controllers of version 1).
 
 use std::path::{Component, Path, PathBuf};
 
-/// Counters of `memory.events` since the cgroup was made; they include the cgroups below it.
+/// Counters of `memory.events` since the cgroup was created, descendants included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryEvents {
     /// Processes killed by the OOM killer.
     pub oom_kills: u64,
-    /// Times tasks were throttled at `memory.high`.
+    /// Number of times tasks were throttled at `memory.high`.
     pub high: u64,
 }
 
-/// Use and limit at one moment, in bytes.
+/// Current use and limit in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryNow {
     /// `memory.current`.
@@ -22,8 +23,8 @@ pub struct MemoryNow {
     pub max: Option<u64>,
 }
 
-/// Where cgroup version 2 is mounted, as `/proc/self/mountinfo` tells (proc_pid_mountinfo(5)): the
-/// mount that shows the root of the hierarchy.
+/// Mount point of cgroup version 2 that shows the root of the hierarchy, from
+/// `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 #[must_use]
 pub fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
@@ -37,38 +38,37 @@ pub fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     })
 }
 
-/// Blanks and the like are written as three octal digits.
+/// Space, tab, newline and backslash are written as three octal digits.
 fn unescape(field: &str) -> String {
     field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
-/// The path of version 2 in `/proc/PID/cgroup` (cgroups(7)): the line of hierarchy 0. `None` on
-/// version 1 alone, and for a path outside our own cgroup namespace.
+/// Path of the version 2 cgroup in `/proc/PID/cgroup` (cgroups(7)): the line of hierarchy 0. `None`
+/// with version 1 alone, and for a path outside the cgroup namespace of this process.
 #[must_use]
 pub fn path_of(proc_cgroup: &str) -> Option<&str> {
     let path = proc_cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    // A cgroup that was removed while the process lived on is marked so.
+    // The kernel appends this when the cgroup was removed and the process continues.
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let inside =
         Path::new(path).components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     (path.starts_with('/') && inside).then_some(path)
 }
 
-/// The directory of a process's cgroup.
+/// Returns the directory of a process's cgroup.
 #[must_use]
 pub fn dir_of(mount: &Path, pid: u32) -> Option<PathBuf> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     Some(mount.join(path_of(&text)?.trim_start_matches('/')))
 }
 
-/// `memory.events` of a cgroup; `None` where the memory controller is not (hybrid layouts).
+/// `memory.events` of a cgroup; `None` without the memory controller (hybrid layouts).
 #[must_use]
 pub fn memory_events(dir: &Path) -> Option<MemoryEvents> {
     let text = std::fs::read_to_string(dir.join("memory.events")).ok()?;
     Some(MemoryEvents { oom_kills: keyed(&text, "oom_kill")?, high: keyed(&text, "high")? })
 }
 
-/// `memory.current` and `memory.max` of a cgroup.
 #[must_use]
 pub fn memory_now(dir: &Path) -> Option<MemoryNow> {
     let number = |name: &str| std::fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok();
@@ -76,14 +76,14 @@ pub fn memory_now(dir: &Path) -> Option<MemoryNow> {
     (memory != MemoryNow::default()).then_some(memory)
 }
 
-/// Is the cgroup, or one above it, frozen?
+/// Whether the cgroup or an ancestor is frozen.
 #[must_use]
 pub fn is_frozen(dir: &Path) -> bool {
     let text = std::fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
     keyed(&text, "frozen") == Some(1)
 }
 
-/// The processes in the cgroup itself.
+/// Processes in the cgroup itself, without descendants.
 #[must_use]
 pub fn members(dir: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn version_one_alone_and_partial_mounts_have_no_root() {
+    fn version_1_alone_and_partial_mounts_have_no_root() {
         assert_eq!(mount_point("31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"), None);
         assert_eq!(mount_point("30 24 0:26 /a/b /mnt rw - cgroup2 cgroup2 rw\n"), None);
         assert_eq!(mount_point("garbage"), None);
     }
 
     #[test]
-    fn the_path_is_that_of_hierarchy_zero() {
+    fn the_path_is_that_of_hierarchy_0() {
         let hybrid = "4:memory:/x\n1:name=systemd:/y\n0::/system.slice/t3-serve@wizard.service\n";
         assert_eq!(path_of(hybrid), Some("/system.slice/t3-serve@wizard.service"));
         assert_eq!(path_of("0::/\n"), Some("/"));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn oom_kill_is_not_mistaken_for_its_neighbours() {
+    fn oom_kill_is_not_confused_with_similar_keys() {
         let text = "low 1\nhigh 22\nmax 3\noom 44\noom_kill 5\noom_group_kill 6\n";
         assert_eq!(
             (keyed(text, "oom_kill"), keyed(text, "high"), keyed(text, "oom")),
@@ -136,11 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn our_own_cgroup_is_found_where_version_two_is_mounted() {
+    fn the_cgroup_of_this_process_is_found_with_version_2() {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let Some(mount) = mount_point(&mountinfo) else {
             assert!(std::env::var_os("CI").is_none(), "CI needs cgroup version 2");
-            println!("not shown here: no cgroup version 2 on this machine");
+            println!("skipped: no cgroup version 2 on this host");
             return;
         };
         let dir = dir_of(&mount, std::process::id()).unwrap();

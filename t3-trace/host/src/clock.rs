@@ -1,5 +1,5 @@
-//! The one clock that kernel, relay and daemon share: `CLOCK_MONOTONIC`, and the way to it from
-//! `CLOCK_BOOTTIME`, in which the kernel tells when a process was started.
+//! `CLOCK_MONOTONIC`, the clock of kernel, relay and daemon, with the conversion from
+//! `CLOCK_BOOTTIME`, the clock of process start times.
 
 use rustix::time::{ClockId, clock_gettime};
 use t3_record::evidence::Nanos;
@@ -19,15 +19,15 @@ pub fn realtime_secs() -> u64 {
     read(ClockId::Realtime) / SECOND
 }
 
-/// How far the wall clock is ahead of `CLOCK_BOOTTIME`, in nanoseconds: constant, unless somebody
-/// sets the wall clock.
+/// Difference of wall clock and `CLOCK_BOOTTIME` in nanoseconds; constant unless the wall clock is
+/// set.
 #[must_use]
 pub fn wall_ahead() -> i128 {
     i128::from(read(ClockId::Realtime)) - i128::from(read(ClockId::Boottime))
 }
 
-/// The monotonic time of a boot-time stamp. The two differ by the time the machine was suspended; a
-/// time before the monotonic zero counts as zero.
+/// Converts a `CLOCK_BOOTTIME` value. The clocks differ by the time in suspend; values before the
+/// monotonic zero become zero.
 #[must_use]
 pub fn from_boottime(boot: Nanos) -> Nanos {
     let suspended = read(ClockId::Boottime).saturating_sub(monotonic());

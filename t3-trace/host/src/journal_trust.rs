@@ -1,44 +1,44 @@
-//! Which entries of the journal are believed. A `MESSAGE_ID` is a field that any local user can
-//! send; who sent an entry is not: journald takes the fields that begin with `_` from the kernel
-//! and refuses them from anybody else (systemd.journal-fields(7), "Trusted Journal Fields"). Only
-//! decides; reads no journal.
+//! Trust in journal entries by the uid and unit of their writer.
+//!
+//! Any local user can send a `MESSAGE_ID`. journald takes the fields that begin with `_` from the
+//! kernel and rejects them from clients (systemd.journal-fields(7), "Trusted Journal Fields").
 
 use std::collections::BTreeMap;
 
 use crate::accounts;
 
-/// The trusted fields that the rule looks at: what is read from the journal must contain them.
+/// Trusted fields that the rule needs: what is read from the journal must contain them.
 pub const FIELDS: [&str; 2] = ["_UID", "_SYSTEMD_UNIT"];
 
-/// The units whose entries are believed whatever their uid: where a journal comes from another
-/// machine, uids mean nothing.
+/// Units whose entries are trusted with any uid: in a journal of another host, uids are not
+/// comparable.
 const UNITS: [&str; 2] = ["t3-dispatch.service", "t3-trace.service"];
 
-/// The user that t3-dispatch runs as unless somebody said otherwise.
+/// Default user of t3-dispatch.
 pub const DISPATCH_USER: &str = "t3-dispatch";
 
-/// Whose entries are believed on this machine.
+/// Trusted writers on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trust {
-    /// The uid of dispatch's user; `None` where there is no such user.
+    /// The uid of dispatch's user; `None` if the user does not exist.
     pub dispatch: Option<u32>,
 }
 
 impl Trust {
-    /// Root's entries, those of our units, and those of this user, which is looked up now.
+    /// Trusts root, the two units, and this user, whose uid is looked up now.
     #[must_use]
     pub fn in_user(dispatch_user: &str) -> Self {
         Self { dispatch: accounts::uid_of(dispatch_user) }
     }
 
-    /// Whether an entry with these fields was written by t3-dispatch, t3-trace or root.
+    /// Whether t3-dispatch, t3-trace or root wrote an entry with these fields.
     #[must_use]
     pub fn allows(&self, fields: &BTreeMap<String, String>) -> bool {
         let text = |name: &str| fields.get(name).map(String::as_str);
         self.allows_writer(text("_UID"), text("_SYSTEMD_UNIT"))
     }
 
-    /// The same by the values of [`FIELDS`].
+    /// As [`Self::allows`], with the values of [`FIELDS`].
     #[must_use]
     pub fn allows_writer(&self, uid: Option<&str>, unit: Option<&str>) -> bool {
         let uid: Option<u32> = uid.and_then(|uid| uid.parse().ok());
@@ -52,9 +52,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_dispatchs_user_and_our_units_are_believed_and_nobody_else() {
+    fn only_root_dispatchs_user_and_the_two_units_are_trusted() {
         let trust = Trust { dispatch: Some(991) };
-        for (uid, unit, believed) in [
+        for (uid, unit, trusted) in [
             (Some("0"), None, true),
             (Some("0"), Some("cron.service"), true),
             (Some("991"), Some("session-3.scope"), true),
@@ -69,12 +69,12 @@ mod tests {
             (Some("4294967296"), None, false),
             (None, None, false),
         ] {
-            assert_eq!(trust.allows_writer(uid, unit), believed, "{uid:?} {unit:?}");
+            assert_eq!(trust.allows_writer(uid, unit), trusted, "{uid:?} {unit:?}");
         }
     }
 
     #[test]
-    fn what_a_sender_can_write_itself_counts_for_nothing() {
+    fn fields_that_a_client_can_set_are_ignored() {
         let forged: BTreeMap<String, String> = [
             ("_UID", "1000"),
             ("UID", "0"),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_such_user_only_root_and_our_units_are_left() {
+    fn without_dispatchs_user_only_root_and_the_two_units_are_trusted() {
         let trust = Trust::in_user("no-such-user-here");
         assert_eq!(trust, Trust { dispatch: None });
         assert!(trust.allows_writer(Some("0"), None) && !trust.allows_writer(None, None));

@@ -1,5 +1,5 @@
-//! What the daemon and the command-line tools share: the kernel side, procfs, cgroups, clocks,
-//! accounts and the trust in journal entries.
+//! Shared parts of the daemon and the commands: kernel side, procfs, cgroups, clocks, accounts and
+//! trust in journal entries.
 //!
 //! Only [`kernel`] needs privileges.
 

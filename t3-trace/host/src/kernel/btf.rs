@@ -1,14 +1,13 @@
-//! Reading BTF: where a structure keeps a member, what an enum's names mean, what arguments a
-//! tracepoint has.
+//! Reads BTF: offsets of structure members, enum values, arguments of tracepoints.
 //!
-//! Pure functions on bytes (Documentation/bpf/btf.rst). Nothing in them is trusted: every offset is
-//! checked, every chain of types is followed for a limited number of steps. Knows only what the
-//! loader asks for; it is no general library.
+//! Pure functions on bytes (Documentation/bpf/btf.rst). The input is not trusted: every offset is
+//! checked, and every chain of types is followed for a limited number of steps. Supports only what
+//! the loader needs.
 
 use std::ops::Range;
 
 const MAGIC: u16 = 0xeb9f;
-/// Longer chains of typedefs, qualifiers and nested structures than any kernel has.
+/// Limit for chains of typedefs, qualifiers and nested structures; no kernel comes near it.
 const MAX_DEPTH: usize = 32;
 
 /// Kinds of types (include/uapi/linux/btf.h).
@@ -34,46 +33,35 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
-/// Why BTF does not answer.
+/// Error of a BTF look-up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
-    /// The bytes are no BTF, or are cut off.
-    #[error("not BTF as this program knows it: {0}")]
+    /// The bytes are not BTF, or are truncated.
+    #[error("cannot read BTF: {0}")]
     Malformed(&'static str),
     /// The kernel has no such type.
     #[error("the kernel's BTF has no {0}")]
     NoType(String),
-    /// The structure has no such member.
     #[error("the kernel's struct {structure} has no member {path}")]
-    NoMember {
-        /// The structure.
-        structure: String,
-        /// The member's path.
-        path: String,
-    },
+    NoMember { structure: String, path: String },
     /// The member is a bit field, which cannot be read as bytes.
     #[error("the kernel's {structure}.{path} is a bit field")]
-    BitField {
-        /// The structure.
-        structure: String,
-        /// The member's path.
-        path: String,
-    },
+    BitField { structure: String, path: String },
 }
 
-/// Where a member lies in its structure.
+/// Position of a member in its structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberLocation {
     /// Bytes from the structure's start.
     pub offset: u32,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u32,
 }
 
-/// What a type is, after typedefs and qualifiers.
+/// Type without typedefs and qualifiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TypeName<'a> {
-    /// An integer, by the name the compiler gave it.
+    /// An integer, by the compiler's name.
     Int(&'a str),
     /// An enum.
     Enum(&'a str),
@@ -83,7 +71,7 @@ pub enum TypeName<'a> {
     Other,
 }
 
-/// One type: its fixed part and where its details lie.
+/// One type: its fixed part and the position of its details.
 #[derive(Debug, Clone, Copy)]
 struct Type {
     name: u32,
@@ -95,24 +83,24 @@ struct Type {
     details: usize,
 }
 
-/// Parsed BTF. Borrows the bytes and remembers where each type begins.
+/// Parsed BTF. Borrows the bytes and keeps the start of each type.
 #[derive(Debug)]
 pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where type `i + 1` begins; type 0 is void.
+    /// Start of type `i + 1`; type 0 is void.
     starts: Vec<u32>,
 }
 
 impl<'a> Btf<'a> {
-    /// Takes the contents of `/sys/kernel/btf/vmlinux`.
+    /// Parses the contents of `/sys/kernel/btf/vmlinux`.
     ///
     /// # Errors
-    /// [`BtfError::Malformed`], also for kinds of types that came later than this program.
+    /// [`BtfError::Malformed`], also for kinds of types that are newer than this program.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
-        let short = BtfError::Malformed("the header is cut off");
+        let short = BtfError::Malformed("truncated header");
         if u16_at(bytes, 0) != Some(MAGIC) {
-            return Err(BtfError::Malformed("the magic number is another one, or of the other byte order"));
+            return Err(BtfError::Malformed("wrong magic number or byte order"));
         }
         let header = u32_at(bytes, 4).ok_or(short.clone())?;
         let mut section = [0; 4];
@@ -121,9 +109,9 @@ impl<'a> Btf<'a> {
         }
         let [type_off, type_len, str_off, str_len] = section;
         let types = slice(bytes, header, type_off, type_len)
-            .ok_or(BtfError::Malformed("the types reach beyond the end"))?;
+            .ok_or(BtfError::Malformed("the types exceed the file"))?;
         let strings = slice(bytes, header, str_off, str_len)
-            .ok_or(BtfError::Malformed("the strings reach beyond the end"))?;
+            .ok_or(BtfError::Malformed("the strings exceed the file"))?;
         let mut btf = Self { types, strings, starts: Vec::new() };
         btf.index()?;
         Ok(btf)
@@ -133,7 +121,7 @@ impl<'a> Btf<'a> {
         let mut at = 0;
         while at < self.types.len() {
             let start = u32::try_from(at).map_err(|_| BtfError::Malformed("more than 4 GiB of types"))?;
-            let ty = self.type_at(at).ok_or(BtfError::Malformed("a type is cut off"))?;
+            let ty = self.type_at(at).ok_or(BtfError::Malformed("truncated type"))?;
             let details = match ty.kind {
                 kind::INT | kind::VAR | kind::DECL_TAG => 4,
                 kind::ARRAY => 12,
@@ -148,19 +136,18 @@ impl<'a> Btf<'a> {
                 | kind::FUNC
                 | kind::FLOAT
                 | kind::TYPE_TAG => 0,
-                _ => return Err(BtfError::Malformed("a kind of type that came later")),
+                _ => return Err(BtfError::Malformed("unknown kind of type")),
             };
             self.starts.push(start);
             at = ty.details + details;
         }
-        if at == self.types.len() { Ok(()) } else { Err(BtfError::Malformed("the last type is cut off")) }
+        if at == self.types.len() { Ok(()) } else { Err(BtfError::Malformed("the last type is truncated")) }
     }
 
-    /// Where `structure` keeps the member at `path` (`.` steps into a structure; anonymous ones are
-    /// looked through).
+    /// Finds a member by path (`.` steps into a structure; anonymous structures are searched, too).
     ///
     /// # Errors
-    /// When there is no such structure or member, or it is a bit field.
+    /// There is no such structure or member, or it is a bit field.
     pub fn member(&self, structure: &str, path: &str) -> Result<MemberLocation, BtfError> {
         let no_member = || BtfError::NoMember { structure: structure.to_owned(), path: path.to_owned() };
         let mut found = false;
@@ -180,11 +167,11 @@ impl<'a> Btf<'a> {
         if found { Err(no_member()) } else { Err(BtfError::NoType(format!("struct {structure}"))) }
     }
 
-    /// The constants of an enum, in the order of their declaration. Those of 64 bits are cut to the
-    /// lower 32.
+    /// Constants of an enum in the order of declaration; 64-bit values are cut to the lower 32
+    /// bits.
     ///
     /// # Errors
-    /// When there is no such enum.
+    /// There is no such enum.
     pub fn enumerators(&self, name: &str) -> Result<Vec<(&'a str, u32)>, BtfError> {
         let ty = self
             .named(name)
@@ -198,11 +185,10 @@ impl<'a> Btf<'a> {
         Ok((0..ty.vlen).filter_map(value).collect())
     }
 
-    /// The arguments of a tracepoint, as its programs get them. BTF keeps no names of them, only
-    /// types.
+    /// Argument types of a tracepoint, as its programs receive them. BTF has no argument names.
     ///
     /// # Errors
-    /// When the kernel has no such tracepoint.
+    /// The kernel has no such tracepoint.
     pub fn tracepoint(&self, name: &str) -> Result<Vec<TypeName<'a>>, BtfError> {
         let typedef = format!("btf_trace_{name}");
         let none = || BtfError::NoType(format!("tracepoint {name}"));
@@ -210,7 +196,7 @@ impl<'a> Btf<'a> {
         let pointer = self.strip(ty.size_or_type).filter(|ty| ty.kind == kind::PTR).ok_or_else(none)?;
         let proto =
             self.strip(pointer.size_or_type).filter(|ty| ty.kind == kind::FUNC_PROTO).ok_or_else(none)?;
-        // The first is the tracepoint's own data.
+        // The first argument is the tracepoint's own data.
         let argument = |i: u32| {
             u32_at(self.types, proto.details + 8 * i as usize + 4)
                 .map_or(TypeName::Other, |id| self.name_of(id))
@@ -232,7 +218,8 @@ impl<'a> Btf<'a> {
         }
     }
 
-    /// Follows a path: bits from the start, whether it is a bit field, and the last member's type.
+    /// Follows a path: returns bits from the start, whether it is a bit field, and the member's
+    /// type.
     fn walk(&self, structure: Type, path: &str) -> Option<(u32, bool, u32)> {
         let mut here = structure;
         let mut bits: u32 = 0;
@@ -288,7 +275,7 @@ impl<'a> Btf<'a> {
         }
     }
 
-    /// The type itself, without typedefs and qualifiers.
+    /// Returns the type without typedefs and qualifiers.
     fn strip(&self, id: u32) -> Option<Type> {
         let mut ty = self.by_id(id)?;
         for _ in 0..MAX_DEPTH {

@@ -1,4 +1,4 @@
-//! From the records of the programs to the words of `t3_record`. Pure.
+//! Conversion of the records of the eBPF programs to the types of `t3_record`. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::types::{
 
 const SIGKILL: i32 = 9;
 
-/// The endings of a socket.
+/// Converts the record of a socket.
 pub(super) fn socket(raw: &abi::Socket, reasons: &BTreeMap<u32, String>) -> SocketFacts {
     SocketFacts {
         fin_in: time(raw.fin_in),
@@ -26,7 +26,7 @@ pub(super) fn socket(raw: &abi::Socket, reasons: &BTreeMap<u32, String>) -> Sock
     }
 }
 
-/// The fate of a process.
+/// Converts the record of a process.
 pub(super) fn process(raw: &abi::Process) -> ProcessFacts {
     let last_signal = time(raw.signalled).and_then(|at| {
         let signal = i32::try_from(raw.signal).ok()?;
@@ -34,12 +34,12 @@ pub(super) fn process(raw: &abi::Process) -> ProcessFacts {
     });
     let ended_at = time(raw.ended);
     let mut fate = if ended_at.is_some() { exit_fate(raw.exit_code) } else { Fate::Alive };
-    // The signal sent last is not always the one it died of: a SIGTERM may have been handled before
-    // an abort().
-    let deadly = last_signal.clone().filter(|last| fate == Fate::Signal(last.signal));
-    let killer = deadly.as_ref().and_then(|signal| signal.sender.clone());
-    // The OOM killer also marks processes that were dying already, to hurry them up: those died of
-    // something else.
+    // The last signal is not always the fatal one: a SIGTERM may have been handled before an
+    // abort().
+    let fatal = last_signal.clone().filter(|last| fate == Fate::Signal(last.signal));
+    let killer = fatal.as_ref().and_then(|signal| signal.sender.clone());
+    // The OOM killer also marks processes that are already exiting, to speed up their exit: those
+    // have another cause.
     if raw.oom != 0 && fate == Fate::Signal(SIGKILL) && killer.is_none() {
         fate = Fate::Oom;
     }
@@ -49,13 +49,13 @@ pub(super) fn process(raw: &abi::Process) -> ProcessFacts {
         fate,
         ended_at,
         killer,
-        signalled_at: deadly.map(|signal| signal.at),
+        signalled_at: fatal.map(|signal| signal.at),
         last_signal,
         oom_at: time(raw.oom),
     }
 }
 
-/// One record of the ring; `None` when it is of an unknown kind or length.
+/// Decodes one record of the ring; `None` for an unknown kind or length.
 pub(super) fn event(bytes: &[u8]) -> Option<Event> {
     use abi::{Kind, Wire};
     let raw = abi::Event::decode(bytes).ok()?;
@@ -91,8 +91,7 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event> {
     Some(Event { at: raw.at, kind: EventKind::Socket { socket, change } })
 }
 
-/// What `wait` would say of this code: the signal in the low seven bits, else the status above
-/// them.
+/// Decodes a wait status: the signal in the low seven bits, else the exit status above them.
 fn exit_fate(code: u32) -> Fate {
     match code & 0x7f {
         0 => Fate::Exit(i32::from((code >> 8).to_le_bytes()[0])),

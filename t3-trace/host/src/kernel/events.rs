@@ -1,4 +1,4 @@
-//! The ring of events as a pollable descriptor.
+//! Event ring as a pollable descriptor.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 
 use super::{Event, decode};
 
-/// The reading end of the ring: readable while events wait.
+/// Reading end of the event ring: readable while events are pending.
 pub struct Events {
     ring: RingBuf<MapData>,
 }
@@ -16,7 +16,7 @@ impl Events {
         Self { ring }
     }
 
-    /// The next waiting event; `None` when there is none now. Never waits.
+    /// Returns the next pending event; never waits.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
             let item = self.ring.next()?;

@@ -1,5 +1,4 @@
-//! Attaching the programs one by one, each to the best place the kernel offers, and saying how that
-//! went.
+//! Attaches each eBPF program to the best hook that the kernel offers, and reports the result.
 
 use aya::{
     Btf as AyaBtf, Ebpf,
@@ -9,48 +8,48 @@ use t3_record::{vocabulary::KernelSource, wire::Hook};
 
 use super::{Functions, KernelError, btf::Btf};
 
-/// A raw tracepoint: its category, its name (also the program's), and what is lost without it.
+/// A raw tracepoint: category, name (also of the program), and the evidence lost without it.
 struct Tracepoint {
     category: &'static str,
     name: &'static str,
     lost: &'static str,
 }
 
-/// Without this one there is nothing to tell.
+/// The only required hook.
 pub const NEEDED: &str = "inet_sock_set_state";
 
-/// Why a hook is not attached begins so where the kernel has none of that name.
-pub const ABSENT: &str = "this kernel does not have it";
+/// Start of the reason when the kernel lacks the hook.
+pub const ABSENT: &str = "not in this kernel";
 
-/// And so where it was not wanted.
-pub const SWITCHED_OFF: &str = "switched off by";
+/// Start of the reason when an option disabled the hook.
+pub const SWITCHED_OFF: &str = "disabled by";
 
 const TRACEPOINTS: &[Tracepoint] = &[
     Tracepoint { category: "sock", name: NEEDED, lost: "who closed first" },
-    Tracepoint { category: "tcp", name: "tcp_receive_reset", lost: "resets that come in" },
-    Tracepoint { category: "tcp", name: "tcp_send_reset", lost: "resets that go out" },
+    Tracepoint { category: "tcp", name: "tcp_receive_reset", lost: "received RST" },
+    Tracepoint { category: "tcp", name: "tcp_send_reset", lost: "sent RST" },
     Tracepoint {
         category: "sock",
         name: "inet_sk_error_report",
-        lost: "the moment of an error; the error itself is seen when the socket closes",
+        lost: "time of a socket error; the error is still read when the socket closes",
     },
-    Tracepoint { category: "tcp", name: "tcp_retransmit_skb", lost: "retransmissions" },
+    Tracepoint { category: "tcp", name: "tcp_retransmit_skb", lost: "retransmission count" },
     Tracepoint { category: "sched", name: "sched_process_exit", lost: "exit status of processes" },
-    Tracepoint { category: "signal", name: "signal_generate", lost: "who sent a fatal signal" },
-    Tracepoint { category: "oom", name: "mark_victim", lost: "OOM kills told from other kills" },
+    Tracepoint { category: "signal", name: "signal_generate", lost: "sender of a fatal signal" },
+    Tracepoint { category: "oom", name: "mark_victim", lost: "distinction of OOM kills from other kills" },
 ];
 
-/// Functions that are extra evidence: fentry where it attaches, else a kprobe.
+/// Functions with additional evidence: fentry if it attaches, else a kprobe.
 const FUNCTIONS: &[(&str, &str)] = &[
-    ("tcp_close", "nothing for the verdict: the moment of close on sockets that were half-closed before"),
-    ("tcp_reset", "nothing for the verdict: tcp:tcp_receive_reset tells the same"),
+    ("tcp_close", "no effect on verdicts: time of close on half-closed sockets"),
+    ("tcp_reset", "no effect on verdicts: tcp:tcp_receive_reset has the same evidence"),
 ];
 
-/// Which tracepoints the running kernel has, by what everybody may read of it; whether they can be
-/// attached only an attempt shows.
+/// Returns the tracepoints of the running kernel, from its BTF, which any user may read. Only an
+/// attempt shows whether they can be attached.
 ///
 /// # Errors
-/// [`KernelError`] when its type information is not there or not readable.
+/// [`KernelError`] when the BTF is missing or not readable.
 pub fn offered() -> Result<Vec<(String, bool)>, KernelError> {
     let vmlinux = std::fs::read(super::VMLINUX).map_err(KernelError::NoBtf)?;
     let btf = Btf::parse(&vmlinux)?;
@@ -60,7 +59,7 @@ pub fn offered() -> Result<Vec<(String, bool)>, KernelError> {
     Ok(TRACEPOINTS.iter().map(known).collect())
 }
 
-/// Attaches everything. The hooks stay attached as long as `ebpf` lives.
+/// Attaches all hooks. They stay attached as long as `ebpf` lives.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf<'_>,
@@ -125,7 +124,7 @@ fn fentry(ebpf: &mut Ebpf, btf: &AyaBtf, function: &str) -> Result<(), String> {
     let program: &mut FEntry = program(ebpf, &format!("fentry_{function}"))?;
     program.load(function, btf).map_err(|error| short(&error))?;
     if let Err(error) = program.attach() {
-        // What cannot be attached shall not stay in the kernel.
+        // A program that is not attached must not stay in the kernel.
         let _ = program.unload();
         return Err(short(&error));
     }
@@ -151,7 +150,7 @@ where
         .ok_or_else(|| format!("the eBPF object has no program {name}"))
 }
 
-/// An error with its causes on one line; of a verifier's log the end, which names the reason.
+/// An error with its causes on one line. Of a verifier log the end is kept, which has the reason.
 fn short(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -178,7 +177,7 @@ mod tests {
     use super::short;
 
     #[test]
-    fn a_long_error_keeps_its_start_and_its_end_on_one_line() {
+    fn a_long_error_is_cut_in_the_middle_and_on_one_line() {
         let error = std::io::Error::other(format!("first\nline {} the reason", "x\n".repeat(5_000)));
         let text = short(&error);
         assert!(text.starts_with("first line"), "{text}");

@@ -1,6 +1,6 @@
-//! What the programs must be told of the running kernel: the values of their globals, from BTF.
+//! Values of the eBPF programs' globals for the running kernel, from BTF.
 //!
-//! Pure. The list of what is asked is `t3_trace_abi::globals`.
+//! Pure. `t3_trace_abi::globals` lists them.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +8,33 @@ use t3_trace_abi::globals::{ABSENT, ARGUMENTS, Argument, MEMBERS, SOCK_DONE, Sha
 
 use super::btf::{Btf, BtfError, TypeName};
 
-/// The globals of the programs, and the names of reset reasons.
+/// Globals of the programs, and names of reset reasons.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Name and value of each global.
     pub globals: Vec<(&'static str, u16)>,
     /// `enum sk_rst_reason` in lower case, without its prefix; empty before 6.10.
     pub reset_reasons: BTreeMap<u32, String>,
-    /// What this kernel does not have and could have: one line each.
+    /// What this kernel lacks, one line each.
     pub missing: Vec<String>,
 }
 
 impl Layout {
-    /// Asks the kernel's BTF.
+    /// Resolves the globals from the kernel's BTF.
     ///
     /// # Errors
-    /// When something is missing without which sockets cannot be told apart.
+    /// A member is missing that is required to identify sockets.
     pub fn resolve(btf: &Btf<'_>) -> Result<Self, BtfError> {
         let mut layout = Self::default();
         for member in MEMBERS {
-            let place = btf.member(member.structure, member.path).and_then(|place| {
-                // Of another size it is not what the programs think it is.
-                u16::try_from(place.offset)
+            let offset = btf.member(member.structure, member.path).and_then(|found| {
+                // With another size it is not what the programs expect.
+                u16::try_from(found.offset)
                     .ok()
-                    .filter(|offset| *offset != ABSENT && place.size == member.size)
-                    .ok_or(BtfError::Malformed("a member has another size than expected"))
+                    .filter(|offset| *offset != ABSENT && found.size == member.size)
+                    .ok_or(BtfError::Malformed("unexpected size of a member"))
             });
-            let value = match place {
+            let value = match offset {
                 Ok(offset) => offset,
                 Err(error) if member.needed => return Err(error),
                 Err(error) => {
@@ -55,7 +55,7 @@ impl Layout {
         layout.reset_reasons = reasons
             .iter()
             .filter_map(|(name, value)| Some((*value, name.strip_prefix("SK_RST_REASON_")?.to_lowercase())))
-            // The kernel's word for "no reason given".
+            // The kernel's value for "no reason given".
             .filter(|(_, name)| name != "not_specified")
             .collect();
         Ok(layout)

@@ -1,12 +1,12 @@
-//! The kernel side of t3-trace: loads the eBPF programs, says which sockets and processes they
-//! shall watch, and reads back what they saw.
+//! Kernel side of t3-trace: loads the eBPF programs, sets the watched sockets and processes, and
+//! reads back what was recorded.
 //!
-//! Synchronous and without a runtime of its own: every call is a system call or two, none of them
-//! waits. The ring of events is a pollable descriptor ([`Events`]), to be wrapped by whoever has an
-//! event loop. It never draws a conclusion about a session; that is `t3_record::verdict`.
+//! Synchronous and without a runtime: every call is one or two system calls and does not wait. The
+//! event ring is a pollable descriptor ([`Events`]), for any event loop. It draws no conclusion
+//! about a session; see `t3_record::verdict`.
 //!
-//! Facts live in maps that the programs update in place, so a look-up at close time cannot lose a
-//! race against the ring: the ring only says *that* something happened. Needs `CAP_BPF` and
+//! Facts are in maps that the programs update in place, so a look-up at close time cannot lose a
+//! race against the ring: the ring only signals that something happened. Needs `CAP_BPF` and
 //! `CAP_PERFMON`, or root, and a kernel with BTF (5.10 and newer).
 
 mod btf;
@@ -43,53 +43,52 @@ pub use types::{
     SignalFacts, SocketKey,
 };
 
-/// The running kernel's type information.
+/// Type information of the running kernel.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Empty when this was built without it (see build.rs).
+/// Empty without the eBPF object (see build.rs).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/t3-trace.bpf.o"));
 
-/// Why the kernel side is not there, or did not answer.
+/// Error of the kernel side.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// This binary was built without the eBPF object.
+    /// The binary was built without the eBPF object.
     #[error("built without eBPF object; run cargo xtask build")]
     NoObject,
-    /// The kernel's type information cannot be read.
-    #[error("cannot read the kernel's type information in {VMLINUX}: it needs CONFIG_DEBUG_INFO_BTF")]
+    /// The kernel's BTF cannot be read.
+    #[error("cannot read the kernel's BTF in {VMLINUX}: CONFIG_DEBUG_INFO_BTF is required")]
     NoBtf(#[source] io::Error),
-    /// The kernel's type information does not tell what is needed.
-    #[error("the kernel's type information in {VMLINUX} does not tell where its sockets keep what is needed")]
+    /// The kernel's BTF lacks a required type or member.
+    #[error("cannot find the required socket members in the kernel's BTF ({VMLINUX})")]
     Btf(#[from] BtfError),
-    /// The kernel did not take the object's maps.
-    #[error("cannot load the eBPF object: it needs root, or CAP_BPF and CAP_PERFMON")]
+    /// The kernel rejected the object's maps.
+    #[error("cannot load the eBPF object: root, or CAP_BPF and CAP_PERFMON, is required")]
     Load(#[source] Box<aya::EbpfError>),
-    /// The embedded object is not of this build.
+    /// The embedded object is from another build.
     #[error("the eBPF object has no map {map}; run cargo xtask build")]
     NoMap {
         /// The map.
         map: &'static str,
     },
-    /// The kernel refused an operation on a map.
-    #[error("the kernel refused access to the eBPF map {map}")]
+    #[error("cannot access the eBPF map {map}")]
     Map {
         /// The map.
         map: &'static str,
-        /// What it said.
+        /// Error of the map operation.
         #[source]
         source: Box<aya::maps::MapError>,
     },
-    /// The one hook without which there is nothing to tell.
+    /// The required hook could not be attached.
     #[error("cannot attach to {hook}: {why}")]
     Hook {
         /// The hook.
         hook: String,
-        /// What the kernel said.
+        /// Error of the kernel.
         why: String,
     },
 }
 
-/// The loaded programs and their maps. Dropping it detaches everything.
+/// Loaded programs and their maps. Dropping it detaches everything.
 pub struct Kernel {
     ebpf: Ebpf,
     tables: Tables,
@@ -113,11 +112,10 @@ impl std::fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// Loads and attaches what this kernel can give.
+    /// Loads the object and attaches all hooks that this kernel offers.
     ///
     /// # Errors
-    /// When nothing could be loaded at all. A single hook that fails is no error: see
-    /// [`Kernel::hooks`].
+    /// When nothing can be loaded. A single hook that fails is not an error: see [`Kernel::hooks`].
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         if OBJECT.is_empty() {
             return Err(KernelError::NoObject);
@@ -139,7 +137,7 @@ impl Kernel {
         loader.map_max_entries("EVENTS", options.ring_bytes);
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
 
-        // There is one only in an object built with the feature `log`.
+        // Exists only in an object built with the feature `log`.
         let flush_log = aya_log::EbpfLogger::init(&mut ebpf)
             .ok()
             .map(|mut logger| Box::new(move || logger.flush()) as Box<dyn FnMut() + Send>);
@@ -161,80 +159,80 @@ impl Kernel {
     }
 
     /// Replaces the set of watched ports: `listen` are dispatch's local ports, `serve` the ports of
-    /// all serves. Sockets of other ports leave no trace.
+    /// all serves. Sockets on other ports are not recorded.
     ///
     /// # Errors
-    /// When the kernel refuses the update; the earlier set then stays.
+    /// When the kernel rejects the update; the earlier set then stays.
     pub fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), KernelError> {
         self.tables.set_ports(listen, serve)?;
         self.tables.forget_unwatched(serve);
         Ok(())
     }
 
-    /// Asks for [`What::Exit`] events of this process (thread group id). Processes that begin to
-    /// listen on a watched serve port are added by the kernel side itself.
+    /// Requests [`EventKind::Exit`] events of this process (thread group id). The eBPF programs add
+    /// processes that start to listen on a watched serve port.
     ///
     /// # Errors
-    /// When the kernel refuses the update.
+    /// When the kernel rejects the update.
     pub fn watch_process(&mut self, tgid: u32) -> Result<(), KernelError> {
         self.tables.own(tgid)
     }
 
-    /// Which connection of this tuple is meant: to be asked while it is alive (at registration) or
-    /// right after its end, and kept for [`Kernel::serve_end`]. Ephemeral ports are reused; the
-    /// generation keeps sessions apart. [`Generation::UNKNOWN`] when the connection was older than
-    /// the watch: also a valid key.
+    /// Returns which connection of this tuple is current. Call it while the connection is open (at
+    /// registration) or right after its end, and keep the result for [`Kernel::serve_end`]:
+    /// ephemeral ports are reused, and the generation distinguishes the sessions.
+    /// [`Generation::UNKNOWN`] if the connection is older than the watch; also a valid key.
     #[must_use]
     pub fn serve_generation(&self, tuple: &ServeTuple) -> Generation {
         self.tables.generation(&self.key(tuple)).map_or(Generation::UNKNOWN, Generation)
     }
 
-    /// What ended one of dispatch's sockets; `None` when nothing has been seen. Key: `SO_COOKIE`.
+    /// Recorded events of one of dispatch's sockets, by `SO_COOKIE`; `None` if nothing was
+    /// recorded.
     #[must_use]
     pub fn socket(&self, cookie: u64) -> Option<SocketFacts> {
         Some(decode::socket(&self.tables.socket(cookie)?, &self.reset_reasons))
     }
 
-    /// What ended serve's own end of an upstream connection; `None` when nothing has been seen.
+    /// Recorded events of serve's end of an upstream connection; `None` if nothing was recorded.
     #[must_use]
     pub fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketFacts> {
         let end = TupleGen { tuple: self.key(tuple), generation: generation.0 };
         Some(decode::socket(&self.tables.serve_end(&end)?, &self.reset_reasons))
     }
 
-    /// The fate of a process (thread group id in the initial pid namespace); `None` when nothing
-    /// has been seen of it: it lives, or its end was before the load, or very many processes have
-    /// ended since.
+    /// Fate of a process (thread group id in the initial pid namespace); `None` if nothing was
+    /// recorded: it is alive, it ended before the load, or many processes have ended since.
     #[must_use]
     pub fn process(&self, tgid: u32) -> Option<ProcessFacts> {
         Some(decode::process(&self.tables.process(tgid)?))
     }
 
-    /// The ring of events, once: a pollable descriptor (`AsFd`) to be drained with
-    /// [`Events::next_event`] whenever it is readable. `None` when it was taken before.
+    /// Takes the event ring: a pollable descriptor (`AsFd`), to be drained with
+    /// [`Events::next_event`] when readable. `None` if it was taken before.
     pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
     }
 
-    /// Each hook: how it is attached, or why not.
+    /// Each hook, with how it is attached or why not.
     #[must_use]
     pub fn hooks(&self) -> &[Hook] {
         &self.hooks
     }
 
-    /// What the set of attached hooks amounts to.
+    /// Record value for the set of attached hooks.
     #[must_use]
     pub fn source(&self) -> KernelSource {
         self.source
     }
 
-    /// What the running kernel's BTF does not tell, one line each; usually nothing.
+    /// What the running kernel's BTF lacks, one line each; usually empty.
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
 
-    /// What was lost since the load.
+    /// Lost events and facts since the load.
     #[must_use]
     pub fn lost(&self) -> Loss {
         Loss {
@@ -261,7 +259,7 @@ impl Kernel {
         Inventory { tables, events: Some(self.sent()), missing: self.missing.clone() }
     }
 
-    /// Passes the programs' own diagnostics on to the `log` crate. Nothing to do unless the object
+    /// Passes the log messages of the programs to the `log` crate. Has an effect only if the object
     /// was built with the feature `log` of `t3-trace-ebpf`.
     pub fn flush_log(&mut self) {
         if let Some(flush) = &mut self.flush_log {
@@ -269,14 +267,14 @@ impl Kernel {
         }
     }
 
-    /// Sockets that are remembered now. Walks the maps: for diagnostics.
+    /// Number of recorded sockets. Walks the maps: for diagnostics.
     #[must_use]
     pub fn remembered_sockets(&self) -> usize {
         self.tables.socket_entries()
     }
 
-    /// Runs the kernel left out (5.12 and newer count them; before 6.1 raw tracepoints are never
-    /// left out).
+    /// Skipped program runs (5.12 and newer count them; before 6.1 raw tracepoints are never
+    /// skipped).
     fn missed(&self) -> u64 {
         let misses = |fd: i32| {
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;

@@ -1,5 +1,4 @@
-//! The maps, as seen from user space: keys and values are bytes, encoded and decoded by
-//! `t3_trace_abi`.
+//! eBPF maps in user space: keys and values are bytes, encoded and decoded by `t3_trace_abi`.
 
 use std::fs;
 
@@ -14,7 +13,6 @@ use super::{KernelError, Options};
 
 type Bytes<const N: usize> = [u8; N];
 
-/// All maps.
 pub(super) struct Tables {
     ports: Array<MapData, Bytes<{ Port::TABLE }>>,
     sockets: HashMap<MapData, u64, Bytes<{ Socket::SIZE }>>,
@@ -40,7 +38,6 @@ impl Tables {
         })
     }
 
-    /// Replaces the table of ports.
     pub(super) fn set_ports(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), KernelError> {
         let mut table = [0; Port::TABLE];
         for (ports, bit) in [(listen, Port::LISTEN), (serve, Port::SERVE)] {
@@ -51,7 +48,8 @@ impl Tables {
         self.ports.set(0, table, 0).map_err(|source| map_error("PORTS", source))
     }
 
-    /// Live connections on ports that are no longer watched will not be seen to end: forget them.
+    /// Removes open connections on ports that are no longer watched: their close will not be
+    /// recorded.
     pub(super) fn forget_unwatched(&mut self, serve: &[u16]) {
         let stale = |key: &Bytes<{ Tuple::SIZE }>| !serve.contains(&Tuple::read(key).local_port);
         let keys: Vec<_> = self.generation.keys().filter_map(Result::ok).filter(stale).collect();
@@ -84,12 +82,12 @@ impl Tables {
         Process::decode(&self.processes.get(&tgid, 0).ok()?).ok()
     }
 
-    /// The sum of a counter over all CPUs.
+    /// Sum of a counter over all CPUs.
     pub(super) fn stat(&self, stat: Stat) -> u64 {
         self.stats.get(&(stat as u32), 0).map_or(0, |values| values.iter().sum())
     }
 
-    /// Each table's size and how many entries it has.
+    /// Size and number of entries of each table.
     pub(super) fn inventory(&self, sizes: &Options) -> Vec<Table> {
         let (sockets, processes) = (sizes.sockets, sizes.processes);
         vec![
@@ -107,7 +105,7 @@ impl Tables {
     }
 }
 
-/// A walk over a map that changes meanwhile may begin anew: it is no longer than the map is large.
+/// A concurrent change can restart the walk over a map: stop after the size of the map.
 fn table<K>(name: &str, size: u32, forgets: bool, keys: impl Iterator<Item = Result<K, MapError>>) -> Table {
     let used = keys.take(size as usize).filter(Result::is_ok).count() as u64;
     Table { name: name.to_owned(), size: u64::from(size), used: Some(used), forgets }
@@ -129,8 +127,7 @@ fn map_error(map: &'static str, source: MapError) -> KernelError {
     KernelError::Map { map, source: Box::new(source) }
 }
 
-/// The inode of this process's network namespace, as `struct net` keeps it; 0 when procfs does not
-/// tell.
+/// Inode of this process's network namespace, as in `struct net`; 0 if procfs is not readable.
 pub(super) fn own_netns() -> u32 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self/ns/net").ok().and_then(|meta| u32::try_from(meta.ino()).ok()).unwrap_or(0)

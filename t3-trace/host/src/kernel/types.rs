@@ -1,44 +1,43 @@
-//! What the kernel side takes and gives, in the words of `t3_record`. Never touches the kernel.
+//! Plain data of the kernel side, in the terms of `t3_record`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use t3_record::evidence::{Fate, Nanos, Task};
 
-/// Sizes of the kernel's tables. The defaults hold 16,384 endings and 1 MiB of events, some 10 MiB
-/// of kernel memory.
+/// Sizes of the kernel's maps. The defaults hold 16,384 closes and 1 MiB of events, about 10 MiB of
+/// kernel memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Endings of sockets that are remembered, and serve connections that may be open at once.
+    /// Recorded sockets, and serve connections that may be open at the same time.
     pub sockets: u32,
-    /// Ended processes that are remembered, of the whole machine.
+    /// Recorded ended processes, of the whole host.
     pub processes: u32,
-    /// Bytes of the ring of events: a power of two, at least one page.
+    /// Bytes of the event ring: a power of two, at least one page.
     pub ring_bytes: u32,
-    /// How to hook functions.
     pub functions: Functions,
 }
 
-/// How `tcp_close` and `tcp_reset` are hooked. The verdicts are the same either way; choosing is
-/// for kernels on which one way gives trouble, and for comparing them.
+/// How `tcp_close` and `tcp_reset` are hooked. Verdicts are the same either way; the choice is for
+/// kernels with problems in one of them, and for comparisons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Functions {
-    /// fentry, else a kprobe, else not at all.
+    /// fentry, else a kprobe, else none
     #[default]
     Best,
-    /// A kprobe, else not at all.
+    /// A kprobe, else none
     Kprobe,
-    /// Not at all: tracepoints alone.
+    /// None: tracepoints only
     Tracepoint,
 }
 
-/// What the kernel side holds, for diagnostics.
+/// State of the kernel side, for diagnostics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Its tables, and how full they are.
+    /// Tables with their fill level.
     pub tables: Vec<t3_record::wire::Table>,
     /// Events written to the ring since the load, read or not.
     pub events: Option<u64>,
-    /// What the running kernel's BTF does not tell, one line each; usually nothing.
+    /// What the running kernel's BTF lacks, one line each; usually empty.
     pub missing: Vec<String>,
 }
 
@@ -48,27 +47,27 @@ impl Default for Options {
     }
 }
 
-/// A connection as serve's own end of it sees it: `local` is serve's address.
+/// A connection as seen from serve: `local` is serve's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServeTuple {
     /// serve's address (dispatch's `remote` of the upstream leg).
     pub local: SocketAddr,
     /// dispatch's address (its `local` of the upstream leg).
     pub remote: SocketAddr,
-    /// The network namespace (inode of `/proc/PID/ns/net`); `None` for this process's own.
+    /// Network namespace (inode of `/proc/PID/ns/net`); `None` for that of this process.
     pub netns: Option<u32>,
 }
 
 impl ServeTuple {
-    /// The mirror image of dispatch's upstream leg, in this process's network namespace.
+    /// Mirrors dispatch's upstream leg, in the network namespace of this process.
     #[must_use]
     pub fn mirror(dispatch_local: SocketAddr, dispatch_remote: SocketAddr) -> Self {
         Self { local: dispatch_remote, remote: dispatch_local, netns: None }
     }
 }
 
-/// The addresses a tuple is compared by: equal whether written as IPv4 or as v4-mapped IPv6: a
-/// serve that listens on `::` has v4-mapped ones.
+/// Normalizes IPv4 to v4-mapped IPv6, so that both forms compare equal: a serve that listens on
+/// `::` has v4-mapped addresses.
 pub(super) fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -76,12 +75,12 @@ pub(super) fn octets(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// The other way round: IPv4 is given as IPv4.
+/// Inverse of [`octets`]: v4-mapped addresses become IPv4.
 pub(super) fn address(octets: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), port)
 }
 
-/// One of the connections that used the same tuple, one after the other.
+/// Distinguishes successive connections with the same tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub(super) u64);
 
@@ -89,131 +88,119 @@ impl Generation {
     /// The connection was established before the kernel side watched its port.
     pub const UNKNOWN: Self = Self(0);
 
-    /// When the connection was established, if that was seen.
+    /// Time at which the connection was established, if recorded.
     #[must_use]
     pub fn established_at(self) -> Option<Nanos> {
         (self != Self::UNKNOWN).then_some(self.0)
     }
 }
 
-/// What the kernel told about a process.
+/// Recorded events of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessFacts {
-    /// Who: the thread group and its leader's `comm`.
+    /// Thread group and `comm` of its leader.
     pub task: Task,
-    /// When it was started, in nanoseconds of `CLOCK_BOOTTIME` (field 22 of `/proc/PID/stat` is the
-    /// same in clock ticks): a pid can be reused. `None` where the kernel's BTF does not show it.
+    /// Start time in nanoseconds of `CLOCK_BOOTTIME` (field 22 of `/proc/PID/stat` is the same in
+    /// clock ticks): a pid can be reused. `None` if the kernel's BTF lacks it.
     pub started_boot_ns: Option<u64>,
-    /// Its fate. [`Fate::Alive`] when only a signal or an OOM mark has been seen so far.
+    /// [`Fate::Alive`] when only a signal or an OOM mark was recorded.
     pub fate: Fate,
-    /// When its last thread ended.
+    /// Exit time of the last thread.
     pub ended_at: Option<Nanos>,
-    /// Who sent the signal it died of, if a process did.
+    /// Sender of the signal that terminated it, if a process sent it.
     pub killer: Option<Task>,
-    /// When the signal it died of was sent.
+    /// Time at which that signal was sent.
     pub signalled_at: Option<Nanos>,
-    /// The last signal that could have ended it, whether it did or not (a SIGTERM that was handled,
-    /// before an exit).
+    /// Last signal that could have terminated it, handled or not (a handled SIGTERM before an exit,
+    /// for example).
     pub last_signal: Option<SignalFacts>,
-    /// When the OOM killer chose it.
+    /// Time at which the OOM killer marked it.
     pub oom_at: Option<Nanos>,
 }
 
-/// A signal that was delivered to a process and whose default action is to end it.
+/// A signal delivered to a process, with the default action to terminate it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalFacts {
-    /// Its number.
     pub signal: i32,
-    /// The process that sent it; `None` when the kernel did (a fault, the OOM killer, a timer).
+    /// Sender; `None` if the kernel sent it (a fault, the OOM killer, a timer).
     pub sender: Option<Task>,
-    /// When.
     pub at: Nanos,
 }
 
-/// Something happened. The facts themselves are in the maps and are already there when the event is
-/// read.
+/// An event of the ring. The facts are in the maps before the event can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// When, by the kernel's clock.
+    /// Time in nanoseconds of `CLOCK_MONOTONIC`.
     pub at: Nanos,
-    /// What.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// Kind of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
     /// A watched socket changed.
-    Socket {
-        /// Which.
-        socket: SocketKey,
-        /// How.
-        change: Change,
-    },
+    Socket { socket: SocketKey, change: Change },
     /// The last thread of a watched process ended.
     Exit {
         /// Thread group id.
         tgid: u32,
-        /// [`Fate::Exit`] or [`Fate::Signal`]; whether it was the OOM killer is for
-        /// [`super::Kernel::process`] to say.
+        /// [`Fate::Exit`] or [`Fate::Signal`]; for an OOM kill see [`super::Kernel::process`].
         fate: Fate,
     },
-    /// The OOM killer chose a process. Of any process of the machine: it is rare, and always worth
-    /// knowing.
+    /// The OOM killer marked a process, watched or not.
     Oom {
         /// Thread group id.
         tgid: u32,
     },
 }
 
-/// Which socket an event is about.
+/// Socket of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SocketKey {
-    /// One of dispatch's: its `SO_COOKIE`.
+    /// Socket of dispatch, by `SO_COOKIE`.
     Cookie(u64),
-    /// serve's own end.
+    /// serve's end of an upstream leg.
     Serve(ServeTuple, Generation),
 }
 
-/// The first occurrence of one of the facts of `t3_record::evidence::SocketFacts`.
+/// First occurrence of a fact of `t3_record::evidence::SocketFacts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// The peer's FIN came in.
+    /// A FIN was received.
     FinIn,
-    /// We sent FIN.
+    /// A FIN was sent.
     FinOut,
-    /// A RST came in.
+    /// A RST was received.
     RstIn,
-    /// We sent a RST.
+    /// A RST was sent.
     RstOut,
-    /// The socket's error was set: the errno.
+    /// The socket error was set: the errno.
     Error(i32),
-    /// The socket left for CLOSE, or `close` was entered.
+    /// The socket entered CLOSE, or `close` was called.
     Closed,
 }
 
-/// What was lost, by reason. All count since the load.
+/// Losses by reason, since the load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Loss {
-    /// Events that found the ring full. The facts behind them are in the maps all the same.
+    /// Events dropped because the ring was full. Their facts are in the maps.
     pub events: u64,
-    /// Facts about sockets that found no place in a map.
+    /// Socket facts dropped because a map was full.
     pub sockets: u64,
-    /// Facts about processes that found no place in a map.
+    /// Process facts dropped because a map was full.
     pub processes: u64,
-    /// Runs of a program that the kernel left out, because the same program was running on that CPU
-    /// already.
+    /// Program runs that the kernel skipped, because the same program was running on that CPU.
     pub missed: u64,
 }
 
 impl Loss {
-    /// Facts and events together.
+    /// Lost facts and events.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.events + self.sockets + self.processes + self.missed
     }
 
-    /// Facts that found no place in a map.
+    /// Facts dropped because a map was full.
     #[must_use]
     pub fn map_full(&self) -> u64 {
         self.sockets + self.processes

@@ -1,5 +1,4 @@
-//! What the daemon needs of the kernel side, as a trait: the real one, none at all, and fakes in
-//! tests.
+//! Interface of the daemon to the kernel side: the loaded programs, none, or a fake in tests.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -7,12 +6,12 @@ use t3_record::{evidence::SocketFacts, vocabulary::KernelSource, wire::Hook};
 
 use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Loss, ProcessFacts, ServeTuple};
 
-/// The kernel side as the daemon sees it. No call waits.
+/// Kernel side of the daemon. No call waits.
 pub trait KernelView: Send {
-    /// See [`Kernel::watch`]. The error says why not.
+    /// See [`Kernel::watch`].
     ///
     /// # Errors
-    /// A sentence.
+    /// The reason as a text.
     fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), String>;
     /// See [`Kernel::serve_generation`].
     fn serve_generation(&self, tuple: &ServeTuple) -> Generation;
@@ -39,7 +38,7 @@ pub trait KernelView: Send {
 /// A pollable stream of kernel events.
 pub struct EventStream(Box<dyn EventSource>);
 
-/// Where events come from.
+/// Source of kernel events.
 pub trait EventSource: AsFd + Send {
     /// See [`Events::next_event`].
     fn next_event(&mut self) -> Option<Event>;
@@ -52,13 +51,12 @@ impl EventSource for Events {
 }
 
 impl EventStream {
-    /// Wraps a source.
     #[must_use]
     pub fn new(source: impl EventSource + 'static) -> Self {
         Self(Box::new(source))
     }
 
-    /// The next waiting event; `None` when there is none now.
+    /// Returns the next pending event; never waits.
     pub fn next_event(&mut self) -> Option<Event> {
         self.0.next_event()
     }
@@ -103,10 +101,10 @@ impl KernelView for Kernel {
     }
 }
 
-/// No kernel side: not wanted, or not to be had.
+/// No kernel side: disabled or not available.
 #[derive(Debug, Clone)]
 pub struct NoKernel {
-    /// Why, in a sentence.
+    /// Reason.
     pub why: String,
 }
 

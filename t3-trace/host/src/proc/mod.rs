@@ -16,11 +16,11 @@ use std::{
 
 use procfs::process::{FDTarget, all_processes};
 
-/// Longest argv that is kept, in bytes: enough to tell which program, not enough to carry its
-/// secrets far.
+/// Maximum length of a kept argv in bytes: identifies the program without copying many of its
+/// secrets.
 pub const MAX_ARGV: usize = 160;
 
-/// The processes that hold one of these sockets (inode numbers) open.
+/// Processes that hold one of these sockets (inode numbers) open.
 #[must_use]
 pub fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
     let mut found: HashMap<u64, Vec<u32>> = HashMap::new();
@@ -39,21 +39,20 @@ pub fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
     found
 }
 
-/// All processes.
+/// Ids of all processes.
 pub fn pids() -> impl Iterator<Item = u32> {
     all_processes().into_iter().flatten().flatten().filter_map(|process| process.pid().try_into().ok())
 }
 
-/// The inode of a process's network namespace.
+/// Inode of a process's network namespace.
 #[must_use]
 pub fn network_namespace(pid: u32) -> Option<u32> {
     let inode = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
     u32::try_from(inode).ok()
 }
 
-/// The command line of a process, arguments separated by blanks, cut at [`MAX_ARGV`]; `None` when
-/// it is gone or has no memory any more. May wait for the process's memory lock: not for an event
-/// loop.
+/// Command line of a process, separated by spaces, cut at [`MAX_ARGV`]; `None` if the process has
+/// exited or has no memory. May wait for the process's memory lock: not for an event loop.
 #[must_use]
 pub fn argv(pid: u32) -> Option<String> {
     let mut bytes = Vec::new();
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn argv_is_readable_and_short() {
+    fn argv_is_cut_and_separated_by_spaces() {
         assert_eq!(
             readable_argv(b"node\0serve.js\0--port\x003773\0").as_deref(),
             Some("node serve.js --port 3773")
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_of_our_own_listener_is_us() {
+    fn the_holder_of_a_listener_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let listening = net::listening(std::process::id());

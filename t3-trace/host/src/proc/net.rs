@@ -1,8 +1,8 @@
-//! The table of TCP sockets, `/proc/PID/net/tcp` and `tcp6`
-//! (Documentation/networking/proc_net_tcp.rst): that of the network namespace of the process PID.
+//! TCP socket table `/proc/PID/net/tcp` and `tcp6` of the network namespace of a process
+//! (Documentation/networking/proc_net_tcp.rst).
 //!
 //! The kernel lists all listening sockets before any other (net/ipv4/tcp_ipv4.c,
-//! `tcp_seek_last_pos`), so listeners are found without reading through thousands of connections.
+//! `tcp_seek_last_pos`), so finding listeners does not require reading thousands of connections.
 
 use std::{
     collections::HashMap,
@@ -12,18 +12,17 @@ use std::{
 
 const LISTEN: &str = "0A";
 
-/// One line of the table, as far as it is needed.
+/// One line of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// The local port.
     pub port: u16,
     /// State LISTEN.
     pub listening: bool,
-    /// The socket's inode; 0 when no process holds it any more.
+    /// Inode of the socket; 0 when no process holds it.
     pub inode: u64,
 }
 
-/// One line; `None` for the heading and anything else that is no socket.
+/// Parses one line; `None` for the heading and malformed lines.
 #[must_use]
 pub fn row(line: &str) -> Option<Row> {
     let mut words = line.split_whitespace();
@@ -35,7 +34,7 @@ pub fn row(line: &str) -> Option<Row> {
     Some(Row { port: port(local)?, listening: state == LISTEN, inode })
 }
 
-/// The listening sockets in the network namespace of `pid`: port to inodes.
+/// Listening sockets in the network namespace of `pid`: port to inodes.
 #[must_use]
 pub fn listening(pid: u32) -> HashMap<u16, Vec<u64>> {
     let mut found: HashMap<u16, Vec<u64>> = HashMap::new();
@@ -45,7 +44,7 @@ pub fn listening(pid: u32) -> HashMap<u16, Vec<u64>> {
     found
 }
 
-/// The listening rows of both tables; stops at the first connection of each.
+/// Listening rows of both tables; stops at the first connection of each.
 fn rows(pid: u32) -> impl Iterator<Item = Row> {
     ["tcp", "tcp6"].into_iter().flat_map(move |table| {
         let file = File::open(format!("/proc/{pid}/net/{table}")).ok();
@@ -62,7 +61,7 @@ mod tests {
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
 
     #[test]
-    fn listeners_and_connections_are_told_apart() {
+    fn listeners_and_connections_are_distinguished() {
         let listener = "   0: 0100007F:0EBD 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0";
         assert_eq!(row(listener), Some(Row { port: 3773, listening: true, inode: 4711 }));
         let connection = "  12: 0100007F:0EBD 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 20 4 30 10 -1";
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_is_no_row() {
+    fn malformed_lines_are_skipped() {
         for line in [HEADING, "", "0:", "x: 1:2 3:4 0A", "   0: 0100007F 00000000:0000 0A a b c d e 1"] {
             assert_eq!(row(line), None, "{line:?}");
         }

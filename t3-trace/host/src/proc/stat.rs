@@ -1,37 +1,36 @@
-//! `/proc/PID/stat` (proc_pid_stat(5)): is this still the same process, does it run, and how did it
-//! end.
+//! `/proc/PID/stat` (proc_pid_stat(5)): identity, state and exit status of a process.
 
 use t3_record::evidence::{Fate, Nanos};
 
-/// What is needed of the line.
+/// Fields of the line that are needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
-    /// The first 15 bytes of its name.
+    /// First 15 bytes of the name.
     pub comm: String,
     /// One letter: R, S, D, T, t, Z ...
     pub state: char,
-    /// Field 22: when it was started, in clock ticks of `CLOCK_BOOTTIME`. With the pid, this names
-    /// a process for ever.
+    /// Field 22: start time in clock ticks of `CLOCK_BOOTTIME`. Together with the pid it identifies
+    /// a process.
     pub start_ticks: u64,
-    /// Field 52 in the form of waitpid; only meaningful for a zombie, and zero for a reader without
-    /// the right to trace.
+    /// Field 52, encoded as in waitpid; meaningful only for a zombie, and zero for a reader without
+    /// ptrace access.
     pub exit_code: i32,
 }
 
 impl Stat {
-    /// Stopped by a signal or by a tracer.
+    /// Whether a signal or a tracer stopped the process.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         matches!(self.state, 'T' | 't')
     }
 
-    /// Ended, and waiting for its parent.
+    /// Whether the process has ended (zombie or dead).
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
 
-    /// How it ended, if it has.
+    /// Exit status or signal of a process that has ended.
     #[must_use]
     pub fn fate(&self) -> Option<Fate> {
         if !self.is_over() {
@@ -43,26 +42,26 @@ impl Stat {
         })
     }
 
-    /// When it was started, in nanoseconds of `CLOCK_BOOTTIME`, rounded down to a clock tick.
+    /// Start time in nanoseconds of `CLOCK_BOOTTIME`, rounded down to a clock tick.
     #[must_use]
     pub fn started_boot_ns(&self) -> Nanos {
         self.start_ticks.saturating_mul(tick_ns())
     }
 }
 
-/// The length of a clock tick in nanoseconds.
+/// Length of a clock tick in nanoseconds.
 #[must_use]
 pub fn tick_ns() -> Nanos {
     1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)
 }
 
-/// The line of one process; `None` when there is none, or it is not readable.
+/// Reads the line of one process; `None` if it does not exist or is not readable.
 #[must_use]
 pub fn read(pid: u32) -> Option<Stat> {
     parse(&String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
-/// One line. The name stands in parentheses and may itself hold blanks and parentheses.
+/// Parses one line. The name is in parentheses and may itself contain spaces and parentheses.
 #[must_use]
 pub fn parse(line: &str) -> Option<Stat> {
     let (_, rest) = line.split_once('(')?;
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn a_name_may_contain_spaces_and_parentheses() {
         for comm in ["node", "a b", "2.1.205", ") R 1 (", "((("] {
             let stat = parse(&line(comm, 'S', 0)).unwrap();
             assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), (comm, 'S', 98765), "{comm}");
@@ -97,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_tells_how_it_ended() {
+    fn a_zombie_has_an_exit_status() {
         assert_eq!(parse(&line("node", 'Z', 9)).unwrap().fate(), Some(Fate::Signal(9)));
         assert_eq!(parse(&line("node", 'Z', 1 << 8)).unwrap().fate(), Some(Fate::Exit(1)));
         assert_eq!(parse(&line("node", 'Z', 0x80 | 6)).unwrap().fate(), Some(Fate::Signal(6)));
     }
 
     #[test]
-    fn what_is_cut_short_is_nothing() {
+    fn a_truncated_line_is_rejected() {
         let line = line("node", 'S', 0);
         for end in 0..40 {
             assert_eq!(parse(&line[..end]), None, "{end}");
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn we_ourselves_run_and_began_before_now() {
+    fn this_process_runs_and_started_in_the_past() {
         let us = read(std::process::id()).unwrap();
         assert!(!us.is_stopped() && !us.is_over());
         let started = crate::clock::from_boottime(us.started_boot_ns());

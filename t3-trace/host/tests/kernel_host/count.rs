@@ -1,16 +1,16 @@
-//! Nothing is missed, nothing is invented, and what is lost is counted.
+//! Every close is recorded once, and losses are counted.
 
 use std::{net::TcpListener, os::fd::AsFd};
 
 use rustix::net::sockopt::socket_cookie;
 use t3_trace_host::kernel::{Change, EventKind, Options, SocketKey};
 
-use crate::bench::{kernel, kernel_with, pair, reset, wait_for};
+use crate::fixture::{kernel, kernel_with, pair, reset, wait_for};
 
 const CONNECTIONS: usize = 300;
 
 #[test]
-fn every_connection_is_seen_with_its_own_ending() {
+fn every_connection_is_recorded_with_its_end() {
     let Some(mut kernel) = kernel() else { return };
     let mut events = kernel.take_events().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -43,7 +43,7 @@ fn every_connection_is_seen_with_its_own_ending() {
             }
         };
         expected.push((cookie, change));
-        wait_for("it came in", || kernel.socket(cookie).is_some());
+        wait_for("the event was recorded", || kernel.socket(cookie).is_some());
     }
     for (cookie, change) in &expected {
         let trace = kernel.socket(*cookie).unwrap_or_default();
@@ -71,7 +71,7 @@ fn every_connection_is_seen_with_its_own_ending() {
 }
 
 #[test]
-fn unwatched_ports_leave_nothing() {
+fn unwatched_ports_are_not_recorded() {
     let Some(mut kernel) = kernel() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -86,7 +86,7 @@ fn unwatched_ports_leave_nothing() {
     kernel.watch(&[port ^ 1], &[port ^ 2]).unwrap();
     close_some();
     assert_eq!((kernel.remembered_sockets(), kernel.sent()), (0, 0));
-    // The same, watched, does leave something: the above was no accident.
+    // Control: with a watched port they are recorded.
     kernel.watch(&[port], &[]).unwrap();
     close_some();
     assert_eq!(kernel.remembered_sockets(), 50);
@@ -96,7 +96,7 @@ fn unwatched_ports_leave_nothing() {
 }
 
 #[test]
-fn a_full_ring_is_counted_and_loses_no_fact() {
+fn events_lost_by_a_full_ring_are_counted_and_facts_are_kept() {
     let Some(mut kernel) = kernel_with(&Options { ring_bytes: 4_096, ..Options::default() }) else { return };
     let mut events = kernel.take_events().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

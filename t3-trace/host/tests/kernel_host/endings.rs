@@ -1,4 +1,4 @@
-//! How connections end: FIN and RST each way, on both ends, with the one who did it.
+//! Ends of connections: FIN and RST in both directions, on both ends, with the process.
 
 use std::{
     io::Write,
@@ -9,7 +9,7 @@ use std::{
 use rustix::net::sockopt::socket_cookie;
 
 use crate::{
-    bench::{Leg, kernel, pair, reset, wait_for},
+    fixture::{Leg, kernel, pair, reset, wait_for},
     serve::Serve,
 };
 
@@ -28,19 +28,19 @@ fn serve_closes_with_fin() {
     assert_eq!(kernel.socket(leg.cookie), None, "nothing has happened yet");
     assert_eq!(kernel.serve_end(&leg.tuple, leg.generation), None, "nothing has happened yet");
 
-    serve.tell("close");
-    wait_for("FIN came in", || leg.ours(&kernel).fin_in.is_some());
-    let (ours, serves) = (leg.ours(&kernel), leg.serves(&kernel));
+    serve.order("close");
+    wait_for("FIN came in", || leg.dispatch_end(&kernel).fin_in.is_some());
+    let (ours, serves) = (leg.dispatch_end(&kernel), leg.serve_end(&kernel));
     assert_eq!((ours.fin_out, ours.rst_in, ours.rst_out, ours.error), (None, None, None, None));
-    assert_eq!(ours.closer, None, "FIN comes in in the closer's context, which says nothing of our socket");
+    assert_eq!(ours.closer, None, "a received FIN has the closer's context, which is not that of our socket");
     assert!(serves.fin_out.is_some() && serves.fin_out <= ours.fin_in, "{serves:?} {ours:?}");
     assert_eq!((serves.fin_in, serves.rst_in, serves.rst_out), (None, None, None));
     assert_eq!(serves.closer.as_ref().map(|task| task.pid), Some(serve.pid()));
     assert!(kernel.process(serve.pid()).is_none_or(|process| process.ended_at.is_none()));
 
     leg.stream.shutdown(Shutdown::Write).unwrap();
-    wait_for("our answer", || leg.ours(&kernel).closed.is_some());
-    let (ours, serves) = (leg.ours(&kernel), leg.serves(&kernel));
+    wait_for("our FIN", || leg.dispatch_end(&kernel).closed.is_some());
+    let (ours, serves) = (leg.dispatch_end(&kernel), leg.serve_end(&kernel));
     assert!(ours.fin_out > ours.fin_in, "{ours:?}");
     assert_eq!(ours.closer.as_ref().map(|task| task.pid), Some(own_pid()));
     // Whether a socket that was closed before still sees our FIN depends on whether TIME_WAIT has
@@ -56,21 +56,21 @@ fn dispatch_closes_with_fin() {
     kernel.watch(&[], &[serve.address.port()]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     leg.stream.shutdown(Shutdown::Write).unwrap();
-    wait_for("FIN at serve", || leg.serves(&kernel).fin_in.is_some());
-    let (ours, serves) = (leg.ours(&kernel), leg.serves(&kernel));
+    wait_for("FIN at serve", || leg.serve_end(&kernel).fin_in.is_some());
+    let (ours, serves) = (leg.dispatch_end(&kernel), leg.serve_end(&kernel));
     assert!(ours.fin_out.is_some() && ours.fin_in.is_none(), "{ours:?}");
     assert_eq!(ours.closer.as_ref().map(|task| task.pid), Some(own_pid()));
     assert_eq!((serves.fin_out, serves.closer), (None, None));
 
-    serve.tell("close");
-    wait_for("serve's answer", || leg.ours(&kernel).fin_in.is_some());
-    assert!(leg.ours(&kernel).fin_in > leg.ours(&kernel).fin_out);
-    assert_eq!(leg.serves(&kernel).closer.map(|task| task.pid), Some(serve.pid()));
-    assert_eq!((leg.ours(&kernel).rst_in, leg.ours(&kernel).error), (None, None));
+    serve.order("close");
+    wait_for("serve's FIN", || leg.dispatch_end(&kernel).fin_in.is_some());
+    assert!(leg.dispatch_end(&kernel).fin_in > leg.dispatch_end(&kernel).fin_out);
+    assert_eq!(leg.serve_end(&kernel).closer.map(|task| task.pid), Some(serve.pid()));
+    assert_eq!((leg.dispatch_end(&kernel).rst_in, leg.dispatch_end(&kernel).error), (None, None));
 }
 
 #[test]
-fn serve_resets_by_linger_and_by_unread_data() {
+fn serve_resets_with_linger_and_with_unread_data() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
     kernel.watch(&[], &[serve.address.port()]).unwrap();
@@ -82,12 +82,12 @@ fn serve_resets_by_linger_and_by_unread_data() {
         if orders.contains(&"await_byte") {
             leg.stream.write_all(b"unread").unwrap();
         }
-        orders.iter().for_each(|order| serve.tell(order));
-        wait_for("RST came in", || leg.ours(&kernel).closed.is_some());
-        let (ours, serves) = (leg.ours(&kernel), leg.serves(&kernel));
+        orders.iter().for_each(|order| serve.order(order));
+        wait_for("RST came in", || leg.dispatch_end(&kernel).closed.is_some());
+        let (ours, serves) = (leg.dispatch_end(&kernel), leg.serve_end(&kernel));
         assert!(ours.rst_in.is_some() && ours.fin_in.is_none() && ours.rst_out.is_none(), "{ours:?}");
         assert_eq!(ours.error.map(|(error, _)| error), Some(ECONNRESET));
-        assert_eq!(ours.closer, None, "a reset that comes in has no closer here");
+        assert_eq!(ours.closer, None, "a received RST has no closer");
         assert!(serves.rst_out.is_some() && serves.fin_out.is_none(), "{serves:?}");
         assert_eq!(serves.closer.as_ref().map(|task| task.pid), Some(serve.pid()));
         // Named from 6.12 on.
@@ -116,7 +116,7 @@ fn dispatch_resets() {
 }
 
 #[test]
-fn the_browsers_leg_is_seen_by_its_cookie() {
+fn the_downstream_leg_is_found_by_its_cookie() {
     let Some(mut kernel) = kernel() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     kernel.watch(&[listener.local_addr().unwrap().port()], &[]).unwrap();
@@ -125,7 +125,7 @@ fn the_browsers_leg_is_seen_by_its_cookie() {
     let (accepted, client) = pair(&listener);
     let cookie = socket_cookie(accepted.as_fd()).unwrap();
     drop(client);
-    wait_for("the browser's FIN", || trace(cookie).fin_in.is_some());
+    wait_for("the client's FIN", || trace(cookie).fin_in.is_some());
     assert_eq!((trace(cookie).rst_in, trace(cookie).fin_out), (None, None));
     drop(accepted);
     wait_for("our FIN", || trace(cookie).fin_out.is_some());
@@ -134,10 +134,10 @@ fn the_browsers_leg_is_seen_by_its_cookie() {
     let (accepted, client) = pair(&listener);
     let cookie = socket_cookie(accepted.as_fd()).unwrap();
     reset(client);
-    wait_for("the browser's RST", || trace(cookie).rst_in.is_some());
+    wait_for("the client's RST", || trace(cookie).rst_in.is_some());
     assert_eq!((trace(cookie).fin_in, trace(cookie).closer), (None, None));
 
-    // Without a cookie it is not dispatch's.
+    // A socket without a cookie is not dispatch's.
     let remembered = kernel.remembered_sockets();
     let (accepted, client) = pair(&listener);
     drop((client, accepted));
@@ -145,7 +145,7 @@ fn the_browsers_leg_is_seen_by_its_cookie() {
 }
 
 #[test]
-fn a_refused_connection_has_its_error() {
+fn a_refused_connection_has_its_errno() {
     let Some(mut kernel) = kernel() else { return };
     use rustix::net::{AddressFamily, SocketType, connect, socket};
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -170,7 +170,7 @@ fn a_reused_tuple_does_not_mix_connections() {
         rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
         bind(&socket, &local).unwrap();
         connect(&socket, &serve.address).unwrap();
-        serve.tell("accept");
+        serve.order("accept");
         Leg::register(&kernel, socket.into())
     };
     let first = open();
@@ -179,21 +179,21 @@ fn a_reused_tuple_does_not_mix_connections() {
     wait_for("the first is gone", || {
         kernel.serve_end(&tuple, first_generation).is_some_and(|end| end.closed.is_some())
     });
-    assert_eq!(kernel.serve_generation(&tuple), first_generation, "still to be asked for after its end");
+    assert_eq!(kernel.serve_generation(&tuple), first_generation, "available after its end");
     let second = open();
     assert_eq!(second.tuple, tuple);
     assert_ne!(second.generation, first_generation);
     assert_ne!(second.cookie, first_cookie);
-    assert_eq!(kernel.serve_end(&tuple, second.generation), None, "the second lives");
-    serve.tell("close");
-    wait_for("the second's FIN", || second.ours(&kernel).fin_in.is_some());
-    let (one, two) = (kernel.serve_end(&tuple, first_generation).unwrap(), second.serves(&kernel));
+    assert_eq!(kernel.serve_end(&tuple, second.generation), None, "the second is open");
+    serve.order("close");
+    wait_for("the second's FIN", || second.dispatch_end(&kernel).fin_in.is_some());
+    let (one, two) = (kernel.serve_end(&tuple, first_generation).unwrap(), second.serve_end(&kernel));
     assert!(one.rst_in.is_some() && one.fin_out.is_none(), "{one:?}");
     assert!(two.fin_out.is_some() && two.rst_in.is_none(), "{two:?}");
 }
 
 #[test]
-fn both_ip_versions_and_mapped_addresses_join() {
+fn ipv4_ipv6_and_mapped_addresses_match() {
     let Some(mut kernel) = kernel() else { return };
     for (listen, connect) in [("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")]
     {
@@ -201,9 +201,9 @@ fn both_ip_versions_and_mapped_addresses_join() {
         kernel.watch(&[], &[serve.address.port()]).unwrap();
         let to = SocketAddr::new(connect.parse().unwrap(), serve.address.port());
         let leg = Leg::open_to(&kernel, &mut serve, to);
-        serve.tell("close");
-        wait_for("FIN came in", || leg.ours(&kernel).fin_in.is_some());
-        let serves = leg.serves(&kernel);
+        serve.order("close");
+        wait_for("FIN came in", || leg.dispatch_end(&kernel).fin_in.is_some());
+        let serves = leg.serve_end(&kernel);
         assert_eq!(serves.closer.as_ref().map(|task| task.pid), Some(serve.pid()), "{listen} {connect}");
     }
 }

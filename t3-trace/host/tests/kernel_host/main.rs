@@ -1,15 +1,15 @@
-//! Real programs in the running kernel, real loopback sockets, a real process as `t3 serve`. The
-//! test is dispatch.
+//! Real eBPF programs in the running kernel, real loopback sockets, a real process as `t3 serve`.
+//! The test is dispatch.
 //!
-//! Needs root (or the capabilities), BTF and the eBPF object (`cargo xtask build`). Where one is
-//! missing each test says so and passes, unless the environment variable `CI` is set: then it
-//! fails.
+//! Needs root (or the capabilities), BTF and the eBPF object (`cargo xtask build`). If one is
+//! missing, each test prints the reason and passes, or fails if the environment variable `CI` is
+//! set.
 //!
-//!     cargo test -p t3-trace --test kernel_host -- --nocapture
+//!     cargo test -p t3-trace-host --test kernel_host -- --nocapture
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what the tests share may fail like they do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the fixture may fail like a test")]
 
-mod bench;
+mod fixture;
 mod serve;
 
 mod count;

@@ -1,11 +1,11 @@
-//! How processes end, and who made them.
+//! Ends of processes, and the senders of signals.
 
 use rustix::process::Signal;
 use t3_record::evidence::Fate;
 use t3_trace_host::kernel::{EventKind, Kernel, ProcessFacts};
 
 use crate::{
-    bench::{Leg, kernel, wait_for},
+    fixture::{Leg, kernel, wait_for},
     serve::Serve,
 };
 
@@ -16,18 +16,18 @@ fn ended(kernel: &Kernel, pid: u32) -> ProcessFacts {
 }
 
 #[test]
-fn a_killed_serve_is_told_from_one_that_closed() {
+fn a_killed_serve_is_distinguished_from_a_closing_one() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
     kernel.watch(&[], &[serve.address.port()]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     serve.signal(Signal::KILL);
-    wait_for("FIN came in", || leg.ours(&kernel).fin_in.is_some());
-    let serves = leg.serves(&kernel);
+    wait_for("FIN came in", || leg.dispatch_end(&kernel).fin_in.is_some());
+    let serves = leg.serve_end(&kernel);
     assert_eq!(
         serves.closer.as_ref().map(|task| task.pid),
         Some(serve.pid()),
-        "the dying process closes its sockets"
+        "the exiting process closes its sockets"
     );
     let process = ended(&kernel, serve.pid());
     assert_eq!(process.fate, Fate::Signal(9));
@@ -55,7 +55,7 @@ fn exit_codes_and_handled_signals() {
 }
 
 #[test]
-fn a_fault_is_nobodys_signal() {
+fn a_fault_has_no_sender() {
     let Some(kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
     serve.end_by("fault");
@@ -65,14 +65,14 @@ fn a_fault_is_nobodys_signal() {
 }
 
 #[test]
-fn the_end_of_a_process_that_listens_is_an_event() {
+fn the_exit_of_a_listening_process_is_an_event() {
     let Some(mut kernel) = kernel() else { return };
     let mut events = kernel.take_events().unwrap();
     let mut serve = Serve::start("127.0.0.1");
     let mut other = Serve::start("127.0.0.1");
     kernel.watch(&[], &[serve.address.port()]).unwrap();
-    serve.tell("listen");
-    other.tell("listen");
+    serve.order("listen");
+    other.order("listen");
     other.end_by("exit 4");
     serve.end_by("exit 3");
     let mut exits = Vec::new();
@@ -84,6 +84,6 @@ fn the_end_of_a_process_that_listens_is_an_event() {
         }
         !exits.is_empty()
     });
-    assert_eq!(exits, [(serve.pid(), Fate::Exit(3))], "the one on an unwatched port is nobody's business");
-    assert_eq!(ended(&kernel, other.pid()).fate, Fate::Exit(4), "it is remembered all the same");
+    assert_eq!(exits, [(serve.pid(), Fate::Exit(3))], "no event for the process on an unwatched port");
+    assert_eq!(ended(&kernel, other.pid()).fate, Fate::Exit(4), "its fate is recorded anyway");
 }

@@ -1,5 +1,4 @@
-//! A process that stands for `t3 serve`: this test binary once more, told over its standard input
-//! what to do with the connections it has accepted.
+//! A fake `t3 serve`: this test binary again, with orders on its standard input.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -15,7 +14,7 @@ use rustix::{
 
 const ADDRESS: &str = "T3_TEST_SERVE_ADDRESS";
 
-/// The process, seen from the test. Ends with it.
+/// Handle of the process; ends it on drop.
 pub struct Serve {
     child: Child,
     to: ChildStdin,
@@ -24,7 +23,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Starts it; it listens only when told to.
+    /// Starts it; it listens only after the order `listen`.
     pub fn start(ip: &str) -> Self {
         let ip: IpAddr = ip.parse().unwrap();
         let port = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
@@ -43,7 +42,7 @@ impl Serve {
 
     pub fn listening(ip: &str) -> Self {
         let mut serve = Self::start(ip);
-        serve.tell("listen");
+        serve.order("listen");
         serve
     }
 
@@ -51,8 +50,8 @@ impl Serve {
         self.child.id()
     }
 
-    /// Gives an order and waits until it is done.
-    pub fn tell(&mut self, order: &str) {
+    /// Sends an order and waits until it is done.
+    pub fn order(&mut self, order: &str) {
         writeln!(self.to, "{order}").unwrap();
         let mut line = String::new();
         while !line.contains("@done") {
@@ -61,7 +60,7 @@ impl Serve {
         }
     }
 
-    /// Gives the last order and waits for the end.
+    /// Sends the last order and waits for the exit.
     pub fn end_by(&mut self, order: &str) -> ExitStatus {
         writeln!(self.to, "{order}").unwrap();
         self.child.wait().unwrap()
@@ -80,9 +79,9 @@ impl Drop for Serve {
     }
 }
 
-/// The other side of the pipe. The connection an order is about is always the one accepted last.
+/// The process itself. An order applies to the connection accepted last.
 #[test]
-#[ignore = "the process the other tests start"]
+#[ignore = "started by the other tests"]
 fn serve_process() {
     let address: SocketAddr = std::env::var(ADDRESS).expect("started by the other tests").parse().unwrap();
     let mut listener = None;
@@ -93,7 +92,7 @@ fn serve_process() {
         match order {
             "listen" => listener = Some(TcpListener::bind(address).unwrap()),
             "accept" => held.push(listener.as_ref().unwrap().accept().unwrap().0),
-            // Waits for a byte without taking it.
+            // Waits for a byte without reading it.
             "await_byte" => assert_eq!(held.last().unwrap().peek(&mut [0]).unwrap(), 1),
             "await_end" => {
                 let mut rest = Vec::new();
@@ -107,24 +106,24 @@ fn serve_process() {
             }
             "exit" => std::process::exit(value.parse().unwrap()),
             "fault" => fault(),
-            "eat" => eat(),
+            "allocate" => allocate(),
             other => panic!("unknown order {other:?}"),
         }
         println!("@done");
     }
 }
 
-#[expect(unsafe_code, reason = "a fault is what is wanted")]
+#[expect(unsafe_code, reason = "the fault is intended")]
 fn fault() {
-    // SAFETY: none; the process is to die of it.
+    // SAFETY: none; the fault must terminate the process.
     unsafe { std::ptr::dangling_mut::<u64>().write_volatile(1) }
 }
 
-/// Takes memory until the OOM killer comes.
-fn eat() {
+/// Allocates memory until the OOM kill.
+fn allocate() {
     let mut all = Vec::new();
     for _ in 0..64 {
         all.push(std::hint::black_box(vec![1_u8; 4 << 20]));
     }
-    panic!("256 MiB were allowed, and there are {} pieces", all.len());
+    panic!("256 MiB were allocated in {} pieces without an OOM kill", all.len());
 }

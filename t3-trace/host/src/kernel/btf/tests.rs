@@ -1,11 +1,10 @@
-//! A small assembler of BTF, tables on what it makes, arbitrary and damaged bytes, and the running
-//! kernel's own.
+//! Tests with a small BTF assembler, arbitrary and damaged bytes, and the running kernel's BTF.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Puts BTF together. Ids count from 1 in the order of the calls.
+/// BTF assembler. Ids count from 1 in the order of the calls.
 #[derive(Default)]
 struct Assembler {
     types: Vec<u8>,
@@ -94,8 +93,8 @@ impl Assembler {
     }
 }
 
-/// A socket with what makes the real one hard: nested by name, nested without one, unions, arrays,
-/// bit fields.
+/// A socket structure with the difficult cases: named and anonymous nested structures, unions,
+/// arrays, bit fields.
 fn sample() -> Vec<u8> {
     let mut a = Assembler::new();
     let u8_ = a.int("unsigned char", 1);
@@ -163,7 +162,7 @@ fn members_are_found_by_name() {
 }
 
 #[test]
-fn what_is_not_there_is_an_error() {
+fn missing_types_and_members_are_errors() {
     let bytes = sample();
     let btf = Btf::parse(&bytes).unwrap();
     for path in ["nothing", "common.nothing", "common.num.nothing", "first.common", "", "common.", ".common"]
@@ -191,15 +190,15 @@ fn enums_and_tracepoints() {
 }
 
 #[test]
-fn cut_off_bytes_are_refused() {
+fn truncated_bytes_are_rejected() {
     let bytes = sample();
     for len in 0..bytes.len() {
         assert!(Btf::parse(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
     }
 }
 
-/// Asks everything: no answer may be a panic.
-fn ask(bytes: &[u8]) {
+/// Calls every function: none may panic.
+fn query(bytes: &[u8]) {
     let Ok(btf) = Btf::parse(bytes) else { return };
     for structure in ["sock", "sock_common", "matryoshka", "reason", ""] {
         for path in ["common.cookie.counter", "common.num", "v6", "doll", "", "."] {
@@ -213,30 +212,30 @@ fn ask(bytes: &[u8]) {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-        ask(&bytes);
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        query(&bytes);
         let mut with_magic = MAGIC.to_ne_bytes().to_vec();
         with_magic.extend(&bytes);
-        ask(&with_magic);
+        query(&with_magic);
     }
 
     #[test]
-    fn damaged_bytes_do_no_harm(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+    fn damaged_bytes_do_not_panic(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
         let mut bytes = sample();
         for (place, value) in damage {
             let place = place.index(bytes.len());
             bytes[place] = value;
         }
-        ask(&bytes);
+        query(&bytes);
     }
 }
 
-/// On any machine with BTF: what must lie at known places does.
+/// Checks known offsets on any host with BTF.
 #[test]
 fn the_running_kernel_can_be_read() {
     let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else {
         assert!(std::env::var_os("CI").is_none(), "this kernel has no BTF");
-        eprintln!("not tested: this kernel has no BTF");
+        eprintln!("skipped: this kernel has no BTF");
         return;
     };
     let btf = Btf::parse(&bytes).unwrap();

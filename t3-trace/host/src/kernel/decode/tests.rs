@@ -1,4 +1,4 @@
-//! Tables: records of the programs in, the words of `t3_record` out.
+//! Records of the eBPF programs and their `t3_record` values.
 
 use proptest::prelude::*;
 use t3_trace_abi::Wire;
@@ -67,13 +67,13 @@ fn fates() {
         (abi::Process { exit_code: 9, ..by(9, systemd) }, Fate::Signal(9), Some(1), Some(50)),
         // With a core dump: bit 7.
         (abi::Process { exit_code: 0x8b, ..by(11, abi::Task::ZERO) }, Fate::Signal(11), None, Some(50)),
-        // SIGTERM was handled, then it exited, or aborted.
+        // SIGTERM was handled, then the process exited or aborted.
         (abi::Process { exit_code: 0, ..by(15, systemd) }, Fate::Exit(0), None, None),
         (abi::Process { exit_code: 6, ..by(15, systemd) }, Fate::Signal(6), None, None),
         (abi::Process { oom: 60, exit_code: 9, ..by(9, abi::Task::ZERO) }, Fate::Oom, None, Some(50)),
-        // Killed by somebody, and hurried up by the OOM killer while it died.
+        // Killed by a process, and marked by the OOM killer while it exited.
         (abi::Process { oom: 60, exit_code: 9, ..by(9, systemd) }, Fate::Signal(9), Some(1), Some(50)),
-        // Marked, but it ended by itself.
+        // Marked, but it exited by itself.
         (abi::Process { oom: 60, exit_code: 1 << 8, ..dead }, Fate::Exit(1), None, None),
         (abi::Process { ended: 0, ..by(15, systemd) }, Fate::Alive, None, None),
     ];
@@ -124,7 +124,7 @@ fn events() {
 
 proptest! {
     #[test]
-    fn arbitrary_records_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_records_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = event(&bytes);
         let _ = process(&abi::Process::read(&bytes));
         let _ = socket(&abi::Socket::read(&bytes), &BTreeMap::new());

@@ -1,4 +1,4 @@
-//! What the tests share: the kernel side or a reason why not, dispatch's sockets, and waiting for
+//! Fixture: the kernel side or the reason why there is none, dispatch's sockets, and waiting for
 //! facts.
 
 use std::{
@@ -13,14 +13,14 @@ use t3_trace_host::kernel::{Generation, Kernel, Options, ServeTuple};
 
 use crate::serve::Serve;
 
-/// The kernel side, or `None` after having said why there is none.
+/// The kernel side, or `None` after the reason was printed.
 pub fn kernel_with(options: &Options) -> Option<Kernel> {
     match Kernel::load(options) {
         Ok(kernel) => Some(kernel),
         Err(error) => {
             let why = format!("{:#}", anyhow::Error::from(error));
-            assert!(std::env::var_os("CI").is_none(), "not tested: {why}");
-            eprintln!("not tested: {why}");
+            assert!(std::env::var_os("CI").is_none(), "skipped: {why}");
+            eprintln!("skipped: {why}");
             None
         }
     }
@@ -30,7 +30,7 @@ pub fn kernel() -> Option<Kernel> {
     kernel_with(&Options::default())
 }
 
-/// An upstream leg: dispatch's socket and the look-up keys of both ends.
+/// An upstream leg: dispatch's socket and the keys of both ends.
 pub struct Leg {
     pub stream: TcpStream,
     pub cookie: u64,
@@ -39,16 +39,16 @@ pub struct Leg {
 }
 
 impl Leg {
-    /// Connects to serve, has it accept, and registers.
+    /// Connects to serve, waits for the accept, and registers.
     pub fn open(kernel: &Kernel, serve: &mut Serve) -> Self {
         let to = serve.address;
         Self::open_to(kernel, serve, to)
     }
 
-    /// The same by another of its addresses.
+    /// As [`Self::open`], to another address of serve.
     pub fn open_to(kernel: &Kernel, serve: &mut Serve, to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).unwrap();
-        serve.tell("accept");
+        serve.order("accept");
         Self::register(kernel, stream)
     }
 
@@ -60,13 +60,13 @@ impl Leg {
         Self { stream, cookie, tuple, generation }
     }
 
-    /// dispatch's end.
-    pub fn ours(&self, kernel: &Kernel) -> SocketFacts {
+    /// Facts of dispatch's end.
+    pub fn dispatch_end(&self, kernel: &Kernel) -> SocketFacts {
         kernel.socket(self.cookie).unwrap_or_default()
     }
 
-    /// serve's end.
-    pub fn serves(&self, kernel: &Kernel) -> SocketFacts {
+    /// Facts of serve's end.
+    pub fn serve_end(&self, kernel: &Kernel) -> SocketFacts {
         kernel.serve_end(&self.tuple, self.generation).unwrap_or_default()
     }
 }
@@ -77,18 +77,17 @@ pub fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// A connection between two sockets of this process: the one accepted, and its peer.
+/// A connection within this process: the accepted socket and its peer.
 pub fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (listener.accept().unwrap().0, client)
 }
 
-/// Waits until it holds. What it waits for happens within microseconds; the limit only ends a
-/// failing test.
+/// Waits for a condition. It usually holds within microseconds; the limit only ends a failing test.
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(10), "never saw that {what}");
+        assert!(start.elapsed() < Duration::from_secs(10), "timed out waiting for: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
