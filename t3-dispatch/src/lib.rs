@@ -22,6 +22,7 @@ pub mod relay;
 pub mod response;
 pub mod routing;
 pub mod server;
+pub mod settings;
 pub mod shutdown;
 pub mod sys;
 pub mod upstream;

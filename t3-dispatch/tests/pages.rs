@@ -11,7 +11,7 @@ mod stage;
 use std::time::Duration;
 
 use stage::{ACCEPT, KEY, PATIENCE, Stage, exactly, frame, head, rest};
-use t3_dispatch::admission::rejections::Refused;
+use t3_dispatch::metrics::reject_reason::RejectReason;
 use t3_record::evidence::Shutdown;
 use tokio::{
     io::AsyncWriteExt,
@@ -178,7 +178,7 @@ async fn there_are_only_so_many_probes() {
     let stage = Stage::new(&["--max-probes", "2"]).await;
     let (first, second) = (connected(&stage).await, connected(&stage).await);
     assert!(head(&mut probe(&stage).await).await.starts_with("HTTP/1.1 503 "));
-    assert_eq!(stage.app.refusals.count(Refused::Probes), 1);
+    assert_eq!(stage.app.refusals.count(RejectReason::Probes), 1);
     drop((first, second));
     none(&stage).await;
     connected(&stage).await;

@@ -22,11 +22,11 @@ use crate::{
     admission::{
         origin::{Allowed, Foreign},
         quota::{Full, Pace, Rates, Seat, Seats},
-        rejections::Refused,
     },
     cli,
-    proxy::request::plain,
+    metrics::reject_reason::RejectReason,
     response::body::Body,
+    response::text::plain,
 };
 
 /// When to come back to a machine that has no place left: a browser tries again by itself, others
@@ -97,12 +97,12 @@ impl Gate {
 impl Closed {
     /// For counters and logs.
     #[must_use]
-    pub const fn reason(&self) -> Refused {
+    pub const fn reason(&self) -> RejectReason {
         match self {
-            Self::Origin(_) => Refused::Origin,
-            Self::Rate(_) => Refused::Rate,
-            Self::UserSessions => Refused::UserSessions,
-            Self::Sessions => Refused::Sessions,
+            Self::Origin(_) => RejectReason::Origin,
+            Self::Rate(_) => RejectReason::Rate,
+            Self::UserSessions => RejectReason::UserSessions,
+            Self::Sessions => RejectReason::Sessions,
         }
     }
 

@@ -17,64 +17,20 @@ use ipnet::IpNet;
 use t3_record::evidence::Nanos;
 use tokio::time::interval;
 
-use crate::{admission::log_throttle::Quiet, server::app::App, sys::clock};
+use crate::{
+    admission::log_throttle::Quiet, metrics::reject_reason::RejectReason, server::app::App, sys::clock,
+};
 
 /// One line for each reason and each of these in this time.
 const WINDOW: Nanos = 60_000_000_000;
 /// How many users, networks and so on are told apart.
 const TOLD_APART: usize = 256;
 
-/// Why a request was turned away before serve was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refused {
-    /// Not from a trusted proxy: 403.
-    Peer,
-    /// From a trusted proxy, for nobody in the routing table: 403.
-    Identity,
-    /// A WebSocket asked for by a page of another origin: 403.
-    Origin,
-    /// Too many WebSockets in all: 503.
-    Sessions,
-    /// Too many WebSockets of one user: 429.
-    UserSessions,
-    /// One user opens WebSockets too fast: 429.
-    Rate,
-    /// Too many probes at once: 503.
-    Probes,
-}
-
-impl Refused {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Peer,
-        Self::Identity,
-        Self::Origin,
-        Self::Sessions,
-        Self::UserSessions,
-        Self::Rate,
-        Self::Probes,
-    ];
-
-    /// The word for it in logs and metrics.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Peer => "peer",
-            Self::Identity => "identity",
-            Self::Origin => "origin",
-            Self::Sessions => "sessions",
-            Self::UserSessions => "user_sessions",
-            Self::Rate => "rate",
-            Self::Probes => "probes",
-        }
-    }
-}
-
 /// Counters and the lines not logged yet.
 #[derive(Debug)]
 pub struct Refusals {
-    counts: [AtomicU64; Refused::ALL.len()],
-    quiet: Mutex<Quiet<(Refused, String)>>,
+    counts: [AtomicU64; RejectReason::ALL.len()],
+    quiet: Mutex<Quiet<(RejectReason, String)>>,
 }
 
 impl Default for Refusals {
@@ -86,7 +42,7 @@ impl Default for Refusals {
 
 impl Refusals {
     /// Somebody was turned away. `who` is whom lines are summed up for: a user or a network.
-    pub fn tell(&self, why: Refused, who: &str, line: fmt::Arguments<'_>) {
+    pub fn tell(&self, why: RejectReason, who: &str, line: fmt::Arguments<'_>) {
         self.counts[why as usize].fetch_add(1, Ordering::Relaxed);
         let said = self
             .quiet
@@ -101,7 +57,7 @@ impl Refusals {
 
     /// How many were turned away for this reason since the start.
     #[must_use]
-    pub fn count(&self, why: Refused) -> u64 {
+    pub fn count(&self, why: RejectReason) -> u64 {
         self.counts[why as usize].load(Ordering::Relaxed)
     }
 
@@ -143,19 +99,19 @@ mod tests {
     #[test]
     fn every_reason_has_its_own_counter_and_word() {
         let refusals = Refusals::default();
-        for (index, why) in Refused::ALL.into_iter().enumerate() {
+        for (index, why) in RejectReason::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, index);
             for _ in 0..=index {
                 refusals.tell(why, "x", format_args!("test"));
             }
         }
-        let mut words: Vec<&str> = Refused::ALL.map(Refused::word).into();
-        for (index, why) in Refused::ALL.into_iter().enumerate() {
+        let mut words: Vec<&str> = RejectReason::ALL.map(RejectReason::word).into();
+        for (index, why) in RejectReason::ALL.into_iter().enumerate() {
             assert_eq!(refusals.count(why), index as u64 + 1);
         }
         words.sort_unstable();
         words.dedup();
-        assert_eq!(words.len(), Refused::ALL.len());
+        assert_eq!(words.len(), RejectReason::ALL.len());
     }
 
     #[test]

@@ -26,7 +26,8 @@ use tokio::{
 use tokio_seqpacket::UnixSeqpacket;
 
 use crate::{
-    relay::live_stats::{self, Published, Rounds},
+    evidence::live_reports::{self, Rounds},
+    relay::live_stats::Published,
     sys::clock,
 };
 
@@ -210,7 +211,7 @@ impl Trace {
 
     fn pulses(&self, all: bool) -> Vec<StatsReport> {
         let state = self.lock();
-        live_stats::collect(state.sessions.values().map(|(who, live)| (&**who, &**live)), all)
+        live_reports::collect(state.sessions.values().map(|(who, live)| (&**who, &**live)), all)
     }
 
     fn answered(&self, conn: &str, facts: Box<KernelFacts>) {

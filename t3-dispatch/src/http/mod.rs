@@ -2,4 +2,6 @@
 
 pub mod guard;
 pub mod headers;
+pub mod navigation;
+pub mod peer;
 pub mod request_id;

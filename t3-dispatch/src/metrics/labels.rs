@@ -3,7 +3,7 @@
 
 use t3_record::vocabulary::{Cause, KernelSource, Verdict};
 
-use crate::admission::rejections::Refused;
+use crate::metrics::reject_reason::RejectReason;
 
 /// The values of one label.
 pub trait Word: Copy + 'static {
@@ -55,7 +55,7 @@ words_of_others! {
     Verdict, "verdict", as_str;
     Cause, "cause", as_str;
     KernelSource, "kernel", as_str;
-    Refused, "reason", word;
+    RejectReason, "reason", word;
 }
 
 words! {
@@ -212,7 +212,7 @@ mod tests {
         check::<KernelSource>();
         check::<State>();
         check::<Paired>();
-        check::<Refused>();
+        check::<RejectReason>();
         check::<Bad>();
         check::<By>();
         check::<Class>();

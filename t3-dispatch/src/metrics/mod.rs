@@ -8,6 +8,7 @@ pub mod families;
 pub mod labels;
 pub mod page;
 mod process;
+pub mod reject_reason;
 pub mod server;
 mod session_counters;
 

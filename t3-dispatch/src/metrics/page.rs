@@ -14,7 +14,7 @@ use super::{
     process::Process,
     session_counters::Now,
 };
-use crate::{admission::rejections::Refused, server::app::App};
+use crate::{metrics::reject_reason::RejectReason, server::app::App};
 
 /// The page's type.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -26,7 +26,7 @@ pub(super) struct Late {
     opens: IntCounter,
     closes: Counters2<Verdict, Cause>,
     sessions: Gauges<State>,
-    refused: Counters<Refused>,
+    refused: Counters<RejectReason>,
     entries: Counters<Entry>,
     entries_waiting: IntGauge,
     lines_lost: IntCounter,
@@ -72,7 +72,7 @@ impl Late {
 
     fn update(&self, metrics: &Metrics, app: &App) {
         self.lives(&metrics.lives.now());
-        for &why in <Refused as Word>::ALL {
+        for &why in <RejectReason as Word>::ALL {
             follow(self.refused.of(why), app.refusals.count(why));
         }
         let journal = app.recorder.writer.stats();

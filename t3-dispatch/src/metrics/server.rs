@@ -78,7 +78,7 @@ pub struct BindError {
 pub fn bind(place: Where) -> Result<Option<TcpListener>, BindError> {
     let Where::At(address) = place else { return Ok(None) };
     let failed = |source| BindError { address, source };
-    let listener = crate::server::listener::bind(address).map_err(failed)?;
+    let listener = crate::sys::bind::bind(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!("metrics on http://{address}/metrics");
     if !address.ip().to_canonical().is_loopback() {

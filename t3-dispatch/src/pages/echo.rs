@@ -24,11 +24,10 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    admission::rejections::Refused,
     cli,
-    http::headers,
-    proxy::{request::plain, websocket},
-    response::body::Body,
+    http::{guard::guarded_socket, headers},
+    metrics::reject_reason::RejectReason,
+    response::{body::Body, text::plain},
     server::app::App,
     shutdown::signal::Stop,
 };
@@ -90,7 +89,7 @@ pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<Body>
     let Ok(place) = Arc::clone(&app.probes.places).try_acquire_owned() else {
         let most = app.probes.most;
         app.refusals.tell(
-            Refused::Probes,
+            RejectReason::Probes,
             "probes",
             format_args!("503: there are {most} probes already (--max-probes)"),
         );
@@ -115,7 +114,7 @@ async fn converse(app: Arc<App>, upgraded: OnUpgrade, _place: OwnedSemaphorePerm
         .max_write_buffer_size(4 * LARGEST)
         .max_message_size(Some(LARGEST))
         .max_frame_size(Some(LARGEST));
-    let Some((stream, first)) = websocket::guarded_socket(upgraded) else { return };
+    let Some((stream, first)) = guarded_socket(upgraded) else { return };
     let socket = WebSocketStream::from_partially_read(stream, first.into(), Role::Server, Some(config)).await;
     echo(socket, app.probes.silence, &app.stop).await;
 }

@@ -13,7 +13,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 pub use self::echo::Probes;
-use crate::{proxy::request::plain, response::body::Body, server::app::App};
+use crate::{
+    response::{body::Body, text::plain},
+    server::app::App,
+};
 
 /// Answers a request for one of our own pages; `None` when it is for none of them.
 pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Option<Response<Body>> {

@@ -7,16 +7,14 @@
 
 use http::{
     HeaderMap, Method,
-    header::{ACCEPT, AUTHORIZATION, COOKIE},
+    header::{AUTHORIZATION, COOKIE},
 };
 
-use crate::http::headers;
+use crate::http::{headers, navigation::is_navigation};
 
 /// serve's session cookie (apps/server/src/auth/utils.ts of t3code). Cookie names are
 /// case-sensitive (RFC 6265 section 5.4).
 pub const COOKIE_NAME: &str = "t3_session";
-
-const DEST: &str = "sec-fetch-dest";
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,26 +37,6 @@ pub fn need(method: &Method, headers: &HeaderMap) -> Need {
     } else {
         Need::Pair
     }
-}
-
-/// A browser goes to a page of its own: GET with `Sec-Fetch-Dest: document`, or from a browser that
-/// does not send the header (Safari before 16.4), GET with an Accept that names text/html.
-#[must_use]
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    if method != Method::GET {
-        return false;
-    }
-    let mut destinations = headers.get_all(DEST).iter().peekable();
-    if destinations.peek().is_some() {
-        return destinations.all(|destination| destination == "document");
-    }
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|accept| accept.to_str().ok())
-        .flat_map(|accept| accept.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|range| range.trim().eq_ignore_ascii_case("text/html"))
 }
 
 /// A token of a native client: Bearer or DPoP. Basic is none: a proxy before us may add it to every

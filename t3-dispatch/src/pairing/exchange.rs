@@ -15,7 +15,7 @@ use super::{
     decide,
     serve_request::{self, AskError},
 };
-use crate::server::app::Times;
+use crate::settings::Timeouts;
 
 /// Where serve takes a credential (packages/contracts/src/environmentHttp.ts of t3code).
 pub const ENDPOINT: &str = "/api/auth/browser-session";
@@ -75,7 +75,7 @@ pub enum ExchangeError {
 /// [`ExchangeError`].
 pub(super) async fn exchange(
     port: u16,
-    times: &Times,
+    times: &Timeouts,
     patience: Duration,
     visitor: &HeaderMap,
     credential: &Credential,
@@ -93,7 +93,7 @@ pub(super) async fn exchange(
 
 async fn post(
     port: u16,
-    times: &Times,
+    times: &Timeouts,
     endpoint: &'static str,
     visitor: &HeaderMap,
     credential: &Credential,

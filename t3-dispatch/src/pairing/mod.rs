@@ -43,8 +43,7 @@ use self::{
 use crate::{
     cli,
     metrics::labels,
-    proxy::request::plain,
-    response::body::Body,
+    response::{body::Body, text::plain},
     routing::{identity, table::Route},
     server::app::App,
     sys::clock,

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     http::headers,
-    server::app::Times,
+    settings::Timeouts,
     upstream::connect::{self, ConnectError},
 };
 
@@ -62,7 +62,7 @@ pub(super) fn visitor(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
 /// Sends a request and reads the head of its answer.
 pub(super) async fn send(
     port: u16,
-    times: &Times,
+    times: &Timeouts,
     path: &'static str,
     mut request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, AskError> {

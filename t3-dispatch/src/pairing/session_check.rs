@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::serve_request::{self, AskError};
-use crate::server::app::Times;
+use crate::settings::Timeouts;
 
 /// Where serve says whose session it is (packages/contracts/src/environmentHttp.ts of t3code).
 pub const ENDPOINT: &str = "/api/auth/session";
@@ -43,7 +43,7 @@ pub enum Unclear {
 /// [`Unclear`].
 pub(super) async fn is_good(
     port: u16,
-    times: &Times,
+    times: &Timeouts,
     patience: Duration,
     visitor: HeaderMap,
     browser: &HeaderMap,

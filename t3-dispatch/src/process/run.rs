@@ -26,21 +26,18 @@ use crate::{
     metrics::{self, Metrics},
     pages::Probes,
     pairing::Pairing,
-    process::{
-        fd_limit,
-        reload::{Reloader, TableFile},
-        systemd::Teller,
-    },
+    process::{fd_limit, reload::Reloader, systemd::Teller},
     record::{
         reconnects::Reconnects,
         recorder::{RecordObserver, Recorder},
     },
     relay,
-    routing::table::{Table, TableError},
-    server::{
-        app::{App, Http, Times},
-        listener,
+    routing::{
+        table::{Table, TableError},
+        table_file::TableFile,
     },
+    server::{app::App, listener},
+    settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::Stop},
     sys::{clock, tcp},
     upstream::pool::Pool,
@@ -68,8 +65,8 @@ pub enum ServeError {
 
 /// The times that the options ask for.
 #[must_use]
-pub fn times(options: &cli::Serve) -> Times {
-    Times {
+pub fn times(options: &cli::Serve) -> Timeouts {
+    Timeouts {
         connect: options.legs.connect_timeout,
         handshake: options.legs.handshake_timeout,
         drain: options.listening.drain_time,
@@ -84,9 +81,9 @@ pub fn times(options: &cli::Serve) -> Times {
 
 /// What the options ask for of HTTP connections.
 #[must_use]
-pub fn http(options: &cli::Serve) -> Http {
+pub fn http(options: &cli::Serve) -> HttpSettings {
     let options = &options.http;
-    Http {
+    HttpSettings {
         limits: guard::Limits { head_bytes: options.max_header_bytes, fields: options.max_headers },
         patience: guard::Patience {
             head: options.header_timeout,

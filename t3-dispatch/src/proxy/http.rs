@@ -9,7 +9,7 @@ use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use ::http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    header::{EXPECT, TRANSFER_ENCODING},
 };
 use hyper::{
     body::{Body as _, Incoming},
@@ -17,17 +17,18 @@ use hyper::{
 };
 
 use crate::{
-    http::{guard, headers, request_id},
+    http::{guard, headers, peer::Peer, request_id},
     metrics::{self, Upstream},
     pages::pwa,
-    proxy::request::{self, Asker, Peer, plain},
-    response::body::Body,
+    proxy::request::{self, Asker},
+    response::{body::Body, refused::refused, text::plain},
     routing::table::Route,
-    server::{app::App, connection},
+    server::app::App,
     upstream::{
         connect::{self, ConnectError},
-        pool::Pool,
+        pool::Lease,
         request_body::{self, Sending, Sent},
+        response_check::proper,
     },
 };
 
@@ -99,7 +100,7 @@ fn failed(
     match error {
         ForwardError::Refused(why) => {
             app.metrics.bad(why.status());
-            connection::refused(peer, *why)
+            refused(peer, *why)
         }
         _ => {
             let (id, status) = (request_id::or_fresh(id), error.status());
@@ -241,98 +242,4 @@ fn received(response: Response<Incoming>, port: u16, lease: Lease) -> Result<Res
     // What serve speaks is between serve and us.
     *response.version_mut() = Version::HTTP_11;
     Ok(response.map(|body| Body::leased(body, lease)))
-}
-
-/// Where hyper is lenient with an answer, its length could be read in two ways (RFC 9112 section
-/// 6.3).
-///
-/// # Errors
-/// What is wrong with it.
-pub fn proper<B>(response: Response<B>) -> Result<Response<B>, &'static str> {
-    let headers = response.headers();
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err("it switched protocols without being asked to");
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if lengths.next().is_some()
-        || length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit))
-    {
-        return Err("its Content-Length is not one number");
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if length.is_some() {
-            return Err("it has both Content-Length and Transfer-Encoding");
-        }
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err("its Transfer-Encoding is not chunked");
-        }
-    }
-    Ok(response)
-}
-
-/// A connection while an answer is read from it.
-#[derive(Debug)]
-pub struct Lease {
-    home: Option<(Arc<Pool>, Route, SendRequest<Body>)>,
-    announced: Option<Duration>,
-    sent: Option<Arc<Sent>>,
-}
-
-impl Lease {
-    fn new(
-        pool: &Arc<Pool>,
-        route: &Route,
-        sender: SendRequest<Body>,
-        sent: Option<Arc<Sent>>,
-        response: &Response<Incoming>,
-    ) -> Self {
-        let headers = response.headers();
-        let closes =
-            headers.get_all(CONNECTION).iter().any(|value| headers::has_token(value.as_bytes(), "close"));
-        let home = (!closes).then(|| (Arc::clone(pool), route.clone(), sender));
-        Self { home, announced: headers::announced_keep_alive(headers), sent }
-    }
-
-    /// The answer was read to its end.
-    pub fn end(mut self) {
-        if let Some((pool, route, sender)) = self.home.take() {
-            pool.give_back(route, self.announced, sender);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(sent) = &self.sent {
-            sent.answered();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_that_could_be_read_in_two_ways_is_none() {
-        for (status, headers, sound) in [
-            (200, &[][..], true),
-            (200, &[("content-length", "5")][..], true),
-            (200, &[("transfer-encoding", "Chunked")][..], true),
-            (101, &[][..], false),
-            (200, &[("content-length", "5"), ("content-length", "5")][..], false),
-            (200, &[("content-length", "5, 5")][..], false),
-            (200, &[("content-length", "5"), ("transfer-encoding", "chunked")][..], false),
-            (200, &[("transfer-encoding", "gzip, chunked")][..], false),
-            (200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")][..], false),
-        ] {
-            let mut response = Response::builder().status(status);
-            for (name, value) in headers {
-                response = response.header(*name, *value);
-            }
-            assert_eq!(proper(response.body(()).unwrap()).is_ok(), sound, "{status} {headers:?}");
-        }
-    }
 }

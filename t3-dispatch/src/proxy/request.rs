@@ -2,31 +2,22 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ::http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header};
+use ::http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use t3_record::wire::Leg;
 
 use crate::{
-    admission::rejections::{self, Refused},
-    http::headers,
+    admission::rejections,
+    http::{headers, peer::Peer},
+    metrics::reject_reason::RejectReason,
     pages, pairing,
     proxy::{http, websocket},
-    response::body::Body,
+    response::{body::Body, text::plain},
     routing::{
         identity::{self, Refusal},
         table::Route,
     },
     server::app::App,
 };
-
-/// What is known of the connection that a request came on.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    /// The peer's address.
-    pub ip: IpAddr,
-    /// The socket.
-    pub leg: Leg,
-}
 
 /// Who asks, and where that goes.
 #[derive(Debug, Clone)]
@@ -75,9 +66,9 @@ fn who(app: &App, peer: IpAddr, headers: &HeaderMap) -> Result<Asker, Refusal> {
 fn turned_away(app: &App, peer: IpAddr, refusal: &Refusal, path: &str) {
     let network = rejections::network(peer);
     let (why, who) = match refusal {
-        Refusal::Untrusted(_) => (Refused::Peer, network.as_str()),
-        Refusal::Nobody | Refusal::Unclear => (Refused::Identity, network.as_str()),
-        Refusal::Unknown(login) => (Refused::Identity, login.as_str()),
+        Refusal::Untrusted(_) => (RejectReason::Peer, network.as_str()),
+        Refusal::Nobody | Refusal::Unclear => (RejectReason::Identity, network.as_str()),
+        Refusal::Unknown(login) => (RejectReason::Identity, login.as_str()),
     };
     app.refusals.tell(why, who, format_args!("403: {refusal} (path {path:?})"));
 }
@@ -93,15 +84,4 @@ pub fn prepare<B>(request: &mut Request<B>, peer: IpAddr) {
     }
     *request.version_mut() = Version::HTTP_11;
     headers::forwarded(request.headers_mut(), peer);
-}
-
-/// An answer of our own.
-#[must_use]
-pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::full(format!("{text}\n")));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }

@@ -20,21 +20,19 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::{
     admission::quota::Seat,
     http::{
-        guard::{Exchanges, Guarded},
+        guard::{Exchanges, guarded_socket},
         headers,
+        peer::Peer,
     },
     metrics,
-    proxy::{
-        http,
-        request::{self, Peer, plain},
-    },
+    proxy::request,
     record::close::SessionRecorder,
     relay::{self, Legs, session::Session},
-    response::body::Body,
+    response::{body::Body, text::plain},
     routing::{identity, table::Route},
     server::app::App,
     sys::{clock, random_id},
-    upstream::connect,
+    upstream::{connect, response_check::proper},
 };
 
 /// Answers an upgrade request of a known user.
@@ -80,7 +78,7 @@ pub async fn answer(
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             switch(app, case, seat, &key, down, response)
         }
-        Ok(response) => match http::proper(response) {
+        Ok(response) => match proper(response) {
             Ok(mut response) => {
                 case.failed(OpenFailure::Status(response.status().as_u16()));
                 headers::strip_hop_by_hop(response.headers_mut());
@@ -214,14 +212,6 @@ async fn live(
     let listener = app.stop.enrol();
     let observer = case.observer();
     relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &observer).await;
-}
-
-/// The browser's socket and what was read from it beyond the handshake. The guard is off it then.
-pub(crate) fn guarded_socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
-    let (stream, behind) = io.into_inner().into_parts()?;
-    // The guard lets nothing through behind an upgrade, so that one of the two is empty.
-    Some((stream, if behind.is_empty() { read_buf } else { behind.into() }))
 }
 
 /// serve's socket and what was read from it beyond the handshake.

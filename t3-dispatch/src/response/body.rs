@@ -10,7 +10,7 @@ use std::{
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 
-use crate::{http::guard::Exchange, proxy::http::Lease};
+use crate::{http::guard::Exchange, upstream::pool::Lease};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn Error + Send + Sync>;

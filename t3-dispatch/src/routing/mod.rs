@@ -2,3 +2,4 @@
 
 pub mod identity;
 pub mod table;
+pub mod table_file;

@@ -1,52 +1,21 @@
 //! What all connections share. Holds no logic.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnet::IpNet;
 
 use crate::{
     admission::{Gate, rejections::Refusals},
     evidence::client::Trace,
-    http::guard,
     metrics::Metrics,
     pages::Probes,
     pairing::Pairing,
     record::recorder::Recorder,
-    relay,
     routing::table::Table,
+    settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::Stop},
-    sys::tcp,
     upstream::pool::Pool,
 };
-
-/// The times of one dispatch.
-#[derive(Debug, Clone, Copy)]
-pub struct Times {
-    /// For serve to accept a connection.
-    pub connect: Duration,
-    /// For serve to answer an upgrade.
-    pub handshake: Duration,
-    /// From the word to stop to the end, at most.
-    pub drain: Duration,
-    /// Keepalive and user timeout of both legs.
-    pub legs: tcp::Patience,
-    /// What the relay waits for.
-    pub relay: relay::Patience,
-}
-
-/// What HTTP connections may be like.
-#[derive(Debug, Clone, Copy)]
-pub struct Http {
-    /// Requests.
-    pub limits: guard::Limits,
-    /// Clients.
-    pub patience: guard::Patience,
-    /// For serve to begin its answer, once it has the whole request.
-    pub response: Duration,
-}
 
 /// What all connections share.
 pub struct App {
@@ -57,9 +26,9 @@ pub struct App {
     /// Sessions for browsers that have none; nothing when that is off.
     pub pairing: Option<Pairing>,
     /// Times.
-    pub times: Times,
+    pub times: Timeouts,
     /// HTTP.
-    pub http: Http,
+    pub http: HttpSettings,
     /// Idle connections to serves.
     pub pool: Arc<Pool>,
     /// t3-trace.

@@ -3,15 +3,21 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    http::guard::{self, Exchanges, Guarded, Refusal},
-    proxy::request::{self, Peer},
-    response::body::Body,
+    http::{
+        guard::{self, Exchanges, Guarded},
+        peer::Peer,
+    },
+    proxy::request,
+    response::{
+        body::Body,
+        refused::{close, refused},
+    },
     server::app::App,
     sys::tcp,
 };
@@ -110,26 +116,4 @@ async fn exchange(
         close(&mut response);
     }
     response.map(|body| body.during(exchange))
-}
-
-/// The answer to a request that is refused. Nothing else will be answered on its connection.
-#[must_use]
-pub fn refused(peer: Peer, why: Refusal) -> Response<Body> {
-    let status = why.status();
-    if why == Refusal::Tls {
-        tracing::debug!(peer = %peer.ip, "{}: {why}", status.as_u16());
-    } else {
-        tracing::info!(peer = %peer.ip, "{}: {why}", status.as_u16());
-    }
-    let mut response = request::plain(status, &why.to_string());
-    if why == Refusal::Method {
-        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
-    close(&mut response);
-    response
-}
-
-fn close(response: &mut Response<Body>) {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }

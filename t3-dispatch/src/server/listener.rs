@@ -6,18 +6,20 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::SocketAddr,
     os::fd::{FromRawFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::{net::TcpListener, time::sleep};
 
-use crate::server::{app::App, connection};
+use crate::{
+    server::{app::App, connection},
+    sys::bind::{adopt, bind},
+};
 
-const BACKLOG: i32 = 4096;
 const OUT_OF_RESOURCES_WAIT: Duration = Duration::from_millis(100);
 
 /// No socket to listen on.
@@ -58,28 +60,10 @@ fn passed() -> io::Result<Vec<TcpListener>> {
         .collect()
 }
 
-/// Listens on `address`.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // [::] also takes IPv4, whatever the system's default says.
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    adopt(socket.into())
-}
-
 fn is_listening_tcp(socket: &Socket) -> bool {
     matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6))
         && matches!(socket.r#type(), Ok(Type::STREAM))
         && matches!(socket.is_listener(), Ok(true))
-}
-
-fn adopt(listener: StdListener) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 /// Accepts until the word to stop.

@@ -1,5 +1,6 @@
 //! Sockets, clock and random numbers.
 
+pub mod bind;
 pub mod clock;
 pub mod random_id;
 pub mod tcp;

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use t3_record::{evidence::OpenFailure, wire::Leg};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{response::body::Body, server::app::Times, sys::tcp};
+use crate::{response::body::Body, settings::Timeouts, sys::tcp};
 
 /// serve could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ impl ConnectError {
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(port: u16, times: &Times) -> Result<(TcpStream, Leg), ConnectError> {
+pub async fn connect(port: u16, times: &Timeouts) -> Result<(TcpStream, Leg), ConnectError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let failed = |error| ConnectError::Io(address, error);
     let stream = timeout(times.connect, TcpStream::connect(address))

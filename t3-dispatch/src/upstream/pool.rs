@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::http1::SendRequest;
+use http::{Response, header::CONNECTION};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{response::body::Body, routing::table::Route};
+use crate::{http::headers, response::body::Body, routing::table::Route, upstream::request_body::Sent};
 
 /// For a connection to be ready again after an answer has been read to its end. It is at once,
 /// unless the request is still being sent.
@@ -157,6 +158,46 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection while an answer is read from it.
+#[derive(Debug)]
+pub struct Lease {
+    home: Option<(Arc<Pool>, Route, SendRequest<Body>)>,
+    announced: Option<Duration>,
+    sent: Option<Arc<Sent>>,
+}
+
+impl Lease {
+    #[must_use]
+    pub fn new(
+        pool: &Arc<Pool>,
+        route: &Route,
+        sender: SendRequest<Body>,
+        sent: Option<Arc<Sent>>,
+        response: &Response<Incoming>,
+    ) -> Self {
+        let headers = response.headers();
+        let closes =
+            headers.get_all(CONNECTION).iter().any(|value| headers::has_token(value.as_bytes(), "close"));
+        let home = (!closes).then(|| (Arc::clone(pool), route.clone(), sender));
+        Self { home, announced: headers::announced_keep_alive(headers), sent }
+    }
+
+    /// The answer was read to its end.
+    pub fn end(mut self) {
+        if let Some((pool, route, sender)) = self.home.take() {
+            pool.give_back(route, self.announced, sender);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(sent) = &self.sent {
+            sent.answered();
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub mod head;
 pub mod stream;
 mod violation;
 
-pub use stream::{Exchange, Exchanges, Guarded, is_stand_in};
+pub use stream::{Exchange, Exchanges, Guarded, guarded_socket, is_stand_in};
 pub use violation::Refusal;
 
 use std::time::Duration;

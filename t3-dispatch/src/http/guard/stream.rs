@@ -16,6 +16,11 @@ use std::{
 };
 
 use http::Uri;
+use hyper::{
+    body::Bytes,
+    upgrade::{Parts, Upgraded},
+};
+use hyper_util::rt::TokioIo;
 use t3_record::evidence::{Nanos, SeenEnd};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -366,6 +371,14 @@ impl Drop for Guarded {
             runtime.spawn(linger(stream));
         }
     }
+}
+
+/// The browser's socket and what was read from it beyond the handshake. The guard is off it then.
+pub fn guarded_socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
+    let (stream, behind) = io.into_inner().into_parts()?;
+    // The guard lets nothing through behind an upgrade, so that one of the two is empty.
+    Some((stream, if behind.is_empty() { read_buf } else { behind.into() }))
 }
 
 /// Reads what still comes, so that the answer arrives before the connection ends.

@@ -16,7 +16,7 @@ use http::{
 };
 
 use self::{head_scanner::Found, splice::Spliced};
-use crate::{pairing::decide::is_navigation, response::body::Body};
+use crate::{http::navigation::is_navigation, response::body::Body};
 
 /// Where the manifest is.
 pub const MANIFEST_PATH: &str = "/manifest.webmanifest";

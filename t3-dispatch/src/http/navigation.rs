@@ -1,0 +1,25 @@
+//! Detection of top-level navigations.
+
+use http::{HeaderMap, Method, header::ACCEPT};
+
+const DEST: &str = "sec-fetch-dest";
+
+/// A browser goes to a page of its own: GET with `Sec-Fetch-Dest: document`, or from a browser that
+/// does not send the header (Safari before 16.4), GET with an Accept that names text/html.
+#[must_use]
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    if method != Method::GET {
+        return false;
+    }
+    let mut destinations = headers.get_all(DEST).iter().peekable();
+    if destinations.peek().is_some() {
+        return destinations.all(|destination| destination == "document");
+    }
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|accept| accept.to_str().ok())
+        .flat_map(|accept| accept.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|range| range.trim().eq_ignore_ascii_case("text/html"))
+}

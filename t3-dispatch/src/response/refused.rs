@@ -1,0 +1,31 @@
+//! Response to a request that the guard rejects.
+
+use http::{HeaderValue, Response, header};
+
+use crate::{
+    http::{guard::Refusal, peer::Peer},
+    response::{body::Body, text::plain},
+};
+
+/// The answer to a request that is refused. Nothing else will be answered on its connection.
+#[must_use]
+pub fn refused(peer: Peer, why: Refusal) -> Response<Body> {
+    let status = why.status();
+    if why == Refusal::Tls {
+        tracing::debug!(peer = %peer.ip, "{}: {why}", status.as_u16());
+    } else {
+        tracing::info!(peer = %peer.ip, "{}: {why}", status.as_u16());
+    }
+    let mut response = plain(status, &why.to_string());
+    if why == Refusal::Method {
+        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    close(&mut response);
+    response
+}
+
+/// Announces that the connection ends after this response.
+pub fn close(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}

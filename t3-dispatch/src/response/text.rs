@@ -1,0 +1,16 @@
+//! Plain-text responses.
+
+use http::{Response, StatusCode, header};
+
+use crate::response::body::Body;
+
+/// An answer of our own.
+#[must_use]
+pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::full(format!("{text}\n")));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,61 @@
+//! Check of the framing headers of serve's responses.
+
+use http::{
+    Response, StatusCode,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+
+/// Where hyper is lenient with an answer, its length could be read in two ways (RFC 9112 section
+/// 6.3).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn proper<B>(response: Response<B>) -> Result<Response<B>, &'static str> {
+    let headers = response.headers();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("it switched protocols without being asked to");
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some()
+        || length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err("its Content-Length is not one number");
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if length.is_some() {
+            return Err("it has both Content-Length and Transfer-Encoding");
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("its Transfer-Encoding is not chunked");
+        }
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_could_be_read_in_two_ways_is_none() {
+        for (status, headers, sound) in [
+            (200, &[][..], true),
+            (200, &[("content-length", "5")][..], true),
+            (200, &[("transfer-encoding", "Chunked")][..], true),
+            (101, &[][..], false),
+            (200, &[("content-length", "5"), ("content-length", "5")][..], false),
+            (200, &[("content-length", "5, 5")][..], false),
+            (200, &[("content-length", "5"), ("transfer-encoding", "chunked")][..], false),
+            (200, &[("transfer-encoding", "gzip, chunked")][..], false),
+            (200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")][..], false),
+        ] {
+            let mut response = Response::builder().status(status);
+            for (name, value) in headers {
+                response = response.header(*name, *value);
+            }
+            assert_eq!(proper(response.body(()).unwrap()).is_ok(), sound, "{status} {headers:?}");
+        }
+    }
+}
