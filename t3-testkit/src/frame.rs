@@ -49,24 +49,22 @@ impl Frame {
     }
 }
 
-/// A frame's first byte and everything after it; a client's frame is masked.
+/// A frame's header up to the mask.
+#[must_use]
+pub fn header(first: u8, length: usize, masked: bool) -> Vec<u8> {
+    let bit = if masked { 0x80 } else { 0 };
+    #[expect(clippy::cast_possible_truncation, reason = "the patterns bound it")]
+    match length {
+        0..=125 => vec![first, bit | length as u8],
+        126..=0xffff => [&[first, bit | 126][..], &(length as u16).to_be_bytes()].concat(),
+        _ => [&[first, bit | 127][..], &(length as u64).to_be_bytes()].concat(),
+    }
+}
+
+/// A frame with this first byte; a client's frame is masked.
 #[must_use]
 pub fn raw(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
-    let mut out = vec![first];
-    let bit = if masked { 0x80 } else { 0 };
-    match payload.len() {
-        #[expect(clippy::cast_possible_truncation, reason = "the pattern bounds it")]
-        len @ 0..=125 => out.push(bit | len as u8),
-        len @ 126..=0xffff => {
-            out.push(bit | 126);
-            #[expect(clippy::cast_possible_truncation, reason = "the pattern bounds it")]
-            out.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            out.push(bit | 127);
-            out.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
+    let mut out = header(first, payload.len(), masked);
     if masked {
         out.extend_from_slice(&MASK);
         out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -74,6 +72,28 @@ pub fn raw(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
         out.extend_from_slice(payload);
     }
     out
+}
+
+/// The first half of a text frame.
+#[must_use]
+pub fn half(masked: bool) -> Vec<u8> {
+    let mut frame = raw(0x80 | opcode::TEXT, &[b'x'; 100], masked);
+    frame.truncate(50);
+    frame
+}
+
+/// Lengths of the header, its mask included, and of the payload of the frame at the start of these
+/// bytes, once the header is complete.
+#[must_use]
+pub fn lengths(bytes: &[u8]) -> Option<(usize, u64)> {
+    let [_, second, rest @ ..] = bytes else { return None };
+    let (header, length) = match second & 0x7f {
+        126 => (4, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, u64::from_be_bytes(*rest.first_chunk()?)),
+        short => (2, u64::from(short)),
+    };
+    let header = if second & 0x80 == 0 { header } else { header + MASK.len() };
+    (bytes.len() >= header).then_some((header, length))
 }
 
 /// A whole, valid frame of a client.
@@ -114,32 +134,17 @@ impl Reader {
     }
 
     fn next_frame(&mut self) -> Option<Frame> {
-        let [first, second, rest @ ..] = self.pending.as_slice() else { return None };
-        let (len, rest) = match second & 0x7f {
-            126 => {
-                let (len, rest) = rest.split_first_chunk::<2>()?;
-                (usize::from(u16::from_be_bytes(*len)), rest)
-            }
-            127 => {
-                let (len, rest) = rest.split_first_chunk::<8>()?;
-                (usize::try_from(u64::from_be_bytes(*len)).ok()?, rest)
-            }
-            short => (usize::from(short), rest),
-        };
-        let (mask, rest) = if second & 0x80 == 0 {
-            ([0; 4], rest)
-        } else {
-            let (mask, rest) = rest.split_first_chunk::<4>()?;
-            (*mask, rest)
-        };
-        let payload = rest.get(..len)?;
+        let (header, length) = lengths(&self.pending)?;
+        let end = header.checked_add(usize::try_from(length).ok()?)?;
+        let (header, payload) = self.pending.get(..end)?.split_at(header);
+        let mask = if header[1] & 0x80 == 0 { None } else { header.last_chunk() };
+        let mask: [u8; 4] = mask.copied().unwrap_or_default();
         let frame = Frame {
-            fin: first & 0x80 != 0,
-            opcode: first & 0x0f,
+            fin: header[0] & 0x80 != 0,
+            opcode: header[0] & 0x0f,
             payload: payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect(),
         };
-        let used = self.pending.len() - (rest.len() - len);
-        self.pending.drain(..used);
+        self.pending.drain(..end);
         Some(frame)
     }
 }

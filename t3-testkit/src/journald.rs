@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use crate::{
     error::{Attempt, Result, TestError},
-    sys, wait,
+    prerequisite, sys, wait,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -297,12 +297,7 @@ impl Private {
     }
 
     fn start() -> Result<Self> {
-        if !sys::is_root() {
-            return Err(TestError::Missing {
-                what: "root".to_owned(),
-                remedy: "a journald of the test's own needs a mount namespace; run as root".to_owned(),
-            });
-        }
+        prerequisite::root()?;
         if !Path::new(JOURNALD).exists() {
             return Err(TestError::Missing {
                 what: JOURNALD.to_owned(),

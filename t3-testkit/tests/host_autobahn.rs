@@ -12,7 +12,7 @@ use t3_testkit::{
     autobahn::{Run, Suite, differences},
     harness::{NO_LIMITS, Setup, Stack, free_port},
     journald::Journal,
-    sys,
+    prerequisite,
 };
 
 /// Framing, pings, reserved bits, opcodes, fragments, UTF-8, closing, auto-fragmentation.
@@ -21,19 +21,7 @@ const QUICK: &[&str] = &["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"
 #[test]
 fn every_case_comes_to_the_same_through_dispatch() {
     let test = "every_case_comes_to_the_same_through_dispatch";
-    if !sys::is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run {test} as root: chroot needs it");
-        eprintln!("SKIPPED {test}: needs root for chroot, journald and t3-trace");
-        return;
-    }
-    let suite = match Suite::find() {
-        Ok(suite) => suite,
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "CI must run {test}: {error}");
-            eprintln!("SKIPPED {test}: {error}");
-            return;
-        }
-    };
+    let Some(suite) = prerequisite::or_skip(test, Suite::find()) else { return };
     let quick = std::env::var_os("T3_QUICK").is_some();
     let (cases, expected) = if quick { (QUICK, 247) } else { (&["*"][..], 517) };
     let messages = std::env::var("T3_AUTOBAHN_MESSAGES").map_or(100, |text| text.parse().unwrap());

@@ -22,9 +22,9 @@ use t3_record::{
 use t3_testkit::{
     chromium::{Chromium, Page},
     faults::{Expect, ExpectedRecord},
-    harness::{EffectServe, Setup, Stack, Traefik, address_of, free_port, target},
+    harness::{EffectServe, Setup, Stack, Traefik, address_of, target},
     journald::Journal,
-    sys, wait,
+    prerequisite, wait,
 };
 use tempfile::TempDir;
 
@@ -94,8 +94,7 @@ fn young(expected: ExpectedRecord) -> ExpectedRecord {
 
 impl Fixture {
     fn start(journal: Journal) -> Self {
-        let mut setup = Setup::users(0).unwrap();
-        setup.users = USERS.iter().map(|user| ((*user).to_owned(), free_port().unwrap())).collect();
+        let mut setup = Setup::named(USERS).unwrap();
         let pairing_dir = tempfile::tempdir().unwrap();
         let mint = EffectServe::mint_command(pairing_dir.path()).unwrap();
         setup.dispatch_arguments = vec!["--mint-command".to_owned(), mint];
@@ -404,14 +403,7 @@ fn gone(h: &Fixture) {
 fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
     let test = "a_real_browser_through_real_proxies_to_a_real_rpc_server";
     let parts = || Chromium::program().and(EffectServe::folder()).and(Traefik::program());
-    let missing = if sys::is_root() {
-        parts().err().map(|error| error.to_string())
-    } else {
-        Some("needs root for journald and t3-trace".to_owned())
-    };
-    if let Some(why) = missing {
-        assert!(std::env::var_os("CI").is_none(), "CI must run {test}: {why}");
-        eprintln!("SKIPPED {test}: {why}");
+    if prerequisite::or_skip(test, prerequisite::root().and_then(|()| parts())).is_none() {
         return;
     }
     let quick = std::env::var_os("T3_QUICK").is_some();

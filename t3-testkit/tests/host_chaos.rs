@@ -6,15 +6,12 @@
 
 use std::process::Command;
 
-use t3_testkit::sys;
+use t3_testkit::prerequisite;
 
 #[test]
 fn every_one_of_many_sessions_has_its_own_record() {
-    if !sys::is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run chaos as root: journald and t3-trace need it");
-        eprintln!(
-            "SKIPPED every_one_of_many_sessions_has_its_own_record: needs root for journald and t3-trace"
-        );
+    if prerequisite::or_skip("every_one_of_many_sessions_has_its_own_record", prerequisite::root()).is_none()
+    {
         return;
     }
     let (sessions, kills) = if std::env::var_os("T3_QUICK").is_some() { (2_500, 2) } else { (50_000, 6) };

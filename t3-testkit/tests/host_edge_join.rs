@@ -24,7 +24,7 @@ use t3_testkit::{
     client::{Client, Config},
     harness::{Setup, Stack, Traefik},
     journald::Journal,
-    sys, wait,
+    prerequisite, wait,
 };
 use t3_trace_cli::layers::{Layer, LayerArgs, QueryStatus, Window, gather_blocking};
 
@@ -170,14 +170,8 @@ impl Fixture {
 #[test]
 fn each_of_twenty_sessions_behind_one_address_finds_its_own_line() {
     let test = "each_of_twenty_sessions_behind_one_address_finds_its_own_line";
-    let missing = if sys::is_root() {
-        Traefik::program().err().map(|error| error.to_string())
-    } else {
-        Some("not root".to_owned())
-    };
-    if let Some(why) = missing {
-        assert!(std::env::var_os("CI").is_none(), "CI must run {test}: {why}");
-        eprintln!("SKIPPED {test}: {why}");
+    let parts = prerequisite::root().and_then(|()| Traefik::program());
+    if prerequisite::or_skip(test, parts).is_none() {
         return;
     }
     let journal = Journal::private().unwrap();

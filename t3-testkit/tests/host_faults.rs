@@ -6,17 +6,12 @@
 use t3_testkit::{
     faults::{self, FIRST_EIGHT, INCIDENTS, Options, Outcome},
     journald::Journal,
-    sys,
+    prerequisite,
 };
 
 #[test]
 fn every_fault_gives_the_record_that_is_true() {
-    if !sys::is_root() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI must run the faults as root: journald and t3-trace need it"
-        );
-        eprintln!("SKIPPED every_fault_gives_the_record_that_is_true: needs root for journald and t3-trace");
+    if prerequisite::or_skip("every_fault_gives_the_record_that_is_true", prerequisite::root()).is_none() {
         return;
     }
     let journal = Journal::private().unwrap();

@@ -7,17 +7,17 @@ use t3_record::CloseRecord;
 use t3_testkit::{
     faults::{self, INCIDENTS, Options, Outcome},
     journald::Journal,
-    sys,
+    prerequisite,
 };
 
 #[test]
 fn six_incidents_each_get_the_answer_a_person_took_hours_to_find() {
-    if !sys::is_root() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI must replay the incidents as root: journald and t3-trace need it"
-        );
-        eprintln!("SKIPPED the incidents: needs root for journald and t3-trace");
+    if prerequisite::or_skip(
+        "six_incidents_each_get_the_answer_a_person_took_hours_to_find",
+        prerequisite::root(),
+    )
+    .is_none()
+    {
         return;
     }
     if std::env::var_os("T3_QUICK").is_some() {

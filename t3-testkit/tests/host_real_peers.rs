@@ -20,7 +20,7 @@ use t3_record::{CloseRecord, Verdict};
 use t3_testkit::{
     harness::{Process, Setup, Stack},
     journald::Journal,
-    sys, wait,
+    prerequisite, wait,
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -137,22 +137,10 @@ const CASES: [(&str, Verdict, &str); 8] = [
 #[tokio::test]
 async fn the_eight_ends_between_node_ws_and_tungstenite() {
     let test = "the_eight_ends_between_node_ws_and_tungstenite";
-    let folder =
-        if sys::is_root() { node_modules() } else { Err("needs root for journald and t3-trace".to_owned()) };
-    let folder = match folder {
-        Ok(folder) => folder,
-        Err(why) => {
-            assert!(std::env::var_os("CI").is_none(), "CI must run {test}: {why}");
-            eprintln!("SKIPPED {test}: {why}");
-            return;
-        }
-    };
+    let folder = prerequisite::root().map_err(|error| error.to_string()).and_then(|()| node_modules());
+    let Some(folder) = prerequisite::or_skip(test, folder) else { return };
     let journal = Journal::private().unwrap();
-    let mut setup = Setup::users(0).unwrap();
-    setup.users = CASES
-        .iter()
-        .map(|(name, ..)| ((*name).to_owned(), t3_testkit::harness::free_port().unwrap()))
-        .collect();
+    let setup = Setup::named(CASES.map(|(name, ..)| name)).unwrap();
     let stack = Stack::start(setup, &journal).unwrap();
     let fixture = Fixture { journal, stack, folder };
     let mut wrong = Vec::new();

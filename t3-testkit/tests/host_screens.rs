@@ -12,8 +12,8 @@ use t3_testkit::{
     faults::{self, Expect, PERIOD, incident_demo::IncidentDemo},
     harness::{Serve, Setup, find},
     journald::Journal,
+    prerequisite,
     screens::{self, Kind},
-    sys,
     tmux::Terminal,
 };
 
@@ -59,11 +59,8 @@ type Screen = (&'static str, Kind, String);
 
 #[test]
 fn every_screen_in_the_docs_is_what_the_programs_show() {
-    let possible = Terminal::possible().map_err(|error| error.to_string());
-    let possible = if sys::is_root() { possible } else { Err("needs root".to_owned()) };
-    if let Err(why) = possible {
-        assert!(std::env::var_os("CI").is_none(), "CI must run this: {why}");
-        eprintln!("SKIPPED: {why}");
+    let parts = prerequisite::root().and_then(|()| Terminal::possible());
+    if prerequisite::or_skip("every_screen_in_the_docs_is_what_the_programs_show", parts).is_none() {
         return;
     }
     // Whoever kills a serve is named on the screen.

@@ -6,17 +6,12 @@
 
 use std::process::Command;
 
-use t3_testkit::sys;
+use t3_testkit::prerequisite;
 
 #[test]
 fn thousands_of_sessions_are_held_and_each_has_its_record() {
     let test = "thousands_of_sessions_are_held_and_each_has_its_record";
-    if !sys::is_root() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI must run {test} as root: journald and t3-trace need it"
-        );
-        eprintln!("SKIPPED {test}: needs root for journald and t3-trace");
+    if prerequisite::or_skip(test, prerequisite::root()).is_none() {
         return;
     }
     let quick = std::env::var_os("T3_QUICK").is_some();

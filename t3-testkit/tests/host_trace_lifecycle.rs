@@ -12,7 +12,7 @@ use t3_testkit::{
     client::{Client, Config},
     harness::{Serve, Setup, Stack},
     journald::Journal,
-    sys,
+    prerequisite,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,14 +25,7 @@ struct Fixture {
 
 /// A stack for `users` users with a serve each; `None`, loudly, when it cannot be had.
 fn fixture(test: &str, users: usize, trace: bool) -> Option<Fixture> {
-    if !sys::is_root() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI must run {test} as root: journald and t3-trace need it"
-        );
-        eprintln!("SKIPPED {test}: needs root for journald and t3-trace");
-        return None;
-    }
+    prerequisite::or_skip(test, prerequisite::root())?;
     let journal = Journal::private().unwrap();
     let mut setup = Setup::users(users).unwrap();
     setup.trace = trace;

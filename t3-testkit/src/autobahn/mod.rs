@@ -22,7 +22,7 @@ use std::{
 use crate::{
     error::{Attempt, Result, TestError},
     harness::Process,
-    sys, wait,
+    prerequisite,
 };
 
 /// Starts wstest in our setting.
@@ -59,19 +59,13 @@ impl Suite {
     /// # Errors
     /// [`TestError::Missing`]: it is not there, or this user may not enter it.
     pub fn find() -> Result<Self> {
-        let missing = |what: &str, remedy: &str| TestError::Missing {
-            what: what.to_owned(),
-            remedy: remedy.to_owned(),
-        };
-        if !sys::is_root() {
-            return Err(missing("root", "chroot needs it"));
-        }
+        prerequisite::root()?;
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/autobahn");
         if !dir.join("stamp").is_file() {
-            return Err(missing(
-                "the Autobahn suite",
-                "`cargo xtask test --tier host` makes it, or says why not",
-            ));
+            return Err(TestError::Missing {
+                what: "the Autobahn suite".to_owned(),
+                remedy: "`cargo xtask test --tier host` makes it, or says why not".to_owned(),
+            });
         }
         Ok(Self { root: dir.join("root") })
     }
@@ -86,17 +80,9 @@ impl Suite {
         let mut command = self.wstest(ALL_MESSAGES, asked);
         command.args(["-m", "testeeserver", "-w"]).arg(format!("ws://127.0.0.1:{port}"));
         let mut process = Process::start(command)?;
-        let ready = wait::until("the echo server to accept", Duration::from_secs(60), || {
-            let gone = process.ended().is_some();
-            (gone || TcpStream::connect(("127.0.0.1", port)).is_ok()).then_some(!gone)
-        });
-        match ready {
-            Ok(true) => Ok(process),
-            _ => Err(TestError::Unexpected {
-                what: "an echo server that accepts".to_owned(),
-                got: process.stderr(),
-            }),
-        }
+        let accepts = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        process.until_ready("the echo server", Duration::from_secs(60), accepts)?;
+        Ok(process)
     }
 
     /// Runs the fuzzing client to its end.

@@ -16,12 +16,12 @@ use rustix::{
     event::epoll::{self, EventData, EventFlags},
     net::{RecvFlags, SendFlags, recv, send},
 };
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::wire::Skipper;
 use crate::{
     error::{Attempt, Result},
     frame::{self, opcode},
+    handshake,
 };
 
 /// Read at once; as much as a proxy is likely to hand over in one piece.
@@ -194,12 +194,8 @@ impl Session {
 /// so the rest is not looked at.
 fn answer_head(head: &[u8]) -> Option<(Manner, String)> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
-    let mut lines = text.split("\r\n");
-    let target = lines.next()?.split(' ').nth(1)?;
-    let key = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
-        .map_or("", |(_, value)| value.trim());
+    let target = text.split(' ').nth(1)?;
+    let key = handshake::field(text, "sec-websocket-key").unwrap_or_default();
     let mut words = target.trim_start_matches('/').split('/');
     let manner = match (words.next(), words.next(), words.next()) {
         (Some("push"), Some(length), Some(count)) => {
@@ -207,11 +203,7 @@ fn answer_head(head: &[u8]) -> Option<(Manner, String)> {
         }
         _ => Manner::Echo,
     };
-    let accept = derive_accept_key(key.as_bytes());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    Some((manner, answer))
+    Some((manner, handshake::response(key)))
 }
 
 #[cfg(test)]
@@ -223,8 +215,7 @@ mod tests {
         let head = "GET /push/65536/16 HTTP/1.1\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let (manner, answer) = answer_head(head.as_bytes()).unwrap();
         assert_eq!(manner, Manner::Push { length: 65536, count: 16 });
-        // The example of RFC 6455 section 1.3.
-        assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+        assert_eq!(answer, handshake::response("dGhlIHNhbXBsZSBub25jZQ=="));
         assert!(answer_head(&head.as_bytes()[..head.len() - 1]).is_none());
         let (manner, _) = answer_head(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         assert_eq!(manner, Manner::Echo);

@@ -24,6 +24,7 @@ use super::stats::quantile;
 use crate::{
     error::{Attempt, Result, TestError},
     frame::{self, opcode},
+    handshake,
 };
 
 /// Read at once.
@@ -219,11 +220,9 @@ impl Session {
 fn shake(address: SocketAddr, target: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(STILL))?;
-    let request = format!(
-        "GET {target} HTTP/1.1\r\nHost: t3.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-authentik-username: {USER}\r\nX-Forwarded-For: 203.0.113.7\r\n\
-         Cookie: t3_session=bench\r\n\r\n"
-    );
+    let fields =
+        [("X-authentik-username", USER), ("X-Forwarded-For", "203.0.113.7"), ("Cookie", "t3_session=bench")];
+    let request = handshake::request(target, fields);
     stream.write_all(request.as_bytes())?;
     let mut head = Vec::with_capacity(512);
     while !head.ends_with(b"\r\n\r\n") {
@@ -233,10 +232,10 @@ fn shake(address: SocketAddr, target: &str) -> std::io::Result<TcpStream> {
             length => head.extend_from_slice(piece.get(..length).unwrap_or_default()),
         }
     }
-    if head.starts_with(b"HTTP/1.1 101 ") && head.ends_with(b"\r\n\r\n") {
+    let text = String::from_utf8_lossy(&head);
+    if handshake::opens(&text) {
         return Ok(stream);
     }
-    let text = String::from_utf8_lossy(&head);
     let answer = text.lines().next().unwrap_or("the end of the connection");
     Err(std::io::Error::other(format!("instead of 101 came: {answer}")))
 }

@@ -19,7 +19,6 @@ use super::{client::USER, meter};
 use crate::{
     error::{Attempt, Result, TestError},
     harness::{self, Process},
-    wait,
 };
 
 /// How long one may take to accept connections.
@@ -109,14 +108,7 @@ impl Running {
 /// # Errors
 /// The process ended, or nothing accepts in time.
 pub fn accepts(process: &mut Process, address: SocketAddr, name: &str) -> Result<()> {
-    let ready = wait::until(&format!("{name} accepting at {address}"), START, || {
-        let ended = process.ended().is_some();
-        (ended || TcpStream::connect(address).is_ok()).then_some(!ended)
-    });
-    if matches!(ready, Ok(true)) {
-        return Ok(());
-    }
-    Err(TestError::Unexpected { what: format!("{name} to accept at {address}"), got: process.stderr() })
+    process.until_ready(name, START, || TcpStream::connect(address).is_ok())
 }
 
 fn dispatch(address: SocketAddr, backend: SocketAddr, dir: &Path) -> Result<Command> {

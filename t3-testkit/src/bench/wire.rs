@@ -4,6 +4,8 @@
 //! Payloads are skipped, not read or unmasked: what an end of the benchmark does not do takes no
 //! time from the proxy between them.
 
+use crate::frame;
+
 /// The longest header: two bytes, eight of length, four of mask.
 const LONGEST: usize = 14;
 
@@ -48,30 +50,12 @@ impl Skipper {
                 *place = *byte;
                 self.have += 1;
             }
-            if let Some(length) = self.length() {
+            let header = self.header.get(..self.have).unwrap_or_default();
+            if let Some((_, length)) = frame::lengths(header) {
                 self.have = 0;
                 self.inside = Some((length, length));
             }
         }
-    }
-
-    /// The payload's length once the header is whole.
-    fn length(&self) -> Option<u64> {
-        let header = self.header.get(..self.have)?;
-        let [_, second, rest @ ..] = header else { return None };
-        let (length, rest) = match second & 0x7f {
-            126 => {
-                let (length, rest) = rest.split_first_chunk()?;
-                (u64::from(u16::from_be_bytes(*length)), rest)
-            }
-            127 => {
-                let (length, rest) = rest.split_first_chunk()?;
-                (u64::from_be_bytes(*length), rest)
-            }
-            short => (u64::from(short), rest),
-        };
-        let mask = if second & 0x80 == 0 { 0 } else { 4 };
-        (rest.len() == mask).then_some(length)
     }
 }
 

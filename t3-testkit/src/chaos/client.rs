@@ -9,7 +9,10 @@ use super::{
     plan::{Act, Plan},
     socket::{GO, MESSAGE, Peer},
 };
-use crate::frame::{self, opcode};
+use crate::{
+    frame::{self, opcode},
+    handshake,
+};
 
 /// A session that takes longer than this hangs.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -60,13 +63,9 @@ async fn live(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<()
 pub(crate) async fn open(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<Option<Peer>> {
     let plan = seen.plan;
     let mut peer = Peer::new(connect(address).await?, false);
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: t3.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-authentik-username: {user}\r\nX-Forwarded-For: {}\r\nCf-Ray: {}\r\n\r\n",
-        plan.to_target(),
-        plan.ip(),
-        plan.ray()
-    );
+    let (ip, ray) = (plan.ip(), plan.ray());
+    let fields = [("X-authentik-username", user), ("X-Forwarded-For", &ip), ("Cf-Ray", &ray)];
+    let request = handshake::request(&plan.to_target(), fields);
     seen.asked = now();
     peer.write(request.as_bytes()).await?;
     if plan.act == Act::Gone {

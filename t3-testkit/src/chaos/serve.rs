@@ -10,7 +10,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedSender, unbounded_channel},
 };
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     clock::now,
@@ -20,6 +19,7 @@ use super::{
 use crate::{
     error::{Attempt, Result},
     frame::{self, opcode},
+    handshake,
 };
 
 /// What serve knows of one session.
@@ -97,8 +97,8 @@ async fn live(mut peer: Peer, plan: &Plan, head: &str, report: &mut ServeReport)
         }
         Act::Status(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
         Act::Garbage => "\u{1}\u{2}this is no HTTP\r\n\r\n".to_owned(),
-        Act::BadAccept => switching("AAAAAAAAAAAAAAAAAAAAAAAAAAA="),
-        _ => switching(&derive_accept_key(key(head).as_bytes())),
+        Act::BadAccept => handshake::response("another key"),
+        _ => handshake::response(handshake::field(head, "sec-websocket-key").unwrap_or_default()),
     };
     if !plan.act.opens() {
         report.acted = now();
@@ -157,28 +157,13 @@ async fn ended(peer: &mut Peer) -> u64 {
     now()
 }
 
-fn key(head: &str) -> &str {
-    let value = |line: &'_ str| -> Option<usize> {
-        let (name, _) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("sec-websocket-key").then_some(name.len() + 1)
-    };
-    head.lines().find_map(|line| line.get(value(line)?..)).unwrap_or_default().trim()
-}
-
-fn switching(accept: &str) -> String {
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_line_reads_back_and_the_key_is_found() {
+    fn a_line_reads_back() {
         assert_eq!(ServeReport::from_line("7 0 12"), Some(ServeReport { id: 7, acted: 0, ended: 12 }));
         assert_eq!(ServeReport::from_line("7 x"), None);
-        assert_eq!(key("GET / HTTP/1.1\r\nsec-websocket-key: abc\r\n\r\n"), "abc");
     }
 }

@@ -9,7 +9,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::frame::{self, Frame, Reader, opcode};
+use crate::{
+    frame::{self, Frame, Reader, opcode},
+    handshake,
+};
 
 /// A head beyond this is none of ours.
 const HEAD_LIMIT: usize = 16 << 10;
@@ -44,8 +47,8 @@ impl Peer {
     pub(crate) async fn head(&mut self) -> io::Result<Option<String>> {
         let mut head = Vec::with_capacity(1024);
         loop {
-            if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
-                let rest = head.split_off(at + 4);
+            if let Some(end) = handshake::head_length(&head) {
+                let rest = head.split_off(end);
                 self.frames.extend(self.reader.feed(&rest));
                 return Ok(Some(String::from_utf8_lossy(&head).into_owned()));
             }
@@ -74,8 +77,7 @@ impl Peer {
 
     /// The first half of a frame.
     pub(crate) async fn half_a_frame(&mut self) -> io::Result<()> {
-        let whole = frame::raw(0x81, &[b'x'; 100], !self.is_serve);
-        self.write(whole.get(..50).unwrap_or(&whole)).await
+        self.write(&frame::half(!self.is_serve)).await
     }
 
     /// The next frame, or how the stream ended.

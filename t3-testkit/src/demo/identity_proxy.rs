@@ -10,7 +10,10 @@ use std::{
     thread,
 };
 
-use crate::error::{Attempt, Result};
+use crate::{
+    error::{Attempt, Result},
+    handshake,
+};
 
 /// No request head is longer.
 const MAX_HEAD: usize = 64 << 10;
@@ -35,8 +38,8 @@ pub fn open(user: &'static str, dispatch: SocketAddr) -> Result<SocketAddr> {
 fn pass(mut browser: TcpStream, user: &str, dispatch: SocketAddr) -> io::Result<()> {
     let mut bytes = Vec::new();
     let end = loop {
-        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 2;
+        if let Some(end) = handshake::head_length(&bytes) {
+            break end - 2;
         }
         let mut piece = [0; 4096];
         let n = browser.read(&mut piece)?;

@@ -8,16 +8,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{handshake::derive_accept_key, protocol::Role},
-};
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use super::{
     Opening, Shared,
     auth::{self, Answer},
     session,
 };
+use crate::handshake;
 
 /// No request head is longer.
 const MAX_HEAD: usize = 64 << 10;
@@ -109,8 +107,8 @@ pub(super) async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
 
 async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Head> {
     let end = loop {
-        if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
+        if let Some(end) = handshake::head_length(buffer) {
+            break end;
         }
         if buffer.len() > MAX_HEAD || matches!(stream.read_buf(buffer).await, Ok(0) | Err(_)) {
             return None;
@@ -118,25 +116,21 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Head>
     };
     let head: Vec<u8> = buffer.drain(..end).collect();
     let text = String::from_utf8_lossy(&head);
-    let field = |name: &str| {
-        text.lines()
-            .filter_map(|line| line.split_once(':'))
-            .find_map(|(have, value)| have.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned()))
-    };
+    let field = |name: &str| handshake::field(&text, name);
     Some(Head {
         method: text.split(' ').next().unwrap_or_default().to_owned(),
         target: text.split(' ').nth(1).unwrap_or_default().to_owned(),
-        key: field("sec-websocket-key"),
-        cookie: field("cookie").unwrap_or_default(),
+        key: field("sec-websocket-key").map(str::to_owned),
+        cookie: field("cookie").unwrap_or_default().to_owned(),
         length: field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0),
         close: field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
     })
 }
 
 async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<Shared>) {
-    let accept = match shared.opening() {
-        Opening::Accept => derive_accept_key(key.as_bytes()),
-        Opening::WrongAccept => derive_accept_key(b"another key"),
+    let response = match shared.opening() {
+        Opening::Accept => handshake::response(key),
+        Opening::WrongAccept => handshake::response("another key"),
         Opening::Silent => return silent(stream).await,
         Opening::Status(status) => {
             let answer =
@@ -154,10 +148,7 @@ async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<S
             return;
         }
     };
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    if stream.write_all(answer.as_bytes()).await.is_ok() {
+    if stream.write_all(response.as_bytes()).await.is_ok() {
         let socket = WebSocketStream::from_partially_read(stream, early, Role::Server, None).await;
         session::run(socket, shared).await;
     }

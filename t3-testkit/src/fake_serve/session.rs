@@ -121,9 +121,7 @@ async fn obey(socket: &mut Socket, order: &Order, mute: &mut bool) -> Next {
             return Next::Drop;
         }
         Order::MidFrame => {
-            let whole = frame::from_server(opcode::TEXT, &[b'x'; 100]);
-            let half = whole.get(..50).unwrap_or(&whole);
-            let _ = socket.get_mut().write_all(half).await;
+            raw(socket, &frame::half(false)).await;
             return Next::Finish;
         }
         Order::ReservedOpcode => raw(socket, &frame::raw(0x83, b"reserved", false)).await,
@@ -143,10 +141,7 @@ async fn raw(socket: &mut Socket, bytes: &[u8]) {
 /// machine for seconds, and that would be a stall of serve's own.
 async fn flood(stream: &mut TcpStream, bytes: usize) {
     const PIECE: [u8; 16 << 10] = [0x55; 16 << 10];
-    // FIN and opcode; then, not masked, the length in eight bytes (RFC 6455 section 5.2).
-    let mut head = vec![0x80 | opcode::BINARY, 127];
-    head.extend((bytes as u64).to_be_bytes());
-    let mut written = stream.write_all(&head).await;
+    let mut written = stream.write_all(&frame::header(0x80 | opcode::BINARY, bytes, false)).await;
     let mut left = bytes;
     while written.is_ok() && left > 0 {
         let piece = PIECE.get(..left.min(PIECE.len())).unwrap_or(&PIECE);

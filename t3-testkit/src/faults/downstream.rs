@@ -11,7 +11,7 @@ use super::{Expect, ExpectedRecord, Fault, Fixture, Need, PERIOD};
 use crate::{
     client::TIMEOUT,
     error::{Result, TestError},
-    frame::{self, opcode},
+    frame,
     harness::Netns,
 };
 
@@ -71,8 +71,7 @@ pub(super) fn faults() -> Vec<Fault> {
         Fault::new("client_mid_frame", fin("mid_frame"), |fx| {
             fx.session()?;
             fx.client().heartbeat(None);
-            let whole = frame::from_client(opcode::TEXT, &[b'x'; 100]);
-            fx.client().write(whole.get(..50).unwrap_or(&whole).to_vec());
+            fx.client().write(frame::half(true));
             fx.client().fin();
             fx.ended()
         }),

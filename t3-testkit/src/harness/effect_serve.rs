@@ -12,10 +12,7 @@ use std::{
 };
 
 use super::{Process, npm_peer};
-use crate::{
-    error::{Attempt, Result, TestError},
-    wait,
-};
+use crate::error::{Attempt, Result, TestError};
 
 /// A running server.
 #[derive(Debug)]
@@ -64,17 +61,9 @@ impl EffectServe {
         node.current_dir(Self::folder()?).arg("server.mjs").arg(port.to_string()).arg(folder);
         let mut process = Process::start(node)?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let ready = wait::until("the start of Effect's server", Duration::from_secs(60), || {
-            let gone = process.ended().is_some();
-            (gone || TcpStream::connect(address).is_ok()).then_some(!gone)
-        });
-        match ready {
-            Ok(true) => Ok(Self { process }),
-            _ => Err(TestError::Unexpected {
-                what: format!("a server that listens on {address}"),
-                got: process.stderr(),
-            }),
-        }
+        let accepts = || TcpStream::connect(address).is_ok();
+        process.until_ready("Effect's server", Duration::from_secs(60), accepts)?;
+        Ok(Self { process })
     }
 }
 

@@ -306,7 +306,7 @@ impl Drop for Stack {
 
 /// tracefs and bpffs are mounted by systemd on a real machine; in bare surroundings they may be
 /// missing. A failure shows in what t3-trace then says.
-pub fn mount_kernel_filesystems() {
+fn mount_kernel_filesystems() {
     for (kind, place) in [("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")] {
         let empty = fs::read_dir(place).map(|mut entries| entries.next().is_none());
         if empty.unwrap_or(false) && sys::is_root() {

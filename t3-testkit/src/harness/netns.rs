@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     error::{Attempt, Result, TestError},
-    sys,
+    prerequisite, sys,
 };
 
 /// Addresses of all links: for tests between networks (RFC 2544), so nothing else uses them.
@@ -36,12 +36,7 @@ impl Netns {
     /// # Errors
     /// [`TestError::Missing`] without root; a failed `ip` command with what it said.
     pub fn new() -> Result<Self> {
-        if !sys::is_root() {
-            return Err(TestError::Missing {
-                what: "root".to_owned(),
-                remedy: "a network namespace needs it; run as root".to_owned(),
-            });
-        }
+        prerequisite::root()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = of_its_own()?;
         let process = std::process::id();

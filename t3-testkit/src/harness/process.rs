@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    error::{Attempt, Result},
+    error::{Attempt, Result, TestError},
     sys, wait,
 };
 
@@ -113,6 +113,29 @@ impl Process {
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         wait::until(&what, limit, || self.ended())
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// It has ended or takes longer than `limit`; with its stderr.
+    pub fn until_ready(
+        &mut self,
+        name: &str,
+        limit: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let outcome = wait::until(&format!("the start of {name}"), limit, || match self.ended() {
+            Some(status) => Some(Err(format!("it ended with {status}"))),
+            None => ready().then_some(Ok(())),
+        });
+        let why = match outcome {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(error) => error.to_string(),
+        };
+        let got = format!("{why}\n{}", self.stderr());
+        Err(TestError::Unexpected { what: format!("cannot start {name}"), got })
     }
 
     /// The last lines of its stderr, each with the program's name before it.
