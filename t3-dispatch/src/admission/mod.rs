@@ -25,7 +25,7 @@ use crate::{
     },
     cli,
     metrics::reject_reason::RejectReason,
-    response::body::Body,
+    response::body::ResponseBody,
     response::text::plain,
 };
 
@@ -118,7 +118,7 @@ impl Closed {
 
     /// The answer.
     #[must_use]
-    pub fn answer(&self) -> Response<Body> {
+    pub fn answer(&self) -> Response<ResponseBody> {
         let mut response = plain(self.status(), &self.to_string());
         let wait = match self {
             Self::Origin(_) => return response,

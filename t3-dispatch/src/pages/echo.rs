@@ -27,7 +27,7 @@ use crate::{
     cli,
     http::{guard::guarded_socket, headers},
     metrics::reject_reason::RejectReason,
-    response::{body::Body, text::plain},
+    response::{body::ResponseBody, text::plain},
     server::app::App,
     shutdown::signal::Stop,
 };
@@ -68,7 +68,7 @@ impl Probes {
 }
 
 /// Answers a request for the echo.
-pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<Body> {
+pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<ResponseBody> {
     if !headers::wants_websocket(request.headers()) {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket");
         let headers = response.headers_mut();
@@ -96,7 +96,7 @@ pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<Body>
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many probes");
     };
     tokio::spawn(converse(Arc::clone(app), hyper::upgrade::on(request), place));
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -14,13 +14,13 @@ use hyper::body::Incoming;
 
 pub use self::echo::Probes;
 use crate::{
-    response::{body::Body, text::plain},
+    response::{body::ResponseBody, text::plain},
     server::app::App,
 };
 
 /// Answers a request for one of our own pages; `None` when it is for none of them.
-pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Option<Response<Body>> {
-    let page: fn(&Arc<App>, &mut Request<Incoming>) -> Response<Body> = match request.uri().path() {
+pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Option<Response<ResponseBody>> {
+    let page: fn(&Arc<App>, &mut Request<Incoming>) -> Response<ResponseBody> = match request.uri().path() {
         "/healthz" | "/probe/healthz" => |_, _| healthy(),
         "/probe/ws" => echo::answer,
         pwa::MANIFEST_PATH if app.install => |_, _| manifest(),
@@ -34,14 +34,14 @@ pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Option<Respons
     Some(page(app, request))
 }
 
-fn healthy() -> Response<Body> {
+fn healthy() -> Response<ResponseBody> {
     let mut response = plain(StatusCode::OK, "ok");
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-fn manifest() -> Response<Body> {
-    let mut response = Response::new(Body::full(pwa::MANIFEST));
+fn manifest() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(pwa::MANIFEST));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/manifest+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));

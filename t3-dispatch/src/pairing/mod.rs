@@ -43,7 +43,7 @@ use self::{
 use crate::{
     cli,
     metrics::labels,
-    response::{body::Body, text::plain},
+    response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
     server::app::App,
     sys::clock,
@@ -132,7 +132,7 @@ pub async fn answer(
     route: &Route,
     method: &Method,
     headers: &HeaderMap,
-) -> Option<Response<Body>> {
+) -> Option<Response<ResponseBody>> {
     let pairing = app.pairing.as_ref()?;
     let need = decide::need(method, headers);
     if need == Need::Nothing {
@@ -175,7 +175,7 @@ async fn is_good(
     checked.unwrap_or(true)
 }
 
-async fn pair(app: &Arc<App>, pairing: &Pairing, route: &Route, visit: Visit) -> Response<Body> {
+async fn pair(app: &Arc<App>, pairing: &Pairing, route: &Route, visit: Visit) -> Response<ResponseBody> {
     match lock(&pairing.loops).ask(&visit.browser, clock::now()) {
         Verdict::Go => {}
         Verdict::Stop => {
@@ -228,7 +228,7 @@ async fn fly(app: Arc<App>, route: Route, visit: Visit) -> Result<Arc<Paired>, F
     Ok(Arc::new(paired))
 }
 
-fn redirect(paired: &Paired) -> Response<Body> {
+fn redirect(paired: &Paired) -> Response<ResponseBody> {
     let mut response = plain(StatusCode::FOUND, "paired");
     let headers = response.headers_mut();
     headers.insert(LOCATION, HeaderValue::from_static("/"));
@@ -238,7 +238,7 @@ fn redirect(paired: &Paired) -> Response<Body> {
     response
 }
 
-fn stopped(app: &App) -> Response<Body> {
+fn stopped(app: &App) -> Response<ResponseBody> {
     app.metrics.paired(labels::Paired::Loop);
     let mut response = plain(
         StatusCode::TOO_MANY_REQUESTS,

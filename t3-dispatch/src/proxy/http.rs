@@ -21,13 +21,13 @@ use crate::{
     metrics::{self, Upstream},
     pages::pwa,
     proxy::request::{self, Asker},
-    response::{body::Body, refused::refused, text::plain},
+    response::{body::ResponseBody, refused::refused, text::plain},
     routing::table::Route,
     server::app::App,
     upstream::{
         connect::{self, ConnectError},
         pool::Lease,
-        request_body::{self, Sending, Sent},
+        request_body::{self, RequestBody, UploadProgress},
         response_check::proper,
     },
 };
@@ -78,7 +78,12 @@ impl ForwardError {
 }
 
 /// Asks serve and streams its answer back; what goes wrong becomes an answer, too.
-pub async fn forward(app: &App, peer: Peer, asker: &Asker, mut request: Request<Incoming>) -> Response<Body> {
+pub async fn forward(
+    app: &App,
+    peer: Peer,
+    asker: &Asker,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
     let path = request.uri().clone();
     let id = request_id::given(request.headers());
     let page = if app.install { pwa::ask(&mut request) } else { None };
@@ -96,7 +101,7 @@ fn failed(
     path: &str,
     id: Option<HeaderValue>,
     error: &ForwardError,
-) -> Response<Body> {
+) -> Response<ResponseBody> {
     match error {
         ForwardError::Refused(why) => {
             app.metrics.bad(why.status());
@@ -123,7 +128,7 @@ async fn ask(
     peer: Peer,
     route: &Route,
     request: Request<Incoming>,
-) -> Result<Response<Body>, ForwardError> {
+) -> Result<Response<ResponseBody>, ForwardError> {
     let (mut request, sent) = outgoing(request, peer, route.port);
     let repeatable = sent.is_none() && is_safe(request.method());
     let mut pooled = if repeatable { app.pool.take(route) } else { None };
@@ -159,8 +164,8 @@ fn is_safe(method: &Method) -> bool {
 }
 
 /// A request without a body, once more.
-fn copy(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Body::empty());
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
@@ -170,14 +175,18 @@ fn copy(request: &Request<Body>) -> Request<Body> {
 }
 
 /// The request as serve gets it, and the state of its body if it has one.
-fn outgoing(mut request: Request<Incoming>, peer: Peer, port: u16) -> (Request<Body>, Option<Arc<Sent>>) {
+fn outgoing(
+    mut request: Request<Incoming>,
+    peer: Peer,
+    port: u16,
+) -> (Request<RequestBody>, Option<Arc<UploadProgress>>) {
     headers::strip_hop_by_hop(request.headers_mut());
     request::prepare(&mut request, peer.ip);
     headers::ensure_host(request.headers_mut(), port);
     if request.body().is_end_stream() {
         // There is nothing to go on with.
         request.headers_mut().remove(EXPECT);
-        return (request.map(|_| Body::empty()), None);
+        return (request.map(|_| RequestBody::empty()), None);
     }
     if request.body().size_hint().exact().is_none() {
         // hyper sends a body of unknown length in chunks, but not with methods that rarely have
@@ -186,8 +195,8 @@ fn outgoing(mut request: Request<Incoming>, peer: Peer, port: u16) -> (Request<B
     }
     let expects = headers::expects_continue(request.headers());
     let (parts, body) = request.into_parts();
-    let (body, sent) = Sending::new(body, expects);
-    let mut request = Request::from_parts(parts, Body::boxed(body));
+    let (body, sent) = RequestBody::upload(body, expects);
+    let mut request = Request::from_parts(parts, body);
     if expects {
         let sent = Arc::clone(&sent);
         hyper::ext::on_informational(&mut request, move |response| {
@@ -199,7 +208,7 @@ fn outgoing(mut request: Request<Incoming>, peer: Peer, port: u16) -> (Request<B
     (request, Some(sent))
 }
 
-async fn connect(app: &App, port: u16) -> Result<SendRequest<Body>, ForwardError> {
+async fn connect(app: &App, port: u16) -> Result<SendRequest<RequestBody>, ForwardError> {
     let (stream, _) = app.metrics.connected(connect::connect(port, &app.times).await)?;
     connect::http(stream).await.map_err(|error| ForwardError::Closed(port, error))
 }
@@ -235,11 +244,15 @@ fn is_close(error: &hyper::Error) -> bool {
 }
 
 /// serve's answer as the client gets it.
-fn received(response: Response<Incoming>, port: u16, lease: Lease) -> Result<Response<Body>, ForwardError> {
+fn received(
+    response: Response<Incoming>,
+    port: u16,
+    lease: Lease,
+) -> Result<Response<ResponseBody>, ForwardError> {
     let mut response = proper(response).map_err(|why| ForwardError::Improper(port, why))?;
     metrics::serves(&mut response);
     headers::strip_hop_by_hop(response.headers_mut());
     // What serve speaks is between serve and us.
     *response.version_mut() = Version::HTTP_11;
-    Ok(response.map(|body| Body::leased(body, lease)))
+    Ok(response.map(|body| ResponseBody::leased(body, lease)))
 }

@@ -11,7 +11,7 @@ use crate::{
     metrics::reject_reason::RejectReason,
     pages, pairing,
     proxy::{http, websocket},
-    response::{body::Body, text::plain},
+    response::{body::ResponseBody, text::plain},
     routing::{
         identity::{self, Refusal},
         table::Route,
@@ -29,7 +29,7 @@ pub struct Asker {
 }
 
 /// Answers one request. Each step either answers it or hands it on.
-pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -> Response<ResponseBody> {
     // 1. Pages of our own that need no identity.
     if let Some(page) = pages::answer(&app, &mut request) {
         return page;

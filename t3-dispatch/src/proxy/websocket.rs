@@ -28,11 +28,11 @@ use crate::{
     proxy::request,
     record::close::SessionRecorder,
     relay::{self, Legs, session::Session},
-    response::{body::Body, text::plain},
+    response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
     server::app::App,
     sys::{clock, random_id},
-    upstream::{connect, response_check::proper},
+    upstream::{connect, request_body::RequestBody, response_check::proper},
 };
 
 /// Answers an upgrade request of a known user.
@@ -41,7 +41,7 @@ pub async fn answer(
     peer: Peer,
     route: Route,
     mut request: Request<Incoming>,
-) -> Response<Body> {
+) -> Response<ResponseBody> {
     let key = match headers::check_upgrade(&request) {
         Ok(key) => key,
         Err(malformed) => {
@@ -82,7 +82,7 @@ pub async fn answer(
             Ok(mut response) => {
                 case.failed(OpenFailure::Status(response.status().as_u16()));
                 headers::strip_hop_by_hop(response.headers_mut());
-                response.map(Body::from)
+                response.map(ResponseBody::from)
             }
             Err(why) => {
                 tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {why}", route.port);
@@ -113,7 +113,7 @@ async fn ask_serve(
         })?;
     case.session().who.up = Some(leg);
     request::prepare(&mut request, peer.ip);
-    let request = request.map(|_| Body::empty());
+    let request = request.map(|_| RequestBody::empty());
     let handshake = async {
         let mut sender = connect::http(stream).await?;
         sender.send_request(request).await
@@ -145,7 +145,7 @@ fn failure(error: &hyper::Error) -> OpenFailure {
     }
 }
 
-fn refuse(case: SessionRecorder, why: OpenFailure) -> Response<Body> {
+fn refuse(case: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
     case.failed(why);
     match why {
         OpenFailure::ConnectTimeout | OpenFailure::HandshakeTimeout => {
@@ -166,7 +166,7 @@ fn switch(
     key: &header::HeaderValue,
     down: OnUpgrade,
     mut response: Response<Incoming>,
-) -> Response<Body> {
+) -> Response<ResponseBody> {
     let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
     if accept.is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
         return refuse(case, OpenFailure::BadAccept);
@@ -174,7 +174,7 @@ fn switch(
     let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let up = hyper::upgrade::on(&mut response);
     tokio::spawn(live(app, case, seat, down, up, extended));
-    response.map(|_| Body::empty())
+    response.map(|_| ResponseBody::empty())
 }
 
 /// The life of one WebSocket. It gives its place back when both sockets are closed.

@@ -2,7 +2,6 @@
 //! than the piece that is on its way.
 
 use std::{
-    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -10,14 +9,14 @@ use std::{
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 
-use crate::{http::guard::Exchange, upstream::pool::Lease};
-
-/// Why a body broke off.
-pub type BodyError = Box<dyn Error + Send + Sync>;
+use crate::{
+    http::guard::Exchange,
+    upstream::{pool::Lease, request_body::BodyError},
+};
 
 /// A body. Its length, when it is known, becomes Content-Length; else it is sent in chunks.
 #[derive(Debug)]
-pub struct Body {
+pub struct ResponseBody {
     kind: Kind,
     /// Over when the body has been sent, or will not be.
     during: Option<Exchange>,
@@ -31,7 +30,7 @@ enum Kind {
     Boxed(UnsyncBoxBody<Bytes, BodyError>),
 }
 
-impl Body {
+impl ResponseBody {
     const fn of(kind: Kind) -> Self {
         Self { kind, during: None }
     }
@@ -75,13 +74,13 @@ impl Body {
     }
 }
 
-impl From<Incoming> for Body {
+impl From<Incoming> for ResponseBody {
     fn from(body: Incoming) -> Self {
         Self::of(Kind::Incoming(body, None))
     }
 }
 
-impl HttpBody for Body {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -131,11 +130,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_says_its_length_when_it_knows_it_and_keeps_its_bytes() {
         let pieces = || ["a", "bc"].map(|text| Ok::<_, std::io::Error>(Frame::data(Bytes::from(text))));
-        let streamed = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces())));
+        let streamed = ResponseBody::boxed(StreamBody::new(futures_util::stream::iter(pieces())));
         for (body, length, text) in [
-            (Body::empty(), Some(0), ""),
-            (Body::full(""), Some(0), ""),
-            (Body::full("abc"), Some(3), "abc"),
+            (ResponseBody::empty(), Some(0), ""),
+            (ResponseBody::full(""), Some(0), ""),
+            (ResponseBody::full("abc"), Some(3), "abc"),
             (streamed, None, "abc"),
         ] {
             assert_eq!(body.size_hint().exact(), length);

@@ -4,12 +4,12 @@ use http::{HeaderValue, Response, header};
 
 use crate::{
     http::{guard::Refusal, peer::Peer},
-    response::{body::Body, text::plain},
+    response::{body::ResponseBody, text::plain},
 };
 
 /// The answer to a request that is refused. Nothing else will be answered on its connection.
 #[must_use]
-pub fn refused(peer: Peer, why: Refusal) -> Response<Body> {
+pub fn refused(peer: Peer, why: Refusal) -> Response<ResponseBody> {
     let status = why.status();
     if why == Refusal::Tls {
         tracing::debug!(peer = %peer.ip, "{}: {why}", status.as_u16());
@@ -26,6 +26,6 @@ pub fn refused(peer: Peer, why: Refusal) -> Response<Body> {
 }
 
 /// Announces that the connection ends after this response.
-pub fn close(response: &mut Response<Body>) {
+pub fn close(response: &mut Response<ResponseBody>) {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }

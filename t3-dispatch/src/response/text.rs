@@ -2,12 +2,12 @@
 
 use http::{Response, StatusCode, header};
 
-use crate::response::body::Body;
+use crate::response::body::ResponseBody;
 
 /// An answer of our own.
 #[must_use]
-pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::full(format!("{text}\n")));
+pub fn plain(status: StatusCode, text: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(format!("{text}\n")));
     *response.status_mut() = status;
     response
         .headers_mut()

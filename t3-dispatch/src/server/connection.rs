@@ -15,7 +15,7 @@ use crate::{
     },
     proxy::request,
     response::{
-        body::Body,
+        body::ResponseBody,
         refused::{close, refused},
     },
     server::app::App,
@@ -99,7 +99,7 @@ async fn exchange(
     peer: Peer,
     exchanges: &Arc<Exchanges>,
     mut request: Request<Incoming>,
-) -> Response<Body> {
+) -> Response<ResponseBody> {
     // For whoever has to know how the client left.
     request.extensions_mut().insert(Arc::clone(exchanges));
     let exchange = exchanges.begin();

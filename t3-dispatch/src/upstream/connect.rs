@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use t3_record::{evidence::OpenFailure, wire::Leg};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{response::body::Body, settings::Timeouts, sys::tcp};
+use crate::{settings::Timeouts, sys::tcp, upstream::request_body::RequestBody};
 
 /// serve could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +68,11 @@ pub async fn connect(port: u16, times: &Timeouts) -> Result<(TcpStream, Leg), Co
 ///
 /// # Errors
 /// When the connection is gone already.
-pub async fn http(stream: TcpStream) -> hyper::Result<SendRequest<Body>> {
-    let (sender, connection) =
-        http1::Builder::new().preserve_header_case(true).handshake::<_, Body>(TokioIo::new(stream)).await?;
+pub async fn http(stream: TcpStream) -> hyper::Result<SendRequest<RequestBody>> {
+    let (sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        .handshake::<_, RequestBody>(TokioIo::new(stream))
+        .await?;
     tokio::spawn(async move {
         // Its error is the request's error, too, and told there.
         let _ = connection.with_upgrades().await;

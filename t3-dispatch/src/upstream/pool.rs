@@ -14,7 +14,11 @@ use http::{Response, header::CONNECTION};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{http::headers, response::body::Body, routing::table::Route, upstream::request_body::Sent};
+use crate::{
+    http::headers,
+    routing::table::Route,
+    upstream::request_body::{RequestBody, UploadProgress},
+};
 
 /// For a connection to be ready again after an answer has been read to its end. It is at once,
 /// unless the request is still being sent.
@@ -87,7 +91,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Inner {
-    idle: Idle<SendRequest<Body>>,
+    idle: Idle<SendRequest<RequestBody>>,
     sweeping: bool,
 }
 
@@ -100,13 +104,18 @@ impl Pool {
 
     /// A connection that was not closed, as far as is known.
     #[must_use]
-    pub fn take(&self, route: &Route) -> Option<SendRequest<Body>> {
+    pub fn take(&self, route: &Route) -> Option<SendRequest<RequestBody>> {
         self.lock().idle.take(route, Instant::now(), SendRequest::is_ready)
     }
 
     /// Takes a connection back as soon as it can take another request. `announced` is for how long
     /// serve said it keeps it.
-    pub fn give_back(self: Arc<Self>, route: Route, announced: Option<Duration>, mut one: SendRequest<Body>) {
+    pub fn give_back(
+        self: Arc<Self>,
+        route: Route,
+        announced: Option<Duration>,
+        mut one: SendRequest<RequestBody>,
+    ) {
         // serve counts from when it sent its answer, and must not be the first to give up.
         let announced = announced.map(|time| time.saturating_sub(Duration::from_secs(1)));
         let patience = announced.map_or(self.patience, |time| time.min(self.patience));
@@ -132,7 +141,7 @@ impl Pool {
         self.lock().idle.count()
     }
 
-    fn put(self: Arc<Self>, route: Route, until: Instant, one: SendRequest<Body>) {
+    fn put(self: Arc<Self>, route: Route, until: Instant, one: SendRequest<RequestBody>) {
         let mut inner = self.lock();
         inner.idle.put(route, until, one);
         let begins = !std::mem::replace(&mut inner.sweeping, true);
@@ -164,9 +173,9 @@ impl Pool {
 /// A connection while an answer is read from it.
 #[derive(Debug)]
 pub struct Lease {
-    home: Option<(Arc<Pool>, Route, SendRequest<Body>)>,
+    home: Option<(Arc<Pool>, Route, SendRequest<RequestBody>)>,
     announced: Option<Duration>,
-    sent: Option<Arc<Sent>>,
+    sent: Option<Arc<UploadProgress>>,
 }
 
 impl Lease {
@@ -174,8 +183,8 @@ impl Lease {
     pub fn new(
         pool: &Arc<Pool>,
         route: &Route,
-        sender: SendRequest<Body>,
-        sent: Option<Arc<Sent>>,
+        sender: SendRequest<RequestBody>,
+        sent: Option<Arc<UploadProgress>>,
         response: &Response<Incoming>,
     ) -> Self {
         let headers = response.headers();

@@ -5,6 +5,7 @@
 //! said nothing for as long as other clients wait before they send anyway.
 
 use std::{
+    error::Error,
     pin::Pin,
     sync::{
         Arc,
@@ -18,7 +19,8 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::response::body::BodyError;
+/// Why a body broke off.
+pub type BodyError = Box<dyn Error + Send + Sync>;
 
 /// How long serve may keep silent to `Expect: 100-continue`. curl and Go wait as long.
 const EXPECT: Duration = Duration::from_secs(1);
@@ -26,11 +28,11 @@ const EXPECT: Duration = Duration::from_secs(1);
 /// serve has answered without the body.
 #[derive(Debug, thiserror::Error)]
 #[error("serve answered without asking for the body")]
-pub struct Unwanted;
+pub struct BodyRejected;
 
 /// What is known of a body on its way.
 #[derive(Debug)]
-pub struct Sent {
+pub struct UploadProgress {
     since: Instant,
     /// When serve last took a piece, in milliseconds.
     at: AtomicU64,
@@ -43,7 +45,7 @@ pub struct Sent {
     waker: AtomicWaker,
 }
 
-impl Sent {
+impl UploadProgress {
     fn new() -> Self {
         Self {
             since: Instant::now(),
@@ -80,7 +82,11 @@ impl Sent {
 }
 
 /// Waits for serve to answer, at most for so long in which nothing but serve could have gone on.
-pub async fn in_time<F: Future>(answer: F, sent: Option<&Sent>, patience: Duration) -> Option<F::Output> {
+pub async fn in_time<F: Future>(
+    answer: F,
+    sent: Option<&UploadProgress>,
+    patience: Duration,
+) -> Option<F::Output> {
     tokio::pin!(answer);
     let mut deadline = Instant::now() + patience;
     loop {
@@ -88,7 +94,7 @@ pub async fn in_time<F: Future>(answer: F, sent: Option<&Sent>, patience: Durati
             answer = &mut answer => return Some(answer),
             () = sleep_until(deadline) => {}
         }
-        deadline = match sent.map(Sent::serves_turn_since) {
+        deadline = match sent.map(UploadProgress::serves_turn_since) {
             Some(None) => Instant::now() + patience,
             Some(Some(since)) if since + patience > Instant::now() => since + patience,
             _ => return None,
@@ -96,26 +102,36 @@ pub async fn in_time<F: Future>(answer: F, sent: Option<&Sent>, patience: Durati
     }
 }
 
-/// The body.
+/// The body of a request to serve: none, or the client's upload.
 #[derive(Debug)]
-pub struct Sending {
-    body: Incoming,
-    sent: Arc<Sent>,
-    /// Until when the client is not told to send.
-    gate: Option<Pin<Box<Sleep>>>,
+pub struct RequestBody {
+    upload: Option<Upload>,
 }
 
-impl Sending {
-    /// This body, of a client that waits to be told (`expects`) or does not.
+impl RequestBody {
     #[must_use]
-    pub fn new(body: Incoming, expects: bool) -> (Self, Arc<Sent>) {
-        let sent = Arc::new(Sent::new());
+    pub const fn empty() -> Self {
+        Self { upload: None }
+    }
+
+    /// The client's body; with `expects`, of a client that waits for 100 (Continue).
+    #[must_use]
+    pub fn upload(body: Incoming, expects: bool) -> (Self, Arc<UploadProgress>) {
+        let sent = Arc::new(UploadProgress::new());
         let gate = expects.then(|| Box::pin(sleep(EXPECT)));
-        (Self { body, sent: Arc::clone(&sent), gate }, sent)
+        (Self { upload: Some(Upload { body, sent: Arc::clone(&sent), gate }) }, sent)
     }
 }
 
-impl HttpBody for Sending {
+#[derive(Debug)]
+struct Upload {
+    body: Incoming,
+    sent: Arc<UploadProgress>,
+    /// Until then the client is not asked to send.
+    gate: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -123,12 +139,26 @@ impl HttpBody for Sending {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.upload.as_mut().map_or(Poll::Ready(None), |upload| upload.poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| upload.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.upload.as_ref().map_or_else(|| SizeHint::with_exact(0), |upload| upload.body.size_hint())
+    }
+}
+
+impl Upload {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(gate) = &mut self.gate {
             let silent = gate.as_mut().poll(cx);
             self.sent.waker.register(cx.waker());
             if !self.sent.agreed.load(Ordering::Acquire) {
                 if self.sent.unwanted.load(Ordering::Acquire) {
-                    return Poll::Ready(Some(Err(Unwanted.into())));
+                    return Poll::Ready(Some(Err(BodyRejected.into())));
                 }
                 ready!(silent);
             }
@@ -140,13 +170,5 @@ impl HttpBody for Sending {
             self.sent.progress();
         }
         frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -16,7 +16,7 @@ use http::{
 };
 
 use self::{head_scanner::Found, splice::Spliced};
-use crate::{http::navigation::is_navigation, response::body::Body};
+use crate::{http::navigation::is_navigation, response::body::ResponseBody};
 
 /// Where the manifest is.
 pub const MANIFEST_PATH: &str = "/manifest.webmanifest";
@@ -107,7 +107,7 @@ pub fn ask<B>(request: &mut Request<B>) -> Option<Asked> {
 impl Asked {
     /// Looks at serve's answer and puts the tags in where they belong. Returns when the end of the
     /// head is known; the rest is streamed.
-    pub async fn answer(self, response: Response<Body>) -> Response<Body> {
+    pub async fn answer(self, response: Response<ResponseBody>) -> Response<ResponseBody> {
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::NOT_MODIFIED {
             self.not_modified(&mut parts.headers);
@@ -122,7 +122,7 @@ impl Asked {
         {
             body.insert(offset, TAGS.as_bytes());
         }
-        Response::from_parts(parts, Body::boxed(body))
+        Response::from_parts(parts, ResponseBody::boxed(body))
     }
 
     /// serve says that the browser's copy is good: the copy goes by our name.

@@ -306,11 +306,11 @@ fn a_page_with_everything_a_head_may_hold_is_changed() {
 
 const PAGE: &str = "<!doctype html><head><title>x</title></head><body>hello</body>";
 
-fn in_pieces(pieces: Vec<Piece>) -> Body {
-    Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)))
+fn in_pieces(pieces: Vec<Piece>) -> ResponseBody {
+    ResponseBody::boxed(StreamBody::new(futures_util::stream::iter(pieces)))
 }
 
-fn response(headers: &[(&'static str, &str)], body: Body) -> Response<Body> {
+fn response(headers: &[(&'static str, &str)], body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     for (name, value) in headers {
         response.headers_mut().append(*name, value.parse().unwrap());
@@ -326,7 +326,7 @@ fn request(headers: &[(&'static str, &str)]) -> Request<()> {
     request
 }
 
-async fn answered(asked: Option<Asked>, response: Response<Body>) -> (http::response::Parts, String) {
+async fn answered(asked: Option<Asked>, response: Response<ResponseBody>) -> (http::response::Parts, String) {
     let (parts, body) = asked.unwrap().answer(response).await.into_parts();
     (parts, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
 }
@@ -352,16 +352,17 @@ async fn only_pages_that_a_browser_shows_are_changed() {
         (&[html, ("cache-control", "private, No-Transform")], false),
         (&[html, ("content-length", "many")], false),
     ] {
-        let (parts, body) = answered(ask(&mut request(&[])), response(headers, Body::full(PAGE))).await;
+        let (parts, body) =
+            answered(ask(&mut request(&[])), response(headers, ResponseBody::full(PAGE))).await;
         assert_eq!(body != PAGE, changed, "{headers:?}");
         if changed {
             assert_eq!(body, PAGE.replace("</head>", &format!("{TAGS}</head>")));
         } else {
-            assert_eq!(parts.headers, *response(headers, Body::empty()).headers(), "{headers:?}");
+            assert_eq!(parts.headers, *response(headers, ResponseBody::empty()).headers(), "{headers:?}");
         }
     }
     for status in [203, 206, 301, 404, 500] {
-        let mut page = response(&[html], Body::full(PAGE));
+        let mut page = response(&[html], ResponseBody::full(PAGE));
         *page.status_mut() = StatusCode::from_u16(status).unwrap();
         assert_eq!(answered(ask(&mut request(&[])), page).await.1, PAGE, "{status}");
     }
@@ -394,7 +395,7 @@ async fn headers_are_true_of_the_changed_page() {
             ("vary", "Accept-Encoding"),
             ("x-other", "kept"),
         ],
-        Body::full(PAGE),
+        ResponseBody::full(PAGE),
     );
     let (parts, body) = answered(ask(&mut request(&[])), page).await;
     let headers = parts.headers;
@@ -420,7 +421,7 @@ async fn a_page_asked_for_again_is_not_modified_under_the_name_it_got() {
         let asked = ask(&mut again);
         assert_eq!(again.headers()["if-none-match"], theirs, "serve is asked by its own name");
         assert!(!again.headers().contains_key("if-modified-since"));
-        let mut unchanged = response(&[("etag", theirs)], Body::empty());
+        let mut unchanged = response(&[("etag", theirs)], ResponseBody::empty());
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
         let (parts, body) = answered(asked, unchanged).await;
         assert_eq!((parts.headers["etag"].to_str().unwrap(), body.as_str()), (ours.as_str(), ""));
@@ -453,7 +454,7 @@ fn a_copy_without_todays_tags_counts_only_where_none_are_put_in() {
 #[tokio::test]
 async fn what_follows_the_head_is_streamed_and_trailers_pass() {
     let (mut feed, stream) = fed();
-    let html = response(&[("content-type", "text/html")], Body::boxed(StreamBody::new(stream)));
+    let html = response(&[("content-type", "text/html")], ResponseBody::boxed(StreamBody::new(stream)));
     feed(Ok(Frame::data(Bytes::from("<head>"))));
     let mut answering = std::pin::pin!(ask(&mut request(&[])).unwrap().answer(html));
     assert!(pending(answering.as_mut()).await, "the head has not ended");
