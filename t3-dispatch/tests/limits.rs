@@ -28,7 +28,7 @@ async fn end(stage: &mut Stage, (client, serve): (TcpStream, TcpStream), left: u
     drop((client, serve));
     stage.judgement().await;
     let free = async {
-        while stage.app.gate.taken().0 > left {
+        while stage.app.websocket.admission.taken().0 > left {
             sleep(Duration::from_millis(5)).await;
         }
     };
@@ -44,7 +44,7 @@ async fn beyond_the_sessions_in_all_there_is_503_until_one_ends() {
         let answer = status(stage.ask(user, "").await).await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: "), "{answer}");
     }
-    assert_eq!(stage.app.refusals.count(RejectReason::Sessions), 2);
+    assert_eq!(stage.app.rejections.count(RejectReason::Sessions), 2);
     assert!(timeout(Duration::from_millis(100), stage.serve.accept()).await.is_err(), "serve was asked");
     end(&mut stage, first, 1).await;
     let third = stage.open().await;
@@ -63,7 +63,7 @@ async fn beyond_the_sessions_of_one_user_there_is_429_for_this_user_alone() {
     let other = status(stage.ask("gone", "").await).await;
     assert!(other.starts_with("HTTP/1.1 502 "), "another user gets as far as serve: {other}");
     stage.judgement().await;
-    assert_eq!(stage.app.refusals.count(RejectReason::UserSessions), 1);
+    assert_eq!(stage.app.rejections.count(RejectReason::UserSessions), 1);
     end(&mut stage, first, 0).await;
     stage.open().await;
 }
@@ -101,7 +101,7 @@ async fn opening_too_fast_gets_429_that_says_when_to_come_back_and_leaves_no_rec
         stage.judgement().await;
     }
     stage.no_more_records().await;
-    assert_eq!(stage.app.refusals.count(RejectReason::Rate), 1);
+    assert_eq!(stage.app.rejections.count(RejectReason::Rate), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn thirty_tabs_that_come_back_at_once_and_once_more_pass_by_default() {
             open.push(stage.open().await);
         }
     }
-    assert!(RejectReason::ALL.iter().all(|why| stage.app.refusals.count(*why) == 0));
+    assert!(RejectReason::ALL.iter().all(|why| stage.app.rejections.count(*why) == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +147,7 @@ async fn a_page_of_another_origin_gets_403_and_serve_is_not_asked() {
             assert!(answer.starts_with("HTTP/1.1 403 "), "{headers}: {answer}");
             assert!(timeout(Duration::from_millis(50), stage.serve.accept()).await.is_err(), "{headers}");
         }
-        assert_eq!(stage.app.refusals.count(RejectReason::Origin), u64::from(!passes));
+        assert_eq!(stage.app.rejections.count(RejectReason::Origin), u64::from(!passes));
     }
 }
 

@@ -36,7 +36,7 @@ use tokio::{
 };
 
 fn scrape(stage: &Stage) -> Page {
-    Page::parse(&page::page(&stage.app).unwrap())
+    Page::parse(&page::page(&stage.app.metrics, &stage.app.gauges()).unwrap())
 }
 
 /// The state with the most series: closed sessions of several kinds. Returns how many records had
@@ -181,13 +181,13 @@ async fn the_page_names_nobody() {
     let (mut serve, _) = stage.accept().await;
     serve.write_all(switching().as_bytes()).await.unwrap();
     head(&mut client).await;
-    let while_open = page::page(&stage.app).unwrap();
+    let while_open = page::page(&stage.app.metrics, &stage.app.gauges()).unwrap();
     reset(client);
     let (_, record) = stage.judgement().await;
     stage.no_more_records().await;
     // The record does name them: they had come through.
     assert_eq!((record.user.as_str(), record.ip.as_str()), ("zebedee", "203.0.113.9"));
-    let after = page::page(&stage.app).unwrap();
+    let after = page::page(&stage.app.metrics, &stage.app.gauges()).unwrap();
     let forbidden = ["zeb", "203.0.113", "127.0.0.1", "example", "LHR", "secret", "ticket", &record.conn];
     for text in [while_open, after] {
         for word in forbidden {
@@ -209,7 +209,7 @@ async fn every_page_under_load_agrees_with_itself() {
             let mut last = Page::default();
             let mut pages = 0;
             while !over.load(Ordering::Relaxed) {
-                let page = Page::parse(&page::page(&app).unwrap());
+                let page = Page::parse(&page::page(&app.metrics, &app.gauges()).unwrap());
                 let owed = page.value("upgrades_total") - page.sum("closes_total");
                 assert_eq!(owed, page.sum("sessions"), "one record for each");
                 assert!(page.value("opens_total") <= page.value("upgrades_total"));
@@ -265,7 +265,14 @@ async fn the_listener_has_one_page() {
     let stage = Stage::new(&[]).await;
     let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap().unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(Arc::clone(&stage.app), listener));
+    tokio::spawn(server::serve(
+        Arc::clone(&stage.app.metrics),
+        {
+            let app = Arc::clone(&stage.app);
+            move || app.gauges()
+        },
+        listener,
+    ));
     let page = ask_metrics(address, "GET /metrics").await;
     let (head, body) = page.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
@@ -289,7 +296,14 @@ async fn readers_that_say_or_read_nothing_are_bounded_and_cost_the_proxy_nothing
     let mut stage = Stage::new(&[]).await;
     let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap().unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(Arc::clone(&stage.app), listener));
+    tokio::spawn(server::serve(
+        Arc::clone(&stage.app.metrics),
+        {
+            let app = Arc::clone(&stage.app);
+            move || app.gauges()
+        },
+        listener,
+    ));
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(address).await.unwrap());

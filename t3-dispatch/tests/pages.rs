@@ -54,7 +54,7 @@ async fn closed(client: &mut TcpStream) -> u16 {
 }
 
 async fn none(stage: &Stage) {
-    timeout(PATIENCE, stage.app.probes.none()).await.expect("the place is never given back");
+    timeout(PATIENCE, stage.app.pages.echo.none()).await.expect("the place is never given back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,14 +99,14 @@ async fn the_echo_says_back_text_and_binary_and_answers_pings_and_close() {
     }
     client.write_all(&frame(0x89, b"p", true)).await.unwrap();
     assert_eq!(exactly(&mut client, 3).await, frame(0x8a, b"p", false));
-    assert_eq!(stage.app.probes.count(), 1);
+    assert_eq!(stage.app.pages.echo.count(), 1);
     client.write_all(&frame(0x88, &1000_u16.to_be_bytes(), true)).await.unwrap();
     assert_eq!(closed(&mut client).await, 1000);
     assert_eq!(rest(&mut client).await.unwrap(), b"");
     none(&stage).await;
     stage.no_more_records().await;
     assert_eq!(stage.messages("ws").len(), 0, "a probe is no session");
-    assert_eq!(stage.app.gate.taken(), (0, 0));
+    assert_eq!(stage.app.websocket.admission.taken(), (0, 0));
     assert!(timeout(Duration::from_millis(50), stage.serve.accept()).await.is_err(), "serve was asked");
 }
 
@@ -178,7 +178,7 @@ async fn there_are_only_so_many_probes() {
     let stage = Stage::new(&["--max-probes", "2"]).await;
     let (first, second) = (connected(&stage).await, connected(&stage).await);
     assert!(head(&mut probe(&stage).await).await.starts_with("HTTP/1.1 503 "));
-    assert_eq!(stage.app.refusals.count(RejectReason::Probes), 1);
+    assert_eq!(stage.app.rejections.count(RejectReason::Probes), 1);
     drop((first, second));
     none(&stage).await;
     connected(&stage).await;
@@ -193,7 +193,7 @@ async fn what_is_no_upgrade_hears_what_it_should_have_been() {
     let request = "GET /probe/ws HTTP/1.1\r\nHost: t3\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     client.write_all(request.as_bytes()).await.unwrap();
     assert!(stage::head(&mut client).await.starts_with("HTTP/1.1 400 "));
-    assert_eq!(stage.app.probes.count(), 0);
+    assert_eq!(stage.app.pages.echo.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,5 +209,5 @@ async fn probes_hear_1001_when_dispatch_stops() {
     drop(polite);
     assert_eq!(closed(&mut silent).await, 1001);
     drain.await.unwrap();
-    assert_eq!(stage.app.probes.count(), 0, "stopped while a probe was still connected");
+    assert_eq!(stage.app.pages.echo.count(), 0, "stopped while a probe was still connected");
 }

@@ -17,9 +17,7 @@ use ipnet::IpNet;
 use t3_record::evidence::Nanos;
 use tokio::time::interval;
 
-use crate::{
-    admission::log_throttle::Quiet, metrics::reject_reason::RejectReason, server::app::App, sys::clock,
-};
+use crate::{admission::log_throttle::Quiet, metrics::reject_reason::RejectReason, sys::clock};
 
 /// One line for each reason and each of these in this time.
 const WINDOW: Nanos = 60_000_000_000;
@@ -28,21 +26,21 @@ const TOLD_APART: usize = 256;
 
 /// Counters and the lines not logged yet.
 #[derive(Debug)]
-pub struct Refusals {
+pub struct Rejections {
     counts: [AtomicU64; RejectReason::ALL.len()],
     quiet: Mutex<Quiet<(RejectReason, String)>>,
 }
 
-impl Default for Refusals {
+impl Default for Rejections {
     fn default() -> Self {
         let quiet = Mutex::new(Quiet::new(WINDOW, TOLD_APART));
         Self { counts: Default::default(), quiet }
     }
 }
 
-impl Refusals {
+impl Rejections {
     /// Somebody was turned away. `who` is whom lines are summed up for: a user or a network.
-    pub fn tell(&self, why: RejectReason, who: &str, line: fmt::Arguments<'_>) {
+    pub fn record(&self, why: RejectReason, who: &str, line: fmt::Arguments<'_>) {
         self.counts[why as usize].fetch_add(1, Ordering::Relaxed);
         let said = self
             .quiet
@@ -53,6 +51,12 @@ impl Refusals {
             let unlogged = (unlogged > 0).then_some(unlogged);
             tracing::warn!(refused = why.word(), who, unlogged, "{line}");
         }
+    }
+
+    /// Rejections per reason since the start.
+    #[must_use]
+    pub fn counts(&self) -> [u64; RejectReason::ALL.len()] {
+        RejectReason::ALL.map(|why| self.count(why))
     }
 
     /// How many were turned away for this reason since the start.
@@ -76,11 +80,11 @@ impl Refusals {
 }
 
 /// Sums up now and then, so that the end of a flood is told, too.
-pub async fn sum_up(app: std::sync::Arc<App>) {
+pub async fn sum_up(rejections: std::sync::Arc<Rejections>) {
     let mut ticks = interval(Duration::from_secs(10));
     loop {
         ticks.tick().await;
-        app.refusals.sum_up(clock::now());
+        rejections.sum_up(clock::now());
     }
 }
 
@@ -98,11 +102,11 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_counter_and_word() {
-        let refusals = Refusals::default();
+        let refusals = Rejections::default();
         for (index, why) in RejectReason::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, index);
             for _ in 0..=index {
-                refusals.tell(why, "x", format_args!("test"));
+                refusals.record(why, "x", format_args!("test"));
             }
         }
         let mut words: Vec<&str> = RejectReason::ALL.map(RejectReason::word).into();

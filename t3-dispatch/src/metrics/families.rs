@@ -30,7 +30,7 @@ pub struct Counters2<A, B>(Vec<IntCounter>, PhantomData<fn(A, B)>);
 
 /// Gauges by one label.
 #[derive(Debug)]
-pub struct Gauges<W>(Vec<IntGauge>, PhantomData<fn(W)>);
+pub struct GaugeVec<W>(Vec<IntGauge>, PhantomData<fn(W)>);
 
 impl<W: Word> Counters<W> {
     /// One of them.
@@ -48,7 +48,7 @@ impl<A: Word, B: Word> Counters2<A, B> {
     }
 }
 
-impl<W: Word> Gauges<W> {
+impl<W: Word> GaugeVec<W> {
     /// One of them.
     #[must_use]
     pub fn of(&self, word: W) -> &IntGauge {
@@ -91,9 +91,9 @@ impl Maker {
     }
 
     /// Gauges by one label.
-    pub fn gauges<W: Word>(&self, name: &str, help: &str) -> Gauges<W> {
+    pub fn gauges<W: Word>(&self, name: &str, help: &str) -> GaugeVec<W> {
         let family = self.keep(IntGaugeVec::new(opts(name, help), &[W::LABEL]));
-        Gauges(W::ALL.iter().map(|word| family.with_label_values(&[word.word()])).collect(), PhantomData)
+        GaugeVec(W::ALL.iter().map(|word| family.with_label_values(&[word.word()])).collect(), PhantomData)
     }
 
     /// A histogram of times in seconds.

@@ -5,6 +5,7 @@
 //! that is what records are for.
 
 pub mod families;
+pub mod gauges;
 pub mod labels;
 pub mod page;
 mod process;

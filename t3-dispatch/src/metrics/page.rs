@@ -9,12 +9,13 @@ use t3_record::vocabulary::{Cause, Verdict};
 
 use super::{
     Metrics,
-    families::{Counters, Counters2, Gauges, Maker, follow},
+    families::{Counters, Counters2, GaugeVec, Maker, follow},
+    gauges::Gauges,
     labels::{Entry, State, Word},
     process::Process,
+    reject_reason::RejectReason,
     session_counters::Now,
 };
-use crate::{metrics::reject_reason::RejectReason, server::app::App};
 
 /// The page's type.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -25,7 +26,7 @@ pub(super) struct Late {
     upgrades: IntCounter,
     opens: IntCounter,
     closes: Counters2<Verdict, Cause>,
-    sessions: Gauges<State>,
+    sessions: GaugeVec<State>,
     refused: Counters<RejectReason>,
     entries: Counters<Entry>,
     entries_waiting: IntGauge,
@@ -70,23 +71,22 @@ impl Late {
         }
     }
 
-    fn update(&self, metrics: &Metrics, app: &App) {
+    fn update(&self, metrics: &Metrics, gauges: &Gauges) {
         self.lives(&metrics.lives.now());
         for &why in <RejectReason as Word>::ALL {
-            follow(self.refused.of(why), app.refusals.count(why));
+            follow(self.refused.of(why), gauges.rejections[why as usize]);
         }
-        let journal = app.recorder.writer.stats();
-        follow(self.entries.of(Entry::Written), journal.written);
-        follow(self.entries.of(Entry::Lost), journal.dropped);
-        self.entries_waiting.set(whole(journal.waiting));
+        follow(self.entries.of(Entry::Written), gauges.records_written);
+        follow(self.entries.of(Entry::Lost), gauges.records_dropped);
+        self.entries_waiting.set(whole(gauges.records_waiting));
         follow(&self.lines_lost, t3_journal::log_queue::dropped());
         #[expect(
             clippy::cast_precision_loss,
             reason = "delays of ours stay far below 2^53 ns, which are 104 days"
         )]
-        self.lag_worst.set(app.recorder.lag.worst().map_or(0.0, |delay| delay.late as f64 / 1e9));
-        self.trace_connected.set(i64::from(app.trace.connected()));
-        self.table_logins.set(whole(app.table().len() as u64));
+        self.lag_worst.set(gauges.worst_lag.map_or(0.0, |late| late as f64 / 1e9));
+        self.trace_connected.set(i64::from(gauges.evidence_connected));
+        self.table_logins.set(whole(gauges.logins as u64));
         self.process.read();
     }
 
@@ -112,11 +112,10 @@ fn whole(count: u64) -> i64 {
 ///
 /// # Errors
 /// When a family has no series, which a test excludes.
-pub fn page(app: &App) -> prometheus::Result<String> {
-    let metrics = &app.metrics;
+pub fn page(metrics: &Metrics, gauges: &Gauges) -> prometheus::Result<String> {
     // Pages are made one at a time: each adds to the counters what has come since the one before.
     let late = metrics.late.lock().unwrap_or_else(PoisonError::into_inner);
-    late.update(metrics, app);
+    late.update(metrics, gauges);
     let mut text = String::with_capacity(32 << 10);
     TextEncoder::new().encode_utf8(&metrics.registry.gather(), &mut text)?;
     Ok(text)

@@ -20,8 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::page;
-use crate::server::app::App;
+use super::{Metrics, gauges::Gauges, page};
 
 /// Connections at once. One Prometheus needs one.
 const MOST: usize = 8;
@@ -87,8 +86,16 @@ pub fn bind(place: Where) -> Result<Option<TcpListener>, BindError> {
     Ok(Some(listener))
 }
 
+/// Renders the page.
+type Render = dyn Fn() -> prometheus::Result<String> + Send + Sync;
+
 /// Answers until the process ends, so that a drain can be watched, too.
-pub async fn serve(app: Arc<App>, listener: TcpListener) {
+pub async fn serve(
+    metrics: Arc<Metrics>,
+    gauges: impl Fn() -> Gauges + Send + Sync + 'static,
+    listener: TcpListener,
+) {
+    let render: Arc<Render> = Arc::new(move || page::page(&metrics, &gauges()));
     let places = Arc::new(Semaphore::new(MOST));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -96,19 +103,19 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let app = Arc::clone(&app);
+        let render = Arc::clone(&render);
         tokio::spawn(async move {
             // A reader that takes too long is cut off.
-            let _ = timeout(WHOLE_TIME, connection(app, stream)).await;
+            let _ = timeout(WHOLE_TIME, connection(render, stream)).await;
             drop(place);
         });
     }
 }
 
-async fn connection(app: Arc<App>, stream: TcpStream) {
+async fn connection(render: Arc<Render>, stream: TcpStream) {
     let service = service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(answer(app, &request).await) }
+        let render = Arc::clone(&render);
+        async move { Ok::<_, Infallible>(answer(render, &request).await) }
     });
     let result = http1::Builder::new()
         .keep_alive(false)
@@ -121,21 +128,21 @@ async fn connection(app: Arc<App>, stream: TcpStream) {
     }
 }
 
-async fn answer(app: Arc<App>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(render: Arc<Render>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
-        "/metrics" => metrics(app).await,
+        "/metrics" => metrics(render).await,
         "/" => text(StatusCode::OK, "t3-dispatch: metrics are at /metrics\n"),
         _ => text(StatusCode::NOT_FOUND, "not here; metrics are at /metrics\n"),
     }
 }
 
-async fn metrics(app: Arc<App>) -> Response<Full<Bytes>> {
-    match tokio::task::spawn_blocking(move || page::page(&app)).await {
+async fn metrics(render: Arc<Render>) -> Response<Full<Bytes>> {
+    match tokio::task::spawn_blocking(move || render()).await {
         Ok(Ok(page)) => {
             let mut response = Response::new(Full::from(page));
             let kind = HeaderValue::from_static(page::CONTENT_TYPE);

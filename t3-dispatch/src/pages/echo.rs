@@ -4,7 +4,7 @@
 //! Not a session: it has no user, no serve, no place among the sessions and no `ws close` record.
 //! Its Origin is not checked, because there is nothing to steal.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -24,11 +24,10 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    cli,
+    admission::rejections::Rejections,
     http::{guard::guarded_socket, headers},
     metrics::reject_reason::RejectReason,
     response::{body::ResponseBody, text::plain},
-    server::app::App,
     shutdown::signal::Stop,
 };
 
@@ -37,38 +36,46 @@ const LARGEST: usize = 64 * 1024;
 /// For the peer to answer our Close.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// The probes that are connected.
+/// The echo and the probes connected to it.
 #[derive(Debug)]
-pub struct Probes {
-    places: Arc<Semaphore>,
-    most: u32,
-    silence: Duration,
+pub struct ProbeEcho {
+    permits: Arc<Semaphore>,
+    max: u32,
+    idle_timeout: Duration,
+    handshake_timeout: Duration,
+    rejections: Arc<Rejections>,
+    shutdown: Arc<Stop>,
 }
 
-impl Probes {
-    /// As the options say.
+impl ProbeEcho {
     #[must_use]
-    pub fn new(options: &cli::Pages) -> Self {
-        let most = u32::from(options.max_probes.get());
-        let places = Arc::new(Semaphore::new(options.max_probes.get().into()));
-        Self { places, most, silence: options.probe_silence }
+    pub fn new(
+        max_probes: NonZeroU16,
+        idle_timeout: Duration,
+        handshake_timeout: Duration,
+        rejections: Arc<Rejections>,
+        shutdown: Arc<Stop>,
+    ) -> Self {
+        let max = u32::from(max_probes.get());
+        let permits = Arc::new(Semaphore::new(max_probes.get().into()));
+        Self { permits, max, idle_timeout, handshake_timeout, rejections, shutdown }
     }
 
     /// How many are connected.
     #[must_use]
     pub fn count(&self) -> usize {
-        (self.most as usize).saturating_sub(self.places.available_permits())
+        (self.max as usize).saturating_sub(self.permits.available_permits())
     }
 
     /// Returns when there is none.
     pub async fn none(&self) {
         // Fails only when the semaphore is closed, which nobody does.
-        let _ = self.places.acquire_many(self.most).await;
+        let _ = self.permits.acquire_many(self.max).await;
     }
 }
 
 /// Answers a request for the echo.
-pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<ResponseBody> {
+pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Response<ResponseBody> {
     if !headers::wants_websocket(request.headers()) {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket");
         let headers = response.headers_mut();
@@ -86,16 +93,16 @@ pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<Respo
     };
     // It is base64: always a good value.
     let Ok(accept) = accept else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "no accept key") };
-    let Ok(place) = Arc::clone(&app.probes.places).try_acquire_owned() else {
-        let most = app.probes.most;
-        app.refusals.tell(
+    let Ok(place) = Arc::clone(&echo.permits).try_acquire_owned() else {
+        let most = echo.max;
+        echo.rejections.record(
             RejectReason::Probes,
             "probes",
             format_args!("503: there are {most} probes already (--max-probes)"),
         );
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many probes");
     };
-    tokio::spawn(converse(Arc::clone(app), hyper::upgrade::on(request), place));
+    tokio::spawn(converse(Arc::clone(echo), hyper::upgrade::on(request), place));
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -105,9 +112,9 @@ pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Response<Respo
     response
 }
 
-async fn converse(app: Arc<App>, upgraded: OnUpgrade, _place: OwnedSemaphorePermit) {
+async fn converse(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _place: OwnedSemaphorePermit) {
     // When the 101 cannot be written, the prober is gone.
-    let Ok(Ok(upgraded)) = timeout(app.times.handshake, upgraded).await else { return };
+    let Ok(Ok(upgraded)) = timeout(settings.handshake_timeout, upgraded).await else { return };
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(0)
@@ -116,7 +123,7 @@ async fn converse(app: Arc<App>, upgraded: OnUpgrade, _place: OwnedSemaphorePerm
         .max_frame_size(Some(LARGEST));
     let Some((stream, first)) = guarded_socket(upgraded) else { return };
     let socket = WebSocketStream::from_partially_read(stream, first.into(), Role::Server, Some(config)).await;
-    echo(socket, app.probes.silence, &app.stop).await;
+    echo(socket, settings.idle_timeout, &settings.shutdown).await;
 }
 
 /// Until the peer ends it, breaks the rules, is silent for too long, or dispatch stops.

@@ -12,18 +12,23 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-pub use self::echo::Probes;
-use crate::{
-    response::{body::ResponseBody, text::plain},
-    server::app::App,
-};
+pub use self::echo::ProbeEcho;
+use crate::response::{body::ResponseBody, text::plain};
+
+/// Pages that dispatch answers itself.
+#[derive(Debug)]
+pub struct Pages {
+    pub echo: Arc<ProbeEcho>,
+    /// Whether pages can be installed as an app.
+    pub pwa: bool,
+}
 
 /// Answers a request for one of our own pages; `None` when it is for none of them.
-pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Option<Response<ResponseBody>> {
-    let page: fn(&Arc<App>, &mut Request<Incoming>) -> Response<ResponseBody> = match request.uri().path() {
+pub fn answer(pages: &Pages, request: &mut Request<Incoming>) -> Option<Response<ResponseBody>> {
+    let page: fn(&Pages, &mut Request<Incoming>) -> Response<ResponseBody> = match request.uri().path() {
         "/healthz" | "/probe/healthz" => |_, _| healthy(),
-        "/probe/ws" => echo::answer,
-        pwa::MANIFEST_PATH if app.install => |_, _| manifest(),
+        "/probe/ws" => |pages, request| echo::answer(&pages.echo, request),
+        pwa::MANIFEST_PATH if pages.pwa => |_, _| manifest(),
         _ => return None,
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -31,7 +36,7 @@ pub fn answer(app: &Arc<App>, request: &mut Request<Incoming>) -> Option<Respons
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Some(response);
     }
-    Some(page(app, request))
+    Some(page(pages, request))
 }
 
 fn healthy() -> Response<ResponseBody> {

@@ -29,6 +29,7 @@ use http::{
     HeaderMap, Method, Response, StatusCode,
     header::{CACHE_CONTROL, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE, USER_AGENT},
 };
+use ipnet::IpNet;
 
 pub use self::mint::MintCommand;
 use self::{
@@ -42,10 +43,10 @@ use self::{
 };
 use crate::{
     cli,
-    metrics::labels,
+    metrics::{Metrics, labels},
     response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
-    server::app::App,
+    settings::Timeouts,
     sys::clock,
 };
 
@@ -60,6 +61,9 @@ pub struct Pairing {
     check_patience: Duration,
     flights: Flights<Result<Arc<Paired>, Failed>>,
     loops: Mutex<Loops>,
+    metrics: Arc<Metrics>,
+    timeouts: Timeouts,
+    trusted: Vec<IpNet>,
 }
 
 /// Where credentials come from.
@@ -113,13 +117,21 @@ struct Visit {
 impl Pairing {
     /// As the options ask for; nothing with `--no-pairing`.
     #[must_use]
-    pub fn new(options: &cli::Pairing) -> Option<Self> {
+    pub fn new(
+        options: &cli::Pairing,
+        metrics: Arc<Metrics>,
+        timeouts: Timeouts,
+        trusted: Vec<IpNet>,
+    ) -> Option<Self> {
         (!options.no_pairing).then(|| Self {
             source: Source::new(options),
             exchange_patience: options.exchange_timeout,
             check_patience: options.session_check_timeout,
             flights: Flights::default(),
             loops: Mutex::default(),
+            metrics,
+            timeouts,
+            trusted,
         })
     }
 }
@@ -127,55 +139,48 @@ impl Pairing {
 /// The answer to a request that has to be paired first; nothing for all others, which go on to
 /// serve.
 pub async fn answer(
-    app: &Arc<App>,
+    pairing: &Arc<Pairing>,
     peer: IpAddr,
     route: &Route,
     method: &Method,
     headers: &HeaderMap,
 ) -> Option<Response<ResponseBody>> {
-    let pairing = app.pairing.as_ref()?;
     let need = decide::need(method, headers);
     if need == Need::Nothing {
         return None;
     }
     let visitor = serve_request::visitor(headers, peer);
-    if need == Need::Check && is_good(app, pairing, route, visitor.clone(), headers).await {
+    if need == Need::Check && is_good(pairing, route, visitor.clone(), headers).await {
         return None;
     }
     let agent = headers.get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
     let browser = Browser {
         user: route.os_user.clone(),
-        ip: identity::client(headers, peer, &app.trusted).to_string(),
+        ip: identity::client(headers, peer, &pairing.trusted).to_string(),
         agent: agent.get(..MAX_AGENT).unwrap_or(agent).to_owned(),
     };
-    let mut response = pair(app, pairing, route, Visit { browser, visitor }).await;
+    let mut response = pair(pairing, route, Visit { browser, visitor }).await;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
 }
 
 /// Whether the session of a request may go on being used: unless serve says that it does not know
 /// it.
-async fn is_good(
-    app: &App,
-    pairing: &Pairing,
-    route: &Route,
-    visitor: HeaderMap,
-    headers: &HeaderMap,
-) -> bool {
+async fn is_good(pairing: &Pairing, route: &Route, visitor: HeaderMap, headers: &HeaderMap) -> bool {
     let checked =
-        session_check::is_good(route.port, &app.times, pairing.check_patience, visitor, headers).await;
+        session_check::is_good(route.port, &pairing.timeouts, pairing.check_patience, visitor, headers).await;
     match &checked {
         Ok(true) => {}
-        Ok(false) => app.metrics.paired(labels::Paired::Unknown),
+        Ok(false) => pairing.metrics.paired(labels::Paired::Unknown),
         Err(unclear) => {
             tracing::info!(user = %route.os_user, "session not checked: {unclear}");
-            app.metrics.paired(labels::Paired::CheckFailed);
+            pairing.metrics.paired(labels::Paired::CheckFailed);
         }
     }
     checked.unwrap_or(true)
 }
 
-async fn pair(app: &Arc<App>, pairing: &Pairing, route: &Route, visit: Visit) -> Response<ResponseBody> {
+async fn pair(pairing: &Arc<Pairing>, route: &Route, visit: Visit) -> Response<ResponseBody> {
     match lock(&pairing.loops).ask(&visit.browser, clock::now()) {
         Verdict::Go => {}
         Verdict::Stop => {
@@ -185,11 +190,11 @@ async fn pair(app: &Arc<App>, pairing: &Pairing, route: &Route, visit: Visit) ->
                 "not paired: {} sessions within a minute and the browser comes back without one: does it keep cookies?",
                 loops::MANY
             );
-            return stopped(app);
+            return stopped(pairing);
         }
-        Verdict::StillStopped => return stopped(app),
+        Verdict::StillStopped => return stopped(pairing),
     }
-    let flight = || fly(Arc::clone(app), route.clone(), visit);
+    let flight = || fly(Arc::clone(pairing), route.clone(), visit);
     match pairing.flights.join(&route.os_user, flight).await {
         Some(Ok(paired)) => redirect(&paired),
         Some(Err(Failed::Mint)) | None => plain(
@@ -203,20 +208,19 @@ async fn pair(app: &Arc<App>, pairing: &Pairing, route: &Route, visit: Visit) ->
 }
 
 /// One pairing, for all who wait for it. Says in one line how it ended.
-async fn fly(app: Arc<App>, route: Route, visit: Visit) -> Result<Arc<Paired>, Failed> {
+async fn fly(pairing: Arc<Pairing>, route: Route, visit: Visit) -> Result<Arc<Paired>, Failed> {
     let user = &route.os_user;
-    // The flight was started by somebody who has seen that pairing is on.
-    let Some(pairing) = &app.pairing else { return Err(Failed::Mint) };
     let credential = pairing.source.credential(user).await.map_err(|error| {
         tracing::error!(%user, "not paired: no credential: {error}");
-        app.metrics.paired(labels::Paired::MintFailed);
+        pairing.metrics.paired(labels::Paired::MintFailed);
         Failed::Mint
     })?;
     let patience = pairing.exchange_patience;
-    let paired = exchange::exchange(route.port, &app.times, patience, &visit.visitor, &credential).await;
+    let paired =
+        exchange::exchange(route.port, &pairing.timeouts, patience, &visit.visitor, &credential).await;
     let paired = paired.map_err(|error| {
         tracing::error!(%user, "not paired: no session: {error}");
-        app.metrics.paired(match error {
+        pairing.metrics.paired(match error {
             ExchangeError::Ask(_) | ExchangeError::Timeout { .. } => labels::Paired::Unreachable,
             ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => labels::Paired::Rejected,
         });
@@ -224,7 +228,7 @@ async fn fly(app: Arc<App>, route: Route, visit: Visit) -> Result<Arc<Paired>, F
     })?;
     lock(&pairing.loops).given(visit.browser, clock::now());
     tracing::info!(%user, endpoint = %paired.endpoint, fallback = paired.fallback, "paired");
-    app.metrics.paired(if paired.fallback { labels::Paired::Fallback } else { labels::Paired::Paired });
+    pairing.metrics.paired(if paired.fallback { labels::Paired::Fallback } else { labels::Paired::Paired });
     Ok(Arc::new(paired))
 }
 
@@ -238,8 +242,8 @@ fn redirect(paired: &Paired) -> Response<ResponseBody> {
     response
 }
 
-fn stopped(app: &App) -> Response<ResponseBody> {
-    app.metrics.paired(labels::Paired::Loop);
+fn stopped(pairing: &Pairing) -> Response<ResponseBody> {
+    pairing.metrics.paired(labels::Paired::Loop);
     let mut response = plain(
         StatusCode::TOO_MANY_REQUESTS,
         "t3 gave this browser several sessions within a minute, and each time it came back without one that works.\n\

@@ -18,15 +18,16 @@ use tokio::{
 use crate::{
     admission::{
         Gate,
-        rejections::{self, Refusals},
+        rejections::{self, Rejections},
     },
     cli,
     evidence::{client::Trace, loop_lag},
     http::guard,
     metrics::{self, Metrics},
-    pages::Probes,
+    pages::{Pages, ProbeEcho},
     pairing::Pairing,
     process::{fd_limit, reload::Reloader, systemd::Teller},
+    proxy::{http::HttpForwarder, websocket::WebsocketProxy},
     record::{
         reconnects::Reconnects,
         recorder::{RecordObserver, Recorder},
@@ -117,22 +118,46 @@ pub fn assemble(
         runtime: tokio::runtime::Handle::current(),
         observer,
     });
+    let (timeouts, http) = (times(options), http(options));
+    let trusted = options.routing.trusted_proxy.clone();
+    let pool = Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time));
+    let rejections = Arc::new(Rejections::default());
+    let pwa = !options.pages.no_install_tags;
+    let echo = Arc::new(ProbeEcho::new(
+        options.pages.max_probes,
+        options.pages.probe_silence,
+        timeouts.handshake,
+        Arc::clone(&rejections),
+        Arc::clone(&stop),
+    ));
+    let websocket = Arc::new(WebsocketProxy {
+        admission: Gate::new(&options.limits),
+        rejections: Arc::clone(&rejections),
+        recorder: Arc::clone(&recorder),
+        metrics: Arc::clone(&metrics),
+        trusted: trusted.clone(),
+        timeouts,
+        shutdown: Arc::clone(&stop),
+    });
+    let forwarder =
+        HttpForwarder { pool: Arc::clone(&pool), metrics: Arc::clone(&metrics), http, timeouts, pwa };
+    let pairing = Pairing::new(&options.pairing, Arc::clone(&metrics), timeouts, trusted.clone());
     Arc::new(App {
         table: RwLock::new(Arc::new(table)),
-        trusted: options.routing.trusted_proxy.clone(),
-        pairing: Pairing::new(&options.pairing),
-        times: times(options),
-        http: http(options),
-        pool: Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time)),
+        trusted,
+        pairing: pairing.map(Arc::new),
+        times: timeouts,
+        http,
+        pool,
         trace,
         metrics,
         stop,
         recorder,
         connections: InFlight::default(),
-        gate: Gate::new(&options.limits),
-        refusals: Refusals::default(),
-        probes: Probes::new(&options.pages),
-        install: !options.pages.no_install_tags,
+        rejections,
+        websocket,
+        forwarder,
+        pages: Pages { echo, pwa },
     })
 }
 
@@ -149,7 +174,14 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
     let app = assemble(&options, table, writer, None);
     let ports = start(&app, listeners);
     if let Some(listener) = for_metrics {
-        tokio::spawn(metrics::server::serve(Arc::clone(&app), listener));
+        tokio::spawn(metrics::server::serve(
+            Arc::clone(&app.metrics),
+            {
+                let app = Arc::clone(&app);
+                move || app.gauges()
+            },
+            listener,
+        ));
     }
     let teller = Arc::new(Teller::new(Arc::clone(&app)).map_err(ServeError::Thread)?);
     let telling = tokio::spawn(Arc::clone(&teller).keep_telling());
@@ -201,7 +233,7 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     let recorder = Arc::clone(&app.recorder);
     tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.late(late)).await });
     tokio::spawn(Arc::clone(&app.recorder).write_bursts());
-    tokio::spawn(rejections::sum_up(Arc::clone(app)));
+    tokio::spawn(rejections::sum_up(Arc::clone(&app.rejections)));
     ports
 }
 
@@ -220,8 +252,8 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     // What is left of HTTP are requests in flight; idle connections have ended at the word.
     let _ = timeout_at(deadline, app.connections.none()).await;
     // Probes hear the word as sessions do; they are no reason to stop late.
-    let _ = timeout_at(deadline, app.probes.none()).await;
-    app.refusals.sum_up(u64::MAX);
+    let _ = timeout_at(deadline, app.pages.echo.none()).await;
+    app.rejections.sum_up(u64::MAX);
     app.recorder.write_burst(u64::MAX);
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     let writer = app.recorder.writer.clone();

@@ -18,15 +18,15 @@ use hyper::{
 
 use crate::{
     http::{guard, headers, peer::Peer, request_id},
-    metrics::{self, Upstream},
+    metrics::{self, Metrics, Upstream},
     pages::pwa,
-    proxy::request::{self, Asker},
+    proxy::request::{self, ClientIdentity},
     response::{body::ResponseBody, refused::refused, text::plain},
     routing::table::Route,
-    server::app::App,
+    settings::{HttpSettings, Timeouts},
     upstream::{
         connect::{self, ConnectError},
-        pool::Lease,
+        pool::{Lease, Pool},
         request_body::{self, RequestBody, UploadProgress},
         response_check::proper,
     },
@@ -77,34 +77,44 @@ impl ForwardError {
     }
 }
 
+/// Forwards plain HTTP requests to serve.
+pub struct HttpForwarder {
+    pub pool: Arc<Pool>,
+    pub metrics: Arc<Metrics>,
+    pub http: HttpSettings,
+    pub timeouts: Timeouts,
+    /// Whether pages can be installed as an app.
+    pub pwa: bool,
+}
+
 /// Asks serve and streams its answer back; what goes wrong becomes an answer, too.
 pub async fn forward(
-    app: &App,
+    forwarder: &HttpForwarder,
     peer: Peer,
-    asker: &Asker,
+    asker: &ClientIdentity,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let path = request.uri().clone();
     let id = request_id::given(request.headers());
-    let page = if app.install { pwa::ask(&mut request) } else { None };
-    match (ask(app, peer, &asker.route, request).await, page) {
+    let page = if forwarder.pwa { pwa::ask(&mut request) } else { None };
+    match (ask(forwarder, peer, &asker.route, request).await, page) {
         (Ok(response), Some(page)) => page.answer(response).await,
         (Ok(response), None) => response,
-        (Err(error), _) => failed(app, peer, asker, path.path(), id, &error),
+        (Err(error), _) => failed(forwarder, peer, asker, path.path(), id, &error),
     }
 }
 
 fn failed(
-    app: &App,
+    forwarder: &HttpForwarder,
     peer: Peer,
-    asker: &Asker,
+    asker: &ClientIdentity,
     path: &str,
     id: Option<HeaderValue>,
     error: &ForwardError,
 ) -> Response<ResponseBody> {
     match error {
         ForwardError::Refused(why) => {
-            app.metrics.bad(why.status());
+            forwarder.metrics.bad(why.status());
             refused(peer, *why)
         }
         _ => {
@@ -124,30 +134,30 @@ fn failed(
 }
 
 async fn ask(
-    app: &App,
+    forwarder: &HttpForwarder,
     peer: Peer,
     route: &Route,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, ForwardError> {
     let (mut request, sent) = outgoing(request, peer, route.port);
     let repeatable = sent.is_none() && is_safe(request.method());
-    let mut pooled = if repeatable { app.pool.take(route) } else { None };
+    let mut pooled = if repeatable { forwarder.pool.take(route) } else { None };
     loop {
         let reused = pooled.is_some();
         let mut sender = match pooled.take() {
             Some(sender) => {
-                app.metrics.upstream(Upstream::Reused);
+                forwarder.metrics.upstream(Upstream::Reused);
                 sender
             }
-            None => connect(app, route.port).await?,
+            None => connect(forwarder, route.port).await?,
         };
         let again = reused.then(|| copy(&request));
         let answer = sender.try_send_request(request);
-        let answer = request_body::in_time(answer, sent.as_deref(), app.http.response).await;
+        let answer = request_body::in_time(answer, sent.as_deref(), forwarder.http.response).await;
         match answer {
-            None => return Err(ForwardError::Silent(route.port, app.http.response)),
+            None => return Err(ForwardError::Silent(route.port, forwarder.http.response)),
             Some(Ok(response)) => {
-                let lease = Lease::new(&app.pool, route, sender, sent, &response);
+                let lease = Lease::new(&forwarder.pool, route, sender, sent, &response);
                 return received(response, route.port, lease);
             }
             Some(Err(mut failed)) => match failed.take_message().or(again) {
@@ -208,8 +218,8 @@ fn outgoing(
     (request, Some(sent))
 }
 
-async fn connect(app: &App, port: u16) -> Result<SendRequest<RequestBody>, ForwardError> {
-    let (stream, _) = app.metrics.connected(connect::connect(port, &app.times).await)?;
+async fn connect(forwarder: &HttpForwarder, port: u16) -> Result<SendRequest<RequestBody>, ForwardError> {
+    let (stream, _) = forwarder.metrics.connected(connect::connect(port, &forwarder.timeouts).await)?;
     connect::http(stream).await.map_err(|error| ForwardError::Closed(port, error))
 }
 

@@ -13,31 +13,44 @@ use hyper::{
     upgrade::{OnUpgrade, Parts, Upgraded},
 };
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use t3_record::{Side, evidence::OpenFailure, wire};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    admission::quota::Seat,
+    admission::{Gate, quota::Seat, rejections::Rejections},
     http::{
         guard::{Exchanges, guarded_socket},
         headers,
         peer::Peer,
     },
-    metrics,
+    metrics::{self, Metrics},
     proxy::request,
-    record::close::SessionRecorder,
+    record::{close::SessionRecorder, recorder::Recorder},
     relay::{self, Legs, session::Session},
     response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
-    server::app::App,
+    settings::Timeouts,
+    shutdown::signal::Stop,
     sys::{clock, random_id},
     upstream::{connect, request_body::RequestBody, response_check::proper},
 };
 
+/// Opens WebSockets to serve and relays them.
+pub struct WebsocketProxy {
+    pub admission: Gate,
+    pub rejections: Arc<Rejections>,
+    pub recorder: Arc<Recorder>,
+    pub metrics: Arc<Metrics>,
+    pub trusted: Vec<IpNet>,
+    pub timeouts: Timeouts,
+    pub shutdown: Arc<Stop>,
+}
+
 /// Answers an upgrade request of a known user.
 pub async fn answer(
-    app: Arc<App>,
+    proxy: Arc<WebsocketProxy>,
     peer: Peer,
     route: Route,
     mut request: Request<Incoming>,
@@ -46,25 +59,25 @@ pub async fn answer(
         Ok(key) => key,
         Err(malformed) => {
             tracing::info!(user = %route.os_user, peer = %peer.ip, "400: {malformed}");
-            app.metrics.bad(StatusCode::BAD_REQUEST);
+            proxy.metrics.bad(StatusCode::BAD_REQUEST);
             let mut response = plain(StatusCode::BAD_REQUEST, &malformed.to_string());
             let version = header::HeaderValue::from_static("13");
             response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
             return response;
         }
     };
-    let seat = match app.gate.admit(request.headers(), &route.os_user, clock::now()) {
+    let seat = match proxy.admission.admit(request.headers(), &route.os_user, clock::now()) {
         Ok(seat) => seat,
         Err(closed) => {
             let status = closed.status().as_u16();
-            app.refusals.tell(closed.reason(), &route.os_user, format_args!("{status}: {closed}"));
+            proxy.rejections.record(closed.reason(), &route.os_user, format_args!("{status}: {closed}"));
             return closed.answer();
         }
     };
     let who = wire::Session {
         conn: random_id::fresh(),
         user: route.os_user.clone(),
-        ip: identity::client(request.headers(), peer.ip, &app.trusted).to_string(),
+        ip: identity::client(request.headers(), peer.ip, &proxy.trusted).to_string(),
         ray: ray(request.headers()),
         opened_at: None,
         down: Some(peer.leg),
@@ -72,11 +85,11 @@ pub async fn answer(
         serve_port: route.port,
     };
     let connection = request.extensions_mut().remove::<Arc<Exchanges>>();
-    let mut case = SessionRecorder::open(&app.recorder, Session::new(who, clock::now()), connection);
+    let mut case = SessionRecorder::open(&proxy.recorder, Session::new(who, clock::now()), connection);
     let down = hyper::upgrade::on(&mut request);
-    match ask_serve(&app, &mut case, peer, &route, request).await {
+    match ask_serve(&proxy, &mut case, peer, &route, request).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            switch(app, case, seat, &key, down, response)
+            switch(proxy, case, seat, &key, down, response)
         }
         Ok(response) => match proper(response) {
             Ok(mut response) => {
@@ -100,14 +113,14 @@ fn ray(headers: &HeaderMap) -> Option<String> {
 }
 
 async fn ask_serve(
-    app: &App,
+    proxy: &WebsocketProxy,
     case: &mut SessionRecorder,
     peer: Peer,
     route: &Route,
     mut request: Request<Incoming>,
 ) -> Result<Response<Incoming>, OpenFailure> {
     let (stream, leg) =
-        app.metrics.connected(connect::connect(route.port, &app.times).await).map_err(|error| {
+        proxy.metrics.connected(connect::connect(route.port, &proxy.timeouts).await).map_err(|error| {
             tracing::warn!(user = %route.os_user, "{error}");
             error.failure()
         })?;
@@ -118,7 +131,7 @@ async fn ask_serve(
         let mut sender = connect::http(stream).await?;
         sender.send_request(request).await
     };
-    match timeout(app.times.handshake, handshake).await {
+    match timeout(proxy.timeouts.handshake, handshake).await {
         Ok(Ok(mut response)) => {
             metrics::serves(&mut response);
             Ok(response)
@@ -160,7 +173,7 @@ fn refuse(case: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
 /// serve said 101: checks its proof (RFC 6455 section 4.2.2, item 5.4), relays the 101, and starts
 /// the relay behind it.
 fn switch(
-    app: Arc<App>,
+    proxy: Arc<WebsocketProxy>,
     case: SessionRecorder,
     seat: Seat,
     key: &header::HeaderValue,
@@ -173,13 +186,13 @@ fn switch(
     }
     let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(live(app, case, seat, down, up, extended));
+    tokio::spawn(run_session(proxy, case, seat, down, up, extended));
     response.map(|_| ResponseBody::empty())
 }
 
 /// The life of one WebSocket. It gives its place back when both sockets are closed.
-async fn live(
-    app: Arc<App>,
+async fn run_session(
+    proxy: Arc<WebsocketProxy>,
     mut case: SessionRecorder,
     _seat: Seat,
     down: OnUpgrade,
@@ -187,7 +200,7 @@ async fn live(
     extended: bool,
 ) {
     // The browser's side resolves once the 101 is written; when it cannot be, the browser is gone.
-    let switched = timeout(app.times.handshake, async { tokio::try_join!(down, up) });
+    let switched = timeout(proxy.timeouts.handshake, async { tokio::try_join!(down, up) });
     let (down, up) = match switched.await {
         Ok(Ok((down, up))) => (guarded_socket(down), socket(up)),
         Ok(Err(error)) => {
@@ -209,9 +222,9 @@ async fn live(
             session.flow_mut(side).pending.extend_from_slice(&bytes);
         }
     }
-    let listener = app.stop.enrol();
+    let listener = proxy.shutdown.enrol();
     let observer = case.observer();
-    relay::run(case.session(), Legs { down, up }, app.times.relay, &listener, &observer).await;
+    relay::run(case.session(), Legs { down, up }, proxy.timeouts.relay, &listener, &observer).await;
 }
 
 /// serve's socket and what was read from it beyond the handshake.

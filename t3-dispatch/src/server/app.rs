@@ -5,11 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ipnet::IpNet;
 
 use crate::{
-    admission::{Gate, rejections::Refusals},
+    admission::rejections::Rejections,
     evidence::client::Trace,
-    metrics::Metrics,
-    pages::Probes,
+    metrics::{Metrics, gauges::Gauges},
+    pages::Pages,
     pairing::Pairing,
+    proxy::{http::HttpForwarder, websocket::WebsocketProxy},
     record::recorder::Recorder,
     routing::table::Table,
     settings::{HttpSettings, Timeouts},
@@ -23,32 +24,24 @@ pub struct App {
     pub table: RwLock<Arc<Table>>,
     /// From where identity headers count.
     pub trusted: Vec<IpNet>,
-    /// Sessions for browsers that have none; nothing when that is off.
-    pub pairing: Option<Pairing>,
-    /// Times.
+    /// Makes sessions for browsers that have none; `None` when that is off.
+    pub pairing: Option<Arc<Pairing>>,
     pub times: Timeouts,
-    /// HTTP.
     pub http: HttpSettings,
     /// Idle connections to serves.
     pub pool: Arc<Pool>,
-    /// t3-trace.
+    /// Client of t3-trace's evidence socket.
     pub trace: Trace,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The word to stop.
     pub stop: Arc<Stop>,
     /// Writes the records of sessions.
     pub recorder: Arc<Recorder>,
     /// Connections of clients that speak HTTP; upgraded ones do not count.
     pub connections: InFlight,
-    /// What an upgrade has to pass.
-    pub gate: Gate,
-    /// Who was turned away.
-    pub refusals: Refusals,
-    /// Connected probes.
-    pub probes: Probes,
-    /// Whether pages are made installable.
-    pub install: bool,
+    pub rejections: Arc<Rejections>,
+    pub websocket: Arc<WebsocketProxy>,
+    pub forwarder: HttpForwarder,
+    pub pages: Pages,
 }
 
 impl App {
@@ -56,5 +49,20 @@ impl App {
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// State for the metrics page.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let journal = self.recorder.writer.stats();
+        Gauges {
+            records_written: journal.written,
+            records_dropped: journal.dropped,
+            records_waiting: journal.waiting,
+            worst_lag: self.recorder.lag.worst().map(|delay| delay.late),
+            evidence_connected: self.trace.connected(),
+            logins: self.table().len(),
+            rejections: self.rejections.counts(),
+        }
     }
 }

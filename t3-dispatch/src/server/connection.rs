@@ -13,12 +13,11 @@ use crate::{
         guard::{self, Exchanges, Guarded},
         peer::Peer,
     },
-    proxy::request,
     response::{
         body::ResponseBody,
         refused::{close, refused},
     },
-    server::app::App,
+    server::{app::App, router},
     sys::tcp,
 };
 
@@ -108,7 +107,7 @@ async fn exchange(
             app.metrics.bad(why.status());
             refused(peer, why)
         }
-        _ => request::answer(Arc::clone(&app), peer, request).await,
+        _ => router::answer(Arc::clone(&app), peer, request).await,
     };
     app.metrics.answered(&response);
     if exchanges.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
