@@ -7,22 +7,22 @@
 //!
 //! Imports between folders go one way; docs/ARCHITECTURE.md has the order.
 
-pub mod admission;
+pub(crate) mod admission;
 pub mod cli;
 pub mod config;
-pub mod evidence;
+pub(crate) mod evidence;
 pub mod http;
 pub mod metrics;
 pub mod pages;
 pub mod pairing;
 pub mod process;
-pub mod proxy;
+pub(crate) mod proxy;
 pub mod record;
 pub mod relay;
-pub mod response;
+pub(crate) mod response;
 pub mod routing;
 pub mod server;
-pub mod settings;
-pub mod shutdown;
+pub(crate) mod settings;
+pub(crate) mod shutdown;
 pub mod sys;
-pub mod upstream;
+pub(crate) mod upstream;

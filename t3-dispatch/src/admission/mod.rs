@@ -10,7 +10,7 @@ pub mod quota;
 pub mod rejections;
 
 use std::{
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -23,7 +23,6 @@ use crate::{
         origin::{Allowed, Foreign},
         quota::{Full, Pace, Rates, Seat, Seats},
     },
-    cli,
     metrics::reject_reason::RejectReason,
     response::body::ResponseBody,
     response::text::plain,
@@ -32,6 +31,18 @@ use crate::{
 /// When to come back to a machine that has no place left: a browser tries again by itself, others
 /// may look here.
 const FULL_RETRY: Duration = Duration::from_secs(5);
+
+/// Limits on upgrades.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub max_sessions: NonZeroUsize,
+    pub max_sessions_per_user: NonZeroUsize,
+    /// Upgrades per second and user; 0 for no limit.
+    pub upgrade_rate: u32,
+    pub upgrade_burst: NonZeroU32,
+    /// Origins allowed besides the host itself.
+    pub allowed_origins: Vec<Allowed>,
+}
 
 /// The gate.
 #[derive(Debug)]
@@ -59,15 +70,14 @@ pub enum Closed {
 }
 
 impl Gate {
-    /// As the options say.
     #[must_use]
-    pub fn new(options: &cli::Limits) -> Self {
-        let rates = NonZeroU32::new(options.upgrade_rate)
-            .map(|rate| Mutex::new(Rates::new(Pace::new(rate, options.upgrade_burst))));
+    pub fn new(settings: Settings) -> Self {
+        let rates = NonZeroU32::new(settings.upgrade_rate)
+            .map(|rate| Mutex::new(Rates::new(Pace::new(rate, settings.upgrade_burst))));
         Self {
-            origins: options.allowed_origin.clone(),
+            origins: settings.allowed_origins,
             rates,
-            seats: Seats::new(options.max_sessions.get(), options.max_sessions_per_user.get()),
+            seats: Seats::new(settings.max_sessions.get(), settings.max_sessions_per_user.get()),
         }
     }
 

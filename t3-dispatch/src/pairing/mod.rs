@@ -42,7 +42,6 @@ use self::{
     single_flight::Flights,
 };
 use crate::{
-    cli,
     metrics::{Metrics, labels},
     response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
@@ -52,6 +51,17 @@ use crate::{
 
 /// A User-Agent is told apart by so many bytes.
 const MAX_AGENT: usize = 256;
+
+/// Sources of credentials and timeouts of pairing.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub mint_command: MintCommand,
+    /// Used in place of the command when set.
+    pub mint_socket: mint_socket::Where,
+    pub mint_timeout: Duration,
+    pub exchange_timeout: Duration,
+    pub session_check_timeout: Duration,
+}
 
 /// What pairing keeps between requests.
 #[derive(Debug)]
@@ -83,7 +93,7 @@ enum NoCredential {
 }
 
 impl Source {
-    fn new(options: &cli::Pairing) -> Self {
+    fn new(options: &Settings) -> Self {
         match &options.mint_socket {
             mint_socket::Where::Off => {
                 Self::Command(Mint::new(options.mint_command.clone(), options.mint_timeout))
@@ -115,24 +125,18 @@ struct Visit {
 }
 
 impl Pairing {
-    /// As the options ask for; nothing with `--no-pairing`.
     #[must_use]
-    pub fn new(
-        options: &cli::Pairing,
-        metrics: Arc<Metrics>,
-        timeouts: Timeouts,
-        trusted: Vec<IpNet>,
-    ) -> Option<Self> {
-        (!options.no_pairing).then(|| Self {
-            source: Source::new(options),
-            exchange_patience: options.exchange_timeout,
-            check_patience: options.session_check_timeout,
+    pub fn new(settings: &Settings, metrics: Arc<Metrics>, timeouts: Timeouts, trusted: Vec<IpNet>) -> Self {
+        Self {
+            source: Source::new(settings),
+            exchange_patience: settings.exchange_timeout,
+            check_patience: settings.session_check_timeout,
             flights: Flights::default(),
             loops: Mutex::default(),
             metrics,
             timeouts,
             trusted,
-        })
+        }
     }
 }
 

@@ -4,4 +4,5 @@ pub mod fd_limit;
 pub mod file_watch;
 pub mod reload;
 pub mod run;
+mod signals;
 pub mod systemd;

@@ -10,14 +10,13 @@ use t3_journal::Writer;
 use t3_record::evidence::Shutdown;
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Instant, timeout_at},
 };
 
 use crate::{
     admission::{
-        Gate,
+        self, Gate,
         rejections::{self, Rejections},
     },
     cli,
@@ -25,8 +24,13 @@ use crate::{
     http::guard,
     metrics::{self, Metrics},
     pages::{Pages, ProbeEcho},
-    pairing::Pairing,
-    process::{fd_limit, reload::Reloader, systemd::Teller},
+    pairing::{self, Pairing},
+    process::{
+        fd_limit,
+        reload::Reloader,
+        signals::{SignalEvent, SignalStream},
+        systemd::Teller,
+    },
     proxy::{http::HttpForwarder, websocket::WebsocketProxy},
     record::{
         reconnects::Reconnects,
@@ -95,6 +99,26 @@ pub fn http(options: &cli::Serve) -> HttpSettings {
     }
 }
 
+fn admission_settings(limits: &cli::Limits) -> admission::Settings {
+    admission::Settings {
+        max_sessions: limits.max_sessions,
+        max_sessions_per_user: limits.max_sessions_per_user,
+        upgrade_rate: limits.upgrade_rate,
+        upgrade_burst: limits.upgrade_burst,
+        allowed_origins: limits.allowed_origin.clone(),
+    }
+}
+
+fn pairing_settings(options: &cli::Pairing) -> pairing::Settings {
+    pairing::Settings {
+        mint_command: options.mint_command.clone(),
+        mint_socket: options.mint_socket.clone(),
+        mint_timeout: options.mint_timeout,
+        exchange_timeout: options.exchange_timeout,
+        session_check_timeout: options.session_check_timeout,
+    }
+}
+
 /// Puts the parts together. Needs a tokio runtime.
 #[must_use]
 pub fn assemble(
@@ -131,7 +155,7 @@ pub fn assemble(
         Arc::clone(&stop),
     ));
     let websocket = Arc::new(WebsocketProxy {
-        admission: Gate::new(&options.limits),
+        admission: Gate::new(admission_settings(&options.limits)),
         rejections: Arc::clone(&rejections),
         recorder: Arc::clone(&recorder),
         metrics: Arc::clone(&metrics),
@@ -141,11 +165,14 @@ pub fn assemble(
     });
     let forwarder =
         HttpForwarder { pool: Arc::clone(&pool), metrics: Arc::clone(&metrics), http, timeouts, pwa };
-    let pairing = Pairing::new(&options.pairing, Arc::clone(&metrics), timeouts, trusted.clone());
+    let pairing = (!options.pairing.no_pairing).then(|| {
+        let settings = pairing_settings(&options.pairing);
+        Arc::new(Pairing::new(&settings, Arc::clone(&metrics), timeouts, trusted.clone()))
+    });
     Arc::new(App {
         table: RwLock::new(Arc::new(table)),
         trusted,
-        pairing: pairing.map(Arc::new),
+        pairing,
         times: timeouts,
         http,
         pool,
@@ -167,7 +194,7 @@ pub fn assemble(
 /// [`ServeError`] when it cannot start.
 pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> {
     let (file, table) = TableFile::open(options.routing.table.clone())?;
-    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let mut signals = SignalStream::new().map_err(ServeError::Signals)?;
     fd_limit::check_descriptors(options.limits.max_sessions, fd_limit::raise_descriptor_limit());
     let listeners = listener::sockets(options.listening.listen)?;
     let for_metrics = metrics::server::bind(options.metrics.metrics_listen)?;
@@ -192,10 +219,10 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
     teller.ready();
     let shutdown = loop {
         match signals.next().await {
-            Heard::Reload => {
+            SignalEvent::Reload => {
                 let _ = ask.try_send(());
             }
-            Heard::Stop(signal) => break Shutdown { signal: Some(signal), at: clock::now() },
+            SignalEvent::Stop(signal) => break Shutdown { signal: Some(signal), at: clock::now() },
         }
     };
     // READY after STOPPING would be a lie.
@@ -207,7 +234,7 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
         tokio::select! {
             () = draining.as_mut() => break,
             heard = signals.next() => {
-                if let Heard::Stop(_) = heard {
+                if let SignalEvent::Stop(_) = heard {
                     tracing::warn!(sessions = app.recorder.in_flight.count(), "told to stop again: nobody is waited for any more");
                     app.stop.hurry();
                 }
@@ -260,34 +287,5 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let lost = tokio::task::spawn_blocking(move || writer.flush(left)).await.unwrap_or(0);
     if lost > 0 {
         tracing::error!(records = lost, "journald did not take these records in time");
-    }
-}
-
-enum Heard {
-    Reload,
-    Stop(i32),
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Heard {
-        tokio::select! {
-            _ = self.hangup.recv() => Heard::Reload,
-            _ = self.terminate.recv() => Heard::Stop(SignalKind::terminate().as_raw_value()),
-            _ = self.interrupt.recv() => Heard::Stop(SignalKind::interrupt().as_raw_value()),
-        }
     }
 }
