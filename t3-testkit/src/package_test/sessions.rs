@@ -55,7 +55,7 @@ pub(super) fn first(steps: &mut Steps, fixture: &mut Fixture) {
         let text = shell(
             "journalctl -x --no-pager -u t3-dispatch.service T3_USER=alice T3_VERDICT=client_closed -n 1",
         )?;
-        let wanted = ["What happened: client_closed", "t3-trace explain ", "alice's WebSocket ended"];
+        let wanted = ["Verdict: client_closed", "t3-trace explain ", "the browser of alice"];
         must(wanted.iter().all(|part| text.contains(part)), "the catalogue's text", &text)?;
         must(!text.contains("@WS_"), "every field filled in", &text).map(|()| "")
     });
