@@ -1,4 +1,4 @@
-//! The options of the daemon. Reads and decides nothing.
+//! Options of the daemon.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use t3_journal::LogTarget;
 use t3_record::wire::SOCKET_PATH;
 use t3_trace_host::{journal_trust::DISPATCH_USER, kernel::Functions};
 
-/// The command line of `t3-trace-daemon`.
+/// Command line of `t3-trace-daemon`.
 #[derive(Debug, Parser)]
 #[command(
     name = "t3-trace-daemon",
@@ -17,7 +17,6 @@ use t3_trace_host::{journal_trust::DISPATCH_USER, kernel::Functions};
     after_help = "The same as `t3-trace daemon`, without the other commands; t3-trace.service starts it."
 )]
 pub struct Program {
-    /// The options.
     #[command(flatten)]
     pub daemon: DaemonArgs,
 }
@@ -25,25 +24,25 @@ pub struct Program {
 /// Options of the daemon.
 #[derive(Debug, Args)]
 pub struct DaemonArgs {
-    /// Where to serve evidence.
+    /// Path of the evidence socket
     #[arg(long, default_value = SOCKET_PATH)]
     pub socket: PathBuf,
-    /// The user t3-dispatch runs as: only it (and root) may register sessions.
+    /// User of t3-dispatch: only this user and root may register sessions
     #[arg(long, default_value = DISPATCH_USER, value_name = "USER")]
     pub dispatch_user: String,
-    /// The group that may watch.
+    /// Group that may subscribe to records
     #[arg(long, default_value = "t3-trace", value_name = "GROUP")]
     pub group: String,
-    /// Where to log: auto, journald or stderr.
+    /// Log target: auto, journald or stderr
     #[arg(long, default_value = "auto", value_name = "WHERE")]
     pub log: LogTarget,
-    /// What to log, in the syntax of tracing's EnvFilter.
+    /// Log filter in the syntax of tracing's EnvFilter
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log_filter: String,
-    /// How to hook kernel functions, beside the tracepoints.
+    /// How to hook kernel functions, in addition to the tracepoints
     #[arg(long, value_enum, default_value = "best", env = "T3_TRACE_HOOKS", value_name = "WAY")]
     pub hooks: Functions,
-    /// Do not load eBPF programs: only pressure.
+    /// Do not load eBPF programs: provide pressure only
     #[arg(long)]
     pub no_ebpf: bool,
 }

@@ -1,8 +1,9 @@
-//! One connection to the evidence socket, from the hello to its end: checks who the peer is, speaks
-//! the protocol, hands on.
+//! One connection to the evidence socket, from Hello to its end: checks the peer, implements the
+//! protocol, passes messages on.
 //!
-//! A peer that says something wrong hears one sentence and is let go. What it sends is believed
-//! only as far as its uid goes: dispatch registers, everybody else only listens.
+//! A peer that violates the protocol receives one `Refused` message, then the connection is closed.
+//! Messages are trusted according to the peer's uid: only dispatch registers sessions, all others
+//! may only subscribe.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,16 +22,16 @@ use crate::{
     state::Shared,
 };
 
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// How many answers wait for one dispatch; the tasks behind further ones wait, nobody else does.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Queued answers per dispatch; beyond it only the tasks of this dispatch wait.
 const ANSWERS: usize = 1024;
 
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
-    /// The peer left, or the socket failed.
+    /// The peer closed the connection, or the socket failed.
     Gone,
-    /// The peer was told why, and let go.
+    /// The peer violates the protocol; it receives the reason.
     Refused(String),
 }
 
@@ -44,32 +45,34 @@ impl From<std::io::Error> for End {
 pub(crate) async fn serve(shared: Arc<Shared>, socket: UnixSeqpacket) {
     let socket = Arc::new(socket);
     if let Err(End::Refused(why)) = talk(&shared, &socket).await {
-        tracing::warn!(why, "refused a peer of the evidence socket");
+        tracing::warn!(why, "peer of the evidence socket refused");
         let refused = FromTrace::Refused { why };
-        let told = send(&socket, &refused);
-        let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+        let sent = send(&socket, &refused);
+        let _ = tokio::time::timeout(Duration::from_secs(1), sent).await;
     }
 }
 
 async fn talk(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), End> {
     let peer = socket.peer_cred()?;
-    let hello = tokio::time::timeout(HELLO_WITHIN, receive(socket, &mut buffer())).await;
-    let role = match hello.map_err(|_| End::Refused("no hello came; say who you are first".to_owned()))?? {
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, receive(socket, &mut buffer())).await;
+    let role = match hello
+        .map_err(|_| End::Refused("timed out waiting for Hello as the first message".to_owned()))??
+    {
         ToTrace::Hello { v, .. } if v != VERSION => {
             return Err(End::Refused(format!(
-                "this t3-trace speaks version {VERSION} of the evidence protocol, the peer {v}; install both from one release"
+                "evidence protocol: expected version {VERSION}, got {v}; install both programs from the same release"
             )));
         }
         ToTrace::Hello { role, .. } => role,
-        _ => return Err(End::Refused("the first message must be a hello".to_owned())),
+        _ => return Err(End::Refused("expected Hello as the first message".to_owned())),
     };
     match role {
         Role::Subscriber => subscriber(shared, socket).await,
         Role::Dispatch => {
-            let allowed = may_dispatch(peer.uid(), &shared.options.dispatch_user);
+            let allowed = may_register(peer.uid(), &shared.options.dispatch_user);
             if !allowed {
                 return Err(End::Refused(format!(
-                    "uid {} may not be dispatch; only {} may (--dispatch-user)",
+                    "uid {} may not register sessions: expected user {}; see --dispatch-user",
                     peer.uid(),
                     shared.options.dispatch_user
                 )));
@@ -80,19 +83,19 @@ async fn talk(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), E
     }
 }
 
-/// Looked up at each hello: the user may be made, or renumbered, while we run.
-fn may_dispatch(uid: u32, dispatch_user: &str) -> bool {
+/// Looked up at each Hello: the user may be created or renumbered while the daemon runs.
+fn may_register(uid: u32, dispatch_user: &str) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw() || accounts::uid_of(dispatch_user) == Some(uid)
 }
 
 async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), End> {
     let Some(subscription) = shared.subscribers.subscribe() else {
-        return Err(End::Refused("there are too many subscribers; end one of them".to_owned()));
+        return Err(End::Refused("too many subscribers; end one of them".to_owned()));
     };
     send(socket, &welcome(shared)).await?;
     let (answers, mut answered) = mpsc::channel::<FromTrace>(4);
-    // Reading goes on while a send waits: a subscriber that hangs up is noticed, one that sleeps
-    // costs only its queue.
+    // Reads while a send waits: a subscriber that disconnects is noticed, and one that does not
+    // read costs only its queue.
     let reading = async {
         let mut buffer = buffer();
         let mut next = Instant::now();
@@ -100,7 +103,7 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
             match receive(socket, &mut buffer).await? {
                 ToTrace::Status => answers.send(shared.status()).await.map_err(|_| End::Gone)?,
                 ToTrace::Sessions => {
-                    // Who asks faster waits.
+                    // Faster queries wait.
                     sleep_until(next).await;
                     next = Instant::now() + open_sessions::EVERY;
                     for part in &*open_sessions::answer(shared).await {
@@ -109,7 +112,7 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
                     }
                 }
                 _ => {
-                    let why = "a subscriber may only ask for the status and the open sessions";
+                    let why = "a subscriber may only query the status and the open sessions";
                     return Err(End::Refused(why.to_owned()));
                 }
             }
@@ -131,7 +134,7 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
 async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option<u32>) -> Result<(), End> {
     let (answers, mut answered) = mpsc::channel::<FromTrace>(ANSWERS);
     let process = shared.join(pid, answers.clone());
-    tracing::info!(pid, connection = process.id.0, "dispatch is connected");
+    tracing::info!(pid, connection = process.id.0, "dispatch connected");
     let writer = {
         let socket = Arc::clone(socket);
         tokio::spawn(async move {
@@ -147,17 +150,17 @@ async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option
     drop(peer);
     writer.abort();
     let orphans = shared.leave(process.id);
-    tracing::info!(pid, connection = process.id.0, sessions = orphans, "dispatch's connection ended");
+    tracing::info!(pid, connection = process.id.0, sessions = orphans, "dispatch disconnected");
     if orphans > 0 {
-        shared.orphan_writers.spawn(orphans::after(Arc::clone(shared), process, monotonic()));
+        shared.orphan_writers.spawn(orphans::handle_disconnect(Arc::clone(shared), process, monotonic()));
     }
     ended
 }
 
-/// The inode of dispatch's network namespace when it is not ours.
+/// Inode of dispatch's network namespace if it differs from that of the daemon.
 fn foreign_namespace(pid: Option<u32>) -> Option<u32> {
-    let theirs = network_namespace(pid?)?;
-    (network_namespace(std::process::id()) != Some(theirs)).then_some(theirs)
+    let namespace = network_namespace(pid?)?;
+    (network_namespace(std::process::id()) != Some(namespace)).then_some(namespace)
 }
 
 struct Peer<'a> {
@@ -175,10 +178,10 @@ impl Peer<'_> {
         loop {
             match receive(socket, &mut buffer).await? {
                 ToTrace::Hello { .. } => {
-                    return Err(End::Refused("a second hello makes no sense".to_owned()));
+                    return Err(End::Refused("unexpected second Hello".to_owned()));
                 }
                 ToTrace::Watch { listen, serve } => {
-                    self.shared.watch(self.connection, self.pid, listen, serve)
+                    self.shared.watch(self.connection, self.pid, listen, serve);
                 }
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ask { conn } => self.ask(conn),
@@ -190,12 +193,10 @@ impl Peer<'_> {
                 ToTrace::Status => self.answer(self.shared.status()).await?,
                 ToTrace::Pulses { pulses } => {
                     let mut sessions = self.shared.sessions();
-                    pulses.into_iter().for_each(|pulse| sessions.pulse(pulse));
+                    pulses.into_iter().for_each(|stats| sessions.set_live_stats(stats));
                 }
                 ToTrace::Sessions => {
-                    return Err(End::Refused(
-                        "dispatch knows its sessions; only a subscriber asks".to_owned(),
-                    ));
+                    return Err(End::Refused("only a subscriber may query the open sessions".to_owned()));
                 }
             }
         }
@@ -221,7 +222,7 @@ impl Peer<'_> {
             detached_at: None,
             serve,
             dispatch_pid: self.pid,
-            pulse: None,
+            live_stats: None,
         };
         let registered = self.shared.sessions().register(entry);
         if let Err(error) = registered {
@@ -234,7 +235,7 @@ impl Peer<'_> {
         let (shared, answers) = (Arc::clone(self.shared), self.answers.clone());
         tokio::spawn(async move {
             let facts = Box::new(gather(&shared, entry.as_ref(), LateEvents::Possible).await);
-            // Nobody waits for the answer any more when this fails.
+            // Fails only if the connection has ended.
             let _ = answers.send(FromTrace::Evidence { conn, facts }).await;
         });
     }
@@ -244,7 +245,7 @@ fn welcome(shared: &Shared) -> FromTrace {
     FromTrace::Welcome { v: VERSION, kernel: shared.kernel().source(), sessions: true }
 }
 
-/// One byte more than allowed, so that a message that is too long is seen to be.
+/// One byte more than allowed, to detect a message that is too long.
 fn buffer() -> Vec<u8> {
     vec![0; MAX_MESSAGE + 1]
 }
@@ -254,20 +255,20 @@ async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<ToTrace, E
     match length {
         0 => Err(End::Gone),
         length if length > MAX_MESSAGE => {
-            Err(End::Refused(format!("a message is longer than {MAX_MESSAGE} bytes")))
+            Err(End::Refused(format!("message too long: expected up to {MAX_MESSAGE} bytes")))
         }
         length => serde_json::from_slice(&buffer[..length])
-            .map_err(|error| End::Refused(format!("a message makes no sense: {error}"))),
+            .map_err(|error| End::Refused(format!("cannot decode message: {error}"))),
     }
 }
 
 async fn send(socket: &UnixSeqpacket, message: &FromTrace) -> Result<(), End> {
     let bytes = serde_json::to_vec(message).map_err(|error| {
-        tracing::error!(%error, "a message could not be encoded");
+        tracing::error!(%error, "cannot encode message");
         End::Gone
     })?;
     if bytes.len() > MAX_MESSAGE {
-        tracing::error!(bytes = bytes.len(), "a message is too long to be sent");
+        tracing::error!(bytes = bytes.len(), "message too long, not sent");
         return Ok(());
     }
     socket.send(&bytes).await?;
@@ -279,10 +280,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_root_ourselves_and_the_named_user_may_be_dispatch() {
-        let us = rustix::process::geteuid().as_raw();
-        assert!(may_dispatch(0, "no-such-user-here") && may_dispatch(us, "no-such-user-here"));
-        assert!(may_dispatch(4711, "4711"));
-        assert!(!may_dispatch(4711, "4712") && !may_dispatch(4711, "no-such-user-here"));
+    fn only_root_the_own_uid_and_the_named_user_may_register() {
+        let own = rustix::process::geteuid().as_raw();
+        assert!(may_register(0, "no-such-user-here") && may_register(own, "no-such-user-here"));
+        assert!(may_register(4711, "4711"));
+        assert!(!may_register(4711, "4712") && !may_register(4711, "no-such-user-here"));
     }
 }

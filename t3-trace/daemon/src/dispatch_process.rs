@@ -1,4 +1,4 @@
-//! The process of a connected t3-dispatch.
+//! Process of a connected t3-dispatch.
 
 use std::os::fd::OwnedFd;
 
@@ -6,12 +6,11 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::sessions::ConnectionId;
 
-/// A dispatch, and a way to see it die that no reuse of its pid can deceive.
+/// A dispatch process with its pidfd, which detects the exit even if the pid is reused.
 #[derive(Debug)]
 pub(crate) struct DispatchProcess {
-    /// Which connection.
     pub(crate) id: ConnectionId,
-    /// Its process, if it is in a pid namespace that we see.
+    /// Its pid, if it is in a visible pid namespace.
     pub(crate) pid: Option<u32>,
     pub(crate) process: Option<OwnedFd>,
 }
@@ -31,7 +30,7 @@ mod tests {
     use crate::poll;
 
     #[tokio::test]
-    async fn a_child_that_dies_is_seen_to() {
+    async fn the_exit_of_a_process_is_detected() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let dispatch = DispatchProcess::new(ConnectionId(1), Some(child.id()));
         let process = poll::readable(dispatch.process.unwrap()).unwrap();

@@ -1,8 +1,8 @@
-//! What the kernel side knows of one session, gathered at the moment of the question.
+//! Kernel evidence of one session, collected at the time of the query.
 //!
-//! Never holds a session up for another: each question is a task of its own, waits are
-//! asynchronous, and reading files happens on threads for that. Never takes longer than
-//! [`PATIENCE`] and a little: dispatch waits 250 ms.
+//! Queries do not block each other: each is a separate task, waits are asynchronous, and files are
+//! read on blocking threads. A query takes up to [`PRESSURE_TIMEOUT`] and a little more; dispatch
+//! waits 250 ms.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,17 +13,16 @@ use t3_record::{
 
 use crate::{peer_process, port_owners::PortOwner, pressure::Reading, sessions::Entry, state::Shared};
 
-/// How long the kernel's own events may come after dispatch noticed the end.
-const LATE: Duration = Duration::from_millis(100);
-/// How long reading pressure may take.
-const PATIENCE: Duration = Duration::from_millis(150);
-/// A listener that was not found in this time will not be found by waiting.
+/// Wait for kernel events after dispatch noticed the end.
+const EVENT_TIMEOUT: Duration = Duration::from_millis(100);
+/// Timeout for reading pressure.
+const PRESSURE_TIMEOUT: Duration = Duration::from_millis(150);
+/// Age of a session up to which its listener is searched; later, waiting does not help.
 const SEARCH: u64 = 2 * t3_trace_host::clock::SECOND;
-/// A signal longer ago than this is not why a process ends now.
-const DYING: u64 = 10 * t3_trace_host::clock::SECOND;
+/// Age of a signal up to which it explains an exit.
+const SIGNAL_AGE: u64 = 10 * t3_trace_host::clock::SECOND;
 const STEPS: [u64; 7] = [0, 3, 7, 15, 25, 25, 25];
 
-/// The sockets of a session.
 #[derive(Debug, Clone, Default)]
 struct Sockets {
     down: Option<SocketFacts>,
@@ -32,7 +31,7 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn look(shared: &Shared, entry: &Entry) -> Self {
+    fn read(shared: &Shared, entry: &Entry) -> Self {
         let kernel = shared.kernel();
         Self {
             down: entry.session.down.and_then(|leg| kernel.socket(leg.cookie)),
@@ -41,7 +40,7 @@ impl Sockets {
         }
     }
 
-    fn tell_an_end(&self) -> bool {
+    fn have_end(&self) -> bool {
         let ends = |trace: &Option<SocketFacts>| {
             trace.as_ref().is_some_and(|t| {
                 t.fin_in.or(t.fin_out).or(t.rst_in).or(t.rst_out).or(t.closed).is_some() || t.error.is_some()
@@ -51,16 +50,16 @@ impl Sockets {
     }
 }
 
-/// May the kernel still be about to tell of the end?
+/// Whether kernel events of the end may still be pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LateEvents {
-    /// dispatch has only just noticed.
+    /// dispatch has just noticed the end.
     Possible,
-    /// All sockets are closed: what is not there will not come.
+    /// All sockets are closed: no event is pending.
     No,
 }
 
-/// Answers a question. A session that nobody registered still gets the machine's pressure.
+/// Collects the evidence. An unregistered session gets the pressure of the host.
 pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: LateEvents) -> KernelFacts {
     let source = shared.kernel().source();
     let Some(entry) = entry else {
@@ -68,7 +67,7 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         return KernelFacts { host: reading.host, lost: shared.lost_delta(), ..KernelFacts::absent(source) };
     };
     let owner = known_owner(shared, entry, late).await;
-    // The window of pressure ends at the question, not after the wait for late events.
+    // The pressure window ends at the query, not after the wait for late events.
     let (reading, sockets) =
         tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source, late));
     let owner = owner.or_else(|| self::owner(shared, entry));
@@ -86,8 +85,8 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     }
 }
 
-/// systemd removes a cgroup together with its last process, so the last count that could be read
-/// may lack the kill that ended serve.
+/// systemd removes a cgroup together with its last process, so the last readable count may lack the
+/// kill that ended serve.
 fn with_own_kill(memory: Option<Memory>, process: Option<&Process>) -> Option<Memory> {
     let oom = process.is_some_and(|process| process.fate == Fate::Oom);
     memory.map(|memory| Memory {
@@ -96,8 +95,8 @@ fn with_own_kill(memory: Option<Memory>, process: Option<&Process>) -> Option<Me
     })
 }
 
-/// What became of the process. One that has been told to end and has closed its socket is about to:
-/// its exit is waited for a moment.
+/// Fate of the process. If it was signalled to end and has closed its socket, its exit is imminent:
+/// wait for it briefly.
 async fn fate(
     shared: &Shared,
     entry: &Entry,
@@ -105,29 +104,30 @@ async fn fate(
     owner: Option<&PortOwner>,
     late: LateEvents,
 ) -> Option<Process> {
-    let look = || {
+    let sample = || {
         let kernel = shared.kernel();
         let process =
             peer_process::process(&**kernel, &shared.owners, sockets.serve.as_ref(), owner, entry.began_at());
-        let told = process
+        let signalled_at = process
             .as_ref()
             .and_then(|process| kernel.process(process.task.pid)?.last_signal)
             .map(|signal| signal.at);
-        let told = told.is_some_and(|at| t3_trace_host::clock::monotonic().saturating_sub(at) < DYING);
-        (process, told)
+        let signalled =
+            signalled_at.is_some_and(|at| t3_trace_host::clock::monotonic().saturating_sub(at) < SIGNAL_AGE);
+        (process, signalled)
     };
     let closing = sockets
         .serve
         .as_ref()
         .is_some_and(|trace| trace.fin_out.or(trace.rst_out).or(trace.closed).is_some());
-    let (mut process, told) = look();
-    if late == LateEvents::Possible && closing && told {
+    let (mut process, signalled) = sample();
+    if late == LateEvents::Possible && closing && signalled {
         for step in STEPS {
             if process.as_ref().is_none_or(|process| process.fate != Fate::Alive) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(step)).await;
-            process = look().0;
+            process = sample().0;
         }
     }
     process
@@ -137,8 +137,8 @@ fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<PortOwner>> {
     shared.owners.at(entry.session.serve_port, entry.began_at())
 }
 
-/// The process behind serve's port. The search for it begins with the session, so a session that
-/// ended at once may be ahead of it.
+/// Process behind serve's port. The search starts with the session, so a session that ends
+/// immediately may be ahead of it.
 async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
     if late == LateEvents::Possible && young && entry.session.opened_at.is_some() {
@@ -152,16 +152,16 @@ async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents) -> Option
     owner(shared, entry)
 }
 
-/// Looks again for a while as long as neither leg shows an end.
+/// Reads the sockets again until a leg has an end or the timeout passes.
 async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late: LateEvents) -> Sockets {
     let worth_waiting =
         late == LateEvents::Possible && source != KernelSource::Off && entry.session.opened_at.is_some();
     let mut sockets = Sockets::default();
-    let deadline = tokio::time::Instant::now() + LATE;
+    let deadline = tokio::time::Instant::now() + EVENT_TIMEOUT;
     for step in STEPS {
         tokio::time::sleep(Duration::from_millis(step)).await;
-        sockets = Sockets::look(shared, entry);
-        if sockets.tell_an_end() || !worth_waiting || tokio::time::Instant::now() >= deadline {
+        sockets = Sockets::read(shared, entry);
+        if sockets.have_end() || !worth_waiting || tokio::time::Instant::now() >= deadline {
             break;
         }
     }
@@ -170,19 +170,17 @@ async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late
 
 async fn read(shared: &Arc<Shared>, owner: Option<&PortOwner>) -> Reading {
     let cgroup = owner.and_then(|owner| owner.cgroup.clone());
-    let (theirs, of) = (Arc::clone(shared), cgroup.clone());
-    let reading = tokio::task::spawn_blocking(move || theirs.sampler.read(of.as_deref()));
-    match tokio::time::timeout(PATIENCE, reading).await {
+    let (state, dir) = (Arc::clone(shared), cgroup.clone());
+    let reading = tokio::task::spawn_blocking(move || state.sampler.read(dir.as_deref()));
+    match tokio::time::timeout(PRESSURE_TIMEOUT, reading).await {
         Ok(Ok(reading)) => reading,
         Ok(Err(error)) => {
-            tracing::error!(%error, "reading pressure failed; the record goes without");
+            tracing::error!(%error, "cannot read pressure; the record has none");
             Reading::default()
         }
         Err(_) => {
-            // A machine that is this slow is the one whose pressure is wanted most.
-            tracing::warn!(
-                "pressure could not be read in {PATIENCE:?}; the record has the last regular sample"
-            );
+            // Under this much load the pressure matters most.
+            tracing::warn!("timed out reading pressure; the record has the last regular sample");
             shared.sampler.known(cgroup.as_deref())
         }
     }

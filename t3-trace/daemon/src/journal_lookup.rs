@@ -1,4 +1,4 @@
-//! Which `ws close` records are in the journal already. Asks `journalctl`, for a bounded time.
+//! Look-up of `ws close` records in the journal with `journalctl`, with timeouts.
 
 use std::{collections::HashSet, process::Stdio, time::Duration};
 
@@ -9,31 +9,27 @@ use t3_trace_host::{
 };
 use tokio::process::Command;
 
-/// Session ids.
+/// Session ids with a record.
 pub(crate) type RecordedConns = HashSet<String>;
 
-const SYNC_WITHIN: Duration = Duration::from_secs(3);
-const READ_WITHIN: Duration = Duration::from_secs(10);
-/// The clocks of two programs and the journal's granularity.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(3);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Tolerance for clock differences and the resolution of the journal.
 const SLACK_SECS: u64 = 5;
 
-/// journalctl did not say.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookupError {
-    /// It could not be run.
-    #[error("run journalctl: {0}")]
+    #[error("cannot run journalctl: {0}")]
     Run(#[from] std::io::Error),
-    /// It took too long.
-    #[error("journalctl took longer than {READ_WITHIN:?}")]
+    #[error("journalctl timed out after {READ_TIMEOUT:?}")]
     Slow,
-    /// It said no.
     #[error("journalctl failed: {0}")]
     Failed(String),
 }
 
-/// The sessions with a `ws close` in the journal since a moment of the monotonic clock.
+/// Returns the sessions with a `ws close` in the journal since a time of the monotonic clock.
 pub(crate) async fn closes_since(since: Nanos, trust: Trust) -> Result<RecordedConns, LookupError> {
-    // What dispatch sent before it died may still wait in journald's socket.
+    // Records of dispatch may still be queued in journald's socket.
     let sync = Command::new("journalctl")
         .arg("--sync")
         .stdin(Stdio::null())
@@ -41,11 +37,11 @@ pub(crate) async fn closes_since(since: Nanos, trust: Trust) -> Result<RecordedC
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .status();
-    if !tokio::time::timeout(SYNC_WITHIN, sync)
+    if !tokio::time::timeout(SYNC_TIMEOUT, sync)
         .await
         .is_ok_and(|status| status.is_ok_and(|status| status.success()))
     {
-        tracing::warn!("journalctl --sync did not succeed; the newest records may be missed");
+        tracing::warn!("journalctl --sync failed; the newest records may be missing");
     }
     let age = monotonic().saturating_sub(since) / SECOND + SLACK_SECS;
     let output = Command::new("journalctl")
@@ -56,16 +52,15 @@ pub(crate) async fn closes_since(since: Nanos, trust: Trust) -> Result<RecordedC
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(READ_WITHIN, output).await.map_err(|_| LookupError::Slow)??;
-    // An empty result counts as a failure for some versions; only a message on stderr tells.
+    let output = tokio::time::timeout(READ_TIMEOUT, output).await.map_err(|_| LookupError::Slow)??;
+    // In some versions an empty result is a failure; only a message on stderr is an error.
     if !output.status.success() && !output.stderr.is_empty() {
         return Err(LookupError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     Ok(conns(&String::from_utf8_lossy(&output.stdout), trust))
 }
 
-/// The ids in journalctl's lines. An entry that anybody may have written keeps no record from being
-/// written.
+/// Ids in the lines of journalctl. An entry from an untrusted writer does not suppress a record.
 fn conns(json_lines: &str, trust: Trust) -> RecordedConns {
     #[derive(serde::Deserialize)]
     struct Entry {
@@ -86,13 +81,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_read_from_what_journalctl_prints() {
+    fn ids_are_read_from_journalctl_output() {
         let text = "{\"__CURSOR\":\"x\",\"_UID\":\"0\",\"T3_CONN\":\"a1\"}\n{\"_UID\":\"0\",\"T3_CONN\":[1,2]}\nnot json\n{\"MESSAGE\":\"x\"}\n{\"_SYSTEMD_UNIT\":\"t3-dispatch.service\",\"T3_CONN\":\"b2\"}\n";
         assert_eq!(conns(text, Trust::default()), RecordedConns::from(["a1".to_owned(), "b2".to_owned()]));
     }
 
     #[test]
-    fn an_entry_that_another_user_wrote_keeps_no_record_from_being_written() {
+    fn an_entry_of_another_user_does_not_suppress_a_record() {
         let text = "{\"_UID\":\"1000\",\"T3_CONN\":\"a1\"}\n{\"T3_CONN\":\"a2\"}\n{\"_UID\":\"991\",\"T3_CONN\":\"b2\"}\n";
         assert_eq!(conns(text, Trust { dispatch: Some(991) }), RecordedConns::from(["b2".to_owned()]));
     }

@@ -1,5 +1,5 @@
-//! The daemon of t3-trace: the kernel side, the pressure sampler and the sessions of t3-dispatch,
-//! served on the evidence socket.
+//! Daemon of t3-trace: serves the evidence of the kernel side, the pressure sampler and the
+//! registered sessions on the evidence socket.
 //!
 //! The only privileged part of the project. It parses nothing from the network and links no crate
 //! that could: all input comes over a Unix socket, and the kernel reports the uid of its peer.

@@ -1,5 +1,5 @@
-//! The evidence socket as a file: takes away a stale one, never a living one; mode 0660 from its
-//! first moment, of the viewers' group.
+//! File of the evidence socket: removes a stale one, never an active one; mode 0660 from the start,
+//! owned by the subscribers' group.
 
 use std::{
     io,
@@ -11,30 +11,27 @@ use rustix::fs::Mode;
 use t3_trace_host::accounts;
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
-/// The socket could not be made.
+/// The socket could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody answers there.
-    #[error("another t3-trace answers at {0}; stop it first, or choose another --socket")]
+    /// A daemon accepts connections there.
+    #[error("cannot listen at {0}: another t3-trace daemon is running; stop it or change --socket")]
     InUse(PathBuf),
-    /// There is something else.
-    #[error("{0} exists and is no socket; remove it, or choose another --socket")]
+    /// Another kind of file exists there.
+    #[error("cannot listen at {0}: not a socket; remove it or change --socket")]
     NotASocket(PathBuf),
     /// An operation failed.
-    #[error("{what} {path}: {source}")]
+    #[error("cannot {what} {path}: {source}")]
     Io {
-        /// What was attempted.
+        /// Attempted operation.
         what: &'static str,
-        /// On what.
         path: PathBuf,
-        /// What came of it.
         source: io::Error,
     },
 }
 
-/// The listening socket; its file goes with it.
+/// The listening socket; its file is removed on drop.
 pub struct Listening {
-    /// Accepts connections.
     pub listener: UnixSeqpacketListener,
     file: File,
 }
@@ -46,7 +43,7 @@ struct File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // Not the file of a successor that has already taken the place.
+        // Not the file of a successor that has replaced it.
         if std::fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -54,40 +51,37 @@ impl Drop for File {
 }
 
 impl Listening {
-    /// Where it listens.
+    /// Path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.file.path
     }
 }
 
-/// Binds the socket. A group that does not exist is no error: then only its owner may connect.
-///
-/// # Errors
-/// [`ListenError`].
+/// Binds the socket. A missing group is not an error: then only the owner may connect.
 pub async fn bind(path: &Path, group: &str) -> Result<Listening, ListenError> {
     let failed = |what| move |source| ListenError::Io { what, path: path.to_owned(), source };
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         std::fs::create_dir_all(dir).map_err(failed("create the directory of"))?;
     }
     remove_stale(path).await?;
-    // The file must not be open to others for a moment before its mode is set.
+    // The file must not be accessible to others before its mode is set.
     let earlier = rustix::process::umask(Mode::from_raw_mode(0o117));
     let bound = UnixSeqpacketListener::bind(path);
     rustix::process::umask(earlier);
     let listener = bound.map_err(failed("listen at"))?;
-    let inode = std::fs::symlink_metadata(path).map_err(failed("look at"))?.ino();
+    let inode = std::fs::symlink_metadata(path).map_err(failed("inspect"))?.ino();
     let file = File { path: path.to_owned(), inode };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
         .map_err(failed("set the mode of"))?;
     match accounts::gid_of(group) {
         None => tracing::warn!(
             group,
-            "no such group: only root may use the evidence socket; make the group and restart"
+            "group not found: only root may use the evidence socket; create the group and restart"
         ),
         Some(gid) => {
             if let Err(error) = std::os::unix::fs::chown(path, None, Some(gid)) {
-                tracing::warn!(group, %error, "the evidence socket could not be given to the group");
+                tracing::warn!(group, %error, "cannot set the group of the evidence socket");
             }
         }
     }
@@ -99,14 +93,14 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let failed = |what| move |source| ListenError::Io { what, path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at")(error)),
+        Err(error) => return Err(failed("inspect")(error)),
         Ok(meta) if !meta.file_type().is_socket() => return Err(ListenError::NotASocket(path.to_owned())),
         Ok(_) => {}
     }
     if UnixSeqpacket::connect(path).await.is_ok() {
         return Err(ListenError::InUse(path.to_owned()));
     }
-    tracing::info!(path = %path.display(), "removing a stale socket");
+    tracing::info!(path = %path.display(), "removing stale socket");
     std::fs::remove_file(path).map_err(failed("remove the stale socket"))
 }
 
@@ -115,7 +109,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stale_socket_is_replaced_a_living_one_is_not() {
+    async fn only_a_stale_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sub/evidence.sock");
         let first = bind(&path, "no-such-group-here").await.unwrap();
@@ -133,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ordinary_file_is_left_alone() {
+    async fn a_regular_file_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         std::fs::write(&path, "data").unwrap();

@@ -1,4 +1,4 @@
-//! Locking without poisoning: a thread that panicked does not stop the daemon.
+//! Mutex lock that ignores poisoning: a panicked task does not stop the daemon.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

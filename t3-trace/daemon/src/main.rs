@@ -5,12 +5,12 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use t3_trace_daemon::args::Program;
 
-/// How long the last log lines may take.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Timeout for writing the last log lines.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let result = t3_trace_daemon::start(Program::parse().daemon);
-    t3_journal::drain(LAST_LINES);
+    t3_journal::drain(DRAIN_TIMEOUT);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

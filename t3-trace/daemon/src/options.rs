@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-/// How to run.
+/// Plain settings of the daemon.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen.
+    /// Path of the evidence socket.
     pub socket: PathBuf,
-    /// The user that may be dispatch, beside root and our own.
+    /// User that may register sessions, in addition to root and the daemon's own.
     pub dispatch_user: String,
-    /// The group that may subscribe.
+    /// Group that may subscribe.
     pub group: String,
-    /// Records go to journald, where they can be looked up again.
+    /// Records are written to journald and can be looked up there.
     pub to_journald: bool,
 }

@@ -1,9 +1,8 @@
-//! dispatch's connection broke with sessions open: did it die? Then their records are written here,
-//! each exactly once.
+//! Records of sessions whose dispatch process exited, each written exactly once.
 //!
-//! A dispatch that lives writes its own records, connected or not; it is only waited for. One that
-//! is dead may have written some of them before it could say so: those are looked up in the
-//! journal. When that cannot be told, a second record is the lesser evil.
+//! A running dispatch writes its own records, connected or not: the daemon only waits for it. An
+//! exited one may have written some of them before it could report that: those are looked up in the
+//! journal. If the look-up fails, a duplicate record is better than a missing one.
 
 use std::{
     sync::Arc,
@@ -25,18 +24,22 @@ use crate::{
     state::Shared,
 };
 
-/// How long a dispatch whose death cannot be observed may take to come back.
+/// Time to reconnect for a dispatch whose exit cannot be observed.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long a dispatch that is connected again may take to tell of its sessions.
-const RETELL: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(200);
+/// Time to register its sessions again for a reconnected dispatch.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Waits for what becomes of the sessions of a broken connection, and writes the records of those
-/// that dispatch left behind.
-pub(crate) async fn after(shared: Arc<Shared>, dispatch: DispatchProcess, broke_at: Nanos) {
+/// Waits for the outcome of a broken connection, and writes the records of the sessions that
+/// dispatch left behind.
+pub(crate) async fn handle_disconnect(
+    shared: Arc<Shared>,
+    dispatch: DispatchProcess,
+    disconnected_at: Nanos,
+) {
     let id = dispatch.id;
     let pid = dispatch.pid;
-    if !died(&shared, dispatch).await {
+    if !has_exited(&shared, dispatch).await {
         return;
     }
     let orphans = shared.sessions().take(id);
@@ -46,22 +49,22 @@ pub(crate) async fn after(shared: Arc<Shared>, dispatch: DispatchProcess, broke_
     let fate = pid.and_then(|pid| shared.kernel().process(pid)).map(|trace| trace.fate);
     tracing::warn!(
         pid,
-        ?fate,
+        fate = fate.map(tracing::field::debug),
         sessions = orphans.len(),
-        "dispatch died; writing the records of its sessions"
+        "dispatch exited; writing the records of its sessions"
     );
     let since = orphans.iter().filter_map(Entry::maybe_written_since).min();
     let written = match since.filter(|_| shared.options.to_journald) {
         Some(since) => {
             let trust = Trust::in_user(&shared.options.dispatch_user);
             journal_lookup::closes_since(since, trust).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot tell which records dispatch has already written; some may come twice");
+                tracing::warn!(%error, "cannot look up the records that dispatch has written; duplicates are possible");
                 journal_lookup::RecordedConns::new()
             })
         }
         None => journal_lookup::RecordedConns::new(),
     };
-    let death = DispatchDeath { fate, at: broke_at };
+    let death = DispatchDeath { fate, at: disconnected_at };
     for orphan in orphans {
         if orphan.maybe_written_since().is_some() && written.contains(&orphan.session.conn) {
             continue;
@@ -70,22 +73,22 @@ pub(crate) async fn after(shared: Arc<Shared>, dispatch: DispatchProcess, broke_
     }
 }
 
-/// True when dispatch is dead; false when a living one accounts for its sessions, or when we are to
-/// stop.
-async fn died(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
+/// True when dispatch has exited; false when a running one accounts for its sessions, or the daemon
+/// stops.
+async fn has_exited(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
     let DispatchProcess { id, pid, process } = dispatch;
     let process = process.and_then(|fd| poll::readable(fd).ok());
     let broke = Instant::now();
     let mut back_since = None;
     loop {
         let gone = match &process {
-            // Readable when the whole process has ended; by then the kernel has closed all of its
+            // Readable when the process has exited; by then the kernel has closed all of its
             // sockets.
-            Some(process) => tokio::time::timeout(LOOK, process.readable()).await.is_ok(),
+            Some(process) => tokio::time::timeout(POLL_INTERVAL, process.readable()).await.is_ok(),
             None => {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
                 match pid {
-                    // It was dead already when we wanted to hold on to it.
+                    // It had exited before the pidfd was opened.
                     Some(_) => true,
                     None => broke.elapsed() >= GRACE,
                 }
@@ -102,9 +105,9 @@ async fn died(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
         }
         let back = shared.is_connected(pid);
         back_since = back.then(|| back_since.unwrap_or_else(Instant::now));
-        if back_since.is_some_and(|since| since.elapsed() >= RETELL) {
+        if back_since.is_some_and(|since| since.elapsed() >= REGISTER_TIMEOUT) {
             let left = shared.sessions().take(id).len();
-            tracing::info!(pid, sessions = left, "dispatch is back and no longer has these sessions");
+            tracing::info!(pid, sessions = left, "dispatch reconnected without these sessions");
             return false;
         }
     }
@@ -119,7 +122,7 @@ async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
     };
     let record = t3_record::assemble(&orphan.session, &evidence);
     let mut fields = record.to_fields();
-    // So that `journalctl -u t3-dispatch` shows it (systemd.journal-fields(7)).
+    // For `journalctl -u t3-dispatch` (systemd.journal-fields(7)).
     fields.push(("OBJECT_SYSTEMD_UNIT".into(), "t3-dispatch.service".to_owned()));
     drop(shared.records.write(fields));
     shared.subscribers.publish(FromTrace::Closed { record: Box::new(record) });

@@ -1,5 +1,5 @@
-//! Who is behind serve's end of a session, and what became of it. Looks at kernel facts and at
-//! `/proc`; never guesses: a process that is gone without a known fate is no answer.
+//! Process behind serve's end of a session, and its fate. Uses kernel facts and `/proc`; never
+//! guesses: a process that is gone without a known fate has no answer.
 
 use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, Task};
 use t3_trace_host::{
@@ -11,13 +11,13 @@ use t3_trace_host::{
 
 use crate::port_owners::{OomVictim, PortOwner, PortOwners};
 
-/// The errno of a socket that an administrator destroyed: then the "closer" is not its owner.
+/// Errno of a socket that an administrator destroyed: then the "closer" is not its owner.
 const ECONNABORTED: i32 = 103;
-/// An OOM kill in the same cgroup this long before a process's end belongs to it (the unit is
-/// stopped because of it).
+/// An OOM kill in the same cgroup up to this long before the exit of a process is its cause (the
+/// unit is stopped because of it).
 const OOM_BEFORE_END: Nanos = 10 * SECOND;
 
-/// The process behind serve's end.
+/// Returns the process behind serve's end.
 pub fn process(
     kernel: &dyn KernelView,
     owners: &PortOwners,
@@ -36,7 +36,7 @@ pub fn process(
     let trace = kernel.process(task.pid).filter(|trace| is_same(trace, owner, began_at));
     let mut process = match trace {
         Some(trace) if trace.fate != Fate::Alive => ended(task, trace),
-        _ => seen_in_proc(task, owner)?,
+        _ => from_proc(task, owner)?,
     };
     if process.fate != Fate::Alive {
         process.victim_argv = victim_argv(owners, &process, owner);
@@ -44,7 +44,7 @@ pub fn process(
     Some(process)
 }
 
-/// A pid is used again: the trace must be of the process that served this session.
+/// Whether the facts are of the process that served this session: pids are reused.
 fn is_same(trace: &ProcessFacts, owner: Option<&PortOwner>, began_at: Nanos) -> bool {
     let same_start = match (trace.started_boot_ns, owner) {
         (Some(started), Some(owner)) => {
@@ -55,33 +55,34 @@ fn is_same(trace: &ProcessFacts, owner: Option<&PortOwner>, began_at: Nanos) -> 
     same_start && trace.ended_at.is_none_or(|ended| ended >= began_at)
 }
 
-/// SIGHUP, SIGINT and SIGTERM ask a process to end; one that handles them exits by itself.
-const ASKS_TO_END: [i32; 3] = [1, 2, 15];
-/// A request to end this long before the exit is what it followed.
-const ASKED: Nanos = 10 * SECOND;
+/// Signals that request an exit; a process that handles them exits by itself.
+const EXIT_REQUESTS: [i32; 3] = [1, 2, 15];
+/// Age of a request up to which it explains an exit.
+const REQUEST_AGE: Nanos = 10 * SECOND;
 
-/// Who asked a process to end that then exited by itself: a restart looks like this.
-fn asked_by(trace: &ProcessFacts) -> Option<Task> {
-    let signal = trace.last_signal.as_ref().filter(|signal| ASKS_TO_END.contains(&signal.signal))?;
-    let obeyed = matches!(trace.fate, Fate::Exit(_)) && trace.ended_at?.saturating_sub(signal.at) <= ASKED;
+/// Sender of the request after which a process exited by itself: a restart, for example.
+fn requested_by(trace: &ProcessFacts) -> Option<Task> {
+    let signal = trace.last_signal.as_ref().filter(|signal| EXIT_REQUESTS.contains(&signal.signal))?;
+    let obeyed =
+        matches!(trace.fate, Fate::Exit(_)) && trace.ended_at?.saturating_sub(signal.at) <= REQUEST_AGE;
     obeyed.then(|| signal.sender.clone()).flatten()
 }
 
 fn ended(task: Task, trace: ProcessFacts) -> Process {
     let oom = trace.oom_at.is_some() && trace.fate == Fate::Signal(9);
-    let asked_by = asked_by(&trace);
+    let requested_by = requested_by(&trace);
     Process {
         task,
         fate: if oom { Fate::Oom } else { trace.fate },
         ended_at: trace.ended_at,
-        killer: trace.killer.or(asked_by),
+        killer: trace.killer.or(requested_by),
         signalled_at: trace.signalled_at,
         victim_argv: None,
         halted: None,
     }
 }
 
-fn seen_in_proc(task: Task, owner: Option<&PortOwner>) -> Option<Process> {
+fn from_proc(task: Task, owner: Option<&PortOwner>) -> Option<Process> {
     let stat = stat::read(task.pid)?;
     if owner.is_some_and(|owner| owner.start_ticks != stat.start_ticks) {
         return None;
@@ -96,9 +97,9 @@ fn seen_in_proc(task: Task, owner: Option<&PortOwner>) -> Option<Process> {
     Some(Process { task, fate, ended_at: None, killer: None, signalled_at: None, victim_argv: None, halted })
 }
 
-/// The victim is the process itself, or one beside it whose death took the whole unit down.
+/// The victim is the process itself, or another one in the unit whose kill stopped the unit.
 fn victim_argv(owners: &PortOwners, process: &Process, owner: Option<&PortOwner>) -> Option<String> {
-    let beside = |victim: &OomVictim| {
+    let in_unit = |victim: &OomVictim| {
         let unit = owner.and_then(|owner| owner.cgroup.as_ref());
         unit.is_some()
             && victim.cgroup.as_ref() == unit
@@ -108,7 +109,7 @@ fn victim_argv(owners: &PortOwners, process: &Process, owner: Option<&PortOwner>
         process.ended_at.unwrap_or_else(t3_trace_host::clock::monotonic).saturating_sub(6 * OOM_BEFORE_END);
     let victims = owners.victims_since(since);
     let itself = victims.iter().rev().find(|victim| victim.pid == process.task.pid);
-    let victim = itself.or_else(|| victims.iter().rev().find(|victim| beside(victim)));
+    let victim = itself.or_else(|| victims.iter().rev().find(|victim| in_unit(victim)));
     victim
         .and_then(|victim| victim.argv.clone())
         .or_else(|| (process.fate == Fate::Oom).then(|| owners.remembered_argv(process.task.pid)).flatten())

@@ -1,8 +1,8 @@
-//! Waiting for a descriptor in the event loop. The one place of this program with `unsafe` outside
-//! of system calls: tokio cannot check by type that a descriptor stays open while it is watched.
+//! Readiness of a descriptor in the event loop. The only `unsafe` outside of system calls: tokio
+//! cannot check by type that a descriptor stays open while it is registered.
 #![expect(
     unsafe_code,
-    reason = "registering a descriptor with tokio is unsafe; OwnedFd keeps the promise that it asks for"
+    reason = "registering a descriptor with tokio is unsafe; OwnedFd meets its requirement"
 )]
 
 use std::{
@@ -12,13 +12,13 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Watches a duplicate of a descriptor for reading; the duplicate refers to the same open file.
+/// Registers a duplicate of a descriptor for reading; the duplicate refers to the same open file.
 ///
 /// # Errors
-/// When there are no descriptors left, or the file cannot be polled.
+/// No descriptor is left, or the file cannot be polled.
 pub fn readable(fd: impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
     let owned = fd.as_fd().try_clone_to_owned()?;
-    // SAFETY: an OwnedFd is open, stays open until it is dropped, and always answers with the same
-    // number; the AsyncFd owns it.
+    // SAFETY: an OwnedFd is open until it is dropped and always returns the same number; the
+    // AsyncFd owns it.
     unsafe { AsyncFd::register_with_interest(owned, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -1,9 +1,8 @@
-//! Who serves a port: the process that listens on it, its cgroup, and the argv of what runs beside
-//! it.
+//! Process that listens on a port, its cgroup, and the argv of the processes in that cgroup.
 //!
-//! Works on a thread of its own, because a walk through all descriptors of a machine takes long and
+//! Runs on a separate thread, because a walk through all descriptors of a host takes long and
 //! reading a command line may wait for a lock. Remembers earlier listeners of a port, so that a
-//! session is never ascribed to a process that was started after it.
+//! session is never attributed to a process that started after it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -20,14 +19,14 @@ use t3_trace_host::{
 };
 
 const EVERY: Duration = Duration::from_secs(2);
-/// A port is not looked for out of turn more often than this.
-const AGAIN: Duration = Duration::from_millis(250);
+/// Minimum time between searches for one port outside the regular interval.
+const SEARCH_AGAIN: Duration = Duration::from_millis(250);
 const ARGV_EVERY: Duration = Duration::from_secs(5);
-/// How many listeners of one port are remembered.
+/// Remembered listeners per port.
 const HISTORY: usize = 8;
-/// How many processes of one cgroup have their argv kept.
+/// Processes per cgroup whose argv is kept.
 const MEMBERS: usize = 1024;
-/// How many OOM victims are remembered.
+/// Remembered OOM victims.
 const VICTIMS: usize = 64;
 
 /// A process behind a port.
@@ -35,18 +34,18 @@ const VICTIMS: usize = 64;
 pub struct PortOwner {
     /// Thread group id.
     pub pid: u32,
-    /// Its comm when it was found.
+    /// Its comm when found.
     pub comm: String,
     /// Field 22 of `/proc/PID/stat`.
     pub start_ticks: u64,
-    /// When it was started, by the monotonic clock.
+    /// Start time, monotonic clock.
     pub started_at: Nanos,
-    /// The directory of its cgroup (version 2).
+    /// Directory of its cgroup (version 2).
     pub cgroup: Option<PathBuf>,
 }
 
 impl PortOwner {
-    /// Looks a process up.
+    /// Reads a process.
     #[must_use]
     pub fn of(pid: u32, cgroups: Option<&Path>) -> Option<Self> {
         let stat = stat::read(pid)?;
@@ -59,37 +58,37 @@ impl PortOwner {
         })
     }
 
-    /// The same process still exists (perhaps as a zombie).
+    /// Whether the same process still exists (possibly as a zombie).
     #[must_use]
     pub fn exists(&self) -> bool {
         stat::read(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks)
     }
 }
 
-/// A process that the OOM killer chose.
+/// A process killed by the OOM killer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OomVictim {
     /// Thread group id.
     pub pid: u32,
-    /// Its command line, if it could still be read.
+    /// Command line, if still readable.
     pub argv: Option<String>,
-    /// The directory of its cgroup.
+    /// Directory of its cgroup.
     pub cgroup: Option<PathBuf>,
-    /// When it was chosen.
+    /// Time of the kill.
     pub at: Nanos,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Ports to look for, and a process in whose network namespace they are.
+    /// Ports to search, each with a process in its network namespace.
     wanted: BTreeMap<u16, u32>,
-    /// Who listened on a port, oldest first, and on which socket.
+    /// Listeners of a port with the socket inode, oldest first.
     listeners: HashMap<u16, VecDeque<(u64, Arc<PortOwner>)>>,
-    /// When a port was last looked for out of turn.
-    sought: HashMap<u16, Instant>,
+    /// Last search for a port outside the regular interval.
+    searched: HashMap<u16, Instant>,
     argv: HashMap<u32, String>,
     victims: VecDeque<OomVictim>,
-    poked: bool,
+    notified: bool,
     stopping: bool,
 }
 
@@ -108,7 +107,7 @@ impl Shared {
     }
 }
 
-/// A handle on the looking thread, which ends with it.
+/// Handle of the search thread; stops it on drop.
 #[derive(Debug)]
 pub struct PortOwners {
     shared: Arc<Shared>,
@@ -116,29 +115,29 @@ pub struct PortOwners {
 }
 
 impl PortOwners {
-    /// Starts the thread. `cgroups` is where version 2 is mounted; `found` hears of each new
+    /// Starts the thread. `cgroups` is the mount point of version 2; `found` is called for each new
     /// listener.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// The thread cannot be started.
     pub fn start(cgroups: Option<PathBuf>, found: Found) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), cgroups });
-        let theirs = Arc::clone(&shared);
+        let state = Arc::clone(&shared);
         let thread =
-            std::thread::Builder::new().name("owners".to_owned()).spawn(move || run(&theirs, &found))?;
+            std::thread::Builder::new().name("owners".to_owned()).spawn(move || run(&state, &found))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Looks for these ports from now on, through the network namespace of the given process.
+    /// Replaces the set of searched ports, each with a process in its network namespace.
     pub fn want(&self, ports: impl IntoIterator<Item = (u16, u32)>) {
         let mut state = self.shared.lock();
         state.wanted = ports.into_iter().collect();
-        state.poked = true;
+        state.notified = true;
         drop(state);
         self.shared.changed.notify_all();
     }
 
-    /// One port more, unless its listener is known and lives.
+    /// Adds a port, unless its listener is known and running.
     pub fn want_also(&self, port: u16, namespace_of: u32) {
         let mut state = self.shared.lock();
         let last =
@@ -149,18 +148,18 @@ impl PortOwners {
             return;
         }
         let mut state = self.shared.lock();
-        // A browser that keeps asking for a serve that is down must not keep this thread walking.
-        let lately = known && state.sought.get(&port).is_some_and(|then| then.elapsed() < AGAIN);
-        if lately {
+        // A browser that keeps querying a serve that is down must not keep this thread busy.
+        let recent = known && state.searched.get(&port).is_some_and(|then| then.elapsed() < SEARCH_AGAIN);
+        if recent {
             return;
         }
-        state.sought.insert(port, Instant::now());
-        state.poked = true;
+        state.searched.insert(port, Instant::now());
+        state.notified = true;
         drop(state);
         self.shared.changed.notify_all();
     }
 
-    /// Who served `port` at a moment: the youngest known listener that had been started by then.
+    /// Owner of `port` at a given time: the youngest known listener that had started by then.
     #[must_use]
     pub fn at(&self, port: u16, moment: Nanos) -> Option<Arc<PortOwner>> {
         let state = self.shared.lock();
@@ -169,8 +168,8 @@ impl PortOwners {
         started.max_by_key(|owner| owner.started_at).cloned()
     }
 
-    /// The OOM killer chose a process: keeps what is still to be known of it. Reads its command
-    /// line: not for an event loop.
+    /// Stores what is still readable of an OOM victim. Reads its command line: not for an event
+    /// loop.
     pub fn oom(&self, pid: u32, at: Nanos) {
         let argv = proc::argv(pid);
         let cgroup = self.shared.cgroups.as_deref().and_then(|mount| cgroup::dir_of(mount, pid));
@@ -182,13 +181,13 @@ impl PortOwners {
         state.victims.push_back(OomVictim { pid, argv, cgroup, at });
     }
 
-    /// The OOM victims since a moment, oldest first.
+    /// OOM victims since a given time, oldest first.
     #[must_use]
     pub fn victims_since(&self, moment: Nanos) -> Vec<OomVictim> {
         self.shared.lock().victims.iter().filter(|victim| victim.at >= moment).cloned().collect()
     }
 
-    /// The command line of a process as last seen, for one whose memory is gone.
+    /// Last known command line of a process, for one whose memory is gone.
     #[must_use]
     pub fn remembered_argv(&self, pid: u32) -> Option<String> {
         self.shared.lock().argv.get(&pid).cloned()
@@ -214,7 +213,7 @@ fn run(shared: &Shared, found: &Found) {
         }
         let wanted = state.wanted.clone();
         drop(state);
-        let fresh = look(shared, &wanted);
+        let fresh = search(shared, &wanted);
         for owner in &fresh {
             found(owner);
         }
@@ -223,15 +222,15 @@ fn run(shared: &Shared, found: &Found) {
             argv_read = Some(Instant::now());
         }
         let mut state = shared.lock();
-        if !state.poked && !state.stopping {
+        if !state.notified && !state.stopping {
             state = shared.changed.wait_timeout(state, EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.poked = false;
+        state.notified = false;
     }
 }
 
-/// Finds the listeners that are not known yet and returns them.
-fn look(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<PortOwner>> {
+/// Returns listeners that were not known.
+fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<PortOwner>> {
     let namespaces: HashSet<u32> = wanted.values().copied().collect();
     let tables: HashMap<u32, HashMap<u16, Vec<u64>>> =
         namespaces.into_iter().map(|pid| (pid, net::listening(pid))).collect();
@@ -252,7 +251,7 @@ fn look(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<PortOwner>> {
     let holders = proc::holders(&missing.keys().copied().collect());
     let mut fresh = Vec::new();
     for (inode, pids) in holders {
-        // Of several holders the oldest is the one that opened the socket; the others inherited it.
+        // Of several holders the oldest opened the socket; the others inherited it.
         let owners = pids.into_iter().filter_map(|pid| PortOwner::of(pid, shared.cgroups.as_deref()));
         let Some(owner) = owners.min_by_key(|owner| (owner.start_ticks, owner.pid)) else { continue };
         let (port, owner) = (missing[&inode], Arc::new(owner));
@@ -275,15 +274,14 @@ fn read_argv(shared: &Shared) {
     drop(state);
     let mut argv = HashMap::new();
     for dir in dirs {
-        // The root cgroup holds what belongs to no unit; it is nobody's serve.
+        // The root cgroup contains processes outside of any unit, never a serve.
         if Some(&dir) == shared.cgroups.as_ref() {
             continue;
         }
         let pids = cgroup::members(&dir).into_iter().take(MEMBERS);
         argv.extend(pids.filter_map(|pid| Some((pid, proc::argv(pid)?))));
     }
-    // A process that has just been killed may have lost its memory between two looks: what was
-    // known of it stays.
+    // The memory of a process that was just killed may be gone: keep its last known argv.
     let mut state = shared.lock();
     let gone = std::mem::take(&mut state.argv)
         .into_iter()
@@ -296,9 +294,9 @@ fn read_argv(shared: &Shared) {
 mod tests {
     use super::*;
 
-    fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    fn wait_for<T>(mut find: impl FnMut() -> Option<T>) -> Option<T> {
         for _ in 0..200 {
-            if let Some(found) = look() {
+            if let Some(found) = find() {
                 return Some(found);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -307,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_listener_of_a_port_is_found_and_never_for_a_time_before_its_start() {
+    fn a_listener_owns_its_port_only_since_its_start() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -319,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_wanted_later_is_found_at_once() {
+    fn a_port_added_later_is_searched_immediately() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -328,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_is_gone_is_remembered() {
+    fn a_closed_listener_is_remembered() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -340,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn victims_are_kept_with_their_argv_and_bounded() {
+    fn oom_victims_are_kept_with_their_argv_up_to_a_limit() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         for n in 0..100 {
             owners.oom(std::process::id(), n);

@@ -1,8 +1,4 @@
-//! The daemon: holds the kernel side, the pressure sampler and the registered sessions together,
-//! and serves the evidence socket.
-//!
-//! The only privileged part of the project. It parses nothing that comes from the network: all it
-//! hears comes over a Unix socket whose peer's uid the kernel vouches for.
+//! Runs the daemon: kernel side, pressure sampler, registered sessions, evidence socket.
 
 use std::{
     future::Future,
@@ -18,7 +14,7 @@ use t3_journal::Writer;
 use t3_trace_host::{
     cgroup,
     kernel::{
-        EventKind,
+        EventKind, affects_verdicts,
         view::{EventStream, KernelView},
     },
 };
@@ -35,15 +31,15 @@ use crate::{
     systemd,
 };
 
-/// How long a stopping daemon waits for records that are being written.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// Connections that may be open at once, of any role.
+/// Timeout for records that are being written when the daemon stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of connections, of any role.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Runs until `stop` is done.
+/// Runs until `stop` completes.
 ///
 /// # Errors
-/// When the socket cannot be made, or there are no threads to be had.
+/// The socket cannot be created, or a thread cannot be started.
 pub async fn run(
     options: Options,
     mut kernel: Box<dyn KernelView>,
@@ -52,9 +48,14 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     for hook in kernel.hooks() {
         match (&hook.attached, &hook.why) {
-            (Some(how), _) => tracing::info!(hook = hook.name, how, "attached"),
+            (Some(how), _) => tracing::info!(hook = hook.name, how, "hook attached"),
             (None, why) => {
-                tracing::warn!(hook = hook.name, why = why.as_deref().unwrap_or("unknown"), "not attached");
+                let why = why.as_deref().unwrap_or("unknown");
+                if affects_verdicts(&hook.name) {
+                    tracing::warn!(hook = hook.name, why, "hook not attached");
+                } else {
+                    tracing::info!(hook = hook.name, why, "hook not attached");
+                }
             }
         }
     }
@@ -62,18 +63,23 @@ pub async fn run(
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let cgroups = cgroup::mount_point(&mountinfo);
     if cgroups.is_none() {
-        tracing::warn!("no cgroup version 2 is mounted: records have the machine's pressure, not the user's");
+        tracing::warn!("no cgroup version 2 is mounted: records have the pressure of the host only");
     }
     let sampler = Arc::new(Sampler::start()?);
-    let watching = Arc::clone(&sampler);
+    let cgroup_sampler = Arc::clone(&sampler);
     let found = move |owner: &crate::port_owners::PortOwner| {
-        tracing::info!(pid = owner.pid, comm = owner.comm, cgroup = ?owner.cgroup, "found a serve");
+        tracing::info!(
+            pid = owner.pid,
+            comm = owner.comm,
+            cgroup = owner.cgroup.as_deref().map(|dir| tracing::field::display(dir.display())),
+            "serve found"
+        );
         if let Some(dir) = &owner.cgroup {
-            watching.watch(dir);
+            cgroup_sampler.watch(dir);
         }
     };
-    let owners =
-        PortOwners::start(cgroups, Box::new(found)).context("start the thread that looks for serves")?;
+    let owners = PortOwners::start(cgroups, Box::new(found))
+        .context("cannot start the thread that searches listeners")?;
     let mut listening = listen::bind(&options.socket, &options.group).await?;
     let shared = Arc::new(Shared {
         options,
@@ -85,7 +91,7 @@ pub async fn run(
         next_connection: AtomicU64::new(1),
         lost_reported: AtomicU64::new(0),
         subscribers: Subscribers::default(),
-        watching: OpenSessionsCache::default(),
+        open_sessions: OpenSessionsCache::default(),
         records,
         orphan_writers: OrphanWriters::default(),
         stopping: AtomicBool::new(false),
@@ -95,8 +101,8 @@ pub async fn run(
     if let Some(events) = events {
         tasks.spawn(follow(Arc::clone(&shared), events));
     }
-    tasks.spawn(systemd::keep_telling(Arc::clone(&shared)));
-    tracing::info!(socket = %listening.path().display(), "{}", shared.summary());
+    tasks.spawn(systemd::run(Arc::clone(&shared)));
+    tracing::info!(socket = %listening.path().display(), kernel = %shared.kernel().source(), "listening");
     systemd::ready(&shared);
     let mut connections = tokio::task::JoinSet::new();
     let reason = accept(&shared, &mut listening, &mut connections, stop).await;
@@ -107,16 +113,16 @@ pub async fn run(
     connections.shutdown().await;
     let mut orphan_writers = shared.orphan_writers.take();
     let finished =
-        tokio::time::timeout(STOP_WITHIN, async { while orphan_writers.join_next().await.is_some() {} })
+        tokio::time::timeout(STOP_TIMEOUT, async { while orphan_writers.join_next().await.is_some() {} })
             .await;
     if finished.is_err() {
-        tracing::error!("the records of a dispatch that died were not all written before the end");
+        tracing::error!("timed out writing the records of an exited dispatch");
     }
     tasks.shutdown().await;
     let records = shared.records.clone();
-    let left = tokio::task::spawn_blocking(move || records.flush(STOP_WITHIN)).await.unwrap_or(0);
+    let left = tokio::task::spawn_blocking(move || records.flush(STOP_TIMEOUT)).await.unwrap_or(0);
     if left > 0 {
-        tracing::error!(records = left, "records lost: journald did not take them before the end");
+        tracing::error!(records = left, "records lost: timed out writing them to journald");
     }
     Ok(())
 }
@@ -137,7 +143,7 @@ async fn accept(
                     connections.spawn(connection::serve(Arc::clone(shared), socket));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "accepting on the evidence socket failed");
+                    tracing::error!(%error, "cannot accept on the evidence socket");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -145,13 +151,13 @@ async fn accept(
     }
 }
 
-/// Drains the kernel's events. The facts are in the maps; only an OOM victim must be looked at
-/// while it is still there.
+/// Drains the kernel's events. The facts are in the maps; only an OOM victim must be read while it
+/// exists.
 async fn follow(shared: Arc<Shared>, mut events: EventStream) {
     let mut polled = match poll::readable(&events) {
         Ok(polled) => polled,
         Err(error) => {
-            tracing::error!(%error, "kernel events cannot be polled; OOM victims go without their command line");
+            tracing::error!(%error, "cannot poll kernel events; OOM victims have no command line");
             return;
         }
     };
@@ -160,8 +166,8 @@ async fn follow(shared: Arc<Shared>, mut events: EventStream) {
         while let Some(event) = events.next_event() {
             tracing::debug!(?event, "kernel event");
             if let EventKind::Oom { tgid } = event.kind {
-                let theirs = Arc::clone(&shared);
-                tokio::task::spawn_blocking(move || theirs.owners.oom(tgid, event.at));
+                let state = Arc::clone(&shared);
+                tokio::task::spawn_blocking(move || state.owners.oom(tgid, event.at));
             }
         }
         ready.clear_ready();

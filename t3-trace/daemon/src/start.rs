@@ -1,5 +1,5 @@
-//! Starts the daemon from its options: log, writer of records, kernel side, runtime. Both
-//! `t3-trace-daemon` and `t3-trace daemon` call it.
+//! Start of the daemon from its options: log, record writer, kernel side, runtime.
+//! `t3-trace-daemon` and `t3-trace daemon` both call it.
 
 use anyhow::Context;
 use t3_journal::{Sink, Writer};
@@ -14,12 +14,12 @@ use crate::{args::DaemonArgs, options::Options, run::run};
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The log, the threads or the socket cannot be set up.
+/// The log, a thread or the socket cannot be set up.
 pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
     let sink = args.log.resolve();
     t3_journal::init("t3-trace", sink, &args.log_filter)?;
     let records = Writer::start("t3-dispatch", sink, t3_journal::DEFAULT_BOUND)
-        .context("start the writer of records")?;
+        .context("cannot start the record writer")?;
     let kernel = load(args.no_ebpf, args.hooks);
     let options = Options {
         socket: args.socket,
@@ -32,10 +32,10 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
         .max_blocking_threads(16)
         .enable_all()
         .build()
-        .context("start the runtime")?;
+        .context("cannot start the async runtime")?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
@@ -46,7 +46,7 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
     })
 }
 
-/// The kernel side, or the reason why there is none: pressure is served all the same.
+/// The kernel side, or the reason why there is none: pressure is available in any case.
 fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
     if no_ebpf {
         return Box::new(NoKernel { why: format!("{SWITCHED_OFF} --no-ebpf") });

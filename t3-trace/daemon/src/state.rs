@@ -1,4 +1,4 @@
-//! State that all tasks of the daemon share.
+//! State shared by all tasks of the daemon.
 
 use std::{
     collections::HashMap,
@@ -33,13 +33,13 @@ pub(crate) struct ConnectionState {
     pub(crate) pid: Option<u32>,
     pub(crate) listen: Vec<u16>,
     pub(crate) serve: Vec<u16>,
-    /// Where messages to this dispatch go; `None` when its connection has ended.
+    /// Queue of messages to this dispatch; `None` after its connection ended.
     pub(crate) answers: Option<mpsc::Sender<FromTrace>>,
-    /// Until when it was asked to count aloud.
-    pub(crate) wanted_until: Nanos,
+    /// End of the lease for live stats.
+    pub(crate) leased_until: Nanos,
 }
 
-/// What all tasks share. No lock is held across a wait.
+/// No lock is held across an await.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) kernel: Mutex<Box<dyn KernelView>>,
@@ -50,20 +50,20 @@ pub(crate) struct Shared {
     pub(crate) next_connection: AtomicU64,
     pub(crate) lost_reported: AtomicU64,
     pub(crate) subscribers: Subscribers,
-    pub(crate) watching: OpenSessionsCache,
+    pub(crate) open_sessions: OpenSessionsCache,
     pub(crate) records: Writer,
     pub(crate) orphan_writers: OrphanWriters,
     pub(crate) stopping: AtomicBool,
     pub(crate) daemon_status: DaemonStatus,
 }
 
-/// The last answer.
+/// The last list of open sessions, shared by all subscribers.
 #[derive(Default)]
 pub(crate) struct OpenSessionsCache {
     pub(crate) kept: tokio::sync::Mutex<Option<(Nanos, Arc<Vec<OpenSessions>>)>>,
 }
 
-/// Tasks that must not be cut off when the daemon stops.
+/// Tasks that write the records of an exited dispatch; the daemon waits for them when it stops.
 #[derive(Default)]
 pub(crate) struct OrphanWriters(Mutex<tokio::task::JoinSet<()>>);
 
@@ -79,7 +79,7 @@ impl OrphanWriters {
     }
 }
 
-/// Ports of all connections, each once.
+/// Ports of all connections without duplicates.
 pub(crate) fn union(
     connections: &HashMap<ConnectionId, ConnectionState>,
     pick: fn(&ConnectionState) -> &Vec<u16>,
@@ -106,8 +106,8 @@ impl Shared {
         DispatchProcess::new(id, pid)
     }
 
-    /// A connection of dispatch ended; returns how many sessions hung on it. What it watched is
-    /// watched on: it will come back.
+    /// Removes a closed connection of dispatch; returns the number of its sessions. The ports of
+    /// the last connection stay watched: dispatch will reconnect.
     pub(crate) fn leave(&self, connection: ConnectionId) -> usize {
         let mut connections = lock(&self.connections);
         if connections.len() > 1 {
@@ -120,7 +120,7 @@ impl Shared {
         self.sessions().detach(connection, t3_trace_host::clock::monotonic())
     }
 
-    /// A dispatch that lives is no longer waited for.
+    /// Whether the daemon is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
@@ -137,7 +137,7 @@ impl Shared {
         serve: Vec<u16>,
     ) {
         let mut connections = lock(&self.connections);
-        // What a connection that has ended had left behind makes room for what its successor says.
+        // The ports of ended connections are replaced by those of their successor.
         connections.retain(|id, state| *id == connection || state.pid.is_some());
         let state = connections.entry(connection).or_default();
         (state.pid, state.listen, state.serve) = (pid, listen, serve);
@@ -152,12 +152,12 @@ impl Shared {
         if let Err(error) = self.kernel().watch(&listen, &serve) {
             tracing::error!(
                 error,
-                "the kernel side does not watch the new ports; closes there have no kernel evidence"
+                "cannot watch new ports in the kernel; closes on them lack kernel evidence"
             );
         }
     }
 
-    /// Events lost since this was asked last.
+    /// Events lost since the previous call.
     pub(crate) fn lost_delta(&self) -> u64 {
         let now = self.kernel().lost().total();
         now.saturating_sub(self.lost_reported.swap(now, Ordering::Relaxed))

@@ -1,5 +1,4 @@
-//! Since when the daemon runs, how the wall clock went meanwhile, and what was last counted of the
-//! kernel's tables: what a status tells beyond the moment.
+//! Uptime, wall clock changes and cached map counts for the status of the daemon.
 
 use std::{
     sync::Mutex,
@@ -10,11 +9,10 @@ use t3_trace_host::{clock, kernel::Inventory};
 
 use crate::locked::lock;
 
-/// Counting walks the kernel's maps while closes wait: not more often than this, however often
-/// somebody asks.
+/// Counting walks the kernel's maps and delays closes: minimum time between counts.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Made when the daemon starts.
+/// Created when the daemon starts.
 #[derive(Debug)]
 pub(crate) struct DaemonStatus {
     since: Instant,
@@ -31,12 +29,12 @@ impl DaemonStatus {
         self.since.elapsed().as_secs()
     }
 
-    /// How far the wall clock was set, beyond what has passed.
+    /// Change of the wall clock beyond the elapsed time, in milliseconds.
     pub(crate) fn clock_moved_ms(&self) -> i64 {
         i64::try_from((clock::wall_ahead() - self.wall_ahead) / 1_000_000).unwrap_or(i64::MAX)
     }
 
-    /// What was counted lately, else what is counted now.
+    /// Returns the cached counts, or counts now.
     pub(crate) fn inventory(&self, count: impl FnOnce() -> Inventory) -> Inventory {
         let mut counted = lock(&self.counted);
         match &*counted {
@@ -55,15 +53,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_asks_often_hears_what_was_counted_before() {
-        let daemon_status = DaemonStatus::now();
-        let first = daemon_status.inventory(|| Inventory { events: Some(1), ..Inventory::default() });
-        let second = daemon_status.inventory(|| Inventory { events: Some(2), ..Inventory::default() });
+    fn frequent_queries_get_cached_counts() {
+        let status = DaemonStatus::now();
+        let first = status.inventory(|| Inventory { events: Some(1), ..Inventory::default() });
+        let second = status.inventory(|| Inventory { events: Some(2), ..Inventory::default() });
         assert_eq!((first.events, second.events), (Some(1), Some(1)));
     }
 
     #[test]
-    fn a_clock_that_nobody_sets_has_not_moved() {
+    fn an_unchanged_clock_has_not_moved() {
         let moved = DaemonStatus::now().clock_moved_ms();
         assert!(moved.abs() < 1000, "{moved} ms");
     }

@@ -1,6 +1,5 @@
-//! Tells subscribers what happened. Publishing never waits: each subscriber has a bounded queue,
-//! what does not fit is counted, and the subscriber is told how many it missed at the place where
-//! they are missing.
+//! Subscribers to records. Publishing never waits: each subscriber has a bounded queue; dropped
+//! records are counted and reported at their position.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,9 +9,9 @@ use std::{
 use t3_record::wire::FromTrace;
 use tokio::sync::Notify;
 
-/// How many messages wait for one subscriber.
+/// Queued messages per subscriber.
 pub const QUEUE: usize = 512;
-/// How many subscribers there may be.
+/// Maximum number of subscribers.
 pub const MAX_SUBSCRIBERS: usize = 64;
 
 #[derive(Default)]
@@ -23,7 +22,7 @@ struct Waiting {
 
 impl Waiting {
     fn push(&mut self, message: &Arc<FromTrace>, bound: usize) {
-        // Where something is missing, the note of it takes a place too.
+        // A pending note about dropped records needs a place, too.
         let needed = 1 + usize::from(self.skipped > 0);
         if self.messages.len() + needed > bound {
             self.skipped += 1;
@@ -62,7 +61,6 @@ struct Members {
     next: u64,
 }
 
-/// All subscribers.
 #[derive(Default, Clone)]
 pub struct Subscribers {
     members: Arc<Mutex<Members>>,
@@ -73,7 +71,7 @@ impl Subscribers {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a message to every subscriber. Never waits.
+    /// Queues a message for every subscriber. Never waits.
     pub fn publish(&self, message: FromTrace) {
         let message = Arc::new(message);
         for queue in self.lock().queues.values() {
@@ -82,7 +80,7 @@ impl Subscribers {
         }
     }
 
-    /// A new subscriber; `None` when there are too many.
+    /// Adds a subscriber; `None` if the limit is reached.
     #[must_use]
     pub fn subscribe(&self) -> Option<Subscription> {
         let mut members = self.lock();
@@ -96,20 +94,19 @@ impl Subscribers {
         Some(Subscription { subscribers: self.clone(), id, queue })
     }
 
-    /// How many subscribers there are.
+    /// Number of subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().queues.len()
     }
 
-    /// Nobody listens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// One subscriber's end; dropping it unsubscribes.
+/// Queue end of a subscriber; dropping it unsubscribes.
 pub struct Subscription {
     subscribers: Subscribers,
     id: u64,
@@ -117,7 +114,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next message, as soon as there is one. Safe to cancel.
+    /// Waits for the next message. Cancel-safe.
     pub async fn next(&self) -> Arc<FromTrace> {
         loop {
             if let Some(message) = self.queue.lock().pop() {
@@ -154,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_subscriber_misses_some_and_is_told_how_many_and_where() {
+    async fn a_slow_subscriber_receives_the_number_of_dropped_records_in_place() {
         let subscribers = Subscribers::default();
         let (slow, quick) = (subscribers.subscribe().unwrap(), subscribers.subscribe().unwrap());
         for n in 0..QUEUE + 100 {
@@ -170,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_missing_is_told_even_when_nothing_follows() {
+    async fn dropped_records_are_reported_without_a_next_record() {
         let subscribers = Subscribers::default();
         let slow = subscribers.subscribe().unwrap();
         for n in 0..QUEUE + 3 {
@@ -183,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_bound_and_who_leaves_makes_room() {
+    fn subscribers_are_limited_and_a_drop_frees_a_slot() {
         let subscribers = Subscribers::default();
         let all: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribers.subscribe().unwrap()).collect();
         assert!(subscribers.subscribe().is_none());

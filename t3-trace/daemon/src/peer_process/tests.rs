@@ -1,4 +1,4 @@
-//! Real processes behind a kernel side that knows what the test says.
+//! Real processes, and a kernel side with the facts of the test.
 
 use std::{
     collections::HashMap,
@@ -52,7 +52,7 @@ struct Sleeper(Child);
 impl Sleeper {
     fn start() -> Self {
         let sleeper = Self(Command::new("sleep").arg("60").spawn().unwrap());
-        // exec lets its parent go on a moment before the new arguments can be read.
+        // exec returns to the parent before the new arguments can be read.
         for _ in 0..500 {
             if t3_trace_host::proc::argv(sleeper.0.id()).as_deref() == Some("sleep 60") {
                 return sleeper;
@@ -78,7 +78,7 @@ impl Sleeper {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("the process never came into that state");
+        panic!("timed out waiting for the process state");
     }
 }
 
@@ -107,18 +107,18 @@ fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) ->
 }
 
 #[test]
-fn a_living_process_is_alive_and_a_stopped_one_is_told() {
+fn a_stopped_process_is_alive_and_halted() {
     let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
     let owner = sleeper.owner();
-    let look = || process(&kernel, &owners, None, Some(&owner), monotonic()).unwrap();
-    assert_eq!((look().fate, look().halted), (Fate::Alive, None));
+    let sample = || process(&kernel, &owners, None, Some(&owner), monotonic()).unwrap();
+    assert_eq!((sample().fate, sample().halted), (Fate::Alive, None));
     sleeper.signal(rustix::process::Signal::STOP);
     sleeper.wait_for(stat::Stat::is_stopped);
-    assert_eq!((look().fate, look().halted), (Fate::Alive, Some(Halt::Stopped)));
+    assert_eq!((sample().fate, sample().halted), (Fate::Alive, Some(Halt::Stopped)));
 }
 
 #[test]
-fn a_zombie_tells_its_fate_without_the_kernel_side() {
+fn the_fate_of_a_zombie_is_known_without_kernel_facts() {
     let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
     let owner = sleeper.owner();
     sleeper.signal(rustix::process::Signal::KILL);
@@ -127,7 +127,7 @@ fn a_zombie_tells_its_fate_without_the_kernel_side() {
 }
 
 #[test]
-fn a_process_that_is_gone_with_an_unknown_fate_is_no_answer() {
+fn a_gone_process_with_unknown_fate_is_not_reported() {
     let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
     let owner = sleeper.owner();
     drop(sleeper);
@@ -135,11 +135,11 @@ fn a_process_that_is_gone_with_an_unknown_fate_is_no_answer() {
 }
 
 #[test]
-fn the_fate_of_an_earlier_process_with_the_same_pid_is_not_believed() {
+fn facts_of_an_earlier_process_with_the_same_pid_are_ignored() {
     let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
     let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
     let start = owner.start_ticks * stat::tick_ns();
-    for (trace, believed) in [
+    for (trace, accepted) in [
         (trace(pid, Fate::Signal(9), now + 1, Some(start + stat::tick_ns() / 2)), true),
         (trace(pid, Fate::Signal(9), now + 1, Some(start - t3_trace_host::clock::SECOND)), false),
         (trace(pid, Fate::Signal(9), now - 1, None), false),
@@ -147,26 +147,26 @@ fn the_fate_of_an_earlier_process_with_the_same_pid_is_not_believed() {
     ] {
         kernel.0.insert(pid, trace.clone());
         let fate = process(&kernel, &owners, None, Some(&owner), now).unwrap().fate;
-        assert_eq!(fate == Fate::Signal(9), believed, "{trace:?}");
+        assert_eq!(fate == Fate::Signal(9), accepted, "{trace:?}");
     }
 }
 
 #[test]
-fn who_closed_serves_end_comes_before_who_listens_except_for_an_administrator() {
+fn the_closer_precedes_the_listener_except_for_a_destroyed_socket() {
     let (worker, listener, kernel, owners) =
         (Sleeper::start(), Sleeper::start(), Processes::default(), owners());
     let owner = listener.owner();
     let closer = Some(Task { pid: worker.0.id(), comm: "sleep".to_owned() });
     let closed = SocketFacts { closer, ..SocketFacts::default() };
-    let look =
+    let pid_of =
         |serve: &SocketFacts| process(&kernel, &owners, Some(serve), Some(&owner), 0).unwrap().task.pid;
-    assert_eq!(look(&closed), worker.0.id());
+    assert_eq!(pid_of(&closed), worker.0.id());
     let destroyed = SocketFacts { error: Some((ECONNABORTED, 1)), ..closed };
-    assert_eq!(look(&destroyed), listener.0.id());
+    assert_eq!(pid_of(&destroyed), listener.0.id());
 }
 
 #[test]
-fn the_victim_of_the_oom_killer_has_its_argv() {
+fn an_oom_victim_has_its_argv() {
     let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
     let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
     owners.oom(pid, now);
@@ -178,7 +178,7 @@ fn the_victim_of_the_oom_killer_has_its_argv() {
 }
 
 #[test]
-fn a_restart_names_who_asked_for_it_and_an_old_request_does_not() {
+fn a_restart_has_the_sender_of_a_recent_request() {
     let systemd = Task { pid: 1, comm: "systemd".to_owned() };
     let now = monotonic();
     let exited = |signal, at, fate| {
@@ -193,6 +193,6 @@ fn a_restart_names_who_asked_for_it_and_an_old_request_does_not() {
         None,
         "it exited for another reason"
     );
-    assert_eq!(exited(10, just_now, Fate::Exit(0)), None, "SIGUSR1 asks nobody to end");
+    assert_eq!(exited(10, just_now, Fate::Exit(0)), None, "SIGUSR1 is not a request to exit");
     assert_eq!(exited(15, just_now, Fate::Signal(11)), None, "it crashed");
 }

@@ -1,8 +1,7 @@
-//! Was the machine, or the user's cgroup, starving? Counters once a second into a ring of a minute,
-//! and the answer at the moment of a close.
+//! Pressure of the host and of each user's cgroup: one sample per second, kept for a minute,
+//! evaluated at a close.
 //!
-//! Never reports averages of the kernel (they lag) and never a zero for what the kernel does not
-//! give.
+//! Does not report the kernel's averages, which lag, nor zeros for values that the kernel lacks.
 
 mod psi;
 mod ring;

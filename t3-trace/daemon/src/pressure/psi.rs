@@ -1,17 +1,17 @@
-//! Reads the text of a pressure file (Documentation/accounting/psi.rst). Only the totals: the
-//! averages are exponential and lag, the totals are brought up to date by each read
-//! (kernel/sched/psi.c, `psi_show`), so a difference of two is exact.
+//! Parser of a pressure file (Documentation/accounting/psi.rst). Only the totals: the averages are
+//! exponential and lag; the totals are updated by each read (kernel/sched/psi.c, `psi_show`), so
+//! the difference of two is exact.
 
-/// Stalled time since boot (or since the cgroup was made), in microseconds.
+/// Stall time in microseconds since boot, or since the cgroup was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Some task stalled.
+    /// At least one task waited.
     pub some: u64,
-    /// All tasks stalled. The kernel gives none for CPU before 5.13.
+    /// All tasks waited. Missing for CPU before 5.13.
     pub full: Option<u64>,
 }
 
-/// The totals in a pressure file; `None` when the text is not one.
+/// Returns the totals of a pressure file; `None` for other text.
 #[must_use]
 pub fn parse(text: &str) -> Option<Totals> {
     let total = |kind: &str| {
@@ -33,13 +33,13 @@ mod tests {
     }
 
     #[test]
-    fn cpu_of_an_older_kernel_has_no_full_line() {
+    fn cpu_pressure_may_lack_the_full_line() {
         let text = "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
         assert_eq!(parse(text), Some(Totals { some: 5, full: None }));
     }
 
     #[test]
-    fn what_is_no_pressure_file_gives_nothing() {
+    fn other_text_is_rejected() {
         for text in ["", "some", "some avg10=0.00\n", "total=7\n", "something total=7\n", "some total=-1\n"] {
             assert_eq!(parse(text), None, "{text:?}");
         }

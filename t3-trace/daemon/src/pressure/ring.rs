@@ -1,8 +1,7 @@
-//! The last minute of counters, and what they amount to. Pure.
+//! Counters of the last minute and the pressure derived from them. Pure.
 //!
-//! Every number comes from the difference of two totals over the time that really passed between
-//! them, so a sampler that was starved itself loses resolution but never truth. What was not
-//! measured is `None`.
+//! Every value is the difference of two totals over the time between them, so a delayed sampler
+//! loses resolution but not accuracy. Missing measurements are `None`.
 
 use std::collections::VecDeque;
 
@@ -11,18 +10,18 @@ use t3_trace_host::clock::SECOND;
 
 use super::psi::Totals;
 
-/// How long samples are kept.
+/// Time for which samples are kept.
 pub const KEEP: Nanos = 60 * SECOND;
-/// The window of `some` and `full`.
+/// Window of `some` and `full`.
 pub const WINDOW: Nanos = 10 * SECOND;
-/// The window of `some30` and `peak`.
+/// Window of `some30` and `peak`.
 pub const LONG_WINDOW: Nanos = 30 * SECOND;
-/// The shortest stretch that counts as a second: the sampler wakes a little early or late.
+/// Minimum length of an interval that counts as a second: the sampler may wake early or late.
 const ABOUT_A_SECOND: Nanos = SECOND * 9 / 10;
-/// A percentage of a shorter stretch would say nothing about "the last seconds".
+/// Minimum length of an interval for a percentage.
 const SHORTEST: Nanos = SECOND / 2;
 
-/// The counters of one machine or cgroup at one moment. `None` where the kernel gives none.
+/// Counters of a host or cgroup at one time; `None` if the kernel lacks one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Memory stalls.
@@ -38,13 +37,13 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Nothing could be read: no such cgroup, or a kernel without PSI.
+    /// Whether nothing could be read: no such cgroup, or a kernel without PSI.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Some counter is lower than before: the cgroup was removed and made anew under the same name.
+    /// Whether a counter decreased: the cgroup was removed and created again with the same name.
     fn is_behind(&self, earlier: &Self) -> bool {
         let back = |now: Option<u64>, then: Option<u64>| now.zip(then).is_some_and(|(now, then)| now < then);
         let stall_back = |now: Option<Totals>, then: Option<Totals>| {
@@ -61,21 +60,19 @@ impl Counters {
 /// Counters with their time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// When they were read.
     pub at: Nanos,
-    /// What was read.
     pub counters: Counters,
 }
 
-/// The samples of the last minute, oldest first, times strictly increasing.
+/// Samples of the last minute, oldest first, times strictly increasing.
 #[derive(Debug, Clone, Default)]
 pub struct Ring {
     samples: VecDeque<Sample>,
 }
 
 impl Ring {
-    /// Adds a sample; one that is not newer than the last is ignored. Counters that went back clear
-    /// the ring.
+    /// Adds a sample. One that is not newer than the last is ignored; decreased counters clear the
+    /// ring.
     pub fn push(&mut self, sample: Sample) {
         if let Some(last) = self.samples.back() {
             if sample.at <= last.at {
@@ -86,7 +83,7 @@ impl Ring {
             }
         }
         self.samples.push_back(sample);
-        // One sample from before the window stays: differences over the whole minute need a base.
+        // One sample before the window stays as the base of differences over the full minute.
         while self.samples.get(1).is_some_and(|second| second.at + KEEP <= sample.at) {
             self.samples.pop_front();
         }
@@ -98,20 +95,19 @@ impl Ring {
         self.samples.back().copied()
     }
 
-    /// How many samples are kept.
+    /// Number of samples.
     #[must_use]
     pub fn len(&self) -> usize {
         self.samples.len()
     }
 
-    /// No sample yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
 
-    /// Pressure over the windows that end at the newest sample; `None` when nothing can be said of
-    /// any resource.
+    /// Pressure over the windows that end at the newest sample; `None` without data for any
+    /// resource.
     #[must_use]
     pub fn pressure(&self) -> Option<Pressure> {
         let pressure =
@@ -119,7 +115,7 @@ impl Ring {
         (pressure != Pressure::default()).then_some(pressure)
     }
 
-    /// How much a counter grew in the last 60 s (or since the first sample, when that is younger).
+    /// Growth of a counter in the last 60 s, or since the first sample if that is younger.
     #[must_use]
     pub fn growth(&self, pick: impl Fn(&Counters) -> Option<u64>) -> Option<u64> {
         let last = pick(&self.last()?.counters)?;
@@ -127,12 +123,11 @@ impl Ring {
         Some(last.saturating_sub(first))
     }
 
-    /// The worst of the three resources for each of the last `count` seconds, in percent, oldest
-    /// first. A second in which the sampler was starved makes one longer stretch with the second
-    /// after it.
+    /// Highest pressure of the three resources for each of the last `count` seconds, in percent,
+    /// oldest first. A delayed sample makes one longer interval.
     #[must_use]
     pub fn seconds(&self, count: usize) -> Vec<f32> {
-        let mut stretches = Vec::new();
+        let mut intervals = Vec::new();
         let mut newer: Option<&Sample> = None;
         for sample in self.samples.iter().rev() {
             let Some(end) = newer else {
@@ -142,14 +137,14 @@ impl Ring {
             if end.at - sample.at < ABOUT_A_SECOND {
                 continue;
             }
-            if stretches.len() == count {
+            if intervals.len() == count {
                 break;
             }
-            stretches.extend(worst(sample, end));
+            intervals.extend(worst(sample, end));
             newer = Some(sample);
         }
-        stretches.reverse();
-        stretches
+        intervals.reverse();
+        intervals
     }
 
     fn stall(&self, pick: impl Fn(&Counters) -> Option<Totals>) -> Option<Stall> {
@@ -172,7 +167,7 @@ impl Ring {
     }
 }
 
-/// The highest pressure of any resource between two samples; `None` when none was measured.
+/// Highest pressure of any resource between two samples; `None` if none was measured.
 fn worst(from: &Sample, to: &Sample) -> Option<f32> {
     let stalled = |pick: fn(&Counters) -> Option<Totals>| {
         let (from, to) = (pick(&from.counters)?, pick(&to.counters)?);
@@ -182,27 +177,27 @@ fn worst(from: &Sample, to: &Sample) -> Option<f32> {
     Some(percent(worst, to.at - from.at))
 }
 
-/// The sample nearest to a moment, the older of two equally near.
+/// The sample nearest to a given time, the older of two equally near.
 fn nearest(series: &[(Nanos, Totals)], moment: Nanos) -> Option<(Nanos, Totals)> {
     series.iter().copied().min_by_key(|(at, _)| (at.abs_diff(moment), *at))
 }
 
-/// The worst stretch of about a second (longer where the sampler was starved) within the long
-/// window. Stretches overlap, so that a stall is found wherever it lies between two samples.
+/// Highest pressure of an interval of about one second (longer if a sample was delayed) in the long
+/// window. Intervals overlap, so that a stall is found wherever it is between two samples.
 fn peak(series: &[(Nanos, Totals)], end: Nanos) -> f32 {
     let within = &series[series.partition_point(|(at, _)| at + LONG_WINDOW < end)..];
-    let stretches = within.iter().enumerate().filter_map(|(i, &(from, first))| {
+    let intervals = within.iter().enumerate().filter_map(|(i, &(from, first))| {
         let &(to, last) = within[i..].iter().find(|(at, _)| at - from >= ABOUT_A_SECOND)?;
         Some(percent(last.some.saturating_sub(first.some), to - from))
     });
-    let whole = within.first().zip(within.last()).filter(|(first, last)| last.0 > first.0);
-    let whole =
-        whole.map(|(first, last)| percent(last.1.some.saturating_sub(first.1.some), last.0 - first.0));
-    stretches.chain(whole).fold(0.0, f32::max)
+    let total = within.first().zip(within.last()).filter(|(first, last)| last.0 > first.0);
+    let total =
+        total.map(|(first, last)| percent(last.1.some.saturating_sub(first.1.some), last.0 - first.0));
+    intervals.chain(total).fold(0.0, f32::max)
 }
 
-/// Stalled microseconds in elapsed nanoseconds. The kernel reads its clocks a little after we read
-/// ours, hence the cap.
+/// Share of stalled microseconds in elapsed nanoseconds. The kernel reads its clocks slightly after
+/// this process, hence the cap.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

@@ -1,5 +1,5 @@
-//! Takes the samples: a thread of its own, so that a busy event loop does not starve it, plus one
-//! more sample when a close is asked about, so that the window ends at the close.
+//! Samples pressure on a separate thread, so that a busy event loop does not delay it, plus one
+//! sample per query, so that the window ends at the close.
 //!
 //! Reads only pressure and counter files, which the kernel answers from memory; never files of
 //! processes, which can wait for locks.
@@ -24,33 +24,32 @@ use super::{
 };
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Closes that come in a burst share one extra sample.
+/// Closes of a burst share one extra sample.
 const FRESH: Nanos = SECOND / 20;
-/// A cgroup that nobody asked for and that cannot be read any more is forgotten after this long.
+/// Time after which an unreadable cgroup without queries is dropped.
 const FORGET: Nanos = 2 * KEEP;
-/// What was last read of a cgroup that is gone still tells of a close this much later, not longer.
+/// Age up to which the last sample of a removed cgroup is used for a close.
 const STALE: Nanos = 15 * SECOND;
 
-/// The sampler could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("start the thread that samples pressure: {0}")]
+#[error("cannot start the pressure sampler thread: {0}")]
 pub struct SamplerError(#[from] std::io::Error);
 
 /// Pressure and memory at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Reading {
-    /// Of the cgroup.
+    /// Pressure of the cgroup.
     pub pressure: Option<Pressure>,
-    /// Of the cgroup.
+    /// Memory of the cgroup.
     pub memory: Option<Memory>,
-    /// Of the machine.
+    /// Pressure of the host.
     pub host: Option<Pressure>,
 }
 
-/// What the regular samples amount to.
+/// Pressure from the regular samples only.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recent {
-    /// Over the windows that end at the newest sample.
+    /// Windows end at the newest sample.
     pub pressure: Option<Pressure>,
     /// See [`Ring::seconds`].
     pub seconds: Vec<f32>,
@@ -60,7 +59,7 @@ pub struct Recent {
 struct Target {
     ring: Ring,
     memory: Option<MemoryNow>,
-    /// When somebody asked for it last.
+    /// Time of the last query.
     wanted_at: Nanos,
 }
 
@@ -103,7 +102,7 @@ impl Shared {
     }
 }
 
-/// A handle on the sampling thread, which ends with it.
+/// Handle of the sampling thread; stops it on drop.
 #[derive(Debug)]
 pub struct Sampler {
     shared: Arc<Shared>,
@@ -114,27 +113,27 @@ impl Sampler {
     /// Starts the thread.
     ///
     /// # Errors
-    /// [`SamplerError`] when there is no thread to be had.
+    /// The thread cannot be started.
     pub fn start() -> Result<Self, SamplerError> {
         Self::start_with(Path::new("/proc/pressure"))
     }
 
-    /// [`Sampler::start`] with another place for the machine's pressure files.
+    /// As [`Sampler::start`], with another directory for the host's pressure files.
     ///
     /// # Errors
-    /// [`SamplerError`] when there is no thread to be had.
+    /// The thread cannot be started.
     pub fn start_with(proc_pressure: &Path) -> Result<Self, SamplerError> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
             proc_pressure: proc_pressure.to_owned(),
         });
-        let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("pressure".to_owned()).spawn(move || run(&theirs))?;
+        let state = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("pressure".to_owned()).spawn(move || run(&state))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Samples this cgroup from now on; the first sample is taken at once.
+    /// Starts to sample this cgroup; takes the first sample immediately.
     pub fn watch(&self, cgroup: &Path) {
         let first = sample_cgroup(cgroup);
         let mut state = self.shared.lock();
@@ -143,7 +142,7 @@ impl Sampler {
         target.add(first);
     }
 
-    /// What is known at this moment, with a fresh sample at the end of the window.
+    /// Pressure and memory with a new sample at the end of the window.
     #[must_use]
     pub fn read(&self, cgroup: Option<&Path>) -> Reading {
         let mut state = self.shared.lock();
@@ -153,8 +152,8 @@ impl Sampler {
             target.wanted_at = monotonic();
             Some((cgroup, target.clone()))
         });
-        // Files are read without the lock: on a starving machine even that can take a while, and
-        // others ask too.
+        // Files are read without the lock: under pressure this takes time, and there are other
+        // queries.
         drop(state);
         if is_old(&host) {
             host.push(sample_host(&self.shared.proc_pressure));
@@ -165,16 +164,16 @@ impl Sampler {
         reading(&host, target.as_ref().map(|(_, target)| target))
     }
 
-    /// The same from the regular samples alone: the windows end up to a second earlier, and no file
-    /// is looked at.
+    /// As [`Self::read`], from the regular samples only: the windows end up to a second earlier,
+    /// and no file is read.
     #[must_use]
     pub fn known(&self, cgroup: Option<&Path>) -> Reading {
         let state = self.shared.lock();
         reading(&state.host, cgroup.and_then(|cgroup| state.cgroups.get(cgroup)))
     }
 
-    /// What is known of a cgroup, or of the machine, without a look at any file: at most a second
-    /// old. `None` for a cgroup that is not sampled or is gone.
+    /// Recent pressure of a cgroup or of the host, without reading a file: up to a second old.
+    /// `None` for a cgroup that is not sampled or was removed.
     #[must_use]
     pub fn recent(&self, cgroup: Option<&Path>, seconds: usize) -> Option<Recent> {
         let state = self.shared.lock();
@@ -207,7 +206,7 @@ fn reading(host: &Ring, target: Option<&Target>) -> Reading {
     }
 }
 
-/// The newest sample does not do for the end of a window.
+/// Whether the newest sample is too old for the end of a window.
 fn is_old(ring: &Ring) -> bool {
     ring.last().is_none_or(|last| last.at + FRESH < monotonic())
 }
@@ -253,7 +252,7 @@ fn totals(path: &Path) -> Option<Totals> {
 
 fn host_counters(dir: &Path) -> Counters {
     // "CPU full is undefined at the system level" (psi.rst): the kernel prints zeros there, which
-    // are no measurement.
+    // are not measurements.
     let cpu = totals(&dir.join("cpu")).map(|totals| Totals { full: None, ..totals });
     Counters {
         mem: totals(&dir.join("memory")),
@@ -264,7 +263,7 @@ fn host_counters(dir: &Path) -> Counters {
     }
 }
 
-/// `None` when the cgroup is gone, or gives neither pressure nor memory.
+/// `None` if the cgroup was removed, or has neither pressure nor memory.
 fn cgroup_counters(dir: &Path) -> Option<(Counters, Option<MemoryNow>)> {
     let events = cgroup::memory_events(dir);
     let counters = Counters {
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_psi_gives_none_not_zeros() {
+    fn without_psi_the_reading_is_empty() {
         let empty = tempfile::tempdir().unwrap();
         let sampler = Sampler::start_with(empty.path()).unwrap();
         sampler.watch(empty.path());
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_ends_at_the_moment_of_the_question() {
+    fn the_window_ends_at_the_query() {
         let (host, cgroup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for name in ["memory", "io", "cpu"] {
             write(host.path(), name, &psi(0));
@@ -314,7 +313,7 @@ mod tests {
         let sampler = Sampler::start_with(host.path()).unwrap();
         sampler.watch(cgroup.path());
         std::thread::sleep(Duration::from_millis(700));
-        // Between two regular samples: only an extra one can see these.
+        // Between two regular samples: only an extra sample includes these.
         write(cgroup.path(), "io.pressure", &psi(100_000));
         write(cgroup.path(), "memory.events", "low 0\nhigh 8\nmax 0\noom 1\noom_kill 1\n");
         let reading = sampler.read(Some(cgroup.path()));
@@ -322,7 +321,7 @@ mod tests {
         assert!(io.some > 1.0 && io.some < 16.0, "{io:?}");
         let memory = Memory { current: Some(4096), max: None, oom_kills: Some(1), high_events: Some(5) };
         assert_eq!(reading.memory, Some(memory));
-        // Regular samples alone have not seen it yet, or have seen all of it.
+        // The regular samples include all of it or nothing.
         let recent = sampler.recent(Some(cgroup.path()), 30).unwrap();
         assert!(recent.seconds.len() <= 1, "{recent:?}");
         assert_eq!(sampler.recent(Some(host.path()), 30), None);
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_that_is_gone_still_tells_what_was_last_read() {
+    fn a_removed_cgroup_keeps_its_last_sample() {
         let (host, parent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let cgroup = parent.path().join("unit");
         std::fs::create_dir(&cgroup).unwrap();

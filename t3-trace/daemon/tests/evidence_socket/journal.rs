@@ -1,5 +1,5 @@
-//! The daemon as a program in front of a real journald: a dispatch that dies between writing a
-//! record and saying so.
+//! The daemon program with a real journald: a dispatch that exits between writing a record and
+//! sending `Done`.
 
 use std::{
     os::unix::net::UnixDatagram,
@@ -17,7 +17,7 @@ use t3_testkit::{TestError, journald::Journal};
 use tokio_seqpacket::UnixSeqpacket;
 
 const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";
-const PATIENCE: Duration = Duration::from_secs(30);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Killed(Child);
 
@@ -30,7 +30,7 @@ impl Drop for Killed {
 
 #[tokio::test]
 #[ignore = "the body of the child process of the test below; run by it"]
-async fn as_a_dispatch_that_dies_before_it_could_say_done() {
+async fn dispatch_that_exits_before_done() {
     let socket =
         UnixSeqpacket::connect(std::env::var_os(SOCKET).expect("run by the test below")).await.unwrap();
     let register = |n| ToTrace::Register(Box::new(session(n, 3773)));
@@ -46,7 +46,7 @@ async fn as_a_dispatch_that_dies_before_it_could_say_done() {
         let message = serde_json::from_slice(&buffer[..length]).unwrap();
         answers += usize::from(matches!(message, FromTrace::Evidence { .. }));
     }
-    // The first was asked about and written, the second only asked about, the third neither.
+    // The first was queried and written, the second only queried, the third neither.
     let fields = record("conn-1").to_fields();
     let entry = datagram(fields.iter().map(|(name, value)| (name.as_ref(), value.as_str())));
     UnixDatagram::unbound().unwrap().send_to(&entry, "/run/systemd/journal/socket").unwrap();
@@ -54,12 +54,12 @@ async fn as_a_dispatch_that_dies_before_it_could_say_done() {
 }
 
 #[test]
-fn a_record_that_was_written_before_the_death_is_not_written_again() {
+fn a_record_written_before_the_exit_is_not_written_again() {
     let journal = match Journal::private() {
         Ok(journal) => journal,
         Err(missing @ TestError::Missing { .. }) => {
             assert!(std::env::var_os("CI").is_none(), "CI must have what this needs: {missing}");
-            println!("not shown here: {missing}");
+            println!("skipped: {missing}");
             return;
         }
         Err(error) => panic!("{error}"),
@@ -78,14 +78,14 @@ fn a_record_that_was_written_before_the_death_is_not_written_again() {
     }
     let mut dispatch = Command::new(std::env::current_exe().unwrap());
     dispatch
-        .args(["--ignored", "--exact", "journal::as_a_dispatch_that_dies_before_it_could_say_done"])
+        .args(["--ignored", "--exact", "journal::dispatch_that_exits_before_done"])
         .env(SOCKET, &socket)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     journal.lend(&mut dispatch).unwrap();
     let _dispatch = Killed(dispatch.spawn().unwrap());
 
-    let closes = journal.wait_closes(3, PATIENCE, |_| true).unwrap();
+    let closes = journal.wait_closes(3, RECORD_TIMEOUT, |_| true).unwrap();
     std::thread::sleep(Duration::from_secs(1));
     let mut seen: Vec<_> = journal
         .closes(|_| true)

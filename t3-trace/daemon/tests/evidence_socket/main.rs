@@ -1,17 +1,17 @@
-//! The evidence socket as its peers see it: real SEQPACKET sockets, a kernel side that the test
-//! writes. Needs no privilege.
+//! The evidence socket with real SEQPACKET sockets and a kernel side with the facts of the test.
+//! Needs no privilege.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::expect_used,
-    reason = "a test fails by panicking, in its support too"
+    reason = "a test fails by panicking, also in its support code"
 )]
 
-mod death;
+mod disconnect;
 mod journal;
+mod open_sessions;
 mod support;
-mod watching;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -45,11 +45,11 @@ fn register(n: u16, port: u16) -> ToTrace {
 }
 
 #[tokio::test]
-async fn a_close_is_answered_with_what_the_kernel_knows() {
+async fn a_query_returns_the_kernel_evidence() {
     let daemon = Daemon::start().await;
-    let (dispatch, viewer) = (daemon.dispatch().await, daemon.subscriber().await);
-    dispatch.say(&ToTrace::Watch { listen: vec![3780], serve: vec![3773, 3774] }).await;
-    dispatch.say(&register(1, 3773)).await;
+    let (dispatch, subscriber) = (daemon.dispatch().await, daemon.subscriber().await);
+    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3773, 3774] }).await;
+    dispatch.send(&register(1, 3773)).await;
     let serve = serve_end(&session(1, 3773));
     let task = Task { pid: 4_000_001, comm: "node".to_owned() };
     let now = clock::monotonic();
@@ -78,32 +78,32 @@ async fn a_close_is_answered_with_what_the_kernel_knows() {
     assert_eq!((peer.task, peer.fate), (task, Fate::Signal(9)));
     assert_eq!(peer.killer.unwrap().comm, "systemd");
     assert_eq!(daemon.kernel.with(|facts| facts.watched.clone()), (vec![3780], vec![3773, 3774]));
-    // What was told as lost is not told twice.
+    // Losses are reported once.
     assert_eq!(dispatch.ask("conn-1").await.lost, 0);
 
-    dispatch.say(&done("conn-1")).await;
-    assert_eq!(viewer.hear().await, Some(FromTrace::Closed { record: record("conn-1") }));
+    dispatch.send(&done("conn-1")).await;
+    assert_eq!(subscriber.receive().await, Some(FromTrace::Closed { record: record("conn-1") }));
     assert_eq!(dispatch.status().await.sessions, 0);
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_kernel_event_that_comes_late_is_waited_for_and_holds_nobody_else_up() {
+async fn a_late_kernel_event_is_awaited_without_blocking_others() {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
-    dispatch.say(&register(1, 3773)).await;
-    dispatch.say(&register(2, 3773)).await;
+    dispatch.send(&register(1, 3773)).await;
+    dispatch.send(&register(2, 3773)).await;
     let end = SocketFacts { fin_in: Some(clock::monotonic()), ..SocketFacts::default() };
     daemon.kernel.with(|facts| facts.sockets.insert(4, end.clone()));
-    dispatch.say(&ToTrace::Ask { conn: "conn-1".to_owned() }).await;
-    dispatch.say(&ToTrace::Ask { conn: "conn-2".to_owned() }).await;
-    // The second has its evidence already and overtakes the first.
-    let Some(FromTrace::Evidence { conn, .. }) = dispatch.hear().await else { panic!("no evidence") };
+    dispatch.send(&ToTrace::Ask { conn: "conn-1".to_owned() }).await;
+    dispatch.send(&ToTrace::Ask { conn: "conn-2".to_owned() }).await;
+    // The second has its evidence and overtakes the first.
+    let Some(FromTrace::Evidence { conn, .. }) = dispatch.receive().await else { panic!("no evidence") };
     assert_eq!(conn, "conn-2");
     daemon.kernel.with(|facts| facts.sockets.insert(2, end.clone()));
-    let Some(FromTrace::Evidence { conn, facts }) = dispatch.hear().await else { panic!("no evidence") };
+    let Some(FromTrace::Evidence { conn, facts }) = dispatch.receive().await else { panic!("no evidence") };
     assert_eq!(conn, "conn-1");
-    // On a machine so slow that the wait was over first, absence is the honest answer.
+    // On a slow host the wait may end first; then the evidence is absent.
     if facts.down.is_some() {
         assert_eq!(facts.down, Some(end));
     }
@@ -111,12 +111,12 @@ async fn a_kernel_event_that_comes_late_is_waited_for_and_holds_nobody_else_up()
 }
 
 #[tokio::test]
-async fn the_process_that_listens_on_the_port_is_found() {
+async fn the_listener_of_the_port_is_found() {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    dispatch.say(&register(1, port)).await;
+    dispatch.send(&register(1, port)).await;
     daemon.kernel.with(|facts| {
         facts.sockets.insert(2, SocketFacts { fin_in: Some(1), ..SocketFacts::default() });
     });
@@ -128,45 +128,45 @@ async fn the_process_that_listens_on_the_port_is_found() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let peer = peer.expect("the listener is this very process");
+    let peer = peer.expect("the listener is this process");
     assert_eq!((peer.task.pid, peer.fate, peer.halted), (std::process::id(), Fate::Alive, None));
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_question_about_an_unknown_session_is_answered_without_evidence() {
+async fn a_query_for_an_unknown_session_has_no_evidence() {
     let daemon = Daemon::start().await;
-    let facts = daemon.dispatch().await.ask("unheard-of").await;
+    let facts = daemon.dispatch().await.ask("unknown").await;
     assert_eq!((facts.down, facts.up, facts.serve, facts.peer), (None, None, None, None));
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn who_speaks_wrongly_hears_why_and_is_let_go() {
+async fn a_protocol_violation_is_refused_with_a_reason() {
     let daemon = Daemon::start().await;
     let hello = |v, role| ToTrace::Hello { v, role };
     let old = daemon.connect().await;
-    old.say(&hello(VERSION + 1, Role::Dispatch)).await;
+    old.send(&hello(VERSION + 1, Role::Dispatch)).await;
     assert!(old.refused().await.contains("version"));
 
-    let rude = daemon.connect().await;
-    rude.say(&ToTrace::Status).await;
-    assert!(rude.refused().await.contains("hello"));
+    let early = daemon.connect().await;
+    early.send(&ToTrace::Status).await;
+    assert!(early.refused().await.contains("Hello"));
 
     for garbage in [&b"\xff\x00garbage"[..], b"{}", b"{\"t\":\"no_such_message\"}", b"[1,2]"] {
         let peer = daemon.dispatch().await;
         peer.0.send(garbage).await.unwrap();
-        assert!(peer.refused().await.contains("makes no sense"));
+        assert!(peer.refused().await.contains("cannot decode message"));
     }
 
     let long = daemon.dispatch().await;
     long.0.send(&vec![b' '; MAX_MESSAGE + 1]).await.unwrap();
-    assert!(long.refused().await.contains("longer"));
+    assert!(long.refused().await.contains("message too long"));
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_subscriber_may_neither_register_nor_ask() {
+async fn a_subscriber_may_not_register_or_query_evidence() {
     let daemon = Daemon::start().await;
     let forbidden = [
         register(1, 3773),
@@ -175,25 +175,25 @@ async fn a_subscriber_may_neither_register_nor_ask() {
         ToTrace::Watch { listen: vec![], serve: vec![] },
     ];
     for message in forbidden {
-        let viewer = daemon.subscriber().await;
-        viewer.say(&message).await;
-        assert!(viewer.refused().await.contains("subscriber"), "{message:?}");
+        let subscriber = daemon.subscriber().await;
+        subscriber.send(&message).await;
+        assert!(subscriber.refused().await.contains("subscriber"), "{message:?}");
     }
-    let viewer = daemon.subscriber().await;
-    let status = viewer.status().await;
+    let subscriber = daemon.subscriber().await;
+    let status = subscriber.status().await;
     assert_eq!((status.sessions, status.subscribers, status.dispatch), (0, 1, false));
     assert_eq!(status.hooks.len(), 1);
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn the_status_tells_what_is_watched_what_is_held_and_since_when() {
+async fn the_status_has_watched_ports_counts_and_uptime() {
     let daemon = Daemon::start().await;
-    let (dispatch, viewer) = (daemon.dispatch().await, daemon.subscriber().await);
-    dispatch.say(&ToTrace::Watch { listen: vec![3780], serve: vec![3774, 3773] }).await;
-    dispatch.say(&register(1, 3773)).await;
+    let (dispatch, subscriber) = (daemon.dispatch().await, daemon.subscriber().await);
+    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3774, 3773] }).await;
+    dispatch.send(&register(1, 3773)).await;
     dispatch.status().await;
-    let status = viewer.status().await;
+    let status = subscriber.status().await;
     assert_eq!((status.listen, status.serve), (vec![3780], vec![3773, 3774]));
     assert!(status.dispatch && status.sessions == 1);
     assert!(status.uptime_s.is_some_and(|up| up < 600) && status.clock_moved_ms.is_some());
@@ -204,14 +204,14 @@ async fn the_status_tells_what_is_watched_what_is_held_and_since_when() {
 }
 
 #[test]
-fn a_status_of_an_older_daemon_is_read() {
+fn a_status_of_an_older_daemon_is_decoded() {
     let old = r#"{"t":"status","version":"0.1.0","kernel":"tracepoint","hooks":[],"sessions":1,"subscribers":0,"dispatch":true,"lost":0,"map_full":0}"#;
     let FromTrace::Status(status) = serde_json::from_str(old).unwrap() else { panic!("no status") };
     assert_eq!((status.sessions, status.uptime_s, status.tables.len()), (1, None, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_sessions_each_get_one_answer() {
+async fn each_of_10000_sessions_gets_one_answer() {
     const SESSIONS: u16 = 10_000;
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
@@ -222,35 +222,35 @@ async fn ten_thousand_sessions_each_get_one_answer() {
         }
     });
     for n in 1..=SESSIONS {
-        dispatch.say(&register(n, 3773)).await;
+        dispatch.send(&register(n, 3773)).await;
     }
     assert_eq!(dispatch.status().await.sessions, u64::from(SESSIONS));
     let asking = async {
         for n in 1..=SESSIONS {
-            dispatch.say(&ToTrace::Ask { conn: format!("conn-{n}") }).await;
+            dispatch.send(&ToTrace::Ask { conn: format!("conn-{n}") }).await;
         }
     };
-    let hearing = async {
+    let receiving = async {
         let mut answered = HashSet::new();
         while answered.len() < usize::from(SESSIONS) {
-            let Some(FromTrace::Evidence { conn, facts }) = dispatch.hear().await else {
+            let Some(FromTrace::Evidence { conn, facts }) = dispatch.receive().await else {
                 panic!("no evidence")
             };
             let n: u64 = conn.strip_prefix("conn-").unwrap().parse().unwrap();
-            assert_eq!(facts.down.unwrap().fin_in, Some(n), "each session its own truth");
+            assert_eq!(facts.down.unwrap().fin_in, Some(n), "each session has its own evidence");
             assert!(answered.insert(conn), "one answer each");
         }
     };
-    tokio::join!(asking, hearing);
+    tokio::join!(asking, receiving);
     for n in 1..=SESSIONS {
-        dispatch.say(&done(&format!("conn-{n}"))).await;
+        dispatch.send(&done(&format!("conn-{n}"))).await;
     }
     assert_eq!(dispatch.status().await.sessions, 0);
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_subscriber_that_sleeps_blocks_nobody_and_learns_what_it_missed() {
+async fn a_slow_subscriber_does_not_block_and_gets_the_number_of_dropped_records() {
     const RECORDS: u64 = 5000;
     let daemon = Daemon::start().await;
     let (dispatch, sleeper) = (daemon.dispatch().await, daemon.subscriber().await);
@@ -258,18 +258,18 @@ async fn a_subscriber_that_sleeps_blocks_nobody_and_learns_what_it_missed() {
     drop(dead);
     for n in 0..RECORDS {
         let record = Box::new(OpenRecord::new("u".to_owned(), "192.0.2.7".to_owned(), n.to_string()));
-        dispatch.say(&ToTrace::Opened { record }).await;
+        dispatch.send(&ToTrace::Opened { record }).await;
     }
-    // Answered at once although nobody has read a single record.
+    // Answered immediately although no record has been read.
     assert_eq!(dispatch.status().await.subscribers, 1);
-    let (mut heard, mut skipped, mut last) = (0, 0, None);
-    while heard + skipped < RECORDS {
-        match sleeper.hear().await {
+    let (mut received, mut skipped, mut last) = (0, 0, None);
+    while received + skipped < RECORDS {
+        match sleeper.receive().await {
             Some(FromTrace::Opened { record }) => {
                 let n: u64 = record.conn.parse().unwrap();
-                assert_eq!(n, heard + skipped, "what is missing is told where it is missing");
+                assert_eq!(n, received + skipped, "dropped records are reported in place");
                 assert!(last.is_none_or(|last| n > last));
-                (heard, last) = (heard + 1, Some(n));
+                (received, last) = (received + 1, Some(n));
             }
             Some(FromTrace::Skipped { records }) => skipped += records,
             other => panic!("{other:?}"),
@@ -280,7 +280,7 @@ async fn a_subscriber_that_sleeps_blocks_nobody_and_learns_what_it_missed() {
 }
 
 #[tokio::test]
-async fn a_second_daemon_does_not_take_the_socket_away() {
+async fn a_second_daemon_does_not_replace_the_socket() {
     let daemon = Daemon::start().await;
     let second = t3_trace_daemon::listen::bind(&daemon.socket, "root").await;
     assert!(second.is_err_and(|error| error.to_string().contains("another t3-trace")));

@@ -26,7 +26,7 @@ use t3_trace_host::{
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_seqpacket::UnixSeqpacket;
 
-/// What the kernel is said to know.
+/// Facts of the fake kernel side.
 #[derive(Default)]
 pub struct Facts {
     pub sockets: HashMap<u64, SocketFacts>,
@@ -101,13 +101,13 @@ impl Daemon {
             socket: socket.clone(),
             dispatch_user: "no-such-user-here".to_owned(),
             group: "no-such-group-here".to_owned(),
-            // The test's journald cannot be asked what is in it.
+            // The journald of the test cannot be queried.
             to_journald: false,
         };
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             let _ = stopped.await;
-            "the test is over"
+            "end of the test"
         };
         let running = tokio::spawn(run::run(options, Box::new(kernel.clone()), records, stopped));
         let daemon = Self { kernel, socket, journald, stop, running, _dir: dir };
@@ -127,10 +127,10 @@ impl Daemon {
         self.connect().await.greet(Role::Subscriber).await
     }
 
-    /// The next record that was written, as its fields; `None` when none comes in time.
-    pub async fn written(&self, patience: Duration) -> Option<HashMap<String, String>> {
+    /// Fields of the next record; `None` if none is written in time.
+    pub async fn written(&self, timeout: Duration) -> Option<HashMap<String, String>> {
         let mut buffer = vec![0; 65536];
-        let deadline = tokio::time::Instant::now() + patience;
+        let deadline = tokio::time::Instant::now() + timeout;
         loop {
             if let Ok(length) = self.journald.recv(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
@@ -147,11 +147,11 @@ impl Daemon {
     pub async fn stop(self) {
         let _ = self.stop.send(());
         self.running.await.unwrap().unwrap();
-        assert!(!self.socket.exists(), "the socket's file goes with the daemon");
+        assert!(!self.socket.exists(), "the daemon removes the socket's file");
     }
 }
 
-/// Waits for something that must come to pass.
+/// Waits for a condition.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if holds() {
@@ -159,15 +159,15 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("never came to pass: {what}");
+    panic!("timed out waiting for: {what}");
 }
 
 pub struct Peer(pub UnixSeqpacket);
 
 impl Peer {
     async fn greet(self, role: Role) -> Self {
-        self.say(&ToTrace::Hello { v: VERSION, role }).await;
-        let welcome = self.hear().await;
+        self.send(&ToTrace::Hello { v: VERSION, role }).await;
+        let welcome = self.receive().await;
         assert_eq!(
             welcome,
             Some(FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true })
@@ -175,12 +175,12 @@ impl Peer {
         self
     }
 
-    pub async fn say(&self, message: &ToTrace) {
+    pub async fn send(&self, message: &ToTrace) {
         self.0.send(&serde_json::to_vec(message).unwrap()).await.unwrap();
     }
 
-    /// The next message; `None` when the daemon has closed the connection.
-    pub async fn hear(&self) -> Option<FromTrace> {
+    /// Next message; `None` if the daemon closed the connection.
+    pub async fn receive(&self) -> Option<FromTrace> {
         let mut buffer = vec![0; 65536];
         let received = tokio::time::timeout(Duration::from_secs(20), self.0.recv(&mut buffer)).await;
         let received = received.expect("the daemon says something or closes");
@@ -189,22 +189,22 @@ impl Peer {
     }
 
     pub async fn refused(&self) -> String {
-        let Some(FromTrace::Refused { why }) = self.hear().await else { panic!("not refused") };
-        assert_eq!(self.hear().await, None, "closed after the refusal");
+        let Some(FromTrace::Refused { why }) = self.receive().await else { panic!("not refused") };
+        assert_eq!(self.receive().await, None, "closed after the refusal");
         why
     }
 
     pub async fn ask(&self, conn: &str) -> KernelFacts {
-        self.say(&ToTrace::Ask { conn: conn.to_owned() }).await;
-        match self.hear().await {
+        self.send(&ToTrace::Ask { conn: conn.to_owned() }).await;
+        match self.receive().await {
             Some(FromTrace::Evidence { conn: about, facts }) if about == conn => *facts,
             other => panic!("{other:?}"),
         }
     }
 
     pub async fn status(&self) -> Status {
-        self.say(&ToTrace::Status).await;
-        match self.hear().await {
+        self.send(&ToTrace::Status).await;
+        match self.receive().await {
             Some(FromTrace::Status(status)) => *status,
             other => panic!("{other:?}"),
         }
@@ -231,7 +231,7 @@ pub fn session(n: u16, serve_port: u16) -> Session {
     }
 }
 
-/// serve's own end of that session.
+/// serve's end of that session.
 pub fn serve_end(session: &Session) -> ServeTuple {
     let up = session.up.unwrap();
     ServeTuple::mirror(up.local, up.remote)

@@ -59,6 +59,12 @@ pub fn offered() -> Result<Vec<(String, bool)>, KernelError> {
     Ok(TRACEPOINTS.iter().map(known).collect())
 }
 
+/// Whether verdicts depend on a hook; the others are only additional evidence.
+#[must_use]
+pub fn affects_verdicts(hook: &str) -> bool {
+    FUNCTIONS.iter().all(|(function, _)| *function != hook)
+}
+
 /// Attaches all hooks. They stay attached as long as `ebpf` lives.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
@@ -174,7 +180,13 @@ fn short(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::short;
+    use super::{NEEDED, affects_verdicts, short};
+
+    #[test]
+    fn verdicts_depend_on_tracepoints_only() {
+        assert!(affects_verdicts(&format!("sock:{NEEDED}")) && affects_verdicts("all"));
+        assert!(!affects_verdicts("tcp_close") && !affects_verdicts("tcp_reset"));
+    }
 
     #[test]
     fn a_long_error_is_cut_in_the_middle_and_on_one_line() {

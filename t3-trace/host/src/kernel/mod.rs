@@ -35,7 +35,7 @@ use t3_trace_abi::{Stat, Tuple, TupleGen};
 use btf::Btf;
 pub use btf::BtfError;
 pub use events::Events;
-pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, offered};
+pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, affects_verdicts, offered};
 use layout::Layout;
 use tables::Tables;
 pub use types::{

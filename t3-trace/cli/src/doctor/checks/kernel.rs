@@ -176,8 +176,8 @@ mod tests {
             ("sock:inet_sock_set_state", ABSENT, Presence::There, State::Broken),
             ("tcp:tcp_send_reset", "Operation not permitted", Presence::There, State::Broken),
             ("tcp_close", "fentry: x; kprobe: y; lost: nothing", Presence::There, State::Note),
-            ("tcp_close", "switched off by --hooks tracepoint", Presence::There, State::Note),
-            ("all", "switched off by --no-ebpf", Presence::There, State::Note),
+            ("tcp_close", "disabled by --hooks tracepoint", Presence::There, State::Note),
+            ("all", "disabled by --no-ebpf", Presence::There, State::Note),
             ("all", "cannot read", Presence::Missing, State::Note),
             ("all", "cannot load the eBPF object", Presence::There, State::Broken),
         ] {

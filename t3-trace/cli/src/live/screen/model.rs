@@ -167,7 +167,7 @@ impl Model {
             Action::Pause => self.closes.toggle_hold(),
             Action::Help => self.toggle(Overlay::Help, |overlay| matches!(overlay, Overlay::Help)),
             Action::Messages => {
-                self.toggle(Overlay::Messages, |overlay| matches!(overlay, Overlay::Messages))
+                self.toggle(Overlay::Messages, |overlay| matches!(overlay, Overlay::Messages));
             }
             Action::Back => self.back(),
             Action::Focus => {

@@ -127,8 +127,7 @@ fn lost_events() {
 #[test]
 fn without_kernel_evidence_and_without_dispatch() {
     let mut screen = screen();
-    let hook =
-        Hook { name: "all".to_owned(), attached: None, why: Some("switched off by --no-ebpf".to_owned()) };
+    let hook = Hook { name: "all".to_owned(), attached: None, why: Some("disabled by --no-ebpf".to_owned()) };
     let status = Status { kernel: Some(KernelSource::Off), hooks: vec![hook], ..Status::default() };
     let mut alone = sessions(1);
     (alone.dispatch, alone.open, alone.sessions) = (false, 0, vec![]);

@@ -1,4 +1,4 @@
-//! The ring against a stall whose true course is known.
+//! Ring tests with stalls of known time and length.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const MS: Nanos = 1_000_000;
 
-/// A machine that stalls from `from` to `to` and at no other time.
+/// Total of a host that stalls only between `from` and `to`.
 fn total_us(at: Nanos, from: Nanos, to: Nanos) -> u64 {
     at.clamp(from, to).saturating_sub(from) / 1000
 }
@@ -21,7 +21,7 @@ fn io(ring: &Ring) -> Stall {
 }
 
 #[test]
-fn a_stall_of_two_seconds_fills_a_fifth_of_the_window() {
+fn a_stall_of_2_s_is_20_percent_of_the_window() {
     let mut ring = Ring::default();
     for second in 0..=40 {
         ring.push(sample(second * SECOND, total_us(second * SECOND, 35 * SECOND, 37 * SECOND)));
@@ -32,7 +32,7 @@ fn a_stall_of_two_seconds_fills_a_fifth_of_the_window() {
 }
 
 #[test]
-fn a_stall_before_the_window_is_not_counted_but_shows_in_the_long_one() {
+fn a_stall_before_the_window_counts_only_in_the_long_window() {
     let mut ring = Ring::default();
     for second in 0..=40 {
         ring.push(sample(second * SECOND, total_us(second * SECOND, 12 * SECOND, 13 * SECOND)));
@@ -42,7 +42,7 @@ fn a_stall_before_the_window_is_not_counted_but_shows_in_the_long_one() {
 }
 
 #[test]
-fn nothing_is_said_from_one_sample_or_from_an_instant() {
+fn one_sample_or_a_short_interval_has_no_pressure() {
     let mut ring = Ring::default();
     assert_eq!(ring.pressure(), None);
     ring.push(sample(SECOND, 0));
@@ -64,7 +64,7 @@ fn absent_pressure_stays_absent() {
 }
 
 #[test]
-fn a_cgroup_made_anew_starts_a_new_minute() {
+fn a_recreated_cgroup_clears_the_ring() {
     let mut ring = Ring::default();
     ring.push(sample(SECOND, 5_000_000));
     ring.push(sample(2 * SECOND, 6_000_000));
@@ -73,7 +73,7 @@ fn a_cgroup_made_anew_starts_a_new_minute() {
 }
 
 #[test]
-fn growth_is_that_of_the_last_minute() {
+fn growth_covers_the_last_minute() {
     let mut ring = Ring::default();
     for second in 0..200 {
         let counters = Counters { oom_kills: Some(second / 10), ..Counters::default() };
@@ -84,8 +84,7 @@ fn growth_is_that_of_the_last_minute() {
 }
 
 proptest! {
-    /// However irregularly the sampler ran, the percentage is the true one between the sample it
-    /// started from and the last.
+    /// With irregular sampling, the percentage is exact between the base sample and the last.
     #[test]
     fn windows_are_exact_for_irregular_sampling(
         gaps in prop::collection::vec(1u64..9_000, 2..80),
@@ -109,8 +108,8 @@ proptest! {
             Some(pressure) => {
                 let stall = pressure.io.unwrap();
                 let stalled = at.clamp(from, to) - base.clamp(from, to);
-                let truth = stalled as f64 * 100.0 / (at - base) as f64;
-                prop_assert!((f64::from(stall.some) - truth).abs() < 0.01, "{} {truth}", stall.some);
+                let expected = stalled as f64 * 100.0 / (at - base) as f64;
+                prop_assert!((f64::from(stall.some) - expected).abs() < 0.01, "{} {expected}", stall.some);
                 for percent in [stall.some, stall.peak, stall.some30] {
                     prop_assert!((0.0..=100.0).contains(&percent), "{stall:?}");
                 }
@@ -119,7 +118,7 @@ proptest! {
         }
     }
 
-    /// The worst second is never below the average of the stretch it was taken from.
+    /// The peak is not below the average of its window.
     #[test]
     fn the_peak_is_not_below_the_average_of_its_window(stalls in prop::collection::vec(0u64..=1_000_000, 12..40)) {
         let mut ring = Ring::default();
@@ -130,13 +129,12 @@ proptest! {
         }
         let stall = io(&ring);
         prop_assert!(stall.peak + 0.01 >= stall.some && stall.peak + 0.01 >= stall.some30, "{stall:?}");
-        // The first sample's own stall lies before the ring.
+        // The stall of the first sample is before the ring.
         let seconds = stalls.len().saturating_sub(30).max(1);
-        let truth = stalls[seconds..].iter().max().unwrap();
-        prop_assert!((f64::from(stall.peak) - *truth as f64 / 10_000.0).abs() < 0.01, "{stall:?} {truth}");
+        let expected = stalls[seconds..].iter().max().unwrap();
+        prop_assert!((f64::from(stall.peak) - *expected as f64 / 10_000.0).abs() < 0.01, "{stall:?} {expected}");
     }
 
-    /// No ring grows beyond its minute.
     #[test]
     fn the_ring_is_bounded(gaps in prop::collection::vec(500u64..5_000, 1..400)) {
         let mut ring = Ring::default();
@@ -150,18 +148,18 @@ proptest! {
 }
 
 #[test]
-fn the_last_seconds_are_told_one_by_one_newest_last() {
+fn the_last_seconds_are_listed_oldest_first() {
     let mut ring = Ring::default();
     assert_eq!(ring.seconds(30), [] as [f32; 0]);
     for second in 0..=40 {
-        // Two looks so close to each other are no second.
+        // Two samples this close are not a second.
         for at in [second * SECOND, second * SECOND + 300 * MS].into_iter().filter(|at| *at <= 40 * SECOND) {
             ring.push(sample(at, total_us(at, 37 * SECOND, 38 * SECOND + SECOND / 2)));
         }
     }
     assert_eq!(ring.seconds(5), [0.0, 0.0, 100.0, 50.0, 0.0]);
     assert_eq!(ring.seconds(1000).len(), 40);
-    // A sampler that was starved for three seconds: one stretch.
+    // A sampler delayed by three seconds: one interval.
     ring.push(sample(43 * SECOND, total_us(43 * SECOND, 37 * SECOND, 38 * SECOND + SECOND / 2)));
     assert_eq!(ring.seconds(4), [100.0, 50.0, 0.0, 0.0]);
 }

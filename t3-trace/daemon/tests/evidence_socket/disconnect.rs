@@ -1,5 +1,5 @@
-//! dispatch goes away with sessions open. A dispatch that lives is this process; one that dies is a
-//! child: this very program again, running only [`as_a_dispatch_that_is_killed`].
+//! dispatch disconnects with open sessions. A running dispatch is this process; one that exits is a
+//! child: this program again, running only [`killed_dispatch`].
 
 use std::{
     path::PathBuf,
@@ -17,7 +17,7 @@ use t3_trace_host::{clock, kernel::ProcessFacts};
 use tokio_seqpacket::UnixSeqpacket;
 
 const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";
-/// A child that does not outlive its test.
+/// A child process; killed on drop.
 struct Killed(std::process::Child);
 
 impl Drop for Killed {
@@ -27,7 +27,7 @@ impl Drop for Killed {
     }
 }
 
-const NEVER: Duration = Duration::from_secs(3);
+const NO_RECORD: Duration = Duration::from_secs(3);
 
 fn register(n: u16) -> ToTrace {
     ToTrace::Register(Box::new(session(n, 3773)))
@@ -35,7 +35,7 @@ fn register(n: u16) -> ToTrace {
 
 #[tokio::test]
 #[ignore = "the body of the child process that the tests of this file kill; run by them"]
-async fn as_a_dispatch_that_is_killed() {
+async fn killed_dispatch() {
     let path = PathBuf::from(std::env::var_os(SOCKET).expect("run by the tests of this file"));
     let socket = UnixSeqpacket::connect(path).await.unwrap();
     let hello = ToTrace::Hello { v: VERSION, role: Role::Dispatch };
@@ -47,19 +47,19 @@ async fn as_a_dispatch_that_is_killed() {
 }
 
 #[tokio::test]
-async fn the_sessions_of_a_dispatch_that_was_killed_get_their_records_each_one() {
+async fn each_session_of_a_killed_dispatch_gets_one_record() {
     let daemon = Daemon::start().await;
-    let viewer = daemon.subscriber().await;
+    let subscriber = daemon.subscriber().await;
     let mut child = Killed(
         Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "death::as_a_dispatch_that_is_killed"])
+            .args(["--ignored", "--exact", "disconnect::killed_dispatch"])
             .env(SOCKET, &daemon.socket)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap(),
     );
-    while viewer.status().await.sessions < 3 {
+    while subscriber.status().await.sessions < 3 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let now = clock::monotonic();
@@ -92,30 +92,30 @@ async fn the_sessions_of_a_dispatch_that_was_killed_get_their_records_each_one()
         assert_eq!(field("SYSLOG_IDENTIFIER"), "t3-dispatch");
         assert_eq!(field("OBJECT_SYSTEMD_UNIT"), "t3-dispatch.service");
         assert!(field("MESSAGE").starts_with("ws close user=wizard ip=192.0.2.7 dur_ms="), "{fields:?}");
-        match viewer.hear().await {
+        match subscriber.receive().await {
             Some(FromTrace::Closed { record }) => assert_eq!(record.verdict, Verdict::DispatchDied),
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(daemon.written(Duration::from_millis(500)).await, None);
-    assert_eq!(viewer.status().await.sessions, 0);
+    assert_eq!(subscriber.status().await.sessions, 0);
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_dispatch_that_lives_and_comes_back_gets_no_records_written_for_it() {
+async fn a_dispatch_that_reconnects_gets_no_records() {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
-    dispatch.say(&register(1)).await;
-    dispatch.say(&register(2)).await;
+    dispatch.send(&register(1)).await;
+    dispatch.send(&register(2)).await;
     assert_eq!(dispatch.status().await.sessions, 2);
     drop(dispatch);
     let again = daemon.dispatch().await;
-    again.say(&register(1)).await;
-    again.say(&register(2)).await;
-    assert_eq!(daemon.written(NEVER).await, None);
+    again.send(&register(1)).await;
+    again.send(&register(2)).await;
+    assert_eq!(daemon.written(NO_RECORD).await, None);
     assert_eq!(again.status().await.sessions, 2);
-    // And it works as before.
+    // It works as before.
     daemon.kernel.with(|facts| {
         facts.sockets.insert(2, SocketFacts { fin_in: Some(1), ..SocketFacts::default() });
     });
@@ -124,13 +124,13 @@ async fn a_dispatch_that_lives_and_comes_back_gets_no_records_written_for_it() {
 }
 
 #[tokio::test]
-async fn a_dispatch_that_lives_without_a_connection_writes_its_records_itself() {
+async fn a_running_dispatch_without_connection_writes_its_own_records() {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
-    dispatch.say(&register(1)).await;
+    dispatch.send(&register(1)).await;
     assert_eq!(dispatch.status().await.sessions, 1);
     drop(dispatch);
-    assert_eq!(daemon.written(NEVER).await, None);
+    assert_eq!(daemon.written(NO_RECORD).await, None);
     let stopped = tokio::time::timeout(Duration::from_secs(20), daemon.stop()).await;
-    assert!(stopped.is_ok(), "a dispatch that lives does not hold the end up");
+    assert!(stopped.is_ok(), "a running dispatch does not delay the stop");
 }
