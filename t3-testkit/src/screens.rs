@@ -17,8 +17,8 @@ const VARIES: [(&str, &str); 18] = [
     (r"(--port |serve-)\d+", "${1}N"),
     (r"\bsession [a-z0-9]{13}\b", "session ID"),
     (r"(\d+\.\d+\.\d+\.\d+):\d+", "$1:PORT"),
-    (r"\b(psi|host) (calm|(io|mem|cpu) N%( (io|mem|cpu) N%)*)", "PRESSURE"),
-    (r"\bhb (waited )?LONG", "hb LONG"),
+    (r"\b(host )?PSI (ok|(io|mem|cpu) N%( (io|mem|cpu) N%)*)", "PRESSURE"),
+    (r"\b(hb RTT <?|ping unanswered )LONG", "hb LONG"),
     (r"[▁▂▃▄▅▆▇█]+", "▁"),
     (r"#+", "#"),
     (r"─+", "─"),
@@ -51,9 +51,9 @@ pub enum Kind {
 }
 
 /// The sections of a page whose text counts.
-const SECTIONS: [&str; 3] = ["ANSWER", "HOW SURE", "NEXT"];
+const SECTIONS: [&str; 3] = ["ANSWER", "CONFIDENCE", "NEXT"];
 /// The section that is there only when there is something to say.
-const MAYBE: &str = "SEEN, AND NOT THE CAUSE";
+const MAYBE: &str = "SEEN, NOT THE CAUSE";
 
 /// The shape of a screen.
 #[must_use]
@@ -168,9 +168,9 @@ mod tests {
 
     #[test]
     fn what_varies_from_run_to_run_is_no_part_of_the_shape() {
-        let one = "TIME      WHAT\n2026-11-25\n17:50:01  serve was killed    alice     3m12s  signal:9  psi io 45% cpu 2%  hb 12ms  by bash[77]\n\
+        let one = "TIME      WHAT\n2026-11-25\n17:50:01  serve killed by signal    alice     3m12s  signal:9  PSI io 45% cpu 2%  hb RTT 12ms  by bash[77]\n\
                    closes per 1m00s\n  2026-11-25 17:50:00    3  ###\n  2026-11-25 17:51:00  0\n  k3v9q0a1b2c3d done\n\n";
-        let two = "TIME      WHAT\n2027-01-02\n07:00:59  serve was killed    alice      850ms  signal:9  psi calm  hb waited 1.2s  by bash[4242]\n\
+        let two = "TIME      WHAT\n2027-01-02\n07:00:59  serve killed by signal    alice      850ms  signal:9  PSI ok  ping unanswered 1.2s  by bash[4242]\n\
                    closes per 2m00s\n  2027-01-02 07:00:00    9  ########\n  a00000000000z done\n";
         assert_eq!(difference(Kind::Lines, one, two), "");
         assert_eq!(
@@ -178,7 +178,7 @@ mod tests {
             [
                 "TIME  WHAT",
                 "DAY",
-                "TIME  serve was killed  alice  LONG  signal:9  PRESSURE  hb LONG  by bash[PID]",
+                "TIME  serve killed by signal  alice  LONG  signal:9  PRESSURE  hb LONG  by bash[PID]",
                 "closes per LONG",
                 "  DAY TIME N",
                 "  ID done",
@@ -197,13 +197,13 @@ mod tests {
 
     #[test]
     fn another_word_heading_or_line_is_another_shape() {
-        let kept = "TIME  WHAT\n17:50:01  serve was killed  alice\n";
+        let kept = "TIME  WHAT\n17:50:01  serve killed by signal  alice\n";
         assert_eq!(difference(Kind::Lines, kept, &kept.replace("WHAT", "HOW")), "-TIME  WHAT\n+TIME  HOW\n");
         assert_eq!(
             difference(Kind::Lines, kept, &kept.replace("killed", "stopped")),
-            "-TIME  serve was killed  alice\n+TIME  serve was stopped  alice\n"
+            "-TIME  serve killed by signal  alice\n+TIME  serve stopped by signal  alice\n"
         );
-        assert_eq!(difference(Kind::Lines, kept, "TIME  WHAT\n"), "-TIME  serve was killed  alice\n");
+        assert_eq!(difference(Kind::Lines, kept, "TIME  WHAT\n"), "-TIME  serve killed by signal  alice\n");
         assert_eq!(difference(Kind::Lines, "", "1 closes\n"), "+1 closes\n");
         assert_ne!(difference(Kind::Lines, "exit:1", "exit:2"), "");
         assert_eq!(ids("administrator ran out"), "administrator ran out");
@@ -213,12 +213,12 @@ mod tests {
     fn of_the_live_screen_the_words_count_and_not_the_numbers() {
         let one = " t3-trace live   connected since 18:26:07   10 closes   0.2 a second   kernel evidence: yes      18:26:28\n\
                    - Open sessions 1   this machine: mem 0%  io 0%  cpu 99%      - Totals since 18:26:07\n\
-                   judy             789ms                                        browser closed    1\n\
-                   18:26:19  serve ran out of memory   ivan  893ms  oom  psi mem 1% cpu 6%  hb 0ms  victim t3-s…\n";
+                   judy             789ms                                        client closed    1\n\
+                   18:26:19  serve OOM-killed   ivan  893ms  oom  PSI mem 1% cpu 6%  hb RTT <1ms  victim t3-s…\n";
         let two = " t3-trace live   connected since 18:36:07   10 closes   1.2 a second   kernel evidence: yes      18:36:28\n\
                    - Open sessions 1   this machine: mem 0%  io 0%  cpu 99%      - Totals since 18:36:07\n\
-                   judy              1.8s  2.4ms  500 B/s  1.2 MB/s  io 61% ▂▃▇  browser closed    1\n\
-                   18:36:19  serve ran out of memory   ivan  1.2s  oom  psi calm  hb 0ms  victim t3-serve…\n";
+                   judy              1.8s  2.4ms  500 B/s  1.2 MB/s  io 61% ▂▃▇  client closed    1\n\
+                   18:36:19  serve OOM-killed   ivan  1.2s  oom  PSI ok  hb RTT <1ms  victim t3-serve…\n";
         assert_eq!(difference(Kind::Live, one, two), "");
         assert_ne!(difference(Kind::Live, one, &two.replace("yes", "no")), "");
         assert_ne!(difference(Kind::Live, one, &two.replace("ivan", "judy")), "");
@@ -228,12 +228,12 @@ mod tests {
     #[test]
     fn of_a_page_the_answer_counts_however_it_is_broken_and_not_what_else_happened() {
         let one = "2026-11-25 18:26:18  session ffylsrbqyendj  of ivan  lasted 893ms\n\nANSWER\n  It waited 3.6s for its\n    answer.\n\n\
-                   TIME LINE\n  18:26:08  x\n\nSEEN, AND NOT THE CAUSE\n  leg\n\nNEXT\n  - Read `log --since '2026-11-25 18:26:18'`.\n";
+                   TIMELINE\n  18:26:08  x\n\nSEEN, NOT THE CAUSE\n  leg\n\nNEXT\n  - Read `log --since '2026-11-25 18:26:18'`.\n";
         let two = "2026-11-26 08:26:18  session aym2exqzu3oc1  of ivan  lasted 1.2s\n\nANSWER\n  It waited 1m03s for\n    its answer.\n\n\
-                   TIME LINE\n  18:26:08  y\n\nNEXT\n  - Read `log --since\n    '2026-11-26 18:26:18'`.\n";
+                   TIMELINE\n  18:26:08  y\n\nNEXT\n  - Read `log --since\n    '2026-11-26 18:26:18'`.\n";
         assert_eq!(difference(Kind::Page, one, two), "");
         assert_ne!(difference(Kind::Page, one, &two.replace("answer", "question")), "");
-        assert_ne!(difference(Kind::Page, one, &two.replace("TIME LINE", "HISTORY")), "");
+        assert_ne!(difference(Kind::Page, one, &two.replace("TIMELINE", "HISTORY")), "");
         assert_ne!(difference(Kind::Page, one, &two.replace("Read", "Burn")), "");
     }
 

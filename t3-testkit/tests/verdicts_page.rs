@@ -6,8 +6,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use t3_record::CloseRecord;
+use t3_record::{CloseRecord, Verdict};
 use t3_testkit::faults::records;
+use t3_trace_cli::present::verdict_text;
 
 #[test]
 fn each_verdict_on_the_page_has_a_real_record() {
@@ -26,4 +27,26 @@ fn each_verdict_on_the_page_has_a_real_record() {
         assert_eq!(record.verdict.as_str(), verdict, "{line}");
         assert_eq!(record.to_line(), line, "the record as it is written");
     }
+}
+
+/// The table of labels and meanings; `cargo xtask docs` writes it.
+#[test]
+fn the_page_shows_the_label_and_the_meaning_of_each_verdict() {
+    const BEGIN: &str = "<!-- labels -->\n";
+    const END: &str = "\n## Client";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/VERDICTS.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let mut table = "| verdict | label | meaning |\n|---|---|---|\n".to_owned();
+    for verdict in Verdict::ALL {
+        let text = verdict_text::text(*verdict);
+        table += &format!("| `{verdict}` | {} | {} |\n", text.label, text.meaning);
+    }
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let expected = format!("{before}{BEGIN}\n{table}{END}{after}");
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    let same = fs::read_to_string(&path).unwrap() == expected;
+    assert!(same, "{} has other labels than present/verdict_text.rs; run `cargo xtask docs`", path.display());
 }

@@ -6,7 +6,7 @@ use t3_trace_cli::{
 };
 use t3_trace_daemon::args::DaemonArgs;
 
-/// Who ended a WebSocket, how, and was the machine starving at that moment.
+/// Explain WebSocket disconnects: who closed, how, and under which host pressure.
 #[derive(Debug, Parser)]
 #[command(
     name = "t3-trace",
@@ -14,23 +14,21 @@ use t3_trace_daemon::args::DaemonArgs;
     max_term_width = 110,
     after_help = "Examples:
   t3-trace live                           # closes as they happen
-  t3-trace closes --since '2 hours ago'   # what has happened
-  t3-trace doctor                         # does everything work here?
+  t3-trace closes --since '2 hours ago'   # past closes
+  t3-trace doctor                         # check this host
 
 Exit status:
-  0  all is well
-  1  something failed; for doctor: something that should work does not
-  2  wrong usage
+  0  success
+  1  an error occurred; for doctor: a check failed
+  2  invalid options
 
-Each command has examples of its own: t3-trace closes --help"
+Each command has its own examples: t3-trace closes --help"
 )]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch the kernel and serve evidence to t3-dispatch (needs root).
@@ -43,18 +41,18 @@ Exit status:
   1  a failure: another daemon on the socket, for example
   2  wrong usage")]
     Daemon(DaemonArgs),
-    /// Show closes as they happen and the sessions that are open: on the whole screen of a
-    /// terminal, else one line per close.
+    /// Show closes as they happen and open sessions: full-screen on a terminal, else one line per
+    /// close.
     Live(LiveArgs),
-    /// Show closes that were, from the journal, and a summary of them.
+    /// List past WebSocket closes from the journal, with a summary.
     Closes(ClosesArgs),
-    /// Explain one close on one page: what happened, how sure that is, and what to do.
+    /// Explain one close on one page: conclusion, confidence, timeline and next steps.
     Explain(Box<ExplainArgs>),
-    /// Check what this kernel and this machine allow, and what keeps the rest from working.
+    /// Check kernel and host support; explain missing parts.
     Doctor(DoctorArgs),
 }
 
-/// The whole definition, with the subcommands that every program of this house has.
+/// Returns the complete definition, with the subcommands shared by all programs.
 #[must_use]
 pub fn definition() -> clap::Command {
     t3_config::pages::with(Cli::command())

@@ -82,7 +82,10 @@ fn what_was_written_comes_back_and_each_filter_selects() {
     let output = command.args(["closes", "--json", "--file"]).arg(&copy).output().unwrap();
     assert_eq!(records(&String::from_utf8_lossy(&output.stdout)), written);
     let summary = closes(&directory, &["--summary"]);
-    assert!(summary.starts_with("3 closes\n") && summary.contains("users cut off: 1\n"), "{summary}");
+    assert!(
+        summary.starts_with("3 closes\n") && summary.contains("users with unexpected disconnects: 1\n"),
+        "{summary}"
+    );
 }
 
 /// Sends an entry as another user, as any program of that user could. Only this thread changes its

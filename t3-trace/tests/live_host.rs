@@ -133,7 +133,7 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
     assert!(screen.contains("Open sessions 2") && screen.contains("wizard"), "{screen}");
 
     say(&dispatch, &done("c1", "wizard", Verdict::ServeKilled)).await;
-    live.until_shows("serve was killed", SOON).unwrap();
+    live.until_shows("serve killed by signal", SOON).unwrap();
     live.press(&["Enter"]).unwrap();
     live.until_shows("serve's process got the fatal SIGKILL (9)", SOON).unwrap();
     live.press(&["Escape"]).unwrap();
@@ -144,7 +144,7 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
         live.until("the small screen", SOON, |s| s.contains("WHAT HAPPENED") && !s.contains("Open sessions"));
     let small = small.unwrap();
     assert!(
-        small.contains("serve was killed") && small.lines().all(|line| line.chars().count() <= 60),
+        small.contains("serve killed by signal") && small.lines().all(|line| line.chars().count() <= 60),
         "{small}"
     );
     live.resize(100, 30).unwrap();
@@ -157,8 +157,8 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
     live.until_shows("t3-trace was restarted: away from", SOON).unwrap();
     let dispatch = world.dispatch().await;
     say(&dispatch, &done("c3", "bob", Verdict::ServeOom)).await;
-    let screen = live.until_shows("serve ran out of memory", SOON).unwrap();
-    assert!(screen.contains("serve was killed") && screen.contains("2 closes"), "{screen}");
+    let screen = live.until_shows("serve OOM-killed", SOON).unwrap();
+    assert!(screen.contains("serve killed by signal") && screen.contains("2 closes"), "{screen}");
 
     // Stopped as a shell stops it, and continued; the shell in between is missing here, so it goes
     // on at once.
@@ -253,7 +253,7 @@ fn missing(screen: &str) -> u64 {
 fn list(screen: &str) -> Vec<String> {
     screen
         .lines()
-        .filter(|line| line.contains("serve ran out of memory  ") && line.contains("signal:9"))
+        .filter(|line| line.contains("serve OOM-killed  ") && line.contains("signal:9"))
         .map(str::to_owned)
         .collect()
 }
@@ -293,7 +293,7 @@ async fn lines_and_colours_are_as_asked_for() {
     // A line says nothing of being connected: closes come until it shows one.
     let mut n = 0;
     let arrived = || {
-        shown.iter().all(|live| live.screen().unwrap().contains("serve ran out of memory"))
+        shown.iter().all(|live| live.screen().unwrap().contains("serve OOM-killed"))
             && objects.screen().unwrap().lines().any(|line| line.starts_with("{\"time\":\"20"))
     };
     while !arrived() {

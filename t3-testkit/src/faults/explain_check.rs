@@ -29,7 +29,7 @@ fn page(record: &CloseRecord, at_ms: i64) -> Page {
 }
 
 fn compared(record: &CloseRecord, page: &Page) -> Vec<Mismatch> {
-    let text = page.text(Paint { colour: false }, wall);
+    let text = page.text(Paint { colour: false }, 110, wall);
     let mut mismatches = Vec::new();
     let mut must = |holds: bool, key: &str, expected: String, got: &str| {
         if !holds {
@@ -57,7 +57,7 @@ fn compared(record: &CloseRecord, page: &Page) -> Vec<Mismatch> {
     let hedged = HEDGES.iter().any(|hedge| said.contains(hedge));
     let proven = record.confidence == Some(Confidence::Proven);
     must(hedged != proven, "as sure as the record", format!("{:?}", record.confidence), &said);
-    let starved = page.answer.contains("starved it:") || page.answer.contains("starved it.");
+    let starved = page.answer.contains("Pressure explains it");
     must(
         !starved || record.segment == Segment::Devvm,
         "blame of the machine",
@@ -73,14 +73,14 @@ fn compared(record: &CloseRecord, page: &Page) -> Vec<Mismatch> {
 /// Whose act the answer must speak of.
 fn subject(record: &CloseRecord) -> &'static str {
     match (record.segment, record.verdict) {
-        (Segment::None, _) => "nobody's fault",
+        (Segment::None, _) => "no fault",
         (_, Verdict::EdgeBurst) => "several users",
-        (_, Verdict::AdminKilled) => "destroyed on this machine",
+        (_, Verdict::AdminKilled) => "destroyed on this host",
         (_, Verdict::DispatchShutdown | Verdict::DispatchStalled | Verdict::DispatchDied) => "t3-dispatch",
         (Segment::Serve, _) | (_, Verdict::ServeStalled | Verdict::ServeTimeout | Verdict::ServeOom) => {
             "'s serve"
         }
-        (Segment::Downstream, _) => "browser",
+        (Segment::Downstream, _) => "client",
         _ => "",
     }
 }
@@ -88,30 +88,30 @@ fn subject(record: &CloseRecord) -> &'static str {
 /// The evidence that a mechanism rests on, as the page must name it.
 fn decided(how: How, record: &CloseRecord) -> String {
     let named = match how {
-        How::WsCloseEmpty => "close frame",
-        How::WsClose(code) => return format!("close frame {code}"),
+        How::WsCloseEmpty => "Close without a code",
+        How::WsClose(code) => return format!("Close {code}"),
         How::Fin | How::HalfClose | How::MidFrame => "FIN",
         How::Rst => "RST",
-        How::Vanished => "time-out",
+        How::Vanished => "timed out",
         How::ZeroWindow => "window",
         How::Loss => "retransmissions",
         How::HeartbeatLost => "ping",
         How::Stall if record.verdict == Verdict::DispatchStalled => "event loop",
         How::Stall => "unanswered",
         How::Oom => "OOM killer",
-        How::Refused => "refus",
+        How::Refused => "ECONNREFUSED",
         How::Unreach => "unreachable",
         How::ConnectTimeout => "never accepted",
         How::HandshakeTimeout => "did not answer the upgrade",
-        How::HandshakeEof => "before its answer",
+        How::HandshakeEof => "before its reply",
         How::BadAccept => "Sec-WebSocket-Accept",
-        How::Garbage => "no HTTP",
+        How::Garbage => "not HTTP",
         How::Protocol => "RFC 6455",
         How::SockDestroy => "ECONNABORTED",
-        How::Burst => "within the same second",
-        How::Simultaneous => "before it had been told",
+        How::Burst => "within one second",
+        How::Simultaneous => "before either saw",
         How::ProxyGone if record.verdict == Verdict::DispatchDied => "evidence socket",
-        How::ProxyGone => "of its own",
+        How::ProxyGone => "without a signal",
         How::Exit(status) => return format!("status {status}"),
         How::Signal(9) | How::ProxySignal(9) => "SIGKILL (9)",
         How::Signal(15) | How::ProxySignal(15) => "SIGTERM (15)",
@@ -168,8 +168,8 @@ mod tests {
         for change in [
             (|page: &mut Page| page.answer.insert_str(0, "Probably: ")) as fn(&mut Page),
             |page| (page.answer, page.sure) = ("ann's serve was killed.".to_owned(), "Proven.".to_owned()),
-            |page| page.answer = page.answer.replace("serve", "browser"),
-            |page| page.answer.push_str(" The machine starved it."),
+            |page| page.answer = page.answer.replace("serve", "client"),
+            |page| page.answer.push_str(" Pressure explains it."),
             |page| page.next.clear(),
         ] {
             let mut page = page(&record, 1_000_000);

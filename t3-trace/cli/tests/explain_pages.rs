@@ -115,7 +115,7 @@ fn facts(text: &str) -> ExplainInput {
 
 fn page(name: &str) -> String {
     let input = fs::read_to_string(folder().join(format!("{name}.in"))).unwrap();
-    Page::of(&facts(&input), &[], wall).text(Paint { colour: false }, wall)
+    Page::of(&facts(&input), &[], wall).text(Paint { colour: false }, 110, wall)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The command line of `t3-trace closes`. Reads and decides nothing.
+//! Options of `t3-trace closes`.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ use crate::{
 
 Exit status:
   0  the journal was read to its end, also when nothing matched
-  1  something failed
-  2  wrong usage
+  1  an error occurred
+  2  invalid options
 
-Environment: NO_COLOR for no colours; there are none anyway where the output is no terminal.")]
+Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
 pub struct ClosesArgs {
-    /// From when on: 14:10, "2 hours ago", -2h, yesterday, "2026-11-24 14:10", @1700000000.
+    /// Start of the range: 14:10, "2 hours ago", -2h, yesterday, "2026-11-24 14:10", @1700000000.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub since: Option<Moment>,
-    /// Until when, in the same way.
+    /// End of the range (formats as for --since).
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub until: Option<Moment>,
     /// Only this user.
@@ -42,13 +42,12 @@ pub struct ClosesArgs {
     /// Only sessions shorter than this, for example 120s, 2m or 500ms.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub short: Option<Duration>,
-    /// Which journal.
     #[command(flatten)]
     pub place: JournalSource,
-    /// Each record as one JSON object, without a summary; `time` is when it was written (RFC 3339).
+    /// Print each record as one JSON object, without a summary; `time` is its write time (RFC 3339).
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
-    /// Comma-separated values with a line of names (RFC 4180), without a summary.
+    /// Print CSV with a header line (RFC 4180), without a summary.
     #[arg(long)]
     pub csv: bool,
     /// Only the summary.
@@ -63,7 +62,6 @@ pub struct ClosesArgs {
 }
 
 impl ClosesArgs {
-    /// A summary is wanted.
     #[must_use]
     pub const fn summarises(&self) -> bool {
         !(self.json || self.csv || self.no_summary)

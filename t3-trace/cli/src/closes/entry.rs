@@ -36,7 +36,7 @@ pub enum EntryKind {
 ///
 /// # Errors
 /// `Unusable`.
-pub fn told(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> {
+pub fn kind(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> {
     let id = entry.get("MESSAGE_ID").unwrap_or_default();
     if id != CLOSE_ID && id != OPEN_ID {
         return Ok(None);
@@ -129,7 +129,7 @@ mod tests {
         let mut bytes = t3_record::journal::datagram(fields);
         bytes.push(b'\n');
         let mut entries = Entries::new(&bytes[..]);
-        told(entries.read().unwrap().unwrap(), TRUST)
+        kind(entries.read().unwrap().unwrap(), TRUST)
     }
 
     /// A record with every key.

@@ -1,5 +1,4 @@
-//! `t3-trace closes`: the closes that the journal holds, as a table with a summary, as JSON or as
-//! CSV. Only reads; the parts that decide are pure and live in the modules below.
+//! `t3-trace closes`: past closes from the journal as a table with a summary, as JSON or as CSV.
 
 pub mod args;
 pub mod csv;
@@ -15,7 +14,10 @@ use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
 
 use crate::{
     journal::{access, export_format::Entry, journalctl, json_entry::Unusable},
-    present::{close_line, json, text::Paint},
+    present::{
+        close_line, json,
+        text::{self, Paint},
+    },
     time::local,
 };
 use args::ClosesArgs;
@@ -34,7 +36,16 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
     let paint = Paint { colour: stdout.is_terminal() && !no_colour };
     let trust = Trust::in_user(DISPATCH_USER);
     let out = BufWriter::new(stdout.lock());
-    let mut shown = ClosesPrinter { out, args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
+    let mut shown = ClosesPrinter {
+        out,
+        args,
+        paint,
+        width: text::width(),
+        trust,
+        day: String::new(),
+        broken: 0,
+        foreign: 0,
+    };
     let written = shown.all().context("read the closes")?;
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -46,6 +57,8 @@ struct ClosesPrinter<'a, W> {
     out: W,
     args: &'a ClosesArgs,
     paint: Paint,
+    /// Terminal width in columns; none where lines are not folded.
+    width: Option<usize>,
     trust: Trust,
     day: String,
     broken: u64,
@@ -73,20 +86,20 @@ impl<W: Write> ClosesPrinter<'_, W> {
             let path = path.display();
             let _ = writeln!(
                 io::stderr(),
-                "t3-trace closes: this user may not read {path}: what it holds is missing here; join the group systemd-journal"
+                "t3-trace closes: cannot read {path}: permission denied, its records are missing; join the group systemd-journal"
             );
         }
         if let Err(error) = read? {
             return Ok(Err(error));
         }
         if self.broken > 0 {
-            let _ = writeln!(io::stderr(), "t3-trace closes: {} records could not be read", self.broken);
+            let _ = writeln!(io::stderr(), "t3-trace closes: {} records cannot be read", self.broken);
         }
         if self.foreign > 0 {
             let foreign = self.foreign;
             let _ = writeln!(
                 io::stderr(),
-                "t3-trace closes: left out {foreign} records that others than t3-dispatch, t3-trace and root wrote into the journal"
+                "t3-trace closes: ignored {foreign} records not written by t3-dispatch, t3-trace or root"
             );
         }
         Ok(self.foot(summary))
@@ -98,12 +111,12 @@ impl<W: Write> ClosesPrinter<'_, W> {
         } else if self.args.json || self.args.summary {
             Ok(())
         } else {
-            writeln!(self.out, "{}", close_line::heading(self.paint))
+            writeln!(self.out, "{}", text::folded(&close_line::heading(self.paint), self.width))
         }
     }
 
     fn entry(&mut self, entry: &Entry, summary: &mut Summary) -> io::Result<()> {
-        let (record, micros) = match entry::told(entry, self.trust) {
+        let (record, micros) = match entry::kind(entry, self.trust) {
             Ok(Some(EntryKind::Close { record, micros })) => (record, micros),
             Ok(Some(EntryKind::Back { user, gap_ms })) => {
                 if filter::of_user(self.args, &user) {
@@ -140,7 +153,8 @@ impl<W: Write> ClosesPrinter<'_, W> {
             writeln!(self.out, "{day}")?;
             self.day = day;
         }
-        writeln!(self.out, "{}", close_line::close(&record, &local::clock(at), self.paint))
+        let line = close_line::close(&record, &local::clock(at), self.paint);
+        writeln!(self.out, "{}", text::folded(&line, self.width))
     }
 
     fn foot(&mut self, summary: Summary) -> io::Result<()> {
@@ -177,8 +191,16 @@ mod tests {
     fn shown(args: &ClosesArgs) -> String {
         let paint = Paint { colour: false };
         let trust = Trust { dispatch: Some(991) };
-        let mut shown =
-            ClosesPrinter { out: Vec::new(), args, paint, trust, day: String::new(), broken: 0, foreign: 0 };
+        let mut shown = ClosesPrinter {
+            out: Vec::new(),
+            args,
+            paint,
+            width: None,
+            trust,
+            day: String::new(),
+            broken: 0,
+            foreign: 0,
+        };
         let mut summary = Summary::default();
         shown.heading().unwrap();
         let close = record("alice", Verdict::ServeKilled, Segment::Serve, 5000).to_fields();
@@ -217,7 +239,7 @@ mod tests {
     #[test]
     fn a_table_has_its_summary_below_and_each_form_is_by_itself() {
         let table = shown(&ClosesArgs::default());
-        assert!(table.starts_with("TIME ") && table.contains("  serve was killed  "), "{table}");
+        assert!(table.starts_with("TIME ") && table.contains("  serve killed by signal  "), "{table}");
         assert!(table.contains("\n\n1 closes\n") && table.contains("reconnected after  p10 40ms"), "{table}");
         let summary = shown(&ClosesArgs { summary: true, ..ClosesArgs::default() });
         assert!(summary.starts_with("1 closes\n"), "{summary}");

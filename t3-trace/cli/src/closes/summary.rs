@@ -1,5 +1,5 @@
-//! What many closes have in common: counts, lengths, reconnects, bursts, users, time. Pure; memory
-//! does not grow with the number of records, only with that of users.
+//! Summary of many closes: counts, durations, reconnects, bursts, users, times. Pure. Memory grows
+//! with the number of users, not of records.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,11 +13,11 @@ use crate::present::{
     verdict_text::{Tone, tone},
 };
 
-/// So many ends in one second are a burst.
+/// Closes within one second that count as a burst.
 const BURST: u64 = 5;
-/// How many bursts and users are named.
+/// Number of bursts and users that are listed.
 const NAMED: usize = 5;
-/// The most bars of the time histogram.
+/// Limit of bars in the time histogram.
 const BARS: u64 = 24;
 /// The longest bar, in characters.
 const BAR: u64 = 40;
@@ -53,7 +53,7 @@ impl Summary {
         self.times.add(at);
     }
 
-    /// Counts a reconnect after so many milliseconds.
+    /// Counts a reconnect and its gap in milliseconds.
     pub fn gap(&mut self, ms: u64) {
         self.gaps.add(ms);
     }
@@ -68,7 +68,7 @@ impl Summary {
         }
     }
 
-    /// The summary as text. `clock` says a time in words.
+    /// The summary as text. `clock` formats seconds since the epoch.
     #[must_use]
     pub fn text(mut self, clock: impl Fn(u64) -> String) -> String {
         self.end_second();
@@ -83,18 +83,19 @@ impl Summary {
         }
         let _ = writeln!(out, "sessions lasted    {}", self.lengths.text());
         let _ = writeln!(out, "reconnected after  {}", self.gaps.text());
-        let _ = writeln!(out, "bursts of {BURST} or more ends in a second: {}", self.bursts);
+        let _ = writeln!(out, "mass disconnects (>= {BURST} in 1 s): {}", self.bursts);
         for (ends, at) in &self.largest {
             let _ = writeln!(out, "  {ends:>8}  {}", clock(*at));
         }
         let mut users: Vec<_> = self.users.iter().filter(|(_, (cut, _))| *cut > 0).collect();
         users.sort_by_key(|(name, (cut, _))| (std::cmp::Reverse(*cut), name.as_str()));
-        let _ = writeln!(out, "users cut off: {}", users.len());
+        let _ = writeln!(out, "users with unexpected disconnects: {}", users.len());
         for (name, (cut, all)) in users.into_iter().take(NAMED) {
             let _ = writeln!(out, "  {cut:>8}  {} (of {all} closes)", safe(name));
         }
         let width = self.times.width();
-        let _ = writeln!(out, "closes per {}", lasted(width * 1000));
+        let per = if width == 60 { "minute".to_owned() } else { lasted(width * 1000) };
+        let _ = writeln!(out, "closes per {per}");
         let most = self.times.bars.values().max().copied().unwrap_or(1);
         let ends = self.times.bars.keys().next().zip(self.times.bars.keys().next_back());
         for bar in ends.map(|(first, last)| *first..=*last).into_iter().flatten() {
@@ -107,7 +108,7 @@ impl Summary {
     }
 }
 
-/// How values are spread: exact below 64, else to 32 steps per doubling (3 percent, downwards), so
+/// Histogram of values: exact below 64, else to 32 steps per doubling (3 percent, downwards), so
 /// that it stays small.
 #[derive(Debug, Default)]
 struct Histogram(BTreeMap<u64, u64>);
@@ -136,7 +137,7 @@ impl Histogram {
         if self.0.is_empty() {
             return "none known".to_owned();
         }
-        [("p10", 10), ("p50", 50), ("p90", 90), ("p99", 99), ("most", 100)]
+        [("p10", 10), ("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)]
             .map(|(name, percent)| format!("{name} {}", lasted(self.percentile(percent))))
             .join("  ")
     }
@@ -187,13 +188,13 @@ mod tests {
 7 closes
          6  serve_oom           serve
          1  client_closed       downstream
-sessions lasted    p10 0ms  p50 2.9s  p90 59.3s  p99 59.3s  most 59.3s
-reconnected after  p10 50ms  p50 50ms  p90 50ms  p99 50ms  most 50ms
-bursts of 5 or more ends in a second: 1
+sessions lasted    p10 0ms  p50 2.9s  p90 59.3s  p99 59.3s  max 59.3s
+reconnected after  p10 50ms  p50 50ms  p90 50ms  p99 50ms  max 50ms
+mass disconnects (>= 5 in 1 s): 1
          6  @600
-users cut off: 1
+users with unexpected disconnects: 1
          6  alice (of 6 closes)
-closes per 1m00s
+closes per minute
   @600         6  ########################################
   @660         0
   @720         1  #######
@@ -221,8 +222,8 @@ closes per 1m00s
             values.iter().for_each(|value| spread.add(*value));
             values.sort_unstable();
             let rank = (values.len() * usize::try_from(percent).unwrap()).div_ceil(100);
-            let (right, told) = (values[rank - 1], spread.percentile(percent));
-            prop_assert!(told <= right && right - told <= right / 32, "{told} for {right}");
+            let (right, got) = (values[rank - 1], spread.percentile(percent));
+            prop_assert!(got <= right && right - got <= right / 32, "{got} for {right}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The command line of `t3-trace explain`. Reads and decides nothing.
+//! Options of `t3-trace explain`.
 
 use clap::{ArgGroup, Args};
 
@@ -19,17 +19,17 @@ use crate::{
   t3-trace explain --last --user alice
   t3-trace explain --directory /mnt/devvm/var/log/journal k3v9q0a1b2c3d --json
 
-The id stands behind conn= in each record: t3-trace closes --json shows it, as does the log in Loki.
+The id is the value of conn= in each record; t3-trace closes --json shows it.
 
 Exit status:
   0  explained
-  1  there is no such close, or something failed
-  2  wrong usage
+  1  no such close, or an error occurred
+  2  invalid options
 
-Environment: NO_COLOR for no colours; there are none anyway where the output is no terminal."
+Environment: NO_COLOR disables colours; they are off unless the output is a terminal."
 )]
 pub struct ExplainArgs {
-    /// The session's id.
+    /// Session ID.
     #[arg(value_name = "CONN")]
     pub conn: Option<String>,
     /// Only this user's closes.
@@ -41,25 +41,23 @@ pub struct ExplainArgs {
     /// The last close.
     #[arg(long)]
     pub last: bool,
-    /// Look at nothing before this time.
+    /// Ignore entries before this time.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub since: Option<Moment>,
-    /// Which journal.
     #[command(flatten)]
     pub place: JournalSource,
-    /// The page as one JSON object.
+    /// Print as one JSON object.
     #[arg(long)]
     pub json: bool,
     /// No colours.
     #[arg(long)]
     pub plain: bool,
-    /// Where the other layers' words are to be had.
     #[command(flatten)]
     pub layers: LayerArgs,
 }
 
 impl ExplainArgs {
-    /// Which close is meant. The command line has made sure that something says so.
+    /// Returns the selected close; clap requires at least one of the options.
     #[must_use]
     pub fn ask(&self) -> Selector {
         match (&self.conn, self.at, &self.user) {

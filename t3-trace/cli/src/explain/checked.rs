@@ -1,6 +1,5 @@
-//! What was looked at besides the answer: what was clean, what stood beside the close without being
-//! its cause, and what could not be looked at. Pure; by the verdict's own rules and numbers, so
-//! that nothing here speaks against it.
+//! Checks besides the conclusion: healthy, unhealthy without being the cause, or not checked. Pure;
+//! uses the rules and limits of the verdict, so that no check contradicts it.
 
 use t3_record::{
     CloseRecord, How, KernelSource, Segment, Verdict, evidence::Fate, value::Percent, verdict::pressure,
@@ -15,23 +14,21 @@ use crate::{
     },
 };
 
-/// One thing that was looked at, or could not be.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Check {
-    /// What.
     pub what: &'static str,
-    /// What there is to say.
     pub said: String,
 }
 
-/// All of them.
+/// All checks, by result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checks {
-    /// Was as it should be.
+    /// Healthy.
     pub clean: Vec<Check>,
-    /// Was not, and by the verdict's rules is not why this session ended.
+    /// Not healthy, and by the rules of the verdict not the cause.
     pub beside: Vec<Check>,
-    /// Could not be looked at, or was not.
+    /// Not checked.
     pub unknown: Vec<Check>,
 }
 
@@ -49,12 +46,12 @@ impl Checks {
     }
 }
 
-/// No watchdog is shorter, and a ping may be on its way when the end comes.
+/// Shortest watchdog; a ping may be in flight at the end.
 const SHORTEST_WAIT: u64 = 1_000;
-/// An event loop that is this late had no CPU for a moment.
+/// Event loop lag from here on is reported, in milliseconds.
 const LATE: u64 = 400;
 
-/// What there is to say about each.
+/// Runs all checks.
 #[must_use]
 pub fn checks(facts: &ExplainInput) -> Checks {
     let mut checks = Checks::default();
@@ -75,97 +72,85 @@ pub fn checks(facts: &ExplainInput) -> Checks {
 }
 
 fn kernel(checks: &mut Checks, record: &CloseRecord) {
-    let adds = "it would add who acted first to the microsecond, serve's fate and who sent its signal, and the pressure";
+    let adds = "it would add the exact first act, the exit of serve, the sender of its signal, and PSI";
     match record.kernel {
         KernelSource::Kprobe | KernelSource::Tracepoint => match record.lost {
             Some(lost) => {
                 let events = units::count(lost, "kernel event");
                 checks.unknown(
                     "kernel",
-                    format!(
-                        "{events} had been lost before this record; one of this session may be among them"
-                    ),
+                    format!("{events} lost before this record; one of this session may be among them"),
                 );
             }
             None => {
-                checks.clean("kernel", format!("watched both legs ({}), no event was lost", record.kernel));
+                checks.clean("kernel", format!("observed both legs ({}), no event lost", record.kernel));
             }
         },
         KernelSource::Off => {
-            checks.unknown(
-                "kernel",
-                format!("t3-trace was not there or had no programs loaded (kernel=off); {adds}"),
-            );
+            checks.unknown("kernel", format!("no t3-trace, or no programs loaded (kernel=off); {adds}"));
         }
         KernelSource::Timeout => {
             checks.unknown("kernel", format!("t3-trace did not answer in time (kernel=timeout); {adds}"));
         }
     }
     if record.how == Some(How::Rst) && record.rst_reason.is_none() {
-        checks.unknown("reset", "the kernel gave no reason for it; Linux 6.10 and newer do");
+        checks.unknown("reset", "no reason from the kernel (needs Linux 6.10 or newer)");
     }
 }
 
 fn process(checks: &mut Checks, record: &CloseRecord) {
     let Some(fate) = record.peer_exit else {
-        checks.unknown("serve", "which process stood behind its socket, and whether it lives");
+        checks.unknown("serve", "process behind its socket, and whether it is alive");
         return;
     };
     let process = units::process(record).unwrap_or_else(|| "its process".to_owned());
     let died_of_it =
         matches!(record.verdict, Verdict::ServeExited | Verdict::ServeKilled | Verdict::ServeOom);
     if fate == Fate::Alive {
-        checks.clean("serve", format!("{process} lives"));
+        checks.clean("serve", format!("{process} is alive"));
     } else if !died_of_it {
-        checks.beside(
-            "serve",
-            format!("{process} {}, but that is not what ended this session", units::fate(fate)),
-        );
+        checks.beside("serve", format!("{process} {}, but that did not end this session", units::fate(fate)));
     }
 }
 
 fn heartbeats(checks: &mut Checks, record: &CloseRecord) {
     let Some(pings @ 1..) = record.hb_n else {
         let died = record.verdict == Verdict::DispatchDied;
-        let none = "none was seen: the session was short, or its client sends none";
-        checks.unknown("heartbeats", if died { "what t3-dispatch knew of them died with it" } else { none });
+        let none = "none: the session was short, or its client sends none";
+        checks.unknown("heartbeats", if died { "lost with the t3-dispatch process" } else { none });
         return;
     };
     let pings = units::count(pings, "ping");
-    let worst =
-        record.hb_rtt_max_ms.map_or_else(String::new, |ms| format!(", worst answer after {}", lasted(ms)));
-    // As the verdict has it: nine tenths of a period, because the watchdog looks at the next tick
-    // and ticks jitter.
-    let patience = (record.hb_period_ms.unwrap_or(0).saturating_mul(9) / 10).max(SHORTEST_WAIT);
-    match record.hb_wait_ms.filter(|wait| *wait >= patience) {
+    let worst = record.hb_rtt_max_ms.map_or_else(String::new, |ms| format!(", worst RTT {}", lasted(ms)));
+    // As in the verdict: nine tenths of a period, because the watchdog checks at its next tick and
+    // ticks jitter.
+    let timeout = (record.hb_period_ms.unwrap_or(0).saturating_mul(9) / 10).max(SHORTEST_WAIT);
+    match record.hb_wait_ms.filter(|wait| *wait >= timeout) {
         None if record.how == Some(How::HeartbeatLost) => {
-            checks.clean("serve's answers", format!("{pings}, each one that came was answered{worst}"));
+            checks.clean("serve's replies", format!("{pings}, all answered{worst}"));
         }
-        None => checks.clean("heartbeats", format!("{pings}, none waited too long{worst}")),
+        None => checks.clean("heartbeats", format!("{pings}, none unanswered for too long{worst}")),
         Some(_) if matches!(record.how, Some(How::Stall)) => {}
         Some(wait) => {
             checks.beside(
                 "heartbeats",
-                format!(
-                    "one had waited {} for its answer, but something else ended the session",
-                    lasted(wait)
-                ),
+                format!("one was unanswered for {}, but another cause ended the session", lasted(wait)),
             );
         }
     }
 }
 
-/// The layers in front of this machine could say more.
+/// Whether the edge could add evidence.
 fn in_front(record: &CloseRecord) -> bool {
     matches!(record.segment, Segment::Downstream | Segment::Unknown)
 }
 
-/// The verdict blames pressure, or could have.
+/// Whether the verdict considers pressure.
 fn blamed(record: &CloseRecord) -> bool {
     record.segment == Segment::Devvm && record.verdict != Verdict::AdminKilled
 }
 
-/// One of the shares is as high as would explain a stall of serve's cgroup.
+/// Whether one of the PSI values reaches its limit.
 pub(super) fn at_least(shares: [Option<Percent>; 3], limits: [f32; 3]) -> bool {
     shares.iter().zip(limits).any(|(share, limit)| share.is_some_and(|share| share.0 >= limit))
 }
@@ -175,18 +160,15 @@ fn cgroup(checks: &mut Checks, record: &CloseRecord) {
     let said = units::shares(shares);
     if said.is_empty() {
         checks.unknown(
-            "pressure of serve",
-            "not measured: no PSI or no cgroup v2 on this machine, no t3-trace, or no process to measure; it would tell \
-             whether the machine starved serve",
+            "PSI of serve",
+            "not measured: no PSI, no cgroup v2, no t3-trace, or no process; it would show whether pressure explains a \
+             stall",
         );
     } else if blamed(record) {
     } else if at_least(shares, pressure::limits()) {
-        checks.beside(
-            "pressure of serve",
-            format!("{said} of the last 10 s: high, and it did not end this session"),
-        );
+        checks.beside("PSI of serve", format!("{said} (10 s): high, but it did not end this session"));
     } else {
-        checks.clean("pressure of serve", format!("{said} of the last 10 s"));
+        checks.clean("PSI of serve", format!("{said} (10 s)"));
     }
 }
 
@@ -194,15 +176,12 @@ fn machine(checks: &mut Checks, record: &CloseRecord) {
     let shares = [record.host_psi_mem, record.host_psi_io, record.host_psi_cpu];
     let said = units::shares(shares);
     if said.is_empty() {
-        checks.unknown("pressure of the machine", "not measured: no PSI, or no t3-trace");
+        checks.unknown("PSI of the host", "not measured: no PSI, or no t3-trace");
     } else if blamed(record) {
     } else if at_least(shares, pressure::limits()) {
-        checks.beside(
-            "pressure of the machine",
-            format!("{said} of the last 10 s: some task waited, and it did not end this session"),
-        );
+        checks.beside("PSI of the host", format!("{said} (10 s): high, but it did not end this session"));
     } else {
-        checks.clean("pressure of the machine", format!("{said} of the last 10 s"));
+        checks.clean("PSI of the host", format!("{said} (10 s)"));
     }
 }
 
@@ -211,13 +190,13 @@ fn memory(checks: &mut Checks, record: &CloseRecord) {
         (_, Verdict::ServeOom) => {}
         (None, _) => checks.unknown(
             "OOM kills",
-            "not counted: no memory controller of cgroup v2 on this machine, or no t3-trace",
+            "not counted: no memory controller (cgroup v2) on this host, or no t3-trace",
         ),
         (Some(0), _) => checks.clean("OOM kills", "none in serve's cgroup in the last 60 s"),
         (Some(kills), _) => {
             let kills = units::count(kills, "kill");
             let said = format!(
-                "{kills} in serve's cgroup in the last 60 s: another process of it, which ended no session"
+                "{kills} in serve's cgroup in the last 60 s: another process, which did not end this session"
             );
             checks.beside("OOM kills", said);
         }
@@ -229,7 +208,7 @@ fn memory(checks: &mut Checks, record: &CloseRecord) {
             && record.verdict != Verdict::ServeOom
             && !blamed(record)
         {
-            checks.beside("memory of serve", format!("{said}: nearly all that it may have"));
+            checks.beside("memory of serve", format!("{said}: close to the limit"));
         } else {
             checks.clean("memory of serve", said);
         }
@@ -239,28 +218,28 @@ fn memory(checks: &mut Checks, record: &CloseRecord) {
 fn legs(checks: &mut Checks, record: &CloseRecord) {
     let legs = [
         (
-            "leg of the browser",
-            "Traefik's node",
+            "downstream leg",
+            "Traefik node",
             record.down_rtt_us,
             record.down_retrans,
             record.down_lost,
             record.down_unacked,
         ),
-        ("leg of serve", "serve", record.up_rtt_us, record.up_retrans, record.up_lost, record.up_unacked),
+        ("upstream leg", "serve", record.up_rtt_us, record.up_retrans, record.up_lost, record.up_unacked),
     ];
     for (what, to, rtt, retrans, lost, unacked) in legs {
         let Some(rtt) = rtt else { continue };
         let rtt = match rtt {
-            0..1000 => format!("{rtt} µs to {to} and back"),
-            _ => format!("{}.{} ms to {to} and back", rtt / 1000, rtt % 1000 / 100),
+            0..1000 => format!("RTT {rtt} µs ({to})"),
+            _ => format!("RTT {}.{} ms ({to})", rtt / 1000, rtt % 1000 / 100),
         };
         match (retrans.unwrap_or(0), lost.unwrap_or(0)) {
-            (0, 0) => checks.clean(what, format!("{rtt}, nothing retransmitted")),
+            (0, 0) => checks.clean(what, format!("{rtt}, no retransmits")),
             _ if matches!(record.how, Some(How::Loss | How::ZeroWindow | How::Vanished)) => {}
             (retrans, lost) => {
                 let unacked = unacked.unwrap_or(0);
                 let segments = format!("retransmitted {retrans}, lost {lost}, not acknowledged {unacked}");
-                checks.beside(what, format!("{rtt}; segments {segments}: loss alone ends no session"));
+                checks.beside(what, format!("{rtt}; segments {segments}: loss alone does not end a session"));
             }
         }
     }
@@ -268,23 +247,22 @@ fn legs(checks: &mut Checks, record: &CloseRecord) {
 
 fn dispatch(checks: &mut Checks, record: &CloseRecord) {
     match record.self_lag_ms {
-        // When it died it could not say.
+        // A dead process cannot report it.
         None if record.verdict == Verdict::DispatchDied => {}
-        None => checks.unknown("t3-dispatch", "how late its own event loop was"),
+        None => checks.unknown("t3-dispatch", "event loop lag not recorded"),
         Some(_) if record.verdict == Verdict::DispatchStalled && record.how == Some(How::Stall) => {}
         Some(late @ LATE..) => {
             checks.beside(
                 "t3-dispatch",
                 format!(
-                    "its event loop was up to {} late in the last 30 s, and that did not end this session",
+                    "event loop lag up to {} in the last 30 s, but it did not end this session",
                     lasted(late)
                 ),
             );
         }
-        Some(late) => checks.clean(
-            "t3-dispatch",
-            format!("its event loop was never more than {} late in the last 30 s", lasted(late)),
-        ),
+        Some(late) => {
+            checks.clean("t3-dispatch", format!("event loop lag at most {} in the last 30 s", lasted(late)))
+        }
     }
 }
 
@@ -295,11 +273,11 @@ fn neighbours(checks: &mut Checks, facts: &ExplainInput) {
             (units::count(burst.sessions.into(), "session"), units::count(burst.users.into(), "user"));
         checks.beside(
             "burst",
-            format!("{n} of {users} ended within the same second; this one has a cause of its own"),
+            format!("{n} of {users} closed within one second; this one has a separate cause"),
         );
     }
     let Some(around) = &facts.around else {
-        checks.unknown("journal", "nothing but this record was looked at");
+        checks.unknown("journal", "only this record was read");
         return;
     };
     let (before, after) = (
@@ -313,28 +291,26 @@ fn neighbours(checks: &mut Checks, facts: &ExplainInput) {
     );
     match around.closes.len() as u64 {
         0 => checks.clean("other sessions", format!("none closed {span}")),
-        // They are the evidence.
+        // These closes are the evidence.
         _ if record.verdict == Verdict::EdgeBurst => {}
         n => {
             let theirs = around.closes.iter().filter(|close| close.what.user == record.user).count();
             let (n, user) = (units::count(n, "other"), safe(&record.user));
             checks.beside(
                 "other sessions",
-                format!("{n} closed {span}, {theirs} of them of {user}; each has a record of its own"),
+                format!("{n} closed {span}, {theirs} of them of {user}; each has a separate record"),
             );
         }
     }
     let probed = facts.gathered.layers.probe.is_some() || !around.deaths.is_empty();
     if !probed && in_front(record) {
-        let said = "nothing of it is in this journal: its legs were well, or it runs on another machine, as it should";
+        let said = "no probe records in this journal: all probe legs were healthy, or the probe runs on another host (recommended)";
         checks.unknown("probe", said);
     }
     if around.foreign + around.broken > 0 {
         let (foreign, broken) = (around.foreign, around.broken);
-        let ours = "t3-dispatch, t3-trace and root";
-        let said = format!(
-            "{foreign} entries that others than {ours} wrote were left out, {broken} could not be read"
-        );
+        let ours = "t3-dispatch, t3-trace or root";
+        let said = format!("{foreign} entries not written by {ours} were ignored, {broken} cannot be read");
         checks.unknown("journal", said);
     }
 }
@@ -353,25 +329,24 @@ fn layers(checks: &mut Checks, facts: &ExplainInput) {
         match asked(layer) {
             QueryStatus::Yes { from, found, note } => {
                 if let Some(note) = note {
-                    checks
-                        .unknown(layer.name(), format!("not all of it, from {}: {}", safe(from), safe(note)));
-                // What these three have to say stands with the answer.
+                    checks.unknown(layer.name(), format!("incomplete, from {}: {}", safe(from), safe(note)));
+                // Findings of these three are shown with the answer.
                 } else if !(in_front && matches!(layer, Layer::Traefik | Layer::Cloudflared | Layer::Probe)) {
-                    checks.clean(layer.name(), format!("{} around it, from {}", entries(*found), safe(from)));
+                    checks.clean(
+                        layer.name(),
+                        format!("{} around the close, from {}", entries(*found), safe(from)),
+                    );
                 }
             }
             QueryStatus::Failed { why } => checks.unknown(layer.name(), safe(why)),
             QueryStatus::No if in_front => {
-                checks.unknown(layer.name(), format!("not asked; would tell {}", layer.would_add()));
+                checks.unknown(layer.name(), format!("not queried; would show {}", layer.would_add()));
             }
             QueryStatus::No => not += 1,
         }
     }
     if not == Layer::ALL.len() {
-        checks.unknown(
-            "layers in front",
-            "Traefik, cloudflared and the probe were not asked: the cause does not lie there",
-        );
+        checks.unknown("edge", "Traefik, cloudflared and the probe were not queried: the cause is not there");
     }
 }
 

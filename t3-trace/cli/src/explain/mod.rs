@@ -3,7 +3,6 @@
 //! record's: nothing here judges anew, and a page that says something else than its verdict is a
 //! bug. Only this file and [`journal`] do IO; the others are pure.
 
-pub mod answer;
 pub mod args;
 pub mod checked;
 pub mod facts;
@@ -29,7 +28,7 @@ use crate::{
     journal::access,
     layers,
     present::{
-        text::{Paint, safe},
+        text::{self, Paint, safe},
         units,
     },
     time::local,
@@ -85,7 +84,7 @@ fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
     }
     let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let paint = Paint { colour: stdout.is_terminal() && !no_colour };
-    stdout.write_all(page.text(paint, wall).as_bytes())?;
+    stdout.write_all(page.text(paint, text::width().unwrap_or(page::WIDTH), wall).as_bytes())?;
     stdout.flush()
 }
 

@@ -1,5 +1,4 @@
-//! The page: everything that is said about one close, and its text for a terminal. Pure; the same
-//! content as text and as JSON.
+//! Page about one close, as text for a terminal and as JSON with the same content. Pure.
 
 use std::fmt::Write;
 
@@ -9,7 +8,6 @@ use t3_record::{
 };
 
 use super::{
-    answer,
     checked::{self, Check},
     facts::ExplainInput,
     find::Close,
@@ -17,79 +15,70 @@ use super::{
     timeline::{self, Entry},
 };
 use crate::present::{
+    answer,
     text::{Paint, lasted, safe},
     units,
     verdict_text::{self, Tone, tone},
 };
 
-/// Lines are no longer than this, where words allow it.
-const WIDTH: usize = 110;
-/// What the commands of the next steps look at before and after the close, in milliseconds.
+/// Page width in columns where the output is not a terminal.
+pub const WIDTH: usize = 110;
+/// Time range of the commands under NEXT, before and after the close, in milliseconds.
 const LOOK: (i64, i64) = (60_000, 30_000);
 
-/// What is said about one close.
+/// Everything about one close.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Page {
-    /// The session's id.
     pub conn: String,
-    /// Whose it was.
     pub user: String,
-    /// From where.
     pub ip: String,
-    /// When it ended, as the clock on the wall shows it.
+    /// Local time of the close.
     pub at: String,
     /// The same in milliseconds since the epoch.
     pub at_ms: i64,
-    /// How long it had lasted.
     pub lasted_ms: u64,
-    /// What happened, in a sentence or two.
+    /// Conclusion in one or two sentences.
     pub answer: String,
-    /// How sure that is, and why.
+    /// Confidence and the deciding evidence.
     pub sure: String,
-    /// What the layers in front add, or why they add nothing.
+    /// Findings of the edge, or why there are none.
     pub in_front: Option<EdgeFindings>,
-    /// Everything known, in the order of time.
     pub timeline: Vec<Entry>,
-    /// Looked at, and as it should be.
+    /// Checked and healthy.
     pub clean: Vec<Check>,
-    /// Looked at, not as it should be, and not the cause.
+    /// Checked, not healthy, and not the cause.
     pub beside: Vec<Check>,
-    /// Not looked at, or not to be had.
+    /// Not checked, or not available.
     pub unknown: Vec<Check>,
-    /// What to do.
     pub next: Vec<String>,
-    /// Other closes that could have been meant.
+    /// Other closes that match the selection.
     pub near: Vec<Nearby>,
-    /// The record that all of this comes from.
     pub record: CloseRecord,
 }
 
-/// What the layers in front of this machine add to `segment=downstream`.
+/// Findings of the edge for `segment=downstream`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct EdgeFindings {
-    /// Which part it was, if that can be said.
+    /// The failed hop, if it is known.
     pub part: Option<Part>,
-    /// How sure that is.
     pub confidence: Option<Confidence>,
-    /// The reasons, each with its source.
+    /// Reasons, each with its source.
     pub said: Vec<String>,
-    /// Why no part can be named.
+    /// Why the hop is unknown.
     pub cannot: Option<String>,
 }
 
-/// A close that could have been meant.
+/// Another close that matches the selection.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Nearby {
-    /// The session's id.
     pub conn: String,
-    /// When.
+    /// Local time of the close.
     pub at: String,
-    /// What happened.
     pub verdict: Verdict,
 }
 
 impl Page {
-    /// The page. `wall` says a time in seconds since the epoch as `2026-11-25 14:10:07`.
+    /// Builds the page. `wall` formats seconds since the epoch as `2026-11-25 14:10:07`.
     #[must_use]
     pub fn of(facts: &ExplainInput, near: &[Close], wall: impl Fn(u64) -> String) -> Self {
         let record = &facts.record;
@@ -131,9 +120,9 @@ impl Page {
         }
     }
 
-    /// The page for a terminal.
+    /// Returns the page for a terminal of this width in columns.
     #[must_use]
-    pub fn text(&self, paint: Paint, wall: impl Fn(u64) -> String) -> String {
+    pub fn text(&self, paint: Paint, width: usize, wall: impl Fn(u64) -> String) -> String {
         let mut out = String::new();
         let record = &self.record;
         let lasted = if self.lasted_ms == 0 {
@@ -149,33 +138,33 @@ impl Page {
             Tone::Warning => "33",
             Tone::Bad => "1;31",
         };
-        // Further lines stand further in: text from outside must never look like the line of the
-        // record's words below.
-        for (n, line) in wrapped(&self.answer, WIDTH - 4).iter().enumerate() {
+        // Continuation lines are indented by four: outside text must never look like the line of
+        // contract words below.
+        for (n, line) in wrapped(&self.answer, width.saturating_sub(4)).iter().enumerate() {
             let _ = writeln!(out, "{}{}", if n == 0 { "  " } else { "    " }, paint.with(code, line));
         }
         let _ = writeln!(out, "  {}", paint.dim(&vocabulary(record)));
         if let Some(in_front) = &self.in_front {
-            in_front.lines().iter().for_each(|line| paragraph(&mut out, "  ", line));
+            in_front.lines().iter().for_each(|line| paragraph(&mut out, width, "  ", line));
         }
-        heading(&mut out, paint, "HOW SURE");
-        paragraph(&mut out, "  ", &self.sure);
-        heading(&mut out, paint, "TIME LINE");
+        heading(&mut out, paint, "CONFIDENCE");
+        paragraph(&mut out, width, "  ", &self.sure);
+        heading(&mut out, paint, "TIMELINE");
         for entry in &self.timeline {
-            self.entry(&mut out, entry, paint, &wall);
+            self.entry(&mut out, entry, paint, width, &wall);
         }
-        checks(&mut out, paint, "CHECKED AND CLEAN", &self.clean);
-        checks(&mut out, paint, "SEEN, AND NOT THE CAUSE", &self.beside);
-        checks(&mut out, paint, "NOT CHECKED", &self.unknown);
+        checks(&mut out, (paint, width), "CHECKED, OK", &self.clean);
+        checks(&mut out, (paint, width), "SEEN, NOT THE CAUSE", &self.beside);
+        checks(&mut out, (paint, width), "NOT CHECKED", &self.unknown);
         heading(&mut out, paint, "NEXT");
-        self.next.iter().for_each(|step| paragraph(&mut out, "  - ", step));
+        self.next.iter().for_each(|step| paragraph(&mut out, width, "  - ", step));
         if !self.near.is_empty() {
             heading(&mut out, paint, "OR DID YOU MEAN");
             for Nearby { conn, at, verdict } in &self.near {
                 let _ = writeln!(
                     out,
                     "  {at}  {:width$}  t3-trace explain {conn}",
-                    verdict_text::plain(*verdict),
+                    verdict_text::label(*verdict),
                     width = verdict_text::WIDTH
                 );
             }
@@ -183,17 +172,24 @@ impl Page {
         out
     }
 
-    fn entry(&self, out: &mut String, entry: &Entry, paint: Paint, wall: &impl Fn(u64) -> String) {
+    fn entry(
+        &self,
+        out: &mut String,
+        entry: &Entry,
+        paint: Paint,
+        width: usize,
+        wall: &impl Fn(u64) -> String,
+    ) {
         let at_ms = self.at_ms.saturating_add(entry.offset_ms);
         let at = wall(u64::try_from(at_ms / 1000).unwrap_or(0));
-        // The day is said only where it is another one.
+        // The day is shown only where it differs from the day of the close.
         let day = |at: &str| at.split(' ').next().unwrap_or_default().to_owned();
         let clock =
             if day(&at) == day(&self.at) { at.split(' ').next_back().unwrap_or_default() } else { &at };
         let head = format!("  {clock:8}  {:>8}  {:10}  ", units::offset(entry.offset_ms), entry.source);
         let indent = " ".repeat(head.chars().count());
         for (n, line) in
-            wrapped(&entry.text, WIDTH.saturating_sub(indent.len()).max(40)).into_iter().enumerate()
+            wrapped(&entry.text, width.saturating_sub(indent.len()).max(20)).into_iter().enumerate()
         {
             let _ = if n == 0 {
                 writeln!(out, "{}{line}", paint.dim(&head))
@@ -204,7 +200,7 @@ impl Page {
     }
 }
 
-/// The record's own words, so that the page can be held against it.
+/// Returns the contract words of the record, for comparison with the page.
 fn vocabulary(record: &CloseRecord) -> String {
     let mut words = format!("verdict={} segment={}", record.verdict, record.segment);
     for (key, value) in [
@@ -235,13 +231,14 @@ impl EdgeFindings {
             let part = match part {
                 Part::Traefik => "Traefik or its node",
                 Part::Tunnel => "the tunnel between Cloudflare and cloudflared",
-                Part::LastMile => "the last mile, between the person and Cloudflare",
+                Part::LastMile => "the last mile, between the user and Cloudflare",
             };
-            format!("In front of this machine it was {part}{sure}:")
+            format!("Failed hop: {part}{sure}:")
         });
         let cannot = self.cannot.as_ref();
-        let cannot =
-            cannot.map(|why| format!("No part of the way in front of this machine can be named: {why}."));
+        let cannot = cannot.map(|why| {
+            format!("Cannot tell which hop failed (client, Cloudflare, cloudflared, Traefik): {why}.")
+        });
         let said = self.said.iter().map(|said| format!("- {said}"));
         part.into_iter().chain(cannot).chain(said).collect()
     }
@@ -251,63 +248,50 @@ fn heading(out: &mut String, paint: Paint, text: &str) {
     let _ = writeln!(out, "\n{}", paint.with("1", text));
 }
 
-fn checks(out: &mut String, paint: Paint, title: &str, checks: &[Check]) {
+fn checks(out: &mut String, (paint, width): (Paint, usize), title: &str, checks: &[Check]) {
     if checks.is_empty() {
         return;
     }
     heading(out, paint, title);
     for check in checks {
-        paragraph(out, &format!("  {}: ", check.what), &check.said);
+        paragraph(out, width, &format!("  {}: ", check.what), &check.said);
     }
 }
 
-/// A text behind a beginning, its further lines indented by four.
-fn paragraph(out: &mut String, begin: &str, text: &str) {
-    let first = WIDTH.saturating_sub(begin.chars().count());
-    for (n, line) in wrapped_to(text, |n| if n == 0 { first } else { WIDTH - 4 }).into_iter().enumerate() {
-        let _ = writeln!(out, "{}{line}", if n == 0 { begin } else { "    " });
+/// Writes a paragraph; continuation lines are indented by four.
+fn paragraph(out: &mut String, width: usize, begin: &str, text: &str) {
+    let options = options(width).initial_indent(begin).subsequent_indent("    ");
+    for line in textwrap::wrap(text, options) {
+        let _ = writeln!(out, "{line}");
     }
 }
 
 fn wrapped(text: &str, width: usize) -> Vec<String> {
-    wrapped_to(text, |_| width)
+    textwrap::wrap(text, options(width)).into_iter().map(Into::into).collect()
 }
 
-/// Breaks at blanks, but not within a command, which must stay one line to be pasted. What is
-/// longer than its line stands alone on it.
-fn wrapped_to(text: &str, width: impl Fn(usize) -> usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in words_of(text) {
-        let number = lines.len() - 1;
-        let Some(line) = lines.last_mut() else { continue };
-        let full = !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width(number);
-        if full {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
+/// Breaks only at blanks, and never within a command, which must stay on one line to be pasted.
+fn options(width: usize) -> textwrap::Options<'static> {
+    textwrap::Options::new(width)
+        .break_words(false)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .word_separator(textwrap::WordSeparator::Custom(words))
 }
 
-/// Words between blanks; what stands between backquotes is one.
-fn words_of(text: &str) -> Vec<&str> {
-    let (mut words, mut begin, mut quoted) = (Vec::new(), 0, false);
-    for (at, c) in text.char_indices() {
-        match c {
-            '`' => quoted = !quoted,
-            ' ' if !quoted => {
-                words.push(&text[begin..at]);
-                begin = at + 1;
-            }
-            _ => {}
+/// Splits at blanks; text between backquotes is one word.
+fn words(line: &str) -> Box<dyn Iterator<Item = textwrap::core::Word<'_>> + '_> {
+    let (mut words, mut begin, mut quoted, mut blank) = (Vec::new(), 0, false, false);
+    for (at, c) in line.char_indices() {
+        quoted ^= c == '`';
+        if blank && c != ' ' {
+            words.push(textwrap::core::Word::from(&line[begin..at]));
+            begin = at;
         }
+        blank = c == ' ' && !quoted;
     }
-    words.push(&text[begin..]);
-    words
+    words.push(textwrap::core::Word::from(&line[begin..]));
+    Box::new(words.into_iter())
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@ use t3_record::{
 };
 
 use super::{
-    ExplainInput, Page, answer,
+    ExplainInput, Page,
     facts::{Context, Timed},
     find::Selector,
     journal::Found,
     not_found,
 };
-use crate::present::text::Paint;
+use crate::present::{answer, text::Paint};
 
 /// Words of a guess.
 const HEDGES: [&str; 7] = ["likely", "probably", "perhaps", "seems", "might", "maybe", "not proven"];
@@ -28,7 +28,7 @@ fn wall(secs: u64) -> String {
 }
 
 fn text(facts: &ExplainInput) -> String {
-    Page::of(facts, &[], wall).text(Paint { colour: false }, wall)
+    Page::of(facts, &[], wall).text(Paint { colour: false }, 110, wall)
 }
 
 /// A record by its words, and `key=value` for the rest.
@@ -50,159 +50,151 @@ fn record(words: &str) -> CloseRecord {
 const ENDS: &[(&str, &str, &str)] = &[
     (
         "client_closed ws_close:1001 downstream proven hb_n=3",
-        "browser closed the session itself, with close frame 1001",
-        "close frame 1001",
+        "client closed the session itself, with Close 1001",
+        "Close 1001",
     ),
-    ("client_closed ws_close:4001 downstream proven", "close frame 4001", "no heartbeat of it was waiting"),
+    ("client_closed ws_close:4001 downstream proven", "Close 4001", "no heartbeat was unanswered"),
     (
         "client_closed ws_close downstream proven hb_n=3",
-        "a close frame without a code",
+        "Close without a code",
         "heartbeats had been answered",
     ),
     (
         "client_closed ws_close:1000 downstream proven ws_from=down ws_reason=bye",
-        "the reason \"bye\"",
-        "close frame 1000",
+        "reason \"bye\"",
+        "Close 1000",
     ),
     (
         "client_closed simultaneous none proven",
-        "Both ends closed at the same moment",
-        "before it had been told",
+        "Both ends closed at the same time",
+        "before either saw the other's close",
     ),
     (
         "client_left fin downstream proven",
-        "browser, or something between it and this machine, ended the connection",
-        "the FIN on the browser's leg",
+        "client, or a hop between it and this host, ended the connection",
+        "FIN on the downstream leg",
     ),
     (
         "client_left fin downstream proven dur_ms=0",
-        "(FIN) before the session had opened.",
-        "the FIN on the browser's leg",
+        "(FIN) before the session opened.",
+        "FIN on the downstream leg",
     ),
-    ("client_left fin downstream likely", "Likely: ann's browser, or something", "nobody saw its FIN"),
+    ("client_left fin downstream likely", "Likely: ann's client, or a hop", "its FIN was not captured"),
     (
         "client_left half_close downstream proven",
-        "its sending direction only",
-        "while the other direction went on",
+        "only its sending direction",
+        "the other direction stayed open",
     ),
-    ("client_left mid_frame downstream proven", "in the middle of a message", "inside a frame"),
+    ("client_left mid_frame downstream proven", "within a message", "inside a frame"),
     (
         "client_reset rst downstream proven",
-        "browser's side reset the connection",
-        "the RST on the browser's leg",
+        "client, or a hop between it and this host, reset the connection (RST)",
+        "RST on the downstream leg",
     ),
     (
         "client_vanished vanished downstream proven",
-        "no answer came to keepalive probes",
-        "time-out of the browser's leg",
+        "keepalive probes were unanswered",
+        "downstream leg timed out while idle",
     ),
     ("client_vanished loss downstream proven down_retrans=9", "never acknowledged", "retransmissions: 9"),
-    ("client_vanished zero_window downstream proven", "stopped reading", "window stayed shut"),
-    ("client_vanished unreach downstream proven", "could not be reached any more", "unreachable"),
+    ("client_vanished zero_window downstream proven", "stopped reading", "zero window"),
+    ("client_vanished unreach downstream proven", "became unreachable", "unreachable"),
     (
         "path_stalled heartbeat_lost downstream likely hb_gap_ms=12000",
-        "Likely: The way between",
+        "Likely: The path between",
         "12.0s before the end",
     ),
     ("path_stalled loss downstream likely down_retrans=7", "segments were lost", "retransmissions: 7"),
-    ("path_stalled zero_window downstream likely", "not taken by the browser's side", "window stayed shut"),
+    ("path_stalled zero_window downstream likely", "the client did not read them", "zero window"),
     (
         "client_protocol protocol downstream proven",
-        "browser's side broke the WebSocket protocol",
-        "the browser's leg that RFC 6455 forbids",
+        "client violated the WebSocket protocol",
+        "RFC 6455 forbids were received on the downstream leg",
     ),
     (
         "edge_burst burst downstream likely burst=20/5",
-        "A path that several users share was cut",
+        "A component shared by several users",
         "20 sessions of 5 users",
     ),
     (
         "serve_closed ws_close:1011 serve proven peer_exit=alive",
-        "serve closed the session, with close frame 1011",
-        "read on serve's leg",
+        "serve closed the session, with Close 1011",
+        "received on the upstream leg",
     ),
     (
         "serve_left fin serve proven peer_exit=alive",
-        "without a close frame; its process lives",
-        "the FIN on serve's leg",
+        "without a Close frame; its process is alive",
+        "FIN on the upstream leg",
     ),
-    (
-        "serve_left fin serve likely",
-        "Likely: ann's serve ended",
-        "whether serve's process lives was not seen",
-    ),
-    ("serve_left half_close serve proven", "its sending direction only", "FIN on serve's leg"),
-    ("serve_left mid_frame serve proven", "in the middle of a message", "inside a frame"),
+    ("serve_left fin serve likely", "Likely: ann's serve ended", "whether its process is alive is unknown"),
+    ("serve_left half_close serve proven", "only its sending direction", "FIN on the upstream leg"),
+    ("serve_left mid_frame serve proven", "within a message", "inside a frame"),
     (
         "serve_left handshake_eof serve proven",
-        "before it had answered the upgrade",
-        "before its answer to the upgrade",
+        "before it answered the upgrade",
+        "before its reply to the upgrade",
     ),
     ("serve_left unreach serve likely", "became unreachable", "unreachable"),
     (
         "serve_reset rst serve proven peer_exit=alive",
-        "reset the connection (RST); its process lives",
-        "the RST on serve's leg",
+        "reset the connection (RST); its process is alive",
+        "RST on the upstream leg",
     ),
-    ("serve_reset handshake_eof serve likely", "in place of an answer to the upgrade", "before its answer"),
+    ("serve_reset handshake_eof serve likely", "instead of a reply to the upgrade", "before its reply"),
     (
         "serve_exited exit:0 serve proven peer_comm=node peer_pid=7",
-        "exited with status 0, on purpose",
-        "process node[7] exit with status 0",
+        "exited with status 0 (regular exit)",
+        "process node[7] exited with status 0",
     ),
     (
         "serve_exited exit:1 serve proven killed_by=systemd[1]",
-        "status 1, an error; systemd[1] had asked it",
-        "exit with status 1",
+        "status 1 (error); systemd[1] had sent it a signal",
+        "exited with status 1",
     ),
     (
         "serve_killed signal:9 serve proven killed_by=earlyoom[8]",
         "killed by SIGKILL (9), sent by earlyoom[8]",
-        "die of SIGKILL (9)",
+        "process killed by SIGKILL (9)",
     ),
     (
         "serve_oom oom serve proven mem_max=4294967296",
-        "OOM killer, in a cgroup that may have 4.0 GiB",
+        "OOM killer; the limit of its cgroup is 4.0 GiB",
         "OOM killer chose",
     ),
-    ("serve_oom oom devvm proven", "the whole machine was out of memory", "OOM killer chose"),
+    ("serve_oom oom devvm proven", "the whole host was out of memory", "OOM killer chose"),
     (
         "serve_stalled stall serve proven hb_wait_ms=9000 psi_mem=0.0",
-        "waited 9.0s for its answer, and the browser gave up. Pressure on the machine does not explain",
+        "unanswered for 9.0s, and the client gave up. Pressure does not explain",
         "unanswered for 9.0s",
     ),
-    (
-        "serve_stalled stall serve proven hb_wait_ms=9000",
-        "Whether the machine starved it was not measured",
-        "unanswered for 9.0s",
-    ),
+    ("serve_stalled stall serve proven hb_wait_ms=9000", "Pressure was not measured", "unanswered for 9.0s"),
     (
         "serve_stalled stall devvm proven hb_wait_ms=9000 psi_io=91.0",
-        "The machine starved it: serve's cgroup stood still for IO 91%",
+        "Pressure explains it: PSI some of serve's cgroup was IO 91%",
         "unanswered for 9.0s",
     ),
     (
         "serve_stalled stall devvm likely hb_wait_ms=9000 host_psi_mem=91.0",
-        "The machine starved it: it stood still for memory 91%",
-        "The late answer is certain",
+        "Pressure explains it: host PSI some was memory 91%",
+        "The late reply is certain",
     ),
     (
         "serve_stalled zero_window serve proven",
-        "took nothing of what was written to it",
-        "serve's leg took none",
+        "read nothing until the TCP timeout",
+        "the upstream leg read nothing",
     ),
-    ("serve_refused refused serve proven dur_ms=0", "Nobody listened where ann's serve should be", "refusal"),
-    ("serve_refused unreach serve proven dur_ms=0", "could not be reached at its address", "unreachable"),
-    ("serve_timeout connect_timeout serve proven dur_ms=0", "its queue was full", "never accepted"),
+    ("serve_refused refused serve proven dur_ms=0", "Connection to ann's serve refused", "ECONNREFUSED"),
+    ("serve_refused unreach serve proven dur_ms=0", "unreachable at its address", "unreachable"),
+    ("serve_timeout connect_timeout serve proven dur_ms=0", "its listen queue was full", "never accepted"),
     (
         "serve_timeout handshake_timeout devvm proven dur_ms=0",
-        "never answered the upgrade; the session never opened. The machine starved it",
+        "never answered the upgrade. The session never opened. Pressure explains it",
         "did not answer the upgrade",
     ),
     (
         "serve_timeout handshake_timeout serve likely dur_ms=0",
-        "Likely: ann's serve took the connection",
-        "The browser left before",
+        "Likely: ann's serve accepted the connection",
+        "The client left before",
     ),
     ("serve_rejected status:401 serve proven dur_ms=0", "status 401", "status 401"),
     (
@@ -210,18 +202,26 @@ const ENDS: &[(&str, &str, &str)] = &[
         "a wrong Sec-WebSocket-Accept",
         "a wrong Sec-WebSocket-Accept",
     ),
-    ("serve_protocol garbage serve proven dur_ms=0", "no HTTP", "no HTTP"),
-    ("serve_protocol protocol serve proven", "broke the WebSocket protocol", "on serve's leg that RFC 6455"),
-    ("dispatch_shutdown proxy_signal:15 dispatch proven", "told to stop: SIGTERM (15)", "got SIGTERM (15)"),
-    ("dispatch_shutdown proxy_gone dispatch proven", "told to stop", "a reason of its own"),
+    ("serve_protocol garbage serve proven dur_ms=0", "not HTTP", "not HTTP"),
+    (
+        "serve_protocol protocol serve proven",
+        "violated the WebSocket protocol",
+        "received on the upstream leg",
+    ),
+    (
+        "dispatch_shutdown proxy_signal:15 dispatch proven",
+        "stop signal: SIGTERM (15)",
+        "received SIGTERM (15)",
+    ),
+    ("dispatch_shutdown proxy_gone dispatch proven", "stop signal", "without a signal"),
     (
         "dispatch_stalled stall dispatch likely self_lag_ms=6000",
-        "stood still for 6.0s while the browser waited",
+        "blocked for 6.0s while the client waited",
         "6.0s late",
     ),
     (
         "dispatch_stalled stall devvm likely self_lag_ms=6000 psi_cpu=95.0",
-        "The machine starved it",
+        "Pressure explains it",
         "6.0s late",
     ),
     (
@@ -231,13 +231,17 @@ const ENDS: &[(&str, &str, &str)] = &[
     ),
     (
         "dispatch_died proxy_signal:9 dispatch proven",
-        "died with the session open, of SIGKILL (9)",
-        "died of SIGKILL (9)",
+        "terminated with the session open: killed by SIGKILL (9)",
+        "killed by SIGKILL (9)",
     ),
-    ("dispatch_died oom dispatch proven", "OOM killer took it", "OOM killer took t3-dispatch"),
-    ("dispatch_died proxy_gone dispatch likely", "Likely: t3-dispatch died", "Nobody saw of what"),
-    ("admin_killed sock_destroy devvm proven", "destroyed on this machine", "being destroyed"),
-    ("unknown rst unknown likely", "That is a bug", "No rule fits"),
+    ("dispatch_died oom dispatch proven", "killed by the OOM killer", "OOM killer terminated t3-dispatch"),
+    (
+        "dispatch_died proxy_gone dispatch likely",
+        "Likely: t3-dispatch terminated",
+        "The cause of its exit is unknown",
+    ),
+    ("admin_killed sock_destroy devvm proven", "destroyed on this host", "socket destroyed"),
+    ("unknown rst unknown likely", "That is a bug", "No rule matched"),
 ];
 
 #[test]
@@ -266,25 +270,19 @@ fn what_stood_beside_a_close_is_never_called_its_cause() {
     for (words, expected) in [
         (
             "client_reset rst downstream proven",
-            "heartbeats pressure of serve pressure of the machine OOM kills leg of the browser t3-dispatch",
+            "heartbeats PSI of serve PSI of the host OOM kills downstream leg t3-dispatch",
         ),
         (
             "serve_stalled stall serve proven",
-            "pressure of serve pressure of the machine OOM kills leg of the browser t3-dispatch",
+            "PSI of serve PSI of the host OOM kills downstream leg t3-dispatch",
         ),
-        ("serve_stalled stall devvm proven", "OOM kills leg of the browser t3-dispatch"),
+        ("serve_stalled stall devvm proven", "OOM kills downstream leg t3-dispatch"),
         (
             "path_stalled loss downstream likely",
-            "heartbeats pressure of serve pressure of the machine OOM kills t3-dispatch",
+            "heartbeats PSI of serve PSI of the host OOM kills t3-dispatch",
         ),
-        (
-            "serve_oom oom serve proven",
-            "heartbeats pressure of serve pressure of the machine leg of the browser t3-dispatch",
-        ),
-        (
-            "dispatch_stalled stall dispatch likely",
-            "pressure of serve pressure of the machine OOM kills leg of the browser",
-        ),
+        ("serve_oom oom serve proven", "heartbeats PSI of serve PSI of the host downstream leg t3-dispatch"),
+        ("dispatch_stalled stall dispatch likely", "PSI of serve PSI of the host OOM kills downstream leg"),
     ] {
         assert_eq!(beside(&format!("{words} {storm}")), expected, "{words}");
     }
@@ -304,7 +302,7 @@ fn what_was_not_there_is_said_with_what_it_would_add() {
     for part in [
         "kernel=off",
         "not measured",
-        "nothing but this record",
+        "only this record",
         "--traefik-log FILE",
         "--cloudflared-log FILE",
         "--prometheus URL",
@@ -314,7 +312,7 @@ fn what_was_not_there_is_said_with_what_it_would_add() {
     assert!(said(CloseRecord { kernel: KernelSource::Timeout, ..off }).contains("kernel=timeout"));
     let lost = CloseRecord { lost: Some(3), ..record("serve_reset rst serve proven") };
     let page = said(lost);
-    assert!(page.contains("3 kernel events had been lost") && page.contains("6.10"), "{page}");
+    assert!(page.contains("3 kernel events lost") && page.contains("6.10"), "{page}");
     assert!(!page.contains("--traefik-log"), "{page}");
 }
 
@@ -426,11 +424,11 @@ proptest! {
     #[test]
     fn colours_are_all_that_a_terminal_gets_besides(facts in any_facts().boxed()) {
         let page = Page::of(&facts, &[], wall);
-        let mut coloured = page.text(Paint { colour: true }, wall);
+        let mut coloured = page.text(Paint { colour: true }, 110, wall);
         for code in ["0", "1", "2", "32", "33", "1;31"] {
             coloured = coloured.replace(&format!("\u{1b}[{code}m"), "");
         }
-        prop_assert_eq!(coloured, page.text(Paint { colour: false }, wall));
+        prop_assert_eq!(coloured, page.text(Paint { colour: false }, 110, wall));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Everything that is known around a close, in the order of time. Pure: facts in, entries out.
+//! Timeline of all facts around a close. Pure: facts in, entries out.
 //!
 //! Times are relative to the first event on a leg, from which the record counts its ages and its
 //! chain, too.
@@ -23,29 +23,28 @@ use crate::{
     },
 };
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Entry {
     /// Milliseconds after the close; before it when negative.
     pub offset_ms: i64,
-    /// Who knows it: one word.
+    /// Source of the fact, one word.
     pub source: &'static str,
-    /// What.
     pub text: String,
 }
 
-/// So many closes of others are told one by one; of more only the nearest, and how many there were.
+/// Up to this many closes of other sessions are listed, the nearest first.
 const OTHERS: usize = 6;
-/// So many lines of one other source are told.
+/// Limit of lines per source.
 const LINES: usize = 12;
-/// A record that was written so much later than the close is worth a line, in milliseconds.
+/// A record written later than this after the close gets an entry, in milliseconds.
 const LATE: i64 = 1_000;
-/// Pressure from here on is worth a line, in percent.
+/// PSI values from here on get an entry, in percent.
 const NOTABLE: f32 = 1.0;
-/// How long `ws open` looks back for the session before, in milliseconds.
+/// Time within which a reconnect names its previous session, in milliseconds.
 const BACK_WITHIN: i64 = 60_000;
 
-/// The entries, the earliest first; what happened at the same time in the order of cause.
+/// Returns the entries, earliest first; entries of the same time in causal order.
 #[must_use]
 pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
     let mut list = List { zero_ms: facts.zero_ms(), entries: Vec::new() };
@@ -58,7 +57,7 @@ pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
     }
     layers(&mut list, &facts.gathered, line);
     if facts.at_ms.saturating_sub(list.zero_ms) >= LATE {
-        list.at(facts.at_ms, "record", "the record was written, when both ends had ended".to_owned());
+        list.at(facts.at_ms, "record", "record written, after both legs ended".to_owned());
     }
     returning(&mut list, facts);
     list.entries.sort_by_key(|entry| entry.offset_ms);
@@ -95,15 +94,15 @@ fn opening(list: &mut List, facts: &ExplainInput) {
         Some(open) => {
             let after = match (&open.what.prev, open.what.gap_ms) {
                 (Some(prev), Some(gap)) => {
-                    format!(", {} after their session {} had ended", lasted(gap), safe(prev))
+                    format!(", {} after session {} closed", lasted(gap), safe(prev))
                 }
                 _ => String::new(),
             };
-            list.at(open.at_ms, "ws open", format!("the session opened, from {}{after}", safe(&record.ip)));
+            list.at(open.at_ms, "ws open", format!("session opened, from {}{after}", safe(&record.ip)));
         }
-        // By its length, which its open does not have to confirm.
+        // Computed from the duration when the open record is missing.
         None if record.dur_ms > 0 => {
-            list.before(record.dur_ms, "record", format!("the session opened, from {}", safe(&record.ip)));
+            list.before(record.dur_ms, "record", format!("session opened, from {}", safe(&record.ip)));
         }
         None => {}
     }
@@ -111,27 +110,27 @@ fn opening(list: &mut List, facts: &ExplainInput) {
 
 fn beats(list: &mut List, record: &CloseRecord) {
     if let (Some(wait), true) = (record.hb_wait_ms, record.hb_wait_ms != record.hb_gap_ms) {
-        list.before(wait, "heartbeat", "a ping reached serve, and was never answered".to_owned());
+        list.before(wait, "heartbeat", "a ping reached serve and was never answered".to_owned());
     }
     if let Some(gap) = record.hb_gap_ms {
         let all = record.hb_n.map_or_else(String::new, |n| format!(" of {n}"));
         let every =
             record.hb_period_ms.map_or_else(String::new, |period| format!(", one every {}", lasted(period)));
         let answered = match record.hb_wait_ms {
-            None => "; each had been answered",
-            Some(wait) if wait == gap => "; it was not answered any more",
+            None => "; all were answered",
+            Some(wait) if wait == gap => "; it was not answered",
             Some(_) => "",
         };
-        list.before(gap, "heartbeat", format!("the last ping{all} from the browser{every}{answered}"));
+        list.before(gap, "heartbeat", format!("last ping{all} from the client{every}{answered}"));
     }
     match (record.up_idle_ms, record.down_idle_ms) {
         (Some(up), Some(down)) if up == down => {
-            list.before(up, "relay", "the last byte from serve, and from the browser".to_owned());
+            list.before(up, "relay", "last byte from serve and from the client".to_owned());
         }
         (up, down) => {
-            for (idle, whose) in [(up, "serve"), (down, "the browser")] {
+            for (idle, whose) in [(up, "serve"), (down, "the client")] {
                 idle.into_iter()
-                    .for_each(|idle| list.before(idle, "relay", format!("the last byte from {whose}")));
+                    .for_each(|idle| list.before(idle, "relay", format!("last byte from {whose}")));
             }
         }
     }
@@ -140,17 +139,11 @@ fn beats(list: &mut List, record: &CloseRecord) {
 fn pressure(list: &mut List, record: &CloseRecord) {
     let cgroup = [record.psi_mem, record.psi_io, record.psi_cpu];
     let machine = [record.host_psi_mem, record.host_psi_io, record.host_psi_cpu];
-    // Somewhere on a whole machine some task always waits a little.
-    for (whose, shares, from) in
-        [("serve's cgroup", cgroup, [NOTABLE; 3]), ("the whole machine", machine, limits())]
-    {
+    // On a whole host some task always waits a little.
+    for (whose, shares, from) in [("serve's cgroup", cgroup, [NOTABLE; 3]), ("the host", machine, limits())] {
         if at_least(shares, from) {
             let shares = units::shares(shares);
-            list.before(
-                10_000,
-                "pressure",
-                format!("from here to the close {whose} stood still for {shares} of the time"),
-            );
+            list.before(10_000, "pressure", format!("PSI some of {whose}, 10 s before the close: {shares}"));
         }
     }
     let peaks = [record.psi_mem_peak, record.psi_io_peak, record.psi_cpu_peak];
@@ -158,21 +151,23 @@ fn pressure(list: &mut List, record: &CloseRecord) {
         peak.is_some_and(|peak| peak.0 >= NOTABLE && ten.is_none_or(|ten| peak.0 > ten.0))
     };
     if peaks.iter().zip(&cgroup).any(worse) {
-        let text =
-            format!("from here to the close the worst second of serve's cgroup: {}", units::shares(peaks));
+        let text = format!(
+            "PSI some of serve's cgroup, worst second of 30 s before the close: {}",
+            units::shares(peaks)
+        );
         list.before(30_000, "pressure", text);
     }
 }
 
 fn events(list: &mut List, record: &CloseRecord) {
     for event in record.chain.iter().flat_map(|chain| &chain.0) {
-        let (source, text) = told(record, event);
+        let (source, text) = event_text(record, event);
         list.after(event.at_ms, source, text);
     }
 }
 
-/// An event of the chain in words, and who knows it.
-fn told(record: &CloseRecord, event: &chain::Event) -> (&'static str, String) {
+/// Returns source and text of a chain event.
+fn event_text(record: &CloseRecord, event: &chain::Event) -> (&'static str, String) {
     let said = chain_text::sentence(event);
     if event.what.starts_with("close") {
         return ("frame", said);
@@ -200,7 +195,7 @@ fn surroundings(list: &mut List, facts: &ExplainInput, around: &Context) {
             "{}'s session {} closed: {} ({verdict})",
             safe(user),
             safe(conn),
-            verdict_text::plain(*verdict)
+            verdict_text::label(*verdict)
         );
         list.at(close.at_ms, "ws close", text);
     }
@@ -211,10 +206,11 @@ fn surroundings(list: &mut List, facts: &ExplainInput, around: &Context) {
     }
     for burst in &around.bursts {
         let (n, users) = (units::count(burst.what.n, "session"), units::count(burst.what.users, "user"));
-        list.at(burst.at_ms, "ws burst", format!("{n} of {users} had ended within a second"));
+        list.at(burst.at_ms, "ws burst", format!("{n} of {users} closed within one second"));
     }
     for death in around.deaths.iter().take(LINES) {
-        let text = format!("the leg {} died: {} in {}", safe(&death.leg), death.reason, death.phase);
+        let text =
+            format!("probe leg {} disconnected: {} in {}", safe(&death.leg), death.reason, death.phase);
         list.at(signed(death.at_ms), "probe", text);
     }
     for line in around.units.iter().take(LINES) {
@@ -226,7 +222,7 @@ fn layers(list: &mut List, gathered: &LayerData, line: Option<&AccessLine>) {
     if let Some(line) = line {
         let status = line.status.map_or("none".to_owned(), |status| status.to_string());
         list.at(line.start_ms, "traefik", format!("{} {} began", safe(&line.method), safe(&line.path)));
-        list.at(line.end_ms(), "traefik", format!("it ended there, status {status}"));
+        list.at(line.end_ms(), "traefik", format!("request ended, status {status}"));
     }
     let lines = gathered.layers.cloudflared.iter().flat_map(|read| &read.lines);
     let telling = |kind: &TunnelKind| !matches!(kind, TunnelKind::Other);
@@ -241,23 +237,22 @@ fn layers(list: &mut List, gathered: &LayerData, line: Option<&AccessLine>) {
         let worst = pressure.points.iter().max_by(|one, other| one.1.total_cmp(&other.1));
         if let Some((at_ms, percent)) = worst.filter(|(_, percent)| *percent >= f64::from(NOTABLE)) {
             let (resource, host) = (pressure.resource, safe(&pressure.instance));
-            list.at(*at_ms, "prometheus", format!("the worst minute of {host}: {resource} {percent:.0}%"));
+            list.at(*at_ms, "prometheus", format!("worst minute of {host}: PSI {resource} {percent:.0}%"));
         }
     }
 }
 
 fn returning(list: &mut List, facts: &ExplainInput) {
-    let user = safe(&facts.record.user);
     if let Some(back) = &facts.back {
-        let gap = back.what.gap_ms.map_or_else(String::new, |gap| format!(", cut off for {}", lasted(gap)));
-        list.at(back.at_ms, "ws open", format!("{user} was back, as session {}{gap}", safe(&back.what.conn)));
+        let gap = back.what.gap_ms.map_or_else(String::new, |gap| format!(" after {}", lasted(gap)));
+        list.at(back.at_ms, "ws open", format!("reconnected as session {}{gap}", safe(&back.what.conn)));
     } else if let Some(around) = &facts.around
         && around.until_ms >= list.zero_ms.saturating_add(BACK_WITHIN)
     {
         list.after(
             BACK_WITHIN,
             "ws open",
-            format!("no new session of {user} from {} until here", safe(&facts.record.ip)),
+            format!("no new session of {} from {} by now", safe(&facts.record.user), safe(&facts.record.ip)),
         );
     }
 }

@@ -1,5 +1,4 @@
-//! The options that say where the other layers' words are to be had. Reads nothing: a password is
-//! named by its file, never written on a command line.
+//! Options for the other layers. A password is read from a file, never from the command line.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,8 +6,7 @@ use clap::Args;
 
 use crate::time::duration;
 
-/// Where Traefik's, cloudflared's, Loki's and Prometheus' words are to be had. Without any of them
-/// nothing is asked.
+/// Sources of the logs and metrics of the edge. Without any of them no query is sent.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Other layers")]
 #[allow(rustdoc::bare_urls, reason = "the text is the help, where angle brackets would be part of it")]
@@ -29,17 +27,17 @@ pub struct LayerArgs {
     /// A file with that user's password.
     #[arg(long, value_name = "FILE", env = "T3_LOKI_PASSWORD_FILE", requires = "loki_user")]
     pub loki_password_file: Option<PathBuf>,
-    /// A file with request headers for Loki, one a line, for example "CF-Access-Client-Id: ...".
+    /// A file with request headers for Loki, one per line, for example "CF-Access-Client-Id: ...".
     #[arg(long, value_name = "FILE", env = "T3_LOKI_HEADER_FILE")]
     pub loki_header_file: Option<PathBuf>,
-    /// Which stream of Loki is Traefik's access log.
+    /// Loki selector of Traefik's access log.
     #[arg(long, value_name = "LOGQL", env = "T3_TRAEFIK_SELECTOR", default_value = TRAEFIK)]
     pub traefik_selector: String,
-    /// Which stream of Loki is cloudflared's log.
+    /// Loki selector of cloudflared's log.
     #[arg(long, value_name = "LOGQL", env = "T3_CLOUDFLARED_SELECTOR", default_value = CLOUDFLARED)]
     pub cloudflared_selector: String,
     /// Another stream of Loki to show around the close, for example '{job="devvm-journal"} |=
-    /// "oom"' (again for more of them).
+    /// "oom"' (repeatable).
     #[arg(long, value_name = "LOGQL")]
     pub loki_selector: Vec<String>,
     /// Prometheus, for example http://prometheus.example.org:9090: t3-probe's legs and the pressure
@@ -58,23 +56,23 @@ pub struct LayerArgs {
     /// A file with that user's password.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_PASSWORD_FILE", requires = "prometheus_user")]
     pub prometheus_password_file: Option<PathBuf>,
-    /// A file with request headers for Prometheus, one a line.
+    /// A file with request headers for Prometheus, one per line.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_HEADER_FILE")]
     pub prometheus_header_file: Option<PathBuf>,
-    /// The devvm among the hosts of Prometheus, for example 'instance="devvm:9100"'; without it the
-    /// pressure of all of them.
+    /// Labels of this host in Prometheus, for example 'instance="devvm:9100"'; without it the PSI of
+    /// all hosts is shown.
     #[arg(long, value_name = "LABELS", env = "T3_PROMETHEUS_HOST")]
     pub prometheus_host: Option<String>,
-    /// Traefik's access log as a file, instead of Loki (again for more of them).
+    /// Traefik's access log as a file, instead of Loki (repeatable).
     #[arg(long, value_name = "FILE")]
     pub traefik_log: Vec<PathBuf>,
-    /// cloudflared's log as a file, instead of Loki (again for more of them).
+    /// cloudflared's log as a file, instead of Loki (repeatable).
     #[arg(long, value_name = "FILE")]
     pub cloudflared_log: Vec<PathBuf>,
-    /// Certificates (PEM) to believe beside the public ones, for https.
+    /// CA certificates (PEM) to trust in addition to the public ones.
     #[arg(long, value_name = "FILE", env = "T3_LAYER_CA")]
     pub layer_ca: Option<PathBuf>,
-    /// How long each layer may take, for example 5s.
+    /// Timeout for each layer, for example 5s.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub layer_timeout: Duration,
 }

@@ -85,8 +85,8 @@ impl Layer {
             Self::Traefik => "Traefik's access log",
             Self::Cloudflared => "cloudflared's log",
             Self::Streams => "other streams of Loki",
-            Self::Probe => "the probe's legs",
-            Self::Pressure => "the host's pressure",
+            Self::Probe => "probe legs",
+            Self::Pressure => "host PSI",
         }
     }
 
@@ -101,8 +101,8 @@ impl Layer {
                 "whether a tunnel connection was lost at that moment (--loki URL or --cloudflared-log FILE)"
             }
             Self::Streams => "what else was logged around the close (--loki URL --loki-selector LOGQL)",
-            Self::Probe => "whether the same way carried the probe's own WebSockets then (--prometheus URL)",
-            Self::Pressure => "the machine's pressure before and after the close (--prometheus URL)",
+            Self::Probe => "whether the probe's WebSockets over the same path were up (--prometheus URL)",
+            Self::Pressure => "host PSI before and after the close (--prometheus URL)",
         }
     }
 }

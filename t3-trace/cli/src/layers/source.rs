@@ -15,7 +15,7 @@ const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// No URL.
-    #[error("--{option} is no http or https URL; write for example https://{option}.example.org")]
+    #[error("--{option} is not an http or https URL; write for example https://{option}.example.org")]
     Url {
         /// The option.
         option: &'static str,
@@ -230,9 +230,9 @@ mod tests {
         for (change, said) in [
             (
                 &(|args: &mut LayerArgs| args.loki = Some("loki:3100".to_owned())) as &dyn Fn(&mut LayerArgs),
-                "--loki is no http",
+                "--loki is not an http",
             ),
-            (&|args| args.loki = Some("ftp://loki".to_owned()), "--loki is no http"),
+            (&|args| args.loki = Some("ftp://loki".to_owned()), "--loki is not an http"),
             (&|args| args.loki = Some("http://ann:s3cret@loki".to_owned()), "--loki holds a password"),
             (
                 &|args| args.loki_token_file = Some(dir.path().join("nowhere")),

@@ -1,4 +1,4 @@
-//! The command line of `t3-trace live`. Reads and decides nothing.
+//! Options of `t3-trace live`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,29 +15,29 @@ use crate::time::duration;
   t3-trace live --plain
   t3-trace live --json | jq .verdict
 
-On the screen ? shows the keys, Enter the evidence of a close; docs/LIVE.md says more.
+In full-screen mode ? shows the keys and Enter the evidence of a close; see docs/LIVE.md.
 
 Exit status:
-  0  stopped as told, or nobody reads any more
-  1  something failed
-  2  wrong usage
+  0  stopped by a signal or key, or the reader of the output closed it
+  1  an error occurred
+  2  invalid options
 
-Environment: NO_COLOR for no colours; there are none anyway where the output is no terminal.")]
+Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
 pub struct LiveArgs {
     /// The daemon's socket.
     #[arg(long, default_value = SOCKET_PATH)]
     pub socket: PathBuf,
-    /// Each record as one JSON object.
+    /// Print each record as one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Only this user; on the screen the filter to begin with.
+    /// Only this user; initial filter in full-screen mode.
     #[arg(long)]
     pub user: Option<String>,
-    /// Only sessions shorter than this, for example 120s, 2m or 500ms; on the screen the filter to
-    /// begin with.
+    /// Only sessions shorter than this, for example 120s, 2m or 500ms; initial filter in
+    /// full-screen mode.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub short: Option<Duration>,
-    /// One line per close, also where there is a terminal for the whole screen.
+    /// One line per close, even on a terminal.
     #[arg(long)]
     pub plain: bool,
 }

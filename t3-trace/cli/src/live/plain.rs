@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     live::args::LiveArgs,
-    present::{close_line, json, text::Paint},
+    present::{
+        close_line, json,
+        text::{self, Paint},
+    },
     time::local,
 };
 
@@ -25,7 +28,7 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
     let mut shown = Dedup::default();
     let mut was_away = false;
     if !args.json {
-        writeln!(io::stdout(), "{}", close_line::heading(paint))?;
+        writeln!(io::stdout(), "{}", text::folded(&close_line::heading(paint), text::width()))?;
     }
     loop {
         let item = tokio::select! {
@@ -42,7 +45,8 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
                 if args.json {
                     writeln!(stdout, "{}", json::line(&record, at.saturating_mul(1_000_000))?)?;
                 } else {
-                    writeln!(stdout, "{}", close_line::close(&record, &local::clock(at), paint))?;
+                    let line = close_line::close(&record, &local::clock(at), paint);
+                    writeln!(stdout, "{}", text::folded(&line, text::width()))?;
                 }
                 stdout.flush()?;
             }

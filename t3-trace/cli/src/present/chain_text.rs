@@ -1,63 +1,64 @@
-//! The events of a record's `chain` as sentences, with the names of signals and close codes. One
-//! table; pure. Draws no conclusion: what an event means is the verdict's business.
+//! Sentences for the events of a record's `chain`; names of signals and close codes. Pure. Draws no
+//! conclusion: that is the task of the verdict.
 
 use t3_record::{
     chain::{Chain, Event},
     vocabulary::Side,
 };
 
-/// One event in words.
+/// Text of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainEventText {
     /// Relative to the first event on a leg: `+0 ms`, `-2 ms`, `+1.5 s`.
     pub at: String,
-    /// What happened, without a full stop at its end. Safe to print.
+    /// Event without a full stop. Safe to print.
     pub what: String,
 }
 
-/// All events of a chain, in their order.
+/// Returns the texts of all events, in order.
 #[must_use]
-pub fn tell(chain: &Chain) -> Vec<ChainEventText> {
-    chain.0.iter().map(|event| ChainEventText { at: moment(event.at_ms), what: sentence(event) }).collect()
+pub fn texts(chain: &Chain) -> Vec<ChainEventText> {
+    let text = |event: &Event| ChainEventText { at: moment(event.at_ms), what: sentence(event) };
+    chain.0.iter().map(text).collect()
 }
 
-/// What one event says.
+/// Returns the text of one event.
 #[must_use]
 pub fn sentence(event: &Event) -> String {
-    let (peer, towards) = match event.side {
-        Side::Down => ("the browser's side", "the browser's side"),
-        Side::Up => ("serve", "serve"),
+    let peer = match event.side {
+        Side::Down => "client",
+        Side::Up => "serve",
     };
     match event.what.as_str() {
-        "fin_in" => format!("{peer} ended its stream (FIN)"),
-        "rst_in" => format!("{peer} reset the connection (RST)"),
-        "fin_out" => format!("the proxy ended its stream to {towards} (FIN)"),
-        "rst_out" => format!("this machine reset the connection to {towards} (RST)"),
-        "timeout" => format!("{peer} no longer answered, the kernel gave up"),
-        "abort" => format!("an administrator destroyed the connection to {towards}"),
+        "fin_in" => format!("{peer} sent FIN"),
+        "rst_in" => format!("{peer} sent RST"),
+        "fin_out" => format!("proxy sent FIN to {peer}"),
+        "rst_out" => format!("host sent RST to {peer}"),
+        "timeout" => format!("TCP timeout on the connection to {peer}"),
+        "abort" => format!("socket to {peer} destroyed by an administrator"),
         "refused" => format!("{peer} refused the connection"),
-        "unreach" => format!("{peer} could not be reached"),
-        "close" => format!("{peer} said goodbye (close frame without a code)"),
-        "peer_oom" => "the OOM killer ended serve's process".to_owned(),
-        other => numbered(other, peer).unwrap_or_else(|| format!("{other} on the leg to {towards}")),
+        "unreach" => format!("{peer} was unreachable"),
+        "close" => format!("{peer} sent Close without a code"),
+        "peer_oom" => "serve process killed by the OOM killer".to_owned(),
+        other => numbered(other, peer).unwrap_or_else(|| format!("{other} on the leg to {peer}")),
     }
 }
 
-/// The events that carry a number.
+/// Events with a number in their name.
 fn numbered(what: &str, peer: &str) -> Option<String> {
     if let Some(code) = what.strip_prefix("close") {
         let code: u16 = code.parse().ok()?;
-        let name = close_code(code).map_or_else(String::new, |name| format!(", {name}"));
-        return Some(format!("{peer} said goodbye (close frame {code}{name})"));
+        let name = close_code(code).map_or_else(String::new, |name| format!(" ({name})"));
+        return Some(format!("{peer} sent Close {code}{name}"));
     }
     if let Some(signal) = what.strip_prefix("peer_sig") {
-        return Some(format!("serve's process got the fatal {}", signal_name(signal.parse().ok()?)));
+        return Some(format!("serve process killed by {}", signal_name(signal.parse().ok()?)));
     }
     let status: i32 = what.strip_prefix("peer_exit")?.parse().ok()?;
-    Some(format!("serve's process exited with status {status}"))
+    Some(format!("serve process exited with status {status}"))
 }
 
-/// A distance in time with its sign.
+/// Returns a time offset with its sign.
 #[must_use]
 pub fn moment(ms: i64) -> String {
     let sign = if ms < 0 { '-' } else { '+' };
@@ -68,7 +69,7 @@ pub fn moment(ms: i64) -> String {
     }
 }
 
-/// A signal by its name and number: `SIGKILL (9)`; without a name `signal 35`.
+/// Returns `SIGKILL (9)`; for a signal without a name `signal 35`.
 #[must_use]
 pub fn signal_name(signal: i32) -> String {
     let name = match signal {
@@ -95,7 +96,7 @@ pub fn signal_name(signal: i32) -> String {
     format!("{name} ({signal})")
 }
 
-/// What RFC 6455 and its registry call a close code.
+/// Returns the name of a close code (RFC 6455 section 7.4 and the IANA registry).
 #[must_use]
 pub const fn close_code(code: u16) -> Option<&'static str> {
     Some(match code {
@@ -123,28 +124,28 @@ mod tests {
 
     use super::*;
 
-    fn told(text: &str) -> Vec<(String, String)> {
-        tell(&text.parse().unwrap()).into_iter().map(|told| (told.at, told.what)).collect()
+    fn shown(text: &str) -> Vec<(String, String)> {
+        texts(&text.parse().unwrap()).into_iter().map(|event| (event.at, event.what)).collect()
     }
 
     #[test]
-    fn a_kill_reads_as_a_story() {
-        let story = told("up:peer_sig9@-2,up:rst_in@0,down:close1011@0,down:fin_out@1,up:peer_exit3@60000");
-        let story: Vec<_> = story.iter().map(|(at, what)| format!("{at} {what}")).collect();
+    fn a_kill_is_shown_in_order() {
+        let lines = shown("up:peer_sig9@-2,up:rst_in@0,down:close1011@0,down:fin_out@1,up:peer_exit3@60000");
+        let lines: Vec<_> = lines.iter().map(|(at, what)| format!("{at} {what}")).collect();
         assert_eq!(
-            story,
+            lines,
             [
-                "-2 ms serve's process got the fatal SIGKILL (9)",
-                "+0 ms serve reset the connection (RST)",
-                "+0 ms the browser's side said goodbye (close frame 1011, internal error)",
-                "+1 ms the proxy ended its stream to the browser's side (FIN)",
-                "+60.0 s serve's process exited with status 3",
+                "-2 ms serve process killed by SIGKILL (9)",
+                "+0 ms serve sent RST",
+                "+0 ms client sent Close 1011 (internal error)",
+                "+1 ms proxy sent FIN to client",
+                "+60.0 s serve process exited with status 3",
             ]
         );
     }
 
     #[test]
-    fn every_end_of_a_leg_has_words_of_its_own_on_each_side() {
+    fn every_end_of_a_leg_has_its_own_text_on_each_side() {
         let mut seen = HashSet::new();
         for side in [Side::Down, Side::Up] {
             let ends = LegEnd::ALL.iter().filter(|end| **end != LegEnd::None);
@@ -157,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_program_may_write_is_shown_as_it_is() {
+    fn an_unknown_event_is_shown_unchanged() {
         for (text, words) in [
             ("up:peer_paused@0", "peer_paused on the leg to serve"),
-            ("down:close99999@0", "close99999 on the leg to the browser's side"),
-            ("up:peer_sig35@0", "serve's process got the fatal signal 35"),
+            ("down:close99999@0", "close99999 on the leg to client"),
+            ("up:peer_sig35@0", "serve process killed by signal 35"),
             ("up:peer_sigx@0", "peer_sigx on the leg to serve"),
         ] {
-            assert_eq!(told(text), [("+0 ms".to_owned(), words.to_owned())]);
+            assert_eq!(shown(text), [("+0 ms".to_owned(), words.to_owned())]);
         }
-        assert!(told(&format!("up:fin_in@{}", i64::MIN))[0].0.starts_with("-9223372036854775.8 s"));
+        assert!(shown(&format!("up:fin_in@{}", i64::MIN))[0].0.starts_with("-9223372036854775.8 s"));
     }
 }

@@ -1,5 +1,4 @@
-//! One close as one line: what happened in plain words, then who, how long, how, and how the
-//! machine was. Pure.
+//! One close as one line: label, user, duration, mechanism, pressure and heartbeat. Pure.
 
 use t3_record::{CloseRecord, Confidence, value::Percent};
 
@@ -8,37 +7,37 @@ use super::{
     verdict_text::{self, Tone},
 };
 
-/// Pressure below this is not worth a reader's eye, in percent.
+/// Lower PSI values are not shown, in percent.
 const NOTABLE: f32 = 1.0;
-/// Pressure from this on stands out, in percent.
+/// PSI values from here on are highlighted, in percent.
 const HIGH: f32 = 20.0;
 
-/// The headings of the columns.
+/// Returns the column headings.
 #[must_use]
 pub fn heading(paint: Paint) -> String {
     let columns = format!(
         "{:8}  {:width$}  {:12}  {:>8}  {:18}  {}",
         "TIME",
-        "WHAT HAPPENED",
+        "EVENT",
         "USER",
-        "LASTED",
+        "DURATION",
         "HOW",
-        "MACHINE AND HEARTBEAT",
+        "PSI / HEARTBEAT",
         width = verdict_text::WIDTH
     );
     paint.dim(&columns)
 }
 
-/// The line of one close. `clock` is its time of day, as text.
+/// Returns the line of one close. `clock` is its time of day.
 #[must_use]
 pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
-    let what = format!("{:width$}", verdict_text::plain(record.verdict), width = verdict_text::WIDTH);
+    let what = format!("{:width$}", verdict_text::label(record.verdict), width = verdict_text::WIDTH);
     let code = match verdict_text::tone(record.verdict, record.segment) {
         Tone::Fine => "32",
         Tone::Warning => "33",
         Tone::Bad => "1;31",
     };
-    // A guess is marked as one.
+    // `?` marks a likely verdict.
     let sure = if record.confidence == Some(Confidence::Likely) { "?" } else { " " };
     let how = record.how.map_or_else(String::new, |how| how.to_string());
     let head = format!(
@@ -52,7 +51,7 @@ pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
     format!("{head}  {}", details.join("  ")).trim_end().to_owned()
 }
 
-/// Whether the machine or the user's cgroup stalled so much that it stands out.
+/// Whether a PSI value of the host or of serve's cgroup is high.
 pub(crate) fn strained(record: &CloseRecord) -> bool {
     let all = [
         record.psi_io,
@@ -65,7 +64,7 @@ pub(crate) fn strained(record: &CloseRecord) -> bool {
     all.into_iter().flatten().any(|Percent(percent)| percent >= HIGH)
 }
 
-/// How the machine and the heartbeat were, one thing each.
+/// Returns pressure, heartbeat and other details, one item each.
 pub(crate) fn details(record: &CloseRecord, paint: Paint) -> Vec<String> {
     let mut parts = Vec::new();
     let psi: Vec<String> = [("io", record.psi_io), ("mem", record.psi_mem), ("cpu", record.psi_cpu)]
@@ -78,18 +77,19 @@ pub(crate) fn details(record: &CloseRecord, paint: Paint) -> Vec<String> {
             .filter_map(|(name, percent)| notable(name, percent?, paint))
             .collect();
     if !psi.is_empty() {
-        parts.push(format!("psi {}", psi.join(" ")));
+        parts.push(format!("PSI {}", psi.join(" ")));
     } else if !host.is_empty() {
-        parts.push(format!("host {}", host.join(" ")));
+        parts.push(format!("host PSI {}", host.join(" ")));
     } else if record.psi_io.is_some() || record.host_psi_io.is_some() {
-        parts.push(paint.dim("psi calm"));
+        parts.push(paint.dim("PSI ok"));
     }
     if let Some(kills) = record.oom_kills.filter(|kills| *kills > 0) {
         parts.push(paint.with("1;31", &format!("oom kills {kills}")));
     }
     match (record.hb_wait_ms, record.hb_rtt_ms) {
-        (Some(wait), _) => parts.push(paint.with("33", &format!("hb waited {}", lasted(wait)))),
-        (None, Some(rtt)) => parts.push(format!("hb {rtt}ms")),
+        (Some(wait), _) => parts.push(paint.with("33", &format!("ping unanswered {}", lasted(wait)))),
+        (None, Some(0)) => parts.push("hb RTT <1ms".to_owned()),
+        (None, Some(rtt)) => parts.push(format!("hb RTT {rtt}ms")),
         (None, None) => {}
     }
     if let Some(burst) = record.burst {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_reads_as_one() {
+    fn a_kill_is_one_line() {
         let mut killed = record(Verdict::ServeKilled);
         killed.how = Some(How::Signal(9));
         killed.confidence = Some(Confidence::Proven);
@@ -144,30 +144,30 @@ mod tests {
         killed.killed_by = Some("systemd[1]".to_owned());
         assert_eq!(
             close(&killed, "12:34:56", PLAIN),
-            "12:34:56  serve was killed              wizard           3m12s  signal:9            psi io 45%  hb 12ms  by systemd[1]"
+            "12:34:56  serve killed by signal      wizard           3m12s  signal:9            PSI io 45%  hb RTT 12ms  by systemd[1]"
         );
     }
 
     #[test]
-    fn the_columns_stand_under_their_headings() {
+    fn columns_are_aligned_with_their_headings() {
         let line = close(&record(Verdict::Unknown), "12:34:56", PLAIN);
         let heading = heading(PLAIN);
-        assert_eq!(heading.find("WHAT"), line.find("unknown"));
+        assert_eq!(heading.find("EVENT"), line.find("unknown"));
         assert_eq!(heading.find("USER"), line.find("wizard"));
-        assert_eq!(heading.find("LASTED").map(|at| at + 6), line.find("3m12s").map(|at| at + 5));
+        assert_eq!(heading.find("DURATION").map(|at| at + 8), line.find("3m12s").map(|at| at + 5));
     }
 
     #[test]
-    fn a_guess_is_marked_and_absent_values_are_not_shown() {
-        let mut guess = record(Verdict::ServeLeft);
-        guess.confidence = Some(Confidence::Likely);
-        let line = close(&guess, "12:34:56", PLAIN);
-        assert!(line.contains("goodbye  ? wizard"), "{line}");
-        assert!(!line.contains("psi") && !line.contains("hb") && !line.contains("kernel"), "{line}");
+    fn a_likely_verdict_is_marked_and_absent_values_are_not_shown() {
+        let mut likely = record(Verdict::ServeLeft);
+        likely.confidence = Some(Confidence::Likely);
+        let line = close(&likely, "12:34:56", PLAIN);
+        assert!(line.contains("Close frame ? wizard"), "{line}");
+        assert!(!line.contains("PSI") && !line.contains("hb") && !line.contains("kernel"), "{line}");
     }
 
     #[test]
-    fn without_colour_there_is_no_escape_and_hostile_text_brings_none_in() {
+    fn plain_lines_have_no_escapes_and_hostile_text_adds_none() {
         let mut hostile = record(Verdict::ServeOom);
         hostile.user = "a\x1b[2Jb\n".to_owned();
         hostile.oom_victim = Some("x\x07".to_owned());

@@ -1,5 +1,6 @@
-//! How a record is shown: its line, the texts of verdicts and chains, JSON, units.
+//! Presentation of a record: its line, the texts of verdicts and chains, JSON, units.
 
+pub mod answer;
 pub mod chain_text;
 pub mod close_line;
 pub mod json;

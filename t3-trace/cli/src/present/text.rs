@@ -1,9 +1,10 @@
-//! Text of the terminal: colours, text from outside, durations. Pure.
+//! Terminal text: colours, width, outside text, durations.
 
-/// Colours, or none of them.
+use std::io::IsTerminal;
+
+/// Whether text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Paint {
-    /// ANSI escape sequences are wanted.
     pub colour: bool,
 }
 
@@ -17,14 +18,13 @@ impl Paint {
     }
 }
 
-/// Text from outside may hold escape sequences, and characters that are not seen but turn the line
-/// round or move what follows; a terminal must not see them.
+/// Replaces control and invisible characters of outside text: they could change the terminal or the
+/// direction of the line.
 pub fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || unseen(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Of no width of its own, and not the accent of a letter: marks of direction, joiners, selectors,
-/// tags.
+/// Zero width, but not a combining accent: direction marks, joiners, selectors, tags.
 const fn unseen(c: char) -> bool {
     matches!(
         c,
@@ -42,7 +42,7 @@ const fn unseen(c: char) -> bool {
     )
 }
 
-/// A duration in two units at most: `850ms`, `12.3s`, `3m12s`, `7h05m`, `2d03h`.
+/// Formats a duration in up to two units: `850ms`, `12.3s`, `3m12s`, `7h05m`, `2d03h`.
 #[must_use]
 pub fn lasted(ms: u64) -> String {
     let seconds = ms / 1000;
@@ -55,12 +55,32 @@ pub fn lasted(ms: u64) -> String {
     }
 }
 
+/// Width of the terminal on stdout in columns, 40 to 120; none where stdout is not a terminal.
+#[must_use]
+pub fn width() -> Option<usize> {
+    let columns = std::io::stdout().is_terminal().then(crossterm::terminal::size)?.ok()?.0;
+    Some(usize::from(columns).clamp(40, 120))
+}
+
+/// Folds a line at blanks; continuation lines are indented by ten columns.
+#[must_use]
+pub fn folded(line: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return line.to_owned() };
+    let options = textwrap::Options::new(width)
+        .break_words(false)
+        .subsequent_indent("          ")
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .word_separator(textwrap::WordSeparator::AsciiSpace);
+    textwrap::wrap(line, options).join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_seen_is_made_visible_and_letters_stay() {
+    fn invisible_characters_are_replaced_and_letters_stay() {
         assert_eq!(
             safe("a\u{202e}b\u{200d}\u{2066}c\u{fe0f}\u{7f}"),
             "a\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}\u{fffd}"

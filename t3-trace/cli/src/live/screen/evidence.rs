@@ -3,14 +3,15 @@
 //! record itself at the end.
 
 use t3_record::{
-    CloseRecord, How,
+    CloseRecord,
     evidence::Fate,
     value::Percent,
-    vocabulary::{ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side},
+    vocabulary::{ClosedBy, KernelSource, LegEnd, Side},
 };
 
 use crate::present::{
-    chain_text::{self, close_code, signal_name},
+    answer,
+    chain_text::{self, signal_name},
     text::lasted,
     verdict_text,
 };
@@ -41,85 +42,18 @@ pub fn page(record: &CloseRecord, when: &str) -> Vec<Section> {
 }
 
 fn conclusion(record: &CloseRecord) -> Vec<String> {
-    let mut lines = vec![
-        format!("{}: {}", verdict_text::plain(record.verdict), how(record))
-            .trim_end_matches([':', ' '])
-            .to_owned(),
-    ];
-    lines.push(
-        match record.segment {
-            Segment::Downstream => {
-                "The cause lies on the browser's side: browser, Cloudflare, tunnel or Traefik."
-            }
-            Segment::Serve => "The cause lies with the user's t3 serve.",
-            Segment::Devvm => "The cause lies with this machine: it was short of memory, IO or CPU.",
-            Segment::Dispatch => "The cause lies with the proxy.",
-            Segment::None => "Nobody's fault: both ends closed at once.",
-            Segment::Unknown => "Where the cause lies is not known.",
-        }
-        .to_owned(),
-    );
-    match record.confidence {
-        Some(Confidence::Proven) => {
-            lines.push("Proven: a frame, a kernel event or an exit status says so.".to_owned());
-        }
-        Some(Confidence::Likely) => {
-            lines.push("Likely, not proven: concluded from timing or from what did not come.".to_owned());
-        }
-        None => {}
-    }
+    let mut lines =
+        vec![verdict_text::label(record.verdict).to_owned(), answer::sentence(record), answer::sure(record)];
     lines.extend(record.closed_by.map(|end| {
         match end {
-            ClosedBy::Downstream => "The browser's side acted first, which does not make it the cause.",
-            ClosedBy::Upstream => "serve acted first.",
-            ClosedBy::Dispatch => "The proxy or this machine's kernel acted first.",
-            ClosedBy::Both => "Both ends acted, neither having heard of the other.",
+            ClosedBy::Downstream => "The downstream leg acted first, which does not make it the cause.",
+            ClosedBy::Upstream => "The upstream leg acted first.",
+            ClosedBy::Dispatch => "The proxy or the kernel of this host acted first.",
+            ClosedBy::Both => "Both ends acted before either saw the other's close.",
         }
         .to_owned()
     }));
-    lines.extend(record.burst.map(|burst| {
-        format!("{} sessions of {} users ended within the same second.", burst.sessions, burst.users)
-    }));
     lines
-}
-
-/// The deciding mechanism in words; empty when there is none.
-fn how(record: &CloseRecord) -> String {
-    let Some(how) = record.how else { return String::new() };
-    match how {
-        How::WsCloseEmpty => "a close frame without a code".to_owned(),
-        How::WsClose(code) => match close_code(code) {
-            Some(name) => format!("close frame {code}, {name}"),
-            None => format!("close frame {code}"),
-        },
-        How::Fin => "the connection was ended in order, without a close frame (FIN)".to_owned(),
-        How::Rst => "the connection was reset (RST)".to_owned(),
-        How::HalfClose => "one direction was closed (FIN), the other stayed open".to_owned(),
-        How::MidFrame => "it ended in the middle of a message".to_owned(),
-        How::Vanished => "nothing answered any more".to_owned(),
-        How::ZeroWindow => "data was no longer taken (receive window shut)".to_owned(),
-        How::Loss => "data was sent again and again and never acknowledged".to_owned(),
-        How::HeartbeatLost => "heartbeats stopped coming".to_owned(),
-        How::Stall => "a heartbeat was not answered".to_owned(),
-        How::Oom => "the OOM killer ended it".to_owned(),
-        How::Refused => "the connection was refused".to_owned(),
-        How::Unreach => "the host or network could not be reached".to_owned(),
-        How::ConnectTimeout => "it did not accept the connection in time".to_owned(),
-        How::HandshakeTimeout => "it did not answer the handshake in time".to_owned(),
-        How::HandshakeEof => "it ended before the handshake was answered".to_owned(),
-        How::BadAccept => "it answered the handshake with a wrong key".to_owned(),
-        How::Garbage => "it did not answer in HTTP".to_owned(),
-        How::Protocol => "the rules of WebSocket were broken".to_owned(),
-        How::SockDestroy => "a socket was destroyed (ss -K)".to_owned(),
-        How::Burst => "many sessions of several users ended in the same second".to_owned(),
-        How::Simultaneous => "both ends closed at once".to_owned(),
-        How::ProxyGone => "the proxy ended for a reason of its own".to_owned(),
-        How::Exit(status) => format!("exit status {status}"),
-        How::Signal(signal) => signal_name(signal),
-        How::Status(status) => format!("HTTP status {status}"),
-        How::ProxySignal(signal) => format!("the proxy got {}", signal_name(signal)),
-        How::LocalError(errno) => format!("the proxy itself met errno {errno}"),
-    }
 }
 
 fn session(record: &CloseRecord, when: &str) -> Vec<String> {
@@ -143,8 +77,9 @@ fn session(record: &CloseRecord, when: &str) -> Vec<String> {
 }
 
 fn order(record: &CloseRecord) -> Vec<String> {
-    let sent = record.chain.as_ref().map(chain_text::tell).unwrap_or_default();
-    let mut lines: Vec<String> = sent.iter().map(|sent| format!("{:>9}  {}", sent.at, sent.what)).collect();
+    let events = record.chain.as_ref().map(chain_text::texts).unwrap_or_default();
+    let mut lines: Vec<String> =
+        events.iter().map(|event| format!("{:>9}  {}", event.at, event.what)).collect();
     if lines.is_empty() {
         lines.extend(record.down_end.map(|end| format!("browser's leg: {}", leg_end(end))));
         lines.extend(record.up_end.map(|end| format!("serve's leg: {}", leg_end(end))));
@@ -251,18 +186,18 @@ fn connections(record: &CloseRecord) -> Vec<String> {
         let mut parts: Vec<String> =
             rtt.map(|rtt| format!("round trip {:.2} ms", f64::from(rtt) / 1000.0)).into_iter().collect();
         for (count, what) in
-            [(retrans, "sent again"), (unacked, "not acknowledged"), (lost, "taken for lost")]
+            [(retrans, "retransmits"), (unacked, "segments not acknowledged"), (lost, "segments lost")]
         {
-            parts.extend(count.filter(|count| *count > 0).map(|count| format!("{count} segments {what}")));
+            parts.extend(count.filter(|count| *count > 0).map(|count| format!("{count} {what}")));
         }
-        (!parts.is_empty()).then(|| format!("leg to {who}: {}", parts.join(", ")))
+        (!parts.is_empty()).then(|| format!("{who} leg: {}", parts.join(", ")))
     };
-    let browser = "the browser's side";
+    let browser = "downstream";
     let mut lines: Vec<String> = [
         traffic("the browser", record.down_bytes, record.down_msgs, record.down_idle_ms),
         traffic("serve", record.up_bytes, record.up_msgs, record.up_idle_ms),
         leg(browser, record.down_rtt_us, record.down_retrans, record.down_unacked, record.down_lost),
-        leg("serve", record.up_rtt_us, record.up_retrans, record.up_unacked, record.up_lost),
+        leg("upstream", record.up_rtt_us, record.up_retrans, record.up_unacked, record.up_lost),
     ]
     .into_iter()
     .flatten()
@@ -304,23 +239,7 @@ pub fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::live::screen::testing::{self, record};
-    use t3_record::vocabulary::Verdict;
-
-    #[test]
-    fn every_mechanism_has_words_and_none_is_our_own_vocabulary() {
-        let mut seen = std::collections::HashSet::new();
-        // `ws_close` stands there twice, with its code and without.
-        for token in std::collections::BTreeSet::from_iter(How::TOKENS) {
-            let mut close = record("c", "u", Verdict::Unknown, Segment::Unknown);
-            for text in [(*token).to_owned(), format!("{token}:9")] {
-                let Ok(mechanism) = text.parse() else { continue };
-                close.how = Some(mechanism);
-                let words = how(&close);
-                assert!(!words.is_empty() && !words.contains('_'), "{text}: {words}");
-                assert!(seen.insert(words), "{text}");
-            }
-        }
-    }
+    use t3_record::vocabulary::{Segment, Verdict};
 
     #[test]
     fn a_kill_is_told_with_all_that_was_seen() {
@@ -330,9 +249,10 @@ mod tests {
             .flat_map(|section| std::iter::once(section.title.to_owned()).chain(section.lines.clone()))
             .collect();
         for wanted in [
-            "serve was killed: SIGKILL (9)",
-            "Proven: a frame, a kernel event or an exit status says so.",
-            "    -2 ms  serve's process got the fatal SIGKILL (9)",
+            "serve killed by signal",
+            "wizard's serve was killed by SIGKILL (9), sent by systemd[1].",
+            "Proven: serve process node[4242] killed by SIGKILL (9) (kernel event).",
+            "    -2 ms  serve process killed by SIGKILL (9)",
             "node[4242]: died of SIGKILL (9), sent by systemd[1]",
             "all were answered",
         ] {

@@ -226,7 +226,7 @@ fn hostile_names_do_not_break_columns() {
     let shown = shown(&mut screen, 80, 24);
     let lasted: Vec<usize> = shown
         .lines()
-        .filter(|line| line.contains("serve ran out of memory  "))
+        .filter(|line| line.contains("serve OOM-killed  "))
         .map(|line| ratatui::text::Span::raw(line.split("3m12s").next().unwrap()).width())
         .collect();
     assert_eq!(lasted.len(), 4, "{shown}");

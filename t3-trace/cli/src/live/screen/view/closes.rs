@@ -94,7 +94,7 @@ fn what(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     // A guess is marked as one.
     let sure = if record.confidence == Some(Confidence::Likely) { "?" } else { "" };
     (
-        format!("{}{sure}", verdict_text::plain(record.verdict)),
+        format!("{}{sure}", verdict_text::label(record.verdict)),
         view.theme.tone(verdict_text::tone(record.verdict, record.segment)),
     )
 }

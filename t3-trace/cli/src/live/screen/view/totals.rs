@@ -19,7 +19,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let mut lines: Vec<(String, u64, Style)> = totals
         .iter()
         .take(whole)
-        .map(|(verdict, count)| (verdict_text::plain(*verdict).to_owned(), *count, style(view, *verdict)))
+        .map(|(verdict, count)| (verdict_text::label(*verdict).to_owned(), *count, style(view, *verdict)))
         .collect();
     if totals.len() > whole {
         let rest = totals[whole..].iter().map(|(_, count)| count).sum();
@@ -46,7 +46,7 @@ pub fn lines(view: &View<'_>, width: u16, most: usize) -> Vec<String> {
         let mut parts: Vec<String> = totals
             .iter()
             .take(shown)
-            .map(|(verdict, count)| format!("{} {}", thousands(*count), verdict_text::plain(*verdict)))
+            .map(|(verdict, count)| format!("{} {}", thousands(*count), verdict_text::label(*verdict)))
             .collect();
         if shown < totals.len() {
             let rest = totals[shown..].iter().map(|(_, count)| count).sum();
