@@ -7,7 +7,7 @@ use crate::{http::guard, relay, sys::tcp};
 /// The times of one dispatch.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For serve to accept a connection.
+    /// Time for serve to accept a connection.
     pub connect: Duration,
     /// For serve to answer an upgrade.
     pub handshake: Duration,

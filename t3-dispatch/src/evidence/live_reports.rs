@@ -23,7 +23,7 @@ pub const MOST_IN_A_ROUND: usize = 8192;
 pub struct Rounds {
     until: Instant,
     next: Instant,
-    /// The next round tells of every session: whoever watches knows nothing yet.
+    /// The next round reports every session: the watcher has just connected.
     all: bool,
     messages: VecDeque<Vec<StatsReport>>,
 }
@@ -56,7 +56,7 @@ impl Rounds {
         self.messages.extend(pulses.chunks(MOST_PULSES).map(<[StatsReport]>::to_vec));
     }
 
-    /// The next message, when there is one to be sent; for ever when nobody watches. `collect`
+    /// The next message, when there is one to be sent; pends when nobody watches. `collect`
     /// gives the pulses of a round, of all sessions or of those that have moved. Safe to cancel.
     pub async fn message(&mut self, collect: impl Fn(bool) -> Vec<StatsReport>) -> ToTrace {
         loop {
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(run(&mut rounds, start), []);
         rounds.wanted(3500, start);
         assert_eq!(run(&mut rounds, start), [(0, true), (1000, false), (2000, false), (3000, false)]);
-        // Told again in time it goes on at its pace; a wish that comes after a pause finds somebody
+        // Asked again in time it goes on at its pace; a wish that comes after a pause finds somebody
         // who has forgotten.
         rounds.wanted(1500, start + Duration::from_millis(3400));
         assert_eq!(run(&mut rounds, start), [(4000, false)]);

@@ -2,8 +2,8 @@
 //! the relay.
 //!
 //! serve's own refusal is relayed as it is; everything else that goes wrong becomes 502, 503 or
-//! 504. Either way there is exactly one record, because the [`SessionRecorder`] is opened before anything can
-//! fail.
+//! 504. Either way there is exactly one record, because the [`SessionRecorder`] is opened before
+//!      anything can fail.
 
 use std::{error::Error as _, io, sync::Arc};
 

@@ -1,9 +1,9 @@
 //! The one place where a WebSocket's story ends: evidence is gathered, judged and written, exactly
 //! once.
 //!
-//! A [`SessionRecorder`] is opened for every upgrade that reaches serve and closes when it is dropped: after a
-//! relay that ended in order, but just as well when a task panics, is cancelled or the browser is
-//! gone before the 101. There is no other way to a record.
+//! A [`SessionRecorder`] is opened for every upgrade that reaches serve and closes when it is
+//! dropped: after a relay that ended in order, but just as well when a task panics, is cancelled or
+//! the browser is gone before the 101. There is no other way to a record.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
