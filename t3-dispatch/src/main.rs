@@ -44,7 +44,7 @@ fn variables() -> impl Iterator<Item = String> {
 
 fn check(found: &Found) -> ExitCode {
     let report = check::report(found, variables());
-    // Nobody is left to be told when it cannot be written.
+    // A write error cannot be reported anywhere.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(report.used.as_bytes());
     let _ = out.flush();
@@ -82,12 +82,12 @@ fn serve(options: Serve, about: &str, warnings: &[String]) -> anyhow::Result<()>
     }
     let bound = options.evidence.record_queue.get();
     let writer =
-        t3_journal::Writer::start("t3-dispatch", sink, bound).context("start the writer of records")?;
+        t3_journal::Writer::start("t3-dispatch", sink, bound).context("cannot start the record writer")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("dispatch")
         .build()
-        .context("start the runtime")?;
+        .context("cannot start the runtime")?;
     let result = runtime.block_on(run::run(options, writer));
     // Connections that did not end in time are cut here.
     runtime.shutdown_background();

@@ -194,8 +194,8 @@ fn check_warns_of_what_is_probably_not_meant_and_ends_with_0() {
     assert_eq!(output.status.code(), Some(0));
     let warnings = text(&output);
     for expected in [
-        "warning: command line: `trusted-proxy` 0.0.0.0/0 lets everybody say who they are",
-        "warning: environment: nothing reads T3_DISPATCH_DRAINTIME; did you mean T3_DISPATCH_DRAIN_TIME?",
+        "warning: command line: `trusted-proxy` 0.0.0.0/0 lets any client impersonate any user",
+        "warning: environment: unknown variable T3_DISPATCH_DRAINTIME; did you mean T3_DISPATCH_DRAIN_TIME?",
         "warning: loop goes to port 3780, where t3-dispatch itself listens",
     ] {
         assert!(warnings.contains(expected), "{expected} in\n{warnings}");

@@ -16,11 +16,11 @@ use t3_dispatch::config::{definition, is_file, options_of};
 /// What the packaged file sets, because the packaged units go with it.
 const PACKAGED: [(&str, &str); 1] = [("mint-socket", "/run/t3-mint.sock")];
 const PACKAGED_HEAD: &str = "\
-# Options of t3-dispatch, read once at start: `t3-dispatch check` says what would be used and from where, `systemctl restart t3-dispatch`
-# takes it. Each option stands here with its default; a line without the # is set. The command line and the environment (T3_DISPATCH_...)
-# win over this file.
+# Options of t3-dispatch, read once at start. `t3-dispatch check` prints the options in use and their source;
+# `systemctl restart t3-dispatch` applies changes. Each option is listed with its default; a line without the # is set.
+# The command line and the environment (T3_DISPATCH_...) take precedence over this file.
 #
-# The port is that of t3-dispatch.socket, which wins over `listen`.
+# The port is that of t3-dispatch.socket, which takes precedence over `listen`.
 ";
 
 fn page() -> PathBuf {

@@ -376,7 +376,8 @@ async fn what_serve_does_wrong_becomes_an_answer_with_an_id() {
     say(&mut client, &request("GET /", "").replace("ann", "gone")).await;
     let answer = until(&mut client, ")\n").await;
     assert!(
-        answer.starts_with("HTTP/1.1 502 ") && answer.contains("serve is not there (request "),
+        answer.starts_with("HTTP/1.1 502 ")
+            && answer.contains("cannot reach t3 serve; is it running? (request "),
         "{answer}"
     );
 }

@@ -120,7 +120,7 @@ fn a_table_that_changes_is_taken_without_being_asked_and_each_state_is_said_once
     assert!(running.get("ann").starts_with("HTTP/1.1 403"));
 
     replace("{\n\"bob\": 3}");
-    let line = wait_for(&mut running.log, "keeping the table from before");
+    let line = wait_for(&mut running.log, "keeping the previous table");
     assert!(line.contains("line 2, column 8: key \"bob\""), "{line}");
     for _ in 0..5 {
         replace("{\n\"bob\": 3}");
@@ -128,7 +128,7 @@ fn a_table_that_changes_is_taken_without_being_asked_and_each_state_is_said_once
     fs::remove_file(&file).unwrap();
     let line = wait_for(&mut running.log, "routing table");
     assert!(
-        line.contains("read the routing table") && line.contains("keeping the table from before"),
+        line.contains("cannot read routing table") && line.contains("keeping the previous table"),
         "{line}"
     );
     assert!(running.get("bob").starts_with("HTTP/1.1 502"), "the last good one goes on");
@@ -215,7 +215,7 @@ fn systemd_is_told_when_it_is_ready_reloads_and_stops_and_how_it_is() {
     notified.until("STATUS=1 WebSockets, 1 logins", "");
 
     for (content, status) in [
-        ("{", "STATUS=1 WebSockets, 1 logins; keeping the table from before: routing table "),
+        ("{", "STATUS=1 WebSockets, 1 logins; keeping the previous table: routing table "),
         (good.as_str(), "STATUS=1 WebSockets, 1 logins"),
     ] {
         fs::write(file.path(), content).unwrap();

@@ -64,7 +64,7 @@ async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_ca
     let kept = r#"printf '{"credential":"%s"}' "$CREDENTIAL"; echo "kept $CREDENTIAL twice" >&2; exit 4"#;
     for (mint, gone, cause) in [
         (kept, false, "ended with exit status: 4: \"kept [hidden] twice\""),
-        ("echo \"$CREDENTIAL\"", false, "printed no JSON (line 1, column 1)"),
+        ("echo \"$CREDENTIAL\"", false, "did not print JSON (line 1, column 1)"),
         (
             MINT,
             true,
@@ -79,7 +79,7 @@ async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_ca
         assert_eq!(failed.status, 500, "{mint}: {failed:?}");
         let lines = house.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
-        assert!(lines[0].starts_with("not paired: no credential: "), "{}", lines[0]);
+        assert!(lines[0].starts_with("mint for ann failed: "), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert_eq!(house.counted(), ["mint_failed=1"]);
     }
@@ -235,14 +235,14 @@ async fn a_mint_that_fails_is_500_and_one_line_that_names_the_cause() {
         ),
         (r"printf 'two\033[31m\nlines' >&2; exit 5", &[], "ended with exit status: 5: \"two\\u{1b}[31m\""),
         ("kill -9 $$", &[], "ended with signal: 9 (SIGKILL): \"nothing on stderr\""),
-        ("exit 0", &[], "printed no JSON (line 1, column 0)"),
-        ("echo \"$CREDENTIAL\"", &[], "printed no JSON (line 1, column 1)"),
+        ("exit 0", &[], "did not print JSON (line 1, column 0)"),
+        ("echo \"$CREDENTIAL\"", &[], "did not print JSON (line 1, column 1)"),
         (
             r#"printf '{"credential":["%s"]}' "$CREDENTIAL""#,
             &[],
-            "printed JSON without a text named \"credential\"",
+            "printed JSON without a string named \"credential\"",
         ),
-        (r#"printf '"%s"' "$CREDENTIAL""#, &[], "printed JSON without a text named \"credential\""),
+        (r#"printf '"%s"' "$CREDENTIAL""#, &[], "printed JSON without a string named \"credential\""),
         ("while echo \"$CREDENTIAL\"; do :; done", &[], "printed more than 65536 bytes"),
         ("until_go", &["--mint-timeout", "300ms"], "did not end within 300 ms and was killed"),
         ("", &["--mint-command", "/nonexistent/t3-mint --fast"], "start `/nonexistent/t3-mint --fast user"),
@@ -254,7 +254,7 @@ async fn a_mint_that_fails_is_500_and_one_line_that_names_the_cause() {
         assert!(!failed.body.contains("one-time-"));
         let lines = house.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
-        assert!(lines[0].starts_with("not paired: no credential: "), "{}", lines[0]);
+        assert!(lines[0].starts_with("mint for ann failed: "), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert!(house.asked().await.is_empty(), "{mint}");
         assert_eq!(house.counted(), ["mint_failed=1"]);
@@ -289,7 +289,7 @@ async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
             "exchange_unreachable=1",
             "did not answer /api/auth/browser-session: connection closed before message completed",
         ),
-        ("pairing silent", "exchange_unreachable=1", "did not take the credential within 400 ms"),
+        ("pairing silent", "exchange_unreachable=1", "did not accept the credential within 400 ms"),
         ("unlisten", "exchange_unreachable=1", "Connection refused"),
     ] {
         let patience = if order == "pairing silent" { "400ms" } else { "15s" };
@@ -301,7 +301,7 @@ async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
         assert!(!failed.body.contains("one-time-"));
         let lines = house.lines("");
         assert_eq!(lines.len(), 1, "{order}: {lines:?}");
-        assert!(lines[0].starts_with("not paired: no session: "), "{}", lines[0]);
+        assert!(lines[0].starts_with("pairing exchange for ann failed: "), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert_eq!(house.counted(), [counted], "{order}");
     }

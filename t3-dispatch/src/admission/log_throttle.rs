@@ -48,7 +48,7 @@ impl Kept {
 }
 
 impl<K: Eq + Hash + Clone> Quiet<K> {
-    /// One line per key in each `window`; at most `most` keys are told apart.
+    /// One line per key in each `window`; at most `most` keys are distinguished.
     #[must_use]
     pub fn new(window: Nanos, most: usize) -> Self {
         Self { window, most, kept: HashMap::new(), beyond: None }
@@ -79,7 +79,7 @@ impl<K: Eq + Hash + Clone> Quiet<K> {
     pub fn overdue(&mut self, now: Nanos) -> Vec<(Option<K>, u64)> {
         let window = self.window;
         let mut told = Vec::new();
-        // What is told begins a window of its own: the sum is a line, too.
+        // A reported sum starts a new window: the sum is a line, too.
         let mut keep = |key: Option<&K>, kept: &mut Kept| match kept.begin_anew(window, now) {
             None => true,
             Some(0) => false,

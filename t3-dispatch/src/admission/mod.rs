@@ -52,20 +52,20 @@ pub struct Gate {
     seats: Arc<Seats>,
 }
 
-/// Why an upgrade was turned away.
+/// Reason for rejecting an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
     /// By its origin.
     #[error("{0}")]
     Origin(Foreign),
     /// The user opens WebSockets faster than allowed.
-    #[error("this user opens WebSockets faster than --upgrade-rate and --upgrade-burst allow")]
+    #[error("too many upgrades of this user; see --upgrade-rate and --upgrade-burst")]
     Rate(Duration),
     /// The user has too many.
-    #[error("this user has as many WebSockets as --max-sessions-per-user allows")]
+    #[error("too many open WebSockets of this user; see --max-sessions-per-user")]
     UserSessions,
     /// There are too many.
-    #[error("there are as many WebSockets as --max-sessions allows")]
+    #[error("too many open WebSockets; see --max-sessions")]
     Sessions,
 }
 

@@ -1,8 +1,8 @@
 //! Where a page that opens a WebSocket comes from (RFC 6455 section 10.2, RFC 6454). Pure.
 //!
 //! A browser sends cookies along with the upgrade whatever page asks for it, and no same-origin
-//! policy stops it: without this check any web site could drive the session of whoever visits it. A
-//! client that is no browser sends no Origin, or makes one up; it is not held back.
+//! policy stops it: without this check any web site could drive the session of any visitor. A
+//! client that is not a browser sends no Origin, or makes one up; it is not held back.
 
 use std::{fmt, str::FromStr};
 
@@ -27,7 +27,7 @@ impl FromStr for Allowed {
             return Ok(Self::Any);
         }
         let canonical = text.to_ascii_lowercase();
-        let wrong = format!("{text:?} is neither an origin like https://t3.example.org nor *");
+        let wrong = format!("{text:?} is not an origin such as https://t3.example.org, or *");
         let origin = Origin::parse(&canonical).ok_or(wrong)?;
         Ok(Self::Origin(origin.canonical()))
     }
@@ -43,7 +43,7 @@ pub struct Foreign {
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, host } = self;
-        write!(f, "a page of {origin:?} asks for a WebSocket of {host:?}; --allowed-origin lets more in")
+        write!(f, "origin {origin:?} is not allowed to open a WebSocket of {host:?}; see --allowed-origin")
     }
 }
 

@@ -1,7 +1,7 @@
-//! What is turned away at the door: counted by reason, and logged so that a flood of refusals is a
-//! line a minute and not a flood of lines.
+//! Rejections before an upgrade is forwarded: counted by reason, logged at most once a minute per
+//! reason and user or network.
 //!
-//! Nothing here decides; who refuses tells it.
+//! Admission decides; this module only counts and logs.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use crate::{admission::log_throttle::Quiet, metrics::reject_reason::RejectReason
 
 /// One line for each reason and each of these in this time.
 const WINDOW: Nanos = 60_000_000_000;
-/// How many users, networks and so on are told apart.
+/// Maximum number of users and networks with separate log lines.
 const TOLD_APART: usize = 256;
 
 /// Counters and the lines not logged yet.
@@ -39,7 +39,7 @@ impl Default for Rejections {
 }
 
 impl Rejections {
-    /// Somebody was turned away. `who` is whom lines are summed up for: a user or a network.
+    /// Counts and logs a rejection. `who` is the user or network that the throttle applies to.
     pub fn record(&self, why: RejectReason, who: &str, line: fmt::Arguments<'_>) {
         self.counts[why as usize].fetch_add(1, Ordering::Relaxed);
         let said = self
@@ -47,9 +47,9 @@ impl Rejections {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .say((why, who.to_owned()), clock::now());
-        if let Some(unlogged) = said {
-            let unlogged = (unlogged > 0).then_some(unlogged);
-            tracing::warn!(refused = why.word(), who, unlogged, "{line}");
+        if let Some(suppressed) = said {
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            tracing::warn!(refused = why.word(), who, suppressed, "{line}");
         }
     }
 
@@ -59,27 +59,27 @@ impl Rejections {
         RejectReason::ALL.map(|why| self.count(why))
     }
 
-    /// How many were turned away for this reason since the start.
+    /// Rejections for this reason since the start.
     #[must_use]
     pub fn count(&self, why: RejectReason) -> u64 {
         self.counts[why as usize].load(Ordering::Relaxed)
     }
 
-    /// Logs how many lines were not logged up to `now`.
+    /// Logs the number of lines suppressed up to `now`.
     pub fn sum_up(&self, now: Nanos) {
         let overdue = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).overdue(now);
-        for (place, unlogged) in overdue {
+        for (place, suppressed) in overdue {
             match place {
                 Some((why, who)) => {
-                    tracing::warn!(refused = why.word(), who, unlogged, "as many more were turned away");
+                    tracing::warn!(refused = why.word(), who, suppressed, "similar rejections suppressed");
                 }
-                None => tracing::warn!(unlogged, "as many more were turned away, for several reasons"),
+                None => tracing::warn!(suppressed, "similar rejections suppressed, for several reasons"),
             }
         }
     }
 }
 
-/// Sums up now and then, so that the end of a flood is told, too.
+/// Logs the suppressed counts periodically, so that the end of a flood is logged, too.
 pub async fn sum_up(rejections: std::sync::Arc<Rejections>) {
     let mut ticks = interval(Duration::from_secs(10));
     loop {

@@ -16,8 +16,10 @@ use t3_dispatch::{
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = MintAnswer::parse();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let answer = runtime.block_on(answer(tokio::io::stdin(), &Mint::new(options.command, options.timeout)));
     if let Err(error) = &answer {
         eprintln!("{error}");

@@ -1,4 +1,4 @@
-//! Options: where evidence comes from, and what records may wait for.
+//! Options: kernel evidence and the record queue.
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -8,19 +8,19 @@ use super::value::answer_time;
 
 const DEFAULT_QUEUE: NonZeroUsize = NonZeroUsize::new(t3_journal::DEFAULT_BOUND).unwrap();
 
-/// Where evidence comes from, and what records may wait for.
+/// Kernel evidence and the record queue.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Evidence and records")]
 pub struct Evidence {
-    /// Socket of t3-trace.
+    /// Evidence socket of t3-trace.
     #[arg(long, env = "T3_DISPATCH_TRACE_SOCKET", value_name = "PATH", default_value = t3_record::wire::SOCKET_PATH)]
     pub trace_socket: PathBuf,
-    /// How long a record waits for kernel evidence, from 10ms to 5s. More only where t3-trace is
-    /// known to be slow.
+    /// Timeout for kernel evidence per record, from 10ms to 5s. Increase it only where t3-trace is
+    /// slow.
     #[arg(long, env = "T3_DISPATCH_EVIDENCE_TIMEOUT", value_name = "TIME", value_parser = answer_time, default_value = "250ms")]
     pub evidence_timeout: Duration,
-    /// Records that wait while journald is away, at about 1.5 KiB each; what comes beyond is lost,
-    /// counted and said.
+    /// Maximum number of records queued while journald is unavailable, about 1.5 KiB each; further
+    /// records are dropped, counted and logged.
     #[arg(long, env = "T3_DISPATCH_RECORD_QUEUE", value_name = "N", default_value_t = DEFAULT_QUEUE)]
     pub record_queue: NonZeroUsize,
 }

@@ -1,4 +1,4 @@
-//! Options: how long the two legs of a WebSocket may take, stand still and be silent.
+//! Options: timeouts of the two legs of a WebSocket.
 
 use std::time::Duration;
 
@@ -6,24 +6,25 @@ use clap::Args;
 
 use super::value::{time, time_or_none};
 
-/// How long the two legs of a WebSocket may take, stand still and be silent.
+/// Timeouts of the two legs of a WebSocket.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Legs and timeouts")]
 pub struct Legs {
-    /// For serve to accept a connection.
+    /// Timeout for connecting to serve.
     #[arg(long, env = "T3_DISPATCH_CONNECT_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "5s")]
     pub connect_timeout: Duration,
-    /// For serve to answer an upgrade.
+    /// Timeout for serve's response to an upgrade.
     #[arg(long, env = "T3_DISPATCH_HANDSHAKE_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "15s")]
     pub handshake_timeout: Duration,
-    /// Silence after which TCP keepalive probes start, on both legs; 0s for none.
+    /// Idle time before TCP keepalive probes start, on both legs; 0s disables them.
     #[arg(long, env = "T3_DISPATCH_KEEPALIVE", value_name = "TIME", value_parser = time_or_none, default_value = "15s")]
     pub keepalive: Duration,
-    /// How long a peer may leave data or probes unacknowledged (TCP_USER_TIMEOUT); 0s for the
-    /// kernel's own limit.
+    /// Timeout for a peer to acknowledge data or probes (TCP_USER_TIMEOUT); 0s for the kernel
+    /// default.
     #[arg(long, env = "T3_DISPATCH_USER_TIMEOUT", value_name = "TIME", value_parser = time_or_none, default_value = "30s")]
     pub user_timeout: Duration,
-    /// How long a half-closed WebSocket, or one with a completed close handshake, may stand still.
+    /// Timeout for the end of a half-closed WebSocket, or after a completed close handshake,
+    /// without progress.
     #[arg(long, env = "T3_DISPATCH_CLOSE_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "10s")]
     pub close_timeout: Duration,
 }

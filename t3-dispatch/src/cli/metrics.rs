@@ -1,14 +1,14 @@
-//! Options: where Prometheus reads.
+//! Options: metrics endpoint.
 
 use clap::Args;
 
 use crate::metrics::server::Where;
 
-/// Where Prometheus reads.
+/// Metrics endpoint.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Metrics")]
 pub struct Metrics {
-    /// Address to serve metrics on, at /metrics; off for none.
+    /// Address of the metrics endpoint (/metrics); off for none.
     #[arg(
         long,
         env = "T3_DISPATCH_METRICS_LISTEN",

@@ -7,7 +7,7 @@ use clap::Parser;
 use super::value::time;
 use crate::pairing::MintCommand;
 
-/// Answers one question for a pairing credential: an OS user's name on standard input, one line of
+/// Answers one request for a pairing credential: an OS user's name on standard input, one line of
 /// JSON on standard output.
 ///
 /// t3-mint.socket starts it for each connection of t3-dispatch.
@@ -16,14 +16,15 @@ use crate::pairing::MintCommand;
     name = "t3-mint-answer",
     version,
     max_term_width = 110,
-    after_help = "Exit status: 0 a credential was given out, 1 none was, 2 bad usage."
+    after_help = "Exit status: 0 credential issued, 1 no credential, 2 usage error."
 )]
 pub struct MintAnswer {
-    /// Command that prints {"credential": "..."}; the OS user is added as its last argument.
+    /// Command that prints {"credential": "..."}; the OS user is appended as its last
+    /// argument.
     #[arg(long, default_value = "/usr/local/bin/t3-mint")]
     pub command: MintCommand,
-    /// For that command to end; then it is killed. Shorter than t3-dispatch waits, so that it still
-    /// hears why.
+    /// Timeout for that command; on expiry it is killed. Must be below --mint-timeout of
+    /// t3-dispatch, so that the reason is reported.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "9s")]
     pub timeout: Duration,
 }

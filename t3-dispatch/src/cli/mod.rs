@@ -22,7 +22,7 @@ pub use self::{
     metrics::Metrics, mint_answer::MintAnswer, pages::Pages, pairing::Pairing, routing::Routing,
 };
 
-/// What follows the examples in every help.
+/// Text after the examples in every help.
 macro_rules! below {
     ($examples:literal) => {
         concat!(
@@ -30,13 +30,13 @@ macro_rules! below {
             $examples,
             "\n
 Exit status:
-   0  stopped as told; for check: all is well
-   1  another failure: a port in use, for example
-   2  bad usage: a wrong option or value on the command line or in the environment
-  78  bad configuration: file, routing table or log filter; for check: whatever is wrong
+   0  clean shutdown; for check: no problems found
+   1  runtime failure, for example a port in use
+   2  usage error: wrong option or value on the command line or in the environment
+  78  bad configuration: file, routing table or log filter; for check: any problem
 
-Options come from the command line, else from the environment, else from the configuration file, else
-they have their default."
+Options come from the command line, the environment, the configuration file or the default, in this
+order."
         )
     };
 }
@@ -44,30 +44,30 @@ they have their default."
 /// Exit status for a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
 
-/// The reverse proxy that knows who closed each WebSocket.
+/// Reverse proxy that records who closed each WebSocket.
 #[derive(Debug, Parser)]
 #[command(name = "t3-dispatch", version, about, max_term_width = 110,
           after_help = below!("  t3-dispatch check\n  t3-dispatch serve --listen 127.0.0.1:3780"))]
 pub struct Cli {
-    /// What to do.
+    /// Command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// Command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Proxy HTTP and WebSockets to each user's serve, and write one `ws close` record per
     /// WebSocket.
     ///
-    /// SIGHUP reloads the routing table; SIGTERM and SIGINT stop: no new connections, Close 1001 to
-    /// both sides, a record for every WebSocket.
+    /// SIGHUP reloads the routing table. SIGTERM and SIGINT stop the program: no new connections,
+    /// Close 1001 on both legs, one record per WebSocket.
     #[command(after_help = below!(
         "  t3-dispatch serve --listen 127.0.0.1:3780 --table table.json --log stderr\n  T3_DISPATCH_LOG_FILTER=debug t3-dispatch serve"
     ))]
     Serve(Box<Serve>),
-    /// Check the configuration and the routing table, and print what `serve` would use and from
-    /// where.
+    /// Check the configuration and the routing table; print the options that `serve` would use,
+    /// with their source.
     ///
     /// Takes the options of `serve`, opens no socket and changes nothing.
     #[command(after_help = below!(
@@ -77,7 +77,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The options, whatever is to be done with them.
+    /// Options of either command.
     #[must_use]
     pub fn options(self) -> Serve {
         match self {
@@ -86,20 +86,19 @@ impl Command {
     }
 }
 
-/// Options of `serve`, by what they are about. A new option goes into the file of its group;
-/// everything else follows from there.
+/// Options of `serve` by subject. A new option goes into the file of its group.
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
-    /// Configuration file: options of this list as `name = value`, in TOML. The default one need
-    /// not be there.
+    /// Configuration file: options of this list as `name = value`, in TOML. The default file
+    /// is optional.
     ///
-    /// Read once, at start. /dev/null for none.
+    /// Read once at start; /dev/null for none.
     #[arg(long, env = "T3_DISPATCH_CONFIG", value_name = "FILE", default_value = "/etc/t3-dispatch.toml")]
     pub config: PathBuf,
-    /// Where to listen.
+    /// Listening address.
     #[command(flatten)]
     pub listening: Listening,
-    /// Who a request belongs to, and where it goes.
+    /// Identity and routing of a request.
     #[command(flatten)]
     pub routing: Routing,
     /// Pairing.

@@ -1,4 +1,4 @@
-//! Options: who a request belongs to, and where it goes.
+//! Options: identity and routing of a request.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::value::network;
 
-/// Who a request belongs to, and where it goes.
+/// Identity and routing of a request.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Routing")]
 pub struct Routing {
@@ -19,8 +19,8 @@ pub struct Routing {
         default_value = "/etc/t3-serve/dispatch.json"
     )]
     pub table: PathBuf,
-    /// Network whose identity and forwarding headers count. Repeatable, or separated by commas in
-    /// the environment.
+    /// Network whose identity and forwarding headers are trusted. Repeatable, or separated by
+    /// commas in the environment.
     #[arg(
         long,
         env = "T3_DISPATCH_TRUSTED_PROXY",

@@ -1,5 +1,5 @@
-//! How the values of options are written. Pure; each function's error is a sentence that stands
-//! behind the option's name.
+//! How the values of options are written. Pure; each error is a sentence that follows the
+//! option's name.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ pub(super) use t3_config::value::{duration as time, duration_or_zero as time_or_
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-        .map_err(|_| format!("{text:?} is neither a network like 10.0.0.0/8 nor an address"))
+        .map_err(|_| format!("{text:?} is not a network such as 10.0.0.0/8 or an address"))
 }
 
-/// A time that a record may wait: long enough to be answered at all, not so long that nobody sees
-/// the record when it matters.
+/// Evidence timeout of a record: long enough for a reply, short enough that the record appears in
+/// time.
 pub(super) fn answer_time(text: &str) -> Result<Duration, String> {
     let time = time_or_none(text)?;
     if (Duration::from_millis(10)..=Duration::from_secs(5)).contains(&time) {

@@ -1,4 +1,4 @@
-//! `t3-dispatch check`: what would be used, from where, and everything that is wrong with it. Reads
+//! `t3-dispatch check`: the options in use, their sources, and all problems. Reads
 //! the configuration and the routing table; opens no socket and changes nothing.
 
 use std::{
@@ -13,12 +13,12 @@ use ipnet::IpNet;
 use super::{Found, Origin, Setting, VARIABLES, definition, file::nearest, options_of};
 use crate::routing::table::Table;
 
-/// What `check` says.
+/// Result of `check`.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What would be used: the options, then the table. Whole lines.
+    /// Options in use, then the table, in complete lines.
     pub used: String,
-    /// What an operator may not have meant.
+    /// Settings that are probably unintended.
     pub warnings: Vec<String>,
     /// Why it cannot be used.
     pub problems: Vec<String>,
@@ -67,14 +67,15 @@ fn table(path: &Path, found: &Found, report: &mut Report) {
     for address in own.collect::<Vec<_>>() {
         for (login, _) in table.routes().filter(|(_, route)| route.port == address.port()) {
             let port = address.port();
-            report
-                .warnings
-                .push(format!("{} goes to port {port}, where t3-dispatch itself listens", plain(login)));
+            report.warnings.push(format!(
+                "{} is routed to port {port}, the listening port of t3-dispatch",
+                plain(login)
+            ));
         }
     }
 }
 
-/// What works and is probably not meant. `variables` are the names of the environment.
+/// Valid settings that are probably unintended. `variables` are the names of the environment.
 #[must_use]
 pub fn warnings(found: &Found, variables: impl Iterator<Item = String>) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -83,7 +84,8 @@ pub fn warnings(found: &Found, variables: impl Iterator<Item = String>) -> Vec<S
         if name == "trusted-proxy" {
             for network in setting.values.iter().filter_map(|value| value.to_str()?.parse::<IpNet>().ok()) {
                 if network.prefix_len() == 0 {
-                    warnings.push(format!("{origin}: `{name}` {network} lets everybody say who they are"));
+                    warnings
+                        .push(format!("{origin}: `{name}` {network} lets any client impersonate any user"));
                 }
             }
         }
@@ -92,7 +94,7 @@ pub fn warnings(found: &Found, variables: impl Iterator<Item = String>) -> Vec<S
             && !is_loopback(address.ip())
         {
             warnings.push(format!(
-                "{origin}: `{name}` {address} is not on loopback: who can reach it can read it"
+                "{origin}: `{name}` {address} is not a loopback address: every host that can connect can read it"
             ));
         }
     }
@@ -114,15 +116,15 @@ fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let mut unknown: Vec<_> =
         names.filter(|name| name.starts_with(VARIABLES) && !known.contains(&name.as_str())).collect();
     unknown.sort();
-    // Alike in what comes after the prefix, which all of them share.
+    // Compares the names without the common prefix.
     let rest = |name: &str| name.strip_prefix(VARIABLES).unwrap_or_default().to_owned();
     let known: Vec<_> = known.into_iter().map(rest).collect();
-    // Never with its value: nobody knows what it is.
+    // Never with its value, which may be a secret.
     let warn = |name: &String| match nearest(&rest(name), known.iter().map(String::as_str)) {
         Some(nearest) => {
-            format!("environment: nothing reads {}; did you mean {VARIABLES}{nearest}?", plain(name))
+            format!("environment: unknown variable {}; did you mean {VARIABLES}{nearest}?", plain(name))
         }
-        None => format!("environment: nothing reads {}", plain(name)),
+        None => format!("environment: unknown variable {}", plain(name)),
     };
     unknown.iter().map(warn).collect()
 }
@@ -135,7 +137,7 @@ fn address(setting: &Setting) -> Option<SocketAddr> {
     if setting.name.ends_with("listen") { value(setting)?.parse().ok() } else { None }
 }
 
-/// The values as they could stand in the environment; `none` for an option that is not set.
+/// The values in the syntax of the environment; `none` for an option that is not set.
 fn written(setting: &Setting) -> String {
     if setting.values.is_empty() {
         return "none".to_owned();
@@ -143,7 +145,7 @@ fn written(setting: &Setting) -> String {
     setting.values.iter().map(|value| plain(&value.to_string_lossy())).collect::<Vec<_>>().join(",")
 }
 
-/// Text that cannot look like another line, or like nothing.
+/// Text, quoted if it could look like another line or like nothing.
 fn plain(text: &str) -> String {
     if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
         format!("{text:?}")
@@ -153,7 +155,7 @@ fn plain(text: &str) -> String {
 }
 
 impl Found {
-    /// One sentence about where the options come from.
+    /// One sentence with the number of options per source.
     #[must_use]
     pub fn summary(&self) -> String {
         let count = |wanted: fn(&Origin) -> bool| self.settings.iter().filter(|s| wanted(&s.origin)).count();
@@ -194,8 +196,8 @@ mod tests {
     #[test]
     fn what_is_probably_not_meant_is_said() {
         for (name, value, expected) in [
-            ("trusted-proxy", "0.0.0.0/0", Some("lets everybody say who they are")),
-            ("trusted-proxy", "::/0", Some("lets everybody say who they are")),
+            ("trusted-proxy", "0.0.0.0/0", Some("lets any client impersonate any user")),
+            ("trusted-proxy", "::/0", Some("lets any client impersonate any user")),
             ("trusted-proxy", "10.0.0.0/8", None),
             ("trusted-proxy", "127.0.0.1", None),
             ("metrics-listen", "0.0.0.0:9780", Some("not on loopback")),
@@ -225,8 +227,8 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "environment: nothing reads T3_DISPATCH_LISTN; did you mean T3_DISPATCH_LISTEN?",
-                "environment: nothing reads T3_DISPATCH_ZZZZZZ"
+                "environment: unknown variable T3_DISPATCH_LISTN; did you mean T3_DISPATCH_LISTEN?",
+                "environment: unknown variable T3_DISPATCH_ZZZZZZ"
             ]
             .map(|text| text.to_owned())
         );

@@ -160,7 +160,7 @@ impl Trace {
                 state.asked.clear();
             }
             if told.as_deref() != Some(&why) {
-                tracing::info!("no kernel evidence from {}: {why}; trying again", path.display());
+                tracing::info!("no kernel evidence from {}: {why}; retrying", path.display());
                 told = Some(why);
             }
             sleep(wait).await;
@@ -175,12 +175,12 @@ impl Trace {
         let mut buffer = vec![0; MAX_MESSAGE];
         let welcome = timeout(WELCOME_TIME, receive(&socket, &mut buffer))
             .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer the hello"))??;
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no reply to Hello"))??;
         let kernel = match welcome {
             Some(FromTrace::Welcome { kernel, .. }) => kernel,
-            Some(FromTrace::Refused { why }) => return Err(io::Error::other(format!("it refuses: {why}"))),
-            Some(_) => return Err(io::Error::other("it answers the hello with something else")),
-            None => return Err(io::Error::other("it closed the connection")),
+            Some(FromTrace::Refused { why }) => return Err(io::Error::other(format!("rejected: {why}"))),
+            Some(_) => return Err(io::Error::other("unexpected reply to Hello")),
+            None => return Err(io::Error::other("connection closed by t3-trace")),
         };
         tracing::info!("kernel evidence from {}: {kernel}", path.display());
         *told = None;
@@ -194,16 +194,16 @@ impl Trace {
             tokio::select! {
                 message = queue.recv() => match message {
                     Some(message) => send(&socket, &message).await?,
-                    None => return Ok("it does not read what it is told".to_owned()),
+                    None => return Ok("t3-trace does not read its socket".to_owned()),
                 },
                 // One at a time, so that records and questions need not wait for a whole round.
                 pulses = rounds.message(|all| self.pulses(all)) => send(&socket, &pulses).await?,
                 answer = receive(&socket, &mut buffer) => match answer? {
                     Some(FromTrace::Evidence { conn, facts }) => self.answered(&conn, facts),
-                    Some(FromTrace::Refused { why }) => return Ok(format!("it refuses: {why}")),
+                    Some(FromTrace::Refused { why }) => return Ok(format!("rejected: {why}")),
                     Some(FromTrace::WantPulses { ms }) => rounds.wanted(ms, Instant::now()),
                     Some(_) => {}
-                    None => return Ok("it closed the connection".to_owned()),
+                    None => return Ok("connection closed by t3-trace".to_owned()),
                 },
             }
         }
@@ -265,7 +265,7 @@ async fn send(socket: &UnixSeqpacket, message: &ToTrace) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     timeout(SEND_TIME, socket.send(&bytes))
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not read"))??;
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "t3-trace does not read its socket"))??;
     Ok(())
 }
 
@@ -279,7 +279,7 @@ async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> io::Result<Option
         }
         match serde_json::from_slice(&buffer[..length]) {
             Ok(message) => return Ok(Some(message)),
-            Err(error) => tracing::debug!("a message of t3-trace is not understood: {error}"),
+            Err(error) => tracing::debug!("cannot decode a message of t3-trace: {error}"),
         }
     }
 }

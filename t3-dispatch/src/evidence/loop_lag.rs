@@ -71,7 +71,7 @@ impl Meter {
         self.worst.lock().unwrap_or_else(PoisonError::into_inner).worst(clock::now())
     }
 
-    /// Measures for ever, and tells each delay.
+    /// Measures continuously and reports each delay.
     pub async fn run(&self, tell: impl Fn(Duration)) {
         loop {
             let due = Instant::now() + TICK;

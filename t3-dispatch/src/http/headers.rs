@@ -14,7 +14,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// An upgrade that makes no sense: 400.
+/// An invalid upgrade: 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Section 4.2.1, item 1.
@@ -24,7 +24,7 @@ pub enum Malformed {
     #[error("a WebSocket upgrade has no body")]
     Body,
     /// Item 4.
-    #[error("Sec-WebSocket-Key must be there once, with 16 bytes in base64")]
+    #[error("expected exactly one Sec-WebSocket-Key with 16 bytes in base64")]
     Key,
     /// Item 6.
     #[error("Sec-WebSocket-Version must be 13")]
@@ -113,7 +113,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
         || ["x-authentik-username", "cookie", "authorization"].contains(&name.as_str())
 }
 
-/// The client waits to be told before it sends its body (RFC 9110 section 10.1.1).
+/// The client waits for 100 Continue before it sends its body (RFC 9110 section 10.1.1).
 #[must_use]
 pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))

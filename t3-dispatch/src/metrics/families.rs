@@ -85,7 +85,7 @@ impl Maker {
         self.keep(IntGauge::with_opts(opts(name, help)))
     }
 
-    /// A gauge of something that is no whole number.
+    /// A floating-point gauge.
     pub fn real(&self, name: &str, help: &str) -> prometheus::Gauge {
         self.keep(prometheus::Gauge::with_opts(opts(name, help)))
     }

@@ -160,7 +160,7 @@ impl Class {
 }
 
 words! {
-    /// How a connection to serve was come by.
+    /// Result of obtaining a connection to serve.
     Upstream, "how" {
         /// Made.
         New = "new",

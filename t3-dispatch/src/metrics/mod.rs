@@ -1,8 +1,7 @@
-//! What dispatch counts, for Prometheus: `docs/METRICS.md` lists it. Whoever does something tells
-//! [`Metrics`] with one line; counting is an addition to an atomic and never waits, locks or fails.
+//! What dispatch counts, for Prometheus: `docs/METRICS.md` lists it. Callers report each event to
+//! [`Metrics`] with one call; counting is an atomic addition and never waits, locks or fails.
 //!
-//! Labels are closed vocabularies ([`words`]). No user, address, login or session is ever named:
-//! that is what records are for.
+//! Labels are closed vocabularies ([`labels`]). No label names a user, address, login or session.
 
 pub mod families;
 pub mod gauges;
@@ -63,7 +62,7 @@ impl Default for Metrics {
         let make = Maker::default();
         make.info(
             "build_info",
-            "Always 1; the label says which version runs.",
+            "Always 1; the label is the running version.",
             "version",
             env!("CARGO_PKG_VERSION"),
         );
@@ -72,46 +71,46 @@ impl Default for Metrics {
             late: Mutex::new(Late::new(&make)),
             lifetimes: make.histogram(
                 "session_duration_seconds",
-                "How long WebSockets lasted (`dur_ms` of their record).",
+                "Duration of WebSockets (`dur_ms` of their record), in seconds.",
                 LIFETIMES,
             ),
             beats: make.histogram(
                 "heartbeat_rtt_seconds",
-                "How long serve took to answer a heartbeat of a browser.",
+                "Heartbeat RTT between client and serve, in seconds.",
                 BEATS,
             ),
             gaps: make.histogram(
                 "reconnect_gap_seconds",
-                "How long a user and address were cut off before they came back within a minute.",
+                "Time from a close to the next open of the same user and address within a minute, in seconds.",
                 GAPS,
             ),
             lags: make.histogram(
                 "event_loop_lag_seconds",
-                "How late the event loop was; measured ten times a second.",
+                "Event loop lag, sampled ten times a second, in seconds.",
                 LAGS,
             ),
-            evidence: make.counters("evidence_total", "Records by where their kernel evidence came from."),
+            evidence: make.counters("evidence_total", "Records by source of their kernel evidence."),
             kernel_lost: make
-                .counter("kernel_events_lost_total", "Kernel events that t3-trace says it has lost."),
-            paired: make.counters("pairings_total", "Pairings of browsers by how they ended."),
+                .counter("kernel_events_lost_total", "Kernel events that t3-trace reported as lost."),
+            paired: make.counters("pairings_total", "Pairings of browsers by outcome."),
             bad: make.counters(
                 "bad_requests_total",
-                "Requests refused because they were no proper HTTP, by the status of the answer.",
+                "Invalid HTTP requests rejected, by response status.",
             ),
             answers: make.counters2(
                 "http_responses_total",
-                "Answers to HTTP requests by class of their status and by whose they are.",
+                "HTTP responses by status class and source (serve, dispatch).",
             ),
             upstream: make
-                .counters("upstream_connections_total", "Connections to serve by how they were come by."),
-            reloads: make.counters("table_reloads_total", "Times the routing table was read again."),
+                .counters("upstream_connections_total", "Upstream connections by result (new, reused, failed)."),
+            reloads: make.counters("table_reloads_total", "Reloads of the routing table by result."),
             registry: make.registry,
         }
     }
 }
 
 impl Metrics {
-    /// serve is asked for a WebSocket: from here on exactly one `ws close` is owed.
+    /// An upgrade is forwarded to serve; exactly one `ws close` must follow.
     pub fn asked(&self) {
         self.lives.asked();
     }
@@ -145,7 +144,7 @@ impl Metrics {
         self.beats.observe(rtt.as_secs_f64());
     }
 
-    /// The event loop was so late.
+    /// Event loop lag.
     pub fn late(&self, by: Duration) {
         self.lags.observe(by.as_secs_f64());
     }
@@ -155,7 +154,7 @@ impl Metrics {
         self.paired.of(how).inc();
     }
 
-    /// A request was no proper HTTP.
+    /// An invalid HTTP request.
     pub fn bad(&self, status: StatusCode) {
         self.bad.of(Bad::of(status)).inc();
     }
@@ -166,7 +165,7 @@ impl Metrics {
         self.answers.of(Class::of(response.status()), by).inc();
     }
 
-    /// A connection to serve was come by, or not.
+    /// A connection to serve was obtained, or not.
     pub fn upstream(&self, how: Upstream) {
         self.upstream.of(how).inc();
     }

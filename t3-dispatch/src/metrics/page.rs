@@ -42,29 +42,29 @@ impl Late {
         Self {
             upgrades: make.counter(
                 "upgrades_total",
-                "WebSockets that serve was asked for; each of them gets exactly one record.",
+                "WebSocket upgrades forwarded to serve; each produces exactly one record.",
             ),
-            opens: make.counter("opens_total", "WebSockets that opened: the 101 was relayed."),
+            opens: make.counter("opens_total", "Opened WebSockets (101 relayed to the client)."),
             closes: make.counters2(
                 "closes_total",
-                "WebSockets that are over, by verdict and cause of their record; failed attempts to open included.",
+                "Closed WebSockets by verdict and cause, including failed opens.",
             ),
             sessions: make.gauges(
                 "sessions",
-                "WebSockets without a record: being opened, open, or at their end.",
+                "WebSockets without a record, by state (opening, open, closing).",
             ),
-            refused: make.counters("refused_total", "Requests turned away before serve was asked, by reason."),
+            refused: make.counters("refused_total", "Requests rejected before they reached serve, by reason."),
             entries: make.counters(
                 "journal_entries_total",
-                "Records of all kinds (`ws open`, `ws close`, `ws burst`) handed to journald, or lost because it was away too long.",
+                "Records of all kinds (`ws open`, `ws close`, `ws burst`) by outcome: written, or lost because journald was unavailable too long.",
             ),
-            entries_waiting: make.gauge("journal_entries_waiting", "Records that journald has not taken yet."),
+            entries_waiting: make.gauge("journal_entries_waiting", "Records queued for journald."),
             lines_lost: make.counter(
                 "log_lines_lost_total",
-                "Log lines, not records, that came faster than they could be written.",
+                "Log lines (not records) dropped because they came faster than they could be written.",
             ),
             lag_worst: make
-                .real("event_loop_lag_worst_seconds", "The latest that the event loop was in the last 30 s."),
+                .real("event_loop_lag_worst_seconds", "Worst event loop lag in the last 30 s, in seconds."),
             trace_connected: make.gauge("trace_connected", "1 while t3-trace is connected, else 0."),
             table_logins: make.gauge("table_logins", "Logins in the routing table."),
             process: Process::new(make),

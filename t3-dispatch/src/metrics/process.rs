@@ -17,9 +17,10 @@ impl Process {
     /// Registers the metrics.
     pub fn new(make: &Maker) -> Self {
         Self {
-            open_fds: make.gauge("process_open_fds", "Open descriptors; a WebSocket takes two."),
-            max_fds: make.gauge("process_max_fds", "Most descriptors that may be open."),
-            resident: make.gauge("process_resident_memory_bytes", "Memory of the process that is in RAM."),
+            open_fds: make.gauge("process_open_fds", "Open file descriptors; a WebSocket uses two."),
+            max_fds: make.gauge("process_max_fds", "Maximum number of open file descriptors."),
+            resident: make
+                .gauge("process_resident_memory_bytes", "Resident memory of the process, in bytes."),
         }
     }
 

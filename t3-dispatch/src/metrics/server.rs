@@ -137,7 +137,7 @@ async fn answer(render: Arc<Render>, request: &Request<Incoming>) -> Response<Fu
     match request.uri().path() {
         "/metrics" => metrics(render).await,
         "/" => text(StatusCode::OK, "t3-dispatch: metrics are at /metrics\n"),
-        _ => text(StatusCode::NOT_FOUND, "not here; metrics are at /metrics\n"),
+        _ => text(StatusCode::NOT_FOUND, "not found; metrics are at /metrics\n"),
     }
 }
 
@@ -150,10 +150,10 @@ async fn metrics(render: Arc<Render>) -> Response<Full<Bytes>> {
             response
         }
         Ok(Err(error)) => {
-            tracing::error!("write metrics down: {error}");
-            text(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written down; the log says why\n")
+            tracing::error!("cannot encode metrics: {error}");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode metrics; see the log of t3-dispatch\n")
         }
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written down\n"),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode metrics\n"),
     }
 }
 

@@ -3,7 +3,7 @@
 //! without a test seeing it, and a page never contradicts itself.
 //!
 //! The steps of one life are counted in order, and [`Lives::now`] reads them in the opposite order:
-//! whoever is seen to have ended is seen to have begun.
+//! a session counted as ended is also counted as begun.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ pub struct Lives {
 /// All counts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Now {
-    /// serve was asked for a WebSocket.
+    /// Upgrades forwarded to serve.
     pub asked: u64,
     /// The 101 was relayed.
     pub opened: u64,

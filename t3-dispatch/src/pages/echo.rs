@@ -77,7 +77,7 @@ impl ProbeEcho {
 /// Answers a request for the echo.
 pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Response<ResponseBody> {
     if !headers::wants_websocket(request.headers()) {
-        let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket");
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket upgrade");
         let headers = response.headers_mut();
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -98,7 +98,7 @@ pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Respons
         echo.rejections.record(
             RejectReason::Probes,
             "probes",
-            format_args!("503: there are {most} probes already (--max-probes)"),
+            format_args!("503: {most} probes are open; see --max-probes"),
         );
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many probes");
     };
@@ -126,7 +126,7 @@ async fn converse(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _place: OwnedSe
     echo(socket, settings.idle_timeout, &settings.shutdown).await;
 }
 
-/// Until the peer ends it, breaks the rules, is silent for too long, or dispatch stops.
+/// Until the peer ends it, violates the protocol or is idle for too long, or until dispatch stops.
 async fn echo<S>(mut socket: WebSocketStream<S>, silence: Duration, stop: &Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -135,15 +135,15 @@ where
         // A peer that does not read is as silent as one that does not write.
         let step = tokio::select! {
             step = timeout(silence, say_back(&mut socket)) => step,
-            () = stop.wait() => break (CloseCode::Away, "t3-dispatch stops"),
+            () = stop.wait() => break (CloseCode::Away, "t3-dispatch shuts down"),
         };
         match step {
             Ok(Some(Ok(()))) => {}
-            Ok(Some(Err(Error::Capacity(_)))) => break (CloseCode::Size, "too large for a probe"),
+            Ok(Some(Err(Error::Capacity(_)))) => break (CloseCode::Size, "message too large"),
             Ok(Some(Err(Error::Protocol(_)))) => break (CloseCode::Protocol, ""),
             Ok(Some(Err(Error::Utf8(_)))) => break (CloseCode::Invalid, ""),
             Ok(Some(Err(_)) | None) => return,
-            Err(_) => break (CloseCode::Away, "silent for too long"),
+            Err(_) => break (CloseCode::Away, "idle timeout"),
         }
     };
     let _ = timeout(GOODBYE, goodbye(&mut socket, CloseFrame { code, reason: reason.into() })).await;

@@ -1,4 +1,4 @@
-//! A one-time credential. It can be sent to serve and cannot be printed: whoever reads it in a log
+//! A one-time credential. It can be sent to serve and cannot be printed: a reader of a log
 //! could use it.
 
 use std::fmt;

@@ -40,7 +40,7 @@ pub enum ExchangeError {
     #[error(transparent)]
     Ask(#[from] AskError),
     /// It took too long.
-    #[error("serve on port {port} did not take the credential within {} ms", after.as_millis())]
+    #[error("serve on port {port} did not accept the credential within {} ms", after.as_millis())]
     Timeout {
         /// Its port.
         port: u16,

@@ -1,5 +1,5 @@
 //! Notices a browser that gets one session after the other and comes back without: it does not keep
-//! the cookie, or serve does not know it. Pure. A 302 would send it around for ever.
+//! the cookie, or serve does not know it. Pure. A 302 would loop indefinitely.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ pub const MANY: usize = 4;
 pub const WITHIN: Nanos = 60_000_000_000;
 const PRUNE_ABOVE: usize = 1024;
 
-/// One browser, as far as it can be told: the OS user, its address, its User-Agent.
+/// Identity of one browser: OS user, address, User-Agent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Browser {
     /// The OS user.
@@ -27,7 +27,7 @@ pub struct Browser {
 pub enum Verdict {
     /// Yes.
     Go,
-    /// No, and nobody has been told yet.
+    /// No, and not yet logged.
     Stop,
     /// Still no.
     StillStopped,

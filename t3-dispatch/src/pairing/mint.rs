@@ -65,14 +65,14 @@ impl fmt::Display for MintCommand {
     }
 }
 
-/// There is no credential. Says why; never holds one.
+/// Error of minting a credential; never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// The name would be taken for an option, or forge a line.
-    #[error("{0:?} cannot be an argument of the mint command; mend os_user in the routing table")]
+    #[error("{0:?} cannot be an argument of the mint command; fix os_user in the routing table")]
     User(String),
     /// The program cannot be started.
-    #[error("start `{command}`: {source}; see --mint-command")]
+    #[error("cannot start `{command}`: {source}; see --mint-command")]
     Start {
         /// The command with the user.
         command: String,
@@ -80,7 +80,7 @@ pub enum MintError {
         source: io::Error,
     },
     /// Its status cannot be had.
-    #[error("wait for `{command}`: {source}")]
+    #[error("cannot wait for `{command}`: {source}")]
     Wait {
         /// The command with the user.
         command: String,
@@ -88,7 +88,7 @@ pub enum MintError {
         source: io::Error,
     },
     /// All places were taken by others until the time was over.
-    #[error("no place for `{command}` within {} ms: {PLACES} of its kind are running", after.as_millis())]
+    #[error("no free slot for `{command}` within {} ms: {PLACES} are running", after.as_millis())]
     Crowded {
         /// The command with the user.
         command: String,
@@ -96,7 +96,7 @@ pub enum MintError {
         after: Duration,
     },
     /// It did not end.
-    #[error("`{command}` did not end within {} ms{}", after.as_millis(), if *killed { " and was killed" } else { "; it runs as another user and cannot be killed" })]
+    #[error("`{command}` did not end within {} ms{}", after.as_millis(), if *killed { " and was killed" } else { "; it runs as another user, so it was not killed" })]
     Timeout {
         /// The command with the user.
         command: String,
@@ -121,8 +121,8 @@ pub enum MintError {
         /// The command with the user.
         command: String,
     },
-    /// What it printed is no JSON. What it is instead is not said: it may hold the credential.
-    #[error("`{command}` printed no JSON (line {line}, column {column})")]
+    /// The output is not JSON. It is not logged: it may contain the credential.
+    #[error("`{command}` did not print JSON (line {line}, column {column})")]
     NoJson {
         /// The command with the user.
         command: String,
@@ -132,7 +132,7 @@ pub enum MintError {
         column: usize,
     },
     /// It is JSON without a credential.
-    #[error("`{command}` printed JSON without a text named \"credential\"")]
+    #[error("`{command}` printed JSON without a string named \"credential\"")]
     NoCredential {
         /// The command with the user.
         command: String,
@@ -311,13 +311,13 @@ mod tests {
         };
         assert_eq!(outcome(0, r#" {"id": 1, "credential": "sesame"} "#), Ok("sesame".to_owned()));
         for (status, stdout, cause) in [
-            (0, "", "`mint ann` printed no JSON (line 1, column 0)"),
-            (0, "sesame", "`mint ann` printed no JSON (line 1, column 1)"),
-            (0, "{\"credential\": \"sesame\"}\n{}", "`mint ann` printed no JSON (line 2, column 1)"),
-            (0, "\"sesame\"", "`mint ann` printed JSON without a text named"),
-            (0, r#"{"credential": ["sesame"]}"#, "`mint ann` printed JSON without a text named"),
-            (0, r#"{"credential": ""}"#, "`mint ann` printed JSON without a text named"),
-            (0, r#"{"sesame": "sesame"}"#, "`mint ann` printed JSON without a text named"),
+            (0, "", "`mint ann` did not print JSON (line 1, column 0)"),
+            (0, "sesame", "`mint ann` did not print JSON (line 1, column 1)"),
+            (0, "{\"credential\": \"sesame\"}\n{}", "`mint ann` did not print JSON (line 2, column 1)"),
+            (0, "\"sesame\"", "`mint ann` printed JSON without a string named"),
+            (0, r#"{"credential": ["sesame"]}"#, "`mint ann` printed JSON without a string named"),
+            (0, r#"{"credential": ""}"#, "`mint ann` printed JSON without a string named"),
+            (0, r#"{"sesame": "sesame"}"#, "`mint ann` printed JSON without a string named"),
             (0x100, r#"{"credential": "sesame"}"#, "`mint ann` ended with exit status: 1: \"no: [hidden]\""),
             (9, r#"{"credential": "sesame"}"#, "`mint ann` ended with signal: 9 (SIGKILL): \"no: [hidden]\""),
         ] {

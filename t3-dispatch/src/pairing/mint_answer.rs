@@ -21,14 +21,14 @@ use super::{
 /// For the name to come: it is written at once.
 const QUESTION_TIME: Duration = Duration::from_secs(5);
 
-/// There is no credential. Says why; never holds one.
+/// Error of minting a credential; never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
-    /// What was asked is no user's name.
-    #[error("the question is not one line with the name of a user")]
+    /// The request is not a user name.
+    #[error("expected one line with the name of a user")]
     Question,
     /// Nobody asked in time.
-    #[error("no question within {} s", QUESTION_TIME.as_secs())]
+    #[error("no request within {} s", QUESTION_TIME.as_secs())]
     Silence,
     /// The mint.
     #[error(transparent)]

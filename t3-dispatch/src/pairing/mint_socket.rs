@@ -56,14 +56,14 @@ impl fmt::Display for Where {
     }
 }
 
-/// There is no credential. Says why; never holds one.
+/// Error of minting a credential; never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The name would forge a line, or be taken for an option.
-    #[error("{0:?} cannot be the name of a user; mend os_user in the routing table")]
+    #[error("{0:?} cannot be the name of a user; fix os_user in the routing table")]
     User(String),
     /// All places were taken by others until the time was over.
-    #[error("no place to ask {} within {} ms: {PLACES} questions are waiting for their answer", path.display(), after.as_millis())]
+    #[error("no free slot to query {} within {} ms: {PLACES} requests are waiting", path.display(), after.as_millis())]
     Crowded {
         /// The socket.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum SocketError {
         after: Duration,
     },
     /// Nobody is there, or not for us.
-    #[error("connect to {}: {source}; is t3-mint.socket started, and ours? See --mint-socket", path.display())]
+    #[error("cannot connect to {}: {source}; check t3-mint.socket, its owner and --mint-socket", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The connection broke.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}", path.display())]
     Broken {
         /// What was attempted.
         what: &'static str,
@@ -105,7 +105,7 @@ pub enum SocketError {
         why: String,
     },
     /// The other end said nothing and left.
-    #[error("{} ended the connection without an answer; `journalctl -u 't3-mint@*'` may say why", path.display())]
+    #[error("{} ended the connection without an answer; see `journalctl -u 't3-mint@*'`", path.display())]
     Nothing {
         /// The socket.
         path: PathBuf,
@@ -116,8 +116,8 @@ pub enum SocketError {
         /// The socket.
         path: PathBuf,
     },
-    /// The answer is no JSON. What it is instead is not said: it may hold the credential.
-    #[error("{} answered no JSON (line {line}, column {column})", path.display())]
+    /// The reply is not JSON. Its content is not logged: it may contain the credential.
+    #[error("{} did not answer with JSON (line {line}, column {column})", path.display())]
     NoJson {
         /// The socket.
         path: PathBuf,
@@ -127,7 +127,7 @@ pub enum SocketError {
         column: usize,
     },
     /// It is JSON with neither a credential nor an error.
-    #[error("{} answered JSON without a text named \"credential\"", path.display())]
+    #[error("{} answered JSON without a string named \"credential\"", path.display())]
     NoCredential {
         /// The socket.
         path: PathBuf,
@@ -177,13 +177,13 @@ impl MintSocket {
             stream.write_all(format!("{user}\n").as_bytes()).await?;
             stream.shutdown().await
         };
-        // One that has answered already, with a no, may have left before it heard the question.
-        let asked = asked.await.map_err(broken("ask"));
+        // A peer that rejected already may have closed before it read the request.
+        let asked = asked.await.map_err(broken("write to"));
         let mut answer = Vec::new();
         let heard = stream.take(MAX_ANSWER as u64 + 1).read_to_end(&mut answer).await;
         if answer.is_empty() {
             asked?;
-            heard.map_err(broken("hear"))?;
+            heard.map_err(broken("read from"))?;
         }
         Ok(answer)
     }
@@ -285,12 +285,12 @@ mod tests {
             (&br#"{"error": "`t3-mint ann` ended\nwith 1"}"#[..], "answered: `t3-mint ann` ended\\nwith 1"),
             (br#"{"error": "no", "credential": "sesame"}"#, "answered: no"),
             (b"", "ended the connection without an answer"),
-            (b"sesame", "answered no JSON (line 1, column 1)"),
-            (br#"{"credential": "sesame""#, "answered no JSON (line 1, column 23)"),
-            (br#"{"credential": ["sesame"]}"#, "answered JSON without a text named"),
-            (br#"{"credential": ""}"#, "answered JSON without a text named"),
-            (br#"{"sesame": "sesame"}"#, "answered JSON without a text named"),
-            (b"\"sesame\"", "answered JSON without a text named"),
+            (b"sesame", "did not answer with JSON (line 1, column 1)"),
+            (br#"{"credential": "sesame""#, "did not answer with JSON (line 1, column 23)"),
+            (br#"{"credential": ["sesame"]}"#, "answered JSON without a string named"),
+            (br#"{"credential": ""}"#, "answered JSON without a string named"),
+            (br#"{"sesame": "sesame"}"#, "answered JSON without a string named"),
+            (b"\"sesame\"", "answered JSON without a string named"),
             (&much, "answered more than 65536 bytes"),
         ] {
             let fake = Fake::new(Some(answer));

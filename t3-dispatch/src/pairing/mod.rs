@@ -4,8 +4,8 @@
 //! [`decide`] says which requests need one, [`session_check`] asks serve about those that have one
 //! already, [`mint`] makes a one-time credential (or [`mint_socket`] has one made), and
 //! [`exchange`] has serve turn it into a session, whose cookies go to the browser with a 302. Never
-//! touches a request that is no top-level navigation, and never puts a credential or a cookie into
-//! the log.
+//! touches a request that is not a top-level navigation, and never puts a credential or a cookie
+//! into the log.
 
 pub mod credential;
 pub mod decide;
@@ -49,7 +49,7 @@ use crate::{
     sys::clock,
 };
 
-/// A User-Agent is told apart by so many bytes.
+/// Bytes of a User-Agent that distinguish browsers.
 const MAX_AGENT: usize = 256;
 
 /// Sources of credentials and timeouts of pairing.
@@ -120,7 +120,7 @@ enum Failed {
 /// What a browser is known by while it is paired.
 struct Visit {
     browser: Browser,
-    /// What serve is told of it.
+    /// Headers forwarded to serve.
     visitor: HeaderMap,
 }
 
@@ -203,10 +203,10 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, visit: Visit) -> Response<R
         Some(Ok(paired)) => redirect(&paired),
         Some(Err(Failed::Mint)) | None => plain(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "no pairing credential could be made; the log of t3-dispatch says why",
+            "cannot mint a pairing credential; see the log of t3-dispatch",
         ),
         Some(Err(Failed::Exchange)) => {
-            plain(StatusCode::BAD_GATEWAY, "serve opened no session; the log of t3-dispatch says why")
+            plain(StatusCode::BAD_GATEWAY, "t3 serve did not open a session; see the log of t3-dispatch")
         }
     }
 }
@@ -215,7 +215,7 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, visit: Visit) -> Response<R
 async fn fly(pairing: Arc<Pairing>, route: Route, visit: Visit) -> Result<Arc<Paired>, Failed> {
     let user = &route.os_user;
     let credential = pairing.source.credential(user).await.map_err(|error| {
-        tracing::error!(%user, "not paired: no credential: {error}");
+        tracing::error!(%user, "mint for {user} failed: {error}");
         pairing.metrics.paired(labels::Paired::MintFailed);
         Failed::Mint
     })?;
@@ -223,7 +223,7 @@ async fn fly(pairing: Arc<Pairing>, route: Route, visit: Visit) -> Result<Arc<Pa
     let paired =
         exchange::exchange(route.port, &pairing.timeouts, patience, &visit.visitor, &credential).await;
     let paired = paired.map_err(|error| {
-        tracing::error!(%user, "not paired: no session: {error}");
+        tracing::error!(%user, "pairing exchange for {user} failed: {error}");
         pairing.metrics.paired(match error {
             ExchangeError::Ask(_) | ExchangeError::Timeout { .. } => labels::Paired::Unreachable,
             ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => labels::Paired::Rejected,

@@ -77,7 +77,7 @@ pub(super) async fn send(
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(async move {
-        // Its error is the request's error, too, and told there.
+        // The request reports the same error.
         let _ = connection.await;
     });
     sender.send_request(request).await.map_err(failed)

@@ -1,5 +1,5 @@
 //! One piece of work for all who want the same at the same time. It runs in a task of its own:
-//! whoever leaves does not end it for the others. Knows nothing of what the work is.
+//! a caller that is dropped does not cancel it for the others.
 
 use std::{
     collections::HashMap,
@@ -38,7 +38,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                 let work = start();
                 tokio::spawn(async move {
                     let value = work.await;
-                    // From here on a newcomer starts anew.
+                    // From here on a new caller starts the work again.
                     drop(landing);
                     tell.send_replace(Some(value));
                 });

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// For listeners, journald, t3-trace, and requests that are no WebSockets.
 const OTHERS: u64 = 256;
 
-/// Raises the limit on open descriptors as far as it goes, and says so when it cannot. Gives the
+/// Raises the limit on open file descriptors to its maximum, and logs a failure. Gives the
 /// limit; `None` for none.
 pub fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
@@ -19,7 +19,7 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!("raise the limit on open descriptors ({:?}): {error}", limit.current);
+            tracing::warn!("cannot raise the limit on open file descriptors ({:?}): {error}", limit.current);
             limit.current
         }
     }
@@ -30,13 +30,13 @@ pub fn check_descriptors(sessions: NonZeroUsize, descriptors: Option<u64>) {
     if let Some(room) = too_low(sessions, descriptors) {
         let descriptors = descriptors.unwrap_or_default();
         tracing::warn!(
-            "the limit of {descriptors} open descriptors has room for some {room} WebSockets, --max-sessions allows {sessions}: \
+            "the limit of {descriptors} open file descriptors allows about {room} WebSockets, --max-sessions allows {sessions}: \
              raise LimitNOFILE= or lower --max-sessions"
         );
     }
 }
 
-/// For how many sessions there is room, if that is fewer than these. `None` as a limit is no limit.
+/// Sessions that the limit allows, if fewer than `sessions`. `None` as a limit means unlimited.
 fn too_low(sessions: NonZeroUsize, descriptors: Option<u64>) -> Option<u64> {
     let room = descriptors?.saturating_sub(OTHERS) / 2;
     (room < sessions.get() as u64).then_some(room)

@@ -97,7 +97,7 @@ impl Watch {
         if trouble != self.trouble {
             if let Some(trouble) = &trouble {
                 let path = self.path.display();
-                tracing::warn!("changes of {path} are seen up to {LOOK_EVERY:?} late: {trouble}");
+                tracing::warn!("changes of {path} are detected up to {LOOK_EVERY:?} late: {trouble}");
             }
             self.trouble = trouble;
         }
@@ -126,7 +126,7 @@ async fn event(armed: Option<&mut Armed>) {
     }
 }
 
-/// Watches all directories on the way. What cannot be watched is told beside.
+/// Watches all directories on the way. Returns the error for those that cannot be watched.
 fn armed(path: &Path) -> io::Result<(Armed, Option<String>)> {
     // A directory that turned while it was being watched leads elsewhere: the way is looked at
     // again when the watches stand.
@@ -224,7 +224,7 @@ mod tests {
         timeout(Duration::from_secs(20), watch.changed()).await.is_ok()
     }
 
-    /// Nothing is told of for several times as long as it takes to settle.
+    /// No change is reported for several settle times.
     async fn is_quiet(watch: &mut Watch) -> bool {
         timeout(SETTLED * 5, watch.changed()).await.is_err()
     }

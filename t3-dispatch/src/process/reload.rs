@@ -94,7 +94,7 @@ impl Reloader {
             Look::Bad(error) => {
                 self.app.metrics.reloaded(Tried::Failed);
                 self.teller.table_is_bad(&error);
-                tracing::error!("{error}; keeping the table from before");
+                tracing::error!("{error}; keeping the previous table");
             }
         }
     }

@@ -61,10 +61,10 @@ pub enum ServeError {
     #[error(transparent)]
     Metrics(#[from] metrics::server::BindError),
     /// Signals cannot be received.
-    #[error("receive signals: {0}")]
+    #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
-    /// No thread for what systemd is told.
-    #[error("start a thread: {0}")]
+    /// No thread for notifications to systemd.
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
@@ -188,7 +188,7 @@ pub fn assemble(
     })
 }
 
-/// Runs until told to stop.
+/// Runs until a stop signal.
 ///
 /// # Errors
 /// [`ServeError`] when it cannot start.
@@ -235,7 +235,7 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
             () = draining.as_mut() => break,
             heard = signals.next() => {
                 if let SignalEvent::Stop(_) = heard {
-                    tracing::warn!(sessions = app.recorder.in_flight.count(), "told to stop again: nobody is waited for any more");
+                    tracing::warn!(sessions = app.recorder.in_flight.count(), "second stop signal: exiting without draining");
                     app.stop.hurry();
                 }
             }
@@ -264,17 +264,14 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     ports
 }
 
-/// Stops: no new connections, goodbye to all sessions, a record for each of them, and an end for
+/// Stops: no new connections, Close 1001 to all sessions, a record for each of them, and an end for
 /// requests in flight. [`Stop::hurry`] makes it quick.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let deadline = Instant::now() + app.times.drain;
     tracing::info!(sessions = app.recorder.in_flight.count(), "stopping");
     app.stop.say(shutdown);
     if timeout_at(deadline, app.recorder.in_flight.none()).await.is_err() {
-        tracing::error!(
-            sessions = app.recorder.in_flight.count(),
-            "sessions without a record at the end of the drain time"
-        );
+        tracing::error!(sessions = app.recorder.in_flight.count(), "drain timed out with sessions in flight");
     }
     // What is left of HTTP are requests in flight; idle connections have ended at the word.
     let _ = timeout_at(deadline, app.connections.none()).await;
@@ -286,6 +283,6 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let writer = app.recorder.writer.clone();
     let lost = tokio::task::spawn_blocking(move || writer.flush(left)).await.unwrap_or(0);
     if lost > 0 {
-        tracing::error!(records = lost, "journald did not take these records in time");
+        tracing::error!(records = lost, "timed out writing records to journald");
     }
 }

@@ -1,5 +1,5 @@
-//! What systemd is told (sd_notify(3)): ready, reloading, stopping, alive, and one line for
-//! `systemctl status`. Does nothing where there is no systemd.
+//! Notifications to systemd (sd_notify(3)): ready, reloading, stopping, watchdog, and one line for
+//! `systemctl status`. Does nothing without systemd.
 //!
 //! The word that dispatch lives comes from the event loop, so that a loop that stands still is one
 //! that systemd restarts. It is sent by a thread of its own: a systemd that does not read (its
@@ -68,7 +68,7 @@ impl Teller {
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::warn!("read the clock for systemd: {error}"),
+            Err(error) => tracing::warn!("cannot read the clock for systemd: {error}"),
         }
     }
 
@@ -90,7 +90,7 @@ impl Teller {
         self.status();
     }
 
-    /// Tells for ever how it is, and that the event loop turns if systemd wants to know.
+    /// Reports status changes, and watchdog keep-alives if systemd expects them. Never returns.
     pub async fn keep_telling(self: Arc<Self>) {
         let watchdog = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero());
         let every = watchdog.map_or(STATUS_EVERY, |patience| (patience / 2).min(STATUS_EVERY));
@@ -153,7 +153,7 @@ fn line(sessions: usize, logins: usize, state: &State) -> String {
     }
     let mut line = format!("{sessions} WebSockets, {logins} logins");
     if let Some(why) = &state.bad_table {
-        line.push_str("; keeping the table from before: ");
+        line.push_str("; keeping the previous table: ");
         line.extend(why.chars().map(|c| if c.is_control() { ' ' } else { c }));
     }
     line
@@ -165,10 +165,10 @@ fn send(messages: &Receiver<Message>) {
         match message {
             Message::Tell(lines) => match sd_notify::notify(&[NotifyState::Custom(&lines)]) {
                 Ok(()) => failed = false,
-                // Once: a watchdog would say it for ever.
+                // Once: the watchdog would repeat it indefinitely.
                 Err(error) if !failed => {
                     failed = true;
-                    tracing::warn!("tell systemd: {error}");
+                    tracing::warn!("cannot notify systemd: {error}");
                 }
                 Err(_) => {}
             },
@@ -188,7 +188,7 @@ mod tests {
         state.bad_table = Some("t.json, line 1: key \"a\nREADY=1\"".to_owned());
         assert_eq!(
             line(3, 2, &state),
-            "3 WebSockets, 2 logins; keeping the table from before: t.json, line 1: key \"a READY=1\""
+            "3 WebSockets, 2 logins; keeping the previous table: t.json, line 1: key \"a READY=1\""
         );
         state.stopping = true;
         assert_eq!(line(1, 2, &state), "stopping, 1 WebSockets left");

@@ -37,17 +37,17 @@ use crate::{
 enum ForwardError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("serve on port {0} closed the connection without an answer: {1}")]
+    #[error("serve on port {0} closed the connection without a response: {1}")]
     Closed(u16, hyper::Error),
-    #[error("serve on port {0} did not answer as HTTP: {1}")]
+    #[error("serve on port {0} did not respond with HTTP: {1}")]
     Garbage(u16, hyper::Error),
     #[error("serve on port {0}: {1}")]
     Improper(u16, &'static str),
-    #[error("serve on port {0} did not answer within {1:?}")]
+    #[error("serve on port {0} timed out after {1:?}")]
     Silent(u16, Duration),
-    #[error("the client's request broke off: {0}")]
+    #[error("the client aborted its request: {0}")]
     Refused(guard::Refusal),
-    #[error("the client left before its request was complete")]
+    #[error("the client disconnected before its request was complete")]
     Left,
 }
 
@@ -67,12 +67,12 @@ impl ForwardError {
     /// For the client; the log has the rest.
     fn text(&self) -> &'static str {
         match self {
-            Self::Connect(ConnectError::Timeout(_)) | Self::Silent(..) => "serve does not answer",
-            Self::Connect(error) if error.is_ours() => "dispatch is out of resources",
-            Self::Connect(_) => "serve is not there",
-            Self::Closed(..) => "serve closed the connection without an answer",
-            Self::Garbage(..) | Self::Improper(..) => "serve gave no proper answer",
-            Self::Refused(_) | Self::Left => "the request broke off",
+            Self::Connect(ConnectError::Timeout(_)) | Self::Silent(..) => "t3 serve timed out",
+            Self::Connect(error) if error.is_ours() => "t3-dispatch is out of resources",
+            Self::Connect(_) => "cannot reach t3 serve; is it running?",
+            Self::Closed(..) => "t3 serve closed the connection without a response",
+            Self::Garbage(..) | Self::Improper(..) => "invalid response from t3 serve",
+            Self::Refused(_) | Self::Left => "the request was aborted",
         }
     }
 }

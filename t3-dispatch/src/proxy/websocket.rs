@@ -162,11 +162,13 @@ fn refuse(case: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
     case.failed(why);
     match why {
         OpenFailure::ConnectTimeout | OpenFailure::HandshakeTimeout => {
-            plain(StatusCode::GATEWAY_TIMEOUT, "serve does not answer")
+            plain(StatusCode::GATEWAY_TIMEOUT, "t3 serve timed out")
         }
-        OpenFailure::Refused | OpenFailure::Unreach => plain(StatusCode::BAD_GATEWAY, "serve is not there"),
-        OpenFailure::Local(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "dispatch is out of resources"),
-        _ => plain(StatusCode::BAD_GATEWAY, "serve gave no proper answer"),
+        OpenFailure::Refused | OpenFailure::Unreach => {
+            plain(StatusCode::BAD_GATEWAY, "cannot reach t3 serve; is it running?")
+        }
+        OpenFailure::Local(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "t3-dispatch is out of resources"),
+        _ => plain(StatusCode::BAD_GATEWAY, "invalid response from t3 serve"),
     }
 }
 
@@ -204,7 +206,7 @@ async fn run_session(
     let (down, up) = match switched.await {
         Ok(Ok((down, up))) => (guarded_socket(down), socket(up)),
         Ok(Err(error)) => {
-            tracing::debug!("the 101 could not be relayed: {error}");
+            tracing::debug!("cannot relay the 101: {error}");
             return case.failed(OpenFailure::ClientGone);
         }
         Err(_) => return case.failed(OpenFailure::ClientGone),

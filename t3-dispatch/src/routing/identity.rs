@@ -13,13 +13,13 @@ pub const USERNAME: &str = "x-authentik-username";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The peer may not speak for users.
-    #[error("{0} is not a trusted proxy; --trusted-proxy names the networks that are")]
+    #[error("{0} is not a trusted proxy; see --trusted-proxy")]
     Untrusted(IpAddr),
     /// A trusted proxy sent no name.
     #[error("no X-authentik-username header: is the request authenticated?")]
     Nobody,
     /// More than one name, or one that is not text.
-    #[error("the X-authentik-username header makes no sense")]
+    #[error("invalid X-authentik-username header")]
     Unclear,
     /// Not in the table.
     #[error("user {0:?} has no entry in the routing table")]

@@ -38,7 +38,7 @@ pub struct Table {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The file cannot be read.
-    #[error("read the routing table {path}: {source}")]
+    #[error("cannot read routing table {path}: {source}; see --table")]
     Read {
         /// Which file.
         path: PathBuf,

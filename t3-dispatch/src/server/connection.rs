@@ -99,7 +99,7 @@ async fn exchange(
     exchanges: &Arc<Exchanges>,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    // For whoever has to know how the client left.
+    // For observers of the client's end.
     request.extensions_mut().insert(Arc::clone(exchanges));
     let exchange = exchanges.begin();
     let mut response = match exchanges.refusal() {

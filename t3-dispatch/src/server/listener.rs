@@ -26,10 +26,10 @@ const OUT_OF_RESOURCES_WAIT: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The address cannot be bound.
-    #[error("listen on {0}: {1}")]
+    #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
     /// What systemd passed is of no use.
-    #[error("use the sockets passed by systemd: {0}")]
+    #[error("cannot use the sockets passed by systemd: {0}")]
     Passed(io::Error),
 }
 

@@ -1,5 +1,4 @@
-//! The word to stop, and everybody who must hear it. Set once, never taken back; said again it
-//! means at once.
+//! Shutdown signal and its listeners. Set once, never reset; a second signal forces the exit.
 //!
 //! A relay looks at it each time it runs (one atomic load) and leaves a waker here; a watch channel
 //! per session would cost each of them a lock on every message.
@@ -17,7 +16,7 @@ use futures_util::task::AtomicWaker;
 use t3_record::evidence::Shutdown;
 use tokio::sync::watch;
 
-/// The word.
+/// Shutdown signal.
 #[derive(Debug)]
 pub struct Stop {
     said: OnceLock<Shutdown>,
@@ -26,7 +25,7 @@ pub struct Stop {
     said_to_tasks: watch::Sender<Word>,
 }
 
-/// What tasks have heard.
+/// Phase seen by tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
     None,
@@ -46,13 +45,13 @@ impl Default for Stop {
 }
 
 impl Stop {
-    /// Says it. The first to say it is remembered.
+    /// Triggers the shutdown. The first reason is kept.
     pub fn say(&self, shutdown: Shutdown) {
         let _ = self.said.set(shutdown);
         self.tell(Word::Stop);
     }
 
-    /// Says that nobody is to wait for anything any more. Records are still written.
+    /// Forces the exit without draining. Records are still written.
     pub fn hurry(&self) {
         self.hurried.store(true, Ordering::Release);
         self.tell(Word::Hurry);

@@ -1,4 +1,4 @@
-//! The socket options and answers of one TCP leg. Knows nothing of WebSockets.
+//! Socket options of one TCP leg.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -6,10 +6,10 @@ use rustix::net::sockopt;
 use t3_record::{evidence::SeenEnd, wire::Leg};
 use tokio::net::TcpStream;
 
-/// How long a silent or unresponsive peer is believed in.
+/// Keepalive and TCP_USER_TIMEOUT of a leg.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Silence after which keepalive probes start, and the time between them.
+    /// Idle time before keepalive probes start, and the interval between them.
     pub keepalive: Duration,
     /// `TCP_USER_TIMEOUT`: how long sent data or probes may stay unacknowledged (tcp(7)).
     pub user_timeout: Duration,

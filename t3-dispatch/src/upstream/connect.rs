@@ -16,10 +16,10 @@ use crate::{settings::Timeouts, sys::tcp, upstream::request_body::RequestBody};
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// It did not accept in time.
-    #[error("serve at {0} did not accept a connection in time")]
+    #[error("timed out connecting to serve at {0}")]
     Timeout(SocketAddr),
     /// The kernel said no.
-    #[error("connect to serve at {0}: {1}")]
+    #[error("cannot connect to serve at {0}: {1}")]
     Io(SocketAddr, io::Error),
 }
 
@@ -74,7 +74,7 @@ pub async fn http(stream: TcpStream) -> hyper::Result<SendRequest<RequestBody>> 
         .handshake::<_, RequestBody>(TokioIo::new(stream))
         .await?;
     tokio::spawn(async move {
-        // Its error is the request's error, too, and told there.
+        // The request reports the same error.
         let _ = connection.with_upgrades().await;
     });
     Ok(sender)

@@ -27,7 +27,7 @@ const EXPECT: Duration = Duration::from_secs(1);
 
 /// serve has answered without the body.
 #[derive(Debug, thiserror::Error)]
-#[error("serve answered without asking for the body")]
+#[error("serve responded without reading the body")]
 pub struct BodyRejected;
 
 /// What is known of a body on its way.

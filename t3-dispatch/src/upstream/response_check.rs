@@ -13,22 +13,22 @@ use http::{
 pub fn proper<B>(response: Response<B>) -> Result<Response<B>, &'static str> {
     let headers = response.headers();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err("it switched protocols without being asked to");
+        return Err("unrequested 101 Switching Protocols");
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
     if lengths.next().is_some()
         || length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit))
     {
-        return Err("its Content-Length is not one number");
+        return Err("expected exactly one numeric Content-Length");
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if length.is_some() {
-            return Err("it has both Content-Length and Transfer-Encoding");
+            return Err("Transfer-Encoding and Content-Length together");
         }
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err("its Transfer-Encoding is not chunked");
+            return Err("expected Transfer-Encoding: chunked");
         }
     }
     Ok(response)

@@ -15,7 +15,7 @@ use super::{
 
 /// The longest request line. RFC 9112 section 3 asks for at least 8000 bytes.
 const REQUEST_LINE: usize = 16 * 1024;
-/// Empty lines before a request line are ignored (RFC 9112 section 2.2), but not for ever.
+/// Empty lines before a request line are ignored (RFC 9112 section 2.2), up to this limit.
 const EMPTY_LINES: usize = 2;
 /// Record type of a TLS handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;

@@ -148,7 +148,7 @@ fn strip_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// `host [ ":" port ]` of RFC 3986 section 3.2, as far as it can be told by its characters: no
+/// `host [ ":" port ]` of RFC 3986 section 3.2, checked by its characters only: no
 /// user, no path, no list.
 fn is_host(value: &[u8]) -> bool {
     let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);

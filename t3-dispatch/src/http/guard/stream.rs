@@ -2,7 +2,7 @@
 //!
 //! A refusal has to be answered in its turn, behind the answers to the requests before it. So a
 //! request that no client can make takes the place of the refused one ([`is_stand_in`]), and
-//! whoever answers requests finds the reason in [`Exchanges`].
+//! the request handler reads the reason from [`Exchanges`].
 
 use std::{
     io::{self, IoSlice},
@@ -135,7 +135,7 @@ pub struct Guarded {
     /// Let through and not taken yet.
     out: Vec<u8>,
     out_at: usize,
-    /// A body broke off here; told once `out` is empty.
+    /// A body was aborted here; reported once `out` is empty.
     broken: Option<Refusal>,
     eof: bool,
     /// How many heads were let through.

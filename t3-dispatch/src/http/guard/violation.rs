@@ -7,46 +7,46 @@ use http::StatusCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// RFC 9112 section 2.2: CR LF ends a line, and neither stands alone.
-    #[error("a line does not end with CR LF")]
+    #[error("line does not end with CR LF")]
     LineEnd,
     /// RFC 9110 section 5.5.
-    #[error("a control character in the head")]
+    #[error("control character in the request head")]
     Control,
     /// The first bytes are those of a TLS handshake (RFC 8446 section 5.1).
-    #[error("TLS on a port that speaks plain HTTP")]
+    #[error("TLS on a plain HTTP port")]
     Tls,
     /// RFC 9113 section 3.4.
-    #[error("HTTP/2 on a port that speaks HTTP/1.1")]
+    #[error("HTTP/2 on an HTTP/1.1 port")]
     Http2,
     /// RFC 9112 section 3.
-    #[error("the request line is not METHOD TARGET HTTP/1.1")]
+    #[error("expected the request line METHOD TARGET HTTP/1.1")]
     RequestLine,
     /// RFC 9112 section 2.3.
-    #[error("the version is neither HTTP/1.1 nor HTTP/1.0")]
+    #[error("expected HTTP/1.1 or HTTP/1.0")]
     Version,
     /// CONNECT would make a tunnel and TRACE would tell headers that the client may not see.
-    #[error("the method is not allowed here")]
+    #[error("method not allowed")]
     Method,
     /// RFC 9112 section 3.2.
-    #[error("the request target is neither a path nor a URL, or has characters that must be encoded")]
+    #[error("request target is not a path or URL, or has characters that must be encoded")]
     Target,
     /// RFC 9112 section 3.
-    #[error("the request line is too long")]
+    #[error("request line too long")]
     TargetTooLong,
     /// RFC 9112 section 3.2: exactly one Host that makes sense.
-    #[error("HTTP/1.1 needs one Host header, with a name or an address")]
+    #[error("expected exactly one Host header with a name or address")]
     Host,
     /// RFC 9112 section 3.2.2.
-    #[error("the target is for another host than the Host header")]
+    #[error("request target and Host header name different hosts")]
     OtherHost,
-    /// RFC 9112 section 5: no name, a name that is no token, or whitespace around it.
-    #[error("a header field without a proper name")]
+    /// RFC 9112 section 5: an empty name, a name that is not a token, or whitespace around it.
+    #[error("header field with an invalid name")]
     FieldName,
     /// RFC 9112 section 5.2.
-    #[error("a header field folded over several lines")]
+    #[error("header field folded over several lines")]
     Fold,
     /// More bytes than allowed.
-    #[error("the head is too large")]
+    #[error("request head too large")]
     HeadTooLarge,
     /// More fields than allowed.
     #[error("too many header fields")]
@@ -55,25 +55,25 @@ pub enum Refusal {
     #[error("Transfer-Encoding and Content-Length together")]
     TwoLengths,
     /// RFC 9110 section 8.6: once, digits only.
-    #[error("Content-Length must be there once, as a number")]
+    #[error("expected exactly one numeric Content-Length")]
     ContentLength,
     /// RFC 9112 section 6.1: `chunked` is the only coding that is known here.
-    #[error("Transfer-Encoding must be there once, as chunked, in HTTP/1.1")]
+    #[error("expected exactly one Transfer-Encoding, chunked, in HTTP/1.1")]
     TransferEncoding,
     /// RFC 9112 section 7.1.
-    #[error("a chunk is malformed")]
+    #[error("malformed chunk")]
     Chunk,
     /// RFC 9112 section 7.1.1.
-    #[error("a chunk extension is too long")]
+    #[error("chunk extension too long")]
     ChunkExtension,
     /// RFC 9112 section 7.1.2.
-    #[error("the trailer section is malformed or too large")]
+    #[error("trailer section malformed or too large")]
     Trailers,
     /// The head took longer than `--header-timeout`.
-    #[error("the head of the request did not arrive in time")]
+    #[error("timed out reading the request head")]
     SlowHead,
     /// Nothing of the body came for `--body-timeout`.
-    #[error("the body of the request did not arrive in time")]
+    #[error("timed out reading the request body")]
     SlowBody,
 }
 

@@ -9,7 +9,7 @@
 /// A name of serve's, as it wrote it: `"x"` or `W/"x"`.
 type Theirs = String;
 
-/// The name of serve's document `theirs` with our tags in it. `None` when `theirs` is no name.
+/// The ETag of serve's document `theirs` with our tags in it. `None` when `theirs` is not an ETag.
 #[must_use]
 pub fn ours(theirs: &str) -> Option<String> {
     let (weak, opaque) = parse(theirs.trim())?;

@@ -21,7 +21,7 @@ const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 pub enum Found {
     /// The head's end tag begins at this offset.
     Head(u64),
-    /// There is no head, or it is to be left alone.
+    /// No head, or a head that must not change.
     Nothing,
 }
 

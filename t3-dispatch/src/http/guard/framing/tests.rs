@@ -9,7 +9,7 @@ const LIMITS: Limits = Limits { head_bytes: 4096, fields: 16 };
 const GET: &str = "GET /a HTTP/1.1\r\nHost: t3\r\n\r\n";
 const SOCKET: &str = "GET /ws HTTP/1.1\r\nHost: t3\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
-/// Everything that was let through, the number of heads in it, and why there is no more.
+/// The forwarded bytes, the number of heads in them, and the reason for the end.
 fn feed_in(pieces: &[&[u8]]) -> (Vec<u8>, u64, Option<Refusal>, Framing) {
     let mut framing = Framing::new(LIMITS);
     let (mut through, mut heads, mut refused) = (Vec::new(), 0, None);
