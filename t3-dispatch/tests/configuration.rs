@@ -196,7 +196,7 @@ fn check_warns_of_what_is_probably_not_meant_and_ends_with_0() {
     for expected in [
         "warning: command line: `trusted-proxy` 0.0.0.0/0 lets any client impersonate any user",
         "warning: environment: unknown variable T3_DISPATCH_DRAINTIME; did you mean T3_DISPATCH_DRAIN_TIME?",
-        "warning: loop goes to port 3780, where t3-dispatch itself listens",
+        "warning: loop is routed to port 3780, the listening port of t3-dispatch",
     ] {
         assert!(warnings.contains(expected), "{expected} in\n{warnings}");
     }

@@ -114,7 +114,7 @@ mod tests {
         for question in [&b""[..], b"\n", b"-x\n", b"a b\n", b"a\0b\n", b"../a\n", b"\xff\n", long.as_bytes()]
         {
             let answer = asked(question, r#"printf '{"credential": "sesame"}'"#).await;
-            assert!(answer.contains("the question is not one line"), "{question:?}: {answer}");
+            assert!(answer.contains("expected one line"), "{question:?}: {answer}");
         }
     }
 
