@@ -79,7 +79,7 @@ async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_ca
         assert_eq!(failed.status, 500, "{mint}: {failed:?}");
         let lines = house.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
-        assert!(lines[0].starts_with("mint for ann failed: "), "{}", lines[0]);
+        assert!(lines[0].starts_with("mint for user") && lines[0].contains(" failed: "), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert_eq!(house.counted(), ["mint_failed=1"]);
     }
@@ -254,7 +254,7 @@ async fn a_mint_that_fails_is_500_and_one_line_that_names_the_cause() {
         assert!(!failed.body.contains("one-time-"));
         let lines = house.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
-        assert!(lines[0].starts_with("mint for ann failed: "), "{}", lines[0]);
+        assert!(lines[0].starts_with("mint for user") && lines[0].contains(" failed: "), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert!(house.asked().await.is_empty(), "{mint}");
         assert_eq!(house.counted(), ["mint_failed=1"]);
@@ -301,7 +301,11 @@ async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
         assert!(!failed.body.contains("one-time-"));
         let lines = house.lines("");
         assert_eq!(lines.len(), 1, "{order}: {lines:?}");
-        assert!(lines[0].starts_with("pairing exchange for ann failed: "), "{}", lines[0]);
+        assert!(
+            lines[0].starts_with("pairing exchange for user") && lines[0].contains(" failed: "),
+            "{}",
+            lines[0]
+        );
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert_eq!(house.counted(), [counted], "{order}");
     }
