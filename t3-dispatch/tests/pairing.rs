@@ -68,7 +68,7 @@ async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_ca
         (
             MINT,
             true,
-            "mint.sock: No such file or directory (os error 2); is t3-mint.socket started, and ours?",
+            "mint.sock: No such file or directory (os error 2); check t3-mint.socket, its owner and --mint-socket",
         ),
     ] {
         let house = House::behind_socket(mint).await;
