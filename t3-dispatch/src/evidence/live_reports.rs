@@ -108,8 +108,8 @@ mod tests {
         assert_eq!(run(&mut rounds, start), []);
         rounds.wanted(3500, start);
         assert_eq!(run(&mut rounds, start), [(0, true), (1000, false), (2000, false), (3000, false)]);
-        // Asked again in time it goes on at its pace; a wish that comes after a pause finds somebody
-        // who has forgotten.
+        // Asked again in time it goes on at its pace; a wish that comes after a pause finds
+        // somebody who has forgotten.
         rounds.wanted(1500, start + Duration::from_millis(3400));
         assert_eq!(run(&mut rounds, start), [(4000, false)]);
         rounds.wanted(500, start + Duration::from_secs(60));

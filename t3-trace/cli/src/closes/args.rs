@@ -44,7 +44,8 @@ pub struct ClosesArgs {
     pub short: Option<Duration>,
     #[command(flatten)]
     pub place: JournalSource,
-    /// Print each record as one JSON object, without a summary; `time` is its write time (RFC 3339).
+    /// Print each record as one JSON object, without a summary; `time` is its write time (RFC
+    /// 3339).
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
     /// Print CSV with a header line (RFC 4180), without a summary.

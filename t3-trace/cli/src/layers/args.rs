@@ -59,8 +59,8 @@ pub struct LayerArgs {
     /// A file with request headers for Prometheus, one per line.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_HEADER_FILE")]
     pub prometheus_header_file: Option<PathBuf>,
-    /// Labels of this host in Prometheus, for example 'instance="devvm:9100"'; without it the PSI of
-    /// all hosts is shown.
+    /// Labels of this host in Prometheus, for example 'instance="devvm:9100"'; without it the PSI
+    /// of all hosts is shown.
     #[arg(long, value_name = "LABELS", env = "T3_PROMETHEUS_HOST")]
     pub prometheus_host: Option<String>,
     /// Traefik's access log as a file, instead of Loki (repeatable).

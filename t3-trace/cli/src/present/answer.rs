@@ -1,5 +1,5 @@
-//! Conclusion of a close: what happened and why it is proven or likely, in sentences. Adds nothing to
-//! the record; docs/VERDICTS.md defines what each verdict proves. Pure.
+//! Conclusion of a close: what happened and why it is proven or likely, in sentences. Adds nothing
+//! to the record; docs/VERDICTS.md defines what each verdict proves. Pure.
 
 use t3_record::{
     CloseRecord, Confidence, How, KernelSource, Segment, Side, Verdict, evidence::Fate, value::Percent,

@@ -143,8 +143,8 @@ const OTHERS: &str = "Check whether other sessions closed at the same time: `t3-
 const RESTARTED: &str = "No action needed if this was a restart or an upgrade.";
 const VERSION: &str = "Has its version changed?";
 
-/// Returns the steps after a close, most important first. `{user}`, `{unit}`, `{range}`, `{serve_log}`
-/// and `{dispatch_log}` stand for the values of the close.
+/// Returns the steps after a close, most important first. `{user}`, `{unit}`, `{range}`,
+/// `{serve_log}` and `{dispatch_log}` stand for the values of the close.
 #[must_use]
 pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'static str] {
     match (verdict, how) {
