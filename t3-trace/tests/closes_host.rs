@@ -123,7 +123,7 @@ fn a_close_that_another_user_wrote_is_left_out_and_told() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
     let output = command.args(["closes", "--json", "--directory"]).arg(&directory).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("left out 1 records that others"), "{said}");
+    assert!(said.contains("ignored 1 records not written by"), "{said}");
 }
 
 #[test]
