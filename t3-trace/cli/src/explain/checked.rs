@@ -261,7 +261,7 @@ fn dispatch(checks: &mut Checks, record: &CloseRecord) {
             );
         }
         Some(late) => {
-            checks.clean("t3-dispatch", format!("event loop lag at most {} in the last 30 s", lasted(late)))
+            checks.clean("t3-dispatch", format!("event loop lag at most {} in the last 30 s", lasted(late)));
         }
     }
 }
