@@ -106,7 +106,7 @@ impl Journal {
     }
 
     /// No journald, for users that cannot have their own: the programs write to stderr, and
-    /// [`Self::collector`] finds the `ws close` records there.
+    /// `collector` finds the `ws close` records there.
     #[must_use]
     pub fn on_stderr() -> Self {
         Self { entries: Arc::default(), follower: None, private: None, log_target: "stderr" }
