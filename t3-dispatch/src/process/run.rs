@@ -265,7 +265,7 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
 }
 
 /// Stops: no new connections, Close 1001 to all sessions, a record for each of them, and an end for
-/// requests in flight. [`Stop::hurry`] makes it quick.
+/// requests in flight. `Stop::hurry` makes it quick.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let deadline = Instant::now() + app.times.drain;
     tracing::info!(sessions = app.recorder.in_flight.count(), "stopping");
