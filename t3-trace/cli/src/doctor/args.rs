@@ -1,15 +1,14 @@
-//! The command line of `t3-trace doctor`. Reads and decides nothing.
+//! Options of `t3-trace doctor`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use t3_record::wire::SOCKET_PATH;
 
-/// `t3-trace doctor`.
+/// Check kernel and host support; explain missing parts.
 ///
-/// Says what this kernel and this machine allow, and what keeps the rest from working. Changes
-/// nothing; as root, and only when no daemon runs, it attaches the kernel's hooks for a moment to
-/// see whether they can be attached.
+/// Changes nothing. As root, and only without a daemon, it attaches the kernel hooks briefly as a
+/// test.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   t3-trace doctor
@@ -17,28 +16,28 @@ use t3_record::wire::SOCKET_PATH;
   t3-trace doctor --bundle report.tar
 
 Exit status:
-  0  nothing is broken; there may be warnings and notes
-  1  something that should work does not
-  2  wrong usage
+  0  nothing broken (warnings and notes are possible)
+  1  a check is broken, or a runtime failure
+  2  usage error
 
-What each check means and what to do: docs/DOCTOR.md.
+docs/DOCTOR.md describes each check.
 
-Environment: NO_COLOR for no colours; there are none anyway where the output is no terminal.")]
+Environment: NO_COLOR disables colours; without a terminal there are none.")]
 pub struct DoctorArgs {
-    /// The daemon's socket.
+    /// Path of the evidence socket
     #[arg(long, value_name = "PATH", default_value = SOCKET_PATH)]
     pub socket: PathBuf,
-    /// The routing table: which ports are serves.
+    /// Path of the routing table, which lists the serve ports
     #[arg(long, value_name = "FILE", default_value = "/etc/t3-serve/dispatch.json")]
     pub table: PathBuf,
-    /// One JSON object.
+    /// Print as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Also write what a bug report needs into this new file, as a tar. Users, addresses and
-    /// credentials are taken out.
+    /// Also write a tar for a bug report to this new file; user names, addresses and credentials
+    /// are removed
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
-    /// No colours.
+    /// Disable colours
     #[arg(long)]
     pub plain: bool,
 }

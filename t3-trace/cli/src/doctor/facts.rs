@@ -1,67 +1,62 @@
-//! What the checks look at: facts as they were found, and, where they could not be, why not. Plain
-//! values; judges nothing and reads nothing.
+//! Facts for the checks, or the reason why a fact is not available. Plain values.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use t3_record::wire::{Hook, Status};
 
-/// A fact, or in a sentence why it is not known.
+/// A fact, or the reason why it is not known.
 pub type Collected<T> = Result<T, String>;
 
-/// Everything.
+/// All facts.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Who asks.
+    /// Caller.
     pub caller: Caller,
-    /// The daemon's socket.
+    /// Path of the evidence socket.
     pub socket: PathBuf,
-    /// The daemon.
     pub daemon: Daemon,
-    /// The kernel.
     pub kernel: Kernel,
-    /// The machine.
-    pub machine: Machine,
-    /// Who is served where.
-    pub serves: Result<Vec<Serve>, NoTable>,
-    /// The journal.
+    pub host: Host,
+    /// serves of the routing table.
+    pub serves: Result<Vec<Serve>, TableError>,
     pub journal: Journal,
-    /// Units of systemd by name; none where it does not run.
+    /// systemd units by name; empty without systemd.
     pub units: BTreeMap<String, Unit>,
 }
 
-/// Who asks.
+/// Caller of `doctor`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Its effective uid.
+    /// Effective uid.
     pub uid: u32,
 }
 
 impl Caller {
-    /// The one who sees everything.
+    /// Whether the caller is root.
     #[must_use]
     pub const fn is_root(&self) -> bool {
         self.uid == 0
     }
 }
 
-/// What came of asking the daemon.
+/// Result of a status query to the daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Daemon {
-    /// It answers.
+    /// Status received.
     Answers(Box<Status>),
-    /// Nobody does.
+    /// No daemon at the socket.
     Absent,
-    /// Its socket may not be used; whose it is.
+    /// No permission for the socket.
     Denied {
-        /// The group that may.
+        /// Group with permission.
         group: String,
     },
-    /// Something else, in a sentence.
-    Strange(String),
+    /// Another failure.
+    Unexpected(String),
 }
 
 impl Daemon {
-    /// How it is, if it answers.
+    /// Status, if received.
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
@@ -74,131 +69,117 @@ impl Daemon {
 /// The kernel.
 #[derive(Debug, Clone)]
 pub struct Kernel {
-    /// As `uname -r` says.
+    /// `uname -r`.
     pub release: String,
-    /// Its type information.
+    /// Presence of BTF.
     pub btf: Presence,
-    /// The mode of lockdown; `None` where there is none.
+    /// Lockdown mode; `None` without lockdown.
     pub lockdown: Option<String>,
-    /// How much memory may be locked.
+    /// Limit of locked memory.
     pub memlock: Option<Memlock>,
-    /// The hooks.
     pub hooks: Hooks,
 }
 
-/// Is a file there?
+/// Presence of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// Yes.
-    There,
-    /// No.
+    Present,
     Missing,
-    /// It cannot be read, and why.
+    /// Not readable, with the reason.
     Unreadable(String),
 }
 
 /// `RLIMIT_MEMLOCK`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memlock {
-    /// Whose: the daemon's, or this program's own.
+    /// True for the limit of the daemon, false for that of this process.
     pub of_daemon: bool,
-    /// In bytes; `None` for no limit.
+    /// Bytes; `None` is unlimited.
     pub bytes: Option<u64>,
 }
 
-/// How the hooks became known.
+/// Hooks, by source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hooks {
-    /// The running daemon says so.
+    /// Reported by the running daemon.
     Running(Vec<Hook>),
-    /// We have tried, and let go again.
+    /// Attached and detached as a test.
     Tried(Collected<Vec<Hook>>),
-    /// Only read: a name, and whether the kernel has it.
+    /// Name, and whether the kernel has it; not attached.
     Offered(Collected<Vec<(String, bool)>>),
 }
 
-/// The machine.
 #[derive(Debug, Clone)]
-pub struct Machine {
-    /// Its pressure files: `memory`, `io`, `cpu`.
+pub struct Host {
+    /// Pressure files: `memory`, `io`, `cpu`.
     pub pressure: Vec<(&'static str, Pressure)>,
-    /// Its cgroups.
     pub cgroups: Cgroups,
-    /// Its wall clock.
     pub clock: Clock,
 }
 
 /// A pressure file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pressure {
-    /// It is there; percent of the last 10 s in which some task stalled.
+    /// PSI some, 10 s, in percent.
     Some(f32),
-    /// The kernel was built without.
+    /// The kernel was built without PSI.
     Missing,
-    /// Switched off at boot.
+    /// Disabled at boot.
     Off,
-    /// It cannot be read, and why.
+    /// Not readable, with the reason.
     Unreadable(String),
 }
 
-/// Which versions of cgroups are mounted.
+/// Mounted cgroup versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cgroups {
-    /// Where version 2 is.
+    /// Mount point of version 2.
     pub v2: Option<PathBuf>,
     /// Controllers of version 1.
     pub v1: Vec<String>,
 }
 
-/// The wall clock, as the kernel's clock discipline sees it (adjtimex(2)).
+/// State of the wall clock (adjtimex(2)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// Something keeps it right; `None` where that cannot be asked.
+    /// Synchronised; `None` if unknown.
     pub synchronised: Option<bool>,
-    /// How wrong it may be, in milliseconds.
+    /// Maximum error in milliseconds.
     pub error_ms: u64,
 }
 
-/// Why there is no routing table, in a sentence.
+/// Reason why there is no routing table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoTable {
-    /// It cannot be read.
+pub enum TableError {
     Unreadable(String),
-    /// It is none.
     Malformed(String),
 }
 
-/// A serve.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Serve {
-    /// The OS user, by the routing table.
+    /// OS user in the routing table.
     pub user: String,
-    /// Its port.
     pub port: u16,
-    /// What listens there.
+    /// Listener on the port.
     pub process: Listener,
-    /// Its unit, as its cgroup is named.
+    /// Unit, from the name of its cgroup.
     pub unit: Option<String>,
-    /// Its limits, of its own cgroup first and then of each above.
+    /// Memory limits of its cgroup, then of each ancestor.
     pub levels: Vec<Level>,
     /// `memory.oom.group`.
     pub oom_group: Option<bool>,
-    /// Its cgroup has pressure files; `None` without a cgroup.
+    /// Whether its cgroup has pressure files; `None` without a cgroup.
     pub pressure: Option<bool>,
 }
 
-/// What listens on a port.
+/// Listener on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listener {
-    /// Nothing.
-    Nobody,
-    /// Something that we may not look at.
-    Unseen,
-    /// This.
+    Absent,
+    /// A process that the caller may not inspect.
+    Unknown,
     Process {
-        /// Its id.
         pid: u32,
-        /// Its name.
         comm: String,
     },
 }
@@ -206,81 +187,77 @@ pub enum Listener {
 /// Memory limits of one cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Level {
-    /// Its name.
     pub name: String,
-    /// `memory.high` in bytes; `None` for no limit.
+    /// `memory.high` in bytes; `None` is unlimited.
     pub high: Option<u64>,
-    /// `memory.max` in bytes; `None` for no limit.
+    /// `memory.max` in bytes; `None` is unlimited.
     pub max: Option<u64>,
 }
 
-/// The journal.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    /// journald takes entries.
-    pub takes: Collected<()>,
-    /// We may read it.
+    /// Whether journald accepts entries.
+    pub accepts: Collected<()>,
+    /// Read access.
     pub access: Access,
-    /// It outlives a restart of the machine.
+    /// Persistent storage.
     pub persistent: bool,
-    /// journald's own limit.
+    /// Rate limit of journald.
     pub limit: Limit,
-    /// What it dropped of ours in the last week, oldest first.
+    /// Dropped entries of t3-dispatch and t3-trace in the last week, oldest first.
     pub suppressed: Collected<Vec<Suppressed>>,
 }
 
-/// May the system's journal be read?
+/// Read access to the system journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// Yes.
     Granted,
-    /// No.
     Denied,
-    /// There are no files of it.
-    Nothing,
+    /// There are no journal files.
+    NoFiles,
 }
 
-/// How many entries of one unit journald takes in a time.
+/// Rate limit: entries of one unit per interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// The time, in microseconds; 0 for no limit.
+    /// Interval in microseconds; 0 is unlimited.
     pub interval_us: u64,
-    /// How many; 0 for no limit.
+    /// Entries; 0 is unlimited.
     pub burst: u64,
-    /// Where that stands.
+    /// File with the setting.
     pub from: String,
 }
 
-/// journald said that it dropped entries.
+/// A report of journald about dropped entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suppressed {
-    /// Whose.
+    /// Unit of the entries.
     pub unit: String,
-    /// How many.
+    /// Number of entries.
     pub entries: u64,
-    /// When, by the clock on the wall.
+    /// Local time.
     pub at: String,
 }
 
-/// A unit as systemd has it.
+/// Properties of a systemd unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unit {
     /// `LoadState`.
     pub load: String,
     /// `ActiveState`.
     pub active: String,
-    /// `OOMPolicy`; none for kinds that have none.
+    /// `OOMPolicy`; none for unit types without it.
     pub oom_policy: Option<String>,
     /// `LogRateLimitIntervalUSec`, in microseconds.
     pub log_interval_us: u64,
     /// `LogRateLimitBurst`.
     pub log_burst: u64,
-    /// Its files: its own, then drop-ins.
+    /// Unit file, then drop-ins.
     pub files: Vec<PathBuf>,
 }
 
 impl Unit {
-    /// There is such a unit.
+    /// Whether the unit exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.load != "not-found"

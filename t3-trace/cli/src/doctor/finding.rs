@@ -1,23 +1,23 @@
-//! What a check comes to: which check, about what, how good, in a sentence, and what to do.
+//! Finding: result of one check, with state, text and advice.
 
 use serde::Serialize;
 
-/// How good it is. Ordered: what stands later is worse.
+/// State of a finding, ordered from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// As it should be.
+    /// As expected.
     Ok,
-    /// This machine lacks something, or it could not be seen: good to know, no fault.
+    /// This host lacks a feature, or it could not be checked.
     Note,
-    /// It works, and will bite some day.
+    /// Works now, but a known risk.
     Warning,
-    /// It should work and does not.
+    /// Expected to work and does not.
     Broken,
 }
 
 impl State {
-    /// Its word, loud when it matters.
+    /// Word in the report, in capitals if broken.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -31,23 +31,23 @@ impl State {
 
 macro_rules! checks {
     ($($(#[doc = $doc:literal])+ $name:ident = $word:literal in $area:literal,)+) => {
-        /// Every check. The names are for scripts and for docs/DOCTOR.md: they stay.
+        /// All checks. Their names are for scripts and docs/DOCTOR.md and do not change.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
         pub enum Check {
             $($(#[doc = $doc])+ #[serde(rename = $word)] $name,)+
         }
 
         impl Check {
-            /// All of them, in the order of the report.
+            /// All checks, in the order of the report.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// Its name.
+            /// Name of the check.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $word),+ }
             }
 
-            /// What it belongs to.
+            /// Heading of its section in the report.
             #[must_use]
             pub const fn area(self) -> &'static str {
                 match self { $(Self::$name => $area),+ }
@@ -57,88 +57,86 @@ macro_rules! checks {
 }
 
 checks! {
-    /// t3-trace answers.
+    /// The daemon accepts queries.
     Daemon = "daemon" in "t3-trace",
-    /// Whoever asks may.
+    /// The caller has permission.
     Permission = "permission" in "t3-trace",
-    /// The daemon is of this release.
+    /// The daemon is of the same release.
     Version = "version" in "t3-trace",
-    /// t3-dispatch is connected to it.
+    /// t3-dispatch is connected.
     Dispatch = "dispatch" in "t3-trace",
-    /// Nothing of the kernel's events was lost.
+    /// No kernel event was lost.
     Loss = "loss" in "t3-trace",
-    /// The kernel's tables have room.
+    /// The eBPF maps have room.
     Tables = "tables" in "t3-trace",
-    /// The kernel tells where its structures keep things.
+    /// The kernel has BTF.
     Btf = "btf" in "kernel",
     /// A hook is attached.
     Hook = "hook" in "kernel",
-    /// The kernel lets eBPF programs read it.
+    /// eBPF programs may read the kernel.
     Lockdown = "lockdown" in "kernel",
-    /// Enough memory may be locked for the tables.
+    /// The limit of locked memory is sufficient for the maps.
     Memlock = "memlock" in "kernel",
-    /// The kernel measures pressure.
-    Pressure = "pressure" in "machine",
-    /// Cgroups version 2.
-    Cgroups = "cgroups" in "machine",
-    /// The wall clock is right.
-    Clock = "clock" in "machine",
-    /// The routing table can be read.
+    /// The kernel has PSI.
+    Pressure = "pressure" in "host",
+    /// Cgroup version 2 is mounted.
+    Cgroups = "cgroups" in "host",
+    /// The wall clock is synchronised.
+    Clock = "clock" in "host",
+    /// The routing table is readable.
     Routes = "routes" in "serves",
-    /// Something listens where a login is sent.
+    /// A process listens on the port of a route.
     Serve = "serve" in "serves",
     /// No soft memory limit.
     MemoryHigh = "memory-high" in "serves",
     /// A hard memory limit.
     MemoryMax = "memory-max" in "serves",
-    /// An OOM kill of one process leaves the others alone.
+    /// An OOM kill of one process does not stop the unit.
     OomPolicy = "oom-policy" in "serves",
-    /// The pressure of each serve is measured.
+    /// serve's cgroup has PSI.
     ServePressure = "serve-pressure" in "serves",
-    /// journald takes records.
+    /// journald accepts entries.
     Journald = "journald" in "journal",
-    /// The journal may be read.
+    /// The journal is readable.
     JournalAccess = "journal-access" in "journal",
-    /// It outlives a restart.
+    /// The journal is persistent.
     JournalStorage = "journal-storage" in "journal",
-    /// journald does not drop records when many come at once.
+    /// The rate limit of journald does not drop bursts of records.
     RateLimit = "rate-limit" in "journal",
-    /// It has not dropped any.
+    /// journald has dropped no entries.
     Suppressed = "suppressed" in "journal",
 }
 
-/// What one check came to.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which check.
     pub check: Check,
-    /// About what, where there are several.
+    /// Subject, if a check has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
-    /// How good.
     pub state: State,
-    /// In a sentence.
+    /// Result as a text.
     pub says: String,
-    /// What to do.
+    /// Advice.
     #[serde(rename = "do", skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
 
 impl Finding {
-    /// All is well.
+    /// A finding with the state ok.
     #[must_use]
     pub fn ok(check: Check, says: impl Into<String>) -> Self {
         Self { check, about: None, state: State::Ok, says: says.into(), advice: None }
     }
 
-    /// Not all is well.
+    /// A finding with another state; empty advice is left out.
     #[must_use]
     pub fn of(check: Check, state: State, says: impl Into<String>, advice: impl Into<String>) -> Self {
         let advice = Some(advice.into()).filter(|advice| !advice.is_empty());
         Self { check, about: None, state, says: says.into(), advice }
     }
 
-    /// Of several, this one.
+    /// Sets the subject.
     #[must_use]
     pub fn about(mut self, what: impl Into<String>) -> Self {
         self.about = Some(what.into());
@@ -146,7 +144,7 @@ impl Finding {
     }
 }
 
-/// The worst of all.
+/// The worst state.
 #[must_use]
 pub fn worst(findings: &[Finding]) -> State {
     findings.iter().map(|finding| finding.state).max().unwrap_or(State::Ok)

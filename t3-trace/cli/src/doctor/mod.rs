@@ -1,6 +1,5 @@
-//! `t3-trace doctor`: what this kernel and this machine allow, and what keeps the rest from
-//! working. Facts are gathered, judged by pure functions ([`checks`]) and told ([`report`]). It
-//! changes nothing and decides nothing about a close.
+//! `t3-trace doctor`: checks of kernel, host, serves and journal, with advice. Facts are collected,
+//! judged by pure functions ([`checks`]) and reported ([`report`]). Changes nothing.
 
 pub mod args;
 mod bundle;
@@ -14,41 +13,42 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
 
+use crate::present::text;
 use args::DoctorArgs;
 use facts::Facts;
 use finding::{Finding, State};
 
-/// Looks, tells, and says whether all that should work does.
+/// Prints the report; returns false if a part is broken.
 ///
 /// # Errors
-/// When nothing can be asked at all, or the output or the bundle cannot be written.
+/// The runtime cannot be started, or the output or the bundle cannot be written.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<bool> {
     let facts = collect::facts(args)?;
     let findings = checks::all(&facts);
     let mut out = if args.json {
         report::json(&findings, &facts.kernel.release)? + "\n"
     } else {
-        report::text(&findings, &title(&facts), colour(args))
+        report::text(&findings, &title(&facts), text::width().unwrap_or(report::WIDTH), colour(args))
     };
     if let Some(path) = &args.bundle {
         bundle::write(path, &facts, &findings)
-            .with_context(|| format!("write the bundle {}", path.display()))?;
+            .with_context(|| format!("cannot write bundle {}", path.display()))?;
         if !args.json {
             out.push_str(&format!(
-                "\nFor a bug report: {}. Look through it before you send it.\n",
+                "\nBundle for a bug report: {}. Review it before you send it.\n",
                 path.display()
             ));
         }
     }
     match io::stdout().lock().write_all(out.as_bytes()) {
-        // Who reads no further knows enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        other => other.context("write the report")?,
+        other => other.context("cannot write the report")?,
     }
     Ok(works(&findings))
 }
 
-/// Nothing that should work is broken.
+/// Whether no finding is broken.
 #[must_use]
 pub fn works(findings: &[Finding]) -> bool {
     finding::worst(findings) < State::Broken

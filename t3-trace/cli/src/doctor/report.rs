@@ -1,22 +1,30 @@
-//! The findings as text and as JSON. Pure.
+//! Report of the findings as text and as JSON. Pure.
+
+use std::{borrow::Cow, ops::RangeInclusive};
 
 use serde::Serialize;
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 use super::finding::{Finding, State, worst};
 use crate::present::text::safe;
 
-/// How wide the text is: what stands on a line of its own is not broken.
-const WIDTH: usize = 110;
-/// Where sentences begin.
+/// Width of the text without a terminal.
+pub const WIDTH: usize = 100;
+/// Limits of the width: longest words, and readable lines.
+const WIDTHS: RangeInclusive<usize> = 40..=120;
+/// Column of the text.
 const INDENT: usize = 12;
 
-/// The report for people; ends with a line that sums up.
+/// Text report for a terminal of `width` columns; ends with a summary. Lines break only between
+/// words.
 #[must_use]
-pub fn text(findings: &[Finding], title: &str, colour: bool) -> String {
+pub fn text(findings: &[Finding], title: &str, columns: usize, colour: bool) -> String {
+    let width = columns.clamp(*WIDTHS.start(), *WIDTHS.end());
     let paint = |code: &str, text: &str| {
         if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     };
-    let mut out = format!("{title}\n");
+    let mut out = wrap(title, width).join("\n");
+    out.push('\n');
     let mut area = "";
     for finding in findings {
         if finding.check.area() != area {
@@ -31,19 +39,19 @@ pub fn text(findings: &[Finding], title: &str, colour: bool) -> String {
         };
         let about = finding.about.as_ref().map(|about| format!(" {about}")).unwrap_or_default();
         let says = format!("{}{about}: {}", finding.check.name(), finding.says);
-        let lines = wrap(&says, WIDTH - INDENT);
+        let lines = wrap(&says, width - INDENT);
         for (n, line) in lines.iter().enumerate() {
             let word =
                 if n == 0 { paint(code, &format!("{:8}", finding.state.word())) } else { " ".repeat(8) };
             out.push_str(&format!("  {word}  {line}\n"));
         }
-        for (n, line) in finding.advice.iter().flat_map(|advice| wrap(advice, WIDTH - INDENT - 3)).enumerate()
+        for (n, line) in finding.advice.iter().flat_map(|advice| wrap(advice, width - INDENT - 3)).enumerate()
         {
             let arrow = if n == 0 { "->" } else { "  " };
             out.push_str(&format!("{}{arrow} {line}\n", " ".repeat(INDENT)));
         }
     }
-    out.push_str(&format!("\n{}\n", summary(findings)));
+    out.push_str(&format!("\n{}\n", wrap(&summary(findings), width).join("\n")));
     out
 }
 
@@ -58,26 +66,23 @@ fn summary(findings: &[Finding]) -> String {
         count(State::Ok)
     );
     match worst(findings) {
-        State::Broken => format!("Something that should work does not: {sum}."),
-        State::Warning => format!("It works, with warnings: {sum}."),
-        State::Note | State::Ok => format!("It works: {sum}."),
+        State::Broken => format!("Not all parts work: {sum}."),
+        State::Warning => format!("Works, with warnings: {sum}."),
+        State::Note | State::Ok => format!("Works: {sum}."),
     }
 }
 
-/// Words on lines of at most this width; a longer word has a line of its own.
+/// Breaks text between words; a word longer than the width has a separate line.
 fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    // Some of it comes from outside: a terminal must not see what is in it.
-    lines.iter().map(|line| safe(line)).collect()
+    // The text contains data from outside: remove escape sequences.
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = safe(&words.join(" "));
+    let options = Options::new(width)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    textwrap::wrap(&text, options).into_iter().map(Cow::into_owned).collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -88,10 +93,10 @@ struct Object<'a> {
     checks: &'a [Finding],
 }
 
-/// The report for programs: `version`, `kernel`, `health` (the worst state) and `checks`.
+/// JSON report: `version`, `kernel`, `health` (the worst state) and `checks`.
 ///
 /// # Errors
-/// Never in practice: texts and words only.
+/// None in practice: the object has only texts.
 pub fn json(findings: &[Finding], kernel: &str) -> serde_json::Result<String> {
     let object =
         Object { version: env!("CARGO_PKG_VERSION"), kernel, health: worst(findings), checks: findings };
@@ -104,25 +109,26 @@ mod tests {
     use crate::doctor::finding::Check;
 
     #[test]
-    fn long_sentences_go_on_under_their_beginning_and_long_words_stay_whole() {
-        assert_eq!(wrap("aa bb cc", 5), ["aa bb", "cc"]);
-        assert_eq!(wrap("aaaaaaa b", 3), ["aaaaaaa", "b"]);
-        assert_eq!(wrap("", 3), Vec::<String>::new());
+    fn lines_break_between_words_only() {
+        assert_eq!(wrap("aa bb  cc", 5), ["aa bb", "cc"]);
+        assert_eq!(wrap("aaaaaaa b-c", 3), ["aaaaaaa", "b-c"]);
         let long = Finding::of(Check::Hook, State::Broken, "word ".repeat(50), "do ".repeat(60)).about("x:y");
-        let text = text(&[long], "title", false);
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert_eq!(text.matches("->").count(), 1);
+        for columns in [40, 60, 80, 100, 120] {
+            let text = text(std::slice::from_ref(&long), "title", columns, false);
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");
+            assert_eq!(text.matches("->").count(), 1);
+        }
     }
 
     #[test]
-    fn colours_are_there_when_wanted_only() {
+    fn colours_are_optional() {
         let found = [Finding::ok(Check::Btf, "fine")];
-        assert!(!text(&found, "t", false).contains('\x1b'));
-        assert!(text(&found, "t", true).contains("\x1b[32mok      \x1b[0m"));
+        assert!(!text(&found, "t", WIDTH, false).contains('\x1b'));
+        assert!(text(&found, "t", WIDTH, true).contains("\x1b[32mok      \x1b[0m"));
     }
 
     #[test]
-    fn programs_get_words_that_stay() {
+    fn json_has_stable_keys() {
         let found = [
             Finding::ok(Check::Btf, "fine"),
             Finding::of(Check::MemoryHigh, State::Warning, "no", "do").about("u"),

@@ -1,5 +1,4 @@
-//! A machine on which all is well and one on which little is, and what the doctor says of both,
-//! word for word.
+//! Reports of a healthy and a faulty host, word for word.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +10,8 @@ use t3_trace_host::kernel::ABSENT;
 
 use super::{
     facts::{
-        Access, Caller, Cgroups, Clock, Daemon, Facts, Hooks, Journal, Kernel, Level, Limit, Listener,
-        Machine, Memlock, Presence, Pressure, Serve, Suppressed, Unit,
+        Access, Caller, Cgroups, Clock, Daemon, Facts, Hooks, Host, Journal, Kernel, Level, Limit, Listener,
+        Memlock, Presence, Pressure, Serve, Suppressed, Unit,
     },
     finding::Check,
     *,
@@ -53,7 +52,7 @@ fn unit(policy: Option<&str>) -> Unit {
     }
 }
 
-/// All is well.
+/// Facts of a healthy host.
 pub(super) fn healthy() -> Facts {
     let table = |name: &str, used, size, forgets| Table { name: name.to_owned(), size, used, forgets };
     let hooks = vec![
@@ -92,12 +91,12 @@ pub(super) fn healthy() -> Facts {
         daemon: Daemon::Answers(Box::new(status)),
         kernel: Kernel {
             release: "6.12.41-amd64".to_owned(),
-            btf: Presence::There,
+            btf: Presence::Present,
             lockdown: Some("none".to_owned()),
             memlock: Some(Memlock { of_daemon: true, bytes: None }),
             hooks: Hooks::Running(hooks),
         },
-        machine: Machine {
+        host: Host {
             pressure: vec![
                 ("memory", Pressure::Some(0.0)),
                 ("io", Pressure::Some(3.4)),
@@ -108,7 +107,7 @@ pub(super) fn healthy() -> Facts {
         },
         serves: Ok(vec![serve("ann", 3773), serve("bob", 3774)]),
         journal: Journal {
-            takes: Ok(()),
+            accepts: Ok(()),
             access: Access::Granted,
             persistent: true,
             limit: Limit { interval_us: 30_000_000, burst: 10_000, from: "journald's default".to_owned() },
@@ -118,8 +117,8 @@ pub(super) fn healthy() -> Facts {
     }
 }
 
-/// Little is.
-fn sick() -> Facts {
+/// Facts of a host with many problems.
+fn faulty() -> Facts {
     let mut facts = healthy();
     let Daemon::Answers(status) = &mut facts.daemon else { unreachable!() };
     status.dispatch = false;
@@ -129,24 +128,23 @@ fn sick() -> Facts {
     status.clock_moved_ms = Some(-7_200_000);
     facts.kernel.hooks = Hooks::Running(vec![
         hook("sock:inet_sock_set_state", "tracepoint"),
-        without("tcp:tcp_send_reset", "Operation not permitted; lost: resets that go out"),
-        without("sock:inet_sk_error_report", &format!("{ABSENT}; lost: the moment of an error")),
-        without("tcp_close", "fentry: not supported; kprobe: no kprobes; lost: nothing for the verdict"),
+        without("tcp:tcp_send_reset", "Operation not permitted; lost: sent RST"),
+        without("sock:inet_sk_error_report", &format!("{ABSENT}; lost: time of a socket error")),
+        without("tcp_close", "fentry: not supported; kprobe: no kprobes; lost: no effect on verdicts"),
     ]);
     facts.kernel.release = "5.10.0-28-amd64".to_owned();
     facts.kernel.lockdown = Some("confidentiality".to_owned());
     facts.kernel.memlock = Some(Memlock { of_daemon: true, bytes: Some(65_536) });
-    facts.machine.pressure[1].1 = Pressure::Off;
-    facts.machine.cgroups =
-        Cgroups { v2: Some("/sys/fs/cgroup/unified".into()), v1: vec!["memory".to_owned()] };
+    facts.host.pressure[1].1 = Pressure::Off;
+    facts.host.cgroups = Cgroups { v2: Some("/sys/fs/cgroup/unified".into()), v1: vec!["memory".to_owned()] };
     let mut carl = serve("carl", 3775);
     carl.levels[0] = Level { name: "t3-serve@carl.service".to_owned(), high: Some(10 << 30), max: None };
     carl.pressure = Some(false);
     facts.units.insert("t3-serve@carl.service".to_owned(), unit(Some("stop")));
-    let gone = Serve { process: Listener::Nobody, unit: None, levels: Vec::new(), ..serve("dora", 3776) };
+    let gone = Serve { process: Listener::Absent, unit: None, levels: Vec::new(), ..serve("dora", 3776) };
     facts.serves = Ok(vec![carl, gone]);
     facts.journal = Journal {
-        takes: Err("/run/systemd/journal/socket: Connection refused".to_owned()),
+        accepts: Err("/run/systemd/journal/socket: Connection refused".to_owned()),
         access: Access::Granted,
         persistent: false,
         limit: Limit { interval_us: 30_000_000, burst: 1000, from: "/etc/systemd/journald.conf".to_owned() },
@@ -162,25 +160,46 @@ fn sick() -> Facts {
     facts
 }
 
-fn told(facts: &Facts) -> String {
-    report::text(&checks::all(facts), &title(facts), false).replace(env!("CARGO_PKG_VERSION"), "VERSION")
+fn report_text(facts: &Facts) -> String {
+    report_at(facts, report::WIDTH)
+}
+
+fn report_at(facts: &Facts, columns: usize) -> String {
+    let text = report::text(&checks::all(facts), &title(facts), columns, false);
+    text.replace(env!("CARGO_PKG_VERSION"), "VERSION")
 }
 
 #[test]
-fn a_healthy_machine_reads_so() {
+fn report_of_a_healthy_host() {
     let facts = healthy();
     assert!(works(&checks::all(&facts)));
-    golden("healthy", &told(&facts));
+    golden("healthy", &report_text(&facts));
 }
 
 #[test]
-fn a_sick_machine_reads_so() {
-    let facts = sick();
+fn report_of_a_faulty_host() {
+    let facts = faulty();
     assert!(!works(&checks::all(&facts)));
-    golden("sick", &told(&facts));
+    for columns in [60, 80, 120] {
+        golden(&format!("faulty-{columns}"), &report_at(&facts, columns));
+    }
 }
 
-/// The texts are next to this file; `cargo xtask docs` updates them.
+/// A line that a terminal breaks at its edge starts in the first column; only the title, the
+/// headings and the summary do.
+#[test]
+fn a_report_fits_its_terminal_and_breaks_no_word() {
+    let facts = faulty();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let expected = words(&report_at(&facts, report::WIDTH));
+    for columns in [60, 80, 120] {
+        let text = report_at(&facts, columns);
+        assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}:\n{text}");
+        assert_eq!(words(&text), expected, "{columns}");
+    }
+}
+
+/// The texts are in the folder golden; `cargo xtask docs` updates them.
 fn golden(name: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/doctor/golden/{name}.txt"));
     if std::env::var_os("T3_UPDATE_DOCS").is_some() {
@@ -195,18 +214,18 @@ fn golden(name: &str, text: &str) {
 }
 
 #[test]
-fn warnings_and_notes_are_no_failure() {
+fn warnings_and_notes_are_not_failures() {
     let mut facts = healthy();
-    facts.machine.clock.synchronised = Some(false);
-    facts.machine.pressure[0].1 = Pressure::Missing;
+    facts.host.clock.synchronised = Some(false);
+    facts.host.pressure[0].1 = Pressure::Missing;
     let findings = checks::all(&facts);
     assert_eq!(finding::worst(&findings), State::Warning);
     assert!(works(&findings));
 }
 
 #[test]
-fn every_check_says_something_on_one_machine_or_the_other() {
-    let found: Vec<Check> = [healthy(), sick()]
+fn every_check_has_a_finding() {
+    let found: Vec<Check> = [healthy(), faulty()]
         .iter()
         .flat_map(|facts| checks::all(facts).into_iter().map(|finding| finding.check))
         .collect();
@@ -215,15 +234,16 @@ fn every_check_says_something_on_one_machine_or_the_other() {
     }
 }
 
-/// Every check, and no other, has its heading on the page; and what it shows is what the program
-/// says.
+/// The page has a heading for every check, and the current report.
 #[test]
-fn the_page_has_every_check_and_a_report_as_it_is() {
-    const MARKS: [&str; 2] = ["<!-- sick -->\n", "<!-- /sick -->"];
+fn the_page_has_every_check_and_the_current_report() {
+    const MARKS: [&str; 2] = ["<!-- faulty -->\n", "<!-- /faulty -->"];
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/DOCTOR.md");
     let mut page = std::fs::read_to_string(&path).unwrap();
-    let shown: String =
-        told(&sick()).lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect();
+    let shown: String = report_text(&faulty())
+        .lines()
+        .map(|line| format!("    {line}").trim_end().to_owned() + "\n")
+        .collect();
     let (begin, end) = (page.find(MARKS[0]).unwrap() + MARKS[0].len(), page.find(MARKS[1]).unwrap());
     if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         page.replace_range(begin..end, &format!("\n{shown}\n"));
@@ -238,13 +258,13 @@ fn the_page_has_every_check_and_a_report_as_it_is() {
 }
 
 #[test]
-fn nothing_from_outside_reaches_a_terminal_raw() {
-    let mut facts = sick();
+fn escape_sequences_from_outside_are_removed() {
+    let mut facts = faulty();
     facts.units = BTreeMap::new();
     if let Daemon::Answers(status) = &mut facts.daemon {
         status.version = "\x1b[2J".to_owned();
     }
     facts.kernel.hooks = Hooks::Running(vec![without("a\x1b[2J", "b\x07\nc")]);
-    let text = told(&facts);
+    let text = report_text(&facts);
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
 }

@@ -1,6 +1,6 @@
-//! What a bug report needs, in one tar: the report, versions, unit files, the last records. Users,
-//! addresses and credentials are taken out: records by what each key may hold ([`records`]), unit
-//! files by which directives matter ([`unit_file`]), all text by [`redact`].
+//! Data for a bug report in one tar: the report, versions, unit files, the last records. Users,
+//! addresses and credentials are removed: from records by the type of each key ([`records`]), from
+//! unit files by directive ([`unit_file`]), from all text by [`redact`].
 
 mod records;
 mod redact;
@@ -25,49 +25,49 @@ use super::{collect::run, facts::Facts, finding::Finding, report};
 use crate::journal::json_entry;
 use redact::Redactor;
 
-/// The folder within the tar.
+/// Folder in the tar.
 const FOLDER: &str = "t3-doctor";
-/// How many of the last records go along.
+/// Number of records.
 const RECORDS: &str = "--lines=200";
-/// Users of people begin here (`UID_MIN` of login.defs).
-const FIRST_PERSON: u32 = 1000;
+/// First uid of ordinary users (`UID_MIN` of login.defs).
+const FIRST_USER: u32 = 1000;
 
 const README: &str = "\
-What t3-trace doctor --bundle gathered for a bug report.
+Data of t3-trace doctor --bundle for a bug report.
 
-report.txt, report.json  what the doctor said
-versions.txt             of the programs, the kernel and systemd
-units.txt                unit files: only what matters here; values of environments, credentials and arguments are left out
-records.txt              the last closes: numbers and words of fixed vocabularies only
+report.txt, report.json  the report
+versions.txt             versions of the programs, the kernel and systemd
+units.txt                unit files: directives that matter here; values of environments, credentials and arguments are removed
+records.txt              the last closes: numbers and values of fixed vocabularies only
 
-Names of users are user-1, user-2, ...; addresses are address-1, ...; the same name has the same number throughout. What looked like a
-credential, a token or a query string is [removed]. Look through it before you send it.
+Users are user-1, user-2, ...; addresses are address-1, ...; the same name always has the same number. Text that looks
+like a credential, a token or a query string is [removed]. Review the files before you send them.
 ";
 
-/// Writes the bundle into a new file that only its owner may read.
+/// Writes the bundle to a new file that only its owner may read.
 ///
 /// # Errors
-/// When it is there already, or cannot be written.
+/// The file exists, or cannot be written.
 pub(super) fn write(path: &Path, facts: &Facts, findings: &[Finding]) -> anyhow::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let file = file.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => anyhow::anyhow!("it is there already; choose another name"),
+        io::ErrorKind::AlreadyExists => anyhow::anyhow!("the file exists; choose another name"),
         _ => error.into(),
     })?;
     let mut redactor = Redactor::new(names(facts));
     let parts = parts(facts, findings, &mut redactor)?;
-    pack(file, &parts).context("pack it")
+    pack(file, &parts).context("cannot write the tar")
 }
 
-/// Every part: its name, and its text without anything that is not meant to leave the machine.
+/// Parts of the bundle: name and text without private data.
 fn parts(
     facts: &Facts,
     findings: &[Finding],
     redactor: &mut Redactor,
 ) -> anyhow::Result<Vec<(&'static str, String)>> {
     let findings = redacted(findings, redactor);
-    let text = report::text(&findings, &super::title(facts), false);
-    let json = report::json(&findings, &facts.kernel.release).context("write the report as JSON")?;
+    let text = report::text(&findings, &super::title(facts), report::WIDTH, false);
+    let json = report::json(&findings, &facts.kernel.release).context("cannot write the report as JSON")?;
     let records = last_records(redactor);
     Ok(vec![
         ("README.txt", README.to_owned()),
@@ -79,8 +79,8 @@ fn parts(
     ])
 }
 
-/// Value by value, each on one line, before anything breaks lines: JSON must stay JSON, and a word
-/// must not be parted from what it announces.
+/// Redacts each value on one line, before lines are broken: JSON must stay valid, and a keyword
+/// must stay next to its secret.
 fn redacted(findings: &[Finding], redactor: &mut Redactor) -> Vec<Finding> {
     let mut clean = |text: &str| redactor.text(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     let mut one = |finding: &Finding| Finding {
@@ -92,17 +92,16 @@ fn redacted(findings: &[Finding], redactor: &mut Redactor) -> Vec<Finding> {
     findings.iter().map(&mut one).collect()
 }
 
-/// Everybody who might be named: people of this machine, users and logins of the routing table, the
-/// machine itself.
+/// Names to remove: users of this host, users of the routing table, the host name.
 fn names(facts: &Facts) -> BTreeSet<String> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let person = |line: &str| {
+    let user = |line: &str| {
         let mut fields = line.split(':');
         let name = fields.next()?;
         let uid: u32 = fields.nth(1)?.parse().ok()?;
-        (FIRST_PERSON..65_534).contains(&uid).then(|| name.to_owned())
+        (FIRST_USER..65_534).contains(&uid).then(|| name.to_owned())
     };
-    let mut names: BTreeSet<String> = passwd.lines().filter_map(person).collect();
+    let mut names: BTreeSet<String> = passwd.lines().filter_map(user).collect();
     names.extend(facts.serves.iter().flatten().map(|serve| serve.user.clone()));
     names.insert(rustix::system::uname().nodename().to_string_lossy().into_owned());
     names
@@ -110,8 +109,8 @@ fn names(facts: &Facts) -> BTreeSet<String> {
 
 fn versions(facts: &Facts) -> String {
     let first = |program: &str| {
-        let said = run(program, &["--version"]).unwrap_or_else(|why| why);
-        said.lines().next().unwrap_or_default().to_owned()
+        let output = run(program, &["--version"]).unwrap_or_else(|why| why);
+        output.lines().next().unwrap_or_default().to_owned()
     };
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let os =
@@ -132,7 +131,7 @@ fn units(facts: &Facts) -> String {
         out.push_str(&format!("# {name}: {} {}\n", unit.load, unit.active));
         for file in &unit.files {
             let text = fs::read_to_string(file).unwrap_or_default();
-            out.push_str(&format!("# {}\n{}\n", file.display(), unit_file::kept(&text)));
+            out.push_str(&format!("# {}\n{}\n", file.display(), unit_file::redacted(&text)));
         }
     }
     out

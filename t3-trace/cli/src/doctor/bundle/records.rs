@@ -1,12 +1,11 @@
-//! A record for a bug report: what is a number or a word of a fixed vocabulary stays, free text
-//! goes. A key that is added to the record later is judged by its type, so that forgetting this
-//! place leaks nothing.
+//! Records for a bug report: numbers and values of fixed vocabularies stay, free text is removed. A
+//! new key of the record is judged by its type, so it cannot leak text by omission.
 
 use t3_record::{CloseRecord, value::Value};
 
 use super::redact::Redactor;
 
-/// Its line.
+/// Line of a record.
 pub(super) fn line(record: &CloseRecord, redactor: &mut Redactor) -> String {
     let user = redactor.user(&record.user);
     let address = redactor.address(&record.ip);
@@ -15,7 +14,7 @@ pub(super) fn line(record: &CloseRecord, redactor: &mut Redactor) -> String {
     };
     let mut pairs = vec![format!("user={user}"), format!("ip={address}")];
     for (name, text) in record.pairs().into_iter().filter(|(name, _)| typed(name)) {
-        // Typed or not: a chain has tokens in it.
+        // A typed value can contain tokens, too: a chain, for example.
         pairs.push(format!("{name}={}", redactor.text(&text)));
     }
     pairs.join(" ")

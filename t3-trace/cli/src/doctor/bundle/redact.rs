@@ -1,6 +1,5 @@
-//! Takes users, addresses and credentials out of running text. Pure. Errs on the side of taking out
-//! too much: a report that says less can be asked about, one that says too much cannot be called
-//! back.
+//! Removes users, addresses and credentials from text. Pure. Removes too much rather than too
+//! little: a missing detail can be requested later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +7,7 @@ use std::{
 };
 
 const REMOVED: &str = "[removed]";
-/// What a word that is followed by a credential contains, in lower case.
+/// Lower-case parts of words that precede a credential.
 const SECRETS: [&str; 13] = [
     "ticket",
     "token",
@@ -24,32 +23,32 @@ const SECRETS: [&str; 13] = [
     "api-key",
     "session=",
 ];
-/// A run of letters and digits from here on is no name that this program gives.
+/// Minimum length of a run of letters and digits that is removed.
 const LONG: usize = 20;
 
-/// Knows who is who: the same name gets the same number throughout.
+/// Mapping of names and addresses to numbers: the same name always has the same number.
 #[derive(Debug, Clone)]
 pub(super) struct Redactor {
-    /// In lower case, by name.
+    /// Lower-case names.
     users: BTreeMap<String, usize>,
     addresses: BTreeMap<IpAddr, usize>,
 }
 
 impl Redactor {
-    /// These names are known to be somebody's; others are met in records.
+    /// Starts with known names; others are added from records.
     pub(super) fn new(names: BTreeSet<String>) -> Self {
         let names = names.into_iter().filter(|name| !name.is_empty()).enumerate();
         let users = names.map(|(n, name)| (name.to_lowercase(), n + 1)).collect();
         Self { users, addresses: BTreeMap::new() }
     }
 
-    /// A user by another name.
+    /// Replaces a user.
     pub(super) fn user(&mut self, name: &str) -> String {
         let next = self.users.len() + 1;
         format!("user-{}", self.users.entry(name.to_lowercase()).or_insert(next))
     }
 
-    /// An address by another name.
+    /// Replaces an address.
     pub(super) fn address(&mut self, text: &str) -> String {
         text.parse().map_or_else(|_| REMOVED.to_owned(), |ip| self.known(ip))
     }
@@ -62,11 +61,10 @@ impl Redactor {
         format!("address-{}", self.addresses.entry(ip).or_insert(next))
     }
 
-    /// A text without them.
+    /// Redacts a text.
     pub(super) fn text(&mut self, text: &str) -> String {
         let mut out = String::new();
-        // Something announced a credential: nothing of the line is kept from there on, how many
-        // words it may have.
+        // After a keyword of a credential, the rest of the line is removed.
         let mut secret = false;
         for piece in pieces(text) {
             if !piece.starts_with(in_word) {
@@ -75,22 +73,22 @@ impl Redactor {
             } else if secret {
                 out.push_str(if piece.bytes().all(|b| b.is_ascii_punctuation()) { piece } else { REMOVED });
             } else {
-                let announces = announces(piece);
-                out.push_str(&self.word(piece, announces));
-                // A query string is whole within its word.
-                secret = announces && !piece.contains('?');
+                let precedes_secret = precedes_secret(piece);
+                out.push_str(&self.word(piece, precedes_secret));
+                // A query string is complete within its word.
+                secret = precedes_secret && !piece.contains('?');
             }
         }
         out
     }
 
-    fn word(&mut self, word: &str, announces: bool) -> String {
+    fn word(&mut self, word: &str, precedes_secret: bool) -> String {
         if let Some((before, query)) = word.split_once('?')
             && !query.is_empty()
         {
-            return format!("{}?{REMOVED}", self.word(before, self::announces(before)));
+            return format!("{}?{REMOVED}", self.word(before, self::precedes_secret(before)));
         }
-        if announces {
+        if precedes_secret {
             return match word.find(['=', ':']) {
                 Some(at) if at + 1 < word.len() => format!("{}{REMOVED}", &word[..=at]),
                 _ => word.to_owned(),
@@ -113,7 +111,7 @@ impl Redactor {
         self.names(&self.without_long(word))
     }
 
-    /// An address, with its port or prefix length or in brackets.
+    /// Replaces an address, also with port, prefix length or brackets.
     fn as_address(&mut self, word: &str) -> Option<String> {
         let bare = word.trim_end_matches(['.', ':']);
         let tail = &word[bare.len()..];
@@ -127,7 +125,7 @@ impl Redactor {
         Some(format!("{}{slash}{prefix}{tail}", self.known(ip)))
     }
 
-    /// Long runs of letters with digits are keys of something.
+    /// Removes long runs of letters with digits: probably keys.
     fn without_long(&self, word: &str) -> String {
         let is_run = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let mut out = String::new();
@@ -146,7 +144,7 @@ impl Redactor {
         out
     }
 
-    /// Names, wherever they stand between other than letters and digits; the longest first.
+    /// Replaces names between characters other than letters and digits; the longest first.
     fn names(&self, word: &str) -> String {
         let mut names: Vec<_> = self.users.iter().collect();
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -155,11 +153,11 @@ impl Redactor {
             let mut from = 0;
             while let Some(at) = find_from(&word, name, from) {
                 let end = at + name.len();
-                let apart = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
-                if apart(word[..at].chars().next_back()) && apart(word[end..].chars().next()) {
-                    let stand_in = format!("user-{number}");
-                    word.replace_range(at..end, &stand_in);
-                    from = at + stand_in.len();
+                let separate = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
+                if separate(word[..at].chars().next_back()) && separate(word[end..].chars().next()) {
+                    let replacement = format!("user-{number}");
+                    word.replace_range(at..end, &replacement);
+                    from = at + replacement.len();
                 } else {
                     from = end;
                 }
@@ -169,12 +167,12 @@ impl Redactor {
     }
 }
 
-fn announces(word: &str) -> bool {
+fn precedes_secret(word: &str) -> bool {
     let word = word.to_lowercase();
     SECRETS.iter().any(|secret| word.contains(secret))
 }
 
-/// Where `name` (in lower case) begins in `word`, whatever case it has there.
+/// Position of `name` (in lower case) in `word`, in any case.
 fn find_from(word: &str, name: &str, from: usize) -> Option<usize> {
     let starts = word[from..].char_indices().map(|(at, _)| from + at);
     starts
@@ -182,13 +180,13 @@ fn find_from(word: &str, name: &str, from: usize) -> Option<usize> {
         .find(|at| word.get(*at..*at + name.len()).is_some_and(|part| part.to_lowercase() == name))
 }
 
-/// What words are made of: everything but blanks, quotes, brackets and commas.
+/// Characters of words: all except spaces, quotes, brackets and commas.
 fn in_word(c: char) -> bool {
     !c.is_whitespace()
         && !matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')' | '{' | '}' | '[' | ']' | '<' | '>' | '|')
 }
 
-/// Words and what is between them, in turn.
+/// Words and separators in turn.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,7 +1,7 @@
-//! A unit file for a bug report: the directives that matter to this program with their values, of
-//! the others the names. Environments, credentials and arguments of commands are nobody's business.
+//! Unit files for a bug report: values of directives that matter to this program, names of the
+//! others. Environments, credentials and arguments of commands are removed.
 
-/// Directives, or beginnings of them, whose values stay.
+/// Prefixes of directives whose values stay.
 const KEPT: [&str; 39] = [
     "After",
     "AmbientCapabilities",
@@ -44,11 +44,11 @@ const KEPT: [&str; 39] = [
     "Watchdog",
 ];
 
-/// Commands of this house's programs.
+/// Commands of the project's programs.
 const COMMANDS: [&str; 4] = ["check", "daemon", "run", "serve"];
 
-/// What of a unit's text may leave the machine.
-pub(super) fn kept(text: &str) -> String {
+/// Returns the text of a unit file without private values.
+pub(super) fn redacted(text: &str) -> String {
     let joined = text.replace("\\\n", " ");
     let lines =
         joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';']));
@@ -67,14 +67,14 @@ fn line(line: &str) -> Option<String> {
     }
     let value = match name {
         _ if name.starts_with("Exec") => command(value),
-        "User" | "Group" | "SupplementaryGroups" if is_ours(value) => value.to_owned(),
+        "User" | "Group" | "SupplementaryGroups" if is_project_user(value) => value.to_owned(),
         _ if KEPT.iter().any(|kept| name.starts_with(kept)) && is_plain(value) => value.to_owned(),
         _ => "[removed]".to_owned(),
     };
     Some(format!("{name}={value}"))
 }
 
-/// The program, and the names of its options.
+/// Returns the program and the names of its options.
 fn command(value: &str) -> String {
     let mut words = value.split_whitespace();
     let program = words.next().filter(|word| is_plain(word)).unwrap_or("[removed]");
@@ -89,7 +89,7 @@ fn command(value: &str) -> String {
     std::iter::once(program.to_owned()).chain(options).collect::<Vec<_>>().join(" ")
 }
 
-fn is_ours(value: &str) -> bool {
+fn is_project_user(value: &str) -> bool {
     matches!(value, "root" | "t3-dispatch" | "t3-trace" | "%i" | "%I")
 }
 
@@ -102,12 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_matters_stays_and_what_may_be_secret_goes() {
+    fn limits_stay_and_possible_secrets_are_removed() {
         let text = "# by ann, password hunter2\n[Service]\nUser=ann\nGroup=t3-trace\nMemoryMax=12G\nOOMPolicy=continue\n\
                     Environment=TOKEN=abc \"B=c\"\nSetCredential=x:secret\nExecStart=/usr/bin/t3 serve --port=3773 --key abc \\\n  --host x\n\
                     Description=ann's serve\nSystemCallFilter=@system-service\nX-Odd Name=1\n[Bad Section]\n";
         assert_eq!(
-            kept(text),
+            redacted(text),
             "[Service]\nUser=[removed]\nGroup=t3-trace\nMemoryMax=12G\nOOMPolicy=continue\nEnvironment=[removed]\n\
              SetCredential=[removed]\nExecStart=/usr/bin/t3 serve --port --key [removed] --host [removed]\n\
              Description=[removed]\nSystemCallFilter=@system-service\n"

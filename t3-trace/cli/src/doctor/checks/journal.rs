@@ -1,4 +1,4 @@
-//! Checks of the journal: can records get in, stay in and be read. Pure.
+//! Checks of the journal: accepts, keeps and returns records. Pure.
 
 use super::super::{
     facts::{Access, Facts, Journal, Limit, Suppressed, Unit},
@@ -6,16 +6,15 @@ use super::super::{
 };
 use crate::present::text::lasted;
 
-/// The unit that writes the records.
+/// Unit that writes the records.
 pub(crate) const DISPATCH: &str = "t3-dispatch.service";
-/// A limit from here on lets a burst of a house with thousands of sessions through: two entries for
-/// each.
+/// Entries that a burst of thousands of sessions needs: two for each.
 const ROOMY: u64 = 10_000;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let journal = &facts.journal;
-    let mut found = vec![takes(journal), access(journal.access.clone())];
-    if journal.access != Access::Nothing {
+    let mut found = vec![accepts(journal), access(journal.access.clone())];
+    if journal.access != Access::NoFiles {
         found.push(storage(journal.persistent));
     }
     found.push(limit(&journal.limit, facts.units.get(DISPATCH)));
@@ -23,12 +22,12 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn takes(journal: &Journal) -> Finding {
+fn accepts(journal: &Journal) -> Finding {
     let check = Check::Journald;
-    match &journal.takes {
-        Ok(()) => Finding::ok(check, "takes entries"),
+    match &journal.accepts {
+        Ok(()) => Finding::ok(check, "accepts entries"),
         Err(why) => {
-            let says = format!("does not take entries: {why}; records wait, 65,536 of them at most");
+            let says = format!("does not accept entries: {why}; up to 65,536 records are queued");
             Finding::of(check, State::Broken, says, "systemctl status systemd-journald; is the disk full?")
         }
     }
@@ -37,18 +36,18 @@ fn takes(journal: &Journal) -> Finding {
 fn access(access: Access) -> Finding {
     let check = Check::JournalAccess;
     match access {
-        Access::Granted => Finding::ok(check, "may be read"),
+        Access::Granted => Finding::ok(check, "readable"),
         Access::Denied => {
-            let says = "may not be read: t3-trace closes and explain see nothing; it is for the groups systemd-journal and adm";
+            let says = "not readable: t3-trace closes and explain find no records; the groups systemd-journal and adm have access";
             Finding::of(
                 check,
                 State::Warning,
                 says,
-                "usermod -aG systemd-journal YOU, and log in again; or ask as root",
+                "usermod -aG systemd-journal YOU, and log in again; or run as root",
             )
         }
-        Access::Nothing => {
-            let says = "there are no files of it in /var/log/journal or /run/log/journal";
+        Access::NoFiles => {
+            let says = "no files in /var/log/journal or /run/log/journal";
             Finding::of(check, State::Warning, says, "Storage= in journald.conf must not be none")
         }
     }
@@ -57,35 +56,35 @@ fn access(access: Access) -> Finding {
 fn storage(persistent: bool) -> Finding {
     let check = Check::JournalStorage;
     if persistent {
-        return Finding::ok(check, "on disk");
+        return Finding::ok(check, "persistent");
     }
-    let says = "in memory: a restart of the machine takes all records along";
+    let says = "volatile storage: records are lost on reboot";
     Finding::of(
         check,
         State::Note,
         says,
-        "Storage=persistent in journald.conf; systemctl restart systemd-journald",
+        "set Storage=persistent in journald.conf; systemctl restart systemd-journald",
     )
 }
 
 fn limit(journald: &Limit, unit: Option<&Unit>) -> Finding {
     let check = Check::RateLimit;
-    // What a unit leaves out, or sets to 0, is journald's own: a unit cannot switch the limit off
-    // by 0.
-    let ours = unit.map_or((0, 0), |unit| (unit.log_interval_us, unit.log_burst));
-    let interval = if ours.0 > 0 { ours.0 } else { journald.interval_us };
-    let burst = if ours.1 > 0 { ours.1 } else { journald.burst };
+    // A missing or zero value in a unit means journald's own limit: 0 does not disable it.
+    let own = unit.map_or((0, 0), |unit| (unit.log_interval_us, unit.log_burst));
+    let interval = if own.0 > 0 { own.0 } else { journald.interval_us };
+    let burst = if own.1 > 0 { own.1 } else { journald.burst };
     if interval == 0 || burst == 0 {
         return Finding::ok(check, "none");
     }
-    let from = if ours == (0, 0) { journald.from.as_str() } else { "its unit" };
+    let from = if own == (0, 0) { journald.from.as_str() } else { "its unit" };
     let time = lasted(interval / 1000).replace(".0s", "s");
-    let says = format!("journald takes {burst} entries of {DISPATCH} in {time} ({from}), and drops the rest");
-    let advice = "in its unit: LogRateLimitIntervalSec=1s and LogRateLimitBurst=1000000 (0 does not switch it off there)";
-    // By the second it is what a storm of closes must fit through.
+    let says =
+        format!("journald accepts {burst} entries of {DISPATCH} per {time} ({from}) and drops the rest");
+    let advice = "set LogRateLimitIntervalSec=1s and LogRateLimitBurst=1000000 in its unit (0 does not disable it there)";
+    // Rate per second for a burst of closes.
     let by_second = burst.saturating_mul(1_000_000) / interval;
     match burst {
-        _ if by_second >= ROOMY => Finding::ok(check, format!("{burst} entries in {time}: out of reach")),
+        _ if by_second >= ROOMY => Finding::ok(check, format!("{burst} entries per {time}: sufficient")),
         ROOMY.. => Finding::of(check, State::Note, says, advice),
         _ => Finding::of(check, State::Warning, says, advice),
     }
@@ -93,12 +92,12 @@ fn limit(journald: &Limit, unit: Option<&Unit>) -> Finding {
 
 fn suppressed(journal: &Journal) -> Finding {
     let check = Check::Suppressed;
-    let told = match &journal.suppressed {
+    let dropped = match &journal.suppressed {
         Ok(_) if journal.access != Access::Granted => {
             return Finding::of(
                 check,
                 State::Note,
-                "whether journald dropped any is not known",
+                "unknown whether journald dropped entries",
                 "see journal-access",
             );
         }
@@ -106,18 +105,18 @@ fn suppressed(journal: &Journal) -> Finding {
             return Finding::of(
                 check,
                 State::Note,
-                format!("whether journald dropped any is not known: {why}"),
+                format!("unknown whether journald dropped entries: {why}"),
                 "",
             );
         }
-        Ok(all) if all.is_empty() => return Finding::ok(check, "journald dropped none in the last week"),
+        Ok(all) if all.is_empty() => return Finding::ok(check, "no entries dropped in the last week"),
         Ok(all) => all,
     };
-    let entries: u64 = told.iter().fold(0, |sum, one| sum.saturating_add(one.entries));
-    let last = |last: &Suppressed| format!(", the last time on {} of {}", last.at, last.unit);
-    let last = told.last().map(last).unwrap_or_default();
+    let entries: u64 = dropped.iter().fold(0, |sum, one| sum.saturating_add(one.entries));
+    let last = |last: &Suppressed| format!(", last at {} of {}", last.at, last.unit);
+    let last = dropped.last().map(last).unwrap_or_default();
     let says = format!(
-        "journald dropped {entries} entries in the last week{last}: closes of those moments have no record"
+        "journald dropped {entries} entries in the last week{last}; closes at these times have no record"
     );
     Finding::of(check, State::Warning, says, "see rate-limit")
 }
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_the_units_and_else_journalds_and_zero_switches_only_that_off() {
+    fn the_units_limit_overrides_journalds_and_zero_is_ignored() {
         let unit = |interval_s: u64, burst| {
             Some(Unit { log_interval_us: interval_s * 1_000_000, log_burst: burst, ..Unit::default() })
         };
@@ -152,12 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_read_hears_which_group_and_what_was_dropped_is_summed() {
+    fn missing_access_names_the_group_and_dropped_entries_are_summed() {
         assert!(access(Access::Denied).advice.unwrap().contains("usermod -aG systemd-journal"));
         assert_eq!(storage(false).state, State::Note);
         let mut journal = healthy().journal;
-        journal.takes = Err("no such file".to_owned());
-        assert_eq!(takes(&journal).state, State::Broken);
+        journal.accepts = Err("no such file".to_owned());
+        assert_eq!(accepts(&journal).state, State::Broken);
         let one = |entries, at: &str| Suppressed { unit: DISPATCH.to_owned(), entries, at: at.to_owned() };
         journal.suppressed = Ok(vec![one(5, "Monday"), one(7, "Tuesday")]);
         let found = suppressed(&journal);
@@ -168,6 +167,6 @@ mod tests {
         journal.suppressed = Ok(Vec::new());
         assert_eq!(suppressed(&journal).state, State::Ok);
         journal.access = Access::Denied;
-        assert_eq!(suppressed(&journal).state, State::Note, "nobody has looked");
+        assert_eq!(suppressed(&journal).state, State::Note, "not checked");
     }
 }

@@ -1,5 +1,5 @@
-//! Checks of what the kernel gives: type information, hooks, lockdown, locked memory. Pure. What a
-//! kernel does not have is a note; what it has and refuses is broken.
+//! Checks of the kernel: BTF, hooks, lockdown, locked memory. Pure. A feature that the kernel lacks
+//! is a note; one that it has and refuses is broken.
 
 use t3_record::wire::Hook;
 use t3_trace_host::kernel::{ABSENT, NEEDED, SWITCHED_OFF};
@@ -9,9 +9,9 @@ use super::super::{
     finding::{Check, Finding, State},
 };
 
-/// Before this kernel, the memory of eBPF maps counts as locked.
+/// First kernel that does not count eBPF maps as locked memory.
 const UNCOUNTED: (u32, u32) = (5, 11);
-/// What the tables take, generously.
+/// Generous size of the maps.
 const ENOUGH: u64 = 64 << 20;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -27,20 +27,19 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
 fn btf(kernel: &Kernel, missing: &[String]) -> Finding {
     let check = Check::Btf;
     match &kernel.btf {
-        Presence::There if missing.is_empty() => {
-            Finding::ok(check, format!("Linux {} has its type information", kernel.release))
+        Presence::Present if missing.is_empty() => {
+            Finding::ok(check, format!("Linux {} has BTF", kernel.release))
         }
-        Presence::There => {
-            let says =
-                format!("the type information of Linux {} lacks: {}", kernel.release, missing.join("; "));
+        Presence::Present => {
+            let says = format!("the BTF of Linux {} lacks: {}", kernel.release, missing.join("; "));
             Finding::of(check, State::Note, says, "")
         }
         Presence::Missing => {
-            let says = format!("Linux {} has no type information: no hook can be attached", kernel.release);
-            Finding::of(check, State::Note, says, "a kernel with CONFIG_DEBUG_INFO_BTF=y, 5.10 or newer")
+            let says = format!("Linux {} has no BTF: no hook can be attached", kernel.release);
+            Finding::of(check, State::Note, says, "use a kernel 5.10 or newer with CONFIG_DEBUG_INFO_BTF=y")
         }
         Presence::Unreadable(why) => {
-            Finding::of(check, State::Warning, format!("cannot be read: {why}"), "ask as root")
+            Finding::of(check, State::Warning, format!("not readable: {why}"), "run as root")
         }
     }
 }
@@ -50,12 +49,12 @@ fn hooks(kernel: &Kernel) -> Vec<Finding> {
     match &kernel.hooks {
         Hooks::Running(hooks) => hooks.iter().map(|one| hook(one, &kernel.btf, "")).collect(),
         Hooks::Tried(Ok(hooks)) => {
-            hooks.iter().map(|one| hook(one, &kernel.btf, " (tried just now; no daemon runs)")).collect()
+            hooks.iter().map(|one| hook(one, &kernel.btf, " (as a test, without the daemon)")).collect()
         }
         Hooks::Tried(Err(why)) => {
             let says = format!("no hook can be attached: {why}");
             let lacks = kernel.btf == Presence::Missing;
-            let advice = "as root, outside of containers: t3-trace needs CAP_BPF and CAP_PERFMON";
+            let advice = "run as root outside of containers: t3-trace needs CAP_BPF and CAP_PERFMON";
             vec![if lacks {
                 Finding::of(check, State::Note, says, "")
             } else {
@@ -68,7 +67,7 @@ fn hooks(kernel: &Kernel) -> Vec<Finding> {
                     Finding::of(
                         check,
                         State::Note,
-                        "this kernel has it; whether it can be attached only root can try",
+                        "in this kernel; only root can test whether it can be attached",
                         "",
                     )
                 } else {
@@ -82,8 +81,8 @@ fn hooks(kernel: &Kernel) -> Vec<Finding> {
             vec![Finding::of(
                 check,
                 State::Note,
-                format!("not known: {why}"),
-                "ask as root, or with the daemon running",
+                format!("unknown: {why}"),
+                "run as root, or start the daemon",
             )]
         }
     }
@@ -91,7 +90,7 @@ fn hooks(kernel: &Kernel) -> Vec<Finding> {
 
 fn hook(hook: &Hook, btf: &Presence, how: &str) -> Finding {
     let check = Check::Hook;
-    let finding = match (&hook.attached, hook.why.as_deref().unwrap_or("it is not said why")) {
+    let finding = match (&hook.attached, hook.why.as_deref().unwrap_or("reason unknown")) {
         (Some(way), _) => Finding::ok(check, format!("attached by {way}{how}")),
         (None, why) if why.starts_with(SWITCHED_OFF) => {
             Finding::of(check, State::Note, format!("not attached: {why}"), "")
@@ -99,15 +98,15 @@ fn hook(hook: &Hook, btf: &Presence, how: &str) -> Finding {
         (None, why) if why.starts_with(ABSENT) && !hook.name.ends_with(NEEDED) => {
             Finding::of(check, State::Note, format!("not attached: {why}"), "")
         }
-        // Functions are extra evidence: the verdicts are the same without.
+        // Functions are additional evidence: verdicts do not depend on them.
         (None, why) if hook.name != "all" && !hook.name.contains(':') => {
             Finding::of(check, State::Note, format!("not attached: {why}"), "")
         }
         (None, why) if hook.name == "all" && *btf == Presence::Missing => {
-            Finding::of(check, State::Note, format!("none is attached: {why}"), "")
+            Finding::of(check, State::Note, format!("none attached: {why}"), "")
         }
         (None, why) => {
-            let advice = "journalctl -u t3-trace; is it root with its capabilities, is the kernel locked down? Report it otherwise";
+            let advice = "journalctl -u t3-trace; check root, capabilities and lockdown; else report it";
             Finding::of(check, State::Broken, format!("not attached: {why}"), advice)
         }
     };
@@ -117,9 +116,9 @@ fn hook(hook: &Hook, btf: &Presence, how: &str) -> Finding {
 fn lockdown(kernel: &Kernel) -> Finding {
     let check = Check::Lockdown;
     match kernel.lockdown.as_deref() {
-        None => Finding::ok(check, "this kernel has none"),
+        None => Finding::ok(check, "none in this kernel"),
         Some("confidentiality") => {
-            let says = "the kernel is locked down for confidentiality: no eBPF program may read it";
+            let says = "confidentiality: no eBPF program may read the kernel";
             Finding::of(check, State::Note, says, "boot without lockdown=confidentiality (integrity is fine)")
         }
         Some(mode) => Finding::ok(check, format!("{mode}: eBPF programs may read the kernel")),
@@ -129,18 +128,13 @@ fn lockdown(kernel: &Kernel) -> Finding {
 fn memlock(kernel: &Kernel) -> Finding {
     let check = Check::Memlock;
     let Some((major, minor)) = version(&kernel.release) else {
-        return Finding::of(
-            check,
-            State::Note,
-            format!("which Linux {} is, is not known", kernel.release),
-            "",
-        );
+        return Finding::of(check, State::Note, format!("unknown kernel version {}", kernel.release), "");
     };
     if (major, minor) >= UNCOUNTED {
-        return Finding::ok(check, "this kernel does not count eBPF tables as locked memory");
+        return Finding::ok(check, "this kernel does not count eBPF maps as locked memory");
     }
     match &kernel.memlock {
-        None => Finding::of(check, State::Note, "the limit is not known", ""),
+        None => Finding::of(check, State::Note, "unknown limit", ""),
         Some(Memlock { bytes: None, .. }) => Finding::ok(check, "no limit"),
         Some(Memlock { bytes: Some(limit), .. }) if *limit >= ENOUGH => {
             Finding::ok(check, super::bytes(*limit))
@@ -148,8 +142,8 @@ fn memlock(kernel: &Kernel) -> Finding {
         Some(Memlock { bytes: Some(limit), of_daemon }) => {
             let whose = if *of_daemon { "the daemon" } else { "this program" };
             let says =
-                format!("{whose} may lock {} only, and this kernel counts eBPF tables", super::bytes(*limit));
-            Finding::of(check, State::Warning, says, "LimitMEMLOCK=infinity in t3-trace.service")
+                format!("{whose} may lock only {}, and this kernel counts eBPF maps", super::bytes(*limit));
+            Finding::of(check, State::Warning, says, "set LimitMEMLOCK=infinity in t3-trace.service")
         }
     }
 }
@@ -170,25 +164,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_lacks_is_a_note_and_what_it_refuses_is_broken() {
+    fn a_missing_hook_is_a_note_and_a_refused_one_is_broken() {
         for (name, why, btf, state) in [
-            ("sock:inet_sk_error_report", ABSENT, Presence::There, State::Note),
-            ("sock:inet_sock_set_state", ABSENT, Presence::There, State::Broken),
-            ("tcp:tcp_send_reset", "Operation not permitted", Presence::There, State::Broken),
-            ("tcp_close", "fentry: x; kprobe: y; lost: nothing", Presence::There, State::Note),
-            ("tcp_close", "disabled by --hooks tracepoint", Presence::There, State::Note),
-            ("all", "disabled by --no-ebpf", Presence::There, State::Note),
+            ("sock:inet_sk_error_report", ABSENT, Presence::Present, State::Note),
+            ("sock:inet_sock_set_state", ABSENT, Presence::Present, State::Broken),
+            ("tcp:tcp_send_reset", "Operation not permitted", Presence::Present, State::Broken),
+            ("tcp_close", "fentry: x; kprobe: y; lost: nothing", Presence::Present, State::Note),
+            ("tcp_close", "disabled by --hooks tracepoint", Presence::Present, State::Note),
+            ("all", "disabled by --no-ebpf", Presence::Present, State::Note),
             ("all", "cannot read", Presence::Missing, State::Note),
-            ("all", "cannot load the eBPF object", Presence::There, State::Broken),
+            ("all", "cannot load the eBPF object", Presence::Present, State::Broken),
         ] {
             let finding = hook(&not_attached(name, why), &btf, "");
             assert_eq!(finding.state, state, "{name} {why}");
-            assert!(finding.says.contains(why), "the reason is told");
+            assert!(finding.says.contains(why), "the reason is reported");
         }
     }
 
     #[test]
-    fn without_root_and_daemon_it_is_only_said_what_the_kernel_has() {
+    fn without_root_and_daemon_hooks_are_only_listed() {
         let mut kernel = healthy().kernel;
         let names = vec![("a:b".to_owned(), true), ("c:d".to_owned(), false)];
         kernel.hooks = Hooks::Offered(Ok(names));
@@ -218,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_confidentiality_locks_us_out() {
+    fn only_confidentiality_prevents_ebpf() {
         for (mode, state) in [
             (None, State::Ok),
             (Some("none"), State::Ok),

@@ -1,9 +1,9 @@
-//! From facts to findings: a file for each area, pure functions. Every check that could be made
-//! says something, also when all is well.
+//! Checks: facts to findings, one file per area, pure functions. Every check that was possible has
+//! a finding.
 
+mod host;
 mod journal;
 mod kernel;
-mod machine;
 mod serves;
 mod trace;
 
@@ -15,19 +15,19 @@ pub(crate) use journal::DISPATCH;
 pub fn all(facts: &Facts) -> Vec<Finding> {
     let mut found = trace::all(facts);
     found.extend(kernel::all(facts));
-    found.extend(machine::all(facts));
+    found.extend(host::all(facts));
     found.extend(serves::all(facts));
     found.extend(journal::all(facts));
     found
 }
 
-/// An amount of memory for people.
+/// Formats an amount of memory.
 fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes;
     let mut unit = "bytes";
     for next in UNITS {
-        // Only what does not get longer by it: 1536 MiB stays.
+        // Only if the text does not get longer: 1536 MiB stays.
         if value < 1024 || !value.is_multiple_of(1024) && value < 10 * 1024 {
             break;
         }
@@ -42,7 +42,7 @@ mod tests {
     use super::bytes;
 
     #[test]
-    fn amounts_are_short_and_not_wrong() {
+    fn amounts_are_short_and_exact() {
         for (amount, text) in [
             (0, "0 bytes"),
             (1023, "1023 bytes"),

@@ -1,8 +1,8 @@
-//! Checks of each serve: does something listen where a login is sent, and do its unit's limits keep
-//! one user's build from taking the sessions along. Pure.
+//! Checks of each serve: a listener on the port of its route, and unit limits that keep a build of
+//! one user from ending the sessions. Pure.
 
 use super::super::{
-    facts::{Facts, Listener, NoTable, Serve, Unit},
+    facts::{Facts, Listener, Serve, TableError, Unit},
     finding::{Check, Finding, State},
 };
 
@@ -29,16 +29,16 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn no_table(why: &NoTable) -> Finding {
+fn no_table(why: &TableError) -> Finding {
     let (state, why) = match why {
-        NoTable::Unreadable(why) => (State::Note, why),
-        NoTable::Malformed(why) => (State::Broken, why),
+        TableError::Unreadable(why) => (State::Note, why),
+        TableError::Malformed(why) => (State::Broken, why),
     };
     Finding::of(
         Check::Routes,
         state,
-        format!("serves are not looked at: {why}"),
-        "t3-dispatch check; or --table FILE",
+        format!("serves are not checked: {why}"),
+        "run t3-dispatch check; or use --table FILE",
     )
 }
 
@@ -49,35 +49,29 @@ fn name(serve: &Serve) -> String {
 fn serve(serve: &Serve, shared: Option<&Serve>, root: bool) -> Finding {
     let (check, port, user) = (Check::Serve, serve.port, &serve.user);
     match &serve.process {
-        Listener::Nobody => {
-            let says = format!("nobody listens on {port}: {user}'s WebSockets end as serve_refused");
+        Listener::Absent => {
+            let says = format!("no listener on {port}: {user}'s WebSockets end as serve_refused");
             Finding::of(
                 check,
                 State::Warning,
                 says,
-                format!("systemctl status t3-serve@{user}, or take {user} out of the routing table"),
+                format!("systemctl status t3-serve@{user}, or remove {user} from the routing table"),
             )
         }
-        Listener::Unseen => {
-            let advice = if root { "" } else { "ask as root" };
-            Finding::of(
-                check,
-                State::Note,
-                format!("something listens on {port}; whose it is could not be seen"),
-                advice,
-            )
+        Listener::Unknown => {
+            let advice = if root { "" } else { "run as root" };
+            Finding::of(check, State::Note, format!("unknown process listens on {port}"), advice)
         }
         Listener::Process { .. } if let Some(other) = shared => {
             let says = format!(
-                "shares its unit with {}'s serve on {}: neither has a pressure or a limit of its own",
+                "shares its unit with {}'s serve on {}: no separate pressure and limits",
                 other.user, other.port
             );
-            Finding::of(check, State::Warning, says, "a unit for each: t3-serve@.service")
+            Finding::of(check, State::Warning, says, "run each serve in its own unit (t3-serve@.service)")
         }
         Listener::Process { pid, comm } if serve.unit.is_none() => {
-            let says =
-                format!("{comm}[{pid}] listens on {port} and is in no unit: its limits are not looked at");
-            Finding::of(check, State::Note, says, "a unit for each: t3-serve@.service")
+            let says = format!("{comm}[{pid}] listens on {port} without a unit: its limits are not checked");
+            Finding::of(check, State::Note, says, "run each serve in its own unit (t3-serve@.service)")
         }
         Listener::Process { pid, comm } => {
             Finding::ok(check, format!("{comm}[{pid}] listens on {port} for {user}"))
@@ -94,11 +88,11 @@ fn high(serve: &Serve) -> Option<Finding> {
         return Some(Finding::ok(check, "no soft limit"));
     };
     let says = format!(
-        "MemoryHigh={} on {}: at that line every allocation is slowed down and nothing is killed; a unit can stand still like that for an hour",
+        "MemoryHigh={} on {}: above it every allocation is throttled and nothing is killed; a unit can stall for an hour",
         super::bytes(high),
         level.name
     );
-    let advice = format!("systemctl set-property {} MemoryHigh=infinity, and a MemoryMax", level.name);
+    let advice = format!("systemctl set-property {} MemoryHigh=infinity, and set a MemoryMax", level.name);
     Some(Finding::of(check, State::Warning, says, advice))
 }
 
@@ -108,21 +102,20 @@ fn max(serve: &Serve) -> Option<Finding> {
     let limit = serve.levels.iter().filter_map(|level| Some((level.max?, level))).min_by_key(|(max, _)| *max);
     Some(match limit {
         None => {
-            let says = "no MemoryMax: one user's build can take the whole machine, and the kernel then chooses among all";
+            let says = "no MemoryMax: one user's build can use all memory of the host; the OOM killer then selects among all processes";
             Finding::of(
                 check,
                 State::Warning,
                 says,
-                format!("systemctl set-property {} MemoryMax=12G, or what the machine can spare", own.name),
+                format!(
+                    "systemctl set-property {} MemoryMax=12G, or the amount that the host can spare",
+                    own.name
+                ),
             )
         }
         Some((max, level)) if level.name != own.name => {
-            let says = format!(
-                "only {} has a limit, {}: its members take it from each other",
-                level.name,
-                super::bytes(max)
-            );
-            Finding::of(check, State::Note, says, format!("a MemoryMax of its own for {}", own.name))
+            let says = format!("only {} has a limit, {}: its units share it", level.name, super::bytes(max));
+            Finding::of(check, State::Note, says, format!("set a separate MemoryMax for {}", own.name))
         }
         Some((max, _)) => Finding::ok(check, super::bytes(max)),
     })
@@ -131,20 +124,20 @@ fn max(serve: &Serve) -> Option<Finding> {
 fn oom(serve: &Serve, unit: Option<&Unit>) -> Option<Finding> {
     let check = Check::OomPolicy;
     if serve.oom_group == Some(true) {
-        let says = "memory.oom.group is set: one process too many, and the kernel kills all of the unit";
-        return Some(Finding::of(check, State::Warning, says, "OOMPolicy=continue in its unit"));
+        let says = "memory.oom.group is set: an OOM kill terminates all processes of the unit";
+        return Some(Finding::of(check, State::Warning, says, "set OOMPolicy=continue in its unit"));
     }
     match unit?.oom_policy.as_deref()? {
-        "continue" => Some(Finding::ok(check, "continue: a killed build leaves serve alone")),
+        "continue" => Some(Finding::ok(check, "continue: an OOM-killed build does not stop serve")),
         other => {
             let says = format!(
-                "OOMPolicy={other}: when the kernel kills a build of this unit, systemd stops serve, too"
+                "OOMPolicy={other}: after an OOM kill of a build in this unit, systemd stops serve, too"
             );
             Some(Finding::of(
                 check,
                 State::Warning,
                 says,
-                "OOMPolicy=continue in its unit; systemctl daemon-reload; restart it when nobody works",
+                "set OOMPolicy=continue in its unit; systemctl daemon-reload; restart it while idle",
             ))
         }
     }
@@ -153,10 +146,10 @@ fn oom(serve: &Serve, unit: Option<&Unit>) -> Option<Finding> {
 fn pressure(serve: &Serve) -> Option<Finding> {
     let check = Check::ServePressure;
     Some(if serve.pressure? {
-        Finding::ok(check, "measured")
+        Finding::ok(check, "available")
     } else {
-        let says = "its cgroup has no pressure files: records of its closes have no psi keys";
-        Finding::of(check, State::Note, says, "see pressure and cgroups; or cgroup.pressure is 0 there")
+        let says = "its cgroup has no pressure files: records of its closes lack the psi keys";
+        Finding::of(check, State::Note, says, "see pressure and cgroups; check cgroup.pressure")
     })
 }
 
@@ -174,17 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn a_soft_limit_anywhere_above_is_a_warning() {
+    fn a_soft_limit_of_any_ancestor_is_a_warning() {
         let with = |levels| high(&Serve { levels, ..one() });
         assert_eq!(with(vec![level("a", None, None)]).unwrap().state, State::Ok);
         let found = with(vec![level("a", None, None), level("user.slice", Some(4 << 30), None)]).unwrap();
         assert_eq!(found.state, State::Warning);
         assert!(found.says.contains("MemoryHigh=4 GiB on user.slice"), "{found:?}");
-        assert_eq!(with(Vec::new()), None, "nothing is said of what is not known");
+        assert_eq!(with(Vec::new()), None, "unknown limits have no finding");
     }
 
     #[test]
-    fn the_smallest_hard_limit_counts_and_one_of_its_own_is_best() {
+    fn the_smallest_hard_limit_counts_and_should_be_separate() {
         let with = |levels| max(&Serve { levels, ..one() }).map(|finding| (finding.state, finding.says));
         assert_eq!(with(Vec::new()), None);
         assert_eq!(with(vec![level("a", None, None)]).unwrap().0, State::Warning);
@@ -199,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn only_continue_is_a_good_oom_policy() {
+    fn only_oom_policy_continue_is_ok() {
         let unit = |policy: Option<&str>| Unit { oom_policy: policy.map(str::to_owned), ..Unit::default() };
         let state = |serve: &Serve, policy| oom(serve, Some(&unit(policy))).map(|finding| finding.state);
         assert_eq!(state(&one(), Some("continue")), Some(State::Ok));
@@ -212,22 +205,22 @@ mod tests {
     }
 
     #[test]
-    fn a_port_without_a_process_is_told_by_what_is_known_of_it() {
-        for (process, state) in [(Listener::Nobody, State::Warning), (Listener::Unseen, State::Note)] {
+    fn a_port_without_a_visible_process_is_reported() {
+        for (process, state) in [(Listener::Absent, State::Warning), (Listener::Unknown, State::Note)] {
             let mut facts = healthy();
             let serves = facts.serves.as_mut().unwrap();
             serves.truncate(1);
             serves[0].process = process;
             let found = all(&facts);
-            assert_eq!((found.len(), found[1].state), (2, state), "limits of nobody are not judged");
+            assert_eq!((found.len(), found[1].state), (2, state), "limits without a process are not judged");
         }
         let mut facts = healthy();
         let serves = facts.serves.as_mut().unwrap();
         serves[1].unit = serves[0].unit.clone();
         assert_eq!(all(&facts).iter().filter(|finding| finding.says.contains("shares its unit")).count(), 2);
         for (why, state) in [
-            (NoTable::Unreadable("x".to_owned()), State::Note),
-            (NoTable::Malformed("x".to_owned()), State::Broken),
+            (TableError::Unreadable("x".to_owned()), State::Note),
+            (TableError::Malformed("x".to_owned()), State::Broken),
         ] {
             facts.serves = Err(why);
             assert_eq!(all(&facts)[0].state, state);

@@ -1,4 +1,4 @@
-//! Checks of the daemon itself: does it answer, is dispatch with it, does it lose anything. Pure.
+//! Checks of the daemon: status, permission, version, connection of dispatch, losses. Pure.
 
 use t3_record::wire::Status;
 
@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::present::text::lasted;
 
-/// Of so many events one may be lost without a word.
+/// Up to one lost event of this many is a note.
 const NOTABLE: u64 = 10_000;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -26,23 +26,22 @@ fn daemon(facts: &Facts, at: &str) -> Finding {
     match &facts.daemon {
         Daemon::Answers(status) => {
             let up = status.uptime_s.map(|up| format!(", up for {}", lasted(up.saturating_mul(1000))));
-            let (sessions, viewers) = (status.sessions, status.subscribers);
+            let (sessions, subscribers) = (status.sessions, status.subscribers);
             let says = format!(
-                "version {} answers at {at}{}; sessions {sessions}, viewers {viewers}",
+                "version {} at {at}{}; sessions {sessions}, subscribers {subscribers}",
                 status.version,
                 up.unwrap_or_default()
             );
             Finding::ok(check, says)
         }
         Daemon::Absent => {
-            let says = format!(
-                "nobody answers at {at}: closes have no kernel evidence (kernel=off) and no pressure"
-            );
+            let says =
+                format!("no daemon at {at}: closes have no kernel evidence (kernel=off) and no pressure");
             Finding::of(check, State::Broken, says, absent(facts))
         }
-        Daemon::Denied { .. } => Finding::of(check, State::Note, "could not be asked", ""),
-        Daemon::Strange(why) => {
-            let says = format!("does not answer at {at} as it should: {why}");
+        Daemon::Denied { .. } => Finding::of(check, State::Note, "no permission to query", ""),
+        Daemon::Unexpected(why) => {
+            let says = format!("unexpected response at {at}: {why}");
             Finding::of(check, State::Broken, says, "systemctl restart t3-trace; journalctl -u t3-trace")
         }
     }
@@ -62,43 +61,42 @@ fn permission(facts: &Facts, at: &str) -> Finding {
     let check = Check::Permission;
     match &facts.daemon {
         Daemon::Denied { group } if group == "root" => {
-            let says = format!("only root may use {at}: it belongs to the group root");
-            let advice = "make the group t3-trace, restart t3-trace, join it; or ask as root";
+            let says = format!("only root may use {at}: its group is root");
+            let advice = "create the group t3-trace, restart t3-trace, join the group; or run as root";
             Finding::of(check, State::Broken, says, advice)
         }
         Daemon::Denied { group } => {
-            let says = format!("no permission for {at}: it is for root and the group {group}");
-            let advice = format!("usermod -aG {group} YOU, and log in again; or ask as root");
+            let says = format!("no permission for {at}: only root and the group {group} may use it");
+            let advice = format!("usermod -aG {group} YOU, and log in again; or run as root");
             Finding::of(check, State::Broken, says, advice)
         }
-        _ if facts.caller.is_root() => Finding::ok(check, "root sees everything"),
+        _ if facts.caller.is_root() => Finding::ok(check, "root: all checks are possible"),
         _ => {
-            let says =
-                "not root: which process has which port, and whether hooks can be attached, may stay unknown";
-            Finding::of(check, State::Note, says, "ask as root for the rest")
+            let says = "not root: listeners and hooks cannot be checked completely";
+            Finding::of(check, State::Note, says, "run as root for all checks")
         }
     }
 }
 
-fn version(status: &Status, ours: &str) -> Finding {
-    let (check, theirs) = (Check::Version, &status.version);
-    if theirs == ours {
-        return Finding::ok(check, format!("daemon and this program are both {ours}"));
+fn version(status: &Status, own: &str) -> Finding {
+    let (check, daemon) = (Check::Version, &status.version);
+    if daemon == own {
+        return Finding::ok(check, format!("daemon and this program are {own}"));
     }
-    let says = format!("the daemon is {theirs}, this program {ours}");
+    let says = format!("the daemon is {daemon}, this program is {own}");
     Finding::of(
         check,
         State::Warning,
         says,
-        "install both from one release and restart t3-trace and t3-dispatch",
+        "install both from the same release; restart t3-trace and t3-dispatch",
     )
 }
 
 fn dispatch(status: &Status) -> Finding {
     let check = Check::Dispatch;
     if !status.dispatch {
-        let says = "no t3-dispatch is connected: its records say kernel=off";
-        let advice = "systemctl status t3-dispatch; its user must be in the group t3-trace, its trace-socket the one above";
+        let says = "t3-dispatch is not connected: its records have kernel=off";
+        let advice = "systemctl status t3-dispatch; its user must be in the group t3-trace, its trace-socket must be the socket above";
         return Finding::of(check, State::Broken, says, advice);
     }
     let ports = |ports: &[u16]| match ports {
@@ -115,51 +113,49 @@ fn loss(status: &Status) -> Finding {
     let (lost, full) = (status.lost, status.map_full);
     let of = status.events.map(|events| format!(" of {events}")).unwrap_or_default();
     if full > 0 {
-        let says = format!(
-            "{full} facts found no place in a full table, {lost} events{of} were lost since the start"
-        );
+        let says = format!("{full} facts dropped: map full; {lost} events{of} lost since the start");
         return Finding::of(
             check,
             State::Warning,
             says,
-            "more sessions than the tables hold: see tables; report it",
+            "more sessions than the maps hold: see tables; report it",
         );
     }
     if lost == 0 {
-        return Finding::ok(check, format!("none{of} kernel events lost since the start"));
+        return Finding::ok(check, format!("no kernel event{of} lost since the start"));
     }
-    let says = format!("{lost} kernel events{of} lost since the start: records of that time say so (lost=)");
+    let says = format!("{lost} kernel events{of} lost since the start; records of that time have lost=");
     let rare = status.events.is_some_and(|events| lost.saturating_mul(NOTABLE) < events);
     let state = if rare { State::Note } else { State::Warning };
     Finding::of(
         check,
         state,
         says,
-        "is the machine starving? Rare ones are harmless: the facts are in the tables",
+        "check the pressure of the host; rare losses are harmless, because the facts are in maps",
     )
 }
 
 fn tables(status: &Status) -> Finding {
     let check = Check::Tables;
     if status.tables.is_empty() {
-        return Finding::of(check, State::Note, "the daemon has none: its kernel side is off", "see hook");
+        return Finding::of(check, State::Note, "none: the kernel side of the daemon is off", "see hook");
     }
-    let told = status.tables.iter().map(|table| match table.used {
+    let sizes = status.tables.iter().map(|table| match table.used {
         Some(used) => format!("{} {used}/{}", table.name, table.size),
         None => format!("{} {}", table.name, super::bytes(table.size)),
     });
-    let told = told.collect::<Vec<_>>().join(", ");
+    let sizes = sizes.collect::<Vec<_>>().join(", ");
     let tight = |table: &&t3_record::wire::Table| {
         !table.forgets
             && table.used.is_some_and(|used| used.saturating_mul(10) >= table.size.saturating_mul(9))
     };
     match status.tables.iter().find(tight) {
         Some(table) => {
-            let says = format!("{} is nearly full: {told}", table.name);
-            let advice = "connections beyond it are told apart by their addresses only; report it";
+            let says = format!("{} is nearly full: {sizes}", table.name);
+            let advice = "further connections are identified by their addresses only; report it";
             Finding::of(check, State::Warning, says, advice)
         }
-        None => Finding::ok(check, told),
+        None => Finding::ok(check, sizes),
     }
 }
 
@@ -178,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_ask_hears_which_group() {
+    fn missing_permission_names_the_group() {
         let mut facts = healthy();
         facts.caller = Caller { uid: 1000 };
         facts.daemon = Daemon::Denied { group: "t3-trace".to_owned() };
@@ -190,11 +186,11 @@ mod tests {
         assert!(found[1].says.contains("group t3-trace"), "{found:?}");
         assert!(found[1].advice.as_ref().unwrap().contains("usermod -aG t3-trace"));
         facts.daemon = Daemon::Denied { group: "root".to_owned() };
-        assert!(all(&facts)[1].advice.as_ref().unwrap().starts_with("make the group t3-trace"));
+        assert!(all(&facts)[1].advice.as_ref().unwrap().starts_with("create the group t3-trace"));
     }
 
     #[test]
-    fn an_absent_daemon_is_broken_and_what_to_do_depends_on_its_unit() {
+    fn an_absent_daemon_is_broken_with_advice_for_its_unit() {
         for (load, active, advice) in [
             (Some("not-found"), "inactive", "install"),
             (Some("loaded"), "failed", "the unit is failed: systemctl start"),
@@ -208,17 +204,13 @@ mod tests {
                 facts.units.insert("t3-trace.service".to_owned(), unit);
             }
             let found = all(&facts);
-            assert_eq!(
-                (found.len(), found[0].state),
-                (2, State::Broken),
-                "nothing is said of what is unknown"
-            );
+            assert_eq!((found.len(), found[0].state), (2, State::Broken), "unknown facts have no finding");
             assert!(found[0].advice.as_ref().unwrap().starts_with(advice), "{found:?}");
         }
     }
 
     #[test]
-    fn loss_is_judged_by_how_much_it_is() {
+    fn loss_is_judged_by_its_rate() {
         for (lost, full, events, state) in [
             (0, 0, Some(5), State::Ok),
             (1, 0, Some(10_001), State::Note),
@@ -232,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_table_that_forgets_nothing_can_be_too_full() {
+    fn only_a_map_without_eviction_can_be_too_full() {
         for (used, forgets, state) in
             [(90, false, State::Warning), (89, false, State::Ok), (100, true, State::Ok)]
         {
@@ -244,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn another_release_and_a_missing_dispatch_are_said() {
+    fn another_release_and_a_missing_dispatch_are_reported() {
         assert_eq!(version(&status(), "9.9.9").state, State::Warning);
         assert_eq!(dispatch(&Status { dispatch: false, ..status() }).state, State::Broken);
         let many = Status { serve: (1..=9).collect(), ..status() };

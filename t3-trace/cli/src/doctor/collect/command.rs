@@ -1,5 +1,4 @@
-//! Runs a program that tells something, for a few seconds at most: a service manager that stands
-//! still must not stop the doctor.
+//! Runs a program with a timeout: a stalled service manager must not block the doctor.
 
 use std::{
     io::Read,
@@ -10,23 +9,23 @@ use std::{
 
 use super::super::facts::Collected;
 
-/// Longer than a machine under pressure takes to answer a question.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// More than any of them has to say.
+/// More than a host under pressure needs.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Output limit in bytes.
 const MOST: u64 = 4 << 20;
 
-/// What it writes to stdout; else, in a sentence, why there is nothing.
+/// Returns stdout, or the reason of a failure.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Collected<String> {
-    run_within(program, arguments, PATIENCE)
+    run_within(program, arguments, TIMEOUT)
 }
 
-fn run_within(program: &str, arguments: &[&str], patience: Duration) -> Collected<String> {
+fn run_within(program: &str, arguments: &[&str], timeout: Duration) -> Collected<String> {
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").env("SYSTEMD_PAGER", "");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("{program} does not run: {error}"))?;
-    let (out, complaint) = (child.stdout.take().map(read), child.stderr.take().map(read));
-    let deadline = Instant::now() + patience;
+    let mut child = command.spawn().map_err(|error| format!("cannot run {program}: {error}"))?;
+    let (out, errors) = (child.stdout.take().map(read), child.stderr.take().map(read));
+    let deadline = Instant::now() + timeout;
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -34,7 +33,7 @@ fn run_within(program: &str, arguments: &[&str], patience: Duration) -> Collecte
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("{program} did not answer within {} s", patience.as_secs()));
+                return Err(format!("{program} timed out after {} s", timeout.as_secs()));
             }
             Err(error) => return Err(format!("{program}: {error}")),
         }
@@ -46,12 +45,12 @@ fn run_within(program: &str, arguments: &[&str], patience: Duration) -> Collecte
     if status.success() {
         return Ok(out);
     }
-    let complaint = text(complaint);
-    let first = complaint.lines().next().unwrap_or_default();
+    let errors = text(errors);
+    let first = errors.lines().next().unwrap_or_default();
     Err(format!("{program} failed ({status}): {}", crate::present::text::safe(first)))
 }
 
-/// Read beside the waiting, so that nobody waits with a full pipe.
+/// Reads concurrently, so that the program does not block on a full pipe.
 fn read(stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut kept = Vec::new();
@@ -66,12 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_says_how_it_fails_and_that_it_hangs() {
+    fn output_failures_and_timeouts_are_returned() {
         assert_eq!(run("echo", &["hello"]), Ok("hello\n".to_owned()));
         let error = run("sh", &["-c", "echo no good >&2; exit 3"]).unwrap_err();
         assert!(error.contains("no good") && error.contains('3'), "{error}");
-        assert!(run("no-such-program-here", &[]).unwrap_err().contains("does not run"));
+        assert!(run("no-such-program-here", &[]).unwrap_err().contains("cannot run"));
         let error = run_within("sleep", &["60"], Duration::from_millis(50)).unwrap_err();
-        assert!(error.contains("did not answer"), "{error}");
+        assert!(error.contains("timed out"), "{error}");
     }
 }

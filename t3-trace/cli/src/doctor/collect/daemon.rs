@@ -1,4 +1,4 @@
-//! Asks the daemon how it is, through its socket as any viewer would.
+//! Queries the status of the daemon as a subscriber.
 
 use std::{io::ErrorKind, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
@@ -9,22 +9,26 @@ use tokio_seqpacket::UnixSeqpacket;
 
 use super::super::facts::Daemon;
 
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Whose the socket is when that cannot be seen: the default of `--group`.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Group of the socket if it is not readable: the default of `--group`.
 const GROUP: &str = "t3-trace";
 
-/// How it is, and its process.
-pub(super) fn ask(socket: &Path) -> anyhow::Result<(Daemon, Option<u32>)> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+/// Returns the result and the pid of the daemon.
+pub(super) fn query(socket: &Path) -> anyhow::Result<(Daemon, Option<u32>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
     Ok(runtime.block_on(async {
         match UnixSeqpacket::connect(socket).await {
             Ok(peer) => {
                 let pid = peer.peer_cred().ok().and_then(|cred| cred.pid());
                 let pid = pid.and_then(|pid| u32::try_from(pid).ok());
-                let answer = tokio::time::timeout(PATIENCE, status(&peer)).await;
+                let answer = tokio::time::timeout(TIMEOUT, status(&peer)).await;
                 (
-                    answer.unwrap_or_else(|_| strange(&format!("no answer within {} s", PATIENCE.as_secs()))),
+                    answer.unwrap_or_else(|_| {
+                        unexpected(&format!("no response after {} s", TIMEOUT.as_secs()))
+                    }),
                     pid,
                 )
             }
@@ -37,57 +41,56 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Daemon {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => Daemon::Absent,
         ErrorKind::PermissionDenied => Daemon::Denied { group: group_of(socket) },
-        _ => strange(&error.to_string()),
+        _ => unexpected(&error.to_string()),
     }
 }
 
-fn strange(why: &str) -> Daemon {
-    Daemon::Strange(crate::present::text::safe(why))
+fn unexpected(why: &str) -> Daemon {
+    Daemon::Unexpected(crate::present::text::safe(why))
 }
 
-/// Its own group or, where its folder hides it, the folder's.
+/// Group of the socket, or of its directory if that is not readable.
 fn group_of(socket: &Path) -> String {
-    let seen = std::fs::metadata(socket).ok().or_else(|| std::fs::metadata(socket.parent()?).ok());
-    seen.map(|meta| meta.gid()).map_or_else(|| GROUP.to_owned(), accounts::group_name)
+    let meta = std::fs::metadata(socket).ok().or_else(|| std::fs::metadata(socket.parent()?).ok());
+    meta.map(|meta| meta.gid()).map_or_else(|| GROUP.to_owned(), accounts::group_name)
 }
 
 async fn status(peer: &UnixSeqpacket) -> Daemon {
     match converse(peer).await {
         Ok(status) => Daemon::Answers(Box::new(status)),
-        Err(why) => strange(&why),
+        Err(why) => unexpected(&why),
     }
 }
 
 async fn converse(peer: &UnixSeqpacket) -> Result<Status, String> {
-    say(peer, &ToTrace::Hello { v: VERSION, role: Role::Subscriber }).await?;
-    let mut asked = false;
+    send(peer, &ToTrace::Hello { v: VERSION, role: Role::Subscriber }).await?;
+    let mut queried = false;
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
         let length = peer.recv(&mut buffer).await.map_err(|error| error.to_string())?.bytes_read();
         if length == 0 {
-            return Err("it hung up".to_owned());
+            return Err("connection closed".to_owned());
         }
         match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
             Ok(FromTrace::Status(status)) => return Ok(*status),
             Ok(FromTrace::Refused { why }) => return Err(why),
-            Ok(FromTrace::Welcome { .. }) if !asked => {
-                asked = true;
-                say(peer, &ToTrace::Status).await?;
+            Ok(FromTrace::Welcome { .. }) if !queried => {
+                queried = true;
+                send(peer, &ToTrace::Status).await?;
             }
-            // Records of closes come in between; a message that a newer daemon sends is passed
-            // over.
+            // Records may arrive in between; messages of a newer daemon are ignored.
             Ok(_) | Err(_) => {}
         }
     }
 }
 
-async fn say(peer: &UnixSeqpacket, message: &ToTrace) -> Result<(), String> {
+async fn send(peer: &UnixSeqpacket, message: &ToTrace) -> Result<(), String> {
     let bytes = serde_json::to_vec(message).map_err(|error| error.to_string())?;
     peer.send(&bytes).await.map(drop).map_err(|error| error.to_string())
 }
 
-/// A dispatch that runs: serves are looked for in its network namespace. Anybody may call a process
-/// so; it must be root's or its user's.
+/// Pid of a running dispatch: its network namespace has the listeners. Any process can have this
+/// name, so its owner must be root or dispatch's user.
 pub(super) fn dispatch_pid() -> Option<u32> {
     let user = accounts::uid_of(DISPATCH_USER);
     let trusted = |pid: &u32| {

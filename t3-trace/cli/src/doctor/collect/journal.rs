@@ -1,5 +1,4 @@
-//! The journal: journald's socket and its limits, whether its files can be read, and what it says
-//! it dropped.
+//! Facts of the journal: socket and limits of journald, access to its files, dropped entries.
 
 use std::{
     collections::BTreeMap,
@@ -16,18 +15,18 @@ use super::{
 use crate::{doctor::checks::DISPATCH, journal::json_entry, time::local};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// Of entries by which journald says that it dropped some (`SD_MESSAGE_JOURNAL_DROPPED`).
+/// MESSAGE_ID of reports about dropped entries (`SD_MESSAGE_JOURNAL_DROPPED`).
 const DROPPED_ID: &str = "a596d6fe7bfa4994828e72309e95d61e";
-/// Places of journald.conf and of its drop-ins, what stands later wins (systemd's order of
+/// Directories of journald.conf and its drop-ins; later ones override earlier ones (systemd's
 /// precedence).
-const PLACES: [&str; 4] = ["/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd"];
+const DIRS: [&str; 4] = ["/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd"];
 
 pub(super) fn read() -> Journal {
-    let takes = UnixDatagram::unbound().and_then(|socket| socket.connect(SOCKET));
+    let accepts = UnixDatagram::unbound().and_then(|socket| socket.connect(SOCKET));
     let kept = files("/var/log/journal");
     let volatile = files("/run/log/journal");
     Journal {
-        takes: takes.map_err(|error| format!("{SOCKET}: {error}")),
+        accepts: accepts.map_err(|error| format!("{SOCKET}: {error}")),
         access: access(kept.iter().chain(&volatile)),
         persistent: !kept.is_empty() && volatile.is_empty(),
         limit: limit(),
@@ -35,15 +34,15 @@ pub(super) fn read() -> Journal {
     }
 }
 
-/// The active files of the system's journal.
+/// Active files of the system journal.
 fn files(root: &str) -> Vec<PathBuf> {
     let machines = fs::read_dir(root).into_iter().flatten().flatten();
-    machines.map(|machine| machine.path().join("system.journal")).filter(|file| file.exists()).collect()
+    machines.map(|host| host.path().join("system.journal")).filter(|file| file.exists()).collect()
 }
 
 fn access<'a>(mut files: impl Iterator<Item = &'a PathBuf> + Clone) -> Access {
     match files.clone().next() {
-        None => Access::Nothing,
+        None => Access::NoFiles,
         Some(_) if files.any(|file| fs::File::open(file).is_ok()) => Access::Granted,
         Some(_) => Access::Denied,
     }
@@ -52,14 +51,14 @@ fn access<'a>(mut files: impl Iterator<Item = &'a PathBuf> + Clone) -> Access {
 fn limit() -> Limit {
     let mut texts = Vec::new();
     if let Some(main) =
-        PLACES.iter().rev().map(|place| Path::new(place).join("journald.conf")).find(|path| path.exists())
+        DIRS.iter().rev().map(|dir| Path::new(dir).join("journald.conf")).find(|path| path.exists())
     {
         texts.push(main);
     }
-    // By file name, wherever it stands; one of the same name in a later place takes its place.
+    // Sorted by file name; a file of the same name in a later directory replaces it.
     let mut drop_ins = BTreeMap::new();
-    for place in PLACES {
-        let folder = fs::read_dir(Path::new(place).join("journald.conf.d")).into_iter().flatten().flatten();
+    for dir in DIRS {
+        let folder = fs::read_dir(Path::new(dir).join("journald.conf.d")).into_iter().flatten().flatten();
         let files =
             folder.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "conf"));
         drop_ins.extend(files.map(|path| (path.file_name().map(ToOwned::to_owned), path)));
@@ -71,7 +70,7 @@ fn limit() -> Limit {
     merged(read)
 }
 
-/// Of all files in their order, the last that says something counts; the defaults are systemd's.
+/// The last file with a setting counts; the defaults are systemd's.
 fn merged(files: impl Iterator<Item = (String, String)>) -> Limit {
     let mut limit = Limit { interval_us: 30_000_000, burst: 10_000, from: "journald's default".to_owned() };
     for (path, text) in files {
@@ -96,20 +95,20 @@ fn suppressed() -> Collected<Vec<Suppressed>> {
         "journalctl",
         &["--quiet", "--no-pager", "--output=json", "--since=-7d", "_TRANSPORT=driver", &id],
     )?;
-    Ok(text.lines().filter_map(of_ours).collect())
+    Ok(text.lines().filter_map(dropped).collect())
 }
 
-/// `Suppressed 17 messages from t3-dispatch.service`, if it is one of ours. journald's own entries
-/// are of the transport `driver`, which nobody else can send.
-fn of_ours(line: &str) -> Option<Suppressed> {
+/// Parses `Suppressed 17 messages from t3-dispatch.service`. Entries of journald have the transport
+/// `driver`, which clients cannot set.
+fn dropped(line: &str) -> Option<Suppressed> {
     let fields = json_entry::fields(line)?;
     let message = fields.get("MESSAGE")?;
     let (_, unit) = message.rsplit_once(' ')?;
     if ![DISPATCH, super::TRACE].contains(&unit) {
         return None;
     }
-    let said = || message.split(' ').find_map(|word| word.parse().ok());
-    let entries = fields.get("N_DROPPED").and_then(|number| number.parse().ok()).or_else(said)?;
+    let in_message = || message.split(' ').find_map(|word| word.parse().ok());
+    let entries = fields.get("N_DROPPED").and_then(|number| number.parse().ok()).or_else(in_message)?;
     let micros: Option<u64> = fields.get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
     let secs = micros? / 1_000_000;
     let at = format!("{} {}", local::day(secs), local::clock(secs));
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_file_that_says_something_counts() {
+    fn the_last_file_with_a_setting_counts() {
         let default = "journald's default".to_owned();
         assert_eq!(limit_of(&[]), (30_000_000, 10_000, default.clone()));
         assert_eq!(limit_of(&["[Journal]\n#RateLimitBurst=5\n;RateLimitBurst=6\n"]).2, default);
@@ -142,30 +141,30 @@ mod tests {
     }
 
     #[test]
-    fn only_what_journald_dropped_of_ours_counts() {
+    fn only_dropped_entries_of_the_two_units_count() {
         let line = |message: &str, more: &str| {
             format!(r#"{{"__REALTIME_TIMESTAMP":"1700000000000000","MESSAGE":"{message}"{more}}}"#)
         };
-        let found = of_ours(&line("Suppressed 17 messages from t3-dispatch.service", "")).unwrap();
+        let found = dropped(&line("Suppressed 17 messages from t3-dispatch.service", "")).unwrap();
         assert_eq!((found.unit.as_str(), found.entries), (DISPATCH, 17));
         let found =
-            of_ours(&line("Suppressed 17 messages from t3-trace.service", r#","N_DROPPED":"18""#)).unwrap();
+            dropped(&line("Suppressed 17 messages from t3-trace.service", r#","N_DROPPED":"18""#)).unwrap();
         assert_eq!(found.entries, 18);
         for other in [
             "Suppressed 17 messages from cron.service",
             "Suppressed 17 messages from x-t3-dispatch.service",
             "",
         ] {
-            assert_eq!(of_ours(&line(other, "")), None, "{other}");
+            assert_eq!(dropped(&line(other, "")), None, "{other}");
         }
-        assert_eq!(of_ours("garbage"), None);
+        assert_eq!(dropped("garbage"), None);
     }
 
     #[test]
-    fn files_that_cannot_be_opened_are_told_from_none_at_all() {
+    fn unreadable_files_are_distinguished_from_missing_ones() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("system.journal");
-        assert_eq!(access([].iter()), Access::Nothing);
+        assert_eq!(access([].iter()), Access::NoFiles);
         assert_eq!(access([file.clone()].iter()), Access::Denied);
         fs::write(&file, "").unwrap();
         assert_eq!(access([file].iter()), Access::Granted);

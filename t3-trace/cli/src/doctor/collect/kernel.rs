@@ -1,5 +1,5 @@
-//! The kernel: its release, type information, lockdown, and the hooks: as the daemon says, else by
-//! an attempt, else by what is readable.
+//! Facts of the kernel: release, BTF, lockdown, and hooks: from the daemon, else by a test, else
+//! from BTF.
 
 use std::{fs, io::ErrorKind};
 
@@ -23,28 +23,28 @@ pub(super) fn read(daemon: &Daemon, pid: Option<u32>, root: bool) -> Kernel {
 
 fn btf() -> Presence {
     match fs::File::open(VMLINUX) {
-        Ok(_) => Presence::There,
+        Ok(_) => Presence::Present,
         Err(error) if error.kind() == ErrorKind::NotFound => Presence::Missing,
         Err(error) => Presence::Unreadable(error.to_string()),
     }
 }
 
-/// `none [integrity] confidentiality`: the one in brackets.
+/// Mode in brackets: `none [integrity] confidentiality`.
 fn mode(lockdown: &str) -> Option<String> {
     let word = lockdown.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))?;
     Some(word.to_owned())
 }
 
 fn hooks(daemon: &Daemon, root: bool) -> Hooks {
-    let said = |error: side::KernelError| format!("{:#}", anyhow::Error::from(error));
+    let text = |error: side::KernelError| format!("{:#}", anyhow::Error::from(error));
     match daemon {
         Daemon::Answers(status) => Hooks::Running(status.hooks.clone()),
-        // Attached until this value goes, which is at once. Small tables: nothing is watched.
+        // Detached when this value is dropped, immediately. Small maps: nothing is watched.
         Daemon::Absent if root => {
             let small = Options { sockets: 16, processes: 16, ring_bytes: 1 << 16, ..Options::default() };
-            Hooks::Tried(side::Kernel::load(&small).map(|kernel| kernel.hooks().to_vec()).map_err(said))
+            Hooks::Tried(side::Kernel::load(&small).map(|kernel| kernel.hooks().to_vec()).map_err(text))
         }
-        _ => Hooks::Offered(side::offered().map_err(said)),
+        _ => Hooks::Offered(side::offered().map_err(text)),
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mode_in_brackets_holds() {
+    fn the_mode_in_brackets_counts() {
         assert_eq!(mode("[none] integrity confidentiality\n").as_deref(), Some("none"));
         assert_eq!(mode("none integrity [confidentiality]\n").as_deref(), Some("confidentiality"));
         assert_eq!(mode(""), None);

@@ -1,18 +1,18 @@
-//! `RLIMIT_MEMLOCK` of the daemon, or of this program where no daemon is to be seen.
+//! `RLIMIT_MEMLOCK` of the daemon, or of this process without one.
 
 use rustix::process::{Resource, getrlimit};
 
 use super::super::facts::Memlock;
 
 pub(super) fn memlock(daemon: Option<u32>) -> Option<Memlock> {
-    let theirs = daemon.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/limits")).ok());
-    match theirs.as_deref().and_then(parse) {
+    let limits = daemon.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/limits")).ok());
+    match limits.as_deref().and_then(parse) {
         Some(bytes) => Some(Memlock { of_daemon: true, bytes }),
         None => Some(Memlock { of_daemon: false, bytes: getrlimit(Resource::Memlock).current }),
     }
 }
 
-/// The soft limit in `/proc/PID/limits`; inner `None` for no limit.
+/// Soft limit in `/proc/PID/limits`; the inner `None` is unlimited.
 fn parse(limits: &str) -> Option<Option<u64>> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
     match line.split_whitespace().next()? {
@@ -34,6 +34,9 @@ mod tests {
             Some(None)
         );
         assert_eq!(parse("Max open files 1 1 files"), None);
-        assert!(memlock(Some(std::process::id())).unwrap().of_daemon, "procfs shows our own");
+        assert!(
+            memlock(Some(std::process::id())).unwrap().of_daemon,
+            "procfs has the limits of this process"
+        );
     }
 }

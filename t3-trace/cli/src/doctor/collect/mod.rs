@@ -1,13 +1,13 @@
-//! Gathers the facts: thin readers, a file for each area. Judges nothing; what cannot be read is a
-//! fact, too. Nothing here waits for long, and nothing changes the machine, but for hooks that are
-//! attached for a moment where root asks and no daemon runs.
+//! Collects the facts: one reader per area. A fact that is not readable has a reason. Nothing waits
+//! for long, and nothing changes the host, except for hooks that are attached briefly if root runs
+//! this without a daemon.
 
 mod command;
 mod daemon;
+mod host;
 mod journal;
 mod kernel;
 mod limits;
-mod machine;
 mod serves;
 mod units;
 
@@ -18,22 +18,22 @@ use super::{
 };
 pub(super) use command::run;
 
-/// The daemon's own unit.
+/// Unit of the daemon.
 const TRACE: &str = "t3-trace.service";
 
-/// All facts of this machine.
+/// Collects all facts of this host.
 ///
 /// # Errors
-/// When there is no runtime to ask the daemon with.
+/// The async runtime cannot be started.
 pub fn facts(args: &DoctorArgs) -> anyhow::Result<Facts> {
     let caller = Caller { uid: rustix::process::geteuid().as_raw() };
-    let (daemon, pid) = daemon::ask(&args.socket)?;
-    let machine = machine::read();
+    let (daemon, pid) = daemon::query(&args.socket)?;
+    let host = host::read();
     let dispatch = daemon::dispatch_pid();
-    let serves = serves::read(&args.table, &machine.cgroups, dispatch);
+    let serves = serves::read(&args.table, &host.cgroups, dispatch);
     let of_serves = serves.iter().flatten().filter_map(|serve| serve.unit.clone());
     let units = units::read([TRACE, DISPATCH].map(str::to_owned).into_iter().chain(of_serves));
     let kernel = kernel::read(&daemon, pid, caller.is_root());
     let journal = journal::read();
-    Ok(Facts { caller, socket: args.socket.clone(), daemon, kernel, machine, serves, journal, units })
+    Ok(Facts { caller, socket: args.socket.clone(), daemon, kernel, host, serves, journal, units })
 }

@@ -1,5 +1,4 @@
-//! Serves: from the routing table's ports to the process that listens, its cgroup, and that
-//! cgroup's limits.
+//! Facts of serves: listener on each port of the routing table, its cgroup and limits.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,19 +12,20 @@ use t3_trace_host::{
     proc::{self, net, stat},
 };
 
-use super::super::facts::{Cgroups, Level, Listener, NoTable, Serve};
+use super::super::facts::{Cgroups, Level, Listener, Serve, TableError};
 
-/// An entry of the routing table, as far as it is needed here; t3-dispatch checks the rest.
+/// Fields of a route that are needed; t3-dispatch checks the rest.
 #[derive(Debug, Deserialize)]
 struct Route {
     os_user: String,
     port: u16,
 }
 
-pub(super) fn read(table: &Path, cgroups: &Cgroups, dispatch: Option<u32>) -> Result<Vec<Serve>, NoTable> {
+pub(super) fn read(table: &Path, cgroups: &Cgroups, dispatch: Option<u32>) -> Result<Vec<Serve>, TableError> {
     let text = fs::read_to_string(table)
-        .map_err(|error| NoTable::Unreadable(format!("read {}: {error}", table.display())))?;
-    let none = |error| NoTable::Malformed(format!("{} is no routing table: {error}", table.display()));
+        .map_err(|error| TableError::Unreadable(format!("cannot read {}: {error}", table.display())))?;
+    let none =
+        |error| TableError::Malformed(format!("cannot parse routing table {}: {error}", table.display()));
     let users = users(&text).map_err(none)?;
     let listening = net::listening(dispatch.unwrap_or_else(std::process::id));
     let inodes: HashSet<u64> =
@@ -35,7 +35,7 @@ pub(super) fn read(table: &Path, cgroups: &Cgroups, dispatch: Option<u32>) -> Re
     Ok(users.into_iter().map(serve).collect())
 }
 
-/// Port to user; several logins may go to one.
+/// Port to user; several logins may have the same port.
 fn users(table: &str) -> serde_json::Result<BTreeMap<u16, String>> {
     let routes: BTreeMap<String, Route> = serde_json::from_str(table)?;
     Ok(routes.into_values().map(|route| (route.port, route.os_user)).collect())
@@ -50,8 +50,8 @@ fn serve(
 ) -> Serve {
     let pid = sockets.into_iter().flatten().find_map(|inode| holders.get(inode)?.first().copied());
     let process = match (sockets, pid.and_then(|pid| Some((pid, stat::read(pid)?)))) {
-        (None, _) => Listener::Nobody,
-        (Some(_), None) => Listener::Unseen,
+        (None, _) => Listener::Absent,
+        (Some(_), None) => Listener::Unknown,
         (Some(_), Some((pid, stat))) => {
             Listener::Process { pid, comm: crate::present::text::safe(&stat.comm) }
         }
@@ -74,7 +74,7 @@ fn serve(
     }
 }
 
-/// The unit that a cgroup is of: the innermost part of its path that systemd names so.
+/// Unit of a cgroup: the innermost part of its path with a unit name.
 fn unit_of(path: &str) -> Option<String> {
     let parts: Vec<_> = Path::new(path).components().collect();
     let names = parts.into_iter().rev().filter_map(|part| match part {
@@ -85,8 +85,8 @@ fn unit_of(path: &str) -> Option<String> {
     names.into_iter().find(is_unit).map(crate::present::text::safe)
 }
 
-/// The limits of a cgroup and of each above it, but for the root, which has none. None where the
-/// memory controller is not.
+/// Limits of a cgroup and its ancestors without the root, which has none. Empty without the memory
+/// controller.
 fn levels(dir: &Path, cgroups: &Cgroups) -> Vec<Level> {
     let root = cgroups.v2.as_deref();
     let up = dir.ancestors().take_while(|dir| Some(*dir) != root).map(Path::to_path_buf);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn several_logins_of_one_port_are_one_serve_and_other_keys_do_not_matter() {
+    fn logins_with_the_same_port_are_one_serve() {
         let text = r#"{"ann@x.org": {"os_user": "ann", "port": 3773, "note": 1}, "ann": {"os_user": "ann", "port": 3773}, "bob": {"os_user": "bob", "port": 3774}}"#;
         assert_eq!(
             users(text).unwrap().into_iter().collect::<Vec<_>>(),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_read_from_the_cgroup_up_to_the_root() {
+    fn limits_of_all_ancestors_are_read() {
         let root = tempfile::tempdir().unwrap();
         let unit = root.path().join("a.slice/u.service");
         fs::create_dir_all(&unit).unwrap();
@@ -147,11 +147,11 @@ mod tests {
             [level("u.service", None, Some(1 << 30)), level("a.slice", Some(4096), None)]
         );
         fs::remove_file(unit.join("memory.max")).unwrap();
-        assert_eq!(levels(&unit, &cgroups), [], "without the controller nothing is known");
+        assert_eq!(levels(&unit, &cgroups), [], "unknown without the controller");
     }
 
     #[test]
-    fn our_own_listener_is_found_and_a_free_port_is_nobodys() {
+    fn a_listener_is_found_and_a_free_port_has_none() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
@@ -164,10 +164,10 @@ mod tests {
         let serves = read(&table, &Cgroups::default(), None).unwrap();
         let of = |wanted: u16| serves.iter().find(|serve| serve.port == wanted).unwrap();
         assert!(matches!(of(port).process, Listener::Process { pid, .. } if pid == std::process::id()));
-        assert_eq!(of(1).process, Listener::Nobody);
+        assert_eq!(of(1).process, Listener::Absent);
         let missing = read(&folder.path().join("none"), &Cgroups::default(), None);
-        assert!(matches!(missing, Err(NoTable::Unreadable(why)) if why.contains("none")));
+        assert!(matches!(missing, Err(TableError::Unreadable(why)) if why.contains("none")));
         fs::write(&table, "[]").unwrap();
-        assert!(matches!(read(&table, &Cgroups::default(), None), Err(NoTable::Malformed(_))));
+        assert!(matches!(read(&table, &Cgroups::default(), None), Err(TableError::Malformed(_))));
     }
 }

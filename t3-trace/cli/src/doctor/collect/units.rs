@@ -1,4 +1,4 @@
-//! Units as systemd has them: one question for all. Empty where systemd does not run.
+//! Unit properties from systemd in one query. Empty without systemd.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -15,7 +15,7 @@ pub(super) fn read(names: impl Iterator<Item = String>) -> BTreeMap<String, Unit
     run("systemctl", &arguments).map(|text| parse(&text)).unwrap_or_default()
 }
 
-/// `systemctl show` of several units: blocks of `Name=value`, a blank line between them.
+/// Parses `systemctl show` of several units: blocks of `Name=value`, separated by blank lines.
 fn parse(text: &str) -> BTreeMap<String, Unit> {
     let block = |block: &str| {
         let value = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -34,8 +34,8 @@ fn parse(text: &str) -> BTreeMap<String, Unit> {
     text.split("\n\n").filter_map(block).collect()
 }
 
-/// A time as systemd writes and reads it (systemd.time(7)): `30s`, `1min 30s`, `500ms`; seconds
-/// without a unit.
+/// Parses a time span of systemd (systemd.time(7)): `30s`, `1min 30s`, `500ms`; seconds without a
+/// unit.
 pub(super) fn span_us(text: &str) -> Option<u64> {
     let text = text.trim();
     let mut rest = text;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_become_units() {
+    fn blocks_are_parsed_as_units() {
         let text = "OOMPolicy=stop\nLogRateLimitIntervalUSec=1min 30s\nLogRateLimitBurst=200\nId=a.service\nLoadState=loaded\nActiveState=active\n\
                     FragmentPath=/etc/systemd/system/a.service\nDropInPaths=/x/1.conf /x/2.conf\n\n\
                     Id=b.slice\nLoadState=not-found\nActiveState=inactive\nFragmentPath=\nDropInPaths=\n";
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_systemd_are_read() {
+    fn systemd_time_spans_are_parsed() {
         for (text, us) in [
             ("0", Some(0)),
             ("30s", Some(30_000_000)),

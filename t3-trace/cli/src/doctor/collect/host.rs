@@ -1,15 +1,15 @@
-//! The machine: pressure files, mounts of cgroups, the clock's discipline.
+//! Facts of the host: pressure files, cgroup mounts, clock discipline.
 
 use std::{fs, io};
 
 use t3_trace_host::cgroup;
 
-use super::super::facts::{Cgroups, Clock, Machine, Pressure};
+use super::super::facts::{Cgroups, Clock, Host, Pressure};
 
-pub(super) fn read() -> Machine {
+pub(super) fn read() -> Host {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let file = |name| (name, pressure(fs::read_to_string(format!("/proc/pressure/{name}"))));
-    Machine {
+    Host {
         pressure: ["memory", "io", "cpu"].map(file).to_vec(),
         cgroups: Cgroups { v2: cgroup::mount_point(&mountinfo), v1: v1_controllers(&mountinfo) },
         clock: clock(),
@@ -18,11 +18,10 @@ pub(super) fn read() -> Machine {
 
 fn pressure(text: io::Result<String>) -> Pressure {
     match text {
-        Ok(text) => {
-            average(&text).map_or_else(|| Pressure::Unreadable("no such text".to_owned()), Pressure::Some)
-        }
+        Ok(text) => average(&text)
+            .map_or_else(|| Pressure::Unreadable("unexpected content".to_owned()), Pressure::Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Pressure::Missing,
-        // With psi=0 the files are there and refuse to be read.
+        // With psi=0 the files exist and reject reads.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Pressure::Off,
         Err(error) => Pressure::Unreadable(error.to_string()),
     }
@@ -33,7 +32,7 @@ fn average(text: &str) -> Option<f32> {
     some.split_whitespace().find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
 }
 
-/// Options of the file systems of version 1: controllers, and names of hierarchies.
+/// Mount options of version 1: controllers and names of hierarchies.
 fn v1_controllers(mountinfo: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for line in mountinfo.lines() {
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_there_is_no_pressure_is_told_apart() {
+    fn causes_of_missing_pressure_are_distinguished() {
         let text = "some avg10=12.50 avg60=0.41 avg300=0.39 total=17079420\n";
         assert_eq!(pressure(Ok(text.to_owned())), Pressure::Some(12.5));
         assert_eq!(pressure(Err(io::ErrorKind::NotFound.into())), Pressure::Missing);
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn controllers_of_version_one_are_read_from_its_mounts() {
+    fn controllers_of_version_1_are_read_from_its_mounts() {
         let text = "31 30 0:27 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory\n\
                     32 30 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
                     33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_can_be_asked_by_anybody() {
+    fn the_clock_is_readable_without_privilege() {
         assert!(clock().synchronised.is_some());
     }
 }

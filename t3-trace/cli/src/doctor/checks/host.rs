@@ -1,4 +1,4 @@
-//! Checks of the machine: pressure, cgroups, the wall clock. Pure.
+//! Checks of the host: pressure, cgroups, wall clock. Pure.
 
 use super::super::{
     facts::{Cgroups, Clock, Facts, Pressure},
@@ -6,15 +6,15 @@ use super::super::{
 };
 use crate::present::text::lasted;
 
-/// A wall clock that was moved by less is only kept right, in milliseconds.
+/// Minimum change of the wall clock that is reported, in milliseconds.
 const JUMP: u64 = 1000;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
-    let machine = &facts.machine;
+    let host = &facts.host;
     let moved = facts.daemon.status().and_then(|status| status.clock_moved_ms);
-    let mut found = pressure(&machine.pressure);
-    found.push(cgroups(&machine.cgroups));
-    found.push(clock(&machine.clock, moved));
+    let mut found = pressure(&host.pressure);
+    found.push(cgroups(&host.cgroups));
+    found.push(clock(&host.clock, moved));
     found
 }
 
@@ -24,22 +24,22 @@ fn pressure(files: &[(&'static str, Pressure)]) -> Vec<Finding> {
         Pressure::Some(percent) => Some(format!("{name} {percent:.0}%")),
         _ => None,
     };
-    let told: Vec<_> = files.iter().filter_map(measured).collect();
-    if told.len() == files.len() {
-        return vec![Finding::ok(check, format!("measured; of the last 10 s: {}", told.join(", ")))];
+    let shares: Vec<_> = files.iter().filter_map(measured).collect();
+    if shares.len() == files.len() {
+        return vec![Finding::ok(check, format!("PSI some, 10 s: {}", shares.join(", ")))];
     }
     let bad = files.iter().filter_map(|(name, file)| {
         let (says, advice) = match file {
             Pressure::Some(_) => return None,
             Pressure::Missing => {
-                let says = "this kernel does not measure it: records have no such psi keys";
-                (says.to_owned(), "a kernel with CONFIG_PSI=y")
+                let says = "no PSI in this kernel: records lack its psi keys";
+                (says.to_owned(), "use a kernel with CONFIG_PSI=y")
             }
             Pressure::Off => {
-                let says = "measuring is switched off: records have no psi keys";
+                let says = "PSI is disabled: records lack its psi keys";
                 (says.to_owned(), "boot with psi=1")
             }
-            Pressure::Unreadable(why) => (format!("cannot be read: {why}"), ""),
+            Pressure::Unreadable(why) => (format!("not readable: {why}"), ""),
         };
         Some(Finding::of(check, State::Note, says, advice).about(*name))
     });
@@ -49,17 +49,17 @@ fn pressure(files: &[(&'static str, Pressure)]) -> Vec<Finding> {
 fn cgroups(cgroups: &Cgroups) -> Finding {
     let check = Check::Cgroups;
     let Some(v2) = cgroups.v2.as_ref().map(|path| path.display()) else {
-        let says = "no cgroup version 2 is mounted: records have the machine's pressure only, not the user's";
+        let says = "no cgroup version 2 is mounted: records have the pressure of the host only";
         return Finding::of(check, State::Note, says, "boot with systemd.unified_cgroup_hierarchy=1");
     };
     if cgroups.v1.iter().any(|controller| controller == "memory") {
         let says = format!(
-            "version 2 at {v2} beside version 1, which has the memory controller: records have no mem_ keys and no oom_kills"
+            "version 2 at {v2}; version 1 has the memory controller: records lack the mem_ keys and oom_kills"
         );
         return Finding::of(check, State::Note, says, "boot with systemd.unified_cgroup_hierarchy=1");
     }
-    let beside = if cgroups.v1.is_empty() { "" } else { ", beside version 1" };
-    Finding::ok(check, format!("version 2 at {v2}{beside}"))
+    let hybrid = if cgroups.v1.is_empty() { "" } else { ", with version 1" };
+    Finding::ok(check, format!("version 2 at {v2}{hybrid}"))
 }
 
 fn clock(clock: &Clock, moved_ms: Option<i64>) -> Finding {
@@ -68,27 +68,22 @@ fn clock(clock: &Clock, moved_ms: Option<i64>) -> Finding {
         let direction = if moved > 0 { "forward" } else { "back" };
         let by = lasted(moved.unsigned_abs());
         let says = format!(
-            "the wall clock was set {direction} by {by} since t3-trace started: compare times across that with care"
+            "the wall clock was set {direction} by {by} since t3-trace started: do not compare times across this change"
         );
         return Finding::of(
             check,
             State::Note,
             says,
-            "durations in records are right all the same: they are of another clock",
+            "durations in records are correct: they use the monotonic clock",
         );
     }
     match clock.synchronised {
-        Some(true) => Finding::ok(check, format!("synchronised, at most {} off", lasted(clock.error_ms))),
+        Some(true) => Finding::ok(check, format!("synchronised, error up to {}", lasted(clock.error_ms))),
         Some(false) => {
-            let says = "not synchronised: its times cannot be compared with those of other machines' logs";
-            Finding::of(
-                check,
-                State::Warning,
-                says,
-                "timedatectl set-ntp true; is there an NTP server to be reached?",
-            )
+            let says = "not synchronised: times cannot be compared with logs of other hosts";
+            Finding::of(check, State::Warning, says, "timedatectl set-ntp true; is an NTP server reachable?")
         }
-        None => Finding::of(check, State::Note, "whether it is synchronised could not be asked", ""),
+        None => Finding::of(check, State::Note, "unknown whether synchronised", ""),
     }
 }
 
@@ -97,14 +92,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pressure_that_is_not_measured_is_a_note_with_its_reason() {
+    fn missing_pressure_is_a_note_with_its_reason() {
         let all = |file: Pressure| [("memory", Pressure::Some(1.0)), ("io", file)];
-        assert_eq!(
-            pressure(&all(Pressure::Some(40.4)))[0].says,
-            "measured; of the last 10 s: memory 1%, io 40%"
-        );
+        assert_eq!(pressure(&all(Pressure::Some(40.4)))[0].says, "PSI some, 10 s: memory 1%, io 40%");
         for (file, advice) in [
-            (Pressure::Missing, Some("a kernel with CONFIG_PSI=y")),
+            (Pressure::Missing, Some("use a kernel with CONFIG_PSI=y")),
             (Pressure::Off, Some("boot with psi=1")),
             (Pressure::Unreadable("x".to_owned()), None),
         ] {
@@ -115,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_version_two_is_without_a_note() {
+    fn only_cgroup_version_2_with_memory_is_ok() {
         for (v2, v1, state) in [
             (true, &[][..], State::Ok),
             (true, &["name=systemd"][..], State::Ok),
@@ -128,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumped_or_runs_free_is_said() {
+    fn a_changed_or_unsynchronised_clock_is_reported() {
         let right = Clock { synchronised: Some(true), error_ms: 12 };
         for (clock, moved, state) in [
             (&right, None, State::Ok),
