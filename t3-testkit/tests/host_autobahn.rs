@@ -26,11 +26,10 @@ fn every_case_comes_to_the_same_through_dispatch() {
     let (cases, expected) = if quick { (QUICK, 247) } else { (&["*"][..], 517) };
     let messages = std::env::var("T3_AUTOBAHN_MESSAGES").map_or(100, |text| text.parse().unwrap());
 
-    let journal = Journal::private().unwrap();
     let mut setup = Setup::users(1).unwrap();
     // One user opens hundreds of WebSockets in a minute here.
     setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
-    let stack = Stack::start(setup, &journal).unwrap();
+    let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
     let port = free_port().unwrap();
     let _echoes = [(port, port), (stack.port("u0").unwrap(), stack.address.port())]
         .map(|(port, asked)| suite.echo(port, asked).unwrap());
@@ -56,9 +55,9 @@ fn every_case_comes_to_the_same_through_dispatch() {
     let ok = direct.tally().get("OK").copied().unwrap_or(0);
     assert!(ok * 10 >= expected * 9, "{:?}", direct.tally());
 
-    journal.wait_closes(expected, Duration::from_secs(30), |_| true).unwrap();
-    assert_eq!(journal.opens().unwrap().len(), expected);
-    let closes = journal.closes(|_| true).unwrap();
+    stack.journal.wait_closes(expected, Duration::from_secs(30), |_| true).unwrap();
+    assert_eq!(stack.journal.opens().unwrap().len(), expected);
+    let closes = stack.journal.closes(|_| true).unwrap();
     let mut verdicts = BTreeMap::<String, usize>::new();
     for (record, _) in &closes {
         assert_ne!(record.verdict, Verdict::Unknown, "{}", record.to_line());

@@ -41,7 +41,6 @@ const PERIOD_MS: (u64, u64) = (4_500, 7_500);
 const BIG: u64 = 1_500_000;
 
 struct Fixture {
-    journal: Journal,
     stack: Stack,
     traefik: Traefik,
     browser: Chromium,
@@ -93,15 +92,15 @@ fn young(expected: ExpectedRecord) -> ExpectedRecord {
 }
 
 impl Fixture {
-    fn start(journal: Journal) -> Self {
+    fn start() -> Self {
         let mut setup = Setup::named(USERS).unwrap();
         let pairing_dir = tempfile::tempdir().unwrap();
         let mint = EffectServe::mint_command(pairing_dir.path()).unwrap();
         setup.dispatch_arguments = vec!["--mint-command".to_owned(), mint];
-        let stack = Stack::start(setup, &journal).unwrap();
+        let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
         let traefik = Traefik::start_for(stack.dir(), stack.address, &USERS).unwrap();
         let browser = browser();
-        Self { journal, stack, traefik, browser, pairing_dir, wrong: Mutex::default() }
+        Self { stack, traefik, browser, pairing_dir, wrong: Mutex::default() }
     }
 
     fn serve(&self, user: &str) -> EffectServe {
@@ -119,13 +118,13 @@ impl Fixture {
 
     /// The nth record of a user, in the order of the journal.
     fn record(&self, user: &str, n: usize) -> CloseRecord {
-        let found = self.journal.wait_closes(n, TIMEOUT, |record| record.user == user).unwrap();
+        let found = self.stack.journal.wait_closes(n, TIMEOUT, |record| record.user == user).unwrap();
         found.into_iter().nth(n - 1).unwrap().0
     }
 
     /// The nth `ws open` of a user.
     fn opened(&self, user: &str, n: usize) -> OpenRecord {
-        let opens = || self.journal.opens().unwrap().into_iter().map(|(open, _)| open);
+        let opens = || self.stack.journal.opens().unwrap().into_iter().map(|(open, _)| open);
         wait::until("a `ws open`", TIMEOUT, || opens().filter(|open| open.user == user).nth(n - 1)).unwrap()
     }
 
@@ -328,13 +327,13 @@ fn stopped(h: &Fixture) {
         page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
     }
     let of_sessions = |record: &CloseRecord| record.user == user && record.dur_ms > 0;
-    let found = h.journal.wait_closes(2, TIMEOUT, of_sessions).unwrap();
+    let found = h.stack.journal.wait_closes(2, TIMEOUT, of_sessions).unwrap();
     for (record, _) in found {
         h.check("stopped", stalled(), &serve, &record);
     }
     first.close().unwrap();
     second.close().unwrap();
-    h.journal.wait_closes(4, TIMEOUT, of_sessions).unwrap();
+    h.stack.journal.wait_closes(4, TIMEOUT, of_sessions).unwrap();
 }
 
 /// serve's event loop is held by its own work until the watchdog fires.
@@ -407,7 +406,7 @@ fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
         return;
     }
     let quick = std::env::var_os("T3_QUICK").is_some();
-    let h = Fixture::start(Journal::private().unwrap());
+    let h = Fixture::start();
     if quick {
         eprintln!("T3_QUICK: a page that is loaded, reloaded and closed; no heartbeats, no faults");
         reloaded(&h, quick);
@@ -421,9 +420,9 @@ fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
             }
         });
     }
-    let Fixture { journal, stack, browser, wrong, .. } = h;
+    let Fixture { stack, browser, wrong, .. } = h;
     browser.quit().unwrap();
     let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
-    wrong.extend(miscounted(&journal));
+    wrong.extend(miscounted(&stack.journal));
     assert!(wrong.is_empty(), "\n{}\n{}", wrong.join("\n"), stack.stderr());
 }

@@ -131,14 +131,13 @@ fn ask(stack: &Stack, line: &str, length: u64) -> TcpStream {
 
 #[test]
 fn two_gibibytes_each_way_leave_memory_as_it_was() {
-    let journal = Journal::private().unwrap();
     let mut setup = Setup::users(1).unwrap();
     setup.trace = false;
     let listener = TcpListener::bind(("127.0.0.1", setup.users["u0"])).unwrap();
-    let stack = Stack::start(setup, &journal).unwrap();
+    let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
     let body = if std::env::var_os("T3_QUICK").is_some() { QUICK_BODY } else { BODY };
     thread::spawn(move || serve(&listener, body));
-    let pid = stack.dispatch.as_ref().unwrap().pid();
+    let pid = stack.dispatch_pid();
     let before = peak(pid);
 
     let stream = ask(&stack, "POST /up", body);

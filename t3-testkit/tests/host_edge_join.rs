@@ -102,69 +102,61 @@ fn whole_log(path: &Path) -> String {
     .unwrap()
 }
 
-struct Fixture {
-    journal: Journal,
-    stack: Stack,
+/// The records of a user, with their times, in the order of the sessions.
+fn records(stack: &Stack, user: &str) -> Vec<(CloseRecord, i64)> {
+    let found = stack.journal.wait_closes(plan().len(), TIMEOUT, |record| record.user == user).unwrap();
+    let mut records: Vec<_> = (found.into_iter())
+        .map(|(record, entry)| (record, entry["__REALTIME_TIMESTAMP"].parse::<i64>().unwrap() / 1000))
+        .collect();
+    records.sort_by(|a, b| a.0.ray.cmp(&b.0.ray));
+    let rays: Vec<_> = records.iter().map(|(record, _)| record.ray.clone().unwrap()).collect();
+    assert_eq!(rays, (0..plan().len()).map(ray).collect::<Vec<_>>());
+    records
 }
 
-impl Fixture {
-    /// The records of a user, with their times, in the order of the sessions.
-    fn records(&self, user: &str) -> Vec<(CloseRecord, i64)> {
-        let found = self.journal.wait_closes(plan().len(), TIMEOUT, |record| record.user == user).unwrap();
-        let mut records: Vec<_> = (found.into_iter())
-            .map(|(record, entry)| (record, entry["__REALTIME_TIMESTAMP"].parse::<i64>().unwrap() / 1000))
-            .collect();
-        records.sort_by(|a, b| a.0.ray.cmp(&b.0.ray));
-        let rays: Vec<_> = records.iter().map(|(record, _)| record.ray.clone().unwrap()).collect();
-        assert_eq!(rays, (0..plan().len()).map(ray).collect::<Vec<_>>());
-        records
-    }
-
-    /// The whole way: the file, its parser, the join; each record against the line that is truly
-    /// its own.
-    fn check(&self, user: &str, log: &Path, kept_ray: bool) {
-        let text = whole_log(log);
-        let hostile = text.lines().find(|line| line.contains("hostile")).unwrap();
-        assert!(hostile.contains("secret"), "{hostile}");
-        let hostile = traefik::parse(hostile).map_err(|bad| format!("{bad}: {hostile}")).unwrap();
-        assert_eq!((hostile.path.as_str(), hostile.status), ("/ws", Some(400)));
-        let mut ambiguous = 0;
-        for (n, (record, at_ms)) in self.records(user).iter().enumerate() {
-            let ended = Ended { record, at_ms: *at_ms };
-            let args = LayerArgs { traefik_log: vec![log.to_owned()], ..LayerArgs::default() };
-            let gathered = gather_blocking(&args, &ended, Window::around(&ended)).unwrap();
-            let asked =
-                &gathered.outcomes.iter().find(|outcome| outcome.layer == Layer::Traefik).unwrap().asked;
-            assert!(matches!(asked, QueryStatus::Yes { found, .. } if *found >= plan().len()), "{asked:?}");
-            let reading = gathered.layers.traefik.as_ref().unwrap();
-            assert_eq!(reading.unread, 0, "{:?}", reading.sample);
-            assert!(!format!("{reading:?}").contains("secret"), "a ticket was kept");
-            let truth = true_line(&text, n);
-            assert!(matches!(truth.status, None | Some(0 | 101)), "{truth:?}");
-            let refined = refine(&ended, &gathered.layers);
-            let twin = n >= plan().len() - 2;
-            if twin && !kept_ray {
-                ambiguous += 1;
-                assert_eq!(find(&ended, &reading.lines), Join::Ambiguous(2), "{n}");
-                assert_eq!(refined.line, None);
-                assert!(
-                    refined.reasons[0].contains("2 lines match this session equally"),
-                    "{:?}",
-                    refined.reasons
-                );
-                continue;
-            }
-            assert_eq!(refined.line.as_ref(), Some(&truth), "session {n} of {user}: {}", record.to_line());
-            assert_eq!(truth.ray.is_some(), kept_ray);
-            // What JSON tells without the ray is enough, too, but for the twins.
-            let lines = reading.lines.iter().map(|line| traefik::AccessLine { ray: None, ..line.clone() });
-            let blind = Reading { lines: lines.collect(), ..Reading::default() };
-            let refined = refine(&ended, &Layers { traefik: Some(blind), ..Layers::default() });
-            let expected = (!twin).then_some(traefik::AccessLine { ray: None, ..truth });
-            assert_eq!(refined.line, expected, "session {n} of {user} without its ray");
+/// The whole way: the file, its parser, the join; each record against the line that is truly
+/// its own.
+fn check(stack: &Stack, user: &str, log: &Path, kept_ray: bool) {
+    let text = whole_log(log);
+    let hostile = text.lines().find(|line| line.contains("hostile")).unwrap();
+    assert!(hostile.contains("secret"), "{hostile}");
+    let hostile = traefik::parse(hostile).map_err(|bad| format!("{bad}: {hostile}")).unwrap();
+    assert_eq!((hostile.path.as_str(), hostile.status), ("/ws", Some(400)));
+    let mut ambiguous = 0;
+    for (n, (record, at_ms)) in records(stack, user).iter().enumerate() {
+        let ended = Ended { record, at_ms: *at_ms };
+        let args = LayerArgs { traefik_log: vec![log.to_owned()], ..LayerArgs::default() };
+        let gathered = gather_blocking(&args, &ended, Window::around(&ended)).unwrap();
+        let asked = &gathered.outcomes.iter().find(|outcome| outcome.layer == Layer::Traefik).unwrap().asked;
+        assert!(matches!(asked, QueryStatus::Yes { found, .. } if *found >= plan().len()), "{asked:?}");
+        let reading = gathered.layers.traefik.as_ref().unwrap();
+        assert_eq!(reading.unread, 0, "{:?}", reading.sample);
+        assert!(!format!("{reading:?}").contains("secret"), "a ticket was kept");
+        let truth = true_line(&text, n);
+        assert!(matches!(truth.status, None | Some(0 | 101)), "{truth:?}");
+        let refined = refine(&ended, &gathered.layers);
+        let twin = n >= plan().len() - 2;
+        if twin && !kept_ray {
+            ambiguous += 1;
+            assert_eq!(find(&ended, &reading.lines), Join::Ambiguous(2), "{n}");
+            assert_eq!(refined.line, None);
+            assert!(
+                refined.reasons[0].contains("2 lines match this session equally"),
+                "{:?}",
+                refined.reasons
+            );
+            continue;
         }
-        assert_eq!(ambiguous, if kept_ray { 0 } else { 2 });
+        assert_eq!(refined.line.as_ref(), Some(&truth), "session {n} of {user}: {}", record.to_line());
+        assert_eq!(truth.ray.is_some(), kept_ray);
+        // What JSON tells without the ray is enough, too, but for the twins.
+        let lines = reading.lines.iter().map(|line| traefik::AccessLine { ray: None, ..line.clone() });
+        let blind = Reading { lines: lines.collect(), ..Reading::default() };
+        let refined = refine(&ended, &Layers { traefik: Some(blind), ..Layers::default() });
+        let expected = (!twin).then_some(traefik::AccessLine { ray: None, ..truth });
+        assert_eq!(refined.line, expected, "session {n} of {user} without its ray");
     }
+    assert_eq!(ambiguous, if kept_ray { 0 } else { 2 });
 }
 
 #[test]
@@ -174,13 +166,12 @@ fn each_of_twenty_sessions_behind_one_address_finds_its_own_line() {
     if prerequisite::or_skip(test, parts).is_none() {
         return;
     }
-    let journal = Journal::private().unwrap();
     let mut setup = Setup::users(2).unwrap();
     setup.trace = false;
     setup
         .dispatch_arguments
         .extend(["--max-sessions-per-user", "100", "--upgrade-rate", "0"].map(str::to_owned));
-    let stack = Stack::start(setup, &journal).unwrap();
+    let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
     let serves = ["u0", "u1"].map(|user| stack.serve(user, &[], None).unwrap());
     let logs = ["json", "common"].map(|format| stack.dir().join(format!("access.{format}")));
     let start =
@@ -191,9 +182,7 @@ fn each_of_twenty_sessions_behind_one_address_finds_its_own_line() {
             scope.spawn(|| sessions(traefik.address, user));
         }
     });
-    let fixture = Fixture { journal, stack };
-    fixture.check("u0", &logs[0], true);
-    fixture.check("u1", &logs[1], false);
+    check(&stack, "u0", &logs[0], true);
+    check(&stack, "u1", &logs[1], false);
     drop((traefiks, serves));
-    drop(fixture.stack);
 }

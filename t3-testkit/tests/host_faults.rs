@@ -14,7 +14,7 @@ fn every_fault_gives_the_record_that_is_true() {
     if prerequisite::or_skip("every_fault_gives_the_record_that_is_true", prerequisite::root()).is_none() {
         return;
     }
-    let journal = Journal::private().unwrap();
+    let journal = Journal::private().unwrap().into();
     let only = std::env::var("T3_FAULTS").unwrap_or_default();
     let mut only: Vec<_> = only.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if only.is_empty() && std::env::var_os("T3_QUICK").is_some() {

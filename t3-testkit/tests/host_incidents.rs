@@ -24,7 +24,7 @@ fn six_incidents_each_get_the_answer_a_person_took_hours_to_find() {
         eprintln!("LEFT OUT by --quick: the incidents hold whole serves for longer than their watchdogs");
         return;
     }
-    let journal = Journal::private().unwrap();
+    let journal = Journal::private().unwrap().into();
     let known: Vec<_> = faults::catalogue().iter().map(|fault| fault.name).collect();
     let mut wrong = Vec::new();
     let names = INCIDENTS.iter().map(|incident| incident.fault.to_owned());

@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use socket2::SockRef;
-use t3_record::{CloseRecord, Verdict};
+use t3_record::Verdict;
 use t3_testkit::{
     harness::{Process, Setup, Stack},
     journald::Journal,
@@ -72,7 +72,6 @@ fn node_modules() -> Result<PathBuf, String> {
 }
 
 struct Fixture {
-    journal: Journal,
     stack: Stack,
     folder: PathBuf,
 }
@@ -110,12 +109,6 @@ impl Fixture {
         }
         client
     }
-
-    fn record(&self, user: &str) -> CloseRecord {
-        let found = self.journal.wait_closes(1, TIMEOUT, |record| record.user == user).unwrap();
-        assert_eq!(found.len(), 1, "{user}");
-        found.into_iter().next().unwrap().0
-    }
 }
 
 /// Reads to the end, answering a close frame on the way.
@@ -139,10 +132,9 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
     let test = "the_eight_ends_between_node_ws_and_tungstenite";
     let folder = prerequisite::root().map_err(|error| error.to_string()).and_then(|()| node_modules());
     let Some(folder) = prerequisite::or_skip(test, folder) else { return };
-    let journal = Journal::private().unwrap();
     let setup = Setup::named(CASES.map(|(name, ..)| name)).unwrap();
-    let stack = Stack::start(setup, &journal).unwrap();
-    let fixture = Fixture { journal, stack, folder };
+    let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
+    let fixture = Fixture { stack, folder };
     let mut wrong = Vec::new();
     for (name, verdict, words) in CASES {
         if name == "serve_refused" {
@@ -171,9 +163,9 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
                 }
             }
             // The server must live until the record is out, or its fate would be its end.
-            fixture.record(name);
+            fixture.stack.record(name).unwrap();
         }
-        let record = fixture.record(name);
+        let record = fixture.stack.record(name).unwrap();
         let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let got = format!(
             "{} {} {} {} {}",

@@ -165,7 +165,7 @@ fn look(demo: &IncidentDemo, live: &[(&'static str, Kind, Terminal)]) -> Result<
     }
     for (written, kind) in LOOKING_BACK {
         let mut command = program(written)?;
-        let terminal = start(command.arg("--directory").args(demo.journal.directory()))?;
+        let terminal = start(command.arg("--directory").args(demo.stack.journal.directory()))?;
         terminal.wait(SOON)?;
         screens.push((written, kind, terminal.everything()?));
     }
@@ -178,7 +178,7 @@ fn look(demo: &IncidentDemo, live: &[(&'static str, Kind, Terminal)]) -> Result<
 fn doctor(demo: &IncidentDemo) -> Result<String> {
     let inside = program(DOCTOR)?;
     let mut command = Command::new("nsenter");
-    command.arg(format!("--mount=/proc/{}/ns/mnt", demo.journal.pid().unwrap_or_default()));
+    command.arg(format!("--mount=/proc/{}/ns/mnt", demo.stack.journal.pid().unwrap_or_default()));
     command.arg(inside.get_program()).args(inside.get_args());
     command.arg("--socket").arg(demo.stack.socket()).arg("--table").arg(demo.stack.table());
     let terminal = start(&command)?;

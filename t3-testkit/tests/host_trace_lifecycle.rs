@@ -18,7 +18,6 @@ use t3_testkit::{
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Fixture {
-    journal: Journal,
     stack: Stack,
     serves: Vec<Serve>,
 }
@@ -26,12 +25,11 @@ struct Fixture {
 /// A stack for `users` users with a serve each; `None`, loudly, when it cannot be had.
 fn fixture(test: &str, users: usize, trace: bool) -> Option<Fixture> {
     prerequisite::or_skip(test, prerequisite::root())?;
-    let journal = Journal::private().unwrap();
     let mut setup = Setup::users(users).unwrap();
     setup.trace = trace;
-    let stack = Stack::start(setup, &journal).unwrap();
+    let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
     let serves = (0..users).map(|i| stack.serve(&format!("u{i}"), &[], None).unwrap()).collect();
-    Some(Fixture { journal, stack, serves })
+    Some(Fixture { stack, serves })
 }
 
 impl Fixture {
@@ -50,9 +48,7 @@ impl Fixture {
 
     /// The kernel source of the one record of this user.
     fn kernel_of(&self, user: &str) -> KernelSource {
-        let found = self.journal.wait_closes(1, TIMEOUT, |record| record.user == user).unwrap();
-        assert_eq!(found.len(), 1, "{user}");
-        found[0].0.kernel
+        self.stack.record(user).unwrap().kernel
     }
 }
 
@@ -73,7 +69,7 @@ fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
     assert_eq!(fixture.kernel_of("u0"), KernelSource::Off);
 
     // Started later: the sessions that are open get evidence from now on.
-    fixture.stack.start_trace(&fixture.journal).unwrap();
+    fixture.stack.start_trace().unwrap();
     assert!(traced(fixture.stack.kernel()), "t3-trace has no kernel side here: {:?}", fixture.stack.status());
     clients[1].heartbeats(1).unwrap();
     clients[1].fin();
@@ -89,19 +85,19 @@ fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
     assert!(matches!(kernel, KernelSource::Off | KernelSource::Timeout), "{kernel}");
 
     // Restarted: a session that was open all the time has evidence again.
-    fixture.stack.start_trace(&fixture.journal).unwrap();
+    fixture.stack.start_trace().unwrap();
     clients[3].heartbeats(1).unwrap();
     fixture.serves[3].process.signal(libc::SIGKILL).unwrap();
     clients[3].wait_end().unwrap();
     assert!(traced(fixture.kernel_of("u3")));
-    let record = fixture.journal.closes(|record| record.user == "u3").unwrap().remove(0).0;
+    let record = fixture.stack.record("u3").unwrap();
     assert_eq!(record.verdict, Verdict::ServeKilled, "{}", record.to_line());
 
     clients[4].heartbeats(1).unwrap();
     clients[4].close(Some(1000), "");
     clients[4].wait_end().unwrap();
     assert!(traced(fixture.kernel_of("u4")));
-    assert_eq!(fixture.journal.closes(|_| true).unwrap().len(), 5, "one record per session, no more");
+    assert_eq!(fixture.stack.journal.closes(|_| true).unwrap().len(), 5, "one record per session, no more");
 }
 
 #[test]
@@ -113,7 +109,7 @@ fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
     let clients: Vec<_> = (0..3).flat_map(|i| [i; 4]).map(|i| fixture.open(&format!("u{i}"))).collect();
     clients[0].close(Some(1000), "");
     clients[0].wait_end().unwrap();
-    fixture.journal.wait_closes(1, TIMEOUT, |_| true).unwrap();
+    fixture.stack.journal.wait_closes(1, TIMEOUT, |_| true).unwrap();
 
     let mut dispatch = fixture.stack.dispatch.take().unwrap();
     dispatch.signal(libc::SIGKILL).unwrap();
@@ -121,14 +117,14 @@ fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
     for client in &clients {
         client.wait_end().unwrap();
     }
-    fixture.journal.wait_closes(12, TIMEOUT, |_| true).unwrap();
+    fixture.stack.journal.wait_closes(12, TIMEOUT, |_| true).unwrap();
 
     // A new dispatch works at once, and nothing of the old one is told twice.
-    fixture.stack.start_dispatch(&fixture.journal).unwrap();
+    fixture.stack.start_dispatch().unwrap();
     let client = fixture.open("u0");
     client.close(Some(1000), "");
     client.wait_end().unwrap();
-    let all = fixture.journal.wait_closes(13, TIMEOUT, |_| true).unwrap();
+    let all = fixture.stack.journal.wait_closes(13, TIMEOUT, |_| true).unwrap();
     let died: Vec<_> = all.iter().filter(|(record, _)| record.verdict == Verdict::DispatchDied).collect();
     assert_eq!((all.len(), died.len()), (13, 11));
     for (record, _) in &died {
@@ -154,7 +150,7 @@ fn header_values_forge_nothing() {
     ];
     let mut opened = 0;
     for (name, ray, identity) in cases {
-        let before = fixture.journal.closes(|_| true).unwrap().len();
+        let before = fixture.stack.journal.closes(|_| true).unwrap().len();
         let config = fixture
             .config(identity.unwrap_or("u0"))
             .header("Cf-Ray", ray)
@@ -166,7 +162,7 @@ fn header_values_forge_nothing() {
                 client.close(Some(1000), r#"" cause=forged verdict=unknown x=""#);
                 client.wait_end().unwrap();
                 opened += 1;
-                let found = fixture.journal.wait_closes(before + 1, TIMEOUT, |_| true).unwrap();
+                let found = fixture.stack.journal.wait_closes(before + 1, TIMEOUT, |_| true).unwrap();
                 assert_eq!(found.len(), before + 1, "{name}");
                 let (record, entry) = found.last().unwrap();
                 assert_eq!(record.user, "u0", "{name}");
@@ -188,7 +184,7 @@ fn header_values_forge_nothing() {
     let client = fixture.open("u0");
     client.close(Some(1000), "");
     client.wait_end().unwrap();
-    let all = fixture.journal.wait_closes(opened + 1, TIMEOUT, |_| true).unwrap();
+    let all = fixture.stack.journal.wait_closes(opened + 1, TIMEOUT, |_| true).unwrap();
     assert_eq!(all.len(), opened + 1);
     assert!(all.iter().all(|(record, _)| record.user == "u0"));
 }

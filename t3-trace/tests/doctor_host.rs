@@ -28,7 +28,6 @@ const NOBODY: u32 = 65_534;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Fixture {
-    journal: Journal,
     stack: Stack,
     /// A copy that any user may run.
     program: PathBuf,
@@ -41,14 +40,13 @@ fn fixture(test: &str) -> Option<Fixture> {
         eprintln!("SKIPPED {test}: needs root for t3-trace");
         return None;
     }
-    let journal = Journal::private().unwrap();
     let mut setup = Setup::users(2).unwrap();
     setup.trace_arguments = ["--group", GROUP.0].map(str::to_owned).to_vec();
-    let stack = Stack::start(setup, &journal).unwrap();
+    let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
     open_to_all(stack.dir());
     let program = stack.dir().join("t3-trace");
     fs::copy(env!("CARGO_BIN_EXE_t3-trace"), &program).unwrap();
-    Some(Fixture { journal, stack, program })
+    Some(Fixture { stack, program })
 }
 
 fn open_to_all(folder: &Path) {
@@ -63,7 +61,7 @@ impl Fixture {
         match id {
             // A user without permissions cannot read the private journal either.
             Some((uid, gid)) => drop(command.uid(uid).gid(gid)),
-            None => self.journal.lend(&mut command).unwrap(),
+            None => self.stack.journal.lend(&mut command).unwrap(),
         }
         command.output().unwrap()
     }

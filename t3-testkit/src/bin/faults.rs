@@ -1,7 +1,7 @@
 //! `t3-faults`: runs the catalogue of faults on this machine and prints the table. Exit code 1 when
 //! a fault missed, 2 when it could not run at all.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -71,7 +71,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         "vm" => (Journal::system(), true),
         other => anyhow::bail!("unknown tier {other:?}: host or vm"),
     };
-    let journal = journal.context("cannot have a journal")?;
+    let journal = Arc::new(journal.context("cannot have a journal")?);
     let mut only = arguments.only.clone();
     if arguments.first {
         only.extend(faults::FIRST_EIGHT.map(str::to_owned));

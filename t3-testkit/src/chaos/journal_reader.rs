@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use t3_record::{
@@ -62,6 +63,8 @@ pub(crate) struct JournalReader {
     pub opens: HashMap<String, u32>,
     /// Lines of the two kinds.
     pub lines: (usize, usize),
+    /// Duration of the reading.
+    pub took: Duration,
 }
 
 impl JournalReader {
@@ -70,6 +73,7 @@ impl JournalReader {
     /// # Errors
     /// journalctl fails, or an entry is no record.
     pub(crate) fn read(journal: &Journal) -> Result<Self> {
+        let began = Instant::now();
         let mut sync = Command::new("journalctl");
         sync.arg("--sync").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         journal.lend(&mut sync)?;
@@ -97,6 +101,7 @@ impl JournalReader {
         };
         let _ = child.kill();
         let _ = child.wait();
+        reader.took = began.elapsed();
         outcome.map(|()| reader)
     }
 

@@ -20,10 +20,8 @@ pub(crate) mod socket;
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    error::{Attempt, Result},
-    wait,
-};
+use crate::{error::Result, wait};
+use journal_reader::JournalReader;
 use options::{Options, Part};
 use plan::Rng;
 use report::{Kept, Report};
@@ -34,21 +32,16 @@ use setup::{Fixture, Phase};
 /// # Errors
 /// It could not be carried out.
 pub fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::Serve { port }) = options.part {
+    if let Some(Part::Serve { port }) = options.common.part {
         return serve::run(port).map(|()| true);
     }
-    let random = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
-    let seed = options.seed.unwrap_or_else(random);
+    let seed = options.common.seed();
     println!("seed {seed}: {} sessions, t3-trace killed {} times", options.sessions, options.kills);
     let mut fixture = Fixture::start(options, seed)?;
     let mut report = run_phases(options, &mut fixture)?;
     report.complain();
     report.print();
-    if let Some(path) = &options.json {
-        let text = serde_json::to_vec_pretty(&report).map_err(std::io::Error::other);
-        let what = || format!("write {}", path.display());
-        std::fs::write(path, text.attempt(what)?).attempt(what)?;
-    }
+    options.common.write_json(&report)?;
     Ok(report.right())
 }
 
@@ -64,7 +57,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     };
     say(fixture.phase("warm", warm, None, |_, _| Ok(()))?);
     settle(fixture);
-    let dispatch = fixture.stack.dispatch.as_ref().map_or(0, crate::harness::Process::pid);
+    let dispatch = fixture.stack.dispatch_pid();
     let dispatch_before = process_usage::look(dispatch);
 
     let mut back_after_ms = Vec::new();
@@ -72,14 +65,14 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     say(fixture.phase("storm", storm, None, kill)?);
     drop(fixture.stack.trace.take());
     say(fixture.phase("without", steady, pace, |_, _| Ok(()))?);
-    fixture.stack.start_trace(&fixture.journal)?;
+    fixture.stack.start_trace()?;
     say(fixture.phase("with", steady, pace, |_, _| Ok(()))?);
     settle(fixture);
-    let trace = fixture.stack.trace.as_ref().map_or(0, crate::harness::Process::pid);
+    let trace = fixture.stack.trace_pid();
     let trace_before = process_usage::look(trace);
-    signal(fixture, libc::SIGSTOP)?;
+    fixture.stack.signal_trace(libc::SIGSTOP)?;
     say(fixture.phase("stopped", steady, pace, |_, _| Ok(()))?);
-    signal(fixture, libc::SIGCONT)?;
+    fixture.stack.signal_trace(libc::SIGCONT)?;
     acquainted(fixture)?;
     say(fixture.phase("again", again, None, |_, _| Ok(()))?);
 
@@ -89,22 +82,8 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         Kept { program: "t3-trace", before: trace_before, after: process_usage::look(trace) },
     ];
     let status = fixture.stack.status()?;
-    let serve_reports = fixture.serve_reports();
-    let serve_pid = |plan: &plan::Plan| fixture.serve_pid(plan);
-    let input = audit::AuditInput { serve_reports, dispatch, serve_pid: &serve_pid };
-    let (mut audit, mut read_back) = (audit::Audit::default(), 0.0);
-    // journald takes what was sent to it in its own time; a record that is not there after a while
-    // never will be.
-    for _ in 0..5 {
-        let began = Instant::now();
-        let reader = journal_reader::JournalReader::read(&fixture.journal)?;
-        read_back = began.elapsed().as_secs_f64();
-        audit = audit::audit(&phases, &reader, &input);
-        if audit.missing == 0 {
-            break;
-        }
-        std::thread::sleep(Duration::from_secs(2));
-    }
+    let (audit, records) = audited(fixture, &phases, dispatch)?;
+    let read_back = records.took.as_secs_f64();
     Ok(Report {
         seed: fixture.seed,
         audit,
@@ -117,6 +96,28 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     })
 }
 
+/// The audit of all records, and the records.
+pub(crate) fn audited(
+    fixture: &Fixture,
+    phases: &[Phase],
+    dispatch: u32,
+) -> Result<(audit::Audit, JournalReader)> {
+    let serve_pid = |plan: &plan::Plan| fixture.serve_pid(plan);
+    let serve_reports = fixture.serve_reports();
+    let input = audit::AuditInput { serve_reports, dispatch, serve_pid: &serve_pid };
+    let mut attempts = 5;
+    loop {
+        attempts -= 1;
+        let records = JournalReader::read(&fixture.stack.journal)?;
+        let audit = audit::audit(phases, &records, &input);
+        // journald writes with a delay; a record that is missing after some seconds is lost.
+        if audit.missing == 0 || attempts == 0 {
+            return Ok((audit, records));
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
 /// Waits until t3-trace holds no session any more; what it still holds after that is looked at in
 /// the report.
 fn settle(fixture: &Fixture) {
@@ -124,10 +125,6 @@ fn settle(fixture: &Fixture) {
     let _ = wait::until("no session to be held", Duration::from_secs(10), none);
     // Cuts wait for their neighbours, and a burst is summed up after them.
     std::thread::sleep(Duration::from_secs(2));
-}
-
-fn signal(fixture: &Fixture, signal: i32) -> Result<()> {
-    fixture.stack.trace.as_ref().map_or(Ok(()), |trace| trace.signal(signal))
 }
 
 /// Waits until dispatch has found a t3-trace again that had stood still.
@@ -152,7 +149,7 @@ fn kill_now_and_then(
             drop(fixture.stack.trace.take());
             std::thread::sleep(Duration::from_millis(rng.below(1_000)));
             let began = Instant::now();
-            fixture.stack.start_trace(&fixture.journal)?;
+            fixture.stack.start_trace()?;
             back_after_ms.push(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         Ok(())

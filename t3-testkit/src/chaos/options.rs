@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::error::{Attempt, Result};
+
 /// Opens and closes WebSockets in random ways through t3-dispatch, kills t3-trace meanwhile, and
 /// holds every record against what happened to that session.
 #[derive(Debug, Parser)]
@@ -26,7 +28,15 @@ pub struct Options {
     /// Users, each with a serve.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub users: u32,
-    /// Repeats an earlier run's plans.
+    /// Options of `t3-soak` as well.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of `t3-chaos` and `t3-soak`.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Seed of an earlier run, to repeat its plans.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Also write the numbers as JSON.
@@ -35,6 +45,22 @@ pub struct Options {
     /// The parts that it starts itself.
     #[command(subcommand)]
     pub part: Option<Part>,
+}
+
+impl Common {
+    /// The given seed, or a random one.
+    pub(crate) fn seed(&self) -> u64 {
+        let random = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
+        self.seed.unwrap_or_else(random)
+    }
+
+    /// Writes a report to the file of `--json`.
+    pub(crate) fn write_json(&self, report: &impl serde::Serialize) -> Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let what = || format!("write {}", path.display());
+        let text = serde_json::to_vec_pretty(report).map_err(std::io::Error::other).attempt(what)?;
+        std::fs::write(path, text).attempt(what)
+    }
 }
 
 /// The parts that run as processes of their own.

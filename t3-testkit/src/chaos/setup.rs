@@ -44,7 +44,6 @@ pub(crate) struct Phase {
 
 pub(crate) struct Fixture {
     pub stack: Stack,
-    pub journal: Journal,
     pub seed: u64,
     pub users: usize,
     pub serves: Vec<Process>,
@@ -65,7 +64,6 @@ impl Fixture {
         let mut setup = Setup::users(users)?;
         setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
         setup.users.insert(ABSENT.to_owned(), free_port()?);
-        let journal = Journal::unfollowed()?;
         let serve_reports = Arc::<Mutex<HashMap<u32, ServeReport>>>::default();
         let program = std::env::current_exe().attempt(|| "find our own program".to_owned())?;
         let mut serves = Vec::new();
@@ -83,10 +81,10 @@ impl Fixture {
                 std::net::TcpStream::connect(("127.0.0.1", port)).ok()
             })?;
         }
-        let stack = Stack::start(setup, &journal)?;
+        let stack = Stack::start(setup, Journal::unfollowed()?)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.attempt(|| "start a runtime".to_owned())?;
-        Ok(Self { stack, journal, seed, users, serves, serve_reports, runtime, at_once, next: 0 })
+        Ok(Self { stack, seed, users, serves, serve_reports, runtime, at_once, next: 0 })
     }
 
     /// The login of a plan.
@@ -134,7 +132,7 @@ impl Fixture {
         let seen = self.runtime.block_on(browsers).map_err(std::io::Error::other);
         let seen = seen.attempt(|| format!("carry out the phase {name}"))?;
         let took = began.elapsed();
-        let dispatch = self.stack.dispatch.as_ref().map_or(0, Process::pid);
+        let dispatch = self.stack.dispatch_pid();
         Ok(Phase { name, took, seen, dispatch_kib: process_usage::look(dispatch).rss_kib })
     }
 }

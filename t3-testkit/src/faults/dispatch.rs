@@ -35,8 +35,7 @@ pub(super) fn faults() -> Vec<Fault> {
             .one_of("up_end", &["fin_out", "fin_in", "none"]),
             |fx| {
                 fx.session()?;
-                let Some(dispatch) = &mut fx.stack.dispatch else { return Ok(()) };
-                dispatch.signal(libc::SIGTERM)?;
+                fx.stack.signal_dispatch(libc::SIGTERM)?;
                 let seen = fx.client().wait("a close frame", TIMEOUT, |seen| seen.close.is_some())?;
                 if seen.close.as_ref().is_none_or(|(code, _)| *code != Some(1001)) {
                     let got = format!("{:?}", seen.close);
@@ -48,9 +47,10 @@ pub(super) fn faults() -> Vec<Fault> {
         .own_stack(),
         Fault::new("dispatch_sigkill", died(), |fx| {
             fx.session()?;
-            let Some(dispatch) = &mut fx.stack.dispatch else { return Ok(()) };
-            dispatch.signal(libc::SIGKILL)?;
-            dispatch.wait(TIMEOUT)?;
+            fx.stack.signal_dispatch(libc::SIGKILL)?;
+            if let Some(dispatch) = &mut fx.stack.dispatch {
+                dispatch.wait(TIMEOUT)?;
+            }
             fx.ended()
         })
         .needs(&[Need::Root, Need::Kernel])

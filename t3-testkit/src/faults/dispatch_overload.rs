@@ -49,10 +49,10 @@ pub(super) fn faults() -> Vec<Fault> {
     vec![
         Fault::new("dispatch_stalled", stalled, |fx| {
             fx.session()?;
-            signal(fx, libc::SIGSTOP)?;
+            fx.stack.signal_dispatch(libc::SIGSTOP)?;
             std::thread::sleep(STALL);
             fx.gives_up();
-            signal(fx, libc::SIGCONT)
+            fx.stack.signal_dispatch(libc::SIGCONT)
         })
         .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
@@ -63,15 +63,11 @@ pub(super) fn faults() -> Vec<Fault> {
     ]
 }
 
-fn signal(fx: &Fixture<'_>, number: i32) -> Result<()> {
-    fx.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number))
-}
-
 /// First a single descriptor is left: a browser is accepted, serve cannot be reached. Then none:
 /// browsers wait. Whoever is connected notices nothing, and whoever waited is served when
 /// descriptors come back.
 fn exhausted(fx: &mut Fixture<'_>) -> Result<()> {
-    let Some(pid) = fx.stack.dispatch.as_ref().map(crate::harness::Process::pid) else { return Ok(()) };
+    let pid = fx.stack.dispatch_pid();
     fx.crowd(1, 1, fx.stack.address)?;
     fx.set_aside(0, 0);
     let before = limit(pid, room_for(pid, 1)?)?;

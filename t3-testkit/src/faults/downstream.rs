@@ -12,7 +12,6 @@ use crate::{
     client::TIMEOUT,
     error::{Result, TestError},
     frame,
-    harness::Netns,
 };
 
 /// Long enough without a heartbeat that nobody could take it for jitter.
@@ -176,12 +175,7 @@ fn vanished(how: &str) -> ExpectedRecord {
 
 /// A session over a link of its own; then the link goes down.
 fn vanish(fx: &mut Fixture<'_>) -> Result<()> {
-    let netns = Netns::new()?;
-    fx.serve(&[])?;
-    let mut config = fx.config();
-    config.address = (netns.near, fx.stack.address.port()).into();
-    config.namespace = Some(netns.descriptor()?);
-    fx.open(config)?;
+    let netns = fx.session_over_link(|_| ())?;
     fx.quiet()?;
     netns.cut()?;
     fx.keep(netns);

@@ -14,7 +14,6 @@ use crate::{
     client::{Client, Config, TIMEOUT},
     error::{Attempt, Result, TestError},
     harness::{Body, Cgroup, Netns, Serve, Stack},
-    journald::Journal,
     sys, wait,
 };
 
@@ -42,8 +41,6 @@ pub(super) fn owns(first: &str, user: &str) -> bool {
 pub struct Fixture<'a> {
     /// dispatch and t3-trace.
     pub stack: &'a mut Stack,
-    /// Where records go.
-    pub journal: &'a Journal,
     /// This fault's user; nobody else's sessions have it.
     pub user: String,
     /// What the fault says about keys that it learns only while it runs.
@@ -62,16 +59,16 @@ pub struct Fixture<'a> {
 
 impl<'a> Fixture<'a> {
     /// For this user.
-    pub fn new(stack: &'a mut Stack, journal: &'a Journal, user: String) -> Self {
+    pub fn new(stack: &'a mut Stack, user: String) -> Self {
         // A unit brings its own. Without any the stand-in shares ours; then pressure is that of the
         // whole test.
         let cgroup = if stack.units() { None } else { Cgroup::new().ok() };
+        let bursts = stack.journal.bursts().map_or(0, |bursts| bursts.len());
         Self {
             stack,
-            journal,
             user,
             learned: Vec::new(),
-            bursts: journal.bursts().map_or(0, |bursts| bursts.len()),
+            bursts,
             aside: BTreeSet::new(),
             clients: Vec::new(),
             serves: Vec::new(),
@@ -148,6 +145,21 @@ impl<'a> Fixture<'a> {
         client.heartbeats(HEARTBEATS)?;
         self.clients.push(client);
         Ok(())
+    }
+
+    /// A session over a link of its own, changed by `change` before it opens.
+    ///
+    /// # Errors
+    /// The link or the session fails.
+    pub fn session_over_link(&mut self, change: impl FnOnce(&mut Config)) -> Result<Netns> {
+        let netns = Netns::new()?;
+        self.serve(&[])?;
+        let mut config = self.config();
+        config.address = (netns.near, self.stack.address.port()).into();
+        config.namespace = Some(netns.descriptor()?);
+        change(&mut config);
+        self.open(config)?;
+        Ok(netns)
     }
 
     /// The session opened last.

@@ -17,8 +17,6 @@ use crate::{
 pub struct IncidentDemo {
     /// dispatch and t3-trace.
     pub stack: Stack,
-    /// Where the records are.
-    pub journal: Journal,
     /// Source of kernel evidence on this machine.
     pub kernel: KernelSource,
     /// Each fault with its user and the number of the user's earlier records.
@@ -31,9 +29,9 @@ impl IncidentDemo {
     /// # Errors
     /// One is missing or does not get ready.
     pub fn start(setup: Setup, journal: Journal) -> Result<Self> {
-        let stack = Stack::start(setup, &journal)?;
+        let stack = Stack::start(setup, journal)?;
         let kernel = stack.kernel();
-        Ok(Self { stack, journal, kernel, injected: Vec::new() })
+        Ok(Self { stack, kernel, injected: Vec::new() })
     }
 
     /// Why a fault is not possible on this machine.
@@ -49,10 +47,10 @@ impl IncidentDemo {
     /// The fault cannot be injected.
     pub fn inject(&mut self, fault: Fault, user: &str) -> Result<()> {
         let earlier = self.closes(user)?.len();
-        let mut fixture = Fixture::new(&mut self.stack, &self.journal, user.to_owned());
+        let mut fixture = Fixture::new(&mut self.stack, user.to_owned());
         (fault.inject)(&mut fixture)?;
         let sessions = earlier + fault.sessions;
-        let _ = self.journal.wait_closes(sessions, fault.timeout, |record| record.user == user);
+        let _ = self.stack.journal.wait_closes(sessions, fault.timeout, |record| record.user == user);
         self.injected.push((fault, user.to_owned(), earlier));
         Ok(())
     }
@@ -74,7 +72,7 @@ impl IncidentDemo {
     }
 
     fn closes(&self, user: &str) -> Result<Vec<CloseRecord>> {
-        let closes = self.journal.closes(|record| record.user == user)?;
+        let closes = self.stack.journal.closes(|record| record.user == user)?;
         Ok(closes.into_iter().map(|(record, _)| record).collect())
     }
 }

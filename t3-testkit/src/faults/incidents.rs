@@ -28,43 +28,42 @@ pub struct Incident {
 
 /// All of them.
 pub const INCIDENTS: [Incident; 6] = [
-    Incident {
-        what: "memory and IO storm of the whole box, every watchdog fires at once",
-        fault: "box_storm",
-        answer: ("serve_stalled", "stall"),
-        segment: "devvm",
-    },
-    Incident {
-        what: "memory.high throttles serve until nothing answers",
-        fault: "memory_high",
-        answer: ("serve_stalled", "stall"),
-        segment: "devvm",
-    },
-    Incident {
-        what: "serve lives on without its listener",
-        fault: "listener_gone",
-        answer: ("serve_refused", "refused"),
-        segment: "serve",
-    },
-    Incident {
-        what: "cloudflared is restarted and cuts everybody",
-        fault: "edge_restarted",
-        answer: ("edge_burst", "burst"),
-        segment: "downstream",
-    },
-    Incident {
-        what: "one tunnel connection of four is lost",
-        fault: "tunnel_lost",
-        answer: ("edge_burst", "burst"),
-        segment: "downstream",
-    },
-    Incident {
-        what: "a new version of serve rejects the session",
-        fault: "new_version_rejects",
-        answer: ("serve_rejected", "status:401"),
-        segment: "serve",
-    },
+    incident(
+        "memory and IO storm of the whole host, all watchdogs fire",
+        "box_storm",
+        ("serve_stalled", "stall"),
+        "devvm",
+    ),
+    incident(
+        "memory.high throttles serve until it is unresponsive",
+        "memory_high",
+        ("serve_stalled", "stall"),
+        "devvm",
+    ),
+    incident("serve runs without its listener", "listener_gone", ("serve_refused", "refused"), "serve"),
+    incident(
+        "a restart of cloudflared cuts all sessions",
+        "edge_restarted",
+        ("edge_burst", "burst"),
+        "downstream",
+    ),
+    incident("one of four tunnel connections is lost", "tunnel_lost", ("edge_burst", "burst"), "downstream"),
+    incident(
+        "a new version of serve rejects the session",
+        "new_version_rejects",
+        ("serve_rejected", "status:401"),
+        "serve",
+    ),
 ];
+
+const fn incident(
+    what: &'static str,
+    fault: &'static str,
+    answer: (&'static str, &'static str),
+    segment: &'static str,
+) -> Incident {
+    Incident { what, fault, answer, segment }
+}
 
 /// Users and sessions in the storm.
 const STORM: (usize, usize) = (3, 6);

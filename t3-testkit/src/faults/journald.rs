@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::{ExpectedRecord, Fault, Fixture, Need, edge_burst::untouched};
+use super::{Fault, Fixture, Need, edge_burst::untouched};
 use crate::{
     client::{Client, TIMEOUT},
-    error::{Result, TestError},
+    error::{Attempt, Result, TestError},
     sys,
 };
 
@@ -25,71 +25,57 @@ const APART: Duration = Duration::from_millis(800);
 const LINES: usize = 700;
 
 pub(super) fn faults() -> Vec<Fault> {
-    let expected = || -> ExpectedRecord { untouched() };
+    let fault = |name, inject| Fault::new(name, untouched(), inject).needs(&[Need::OwnJournal]).own_stack();
+    let many = |name, inject: fn(&mut Fixture<'_>) -> Result<()>| {
+        fault(name, inject).crowd(SESSIONS + 1, 1).after(in_order)
+    };
     vec![
-        Fault::new("journald_stopped", expected(), |fx| {
-            let pid = fx.journal.pid().unwrap_or_default();
-            let signal = |number| {
-                sys::signal(pid, number)
-                    .map_err(|source| TestError::Io { what: "signal journald".to_owned(), source })
-            };
+        many("journald_stopped", |fx| {
             fx.crowd(SESSIONS + 1, 1, fx.stack.address)?;
-            signal(libc::SIGSTOP)?;
-            let done = close_in_order(fx);
-            signal(libc::SIGCONT)?;
-            done?;
+            while_stopped(fx, close_in_order)?;
             last(fx)
-        })
-        .needs(&[Need::OwnJournal])
-        .crowd(SESSIONS + 1, 1)
-        .after(in_order)
-        .own_stack(),
-        Fault::new("journald_killed", expected(), |fx| {
+        }),
+        many("journald_killed", |fx| {
             fx.crowd(SESSIONS + 1, 1, fx.stack.address)?;
-            fx.journal.kill()?;
-            let done = close_in_order(fx);
-            fx.journal.start_again()?;
-            done?;
+            while_killed(fx)?;
             last(fx)
-        })
-        .needs(&[Need::OwnJournal])
-        .crowd(SESSIONS + 1, 1)
-        .after(in_order)
-        .own_stack(),
-        // Longer away than the queue holds: the oldest records are kept, and what is lost is
-        // counted and said.
-        Fault::new("journald_killed_for_too_long", expected(), |fx| {
+        }),
+        // Longer away than the queue holds: the oldest records are kept; the lost ones are counted
+        // and logged.
+        fault("journald_killed_for_too_long", |fx| {
             fx.crowd(SESSIONS + 1, 1, fx.stack.address)?;
-            fx.journal.kill()?;
-            let done = close_in_order(fx);
-            fx.journal.start_again()?;
-            done?;
+            while_killed(fx)?;
             // The first that waited are out before the last comes.
-            fx.journal.wait_closes(KEPT, TIMEOUT, |record| record.user == fx.user)?;
+            fx.stack.journal.wait_closes(KEPT, TIMEOUT, |record| record.user == fx.user)?;
             last(fx)
         })
-        .needs(&[Need::OwnJournal])
         .dispatch(&["--record-queue", "2"])
         .crowd(KEPT + 1, 1)
-        .after(loss_is_said),
+        .after(loss_is_logged),
         // Log lines must not stop what records do not stop.
-        Fault::new("journald_stopped_and_much_to_log", expected(), |fx| {
-            let pid = fx.journal.pid().unwrap_or_default();
-            let signal = |number| {
-                sys::signal(pid, number)
-                    .map_err(|source| TestError::Io { what: "signal journald".to_owned(), source })
-            };
+        fault("journald_stopped_and_much_to_log", |fx| {
             fx.session_of(0)?;
-            signal(libc::SIGSTOP)?;
-            let done = refusals(fx).and_then(|()| fx.nth(0).heartbeats(3));
-            signal(libc::SIGCONT)?;
-            done?;
+            while_stopped(fx, |fx| rejections(fx).and_then(|()| fx.nth(0).heartbeats(3)))?;
             fx.nth(0).close(Some(1000), "");
             fx.nth(0).wait_end().map(drop)
-        })
-        .needs(&[Need::OwnJournal])
-        .own_stack(),
+        }),
     ]
+}
+
+fn while_stopped(fx: &Fixture<'_>, act: fn(&Fixture<'_>) -> Result<()>) -> Result<()> {
+    let pid = fx.stack.journal.pid().unwrap_or_default();
+    let signal = |number| sys::signal(pid, number).attempt(|| "signal journald".to_owned());
+    signal(libc::SIGSTOP)?;
+    let done = act(fx);
+    signal(libc::SIGCONT)?;
+    done
+}
+
+fn while_killed(fx: &Fixture<'_>) -> Result<()> {
+    fx.stack.journal.kill()?;
+    let done = close_in_order(fx);
+    fx.stack.journal.start_again()?;
+    done
 }
 
 impl Fixture<'_> {
@@ -119,7 +105,7 @@ fn last(fx: &Fixture<'_>) -> Result<()> {
 }
 
 fn in_order(fx: &mut Fixture<'_>) -> Result<()> {
-    let records = fx.journal.closes(|record| record.user == fx.user)?;
+    let records = fx.stack.journal.closes(|record| record.user == fx.user)?;
     let got: Vec<_> = records.iter().filter_map(|(record, _)| record.ray.clone()).collect();
     let want: Vec<_> = (0..=SESSIONS).map(|number| format!("ray-{}-n{number}", fx.user)).collect();
     if got == want {
@@ -132,12 +118,12 @@ fn in_order(fx: &mut Fixture<'_>) -> Result<()> {
 }
 
 /// The first and the last have their records; the number of the others is in the log.
-fn loss_is_said(fx: &mut Fixture<'_>) -> Result<()> {
-    let records = fx.journal.closes(|record| record.user == fx.user)?;
+fn loss_is_logged(fx: &mut Fixture<'_>) -> Result<()> {
+    let records = fx.stack.journal.closes(|record| record.user == fx.user)?;
     let got: Vec<_> = records.iter().filter_map(|(record, _)| record.ray.clone()).collect();
     let want: Vec<_> =
         (0..KEPT).chain([SESSIONS]).map(|number| format!("ray-{}-n{number}", fx.user)).collect();
-    let lost = fx.journal.messages("records lost")?;
+    let lost = fx.stack.journal.messages("records lost")?;
     let said: Vec<_> = lost.iter().filter_map(|entry| entry.get("MESSAGE")).collect();
     let number = format!(" records={}", SESSIONS - KEPT);
     if got == want && matches!(said.as_slice(), [line] if line.ends_with(&number)) {
@@ -150,7 +136,7 @@ fn loss_is_said(fx: &mut Fixture<'_>) -> Result<()> {
 }
 
 /// Requests that dispatch refuses and logs.
-fn refusals(fx: &Fixture<'_>) -> Result<()> {
+fn rejections(fx: &Fixture<'_>) -> Result<()> {
     for number in 0..LINES {
         let mut config = fx.config_of(0, number + 1, fx.stack.address);
         config.headers.push(("Sec-WebSocket-Key".to_owned(), "not a key".to_owned()));

@@ -93,7 +93,7 @@ impl Fixture<'_> {
     /// # Errors
     /// Fewer, more, or another text.
     pub fn one_burst(&self, sessions: u64, users: u64) -> Result<()> {
-        let new = || Ok(self.journal.bursts()?.into_iter().skip(self.bursts).collect::<Vec<_>>());
+        let new = || Ok(self.stack.journal.bursts()?.into_iter().skip(self.bursts).collect::<Vec<_>>());
         wait::until("a `ws burst` line", TIMEOUT, || {
             new().is_ok_and(|bursts: Vec<_>| !bursts.is_empty()).then_some(())
         })?;
@@ -113,7 +113,7 @@ impl Fixture<'_> {
     /// One did.
     pub fn no_burst(&self) -> Result<()> {
         std::thread::sleep(SUMMED_UP);
-        let got = self.journal.bursts()?.len() - self.bursts;
+        let got = self.stack.journal.bursts()?.len() - self.bursts;
         if got == 0 {
             return Ok(());
         }

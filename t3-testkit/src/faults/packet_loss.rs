@@ -103,20 +103,9 @@ fn downloading() -> ExpectedRecord {
     loose.into_iter().fold(expected, |expected, key| expected.key(key, Expect::Free))
 }
 
-/// A session over a link of its own.
-fn over(fx: &mut Fixture<'_>) -> Result<Netns> {
-    let netns = Netns::new()?;
-    fx.serve(&[])?;
-    let mut config = fx.config();
-    config.address = (netns.near, fx.stack.address.port()).into();
-    config.namespace = Some(netns.descriptor()?);
-    fx.open(config)?;
-    Ok(netns)
-}
-
 /// The link turns bad, the browser's watchdog fires, and the browser is gone.
 fn gives_up<'fx>(fx: &'fx mut Fixture<'_>) -> Result<&'fx Netns> {
-    let netns = over(fx)?;
+    let netns = fx.session_over_link(|_| ())?;
     netns.lose(LOSS)?;
     watchdog(fx)?;
     fx.gives_up();
@@ -126,7 +115,7 @@ fn gives_up<'fx>(fx: &'fx mut Fixture<'_>) -> Result<&'fx Netns> {
 /// Heartbeats are answered between the messages, and the last message is on its way when the
 /// browser closes.
 fn download(fx: &mut Fixture<'_>) -> Result<()> {
-    let netns = over(fx)?;
+    let netns = fx.session_over_link(|_| ())?;
     fx.keep(netns);
     for _ in 0..BEATS {
         for _ in 0..MESSAGES {

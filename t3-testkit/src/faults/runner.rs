@@ -1,6 +1,10 @@
 //! Runs faults: picks them, gives each its world, reads its records back and compares.
 
-use std::{collections::BTreeMap, sync::mpsc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::Instant,
+};
 
 use regex_lite::Regex;
 use t3_record::{CloseRecord, KernelSource};
@@ -61,7 +65,7 @@ pub struct Options {
 ///
 /// # Errors
 /// The programs or the journal do not start, or a name is unknown; a fault that misses is a row.
-pub fn run(options: &Options, journal: &Journal, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
+pub fn run(options: &Options, journal: &Arc<Journal>, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
     let mut faults = selected(&options.only)?;
     // What is asked for by name is run.
     let brief = options.only_kernel && options.only.is_empty();
@@ -91,7 +95,7 @@ fn side_by_side(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row)
         for faults in lanes.values() {
             let tell = tell.clone();
             scope.spawn(move || {
-                let done = Journal::private().and_then(|journal| {
+                let done = Journal::private().map(Arc::new).and_then(|journal| {
                     in_turn(faults, options, &journal, &mut |row| drop(tell.send(Ok(row))))
                 });
                 if let Err(error) = done {
@@ -121,26 +125,26 @@ fn lane(fault: &Fault) -> u8 {
 fn in_turn(
     faults: &[&Fault],
     options: &Options,
-    journal: &Journal,
+    journal: &Arc<Journal>,
     keep: &mut impl FnMut(Row),
 ) -> Result<()> {
     let (own, shared): (Vec<&Fault>, Vec<&Fault>) = faults.iter().partition(|fault| fault.own_stack);
     let groups = std::iter::once(shared.as_slice()).chain(own.chunks(1));
     for faults in groups.filter(|group| !group.is_empty()) {
-        let mut stack = Stack::start(setup(faults, options)?, journal)?;
+        let mut stack = Stack::start(setup(faults, options)?, Arc::clone(journal))?;
         hooked(&stack, options)?;
         let mut rows = Vec::new();
         for fault in faults {
-            let mut row = one(fault, 0, &mut stack, journal, options);
+            let mut row = one(fault, 0, &mut stack, options);
             for attempt in 1..ATTEMPTS {
                 if !(row.starved && row.outcome.failed()) {
                     break;
                 }
                 eprintln!("{}: missed while this machine starved; once more", fault.name);
                 if fault.own_stack {
-                    stack = Stack::start(setup(faults, options)?, journal)?;
+                    stack = Stack::start(setup(faults, options)?, Arc::clone(journal))?;
                 }
-                row = one(fault, attempt, &mut stack, journal, options);
+                row = one(fault, attempt, &mut stack, options);
             }
             rows.push(row.clone());
             keep(row);
@@ -199,8 +203,9 @@ fn hooked(stack: &Stack, options: &Options) -> Result<()> {
     }
 }
 
-fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, options: &Options) -> Row {
+fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> Row {
     let began = Instant::now();
+    let journal = Arc::clone(&stack.journal);
     let kernel = options.kernel.unwrap_or_else(|| stack.kernel());
     let mut row = Row::new(fault);
     let implied = fault.expects_death().then_some(Need::Kernel);
@@ -215,7 +220,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, journal: &Journal, opti
     }
     let first = fault.first_user(attempt);
     let ours = |record: &CloseRecord| fixture::owns(&first, &record.user);
-    let mut fixture = Fixture::new(stack, journal, first.clone());
+    let mut fixture = Fixture::new(stack, first.clone());
     let outcome =
         (fault.inject)(&mut fixture).and_then(|()| journal.wait_closes(fault.sessions, fault.timeout, ours));
     match outcome {

@@ -84,17 +84,14 @@ pub(super) fn faults() -> Vec<Fault> {
 
 /// Stops dispatch while something happens.
 fn hold(fx: &mut Fixture<'_>, happens: impl FnOnce(&mut Fixture<'_>) -> Result<()>) -> Result<()> {
-    let Some(pid) = fx.stack.dispatch.as_ref().map(crate::harness::Process::pid) else { return Ok(()) };
-    let signal = |fx: &Fixture<'_>, number| {
-        fx.stack.dispatch.as_ref().map_or(Ok(()), |dispatch| dispatch.signal(number))
-    };
-    signal(fx, libc::SIGSTOP)?;
+    let pid = fx.stack.dispatch_pid();
+    fx.stack.signal_dispatch(libc::SIGSTOP)?;
     let stopped = wait::until("dispatch to stop", TIMEOUT, || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(')').next()?.trim_start().starts_with('T').then_some(())
     });
     let done = stopped.and_then(|()| happens(fx));
-    signal(fx, libc::SIGCONT)?;
+    fx.stack.signal_dispatch(libc::SIGCONT)?;
     done
 }
 
@@ -133,7 +130,7 @@ fn race(fx: &mut Fixture<'_>) -> Result<()> {
 
 /// Each record must claim exactly what its chain shows.
 fn as_the_chain_says(fx: &mut Fixture<'_>) -> Result<()> {
-    let records = fx.journal.closes(|record| record.user == fx.user)?;
+    let records = fx.stack.journal.closes(|record| record.user == fx.user)?;
     for (record, _) in records {
         let Some(chain) = &record.chain else { continue };
         let claimed = (record.how == Some(How::Simultaneous), record.closed_by);

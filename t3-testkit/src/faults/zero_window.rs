@@ -9,7 +9,7 @@ use std::time::Duration;
 use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
 
 use super::{Expect, ExpectedRecord, Fault, Fixture, Need};
-use crate::{client::Config, error::Result, harness::Netns};
+use crate::{client::Config, error::Result};
 
 /// More than the buffers of all sockets on the way hold.
 const FLOOD: usize = 64 << 20;
@@ -88,11 +88,8 @@ pub(super) fn faults() -> Vec<Fault> {
                 .is("down_end", "timeout")
                 .one_of("up_end", &["rst_out", "fin_out"]),
             |fx| {
-                let netns = Netns::new()?;
-                let mut config = fx.config();
-                config.address = (netns.near, fx.stack.address.port()).into();
-                config.namespace = Some(netns.descriptor()?);
-                clogged_from(fx, config)?;
+                let netns = fx.session_over_link(small_window)?;
+                clog(fx)?;
                 std::thread::sleep(SHUT);
                 netns.cut()?;
                 fx.keep(netns);
@@ -106,14 +103,18 @@ pub(super) fn faults() -> Vec<Fault> {
 
 /// A session whose browser has stopped reading while serve sends more than fits anywhere.
 fn clogged(fx: &mut Fixture<'_>) -> Result<()> {
-    let config = fx.config();
-    clogged_from(fx, config)
+    fx.serve(&[])?;
+    let mut config = fx.config();
+    small_window(&mut config);
+    fx.open(config)?;
+    clog(fx)
 }
 
-fn clogged_from(fx: &mut Fixture<'_>, mut config: Config) -> Result<()> {
-    fx.serve(&[])?;
+fn small_window(config: &mut Config) {
     config.receive_buffer = Some(4 << 10);
-    fx.open(config)?;
+}
+
+fn clog(fx: &mut Fixture<'_>) -> Result<()> {
     fx.client().reading(false);
     fx.the_serve().begin(&format!("flood {FLOOD}"))
 }

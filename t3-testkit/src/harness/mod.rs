@@ -34,10 +34,11 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
-use t3_record::{KernelSource, wire::Status};
+use t3_record::{CloseRecord, KernelSource, wire::Status};
 use tempfile::TempDir;
 
 use crate::{
@@ -48,6 +49,9 @@ use crate::{
 
 /// How long a program may take to get ready; software emulation is slow.
 const START: Duration = Duration::from_secs(60);
+
+/// How long a record may take.
+const RECORD: Duration = Duration::from_secs(30);
 
 /// For `t3-dispatch serve` where load of few users is made on purpose.
 pub const NO_LIMITS: [&str; 6] =
@@ -117,6 +121,8 @@ pub struct Stack {
     pub trace: Option<Process>,
     /// Where dispatch listens.
     pub address: SocketAddr,
+    /// Where the programs write their records.
+    pub journal: Arc<Journal>,
     setup: Setup,
     dir: TempDir,
 }
@@ -126,7 +132,7 @@ impl Stack {
     ///
     /// # Errors
     /// A program is missing or does not get ready; with its stderr.
-    pub fn start(mut setup: Setup, journal: &Journal) -> Result<Self> {
+    pub fn start(mut setup: Setup, journal: impl Into<Arc<Journal>>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-stack-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
         if setup.listen.port() == 0 {
@@ -134,12 +140,12 @@ impl Stack {
         }
         let loopback = SocketAddr::from(([127, 0, 0, 1], setup.listen.port()));
         let address = if setup.listen.ip().is_unspecified() { loopback } else { setup.listen };
-        let mut stack = Self { dispatch: None, trace: None, address, setup, dir };
+        let mut stack = Self { dispatch: None, trace: None, address, journal: journal.into(), setup, dir };
         stack.write_table()?;
         if stack.setup.trace {
-            stack.start_trace(journal)?;
+            stack.start_trace()?;
         }
-        stack.start_dispatch(journal)?;
+        stack.start_dispatch()?;
         Ok(stack)
     }
 
@@ -203,12 +209,12 @@ impl Stack {
     ///
     /// # Errors
     /// It is missing or does not get ready; with its stderr.
-    pub fn start_trace(&mut self, journal: &Journal) -> Result<()> {
+    pub fn start_trace(&mut self) -> Result<()> {
         mount_kernel_filesystems();
         let mut command = Command::new(binaries::find("t3-trace")?);
-        command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", journal.log_target]);
+        command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", self.journal.log_target]);
         command.args(&self.setup.trace_arguments);
-        journal.lend(&mut command)?;
+        self.journal.lend(&mut command)?;
         let process = Process::start(command)?;
         self.trace = Some(process);
         self.until("t3-trace to answer", |stack| stack.status().is_ok())?;
@@ -220,17 +226,17 @@ impl Stack {
     ///
     /// # Errors
     /// It is missing or does not get ready; with its stderr.
-    pub fn start_dispatch(&mut self, journal: &Journal) -> Result<()> {
+    pub fn start_dispatch(&mut self) -> Result<()> {
         let mut command = Command::new(binaries::find("t3-dispatch")?);
         command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.setup.listen.to_string());
         command.arg("--table").arg(self.table()).arg("--trace-socket").arg(self.socket());
-        command.args(["--log", journal.log_target]).env("T3_DISPATCH_METRICS_LISTEN", "off");
+        command.args(["--log", self.journal.log_target]).env("T3_DISPATCH_METRICS_LISTEN", "off");
         for network in &self.setup.trusted {
             command.arg("--trusted-proxy").arg(network);
         }
         command.args(&self.setup.dispatch_arguments);
-        journal.lend(&mut command)?;
-        let collect = journal.collector();
+        self.journal.lend(&mut command)?;
+        let collect = self.journal.collector();
         self.dispatch = Some(Process::start_heard(command, move |_, line| collect(line))?);
         self.until("t3-dispatch to accept", |stack| TcpStream::connect(stack.address).is_ok())?;
         if self.trace.is_some() { self.until_acquainted() } else { Ok(()) }
@@ -270,6 +276,49 @@ impl Stack {
         self.status().ok().and_then(|status| status.kernel).unwrap_or(KernelSource::Off)
     }
 
+    /// The process id of dispatch; 0 without it.
+    #[must_use]
+    pub fn dispatch_pid(&self) -> u32 {
+        self.dispatch.as_ref().map_or(0, Process::pid)
+    }
+
+    /// The process id of t3-trace; 0 without it.
+    #[must_use]
+    pub fn trace_pid(&self) -> u32 {
+        self.trace.as_ref().map_or(0, Process::pid)
+    }
+
+    /// Sends dispatch a signal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal_dispatch(&self, signal: i32) -> Result<()> {
+        self.dispatch.as_ref().ok_or_else(|| not_running("t3-dispatch"))?.signal(signal)
+    }
+
+    /// Sends t3-trace a signal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal_trace(&self, signal: i32) -> Result<()> {
+        self.trace.as_ref().ok_or_else(|| not_running("t3-trace"))?.signal(signal)
+    }
+
+    /// The one record of a user.
+    ///
+    /// # Errors
+    /// There is none after 30 s, or there are several.
+    pub fn record(&self, user: &str) -> Result<CloseRecord> {
+        let mut found = self.journal.wait_closes(1, RECORD, |record| record.user == user)?;
+        match (found.pop(), found.len()) {
+            (Some((record, _)), 0) => Ok(record),
+            (_, others) => Err(TestError::Unexpected {
+                what: format!("one record of {user}"),
+                got: format!("{} records", others + 1),
+            }),
+        }
+    }
+
     /// What the programs wrote to stderr.
     #[must_use]
     pub fn stderr(&self) -> String {
@@ -294,6 +343,10 @@ impl Stack {
             }),
         }
     }
+}
+
+fn not_running(program: &str) -> TestError {
+    TestError::Unexpected { what: format!("{program} running"), got: "it is stopped".to_owned() }
 }
 
 impl Drop for Stack {

@@ -23,8 +23,8 @@ use crate::{
     bench::{self, meter},
     chaos::options::Part,
     chaos::{
-        audit::{self, Times},
-        journal_reader::JournalReader,
+        self,
+        audit::Times,
         plan::Plan,
         process_usage::look,
         serve,
@@ -50,7 +50,7 @@ const OPENING: Duration = Duration::from_secs(300);
 /// # Errors
 /// It could not be carried out.
 pub fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::Serve { port }) = options.part {
+    if let Some(Part::Serve { port }) = options.common.part {
         return serve::run(port).map(|()| true);
     }
     let descriptors = bench::raise_descriptors()?;
@@ -61,23 +61,18 @@ pub fn run(options: &Options) -> Result<bool> {
             remedy: "raise it (ulimit -Hn), or give fewer --sessions".to_owned(),
         });
     }
-    let random = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
-    let seed = options.seed.unwrap_or_else(random);
+    let seed = options.common.seed();
     println!("seed {seed}: {} sessions for {} s", options.sessions, options.seconds);
     let mut fixture = Fixture::with(options.users as usize, AT_ONCE, seed)?;
     let report = run_phases(options, &mut fixture)?;
     report.print();
-    if let Some(path) = &options.json {
-        let text = serde_json::to_vec_pretty(&report).map_err(std::io::Error::other);
-        let what = || format!("write {}", path.display());
-        std::fs::write(path, text.attempt(what)?).attempt(what)?;
-    }
+    options.common.write_json(&report)?;
     Ok(report.right())
 }
 
 fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
-    let dispatch = fixture.stack.dispatch.as_ref().map_or(0, Process::pid);
-    let trace = fixture.stack.trace.as_ref().map_or(0, Process::pid);
+    let dispatch = fixture.stack.dispatch_pid();
+    let trace = fixture.stack.trace_pid();
     let before = look(dispatch);
     let counts = Arc::<Counts>::default();
     let (end, ending) = watch::channel(None);
@@ -145,7 +140,10 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     // Cuts wait for their neighbours.
     std::thread::sleep(Duration::from_secs(2));
     let phase = Phase { name: "soak", took: ended, seen, dispatch_kib: with.rss_kib };
-    let (audit, unknown, lost) = read(fixture, &phase, dispatch)?;
+    let (audit, records) = chaos::audited(fixture, &[phase], dispatch)?;
+    let closes = || records.closes.values().flatten().map(|close| &close.record);
+    let unknown = closes().filter(|record| record.verdict == Verdict::Unknown).count();
+    let lost = closes().filter_map(|record| record.lost).sum();
     let status = fixture.stack.status()?;
     Ok(Report {
         seed: fixture.seed,
@@ -166,28 +164,6 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         map_full: status.map_full,
         audit,
     })
-}
-
-/// The audit of all records; how many are unknown; how many kernel events they say were lost.
-fn read(fixture: &Fixture, phase: &Phase, dispatch: u32) -> Result<(audit::Audit, usize, u64)> {
-    let mut attempts = 5;
-    loop {
-        attempts -= 1;
-        let reader = JournalReader::read(&fixture.journal)?;
-        let serve_pid = |plan: &Plan| fixture.serve_pid(plan);
-        let input =
-            audit::AuditInput { serve_reports: fixture.serve_reports(), dispatch, serve_pid: &serve_pid };
-        let audit = audit::audit(std::slice::from_ref(phase), &reader, &input);
-        // journald takes what was sent to it in its own time; a record that is not there after a
-        // while never will be.
-        if audit.missing > 0 && attempts > 0 {
-            std::thread::sleep(Duration::from_secs(2));
-            continue;
-        }
-        let closes = || reader.closes.values().flatten().map(|close| &close.record);
-        let unknown = closes().filter(|record| record.verdict == Verdict::Unknown).count();
-        return Ok((audit, unknown, closes().filter_map(|record| record.lost).sum()));
-    }
 }
 
 async fn browse(common: Common, sessions: u32, users: usize, ending: session::Ending) -> Vec<Held> {

@@ -1,10 +1,8 @@
 //! Flags of `t3-soak`, in this one place.
 
-use std::path::PathBuf;
-
 use clap::Parser;
 
-use crate::chaos::options::Part;
+use crate::chaos::options::Common;
 
 /// Holds thousands of WebSockets open through t3-dispatch, each with a heartbeat every five
 /// seconds, then ends them in random ways: none may be dropped, memory has to stay, and every
@@ -27,15 +25,9 @@ pub struct Options {
     /// Users, each with a serve.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub users: u32,
-    /// Repeats an earlier run's plans.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Also write the numbers as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// The parts that it starts itself.
-    #[command(subcommand)]
-    pub part: Option<Part>,
+    /// Options of `t3-chaos` as well.
+    #[command(flatten)]
+    pub common: Common,
 }
 
 #[cfg(test)]

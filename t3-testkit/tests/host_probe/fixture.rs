@@ -38,7 +38,6 @@ pub struct Fixture {
     pub traefik: Traefik,
     stack: Stack,
     serve: Serve,
-    journal: Journal,
     legs: Vec<String>,
     prober: Process,
     page: SocketAddr,
@@ -50,10 +49,9 @@ impl Fixture {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new(dir.path(), "authority of a test");
-        let journal = Journal::private().unwrap();
         let mut setup = Setup::users(1).unwrap();
         setup.trace = false;
-        let stack = Stack::start(setup, &journal).unwrap();
+        let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
         let serve = stack.serve("u0", &[], None).unwrap();
         let identity = authority.sign("traefik", &[HOST]);
         let traefik =
@@ -90,7 +88,7 @@ impl Fixture {
         command.arg("run").args(&legs).arg(format!("--listen={page}")).arg("--window=5s");
         let prober = Process::start_heard(command, hear).unwrap();
         let legs = legs.to_vec();
-        Self { doh, cloudflare, internal, traefik, stack, serve, journal, legs, prober, page, lines, dir }
+        Self { doh, cloudflare, internal, traefik, stack, serve, legs, prober, page, lines, dir }
     }
 
     /// Waits until every leg is up and the window has forgotten what was.
@@ -146,12 +144,12 @@ impl Fixture {
     }
 
     pub fn dispatch_signal(&self, signal: i32) {
-        self.stack.dispatch.as_ref().unwrap().signal(signal).unwrap();
+        self.stack.signal_dispatch(signal).unwrap();
     }
 
     pub fn start_dispatch(&mut self) {
         self.stack.dispatch = None;
-        self.stack.start_dispatch(&self.journal).unwrap();
+        self.stack.start_dispatch().unwrap();
     }
 
     pub fn serve_stalls(&self, time: Duration) {
