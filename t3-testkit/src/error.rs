@@ -1,9 +1,8 @@
-//! What can go wrong in a test's surroundings (as opposed to what a test finds out): each says what
-//! was attempted and on what.
+//! Errors of the set-up of a test, as opposed to its findings: what was attempted, and on what.
 
 use std::{io, time::Duration};
 
-/// The test could not be carried out.
+/// Error of the set-up of a test.
 #[derive(Debug, thiserror::Error)]
 pub enum TestError {
     /// A system call or a file failed.
@@ -11,44 +10,28 @@ pub enum TestError {
     Io {
         /// What was attempted, and on what.
         what: String,
-        /// What came back.
         source: io::Error,
     },
-    /// Something awaited did not come.
+    /// A condition did not become true in time.
     #[error("{what} did not happen within {:.1} s", after.as_secs_f32())]
-    Timeout {
-        /// What was awaited.
-        what: String,
-        /// For how long.
-        after: Duration,
-    },
-    /// Something else came than the protocol or the set-up allows.
+    Timeout { what: String, after: Duration },
+    /// A result that the protocol or the set-up does not allow.
     #[error("{what}: {got}")]
     Unexpected {
         /// What was expected.
         what: String,
-        /// What came.
         got: String,
     },
-    /// This machine or user lacks something.
+    /// This host or user lacks something.
     #[error("{what} is missing: {remedy}")]
-    Missing {
-        /// What.
-        what: String,
-        /// What to do about it.
-        remedy: String,
-    },
+    Missing { what: String, remedy: String },
 }
 
-/// Result of the test kit's functions.
 pub type Result<T, E = TestError> = std::result::Result<T, E>;
 
 /// Adds what was attempted to an [`io::Error`].
 pub trait Attempt<T> {
-    /// Says what was attempted; called only on failure.
-    ///
-    /// # Errors
-    /// The error it was called on, as [`TestError::Io`].
+    /// Names what was attempted; `what` is called only on failure.
     fn attempt(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

@@ -1,34 +1,29 @@
-//! WebSocket frames (RFC 6455 section 5.2) as bytes: builds good and bad ones, reads what came. No
-//! IO.
+//! WebSocket frames (RFC 6455 section 5.2) as bytes: encoder of valid and invalid frames, and
+//! decoder. No IO.
 //!
-//! Written for tests, apart from dispatch's own scanner, so that one checks the other.
+//! Independent of dispatch's frame scanner, so that each checks the other.
 
 /// Opcodes of RFC 6455 section 11.8.
 pub mod opcode {
-    /// Text.
     pub const TEXT: u8 = 0x1;
-    /// Binary.
     pub const BINARY: u8 = 0x2;
-    /// Close.
     pub const CLOSE: u8 = 0x8;
-    /// Ping.
     pub const PING: u8 = 0x9;
-    /// Pong.
     pub const PONG: u8 = 0xA;
 }
 
-/// The heartbeat of the browser.
+/// Heartbeat of the client.
 pub const HEARTBEAT: &str = r#"{"_tag":"Ping"}"#;
-/// serve's answer to it.
+/// serve's reply to it.
 pub const HEARTBEAT_ANSWER: &str = r#"{"_tag":"Pong"}"#;
 
-/// A fixed mask: tests want the same bytes each time.
+/// A fixed mask, so that tests get the same bytes each time.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// One frame as it came.
+/// A decoded frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Last of its message.
+    /// The last frame of its message.
     pub fin: bool,
     /// The opcode's four bits.
     pub opcode: u8,
@@ -37,7 +32,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Status code and reason of a close frame.
+    /// Status code and reason of a Close frame.
     #[must_use]
     pub fn close(&self) -> Option<(Option<u16>, String)> {
         (self.opcode == opcode::CLOSE).then(|| match self.payload.split_first_chunk::<2>() {
@@ -96,38 +91,38 @@ pub fn lengths(bytes: &[u8]) -> Option<(usize, u64)> {
     (bytes.len() >= header).then_some((header, length))
 }
 
-/// A whole, valid frame of a client.
+/// A valid frame of a client.
 #[must_use]
 pub fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     raw(0x80 | opcode, payload, true)
 }
 
-/// A whole, valid frame of a server.
+/// A valid frame of a server.
 #[must_use]
 pub fn from_server(opcode: u8, payload: &[u8]) -> Vec<u8> {
     raw(0x80 | opcode, payload, false)
 }
 
-/// The payload of a close frame; without a code it is empty.
+/// The payload of a Close frame; empty without a code.
 #[must_use]
 pub fn close_payload(code: Option<u16>, reason: &str) -> Vec<u8> {
     code.map_or_else(Vec::new, |code| [&code.to_be_bytes()[..], reason.as_bytes()].concat())
 }
 
-/// Cuts a stream of bytes into frames.
+/// Decodes a stream of bytes into frames.
 #[derive(Debug, Default)]
 pub struct Reader {
     pending: Vec<u8>,
 }
 
 impl Reader {
-    /// Takes bytes and gives the frames they complete.
+    /// Returns the frames that these bytes complete.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Frame> {
         self.pending.extend_from_slice(bytes);
         std::iter::from_fn(|| self.next_frame()).collect()
     }
 
-    /// The stream stands inside a frame.
+    /// Whether the last frame is incomplete.
     #[must_use]
     pub fn inside_frame(&self) -> bool {
         !self.pending.is_empty()

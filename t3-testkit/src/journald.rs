@@ -1,9 +1,8 @@
-//! A real journald for a test: one of its own in a mount namespace of its own, or the machine's
-//! under systemd.
+//! A real journald for a test: private in its own mount namespace, or the host's under systemd.
 //!
-//! The private one sees a fresh `/run` (bind-mounted from a temporary directory, so that files stay
-//! readable from outside) and only processes that [`Journal::lend`] put into its namespace reach
-//! it. Records are followed by `journalctl -f -o json`, the same way an operator reads them.
+//! The private one has a new `/run`, bind-mounted from a temporary directory so that its files are
+//! readable from outside. Only processes that [`Journal::lend`] moved into its namespace reach it.
+//! Records are followed with `journalctl -f -o json`, as an operator reads them.
 
 use std::{
     collections::BTreeMap,
@@ -30,14 +29,14 @@ use crate::{
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
 
-/// No limits, nothing from elsewhere, nothing on disk.
+/// No rate limits, no other sources, nothing on disk.
 const CONFIG: &str = "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nRateLimitBurst=0\nReadKMsg=no\nAudit=no\n\
     ForwardToSyslog=no\nForwardToKMsg=no\nForwardToConsole=no\nForwardToWall=no\nRuntimeMaxUse=8G\nRuntimeKeepFree=64M\n";
 
 /// The fields of one entry.
 pub type Entry = BTreeMap<String, String>;
 
-/// A journald and what came to it.
+/// A journald and its entries.
 #[derive(Debug)]
 pub struct Journal {
     entries: Arc<Entries>,
@@ -57,32 +56,26 @@ struct Entries {
 struct Private {
     dir: TempDir,
     daemon: Mutex<Child>,
-    /// journald's mount namespace; outlives it.
+    /// Mount namespace of journald; outlives a killed journald.
     namespace: fs::File,
 }
 
 impl Journal {
-    /// The machine's journald when systemd runs here, otherwise a private one.
-    ///
-    /// # Errors
-    /// See [`Journal::private`].
+    /// The host's journald when systemd runs here, otherwise a private one.
     pub fn open() -> Result<Self> {
         if Path::new("/run/systemd/system").is_dir() { Self::system() } else { Self::private() }
     }
 
-    /// The machine's journald; entries from now on.
-    ///
-    /// # Errors
-    /// journalctl does not start.
+    /// The host's journald; entries from now on.
     pub fn system() -> Result<Self> {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let mut journalctl = Command::new("journalctl");
-        // To the microsecond: what another run left in this very second is not ours.
+        // To the microsecond, to exclude entries of an earlier run in the same second.
         journalctl.arg(format!("--since=@{}.{:06}", now.as_secs(), now.subsec_micros()));
         Self::follow(journalctl, None)
     }
 
-    /// A journald of the test's own.
+    /// A private journald.
     ///
     /// # Errors
     /// [`TestError::Missing`] without root or without systemd-journald; otherwise what the start
@@ -94,12 +87,8 @@ impl Journal {
         Self::follow(journalctl, Some(private))
     }
 
-    /// A journald of the test's own that nobody follows: [`Journal::closes`] and its like stay
-    /// empty, and no CPU goes into what would fill them. For those who write much and read
-    /// [`Journal::directory`] when it is over.
-    ///
-    /// # Errors
-    /// As [`Journal::private`].
+    /// A private journald without a follower: [`Journal::closes`] and the like return nothing and
+    /// use no CPU. For tests with many records that read [`Journal::directory`] at the end.
     pub fn unfollowed() -> Result<Self> {
         let private = Some(Private::start()?);
         Ok(Self { entries: Arc::default(), follower: None, private, log_target: "journald" })
@@ -137,10 +126,7 @@ impl Journal {
         Ok(Self { entries, follower: Some(follower), private, log_target: "journald" })
     }
 
-    /// Puts a command that is about to start in front of this journald.
-    ///
-    /// # Errors
-    /// The namespace of journald cannot be opened: it has died.
+    /// Makes a command, once started, log to this journald.
     pub fn lend(&self, command: &mut Command) -> Result<()> {
         if let Some(private) = &self.private {
             let namespace = private.namespace.try_clone().attempt(|| "duplicate a descriptor".to_owned())?;
@@ -149,34 +135,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Every `ws close` so far whose fields satisfy `keep`, with the entry it came in.
-    ///
-    /// # Errors
-    /// [`TestError::Unexpected`] when an entry with the right `MESSAGE_ID` is no record.
+    /// Every `ws close` so far that satisfies `keep`, with its entry.
     pub fn closes(&self, keep: impl Fn(&CloseRecord) -> bool) -> Result<Vec<(CloseRecord, Entry)>> {
         self.read(CLOSE_ID, CloseRecord::from_fields, keep)
     }
 
     /// Every `ws open` so far.
-    ///
-    /// # Errors
-    /// As [`Journal::closes`].
     pub fn opens(&self) -> Result<Vec<(OpenRecord, Entry)>> {
         self.read(OPEN_ID, OpenRecord::from_fields, |_| true)
     }
 
     /// Every `ws burst` so far.
-    ///
-    /// # Errors
-    /// As [`Journal::closes`].
     pub fn bursts(&self) -> Result<Vec<(BurstRecord, Entry)>> {
         self.read(BURST_ID, BurstRecord::from_fields, |_| true)
     }
 
-    /// Every entry of a journald of our own whose message begins so, whoever wrote it.
-    ///
-    /// # Errors
-    /// journalctl does not run, or the journald is not ours.
+    /// Every entry of a private journald whose message starts with `begin`, of any program.
     pub fn messages(&self, begin: &str) -> Result<Vec<Entry>> {
         let directory = self.own()?.dir.path().join("run/log/journal");
         let mut journalctl = Command::new("journalctl");
@@ -208,11 +182,8 @@ impl Journal {
         Ok(found)
     }
 
-    /// Waits until at least `n` `ws close` records satisfy `keep`, and gives those that then do:
-    /// more than `n` is for the caller to see.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`] with what did come.
+    /// Waits until at least `n` `ws close` records satisfy `keep`, and returns them; the caller
+    /// checks for more than `n`.
     pub fn wait_closes(
         &self,
         n: usize,
@@ -237,26 +208,20 @@ impl Journal {
         }
     }
 
-    /// The private journald's process, to stop or kill it; `None` for the machine's.
+    /// Process id of the private journald; `None` for the host's.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.private.as_ref().map(|private| private.lock().id())
     }
 
-    /// Kills the private journald; its socket stays behind without a listener, as after a crash.
-    ///
-    /// # Errors
-    /// The machine's journald is in use, or the kill fails.
+    /// Kills the private journald; its socket remains without a listener, as after a crash.
     pub fn kill(&self) -> Result<()> {
         let mut daemon = self.own()?.lock();
         daemon.kill().attempt(|| "kill journald".to_owned())?;
         daemon.wait().attempt(|| "wait for journald's end".to_owned()).map(drop)
     }
 
-    /// Starts a journald where the killed one was.
-    ///
-    /// # Errors
-    /// The machine's journald is in use, or it does not start.
+    /// Starts journald again after [`Journal::kill`].
     pub fn start_again(&self) -> Result<()> {
         let mut command = journald();
         self.lend(&mut command)?;
@@ -266,12 +231,12 @@ impl Journal {
 
     fn own(&self) -> Result<&Private> {
         self.private.as_ref().ok_or_else(|| TestError::Missing {
-            what: "a journald of the test's own".to_owned(),
+            what: "a private journald".to_owned(),
             remedy: "use Journal::private".to_owned(),
         })
     }
 
-    /// Where the private journald's files are; `None` for the machine's.
+    /// Folder of the private journald's files; `None` for the host's.
     #[must_use]
     pub fn directory(&self) -> Option<PathBuf> {
         self.private.as_ref().map(|private| private.dir.path().join("run/log/journal"))
@@ -345,8 +310,8 @@ fn journald() -> Command {
     command
 }
 
-/// journald has written its first entry; before that, journalctl may find a file without a header
-/// and give up.
+/// Whether journald has written its first entry; before that, journalctl may fail on a file without
+/// a header.
 fn has_entries(run: &Path) -> bool {
     let mut journalctl = Command::new("journalctl");
     journalctl.arg(format!("--directory={}", run.join("log/journal").display()));
@@ -369,9 +334,9 @@ impl Entries {
     }
 }
 
-/// One line of `journalctl -o json`: values are texts, arrays of bytes where they are no clean
-/// text, or arrays of such values when a field is there more than once (`man journalctl`); then the
-/// last one counts and the name gets a `+`, which no expectation matches.
+/// One line of `journalctl -o json`. A value is a text, an array of bytes (not valid text), or an
+/// array of values (a repeated field, `man journalctl`); then the last one counts, and the name gets
+/// a `+`, which no expectation matches.
 fn entry(line: &str) -> Option<Entry> {
     use serde_json::Value;
     fn text(value: &Value) -> Option<String> {

@@ -1,9 +1,8 @@
-//! Test support: a stand-in for `t3 serve`, a raw WebSocket client that can die in every way, a
-//! journald of the test's own, the whole stack as child processes, and the catalogue of faults with
-//! the truth about each.
+//! Test support: a fake `t3 serve`, a raw WebSocket client with every kind of end, a private
+//! journald, the programs as child processes, and the fault catalogue with expected records.
 //!
-//! Never part of what is shipped. Everything it starts ends with it: children carry a parent-death
-//! signal, namespaces and cgroups go with their last process or on drop.
+//! Not part of a release. Everything it starts ends with it: children have a parent-death signal,
+//! namespaces and cgroups end with their last process or on drop.
 
 pub mod autobahn;
 pub mod bench;

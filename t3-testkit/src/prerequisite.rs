@@ -8,9 +8,6 @@ use crate::{
 };
 
 /// Root, which a private journald, t3-trace's kernel programs and namespaces need.
-///
-/// # Errors
-/// [`TestError::Missing`] without root.
 pub fn root() -> Result<()> {
     if sys::is_root() {
         return Ok(());

@@ -1,7 +1,7 @@
-//! The few things a child process must do between fork and exec, and the signals it gets.
+//! System calls for child processes between fork and exec, namespaces and signals.
 //!
-//! Between fork and exec only async-signal-safe calls are allowed, so everything the closures need
-//! is allocated before.
+//! Between fork and exec only async-signal-safe calls are allowed, so everything that the closures
+//! need is allocated before.
 
 #![expect(
     unsafe_code,
@@ -23,8 +23,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The child gets a mount namespace of its own with these bind mounts, `(what, where)`, in that
-/// order; nothing it mounts shows outside.
+/// The child gets a private mount namespace with these bind mounts, `(source, target)`, in order.
 pub fn with_private_mounts(command: &mut Command, binds: Vec<(CString, CString)>) {
     let step = move || {
         // SAFETY: plain system calls on memory that was allocated before the fork and lives in the
@@ -43,7 +42,7 @@ pub fn with_private_mounts(command: &mut Command, binds: Vec<(CString, CString)>
     unsafe { command.pre_exec(step) };
 }
 
-/// The child starts in the namespace that the descriptor names (a file of `/proc/PID/ns`).
+/// The child starts in the namespace of the descriptor (a file of `/proc/PID/ns`).
 pub fn in_namespace(command: &mut Command, namespace: OwnedFd) {
     let step = move || {
         // SAFETY: setns on a descriptor that the closure owns.
@@ -53,7 +52,7 @@ pub fn in_namespace(command: &mut Command, namespace: OwnedFd) {
     unsafe { command.pre_exec(step) };
 }
 
-/// The kernel kills the child when the thread that started it ends, so that a test that dies leaves
+/// The kernel kills the child when the thread that started it ends, so that an aborted test leaves
 /// nothing behind.
 pub fn dies_with_us(command: &mut Command) {
     let step = || {
@@ -64,8 +63,7 @@ pub fn dies_with_us(command: &mut Command) {
     unsafe { command.pre_exec(step) };
 }
 
-/// The child moves itself into a cgroup before it runs anything: an open descriptor of
-/// `cgroup.procs`.
+/// The child moves itself into a cgroup before exec, through an open descriptor of `cgroup.procs`.
 pub fn in_cgroup(command: &mut Command, procs: OwnedFd) {
     let step = move || {
         // SAFETY: write of one constant byte ("0" means the writer) to a descriptor that the
@@ -77,38 +75,25 @@ pub fn in_cgroup(command: &mut Command, procs: OwnedFd) {
     unsafe { command.pre_exec(step) };
 }
 
-/// Moves the calling thread into a network namespace; its sockets come from there from now on.
-///
-/// # Errors
-/// What `setns` answered.
+/// Moves the calling thread, and its future sockets, into a network namespace.
 pub fn enter_net(namespace: &OwnedFd) -> io::Result<()> {
     // SAFETY: setns on a descriptor that the caller keeps open.
     check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
 }
 
-/// Gives the calling thread a network namespace of its own.
-///
-/// # Errors
-/// What `unshare` answered.
+/// Moves the calling thread into a new network namespace.
 pub fn new_net() -> io::Result<()> {
     // SAFETY: unshare of the network namespace affects the calling thread only.
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
 }
 
-/// Sends a signal to a process.
-///
-/// # Errors
-/// What `kill` answered.
 pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: kill has no memory effects.
     check(unsafe { libc::kill(pid, signal) })
 }
 
-/// Sends a signal to a process group, by its leader's id.
-///
-/// # Errors
-/// What `killpg` answered.
+/// Sends a signal to the process group of `leader`.
 pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
     let group = libc::pid_t::try_from(leader).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: killpg has no memory effects.
@@ -129,7 +114,6 @@ pub fn die_of(signal: i32) -> ! {
     }
 }
 
-/// Whether this process runs as root.
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

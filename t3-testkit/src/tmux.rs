@@ -1,9 +1,8 @@
-//! A program in a terminal of a given size, under tmux: keys go in, the text on its screen comes
-//! out.
+//! A program in a tmux terminal of a given size: sends keys and reads the screen.
 //!
-//! The server is the test's own (a socket in a temporary directory, no configuration) and dies with
-//! the thread that started it; the person's own tmux is never spoken to. The terminal stays when
-//! the program has ended, so that what it left behind can be looked at.
+//! The tmux server is private (a socket in a temporary directory, no configuration) and ends with
+//! the thread that started it. The terminal stays after the end of the program, for checks of the
+//! state that it left.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -18,8 +17,7 @@ use crate::{
     sys, wait,
 };
 
-/// The server's settings: nothing on the screen but the program's own, and keys that arrive at
-/// once.
+/// Server settings: no status line, and keys without delay.
 const SETTINGS: &str = "set -s exit-empty off
 set -s escape-time 0
 set -g status off
@@ -28,25 +26,25 @@ set -g history-limit 20000
 set -g remain-on-exit on
 ";
 
-/// Leaves the program's process id and exit status in files and keeps the terminal open. Signals
-/// from the keyboard reach the program only.
+/// Writes the program's process id and exit status to files and keeps the terminal open. Signals
+/// from the keyboard reach only the program.
 const WRAPPER: &str = r#"dir=$1; shift; trap : INT QUIT
 sh -c 'dir=$1; shift; echo $$ >"$dir/pid"; exec "$@"' sh "$dir" "$@"
 echo $? >"$dir/ended.new"; mv "$dir/ended.new" "$dir/ended"; exec sleep 100000"#;
 
-/// How long a tmux that works may take.
+/// Timeout for tmux.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A terminal with one program in it.
 #[derive(Debug)]
 pub struct Terminal {
     dir: tempfile::TempDir,
-    // Ends the program too: the kernel hangs its terminal up.
+    // Ends the program as well: the kernel sends SIGHUP.
     _server: Process,
 }
 
 impl Terminal {
-    /// Whether this machine can do it.
+    /// Checks that tmux is installed.
     ///
     /// # Errors
     /// [`TestError::Missing`] with what to install.
@@ -58,11 +56,7 @@ impl Terminal {
         Err(TestError::Missing { what: "tmux".to_owned(), remedy: "install the package tmux".to_owned() })
     }
 
-    /// Starts the program with its arguments, its changes of the environment and its directory;
-    /// `TERM` is tmux's.
-    ///
-    /// # Errors
-    /// tmux is missing or does not start.
+    /// Starts the program with its arguments, environment and directory; `TERM` is tmux's.
     pub fn start(width: u16, height: u16, program: &Command) -> Result<Self> {
         Self::possible()?;
         let dir = tempfile::tempdir().attempt(|| "make a directory for tmux".to_owned())?;
@@ -73,13 +67,13 @@ impl Terminal {
         let terminal = Self { _server: Process::start(server)?, dir };
         wait::until("an answer of tmux", SOON, || {
             run(terminal.tmux().args(["show-options", "-s", "exit-empty"]))
-                .is_ok_and(|told| told.contains("off"))
+                .is_ok_and(|text| text.contains("off"))
                 .then_some(())
         })?;
         let mut words: Vec<OsString> = ["sh", "-c", WRAPPER, "sh"].into_iter().map(OsString::from).collect();
         words.push(terminal.dir.path().into());
         words.push("env".into());
-        // What is taken away comes before what is set, as env wants it.
+        // env(1) expects the removed variables before the others.
         let taken_away = program.get_envs().filter(|(_, value)| value.is_none());
         words.extend(taken_away.flat_map(|(name, _)| [OsString::from("-u"), name.to_owned()]));
         let set = program.get_envs().filter_map(|(name, value)| Some([name, value?].join(OsStr::new("="))));
@@ -98,72 +92,46 @@ impl Terminal {
 
     fn tmux(&self) -> Command {
         let mut command = tmux(self.dir.path().join("socket"));
-        // A client never starts a server of its own.
+        // A client never starts another server.
         command.arg("-N");
         command
     }
 
-    /// Presses keys, each by tmux's name for it: `q`, `Enter`, `Down`, `Escape`, `C-c`, `PageUp`.
-    ///
-    /// # Errors
-    /// tmux has gone.
+    /// Presses keys by their tmux names: `q`, `Enter`, `Down`, `Escape`, `C-c`, `PageUp`.
     pub fn press(&self, keys: &[&str]) -> Result<()> {
         run(self.tmux().arg("send-keys").args(keys)).map(drop)
     }
 
-    /// Types a text.
-    ///
-    /// # Errors
-    /// tmux has gone.
     pub fn write(&self, text: &str) -> Result<()> {
         run(self.tmux().args(["send-keys", "-l", "--", text])).map(drop)
     }
 
-    /// Gives the terminal another size.
-    ///
-    /// # Errors
-    /// tmux has gone.
     pub fn resize(&self, width: u16, height: u16) -> Result<()> {
         run(self.tmux().args(["resize-window", "-x", &width.to_string(), "-y", &height.to_string()]))
             .map(drop)
     }
 
-    /// The text on the screen: one line each, without blanks at the end.
-    ///
-    /// # Errors
-    /// tmux has gone.
+    /// The text on the screen, without trailing blanks.
     pub fn screen(&self) -> Result<String> {
         run(self.tmux().args(["capture-pane", "-p"]))
     }
 
-    /// The same with the escape sequences of its colours.
-    ///
-    /// # Errors
-    /// tmux has gone.
+    /// The same with colour escape sequences.
     pub fn screen_in_colour(&self) -> Result<String> {
         run(self.tmux().args(["capture-pane", "-p", "-e"]))
     }
 
-    /// All that was printed: what has scrolled off and the screen.
-    ///
-    /// # Errors
-    /// tmux has gone.
+    /// The scrollback and the screen.
     pub fn everything(&self) -> Result<String> {
         run(self.tmux().args(["capture-pane", "-p", "-J", "-S", "-"]))
     }
 
-    /// Waits until the screen shows a text, and gives the screen.
-    ///
-    /// # Errors
-    /// [`TestError::Unexpected`] with the screen as it is when the text does not come in time.
+    /// Waits until the screen contains a text; returns the screen.
     pub fn until_shows(&self, text: &str, limit: Duration) -> Result<String> {
         self.until(&format!("a screen that shows {text:?}"), limit, |screen| screen.contains(text))
     }
 
-    /// Waits until the screen is as wanted, and gives it.
-    ///
-    /// # Errors
-    /// [`TestError::Unexpected`] with the screen as it is when that does not come in time.
+    /// Waits until `wanted` holds for the screen; returns the screen.
     pub fn until(&self, what: &str, limit: Duration, wanted: impl Fn(&str) -> bool) -> Result<String> {
         let mut last = String::new();
         let shown = wait::until(what, limit, || {
@@ -173,52 +141,37 @@ impl Terminal {
         shown.map_err(|_| TestError::Unexpected { what: what.to_owned(), got: format!("\n{last}") })
     }
 
-    /// Process id of the program.
-    ///
-    /// # Errors
-    /// It has not started.
     pub fn pid(&self) -> Result<u32> {
         wait::until("the program in the terminal", SOON, || {
             std::fs::read_to_string(self.dir.path().join("pid")).ok()?.trim().parse().ok()
         })
     }
 
-    /// Sends the program a signal.
-    ///
-    /// # Errors
-    /// It has ended.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let pid = self.pid()?;
         sys::signal(pid, signal).attempt(|| format!("send signal {signal} to the program in the terminal"))
     }
 
-    /// The program's exit status as a shell says it (128 and more: a signal); `None` while it runs.
+    /// Exit status of the program as in a shell (128 + N: signal N); `None` while it runs.
     #[must_use]
     pub fn ended(&self) -> Option<i32> {
         std::fs::read_to_string(self.dir.path().join("ended")).ok()?.trim().parse().ok()
     }
 
-    /// Waits for the program's end, and gives its exit status.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`].
+    /// Waits for the end of the program; returns its exit status.
     pub fn wait(&self, limit: Duration) -> Result<i32> {
         wait::until("the end of the program in the terminal", limit, || self.ended())
     }
 
-    /// What programs change and must put back: the line discipline, the alternate screen, the
-    /// cursor, the mouse.
-    ///
-    /// # Errors
-    /// tmux has gone.
+    /// Modes that programs change and must restore.
     pub fn modes(&self) -> Result<Modes> {
         let asked = "#{pane_tty} #{alternate_on} #{cursor_flag} #{mouse_any_flag}";
-        let told = run(self.tmux().args(["display-message", "-p", asked]))?;
-        let words: Vec<&str> = told.split_whitespace().collect();
+        let text = run(self.tmux().args(["display-message", "-p", asked]))?;
+        let words: Vec<&str> = text.split_whitespace().collect();
         let &[tty, alternate, cursor, mouse] = words.as_slice() else {
             return Err(TestError::Unexpected {
                 what: "the terminal's modes from tmux".to_owned(),
-                got: told,
+                got: text,
             });
         };
         let discipline = run(Command::new("stty").args(["-F", tty, "-a"]))?;
@@ -232,22 +185,19 @@ impl Terminal {
     }
 }
 
-/// The state of a terminal beside its text.
+/// Modes of a terminal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Modes {
-    /// Keys go to the program one by one and unseen.
+    /// No line discipline and no echo.
     pub raw: bool,
-    /// A screen without history, which goes away.
     pub alternate_screen: bool,
-    /// No cursor is shown.
     pub cursor_hidden: bool,
-    /// Clicks go to the program.
     pub mouse: bool,
 }
 
 fn tmux(socket: PathBuf) -> Command {
     let mut command = Command::new("tmux");
-    // Inside somebody's tmux or not: it makes no difference.
+    // Independent of an outer tmux.
     command
         .env_remove("TMUX")
         .env_remove("TMUX_PANE")

@@ -1,5 +1,4 @@
-//! Waiting without guessing: polls a condition until it holds or a deadline passes. Never sleeps
-//! "long enough".
+//! Polls a condition until it holds or a deadline passes, in place of fixed sleeps.
 
 use std::{
     sync::OnceLock,
@@ -8,10 +7,10 @@ use std::{
 
 use crate::error::{Result, TestError};
 
-/// Multiplies all patience: an emulated machine is ten times slower.
+/// Environment variable with a factor for all timeouts; an emulated guest is ten times slower.
 pub const TIMEOUT_FACTOR_VARIABLE: &str = "T3_TIMEOUT_FACTOR";
 
-/// A limit, as long as this machine needs it.
+/// A timeout multiplied by the factor of this host.
 #[must_use]
 pub fn scaled(limit: Duration) -> Duration {
     static FACTOR: OnceLock<u32> = OnceLock::new();
@@ -22,13 +21,10 @@ pub fn scaled(limit: Duration) -> Duration {
     limit * *factor
 }
 
-/// Between two looks at a condition.
+/// Interval between two checks.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Polls until `look` gives a value.
-///
-/// # Errors
-/// [`TestError::Timeout`] naming `what` when it gave none within `limit`.
+/// Polls until `look` returns a value.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let limit = scaled(limit);
     let deadline = Instant::now() + limit;

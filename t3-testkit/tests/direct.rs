@@ -81,7 +81,7 @@ fn openings_fail_as_ordered() {
     let (_dir, serve, _client) = pair();
     for (opening, answer) in [
         ("status:401", "HTTP/1.1 401"),
-        ("garbage", "this is no HTTP"),
+        ("garbage", "not HTTP"),
         ("wrong_accept", "HTTP/1.1 101"),
         ("eof", "the connection ended"),
         ("reset", "reset"),

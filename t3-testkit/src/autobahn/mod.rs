@@ -1,10 +1,8 @@
-//! The WebSocket conformance suite of the Autobahn project: its fuzzing client against its own echo
-//! server.
+//! The Autobahn WebSocket conformance suite: its fuzzing client against its own echo server.
 //!
-//! Both run in a file system of their own that `cargo xtask test --tier host` makes (they need
-//! Python 2), entered by `chroot`, on this machine's network. dispatch is not tested against the
-//! standard here: what counts is that two runs, one with dispatch between the two and one without,
-//! come to the same.
+//! Both need Python 2, so they run by `chroot` in a file system that `cargo xtask test --tier host`
+//! makes, on the host's network. The test compares two runs, with and without dispatch between
+//! client and server; it does not judge dispatch by the standard.
 
 mod report;
 
@@ -25,13 +23,13 @@ use crate::{
     prerequisite,
 };
 
-/// Starts wstest in our setting.
+/// Starts wstest with the options of the test.
 const WSTEST: &str = include_str!("wstest.py");
-/// What the messages of a compression case are by themselves.
+/// Default number of messages of a compression case.
 pub const ALL_MESSAGES: u32 = 1_000;
-/// The longest that a whole run may take.
+/// Timeout for a run.
 const LIMIT: Duration = Duration::from_secs(1_800);
-/// The server's name in reports.
+/// Name of the server in reports.
 const AGENT: &str = "peer";
 
 /// The installed suite.
@@ -43,18 +41,18 @@ pub struct Suite {
 /// One run of the fuzzing client.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
-    /// Where it connects, once for each case.
+    /// Address; one connection per case.
     pub to: SocketAddr,
-    /// The user that the identity header names; without dispatch in between nobody reads it.
+    /// User of the identity header; ignored without dispatch.
     pub user: &'a str,
-    /// Patterns of cases, as `1.*`.
+    /// Patterns of cases, such as `1.*`.
     pub cases: &'a [&'a str],
-    /// Messages of each compression case, at most.
+    /// Maximum number of messages of a compression case.
     pub messages: u32,
 }
 
 impl Suite {
-    /// Where `cargo xtask` has put it.
+    /// Finds the suite that `cargo xtask` installed.
     ///
     /// # Errors
     /// [`TestError::Missing`]: it is not there, or this user may not enter it.
@@ -64,18 +62,14 @@ impl Suite {
         if !dir.join("stamp").is_file() {
             return Err(TestError::Missing {
                 what: "the Autobahn suite".to_owned(),
-                remedy: "`cargo xtask test --tier host` makes it, or says why not".to_owned(),
+                remedy: "run `cargo xtask test --tier host`, which installs it".to_owned(),
             });
         }
         Ok(Self { root: dir.join("root") })
     }
 
-    /// Starts its echo server on `port`, with compression, and waits until it accepts. Clients
-    /// connect to the port `asked`, that of a proxy or its own: it refuses a Host header that names
-    /// another.
-    ///
-    /// # Errors
-    /// It does not start; with its stderr.
+    /// Starts the echo server on `port`, with compression, and waits until it accepts. It rejects a
+    /// Host header with a port other than `asked`, the port that clients connect to.
     pub fn echo(&self, port: u16, asked: u16) -> Result<Process> {
         let mut command = self.wstest(ALL_MESSAGES, asked);
         command.args(["-m", "testeeserver", "-w"]).arg(format!("ws://127.0.0.1:{port}"));
@@ -85,10 +79,7 @@ impl Suite {
         Ok(process)
     }
 
-    /// Runs the fuzzing client to its end.
-    ///
-    /// # Errors
-    /// It does not start, fails, takes too long, or leaves no report.
+    /// Runs the fuzzing client until it exits.
     pub fn run(&self, run: &Run<'_>) -> Result<Report> {
         let dir = tempfile::Builder::new().prefix("t3-").tempdir_in(self.root.join("tmp"));
         let dir = dir.attempt(|| "make a folder for reports".to_owned())?;
@@ -98,9 +89,8 @@ impl Suite {
             "servers": [{
                 "agent": AGENT,
                 "url": format!("ws://{}/", run.to),
-                // The client knows no way to send a header of our choice. What it sends as its
-                // origin may hold one.
-                "origin": format!("http://{}\r\nX-authentik-username: {}", run.to, run.user),
+                // The client has no option for another header; the origin can contain one.
+                    "origin": format!("http://{}\r\nX-authentik-username: {}", run.to, run.user),
             }],
             "cases": run.cases,
             "exclude-cases": [],
@@ -112,7 +102,7 @@ impl Suite {
         command.args(["-m", "fuzzingclient", "-s"]).arg(inside.join("client.json"));
         let last = Arc::<Mutex<String>>::default();
         let hear = Arc::clone(&last);
-        let mut client = Process::start_heard(command, move |_, line| {
+        let mut client = Process::start_observed(command, move |_, line| {
             line.clone_into(&mut hear.lock().unwrap_or_else(PoisonError::into_inner));
         })?;
         let ended = client.wait(LIMIT);

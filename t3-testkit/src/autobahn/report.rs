@@ -1,4 +1,4 @@
-//! What the fuzzing client found out, case by case, and where two runs of it differ.
+//! Report of the fuzzing client by case, and the differences between two runs.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Attempt, Result, TestError};
 
-/// What a case came to, and what the client saw of its peer: the judgement, how the connection
-/// ended, every message that came and how many frames of each kind. Left out is what depends on
-/// time or addresses (`duration`, `wirelog`, octets a read, the handshake's text).
+/// Compared keys of a case: judgement, end of the connection, received messages, frames by kind.
+/// Not compared: keys that depend on time or addresses (`duration`, `wirelog`, octets per read, the
+/// text of the handshake).
 const COMPARED: [&str; 17] = [
     "behavior",
     "behaviorClose",
@@ -29,29 +29,25 @@ const COMPARED: [&str; 17] = [
     "txFrameStats",
 ];
 
-/// Every case by its number, as `7.13.1`.
+/// All cases by number, such as `7.13.1`.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Report {
-    /// What is compared of each.
     pub cases: BTreeMap<String, Map<String, Value>>,
 }
 
 impl Report {
-    /// Reads the folder of a run.
-    ///
-    /// # Errors
-    /// A file is missing or is no report.
+    /// Reads the report folder of a run.
     pub fn read(dir: &Path, agent: &str) -> Result<Self> {
         let index = json(&dir.join("index.json"))?;
         let bad = |what: &str| TestError::Unexpected {
             what: format!("a report of the fuzzing client in {}", dir.display()),
             got: what.to_owned(),
         };
-        let cases = index.get(agent).and_then(Value::as_object).ok_or_else(|| bad("no such server"))?;
+        let cases = index.get(agent).and_then(Value::as_object).ok_or_else(|| bad("unknown server"))?;
         let mut report = Self::default();
         for (number, case) in cases {
             let file = case.get("reportfile").and_then(Value::as_str);
-            let whole = json(&dir.join(file.ok_or_else(|| bad("a case without its file"))?))?;
+            let whole = json(&dir.join(file.ok_or_else(|| bad("case without a file"))?))?;
             let mut kept = Map::new();
             for key in COMPARED {
                 let value = whole.get(key).ok_or_else(|| bad(&format!("case {number} without {key}")))?;
@@ -62,7 +58,7 @@ impl Report {
         Ok(report)
     }
 
-    /// How many cases came to each judgement.
+    /// Number of cases by judgement.
     #[must_use]
     pub fn tally(&self) -> BTreeMap<String, usize> {
         let mut tally = BTreeMap::new();
@@ -73,7 +69,7 @@ impl Report {
     }
 }
 
-/// Each case that two runs differ in, with what they differ in.
+/// Cases with different results in two runs, and the differences.
 #[must_use]
 pub fn differences(direct: &Report, through: &Report) -> BTreeMap<String, String> {
     let numbers = direct.cases.keys().chain(through.cases.keys());
@@ -90,7 +86,7 @@ pub fn differences(direct: &Report, through: &Report) -> BTreeMap<String, String
     numbers.filter_map(|number| Some((number.clone(), difference(number)?))).collect()
 }
 
-/// A value as it is shown; long ones only begin.
+/// Text of a value; a long one is truncated.
 fn text(value: Option<&Value>) -> String {
     let text = match value {
         Some(Value::String(text)) => text.clone(),
@@ -106,8 +102,8 @@ fn json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&literal_escapes(&text)).map_err(std::io::Error::other).attempt(what)
 }
 
-/// Makes `\uXXXX` mean these six characters: cases of bad UTF-8 leave halves of surrogate pairs,
-/// which are no text.
+/// Turns `\uXXXX` into six literal characters: cases of invalid UTF-8 contain unpaired surrogates,
+/// which are not valid JSON text.
 fn literal_escapes(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len());
     let mut bytes = json.iter().copied();

@@ -30,9 +30,6 @@ const SCRATCH: usize = 256 * 1024;
 const HEAD_LIMIT: usize = 16 * 1024;
 
 /// Serves until it is killed.
-///
-/// # Errors
-/// The port cannot be taken, or epoll fails.
 pub fn run(port: u16) -> Result<()> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).attempt(|| format!("listen on port {port}"))?;

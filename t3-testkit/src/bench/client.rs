@@ -76,9 +76,6 @@ pub struct Seen {
 }
 
 /// Runs the client's side of the benchmark.
-///
-/// # Errors
-/// A session cannot be opened, ends, or stops moving.
 pub fn run(load: &Load) -> Result<()> {
     let mut crowd = Crowd::open(load)?;
     crowd.exchange(load.warm)?;

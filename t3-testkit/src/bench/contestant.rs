@@ -66,9 +66,6 @@ pub struct Running {
 impl Running {
     /// Starts it in front of `backend` and waits until it accepts. `sessions`: the most it must
     /// hold at once.
-    ///
-    /// # Errors
-    /// The program is missing or does not get ready; with its stderr.
     pub fn start(contestant: Contestant, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Self> {
         if contestant == Contestant::Direct {
             return Ok(Self { contestant, address: backend, process: None });
@@ -89,9 +86,6 @@ impl Running {
     }
 
     /// CPU time it has used.
-    ///
-    /// # Errors
-    /// It has died.
     pub fn cpu(&self) -> Result<Duration> {
         self.pid().map_or(Ok(Duration::ZERO), meter::cpu)
     }
@@ -104,9 +98,6 @@ impl Running {
 }
 
 /// Waits until something accepts at `address`.
-///
-/// # Errors
-/// The process ended, or nothing accepts in time.
 pub fn accepts(process: &mut Process, address: SocketAddr, name: &str) -> Result<()> {
     process.until_ready(name, START, || TcpStream::connect(address).is_ok())
 }

@@ -40,9 +40,6 @@ pub struct Client {
 
 impl Client {
     /// Opens the sessions and warms them up.
-    ///
-    /// # Errors
-    /// A session cannot be opened; what the client says is on stderr.
     pub fn open(program: &Path, address: SocketAddr, traffic: &Traffic) -> Result<Self> {
         let mut command = Command::new(program);
         command.arg("client").arg("--address").arg(address.to_string()).arg("--target").arg(&traffic.target);
@@ -66,9 +63,6 @@ impl Client {
     }
 
     /// Lets it send its messages and waits for its account.
-    ///
-    /// # Errors
-    /// It fails; why is on stderr.
     pub fn go(&mut self) -> Result<Seen> {
         if let Some(orders) = &mut self.orders {
             writeln!(orders, "go").attempt(|| "tell the client to go".to_owned())?;
@@ -77,9 +71,6 @@ impl Client {
     }
 
     /// Ends its sessions and waits for its end.
-    ///
-    /// # Errors
-    /// It cannot be waited for.
     pub fn close(mut self) -> Result<()> {
         self.orders = None;
         self.child.wait().attempt(|| "wait for the client".to_owned()).map(drop)

@@ -57,9 +57,6 @@ struct Rounds {
 
 impl Bench {
     /// Starts the backend. `program`: this program, which is client and backend, too.
-    ///
-    /// # Errors
-    /// The backend does not get ready.
     pub fn start(program: PathBuf, contestants: Vec<Contestant>, rounds: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-bench-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
@@ -77,9 +74,6 @@ impl Bench {
 
     /// Opens that many idle sessions through each proxy, and ends them; `rest` is how long nothing
     /// happens then.
-    ///
-    /// # Errors
-    /// A proxy does not start, or a session cannot be opened.
     pub fn idle(&mut self, sessions: usize, rest: Duration) -> Result<Vec<Idle>> {
         let contestants = self.contestants.iter().copied().filter(|one| *one != Contestant::Direct);
         contestants.map(|contestant| self.idle_of(contestant, sessions, rest)).collect()
@@ -129,9 +123,6 @@ impl Bench {
     }
 
     /// Round trips of messages of one size.
-    ///
-    /// # Errors
-    /// A proxy does not start, or a session fails.
     pub fn echo(&mut self, payload: u64, sessions: usize, messages: u64) -> Result<Vec<Echo>> {
         let traffic = Traffic {
             target: ECHO.to_owned(),
@@ -161,9 +152,6 @@ impl Bench {
     }
 
     /// `bytes` (at least a piece of 16 frames a session) from serve to the browser.
-    ///
-    /// # Errors
-    /// A proxy does not start, or a session fails.
     pub fn bulk(&mut self, frame: u64, sessions: usize, bytes: u64) -> Result<Vec<Bulk>> {
         const FRAMES: u64 = 16;
         let answer = wire::server_frame(frame) * FRAMES;

@@ -23,9 +23,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Attempt, Result, TestError};
 
 /// CPU time a process has used since it began.
-///
-/// # Errors
-/// There is no such process.
 pub fn cpu(pid: u32) -> Result<Duration> {
     let what = || format!("read the CPU clock of process {pid}");
     let id =
@@ -54,9 +51,6 @@ pub struct Memory {
 }
 
 /// Reads the memory of a process.
-///
-/// # Errors
-/// There is no such process, or it is another user's.
 pub fn memory(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).attempt(|| format!("read {path}"))?;
@@ -73,9 +67,6 @@ fn parse_memory(text: &str) -> Option<Memory> {
 }
 
 /// Threads of a process.
-///
-/// # Errors
-/// There is no such process.
 pub fn threads(pid: u32) -> Result<Vec<u32>> {
     let path = format!("/proc/{pid}/task");
     let entries = fs::read_dir(&path).attempt(|| format!("read {path}"))?;
@@ -90,9 +81,6 @@ pub struct Syscalls {
 
 impl Syscalls {
     /// Begins to count.
-    ///
-    /// # Errors
-    /// No tracefs, or no right to count.
     pub fn of(pid: u32) -> Result<Self> {
         let path = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
         let id = fs::read_to_string(path).attempt(|| format!("read {path}"))?;
@@ -103,9 +91,6 @@ impl Syscalls {
     }
 
     /// How many there were.
-    ///
-    /// # Errors
-    /// The counter cannot be read.
     pub fn count(&mut self) -> Result<u64> {
         let mut sum = 0;
         for counter in &mut self.counters {

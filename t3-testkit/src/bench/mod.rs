@@ -31,9 +31,6 @@ use crate::error::{Attempt, Result};
 const SPARE: u64 = 200;
 
 /// Runs the part that the command line names.
-///
-/// # Errors
-/// Something cannot be measured at all; what merely lacks a detail is a note in the report.
 pub fn run(options: &Options) -> Result<()> {
     match &options.part {
         Some(Part::Backend { port }) => backend::run(*port),

@@ -1,5 +1,4 @@
-//! `t3-chaos`: tens of thousands of WebSockets opened and closed in random ways, and one right
-//! record for each of them.
+//! `t3-chaos`: tens of thousands of WebSockets with random ends, and one right record for each.
 
 use std::process::ExitCode;
 

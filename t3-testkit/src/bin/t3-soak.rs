@@ -1,5 +1,4 @@
-//! `t3-soak`: thousands of WebSockets held open at the same time, and one right record for each of
-//! them afterwards.
+//! `t3-soak`: thousands of concurrent WebSockets, and one right record for each.
 
 use std::process::ExitCode;
 

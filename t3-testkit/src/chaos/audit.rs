@@ -1,5 +1,4 @@
-//! Holds the journal against what happened: one record for each session, the right one, and how
-//! long each took. Does no IO.
+//! Compares the journal with the sessions: one right record for each, and delays. No IO.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,16 +15,12 @@ use super::{
 };
 use crate::bench::stats::quantile;
 
-/// Times in microseconds.
+/// Distribution of times in microseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Times {
-    /// How many.
     pub n: usize,
-    /// The middle one.
     pub p50_us: u64,
-    /// 99 of 100 are no longer.
     pub p99_us: u64,
-    /// The longest.
     pub max_us: u64,
 }
 
@@ -37,55 +32,49 @@ impl Times {
     }
 }
 
-/// One phase in numbers.
+/// Numbers of a phase.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// Its name.
     pub phase: &'static str,
-    /// Sessions.
     pub sessions: usize,
-    /// How long it took.
     pub seconds: f64,
-    /// From the handshake to its answer.
+    /// From the handshake to its response.
     pub open: Times,
-    /// From the act of one end to the other end's notice.
+    /// From the act of one peer to its arrival at the other.
     pub pass_on: Times,
-    /// From the act to the record, of those that are written at once.
+    /// From the act to the record, for records without a delay.
     pub at_once: Times,
-    /// From the act to the record, of downstream cuts, which wait 500 ms for neighbours.
+    /// From the act to the record, for downstream cuts, which wait 500 ms for a burst.
     pub cut: Times,
     /// Records by source of kernel evidence.
     pub kernel: BTreeMap<&'static str, usize>,
-    /// Records that are not sure of themselves.
+    /// Records with confidence `likely`.
     pub likely: usize,
     /// Resident memory of dispatch after it, in KiB.
     pub dispatch_kib: u64,
 }
 
-/// What the audit found.
+/// Result of the audit.
 #[derive(Debug, Default, Serialize)]
 pub struct Audit {
-    /// Sessions that opened, in the browsers' eyes.
+    /// Sessions that opened, as seen by the clients.
     pub opened: usize,
-    /// `ws open` records.
     pub opens: usize,
     /// Sessions that must have a `ws close`.
     pub expected: usize,
-    /// `ws close` records.
     pub closes: usize,
-    /// Browsers that left before serve had heard of them.
-    pub unheard: usize,
+    /// Clients that left before their request reached serve.
+    pub unseen: usize,
     /// Sessions without a record.
     pub missing: usize,
-    /// What is wrong, by kind.
+    /// Mismatches by kind.
     pub kinds: BTreeMap<String, usize>,
-    /// Each phase.
     pub rows: Vec<Row>,
-    /// The first things that are wrong, one line each.
+    /// The first mismatches of each kind, one line each.
     pub examples: Vec<String>,
 }
 
-/// Examples of one kind that are kept.
+/// Maximum number of examples of one kind.
 const EXAMPLES: usize = 3;
 
 impl Audit {
@@ -97,21 +86,20 @@ impl Audit {
         }
     }
 
-    /// How many things are wrong.
+    /// Number of mismatches.
     #[must_use]
     pub fn wrongs(&self) -> usize {
         self.kinds.values().sum()
     }
 }
 
-/// Who takes part.
+/// What records are compared with.
 pub(crate) struct AuditInput<'a> {
     pub serve_reports: HashMap<u32, ServeReport>,
     pub dispatch: u32,
     pub serve_pid: &'a dyn Fn(&Plan) -> Option<u32>,
 }
 
-/// Audits all phases.
 pub(crate) fn audit(phases: &[Phase], reader: &JournalReader, input: &AuditInput<'_>) -> Audit {
     let mut audit = Audit { opens: reader.lines.0, closes: reader.lines.1, ..Audit::default() };
     let mut known = 0;
@@ -124,7 +112,7 @@ pub(crate) fn audit(phases: &[Phase], reader: &JournalReader, input: &AuditInput
     }
     if known != audit.closes {
         let strange = audit.closes.abs_diff(known);
-        audit.wrong("records of nobody".to_owned(), || {
+        audit.wrong("records without a session".to_owned(), || {
             format!("{strange} `ws close` records belong to no session")
         });
     }
@@ -158,7 +146,7 @@ impl Samples {
     }
 }
 
-/// Audits one session; gives how many records it has.
+/// Audits one session; returns its number of records.
 fn one(
     audit: &mut Audit,
     row: &mut Samples,
@@ -176,11 +164,10 @@ fn one(
     }
     audit.opened += usize::from(plan.act.opens());
     let closes = reader.closes.get(&ray).map_or(&[][..], Vec::as_slice);
-    // A request that comes together with its FIN may never have reached serve: no WebSocket was
-    // asked for.
-    let unheard = plan.act == Act::Gone && report == ServeReport::default() && closes.is_empty();
-    audit.unheard += usize::from(unheard);
-    let expected = usize::from(expected_record::has_record(plan.act) && !unheard);
+    // A request together with its FIN may never reach serve: then there is no record.
+    let unseen = plan.act == Act::Gone && report == ServeReport::default() && closes.is_empty();
+    audit.unseen += usize::from(unseen);
+    let expected = usize::from(expected_record::has_record(plan.act) && !unseen);
     audit.expected += expected;
     audit.missing += expected.saturating_sub(closes.len());
     if closes.len() != expected {
@@ -224,12 +211,12 @@ fn one(
     closes.len()
 }
 
-/// What the two ends themselves saw.
+/// Checks what client and serve observed.
 fn browser(audit: &mut Audit, row: &mut Samples, seen: &Seen, report: &ServeReport) {
     let plan = &seen.plan;
     let (ray, act) = (plan.ray(), plan.act.name());
     if !seen.finished {
-        audit.wrong(format!("{act} did not go to its end"), || format!("{ray} {seen:?} {report:?}"));
+        audit.wrong(format!("{act} did not finish"), || format!("{ray} {seen:?} {report:?}"));
     }
     let right = match plan.act {
         Act::Stranger => seen.status == 403,
@@ -239,7 +226,7 @@ fn browser(audit: &mut Audit, row: &mut Samples, seen: &Seen, report: &ServeRepo
         _ => seen.status >= 500,
     };
     if !right {
-        audit.wrong(format!("{act} answered {}", seen.status), || ray.clone());
+        audit.wrong(format!("{act} got status {}", seen.status), || ray.clone());
     }
     if seen.answered != 0 && plan.act.opens() {
         row.open.push(seen.answered.saturating_sub(seen.asked));

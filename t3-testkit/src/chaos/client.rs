@@ -1,4 +1,4 @@
-//! The browser's part of one plan.
+//! The client of a plan.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -14,35 +14,34 @@ use crate::{
     handshake,
 };
 
-/// A session that takes longer than this hangs.
+/// Timeout for a session.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the browser saw. Times in nanoseconds of `CLOCK_MONOTONIC`, 0 for what did not happen.
+/// Observations of the client. Times in nanoseconds of `CLOCK_MONOTONIC`, 0 for none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub plan: Plan,
-    /// The handshake was about to be sent.
+    /// Time before the handshake was sent.
     pub asked: u64,
-    /// It was answered.
+    /// Time of the response.
     pub answered: u64,
-    /// With this status; 0 for none.
+    /// HTTP status; 0 for none.
     pub status: u16,
-    /// The browser was about to act.
+    /// Time before the client's act.
     pub acted: u64,
-    /// It heard of the end.
+    /// Time at which the end was seen.
     pub ended: u64,
-    /// It went as planned to its end.
+    /// The plan was carried out.
     pub finished: bool,
 }
 
 impl Seen {
-    /// Before anything has happened.
     pub(crate) fn nothing(plan: Plan) -> Self {
         Self { plan, asked: 0, answered: 0, status: 0, acted: 0, ended: 0, finished: false }
     }
 }
 
-/// Carries a plan out.
+/// Carries out a plan.
 pub(crate) async fn run(address: SocketAddr, user: &str, plan: Plan) -> Seen {
     let mut seen = Seen::nothing(plan);
     let done = tokio::time::timeout(TIMEOUT, live(address, user, &mut seen)).await;
@@ -59,7 +58,7 @@ async fn live(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<()
     end(peer, seen).await
 }
 
-/// Asks for the WebSocket. `None`: none came to be, as planned.
+/// Sends the upgrade. `None`: no WebSocket, as planned.
 pub(crate) async fn open(address: SocketAddr, user: &str, seen: &mut Seen) -> io::Result<Option<Peer>> {
     let plan = seen.plan;
     let mut peer = Peer::new(connect(address).await?, false);
@@ -84,7 +83,7 @@ pub(crate) async fn end(mut peer: Peer, seen: &mut Seen) -> io::Result<()> {
     let plan = seen.plan;
     if plan.act.is_serves() {
         peer.text(GO).await?;
-        hear(&mut peer, seen).await;
+        observe_end(&mut peer, seen).await;
         return Ok(());
     }
     tokio::time::sleep(plan.life).await;
@@ -109,8 +108,8 @@ pub(crate) async fn end(mut peer: Peer, seen: &mut Seen) -> io::Result<()> {
     Ok(())
 }
 
-/// serve acts: the browser answers a close frame, and goes when the stream ends.
-async fn hear(peer: &mut Peer, seen: &mut Seen) {
+/// serve acts: the client replies to a Close frame, and closes when the stream ends.
+async fn observe_end(peer: &mut Peer, seen: &mut Seen) {
     while let Ok(frame) = peer.next().await {
         if frame.opcode == opcode::CLOSE {
             seen.ended = now();
@@ -122,7 +121,7 @@ async fn hear(peer: &mut Peer, seen: &mut Seen) {
     }
 }
 
-/// Ports run out when thousands of connections wait for their end; they come back.
+/// Retries while ephemeral ports are exhausted by connections in TIME_WAIT.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     loop {
         match TcpStream::connect(address).await {

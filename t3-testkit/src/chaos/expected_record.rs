@@ -8,7 +8,7 @@ use t3_record::{CloseRecord, ClosedBy, How, KernelSource, LegEnd, Segment, Side,
 use super::plan::{Act, Plan};
 use crate::faults::Mismatch;
 
-/// What is true of a session.
+/// Expected keys of a session.
 struct ExpectedRecord {
     verdict: Verdict,
     how: How,
@@ -21,7 +21,7 @@ struct ExpectedRecord {
 }
 
 const GAVE_UP: &[LegEnd] = &[LegEnd::FinIn, LegEnd::FinOut, LegEnd::RstOut, LegEnd::None];
-/// After an HTTP answer either end may close the browser's connection first.
+/// After an HTTP response either end may close the downstream leg first.
 const ANSWERED: &[LegEnd] = &[LegEnd::None, LegEnd::FinOut, LegEnd::FinIn];
 
 fn expected(act: Act) -> Option<ExpectedRecord> {
@@ -44,8 +44,7 @@ fn expected(act: Act) -> Option<ExpectedRecord> {
     };
     let unopened = |verdict, how, ends| ExpectedRecord { down: ANSWERED, up: ends, ..up(verdict, how) };
     Some(match act {
-        // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the
-        // connection first.
+        // serve replies to the Close frame and closes first (RFC 6455 section 7.1.1).
         Act::ClientClose(code) => ExpectedRecord {
             down: &[LegEnd::FinOut],
             up: &[LegEnd::FinIn],
@@ -78,8 +77,8 @@ fn expected(act: Act) -> Option<ExpectedRecord> {
         Act::ResetAtOpen => unopened(Verdict::ServeReset, How::HandshakeEof, &[LegEnd::RstIn]),
         Act::Garbage => unopened(Verdict::ServeProtocol, How::Garbage, GAVE_UP),
         Act::BadAccept => unopened(Verdict::ServeProtocol, How::BadAccept, GAVE_UP),
-        // Its FIN may have come before the socket was accepted, when no cookie names it yet:
-        // dispatch then read the end itself.
+        // The FIN may come before accept(), when the socket has no cookie: then dispatch itself read
+        // the end.
         Act::Gone => ExpectedRecord {
             down: &[LegEnd::FinIn],
             up: &[LegEnd::FinOut, LegEnd::RstOut, LegEnd::None],
@@ -89,13 +88,13 @@ fn expected(act: Act) -> Option<ExpectedRecord> {
     })
 }
 
-/// Whether this plan leaves a record at all.
+/// Whether this act has a record.
 #[must_use]
 pub fn has_record(act: Act) -> bool {
     expected(act).is_some()
 }
 
-/// Where a record differs from what happened. `serve_pid` is the process behind the upstream leg.
+/// Differences from the expected record. `serve_pid` is the process of the upstream leg.
 #[must_use]
 pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &CloseRecord) -> Vec<Mismatch> {
     let mut mismatches = Mismatches {
@@ -108,8 +107,7 @@ pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &Clos
     };
     mismatches.equal("user", user, &record.user);
     mismatches.equal("ip", &plan.ip(), &record.ip);
-    // Cuts of several users in one second are a burst by definition, and that is what happens here
-    // all the time.
+    // Cuts of several users in one second are a burst, which is frequent here.
     let burst = plan.act.cuts() && record.verdict == Verdict::EdgeBurst;
     if !burst {
         mismatches.equal("verdict", expected.verdict.as_str(), record.verdict.as_str());
@@ -140,7 +138,7 @@ fn text<T: ToString>(value: Option<T>) -> String {
 
 struct Mismatches {
     list: Vec<Mismatch>,
-    /// The kernel was asked in time.
+    /// There is kernel evidence.
     seen: bool,
 }
 
@@ -155,7 +153,7 @@ impl Mismatches {
         self.some_of(key, wanted, have, false);
     }
 
-    /// The end of a leg. One that may still stand when the record is written may also be left out.
+    /// The end of a leg; it may be missing if the leg may still be open.
     fn end(&mut self, key: &str, wanted: &[LegEnd], have: Option<LegEnd>) {
         self.some_of(key, wanted, have, wanted.contains(&LegEnd::None));
     }
@@ -209,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn the_right_record_has_no_miss() {
+    fn the_right_record_has_no_mismatch() {
         assert_eq!(keys(&record()), [""; 0]);
     }
 
     #[test]
-    fn the_record_of_a_neighbour_is_noticed() {
+    fn the_record_of_another_session_is_a_mismatch() {
         let mut other = record();
         (other.user, other.ip) = ("u1".to_owned(), "50.0.0.8".to_owned());
         (other.down_msgs, other.peer_pid) = (Some(1), Some(12));

@@ -1,5 +1,4 @@
-//! Reads a whole journal back, once and as a stream: tens of thousands of records, of each only the
-//! keys that are looked at.
+//! Reads a whole journal as a stream: tens of thousands of records, only the required keys.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -48,30 +47,27 @@ const KEYS: &[&str] = &[
 #[derive(Debug, Clone)]
 pub(crate) struct Close {
     pub record: CloseRecord,
-    /// When journald took it, nanoseconds of `CLOCK_MONOTONIC`.
+    /// Time at which journald received it, in nanoseconds of `CLOCK_MONOTONIC`.
     pub taken: u64,
-    /// The process that wrote it.
+    /// Process that wrote it.
     pub pid: u32,
 }
 
-/// Everything that was written.
+/// All records of a journal.
 #[derive(Debug, Default)]
 pub(crate) struct JournalReader {
-    /// By `Cf-Ray`, each time it was written.
+    /// `ws close` records by `Cf-Ray`.
     pub closes: HashMap<String, Vec<Close>>,
-    /// How often each `Cf-Ray` was opened.
+    /// Number of `ws open` records by `Cf-Ray`.
     pub opens: HashMap<String, u32>,
-    /// Lines of the two kinds.
+    /// Number of `ws open` and `ws close` records.
     pub lines: (usize, usize),
     /// Duration of the reading.
     pub took: Duration,
 }
 
 impl JournalReader {
-    /// Reads a private journal, after journald has taken all that was sent to it.
-    ///
-    /// # Errors
-    /// journalctl fails, or an entry is no record.
+    /// Reads a private journal after `journalctl --sync`.
     pub(crate) fn read(journal: &Journal) -> Result<Self> {
         let began = Instant::now();
         let mut sync = Command::new("journalctl");
@@ -79,7 +75,7 @@ impl JournalReader {
         journal.lend(&mut sync)?;
         sync.status().attempt(|| "run journalctl --sync".to_owned())?;
         let directory = journal.directory().ok_or_else(|| TestError::Missing {
-            what: "a journal of our own".to_owned(),
+            what: "a private journal".to_owned(),
             remedy: "run as root, with systemd-journald installed".to_owned(),
         })?;
         let fields =

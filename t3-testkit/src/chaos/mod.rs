@@ -1,9 +1,8 @@
-//! Chaos: tens of thousands of WebSockets opened and closed in random ways through real programs,
-//! and every record held against the truth about its own session.
+//! Chaos: tens of thousands of WebSockets with random ends through the real programs; each record is
+//! compared with the expected record of its session.
 //!
-//! Identity, not counting: each session has its own `Cf-Ray`, address, number of messages and way
-//! to end, so that the evidence of a neighbour shows as a wrong key. t3-trace is killed, stopped
-//! and left out meanwhile.
+//! Each session has its own `Cf-Ray`, address, number of messages and end, so that the evidence of
+//! another session shows as a mismatch. t3-trace is killed, stopped and restarted meanwhile.
 
 pub(crate) mod audit;
 pub(crate) mod client;
@@ -27,10 +26,7 @@ use plan::Rng;
 use report::{Kept, Report};
 use setup::{Fixture, Phase};
 
-/// Runs; whether everything was right.
-///
-/// # Errors
-/// It could not be carried out.
+/// Runs chaos; returns whether everything was right.
 pub fn run(options: &Options) -> Result<bool> {
     if let Some(Part::Serve { port }) = options.common.part {
         return serve::run(port).map(|()| true);
@@ -39,7 +35,7 @@ pub fn run(options: &Options) -> Result<bool> {
     println!("seed {seed}: {} sessions, t3-trace killed {} times", options.sessions, options.kills);
     let mut fixture = Fixture::start(options, seed)?;
     let mut report = run_phases(options, &mut fixture)?;
-    report.complain();
+    report.judge();
     report.print();
     options.common.write_json(&report)?;
     Ok(report.right())
@@ -58,10 +54,10 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     say(fixture.phase("warm", warm, None, |_, _| Ok(()))?);
     settle(fixture);
     let dispatch = fixture.stack.dispatch_pid();
-    let dispatch_before = process_usage::look(dispatch);
+    let dispatch_before = process_usage::sample(dispatch);
 
     let mut back_after_ms = Vec::new();
-    let kill = kill_now_and_then(options.kills, storm, fixture.seed, &mut back_after_ms);
+    let kill = kill_and_restart(options.kills, storm, fixture.seed, &mut back_after_ms);
     say(fixture.phase("storm", storm, None, kill)?);
     drop(fixture.stack.trace.take());
     say(fixture.phase("without", steady, pace, |_, _| Ok(()))?);
@@ -69,17 +65,17 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     say(fixture.phase("with", steady, pace, |_, _| Ok(()))?);
     settle(fixture);
     let trace = fixture.stack.trace_pid();
-    let trace_before = process_usage::look(trace);
+    let trace_before = process_usage::sample(trace);
     fixture.stack.signal_trace(libc::SIGSTOP)?;
     say(fixture.phase("stopped", steady, pace, |_, _| Ok(()))?);
     fixture.stack.signal_trace(libc::SIGCONT)?;
-    acquainted(fixture)?;
+    reconnected(fixture)?;
     say(fixture.phase("again", again, None, |_, _| Ok(()))?);
 
     settle(fixture);
     let kept = vec![
-        Kept { program: "t3-dispatch", before: dispatch_before, after: process_usage::look(dispatch) },
-        Kept { program: "t3-trace", before: trace_before, after: process_usage::look(trace) },
+        Kept { program: "t3-dispatch", before: dispatch_before, after: process_usage::sample(dispatch) },
+        Kept { program: "t3-trace", before: trace_before, after: process_usage::sample(trace) },
     ];
     let status = fixture.stack.status()?;
     let (audit, records) = audited(fixture, &phases, dispatch)?;
@@ -92,7 +88,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         held: status.sessions,
         lost: (status.lost, status.map_full),
         read_back,
-        complaints: Vec::new(),
+        findings: Vec::new(),
     })
 }
 
@@ -118,24 +114,23 @@ pub(crate) fn audited(
     }
 }
 
-/// Waits until t3-trace holds no session any more; what it still holds after that is looked at in
-/// the report.
+/// Waits until t3-trace has no open sessions; the report checks the rest.
 fn settle(fixture: &Fixture) {
     let none = || fixture.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
-    let _ = wait::until("no session to be held", Duration::from_secs(10), none);
-    // Cuts wait for their neighbours, and a burst is summed up after them.
+    let _ = wait::until("the end of all sessions", Duration::from_secs(10), none);
+    // Cuts wait for others of a burst, and its summary comes after them.
     std::thread::sleep(Duration::from_secs(2));
 }
 
-/// Waits until dispatch has found a t3-trace again that had stood still.
-fn acquainted(fixture: &Fixture) -> Result<()> {
+/// Waits until dispatch is connected to a t3-trace that was stopped.
+fn reconnected(fixture: &Fixture) -> Result<()> {
     wait::until("t3-dispatch to connect to t3-trace", Duration::from_secs(20), || {
         fixture.stack.status().is_ok_and(|status| status.dispatch).then_some(())
     })
 }
 
-/// Kills t3-trace at even steps, leaves it away for up to a second, and starts it again.
-fn kill_now_and_then(
+/// Kills t3-trace at even steps and starts it again after up to a second.
+fn kill_and_restart(
     kills: u32,
     sessions: u32,
     seed: u64,

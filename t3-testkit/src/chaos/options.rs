@@ -1,4 +1,4 @@
-//! Flags of `t3-chaos`, in this one place.
+//! Options of `t3-chaos`.
 
 use std::path::PathBuf;
 
@@ -7,28 +7,28 @@ use clap::{Parser, Subcommand};
 use crate::error::{Attempt, Result};
 
 /// Opens and closes WebSockets in random ways through t3-dispatch, kills t3-trace meanwhile, and
-/// holds every record against what happened to that session.
+/// compares every record with the session
 #[derive(Debug, Parser)]
 #[command(name = "t3-chaos", max_term_width = 110)]
-#[command(after_help = "Exit status: 0 every record is right; 1 not, or it could not be run; 2 bad usage.")]
+#[command(
+    after_help = "Exit status: 0 every record is right; 1 a mismatch or a runtime failure; 2 usage error."
+)]
 pub struct Options {
-    /// Sessions in all: most as fast as the host allows, some at a steady pace.
+    /// Total number of sessions: most as fast as possible, some at a steady pace
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(500..=10_000_000))]
     pub sessions: u32,
-    /// How often t3-trace is killed and started again meanwhile.
+    /// Number of times that t3-trace is killed and started again
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub kills: u32,
-    /// Sessions open at once. More make queues, not speed: where dispatch has no CPU left, evidence
-    /// comes too late for everybody.
+    /// Concurrent sessions; with too many, dispatch lacks CPU and evidence comes too late
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000))]
     pub at_once: u32,
-    /// Sessions a second where the pace is steady.
+    /// Sessions per second at the steady pace
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub pace: u32,
-    /// Users, each with a serve.
+    /// Number of users, each with a serve
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub users: u32,
-    /// Options of `t3-soak` as well.
     #[command(flatten)]
     pub common: Common,
 }
@@ -36,13 +36,12 @@ pub struct Options {
 /// Options of `t3-chaos` and `t3-soak`.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// Seed of an earlier run, to repeat its plans.
+    /// Seed of an earlier run, to repeat its plans
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Also write the numbers as JSON.
+    /// File for the numbers as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// The parts that it starts itself.
     #[command(subcommand)]
     pub part: Option<Part>,
 }
@@ -63,13 +62,13 @@ impl Common {
     }
 }
 
-/// The parts that run as processes of their own.
+/// Hidden commands for child processes.
 #[derive(Debug, Subcommand)]
 pub enum Part {
-    /// What a user's WebSockets end at.
+    /// The serve of a user.
     #[command(hide = true)]
     Serve {
-        /// Port on 127.0.0.1.
+        /// Port on 127.0.0.1
         port: u16,
     },
 }
@@ -80,7 +79,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_definition_is_consistent() {
+    fn the_options_are_consistent() {
         Options::command().debug_assert();
     }
 }

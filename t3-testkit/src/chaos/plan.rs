@@ -1,51 +1,50 @@
-//! What one session is to do, drawn from a seed: the same seed and number give the same plan, in
-//! every process. Pure.
+//! Plan of a session, drawn from a seed: the same seed and number give the same plan in every
+//! process. Pure.
 //!
-//! The plan travels in the request target, so that serve's part is ordered over the wire and no
-//! second channel can be out of step.
+//! The plan is in the request target, so that serve needs no second channel.
 
 use std::time::Duration;
 
-/// How a session ends, and by whom.
+/// How a session ends, and who ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Act {
-    /// The browser sends a close frame with this code; serve answers and closes first.
+    /// The client sends a Close frame with this code; serve replies and closes first.
     ClientClose(u16),
-    /// The browser sends FIN, then waits for serve's.
+    /// The client sends FIN and waits for serve's.
     ClientFin,
-    /// The browser closes its socket with nothing unread.
+    /// The client closes its socket with nothing unread.
     ClientDrop,
-    /// The browser resets.
+    /// The client sends RST.
     ClientReset,
-    /// The browser sends FIN inside a frame.
+    /// The client sends FIN inside a frame.
     ClientMidFrame,
-    /// serve sends a close frame with this code.
+    /// serve sends a Close frame with this code.
     ServeClose(u16),
     /// serve sends FIN.
     ServeFin,
-    /// serve resets.
+    /// serve sends RST.
     ServeReset,
     /// serve sends FIN inside a frame.
     ServeMidFrame,
-    /// Nobody listens on serve's port.
+    /// Nothing listens on serve's port.
     Refused,
-    /// serve answers the handshake with this status.
+    /// serve responds with this status.
     Status(u16),
-    /// serve sends FIN in place of an answer.
+    /// serve sends FIN in place of a response.
     EofAtOpen,
-    /// serve resets in place of an answer.
+    /// serve sends RST in place of a response.
     ResetAtOpen,
-    /// serve answers what is no HTTP.
+    /// serve responds with bytes that are not HTTP.
     Garbage,
-    /// serve answers 101 with a wrong proof.
+    /// serve responds 101 with a wrong `Sec-WebSocket-Accept`.
     BadAccept,
-    /// The browser leaves before serve has answered.
+    /// The client leaves before the response.
     Gone,
-    /// A login that dispatch does not know: answered 403, and no WebSocket, so no record.
+    /// A user that is not in the routing table: 403 and no record.
     Stranger,
 }
 
-/// Each act, its name on the wire and in reports, and how often it is drawn.
+/// Each act, its name in targets and reports, and its weight.
 const ACTS: &[(&str, Act, u64)] = &[
     ("client_close_1000", Act::ClientClose(1000), 12),
     ("client_close_1001", Act::ClientClose(1001), 6),
@@ -72,7 +71,6 @@ const ACTS: &[(&str, Act, u64)] = &[
 ];
 
 impl Act {
-    /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         ACTS.iter().find(|(_, act, _)| *act == self).map_or("?", |(name, _, _)| name)
@@ -82,49 +80,45 @@ impl Act {
         ACTS.iter().find(|(known, _, _)| *known == name).map(|(_, act, _)| *act)
     }
 
-    /// serve does it, in a session that is open.
+    /// serve acts in an open session.
     #[must_use]
     pub fn is_serves(self) -> bool {
         matches!(self, Self::ServeClose(_) | Self::ServeFin | Self::ServeReset | Self::ServeMidFrame)
     }
 
-    /// A WebSocket comes to be.
+    /// The WebSocket opens.
     #[must_use]
     pub fn opens(self) -> bool {
         self.is_serves() || self.is_clients()
     }
 
-    /// The browser does it, in a session that is open.
+    /// The client acts in an open session.
     #[must_use]
     pub fn is_clients(self) -> bool {
         matches!(self, Self::ClientClose(_)) || self.cuts()
     }
 
-    /// A downstream ending without a close frame: dispatch lets it wait for neighbours, and many of
-    /// them are a burst.
+    /// A downstream end without a Close frame: dispatch delays the record for a possible burst.
     #[must_use]
     pub fn cuts(self) -> bool {
         matches!(self, Self::ClientFin | Self::ClientDrop | Self::ClientReset | Self::ClientMidFrame)
     }
 }
 
-/// One session.
+/// Plan of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// Which one.
     pub id: u32,
-    /// Which user's, of those whose serve listens.
+    /// Index of the user, of those with a listening serve.
     pub user: usize,
-    /// How it ends.
     pub act: Act,
-    /// Messages that go and are answered before.
+    /// Messages before the end, each with a reply.
     pub messages: u64,
-    /// From then to the end.
+    /// Time from the last message to the end.
     pub life: Duration,
 }
 
 impl Plan {
-    /// The plan of one session.
     #[must_use]
     pub fn draw(seed: u64, id: u32, users: usize) -> Self {
         let mut rng = Rng(seed ^ (u64::from(id) << 32 | u64::from(id)));
@@ -147,7 +141,7 @@ impl Plan {
         Self { id, user, act, messages: rng.below(4), life: Duration::from_millis(millis) }
     }
 
-    /// The plan of a session that opens, and then waits a second at most for its end.
+    /// A plan that opens and ends after at most a second.
     #[must_use]
     pub fn draw_open(seed: u64, id: u32, users: usize) -> Self {
         let mut drawn = (0..).map(|again| Self::draw(seed.wrapping_add(again << 48), id, users));
@@ -155,14 +149,14 @@ impl Plan {
         Self { messages: 0, life: plan.life.min(Duration::from_secs(1)), ..plan }
     }
 
-    /// As part of a request target.
+    /// The request target.
     #[must_use]
     pub fn to_target(self) -> String {
         let Self { id, act, messages, life, .. } = self;
         format!("/ws?wsTicket=secret&chaos={id}.{}.{messages}.{}", act.name(), life.as_millis())
     }
 
-    /// serve's part, from a request target.
+    /// Reads a request target; the user is unknown.
     #[must_use]
     pub fn from_target(target: &str) -> Option<Self> {
         let (_, text) = target.split_once("chaos=")?;
@@ -174,13 +168,12 @@ impl Plan {
         Some(Self { id, user: 0, act, messages, life })
     }
 
-    /// Its own `Cf-Ray`.
     #[must_use]
     pub fn ray(&self) -> String {
         format!("{:016x}-CHS", self.id)
     }
 
-    /// Its own address, as the proxies before dispatch tell it.
+    /// The address in `X-Forwarded-For`.
     #[must_use]
     pub fn ip(&self) -> String {
         let [high, a, b, c] = self.id.to_be_bytes();
@@ -188,7 +181,7 @@ impl Plan {
     }
 }
 
-/// Numbers that look random and follow from a seed (splitmix64).
+/// Pseudo-random numbers (splitmix64).
 #[derive(Debug)]
 pub struct Rng(pub u64);
 
@@ -208,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_survives_the_wire_and_its_names_are_its_own() {
+    fn a_plan_reads_back_and_its_ray_and_address_are_unique() {
         let mut rays = std::collections::BTreeSet::new();
         let mut addresses = std::collections::BTreeSet::new();
         for id in 0..5_000 {
@@ -229,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_to_open_does() {
+    fn a_drawn_open_plan_opens() {
         let plans: Vec<_> = (0..5_000).map(|id| Plan::draw_open(1, id, 5)).collect();
         assert!(plans.iter().all(|plan| plan.act.opens() && plan.messages == 0));
         for (name, act, _) in ACTS.iter().filter(|(_, act, _)| act.opens()) {
@@ -238,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_draws_the_same() {
+    fn the_same_seed_draws_the_same_plan() {
         assert_eq!(Plan::draw(3, 9, 5), Plan::draw(3, 9, 5));
         assert!((0..100).any(|id| Plan::draw(3, id, 5) != Plan::draw(4, id, 5)));
     }

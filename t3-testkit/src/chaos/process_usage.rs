@@ -1,10 +1,10 @@
-//! What a process holds: memory and descriptors, from procfs.
+//! Memory and descriptors of a process, from procfs.
 
 use std::fs;
 
 use serde::Serialize;
 
-/// What a process held at one moment.
+/// A sample of a process.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Held {
     /// Resident memory in KiB.
@@ -13,9 +13,9 @@ pub struct Held {
     pub descriptors: usize,
 }
 
-/// Looks at a process; zeros when it is gone.
+/// Samples a process; zeros after its end.
 #[must_use]
-pub fn look(pid: u32) -> Held {
+pub fn sample(pid: u32) -> Held {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let rss_kib = rss.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What is printed at the end, and what goes into the JSON.
+//! Report of chaos, printed and as JSON.
 
 use serde::Serialize;
 
@@ -7,56 +7,51 @@ use super::{
     process_usage::Held,
 };
 
-/// Memory and descriptors of one program, before and after.
+/// Memory and descriptors of a program, before and after.
 #[derive(Debug, Serialize)]
 pub struct Kept {
-    /// Which.
     pub program: &'static str,
-    /// After its first sessions.
+    /// After the first sessions.
     pub before: Held,
-    /// After all.
     pub after: Held,
 }
 
-/// Everything.
+/// Result of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Repeats the plans.
+    /// Seed of the plans.
     pub seed: u64,
-    /// What the records say.
     pub audit: Audit,
-    /// What the programs hold.
     pub kept: Vec<Kept>,
-    /// For each time that t3-trace was killed: from its new start until dispatch was connected to
-    /// it again, in milliseconds.
+    /// For each kill of t3-trace: time from the start until dispatch is connected, in milliseconds.
     pub back_after_ms: Vec<u64>,
-    /// Sessions that t3-trace still held at the end.
+    /// Open sessions in t3-trace at the end.
     pub held: u64,
-    /// Kernel events that t3-trace lost in its last life, and insertions that a full map refused.
+    /// Kernel events that the last t3-trace lost, and insertions into a full map.
     pub lost: (u64, u64),
-    /// How long reading the journal back took, in seconds.
+    /// Duration of reading the journal, in seconds.
     pub read_back: f64,
-    /// What is wrong besides records.
-    pub complaints: Vec<String>,
+    /// Findings other than mismatches.
+    pub findings: Vec<String>,
 }
 
-/// Growth of memory that is still called "back near the start", in percent of what it was.
+/// Maximum memory at the end, in percent of the start.
 const GROWTH: u64 = 150;
-/// Below this many KiB a ratio says nothing.
+/// Growth in KiB below which the ratio is ignored.
 const SMALL_KIB: u64 = 16 << 10;
-/// Below this a time on a busy machine says nothing; waiting for one neighbour's evidence would
-/// cost 250 ms.
+/// Times below this are noise on a busy host; waiting for the evidence of another session costs
+/// 250 ms.
 const NOISE_US: u64 = 10_000;
-/// Descriptors that may come and go.
+/// Tolerated difference of descriptors.
 const SPARE: usize = 8;
 
 impl Kept {
-    fn complaint(&self) -> Option<String> {
+    fn finding(&self) -> Option<String> {
         let Self { program, before, after } = self;
         let allowed = before.rss_kib * GROWTH / 100;
         let grown = after.rss_kib > allowed.max(before.rss_kib + SMALL_KIB);
         let leaked = after.descriptors > before.descriptors + SPARE;
-        (grown || leaked).then(|| format!("{program} held {before:?} and now {after:?}"))
+        (grown || leaked).then(|| format!("{program} had {before:?}, now {after:?}"))
     }
 }
 
@@ -65,55 +60,53 @@ impl Report {
         self.audit.rows.iter().find(|row| row.phase == phase)
     }
 
-    /// Judges what is not about single records.
-    pub fn complain(&mut self) {
-        let mut complaints: Vec<String> = self.kept.iter().filter_map(Kept::complaint).collect();
+    /// Adds findings other than mismatches of single records.
+    pub fn judge(&mut self) {
+        let mut findings: Vec<String> = self.kept.iter().filter_map(Kept::finding).collect();
         if self.held > 0 {
-            complaints.push(format!("t3-trace still holds {} sessions", self.held));
+            findings.push(format!("t3-trace still has {} open sessions", self.held));
         }
         if let (Some(with), Some(stopped)) = (self.row("with"), self.row("stopped")) {
             let (open, pass_on) = (stopped.open.p50_us, stopped.pass_on.p50_us);
             let bound = |times: Times| 3 * times.p50_us.max(NOISE_US);
             if open > bound(with.open) || pass_on > bound(with.pass_on) {
-                complaints.push(format!(
-                    "while t3-trace stood still others waited: open {open} us, pass on {pass_on} us; else {} and {}",
+                findings.push(format!(
+                    "sessions waited for the stopped t3-trace: open {open} us, pass on {pass_on} us; otherwise {} and {}",
                     with.open.p50_us, with.pass_on.p50_us
                 ));
             }
             if stopped.seconds / stopped.sessions as f64 > 3.0 * with.seconds / with.sessions as f64 {
-                complaints.push("while t3-trace stood still the pace was not kept".to_owned());
+                findings.push("the pace was lower while t3-trace was stopped".to_owned());
             }
             if !stopped.kernel.contains_key("timeout") {
-                complaints.push("t3-trace stood still and no record says kernel=timeout".to_owned());
+                findings.push("no record with kernel=timeout while t3-trace was stopped".to_owned());
             }
         }
-        self.complaints.append(&mut complaints);
+        self.findings.append(&mut findings);
     }
 
-    /// Everything is right.
     #[must_use]
     pub fn right(&self) -> bool {
-        self.complaints.is_empty() && self.audit.wrongs() == 0
+        self.findings.is_empty() && self.audit.wrongs() == 0
     }
 
-    /// Prints it.
     pub fn print(&self) {
         let audit = &self.audit;
         println!(
-            "\nseed {}; t3-trace was killed {} times, and connected again so many ms after its next start: {:?}",
+            "\nseed {}; t3-trace was killed {} times; ms from each start until connected: {:?}",
             self.seed,
             self.back_after_ms.len(),
             self.back_after_ms
         );
         println!(
-            "sessions opened {} = ws open {}; sessions with a record {} = ws close {}; missing {}; read back in {:.1} s; {} left before serve had heard of them",
+            "sessions opened {} = ws open {}; sessions with a record {} = ws close {}; missing {}; read back in {:.1} s; {} clients left before their request reached serve",
             audit.opened,
             audit.opens,
             audit.expected,
             audit.closes,
             audit.missing,
             self.read_back,
-            audit.unheard
+            audit.unseen
         );
         println!(
             "\n{:<8} {:>8} {:>7} {:>7}  {:>17}  {:>17}  {:>19}  {:>19}  {:>12}  kernel (likely)",
@@ -152,15 +145,15 @@ impl Report {
             );
         }
         println!(
-            "t3-trace at the end: {} sessions held, {} events lost, {} refused by full maps",
+            "t3-trace at the end: {} open sessions, {} events lost, {} insertions into full maps failed",
             self.held, self.lost.0, self.lost.1
         );
         if self.right() {
-            println!("\nevery record is there once and right");
+            println!("\none right record for every session");
             return;
         }
-        println!("\nWRONG ({}):", audit.wrongs() + self.complaints.len());
-        self.complaints.iter().for_each(|complaint| println!("  {complaint}"));
+        println!("\nWRONG ({}):", audit.wrongs() + self.findings.len());
+        self.findings.iter().for_each(|finding| println!("  {finding}"));
         audit.kinds.iter().for_each(|(kind, count)| println!("  {count:>6} x {kind}"));
         println!("\nexamples:");
         audit.examples.iter().for_each(|example| println!("  {example}"));

@@ -1,8 +1,8 @@
-//! A serve for tens of thousands of short sessions: one thread, one task a session, each doing what
-//! its request target orders.
+//! A serve for tens of thousands of short sessions: one thread, one task per session; each follows
+//! the plan in its request target.
 //!
-//! Says on stdout, one line a session, when it acted and when it saw the end: `ID ACTED ENDED` in
-//! nanoseconds of `CLOCK_MONOTONIC`, 0 for what did not happen.
+//! Prints one line per session to stdout, `ID ACTED ENDED`: the times of its act and of the seen end
+//! in nanoseconds of `CLOCK_MONOTONIC`, 0 for none.
 
 use std::{io::Write as _, net::Ipv4Addr};
 
@@ -22,12 +22,11 @@ use crate::{
     handshake,
 };
 
-/// What serve knows of one session.
+/// What serve reports about one session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServeReport {
-    /// Which session.
     pub id: u32,
-    /// When it acted; 0: it did not.
+    /// Time of its act, or 0.
     pub acted: u64,
     /// When it saw the end of the stream; 0: it did not.
     pub ended: u64,
@@ -44,9 +43,6 @@ impl ServeReport {
 }
 
 /// Serves until it is killed.
-///
-/// # Errors
-/// The port cannot be taken.
 pub fn run(port: u16) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.attempt(|| "start a runtime".to_owned())?.block_on(async {
@@ -96,7 +92,7 @@ async fn live(mut peer: Peer, plan: &Plan, head: &str, report: &mut ServeReport)
             return peer.reset();
         }
         Act::Status(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
-        Act::Garbage => "\u{1}\u{2}this is no HTTP\r\n\r\n".to_owned(),
+        Act::Garbage => "\u{1}\u{2}not HTTP\r\n\r\n".to_owned(),
         Act::BadAccept => handshake::response("another key"),
         _ => handshake::response(handshake::field(head, "sec-websocket-key").unwrap_or_default()),
     };

@@ -1,5 +1,5 @@
-//! Everything that runs during chaos: journald, t3-trace, t3-dispatch, one serve a user, and the
-//! browsers on threads of their own.
+//! Fixture of chaos and soak: journald, t3-trace, t3-dispatch, a serve per user, and the clients on a
+//! runtime.
 
 use std::{
     collections::HashMap,
@@ -28,17 +28,17 @@ use crate::{
     wait,
 };
 
-/// The user whose serve never listens.
+/// User with a serve that never listens.
 const ABSENT: &str = "absent";
-/// Nobody's login.
+/// User that is not in the routing table.
 const STRANGER: &str = "stranger";
 
-/// Sessions that were carried out one after the other, or as fast as the host allows.
+/// Sessions at a steady pace, or as fast as the host allows.
 pub(crate) struct Phase {
     pub name: &'static str,
     pub took: Duration,
     pub seen: Vec<Seen>,
-    /// Resident memory of dispatch after it, in KiB.
+    /// Resident memory of dispatch at the end, in KiB.
     pub dispatch_kib: u64,
 }
 
@@ -54,12 +54,12 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Starts everything. This program has to have chaos's hidden command `serve`.
+    /// Starts everything. The current program must have the hidden command `serve`.
     pub(crate) fn start(options: &Options, seed: u64) -> Result<Self> {
         Self::with(options.users as usize, options.at_once as usize, seed)
     }
 
-    /// As [`Self::set`], without chaos's other options.
+    /// As [`Self::start`], without the options of chaos.
     pub(crate) fn with(users: usize, at_once: usize, seed: u64) -> Result<Self> {
         let mut setup = Setup::users(users)?;
         setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
@@ -72,7 +72,7 @@ impl Fixture {
             let mut command = Command::new(&program);
             command.arg("serve").arg(port.to_string());
             let serve_reports = Arc::clone(&serve_reports);
-            serves.push(Process::start_heard(command, move |stream, line| {
+            serves.push(Process::start_observed(command, move |stream, line| {
                 if let (Stream::Stdout, Some(one)) = (stream, ServeReport::from_line(line)) {
                     serve_reports.lock().unwrap_or_else(PoisonError::into_inner).insert(one.id, one);
                 }
@@ -87,7 +87,7 @@ impl Fixture {
         Ok(Self { stack, seed, users, serves, serve_reports, runtime, at_once, next: 0 })
     }
 
-    /// The login of a plan.
+    /// The user of a plan.
     pub(crate) fn user(plan: &Plan) -> String {
         match plan.act {
             Act::Refused => ABSENT.to_owned(),
@@ -101,13 +101,13 @@ impl Fixture {
         self.serves.get(plan.user).filter(|_| plan.act != Act::Refused).map(Process::pid)
     }
 
-    /// What the serves have told.
+    /// Reports of the serves.
     pub(crate) fn serve_reports(&self) -> HashMap<u32, ServeReport> {
         self.serve_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Carries out the next `count` plans, `pace` a second or as fast as it goes. `meanwhile` is
-    /// called over and over with how many are over.
+    /// Carries out the next `count` plans, `pace` per second or as fast as possible. `meanwhile` is
+    /// called repeatedly with the number of finished plans.
     pub(crate) fn phase(
         &mut self,
         name: &'static str,
@@ -133,7 +133,7 @@ impl Fixture {
         let seen = seen.attempt(|| format!("carry out the phase {name}"))?;
         let took = began.elapsed();
         let dispatch = self.stack.dispatch_pid();
-        Ok(Phase { name, took, seen, dispatch_kib: process_usage::look(dispatch).rss_kib })
+        Ok(Phase { name, took, seen, dispatch_kib: process_usage::sample(dispatch).rss_kib })
     }
 }
 

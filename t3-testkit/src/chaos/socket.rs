@@ -1,5 +1,5 @@
-//! One end of a WebSocket as chaos needs it, the same for browser and serve: reads heads and
-//! frames, and ends in every way.
+//! One end of a WebSocket, for the clients and serves of chaos: reads heads and frames, with every
+//! kind of end.
 
 use std::{io, time::Duration};
 
@@ -14,12 +14,12 @@ use crate::{
     handshake,
 };
 
-/// A head beyond this is none of ours.
+/// Maximum length of a head.
 const HEAD_LIMIT: usize = 16 << 10;
 
-/// A message of a plan, and its answer.
+/// A message of a plan, and its reply.
 pub(crate) const MESSAGE: &[u8] = b"m";
-/// The browser has said everything: serve may act.
+/// Last message of the client: serve may act.
 pub(crate) const GO: &[u8] = b"go";
 
 /// How reading ended.
@@ -29,7 +29,7 @@ pub(crate) enum End {
     Reset,
 }
 
-/// A socket and what was read of it.
+/// A socket with its decoder.
 pub(crate) struct Peer {
     stream: TcpStream,
     reader: Reader,
@@ -43,7 +43,7 @@ impl Peer {
         Self { stream, reader: Reader::default(), frames: std::collections::VecDeque::new(), is_serve }
     }
 
-    /// Reads an HTTP head; what comes after it is kept. `None`: the stream ended, or no head came.
+    /// Reads an HTTP head; keeps the bytes after it. `None`: the stream ended first.
     pub(crate) async fn head(&mut self) -> io::Result<Option<String>> {
         let mut head = Vec::with_capacity(1024);
         loop {
@@ -75,12 +75,12 @@ impl Peer {
         self.write(&make(opcode, payload)).await
     }
 
-    /// The first half of a frame.
+    /// Sends the first half of a frame.
     pub(crate) async fn half_a_frame(&mut self) -> io::Result<()> {
         self.write(&frame::half(!self.is_serve)).await
     }
 
-    /// The next frame, or how the stream ended.
+    /// Returns the next frame, or the end of the stream.
     pub(crate) async fn next(&mut self) -> Result<Frame, End> {
         let mut bytes = [0; 512];
         loop {
@@ -95,7 +95,7 @@ impl Peer {
         }
     }
 
-    /// Reads until the stream ends; frames are let go.
+    /// Reads until the stream ends; drops frames.
     pub(crate) async fn drain(&mut self) -> End {
         loop {
             if let Err(end) = self.next().await {

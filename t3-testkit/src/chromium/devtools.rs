@@ -1,5 +1,4 @@
-//! The DevTools protocol over its WebSocket: commands and their answers, one at a time. Events are
-//! passed over.
+//! Client of the DevTools protocol: one command at a time; events are ignored.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -14,7 +13,7 @@ use crate::{
     wait,
 };
 
-/// For one answer: a command may wait for a page that waits for the network.
+/// Timeout for a reply: a command may wait for a page that waits for the network.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// A connection to a browser or to one page.
@@ -34,10 +33,10 @@ impl DevTools {
         Ok(Self { socket, last: 0 })
     }
 
-    /// Gives a command and its answer's `result`.
+    /// Sends a command and returns the `result` of its reply.
     pub(super) fn command(&mut self, method: &str, params: Value) -> Result<Value> {
         let failed =
-            |got: String| TestError::Unexpected { what: format!("an answer of Chromium to {method}"), got };
+            |got: String| TestError::Unexpected { what: format!("a reply of Chromium to {method}"), got };
         self.last += 1;
         let text = json!({ "id": self.last, "method": method, "params": params }).to_string();
         self.socket.send(Message::text(text)).map_err(|error| failed(error.to_string()))?;

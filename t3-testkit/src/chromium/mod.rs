@@ -1,8 +1,7 @@
-//! A real Chromium without a screen, as a child process: opens pages, each in a window of its own,
-//! and lets a test look and act through the DevTools protocol.
+//! A headless Chromium as a child process: opens pages, each in its own window, and controls them
+//! through the DevTools protocol.
 //!
-//! Never tunes what a page can notice: heartbeats, reloads and closes are as Chromium does them for
-//! a person.
+//! Changes nothing that a page can observe: heartbeats, reloads and closes are as for a user.
 
 mod devtools;
 mod page;
@@ -29,10 +28,10 @@ use devtools::DevTools;
 /// Debian's package.
 const PROGRAM: &str = "chromium";
 
-/// Chromium looks around for long on a busy machine before it listens.
+/// Timeout for the start, which is slow on a busy host.
 const START: Duration = Duration::from_secs(60);
 
-/// As root there is no sandbox; nothing of the rest goes to the network by itself.
+/// Root cannot use the sandbox; the other flags disable background network traffic.
 const FLAGS: [&str; 12] = [
     "--headless",
     "--no-sandbox",
@@ -51,19 +50,16 @@ const FLAGS: [&str; 12] = [
 /// A running browser.
 #[derive(Debug)]
 pub struct Chromium {
-    /// Its first process; the others end with it.
+    /// The first process; the others end with it.
     pub process: Process,
     address: SocketAddr,
     path: String,
-    // After the process: it writes there until its end.
+    // Dropped after the process, which writes there until its end.
     _profile: TempDir,
 }
 
 impl Chromium {
-    /// Whether it can be had here.
-    ///
-    /// # Errors
-    /// [`TestError::Missing`].
+    /// Checks that Chromium is installed.
     pub fn program() -> Result<()> {
         let mut command = Command::new(PROGRAM);
         let ran = command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -76,11 +72,8 @@ impl Chromium {
         })
     }
 
-    /// Starts one with a profile of its own, and waits until it takes orders. It finds each of the
-    /// hosts at its address.
-    ///
-    /// # Errors
-    /// It is missing or does not get ready; with its stderr.
+    /// Starts one with a new profile and waits until DevTools is ready. `hosts` resolve to their
+    /// addresses.
     pub fn start(hosts: &[(String, Ipv4Addr)]) -> Result<Self> {
         let profile = tempfile::Builder::new().prefix("t3-chromium-").tempdir();
         let profile = profile.attempt(|| "make a temporary directory".to_owned())?;
@@ -89,11 +82,11 @@ impl Chromium {
         command.args(FLAGS).arg(format!("--host-resolver-rules={}", rules.join(", ")));
         command.arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
         let mut process = Process::start(command)?;
-        // Chromium writes the port and the path there once it listens.
-        let told = profile.path().join("DevToolsActivePort");
+        // Chromium writes port and path there once it listens.
+        let port_file = profile.path().join("DevToolsActivePort");
         let ready = wait::until("the start of Chromium", START, || {
             let gone = process.ended().is_some();
-            let text = fs::read_to_string(&told).unwrap_or_default();
+            let text = fs::read_to_string(&port_file).unwrap_or_default();
             let mut lines = text.lines();
             let found = lines.next().and_then(|port| port.parse::<u16>().ok()).zip(lines.next());
             (gone || found.is_some()).then(|| found.map(|(port, path)| (port, path.to_owned())))
@@ -104,16 +97,13 @@ impl Chromium {
                 Ok(Self { process, address, path, _profile: profile })
             }
             _ => Err(TestError::Unexpected {
-                what: "a Chromium that takes orders".to_owned(),
+                what: "Chromium with DevTools".to_owned(),
                 got: process.stderr(),
             }),
         }
     }
 
-    /// Opens a page in a window of its own: a page in the background has slower timers.
-    ///
-    /// # Errors
-    /// The browser has ended or refuses.
+    /// Opens a page in its own window, because background pages have slower timers.
     pub fn open(&self, url: &str) -> Result<Page> {
         let mut browser = DevTools::connect(self.address, &self.path)?;
         let made = browser.command("Target.createTarget", json!({ "url": url, "newWindow": true }))?;
@@ -121,19 +111,13 @@ impl Chromium {
         Page::attach(self.address, target)
     }
 
-    /// Kills all of its processes in one moment, as the end of the machine does: none of them gets
-    /// to say goodbye for another.
-    ///
-    /// # Errors
-    /// It has ended already.
+    /// Kills all of its processes at the same time, as a power loss does, so that none closes the
+    /// connections of another.
     pub fn kill(&self) -> Result<()> {
         sys::signal_group(self.process.pid(), libc::SIGKILL).attempt(|| "kill Chromium".to_owned())
     }
 
-    /// Ends it as a person who closes the last window does.
-    ///
-    /// # Errors
-    /// It has ended already, or does not end.
+    /// Closes it as a user who closes the last window.
     pub fn quit(mut self) -> Result<()> {
         DevTools::connect(self.address, &self.path)?.command("Browser.close", json!({}))?;
         self.process.wait(Duration::from_secs(20)).map(drop)

@@ -1,4 +1,4 @@
-//! One page of the browser: what it shows, and what a person does with it.
+//! A page of the browser and the actions of a user.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -20,10 +20,7 @@ impl Page {
         DevTools::connect(address, &format!("/devtools/page/{target}")).map(Self)
     }
 
-    /// The value of an expression in the page; of a promise, what it comes to.
-    ///
-    /// # Errors
-    /// The expression throws, its promise fails, or the page is gone.
+    /// The value of an expression in the page; for a promise, its result.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let asked = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
         let mut answer = self.0.command("Runtime.evaluate", asked)?;
@@ -36,19 +33,12 @@ impl Page {
         Ok(answer.pointer_mut("/result/value").map_or(Value::Null, Value::take))
     }
 
-    /// Begins something in the page without waiting for what it comes to.
-    ///
-    /// # Errors
-    /// As [`Page::evaluate`].
+    /// Evaluates an expression without waiting for its result.
     pub fn begin(&mut self, expression: &str) -> Result<()> {
         self.evaluate(&format!("void ({expression})")).map(drop)
     }
 
-    /// Waits until an expression is true. While the page is being loaded it may have no value at
-    /// all.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`], or the page is gone.
+    /// Waits until an expression is true. While the page loads, an exception counts as false.
     pub fn until(&mut self, expression: &str, limit: Duration) -> Result<()> {
         let guarded = format!("(() => {{ try {{ return !!({expression}) }} catch {{ return false }} }})()");
         let what = format!("{expression:?} in the page");
@@ -58,41 +48,28 @@ impl Page {
         })
     }
 
-    /// Loads it again, as F5 does.
-    ///
-    /// # Errors
-    /// The page is gone.
+    /// Reloads it, as F5 does.
     pub fn reload(&mut self) -> Result<()> {
         self.0.command("Page.reload", json!({})).map(drop)
     }
 
-    /// Goes elsewhere, as a person who types an address does.
-    ///
-    /// # Errors
-    /// The page is gone.
+    /// Navigates as a user who types an address.
     pub fn navigate(&mut self, url: &str) -> Result<()> {
         self.0.command("Page.navigate", json!({ "url": url })).map(drop)
     }
 
-    /// Stops its timers and scripts, as Chromium does with a page nobody has looked at for long; or
-    /// lets them run again.
-    ///
-    /// # Errors
-    /// The page is gone.
+    /// Freezes or resumes timers and scripts, as Chromium does with a page in the background.
     pub fn freeze(&mut self, frozen: bool) -> Result<()> {
         let state = if frozen { "frozen" } else { "active" };
         self.0.command("Page.setWebLifecycleState", json!({ "state": state })).map(drop)
     }
 
-    /// Writes what it shows into a PNG file.
-    ///
-    /// # Errors
-    /// The page is gone, or the file cannot be written.
+    /// Writes a screenshot to a PNG file.
     pub fn screenshot(&mut self, file: &Path) -> Result<()> {
         let answer = self.0.command("Page.captureScreenshot", json!({ "format": "png" }))?;
         let text = answer.get("data").and_then(Value::as_str).unwrap_or_default();
         let bytes = BASE64.decode(text.as_bytes()).map_err(|error| TestError::Unexpected {
-            what: "a picture in base64".to_owned(),
+            what: "a screenshot in base64".to_owned(),
             got: error.to_string(),
         })?;
         if let Some(folder) = file.parent() {
@@ -101,10 +78,7 @@ impl Page {
         fs::write(file, bytes).attempt(|| format!("write {}", file.display()))
     }
 
-    /// Closes it, as a person closes a tab.
-    ///
-    /// # Errors
-    /// The page is gone already.
+    /// Closes it, as a user closes a tab.
     pub fn close(mut self) -> Result<()> {
         self.0.command("Page.close", json!({})).map(drop)
     }

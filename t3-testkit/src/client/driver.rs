@@ -1,4 +1,4 @@
-//! The thread that owns a client's socket: reads, beats, and carries out what the test orders.
+//! The thread that owns a client's socket: reads, sends heartbeats, executes the test's orders.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -21,7 +21,7 @@ use crate::{
     sys,
 };
 
-/// Longest delay of an order.
+/// Maximum delay of an order.
 const TICK: Duration = Duration::from_millis(2);
 
 struct Driver<'a> {
@@ -32,7 +32,7 @@ struct Driver<'a> {
     next_beat: Instant,
     reading: bool,
     closes_on_fin: bool,
-    /// The server's FIN has been read.
+    /// The server's FIN was read.
     finished: bool,
     answered_close: bool,
 }
@@ -105,7 +105,7 @@ impl Driver<'_> {
                     let _ = done.send(());
                 }
                 Err(TryRecvError::Empty) => {}
-                // The test has let go of the client: its socket goes too.
+                // The test has dropped the client, so the socket closes.
                 Err(TryRecvError::Disconnected) => return,
             }
             if self.heartbeat.is_some() && Instant::now() >= self.next_beat {
@@ -120,7 +120,7 @@ impl Driver<'_> {
     fn obey(&mut self, act: Act) -> Option<Ended> {
         match act {
             Act::Write(bytes) => {
-                // A close frame of ours is answered by the server's, not by another of ours.
+                // The server replies to this Close frame; the client must not send a second one.
                 self.answered_close |= bytes.first().is_some_and(|first| first & 0x0f == opcode::CLOSE);
                 self.write(&bytes);
             }
@@ -150,7 +150,7 @@ impl Driver<'_> {
         self.shared.update(|seen| seen.pings += 1);
     }
 
-    /// Writes all of it; an error shows at the next read.
+    /// Writes all bytes; the next read returns the error.
     fn write(&mut self, mut bytes: &[u8]) {
         let deadline = Instant::now() + TIMEOUT;
         while !bytes.is_empty() && Instant::now() < deadline {
@@ -179,8 +179,7 @@ impl Driver<'_> {
                 self.finished = true;
                 let mid_frame = self.reader.inside_frame();
                 self.shared.update(|seen| seen.mid_frame = mid_frame);
-                // Without a FIN of its own the client half-closes and waits; `seen` tells of the
-                // FIN all the same.
+                // Otherwise the client keeps its side open and waits.
                 self.closes_on_fin.then_some(Ended::Fin)
             }
             Ok(n) => {

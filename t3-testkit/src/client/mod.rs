@@ -1,8 +1,8 @@
-//! A WebSocket client on a bare socket, with control over every byte and over the way it dies.
+//! A WebSocket client on a raw socket, with control over every byte and over its end.
 //!
-//! One thread owns the socket (`driver`), so that an order such as "reset" takes effect at once: no
-//! other thread keeps the descriptor alive. Behaves like a browser unless told otherwise:
-//! heartbeats, an answer to a close frame, and after the server's FIN it closes too.
+//! One thread owns the socket (`driver`), so that an order such as "reset" takes effect immediately:
+//! no other thread keeps the descriptor open. By default it behaves like a browser: heartbeats, a
+//! reply to a Close frame, and a FIN after the server's FIN.
 
 mod driver;
 mod handshake;
@@ -22,25 +22,24 @@ use crate::{
     frame, wait,
 };
 
-/// How long anything a client waits for may take.
+/// Timeout for every wait of a client.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How a client connects and behaves.
+/// Connection and behaviour of a client.
 #[derive(Debug)]
 pub struct Config {
-    /// Where dispatch listens.
+    /// Address of dispatch.
     pub address: SocketAddr,
-    /// Request target.
     pub target: String,
-    /// Header fields besides those of the handshake; bytes as given, so that they may be malformed.
+    /// Further header fields, sent unchanged; they may be malformed.
     pub headers: Vec<(String, String)>,
     /// Period of the heartbeat; `None` sends none.
     pub heartbeat: Option<Duration>,
     /// `SO_RCVBUF` in bytes, set before connecting so that the window stays small.
     pub receive_buffer: Option<usize>,
-    /// Network namespace (a descriptor of `/proc/PID/ns/net`) in which the socket is made.
+    /// Network namespace of the socket (a descriptor of `/proc/PID/ns/net`).
     pub namespace: Option<OwnedFd>,
-    /// Closes its own side when the server's FIN comes, as a browser does.
+    /// Sends FIN after the server's FIN, as a browser does.
     pub closes_on_fin: bool,
 }
 
@@ -59,7 +58,7 @@ impl Config {
         }
     }
 
-    /// With one more header field.
+    /// Adds a header field.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -67,10 +66,10 @@ impl Config {
     }
 }
 
-/// How a client's connection ended, as its socket told.
+/// End of a client's connection, as seen on its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// FIN from the server, read to the end.
+    /// FIN from the server.
     Fin,
     /// RST from the server.
     Reset,
@@ -80,7 +79,7 @@ pub enum Ended {
     Ours,
 }
 
-/// What a client has seen so far.
+/// What a client has received and sent so far.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// Heartbeats sent.
@@ -89,17 +88,16 @@ pub struct Seen {
     pub pongs: u64,
     /// Other text and binary messages.
     pub messages: Vec<Vec<u8>>,
-    /// The first close frame: code and reason.
+    /// The first Close frame: code and reason.
     pub close: Option<(Option<u16>, String)>,
     /// Bytes of the stream read after the handshake.
     pub bytes: u64,
     /// The stream ended inside a frame.
     pub mid_frame: bool,
-    /// How it ended.
     pub ended: Option<Ended>,
 }
 
-/// What the test tells the thread that owns the socket.
+/// An order for the thread that owns the socket.
 #[derive(Debug)]
 enum Act {
     Write(Vec<u8>),
@@ -129,37 +127,31 @@ impl Shared {
 pub struct Client {
     acts: Sender<(Act, Sender<()>)>,
     shared: Arc<Shared>,
-    /// Our own address, as the server sees it.
+    /// Address of the client, as the server sees it.
     pub local: SocketAddr,
 }
 
 impl Client {
-    /// Connects and shakes hands.
-    ///
-    /// # Errors
-    /// [`TestError::Unexpected`] with the first line of any other answer than 101; IO errors.
+    /// Connects and opens the WebSocket.
     pub fn connect(config: Config) -> Result<Self> {
         let (acts, inbox) = mpsc::channel();
         let (opened, outcome) = mpsc::channel();
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
-        // The thread may move into a network namespace, which only concerns itself.
+        // The thread may move into a network namespace, which affects only this thread.
         std::thread::spawn(move || driver::run(config, &inbox, &opened, &theirs));
         let gone = |_| TestError::Unexpected {
             what: "an open client".to_owned(),
-            got: "its thread died".to_owned(),
+            got: "its thread has ended".to_owned(),
         };
         let local = outcome.recv().map_err(gone)??;
         Ok(Self { acts, shared, local })
     }
 
-    /// Opens, expecting to be refused; gives the HTTP status.
-    ///
-    /// # Errors
-    /// It was accepted, or there was no HTTP answer.
+    /// Connects, and returns the HTTP status of the expected rejection.
     pub fn refused(config: Config) -> Result<u16> {
         match Self::connect(config) {
-            Ok(_) => Err(TestError::Unexpected { what: "a refusal".to_owned(), got: "101".to_owned() }),
+            Ok(_) => Err(TestError::Unexpected { what: "a rejection".to_owned(), got: "101".to_owned() }),
             Err(TestError::Unexpected { got, .. }) if got.starts_with("HTTP/1.") => {
                 let status = got.split(' ').nth(1).and_then(|status| status.parse().ok());
                 status.ok_or(TestError::Unexpected { what: "a status line".to_owned(), got })
@@ -168,16 +160,12 @@ impl Client {
         }
     }
 
-    /// What was seen so far.
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until what was seen satisfies `enough`.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`] after `limit`.
+    /// Waits until `enough` holds.
     pub fn wait(&self, what: &str, limit: Duration, enough: impl Fn(&Seen) -> bool) -> Result<Seen> {
         let limit = wait::scaled(limit);
         let deadline = Instant::now() + limit;
@@ -194,18 +182,12 @@ impl Client {
     }
 
     /// Waits for `n` more answered heartbeats.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`].
     pub fn heartbeats(&self, n: u64) -> Result<()> {
         let have = self.seen().pongs;
         self.wait(&format!("{n} answered heartbeats"), TIMEOUT, |seen| seen.pongs >= have + n).map(drop)
     }
 
     /// Waits for the end of the connection.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`].
     pub fn wait_end(&self) -> Result<Seen> {
         self.wait("the end of the client's connection", TIMEOUT, |seen| seen.ended.is_some())
     }
@@ -213,23 +195,21 @@ impl Client {
     fn act(&self, act: Act) {
         let (done, finished) = mpsc::channel();
         if self.acts.send((act, done)).is_ok() {
-            // An error means that the connection has ended meanwhile; `seen` tells how.
+            // An error means that the connection has ended; see `Seen::ended`.
             let _ = finished.recv();
         }
     }
 
-    /// Writes bytes as they are.
+    /// Writes raw bytes.
     pub fn write(&self, bytes: Vec<u8>) {
         self.act(Act::Write(bytes));
     }
 
-    /// Sends a text message.
     pub fn text(&self, text: &str) {
         self.write(frame::from_client(frame::opcode::TEXT, text.as_bytes()));
     }
 
-    /// Sends a close frame and goes on as a browser does: reads until the server closes. Stops the
-    /// heartbeat.
+    /// Stops the heartbeat and sends a Close frame, then reads until the server closes.
     pub fn close(&self, code: Option<u16>, reason: &str) {
         self.act(Act::Heartbeat(None));
         self.write(frame::from_client(frame::opcode::CLOSE, &frame::close_payload(code, reason)));
@@ -240,32 +220,28 @@ impl Client {
         self.act(Act::Heartbeat(period));
     }
 
-    /// Stops or resumes reading from the socket: with a small receive buffer the window closes
-    /// soon.
+    /// Stops or resumes reading; with a small receive buffer the TCP window closes soon.
     pub fn reading(&self, reading: bool) {
         self.act(Act::Reading(reading));
     }
 
-    /// FIN without a close frame; goes on reading until the server ends too. Stops the heartbeat.
+    /// Stops the heartbeat and sends FIN without a Close frame, then reads until the server closes.
     pub fn fin(&self) {
         self.act(Act::Heartbeat(None));
         self.act(Act::Fin);
     }
 
-    /// RST.
+    /// Sends RST.
     pub fn reset(&self) {
         self.act(Act::Reset);
     }
 
-    /// `close(2)`: RST if there is something unread, else FIN.
+    /// `close(2)`: RST with unread data, else FIN.
     pub fn drop_socket(&self) {
         self.act(Act::Drop);
     }
 
-    /// Gives the socket away, for a process that is to die with it. The client sees no more of it.
-    ///
-    /// # Errors
-    /// The connection has ended already.
+    /// Returns the socket, for another process; the client no longer uses it.
     pub fn surrender(&self) -> Result<OwnedFd> {
         let (give, take) = mpsc::channel();
         self.act(Act::Surrender(give));

@@ -19,9 +19,6 @@ use crate::{
 const MAX_HEAD: usize = 64 << 10;
 
 /// Serves until the process ends.
-///
-/// # Errors
-/// No port is to be had.
 pub fn open(user: &'static str, dispatch: SocketAddr) -> Result<SocketAddr> {
     let what = || format!("listen on loopback for {user}");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).attempt(what)?;

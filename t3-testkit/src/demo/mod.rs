@@ -33,9 +33,6 @@ pub struct Options {
 }
 
 /// Runs it and stops all programs, whatever happens.
-///
-/// # Errors
-/// [`Ended`].
 pub fn run(options: Options) -> Result<Report, Ended> {
     let screen = Screen::new();
     let stop = Stop::on_signals()?;

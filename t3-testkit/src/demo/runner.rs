@@ -48,9 +48,6 @@ pub struct DemoRunner<'a> {
 
 impl<'a> DemoRunner<'a> {
     /// Starts t3-trace, dispatch and `t3-trace live`.
-    ///
-    /// # Errors
-    /// A program is missing or does not get ready; with its stderr.
     pub fn start(screen: &'a Screen, stop: &'a Stop) -> Result<Self> {
         let mut setup = Setup::named(USERS)?;
         setup.trace = true;
@@ -65,7 +62,7 @@ impl<'a> DemoRunner<'a> {
             live.arg("--plain");
         }
         let shown = screen.clone();
-        let live = Process::start_heard(live, move |stream, line| {
+        let live = Process::start_observed(live, move |stream, line| {
             if stream == Stream::Stdout {
                 shown.program(line);
             }
@@ -81,9 +78,6 @@ impl<'a> DemoRunner<'a> {
     }
 
     /// Runs all scenarios, with a pause before each.
-    ///
-    /// # Errors
-    /// [`Ended`].
     pub fn run(&mut self, pause: Duration) -> Result<Report, Ended> {
         let mut rows = Vec::new();
         for scenario in SCENARIOS {

@@ -24,9 +24,6 @@ pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Catches SIGINT, SIGTERM and SIGHUP from now on.
-    ///
-    /// # Errors
-    /// The handlers cannot be installed.
     pub fn on_signals() -> Result<Self> {
         let flag = Arc::<AtomicBool>::default();
         let (installed, outcome) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! What an order does to the whole process: leaving, dying, taking memory, holding the event loop.
+//! Orders for the whole process: exit, signals, memory, blocking of the event loop.
 
 use std::{
     fs::OpenOptions,
@@ -14,13 +14,13 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Order;
 use crate::sys;
 
-/// One read of [`thrash`]: long enough that the time goes into waiting.
+/// Size of a read of [`thrash`]; most of its time is waiting.
 const READ: usize = 1 << 20;
 
-/// Marks the process as a mere eater of memory; see [`eat_if_asked`].
-const HOG: &str = "T3_STANDIN_HOG";
+/// Marks a process that only takes memory; see [`eat_if_asked`].
+const HOG: &str = "T3_FAKE_SERVE_HOG";
 
-/// Carries out an order that concerns the process.
+/// Executes an order for the process.
 pub(super) fn at_process(order: &Order) -> io::Result<()> {
     match order {
         Order::Exit(status) => std::process::exit(*status),
@@ -39,10 +39,10 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
                 std::hint::spin_loop();
             }
         }
-        // Kept for ever, as a heap that has grown is.
+        // Never freed, as a grown heap.
         Order::Grow(bytes) => std::mem::forget(taken(*bytes)),
         Order::Alloc(bytes) => {
-            // In a thread, as a heap grows under a program that otherwise goes on.
+            // In a thread: the event loop continues.
             let bytes = *bytes;
             std::thread::spawn(move || eat(bytes));
         }
@@ -58,12 +58,12 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the program itself from the disk over and over, past the page cache: what a page fault
-/// waits for when the cache is gone.
+/// Reads the program file from disk repeatedly, without the page cache, like page faults under
+/// memory pressure.
 fn thrash(end: Instant) -> io::Result<()> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(std::env::current_exe()?)?;
     let pieces = (file.metadata()?.len() / READ as u64).max(1);
-    // Direct IO wants whole blocks in memory as on disk; 4096 suits every block size in use.
+    // Direct IO requires aligned blocks; 4096 fits all block sizes in use.
     let mut memory = vec![0; READ + 4096];
     let skip = memory.as_ptr().align_offset(4096);
     let buffer = memory.get_mut(skip..skip + READ).ok_or(io::ErrorKind::InvalidInput)?;
@@ -75,16 +75,16 @@ fn thrash(end: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// A hog's whole life; returns at once in a process that is none.
+/// Runs a memory hog; returns immediately in any other process.
 pub fn eat_if_asked() {
     if let Some(bytes) = std::env::var(HOG).ok().and_then(|bytes| bytes.parse().ok()) {
-        // The kernel should prefer this process to the serve beside it.
+        // The OOM killer must prefer this process to serve.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         eat(bytes);
     }
 }
 
-/// Takes memory and touches every page.
+/// Allocates memory and touches every page.
 fn taken(bytes: usize) -> Vec<Vec<u8>> {
     const CHUNK: usize = 4 << 20;
     let mut taken = Vec::new();
@@ -95,7 +95,7 @@ fn taken(bytes: usize) -> Vec<Vec<u8>> {
     taken
 }
 
-/// Takes memory and keeps it.
+/// Allocates memory and keeps it.
 fn eat(bytes: usize) {
     let taken = taken(bytes);
     loop {

@@ -1,35 +1,33 @@
-//! What a stand-in knows of sessions: takes one-time credentials, gives out cookies, and says
-//! whether one is good, or does it wrong as ordered. Pure; the connection is `http`'s.
+//! Sessions of the fake serve: one-time credentials, cookies, session checks, and their failures on
+//! request. Pure; `http` has the connection.
 
 use std::collections::BTreeSet;
 
 use super::{PairingAnswer, SessionAnswer};
 
-/// Says whose session it is.
+/// Session check.
 pub(super) const SESSION: &str = "/api/auth/session";
-/// Takes credentials.
+/// Exchange of a credential.
 pub(super) const BROWSER_SESSION: &str = "/api/auth/browser-session";
-/// Took them before 0.0.25.
+/// The same before 0.0.25.
 pub(super) const BOOTSTRAP: &str = "/api/auth/bootstrap";
-/// Shows the requests that came to the three above, one path a line.
+/// Requests to the three paths above, one path per line.
 pub(super) const ASKED: &str = "/standin/asked";
 
-/// A credential that begins so is good, once.
+/// A credential with this prefix is valid once.
 pub const CREDENTIAL_PREFIX: &str = "one-time-";
 
-/// What becomes of a request.
+/// Response to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// An answer in JSON.
+    /// A JSON response.
     Page {
-        /// HTTP status.
         status: u16,
         /// Values of Set-Cookie.
         cookies: Vec<String>,
-        /// JSON, mostly.
         body: String,
     },
-    /// None, on an open connection.
+    /// No response, on an open connection.
     Silent,
     /// FIN.
     Eof,
@@ -41,7 +39,7 @@ pub(super) struct Auth {
     pub(super) session: SessionAnswer,
     pub(super) pairing: PairingAnswer,
     used: BTreeSet<String>,
-    /// Sessions given out, `session-1` and on.
+    /// Number of created sessions, `session-1` and on.
     given: usize,
     asked: String,
 }
@@ -59,7 +57,7 @@ impl Default for Auth {
 }
 
 impl Auth {
-    /// Answers a request to one of the paths above.
+    /// Responds to a request for one of the paths above.
     pub(super) fn answer(&mut self, path: &str, cookie: &str, body: &[u8]) -> Answer {
         self.asked.push_str(path);
         self.asked.push('\n');
@@ -96,7 +94,7 @@ impl Auth {
         let old = match self.pairing {
             PairingAnswer::Accept => false,
             PairingAnswer::Bootstrap => true,
-            // An error that repeats what it was given, as careless programs do.
+            // An error that contains the input, as in careless programs.
             PairingAnswer::Status(status) => return page(status, String::from_utf8_lossy(body).into_owned()),
             PairingAnswer::NoCookie => return page(200, r#"{"authenticated":true}"#.to_owned()),
             PairingAnswer::Silent => return Answer::Silent,
@@ -139,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_is_good_once_and_its_session_is_known() {
+    fn a_credential_is_valid_once_and_its_session_is_known() {
         let mut auth = Auth::default();
         let first = br#"{"credential":"one-time-1"}"#;
         let taken = auth.answer(BROWSER_SESSION, "", first);

@@ -1,5 +1,4 @@
-//! The HTTP side of a stand-in: a page, the session check, and the WebSocket handshake with its
-//! ways to fail.
+//! HTTP side of the fake serve: page, session check, and the WebSocket handshake with its failures.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +16,11 @@ use super::{
 };
 use crate::handshake;
 
-/// No request head is longer.
+/// Maximum length of a request head.
 const MAX_HEAD: usize = 64 << 10;
 
-/// A page that keeps one session open with the real heartbeat, for a look by browser.
-const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>t3 stand-in</title><h1>t3 stand-in of USER</h1><pre id="log"></pre><script>
+/// A page that keeps a session open with the real heartbeat, for a browser.
+const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>fake t3 serve</title><h1>fake t3 serve of USER</h1><pre id="log"></pre><script>
 const log = text => document.getElementById("log").append(text + "\n");
 const socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/ws");
 socket.onopen = () => { log("open"); setInterval(() => socket.send('{"_tag":"Ping"}'), 5000); };
@@ -30,7 +29,6 @@ socket.onclose = event => log("close " + event.code + " " + event.reason);
 </script>
 "#;
 
-/// One request head.
 struct Head {
     method: String,
     target: String,
@@ -40,7 +38,7 @@ struct Head {
     close: bool,
 }
 
-/// One answer.
+/// A response.
 struct Page {
     status: String,
     kind: String,
@@ -49,13 +47,13 @@ struct Page {
     body: String,
 }
 
-/// Reads until the other side has had enough.
+/// Reads until the peer ends the connection.
 async fn silent(mut stream: TcpStream) {
     let mut sink = [0; 1024];
     while matches!(stream.read(&mut sink).await, Ok(1..)) {}
 }
 
-/// Answers requests until the connection ends or becomes a session.
+/// Responds to requests until the connection ends or becomes a session.
 pub(super) async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
     let mut buffer = Vec::new();
     while let Some(head) = read_head(&mut stream, &mut buffer).await {
@@ -81,7 +79,7 @@ pub(super) async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
                 let answer = shared.auth().answer(path, &head.cookie, &body);
                 match answer {
                     Answer::Page { status, cookies, body } => Page {
-                        status: format!("{status} Stand-In"),
+                        status: format!("{status} Fake"),
                         kind: "application/json".to_owned(),
                         more: cookies.iter().map(|cookie| format!("Set-Cookie: {cookie}\r\n")).collect(),
                         body,
@@ -134,12 +132,12 @@ async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<S
         Opening::Silent => return silent(stream).await,
         Opening::Status(status) => {
             let answer =
-                format!("HTTP/1.1 {status} Stand-In\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n");
+                format!("HTTP/1.1 {status} Fake\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n");
             let _ = stream.write_all(answer.as_bytes()).await;
             return session::finish(stream).await;
         }
         Opening::Garbage => {
-            let _ = stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n").await;
+            let _ = stream.write_all(b"\x16\x03\x01 not HTTP\r\n\r\n").await;
             return session::finish(stream).await;
         }
         Opening::Eof => return session::finish(stream).await,

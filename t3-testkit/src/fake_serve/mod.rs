@@ -1,10 +1,8 @@
-//! A stand-in for `t3 serve`: speaks its HTTP and heartbeat, and ends its connections in any way it
-//! is told to.
+//! A fake `t3 serve`: its HTTP responses and heartbeat, and every kind of end on request.
 //!
-//! One event loop for everything, as node has, so that a busy loop stops all answers; further
-//! threads exist but idle. Orders come as lines on a control socket or as text messages that start
-//! with `!`; they apply to the newest open session. Never decides anything on its own and never
-//! logs to the journal.
+//! One event loop, as in node, so that a busy loop stops all responses; the other threads are idle.
+//! Orders are lines on a control socket or text messages that start with `!`, and apply to the
+//! newest open session. Does not log to the journal.
 
 mod act;
 mod auth;
@@ -30,27 +28,26 @@ use tokio::{
 
 use crate::error::{Attempt, Result};
 
-/// How a stand-in starts.
+/// Options of the fake serve.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
     name = "t3-serve-standin",
-    about = "Speaks like t3 serve and ends its connections as ordered (for tests and the demo)"
+    about = "Behave like t3 serve and end connections as ordered (for tests and the demo)"
 )]
 pub struct Options {
     /// Port on 127.0.0.1.
     #[arg(long)]
     pub port: u16,
-    /// Unix socket on which orders are taken, one a line, each answered by `ok` or what was wrong.
+    /// Unix socket for orders, one per line; the reply is `ok` or an error.
     #[arg(long)]
     pub control: Option<PathBuf>,
-    /// Threads of the process, as node has several; one of them does all the work.
+    /// Threads of the process, as in node; one does all the work.
     #[arg(long, default_value_t = 4)]
     pub threads: usize,
-    /// What happens to WebSocket handshakes: accept, silent, status:N, garbage, wrong_accept, eof,
-    /// reset.
+    /// Response to WebSocket handshakes: accept, silent, status:N, garbage, wrong_accept, eof, reset.
     #[arg(long, default_value = "accept")]
     pub opening: Opening,
-    /// Do not listen until ordered to.
+    /// Do not listen before the order `listen`.
     #[arg(long)]
     pub no_listen: bool,
     /// Name shown on the page.
@@ -58,29 +55,26 @@ pub struct Options {
     pub user: String,
 }
 
-/// What all tasks share.
+/// State shared by all tasks.
 #[derive(Debug)]
 struct Shared {
     user: String,
     opening: Mutex<Opening>,
     auth: Mutex<auth::Auth>,
-    /// Whether it should listen, and whether it does.
+    /// The requested state of the listener, and the actual one.
     listening: watch::Sender<bool>,
     bound: watch::Sender<bool>,
     sessions: Mutex<Vec<mpsc::UnboundedSender<Ordered>>>,
 }
 
-/// An order to a session, and where to say that it was carried out.
+/// An order to a session, and the channel for its completion.
 #[derive(Debug)]
 struct Ordered {
     order: Order,
     done: Option<oneshot::Sender<()>>,
 }
 
-/// Runs until the process is told to die.
-///
-/// # Errors
-/// The port or the control socket cannot be had.
+/// Runs until the process exits.
 pub fn run(options: &Options) -> Result<()> {
     for _ in 1..options.threads {
         std::thread::spawn(|| {
@@ -144,7 +138,7 @@ async fn orders(stream: UnixStream, shared: Arc<Shared>) {
         let answer = match line.parse::<Order>() {
             Ok(order) => {
                 if order.ends_the_process() {
-                    // Nobody would be left to answer.
+                    // No reply is possible after it.
                     let _ = writer.write_all(b"ok\n").await;
                 }
                 shared.carry_out(order).await
@@ -159,7 +153,7 @@ async fn orders(stream: UnixStream, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Carries out an order, at the newest open session if it is one for sessions.
+    /// Executes an order, on the newest open session if it is for sessions.
     async fn carry_out(&self, order: Order) -> Result<(), String> {
         match order {
             Order::Opening(opening) => {
@@ -192,7 +186,7 @@ impl Shared {
                 };
                 let Some(newest) = newest else { return Err("no session is open".to_owned()) };
                 let (done, finished) = oneshot::channel();
-                let gone = "the session ended before the order was carried out";
+                let gone = "the session ended before the order was executed";
                 newest.send(Ordered { order, done: Some(done) }).map_err(|_| gone.to_owned())?;
                 finished.await.map_err(|_| gone.to_owned())
             }

@@ -1,109 +1,108 @@
-//! The orders a stand-in takes, as text. Pure.
+//! Orders of the fake serve, as text. Pure.
 
 use std::{str::FromStr, time::Duration};
 
-/// What happens to a WebSocket handshake.
+/// Response to a WebSocket handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
     /// 101 and a working session.
     Accept,
-    /// Never answers.
+    /// No response.
     Silent,
-    /// Answers this HTTP status.
+    /// This HTTP status.
     Status(u16),
-    /// Answers bytes that are no HTTP.
+    /// Bytes that are not HTTP.
     Garbage,
     /// 101 with a wrong `Sec-WebSocket-Accept`.
     WrongAccept,
-    /// Closes (FIN) before answering.
+    /// FIN in place of a response.
     Eof,
-    /// Resets before answering.
+    /// RST in place of a response.
     Reset,
 }
 
-/// What `/api/auth/session` says.
+/// Response of `/api/auth/session`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionAnswer {
-    /// Whether the cookie is one that was given out here.
+    /// Whether the cookie is known.
     Honest,
-    /// `authenticated` with this value, whatever the cookie.
+    /// `authenticated` with this value for any cookie.
     Fixed(bool),
     /// This HTTP status, with `authenticated:false` in the body.
     Status(u16),
-    /// 200 and bytes that are no JSON.
+    /// 200 and bytes that are not JSON.
     Garbage,
-    /// Nothing, on an open connection.
+    /// No response, on an open connection.
     Silent,
-    /// Closes (FIN) instead.
+    /// FIN in place of a response.
     Eof,
 }
 
-/// What comes of a credential.
+/// Response to a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PairingAnswer {
-    /// `/api/auth/browser-session` takes each good one once.
+    /// `/api/auth/browser-session` accepts each valid credential once.
     Accept,
-    /// As a serve before 0.0.25: that is 404, and `/api/auth/bootstrap` takes it.
+    /// As a serve before 0.0.25: that path is 404, and `/api/auth/bootstrap` accepts it.
     Bootstrap,
-    /// This HTTP status on both, with the credential in the body.
+    /// This HTTP status on both paths, with the credential in the body.
     Status(u16),
     /// 200 without a session cookie.
     NoCookie,
-    /// Nothing, on an open connection.
+    /// No response, on an open connection.
     Silent,
-    /// Closes (FIN) instead.
+    /// FIN in place of a response.
     Eof,
 }
 
-/// One order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// `close [CODE [REASON]]`: send a close frame; the session then ends as RFC 6455 has it.
+    /// `close [CODE [REASON]]`: send a Close frame; the session then ends as in RFC 6455.
     Close(Option<u16>, String),
-    /// `fin`: FIN without a close frame, then read to the end and close.
+    /// `fin`: FIN without a Close frame, then read to the end and close.
     Fin,
-    /// `half_close`: FIN without a close frame, keep reading and keep the socket.
+    /// `half_close`: FIN without a Close frame; keep reading and keep the socket.
     HalfClose,
-    /// `drop`: close the socket at once (RST when there is something unread, else FIN).
+    /// `drop`: close the socket immediately (RST with unread data, else FIN).
     Drop,
     /// `rst`: reset.
     Reset,
     /// `mid_frame`: half a frame, then as `fin`.
     MidFrame,
-    /// `reserved_opcode`: a frame with an opcode that does not exist.
+    /// `reserved_opcode`: a frame with an undefined opcode.
     ReservedOpcode,
     /// `masked`: a masked frame, which a server must not send.
     Masked,
-    /// `garbage`: bytes that are no frames.
+    /// `garbage`: bytes that are not frames.
     Garbage,
     /// `send TEXT`: a text message.
     Send(String),
     /// `flood BYTES`: one binary message of that size.
     Flood(usize),
-    /// `mute`: answer no heartbeat from now on, keep reading.
+    /// `mute`: stop replying to heartbeats, keep reading.
     Mute,
-    /// `unmute`: answer again.
+    /// `unmute`: reply again.
     Unmute,
     /// `deaf`: stop reading from the socket.
     Deaf,
-    /// `busy MS`: hold the event loop.
+    /// `busy MS`: block the event loop.
     Busy(Duration),
-    /// `thrash MS`: hold the event loop with reads from the disk, as page faults do under memory
-    /// and IO pressure.
+    /// `thrash MS`: block the event loop with reads from disk, like page faults under memory and
+    /// IO pressure.
     Thrash(Duration),
-    /// `exit STATUS`: leave the process.
+    /// `exit STATUS`: exit.
     Exit(i32),
-    /// `signal N`: die of this signal, raised by the process itself.
+    /// `signal N`: raise this signal with its default action.
     Signal(i32),
-    /// `burn MS`: hold the event loop until this much CPU time has been used.
+    /// `burn MS`: block the event loop for this much CPU time.
     Burn(Duration),
-    /// `grow BYTES`: take and touch memory in the event loop.
+    /// `grow BYTES`: allocate and touch memory in the event loop.
     Grow(usize),
-    /// `alloc BYTES`: take and touch memory.
+    /// `alloc BYTES`: allocate and touch memory.
     Alloc(usize),
-    /// `hog BYTES`: start a child that takes memory, in the same cgroup.
+    /// `hog BYTES`: start a child that allocates memory, in the same cgroup.
     Hog(usize),
-    /// `opening WHAT`: what happens to handshakes from now on.
+    /// `opening WHAT`: the response to handshakes from now on.
     Opening(Opening),
     /// `session WHAT`: honest, true, false, status:N, garbage, silent or eof from now on.
     Session(SessionAnswer),
@@ -115,13 +114,12 @@ pub enum Order {
     After(Duration, Box<Order>),
 }
 
-/// Not an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an order; see t3-testkit/src/fake_serve/order.rs")]
 pub struct BadOrder(pub String);
 
 impl Order {
-    /// Whether it concerns the process rather than one session.
+    /// Whether it is for the process, not for a session.
     #[must_use]
     pub fn is_for_the_process(&self) -> bool {
         self.ends_the_process()
@@ -136,7 +134,7 @@ impl Order {
             )
     }
 
-    /// Whether nobody is left to answer after it.
+    /// Whether it ends the process, so that no reply is possible.
     #[must_use]
     pub fn ends_the_process(&self) -> bool {
         match self {

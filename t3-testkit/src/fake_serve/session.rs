@@ -1,4 +1,4 @@
-//! One session of a stand-in: answers heartbeats, echoes the rest, and ends as ordered.
+//! A session of the fake serve: replies to heartbeats, echoes other messages, ends as ordered.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,15 +19,15 @@ use crate::frame::{self, HEARTBEAT, HEARTBEAT_ANSWER, opcode};
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// What becomes of a session after an order.
+/// State of a session after an order.
 enum Next {
-    /// It goes on.
+    /// It continues.
     On,
-    /// FIN, then read to the end, as a server that ends its stream.
+    /// FIN, then read until the peer closes.
     Finish,
-    /// The socket is closed at once.
+    /// The socket is closed immediately.
     Drop,
-    /// It stays open but nothing is read.
+    /// It stays open, and nothing is read.
     Hold,
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn run(mut socket: Socket, shared: Arc<Shared>) {
         let next = tokio::select! {
             Some(ordered) = orders.recv() => {
                 let next = obey(&mut socket, &ordered.order, &mut mute).await;
-                // The answer must not come before the deed, and dropping the socket is part of it.
+                // The reply must come after the act, and dropping the socket is part of the act.
                 match next {
                     Next::Drop => drop(socket),
                     Next::Finish => {
@@ -90,7 +90,7 @@ async fn react(
             return Next::On;
         }
         Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => message,
-        // tungstenite answers control frames by itself.
+        // tungstenite replies to control frames.
         Some(Ok(_)) => return Next::On,
         Some(Err(_)) | None => return Next::Drop,
     };
@@ -126,8 +126,8 @@ async fn obey(socket: &mut Socket, order: &Order, mute: &mut bool) -> Next {
         }
         Order::ReservedOpcode => raw(socket, &frame::raw(0x83, b"reserved", false)).await,
         Order::Masked => raw(socket, &frame::raw(0x81, b"masked", true)).await,
-        Order::Garbage => raw(socket, b"\xff\xff\xff\xff this is no frame at all").await,
-        // Orders to the process do not come here.
+        Order::Garbage => raw(socket, b"\xff\xff\xff\xff not a frame").await,
+        // Orders for the process are handled elsewhere.
         _ => {}
     }
     Next::On
@@ -137,8 +137,8 @@ async fn raw(socket: &mut Socket, bytes: &[u8]) {
     let _ = socket.get_mut().write_all(bytes).await;
 }
 
-/// One binary message, written as it is made: building it first would hold the event loop of a slow
-/// machine for seconds, and that would be a stall of serve's own.
+/// Writes one binary message in pieces: building it first would block the event loop of a slow host
+/// for seconds, which is a stall.
 async fn flood(stream: &mut TcpStream, bytes: usize) {
     const PIECE: [u8; 16 << 10] = [0x55; 16 << 10];
     let mut written = stream.write_all(&frame::header(0x80 | opcode::BINARY, bytes, false)).await;
@@ -150,7 +150,7 @@ async fn flood(stream: &mut TcpStream, bytes: usize) {
     }
 }
 
-/// FIN, then read to the end, then close: no RST can come of it.
+/// Sends FIN, reads to the end, then closes, which cannot cause a RST.
 pub(super) async fn finish(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     drain(&mut stream).await;

@@ -79,17 +79,11 @@ impl<'a> Fixture<'a> {
     }
 
     /// Starts this user's serve.
-    ///
-    /// # Errors
-    /// See [`Serve::start`].
     pub fn serve(&mut self, arguments: &[&str]) -> Result<()> {
         self.serve_of(0, arguments)
     }
 
     /// Starts the serve of the fault's n-th user.
-    ///
-    /// # Errors
-    /// See [`Serve::start`].
     pub fn serve_of(&mut self, number: usize, arguments: &[&str]) -> Result<()> {
         let user = user(&self.user, number);
         let serve = self.stack.serve(&user, arguments, self.cgroup.as_ref())?;
@@ -116,18 +110,12 @@ impl<'a> Fixture<'a> {
     }
 
     /// A serve, and a session on it with enough heartbeats behind it.
-    ///
-    /// # Errors
-    /// It does not come about.
     pub fn session(&mut self) -> Result<()> {
         self.serve(&[])?;
         self.open(self.config())
     }
 
     /// The same, at rest, with a browser that does not close when serve's side does.
-    ///
-    /// # Errors
-    /// It does not come about.
     pub fn patient_session(&mut self) -> Result<()> {
         self.serve(&[])?;
         let mut config = self.config();
@@ -137,9 +125,6 @@ impl<'a> Fixture<'a> {
     }
 
     /// A session with enough heartbeats behind it.
-    ///
-    /// # Errors
-    /// It does not come about.
     pub fn open(&mut self, config: Config) -> Result<()> {
         let client = Client::connect(config)?;
         client.heartbeats(HEARTBEATS)?;
@@ -148,9 +133,6 @@ impl<'a> Fixture<'a> {
     }
 
     /// A session over a link of its own, changed by `change` before it opens.
-    ///
-    /// # Errors
-    /// The link or the session fails.
     pub fn session_over_link(&mut self, change: impl FnOnce(&mut Config)) -> Result<Netns> {
         let netns = Netns::new()?;
         self.serve(&[])?;
@@ -183,18 +165,12 @@ impl<'a> Fixture<'a> {
     }
 
     /// Gives the serve an order.
-    ///
-    /// # Errors
-    /// See [`Serve::order`].
     pub fn order(&mut self, order: &str) -> Result<()> {
         self.the_serve().order(order)
     }
 
     /// Stops the heartbeat and waits for the last answer, so that nothing is on its way when a
     /// process dies: unread bytes would turn its FIN into a RST. The pause is far below a period.
-    ///
-    /// # Errors
-    /// The answer does not come.
     pub fn quiet(&self) -> Result<()> {
         let client = self.client();
         client.heartbeat(None);
@@ -202,9 +178,6 @@ impl<'a> Fixture<'a> {
     }
 
     /// Waits for the client's end, whichever way.
-    ///
-    /// # Errors
-    /// It does not come.
     pub fn ended(&self) -> Result<()> {
         self.client().wait_end().map(drop)
     }
@@ -217,9 +190,6 @@ impl<'a> Fixture<'a> {
     }
 
     /// Hands the client's socket to a process that does nothing, and kills that process.
-    ///
-    /// # Errors
-    /// The connection is gone, or no process can be started.
     pub fn client_process_killed(&self) -> Result<()> {
         let mut holder = Command::new("sleep");
         holder.arg("600").stdin(Stdio::from(self.client().surrender()?));
@@ -245,9 +215,6 @@ impl<'a> Fixture<'a> {
     }
 
     /// Waits until the kernel has killed something in that cgroup.
-    ///
-    /// # Errors
-    /// It does not.
     pub fn until_oom_kill(&self) -> Result<()> {
         let events = self.limits()?.v2.join("memory.events");
         wait::until("an OOM kill in the cgroup", TIMEOUT, || {

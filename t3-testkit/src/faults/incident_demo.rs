@@ -25,9 +25,6 @@ pub struct IncidentDemo {
 
 impl IncidentDemo {
     /// Starts the programs.
-    ///
-    /// # Errors
-    /// One is missing or does not get ready.
     pub fn start(setup: Setup, journal: Journal) -> Result<Self> {
         let stack = Stack::start(setup, journal)?;
         let kernel = stack.kernel();
@@ -42,9 +39,6 @@ impl IncidentDemo {
 
     /// Injects a fault and waits for its record. A record that does not come is for the caller of
     /// [`Self::records`] to see.
-    ///
-    /// # Errors
-    /// The fault cannot be injected.
     pub fn inject(&mut self, fault: Fault, user: &str) -> Result<()> {
         let earlier = self.closes(user)?.len();
         let mut fixture = Fixture::new(&mut self.stack, user.to_owned());
@@ -56,9 +50,6 @@ impl IncidentDemo {
     }
 
     /// The records of each fault so far: one, if all went well.
-    ///
-    /// # Errors
-    /// An entry of the journal is not a record.
     pub fn records(&self) -> Result<Vec<(&Fault, Vec<CloseRecord>)>> {
         let mut records = Vec::new();
         for (n, (fault, user, earlier)) in self.injected.iter().enumerate() {

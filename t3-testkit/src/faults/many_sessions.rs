@@ -34,9 +34,6 @@ impl Fixture<'_> {
 
     /// A serve for each of the first `users`, and `sessions` dealt out to them in turn, each with
     /// enough heartbeats behind it. Session `n` is [`Fixture::nth`] `n`.
-    ///
-    /// # Errors
-    /// One does not come about.
     pub fn crowd(&mut self, sessions: usize, users: usize, address: SocketAddr) -> Result<()> {
         for user in 0..users {
             self.serve_of(user, &[])?;
@@ -64,9 +61,6 @@ impl Fixture<'_> {
 
     /// Stops all heartbeats and waits for the last answers, so that nothing is on its way when the
     /// connections are cut.
-    ///
-    /// # Errors
-    /// An answer does not come.
     pub fn all_quiet(&self) -> Result<()> {
         for client in &self.clients {
             client.heartbeat(None);
@@ -89,9 +83,6 @@ impl Fixture<'_> {
     }
 
     /// Exactly so many `ws burst` lines came of this fault, and the last says so.
-    ///
-    /// # Errors
-    /// Fewer, more, or another text.
     pub fn one_burst(&self, sessions: u64, users: u64) -> Result<()> {
         let new = || Ok(self.stack.journal.bursts()?.into_iter().skip(self.bursts).collect::<Vec<_>>());
         wait::until("a `ws burst` line", TIMEOUT, || {
@@ -108,9 +99,6 @@ impl Fixture<'_> {
     }
 
     /// No `ws burst` line came of this fault.
-    ///
-    /// # Errors
-    /// One did.
     pub fn no_burst(&self) -> Result<()> {
         std::thread::sleep(SUMMED_UP);
         let got = self.stack.journal.bursts()?.len() - self.bursts;

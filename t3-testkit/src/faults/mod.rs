@@ -239,9 +239,6 @@ pub fn catalogue() -> Vec<Fault> {
 }
 
 /// The fault of this name.
-///
-/// # Errors
-/// The catalogue has no such fault.
 pub fn fault(name: &str) -> Result<Fault> {
     catalogue().into_iter().find(|fault| fault.name == name).ok_or_else(|| TestError::Unexpected {
         what: "the name of a fault (`t3-faults --list` has them)".to_owned(),

@@ -62,9 +62,6 @@ pub struct Options {
 ///
 /// Most of a fault's time is waiting, so in front of a journald of the test's own they run in lanes
 /// side by side, each with a journald and a stack to itself: no lane sees another's records.
-///
-/// # Errors
-/// The programs or the journal do not start, or a name is unknown; a fault that misses is a row.
 pub fn run(options: &Options, journal: &Arc<Journal>, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
     let mut faults = selected(&options.only)?;
     // What is asked for by name is run.

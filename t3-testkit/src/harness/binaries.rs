@@ -1,13 +1,13 @@
-//! Where the programs under test are.
+//! Paths of the programs under test.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Result, TestError};
 
-/// Names a directory that is searched first.
+/// Environment variable with the directory to search first.
 pub const DIR_VARIABLE: &str = "T3_BIN_DIR";
 
-/// The folder for what is built, and for what tests install and leave behind.
+/// The target folder, also for files that tests install.
 #[must_use]
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
@@ -18,7 +18,7 @@ pub fn target() -> PathBuf {
 /// one folder below), in `$CARGO_TARGET_DIR/debug`, in the workspace's `target/debug`.
 ///
 /// # Errors
-/// [`TestError::Missing`] with where was looked.
+/// [`TestError::Missing`] with the searched folders.
 pub fn find(name: &str) -> Result<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::var_os(DIR_VARIABLE).map(PathBuf::from).into_iter().collect();
     if let Ok(here) = std::env::current_exe() {
@@ -30,7 +30,7 @@ pub fn find(name: &str) -> Result<PathBuf> {
         TestError::Missing {
             what: format!("the program {name}"),
             remedy: format!(
-                "run `cargo xtask build`, or set {DIR_VARIABLE}; looked in {}",
+                "run `cargo xtask build`, or set {DIR_VARIABLE}; searched {}",
                 places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
             ),
         }

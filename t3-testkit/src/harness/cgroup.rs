@@ -1,8 +1,7 @@
-//! A cgroup for one stand-in: on cgroup v2 for pressure and, where controllers live there, limits;
-//! on a hybrid machine the memory limit sits in the v1 hierarchy, with the same processes in both.
+//! A cgroup for one fake serve: on cgroup v2 for PSI and, with controllers there, limits; on a hybrid
+//! host the memory limit is in the v1 hierarchy, with the same processes in both.
 //!
-//! Removed on drop; that works only once its processes are gone, which dropping their handles first
-//! sees to.
+//! Removed on drop, which works only after the end of its processes: drop their handles first.
 
 use std::{
     fs,
@@ -20,22 +19,22 @@ use crate::{
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// One cgroup, in every hierarchy that matters.
+/// A cgroup, in each required hierarchy.
 #[derive(Debug)]
 pub struct Cgroup {
-    /// Its folder on cgroup v2.
+    /// Folder on cgroup v2.
     pub v2: PathBuf,
-    /// Its folder in the v1 memory hierarchy, on a hybrid machine.
+    /// Folder in the v1 memory hierarchy of a hybrid host.
     pub v1_memory: Option<PathBuf>,
-    /// Made here, so removed here.
+    /// Created here, so removed here.
     ours: bool,
 }
 
 impl Cgroup {
-    /// Makes one.
+    /// Creates one.
     ///
     /// # Errors
-    /// [`TestError::Missing`] where there is no cgroup v2 or no right to make one.
+    /// [`TestError::Missing`] without cgroup v2.
     pub fn new() -> Result<Self> {
         let name = format!("t3-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let root = v2_root().ok_or_else(|| TestError::Missing {
@@ -43,10 +42,10 @@ impl Cgroup {
             remedy: "mount it on /sys/fs/cgroup or /sys/fs/cgroup/unified".to_owned(),
         })?;
         let v2 = root.join(&name);
-        // Without a controller in subtree_control limits are not there; pressure is.
+        // Without a controller in subtree_control there is PSI, but no limits.
         let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
         let _ = fs::write(root.join("cgroup.subtree_control"), "+cpu");
-        fs::create_dir(&v2).attempt(|| format!("make the cgroup {}", v2.display()))?;
+        fs::create_dir(&v2).attempt(|| format!("create the cgroup {}", v2.display()))?;
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let v1_memory = (v1.join("memory.limit_in_bytes").exists()
             || v1.join("memory.usage_in_bytes").exists())
@@ -55,37 +54,33 @@ impl Cgroup {
         Ok(Self { v2, v1_memory, ours: true })
     }
 
-    /// The cgroup that systemd made for a unit.
+    /// The cgroup of a systemd unit.
     #[must_use]
     pub fn of_unit(unit: &Unit) -> Self {
         Self { v2: unit.cgroup.clone(), v1_memory: None, ours: false }
     }
 
-    /// Writes one of its files.
-    ///
-    /// # Errors
-    /// The file is not there (its controller is off) or refuses the value.
     pub fn set(&self, file: &str, value: &str) -> Result<()> {
         let path = self.v2.join(file);
         fs::write(&path, value).attempt(|| format!("write {value:?} to {}", path.display()))
     }
 
-    /// Whether memory can be limited, on either hierarchy.
+    /// Whether memory can be limited, in either hierarchy.
     #[must_use]
     pub fn limits_memory(&self) -> bool {
         self.v1_memory.is_some() || self.v2.join("memory.max").exists()
     }
 
-    /// Whether the limit and the counters of kills are on cgroup v2.
+    /// Whether the memory limit and the OOM counters are on cgroup v2.
     #[must_use]
     pub fn counts_on_v2(&self) -> bool {
         self.v2.join("memory.events").exists()
     }
 
-    /// Limits its memory; no swap on top.
+    /// Limits memory, without swap.
     ///
     /// # Errors
-    /// [`TestError::Missing`] where nothing can limit it.
+    /// [`TestError::Missing`] without a memory controller.
     pub fn limit_memory(&self, bytes: u64) -> Result<()> {
         let limit = bytes.to_string();
         if self.v2.join("memory.max").exists() {
@@ -100,25 +95,19 @@ impl Cgroup {
         };
         fs::write(v1.join("memory.limit_in_bytes"), &limit)
             .attempt(|| "set memory.limit_in_bytes".to_owned())?;
-        // Exists only where swap is accounted.
+        // Exists only with swap accounting.
         let _ = fs::write(v1.join("memory.memsw.limit_in_bytes"), &limit);
         Ok(())
     }
 
-    /// Stops or resumes all its processes.
-    ///
-    /// # Errors
-    /// The file cannot be written.
+    /// Freezes or resumes all processes.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let word = if frozen { "1" } else { "0" };
         self.set("cgroup.freeze", word)
     }
 
     /// Descriptors of `cgroup.procs`, one per hierarchy, for [`crate::sys::in_cgroup`].
-    ///
-    /// # Errors
-    /// They cannot be opened.
-    pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+    pub fn procs_files(&self) -> Result<Vec<OwnedFd>> {
         let folders = std::iter::once(&self.v2).chain(&self.v1_memory);
         folders
             .map(|folder| {

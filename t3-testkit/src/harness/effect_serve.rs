@@ -1,6 +1,6 @@
-//! A serve made of Effect's own RPC server on node, with the page whose client is Effect's own:
-//! what t3 is made of, and nothing of ours. Installed by npm from the lock file in
-//! `peers/effect-serve`, once, below the target folder; never part of the build.
+//! A serve with the RPC server of Effect on node, and a page with the RPC client of Effect: the
+//! libraries of t3. Installed once by npm from the lock file in `peers/effect-serve` below the target
+//! folder; not part of the build.
 
 use std::{
     fs,
@@ -17,12 +17,11 @@ use crate::error::{Attempt, Result, TestError};
 /// A running server.
 #[derive(Debug)]
 pub struct EffectServe {
-    /// node.
     pub process: Process,
 }
 
 impl EffectServe {
-    /// The folder it runs from, installed first if need be.
+    /// The folder with the server; installs it if necessary.
     ///
     /// # Errors
     /// [`TestError::Missing`]: npm cannot install it.
@@ -32,28 +31,22 @@ impl EffectServe {
         folder.map_err(|why| TestError::Missing { what: "Effect's RPC server".to_owned(), remedy: why })
     }
 
-    /// A command for `t3-dispatch --mint-command`, with `folder` as its folder.
-    ///
-    /// # Errors
-    /// It cannot be written.
+    /// A command for `t3-dispatch --mint-command` that works in `folder`.
     pub fn mint_command(folder: &Path) -> Result<String> {
         let script = folder.join("mint.sh");
         fs::write(&script, MINT).attempt(|| format!("write {}", script.display()))?;
         Ok(format!("sh {}", script.display()))
     }
 
-    /// For whom a session has been made with that command, in turn.
+    /// Users for which that command made a session, in order.
     #[must_use]
     pub fn minted(folder: &Path) -> Vec<String> {
         let text = fs::read_to_string(folder.join("minted")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Starts one and waits until it listens. Its credentials and sessions are in `folder`, in a
-    /// folder named after the user, as [`EffectServe::mint_command`] makes them.
-    ///
-    /// # Errors
-    /// It is missing or does not get ready; with its stderr.
+    /// Starts one and waits until it listens. Its credentials and sessions are in `folder/user`, where
+    /// [`EffectServe::mint_command`] puts them.
     pub fn start(port: u16, user: &str, folder: &Path) -> Result<Self> {
         let folder = folder.join(user);
         fs::create_dir_all(&folder).attempt(|| format!("create {}", folder.display()))?;
@@ -67,8 +60,7 @@ impl EffectServe {
     }
 }
 
-/// Makes a credential for the user it is given, as `t3-mint` does, and notes that in a file
-/// `minted`.
+/// Makes a credential for a user, as `t3-mint` does, and adds the user to the file `minted`.
 const MINT: &str = r#"set -e
 cd "$(dirname "$0")"
 credential=$(cat /proc/sys/kernel/random/uuid)

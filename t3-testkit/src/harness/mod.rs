@@ -1,7 +1,7 @@
-//! t3-trace and t3-dispatch as child processes in front of a journald, with stand-ins behind them.
+//! Harness: t3-trace and t3-dispatch as child processes, with a journald and fake serves.
 //!
-//! Readiness is observed (a port that accepts, a socket that answers), never assumed after a pause.
-//! Each part can be killed and started again while the others run. Everything ends on drop.
+//! Readiness is checked (a port that accepts, a socket that replies), never assumed after a pause.
+//! Each program can be killed and started again while the others run. Everything ends on drop.
 
 mod binaries;
 mod cgroup;
@@ -47,28 +47,28 @@ use crate::{
     sys, wait,
 };
 
-/// How long a program may take to get ready; software emulation is slow.
+/// Timeout for the start of a program; software emulation is slow.
 const START: Duration = Duration::from_secs(60);
 
-/// How long a record may take.
+/// Timeout for a record.
 const RECORD: Duration = Duration::from_secs(30);
 
-/// For `t3-dispatch serve` where load of few users is made on purpose.
+/// Options of `t3-dispatch serve` for high load by few users.
 pub const NO_LIMITS: [&str; 6] =
     ["--max-sessions", "1000000", "--max-sessions-per-user", "1000000", "--upgrade-rate", "0"];
 
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// Routes: user and the port of its serve; nothing need listen there yet.
+    /// Routing table: user and port of its serve, which need not listen yet.
     pub users: BTreeMap<String, u16>,
-    /// Address dispatch listens on; port 0 takes a free one.
+    /// Listen address of dispatch; port 0 selects a free one.
     pub listen: SocketAddr,
-    /// Networks whose identity headers count.
+    /// Networks with trusted identity headers.
     pub trusted: Vec<String>,
     /// Start t3-trace.
     pub trace: bool,
-    /// Stand-ins are units of systemd, each in the cgroup it gets from there.
+    /// Fake serves run as systemd units, each in the cgroup of its unit.
     pub units: bool,
     /// Further arguments of `t3-dispatch serve`.
     pub dispatch_arguments: Vec<String>,
@@ -77,19 +77,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// dispatch on loopback with t3-trace where this user may, and `n` users `u0`, `u1`... with a
-    /// free port each.
-    ///
-    /// # Errors
-    /// No free ports.
+    /// dispatch on loopback, t3-trace if root, and `n` users `u0`, `u1`... with a free port each.
     pub fn users(n: usize) -> Result<Self> {
         Self::named((0..n).map(|i| format!("u{i}")))
     }
 
-    /// The same with users of these names.
-    ///
-    /// # Errors
-    /// No free ports.
+    /// The same with these users.
     pub fn named(users: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         let users = users.into_iter().map(|user| Ok((user.into(), ports::free()?))).collect::<Result<_>>()?;
         Ok(Self {
@@ -98,14 +91,13 @@ impl Setup {
             trusted: vec!["127.0.0.0/8".to_owned()],
             trace: sys::is_root(),
             units: false,
-            // Nobody here has a t3-mint.
+            // There is no t3-mint.
             dispatch_arguments: vec!["--no-pairing".to_owned()],
             trace_arguments: Vec::new(),
         })
     }
 
-    /// Accepts clients in network namespaces of their own ([`Netns`]) as well: they come over a
-    /// link, not over loopback.
+    /// Accepts clients in network namespaces ([`Netns`]) as well, which use a link, not loopback.
     pub fn accept_links(&mut self) {
         self.listen = SocketAddr::from(([0, 0, 0, 0], 0));
         self.trusted.push(netns::NETWORK.to_owned());
@@ -115,11 +107,9 @@ impl Setup {
 /// The running programs.
 #[derive(Debug)]
 pub struct Stack {
-    /// t3-dispatch, if it runs.
     pub dispatch: Option<Process>,
-    /// t3-trace, if it runs.
     pub trace: Option<Process>,
-    /// Where dispatch listens.
+    /// Address of dispatch.
     pub address: SocketAddr,
     /// Where the programs write their records.
     pub journal: Arc<Journal>,
@@ -128,10 +118,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts all of it and waits until it is ready, t3-trace's knowledge of dispatch included.
-    ///
-    /// # Errors
-    /// A program is missing or does not get ready; with its stderr.
+    /// Starts the programs and waits until they are ready and connected.
     pub fn start(mut setup: Setup, journal: impl Into<Arc<Journal>>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-stack-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
@@ -149,52 +136,44 @@ impl Stack {
         Ok(stack)
     }
 
-    /// The folder for sockets and files of this stack.
+    /// Folder for sockets and files.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// t3-trace's socket.
+    /// The evidence socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.dir().join("evidence.sock")
     }
 
-    /// dispatch.json.
+    /// The routing table.
     #[must_use]
     pub fn table(&self) -> PathBuf {
         self.dir().join("dispatch.json")
     }
 
-    /// The port of a user's serve.
-    ///
-    /// # Errors
-    /// The set-up has no such user.
     pub fn port(&self, user: &str) -> Result<u16> {
         self.setup.users.get(user).copied().ok_or_else(|| TestError::Unexpected {
-            what: "a user of the set-up".to_owned(),
+            what: "a user of the fixture".to_owned(),
             got: user.to_owned(),
         })
     }
 
-    /// Whether stand-ins are units of systemd.
+    /// Whether fake serves are systemd units.
     #[must_use]
     pub fn units(&self) -> bool {
         self.setup.units
     }
 
-    /// Starts a stand-in as this user's serve: as a unit, or as a child in a cgroup of its own if
-    /// one is given.
-    ///
-    /// # Errors
-    /// See [`Serve::start`].
+    /// Starts a fake serve of this user: as a unit, or as a child in `cgroup`.
     pub fn serve(&self, user: &str, arguments: &[&str], cgroup: Option<&Cgroup>) -> Result<Serve> {
         if self.setup.units {
             return Serve::start_unit(user, self.port(user)?, arguments);
         }
-        let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
-        Serve::start(self.dir(), self.port(user)?, arguments, doors)
+        let procs = cgroup.map(Cgroup::procs_files).transpose()?.unwrap_or_default();
+        Serve::start(self.dir(), self.port(user)?, arguments, procs)
     }
 
     fn write_table(&self) -> Result<()> {
@@ -205,10 +184,7 @@ impl Stack {
         fs::write(self.table(), text).attempt(|| "write dispatch.json".to_owned())
     }
 
-    /// Starts t3-trace and waits until it answers; if dispatch runs, until the two know each other.
-    ///
-    /// # Errors
-    /// It is missing or does not get ready; with its stderr.
+    /// Starts t3-trace and waits until it is ready, and connected to dispatch if that runs.
     pub fn start_trace(&mut self) -> Result<()> {
         mount_kernel_filesystems();
         let mut command = Command::new(binaries::find("t3-trace")?);
@@ -217,15 +193,11 @@ impl Stack {
         self.journal.lend(&mut command)?;
         let process = Process::start(command)?;
         self.trace = Some(process);
-        self.until("t3-trace to answer", |stack| stack.status().is_ok())?;
-        if self.dispatch.is_some() { self.until_acquainted() } else { Ok(()) }
+        self.until("t3-trace to reply", |stack| stack.status().is_ok())?;
+        if self.dispatch.is_some() { self.until_connected() } else { Ok(()) }
     }
 
-    /// Starts t3-dispatch and waits until it accepts; if t3-trace runs, until the two know each
-    /// other.
-    ///
-    /// # Errors
-    /// It is missing or does not get ready; with its stderr.
+    /// Starts t3-dispatch and waits until it accepts, and is connected to t3-trace if that runs.
     pub fn start_dispatch(&mut self) -> Result<()> {
         let mut command = Command::new(binaries::find("t3-dispatch")?);
         command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.setup.listen.to_string());
@@ -237,29 +209,23 @@ impl Stack {
         command.args(&self.setup.dispatch_arguments);
         self.journal.lend(&mut command)?;
         let collect = self.journal.collector();
-        self.dispatch = Some(Process::start_heard(command, move |_, line| collect(line))?);
+        self.dispatch = Some(Process::start_observed(command, move |_, line| collect(line))?);
         self.until("t3-dispatch to accept", |stack| TcpStream::connect(stack.address).is_ok())?;
-        if self.trace.is_some() { self.until_acquainted() } else { Ok(()) }
+        if self.trace.is_some() { self.until_connected() } else { Ok(()) }
     }
 
-    fn until_acquainted(&mut self) -> Result<()> {
+    fn until_connected(&mut self) -> Result<()> {
         self.until("t3-dispatch to connect to t3-trace", |stack| {
             stack.status().is_ok_and(|status| status.dispatch)
         })
     }
 
-    /// How t3-trace is.
-    ///
-    /// # Errors
-    /// It does not answer.
+    /// Status of t3-trace.
     pub fn status(&self) -> Result<Status> {
         trace_client::status(&self.socket())
     }
 
     /// Waits until so many subscribers are connected to t3-trace.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`].
     pub fn until_subscribers(&self, n: u64) -> Result<()> {
         let mut samples = 0;
         wait::until("subscribers of t3-trace", START, || {
@@ -270,7 +236,7 @@ impl Stack {
         })
     }
 
-    /// What `kernel=` a record must say now.
+    /// The `kernel=` that a record must have now.
     #[must_use]
     pub fn kernel(&self) -> KernelSource {
         self.status().ok().and_then(|status| status.kernel).unwrap_or(KernelSource::Off)
@@ -289,25 +255,16 @@ impl Stack {
     }
 
     /// Sends dispatch a signal.
-    ///
-    /// # Errors
-    /// It does not run.
     pub fn signal_dispatch(&self, signal: i32) -> Result<()> {
         self.dispatch.as_ref().ok_or_else(|| not_running("t3-dispatch"))?.signal(signal)
     }
 
     /// Sends t3-trace a signal.
-    ///
-    /// # Errors
-    /// It does not run.
     pub fn signal_trace(&self, signal: i32) -> Result<()> {
         self.trace.as_ref().ok_or_else(|| not_running("t3-trace"))?.signal(signal)
     }
 
     /// The one record of a user.
-    ///
-    /// # Errors
-    /// There is none after 30 s, or there are several.
     pub fn record(&self, user: &str) -> Result<CloseRecord> {
         let mut found = self.journal.wait_closes(1, RECORD, |record| record.user == user)?;
         match (found.pop(), found.len()) {
@@ -319,7 +276,7 @@ impl Stack {
         }
     }
 
-    /// What the programs wrote to stderr.
+    /// stderr of the programs.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.trace.iter().chain(&self.dispatch).map(Process::stderr).collect()
@@ -351,14 +308,14 @@ fn not_running(program: &str) -> TestError {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // dispatch first: what it still has to say should find t3-trace alive.
+        // dispatch first: its last messages need a running t3-trace.
         drop(self.dispatch.take());
         drop(self.trace.take());
     }
 }
 
-/// tracefs and bpffs are mounted by systemd on a real machine; in bare surroundings they may be
-/// missing. A failure shows in what t3-trace then says.
+/// Mounts tracefs and bpffs, which systemd does on a real host. A failure shows in the status of
+/// t3-trace.
 fn mount_kernel_filesystems() {
     for (kind, place) in [("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")] {
         let empty = fs::read_dir(place).map(|mut entries| entries.next().is_none());

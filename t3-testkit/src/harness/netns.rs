@@ -1,5 +1,4 @@
-//! A network namespace joined to ours by a veth pair, for a client whose link can go down. Gone on
-//! drop, the pair with it.
+//! A network namespace with a veth link, for a client with a link that can fail. Removed on drop.
 
 use std::{
     fs::File,
@@ -19,26 +18,23 @@ pub(super) const NETWORK: &str = "198.18.0.0/15";
 
 static COUNT: AtomicU8 = AtomicU8::new(0);
 
-/// A namespace with one link to ours.
+/// A namespace with one link to the namespace of the test.
 #[derive(Debug)]
 pub struct Netns {
     namespace: OwnedFd,
     link: String,
-    /// Our end's address: what the client connects to.
+    /// Address of the near end, which the client connects to.
     pub near: Ipv4Addr,
-    /// The client's address.
+    /// Address of the client.
     pub far: Ipv4Addr,
 }
 
 impl Netns {
-    /// Makes one.
-    ///
-    /// # Errors
-    /// [`TestError::Missing`] without root; a failed `ip` command with what it said.
+    /// Creates one.
     pub fn new() -> Result<Self> {
         prerequisite::root()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let namespace = of_its_own()?;
+        let namespace = new_namespace()?;
         let process = std::process::id();
         let (link, peer) = (format!("t3t{process}n{number}"), format!("t3t{process}f{number}"));
         let octet = u8::try_from(process % 250).unwrap_or(0);
@@ -47,7 +43,6 @@ impl Netns {
         let netns = Self { namespace, link, near, far };
         let near_end = &netns.link;
         netns.ours(&format!("link add name {near_end} type veth peer name {peer}"))?;
-        // The descriptor's path works in `ip` as the namespace's name does not exist anywhere.
         netns.give(&peer)?;
         netns.ours(&format!("addr add {near}/30 dev {near_end}"))?;
         netns.ours(&format!("link set dev {near_end} up"))?;
@@ -56,45 +51,33 @@ impl Netns {
         Ok(netns)
     }
 
-    /// The namespace, for [`crate::client::Config::namespace`].
-    ///
-    /// # Errors
-    /// No descriptors are left.
+    /// Descriptor for [`crate::client::Config::namespace`].
     pub fn descriptor(&self) -> Result<OwnedFd> {
         self.namespace.try_clone().attempt(|| "duplicate a descriptor".to_owned())
     }
 
-    /// Takes the link down: what either side sends is lost, and nothing tells the other. The far
-    /// end goes down; our own stays up, so that our kernel notices nothing.
-    ///
-    /// # Errors
-    /// A failed `ip` command.
+    /// Cuts the link without a signal to either side. The near end stays up, so that the kernel does
+    /// not notice.
     pub fn cut(&self) -> Result<()> {
-        // Our end would lose its carrier and then its route; a rule that drops is not everywhere.
-        // Losing the far address does it: nobody answers any more, and the neighbour entry is
-        // pinned so that sending still succeeds.
+        // Taking the link down would remove carrier and route, and not every kernel has nftables.
+        // Without the far address nothing replies; the pinned neighbour entry keeps sending
+        // possible.
         self.pin_neighbour()?;
         let peer = self.peer();
         self.theirs(&format!("addr flush dev {peer}"))?;
         self.theirs(&format!("link set dev {peer} arp off"))
     }
 
-    /// Whether packets can be lost on this machine.
-    ///
-    /// # Errors
-    /// Neither netem nor nftables works here: what the latter said.
+    /// Checks that this host can drop packets, by netem or nftables.
     pub fn can_lose(&self) -> Result<()> {
         self.drop_some(0)
     }
 
-    /// Loses this percentage of the packets from now on, each way: by netem, or by nftables where
-    /// the kernel has no netem.
-    ///
-    /// # Errors
-    /// Neither works: what nftables said.
+    /// Drops this percentage of the packets in each direction: by netem, or by nftables if the kernel
+    /// has no netem.
     pub fn lose(&self, percent: u8) -> Result<()> {
-        // Lost ARP would make our kernel say "no route", which no far-away browser's link does:
-        // what is known stays known.
+        // Lost ARP would cause "no route to host", which cannot happen with a remote client, so the
+        // neighbour entries are pinned.
         let (near, far, peer) = (self.near, self.far, self.peer());
         self.ours(&format!("neigh replace {far} dev {} nud permanent", self.link))?;
         self.theirs(&format!("neigh replace {near} dev {peer} nud permanent"))?;
@@ -107,7 +90,7 @@ impl Netns {
         if run(Command::new("tc"), &netem(link)).is_ok() {
             return run(self.inside("tc")?, &netem(&peer));
         }
-        // At the entrance of either end, so that its sender learns nothing.
+        // On ingress of either end, so that the sender gets no error.
         let rules = |device: &str| {
             format!(
                 "add table netdev {device} ; delete table netdev {device} ; add table netdev {device} ; \
@@ -129,8 +112,7 @@ impl Netns {
     }
 
     fn give(&self, peer: &str) -> Result<()> {
-        // `ip link set netns` takes a process id, so a process that sits in the namespace stands
-        // for it.
+        // `ip link set netns` expects a process id of the namespace.
         let mut holder = Command::new("sleep");
         holder.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::in_namespace(&mut holder, self.descriptor()?);
@@ -160,8 +142,7 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = self.ours(&format!("link del dev {}", self.link));
-        // Its rules outlive a link. Where there are none, or no nftables, there is nothing to
-        // delete.
+        // Rules outlive a link. An error means that there are none.
         let _ = run(Command::new("nft"), &format!("delete table netdev {}", self.link));
     }
 }
@@ -177,8 +158,8 @@ fn run(mut command: Command, arguments: &str) -> Result<()> {
     Err(TestError::Unexpected { what: format!("success of `{program} {arguments}`"), got })
 }
 
-/// A thread makes the namespace and ends; the descriptor keeps it alive.
-fn of_its_own() -> Result<OwnedFd> {
+/// A new namespace, made by a short-lived thread and kept alive by the descriptor.
+fn new_namespace() -> Result<OwnedFd> {
     let made = std::thread::spawn(|| {
         sys::new_net().attempt(|| "make a network namespace".to_owned())?;
         let path = "/proc/thread-self/ns/net";
@@ -187,7 +168,7 @@ fn of_its_own() -> Result<OwnedFd> {
     made.join().unwrap_or_else(|_| {
         Err(TestError::Unexpected {
             what: "a network namespace".to_owned(),
-            got: "its thread died".to_owned(),
+            got: "its thread has ended".to_owned(),
         })
     })
 }

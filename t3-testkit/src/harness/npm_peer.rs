@@ -1,5 +1,5 @@
-//! Peers made of npm packages: each is a folder in `peers/` with a lock file, installed once below
-//! the target folder. Never part of the build.
+//! Peers from npm packages: folders in `peers/` with a lock file, installed once below the target
+//! folder. Not part of the build.
 
 use std::{
     fs,
@@ -9,44 +9,38 @@ use std::{
 
 use super::binaries;
 
-/// The folder a peer runs from, installed first if need be.
-///
-/// # Errors
-/// What npm or the file system said.
+/// The folder of a peer; installs it if necessary.
 pub fn installed(name: &str) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name);
     let folder = binaries::target().join("peers").join(name);
-    let lock =
-        fs::read(sources.join("package-lock.json")).map_err(|error| format!("no lock file: {error}"))?;
-    // Tests that run at the same time wait for one installation.
+    let lock = fs::read(sources.join("package-lock.json"))
+        .map_err(|error| format!("cannot read package-lock.json: {error}"))?;
+    // Concurrent tests wait for one installation.
     let peers = binaries::target().join("peers");
     let waits =
         fs::create_dir_all(&peers).and_then(|()| fs::File::create(peers.join(format!("{name}.lock"))));
     let turn = waits.and_then(|file| file.lock().map(|()| file));
-    let _turn = turn.map_err(|error| format!("locking {} failed: {error}", peers.display()))?;
-    // Written last: a folder with another lock, or half an installation, is not what is asked for.
+    let _turn = turn.map_err(|error| format!("cannot lock {}: {error}", peers.display()))?;
+    // Written last, to detect a changed lock file or an incomplete installation.
     let done = folder.join("installed.json");
     let installed = fs::read(&done).is_ok_and(|installed| installed == lock);
     if !installed {
         let _ = fs::remove_dir_all(&folder);
     }
-    copy(&sources, &folder).map_err(|error| format!("copying {} failed: {error}", sources.display()))?;
+    copy(&sources, &folder).map_err(|error| format!("cannot copy {}: {error}", sources.display()))?;
     if !installed {
-        // No scripts of packages: none of them needs what it would do here.
+        // No package needs its install scripts.
         run("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"], &folder)?;
-        fs::write(&done, lock).map_err(|error| format!("writing {} failed: {error}", done.display()))?;
+        fs::write(&done, lock).map_err(|error| format!("cannot write {}: {error}", done.display()))?;
     }
     folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))
 }
 
-/// Runs a program in a folder, to its end.
-///
-/// # Errors
-/// It does not start or fails, with its last words.
+/// Runs a program in a folder until it exits.
 pub fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    let output = command.output().map_err(|error| format!("{program} does not start: {error}"))?;
+    let output = command.output().map_err(|error| format!("cannot start {program}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
@@ -56,7 +50,7 @@ pub fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<(), Strin
     Err(format!("`{program} {}` failed: {}", arguments.join(" "), lines.join(" / ")))
 }
 
-/// The files of a folder; not what is below it.
+/// Copies the files of a folder, without subfolders.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

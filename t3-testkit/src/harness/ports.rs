@@ -1,5 +1,4 @@
-//! Ports that are free and stay so: below the range from which the kernel takes ports for outgoing
-//! connections.
+//! Free ports, below the range of ephemeral ports so that no outgoing connection takes them.
 
 use std::{
     net::TcpListener,
@@ -11,13 +10,10 @@ use crate::error::{Result, TestError};
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 
-/// Where this process looks next; processes that run at the same time begin at different places.
+/// The next candidate; concurrent processes start at different ports.
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A port on which nobody listens and that this process has not given out before.
-///
-/// # Errors
-/// All are taken.
+/// A port without a listener that this process has not returned before.
 pub fn free() -> Result<u16> {
     let span = LAST - FIRST;
     let start = u16::try_from(std::process::id() * 97 % u32::from(span)).unwrap_or(0);
@@ -30,6 +26,6 @@ pub fn free() -> Result<u16> {
     }
     Err(TestError::Missing {
         what: format!("a free port from {FIRST} to {LAST}"),
-        remedy: "stop something".to_owned(),
+        remedy: "stop other programs that listen there".to_owned(),
     })
 }

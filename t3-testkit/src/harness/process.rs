@@ -1,7 +1,6 @@
-//! A child process whose stderr is kept for the report of a failure, and that ends when its handle
-//! goes.
+//! A child process that ends with its handle; its stderr is kept for the report of a failure.
 //!
-//! It leads a process group of its own: Ctrl-C in a terminal reaches only us, and we end our
+//! It leads its own process group: Ctrl-C in a terminal reaches only the test, which ends its
 //! children in order.
 
 use std::{
@@ -22,16 +21,14 @@ use crate::{
 /// Lines of stderr kept.
 const KEPT: usize = 200;
 
-/// Where a line of a child came from.
+/// Source of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
-    /// Its standard output.
     Stdout,
-    /// Its standard error.
     Stderr,
 }
 
-/// A running (or ended) child.
+/// A child, running or ended.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -40,29 +37,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it, with stdin closed and stderr collected. It dies with the thread that starts it.
-    ///
-    /// # Errors
-    /// It cannot be started.
+    /// Starts it, with stdin closed and stderr collected. It ends with the calling thread.
     pub fn start(mut command: Command) -> Result<Self> {
         command.stdout(Stdio::null());
         Self::launch(command, |_, _| {})
     }
 
-    /// As [`Self::start`], and `hear` gets each line of stdout and of stderr when it comes, on
-    /// threads of their own.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn start_heard(
+    /// As [`Self::start`]; `observer` gets each line of stdout and stderr, on separate threads.
+    pub fn start_observed(
         mut command: Command,
-        hear: impl Fn(Stream, &str) + Clone + Send + 'static,
+        observer: impl Fn(Stream, &str) + Clone + Send + 'static,
     ) -> Result<Self> {
         command.stdout(Stdio::piped());
-        Self::launch(command, hear)
+        Self::launch(command, observer)
     }
 
-    fn launch(mut command: Command, hear: impl Fn(Stream, &str) + Clone + Send + 'static) -> Result<Self> {
+    fn launch(
+        mut command: Command,
+        observer: impl Fn(Stream, &str) + Clone + Send + 'static,
+    ) -> Result<Self> {
         let program = command.get_program().to_owned();
         let name = Path::new(&program).file_name().unwrap_or(&program).to_string_lossy().into_owned();
         command.stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0);
@@ -70,13 +63,13 @@ impl Process {
         let mut child = command.spawn().attempt(|| format!("start {}", program.to_string_lossy()))?;
         let lines = Arc::<Mutex<VecDeque<String>>>::default();
         if let Some(stdout) = child.stdout.take() {
-            let hear = hear.clone();
-            each_line(stdout, move |line| hear(Stream::Stdout, &line));
+            let observer = observer.clone();
+            each_line(stdout, move |line| observer(Stream::Stdout, &line));
         }
         if let Some(stderr) = child.stderr.take() {
             let lines = Arc::clone(&lines);
             each_line(stderr, move |line| {
-                hear(Stream::Stderr, &line);
+                observer(Stream::Stderr, &line);
                 let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
                 if lines.len() == KEPT {
                     lines.pop_front();
@@ -87,38 +80,25 @@ impl Process {
         Ok(Self { name, child, lines })
     }
 
-    /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Sends it a signal.
-    ///
-    /// # Errors
-    /// It has been waited for already.
     pub fn signal(&self, signal: i32) -> Result<()> {
         sys::signal(self.pid(), signal).attempt(|| format!("send signal {signal} to {}", self.name))
     }
 
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// [`crate::TestError::Timeout`].
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         wait::until(&what, limit, || self.ended())
     }
 
     /// Waits until it is ready.
-    ///
-    /// # Errors
-    /// It has ended or takes longer than `limit`; with its stderr.
     pub fn until_ready(
         &mut self,
         name: &str,
@@ -138,7 +118,7 @@ impl Process {
         Err(TestError::Unexpected { what: format!("cannot start {name}"), got })
     }
 
-    /// The last lines of its stderr, each with the program's name before it.
+    /// The last lines of stderr, each with the name of the program.
     #[must_use]
     pub fn stderr(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

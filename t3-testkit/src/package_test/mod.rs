@@ -44,9 +44,6 @@ pub struct Options {
 
 /// Does it; whether everything was as it should be. A part that ends in a reboot says nothing of
 /// what comes after it.
-///
-/// # Errors
-/// What was done before the reboot cannot be kept, or is not to be read.
 pub fn run(options: &Options) -> Result<bool> {
     if let Some(mut steps) = steps::after_reboot()? {
         println!("after the reboot:");

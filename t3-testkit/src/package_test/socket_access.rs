@@ -10,9 +10,6 @@ use crate::{
 };
 
 /// Knocks as whoever this process runs as.
-///
-/// # Errors
-/// The socket cannot be reached, or the role is refused: with the reason.
 pub fn knock(role: &str) -> Result<()> {
     let role = match role {
         "dispatch" => Role::Dispatch,

@@ -1,8 +1,8 @@
-//! Soak: thousands of WebSockets held open at the same time through real programs, each with its
-//! heartbeat, and then ended in random ways.
+//! Soak: thousands of concurrent WebSockets with heartbeats through the real programs, then random
+//! ends.
 //!
-//! None may be dropped, the memory of t3-dispatch and t3-trace has to stay where it is, and every
-//! session must have its own right record. Plans, serves and the audit of records are chaos's.
+//! None may be dropped, the memory of t3-dispatch and t3-trace must be constant, and every session
+//! must have one right record. Plans, serves and the audit are those of chaos.
 
 pub mod options;
 pub mod report;
@@ -26,7 +26,7 @@ use crate::{
         self,
         audit::Times,
         plan::Plan,
-        process_usage::look,
+        process_usage::sample,
         serve,
         setup::{Fixture, Phase},
     },
@@ -38,17 +38,14 @@ use options::Options;
 use report::{Cpu, Report, Sample};
 use session::{Common, Counts, Held, PERIOD};
 
-/// Sessions that open at the same time.
+/// Concurrent openings.
 const AT_ONCE: usize = 50;
-/// Between two looks at memory.
-const LOOK: Duration = Duration::from_secs(5);
-/// For all to open; a slow host takes a millisecond or two for each.
+/// Interval between memory samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+/// Timeout for opening all; a slow host needs 1 to 2 ms for each.
 const OPENING: Duration = Duration::from_secs(300);
 
-/// Runs; whether everything was right.
-///
-/// # Errors
-/// It could not be carried out.
+/// Runs soak; returns whether everything was right.
 pub fn run(options: &Options) -> Result<bool> {
     if let Some(Part::Serve { port }) = options.common.part {
         return serve::run(port).map(|()| true);
@@ -57,8 +54,8 @@ pub fn run(options: &Options) -> Result<bool> {
     let needed = 2 * u64::from(options.sessions) + 200;
     if descriptors < needed {
         return Err(TestError::Missing {
-            what: format!("{needed} descriptors a process (the hard limit is {descriptors})"),
-            remedy: "raise it (ulimit -Hn), or give fewer --sessions".to_owned(),
+            what: format!("{needed} descriptors per process (the hard limit is {descriptors})"),
+            remedy: "raise it (ulimit -Hn) or lower --sessions".to_owned(),
         });
     }
     let seed = options.common.seed();
@@ -73,7 +70,7 @@ pub fn run(options: &Options) -> Result<bool> {
 fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     let dispatch = fixture.stack.dispatch_pid();
     let trace = fixture.stack.trace_pid();
-    let before = look(dispatch);
+    let before = sample(dispatch);
     let counts = Arc::<Counts>::default();
     let (end, ending) = watch::channel(None);
     let began = Instant::now();
@@ -94,7 +91,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     })?;
     let opening = began.elapsed();
     println!("{} open after {:.1} s", counts.open.load(Ordering::Relaxed), opening.as_secs_f64());
-    // What a session owns from its first heartbeat on belongs to the start.
+    // Allocations of the first heartbeat belong to the start.
     std::thread::sleep(PERIOD + PERIOD / 2);
 
     let pids = Pids {
@@ -109,18 +106,18 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         let since = held_since.elapsed();
         samples.push(Sample {
             seconds: since.as_secs_f64(),
-            dispatch_kib: look(dispatch).rss_kib,
-            trace_kib: look(trace).rss_kib,
+            dispatch_kib: sample(dispatch).rss_kib,
+            trace_kib: sample(trace).rss_kib,
         });
         let left = Duration::from_secs(options.seconds).saturating_sub(since);
         if left.is_zero() {
             break;
         }
-        std::thread::sleep(left.min(LOOK));
+        std::thread::sleep(left.min(SAMPLE_INTERVAL));
     }
     let held = held_since.elapsed();
     let cpu = pids.cpu()?.since(cpu, held);
-    let with = look(dispatch);
+    let with = sample(dispatch);
     let registered = fixture.stack.status()?.sessions;
 
     let over = Instant::now();
@@ -136,8 +133,8 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         seen.push(one);
     }
     let none = || fixture.stack.status().is_ok_and(|status| status.sessions == 0).then_some(());
-    let _ = wait::until("no session to be held", Duration::from_secs(20), none);
-    // Cuts wait for their neighbours.
+    let _ = wait::until("the end of all sessions", Duration::from_secs(20), none);
+    // Cuts wait for others of a burst.
     std::thread::sleep(Duration::from_secs(2));
     let phase = Phase { name: "soak", took: ended, seen, dispatch_kib: with.rss_kib };
     let (audit, records) = chaos::audited(fixture, &[phase], dispatch)?;
@@ -155,7 +152,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         dropped: counts.dropped.load(Ordering::Relaxed),
         registered,
         heartbeats: Times::of(rtts),
-        dispatch: [before, with, look(dispatch)],
+        dispatch: [before, with, sample(dispatch)],
         samples,
         cpu,
         unknown,

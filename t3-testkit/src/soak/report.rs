@@ -1,4 +1,4 @@
-//! What a soak found out, and whether that is good. Pure, but for printing.
+//! Report of a soak and its limits. Pure, except for printing.
 
 use serde::Serialize;
 
@@ -7,83 +7,73 @@ use crate::chaos::{
     process_usage::Held,
 };
 
-/// Growth of memory that is still called flat, in percent of what it was, or [`FLAT_KIB`] where
-/// that is more.
+/// Maximum growth of memory in percent, or [`FLAT_KIB`] if that is more.
 const FLAT_PERCENT: u64 = 2;
-/// An allocator's arena more or less.
+/// Size of an allocator's arena.
 const FLAT_KIB: u64 = 2 << 10;
-/// Sessions for one kernel event that may be lost. The kernel skips a program that would interrupt
-/// itself on its CPU, and counts that; the records have to be right all the same, and one of them
-/// says it. A ring or a map that overflows loses hundreds at once.
+/// Sessions per tolerated lost kernel event. The kernel skips and counts a program that would
+/// interrupt itself on its CPU; the records must still be right. A full ring or map loses hundreds.
 const FOR_ONE_LOST: u64 = 1_000;
-/// Descriptors that may come and go.
+/// Tolerated difference of descriptors.
 const SPARE: usize = 8;
 
-/// Memory at one moment.
+/// A sample of memory.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Sample {
-    /// Since all were open and had had a heartbeat.
+    /// Seconds since the first heartbeats of all sessions.
     pub seconds: f64,
     /// Resident memory of t3-dispatch, in KiB.
     pub dispatch_kib: u64,
-    /// The same of t3-trace.
+    /// Resident memory of t3-trace, in KiB.
     pub trace_kib: u64,
 }
 
-/// CPU time used while the sessions were held, in percent of one core.
+/// CPU time while the sessions were held, in percent of one core.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Cpu {
-    /// t3-dispatch.
     pub dispatch: f64,
-    /// t3-trace.
     pub trace: f64,
-    /// The browsers, this program.
+    /// The clients, in this process.
     pub browsers: f64,
-    /// All serves.
     pub serves: f64,
 }
 
-/// Everything.
+/// Result of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Repeats the plans.
+    /// Seed of the plans.
     pub seed: u64,
-    /// Sessions.
     pub sessions: u32,
-    /// How long it took to open all of them.
+    /// Time for opening all sessions.
     pub opening_seconds: f64,
-    /// How long they were held.
     pub held_seconds: f64,
     /// From the first end to the last.
     pub ending_seconds: f64,
-    /// Sessions that did not open.
     pub unopened: u32,
-    /// Sessions that ended before they were to.
+    /// Sessions that ended too early.
     pub dropped: u32,
-    /// Sessions that t3-trace knew of at the end of the hold.
+    /// Open sessions in t3-trace at the end of the hold.
     pub registered: u64,
-    /// How long a heartbeat took to be answered.
+    /// Heartbeat RTT.
     pub heartbeats: Times,
-    /// What dispatch held before the first session, with all of them, and after the last.
+    /// dispatch before the first session, with all, and after the last.
     pub dispatch: [Held; 3],
-    /// Memory while they were held; the first is what the others are measured against.
+    /// Memory while sessions were held; growth is relative to the first sample.
     pub samples: Vec<Sample>,
-    /// What it cost.
     pub cpu: Cpu,
-    /// Records that say `unknown`.
+    /// Records with verdict `unknown`.
     pub unknown: usize,
-    /// Kernel events that records say were lost.
+    /// Lost kernel events according to the records.
     pub lost: u64,
-    /// Kernel events lost, as t3-trace counts them.
+    /// Lost kernel events according to t3-trace.
     pub lost_in_all: u64,
-    /// Insertions that full maps refused.
+    /// Insertions into full maps.
     pub map_full: u64,
-    /// Every record against the truth about its session.
     pub audit: Audit,
 }
 
 impl Report {
-    /// The most that memory rose above its first sample, in KiB: of t3-dispatch, of t3-trace.
+    /// Growth of memory above the first sample in KiB: t3-dispatch, t3-trace.
     #[must_use]
     pub fn growth_kib(&self) -> (u64, u64) {
         let over = |of: fn(&Sample) -> u64| {
@@ -93,9 +83,9 @@ impl Report {
         (over(|sample| sample.dispatch_kib), over(|sample| sample.trace_kib))
     }
 
-    /// What is wrong besides single records.
+    /// Findings other than mismatches of single records.
     #[must_use]
-    pub fn complaints(&self) -> Vec<String> {
+    pub fn findings(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut none = |count: u64, what: &str| {
             if count > 0 {
@@ -104,9 +94,9 @@ impl Report {
         };
         none(self.unopened.into(), "sessions did not open");
         none(self.dropped.into(), "sessions were dropped");
-        none(u64::from(self.sessions).abs_diff(self.registered), "sessions more or less known to t3-trace");
+        none(u64::from(self.sessions).abs_diff(self.registered), "sessions too many or too few in t3-trace");
         none(self.unknown as u64, "records say unknown");
-        none(self.map_full, "insertions were refused by full maps");
+        none(self.map_full, "insertions into full maps failed");
         if self.lost_in_all > u64::from(self.sessions) / FOR_ONE_LOST {
             wrong.push(format!("{} kernel events were lost", self.lost_in_all));
         }
@@ -129,7 +119,7 @@ impl Report {
             let first = first.unwrap_or(0);
             if first == 0 || grown > (first * FLAT_PERCENT / 100).max(FLAT_KIB) {
                 wrong.push(format!(
-                    "{program} held {first} KiB with all sessions open, and later {grown} KiB more"
+                    "{program} had {first} KiB with all sessions open, and later {grown} KiB more"
                 ));
             }
         }
@@ -142,13 +132,11 @@ impl Report {
         wrong
     }
 
-    /// Everything is right.
     #[must_use]
     pub fn right(&self) -> bool {
-        self.complaints().is_empty() && self.audit.wrongs() == 0
+        self.findings().is_empty() && self.audit.wrongs() == 0
     }
 
-    /// Prints it.
     pub fn print(&self) {
         let beats = self.heartbeats;
         let millis = |us: u64| us as f64 / 1_000.0;
@@ -157,7 +145,7 @@ impl Report {
             self.sessions, self.opening_seconds, self.held_seconds, self.ending_seconds, self.dropped
         );
         println!(
-            "heartbeats answered {}: p50 {:.2} ms, p99 {:.2} ms, longest {:.1} ms",
+            "heartbeats {}: RTT p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms",
             beats.n,
             millis(beats.p50_us),
             millis(beats.p99_us),
@@ -200,11 +188,11 @@ impl Report {
             );
         }
         if self.right() {
-            println!("\nnone was dropped, memory stayed, every record is there once and right");
+            println!("\nnone dropped, memory constant, one right record for every session");
             return;
         }
         println!("\nWRONG:");
-        self.complaints().iter().for_each(|complaint| println!("  {complaint}"));
+        self.findings().iter().for_each(|finding| println!("  {finding}"));
         self.audit.kinds.iter().for_each(|(kind, count)| println!("  {count:>6} x {kind}"));
         println!("\nexamples:");
         self.audit.examples.iter().for_each(|example| println!("  {example}"));
@@ -240,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn a_good_run_has_no_complaint() {
-        assert_eq!(report().complaints(), [""; 0]);
+    fn a_good_run_has_no_finding() {
+        assert_eq!(report().findings(), [""; 0]);
         assert_eq!(report().growth_kib(), (5_000, 0));
     }
 
     #[test]
-    fn each_thing_that_may_not_be_is_complained_of() {
+    fn each_violated_limit_is_one_finding() {
         let spoil: [fn(&mut Report); 10] = [
             |report| report.dropped = 1,
             |report| report.unopened = 1,
@@ -262,9 +250,9 @@ mod tests {
         for (number, spoil) in spoil.iter().enumerate() {
             let mut report = report();
             spoil(&mut report);
-            assert_eq!(report.complaints().len(), 1, "{number}: {:?}", report.complaints());
+            assert_eq!(report.findings().len(), 1, "{number}: {:?}", report.findings());
         }
         let unmeasured = Report { samples: Vec::new(), ..report() };
-        assert_eq!(unmeasured.complaints().len(), 2);
+        assert_eq!(unmeasured.findings().len(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! The browser's part of one held session: opens, beats until told to end, ends as planned.
+//! The client of a held session: opens, sends heartbeats until the end is due, ends as planned.
 
 use std::{
     io,
@@ -24,48 +24,47 @@ use crate::{
     frame::{self, opcode},
 };
 
-/// Between two heartbeats, as t3's browser has it.
+/// Period of the heartbeat, as in t3.
 pub(super) const PERIOD: Duration = Duration::from_secs(5);
-/// A browser would have given up on its connection by then.
+/// Longer than a browser's watchdog.
 const GIVES_UP: Duration = Duration::from_secs(20);
-/// Opening and ending take no longer than this, or they hang.
+/// Timeout for opening and ending.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is counted while they are held.
+/// Counters while sessions are held.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Sessions that have opened.
     pub open: AtomicU32,
-    /// Sessions that did not come to be.
+    /// Sessions that did not open.
     pub unopened: AtomicU32,
-    /// Sessions that ended, or whose heartbeat stayed unanswered, before they were to.
+    /// Sessions that ended too early or got no reply to a heartbeat.
     pub dropped: AtomicU32,
-    /// Heartbeats answered.
+    /// Heartbeats with a reply.
     pub beats: AtomicU64,
 }
 
-/// When everybody's end begins, and over how long it is spread; `None` until then.
+/// Start and duration of the ends; `None` until then.
 pub(super) type Ending = watch::Receiver<Option<(Instant, Duration)>>;
 
-/// What one session saw.
+/// Observations of one session.
 #[derive(Debug)]
 pub(super) struct Held {
     pub seen: Seen,
-    /// How long each heartbeat took, in microseconds.
+    /// RTT of each heartbeat, in microseconds.
     pub rtts_us: Vec<u64>,
 }
 
-/// What all sessions share.
+/// State shared by all sessions.
 #[derive(Debug, Clone)]
 pub(super) struct Common {
     pub address: SocketAddr,
     pub seed: u64,
     pub counts: Arc<Counts>,
-    /// So many open at once: queues would only make all of them late.
+    /// Limit on concurrent openings.
     pub places: Arc<Semaphore>,
 }
 
-/// Opens one, holds it, ends it.
+/// Opens a session, holds it and ends it.
 pub(super) async fn run(common: Common, user: String, plan: Plan, ending: Ending) -> Held {
     let mut held = Held { seen: Seen::nothing(plan), rtts_us: Vec::new() };
     let opened = {
@@ -87,7 +86,7 @@ pub(super) async fn run(common: Common, user: String, plan: Plan, ending: Ending
     held
 }
 
-/// Heartbeats until the session's own end. An error: it ended by itself, or an answer stayed away.
+/// Sends heartbeats until the end is due. Error: the session ended early, or a reply is missing.
 async fn hold(
     peer: &mut Peer,
     rtts_us: &mut Vec<u64>,
@@ -96,12 +95,12 @@ async fn hold(
     mut ending: Ending,
 ) -> io::Result<()> {
     let gone = |_| io::Error::from(io::ErrorKind::UnexpectedEof);
-    // Spread over the period, as browsers are.
+    // Spread over the period, as in reality.
     let mut beat = Instant::now() + part(PERIOD, rng);
     let mut end = None;
     loop {
         tokio::select! {
-            // Nothing comes between heartbeats: neither an end nor a message.
+            // Nothing may arrive between heartbeats.
             early = peer.next() => {
                 early.map_err(gone)?;
                 return Err(io::ErrorKind::InvalidData.into());

@@ -86,7 +86,7 @@ impl Fixture {
         };
         let mut command = Command::new(t3_testkit::harness::find("t3-probe").unwrap());
         command.arg("run").args(&legs).arg(format!("--listen={page}")).arg("--window=5s");
-        let prober = Process::start_heard(command, hear).unwrap();
+        let prober = Process::start_observed(command, hear).unwrap();
         let legs = legs.to_vec();
         Self { doh, cloudflare, internal, traefik, stack, serve, legs, prober, page, lines, dir }
     }
