@@ -335,8 +335,8 @@ impl Entries {
 }
 
 /// One line of `journalctl -o json`. A value is a text, an array of bytes (not valid text), or an
-/// array of values (a repeated field, `man journalctl`); then the last one counts, and the name gets
-/// a `+`, which no expectation matches.
+/// array of values (a repeated field, `man journalctl`); then the last one counts, and the name
+/// gets a `+`, which no expectation matches.
 fn entry(line: &str) -> Option<Entry> {
     use serde_json::Value;
     fn text(value: &Value) -> Option<String> {

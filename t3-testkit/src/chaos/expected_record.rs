@@ -77,8 +77,8 @@ fn expected(act: Act) -> Option<ExpectedRecord> {
         Act::ResetAtOpen => unopened(Verdict::ServeReset, How::HandshakeEof, &[LegEnd::RstIn]),
         Act::Garbage => unopened(Verdict::ServeProtocol, How::Garbage, GAVE_UP),
         Act::BadAccept => unopened(Verdict::ServeProtocol, How::BadAccept, GAVE_UP),
-        // The FIN may come before accept(), when the socket has no cookie: then dispatch itself read
-        // the end.
+        // The FIN may come before accept(), when the socket has no cookie: then dispatch itself
+        // read the end.
         Act::Gone => ExpectedRecord {
             down: &[LegEnd::FinIn],
             up: &[LegEnd::FinOut, LegEnd::RstOut, LegEnd::None],

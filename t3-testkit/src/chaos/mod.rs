@@ -1,5 +1,5 @@
-//! Chaos: tens of thousands of WebSockets with random ends through the real programs; each record is
-//! compared with the expected record of its session.
+//! Chaos: tens of thousands of WebSockets with random ends through the real programs; each record
+//! is compared with the expected record of its session.
 //!
 //! Each session has its own `Cf-Ray`, address, number of messages and end, so that the evidence of
 //! another session shows as a mismatch. t3-trace is killed, stopped and restarted meanwhile.

@@ -1,8 +1,8 @@
 //! A serve for tens of thousands of short sessions: one thread, one task per session; each follows
 //! the plan in its request target.
 //!
-//! Prints one line per session to stdout, `ID ACTED ENDED`: the times of its act and of the seen end
-//! in nanoseconds of `CLOCK_MONOTONIC`, 0 for none.
+//! Prints one line per session to stdout, `ID ACTED ENDED`: the times of its act and of the seen
+//! end in nanoseconds of `CLOCK_MONOTONIC`, 0 for none.
 
 use std::{io::Write as _, net::Ipv4Addr};
 

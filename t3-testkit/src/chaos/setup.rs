@@ -1,5 +1,5 @@
-//! Fixture of chaos and soak: journald, t3-trace, t3-dispatch, a serve per user, and the clients on a
-//! runtime.
+//! Fixture of chaos and soak: journald, t3-trace, t3-dispatch, a serve per user, and the clients on
+//! a runtime.
 
 use std::{
     collections::HashMap,

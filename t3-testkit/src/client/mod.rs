@@ -1,8 +1,8 @@
 //! A WebSocket client on a raw socket, with control over every byte and over its end.
 //!
-//! One thread owns the socket (`driver`), so that an order such as "reset" takes effect immediately:
-//! no other thread keeps the descriptor open. By default it behaves like a browser: heartbeats, a
-//! reply to a Close frame, and a FIN after the server's FIN.
+//! One thread owns the socket (`driver`), so that an order such as "reset" takes effect
+//! immediately: no other thread keeps the descriptor open. By default it behaves like a browser:
+//! heartbeats, a reply to a Close frame, and a FIN after the server's FIN.
 
 mod driver;
 mod handshake;

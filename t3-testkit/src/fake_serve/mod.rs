@@ -44,7 +44,8 @@ pub struct Options {
     /// Threads of the process, as in node; one does all the work.
     #[arg(long, default_value_t = 4)]
     pub threads: usize,
-    /// Response to WebSocket handshakes: accept, silent, status:N, garbage, wrong_accept, eof, reset.
+    /// Response to WebSocket handshakes: accept, silent, status:N, garbage, wrong_accept, eof,
+    /// reset.
     #[arg(long, default_value = "accept")]
     pub opening: Opening,
     /// Do not listen before the order `listen`.

@@ -1,5 +1,5 @@
-//! A cgroup for one fake serve: on cgroup v2 for PSI and, with controllers there, limits; on a hybrid
-//! host the memory limit is in the v1 hierarchy, with the same processes in both.
+//! A cgroup for one fake serve: on cgroup v2 for PSI and, with controllers there, limits; on a
+//! hybrid host the memory limit is in the v1 hierarchy, with the same processes in both.
 //!
 //! Removed on drop, which works only after the end of its processes: drop their handles first.
 

@@ -1,6 +1,6 @@
 //! A serve with the RPC server of Effect on node, and a page with the RPC client of Effect: the
-//! libraries of t3. Installed once by npm from the lock file in `peers/effect-serve` below the target
-//! folder; not part of the build.
+//! libraries of t3. Installed once by npm from the lock file in `peers/effect-serve` below the
+//! target folder; not part of the build.
 
 use std::{
     fs,
@@ -45,8 +45,8 @@ impl EffectServe {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Starts one and waits until it listens. Its credentials and sessions are in `folder/user`, where
-    /// [`EffectServe::mint_command`] puts them.
+    /// Starts one and waits until it listens. Its credentials and sessions are in `folder/user`,
+    /// where [`EffectServe::mint_command`] puts them.
     pub fn start(port: u16, user: &str, folder: &Path) -> Result<Self> {
         let folder = folder.join(user);
         fs::create_dir_all(&folder).attempt(|| format!("create {}", folder.display()))?;

@@ -56,8 +56,8 @@ impl Netns {
         self.namespace.try_clone().attempt(|| "duplicate a descriptor".to_owned())
     }
 
-    /// Cuts the link without a signal to either side. The near end stays up, so that the kernel does
-    /// not notice.
+    /// Cuts the link without a signal to either side. The near end stays up, so that the kernel
+    /// does not notice.
     pub fn cut(&self) -> Result<()> {
         // Taking the link down would remove carrier and route, and not every kernel has nftables.
         // Without the far address nothing replies; the pinned neighbour entry keeps sending
@@ -73,8 +73,8 @@ impl Netns {
         self.drop_some(0)
     }
 
-    /// Drops this percentage of the packets in each direction: by netem, or by nftables if the kernel
-    /// has no netem.
+    /// Drops this percentage of the packets in each direction: by netem, or by nftables if the
+    /// kernel has no netem.
     pub fn lose(&self, percent: u8) -> Result<()> {
         // Lost ARP would cause "no route to host", which cannot happen with a remote client, so the
         // neighbour entries are pinned.

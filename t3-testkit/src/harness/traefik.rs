@@ -58,8 +58,8 @@ impl Traefik {
         Ok(Self { process, address, addresses, rules, arguments: Vec::new() })
     }
 
-    /// As [`Self::start`], with an access log in `json` or `common` format, both with the user agent,
-    /// JSON also with `Cf-Ray`.
+    /// As [`Self::start`], with an access log in `json` or `common` format, both with the user
+    /// agent, JSON also with `Cf-Ray`.
     pub fn start_logging(dir: &Path, to: SocketAddr, format: &str, log: &Path) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let rules = dir.join(format!("traefik-{}.yml", address.port()));

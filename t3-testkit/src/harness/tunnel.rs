@@ -1,8 +1,8 @@
-//! A fake edge (tunnel, edge proxy) between the client and dispatch: relays bytes over several tunnel
-//! connections; each can be cut with all its sessions at the same time.
+//! A fake edge (tunnel, edge proxy) between the client and dispatch: relays bytes over several
+//! tunnel connections; each can be cut with all its sessions at the same time.
 //!
-//! Does not parse HTTP. A cut is a FIN towards dispatch if nothing is unread, as from a process that
-//! exits.
+//! Does not parse HTTP. A cut is a FIN towards dispatch if nothing is unread, as from a process
+//! that exits.
 
 use std::{
     io,

@@ -108,8 +108,8 @@ impl Drop for Unit {
 }
 
 /// The template, equal to a deployment's where it matters: an OOM kill of one process spares the
-/// others, and every controller is on so that limits exist (accounting alone does not enable the CPU
-/// controller; a weight does).
+/// others, and every controller is on so that limits exist (accounting alone does not enable the
+/// CPU controller; a weight does).
 fn install(program: &Path) -> Result<()> {
     if Path::new(TEMPLATE).exists() {
         return Ok(());

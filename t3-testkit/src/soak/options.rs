@@ -4,8 +4,9 @@ use clap::Parser;
 
 use crate::chaos::options::Common;
 
-/// Holds thousands of WebSockets open through t3-dispatch, each with a heartbeat every 5 s, then ends
-/// them in random ways: none may be dropped, memory must be constant, and every record must be right
+/// Holds thousands of WebSockets open through t3-dispatch, each with a heartbeat every 5 s, then
+/// ends them in random ways: none may be dropped, memory must be constant, and every record must be
+/// right
 #[derive(Debug, Parser)]
 #[command(name = "t3-soak", max_term_width = 110)]
 #[command(
