@@ -55,11 +55,14 @@ const SECTIONS: [&str; 3] = ["ANSWER", "CONFIDENCE", "NEXT"];
 /// The section that is there only when there is something to say.
 const MAYBE: &str = "SEEN, NOT THE CAUSE";
 
+/// Indent of a close's continuation lines.
+const HANGING: &str = "              ";
+
 /// The shape of a screen.
 #[must_use]
 pub fn shape(kind: Kind, screen: &str) -> Vec<String> {
     let mut lines = match kind {
-        Kind::Lines => lines(screen, &[]),
+        Kind::Lines => lines(&unfolded(screen), &[]),
         Kind::Live => lines(screen, &VARIES_LIVE),
         Kind::Checks => return checks(screen),
         Kind::Page => return page(screen),
@@ -83,6 +86,27 @@ fn lines(screen: &str, more: &[(&str, &'static str)]) -> Vec<String> {
         ids(&line).trim_end().to_owned()
     };
     screen.lines().map(line).collect()
+}
+
+/// Joins the continuation lines of a close to its first line: where a line is folded depends on the
+/// lengths of values that vary.
+fn unfolded(screen: &str) -> String {
+    let mut out = String::new();
+    let mut of_close = false;
+    for line in screen.lines() {
+        let continues = line.starts_with(HANGING) && !line[HANGING.len()..].starts_with(' ');
+        if of_close && continues {
+            out.push(' ');
+            out.push_str(line.trim_start());
+            continue;
+        }
+        of_close = line.as_bytes().get(2) == Some(&b':') && line.as_bytes().get(5) == Some(&b':');
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(line);
+    }
+    out
 }
 
 fn checks(screen: &str) -> Vec<String> {
@@ -146,6 +170,11 @@ fn ids(line: &str) -> String {
         .collect()
 }
 
+/// Folding may turn a gap of two spaces into one.
+fn squeezed(line: &String) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Where two screens differ in shape, as `-` and `+` lines; empty when they do not.
 #[must_use]
 pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
@@ -154,7 +183,7 @@ pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
     let most = kept.len().max(fresh.len());
     for n in 0..most {
         let (old, new) = (kept.get(n), fresh.get(n));
-        if old != new {
+        if old.map(squeezed) != new.map(squeezed) {
             told.extend(old.map(|line| format!("-{line}\n")));
             told.extend(new.map(|line| format!("+{line}\n")));
         }
@@ -193,6 +222,15 @@ mod tests {
         assert_eq!(block(page, "$ one --more"), Some("$ one --more\nz\n"));
         assert_eq!(block(page, "$ two"), None);
         assert_eq!(block("```text\n$ two\n", "$ two"), None);
+    }
+
+    #[test]
+    fn a_folded_close_has_the_shape_of_an_unfolded_one() {
+        let one = "17:50:01  serve OOM-killed  ivan  1s  oom  hb RTT 1ms  victim t3-serve --port 1\n";
+        let two = "17:50:01  serve OOM-killed  ivan  1s  oom  hb RTT <1ms  victim\n              t3-serve --port 1\n";
+        assert_eq!(difference(Kind::Lines, one, two), "");
+        assert_ne!(difference(Kind::Lines, one, &two.replace("--port 1", "")), "");
+        assert_ne!(difference(Kind::Lines, "total\n", "total\n              more\n"), "");
     }
 
     #[test]
