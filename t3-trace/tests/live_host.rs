@@ -1,5 +1,5 @@
-//! `t3-trace live` on a real terminal against the real daemon: what it shows, how it lives through
-//! a restart, another size and a flood, and that the terminal is as it was afterwards. Needs tmux.
+//! `t3-trace live` in a terminal with the real daemon: display, daemon restart, resize, flood, and
+//! restored terminal modes. Needs tmux.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -19,7 +19,7 @@ use tokio_seqpacket::UnixSeqpacket;
 const SOON: Duration = Duration::from_secs(30);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_t3-trace");
 
-/// Whether it can be done here; in CI it must.
+/// Whether tmux is available; CI requires it.
 fn possible() -> bool {
     let Err(error) = Terminal::possible() else { return true };
     assert!(std::env::var_os("CI").is_none(), "CI must run this: {error}");
@@ -27,12 +27,12 @@ fn possible() -> bool {
     false
 }
 
-struct World {
+struct Fixture {
     dir: tempfile::TempDir,
     daemon: Option<Process>,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), daemon: None }
     }
@@ -47,7 +47,7 @@ impl World {
         self.daemon = Some(Process::start(daemon).unwrap());
     }
 
-    /// Ended as by a crash: its socket's file stays.
+    /// Kills it, as in a crash: the socket file stays.
     fn kill_daemon(&mut self) {
         self.daemon = None;
     }
@@ -59,20 +59,20 @@ impl World {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         };
-        say(&socket, &ToTrace::Hello { v: VERSION, role: Role::Dispatch }).await;
+        send(&socket, &ToTrace::Hello { v: VERSION, role: Role::Dispatch }).await;
         socket
     }
 
     fn live(&self, width: u16, height: u16, options: &[&str]) -> Terminal {
         let mut live = Command::new(PROGRAM);
         live.arg("live").arg("--socket").arg(self.socket()).args(options).env("LC_ALL", "C.UTF-8");
-        // What is in the surroundings must not decide.
+        // The environment of the test must not matter.
         live.env_remove("NO_COLOR");
         Terminal::start(width, height, &live).unwrap()
     }
 }
 
-async fn say(socket: &UnixSeqpacket, message: &ToTrace) {
+async fn send(socket: &UnixSeqpacket, message: &ToTrace) {
     socket.send(&serde_json::to_vec(message).unwrap()).await.unwrap();
 }
 
@@ -106,21 +106,21 @@ fn done(conn: &str, user: &str, verdict: Verdict) -> ToTrace {
 }
 
 #[tokio::test]
-async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
+async fn live_survives_a_daemon_restart_and_a_resize() {
     if !possible() {
         return;
     }
-    let mut world = World::new();
-    let live = world.live(100, 30, &[]);
+    let mut fixture = Fixture::new();
+    let live = fixture.live(100, 30, &[]);
     live.until_shows("Not connected since", SOON).unwrap();
     let modes = live.modes().unwrap();
     assert!(modes.raw && modes.alternate_screen && !modes.mouse, "{modes:?}");
 
-    world.start_daemon();
+    fixture.start_daemon();
     live.until_shows("connected since", SOON).unwrap();
-    let dispatch = world.dispatch().await;
-    say(&dispatch, &session("c1", "wizard")).await;
-    say(&dispatch, &session("c2", "alice")).await;
+    let dispatch = fixture.dispatch().await;
+    send(&dispatch, &session("c1", "wizard")).await;
+    send(&dispatch, &session("c2", "alice")).await;
     let waiting = StatsReport {
         conn: "c2".to_owned(),
         down_bytes: 70,
@@ -128,11 +128,11 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
         rtt_ns: None,
         waiting_since: Some(monotonic().saturating_sub(60_000_000_000)),
     };
-    say(&dispatch, &ToTrace::Pulses { pulses: vec![waiting] }).await;
-    let screen = live.until_shows("waits 1m", SOON).unwrap();
+    send(&dispatch, &ToTrace::Pulses { pulses: vec![waiting] }).await;
+    let screen = live.until_shows("unanswered 1m", SOON).unwrap();
     assert!(screen.contains("Open sessions 2") && screen.contains("wizard"), "{screen}");
 
-    say(&dispatch, &done("c1", "wizard", Verdict::ServeKilled)).await;
+    send(&dispatch, &done("c1", "wizard", Verdict::ServeKilled)).await;
     live.until_shows("serve killed by signal", SOON).unwrap();
     live.press(&["Enter"]).unwrap();
     live.until_shows("serve process killed by SIGKILL (9)", SOON).unwrap();
@@ -140,8 +140,7 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
     live.until("the lists again", SOON, |screen| screen.contains("> Closes")).unwrap();
 
     live.resize(60, 12).unwrap();
-    let small =
-        live.until("the small screen", SOON, |s| s.contains("WHAT HAPPENED") && !s.contains("Open sessions"));
+    let small = live.until("the small screen", SOON, |s| s.contains("EVENT") && !s.contains("Open sessions"));
     let small = small.unwrap();
     assert!(
         small.contains("serve killed by signal") && small.lines().all(|line| line.chars().count() <= 60),
@@ -150,36 +149,35 @@ async fn it_shows_what_happens_and_lives_through_a_restart_and_another_size() {
     live.resize(100, 30).unwrap();
     live.until_shows("Open sessions 1", SOON).unwrap();
 
-    world.kill_daemon();
+    fixture.kill_daemon();
     live.until_shows("NOT CONNECTED", SOON).unwrap();
-    live.until_shows("not known without t3-trace", SOON).unwrap();
-    world.start_daemon();
-    live.until_shows("t3-trace was restarted: away from", SOON).unwrap();
-    let dispatch = world.dispatch().await;
-    say(&dispatch, &done("c3", "bob", Verdict::ServeOom)).await;
+    live.until_shows("Unknown without t3-trace.", SOON).unwrap();
+    fixture.start_daemon();
+    live.until_shows("t3-trace restarted: disconnected from", SOON).unwrap();
+    let dispatch = fixture.dispatch().await;
+    send(&dispatch, &done("c3", "bob", Verdict::ServeOom)).await;
     let screen = live.until_shows("serve OOM-killed", SOON).unwrap();
     assert!(screen.contains("serve killed by signal") && screen.contains("2 closes"), "{screen}");
 
-    // Stopped as a shell stops it, and continued; the shell in between is missing here, so it goes
-    // on at once.
+    // Ctrl-Z. The process group has no shell here, so the kernel ignores the stop signal.
     live.press(&["C-z"]).unwrap();
     live.press(&["?"]).unwrap();
-    live.until_shows("pause: the list stands still", SOON).unwrap();
+    live.until_shows("pause the list; counting continues", SOON).unwrap();
     live.press(&["q"]).unwrap();
     assert_eq!(live.wait(SOON).unwrap(), 0);
     assert_eq!(live.modes().unwrap(), Modes::default());
-    assert!(!live.screen().unwrap().contains("t3-trace live"), "its screen has gone with it");
+    assert!(!live.screen().unwrap().contains("t3-trace live"), "the alternate screen was left");
 }
 
 #[test]
-fn the_terminal_is_put_back_at_each_signal() {
+fn each_signal_restores_the_terminal() {
     if !possible() {
         return;
     }
-    let world = World::new();
+    let fixture = Fixture::new();
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        let live = world.live(80, 24, &[]);
-        live.until_shows("None yet", SOON).unwrap();
+        let live = fixture.live(80, 24, &[]);
+        live.until_shows("No closes yet.", SOON).unwrap();
         assert!(live.modes().unwrap().raw);
         live.signal(signal).unwrap();
         assert_eq!(live.wait(SOON).unwrap(), 0, "signal {signal}");
@@ -188,15 +186,15 @@ fn the_terminal_is_put_back_at_each_signal() {
 }
 
 #[tokio::test]
-async fn a_thousand_closes_a_second_are_all_counted_and_keys_are_answered_meanwhile() {
+async fn a_flood_is_counted_completely_and_keys_work_during_it() {
     if !possible() {
         return;
     }
     const CLOSES: u64 = 3000;
-    let mut world = World::new();
-    world.start_daemon();
-    let dispatch = world.dispatch().await;
-    let live = world.live(120, 40, &[]);
+    let mut fixture = Fixture::new();
+    fixture.start_daemon();
+    let dispatch = fixture.dispatch().await;
+    let live = fixture.live(120, 40, &[]);
     live.until_shows("connected since", SOON).unwrap();
     let sent = tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(10));
@@ -204,17 +202,17 @@ async fn a_thousand_closes_a_second_are_all_counted_and_keys_are_answered_meanwh
             if n.is_multiple_of(10) {
                 tick.tick().await;
             }
-            say(&dispatch, &done(&format!("c{n}"), "u", Verdict::ServeOom)).await;
+            send(&dispatch, &done(&format!("c{n}"), "u", Verdict::ServeOom)).await;
         }
         dispatch
     });
-    let looked = tokio::task::spawn_blocking(move || {
+    let watcher = tokio::task::spawn_blocking(move || {
         live.until("the first closes", SOON, |screen| closes(screen) > 0).unwrap();
         live.press(&["Space"]).unwrap();
-        let paused = live.until_shows("more have come", SOON).unwrap();
-        // The list stands still while the count goes on.
-        let more = live.until("a count that goes on", SOON, |s| closes(s) > closes(&paused)).unwrap();
-        // A line about what is missing may take one of its lines.
+        let paused = live.until_shows("PAUSED, ", SOON).unwrap();
+        // The list is paused while counting continues.
+        let more = live.until("a higher count", SOON, |s| closes(s) > closes(&paused)).unwrap();
+        // An alert about dropped messages may take one of its lines.
         let (paused, more) = (list(&paused), list(&more));
         assert!(
             !more.is_empty() && (paused.ends_with(&more) || more.ends_with(&paused)),
@@ -224,13 +222,13 @@ async fn a_thousand_closes_a_second_are_all_counted_and_keys_are_answered_meanwh
         live.until_shows("this help", SOON).unwrap();
         live.press(&["?", "Space"]).unwrap();
         let all =
-            live.until("all closes", SOON, |screen| closes(screen) + missing(screen) == CLOSES).unwrap();
+            live.until("all closes", SOON, |screen| closes(screen) + dropped(screen) == CLOSES).unwrap();
         assert!(!all.contains("PAUSED"), "{all}");
         live.press(&["q"]).unwrap();
         assert_eq!(live.wait(SOON).unwrap(), 0);
     });
     let dispatch = sent.await.unwrap();
-    looked.await.unwrap();
+    watcher.await.unwrap();
     drop(dispatch);
 }
 
@@ -245,11 +243,11 @@ fn closes(screen: &str) -> u64 {
     before(screen, " closes")
 }
 
-fn missing(screen: &str) -> u64 {
-    before(screen, " messages are missing")
+fn dropped(screen: &str) -> u64 {
+    before(screen, " messages dropped")
 }
 
-/// The closes as they stand there.
+/// The rows of the list of closes.
 fn list(screen: &str) -> Vec<String> {
     screen
         .lines()
@@ -258,7 +256,7 @@ fn list(screen: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether a text sets a colour of letters, beside the terminal's own (39).
+/// Whether a text sets a foreground colour other than the default (39).
 fn coloured(text: &str) -> bool {
     let sequences = text.split("\u{1b}[").skip(1).filter_map(|rest| rest.split_once('m'));
     let mut numbers =
@@ -267,16 +265,16 @@ fn coloured(text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn lines_and_colours_are_as_asked_for() {
+async fn plain_json_and_no_color_select_the_output() {
     if !possible() {
         return;
     }
-    let mut world = World::new();
-    world.start_daemon();
-    let dispatch = world.dispatch().await;
+    let mut fixture = Fixture::new();
+    fixture.start_daemon();
+    let dispatch = fixture.dispatch().await;
     let show = |options: &[&str], no_colour: bool| {
         let mut live = Command::new(PROGRAM);
-        live.arg("live").arg("--socket").arg(world.socket()).args(options).env("LC_ALL", "C.UTF-8");
+        live.arg("live").arg("--socket").arg(fixture.socket()).args(options).env("LC_ALL", "C.UTF-8");
         if no_colour {
             live.env("NO_COLOR", "1")
         } else {
@@ -290,7 +288,7 @@ async fn lines_and_colours_are_as_asked_for() {
         live.until_shows("USER ", SOON).unwrap();
         assert_eq!(live.modes().unwrap().alternate_screen, n < 2);
     }
-    // A line says nothing of being connected: closes come until it shows one.
+    // Plain output does not report a connection: send closes until one is shown.
     let mut n = 0;
     let arrived = || {
         shown.iter().all(|live| live.screen().unwrap().contains("serve OOM-killed"))
@@ -299,13 +297,13 @@ async fn lines_and_colours_are_as_asked_for() {
     while !arrived() {
         n += 1;
         assert!(n < 1000, "closes do not arrive");
-        say(&dispatch, &done(&format!("c{n}"), "u", Verdict::ServeOom)).await;
+        send(&dispatch, &done(&format!("c{n}"), "u", Verdict::ServeOom)).await;
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     let colours: Vec<bool> = shown.iter().map(|live| coloured(&live.screen_in_colour().unwrap())).collect();
     assert_eq!(colours, [true, false, true, false]);
     shown[2].press(&["C-c"]).unwrap();
     assert_eq!(shown[2].wait(SOON).unwrap(), 0);
-    let other = world.live(60, 10, &["--user", "nobody", "--short", "2m"]);
+    let other = fixture.live(60, 10, &["--user", "nobody", "--short", "2m"]);
     other.until_shows("filter: user:nobody short:2m", SOON).unwrap();
 }

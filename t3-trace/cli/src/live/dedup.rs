@@ -1,12 +1,11 @@
-//! Which closes were shown already: the socket and the journal may both tell one. Only remembers;
-//! bounded.
+//! Sessions whose close was already shown: socket and journal may both deliver it. Bounded.
 
 use std::collections::{HashSet, VecDeque};
 
-/// How many sessions are remembered as shown.
+/// Sessions remembered.
 const SHOWN: usize = 4096;
 
-/// The sessions that were shown, the last [`SHOWN`] of them.
+/// The last [`SHOWN`] sessions shown.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     order: VecDeque<String>,
@@ -14,7 +13,7 @@ pub(super) struct Dedup {
 }
 
 impl Dedup {
-    /// Whether it has not been shown before; it counts as shown from now on.
+    /// Returns whether it is new, and marks it as shown.
     pub(super) fn first_time(&mut self, conn: &str) -> bool {
         if !self.set.insert(conn.to_owned()) {
             return false;
@@ -34,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_shown_is_not_shown_again_and_memory_is_bounded() {
+    fn a_close_is_shown_once_and_memory_is_bounded() {
         let mut dedup = Dedup::default();
         assert!(dedup.first_time("a") && !dedup.first_time("a"));
         for n in 0..2 * SHOWN {

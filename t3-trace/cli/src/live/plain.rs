@@ -1,5 +1,4 @@
-//! Closes as lines: one each for a person, or one JSON object each. What is said beside them goes
-//! to stderr.
+//! Closes as lines on stdout: text or one JSON object each. Messages go to stderr.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -19,14 +18,14 @@ use crate::{
     time::local,
 };
 
-/// Writes until interrupted, or until nobody reads.
+/// Writes until a signal, or until the reader closes the output.
 pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
     let paint = Paint { colour: colour && io::stdout().is_terminal() };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut items = source::start(&args.socket, Subscription::Closes);
     let mut shown = Dedup::default();
-    let mut was_away = false;
+    let mut was_disconnected = false;
     if !args.json {
         writeln!(io::stdout(), "{}", text::folded(&close_line::heading(paint), text::width()))?;
     }
@@ -34,8 +33,8 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
         let item = tokio::select! {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            // A reader that goes away is noticed even while nothing happens.
-            () = reader_gone() => return Ok(()),
+            // Detects a closed reader even while no close happens.
+            () = reader_closed() => return Ok(()),
             item = items.recv() => item,
         };
         match item {
@@ -51,12 +50,12 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
                 stdout.flush()?;
             }
             Some(item) => {
-                if let Some(text) = notice(&item, was_away) {
-                    say(&text);
+                if let Some(text) = notice(&item, was_disconnected) {
+                    report(&text);
                 }
                 match item {
-                    Item::Connected(_) => was_away = false,
-                    Item::Disconnected(_) => was_away = true,
+                    Item::Connected(_) => was_disconnected = false,
+                    Item::Disconnected(_) => was_disconnected = true,
                     _ => {}
                 }
             }
@@ -64,30 +63,28 @@ pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
     }
 }
 
-/// What is said beside the closes. A connection that comes at once is what is expected.
-fn notice(item: &Item, was_away: bool) -> Option<String> {
+/// Returns the message for stderr. The first connection is expected and not reported.
+fn notice(item: &Item, was_disconnected: bool) -> Option<String> {
     match item {
         Item::Message(text) => Some(text.clone()),
-        Item::Skipped(records) => Some(format!("{records} closes were left out: this reader was too slow")),
+        Item::Skipped(records) => Some(format!("{records} closes dropped: this reader was too slow")),
         Item::Connected(daemon) => {
-            was_away.then(|| format!("connected to t3-trace at {}", daemon.socket.display()))
+            was_disconnected.then(|| format!("connected to t3-trace at {}", daemon.socket.display()))
         }
-        Item::Disconnected(why) => {
-            Some(format!("{why}; following the journal, trying again every {RETRY:?}"))
-        }
+        Item::Disconnected(why) => Some(format!("{why}; following the journal, retrying every {RETRY:?}")),
         Item::Closed(..) | Item::Sessions(_) | Item::Status(_) => None,
     }
 }
 
-/// Remarks go where they do not mix with records.
-fn say(text: &str) {
-    // Nobody is left to tell when stderr itself is closed.
+/// Writes a message to stderr, where it does not mix with records.
+fn report(text: &str) {
+    // A closed stderr is not an error.
     let _ = writeln!(io::stderr(), "t3-trace live: {text}");
 }
 
-/// Looks once a second whether the other end of a pipe is closed (poll(2): POLLERR on its writing
-/// end).
-async fn reader_gone() {
+/// Returns when the reader of a pipe closes it; polls once a second (poll(2): POLLERR on the
+/// write end).
+async fn reader_closed() {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     loop {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -128,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_length_select() {
+    fn user_and_duration_select() {
         let args = |user: Option<&str>, short: Option<u64>| LiveArgs {
             socket: "/x".into(),
             json: false,
@@ -143,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_worth_a_word_only_when_it_was_missed() {
+    fn only_a_reconnect_is_reported() {
         let daemon = source::Daemon {
             socket: "/run/x".into(),
             pid: Some(1),
@@ -153,7 +150,7 @@ mod tests {
         let back = Item::Connected(daemon);
         assert_eq!(notice(&back, false), None);
         assert_eq!(notice(&back, true).as_deref(), Some("connected to t3-trace at /run/x"));
-        let gone = notice(&Item::Disconnected("t3-trace has gone".to_owned()), false);
-        assert_eq!(gone.as_deref(), Some("t3-trace has gone; following the journal, trying again every 2s"));
+        let gone = notice(&Item::Disconnected("t3-trace disconnected".to_owned()), false);
+        assert_eq!(gone.as_deref(), Some("t3-trace disconnected; following the journal, retrying every 2s"));
     }
 }

@@ -1,7 +1,7 @@
-//! Where `live` hears of closes: the daemon's socket, and the journal while that is not there.
+//! Source of closes for `live`: the daemon's socket, and the journal while it is unavailable.
 //!
-//! Two tasks feed one channel, and the journal is still read for a moment after the socket is back,
-//! so that nothing falls between them; the reader leaves out what it has seen already.
+//! Two tasks feed one channel. The journal is read a little longer than necessary after a
+//! reconnect, so that no close is lost in between; the reader drops duplicates.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,74 +21,74 @@ use t3_trace_host::{
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::Command,
+    process::{ChildStderr, Command},
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_seqpacket::UnixSeqpacket;
 
-use crate::journal::json_entry;
+use crate::{journal::json_entry, present::text::safe};
 
-/// How long until the socket is tried again.
+/// Time between attempts to connect.
 pub const RETRY: Duration = Duration::from_secs(2);
-/// How long the journal is still read when the socket is back.
+/// Time for which the journal is still read after a reconnect.
 const OVERLAP: Duration = Duration::from_secs(3);
-/// How often the open sessions are asked for.
-const ASK: Duration = Duration::from_secs(1);
-/// A question that was not answered for so long is asked again.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often the daemon's state is asked for, in questions for the open sessions.
+/// Interval between queries for the open sessions.
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which an unanswered query is sent again.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The daemon's status is queried with every n-th query for open sessions.
 const STATUS_EVERY: u32 = 5;
+/// Timeout for the rest of stderr after stdout of journalctl has ended.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest error of journalctl that is shown, in characters.
+const LONGEST_ERROR: usize = 200;
 
-/// What `live` hears.
+/// One item from the daemon or the journal.
 #[derive(Debug)]
 pub enum Item {
-    /// A close, and when (seconds since the epoch).
+    /// A close and its time (seconds since the epoch).
     Closed(Box<CloseRecord>, u64),
-    /// The daemon left out so many records, because we were too slow.
+    /// The daemon dropped this many records because this reader was too slow.
     Skipped(u64),
-    /// The daemon's socket answers.
     Connected(Daemon),
-    /// It does not, and why; said once for each reason. Closes come from the journal until it does.
+    /// Not connected, with the reason; sent once per reason. The journal delivers closes then.
     Disconnected(String),
     /// A part of the open sessions.
     Sessions(Box<Sessions>),
-    /// How the daemon is.
     Status(Box<Status>),
-    /// Something to say to the operator.
+    /// A message for the operator.
     Message(String),
 }
 
-/// Who answers.
+/// The connected daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
-    /// Where.
     pub socket: PathBuf,
-    /// Its process: another one is a daemon that was restarted.
+    /// Its process ID; it changes when the daemon restarts.
     pub pid: Option<i32>,
-    /// What its kernel side gives.
+    /// Its source of kernel evidence.
     pub kernel: KernelSource,
-    /// It tells the open sessions.
+    /// It reports open sessions.
     pub has_sessions: bool,
 }
 
-/// What is wanted beside the closes.
+/// Data to receive in addition to closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscription {
-    /// Nothing: dispatch need not count aloud for us.
+    /// None; dispatch sends no live stats.
     Closes,
-    /// The open sessions and the daemon's state, again and again.
+    /// Open sessions and the daemon's status, periodically.
     Everything,
 }
 
-/// The socket is there, or since when it is not.
+/// State of the connection; `DownSince` is in seconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     Up,
     DownSince(u64),
 }
 
-/// Starts both sources.
 #[must_use]
 pub fn start(socket: &Path, subscription: Subscription) -> mpsc::Receiver<Item> {
     let (items, received) = mpsc::channel(256);
@@ -104,15 +104,15 @@ async fn follow_socket(
     items: mpsc::Sender<Item>,
     link: watch::Sender<Link>,
 ) {
-    let mut said = None;
+    let mut reported = None;
     loop {
         let why = match subscribe(&path).await {
             Ok((socket, daemon)) => {
-                said = None;
+                reported = None;
                 link.send_replace(Link::Up);
-                let asks = subscription == Subscription::Everything && daemon.has_sessions;
+                let queries = subscription == Subscription::Everything && daemon.has_sessions;
                 let _ = items.send(Item::Connected(daemon)).await;
-                listen(&socket, asks, &items).await
+                listen(&socket, queries, &items).await
             }
             Err(why) => why,
         };
@@ -120,63 +120,63 @@ async fn follow_socket(
             return;
         }
         link.send_if_modified(|link| {
-            let fell = *link == Link::Up;
-            if fell {
+            let lost = *link == Link::Up;
+            if lost {
                 *link = Link::DownSince(realtime_secs());
             }
-            fell
+            lost
         });
-        if said.as_ref() != Some(&why) {
+        if reported.as_ref() != Some(&why) {
             let _ = items.send(Item::Disconnected(why.clone())).await;
-            said = Some(why);
+            reported = Some(why);
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn say(items: &mpsc::Sender<Item>, text: String) {
+async fn report(items: &mpsc::Sender<Item>, text: String) {
     let _ = items.send(Item::Message(text)).await;
 }
 
-/// Connects and introduces itself; the error is a sentence for the operator.
+/// Connects and sends Hello; the error is a clause for the operator.
 async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
     let at = path.display();
     let socket = UnixSeqpacket::connect(path).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-            format!("t3-trace does not run (nobody answers at {at})")
+            format!("no daemon at {at} (is t3-trace.service running?)")
         }
-        std::io::ErrorKind::PermissionDenied => format!("no permission for {at}: join the group t3-trace"),
-        _ => format!("connect to {at}: {error}"),
+        std::io::ErrorKind::PermissionDenied => format!("no permission for {at} (join group t3-trace)"),
+        _ => format!("cannot connect to {at}: {error}"),
     })?;
     let hello = serde_json::to_vec(&ToTrace::Hello { v: VERSION, role: Role::Subscriber });
     let hello = hello.map_err(|error| error.to_string())?;
-    socket.send(&hello).await.map_err(|error| format!("talk to t3-trace at {at}: {error}"))?;
+    socket.send(&hello).await.map_err(|error| format!("cannot send to t3-trace at {at}: {error}"))?;
     match receive(&socket, &mut vec![0; MAX_MESSAGE]).await {
         Ok(Some(FromTrace::Welcome { kernel, sessions, .. })) => {
             let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
             Ok((socket, Daemon { socket: path.to_owned(), pid, kernel, has_sessions: sessions }))
         }
-        Ok(Some(FromTrace::Refused { why })) => Err(format!("t3-trace refused: {why}")),
-        Ok(_) => Err("t3-trace said something else than welcome".to_owned()),
+        Ok(Some(FromTrace::Refused { why })) => Err(format!("t3-trace refused the connection: {why}")),
+        Ok(_) => Err("expected Welcome from t3-trace as the first message".to_owned()),
         Err(why) => Err(why),
     }
 }
 
-/// Reads until the connection ends, and says why it did.
-async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) -> String {
+/// Reads until the connection ends; returns the reason.
+async fn listen(socket: &UnixSeqpacket, queries: bool, items: &mpsc::Sender<Item>) -> String {
     let mut pending = PendingQueries::default();
-    let mut time_to_ask = interval(ASK);
-    time_to_ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut query_due = interval(QUERY_INTERVAL);
+    query_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
-        let heard = tokio::select! {
-            heard = receive(socket, &mut buffer) => heard,
-            _ = time_to_ask.tick(), if asks => match pending.ask(socket).await {
+        let message = tokio::select! {
+            message = receive(socket, &mut buffer) => message,
+            _ = query_due.tick(), if queries => match pending.send(socket).await {
                 Ok(()) => continue,
-                Err(error) => return format!("t3-trace has gone: {error}"),
+                Err(error) => return format!("t3-trace disconnected: {error}"),
             },
         };
-        let item = match heard {
+        let item = match message {
             Ok(Some(FromTrace::Closed { record })) => Item::Closed(record, realtime_secs()),
             Ok(Some(FromTrace::Skipped { records })) => Item::Skipped(records),
             Ok(Some(FromTrace::Sessions(part))) => {
@@ -184,8 +184,8 @@ async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) 
                 Item::Sessions(part)
             }
             Ok(Some(FromTrace::Status(status))) => Item::Status(status),
-            Ok(Some(FromTrace::Refused { why })) => return format!("t3-trace refused: {why}"),
-            // What is not for us, or from a newer daemon.
+            Ok(Some(FromTrace::Refused { why })) => return format!("t3-trace refused the connection: {why}"),
+            // A message for other roles, or from a newer daemon.
             Ok(_) => continue,
             Err(why) => return why,
         };
@@ -195,23 +195,23 @@ async fn listen(socket: &UnixSeqpacket, asks: bool, items: &mpsc::Sender<Item>) 
     }
 }
 
-/// One question at a time, so that a daemon that stands still is not buried under them.
+/// One query in flight at a time, so that a stalled daemon is not flooded.
 #[derive(Default)]
 struct PendingQueries {
     waiting_since: Option<Instant>,
-    asked: u32,
+    sent: u32,
 }
 
 impl PendingQueries {
-    async fn ask(&mut self, socket: &UnixSeqpacket) -> std::io::Result<()> {
-        if self.waiting_since.is_some_and(|since| since.elapsed() < PATIENCE) {
+    async fn send(&mut self, socket: &UnixSeqpacket) -> std::io::Result<()> {
+        if self.waiting_since.is_some_and(|since| since.elapsed() < QUERY_TIMEOUT) {
             return Ok(());
         }
         self.waiting_since = Some(Instant::now());
-        let state = self.asked.is_multiple_of(STATUS_EVERY).then_some(ToTrace::Status);
-        self.asked = self.asked.wrapping_add(1);
-        for question in state.into_iter().chain([ToTrace::Sessions]) {
-            socket.send(&serde_json::to_vec(&question)?).await?;
+        let state = self.sent.is_multiple_of(STATUS_EVERY).then_some(ToTrace::Status);
+        self.sent = self.sent.wrapping_add(1);
+        for query in state.into_iter().chain([ToTrace::Sessions]) {
+            socket.send(&serde_json::to_vec(&query)?).await?;
         }
         Ok(())
     }
@@ -223,12 +223,12 @@ impl PendingQueries {
     }
 }
 
-/// `None`: a message that this version does not know.
+/// `None`: a message unknown to this version.
 async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<Option<FromTrace>, String> {
     match socket.recv(buffer).await.map(|message| message.bytes_read()) {
-        Ok(0) => Err("t3-trace has gone".to_owned()),
+        Ok(0) => Err("t3-trace disconnected".to_owned()),
         Ok(length) => Ok(serde_json::from_slice(&buffer[..length]).ok()),
-        Err(error) => Err(format!("t3-trace has gone: {error}")),
+        Err(error) => Err(format!("t3-trace disconnected: {error}")),
     }
 }
 
@@ -238,39 +238,42 @@ async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Lin
         else {
             return;
         };
-        let back = async {
+        let reconnected = async {
             let _ = link.wait_for(|link| *link == Link::Up).await;
             tokio::time::sleep(OVERLAP).await;
         };
         tokio::select! {
-            () = back => {}
+            () = reconnected => {}
             why = read_journal(since, &items) => {
                 if items.is_closed() {
                     return;
                 }
-                say(&items, why).await;
+                report(&items, why).await;
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 }
 
-/// Reads until journalctl ends, and says why it did.
+/// Reads until journalctl exits; returns the reason.
 async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
     let child = Command::new("journalctl")
         .args(["--follow", "--quiet", "--no-pager", "--output=json", "--all"])
-        // Closes from before are history: `live` shows what happens from now on.
+        // `live` does not show closes from before the disconnect.
         .args(["--lines=all".to_owned(), format!("--since=@{since}"), format!("MESSAGE_ID={CLOSE_ID}")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn();
     let mut child = match child {
         Ok(child) => child,
-        Err(error) => return format!("journalctl does not run: {error}"),
+        Err(error) => return format!("cannot run journalctl: {error}"),
     };
-    let Some(output) = child.stdout.take() else { return "journalctl has no output".to_owned() };
+    let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+        return "cannot read the output of journalctl".to_owned();
+    };
+    let last_error = tokio::spawn(last_line(errors));
     let trust = Trust::in_user(DISPATCH_USER);
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -281,10 +284,31 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
                 }
             }
             Ok(None) => {}
-            Err(error) => say(items, error.to_string()).await,
+            Err(error) => report(items, error.to_string()).await,
         }
     }
-    "journalctl has ended".to_owned()
+    let last_error = tokio::time::timeout(STDERR_TIMEOUT, last_error).await;
+    journal_ended(&last_error.ok().and_then(Result::ok).unwrap_or_default())
+}
+
+/// Returns the last line that is not empty, cut to [`LONGEST_ERROR`]; reads all, so that
+/// journalctl never blocks on a full pipe.
+async fn last_line(errors: ChildStderr) -> String {
+    let mut lines = BufReader::new(errors).lines();
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if !line.trim().is_empty() {
+            last = safe(line.trim()).chars().take(LONGEST_ERROR).collect();
+        }
+    }
+    last
+}
+
+fn journal_ended(error: &str) -> String {
+    if error.is_empty() {
+        return "journalctl exited".to_owned();
+    }
+    format!("journalctl exited: {}; join group systemd-journal", error.trim_end_matches('.'))
 }
 
 #[cfg(test)]
@@ -295,13 +319,13 @@ mod tests {
     use super::*;
 
     /// A daemon whose answers the test writes.
-    struct Fake {
+    struct FakeDaemon {
         listener: UnixSeqpacketListener,
         path: PathBuf,
         _dir: tempfile::TempDir,
     }
 
-    impl Fake {
+    impl FakeDaemon {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("socket");
@@ -309,51 +333,53 @@ mod tests {
         }
 
         async fn welcome(&mut self, sessions: bool) -> UnixSeqpacket {
-            let viewer = self.listener.accept().await.unwrap();
+            let subscriber = self.listener.accept().await.unwrap();
             let hello = ToTrace::Hello { v: VERSION, role: Role::Subscriber };
-            assert_eq!(asked(&viewer).await, Some(hello));
-            say(&viewer, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Off, sessions }).await;
-            viewer
+            assert_eq!(query(&subscriber).await, Some(hello));
+            send(&subscriber, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Off, sessions }).await;
+            subscriber
         }
     }
 
-    async fn say(viewer: &UnixSeqpacket, message: &FromTrace) {
-        viewer.send(&serde_json::to_vec(message).unwrap()).await.unwrap();
+    async fn send(subscriber: &UnixSeqpacket, message: &FromTrace) {
+        subscriber.send(&serde_json::to_vec(message).unwrap()).await.unwrap();
     }
 
-    /// The next question; `None` when none comes for longer than it may take.
-    async fn asked(viewer: &UnixSeqpacket) -> Option<ToTrace> {
+    /// The next query; `None` when none arrives within 1.5 intervals.
+    async fn query(subscriber: &UnixSeqpacket) -> Option<ToTrace> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        let received = timeout(ASK + ASK / 2, viewer.recv(&mut buffer)).await.ok()?;
+        let received =
+            timeout(QUERY_INTERVAL + QUERY_INTERVAL / 2, subscriber.recv(&mut buffer)).await.ok()?;
         serde_json::from_slice(&buffer[..received.unwrap().bytes_read()]).unwrap()
     }
 
     #[tokio::test]
-    async fn who_wants_only_closes_or_meets_an_older_daemon_asks_for_nothing() {
+    async fn no_queries_without_need_or_to_an_older_daemon() {
         for (subscription, sessions) in [(Subscription::Closes, true), (Subscription::Everything, false)] {
-            let mut fake = Fake::new();
+            let mut fake = FakeDaemon::new();
             let _items = start(&fake.path, subscription);
-            let viewer = fake.welcome(sessions).await;
-            assert_eq!(asked(&viewer).await, None, "{subscription:?}");
+            let subscriber = fake.welcome(sessions).await;
+            assert_eq!(query(&subscriber).await, None, "{subscription:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_question_waits_for_the_answer_to_the_one_before() {
-        let mut fake = Fake::new();
+    async fn one_query_at_a_time() {
+        let mut fake = FakeDaemon::new();
         let mut items = start(&fake.path, Subscription::Everything);
-        let viewer = fake.welcome(true).await;
+        let subscriber = fake.welcome(true).await;
         assert!(matches!(items.recv().await, Some(Item::Connected(daemon)) if daemon.pid.is_some()));
-        assert_eq!(asked(&viewer).await, Some(ToTrace::Status));
-        assert_eq!(asked(&viewer).await, Some(ToTrace::Sessions));
-        say(&viewer, &FromTrace::Sessions(Box::new(Sessions { more: true, ..Sessions::default() }))).await;
-        assert_eq!(asked(&viewer).await, None, "the answer is not whole");
-        say(&viewer, &FromTrace::Sessions(Box::default())).await;
-        assert_eq!(asked(&viewer).await, Some(ToTrace::Sessions), "the state is asked for less often");
-        drop(viewer);
+        assert_eq!(query(&subscriber).await, Some(ToTrace::Status));
+        assert_eq!(query(&subscriber).await, Some(ToTrace::Sessions));
+        send(&subscriber, &FromTrace::Sessions(Box::new(Sessions { more: true, ..Sessions::default() })))
+            .await;
+        assert_eq!(query(&subscriber).await, None, "the answer is not complete");
+        send(&subscriber, &FromTrace::Sessions(Box::default())).await;
+        assert_eq!(query(&subscriber).await, Some(ToTrace::Sessions), "the status is queried less often");
+        drop(subscriber);
         loop {
             if let Item::Disconnected(why) = items.recv().await.unwrap() {
-                assert!(why.contains("t3-trace has gone"), "{why}");
+                assert!(why.contains("t3-trace disconnected"), "{why}");
                 break;
             }
         }

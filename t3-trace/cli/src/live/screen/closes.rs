@@ -1,5 +1,4 @@
-//! The list of closes: the last ones, which of them the filter shows, where the reader is. Pure;
-//! bounded however many come.
+//! List of closes with filter, selection and pause. Pure and bounded.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -7,46 +6,45 @@ use t3_record::CloseRecord;
 
 use super::filter::Filter;
 
-/// So many closes are kept: about 15 MB.
+/// Closes kept; about 15 MB.
 pub const KEPT: usize = 10_000;
 
 /// One close.
 #[derive(Debug, Clone)]
 pub struct Close {
-    /// Its place in the order of arrival.
+    /// Position in the order of arrival.
     pub seq: u64,
-    /// When, in seconds since the epoch.
+    /// Time in seconds since the epoch.
     pub at: u64,
-    /// The record.
     pub record: Box<CloseRecord>,
 }
 
-/// The last closes, oldest first. While it is held, what arrives waits beside it, and what is shown
-/// stands still.
+/// The last closes, oldest first. While paused, new closes are queued and the list does not
+/// change.
 #[derive(Debug, Default)]
 pub struct Closes {
     next: u64,
     kept: VecDeque<Close>,
     waiting: VecDeque<Close>,
-    /// How many have come since it is held.
-    held: Option<u64>,
+    /// Closes received since the pause began.
+    paused: Option<u64>,
     filter: Filter,
-    /// Those of `kept` that the filter shows.
+    /// Those of `kept` that match the filter.
     visible: VecDeque<u64>,
-    /// Without a selection the end is followed.
+    /// Without a selection the list follows its end.
     selected: Option<u64>,
-    /// Where on the screen the selection is, in lines from the top.
+    /// Line of the selection on the screen, from the top.
     line: usize,
-    /// How many fit on the screen.
+    /// Rows that fit on the screen.
     page: usize,
 }
 
 impl Closes {
-    /// One more. Gives its place.
+    /// Adds a close.
     pub fn push(&mut self, record: Box<CloseRecord>, at: u64) {
         let close = Close { seq: self.next, at, record };
         self.next += 1;
-        match &mut self.held {
+        match &mut self.paused {
             None => self.keep(close),
             Some(arrived) => {
                 *arrived += 1;
@@ -59,7 +57,7 @@ impl Closes {
     }
 
     fn keep(&mut self, close: Close) {
-        if self.filter.shows(&close.record) {
+        if self.filter.matches(&close.record) {
             self.visible.push_back(close.seq);
         }
         self.kept.push_back(close);
@@ -74,49 +72,47 @@ impl Closes {
         }
     }
 
-    /// Stands still, or goes on with all that has come since.
-    pub fn toggle_hold(&mut self) {
-        match self.held.take() {
-            None => self.held = Some(0),
+    /// Pauses, or resumes with all queued closes.
+    pub fn toggle_pause(&mut self) {
+        match self.paused.take() {
+            None => self.paused = Some(0),
             Some(_) => std::mem::take(&mut self.waiting).into_iter().for_each(|close| self.keep(close)),
         }
     }
 
-    /// How many have come since it is held; `None` while it is not.
+    /// Closes received since the pause began; `None` while not paused.
     #[must_use]
-    pub const fn held(&self) -> Option<u64> {
-        self.held
+    pub const fn paused(&self) -> Option<u64> {
+        self.paused
     }
 
-    /// The filter.
     #[must_use]
     pub const fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// Shows others. A selection that is still shown stays.
+    /// Sets the filter; keeps the selection if it still matches.
     pub fn set_filter(&mut self, filter: Filter) {
         self.filter = filter;
         self.visible =
-            self.kept.iter().filter(|close| self.filter.shows(&close.record)).map(|c| c.seq).collect();
+            self.kept.iter().filter(|close| self.filter.matches(&close.record)).map(|c| c.seq).collect();
         if self.selected.is_some_and(|seq| self.visible.binary_search(&seq).is_err()) {
             self.selected = None;
         }
     }
 
-    /// How many are kept, and how many of them the filter shows.
+    /// Number of closes kept, and number of those that match the filter.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         (self.kept.len(), self.visible.len())
     }
 
-    /// How many fit on the screen from now on.
+    /// Sets the number of rows that fit on the screen.
     pub fn set_page(&mut self, page: usize) {
         self.page = page;
         self.line = self.line.min(page.saturating_sub(1));
     }
 
-    /// The selected one.
     #[must_use]
     pub fn selected(&self) -> Option<&Close> {
         self.get(self.selected?)
@@ -127,7 +123,7 @@ impl Closes {
         self.kept.get(usize::try_from(seq.checked_sub(first)?).ok()?)
     }
 
-    /// What is on the screen, and which line of it is selected.
+    /// Rows on the screen, and the line of the selection.
     #[must_use]
     pub fn on_screen(&self) -> (Vec<&Close>, Option<usize>) {
         let range = self.window();
@@ -146,11 +142,11 @@ impl Closes {
         self.visible.binary_search(&self.selected?).ok()
     }
 
-    /// Moves the selection by lines; down from the last one follows the end again.
+    /// Moves the selection by lines; a step down from the last row follows the end again.
     pub fn step(&mut self, by: isize) {
         let Some(last) = self.visible.len().checked_sub(1) else { return };
         let Some(from) = self.index() else {
-            // Where nothing is selected, the first step selects what is at the end.
+            // Without a selection the first step up selects the last row.
             if by < 0 {
                 self.line = self.page.min(self.visible.len()).saturating_sub(1);
                 self.select(last.saturating_add_signed(by + 1));
@@ -170,23 +166,22 @@ impl Closes {
 
     fn select(&mut self, index: usize) {
         self.selected = self.visible.get(index).copied();
-        // What the window cannot show at that line it shows at another.
+        // The window may not be able to show it at that line.
         self.line = index.saturating_sub(self.window().start);
     }
 
-    /// Moves it by screens.
+    /// Moves the selection by pages.
     pub fn turn(&mut self, pages: isize) {
         let page = isize::try_from(self.page.saturating_sub(1).max(1)).unwrap_or(1);
         self.step(pages.saturating_mul(page));
     }
 
-    /// Selects the oldest.
     pub fn first(&mut self) {
         self.line = 0;
         self.select(0);
     }
 
-    /// Selects nothing: the end is followed.
+    /// Clears the selection; the list follows its end.
     pub fn follow(&mut self) {
         self.selected = None;
     }
@@ -219,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_followed_until_something_is_selected_and_then_the_reader_is_not_moved() {
+    fn a_selection_stops_following_the_end() {
         let mut closes = filled(10, 4);
         assert_eq!(shown(&closes), (vec![6, 7, 8, 9], None));
         closes.step(-1);
@@ -242,33 +237,33 @@ mod tests {
     }
 
     #[test]
-    fn held_it_stands_still_and_counts_and_goes_on_with_all_that_came() {
+    fn a_pause_queues_and_counts_new_closes() {
         let mut closes = filled(3, 4);
-        closes.toggle_hold();
+        closes.toggle_pause();
         more(&mut closes, 3..9);
-        assert_eq!((shown(&closes).0, closes.held()), (vec![0, 1, 2], Some(6)));
-        closes.toggle_hold();
-        assert_eq!((shown(&closes).0, closes.held()), (vec![5, 6, 7, 8], None));
+        assert_eq!((shown(&closes).0, closes.paused()), (vec![0, 1, 2], Some(6)));
+        closes.toggle_pause();
+        assert_eq!((shown(&closes).0, closes.paused()), (vec![5, 6, 7, 8], None));
         assert_eq!(closes.counts(), (9, 9));
     }
 
     #[test]
-    fn memory_is_bounded_and_what_is_read_stays_while_it_is_held() {
+    fn memory_is_bounded_and_a_paused_list_does_not_change() {
         let kept = u64::try_from(KEPT).unwrap();
         let mut closes = filled(5, 3);
         closes.first();
-        closes.toggle_hold();
+        closes.toggle_pause();
         more(&mut closes, 5..3 * kept);
         assert_eq!(shown(&closes).0, [0, 1, 2]);
         assert_eq!((closes.kept.len(), closes.waiting.len()), (5, KEPT));
-        closes.toggle_hold();
+        closes.toggle_pause();
         assert_eq!((closes.kept.len(), closes.waiting.len(), closes.visible.len()), (KEPT, 0, KEPT));
-        // What was selected has gone; the oldest that is there is the nearest.
+        // The selected close was dropped; the oldest is selected.
         assert_eq!(shown(&closes), (vec![2 * kept, 2 * kept + 1, 2 * kept + 2], Some(0)));
     }
 
     #[test]
-    fn a_filter_selects_old_and_new_and_keeps_the_selection_that_it_shows() {
+    fn a_filter_keeps_a_matching_selection() {
         let mut closes = filled(10, 4);
         closes.step(-2);
         assert_eq!(closes.selected().map(|close| close.at), Some(8));
@@ -286,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_screen_without_a_line_is_no_trouble() {
+    fn a_screen_without_rows_works() {
         let mut closes = filled(10, 0);
         for by in [-1, 1, -20, 20] {
             closes.step(by);
@@ -301,18 +296,18 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_is_done_the_selection_is_on_the_screen(
-            deeds in proptest::collection::vec((0..8_u8, -7..7_isize), 0..60)
+        fn the_selection_is_always_on_the_screen(
+            steps in proptest::collection::vec((0..8_u8, -7..7_isize), 0..60)
         ) {
             let (mut closes, mut came) = (Closes::default(), 0);
-            for (deed, by) in deeds {
+            for (step, by) in steps {
                 let size = by.unsigned_abs();
-                match deed {
+                match step {
                     0 => {
                         more(&mut closes, came..came + size as u64);
                         came += size as u64;
                     }
-                    1 => closes.toggle_hold(),
+                    1 => closes.toggle_pause(),
                     2 => closes.set_filter(["", "user:even", "user:odd", "nothing"][size % 4].parse().unwrap()),
                     3 => closes.set_page(size),
                     4 => closes.step(by),

@@ -1,6 +1,5 @@
-//! One close as a page for a person: what was concluded, and everything that was seen, in words.
-//! Pure. Says nothing that the record does not say; what cannot be put in words stands in the
-//! record itself at the end.
+//! Evidence page of one close: conclusion, all facts in words, and the record. Pure.
+//! States only what the record contains.
 
 use t3_record::{
     CloseRecord,
@@ -16,27 +15,26 @@ use crate::present::{
     verdict_text,
 };
 
-/// A heading and what stands under it.
+/// A heading and its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// The heading.
     pub title: &'static str,
-    /// One thing each. May hold text from outside: not yet safe to print.
+    /// May contain text from outside: not yet safe to print.
     pub lines: Vec<String>,
 }
 
-/// All of it. `when` is the time of the close, as text.
+/// Returns the sections of the page. `when` is the formatted time of the close.
 #[must_use]
 pub fn page(record: &CloseRecord, when: &str) -> Vec<Section> {
     let sections = [
-        Section { title: "What happened", lines: conclusion(record) },
+        Section { title: "Conclusion", lines: conclusion(record) },
         Section { title: "Session", lines: session(record, when) },
-        Section { title: "In this order", lines: order(record) },
+        Section { title: "Timeline", lines: order(record) },
         Section { title: "Heartbeat", lines: heartbeat(record) },
-        Section { title: "serve's process", lines: process(record) },
-        Section { title: "Machine", lines: machine(record) },
+        Section { title: "serve process", lines: process(record) },
+        Section { title: "Host", lines: host(record) },
         Section { title: "Connections", lines: connections(record) },
-        Section { title: "The record", lines: vec![record.to_line()] },
+        Section { title: "Record", lines: vec![record.to_line()] },
     ];
     sections.into_iter().filter(|section| !section.lines.is_empty()).collect()
 }
@@ -46,7 +44,7 @@ fn conclusion(record: &CloseRecord) -> Vec<String> {
         vec![verdict_text::label(record.verdict).to_owned(), answer::sentence(record), answer::sure(record)];
     lines.extend(record.closed_by.map(|end| {
         match end {
-            ClosedBy::Downstream => "The downstream leg acted first, which does not make it the cause.",
+            ClosedBy::Downstream => "The downstream leg acted first; that alone does not make it the cause.",
             ClosedBy::Upstream => "The upstream leg acted first.",
             ClosedBy::Dispatch => "The proxy or the kernel of this host acted first.",
             ClosedBy::Both => "Both ends acted before either saw the other's close.",
@@ -66,12 +64,12 @@ fn session(record: &CloseRecord, when: &str) -> Vec<String> {
     }
     if let Some(side) = record.ws_from {
         let who = match side {
-            Side::Down => "the browser's side",
+            Side::Down => "client",
             Side::Up => "serve",
         };
-        let code = record.ws_code.map_or_else(|| "without a code".to_owned(), |code| code.to_string());
+        let code = record.ws_code.map_or_else(|| "no code".to_owned(), |code| code.to_string());
         let reason = record.ws_reason.as_ref().map_or_else(String::new, |reason| format!(" \"{reason}\""));
-        lines.push(format!("first close frame: from {who}, {code}{reason}"));
+        lines.push(format!("first Close frame: from {who}, {code}{reason}"));
     }
     lines
 }
@@ -81,42 +79,42 @@ fn order(record: &CloseRecord) -> Vec<String> {
     let mut lines: Vec<String> =
         events.iter().map(|event| format!("{:>9}  {}", event.at, event.what)).collect();
     if lines.is_empty() {
-        lines.extend(record.down_end.map(|end| format!("browser's leg: {}", leg_end(end))));
-        lines.extend(record.up_end.map(|end| format!("serve's leg: {}", leg_end(end))));
+        lines.extend(record.down_end.map(|end| format!("downstream leg: {}", leg_end(end))));
+        lines.extend(record.up_end.map(|end| format!("upstream leg: {}", leg_end(end))));
     }
     lines
 }
 
 const fn leg_end(end: LegEnd) -> &'static str {
     match end {
-        LegEnd::FinIn => "ended by the other side (FIN)",
-        LegEnd::RstIn => "reset by the other side (RST)",
-        LegEnd::FinOut => "ended by the proxy (FIN)",
-        LegEnd::RstOut => "reset by this machine (RST)",
-        LegEnd::Timeout => "the other side no longer answered",
-        LegEnd::Abort => "destroyed by an administrator",
+        LegEnd::FinIn => "FIN received",
+        LegEnd::RstIn => "RST received",
+        LegEnd::FinOut => "FIN sent",
+        LegEnd::RstOut => "RST sent",
+        LegEnd::Timeout => "TCP timeout",
+        LegEnd::Abort => "destroyed locally (ss -K or similar)",
         LegEnd::Refused => "refused",
-        LegEnd::Unreach => "could not be reached",
-        LegEnd::None => "never came to be",
+        LegEnd::Unreach => "unreachable",
+        LegEnd::None => "not established",
     }
 }
 
 fn heartbeat(record: &CloseRecord) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(count) = record.hb_n {
-        let period = record.hb_period_ms.map_or_else(String::new, |ms| format!(", one every {}", lasted(ms)));
+        let period = record.hb_period_ms.map_or_else(String::new, |ms| format!(", period {}", lasted(ms)));
         let gap = record
             .hb_gap_ms
-            .map_or_else(String::new, |ms| format!(", the last {} before the close", lasted(ms)));
-        lines.push(format!("{count} seen{period}{gap}"));
+            .map_or_else(String::new, |ms| format!(", last one {} before the close", lasted(ms)));
+        lines.push(format!("{count} pings{period}{gap}"));
     }
     if let Some(rtt) = record.hb_rtt_ms {
-        let worst = record.hb_rtt_max_ms.map_or_else(String::new, |ms| format!(", at worst {}", lasted(ms)));
-        lines.push(format!("answered last in {}{worst}", lasted(rtt)));
+        let worst = record.hb_rtt_max_ms.map_or_else(String::new, |ms| format!(", max {}", lasted(ms)));
+        lines.push(format!("RTT {}{worst}", lasted(rtt)));
     }
     match record.hb_wait_ms {
-        Some(wait) => lines.push(format!("one was not answered: it had waited {}", lasted(wait))),
-        None if record.hb_n.is_some_and(|count| count > 0) => lines.push("all were answered".to_owned()),
+        Some(wait) => lines.push(format!("last ping unanswered for {}", lasted(wait))),
+        None if record.hb_n.is_some_and(|count| count > 0) => lines.push("all pings answered".to_owned()),
         None => {}
     }
     lines
@@ -130,39 +128,39 @@ fn process(record: &CloseRecord) -> Vec<String> {
         let fate = match fate {
             Fate::Alive => "alive".to_owned(),
             Fate::Exit(status) => format!("exited with status {status}"),
-            Fate::Signal(signal) => format!("died of {}", signal_name(signal)),
+            Fate::Signal(signal) => format!("killed by {}", signal_name(signal)),
             Fate::Oom => "killed by the OOM killer".to_owned(),
         };
         let killer =
             record.killed_by.as_ref().map_or_else(String::new, |killer| format!(", sent by {killer}"));
         lines.push(format!("{comm}{pid}: {fate}{killer}"));
     }
-    lines.extend(record.oom_victim.as_ref().map(|victim| format!("the OOM killer's victim: {victim}")));
+    lines.extend(record.oom_victim.as_ref().map(|victim| format!("OOM victim: {victim}")));
     lines
 }
 
-fn machine(record: &CloseRecord) -> Vec<String> {
+fn host(record: &CloseRecord) -> Vec<String> {
     let percents = |values: [(&str, Option<Percent>); 3]| {
         let known = values.into_iter().filter_map(|(name, value)| Some(format!("{name} {:.1}%", value?.0)));
         Some(known.collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
     };
     let mut lines = Vec::new();
     let user = percents([("mem", record.psi_mem), ("io", record.psi_io), ("cpu", record.psi_cpu)]);
-    lines.extend(user.map(|text| format!("stalled in the last 10 s, user's cgroup: {text}")));
+    lines.extend(user.map(|text| format!("PSI some (10 s), user's cgroup: {text}")));
     let full = percents([("mem", record.psi_mem_full), ("io", record.psi_io_full), ("", None)]);
-    lines.extend(full.map(|text| format!("of that with every task stalled: {text}")));
+    lines.extend(full.map(|text| format!("PSI full (10 s), user's cgroup: {text}")));
     let peak =
         percents([("mem", record.psi_mem_peak), ("io", record.psi_io_peak), ("cpu", record.psi_cpu_peak)]);
-    lines.extend(peak.map(|text| format!("worst second of the last 30 s: {text}")));
-    let host =
+    lines.extend(peak.map(|text| format!("PSI some, worst second of the last 30 s: {text}")));
+    let host_psi =
         percents([("mem", record.host_psi_mem), ("io", record.host_psi_io), ("cpu", record.host_psi_cpu)]);
-    lines.extend(host.map(|text| format!("whole machine in the last 10 s: {text}")));
+    lines.extend(host_psi.map(|text| format!("host PSI some (10 s): {text}")));
     if lines.is_empty() {
-        lines.push("its pressure is not known".to_owned());
+        lines.push("pressure unknown".to_owned());
     }
     if let Some(current) = record.mem_current {
         let most = record.mem_max.map_or_else(String::new, |most| format!(" of {}", bytes(most)));
-        lines.push(format!("user's cgroup held {}{most} of memory", bytes(current)));
+        lines.push(format!("memory of the user's cgroup: {}{most}", bytes(current)));
     }
     lines.extend(
         record
@@ -170,54 +168,48 @@ fn machine(record: &CloseRecord) -> Vec<String> {
             .filter(|kills| *kills > 0)
             .map(|kills| format!("OOM kills in the last minute: {kills}")),
     );
-    lines.extend(
-        record.self_lag_ms.map(|lag| format!("the proxy itself was late by {} at worst", lasted(lag))),
-    );
+    lines.extend(record.self_lag_ms.map(|lag| format!("event loop lag of the proxy: max {}", lasted(lag))));
     lines
 }
 
 fn connections(record: &CloseRecord) -> Vec<String> {
     let traffic = |who, count: Option<u64>, msgs: Option<u64>, idle: Option<u64>| {
         let mut parts = vec![format!("{} in {} messages", bytes(count?), msgs?)];
-        parts.extend(idle.map(|idle| format!("the last byte {} before the close", lasted(idle))));
+        parts.extend(idle.map(|idle| format!("last byte {} before the close", lasted(idle))));
         Some(format!("from {who}: {}", parts.join(", ")))
     };
     let leg = |who, rtt: Option<u32>, retrans: Option<u32>, unacked: Option<u32>, lost: Option<u32>| {
         let mut parts: Vec<String> =
-            rtt.map(|rtt| format!("round trip {:.2} ms", f64::from(rtt) / 1000.0)).into_iter().collect();
-        for (count, what) in
-            [(retrans, "retransmits"), (unacked, "segments not acknowledged"), (lost, "segments lost")]
-        {
+            rtt.map(|rtt| format!("RTT {:.2} ms", f64::from(rtt) / 1000.0)).into_iter().collect();
+        for (count, what) in [(retrans, "retransmits"), (unacked, "unacknowledged"), (lost, "lost")] {
             parts.extend(count.filter(|count| *count > 0).map(|count| format!("{count} {what}")));
         }
         (!parts.is_empty()).then(|| format!("{who} leg: {}", parts.join(", ")))
     };
-    let browser = "downstream";
     let mut lines: Vec<String> = [
-        traffic("the browser", record.down_bytes, record.down_msgs, record.down_idle_ms),
+        traffic("client", record.down_bytes, record.down_msgs, record.down_idle_ms),
         traffic("serve", record.up_bytes, record.up_msgs, record.up_idle_ms),
-        leg(browser, record.down_rtt_us, record.down_retrans, record.down_unacked, record.down_lost),
+        leg("downstream", record.down_rtt_us, record.down_retrans, record.down_unacked, record.down_lost),
         leg("upstream", record.up_rtt_us, record.up_retrans, record.up_unacked, record.up_lost),
     ]
     .into_iter()
     .flatten()
     .collect();
-    lines.extend(
-        record.rst_reason.as_ref().map(|reason| format!("the kernel's reason for the reset: {reason}")),
-    );
+    lines.extend(record.rst_reason.as_ref().map(|reason| format!("RST reason (kernel): {reason}")));
     match record.kernel {
         KernelSource::Off => {
-            lines
-                .push("no kernel evidence: t3-trace was not there or could not load its programs".to_owned());
+            lines.push(
+                "no kernel evidence: t3-trace was not running or could not load its eBPF programs".to_owned(),
+            );
         }
         KernelSource::Timeout => lines.push("no kernel evidence: t3-trace did not answer in time".to_owned()),
         KernelSource::Kprobe | KernelSource::Tracepoint => {}
     }
-    lines.extend(record.lost.map(|lost| format!("kernel events lost since the record before: {lost}")));
+    lines.extend(record.lost.map(|lost| format!("kernel events lost since the previous record: {lost}")));
     lines
 }
 
-/// A number of bytes for people: `918 B`, `20.1 kB`, `24.0 GB`.
+/// Formats a number of bytes: `918 B`, `20.1 kB`, `24.0 GB`.
 #[must_use]
 pub fn bytes(count: u64) -> String {
     let mut unit = 1000_u64;
@@ -242,7 +234,7 @@ mod tests {
     use t3_record::vocabulary::{Segment, Verdict};
 
     #[test]
-    fn a_kill_is_told_with_all_that_was_seen() {
+    fn the_page_of_a_kill_has_all_facts() {
         let sections = page(&testing::killed(), "12:00:05");
         let text: Vec<String> = sections
             .iter()
@@ -253,19 +245,19 @@ mod tests {
             "wizard's serve was killed by SIGKILL (9), sent by systemd[1].",
             "Proven: serve process node[4242] killed by SIGKILL (9) (kernel event).",
             "    -2 ms  serve process killed by SIGKILL (9)",
-            "node[4242]: died of SIGKILL (9), sent by systemd[1]",
-            "all were answered",
+            "node[4242]: killed by SIGKILL (9), sent by systemd[1]",
+            "all pings answered",
         ] {
             assert!(text.iter().any(|line| line == wanted), "{wanted:?} in {text:#?}");
         }
     }
 
     #[test]
-    fn what_is_not_known_is_not_told_as_zero() {
+    fn unknown_values_are_not_shown_as_zero() {
         let sections = page(&record("c", "u", Verdict::Unknown, Segment::Unknown), "12:00:05");
         let titles: Vec<_> = sections.iter().map(|section| section.title).collect();
-        assert_eq!(titles, ["What happened", "Session", "Machine", "The record"]);
-        assert_eq!(sections[2].lines, ["its pressure is not known"]);
+        assert_eq!(titles, ["Conclusion", "Session", "Host", "Record"]);
+        assert_eq!(sections[2].lines, ["pressure unknown"]);
     }
 
     #[test]

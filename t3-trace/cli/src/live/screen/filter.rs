@@ -1,4 +1,4 @@
-//! Which closes are shown: words typed by a person to a test of a record. Pure.
+//! Filter of the list of closes: parses typed terms, tests records. Pure.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -9,32 +9,29 @@ use t3_record::{
 
 use crate::{present::verdict_text, time::duration};
 
-/// A word of a filter that cannot be meant.
+/// An invalid term of a filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadFilter {
-    /// Not a verdict.
-    #[error("{0} is no verdict; for example serve_oom or client_left (docs/VERDICTS.md)")]
+    #[error("unknown verdict {0:?}; for example serve_oom or client_left (docs/VERDICTS.md)")]
     Verdict(String),
-    /// Not a segment.
-    #[error("{0} is no segment; there are downstream, serve, devvm, dispatch, none, unknown")]
+    #[error("unknown segment {0:?}; expected one of: downstream, serve, devvm, dispatch, none, unknown")]
     Segment(String),
-    /// Not a duration.
     #[error("short: {0}")]
     Short(String),
 }
 
-/// One thing that a record must be.
+/// One condition on a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Test {
     User(String),
     Verdict(Verdict),
     Segment(Segment),
     Shorter(Duration),
-    /// Somewhere in what the record says, in lower case.
+    /// Substring of the record or its label, in lower case.
     Text(String),
 }
 
-/// What a record must be, all at once; of several users, verdicts or segments, one of them.
+/// Conditions that must all hold; of several users, verdicts or segments, one must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     wanted: Vec<Test>,
@@ -42,13 +39,13 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Everything is shown.
+    /// Whether all records match.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.wanted.is_empty() && self.unwanted.is_empty()
     }
 
-    /// Only one user, and only sessions shorter than so long.
+    /// Filter of the command line options.
     #[must_use]
     pub fn of(user: Option<&str>, short: Option<Duration>) -> Self {
         let user = user.map(|user| Test::User(user.to_owned()));
@@ -56,27 +53,27 @@ impl Filter {
         Self { wanted: user.into_iter().chain(short).collect(), unwanted: Vec::new() }
     }
 
-    /// The same and only this user.
+    /// Replaces the condition on the user.
     pub fn only_user(&mut self, user: &str) {
         self.wanted.retain(|test| !matches!(test, Test::User(_)));
         self.wanted.push(Test::User(user.to_owned()));
     }
 
-    /// The same and only this verdict.
+    /// Replaces the condition on the verdict.
     pub fn only_verdict(&mut self, verdict: Verdict) {
         self.wanted.retain(|test| !matches!(test, Test::Verdict(_)));
         self.wanted.push(Test::Verdict(verdict));
     }
 
-    /// The same and only this segment.
+    /// Replaces the condition on the segment.
     pub fn only_segment(&mut self, segment: Segment) {
         self.wanted.retain(|test| !matches!(test, Test::Segment(_)));
         self.wanted.push(Test::Segment(segment));
     }
 
-    /// Whether a record is shown.
+    /// Whether a record matches.
     #[must_use]
-    pub fn shows(&self, record: &CloseRecord) -> bool {
+    pub fn matches(&self, record: &CloseRecord) -> bool {
         if self.is_empty() {
             return true;
         }
@@ -140,7 +137,7 @@ fn test(word: &str) -> Result<Test, BadFilter> {
     }
 }
 
-/// A time as it is typed.
+/// Formats a duration as it is typed.
 fn time(time: Duration) -> String {
     let ms = time.as_millis();
     match ms {
@@ -174,11 +171,11 @@ mod tests {
     use crate::live::screen::testing::record;
 
     fn shows(filter: &str, user: &str, verdict: Verdict, segment: Segment) -> bool {
-        filter.parse::<Filter>().unwrap().shows(&record("c1", user, verdict, segment))
+        filter.parse::<Filter>().unwrap().matches(&record("c1", user, verdict, segment))
     }
 
     #[test]
-    fn each_word_selects_and_reads_back() {
+    fn each_term_selects_and_round_trips() {
         let oom = |filter| shows(filter, "ann", Verdict::ServeOom, Segment::Serve);
         for (filter, shown) in [
             ("", true),
@@ -210,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_what_can() {
+    fn an_invalid_term_is_rejected_with_valid_ones() {
         for (filter, said) in [("v:serve_bored", "serve_oom"), ("s:moon", "devvm"), ("short:soon", "1h30m")] {
             let refused = filter.parse::<Filter>().unwrap_err().to_string();
             assert!(refused.contains(said), "{refused}");
@@ -218,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_kind_takes_the_place_of_the_one_before() {
+    fn a_new_condition_replaces_the_previous_of_its_kind() {
         let mut filter: Filter = "user:ann verdict:unknown !x".parse().unwrap();
         filter.only_user("bob");
         filter.only_verdict(Verdict::ServeOom);

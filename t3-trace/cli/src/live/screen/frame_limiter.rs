@@ -1,12 +1,11 @@
-//! When the screen is drawn: only when something has changed, and never more often than eyes can
-//! follow. Pure.
+//! Limits frames: draws only after a change, and at most once per [`FRAME`]. Pure.
 
 use std::time::Duration;
 
-/// The time between two frames, at least.
+/// Minimum time between two frames.
 pub const FRAME: Duration = Duration::from_millis(66);
 
-/// Moments are durations since any fixed beginning.
+/// Times are durations since any fixed start.
 #[derive(Debug, Default)]
 pub struct FrameLimiter {
     changed: bool,
@@ -14,18 +13,17 @@ pub struct FrameLimiter {
 }
 
 impl FrameLimiter {
-    /// Something has changed.
     pub const fn changed(&mut self) {
         self.changed = true;
     }
 
-    /// How long until the next frame; `None` while nothing has changed.
+    /// Time until the next frame; `None` while nothing has changed.
     #[must_use]
     pub fn wait(&self, now: Duration) -> Option<Duration> {
         self.changed.then(|| self.drawn_at.map_or(Duration::ZERO, |at| (at + FRAME).saturating_sub(now)))
     }
 
-    /// Whether it is time; then it counts as drawn.
+    /// Returns whether a frame is due, and marks it as drawn.
     pub fn due(&mut self, now: Duration) -> bool {
         let due = self.wait(now) == Some(Duration::ZERO);
         if due {
@@ -40,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_within_a_frame_are_drawn_together_and_none_is_forgotten() {
+    fn changes_within_a_frame_are_drawn_together() {
         let at = Duration::from_millis;
         let mut limiter = FrameLimiter::default();
         assert_eq!((limiter.wait(at(0)), limiter.due(at(0))), (None, false));

@@ -1,11 +1,9 @@
-//! From a key to what is done, by what lies over the lists. The table for people stands beside it:
-//! help and docs/LIVE.md show it. Pure.
+//! Key bindings per overlay, and their table for the help and docs/LIVE.md. Pure.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::overlay::Overlay;
 
-/// What a key asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Quit,
@@ -34,27 +32,27 @@ pub enum Action {
     ClearFilter,
 }
 
-/// The keys for people, and what each does.
+/// Keys and their descriptions, for help and docs.
 pub const TABLE: &[(&str, &str)] = &[
-    ("Up Down k j", "select a close, or scroll"),
-    ("PgUp PgDn", "the same by screens"),
-    ("Home g", "the oldest close"),
+    ("Up Down k j", "select a close; scroll"),
+    ("PgUp PgDn", "page up, page down"),
+    ("Home g", "go to the oldest close"),
     ("End G", "follow the newest"),
-    ("Enter", "evidence of the selected close; closes of the selected session's user"),
-    ("Left Right", "in the evidence: the close before, the close after"),
-    ("Esc", "back; select nothing"),
-    ("Tab", "to the open sessions and back"),
-    ("Space p", "pause: the list stands still, counting goes on"),
-    ("/", "filter: user:ann verdict:serve_oom segment:serve short:2m any text, !not this"),
-    ("u v s", "only this user, this verdict, this segment"),
-    ("x", "no filter"),
-    ("m", "messages: what was said and when"),
+    ("Enter", "show evidence of the selected close; filter by the selected session's user"),
+    ("Left Right", "in the evidence: previous and next close"),
+    ("Esc", "back; clear the selection"),
+    ("Tab", "switch between closes and open sessions"),
+    ("Space p", "pause the list; counting continues"),
+    ("/", "filter: user:ann verdict:serve_oom segment:serve short:2m TEXT, !TERM negates"),
+    ("u v s", "filter by user, verdict or segment of the selection"),
+    ("x", "clear filter"),
+    ("m", "messages with their times"),
     ("? h", "this help"),
-    ("Ctrl-L", "draw everything anew"),
+    ("Ctrl-L", "redraw"),
     ("q Ctrl-C", "quit"),
 ];
 
-/// What a key means; `None` when it means nothing here.
+/// Returns the action of a key; `None` if it has no function here.
 #[must_use]
 pub fn action(key: KeyEvent, overlay: &Overlay) -> Option<Action> {
     if key.kind == KeyEventKind::Release {
@@ -104,7 +102,7 @@ pub fn action(key: KeyEvent, overlay: &Overlay) -> Option<Action> {
     })
 }
 
-/// While a filter is typed.
+/// Action of a key while a filter is typed.
 const fn typed(code: KeyCode, control: bool) -> Option<Action> {
     Some(match (control, code) {
         (true, KeyCode::Char('u')) => Action::EraseAll,
@@ -139,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_does_what_its_place_says() {
+    fn keys_depend_on_the_overlay() {
         let nothing = || Overlay::Nothing;
         for (key, overlay, wanted) in [
             (key(KeyCode::Char('q')), nothing(), Some(Action::Quit)),
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_the_table_does_something() {
+    fn every_key_of_the_table_is_bound() {
         for (keys, _) in TABLE {
             for name in keys.split(' ') {
                 let pressed = match name {

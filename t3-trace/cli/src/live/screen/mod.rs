@@ -1,6 +1,7 @@
-//! `t3-trace live` on the whole screen of a terminal. [`model`] is the state, [`keys`] what keys
-//! mean, [`view`] what is drawn of it, all pure; [`Screen`] puts them together, and only [`run`]
-//! touches the terminal and the clock.
+//! Full-screen mode of `t3-trace live`.
+//!
+//! [`model`] (state), [`keys`] (actions) and [`view`] (drawing) are pure; [`Screen`] combines them.
+//! Only [`run`] uses the terminal and the clock.
 
 pub mod closes;
 pub mod evidence;
@@ -29,21 +30,18 @@ use frame_limiter::FrameLimiter;
 use model::{Effect, Model};
 use view::{View, text::Theme};
 
-/// The state, and when it is drawn.
+/// The state and its drawing schedule.
 pub struct Screen {
-    /// The state.
     pub model: Model,
-    /// How it looks on this terminal.
     pub theme: Theme,
-    /// The time of day of a moment, as text.
+    /// Formats the time of day of a moment.
     pub clock: fn(u64) -> String,
-    /// Its day.
+    /// Formats its date.
     pub day: fn(u64) -> String,
     limiter: FrameLimiter,
 }
 
 impl Screen {
-    /// A screen that has not been drawn.
     #[must_use]
     pub fn new(model: Model, theme: Theme, clock: fn(u64) -> String, day: fn(u64) -> String) -> Self {
         let mut limiter = FrameLimiter::default();
@@ -51,7 +49,7 @@ impl Screen {
         Self { model, theme, clock, day, limiter }
     }
 
-    /// Takes what was heard; draws nothing.
+    /// Updates the state; draws nothing.
     pub fn receive(&mut self, items: impl IntoIterator<Item = Item>) {
         for item in items {
             self.model.receive(item);
@@ -59,26 +57,24 @@ impl Screen {
         }
     }
 
-    /// Time passes.
     pub fn tick(&mut self, now: u64) {
         if self.model.tick(now) {
             self.limiter.changed();
         }
     }
 
-    /// A key was pressed.
     pub fn key(&mut self, key: KeyEvent) -> Effect {
         let Some(action) = keys::action(key, &self.model.overlay) else { return Effect::Nothing };
         self.limiter.changed();
         self.model.act(action)
     }
 
-    /// It has to be drawn for another reason.
+    /// Schedules a redraw.
     pub const fn changed(&mut self) {
         self.limiter.changed();
     }
 
-    /// How long until it is to be drawn; `None` while nothing has changed.
+    /// Time until the next frame; `None` while nothing has changed.
     #[must_use]
     pub fn wait(&self, now: Duration) -> Option<Duration> {
         self.limiter.wait(now)
@@ -88,10 +84,10 @@ impl Screen {
         View { model: &self.model, theme: self.theme, clock: self.clock, day: self.day }
     }
 
-    /// Draws it if it is time. True when it was drawn.
+    /// Draws a frame if one is due; returns whether it did.
     ///
     /// # Errors
-    /// Of the terminal.
+    /// The terminal fails.
     pub fn draw<B: Backend>(&mut self, terminal: &mut Terminal<B>, now: Duration) -> Result<bool, B::Error> {
         if !self.limiter.due(now) {
             return Ok(false);

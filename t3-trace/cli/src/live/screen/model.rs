@@ -1,5 +1,5 @@
-//! All that the screen shows, as plain data: what is heard goes in by [`Model::receive`], what a
-//! person does by [`Model::act`]. Reads no clock and no terminal. Bounded, however much comes.
+//! State of the screen: items enter by [`Model::receive`], user actions by [`Model::act`].
+//! Reads no clock and no terminal. Bounded.
 
 use t3_record::{CloseRecord, vocabulary::Verdict};
 
@@ -8,31 +8,26 @@ use super::{
 };
 use crate::live::{dedup::Dedup, source::Item};
 
-/// Over how many seconds closes a second are told.
+/// Complete seconds over which the rate is averaged.
 const RATE_SECONDS: u64 = SECONDS as u64 - 1;
-/// Those, and the one that is not over.
+/// Those and the current second.
 const SECONDS: usize = 11;
 
-/// Which list the arrows move.
+/// The list that receives the keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Focus {
-    /// The closes.
     #[default]
     Closes,
-    /// The open sessions.
     Sessions,
 }
 
-/// What the terminal is to do beside drawing.
+/// Side effect of an action on the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing.
     Nothing,
-    /// Leave.
     Quit,
-    /// Stop until continued, as other programs do on Ctrl-Z.
+    /// Stop the process group, as Ctrl-Z does in other programs.
     Suspend,
-    /// Draw everything anew.
     Redraw,
 }
 
@@ -41,19 +36,15 @@ pub enum Effect {
 pub struct Model {
     /// Now, in seconds since the epoch.
     pub now: u64,
-    /// Since when it watches.
+    /// Start of the program, in seconds since the epoch.
     pub since: u64,
-    /// The list of closes.
     pub closes: Closes,
-    /// The open sessions.
     pub sessions: SessionTable,
-    /// Where it all comes from.
     pub source: Source,
-    /// Which list the arrows move.
+    /// The list that receives the keys.
     pub focus: Focus,
-    /// What lies over the lists.
     pub overlay: Overlay,
-    /// How far what lies over them is scrolled, in lines.
+    /// Scroll offset of the overlay, in lines.
     pub scroll: usize,
     scroll_most: usize,
     scroll_page: usize,
@@ -71,22 +62,21 @@ impl Model {
         model
     }
 
-    /// Time passes. True when that changes what is shown.
+    /// Sets the time; returns whether the display changes.
     pub fn tick(&mut self, now: u64) -> bool {
         let changed = now != self.now;
         if now < self.now {
-            // The clock was set back: what was counted belongs to no second that is known.
+            // The clock was set back: the counts belong to unknown seconds.
             self.latest = Default::default();
             self.since = self.since.min(now);
         }
         for second in (self.now.saturating_add(1)..=now).rev().take(SECONDS) {
-            self.latest[place(second)] = 0;
+            self.latest[slot(second)] = 0;
         }
         self.now = now;
         changed
     }
 
-    /// Takes what was heard.
     pub fn receive(&mut self, item: Item) {
         match item {
             Item::Closed(record, at) => self.closed(record, at),
@@ -100,7 +90,7 @@ impl Model {
                 self.source.disconnected(why, self.now);
             }
             Item::Sessions(part) => {
-                if self.sessions.take(*part) {
+                if self.sessions.receive(*part) {
                     self.source.sessions_at = Some(self.now);
                 }
             }
@@ -119,12 +109,12 @@ impl Model {
         if let Some(count) = index(record.verdict).and_then(|index| self.counts.get_mut(index)) {
             *count += 1;
         }
-        self.latest[place(self.now)] += 1;
+        self.latest[slot(self.now)] += 1;
         self.source.lost = self.source.lost.saturating_add(record.lost.unwrap_or(0));
         self.closes.push(record, at);
     }
 
-    /// How many closes there were of each verdict that came up, the most first.
+    /// Closes per verdict that occurred, the most frequent first.
     #[must_use]
     pub fn totals(&self) -> Vec<(Verdict, u64)> {
         let all = Verdict::ALL.iter().copied().zip(self.counts);
@@ -133,17 +123,17 @@ impl Model {
         totals
     }
 
-    /// How many closes there were.
+    /// Number of closes since the start.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Closes a second, over the last ten seconds that are over.
+    /// Closes per second over the last ten complete seconds.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        let this = self.latest[place(self.now)];
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let this = self.latest[slot(self.now)];
+        #[expect(clippy::cast_precision_loss, reason = "a displayed rate")]
         let rate = match self.now.saturating_sub(self.since).min(RATE_SECONDS) {
             0 => this as f64,
             seconds => (self.latest.iter().sum::<u64>() - this) as f64 / seconds as f64,
@@ -151,20 +141,20 @@ impl Model {
         rate
     }
 
-    /// How much of what lies over the lists fits on the screen, and how many lines it has.
+    /// Sets the page height and the number of lines of the overlay.
     pub fn set_scroll(&mut self, page: usize, lines: usize) {
         self.scroll_page = page;
         self.scroll_most = lines.saturating_sub(page);
         self.scroll = self.scroll.min(self.scroll_most);
     }
 
-    /// Does what a key asks for.
+    /// Executes an action.
     pub fn act(&mut self, action: Action) -> Effect {
         match action {
             Action::Quit => return Effect::Quit,
             Action::Suspend => return Effect::Suspend,
             Action::Redraw => return Effect::Redraw,
-            Action::Pause => self.closes.toggle_hold(),
+            Action::Pause => self.closes.toggle_pause(),
             Action::Help => self.toggle(Overlay::Help, |overlay| matches!(overlay, Overlay::Help)),
             Action::Messages => {
                 self.toggle(Overlay::Messages, |overlay| matches!(overlay, Overlay::Messages));
@@ -194,7 +184,7 @@ impl Model {
 
     fn toggle(&mut self, wanted: Overlay, is: impl Fn(&Overlay) -> bool) {
         self.overlay = if is(&self.overlay) { Overlay::Nothing } else { wanted };
-        // Of what was said, the latest is looked for.
+        // Messages open at the latest.
         self.scroll = if matches!(self.overlay, Overlay::Messages) { usize::MAX } else { 0 };
     }
 
@@ -209,7 +199,7 @@ impl Model {
         }
     }
 
-    /// Something lies over the lists and is scrolled instead of them.
+    /// Whether an overlay is scrolled in place of the lists.
     const fn has_overlay(&self) -> bool {
         !matches!(self.overlay, Overlay::Nothing | Overlay::Prompt { .. })
     }
@@ -279,12 +269,12 @@ impl Model {
         }
     }
 
-    /// The close before or after the one that is shown.
+    /// Shows the previous or next close.
     fn neighbour(&mut self, by: isize) {
         let before = self.closes.selected().map(|close| close.seq);
         self.closes.step(by);
         if self.closes.selected().is_none() {
-            // There is none after the last: stay there.
+            // Stay at the last close.
             self.closes.step(-1);
         }
         if self.closes.selected().map(|close| close.seq) != before {
@@ -293,7 +283,7 @@ impl Model {
     }
 
     fn edit(&mut self, action: Action) {
-        /// A filter that is longer helps nobody.
+        /// Limit of a typed filter, in bytes.
         const LONGEST: usize = 500;
         let Overlay::Prompt { text, error } = &mut self.overlay else { return };
         match action {
@@ -320,7 +310,7 @@ impl Model {
         }
     }
 
-    /// Only closes like the selected one (or of the selected session's user).
+    /// Filters by the selected close (or by the selected session's user).
     fn only(&mut self, action: Action) {
         let mut filter = self.closes.filter().clone();
         let of_session = self.sessions.selected().filter(|_| self.focus == Focus::Sessions);
@@ -343,11 +333,11 @@ impl Model {
     }
 }
 
-/// Where a second's count stands.
-const fn place(second: u64) -> usize {
+/// Index of a second in `latest`.
+const fn slot(second: u64) -> usize {
     #[expect(clippy::cast_possible_truncation, reason = "less than eleven")]
-    let place = (second % SECONDS as u64) as usize;
-    place
+    let slot = (second % SECONDS as u64) as usize;
+    slot
 }
 
 fn index(verdict: Verdict) -> Option<usize> {

@@ -1,5 +1,6 @@
-//! Between the terminal and the screen: keys and signals in, frames out. What is pending is taken
-//! before anything is drawn, so that the screen is never behind, however much comes.
+//! Event loop of full-screen mode: keys, signals and items in, frames out.
+//!
+//! Reads all pending items before it draws, so that the screen is never behind.
 
 use std::{io, time::Duration};
 
@@ -26,46 +27,46 @@ use crate::{
     time::local,
 };
 
-/// At most so many are taken at once, so that keys get their turn.
+/// Items read at a time, so that keys are handled in between.
 const BATCH: usize = 256;
 
-/// Shows closes until the person or a signal ends it.
+/// Runs until the user or a signal ends it.
 pub(in crate::live) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
-    let mut ends = Ends::new()?;
+    let mut ends = EndSignals::new()?;
     let mut items = source::start(&args.socket, Subscription::Everything);
     let filter = Filter::of(args.user.as_deref(), args.short);
     let theme = Theme { colour, unicode: unicode() };
     let model = Model::new(realtime_secs(), filter);
     let mut screen = Screen::new(model, theme, local::clock, local::day);
-    let mut taken = TerminalGuard::take()?;
+    let mut guard = TerminalGuard::enter()?;
     let mut keys = EventStream::new();
-    let mut heard: Vec<Item> = Vec::with_capacity(BATCH);
+    let mut received: Vec<Item> = Vec::with_capacity(BATCH);
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let began = Instant::now();
     loop {
         screen.tick(realtime_secs());
-        screen.draw(&mut taken.terminal, began.elapsed())?;
+        screen.draw(&mut guard.terminal, began.elapsed())?;
         let frame = screen.wait(began.elapsed());
         let effect = tokio::select! {
             biased;
             () = ends.received() => return Ok(()),
             key = keys.next() => match key {
                 Some(Ok(Event::Key(key))) => screen.key(key),
-                // Among others a new size, which drawing finds out by itself.
+                // Among others a resize; drawing reads the new size.
                 Some(Ok(_)) => {
                     screen.changed();
                     Effect::Nothing
                 }
                 Some(Err(error)) => return Err(error),
-                // Without a keyboard nobody is there.
+                // stdin was closed.
                 None => return Ok(()),
             },
-            count = items.recv_many(&mut heard, BATCH) => {
+            count = items.recv_many(&mut received, BATCH) => {
                 if count == 0 {
                     return Ok(());
                 }
-                screen.receive(heard.drain(..));
+                screen.receive(received.drain(..));
                 Effect::Nothing
             }
             () = tokio::time::sleep(frame.unwrap_or_default()), if frame.is_some() => Effect::Nothing,
@@ -75,25 +76,25 @@ pub(in crate::live) async fn show(args: &LiveArgs, colour: bool) -> io::Result<(
             Effect::Nothing => {}
             Effect::Quit => return Ok(()),
             Effect::Redraw => {
-                taken.terminal.clear()?;
+                guard.terminal.clear()?;
                 screen.changed();
             }
             Effect::Suspend => {
-                taken.suspend()?;
+                guard.suspend()?;
                 screen.changed();
             }
         }
     }
 }
 
-/// Signals that end it.
-struct Ends {
+/// Signals that end the program.
+struct EndSignals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
 }
 
-impl Ends {
+impl EndSignals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -111,7 +112,7 @@ impl Ends {
     }
 }
 
-/// Whether the locale is one of UTF-8.
+/// Whether the locale uses UTF-8.
 fn unicode() -> bool {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();

@@ -1,5 +1,4 @@
-//! The open sessions as the daemon tells them once a second, put in an order that does not jump,
-//! with the rates between two answers. Pure.
+//! Open sessions as the daemon reports them, in a stable order, with rates between reports. Pure.
 
 use std::collections::HashMap;
 
@@ -8,40 +7,38 @@ use t3_record::{
     wire::live::{MOST_SESSIONS, OpenSession, PressureStats, SessionStats, Sessions},
 };
 
-/// A heartbeat that waits longer than this is trouble, in milliseconds.
-pub const TROUBLE_MS: u64 = 1000;
-/// No two answers are so near that a rate between them would mean anything, in nanoseconds.
-const NEAR: Nanos = 100_000_000;
+/// Time from which an unanswered ping is highlighted, in milliseconds.
+pub const UNANSWERED_MS: u64 = 1000;
+/// Shortest time between two reports for which rates are computed, in nanoseconds.
+const MIN_INTERVAL: Nanos = 100_000_000;
 
-/// One open session and its rates in bytes a second.
+/// One open session and its rates in bytes per second.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
-    /// As told.
     pub session: OpenSession,
-    /// From the browser.
+    /// From the client.
     pub down_rate: Option<u64>,
     /// From serve.
     pub up_rate: Option<u64>,
 }
 
 impl Row {
-    /// How long a heartbeat waits, when that is trouble.
+    /// Time since an unanswered ping, from [`UNANSWERED_MS`] on.
     #[must_use]
-    pub fn trouble_ms(&self) -> Option<u64> {
-        self.session.live.and_then(|live| live.wait_ms).filter(|wait| *wait >= TROUBLE_MS)
+    pub fn unanswered_ms(&self) -> Option<u64> {
+        self.session.live.and_then(|live| live.wait_ms).filter(|wait| *wait >= UNANSWERED_MS)
     }
 }
 
-/// The open sessions.
 #[derive(Debug, Default)]
 pub struct SessionTable {
-    /// When the last answer was made; `None` before the first.
+    /// Time of the last report; `None` before the first.
     at: Option<Nanos>,
-    /// How many are open.
+    /// Number of open sessions.
     pub open: u64,
-    /// A dispatch is connected.
+    /// Whether t3-dispatch is connected to the daemon.
     pub dispatch: bool,
-    /// Pressure of the machine.
+    /// Pressure of the host.
     pub host: Option<PressureStats>,
     rows: Vec<Row>,
     parts: Vec<OpenSession>,
@@ -51,8 +48,8 @@ pub struct SessionTable {
 }
 
 impl SessionTable {
-    /// Takes one part of an answer; true when the answer is whole.
-    pub fn take(&mut self, part: Sessions) -> bool {
+    /// Adds one part of a report; returns whether the report is complete.
+    pub fn receive(&mut self, part: Sessions) -> bool {
         self.parts.extend(part.sessions);
         self.parts.truncate(MOST_SESSIONS);
         if part.more {
@@ -68,8 +65,8 @@ impl SessionTable {
             .map(|session| row(before.get(&session.conn), session, between))
             .collect();
         self.rows.sort_by(|a, b| {
-            let key = |row: &Row| (std::cmp::Reverse(row.trouble_ms()), row.session.user.clone());
-            // The oldest of a user first: a new one moves only those below it.
+            let key = |row: &Row| (std::cmp::Reverse(row.unanswered_ms()), row.session.user.clone());
+            // The oldest of a user first: a new session moves only those below it.
             key(a).cmp(&key(b)).then(b.session.age_ms.cmp(&a.session.age_ms))
         });
         (self.at, self.open, self.dispatch, self.host) = (Some(part.at), part.open, part.dispatch, part.host);
@@ -77,30 +74,30 @@ impl SessionTable {
         true
     }
 
-    /// Nothing is known any more.
+    /// Drops all data.
     pub fn forget(&mut self) {
         *self = Self { page: self.page, ..Self::default() };
     }
 
-    /// An answer has come.
+    /// Whether a report was received.
     #[must_use]
     pub const fn known(&self) -> bool {
         self.at.is_some()
     }
 
-    /// How many are told.
+    /// Number of sessions reported.
     #[must_use]
     pub fn sent(&self) -> usize {
         self.rows.len()
     }
 
-    /// How many fit on the screen from now on.
+    /// Sets the number of rows that fit on the screen.
     pub fn set_page(&mut self, page: usize) {
         self.page = page;
         self.settle();
     }
 
-    /// What is on the screen, and which line of it is selected.
+    /// Rows on the screen, and the line of the selection.
     #[must_use]
     pub fn on_screen(&self) -> (&[Row], Option<usize>) {
         let end = self.rows.len().min(self.top + self.page);
@@ -108,7 +105,6 @@ impl SessionTable {
         (self.rows.get(self.top..end).unwrap_or_default(), line)
     }
 
-    /// The selected one.
     #[must_use]
     pub fn selected(&self) -> Option<&Row> {
         self.rows.get(self.index()?)
@@ -130,13 +126,12 @@ impl SessionTable {
         self.settle();
     }
 
-    /// Moves it by screens.
+    /// Moves the selection by pages.
     pub fn turn(&mut self, pages: isize) {
         let page = isize::try_from(self.page.saturating_sub(1).max(1)).unwrap_or(1);
         self.step(pages.saturating_mul(page));
     }
 
-    /// Selects nothing.
     pub fn unselect(&mut self) {
         self.selected = None;
         self.top = 0;
@@ -159,7 +154,7 @@ fn row(before: Option<&OpenSession>, session: OpenSession, between: Nanos) -> Ro
         let before = before?.live.as_ref().map(count)?;
         let bytes = session.live.as_ref().map(count)?.checked_sub(before)?;
         let rate = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(between))?;
-        (between >= NEAR).then(|| u64::try_from(rate).unwrap_or(u64::MAX))
+        (between >= MIN_INTERVAL).then(|| u64::try_from(rate).unwrap_or(u64::MAX))
     };
     Row { down_rate: rate(|live| live.down_bytes), up_rate: rate(|live| live.up_bytes), session }
 }
@@ -190,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_stands_first_and_the_rest_does_not_jump() {
+    fn unanswered_pings_come_first_and_the_order_is_stable() {
         let mut table = SessionTable::default();
         let sent = vec![
             session("a", "zoe", 5, 0, Some(40)),
@@ -199,35 +194,35 @@ mod tests {
             session("d", "zoe", 1, 0, Some(4000)),
             session("e", "bob", 1, 0, Some(9000)),
         ];
-        assert!(table.take(answer(SECOND, false, sent)));
+        assert!(table.receive(answer(SECOND, false, sent)));
         assert_eq!(order(&table), ["e", "d", "c", "b", "a"]);
     }
 
     #[test]
-    fn parts_make_one_answer_and_rates_are_between_two() {
+    fn parts_form_one_report_and_rates_need_two() {
         let mut table = SessionTable::default();
-        assert!(!table.take(answer(SECOND, true, vec![session("a", "u", 2, 100, None)])));
+        assert!(!table.receive(answer(SECOND, true, vec![session("a", "u", 2, 100, None)])));
         assert!(!table.known() && table.rows.is_empty());
-        assert!(table.take(answer(SECOND, false, vec![session("b", "u", 1, 0, None)])));
+        assert!(table.receive(answer(SECOND, false, vec![session("b", "u", 1, 0, None)])));
         assert_eq!((table.sent(), table.rows[0].down_rate), (2, None));
         let sent = vec![session("a", "u", 2, 300, None), session("c", "u", 1, 7, None)];
-        table.take(answer(3 * SECOND, false, sent));
+        table.receive(answer(3 * SECOND, false, sent));
         let rates: Vec<_> = table.rows.iter().map(|row| (row.down_rate, row.up_rate)).collect();
         assert_eq!(rates, [(Some(100), Some(1000)), (None, None)]);
-        // A dispatch that begins to count anew; and two answers at once.
-        table.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 5, None)]));
+        // A dispatch that restarts the count; and two reports at the same time.
+        table.receive(answer(4 * SECOND, false, vec![session("a", "u", 2, 5, None)]));
         assert_eq!(table.rows[0].down_rate, None);
-        table.take(answer(4 * SECOND, false, vec![session("a", "u", 2, 50, None)]));
+        table.receive(answer(4 * SECOND, false, vec![session("a", "u", 2, 50, None)]));
         assert_eq!(table.rows[0].down_rate, None);
     }
 
     #[test]
-    fn an_answer_without_end_is_bounded() {
+    fn an_endless_report_is_bounded() {
         let mut table = SessionTable::default();
         for n in 0..3 * MOST_SESSIONS {
-            table.take(answer(SECOND, true, vec![session(&n.to_string(), "u", 1, 0, None)]));
+            table.receive(answer(SECOND, true, vec![session(&n.to_string(), "u", 1, 0, None)]));
         }
-        table.take(answer(SECOND, false, vec![]));
+        table.receive(answer(SECOND, false, vec![]));
         assert_eq!(table.sent(), MOST_SESSIONS);
     }
 
@@ -238,14 +233,14 @@ mod tests {
         let mut table = SessionTable::default();
         table.set_page(3);
         table.step(1);
-        table.take(answer(SECOND, false, all()));
+        table.receive(answer(SECOND, false, all()));
         table.step(1);
         table.turn(2);
         assert_eq!(table.selected().map(|row| row.session.conn.as_str()), Some("4"));
         assert_eq!(table.on_screen().1, Some(2));
-        table.take(answer(2 * SECOND, false, all().split_off(4)));
+        table.receive(answer(2 * SECOND, false, all().split_off(4)));
         assert_eq!((table.selected().unwrap().session.conn.as_str(), table.on_screen().1), ("4", Some(0)));
-        table.take(answer(3 * SECOND, false, all().split_off(7)));
+        table.receive(answer(3 * SECOND, false, all().split_off(7)));
         assert!(table.selected().is_none());
         assert_eq!(table.on_screen().0.len(), 2);
         table.set_page(0);

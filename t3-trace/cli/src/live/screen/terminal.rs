@@ -1,5 +1,4 @@
-//! The terminal as this process takes it, and puts it back however it ends: left, failed, told to
-//! stop, panicked.
+//! Terminal in full-screen mode, restored on exit, error, signal and panic.
 
 use std::{
     io::{self, Stdout, stdout},
@@ -16,35 +15,34 @@ use crossterm::{
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
 
-/// Given back twice, the cursor would jump over what was printed between.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Guards against a second restore, which would move the cursor over later output.
+static ENTERED: AtomicBool = AtomicBool::new(false);
 
-/// Taken while it lives.
+/// Holds the terminal in full-screen mode; restores it on drop.
 pub(super) struct TerminalGuard {
     pub(super) terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl TerminalGuard {
-    /// Takes it: keys come one by one, and the screen is ours.
+    /// Enters raw mode and the alternate screen.
     ///
     /// # Errors
-    /// Of the terminal; it is as it was then.
-    pub(super) fn take() -> io::Result<Self> {
-        put_back_on_panic();
-        enter().inspect_err(|_| give_back())?;
-        let terminal = Terminal::new(CrosstermBackend::new(stdout())).inspect_err(|_| give_back())?;
+    /// The terminal fails; it is restored then.
+    pub(super) fn enter() -> io::Result<Self> {
+        restore_on_panic();
+        enter().inspect_err(|_| restore())?;
+        let terminal = Terminal::new(CrosstermBackend::new(stdout())).inspect_err(|_| restore())?;
         Ok(Self { terminal })
     }
 
-    /// Stops this process, as other programs do on Ctrl-Z, and takes the terminal anew when it is
-    /// continued.
+    /// Stops the process group, as Ctrl-Z does in other programs; enters again when continued.
     ///
     /// # Errors
-    /// Of the terminal.
+    /// The terminal fails.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
-        give_back();
-        // The whole group stops, as a terminal would do it. Where no shell could continue it the
-        // kernel lets it go on.
+        restore();
+        // The whole group, as the terminal driver does it. The kernel ignores the signal for an
+        // orphaned process group, which no shell could continue.
         rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
         enter()?;
         self.terminal.clear()
@@ -53,31 +51,31 @@ impl TerminalGuard {
 
 impl Drop for TerminalGuard {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
 fn enter() -> io::Result<()> {
-    TAKEN.store(true, Ordering::SeqCst);
+    ENTERED.store(true, Ordering::SeqCst);
     enable_raw_mode()?;
     execute!(stdout(), EnterAlternateScreen)
 }
 
-/// As far as it can be: nobody is left to tell of what fails.
-fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
+/// Restores the terminal, best effort: errors cannot be shown.
+fn restore() {
+    if ENTERED.swap(false, Ordering::SeqCst) {
         let _ = execute!(stdout(), LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
     }
 }
 
-/// What a panic says is printed on the terminal as it was before.
-fn put_back_on_panic() {
+/// Restores the terminal before the panic message is printed.
+fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            give_back();
+            restore();
             before(panic);
         }));
     });
@@ -91,19 +89,19 @@ mod tests {
 
     use super::*;
 
-    /// Runs itself in a terminal (script(1) of util-linux makes one), and panics there.
+    /// Runs itself in a pseudo-terminal of script(1) (util-linux), and panics there.
     #[test]
-    fn a_panic_is_told_on_the_terminal_as_it_was_before() {
+    fn a_panic_is_printed_on_the_restored_terminal() {
         const INNER: &str = "T3_PANICS_IN_A_TERMINAL";
-        const NAME: &str = "live::screen::terminal::tests::a_panic_is_told_on_the_terminal_as_it_was_before";
+        const NAME: &str = "live::screen::terminal::tests::a_panic_is_printed_on_the_restored_terminal";
         if std::env::var_os(INNER).is_some() {
             let panicked = std::panic::catch_unwind(|| {
-                let _taken = TerminalGuard::take().unwrap();
+                let _guard = TerminalGuard::enter().unwrap();
                 assert!(is_raw_mode_enabled().unwrap());
                 panic!("the reason");
             });
             assert!(panicked.is_err() && !is_raw_mode_enabled().unwrap());
-            println!("as it was");
+            println!("restored");
             return;
         }
         let me = std::env::current_exe().unwrap();
@@ -112,10 +110,10 @@ mod tests {
         script.args(["--quiet", "--return", "--command", &again, "/dev/null"]).env(INNER, "1");
         let output = script.stdin(Stdio::null()).output().unwrap();
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && shown.contains("as it was"), "{shown}");
+        assert!(output.status.success() && shown.contains("restored"), "{shown}");
         let at = |text: &str| shown.find(text).unwrap_or_else(|| panic!("{text:?} in {shown:?}"));
-        let (taken, back, sent) = (at("\u{1b}[?1049h"), at("\u{1b}[?1049l"), at("the reason"));
-        assert!(taken < back && back < sent, "{shown:?}");
-        assert_eq!(shown.matches("\u{1b}[?1049l").count(), 1, "given back once");
+        let (entered, left, message) = (at("\u{1b}[?1049h"), at("\u{1b}[?1049l"), at("the reason"));
+        assert!(entered < left && left < message, "{shown:?}");
+        assert_eq!(shown.matches("\u{1b}[?1049l").count(), 1, "restored once");
     }
 }

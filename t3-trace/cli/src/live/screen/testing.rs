@@ -11,10 +11,10 @@ use t3_record::{
 use super::{Screen, filter::Filter, model::Model, view::text::Theme};
 use crate::live::source::Daemon;
 
-/// A moment whose time of day is 12:00:00.
+/// A time whose time of day is 12:00:00.
 pub(super) const NOON: u64 = 1_700_049_600;
 
-/// The time of day in the zone of nobody.
+/// The time of day in UTC.
 pub(super) fn utc(secs: u64) -> String {
     format!("{:02}:{:02}:{:02}", secs / 3600 % 24, secs / 60 % 60, secs % 60)
 }
@@ -24,7 +24,7 @@ pub(super) fn day(_: u64) -> String {
     "2023-11-15".to_owned()
 }
 
-/// A record with only what every record has.
+/// A record with the mandatory keys only.
 pub(super) fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment) -> CloseRecord {
     CloseRecord::new(
         user.to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment)
     )
 }
 
-/// A record with nearly everything.
+/// A record with most keys.
 pub(super) fn killed() -> CloseRecord {
     let mut killed = record("k3v9q0a1b2c3d", "wizard", Verdict::ServeKilled, Segment::Serve);
     killed.how = Some(How::Signal(9));
@@ -63,7 +63,6 @@ pub(super) fn killed() -> CloseRecord {
     killed
 }
 
-/// A daemon.
 pub(super) fn daemon(pid: i32) -> Daemon {
     Daemon { socket: "/run/x".into(), pid: Some(pid), kernel: KernelSource::Kprobe, has_sessions: true }
 }
@@ -72,7 +71,8 @@ fn strain(io: f32, seconds: Vec<u8>) -> PressureStats {
     PressureStats { mem: Some(Percent(0.2)), io: Some(Percent(io)), cpu: Some(Percent(3.0)), seconds }
 }
 
-/// An answer: a calm session, one that waits, one that ends, one with a name that wants to do harm.
+/// A report: a healthy session, one with an unanswered ping, one that ends, one with a hostile
+/// name.
 pub(super) fn sessions(second: u64) -> Sessions {
     let open = |conn: &str, user: &str, age_s: u64, bytes: u64| OpenSession {
         conn: conn.to_owned(),
@@ -88,9 +88,9 @@ pub(super) fn sessions(second: u64) -> Sessions {
         strain: Some(strain(0.4, vec![0; 30])),
         ..OpenSession::default()
     };
-    let mut waits = open("c2", "wizard", 7500, 0);
-    waits.live = Some(SessionStats { wait_ms: Some(12_300 + 1000 * second), ..SessionStats::default() });
-    waits.strain = Some(strain(61.0, (0..30).map(|n| n * 3).collect()));
+    let mut unanswered = open("c2", "wizard", 7500, 0);
+    unanswered.live = Some(SessionStats { wait_ms: Some(12_300 + 1000 * second), ..SessionStats::default() });
+    unanswered.strain = Some(strain(61.0, (0..30).map(|n| n * 3).collect()));
     let ending = OpenSession { ending: true, strain: None, ..open("c3", "bob", 60, 5000) };
     Sessions {
         at: second * 1_000_000_000,
@@ -100,7 +100,7 @@ pub(super) fn sessions(second: u64) -> Sessions {
         more: false,
         sessions: vec![
             open("c1", "alice", 192, 1_250_000),
-            waits,
+            unanswered,
             ending,
             open("c4", "\u{202e}x\u{1b}[2J\u{754c}\u{754c}\u{754c}\u{754c}\u{754c}\u{754c}", 5, 120),
         ],
@@ -113,7 +113,7 @@ pub(super) fn screen() -> Screen {
     Screen::new(Model::new(NOON, Filter::default()), theme, utc, day)
 }
 
-/// What a screen of this size shows, line by line without blanks at their ends.
+/// The text of a screen of this size, without blanks at line ends.
 pub(super) fn shown(screen: &mut Screen, width: u16, height: u16) -> String {
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
     screen.changed();

@@ -1,5 +1,4 @@
-//! The screens as text files, which `cargo xtask docs` updates; and what a flood does
-//! to it, told by counts.
+//! Screens as golden text files, which `cargo xtask docs` updates; behaviour under a flood.
 
 use std::{path::Path, time::Duration};
 
@@ -24,7 +23,7 @@ use crate::live::source::Item;
 
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (40, 10)];
 
-/// Compares with the file, at each size.
+/// Compares with the golden file, at each size.
 fn looks_like(name: &str, screen: &mut Screen) {
     for (width, height) in SIZES {
         let file = format!("src/live/screen/tests/{name}-{width}x{height}.txt");
@@ -34,7 +33,7 @@ fn looks_like(name: &str, screen: &mut Screen) {
             std::fs::write(&path, &now).unwrap();
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(now == kept, "{file} shows another screen (`cargo xtask docs` updates it):\n{now}");
+        assert!(now == kept, "{file} differs from the screen (`cargo xtask docs` updates it):\n{now}");
     }
 }
 
@@ -62,7 +61,7 @@ fn closed(n: u64, verdict: Verdict, segment: Segment) -> Item {
     Item::Closed(Box::new(close), NOON + n)
 }
 
-/// Connected, with sessions, and with closes of several kinds, the last one a kill.
+/// Connected, with sessions and closes of several kinds, the last one a kill.
 fn busy() -> Screen {
     let mut screen = screen();
     screen.receive([Item::Connected(daemon(1)), Item::Sessions(Box::new(sessions(1)))]);
@@ -90,9 +89,9 @@ fn normal() {
 fn empty() {
     let mut screen = screen();
     looks_like("empty-trying", &mut screen);
-    let mut nobody = sessions(1);
-    (nobody.open, nobody.sessions) = (0, vec![]);
-    screen.receive([Item::Connected(daemon(1)), Item::Sessions(Box::new(nobody))]);
+    let mut none = sessions(1);
+    (none.open, none.sessions) = (0, vec![]);
+    screen.receive([Item::Connected(daemon(1)), Item::Sessions(Box::new(none))]);
     looks_like("empty", &mut screen);
 }
 
@@ -101,7 +100,7 @@ fn disconnected_and_back() {
     let mut screen = busy();
     screen.tick(NOON + 10);
     screen.receive([Item::Disconnected(
-        "t3-trace does not run (nobody answers at /run/t3-trace/evidence.sock)".to_owned(),
+        "no daemon at /run/t3-trace/evidence.sock (is t3-trace.service running?)".to_owned(),
     )]);
     screen.tick(NOON + 20);
     looks_like("disconnected", &mut screen);
@@ -110,7 +109,7 @@ fn disconnected_and_back() {
     looks_like("restarted", &mut screen);
     screen.tick(NOON + 90);
     screen.receive([Item::Sessions(Box::new(sessions(80)))]);
-    assert!(!shown(&mut screen, 80, 24).contains("restarted"), "an old story");
+    assert!(!shown(&mut screen, 80, 24).contains("restarted"), "the outage is no longer shown");
 }
 
 #[test]
@@ -151,12 +150,12 @@ fn paused_and_filtered() {
     looks_like("paused", &mut screen);
     write(&mut screen, "/verdict:nonsense");
     press(&mut screen, &[KeyCode::Enter]);
-    assert!(shown(&mut screen, 120, 40).contains("nonsense is no verdict; for example serve_oom"));
+    assert!(shown(&mut screen, 120, 40).contains("unknown verdict \"nonsense\"; for example serve_oom"));
     press(&mut screen, &[KeyCode::Esc]);
     write(&mut screen, "x");
     write(&mut screen, "/nothing-says-this");
     press(&mut screen, &[KeyCode::Enter]);
-    assert!(shown(&mut screen, 80, 24).contains("The filter shows none of 31; x takes it away."));
+    assert!(shown(&mut screen, 80, 24).contains("No close matches the filter (31 in total); x clears it."));
 }
 
 #[test]
@@ -165,11 +164,11 @@ fn detail_of_a_close() {
     press(&mut screen, &[KeyCode::Up, KeyCode::Enter]);
     looks_like("detail", &mut screen);
     press(&mut screen, &[KeyCode::End]);
-    assert!(shown(&mut screen, 80, 24).contains("ray=8c1f0000abcd1234-LHR"), "its end can be reached");
+    assert!(shown(&mut screen, 80, 24).contains("ray=8c1f0000abcd1234-LHR"), "the end can be reached");
     press(&mut screen, &[KeyCode::Left]);
     assert!(shown(&mut screen, 80, 24).contains("conn c29"));
     press(&mut screen, &[KeyCode::Right, KeyCode::Right]);
-    assert!(shown(&mut screen, 80, 24).contains("conn k3v9q0a1b2c3d"), "after the last there is none");
+    assert!(shown(&mut screen, 80, 24).contains("conn k3v9q0a1b2c3d"), "Right stays at the last close");
 }
 
 #[test]
@@ -178,24 +177,24 @@ fn help_messages_and_sessions() {
     write(&mut screen, "?");
     looks_like("help", &mut screen);
     write(&mut screen, "m");
-    assert!(shown(&mut screen, 80, 24).contains("Nothing was said yet."));
+    assert!(shown(&mut screen, 80, 24).contains("No messages."));
     screen.receive([
-        Item::Message("journalctl has ended".to_owned()),
-        Item::Message("journalctl has ended".to_owned()),
+        Item::Message("journalctl exited".to_owned()),
+        Item::Message("journalctl exited".to_owned()),
     ]);
-    assert!(shown(&mut screen, 80, 24).contains("12:00:02  journalctl has ended (2 times)"));
+    assert!(shown(&mut screen, 80, 24).contains("12:00:02  journalctl exited (2 times)"));
     press(&mut screen, &[KeyCode::Esc, KeyCode::Tab, KeyCode::Down]);
     screen.tick(NOON + 30);
     screen.receive([Item::Sessions(Box::new(sessions(3)))]);
     looks_like("sessions", &mut screen);
     press(&mut screen, &[KeyCode::Enter]);
-    assert!(shown(&mut screen, 80, 24).contains("by filter: user:wizard"));
+    assert!(shown(&mut screen, 80, 24).contains("match: user:wizard"));
 }
 
 #[test]
-fn no_size_is_too_small_or_too_large() {
+fn every_size_works() {
     let mut screen = busy();
-    screen.receive([Item::Skipped(1), Item::Disconnected("no\u{1b}[2Jbody".to_owned())]);
+    screen.receive([Item::Skipped(1), Item::Disconnected("hos\u{1b}[2Jtile".to_owned())]);
     for keys in ["", "?", "m", "m", "\t", "\t", "/\u{754c}\u{754c}"] {
         for key in keys.chars() {
             let code = if key == '\t' { KeyCode::Tab } else { KeyCode::Char(key) };
@@ -233,10 +232,9 @@ fn hostile_names_do_not_break_columns() {
     assert!(lasted.iter().all(|column| *column == lasted[0]), "{shown}");
 }
 
-/// A hundred seconds of a thousand closes each, as they come: the screen is drawn as often as eyes
-/// need it, keeps what it can, counts all.
+/// 1000 closes per second for 100 seconds: frames are limited, memory is bounded, all are counted.
 #[test]
-fn a_flood_is_counted_to_the_last_close_and_drawn_a_bounded_number_of_times() {
+fn a_flood_is_counted_completely_and_frames_are_limited() {
     const CLOSES: u64 = 100_000;
     const BATCH: u64 = 50;
     let mut screen = screen();
@@ -259,7 +257,7 @@ fn a_flood_is_counted_to_the_last_close_and_drawn_a_bounded_number_of_times() {
     let each = CLOSES / Verdict::ALL.len() as u64;
     assert!(screen.model.totals().iter().all(|(_, count)| (each..=each + 1).contains(count)));
     assert_eq!(screen.model.totals().len(), Verdict::ALL.len());
-    // The last frame is not kept back.
+    // The last frame is drawn.
     let wait = screen.wait(now).unwrap_or_default();
     let _ = screen.draw(&mut terminal, now + wait);
     assert_eq!(screen.wait(now + wait), None);
@@ -267,15 +265,15 @@ fn a_flood_is_counted_to_the_last_close_and_drawn_a_bounded_number_of_times() {
     assert!((screen.model.rate() - 1000.0).abs() < 1.0, "{}", screen.model.rate());
 }
 
-/// docs/LIVE.md shows the screen as it is, and every key.
+/// docs/LIVE.md shows the current screen and every key.
 #[test]
-fn the_page_shows_the_screen_and_the_keys() {
+fn the_docs_page_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/LIVE.md");
-    let mut screen = of_the_page();
+    let mut screen = docs_screen();
     let fenced = |text: String| format!("```text\n{}\n```\n", text.trim_end());
-    let lists = fenced(shown(&mut screen, 110, 26));
+    let lists = fenced(shown(&mut screen, 112, 26));
     press(&mut screen, &[KeyCode::Up, KeyCode::Enter]);
-    let detail = fenced(shown(&mut screen, 110, 38));
+    let detail = fenced(shown(&mut screen, 112, 38));
     let row = |(keys, what): &(&str, &str)| {
         let keys: Vec<String> = keys.split(' ').map(|key| format!("`{key}`")).collect();
         format!("| {} | {what} |\n", keys.join(" "))
@@ -284,8 +282,8 @@ fn the_page_shows_the_screen_and_the_keys() {
     let mut expected = std::fs::read_to_string(&path).unwrap();
     for (name, text) in [("screen", lists), ("detail", detail), ("keys", keys)] {
         let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
-        let from = expected.find(&begin).expect("the page has the place") + begin.len();
-        let to = expected.find(&end).expect("the page has its end");
+        let from = expected.find(&begin).expect("the page has the begin mark") + begin.len();
+        let to = expected.find(&end).expect("the page has the end mark");
         expected.replace_range(from..to, &text);
     }
     if std::env::var_os("T3_UPDATE_DOCS").is_some() {
@@ -295,8 +293,8 @@ fn the_page_shows_the_screen_and_the_keys() {
     assert!(page == expected, "run `cargo xtask docs` and commit docs/LIVE.md");
 }
 
-/// What the page shows: an afternoon.
-fn of_the_page() -> Screen {
+/// The screen of the page.
+fn docs_screen() -> Screen {
     let mut screen = screen();
     screen.receive([Item::Connected(daemon(1))]);
     for second in 1..=2 {
@@ -319,8 +317,8 @@ fn of_the_page() -> Screen {
         let mut close = record(&format!("c{n}"), user, verdict, segment);
         (close.how, close.dur_ms, close.psi_io, close.hb_rtt_ms) =
             (Some(how), dur_ms, Some(Percent(psi)), Some(2));
-        let sure = !matches!(verdict, Verdict::PathStalled | Verdict::ServeStalled);
-        close.confidence = Some(if sure { Confidence::Proven } else { Confidence::Likely });
+        let is_proven = !matches!(verdict, Verdict::PathStalled | Verdict::ServeStalled);
+        close.confidence = Some(if is_proven { Confidence::Proven } else { Confidence::Likely });
         close.hb_wait_ms = (verdict == Verdict::ServeStalled).then_some(15_003);
         screen.tick(NOON + 211 * n);
         screen.receive([Item::Closed(Box::new(close), NOON + 211 * n)]);

@@ -1,4 +1,4 @@
-//! What is heard and what is done, and what the state is then.
+//! Tests of the state of the screen.
 
 use t3_record::vocabulary::Segment;
 
@@ -14,7 +14,7 @@ fn model() -> Model {
 }
 
 #[test]
-fn a_close_that_is_told_twice_counts_once_and_the_most_stand_first() {
+fn a_duplicate_close_counts_once_and_totals_are_sorted() {
     let mut model = model();
     for conn in ["a", "b", "a", "b", "c"] {
         model.receive(close(conn, Verdict::ServeOom));
@@ -25,13 +25,13 @@ fn a_close_that_is_told_twice_counts_once_and_the_most_stand_first() {
 }
 
 #[test]
-fn pausing_keeps_counting_and_totals_know_no_filter() {
+fn a_pause_does_not_stop_counting_and_totals_ignore_the_filter() {
     let mut model = Model::new(NOON, "user:nobody".parse().unwrap());
     model.act(Action::Pause);
     for n in 0..5 {
         model.receive(close(&n.to_string(), Verdict::ServeOom));
     }
-    assert_eq!((model.total(), model.closes.held(), model.closes.counts()), (5, Some(5), (0, 0)));
+    assert_eq!((model.total(), model.closes.paused(), model.closes.counts()), (5, Some(5), (0, 0)));
     model.act(Action::Pause);
     assert_eq!(model.closes.counts(), (5, 0));
     model.act(Action::ClearFilter);
@@ -39,7 +39,7 @@ fn pausing_keeps_counting_and_totals_know_no_filter() {
 }
 
 #[test]
-fn the_rate_is_that_of_the_last_seconds() {
+fn the_rate_covers_the_last_seconds() {
     let mut model = model();
     for second in 0..30_u64 {
         model.tick(NOON + second);
@@ -52,13 +52,13 @@ fn the_rate_is_that_of_the_last_seconds() {
     assert!((model.rate() - 2.0).abs() < 0.5, "{}", model.rate());
     model.tick(NOON + 100);
     assert!(model.rate().abs() < f64::EPSILON);
-    // A clock that is set back does no harm.
+    // The clock is set back.
     assert!(model.tick(5) && model.rate().abs() < f64::EPSILON);
     assert!(!model.tick(5));
 }
 
 #[test]
-fn without_the_daemon_the_sessions_are_not_known() {
+fn sessions_are_unknown_without_the_daemon() {
     let mut model = model();
     model.receive(Item::Connected(daemon(1)));
     model.receive(Item::Sessions(Box::new(sessions(1))));
@@ -68,10 +68,10 @@ fn without_the_daemon_the_sessions_are_not_known() {
 }
 
 #[test]
-fn what_is_open_over_the_lists_opens_and_closes() {
+fn overlays_open_and_close() {
     let mut model = model();
     assert_eq!(model.act(Action::Open), Effect::Nothing);
-    assert!(matches!(model.overlay, Overlay::Nothing), "no close, no evidence");
+    assert!(matches!(model.overlay, Overlay::Nothing), "without a close there is nothing to open");
     for n in 0..3 {
         model.receive(close(&n.to_string(), Verdict::ServeOom));
     }
@@ -92,7 +92,7 @@ fn what_is_open_over_the_lists_opens_and_closes() {
 }
 
 #[test]
-fn a_wrong_filter_is_told_and_changes_nothing_and_a_long_one_is_bounded() {
+fn an_invalid_filter_is_rejected_and_a_long_one_is_bounded() {
     let mut model = model();
     model.act(Action::Prompt);
     for c in "user:ann  verdict:x".chars() {
@@ -100,7 +100,7 @@ fn a_wrong_filter_is_told_and_changes_nothing_and_a_long_one_is_bounded() {
     }
     model.act(Action::Accept);
     assert!(
-        matches!(&model.overlay, Overlay::Prompt { error: Some(error), .. } if error.contains("no verdict"))
+        matches!(&model.overlay, Overlay::Prompt { error: Some(error), .. } if error.contains("unknown verdict"))
     );
     assert!(model.closes.filter().is_empty());
     model.act(Action::EraseWord);
@@ -119,7 +119,7 @@ fn a_wrong_filter_is_told_and_changes_nothing_and_a_long_one_is_bounded() {
 }
 
 #[test]
-fn only_such_closes_as_the_selected_one() {
+fn filters_are_taken_from_the_selection() {
     let mut model = model();
     model.closes.set_page(5);
     model.receive(close("a", Verdict::ServeOom));

@@ -1,5 +1,4 @@
-//! The pane of closes: what happened in words, who, how long it had lasted, and how the machine
-//! was.
+//! Pane of closes: event, user, duration, mechanism, pressure and heartbeat.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use t3_record::Confidence;
@@ -18,7 +17,6 @@ use crate::{
     },
 };
 
-/// Draws the pane: its title, its headings, its closes.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
@@ -26,12 +24,12 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let (closes, theme) = (&view.model.closes, view.theme);
     let (kept, shown) = closes.counts();
     let mut title = "Closes".to_owned();
-    if let Some(arrived) = closes.held() {
-        title.push_str(&format!("   PAUSED, {} more have come", thousands(arrived)));
+    if let Some(arrived) = closes.paused() {
+        title.push_str(&format!("   PAUSED, {} new", thousands(arrived)));
     }
     if !closes.filter().is_empty() {
         title.push_str(&format!(
-            "   {} of {} by filter: {}",
+            "   {} of {} match: {}",
             thousands(shown as u64),
             thousands(kept as u64),
             closes.filter()
@@ -41,9 +39,9 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let (rows, selected) = closes.on_screen();
     if rows.is_empty() && area.height > 2 {
         let why = if kept == 0 {
-            "None yet; they show here as they happen.".to_owned()
+            "No closes yet.".to_owned()
         } else {
-            format!("The filter shows none of {}; x takes it away.", thousands(kept as u64))
+            format!("No close matches the filter ({} in total); x clears it.", thousands(kept as u64))
         };
         put(buf, Rect { y: area.y + 2, height: 1, ..area }, &why, theme.dim(), theme);
     }
@@ -57,10 +55,10 @@ const TIME: Field<Close> = Field {
     right: false,
     text: |view, close, _| ((view.clock)(close.at), view.theme.dim()),
 };
-#[expect(clippy::cast_possible_truncation, reason = "the width of a column of words")]
-const WHAT: Field<Close> =
-    Field { title: "WHAT HAPPENED", width: verdict_text::WIDTH as u16 + 1, right: false, text: what };
-const WHAT_IS_LEFT: Field<Close> = Field { width: 0, ..WHAT };
+#[expect(clippy::cast_possible_truncation, reason = "the width of a column")]
+const EVENT: Field<Close> =
+    Field { title: "EVENT", width: verdict_text::WIDTH as u16 + 1, right: false, text: event };
+const WIDE_EVENT: Field<Close> = Field { width: 0, ..EVENT };
 const USER: Field<Close> = Field {
     title: "USER",
     width: 12,
@@ -68,33 +66,33 @@ const USER: Field<Close> = Field {
     text: |_, close, _| (close.record.user.clone(), Style::new()),
 };
 const SHORT_USER: Field<Close> = Field { width: 8, ..USER };
-const LASTED: Field<Close> = Field {
-    title: "LASTED",
+const DURATION: Field<Close> = Field {
+    title: "DURATION",
     width: 8,
     right: true,
     text: |_, close, _| (lasted(close.record.dur_ms), Style::new()),
 };
 const HOW: Field<Close> =
     Field { title: "HOW", width: 14, right: false, text: |_, close, _| (how(close), Style::new()) };
-const MACHINE: Field<Close> = Field { title: "MACHINE AND HEARTBEAT", width: 0, right: false, text: machine };
+const DETAILS: Field<Close> = Field { title: "PSI / HEARTBEAT", width: 0, right: false, text: details };
 
-const PRESSURE: Field<Close> = Field { title: "PRESSURE", text: pressure, ..MACHINE };
+const PSI: Field<Close> = Field { title: "PSI", text: pressure, ..DETAILS };
 
 const fn plan(width: u16) -> &'static [Field<Close>] {
     match width {
-        100.. => &[TIME, WHAT, USER, LASTED, HOW, MACHINE],
-        74.. => &[TIME, WHAT, USER, LASTED, PRESSURE],
-        56.. => &[TIME, WHAT_IS_LEFT, SHORT_USER, LASTED],
-        _ => &[TIME, WHAT_IS_LEFT, SHORT_USER],
+        100.. => &[TIME, EVENT, USER, DURATION, HOW, DETAILS],
+        74.. => &[TIME, EVENT, USER, DURATION, PSI],
+        56.. => &[TIME, WIDE_EVENT, SHORT_USER, DURATION],
+        _ => &[TIME, WIDE_EVENT, SHORT_USER],
     }
 }
 
-fn what(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
+fn event(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     let record = &close.record;
-    // A guess is marked as one.
-    let sure = if record.confidence == Some(Confidence::Likely) { "?" } else { "" };
+    // `?` marks a likely verdict.
+    let mark = if record.confidence == Some(Confidence::Likely) { "?" } else { "" };
     (
-        format!("{}{sure}", verdict_text::label(record.verdict)),
+        format!("{}{mark}", verdict_text::label(record.verdict)),
         view.theme.tone(verdict_text::tone(record.verdict, record.segment)),
     )
 }
@@ -103,17 +101,17 @@ fn how(close: &Close) -> String {
     close.record.how.map_or_else(String::new, |how| how.to_string())
 }
 
-fn machine(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
+fn details(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     let style =
         if close_line::strained(&close.record) { view.theme.tone(Tone::Warning) } else { view.theme.dim() };
     (close_line::details(&close.record, Paint { colour: false }).join("  "), style)
 }
 
-/// Only the pressure, where there is no room for more.
+/// Only the pressure, for narrow screens.
 fn pressure(view: &View<'_>, close: &Close, width: u16) -> (String, Style) {
-    let (_, style) = machine(view, close, width);
+    let (_, style) = details(view, close, width);
     let parts = close_line::details(&close.record, Paint { colour: false });
-    let sent =
-        parts.iter().find_map(|part| part.strip_prefix("psi ").or(part.starts_with("host ").then_some(part)));
-    (sent.unwrap_or_default().to_owned(), style)
+    let psi =
+        parts.iter().find_map(|part| part.strip_prefix("PSI ").or(part.starts_with("host ").then_some(part)));
+    (psi.unwrap_or_default().to_owned(), style)
 }

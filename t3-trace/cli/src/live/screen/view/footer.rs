@@ -1,4 +1,4 @@
-//! The last line: the filter that is being typed, what was just said, or the keys that matter now.
+//! Last line: filter input, a recent message, or key hints.
 
 use ratatui::{
     buffer::Buffer,
@@ -12,10 +12,10 @@ use crate::{
     present::{text::safe, verdict_text::Tone},
 };
 
-/// For how long something that was said stands there, in seconds.
+/// Time for which a message is shown, in seconds.
 const FRESH: u64 = 5;
 
-/// Draws it; gives where the cursor is, while something is typed.
+/// Draws the line; returns the cursor position while a filter is typed.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) -> Option<Position> {
     let (model, theme) = (view.model, view.theme);
     if let Overlay::Prompt { text, error } = &model.overlay {
@@ -27,11 +27,11 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) -> Option<Position> {
         return None;
     }
     let hints = match (&model.overlay, model.focus) {
-        (Overlay::Detail(_), _) => "Esc back  Left Right neighbours  u v s only such  q quit",
+        (Overlay::Detail(_), _) => "Esc back  Left/Right prev/next  u v s filter  q quit",
         (Overlay::Help | Overlay::Messages, _) => "Esc back  q quit",
-        (_, Focus::Sessions) => "Tab to the closes  Enter closes of this user  ? help  q quit",
-        _ if model.closes.held().is_some() => "Space goes on  Enter evidence  / filter  ? help  q quit",
-        _ => "? help  Up Enter evidence  / filter  Space pause  Tab sessions  q quit",
+        (_, Focus::Sessions) => "Tab closes  Enter filter by user  ? help  q quit",
+        _ if model.closes.paused().is_some() => "Space resume  Enter evidence  / filter  ? help  q quit",
+        _ => "? help  Up, Enter evidence  / filter  Space pause  Tab sessions  q quit",
     };
     put(buf, area, hints, theme.dim(), theme);
     None
@@ -47,7 +47,7 @@ fn prompt(
     let theme = view.theme;
     let label = put(buf, area, "filter: ", theme.strong(), theme);
     let place = Rect { x: area.x + label, width: area.width.saturating_sub(label), ..area };
-    // Its end is what is being typed: cut at the beginning.
+    // Cut at the start, so that the end with the cursor is visible.
     let room = usize::from(place.width).saturating_sub(1);
     let mut shown = safe(text);
     while Span::raw(shown.as_str()).width() > room && !shown.is_empty() {
@@ -57,7 +57,7 @@ fn prompt(
     let after = Rect { x: place.x + width + 2, width: place.width.saturating_sub(width + 2), ..place };
     match error {
         Some(error) => put(buf, after, error, theme.tone(Tone::Bad), theme),
-        None => put(buf, after, "Enter filters, Esc does not", theme.dim(), theme),
+        None => put(buf, after, "Enter: apply, Esc: cancel", theme.dim(), theme),
     };
     Some(Position::new((place.x + width).min(area.right().saturating_sub(1)), area.y))
 }

@@ -1,5 +1,4 @@
-//! The first line: what this is, whether it is connected, how much happens, what time it is; and
-//! below it what the reader must know before believing the rest.
+//! First line (connection, closes, rate, kernel evidence, time) and the alerts below it.
 
 use ratatui::{buffer::Buffer, layout::Rect};
 use t3_record::vocabulary::KernelSource;
@@ -13,10 +12,10 @@ use crate::{
     present::verdict_text::Tone,
 };
 
-/// The first line.
+/// Draws the first line.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let (model, theme) = (view.model, view.theme);
-    buf.set_style(area, theme.chosen());
+    buf.set_style(area, theme.selected());
     let clock = (view.clock)(model.now);
     let (state, tone) = match &model.source.link {
         Link::Trying => ("connecting".to_owned(), Tone::Warning),
@@ -32,11 +31,11 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
         Some(KernelSource::Off | KernelSource::Timeout) => Some("kernel evidence: NO".to_owned()),
         None => None,
     };
-    let rate = format!("{:.1} a second", model.rate());
+    let rate = format!("{:.1}/s", model.rate());
     let title = if area.width >= 60 { " t3-trace live" } else { " live" };
     let right = u16::try_from(clock.len()).unwrap_or(0) + 1;
     let room = area.right().saturating_sub(right + 2);
-    let mut x = area.x + put(buf, area, title, theme.strong().patch(theme.chosen()), theme);
+    let mut x = area.x + put(buf, area, title, theme.strong().patch(theme.selected()), theme);
     let parts = [
         Some((state, tone)),
         Some((closes, Tone::Fine)),
@@ -48,13 +47,13 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
         if n > 0 && x + 3 + width > room {
             break;
         }
-        let style = if tone == Tone::Bad { theme.strong().patch(theme.chosen()) } else { theme.chosen() };
+        let style = if tone == Tone::Bad { theme.strong().patch(theme.selected()) } else { theme.selected() };
         x += 3 + put(buf, Rect { x: x + 3, width: room.saturating_sub(x + 3), ..area }, &text, style, theme);
     }
-    put_right(buf, Rect { width: area.width.saturating_sub(1), ..area }, &clock, theme.chosen(), theme);
+    put_right(buf, Rect { width: area.width.saturating_sub(1), ..area }, &clock, theme.selected(), theme);
 }
 
-/// What the reader must know, most important first.
+/// Alerts about the data, the most important first.
 #[must_use]
 pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
     let (source, table, now) = (&view.model.source, &view.model.sessions, view.model.now);
@@ -65,14 +64,15 @@ pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
         Link::Down { since, why } => alerts.push((
             Tone::Bad,
             format!(
-                "Not connected since {}: {why}. Closes come from the journal; trying again every {RETRY:?}.",
+                "Not connected since {}: {why}. Closes come from the journal; retrying every {RETRY:?}.",
                 clock(*since)
             ),
         )),
         Link::Up { has_sessions: false, .. } => {
             alerts.push((
                 Tone::Warning,
-                "This t3-trace does not tell open sessions: it is older than this program.".to_owned(),
+                "This t3-trace daemon does not report open sessions: it is older than this program."
+                    .to_owned(),
             ));
         }
         Link::Up { .. } => {}
@@ -80,16 +80,15 @@ pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
     if let Some(silent) = source.silent_for(now) {
         alerts.push((
             Tone::Bad,
-            format!("t3-trace has not answered for {silent} s: what stands here may be old."),
+            format!("No response from t3-trace for {silent} s: the data below may be stale."),
         ));
     }
     if let Some(outage) = source.recent_outage(now) {
-        let what =
-            if outage.restarted { "t3-trace was restarted" } else { "The connection to t3-trace broke" };
+        let what = if outage.restarted { "t3-trace restarted" } else { "Connection to t3-trace lost" };
         alerts.push((
             Tone::Warning,
             format!(
-                "{what}: away from {} to {}; closes of that time were read from the journal.",
+                "{what}: disconnected from {} to {}; closes of that time were read from the journal.",
                 clock(outage.from),
                 clock(outage.to)
             ),
@@ -99,30 +98,32 @@ pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
         let missing = thousands(source.skipped);
         alerts.push((
             Tone::Warning,
-            format!("{missing} messages are missing here: this screen was too slow for t3-trace. `t3-trace closes` has every close."),
+            format!(
+                "{missing} messages dropped: this screen was too slow. `t3-trace closes` has every close."
+            ),
         ));
     }
     if source.lost > 0 {
         let lost = thousands(source.lost);
         alerts.push((
             Tone::Warning,
-            format!("{lost} kernel events were lost: some closes were judged on less evidence."),
+            format!("{lost} kernel events lost: some verdicts are based on less evidence."),
         ));
     }
     let up = matches!(source.link, Link::Up { .. });
     if up && table.known() && !table.dispatch {
-        alerts.push((Tone::Bad, "t3-dispatch is not connected to t3-trace: it does not run, or writes closes without kernel evidence.".to_owned()));
+        alerts.push((Tone::Bad, "t3-dispatch is not connected to t3-trace: it is not running, or writes records without kernel evidence.".to_owned()));
     }
     if up && source.kernel == Some(KernelSource::Off) {
         let hooks = source.status.iter().flat_map(|status| &status.hooks);
         let why = hooks.filter(|hook| hook.attached.is_none()).find_map(|hook| hook.why.as_ref());
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        alerts.push((Tone::Warning, format!("t3-trace has no kernel evidence{why}")));
+        alerts.push((Tone::Warning, format!("No kernel evidence{why}")));
     }
     alerts
 }
 
-/// The same as lines that fit, at most so many; what does not fit is counted.
+/// Alerts as wrapped lines, up to `most`; the rest is counted.
 #[must_use]
 pub fn alert_lines(view: &View<'_>, width: u16, most: usize) -> Vec<(Tone, String)> {
     let alerts = alerts(view);
@@ -132,7 +133,7 @@ pub fn alert_lines(view: &View<'_>, width: u16, most: usize) -> Vec<(Tone, Strin
         let left = alerts.len() - n;
         let fits = lines.len() + broken.len() + usize::from(left > 1) <= most;
         if !fits && !lines.is_empty() {
-            lines.push((Tone::Warning, format!("! and {left} more: a larger terminal shows them")));
+            lines.push((Tone::Warning, format!("! and {left} more: enlarge the terminal")));
             return lines;
         }
         lines.extend(broken.into_iter().take(most).map(|line| (*tone, line)));

@@ -1,5 +1,4 @@
-//! From the state to what is drawn, one file a pane. Pure: the same state at the same size always
-//! looks the same.
+//! Draws the state, one file per pane. Pure: depends only on the state and the size.
 
 pub mod closes;
 pub mod footer;
@@ -20,27 +19,25 @@ use super::model::{Focus, Model};
 use crate::present::verdict_text::Tone;
 use text::{Theme, put};
 
-/// What panes need to be drawn.
+/// Input of the panes.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// The state.
     pub model: &'a Model,
-    /// How it looks on this terminal.
     pub theme: Theme,
-    /// The time of day of a moment, as text.
+    /// Formats the time of day of a moment.
     pub clock: fn(u64) -> String,
-    /// Its day.
+    /// Formats its date.
     pub day: fn(u64) -> String,
 }
 
-/// Where everything stands.
+/// Layout of the screen.
 #[derive(Debug, Default)]
 pub struct Places {
     header: Rect,
     alerts: Vec<(Tone, String)>,
     alert_area: Rect,
     sessions: Option<Rect>,
-    /// As a column, or as lines of text.
+    /// A column, or lines of text.
     totals: Option<Rect>,
     total_lines: Vec<String>,
     total_area: Rect,
@@ -49,14 +46,14 @@ pub struct Places {
     footer: Rect,
 }
 
-/// Title and headings of a list.
+/// Lines for title and headings of a list.
 const AROUND: u16 = 2;
-/// How wide the totals are as a column.
+/// Width of the totals as a column.
 const TOTALS: u16 = 34;
-/// From this width on they are one.
+/// Screen width from which the totals are a column.
 const BESIDE: u16 = 116;
 
-/// Divides the screen by its size.
+/// Computes the layout for a size.
 #[must_use]
 pub fn places(view: &View<'_>, area: Rect) -> Places {
     let mut places = Places { header: Rect { height: area.height.min(1), ..area }, ..Places::default() };
@@ -84,13 +81,13 @@ pub fn places(view: &View<'_>, area: Rect) -> Places {
         return places;
     }
     let wanted = u16::try_from(view.model.sessions.sent()).unwrap_or(u16::MAX).max(1).saturating_add(AROUND);
-    let beside = area.width >= BESIDE;
-    // The list that the reader is in gets more of the screen.
+    let has_column = area.width >= BESIDE;
+    // The focused list gets more of the screen.
     let share = if view.model.focus == Focus::Sessions { rest.height * 6 / 10 } else { rest.height * 4 / 10 };
-    let wanted = if beside { wanted.max(8) } else { wanted };
+    let wanted = if has_column { wanted.max(8) } else { wanted };
     let upper = Rect { height: wanted.min(share).max(AROUND + 1), ..rest };
     rest = below(rest, upper.height);
-    if beside {
+    if has_column {
         places.sessions = Some(Rect { width: upper.width - TOTALS - 1, ..upper });
         places.totals = Some(Rect { x: upper.right() - TOTALS, width: TOTALS, ..upper });
     } else {
@@ -109,18 +106,14 @@ fn below(area: Rect, height: u16) -> Rect {
     Rect { y: area.y + height, height: area.height - height, ..area }
 }
 
-/// How many lines fit.
+/// Lines that fit per pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pages {
-    /// Of open sessions.
     pub sessions: usize,
-    /// Of closes.
     pub closes: usize,
-    /// Of what lies over them.
     pub overlay: usize,
 }
 
-/// How many lines fit into each place.
 #[must_use]
 pub fn pages(places: &Places) -> Pages {
     let list = |area: Option<Rect>| area.map_or(0, |area| usize::from(area.height.saturating_sub(AROUND)));
@@ -131,7 +124,7 @@ pub fn pages(places: &Places) -> Pages {
     }
 }
 
-/// Draws everything; gives where the cursor is, if it is to be seen.
+/// Draws the screen; returns the cursor position if it is visible.
 pub fn draw(view: &View<'_>, places: &Places, buf: &mut Buffer) -> Option<Position> {
     header::draw(view, places.header, buf);
     for (n, (tone, line)) in places.alerts.iter().enumerate() {
@@ -158,7 +151,7 @@ pub fn draw(view: &View<'_>, places: &Places, buf: &mut Buffer) -> Option<Positi
     footer::draw(view, places.footer, buf)
 }
 
-/// The title of a pane; the one that the keys go to is marked.
+/// Draws the title of a pane; `>` marks the focused one.
 fn bar(view: &View<'_>, area: Rect, title: &str, active: bool, buf: &mut Buffer) {
     let mark = if active { "> " } else { "- " };
     put(

@@ -1,5 +1,4 @@
-//! What lies over the lists: the evidence of one close, the keys, what was said. Lines of text that
-//! are scrolled.
+//! Scrolled overlays: evidence of one close, help, messages.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
@@ -9,10 +8,10 @@ use super::{
 };
 use crate::live::screen::{evidence, keys, overlay::Overlay};
 
-/// A line and how it looks.
+/// A line and its style.
 type Line = (String, Style);
 
-/// The title, and all lines at this width; `None` when nothing lies over the lists.
+/// Returns title and lines at this width; `None` without an overlay.
 #[must_use]
 pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
     let width = usize::from(width);
@@ -23,10 +22,10 @@ pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
             let mut lines = Vec::new();
             for section in evidence::page(&close.record, &when) {
                 lines.push((section.title.to_owned(), view.theme.strong()));
-                let sent = section.lines.iter().flat_map(|line| wrap(&format!("  {line}"), width, 4));
-                lines.extend(sent.map(|line| (line, Style::new())));
+                let wrapped = section.lines.iter().flat_map(|line| wrap(&format!("  {line}"), width, 4));
+                lines.extend(wrapped.map(|line| (line, Style::new())));
             }
-            ("Evidence of one close   Esc goes back, Left and Right to its neighbours".to_owned(), lines)
+            ("Evidence of one close   Esc: back, Left/Right: previous/next close".to_owned(), lines)
         }
         Overlay::Help => ("Keys".to_owned(), help(view, width)),
         Overlay::Messages => {
@@ -38,7 +37,7 @@ pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
                 lines.extend(wrap(&text, width, 10).into_iter().map(|line| (line, Style::new())));
             }
             if lines.is_empty() {
-                lines.push(("Nothing was said yet.".to_owned(), view.theme.dim()));
+                lines.push(("No messages.".to_owned(), view.theme.dim()));
             }
             ("Messages".to_owned(), lines)
         }
@@ -46,7 +45,7 @@ pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
 }
 
 fn help(view: &View<'_>, width: usize) -> Vec<Line> {
-    /// Where what a key does begins.
+    /// Column of the descriptions.
     const INDENT: usize = 15;
     let mut lines: Vec<Line> = Vec::new();
     for (keys, what) in keys::TABLE {
@@ -58,16 +57,15 @@ fn help(view: &View<'_>, width: usize) -> Vec<Line> {
     }
     for text in [
         "",
-        "A ? behind what happened: likely, not proven. HEARTBEAT is how long serve took to answer the last ping, or how long one waits.",
-        "PRESSURE: percent of the last 10 s in which something of the user's cgroup stalled, on what it stalled most; the bars are the last seconds.",
-        "`t3-trace live --plain` and pipes get one line per close, `--json` one object; docs/LIVE.md says more.",
+        "`?` after an event: likely, not proven. HEARTBEAT: RTT of the last ping, or time since an unanswered one.",
+        "PSI SOME 10s: percent of the last 10 s in which at least one task of the user's cgroup waited, for the resource with the highest value; the bars are the last seconds.",
+        "`t3-trace live --plain` and pipes: one line per close; `--json`: one object per close. See docs/LIVE.md.",
     ] {
         lines.extend(wrap(text, width, 0).into_iter().map(|line| (line, view.theme.dim())));
     }
     lines
 }
 
-/// Draws it.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let Some((title, lines)) = page(view, area.width) else { return };
     let room = usize::from(area.height.saturating_sub(1));

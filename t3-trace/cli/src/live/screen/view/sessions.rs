@@ -1,5 +1,4 @@
-//! The pane of open sessions: how old, how their heartbeat is answered, how much flows, and the
-//! pressure of their user's cgroup.
+//! Pane of open sessions: age, heartbeat, rates, and pressure of the user's cgroup.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use t3_record::{value::Percent, wire::live::PressureStats};
@@ -14,10 +13,9 @@ use crate::{
     present::{text::lasted, verdict_text::Tone},
 };
 
-/// Pressure from this on stands out, in percent.
+/// PSI values from here on are highlighted, in percent.
 const HIGH: f32 = 20.0;
 
-/// Draws the pane: its title, its headings, its sessions.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
@@ -25,21 +23,21 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let (table, theme) = (&view.model.sessions, view.theme);
     let mut title = format!("Open sessions {}", thousands(table.open));
     if table.open > table.sent() as u64 {
-        title.push_str(&format!(", {} of them told", table.sent()));
+        title.push_str(&format!(", {} listed", table.sent()));
     }
     if !table.known() {
         "Open sessions".clone_into(&mut title);
     }
     if let Some(host) = &table.host {
-        title.push_str(&format!("   this machine: {}", all(host)));
+        title.push_str(&format!("   host PSI some (10 s): {}", all(host)));
     }
     bar(view, area, &title, view.model.focus == Focus::Sessions, buf);
     let (rows, selected) = table.on_screen();
     if rows.is_empty() && area.height > 2 {
         let why = match view.model.source.link {
-            Link::Up { has_sessions: true, .. } if table.known() => "none",
-            Link::Up { has_sessions: true, .. } | Link::Trying => "not told yet",
-            _ => "not known without t3-trace",
+            Link::Up { has_sessions: true, .. } if table.known() => "No open sessions.",
+            Link::Up { has_sessions: true, .. } | Link::Trying => "Waiting for data.",
+            _ => "Unknown without t3-trace.",
         };
         put(buf, Rect { y: area.y + 2, height: 1, ..area }, why, theme.dim(), theme);
     }
@@ -65,18 +63,19 @@ const AGE: Field<Row> = Field {
     right: true,
     text: |_, row, _| (lasted(row.session.age_ms), Style::new()),
 };
-const HEARTBEAT: Field<Row> = Field { title: "HEARTBEAT", width: 11, right: true, text: heartbeat };
+const HEARTBEAT: Field<Row> = Field { title: "HEARTBEAT", width: 16, right: true, text: heartbeat };
 const DOWN: Field<Row> =
-    Field { title: "FROM USER", width: 10, right: true, text: |view, row, _| rate(view, row.down_rate) };
+    Field { title: "FROM CLIENT", width: 11, right: true, text: |view, row, _| rate(view, row.down_rate) };
 const UP: Field<Row> =
     Field { title: "FROM SERVE", width: 10, right: true, text: |view, row, _| rate(view, row.up_rate) };
-const STRAIN: Field<Row> = Field { title: "PRESSURE", width: 0, right: false, text: strain };
+const PSI: Field<Row> = Field { title: "PSI SOME 10s", width: 0, right: false, text: psi };
 
 const fn plan(width: u16) -> &'static [Field<Row>] {
     match width {
-        96.. => &[USER, IP, AGE, HEARTBEAT, DOWN, UP, STRAIN],
-        70.. => &[USER, AGE, HEARTBEAT, DOWN, UP, STRAIN],
-        _ => &[USER, AGE, HEARTBEAT, STRAIN],
+        96.. => &[USER, IP, AGE, HEARTBEAT, DOWN, UP, PSI],
+        78.. => &[USER, AGE, HEARTBEAT, DOWN, UP, PSI],
+        48.. => &[USER, AGE, HEARTBEAT, PSI],
+        _ => &[USER, AGE, HEARTBEAT],
     }
 }
 
@@ -84,8 +83,8 @@ fn heartbeat(view: &View<'_>, row: &Row, _: u16) -> (String, Style) {
     if row.session.ending {
         return ("ending".to_owned(), view.theme.dim());
     }
-    if let Some(wait) = row.trouble_ms() {
-        return (format!("waits {}", lasted(wait)), view.theme.tone(Tone::Bad));
+    if let Some(wait) = row.unanswered_ms() {
+        return (format!("unanswered {}", lasted(wait)), view.theme.tone(Tone::Bad));
     }
     let Some(rtt) = row.session.live.and_then(|live| live.rtt_us) else {
         return (String::new(), Style::new());
@@ -103,25 +102,25 @@ fn rate(view: &View<'_>, rate: Option<u64>) -> (String, Style) {
     }
 }
 
-fn strain(view: &View<'_>, row: &Row, width: u16) -> (String, Style) {
-    /// Of the worst resource: `mem 100%`, and a blank.
+fn psi(view: &View<'_>, row: &Row, width: u16) -> (String, Style) {
+    /// Width of the highest value: `mem 100%` and a blank.
     const WORST: usize = 9;
-    let Some(strain) = &row.session.strain else { return (String::new(), Style::new()) };
-    let (name, percent) = worst(strain);
-    let text = if percent < 1.0 { "calm".to_owned() } else { format!("{name} {percent:.0}%") };
-    let spark = view.theme.spark(&strain.seconds, usize::from(width).saturating_sub(WORST).min(30));
+    let Some(pressure) = &row.session.strain else { return (String::new(), Style::new()) };
+    let (name, percent) = worst(pressure);
+    let text = if percent < 1.0 { "ok".to_owned() } else { format!("{name} {percent:.0}%") };
+    let spark = view.theme.spark(&pressure.seconds, usize::from(width).saturating_sub(WORST).min(30));
     let style = if percent >= HIGH { view.theme.tone(Tone::Warning) } else { Style::new() };
     (format!("{text:WORST$}{spark}"), style)
 }
 
-fn worst(strain: &PressureStats) -> (&'static str, f32) {
-    let known = [("mem", strain.mem), ("io", strain.io), ("cpu", strain.cpu)];
+fn worst(pressure: &PressureStats) -> (&'static str, f32) {
+    let known = [("mem", pressure.mem), ("io", pressure.io), ("cpu", pressure.cpu)];
     let known = known.into_iter().filter_map(|(name, percent)| Some((name, percent?.0)));
     known.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("", 0.0))
 }
 
-fn all(strain: &PressureStats) -> String {
-    let known = [("mem", strain.mem), ("io", strain.io), ("cpu", strain.cpu)];
+fn all(pressure: &PressureStats) -> String {
+    let known = [("mem", pressure.mem), ("io", pressure.io), ("cpu", pressure.cpu)];
     let known = known
         .into_iter()
         .filter_map(|(name, percent)| Some(format!("{name} {:.0}%", percent.map(|Percent(p)| p)?)));

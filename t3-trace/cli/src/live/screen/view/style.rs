@@ -1,4 +1,4 @@
-//! What colours and weights mean. Without colours the weights alone must do.
+//! Colours and weights by meaning; without colours the weights suffice.
 
 use ratatui::style::{Color, Modifier, Style};
 
@@ -10,7 +10,7 @@ impl Theme {
         if self.colour { style.fg(colour) } else { style }
     }
 
-    /// How good or bad something is.
+    /// Style of a severity.
     #[must_use]
     pub fn tone(self, tone: Tone) -> Style {
         match tone {
@@ -20,21 +20,21 @@ impl Theme {
         }
     }
 
-    /// Not worth the eye.
+    /// Less important text.
     #[must_use]
     pub const fn dim(self) -> Style {
         Style::new().add_modifier(Modifier::DIM)
     }
 
-    /// A heading.
+    /// Headings.
     #[must_use]
     pub const fn strong(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// What the reader has chosen.
+    /// Selected rows and the first line.
     #[must_use]
-    pub const fn chosen(self) -> Style {
+    pub const fn selected(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 }

@@ -1,5 +1,4 @@
-//! Rows in columns under their headings; each column stands where it stands, whatever is in the one
-//! before it.
+//! Table with fixed columns: long values are cut and do not move other columns.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
@@ -10,17 +9,15 @@ use super::{
 
 /// One column.
 pub struct Field<R> {
-    /// Its heading.
     pub title: &'static str,
-    /// How wide; 0: what the others leave.
+    /// In columns; 0: the remaining width.
     pub width: u16,
-    /// Numbers end at its right edge.
+    /// Right-aligned.
     pub right: bool,
-    /// What stands in it.
+    /// Value and style of a row at this width.
     pub text: fn(&View<'_>, &R, u16) -> (String, Style),
 }
 
-/// Draws headings and rows.
 pub fn draw<'r, R: 'r>(
     view: &View<'_>,
     area: Rect,
@@ -41,22 +38,22 @@ pub fn draw<'r, R: 'r>(
     for (field, place) in fields.iter().zip(&places) {
         cell(field, *place, field.title, theme.dim());
     }
-    let mut chosen = None;
+    let mut highlighted = None;
     for ((n, row), y) in rows.enumerate().zip(area.y.saturating_add(1)..area.bottom()) {
         for (field, place) in fields.iter().zip(&places) {
             let (text, style) = (field.text)(view, row, place.width);
             cell(field, Rect { y, ..*place }, &text, style);
         }
         if selected == Some(n) {
-            chosen = Some(Rect { y, height: 1, ..area });
+            highlighted = Some(Rect { y, height: 1, ..area });
         }
     }
-    if let Some(line) = chosen {
-        buf.set_style(line, theme.chosen());
+    if let Some(line) = highlighted {
+        buf.set_style(line, theme.selected());
     }
 }
 
-/// Where the columns stand, with a gap between them.
+/// Areas of the columns, with a gap between them.
 fn places<R>(area: Rect, fields: &[Field<R>]) -> Vec<Rect> {
     let gap = if area.width >= 56 { 2 } else { 1 };
     let gaps = gap * u16::try_from(fields.len().saturating_sub(1)).unwrap_or(0);

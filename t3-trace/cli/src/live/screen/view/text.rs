@@ -1,21 +1,22 @@
-//! Text in cells: cut to its place, broken into lines, drawn as bars. What comes from outside is
-//! made safe here, and nowhere else is text given to the screen.
+//! Text in cells: cut to an area, wrapped, drawn as bars.
+//!
+//! The only place that writes text to the screen; replaces unprintable characters.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span};
 
 use crate::present::text::safe;
 
-/// How it looks on this terminal.
+/// Capabilities of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Theme {
-    /// Colours are wanted.
+    /// Colours are enabled.
     pub colour: bool,
     /// The terminal shows more than ASCII.
     pub unicode: bool,
 }
 
 impl Theme {
-    /// What stands where a text was cut.
+    /// Mark at the end of cut text.
     const fn cut(self) -> &'static str {
         if self.unicode { "\u{2026}" } else { "~" }
     }
@@ -31,7 +32,7 @@ impl Theme {
         }
     }
 
-    /// Percentages as bars, the last so many of them. Only nothing at all is empty.
+    /// Draws the last `width` percentages as bars; only 0 is blank.
     #[must_use]
     pub fn spark(self, percents: &[u8], width: usize) -> String {
         let bars = self.bars();
@@ -41,14 +42,13 @@ impl Theme {
     }
 }
 
-/// Puts text into one line of an area: cut with a mark when it is too long. Gives the width that it
-/// took.
+/// Writes text into the first line of an area, cut with a mark if too long; returns its width.
 pub fn put(buf: &mut Buffer, area: Rect, text: &str, style: Style, theme: Theme) -> u16 {
     let area = area.intersection(buf.area);
     if area.is_empty() {
         return 0;
     }
-    // A text that is far too long is not measured to its end.
+    // Limit the cost of very long text.
     let near: String = text.chars().take(4 * usize::from(area.width) + 4).collect();
     let text = safe(&near);
     let width = usize::from(area.width);
@@ -60,17 +60,16 @@ pub fn put(buf: &mut Buffer, area: Rect, text: &str, style: Style, theme: Theme)
     area.width
 }
 
-/// The same, ending at the area's right edge.
+/// As [`put`], right-aligned.
 pub fn put_right(buf: &mut Buffer, area: Rect, text: &str, style: Style, theme: Theme) {
     let width = u16::try_from(Span::raw(safe(text)).width()).unwrap_or(u16::MAX).min(area.width);
     put(buf, Rect { x: area.right() - width, width, ..area }, text, style, theme);
 }
 
-/// Breaks a text at blanks into lines that fit; further lines are set in by so much. A word that is
-/// too long is broken too.
+/// Wraps text at blanks; continuation lines are indented. Words longer than a line are broken.
 #[must_use]
 pub fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
-    // The widest letter has to fit behind it.
+    // The widest character must fit after the indent.
     let indent = if indent + 2 <= width { indent } else { 0 };
     let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
     let mut fresh = true;
@@ -101,7 +100,7 @@ pub fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
     lines
 }
 
-/// A number with its thousands set apart.
+/// Formats a number with thousands separators.
 #[must_use]
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -119,7 +118,7 @@ pub fn thousands(number: u64) -> String {
 mod tests {
     use super::*;
 
-    const LOOK: Theme = Theme { colour: false, unicode: true };
+    const THEME: Theme = Theme { colour: false, unicode: true };
 
     fn shown(text: &str, width: u16) -> String {
         let mut buf = Buffer::filled(Rect::new(0, 0, width + 1, 1), ratatui::buffer::Cell::new("|"));
@@ -128,7 +127,7 @@ mod tests {
         for x in 0..width {
             buf[(x, 0)].reset();
         }
-        put(&mut buf, area, text, Style::new(), LOOK);
+        put(&mut buf, area, text, Style::new(), THEME);
         let mut line = String::new();
         let mut skip = 0;
         for cell in buf.content() {
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_leaves_its_place() {
+    fn text_stays_in_its_area() {
         for (text, width, wanted) in [
             ("plain", 5, "plain|"),
             ("plain", 4, "pla\u{2026}|"),
@@ -162,19 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_the_screen_nothing_is_drawn() {
+    fn nothing_is_drawn_outside_the_screen() {
         let mut buf = Buffer::empty(Rect::new(0, 0, 4, 1));
         for area in
             [Rect::new(0, 1, 4, 1), Rect::new(9, 0, 4, 1), Rect::new(0, 0, 0, 1), Rect::new(2, 0, 9, 9)]
         {
-            put(&mut buf, area, "xxxxxxxx", Style::new(), LOOK);
+            put(&mut buf, area, "xxxxxxxx", Style::new(), THEME);
         }
-        put_right(&mut buf, Rect::new(0, 0, 2, 1), "abc", Style::new(), LOOK);
+        put_right(&mut buf, Rect::new(0, 0, 2, 1), "abc", Style::new(), THEME);
         assert_eq!(buf, Buffer::with_lines(["a\u{2026}x\u{2026}"]));
     }
 
     #[test]
-    fn lines_break_at_blanks_and_long_words_where_they_must() {
+    fn lines_break_at_blanks_and_long_words_are_split() {
         for (text, width, indent, wanted) in [
             ("one two three", 7, 0, vec!["one two", "three"]),
             ("one two three", 7, 2, vec!["one two", "  three"]),
@@ -192,12 +191,12 @@ mod tests {
         ] {
             assert_eq!(wrap(text, width, indent), wanted, "{text:?} in {width}");
         }
-        assert!(!wrap("\u{754c} wide", 1, 0).is_empty(), "what never fits does not turn for ever");
+        assert!(!wrap("\u{754c} wide", 1, 0).is_empty(), "a character that never fits does not loop");
     }
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_text_its_lines_fit_and_lose_nothing(text in "\\PC{0,40}( [a-z\u{754c}\u{301}]{0,12}){0,6}", width in 2..30_usize, indent in 0..12_usize) {
+        fn wrapped_lines_fit_and_keep_all_text(text in "\\PC{0,40}( [a-z\u{754c}\u{301}]{0,12}){0,6}", width in 2..30_usize, indent in 0..12_usize) {
             let lines = wrap(&text, width, indent);
             for line in &lines {
                 proptest::prop_assert!(Span::raw(line.as_str()).width() <= width, "{line:?}");
@@ -207,9 +206,9 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_text_it_stays_in_its_place(text in ".{0,60}", width in 0..20_u16) {
+        fn any_text_stays_in_its_area(text in ".{0,60}", width in 0..20_u16) {
             let mut buf = Buffer::filled(Rect::new(0, 0, 24, 1), ratatui::buffer::Cell::new("|"));
-            let taken = put(&mut buf, Rect::new(2, 0, width, 1), &text, Style::new(), LOOK);
+            let taken = put(&mut buf, Rect::new(2, 0, width, 1), &text, Style::new(), THEME);
             proptest::prop_assert!(taken <= width);
             for x in (0..2).chain(2 + width..24) {
                 proptest::prop_assert_eq!(buf[(x, 0)].symbol(), "|");
@@ -218,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn bars_rise_and_a_little_is_not_nothing() {
-        assert_eq!(LOOK.spark(&[0, 1, 13, 50, 100, 255], 9), " \u{2581}\u{2582}\u{2584}\u{2588}\u{2588}");
-        assert_eq!(LOOK.spark(&[1, 2, 100], 1), "\u{2588}");
-        assert_eq!(Theme { unicode: false, ..LOOK }.spark(&[0, 1, 50, 100], 4), " .=#");
+    fn bars_grow_and_small_values_are_visible() {
+        assert_eq!(THEME.spark(&[0, 1, 13, 50, 100, 255], 9), " \u{2581}\u{2582}\u{2584}\u{2588}\u{2588}");
+        assert_eq!(THEME.spark(&[1, 2, 100], 1), "\u{2588}");
+        assert_eq!(Theme { unicode: false, ..THEME }.spark(&[0, 1, 50, 100], 4), " .=#");
         assert_eq!(
             (thousands(7), thousands(1000), thousands(12_345_678)),
             ("7".into(), "1,000".into(), "12,345,678".into())

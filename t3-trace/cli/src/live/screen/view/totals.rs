@@ -1,4 +1,4 @@
-//! How many closes there were of each verdict, since the screen was opened.
+//! Totals: closes per verdict since the start.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use t3_record::vocabulary::{Segment, Side, Verdict};
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::present::verdict_text::{self, Tone};
 
-/// As a column: one verdict a line.
+/// Draws a column with one verdict per line.
 pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let theme = view.theme;
     bar(view, area, &format!("Totals since {}", (view.clock)(view.model.since)), false, buf);
@@ -35,12 +35,12 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// As a text of at most so many lines.
+/// Returns the totals as text of up to `most` lines.
 #[must_use]
 pub fn lines(view: &View<'_>, width: u16, most: usize) -> Vec<String> {
     let totals = view.model.totals();
     if totals.is_empty() {
-        return vec!["Totals: none yet".to_owned()];
+        return vec!["Totals: no closes yet".to_owned()];
     }
     for shown in (0..=totals.len()).rev() {
         let mut parts: Vec<String> = totals
@@ -60,7 +60,8 @@ pub fn lines(view: &View<'_>, width: u16, most: usize) -> Vec<String> {
     Vec::new()
 }
 
-/// Whose fault it is depends on the close; a total is as bad as its verdict at best.
+/// The severity depends on the segment of a close; a total has that of its verdict on the
+/// downstream segment, or worse.
 fn style(view: &View<'_>, verdict: Verdict) -> Style {
     view.theme.tone(match verdict_text::tone(verdict, Segment::Downstream) {
         Tone::Warning
