@@ -46,10 +46,50 @@ fn component<'a>(file: &'a Block, name: &'a str) -> &'a Block {
     file.all(name).next().unwrap_or_else(|| panic!("no {name}"))
 }
 
-/// Every key of every record.
-fn keys() -> BTreeSet<&'static str> {
+/// Keys of all records, each once, in the order of the records.
+fn keys_in_order() -> Vec<&'static str> {
     let all = CloseRecord::KEYS.iter().chain(OpenRecord::KEYS).chain(BurstRecord::KEYS);
-    all.map(|key| key.name).collect()
+    let mut keys = Vec::new();
+    for key in all {
+        if !keys.contains(&key.name) {
+            keys.push(key.name);
+        }
+    }
+    keys
+}
+
+fn keys() -> BTreeSet<&'static str> {
+    keys_in_order().into_iter().collect()
+}
+
+/// `text` with the members of both maps of keys replaced.
+fn with_keys(text: &str) -> String {
+    let keys = keys_in_order();
+    let width = keys.iter().map(|key| key.len()).max().unwrap();
+    let members: String = keys.iter().map(|key| format!("\t\t\t\t{key:<width$} = \"\",\n")).collect();
+    let mut text = text.to_owned();
+    for map in ["mapping", "values"] {
+        let begin = format!("\t\t\t{map} = {{\n");
+        let from = text.find(&begin).unwrap_or_else(|| panic!("{ALLOY} has no {map}")) + begin.len();
+        let to = from + text[from..].find("\t\t\t}").unwrap();
+        text.replace_range(from..to, &members);
+    }
+    text
+}
+
+/// `cargo xtask docs` writes the lists.
+#[test]
+fn the_lists_of_keys_are_those_of_the_records() {
+    let path = queries::file(ALLOY);
+    let expected = with_keys(&std::fs::read_to_string(&path).unwrap());
+    if std::env::var_os("T3_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        expected,
+        "run `cargo xtask docs` and commit {ALLOY}"
+    );
 }
 
 fn attributes_are_known(block: &Block) {
