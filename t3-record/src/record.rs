@@ -122,126 +122,126 @@ record! {
         ["dispatch: request", "203.0.113.7"] ip: String,
         /// Milliseconds from the 101 to the end of the first leg; 0 when it never opened.
         ["dispatch: relay", "61873"] dur_ms: u64,
-        /// The coarse cause, as the old query knows it.
+        /// Coarse cause, for queries written before `verdict` existed.
         ["verdict", "upstream_closed"] cause: Cause,
-        /// What happened.
+        /// Classification of the close (docs/VERDICTS.md).
         ["verdict", "serve_oom"] verdict: Verdict,
-        /// Where the cause lies.
+        /// Location of the cause.
         ["verdict", "serve"] segment: Segment,
         /// Session id.
         ["dispatch: request", "k3v9q0a1b2c3d"] conn: String,
-        /// Where kernel evidence came from.
+        /// Source of the kernel evidence.
         ["t3-trace", "kprobe"] kernel: KernelSource,
     }
     optional {
-        /// The deciding mechanism.
+        /// Mechanism that decided the verdict.
         ["verdict", "oom"] how: How,
-        /// Which end acted first; not the cause.
+        /// End that acted first; not the cause.
         ["verdict", "upstream"] closed_by: ClosedBy,
-        /// How sure the verdict is.
+        /// Confidence of the verdict: `proven` by events, or `likely`.
         ["verdict", "proven"] confidence: Confidence,
-        /// How the browser's leg ended in the kernel.
-        ["kernel events; the relay where they are missing", "fin_out"] down_end: LegEnd,
-        /// How serve's leg ended in the kernel.
-        ["kernel events; the relay where they are missing", "rst_in"] up_end: LegEnd,
-        /// Status code of the close frame that came first.
+        /// End of the downstream leg as the kernel reported it.
+        ["kernel events, else the relay", "fin_out"] down_end: LegEnd,
+        /// End of the upstream leg as the kernel reported it.
+        ["kernel events, else the relay", "rst_in"] up_end: LegEnd,
+        /// Status code of the first Close frame.
         ["dispatch: frames", "1000"] ws_code: u16,
-        /// Its reason.
+        /// Reason text of the first Close frame.
         ["dispatch: frames", "bye"] ws_reason: String,
-        /// From which side that frame came.
+        /// Leg on which the first Close frame arrived.
         ["dispatch: frames", "down"] ws_from: Side,
-        /// Bytes from serve.
+        /// Bytes received from serve.
         ["dispatch: relay", "918231"] up_bytes: u64,
-        /// Bytes from the browser.
+        /// Bytes received from the client.
         ["dispatch: relay", "20114"] down_bytes: u64,
-        /// Data messages from serve.
+        /// Data messages received from serve.
         ["dispatch: relay", "412"] up_msgs: u64,
-        /// Data messages from the browser.
+        /// Data messages received from the client.
         ["dispatch: relay", "77"] down_msgs: u64,
-        /// Milliseconds since the last byte from serve, at the first close frame or end: what serve
-        /// sends after it counts as nothing.
+        /// Milliseconds since the last byte from serve, at the first Close frame or end; later bytes
+        /// do not count.
         ["dispatch: relay", "4021"] up_idle_ms: u64,
-        /// Milliseconds since the last byte from the browser, at the close.
+        /// Milliseconds since the last byte from the client, at the close.
         ["dispatch: relay", "12"] down_idle_ms: u64,
-        /// Heartbeats (pings) seen.
+        /// Heartbeat pings received.
         ["dispatch: heartbeat frames", "12"] hb_n: u64,
-        /// Answer time of the last answered heartbeat, in milliseconds.
+        /// RTT of the last answered heartbeat in milliseconds.
         ["dispatch: heartbeat frames", "1"] hb_rtt_ms: u64,
-        /// Worst answer time, in milliseconds.
+        /// Highest heartbeat RTT in milliseconds.
         ["dispatch: heartbeat frames", "48"] hb_rtt_max_ms: u64,
-        /// Age of the last ping at the close, in milliseconds.
+        /// Age of the last ping at the close in milliseconds.
         ["dispatch: heartbeat frames", "2000"] hb_gap_ms: u64,
-        /// Age of the oldest unanswered ping, in milliseconds, if any was unanswered.
+        /// Age of the oldest unanswered ping in milliseconds; omitted if every ping was answered.
         ["dispatch: heartbeat frames", "15003"] hb_wait_ms: u64,
-        /// Learned period between pings, in milliseconds.
+        /// Learned period between pings in milliseconds.
         ["dispatch: heartbeat frames", "5000"] hb_period_ms: u64,
-        /// Smoothed round trip time of the browser's leg in microseconds (TCP_INFO): to Traefik's
-        /// node, not to the browser.
+        /// Smoothed RTT of the downstream leg in microseconds: to the TCP peer (Traefik's node), not
+        /// to the browser.
         ["TCP_INFO", "412"] down_rtt_us: u32,
-        /// Segments retransmitted on the browser's leg.
+        /// Segments retransmitted on the downstream leg.
         ["TCP_INFO", "2"] down_retrans: u32,
-        /// Segments sent to the browser's leg and not acknowledged at the close.
+        /// Segments sent on the downstream leg and not acknowledged at the close.
         ["TCP_INFO", "1"] down_unacked: u32,
-        /// Segments considered lost on the browser's leg at the close.
+        /// Segments considered lost on the downstream leg at the close.
         ["TCP_INFO", "0"] down_lost: u32,
-        /// Smoothed round trip time of serve's leg in microseconds.
+        /// Smoothed RTT of the upstream leg in microseconds.
         ["TCP_INFO", "23"] up_rtt_us: u32,
-        /// Segments retransmitted on serve's leg.
+        /// Segments retransmitted on the upstream leg.
         ["TCP_INFO", "0"] up_retrans: u32,
-        /// Segments sent to serve and not acknowledged at the close.
+        /// Segments sent on the upstream leg and not acknowledged at the close.
         ["TCP_INFO", "0"] up_unacked: u32,
-        /// Segments considered lost on serve's leg at the close.
+        /// Segments considered lost on the upstream leg at the close.
         ["TCP_INFO", "0"] up_lost: u32,
-        /// The kernel's reason for a reset, where it gives one (6.10 and newer).
+        /// The kernel's reason for an RST (6.10 and newer).
         ["tcp_send_reset, tcp_receive_reset", "TCP_ABORT_ON_CLOSE"] rst_reason: String,
-        /// The process behind the upstream socket.
+        /// PID of the process that owns the upstream socket.
         ["closing task, else procfs", "4242"] peer_pid: u32,
-        /// Its comm.
+        /// comm of that process.
         ["closing task, else procfs", "node"] peer_comm: String,
-        /// Its fate.
+        /// State of that process: alive, or the way it ended.
         ["sched_process_exit, oom:mark_victim", "sig:9"] peer_exit: Fate,
-        /// Who sent the fatal signal, or asked the process to end before it exited by itself: comm,
-        /// and pid in brackets.
+        /// Sender of the fatal signal, or of the signal after which the process exited by itself:
+        /// comm, and PID in brackets.
         ["signal_generate", "bash[77]"] killed_by: String,
         /// argv of the OOM victim.
         ["oom:mark_victim, procfs", "node /usr/bin/t3 serve"] oom_victim: String,
-        /// Percent of the last 10 s in which some task of the user's cgroup stalled on memory.
+        /// PSI of serve's cgroup: percent of the last 10 s in which some task waited for memory.
         ["PSI of the cgroup", "3.1"] psi_mem: Percent,
         /// The same for IO.
         ["PSI of the cgroup", "3.1"] psi_io: Percent,
         /// The same for CPU.
         ["PSI of the cgroup", "3.1"] psi_cpu: Percent,
-        /// Percent of the last 10 s in which all tasks of the cgroup stalled on memory.
+        /// PSI of serve's cgroup: percent of the last 10 s in which all tasks waited for memory.
         ["PSI of the cgroup", "3.1"] psi_mem_full: Percent,
         /// The same for IO.
         ["PSI of the cgroup", "3.1"] psi_io_full: Percent,
-        /// The worst second of the last 30 s, memory (some).
+        /// PSI of serve's cgroup: worst second of the last 30 s, memory (some).
         ["PSI of the cgroup", "3.1"] psi_mem_peak: Percent,
         /// The same for IO.
         ["PSI of the cgroup", "3.1"] psi_io_peak: Percent,
         /// The same for CPU.
         ["PSI of the cgroup", "3.1"] psi_cpu_peak: Percent,
-        /// Percent of the last 10 s in which some task of the machine stalled on memory.
-        ["PSI of the machine", "3.1"] host_psi_mem: Percent,
+        /// PSI of the host: percent of the last 10 s in which some task waited for memory.
+        ["PSI of the host", "3.1"] host_psi_mem: Percent,
         /// The same for IO.
-        ["PSI of the machine", "3.1"] host_psi_io: Percent,
+        ["PSI of the host", "3.1"] host_psi_io: Percent,
         /// The same for CPU.
-        ["PSI of the machine", "3.1"] host_psi_cpu: Percent,
+        ["PSI of the host", "3.1"] host_psi_cpu: Percent,
         /// memory.current of the cgroup in bytes.
         ["cgroup v2", "25769803776"] mem_current: u64,
-        /// memory.max of the cgroup in bytes; left out when unlimited.
+        /// memory.max of the cgroup in bytes; omitted when unlimited.
         ["cgroup v2", "25769803776"] mem_max: u64,
         /// OOM kills in the cgroup in the last 60 s.
         ["cgroup v2", "1"] oom_kills: u64,
-        /// Worst delay of dispatch's own event loop in the last 30 s, in milliseconds.
+        /// Highest delay of the event loop of t3-dispatch in the last 30 s, in milliseconds.
         ["dispatch: event loop", "3"] self_lag_ms: u64,
-        /// Sessions/users that ended within the same second, when 5 or more.
+        /// Sessions/users cut within the same second, if 5 or more.
         ["dispatch: all closes", "12/4"] burst: Burst,
         /// The first events of both legs in kernel order.
-        ["kernel events; the relay where they are missing", "up:peer_oom@-3,up:rst_in@0,down:rst_out@1"] chain: Chain,
+        ["kernel events, else the relay", "up:peer_oom@-3,up:rst_in@0,down:rst_out@1"] chain: Chain,
         /// The Cf-Ray request header.
         ["dispatch: request", "8c1f0000abcd1234-LHR"] ray: String,
-        /// Kernel events lost since the last record, when not 0.
+        /// Kernel events lost since the last record; omitted when 0.
         ["t3-trace", "3"] lost: u64,
     }
 }
@@ -260,25 +260,25 @@ record! {
     optional {
         /// The Cf-Ray request header.
         ["dispatch: request", "8c1f0000abcd1234-LHR"] ray: String,
-        /// The session of the same user and address that ended within the last minute.
+        /// Session of the same user and address that closed within the last minute.
         ["dispatch: request", "a81kq0d9x2m4r"] prev: String,
-        /// How long they were cut off, in milliseconds, from the first close frame of the one
-        /// before or, without one, the end of its first leg.
+        /// Time offline in milliseconds, from the first Close frame of that session or, without
+        /// one, the end of its first leg.
         ["dispatch: request", "3120"] gap_ms: u64,
     }
 }
 
 record! {
-    /// `ws burst`: sums up many ends within one second.
+    /// `ws burst`: summary of a mass disconnect (five or more sessions within one second).
     BurstRecord
     required {
-        /// Sessions that ended.
+        /// Sessions cut.
         ["dispatch: all closes", "20"] n: u64,
-        /// Users they belonged to.
+        /// Users of these sessions.
         ["dispatch: all closes", "5"] users: u64,
     }
     optional {
-        /// Milliseconds between the first and the last of them.
+        /// Milliseconds between the first and the last close.
         ["dispatch: all closes", "380"] span_ms: u64,
     }
 }

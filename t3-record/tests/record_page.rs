@@ -8,7 +8,7 @@ use std::{fmt::Write, fs, path::PathBuf};
 use t3_record::{
     BurstRecord, CloseRecord, How, OpenRecord,
     record::Key,
-    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Verdict},
+    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment},
 };
 
 fn page() -> PathBuf {
@@ -30,18 +30,25 @@ fn keys(keys: &[Key]) -> String {
 
 fn words() -> String {
     let mut out = String::from("| vocabulary | words |\n|---|---|\n");
+    out.push_str("| `verdict` | see [VERDICTS.md](VERDICTS.md#labels) |\n");
     let mut row = |name: &str, words: Vec<&str>| {
         let words: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
         let _ = writeln!(out, "| {name} | {} |", words.join(" "));
     };
-    row("`verdict`", Verdict::ALL.iter().map(|w| w.as_str()).collect());
     row("`cause`", Cause::ALL.iter().map(|w| w.as_str()).collect());
     row("`segment`", Segment::ALL.iter().map(|w| w.as_str()).collect());
     row("`closed_by`", ClosedBy::ALL.iter().map(|w| w.as_str()).collect());
     row("`down_end`, `up_end`", LegEnd::ALL.iter().map(|w| w.as_str()).collect());
     row("`confidence`", Confidence::ALL.iter().map(|w| w.as_str()).collect());
     row("`kernel`", KernelSource::ALL.iter().map(|w| w.as_str()).collect());
-    row("`how` (detail after a colon)", How::TOKENS.to_vec());
+    // `ws_close` has two forms, with and without a code.
+    let mut mechanisms: Vec<&str> = Vec::new();
+    for token in How::TOKENS {
+        if !mechanisms.contains(token) {
+            mechanisms.push(token);
+        }
+    }
+    row("`how` (detail after a colon)", mechanisms);
     out
 }
 
