@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::tiers::docs;
+use crate::tools::{programs, sudo};
 
 #[derive(Debug, Args)]
 pub struct DocsArgs {
@@ -15,7 +16,15 @@ pub struct DocsArgs {
 }
 
 pub fn run(args: &DocsArgs) -> Result<ExitCode> {
-    let steps = if args.check { docs::check()? } else { docs::update()? };
+    let steps = if args.check {
+        docs::check()?
+    } else {
+        // The pages that need root show t3-trace with its eBPF programs loaded.
+        if sudo::root() != sudo::Root::No {
+            programs::build(false)?;
+        }
+        docs::update()?
+    };
     let ok = steps.iter().all(|step| step.counts.failed == 0);
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
