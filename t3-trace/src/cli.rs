@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line of `t3-trace`.
 
 use clap::{CommandFactory, Parser, Subcommand};
 use t3_trace_cli::{
@@ -19,8 +19,8 @@ use t3_trace_daemon::args::DaemonArgs;
 
 Exit status:
   0  success
-  1  an error occurred; for doctor: a check failed
-  2  invalid options
+  1  runtime failure; for doctor: a check failed
+  2  usage error
 
 Each command has its own examples: t3-trace closes --help"
 )]
@@ -37,9 +37,9 @@ pub enum Command {
   t3-trace daemon --hooks tracepoint --dispatch-user nobody
 
 Exit status:
-  0  stopped as told
-  1  a failure: another daemon on the socket, for example
-  2  wrong usage")]
+  0  clean shutdown
+  1  runtime failure, for example another daemon on the socket
+  2  usage error")]
     Daemon(DaemonArgs),
     /// Show closes as they happen and open sessions: full-screen on a terminal, else one line per
     /// close.
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn help_pages_and_completions_are_whole_and_their_examples_are_right() {
+    fn help_pages_and_completions_are_complete_and_their_examples_valid() {
         assert_eq!(t3_config::pages::audit::problems(&definition()), Vec::<String>::new());
     }
 

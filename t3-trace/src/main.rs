@@ -1,4 +1,4 @@
-//! `t3-trace`: reads the command line and starts what was asked for.
+//! `t3-trace`: parses the command line and runs the command.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -6,8 +6,8 @@ use clap::FromArgMatches;
 use t3_trace::cli::{self, Cli, Command};
 use t3_trace_cli::{closes, doctor, explain, live};
 
-/// How long the last log lines may take.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Timeout for writing the last log lines.
+const LOG_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if let Some(code) = t3_config::pages::run(cli::definition(), std::env::args_os()) {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args).map(|works| healthy = works),
     };
-    t3_journal::drain(LAST_LINES);
+    t3_journal::drain(LOG_DRAIN_TIMEOUT);
     match result {
         Ok(()) if healthy => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,

@@ -1,5 +1,4 @@
-//! `t3-trace closes` on a real journal: records go through a journald of the test's own and come
-//! back through the real program.
+//! `t3-trace closes` with a private journald: records are written and read back.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -22,14 +21,14 @@ fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment, dur_ms: u6
     )
 }
 
-/// The records of lines of `--json`, each of which must have its time.
+/// Parses `--json`; every line must have its time.
 fn records(json: &str) -> Vec<CloseRecord> {
     let timed = |line: &str| line.starts_with("{\"time\":\"20") && line.contains("Z\",\"user\":");
     assert!(json.lines().all(timed), "{json}");
     json.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The program's stdout, which must be whole: it ends with 0.
+/// Runs the program, which must succeed; returns its stdout.
 fn closes(directory: &Path, options: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
     let output = command.arg("closes").arg("--directory").arg(directory).args(options).output().unwrap();
@@ -38,7 +37,7 @@ fn closes(directory: &Path, options: &[&str]) -> String {
 }
 
 #[test]
-fn what_was_written_comes_back_and_each_filter_selects() {
+fn records_are_read_back_and_every_filter_works() {
     let journal = Journal::unfollowed().unwrap();
     let directory = journal.directory().unwrap();
     let socket = directory.ancestors().nth(2).unwrap().join("systemd/journal/socket");
@@ -73,7 +72,7 @@ fn what_was_written_comes_back_and_each_filter_selects() {
     }
     let csv = closes(&directory, &["--csv", "--user", "bob"]);
     assert!(csv.lines().count() == 2 && csv.contains("Z,bob,192.0.2.7,600000,"), "{csv}");
-    // A journal that was copied from elsewhere, as one file.
+    // A copied journal, as one file.
     let machine = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
     let copy = tempfile::tempdir().unwrap();
     let copy = copy.path().join("copied.journal");
@@ -89,8 +88,8 @@ fn what_was_written_comes_back_and_each_filter_selects() {
 }
 
 /// Sends an entry as another user, as any program of that user could. Only this thread changes its
-/// user (credentials are a thread's own in the kernel), and the socket is connected before: the
-/// test's directories are root's alone.
+/// user (the kernel has credentials per thread), after it has connected: only root may enter the
+/// directories of the test.
 fn forge(socket: &Path, record: &CloseRecord) {
     let fields = record.to_fields();
     let entry: String = fields.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();
@@ -105,7 +104,7 @@ fn forge(socket: &Path, record: &CloseRecord) {
 }
 
 #[test]
-fn a_close_that_another_user_wrote_is_left_out_and_told() {
+fn a_close_of_another_writer_is_ignored_and_reported() {
     let journal = Journal::unfollowed().unwrap();
     let directory = journal.directory().unwrap();
     let socket = directory.ancestors().nth(2).unwrap().join("systemd/journal/socket");
@@ -114,7 +113,7 @@ fn a_close_that_another_user_wrote_is_left_out_and_told() {
     let writer = Writer::start_with("t3-dispatch", Sink::Journald, &socket, 64).unwrap();
     drop(writer.write(ours.to_fields()));
     assert_eq!(writer.flush(Duration::from_secs(10)), 0, "records that did not reach journald");
-    // Sent after the forged one, and datagrams keep their order.
+    // It was sent after the forged one; datagrams keep their order.
     let shown = t3_testkit::wait::until("the record in the journal", Duration::from_secs(20), || {
         Some(closes(&directory, &["--json"])).filter(|shown| !shown.is_empty())
     })
@@ -127,7 +126,7 @@ fn a_close_that_another_user_wrote_is_left_out_and_told() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_in_journalctls_words_and_wrong_usage_with_what_would_be_right() {
+fn errors_have_the_stderr_of_journalctl_or_valid_values() {
     let run = |options: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_t3-trace")).arg("closes").args(options).output().unwrap()
     };
@@ -138,7 +137,7 @@ fn what_cannot_be_read_is_told_in_journalctls_words_and_wrong_usage_with_what_wo
     let mistimed = run(&["--since", "no such time"]);
     let said = String::from_utf8_lossy(&mistimed.stderr).into_owned();
     assert_eq!(mistimed.status.code(), Some(2), "{said}");
-    assert!(said.contains("\"no such time\" is not a time; write for example 14:10"), "{said}");
+    assert!(said.contains("expected a time, got \"no such time\"; for example 14:10"), "{said}");
     let refused = run(&["--verdict", "serve_bored"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");

@@ -1,5 +1,4 @@
-//! `t3-trace explain` on a real journal: records go through a journald of the test's own and one of
-//! them comes back as a page through the real program. Needs root for that journald.
+//! `t3-trace explain` with a private journald: records are written and explained. Needs root.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -16,10 +15,10 @@ use t3_record::{
 };
 use t3_testkit::{journald::Journal, sys, wait};
 
-/// What is written, in this order.
+/// Session IDs of the records, in write order.
 const CLOSES: [&str; 4] = ["kkkkkkkkkkkk1", "kkkkkkkkkkkk2", "kkkkkkkkkkkk3", "kkkkkkkkkkkk4"];
 
-/// The ray of one of them.
+/// Cloudflare ray of one of them.
 const RAY: &str = "8c1f0000abcd1234-LHR";
 
 fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment, how: How) -> CloseRecord {
@@ -38,22 +37,22 @@ fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment, how: How) 
     record
 }
 
-struct Stage {
+struct Fixture {
     journal: Journal,
     directory: PathBuf,
     socket: PathBuf,
-    /// Seconds since the epoch when the first record had been written.
-    began: u64,
+    /// Time after the writes in seconds since the epoch.
+    written_at: u64,
 }
 
-/// A journal with closes in it; `None` where there can be none, said aloud.
-fn stage(test: &str) -> Option<Stage> {
+/// A journal with closes; `None` with a message without root.
+fn fixture(test: &str) -> Option<Fixture> {
     if !sys::is_root() {
         assert!(
             std::env::var_os("CI").is_none(),
-            "CI must run {test} as root: a journald of its own needs it"
+            "CI must run {test} as root: the private journald needs it"
         );
-        eprintln!("SKIPPED {test}: needs root for a journald of its own");
+        eprintln!("SKIPPED {test}: needs root for a private journald");
         return None;
     }
     let journal = Journal::unfollowed().unwrap();
@@ -77,16 +76,16 @@ fn stage(test: &str) -> Option<Stage> {
     let last = record(CLOSES[3], "bob", Verdict::ServeOom, Segment::Serve, How::Oom);
     drop(writer.write(last.to_fields()));
     assert_eq!(writer.flush(Duration::from_secs(10)), 0, "records that did not reach journald");
-    let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let stage = Stage { journal, directory, socket, began };
+    let written_at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let fixture = Fixture { journal, directory, socket, written_at };
     wait::until("the records in the journal", Duration::from_secs(20), || {
-        stage.run(&[CLOSES[3]]).status.success().then_some(())
+        fixture.run(&[CLOSES[3]]).status.success().then_some(())
     })
     .unwrap();
-    Some(stage)
+    Some(fixture)
 }
 
-impl Stage {
+impl Fixture {
     fn run(&self, options: &[&str]) -> Output {
         explain(&self.directory, options)
     }
@@ -99,7 +98,7 @@ impl Stage {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// What is said where nothing is explained.
+    /// Runs the program, which must fail; returns its stderr.
     fn fails(&self, options: &[&str]) -> String {
         let output = self.run(options);
         assert_eq!(output.status.code(), Some(1), "{options:?}");
@@ -115,12 +114,12 @@ fn explain(directory: &Path, options: &[&str]) -> Output {
 }
 
 #[test]
-fn a_close_is_found_by_its_id_by_user_and_time_and_as_the_last_one() {
-    let Some(stage) = stage("a_close_is_found_by_its_id_by_user_and_time_and_as_the_last_one") else {
+fn a_close_is_found_by_id_by_user_and_time_and_as_the_last() {
+    let Some(fixture) = fixture("a_close_is_found_by_id_by_user_and_time_and_as_the_last") else {
         return;
     };
-    let at = format!("@{}", stage.began);
-    let far = format!("@{}", stage.began + 1700);
+    let at = format!("@{}", fixture.written_at);
+    let far = format!("@{}", fixture.written_at + 1700);
     for (options, conn) in [
         (&[CLOSES[0]][..], CLOSES[0]),
         (&[CLOSES[1]], CLOSES[1]),
@@ -128,61 +127,63 @@ fn a_close_is_found_by_its_id_by_user_and_time_and_as_the_last_one() {
         (&["--last", "--user", "ann"], CLOSES[2]),
         (&["--last", "--user", "ann", "--since", "1 hour ago"], CLOSES[2]),
     ] {
-        assert_eq!(stage.page(options)["conn"], conn, "{options:?}");
+        assert_eq!(fixture.page(options)["conn"], conn, "{options:?}");
     }
-    // Both of ann's lie as near: one is explained, the other named.
+    // Both closes of ann have the same distance: one is explained, the other listed.
     for at in [&at, &far] {
-        let near = stage.page(&["--user", "ann", "--at", at]);
+        let near = fixture.page(&["--user", "ann", "--at", at]);
         let named = [near["conn"].as_str().unwrap(), near["near"][0]["conn"].as_str().unwrap()];
         assert!(named.contains(&CLOSES[0]) && named.contains(&CLOSES[2]), "{named:?}");
-        assert_eq!(near["near"].as_array().unwrap().len(), 1, "bob's are not meant");
+        assert_eq!(near["near"].as_array().unwrap().len(), 1, "closes of bob do not match");
     }
 
-    let page = stage.page(&[CLOSES[0]]);
+    let page = fixture.page(&[CLOSES[0]]);
     let line: Vec<_> =
         page["timeline"].as_array().unwrap().iter().map(|entry| entry["text"].as_str().unwrap()).collect();
     let line = line.join("\n");
-    for told in [
+    for expected in [
         "session opened, from 203.0.113.7",
         "reconnected as session kkkkkkkkkkkk9 after 3.1s",
         "20 sessions of 5 users closed within one second",
         "bob's session kkkkkkkkkkkk2 closed",
         "bob's session kkkkkkkkkkkk4 closed",
     ] {
-        assert!(line.contains(told), "{told}\n{line}");
+        assert!(line.contains(expected), "{expected}\n{line}");
     }
-    let text = String::from_utf8(stage.run(&[CLOSES[0]]).stdout).unwrap();
+    let text = String::from_utf8(fixture.run(&[CLOSES[0]]).stdout).unwrap();
     assert!(text.contains("ann's serve was killed by SIGKILL (9), sent by earlyoom[812]."), "{text}");
     // Not a terminal: no colours.
     assert!(text.contains("\nNEXT\n") && !text.contains('\u{1b}'), "{text}");
-    drop(stage.journal);
+    drop(fixture.journal);
 }
 
 #[test]
-fn what_is_not_there_is_said_with_what_to_do_and_a_foreign_record_is_not_believed() {
-    let Some(stage) = stage("what_is_not_there_is_said_with_what_to_do_and_a_foreign_record_is_not_believed")
-    else {
+fn a_missing_close_is_reported_and_a_foreign_record_is_ignored() {
+    let Some(fixture) = fixture("a_missing_close_is_reported_and_a_foreign_record_is_ignored") else {
         return;
     };
-    let far = format!("@{}", stage.began + 1900);
+    let far = format!("@{}", fixture.written_at + 1900);
     for (options, said) in [
-        (&["nosuchconn000"][..], "\"nosuchconn000\" in this journal; `t3-trace closes --json`"),
+        (
+            &["nosuchconn000"][..],
+            "no close of session \"nosuchconn000\" in this journal; `t3-trace closes --json`",
+        ),
         (&["--user", "ann", "--at", &far], "no close of ann within 30 minutes"),
         (&["--user", "eve", "--at", "now"], "`t3-trace closes --user eve`"),
         (&["--last", "--user", "eve"], "no close of eve in this journal"),
         (&["--last", "--since", &far], "no close in this journal"),
     ] {
-        let told = stage.fails(options);
-        assert!(told.contains(said), "{options:?}: {told}");
+        let stderr = fixture.fails(options);
+        assert!(stderr.contains(said), "{options:?}: {stderr}");
     }
-    forge(&stage.socket, &record("forged0000001", "eve", Verdict::ServeOom, Segment::Serve, How::Oom));
-    let told = wait::until("the forged record in the journal", Duration::from_secs(20), || {
-        Some(stage.fails(&["forged0000001"])).filter(|told| told.contains("left out 1 such record"))
+    forge(&fixture.socket, &record("forged0000001", "eve", Verdict::ServeOom, Segment::Serve, How::Oom));
+    let reported = wait::until("the forged record in the journal", Duration::from_secs(20), || {
+        Some(fixture.fails(&["forged0000001"])).filter(|stderr| stderr.contains("ignored 1 such record"))
     });
-    assert!(told.is_ok());
-    // As the last one it is passed over, and around another close it is counted.
-    assert_eq!(stage.page(&["--last"])["conn"], CLOSES[3]);
-    let unknown = stage.page(&[CLOSES[0]])["unknown"].to_string();
+    assert!(reported.is_ok());
+    // It is skipped as the last one, and counted around another close.
+    assert_eq!(fixture.page(&["--last"])["conn"], CLOSES[3]);
+    let unknown = fixture.page(&[CLOSES[0]])["unknown"].to_string();
     assert!(unknown.contains("1 entries not written by t3-dispatch"), "{unknown}");
 
     for wrong in [
@@ -192,7 +193,7 @@ fn what_is_not_there_is_said_with_what_to_do_and_a_foreign_record_is_not_believe
         &[CLOSES[0], "--last"],
         &["--last", "--at", "now", "--user", "ann"],
     ] {
-        assert_eq!(stage.run(wrong).status.code(), Some(2), "{wrong:?}");
+        assert_eq!(fixture.run(wrong).status.code(), Some(2), "{wrong:?}");
     }
     let output = explain(Path::new("/nonexistent"), &["--last"]);
     assert_eq!(output.status.code(), Some(1));
@@ -200,8 +201,8 @@ fn what_is_not_there_is_said_with_what_to_do_and_a_foreign_record_is_not_believe
 }
 
 #[test]
-fn files_of_the_layers_in_front_are_read_and_one_that_is_not_there_is_said() {
-    let Some(stage) = stage("files_of_the_layers_in_front_are_read_and_one_that_is_not_there_is_said") else {
+fn log_files_are_read_and_a_missing_one_is_reported() {
+    let Some(fixture) = fixture("log_files_are_read_and_a_missing_one_is_reported") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -210,24 +211,24 @@ fn files_of_the_layers_in_front_are_read_and_one_that_is_not_there_is_said() {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let traefik = file("access.log", &access_line(stage.began));
+    let traefik = file("access.log", &access_line(fixture.written_at));
     let cloudflared = file("cloudflared.log", "2020-01-01T00:00:00Z INF Starting tunnel tunnelID=1\n");
     let missing = folder.path().join("none.log");
-    let page = stage.page(&[CLOSES[2], "--traefik-log", &traefik, "--cloudflared-log", &cloudflared]);
+    let page = fixture.page(&[CLOSES[2], "--traefik-log", &traefik, "--cloudflared-log", &cloudflared]);
     let said = page["in_front"]["said"].to_string();
     assert!(said.contains("found by its Cf-Ray"), "{page:#}");
     assert!(said.contains("cloudflared's log: no line of a tunnel connection around the close"), "{page:#}");
     assert!(page["in_front"]["cannot"].to_string().contains("the probe was not queried"), "{page:#}");
-    let told = page["timeline"].to_string();
-    assert!(told.contains("GET /ws began") && !told.contains("SECRET"), "{told}");
+    let timeline = page["timeline"].to_string();
+    assert!(timeline.contains("GET /ws began") && !timeline.contains("SECRET"), "{timeline}");
     assert_eq!(page["record"]["verdict"], "client_reset");
-    // The page is a page without it, too.
-    let page = stage.page(&[CLOSES[2], "--traefik-log", missing.to_str().unwrap()]);
+    // The page does not depend on it.
+    let page = fixture.page(&[CLOSES[2], "--traefik-log", missing.to_str().unwrap()]);
     let unknown = page["unknown"].to_string();
     assert!(unknown.contains("none.log") && unknown.contains("Traefik's access log"), "{unknown}");
 }
 
-/// Traefik's line of the session that was reset.
+/// Line of Traefik's access log for the session with the RST.
 fn access_line(ended: u64) -> String {
     let start = ended - 5;
     let of_day = start % 86_400;
@@ -242,7 +243,7 @@ fn access_line(ended: u64) -> String {
 }
 
 /// Sends an entry as another user, as any program of that user could. Only this thread changes its
-/// user, and the socket is connected before: the test's directories are root's alone.
+/// user, after it has connected: only root may enter the directories of the test.
 fn forge(socket: &Path, record: &CloseRecord) {
     let entry: String =
         record.to_fields().into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();

@@ -1,8 +1,8 @@
-//! What `t3-trace closes` costs on a large journal, against `journalctl -o json` on the same one: a
-//! journald of the test's own is filled with full records, and both read them. docs/PERFORMANCE.md
-//! has the numbers of `T3_RECORDS=1000000` and `T3_BIN_DIR=target/release`; by default it is a
-//! tenth of that, so that the tests stay short. Times are compared with each other, never with a
-//! clock.
+//! Cost of `t3-trace closes` on a large journal, compared with `journalctl -o json`.
+//!
+//! A private journald gets full records, and both programs read them. docs/PERFORMANCE.md has the
+//! numbers of `T3_RECORDS=1000000` and `T3_BIN_DIR=target/release`; the default is a tenth of that.
+//! The limits are ratios, not times.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -24,25 +24,25 @@ use t3_record::{
 };
 use t3_testkit::journald::Journal;
 
-/// Records, unless `T3_RECORDS` says otherwise.
+/// Number of records without `T3_RECORDS`.
 const RECORDS: u64 = 100_000;
-/// How many of them are there when memory is looked at for the first time.
+/// Number of records at the first measurement of memory.
 const FIRST: u64 = 20_000;
-/// One in so many sessions comes back and tells how long it was cut off.
+/// One in this many sessions reconnects with a gap.
 const BACK: u64 = 10;
-/// The most CPU time that the summary may take, in times of journalctl's own JSON. It takes about
-/// as much without optimisation, as tests are built, and half as much with it.
+/// Limit of the CPU time of the summary as a multiple of journalctl's. It takes about 1.0 in a
+/// debug build and 0.5 in a release build.
 const FACTOR: f64 = 2.0;
-/// By how much memory may grow from the first records to all of them.
+/// Limit of memory growth from the first records to all.
 const GROWTH_KIB: u64 = 2048;
 
-/// A program has run to its end.
+/// Result of a program run.
 struct Run {
     stdout: String,
     took: Duration,
-    /// User and system time, also of what it started.
+    /// User and system time, including its children.
     cpu: Duration,
-    /// Its own, at its highest.
+    /// Peak resident memory of the program itself.
     peak_kib: u64,
 }
 
@@ -52,8 +52,7 @@ fn run(mut command: Command) -> Run {
     let status = format!("/proc/{}/status", child.id());
     let watched = thread::spawn(move || {
         let mut peak = 0;
-        // The kernel keeps the highest value, so nothing is missed between two looks but what comes
-        // right before the end.
+        // The kernel keeps the peak, so only growth just before the exit can be missed.
         while let Some(kib) = fs::read_to_string(&status).ok().as_deref().and_then(high_water) {
             peak = kib;
             thread::sleep(Duration::from_millis(5));
@@ -75,24 +74,23 @@ fn high_water(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Of all that have ended and been waited for, with theirs; this program has one test, so they are
-/// that test's.
+/// CPU time of all reaped children; this program has one test, so all are of that test.
 fn cpu_of_children() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let after_name = stat.rsplit_once(')').unwrap().1;
     let ticks: u64 = after_name.split_whitespace().skip(13).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
-    // USER_HZ is 100 on every architecture that we build for.
+    // USER_HZ is 100 on every supported architecture.
     Duration::from_millis(ticks * 10)
 }
 
-/// An entry of the native protocol with gaps where the records of a real journal differ. Encoding
-/// each record anew would take longer than all that is measured.
+/// An entry of the native protocol with gaps for values that differ between records. Encoding each
+/// record would take longer than the measured reads.
 struct Template {
-    /// Text, name of a key, text, and so on.
+    /// Alternating text and key names.
     parts: Vec<String>,
 }
 
-/// Around the name of a key whose value is filled in.
+/// Delimiter of a key name that is replaced with a value.
 const GAP: char = '\u{1}';
 
 impl Template {
@@ -128,8 +126,8 @@ impl Template {
     }
 }
 
-/// The journal holds this record: journald takes them in the order in which they were sent.
-fn until_there(directory: &Path, last: u64) {
+/// Waits until the journal has this record; journald keeps the order of records.
+fn wait_for_record(directory: &Path, last: u64) {
     t3_testkit::wait::until("the last record in the journal", Duration::from_secs(120), || {
         let mut journalctl = Command::new("journalctl");
         journalctl.args(["--quiet", "--output=cat", &format!("T3_CONN=k{last:012x}"), "--directory"]);
@@ -147,7 +145,7 @@ fn summary(directory: &Path) -> Run {
 }
 
 #[test]
-fn a_large_journal_is_summed_up_at_the_journals_own_speed_in_flat_memory() {
+fn the_summary_of_a_large_journal_is_as_fast_as_journalctl_in_constant_memory() {
     let fewer = if std::env::var_os("T3_QUICK").is_some() { 2 * FIRST } else { RECORDS };
     let records = std::env::var("T3_RECORDS").map_or(fewer, |number| number.parse().unwrap());
     let journal = Journal::unfollowed().unwrap();
@@ -166,11 +164,11 @@ fn a_large_journal_is_summed_up_at_the_journals_own_speed_in_flat_memory() {
         }
     };
     (0..FIRST).for_each(&mut write);
-    until_there(&directory, FIRST - 1);
+    wait_for_record(&directory, FIRST - 1);
     let first = summary(&directory);
     assert!(first.stdout.starts_with(&format!("{FIRST} closes\n")), "{}", first.stdout);
     (FIRST..records).for_each(&mut write);
-    until_there(&directory, records - 1);
+    wait_for_record(&directory, records - 1);
     journal.kill().unwrap();
 
     let all = summary(&directory);
@@ -178,13 +176,13 @@ fn a_large_journal_is_summed_up_at_the_journals_own_speed_in_flat_memory() {
     json.args(["--quiet", "--no-pager", "--output=json", "--directory"]).arg(&directory);
     json.stdout(Stdio::null());
     let json = run(json);
-    let told = |name: &str, run: &Run| {
+    let print = |name: &str, run: &Run| {
         eprintln!("{name:22} {:7.2?} elapsed  {:7.2?} CPU  {:6} KiB", run.took, run.cpu, run.peak_kib);
     };
     eprintln!("{records} records");
-    told("journalctl -o json", &json);
-    told("closes --summary", &all);
-    told(&format!("the same of {FIRST}"), &first);
+    print("journalctl -o json", &json);
+    print("closes --summary", &all);
+    print(&format!("the same of {FIRST}"), &first);
 
     assert!(all.stdout.starts_with(&format!("{records} closes\n")), "{}", all.stdout);
     for (verdict, count) in &verdicts {

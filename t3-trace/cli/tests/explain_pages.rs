@@ -1,7 +1,7 @@
-//! Pages of `t3-trace explain` for ten faults, compared to the letter. Each
-//! `golden/explain/NAME.in` holds what the journal and the other layers had, one thing a line
-//! behind its time in milliseconds since the epoch; the first `ws close` is the one to explain. The
-//! records are real ones of the fault catalogue.
+//! Golden pages of `t3-trace explain` for faults of the catalogue.
+//!
+//! Each `golden/explain/NAME.in` has the content of the journal and of the layers, one item per
+//! line with its time in milliseconds since the epoch; the first `ws close` is explained.
 //! `cargo xtask docs` writes the pages.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails its test")]
@@ -22,7 +22,7 @@ use t3_trace_cli::{
     present::text::Paint,
 };
 
-/// The faults that have a page.
+/// Faults with a page.
 const PAGES: [&str; 11] = [
     "burst_fin",
     "client_close_1001",
@@ -41,7 +41,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/explain")
 }
 
-/// `2026-11-25 14:10:07` in Greenwich, wherever the test runs.
+/// `2026-11-25 14:10:07` in UTC.
 fn wall(secs: u64) -> String {
     let (days, of_day) = (i64::try_from(secs / 86_400).unwrap(), secs % 86_400);
     // The inverse of `Date::days`: Howard Hinnant's `civil_from_days`.
@@ -55,7 +55,7 @@ fn wall(secs: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
-/// The facts that a file tells.
+/// Parses an input file.
 fn facts(text: &str) -> ExplainInput {
     let lines = || text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let parts =
@@ -84,7 +84,7 @@ fn facts(text: &str) -> ExplainInput {
         } else if let Some(line) = rest.strip_prefix("cloudflared ") {
             gathered.layers.cloudflared.get_or_insert_default().take(line, cloudflared::parse(line));
         } else {
-            panic!("what is this? {rest}");
+            panic!("unknown item: {rest}");
         }
     }
     let mut facts = facts.unwrap();
@@ -119,7 +119,7 @@ fn page(name: &str) -> String {
 }
 
 #[test]
-fn each_fault_has_its_page() {
+fn every_fault_has_its_page() {
     let mut wrong = Vec::new();
     for name in PAGES {
         let page = page(name);
@@ -132,12 +132,16 @@ fn each_fault_has_its_page() {
             wrong.push(format!("{}:\n{page}", file.display()));
         }
     }
-    assert!(wrong.is_empty(), "not as it was; see this file's head\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "differs from the golden file (`cargo xtask docs` updates it)\n{}",
+        wrong.join("\n")
+    );
 }
 
-/// The page as it stands in docs/EXPLAIN.md, behind its marker.
+/// docs/EXPLAIN.md has the page after its marker.
 #[test]
-fn the_manual_shows_a_page_as_it_is() {
+fn the_docs_have_the_current_page() {
     const BEGIN: &str = "<!-- page:serve_sigkill -->\n";
     const END: &str = "\n## How to read it";
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/EXPLAIN.md");
@@ -152,11 +156,11 @@ fn the_manual_shows_a_page_as_it_is() {
         fs::write(&file, &expected).unwrap();
     }
     let same = fs::read_to_string(&file).unwrap() == expected;
-    assert!(same, "{} shows another page than explain; see this file's head", file.display());
+    assert!(same, "{} differs from explain (`cargo xtask docs` updates it)", file.display());
 }
 
 #[test]
-fn no_file_is_without_its_test() {
+fn every_golden_file_has_a_test() {
     let there: BTreeSet<String> = fs::read_dir(folder())
         .unwrap()
         .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
@@ -165,7 +169,7 @@ fn no_file_is_without_its_test() {
 }
 
 #[test]
-fn the_clock_of_this_test_is_right() {
+fn wall_formats_known_times() {
     for (secs, text) in [
         (0, "1970-01-01 00:00:00"),
         (1_709_164_799, "2024-02-28 23:59:59"),

@@ -19,8 +19,8 @@ use crate::{
 
 Exit status:
   0  the journal was read to its end, also when nothing matched
-  1  an error occurred
-  2  invalid options
+  1  runtime failure
+  2  usage error
 
 Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
 pub struct ClosesArgs {

@@ -1,18 +1,18 @@
-//! Records as comma-separated values (RFC 4180, with LF as most tools want it). Pure.
+//! Records as comma-separated values (RFC 4180, with LF line ends). Pure.
 
 use t3_record::CloseRecord;
 
 use crate::time::rfc3339;
 
-/// The line of names: `time` (RFC 3339, UTC), then each key of a record.
+/// Returns the header line: `time` (RFC 3339, UTC), then each key of a record.
 #[must_use]
 pub fn heading() -> String {
     let keys: Vec<&str> = CloseRecord::KEYS.iter().map(|key| key.name).collect();
     format!("time,{}", keys.join(","))
 }
 
-/// One record, written at this time in microseconds since the epoch; a key that is not known has an
-/// empty field.
+/// Returns the row of a record written at this time in microseconds since the epoch; an absent key
+/// has an empty field.
 #[must_use]
 pub fn row(record: &CloseRecord, micros: u64) -> String {
     let pairs = record.pairs();
@@ -27,7 +27,7 @@ pub fn row(record: &CloseRecord, micros: u64) -> String {
     row
 }
 
-/// RFC 4180, section 2, rules 5 to 7.
+/// Quotes a value (RFC 4180, section 2, rules 5 to 7).
 fn quoted(value: &str) -> String {
     if value.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", value.replace('"', "\"\""))
@@ -43,7 +43,7 @@ mod tests {
     use super::{super::tests::record, *};
 
     #[test]
-    fn values_stand_under_their_names_and_hostile_ones_stay_in_their_field() {
+    fn values_match_their_columns_and_hostile_values_stay_in_their_field() {
         let mut record = record("alice", Verdict::ServeOom, Segment::Serve, 5000);
         record.ws_reason = Some("a,\"b\"\n".to_owned());
         let row = row(&record, 7);

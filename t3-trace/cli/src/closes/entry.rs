@@ -1,5 +1,5 @@
-//! What an entry of the journal is to `closes`: a `ws close`, the gap before a `ws open`, or
-//! nothing; and which entries to ask for. Believes only the entries that [`Trust`] allows. Pure.
+//! Journal entries for `closes`: a `ws close`, or the gap of a `ws open`; and the query for them.
+//! Accepts only entries whose writer [`Trust`] allows. Pure.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -13,29 +13,26 @@ use t3_trace_host::journal_trust::Trust;
 use super::args::ClosesArgs;
 use crate::journal::{export_format::Entry, journalctl::Query, json_entry::Unusable};
 
-/// What an entry tells.
+/// Content of an entry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EntryKind {
-    /// A session is over.
     Close {
-        /// Its record.
         record: Box<CloseRecord>,
-        /// When it was written, in microseconds since the epoch.
+        /// Write time in microseconds since the epoch.
         micros: u64,
     },
-    /// A user is back.
+    /// A user reconnected.
     Back {
-        /// Who.
         user: String,
-        /// After how many milliseconds.
+        /// Time since the previous session of the user, in milliseconds.
         gap_ms: u64,
     },
 }
 
-/// What the entry tells; `None` when that is nothing to `closes`.
+/// Returns the content of an entry; `None` if `closes` does not use it.
 ///
 /// # Errors
-/// `Unusable`.
+/// [`Unusable`]: the record is not valid, or another user wrote it.
 pub fn kind(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> {
     let id = entry.get("MESSAGE_ID").unwrap_or_default();
     if id != CLOSE_ID && id != OPEN_ID {
@@ -54,16 +51,16 @@ pub fn kind(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> 
     Ok(Some(EntryKind::Close { record: Box::new(record(entry)?), micros }))
 }
 
-/// Each field's place among the keys of a record.
+/// Index of each journal field in the keys of a record.
 static PLACES: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
     CloseRecord::KEYS.iter().enumerate().map(|(place, key)| (field(key.name), place)).collect()
 });
 
-/// The `ws close` of an entry. One pass over the entry, then one over the keys: a million records
-/// make the difference.
+/// Parses the `ws close` of an entry, with one pass over the entry and one over the keys: `closes`
+/// may read a million records.
 ///
 /// # Errors
-/// It lacks something that every record has, or a value is none.
+/// A mandatory key is missing, or a value is not valid.
 pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
     let mut values = [None; CloseRecord::KEYS.len()];
     for (name, value) in entry.fields() {
@@ -71,7 +68,7 @@ pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
             values[*place].get_or_insert(value);
         }
     }
-    // They are asked for in the order of the line.
+    // Keys are requested in the order of the line.
     let mut next = 0;
     CloseRecord::from_pairs(|key| {
         let keys = CloseRecord::KEYS;
@@ -82,12 +79,12 @@ pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
     })
 }
 
-/// The entries that these options ask for. What journald's index can select is not even read.
+/// Returns the query for these options; journald's index skips entries that do not match.
 #[must_use]
 pub fn query(args: &ClosesArgs) -> Query {
     let term = |key: &str, value: &str| format!("{}={value}", field(key));
     let user = args.user.iter().map(|user| term("user", user));
-    // Selected by id, never by unit: some closes are told by t3-trace itself.
+    // Selected by message ID, not by unit: t3-trace writes some closes itself.
     let mut matches = vec![format!("MESSAGE_ID={CLOSE_ID}")];
     matches.extend(user.clone());
     matches.extend(args.verdict.iter().map(|verdict| term("verdict", verdict.as_str())));
@@ -101,8 +98,8 @@ pub fn query(args: &ClosesArgs) -> Query {
         until: args.until,
         reverse: false,
         place: args.place.clone(),
-        // A record is most of its entry, and it costs journalctl more to look up each field in a
-        // list than to write it out.
+        // A record is most of its entry; for journalctl, looking up each field in a list costs more
+        // than writing it.
         fields: Vec::new(),
         matches,
     }
@@ -117,7 +114,7 @@ mod tests {
 
     const TRUST: Trust = Trust { dispatch: Some(991) };
 
-    /// What the entry tells that has the fields of a full record, changed.
+    /// Content of an entry with the fields of a full record, after a change.
     fn of(change: impl Fn(&mut Vec<(String, String)>)) -> Result<Option<EntryKind>, Unusable> {
         let fields = full().to_fields();
         let mut fields: Vec<(String, String)> =
@@ -141,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn a_record_with_every_key_comes_back_as_it_was_written_in_any_order() {
-        let whole = Some(EntryKind::Close { record: Box::new(full()), micros: 1_700_000_042_123_456 });
-        assert_eq!(of(|_| ()).unwrap(), whole);
-        assert_eq!(of(|fields| fields.reverse()).unwrap(), whole);
+    fn a_record_with_every_key_is_read_back_in_any_order() {
+        let complete = Some(EntryKind::Close { record: Box::new(full()), micros: 1_700_000_042_123_456 });
+        assert_eq!(of(|_| ()).unwrap(), complete);
+        assert_eq!(of(|fields| fields.reverse()).unwrap(), complete);
     }
 
     #[test]
-    fn others_are_passed_over_broken_ones_told_and_strangers_not_believed() {
+    fn other_entries_are_skipped_and_broken_or_foreign_records_are_errors() {
         let without =
             |name: &'static str| move |fields: &mut Vec<(String, String)>| fields.retain(|f| f.0 != name);
         assert_eq!(of(without("MESSAGE_ID")), Ok(None));
@@ -166,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_tells_its_gap_if_it_has_one() {
+    fn an_open_with_a_gap_is_a_reconnect() {
         let open = |gap: Option<&'static str>| {
             of(|fields| {
                 fields.retain(|field| field.0 != "MESSAGE_ID");
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_index_of_the_journal_can_select_is_asked_of_it() {
+    fn the_query_uses_the_index_of_the_journal() {
         let all = ClosesArgs { no_summary: true, ..ClosesArgs::default() };
         assert_eq!(query(&all).matches, [format!("MESSAGE_ID={CLOSE_ID}")]);
         let some = ClosesArgs {

@@ -1,10 +1,10 @@
-//! Which closes are wanted. Pure.
+//! Filter of `closes` by its options. Pure.
 
 use t3_record::CloseRecord;
 
 use super::args::ClosesArgs;
 
-/// The record is one that the options ask for; each option that was given must hold.
+/// Whether a record matches all options.
 #[must_use]
 pub fn wanted(args: &ClosesArgs, record: &CloseRecord) -> bool {
     of_user(args, &record.user)
@@ -13,7 +13,7 @@ pub fn wanted(args: &ClosesArgs, record: &CloseRecord) -> bool {
         && args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis())
 }
 
-/// The user is the one that was asked for, or none was.
+/// Whether the user matches `--user`; without the option every user does.
 #[must_use]
 pub fn of_user(args: &ClosesArgs, user: &str) -> bool {
     args.user.as_ref().is_none_or(|wanted| wanted == user)
@@ -28,7 +28,7 @@ mod tests {
     use super::{super::tests::record, *};
 
     #[test]
-    fn each_option_selects_and_all_must_hold() {
+    fn a_record_must_match_all_options() {
         let record = record("alice", Verdict::ServeOom, Segment::Serve, 5000);
         let user = |user: &str| ClosesArgs { user: Some(user.to_owned()), ..ClosesArgs::default() };
         let verdict = |verdict| ClosesArgs { verdict: vec![verdict], ..ClosesArgs::default() };

@@ -25,11 +25,10 @@ use entry::EntryKind;
 use progress::Progress;
 use summary::Summary;
 
-/// Shows the closes, until the journal's end or until nobody reads them.
+/// Prints the closes until the end of the journal, or until the reader closes the output.
 ///
 /// # Errors
-/// When the journal cannot be read to its end, or the output fails for another reason than a reader
-/// that has gone.
+/// The journal cannot be read to its end, or writing fails, except with EPIPE.
 pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
     let stdout = io::stdout();
     let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -46,10 +45,10 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
         broken: 0,
         foreign: 0,
     };
-    let written = shown.all().context("read the closes")?;
+    let written = shown.all().context("cannot read the journal")?;
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("write the closes"),
+        other => other.context("cannot write to stdout"),
     }
 }
 
@@ -62,7 +61,7 @@ struct ClosesPrinter<'a, W> {
     trust: Trust,
     day: String,
     broken: u64,
-    /// Entries that somebody else wrote in our name.
+    /// Entries with our message IDs from other users.
     foreign: u64,
 }
 
@@ -79,7 +78,7 @@ impl<W: Write> ClosesPrinter<'_, W> {
             self.entry(entry, &mut summary)
         });
         progress.end();
-        // Also when journalctl has failed for just that: its own words name no group.
+        // Also when journalctl has failed for this reason: its error does not name the group.
         if self.args.place.is_here()
             && let Some(path) = access::closed()
         {
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_its_summary_below_and_each_form_is_by_itself() {
+    fn only_a_table_has_a_summary() {
         let table = shown(&ClosesArgs::default());
         assert!(table.starts_with("TIME ") && table.contains("  serve killed by signal  "), "{table}");
         assert!(table.contains("\n\n1 closes\n") && table.contains("reconnected after  p10 40ms"), "{table}");

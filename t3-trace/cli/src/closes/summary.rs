@@ -205,7 +205,7 @@ closes per minute
 
     proptest! {
         #[test]
-        fn no_close_is_lost_in_the_times_and_there_are_few_bars(
+        fn bars_count_every_close_and_are_limited(
             times in prop::collection::vec(0..4_000_000_000_u64, 1..200),
         ) {
             let mut kept = Times::default();
@@ -215,14 +215,14 @@ closes per minute
         }
 
         #[test]
-        fn a_percentile_is_right_to_a_few_percent(
+        fn percentiles_are_exact_to_a_few_percent(
             mut values in prop::collection::vec(0..10_000_000_u64, 1..200), percent in 1..=100_u64,
         ) {
-            let mut spread = Histogram::default();
-            values.iter().for_each(|value| spread.add(*value));
+            let mut histogram = Histogram::default();
+            values.iter().for_each(|value| histogram.add(*value));
             values.sort_unstable();
             let rank = (values.len() * usize::try_from(percent).unwrap()).div_ceil(100);
-            let (right, got) = (values[rank - 1], spread.percentile(percent));
+            let (right, got) = (values[rank - 1], histogram.percentile(percent));
             prop_assert!(got <= right && right - got <= right / 32, "{got} for {right}");
         }
     }

@@ -148,7 +148,7 @@ pub struct Clock {
     pub error_ms: u64,
 }
 
-/// Reason why there is no routing table.
+/// Reason why the routing table is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableError {
     Unreadable(String),

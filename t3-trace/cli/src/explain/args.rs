@@ -23,8 +23,8 @@ The id is the value of conn= in each record; t3-trace closes --json shows it.
 
 Exit status:
   0  explained
-  1  no such close, or an error occurred
-  2  invalid options
+  1  no such close, or runtime failure
+  2  usage error
 
 Environment: NO_COLOR disables colours; they are off unless the output is a terminal."
 )]

@@ -1,77 +1,75 @@
-//! Everything that is known around one close, as values with their times. Gathers nothing and
-//! concludes nothing.
+//! All facts around one close, as values with their times. Pure data.
 
 use t3_record::{BurstRecord, CloseRecord, OpenRecord, edge::Ended, probe::Disconnect};
 
 use crate::layers::LayerData;
 
-/// Something and when it was written down, in milliseconds since the epoch.
+/// A value with its time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timed<T> {
-    /// When.
+    /// Write time in milliseconds since the epoch.
     pub at_ms: i64,
-    /// What.
     pub what: T,
 }
 
-/// What was gathered for one close.
+/// Input of a page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExplainInput {
-    /// Its record: every answer comes from it.
+    /// The record of the close; the conclusion comes from it.
     pub record: CloseRecord,
-    /// When that was written, in milliseconds since the epoch.
+    /// Write time of the record in milliseconds since the epoch.
     pub at_ms: i64,
     /// The session's own `ws open`.
     pub open: Option<Timed<OpenRecord>>,
-    /// The `ws open` with which they came back.
+    /// The `ws open` of the reconnect.
     pub back: Option<Timed<OpenRecord>>,
-    /// The journal around it; `None` when only the record was looked at.
+    /// The journal around the close; `None` if only the record was read.
     pub around: Option<Context>,
-    /// What the layers in front of this machine logged, and which were asked.
+    /// Results of the queries to the layers.
     pub gathered: LayerData,
 }
 
 /// The journal between two times.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Context {
-    /// From when on, in milliseconds since the epoch.
+    /// Start in milliseconds since the epoch.
     pub from_ms: i64,
-    /// Until when: not later than when it was read.
+    /// End in milliseconds since the epoch, not later than the read.
     pub until_ms: i64,
     /// Closes of other sessions.
     pub closes: Vec<Timed<CloseRecord>>,
-    /// Bursts that were summed up.
+    /// Burst records.
     pub bursts: Vec<Timed<BurstRecord>>,
-    /// Deaths of the probe's legs.
+    /// Disconnects of probe legs.
     pub deaths: Vec<Disconnect>,
-    /// What systemd said of serve's unit and of ours.
+    /// Messages of systemd about the units of serve, t3-dispatch and t3-trace.
     pub units: Vec<Timed<String>>,
-    /// Entries that others wrote in our name.
+    /// Entries with our message IDs from other users.
     pub foreign: u64,
-    /// Entries that could not be read.
+    /// Entries that cannot be parsed.
     pub broken: u64,
 }
 
-/// A record is written at most so long after the close: a browser waits a minute for the answer to
-/// its Close.
+/// Longest time between a close and its record, in milliseconds: a client waits up to a minute for
+/// the reply to its Close frame.
 const LATEST: i64 = 180_000;
 
 impl ExplainInput {
-    /// Nothing but the record.
+    /// Creates the input with only the record.
     #[must_use]
     pub fn of(record: CloseRecord, at_ms: i64) -> Self {
         Self { record, at_ms, open: None, back: None, around: None, gathered: LayerData::default() }
     }
 
-    /// As the other layers' lines are judged by.
+    /// The close as the parsers of the layers expect it.
     #[must_use]
     pub fn ended(&self) -> Ended<'_> {
         Ended { record: &self.record, at_ms: self.at_ms }
     }
 
-    /// The moment from which the record counts, in milliseconds since the epoch: that of the first
-    /// event on a leg. `dur_ms` is the time from the open to the first end of a leg, which is
-    /// somewhat later where a close frame came before it.
+    /// Returns the time of the first event on a leg in milliseconds since the epoch; the record's
+    /// ages and offsets are relative to it. `dur_ms` is the time from the open to the first end of
+    /// a leg, which is later if a Close frame came first.
     #[must_use]
     pub fn zero_ms(&self) -> i64 {
         let chain = self.record.chain.as_ref().map_or(&[][..], |chain| &chain.0);
@@ -82,11 +80,11 @@ impl ExplainInput {
         let end = end.map_or(0, |event| event.at_ms.clamp(0, LATEST));
         let lasted = i64::try_from(self.record.dur_ms).unwrap_or(i64::MAX);
         let counted = open.at_ms.saturating_add(lasted).saturating_sub(end);
-        // Where the clock was set in between, the sum says nothing.
+        // The sum is meaningless if the clock was set in between.
         if (0..=LATEST).contains(&self.at_ms.saturating_sub(counted)) { counted } else { written }
     }
 
-    /// The session carried messages, or had at least been opened.
+    /// Whether the session was opened.
     #[must_use]
     pub const fn opened(&self) -> bool {
         self.record.dur_ms > 0 || self.record.up_bytes.is_some()
@@ -113,15 +111,15 @@ mod tests {
     }
 
     #[test]
-    fn the_moment_of_the_close_is_counted_from_the_open_where_that_is_known() {
+    fn the_time_of_the_close_is_computed_from_the_open_if_known() {
         let late = "down:close1000@0,down:fin_in@60000,up:fin_out@60001";
         for (chain, opened, zero) in [
-            // Written a second after the last event, and that is not known.
+            // Written a second after the last event, which the record does not show.
             (late, None, 939_999),
-            // Opened at 938 s: 61 s later the leg ended, a minute after the close frame.
+            // Opened at 938 s: 61 s later the leg ended, a minute after the Close frame.
             (late, Some(938_000), 939_000),
             ("up:peer_sig9@-3,up:fin_in@0", Some(938_500), 999_500),
-            // Clocks that were set.
+            // The clock was set.
             (late, Some(0), 939_999),
             (late, Some(2_000_000), 939_999),
         ] {

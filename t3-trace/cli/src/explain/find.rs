@@ -1,4 +1,4 @@
-//! Which close is meant, out of those that the journal has. Pure.
+//! Selection of a close among those in the journal. Pure.
 
 use t3_record::CloseRecord;
 
@@ -7,52 +7,40 @@ use crate::{
     time::Moment,
 };
 
-/// What the operator knows of the close.
+/// Selection by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
-    /// The session's id.
+    /// Session ID.
     Conn(String),
-    /// Whose it was, and about when.
-    Nearby {
-        /// The user.
-        user: String,
-        /// About when.
-        at: Moment,
-    },
-    /// That it was the last one, perhaps whose.
-    Last {
-        /// The user, if that is known.
-        user: Option<String>,
-    },
+    /// The user's close nearest to a time.
+    Nearby { user: String, at: Moment },
+    /// The last close, of any user or of one.
+    Last { user: Option<String> },
 }
 
-/// How far a close may lie from the time that was said, in seconds: people round, and remember
-/// badly.
+/// Longest distance of a close from the given time, in seconds: users round and misremember times.
 pub const NEAR: u64 = 30 * 60;
 
-/// How many others are listed.
+/// Limit of other closes listed.
 const LISTED: usize = 5;
 
-/// A record and when it was written, in milliseconds since the epoch.
+/// A record and its write time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Close {
-    /// The record.
     pub record: CloseRecord,
-    /// When it was written.
+    /// In milliseconds since the epoch.
     pub at_ms: i64,
 }
 
-/// The close that is meant, and those that could be meant as well, the nearest first.
+/// The selected close, and other candidates, the nearest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
-    /// The one.
     pub close: Close,
-    /// The others.
     pub near: Vec<Close>,
 }
 
-/// Chooses. By time it is the nearest; of several within the time that was said, the first that cut
-/// somebody off.
+/// Selects a close. By time it is the nearest; of several within the given minute, the first
+/// unexpected one.
 #[must_use]
 pub fn choose(ask: &Selector, closes: Vec<Close>) -> Option<Choice> {
     let mut fitting: Vec<Close> = closes.into_iter().filter(|close| fits(ask, close)).collect();
@@ -60,7 +48,7 @@ pub fn choose(ask: &Selector, closes: Vec<Close>) -> Option<Choice> {
         let fine = |close: &Close| tone(close.record.verdict, close.record.segment) == Tone::Fine;
         fitting.sort_by_key(|close| (distance_ms(*at, close.at_ms), fine(close), close.at_ms));
     } else {
-        // One session has one record. Should there be more, the last one knew most.
+        // One session has one record; if there are more, the last has the most evidence.
         fitting.sort_by_key(|close| std::cmp::Reverse(close.at_ms));
         fitting.truncate(1);
     }
@@ -78,10 +66,10 @@ fn fits(ask: &Selector, close: &Close) -> bool {
     }
 }
 
-/// How far a time lies from what was said: nothing within it, `14:10` being a whole minute.
-fn distance_ms(said: Moment, at_ms: i64) -> u64 {
-    let from = i64::try_from(said.epoch_micros() / 1000).unwrap_or(i64::MAX);
-    let last = from.saturating_add(i64::try_from(said.span).unwrap_or(i64::MAX).saturating_mul(1000) - 1);
+/// Returns the distance from the given time; 0 within it (`14:10` is one minute wide).
+fn distance_ms(given: Moment, at_ms: i64) -> u64 {
+    let from = i64::try_from(given.epoch_micros() / 1000).unwrap_or(i64::MAX);
+    let last = from.saturating_add(i64::try_from(given.span).unwrap_or(i64::MAX).saturating_mul(1000) - 1);
     if at_ms < from { at_ms.abs_diff(from) } else { at_ms.max(last).abs_diff(last) }
 }
 
@@ -117,7 +105,7 @@ mod tests {
         ]
     }
 
-    fn said(secs: u64, span: u64) -> Moment {
+    fn given(secs: u64, span: u64) -> Moment {
         Moment { secs, micros: 0, span, daily: true }
     }
 
@@ -127,19 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn by_time_it_is_the_nearest_of_that_user_and_the_others_are_listed() {
+    fn by_time_the_nearest_close_of_the_user_is_selected() {
         let near = |user: &str, at| Selector::Nearby { user: user.to_owned(), at };
         for (ask, expected) in [
-            // Within the minute: the first that cut somebody off, before the one that was fine.
-            (near("ann", said(6000, 60)), Some("cut: cut2 fine after late")),
+            // Within the minute: the first unexpected close, before the expected one.
+            (near("ann", given(6000, 60)), Some("cut: cut2 fine after late")),
             // A second: the nearest on either side.
-            (near("ann", said(6057, 1)), Some("cut2: after cut fine late")),
-            (near("ann", said(6990, 1)), Some("late: after cut2 cut fine")),
-            (near("bob", said(6000, 60)), Some("bobs:")),
-            // Half an hour is near, more is not.
-            (near("ann", said(2800, 1)), Some("early:")),
-            (near("ann", said(2801, 1)), None),
-            (near("carol", said(6000, 60)), None),
+            (near("ann", given(6057, 1)), Some("cut2: after cut fine late")),
+            (near("ann", given(6990, 1)), Some("late: after cut2 cut fine")),
+            (near("bob", given(6000, 60)), Some("bobs:")),
+            // Half an hour is near enough, more is not.
+            (near("ann", given(2800, 1)), Some("early:")),
+            (near("ann", given(2801, 1)), None),
+            (near("carol", given(6000, 60)), None),
         ] {
             let got = chosen(&ask).map(|(conn, near)| format!("{conn}: {}", near.join(" ")));
             assert_eq!(got.as_deref().map(str::trim_end), expected, "{ask:?}");
@@ -147,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn by_id_and_the_last_one() {
+    fn a_close_is_selected_by_id_or_as_the_last() {
         let one = |ask: &Selector| chosen(ask).map(|(conn, near)| (conn, near.len()));
         let some = |conn: &str| Some((conn.to_owned(), 0));
         assert_eq!(one(&Selector::Conn("cut2".to_owned())), some("cut2"));

@@ -1,5 +1,4 @@
-//! What the journal has of a close and around it. Asks journalctl, believes only entries that we
-//! wrote, draws no conclusion.
+//! Reads a close and its context from the journal. Accepts only entries of trusted writers.
 
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
@@ -22,37 +21,34 @@ use crate::{
     time::Moment,
 };
 
-/// How far around a close the journal is read, in milliseconds: before it pressure and neighbours,
-/// after it the way back.
+/// Range around a close that is read, in milliseconds: other closes before it, the reconnect after
+/// it.
 const BEFORE: i64 = 60_000;
 const AFTER: i64 = 75_000;
-/// So many closes around one are kept; a storm of more tells nothing more.
+/// Limit of closes kept around one.
 const KEPT: usize = 10_000;
-/// The unit of the probe, where it runs on this machine.
+/// Unit of the probe, if it runs on this host.
 const PROBE_UNIT: &str = "t3-probe.service";
 
-/// Closes that could be the one that is meant.
+/// Candidates for a selection.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// They.
     pub closes: Vec<Close>,
-    /// Records that would have been, but which others wrote.
+    /// Matching records from other writers, ignored.
     pub foreign: u64,
-    /// Records that could not be read.
+    /// Matching records that cannot be parsed.
     pub broken: u64,
 }
 
-/// A journal, and whom to believe in it.
+/// A journal and its trusted writers.
 #[derive(Debug, Clone, Copy)]
 pub struct Journal<'a> {
-    /// Where it is.
     pub args: &'a ExplainArgs,
-    /// Whom to believe.
     pub trust: Trust,
 }
 
 impl Journal<'_> {
-    /// Every close that could be meant.
+    /// Returns all candidates for a selection.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -75,7 +71,7 @@ impl Journal<'_> {
         // The inner result only ends the reading early.
         let _ = journalctl::entries(&query, |entry| {
             match entry::record(entry) {
-                _ if !self.believes(entry) => found.foreign += 1,
+                _ if !self.trusts(entry) => found.foreign += 1,
                 Ok(record) => found.closes.push(Close { record, at_ms: at_ms(entry) }),
                 Err(_) => found.broken += 1,
             }
@@ -84,7 +80,7 @@ impl Journal<'_> {
         Ok(found)
     }
 
-    /// What the journal has around that close.
+    /// Reads the context of a close.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -103,21 +99,21 @@ impl Journal<'_> {
         query.until = Some(moment(secs(around.until_ms) + 1));
         query.matches.extend([CLOSE_ID, BURST_ID].map(|id| format!("MESSAGE_ID={id}")));
         query.matches.extend(["+".to_owned(), format!("_SYSTEMD_UNIT={PROBE_UNIT}")]);
-        // What systemd itself says of a unit carries the unit in UNIT; that it is systemd is said
-        // by the trusted fields.
+        // Messages of systemd about a unit have the field UNIT; the trusted fields _PID and _UID
+        // prove that systemd wrote them.
         query.matches.extend(["+", "_PID=1", "_UID=0"].map(str::to_owned));
         let units =
             [format!("t3-serve@{}", facts.record.user), "t3-dispatch".to_owned(), "t3-trace".to_owned()];
         query.matches.extend(units.map(|unit| format!("UNIT={unit}.service")));
         let _ = journalctl::entries(&query, |entry| {
-            self.take(&mut around, &facts.record, entry);
+            self.add(&mut around, &facts.record, entry);
             Ok::<(), ()>(())
         })?;
         facts.around = Some(around);
         Ok(facts)
     }
 
-    /// The session's own open, however long ago, and the one with which they came back.
+    /// Reads the session's `ws open`, however old, and that of the reconnect.
     fn opens(&self, facts: &mut ExplainInput) -> Result<(), ReadError> {
         let conn = &facts.record.conn;
         let id = format!("MESSAGE_ID={OPEN_ID}");
@@ -125,7 +121,7 @@ impl Journal<'_> {
         query.matches = vec![id.clone(), term("conn", conn), "+".to_owned(), id, term("prev", conn)];
         let mut opens: Vec<Timed<OpenRecord>> = Vec::new();
         let _ = journalctl::entries(&query, |entry| {
-            if self.believes(entry)
+            if self.trusts(entry)
                 && let Ok(what) = OpenRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into))
             {
                 opens.push(Timed { at_ms: at_ms(entry), what });
@@ -137,10 +133,10 @@ impl Journal<'_> {
         Ok(())
     }
 
-    fn take(&self, around: &mut Context, ours: &CloseRecord, entry: &Entry) {
+    fn add(&self, around: &mut Context, ours: &CloseRecord, entry: &Entry) {
         let at_ms = at_ms(entry);
         match entry.get("MESSAGE_ID") {
-            Some(CLOSE_ID | BURST_ID) if !self.believes(entry) => around.foreign += 1,
+            Some(CLOSE_ID | BURST_ID) if !self.trusts(entry) => around.foreign += 1,
             Some(CLOSE_ID) => match entry::record(entry) {
                 Ok(what) if what.conn == ours.conn => {}
                 Ok(what) if around.closes.len() < KEPT => around.closes.push(Timed { at_ms, what }),
@@ -162,16 +158,16 @@ impl Journal<'_> {
         }
     }
 
-    fn believes(&self, entry: &Entry) -> bool {
+    fn trusts(&self, entry: &Entry) -> bool {
         self.trust.allows_writer(entry.get("_UID"), entry.get("_SYSTEMD_UNIT"))
     }
 
-    /// `--since` of the command line bounds everything but the session's open.
+    /// `--since` limits every query except that for the `ws open`.
     fn not_before(&self, moment: Moment) -> Moment {
         self.args.since.filter(|since| since.secs >= moment.secs).unwrap_or(moment)
     }
 
-    /// Nothing but where the journal is.
+    /// Returns a query without conditions.
     fn query(&self) -> Query {
         Query { since: self.args.since, place: self.args.place.clone(), ..Query::default() }
     }

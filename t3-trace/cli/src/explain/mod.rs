@@ -1,7 +1,8 @@
-//! `t3-trace explain`: one close on one page. What happened, how sure that is, everything known
-//! around it, what was clean, what could not be looked at, what to do. Every answer is the
-//! record's: nothing here judges anew, and a page that says something else than its verdict is a
-//! bug. Only this file and [`journal`] do IO; the others are pure.
+//! `t3-trace explain`: one page about one close.
+//!
+//! Conclusion, confidence, timeline, checks and next steps. The conclusion is that of the record;
+//! a page that contradicts its verdict is a bug. Only this file and [`journal`] do IO; the other
+//! modules are pure.
 
 pub mod args;
 pub mod checked;
@@ -39,31 +40,30 @@ use find::{Choice, Selector};
 use journal::{Found, Journal};
 pub use page::Page;
 
-/// The other layers are asked for this long before the close at least, in milliseconds.
+/// Shortest time before the close for which the layers are queried, in milliseconds.
 const BEFORE: i64 = 60_000;
 
-/// Explains the close that the options mean.
+/// Explains the close that the options select.
 ///
 /// # Errors
-/// There is no such close, the journal cannot be read, or the output fails for another reason than
-/// a reader that has gone.
+/// The close is not found, the journal cannot be read, or writing fails, except with EPIPE.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let ask = args.ask();
     let journal = Journal { args, trust: Trust::in_user(DISPATCH_USER) };
-    let mut found = journal.find(&ask).context("look for the close")?;
+    let mut found = journal.find(&ask).context("cannot search the journal")?;
     let closes = std::mem::take(&mut found.closes);
     let Some(Choice { close, near }) = find::choose(&ask, closes) else {
         let own = args.place.is_here();
         anyhow::bail!("{}", not_found(&ask, &found, own.then(access::closed).flatten().as_deref()));
     };
-    let mut facts = journal.around(close, now_ms()).context("read what was around the close")?;
+    let mut facts = journal.around(close, now_ms()).context("cannot read the journal around the close")?;
     let ended = facts.ended();
     let mut window = layers::Window::around(&ended);
-    // The close lies before its record: a minute, where a browser waited for the answer to its
-    // Close.
+    // The record is written after the close, up to a minute later when a client waits for the
+    // reply to its Close frame.
     window.from_ms = window.from_ms.min(facts.zero_ms().saturating_sub(BEFORE));
     let gathered =
-        layers::gather_blocking(&args.layers, &ended, window).context("start asking the other layers")?;
+        layers::gather_blocking(&args.layers, &ended, window).context("cannot start the tokio runtime")?;
     facts.gathered = gathered;
     if let Some(around) = &facts.around {
         let neighbours = around.closes.iter().map(|close| (close.what.clone(), close.at_ms));
@@ -72,7 +72,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let page = Page::of(&facts, &near, wall);
     match show(args, &page) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("write the page"),
+        other => other.context("cannot write to stdout"),
     }
 }
 
@@ -88,44 +88,44 @@ fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
     stdout.flush()
 }
 
-/// What was not found, and where to look instead. `closed` is a journal that this user may not
-/// read.
+/// Returns the error text for a missing close, with hints. `closed` is a journal that this user
+/// may not read.
 fn not_found(ask: &Selector, found: &Found, closed: Option<&Path>) -> String {
-    let mut said = match ask {
+    let mut text = match ask {
         Selector::Conn(conn) => format!(
-            "no close of a session {:?} in this journal; `t3-trace closes --json` shows the ids behind conn, and a session that is still open \
-             (`t3-trace live`) has no record yet",
+            "no close of session {:?} in this journal; `t3-trace closes --json` lists the ids (key conn); an open session (`t3-trace live`) has \
+             no record yet",
             safe(conn)
         ),
         Selector::Nearby { user, at } => format!(
-            "no close of {} within {} minutes of {}; `t3-trace closes --user {}` shows when there were some. A WebSocket that is still open has no \
-             record yet, and one that never came this far has none at all: then look at Traefik and Cloudflare",
+            "no close of {} within {} minutes of {}; `t3-trace closes --user {}` lists the user's closes. An open session has no record yet; a \
+             WebSocket that did not reach this host has none: check Traefik and Cloudflare",
             safe(user),
             find::NEAR / 60,
             wall(at.secs),
             safe(user)
         ),
         Selector::Last { user: Some(user) } => {
-            format!("no close of {} in this journal; `t3-trace closes` shows whose there are", safe(user))
+            format!("no close of {} in this journal; `t3-trace closes` lists all users' closes", safe(user))
         }
         Selector::Last { user: None } => {
-            "no close in this journal; `journalctl --list-boots` shows how far it goes back".to_owned()
+            "no close in this journal; `journalctl --list-boots` shows its range".to_owned()
         }
     };
     if found.foreign > 0 {
-        said.push_str(&format!(
-            "; left out {} that others than t3-dispatch, t3-trace and root wrote into the journal",
+        text.push_str(&format!(
+            "; ignored {} not written by t3-dispatch, t3-trace or root",
             units::count(found.foreign, "such record")
         ));
     }
     if let Some(path) = closed {
         let path = safe(&path.display().to_string());
-        said.push_str(&format!("; this user may not read {path}: join the group systemd-journal"));
+        text.push_str(&format!("; no permission to read {path}: join the group systemd-journal"));
     }
     if found.broken > 0 {
-        said.push_str(&format!("; {} could not be read", units::count(found.broken, "record")));
+        text.push_str(&format!("; {} cannot be read", units::count(found.broken, "record")));
     }
-    said
+    text
 }
 
 fn wall(secs: u64) -> String {

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_look_at_that_user_and_that_time() {
+    fn commands_name_the_user_and_the_time() {
         let steps = of(&record("ann", Verdict::ServeClosed, Segment::Serve));
         let command =
             "`journalctl -u t3-serve@ann --since '2026-11-25 14:09:00' --until '2026-11-25 14:11:00'`";
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_a_shell_would_take_apart_is_not_put_into_a_command() {
+    fn a_name_that_a_shell_would_interpret_is_not_in_a_command() {
         for hostile in ["a;rm -rf /", "$(id)", "--help", "", "a'b", "a\nb", "ä"] {
             for step in of(&record(hostile, Verdict::ServeClosed, Segment::Serve)) {
                 assert!(

@@ -305,7 +305,7 @@ mod tests {
             ("one two three", 100, &["one two three"]),
             ("extraordinarily so", 4, &["extraordinarily", "so"]),
             ("do `a b c d`, then", 8, &["do", "`a b c d`,", "then"]),
-            ("an open ` is no command", 9, &["an open", "` is no command"]),
+            ("an open ` is not a command", 9, &["an open", "` is not a command"]),
             ("", 5, &[""]),
         ] {
             assert_eq!(wrapped(text, width), lines, "{text}");

@@ -1,5 +1,5 @@
-//! What holds for every page, whatever the record: it says the record's own verdict, as sure as the
-//! record is, and names what decided.
+//! Rules for every page: it has the verdict and the confidence of the record, and names the
+//! deciding evidence.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::present::{answer, text::Paint};
 
-/// Words of a guess.
+/// Words that express doubt.
 const HEDGES: [&str; 7] = ["likely", "probably", "perhaps", "seems", "might", "maybe", "not proven"];
 
 fn wall(secs: u64) -> String {
@@ -31,7 +31,7 @@ fn text(facts: &ExplainInput) -> String {
     Page::of(facts, &[], wall).text(Paint { colour: false }, 110, wall)
 }
 
-/// A record by its words, and `key=value` for the rest.
+/// A record from verdict, mechanism, segment and confidence, then `key=value` pairs.
 fn record(words: &str) -> CloseRecord {
     let mut words = words.split(' ');
     let mut next = || words.next().unwrap();
@@ -45,8 +45,7 @@ fn record(words: &str) -> CloseRecord {
     CloseRecord::from_line(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-/// Every end that the rules can give: its words, what its answer must say, and what its evidence
-/// must name.
+/// Every result of the rules: record, text in the answer, text in the evidence.
 const ENDS: &[(&str, &str, &str)] = &[
     (
         "client_closed ws_close:1001 downstream proven hb_n=3",
@@ -245,7 +244,7 @@ const ENDS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn every_end_that_the_rules_give_has_its_answer_and_its_evidence() {
+fn every_result_of_the_rules_has_an_answer_and_evidence() {
     let mut seen = (BTreeSet::new(), BTreeSet::new());
     for (words, said, named) in ENDS {
         let record = record(words);
@@ -261,7 +260,7 @@ fn every_end_that_the_rules_give_has_its_answer_and_its_evidence() {
 }
 
 #[test]
-fn what_stood_beside_a_close_is_never_called_its_cause() {
+fn an_unhealthy_check_is_not_called_the_cause() {
     let beside = |words: &str| {
         let page = Page::of(&ExplainInput::of(record(words), 0), &[], wall);
         page.beside.iter().map(|check| check.what).collect::<Vec<_>>().join(" ")
@@ -295,7 +294,7 @@ fn what_stood_beside_a_close_is_never_called_its_cause() {
 }
 
 #[test]
-fn what_was_not_there_is_said_with_what_it_would_add() {
+fn missing_evidence_is_named_with_its_use() {
     let off = CloseRecord { kernel: KernelSource::Off, ..record("client_left fin downstream proven") };
     let said = |record: CloseRecord| text(&ExplainInput::of(record, 0));
     let page = said(off.clone());
@@ -395,7 +394,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn no_page_holds_a_control_character_or_lacks_the_records_own_words(facts in any_facts().boxed()) {
+    fn a_page_has_the_contract_words_and_no_control_characters(facts in any_facts().boxed()) {
         let page = text(&facts);
         prop_assert!(!page.chars().any(|c| c.is_control() && c != '\n'), "{page:?}");
         let record = &facts.record;
@@ -404,7 +403,7 @@ proptest! {
         words.extend(record.closed_by.map(|by| format!(" closed_by={by}")));
         words.extend(record.confidence.map(|confidence| format!(" confidence={confidence}")));
         prop_assert!(page.contains(&format!("{words}\n")), "{words}\n{page}");
-        // Nothing from outside can say another verdict on a line of its own.
+        // Text from outside cannot add a line with another verdict.
         prop_assert_eq!(page.matches("\n  verdict=").count(), 1);
     }
 
@@ -422,7 +421,7 @@ proptest! {
     }
 
     #[test]
-    fn colours_are_all_that_a_terminal_gets_besides(facts in any_facts().boxed()) {
+    fn a_terminal_gets_the_same_text_with_colours(facts in any_facts().boxed()) {
         let page = Page::of(&facts, &[], wall);
         let mut coloured = page.text(Paint { colour: true }, 110, wall);
         for code in ["0", "1", "2", "32", "33", "1;31"] {
@@ -432,7 +431,7 @@ proptest! {
     }
 
     #[test]
-    fn a_page_as_json_is_one_object_with_the_same_answer(facts in any_facts().boxed()) {
+    fn a_page_as_json_has_the_same_answer(facts in any_facts().boxed()) {
         let page = Page::of(&facts, &[], wall);
         let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&page).unwrap()).unwrap();
         prop_assert_eq!(json["answer"].as_str(), Some(page.answer.as_str()));
@@ -442,18 +441,18 @@ proptest! {
 }
 
 #[test]
-fn what_was_not_found_is_said_with_what_to_do() {
+fn a_missing_close_is_reported_with_hints() {
     let found = Found { foreign: 2, broken: 1, ..Found::default() };
     let last = Selector::Last { user: None };
     let said = not_found(&last, &found, Some(Path::new("/var/log/journal/x/system.journal")));
     for part in [
         "--list-boots",
-        "left out 2 such records",
-        "1 record could not be read",
+        "ignored 2 such records",
+        "1 record cannot be read",
         "join the group systemd-journal",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let hostile = not_found(&Selector::Conn("a\u{1b}[2J".to_owned()), &Found::default(), None);
-    assert!(!hostile.contains(char::is_control) && !hostile.contains("left out"), "{hostile}");
+    assert!(!hostile.contains(char::is_control) && !hostile.contains("ignored"), "{hostile}");
 }

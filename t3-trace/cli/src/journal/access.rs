@@ -1,5 +1,5 @@
-//! Whether this user may read the system's journal. journalctl says nothing when it may not, and an
-//! empty answer would look like a quiet day. Only looks.
+//! Checks whether this user may read the system journal. Without permission journalctl prints
+//! nothing, which looks like a journal without records.
 
 use std::{
     fs::{self, File},
@@ -7,17 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where journald keeps the system's journal: on disk, or until the next boot.
+/// Directories of the system journal: persistent, volatile.
 const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 
-/// The system's journal, when it is there and closed to this user.
+/// Returns the system journal if it exists and this user may not read it.
 #[must_use]
 pub fn closed() -> Option<PathBuf> {
     closed_in(&PLACES.map(Path::new), |path| File::open(path).map(drop))
 }
 
 fn closed_in(places: &[&Path], open: impl Fn(&Path) -> io::Result<()>) -> Option<PathBuf> {
-    // One folder for each machine whose entries came here; ours is among them.
+    // One folder per machine ID; this host's is among them.
     let machines = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
     let journals = machines.map(|machine| machine.path().join("system.journal")).filter(|path| path.exists());
     let opened: Vec<(PathBuf, io::Result<()>)> = journals.map(|path| (path.clone(), open(&path))).collect();
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_that_is_there_and_cannot_be_opened_is_closed_and_no_other() {
+    fn only_an_existing_unreadable_journal_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path();
         let refuses = |_: &Path| Err(io::ErrorKind::PermissionDenied.into());
@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(closed_in(&[place], refuses), Some(journal));
         assert_eq!(closed_in(&[place], |_| Ok(())), None);
         assert_eq!(closed_in(&[place], |_| Err(io::ErrorKind::NotFound.into())), None);
-        // One that can be read is enough.
+        // One readable journal is enough.
         fs::create_dir(place.join("other")).unwrap();
         fs::write(place.join("other/system.journal"), "").unwrap();
         let one = |path: &Path| if path.starts_with(place.join("other")) { Ok(()) } else { refuses(path) };

@@ -1,27 +1,27 @@
-//! Entries as `journalctl -o export` writes them (systemd.io, "Journal Export Formats"):
-//! `NAME=value` or, for a value that is no clean line, `NAME`, its length as 64-bit little endian
-//! and the value; an empty line ends an entry. A value cannot forge a field in this form, and it
-//! costs a fraction of JSON on both sides. Reads what it is given; runs nothing.
+//! Parser of `journalctl -o export` (systemd.io, "Journal Export Formats").
+//!
+//! A field is `NAME=value` or, for a value with control characters, `NAME`, its length as 64-bit
+//! little endian and the value; an empty line ends an entry. A value cannot forge a field in this
+//! format, and it costs a fraction of JSON on both sides.
 
 use std::io::{self, BufRead, Read};
 
-/// The most that is kept of one value, in bytes: anybody may write entries of any size, and memory
-/// must not follow.
+/// Limit of one value in bytes: any user may write entries of any size.
 const MOST: u64 = 64 << 10;
-/// The most that is kept of one entry; the fields beyond are left out.
+/// Limit of one entry in bytes; further fields are dropped.
 const MOST_OF_ALL: usize = 1 << 20;
 
 /// One entry of the journal.
 #[derive(Debug, Default)]
 pub struct Entry {
     text: String,
-    /// Where each name and value ends in the text.
+    /// End of each name and value in `text`.
     ends: Vec<(usize, usize)>,
 }
 
 impl Entry {
-    /// The fields as they came: name and value. What is no UTF-8 has replacement characters; what
-    /// is printed still needs `live::line::safe`.
+    /// Names and values in order. Invalid UTF-8 has replacement characters; printing still needs
+    /// [`crate::present::text::safe`].
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
         self.ends.iter().filter_map(move |(name, value)| {
@@ -31,13 +31,13 @@ impl Entry {
         })
     }
 
-    /// The value of a field; the first when it is there more than once.
+    /// Returns the first value of a field.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.fields().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
-    /// When journald took the entry in, in microseconds since the epoch.
+    /// Time at which journald received the entry, in microseconds since the epoch.
     #[must_use]
     pub fn micros(&self) -> Option<u64> {
         self.get("__REALTIME_TIMESTAMP")?.parse().ok()
@@ -69,13 +69,11 @@ pub struct Entries<R> {
 }
 
 impl<R: BufRead> Entries<R> {
-    /// The entries of this stream.
     pub fn new(input: R) -> Self {
         Self { input, line: Vec::new(), value: Vec::new(), entry: Entry::default() }
     }
 
-    /// The next entry, which replaces the one before; `None` at the end. An entry that is not whole
-    /// is none.
+    /// Reads the next entry; `None` at the end. An incomplete entry at the end is dropped.
     ///
     /// # Errors
     /// Reading fails.
@@ -101,7 +99,7 @@ impl<R: BufRead> Entries<R> {
         }
     }
 
-    /// Reads a line without its end; false at the end of the stream.
+    /// Reads a line without its newline; returns false at the end of the stream.
     fn line(&mut self) -> io::Result<bool> {
         self.line.clear();
         let read = self.input.by_ref().take(MOST).read_until(b'\n', &mut self.line)?;
@@ -113,7 +111,7 @@ impl<R: BufRead> Entries<R> {
         Ok(read > 0)
     }
 
-    /// Reads a value that comes with its length; false when the stream ends before it.
+    /// Reads a value with a length; returns false if the stream ends within it.
     fn value(&mut self) -> io::Result<bool> {
         let mut length = [0; 8];
         match self.input.read_exact(&mut length) {
@@ -123,7 +121,7 @@ impl<R: BufRead> Entries<R> {
         let length = u64::from_le_bytes(length);
         self.value.clear();
         self.input.by_ref().take(length.min(MOST)).read_to_end(&mut self.value)?;
-        // The rest, and the newline behind it.
+        // The rest and the newline after it.
         let rest = length.saturating_sub(MOST).saturating_add(1);
         let skipped = io::copy(&mut self.input.by_ref().take(rest), &mut io::sink())?;
         Ok(skipped == rest)
@@ -147,7 +145,7 @@ mod tests {
         all
     }
 
-    /// As journalctl does it; `as_bytes` also for clean lines.
+    /// Formats an entry as journalctl does; `as_bytes` uses lengths for all values.
     fn export(fields: &Fields, as_bytes: bool) -> Vec<u8> {
         let mut out = Vec::new();
         for (name, value) in fields {
@@ -170,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_a_field_and_several_entries() {
+    fn both_field_formats_are_parsed() {
         let text =
             b"\n__REALTIME_TIMESTAMP=1700000042123456\nMESSAGE\n\x05\0\0\0\0\0\0\0a\nb=c\nX=\nX=2\n\nY==\n\n";
         let first = [
@@ -189,18 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_is_no_entry_and_no_utf8_is_no_error() {
-        let whole = b"A=1\nB\n\x02\0\0\0\0\0\0\0xy\n\n";
-        for end in 0..whole.len() {
-            assert_eq!(all(&whole[..end]), Vec::<Fields>::new(), "{end}");
+    fn an_incomplete_entry_is_dropped_and_invalid_utf8_is_replaced() {
+        let complete = b"A=1\nB\n\x02\0\0\0\0\0\0\0xy\n\n";
+        for end in 0..complete.len() {
+            assert_eq!(all(&complete[..end]), Vec::<Fields>::new(), "{end}");
         }
-        assert_eq!(all(whole).len(), 1);
+        assert_eq!(all(complete).len(), 1);
         assert_eq!(all(b"A=\xff\n\n"), [vec![field("A", "\u{fffd}")]]);
         assert_eq!(all(b"A\n\xff\xff\xff\xff\xff\xff\xff\xffx"), Vec::<Fields>::new());
     }
 
     #[test]
-    fn memory_does_not_follow_the_size_of_an_entry() {
+    fn memory_is_bounded_for_entries_of_any_size() {
         let long = "x".repeat(3 << 20);
         for as_bytes in [false, true] {
             let mut bytes = export(&vec![field("A", &long), field("B", "1")], as_bytes);
@@ -215,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_exported_comes_back(
+        fn exported_entries_are_read_back(
             entries in prop::collection::vec(
                 prop::collection::vec(("[A-Z_][A-Z0-9_]{0,12}", any::<String>()), 1..8), 0..6,
             ),
@@ -226,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_to_their_end(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn any_bytes_are_accepted(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             all(&bytes);
         }
     }

@@ -1,5 +1,4 @@
-//! Runs journalctl, which knows journal files better than we do, and gives its entries one by one.
-//! Every command that looks back reads through here. Decides nothing about what an entry means.
+//! Runs journalctl and passes its entries on one by one. Does not interpret entries.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -13,52 +12,41 @@ use super::{
 };
 use crate::{present::text::safe, time::Moment};
 
-/// The most that is kept of what journalctl complains of, in bytes.
-const COMPLAINT: u64 = 4096;
+/// Limit of journalctl's stderr in an error, in bytes.
+const STDERR: u64 = 4096;
 
-/// The journal could not be read.
+/// The journal cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is no journalctl, or it may not be run.
-    #[error("run journalctl: {0}; it comes with systemd and must be in PATH")]
-    Start(#[source] io::Error),
-    /// Its output broke off.
-    #[error("read journalctl's output: {0}")]
-    Output(#[source] io::Error),
-    /// It failed; its own words.
-    #[error("journalctl failed ({status}): {complaint}")]
-    Failed {
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// What it wrote to stderr.
-        complaint: String,
-    },
+    #[error("cannot run journalctl: {0}; it is part of systemd and must be in PATH")]
+    Start(io::Error),
+    #[error("cannot read the output of journalctl: {0}")]
+    Output(io::Error),
+    #[error("journalctl failed ({status}): {stderr}")]
+    Failed { status: std::process::ExitStatus, stderr: String },
 }
 
-/// Which entries of which journal, and what of them.
+/// Selection of entries of a journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
-    /// From when on.
     pub since: Option<Moment>,
-    /// Until when.
     pub until: Option<Moment>,
-    /// The last entry first.
+    /// Newest first.
     pub reverse: bool,
-    /// Of which journal.
     pub place: JournalSource,
-    /// Only these fields (and the time, which every entry has); all when empty.
+    /// Fields to read in addition to the time; all if empty.
     pub fields: Vec<String>,
-    /// `FIELD=value` terms: for one field any of them, for several fields all, and `+` between
-    /// alternatives (journalctl(1)). journald has an index of every value: what does not match
-    /// costs nothing.
+    /// `FIELD=value` terms: several terms of one field are alternatives, terms of several fields
+    /// must all match, `+` separates alternatives (journalctl(1)). journald has an index of every
+    /// value: entries that do not match cost nothing.
     pub matches: Vec<String>,
 }
 
-/// Gives each entry to `each`, in the order of the query, until the journal's end, or until `each`
-/// fails; its failure is the inner result.
+/// Calls `each` for every entry, until the end of the journal or until `each` fails; the inner
+/// result is that of `each`.
 ///
 /// # Errors
-/// [`ReadError`] when the journal was not read to its end.
+/// The journal was not read to its end.
 pub fn entries<E>(
     query: &Query,
     mut each: impl FnMut(&Entry) -> Result<(), E>,
@@ -74,7 +62,7 @@ pub fn entries<E>(
     })
 }
 
-/// The same for the lines of a journalctl that is run in another way.
+/// As [`entries`], for the lines of another journalctl command.
 ///
 /// # Errors
 /// As [`entries`].
@@ -100,13 +88,13 @@ fn run<E>(
 ) -> Result<Result<(), E>, ReadError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(ReadError::Start)?;
-    // Read beside the output, so that journalctl never waits for us with a full pipe.
-    let complaint = child.stderr.take().map(|mut stderr| {
+    // Read in parallel, so that journalctl never blocks on a full pipe.
+    let errors = child.stderr.take().map(|mut stderr| {
         thread::spawn(move || {
             let mut kept = Vec::new();
-            let _ = stderr.by_ref().take(COMPLAINT).read_to_end(&mut kept);
+            let _ = stderr.by_ref().take(STDERR).read_to_end(&mut kept);
             let _ = io::copy(&mut stderr, &mut io::sink());
-            // It quotes names of files, and those may hold anything.
+            // It contains file names, which may have any characters.
             String::from_utf8_lossy(&kept).trim().lines().map(safe).collect::<Vec<_>>().join("; ")
         })
     });
@@ -121,8 +109,8 @@ fn run<E>(
     if status.success() {
         return Ok(Ok(()));
     }
-    let complaint = complaint.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    Err(ReadError::Failed { status, complaint })
+    let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    Err(ReadError::Failed { status, stderr })
 }
 
 fn no_output() -> ReadError {

@@ -1,26 +1,22 @@
-//! A line of `journalctl -o json` as a record. Pure.
+//! Parser of records in `journalctl -o json`. Pure.
 
 use std::collections::BTreeMap;
 
 use t3_record::{CloseRecord, journal::CLOSE_ID, record::BadRecord};
 use t3_trace_host::journal_trust::Trust;
 
-/// An entry says that it is a `ws close`, and is none that can be shown.
+/// An entry with the message ID of a `ws close` that cannot be shown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unusable {
-    /// It lacks something.
-    #[error("a record in the journal cannot be read: {0}")]
+    #[error("cannot parse a record in the journal: {0}")]
     Broken(#[from] BadRecord),
-    /// Anybody can write such an entry.
-    #[error("an entry of the journal looks like a close, but uid {uid} wrote it, not t3-dispatch: left out")]
-    Foreign {
-        /// Who wrote it, as journald says.
-        uid: String,
-    },
+    /// Any user can write such an entry; `uid` is that of its writer.
+    #[error("ignored a close record not written by t3-dispatch (uid {uid})")]
+    Foreign { uid: String },
 }
 
-/// The `ws close` in one line and when it was written (seconds since the epoch); `None` for any
-/// other entry.
+/// Parses a line; returns the `ws close` and its write time in seconds since the epoch, `None` for
+/// any other entry.
 ///
 /// # Errors
 /// [`Unusable`].
@@ -28,7 +24,7 @@ pub fn close(line: &str, trust: Trust) -> Result<Option<(CloseRecord, u64)>, Unu
     fields(line).map_or(Ok(None), |fields| of(&fields, trust))
 }
 
-/// The same from the fields of an entry.
+/// As [`close`], from the fields of an entry.
 ///
 /// # Errors
 /// As [`close`].
@@ -45,14 +41,14 @@ pub fn of(fields: &BTreeMap<String, String>, trust: Trust) -> Result<Option<(Clo
     Ok(Some((record, micros.map_or_else(t3_trace_host::clock::realtime_secs, |micros| micros / 1_000_000))))
 }
 
-/// The fields of one line as texts; `None` when it is no object.
+/// Returns the fields of a line as texts; `None` if it is not an object.
 pub fn fields(line: &str) -> Option<BTreeMap<String, String>> {
     let entry: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).ok()?;
     Some(entry.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect())
 }
 
-/// journalctl writes a value with unprintable bytes as an array of numbers, and one that was given
-/// twice as an array of texts.
+/// journalctl writes a value with unprintable bytes as an array of numbers, and a repeated field as
+/// an array of texts.
 fn text(value: serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::String(text) => Some(text),
@@ -98,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_as_it_was_written() {
+    fn a_record_is_read_back() {
         assert_eq!(close(&line(|_| ()), TRUST).unwrap(), Some((record(), 1_700_000_042)));
         let bytes = line(|entry| {
             entry.insert("T3_WS_REASON".to_owned(), b"so\nlong".to_vec().into());
@@ -107,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn other_entries_are_passed_over_and_broken_ones_told() {
+    fn other_entries_are_skipped_and_broken_records_are_errors() {
         assert_eq!(close("not json", TRUST).unwrap(), None);
         assert_eq!(close("{\"MESSAGE\":\"ws close forged\"}", TRUST).unwrap(), None);
         let broken = line(|entry| {
@@ -117,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_that_another_user_wrote_is_not_believed_and_told() {
+    fn a_close_of_another_writer_is_an_error() {
         let by = |uid: Option<&'static str>, unit: &'static str| {
             line(move |entry| {
                 entry.remove("_UID");
@@ -128,8 +124,9 @@ mod tests {
         for (uid, unit) in [(Some("991"), "x.scope"), (Some("7"), "t3-dispatch.service")] {
             assert!(close(&by(uid, unit), TRUST).unwrap().is_some(), "{uid:?} {unit}");
         }
-        for (uid, told) in [(Some("1000"), "1000"), (None, "unknown"), (Some("1\u{1b}[2J"), "1\u{fffd}[2J")] {
-            let foreign = Unusable::Foreign { uid: told.to_owned() };
+        for (uid, shown) in [(Some("1000"), "1000"), (None, "unknown"), (Some("1\u{1b}[2J"), "1\u{fffd}[2J")]
+        {
+            let foreign = Unusable::Foreign { uid: shown.to_owned() };
             assert_eq!(close(&by(uid, "user@1000.service"), TRUST), Err(foreign));
         }
     }

@@ -1,5 +1,4 @@
-//! Reads records from the journal: journalctl, its export and JSON formats, the options that name a
-//! journal.
+//! Journal access: journalctl, its export and JSON formats, options that select a journal.
 
 pub mod access;
 pub mod export_format;

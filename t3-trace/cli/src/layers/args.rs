@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_unless_it_is_named_and_the_defaults_are_the_documented_ones() {
+    fn no_layer_is_enabled_by_default() {
         let args = Line::try_parse_from(["t3-trace"]).unwrap().layers;
         let default = LayerArgs::default();
         assert_eq!(
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_credential_is_refused() {
+    fn an_incomplete_credential_is_rejected() {
         for wrong in [
             &["--loki-user", "ann"][..],
             &["--loki-password-file", "p"],
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_knows_every_option_and_no_other() {
+    fn the_docs_page_has_every_option_and_no_other() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/EDGE-LOGS.md");
         let page = std::fs::read_to_string(path).unwrap();
         let words: Vec<_> =
@@ -155,13 +155,13 @@ mod tests {
             known.extend(option.get_env().map(|name| name.to_string_lossy().into_owned()));
         }
         for name in &known {
-            assert!(words.contains(&name.as_str()), "the page does not tell of {name}");
+            assert!(words.contains(&name.as_str()), "the page lacks {name}");
         }
         let options = words.iter().filter(|word| {
             word.starts_with("--") && word.len() > 2 && !word.starts_with("---") || word.starts_with("T3_")
         });
         for word in options {
-            assert!(known.iter().any(|name| name == word), "the page tells of {word}");
+            assert!(known.iter().any(|name| name == word), "the page has the unknown {word}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One function a layer: asks it, and says what came of it.
+//! Queries of the layers, one function per layer.
 
 use std::{future::Future, time::Instant};
 
@@ -16,18 +16,17 @@ use super::{
 };
 use crate::present::text::safe;
 
-/// The most of a line of another stream that is shown, in characters.
+/// Limit of a line of another stream, in characters.
 const SHOWN: usize = 4_096;
-/// A record is written up to so much after the end that Traefik logs, and the other way round, in
-/// milliseconds.
+/// Largest difference between the end in Traefik's log and the record, in milliseconds.
 const SLACK: i64 = 3_000;
-/// So soon after a close a line or a scrape may still be on its way, in milliseconds.
+/// Time after a close in which lines or scrapes may be missing, in milliseconds.
 const FRESH: i64 = 30_000;
-/// What asks for the host's pressure, as a share of two minutes; one minute holds too few scrapes
-/// on some houses.
+/// Resources with PSI. Queries use a range of two minutes: one minute has too few scrapes at some
+/// sites.
 const PRESSURE: [&str; 3] = ["cpu", "memory", "io"];
 
-/// What all layers are asked with.
+/// Input of all queries.
 pub(super) struct LayerQuery<'a> {
     pub args: &'a LayerArgs,
     pub window: Window,
@@ -38,7 +37,7 @@ pub(super) struct LayerQuery<'a> {
     pub prometheus: Option<Result<Source, SourceError>>,
 }
 
-/// A layer failed, in a sentence.
+/// Error text of a layer.
 struct Why(String);
 
 impl<E: std::error::Error> From<E> for Why {
@@ -47,7 +46,7 @@ impl<E: std::error::Error> From<E> for Why {
     }
 }
 
-/// A layer's answer.
+/// Result of a successful query.
 struct Answer<T> {
     value: T,
     from: String,
@@ -55,10 +54,10 @@ struct Answer<T> {
     note: Option<String>,
 }
 
-/// What there is of a layer, and what came of asking it.
+/// Data and status of a layer.
 pub(super) type LayerResult<T> = (Option<T>, QueryStatus);
 
-fn told<T>(answer: Result<Answer<T>, Why>) -> LayerResult<T> {
+fn result<T>(answer: Result<Answer<T>, Why>) -> LayerResult<T> {
     match answer {
         Ok(Answer { value, from, found, note }) => {
             (Some(value), QueryStatus::Yes { from: safe(&from), found, note })
@@ -70,7 +69,7 @@ fn told<T>(answer: Result<Answer<T>, Why>) -> LayerResult<T> {
 /// One kind of log line.
 struct Log<T> {
     kind: files::Kind<T>,
-    /// What the server may leave out.
+    /// Filter that the server applies.
     filter: &'static str,
     selector_option: &'static str,
 }
@@ -106,13 +105,13 @@ impl LayerQuery<'_> {
         selector: &str,
     ) -> LayerResult<Reading<T>> {
         if !files.is_empty() {
-            return told(self.of_files(log.kind, files).await);
+            return result(self.of_files(log.kind, files).await);
         }
         match &self.loki {
             None => (None, QueryStatus::No),
-            Some(loki) => {
-                told(self.in_time(loki, |source, client| self.of_loki(source, client, &log, selector)).await)
-            }
+            Some(loki) => result(
+                self.in_time(loki, |source, client| self.of_loki(source, client, &log, selector)).await,
+            ),
         }
     }
 
@@ -126,7 +125,7 @@ impl LayerQuery<'_> {
         let from = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         let read = tokio::task::spawn_blocking(move || files::read(&paths, &kind, window, deadline));
         let reading = read.await??;
-        let cut = "not all of it was read: it takes longer than --layer-timeout, or holds too much";
+        let cut = "incomplete: reading takes longer than --layer-timeout, or the file is too large";
         Ok(self.reading(reading, from, cut))
     }
 
@@ -142,7 +141,7 @@ impl LayerQuery<'_> {
         if found.entries.is_empty() && !loki::alive(client, source, selector, self.window).await? {
             let option = log.selector_option;
             return Err(Why(format!(
-                "{from}: not one line in a week, so its silence means nothing; check --{option}"
+                "{from}: no line in the last week, so the absence of lines proves nothing; check --{option}"
             )));
         }
         let mut reading = Reading { cut: found.cut, ..Reading::default() };
@@ -154,12 +153,12 @@ impl LayerQuery<'_> {
         }
         if reading.lines.is_empty() && reading.unread == 0 && !found.entries.is_empty() {
             return Err(Why(format!(
-                "{from}: {} lines, and none of such a log; check --{}",
+                "{from}: {} lines, none in the format of this log; check --{}",
                 found.entries.len(),
                 log.selector_option
             )));
         }
-        Ok(self.reading(reading, from, "not all of it was read: there is too much"))
+        Ok(self.reading(reading, from, "incomplete: too many lines"))
     }
 
     fn reading<T>(&self, reading: Reading<T>, from: String, cut: &str) -> Answer<Reading<T>> {
@@ -168,7 +167,7 @@ impl LayerQuery<'_> {
             notes.push(cut.to_owned());
         }
         if let (unread @ 1.., Some(sample)) = (reading.unread, &reading.sample) {
-            notes.push(format!("{unread} lines could not be read, for example: {}", safe(sample)));
+            notes.push(format!("{unread} lines cannot be parsed, for example: {}", safe(sample)));
         }
         notes.extend(self.fresh());
         Answer { found: reading.lines.len(), value: reading, from, note: joined(notes) }
@@ -177,7 +176,7 @@ impl LayerQuery<'_> {
     pub(super) async fn streams(&self) -> LayerResult<Vec<OtherLine>> {
         match &self.loki {
             Some(loki) if !self.args.loki_selector.is_empty() => {
-                told(self.in_time(loki, |source, client| self.other_lines(source, client)).await)
+                result(self.in_time(loki, |source, client| self.other_lines(source, client)).await)
             }
             _ => (None, QueryStatus::No),
         }
@@ -196,7 +195,7 @@ impl LayerQuery<'_> {
         }
         lines.sort_by_key(|line| line.at_ms);
         let mut notes: Vec<String> =
-            cut.then(|| "not all of it was read: there is too much".to_owned()).into_iter().collect();
+            cut.then(|| "incomplete: too many lines".to_owned()).into_iter().collect();
         notes.extend(self.fresh());
         let from = format!("{}, {}", source.place(), self.args.loki_selector.join(" and "));
         Ok(Answer { found: lines.len(), value: lines, from, note: joined(notes) })
@@ -206,7 +205,7 @@ impl LayerQuery<'_> {
         match &self.prometheus {
             None => (None, QueryStatus::No),
             Some(prometheus) => {
-                told(self.in_time(prometheus, |source, client| self.legs(source, client)).await)
+                result(self.in_time(prometheus, |source, client| self.legs(source, client)).await)
             }
         }
     }
@@ -221,11 +220,11 @@ impl LayerQuery<'_> {
         let from = format!("{}, t3probe_*", source.place());
         if legs.is_empty() {
             return Err(Why(format!(
-                "{from}: no leg around the close; does it scrape t3-probe (docs/PROBE.md)?"
+                "{from}: no probe leg around the close; does it scrape t3-probe (docs/PROBE.md)?"
             )));
         }
-        let note =
-            (!since).then(|| "not every leg was scraped since the close; ask again in a minute".to_owned());
+        let note = (!since)
+            .then(|| "not every probe leg was scraped since the close; run again in a minute".to_owned());
         Ok(Answer { value: attribute(&legs), from, found: legs::count(&samples), note })
     }
 
@@ -233,7 +232,7 @@ impl LayerQuery<'_> {
         match &self.prometheus {
             None => (None, QueryStatus::No),
             Some(prometheus) => {
-                told(self.in_time(prometheus, |source, client| self.host(source, client)).await)
+                result(self.in_time(prometheus, |source, client| self.host(source, client)).await)
             }
         }
     }
@@ -251,14 +250,14 @@ impl LayerQuery<'_> {
         let from = format!("{}, node_pressure_*_waiting_seconds_total{{{labels}}}", source.place());
         if pressure.is_empty() {
             return Err(Why(format!(
-                "{from}: nothing; does it scrape node_exporter, and does --prometheus-host name the devvm?"
+                "{from}: no data; does it scrape node_exporter, and does --prometheus-host select this host?"
             )));
         }
         let found = pressure.iter().map(|series| series.points.len()).sum();
         Ok(Answer { value: pressure, from, found, note: self.fresh() })
     }
 
-    /// Asks a server, and gives up in time.
+    /// Runs a query with the timeout.
     async fn in_time<'s, T, F>(
         &'s self,
         source: &'s Result<Source, SourceError>,
@@ -276,7 +275,7 @@ impl LayerQuery<'_> {
         }
     }
 
-    /// The future has no samples, but Prometheus would repeat the last ones.
+    /// Limits the window to now: Prometheus would repeat the last samples for the future.
     fn until_now(&self) -> Window {
         let until_ms = self.window.until_ms.min(self.now_ms).max(self.window.from_ms);
         Window { until_ms, ..self.window }
@@ -284,9 +283,9 @@ impl LayerQuery<'_> {
 
     fn fresh(&self) -> Option<String> {
         let ago = self.now_ms.saturating_sub(self.closed_ms);
-        (0..FRESH)
-            .contains(&ago)
-            .then(|| format!("asked {} s after the close: something may still be on its way", ago / 1000))
+        (0..FRESH).contains(&ago).then(|| {
+            format!("queried {} s after the close: recent lines or scrapes may be missing", ago / 1000)
+        })
     }
 }
 

@@ -1,5 +1,5 @@
-//! Log files instead of Loki: read once from the beginning, a line at a time; what lies in the
-//! window is kept. Runs on a thread of its own and stops by itself when its time is over.
+//! Reads log files in place of Loki: once from the start, line by line; keeps the lines in the
+//! window. Runs on a separate thread and stops at its deadline.
 
 use std::{
     fs::File,
@@ -10,43 +10,29 @@ use std::{
 
 use t3_record::edge::{BadLine, Reading};
 
-/// No line of a log is longer, in bytes; more of one is not kept.
+/// Limit of a line in bytes; the rest is dropped.
 const LINE: u64 = 256 * 1024;
-/// Lines kept at most.
+/// Limit of lines kept.
 const MOST: usize = 50_000;
 
-/// A file cannot be read.
+/// A log file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It is not there, or may not be read.
-    #[error("read {path} (--{option}): {why}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// The option that names it.
-        option: &'static str,
-        /// Why not.
-        why: io::Error,
-    },
-    /// It is another log.
-    #[error("{paths} (--{option}): no line of such a log in it")]
-    Foreign {
-        /// Which.
-        paths: String,
-        /// The option that names them.
-        option: &'static str,
-    },
+    #[error("cannot read {path} (--{option}): {why}")]
+    Read { path: PathBuf, option: &'static str, why: io::Error },
+    #[error("{paths} (--{option}): no line in the format of this log")]
+    Foreign { paths: String, option: &'static str },
 }
 
-/// How to read one kind of line.
+/// One kind of log.
 pub(super) struct Kind<T> {
     pub option: &'static str,
     pub parse: fn(&str) -> Result<T, BadLine>,
-    /// The moment at which the line was written.
+    /// Whether the line is in the window.
     pub wanted: fn(&T, super::Window) -> bool,
 }
 
-/// What lies in the window, from all files.
+/// Reads the lines in the window from all files.
 pub(super) fn read<T>(
     paths: &[PathBuf],
     kind: &Kind<T>,
@@ -67,7 +53,7 @@ pub(super) fn read<T>(
     }
 }
 
-/// Whether any line was of this kind.
+/// Reads one file; returns whether any line had the right format.
 fn one<T>(
     path: &Path,
     kind: &Kind<T>,
@@ -78,8 +64,8 @@ fn one<T>(
     let mut file = BufReader::new(File::open(path)?);
     let mut line = Vec::new();
     let (mut any, mut inside) = (false, false);
-    // A line that cannot be read has no time: it lies in the window if the one before it or the one
-    // after it does.
+    // A line that cannot be parsed has no time: it is in the window if the line before or after it
+    // is.
     let mut pending = Reading::default();
     loop {
         line.clear();
@@ -162,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_kept_from_several_files_and_broken_lines_count_where_they_stand() {
+    fn lines_in_the_window_are_kept_and_broken_lines_in_it_are_counted() {
         let dir = tempfile::tempdir().unwrap();
         let broken = "2026-08-22T10:01:12Z ERR Request failed error=\"cut\n";
         let (old, new) = (dir.path().join("old"), dir.path().join("new"));
@@ -185,12 +171,12 @@ mod tests {
         .unwrap();
         let reading = read(&[old, new], &kind(), window(), soon()).unwrap();
         assert_eq!((reading.lines.len(), reading.cut), (2, false));
-        // The one before second 10, and the first piece of the long one.
+        // The one before second 10, and the first part of the long one.
         assert_eq!(reading.unread, 2, "{:?}", reading.sample);
     }
 
     #[test]
-    fn what_cannot_be_read_is_said() {
+    fn an_unreadable_or_foreign_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let nowhere = dir.path().join("nowhere");
         let error = read(&[nowhere], &kind(), window(), soon()).unwrap_err().to_string();
@@ -198,11 +184,11 @@ mod tests {
         let foreign = dir.path().join("syslog");
         fs::write(&foreign, "hello\n").unwrap();
         let error = read(&[foreign], &kind(), window(), soon()).unwrap_err().to_string();
-        assert!(error.contains("no line of such a log"), "{error}");
+        assert!(error.contains("no line in the format of this log"), "{error}");
     }
 
     #[test]
-    fn a_file_that_takes_too_long_is_cut_and_says_so() {
+    fn a_file_that_takes_too_long_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("log");
         fs::write(&file, line(12)).unwrap();

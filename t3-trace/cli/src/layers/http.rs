@@ -122,11 +122,11 @@ fn refused(source: &Source, status: StatusCode, body: &[u8]) -> FetchError {
         429 => "it is overloaded; try again in a minute".to_owned(),
         _ => "see its own log".to_owned(),
     };
-    FetchError::Status { place: source.place(), status, body: said(source, body), hint }
+    FetchError::Status { place: source.place(), status, body: shown_body(source, body), hint }
 }
 
 /// `: ` and the beginning of a body without secrets, or nothing.
-pub(super) fn said(source: &Source, body: &[u8]) -> String {
+pub(super) fn shown_body(source: &Source, body: &[u8]) -> String {
     let text =
         String::from_utf8_lossy(body.get(..body.len().min(16 * SHOWN)).unwrap_or_default()).into_owned();
     // The body can be a log line.

@@ -1,6 +1,7 @@
-//! The probe's legs over a window, from its metrics. Pure. A leg is only clean when it was looked
-//! at before and after the close, and its echoes were counted: a number that Prometheus repeats is
-//! no look.
+//! State of the probe legs in a window, from the probe's metrics. Pure.
+//!
+//! A leg is clean only if it was scraped before and after the close and its echoes were counted;
+//! samples that Prometheus repeats do not count as scrapes.
 
 use std::collections::BTreeSet;
 
@@ -17,12 +18,12 @@ pub(super) const QUERIES: [&str; 4] = [
     "t3probe_rtt_seconds_bucket",
 ];
 
-/// Scrapes further apart than this leave a gap, in seconds.
+/// Longest time between two scrapes without a gap, in seconds.
 const GAP: f64 = 90.0;
-/// The bucket of answers that were not slow, in seconds: t3-probe's own default.
+/// Bucket of echoes that are not slow, in seconds: the default of t3-probe.
 const SLOW: f64 = 1.0;
 
-/// What the queries gave.
+/// Results of the queries.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     pub connected: Vec<Series>,
@@ -31,34 +32,34 @@ pub(super) struct Samples {
     pub rtt: Vec<Series>,
 }
 
-/// The legs, by name, and whether they were looked at since the close.
+/// Returns the legs by name, and whether all were scraped since the close.
 pub(super) fn legs(samples: &Samples, closed_ms: i64) -> (Vec<Leg>, bool) {
     let names: BTreeSet<&str> = samples.connected.iter().map(|series| series.label("leg")).collect();
     let mut since = true;
     let mut legs = Vec::new();
     for name in names {
-        // `t3serve:ann` is a serve, too.
+        // `t3serve:ann` is also a serve leg.
         let Some(way) = name.split(':').next().and_then(|way| way.parse::<Way>().ok()) else { continue };
-        let leg = One { name, samples, closed: seconds(closed_ms) };
-        since &= leg.last_look().is_some_and(|last| last >= leg.closed);
+        let leg = LegSamples { name, samples, closed: seconds(closed_ms) };
+        since &= leg.last_scrape().is_some_and(|last| last >= leg.closed);
         legs.push(Leg { name: safe(name), way, state: leg.state() });
     }
     (legs, since)
 }
 
-struct One<'a> {
+struct LegSamples<'a> {
     name: &'a str,
     samples: &'a Samples,
     closed: f64,
 }
 
-impl<'a> One<'a> {
+impl<'a> LegSamples<'a> {
     fn of(&self, all: &'a [Series]) -> impl Iterator<Item = &'a Series> {
         let name = self.name.to_owned();
         all.iter().filter(move |series| series.label("leg") == name)
     }
 
-    /// Trouble is trouble however little was seen; well-being has to be seen whole.
+    /// One bad sample is enough for `Down` or `Slow`; `Clean` needs complete data.
     fn state(&self) -> State {
         let down =
             self.of(&self.samples.connected).any(|series| series.points.iter().any(|(_, up)| *up == 0.0));
@@ -69,33 +70,33 @@ impl<'a> One<'a> {
         if counted > self.grew(&self.samples.rtt, |le| le == SLOW) {
             return State::Slow;
         }
-        if counted > 0.0 && self.looked_at() { State::Clean } else { State::Unseen }
+        if counted > 0.0 && self.is_covered() { State::Clean } else { State::Unseen }
     }
 
-    /// When the leg was scraped, in seconds since the epoch.
-    fn looks(&self) -> Vec<f64> {
-        let mut looks: Vec<f64> = self
+    /// Times of the scrapes in seconds since the epoch.
+    fn scrapes(&self) -> Vec<f64> {
+        let mut scrapes: Vec<f64> = self
             .of(&self.samples.scraped)
             .flat_map(|series| series.points.iter().map(|(_, at)| *at))
             .collect();
-        looks.sort_by(f64::total_cmp);
-        looks.dedup();
-        looks
+        scrapes.sort_by(f64::total_cmp);
+        scrapes.dedup();
+        scrapes
     }
 
-    fn last_look(&self) -> Option<f64> {
-        self.looks().last().copied()
+    fn last_scrape(&self) -> Option<f64> {
+        self.scrapes().last().copied()
     }
 
-    /// Before the close, after it, and without a gap in between.
-    fn looked_at(&self) -> bool {
-        let looks = self.looks();
-        let around = looks.first().is_some_and(|first| *first <= self.closed)
-            && looks.last().is_some_and(|last| *last >= self.closed);
-        around && looks.windows(2).all(|pair| matches!(pair, [a, b] if b - a <= GAP))
+    /// Whether it was scraped before and after the close, without a gap.
+    fn is_covered(&self) -> bool {
+        let scrapes = self.scrapes();
+        let around = scrapes.first().is_some_and(|first| *first <= self.closed)
+            && scrapes.last().is_some_and(|last| *last >= self.closed);
+        around && scrapes.windows(2).all(|pair| matches!(pair, [a, b] if b - a <= GAP))
     }
 
-    /// How much counters with such a bound grew; those without a bound have none to ask for.
+    /// Increase of the counters whose bucket bound matches; counters without a bound always match.
     fn grew(&self, all: &'a [Series], bound: impl Fn(f64) -> bool) -> f64 {
         let bounded =
             |series: &&Series| series.label("le").is_empty() || series.label("le").parse().is_ok_and(&bound);
@@ -104,15 +105,15 @@ impl<'a> One<'a> {
             .filter_map(|series| series.points.first())
             .map(|(at, _)| *at)
             .min();
-        // A counter comes into being with its first event: one that appears in the window has grown
-        // by all it shows.
+        // A counter is created by its first event: if it appears in the window, its first value
+        // counts as increase.
         let grown = |series: &Series| {
             let appeared =
                 series.points.first().zip(began).is_some_and(|(first, began)| first.0 > began + STEP * 1500);
             let first = series.points.first().filter(|_| appeared).map_or(0.0, |(_, value)| *value);
             let steps = series.points.windows(2).map(|pair| match pair {
                 [(_, a), (_, b)] if b >= a => b - a,
-                // The process started again, and with it the counter.
+                // The process restarted, and the counter with it.
                 [_, (_, b)] => *b,
                 _ => 0.0,
             });
@@ -127,13 +128,13 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }
 
-/// For a line of the outcome: how many samples there were.
+/// Number of samples, for the outcome.
 pub(super) fn count(samples: &Samples) -> usize {
     let all = [&samples.connected, &samples.disconnects, &samples.rtt];
     all.into_iter().flatten().map(|series| series.points.len()).sum()
 }
 
-/// Splits the answers as [`QUERIES`] orders them.
+/// Assigns the responses in the order of [`QUERIES`].
 pub(super) fn samples(answers: Vec<Vec<Series>>) -> Samples {
     let mut answers = answers.into_iter();
     let mut next = || answers.next().unwrap_or_default();
@@ -154,9 +155,8 @@ mod tests {
         }
     }
 
-    /// One leg that is well: looked at each half minute, an echo counted each time, all of them
-    /// fast.
-    fn well(leg: &str) -> Samples {
+    /// A healthy leg: scraped every 30 s, each time with fast echoes.
+    fn healthy(leg: &str) -> Samples {
         let times = [-60, -30, 0, 30, 60];
         let points = |value: fn(f64) -> f64| {
             times.map(|at| (at, value(f64::from(i32::try_from(at).unwrap())))).to_vec()
@@ -182,15 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn a_leg_s_state_follows_from_its_numbers() {
+    fn the_state_of_a_leg_follows_from_its_samples() {
         use State::{Clean, Down, Slow, Unseen};
         type Change = fn(&mut Samples);
         for (name, change, expected) in [
-            ("well", (|_| {}) as Change, (Clean, true)),
+            ("healthy", (|_| {}) as Change, (Clean, true)),
             ("down at one scrape", |s| s.connected[0].points[3].1 = 0.0, (Down, true)),
-            ("died between two scrapes", |s| s.disconnects[0].points[4].1 = 4.0, (Down, true)),
-            ("died as never before", |s| drop(s.disconnects[0].points.drain(..3)), (Down, true)),
-            ("deaths of before do not count", |s| s.disconnects.clear(), (Clean, true)),
+            ("disconnected between two scrapes", |s| s.disconnects[0].points[4].1 = 4.0, (Down, true)),
+            ("first disconnect", |s| drop(s.disconnects[0].points.drain(..3)), (Down, true)),
+            ("earlier disconnects do not count", |s| s.disconnects.clear(), (Clean, true)),
             ("an echo was slow", |s| s.rtt[2].points[4].1 += 1.0, (Slow, true)),
             ("no echo was counted", |s| s.rtt.clear(), (Unseen, true)),
             (
@@ -201,7 +201,7 @@ mod tests {
                 (Unseen, false),
             ),
             (
-                "Prometheus repeats a number",
+                "Prometheus repeats a sample",
                 |s| {
                     for point in &mut s.scraped[0].points {
                         point.1 = point.1.min(999_970.0);
@@ -212,7 +212,7 @@ mod tests {
             ("not scraped before the close", |s| drop(s.scraped[0].points.drain(..3)), (Unseen, true)),
             ("a gap", |s| drop(s.scraped[0].points.drain(1..4)), (Unseen, true)),
             (
-                "a gap hides no death",
+                "a gap does not hide a disconnect",
                 |s| {
                     s.scraped[0].points.drain(1..4);
                     s.connected[0].points[1].1 = 0.0;
@@ -220,15 +220,15 @@ mod tests {
                 (Down, true),
             ),
         ] {
-            let mut samples = well("cloudflare");
+            let mut samples = healthy("cloudflare");
             change(&mut samples);
             assert_eq!(state(&samples), expected, "{name}");
         }
     }
 
     #[test]
-    fn a_counter_that_starts_again_is_not_a_negative_number_of_deaths() {
-        let mut samples = well("internal");
+    fn a_counter_reset_is_not_a_negative_increase() {
+        let mut samples = healthy("internal");
         samples.disconnects[0].points[2..].iter_mut().for_each(|point| point.1 = 0.0);
         assert_eq!(state(&samples).0, State::Clean);
         samples.disconnects[0].points[3].1 = 1.0;
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_way_and_strange_ones_are_no_legs() {
+    fn the_name_of_a_leg_has_its_path_and_unknown_names_are_ignored() {
         for (name, way) in [
             ("cloudflare", Some(Way::Cloudflare)),
             ("internal", Some(Way::Internal)),
@@ -245,7 +245,7 @@ mod tests {
             ("", None),
             ("other", None),
         ] {
-            let found: Vec<_> = legs(&well(name), CLOSED).0.into_iter().map(|leg| leg.way).collect();
+            let found: Vec<_> = legs(&healthy(name), CLOSED).0.into_iter().map(|leg| leg.way).collect();
             assert_eq!(found, Vec::from_iter(way), "{name}");
         }
         assert!(legs(&Samples::default(), CLOSED).0.is_empty());

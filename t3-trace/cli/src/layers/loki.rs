@@ -1,5 +1,5 @@
-//! Loki's `query_range`, page by page: a page ends in the middle of a nanosecond, so the next
-//! begins at the last one's time, and what came twice is dropped.
+//! Loki's `query_range`, page by page. A page may end within lines of the same nanosecond, so the
+//! next one starts at the last time, and duplicates are dropped.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,36 +8,36 @@ use serde_json::Value;
 
 use super::{
     Window,
-    http::{Client, FetchError, said},
+    http::{Client, FetchError, shown_body},
     source::Source,
 };
 use crate::present::text::safe;
 
 const PATH: &str = "/loki/api/v1/query_range";
-/// Lines of a page: every Loki allows so many.
+/// Lines per page, allowed by every Loki.
 const PAGE: usize = 1_000;
-/// Lines at most, and bytes of them.
+/// Limits of lines and of their bytes.
 const MOST: usize = 50_000;
 const MOST_BYTES: usize = 64 * 1024 * 1024;
-/// How far back one looks for any line of a stream, in nanoseconds: a week.
+/// Range of the search for any line of a stream, in nanoseconds: one week.
 const WEEK: i64 = 7 * 86_400 * 1_000_000_000;
 
-/// A line.
+/// One log line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
     /// Nanoseconds since the epoch.
     pub ns: i64,
-    /// The labels of its stream, printable.
+    /// Labels of its stream, printable.
     pub stream: String,
     pub line: String,
 }
 
-/// What a query gave.
+/// Result of a query.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// In the order of time.
+    /// Sorted by time.
     pub entries: Vec<Entry>,
-    /// There is more.
+    /// The limit was reached; there is more.
     pub cut: bool,
 }
 
@@ -57,11 +57,11 @@ struct Data {
 struct Stream {
     #[serde(default)]
     stream: BTreeMap<String, String>,
-    /// Time, line, and structured metadata where there is some.
+    /// Time, line, and optional structured metadata.
     values: Vec<Vec<Value>>,
 }
 
-/// All lines of the window.
+/// Returns all lines in the window.
 pub(super) async fn lines(
     client: &Client,
     source: &Source,
@@ -72,7 +72,7 @@ pub(super) async fn lines(
     let mut from = nanos(window.from_ms);
     let mut found = Found::default();
     let mut bytes = 0;
-    // What stands at the time where the next page begins.
+    // Lines at the time where the next page starts.
     let mut overlap: HashSet<Entry> = HashSet::new();
     loop {
         let page = page(client, source, logql, (from, until), PAGE, "forward").await?;
@@ -130,12 +130,12 @@ async fn page(
     let wrong = |expected| FetchError::Answer {
         place: source.place(),
         expected,
-        body: said(source, &body),
+        body: shown_body(source, &body),
         option: source.option,
     };
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| wrong("Loki's answer to query_range"))?;
+    let answer: Answer = serde_json::from_slice(&body).map_err(|_| wrong("a Loki query_range response"))?;
     if answer.data.kind != "streams" {
-        return Err(wrong("log lines: the selector must choose lines, not count them"));
+        return Err(wrong("log lines: the selector must select lines, not count them"));
     }
     let mut entries = Vec::new();
     for stream in answer.data.result {

@@ -1,11 +1,9 @@
-//! What the other layers say around one close: fetched from Loki, Prometheus and files, read by the
-//! parsers of `t3_record::edge`, handed over as values. Concludes nothing (that is
-//! `t3_record::edge::refine`), and never fails as a whole: each layer says for itself whether it
-//! was asked and what came of it.
+//! Queries the layers around one close: Loki, Prometheus and log files.
 //!
-//! Only `t3-trace explain` runs this, as the operator who calls it. What comes from the network is
-//! hostile: bounded, parsed here, and made printable. The privileged daemon parses nothing from the
-//! network and must never call anything of this module.
+//! `t3_record::edge` parses their lines, `t3_record::edge::refine` draws the conclusion. A layer
+//! that fails does not affect the others: each has a separate status. Runs as the operator of
+//! `t3-trace explain`. Data from the network is hostile: bounded, parsed here, made printable. The
+//! privileged daemon parses nothing from the network and never calls this module.
 
 pub mod args;
 mod ask;
@@ -23,27 +21,24 @@ use t3_record::edge::{Ended, Layers};
 use self::{ask::LayerQuery, http::Client, source::Source};
 pub use args::LayerArgs;
 
-/// Looked at before the close, in milliseconds; a scrape or two of Prometheus, and what a tunnel
-/// logs before it gives up.
+/// Start of the window before the close, in milliseconds: one or two scrapes of Prometheus, and the
+/// lines of a failing tunnel.
 const BEFORE: i64 = 60_000;
-/// Looked at after the close, in milliseconds: lines are written late, and a tunnel says when it is
-/// back.
+/// End of the window after the close, in milliseconds: lines are written late, and a tunnel logs
+/// its reconnect.
 const AFTER: i64 = 60_000;
-/// Silence before a close lengthens the window by no more than this, in milliseconds.
+/// Limit of the extension of the window by missing heartbeats, in milliseconds.
 const SILENCE: u64 = 300_000;
 
-/// The time around a close that the layers are asked for, in milliseconds since the epoch, both
-/// ends included.
+/// Time range of the queries in milliseconds since the epoch, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// Its beginning.
     pub from_ms: i64,
-    /// Its end.
     pub until_ms: i64,
 }
 
 impl Window {
-    /// A minute each way, and before it also the time in which the browser heard or said nothing.
+    /// One minute before and after the close, extended by missing heartbeats before it.
     #[must_use]
     pub fn around(ended: &Ended<'_>) -> Self {
         let record = ended.record;
@@ -52,14 +47,14 @@ impl Window {
         Self { from_ms: ended.at_ms.saturating_sub(before), until_ms: ended.at_ms.saturating_add(AFTER) }
     }
 
-    /// The moment lies in it.
+    /// Whether the time is in the window.
     #[must_use]
     pub const fn holds(&self, at_ms: i64) -> bool {
         self.from_ms <= at_ms && at_ms <= self.until_ms
     }
 }
 
-/// A layer that can be asked.
+/// A layer that can be queried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layer {
     /// Traefik's access log.
@@ -70,15 +65,14 @@ pub enum Layer {
     Streams,
     /// t3-probe's legs.
     Probe,
-    /// The pressure of the host, as node_exporter saw it.
+    /// Host PSI of node_exporter.
     Pressure,
 }
 
 impl Layer {
-    /// Each of them, in the order in which they are told.
+    /// All layers, in display order.
     pub const ALL: [Self; 5] = [Self::Traefik, Self::Cloudflared, Self::Streams, Self::Probe, Self::Pressure];
 
-    /// Its name for the operator.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -90,7 +84,7 @@ impl Layer {
         }
     }
 
-    /// What it would add, and how to have it asked.
+    /// Returns the evidence that it would add, and the options that enable it.
     #[must_use]
     pub const fn would_add(self) -> &'static str {
         match self {
@@ -107,78 +101,71 @@ impl Layer {
     }
 }
 
-/// What came of asking a layer.
+/// Result of the query to a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryStatus {
-    /// It was not asked: no option names it.
+    /// Not queried: no option enables it.
     No,
-    /// It answered.
+    /// Queried.
     Yes {
-        /// Where the answer came from, without credentials:
-        /// `Loki at http://loki:3100, {job="traefik"}`.
+        /// Source without credentials: `Loki at http://loki:3100, {job="traefik"}`.
         from: String,
-        /// Lines or samples within the window.
+        /// Number of lines or samples in the window.
         found: usize,
-        /// What lessens the answer, in a sentence; for example that it was cut.
+        /// Limitation of the result as a clause, for example that it was cut.
         note: Option<String>,
     },
-    /// It was asked in vain.
-    Failed {
-        /// Why, in a sentence: what was attempted, on what, what to do.
-        why: String,
-    },
+    /// The query failed; `why` has operation, cause and hint.
+    Failed { why: String },
 }
 
-/// A layer and what came of asking it.
+/// A layer and the result of its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Which.
     pub layer: Layer,
-    /// What came of it.
     pub asked: QueryStatus,
 }
 
 /// One line of another stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherLine {
-    /// When, in milliseconds since the epoch.
+    /// Time in milliseconds since the epoch.
     pub at_ms: i64,
-    /// Its stream's labels, `{job="devvm-journal", unit="ssh.service"}`; printable.
+    /// Labels of its stream, `{job="devvm-journal", unit="ssh.service"}`; printable.
     pub stream: String,
-    /// The line, printable, without query strings, cut if it is very long.
+    /// The line, printable, without query strings, cut to a limit.
     pub text: String,
 }
 
-/// One kind of pressure on one host over the window.
+/// PSI of one resource of one host in the window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pressure {
     /// `cpu`, `memory` or `io`.
     pub resource: &'static str,
-    /// The host, as the label `instance` names it; printable.
+    /// Label `instance` of the host; printable.
     pub instance: String,
-    /// Milliseconds since the epoch, and percent of the two minutes before it in which some task
-    /// waited.
+    /// Time in milliseconds since the epoch, and PSI some over the two minutes before it, in
+    /// percent.
     pub points: Vec<(i64, f64)>,
 }
 
-/// What was gathered.
+/// Results of all queries.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LayerData {
-    /// For [`t3_record::edge::refine()`]. `neighbours` is left empty: the caller knows the other
+    /// Input of [`t3_record::edge::refine()`]. `neighbours` is empty: the caller knows the other
     /// closes.
     pub layers: Layers,
-    /// The host's pressure.
     pub pressure: Vec<Pressure>,
-    /// Lines of other streams, in the order of time.
+    /// Lines of other streams, sorted by time.
     pub lines: Vec<OtherLine>,
-    /// Each layer of [`Layer::ALL`], in that order.
+    /// One outcome per layer, in the order of [`Layer::ALL`].
     pub outcomes: Vec<Outcome>,
 }
 
-/// Asks every layer that `args` names, side by side, and waits until each has answered or failed.
+/// Queries all layers that `args` enables, in parallel; returns when each has answered or failed.
 pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> LayerData {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let asker = LayerQuery {
+    let query = LayerQuery {
         args,
         window,
         closed_ms: ended.at_ms,
@@ -188,7 +175,7 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
         prometheus: Source::prometheus(args),
     };
     let (traefik, cloudflared, streams, probe, pressure) =
-        tokio::join!(asker.traefik(), asker.cloudflared(), asker.streams(), asker.probe(), asker.pressure());
+        tokio::join!(query.traefik(), query.cloudflared(), query.streams(), query.probe(), query.pressure());
     let asked = [traefik.1, cloudflared.1, streams.1, probe.1, pressure.1];
     LayerData {
         layers: Layers {
@@ -210,7 +197,7 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
 pub fn gather_blocking(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> std::io::Result<LayerData> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let gathered = runtime.block_on(gather(args, ended, window));
-    // The system's look-up of a name cannot be stopped, only left alone.
+    // A DNS lookup of the system blocks a thread and cannot be cancelled.
     runtime.shutdown_background();
     Ok(gathered)
 }

@@ -6,21 +6,21 @@ use serde::Deserialize;
 
 use super::{
     Window,
-    http::{Client, FetchError, said},
+    http::{Client, FetchError, shown_body},
     source::Source,
 };
 
 const PATH: &str = "/api/v1/query_range";
 /// Seconds between two points.
 pub(super) const STEP: i64 = 15;
-/// Series at most of one answer: a query that finds more asks for too much.
+/// Limit of series per response.
 const MOST: usize = 10_000;
 
 /// One series.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
     pub labels: BTreeMap<String, String>,
-    /// Milliseconds since the epoch and the value; finite, in the order of time.
+    /// Time in milliseconds since the epoch, and value; finite, sorted by time.
     pub points: Vec<(i64, f64)>,
 }
 
@@ -49,7 +49,7 @@ struct Row {
     values: Vec<(f64, String)>,
 }
 
-/// The series of a query.
+/// Returns the series of a query.
 pub(super) async fn series(
     client: &Client,
     source: &Source,
@@ -63,11 +63,11 @@ pub(super) async fn series(
     let wrong = |expected| FetchError::Answer {
         place: source.place(),
         expected,
-        body: said(source, &body),
+        body: shown_body(source, &body),
         option: source.option,
     };
     let answer: Answer =
-        serde_json::from_slice(&body).map_err(|_| wrong("Prometheus' answer to query_range"))?;
+        serde_json::from_slice(&body).map_err(|_| wrong("a Prometheus query_range response"))?;
     if answer.data.kind != "matrix" {
         return Err(wrong("a matrix"));
     }

@@ -1,5 +1,5 @@
-//! A server that is asked: its address and how to identify oneself to it. Secrets come from files,
-//! are marked as such for hyper, and never appear in an error.
+//! A server to query: address and credentials. Secrets come from files, are marked as sensitive for
+//! hyper, and never appear in an error.
 
 use std::{fs, path::Path};
 
@@ -11,58 +11,35 @@ use super::LayerArgs;
 /// Loki's and Mimir's tenant.
 const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
 
-/// The options do not name a server that could be asked.
+/// Invalid options of a server.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No URL.
-    #[error("--{option} is not an http or https URL; write for example https://{option}.example.org")]
-    Url {
-        /// The option.
-        option: &'static str,
-    },
-    /// A password in the URL would end in logs and process lists.
-    #[error("--{option} holds a password; use --{option}-user and --{option}-password-file")]
-    Password {
-        /// The option.
-        option: &'static str,
-    },
-    /// A file cannot be read.
-    #[error("read {path} for --{option}-{what}-file: {why}")]
-    File {
-        /// The option.
-        option: &'static str,
-        /// What it should hold.
-        what: &'static str,
-        /// Which.
-        path: String,
-        /// Why not.
-        why: String,
-    },
-    /// A value that cannot be sent.
-    #[error("{what} of --{option} cannot be sent in a header: it is empty or holds control characters")]
-    Header {
-        /// The option.
-        option: &'static str,
-        /// Which.
-        what: &'static str,
-    },
+    #[error("--{option} is not an http or https URL; for example https://{option}.example.org")]
+    Url { option: &'static str },
+    /// A password in the URL would appear in logs and process lists.
+    #[error("--{option} contains a password; use --{option}-user and --{option}-password-file")]
+    Password { option: &'static str },
+    #[error("cannot read {path} for --{option}-{what}-file: {why}")]
+    File { option: &'static str, what: &'static str, path: String, why: String },
+    #[error("cannot send {what} of --{option} in a header: it is empty or has control characters")]
+    Header { option: &'static str, what: &'static str },
 }
 
-/// A server.
+/// A server to query.
 pub(super) struct Source {
     /// `Loki` or `Prometheus`.
     pub name: &'static str,
-    /// The option that names it, without its dashes.
+    /// Its option, without dashes.
     pub option: &'static str,
-    /// Its base.
+    /// Base of its API.
     pub url: Uri,
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// What must never be shown.
+    /// Values that must never be shown.
     secrets: Vec<String>,
 }
 
-/// The options of one server.
-struct Given<'a> {
+/// Options of one server.
+struct ServerOptions<'a> {
     name: &'static str,
     option: &'static str,
     url: &'a str,
@@ -73,9 +50,9 @@ struct Given<'a> {
 }
 
 impl Source {
-    /// Loki, if it is named.
+    /// Returns Loki if its option is set.
     pub(super) fn loki(args: &LayerArgs) -> Option<Result<Self, SourceError>> {
-        Some(Self::of(Given {
+        Some(Self::of(ServerOptions {
             name: "Loki",
             option: "loki",
             url: args.loki.as_deref()?,
@@ -86,9 +63,9 @@ impl Source {
         }))
     }
 
-    /// Prometheus, if it is named.
+    /// Returns Prometheus if its option is set.
     pub(super) fn prometheus(args: &LayerArgs) -> Option<Result<Self, SourceError>> {
-        Some(Self::of(Given {
+        Some(Self::of(ServerOptions {
             name: "Prometheus",
             option: "prometheus",
             url: args.prometheus.as_deref()?,
@@ -99,36 +76,35 @@ impl Source {
         }))
     }
 
-    fn of(given: Given<'_>) -> Result<Self, SourceError> {
-        let option = given.option;
-        if given.url.contains('@') {
+    fn of(options: ServerOptions<'_>) -> Result<Self, SourceError> {
+        let option = options.option;
+        if options.url.contains('@') {
             return Err(SourceError::Password { option });
         }
-        let url = given.url.parse::<Uri>().ok();
+        let url = options.url.parse::<Uri>().ok();
         let url =
             url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
         let url = url.filter(|url| url.query().is_none()).ok_or(SourceError::Url { option })?;
-        let mut source = Self { name: given.name, option, url, headers: Vec::new(), secrets: Vec::new() };
-        if let Some(tenant) = given.tenant {
+        let mut source = Self { name: options.name, option, url, headers: Vec::new(), secrets: Vec::new() };
+        if let Some(tenant) = options.tenant {
             let tenant = HeaderValue::from_str(tenant)
                 .map_err(|_| SourceError::Header { option, what: "the tenant" })?;
             source.headers.push((TENANT, tenant));
         }
-        if let Some(path) = given.token {
+        if let Some(path) = options.token {
             let token = read(option, "token", path)?;
             source.secret(AUTHORIZATION, &format!("Bearer {token}"), &token, "the token")?;
         }
-        if let Some((user, path)) = given.user {
+        if let Some((user, path)) = options.user {
             let password = read(option, "password", path)?;
             let both = BASE64.encode(format!("{user}:{password}").as_bytes());
             source.secrets.push(password);
             source.secret(AUTHORIZATION, &format!("Basic {both}"), &both, "the password")?;
         }
-        if let Some(path) = given.headers {
+        if let Some(path) = options.headers {
             let text = read(option, "header", path)?;
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
-                let bad =
-                    SourceError::Header { option, what: "a line of the header file, which is NAME: VALUE," };
+                let bad = SourceError::Header { option, what: "a line (NAME: VALUE) of the header file" };
                 let Some((name, value)) = line.split_once(':') else { return Err(bad) };
                 let Ok(name) = name.trim().parse::<HeaderName>() else { return Err(bad) };
                 source.secret(name, value.trim(), value.trim(), "a header")?;
@@ -155,19 +131,19 @@ impl Source {
         Ok(())
     }
 
-    /// Where it is, for the operator.
+    /// Name and address for messages.
     pub(super) fn place(&self) -> String {
         format!("{} at {}", self.name, self.url.to_string().trim_end_matches('/'))
     }
 
-    /// What it says of itself, without what we told it: a server may echo a header.
+    /// Removes our secrets from a text of the server, which may echo a header.
     pub(super) fn shown(&self, text: &str) -> String {
         let all = self.secrets.iter().filter(|secret| !secret.is_empty());
         all.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
     }
 }
 
-/// The file's text without the blanks around it.
+/// Reads a file without leading and trailing blanks.
 fn read(option: &'static str, what: &'static str, path: &Path) -> Result<String, SourceError> {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(|error| SourceError::File {
         option,
@@ -200,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn who_one_is_comes_from_files_and_is_never_shown() {
+    fn credentials_come_from_files_and_are_never_shown() {
         let dir = tempfile::tempdir().unwrap();
         let token = loki(|args| args.loki_token_file = Some(file(&dir, "s3cret\n"))).unwrap();
         assert_eq!(header(&token, "authorization"), "Bearer s3cret");
@@ -225,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_said_without_the_secret() {
+    fn errors_do_not_contain_secrets() {
         let dir = tempfile::tempdir().unwrap();
         for (change, said) in [
             (
@@ -233,18 +209,15 @@ mod tests {
                 "--loki is not an http",
             ),
             (&|args| args.loki = Some("ftp://loki".to_owned()), "--loki is not an http"),
-            (&|args| args.loki = Some("http://ann:s3cret@loki".to_owned()), "--loki holds a password"),
+            (&|args| args.loki = Some("http://ann:s3cret@loki".to_owned()), "--loki contains a password"),
             (
                 &|args| args.loki_token_file = Some(dir.path().join("nowhere")),
                 "nowhere for --loki-token-file",
             ),
-            (&|args| args.loki_token_file = Some(file(&dir, "")), "the token of --loki cannot be sent"),
-            (
-                &|args| args.loki_token_file = Some(file(&dir, "s3cret\nx")),
-                "the token of --loki cannot be sent",
-            ),
+            (&|args| args.loki_token_file = Some(file(&dir, "")), "cannot send the token of --loki"),
+            (&|args| args.loki_token_file = Some(file(&dir, "s3cret\nx")), "cannot send the token of --loki"),
             (&|args| args.loki_header_file = Some(file(&dir, "s3cret s3cret")), "NAME: VALUE"),
-            (&|args| args.loki_tenant = Some("a\nb".to_owned()), "the tenant of --loki cannot be sent"),
+            (&|args| args.loki_tenant = Some("a\nb".to_owned()), "cannot send the tenant of --loki"),
         ] {
             let error = loki(change).err().unwrap().to_string();
             assert!(error.contains(said) && !error.contains("s3cret"), "{error}");

@@ -19,8 +19,8 @@ In full-screen mode ? shows the keys and Enter the evidence of a close; see docs
 
 Exit status:
   0  stopped by a signal or key, or the reader of the output closed it
-  1  an error occurred
-  2  invalid options
+  1  runtime failure
+  2  usage error
 
 Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
 pub struct LiveArgs {

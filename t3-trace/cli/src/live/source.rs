@@ -39,7 +39,7 @@ const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The daemon's status is queried with every n-th query for open sessions.
 const STATUS_EVERY: u32 = 5;
-/// Timeout for the rest of stderr after stdout of journalctl has ended.
+/// Timeout for the rest of stderr after the end of stdout of journalctl.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest error of journalctl that is shown, in characters.
 const LONGEST_ERROR: usize = 200;

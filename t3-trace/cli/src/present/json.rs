@@ -1,5 +1,4 @@
-//! A record as one line of JSON: `time` (RFC 3339, UTC), then the record's own keys, in the order
-//! of the line and with its texts. Pure.
+//! A record as one line of JSON: `time` (RFC 3339, UTC), then the keys of the record. Pure.
 
 use serde::{Serialize, Serializer};
 use t3_record::CloseRecord;
@@ -15,10 +14,10 @@ impl Serialize for Timed<'_> {
     }
 }
 
-/// The line, without its end; the record was written at this time in microseconds since the epoch.
+/// Returns the line of a record written at this time in microseconds since the epoch.
 ///
 /// # Errors
-/// serde_json gives none for texts.
+/// None in practice: the object has only texts.
 pub fn line(record: &CloseRecord, micros: u64) -> serde_json::Result<String> {
     serde_json::to_string(&Timed(record, micros))
 }
@@ -30,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_comes_first_and_the_record_can_be_read_back() {
+    fn the_time_is_first_and_the_record_round_trips() {
         let record = CloseRecord::new(
             "alice".to_owned(),
             "192.0.2.7".to_owned(),

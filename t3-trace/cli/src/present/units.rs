@@ -1,4 +1,4 @@
-//! Numbers of the record in words: errors, sizes, shares, times. Pure.
+//! Formats errors, processes, sizes, PSI values and offsets. Pure.
 
 use t3_record::{CloseRecord, evidence::Fate, value::Percent};
 
@@ -7,14 +7,14 @@ use crate::present::{
     text::{lasted, safe},
 };
 
-/// An errno with the system's words for it.
+/// Formats an errno: `error 24 (too many open files)`.
 pub fn errno(number: i32) -> String {
-    let said = std::io::Error::from_raw_os_error(number).to_string();
-    let words = said.split(" (os error").next().unwrap_or_default().to_lowercase();
+    let text = std::io::Error::from_raw_os_error(number).to_string();
+    let words = text.split(" (os error").next().unwrap_or_default().to_lowercase();
     format!("error {number} ({words})")
 }
 
-/// The process behind serve's socket.
+/// Formats the process of serve: `node[4242]`.
 pub fn process(record: &CloseRecord) -> Option<String> {
     let comm = record.peer_comm.as_ref().map(|comm| safe(comm));
     Some(match (comm, record.peer_pid) {
@@ -24,31 +24,31 @@ pub fn process(record: &CloseRecord) -> Option<String> {
     })
 }
 
-/// What became of it.
+/// Formats the fate of a process.
 pub fn fate(fate: Fate) -> String {
     match fate {
-        Fate::Alive => "lives".to_owned(),
+        Fate::Alive => "is alive".to_owned(),
         Fate::Exit(status) => format!("exited with status {status}"),
-        Fate::Signal(number) => format!("died of {}", signal_name(number)),
+        Fate::Signal(number) => format!("was killed by {}", signal_name(number)),
         Fate::Oom => "was OOM-killed".to_owned(),
     }
 }
 
-/// `memory 0%, IO 45%, CPU 2%`, those that are known.
+/// Formats the known PSI values: `memory 0%, IO 45%, CPU 2%`.
 pub fn shares(shares: [Option<Percent>; 3]) -> String {
     let known = ["memory", "IO", "CPU"].iter().zip(shares);
     let known = known.filter_map(|(name, share)| Some(format!("{name} {:.0}%", share?.0)));
     known.collect::<Vec<_>>().join(", ")
 }
 
-/// A size in the unit in which it is a number that can be read.
+/// Formats a size in binary units: `1.5 MiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
     }
     let mut unit = 0;
-    // In tenths of the unit, so that nothing is a fraction.
+    // In tenths of the unit, to avoid floating point.
     let mut tenths = u128::from(bytes) * 10 / 1024;
     while tenths >= 10_240 && unit + 1 < UNITS.len() {
         tenths /= 1024;
@@ -57,12 +57,12 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
-/// A number and its noun, `s` added unless there is one.
+/// Formats a count with its noun: `1 ping`, `0 pings`.
 pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A time from the close on: `-2.0s`, `0ms`, `+3.1s`.
+/// Formats an offset from the close: `-2.0s`, `0ms`, `+3.1s`.
 pub fn offset(ms: i64) -> String {
     let sign = match ms {
         ..0 => "-",
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_said_as_people_say_them() {
+    fn numbers_have_readable_formats() {
         assert_eq!(errno(24), "error 24 (too many open files)");
         for (bytes, text) in [
             (0, "0 B"),

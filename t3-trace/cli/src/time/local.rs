@@ -34,18 +34,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_looks_like_a_clock_and_seconds_do_not_depend_on_the_zone() {
+    fn the_clock_has_hours_minutes_and_seconds() {
         let text = clock(1_700_000_042);
         assert_eq!((text.len(), text.matches(':').count()), (8, 2));
         assert!(text.ends_with(":02"), "{text}");
     }
 
     #[test]
-    fn local_clock_and_day_are_read_as_the_same_moment() {
+    fn local_clock_and_date_round_trip() {
         for secs in (0..4_000_000_000).step_by(7_777_777) {
             let shown = format!("{} {}", day(secs), clock(secs));
             let read = moment(&shown).unwrap().secs;
-            // Where a clock is put back, two moments look the same.
+            // When the clock is put back, two times have the same text.
             assert_eq!(format!("{} {}", day(read), clock(read)), shown);
         }
         let now = moment("now").unwrap().secs;

@@ -50,11 +50,10 @@ impl Moment {
     }
 }
 
-/// Text that is not a time.
+/// Invalid time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{written:?} is not a time; write for example 14:10, \"2 hours ago\" or \"2026-11-24 14:10\"")]
+#[error("expected a time, got {written:?}; for example 14:10, \"2 hours ago\" or \"2026-11-24 14:10\"")]
 pub struct BadTime {
-    /// The text.
     pub written: String,
 }
 

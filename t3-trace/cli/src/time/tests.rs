@@ -1,4 +1,4 @@
-//! Which text is which time.
+//! Tests of the time formats.
 
 use jiff::tz::{TimeZone, offset};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn shown(secs: u64) -> String {
 }
 
 #[test]
-fn each_form_is_the_time_that_it_names() {
+fn every_format_is_parsed() {
     assert_eq!(shown(NOW), "2026-11-24 16:30:05");
     for (written, meant, span) in [
         ("now", "2026-11-24 16:30:05", 1),
@@ -68,7 +68,7 @@ fn each_form_is_the_time_that_it_names() {
 }
 
 #[test]
-fn fractions_of_a_second_are_kept_to_the_microsecond() {
+fn fractions_of_a_second_are_kept_in_microseconds() {
     for written in ["@1795530605.25", "2026-11-24T14:30:05.250000999Z", "16:30:05.25"] {
         let moment = parse(written, &east(NOW)).unwrap();
         assert_eq!((moment.secs, moment.micros), (NOW, 250_000), "{written}");
@@ -78,7 +78,7 @@ fn fractions_of_a_second_are_kept_to_the_microsecond() {
 }
 
 #[test]
-fn other_text_is_an_error_with_the_text_and_three_examples() {
+fn invalid_text_is_an_error_with_examples() {
     for written in [
         "",
         " ",
@@ -126,7 +126,7 @@ fn other_text_is_an_error_with_the_text_and_three_examples() {
     ] {
         let error = parse(written, &east(NOW)).unwrap_err();
         let said = error.to_string();
-        assert!(said.starts_with(&format!("{written:?} is not a time")), "{said}");
+        assert!(said.starts_with(&format!("expected a time, got {written:?};")), "{said}");
         for example in ["14:10", "2 hours ago", "2026-11-24 14:10"] {
             assert!(said.contains(example), "{said}");
             assert!(parse(example, &east(NOW)).is_ok());
@@ -136,12 +136,12 @@ fn other_text_is_an_error_with_the_text_and_three_examples() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "\\PC*", secs in 0..300_000_000_000_u64) {
+    fn no_text_panics(text in "\\PC*", secs in 0..300_000_000_000_u64) {
         let _ = parse(&text, &east(secs.min(250_000_000_000)));
     }
 
     #[test]
-    fn words_of_times_in_any_order_do_not_make_it_panic(
+    fn words_of_times_in_any_order_do_not_panic(
         words in prop::collection::vec(
             prop::sample::select(vec![
                 "-", "@", "ago", "now", "today", "yesterday", "14:10", ":", "2", "h", "9999999999", "2026-11-24", "9999-12-31", "T", "t",
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn a_printed_time_is_read_as_itself(secs in 0..250_000_000_000_u64, micros in 0..1_000_000_u32) {
+    fn a_printed_time_round_trips(secs in 0..250_000_000_000_u64, micros in 0..1_000_000_u32) {
         prop_assert_eq!(parse(&shown(secs), &east(NOW)).map(|m| m.secs), Ok(secs));
         let rfc = format!("{}.{micros:06}+02:00", shown(secs).replace(' ', "T"));
         prop_assert_eq!(parse(&rfc, &east(NOW)).map(|m| (m.secs, m.micros)), Ok((secs, micros)));
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn rfc_3339_is_read_back(micros in 0..253_402_207_200_000_000_u64) {
+    fn rfc_3339_round_trips(micros in 0..253_402_207_200_000_000_u64) {
         let text = rfc3339(micros).unwrap();
         prop_assert_eq!(text.len(), 27);
         let moment = parse(&text, &east(NOW)).unwrap();
@@ -190,7 +190,7 @@ fn rfc_3339_of_known_times() {
     ] {
         assert_eq!(rfc3339(micros).as_deref(), Some(text));
     }
-    // jiff's last moment, so that any zone can show it.
+    // The last time that jiff can show in every zone.
     assert_eq!(rfc3339(253_402_207_201_000_000), None);
     assert_eq!(rfc3339(u64::MAX), None);
 }

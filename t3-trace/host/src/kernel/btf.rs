@@ -147,7 +147,7 @@ impl<'a> Btf<'a> {
     /// Finds a member by path (`.` steps into a structure; anonymous structures are searched, too).
     ///
     /// # Errors
-    /// There is no such structure or member, or it is a bit field.
+    /// The structure or member does not exist, or is a bit field.
     pub fn member(&self, structure: &str, path: &str) -> Result<MemberLocation, BtfError> {
         let no_member = || BtfError::NoMember { structure: structure.to_owned(), path: path.to_owned() };
         let mut found = false;
@@ -171,7 +171,7 @@ impl<'a> Btf<'a> {
     /// bits.
     ///
     /// # Errors
-    /// There is no such enum.
+    /// The enum does not exist.
     pub fn enumerators(&self, name: &str) -> Result<Vec<(&'a str, u32)>, BtfError> {
         let ty = self
             .named(name)

@@ -1,5 +1,4 @@
-//! The layers against stand-ins of Loki and Prometheus: what is asked, page by page, and what is
-//! said when something is wrong.
+//! Tests of the queries against fakes of Loki and Prometheus.
 
 mod stub;
 
@@ -82,7 +81,7 @@ fn found(gathered: &LayerData, layer: Layer) -> (usize, Option<&str>) {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_unless_it_is_named() {
+async fn no_layer_is_queried_without_its_option() {
     let nothing = gathered(&LayerArgs::default()).await;
     assert!(nothing.outcomes.iter().map(|outcome| outcome.layer).eq(Layer::ALL));
     assert!(nothing.outcomes.iter().all(|outcome| outcome.asked == QueryStatus::No));
@@ -90,7 +89,7 @@ async fn nothing_is_asked_unless_it_is_named() {
 }
 
 #[tokio::test]
-async fn loki_s_lines_become_values_and_other_streams_become_printable() {
+async fn lines_of_loki_are_parsed_and_other_streams_made_printable() {
     let other = vec![
         ((AT - 500) * NS, "b", "GET /ws?wsTicket=secret \x1b[2J x".to_owned()),
         ((AT - 600) * NS, "a", "oom\n".to_owned()),
@@ -111,7 +110,7 @@ async fn loki_s_lines_become_values_and_other_streams_become_printable() {
     let args = LayerArgs { loki_selector: vec!["{unit=\"x\"}".to_owned()], ..asking(address) };
     let gathered = gathered(&args).await;
     assert_eq!(gathered.layers.traefik.as_ref().unwrap().lines.len(), 1);
-    // The second is written into the window late; its own time lies outside.
+    // The second was received in the window, but its time is outside.
     assert_eq!(gathered.layers.cloudflared.as_ref().unwrap().lines.len(), 1);
     let lines: Vec<_> =
         gathered.lines.iter().map(|line| (line.at_ms - AT, &*line.stream, &*line.text)).collect();
@@ -131,7 +130,7 @@ async fn loki_s_lines_become_values_and_other_streams_become_printable() {
 }
 
 #[tokio::test]
-async fn pages_are_joined_without_a_hole_and_without_a_double() {
+async fn pages_are_joined_without_gaps_and_duplicates() {
     // Many lines of one nanosecond lie across the ends of pages, and one line stands twice in
     // different streams.
     let line =
@@ -154,17 +153,17 @@ async fn pages_are_joined_without_a_hole_and_without_a_double() {
 }
 
 #[tokio::test]
-async fn more_lines_of_one_moment_than_a_page_holds_are_cut_and_said_to_be() {
+async fn more_lines_of_one_time_than_a_page_are_cut_with_a_note() {
     let lines = (0..1_500).map(|n| (AT * NS, "x", format!("line {n}"))).collect();
     let (address, stub) = loki(&[("{x=\"y\"}", lines)]).start().await;
     let args = LayerArgs { loki_selector: vec!["{x=\"y\"}".to_owned()], ..asking(address) };
     let gathered = gathered(&args).await;
-    assert_eq!(found(&gathered, Layer::Streams), (1_000, Some("not all of it was read: there is too much")));
+    assert_eq!(found(&gathered, Layer::Streams), (1_000, Some("incomplete: too many lines")));
     assert!(stub.queries().len() < 10);
 }
 
 #[tokio::test]
-async fn silence_counts_only_of_a_stream_that_speaks_at_times() {
+async fn missing_lines_count_only_for_a_live_stream() {
     let day = 86_400_000;
     let stub = loki(&[
         (TRAEFIK, vec![(AT * NS, "traefik", "another kind of line /ws".to_owned())]),
@@ -174,12 +173,12 @@ async fn silence_counts_only_of_a_stream_that_speaks_at_times() {
     let quiet = gathered(&asking(address)).await;
     assert_eq!(found(&quiet, Layer::Cloudflared), (0, None));
     assert_eq!(quiet.layers.cloudflared.as_ref().map(|reading| reading.lines.len()), Some(0));
-    assert!(why(&quiet, Layer::Traefik).contains("none of such a log; check --traefik-selector"));
+    assert!(why(&quiet, Layer::Traefik).contains("none in the format of this log; check --traefik-selector"));
     let (address, _stub) =
         loki(&[(CLOUDFLARED, vec![((AT - 8 * day) * NS, "cloudflared", lost(1))])]).start().await;
     let dead = gathered(&asking(address)).await;
     assert!(
-        why(&dead, Layer::Cloudflared).contains("not one line in a week"),
+        why(&dead, Layer::Cloudflared).contains("no line in the last week"),
         "{}",
         why(&dead, Layer::Cloudflared)
     );
@@ -187,7 +186,7 @@ async fn silence_counts_only_of_a_stream_that_speaks_at_times() {
 }
 
 #[tokio::test]
-async fn who_asks_and_for_which_tenant_is_said_in_headers() {
+async fn credentials_and_tenant_are_sent_in_headers() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         fs::write(dir.path().join(name), text).unwrap();
@@ -216,7 +215,7 @@ async fn who_asks_and_for_which_tenant_is_said_in_headers() {
 }
 
 #[tokio::test]
-async fn each_refusal_is_one_sentence_without_a_secret() {
+async fn errors_are_one_clause_without_a_secret() {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     fs::write(&token, "s3cret").unwrap();
@@ -238,9 +237,9 @@ async fn each_refusal_is_one_sentence_without_a_secret() {
         (
             200,
             "<html>GET /ws?wsTicket=QqSecretQq",
-            "answered something other than Loki's answer to query_range: <html>GET /ws?…; check --loki",
+            "answered something other than a Loki query_range response: <html>GET /ws?…; check --loki",
         ),
-        (200, r#"{"data":{"resultType":"matrix","result":[]}}"#, "the selector must choose lines"),
+        (200, r#"{"data":{"resultType":"matrix","result":[]}}"#, "the selector must select lines"),
         (200, r#"{"data":{"resultType":"streams","result":[{"values":[["1"]]}]}}"#, "pairs of time and line"),
         (
             200,
@@ -261,7 +260,7 @@ async fn each_refusal_is_one_sentence_without_a_secret() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_slow_or_not_there_holds_nobody_up() {
+async fn a_slow_or_absent_server_is_an_error_within_the_timeout() {
     let (slow, _stub) = Stub { delay: Duration::from_secs(600), ..Stub::default() }.start().await;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let args = LayerArgs {
@@ -279,11 +278,11 @@ async fn a_server_that_is_slow_or_not_there_holds_nobody_up() {
             .starts_with(&format!("cannot connect to Prometheus at http://{closed}: "))
     );
     let wrong = LayerArgs { loki: Some("http://u:p@host".to_owned()), ..LayerArgs::default() };
-    assert!(why(&self::gathered(&wrong).await, Layer::Traefik).starts_with("--loki holds a password"));
+    assert!(why(&self::gathered(&wrong).await, Layer::Traefik).starts_with("--loki contains a password"));
 }
 
 #[tokio::test]
-async fn https_is_believed_by_its_certificate_only() {
+async fn https_needs_a_trusted_certificate() {
     let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let roots = dir.path().join("ca.pem");
@@ -311,7 +310,7 @@ async fn https_is_believed_by_its_certificate_only() {
     assert!(why(&gathered(&nowhere).await, Layer::Cloudflared).contains("check --layer-ca"));
 }
 
-/// A leg's series as Prometheus gives them, looked at each half minute.
+/// Series of a leg, scraped every 30 s.
 fn leg(name: &str, up: &str) -> Vec<(&'static str, Value)> {
     let times = [-60_i64, -30, 0, 30].map(|after| AT / 1000 + after);
     let values =
@@ -335,7 +334,7 @@ fn prometheus(rows: Vec<(&'static str, Value)>) -> Stub {
 }
 
 #[tokio::test]
-async fn the_probe_s_legs_and_the_host_s_pressure_come_from_prometheus() {
+async fn probe_legs_and_host_pressure_come_from_prometheus() {
     let legs =
         |cloudflare| [leg("cloudflare", cloudflare), leg("internal", "1"), leg("t3serve:ann", "1")].concat();
     let io = (
@@ -348,11 +347,11 @@ async fn the_probe_s_legs_and_the_host_s_pressure_come_from_prometheus() {
         prometheus_host: Some("instance=\"devvm:9100\"".to_owned()),
         ..LayerArgs::default()
     };
-    let well = gathered(&args).await;
-    let probe = well.layers.probe.as_ref().unwrap();
-    assert_eq!((probe.place, found(&well, Layer::Probe).1), (Place::LastMile, None), "{}", probe.sentence);
+    let healthy = gathered(&args).await;
+    let probe = healthy.layers.probe.as_ref().unwrap();
+    assert_eq!((probe.place, found(&healthy, Layer::Probe).1), (Place::LastMile, None), "{}", probe.sentence);
     assert_eq!(
-        well.pressure,
+        healthy.pressure,
         [Pressure { resource: "io", instance: "devvm:9100".to_owned(), points: vec![(AT, 41.5)] }]
     );
     let query = stub.asked.lock().unwrap().last().unwrap().0.clone();
@@ -369,7 +368,7 @@ async fn the_probe_s_legs_and_the_host_s_pressure_come_from_prometheus() {
 }
 
 #[test]
-fn files_stand_in_for_loki_and_all_layers_together_name_a_part() {
+fn files_replace_loki_and_all_layers_name_a_hop() {
     let dir = tempfile::tempdir().unwrap();
     let (traefik, tunnel) = (dir.path().join("access.log"), dir.path().join("cloudflared.log"));
     let elsewhere = access().replace("10:00:02", "09:00:02");
@@ -379,7 +378,7 @@ fn files_stand_in_for_loki_and_all_layers_together_name_a_part() {
     let stub = prometheus([leg("cloudflare", "1"), leg("internal", "1"), leg("t3serve", "1")].concat());
     let (address, _stub) = runtime.block_on(stub.start());
     let args = LayerArgs {
-        // Asked for nothing that the files say.
+        // Not queried, because the files replace it.
         loki: Some("http://127.0.0.1:1".to_owned()),
         prometheus: Some(format!("http://{address}")),
         traefik_log: vec![traefik],
@@ -398,7 +397,7 @@ fn files_stand_in_for_loki_and_all_layers_together_name_a_part() {
 }
 
 #[test]
-fn the_window_reaches_back_over_the_silence_before_the_close() {
+fn missing_heartbeats_extend_the_window() {
     let mut record = record();
     record.hb_wait_ms = Some(20_000);
     record.hb_gap_ms = Some(900_000);

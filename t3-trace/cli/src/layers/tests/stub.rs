@@ -1,5 +1,5 @@
-//! Stands for Loki and Prometheus: `query_range` as both document it, over lines and series that a
-//! test gives. Tells what it was asked.
+//! Fake of Loki and Prometheus: `query_range` as documented, with the lines and series of a test.
+//! Records the queries.
 
 use std::{
     collections::BTreeMap,
@@ -24,19 +24,18 @@ use tokio_rustls::TlsAcceptor;
 /// Nanoseconds, stream, text.
 pub type Line = (i64, &'static str, String);
 
-/// How it answers.
+/// Data and behaviour of the fake.
 #[derive(Default)]
 pub struct Stub {
-    /// Lines of each selector. A query that goes on after the selector filters by the first quoted
-    /// text.
+    /// Lines by selector. Text after the selector filters by its first quoted part.
     pub lines: BTreeMap<String, Vec<Line>>,
-    /// The result of each query of Prometheus.
+    /// Results by Prometheus query.
     pub series: BTreeMap<String, Value>,
-    /// Answers everything so instead.
+    /// Status and body of every response, if set.
     pub instead: Option<(u16, String)>,
-    /// Before each answer.
+    /// Delay of each response.
     pub delay: Duration,
-    /// What was asked, without its path.
+    /// Received queries and headers.
     pub asked: Mutex<Vec<(BTreeMap<String, String>, HeaderMap)>>,
 }
 
@@ -101,7 +100,8 @@ impl Stub {
         }
     }
 
-    /// Start included, end not; at most `limit` over all streams, in the order of `direction`.
+    /// Start included, end excluded; up to `limit` lines over all streams, in the order of
+    /// `direction`.
     fn loki(&self, query: &BTreeMap<String, String>) -> (u16, String) {
         let number = |key: &str| query[key].parse::<i64>().unwrap();
         let (start, end, limit) = (number("start"), number("end"), number("limit"));
@@ -117,7 +117,7 @@ impl Stub {
         lines.truncate(usize::try_from(limit).unwrap());
         let mut streams: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for (ns, stream, text) in lines {
-            // Structured metadata comes as a third value.
+            // Structured metadata is a third value.
             streams.entry(stream).or_default().push(json!([ns.to_string(), text, {"trace": "x"}]));
         }
         let result: Vec<_> = streams
