@@ -17,6 +17,7 @@ use t3_trace_cli::{
     explain::{
         ExplainInput, Page,
         facts::{Context, Timed},
+        find::Close,
     },
     layers::{Layer, Outcome, QueryStatus},
     present::text::Paint,
@@ -114,8 +115,19 @@ fn facts(text: &str) -> ExplainInput {
 }
 
 fn page(name: &str) -> String {
-    let input = fs::read_to_string(folder().join(format!("{name}.in"))).unwrap();
-    Page::of(&facts(&input), &[], wall).text(Paint { colour: false }, 110, wall)
+    Page::of(&input(name), &[], wall).text(Paint { colour: false }, 110, wall)
+}
+
+/// The page with a list of other closes, as if the selection matched them too.
+fn page_at(name: &str, width: usize) -> String {
+    let facts = input(name);
+    let others = facts.around.iter().flat_map(|around| &around.closes).take(2);
+    let near = others.map(|close| Close { record: close.what.clone(), at_ms: close.at_ms });
+    Page::of(&facts, &near.collect::<Vec<_>>(), wall).text(Paint { colour: false }, width, wall)
+}
+
+fn input(name: &str) -> ExplainInput {
+    facts(&fs::read_to_string(folder().join(format!("{name}.in"))).unwrap())
 }
 
 #[test]
@@ -137,6 +149,37 @@ fn every_fault_has_its_page() {
         "differs from the golden file (`cargo xtask docs` updates it)\n{}",
         wrong.join("\n")
     );
+}
+
+/// A `\\` at the end of a line continues a command.
+#[test]
+fn a_page_fits_its_terminal_and_breaks_no_word() {
+    let words =
+        |text: &str| text.replace(" \\\n", "\n").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    for name in PAGES {
+        let expected = words(&page_at(name, usize::MAX));
+        for width in [60, 80, 120] {
+            let page = page_at(name, width);
+            let longest = page.lines().max_by_key(|line| line.chars().count()).unwrap();
+            assert!(longest.chars().count() <= width, "{name} at {width}: {longest}\n{page}");
+            assert_eq!(words(&page), expected, "{name} at {width}:\n{page}");
+        }
+    }
+}
+
+#[test]
+fn a_page_is_folded_at_60_and_80_columns() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/explain-folded");
+    for (name, width) in [("serve_sigkill", 60), ("serve_mute", 80)] {
+        let file = folder.join(format!("{name}-{width}.txt"));
+        let page = page_at(name, width);
+        if std::env::var_os("T3_UPDATE_DOCS").is_some() {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(&file, &page).unwrap();
+        }
+        let golden = fs::read_to_string(&file).unwrap_or_default();
+        assert!(golden == page, "{} differs (`cargo xtask docs` updates it)\n{page}", file.display());
+    }
 }
 
 /// docs/EXPLAIN.md has the page after its marker.

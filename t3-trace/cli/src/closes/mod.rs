@@ -161,7 +161,7 @@ impl<W: Write> ClosesPrinter<'_, W> {
             if !self.args.summary {
                 writeln!(self.out)?;
             }
-            let text = summary.text(|at| format!("{} {}", local::day(at), local::clock(at)));
+            let text = summary.text(self.width, |at| format!("{} {}", local::day(at), local::clock(at)));
             self.out.write_all(text.as_bytes())?;
         }
         self.out.flush()
@@ -170,7 +170,9 @@ impl<W: Write> ClosesPrinter<'_, W> {
 
 #[cfg(test)]
 mod tests {
-    use t3_record::{Cause, CloseRecord, KernelSource, Segment, Verdict, journal::OPEN_ID};
+    use t3_record::{
+        Cause, CloseRecord, How, KernelSource, Segment, Verdict, journal::OPEN_ID, value::Percent,
+    };
 
     use super::*;
 
@@ -188,13 +190,17 @@ mod tests {
     }
 
     fn shown(args: &ClosesArgs) -> String {
+        shown_at(args, None)
+    }
+
+    fn shown_at(args: &ClosesArgs, width: Option<usize>) -> String {
         let paint = Paint { colour: false };
         let trust = Trust { dispatch: Some(991) };
         let mut shown = ClosesPrinter {
             out: Vec::new(),
             args,
             paint,
-            width: None,
+            width,
             trust,
             day: String::new(),
             broken: 0,
@@ -202,7 +208,12 @@ mod tests {
         };
         let mut summary = Summary::default();
         shown.heading().unwrap();
-        let close = record("alice", Verdict::ServeKilled, Segment::Serve, 5000).to_fields();
+        let mut close = record("alice", Verdict::ServeKilled, Segment::Serve, 5000);
+        close.how = Some(How::Signal(9));
+        (close.psi_io, close.psi_mem) = (Some(Percent(45.0)), Some(Percent(3.0)));
+        (close.hb_wait_ms, close.oom_kills) = (Some(15_000), Some(2));
+        close.killed_by = Some("earlyoom of the host[812]".to_owned());
+        let close = close.to_fields();
         let close = close.into_iter().map(|(name, value)| (name.into_owned(), value));
         let close: Vec<_> =
             close.chain([("__REALTIME_TIMESTAMP".to_owned(), "1700000042123456".to_owned())]).collect();
@@ -250,5 +261,26 @@ mod tests {
         let csv = shown(&ClosesArgs { csv: true, ..ClosesArgs::default() });
         assert!(csv.starts_with("time,user,") && csv.lines().count() == 2, "{csv}");
         assert!(csv.contains("\n2023-11-14T22:14:02.123456Z,alice,"), "{csv}");
+    }
+
+    #[test]
+    fn the_output_fits_its_terminal_and_breaks_no_word() {
+        // Bars are as long as the width allows.
+        let words = |text: &str| {
+            let word = |word: &str| if word.starts_with('#') { "#".to_owned() } else { word.to_owned() };
+            text.split_whitespace().map(word).collect::<Vec<_>>()
+        };
+        let args = ClosesArgs::default();
+        let expected = words(&shown(&args));
+        for width in [60, 80, 120] {
+            let text = shown_at(&args, Some(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            assert_eq!(words(&text), expected, "{width}:\n{text}");
+            for part in
+                ["PSI / HEARTBEAT", "ping unanswered 15.0s", "by earlyoom of the host[812]", "p90 4.9s"]
+            {
+                assert!(text.lines().any(|line| line.contains(part)), "{part:?} at {width}:\n{text}");
+            }
+        }
     }
 }

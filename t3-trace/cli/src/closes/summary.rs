@@ -1,15 +1,12 @@
 //! Summary of many closes: counts, durations, reconnects, bursts, users, times. Pure. Memory grows
 //! with the number of users, not of records.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt::Write,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use t3_record::{CloseRecord, Segment, Verdict};
 
 use crate::present::{
-    text::{lasted, safe},
+    text::{folded, lasted, safe},
     verdict_text::{Tone, tone},
 };
 
@@ -21,6 +18,8 @@ const NAMED: usize = 5;
 const BARS: u64 = 24;
 /// The longest bar, in characters.
 const BAR: u64 = 40;
+/// Column where bars start: indent, date and time, count, and gaps.
+const BAR_COLUMN: usize = 33;
 
 /// The summary so far. Records come in the order of time.
 #[derive(Debug, Default)]
@@ -68,43 +67,53 @@ impl Summary {
         }
     }
 
-    /// The summary as text. `clock` formats seconds since the epoch.
+    /// The summary as text, folded to `width` columns. `clock` formats seconds since the epoch.
     #[must_use]
-    pub fn text(mut self, clock: impl Fn(u64) -> String) -> String {
+    pub fn text(mut self, width: Option<usize>, clock: impl Fn(u64) -> String) -> String {
         self.end_second();
-        let mut out = format!("{} closes\n", self.closes);
+        let bar = width.map_or(BAR, |width| BAR.min(width.saturating_sub(BAR_COLUMN) as u64));
+        let mut out = String::new();
+        for line in self.lines(bar, clock) {
+            out.push_str(&folded(&line, width));
+            out.push('\n');
+        }
+        out
+    }
+
+    fn lines(&self, longest_bar: u64, clock: impl Fn(u64) -> String) -> Vec<String> {
+        let mut lines = vec![format!("{} closes", self.closes)];
         if self.closes == 0 {
-            return out;
+            return lines;
         }
         let mut verdicts: Vec<_> = self.verdicts.iter().collect();
         verdicts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         for ((verdict, segment), count) in verdicts {
-            let _ = writeln!(out, "  {count:>8}  {verdict:18}  {segment}");
+            lines.push(format!("  {count:>8}  {verdict:18}  {segment}"));
         }
-        let _ = writeln!(out, "sessions lasted    {}", self.lengths.text());
-        let _ = writeln!(out, "reconnected after  {}", self.gaps.text());
-        let _ = writeln!(out, "mass disconnects (>= {BURST} in 1 s): {}", self.bursts);
+        lines.push(format!("sessions lasted    {}", self.lengths.text()));
+        lines.push(format!("reconnected after  {}", self.gaps.text()));
+        lines.push(format!("mass disconnects (>= {BURST} in 1 s): {}", self.bursts));
         for (ends, at) in &self.largest {
-            let _ = writeln!(out, "  {ends:>8}  {}", clock(*at));
+            lines.push(format!("  {ends:>8}  {}", clock(*at)));
         }
         let mut users: Vec<_> = self.users.iter().filter(|(_, (cut, _))| *cut > 0).collect();
         users.sort_by_key(|(name, (cut, _))| (std::cmp::Reverse(*cut), name.as_str()));
-        let _ = writeln!(out, "users with unexpected disconnects: {}", users.len());
+        lines.push(format!("users with unexpected disconnects: {}", users.len()));
         for (name, (cut, all)) in users.into_iter().take(NAMED) {
-            let _ = writeln!(out, "  {cut:>8}  {} (of {all} closes)", safe(name));
+            lines.push(format!("  {cut:>8}  {} (of {all} closes)", safe(name)));
         }
         let width = self.times.width();
         let per = if width == 60 { "minute".to_owned() } else { lasted(width * 1000) };
-        let _ = writeln!(out, "closes per {per}");
+        lines.push(format!("closes per {per}"));
         let most = self.times.bars.values().max().copied().unwrap_or(1);
         let ends = self.times.bars.keys().next().zip(self.times.bars.keys().next_back());
         for bar in ends.map(|(first, last)| *first..=*last).into_iter().flatten() {
             let count = self.times.bars.get(&bar).copied().unwrap_or(0);
-            let length = usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0);
+            let length = usize::try_from((count * longest_bar).div_ceil(most)).unwrap_or(0);
             let line = format!("  {}  {count:>8}  {}", clock(bar * width), "#".repeat(length));
-            let _ = writeln!(out, "{}", line.trim_end());
+            lines.push(line.trim_end().to_owned());
         }
-        out
+        lines
     }
 }
 
@@ -199,8 +208,8 @@ closes per minute
   @660         0
   @720         1  #######
 ";
-        assert_eq!(summary.text(|at| format!("@{at}")), expected);
-        assert_eq!(Summary::default().text(|_| String::new()), "0 closes\n");
+        assert_eq!(summary.text(None, |at| format!("@{at}")), expected);
+        assert_eq!(Summary::default().text(None, |_| String::new()), "0 closes\n");
     }
 
     proptest! {

@@ -16,13 +16,15 @@ use super::{
 };
 use crate::present::{
     answer,
-    text::{Paint, lasted, safe},
+    text::{Paint, folded, lasted, safe},
     units,
     verdict_text::{self, Tone, tone},
 };
 
 /// Page width in columns where the output is not a terminal.
 pub const WIDTH: usize = 110;
+/// Smallest width of a text in the timeline, in columns.
+const NARROWEST: usize = 24;
 /// Time range of the commands under NEXT, before and after the close, in milliseconds.
 const LOOK: (i64, i64) = (60_000, 30_000);
 
@@ -130,8 +132,9 @@ impl Page {
         } else {
             format!("lasted {}", lasted(self.lasted_ms))
         };
-        let _ =
-            writeln!(out, "{}  session {}  of {}  from {}  {lasted}", self.at, self.conn, self.user, self.ip);
+        let head =
+            format!("{}  session {}  of {}  from {}  {lasted}", self.at, self.conn, self.user, self.ip);
+        let _ = writeln!(out, "{}", folded(&head, Some(width)));
         heading(&mut out, paint, "ANSWER");
         let code = match tone(record.verdict, record.segment) {
             Tone::Fine => "32",
@@ -140,10 +143,13 @@ impl Page {
         };
         // Continuation lines are indented by four: outside text must never look like the line of
         // contract words below.
-        for (n, line) in wrapped(&self.answer, width.saturating_sub(4)).iter().enumerate() {
-            let _ = writeln!(out, "{}{}", if n == 0 { "  " } else { "    " }, paint.with(code, line));
-        }
-        let _ = writeln!(out, "  {}", paint.dim(&vocabulary(record)));
+        let indented = |out: &mut String, text: &str, code: &str| {
+            for (n, line) in wrapped(text, width.saturating_sub(4)).iter().enumerate() {
+                let _ = writeln!(out, "{}{}", if n == 0 { "  " } else { "    " }, paint.with(code, line));
+            }
+        };
+        indented(&mut out, &self.answer, code);
+        indented(&mut out, &vocabulary(record), "2");
         if let Some(in_front) = &self.in_front {
             in_front.lines().iter().for_each(|line| paragraph(&mut out, width, "  ", line));
         }
@@ -161,12 +167,9 @@ impl Page {
         if !self.near.is_empty() {
             heading(&mut out, paint, "OR DID YOU MEAN");
             for Nearby { conn, at, verdict } in &self.near {
-                let _ = writeln!(
-                    out,
-                    "  {at}  {:width$}  t3-trace explain {conn}",
-                    verdict_text::label(*verdict),
-                    width = verdict_text::WIDTH
-                );
+                let label = verdict_text::label(*verdict);
+                let line = format!("  {at}  {label:0$}  t3-trace explain {conn}", verdict_text::WIDTH);
+                let _ = writeln!(out, "{}", folded(&line, Some(width)));
             }
         }
         out
@@ -187,15 +190,17 @@ impl Page {
         let clock =
             if day(&at) == day(&self.at) { at.split(' ').next_back().unwrap_or_default() } else { &at };
         let head = format!("  {clock:8}  {:>8}  {:10}  ", units::offset(entry.offset_ms), entry.source);
-        let indent = " ".repeat(head.chars().count());
-        for (n, line) in
-            wrapped(&entry.text, width.saturating_sub(indent.len()).max(20)).into_iter().enumerate()
-        {
-            let _ = if n == 0 {
-                writeln!(out, "{}{line}", paint.dim(&head))
-            } else {
-                writeln!(out, "{indent}{line}")
-            };
+        let mut indent = head.chars().count();
+        let mut line = paint.dim(&head);
+        // Below the head if there is not enough room beside it.
+        if indent + NARROWEST > width {
+            let _ = writeln!(out, "{}", paint.dim(head.trim_end()));
+            indent = 4;
+            line = " ".repeat(indent);
+        }
+        for text in wrapped(&entry.text, width.saturating_sub(indent).max(NARROWEST)) {
+            let _ = writeln!(out, "{line}{text}");
+            line = " ".repeat(indent);
         }
     }
 }
@@ -260,17 +265,38 @@ fn checks(out: &mut String, (paint, width): (Paint, usize), title: &str, checks:
 
 /// Writes a paragraph; continuation lines are indented by four.
 fn paragraph(out: &mut String, width: usize, begin: &str, text: &str) {
-    let options = options(width).initial_indent(begin).subsequent_indent("    ");
-    for line in textwrap::wrap(text, options) {
+    for line in lines(text, width, begin, "    ") {
         let _ = writeln!(out, "{line}");
     }
 }
 
 fn wrapped(text: &str, width: usize) -> Vec<String> {
-    textwrap::wrap(text, options(width)).into_iter().map(Into::into).collect()
+    lines(text, width, "", "")
 }
 
-/// Breaks only at blanks, and never within a command, which must stay on one line to be pasted.
+fn lines(text: &str, width: usize, begin: &str, indent: &str) -> Vec<String> {
+    let options = options(width).initial_indent(begin).subsequent_indent(indent);
+    let lines = textwrap::wrap(text, options);
+    lines.into_iter().flat_map(|line| continued(&line, width, indent)).collect()
+}
+
+/// Splits a command that is longer than a line with `\`, so that the shell accepts it pasted.
+fn continued(line: &str, width: usize, indent: &str) -> Vec<String> {
+    let fits = |line: &str, more: usize| textwrap::core::display_width(line) + more <= width;
+    let Some(command) = line.find('`').filter(|_| !fits(line, 0)) else { return vec![line.to_owned()] };
+    let (mut lines, mut last) = (Vec::new(), line[..command].to_owned());
+    for (n, word) in arguments(&line[command..]).into_iter().enumerate() {
+        // Room for the backslash.
+        if n > 0 && !fits(&format!("{last}{}", word.trim_end()), 2) {
+            lines.push(format!("{} \\", last.trim_end()));
+            last = format!("{indent}  ");
+        }
+        last.push_str(word);
+    }
+    lines.push(last.trim_end().to_owned());
+    lines
+}
+/// Breaks only at blanks, and not within a command, which must stay on one line to be pasted.
 fn options(width: usize) -> textwrap::Options<'static> {
     textwrap::Options::new(width)
         .break_words(false)
@@ -294,9 +320,32 @@ fn words(line: &str) -> Box<dyn Iterator<Item = textwrap::core::Word<'_>> + '_> 
     Box::new(words.into_iter())
 }
 
+/// Splits a command before each option.
+fn arguments(command: &str) -> Vec<&str> {
+    let (mut words, mut begin, mut quoted, mut blank) = (Vec::new(), 0, false, false);
+    for (at, c) in command.char_indices() {
+        if blank && c == '-' {
+            words.push(&command[begin..at]);
+            begin = at;
+        }
+        quoted ^= c == '\'';
+        blank = c == ' ' && !quoted;
+    }
+    words.push(&command[begin..]);
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_is_longer_than_a_line_is_continued() {
+        let text = "Run: `tool -u ann --since '14:09 - 14:10' --quiet`.";
+        let expected = ["Run:", "    `tool -u ann \\", "      --since '14:09 - 14:10' \\", "      --quiet`."];
+        assert_eq!(lines(text, 32, "", "    "), expected);
+        assert_eq!(lines(text, 60, "", "    "), [text]);
+    }
 
     #[test]
     fn lines_break_at_blanks_and_never_within_a_command() {

@@ -167,6 +167,30 @@ mod tests {
     }
 
     #[test]
+    fn a_folded_line_keeps_every_part_whole() {
+        let mut busy = record(Verdict::ServeOom);
+        busy.how = Some(How::Signal(9));
+        busy.psi_io = Some(Percent(45.2));
+        busy.psi_mem = Some(Percent(71.0));
+        busy.oom_kills = Some(2);
+        busy.hb_wait_ms = Some(15_000);
+        busy.killed_by = Some("kill of an operator[4242]".to_owned());
+        busy.oom_victim = Some("node serve.js --port 3773".to_owned());
+        busy.kernel = KernelSource::Off;
+        let line = close(&busy, "12:34:56", PLAIN);
+        for width in [60, 80, 120] {
+            let folded = crate::present::text::folded(&line, Some(width));
+            assert!(folded.lines().all(|line| line.chars().count() <= width), "{width}:\n{folded}");
+            assert!(folded.split_whitespace().eq(line.split_whitespace()), "{width}:\n{folded}");
+            let parts = details(&busy, PLAIN);
+            assert_eq!(parts.len(), 6);
+            for part in parts.iter().map(String::as_str).chain(["serve OOM-killed", "wizard"]) {
+                assert!(folded.lines().any(|line| line.contains(part)), "{part:?} at {width}:\n{folded}");
+            }
+        }
+    }
+
+    #[test]
     fn plain_lines_have_no_escapes_and_hostile_text_adds_none() {
         let mut hostile = record(Verdict::ServeOom);
         hostile.user = "a\x1b[2Jb\n".to_owned();

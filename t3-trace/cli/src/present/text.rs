@@ -62,17 +62,47 @@ pub fn width() -> Option<usize> {
     Some(usize::from(columns).clamp(40, 120))
 }
 
-/// Folds a line at blanks; continuation lines are indented by ten columns.
+/// Indent of continuation lines.
+const INDENT: &str = "          ";
+
+/// Folds a line between its parts, which two or more blanks separate, so that a name stays with its
+/// value (`by systemd[1]`). A part that is wider than a line is folded at single blanks.
 #[must_use]
 pub fn folded(line: &str, width: Option<usize>) -> String {
     let Some(width) = width else { return line.to_owned() };
-    let options = textwrap::Options::new(width)
-        .break_words(false)
-        .subsequent_indent("          ")
-        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
-        .word_splitter(textwrap::WordSplitter::NoHyphenation)
-        .word_separator(textwrap::WordSeparator::AsciiSpace);
-    textwrap::wrap(line, options).join("\n")
+    let options = |separator| {
+        textwrap::Options::new(width)
+            .break_words(false)
+            .subsequent_indent(INDENT)
+            .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+            .word_separator(separator)
+    };
+    let lines = textwrap::wrap(line, options(textwrap::WordSeparator::Custom(parts)));
+    let fits = |line: &str| textwrap::core::display_width(line) <= width;
+    let lines = lines.iter().flat_map(|line| match fits(line) {
+        true => vec![line.to_string()],
+        false => {
+            let lines = textwrap::wrap(line, options(textwrap::WordSeparator::AsciiSpace));
+            lines.into_iter().map(Into::into).collect()
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Splits after each run of two or more blanks.
+fn parts(line: &str) -> Box<dyn Iterator<Item = textwrap::core::Word<'_>> + '_> {
+    let (mut parts, mut begin, mut blanks) = (Vec::new(), 0, 0);
+    for (at, c) in line.char_indices() {
+        // Blanks at the start are an indent.
+        if c != ' ' && blanks > 1 && blanks < at {
+            parts.push(textwrap::core::Word::from(&line[begin..at]));
+            begin = at;
+        }
+        blanks = if c == ' ' { blanks + 1 } else { 0 };
+    }
+    parts.push(textwrap::core::Word::from(&line[begin..]));
+    Box::new(parts.into_iter())
 }
 
 #[cfg(test)]
@@ -86,6 +116,26 @@ mod tests {
             "a\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}\u{fffd}"
         );
         assert_eq!(safe("e\u{301} \u{754c} \u{5d0}"), "e\u{301} \u{754c} \u{5d0}");
+    }
+
+    #[test]
+    fn lines_are_folded_between_their_parts() {
+        for (line, width, expected) in [
+            (
+                "12:00:00  killed by signal  hb RTT 1ms  by cat[7]",
+                28,
+                "12:00:00  killed by signal\n          hb RTT 1ms\n          by cat[7]",
+            ),
+            ("a  b c d e f g h i j", 16, "a\n          b c d\n          e f g\n          h i j"),
+            ("one two  three", 14, "one two  three"),
+            ("longer-than-a-line  by X", 14, "longer-than-a-line\n          by X"),
+            ("\u{1b}[2mone\u{1b}[0m  two", 8, "\u{1b}[2mone\u{1b}[0m  two"),
+            ("  indented line", 10, "  indented\n          line"),
+            ("", 5, ""),
+        ] {
+            assert_eq!(folded(line, Some(width)), expected, "{line:?}");
+            assert_eq!(folded(line, None), line);
+        }
     }
 
     #[test]
