@@ -2,7 +2,7 @@
 //! and be as sure as the record. What it must name is written here a second time, independent of
 //! the page's own texts. Pure.
 
-use t3_record::{CloseRecord, Confidence, How, Segment, Verdict};
+use t3_record::{CloseRecord, Confidence, How, KernelSource, Segment, Verdict};
 use t3_trace_cli::{
     explain::{ExplainInput, Page},
     present::text::Paint,
@@ -49,7 +49,7 @@ fn compared(record: &CloseRecord, page: &Page) -> Vec<Mismatch> {
     }
     let subject = subject(record);
     must(page.answer.contains(subject), "the answer's subject", subject.to_owned(), &page.answer);
-    if let Some(named) = record.how.map(|how| decided(how, record)) {
+    for named in record.how.into_iter().flat_map(|how| decided(how, record)) {
         let said = format!("{} {}", page.answer, page.sure);
         must(said.contains(&named), "the deciding evidence", named, &said);
     }
@@ -85,13 +85,36 @@ fn subject(record: &CloseRecord) -> &'static str {
     }
 }
 
-/// The evidence that a mechanism rests on, as the page must name it.
-fn decided(how: How, record: &CloseRecord) -> String {
+/// Leg of the deciding event.
+fn leg(record: &CloseRecord) -> &'static str {
+    if record.verdict.as_str().starts_with("serve_") { "upstream leg" } else { "downstream leg" }
+}
+
+/// Observer of an event on a leg or of the end of serve.
+fn observer(record: &CloseRecord) -> &'static str {
+    match record.kernel {
+        KernelSource::Kprobe | KernelSource::Tracepoint => "(kernel event)",
+        KernelSource::Off | KernelSource::Timeout => "(seen by t3-dispatch)",
+    }
+}
+
+/// The texts with which the page must name the evidence of a mechanism: the event with leg and
+/// observer, the signal with its sender, where the record has them.
+fn decided(how: How, record: &CloseRecord) -> Vec<String> {
+    let (leg, observer) = (leg(record), observer(record));
+    let died = record.verdict == Verdict::DispatchDied;
+    let process = record.peer_comm.as_ref().zip(record.peer_pid);
+    let process = process.map(|(comm, pid)| format!("serve process {comm}[{pid}] "));
+    let process = process.unwrap_or_default();
     let named = match how {
-        How::WsCloseEmpty => "Close without a code",
-        How::WsClose(code) => return format!("Close {code}"),
-        How::Fin | How::HalfClose | How::MidFrame => "FIN",
-        How::Rst => "RST",
+        How::WsCloseEmpty => return vec![format!("Close without a code received on the {leg}")],
+        How::WsClose(code) => return vec![format!("Close {code}"), format!("received on the {leg}")],
+        How::Fin => return vec![format!("FIN on the {leg} {observer}, no Close frame before it")],
+        How::HalfClose => {
+            return vec![format!("FIN on the {leg} {observer}; the other direction stayed open")];
+        }
+        How::MidFrame => return vec![format!("FIN on the {leg} {observer} inside a frame")],
+        How::Rst => return vec![format!("RST on the {leg} {observer}")],
         How::Vanished => "timed out",
         How::ZeroWindow => "window",
         How::Loss => "retransmissions",
@@ -110,16 +133,37 @@ fn decided(how: How, record: &CloseRecord) -> String {
         How::SockDestroy => "ECONNABORTED",
         How::Burst => "within one second",
         How::Simultaneous => "before either saw",
-        How::ProxyGone if record.verdict == Verdict::DispatchDied => "evidence socket",
+        How::ProxyGone if died => "evidence socket",
         How::ProxyGone => "without a signal",
-        How::Exit(status) => return format!("status {status}"),
-        How::Signal(9) | How::ProxySignal(9) => "SIGKILL (9)",
-        How::Signal(15) | How::ProxySignal(15) => "SIGTERM (15)",
-        How::Signal(number) | How::ProxySignal(number) => return format!("({number})"),
-        How::Status(status) => return format!("status {status}"),
-        How::LocalError(number) => return format!("error {number}"),
+        How::Exit(status) => {
+            let exit = format!("{process}exited with status {status} {observer}");
+            let sender = record.killed_by.as_ref().map(|by| format!("; {by} had sent it a signal"));
+            return std::iter::once(exit).chain(sender).collect();
+        }
+        How::Signal(number) => {
+            let kill = format!("{process}killed by {} {observer}", signal(number));
+            let sender = record.killed_by.as_ref().map(|by| format!("{}, sent by {by}", signal(number)));
+            return std::iter::once(kill).chain(sender).collect();
+        }
+        How::ProxySignal(number) if died => {
+            return vec![format!("t3-dispatch was killed by {}", signal(number))];
+        }
+        How::ProxySignal(number) => return vec![format!("t3-dispatch received {}", signal(number))],
+        How::Status(status) => return vec![format!("status {status}")],
+        How::LocalError(number) => return vec![format!("error {number}")],
     };
-    named.to_owned()
+    vec![named.to_owned()]
+}
+
+/// The signals of the catalogue with name and number, others with their number.
+fn signal(number: i32) -> String {
+    match number {
+        6 => "SIGABRT (6)".to_owned(),
+        9 => "SIGKILL (9)".to_owned(),
+        11 => "SIGSEGV (11)".to_owned(),
+        15 => "SIGTERM (15)".to_owned(),
+        _ => format!("({number})"),
+    }
 }
 
 #[cfg(test)]
@@ -164,25 +208,52 @@ mod tests {
     fn an_answer_that_is_hedged_or_names_nothing_is_found() {
         let mut records = records_of_the_page().into_iter();
         let record = records.find(|record| record.verdict == Verdict::ServeKilled).unwrap();
-        let mut keys = Vec::new();
-        for change in [
-            (|page: &mut Page| page.answer.insert_str(0, "Probably: ")) as fn(&mut Page),
-            |page| (page.answer, page.sure) = ("ann's serve was killed.".to_owned(), "Proven.".to_owned()),
-            |page| page.answer = page.answer.replace("serve", "client"),
-            |page| page.answer.push_str(" Pressure explains it."),
-            |page| page.next.clear(),
+        for (change, key) in [
+            (
+                (|page: &mut Page| page.answer.insert_str(0, "Probably: ")) as fn(&mut Page),
+                "as sure as the record",
+            ),
+            (
+                |page| {
+                    (page.answer, page.sure) = ("ann's serve was killed.".to_owned(), "Proven.".to_owned())
+                },
+                "the deciding evidence",
+            ),
+            (|page| page.sure = page.sure.replace(" (kernel event)", ""), "the deciding evidence"),
+            (
+                |page| page.sure = page.sure.replace("kernel event", "seen by t3-dispatch"),
+                "the deciding evidence",
+            ),
+            (|page| page.answer = page.answer.replace(", sent by", ", not by"), "the deciding evidence"),
+            (|page| page.answer = page.answer.replace("serve", "client"), "the answer's subject"),
+            (|page| page.answer.push_str(" Pressure explains it."), "blame of the machine"),
+            (|page| page.next.clear(), "what to do"),
         ] {
             let mut page = page(&record, 1_000_000);
             change(&mut page);
-            keys.extend(compared(&record, &page).into_iter().map(|mismatch| mismatch.key));
+            let keys: Vec<_> = compared(&record, &page).into_iter().map(|mismatch| mismatch.key).collect();
+            assert!(
+                !keys.is_empty() && keys.iter().all(|one| *one == format!("explain: {key}")),
+                "{key}: {keys:?}"
+            );
         }
-        let expected = [
-            "as sure as the record",
-            "the deciding evidence",
-            "the answer's subject",
-            "blame of the machine",
-            "what to do",
-        ];
-        assert_eq!(keys, expected.map(|key| format!("explain: {key}")));
+    }
+
+    #[test]
+    fn a_fin_without_its_observer_or_with_another_leg_is_found() {
+        let records = records_of_the_page();
+        let is_fin = |record: &&CloseRecord| matches!(record.how, Some(How::Fin));
+        let found: Vec<_> = records.iter().filter(is_fin).collect();
+        assert!(found.len() > 1);
+        for record in found {
+            for (from, to) in
+                [(" (kernel event)", ""), ("kernel event", "seen by t3-dispatch"), ("stream leg", "stream")]
+            {
+                let mut page = page(record, 1_000_000);
+                page.sure = page.sure.replace(from, to);
+                let keys: Vec<_> = compared(record, &page).into_iter().map(|mismatch| mismatch.key).collect();
+                assert_eq!(keys, ["explain: the deciding evidence"], "{from}");
+            }
+        }
     }
 }

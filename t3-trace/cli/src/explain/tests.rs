@@ -71,12 +71,12 @@ const ENDS: &[(&str, &str, &str)] = &[
     (
         "client_left fin downstream proven",
         "client, or a hop between it and this host, ended the connection",
-        "FIN on the downstream leg",
+        "FIN on the downstream leg (kernel event), no Close frame before it",
     ),
     (
         "client_left fin downstream proven dur_ms=0",
         "(FIN) before the session opened.",
-        "FIN on the downstream leg",
+        "FIN on the downstream leg (kernel event)",
     ),
     ("client_left fin downstream likely", "Likely: ann's client, or a hop", "its FIN was not captured"),
     (
@@ -88,7 +88,7 @@ const ENDS: &[(&str, &str, &str)] = &[
     (
         "client_reset rst downstream proven",
         "client, or a hop between it and this host, reset the connection (RST)",
-        "RST on the downstream leg",
+        "RST on the downstream leg (kernel event)",
     ),
     (
         "client_vanished vanished downstream proven",
@@ -123,10 +123,14 @@ const ENDS: &[(&str, &str, &str)] = &[
     (
         "serve_left fin serve proven peer_exit=alive",
         "without a Close frame; its process is alive",
-        "FIN on the upstream leg",
+        "FIN on the upstream leg (kernel event)",
     ),
     ("serve_left fin serve likely", "Likely: ann's serve ended", "whether its process is alive is unknown"),
-    ("serve_left half_close serve proven", "only its sending direction", "FIN on the upstream leg"),
+    (
+        "serve_left half_close serve proven",
+        "only its sending direction",
+        "FIN on the upstream leg (kernel event)",
+    ),
     ("serve_left mid_frame serve proven", "within a message", "inside a frame"),
     (
         "serve_left handshake_eof serve proven",
@@ -137,23 +141,23 @@ const ENDS: &[(&str, &str, &str)] = &[
     (
         "serve_reset rst serve proven peer_exit=alive",
         "reset the connection (RST); its process is alive",
-        "RST on the upstream leg",
+        "RST on the upstream leg (kernel event)",
     ),
     ("serve_reset handshake_eof serve likely", "instead of a reply to the upgrade", "before its reply"),
     (
         "serve_exited exit:0 serve proven peer_comm=node peer_pid=7",
         "exited with status 0 (regular exit)",
-        "process node[7] exited with status 0",
+        "serve process node[7] exited with status 0 (kernel event)",
     ),
     (
         "serve_exited exit:1 serve proven killed_by=systemd[1]",
         "status 1 (error); systemd[1] had sent it a signal",
-        "exited with status 1",
+        "serve process exited with status 1 (kernel event)",
     ),
     (
         "serve_killed signal:9 serve proven killed_by=earlyoom[8]",
         "killed by SIGKILL (9), sent by earlyoom[8]",
-        "process killed by SIGKILL (9)",
+        "serve process killed by SIGKILL (9) (kernel event)",
     ),
     (
         "serve_oom oom serve proven mem_max=4294967296",
