@@ -8,14 +8,14 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use stage::{PATIENCE, Stage};
+use fixture::{PATIENCE, Stage};
 use t3_dispatch::routing::table::Table;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

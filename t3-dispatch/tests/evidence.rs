@@ -7,11 +7,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{PATIENCE, Stage, exactly, frame};
+use fixture::{PATIENCE, Stage, exactly, frame};
 use t3_record::{
     KernelSource,
     evidence::{KernelFacts, Memory},
@@ -177,7 +177,7 @@ async fn pressure_is_asked_for_when_the_first_leg_ends_and_sockets_when_both_hav
     let socket = trace.welcome().await;
     let (mut client, mut serve) = stage.open().await;
     client.shutdown().await.unwrap();
-    stage::rest(&mut serve).await.unwrap();
+    fixture::rest(&mut serve).await.unwrap();
     let mut memory = 10;
     for expected_answers in [1, 2] {
         let conn = loop {

@@ -8,11 +8,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use stage::{PATIENCE, Stage, exactly, head, reset, rest, switching};
+use fixture::{PATIENCE, Stage, exactly, head, reset, rest, switching};
 use t3_dispatch::routing::table::Table;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -454,12 +454,12 @@ async fn http_1_0_is_understood_and_serve_gets_1_1() {
 async fn what_comes_with_an_upgrade_is_the_sessions_and_a_refused_one_ends_the_connection() {
     let mut stage = Stage::new(&[]).await;
     let mut client = stage.ask("ann", "").await;
-    client.write_all(&stage::frame(0x81, b"early", true)).await.unwrap();
+    client.write_all(&fixture::frame(0x81, b"early", true)).await.unwrap();
     let (mut serve, _) = stage.accept().await;
     nothing_comes(&mut serve).await;
     say(&mut serve, &switching()).await;
     head(&mut client).await;
-    assert_eq!(exactly(&mut serve, 11).await, stage::frame(0x81, b"early", true));
+    assert_eq!(exactly(&mut serve, 11).await, fixture::frame(0x81, b"early", true));
     drop((client, serve));
     assert_eq!(stage.facts().await.down.msgs, 1);
 

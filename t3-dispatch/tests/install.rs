@@ -7,9 +7,9 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
-use stage::{PATIENCE, Stage, exactly, head, rest};
+use fixture::{PATIENCE, Stage, exactly, head, rest};
 use t3_dispatch::pages::pwa::TAGS;
 use tokio::{
     io::AsyncWriteExt,

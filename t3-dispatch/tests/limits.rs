@@ -7,11 +7,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{PATIENCE, Stage, head, rest, switching};
+use fixture::{PATIENCE, Stage, head, rest, switching};
 use t3_dispatch::metrics::reject_reason::RejectReason;
 use tokio::{
     io::AsyncWriteExt,

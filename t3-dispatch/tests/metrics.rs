@@ -8,8 +8,8 @@
 )]
 
 mod exposition;
+mod fixture;
 mod program;
-mod stage;
 
 use std::{
     collections::HashMap,
@@ -23,8 +23,8 @@ use std::{
 };
 
 use exposition::Page;
+use fixture::{Stage, frame, head, reset, rest, switching};
 use program::{GOOD, Running, dispatch, table, text, wait_for};
-use stage::{Stage, frame, head, reset, rest, switching};
 use t3_dispatch::{
     metrics::{page, server},
     routing::table::Table,
@@ -49,12 +49,12 @@ async fn several_endings(stage: &mut Stage) -> HashMap<(Verdict, Cause), f64> {
     let (mut client, mut serve) = stage.open().await;
     for _ in 0..2 {
         client.write_all(&ping).await.unwrap();
-        stage::exactly(&mut serve, ping.len()).await;
+        fixture::exactly(&mut serve, ping.len()).await;
         serve.write_all(&pong).await.unwrap();
-        stage::exactly(&mut client, pong.len()).await;
+        fixture::exactly(&mut client, pong.len()).await;
     }
     client.write_all(&frame(0x88, &[3, 232], true)).await.unwrap();
-    stage::exactly(&mut serve, 8).await;
+    fixture::exactly(&mut serve, 8).await;
     serve.write_all(&frame(0x88, &[3, 232], false)).await.unwrap();
     drop(serve);
     rest(&mut client).await.unwrap();
@@ -225,7 +225,7 @@ async fn every_page_under_load_agrees_with_itself() {
         .map(|_| {
             tokio::spawn(async move {
                 for _ in 0..EACH {
-                    let mut client = stage::ask(address, "ann", "").await;
+                    let mut client = fixture::ask(address, "ann", "").await;
                     head(&mut client).await;
                     reset(client);
                 }
@@ -311,7 +311,7 @@ async fn readers_that_say_or_read_nothing_are_bounded_and_cost_the_proxy_nothing
     // All but a few are closed at once.
     let mut closed = 0;
     for stream in silent.iter_mut().rev().take(90) {
-        let read = tokio::time::timeout(stage::PATIENCE, stream.read(&mut [0; 1])).await;
+        let read = tokio::time::timeout(fixture::PATIENCE, stream.read(&mut [0; 1])).await;
         closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
     }
     assert_eq!(closed, 90);

@@ -7,11 +7,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{ACCEPT, PATIENCE, Stage, exactly, head, reset, switching};
+use fixture::{ACCEPT, PATIENCE, Stage, exactly, head, reset, switching};
 use t3_record::evidence::{OpenFailure, SeenEnd};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -6,11 +6,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{ACCEPT, KEY, PATIENCE, Stage, exactly, frame, head, rest};
+use fixture::{ACCEPT, KEY, PATIENCE, Stage, exactly, frame, head, rest};
 use t3_dispatch::metrics::reject_reason::RejectReason;
 use t3_record::evidence::Shutdown;
 use tokio::{
@@ -192,7 +192,7 @@ async fn what_is_no_upgrade_hears_what_it_should_have_been() {
     let mut client = TcpStream::connect(stage.address).await.unwrap();
     let request = "GET /probe/ws HTTP/1.1\r\nHost: t3\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     client.write_all(request.as_bytes()).await.unwrap();
-    assert!(stage::head(&mut client).await.starts_with("HTTP/1.1 400 "));
+    assert!(fixture::head(&mut client).await.starts_with("HTTP/1.1 400 "));
     assert_eq!(stage.app.pages.echo.count(), 0);
 }
 

@@ -7,7 +7,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod pairing_house;
+mod pairing_fixture;
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use pairing_house::{House, MINT, NAVIGATION, PATIENCE, answer};
+use pairing_fixture::{House, MINT, NAVIGATION, PATIENCE, answer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -191,7 +191,7 @@ async fn concurrent_first_visits_of_one_user_mint_once() {
         house.go();
     };
     let ((visits, visit_of_other), ()) = tokio::join!(visits, gate);
-    assert!(visits.iter().all(pairing_house::Answer::is_paired), "{visits:?}");
+    assert!(visits.iter().all(pairing_fixture::Answer::is_paired), "{visits:?}");
     assert!(visits.iter().all(|visit| visit.session() == visits[0].session()));
     assert!(visit_of_other.is_paired());
     let mut minted = house.mints();
@@ -356,7 +356,7 @@ async fn no_more_than_four_mints_run_at_the_same_time() {
         house.go();
     };
     let (visits, ()) = tokio::join!(visits, gate);
-    assert!(visits.iter().all(pairing_house::Answer::is_paired), "{visits:?}");
+    assert!(visits.iter().all(pairing_fixture::Answer::is_paired), "{visits:?}");
     assert_eq!(house.mints().len(), 6);
 }
 

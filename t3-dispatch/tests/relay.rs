@@ -7,11 +7,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{PATIENCE, Stage, exactly, frame, reset, rest};
+use fixture::{PATIENCE, Stage, exactly, frame, reset, rest};
 use t3_record::{
     Side,
     evidence::{Breach, OwnEnd, SeenEnd},
@@ -76,8 +76,8 @@ async fn what_serve_sends_together_with_the_101_is_not_lost_and_is_scanned() {
     let mut client = stage.ask("ann", "").await;
     let (mut serve, _) = stage.accept().await;
     let hello = frame(0x81, b"hello", false);
-    serve.write_all(&[stage::switching().as_bytes(), &hello].concat()).await.unwrap();
-    stage::head(&mut client).await;
+    serve.write_all(&[fixture::switching().as_bytes(), &hello].concat()).await.unwrap();
+    fixture::head(&mut client).await;
     assert_eq!(exactly(&mut client, hello.len()).await, hello);
     drop((client, serve));
     let facts = stage.facts().await;

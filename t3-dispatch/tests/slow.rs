@@ -7,11 +7,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{PATIENCE, Stage, head, rest};
+use fixture::{PATIENCE, Stage, head, rest};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -92,7 +92,7 @@ async fn an_idle_connection_ends_without_a_word() {
     let mut used = TcpStream::connect(stage.address).await.unwrap();
     used.write_all(b"GET /healthz HTTP/1.1\r\nHost: t3\r\n\r\n").await.unwrap();
     assert!(head(&mut used).await.starts_with("HTTP/1.1 200 "));
-    stage::exactly(&mut used, 3).await;
+    fixture::exactly(&mut used, 3).await;
     let (answer, after) = told(used).await;
     assert_eq!(answer, "");
     assert!(after >= LIMIT, "{after:?}");

@@ -7,11 +7,11 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{Stage, exactly, frame, rest};
+use fixture::{Stage, exactly, frame, rest};
 use t3_record::{
     Verdict,
     evidence::{OwnEnd, Shutdown},
