@@ -171,7 +171,7 @@ fn ids(line: &str) -> String {
 }
 
 /// Folding may turn a gap of two spaces into one.
-fn squeezed(line: &String) -> String {
+fn squeezed(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -183,7 +183,7 @@ pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
     let most = kept.len().max(fresh.len());
     for n in 0..most {
         let (old, new) = (kept.get(n), fresh.get(n));
-        if old.map(squeezed) != new.map(squeezed) {
+        if old.map(|line| squeezed(line)) != new.map(|line| squeezed(line)) {
             told.extend(old.map(|line| format!("-{line}\n")));
             told.extend(new.map(|line| format!("+{line}\n")));
         }

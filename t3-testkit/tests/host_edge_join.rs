@@ -127,8 +127,9 @@ fn check(stack: &Stack, user: &str, log: &Path, kept_ray: bool) {
         let ended = Ended { record, at_ms: *at_ms };
         let args = LayerArgs { traefik_log: vec![log.to_owned()], ..LayerArgs::default() };
         let gathered = gather_blocking(&args, &ended, Window::around(&ended)).unwrap();
-        let asked = &gathered.outcomes.iter().find(|outcome| outcome.layer == Layer::Traefik).unwrap().asked;
-        assert!(matches!(asked, QueryStatus::Yes { found, .. } if *found >= plan().len()), "{asked:?}");
+        let status =
+            &gathered.outcomes.iter().find(|outcome| outcome.layer == Layer::Traefik).unwrap().status;
+        assert!(matches!(status, QueryStatus::Yes { found, .. } if *found >= plan().len()), "{status:?}");
         let reading = gathered.layers.traefik.as_ref().unwrap();
         assert_eq!(reading.unread, 0, "{:?}", reading.sample);
         assert!(!format!("{reading:?}").contains("secret"), "a ticket was kept");

@@ -50,10 +50,10 @@ fn compared(record: &CloseRecord, page: &Page) -> Vec<Mismatch> {
     let subject = subject(record);
     must(page.answer.contains(subject), "the answer's subject", subject.to_owned(), &page.answer);
     for named in record.how.into_iter().flat_map(|how| decided(how, record)) {
-        let said = format!("{} {}", page.answer, page.sure);
+        let said = format!("{} {}", page.answer, page.confidence);
         must(said.contains(&named), "the deciding evidence", named, &said);
     }
-    let said = format!("{} {}", page.answer, page.sure).to_lowercase();
+    let said = format!("{} {}", page.answer, page.confidence).to_lowercase();
     let hedged = HEDGES.iter().any(|hedge| said.contains(hedge));
     let proven = record.confidence == Some(Confidence::Proven);
     must(hedged != proven, "as sure as the record", format!("{:?}", record.confidence), &said);
@@ -215,13 +215,17 @@ mod tests {
             ),
             (
                 |page| {
-                    (page.answer, page.sure) = ("ann's serve was killed.".to_owned(), "Proven.".to_owned())
+                    (page.answer, page.confidence) =
+                        ("ann's serve was killed.".to_owned(), "Proven.".to_owned());
                 },
                 "the deciding evidence",
             ),
-            (|page| page.sure = page.sure.replace(" (kernel event)", ""), "the deciding evidence"),
             (
-                |page| page.sure = page.sure.replace("kernel event", "seen by t3-dispatch"),
+                |page| page.confidence = page.confidence.replace(" (kernel event)", ""),
+                "the deciding evidence",
+            ),
+            (
+                |page| page.confidence = page.confidence.replace("kernel event", "seen by t3-dispatch"),
                 "the deciding evidence",
             ),
             (|page| page.answer = page.answer.replace(", sent by", ", not by"), "the deciding evidence"),
@@ -250,7 +254,7 @@ mod tests {
                 [(" (kernel event)", ""), ("kernel event", "seen by t3-dispatch"), ("stream leg", "stream")]
             {
                 let mut page = page(record, 1_000_000);
-                page.sure = page.sure.replace(from, to);
+                page.confidence = page.confidence.replace(from, to);
                 let keys: Vec<_> = compared(record, &page).into_iter().map(|mismatch| mismatch.key).collect();
                 assert_eq!(keys, ["explain: the deciding evidence"], "{from}");
             }

@@ -76,8 +76,8 @@ fn facts(text: &str) -> ExplainInput {
             opens.push(Timed { at_ms, what });
         } else if let Ok(what) = BurstRecord::from_line(rest) {
             around.bursts.push(Timed { at_ms, what });
-        } else if let Some(death) = Disconnect::from_line(rest) {
-            around.deaths.push(death);
+        } else if let Some(disconnect) = Disconnect::from_line(rest) {
+            around.disconnects.push(disconnect);
         } else if let Some(line) = rest.strip_prefix("systemd ") {
             around.units.push(Timed { at_ms, what: line.to_owned() });
         } else if let Some(line) = rest.strip_prefix("traefik ") {
@@ -105,9 +105,9 @@ fn facts(text: &str) -> ExplainInput {
                 Layer::Cloudflared => ("cloudflared ", "the file cloudflared.log"),
                 _ => ("", ""),
             };
-            let asked = !prefix.is_empty() && lines(prefix) > 0;
+            let queried = !prefix.is_empty() && lines(prefix) > 0;
             let yes = QueryStatus::Yes { from: from.to_owned(), found: lines(prefix), note: None };
-            Outcome { layer, asked: if asked { yes } else { QueryStatus::No } }
+            Outcome { layer, status: if queried { yes } else { QueryStatus::No } }
         })
         .to_vec();
     facts.gathered = gathered;

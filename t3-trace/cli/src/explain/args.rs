@@ -59,7 +59,7 @@ pub struct ExplainArgs {
 impl ExplainArgs {
     /// Returns the selected close; clap requires at least one of the options.
     #[must_use]
-    pub fn ask(&self) -> Selector {
+    pub fn selector(&self) -> Selector {
         match (&self.conn, self.at, &self.user) {
             (Some(conn), ..) => Selector::Conn(conn.clone()),
             (None, Some(at), Some(user)) => Selector::Nearby { user: user.clone(), at },

@@ -17,32 +17,34 @@ use crate::{
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Check {
-    pub what: &'static str,
-    pub said: String,
+    #[serde(rename = "what")]
+    pub name: &'static str,
+    #[serde(rename = "said")]
+    pub text: String,
 }
 
 /// All checks, by result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checks {
     /// Healthy.
-    pub clean: Vec<Check>,
+    pub healthy: Vec<Check>,
     /// Not healthy, and by the rules of the verdict not the cause.
-    pub beside: Vec<Check>,
+    pub unhealthy: Vec<Check>,
     /// Not checked.
-    pub unknown: Vec<Check>,
+    pub unchecked: Vec<Check>,
 }
 
 impl Checks {
-    fn clean(&mut self, what: &'static str, said: impl Into<String>) {
-        self.clean.push(Check { what, said: said.into() });
+    fn healthy(&mut self, name: &'static str, text: impl Into<String>) {
+        self.healthy.push(Check { name, text: text.into() });
     }
 
-    fn beside(&mut self, what: &'static str, said: impl Into<String>) {
-        self.beside.push(Check { what, said: said.into() });
+    fn unhealthy(&mut self, name: &'static str, text: impl Into<String>) {
+        self.unhealthy.push(Check { name, text: text.into() });
     }
 
-    fn unknown(&mut self, what: &'static str, said: impl Into<String>) {
-        self.unknown.push(Check { what, said: said.into() });
+    fn unchecked(&mut self, name: &'static str, text: impl Into<String>) {
+        self.unchecked.push(Check { name, text: text.into() });
     }
 }
 
@@ -62,7 +64,7 @@ pub fn checks(facts: &ExplainInput) -> Checks {
         heartbeats(&mut checks, record);
     }
     cgroup(&mut checks, record);
-    machine(&mut checks, record);
+    host(&mut checks, record);
     memory(&mut checks, record);
     legs(&mut checks, record);
     dispatch(&mut checks, record);
@@ -77,39 +79,42 @@ fn kernel(checks: &mut Checks, record: &CloseRecord) {
         KernelSource::Kprobe | KernelSource::Tracepoint => match record.lost {
             Some(lost) => {
                 let events = units::count(lost, "kernel event");
-                checks.unknown(
+                checks.unchecked(
                     "kernel",
                     format!("{events} lost before this record; one of this session may be among them"),
                 );
             }
             None => {
-                checks.clean("kernel", format!("observed both legs ({}), no event lost", record.kernel));
+                checks.healthy("kernel", format!("observed both legs ({}), no event lost", record.kernel));
             }
         },
         KernelSource::Off => {
-            checks.unknown("kernel", format!("no t3-trace, or no programs loaded (kernel=off); {adds}"));
+            checks.unchecked("kernel", format!("no t3-trace, or no programs loaded (kernel=off); {adds}"));
         }
         KernelSource::Timeout => {
-            checks.unknown("kernel", format!("t3-trace did not answer in time (kernel=timeout); {adds}"));
+            checks.unchecked("kernel", format!("t3-trace did not answer in time (kernel=timeout); {adds}"));
         }
     }
     if record.how == Some(How::Rst) && record.rst_reason.is_none() {
-        checks.unknown("reset", "no reason from the kernel (needs Linux 6.10 or newer)");
+        checks.unchecked("reset", "no reason from the kernel (needs Linux 6.10 or newer)");
     }
 }
 
 fn process(checks: &mut Checks, record: &CloseRecord) {
     let Some(fate) = record.peer_exit else {
-        checks.unknown("serve", "process behind its socket, and whether it is alive");
+        checks.unchecked("serve", "process behind its socket, and whether it is alive");
         return;
     };
     let process = units::process(record).unwrap_or_else(|| "its process".to_owned());
     let died_of_it =
         matches!(record.verdict, Verdict::ServeExited | Verdict::ServeKilled | Verdict::ServeOom);
     if fate == Fate::Alive {
-        checks.clean("serve", format!("{process} is alive"));
+        checks.healthy("serve", format!("{process} is alive"));
     } else if !died_of_it {
-        checks.beside("serve", format!("{process} {}, but that did not end this session", units::fate(fate)));
+        checks.unhealthy(
+            "serve",
+            format!("{process} {}, but that did not end this session", units::fate(fate)),
+        );
     }
 }
 
@@ -117,7 +122,7 @@ fn heartbeats(checks: &mut Checks, record: &CloseRecord) {
     let Some(pings @ 1..) = record.hb_n else {
         let died = record.verdict == Verdict::DispatchDied;
         let none = "none: the session was short, or its client sends none";
-        checks.unknown("heartbeats", if died { "lost with the t3-dispatch process" } else { none });
+        checks.unchecked("heartbeats", if died { "lost with the t3-dispatch process" } else { none });
         return;
     };
     let pings = units::count(pings, "ping");
@@ -127,12 +132,12 @@ fn heartbeats(checks: &mut Checks, record: &CloseRecord) {
     let timeout = (record.hb_period_ms.unwrap_or(0).saturating_mul(9) / 10).max(SHORTEST_WAIT);
     match record.hb_wait_ms.filter(|wait| *wait >= timeout) {
         None if record.how == Some(How::HeartbeatLost) => {
-            checks.clean("serve's replies", format!("{pings}, all answered{worst}"));
+            checks.healthy("serve's replies", format!("{pings}, all answered{worst}"));
         }
-        None => checks.clean("heartbeats", format!("{pings}, none unanswered for too long{worst}")),
+        None => checks.healthy("heartbeats", format!("{pings}, none unanswered for too long{worst}")),
         Some(_) if matches!(record.how, Some(How::Stall)) => {}
         Some(wait) => {
-            checks.beside(
+            checks.unhealthy(
                 "heartbeats",
                 format!("one was unanswered for {}, but another cause ended the session", lasted(wait)),
             );
@@ -141,12 +146,12 @@ fn heartbeats(checks: &mut Checks, record: &CloseRecord) {
 }
 
 /// Whether the edge could add evidence.
-fn in_front(record: &CloseRecord) -> bool {
+fn edge_matters(record: &CloseRecord) -> bool {
     matches!(record.segment, Segment::Downstream | Segment::Unknown)
 }
 
 /// Whether the verdict considers pressure.
-fn blamed(record: &CloseRecord) -> bool {
+fn considers_pressure(record: &CloseRecord) -> bool {
     record.segment == Segment::Devvm && record.verdict != Verdict::AdminKilled
 }
 
@@ -157,60 +162,61 @@ pub(super) fn at_least(shares: [Option<Percent>; 3], limits: [f32; 3]) -> bool {
 
 fn cgroup(checks: &mut Checks, record: &CloseRecord) {
     let shares = [record.psi_mem, record.psi_io, record.psi_cpu];
-    let said = units::shares(shares);
-    if said.is_empty() {
-        checks.unknown(
+    let values = units::shares(shares);
+    if values.is_empty() {
+        checks.unchecked(
             "PSI of serve",
             "not measured: no PSI, no cgroup v2, no t3-trace, or no process; it would show whether pressure explains a \
              stall",
         );
-    } else if blamed(record) {
+    } else if considers_pressure(record) {
     } else if at_least(shares, pressure::limits()) {
-        checks.beside("PSI of serve", format!("{said} (10 s): high, but it did not end this session"));
+        checks.unhealthy("PSI of serve", format!("{values} (10 s): high, but it did not end this session"));
     } else {
-        checks.clean("PSI of serve", format!("{said} (10 s)"));
+        checks.healthy("PSI of serve", format!("{values} (10 s)"));
     }
 }
 
-fn machine(checks: &mut Checks, record: &CloseRecord) {
+fn host(checks: &mut Checks, record: &CloseRecord) {
     let shares = [record.host_psi_mem, record.host_psi_io, record.host_psi_cpu];
-    let said = units::shares(shares);
-    if said.is_empty() {
-        checks.unknown("PSI of the host", "not measured: no PSI, or no t3-trace");
-    } else if blamed(record) {
+    let values = units::shares(shares);
+    if values.is_empty() {
+        checks.unchecked("PSI of the host", "not measured: no PSI, or no t3-trace");
+    } else if considers_pressure(record) {
     } else if at_least(shares, pressure::limits()) {
-        checks.beside("PSI of the host", format!("{said} (10 s): high, but it did not end this session"));
+        checks
+            .unhealthy("PSI of the host", format!("{values} (10 s): high, but it did not end this session"));
     } else {
-        checks.clean("PSI of the host", format!("{said} (10 s)"));
+        checks.healthy("PSI of the host", format!("{values} (10 s)"));
     }
 }
 
 fn memory(checks: &mut Checks, record: &CloseRecord) {
     match (record.oom_kills, record.verdict) {
         (_, Verdict::ServeOom) => {}
-        (None, _) => checks.unknown(
+        (None, _) => checks.unchecked(
             "OOM kills",
             "not counted: no memory controller (cgroup v2) on this host, or no t3-trace",
         ),
-        (Some(0), _) => checks.clean("OOM kills", "none in serve's cgroup in the last 60 s"),
+        (Some(0), _) => checks.healthy("OOM kills", "none in serve's cgroup in the last 60 s"),
         (Some(kills), _) => {
             let kills = units::count(kills, "kill");
-            let said = format!(
+            let text = format!(
                 "{kills} in serve's cgroup in the last 60 s: another process, which did not end this session"
             );
-            checks.beside("OOM kills", said);
+            checks.unhealthy("OOM kills", text);
         }
     }
     if let (Some(current), Some(most)) = (record.mem_current, record.mem_max) {
-        let said = format!("{} of {}", units::size(current), units::size(most));
+        let text = format!("{} of {}", units::size(current), units::size(most));
         // Nine tenths of the limit.
         if u128::from(current) * 10 >= u128::from(most) * 9
             && record.verdict != Verdict::ServeOom
-            && !blamed(record)
+            && !considers_pressure(record)
         {
-            checks.beside("memory of serve", format!("{said}: close to the limit"));
+            checks.unhealthy("memory of serve", format!("{text}: close to the limit"));
         } else {
-            checks.clean("memory of serve", said);
+            checks.healthy("memory of serve", text);
         }
     }
 }
@@ -234,12 +240,15 @@ fn legs(checks: &mut Checks, record: &CloseRecord) {
             _ => format!("RTT {}.{} ms ({to})", rtt / 1000, rtt % 1000 / 100),
         };
         match (retrans.unwrap_or(0), lost.unwrap_or(0)) {
-            (0, 0) => checks.clean(what, format!("{rtt}, no retransmits")),
+            (0, 0) => checks.healthy(what, format!("{rtt}, no retransmits")),
             _ if matches!(record.how, Some(How::Loss | How::ZeroWindow | How::Vanished)) => {}
             (retrans, lost) => {
                 let unacked = unacked.unwrap_or(0);
                 let segments = format!("retransmitted {retrans}, lost {lost}, not acknowledged {unacked}");
-                checks.beside(what, format!("{rtt}; segments {segments}: loss alone does not end a session"));
+                checks.unhealthy(
+                    what,
+                    format!("{rtt}; segments {segments}: loss alone does not end a session"),
+                );
             }
         }
     }
@@ -249,10 +258,10 @@ fn dispatch(checks: &mut Checks, record: &CloseRecord) {
     match record.self_lag_ms {
         // A dead process cannot report it.
         None if record.verdict == Verdict::DispatchDied => {}
-        None => checks.unknown("t3-dispatch", "event loop lag not recorded"),
+        None => checks.unchecked("t3-dispatch", "event loop lag not recorded"),
         Some(_) if record.verdict == Verdict::DispatchStalled && record.how == Some(How::Stall) => {}
         Some(late @ LATE..) => {
-            checks.beside(
+            checks.unhealthy(
                 "t3-dispatch",
                 format!(
                     "event loop lag up to {} in the last 30 s, but it did not end this session",
@@ -261,7 +270,8 @@ fn dispatch(checks: &mut Checks, record: &CloseRecord) {
             );
         }
         Some(late) => {
-            checks.clean("t3-dispatch", format!("event loop lag at most {} in the last 30 s", lasted(late)));
+            checks
+                .healthy("t3-dispatch", format!("event loop lag at most {} in the last 30 s", lasted(late)));
         }
     }
 }
@@ -271,13 +281,13 @@ fn neighbours(checks: &mut Checks, facts: &ExplainInput) {
     if let Some(burst) = record.burst.filter(|_| record.verdict != Verdict::EdgeBurst) {
         let (n, users) =
             (units::count(burst.sessions.into(), "session"), units::count(burst.users.into(), "user"));
-        checks.beside(
+        checks.unhealthy(
             "burst",
             format!("{n} of {users} closed within one second; this one has a separate cause"),
         );
     }
     let Some(around) = &facts.around else {
-        checks.unknown("journal", "only this record was read");
+        checks.unchecked("journal", "only this record was read");
         return;
     };
     let (before, after) = (
@@ -290,63 +300,65 @@ fn neighbours(checks: &mut Checks, facts: &ExplainInput) {
         lasted(after.unsigned_abs())
     );
     match around.closes.len() as u64 {
-        0 => checks.clean("other sessions", format!("none closed {span}")),
+        0 => checks.healthy("other sessions", format!("none closed {span}")),
         // These closes are the evidence.
         _ if record.verdict == Verdict::EdgeBurst => {}
         n => {
             let theirs = around.closes.iter().filter(|close| close.what.user == record.user).count();
             let (n, user) = (units::count(n, "other"), safe(&record.user));
-            checks.beside(
+            checks.unhealthy(
                 "other sessions",
                 format!("{n} closed {span}, {theirs} of them of {user}; each has a separate record"),
             );
         }
     }
-    let probed = facts.gathered.layers.probe.is_some() || !around.deaths.is_empty();
-    if !probed && in_front(record) {
-        let said = "no probe records in this journal: all probe legs were healthy, or the probe runs on another host (recommended)";
-        checks.unknown("probe", said);
+    let probed = facts.gathered.layers.probe.is_some() || !around.disconnects.is_empty();
+    if !probed && edge_matters(record) {
+        let text = "no probe records in this journal: all probe legs were healthy, or the probe runs on another host (recommended)";
+        checks.unchecked("probe", text);
     }
     if around.foreign + around.broken > 0 {
         let (foreign, broken) = (around.foreign, around.broken);
         let ours = "t3-dispatch, t3-trace or root";
-        let said = format!("{foreign} entries not written by {ours} were ignored, {broken} cannot be read");
-        checks.unknown("journal", said);
+        let text = format!("{foreign} entries not written by {ours} were ignored, {broken} cannot be read");
+        checks.unchecked("journal", text);
     }
 }
 
 fn layers(checks: &mut Checks, facts: &ExplainInput) {
-    let in_front = in_front(&facts.record);
+    let edge = edge_matters(&facts.record);
     let outcomes = &facts.gathered.outcomes;
-    let asked = |layer: Layer| {
+    let status = |layer: Layer| {
         outcomes
             .iter()
             .find(|outcome| outcome.layer == layer)
-            .map_or(&QueryStatus::No, |outcome| &outcome.asked)
+            .map_or(&QueryStatus::No, |outcome| &outcome.status)
     };
     let mut not = 0;
     for layer in Layer::ALL {
-        match asked(layer) {
+        match status(layer) {
             QueryStatus::Yes { from, found, note } => {
                 if let Some(note) = note {
-                    checks.unknown(layer.name(), format!("incomplete, from {}: {}", safe(from), safe(note)));
+                    checks
+                        .unchecked(layer.name(), format!("incomplete, from {}: {}", safe(from), safe(note)));
                 // Findings of these three are shown with the answer.
-                } else if !(in_front && matches!(layer, Layer::Traefik | Layer::Cloudflared | Layer::Probe)) {
-                    checks.clean(
+                } else if !(edge && matches!(layer, Layer::Traefik | Layer::Cloudflared | Layer::Probe)) {
+                    checks.healthy(
                         layer.name(),
                         format!("{} around the close, from {}", entries(*found), safe(from)),
                     );
                 }
             }
-            QueryStatus::Failed { why } => checks.unknown(layer.name(), safe(why)),
-            QueryStatus::No if in_front => {
-                checks.unknown(layer.name(), format!("not queried; would show {}", layer.would_add()));
+            QueryStatus::Failed { why } => checks.unchecked(layer.name(), safe(why)),
+            QueryStatus::No if edge => {
+                checks.unchecked(layer.name(), format!("not queried; would show {}", layer.would_add()));
             }
             QueryStatus::No => not += 1,
         }
     }
     if not == Layer::ALL.len() {
-        checks.unknown("edge", "Traefik, cloudflared and the probe were not queried: the cause is not there");
+        checks
+            .unchecked("edge", "Traefik, cloudflared and the probe were not queried: the cause is not there");
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Context {
     /// Burst records.
     pub bursts: Vec<Timed<BurstRecord>>,
     /// Disconnects of probe legs.
-    pub deaths: Vec<Disconnect>,
+    pub disconnects: Vec<Disconnect>,
     /// Messages of systemd about the units of serve, t3-dispatch and t3-trace.
     pub units: Vec<Timed<String>>,
     /// Entries with our message IDs from other users.

@@ -42,9 +42,9 @@ pub struct Choice {
 /// Selects a close. By time it is the nearest; of several within the given minute, the first
 /// unexpected one.
 #[must_use]
-pub fn choose(ask: &Selector, closes: Vec<Close>) -> Option<Choice> {
-    let mut fitting: Vec<Close> = closes.into_iter().filter(|close| fits(ask, close)).collect();
-    if let Selector::Nearby { at, .. } = ask {
+pub fn choose(selector: &Selector, closes: Vec<Close>) -> Option<Choice> {
+    let mut fitting: Vec<Close> = closes.into_iter().filter(|close| fits(selector, close)).collect();
+    if let Selector::Nearby { at, .. } = selector {
         let fine = |close: &Close| tone(close.record.verdict, close.record.segment) == Tone::Fine;
         fitting.sort_by_key(|close| (distance_ms(*at, close.at_ms), fine(close), close.at_ms));
     } else {
@@ -56,8 +56,8 @@ pub fn choose(ask: &Selector, closes: Vec<Close>) -> Option<Choice> {
     Some(Choice { close: fitting.next()?, near: fitting.take(LISTED).collect() })
 }
 
-fn fits(ask: &Selector, close: &Close) -> bool {
-    match ask {
+fn fits(selector: &Selector, close: &Close) -> bool {
+    match selector {
         Selector::Conn(conn) => close.record.conn == *conn,
         Selector::Nearby { user, at } => {
             close.record.user == *user && distance_ms(*at, close.at_ms) <= NEAR * 1000
@@ -109,15 +109,15 @@ mod tests {
         Moment { secs, micros: 0, span, daily: true }
     }
 
-    fn chosen(ask: &Selector) -> Option<(String, Vec<String>)> {
-        let choice = choose(ask, closes())?;
+    fn chosen(selector: &Selector) -> Option<(String, Vec<String>)> {
+        let choice = choose(selector, closes())?;
         Some((choice.close.record.conn, choice.near.into_iter().map(|close| close.record.conn).collect()))
     }
 
     #[test]
     fn by_time_the_nearest_close_of_the_user_is_selected() {
         let near = |user: &str, at| Selector::Nearby { user: user.to_owned(), at };
-        for (ask, expected) in [
+        for (selector, expected) in [
             // Within the minute: the first unexpected close, before the expected one.
             (near("ann", given(6000, 60)), Some("cut: cut2 fine after late")),
             // A second: the nearest on either side.
@@ -129,14 +129,14 @@ mod tests {
             (near("ann", given(2801, 1)), None),
             (near("carol", given(6000, 60)), None),
         ] {
-            let got = chosen(&ask).map(|(conn, near)| format!("{conn}: {}", near.join(" ")));
-            assert_eq!(got.as_deref().map(str::trim_end), expected, "{ask:?}");
+            let got = chosen(&selector).map(|(conn, near)| format!("{conn}: {}", near.join(" ")));
+            assert_eq!(got.as_deref().map(str::trim_end), expected, "{selector:?}");
         }
     }
 
     #[test]
     fn a_close_is_selected_by_id_or_as_the_last() {
-        let one = |ask: &Selector| chosen(ask).map(|(conn, near)| (conn, near.len()));
+        let one = |selector: &Selector| chosen(selector).map(|(conn, near)| (conn, near.len()));
         let some = |conn: &str| Some((conn.to_owned(), 0));
         assert_eq!(one(&Selector::Conn("cut2".to_owned())), some("cut2"));
         assert_eq!(one(&Selector::Conn("nobody".to_owned())), None);

@@ -32,7 +32,7 @@ const PROBE_UNIT: &str = "t3-probe.service";
 
 /// Candidates for a selection.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Candidates {
     pub closes: Vec<Close>,
     /// Matching records from other writers, ignored.
     pub foreign: u64,
@@ -52,10 +52,10 @@ impl Journal<'_> {
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn find(&self, ask: &Selector) -> Result<Found, ReadError> {
+    pub fn find(&self, selector: &Selector) -> Result<Candidates, ReadError> {
         let mut query = self.query();
         query.matches.push(format!("MESSAGE_ID={CLOSE_ID}"));
-        match ask {
+        match selector {
             Selector::Conn(conn) => query.matches.push(term("conn", conn)),
             Selector::Nearby { user, at } => {
                 query.since = Some(self.not_before(moment(at.secs.saturating_sub(find::NEAR))));
@@ -67,7 +67,7 @@ impl Journal<'_> {
                 query.matches.extend(user.iter().map(|user| term("user", user)));
             }
         }
-        let mut found = Found::default();
+        let mut found = Candidates::default();
         // The inner result only ends the reading early.
         let _ = journalctl::entries(&query, |entry| {
             match entry::record(entry) {
@@ -148,7 +148,7 @@ impl Journal<'_> {
                 Err(_) => around.broken += 1,
             },
             _ if entry.get("_SYSTEMD_UNIT") == Some(PROBE_UNIT) => {
-                around.deaths.extend(entry.get("MESSAGE").and_then(Disconnect::from_line));
+                around.disconnects.extend(entry.get("MESSAGE").and_then(Disconnect::from_line));
             }
             _ if entry.get("_PID") == Some("1") && entry.get("_UID") == Some("0") => {
                 let what = entry.get("MESSAGE").map(str::to_owned);

@@ -37,7 +37,7 @@ use crate::{
 use args::ExplainArgs;
 pub use facts::ExplainInput;
 use find::{Choice, Selector};
-use journal::{Found, Journal};
+use journal::{Candidates, Journal};
 pub use page::Page;
 
 /// Shortest time before the close for which the layers are queried, in milliseconds.
@@ -48,13 +48,13 @@ const BEFORE: i64 = 60_000;
 /// # Errors
 /// The close is not found, the journal cannot be read, or writing fails, except with EPIPE.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
-    let ask = args.ask();
+    let selector = args.selector();
     let journal = Journal { args, trust: Trust::in_user(DISPATCH_USER) };
-    let mut found = journal.find(&ask).context("cannot search the journal")?;
+    let mut found = journal.find(&selector).context("cannot search the journal")?;
     let closes = std::mem::take(&mut found.closes);
-    let Some(Choice { close, near }) = find::choose(&ask, closes) else {
+    let Some(Choice { close, near }) = find::choose(&selector, closes) else {
         let own = args.place.is_here();
-        anyhow::bail!("{}", not_found(&ask, &found, own.then(access::closed).flatten().as_deref()));
+        anyhow::bail!("{}", not_found(&selector, &found, own.then(access::closed).flatten().as_deref()));
     };
     let mut facts = journal.around(close, now_ms()).context("cannot read the journal around the close")?;
     let ended = facts.ended();
@@ -90,8 +90,8 @@ fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
 
 /// Returns the error text for a missing close, with hints. `closed` is a journal that this user
 /// may not read.
-fn not_found(ask: &Selector, found: &Found, closed: Option<&Path>) -> String {
-    let mut text = match ask {
+fn not_found(selector: &Selector, found: &Candidates, closed: Option<&Path>) -> String {
+    let mut text = match selector {
         Selector::Conn(conn) => format!(
             "no close of session {:?} in this journal; `t3-trace closes --json` lists the ids (key conn); an open session (`t3-trace live`) has \
              no record yet",

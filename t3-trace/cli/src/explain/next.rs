@@ -16,7 +16,7 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EdgeFindings {
     /// The edge logs have been read.
-    pub asked: bool,
+    pub queried: bool,
     /// The hop that they name.
     pub part: Option<Part>,
 }
@@ -26,7 +26,7 @@ pub struct EdgeFindings {
 pub fn steps(record: &CloseRecord, window: &Window, front: EdgeFindings) -> Vec<String> {
     let mut steps: Vec<String> = verdict_text::next_steps(record.verdict, record.how)
         .iter()
-        .filter(|step| !(front.asked && **step == QUERY_EDGE))
+        .filter(|step| !(front.queried && **step == QUERY_EDGE))
         .map(|step| filled(step, record, window))
         .collect();
     if let Some(part) = front.part {
@@ -103,7 +103,7 @@ mod tests {
             let record = record("ann", verdict, Segment::Downstream);
             assert!(of(&record).iter().any(|step| step.contains("--loki")), "{verdict}");
             for part in Part::ALL {
-                let steps = with(&record, EdgeFindings { asked: true, part: Some(*part) });
+                let steps = with(&record, EdgeFindings { queried: true, part: Some(*part) });
                 assert!(!steps.iter().any(|step| step.contains("--loki")), "{steps:?}");
                 let first = steps[0].to_lowercase();
                 let named =

@@ -42,16 +42,21 @@ pub struct Page {
     /// Conclusion in one or two sentences.
     pub answer: String,
     /// Confidence and the deciding evidence.
-    pub sure: String,
+    #[serde(rename = "sure")]
+    pub confidence: String,
     /// Findings of the edge, or why there are none.
-    pub in_front: Option<EdgeFindings>,
+    #[serde(rename = "in_front")]
+    pub edge: Option<EdgeFindings>,
     pub timeline: Vec<Entry>,
     /// Checked and healthy.
-    pub clean: Vec<Check>,
+    #[serde(rename = "clean")]
+    pub healthy: Vec<Check>,
     /// Checked, not healthy, and not the cause.
-    pub beside: Vec<Check>,
+    #[serde(rename = "beside")]
+    pub unhealthy: Vec<Check>,
     /// Not checked, or not available.
-    pub unknown: Vec<Check>,
+    #[serde(rename = "unknown")]
+    pub unchecked: Vec<Check>,
     pub next: Vec<String>,
     /// Other closes that match the selection.
     pub near: Vec<Nearby>,
@@ -65,9 +70,11 @@ pub struct EdgeFindings {
     pub part: Option<Part>,
     pub confidence: Option<Confidence>,
     /// Reasons, each with its source.
-    pub said: Vec<String>,
+    #[serde(rename = "said")]
+    pub reasons: Vec<String>,
     /// Why the hop is unknown.
-    pub cannot: Option<String>,
+    #[serde(rename = "cannot")]
+    pub unresolved: Option<String>,
 }
 
 /// Another close that matches the selection.
@@ -90,7 +97,7 @@ impl Page {
         let checks = checked::checks(facts);
         let layers = &facts.gathered.layers;
         let front = next::EdgeFindings {
-            asked: layers.traefik.is_some() && layers.cloudflared.is_some(),
+            queried: layers.traefik.is_some() && layers.cloudflared.is_some(),
             part: refinement.part,
         };
         let window = Window {
@@ -110,12 +117,12 @@ impl Page {
             at_ms: zero,
             lasted_ms: record.dur_ms,
             answer: answer::sentence(record),
-            sure: answer::sure(record),
+            confidence: answer::confidence(record),
             timeline: timeline::entries(facts, refinement.line.as_ref()),
-            in_front: in_front(record, refinement),
-            clean: checks.clean,
-            beside: checks.beside,
-            unknown: checks.unknown,
+            edge: edge(record, refinement),
+            healthy: checks.healthy,
+            unhealthy: checks.unhealthy,
+            unchecked: checks.unchecked,
             next: next::steps(record, &window, front),
             near: near.collect(),
             record: record.clone(),
@@ -150,18 +157,18 @@ impl Page {
         };
         indented(&mut out, &self.answer, code);
         indented(&mut out, &vocabulary(record), "2");
-        if let Some(in_front) = &self.in_front {
-            in_front.lines().iter().for_each(|line| paragraph(&mut out, width, "  ", line));
+        if let Some(edge) = &self.edge {
+            edge.lines().iter().for_each(|line| paragraph(&mut out, width, "  ", line));
         }
         heading(&mut out, paint, "CONFIDENCE");
-        paragraph(&mut out, width, "  ", &self.sure);
+        paragraph(&mut out, width, "  ", &self.confidence);
         heading(&mut out, paint, "TIMELINE");
         for entry in &self.timeline {
             self.entry(&mut out, entry, paint, width, &wall);
         }
-        checks(&mut out, (paint, width), "CHECKED, OK", &self.clean);
-        checks(&mut out, (paint, width), "SEEN, NOT THE CAUSE", &self.beside);
-        checks(&mut out, (paint, width), "NOT CHECKED", &self.unknown);
+        checks(&mut out, (paint, width), "CHECKED, OK", &self.healthy);
+        checks(&mut out, (paint, width), "SEEN, NOT THE CAUSE", &self.unhealthy);
+        checks(&mut out, (paint, width), "NOT CHECKED", &self.unchecked);
         heading(&mut out, paint, "NEXT");
         self.next.iter().for_each(|step| paragraph(&mut out, width, "  - ", step));
         if !self.near.is_empty() {
@@ -192,7 +199,7 @@ impl Page {
         let head = format!("  {clock:8}  {:>8}  {:10}  ", units::offset(entry.offset_ms), entry.source);
         let mut indent = head.chars().count();
         let mut line = paint.dim(&head);
-        // Below the head if there is not enough room beside it.
+        // Below the head if there is not enough room next to it.
         if indent + NARROWEST > width {
             let _ = writeln!(out, "{}", paint.dim(head.trim_end()));
             indent = 4;
@@ -218,34 +225,35 @@ fn vocabulary(record: &CloseRecord) -> String {
     words
 }
 
-fn in_front(record: &CloseRecord, refinement: Refinement) -> Option<EdgeFindings> {
-    let Refinement { part, confidence, reasons: said, unresolved: cannot, .. } = refinement;
+fn edge(record: &CloseRecord, refinement: Refinement) -> Option<EdgeFindings> {
+    let Refinement { part, confidence, reasons, unresolved, .. } = refinement;
     let printable = |text: String| safe(&text);
     (record.segment == Segment::Downstream).then(|| EdgeFindings {
         part,
         confidence,
-        said: said.into_iter().map(printable).collect(),
-        cannot: cannot.map(printable),
+        reasons: reasons.into_iter().map(printable).collect(),
+        unresolved: unresolved.map(printable),
     })
 }
 
 impl EdgeFindings {
     fn lines(&self) -> Vec<String> {
         let part = self.part.map(|part| {
-            let sure = self.confidence.map_or_else(String::new, |confidence| format!(" ({confidence})"));
+            let confidence =
+                self.confidence.map_or_else(String::new, |confidence| format!(" ({confidence})"));
             let part = match part {
                 Part::Traefik => "Traefik or its node",
                 Part::Tunnel => "the tunnel between Cloudflare and cloudflared",
                 Part::LastMile => "the last mile, between the user and Cloudflare",
             };
-            format!("Failed hop: {part}{sure}:")
+            format!("Failed hop: {part}{confidence}:")
         });
-        let cannot = self.cannot.as_ref();
-        let cannot = cannot.map(|why| {
+        let unresolved = self.unresolved.as_ref();
+        let unresolved = unresolved.map(|why| {
             format!("Cannot tell which hop failed (client, Cloudflare, cloudflared, Traefik): {why}.")
         });
-        let said = self.said.iter().map(|said| format!("- {said}"));
-        part.into_iter().chain(cannot).chain(said).collect()
+        let reasons = self.reasons.iter().map(|reason| format!("- {reason}"));
+        part.into_iter().chain(unresolved).chain(reasons).collect()
     }
 }
 
@@ -259,7 +267,7 @@ fn checks(out: &mut String, (paint, width): (Paint, usize), title: &str, checks:
     }
     heading(out, paint, title);
     for check in checks {
-        paragraph(out, width, &format!("  {}: ", check.what), &check.said);
+        paragraph(out, width, &format!("  {}: ", check.name), &check.text);
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     ExplainInput, Page,
     facts::{Context, Timed},
     find::Selector,
-    journal::Found,
+    journal::Candidates,
     not_found,
 };
 use crate::present::{answer, text::Paint};
@@ -252,10 +252,10 @@ fn every_result_of_the_rules_has_an_answer_and_evidence() {
     let mut seen = (BTreeSet::new(), BTreeSet::new());
     for (words, said, named) in ENDS {
         let record = record(words);
-        let (answer, sure) = (answer::sentence(&record), answer::sure(&record));
+        let (answer, evidence) = (answer::sentence(&record), answer::confidence(&record));
         assert!(answer.contains(said), "{words}\n{answer}");
-        assert!(sure.contains(named), "{words}\n{sure}");
-        assert!(answer.ends_with('.') && sure.ends_with('.'), "{words}\n{answer}\n{sure}");
+        assert!(evidence.contains(named), "{words}\n{evidence}");
+        assert!(answer.ends_with('.') && evidence.ends_with('.'), "{words}\n{answer}\n{evidence}");
         seen.0.insert(record.verdict);
         seen.1.insert(words.split(' ').nth(1).unwrap().split(':').next().unwrap());
     }
@@ -265,9 +265,9 @@ fn every_result_of_the_rules_has_an_answer_and_evidence() {
 
 #[test]
 fn an_unhealthy_check_is_not_called_the_cause() {
-    let beside = |words: &str| {
+    let unhealthy = |words: &str| {
         let page = Page::of(&ExplainInput::of(record(words), 0), &[], wall);
-        page.beside.iter().map(|check| check.what).collect::<Vec<_>>().join(" ")
+        page.unhealthy.iter().map(|check| check.name).collect::<Vec<_>>().join(" ")
     };
     let storm = "psi_mem=95.0 host_psi_mem=90.0 hb_n=9 hb_period_ms=1000 hb_wait_ms=9000 down_rtt_us=1 down_retrans=7 self_lag_ms=900 oom_kills=2";
     for (words, expected) in [
@@ -287,10 +287,10 @@ fn an_unhealthy_check_is_not_called_the_cause() {
         ("serve_oom oom serve proven", "heartbeats PSI of serve PSI of the host downstream leg t3-dispatch"),
         ("dispatch_stalled stall dispatch likely", "PSI of serve PSI of the host OOM kills downstream leg"),
     ] {
-        assert_eq!(beside(&format!("{words} {storm}")), expected, "{words}");
+        assert_eq!(unhealthy(&format!("{words} {storm}")), expected, "{words}");
     }
     assert_eq!(
-        beside(
+        unhealthy(
             "client_left fin downstream proven psi_mem=19.9 psi_io=49.0 psi_cpu=79.0 hb_n=9 hb_wait_ms=900 hb_period_ms=1000"
         ),
         ""
@@ -415,13 +415,13 @@ proptest! {
     fn a_proven_answer_is_not_hedged_and_a_likely_one_is(mut record in any_record().boxed()) {
         record.user = "ann".to_owned();
         (record.ws_reason, record.peer_comm, record.killed_by) = (None, None, None);
-        let (sentence, sure) = (answer::sentence(&record), answer::sure(&record));
+        let (sentence, evidence) = (answer::sentence(&record), answer::confidence(&record));
         let hedged = |text: &str| HEDGES.iter().any(|hedge| text.to_lowercase().contains(hedge));
         match record.confidence {
-            Some(Confidence::Proven) => prop_assert!(!hedged(&sentence) && !hedged(&sure), "{sentence} {sure}"),
+            Some(Confidence::Proven) => prop_assert!(!hedged(&sentence) && !hedged(&evidence), "{sentence} {evidence}"),
             _ => prop_assert!(hedged(&sentence), "{sentence}"),
         }
-        prop_assert_eq!(sure.starts_with("Proven"), record.confidence == Some(Confidence::Proven));
+        prop_assert_eq!(evidence.starts_with("Proven"), record.confidence == Some(Confidence::Proven));
     }
 
     #[test]
@@ -445,8 +445,24 @@ proptest! {
 }
 
 #[test]
+fn json_keys_are_stable() {
+    let facts = ExplainInput::of(record("client_left fin downstream likely"), 0);
+    let json = serde_json::to_value(Page::of(&facts, &[], wall)).unwrap();
+    let keys = |value: &serde_json::Value| {
+        value.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        keys(&json),
+        "answer at at_ms beside clean conn in_front ip lasted_ms near next record sure timeline unknown user"
+    );
+    assert_eq!(keys(&json["in_front"]), "cannot confidence part said");
+    assert_eq!(keys(&json["unknown"][0]), "said what");
+    assert_eq!(keys(&json["timeline"][0]), "offset_ms source text");
+}
+
+#[test]
 fn a_missing_close_is_reported_with_hints() {
-    let found = Found { foreign: 2, broken: 1, ..Found::default() };
+    let found = Candidates { foreign: 2, broken: 1, ..Candidates::default() };
     let last = Selector::Last { user: None };
     let said = not_found(&last, &found, Some(Path::new("/var/log/journal/x/system.journal")));
     for part in [
@@ -457,6 +473,6 @@ fn a_missing_close_is_reported_with_hints() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let hostile = not_found(&Selector::Conn("a\u{1b}[2J".to_owned()), &Found::default(), None);
+    let hostile = not_found(&Selector::Conn("a\u{1b}[2J".to_owned()), &Candidates::default(), None);
     assert!(!hostile.contains(char::is_control) && !hostile.contains("ignored"), "{hostile}");
 }

@@ -138,9 +138,9 @@ fn beats(list: &mut List, record: &CloseRecord) {
 
 fn pressure(list: &mut List, record: &CloseRecord) {
     let cgroup = [record.psi_mem, record.psi_io, record.psi_cpu];
-    let machine = [record.host_psi_mem, record.host_psi_io, record.host_psi_cpu];
+    let host = [record.host_psi_mem, record.host_psi_io, record.host_psi_cpu];
     // On a whole host some task always waits a little.
-    for (whose, shares, from) in [("serve's cgroup", cgroup, [NOTABLE; 3]), ("the host", machine, limits())] {
+    for (whose, shares, from) in [("serve's cgroup", cgroup, [NOTABLE; 3]), ("the host", host, limits())] {
         if at_least(shares, from) {
             let shares = units::shares(shares);
             list.before(10_000, "pressure", format!("PSI some of {whose}, 10 s before the close: {shares}"));
@@ -168,13 +168,13 @@ fn events(list: &mut List, record: &CloseRecord) {
 
 /// Returns source and text of a chain event.
 fn event_text(record: &CloseRecord, event: &chain::Event) -> (&'static str, String) {
-    let said = chain_text::sentence(event);
+    let text = chain_text::sentence(event);
     if event.what.starts_with("close") {
-        return ("frame", said);
+        return ("frame", text);
     }
     if !event.what.starts_with("peer_") {
         let unseen = matches!(record.kernel, KernelSource::Off | KernelSource::Timeout);
-        return (if unseen { "relay" } else { "kernel" }, said);
+        return (if unseen { "relay" } else { "kernel" }, text);
     }
     let process = units::process(record).map_or_else(String::new, |process| format!(" ({process})"));
     let more = match (&record.killed_by, &record.oom_victim) {
@@ -182,7 +182,7 @@ fn event_text(record: &CloseRecord, event: &chain::Event) -> (&'static str, Stri
         (_, Some(argv)) if event.what == "peer_oom" => format!(": {}", safe(argv)),
         _ => String::new(),
     };
-    ("process", format!("{said}{process}{more}"))
+    ("process", format!("{text}{process}{more}"))
 }
 
 fn surroundings(list: &mut List, facts: &ExplainInput, around: &Context) {
@@ -208,10 +208,14 @@ fn surroundings(list: &mut List, facts: &ExplainInput, around: &Context) {
         let (n, users) = (units::count(burst.what.n, "session"), units::count(burst.what.users, "user"));
         list.at(burst.at_ms, "ws burst", format!("{n} of {users} closed within one second"));
     }
-    for death in around.deaths.iter().take(LINES) {
-        let text =
-            format!("probe leg {} disconnected: {} in {}", safe(&death.leg), death.reason, death.phase);
-        list.at(signed(death.at_ms), "probe", text);
+    for disconnect in around.disconnects.iter().take(LINES) {
+        let text = format!(
+            "probe leg {} disconnected: {} in {}",
+            safe(&disconnect.leg),
+            disconnect.reason,
+            disconnect.phase
+        );
+        list.at(signed(disconnect.at_ms), "probe", text);
     }
     for line in around.units.iter().take(LINES) {
         list.at(line.at_ms, "systemd", safe(&line.what));
@@ -225,8 +229,8 @@ fn layers(list: &mut List, gathered: &LayerData, line: Option<&AccessLine>) {
         list.at(line.end_ms(), "traefik", format!("request ended, status {status}"));
     }
     let lines = gathered.layers.cloudflared.iter().flat_map(|read| &read.lines);
-    let telling = |kind: &TunnelKind| !matches!(kind, TunnelKind::Other);
-    for line in lines.filter(|line| telling(&line.kind)).take(LINES) {
+    let is_event = |kind: &TunnelKind| !matches!(kind, TunnelKind::Other);
+    for line in lines.filter(|line| is_event(&line.kind)).take(LINES) {
         let error = line.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
         list.at(line.at_ms, "tunnel", safe(&format!("{}{error}", line.message)));
     }

@@ -261,7 +261,7 @@ impl LayerQuery<'_> {
     async fn in_time<'s, T, F>(
         &'s self,
         source: &'s Result<Source, SourceError>,
-        ask: impl FnOnce(&'s Source, &'s Client) -> F,
+        query: impl FnOnce(&'s Source, &'s Client) -> F,
     ) -> Result<T, Why>
     where
         F: Future<Output = Result<T, Why>>,
@@ -269,7 +269,7 @@ impl LayerQuery<'_> {
         let source = source.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
         let client = self.client.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
         let time = self.args.layer_timeout;
-        match timeout(time, ask(source, client)).await {
+        match timeout(time, query(source, client)).await {
             Ok(answer) => answer,
             Err(_) => Err(FetchError::Timeout { place: source.place(), seconds: time.as_secs_f32() }.into()),
         }

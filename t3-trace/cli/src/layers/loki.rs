@@ -34,7 +34,7 @@ pub(super) struct Entry {
 
 /// Result of a query.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct QueryResult {
     /// Sorted by time.
     pub entries: Vec<Entry>,
     /// The limit was reached; there is more.
@@ -67,10 +67,10 @@ pub(super) async fn lines(
     source: &Source,
     logql: &str,
     window: Window,
-) -> Result<Found, FetchError> {
+) -> Result<QueryResult, FetchError> {
     let until = nanos(window.until_ms).saturating_add(1_000_000);
     let mut from = nanos(window.from_ms);
-    let mut found = Found::default();
+    let mut found = QueryResult::default();
     let mut bytes = 0;
     // Lines at the time where the next page starts.
     let mut overlap: HashSet<Entry> = HashSet::new();

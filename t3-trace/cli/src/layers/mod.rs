@@ -123,7 +123,7 @@ pub enum QueryStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub layer: Layer,
-    pub asked: QueryStatus,
+    pub status: QueryStatus,
 }
 
 /// One line of another stream.
@@ -176,7 +176,7 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
     };
     let (traefik, cloudflared, streams, probe, pressure) =
         tokio::join!(query.traefik(), query.cloudflared(), query.streams(), query.probe(), query.pressure());
-    let asked = [traefik.1, cloudflared.1, streams.1, probe.1, pressure.1];
+    let statuses = [traefik.1, cloudflared.1, streams.1, probe.1, pressure.1];
     LayerData {
         layers: Layers {
             traefik: traefik.0,
@@ -186,7 +186,11 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
         },
         pressure: pressure.0.unwrap_or_default(),
         lines: streams.0.unwrap_or_default(),
-        outcomes: Layer::ALL.into_iter().zip(asked).map(|(layer, asked)| Outcome { layer, asked }).collect(),
+        outcomes: Layer::ALL
+            .into_iter()
+            .zip(statuses)
+            .map(|(layer, status)| Outcome { layer, status })
+            .collect(),
     }
 }
 

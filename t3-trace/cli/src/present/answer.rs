@@ -24,7 +24,7 @@ pub fn sentence(record: &CloseRecord) -> String {
 
 /// Returns the confidence with the deciding evidence; for a likely verdict also the doubt.
 #[must_use]
-pub fn sure(record: &CloseRecord) -> String {
+pub fn confidence(record: &CloseRecord) -> String {
     match record.confidence {
         Some(Confidence::Proven) => format!("Proven: {}.", evidence(record)),
         Some(Confidence::Likely) => {
@@ -274,9 +274,9 @@ fn exited(record: &CloseRecord) -> String {
         Some(How::Exit(status)) => &format!(" with status {status} (error)"),
         _ => "",
     };
-    let asked =
+    let sender =
         record.killed_by.as_ref().map(|killer| format!("; {} had sent it a signal to stop", safe(killer)));
-    format!("{how}{}", asked.unwrap_or_default())
+    format!("{how}{}", sender.unwrap_or_default())
 }
 
 fn killed(record: &CloseRecord) -> String {

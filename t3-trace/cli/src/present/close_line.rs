@@ -38,10 +38,10 @@ pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
         Tone::Bad => "1;31",
     };
     // `?` marks a likely verdict.
-    let sure = if record.confidence == Some(Confidence::Likely) { "?" } else { " " };
+    let mark = if record.confidence == Some(Confidence::Likely) { "?" } else { " " };
     let how = record.how.map_or_else(String::new, |how| how.to_string());
     let head = format!(
-        "{}  {}{sure} {:12}  {:>8}  {how:18}",
+        "{}  {}{mark} {:12}  {:>8}  {how:18}",
         paint.dim(clock),
         paint.with(code, &what),
         safe(&record.user),
@@ -52,7 +52,7 @@ pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
 }
 
 /// Whether a PSI value of the host or of serve's cgroup is high.
-pub(crate) fn strained(record: &CloseRecord) -> bool {
+pub(crate) fn has_high_psi(record: &CloseRecord) -> bool {
     let all = [
         record.psi_io,
         record.psi_mem,

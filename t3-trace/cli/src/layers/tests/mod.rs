@@ -62,19 +62,19 @@ async fn gathered(args: &LayerArgs) -> LayerData {
     gather(args, &ended, Window::around(&ended)).await
 }
 
-fn asked(gathered: &LayerData, layer: Layer) -> &QueryStatus {
-    &gathered.outcomes.iter().find(|outcome| outcome.layer == layer).unwrap().asked
+fn status(gathered: &LayerData, layer: Layer) -> &QueryStatus {
+    &gathered.outcomes.iter().find(|outcome| outcome.layer == layer).unwrap().status
 }
 
 fn why(gathered: &LayerData, layer: Layer) -> &str {
-    match asked(gathered, layer) {
+    match status(gathered, layer) {
         QueryStatus::Failed { why } => why,
         other => panic!("{other:?}"),
     }
 }
 
 fn found(gathered: &LayerData, layer: Layer) -> (usize, Option<&str>) {
-    match asked(gathered, layer) {
+    match status(gathered, layer) {
         QueryStatus::Yes { found, note, .. } => (*found, note.as_deref()),
         other => panic!("{other:?}"),
     }
@@ -84,7 +84,7 @@ fn found(gathered: &LayerData, layer: Layer) -> (usize, Option<&str>) {
 async fn no_layer_is_queried_without_its_option() {
     let nothing = gathered(&LayerArgs::default()).await;
     assert!(nothing.outcomes.iter().map(|outcome| outcome.layer).eq(Layer::ALL));
-    assert!(nothing.outcomes.iter().all(|outcome| outcome.asked == QueryStatus::No));
+    assert!(nothing.outcomes.iter().all(|outcome| outcome.status == QueryStatus::No));
     assert_eq!(nothing.layers, Layers::default());
 }
 
@@ -120,8 +120,8 @@ async fn lines_of_loki_are_parsed_and_other_streams_made_printable() {
             .map(|(at, stream, text)| (at, stream, text))
     );
     assert_eq!((found(&gathered, Layer::Traefik), found(&gathered, Layer::Streams)), ((1, None), (2, None)));
-    assert_eq!(asked(&gathered, Layer::Probe), &QueryStatus::No);
-    let QueryStatus::Yes { from, .. } = asked(&gathered, Layer::Traefik) else { panic!() };
+    assert_eq!(status(&gathered, Layer::Probe), &QueryStatus::No);
+    let QueryStatus::Yes { from, .. } = status(&gathered, Layer::Traefik) else { panic!() };
     assert_eq!(*from, format!("Loki at http://{address}, {TRAEFIK}"));
     assert!(stub.queries().contains(&format!("{TRAEFIK} |= \"/ws\"")), "{:?}", stub.queries());
     let record = record();
@@ -354,7 +354,7 @@ async fn probe_legs_and_host_pressure_come_from_prometheus() {
         healthy.pressure,
         [Pressure { resource: "io", instance: "devvm:9100".to_owned(), points: vec![(AT, 41.5)] }]
     );
-    let query = stub.asked.lock().unwrap().last().unwrap().0.clone();
+    let query = stub.received.lock().unwrap().last().unwrap().0.clone();
     assert_eq!((&*query["start"], &*query["step"]), (&*format!("{}.000", AT / 1000 - 60), "15"));
     let (address, _stub) = prometheus(legs("0")).start().await;
     let down =

@@ -36,7 +36,7 @@ pub struct Stub {
     /// Delay of each response.
     pub delay: Duration,
     /// Received queries and headers.
-    pub asked: Mutex<Vec<(BTreeMap<String, String>, HeaderMap)>>,
+    pub received: Mutex<Vec<(BTreeMap<String, String>, HeaderMap)>>,
 }
 
 impl Stub {
@@ -68,12 +68,12 @@ impl Stub {
     }
 
     pub fn queries(&self) -> Vec<String> {
-        self.asked.lock().unwrap().iter().map(|(query, _)| query["query"].clone()).collect()
+        self.received.lock().unwrap().iter().map(|(query, _)| query["query"].clone()).collect()
     }
 
     pub fn header(&self, name: &str) -> Option<String> {
-        let asked = self.asked.lock().unwrap();
-        asked.last().unwrap().1.get(name).map(|value| value.to_str().unwrap().to_owned())
+        let received = self.received.lock().unwrap();
+        received.last().unwrap().1.get(name).map(|value| value.to_str().unwrap().to_owned())
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> (u16, String) {
@@ -81,7 +81,7 @@ impl Stub {
             (request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')))
                 .map(|(key, value)| (key.to_owned(), decoded(value)))
                 .collect();
-        self.asked.lock().unwrap().push((query.clone(), request.headers().clone()));
+        self.received.lock().unwrap().push((query.clone(), request.headers().clone()));
         tokio::time::sleep(self.delay).await;
         if let Some(instead) = &self.instead {
             return instead.clone();

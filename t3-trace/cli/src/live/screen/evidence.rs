@@ -40,8 +40,11 @@ pub fn page(record: &CloseRecord, when: &str) -> Vec<Section> {
 }
 
 fn conclusion(record: &CloseRecord) -> Vec<String> {
-    let mut lines =
-        vec![verdict_text::label(record.verdict).to_owned(), answer::sentence(record), answer::sure(record)];
+    let mut lines = vec![
+        verdict_text::label(record.verdict).to_owned(),
+        answer::sentence(record),
+        answer::confidence(record),
+    ];
     lines.extend(record.closed_by.map(|end| {
         match end {
             ClosedBy::Downstream => "The downstream leg acted first; that alone does not make it the cause.",

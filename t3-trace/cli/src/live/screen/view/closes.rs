@@ -102,8 +102,11 @@ fn how(close: &Close) -> String {
 }
 
 fn details(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
-    let style =
-        if close_line::strained(&close.record) { view.theme.tone(Tone::Warning) } else { view.theme.dim() };
+    let style = if close_line::has_high_psi(&close.record) {
+        view.theme.tone(Tone::Warning)
+    } else {
+        view.theme.dim()
+    };
     (close_line::details(&close.record, Paint { colour: false }).join("  "), style)
 }
 
