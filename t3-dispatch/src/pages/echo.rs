@@ -28,7 +28,7 @@ use crate::{
     http::{guard::guarded_socket, headers},
     metrics::reject_reason::RejectReason,
     response::{body::ResponseBody, text::plain},
-    shutdown::signal::Stop,
+    shutdown::signal::ShutdownSignal,
 };
 
 /// The largest message, in bytes; a probe's has some twenty.
@@ -44,7 +44,7 @@ pub struct ProbeEcho {
     idle_timeout: Duration,
     handshake_timeout: Duration,
     rejections: Arc<Rejections>,
-    shutdown: Arc<Stop>,
+    shutdown: Arc<ShutdownSignal>,
 }
 
 impl ProbeEcho {
@@ -54,7 +54,7 @@ impl ProbeEcho {
         idle_timeout: Duration,
         handshake_timeout: Duration,
         rejections: Arc<Rejections>,
-        shutdown: Arc<Stop>,
+        shutdown: Arc<ShutdownSignal>,
     ) -> Self {
         let max = u32::from(max_probes.get());
         let permits = Arc::new(Semaphore::new(max_probes.get().into()));
@@ -127,7 +127,7 @@ async fn converse(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _place: OwnedSe
 }
 
 /// Until the peer ends it, violates the protocol or is idle for too long, or until dispatch stops.
-async fn echo<S>(mut socket: WebSocketStream<S>, silence: Duration, stop: &Stop)
+async fn echo<S>(mut socket: WebSocketStream<S>, silence: Duration, stop: &ShutdownSignal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

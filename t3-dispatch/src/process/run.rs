@@ -43,7 +43,7 @@ use crate::{
     },
     server::{app::App, listener},
     settings::{HttpSettings, Timeouts},
-    shutdown::{in_flight::InFlight, signal::Stop},
+    shutdown::{in_flight::InFlight, signal::ShutdownSignal},
     sys::{clock, tcp},
     upstream::pool::Pool,
 };
@@ -128,7 +128,7 @@ pub fn assemble(
     observer: Option<RecordObserver>,
 ) -> Arc<App> {
     let metrics = Arc::new(Metrics::default());
-    let stop = Arc::new(Stop::default());
+    let shutdown = Arc::new(ShutdownSignal::default());
     let trace = Trace::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout);
     let recorder = Arc::new(Recorder {
         writer,
@@ -138,7 +138,7 @@ pub fn assemble(
         reconnects: Mutex::new(Reconnects::default()),
         bursts: Mutex::default(),
         in_flight: InFlight::default(),
-        shutdown: Arc::clone(&stop),
+        shutdown: Arc::clone(&shutdown),
         runtime: tokio::runtime::Handle::current(),
         observer,
     });
@@ -152,7 +152,7 @@ pub fn assemble(
         options.pages.probe_silence,
         timeouts.handshake,
         Arc::clone(&rejections),
-        Arc::clone(&stop),
+        Arc::clone(&shutdown),
     ));
     let websocket = Arc::new(WebsocketProxy {
         admission: Gate::new(admission_settings(&options.limits)),
@@ -161,7 +161,7 @@ pub fn assemble(
         metrics: Arc::clone(&metrics),
         trusted: trusted.clone(),
         timeouts,
-        shutdown: Arc::clone(&stop),
+        shutdown: Arc::clone(&shutdown),
     });
     let forwarder =
         HttpForwarder { pool: Arc::clone(&pool), metrics: Arc::clone(&metrics), http, timeouts, pwa };
@@ -178,7 +178,7 @@ pub fn assemble(
         pool,
         trace,
         metrics,
-        stop,
+        shutdown,
         recorder,
         connections: InFlight::default(),
         rejections,
@@ -236,7 +236,7 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
             heard = signals.next() => {
                 if let SignalEvent::Stop(_) = heard {
                     tracing::warn!(sessions = app.recorder.in_flight.count(), "second stop signal: exiting without draining");
-                    app.stop.hurry();
+                    app.shutdown.force();
                 }
             }
         }
@@ -265,11 +265,11 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
 }
 
 /// Stops: no new connections, Close 1001 to all sessions, a record for each of them, and an end for
-/// requests in flight. `Stop::hurry` makes it quick.
+/// requests in flight. `ShutdownSignal::force` makes it quick.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let deadline = Instant::now() + app.times.drain;
     tracing::info!(sessions = app.recorder.in_flight.count(), "stopping");
-    app.stop.say(shutdown);
+    app.shutdown.trigger(shutdown);
     if timeout_at(deadline, app.recorder.in_flight.none()).await.is_err() {
         tracing::error!(sessions = app.recorder.in_flight.count(), "drain timed out with sessions in flight");
     }

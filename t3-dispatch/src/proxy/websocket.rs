@@ -32,7 +32,7 @@ use crate::{
     response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
     settings::Timeouts,
-    shutdown::signal::Stop,
+    shutdown::signal::ShutdownSignal,
     sys::{clock, random_id},
     upstream::{connect, request_body::RequestBody, response_check::proper},
 };
@@ -45,7 +45,7 @@ pub struct WebsocketProxy {
     pub metrics: Arc<Metrics>,
     pub trusted: Vec<IpNet>,
     pub timeouts: Timeouts,
-    pub shutdown: Arc<Stop>,
+    pub shutdown: Arc<ShutdownSignal>,
 }
 
 /// Answers an upgrade request of a known user.
@@ -224,7 +224,7 @@ async fn run_session(
             session.flow_mut(side).pending.extend_from_slice(&bytes);
         }
     }
-    let listener = proxy.shutdown.enrol();
+    let listener = proxy.shutdown.subscribe();
     let observer = case.observer();
     relay::run(case.session(), Legs { down, up }, proxy.timeouts.relay, &listener, &observer).await;
 }

@@ -113,7 +113,7 @@ impl SessionRecorder {
     /// to stop.
     fn browser_gone(&mut self) {
         let over = self.connection.as_ref().and_then(|connection| connection.over());
-        let stop = self.recorder.shutdown.said();
+        let stop = self.recorder.shutdown.triggered();
         let facts = &mut self.session().facts;
         facts.down.end = facts.down.end.or(over);
         facts.shutdown = facts.shutdown.or(stop);

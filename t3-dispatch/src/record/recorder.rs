@@ -18,7 +18,7 @@ use crate::{
         reconnects::Reconnects,
     },
     relay::session::Session,
-    shutdown::{in_flight::InFlight, signal::Stop},
+    shutdown::{in_flight::InFlight, signal::ShutdownSignal},
     sys::clock,
 };
 
@@ -39,7 +39,7 @@ pub struct Recorder {
     pub bursts: Mutex<BurstCounter>,
     /// Sessions without a record.
     pub in_flight: InFlight,
-    pub shutdown: Arc<Stop>,
+    pub shutdown: Arc<ShutdownSignal>,
     /// Runs the end of sessions, even those dropped outside the runtime.
     pub runtime: tokio::runtime::Handle,
     pub observer: Option<RecordObserver>,

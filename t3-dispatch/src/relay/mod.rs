@@ -487,7 +487,7 @@ impl<'a> Relay<'a> {
         // A peer that has said Close and sent FIN listens for nothing any more (RFC 6455 section
         // 1.4).
         let gone = |side| self.session.flow(side).ended && facts.leg(side).close_frame.is_some();
-        if self.leaving && self.listener.poll_hurry(cx) {
+        if self.leaving && self.listener.poll_forced(cx) {
             return Poll::Ready(Over::Impatient);
         }
         let wait = if self.leaving {

@@ -14,7 +14,7 @@ use crate::{
     record::recorder::Recorder,
     routing::table::Table,
     settings::{HttpSettings, Timeouts},
-    shutdown::{in_flight::InFlight, signal::Stop},
+    shutdown::{in_flight::InFlight, signal::ShutdownSignal},
     upstream::pool::Pool,
 };
 
@@ -33,7 +33,7 @@ pub struct App {
     /// Client of t3-trace's evidence socket.
     pub trace: Trace,
     pub metrics: Arc<Metrics>,
-    pub stop: Arc<Stop>,
+    pub shutdown: Arc<ShutdownSignal>,
     /// Writes the records of sessions.
     pub recorder: Arc<Recorder>,
     /// Connections of clients that speak HTTP; upgraded ones do not count.

@@ -60,14 +60,14 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = app.stop.wait() => {
+        () = app.shutdown.wait() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 result = timeout(app.times.relay.farewell, connection) => match result {
                     Ok(result) => result,
                     Err(_) => return,
                 },
-                () = app.stop.wait_for_hurry() => return,
+                () = app.shutdown.wait_for_force() => return,
             }
         }
     };

@@ -72,7 +72,7 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = app.stop.wait() => return,
+            () = app.shutdown.wait() => return,
         };
         match accepted {
             Ok((stream, _)) => {

@@ -1,10 +1,10 @@
-//! Count of open work that a shutdown waits for.
+//! Counter of open work that a shutdown waits for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Count of work that ends: WebSockets without a record, HTTP connections.
+/// Number of WebSockets without a record, of HTTP connections or of probes.
 #[derive(Debug, Default)]
 pub struct InFlight {
     open: AtomicUsize,
@@ -12,12 +12,11 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Adds one.
     pub fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Removes one. A WebSocket is removed when its record is written.
+    /// A WebSocket is closed when its record is written.
     pub fn closed(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.none_left.notify_waiters();

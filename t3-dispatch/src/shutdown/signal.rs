@@ -1,7 +1,7 @@
-//! Shutdown signal and its listeners. Set once, never reset; a second signal forces the exit.
+//! Shutdown signal and its listeners. Set once, never reset; a second stop signal forces the exit.
 //!
-//! A relay looks at it each time it runs (one atomic load) and leaves a waker here; a watch channel
-//! per session would cost each of them a lock on every message.
+//! A relay checks the signal on every poll (one atomic load) and registers a waker; a watch channel
+//! per session would take a lock on every message.
 
 use std::{
     collections::HashMap,
@@ -16,111 +16,110 @@ use futures_util::task::AtomicWaker;
 use t3_record::evidence::Shutdown;
 use tokio::sync::watch;
 
-/// Shutdown signal.
 #[derive(Debug)]
-pub struct Stop {
-    said: OnceLock<Shutdown>,
-    sleepers: Mutex<(u64, HashMap<u64, Arc<AtomicWaker>>)>,
-    hurried: AtomicBool,
-    said_to_tasks: watch::Sender<Word>,
+pub struct ShutdownSignal {
+    reason: OnceLock<Shutdown>,
+    wakers: Mutex<(u64, HashMap<u64, Arc<AtomicWaker>>)>,
+    forced: AtomicBool,
+    phase: watch::Sender<Phase>,
 }
 
-/// Phase seen by tasks.
+/// Phase of the process, as its tasks see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Word {
-    None,
-    Stop,
-    Hurry,
+enum Phase {
+    Running,
+    Draining,
+    Forced,
 }
 
-impl Default for Stop {
+impl Default for ShutdownSignal {
     fn default() -> Self {
         Self {
-            said: OnceLock::new(),
-            sleepers: Mutex::default(),
-            hurried: AtomicBool::new(false),
-            said_to_tasks: watch::Sender::new(Word::None),
+            reason: OnceLock::new(),
+            wakers: Mutex::default(),
+            forced: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Running),
         }
     }
 }
 
-impl Stop {
+impl ShutdownSignal {
     /// Triggers the shutdown. The first reason is kept.
-    pub fn say(&self, shutdown: Shutdown) {
-        let _ = self.said.set(shutdown);
-        self.tell(Word::Stop);
+    pub fn trigger(&self, shutdown: Shutdown) {
+        let _ = self.reason.set(shutdown);
+        self.notify(Phase::Draining);
     }
 
     /// Forces the exit without draining. Records are still written.
-    pub fn hurry(&self) {
-        self.hurried.store(true, Ordering::Release);
-        self.tell(Word::Hurry);
+    pub fn force(&self) {
+        self.forced.store(true, Ordering::Release);
+        self.notify(Phase::Forced);
     }
 
-    fn tell(&self, word: Word) {
-        self.said_to_tasks.send_modify(|said| *said = word.max(*said));
-        let sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
-        for sleeper in sleepers.1.values() {
-            sleeper.wake();
+    fn notify(&self, phase: Phase) {
+        self.phase.send_modify(|current| *current = phase.max(*current));
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        for waker in wakers.1.values() {
+            waker.wake();
         }
     }
 
-    /// Who said it, if anybody.
+    /// Returns the reason once the shutdown was triggered.
     #[must_use]
-    pub fn said(&self) -> Option<Shutdown> {
-        self.said.get().copied()
+    pub fn triggered(&self) -> Option<Shutdown> {
+        self.reason.get().copied()
     }
 
-    /// Returns when it is said.
+    /// Returns when the shutdown is triggered.
     pub async fn wait(&self) {
         // The sender lives in self: the channel cannot close under this borrow.
-        let _ = self.said_to_tasks.subscribe().wait_for(|said| *said >= Word::Stop).await;
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Draining).await;
     }
 
-    /// Returns when nobody is to wait any more.
-    pub async fn wait_for_hurry(&self) {
-        let _ = self.said_to_tasks.subscribe().wait_for(|said| *said >= Word::Hurry).await;
+    /// Returns when the exit is forced.
+    pub async fn wait_for_force(&self) {
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Forced).await;
     }
 
-    /// A place to sleep in until it is said.
+    /// Returns a listener for a task that is polled.
     #[must_use]
-    pub fn enrol(self: &Arc<Self>) -> Listener {
+    pub fn subscribe(self: &Arc<Self>) -> Listener {
         let waker = Arc::new(AtomicWaker::new());
-        let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
-        sleepers.0 += 1;
-        let id = sleepers.0;
-        sleepers.1.insert(id, Arc::clone(&waker));
-        drop(sleepers);
-        Listener { stop: Arc::clone(self), waker, id }
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        wakers.0 += 1;
+        let id = wakers.0;
+        wakers.1.insert(id, Arc::clone(&waker));
+        drop(wakers);
+        Listener { signal: Arc::clone(self), waker, id }
     }
 }
 
-/// One that will be woken by the word.
+/// Wakes one task on each change of the signal.
 #[derive(Debug)]
 pub struct Listener {
-    stop: Arc<Stop>,
+    signal: Arc<ShutdownSignal>,
     waker: Arc<AtomicWaker>,
     id: u64,
 }
 
 impl Listener {
-    /// Whether it was said; if not, the task is woken when it is.
+    /// Returns the reason of a triggered shutdown; otherwise registers the task to be woken.
     #[must_use]
     pub fn poll(&self, cx: &Context<'_>) -> Option<Shutdown> {
         self.waker.register(cx.waker());
-        self.stop.said()
+        self.signal.triggered()
     }
 
-    /// Whether nobody is to wait any more; if not, the task is woken when it is so.
+    /// Returns whether the exit is forced; otherwise registers the task to be woken.
     #[must_use]
-    pub fn poll_hurry(&self, cx: &Context<'_>) -> bool {
+    pub fn poll_forced(&self, cx: &Context<'_>) -> bool {
         self.waker.register(cx.waker());
-        self.stop.hurried.load(Ordering::Acquire)
+        self.signal.forced.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.stop.sleepers.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.id);
+        self.signal.wakers.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.id);
     }
 }
