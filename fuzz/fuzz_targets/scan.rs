@@ -11,14 +11,14 @@ use t3_dispatch::relay::{
 use t3_record::evidence::Breach;
 
 #[derive(Default, PartialEq, Debug)]
-struct Told {
+struct Events {
     messages: u64,
     texts: Vec<Vec<u8>>,
     close: Option<(Option<u16>, Vec<u8>)>,
     breach: Option<Breach>,
 }
 
-impl Sink for Told {
+impl Sink for Events {
     fn message(&mut self) {
         self.messages += 1;
     }
@@ -37,9 +37,9 @@ impl Sink for Told {
 fuzz_target!(|input: (bool, bool, u8, Vec<u8>)| {
     let (client, extended, step, bytes) = input;
     let sender = if client { Sender::Client } else { Sender::Server };
-    let mut whole = (Scanner::new(sender, extended), Told::default());
+    let mut whole = (Scanner::new(sender, extended), Events::default());
     whole.0.feed(&bytes, &mut whole.1);
-    let mut split = (Scanner::new(sender, extended), Told::default());
+    let mut split = (Scanner::new(sender, extended), Events::default());
     for chunk in bytes.chunks(usize::from(step).max(1)) {
         split.0.feed(chunk, &mut split.1);
     }

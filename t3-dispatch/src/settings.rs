@@ -16,7 +16,7 @@ pub struct Timeouts {
     /// Keepalive and user timeout of both legs.
     pub legs: tcp::Patience,
     /// What the relay waits for.
-    pub relay: relay::Patience,
+    pub relay: relay::RelayTimeouts,
 }
 
 /// What HTTP connections may be like.

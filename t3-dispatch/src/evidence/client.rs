@@ -1,10 +1,8 @@
-//! The client of the evidence socket: one connection to t3-trace for all sessions, made again for
-//! as long as dispatch lives.
+//! Client of the evidence socket: one connection to t3-trace for all sessions, with reconnect.
 //!
-//! Callers never wait for the socket: they leave messages in a bounded queue, and a t3-trace that
-//! does not read loses its connection instead of growing it. After each new connection all open
-//! sessions are registered again. Only [`Trace::ask`] waits, and never longer than it was told to
-//! at the start.
+//! Callers never wait for the socket: messages go into a bounded queue, and the connection to a
+//! t3-trace that does not read is closed when the queue is full. After each reconnect all open
+//! sessions are registered again. Only [`EvidenceClient::query`] waits, up to its timeout.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,97 +24,97 @@ use tokio::{
 use tokio_seqpacket::UnixSeqpacket;
 
 use crate::{
-    evidence::live_reports::{self, Rounds},
-    relay::live_stats::Published,
+    evidence::live_reports::{self, StatsReporter},
+    relay::live_stats::LiveStats,
     sys::clock,
 };
 
-/// Messages on their way to t3-trace. One that lets more than these pile up is not reading.
+/// Limit of unsent messages; a t3-trace with more does not read its socket.
 const QUEUE: usize = 8192;
-const WELCOME_TIME: Duration = Duration::from_secs(2);
-const SEND_TIME: Duration = Duration::from_secs(5);
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(2);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MOST: Duration = Duration::from_millis(250);
-/// Records written while t3-trace was away are told to it later, if it comes back within this time:
-/// it may still hold their sessions.
-const REMEMBER: Nanos = 60_000_000_000;
-const REMEMBER_MOST: usize = 20_000;
+const RETRY_MAX: Duration = Duration::from_millis(250);
+/// Records written without a connection are sent later, if t3-trace is back within this time: it
+/// may still hold their sessions.
+const UNDELIVERED_AGE: Nanos = 60_000_000_000;
+const UNDELIVERED_MAX: usize = 20_000;
 
 #[derive(Default)]
 struct State {
-    /// Where messages go; `None` while not connected.
+    /// Queue of the connection; `None` while not connected.
     out: Option<mpsc::Sender<ToTrace>>,
-    sessions: HashMap<String, (Box<Session>, Arc<Published>)>,
-    asked: HashMap<String, oneshot::Sender<Box<KernelFacts>>>,
+    sessions: HashMap<String, (Box<Session>, Arc<LiveStats>)>,
+    queries: HashMap<String, oneshot::Sender<Box<KernelFacts>>>,
     ports: Option<(Vec<u16>, Vec<u16>)>,
     undelivered: VecDeque<(Nanos, ToTrace)>,
 }
 
-/// The client; cheap to clone.
+/// Client of t3-trace's evidence socket; cheap to clone.
 #[derive(Clone)]
-pub struct Trace {
+pub struct EvidenceClient {
     state: Arc<Mutex<State>>,
-    patience: Duration,
+    query_timeout: Duration,
 }
 
-impl Trace {
-    /// Starts to connect to `path`, for as long as the runtime lives. A session's record waits for
-    /// kernel evidence as long as `patience`.
+impl EvidenceClient {
+    /// Starts a task that keeps a connection to `path`. [`EvidenceClient::query`] waits up to
+    /// `query_timeout`.
     #[must_use]
-    pub fn start(path: PathBuf, patience: Duration) -> Self {
-        let trace = Self { state: Arc::default(), patience };
-        tokio::spawn(trace.clone().keep_connected(path));
-        trace
+    pub fn start(path: PathBuf, query_timeout: Duration) -> Self {
+        let client = Self { state: Arc::default(), query_timeout };
+        tokio::spawn(client.clone().keep_connected(path));
+        client
     }
 
-    /// The ports to watch from now on.
+    /// Sets the ports that t3-trace watches.
     pub fn watch(&self, listen: Vec<u16>, serve: Vec<u16>) {
         let mut state = self.lock();
         state.ports = Some((listen.clone(), serve.clone()));
         state.send(ToTrace::Watch { listen, serve });
     }
 
-    /// A session is open, or about to fail to open. Its live numbers are told while somebody
-    /// watches.
-    pub fn register(&self, session: &Session, live: &Arc<Published>) {
+    /// Registers a session that is open or that failed to open; its live stats are sent during a
+    /// subscription.
+    pub fn register(&self, session: &Session, live: &Arc<LiveStats>) {
         let session = Box::new(session.clone());
         let mut state = self.lock();
         state.sessions.insert(session.conn.clone(), (session.clone(), Arc::clone(live)));
         state.send(ToTrace::Register(session));
     }
 
-    /// Its `ws open` was written.
+    /// Sends a `ws open` record.
     pub fn opened(&self, record: OpenRecord) {
         self.lock().send(ToTrace::Opened { record: Box::new(record) });
     }
 
-    /// What the kernel knows of a registered session.
-    pub async fn ask(&self, conn: &str) -> KernelFacts {
-        let answer = {
+    /// Returns the kernel evidence of a registered session.
+    pub async fn query(&self, conn: &str) -> KernelFacts {
+        let reply = {
             let mut state = self.lock();
             if state.out.is_none() {
                 return KernelFacts::absent(KernelSource::Off);
             }
-            let (tell, answer) = oneshot::channel();
-            state.asked.insert(conn.to_owned(), tell);
+            let (sender, reply) = oneshot::channel();
+            state.queries.insert(conn.to_owned(), sender);
             if !state.send(ToTrace::Ask { conn: conn.to_owned() }) {
-                state.asked.remove(conn);
+                state.queries.remove(conn);
                 return KernelFacts::absent(KernelSource::Off);
             }
-            answer
+            reply
         };
-        match timeout(self.patience, answer).await {
+        match timeout(self.query_timeout, reply).await {
             Ok(Ok(facts)) => *facts,
-            // The connection broke while we waited.
+            // The connection failed during the wait.
             Ok(Err(_)) => KernelFacts::absent(KernelSource::Off),
             Err(_) => {
-                self.lock().asked.remove(conn);
+                self.lock().queries.remove(conn);
                 KernelFacts::absent(KernelSource::Timeout)
             }
         }
     }
 
-    /// The session's record is in the journal.
+    /// Sends a `ws close` record and unregisters its session.
     pub fn done(&self, conn: &str, record: CloseRecord) {
         let mut state = self.lock();
         state.sessions.remove(conn);
@@ -124,18 +122,17 @@ impl Trace {
         if state.out.is_some() {
             state.send(message);
         } else {
-            state.remember(message);
+            state.keep_undelivered(message);
         }
     }
 
-    /// The session is over and will have no record of ours.
-    pub fn forget(&self, conn: &str) {
+    /// Removes a session without a record.
+    pub fn unregister(&self, conn: &str) {
         self.lock().sessions.remove(conn);
     }
 
-    /// t3-trace is there.
     #[must_use]
-    pub fn connected(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.lock().out.is_some()
     }
 
@@ -145,9 +142,9 @@ impl Trace {
 
     async fn keep_connected(self, path: PathBuf) {
         let mut wait = RETRY_FIRST;
-        let mut told = None;
+        let mut last_logged = None;
         loop {
-            let why = match self.connection(&path, &mut told).await {
+            let why = match self.connection(&path, &mut last_logged).await {
                 Ok(why) => {
                     wait = RETRY_FIRST;
                     why
@@ -157,23 +154,23 @@ impl Trace {
             {
                 let mut state = self.lock();
                 state.out = None;
-                state.asked.clear();
+                state.queries.clear();
             }
-            if told.as_deref() != Some(&why) {
+            if last_logged.as_deref() != Some(&why) {
                 tracing::info!("no kernel evidence from {}: {why}; retrying", path.display());
-                told = Some(why);
+                last_logged = Some(why);
             }
             sleep(wait).await;
-            wait = (wait * 2).min(RETRY_MOST);
+            wait = (wait * 2).min(RETRY_MAX);
         }
     }
 
-    /// One connection from hello to its end. `Ok` says why a connection that worked has ended.
-    async fn connection(&self, path: &PathBuf, told: &mut Option<String>) -> io::Result<String> {
+    /// Runs one connection. `Ok` has the reason why an established connection ended.
+    async fn connection(&self, path: &PathBuf, last_logged: &mut Option<String>) -> io::Result<String> {
         let socket = UnixSeqpacket::connect(path).await?;
         send(&socket, &ToTrace::Hello { v: VERSION, role: Role::Dispatch }).await?;
         let mut buffer = vec![0; MAX_MESSAGE];
-        let welcome = timeout(WELCOME_TIME, receive(&socket, &mut buffer))
+        let welcome = timeout(WELCOME_TIMEOUT, receive(&socket, &mut buffer))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no reply to Hello"))??;
         let kernel = match welcome {
@@ -183,25 +180,25 @@ impl Trace {
             None => return Err(io::Error::other("connection closed by t3-trace")),
         };
         tracing::info!("kernel evidence from {}: {kernel}", path.display());
-        *told = None;
+        *last_logged = None;
         let (out, mut queue) = mpsc::channel(QUEUE);
         let backlog = self.lock().connected(out);
         for message in backlog {
             send(&socket, &message).await?;
         }
-        let mut rounds = Rounds::new(Instant::now());
+        let mut reporter = StatsReporter::new(Instant::now());
         loop {
             tokio::select! {
                 message = queue.recv() => match message {
                     Some(message) => send(&socket, &message).await?,
                     None => return Ok("t3-trace does not read its socket".to_owned()),
                 },
-                // One at a time, so that records and questions need not wait for a whole round.
-                pulses = rounds.message(|all| self.pulses(all)) => send(&socket, &pulses).await?,
-                answer = receive(&socket, &mut buffer) => match answer? {
-                    Some(FromTrace::Evidence { conn, facts }) => self.answered(&conn, facts),
+                // One at a time, so that records and queries do not wait for a complete collection.
+                stats = reporter.message(|all| self.stats(all)) => send(&socket, &stats).await?,
+                message = receive(&socket, &mut buffer) => match message? {
+                    Some(FromTrace::Evidence { conn, facts }) => self.deliver(&conn, facts),
                     Some(FromTrace::Refused { why }) => return Ok(format!("rejected: {why}")),
-                    Some(FromTrace::WantPulses { ms }) => rounds.wanted(ms, Instant::now()),
+                    Some(FromTrace::WantPulses { ms }) => reporter.renew(ms, Instant::now()),
                     Some(_) => {}
                     None => return Ok("connection closed by t3-trace".to_owned()),
                 },
@@ -209,32 +206,32 @@ impl Trace {
         }
     }
 
-    fn pulses(&self, all: bool) -> Vec<StatsReport> {
+    fn stats(&self, all: bool) -> Vec<StatsReport> {
         let state = self.lock();
         live_reports::collect(state.sessions.values().map(|(who, live)| (&**who, &**live)), all)
     }
 
-    fn answered(&self, conn: &str, facts: Box<KernelFacts>) {
-        if let Some(tell) = self.lock().asked.remove(conn) {
-            let _ = tell.send(facts);
+    fn deliver(&self, conn: &str, facts: Box<KernelFacts>) {
+        if let Some(sender) = self.lock().queries.remove(conn) {
+            let _ = sender.send(facts);
         }
     }
 }
 
 impl State {
-    /// Everything t3-trace must hear first; from now on messages go through `out`, after these.
+    /// Starts to use `out` and returns the messages that must be sent before those in it.
     fn connected(&mut self, out: mpsc::Sender<ToTrace>) -> Vec<ToTrace> {
         self.out = Some(out);
         let watch = self.ports.clone().map(|(listen, serve)| ToTrace::Watch { listen, serve });
         let sessions = self.sessions.values().map(|(session, _)| ToTrace::Register(session.clone()));
         let mut backlog: Vec<_> = watch.into_iter().chain(sessions).collect();
         let now = clock::now();
-        let fresh = self.undelivered.drain(..).filter(|(at, _)| now.saturating_sub(*at) < REMEMBER);
-        backlog.extend(fresh.map(|(_, message)| message));
+        let recent = self.undelivered.drain(..).filter(|(at, _)| now.saturating_sub(*at) < UNDELIVERED_AGE);
+        backlog.extend(recent.map(|(_, message)| message));
         backlog
     }
 
-    /// `false` when there is no connection; a full queue ends it.
+    /// Queues a message. Returns `false` without a connection; a full queue ends the connection.
     fn send(&mut self, message: ToTrace) -> bool {
         let Some(out) = &self.out else { return false };
         match out.try_send(message) {
@@ -242,17 +239,17 @@ impl State {
             Err(mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) => {
                 self.out = None;
                 if matches!(message, ToTrace::Done { .. }) {
-                    self.remember(message);
+                    self.keep_undelivered(message);
                 }
                 false
             }
         }
     }
 
-    fn remember(&mut self, message: ToTrace) {
+    fn keep_undelivered(&mut self, message: ToTrace) {
         let now = clock::now();
-        let old = |at: Nanos| now.saturating_sub(at) >= REMEMBER;
-        while self.undelivered.len() >= REMEMBER_MOST
+        let old = |at: Nanos| now.saturating_sub(at) >= UNDELIVERED_AGE;
+        while self.undelivered.len() >= UNDELIVERED_MAX
             || self.undelivered.front().is_some_and(|(at, _)| old(*at))
         {
             self.undelivered.pop_front();
@@ -263,14 +260,14 @@ impl State {
 
 async fn send(socket: &UnixSeqpacket, message: &ToTrace) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
-    timeout(SEND_TIME, socket.send(&bytes))
+    timeout(SEND_TIMEOUT, socket.send(&bytes))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "t3-trace does not read its socket"))??;
     Ok(())
 }
 
-/// `None` at the end of the connection. A message of a newer t3-trace that is not understood is
-/// skipped.
+/// Returns the next message, `None` at the end of the connection. Unknown messages of a newer
+/// t3-trace are skipped.
 async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> io::Result<Option<FromTrace>> {
     loop {
         let length = socket.recv(buffer).await?.bytes_read();

@@ -1,4 +1,4 @@
-//! Reports of the live numbers of sessions, collected only while somebody watches.
+//! Live stats of open sessions for t3-trace, collected only while it has a subscriber for them.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,56 +8,53 @@ use t3_record::wire::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::relay::live_stats::Published;
+use crate::relay::live_stats::LiveStats;
 
-/// How often is collected while somebody watches.
-const EVERY: Duration = Duration::from_secs(1);
-/// The longest that is believed of a wish to watch.
-const LONGEST: Duration = Duration::from_secs(60);
-/// At most so many sessions in one round; the others' turn comes with the next.
-pub const MOST_IN_A_ROUND: usize = 8192;
+/// Interval of the collection.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Limit of one subscription.
+const LEASE_MAX: Duration = Duration::from_secs(60);
+/// Limit of sessions in one collection; the rest follows in the next one.
+pub const COLLECTION_MAX: usize = 8192;
 
-/// When to collect, and what has been collected and not yet been sent, on one connection to
-/// t3-trace.
+/// Schedule and unsent messages of live stats on one connection to t3-trace.
 #[derive(Debug)]
-pub struct Rounds {
-    until: Instant,
+pub struct StatsReporter {
+    lease_until: Instant,
     next: Instant,
-    /// The next round reports every session: the watcher has just connected.
+    /// The next collection contains every session: the subscription has just started.
     all: bool,
     messages: VecDeque<Vec<StatsReport>>,
 }
 
-impl Rounds {
-    /// Nobody watches yet.
+impl StatsReporter {
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { until: now, next: now, all: true, messages: VecDeque::new() }
+        Self { lease_until: now, next: now, all: true, messages: VecDeque::new() }
     }
 
-    /// Somebody watches for as long.
-    pub fn wanted(&mut self, ms: u64, now: Instant) {
-        if self.until <= now {
+    /// Starts or extends the subscription by `ms` milliseconds.
+    pub fn renew(&mut self, ms: u64, now: Instant) {
+        if self.lease_until <= now {
             self.all = true;
             self.next = self.next.max(now);
         }
-        self.until = self.until.max(now + Duration::from_millis(ms).min(LONGEST));
+        self.lease_until = self.lease_until.max(now + Duration::from_millis(ms).min(LEASE_MAX));
     }
 
-    /// When the next round is due; `None` when nobody watches by then.
+    /// Time of the next collection; `None` if the subscription ends before it.
     fn due(&self) -> Option<Instant> {
-        (self.next < self.until).then_some(self.next)
+        (self.next < self.lease_until).then_some(self.next)
     }
 
-    /// A round.
-    fn round(&mut self, now: Instant, collect: impl FnOnce(bool) -> Vec<StatsReport>) {
-        let pulses = collect(std::mem::take(&mut self.all));
-        self.next = now + EVERY;
-        self.messages.extend(pulses.chunks(MOST_PULSES).map(<[StatsReport]>::to_vec));
+    fn collect(&mut self, now: Instant, collect: impl FnOnce(bool) -> Vec<StatsReport>) {
+        let reports = collect(std::mem::take(&mut self.all));
+        self.next = now + INTERVAL;
+        self.messages.extend(reports.chunks(MOST_PULSES).map(<[StatsReport]>::to_vec));
     }
 
-    /// The next message, when there is one to be sent; pends when nobody watches. `collect`
-    /// gives the pulses of a round, of all sessions or of those that have moved. Safe to cancel.
+    /// Returns the next message; pending while there is no subscription. `collect` returns the
+    /// reports of all sessions or of the changed ones. Safe to cancel.
     pub async fn message(&mut self, collect: impl Fn(bool) -> Vec<StatsReport>) -> ToTrace {
         loop {
             if let Some(pulses) = self.messages.pop_front() {
@@ -67,18 +64,18 @@ impl Rounds {
                 Some(due) => sleep_until(due).await,
                 None => std::future::pending().await,
             }
-            self.round(Instant::now(), &collect);
+            self.collect(Instant::now(), &collect);
         }
     }
 }
 
-/// Collects a round from these sessions.
+/// Collects reports from these sessions.
 #[must_use]
 pub fn collect<'a>(
-    sessions: impl Iterator<Item = (&'a wire::Session, &'a Published)>,
+    sessions: impl Iterator<Item = (&'a wire::Session, &'a LiveStats)>,
     all: bool,
 ) -> Vec<StatsReport> {
-    sessions.filter_map(|(who, live)| live.take(&who.conn, all)).take(MOST_IN_A_ROUND).collect()
+    sessions.filter_map(|(who, live)| live.take(&who.conn, all)).take(COLLECTION_MAX).collect()
 }
 
 #[cfg(test)]
@@ -89,11 +86,11 @@ mod tests {
         (0..count).map(|n| StatsReport { conn: n.to_string(), ..StatsReport::default() }).collect()
     }
 
-    /// Runs all rounds that are due, and says when they were and whether all were wanted.
-    fn run(rounds: &mut Rounds, from: Instant) -> Vec<(u128, bool)> {
+    /// Runs all due collections. Returns the time of each and whether it contained all sessions.
+    fn run(reporter: &mut StatsReporter, from: Instant) -> Vec<(u128, bool)> {
         let mut ran = Vec::new();
-        while let Some(due) = rounds.due() {
-            rounds.round(due, |all| {
+        while let Some(due) = reporter.due() {
+            reporter.collect(due, |all| {
                 ran.push(((due - from).as_millis(), all));
                 many(1)
             });
@@ -102,49 +99,48 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_collected_unless_somebody_watches_and_not_more_than_once_a_second() {
+    fn stats_are_collected_once_per_second_and_only_during_a_subscription() {
         let start = Instant::now();
-        let mut rounds = Rounds::new(start);
-        assert_eq!(run(&mut rounds, start), []);
-        rounds.wanted(3500, start);
-        assert_eq!(run(&mut rounds, start), [(0, true), (1000, false), (2000, false), (3000, false)]);
-        // Asked again in time it goes on at its pace; a wish that comes after a pause finds
-        // somebody who has forgotten.
-        rounds.wanted(1500, start + Duration::from_millis(3400));
-        assert_eq!(run(&mut rounds, start), [(4000, false)]);
-        rounds.wanted(500, start + Duration::from_secs(60));
-        assert_eq!(run(&mut rounds, start), [(60_000, true)]);
-        // However often somebody asks.
+        let mut reporter = StatsReporter::new(start);
+        assert_eq!(run(&mut reporter, start), []);
+        reporter.renew(3500, start);
+        assert_eq!(run(&mut reporter, start), [(0, true), (1000, false), (2000, false), (3000, false)]);
+        // A renewal in time keeps the schedule; one after a pause starts again with all sessions.
+        reporter.renew(1500, start + Duration::from_millis(3400));
+        assert_eq!(run(&mut reporter, start), [(4000, false)]);
+        reporter.renew(500, start + Duration::from_secs(60));
+        assert_eq!(run(&mut reporter, start), [(60_000, true)]);
+        // Frequent renewals do not add collections.
         for ms in 0..900 {
-            rounds.wanted(1, start + Duration::from_millis(60_001 + ms));
+            reporter.renew(1, start + Duration::from_millis(60_001 + ms));
         }
-        assert_eq!(run(&mut rounds, start), []);
+        assert_eq!(run(&mut reporter, start), []);
     }
 
     #[tokio::test]
-    async fn a_round_is_cut_into_messages() {
-        let mut rounds = Rounds::new(Instant::now());
-        rounds.wanted(1500, Instant::now());
-        let mut told = Vec::new();
+    async fn a_collection_is_split_into_messages() {
+        let mut reporter = StatsReporter::new(Instant::now());
+        reporter.renew(1500, Instant::now());
+        let mut lengths = Vec::new();
         for _ in 0..3 {
-            let ToTrace::Pulses { pulses } = rounds.message(|_| many(2 * MOST_PULSES + 1)).await else {
+            let ToTrace::Pulses { pulses } = reporter.message(|_| many(2 * MOST_PULSES + 1)).await else {
                 panic!("pulses")
             };
-            told.push(pulses.len());
+            lengths.push(pulses.len());
         }
-        assert_eq!(told, [MOST_PULSES, MOST_PULSES, 1]);
+        assert_eq!(lengths, [MOST_PULSES, MOST_PULSES, 1]);
     }
 
     #[test]
-    fn no_wish_is_believed_for_ever() {
+    fn the_length_of_a_subscription_is_limited() {
         let now = Instant::now();
-        let mut rounds = Rounds::new(now);
-        rounds.wanted(u64::MAX, now);
-        assert_eq!(rounds.until - now, LONGEST);
+        let mut reporter = StatsReporter::new(now);
+        reporter.renew(u64::MAX, now);
+        assert_eq!(reporter.lease_until - now, LEASE_MAX);
     }
 
     #[test]
-    fn a_round_is_bounded_and_the_rest_comes_next() {
+    fn a_collection_is_bounded_and_the_rest_follows() {
         let who = wire::Session {
             conn: "c".into(),
             user: "u".into(),
@@ -155,8 +151,8 @@ mod tests {
             up: None,
             serve_port: 1,
         };
-        let live: Vec<Published> = (0..MOST_IN_A_ROUND + 5).map(|_| Published::default()).collect();
-        let round = || collect(live.iter().map(|live| (&who, live)), false).len();
-        assert_eq!((round(), round(), round()), (MOST_IN_A_ROUND, 5, 0));
+        let live: Vec<LiveStats> = (0..COLLECTION_MAX + 5).map(|_| LiveStats::default()).collect();
+        let collected = || collect(live.iter().map(|live| (&who, live)), false).len();
+        assert_eq!((collected(), collected(), collected()), (COLLECTION_MAX, 5, 0));
     }
 }

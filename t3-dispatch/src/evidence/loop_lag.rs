@@ -1,8 +1,7 @@
-//! How late dispatch's own event loop is: a task that wants to run every [`TICK`], and by how much
-//! it is late when it does.
+//! Lag of dispatch's own event loop: the delay of a task that should run every [`TICK`].
 //!
-//! The worst of the last 30 s goes into each record, so that a stall of ours is never blamed on
-//! somebody else.
+//! Each record contains the worst lag of the last 30 s, so that a stall of dispatch is not
+//! attributed to a peer.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::sys::clock;
 
-/// How often.
+/// Interval of the measurement.
 pub const TICK: Duration = Duration::from_millis(100);
 const WINDOW: Nanos = 30_000_000_000;
 const BUCKET: Nanos = 1_000_000_000;
@@ -23,21 +22,20 @@ const BUCKET: Nanos = 1_000_000_000;
 /// One delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delay {
-    /// How late, in nanoseconds.
+    /// Length in nanoseconds.
     pub late: u64,
-    /// When it was over.
+    /// Time of its end.
     pub at: Nanos,
 }
 
 /// The worst delay of each of the last seconds.
 #[derive(Debug, Default)]
-pub struct Worst {
+pub struct WorstLag {
     seconds: VecDeque<Delay>,
 }
 
-impl Worst {
-    /// A delay was measured.
-    pub fn note(&mut self, delay: Delay) {
+impl WorstLag {
+    pub fn add(&mut self, delay: Delay) {
         match self.seconds.back_mut() {
             Some(last) if last.at / BUCKET == delay.at / BUCKET => {
                 if delay.late >= last.late {
@@ -51,35 +49,35 @@ impl Worst {
         }
     }
 
-    /// The worst of the last 30 s; of equals the latest.
+    /// Returns the worst delay of the last 30 s; the latest of equal ones.
     #[must_use]
     pub fn worst(&self, now: Nanos) -> Option<Delay> {
         self.seconds.iter().filter(|delay| delay.at + WINDOW >= now).max_by_key(|delay| delay.late).copied()
     }
 }
 
-/// The meter of the process.
+/// Loop lag of this process.
 #[derive(Debug, Default)]
-pub struct Meter {
-    worst: Mutex<Worst>,
+pub struct LoopLag {
+    worst: Mutex<WorstLag>,
 }
 
-impl Meter {
-    /// The worst delay of the last 30 s.
+impl LoopLag {
+    /// Returns the worst delay of the last 30 s.
     #[must_use]
     pub fn worst(&self) -> Option<Delay> {
         self.worst.lock().unwrap_or_else(PoisonError::into_inner).worst(clock::now())
     }
 
     /// Measures continuously and reports each delay.
-    pub async fn run(&self, tell: impl Fn(Duration)) {
+    pub async fn run(&self, report: impl Fn(Duration)) {
         loop {
             let due = Instant::now() + TICK;
             sleep_until(due).await;
             let elapsed = due.elapsed();
-            tell(elapsed);
+            report(elapsed);
             let late = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-            self.worst.lock().unwrap_or_else(PoisonError::into_inner).note(Delay { late, at: clock::now() });
+            self.worst.lock().unwrap_or_else(PoisonError::into_inner).add(Delay { late, at: clock::now() });
         }
     }
 }
@@ -89,13 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_of_the_last_half_minute_and_nothing_older() {
-        let mut worst = Worst::default();
+    fn delays_older_than_half_a_minute_are_ignored() {
+        let mut worst = WorstLag::default();
         for (late, second) in [(5, 1), (900, 2), (7, 20), (8, 31)] {
-            worst.note(Delay { late, at: second * BUCKET });
+            worst.add(Delay { late, at: second * BUCKET });
         }
         assert_eq!(worst.worst(31 * BUCKET), Some(Delay { late: 900, at: 2 * BUCKET }));
-        worst.note(Delay { late: 1, at: 40 * BUCKET });
+        worst.add(Delay { late: 1, at: 40 * BUCKET });
         assert_eq!(worst.worst(40 * BUCKET).map(|delay| delay.late), Some(8));
         assert_eq!(worst.worst(100 * BUCKET), None);
     }

@@ -1,4 +1,4 @@
-//! Client of the evidence socket, and delays of the own event loop.
+//! Client of the evidence socket, and lag of the event loop.
 
 pub mod client;
 pub mod live_reports;

@@ -83,7 +83,7 @@ impl Reloader {
                 let changes = table.changes(&before);
                 let logins = table.len();
                 self.serves.extend(table.ports());
-                self.app.trace.watch(self.listening.clone(), self.serves.iter().copied().collect());
+                self.app.evidence.watch(self.listening.clone(), self.serves.iter().copied().collect());
                 self.app.pool.keep(|route| table.has(route));
                 *self.app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
                 self.app.metrics.reloaded(Tried::Ok);

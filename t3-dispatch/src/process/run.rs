@@ -20,7 +20,7 @@ use crate::{
         rejections::{self, Rejections},
     },
     cli,
-    evidence::{client::Trace, loop_lag},
+    evidence::{client::EvidenceClient, loop_lag::LoopLag},
     http::guard,
     metrics::{self, Metrics},
     pages::{Pages, ProbeEcho},
@@ -36,7 +36,7 @@ use crate::{
         reconnects::Reconnects,
         recorder::{RecordObserver, Recorder},
     },
-    relay,
+    relay::RelayTimeouts,
     routing::{
         table::{Table, TableError},
         table_file::TableFile,
@@ -76,10 +76,10 @@ pub fn times(options: &cli::Serve) -> Timeouts {
         handshake: options.legs.handshake_timeout,
         drain: options.listening.drain_time,
         legs: tcp::Patience { keepalive: options.legs.keepalive, user_timeout: options.legs.user_timeout },
-        relay: relay::Patience {
+        relay: RelayTimeouts {
             close: options.legs.close_timeout,
-            // The rest of the time to stop belongs to evidence and records.
-            farewell: options.listening.drain_time * 3 / 5,
+            // The rest of the drain timeout is for evidence and records.
+            going_away: options.listening.drain_time * 3 / 5,
         },
     }
 }
@@ -129,12 +129,13 @@ pub fn assemble(
 ) -> Arc<App> {
     let metrics = Arc::new(Metrics::default());
     let shutdown = Arc::new(ShutdownSignal::default());
-    let trace = Trace::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout);
+    let evidence =
+        EvidenceClient::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout);
     let recorder = Arc::new(Recorder {
         writer,
-        evidence: trace.clone(),
+        evidence: evidence.clone(),
         metrics: Arc::clone(&metrics),
-        lag: Arc::new(loop_lag::Meter::default()),
+        lag: Arc::new(LoopLag::default()),
         reconnects: Mutex::new(Reconnects::default()),
         bursts: Mutex::default(),
         in_flight: InFlight::default(),
@@ -176,7 +177,7 @@ pub fn assemble(
         times: timeouts,
         http,
         pool,
-        trace,
+        evidence,
         metrics,
         shutdown,
         recorder,
@@ -256,7 +257,7 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
         }
         tokio::spawn(listener::accept(Arc::clone(app), listener));
     }
-    app.trace.watch(ports.clone(), app.table().ports());
+    app.evidence.watch(ports.clone(), app.table().ports());
     let recorder = Arc::clone(&app.recorder);
     tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.late(late)).await });
     tokio::spawn(Arc::clone(&app.recorder).write_bursts());

@@ -220,7 +220,7 @@ async fn run_session(
     let now = clock::now();
     for (side, bytes) in [(Side::Down, first_down), (Side::Up, first_up)] {
         if !bytes.is_empty() {
-            session.arrived(side, &bytes, now);
+            session.received(side, &bytes, now);
             session.flow_mut(side).pending.extend_from_slice(&bytes);
         }
     }

@@ -1,6 +1,7 @@
-//! Which endings could be one of many: those wait a moment for their neighbours. Pure; the counting
-//! is [`t3_record::burst`]'s, done once for endings that lie close together, because it costs more
-//! the more there are.
+//! Burst candidates and the burst of a session. Pure.
+//!
+//! [`t3_record::burst`] counts. Its cost grows with the number of cuts, so one count is shared by
+//! cuts that are close in time.
 
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ use t3_record::{
     evidence::{Burst, LegFacts, Nanos, RelayFacts},
 };
 
-/// How long such an ending waits.
+/// Time that a candidate waits for other cuts.
 pub const WAIT: Duration = Duration::from_nanos(PATIENCE);
 
-/// Could this ending belong to a burst: downstream first, without a close frame, and not our own
-/// doing?
+/// Returns whether this close can belong to a burst: the downstream leg ended first, without a
+/// Close frame and not because of a shutdown.
 #[must_use]
 pub fn candidate(facts: &RelayFacts) -> bool {
     let first = |leg: &LegFacts| [leg.end, leg.write_error].into_iter().flatten().map(|(_, at)| at).min();
@@ -29,28 +30,27 @@ pub fn candidate(facts: &RelayFacts) -> bool {
         && facts.up.close_frame.is_none()
 }
 
-/// Endings this close together, counted this shortly one after the other, share one count.
-const SAME: Nanos = 50_000_000;
+/// Largest distance of cuts, and of their counts, that share one count.
+const SHARED: Nanos = 50_000_000;
 
-/// The cuts of the last seconds, and the last count.
+/// Cuts of the last seconds, with the last count.
 #[derive(Debug, Default)]
 pub struct BurstCounter {
-    /// The cuts.
     pub cuts: Bursts,
     last: Option<(Nanos, Nanos, Burst)>,
 }
 
 impl BurstCounter {
-    /// The burst that the cut at `at` belongs to, as far as it is known at `now`.
+    /// Returns the burst that the cut at `at` belongs to, as far as it is known at `now`.
     pub fn around(&mut self, at: Nanos, now: Nanos) -> Option<Burst> {
-        if let Some((then, counted, burst)) = self.last
-            && at.abs_diff(then) <= SAME
-            && now.abs_diff(counted) <= SAME
+        if let Some((cut_at, counted_at, burst)) = self.last
+            && at.abs_diff(cut_at) <= SHARED
+            && now.abs_diff(counted_at) <= SHARED
         {
             return Some(burst);
         }
         let burst = self.cuts.around(at);
-        // From the end of the count on: a long one must not be over before it is shared.
+        // Counted from its end: otherwise a slow count would expire before it is shared.
         self.last = burst.map(|burst| (at, crate::sys::clock::now().max(now), burst));
         burst
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_cut_of_the_browsers_leg_waits() {
+    fn only_a_cut_of_the_downstream_leg_is_a_candidate() {
         let cut = RelayFacts {
             opened_at: Some(1),
             down: LegFacts { end: Some((SeenEnd::Reset, 5)), ..LegFacts::default() },

@@ -1,9 +1,8 @@
-//! The one place where a WebSocket's story ends: evidence is gathered, judged and written, exactly
-//! once.
+//! Writes the one `ws close` record of a session: collects evidence, judges, writes.
 //!
-//! A [`SessionRecorder`] is opened for every upgrade that reaches serve and closes when it is
-//! dropped: after a relay that ended in order, but just as well when a task panics, is cancelled or
-//! the browser is gone before the 101. There is no other way to a record.
+//! A [`SessionRecorder`] exists for every upgrade that is forwarded to serve and writes the record
+//! when it is dropped: after a clean relay, and also when a task panics, is cancelled, or the
+//! client disconnects before the 101. Nothing else writes `ws close` records.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -29,13 +28,13 @@ use crate::{
 pub struct SessionRecorder {
     recorder: Arc<Recorder>,
     session: Option<Box<Session>>,
-    /// The browser's connection up to the 101.
+    /// The client's connection up to the 101.
     connection: Option<Arc<Exchanges>>,
     early: Arc<Mutex<Option<EarlyEvidence>>>,
 }
 
 impl SessionRecorder {
-    /// Starts the record of an upgrade that came on `connection`.
+    /// Starts the record of an upgrade that arrived on `connection`.
     #[must_use]
     pub fn open(recorder: &Arc<Recorder>, session: Session, connection: Option<Arc<Exchanges>>) -> Self {
         recorder.in_flight.opened();
@@ -48,35 +47,33 @@ impl SessionRecorder {
         }
     }
 
-    /// The session.
-    ///
     /// # Panics
-    /// Never: only dropping takes it.
+    /// Never: only `drop` takes the session out.
     #[expect(clippy::expect_used, reason = "the session is taken by drop alone")]
     pub fn session(&mut self) -> &mut Session {
         self.session.as_deref_mut().expect("a recorder holds its session until it is dropped")
     }
 
-    /// The WebSocket opened: registers it with t3-trace and writes `ws open`.
+    /// Records that the WebSocket opened: registers it with t3-trace and writes `ws open`.
     pub fn opened(&mut self, extended: bool) {
         let now = clock::now();
         let recorder = Arc::clone(&self.recorder);
         let session = self.session();
         session.opened(now, extended);
         let who = &session.who;
-        recorder.evidence.register(who, &session.published);
+        recorder.evidence.register(who, &session.live_stats);
         let mut record = OpenRecord::new(who.user.clone(), who.ip.clone(), who.conn.clone());
         record.ray.clone_from(&who.ray);
-        let before = recorder
+        let previous = recorder
             .reconnects
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .opened(&who.user, &who.ip, now);
-        let gap = before.as_ref().map(|(_, gap)| *gap);
-        record.prev = before.map(|(prev, _)| prev);
+        let gap = previous.as_ref().map(|(_, gap)| *gap);
+        record.prev = previous.map(|(prev, _)| prev);
         record.gap_ms = gap.map(|gap| gap / 1_000_000);
         recorder.metrics.opened(gap.map(Duration::from_nanos));
-        // Nobody waits for it; the writer counts what it cannot keep.
+        // Not awaited: the writer counts dropped records.
         drop(recorder.writer.write(record.to_fields()));
         recorder.evidence.opened(record);
     }
@@ -87,13 +84,13 @@ impl SessionRecorder {
         SessionObserver { recorder: Arc::clone(&self.recorder), early: Arc::clone(&self.early) }
     }
 
-    /// The attempt to open failed.
+    /// Records a failed open.
     pub fn failed(mut self, why: OpenFailure) {
         let now = clock::now();
         let facts = &mut self.session().facts;
         facts.open_failure = Some(why);
         if why == OpenFailure::ClientGone {
-            self.browser_gone();
+            self.set_client_end();
         }
         let facts = &mut self.session().facts;
         let up = match why {
@@ -104,27 +101,26 @@ impl SessionRecorder {
             _ => None,
         };
         facts.up.end = up.map(|end| (end, now));
-        self.gave_up(now);
+        self.set_upstream_fin(now);
         let recorder = Arc::clone(&self.recorder);
         first_end(&recorder, self.session(), now);
     }
 
-    /// How the browser left, as far as its connection was seen to end; or we dropped it when told
-    /// to stop.
-    fn browser_gone(&mut self) {
-        let over = self.connection.as_ref().and_then(|connection| connection.over());
-        let stop = self.recorder.shutdown.triggered();
+    /// Records the end of the client's connection, or the shutdown that closed it.
+    fn set_client_end(&mut self) {
+        let end = self.connection.as_ref().and_then(|connection| connection.over());
+        let shutdown = self.recorder.shutdown.triggered();
         let facts = &mut self.session().facts;
-        facts.down.end = facts.down.end.or(over);
-        facts.shutdown = facts.shutdown.or(stop);
+        facts.down.end = facts.down.end.or(end);
+        facts.shutdown = facts.shutdown.or(shutdown);
     }
 
-    /// An open attempt that ends without serve's doing ends serve's leg by ours.
-    fn gave_up(&mut self, now: Nanos) {
+    /// Records that dispatch ended the upstream leg of a failed open, unless serve did.
+    fn set_upstream_fin(&mut self, now: Nanos) {
         let session = self.session();
-        let theirs = matches!(session.facts.open_failure, Some(OpenFailure::Status(_)));
-        if session.who.up.is_some() && session.facts.up.end.is_none() && !theirs {
-            session.told(Side::Up, OwnEnd::Fin, now);
+        let serve_responded = matches!(session.facts.open_failure, Some(OpenFailure::Status(_)));
+        if session.who.up.is_some() && session.facts.up.end.is_none() && !serve_responded {
+            session.set_own_end(Side::Up, OwnEnd::Fin, now);
         }
     }
 }
@@ -136,16 +132,16 @@ pub struct SessionObserver {
 }
 
 impl relay::RelayObserver for SessionObserver {
-    /// A reconnect must find its predecessor, and some evidence does not keep.
-    fn end_began(&self, session: &Session) {
+    /// A reconnect must find its predecessor, and some evidence must be read now.
+    fn end_started(&self, session: &Session) {
         self.recorder.metrics.ended(true);
         let who = &session.who;
-        let mut recent = self.recorder.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = session.end_began().unwrap_or_else(clock::now);
-        recent.ended(&who.user, &who.ip, &who.conn, at);
-        drop(recent);
-        let asking = EarlyEvidence::start(self.recorder.evidence.clone(), who.conn.clone());
-        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
+        let mut reconnects = self.recorder.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = session.end_started_at().unwrap_or_else(clock::now);
+        reconnects.ended(&who.user, &who.ip, &who.conn, at);
+        drop(reconnects);
+        let query = EarlyEvidence::start(self.recorder.evidence.clone(), who.conn.clone());
+        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(query);
     }
 
     fn heartbeat(&self, rtt: Nanos) {
@@ -161,8 +157,8 @@ impl Drop for SessionRecorder {
             .is_none_or(|session| session.facts.opened_at.is_some() || session.facts.open_failure.is_some());
         if !opened_or_failed {
             self.session().facts.open_failure = Some(OpenFailure::ClientGone);
-            self.browser_gone();
-            self.gave_up(clock::now());
+            self.set_client_end();
+            self.set_upstream_fin(clock::now());
         }
         let Some(mut session) = self.session.take() else { return };
         let recorder = Arc::clone(&self.recorder);
@@ -180,10 +176,10 @@ impl Drop for SessionRecorder {
     }
 }
 
-/// The first end, unless it has been noted before.
+/// Records the first end, if the relay has not.
 fn first_end(recorder: &Recorder, session: &mut Session, now: Nanos) {
     session.first_end(now);
-    if !std::mem::replace(&mut session.end_told, true) {
+    if !std::mem::replace(&mut session.end_notified, true) {
         recorder.metrics.ended(session.facts.opened_at.is_some());
     }
 }
@@ -191,20 +187,20 @@ fn first_end(recorder: &Recorder, session: &mut Session, now: Nanos) {
 async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEvidence>) {
     let who = &session.who;
     if session.facts.opened_at.is_none() {
-        recorder.evidence.register(who, &session.published);
+        recorder.evidence.register(who, &session.live_stats);
     }
     let kernel = async {
-        // One question at a time: the answers carry no number.
+        // One query at a time: replies do not contain a query id.
         let early = match early {
             Some(early) => early.finish().await,
             None => None,
         };
         match early {
-            // It has just been waited for once: a record waits for evidence no longer than that.
+            // A record waits for evidence once: a fresh timeout is not followed by a second query.
             Some(EarlyAnswer { facts, fresh: true }) if facts.source == KernelSource::Timeout => facts,
             early => early_evidence::merge(
                 early.map(|answer| answer.facts),
-                recorder.evidence.ask(&who.conn).await,
+                recorder.evidence.query(&who.conn).await,
             ),
         }
     };
@@ -224,7 +220,7 @@ async fn write(recorder: &Recorder, session: &Session, record: CloseRecord) {
     recorder.metrics.closed(&record, session.facts.opened_at.is_some());
     match outcome {
         Ok(t3_journal::Outcome::Written) => recorder.evidence.done(conn, record),
-        // t3-trace is not told, so that it writes the record that we could not.
-        Ok(t3_journal::Outcome::Dropped) | Err(_) => recorder.evidence.forget(conn),
+        // Not sent to t3-trace, so that t3-trace writes the lost record.
+        Ok(t3_journal::Outcome::Dropped) | Err(_) => recorder.evidence.unregister(conn),
     }
 }

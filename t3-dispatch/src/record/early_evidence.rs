@@ -1,9 +1,9 @@
-//! Evidence that does not keep: how the machine was when the end began to show.
+//! Evidence of the first end of a session: pressure, memory and process state at that time.
 //!
-//! A stalled serve may take a minute to answer a Close or to end its leg, and Chromium waits for
-//! the answer that long. What the kernel knows of the sockets is complete only then, but pressure
-//! and the state of the process are those of a minute later, so they are asked for at once, unless
-//! the session is over by itself within a moment.
+//! A stalled serve may take a minute to answer a Close frame or to end its leg, and Chromium waits
+//! that long. The kernel's facts about the sockets are complete only then, but pressure and process
+//! state would be a minute too late. They are queried after [`DELAY`], unless the session has ended
+//! by then.
 
 use std::{
     sync::{
@@ -16,62 +16,62 @@ use std::{
 use t3_record::evidence::KernelFacts;
 use tokio::task::JoinHandle;
 
-use crate::evidence::client::Trace;
+use crate::evidence::client::EvidenceClient;
 
-const MOMENT: Duration = Duration::from_millis(100);
+/// Time in which most sessions end completely, so that no early query is needed.
+const DELAY: Duration = Duration::from_millis(100);
 
-/// What was answered.
+/// Reply to an early query.
 #[derive(Debug)]
 pub struct EarlyAnswer {
-    /// The answer.
     pub facts: KernelFacts,
-    /// It was waited for only now.
+    /// The reply arrived only while the record waited for it.
     pub fresh: bool,
 }
 
-/// A question that is asked unless it turns out to be unnecessary.
+/// A delayed query, cancelled when the session ends first.
 #[derive(Debug)]
 pub struct EarlyEvidence {
-    asked: Arc<AtomicBool>,
-    answer: JoinHandle<KernelFacts>,
+    sent: Arc<AtomicBool>,
+    reply: JoinHandle<KernelFacts>,
 }
 
 impl EarlyEvidence {
-    /// The end of `conn` has just begun to show.
+    /// Starts the delay for the session `conn`, whose end has just started.
     #[must_use]
-    pub fn start(trace: Trace, conn: String) -> Self {
-        let asked = Arc::new(AtomicBool::new(false));
-        let asking = Arc::clone(&asked);
-        let answer = tokio::spawn(async move {
-            tokio::time::sleep(MOMENT).await;
-            asking.store(true, Ordering::Release);
-            trace.ask(&conn).await
+    pub fn start(evidence: EvidenceClient, conn: String) -> Self {
+        let sent = Arc::new(AtomicBool::new(false));
+        let sending = Arc::clone(&sent);
+        let reply = tokio::spawn(async move {
+            tokio::time::sleep(DELAY).await;
+            sending.store(true, Ordering::Release);
+            evidence.query(&conn).await
         });
-        Self { asked, answer }
+        Self { sent, reply }
     }
 
-    /// The answer, if the question was asked.
+    /// Returns the reply, if the query was sent.
     pub async fn finish(self) -> Option<EarlyAnswer> {
-        if self.asked.load(Ordering::Acquire) {
-            let fresh = !self.answer.is_finished();
-            return self.answer.await.ok().map(|facts| EarlyAnswer { facts, fresh });
+        if self.sent.load(Ordering::Acquire) {
+            let fresh = !self.reply.is_finished();
+            return self.reply.await.ok().map(|facts| EarlyAnswer { facts, fresh });
         }
-        self.answer.abort();
+        self.reply.abort();
         None
     }
 }
 
-/// The later answer, with what does not keep taken from the earlier one.
+/// Returns the later facts with pressure, host, memory and process state of the earlier ones.
 #[must_use]
 pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
     let Some(early) = early else { return late };
     late.pressure = early.pressure.or(late.pressure);
     late.host = early.host.or(late.host);
     late.memory = early.memory.or(late.memory);
-    if let (Some(then), Some(now)) = (early.peer, &mut late.peer)
-        && then.task.pid == now.task.pid
+    if let (Some(first), Some(last)) = (early.peer, &mut late.peer)
+        && first.task.pid == last.task.pid
     {
-        now.halted = then.halted;
+        last.halted = first.halted;
     }
     late.lost += early.lost;
     late
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_is_that_of_the_beginning_of_the_end_and_the_sockets_are_those_of_the_last() {
+    fn host_state_is_of_the_first_end_and_sockets_are_of_the_last() {
         let merged = merge(Some(facts(Some(Halt::Stopped), 10, None)), facts(None, 20, Some(5)));
         assert_eq!(merged.peer.unwrap().halted, Some(Halt::Stopped));
         assert_eq!(merged.memory.unwrap().current, Some(10));

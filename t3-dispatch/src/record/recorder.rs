@@ -11,7 +11,7 @@ use t3_record::{
 };
 
 use crate::{
-    evidence::{client::Trace, loop_lag},
+    evidence::{client::EvidenceClient, loop_lag::LoopLag},
     metrics::Metrics,
     record::{
         burst::{self, BurstCounter},
@@ -25,28 +25,28 @@ use crate::{
 /// Called with each session and its record, for tests.
 pub type RecordObserver = Box<dyn Fn(&Session, &Evidence, &CloseRecord) + Send + Sync>;
 
-/// Everything that a session needs to write its record. Shared by all sessions.
+/// Shared state for writing records.
 pub struct Recorder {
     /// Writer of records.
     pub writer: t3_journal::Writer,
     /// Client of t3-trace's evidence socket.
-    pub evidence: Trace,
+    pub evidence: EvidenceClient,
     pub metrics: Arc<Metrics>,
     /// Delays of this process's event loop.
-    pub lag: Arc<loop_lag::Meter>,
+    pub lag: Arc<LoopLag>,
     pub reconnects: Mutex<Reconnects>,
-    /// Ends of the last seconds.
+    /// Cuts of the last seconds.
     pub bursts: Mutex<BurstCounter>,
     /// Sessions without a record.
     pub in_flight: InFlight,
     pub shutdown: Arc<ShutdownSignal>,
-    /// Runs the end of sessions, even those dropped outside the runtime.
+    /// Runs the writers, also for sessions dropped outside the runtime.
     pub runtime: tokio::runtime::Handle,
     pub observer: Option<RecordObserver>,
 }
 
 impl Recorder {
-    /// Writes summaries of the bursts that are complete at `now`.
+    /// Writes the summary of a burst that is complete at `now`.
     pub fn write_burst(&self, now: Nanos) {
         let summary: Option<BurstRecord> = self.bursts().cuts.sum_up(now);
         if let Some(summary) = summary {
@@ -63,15 +63,15 @@ impl Recorder {
         }
     }
 
-    /// The burst that this session's end belongs to. Waits for other ends of the same second when
-    /// this one can be part of a burst.
+    /// Returns the burst that this close belongs to. A candidate waits for other cuts of the same
+    /// second.
     pub(super) async fn burst_around(&self, session: &Session) -> Option<Burst> {
         if !burst::candidate(&session.facts) {
             return None;
         }
         let at: Nanos = session.facts.ended_at;
         self.bursts().cuts.cut(at, &session.who.user);
-        // With fewer sessions than a burst has, waiting is pointless.
+        // Fewer sessions than the minimum of a burst: waiting has no effect.
         if self.in_flight.count() < t3_record::burst::LEAST as usize {
             return None;
         }

@@ -1,58 +1,58 @@
-//! Whether serve's answers reach the browser's side, told by what its kernel acknowledges. Pure: it
-//! is told what a look at the socket gave.
+//! AckTracker of serve's heartbeat replies to the client, from the ACKs of its kernel. Pure: the
+//! caller passes the values read from the socket.
 //!
-//! The arrival of pings says little on a bad path: they come late and in heaps. How long ago the
-//! last answer passed that is known to have been taken says what the browser's watchdog saw, but
-//! for one way through the network.
+//! On a bad path the arrival times of pings are unreliable: pings are late and arrive in batches.
+//! The age of the newest acknowledged reply equals the silence that the client's watchdog observed,
+//! plus one network transit.
 
 use t3_record::evidence::{Nanos, SocketSample};
 
-/// Answers on their way whose place is remembered; of more, the last ones stand for each other.
-const FLIGHT: usize = 8;
-/// Looks that are kept.
-const LOOKS: usize = 16;
+/// Tracked unacknowledged replies; a further one replaces the newest.
+const UNACKED_MAX: usize = 8;
+/// Samples kept.
+const SAMPLES: usize = 16;
 
-/// An answer in the stream towards the browser.
+/// A reply in the stream towards the client.
 #[derive(Debug, Clone, Copy, Default)]
-struct Answer {
-    /// Offset in that stream at which it has passed.
+struct Reply {
+    /// Offset in that stream at which the reply ends.
     end: u64,
     at: Nanos,
-    /// How long serve took.
-    took: u64,
+    /// Time that serve needed for the reply.
+    serve_ns: u64,
 }
 
-/// The answers of one session on their way.
+/// Tracks which heartbeat replies of one session the client's kernel has acknowledged.
 #[derive(Debug, Clone, Default)]
-pub struct Delivery {
-    flight: [Answer; FLIGHT],
-    flying: usize,
-    /// When the newest acknowledged answer passed; at first, when the first ping came.
-    heard_at: Option<Nanos>,
-    /// The kernel's count of lost segments at the last look.
+pub struct AckTracker {
+    unacked: [Reply; UNACKED_MAX],
+    unacked_count: usize,
+    /// Time at which the newest acknowledged reply passed; before that, time of the first ping.
+    acked_at: Option<Nanos>,
+    /// The kernel's count of lost segments at the last sample.
     lost: Option<u32>,
-    looks: [SocketSample; LOOKS],
-    looked: usize,
+    samples: [SocketSample; SAMPLES],
+    sample_count: usize,
 }
 
-impl Delivery {
-    /// The first ping came: from now on the browser waits for answers.
-    pub fn begin(&mut self, now: Nanos) {
-        self.heard_at.get_or_insert(now);
+impl AckTracker {
+    /// Starts at the first ping: from then on the client expects replies.
+    pub fn start(&mut self, now: Nanos) {
+        self.acked_at.get_or_insert(now);
     }
 
-    /// An answer passed, for which serve `took` so long, in nanoseconds; the stream towards the
-    /// browser reaches up to `end` with it.
-    pub fn answered(&mut self, end: u64, now: Nanos, took: u64) {
-        let slot = self.flying.min(FLIGHT - 1);
-        self.flight[slot] = Answer { end, at: now, took };
-        self.flying = slot + 1;
+    /// Adds a reply that serve sent `serve_ns` after its ping and that ends at offset `end` of the
+    /// stream towards the client.
+    pub fn add_reply(&mut self, end: u64, now: Nanos, serve_ns: u64) {
+        let slot = self.unacked_count.min(UNACKED_MAX - 1);
+        self.unacked[slot] = Reply { end, at: now, serve_ns };
+        self.unacked_count = slot + 1;
     }
 
-    /// A look at the browser's socket: how much of the stream it has `acknowledged` and how many
-    /// segments were `lost` so far. A ping that serve still owes an answer came at `waiting_since`.
-    /// `true`: nothing was lost since the look before.
-    pub fn look(
+    /// Adds a sample of the downstream socket: `acknowledged` bytes of the stream and segments
+    /// `lost` so far. `waiting_since` is the time of the oldest ping that serve has not answered.
+    /// Returns whether no segment was lost since the previous sample.
+    pub fn sample(
         &mut self,
         now: Nanos,
         acknowledged: u64,
@@ -60,43 +60,44 @@ impl Delivery {
         waiting_since: Option<Nanos>,
         period: Option<Nanos>,
     ) -> bool {
-        let heard = self.flight[..self.flying].iter().take_while(|answer| answer.end <= acknowledged).count();
-        if heard > 0 {
-            self.heard_at = Some(self.flight[heard - 1].at);
-            self.flight.rotate_left(heard);
-            self.flying -= heard;
+        let unacked = &self.unacked[..self.unacked_count];
+        let acked = unacked.iter().take_while(|reply| reply.end <= acknowledged).count();
+        if acked > 0 {
+            self.acked_at = Some(self.unacked[acked - 1].at);
+            self.unacked.rotate_left(acked);
+            self.unacked_count -= acked;
         }
-        // What serve took is not the path's.
-        let (until, took) = match self.flight.first().filter(|_| self.flying > 0) {
-            Some(answer) => (now, answer.took),
+        // The time that serve needed does not count as silence of the path.
+        let (until, serve_ns) = match self.unacked.first().filter(|_| self.unacked_count > 0) {
+            Some(reply) => (now, reply.serve_ns),
             None => (waiting_since.unwrap_or(now).min(now), 0),
         };
-        let silence = self.heard_at.map_or(0, |heard| until.saturating_sub(heard).saturating_sub(took));
-        let fresh = self.lost.map_or(0, |before| lost.saturating_sub(before));
+        let silence = self.acked_at.map_or(0, |acked| until.saturating_sub(acked).saturating_sub(serve_ns));
+        let newly_lost = self.lost.map_or(0, |before| lost.saturating_sub(before));
         self.lost = Some(lost);
-        self.keep(SocketSample { at: now, silence_ns: silence, lost: fresh }, period);
-        fresh == 0
+        self.store(SocketSample { at: now, silence_ns: silence, lost: newly_lost }, period);
+        newly_lost == 0
     }
 
-    fn keep(&mut self, look: SocketSample, period: Option<Nanos>) {
-        // Pings that come in a heap are one look, or they would push out what was before them.
-        if let Some(last) = self.looked.checked_sub(1) {
-            let last = &mut self.looks[last % LOOKS];
-            if look.at.saturating_sub(last.at) < period.unwrap_or(0) / 2 {
-                last.silence_ns = last.silence_ns.max(look.silence_ns);
-                last.lost = last.lost.saturating_add(look.lost);
+    fn store(&mut self, sample: SocketSample, period: Option<Nanos>) {
+        // Pings that arrive in a batch give one sample; otherwise they would evict the older ones.
+        if let Some(last) = self.sample_count.checked_sub(1) {
+            let last = &mut self.samples[last % SAMPLES];
+            if sample.at.saturating_sub(last.at) < period.unwrap_or(0) / 2 {
+                last.silence_ns = last.silence_ns.max(sample.silence_ns);
+                last.lost = last.lost.saturating_add(sample.lost);
                 return;
             }
         }
-        self.looks[self.looked % LOOKS] = look;
-        self.looked += 1;
+        self.samples[self.sample_count % SAMPLES] = sample;
+        self.sample_count += 1;
     }
 
-    /// The last looks, oldest first.
+    /// The last samples, oldest first.
     #[must_use]
-    pub fn looks(&self) -> Vec<SocketSample> {
-        let first = self.looked.saturating_sub(LOOKS);
-        (first..self.looked).map(|n| self.looks[n % LOOKS]).collect()
+    pub fn samples(&self) -> Vec<SocketSample> {
+        let first = self.sample_count.saturating_sub(SAMPLES);
+        (first..self.sample_count).map(|n| self.samples[n % SAMPLES]).collect()
     }
 }
 
@@ -107,76 +108,78 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
     const PERIOD: Option<Nanos> = Some(5 * SECOND);
 
-    fn silence(delivery: &Delivery) -> u64 {
-        delivery.looks().last().unwrap().silence_ns / SECOND
+    fn silence(tracker: &AckTracker) -> u64 {
+        tracker.samples().last().unwrap().silence_ns / SECOND
     }
 
-    /// A ping every period, each answered at once with ten bytes, and acknowledged before the next.
-    fn healthy(beats: u64) -> Delivery {
-        let mut delivery = Delivery::default();
-        delivery.begin(0);
-        for n in 0..beats {
-            delivery.look(n * 5 * SECOND, n * 10, 0, Some(n * 5 * SECOND), PERIOD);
-            delivery.answered((n + 1) * 10, n * 5 * SECOND, 0);
+    /// A ping every period, each answered immediately with ten bytes and acknowledged before the
+    /// next.
+    fn healthy(pings: u64) -> AckTracker {
+        let mut tracker = AckTracker::default();
+        tracker.start(0);
+        for n in 0..pings {
+            tracker.sample(n * 5 * SECOND, n * 10, 0, Some(n * 5 * SECOND), PERIOD);
+            tracker.add_reply((n + 1) * 10, n * 5 * SECOND, 0);
         }
-        delivery
+        tracker
     }
 
     #[test]
-    fn an_acknowledged_answer_ends_the_silence_and_a_ping_that_is_due_makes_none() {
-        let delivery = healthy(4);
-        assert!(delivery.looks().iter().all(|look| look.silence_ns <= 5 * SECOND && look.lost == 0));
-        assert_eq!(silence(&delivery), 5);
+    fn an_acknowledged_reply_ends_the_silence_and_a_due_ping_starts_none() {
+        let tracker = healthy(4);
+        assert!(tracker.samples().iter().all(|sample| sample.silence_ns <= 5 * SECOND && sample.lost == 0));
+        assert_eq!(silence(&tracker), 5);
     }
 
     #[test]
-    fn what_is_not_acknowledged_was_not_heard() {
-        let mut delivery = healthy(4);
-        delivery.look(20 * SECOND, 30, 2, Some(20 * SECOND), PERIOD);
-        assert_eq!(silence(&delivery), 10);
-        delivery.answered(50, 20 * SECOND, 0);
-        delivery.look(25 * SECOND, 49, 5, None, PERIOD);
-        assert_eq!((silence(&delivery), delivery.looks().last().unwrap().lost), (10, 3));
+    fn an_unacknowledged_reply_does_not_end_the_silence() {
+        let mut tracker = healthy(4);
+        tracker.sample(20 * SECOND, 30, 2, Some(20 * SECOND), PERIOD);
+        assert_eq!(silence(&tracker), 10);
+        tracker.add_reply(50, 20 * SECOND, 0);
+        tracker.sample(25 * SECOND, 49, 5, None, PERIOD);
+        assert_eq!((silence(&tracker), tracker.samples().last().unwrap().lost), (10, 3));
     }
 
     #[test]
-    fn pings_that_do_not_come_are_a_silence_too() {
-        let mut delivery = healthy(4);
-        delivery.look(33 * SECOND, 40, 0, Some(33 * SECOND), PERIOD);
-        assert_eq!(silence(&delivery), 18);
+    fn missing_pings_count_as_silence() {
+        let mut tracker = healthy(4);
+        tracker.sample(33 * SECOND, 40, 0, Some(33 * SECOND), PERIOD);
+        assert_eq!(silence(&tracker), 18);
     }
 
     #[test]
-    fn what_serve_took_is_not_the_paths() {
-        let mut delivery = healthy(4);
-        // It owes an answer since the ping at 20 s: from then on the browser waits for serve.
-        delivery.look(40 * SECOND, 40, 0, Some(20 * SECOND), PERIOD);
-        assert_eq!(silence(&delivery), 5);
-        delivery.answered(50, 40 * SECOND, 20 * SECOND);
-        delivery.look(45 * SECOND, 40, 0, None, PERIOD);
-        assert_eq!(silence(&delivery), 10);
+    fn the_reply_time_of_serve_does_not_count_as_silence() {
+        let mut tracker = healthy(4);
+        // serve has not answered the ping of 20 s: from then on the client waits for serve.
+        tracker.sample(40 * SECOND, 40, 0, Some(20 * SECOND), PERIOD);
+        assert_eq!(silence(&tracker), 5);
+        tracker.add_reply(50, 40 * SECOND, 20 * SECOND);
+        tracker.sample(45 * SECOND, 40, 0, None, PERIOD);
+        assert_eq!(silence(&tracker), 10);
     }
 
     #[test]
-    fn a_heap_of_pings_is_one_look_that_keeps_the_worst() {
-        let mut delivery = healthy(4);
+    fn a_batch_of_pings_is_one_sample_with_the_worst_values() {
+        let mut tracker = healthy(4);
         for n in 0..40 {
-            delivery.look(40 * SECOND + n, 40, 7, None, PERIOD);
-            delivery.answered(50 + n, 40 * SECOND + n, 0);
+            tracker.sample(40 * SECOND + n, 40, 7, None, PERIOD);
+            tracker.add_reply(50 + n, 40 * SECOND + n, 0);
         }
-        let looks = delivery.looks();
-        assert_eq!(looks.len(), 5);
-        assert_eq!((silence(&delivery), looks[4].lost), (25, 7));
-        // Far more answers on their way than are remembered: the newest of them counts when all
-        // have got through.
-        delivery.look(45 * SECOND, 89, 7, None, PERIOD);
-        assert_eq!(silence(&delivery), 4, "45 s less the 40 s at which the last passed");
+        let samples = tracker.samples();
+        assert_eq!(samples.len(), 5);
+        assert_eq!((silence(&tracker), samples[4].lost), (25, 7));
+        // Of more replies than are tracked, the newest counts once all are acknowledged.
+        tracker.sample(45 * SECOND, 89, 7, None, PERIOD);
+        assert_eq!(silence(&tracker), 4, "45 s minus 40 s, when the last reply passed");
     }
 
     #[test]
-    fn only_the_last_looks_are_kept_oldest_first() {
-        let looks = healthy(40).looks();
-        assert_eq!(looks.len(), LOOKS);
-        assert!(looks.windows(2).all(|pair| pair[0].at < pair[1].at) && looks[LOOKS - 1].at == 195 * SECOND);
+    fn only_the_last_samples_are_kept_oldest_first() {
+        let samples = healthy(40).samples();
+        assert_eq!(samples.len(), SAMPLES);
+        assert!(
+            samples.windows(2).all(|pair| pair[0].at < pair[1].at) && samples[SAMPLES - 1].at == 195 * SECOND
+        );
     }
 }

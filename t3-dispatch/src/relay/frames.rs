@@ -1,33 +1,31 @@
-//! Reads the frame headers of one direction of a WebSocket as its bytes pass (RFC 6455 section 5).
+//! Passive scanner of the frame headers of one WebSocket direction (RFC 6455 section 5).
 //!
-//! Never changes, keeps or delays a byte: it is shown each chunk after it was read and says what
-//! was in it. It holds at most one header (14 bytes) and the start of one short payload (125
-//! bytes); everything else is skipped by count, so any split of the stream gives the same answers.
-//! After a breach of the protocol frame boundaries mean nothing any more: it goes blind, and the
-//! bytes go on passing.
+//! Reads each chunk without changing or delaying it, and reports its frames. It stores up to one
+//! header (14 bytes) and one short payload (125 bytes) and skips the rest by length, so the result
+//! does not depend on how the stream is split. After a protocol breach frame boundaries are
+//! unknown: the scanner stops, and the relay continues to forward the bytes.
 
 use t3_record::evidence::Breach;
 
-/// The longest text frame that is looked into: a heartbeat with some whitespace.
+/// Longest text frame whose payload is read, in bytes: a heartbeat with some whitespace.
 const SHORT_TEXT: u64 = 64;
 
-/// What the scanner tells.
+/// Receiver of the scanner's events.
 pub trait Sink {
     /// A data message is complete.
     fn message(&mut self);
     /// A short unfragmented text message, unmasked.
     fn text(&mut self, payload: &[u8]);
-    /// A close frame: code (`None` when empty) and reason; its last byte is at `end` in the chunk
-    /// given to `feed` (exclusive).
+    /// The first Close frame: code (`None` when empty) and reason; it ends before offset `end` of
+    /// the chunk passed to `feed`.
     fn close(&mut self, code: Option<u16>, reason: &[u8], end: usize);
-    /// The peer broke the protocol; nothing more will be told.
+    /// The peer violated the protocol. This is the last event.
     fn breach(&mut self, breach: Breach);
 }
 
-/// Who sends in this direction: browsers mask their frames, servers do not (section 5.1).
+/// Sender of this direction: clients mask their frames, servers do not (section 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
-    /// The browser.
     Client,
     /// serve.
     Server,
@@ -37,22 +35,21 @@ pub enum Sender {
 enum State {
     Header,
     Payload,
-    Blind,
+    Stopped,
 }
 
-/// The scanner of one direction.
 #[derive(Debug, Clone)]
 pub struct Scanner {
     sender: Sender,
-    /// An extension was negotiated: reserved bits are its business (section 5.2).
+    /// An extension was negotiated: it may use the reserved bits (section 5.2).
     extended: bool,
     state: State,
     header: [u8; 14],
     header_have: u8,
-    /// Bytes of the payload not seen yet.
+    /// Payload bytes still to come.
     left: u64,
-    /// Where in the payload the next byte stands, for the mask. Wraps harmlessly: only its lowest
-    /// bits count.
+    /// Offset of the next byte in the payload, for the mask. May wrap: only the two lowest bits
+    /// count.
     position: u64,
     kept: [u8; 125],
     kept_have: u8,
@@ -63,7 +60,6 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner at the start of a stream of frames.
     #[must_use]
     pub fn new(sender: Sender, extended: bool) -> Self {
         Self {
@@ -82,34 +78,34 @@ impl Scanner {
         }
     }
 
-    /// The stream stands inside a frame. Never true when blind.
+    /// The stream is inside a frame. Always `false` after a breach.
     #[must_use]
     pub fn mid_frame(&self) -> bool {
         match self.state {
             State::Header => self.header_have > 0,
             State::Payload => true,
-            State::Blind => false,
+            State::Stopped => false,
         }
     }
 
-    /// A control frame may be put into the stream here without corrupting it.
+    /// A control frame can be inserted here without corrupting the stream.
     #[must_use]
     pub fn at_boundary(&self) -> bool {
         self.state == State::Header && self.header_have == 0
     }
 
-    /// A close frame has passed.
+    /// A Close frame has passed.
     #[must_use]
     pub fn closed(&self) -> bool {
         self.closed
     }
 
-    /// Looks at the next bytes of the stream.
+    /// Scans the next bytes of the stream.
     pub fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) {
         let mut at = 0;
         while at < bytes.len() {
             match self.state {
-                State::Blind => return,
+                State::Stopped => return,
                 State::Header => {
                     let wanted = self.header_length();
                     let have = usize::from(self.header_have);
@@ -123,7 +119,7 @@ impl Scanner {
                     let rest = bytes.len() - at;
                     let take = usize::try_from(self.left).map_or(rest, |left| left.min(rest));
                     if self.keep {
-                        self.keep_some(&bytes[at..at + take]);
+                        self.keep_payload(&bytes[at..at + take]);
                     }
                     at += take;
                     self.left -= take as u64;
@@ -136,11 +132,10 @@ impl Scanner {
         }
     }
 
-    /// How long the header is, as far as that is known by now.
+    /// Length of the header, as far as the bytes so far determine it.
     fn header_length(&self) -> usize {
         if self.header_have < 2 {
-            // One byte at a time at the start: the first tells of a breach before there is a
-            // second.
+            // One byte at a time: a breach in the first is reported before the second arrives.
             return usize::from(self.header_have) + 1;
         }
         let extended = match self.header[1] & 0x7f {
@@ -159,7 +154,7 @@ impl Scanner {
             _ => None,
         };
         if let Some(breach) = breach {
-            return self.go_blind(breach, sink);
+            return self.stop(breach, sink);
         }
         if have < 2 || have < self.header_length() {
             return;
@@ -174,7 +169,7 @@ impl Scanner {
             short => u64::from(short),
         };
         if length >> 63 != 0 {
-            return self.go_blind(Breach::HugeLength, sink);
+            return self.stop(Breach::HugeLength, sink);
         }
         self.state = State::Payload;
         self.left = length;
@@ -220,12 +215,12 @@ impl Scanner {
         (self.opcode() >= 8 && self.header[1] & 0x7f > 125).then_some(Breach::LongControl)
     }
 
-    fn keep_some(&mut self, bytes: &[u8]) {
+    fn keep_payload(&mut self, bytes: &[u8]) {
         let have = usize::from(self.kept_have);
         let mask = self.mask();
         for (offset, (slot, byte)) in self.kept[have..].iter_mut().zip(bytes).enumerate() {
-            let place = self.position.wrapping_add(offset as u64) & 3;
-            *slot = byte ^ mask[place as usize & 3];
+            let index = self.position.wrapping_add(offset as u64) & 3;
+            *slot = byte ^ mask[index as usize & 3];
         }
         let now = (have + bytes.len()).min(self.kept.len());
         self.kept_have = u8::try_from(now).unwrap_or(125);
@@ -256,7 +251,7 @@ impl Scanner {
                     sink.close(code, kept.get(2..).unwrap_or_default(), at);
                 }
                 if kept.len() == 1 || code.is_some_and(|code| !may_be_sent(code)) {
-                    self.go_blind(Breach::BadClose, sink);
+                    self.stop(Breach::BadClose, sink);
                 }
             }
             9.. => {}
@@ -272,14 +267,14 @@ impl Scanner {
         }
     }
 
-    fn go_blind(&mut self, breach: Breach, sink: &mut impl Sink) {
-        self.state = State::Blind;
+    fn stop(&mut self, breach: Breach, sink: &mut impl Sink) {
+        self.state = State::Stopped;
         sink.breach(breach);
     }
 }
 
-/// Status codes that may stand in a close frame (section 7.4 and the IANA registry): 1004 to 1006
-/// and 1015 never travel.
+/// Returns whether a Close frame may contain this code (section 7.4 and the IANA registry): 1004 to
+/// 1006 and 1015 are never sent.
 #[must_use]
 pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)

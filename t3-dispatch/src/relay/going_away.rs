@@ -1,21 +1,20 @@
-//! Close frames of our own, when dispatch stops: 1001 "going away" (RFC 6455 section 7.4.1) to both
-//! sides.
+//! Close 1001 (going away, RFC 6455 section 7.4.1) to both peers when dispatch shuts down.
 //!
-//! Only put where a frame may stand: a stream that is inside a frame, or that broke the protocol,
-//! gets none and just ends.
+//! The frame is inserted only at a frame boundary: a stream that is inside a frame or that violated
+//! the protocol ends without one.
 
 use t3_record::vocabulary::Side;
 
 use crate::{relay::session::Session, sys::random_id};
 
-/// "Going away".
+/// Close code 1001 (going away).
 pub const GOING_AWAY: u16 = 1001;
 
-/// Puts a close frame behind whatever is pending in each direction that has none yet.
-pub fn put(session: &mut Session) {
+/// Appends a Close frame to the pending bytes of each direction that has none yet.
+pub fn append(session: &mut Session) {
     for from in [Side::Up, Side::Down] {
         let flow = session.flow_mut(from);
-        let open = !flow.ended && !flow.passed_on;
+        let open = !flow.ended && !flow.end_forwarded;
         if open && flow.scanner.at_boundary() && !flow.scanner.closed() {
             let frame = match from {
                 Side::Up => unmasked(),
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_frames_carry_1001() {
+    fn both_frames_have_code_1001() {
         assert_eq!(unmasked(), [0x88, 2, 0x03, 0xe9]);
         let frame = masked(u64::from_ne_bytes([1, 2, 3, 4, 5, 6, 7, 8]));
         assert_eq!(frame, [0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xe9 ^ 2]);

@@ -1,33 +1,32 @@
-//! t3's application heartbeat on one session: which pings were answered, how fast, and how often
-//! they come.
+//! t3's application heartbeat on one session: answered pings, their RTT and their period. Pure.
 //!
-//! Pure. The period differs between t3 versions, so it is learned: the median of the last
-//! intervals, which one late ping does not move. Once it is known, intervals between which segments
-//! were lost teach nothing: on a bad path they are the path's. A pong answers the oldest unanswered
-//! ping, because serve answers in order.
+//! The period differs between t3 versions, so it is learned: the median of the last intervals,
+//! which one late ping does not change. Once a period is known, intervals with lost segments are
+//! ignored, because the path causes them. A pong answers the oldest unanswered ping: serve answers
+//! in order.
 
 use t3_record::evidence::{Heartbeat, Nanos, SocketSample};
 
-use crate::relay::ack_tracker::Delivery;
+use crate::relay::ack_tracker::AckTracker;
 
 const OUTSTANDING: usize = 8;
 const INTERVALS: usize = 16;
-/// No client pings faster, in nanoseconds.
-const SHORTEST: u64 = 5_000_000;
+/// Shortest interval of any client, in nanoseconds.
+const MIN_INTERVAL: u64 = 5_000_000;
 
-/// Which half of a heartbeat a text message is.
+/// A heartbeat message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beat {
-    /// From the browser.
+pub enum HeartbeatEvent {
+    /// Sent by the client.
     Ping,
-    /// serve's answer.
+    /// serve's reply.
     Pong,
 }
 
 /// Recognises `{"_tag":"Ping"}` and `{"_tag":"Pong"}`, alone or as the only element of an array,
 /// with any JSON whitespace.
 #[must_use]
-pub fn recognise(text: &[u8]) -> Option<Beat> {
+pub fn recognise(text: &[u8]) -> Option<HeartbeatEvent> {
     let inner = match eat(text, b"[") {
         Some(rest) => trim_end(rest).strip_suffix(b"]")?,
         None => text,
@@ -35,12 +34,12 @@ pub fn recognise(text: &[u8]) -> Option<Beat> {
     let rest = eat(inner, b"{")?;
     let rest = eat(rest, br#""_tag""#)?;
     let rest = eat(rest, b":")?;
-    let (beat, rest) = match (eat(rest, br#""Ping""#), eat(rest, br#""Pong""#)) {
-        (Some(rest), _) => (Beat::Ping, rest),
-        (_, Some(rest)) => (Beat::Pong, rest),
+    let (event, rest) = match (eat(rest, br#""Ping""#), eat(rest, br#""Pong""#)) {
+        (Some(rest), _) => (HeartbeatEvent::Ping, rest),
+        (_, Some(rest)) => (HeartbeatEvent::Pong, rest),
         _ => return None,
     };
-    trim_end(eat(rest, b"}")?).is_empty().then_some(beat)
+    trim_end(eat(rest, b"}")?).is_empty().then_some(event)
 }
 
 fn eat<'a>(text: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
@@ -51,135 +50,132 @@ fn trim_end(text: &[u8]) -> &[u8] {
     text.trim_ascii_end()
 }
 
-/// The meter of one session.
+/// Heartbeat state of one session.
 #[derive(Debug, Clone, Default)]
-pub struct Meter {
-    seen: Heartbeat,
-    /// When the oldest unanswered pings came; of more than fit only the number is known.
+pub struct HeartbeatTracker {
+    facts: Heartbeat,
+    /// Times of the oldest unanswered pings; further pings are only counted.
     waiting: [Nanos; OUTSTANDING],
     intervals: [u64; INTERVALS],
     interval_count: usize,
-    /// The last interval, until a look at the socket has told whether it teaches anything.
-    fresh: Option<u64>,
-    /// A ping has come since the last look.
-    unlooked: bool,
-    /// Nothing had been lost at the look before.
-    calm: bool,
-    delivery: Delivery,
-    /// Answer times that nobody has taken yet.
-    answered: [u64; OUTSTANDING],
-    answered_count: usize,
+    /// The last interval, until a socket sample decides whether it counts.
+    new_interval: Option<u64>,
+    /// A ping arrived since the last sample.
+    sample_due: bool,
+    /// The previous sample had no lost segments.
+    lossless: bool,
+    acks: AckTracker,
+    /// RTTs not yet returned by [`HeartbeatTracker::take_rtts`].
+    rtts: [u64; OUTSTANDING],
+    rtt_count: usize,
 }
 
-impl Meter {
-    /// A ping passed from the browser.
+impl HeartbeatTracker {
+    /// Records a ping of the client.
     pub fn ping(&mut self, now: Nanos) {
-        self.delivery.begin(now);
-        self.unlooked = true;
-        if let Some(last) = self.seen.last_ping_at {
+        self.acks.start(now);
+        self.sample_due = true;
+        if let Some(last) = self.facts.last_ping_at {
             let interval = now.saturating_sub(last);
-            // Pings that had queued up and are read in one go teach no period, and the silence
-            // before them stays known.
-            if interval >= SHORTEST {
-                self.seen.last_interval_ns = Some(interval);
-                // Nobody has looked since the one before.
+            // Queued pings that arrive in one read do not count as intervals, and the silence
+            // before them is kept.
+            if interval >= MIN_INTERVAL {
+                self.facts.last_interval_ns = Some(interval);
+                // No sample was taken since the previous ping.
                 self.learn(true);
-                self.fresh = Some(interval);
+                self.new_interval = Some(interval);
             }
         }
-        self.seen.pings += 1;
-        self.seen.last_ping_at = Some(now);
-        if let Some(slot) = self.waiting.get_mut(self.seen.unanswered as usize) {
+        self.facts.pings += 1;
+        self.facts.last_ping_at = Some(now);
+        if let Some(slot) = self.waiting.get_mut(self.facts.unanswered as usize) {
             *slot = now;
         }
-        self.seen.unanswered = self.seen.unanswered.saturating_add(1);
-        self.seen.waiting_since = Some(self.waiting[0]);
+        self.facts.unanswered = self.facts.unanswered.saturating_add(1);
+        self.facts.waiting_since = Some(self.waiting[0]);
     }
 
-    /// The browser's socket was looked at after a ping or at the end: so much of the stream towards
-    /// the browser had been acknowledged, and so many segments been lost since its beginning.
-    pub fn look(&mut self, now: Nanos, acknowledged: u64, lost: u32) {
-        self.unlooked = false;
-        let (waiting, period) = (self.seen.waiting_since, self.period());
-        let calm = self.delivery.look(now, acknowledged, lost, waiting, period);
-        // What was held up in a loss may come after it.
-        self.learn(calm && self.calm);
-        self.calm = calm;
+    /// Adds a sample of the downstream socket, taken after a ping or at the end: bytes of the
+    /// stream towards the client that are `acknowledged`, and segments `lost` since its start.
+    pub fn sample(&mut self, now: Nanos, acknowledged: u64, lost: u32) {
+        self.sample_due = false;
+        let (waiting, period) = (self.facts.waiting_since, self.period());
+        let lossless = self.acks.sample(now, acknowledged, lost, waiting, period);
+        // A ping that a loss delayed can arrive after the sample that shows the loss.
+        self.learn(lossless && self.lossless);
+        self.lossless = lossless;
     }
 
-    /// A ping has come since the last look.
+    /// A ping arrived since the last sample.
     #[must_use]
-    pub fn unlooked(&self) -> bool {
-        self.unlooked
+    pub fn sample_due(&self) -> bool {
+        self.sample_due
     }
 
-    /// The looks, oldest first.
+    /// The samples, oldest first.
     #[must_use]
-    pub fn looks(&self) -> Vec<SocketSample> {
-        self.delivery.looks()
+    pub fn samples(&self) -> Vec<SocketSample> {
+        self.acks.samples()
     }
 
-    fn learn(&mut self, calm: bool) {
-        let Some(interval) = self.fresh.take() else { return };
-        if calm || self.period().is_none() {
+    fn learn(&mut self, lossless: bool) {
+        let Some(interval) = self.new_interval.take() else { return };
+        if lossless || self.period().is_none() {
             self.intervals[self.interval_count % INTERVALS] = interval;
             self.interval_count += 1;
         }
     }
 
-    /// A pong passed from serve, with which the stream towards the browser reaches up to `end`.
+    /// Records a pong of serve that ends at offset `end` of the stream towards the client.
     pub fn pong(&mut self, now: Nanos, end: u64) {
-        self.seen.pongs += 1;
-        self.seen.last_pong_at = Some(now);
-        if self.seen.unanswered == 0 {
+        self.facts.pongs += 1;
+        self.facts.last_pong_at = Some(now);
+        if self.facts.unanswered == 0 {
             return;
         }
-        // Each ping beyond the first was sent at a tick that found no answer, and the browser
-        // stayed.
-        self.seen.survived = self.seen.survived.max(self.seen.unanswered - 1);
+        // Each further ping was sent at a tick without a reply, and the client did not close.
+        self.facts.survived = self.facts.survived.max(self.facts.unanswered - 1);
         let rtt = now.saturating_sub(self.waiting[0]);
-        self.delivery.answered(end, now, rtt);
-        self.seen.rtt_ns = Some(rtt);
-        if let Some(slot) = self.answered.get_mut(self.answered_count) {
+        self.acks.add_reply(end, now, rtt);
+        self.facts.rtt_ns = Some(rtt);
+        if let Some(slot) = self.rtts.get_mut(self.rtt_count) {
             *slot = rtt;
-            self.answered_count += 1;
+            self.rtt_count += 1;
         }
-        self.seen.rtt_max_ns = Some(self.seen.rtt_max_ns.unwrap_or(0).max(rtt));
+        self.facts.rtt_max_ns = Some(self.facts.rtt_max_ns.unwrap_or(0).max(rtt));
         self.waiting.rotate_left(1);
-        // The time of a ping beyond the list is not known; the last ping's is the one that accuses
-        // nobody wrongly.
-        self.waiting[OUTSTANDING - 1] = self.seen.last_ping_at.unwrap_or(now);
-        self.seen.unanswered -= 1;
-        self.seen.waiting_since = (self.seen.unanswered > 0).then_some(self.waiting[0]);
+        // The times of pings beyond the list are unknown; the time of the last one never makes the
+        // wait look longer than it was.
+        self.waiting[OUTSTANDING - 1] = self.facts.last_ping_at.unwrap_or(now);
+        self.facts.unanswered -= 1;
+        self.facts.waiting_since = (self.facts.unanswered > 0).then_some(self.waiting[0]);
     }
 
-    /// The answer times in nanoseconds since this was last asked, at most as many as pings are
-    /// listed.
-    pub fn take_answered(&mut self) -> &[u64] {
-        let count = std::mem::take(&mut self.answered_count);
-        self.answered.get(..count).unwrap_or_default()
+    /// Returns the RTTs in nanoseconds since the last call, up to [`OUTSTANDING`].
+    pub fn take_rtts(&mut self) -> &[u64] {
+        let count = std::mem::take(&mut self.rtt_count);
+        self.rtts.get(..count).unwrap_or_default()
     }
 
-    /// The answer time of the last answered ping, and since when the oldest unanswered one waits,
-    /// in nanoseconds.
+    /// RTT of the last answered ping in nanoseconds, and time of the oldest unanswered ping.
     #[must_use]
     pub fn latest(&self) -> (Option<u64>, Option<Nanos>) {
-        (self.seen.rtt_ns, self.seen.waiting_since)
+        (self.facts.rtt_ns, self.facts.waiting_since)
     }
 
-    /// What was seen so far; `None` before the first ping: answers alone are no heartbeat.
+    /// The facts so far; `None` before the first ping, because replies alone are not a heartbeat.
     #[must_use]
     pub fn facts(&self) -> Option<Heartbeat> {
-        (self.seen.pings > 0).then(|| Heartbeat { period_ns: self.period(), ..self.seen })
+        (self.facts.pings > 0).then(|| Heartbeat { period_ns: self.period(), ..self.facts })
     }
 
-    /// Median of the last intervals, from two on.
+    /// Median of the last intervals; needs two.
     fn period(&self) -> Option<u64> {
         let mut sorted = [0; INTERVALS + 1];
         sorted[..INTERVALS].copy_from_slice(&self.intervals);
         let mut known = self.interval_count.min(INTERVALS);
-        if let Some(fresh) = self.fresh {
-            sorted[known] = fresh;
+        if let Some(interval) = self.new_interval {
+            sorted[known] = interval;
             known += 1;
         }
         if known < 2 {
@@ -198,12 +194,12 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     #[test]
-    fn beats_are_recognised_with_whitespace_and_nothing_else_is() {
-        for (text, beat) in [
-            (r#"{"_tag":"Ping"}"#, Some(Beat::Ping)),
-            (r#"{"_tag":"Pong"}"#, Some(Beat::Pong)),
-            (" {\n \"_tag\" : \"Pong\" }\n", Some(Beat::Pong)),
-            (r#"[{"_tag":"Ping"}]"#, Some(Beat::Ping)),
+    fn pings_and_pongs_are_recognised_with_any_whitespace() {
+        for (text, event) in [
+            (r#"{"_tag":"Ping"}"#, Some(HeartbeatEvent::Ping)),
+            (r#"{"_tag":"Pong"}"#, Some(HeartbeatEvent::Pong)),
+            (" {\n \"_tag\" : \"Pong\" }\n", Some(HeartbeatEvent::Pong)),
+            (r#"[{"_tag":"Ping"}]"#, Some(HeartbeatEvent::Ping)),
             (r#"[{"_tag":"Ping"}"#, None),
             (r#"{"_tag":"Ping"} x"#, None),
             (r#"{"_tag":"Ping","id":1}"#, None),
@@ -212,19 +208,19 @@ mod tests {
             ("", None),
             ("[", None),
         ] {
-            assert_eq!(recognise(text.as_bytes()), beat, "{text:?}");
+            assert_eq!(recognise(text.as_bytes()), event, "{text:?}");
         }
     }
 
     #[test]
-    fn answered_pings_give_times_and_no_waiting() {
-        let mut meter = Meter::default();
-        assert_eq!(meter.facts(), None);
+    fn answered_pings_have_an_rtt_and_do_not_wait() {
+        let mut tracker = HeartbeatTracker::default();
+        assert_eq!(tracker.facts(), None);
         for n in 1..=4 {
-            meter.ping(n * 5 * SECOND);
-            meter.pong(n * 5 * SECOND + n * 1000, 0);
+            tracker.ping(n * 5 * SECOND);
+            tracker.pong(n * 5 * SECOND + n * 1000, 0);
         }
-        let facts = meter.facts().unwrap();
+        let facts = tracker.facts().unwrap();
         assert_eq!((facts.pings, facts.pongs, facts.unanswered), (4, 4, 0));
         assert_eq!((facts.rtt_ns, facts.rtt_max_ns), (Some(4000), Some(4000)));
         assert_eq!((facts.waiting_since, facts.period_ns), (None, Some(5 * SECOND)));
@@ -232,128 +228,128 @@ mod tests {
 
     #[test]
     fn a_pong_answers_the_oldest_ping() {
-        let mut meter = Meter::default();
+        let mut tracker = HeartbeatTracker::default();
         for n in 1..=3 {
-            meter.ping(n * SECOND);
+            tracker.ping(n * SECOND);
         }
-        assert_eq!(meter.facts().unwrap().waiting_since, Some(SECOND));
-        meter.pong(4 * SECOND, 0);
-        let facts = meter.facts().unwrap();
+        assert_eq!(tracker.facts().unwrap().waiting_since, Some(SECOND));
+        tracker.pong(4 * SECOND, 0);
+        let facts = tracker.facts().unwrap();
         assert_eq!((facts.rtt_ns, facts.waiting_since), (Some(3 * SECOND), Some(2 * SECOND)));
         assert_eq!(facts.unanswered, 2);
     }
 
     #[test]
-    fn pings_that_are_read_in_one_go_teach_no_period() {
-        let mut meter = Meter::default();
+    fn pings_in_one_read_do_not_change_the_period() {
+        let mut tracker = HeartbeatTracker::default();
         for at in [5, 10, 15, 20] {
-            meter.ping(at * SECOND);
+            tracker.ping(at * SECOND);
         }
         for late in 1..=5 {
-            meter.ping(45 * SECOND + late * 1000);
+            tracker.ping(45 * SECOND + late * 1000);
         }
-        let facts = meter.facts().unwrap();
+        let facts = tracker.facts().unwrap();
         assert_eq!(facts.period_ns, Some(5 * SECOND));
         assert!(facts.last_interval_ns.is_some_and(|gap| gap >= 25 * SECOND), "{facts:?}");
     }
 
     #[test]
-    fn missed_ticks_that_the_browser_put_up_with_are_remembered() {
-        let mut meter = Meter::default();
-        meter.ping(SECOND);
-        meter.pong(SECOND + 1, 0);
-        assert_eq!(meter.facts().unwrap().survived, 0);
+    fn tolerated_missed_pings_are_counted() {
+        let mut tracker = HeartbeatTracker::default();
+        tracker.ping(SECOND);
+        tracker.pong(SECOND + 1, 0);
+        assert_eq!(tracker.facts().unwrap().survived, 0);
         for n in 2..=4 {
-            meter.ping(n * SECOND);
+            tracker.ping(n * SECOND);
         }
-        assert_eq!(meter.facts().unwrap().survived, 0, "nobody knows yet how it ends");
+        assert_eq!(tracker.facts().unwrap().survived, 0, "the outcome is still open");
         for _ in 0..3 {
-            meter.pong(5 * SECOND, 0);
+            tracker.pong(5 * SECOND, 0);
         }
-        assert_eq!(meter.facts().unwrap().survived, 2);
+        assert_eq!(tracker.facts().unwrap().survived, 2);
     }
 
     #[test]
-    fn one_late_ping_does_not_move_the_period_and_one_interval_teaches_none() {
-        let mut meter = Meter::default();
+    fn the_period_needs_two_intervals_and_ignores_one_late_ping() {
+        let mut tracker = HeartbeatTracker::default();
         let mut at = 0;
         for (n, wait) in [5, 5, 5, 60, 5, 5].into_iter().enumerate() {
             at += wait * SECOND;
-            meter.ping(at);
-            assert_eq!(meter.facts().unwrap().period_ns.is_some(), n >= 2);
+            tracker.ping(at);
+            assert_eq!(tracker.facts().unwrap().period_ns.is_some(), n >= 2);
         }
-        assert_eq!(meter.facts().unwrap().period_ns, Some(5 * SECOND));
+        assert_eq!(tracker.facts().unwrap().period_ns, Some(5 * SECOND));
     }
 
     #[test]
-    fn a_bad_path_does_not_unteach_the_period() {
-        let mut meter = Meter::default();
+    fn loss_does_not_change_the_period() {
+        let mut tracker = HeartbeatTracker::default();
         let (mut at, mut lost) = (0, 0);
-        let mut beat = |meter: &mut Meter, wait: u64, fresh: u32| {
-            (at, lost) = (at + wait * SECOND, lost + fresh);
-            meter.ping(at);
-            meter.look(at, 0, lost);
-            meter.facts().unwrap().period_ns
+        let mut ping = |tracker: &mut HeartbeatTracker, wait: u64, newly_lost: u32| {
+            (at, lost) = (at + wait * SECOND, lost + newly_lost);
+            tracker.ping(at);
+            tracker.sample(at, 0, lost);
+            tracker.facts().unwrap().period_ns
         };
         for _ in 0..4 {
-            beat(&mut meter, 5, 0);
+            ping(&mut tracker, 5, 0);
         }
         for _ in 0..40 {
-            assert_eq!(beat(&mut meter, 21, 2), Some(5 * SECOND));
+            assert_eq!(ping(&mut tracker, 21, 2), Some(5 * SECOND));
         }
-        // What the loss had held up, too.
-        assert_eq!(beat(&mut meter, 21, 0), Some(5 * SECOND));
-        // A browser that changes its rhythm over a whole path is believed.
+        // The same applies to a ping that the loss delayed.
+        assert_eq!(ping(&mut tracker, 21, 0), Some(5 * SECOND));
+        // Without loss, a new rhythm of the client is learned.
         for _ in 0..10 {
-            beat(&mut meter, 60, 0);
+            ping(&mut tracker, 60, 0);
         }
-        assert_eq!(meter.facts().unwrap().period_ns, Some(60 * SECOND));
+        assert_eq!(tracker.facts().unwrap().period_ns, Some(60 * SECOND));
     }
 
     #[test]
-    fn a_session_that_begins_on_a_bad_path_has_a_period_all_the_same() {
-        let mut meter = Meter::default();
+    fn a_session_that_starts_with_loss_learns_a_period() {
+        let mut tracker = HeartbeatTracker::default();
         for n in 1..=5 {
-            meter.ping(n * 7 * SECOND);
-            meter.look(n * 7 * SECOND, 0, u32::try_from(n).unwrap());
+            tracker.ping(n * 7 * SECOND);
+            tracker.sample(n * 7 * SECOND, 0, u32::try_from(n).unwrap());
         }
-        assert_eq!(meter.facts().unwrap().period_ns, Some(7 * SECOND));
+        assert_eq!(tracker.facts().unwrap().period_ns, Some(7 * SECOND));
     }
 
     #[test]
-    fn each_answer_time_is_given_out_once() {
-        let mut meter = Meter::default();
-        assert!(meter.take_answered().is_empty());
-        meter.pong(SECOND, 0);
-        assert!(meter.take_answered().is_empty(), "no ping, no answer");
-        meter.ping(2 * SECOND);
-        meter.ping(3 * SECOND);
-        meter.pong(5 * SECOND, 0);
-        meter.pong(6 * SECOND, 0);
-        assert_eq!(meter.take_answered(), [3 * SECOND, 3 * SECOND]);
-        assert!(meter.take_answered().is_empty());
+    fn each_rtt_is_returned_once() {
+        let mut tracker = HeartbeatTracker::default();
+        assert!(tracker.take_rtts().is_empty());
+        tracker.pong(SECOND, 0);
+        assert!(tracker.take_rtts().is_empty(), "a pong without a ping has no RTT");
+        tracker.ping(2 * SECOND);
+        tracker.ping(3 * SECOND);
+        tracker.pong(5 * SECOND, 0);
+        tracker.pong(6 * SECOND, 0);
+        assert_eq!(tracker.take_rtts(), [3 * SECOND, 3 * SECOND]);
+        assert!(tracker.take_rtts().is_empty());
         for n in 0..30 {
-            meter.ping((10 + n) * SECOND);
-            meter.pong((11 + n) * SECOND, 0);
+            tracker.ping((10 + n) * SECOND);
+            tracker.pong((11 + n) * SECOND, 0);
         }
-        assert_eq!(meter.take_answered(), [SECOND; OUTSTANDING]);
+        assert_eq!(tracker.take_rtts(), [SECOND; OUTSTANDING]);
     }
 
     #[test]
-    fn more_unanswered_pings_than_are_listed_are_still_counted() {
-        let mut meter = Meter::default();
+    fn unanswered_pings_beyond_the_list_are_counted() {
+        let mut tracker = HeartbeatTracker::default();
         for n in 1..=20 {
-            meter.ping(n * SECOND);
+            tracker.ping(n * SECOND);
         }
         for _ in 0..10 {
-            meter.pong(21 * SECOND, 0);
+            tracker.pong(21 * SECOND, 0);
         }
-        let facts = meter.facts().unwrap();
+        let facts = tracker.facts().unwrap();
         assert_eq!((facts.unanswered, facts.waiting_since), (10, Some(20 * SECOND)));
-        meter.pong(22 * SECOND, 0);
+        tracker.pong(22 * SECOND, 0);
         for _ in 0..40 {
-            meter.pong(23 * SECOND, 0);
+            tracker.pong(23 * SECOND, 0);
         }
-        assert_eq!(meter.facts().unwrap().waiting_since, None);
+        assert_eq!(tracker.facts().unwrap().waiting_since, None);
     }
 }

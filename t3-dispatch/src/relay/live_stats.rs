@@ -1,39 +1,39 @@
-//! The live numbers of a session where others can read them: a copy that the relay leaves in
-//! passing, and that is collected only while somebody watches. Never waits and never makes the
-//! relay wait: no lock, no system call, a few stores for each read.
+//! Live stats of one session: a copy of its counters that other tasks can read, collected only
+//! while a subscriber has asked for them. Without locks and system calls: the relay does a few
+//! atomic stores per read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use t3_record::{evidence::Nanos, wire::live::StatsReport};
 
-/// Stands for a number that is not known.
+/// Value of an unknown number.
 const NONE: u64 = u64::MAX;
 
-/// The live numbers of one session.
+/// Byte counts and heartbeat RTT of one session.
 #[derive(Debug)]
-pub struct Published {
+pub struct LiveStats {
     down_bytes: AtomicU64,
     up_bytes: AtomicU64,
     rtt_ns: AtomicU64,
     waiting_since: AtomicU64,
-    moved: AtomicBool,
+    changed: AtomicBool,
 }
 
-impl Default for Published {
+impl Default for LiveStats {
     fn default() -> Self {
         Self {
             down_bytes: AtomicU64::new(0),
             up_bytes: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(NONE),
             waiting_since: AtomicU64::new(NONE),
-            moved: AtomicBool::new(true),
+            changed: AtomicBool::new(true),
         }
     }
 }
 
-impl Published {
-    /// Something has come from one of the two sides.
-    pub fn publish(
+impl LiveStats {
+    /// Stores the current values.
+    pub fn update(
         &self,
         down_bytes: u64,
         up_bytes: u64,
@@ -44,16 +44,16 @@ impl Published {
         self.up_bytes.store(up_bytes, Ordering::Relaxed);
         self.rtt_ns.store(rtt_ns.unwrap_or(NONE), Ordering::Relaxed);
         self.waiting_since.store(waiting_since.unwrap_or(NONE), Ordering::Relaxed);
-        self.moved.store(true, Ordering::Release);
+        self.changed.store(true, Ordering::Release);
     }
 
-    /// The numbers of the session `conn`, if they have moved since they were taken last, or if
-    /// `all` are wanted.
+    /// Returns the values for the session `conn` if they changed since the last call, or with
+    /// `all`.
     #[must_use]
     pub fn take(&self, conn: &str, all: bool) -> Option<StatsReport> {
-        let moved = self.moved.swap(false, Ordering::AcqRel);
+        let changed = self.changed.swap(false, Ordering::AcqRel);
         let known = |number: &AtomicU64| Some(number.load(Ordering::Relaxed)).filter(|n| *n != NONE);
-        (moved || all).then(|| StatsReport {
+        (changed || all).then(|| StatsReport {
             conn: conn.to_owned(),
             down_bytes: self.down_bytes.load(Ordering::Relaxed),
             up_bytes: self.up_bytes.load(Ordering::Relaxed),
@@ -68,14 +68,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_has_moved_is_taken_unless_all_is_wanted() {
-        let live = Published::default();
-        let fresh = live.take("c", false).unwrap();
-        assert_eq!((fresh.down_bytes, fresh.rtt_ns, fresh.waiting_since), (0, None, None));
+    fn only_changed_stats_are_taken_unless_all_are_requested() {
+        let live = LiveStats::default();
+        let first = live.take("c", false).unwrap();
+        assert_eq!((first.down_bytes, first.rtt_ns, first.waiting_since), (0, None, None));
         assert_eq!(live.take("c", false), None);
-        live.publish(10, 20, Some(30), None);
-        let moved = live.take("c", false).unwrap();
-        assert_eq!((moved.down_bytes, moved.up_bytes, moved.rtt_ns), (10, 20, Some(30)));
-        assert_eq!((live.take("c", false), live.take("c", true)), (None, Some(moved)));
+        live.update(10, 20, Some(30), None);
+        let changed = live.take("c", false).unwrap();
+        assert_eq!((changed.down_bytes, changed.up_bytes, changed.rtt_ns), (10, 20, Some(30)));
+        assert_eq!((live.take("c", false), live.take("c", true)), (None, Some(changed)));
     }
 }

@@ -1,17 +1,15 @@
-//! Passes bytes between the two sockets of a session until both have ended, and keeps what it sees
-//! in the session.
+//! Bidirectional relay between the two sockets of a session; updates its facts.
 //!
-//! - One `recv` and one `send` per message when it fits: a short read says that the socket is
-//!   empty, so nobody asks again.
-//! - Read into one scratch buffer per thread; only what the other socket does not take is kept, and
-//!   until it has been taken nothing more is read from that side (back-pressure).
-//! - End of file on one side is not the end of the session: it is passed on as `shutdown(SHUT_WR)`,
-//!   and the other direction goes on (RFC 9293 section 3.6). A reset or any other error is: the
-//!   other leg is reset, too.
-//! - A leg that is not being read (paused, or read to its end) is still watched for errors.
+//! - One `recv` and one `send` per message that fits: a short read means that the socket is empty,
+//!   so the relay does not call `recv` again.
+//! - Reads go into one scratch buffer per thread. Only bytes that the other socket does not accept
+//!   are kept, and reading pauses until they are written (back-pressure).
+//! - End of file on one leg does not end the session: it is forwarded as `shutdown(SHUT_WR)`, and
+//!   the other direction continues (RFC 9293 section 3.6). A reset or another error ends it: the
+//!   other leg is reset.
+//! - A leg that is not being read (paused, or at end of file) is still monitored for errors.
 //!
-//! Knows nothing of HTTP, and never waits for anything but the two sockets, a timer and the word to
-//! stop.
+//! Independent of HTTP. Waits only for the two sockets, a timer and the shutdown signal.
 
 pub mod ack_tracker;
 pub mod frames;
@@ -49,97 +47,95 @@ use crate::{
     sys::{clock, tcp, tcp_info},
 };
 
-/// The most that is read at once, and with that the most that is ever kept of one direction.
+/// Limit of one read in bytes, and so of the bytes kept for one direction.
 pub const SCRATCH: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// How long the other side may take once one side has said Close and sent FIN: for its own close
-/// frame, which nobody reads.
-const GONE: Duration = Duration::from_secs(2);
+/// Timeout for the end of the other leg once one peer has sent a Close frame and a FIN: that peer
+/// reads nothing more.
+const PEER_GONE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long dispatch waits for ends that do not come.
+/// Timeouts for the end of a session.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// After a half-close or a completed close handshake with nothing moving any more.
+pub struct RelayTimeouts {
+    /// Time without progress after a half-close or a completed close handshake.
     pub close: Duration,
-    /// For answers to our own close frames when told to stop.
-    pub farewell: Duration,
+    /// Timeout for replies to Close 1001 during shutdown.
+    pub going_away: Duration,
 }
 
-/// The two sockets.
+/// The two sockets of a session.
 #[derive(Debug)]
 pub struct Legs {
-    /// Towards the browser.
+    /// Downstream, towards the client.
     pub down: TcpStream,
-    /// Towards serve.
+    /// Upstream, towards serve.
     pub up: TcpStream,
 }
 
-/// Why the relay is over.
-enum Over {
-    /// Both directions ended in order.
-    Ended,
-    /// This leg broke: the other one is to be reset.
+/// Reason for the end of a relay.
+enum RelayEnd {
+    /// Both directions ended cleanly.
+    Completed,
+    /// This leg failed: the other one must be reset.
     Broken(Side),
-    /// We stop waiting.
-    Impatient,
+    TimedOut,
 }
 
-/// Who is told what happens on the way. Must not wait.
+/// Observer of a relay. Must not block.
 pub trait RelayObserver: Send + Sync {
-    /// Once, when the end begins to show: at the first close frame, or else at the end of the first
-    /// leg. A browser that has said Close to a stalled serve holds its connection for a minute
-    /// (measured with Chromium).
-    fn end_began(&self, session: &Session);
-    /// serve answered a heartbeat after so many nanoseconds.
+    /// Called once, at the first Close frame or the end of the first leg. The relay itself may last
+    /// longer: Chromium keeps the connection to a stalled serve for a minute after its Close frame.
+    fn end_started(&self, session: &Session);
+    /// Called for each heartbeat reply of serve; `rtt` in nanoseconds.
     fn heartbeat(&self, rtt: u64);
 }
 
-/// Relays until the session is over and both sockets are closed.
+/// Relays until the session has ended and both sockets are closed.
 pub async fn run(
     session: &mut Session,
     legs: Legs,
-    patience: Patience,
+    timeouts: RelayTimeouts,
     listener: &Listener,
     observer: &dyn RelayObserver,
 ) {
-    let over = {
+    let end = {
         let mut relay = Relay {
             session,
             down: &legs.down,
             up: &legs.up,
             watch_down: None,
             watch_up: None,
-            patience,
+            timeouts,
             listener,
             observer,
             timer: None,
-            moved_at: Instant::now(),
-            leaving: false,
+            progress_at: Instant::now(),
+            shutting_down: false,
         };
         poll_fn(|cx| relay.poll(cx)).await
     };
-    finish(session, legs, &over, observer);
+    finish(session, legs, &end, observer);
 }
 
-fn finish(session: &mut Session, legs: Legs, over: &Over, observer: &dyn RelayObserver) {
+fn finish(session: &mut Session, legs: Legs, end: &RelayEnd, observer: &dyn RelayObserver) {
     let now = clock::now();
     note_first_end(session, &legs.down, &legs.up, now, observer);
-    match over {
-        Over::Broken(Side::Down) => {
-            session.told(Side::Up, OwnEnd::Rst, now);
+    match end {
+        RelayEnd::Broken(Side::Down) => {
+            session.set_own_end(Side::Up, OwnEnd::Rst, now);
             tcp::reset(legs.up);
         }
-        Over::Broken(Side::Up) => {
-            session.told(Side::Down, OwnEnd::Rst, now);
+        RelayEnd::Broken(Side::Up) => {
+            session.set_own_end(Side::Down, OwnEnd::Rst, now);
             tcp::reset(legs.down);
         }
-        Over::Ended | Over::Impatient => {
-            session.told(Side::Down, OwnEnd::Fin, now);
-            session.told(Side::Up, OwnEnd::Fin, now);
+        RelayEnd::Completed | RelayEnd::TimedOut => {
+            session.set_own_end(Side::Down, OwnEnd::Fin, now);
+            session.set_own_end(Side::Up, OwnEnd::Fin, now);
         }
     }
 }
@@ -151,29 +147,29 @@ fn note_first_end(
     now: u64,
     observer: &dyn RelayObserver,
 ) {
-    if !session.decided() {
-        look(session, down, now);
+    if !session.end_started() {
+        sample(session, down, now);
     }
     if session.first_end(now) {
         session.facts.down.tcp = tcp_info::read(down).ok();
         session.facts.up.tcp = tcp_info::read(up).ok();
     }
-    tell_once(session, observer);
+    notify_end(session, observer);
 }
 
-fn tell_once(session: &mut Session, observer: &dyn RelayObserver) {
-    if !session.end_told {
-        session.end_told = true;
-        observer.end_began(session);
+fn notify_end(session: &mut Session, observer: &dyn RelayObserver) {
+    if !session.end_notified {
+        session.end_notified = true;
+        observer.end_started(session);
     }
 }
 
-/// What the browser's socket tells of the answers on their way.
-fn look(session: &mut Session, down: &TcpStream, now: u64) {
-    // Without either nothing is known of the path, and nothing is concluded.
+/// Samples the downstream socket for the delivery of heartbeat replies.
+fn sample(session: &mut Session, down: &TcpStream, now: u64) {
+    // Both values or none: half a sample says nothing about the path.
     if let (Ok(unacknowledged), Ok(tcp)) = (tcp_info::unacknowledged(down), tcp_info::read(down)) {
         let lost = tcp.total_retrans.saturating_add(tcp.out_of_order.unwrap_or(0));
-        session.looked(unacknowledged, lost, now);
+        session.add_sample(unacknowledged, lost, now);
     }
 }
 
@@ -183,46 +179,47 @@ struct Relay<'a> {
     session: &'a mut Session,
     down: &'a TcpStream,
     up: &'a TcpStream,
-    /// Waits for an error on a leg that is not being read; made when first needed.
+    /// Waits for an error on a leg that is not being read; created on first use.
     watch_down: Option<Watch<'a>>,
     watch_up: Option<Watch<'a>>,
-    patience: Patience,
+    timeouts: RelayTimeouts,
     listener: &'a Listener,
     observer: &'a dyn RelayObserver,
     timer: Option<Pin<Box<Sleep>>>,
-    moved_at: Instant,
-    /// Told to stop: close frames are out, nothing is forwarded any more.
-    leaving: bool,
+    progress_at: Instant,
+    /// Shutdown: Close 1001 was sent and received bytes are discarded.
+    shutting_down: bool,
 }
 
 impl<'a> Relay<'a> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        if !self.leaving
-            && let Some(word) = self.listener.poll(cx)
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        if !self.shutting_down
+            && let Some(shutdown) = self.listener.poll(cx)
         {
-            self.leaving = true;
+            self.shutting_down = true;
             if self.session.facts.ended_at == 0 {
-                self.session.facts.shutdown = Some(word);
+                self.session.facts.shutdown = Some(shutdown);
             }
-            going_away::put(self.session);
-            self.moved_at = Instant::now();
+            going_away::append(self.session);
+            self.progress_at = Instant::now();
         }
-        let over = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
-            // Both, before either is believed: when both have ended, each end must have been seen.
+        let broken = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            // Pump both before acting on either: when both legs have ended, each end must be
+            // recorded.
             let first = self.pump(cx, Side::Up, scratch);
             let second = self.pump(cx, Side::Down, scratch);
             let broken = first.err().or(second.err());
             if let Some(side) = broken {
-                self.last_words(cx, side, scratch);
+                self.forward_last_bytes(cx, side, scratch);
             }
             broken
         });
-        if let Some(side) = over {
-            return Poll::Ready(Over::Broken(side));
+        if let Some(side) = broken {
+            return Poll::Ready(RelayEnd::Broken(side));
         }
-        let done = |side| self.session.flow(side).ended && self.session.flow(side).passed_on;
+        let done = |side| self.session.flow(side).ended && self.session.flow(side).end_forwarded;
         if done(Side::Down) && done(Side::Up) {
-            return Poll::Ready(Over::Ended);
+            return Poll::Ready(RelayEnd::Completed);
         }
         self.poll_timer(cx)
     }
@@ -234,8 +231,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn tell_heartbeats(&mut self) {
-        for rtt in self.session.heartbeat.take_answered() {
+    fn report_heartbeats(&mut self) {
+        for rtt in self.session.heartbeat.take_rtts() {
             self.observer.heartbeat(*rtt);
         }
     }
@@ -244,14 +241,14 @@ impl<'a> Relay<'a> {
         note_first_end(self.session, self.down, self.up, now, self.observer);
     }
 
-    /// Moves what can be moved from `from` to the other side. `Err` names the leg that broke.
+    /// Relays all available bytes from `from` to the other leg. `Err` names the leg that failed.
     fn pump(&mut self, cx: &mut Context<'_>, from: Side, scratch: &mut [u8]) -> Result<(), Side> {
         loop {
             if !self.flush(cx, from)? {
                 return self.watch(cx, from);
             }
             if self.session.flow(from).ended {
-                self.pass_on(from);
+                self.forward_end(from);
                 return self.watch(cx, from);
             }
             let length = match self.read(cx, from, scratch) {
@@ -265,7 +262,7 @@ impl<'a> Relay<'a> {
                 }
             };
             let now = clock::now();
-            self.moved_at = Instant::now();
+            self.progress_at = Instant::now();
             if length == 0 {
                 self.session.read_ended(from, SeenEnd::Eof, now);
                 self.note_end(now);
@@ -273,51 +270,51 @@ impl<'a> Relay<'a> {
             }
             let bytes = &scratch[..length];
             let closed_before = self.session.flow(from).close_end.is_some();
-            self.session.arrived(from, bytes, now);
-            self.tell_heartbeats();
-            if self.session.look_due {
-                look(self.session, self.down, now);
+            self.session.received(from, bytes, now);
+            self.report_heartbeats();
+            if self.session.sample_due {
+                sample(self.session, self.down, now);
             }
             if !closed_before && self.session.flow(from).close_end.is_some() {
-                // Once in a session's life: what the other side has sent already it has sent
-                // without knowing of this close.
+                // Once per session: the other peer sent its unread bytes before it could read this
+                // Close frame.
                 let unread = ioctl_fionread(self.stream(from.other())).unwrap_or(0);
-                self.session.about_to_hear(from.other(), unread, now);
-                tell_once(self.session, self.observer);
+                self.session.mark_close_forwarded(from.other(), unread, now);
+                notify_end(self.session, self.observer);
             }
-            if self.leaving {
-                self.heard_goodbye(from, now);
+            if self.shutting_down {
+                self.end_closed_peer(from, now);
                 continue;
             }
-            let taken = self.write(cx, from, bytes)?;
-            if taken < length {
+            let written = self.write(cx, from, bytes)?;
+            if written < length {
                 let flow = self.session.flow_mut(from);
-                flow.pending.extend_from_slice(&bytes[taken..]);
+                flow.pending.extend_from_slice(&bytes[written..]);
                 flow.blocked_since = Some(now);
                 flow.backed_up_since.get_or_insert(now);
             }
         }
     }
 
-    /// Writes what is pending. `false`: the socket takes no more for now, and the task will be
-    /// woken.
+    /// Writes pending bytes. Returns `false` when the socket accepts no more; the task is woken
+    /// later.
     fn flush(&mut self, cx: &mut Context<'_>, from: Side) -> Result<bool, Side> {
-        while !self.session.flow(from).rest().is_empty() {
+        while !self.session.flow(from).unwritten().is_empty() {
             let flow = self.session.flow_mut(from);
-            // Taken out for the time of the call, so that the session stays borrowable.
+            // Moved out during the call, so that the session can be borrowed.
             let pending = std::mem::take(&mut flow.pending);
             let at = flow.pending_at;
             let result = self.write(cx, from, &pending[at..]);
             let flow = self.session.flow_mut(from);
             flow.pending = pending;
-            let taken = result?;
-            if taken == 0 {
+            let written = result?;
+            if written == 0 {
                 flow.blocked_since.get_or_insert_with(clock::now);
                 return Ok(false);
             }
-            flow.pending_at += taken;
+            flow.pending_at += written;
             flow.blocked_since = Some(clock::now());
-            self.moved_at = Instant::now();
+            self.progress_at = Instant::now();
         }
         let flow = self.session.flow_mut(from);
         if flow.pending.capacity() > 0 {
@@ -329,36 +326,36 @@ impl<'a> Relay<'a> {
         Ok(true)
     }
 
-    /// The end of the direction from `from` reaches the other leg.
-    fn pass_on(&mut self, from: Side) {
-        if self.session.flow(from).passed_on {
+    /// Forwards the end of the direction from `from` to the other leg.
+    fn forward_end(&mut self, from: Side) {
+        if self.session.flow(from).end_forwarded {
             return;
         }
         let to = from.other();
         let now = clock::now();
-        // Fails only when that leg has lost its peer, which reading from it tells.
+        // Fails only when that leg has lost its peer; reading from it reports the same.
         let _ = shutdown(self.stream(to), Direction::Write);
-        self.session.flow_mut(from).passed_on = true;
-        self.session.told(to, OwnEnd::Fin, now);
+        self.session.flow_mut(from).end_forwarded = true;
+        self.session.set_own_end(to, OwnEnd::Fin, now);
     }
 
     fn read(&self, cx: &mut Context<'_>, side: Side, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         let stream = self.stream(side);
         loop {
             std::task::ready!(stream.poll_read_ready(cx))?;
-            let mut got = None;
+            let mut count = None;
             let result = stream.try_io(Interest::READABLE, || {
                 let (length, _) = recv(stream, &mut *scratch, RecvFlags::empty())?;
-                got = Some(length);
-                // A short read has emptied the socket: saying so makes the next poll wait instead
-                // of asking the kernel.
+                count = Some(length);
+                // A short read has emptied the socket: WouldBlock makes the next poll wait without
+                // a system call.
                 if length > 0 && length < scratch.len() {
                     Err(io::ErrorKind::WouldBlock.into())
                 } else {
                     Ok(())
                 }
             });
-            match (got, result) {
+            match (count, result) {
                 (Some(length), _) => return Poll::Ready(Ok(length)),
                 (None, Err(error)) if retry(&error) => {}
                 (None, Err(error)) => return Poll::Ready(Err(error)),
@@ -367,8 +364,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Writes to the leg opposite to `from`. Returns what was taken; when that is not all, the task
-    /// will be woken once the caller has tried again and got 0.
+    /// Writes to the leg opposite to `from`. Returns the number of bytes written; after a short
+    /// write the task is woken only once the caller has tried again and got 0.
     fn write(&mut self, cx: &mut Context<'_>, from: Side, bytes: &[u8]) -> Result<usize, Side> {
         let to = from.other();
         let stream = self.stream(to);
@@ -378,18 +375,18 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.write_failed(to, &error)),
             }
-            // Before the call: on the loopback the peer can have answered before it returns, and an
-            // answer must not look older than what it answers.
+            // Before the call: on the loopback the reply can arrive before `send` returns, and a
+            // reply must not have an earlier time than its request.
             let now = clock::now();
-            let mut got = None;
+            let mut count = None;
             let result = stream.try_io(Interest::WRITABLE, || {
                 let length = send(stream, bytes, SendFlags::NOSIGNAL)?;
-                got = Some(length);
+                count = Some(length);
                 if length < bytes.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
-            match (got, result) {
+            match (count, result) {
                 (Some(length), _) => {
-                    self.session.taken(from, length, now);
+                    self.session.wrote(from, length, now);
                     return Ok(length);
                 }
                 (None, Err(error)) if !retry(&error) => return Err(self.write_failed(to, &error)),
@@ -405,8 +402,7 @@ impl<'a> Relay<'a> {
         to
     }
 
-    /// A leg that is not being read can still break: the kernel says so by an error condition,
-    /// which no read would find.
+    /// Checks a leg that is not being read for an error condition.
     fn watch(&mut self, cx: &mut Context<'_>, side: Side) -> Result<(), Side> {
         let stream = self.stream(side);
         let watch = match side {
@@ -414,7 +410,7 @@ impl<'a> Relay<'a> {
             Side::Up => &mut self.watch_up,
         };
         let watch = watch.get_or_insert_with(|| {
-            // Ends after the first answer: an error condition is never taken back.
+            // Ends after the first event: an error condition stays.
             Box::pin(async move {
                 stream.ready(Interest::ERROR).await?;
                 Ok(Ready::ERROR)
@@ -432,7 +428,7 @@ impl<'a> Relay<'a> {
             Ok(Some(error)) | Err(error) => {
                 let now = clock::now();
                 if self.session.flow(side).ended {
-                    // Its end was a FIN; what came after shows when writing.
+                    // The leg ended with a FIN; a later error belongs to writing.
                     self.session.leg_mut(side).write_error.get_or_insert((tcp::seen_end(&error), now));
                 } else {
                     self.session.read_ended(side, tcp::seen_end(&error), now);
@@ -443,9 +439,9 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// The leg `side` broke; what it had sent before that still belongs to the other one.
-    fn last_words(&mut self, cx: &mut Context<'_>, side: Side, scratch: &mut [u8]) {
-        while !self.session.flow(side).ended && !self.leaving {
+    /// Forwards the bytes that the broken leg `side` had sent before its end.
+    fn forward_last_bytes(&mut self, cx: &mut Context<'_>, side: Side, scratch: &mut [u8]) {
+        while !self.session.flow(side).ended && !self.shutting_down {
             let length = match self.read(cx, side, scratch) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(length)) => length,
@@ -458,58 +454,56 @@ impl<'a> Relay<'a> {
                 self.session.read_ended(side, SeenEnd::Eof, clock::now());
                 return;
             }
-            self.session.arrived(side, &scratch[..length], clock::now());
-            self.tell_heartbeats();
+            self.session.received(side, &scratch[..length], clock::now());
+            self.report_heartbeats();
             if !matches!(self.flush(cx, side), Ok(true)) {
                 return;
             }
-            if !matches!(self.write(cx, side, &scratch[..length]), Ok(taken) if taken == length) {
+            if !matches!(self.write(cx, side, &scratch[..length]), Ok(written) if written == length) {
                 return;
             }
         }
     }
 
-    /// While leaving: a peer that has closed too needs nothing more from us.
-    fn heard_goodbye(&mut self, from: Side, now: u64) {
+    /// During shutdown: ends the write side towards a peer that has sent its Close frame.
+    fn end_closed_peer(&mut self, from: Side, now: u64) {
         let opposite = from.other();
-        if self.session.flow(from).scanner.closed() && !self.session.flow(opposite).passed_on {
-            // Its own write side stays open for our reading; ours to it ends here.
-            if self.session.flow(opposite).rest().is_empty() {
+        if self.session.flow(from).scanner.closed() && !self.session.flow(opposite).end_forwarded {
+            // Reading from the peer continues until its FIN.
+            if self.session.flow(opposite).unwritten().is_empty() {
                 let _ = shutdown(self.stream(from), Direction::Write);
-                self.session.flow_mut(opposite).passed_on = true;
-                self.session.told(from, OwnEnd::Fin, now);
+                self.session.flow_mut(opposite).end_forwarded = true;
+                self.session.set_own_end(from, OwnEnd::Fin, now);
             }
         }
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let facts = &self.session.facts;
-        // A peer that has said Close and sent FIN listens for nothing any more (RFC 6455 section
-        // 1.4).
+        // A peer that has sent a Close frame and a FIN reads nothing more (RFC 6455 section 1.4).
         let gone = |side| self.session.flow(side).ended && facts.leg(side).close_frame.is_some();
-        if self.leaving && self.listener.poll_forced(cx) {
-            return Poll::Ready(Over::Impatient);
+        if self.shutting_down && self.listener.poll_forced(cx) {
+            return Poll::Ready(RelayEnd::TimedOut);
         }
-        let wait = if self.leaving {
-            self.patience.farewell
+        let wait = if self.shutting_down {
+            self.timeouts.going_away
         } else if gone(Side::Down) || gone(Side::Up) {
-            self.patience.close.min(GONE)
+            self.timeouts.close.min(PEER_GONE_TIMEOUT)
         } else if facts.ended_at != 0 || (facts.down.close_frame.is_some() && facts.up.close_frame.is_some())
         {
-            self.patience.close
+            self.timeouts.close
         } else {
             return Poll::Pending;
         };
-        // While leaving nothing moves the deadline: moved_at of traffic that is thrown away must
-        // not prolong it.
-        let deadline = self.moved_at + wait;
+        // During shutdown discarded traffic must not extend the deadline.
+        let deadline = self.progress_at + wait;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() != deadline && (!self.leaving || timer.deadline() > deadline) {
+        if timer.deadline() != deadline && (!self.shutting_down || timer.deadline() > deadline) {
             timer.as_mut().reset(deadline);
         }
         match timer.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Over::Impatient),
+            Poll::Ready(()) => Poll::Ready(RelayEnd::TimedOut),
         }
     }
 }

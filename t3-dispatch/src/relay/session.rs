@@ -1,9 +1,8 @@
-//! One WebSocket as plain data: who it is, what was seen, where each direction stands, and the
-//! bytes in between.
+//! One WebSocket as plain data: identity, facts, and the state and pending bytes of each direction.
 //!
-//! Together with its two sockets this is all there is to a session; no task's stack holds anything
-//! of it, so that it can be handed to another task or another process between any two system calls.
-//! Does no IO and never looks at a clock.
+//! This and the two sockets are the complete session; no task keeps part of it on its stack, so a
+//! session can move to another task or process between any two system calls. Does no IO and does
+//! not read the clock.
 
 use std::sync::Arc;
 
@@ -15,27 +14,24 @@ use t3_record::{
 
 use crate::relay::{
     frames::{Scanner, Sender, Sink},
-    heartbeat::{self, Beat, Meter},
-    live_stats::Published,
+    heartbeat::{self, HeartbeatEvent, HeartbeatTracker},
+    live_stats::LiveStats,
 };
 
-/// A session.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Who and between which sockets.
+    /// User, addresses and sockets.
     pub who: wire::Session,
-    /// What was seen, as the verdict will be given it.
+    /// The facts of the relay, as the verdict reads them.
     pub facts: RelayFacts,
-    /// The heartbeat up to the first close frame or the end of the first leg.
-    pub heartbeat: Meter,
-    /// Whether those who want to know at once have been told that the end has begun
-    /// ([`Session::end_began`]).
-    pub end_told: bool,
-    /// The bytes that came last hold a ping or the browser's close frame: time to look at its
-    /// socket.
-    pub look_due: bool,
-    /// A copy of the live numbers for those who watch; nothing is decided by it.
-    pub published: Arc<Published>,
+    /// The heartbeat up to the first Close frame or the end of the first leg.
+    pub heartbeat: HeartbeatTracker,
+    /// The observer was notified of the start of the end ([`Session::end_started_at`]).
+    pub end_notified: bool,
+    /// The last bytes contained a ping or the client's Close frame: sample the downstream socket.
+    pub sample_due: bool,
+    /// Copy of the counters for subscribers of live stats.
+    pub live_stats: Arc<LiveStats>,
     from_down: Flow,
     from_up: Flow,
 }
@@ -43,29 +39,28 @@ pub struct Session {
 /// One direction: bytes from one leg on their way to the other.
 #[derive(Debug, Clone)]
 pub struct Flow {
-    /// Reads the frames of this direction.
     pub scanner: Scanner,
-    /// Read, not yet taken by the other leg's socket. Empty, and without memory, while the other
-    /// side keeps up.
+    /// Bytes that were read and not yet written to the other leg. Empty, and without allocation,
+    /// while the other peer keeps up.
     pub pending: Vec<u8>,
-    /// How much of `pending` has been taken.
+    /// Number of bytes of `pending` that were written.
     pub pending_at: usize,
-    /// Bytes the other leg's socket has taken.
+    /// Bytes written to the other leg's socket.
     pub written: u64,
-    /// Offset in this direction's stream at which the first close frame ended.
+    /// Offset in this direction's stream at which the first Close frame ended.
     pub close_end: Option<u64>,
-    /// Nothing more can be read.
+    /// Reading has ended.
     pub ended: bool,
-    /// The end of this direction was passed on (`shutdown` of the other leg's write side).
-    pub passed_on: bool,
-    /// Since when the other leg's socket has taken nothing while something was pending.
+    /// The other leg's write side was shut down after the end of this direction.
+    pub end_forwarded: bool,
+    /// Start of the time in which bytes are pending and the other leg's socket accepts none.
     pub blocked_since: Option<Nanos>,
-    /// Since when something has been pending without a break: so long has nothing been read from
-    /// this direction's source at will.
+    /// Start of the time in which bytes are pending without a break, so that reading from the
+    /// source is paused.
     pub backed_up_since: Option<Nanos>,
-    /// Up to which offset of this direction's stream bytes lay in our socket when its source first
-    /// heard of the other side's close, and when that was: a close frame up to there is no answer.
-    pub unheard: Option<(u64, Nanos)>,
+    /// Offset up to which this direction's bytes had arrived when the Close frame of the other peer
+    /// was forwarded to its source, and that time: a Close frame before it is not a reply.
+    pub sent_before_notice: Option<(u64, Nanos)>,
 }
 
 impl Flow {
@@ -77,37 +72,37 @@ impl Flow {
             written: 0,
             close_end: None,
             ended: false,
-            passed_on: false,
+            end_forwarded: false,
             blocked_since: None,
             backed_up_since: None,
-            unheard: None,
+            sent_before_notice: None,
         }
     }
 
-    /// What the other leg's socket has still to take.
+    /// Bytes still to be written to the other leg.
     #[must_use]
-    pub fn rest(&self) -> &[u8] {
+    pub fn unwritten(&self) -> &[u8] {
         self.pending.get(self.pending_at..).unwrap_or_default()
     }
 }
 
 impl Session {
-    /// A session that is about to be opened. `extended`: serve accepted a WebSocket extension.
+    /// Returns a session before its upgrade.
     #[must_use]
     pub fn new(who: wire::Session, started_at: Nanos) -> Self {
         Self {
             who,
             facts: RelayFacts { started_at, ..RelayFacts::default() },
-            heartbeat: Meter::default(),
-            end_told: false,
-            look_due: false,
-            published: Arc::default(),
+            heartbeat: HeartbeatTracker::default(),
+            end_notified: false,
+            sample_due: false,
+            live_stats: Arc::default(),
             from_down: Flow::new(Sender::Client, false),
             from_up: Flow::new(Sender::Server, false),
         }
     }
 
-    /// The 101 has been relayed. `extended`: with it a WebSocket extension was negotiated.
+    /// Records that the 101 was relayed; `extended` if it negotiated a WebSocket extension.
     pub fn opened(&mut self, now: Nanos, extended: bool) {
         self.facts.opened_at = Some(now);
         self.who.opened_at = Some(now);
@@ -115,7 +110,7 @@ impl Session {
         self.from_up = Flow::new(Sender::Server, extended);
     }
 
-    /// The direction that starts at `side`.
+    /// Returns the direction that starts at `side`.
     #[must_use]
     pub fn flow(&self, side: Side) -> &Flow {
         match side {
@@ -124,7 +119,6 @@ impl Session {
         }
     }
 
-    /// The direction that starts at `side`.
     pub fn flow_mut(&mut self, side: Side) -> &mut Flow {
         match side {
             Side::Down => &mut self.from_down,
@@ -132,17 +126,15 @@ impl Session {
         }
     }
 
-    /// The facts of the leg `side`.
     pub fn leg_mut(&mut self, side: Side) -> &mut LegFacts {
         leg(&mut self.facts, side)
     }
 
-    /// Bytes came from `side`.
-    pub fn arrived(&mut self, side: Side, bytes: &[u8], now: Nanos) {
-        // After the first word of an end the beats say nothing about what led to it: a serve that
-        // wakes up answers what had waited, and the browser that gave up on it would look as if it
-        // had not waited at all.
-        let ended = self.decided();
+    /// Processes bytes that were read from `side`.
+    pub fn received(&mut self, side: Side, bytes: &[u8], now: Nanos) {
+        // Once the end has started, heartbeats are ignored: a serve that resumes answers all
+        // waiting pings, and the wait that made the client close would be lost.
+        let ended = self.end_started();
         let flow = match side {
             Side::Down => &mut self.from_down,
             Side::Up => &mut self.from_up,
@@ -151,50 +143,51 @@ impl Session {
         let base = facts.bytes;
         facts.bytes += bytes.len() as u64;
         facts.last_byte_at = Some(now);
-        let (close_end, unheard) = (&mut flow.close_end, flow.unheard);
-        let meter = (!ended).then_some(&mut self.heartbeat);
-        flow.scanner.feed(bytes, &mut Seen { side, facts, meter, close_end, unheard, base, now });
-        if !ended && self.decided() {
-            self.fall_quiet();
+        let (close_end, sent_before_notice) = (&mut flow.close_end, flow.sent_before_notice);
+        let heartbeat = (!ended).then_some(&mut self.heartbeat);
+        flow.scanner
+            .feed(bytes, &mut FactSink { side, facts, heartbeat, close_end, sent_before_notice, base, now });
+        if !ended && self.end_started() {
+            self.mark_idle();
         }
-        self.look_due = side == Side::Down && !ended && (self.heartbeat.unlooked() || self.decided());
+        self.sample_due = side == Side::Down && !ended && (self.heartbeat.sample_due() || self.end_started());
         let (rtt, waiting) = self.heartbeat.latest();
-        self.published.publish(self.facts.down.bytes, self.facts.up.bytes, rtt, waiting);
+        self.live_stats.update(self.facts.down.bytes, self.facts.up.bytes, rtt, waiting);
     }
 
-    /// A close frame or an end has come: what is seen from now on tells nothing of what led to it.
+    /// A Close frame or the end of a leg was received. Later events do not explain the close.
     #[must_use]
-    pub fn decided(&self) -> bool {
+    pub fn end_started(&self) -> bool {
         self.facts.ended_at != 0
             || self.facts.down.close_frame.is_some()
             || self.facts.up.close_frame.is_some()
     }
 
-    /// How long either side had been silent is what it was when the end began to show: the answer
-    /// to a Close comes when serve can.
-    fn fall_quiet(&mut self) {
+    /// Keeps the time of the last byte of each leg at the start of the end: a stalled serve may
+    /// answer the Close frame much later.
+    fn mark_idle(&mut self) {
         for facts in [&mut self.facts.down, &mut self.facts.up] {
             facts.quiet_since = facts.quiet_since.or(facts.last_byte_at);
         }
     }
 
-    /// A look at the browser's socket: bytes of ours that are not acknowledged, and segments lost
-    /// on it so far.
-    pub fn looked(&mut self, unacknowledged: u64, lost: u32, now: Nanos) {
-        self.look_due = false;
+    /// Adds a sample of the downstream socket: `unacknowledged` bytes in its send queue and
+    /// segments `lost` so far.
+    pub fn add_sample(&mut self, unacknowledged: u64, lost: u32, now: Nanos) {
+        self.sample_due = false;
         let acknowledged = self.from_up.written.saturating_sub(unacknowledged);
-        self.heartbeat.look(now, acknowledged, lost);
+        self.heartbeat.sample(now, acknowledged, lost);
     }
 
-    /// `side` is about to be told of the other side's close while `unread` of its bytes lie in our
-    /// socket.
-    pub fn about_to_hear(&mut self, side: Side, unread: u64, now: Nanos) {
+    /// Records that the other peer's Close frame is about to be forwarded to `side`, while `unread`
+    /// of its bytes are in the receive queue.
+    pub fn mark_close_forwarded(&mut self, side: Side, unread: u64, now: Nanos) {
         let offset = self.facts.leg(side).bytes + unread;
-        self.flow_mut(side).unheard.get_or_insert((offset, now));
+        self.flow_mut(side).sent_before_notice.get_or_insert((offset, now));
     }
 
-    /// The socket of the leg opposite to `side` took `count` bytes of the direction from `side`.
-    pub fn taken(&mut self, side: Side, count: usize, now: Nanos) {
+    /// Records that `count` bytes from `side` were written to the other leg.
+    pub fn wrote(&mut self, side: Side, count: usize, now: Nanos) {
         let flow = self.flow_mut(side);
         flow.written += count as u64;
         let forwarded = flow.close_end.is_some_and(|end| flow.written >= end);
@@ -203,7 +196,7 @@ impl Session {
         }
     }
 
-    /// Reading from `side` ended.
+    /// Records the end of reading from `side`.
     pub fn read_ended(&mut self, side: Side, how: SeenEnd, now: Nanos) {
         let flow = self.flow_mut(side);
         flow.ended = true;
@@ -213,30 +206,29 @@ impl Session {
         facts.mid_frame |= mid_frame;
     }
 
-    /// dispatch itself ended the leg `side`.
-    pub fn told(&mut self, side: Side, how: OwnEnd, now: Nanos) {
+    /// Records that dispatch ended the leg `side`.
+    pub fn set_own_end(&mut self, side: Side, how: OwnEnd, now: Nanos) {
         self.leg_mut(side).own_end.get_or_insert((how, now));
     }
 
-    /// When the end began to show: the first close frame of either side, or the end of the first
-    /// leg. `None` as long as nothing has.
+    /// Time of the first Close frame, or of the end of the first leg if that came earlier.
     #[must_use]
-    pub fn end_began(&self) -> Option<Nanos> {
+    pub fn end_started_at(&self) -> Option<Nanos> {
         let facts = &self.facts;
         let frames = [&facts.down, &facts.up].into_iter().filter_map(|leg| leg.close_frame.as_ref());
         let ended = (facts.ended_at != 0).then_some(facts.ended_at);
         frames.map(|frame| frame.at).chain(ended).min()
     }
 
-    /// The first leg has ended: what is true at this moment stays in the facts. `false` when it had
-    /// ended before.
+    /// Records the end of the first leg with the state at that time. Returns `false` for a later
+    /// end.
     pub fn first_end(&mut self, now: Nanos) -> bool {
         if self.facts.ended_at != 0 {
             return false;
         }
         self.facts.ended_at = now;
         self.facts.heartbeat = self.heartbeat.facts();
-        self.facts.samples = self.heartbeat.looks();
+        self.facts.samples = self.heartbeat.samples();
         for side in [Side::Down, Side::Up] {
             let flow = self.flow(side);
             let (written, blocked, backed_up) = (flow.written, flow.blocked_since, flow.backed_up_since);
@@ -246,7 +238,7 @@ impl Session {
             facts.blocked_since = blocked;
             facts.backed_up_since = backed_up;
         }
-        self.fall_quiet();
+        self.mark_idle();
         true
     }
 }
@@ -258,30 +250,30 @@ fn leg(facts: &mut RelayFacts, side: Side) -> &mut LegFacts {
     }
 }
 
-/// Turns what the scanner tells into facts.
-struct Seen<'a> {
+/// Turns scanner events into facts.
+struct FactSink<'a> {
     side: Side,
     facts: &'a mut LegFacts,
-    meter: Option<&'a mut Meter>,
+    heartbeat: Option<&'a mut HeartbeatTracker>,
     close_end: &'a mut Option<u64>,
-    unheard: Option<(u64, Nanos)>,
-    /// Offset in the stream of the chunk's first byte.
+    sent_before_notice: Option<(u64, Nanos)>,
+    /// Offset of the chunk's first byte in the stream.
     base: u64,
     now: Nanos,
 }
 
-impl Sink for Seen<'_> {
+impl Sink for FactSink<'_> {
     fn message(&mut self) {
         self.facts.msgs += 1;
     }
 
     fn text(&mut self, payload: &[u8]) {
-        let Some(meter) = &mut self.meter else { return };
+        let Some(heartbeat) = &mut self.heartbeat else { return };
         match (self.side, heartbeat::recognise(payload)) {
-            (Side::Down, Some(Beat::Ping)) => meter.ping(self.now),
-            // Where its chunk ends is near enough: what stands behind it there is soon acknowledged
-            // with it.
-            (Side::Up, Some(Beat::Pong)) => meter.pong(self.now, self.facts.bytes),
+            (Side::Down, Some(HeartbeatEvent::Ping)) => heartbeat.ping(self.now),
+            // The end of the chunk is precise enough: the bytes after the pong are acknowledged
+            // soon after it.
+            (Side::Up, Some(HeartbeatEvent::Pong)) => heartbeat.pong(self.now, self.facts.bytes),
             _ => {}
         }
     }
@@ -289,10 +281,10 @@ impl Sink for Seen<'_> {
     fn close(&mut self, code: Option<u16>, reason: &[u8], end: usize) {
         let reason = String::from_utf8_lossy(reason).into_owned();
         let end = self.base + end as u64;
-        // It had come before its sender was told: that moment, not the later one of reading it,
-        // orders it.
-        let at = match self.unheard {
-            Some((offset, told)) if end <= offset => told.saturating_sub(1),
+        // It arrived before its sender was notified of the other Close frame: that time orders it,
+        // not the later time of reading it.
+        let at = match self.sent_before_notice {
+            Some((offset, noticed)) if end <= offset => noticed.saturating_sub(1),
             _ => self.now,
         };
         self.facts.close_frame.get_or_insert(CloseFrame { code, reason, at });
@@ -308,7 +300,7 @@ impl Sink for Seen<'_> {
 mod tests {
     use super::*;
 
-    /// A final frame with a short payload; masked with zeros when the browser sends it.
+    /// A final frame with a short payload; masked with zeros when the client sends it.
     fn frame(side: Side, opcode: u8, payload: &[u8]) -> Vec<u8> {
         let length = u8::try_from(payload.len()).unwrap();
         let mut out = vec![0x80 | opcode];
@@ -321,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_frame_that_lay_unread_is_no_answer() {
+    fn an_unread_close_frame_is_not_a_reply() {
         let who = wire::Session {
             conn: "c".into(),
             user: "u".into(),
@@ -336,14 +328,14 @@ mod tests {
         for (unread, at) in [(close.len() as u64, 49), (close.len() as u64 - 1, 70)] {
             let mut session = Session::new(who.clone(), 1);
             session.opened(2, false);
-            session.about_to_hear(Side::Down, unread, 50);
-            session.arrived(Side::Down, &close, 70);
+            session.mark_close_forwarded(Side::Down, unread, 50);
+            session.received(Side::Down, &close, 70);
             assert_eq!(session.facts.down.close_frame.as_ref().map(|frame| frame.at), Some(at));
         }
     }
 
     #[test]
-    fn answers_that_come_after_a_close_frame_do_not_unmake_the_wait_before_it() {
+    fn replies_after_a_close_frame_keep_the_wait_before_it() {
         let who = wire::Session {
             conn: "c".into(),
             user: "u".into(),
@@ -358,12 +350,12 @@ mod tests {
         session.opened(1, false);
         let (ping, pong) = (br#"{"_tag":"Ping"}"#, br#"{"_tag":"Pong"}"#);
         for now in [10, 20, 30] {
-            session.arrived(Side::Down, &frame(Side::Down, 1, ping), now);
+            session.received(Side::Down, &frame(Side::Down, 1, ping), now);
         }
-        session.arrived(Side::Up, &frame(Side::Up, 1, pong), 31);
-        session.arrived(Side::Down, &frame(Side::Down, 8, &1000_u16.to_be_bytes()), 40);
+        session.received(Side::Up, &frame(Side::Up, 1, pong), 31);
+        session.received(Side::Down, &frame(Side::Down, 8, &1000_u16.to_be_bytes()), 40);
         for now in [50, 51] {
-            session.arrived(Side::Up, &frame(Side::Up, 1, pong), now);
+            session.received(Side::Up, &frame(Side::Up, 1, pong), now);
         }
         session.first_end(60);
         let heartbeat = session.facts.heartbeat.unwrap();

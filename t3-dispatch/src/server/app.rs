@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     admission::rejections::Rejections,
-    evidence::client::Trace,
+    evidence::client::EvidenceClient,
     metrics::{Metrics, gauges::Gauges},
     pages::Pages,
     pairing::Pairing,
@@ -31,7 +31,7 @@ pub struct App {
     /// Idle connections to serves.
     pub pool: Arc<Pool>,
     /// Client of t3-trace's evidence socket.
-    pub trace: Trace,
+    pub evidence: EvidenceClient,
     pub metrics: Arc<Metrics>,
     pub shutdown: Arc<ShutdownSignal>,
     /// Writes the records of sessions.
@@ -60,7 +60,7 @@ impl App {
             records_dropped: journal.dropped,
             records_waiting: journal.waiting,
             worst_lag: self.recorder.lag.worst().map(|delay| delay.late),
-            evidence_connected: self.trace.connected(),
+            evidence_connected: self.evidence.is_connected(),
             logins: self.table().len(),
             rejections: self.rejections.counts(),
         }

@@ -63,7 +63,7 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
         () = app.shutdown.wait() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                result = timeout(app.times.relay.farewell, connection) => match result {
+                result = timeout(app.times.relay.going_away, connection) => match result {
                     Ok(result) => result,
                     Err(_) => return,
                 },

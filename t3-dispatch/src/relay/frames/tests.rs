@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
+enum Event {
     Message,
     Text(Vec<u8>),
     /// Code, reason, and the offset in the whole stream at which the frame ended.
@@ -15,33 +15,33 @@ enum Told {
 
 #[derive(Default)]
 struct Log {
-    told: Vec<Told>,
+    events: Vec<Event>,
     base: usize,
 }
 
 impl Sink for Log {
     fn message(&mut self) {
-        self.told.push(Told::Message);
+        self.events.push(Event::Message);
     }
     fn text(&mut self, payload: &[u8]) {
-        self.told.push(Told::Text(payload.to_vec()));
+        self.events.push(Event::Text(payload.to_vec()));
     }
     fn close(&mut self, code: Option<u16>, reason: &[u8], end: usize) {
-        self.told.push(Told::Close(code, reason.to_vec(), self.base + end));
+        self.events.push(Event::Close(code, reason.to_vec(), self.base + end));
     }
     fn breach(&mut self, breach: Breach) {
-        self.told.push(Told::Breach(breach));
+        self.events.push(Event::Breach(breach));
     }
 }
 
-fn scan(sender: Sender, extended: bool, chunks: &[&[u8]]) -> (Vec<Told>, Scanner) {
+fn scan(sender: Sender, extended: bool, chunks: &[&[u8]]) -> (Vec<Event>, Scanner) {
     let mut scanner = Scanner::new(sender, extended);
     let mut log = Log::default();
     for chunk in chunks {
         scanner.feed(chunk, &mut log);
         log.base += chunk.len();
     }
-    (log.told, scanner)
+    (log.events, scanner)
 }
 
 fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
@@ -65,7 +65,7 @@ fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
 }
 
 #[test]
-fn messages_heartbeats_and_close_frames_are_told() {
+fn messages_heartbeats_and_close_frames_are_reported() {
     let mask = Some([1, 2, 3, 4]);
     let mut stream = frame(0x81, br#"{"_tag":"Ping"}"#, mask);
     stream.extend(frame(0x82, &[7; 300], mask));
@@ -74,23 +74,23 @@ fn messages_heartbeats_and_close_frames_are_told() {
     stream.extend(frame(0x80, b"rest", mask));
     stream.extend(frame(0x81, &[b'x'; 70_000], mask));
     stream.extend(frame(0x88, b"\x03\xe8bye", mask));
-    let (told, scanner) = scan(Sender::Client, false, &[&stream]);
+    let (events, scanner) = scan(Sender::Client, false, &[&stream]);
     assert_eq!(
-        told,
+        events,
         [
-            Told::Message,
-            Told::Text(br#"{"_tag":"Ping"}"#.to_vec()),
-            Told::Message,
-            Told::Message,
-            Told::Message,
-            Told::Close(Some(1000), b"bye".to_vec(), stream.len()),
+            Event::Message,
+            Event::Text(br#"{"_tag":"Ping"}"#.to_vec()),
+            Event::Message,
+            Event::Message,
+            Event::Message,
+            Event::Close(Some(1000), b"bye".to_vec(), stream.len()),
         ]
     );
     assert!(scanner.at_boundary() && scanner.closed() && !scanner.mid_frame());
 }
 
 #[test]
-fn every_breach_is_found() {
+fn every_breach_is_reported() {
     use Breach::*;
     use Sender::*;
     let mask = Some([9, 9, 9, 9]);
@@ -100,7 +100,7 @@ fn every_breach_is_found() {
         ("rsv3 on a control frame", Server, frame(0x99, b"", None), ReservedBit),
         ("opcode 3", Server, frame(0x83, b"", None), ReservedOpcode),
         ("opcode 11", Client, frame(0x8b, b"", mask), ReservedOpcode),
-        ("browser without mask", Client, frame(0x81, b"a", None), Unmasked),
+        ("client without mask", Client, frame(0x81, b"a", None), Unmasked),
         ("server with mask", Server, frame(0x81, b"a", mask), Masked),
         ("long ping", Server, frame(0x89, &[0; 126], None), LongControl),
         ("fragmented ping", Server, frame(0x09, b"", None), FragmentedControl),
@@ -118,16 +118,16 @@ fn every_breach_is_found() {
         ),
     ];
     for (name, sender, stream, breach) in table {
-        let (told, scanner) = scan(sender, false, &[&stream, b"\xff\xff\xff anything"]);
-        assert_eq!(told.last(), Some(&Told::Breach(breach)), "{name}");
-        assert!(!scanner.at_boundary() && !scanner.mid_frame(), "{name}: blind");
+        let (events, scanner) = scan(sender, false, &[&stream, b"\xff\xff\xff anything"]);
+        assert_eq!(events.last(), Some(&Event::Breach(breach)), "{name}");
+        assert!(!scanner.at_boundary() && !scanner.mid_frame(), "{name}: stopped");
     }
 }
 
 #[test]
-fn reserved_bits_belong_to_a_negotiated_extension_and_compressed_text_is_not_read() {
-    let (told, _) = scan(Sender::Server, true, &[&frame(0xc1, br#"{"_tag":"Pong"}"#, None)]);
-    assert_eq!(told, [Told::Message]);
+fn a_negotiated_extension_allows_reserved_bits_and_hides_the_text() {
+    let (events, _) = scan(Sender::Server, true, &[&frame(0xc1, br#"{"_tag":"Pong"}"#, None)]);
+    assert_eq!(events, [Event::Message]);
 }
 
 #[test]
@@ -141,11 +141,11 @@ fn a_cut_anywhere_inside_a_frame_is_mid_frame() {
 }
 
 #[test]
-fn control_frames_may_follow_a_close_and_a_second_close_is_not_told() {
+fn control_frames_may_follow_a_close_and_a_second_close_is_not_reported() {
     let mut stream = frame(0x88, &1000u16.to_be_bytes(), None);
     stream.extend(frame(0x8a, b"pong", None));
     stream.extend(frame(0x88, &1001u16.to_be_bytes(), None));
-    assert_eq!(scan(Sender::Server, false, &[&stream]).0, [Told::Close(Some(1000), vec![], 4)]);
+    assert_eq!(scan(Sender::Server, false, &[&stream]).0, [Event::Close(Some(1000), vec![], 4)]);
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
@@ -161,18 +161,18 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Cuts `stream` at pseudo-random places derived from `cuts`.
+/// Cuts `stream` at pseudo-random offsets derived from `cuts`.
 fn split<'a>(stream: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
-    places.push(0);
-    places.push(stream.len());
-    places.sort_unstable();
-    places.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect()
+    let mut offsets: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+    offsets.push(0);
+    offsets.push(stream.len());
+    offsets.sort_unstable();
+    offsets.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect()
 }
 
 proptest! {
     #[test]
-    fn any_split_tells_the_same(
+    fn any_split_reports_the_same(
         frames in prop::collection::vec(any_frame(), 1..8),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
     ) {
