@@ -1,5 +1,5 @@
-//! The demo from its command line: as root with everything this machine has, and as nobody with
-//! nothing. Needs root.
+//! Command line of the demo: as root with all of the host's features, and as user nobody with none.
+//! Needs root.
 
 use std::{
     fs, io,
@@ -8,9 +8,10 @@ use std::{
     process::{Command, Output},
 };
 
+use t3_record::Verdict;
 use t3_testkit::{harness::find, sys};
+use t3_trace_cli::present::verdict_text::label;
 
-/// Root is what this tier is given; without it nothing here can be tested.
 fn need_root() {
     assert!(sys::is_root(), "needs root: run `cargo xtask test --tier host`");
 }
@@ -21,12 +22,11 @@ fn run(command: &mut Command) -> io::Result<(Output, String)> {
     Ok((output, text))
 }
 
-fn sum(text: &str) -> &str {
-    text.lines().find(|line| line.contains(" explained correctly")).unwrap_or("no sum")
+fn score(text: &str) -> &str {
+    text.lines().find(|line| line.contains(" explained correctly")).unwrap_or("no score")
 }
 
-/// What a demo may not leave behind: its cgroups, links and folders all carry its process id or
-/// prefix.
+/// Cgroups, links and folders of a demo, found by their prefix.
 fn leftovers() -> Vec<String> {
     let names = |dir: &str, prefix: &str| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -43,27 +43,34 @@ fn leftovers() -> Vec<String> {
 }
 
 #[test]
-fn as_root_every_ending_is_explained_and_nothing_stays_behind() {
+fn as_root_every_fault_is_explained_and_nothing_is_left_behind() {
     need_root();
     let before = leftovers();
     let (output, text) = run(&mut Command::new(env!("CARGO_BIN_EXE_t3-demo"))).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{stderr}");
-    // What a machine lacks is named in the table; at least six endings need nothing but the kernel.
+    // The table names what the host lacks; at least six faults need only the kernel.
     let not_shown = text.lines().filter(|line| line.contains("not shown: ")).count();
+    for verdict in [Verdict::ClientClosed, Verdict::ClientReset, Verdict::ServeKilled, Verdict::ServeExited] {
+        let label = label(verdict);
+        assert!(
+            text.lines().any(|line| line.ends_with(" correct") && line.contains(label)),
+            "{label}\n{text}"
+        );
+    }
     let shown = 8 - not_shown;
     assert!(shown >= 6, "{text}");
-    assert!(sum(&text).starts_with(&format!("{shown} of {shown} explained correctly")), "{text}");
+    assert!(score(&text).starts_with(&format!("{shown} of {shown} explained correctly")), "{text}");
     assert!(text.contains("kernel=tracepoint") || text.contains("kernel=kprobe"), "{text}");
     if not_shown > 0 {
-        eprintln!("this machine cannot show {not_shown} of the eight endings:\n{text}");
+        eprintln!("this host cannot show {not_shown} of the eight faults:\n{text}");
     }
     let after: Vec<_> = leftovers().into_iter().filter(|name| !before.contains(name)).collect();
     assert!(after.is_empty(), "left behind: {after:?}");
 }
 
 #[test]
-fn as_nobody_it_runs_says_what_is_missing_and_claims_no_kernel_evidence() {
+fn as_nobody_it_reports_missing_root_and_claims_no_kernel_evidence() {
     need_root();
     let found = Command::new("setpriv").arg("--version").output();
     if !found.is_ok_and(|output| output.status.success()) {
@@ -71,7 +78,7 @@ fn as_nobody_it_runs_says_what_is_missing_and_claims_no_kernel_evidence() {
         eprintln!("not tested: setpriv is missing (package util-linux)");
         return;
     }
-    // The build may be in a folder that only its owner can enter.
+    // The target folder may be accessible only to its owner.
     let dir = tempfile::tempdir().unwrap();
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     open(dir.path());
@@ -86,25 +93,26 @@ fn as_nobody_it_runs_says_what_is_missing_and_claims_no_kernel_evidence() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{stderr}");
     assert!(text.lines().any(|line| line.contains("not root: ")), "{text}");
-    assert_eq!(sum(&text), "6 of 6 explained correctly (kernel=off), 2 not shown", "{text}");
+    assert_eq!(score(&text), "6 of 6 explained correctly (kernel=off), 2 not shown", "{text}");
     assert!(!text.contains("kernel=tracepoint") && !text.contains("kernel=kprobe"), "{text}");
     assert!(text.lines().filter(|line| line.ends_with("kernel=off")).count() >= 6, "{text}");
 }
 
 #[test]
-fn ctrl_c_ends_it_and_all_it_started() {
+fn ctrl_c_stops_the_demo_and_all_its_children() {
     need_root();
     let before = leftovers();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_t3-demo"));
     let mut demo =
         demo.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    // Its folder is there as soon as it has begun to start the programs.
-    let started = t3_testkit::wait::until("the demo's start", std::time::Duration::from_secs(30), || {
-        (leftovers().len() > before.len()).then_some(())
-    });
+    // Its folder appears when it begins to start the programs.
+    let started =
+        t3_testkit::wait::until("the start of the demo", std::time::Duration::from_secs(30), || {
+            (leftovers().len() > before.len()).then_some(())
+        });
     started.unwrap();
     sys::signal(demo.id(), libc::SIGINT).unwrap();
-    let status = t3_testkit::wait::until("the demo's end", std::time::Duration::from_secs(90), || {
+    let status = t3_testkit::wait::until("the end of the demo", std::time::Duration::from_secs(90), || {
         demo.try_wait().unwrap()
     });
     assert_eq!(status.unwrap().code(), Some(130));

@@ -5,9 +5,9 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use t3_testkit::demo::{self, Ended, Options};
 
-/// Exit status when the demo could not be carried out.
+/// Exit status when the demo could not run.
 const FAILED: u8 = 2;
-/// Exit status after Ctrl-C: 128 and SIGINT, as a shell has it.
+/// Exit status after Ctrl-C: 128 and SIGINT, as in a shell.
 const STOPPED: u8 = 130;
 
 /// Ends WebSocket sessions in eight ways and shows how t3-trace explains each
@@ -18,10 +18,10 @@ const STOPPED: u8 = 130;
                   130 stopped by Ctrl-C."
 )]
 struct Arguments {
-    /// Keep it running afterwards, for your own browser, until Ctrl-C.
+    /// Keep everything running afterwards, for your own browser, until Ctrl-C.
     #[arg(long)]
     hold: bool,
-    /// Milliseconds to read before each ending.
+    /// Pause before each fault in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 1500)]
     pause: u64,
 }
@@ -29,7 +29,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match demo::run(Options { hold: arguments.hold, pause: Duration::from_millis(arguments.pause) }) {
-        Ok(report) if report.all_right() => ExitCode::SUCCESS,
+        Ok(report) if report.all_correct() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(Ended::Stopped) => ExitCode::from(STOPPED),
         Err(Ended::Failed(error)) => {

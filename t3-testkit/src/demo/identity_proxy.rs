@@ -1,8 +1,8 @@
-//! Stands for Traefik when you look with a browser of your own: one loopback port per demo user,
-//! from which each request goes on to t3-dispatch with that user's identity header. Bytes after the
-//! request's head pass as they are.
+//! Replacement for Traefik for your own browser: one loopback port per demo user. Each request is
+//! forwarded to t3-dispatch with the identity header of that user, and the bytes after its head
+//! unchanged.
 //!
-//! For the demo only: whoever reaches the port is the user.
+//! For the demo only: the port does not authenticate.
 
 use std::{
     io::{self, Read, Write},
@@ -15,24 +15,24 @@ use crate::{
     handshake,
 };
 
-/// No request head is longer.
+/// Maximum length of a request head in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Serves until the process ends.
+/// Listens for this user until the process ends.
 pub fn open(user: &'static str, dispatch: SocketAddr) -> Result<SocketAddr> {
     let what = || format!("listen on loopback for {user}");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).attempt(what)?;
     let address = listener.local_addr().attempt(what)?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // Its end is the browser's business; there is nobody to tell.
-            thread::spawn(move || pass(stream, user, dispatch));
+            // The browser sees an error as the end of its connection.
+            thread::spawn(move || forward(stream, user, dispatch));
         }
     });
     Ok(address)
 }
 
-fn pass(mut browser: TcpStream, user: &str, dispatch: SocketAddr) -> io::Result<()> {
+fn forward(mut browser: TcpStream, user: &str, dispatch: SocketAddr) -> io::Result<()> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = handshake::head_length(&bytes) {
@@ -49,7 +49,7 @@ fn pass(mut browser: TcpStream, user: &str, dispatch: SocketAddr) -> io::Result<
     let mut serve = TcpStream::connect(dispatch)?;
     serve.set_nodelay(true)?;
     browser.set_nodelay(true)?;
-    serve.write_all(posed(&String::from_utf8_lossy(&bytes), user).as_bytes())?;
+    serve.write_all(with_identity(&String::from_utf8_lossy(&bytes), user).as_bytes())?;
     serve.write_all(&rest)?;
     let (from_browser, to_serve) = (browser.try_clone()?, serve.try_clone()?);
     let there = thread::spawn(move || copy(from_browser, to_serve));
@@ -63,9 +63,9 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// The head (without its empty line) as the user's: one identity header, ours; one request per
-/// connection unless it is an upgrade, because only this head is rewritten.
-fn posed(head: &str, user: &str) -> String {
+/// Returns the head (without its empty line) with exactly one identity header. Except for an
+/// upgrade, it allows one request per connection, because only this head is rewritten.
+fn with_identity(head: &str, user: &str) -> String {
     let named = |line: &str, name: &str| {
         line.split_once(':').is_some_and(|(have, _)| have.trim().eq_ignore_ascii_case(name))
     };
@@ -86,16 +86,17 @@ fn posed(head: &str, user: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::posed;
+    use super::with_identity;
 
     #[test]
-    fn a_request_becomes_the_users_and_an_upgrade_stays_one() {
-        let plain = posed(
+    fn the_identity_header_is_replaced_and_an_upgrade_is_kept() {
+        let plain = with_identity(
             "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nX-Authentik-Username: eve\r\n",
             "bob",
         );
         assert_eq!(plain, "GET / HTTP/1.1\r\nHost: x\r\nX-authentik-username: bob\r\nConnection: close\r\n");
-        let upgrade = posed("GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", "bob");
+        let upgrade =
+            with_identity("GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", "bob");
         assert_eq!(
             upgrade,
             "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-authentik-username: bob\r\n"

@@ -1,7 +1,7 @@
-//! The demo: eight faults of the catalogue on this machine with nothing else installed, each with a
+//! The demo: eight faults of the catalogue on this host with nothing else installed, each with a
 //! line of narration, the line of `t3-trace live`, and a check of its record.
 //!
-//! Uses the programs as an operator does: their command lines and their output.
+//! Uses the command lines and the output of the programs, as an operator does.
 
 mod identity_proxy;
 pub mod report;
@@ -23,16 +23,15 @@ use crate::{
     sys,
 };
 
-/// How to run the demo.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Keep everything running at the end, for a browser.
+    /// Keeps everything running at the end, for a browser.
     pub hold: bool,
-    /// Time to read before each fault.
+    /// Pause before each fault, for reading.
     pub pause: Duration,
 }
 
-/// Runs it and stops all programs, whatever happens.
+/// Runs the demo; stops all programs also after an error.
 pub fn run(options: Options) -> Result<Report, Ended> {
     let screen = Screen::new();
     let stop = Stop::on_signals()?;
@@ -54,10 +53,10 @@ pub fn run(options: Options) -> Result<Report, Ended> {
     Ok(report)
 }
 
-/// What the demo cannot show for want of root or of kernel evidence.
+/// Reason why the demo cannot show all faults: not root, or no kernel evidence.
 fn missing(stack: &Stack) -> Option<String> {
     if !sys::is_root() {
-        return Some("not root: no kernel evidence (kernel=off), no vanished client, no OOM kill; run as root to see all eight".into());
+        return Some("not root: no kernel evidence (kernel=off), no vanished client, no OOM kill; run as root to see all eight faults".into());
     }
     if stack.kernel() != KernelSource::Off {
         return None;
@@ -68,14 +67,14 @@ fn missing(stack: &Stack) -> Option<String> {
 
 fn hold(stack: &Stack, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
     screen.line("");
-    screen.line("Running until Ctrl-C. Open one of these, then close the tab, or kill its serve:");
+    screen.line("Running until Ctrl-C. Open one of these addresses, then close the tab or kill its serve:");
     let mut serves = Vec::new();
     for user in USERS {
         let cgroup = Cgroup::new().ok();
         let serve = stack.serve(user, &["--user", user], cgroup.as_ref())?;
         let address = identity_proxy::open(user, stack.address)?;
         screen.line(&format!("  http://{address}/  as {user}  (serve: pid {})", serve.process.pid()));
-        // In this order: a cgroup can be removed once it is empty.
+        // serve is dropped first, because only an empty cgroup can be removed.
         serves.push((serve, cgroup));
     }
     let [user, _] = USERS;

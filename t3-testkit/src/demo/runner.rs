@@ -1,5 +1,5 @@
-//! Runs the scenarios: announces each, injects its fault, and waits until `t3-trace live` shows the
-//! close. Does not derive verdicts.
+//! Runner of the scenarios: announces each, injects its fault, and waits until `t3-trace live`
+//! shows the close. Does not derive verdicts.
 
 use std::{
     process::Command,
@@ -21,23 +21,22 @@ use crate::{
     sys,
 };
 
-/// Timeouts of dispatch with which a vanished client shows in seconds.
+/// Timeouts of dispatch, short so that a vanished client is detected in seconds.
 const DISPATCH_TIMEOUTS: [&str; 4] = ["--keepalive", "1s", "--user-timeout", "3s"];
 /// Timeout for a line of `live` after the record.
-const SHOWN_WITHIN: Duration = Duration::from_secs(3);
+const LINE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the demo is not complete.
+/// Reason why the demo did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// Ctrl-C.
     #[error("stopped")]
     Stopped,
-    /// It could not be carried out.
+    /// A program or the set-up failed.
     #[error(transparent)]
     Failed(#[from] TestError),
 }
 
-/// The running programs, and where to show what happens.
+/// The running programs and the output of the demo.
 #[derive(Debug)]
 pub struct DemoRunner<'a> {
     demo: IncidentDemo,
@@ -71,7 +70,6 @@ impl<'a> DemoRunner<'a> {
         Ok(Self { demo, live, screen, stop })
     }
 
-    /// dispatch and t3-trace.
     #[must_use]
     pub fn stack(&self) -> &Stack {
         &self.demo.stack
@@ -93,7 +91,7 @@ impl<'a> DemoRunner<'a> {
             };
             rows.push(Row { scenario, verdicts, outcome });
         }
-        // Read last: a surplus record is wrong as well, and may come late.
+        // Read last, because a surplus record is an error too and may come late.
         let mut records = self.demo.records()?.into_iter();
         for Row { outcome, .. } in &mut rows {
             if let Outcome::Records(found) = outcome {
@@ -107,7 +105,7 @@ impl<'a> DemoRunner<'a> {
         self.screen.dim(scenario.narration);
         let shown = self.screen.shown();
         self.demo.inject(fault, scenario.user).map_err(|error| self.failed(scenario, &error.to_string()))?;
-        if self.until(SHOWN_WITHIN, || self.screen.shown() > shown)? {
+        if self.until(LINE_TIMEOUT, || self.screen.shown() > shown)? {
             return Ok(());
         }
         Err(self.failed(scenario, "no line of t3-trace live").into())
@@ -118,11 +116,11 @@ impl<'a> DemoRunner<'a> {
         TestError::Unexpected { what: scenario.narration.to_owned(), got: format!("{got}\n{stderr}") }
     }
 
-    /// Polls; false when it is not so in time. Ctrl-C ends the wait.
+    /// Polls until `holds`; false after the limit. Ctrl-C ends the wait.
     fn until(&self, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<bool, Ended> {
         let deadline = Instant::now() + limit;
         loop {
-            if self.stop.wanted() {
+            if self.stop.requested() {
                 return Err(Ended::Stopped);
             }
             if holds() {

@@ -1,64 +1,50 @@
 //! The eight scenarios of the demo: faults of the catalogue, each with its user and its narration.
 
-/// Users of the demo.
+/// The faults of alice are on the client's side, those of bob on the side of serve.
 pub const USERS: [&str; 2] = ["alice", "bob"];
 
-/// One fault and how the demo presents it.
+/// One fault and its presentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scenario {
     /// Name of the fault in the catalogue.
     pub fault: &'static str,
-    /// alice has trouble on the client's side, bob with his serve.
     pub user: &'static str,
-    /// Label in the table, up to 17 characters.
-    pub label: &'static str,
-    /// What is about to happen.
+    /// Announcement of the fault.
     pub narration: &'static str,
 }
 
-/// All of them, in the order of the demo.
+/// All scenarios, in the order of the demo.
 pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         fault: "client_close_1001",
         user: "alice",
-        label: "Close frame",
         narration: "alice leaves the page: her browser sends Close 1001",
     },
     Scenario {
         fault: "client_fin",
         user: "alice",
-        label: "client FIN",
         narration: "alice's connection ends with a FIN and no Close frame",
     },
-    Scenario { fault: "client_rst", user: "alice", label: "client RST", narration: "alice's side sends RST" },
+    Scenario { fault: "client_rst", user: "alice", narration: "alice's side sends RST" },
     Scenario {
         fault: "client_vanished_idle",
         user: "alice",
-        label: "client vanished",
         narration: "alice's network goes down: no FIN, no RST, no ACK (keepalive every second, user timeout 3 s)",
     },
-    Scenario {
-        fault: "serve_sigkill",
-        user: "bob",
-        label: "serve killed",
-        narration: "bob's serve is killed with SIGKILL",
-    },
+    Scenario { fault: "serve_sigkill", user: "bob", narration: "bob's serve is killed with SIGKILL" },
     Scenario {
         fault: "serve_exit_0",
         user: "bob",
-        label: "serve exited",
         narration: "bob's serve exits with status 0, as in a restart",
     },
     Scenario {
         fault: "serve_busy",
         user: "bob",
-        label: "serve stalled",
         narration: "bob's serve blocks its event loop; his browser misses the pongs and sends Close 1000",
     },
     Scenario {
         fault: "serve_oom",
         user: "bob",
-        label: "serve OOM-killed",
         narration: "bob's serve grows above the memory limit of its cgroup",
     },
 ];
@@ -67,7 +53,10 @@ pub const SCENARIOS: [Scenario; 8] = [
 mod tests {
     use std::collections::BTreeSet;
 
-    use t3_record::KernelSource::{Off, Tracepoint};
+    use t3_record::{
+        KernelSource::{Off, Tracepoint},
+        Verdict,
+    };
 
     use super::*;
     use crate::faults::fault;
@@ -81,13 +70,13 @@ mod tests {
     }
 
     #[test]
-    fn without_kernel_evidence_a_death_may_look_like_a_fin_and_nothing_else_changes() {
+    fn without_kernel_evidence_only_the_end_of_a_process_may_look_like_a_fin() {
         for scenario in SCENARIOS {
             let fault = fault(scenario.fault).unwrap();
             let (with, without) = (fault.verdicts(Tracepoint), fault.verdicts(Off));
-            let dies = ["serve_sigkill", "serve_exit_0", "serve_oom"].contains(&scenario.fault);
+            let ends = ["serve_sigkill", "serve_exit_0", "serve_oom"].contains(&scenario.fault);
             assert_eq!(without[0], with[0], "{scenario:?}");
-            assert_eq!(without[1..].iter().any(|verdict| verdict == "serve_left"), dies, "{scenario:?}");
+            assert_eq!(without[1..].contains(&Verdict::ServeLeft), ends, "{scenario:?}");
         }
     }
 }

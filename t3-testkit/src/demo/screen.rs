@@ -1,5 +1,5 @@
-//! What the operator sees: dim lines say what is done, plain ones are what the programs print. A
-//! closed pipe is not an error.
+//! Output of the demo: dim lines are its own, plain lines are the output of the programs. A closed
+//! pipe is not an error.
 
 use std::{
     io::{IsTerminal, Write, stdout},
@@ -9,17 +9,17 @@ use std::{
     },
 };
 
-/// Standard output, shared by the threads that hear the programs.
+/// Standard output, shared by the threads that read the output of the programs.
 #[derive(Debug, Clone)]
 pub struct Screen {
     colours: bool,
     shown: Arc<AtomicUsize>,
-    /// What programs printed before the curtain rose.
+    /// Output of the programs before [`Self::print_held_lines`].
     held: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 impl Screen {
-    /// Colours when standard output is a terminal and `NO_COLOR` is not set.
+    /// Uses colours when standard output is a terminal and `NO_COLOR` is not set.
     #[must_use]
     pub fn new() -> Self {
         let colours =
@@ -27,23 +27,22 @@ impl Screen {
         Self { colours, shown: Arc::default(), held: Arc::new(Mutex::new(Some(Vec::new()))) }
     }
 
-    /// Whether there are colours.
     #[must_use]
     pub fn colours(&self) -> bool {
         self.colours
     }
 
-    /// Says what is being done.
+    /// Prints an announcement.
     pub fn dim(&self, text: &str) {
         if self.colours { print(&format!("\x1b[2m· {text}\x1b[0m")) } else { print(&format!("· {text}")) }
     }
 
-    /// A line as it is.
+    /// Prints a line unchanged.
     pub fn line(&self, text: &str) {
         print(text);
     }
 
-    /// A line that one of the programs printed.
+    /// Prints a line of a program, or holds it until [`Self::print_held_lines`].
     pub fn program(&self, text: &str) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *held {
@@ -53,13 +52,13 @@ impl Screen {
         self.shown.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Shows what programs print from now on, and what they have printed.
+    /// Prints the held lines; later lines are printed immediately.
     pub fn print_held_lines(&self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.take().into_iter().flatten().for_each(|line| print(&line));
     }
 
-    /// How many such lines there were.
+    /// Number of lines of the programs so far, including held ones.
     #[must_use]
     pub fn shown(&self) -> usize {
         self.shown.load(Ordering::Relaxed)

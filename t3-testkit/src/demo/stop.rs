@@ -1,5 +1,5 @@
-//! Ctrl-C as a flag, so that the demo takes itself down in order instead of dying. The second
-//! Ctrl-C ends the process at once; its children carry a parent-death signal.
+//! Ctrl-C as a flag, so that the demo stops its programs before it exits. A second Ctrl-C exits
+//! immediately; the children have a parent-death signal.
 
 use std::{
     sync::{
@@ -15,38 +15,37 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Attempt, Result, TestError};
 
-/// Exit status after a second signal: 128 and SIGINT, as a shell has it.
-const AT_ONCE: i32 = 130;
+/// Exit status after a second signal: 128 and SIGINT, as in a shell.
+const FORCED: i32 = 130;
 
-/// Whether somebody wants us to stop.
+/// Whether a stop signal was received.
 #[derive(Debug, Clone)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Catches SIGINT, SIGTERM and SIGHUP from now on.
+    /// Installs handlers for SIGINT, SIGTERM and SIGHUP.
     pub fn on_signals() -> Result<Self> {
         let flag = Arc::<AtomicBool>::default();
         let (installed, outcome) = mpsc::channel();
-        let theirs = Arc::clone(&flag);
-        thread::spawn(move || listen(&theirs, &installed));
+        let shared = Arc::clone(&flag);
+        thread::spawn(move || listen(&shared, &installed));
         outcome.recv().unwrap_or_else(|_| {
             Err(TestError::Unexpected {
                 what: "a thread that waits for signals".into(),
-                got: "it died".into(),
+                got: "it ended".into(),
             })
         })?;
         Ok(Self(flag))
     }
 
-    /// Whether a signal came.
     #[must_use]
-    pub fn wanted(&self) -> bool {
+    pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Waits until a signal comes.
+    /// Blocks until a signal is received.
     pub fn wait(&self) {
-        while !self.wanted() {
+        while !self.requested() {
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -76,7 +75,7 @@ fn listen(flag: &AtomicBool, installed: &mpsc::Sender<Result<()>>) {
                 _ = hangup.recv() => {}
             }
             if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(AT_ONCE);
+                std::process::exit(FORCED);
             }
         }
     });

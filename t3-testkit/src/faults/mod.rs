@@ -162,13 +162,19 @@ impl Fault {
         matches!(self.expected.of("verdict"), Some(Expect::Is(verdict)) if DEATHS.contains(&verdict.as_str()))
     }
 
-    /// The right verdicts. Without eBPF programs a death is visible only where the kernel gives the
-    /// exit status of other users' processes (pidfd, Linux 6.15 and newer); elsewhere it is a FIN.
+    /// The correct verdicts. Without eBPF programs the end of a process is visible only where the
+    /// kernel gives the exit status of other users' processes (pidfd, Linux 6.15 and newer);
+    /// elsewhere only its FIN is.
     #[must_use]
-    pub fn verdicts(&self, kernel: KernelSource) -> Vec<String> {
-        let mut verdicts: Vec<_> = self.expected.of("verdict").iter().map(ToString::to_string).collect();
+    pub fn verdicts(&self, kernel: KernelSource) -> Vec<Verdict> {
+        let values = match self.expected.of("verdict") {
+            Some(Expect::Is(value)) => std::slice::from_ref(value),
+            Some(Expect::OneOf(values)) => values,
+            _ => &[],
+        };
+        let mut verdicts: Vec<_> = values.iter().filter_map(|value| value.parse().ok()).collect();
         if self.expects_death() && matches!(kernel, KernelSource::Off | KernelSource::Timeout) {
-            verdicts.push(Verdict::ServeLeft.to_string());
+            verdicts.push(Verdict::ServeLeft);
         }
         verdicts
     }
