@@ -1,5 +1,4 @@
-//! `t3-faults`: runs the catalogue of faults on this machine and prints the table. Exit code 1 when
-//! a fault missed, 2 when it could not run at all.
+//! `t3-faults`: runs the fault catalogue on this host and prints a table.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -11,39 +10,44 @@ use t3_testkit::{
     journald::Journal,
 };
 
-/// Ends WebSockets in every way there is and compares each `ws close` record with the truth.
+/// Ends WebSocket sessions with every fault of the catalogue and compares each `ws close` record
 #[derive(Debug, Parser)]
-#[command(name = "t3-faults", version)]
+#[command(
+    name = "t3-faults",
+    version,
+    after_help = "Exit status: 0 all records were as expected; 1 one was not; 2 usage error or failed set-up."
+)]
 struct Arguments {
-    /// Only this fault (may be repeated).
+    /// Run only this fault (repeatable)
     #[arg(long)]
     only: Vec<String>,
-    /// Only the first eight: each end closing, ending and resetting, a killed serve, no serve.
+    /// Run only the eight basic faults: Close frame, FIN and RST of each end, killed serve, no
+    /// serve
     #[arg(long)]
     first: bool,
-    /// Where this runs: on the `host` a journald of our own is used, in a `vm` the machine's.
+    /// `host`: use a private journald; `vm`: use the journald of the guest
     #[arg(long, default_value = "host")]
     tier: String,
-    /// Demand this `kernel=` in every record.
+    /// Expect this `kernel=` in every record
     #[arg(long)]
     kernel: Option<KernelSource>,
-    /// Leave out faults that no kernel's evidence decides.
+    /// Skip faults whose verdict does not depend on the kernel
     #[arg(long, env = "T3_ONLY_KERNEL")]
     only_kernel: bool,
-    /// How t3-trace must hook kernel functions: kprobe or tracepoint.
+    /// Hooks of t3-trace: kprobe or tracepoint
     #[arg(long)]
     hooks: Option<String>,
-    /// Leave t3-trace out: every record must say kernel=off.
+    /// Run without t3-trace; expect kernel=off in every record
     #[arg(long)]
     without_trace: bool,
-    /// Write the rows to this file as JSON.
+    /// Write the rows to this file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write a real record of each verdict that was seen to this file, as JSON: verdict to line
-    /// (see docs/VERDICTS.md).
+    /// Write one record per verdict to this file, as a JSON object: verdict to line (for
+    /// docs/VERDICTS.md)
     #[arg(long)]
     records: Option<PathBuf>,
-    /// Print the names and needs, run nothing.
+    /// Print names and requirements of the faults and exit
     #[arg(long)]
     list: bool,
 }
@@ -69,9 +73,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let (journal, units) = match arguments.tier.as_str() {
         "host" => (Journal::private(), false),
         "vm" => (Journal::system(), true),
-        other => anyhow::bail!("unknown tier {other:?}: host or vm"),
+        other => anyhow::bail!("--tier: expected host or vm, got {other:?}"),
     };
-    let journal = Arc::new(journal.context("cannot have a journal")?);
+    let journal = Arc::new(journal.context("cannot open a journal")?);
     let mut only = arguments.only.clone();
     if arguments.first {
         only.extend(faults::FIRST_EIGHT.map(str::to_owned));
@@ -96,7 +100,7 @@ fn sum_up(rows: &[Row]) -> bool {
     let failed = rows.iter().filter(|row| row.outcome.failed()).count();
     let impossible = rows.iter().filter(|row| matches!(row.outcome, Outcome::Impossible(_))).count();
     if impossible > 0 {
-        println!("{impossible} not possible on this machine, see above");
+        println!("{impossible} not possible on this host, see above");
     }
     println!("{} passed, {failed} failed", rows.len() - failed - impossible);
     failed == 0

@@ -1,5 +1,4 @@
-//! `t3-serve-standin`: the stand-in for `t3 serve` as a process of its own, so that it can be
-//! killed like one.
+//! `t3-serve-standin`: the fake `t3 serve` as a separate process, so that it can be killed.
 
 use clap::Parser as _;
 use t3_testkit::fake_serve;

@@ -1,4 +1,4 @@
-//! `t3-chaos`: tens of thousands of WebSockets with random ends, and one right record for each.
+//! `t3-chaos`: tens of thousands of WebSockets with random ends; checks one record for each.
 
 use std::process::ExitCode;
 

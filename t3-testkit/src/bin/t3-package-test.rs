@@ -1,5 +1,5 @@
-//! `t3-package-test`: the life of the Debian packages, in a guest. Exit code 1 when a step failed,
-//! 2 when it could not run at all.
+//! `t3-package-test`: test of the Debian packages in a guest. Exit code 1 when a step failed, 2
+//! when the set-up failed.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `t3-soak`: thousands of concurrent WebSockets, and one right record for each.
+//! `t3-soak`: thousands of concurrent WebSockets; checks one record for each.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Two users with their serves, and browsers that come through t3-dispatch as systemd has started
-//! it.
+//! Set-up of the package test: two users with their serves, and clients that connect through the
+//! installed t3-dispatch.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,20 +18,20 @@ use crate::{
     wait,
 };
 
-/// Who has a serve: (user, port).
+/// Users with a serve, and its port.
 pub(super) const USERS: [(&str, u16); 2] = [("alice", 3773), ("bob", 3774)];
-/// Where t3-dispatch listens.
+/// Address of t3-dispatch.
 pub(super) const DISPATCH: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 3780);
 /// `/usr/bin/t3` as the units start it: `t3 serve --host HOST --port PORT --base-dir DIR`.
 const T3: &str = "#!/bin/sh\nrm -f \"$HOME/serve.sock\"\n\
     exec /opt/t3/bin/t3-serve-standin --port \"$5\" --control \"$HOME/serve.sock\" --user \"$(id -un)\"\n";
-/// `/usr/local/bin/t3-mint`: a credential that the stand-in takes once.
+/// `/usr/local/bin/t3-mint`: prints a credential that the fake serve accepts once.
 const MINT: &str = "#!/bin/sh\ntest \"$(id -u)\" = 0 || exit 1\nprintf '{\"credential\": \"one-time-%s-%s\"}\\n' \"$1\" \"$$\"\n";
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What an operator has before the packages come: the users, their programs.
-pub(super) fn furnish() -> Result<()> {
+/// Creates what an operator has before the installation: the users and their programs.
+pub(super) fn prepare() -> Result<()> {
     for user in USERS.map(|(user, _)| user).into_iter().chain(["carol", "dave", "erin"]) {
         shell(&format!("id {user} 2>/dev/null || useradd --create-home --shell /bin/sh {user}"))?;
     }
@@ -43,7 +43,7 @@ pub(super) fn furnish() -> Result<()> {
     Ok(())
 }
 
-/// The configuration that only an operator can write: who is who, and which port.
+/// Writes the configuration that only an operator can write: the routing table and the ports.
 pub(super) fn configure() -> Result<()> {
     let entries = USERS.map(|(user, port)| format!(r#""{user}": {{"os_user": "{user}", "port": {port}}}"#));
     let table = format!("{{{}}}\n", entries.join(", "));
@@ -55,21 +55,21 @@ pub(super) fn configure() -> Result<()> {
     Ok(())
 }
 
-/// Takes it away again.
+/// Removes that configuration.
 pub(super) fn clear() -> Result<String> {
     shell(
         "rm -rf /etc/t3-serve/dispatch.json /etc/t3-serve/*.env /etc/systemd/system/multi-user.target.wants/t3-serve@*",
     )
 }
 
-/// The journal that the records come to, and how many browsers there were.
+/// The journal of the records, and the number of clients so far.
 #[derive(Debug)]
 pub(super) struct Fixture {
     journal: Journal,
     browsers: u32,
 }
 
-/// A browser with an open WebSocket, and what its record is known by.
+/// A client with an open WebSocket, and the `ray` of its record.
 #[derive(Debug)]
 pub(super) struct Browser {
     pub(super) client: Client,
@@ -77,12 +77,12 @@ pub(super) struct Browser {
 }
 
 impl Fixture {
-    /// Entries from now on.
+    /// Reads the journal from now on.
     pub(super) fn open() -> Result<Self> {
         Ok(Self { journal: Journal::system()?, browsers: 0 })
     }
 
-    /// A browser of this user with a few heartbeats behind it.
+    /// Opens a WebSocket of this user and waits for three heartbeats.
     pub(super) fn browser(&mut self, user: &str) -> Result<Browser> {
         let mut ray = String::new();
         let mut connect = || {
@@ -110,14 +110,14 @@ impl Fixture {
         Ok(Browser { client, ray })
     }
 
-    /// The browser closes as a tab does; its record.
+    /// Closes with 1001, as a closed tab does; returns the record.
     pub(super) fn closed(&self, browser: &Browser) -> Result<(CloseRecord, Entry)> {
         browser.client.close(Some(1001), "");
         browser.client.wait_end()?;
         self.record(browser)
     }
 
-    /// The record of this browser's session.
+    /// Waits for the record of this client's session.
     pub(super) fn record(&self, browser: &Browser) -> Result<(CloseRecord, Entry)> {
         let its = |record: &CloseRecord| record.ray.as_ref() == Some(&browser.ray);
         let mut found = self.journal.wait_closes(1, TIMEOUT, its)?;
@@ -126,7 +126,7 @@ impl Fixture {
     }
 }
 
-/// Gives a user's stand-in an order, without waiting for it to be carried out.
+/// Sends an order to the fake serve of a user; does not wait until it is executed.
 pub(super) fn order(user: &str, order: &str) -> Result<()> {
     let path = format!("/home/{user}/serve.sock");
     let what = || format!("order {user}'s serve to {order:?}");
@@ -134,7 +134,7 @@ pub(super) fn order(user: &str, order: &str) -> Result<()> {
     stream.set_read_timeout(Some(wait::scaled(Duration::from_secs(5)))).attempt(what)?;
     writeln!(stream, "{order}").attempt(what)?;
     let mut answer = String::new();
-    // A process that dies of the order does not answer.
+    // A process that the order kills does not reply.
     let _ = BufReader::new(stream).read_line(&mut answer);
     must(matches!(answer.trim_end(), "" | "ok"), &what(), answer)
 }

@@ -1,5 +1,4 @@
-//! Installing: by apt, without a network, on a machine that has what every Debian has; and what is
-//! there afterwards.
+//! Installation by apt, without a network, on a plain Debian; and the state afterwards.
 
 use std::{fs, path::Path};
 
@@ -15,7 +14,7 @@ use crate::{
     harness::trace_status,
 };
 
-/// Files that must be there, of every kind.
+/// Files that must exist, at least one of each kind.
 const FILES: [&str; 15] = [
     "/usr/bin/t3-dispatch",
     "/usr/bin/t3-trace",
@@ -33,10 +32,10 @@ const FILES: [&str; 15] = [
     "/usr/share/doc/t3-dispatch/copyright",
     "/usr/share/doc/t3-trace/changelog.Debian.gz",
 ];
-/// Units with the score that `systemd-analyze security` must stay below.
+/// Units with the upper limit of their `systemd-analyze security` score.
 const SCORES: [(&str, f64); 2] = [("t3-trace.service", 2.5), ("t3-dispatch.service", 1.5)];
 
-/// apt, for a folder of packages; what it prints goes into the message when it fails.
+/// The command that installs a folder of packages.
 pub(super) fn apt(dir: &Path) -> String {
     format!(
         "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 --no-install-recommends install {}/*.deb",
@@ -45,44 +44,44 @@ pub(super) fn apt(dir: &Path) -> String {
 }
 
 pub(super) fn run(steps: &mut Steps, options: &Options) {
-    steps.step("the machine before it", || {
-        // Images leave documentation out, and with it what is to be looked at.
+    steps.step("inventory of the host before the installation", || {
+        // Images exclude documentation, which the test checks.
         shell("rm -f /etc/dpkg/dpkg.cfg.d/*mmdebstrap* && mkdir -p /var/log/journal && journalctl --flush")?;
-        fixture::furnish()?;
+        fixture::prepare()?;
         fs::create_dir_all(KEPT).attempt(|| format!("make {KEPT}"))?;
         let before = inventory()?;
         let text: String = before.iter().map(|line| format!("{line}\n")).collect();
         fs::write(Path::new(KEPT).join("before"), text).attempt(|| "keep the list of files".to_owned())?;
         Ok(format!("{} files, users and units", before.len()))
     });
-    let mut said = String::new();
+    let mut output = String::new();
     steps.step("apt-get install of both packages, without a network", || {
-        said = shell(&apt(&options.packages.join("first")))?;
+        output = shell(&apt(&options.packages.join("first")))?;
         Ok("")
     });
-    steps.step("the installation says what it misses and who may watch", || {
+    steps.step("the installation prints the next command and the groups to join", || {
         let wanted = ["t3-dispatch check", "usermod -aG t3-trace,systemd-journal NAME"];
-        must(wanted.iter().all(|text| said.contains(text)), "both hints", &said).map(|()| "")
+        must(wanted.iter().all(|text| output.contains(text)), "both hints", &output).map(|()| "")
     });
-    steps.step("dpkg finds its files as they were packed", || {
+    steps.step("dpkg --verify finds no changed file", || {
         let text = shell("dpkg --verify t3-dispatch t3-trace; dpkg --audit")?;
         must(text.is_empty(), "nothing to report", text).map(|()| "")
     });
-    steps.step("programs, units, man pages, completions, catalogue, licences are there", || {
+    steps.step("programs, units, man pages, completions, catalogue and licences are installed", || {
         let missing: Vec<_> = FILES.into_iter().filter(|file| !Path::new(file).exists()).collect();
         must(missing.is_empty(), "every file", missing.join(" "))?;
         shell("t3-dispatch --version && t3-trace --version")
     });
-    steps.step("users and groups are there, each in its place", || {
+    steps.step("users and groups exist, with their memberships", || {
         let text = shell("id t3-dispatch && getent group t3-trace")?;
         must(text.contains("t3-trace"), "t3-dispatch in the group t3-trace", &text).map(|()| text)
     });
-    steps.step("t3-trace is up, and t3-dispatch waits for its table", || {
+    steps.step("t3-trace is active, t3-dispatch is not without a routing table", || {
         active("t3-trace.service")?;
         let state = property("t3-dispatch.service", "ActiveState")?;
         must(state != "active", "no dispatch without a routing table", &state).map(|()| state)
     });
-    steps.step("with a table and ports: systemctl start of everything", || {
+    steps.step("with a routing table and ports, systemctl start works for all units", || {
         fixture::configure()?;
         shell("t3-dispatch check")?;
         shell("systemctl start t3-serve@alice t3-serve@bob t3-dispatch")?;
@@ -90,7 +89,7 @@ pub(super) fn run(steps: &mut Steps, options: &Options) {
             ["t3-serve@alice.service", "t3-serve@bob.service", "t3-dispatch.service", "t3-trace.service"];
         units.into_iter().try_for_each(active).map(|()| "")
     });
-    steps.step("the packaged configuration is valid, and sets where the package's own t3-mint is", || {
+    steps.step("the packaged configuration is valid and sets only mint-socket", || {
         let text = shell("t3-dispatch check")?;
         let set: Vec<_> = text.lines().filter(|line| line.contains("(file ")).collect();
         let right = matches!(set[..], [one] if one.starts_with("mint-socket = /run/t3-mint.sock "));
@@ -98,9 +97,9 @@ pub(super) fn run(steps: &mut Steps, options: &Options) {
     });
 }
 
-/// What the units' sandboxes leave, and what they cost.
+/// Effect of the units' sandboxes on t3-trace, and their scores.
 pub(super) fn sandbox(steps: &mut Steps) {
-    steps.step("in its sandbox t3-trace attaches all that it attaches outside", || {
+    steps.step("t3-trace attaches the same hooks in its sandbox as outside", || {
         let inside = trace_status(Path::new(SOCKET_PATH))?;
         must(inside.dispatch, "dispatch connected to it", format!("{inside:?}"))?;
         let hooks = outside()?;
@@ -109,7 +108,7 @@ pub(super) fn sandbox(steps: &mut Steps) {
         must(count > 0, "hooks", format!("{:#?}", inside.hooks))?;
         Ok(format!("{count} of {} hooks", inside.hooks.len()))
     });
-    steps.step("t3-trace doctor finds nothing broken", || {
+    steps.step("t3-trace doctor reports nothing BROKEN", || {
         let text = shell("t3-trace doctor")?;
         must(!text.contains("BROKEN"), "nothing broken", text.as_str())?;
         Ok(format!(
@@ -118,7 +117,7 @@ pub(super) fn sandbox(steps: &mut Steps) {
         ))
     });
     for (unit, limit) in SCORES {
-        steps.step(&format!("systemd-analyze security {unit} stays below {limit}"), || {
+        steps.step(&format!("systemd-analyze security {unit} is below {limit}"), || {
             let text = shell(&format!("systemd-analyze security --no-pager {unit}"))?;
             let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
             let score = line.split(": ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
@@ -127,7 +126,7 @@ pub(super) fn sandbox(steps: &mut Steps) {
         });
     }
     for unit in ["t3-mint@x.service", "t3-serve@alice.service"] {
-        steps.step(&format!("systemd-analyze security {unit} has an answer"), || {
+        steps.step(&format!("systemd-analyze security {unit} prints a score"), || {
             let text = shell(&format!("systemd-analyze security --no-pager {unit}"))?;
             let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
             Ok(line.rsplit(": ").next().unwrap_or_default().to_owned())
@@ -135,7 +134,7 @@ pub(super) fn sandbox(steps: &mut Steps) {
     }
 }
 
-/// The hooks of a second t3-trace, as plain root without any unit.
+/// The hooks of a second t3-trace, run as root outside of a unit.
 fn outside() -> Result<Vec<Hook>> {
     let socket = "/run/t3-package-test.sock";
     let mut command = std::process::Command::new("t3-trace");

@@ -1,5 +1,4 @@
-//! What happens to an installation over its life: each unit restarted, the machine rebooted, the
-//! packages upgraded.
+//! Life of an installation: restart of each unit, reboot, upgrade of the packages.
 
 use t3_record::{Verdict, vocabulary::KernelSource};
 
@@ -17,7 +16,7 @@ const TRACE: &str = "t3-trace.service";
 
 /// `systemctl restart` of each unit, with sessions open.
 pub(super) fn restarts(steps: &mut Steps, fixture: &mut Fixture) {
-    steps.step("restart of t3-trace: no session notices, and kernel evidence is back", || {
+    steps.step("restart of t3-trace: sessions continue, and kernel evidence returns", || {
         let client = fixture.browser("alice")?;
         shell(&format!("systemctl restart {TRACE}"))?;
         active(TRACE)?;
@@ -26,7 +25,7 @@ pub(super) fn restarts(steps: &mut Steps, fixture: &mut Fixture) {
         must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
         registered(fixture)
     });
-    steps.step("restart of one serve: its user's session ends, the other's does not", || {
+    steps.step("restart of one serve: only the session of its user ends", || {
         let (alice, bob) = (fixture.browser("alice")?, fixture.browser("bob")?);
         shell("systemctl restart t3-serve@bob")?;
         let (record, entry) = fixture.record(&bob)?;
@@ -37,7 +36,7 @@ pub(super) fn restarts(steps: &mut Steps, fixture: &mut Fixture) {
         drop(bob);
         fixture.closed(&alice).map(|_| format!("verdict={} killed_by={:?}", record.verdict, record.killed_by))
     });
-    steps.step("restart of t3-dispatch: its doing, and said so; the next session opens", || {
+    steps.step("restart of t3-dispatch: verdict dispatch_shutdown; the next session opens", || {
         let client = fixture.browser("bob")?;
         shell(&format!("systemctl restart {DISPATCH}"))?;
         let (record, _) = fixture.record(&client)?;
@@ -45,7 +44,7 @@ pub(super) fn restarts(steps: &mut Steps, fixture: &mut Fixture) {
         drop(client);
         registered(fixture)
     });
-    steps.step("reload of t3-dispatch: no session notices", || {
+    steps.step("reload of t3-dispatch: sessions continue", || {
         let client = fixture.browser("bob")?;
         shell(&format!("systemctl reload {DISPATCH}"))?;
         client.client.heartbeats(2)?;
@@ -53,8 +52,8 @@ pub(super) fn restarts(steps: &mut Steps, fixture: &mut Fixture) {
     });
 }
 
-/// A session has the kernel's evidence again. dispatch connects to a new t3-trace within moments,
-/// not at once.
+/// Waits until sessions have kernel evidence again: dispatch connects to a new t3-trace after a
+/// short delay.
 fn registered(fixture: &mut Fixture) -> crate::error::Result<String> {
     let mut last = String::new();
     for _ in 0..10 {
@@ -68,46 +67,46 @@ fn registered(fixture: &mut Fixture) -> crate::error::Result<String> {
     must(false, "kernel evidence", last).map(|()| String::new())
 }
 
-/// Everything is up by itself, and the journal still has what was.
+/// After the reboot: units are active, and the journal has the earlier records.
 pub(super) fn rebooted(steps: &mut Steps, fixture: &mut Fixture) {
-    steps.step("after the reboot every unit is up by itself", || {
+    steps.step("after the reboot every unit is active", || {
         let units = ["t3-dispatch.socket", DISPATCH, TRACE, "t3-serve@alice.service", "t3-serve@bob.service"];
         units.into_iter().try_for_each(active)?;
         let failed = shell("systemctl list-units --failed --no-legend --plain 't3-*'")?;
         must(failed.is_empty(), "no failed unit", failed).map(|()| "")
     });
-    steps.step("a session after the reboot, with everything", || {
+    steps.step("a session after the reboot has a complete record", || {
         let client = fixture.browser("alice")?;
         let (record, entry) = fixture.closed(&client)?;
         complete(&record, &entry)?;
         Ok(format!("verdict={} kernel={}", record.verdict, record.kernel))
     });
-    steps.step("closes from before the reboot are found", || {
+    steps.step("t3-trace closes finds closes from before the reboot", || {
         let text = shell("t3-trace closes --since -1h")?;
-        must(text.contains("serve_oom"), "the serve_oom of before", text).map(|()| "")
+        must(text.contains("serve_oom"), "the earlier serve_oom", text).map(|()| "")
     });
 }
 
-/// A rebuilt package over a changed configuration, with a session open.
+/// Upgrade to a rebuilt package with a changed configuration and an open session.
 pub(super) fn upgrade(steps: &mut Steps, fixture: &mut Fixture, options: &Options) {
-    let mut said = String::new();
-    steps.step("upgrade to a rebuilt package: the open session goes on, t3-trace is the new one", || {
+    let mut output = String::new();
+    steps.step("upgrade to a rebuilt package: the open session continues, t3-trace is restarted", || {
         shell("echo 'close-timeout = \"11s\"' >> /etc/t3-dispatch.toml")?;
         let (dispatch, trace) = (pid(DISPATCH)?, pid(TRACE)?);
         let client = fixture.browser("alice")?;
-        said = shell(&apt(&options.packages.join("later")))?;
+        output = shell(&apt(&options.packages.join("later")))?;
         active(TRACE)?;
-        must(pid(DISPATCH)? == dispatch, "the dispatch of before", said.as_str())?;
-        must(pid(TRACE)? != trace, "another t3-trace", said.as_str())?;
+        must(pid(DISPATCH)? == dispatch, "the same dispatch process", output.as_str())?;
+        must(pid(TRACE)? != trace, "a new t3-trace process", output.as_str())?;
         client.client.heartbeats(3)?;
         let (record, _) = fixture.closed(&client)?;
         must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
         shell("dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' t3-dispatch t3-trace")
     });
-    steps.step("the upgrade says that dispatch is still the old one, and what to type", || {
-        must(said.contains("systemctl restart t3-dispatch"), "the command", said.as_str()).map(|()| "")
+    steps.step("the upgrade prints the command that restarts dispatch", || {
+        must(output.contains("systemctl restart t3-dispatch"), "the command", output.as_str()).map(|()| "")
     });
-    steps.step("the changed configuration is kept, and used after the restart", || {
+    steps.step("the changed configuration is kept and used after the restart", || {
         shell(&format!("systemctl restart {DISPATCH}"))?;
         active(DISPATCH)?;
         let text = shell("t3-dispatch check")?;

@@ -1,9 +1,7 @@
-//! The life of the Debian packages on a machine with systemd: installed, used, restarted, rebooted,
-//! upgraded, purged. For a guest that is thrown away afterwards: it makes users, kills processes
-//! and reboots.
+//! Test of the Debian packages under systemd: install, use, restart, reboot, upgrade, purge.
 //!
-//! Everything is done as an operator does it, with apt, systemctl and the programs themselves, and
-//! looked at from outside.
+//! For a disposable guest: it creates users, kills processes and reboots. It uses apt, systemctl
+//! and the programs as an operator does, and checks the result from outside.
 
 mod fixture;
 mod install;
@@ -23,34 +21,32 @@ use crate::{error::Result, harness::forget_template};
 use fixture::Fixture;
 use steps::Steps;
 
-/// What is to be done.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
     name = "t3-package-test",
-    about = "Installs, uses, upgrades and purges the packages, in a guest made for it"
+    about = "Installs, uses, upgrades and purges the packages in a disposable guest"
 )]
 pub struct Options {
-    /// The folder with `first/` and `later/`, each with both packages.
+    /// Folder with `first/` and `later/`, each with both packages
     #[arg(long, default_value = "/opt/t3/packages")]
     pub packages: PathBuf,
-    /// Install, one session, purge.
+    /// Only install, open one session, purge
     #[arg(long)]
     pub brief: bool,
-    /// Only knock at the evidence socket in this role, as whoever runs it, and say what comes:
-    /// dispatch or subscriber.
+    /// Only send Hello in this role (dispatch or subscriber) to the evidence socket, as the current
+    /// user
     #[arg(long, value_name = "ROLE")]
     pub knock: Option<String>,
 }
 
-/// Does it; whether everything was as it should be. A part that ends in a reboot says nothing of
-/// what comes after it.
+/// Runs the test up to the reboot or, after it, to the end; true if all steps so far have passed.
 pub fn run(options: &Options) -> Result<bool> {
     if let Some(mut steps) = steps::after_reboot()? {
         println!("after the reboot:");
         second_part(&mut steps, options);
         return Ok(steps.close());
     }
-    // Where the catalogue of faults has run before, in the same guest.
+    // The fault catalogue may have run in the same guest before.
     forget_template()?;
     let mut steps = Steps::default();
     first_part(&mut steps, options);
@@ -58,7 +54,7 @@ pub fn run(options: &Options) -> Result<bool> {
         purge::run(&mut steps);
         return Ok(steps.close());
     }
-    steps.step("reboot asked for", || {
+    steps.step("reboot requested", || {
         shell::shell("systemctl enable t3-serve@alice t3-serve@bob 2>&1 && touch /run/t3-vm.reboot")
     });
     steps.keep()?;

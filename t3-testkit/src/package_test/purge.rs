@@ -1,4 +1,4 @@
-//! Removing keeps what is configured, purging keeps nothing: the machine is what it was before.
+//! Removal keeps the configuration; purging restores the state before the installation.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -12,7 +12,7 @@ use crate::error::Attempt;
 const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0";
 
 pub(super) fn run(steps: &mut Steps) {
-    steps.step("remove: units stopped and gone, configuration kept", || {
+    steps.step("remove: units are stopped and removed, the configuration is kept", || {
         shell("systemctl stop t3-serve@alice t3-serve@bob")?;
         shell(&format!("{APT} remove t3-dispatch t3-trace"))?;
         for unit in ["t3-dispatch.service", "t3-dispatch.socket", "t3-trace.service"] {
@@ -22,7 +22,7 @@ pub(super) fn run(steps: &mut Steps) {
         must(!Path::new("/usr/bin/t3-dispatch").exists(), "no program", "/usr/bin/t3-dispatch")?;
         must(Path::new("/etc/t3-dispatch.toml").exists(), "the configuration", "it is gone").map(|()| "")
     });
-    steps.step("purge: nothing is left that was not there before", || {
+    steps.step("purge: the host is in its state before the installation", || {
         fixture::clear()?;
         shell(&format!("{APT} purge t3-dispatch t3-trace"))?;
         shell("rm -rf /etc/systemd/system.control/t3-* /run/systemd/system.control/t3-*; systemctl daemon-reload; systemctl reset-failed 't3-*' || true")?;
@@ -32,7 +32,7 @@ pub(super) fn run(steps: &mut Steps) {
         let now = inventory()?;
         let left: Vec<_> = now.difference(&before).map(|line| format!("left: {line}")).collect();
         let gone: Vec<_> = before.difference(&now).map(|line| format!("gone: {line}")).collect();
-        must(left.is_empty() && gone.is_empty(), "the machine as it was", [left, gone].concat().join("\n"))?;
+        must(left.is_empty() && gone.is_empty(), "the host as before", [left, gone].concat().join("\n"))?;
         let known = shell("dpkg-query -W 't3-*' 2>/dev/null || true")?;
         must(known.is_empty(), "no package known", known).map(|()| "")
     });

@@ -1,5 +1,5 @@
-//! Sessions through the installed proxy, and their records: of a healthy serve, of one beside a
-//! hog, of one that the kernel kills.
+//! Sessions through the installed proxy, and their records: of a healthy serve, of one with a
+//! memory hog in its cgroup, of one that is OOM-killed.
 
 use std::{
     io::{Read, Write},
@@ -24,7 +24,7 @@ use crate::{
     wait,
 };
 
-/// Room for a stand-in, and not for a hog.
+/// Memory limit in bytes: enough for a fake serve, too little for a hog.
 const LIMIT: u64 = 96 << 20;
 const UNIT: &str = "t3-serve@alice.service";
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -33,14 +33,13 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) fn first(steps: &mut Steps, fixture: &mut Fixture) {
     for user in ["alice", "bob"] {
         steps.step(
-            &format!("a session of {user}: its record, from the right unit, with kernel and pressure"),
+            &format!("a session of {user}: a record of the right unit, with kernel evidence and pressure"),
             || {
                 let client = fixture.browser(user)?;
                 let (record, entry) = fixture.closed(&client)?;
                 complete(&record, &entry)?;
                 must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
-                // The pressure is that of the user's unit and no other cgroup: the limit beside it
-                // is the unit's.
+                // The limit shows that the cgroup, and so the pressure, is that of the user's unit.
                 let limit = shell(&format!("systemctl show --value -p MemoryMax t3-serve@{user}"))?;
                 must(
                     record.mem_max.map(|max| max.to_string()) == Some(limit),
@@ -51,7 +50,7 @@ pub(super) fn first(steps: &mut Steps, fixture: &mut Fixture) {
             },
         );
     }
-    steps.step("journalctl -x explains the close in words", || {
+    steps.step("journalctl -x explains the close", || {
         let text = shell(
             "journalctl -x --no-pager -u t3-dispatch.service T3_USER=alice T3_VERDICT=client_closed -n 1",
         )?;
@@ -61,16 +60,15 @@ pub(super) fn first(steps: &mut Steps, fixture: &mut Fixture) {
     });
 }
 
-/// What every record of the installed programs has, as long as the user's unit has not gone
-/// meanwhile.
+/// Checks the keys that every record has whose unit still exists.
 pub(super) fn complete(record: &CloseRecord, entry: &Entry) -> Result<()> {
     written(record, entry)?;
     let pressure = record.psi_mem.is_some() && record.psi_io.is_some() && record.psi_cpu.is_some();
     must(pressure, "the pressure of the user's unit", record.to_line())
 }
 
-/// What every record of theirs has, whatever became of the unit: its cgroup, and with that its
-/// pressure, goes with its last process.
+/// Checks the keys that every record has. The pressure is not among them: a cgroup is removed with
+/// its last process.
 pub(super) fn written(record: &CloseRecord, entry: &Entry) -> Result<()> {
     let unit = entry.get("_SYSTEMD_UNIT").map(String::as_str).unwrap_or_default();
     must(unit == "t3-dispatch.service", "written by t3-dispatch.service", unit)?;
@@ -78,15 +76,15 @@ pub(super) fn written(record: &CloseRecord, entry: &Entry) -> Result<()> {
     must(kernel, "the kernel's evidence", record.to_line())
 }
 
-/// A first visit: the browser is sent to `/` with a session, by way of t3-mint as root.
+/// Pairing on the first visit: a redirect to `/` with a session, through t3-mint as root.
 pub(super) fn pairing(steps: &mut Steps) {
     steps.step("a first visit is paired through t3-mint", || {
         let mut stream = TcpStream::connect(DISPATCH).attempt(|| format!("connect to {DISPATCH}"))?;
         let limit = wait::scaled(Duration::from_secs(10));
-        stream.set_read_timeout(Some(limit)).attempt(|| "set a time limit".to_owned())?;
+        stream.set_read_timeout(Some(limit)).attempt(|| "set a read timeout".to_owned())?;
         let request = "GET / HTTP/1.1\r\nHost: t3.example.org\r\nX-authentik-username: alice\r\nAccept: text/html\r\n\
                        Sec-Fetch-Dest: document\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).attempt(|| "ask for the page".to_owned())?;
+        stream.write_all(request.as_bytes()).attempt(|| "request the page".to_owned())?;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -96,9 +94,9 @@ pub(super) fn pairing(steps: &mut Steps) {
     });
 }
 
-/// The kernel kills a neighbour, and then serve.
+/// OOM kill of another process in serve's unit, then of serve itself.
 pub(super) fn out_of_memory(steps: &mut Steps, fixture: &mut Fixture) {
-    steps.step("a hog beside serve is killed; serve lives, and the close is not blamed on it", || {
+    steps.step("a hog in serve's unit is OOM-killed; serve lives, and the verdict is not serve_oom", || {
         shell(&format!("systemctl set-property --runtime {UNIT} MemoryMax={LIMIT}"))?;
         let (serve, kills) = (pid(UNIT)?, oom_kills()?);
         let client = fixture.browser("alice")?;
@@ -109,10 +107,10 @@ pub(super) fn out_of_memory(steps: &mut Steps, fixture: &mut Fixture) {
         let (record, entry) = fixture.closed(&client)?;
         complete(&record, &entry)?;
         let right = record.verdict != Verdict::ServeOom && record.oom_kills.is_some_and(|kills| kills > 0);
-        must(right, "oom_kills, and another verdict than serve_oom", record.to_line())?;
+        must(right, "oom_kills and a verdict other than serve_oom", record.to_line())?;
         Ok(format!("verdict={} oom_kills={}", record.verdict, record.oom_kills.unwrap_or_default()))
     });
-    steps.step("serve is killed for its own memory: serve_oom, and it comes back by itself", || {
+    steps.step("serve is OOM-killed: verdict serve_oom; systemd restarts it", || {
         let serve = pid(UNIT)?;
         let client = fixture.browser("alice")?;
         order("alice", &format!("alloc {}", LIMIT * 4))?;
@@ -121,7 +119,9 @@ pub(super) fn out_of_memory(steps: &mut Steps, fixture: &mut Fixture) {
         let right = record.verdict == Verdict::ServeOom && record.segment == Segment::Serve;
         must(right && record.peer_exit == Some(Fate::Oom), "serve_oom", record.to_line())?;
         drop(client);
-        wait::until("another serve", TIMEOUT, || pid(UNIT).ok().filter(|&now| now != 0 && now != serve))?;
+        wait::until("a new serve process", TIMEOUT, || {
+            pid(UNIT).ok().filter(|&now| now != 0 && now != serve)
+        })?;
         active(UNIT)?;
         shell(&format!("systemctl set-property --runtime {UNIT} MemoryMax=16G"))?;
         let client = fixture.browser("alice")?;

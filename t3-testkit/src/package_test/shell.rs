@@ -1,4 +1,4 @@
-//! What an operator types, and what a machine looks like: files, users, units.
+//! Shell commands of an operator, and the inventory of a host: files, users, units.
 
 use std::{
     collections::BTreeSet,
@@ -13,23 +13,22 @@ use crate::{
     wait,
 };
 
-/// How long a unit may take to get where it should be.
+/// Timeout for a unit to become active.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs a line of shell as root; gives what it printed, or fails with that.
+/// Runs a shell command as root; returns its output, which is also in the error.
 pub(super) fn shell(line: &str) -> Result<String> {
     let (ok, text) = run(Command::new("sh").args(["-c", line]), line)?;
     must(ok, &format!("`{line}` succeeds"), &text)?;
     Ok(text)
 }
 
-/// Runs a line of shell as somebody, with that user's groups; whether it succeeded, and what it
-/// printed.
+/// Runs a shell command as a user with that user's groups; returns success and output.
 pub(super) fn as_user(user: &str, line: &str) -> Result<(bool, String)> {
     run(user_command(user).args(["sh", "-c", line]), line)
 }
 
-/// A command that becomes somebody before it runs what is added to it.
+/// A command that runs its further arguments as this user.
 pub(super) fn user_command(user: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", user, "--regid", user, "--init-groups", "--"]);
@@ -65,14 +64,14 @@ pub(super) fn property(unit: &str, name: &str) -> Result<String> {
     shell(&format!("systemctl show --value --property={name} {unit}"))
 }
 
-/// Its main process; 0 when it has none.
+/// The main process of a unit; 0 if it has none.
 pub(super) fn pid(unit: &str) -> Result<u32> {
     let text = property(unit, "MainPID")?;
     text.parse().map_err(|_| TestError::Unexpected { what: format!("MainPID of {unit}"), got: text })
 }
 
-/// What a package could leave behind: every file outside of logs, caches and what this test keeps,
-/// and every user and group.
+/// Everything that a package could leave behind: files outside of logs, caches and the state of
+/// this test; users, groups and units.
 pub(super) fn inventory() -> Result<BTreeSet<String>> {
     const ELSEWHERE: [&str; 16] = [
         "/var/log",
@@ -94,7 +93,7 @@ pub(super) fn inventory() -> Result<BTreeSet<String>> {
     ];
     let pruned: Vec<String> = ELSEWHERE.iter().map(|path| format!("-path '{path}'")).collect();
     let files = shell(&format!("find / -xdev \\( {} \\) -prune -o -print", pruned.join(" -o ")))?;
-    // What is mounted elsewhere, as far as it is ours.
+    // Other mounts: only files of t3.
     let run = shell(
         "find /run /dev/shm -xdev -name '*t3*' -not -name 't3-vm*' -not -path '/run/systemd/*' 2>/dev/null || true",
     )?;

@@ -1,4 +1,4 @@
-//! A knock at the evidence socket, in a role: what an unprivileged user gets to hear.
+//! Access to the evidence socket in a role, as an unprivileged user.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{
     harness::trace_hello,
 };
 
-/// Knocks as whoever this process runs as.
+/// Sends Hello as the current user; an error if it is rejected.
 pub fn knock(role: &str) -> Result<()> {
     let role = match role {
         "dispatch" => Role::Dispatch,

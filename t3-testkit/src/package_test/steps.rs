@@ -1,23 +1,23 @@
-//! Steps, counted and told as they are done; the count survives a reboot.
+//! Steps of the test, printed and counted; the count survives a reboot.
 
 use std::{fs, path::Path};
 
 use crate::error::{Attempt, Result, TestError};
 
-/// Where the count waits for the next boot, and what else a later step compares with.
+/// Folder for state that is needed after the reboot.
 pub(super) const KEPT: &str = "/var/lib/t3-package-test";
 
-/// What was done so far.
+/// Number of passed and failed steps.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     passed: u32,
     failed: u32,
-    /// Before the reboot.
+    /// Failed before the reboot.
     failed_earlier: u32,
 }
 
 impl Steps {
-    /// Does one step and tells what came of it: a short remark, or why it failed.
+    /// Runs one step and prints its result: a short remark, or the reason of a failure.
     pub(super) fn step<T: AsRef<str>>(&mut self, name: &str, act: impl FnOnce() -> Result<T>) {
         match act() {
             Ok(remark) => {
@@ -40,13 +40,13 @@ impl Steps {
         }
     }
 
-    /// Says the sum of this boot; whether nothing has failed, in this one or before.
+    /// Prints the counts of this boot; true if no step failed in this boot or before.
     pub(super) fn close(&self) -> bool {
         println!("{} passed, {} failed", self.passed, self.failed);
         self.failed + self.failed_earlier == 0
     }
 
-    /// Keeps the count for the next boot.
+    /// Saves the count for the next boot.
     pub(super) fn keep(&self) -> Result<()> {
         let text = format!("{} {}", boot_id()?, self.failed);
         let file = Path::new(KEPT).join("state");
@@ -56,7 +56,7 @@ impl Steps {
     }
 }
 
-/// The count of the boot before, when there was one.
+/// The count of the previous boot; `None` in the first one.
 pub(super) fn after_reboot() -> Result<Option<Steps>> {
     let file = Path::new(KEPT).join("state");
     let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
@@ -74,7 +74,7 @@ fn boot_id() -> Result<String> {
     Ok(fs::read_to_string(file).attempt(|| format!("read {file}"))?.trim().to_owned())
 }
 
-/// `Err` unless `holds`, with what was seen.
+/// Returns an error with the observed value unless `holds`.
 pub(super) fn must(holds: bool, what: &str, seen: impl Into<String>) -> Result<()> {
     if holds { Ok(()) } else { Err(TestError::Unexpected { what: what.to_owned(), got: seen.into() }) }
 }
