@@ -49,7 +49,7 @@ fn six_incidents_each_get_the_answer_a_person_took_hours_to_find() {
         let right = |record: &CloseRecord| {
             let how = record.how.map(|how| how.to_string()).unwrap_or_default();
             println!("{:<68} {:<10} {:<14} {how}", incident.what, record.segment, record.verdict);
-            (record.verdict.as_str(), how.as_str()) == incident.answer
+            (record.verdict.as_str(), how.as_str()) == incident.diagnosis
                 && record.segment.as_str() == incident.segment
         };
         if row.outcome.failed() || records.is_empty() || !records.iter().all(right) {

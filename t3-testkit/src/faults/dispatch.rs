@@ -1,5 +1,4 @@
-//! Faults of our own and of whoever administers the machine: dispatch told to stop, killed; a
-//! socket destroyed.
+//! Faults of dispatch and of administrators: dispatch stopped or killed, a socket destroyed.
 
 use std::process::{Command, Stdio};
 
@@ -26,8 +25,7 @@ pub(super) fn faults() -> Vec<Fault> {
                 ClosedBy::Dispatch,
             )
             .is("peer_exit", "alive")
-            // What the peers answer to our Close 1001 is theirs; it must not become the record's
-            // cause.
+            // The peers' replies to Close 1001 vary and must not become the cause.
             .key("ws_code", Expect::Free)
             .key("ws_from", Expect::Free)
             .key("ws_reason", Expect::Free)
@@ -41,17 +39,17 @@ pub(super) fn faults() -> Vec<Fault> {
                     let got = format!("{:?}", seen.close);
                     return Err(TestError::Unexpected { what: "Close 1001 from dispatch".to_owned(), got });
                 }
-                fx.ended()
+                fx.wait_end()
             },
         )
         .own_stack(),
-        Fault::new("dispatch_sigkill", died(), |fx| {
+        Fault::new("dispatch_sigkill", dispatch_killed(), |fx| {
             fx.session()?;
             fx.stack.signal_dispatch(libc::SIGKILL)?;
             if let Some(dispatch) = &mut fx.stack.dispatch {
                 dispatch.wait(TIMEOUT)?;
             }
-            fx.ended()
+            fx.wait_end()
         })
         .needs(&[Need::Root, Need::Kernel])
         .own_stack(),
@@ -63,15 +61,15 @@ pub(super) fn faults() -> Vec<Fault> {
         .needs(&[Need::Root, Need::Kernel, Need::SockDestroy]),
         Fault::new("ss_kill_upstream", destroyed("up_end"), |fx| {
             fx.session()?;
-            // dispatch's end only: its remote port is serve's.
+            // Only the socket of dispatch: its remote port is that of serve.
             destroy(&format!("dport = :{}", fx.stack.port(&fx.user)?))
         })
         .needs(&[Need::Root, Need::Kernel, Need::SockDestroy]),
     ]
 }
 
-/// t3-trace writes this record: nothing that only dispatch knew can be in it.
-fn died() -> ExpectedRecord {
+/// Written by t3-trace, so without the keys that only dispatch knows.
+fn dispatch_killed() -> ExpectedRecord {
     let how = "proxy_signal:9";
     let expected = ExpectedRecord::opened(
         Verdict::DispatchDied,
@@ -113,7 +111,7 @@ fn died() -> ExpectedRecord {
 fn destroyed(leg: &'static str) -> ExpectedRecord {
     let other = if leg == "down_end" { "up_end" } else { "down_end" };
     let how = "sock_destroy";
-    // The cause is the leg that ended first; who acted is this machine, not dispatch's own doing.
+    // The cause is the leg that ended first; the host acted, not dispatch.
     let cause = if leg == "down_end" { DownstreamClosed } else { UpstreamClosed };
     ExpectedRecord::opened(Verdict::AdminKilled, Segment::Devvm, cause, how, ClosedBy::Dispatch)
         .is("peer_exit", "alive")

@@ -1,4 +1,4 @@
-//! Faults of dispatch that it lives through: its event loop stands still, its descriptors run out.
+//! Faults that dispatch survives: a blocked event loop, no free descriptors.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     wait,
 };
 
-/// A stall that is shorter explains no watchdog (t3-record/src/verdict/mod.rs).
+/// Shorter stalls do not explain a watchdog close (t3-record/src/verdict/mod.rs).
 const STALL: Duration = Duration::from_millis(5_500);
 
 pub(super) fn faults() -> Vec<Fault> {
@@ -26,7 +26,7 @@ pub(super) fn faults() -> Vec<Fault> {
     .is("peer_exit", "alive")
     .is("confidence", "likely")
     .close_frame("down", "1000", "")
-    // Once it runs again, dispatch passes everything on, and serve answers even the close frame.
+    // When it continues, dispatch forwards everything, and serve may reply to the Close frame.
     .one_of("cause", &["downstream_closed", "graceful"])
     .one_of("down_end", &["fin_in", "rst_in"])
     .one_of("up_end", &["fin_out", "fin_in", "rst_out"])
@@ -51,43 +51,42 @@ pub(super) fn faults() -> Vec<Fault> {
             fx.session()?;
             fx.stack.signal_dispatch(libc::SIGSTOP)?;
             std::thread::sleep(STALL);
-            fx.gives_up();
+            fx.close_and_drop();
             fx.stack.signal_dispatch(libc::SIGCONT)
         })
         .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
-            .crowd(3, 2)
-            .aside(edge_burst::untouched())
+            .many(3, 2)
+            .unaffected(edge_burst::untouched())
             .needs(&[Need::Root])
             .own_stack(),
     ]
 }
 
-/// First a single descriptor is left: a browser is accepted, serve cannot be reached. Then none:
-/// browsers wait. Whoever is connected notices nothing, and whoever waited is served when
-/// descriptors come back.
+/// With one free descriptor a client is accepted but serve cannot be reached; with none, clients
+/// wait. Open sessions continue, and waiting clients are served when descriptors are free again.
 fn exhausted(fx: &mut Fixture<'_>) -> Result<()> {
     let pid = fx.stack.dispatch_pid();
-    fx.crowd(1, 1, fx.stack.address)?;
-    fx.set_aside(0, 0);
+    fx.open_many(1, 1, fx.stack.address)?;
+    fx.set_unaffected(0, 0);
     let before = limit(pid, room_for(pid, 1)?)?;
     let status = Client::refused(fx.config_of(0, 1, fx.stack.address));
     limit(pid, room_for(pid, 0)?)?;
-    let (config, (tell, told)) = (fx.config_of(0, 2, fx.stack.address), std::sync::mpsc::channel());
-    let waiting = std::thread::spawn(move || drop(tell.send(Client::connect(config))));
+    let (config, (sender, connected)) = (fx.config_of(0, 2, fx.stack.address), std::sync::mpsc::channel());
+    let waiting = std::thread::spawn(move || drop(sender.send(Client::connect(config))));
     fx.nth(0).heartbeats(3)?;
-    if let Ok(early) = told.try_recv() {
+    if let Ok(early) = connected.try_recv() {
         let got = format!("{:?}", early.map(drop));
-        return Err(TestError::Unexpected { what: "a browser that waits for a descriptor".to_owned(), got });
+        return Err(TestError::Unexpected { what: "a client that waits for a descriptor".to_owned(), got });
     }
     limit(pid, before)?;
     let _ = waiting.join();
-    let late = told.recv().map_err(|_| TestError::Unexpected {
-        what: "the browser that waited".to_owned(),
-        got: "its thread died".to_owned(),
+    let late = connected.recv().map_err(|_| TestError::Unexpected {
+        what: "the waiting client".to_owned(),
+        got: "its thread ended".to_owned(),
     })??;
     late.heartbeats(2)?;
-    fx.set_aside(0, 2);
+    fx.set_unaffected(0, 2);
     fx.clients.push(late);
     for client in &fx.clients {
         client.close(Some(1000), "");
@@ -99,8 +98,8 @@ fn exhausted(fx: &mut Fixture<'_>) -> Result<()> {
     }
 }
 
-/// The limit under which a process can open `more` descriptors, once those that it has stand still.
-/// The limit is on the number of a descriptor, and new ones take the lowest free numbers
+/// Returns the limit that lets a process open `more` descriptors, once its open ones are stable.
+/// The limit is on the descriptor number; a new descriptor has the lowest free number
 /// (setrlimit(2)).
 fn room_for(pid: u32, more: usize) -> Result<u64> {
     let open = || -> Option<BTreeSet<u64>> {
@@ -108,17 +107,17 @@ fn room_for(pid: u32, more: usize) -> Result<u64> {
         Some(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
     };
     let mut last = None;
-    let open = wait::until("dispatch's descriptors to settle", Duration::from_secs(20), || {
+    let open = wait::until("stable descriptors of dispatch", Duration::from_secs(20), || {
         let now = open();
         std::thread::sleep(Duration::from_millis(500));
         let same = now == std::mem::replace(&mut last, now.clone());
         now.filter(|_| same)
     })?;
-    // The limit is the first free number that may no longer be taken.
+    // The limit is the first free number that is no longer allowed.
     Ok((0..).filter(|number| !open.contains(number)).nth(more).unwrap_or(u64::MAX))
 }
 
-/// Sets the soft limit on a process's descriptors; gives what it was.
+/// Sets the soft limit on a process's descriptors; returns the previous one.
 fn limit(pid: u32, descriptors: u64) -> Result<u64> {
     let what = || format!("limit the descriptors of process {pid} to {descriptors}");
     let target = i32::try_from(pid).ok().and_then(Pid::from_raw);

@@ -1,4 +1,4 @@
-//! Faults in front of us: the browser and everything between it and dispatch.
+//! Downstream faults: the client and the path between it and dispatch.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     frame,
 };
 
-/// Long enough without a heartbeat that nobody could take it for jitter.
+/// Time without heartbeats, far above jitter.
 const SILENCE: Duration = Duration::from_secs(4);
 
 fn left(verdict: Verdict, how: &str) -> ExpectedRecord {
@@ -24,8 +24,8 @@ fn left(verdict: Verdict, how: &str) -> ExpectedRecord {
 
 fn closed(code: &str, reason: &str) -> ExpectedRecord {
     let how = if code.is_empty() { "ws_close".to_owned() } else { format!("ws_close:{code}") };
-    // serve answers the close frame and, as RFC 6455 section 7.1.1 asks of a server, closes the
-    // connection first.
+    // serve replies to the Close frame and closes the connection first, as RFC 6455 section 7.1.1
+    // requires of a server.
     ExpectedRecord::opened(Verdict::ClientClosed, Segment::Downstream, Graceful, &how, ClosedBy::Downstream)
         .is("peer_exit", "alive")
         .close_frame("down", code, reason)
@@ -45,7 +45,7 @@ pub(super) fn faults() -> Vec<Fault> {
         Fault::new("client_fin", fin("fin"), |fx| {
             fx.session()?;
             fx.client().fin();
-            fx.ended()
+            fx.wait_end()
         }),
         Fault::new("client_rst", rst(), |fx| {
             fx.session()?;
@@ -54,15 +54,15 @@ pub(super) fn faults() -> Vec<Fault> {
         }),
         Fault::new("client_sigkill", fin("fin"), |fx| {
             fx.session()?;
-            fx.quiet()?;
+            fx.stop_heartbeat()?;
             fx.client_process_killed()
         }),
-        // Bytes that the dead process has not read turn its FIN into a RST.
+        // Unread bytes turn the FIN of a killed process into RST.
         Fault::new("client_sigkill_unread", rst(), |fx| {
             fx.session()?;
-            fx.quiet()?;
+            fx.stop_heartbeat()?;
             fx.client().reading(false);
-            fx.order("send something that nobody reads")?;
+            fx.order("send something that is not read")?;
             std::thread::sleep(PERIOD);
             fx.client_process_killed()
         }),
@@ -72,12 +72,11 @@ pub(super) fn faults() -> Vec<Fault> {
             fx.client().heartbeat(None);
             fx.client().write(frame::half(true));
             fx.client().fin();
-            fx.ended()
+            fx.wait_end()
         }),
         Fault::new(
             "client_unmasked",
-            // serve sees the breach and ends the connection: it acts first, the browser's side is
-            // to blame.
+            // serve detects the violation and closes first, but the client caused it.
             ExpectedRecord::opened(
                 Verdict::ClientProtocol,
                 Segment::Downstream,
@@ -93,15 +92,15 @@ pub(super) fn faults() -> Vec<Fault> {
             .ends(LegEnd::FinOut, LegEnd::FinIn),
             |fx| {
                 fx.session()?;
-                fx.quiet()?;
+                fx.stop_heartbeat()?;
                 fx.client().write(frame::raw(0x81, b"not masked", false));
-                fx.ended()
+                fx.wait_end()
             },
         ),
         Fault::new(
             "client_watchdog_path",
-            // The watchdog's clean Close 1000 after heartbeats had stopped coming, though serve had
-            // answered each.
+            // Clean Close 1000 of the watchdog after the heartbeats stopped, although serve had
+            // replied to each.
             closed("1000", "")
                 .is("verdict", "path_stalled")
                 .is("how", "heartbeat_lost")
@@ -111,10 +110,10 @@ pub(super) fn faults() -> Vec<Fault> {
                 .key("hb_wait_ms", Expect::Absent),
             |fx| {
                 fx.session()?;
-                fx.quiet()?;
+                fx.stop_heartbeat()?;
                 std::thread::sleep(SILENCE);
                 fx.client().close(Some(1000), "");
-                fx.ended()
+                fx.wait_end()
             },
         ),
         Fault::new("client_vanished_idle", vanished("vanished"), vanish)
@@ -132,22 +131,22 @@ pub(super) fn faults() -> Vec<Fault> {
 fn close(fx: &mut Fixture<'_>, code: Option<u16>, reason: &str) -> Result<()> {
     fx.session()?;
     fx.client().close(code, reason);
-    fx.ended()
+    fx.wait_end()
 }
 
-/// The browser's side sends FIN and waits, while serve goes on talking for a while.
+/// The client sends FIN and waits while serve continues to send.
 fn half_close(fx: &mut Fixture<'_>) -> Result<()> {
-    fx.patient_session()?;
+    fx.session_ignoring_fin()?;
     fx.order("deaf")?;
     fx.client().fin();
     for _ in 0..3 {
         std::thread::sleep(PERIOD);
         fx.order("send still talking")?;
     }
-    fx.client().wait("what serve said after the FIN", TIMEOUT, |seen| seen.messages.len() == 3)?;
-    // A FIN does not lie unread in serve's socket as data would, so this gives a FIN too.
+    fx.client().wait("messages of serve after the FIN", TIMEOUT, |seen| seen.messages.len() == 3)?;
+    // serve's socket has no unread data, so dropping it sends FIN.
     fx.order("drop")?;
-    // Both directions have ended now; the browser's side lets go.
+    // Both directions have ended.
     fx.client().drop_socket();
     Ok(())
 }
@@ -158,7 +157,7 @@ fn vanished(how: &str) -> ExpectedRecord {
         Segment::Downstream,
         DownstreamClosed,
         how,
-        // Our own kernel gives up; the peer does nothing any more.
+        // The host's kernel times out; the peer does not act.
         ClosedBy::Dispatch,
     )
     .is("peer_exit", "alive")
@@ -173,15 +172,15 @@ fn vanished(how: &str) -> ExpectedRecord {
     expected
 }
 
-/// A session over a link of its own; then the link goes down.
+/// A session over a separate link, which then goes down.
 fn vanish(fx: &mut Fixture<'_>) -> Result<()> {
     let netns = fx.session_over_link(|_| ())?;
-    fx.quiet()?;
+    fx.stop_heartbeat()?;
     netns.cut()?;
-    fx.keep(netns);
+    fx.keep_netns(netns);
     if fx.client().seen().ended.is_some() {
-        let got = "the client noticed".to_owned();
-        return Err(TestError::Unexpected { what: "a link that goes down in silence".to_owned(), got });
+        let got = "the client's connection ended".to_owned();
+        return Err(TestError::Unexpected { what: "a link that goes down silently".to_owned(), got });
     }
     Ok(())
 }

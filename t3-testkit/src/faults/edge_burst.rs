@@ -1,19 +1,19 @@
-//! Faults of a segment that several users share, in front of dispatch: many sessions cut in the
-//! same second, and what only looks so.
+//! Faults of a downstream segment that several users share: many sessions cut within one second,
+//! and similar cases that are not bursts.
 
 use t3_record::{Cause::DownstreamClosed, Cause::Graceful, ClosedBy, LegEnd, Segment, Verdict};
 
 use super::{Expect, ExpectedRecord, Fault, Fixture};
 use crate::{error::Result, harness::Edge};
 
-/// Sessions and users of the bursts.
+/// Number of sessions of a burst.
 pub(super) const SESSIONS: usize = 20;
 pub(super) const USERS: usize = 5;
 
 /// Tabs of one browser that is closed.
 const TABS: usize = 6;
 
-/// Each of the sessions cut in a burst; `ends` says how.
+/// Record of a session cut in a burst; the caller adds the ends of the legs.
 pub(super) fn burst(sessions: usize, users: usize) -> ExpectedRecord {
     ExpectedRecord::opened(
         Verdict::EdgeBurst,
@@ -27,7 +27,7 @@ pub(super) fn burst(sessions: usize, users: usize) -> ExpectedRecord {
     .is("burst", &format!("{sessions}/{users}"))
 }
 
-/// A session that was not hit and ends later by a browser's Close 1000.
+/// Record of an unaffected session that the client closes later with 1000.
 pub(super) fn untouched() -> ExpectedRecord {
     ExpectedRecord::opened(
         Verdict::ClientClosed,
@@ -57,67 +57,66 @@ pub(super) fn faults() -> Vec<Fault> {
     let all = burst(SESSIONS, USERS);
     vec![
         Fault::new("burst_fin", all.clone().ends(LegEnd::FinIn, LegEnd::FinOut), |fx| {
-            crowd(fx)?;
+            open_all(fx)?;
             (0..SESSIONS).for_each(|number| fx.nth(number).fin());
             Ok(())
         })
-        .crowd(SESSIONS, USERS)
+        .many(SESSIONS, USERS)
         .after(|fx| fx.one_burst(SESSIONS as u64, USERS as u64)),
         Fault::new("burst_rst", all.ends(LegEnd::RstIn, LegEnd::RstOut), |fx| {
-            crowd(fx)?;
+            open_all(fx)?;
             (0..SESSIONS).for_each(|number| fx.nth(number).reset());
             Ok(())
         })
-        .crowd(SESSIONS, USERS)
+        .many(SESSIONS, USERS)
         .after(|fx| fx.one_burst(SESSIONS as u64, USERS as u64)),
-        // One person closes the browser: whatever the tabs still get to say, nothing shared has
-        // broken.
+        // One user closes the browser: not a failure of a shared segment.
         Fault::new(
             "tabs_closed",
             untouched().is("how", "ws_close:1001").close_frame("down", "1001", ""),
             |fx| {
-                fx.crowd(TABS, 1, fx.stack.address)?;
+                fx.open_many(TABS, 1, fx.stack.address)?;
                 (0..TABS).for_each(|number| fx.nth(number).close(Some(1001), ""));
                 Ok(())
             },
         )
-        .crowd(TABS, 1)
+        .many(TABS, 1)
         .after(|fx| fx.no_burst()),
         Fault::new("tabs_left", left("fin").is("burst", "6/1"), |fx| {
-            fx.crowd(TABS, 1, fx.stack.address)?;
-            fx.all_quiet()?;
+            fx.open_many(TABS, 1, fx.stack.address)?;
+            fx.stop_heartbeats()?;
             (0..TABS).for_each(|number| fx.nth(number).fin());
             Ok(())
         })
-        .crowd(TABS, 1)
+        .many(TABS, 1)
         .after(|fx| fx.one_burst(TABS as u64, 1)),
-        // Four of four users are too few to speak of a segment.
+        // Four sessions are too few for a burst.
         Fault::new("four_left", left("fin").key("burst", Expect::Absent), |fx| {
-            fx.crowd(4, 4, fx.stack.address)?;
-            fx.all_quiet()?;
+            fx.open_many(4, 4, fx.stack.address)?;
+            fx.stop_heartbeats()?;
             (0..4).for_each(|number| fx.nth(number).fin());
             Ok(())
         })
-        .crowd(4, 4)
+        .many(4, 4)
         .after(|fx| fx.no_burst()),
-        // Everybody's sessions go through one process, and it is restarted (cloudflared).
+        // All sessions pass one process, which is restarted (cloudflared).
         Fault::new("edge_restarted", burst(SESSIONS, USERS).ends(LegEnd::FinIn, LegEnd::FinOut), |fx| {
             let edge = Edge::start(4, fx.stack.address)?;
-            fx.crowd(SESSIONS, USERS, edge.address)?;
-            fx.all_quiet()?;
+            fx.open_many(SESSIONS, USERS, edge.address)?;
+            fx.stop_heartbeats()?;
             edge.restart();
             Ok(())
         })
-        .crowd(SESSIONS, USERS)
+        .many(SESSIONS, USERS)
         .after(|fx| fx.one_burst(SESSIONS as u64, USERS as u64)),
-        // One of its four connections is lost: a quarter of the sessions, dealt out over all users.
-        // The others live on.
+        // One of its four connections is lost: a quarter of the sessions, of all users. The others
+        // continue.
         Fault::new("tunnel_lost", burst(SESSIONS / 4, USERS).ends(LegEnd::FinIn, LegEnd::FinOut), |fx| {
             let edge = Edge::start(4, fx.stack.address)?;
-            fx.crowd(SESSIONS, USERS, edge.address)?;
+            fx.open_many(SESSIONS, USERS, edge.address)?;
             let others = || (0..SESSIONS).filter(|number| number % 4 != 0);
-            others().for_each(|number| fx.set_aside(number % USERS, number));
-            fx.all_quiet()?;
+            others().for_each(|number| fx.set_unaffected(number % USERS, number));
+            fx.stop_heartbeats()?;
             edge.lose(0);
             for number in (0..SESSIONS).step_by(4) {
                 fx.nth(number).wait_end()?;
@@ -131,13 +130,13 @@ pub(super) fn faults() -> Vec<Fault> {
             }
             Ok(())
         })
-        .crowd(SESSIONS, USERS)
-        .aside(untouched().key("hb_gap_ms", Expect::Range(0, 20_000)))
+        .many(SESSIONS, USERS)
+        .unaffected(untouched().key("hb_gap_ms", Expect::Range(0, 20_000)))
         .timeout(60),
     ]
 }
 
-fn crowd(fx: &mut Fixture<'_>) -> Result<()> {
-    fx.crowd(SESSIONS, USERS, fx.stack.address)?;
-    fx.all_quiet()
+fn open_all(fx: &mut Fixture<'_>) -> Result<()> {
+    fx.open_many(SESSIONS, USERS, fx.stack.address)?;
+    fx.stop_heartbeats()
 }

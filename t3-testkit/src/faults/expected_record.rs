@@ -1,43 +1,41 @@
-//! The truth about a fault, as expectations on every key of its record. Pure.
+//! Expected record of a fault: an expectation on every key. Pure.
 //!
-//! A record is compared as a whole: a key that a truth does not name has the expectation of an
-//! ordinary session ([`ExpectedRecord::opened`]), so that a wrong extra key fails as well as a
-//! missing one.
+//! The complete record is compared: a key that a fault does not set has the expectation of an
+//! ordinary session ([`ExpectedRecord::opened`]), so both extra and missing keys fail.
 
 use std::collections::BTreeMap;
 
 use t3_record::{Cause, CloseRecord, ClosedBy, LegEnd, Segment, Verdict};
 
-/// What one key must be.
+/// Expectation on one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
     /// This text.
     Is(String),
     /// One of these texts.
     OneOf(Vec<String>),
-    /// Text that begins so.
+    /// Text with this prefix.
     Begins(String),
     /// A number in this range, both ends included.
     Range(u64, u64),
-    /// There, whatever it says.
+    /// Any value.
     Present,
-    /// Not there.
+    /// No value.
     Absent,
-    /// Not there, or a number in this range.
+    /// No value, or a number in this range.
     AbsentOr(u64, u64),
-    /// `serve`, or `devvm` if the record itself shows that serve's cgroup was starved of CPU by
-    /// what else runs here: two noisy cores are no part of the fault, and the verdict is right to
-    /// name them.
+    /// `serve`, or `devvm` if the record shows CPU pressure on serve's cgroup, which other
+    /// processes of the host may cause.
     StallSegment,
-    /// The truth says nothing about it.
+    /// Not checked.
     Free,
 }
 
-/// From here on the verdict blames the machine (docs/VERDICTS.md).
-const STARVED: f64 = 80.0;
+/// PSI in percent from which the segment is `devvm` (docs/VERDICTS.md).
+const CPU_PRESSURE: f64 = 80.0;
 
 impl Expect {
-    fn holds(&self, text: Option<&str>, starved: bool) -> bool {
+    fn holds(&self, text: Option<&str>, under_pressure: bool) -> bool {
         let number = || text.and_then(|text| text.parse::<f64>().ok());
         #[expect(clippy::cast_precision_loss, reason = "bounds in tests are small")]
         let within = |low: u64, high: u64| number().is_some_and(|n| n >= low as f64 && n <= high as f64);
@@ -49,7 +47,7 @@ impl Expect {
             Self::Present => text.is_some(),
             Self::Absent => text.is_none(),
             Self::AbsentOr(low, high) => text.is_none() || within(*low, *high),
-            Self::StallSegment => text == Some("serve") || (starved && text == Some("devvm")),
+            Self::StallSegment => text == Some("serve") || (under_pressure && text == Some("devvm")),
             Self::Free => true,
         }
     }
@@ -72,14 +70,12 @@ impl std::fmt::Display for Expect {
     }
 }
 
-/// An expectation that was not met.
+/// A difference from an expectation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Mismatch {
-    /// The key, or what else was looked at.
+    /// The key, or the name of another check.
     pub key: String,
-    /// What it must be.
     pub expected: String,
-    /// What it is.
     pub got: String,
 }
 
@@ -92,11 +88,10 @@ const SOME: Expect = Expect::Present;
 const NO: Expect = Expect::Absent;
 
 impl ExpectedRecord {
-    /// An ordinary session that opened, had healthy heartbeats, and ended: everything but the
-    /// verdict.
+    /// An ordinary session with healthy heartbeats: all keys except those of the verdict.
     fn session() -> Self {
         let many = || Expect::Range(1, u64::MAX);
-        // An ordinary answer takes no whole second, on the slowest machine.
+        // Upper limit of an ordinary heartbeat RTT on the slowest host.
         let quick = || Expect::Range(0, 2_000);
         let free = |keys: &[&'static str]| keys.iter().map(|key| (*key, ANY)).collect::<Vec<_>>();
         let mut keys: BTreeMap<&'static str, Expect> =
@@ -109,18 +104,17 @@ impl ExpectedRecord {
                 .map(|key| (key, quick())),
         );
         keys.extend(["down_rtt_us", "up_rtt_us", "chain"].map(|key| (key, SOME)));
-        // A ping may be on its way when the end comes, so a young unanswered one proves nothing.
+        // A ping may be in flight when the session ends.
         keys.insert("hb_wait_ms", Expect::AbsentOr(0, 2_000));
         keys.insert("hb_period_ms", Expect::AbsentOr(1, 2_000));
-        // Filled in by what the machine has: see `Fixture`.
+        // `Fixture::complete` sets these according to the host.
         keys.extend(free(&["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"]));
         keys.extend(free(&["psi_mem_full", "psi_io_full", "psi_mem_peak", "psi_io_peak", "psi_cpu_peak"]));
         keys.extend(free(&["host_psi_mem", "host_psi_io", "host_psi_cpu", "mem_current", "mem_max"]));
         keys.insert("oom_kills", Expect::AbsentOr(0, 0));
-        // What else the machine does may keep a program from running now and then. That is said,
-        // and changes no verdict.
+        // Other load may delay an eBPF program; that does not change a verdict.
         keys.insert("lost", Expect::AbsentOr(1, 1_000));
-        // Numbers of a healthy loopback that still vary.
+        // Values that vary also on a healthy loopback.
         keys.extend(free(&["self_lag_ms", "rst_reason"]));
         for key in ["down_retrans", "down_unacked", "down_lost", "up_retrans", "up_unacked", "up_lost"] {
             keys.insert(key, Expect::Range(0, 20));
@@ -128,11 +122,11 @@ impl ExpectedRecord {
         Self(keys)
     }
 
-    /// A session that opened and ended so. Close frames are expected exactly when `how` names one.
+    /// A session that opened and then closed. The caller adds expected Close frames.
     #[must_use]
     pub fn opened(verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) -> Self {
         let mut expected = Self::session();
-        expected.say(verdict, segment, cause, how, closed_by);
+        expected.set_outcome(verdict, segment, cause, how, closed_by);
         expected
     }
 
@@ -146,7 +140,7 @@ impl ExpectedRecord {
         closed_by: ClosedBy,
     ) -> Self {
         let mut expected = Self::session();
-        expected.say(verdict, segment, cause, how, closed_by);
+        expected.set_outcome(verdict, segment, cause, how, closed_by);
         expected.0.insert("dur_ms", Expect::Is("0".to_owned()));
         for key in ["hb_n", "hb_rtt_ms", "hb_rtt_max_ms", "hb_gap_ms", "hb_wait_ms", "hb_period_ms"] {
             expected.0.insert(key, NO);
@@ -154,7 +148,7 @@ impl ExpectedRecord {
         for key in ["up_bytes", "down_bytes", "up_msgs", "down_msgs"] {
             expected.0.insert(key, NO);
         }
-        // What a leg that never carried a session still tells differs with how far it got.
+        // The facts of a leg without a session depend on how far the open got.
         for key in ["up_idle_ms", "down_idle_ms", "down_rtt_us", "down_retrans", "down_unacked", "down_lost"]
         {
             expected.0.insert(key, ANY);
@@ -165,7 +159,14 @@ impl ExpectedRecord {
         expected
     }
 
-    fn say(&mut self, verdict: Verdict, segment: Segment, cause: Cause, how: &str, closed_by: ClosedBy) {
+    fn set_outcome(
+        &mut self,
+        verdict: Verdict,
+        segment: Segment,
+        cause: Cause,
+        how: &str,
+        closed_by: ClosedBy,
+    ) {
         let words = [
             ("verdict", verdict.as_str()),
             ("segment", segment.as_str()),
@@ -178,38 +179,35 @@ impl ExpectedRecord {
         }
     }
 
-    /// How the two legs ended.
+    /// Sets the ends of the two legs.
     #[must_use]
     pub fn ends(self, down: LegEnd, up: LegEnd) -> Self {
         self.is("down_end", down.as_str()).is("up_end", up.as_str())
     }
 
-    /// The first close frame: from which side, its code and its reason.
+    /// Sets the first Close frame: sender, code and reason; empty text means absent.
     #[must_use]
     pub fn close_frame(self, from: &str, code: &str, reason: &str) -> Self {
         let text = |text: &str| if text.is_empty() { NO } else { Expect::Is(text.to_owned()) };
         self.key("ws_from", text(from)).key("ws_code", text(code)).key("ws_reason", text(reason))
     }
 
-    /// This key is this text.
     #[must_use]
     pub fn is(self, key: &'static str, text: &str) -> Self {
         self.key(key, Expect::Is(text.to_owned()))
     }
 
-    /// This key is one of these texts.
     #[must_use]
     pub fn one_of(self, key: &'static str, texts: &[&str]) -> Self {
         self.key(key, Expect::OneOf(texts.iter().map(|text| (*text).to_owned()).collect()))
     }
 
-    /// This key is a number of at least this.
     #[must_use]
     pub fn at_least(self, key: &'static str, low: u64) -> Self {
         self.key(key, Expect::Range(low, u64::MAX))
     }
 
-    /// This key is so; replaces an earlier expectation.
+    /// Sets the expectation on a key.
     #[must_use]
     pub fn key(mut self, key: &'static str, expect: Expect) -> Self {
         self.0.insert(key, expect);
@@ -222,27 +220,27 @@ impl ExpectedRecord {
         self.0.get(key)
     }
 
-    /// Only the key's default may be replaced: what a fault says itself stands.
+    /// Sets the expectation only if the key is [`Expect::Free`], so that a fault's own one is kept.
     #[must_use]
-    pub fn unless_said(self, key: &'static str, expect: Expect) -> Self {
+    pub fn if_free(self, key: &'static str, expect: Expect) -> Self {
         if self.0.get(key) == Some(&ANY) { self.key(key, expect) } else { self }
     }
 
-    /// Where the record differs.
+    /// Differences of a record.
     #[must_use]
     pub fn mismatches(&self, record: &CloseRecord) -> Vec<Mismatch> {
         let have: BTreeMap<_, _> = record.pairs().into_iter().collect();
         let percent = |key: &str| have.get(key).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-        let starved = percent("psi_cpu").max(percent("psi_cpu_peak")) >= STARVED;
-        let missed = |(key, expect): (&&'static str, &Expect)| {
+        let under_pressure = percent("psi_cpu").max(percent("psi_cpu_peak")) >= CPU_PRESSURE;
+        let mismatch = |(key, expect): (&&'static str, &Expect)| {
             let text = have.get(key).map(String::as_str);
-            (!expect.holds(text, starved)).then(|| Mismatch {
+            (!expect.holds(text, under_pressure)).then(|| Mismatch {
                 key: (*key).to_owned(),
                 expected: expect.to_string(),
                 got: text.unwrap_or("nothing").to_owned(),
             })
         };
-        self.0.iter().filter_map(missed).collect()
+        self.0.iter().filter_map(mismatch).collect()
     }
 }
 
@@ -284,12 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn the_right_record_has_no_miss() {
+    fn the_expected_record_has_no_mismatch() {
         assert_eq!(expected().mismatches(&record()), []);
     }
 
     #[test]
-    fn a_wrong_a_missing_and_an_extra_key_are_each_one_miss() {
+    fn a_wrong_a_missing_and_an_extra_key_are_each_one_mismatch() {
         let wrong = CloseRecord { verdict: Verdict::ServeTimeout, ..record() };
         assert_eq!(
             expected().mismatches(&wrong).iter().map(|mismatch| mismatch.key.as_str()).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! Incidents that took people hours, as faults: each must give at once the answer they found.
+//! Real incidents as faults, with the diagnosis that each record must contain.
 
 use std::time::Duration;
 
@@ -13,20 +13,18 @@ use crate::{
     error::Result,
 };
 
-/// One incident: what happened, the fault that replays it, and what its records must say.
+/// One incident, the fault that replays it, and its diagnosis.
 #[derive(Debug, Clone, Copy)]
 pub struct Incident {
-    /// What happened.
+    /// Description for the table.
     pub what: &'static str,
-    /// The fault of the catalogue.
+    /// Name of the fault in the catalogue.
     pub fault: &'static str,
-    /// `verdict` and `how` of the sessions that it hit.
-    pub answer: (&'static str, &'static str),
-    /// `segment`, which is where people looked last.
+    /// `verdict` and `how` of the affected sessions.
+    pub diagnosis: (&'static str, &'static str),
     pub segment: &'static str,
 }
 
-/// All of them.
 pub const INCIDENTS: [Incident; 6] = [
     incident(
         "memory and IO storm of the whole host, all watchdogs fire",
@@ -59,21 +57,21 @@ pub const INCIDENTS: [Incident; 6] = [
 const fn incident(
     what: &'static str,
     fault: &'static str,
-    answer: (&'static str, &'static str),
+    diagnosis: (&'static str, &'static str),
     segment: &'static str,
 ) -> Incident {
-    Incident { what, fault, answer, segment }
+    Incident { what, fault, diagnosis, segment }
 }
 
-/// Users and sessions in the storm.
+/// Number of users and sessions in the storm.
 const STORM: (usize, usize) = (3, 6);
 
-/// Pressure is averaged over 10 s, and the stall must be most of them.
+/// Most of the 10 s over which PSI is averaged.
 const STALL: Duration = Duration::from_secs(9);
 
 fn unopened(verdict: Verdict, how: &str) -> ExpectedRecord {
     ExpectedRecord::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
-        // The browser is answered, and its connection may live on.
+        // The client receives a response, and its connection may stay open.
         .key("down_end", Expect::Free)
 }
 
@@ -90,12 +88,12 @@ pub(super) fn faults() -> Vec<Fault> {
     .ends(LegEnd::FinOut, LegEnd::FinIn);
     vec![
         Fault::new("box_storm", storm(), |fx| {
-            fx.crowd(STORM.1, STORM.0, fx.stack.address)?;
+            fx.open_many(STORM.1, STORM.0, fx.stack.address)?;
             for (_, serve) in &fx.serves {
                 serve.begin(&format!("thrash {}", STALL.as_millis() * 2))?;
             }
             std::thread::sleep(STALL);
-            // Every watchdog fires at its next tick; nobody is answered.
+            // Every watchdog fires at its next tick; serve does not reply.
             for client in &fx.clients {
                 client.close(Some(1000), "");
             }
@@ -103,16 +101,16 @@ pub(super) fn faults() -> Vec<Fault> {
             fx.clients.iter().for_each(Client::drop_socket);
             Ok(())
         })
-        .crowd(STORM.1, STORM.0)
+        .many(STORM.1, STORM.0)
         .needs(&[super::Need::Root, super::Need::Kernel, super::Need::CgroupV2])
         .alone(),
         Fault::new(
             "listener_gone",
-            // The process lives, and that is the point: nothing to restart it shows in systemctl.
+            // The process is alive, so systemctl shows nothing to restart.
             unopened(Verdict::ServeRefused, "refused").is("up_end", "refused").key("peer_exit", Expect::Free),
             |fx| {
-                fx.crowd(1, 1, fx.stack.address)?;
-                fx.set_aside(0, 0);
+                fx.open_many(1, 1, fx.stack.address)?;
+                fx.set_unaffected(0, 0);
                 fx.order("unlisten")?;
                 Client::refused(fx.config_of(0, 1, fx.stack.address))?;
                 fx.nth(0).heartbeats(2)?;
@@ -120,32 +118,32 @@ pub(super) fn faults() -> Vec<Fault> {
                 fx.nth(0).wait_end().map(drop)
             },
         )
-        .crowd(2, 1)
-        .aside(untouched()),
+        .many(2, 1)
+        .unaffected(untouched()),
         Fault::new(
             "new_version_rejects",
             unopened(Verdict::ServeRejected, "status:401")
                 .is("peer_exit", "alive")
                 .one_of("up_end", &["fin_in", "fin_out", "rst_out", "none"]),
             |fx| {
-                fx.crowd(1, 1, fx.stack.address)?;
-                fx.set_aside(0, 0);
-                fx.all_quiet()?;
-                fx.the_serve().process.signal(libc::SIGTERM)?;
-                fx.the_serve().process.wait(TIMEOUT)?;
+                fx.open_many(1, 1, fx.stack.address)?;
+                fx.set_unaffected(0, 0);
+                fx.stop_heartbeats()?;
+                fx.last_serve().process.signal(libc::SIGTERM)?;
+                fx.last_serve().process.wait(TIMEOUT)?;
                 fx.nth(0).wait_end()?;
                 fx.serve(&["--opening", "status:401"])?;
                 Client::refused(fx.config_of(0, 1, fx.stack.address)).map(drop)
             },
         )
-        .crowd(2, 1)
+        .many(2, 1)
         .needs(&[super::Need::Kernel])
-        .aside(killed),
-        // Somebody else's serve dies at the same moment: that is his record, not this one.
+        .unaffected(killed),
+        // Another user's serve is killed at the same time: only that user's record shows it.
         Fault::new("neighbour_serve_killed", untouched(), neighbour)
-            .crowd(2, 2)
+            .many(2, 2)
             .needs(&[super::Need::Kernel])
-            .aside(
+            .unaffected(
                 ExpectedRecord::opened(
                     Verdict::ServeKilled,
                     Segment::Serve,
@@ -157,7 +155,7 @@ pub(super) fn faults() -> Vec<Fault> {
                 .key("killed_by", Expect::Present)
                 .ends(LegEnd::FinOut, LegEnd::FinIn),
             ),
-        // The kernel shakes hands for a process that is stopped; nobody ever answers.
+        // The kernel accepts connections for a stopped process; serve never responds.
         Fault::new(
             "serve_accepts_only",
             unopened(Verdict::ServeTimeout, "handshake_timeout")
@@ -165,7 +163,7 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("up_end", &["none", "fin_out", "rst_out"]),
             |fx| {
                 fx.serve(&[])?;
-                fx.the_serve().process.signal(libc::SIGSTOP)?;
+                fx.last_serve().process.signal(libc::SIGSTOP)?;
                 Client::refused(fx.config()).map(drop)
             },
         )
@@ -174,11 +172,11 @@ pub(super) fn faults() -> Vec<Fault> {
 }
 
 fn neighbour(fx: &mut Fixture<'_>) -> Result<()> {
-    fx.crowd(2, 2, fx.stack.address)?;
-    fx.set_aside(1, 1);
-    fx.all_quiet()?;
-    // The serve started last is the second user's.
-    fx.the_serve().process.signal(libc::SIGKILL)?;
+    fx.open_many(2, 2, fx.stack.address)?;
+    fx.set_unaffected(1, 1);
+    fx.stop_heartbeats()?;
+    // The last serve is that of the second user.
+    fx.last_serve().process.signal(libc::SIGKILL)?;
     fx.nth(0).close(Some(1000), "");
     fx.nth(0).wait_end()?;
     fx.nth(1).wait_end().map(drop)

@@ -1,4 +1,4 @@
-//! Faults of the journal: journald stands still, or dies and comes back. No session notices, and no
+//! Faults of the journal: journald is stopped, or killed and restarted. Sessions continue, and no
 //! record is lost or out of order.
 
 use std::time::Duration;
@@ -10,49 +10,46 @@ use crate::{
     sys,
 };
 
-/// Sessions that end while journald is away.
+/// Number of sessions that end while journald is down.
 const SESSIONS: usize = 6;
 
-/// What is left of them with a queue of two: those two, and the one that the writer had in its
-/// hand.
+/// Number of their records with a queue of two: those two, and the one in the writer.
 const KEPT: usize = 3;
 
-/// Between two ends: more than the patience with evidence, so that the order of the records is
-/// known.
+/// Delay between two closes: above the evidence timeout, so that the records are in order.
 const APART: Duration = Duration::from_millis(800);
 
-/// Refused upgrades, each a line in the log: more than journald's socket holds.
+/// Number of rejected upgrades, each with a log line: more than journald's socket buffers.
 const LINES: usize = 700;
 
 pub(super) fn faults() -> Vec<Fault> {
     let fault = |name, inject| Fault::new(name, untouched(), inject).needs(&[Need::OwnJournal]).own_stack();
     let many = |name, inject: fn(&mut Fixture<'_>) -> Result<()>| {
-        fault(name, inject).crowd(SESSIONS + 1, 1).after(in_order)
+        fault(name, inject).many(SESSIONS + 1, 1).after(in_order)
     };
     vec![
         many("journald_stopped", |fx| {
-            fx.crowd(SESSIONS + 1, 1, fx.stack.address)?;
+            fx.open_many(SESSIONS + 1, 1, fx.stack.address)?;
             while_stopped(fx, close_in_order)?;
             last(fx)
         }),
         many("journald_killed", |fx| {
-            fx.crowd(SESSIONS + 1, 1, fx.stack.address)?;
+            fx.open_many(SESSIONS + 1, 1, fx.stack.address)?;
             while_killed(fx)?;
             last(fx)
         }),
-        // Longer away than the queue holds: the oldest records are kept; the lost ones are counted
-        // and logged.
+        // The queue overflows: the oldest records are kept; the lost ones are counted and logged.
         fault("journald_killed_for_too_long", |fx| {
-            fx.crowd(SESSIONS + 1, 1, fx.stack.address)?;
+            fx.open_many(SESSIONS + 1, 1, fx.stack.address)?;
             while_killed(fx)?;
-            // The first that waited are out before the last comes.
+            // The queued records are written before the last one.
             fx.stack.journal.wait_closes(KEPT, TIMEOUT, |record| record.user == fx.user)?;
             last(fx)
         })
         .dispatch(&["--record-queue", "2"])
-        .crowd(KEPT + 1, 1)
+        .many(KEPT + 1, 1)
         .after(loss_is_logged),
-        // Log lines must not stop what records do not stop.
+        // Log lines must not block sessions either.
         fault("journald_stopped_and_much_to_log", |fx| {
             fx.session_of(0)?;
             while_stopped(fx, |fx| rejections(fx).and_then(|()| fx.nth(0).heartbeats(3)))?;
@@ -88,7 +85,7 @@ impl Fixture<'_> {
     }
 }
 
-/// One after the other; the last session stays and must not notice anything.
+/// Closes all sessions but the last one, one after the other; the last one must continue.
 fn close_in_order(fx: &Fixture<'_>) -> Result<()> {
     for number in 0..SESSIONS {
         fx.nth(number).close(Some(1000), "");
@@ -112,30 +109,30 @@ fn in_order(fx: &mut Fixture<'_>) -> Result<()> {
         return Ok(());
     }
     Err(TestError::Unexpected {
-        what: "records in the order of the ends".to_owned(),
+        what: "records in the order of the closes".to_owned(),
         got: format!("{got:?}"),
     })
 }
 
-/// The first and the last have their records; the number of the others is in the log.
+/// The first and the last sessions have records; the log has the number of lost ones.
 fn loss_is_logged(fx: &mut Fixture<'_>) -> Result<()> {
     let records = fx.stack.journal.closes(|record| record.user == fx.user)?;
     let got: Vec<_> = records.iter().filter_map(|(record, _)| record.ray.clone()).collect();
     let want: Vec<_> =
         (0..KEPT).chain([SESSIONS]).map(|number| format!("ray-{}-n{number}", fx.user)).collect();
     let lost = fx.stack.journal.messages("records lost")?;
-    let said: Vec<_> = lost.iter().filter_map(|entry| entry.get("MESSAGE")).collect();
+    let logged: Vec<_> = lost.iter().filter_map(|entry| entry.get("MESSAGE")).collect();
     let number = format!(" records={}", SESSIONS - KEPT);
-    if got == want && matches!(said.as_slice(), [line] if line.ends_with(&number)) {
+    if got == want && matches!(logged.as_slice(), [line] if line.ends_with(&number)) {
         return Ok(());
     }
     Err(TestError::Unexpected {
-        what: format!("the records {want:?}, and that {} are lost", SESSIONS - KEPT),
-        got: format!("{got:?}, and {said:?}"),
+        what: format!("the records {want:?}, and a log line with {} lost", SESSIONS - KEPT),
+        got: format!("{got:?}, and {logged:?}"),
     })
 }
 
-/// Requests that dispatch refuses and logs.
+/// Sends upgrades that dispatch rejects and logs.
 fn rejections(fx: &Fixture<'_>) -> Result<()> {
     for number in 0..LINES {
         let mut config = fx.config_of(0, number + 1, fx.stack.address);

@@ -1,4 +1,4 @@
-//! Several users with several sessions: what the faults of shared segments are made of.
+//! Helpers for faults with several users and sessions.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,16 +14,15 @@ use crate::{
     wait,
 };
 
-/// Period of the heartbeats of a crowd: stopping twenty of them one after the other, or waiting for
-/// twenty answers, must take less.
+/// Heartbeat period with many sessions: longer than it takes to stop twenty of them one after the
+/// other, or to wait for twenty replies.
 const RELAXED: Duration = Duration::from_secs(1);
 
-/// Longer than a burst's second and the patience of its members: then it has been summed up.
-const SUMMED_UP: Duration = Duration::from_millis(2_500);
+/// Longer than the second of a burst and the evidence timeout: then its `ws burst` line is written.
+const BURST_WRITTEN: Duration = Duration::from_millis(2_500);
 
 impl Fixture<'_> {
-    /// How the browser of this user's `number`-th session connects, through what listens at
-    /// `address`.
+    /// Configuration of the client of this user's `number`-th session.
     #[must_use]
     pub fn config_of(&self, user: usize, number: usize, address: SocketAddr) -> Config {
         let user = fixture::user(&self.user, user);
@@ -32,9 +31,9 @@ impl Fixture<'_> {
         config.header("X-Forwarded-For", "203.0.113.7")
     }
 
-    /// A serve for each of the first `users`, and `sessions` dealt out to them in turn, each with
-    /// enough heartbeats behind it. Session `n` is [`Fixture::nth`] `n`.
-    pub fn crowd(&mut self, sessions: usize, users: usize, address: SocketAddr) -> Result<()> {
+    /// Starts a serve for each of the first `users` and opens `sessions`, distributed over them;
+    /// waits for heartbeats. Session `n` is [`Fixture::nth`] `n`.
+    pub fn open_many(&mut self, sessions: usize, users: usize, address: SocketAddr) -> Result<()> {
         for user in 0..users {
             self.serve_of(user, &[])?;
         }
@@ -43,7 +42,7 @@ impl Fixture<'_> {
             self.clients.push(client);
         }
         for number in 0..sessions {
-            // In all, not each after the one before: they beat at the same time.
+            // The total, because the heartbeats of all sessions run at the same time.
             self.nth(number).wait("enough answered heartbeats", TIMEOUT, |seen| seen.pongs >= HEARTBEATS)?;
         }
         Ok(())
@@ -59,36 +58,36 @@ impl Fixture<'_> {
         &self.clients[number]
     }
 
-    /// Stops all heartbeats and waits for the last answers, so that nothing is on its way when the
+    /// Stops all heartbeats and waits for the last replies, so that nothing is in flight when the
     /// connections are cut.
-    pub fn all_quiet(&self) -> Result<()> {
+    pub fn stop_heartbeats(&self) -> Result<()> {
         for client in &self.clients {
             client.heartbeat(None);
         }
         for client in &self.clients {
-            client.wait("the last answer", TIMEOUT, |seen| seen.pings == seen.pongs)?;
+            client.wait("the last heartbeat reply", TIMEOUT, |seen| seen.pings == seen.pongs)?;
         }
         Ok(())
     }
 
-    /// The fault does not hit this user's `number`-th session: the truth aside is its.
-    pub fn set_aside(&mut self, user: usize, number: usize) {
-        self.aside.insert(ray(&fixture::user(&self.user, user), number));
+    /// Marks this user's `number`-th session as not affected by the fault.
+    pub fn set_unaffected(&mut self, user: usize, number: usize) {
+        self.unaffected.insert(ray(&fixture::user(&self.user, user), number));
     }
 
-    /// Whether the fault does not hit this record's session.
+    /// Whether the session of this record is marked as not affected.
     #[must_use]
-    pub fn is_aside(&self, record: &CloseRecord) -> bool {
-        record.ray.as_ref().is_some_and(|ray| self.aside.contains(ray))
+    pub fn is_unaffected(&self, record: &CloseRecord) -> bool {
+        record.ray.as_ref().is_some_and(|ray| self.unaffected.contains(ray))
     }
 
-    /// Exactly so many `ws burst` lines came of this fault, and the last says so.
+    /// Checks that this fault caused exactly one `ws burst` line, with these numbers.
     pub fn one_burst(&self, sessions: u64, users: u64) -> Result<()> {
         let new = || Ok(self.stack.journal.bursts()?.into_iter().skip(self.bursts).collect::<Vec<_>>());
         wait::until("a `ws burst` line", TIMEOUT, || {
             new().is_ok_and(|bursts: Vec<_>| !bursts.is_empty()).then_some(())
         })?;
-        std::thread::sleep(SUMMED_UP);
+        std::thread::sleep(BURST_WRITTEN);
         let bursts = new()?;
         let got: Vec<_> = bursts.iter().map(|(burst, _)| (burst.n, burst.users)).collect();
         if got == [(sessions, users)] {
@@ -98,9 +97,9 @@ impl Fixture<'_> {
         Err(TestError::Unexpected { what, got: format!("{got:?}") })
     }
 
-    /// No `ws burst` line came of this fault.
+    /// Checks that this fault caused no `ws burst` line.
     pub fn no_burst(&self) -> Result<()> {
-        std::thread::sleep(SUMMED_UP);
+        std::thread::sleep(BURST_WRITTEN);
         let got = self.stack.journal.bursts()?.len() - self.bursts;
         if got == 0 {
             return Ok(());

@@ -1,8 +1,8 @@
-//! The catalogue of faults: each injects one way to die with real processes and sockets and states
-//! the truth about it.
+//! The fault catalogue: each fault ends a session with real processes and sockets and has its
+//! expected record.
 //!
-//! One table for every tier: a fault that the machine cannot have says why, it is never passed over
-//! in silence.
+//! One table for every tier: a fault that is not possible on a host is reported with the reason,
+//! never skipped silently.
 
 mod dispatch;
 mod dispatch_overload;
@@ -38,60 +38,55 @@ use t3_record::{KernelSource, Verdict};
 
 use crate::error::{Result, TestError};
 
-/// What a fault asks of the machine, besides a serve and dispatch.
+/// Requirement of a fault on the host, in addition to serve and dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Root.
     Root,
-    /// t3-trace with its programs loaded: without kernel evidence the truth cannot be known.
+    /// t3-trace with its eBPF programs loaded: the verdict rests on kernel evidence.
     Kernel,
-    /// A network namespace of its own and iproute2.
+    /// A network namespace and iproute2.
     Netns,
     /// A memory limit on a cgroup.
     MemoryLimit,
     /// Memory limits and counters on cgroup v2.
     MemoryV2,
-    /// cgroup v2.
     CgroupV2,
-    /// serve as a unit of systemd, with the controllers of cgroup v2.
+    /// serve as a systemd unit, with the controllers of cgroup v2.
     Systemd,
-    /// netem or nftables, to lose packets.
+    /// netem or nftables, to drop packets.
     Loss,
     /// `ss -K` (`CONFIG_INET_DIAG_DESTROY`).
     SockDestroy,
     /// Traefik, installed by pip below the target folder.
     Traefik,
-    /// A journald of the test's own, to stop and to kill.
+    /// A private journald, to stop and to kill.
     OwnJournal,
 }
 
-/// One way to die.
+/// One injected failure with its expected record.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Its name, unique, as `--only` takes it.
+    /// Unique name, for `--only`.
     pub name: &'static str,
-    /// The truth about its record.
     pub expected: ExpectedRecord,
-    /// What it asks of the machine.
     pub needs: &'static [Need],
-    /// Sessions it opens, each with a record of its own.
+    /// Number of sessions that it opens; each has one record.
     pub sessions: usize,
-    /// Users it needs, each with a serve of its own.
+    /// Number of users; each has its own serve.
     pub users: usize,
-    /// The truth about sessions that the fault does not hit (`Fixture::aside`); that of the others
-    /// when `None`.
-    pub aside: Option<ExpectedRecord>,
-    /// What else must hold once the records are there.
+    /// Expected record of sessions that the fault does not affect ([`Fixture::set_unaffected`]).
+    pub unaffected: Option<ExpectedRecord>,
+    /// Further checks after the records have been read.
     pub after: fn(&mut Fixture<'_>) -> Result<()>,
-    /// It ends dispatch or t3-trace, so it gets a stack to itself.
+    /// Runs in a separate stack, because it stops dispatch or t3-trace.
     pub own_stack: bool,
-    /// What dispatch is started with besides; only for a fault with a stack to itself.
+    /// Further arguments of dispatch; only for a fault with a separate stack.
     pub dispatch: &'static [&'static str],
-    /// It weighs on the whole machine, so nothing else runs beside it.
+    /// Runs without other faults at the same time, because it loads the whole host.
     pub alone: bool,
-    /// How long the record may take: timers of the kernel take their time.
+    /// Timeout for the record; kernel timers are slow.
     pub timeout: Duration,
-    /// Injects it.
+    /// Injects the fault.
     pub inject: fn(&mut Fixture<'_>) -> Result<()>,
 }
 
@@ -104,7 +99,7 @@ impl Fault {
             needs: &[],
             sessions: 1,
             users: 1,
-            aside: None,
+            unaffected: None,
             after: |_| Ok(()),
             own_stack: false,
             dispatch: &[],
@@ -114,19 +109,19 @@ impl Fault {
         }
     }
 
-    fn crowd(self, sessions: usize, users: usize) -> Self {
+    fn many(self, sessions: usize, users: usize) -> Self {
         Self { sessions, users, ..self }
     }
 
-    fn aside(self, expected: ExpectedRecord) -> Self {
-        Self { aside: Some(expected), ..self }
+    fn unaffected(self, expected: ExpectedRecord) -> Self {
+        Self { unaffected: Some(expected), ..self }
     }
 
     fn after(self, after: fn(&mut Fixture<'_>) -> Result<()>) -> Self {
         Self { after, ..self }
     }
 
-    /// Its first user at this attempt, counted from 0; the others have a number behind that name.
+    /// The first user in this attempt (from 0); further users have this name and a number.
     #[must_use]
     pub fn first_user(&self, attempt: usize) -> String {
         if attempt == 0 { self.name.to_owned() } else { format!("{}.{attempt}", self.name) }
@@ -153,13 +148,13 @@ impl Fault {
     }
 }
 
-/// Verdicts about the death of serve's process.
-const DEATHS: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
+/// Verdicts about the end of serve's process.
+const PROCESS_ENDS: [&str; 3] = ["serve_exited", "serve_killed", "serve_oom"];
 
 impl Fault {
-    /// Whether serve's process dies, which only the kernel can tell.
-    fn expects_death(&self) -> bool {
-        matches!(self.expected.of("verdict"), Some(Expect::Is(verdict)) if DEATHS.contains(&verdict.as_str()))
+    /// Whether serve's process ends, which only kernel evidence shows.
+    fn ends_serve(&self) -> bool {
+        matches!(self.expected.of("verdict"), Some(Expect::Is(verdict)) if PROCESS_ENDS.contains(&verdict.as_str()))
     }
 
     /// The correct verdicts. Without eBPF programs the end of a process is visible only where the
@@ -173,14 +168,14 @@ impl Fault {
             _ => &[],
         };
         let mut verdicts: Vec<_> = values.iter().filter_map(|value| value.parse().ok()).collect();
-        if self.expects_death() && matches!(kernel, KernelSource::Off | KernelSource::Timeout) {
+        if self.ends_serve() && matches!(kernel, KernelSource::Off | KernelSource::Timeout) {
             verdicts.push(Verdict::ServeLeft);
         }
         verdicts
     }
 }
 
-/// The names of the eight that everything else builds on.
+/// The basic faults: Close frame, FIN and RST of each end, killed serve, no serve.
 pub const FIRST_EIGHT: [&str; 8] = [
     "client_close",
     "client_fin",
@@ -192,8 +187,8 @@ pub const FIRST_EIGHT: [&str; 8] = [
     "serve_refused",
 ];
 
-/// Faults whose verdict rests on what dispatch itself has read (frames, heartbeats, HTTP answers),
-/// or on a kernel's doing that another fault asks for as well: one kernel does for them.
+/// Faults whose verdict rests on data that dispatch itself has read (frames, heartbeats, HTTP
+/// responses), or on kernel behaviour that another fault covers: testing one kernel is enough.
 pub const DISPATCH_DECIDES: [&str; 26] = [
     "client_close_1001",
     "client_close_app",
@@ -223,7 +218,7 @@ pub const DISPATCH_DECIDES: [&str; 26] = [
     "dispatch_stalled",
 ];
 
-/// Every fault, in the order of the table.
+/// All faults, in the order of the table.
 #[must_use]
 pub fn catalogue() -> Vec<Fault> {
     [
@@ -244,10 +239,10 @@ pub fn catalogue() -> Vec<Fault> {
     .concat()
 }
 
-/// The fault of this name.
+/// Returns the fault with this name.
 pub fn fault(name: &str) -> Result<Fault> {
     catalogue().into_iter().find(|fault| fault.name == name).ok_or_else(|| TestError::Unexpected {
-        what: "the name of a fault (`t3-faults --list` has them)".to_owned(),
+        what: "a fault name (see `t3-faults --list`)".to_owned(),
         got: name.to_owned(),
     })
 }
@@ -257,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_the_first_eight_are_there() {
+    fn names_are_unique_and_the_first_eight_exist() {
         let mut names: Vec<_> = catalogue().iter().map(|fault| fault.name).collect();
         for name in FIRST_EIGHT.iter().chain(&DISPATCH_DECIDES) {
             assert!(names.contains(name), "{name}");
@@ -269,13 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn every_truth_says_something_about_every_key() {
+    fn every_expected_record_covers_every_key() {
         for fault in catalogue() {
-            let expectations = std::iter::once(&fault.expected).chain(&fault.aside);
+            let expectations = std::iter::once(&fault.expected).chain(&fault.unaffected);
             for (expected, key) in expectations
                 .flat_map(|expected| t3_record::CloseRecord::KEYS.iter().map(move |key| (expected, key)))
             {
-                assert!(expected.of(key.name).is_some(), "{} says nothing about {}", fault.name, key.name);
+                assert!(expected.of(key.name).is_some(), "{} has no expectation on {}", fault.name, key.name);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Faults at open: serve is not there, does not answer, or answers something else.
+//! Faults at open: serve is unavailable, does not respond, or sends another response.
 
 use t3_record::{Cause::UpstreamClosed, ClosedBy, LegEnd, Segment, Verdict};
 
@@ -7,8 +7,7 @@ use crate::{client::Client, error::Result};
 
 fn failed(verdict: Verdict, how: &str) -> ExpectedRecord {
     ExpectedRecord::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
-        // The browser's connection is answered with an HTTP error; it may live on for another
-        // request.
+        // The client receives an HTTP error; its connection may stay open.
         .key("down_end", Expect::Free)
         .key("peer_exit", Expect::Free)
 }
@@ -72,12 +71,11 @@ fn rejected(name: &'static str, how: &'static str) -> Fault {
     )
 }
 
-/// A handshake through dispatch that must fail; without a serve at all when there is no way to
-/// open.
+/// Sends an upgrade that must fail; without an `opening` no serve is started.
 fn refused(fx: &mut Fixture<'_>, opening: Option<&str>) -> Result<()> {
     if let Some(opening) = opening {
         fx.serve(&["--opening", opening])?;
     }
-    // Which status the browser gets is dispatch's own affair; that it gets an answer is checked.
+    // Only that the client receives a response is checked here, not its status.
     Client::refused(fx.config()).map(drop)
 }

@@ -1,6 +1,6 @@
-//! Faults of the link in front of us: not cut, only bad.
+//! Faults of the downstream link: lossy or busy, but not cut.
 //!
-//! Loss comes from netem, or from nftables where a kernel leaves netem out.
+//! netem drops the packets, or nftables where the kernel has no netem.
 
 use std::time::{Duration, Instant};
 
@@ -15,23 +15,24 @@ use crate::{
     harness::Netns,
 };
 
-/// Percent of the packets lost, each way: few heartbeats get through, and every one late.
+/// Packet loss in each direction in percent: few heartbeats arrive, all of them late.
 const LOSS: u8 = 60;
-/// The browser's watchdog.
+/// Timeout of the client's watchdog.
 const WATCHDOG: Duration = Duration::from_secs(4);
-/// With this loss the watchdog fires long before.
+/// Timeout for the watchdog to fire.
 const LIMIT: Duration = Duration::from_secs(90);
-/// Bytes of one message of the download: so few that our client, which is slow at it, does not miss
-/// a beat over one. Only the last, during which it leaves, is big.
+/// Size in bytes of one message of the download: small, so that the slow test client does not miss
+/// a heartbeat. Only the last one, during which the client closes, is large.
 const MESSAGE: usize = 128 << 10;
 const LAST: usize = 8 << 20;
-/// Messages in a beat, and beats that the download lasts.
+/// Number of messages per heartbeat.
 const MESSAGES: usize = 16;
+/// Number of heartbeats during the download.
 const BEATS: usize = 6;
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
-        // What the browser did last may never arrive; then our kernel gives up in its place.
+        // The client's last act may not arrive; then the host's kernel times out.
         Fault::new(
             "client_lossy_link",
             lossy()
@@ -44,11 +45,11 @@ pub(super) fn faults() -> Vec<Fault> {
         )
         .needs(&[Need::Root, Need::Netns, Need::Loss])
         .timeout(120),
-        // It does arrive, with all that was held up.
+        // The client's last act arrives, with all delayed segments.
         Fault::new("client_lossy_link_heals", lossy(), |fx| gives_up(fx)?.lose(0))
             .needs(&[Need::Root, Need::Netns, Need::Loss])
             .timeout(120),
-        // A whole path can be busy without a pause: a person who leaves during a download leaves.
+        // A busy path is not a stalled one: the user closes during a download.
         Fault::new("client_close_download", downloading(), download).needs(&[Need::Root, Need::Netns]),
     ]
 }
@@ -68,7 +69,7 @@ fn lossy() -> ExpectedRecord {
     .one_of("up_end", &["fin_in", "fin_out", "rst_out"])
     .is("peer_exit", "alive")
     .key("hb_period_ms", Expect::Range(200, 800));
-    // If no ping got through, nothing was sent that had to be sent again.
+    // If no ping arrived, there was nothing to retransmit.
     let loose = [
         "down_retrans",
         "ws_code",
@@ -97,44 +98,42 @@ fn downloading() -> ExpectedRecord {
     .close_frame("down", "1000", "")
     .ends(LegEnd::FinOut, LegEnd::FinIn)
     .is("peer_exit", "alive");
-    // As much as fits may be on its way, and a receiver that is slower than the link throws
-    // segments away.
+    // Segments may be in flight, and a receiver slower than the link drops some.
     let loose = ["down_retrans", "down_unacked", "down_lost", "up_unacked"];
     loose.into_iter().fold(expected, |expected, key| expected.key(key, Expect::Free))
 }
 
-/// The link turns bad, the browser's watchdog fires, and the browser is gone.
+/// The link becomes lossy, the client's watchdog fires, and the client closes.
 fn gives_up<'fx>(fx: &'fx mut Fixture<'_>) -> Result<&'fx Netns> {
     let netns = fx.session_over_link(|_| ())?;
     netns.lose(LOSS)?;
     watchdog(fx)?;
-    fx.gives_up();
-    Ok(fx.keep(netns))
+    fx.close_and_drop();
+    Ok(fx.keep_netns(netns))
 }
 
-/// Heartbeats are answered between the messages, and the last message is on its way when the
-/// browser closes.
+/// Heartbeats pass between the messages; the last message is in flight when the client closes.
 fn download(fx: &mut Fixture<'_>) -> Result<()> {
     let netns = fx.session_over_link(|_| ())?;
-    fx.keep(netns);
+    fx.keep_netns(netns);
     for _ in 0..BEATS {
         for _ in 0..MESSAGES {
             fx.order(&format!("flood {MESSAGE}"))?;
         }
         fx.client().heartbeats(1)?;
     }
-    fx.the_serve().begin(&format!("flood {LAST}"))?;
+    fx.last_serve().begin(&format!("flood {LAST}"))?;
     fx.client().close(Some(1000), "");
-    fx.ended()
+    fx.wait_end()
 }
 
-/// Waits until no answer has come for as long as the browser's watchdog waits.
+/// Waits until the client has received no reply for the timeout of its watchdog.
 fn watchdog(fx: &Fixture<'_>) -> Result<()> {
     let begun = Instant::now();
     let (mut pongs, mut at) = (0, begun);
     while at.elapsed() < WATCHDOG {
         if begun.elapsed() > LIMIT {
-            return Err(TestError::Timeout { what: "a gap between two answers".to_owned(), after: LIMIT });
+            return Err(TestError::Timeout { what: "a gap between two replies".to_owned(), after: LIMIT });
         }
         std::thread::sleep(super::PERIOD / 4);
         let now = fx.client().seen().pongs;

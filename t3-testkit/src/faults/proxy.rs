@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{client::TIMEOUT, error::Result, harness::Traefik};
 
-/// What a dying proxy leaves of a connection: FIN when it had read everything, else RST.
+/// End of a connection of a killed proxy: FIN if it had read everything, else RST.
 const CUT: [&str; 2] = ["fin_in", "rst_in"];
 const PASSED_ON: [&str; 2] = ["fin_out", "rst_out"];
 
@@ -29,30 +29,29 @@ pub(super) fn faults() -> Vec<Fault> {
     vec![
         Fault::new("traefik_killed", all(), |fx| through_traefik(fx, SESSIONS, USERS, libc::SIGKILL))
             .needs(&[Need::Traefik])
-            .crowd(SESSIONS, USERS)
+            .many(SESSIONS, USERS)
             .after(|fx| fx.one_burst(SESSIONS as u64, USERS as u64)),
         Fault::new("traefik_restarted", all(), |fx| through_traefik(fx, SESSIONS, USERS, libc::SIGTERM))
             .needs(&[Need::Traefik])
-            .crowd(SESSIONS, USERS)
+            .many(SESSIONS, USERS)
             .after(|fx| fx.one_burst(SESSIONS as u64, USERS as u64)),
-        // The same cause with two sessions only: nothing tells it from two browsers that left, and
-        // nothing is guessed.
+        // With two sessions the cause is not distinguishable from two clients that closed.
         Fault::new("traefik_killed_for_two", one, |fx| through_traefik(fx, 2, 2, libc::SIGKILL))
             .needs(&[Need::Traefik])
-            .crowd(2, 2)
+            .many(2, 2)
             .after(|fx| fx.no_burst()),
     ]
 }
 
 fn through_traefik(fx: &mut Fixture<'_>, sessions: usize, users: usize, signal: i32) -> Result<()> {
     let mut traefik = Traefik::start(fx.stack.dir(), fx.stack.address)?;
-    fx.crowd(sessions, users, traefik.address)?;
-    fx.all_quiet()?;
+    fx.open_many(sessions, users, traefik.address)?;
+    fx.stop_heartbeats()?;
     traefik.process.signal(signal)?;
     traefik.process.wait(TIMEOUT)?;
     for number in 0..sessions {
         fx.nth(number).wait_end()?;
     }
-    // It comes back, as a restarted one does; browsers that return are none of this fault's.
+    // Restarts, as systemd would do.
     traefik.start_again()
 }

@@ -1,5 +1,5 @@
-//! Real records for docs/VERDICTS.md: one line per verdict from a run of the catalogue, put behind
-//! the page's markers. Pure.
+//! Example records of docs/VERDICTS.md: one line per verdict from a run of the catalogue, inserted
+//! after the page's markers. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{Outcome, Row};
 const OPEN: &str = "<!-- record:";
 const CLOSE: &str = " -->";
 
-/// One line per verdict: of the first fault that passed and gave it.
+/// Returns one line per verdict, of the first passed fault with that verdict.
 #[must_use]
 pub fn by_verdict(rows: &[Row]) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
@@ -22,8 +22,8 @@ pub fn by_verdict(rows: &[Row]) -> BTreeMap<String, String> {
     lines
 }
 
-/// The page with each marker followed by the record of its verdict, as an indented block. A marker
-/// without a record keeps what it has.
+/// Returns the page with the record of its verdict after each marker, as an indented block. A
+/// marker without a new record keeps its present one.
 #[must_use]
 pub fn fill(page: &str, records: &BTreeMap<String, String>) -> String {
     let mut text = String::new();
@@ -32,7 +32,7 @@ pub fn fill(page: &str, records: &BTreeMap<String, String>) -> String {
         text.push_str(line);
         text.push('\n');
         let Some(record) = marker(line).and_then(|verdict| records.get(verdict)) else { continue };
-        // The block that stands there already: blank lines and indented ones.
+        // The present block: blank lines and indented ones.
         let mut old = lines.clone();
         let mut block = false;
         while let Some(next) = old.peek() {
@@ -54,7 +54,7 @@ pub fn fill(page: &str, records: &BTreeMap<String, String>) -> String {
     text
 }
 
-/// Each marker's verdict and the record behind it.
+/// Returns the verdict of each marker and the record after it.
 #[must_use]
 pub fn read(page: &str) -> Vec<(&str, Option<&str>)> {
     let mut found = Vec::new();
@@ -78,7 +78,7 @@ mod tests {
     const PAGE: &str = "# a\n<!-- record:x -->\n<!-- record:y -->\n\n### b\n<!-- record:z -->\n";
 
     #[test]
-    fn records_come_behind_their_markers_and_replace_what_was_there() {
+    fn records_are_inserted_after_their_markers_and_replace_old_ones() {
         let records = |x: &str| [("x", x), ("z", "3")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let once = fill(PAGE, &records("1"));
         assert_eq!(
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_without_a_record_keeps_its_own() {
+    fn a_marker_without_a_new_record_keeps_the_old_one() {
         let page = "<!-- record:x -->\n\n    old\n\ntext\n";
         assert_eq!(fill(page, &BTreeMap::new()), page);
     }

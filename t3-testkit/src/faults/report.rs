@@ -1,4 +1,4 @@
-//! The table: one aligned line per fault, the differences below a line that missed.
+//! Result table: one aligned line per fault, with mismatches below a failed one.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -6,20 +6,19 @@ use t3_record::CloseRecord;
 
 use super::{Fault, Mismatch};
 
-/// How one fault came out.
+/// Result of one fault.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The record is the truth.
+    /// The records are as expected.
     Passed,
-    /// It is not: where.
+    /// A record is not as expected.
     Failed(Vec<Mismatch>),
-    /// This machine cannot have the fault: why.
+    /// Not possible on this host, with the reason.
     Impossible(String),
 }
 
 impl Outcome {
-    /// Whether anything missed.
     #[must_use]
     pub fn failed(&self) -> bool {
         matches!(self, Self::Failed(_))
@@ -29,22 +28,21 @@ impl Outcome {
 /// One line of the table.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Row {
-    /// The fault's name.
+    /// Name of the fault.
     pub fault: &'static str,
-    /// Verdict and mechanism as they must be.
+    /// Expected verdict and mechanism.
     pub expected: String,
-    /// As they are.
+    /// Verdict and mechanism of the record.
     pub got: String,
-    /// How it came out.
     pub outcome: Outcome,
-    /// From start to record.
+    /// Time from start to record.
     #[serde(rename = "took_ms", serialize_with = "millis")]
     pub took: Duration,
-    /// The lines of the records that the truth holds for.
+    /// Lines of the records of affected sessions.
     pub records: Vec<String>,
-    /// Something starved while it ran, so that a miss says nothing about the verdict.
+    /// dispatch or t3-trace lacked CPU while it ran, so a mismatch does not count.
     #[serde(skip)]
-    pub(super) starved: bool,
+    pub(super) lacked_cpu: bool,
     /// Records and stderr, for a failure.
     pub details: String,
 }
@@ -63,7 +61,7 @@ impl Row {
             outcome: Outcome::Passed,
             took: Duration::ZERO,
             records: Vec::new(),
-            starved: false,
+            lacked_cpu: false,
             details: String::new(),
         }
     }
@@ -81,12 +79,12 @@ impl Row {
         }
     }
 
-    /// The line, and what missed.
+    /// The line of the table and the mismatches.
     #[must_use]
     pub fn to_text(&self) -> String {
         let (mark, tail) = match &self.outcome {
             Outcome::Passed => ("ok", format!("{:.1} s", self.took.as_secs_f32())),
-            Outcome::Failed(_) => ("MISS", format!("{:.1} s", self.took.as_secs_f32())),
+            Outcome::Failed(_) => ("FAIL", format!("{:.1} s", self.took.as_secs_f32())),
             Outcome::Impossible(why) => ("--", why.clone()),
         };
         let mut text =
@@ -101,10 +99,10 @@ impl Row {
     }
 }
 
-/// The table's head.
+/// Column names of the table.
 pub const HEAD: [&str; 4] = ["fault", "expected", "got", "ok"];
 
-/// Prints one row, under the head if it is the first.
+/// Prints one row; before the first one, the column names.
 pub fn print(row: &Row, first: bool) {
     if first {
         let [fault, expected, got, ok] = HEAD;

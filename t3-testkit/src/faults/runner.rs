@@ -1,4 +1,4 @@
-//! Runs faults: picks them, gives each its world, reads its records back and compares.
+//! Runner of faults: selects them, starts stacks, injects, and compares the records.
 
 use std::{
     collections::BTreeMap,
@@ -20,51 +20,50 @@ use crate::{
     sys,
 };
 
-/// What operators' Loki query matches on; the part between its backquotes.
+/// The regular expression of the operators' Loki query.
 const OPERATORS_QUERY: &str = r"dur_ms=(?P<dur>[0-9]+) cause=(?P<cause>\S+)";
 
-/// How often a fault is tried that missed while the machine starved.
+/// Maximum number of attempts while the host lacks CPU.
 const ATTEMPTS: usize = 3;
 
-/// An event loop that is this late had no CPU.
+/// An event loop lag that shows a lack of CPU.
 const LATE_MS: u64 = 400;
 
-/// dispatch's own patience, shorter than by default: the same timers, sooner.
+/// Timeouts of dispatch, shorter than by default.
 const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--handshake-timeout", "6s"];
 
-/// An emulated machine is about ten times slower, and t3-trace with it.
+/// Emulation makes t3-trace about ten times slower.
 const EMULATED_EVIDENCE: [&str; 2] = ["--evidence-timeout", "3s"];
 
-/// Sessions that end at once on an emulated machine, at most: more take longer than dispatch waits
-/// for the evidence of each. What makes a burst is no kernel's business, and each of its ends is in
-/// the catalogue by itself.
+/// Maximum number of sessions that end at the same time under emulation: evidence for more arrives
+/// after the evidence timeout. Bursts do not depend on the kernel, and the catalogue has each of
+/// their ends as a single fault.
 const EMULATED: usize = 10;
 
-/// What to run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Only faults with these names; all when empty.
+    /// Names of the faults to run; all if empty.
     pub only: Vec<String>,
-    /// What every record's `kernel=` must be; whatever t3-trace says it has when `None`.
+    /// Expected `kernel=` of every record; `None`: as t3-trace reports.
     pub kernel: Option<KernelSource>,
-    /// Without t3-trace: every record must say `kernel=off`.
+    /// Runs without t3-trace and expects `kernel=off`.
     pub without_trace: bool,
-    /// Stand-ins as units of systemd.
+    /// Runs serves as systemd units.
     pub units: bool,
-    /// Leave out [`super::DISPATCH_DECIDES`].
+    /// Skips [`super::DISPATCH_DECIDES`].
     pub only_kernel: bool,
-    /// How t3-trace must hook kernel functions; what it finds best when `None`.
+    /// Hook type of t3-trace; `None`: its default.
     pub hooks: Option<String>,
 }
 
-/// Runs them and hands each row to `each` as soon as it is known; gives them in the order of the
+/// Runs the faults and calls `each` with each finished row; returns them in the order of the
 /// catalogue.
 ///
-/// Most of a fault's time is waiting, so in front of a journald of the test's own they run in lanes
-/// side by side, each with a journald and a stack to itself: no lane sees another's records.
+/// Faults mostly wait, so with a private journald they run in parallel lanes, each with its own
+/// journald and stack: a lane does not read the records of another.
 pub fn run(options: &Options, journal: &Arc<Journal>, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
     let mut faults = selected(&options.only)?;
-    // What is asked for by name is run.
+    // Faults selected by name are not skipped.
     let brief = options.only_kernel && options.only.is_empty();
     faults.retain(|fault| !brief || !DISPATCH_DECIDES.contains(&fault.name));
     let mut rows = BTreeMap::new();
@@ -74,35 +73,35 @@ pub fn run(options: &Options, journal: &Arc<Journal>, mut each: impl FnMut(&Row)
     };
     let (alone, others): (Vec<_>, Vec<_>) = faults.iter().partition(|fault| fault.alone);
     if journal.pid().is_some() {
-        side_by_side(&others, options, &mut keep)?;
+        in_parallel(&others, options, &mut keep)?;
     } else {
-        in_turn(&others, options, journal, &mut keep)?;
+        in_sequence(&others, options, journal, &mut keep)?;
     }
-    in_turn(&alone, options, journal, &mut keep)?;
+    in_sequence(&alone, options, journal, &mut keep)?;
     Ok(faults.iter().filter_map(|fault| rows.remove(fault.name)).collect())
 }
 
-fn side_by_side(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row)) -> Result<()> {
+fn in_parallel(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row)) -> Result<()> {
     let mut lanes: BTreeMap<u8, Vec<&Fault>> = BTreeMap::new();
     for fault in faults {
         lanes.entry(lane(fault)).or_default().push(fault);
     }
-    let (tell, told) = mpsc::channel();
+    let (sender, finished) = mpsc::channel();
     std::thread::scope(|scope| {
         for faults in lanes.values() {
-            let tell = tell.clone();
+            let sender = sender.clone();
             scope.spawn(move || {
                 let done = Journal::private().map(Arc::new).and_then(|journal| {
-                    in_turn(faults, options, &journal, &mut |row| drop(tell.send(Ok(row))))
+                    in_sequence(faults, options, &journal, &mut |row| drop(sender.send(Ok(row))))
                 });
                 if let Err(error) = done {
-                    let _ = tell.send(Err(error));
+                    let _ = sender.send(Err(error));
                 }
             });
         }
-        drop(tell);
+        drop(sender);
         let mut outcome = Ok(());
-        for row in told {
+        for row in finished {
             match row {
                 Ok(row) => keep(row),
                 Err(error) => outcome = Err(error),
@@ -112,14 +111,14 @@ fn side_by_side(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row)
     })
 }
 
-/// Quick ones with one session; crowds and those that wait for timers; those with a stack of their
-/// own.
+/// Lane of a fault: 0 for quick faults with one session, 1 for many sessions or long timers, 2 for
+/// a separate stack.
 fn lane(fault: &Fault) -> u8 {
     if fault.own_stack { 2 } else { u8::from(fault.sessions > 1 || fault.timeout > TIMEOUT) }
 }
 
-/// One after the other: the ones that can share a stack first.
-fn in_turn(
+/// Runs faults one after the other, first those that share a stack.
+fn in_sequence(
     faults: &[&Fault],
     options: &Options,
     journal: &Arc<Journal>,
@@ -129,15 +128,15 @@ fn in_turn(
     let groups = std::iter::once(shared.as_slice()).chain(own.chunks(1));
     for faults in groups.filter(|group| !group.is_empty()) {
         let mut stack = Stack::start(setup(faults, options)?, Arc::clone(journal))?;
-        hooked(&stack, options)?;
+        check_hooks(&stack, options)?;
         let mut rows = Vec::new();
         for fault in faults {
             let mut row = one(fault, 0, &mut stack, options);
             for attempt in 1..ATTEMPTS {
-                if !(row.starved && row.outcome.failed()) {
+                if !(row.lacked_cpu && row.outcome.failed()) {
                     break;
                 }
-                eprintln!("{}: missed while this machine starved; once more", fault.name);
+                eprintln!("{}: failed while the host lacked CPU; retrying", fault.name);
                 if fault.own_stack {
                     stack = Stack::start(setup(faults, options)?, Arc::clone(journal))?;
                 }
@@ -163,7 +162,7 @@ fn selected(only: &[String]) -> Result<Vec<Fault>> {
     Ok(catalogue().into_iter().filter(wanted).collect())
 }
 
-/// One user per fault, named after it.
+/// Users named after the faults, and the options of the stack.
 fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     let attempts = faults.iter().flat_map(|fault| (0..ATTEMPTS).map(|n| (fault.first_user(n), fault.users)));
     let users =
@@ -186,8 +185,8 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     Ok(setup)
 }
 
-/// A comparison of hooks is worth something only when they are the ones asked for.
-fn hooked(stack: &Stack, options: &Options) -> Result<()> {
+/// Checks that t3-trace uses the requested hooks.
+fn check_hooks(stack: &Stack, options: &Options) -> Result<()> {
     let Some(way) = &options.hooks else { return Ok(()) };
     let wanted = (way != "tracepoint").then_some(way.as_str());
     let hooks = stack.status()?.hooks;
@@ -205,13 +204,13 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> R
     let journal = Arc::clone(&stack.journal);
     let kernel = options.kernel.unwrap_or_else(|| stack.kernel());
     let mut row = Row::new(fault);
-    let implied = fault.expects_death().then_some(Need::Kernel);
+    let implied = fault.ends_serve().then_some(Need::Kernel);
     let mut needs = fault.needs.iter().copied().chain(implied);
-    let crowd = options.units && fault.sessions > EMULATED;
-    let crowd = crowd.then(|| format!("needs real CPUs for {} sessions that end at once", fault.sessions));
+    let many = options.units && fault.sessions > EMULATED;
+    let many = many.then(|| format!("needs real CPUs: {} sessions end at the same time", fault.sessions));
     let storm = options.units && fault.alone;
-    let storm = storm.then(|| "needs real CPUs: it starves the whole machine, emulation with it".to_owned());
-    if let Some(why) = crowd.or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
+    let storm = storm.then(|| "needs real CPUs: it loads the whole host".to_owned());
+    if let Some(why) = many.or(storm).or_else(|| needs.find_map(|need| lacks(need, kernel, options.units))) {
         row.outcome = Outcome::Impossible(why);
         return row;
     }
@@ -223,7 +222,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> R
     match outcome {
         Ok(found) => {
             for (record, entry) in &found {
-                let expected = match (&fault.aside, fixture.is_aside(record)) {
+                let expected = match (&fault.unaffected, fixture.is_unaffected(record)) {
                     (Some(expected), true) => expected,
                     _ => {
                         row.got(record);
@@ -240,21 +239,21 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> R
             }
             if let Err(error) = (fault.after)(&mut fixture) {
                 row.add(Mismatch {
-                    key: "afterwards".to_owned(),
-                    expected: "what the fault asks for".to_owned(),
+                    key: "check after the records".to_owned(),
+                    expected: "success".to_owned(),
                     got: error.to_string(),
                 });
             }
         }
         Err(error) => row.add(Mismatch {
-            key: "the fault".to_owned(),
-            expected: "injected, and a record of it".to_owned(),
+            key: "fault".to_owned(),
+            expected: "injected, with its records".to_owned(),
             got: error.to_string(),
         }),
     }
     if row.outcome.failed() {
         let records = journal.closes(ours).unwrap_or_default();
-        row.starved = records.iter().any(|(record, _)| starved(record));
+        row.lacked_cpu = records.iter().any(|(record, _)| lacked_cpu(record));
         row.details = records.iter().map(|(record, _)| format!("    {}\n", record.to_line())).collect();
         row.details += &fixture.stderr();
         row.details += &fixture.stack.stderr();
@@ -263,7 +262,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> R
     row
 }
 
-/// The line must be what operators' query matches and what the fields say.
+/// Checks that the line matches the operators' query and agrees with the fields.
 fn malformed(record: &CloseRecord, entry: &Entry) -> Vec<Mismatch> {
     let message = entry.get("MESSAGE").map(String::as_str).unwrap_or_default();
     let mismatch = |key: &str, expected: String, got: String| Mismatch { key: key.to_owned(), expected, got };
@@ -284,7 +283,7 @@ fn malformed(record: &CloseRecord, entry: &Entry) -> Vec<Mismatch> {
     mismatches
 }
 
-/// Records beyond one per session, looked for when everything has ended.
+/// Finds more than one record per session, after all faults of a stack.
 fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str, Mismatch>> {
     let mut extra = BTreeMap::new();
     for fault in faults {
@@ -301,23 +300,22 @@ fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str
     Ok(extra)
 }
 
-/// dispatch or t3-trace ran too seldom for evidence to come in time. The record says so, as it
-/// must, and is not what the fault asks for.
-fn starved(record: &CloseRecord) -> bool {
+/// Whether dispatch or t3-trace lacked CPU: evidence was late, and the record shows it.
+fn lacked_cpu(record: &CloseRecord) -> bool {
     record.kernel == KernelSource::Timeout || record.self_lag_ms.is_some_and(|late| late >= LATE_MS)
 }
 
-/// Why this machine cannot give what a fault needs.
+/// Why the host does not meet a requirement.
 pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<String> {
     let root = sys::is_root();
     let missing = match need {
         Need::Root => (!root).then_some("needs root"),
         Need::Kernel => matches!(kernel, KernelSource::Off | KernelSource::Timeout)
-            .then_some("needs t3-trace with its programs loaded"),
+            .then_some("needs t3-trace with its eBPF programs loaded"),
         Need::Netns => (!std::path::Path::new("/sys/class/net").exists() || !has_program("ip"))
             .then_some("needs network namespaces and iproute2"),
         Need::MemoryLimit => (!Cgroup::new().is_ok_and(|cgroup| cgroup.limits_memory()))
-            .then_some("needs a cgroup whose memory can be limited"),
+            .then_some("needs a cgroup with a memory limit"),
         Need::MemoryV2 => (!Cgroup::new().is_ok_and(|cgroup| cgroup.counts_on_v2()))
             .then_some("needs the memory controller on cgroup v2"),
         Need::CgroupV2 => Cgroup::new().is_err().then_some("needs cgroup v2"),
@@ -328,7 +326,7 @@ pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<Str
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
         Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
         Need::OwnJournal => (std::path::Path::new("/run/systemd/system").is_dir())
-            .then_some("needs a journald of its own: the machine's serves others too"),
+            .then_some("needs a private journald, not that of the host"),
     };
     missing.map(str::to_owned)
 }

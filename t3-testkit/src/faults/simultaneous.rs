@@ -1,5 +1,5 @@
-//! Both ends close at once: nobody's fault when neither had heard of the other, and an ordinary end
-//! when one reacted.
+//! Simultaneous closes: `simultaneous` if neither end had received the other's close, an ordinary
+//! close if one end reacted.
 
 use std::{sync::Barrier, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     wait,
 };
 
-/// Attempts at a race that nobody arranges.
+/// Number of races without a controlled outcome.
 const RACES: usize = 10;
 
-fn at_once() -> ExpectedRecord {
+fn simultaneous() -> ExpectedRecord {
     ExpectedRecord::opened(
         Verdict::ClientLeft,
         Segment::None,
@@ -32,20 +32,19 @@ fn at_once() -> ExpectedRecord {
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
-        // dispatch is held, so that neither end can have heard of the other whatever the scheduler
-        // does.
-        Fault::new("simultaneous_fin", at_once(), |fx| {
+        // dispatch is stopped, so that neither end can have received the other's close.
+        Fault::new("simultaneous_fin", simultaneous(), |fx| {
             fx.session()?;
-            fx.quiet()?;
-            hold(fx, |fx| {
+            fx.stop_heartbeat()?;
+            while_stopped(fx, |fx| {
                 fx.client().fin();
                 fx.order("fin")
             })?;
-            fx.ended()
+            fx.wait_end()
         }),
         Fault::new(
             "simultaneous_close",
-            at_once()
+            simultaneous()
                 .one_of("verdict", &["client_closed", "serve_closed"])
                 .one_of("cause", &["graceful"])
                 .key("ws_from", Expect::Present)
@@ -54,19 +53,18 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("up_end", &["fin_in", "fin_out"]),
             |fx| {
                 fx.session()?;
-                fx.quiet()?;
-                hold(fx, |fx| {
+                fx.stop_heartbeat()?;
+                while_stopped(fx, |fx| {
                     fx.client().close(Some(1000), "");
                     fx.order("close 1012")
                 })?;
-                fx.ended()
+                fx.wait_end()
             },
         ),
-        // A fair race: the kernel's order decides each, and the record must say what its chain
-        // shows.
+        // A race: the order in the kernel decides, and the record must agree with its chain.
         Fault::new(
             "simultaneous_race",
-            at_once()
+            simultaneous()
                 .one_of("verdict", &["client_left", "serve_left"])
                 .one_of("cause", &["downstream_closed", "upstream_closed"])
                 .one_of("how", &["simultaneous", "fin"])
@@ -76,21 +74,21 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("up_end", &["fin_in", "fin_out"]),
             race,
         )
-        .crowd(RACES, 1)
+        .many(RACES, 1)
         .needs(&[super::Need::Kernel])
-        .after(as_the_chain_says),
+        .after(matches_the_chain),
     ]
 }
 
-/// Stops dispatch while something happens.
-fn hold(fx: &mut Fixture<'_>, happens: impl FnOnce(&mut Fixture<'_>) -> Result<()>) -> Result<()> {
+/// Runs `act` while dispatch is stopped.
+fn while_stopped(fx: &mut Fixture<'_>, act: impl FnOnce(&mut Fixture<'_>) -> Result<()>) -> Result<()> {
     let pid = fx.stack.dispatch_pid();
     fx.stack.signal_dispatch(libc::SIGSTOP)?;
     let stopped = wait::until("dispatch to stop", TIMEOUT, || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(')').next()?.trim_start().starts_with('T').then_some(())
     });
-    let done = stopped.and_then(|()| happens(fx));
+    let done = stopped.and_then(|()| act(fx));
     fx.stack.signal_dispatch(libc::SIGCONT)?;
     done
 }
@@ -103,24 +101,23 @@ fn race(fx: &mut Fixture<'_>) -> Result<()> {
         let client = Client::connect(config)?;
         client.heartbeats(3)?;
         fx.clients.push(client);
-        fx.quiet()?;
+        fx.stop_heartbeat()?;
         let start = Barrier::new(2);
         let client = fx.clients.pop();
-        let (Some(client), serve) = (client, fx.the_serve()) else { return Ok(()) };
+        let (Some(client), serve) = (client, fx.last_serve()) else { return Ok(()) };
         let ordered = std::thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
                 client.fin();
             });
             start.wait();
-            // The client looks at its orders every other millisecond: serve's come at all distances
-            // from that.
+            // The client reads its orders every 2 ms: vary the distance of serve's order.
             std::thread::sleep(Duration::from_micros(number as u64 * 200));
             serve.order("fin")
         });
         client.wait_end()?;
         fx.clients.push(client);
-        // An order that came too late finds no session any more: serve had been told of the end.
+        // A late order finds no session: serve had already received the close.
         if let Err(error) = ordered {
             eprintln!("    race {number}: {error}");
         }
@@ -128,35 +125,35 @@ fn race(fx: &mut Fixture<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Each record must claim exactly what its chain shows.
-fn as_the_chain_says(fx: &mut Fixture<'_>) -> Result<()> {
+/// Checks that each record agrees with its chain.
+fn matches_the_chain(fx: &mut Fixture<'_>) -> Result<()> {
     let records = fx.stack.journal.closes(|record| record.user == fx.user)?;
     for (record, _) in records {
         let Some(chain) = &record.chain else { continue };
         let claimed = (record.how == Some(How::Simultaneous), record.closed_by);
-        let (both, first) = shown(chain);
-        let right = (both, Some(if both { ClosedBy::Both } else { first }));
-        if claimed != right {
+        let (both, first) = closed_by(chain);
+        let expected = (both, Some(if both { ClosedBy::Both } else { first }));
+        if claimed != expected {
             return Err(TestError::Unexpected {
-                what: format!("{right:?} as the chain shows"),
+                what: format!("{expected:?}, as in the chain"),
                 got: record.to_line(),
             });
         }
-        // What nobody knows of must not be in the record either.
+
         debug_assert!(CloseRecord::from_line(&record.to_line()).is_ok());
     }
     Ok(())
 }
 
-/// Whether both ends had acted before either was told, and who was first.
-fn shown(chain: &Chain) -> (bool, ClosedBy) {
-    let place = |side: Side, what: &str| {
+/// Whether both ends acted before dispatch notified either, and which end acted first.
+fn closed_by(chain: &Chain) -> (bool, ClosedBy) {
+    let position = |side: Side, what: &str| {
         let is = |event: &Event| event.side == side && event.what == what;
         chain.0.iter().position(is).unwrap_or(usize::MAX)
     };
-    let unheard = |side| place(side, "fin_in") < place(side, "fin_out");
-    let acted = |side| place(side, "fin_in") < usize::MAX;
-    let both = acted(Side::Down) && acted(Side::Up) && unheard(Side::Down) && unheard(Side::Up);
-    let first = place(Side::Down, "fin_in") < place(Side::Up, "fin_in");
+    let before_notice = |side| position(side, "fin_in") < position(side, "fin_out");
+    let acted = |side| position(side, "fin_in") < usize::MAX;
+    let both = acted(Side::Down) && acted(Side::Up) && before_notice(Side::Down) && before_notice(Side::Up);
+    let first = position(Side::Down, "fin_in") < position(Side::Up, "fin_in");
     (both, if first { ClosedBy::Downstream } else { ClosedBy::Upstream })
 }

@@ -1,4 +1,4 @@
-//! Faults behind us: `t3 serve`, its process and its cgroup, after the session had opened.
+//! Upstream faults after the open: serve, its process and its cgroup.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::{
     frame::{self, opcode},
 };
 
-/// Longer than any watchdog would take at the period of these tests.
+/// Longer than a watchdog timeout at the heartbeat period of these tests.
 const STALL: Duration = Duration::from_secs(4);
 
-/// Memory of a cgroup in which a stand-in fits well and a hog does not.
+/// Memory limit in bytes: enough for a fake serve, too little for a hog.
 const SMALL: u64 = 64 << 20;
 
 fn ended(verdict: Verdict, how: &str, peer: &str) -> ExpectedRecord {
@@ -29,7 +29,7 @@ fn fin(verdict: Verdict, how: &str, peer: &str) -> ExpectedRecord {
     ended(verdict, how, peer).ends(LegEnd::FinOut, LegEnd::FinIn)
 }
 
-pub(super) fn died(signal: i32) -> ExpectedRecord {
+pub(super) fn killed(signal: i32) -> ExpectedRecord {
     fin(Verdict::ServeKilled, &format!("signal:{signal}"), &format!("sig:{signal}"))
 }
 
@@ -39,8 +39,7 @@ fn closed(code: &str, reason: &str) -> ExpectedRecord {
         .close_frame("up", code, reason)
 }
 
-/// The browser gave up on a serve that lives and does not answer: Close 1000, and nobody answers
-/// that either.
+/// Record of a client that gave up on an unresponsive serve: Close 1000 without a reply.
 pub(super) fn stalled() -> ExpectedRecord {
     let long = || Expect::Range(3_000, 60_000);
     ExpectedRecord::opened(
@@ -59,10 +58,10 @@ pub(super) fn stalled() -> ExpectedRecord {
 }
 
 pub(super) fn faults() -> Vec<Fault> {
-    // The kernel knows the thread that sent it, procfs the process; the lane of the test that runs
-    // this is named after its test.
+    // The kernel reports the thread that sent the signal, procfs the process; a test's thread has
+    // the name of the test.
     let names = own_names();
-    let me: Vec<_> = names.iter().map(String::as_str).collect();
+    let senders: Vec<_> = names.iter().map(String::as_str).collect();
     let mut faults = vec![
         Fault::new("serve_close", closed("1011", "oh no"), |fx| ordered(fx, "close 1011 oh no")),
         Fault::new("serve_close_1000", closed("1000", ""), |fx| ordered(fx, "close 1000")),
@@ -79,49 +78,53 @@ pub(super) fn faults() -> Vec<Fault> {
         }),
         Fault::new(
             "serve_reserved_opcode",
-            // The browser sees the breach and fails the connection (RFC 6455 section 7.1.7).
+            // The client detects the violation and fails the connection (RFC 6455 section 7.1.7).
             fin(Verdict::ServeProtocol, "protocol", "alive")
                 .is("closed_by", "downstream")
-                // After a breach the rest of serve's stream cannot be read, so its answer to the
-                // close frame is not seen.
+                // After a violation the rest of serve's stream is not parsed, so its Close frame
+                // is not seen.
                 .is("cause", "downstream_closed")
                 .close_frame("down", "1002", ""),
             |fx| {
                 fx.session()?;
-                fx.quiet()?;
+                fx.stop_heartbeat()?;
                 let before = fx.client().seen().messages.len();
                 fx.order("reserved_opcode")?;
                 fx.client().wait("the bad frame", TIMEOUT, |seen| seen.messages.len() > before)?;
                 fx.client().close(Some(1002), "");
-                fx.ended()
+                fx.wait_end()
             },
         ),
         Fault::new("serve_exit_0", fin(Verdict::ServeExited, "exit:0", "exit:0"), |fx| ordered(fx, "exit 0")),
         Fault::new("serve_exit_1", fin(Verdict::ServeExited, "exit:1", "exit:1"), |fx| ordered(fx, "exit 1")),
-        Fault::new("serve_sigkill", died(9).one_of("killed_by", &me), |fx| signalled(fx, libc::SIGKILL)),
-        Fault::new("serve_sigterm", died(15).one_of("killed_by", &me), |fx| signalled(fx, libc::SIGTERM)),
-        // The sender is serve itself, or the kernel on its behalf: nobody else is to be named.
+        Fault::new("serve_sigkill", killed(9).one_of("killed_by", &senders), |fx| {
+            signalled(fx, libc::SIGKILL)
+        }),
+        Fault::new("serve_sigterm", killed(15).one_of("killed_by", &senders), |fx| {
+            signalled(fx, libc::SIGTERM)
+        }),
+        // The sender is serve itself, or the kernel on its behalf.
         Fault::new(
             "serve_sigsegv",
-            died(11).key("killed_by", Expect::Begins("t3-serve-standi".to_owned())),
+            killed(11).key("killed_by", Expect::Begins("t3-serve-standi".to_owned())),
             |fx| ordered(fx, "signal 11"),
         ),
         Fault::new(
             "serve_sigkill_unread",
             ended(Verdict::ServeKilled, "signal:9", "sig:9")
-                .one_of("killed_by", &me)
+                .one_of("killed_by", &senders)
                 .ends(LegEnd::RstOut, LegEnd::RstIn)
                 .key("hb_wait_ms", Expect::Free),
             |fx| {
                 fx.session()?;
-                fx.quiet()?;
+                fx.stop_heartbeat()?;
                 fx.order("deaf")?;
                 fx.client().write(frame::from_client(opcode::TEXT, b"never read"));
                 std::thread::sleep(super::PERIOD);
                 signal(fx, libc::SIGKILL)
             },
         ),
-        // A serve that answers nothing but reads: the close handshake still works.
+        // serve reads but does not reply to pings: the close handshake still works.
         Fault::new(
             "serve_mute",
             stalled().is("cause", "graceful").ends(LegEnd::FinOut, LegEnd::FinIn),
@@ -130,22 +133,22 @@ pub(super) fn faults() -> Vec<Fault> {
                 fx.order("mute")?;
                 std::thread::sleep(STALL);
                 fx.client().close(Some(1000), "");
-                fx.ended()
+                fx.wait_end()
             },
         ),
         Fault::new("serve_busy", stalled(), |fx| {
             fx.session()?;
             let busy = STALL.as_millis() * 3;
-            fx.the_serve().begin(&format!("busy {busy}"))?;
+            fx.last_serve().begin(&format!("busy {busy}"))?;
             std::thread::sleep(STALL);
-            fx.gives_up();
+            fx.close_and_drop();
             Ok(())
         }),
         Fault::new("serve_sigstop", stalled(), |fx| {
             fx.session()?;
             signal(fx, libc::SIGSTOP)?;
             std::thread::sleep(STALL);
-            fx.gives_up();
+            fx.close_and_drop();
             Ok(())
         }),
     ];
@@ -157,9 +160,9 @@ fn in_cgroups() -> Vec<Fault> {
     vec![
         Fault::new("serve_frozen", stalled(), |fx| {
             fx.session()?;
-            fx.limits()?.freeze(true)?;
+            fx.cgroup()?.freeze(true)?;
             std::thread::sleep(STALL);
-            fx.gives_up();
+            fx.close_and_drop();
             Ok(())
         })
         .needs(&[Need::Root, Need::CgroupV2]),
@@ -173,34 +176,33 @@ fn in_cgroups() -> Vec<Fault> {
                 .one_of("up_end", &["fin_in", "rst_in"]),
             |fx| {
                 fx.session()?;
-                fx.limits()?.limit_memory(SMALL)?;
-                fx.the_serve().begin(&format!("alloc {}", SMALL * 4))?;
-                fx.the_serve().process.wait(TIMEOUT).map(drop)
+                fx.cgroup()?.limit_memory(SMALL)?;
+                fx.last_serve().begin(&format!("alloc {}", SMALL * 4))?;
+                fx.last_serve().process.wait(TIMEOUT).map(drop)
             },
         )
         .needs(&[Need::Root, Need::Kernel, Need::MemoryLimit]),
         Fault::new(
             "neighbour_oom",
-            // Somebody else of the same cgroup was killed and serve lives: the close is serve's own
-            // doing.
+            // Another process of the cgroup was killed and serve is alive: serve closed by itself.
             closed("1000", "").key("oom_kills", Expect::Range(1, 10)),
             |fx| {
                 fx.session()?;
-                fx.limits()?.limit_memory(SMALL)?;
+                fx.cgroup()?.limit_memory(SMALL)?;
                 fx.order(&format!("hog {}", SMALL * 4))?;
                 fx.until_oom_kill()?;
                 fx.client().heartbeats(2)?;
                 fx.order("close 1000")?;
-                fx.ended()
+                fx.wait_end()
             },
         )
         .needs(&[Need::Root, Need::Kernel, Need::MemoryV2]),
     ]
 }
 
-/// serve sends FIN and listens on, while the browser goes on talking for a while.
+/// serve sends FIN and continues to read while the client continues to send.
 fn half_close(fx: &mut Fixture<'_>) -> Result<()> {
-    fx.patient_session()?;
+    fx.session_ignoring_fin()?;
     fx.order("half_close")?;
     for _ in 0..3 {
         std::thread::sleep(super::PERIOD);
@@ -212,26 +214,26 @@ fn half_close(fx: &mut Fixture<'_>) -> Result<()> {
 
 fn ordered(fx: &mut Fixture<'_>, order: &str) -> Result<()> {
     fx.session()?;
-    fx.quiet()?;
+    fx.stop_heartbeat()?;
     fx.order(order)?;
-    fx.ended()
+    fx.wait_end()
 }
 
 fn signalled(fx: &mut Fixture<'_>, number: i32) -> Result<()> {
     fx.session()?;
-    fx.quiet()?;
+    fx.stop_heartbeat()?;
     signal(fx, number)?;
-    fx.ended()
+    fx.wait_end()
 }
 
 fn signal(fx: &mut Fixture<'_>, number: i32) -> Result<()> {
-    fx.the_serve().process.signal(number)
+    fx.last_serve().process.signal(number)
 }
 
-/// What our signals come from: this thread, or this process.
+/// Possible senders of this process's signals: the thread and the process, as `NAME[PID]`.
 fn own_names() -> Vec<String> {
-    let read = |place: &str| std::fs::read_to_string(format!("/proc/{place}/comm")).unwrap_or_default();
+    let read = |folder: &str| std::fs::read_to_string(format!("/proc/{folder}/comm")).unwrap_or_default();
     ["thread-self", "self"]
-        .map(|place| format!("{}[{}]", read(place).trim_end(), std::process::id()))
+        .map(|folder| format!("{}[{}]", read(folder).trim_end(), std::process::id()))
         .to_vec()
 }

@@ -1,8 +1,7 @@
-//! Faults of a browser's side that stops reading while serve goes on sending: the window closes,
-//! and stays closed.
+//! Zero-window faults: the client stops reading while serve continues to send, and its receive
+//! window stays closed.
 //!
-//! What serve answers meanwhile waits behind what nobody takes, so its unanswered heartbeats are
-//! not serve's fault.
+//! serve's replies are queued behind unread data, so unanswered heartbeats are not serve's fault.
 
 use std::time::Duration;
 
@@ -11,11 +10,11 @@ use t3_record::{Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
 use super::{Expect, ExpectedRecord, Fault, Fixture, Need};
 use crate::{client::Config, error::Result};
 
-/// More than the buffers of all sockets on the way hold.
+/// Bytes to send: more than the buffers of all sockets on the path hold.
 const FLOOD: usize = 64 << 20;
 
-/// Longer than any watchdog would take at the period of these tests, and less than dispatch's
-/// patience with a silent peer.
+/// Longer than a watchdog timeout at the heartbeat period of these tests, shorter than dispatch's
+/// `TCP_USER_TIMEOUT`.
 const SHUT: Duration = Duration::from_secs(4);
 
 fn stuck(verdict: Verdict, by: ClosedBy) -> ExpectedRecord {
@@ -34,14 +33,14 @@ fn stuck(verdict: Verdict, by: ClosedBy) -> ExpectedRecord {
 pub(super) fn faults() -> Vec<Fault> {
     let gave_up = || stuck(Verdict::PathStalled, ClosedBy::Downstream).is("confidence", "likely");
     vec![
-        // Pings go on arriving, as over a path that is clogged in one direction.
+        // Pings still arrive, as over a path that is blocked in one direction.
         Fault::new(
             "zero_window_reset",
             gave_up().is("down_end", "rst_in").one_of("up_end", &["rst_out", "fin_out"]),
             |fx| {
-                clogged(fx)?;
+                blocked_session(fx)?;
                 std::thread::sleep(SHUT);
-                // Unread bytes make a RST of it.
+                // Unread bytes turn the FIN into RST.
                 fx.client().drop_socket();
                 Ok(())
             },
@@ -50,14 +49,14 @@ pub(super) fn faults() -> Vec<Fault> {
             "zero_window_quiet",
             gave_up().is("down_end", "rst_in").one_of("up_end", &["rst_out", "fin_out"]),
             |fx| {
-                clogged(fx)?;
+                blocked_session(fx)?;
                 fx.client().heartbeat(None);
                 std::thread::sleep(SHUT);
                 fx.client().drop_socket();
                 Ok(())
             },
         ),
-        // The browser's watchdog fires: a clean Close 1000, which still gets through.
+        // The client's watchdog fires: a clean Close 1000, which still arrives.
         Fault::new(
             "zero_window_watchdog",
             gave_up()
@@ -65,23 +64,23 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("down_end", &["rst_in", "fin_in"])
                 .one_of("up_end", &["rst_out", "fin_out"]),
             |fx| {
-                clogged(fx)?;
+                blocked_session(fx)?;
                 std::thread::sleep(SHUT);
-                fx.gives_up();
+                fx.close_and_drop();
                 Ok(())
             },
         ),
-        // It never reads again, and its kernel answers every probe: dispatch's own patience ends
-        // it.
+        // The client never reads again, and its kernel replies to every probe, until dispatch's
+        // timeout.
         Fault::new(
             "zero_window_for_ever",
             stuck(Verdict::ClientVanished, ClosedBy::Dispatch)
                 .is("down_end", "timeout")
                 .one_of("up_end", &["rst_out", "fin_out"]),
-            clogged,
+            blocked_session,
         )
         .timeout(120),
-        // And then nothing comes from there at all: probes of the shut window go unanswered.
+        // Then the link goes down: window probes are unanswered.
         Fault::new(
             "zero_window_vanished",
             stuck(Verdict::ClientVanished, ClosedBy::Dispatch)
@@ -89,10 +88,10 @@ pub(super) fn faults() -> Vec<Fault> {
                 .one_of("up_end", &["rst_out", "fin_out"]),
             |fx| {
                 let netns = fx.session_over_link(small_window)?;
-                clog(fx)?;
+                stop_reading(fx)?;
                 std::thread::sleep(SHUT);
                 netns.cut()?;
-                fx.keep(netns);
+                fx.keep_netns(netns);
                 Ok(())
             },
         )
@@ -101,20 +100,20 @@ pub(super) fn faults() -> Vec<Fault> {
     ]
 }
 
-/// A session whose browser has stopped reading while serve sends more than fits anywhere.
-fn clogged(fx: &mut Fixture<'_>) -> Result<()> {
+/// Opens a session whose client does not read while serve sends more than all buffers hold.
+fn blocked_session(fx: &mut Fixture<'_>) -> Result<()> {
     fx.serve(&[])?;
     let mut config = fx.config();
     small_window(&mut config);
     fx.open(config)?;
-    clog(fx)
+    stop_reading(fx)
 }
 
 fn small_window(config: &mut Config) {
     config.receive_buffer = Some(4 << 10);
 }
 
-fn clog(fx: &mut Fixture<'_>) -> Result<()> {
+fn stop_reading(fx: &mut Fixture<'_>) -> Result<()> {
     fx.client().reading(false);
-    fx.the_serve().begin(&format!("flood {FLOOD}"))
+    fx.last_serve().begin(&format!("flood {FLOOD}"))
 }
