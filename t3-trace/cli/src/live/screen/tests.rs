@@ -188,7 +188,7 @@ fn help_messages_and_sessions() {
     screen.receive([Item::Sessions(Box::new(sessions(3)))]);
     looks_like("sessions", &mut screen);
     press(&mut screen, &[KeyCode::Enter]);
-    assert!(shown(&mut screen, 80, 24).contains("match: user:wizard"));
+    assert!(shown(&mut screen, 80, 24).contains("match filter: user:wizard"));
 }
 
 #[test]

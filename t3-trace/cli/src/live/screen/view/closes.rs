@@ -29,7 +29,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     }
     if !closes.filter().is_empty() {
         title.push_str(&format!(
-            "   {} of {} match: {}",
+            "   {} of {} match filter: {}",
             thousands(shown as u64),
             thousands(kept as u64),
             closes.filter()
