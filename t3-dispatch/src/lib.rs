@@ -1,9 +1,9 @@
 //! Reverse proxy: routes each request to the user's serve, relays WebSockets without changing a
 //! byte, and writes one record per session that states who closed it and how.
 //!
-//! The path of a session through the folders: `server` accepts, `proxy` finds the user (`routing`)
-//! and opens the WebSocket (`admission`, `upstream`), `relay` passes bytes and collects facts, and
-//! `record` writes the record. `t3-record` judges the facts; this crate never does.
+//! A session passes through these folders: `server` accepts the connection, `routing` finds the
+//! user, `proxy` opens the WebSocket (`admission`, `upstream`), `relay` passes bytes and collects
+//! facts, and `record` writes the record. The verdict is in `t3-record`.
 //!
 //! Imports between folders go one way; docs/ARCHITECTURE.md has the order.
 

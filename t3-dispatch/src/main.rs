@@ -1,4 +1,4 @@
-//! `t3-dispatch`: reads the configuration, sets logging up, and turns outcomes into exit codes.
+//! `t3-dispatch`: reads the configuration, sets up logging, and maps results to exit codes.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
@@ -9,8 +9,8 @@ use t3_dispatch::{
     process::run::{self, ServeError},
 };
 
-/// How long the last log lines may take.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Timeout for writing the last log lines.
+const LOG_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if let Some(code) = t3_config::pages::run(config::definition(), std::env::args_os()) {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     match found.options {
         Ok(options) => {
             let code = run(*options, &about, &warnings);
-            t3_journal::drain(LAST_LINES);
+            t3_journal::drain(LOG_DRAIN_TIMEOUT);
             code
         }
         Err(problems) => {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Names only: values may be anybody's secrets.
+/// Names only: values may be secrets.
 fn variables() -> impl Iterator<Item = String> {
     std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
 }
@@ -64,7 +64,7 @@ fn run(options: Serve, about: &str, warnings: &[String]) -> ExitCode {
             let configuration = matches!(error.downcast_ref(), Some(ServeError::Table(_)))
                 || error.is::<t3_journal::logging::InitError>();
             tracing::error!("{error:#}");
-            // A subscriber that was never set up leaves stderr.
+            // Without a log subscriber only stderr is left.
             if !tracing::enabled!(tracing::Level::ERROR) {
                 eprintln!("t3-dispatch: {error:#}");
             }
@@ -89,7 +89,7 @@ fn serve(options: Serve, about: &str, warnings: &[String]) -> anyhow::Result<()>
         .build()
         .context("cannot start the runtime")?;
     let result = runtime.block_on(run::run(options, writer));
-    // Connections that did not end in time are cut here.
+    // Closes connections that did not end in time.
     runtime.shutdown_background();
     Ok(result?)
 }

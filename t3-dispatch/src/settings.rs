@@ -4,28 +4,25 @@ use std::time::Duration;
 
 use crate::{http::guard, relay, sys::tcp};
 
-/// The times of one dispatch.
+/// Timeouts of t3-dispatch.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// Time for serve to accept a connection.
+    /// Timeout for connecting to serve.
     pub connect: Duration,
-    /// For serve to answer an upgrade.
+    /// Timeout for serve's reply to an upgrade.
     pub handshake: Duration,
-    /// From the word to stop to the end, at most.
+    /// Graceful shutdown timeout after the stop signal.
     pub drain: Duration,
-    /// Keepalive and user timeout of both legs.
-    pub legs: tcp::Patience,
-    /// What the relay waits for.
+    /// Keepalive and TCP_USER_TIMEOUT of both legs.
+    pub legs: tcp::TcpTimeouts,
     pub relay: relay::RelayTimeouts,
 }
 
-/// What HTTP connections may be like.
+/// Limits and timeouts of HTTP connections.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpSettings {
-    /// Requests.
     pub limits: guard::Limits,
-    /// Clients.
-    pub patience: guard::Patience,
-    /// For serve to begin its answer, once it has the whole request.
-    pub response: Duration,
+    pub client: guard::ClientTimeouts,
+    /// Timeout for the start of serve's response once it has the complete request.
+    pub response_timeout: Duration,
 }

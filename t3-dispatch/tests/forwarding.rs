@@ -135,7 +135,7 @@ async fn a_connection_is_never_used_for_another_user_even_on_the_same_port() {
     assert!(second.starts_with("GET /second"));
     nothing_comes(&mut serve).await;
     let table = stage.app.table();
-    stage.app.pool.keep(|route| table.has(route));
+    stage.app.pool.retain(|route| table.has(route));
     assert_eq!(rest(&mut serve).await.unwrap(), b"", "closed, as nobody is routed there");
 }
 
@@ -281,7 +281,7 @@ async fn answers_without_a_body_end_with_their_head() {
         nothing_comes(&mut client).await;
         idle(&stage, 1).await;
         // A fresh one each time.
-        stage.app.pool.keep(|_| false);
+        stage.app.pool.retain(|_| false);
     }
 }
 

@@ -1,6 +1,7 @@
-//! `t3-mint-answer`: what t3-mint.socket starts, as root, for each question of t3-dispatch: one OS
-//! user's name on standard input, one line of JSON with a one-time credential, or with the reason
-//! why there is none, on standard output. Never listens and never logs what it hands out.
+//! `t3-mint-answer`: answers one pairing request of t3-dispatch; t3-mint.socket starts it as root.
+//!
+//! Reads the name of one OS user from standard input and writes one line of JSON to standard
+//! output: a one-time credential, or the error. Does not listen and does not log the credential.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -24,9 +25,9 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Err(error) = &answer {
         eprintln!("{error}");
     }
-    // One that no longer listens has given up; the credential ends with it.
+    // If t3-dispatch has closed the connection, the unused credential expires.
     let written = std::io::stdout().lock().write_all(&line(&answer));
-    // A question that never came is still being read.
+    // A read of standard input may still be pending.
     runtime.shutdown_background();
     Ok(if answer.is_ok() && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -53,7 +53,7 @@ impl StatsReporter {
         self.messages.extend(reports.chunks(MOST_PULSES).map(<[StatsReport]>::to_vec));
     }
 
-    /// Returns the next message; pending while there is no subscription. `collect` returns the
+    /// Returns the next message; pending without a subscription. `collect` returns the
     /// reports of all sessions or of the changed ones. Safe to cancel.
     pub async fn message(&mut self, collect: impl Fn(bool) -> Vec<StatsReport>) -> ToTrace {
         loop {

@@ -1,15 +1,15 @@
-//! Limits of the process: each WebSocket takes two descriptors, so the soft limit is raised to the
-//! hard one, and said when even that is too low for the sessions that are allowed.
+//! Limit on open file descriptors: raises the soft limit to the hard limit and warns if that is too
+//! low for --max-sessions. Each WebSocket needs two descriptors.
 
 use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// For listeners, journald, t3-trace, and requests that are no WebSockets.
+/// Descriptors for listeners, journald, t3-trace and plain HTTP requests.
 const OTHERS: u64 = 256;
 
-/// Raises the limit on open file descriptors to its maximum, and logs a failure. Gives the
-/// limit; `None` for none.
+/// Raises the limit on open file descriptors to its maximum; logs a failure. Returns the limit,
+/// `None` for unlimited.
 pub fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -19,13 +19,13 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!("cannot raise the limit on open file descriptors ({:?}): {error}", limit.current);
+            tracing::warn!(limit = limit.current, "cannot raise the limit on open file descriptors: {error}");
             limit.current
         }
     }
 }
 
-/// Says so when `sessions` need more than `descriptors`.
+/// Logs a warning when `sessions` need more than `descriptors`.
 pub fn check_descriptors(sessions: NonZeroUsize, descriptors: Option<u64>) {
     if let Some(room) = too_low(sessions, descriptors) {
         let descriptors = descriptors.unwrap_or_default();
@@ -36,7 +36,7 @@ pub fn check_descriptors(sessions: NonZeroUsize, descriptors: Option<u64>) {
     }
 }
 
-/// Sessions that the limit allows, if fewer than `sessions`. `None` as a limit means unlimited.
+/// Returns the number of sessions that the limit allows, if fewer than `sessions`.
 fn too_low(sessions: NonZeroUsize, descriptors: Option<u64>) -> Option<u64> {
     let room = descriptors?.saturating_sub(OTHERS) / 2;
     (room < sessions.get() as u64).then_some(room)
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_takes_two_descriptors_and_others_need_some() {
+    fn a_session_needs_two_descriptors_and_some_are_reserved() {
         for (sessions, descriptors, expected) in [
             (8192, None, None),
             (8192, Some(524_288), None),

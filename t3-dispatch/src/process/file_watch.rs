@@ -1,12 +1,11 @@
-//! Says when a file may have another content: it was written, replaced, removed, came back, or a
-//! symbolic link on the way to it turned to another place. Reads no content, and knows nothing of
-//! what is in it.
+//! Change detection for one file: written, replaced, removed, created again, or a symbolic link of
+//! its path was changed. Does not read the file.
 //!
-//! What is watched are the directories in which the names on the way to the file are looked up,
-//! each for its name: the file itself may be gone or be another one at any time, and so may the
-//! directories (`..data` of a Kubernetes mount is a link that is replaced). Where the kernel does
-//! not tell (inotify(7): mounts, network file systems, no watches left) the file is looked at every
-//! [`LOOK_EVERY`].
+//! The watches are on the directories in which the components of the path are looked up, each for
+//! its name: the file may be missing or replaced at any time, and so may the directories (`..data`
+//! of a Kubernetes mount is a link that is replaced). Where the kernel does not report changes
+//! (inotify(7): mounts, network file systems, no watches left), the file is checked every
+//! [`POLL_INTERVAL`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,31 +21,30 @@ use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long nothing must happen before the file is worth reading: editors and copies take several
-/// steps.
+/// Time without events after which a change is reported: editors and copies take several steps.
 pub const SETTLED: Duration = Duration::from_millis(100);
-/// Somebody who never stops writing is not waited for longer.
-const SETTLED_MOST: Duration = Duration::from_secs(1);
-/// How often the file is worth a look even when the kernel says nothing.
-pub const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// So many links on the way are a loop (path_resolution(7)).
-const LINKS_MOST: usize = 40;
-/// Room for a few events of the longest names (inotify(7)).
+/// Limit of that wait, for a file that is written continuously.
+const SETTLED_MAX: Duration = Duration::from_secs(1);
+/// Interval of checks without an event from the kernel.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// Limit of symbolic links in a path (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+/// Buffer size in bytes, for a few events with the longest names (inotify(7)).
 const BUFFER: usize = 4096;
 
 /// Watches one file.
 #[derive(Debug)]
-pub struct Watch {
+pub struct FileWatch {
     path: PathBuf,
-    look_every: Option<Duration>,
+    poll_interval: Option<Duration>,
     armed: Option<Armed>,
-    /// Why the kernel does not tell, said once.
+    /// Reason for missing events; logged once.
     trouble: Option<String>,
 }
 
 struct Armed {
     events: EventStream<Vec<u8>>,
-    /// The names of interest by directory.
+    /// Watched names by directory.
     names: HashMap<WatchDescriptor, Vec<OsString>>,
 }
 
@@ -56,33 +54,32 @@ impl fmt::Debug for Armed {
     }
 }
 
-impl Watch {
-    /// Starts to watch. Needs a tokio runtime. `look_every`: how often a look is worth it without a
-    /// word from the kernel; `None` for never.
+impl FileWatch {
+    /// Starts to watch. Needs a tokio runtime. Without events, a change is assumed every
+    /// `poll_interval`; `None` disables that.
     #[must_use]
-    pub fn new(path: &Path, look_every: Option<Duration>) -> Self {
-        // An error needs an empty path or a working directory that is gone.
+    pub fn new(path: &Path, poll_interval: Option<Duration>) -> Self {
+        // Fails only for an empty path or a deleted working directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let mut watch = Self { path, look_every, armed: None, trouble: None };
+        let mut watch = Self { path, poll_interval, armed: None, trouble: None };
         watch.arm();
         watch
     }
 
-    /// Returns when a look at the file is worth it. Everything that happens after that is told by
-    /// the next call.
+    /// Returns when the file may have changed. Later changes are reported by the next call.
     pub async fn changed(&mut self) {
-        let told = tokio::select! {
+        let by_event = tokio::select! {
             () = event(self.armed.as_mut()) => true,
-            () = after(self.look_every) => false,
+            () = after(self.poll_interval) => false,
         };
-        if told {
-            let until = Instant::now() + SETTLED_MOST;
+        if by_event {
+            let until = Instant::now() + SETTLED_MAX;
             while Instant::now() < until && timeout(SETTLED, event(self.armed.as_mut())).await.is_ok() {}
         }
         self.arm();
     }
 
-    /// Watches the way to the file as it is now.
+    /// Creates watches for the current path.
     fn arm(&mut self) {
         let trouble = match armed(&self.path) {
             Ok((armed, trouble)) => {
@@ -97,7 +94,7 @@ impl Watch {
         if trouble != self.trouble {
             if let Some(trouble) = &trouble {
                 let path = self.path.display();
-                tracing::warn!("changes of {path} are detected up to {LOOK_EVERY:?} late: {trouble}");
+                tracing::warn!("changes of {path} are detected up to {POLL_INTERVAL:?} late: {trouble}");
             }
             self.trouble = trouble;
         }
@@ -116,7 +113,7 @@ async fn event(armed: Option<&mut Armed>) {
     let Some(Armed { events, names }) = armed else { return pending().await };
     loop {
         match events.next().await {
-            // One without a name concerns the directory, or the whole queue when it overflowed.
+            // An event without a name is for the directory, or for the queue when it overflowed.
             Some(Ok(event)) => match event.name {
                 Some(name) if !names.get(&event.wd).is_some_and(|known| known.contains(&name)) => {}
                 _ => return,
@@ -126,35 +123,34 @@ async fn event(armed: Option<&mut Armed>) {
     }
 }
 
-/// Watches all directories on the way. Returns the error for those that cannot be watched.
+/// Watches all directories of the path. Also returns the error for those that cannot be watched.
 fn armed(path: &Path) -> io::Result<(Armed, Option<String>)> {
-    // A directory that turned while it was being watched leads elsewhere: the way is looked at
-    // again when the watches stand.
-    const TURNS: usize = 5;
-    let mut places = way(path);
-    let mut turns = 0;
+    // The path can change while the watches are created, so it is resolved again afterwards.
+    const ATTEMPTS: usize = 5;
+    let mut steps = lookups(path);
+    let mut attempts = 0;
     loop {
         let inotify = Inotify::init()?;
         let mut names: HashMap<_, Vec<OsString>> = HashMap::new();
         let mut trouble = None;
-        for (dir, name) in &places {
+        for (dir, name) in &steps {
             match inotify.watches().add(dir, mask()) {
                 Ok(watch) => names.entry(watch).or_default().push(name.clone()),
                 Err(error) => trouble = Some(format!("watch {}: {}", dir.display(), error)),
             }
         }
-        let now = way(path);
-        turns += 1;
-        if now == places || turns == TURNS {
+        let current = lookups(path);
+        attempts += 1;
+        if current == steps || attempts == ATTEMPTS {
             let events = inotify.into_event_stream(vec![0; BUFFER])?;
             return Ok((Armed { events, names }, trouble));
         }
-        places = now;
+        steps = current;
     }
 }
 
 fn mask() -> WatchMask {
-    // Not MODIFY: a file is worth reading when its writer has closed it.
+    // Not MODIFY: a change is complete when the writer has closed the file.
     WatchMask::CREATE
         | WatchMask::CLOSE_WRITE
         | WatchMask::MOVED_FROM
@@ -166,10 +162,10 @@ fn mask() -> WatchMask {
         | WatchMask::ONLYDIR
 }
 
-/// Every directory that is asked for a name on the way from the root to the file, as far as the way
-/// goes, and that name (path_resolution(7)).
-fn way(path: &Path) -> Vec<(PathBuf, OsString)> {
-    let mut asked = Vec::new();
+/// Directory and name of each lookup from the root to the file, up to the first missing component
+/// (path_resolution(7)).
+fn lookups(path: &Path) -> Vec<(PathBuf, OsString)> {
+    let mut lookups = Vec::new();
     let mut dir = PathBuf::from("/");
     let mut left: VecDeque<PathBuf> = VecDeque::from([path.to_owned()]);
     let mut links = 0;
@@ -187,23 +183,23 @@ fn way(path: &Path) -> Vec<(PathBuf, OsString)> {
                 dir.pop();
             }
             Component::Normal(name) => {
-                let whole = dir.join(name);
-                asked.push((dir.clone(), name.to_owned()));
-                let Ok(kind) = whole.symlink_metadata().map(|meta| meta.file_type()) else { break };
+                let entry = dir.join(name);
+                lookups.push((dir.clone(), name.to_owned()));
+                let Ok(kind) = entry.symlink_metadata().map(|meta| meta.file_type()) else { break };
                 if kind.is_symlink() {
-                    let Ok(target) = whole.read_link() else { break };
+                    let Ok(target) = entry.read_link() else { break };
                     links += 1;
-                    if links > LINKS_MOST {
+                    if links > LINKS_MAX {
                         break;
                     }
                     left.push_front(target);
                 } else {
-                    dir = whole;
+                    dir = entry;
                 }
             }
         }
     }
-    asked
+    lookups
 }
 
 #[cfg(test)]
@@ -215,22 +211,22 @@ mod tests {
 
     use super::*;
 
-    /// Nothing but the kernel's word: what it does not tell is not seen at all.
-    fn watched(path: &Path) -> Watch {
-        Watch::new(path, None)
+    /// A watch without polling: it reports only events of the kernel.
+    fn watched(path: &Path) -> FileWatch {
+        FileWatch::new(path, None)
     }
 
-    async fn is_told(watch: &mut Watch) -> bool {
+    async fn is_reported(watch: &mut FileWatch) -> bool {
         timeout(Duration::from_secs(20), watch.changed()).await.is_ok()
     }
 
     /// No change is reported for several settle times.
-    async fn is_quiet(watch: &mut Watch) -> bool {
+    async fn is_quiet(watch: &mut FileWatch) -> bool {
         timeout(SETTLED * 5, watch.changed()).await.is_err()
     }
 
     #[test]
-    fn the_way_to_a_file_is_every_directory_that_is_asked_for_a_name() {
+    fn every_lookup_of_a_path_is_listed() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().canonicalize().unwrap();
         fs::create_dir_all(dir.join("real/deep")).unwrap();
@@ -239,8 +235,8 @@ mod tests {
         symlink(dir.join("real/deep/file"), dir.join("absolute")).unwrap();
         symlink("../real/./deep/file", dir.join("real/dotted")).unwrap();
         symlink("loop", dir.join("loop")).unwrap();
-        let below = |way: Vec<(PathBuf, OsString)>| -> Vec<String> {
-            let inside = way.into_iter().filter(|(parent, _)| parent.starts_with(&dir));
+        let below = |lookups: Vec<(PathBuf, OsString)>| -> Vec<String> {
+            let inside = lookups.into_iter().filter(|(parent, _)| parent.starts_with(&dir));
             inside
                 .map(|(parent, name)| parent.join(name).strip_prefix(&dir).unwrap().display().to_string())
                 .collect()
@@ -253,14 +249,14 @@ mod tests {
             ("missing/deep/file", &["missing"]),
             ("real/missing", &["real", "real/missing"]),
         ] {
-            assert_eq!(below(way(&dir.join(path))), expected, "{path}");
+            assert_eq!(below(lookups(&dir.join(path))), expected, "{path}");
         }
-        assert!(way(&dir.join("loop")).len() < 100);
-        assert_eq!(way(Path::new("/")), []);
+        assert!(lookups(&dir.join("loop")).len() < 100);
+        assert_eq!(lookups(Path::new("/")), []);
     }
 
     #[tokio::test]
-    async fn every_way_to_change_a_file_is_told() {
+    async fn every_kind_of_change_is_reported() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("conf");
         let file = dir.join("dispatch.json");
@@ -286,18 +282,18 @@ mod tests {
             ("it is back", Box::new(|| fs::write(&file, "4").unwrap())),
             ("it is renamed away", Box::new(|| fs::rename(&file, &other).unwrap())),
             ("it comes back as a link", Box::new(|| symlink(&other, &file).unwrap())),
-            ("what the link leads to is written", Box::new(|| fs::write(&other, "4").unwrap())),
-            ("the directory goes", Box::new(|| fs::remove_dir_all(&dir).unwrap())),
+            ("the target of the link is written", Box::new(|| fs::write(&other, "4").unwrap())),
+            ("the directory is removed", Box::new(|| fs::remove_dir_all(&dir).unwrap())),
         ];
         for (name, step) in steps {
             step();
-            assert!(is_told(&mut watch).await, "{name}");
+            assert!(is_reported(&mut watch).await, "{name}");
         }
         assert!(is_quiet(&mut watch).await);
     }
 
     #[tokio::test]
-    async fn a_mount_as_kubernetes_makes_them_is_followed_through_its_swaps() {
+    async fn swaps_of_a_kubernetes_mount_are_reported() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
         for version in ["..1", "..2", "..3"] {
@@ -310,34 +306,34 @@ mod tests {
         for version in ["..2", "..3"] {
             symlink(version, dir.join("..tmp")).unwrap();
             fs::rename(dir.join("..tmp"), dir.join("..data")).unwrap();
-            assert!(is_told(&mut watch).await, "{version}");
+            assert!(is_reported(&mut watch).await, "{version}");
         }
         fs::remove_dir_all(dir.join("..1")).unwrap();
-        assert!(is_quiet(&mut watch).await, "what is not on the way any more is nobody's business");
+        assert!(is_quiet(&mut watch).await, "a directory that left the path is ignored");
     }
 
     #[tokio::test]
-    async fn neighbours_are_none_of_its_business_and_many_steps_are_told_once() {
+    async fn other_files_are_ignored_and_many_steps_are_reported_once() {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("dispatch.json");
         fs::write(&file, "1").unwrap();
         let mut watch = watched(&file);
         for number in 0..2000 {
-            fs::write(temp.path().join(format!("neighbour-{number}")), "").unwrap();
+            fs::write(temp.path().join(format!("other-{number}")), "").unwrap();
         }
         assert!(is_quiet(&mut watch).await);
         for number in 0..50 {
             fs::write(&file, number.to_string()).unwrap();
         }
-        assert!(is_told(&mut watch).await);
+        assert!(is_reported(&mut watch).await);
         assert!(is_quiet(&mut watch).await);
     }
 
     #[tokio::test]
-    async fn without_a_word_from_the_kernel_it_is_looked_at_now_and_then() {
+    async fn without_events_the_file_is_polled() {
         let temp = tempfile::tempdir().unwrap();
-        let mut watch = Watch::new(&temp.path().join("dispatch.json"), Some(Duration::from_millis(1)));
+        let mut watch = FileWatch::new(&temp.path().join("dispatch.json"), Some(Duration::from_millis(1)));
         watch.armed = None;
-        assert!(is_told(&mut watch).await);
+        assert!(is_reported(&mut watch).await);
     }
 }

@@ -1,9 +1,8 @@
-//! Keeps the routing table of the running dispatch the one that its file holds: reads it when the
-//! file changes and when it is asked to.
+//! Reload of the routing table, when its file changes and on SIGHUP.
 //!
-//! A table that cannot be used changes nothing, and neither does a file that is gone: the last good
-//! one goes on. Each state of the file is said once, however many events it took to get there.
-//! Sessions are never looked at: one whose user is gone from the table goes on.
+//! An invalid table or a missing file changes nothing: the previous table stays in use. Each state
+//! of the file is logged once. Open sessions are not affected, even if their user is no longer in
+//! the table.
 
 use std::{
     collections::BTreeSet,
@@ -15,66 +14,66 @@ use tokio::sync::mpsc;
 use crate::{
     metrics::Tried,
     process::{
-        file_watch::{LOOK_EVERY, Watch},
-        systemd::Teller,
+        file_watch::{FileWatch, POLL_INTERVAL},
+        systemd::SystemdNotifier,
     },
     routing::table_file::{Look, TableFile},
     server::app::App,
 };
 
-/// What reloads.
+/// Reloads the routing table.
 pub struct Reloader {
     app: Arc<App>,
     file: TableFile,
     /// The ports that dispatch listens on.
     listening: Vec<u16>,
-    /// The ports of all serves there ever were: sessions to one that is gone from the table still
-    /// want their evidence.
+    /// Ports of all tables so far: open sessions to a removed serve still need kernel evidence.
     serves: BTreeSet<u16>,
-    teller: Arc<Teller>,
+    notifier: Arc<SystemdNotifier>,
 }
 
 impl Reloader {
-    /// Nothing happens before [`Reloader::follow`].
+    /// Returns a reloader that is not running yet.
     #[must_use]
-    pub fn new(app: Arc<App>, file: TableFile, listening: Vec<u16>, teller: Arc<Teller>) -> Self {
+    pub fn new(app: Arc<App>, file: TableFile, listening: Vec<u16>, notifier: Arc<SystemdNotifier>) -> Self {
         let serves = app.table().ports().into_iter().collect();
-        Self { app, file, listening, serves, teller }
+        Self { app, file, listening, serves, notifier }
     }
 
-    /// Reloads when the file changes and whenever `asked`, for ever.
-    pub async fn follow(mut self, mut asked: mpsc::Receiver<()>) {
-        let mut watch = Watch::new(self.file.path(), Some(LOOK_EVERY));
-        // It can have changed between the first reading and the watch.
-        self = self.look(false).await;
+    /// Reloads after each change of the file and on each request. Runs until the sender is dropped.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<()>) {
+        let mut watch = FileWatch::new(self.file.path(), Some(POLL_INTERVAL));
+        // The file may have changed between the first read and the watch.
+        self = self.check(false).await;
         loop {
             tokio::select! {
-                () = watch.changed() => self = self.look(false).await,
-                word = asked.recv() => {
-                    let Some(()) = word else { return };
-                    self.teller.reloading();
-                    self = self.look(true).await;
-                    self.teller.ready();
+                () = watch.changed() => self = self.check(false).await,
+                request = requests.recv() => {
+                    let Some(()) = request else { return };
+                    self.notifier.reloading();
+                    self = self.check(true).await;
+                    self.notifier.ready();
                 }
             }
         }
     }
 
-    /// One look, where a file system that stands still holds nobody up.
-    async fn look(mut self, anyway: bool) -> Self {
-        let looked = tokio::task::spawn_blocking(move || {
-            let look = self.file.look(anyway);
-            self.take(look);
+    /// Reads the file, on a thread where a stalled file system blocks no other task. With `forced`,
+    /// an unchanged file is loaded again.
+    async fn check(mut self, forced: bool) -> Self {
+        let checked = tokio::task::spawn_blocking(move || {
+            let look = self.file.look(forced);
+            self.apply(look);
             self
         });
-        match looked.await {
+        match checked.await {
             Ok(reloader) => reloader,
-            // A panic there ends the reloading, as one here would.
+            // A panic stops reloading, but not the process.
             Err(_) => std::future::pending().await,
         }
     }
 
-    fn take(&mut self, look: Look) {
+    fn apply(&mut self, look: Look) {
         let path = self.file.path().display();
         match look {
             Look::Same => {}
@@ -84,16 +83,16 @@ impl Reloader {
                 let logins = table.len();
                 self.serves.extend(table.ports());
                 self.app.evidence.watch(self.listening.clone(), self.serves.iter().copied().collect());
-                self.app.pool.keep(|route| table.has(route));
+                self.app.pool.retain(|route| table.has(route));
                 *self.app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
                 self.app.metrics.reloaded(Tried::Ok);
-                self.teller.table_is_good();
-                // Said only once it holds.
+                self.notifier.table_loaded();
+                // Logged only once the table is in use.
                 tracing::info!("routing table {path}: {logins} logins ({changes})");
             }
             Look::Bad(error) => {
                 self.app.metrics.reloaded(Tried::Failed);
-                self.teller.table_is_bad(&error);
+                self.notifier.table_failed(&error);
                 tracing::error!("{error}; keeping the previous table");
             }
         }

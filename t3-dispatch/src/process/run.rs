@@ -1,5 +1,5 @@
-//! The life of the process: listen, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on a
-//! second one.
+//! Start and shutdown of the process: listens, reloads on SIGHUP, drains on SIGTERM or SIGINT,
+//! exits immediately on a second one.
 
 use std::{
     sync::{Arc, Mutex, RwLock},
@@ -29,7 +29,7 @@ use crate::{
         fd_limit,
         reload::Reloader,
         signals::{SignalEvent, SignalStream},
-        systemd::Teller,
+        systemd::SystemdNotifier,
     },
     proxy::{http::HttpForwarder, websocket::WebsocketProxy},
     record::{
@@ -44,38 +44,33 @@ use crate::{
     server::{app::App, listener},
     settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
-    sys::{clock, tcp},
+    sys::{clock, tcp::TcpTimeouts},
     upstream::pool::Pool,
 };
 
-/// dispatch could not start or go on.
+/// Error that prevents the start of t3-dispatch.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The routing table.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The listening socket.
     #[error(transparent)]
     Listen(#[from] listener::ListenError),
-    /// The socket for metrics.
     #[error(transparent)]
     Metrics(#[from] metrics::server::BindError),
-    /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
-    /// No thread for notifications to systemd.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start the thread for systemd notifications: {0}")]
     Thread(std::io::Error),
 }
 
-/// The times that the options ask for.
+/// Timeouts from the options.
 #[must_use]
-pub fn times(options: &cli::Serve) -> Timeouts {
+pub fn timeouts(options: &cli::Serve) -> Timeouts {
     Timeouts {
         connect: options.legs.connect_timeout,
         handshake: options.legs.handshake_timeout,
         drain: options.listening.drain_time,
-        legs: tcp::Patience { keepalive: options.legs.keepalive, user_timeout: options.legs.user_timeout },
+        legs: TcpTimeouts { keepalive: options.legs.keepalive, user_timeout: options.legs.user_timeout },
         relay: RelayTimeouts {
             close: options.legs.close_timeout,
             // The rest of the drain timeout is for evidence and records.
@@ -84,18 +79,18 @@ pub fn times(options: &cli::Serve) -> Timeouts {
     }
 }
 
-/// What the options ask for of HTTP connections.
+/// HTTP settings from the options.
 #[must_use]
-pub fn http(options: &cli::Serve) -> HttpSettings {
+pub fn http_settings(options: &cli::Serve) -> HttpSettings {
     let options = &options.http;
     HttpSettings {
         limits: guard::Limits { head_bytes: options.max_header_bytes, fields: options.max_headers },
-        patience: guard::Patience {
+        client: guard::ClientTimeouts {
             head: options.header_timeout,
             body: options.body_timeout,
             idle: options.idle_timeout,
         },
-        response: options.response_timeout,
+        response_timeout: options.response_timeout,
     }
 }
 
@@ -119,7 +114,7 @@ fn pairing_settings(options: &cli::Pairing) -> pairing::Settings {
     }
 }
 
-/// Puts the parts together. Needs a tokio runtime.
+/// Creates the shared state. Needs a tokio runtime.
 #[must_use]
 pub fn assemble(
     options: &cli::Serve,
@@ -143,7 +138,7 @@ pub fn assemble(
         runtime: tokio::runtime::Handle::current(),
         observer,
     });
-    let (timeouts, http) = (times(options), http(options));
+    let (timeouts, http) = (timeouts(options), http_settings(options));
     let trusted = options.routing.trusted_proxy.clone();
     let pool = Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time));
     let rejections = Arc::new(Rejections::default());
@@ -174,7 +169,7 @@ pub fn assemble(
         table: RwLock::new(Arc::new(table)),
         trusted,
         pairing,
-        times: timeouts,
+        timeouts,
         http,
         pool,
         evidence,
@@ -198,10 +193,10 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
     let mut signals = SignalStream::new().map_err(ServeError::Signals)?;
     fd_limit::check_descriptors(options.limits.max_sessions, fd_limit::raise_descriptor_limit());
     let listeners = listener::sockets(options.listening.listen)?;
-    let for_metrics = metrics::server::bind(options.metrics.metrics_listen)?;
+    let metrics_listener = metrics::server::bind(options.metrics.metrics_listen)?;
     let app = assemble(&options, table, writer, None);
     let ports = start(&app, listeners);
-    if let Some(listener) = for_metrics {
+    if let Some(listener) = metrics_listener {
         tokio::spawn(metrics::server::serve(
             Arc::clone(&app.metrics),
             {
@@ -211,43 +206,43 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
             listener,
         ));
     }
-    let teller = Arc::new(Teller::new(Arc::clone(&app)).map_err(ServeError::Thread)?);
-    let telling = tokio::spawn(Arc::clone(&teller).keep_telling());
-    // One is enough: who asks while a reload waits to begin is served by that one.
-    let (ask, asked) = mpsc::channel(1);
-    let reloader = Reloader::new(Arc::clone(&app), file, ports, Arc::clone(&teller));
-    let reloading = tokio::spawn(reloader.follow(asked));
-    teller.ready();
+    let notifier = Arc::new(SystemdNotifier::new(Arc::clone(&app)).map_err(ServeError::Thread)?);
+    let notifying = tokio::spawn(Arc::clone(&notifier).run());
+    // Capacity 1: a request while another one is pending needs no reload of its own.
+    let (reload, reload_requests) = mpsc::channel(1);
+    let reloader = Reloader::new(Arc::clone(&app), file, ports, Arc::clone(&notifier));
+    let reloading = tokio::spawn(reloader.run(reload_requests));
+    notifier.ready();
     let shutdown = loop {
         match signals.next().await {
             SignalEvent::Reload => {
-                let _ = ask.try_send(());
+                let _ = reload.try_send(());
             }
             SignalEvent::Stop(signal) => break Shutdown { signal: Some(signal), at: clock::now() },
         }
     };
-    // READY after STOPPING would be a lie.
+    // A reload that completes now would report READY after STOPPING.
     reloading.abort();
-    teller.stopping();
+    notifier.stopping();
     let draining = drain(&app, shutdown);
     tokio::pin!(draining);
     loop {
         tokio::select! {
             () = draining.as_mut() => break,
-            heard = signals.next() => {
-                if let SignalEvent::Stop(_) = heard {
+            event = signals.next() => {
+                if let SignalEvent::Stop(_) = event {
                     tracing::warn!(sessions = app.recorder.in_flight.count(), "second stop signal: exiting without draining");
                     app.shutdown.force();
                 }
             }
         }
     }
-    telling.abort();
-    teller.settle().await;
+    notifying.abort();
+    notifier.flush().await;
     Ok(())
 }
 
-/// Starts to accept on the listeners, and what runs beside. Returns the ports listened on.
+/// Starts the accept loops and the background tasks. Returns the listening ports.
 pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     let mut ports = Vec::new();
     for listener in listeners {
@@ -265,18 +260,18 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     ports
 }
 
-/// Stops: no new connections, Close 1001 to all sessions, a record for each of them, and an end for
-/// requests in flight. `ShutdownSignal::force` makes it quick.
+/// Shuts down: no new connections, Close 1001 and a record for each session, completion of HTTP
+/// requests in flight. [`ShutdownSignal::force`] ends the wait for sessions.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
-    let deadline = Instant::now() + app.times.drain;
+    let deadline = Instant::now() + app.timeouts.drain;
     tracing::info!(sessions = app.recorder.in_flight.count(), "stopping");
     app.shutdown.trigger(shutdown);
     if timeout_at(deadline, app.recorder.in_flight.none()).await.is_err() {
         tracing::error!(sessions = app.recorder.in_flight.count(), "drain timed out with sessions in flight");
     }
-    // What is left of HTTP are requests in flight; idle connections have ended at the word.
+    // HTTP requests in flight; idle connections ended with the signal.
     let _ = timeout_at(deadline, app.connections.none()).await;
-    // Probes hear the word as sessions do; they are no reason to stop late.
+    // Probes end with the signal like sessions.
     let _ = timeout_at(deadline, app.pages.echo.none()).await;
     app.rejections.sum_up(u64::MAX);
     app.recorder.write_burst(u64::MAX);

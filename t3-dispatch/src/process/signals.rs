@@ -5,7 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// A signal that changes the state of the process.
 pub(super) enum SignalEvent {
     Reload,
-    /// The number of the signal.
+    /// SIGTERM or SIGINT; the signal number.
     Stop(i32),
 }
 

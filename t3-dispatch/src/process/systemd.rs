@@ -1,9 +1,9 @@
-//! Notifications to systemd (sd_notify(3)): ready, reloading, stopping, watchdog, and one line for
-//! `systemctl status`. Does nothing without systemd.
+//! Notifications to systemd (sd_notify(3)): ready, reloading, stopping, watchdog, and the status
+//! line of `systemctl status`. Does nothing without systemd.
 //!
-//! The word that dispatch lives comes from the event loop, so that a loop that stands still is one
-//! that systemd restarts. It is sent by a thread of its own: a systemd that does not read (its
-//! socket holds some hundred messages) holds no session up.
+//! The event loop creates the watchdog keep-alives, so systemd restarts a process whose loop is
+//! blocked. A dedicated thread sends them: a systemd that does not read its socket blocks no
+//! session.
 
 use std::{
     fmt::Display,
@@ -23,77 +23,77 @@ use tokio::{
 
 use crate::server::app::App;
 
-const STATUS_EVERY: Duration = Duration::from_secs(2);
-/// Messages that wait for systemd to read; more are dropped.
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
+/// Limit of unsent messages; further ones are dropped.
 const QUEUE: usize = 32;
 
-/// Tells systemd.
-pub struct Teller {
+/// Reports daemon state to systemd.
+pub struct SystemdNotifier {
     app: Arc<App>,
     state: Mutex<State>,
     queue: SyncSender<Message>,
 }
 
 enum Message {
-    Tell(String),
-    /// Everything before this has been sent.
-    Sent(oneshot::Sender<()>),
+    Notify(String),
+    /// Acknowledged once all earlier messages were sent.
+    Flush(oneshot::Sender<()>),
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is wrong with the routing table's file.
-    bad_table: Option<String>,
+    /// Error in the file of the routing table.
+    table_error: Option<String>,
     stopping: bool,
-    told: String,
+    last_status: String,
 }
 
-impl Teller {
-    /// Of this dispatch.
+impl SystemdNotifier {
+    /// Starts the sending thread.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When the thread cannot be started.
     pub fn new(app: Arc<App>) -> io::Result<Self> {
         let (queue, messages) = sync_channel(QUEUE);
         std::thread::Builder::new().name("systemd".to_owned()).spawn(move || send(&messages))?;
         Ok(Self { app, state: Mutex::default(), queue })
     }
 
-    /// Start, or a reload, is over.
+    /// Reports the end of the start or of a reload.
     pub fn ready(&self) {
-        self.tell(&[NotifyState::Ready]);
+        self.notify(&[NotifyState::Ready]);
     }
 
-    /// A reload begins. `Type=notify-reload` wants to know when, on the clock that systemd reads.
+    /// Reports the start of a reload, with the time that `Type=notify-reload` requires.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Ok(now) => self.notify(&[NotifyState::Reloading, now]),
             Err(error) => tracing::warn!("cannot read the clock for systemd: {error}"),
         }
     }
 
-    /// The end has begun.
+    /// Reports the start of the shutdown.
     pub fn stopping(&self) {
         self.state().stopping = true;
-        self.tell(&[NotifyState::Stopping]);
+        self.notify(&[NotifyState::Stopping]);
     }
 
-    /// The table's file can be used.
-    pub fn table_is_good(&self) {
-        self.state().bad_table = None;
+    /// Removes the table error from the status line.
+    pub fn table_loaded(&self) {
+        self.state().table_error = None;
         self.status();
     }
 
-    /// The table's file cannot be used.
-    pub fn table_is_bad(&self, why: &dyn Display) {
-        self.state().bad_table = Some(why.to_string());
+    /// Adds a table error to the status line.
+    pub fn table_failed(&self, why: &dyn Display) {
+        self.state().table_error = Some(why.to_string());
         self.status();
     }
 
     /// Reports status changes, and watchdog keep-alives if systemd expects them. Never returns.
-    pub async fn keep_telling(self: Arc<Self>) {
-        let watchdog = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero());
-        let every = watchdog.map_or(STATUS_EVERY, |patience| (patience / 2).min(STATUS_EVERY));
+    pub async fn run(self: Arc<Self>) {
+        let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
+        let every = watchdog.map_or(STATUS_INTERVAL, |limit| (limit / 2).min(STATUS_INTERVAL));
         let mut ticks = interval(every);
         loop {
             ticks.tick().await;
@@ -104,37 +104,38 @@ impl Teller {
         }
     }
 
-    /// The line, when it is another one.
+    /// Sends the status line if it changed.
     fn status(&self) {
         let mut state = self.state();
         let line = self.line(&state);
-        if line != state.told && self.send(&[NotifyState::Status(&line)]) {
-            state.told = line;
+        if line != state.last_status && self.send(&[NotifyState::Status(&line)]) {
+            state.last_status = line;
         }
     }
 
-    fn tell(&self, what: &[NotifyState<'_>]) {
+    /// Sends these states together with the status line.
+    fn notify(&self, states: &[NotifyState<'_>]) {
         let mut state = self.state();
         let line = self.line(&state);
-        let mut all = what.to_vec();
+        let mut all = states.to_vec();
         all.push(NotifyState::Status(&line));
         if self.send(&all) {
-            state.told.clone_from(&line);
+            state.last_status.clone_from(&line);
         }
     }
 
-    /// Waits until everything is sent, but not for a systemd that does not read.
-    pub async fn settle(&self) {
-        let (sent, all_sent) = oneshot::channel();
-        if self.queue.try_send(Message::Sent(sent)).is_ok() {
-            let _ = timeout(Duration::from_millis(100), all_sent).await;
+    /// Waits up to 100 ms until all messages are sent.
+    pub async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.queue.try_send(Message::Flush(done)).is_ok() {
+            let _ = timeout(Duration::from_millis(100), flushed).await;
         }
     }
 
-    /// Whether there was room for it.
+    /// Queues a message. Returns `false` if the queue is full.
     fn send(&self, states: &[NotifyState<'_>]) -> bool {
         let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
-        self.queue.try_send(Message::Tell(lines.join("\n"))).is_ok()
+        self.queue.try_send(Message::Notify(lines.join("\n"))).is_ok()
     }
 
     fn line(&self, state: &State) -> String {
@@ -146,13 +147,13 @@ impl Teller {
     }
 }
 
-/// One line, whatever stands in it.
+/// Status line; control characters of an error are replaced by spaces.
 fn line(sessions: usize, logins: usize, state: &State) -> String {
     if state.stopping {
         return format!("stopping, {sessions} WebSockets left");
     }
     let mut line = format!("{sessions} WebSockets, {logins} logins");
-    if let Some(why) = &state.bad_table {
+    if let Some(why) = &state.table_error {
         line.push_str("; keeping the previous table: ");
         line.extend(why.chars().map(|c| if c.is_control() { ' ' } else { c }));
     }
@@ -163,16 +164,16 @@ fn send(messages: &Receiver<Message>) {
     let mut failed = false;
     for message in messages {
         match message {
-            Message::Tell(lines) => match sd_notify::notify(&[NotifyState::Custom(&lines)]) {
+            Message::Notify(lines) => match sd_notify::notify(&[NotifyState::Custom(&lines)]) {
                 Ok(()) => failed = false,
-                // Once: the watchdog would repeat it indefinitely.
+                // Logged once: keep-alives fail repeatedly.
                 Err(error) if !failed => {
                     failed = true;
                     tracing::warn!("cannot notify systemd: {error}");
                 }
                 Err(_) => {}
             },
-            Message::Sent(sent) => drop(sent.send(())),
+            Message::Flush(done) => drop(done.send(())),
         }
     }
 }
@@ -182,10 +183,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_how_it_is_and_is_one_line() {
+    fn the_status_is_one_line() {
         let mut state = State::default();
         assert_eq!(line(3, 2, &state), "3 WebSockets, 2 logins");
-        state.bad_table = Some("t.json, line 1: key \"a\nREADY=1\"".to_owned());
+        state.table_error = Some("t.json, line 1: key \"a\nREADY=1\"".to_owned());
         assert_eq!(
             line(3, 2, &state),
             "3 WebSockets, 2 logins; keeping the previous table: t.json, line 1: key \"a READY=1\""

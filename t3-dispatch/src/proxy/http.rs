@@ -1,9 +1,9 @@
-//! One HTTP request to a user's serve and its answer back, both streamed. Whatever goes wrong
-//! becomes an answer that says so, with an id.
+//! Forwards one HTTP request to a user's serve and streams the response. Errors become a response
+//! with the request id.
 //!
-//! A request is sent again only when that can do no harm: when it was never sent, or when it asks
-//! for nothing to be done and serve closed the connection instead of answering. What cannot be sent
-//! again gets a fresh connection, which serve is not about to close.
+//! A request is retried only when that is safe: when it was not sent, or when its method is safe
+//! and serve closed the connection without a response. Other requests use a new connection, because
+//! serve may close an idle one at any time.
 
 use std::{error::Error as _, io, sync::Arc, time::Duration};
 
@@ -28,11 +28,11 @@ use crate::{
         connect::{self, ConnectError},
         pool::{Lease, Pool},
         request_body::{self, RequestBody, UploadProgress},
-        response_check::proper,
+        response_check::check_framing,
     },
 };
 
-/// Why serve's answer could not be passed on.
+/// Error of a forwarded request.
 #[derive(Debug, thiserror::Error)]
 enum ForwardError {
     #[error(transparent)]
@@ -40,39 +40,39 @@ enum ForwardError {
     #[error("serve on port {0} closed the connection without a response: {1}")]
     Closed(u16, hyper::Error),
     #[error("serve on port {0} did not respond with HTTP: {1}")]
-    Garbage(u16, hyper::Error),
+    NotHttp(u16, hyper::Error),
     #[error("serve on port {0}: {1}")]
-    Improper(u16, &'static str),
+    BadFraming(u16, &'static str),
     #[error("serve on port {0} timed out after {1:?}")]
-    Silent(u16, Duration),
+    Timeout(u16, Duration),
     #[error("the client aborted its request: {0}")]
-    Refused(guard::Refusal),
+    Rejected(guard::Refusal),
     #[error("the client disconnected before its request was complete")]
-    Left,
+    ClientGone,
 }
 
 impl ForwardError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Connect(ConnectError::Timeout(_)) | Self::Silent(..) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(..) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(error) if error.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Closed(..) | Self::Garbage(..) | Self::Improper(..) => {
+            Self::Connect(_) | Self::Closed(..) | Self::NotHttp(..) | Self::BadFraming(..) => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Refused(why) => why.status(),
-            Self::Left => StatusCode::BAD_REQUEST,
+            Self::Rejected(why) => why.status(),
+            Self::ClientGone => StatusCode::BAD_REQUEST,
         }
     }
 
-    /// For the client; the log has the rest.
+    /// Text for the client; the log has the details.
     fn text(&self) -> &'static str {
         match self {
-            Self::Connect(ConnectError::Timeout(_)) | Self::Silent(..) => "t3 serve timed out",
+            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(..) => "t3 serve timed out",
             Self::Connect(error) if error.is_ours() => "t3-dispatch is out of resources",
             Self::Connect(_) => "cannot reach t3 serve; is it running?",
             Self::Closed(..) => "t3 serve closed the connection without a response",
-            Self::Garbage(..) | Self::Improper(..) => "invalid response from t3 serve",
-            Self::Refused(_) | Self::Left => "the request was aborted",
+            Self::NotHttp(..) | Self::BadFraming(..) => "invalid response from t3 serve",
+            Self::Rejected(_) | Self::ClientGone => "the request was aborted",
         }
     }
 }
@@ -83,65 +83,65 @@ pub struct HttpForwarder {
     pub metrics: Arc<Metrics>,
     pub http: HttpSettings,
     pub timeouts: Timeouts,
-    /// Whether pages can be installed as an app.
+    /// Pages get the tags of an installable app.
     pub pwa: bool,
 }
 
-/// Asks serve and streams its answer back; what goes wrong becomes an answer, too.
+/// Forwards a request to serve and returns its response, or a response for the error.
 pub async fn forward(
     forwarder: &HttpForwarder,
     peer: Peer,
-    asker: &ClientIdentity,
+    client: &ClientIdentity,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let path = request.uri().clone();
     let id = request_id::given(request.headers());
     let page = if forwarder.pwa { pwa::ask(&mut request) } else { None };
-    match (ask(forwarder, peer, &asker.route, request).await, page) {
+    match (send(forwarder, peer, &client.route, request).await, page) {
         (Ok(response), Some(page)) => page.answer(response).await,
         (Ok(response), None) => response,
-        (Err(error), _) => failed(forwarder, peer, asker, path.path(), id, &error),
+        (Err(error), _) => failed(forwarder, peer, client, path.path(), id, &error),
     }
 }
 
 fn failed(
     forwarder: &HttpForwarder,
     peer: Peer,
-    asker: &ClientIdentity,
+    client: &ClientIdentity,
     path: &str,
     id: Option<HeaderValue>,
     error: &ForwardError,
 ) -> Response<ResponseBody> {
     match error {
-        ForwardError::Refused(why) => {
+        ForwardError::Rejected(why) => {
             forwarder.metrics.bad(why.status());
             refused(peer, *why)
         }
         _ => {
             let (id, status) = (request_id::or_fresh(id), error.status());
-            let (user, login, code) = (&asker.route.os_user, &asker.login, status.as_u16());
-            let word = id.to_str().unwrap_or_default();
-            if matches!(error, ForwardError::Left) {
-                tracing::debug!(%user, %login, path, id = word, "{error}");
+            let (user, login, code) = (&client.route.os_user, &client.login, status.as_u16());
+            let id_text = id.to_str().unwrap_or_default();
+            if matches!(error, ForwardError::ClientGone) {
+                tracing::debug!(%user, %login, path, id = id_text, "{error}");
             } else {
-                tracing::warn!(%user, %login, path, id = word, "{code}: {error}");
+                tracing::warn!(%user, %login, path, id = id_text, "{code}: {error}");
             }
-            let mut response = plain(status, &format!("{} (request {word})", error.text()));
+            let mut response = plain(status, &format!("{} (request {id_text})", error.text()));
             response.headers_mut().insert(request_id::HEADER, id);
             response
         }
     }
 }
 
-async fn ask(
+async fn send(
     forwarder: &HttpForwarder,
     peer: Peer,
     route: &Route,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, ForwardError> {
-    let (mut request, sent) = outgoing(request, peer, route.port);
-    let repeatable = sent.is_none() && is_safe(request.method());
-    let mut pooled = if repeatable { forwarder.pool.take(route) } else { None };
+    let (mut request, upload) = outgoing(request, peer, route.port);
+    let retriable = upload.is_none() && is_safe(request.method());
+    let mut pooled = if retriable { forwarder.pool.take(route) } else { None };
     loop {
         let reused = pooled.is_some();
         let mut sender = match pooled.take() {
@@ -151,29 +151,29 @@ async fn ask(
             }
             None => connect(forwarder, route.port).await?,
         };
-        let again = reused.then(|| copy(&request));
-        let answer = sender.try_send_request(request);
-        let answer = request_body::in_time(answer, sent.as_deref(), forwarder.http.response).await;
-        match answer {
-            None => return Err(ForwardError::Silent(route.port, forwarder.http.response)),
+        let retry = reused.then(|| copy(&request));
+        let limit = forwarder.http.response_timeout;
+        let response = sender.try_send_request(request);
+        match request_body::with_timeout(response, upload.as_deref(), limit).await {
+            None => return Err(ForwardError::Timeout(route.port, limit)),
             Some(Ok(response)) => {
-                let lease = Lease::new(&forwarder.pool, route, sender, sent, &response);
+                let lease = Lease::new(&forwarder.pool, route, sender, upload, &response);
                 return received(response, route.port, lease);
             }
-            Some(Err(mut failed)) => match failed.take_message().or(again) {
-                Some(unanswered) if reused && is_close(failed.error()) => request = unanswered,
+            Some(Err(mut failed)) => match failed.take_message().or(retry) {
+                Some(unsent) if reused && is_close(failed.error()) => request = unsent,
                 _ => return Err(failure(failed.into_error(), route.port)),
             },
         }
     }
 }
 
-/// Asking changes nothing at serve's (RFC 9110 section 9.2.1).
+/// Safe methods of RFC 9110 section 9.2.1.
 fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// A request without a body, once more.
+/// Returns a copy of a request without a body.
 fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
     let mut copy = Request::new(RequestBody::empty());
     *copy.method_mut() = request.method().clone();
@@ -184,7 +184,7 @@ fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
     copy
 }
 
-/// The request as serve gets it, and the state of its body if it has one.
+/// Returns the request for serve, and the upload progress if it has a body.
 fn outgoing(
     mut request: Request<Incoming>,
     peer: Peer,
@@ -194,28 +194,27 @@ fn outgoing(
     request::prepare(&mut request, peer.ip);
     headers::ensure_host(request.headers_mut(), port);
     if request.body().is_end_stream() {
-        // There is nothing to go on with.
+        // Nothing follows a 100 Continue.
         request.headers_mut().remove(EXPECT);
         return (request.map(|_| RequestBody::empty()), None);
     }
     if request.body().size_hint().exact().is_none() {
-        // hyper sends a body of unknown length in chunks, but not with methods that rarely have
-        // one.
+        // hyper does not send a body of unknown length with methods that rarely have one.
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let expects = headers::expects_continue(request.headers());
     let (parts, body) = request.into_parts();
-    let (body, sent) = RequestBody::upload(body, expects);
+    let (body, upload) = RequestBody::upload(body, expects);
     let mut request = Request::from_parts(parts, body);
     if expects {
-        let sent = Arc::clone(&sent);
+        let upload = Arc::clone(&upload);
         hyper::ext::on_informational(&mut request, move |response| {
             if response.status() == StatusCode::CONTINUE {
-                sent.agree();
+                upload.set_continued();
             }
         });
     }
-    (request, Some(sent))
+    (request, Some(upload))
 }
 
 async fn connect(forwarder: &HttpForwarder, port: u16) -> Result<SendRequest<RequestBody>, ForwardError> {
@@ -223,19 +222,19 @@ async fn connect(forwarder: &HttpForwarder, port: u16) -> Result<SendRequest<Req
     connect::http(stream).await.map_err(|error| ForwardError::Closed(port, error))
 }
 
-/// What hyper's error means.
+/// Converts hyper's error.
 fn failure(error: hyper::Error, port: u16) -> ForwardError {
     if error.is_user() {
-        // Nothing of the request is made by us but its body, which is the client's.
+        // The only user-provided part of the request is its body, which the client sends.
         return match refusal(&error) {
-            Some(why) => ForwardError::Refused(why),
-            None => ForwardError::Left,
+            Some(why) => ForwardError::Rejected(why),
+            None => ForwardError::ClientGone,
         };
     }
-    if is_close(&error) { ForwardError::Closed(port, error) } else { ForwardError::Garbage(port, error) }
+    if is_close(&error) { ForwardError::Closed(port, error) } else { ForwardError::NotHttp(port, error) }
 }
 
-/// The guard's reason, somewhere beneath.
+/// Returns the guard's violation from the error chain.
 fn refusal(error: &hyper::Error) -> Option<guard::Refusal> {
     let mut source = error.source();
     while let Some(error) = source {
@@ -248,21 +247,21 @@ fn refusal(error: &hyper::Error) -> Option<guard::Refusal> {
     None
 }
 
-/// The connection was closed or reset and nothing of an answer came.
+/// The connection was closed or reset before any byte of a response.
 fn is_close(error: &hyper::Error) -> bool {
     !error.is_user() && !error.is_parse()
 }
 
-/// serve's answer as the client gets it.
+/// Returns the response for the client.
 fn received(
     response: Response<Incoming>,
     port: u16,
     lease: Lease,
 ) -> Result<Response<ResponseBody>, ForwardError> {
-    let mut response = proper(response).map_err(|why| ForwardError::Improper(port, why))?;
+    let mut response = check_framing(response).map_err(|why| ForwardError::BadFraming(port, why))?;
     metrics::serves(&mut response);
     headers::strip_hop_by_hop(response.headers_mut());
-    // What serve speaks is between serve and us.
+    // serve may use HTTP/1.0; the client's connection does not.
     *response.version_mut() = Version::HTTP_11;
     Ok(response.map(|body| ResponseBody::leased(body, lease)))
 }

@@ -1,4 +1,4 @@
-//! A request on its way to serve: whose it is, and the form that serve gets.
+//! Client identity and request form of a forwarded request.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use ::http::{Request, Uri, Version};
 
 use crate::{http::headers, routing::table::Route};
 
-/// Who asks, and where that goes.
+/// Login and route of a client.
 #[derive(Debug, Clone)]
 pub struct ClientIdentity {
     /// The login that the trusted proxy named.
@@ -15,11 +15,11 @@ pub struct ClientIdentity {
     pub route: Route,
 }
 
-/// A request as serve should see it: origin form, HTTP/1.1, with the hop before us in its
-/// forwarding headers.
+/// Prepares a request for serve: origin form, HTTP/1.1, and the previous hop in the forwarding
+/// headers.
 pub fn prepare<B>(request: &mut Request<B>, peer: IpAddr) {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    // Of a URL without a path only the query is left.
+    // The URL may consist of a query only.
     let slash = if path.starts_with('/') { "" } else { "/" };
     if let Ok(uri) = format!("{slash}{path}").parse::<Uri>() {
         *request.uri_mut() = uri;

@@ -1,9 +1,8 @@
-//! Opens a WebSocket: passes the handshake to serve, checks its answer, and hands both sockets to
-//! the relay.
+//! WebSocket upgrade: forwards the handshake to serve, checks the response, and starts the relay.
 //!
-//! serve's own refusal is relayed as it is; everything else that goes wrong becomes 502, 503 or
-//! 504. Either way there is exactly one record, because the [`SessionRecorder`] is opened before
-//!      anything can fail.
+//! An HTTP error from serve is relayed unchanged; every other failure becomes 502, 503 or 504. In
+//! all cases there is exactly one record, because the [`SessionRecorder`] is created before
+//! anything can fail.
 
 use std::{error::Error as _, io, sync::Arc};
 
@@ -34,7 +33,7 @@ use crate::{
     settings::Timeouts,
     shutdown::signal::ShutdownSignal,
     sys::{clock, random_id},
-    upstream::{connect, request_body::RequestBody, response_check::proper},
+    upstream::{connect, request_body::RequestBody, response_check::check_framing},
 };
 
 /// Opens WebSockets to serve and relays them.
@@ -48,7 +47,7 @@ pub struct WebsocketProxy {
     pub shutdown: Arc<ShutdownSignal>,
 }
 
-/// Answers an upgrade request of a known user.
+/// Answers an upgrade request.
 pub async fn answer(
     proxy: Arc<WebsocketProxy>,
     peer: Peer,
@@ -85,24 +84,24 @@ pub async fn answer(
         serve_port: route.port,
     };
     let connection = request.extensions_mut().remove::<Arc<Exchanges>>();
-    let mut case = SessionRecorder::open(&proxy.recorder, Session::new(who, clock::now()), connection);
+    let mut recorder = SessionRecorder::open(&proxy.recorder, Session::new(who, clock::now()), connection);
     let down = hyper::upgrade::on(&mut request);
-    match ask_serve(&proxy, &mut case, peer, &route, request).await {
+    match send_upgrade(&proxy, &mut recorder, peer, &route, request).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            switch(proxy, case, seat, &key, down, response)
+            switch(proxy, recorder, seat, &key, down, response)
         }
-        Ok(response) => match proper(response) {
+        Ok(response) => match check_framing(response) {
             Ok(mut response) => {
-                case.failed(OpenFailure::Status(response.status().as_u16()));
+                recorder.failed(OpenFailure::Status(response.status().as_u16()));
                 headers::strip_hop_by_hop(response.headers_mut());
                 response.map(ResponseBody::from)
             }
             Err(why) => {
                 tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {why}", route.port);
-                refuse(case, OpenFailure::Garbage)
+                fail(recorder, OpenFailure::Garbage)
             }
         },
-        Err(why) => refuse(case, why),
+        Err(why) => fail(recorder, why),
     }
 }
 
@@ -112,9 +111,9 @@ fn ray(headers: &HeaderMap) -> Option<String> {
     (ray.len() <= 64).then(|| ray.to_owned())
 }
 
-async fn ask_serve(
+async fn send_upgrade(
     proxy: &WebsocketProxy,
-    case: &mut SessionRecorder,
+    recorder: &mut SessionRecorder,
     peer: Peer,
     route: &Route,
     mut request: Request<Incoming>,
@@ -124,7 +123,7 @@ async fn ask_serve(
             tracing::warn!(user = %route.os_user, "{error}");
             error.failure()
         })?;
-    case.session().who.up = Some(leg);
+    recorder.session().who.up = Some(leg);
     request::prepare(&mut request, peer.ip);
     let request = request.map(|_| RequestBody::empty());
     let handshake = async {
@@ -144,7 +143,7 @@ async fn ask_serve(
     }
 }
 
-/// What hyper's error means.
+/// Converts hyper's error.
 fn failure(error: &hyper::Error) -> OpenFailure {
     let errno = error
         .source()
@@ -158,8 +157,8 @@ fn failure(error: &hyper::Error) -> OpenFailure {
     }
 }
 
-fn refuse(case: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
-    case.failed(why);
+fn fail(recorder: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
+    recorder.failed(why);
     match why {
         OpenFailure::ConnectTimeout | OpenFailure::HandshakeTimeout => {
             plain(StatusCode::GATEWAY_TIMEOUT, "t3 serve timed out")
@@ -172,11 +171,11 @@ fn refuse(case: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
     }
 }
 
-/// serve said 101: checks its proof (RFC 6455 section 4.2.2, item 5.4), relays the 101, and starts
-/// the relay behind it.
+/// Checks Sec-WebSocket-Accept (RFC 6455 section 4.2.2, item 5.4), relays the 101 and starts the
+/// session.
 fn switch(
     proxy: Arc<WebsocketProxy>,
-    case: SessionRecorder,
+    recorder: SessionRecorder,
     seat: Seat,
     key: &header::HeaderValue,
     down: OnUpgrade,
@@ -184,39 +183,39 @@ fn switch(
 ) -> Response<ResponseBody> {
     let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
     if accept.is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
-        return refuse(case, OpenFailure::BadAccept);
+        return fail(recorder, OpenFailure::BadAccept);
     }
     let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(run_session(proxy, case, seat, down, up, extended));
+    tokio::spawn(run_session(proxy, recorder, seat, down, up, extended));
     response.map(|_| ResponseBody::empty())
 }
 
-/// The life of one WebSocket. It gives its place back when both sockets are closed.
+/// Runs one WebSocket until both sockets are closed. Holds its session permit.
 async fn run_session(
     proxy: Arc<WebsocketProxy>,
-    mut case: SessionRecorder,
+    mut recorder: SessionRecorder,
     _seat: Seat,
     down: OnUpgrade,
     up: OnUpgrade,
     extended: bool,
 ) {
-    // The browser's side resolves once the 101 is written; when it cannot be, the browser is gone.
+    // `down` resolves once the 101 is written, and fails if the client has disconnected.
     let switched = timeout(proxy.timeouts.handshake, async { tokio::try_join!(down, up) });
     let (down, up) = match switched.await {
         Ok(Ok((down, up))) => (guarded_socket(down), socket(up)),
         Ok(Err(error)) => {
             tracing::debug!("cannot relay the 101: {error}");
-            return case.failed(OpenFailure::ClientGone);
+            return recorder.failed(OpenFailure::ClientGone);
         }
-        Err(_) => return case.failed(OpenFailure::ClientGone),
+        Err(_) => return recorder.failed(OpenFailure::ClientGone),
     };
     let (Some((down, first_down)), Some((up, first_up))) = (down, up) else {
-        return case.failed(OpenFailure::Local(libc::EPROTOTYPE));
+        return recorder.failed(OpenFailure::Local(libc::EPROTOTYPE));
     };
-    case.opened(extended);
-    let session = case.session();
-    // What came together with the handshake.
+    recorder.opened(extended);
+    let session = recorder.session();
+    // Bytes that arrived together with the handshake.
     let now = clock::now();
     for (side, bytes) in [(Side::Down, first_down), (Side::Up, first_up)] {
         if !bytes.is_empty() {
@@ -225,11 +224,11 @@ async fn run_session(
         }
     }
     let listener = proxy.shutdown.subscribe();
-    let observer = case.observer();
-    relay::run(case.session(), Legs { down, up }, proxy.timeouts.relay, &listener, &observer).await;
+    let observer = recorder.observer();
+    relay::run(recorder.session(), Legs { down, up }, proxy.timeouts.relay, &listener, &observer).await;
 }
 
-/// serve's socket and what was read from it beyond the handshake.
+/// Returns serve's socket and the bytes read from it after the handshake.
 fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
     Some((io.into_inner(), read_buf))

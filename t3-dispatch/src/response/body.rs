@@ -1,5 +1,4 @@
-//! The body of a request or an answer: streamed through, our own, or made of both. Holds no more
-//! than the piece that is on its way.
+//! Body of a response to a client: forwarded, generated, or both. Buffers one frame at most.
 
 use std::{
     pin::Pin,
@@ -14,18 +13,18 @@ use crate::{
     upstream::{pool::Lease, request_body::BodyError},
 };
 
-/// A body. Its length, when it is known, becomes Content-Length; else it is sent in chunks.
+/// Body of a response. A known length becomes Content-Length; otherwise the body is chunked.
 #[derive(Debug)]
 pub struct ResponseBody {
     kind: Kind,
-    /// Over when the body has been sent, or will not be.
+    /// Dropped together with the body, whether it was sent or not.
     during: Option<Exchange>,
 }
 
 #[derive(Debug)]
 enum Kind {
     Full(Option<Bytes>),
-    /// Without a box, because nearly all bodies are passed as they come.
+    /// Not boxed, because nearly all bodies are forwarded unchanged.
     Incoming(Incoming, Option<Lease>),
     Boxed(UnsyncBoxBody<Bytes, BodyError>),
 }
@@ -35,26 +34,24 @@ impl ResponseBody {
         Self { kind, during: None }
     }
 
-    /// This body, whose end is the end of an exchange.
+    /// Returns this body with the exchange that ends together with it.
     #[must_use]
     pub fn during(mut self, exchange: Exchange) -> Self {
         self.during = Some(exchange);
         self
     }
 
-    /// No body.
     #[must_use]
     pub const fn empty() -> Self {
         Self::of(Kind::Full(None))
     }
 
-    /// These bytes.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self::of(Kind::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty())))
     }
 
-    /// serve's, and the connection that it is read from.
+    /// Returns serve's body with the lease of its connection.
     #[must_use]
     pub fn leased(body: Incoming, lease: Lease) -> Self {
         if body.is_end_stream() {
@@ -64,7 +61,7 @@ impl ResponseBody {
         Self::of(Kind::Incoming(body, Some(lease)))
     }
 
-    /// Any other body. Costs one allocation.
+    /// Returns any other body, with one allocation.
     #[must_use]
     pub fn boxed<B>(body: B) -> Self
     where
@@ -128,7 +125,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_says_its_length_when_it_knows_it_and_keeps_its_bytes() {
+    async fn a_body_of_known_length_has_a_size_hint() {
         let pieces = || ["a", "bc"].map(|text| Ok::<_, std::io::Error>(Frame::data(Bytes::from(text))));
         let streamed = ResponseBody::boxed(StreamBody::new(futures_util::stream::iter(pieces())));
         for (body, length, text) in [

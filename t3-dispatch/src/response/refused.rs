@@ -7,7 +7,7 @@ use crate::{
     response::{body::ResponseBody, text::plain},
 };
 
-/// The answer to a request that is refused. Nothing else will be answered on its connection.
+/// Returns the response to a violation. It is the last response on its connection.
 #[must_use]
 pub fn refused(peer: Peer, why: Refusal) -> Response<ResponseBody> {
     let status = why.status();

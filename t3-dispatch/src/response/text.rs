@@ -4,7 +4,7 @@ use http::{Response, StatusCode, header};
 
 use crate::response::body::ResponseBody;
 
-/// An answer of our own.
+/// Returns a plain-text response.
 #[must_use]
 pub fn plain(status: StatusCode, text: &str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(format!("{text}\n")));

@@ -1,4 +1,4 @@
-//! What all connections share. Holds no logic.
+//! State that all connections share. Contains no logic.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,17 +18,15 @@ use crate::{
     upstream::pool::Pool,
 };
 
-/// What all connections share.
+/// State that all connections share.
 pub struct App {
-    /// The routing table of the moment.
     pub table: RwLock<Arc<Table>>,
-    /// From where identity headers count.
+    /// Networks whose identity headers are trusted.
     pub trusted: Vec<IpNet>,
-    /// Makes sessions for browsers that have none; `None` when that is off.
+    /// Creates sessions for browsers without one; `None` with --no-pairing.
     pub pairing: Option<Arc<Pairing>>,
-    pub times: Timeouts,
+    pub timeouts: Timeouts,
     pub http: HttpSettings,
-    /// Idle connections to serves.
     pub pool: Arc<Pool>,
     /// Client of t3-trace's evidence socket.
     pub evidence: EvidenceClient,
@@ -36,7 +34,7 @@ pub struct App {
     pub shutdown: Arc<ShutdownSignal>,
     /// Writes the records of sessions.
     pub recorder: Arc<Recorder>,
-    /// Connections of clients that speak HTTP; upgraded ones do not count.
+    /// Open HTTP connections of clients, without upgraded ones.
     pub connections: InFlight,
     pub rejections: Arc<Rejections>,
     pub websocket: Arc<WebsocketProxy>,
@@ -45,13 +43,13 @@ pub struct App {
 }
 
 impl App {
-    /// The routing table of the moment.
+    /// Returns the current routing table.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// State for the metrics page.
+    /// Returns the values of the gauges on the metrics page.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let journal = self.recorder.writer.stats();

@@ -1,5 +1,4 @@
-//! One client's connection: the guard, then HTTP, request by request, until it ends or becomes a
-//! WebSocket.
+//! One client connection: guard and HTTP/1.1 server, until it ends or becomes a WebSocket.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -21,23 +20,22 @@ use crate::{
     sys::tcp,
 };
 
-/// hyper takes a head out of its buffer when it is whole; the buffer has to hold the longest that
-/// the guard lets through.
-const BEYOND_A_HEAD: usize = 16 * 1024;
-/// hyper finds room for so many fields without asking for memory.
-const FIELDS_FOR_FREE: usize = 100;
+/// Buffer size in addition to the longest head that the guard accepts: hyper parses a head only
+/// once it is complete in the buffer.
+const BUFFER_EXTRA: usize = 16 * 1024;
+/// Number of fields that hyper parses without an allocation.
+const HYPER_DEFAULT_FIELDS: usize = 100;
 
 /// Serves one connection until it ends or becomes a WebSocket.
 pub async fn serve(app: Arc<App>, stream: TcpStream) {
-    // Asked before anything can happen to the socket: this makes its cookie exist. Fails when the
-    // peer is gone already.
+    // First, because reading the cookie generates it. Fails if the peer has already disconnected.
     let Ok(leg) = tcp::leg(&stream) else { return };
-    if tcp::prepare(&stream, &app.times.legs).is_err() {
+    if tcp::prepare(&stream, &app.timeouts.legs).is_err() {
         return;
     }
-    let _open = Open::count(&app);
+    let _count = ConnectionCount::new(&app);
     let peer = Peer { ip: leg.remote.ip(), leg };
-    let stream = Guarded::new(stream, app.http.limits, app.http.patience);
+    let stream = Guarded::new(stream, app.http.limits, app.http.client);
     let exchanges = stream.exchanges();
     let service = service_fn({
         let app = Arc::clone(&app);
@@ -50,10 +48,10 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
     let mut http = http1::Builder::new();
     http.preserve_header_case(true)
         .title_case_headers(true)
-        // serve's answers pass as they are; a date is its to add.
+        // serve's responses are forwarded unchanged; adding a Date is its decision.
         .auto_date_header(false)
-        .max_buf_size(limits.head_bytes + BEYOND_A_HEAD);
-    if limits.fields > FIELDS_FOR_FREE {
+        .max_buf_size(limits.head_bytes + BUFFER_EXTRA);
+    if limits.fields > HYPER_DEFAULT_FIELDS {
         http.max_headers(limits.fields);
     }
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -63,7 +61,7 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
         () = app.shutdown.wait() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                result = timeout(app.times.relay.going_away, connection) => match result {
+                result = timeout(app.timeouts.relay.going_away, connection) => match result {
                     Ok(result) => result,
                     Err(_) => return,
                 },
@@ -76,30 +74,30 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
     }
 }
 
-/// Counts a connection for as long as it speaks HTTP.
-struct Open(Arc<App>);
+/// Counts an HTTP connection until it ends or is upgraded.
+struct ConnectionCount(Arc<App>);
 
-impl Open {
-    fn count(app: &Arc<App>) -> Self {
+impl ConnectionCount {
+    fn new(app: &Arc<App>) -> Self {
         app.connections.opened();
         Self(Arc::clone(app))
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.connections.closed();
     }
 }
 
-/// Answers one request, or the guard's stand-in for one.
+/// Answers one request, or the guard's placeholder for an invalid one.
 async fn exchange(
     app: Arc<App>,
     peer: Peer,
     exchanges: &Arc<Exchanges>,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    // For observers of the client's end.
+    // The session recorder reads the end of the client's connection from it.
     request.extensions_mut().insert(Arc::clone(exchanges));
     let exchange = exchanges.begin();
     let mut response = match exchanges.refusal() {
@@ -111,7 +109,7 @@ async fn exchange(
     };
     app.metrics.answered(&response);
     if exchanges.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // The guard has let nothing through behind it.
+        // The guard forwards no further request.
         close(&mut response);
     }
     response.map(|body| body.during(exchange))

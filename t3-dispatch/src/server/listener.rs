@@ -1,7 +1,8 @@
-//! The listening sockets and the accept loop. A socket passed by systemd (sd_listen_fds(3)) wins
+//! Listening sockets and accept loop. Sockets passed by systemd (sd_listen_fds(3)) take precedence
 //! over the address.
 //!
-//! Accepting never ends the process: when descriptors run out it waits for some to come back.
+//! A failed accept does not end the process: without free descriptors the loop waits and tries
+//! again.
 #![expect(unsafe_code, reason = "descriptors passed by systemd come as numbers")]
 
 use std::{
@@ -22,18 +23,16 @@ use crate::{
 
 const OUT_OF_RESOURCES_WAIT: Duration = Duration::from_millis(100);
 
-/// No socket to listen on.
+/// Error of [`sockets`].
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address cannot be bound.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
-    /// What systemd passed is of no use.
     #[error("cannot use the sockets passed by systemd: {0}")]
     Passed(io::Error),
 }
 
-/// Sockets passed by systemd, else one bound to `address`.
+/// Returns the sockets passed by systemd, or else one bound to `address`.
 ///
 /// # Errors
 /// [`ListenError`].
@@ -48,12 +47,14 @@ pub fn sockets(address: SocketAddr) -> Result<Vec<TcpListener>, ListenError> {
 fn passed() -> io::Result<Vec<TcpListener>> {
     sd_notify::listen_fds()?
         .map(|fd| {
-            // SAFETY: LISTEN_PID named this process, so the descriptor was opened for us, and
-            // nobody else in this process owns it: this runs once, at the start.
+            // SAFETY: LISTEN_PID names this process, so the descriptor is open, and nothing else in
+            // this process owns it: this runs once, at the start.
             let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
             if !is_listening_tcp(&socket) {
-                let what = format!("descriptor {fd} is no listening TCP socket (ListenStream=, Accept=no)");
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+                let text = format!(
+                    "descriptor {fd} is not a listening TCP socket; set ListenStream= and Accept=no in the unit"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
             adopt(socket.into())
         })
@@ -66,9 +67,9 @@ fn is_listening_tcp(socket: &Socket) -> bool {
         && matches!(socket.is_listener(), Ok(true))
 }
 
-/// Accepts until the word to stop.
+/// Accepts connections until the shutdown.
 pub async fn accept(app: Arc<App>, listener: TcpListener) {
-    let mut in_trouble = false;
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -76,14 +77,14 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, _)) => {
-                in_trouble = false;
+                failing = false;
                 tokio::spawn(connection::serve(Arc::clone(&app), stream));
             }
-            Err(error) if gone_already(&error) => {}
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                if !in_trouble {
-                    tracing::error!("cannot accept connections for now: {error}");
-                    in_trouble = true;
+                if !failing {
+                    tracing::error!("cannot accept connections: {error}; retrying");
+                    failing = true;
                 }
                 sleep(OUT_OF_RESOURCES_WAIT).await;
             }
@@ -91,9 +92,8 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-/// Errors of the connection that was to be accepted, not of the listener (accept(2), "Error
-/// handling").
-fn gone_already(error: &io::Error) -> bool {
+/// Errors of the accepted connection, not of the listener (accept(2), "Error handling").
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(

@@ -1,4 +1,4 @@
-//! Listener, connections and what they share.
+//! Listener, connections and their shared state.
 
 pub mod app;
 pub mod connection;

@@ -18,7 +18,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // [::] also takes IPv4, whatever the system's default says.
+        // [::] also accepts IPv4, whatever the default of the system.
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())?;
@@ -26,10 +26,10 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     adopt(socket.into())
 }
 
-/// Passes a listening socket to the event loop.
+/// Registers a listening socket with the event loop.
 ///
 /// # Errors
-/// When it cannot be registered there.
+/// When the registration fails.
 pub fn adopt(listener: StdListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)

@@ -1,10 +1,10 @@
-//! The one clock of all facts: `CLOCK_MONOTONIC` in nanoseconds, which is also the clock of
-//! `bpf_ktime_get_ns`, so that what the relay saw and what the kernel saw can be put in order.
+//! Clock of all facts: `CLOCK_MONOTONIC` in nanoseconds. `bpf_ktime_get_ns` uses the same clock, so
+//! facts of the relay and of the kernel can be ordered.
 
 use rustix::time::{ClockId, clock_gettime};
 use t3_record::evidence::Nanos;
 
-/// Now.
+/// Returns the current time.
 #[must_use]
 pub fn now() -> Nanos {
     let time = clock_gettime(ClockId::Monotonic);

@@ -1,17 +1,18 @@
-//! Session ids: 64 random bits as 13 characters of lower-case base32 (RFC 4648 alphabet), short
-//! enough to read aloud and unique enough for the life of a journal.
+//! Session ids: 64 random bits as 13 characters of lower-case base32 (RFC 4648 alphabet), short and
+//! unique within a journal.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// A fresh id.
+/// Returns a new id.
 #[must_use]
 pub fn fresh() -> String {
     encode(random())
 }
 
-/// 64 random bits from the kernel; before its pool is ready, from the process's own hash keys.
+/// Returns 64 random bits from the kernel, or from the process's hash keys before its pool is
+/// ready.
 #[must_use]
 pub fn random() -> u64 {
     let mut bytes = [0; 8];
@@ -22,8 +23,8 @@ pub fn random() -> u64 {
 }
 
 fn encode(bits: u64) -> String {
-    let digit = |place: u32| ALPHABET[usize::from((bits >> (place * 5)).to_le_bytes()[0] & 31)];
-    (0..13).rev().map(|place| char::from(digit(place))).collect()
+    let digit = |index: u32| ALPHABET[usize::from((bits >> (index * 5)).to_le_bytes()[0] & 31)];
+    (0..13).rev().map(|index| char::from(digit(index))).collect()
 }
 
 #[cfg(test)]

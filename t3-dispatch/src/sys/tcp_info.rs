@@ -1,16 +1,16 @@
-//! `TCP_INFO` of one socket, and what lies in its send queue. Decodes by the offsets of
-//! `struct tcp_info` (include/uapi/linux/tcp.h), which only ever grows at its end: what an older
-//! kernel does not fill is unknown, not zero.
+//! `TCP_INFO` and send queue length of one socket. Decodes by the offsets of `struct tcp_info`
+//! (include/uapi/linux/tcp.h), which grows only at its end: fields that an older kernel does not
+//! fill are unknown, not zero.
 #![expect(unsafe_code, reason = "no safe wrapper knows TCP_INFO")]
 
 use std::{io, os::fd::AsRawFd};
 
 use t3_record::evidence::TcpFacts;
 
-/// Through `tcpi_snd_wnd`, `tcpi_rcv_wnd` and whatever follows; the kernel fills what it has.
+/// Buffer size in bytes, larger than any `struct tcp_info`; the kernel fills its part.
 const SIZE: usize = 256;
 
-/// Asks the kernel.
+/// Reads `TCP_INFO`.
 ///
 /// # Errors
 /// As `getsockopt`.
@@ -35,8 +35,8 @@ pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
 }
 
-/// Bytes written to the socket that the peer has not acknowledged (tcp(7), `SIOCOUTQ`), whatever
-/// has become of it since.
+/// Returns the number of bytes that were written and not acknowledged by the peer (tcp(7),
+/// `SIOCOUTQ`).
 ///
 /// # Errors
 /// As `ioctl`.
@@ -51,7 +51,7 @@ pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// `None` when the answer is shorter than that of any supported kernel (4.6: through
+/// Returns `None` when the data is shorter than on any supported kernel (4.6: through
 /// `tcpi_notsent_bytes`).
 fn decode(info: &[u8]) -> Option<TcpFacts> {
     let byte = |at: usize| info.get(at).copied();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_old_kernel_does_not_give_is_unknown() {
+    fn fields_that_an_old_kernel_does_not_fill_are_unknown() {
         assert_eq!(decode(&[0; 104]), None);
         assert_eq!(
             decode(&[1; 160]).map(|facts| (facts.peer_window, facts.out_of_order)),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_with_unread_data_on_the_other_end_tells_of_itself() {
+    fn unread_data_of_the_peer_shows_in_the_send_queue() {
         use std::io::Write;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -111,7 +111,7 @@ mod tests {
         let facts = read(&client).unwrap();
         assert_eq!(facts.notsent_bytes, 0);
         assert!(facts.rtt_us > 0 && facts.last_data_sent_ms < 5000, "{facts:?}");
-        // A window that shuts keeps the rest in our queue.
+        // A zero window keeps the rest in the send queue.
         client.set_nonblocking(true).unwrap();
         let mut written = 1;
         while let Ok(count) = client.write(&[0; 4096]) {

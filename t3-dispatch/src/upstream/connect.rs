@@ -12,25 +12,23 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{settings::Timeouts, sys::tcp, upstream::request_body::RequestBody};
 
-/// serve could not be reached.
+/// Error of [`connect`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// It did not accept in time.
     #[error("timed out connecting to serve at {0}")]
     Timeout(SocketAddr),
-    /// The kernel said no.
     #[error("cannot connect to serve at {0}: {1}")]
     Io(SocketAddr, io::Error),
 }
 
 impl ConnectError {
-    /// This process lacks something, serve does not.
+    /// The cause is a local resource, not serve.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         matches!(self.failure(), OpenFailure::Local(_))
     }
 
-    /// As evidence.
+    /// Returns the error as evidence.
     #[must_use]
     pub fn failure(&self) -> OpenFailure {
         match self {
@@ -47,27 +45,27 @@ impl ConnectError {
     }
 }
 
-/// Connects.
+/// Connects to serve on `port` and sets the socket options.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(port: u16, times: &Timeouts) -> Result<(TcpStream, Leg), ConnectError> {
+pub async fn connect(port: u16, timeouts: &Timeouts) -> Result<(TcpStream, Leg), ConnectError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let failed = |error| ConnectError::Io(address, error);
-    let stream = timeout(times.connect, TcpStream::connect(address))
+    let stream = timeout(timeouts.connect, TcpStream::connect(address))
         .await
         .map_err(|_| ConnectError::Timeout(address))?
         .map_err(failed)?;
     let leg = tcp::leg(&stream).map_err(failed)?;
-    tcp::prepare(&stream, &times.legs).map_err(failed)?;
+    tcp::prepare(&stream, &timeouts.legs).map_err(failed)?;
     Ok((stream, leg))
 }
 
-/// Speaks HTTP over a connection. It ends when the sender is dropped, or becomes the upgraded
+/// Starts HTTP/1.1 on a connection. It ends when the sender is dropped, or becomes the upgraded
 /// stream.
 ///
 /// # Errors
-/// When the connection is gone already.
+/// When the connection has already ended.
 pub async fn http(stream: TcpStream) -> hyper::Result<SendRequest<RequestBody>> {
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)

@@ -1,8 +1,8 @@
-//! Idle connections to serves, to be used again for the same user's serve. [`Idle`] is the
-//! bookkeeping, pure; [`Pool`] closes what was idle too long.
+//! Pool of idle connections to serve. [`IdleConnections`] is the pure data structure; [`Pool`]
+//! closes expired connections.
 //!
-//! A connection belongs to user and port, not to a port alone: when a port changes hands, the old
-//! serve may still hold its end.
+//! The key of a connection is user and port, not the port alone: when a port gets another user, the
+//! serve of the previous one may still hold its end.
 
 use std::{
     collections::HashMap,
@@ -20,25 +20,25 @@ use crate::{
     upstream::request_body::{RequestBody, UploadProgress},
 };
 
-/// For a connection to be ready again after an answer has been read to its end. It is at once,
-/// unless the request is still being sent.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Timeout for a connection to be ready for the next request after a complete response. It is ready
+/// immediately unless the request is still being sent.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is idle, and until when it may be used.
+/// IdleConnections connections with their expiry.
 #[derive(Debug)]
-pub struct Idle<T> {
+pub struct IdleConnections<T> {
     by_route: HashMap<Route, Vec<(Instant, T)>>,
     most: usize,
 }
 
-impl<T> Idle<T> {
-    /// Room for so many for each serve.
+impl<T> IdleConnections<T> {
+    /// Returns an empty pool with a limit of `most` connections per serve.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self { by_route: HashMap::new(), most }
     }
 
-    /// Keeps one, instead of the one that has been idle longest when there is no room.
+    /// Adds a connection; at the limit it replaces the one that was idle longest.
     pub fn put(&mut self, route: Route, until: Instant, one: T) {
         if self.most == 0 {
             return;
@@ -50,7 +50,7 @@ impl<T> Idle<T> {
         idle.push((until, one));
     }
 
-    /// The one that was used last, if `usable`. Those that are not are dropped.
+    /// Returns the most recently used `usable` connection. Drops unusable ones.
     pub fn take(&mut self, route: &Route, now: Instant, usable: impl Fn(&T) -> bool) -> Option<T> {
         let idle = self.by_route.get_mut(route)?;
         let mut found = None;
@@ -65,8 +65,7 @@ impl<T> Idle<T> {
         found
     }
 
-    /// Drops those whose time is over, and those of serves that are not to be kept. Returns when
-    /// the next one's time is over.
+    /// Drops expired connections and those whose route `keep` rejects. Returns the next expiry.
     pub fn sweep(&mut self, now: Instant, keep: impl Fn(&Route) -> bool) -> Option<Instant> {
         self.by_route.retain(|route, idle| {
             idle.retain(|(until, _)| *until > now);
@@ -75,67 +74,66 @@ impl<T> Idle<T> {
         self.by_route.values().flatten().map(|(until, _)| *until).min()
     }
 
-    /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.by_route.values().map(Vec::len).sum()
     }
 }
 
-/// The pool of one dispatch.
+/// Pool of idle connections to all serves.
 #[derive(Debug)]
 pub struct Pool {
-    patience: Duration,
+    idle_timeout: Duration,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    idle: Idle<SendRequest<RequestBody>>,
+    idle: IdleConnections<SendRequest<RequestBody>>,
     sweeping: bool,
 }
 
 impl Pool {
-    /// Keeps at most so many connections to each serve, idle for at most so long.
+    /// Keeps up to `most` connections per serve, each idle for up to `idle_timeout`.
     #[must_use]
-    pub fn new(most: usize, patience: Duration) -> Self {
-        Self { patience, inner: Mutex::new(Inner { idle: Idle::new(most), sweeping: false }) }
+    pub fn new(most: usize, idle_timeout: Duration) -> Self {
+        Self { idle_timeout, inner: Mutex::new(Inner { idle: IdleConnections::new(most), sweeping: false }) }
     }
 
-    /// A connection that was not closed, as far as is known.
+    /// Returns an idle connection that is not known to be closed.
     #[must_use]
     pub fn take(&self, route: &Route) -> Option<SendRequest<RequestBody>> {
         self.lock().idle.take(route, Instant::now(), SendRequest::is_ready)
     }
 
-    /// Takes a connection back as soon as it can take another request. `announced` is for how long
-    /// serve said it keeps it.
-    pub fn give_back(
+    /// Returns a connection to the pool once it is ready for another request. `announced` is the
+    /// keep-alive timeout in serve's response.
+    pub fn release(
         self: Arc<Self>,
         route: Route,
         announced: Option<Duration>,
         mut one: SendRequest<RequestBody>,
     ) {
-        // serve counts from when it sent its answer, and must not be the first to give up.
+        // serve's timeout starts when it sends the response; the pool must close first.
         let announced = announced.map(|time| time.saturating_sub(Duration::from_secs(1)));
-        let patience = announced.map_or(self.patience, |time| time.min(self.patience));
-        let until = Instant::now() + patience;
-        if patience.is_zero() {
+        let idle_timeout = announced.map_or(self.idle_timeout, |time| time.min(self.idle_timeout));
+        let until = Instant::now() + idle_timeout;
+        if idle_timeout.is_zero() {
             return;
         }
         tokio::spawn(async move {
-            if let Ok(Ok(())) = timeout(SETTLE, one.ready()).await {
+            if let Ok(Ok(())) = timeout(READY_TIMEOUT, one.ready()).await {
                 self.put(route, until, one);
             }
         });
     }
 
-    /// Closes connections to serves that are not in use any more.
-    pub fn keep(&self, keep: impl Fn(&Route) -> bool) {
+    /// Closes connections whose route `keep` rejects.
+    pub fn retain(&self, keep: impl Fn(&Route) -> bool) {
         self.lock().idle.sweep(Instant::now(), keep);
     }
 
-    /// How many connections are idle.
+    /// Number of idle connections.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().idle.count()
@@ -144,21 +142,21 @@ impl Pool {
     fn put(self: Arc<Self>, route: Route, until: Instant, one: SendRequest<RequestBody>) {
         let mut inner = self.lock();
         inner.idle.put(route, until, one);
-        let begins = !std::mem::replace(&mut inner.sweeping, true);
+        let start = !std::mem::replace(&mut inner.sweeping, true);
         drop(inner);
-        if begins {
+        if start {
             tokio::spawn(self.sweep());
         }
     }
 
-    /// Closes what was idle too long, until nothing is left.
+    /// Closes expired connections until the pool is empty.
     async fn sweep(self: Arc<Self>) {
-        while let Some(next) = self.swept() {
+        while let Some(next) = self.close_expired() {
             sleep_until(next).await;
         }
     }
 
-    fn swept(&self) -> Option<Instant> {
+    fn close_expired(&self) -> Option<Instant> {
         let mut inner = self.lock();
         let next = inner.idle.sweep(Instant::now(), |_| true);
         inner.sweeping = next.is_some();
@@ -170,12 +168,12 @@ impl Pool {
     }
 }
 
-/// A connection while an answer is read from it.
+/// A connection whose response is being read.
 #[derive(Debug)]
 pub struct Lease {
-    home: Option<(Arc<Pool>, Route, SendRequest<RequestBody>)>,
+    pooled: Option<(Arc<Pool>, Route, SendRequest<RequestBody>)>,
     announced: Option<Duration>,
-    sent: Option<Arc<UploadProgress>>,
+    upload: Option<Arc<UploadProgress>>,
 }
 
 impl Lease {
@@ -184,28 +182,28 @@ impl Lease {
         pool: &Arc<Pool>,
         route: &Route,
         sender: SendRequest<RequestBody>,
-        sent: Option<Arc<UploadProgress>>,
+        upload: Option<Arc<UploadProgress>>,
         response: &Response<Incoming>,
     ) -> Self {
         let headers = response.headers();
         let closes =
             headers.get_all(CONNECTION).iter().any(|value| headers::has_token(value.as_bytes(), "close"));
-        let home = (!closes).then(|| (Arc::clone(pool), route.clone(), sender));
-        Self { home, announced: headers::announced_keep_alive(headers), sent }
+        let pooled = (!closes).then(|| (Arc::clone(pool), route.clone(), sender));
+        Self { pooled, announced: headers::announced_keep_alive(headers), upload }
     }
 
-    /// The answer was read to its end.
+    /// Returns the connection to the pool after a complete response.
     pub fn end(mut self) {
-        if let Some((pool, route, sender)) = self.home.take() {
-            pool.give_back(route, self.announced, sender);
+        if let Some((pool, route, sender)) = self.pooled.take() {
+            pool.release(route, self.announced, sender);
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(sent) = &self.sent {
-            sent.answered();
+        if let Some(upload) = &self.upload {
+            upload.response_ended();
         }
     }
 }
@@ -219,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn the_one_used_last_comes_first_and_only_to_its_own_user_and_port() {
+    fn the_most_recent_connection_of_the_same_user_and_port_is_reused() {
         let now = Instant::now();
         let later = now + Duration::from_secs(4);
-        let mut idle = Idle::new(2);
+        let mut idle = IdleConnections::new(2);
         for n in 1..=3 {
             idle.put(route("ann", 3773), later, n);
         }
@@ -231,18 +229,18 @@ mod tests {
             assert_eq!(idle.take(&other, now, |_| true), None);
         }
         assert_eq!(idle.take(&route("ann", 3773), now, |_| true), Some(3));
-        assert_eq!(idle.take(&route("ann", 3773), now, |_| true), Some(2), "the oldest had to go");
+        assert_eq!(idle.take(&route("ann", 3773), now, |_| true), Some(2), "the oldest was dropped");
         assert_eq!(idle.take(&route("ann", 3773), now, |_| true), None);
-        let mut none = Idle::new(0);
+        let mut none = IdleConnections::new(0);
         none.put(route("ann", 3773), later, 1);
         assert_eq!(none.count(), 0);
     }
 
     #[test]
-    fn what_is_closed_or_over_or_of_no_serve_any_more_is_dropped() {
+    fn closed_expired_and_removed_connections_are_dropped() {
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        let mut idle = Idle::new(9);
+        let mut idle = IdleConnections::new(9);
         idle.put(route("ann", 1), after(4), 1);
         idle.put(route("ann", 1), after(4), 2);
         assert_eq!(idle.take(&route("ann", 1), now, |one| *one != 2), Some(1));

@@ -1,8 +1,8 @@
-//! A request's body on its way to serve: who is being waited for, and `Expect: 100-continue`.
+//! Request body to serve: upload progress, and `Expect: 100-continue` (RFC 9110 section 10.1.1).
 //!
-//! The HTTP library tells a client to go on when its body is asked for. So for a client that waits
-//! to be told, the body is not asked for before serve has agreed (RFC 9110 section 10.1.1), or has
-//! said nothing for as long as other clients wait before they send anyway.
+//! hyper sends 100 Continue to the client when the body is first polled. For a client that waits
+//! for it, the body is therefore polled only after serve sent 100 Continue, or after the time that
+//! other clients wait before they send anyway.
 
 use std::{
     error::Error,
@@ -19,90 +19,89 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// Why a body broke off.
+/// Reason for an incomplete body.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
-/// How long serve may keep silent to `Expect: 100-continue`. curl and Go wait as long.
-const EXPECT: Duration = Duration::from_secs(1);
+/// Time to wait for serve's 100 Continue; curl and Go use the same.
+const EXPECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// serve has answered without the body.
+/// serve's response ended before it requested the body.
 #[derive(Debug, thiserror::Error)]
 #[error("serve responded without reading the body")]
 pub struct BodyRejected;
 
-/// What is known of a body on its way.
+/// Upload progress of a request body.
 #[derive(Debug)]
 pub struct UploadProgress {
-    since: Instant,
-    /// When serve last took a piece, in milliseconds.
-    at: AtomicU64,
-    /// Only the client can go on.
-    clients_turn: AtomicBool,
-    /// The body may be asked for.
-    agreed: AtomicBool,
-    /// serve's answer is over, and it never asked.
-    unwanted: AtomicBool,
+    started_at: Instant,
+    /// Time of the last chunk, in milliseconds since `started_at`.
+    last_chunk_ms: AtomicU64,
+    /// The next chunk has to come from the client.
+    waits_for_client: AtomicBool,
+    /// serve sent 100 Continue.
+    continued: AtomicBool,
+    response_ended: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl UploadProgress {
     fn new() -> Self {
         Self {
-            since: Instant::now(),
-            at: AtomicU64::new(0),
-            clients_turn: AtomicBool::new(false),
-            agreed: AtomicBool::new(false),
-            unwanted: AtomicBool::new(false),
+            started_at: Instant::now(),
+            last_chunk_ms: AtomicU64::new(0),
+            waits_for_client: AtomicBool::new(false),
+            continued: AtomicBool::new(false),
+            response_ended: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
 
-    /// serve said 100.
-    pub fn agree(&self) {
-        self.agreed.store(true, Ordering::Release);
+    /// serve sent 100 Continue.
+    pub fn set_continued(&self) {
+        self.continued.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// serve's answer is over: a body that it never asked for is not sent any more.
-    pub fn answered(&self) {
-        self.unwanted.store(true, Ordering::Release);
+    /// serve's response has ended: a body that it has not requested is not sent.
+    pub fn response_ended(&self) {
+        self.response_ended.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    fn progress(&self) {
-        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.at.store(now, Ordering::Release);
+    fn record_chunk(&self) {
+        let now = u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_chunk_ms.store(now, Ordering::Release);
     }
 
-    /// Since when serve is being waited for; `None` while it is the client's turn.
-    fn serves_turn_since(&self) -> Option<Instant> {
-        let at = Duration::from_millis(self.at.load(Ordering::Acquire));
-        (!self.clients_turn.load(Ordering::Acquire)).then(|| self.since + at)
+    /// Start of the current wait for serve; `None` while waiting for the client.
+    fn waits_for_serve_since(&self) -> Option<Instant> {
+        let last_chunk = Duration::from_millis(self.last_chunk_ms.load(Ordering::Acquire));
+        (!self.waits_for_client.load(Ordering::Acquire)).then(|| self.started_at + last_chunk)
     }
 }
 
-/// Waits for serve to answer, at most for so long in which nothing but serve could have gone on.
-pub async fn in_time<F: Future>(
-    answer: F,
-    sent: Option<&UploadProgress>,
-    patience: Duration,
+/// Waits for serve's response. The timeout does not run while the client sends its body.
+pub async fn with_timeout<F: Future>(
+    response: F,
+    upload: Option<&UploadProgress>,
+    limit: Duration,
 ) -> Option<F::Output> {
-    tokio::pin!(answer);
-    let mut deadline = Instant::now() + patience;
+    tokio::pin!(response);
+    let mut deadline = Instant::now() + limit;
     loop {
         tokio::select! {
-            answer = &mut answer => return Some(answer),
+            response = &mut response => return Some(response),
             () = sleep_until(deadline) => {}
         }
-        deadline = match sent.map(UploadProgress::serves_turn_since) {
-            Some(None) => Instant::now() + patience,
-            Some(Some(since)) if since + patience > Instant::now() => since + patience,
+        deadline = match upload.map(UploadProgress::waits_for_serve_since) {
+            Some(None) => Instant::now() + limit,
+            Some(Some(since)) if since + limit > Instant::now() => since + limit,
             _ => return None,
         };
     }
 }
 
-/// The body of a request to serve: none, or the client's upload.
+/// Body of a request to serve: empty, or the client's upload.
 #[derive(Debug)]
 pub struct RequestBody {
     upload: Option<Upload>,
@@ -114,21 +113,21 @@ impl RequestBody {
         Self { upload: None }
     }
 
-    /// The client's body; with `expects`, of a client that waits for 100 (Continue).
+    /// Returns the client's body and its progress. `expects`: the client waits for 100 Continue.
     #[must_use]
     pub fn upload(body: Incoming, expects: bool) -> (Self, Arc<UploadProgress>) {
-        let sent = Arc::new(UploadProgress::new());
-        let gate = expects.then(|| Box::pin(sleep(EXPECT)));
-        (Self { upload: Some(Upload { body, sent: Arc::clone(&sent), gate }) }, sent)
+        let progress = Arc::new(UploadProgress::new());
+        let hold = expects.then(|| Box::pin(sleep(EXPECT_TIMEOUT)));
+        (Self { upload: Some(Upload { body, progress: Arc::clone(&progress), hold }) }, progress)
     }
 }
 
 #[derive(Debug)]
 struct Upload {
     body: Incoming,
-    sent: Arc<UploadProgress>,
-    /// Until then the client is not asked to send.
-    gate: Option<Pin<Box<Sleep>>>,
+    progress: Arc<UploadProgress>,
+    /// Holds the body back until 100 Continue or its timeout.
+    hold: Option<Pin<Box<Sleep>>>,
 }
 
 impl HttpBody for RequestBody {
@@ -153,21 +152,21 @@ impl HttpBody for RequestBody {
 
 impl Upload {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(gate) = &mut self.gate {
-            let silent = gate.as_mut().poll(cx);
-            self.sent.waker.register(cx.waker());
-            if !self.sent.agreed.load(Ordering::Acquire) {
-                if self.sent.unwanted.load(Ordering::Acquire) {
+        if let Some(hold) = &mut self.hold {
+            let timed_out = hold.as_mut().poll(cx);
+            self.progress.waker.register(cx.waker());
+            if !self.progress.continued.load(Ordering::Acquire) {
+                if self.progress.response_ended.load(Ordering::Acquire) {
                     return Poll::Ready(Some(Err(BodyRejected.into())));
                 }
-                ready!(silent);
+                ready!(timed_out);
             }
-            self.gate = None;
+            self.hold = None;
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into);
-        self.sent.clients_turn.store(frame.is_pending(), Ordering::Release);
+        self.progress.waits_for_client.store(frame.is_pending(), Ordering::Release);
         if frame.is_ready() {
-            self.sent.progress();
+            self.progress.record_chunk();
         }
         frame
     }

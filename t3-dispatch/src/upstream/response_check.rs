@@ -5,12 +5,11 @@ use http::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 
-/// Where hyper is lenient with an answer, its length could be read in two ways (RFC 9112 section
-/// 6.3).
+/// Rejects responses whose length is ambiguous (RFC 9112 section 6.3): hyper accepts some of them.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn proper<B>(response: Response<B>) -> Result<Response<B>, &'static str> {
+/// Returns the reason.
+pub fn check_framing<B>(response: Response<B>) -> Result<Response<B>, &'static str> {
     let headers = response.headers();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err("unrequested 101 Switching Protocols");
@@ -39,8 +38,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_that_could_be_read_in_two_ways_is_none() {
-        for (status, headers, sound) in [
+    fn a_response_of_ambiguous_length_is_rejected() {
+        for (status, headers, valid) in [
             (200, &[][..], true),
             (200, &[("content-length", "5")][..], true),
             (200, &[("transfer-encoding", "Chunked")][..], true),
@@ -55,7 +54,7 @@ mod tests {
             for (name, value) in headers {
                 response = response.header(*name, *value);
             }
-            assert_eq!(proper(response.body(()).unwrap()).is_ok(), sound, "{status} {headers:?}");
+            assert_eq!(check_framing(response.body(()).unwrap()).is_ok(), valid, "{status} {headers:?}");
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Limits {
 
 /// How long is waited for a client.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct ClientTimeouts {
     /// For the rest of a head that has begun.
     pub head: Duration,
     /// For the next bytes of a body.

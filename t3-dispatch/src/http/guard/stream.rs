@@ -32,7 +32,7 @@ use tokio::{
 use crate::sys::{clock, tcp};
 
 use super::{
-    Limits, Patience, Refusal,
+    ClientTimeouts, Limits, Refusal,
     framing::{Fed, Framing, Place},
 };
 
@@ -141,7 +141,7 @@ pub struct Guarded {
     /// How many heads were let through.
     heads: u64,
     exchanges: Arc<Exchanges>,
-    patience: Patience,
+    timeouts: ClientTimeouts,
     timer: Option<Pin<Box<Sleep>>>,
     /// What the timer runs for.
     timed: Option<Place>,
@@ -150,7 +150,7 @@ pub struct Guarded {
 impl Guarded {
     /// Puts the guard on a fresh connection.
     #[must_use]
-    pub fn new(stream: TcpStream, limits: Limits, patience: Patience) -> Self {
+    pub fn new(stream: TcpStream, limits: Limits, timeouts: ClientTimeouts) -> Self {
         Self {
             stream: Some(stream),
             framing: Framing::new(limits),
@@ -160,7 +160,7 @@ impl Guarded {
             eof: false,
             heads: 0,
             exchanges: Arc::new(Exchanges::new()),
-            patience,
+            timeouts,
             timer: None,
             timed: None,
         }
@@ -225,9 +225,9 @@ impl Guarded {
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let place = self.framing.place();
         let patience = match place {
-            Place::Between => self.patience.idle,
-            Place::Head => self.patience.head,
-            Place::Body => self.patience.body,
+            Place::Between => self.timeouts.idle,
+            Place::Head => self.timeouts.head,
+            Place::Body => self.timeouts.body,
             Place::Behind | Place::Refused => return Poll::Pending,
         };
         if self.timed != Some(place) {
@@ -259,7 +259,7 @@ impl Guarded {
     fn idle_until(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.exchanges.ended_at.load(Ordering::Acquire));
         let answered = self.exchanges.ended.load(Ordering::Acquire) >= self.heads;
-        answered.then(|| self.exchanges.since + since + self.patience.idle)
+        answered.then(|| self.exchanges.since + since + self.timeouts.idle)
     }
 
     fn run_timer(&mut self, until: Instant) {
