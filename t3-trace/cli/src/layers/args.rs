@@ -15,19 +15,19 @@ pub struct LayerArgs {
     /// around the close.
     #[arg(long, value_name = "URL", env = "T3_LOKI_URL", hide_env_values = true)]
     pub loki: Option<String>,
-    /// Loki's tenant (X-Scope-OrgID).
+    /// Tenant of Loki (X-Scope-OrgID).
     #[arg(long, value_name = "TENANT", env = "T3_LOKI_TENANT")]
     pub loki_tenant: Option<String>,
-    /// A file with a bearer token for Loki.
+    /// File with a bearer token for Loki.
     #[arg(long, value_name = "FILE", env = "T3_LOKI_TOKEN_FILE", conflicts_with = "loki_user")]
     pub loki_token_file: Option<PathBuf>,
-    /// A user of Loki, with --loki-password-file.
+    /// User of Loki; requires --loki-password-file.
     #[arg(long, value_name = "USER", env = "T3_LOKI_USER", requires = "loki_password_file")]
     pub loki_user: Option<String>,
-    /// A file with that user's password.
+    /// File with the password of that user.
     #[arg(long, value_name = "FILE", env = "T3_LOKI_PASSWORD_FILE", requires = "loki_user")]
     pub loki_password_file: Option<PathBuf>,
-    /// A file with request headers for Loki, one per line, for example "CF-Access-Client-Id: ...".
+    /// File with request headers for Loki, one per line, for example "CF-Access-Client-Id: ...".
     #[arg(long, value_name = "FILE", env = "T3_LOKI_HEADER_FILE")]
     pub loki_header_file: Option<PathBuf>,
     /// Loki selector of Traefik's access log.
@@ -40,33 +40,32 @@ pub struct LayerArgs {
     /// "oom"' (repeatable).
     #[arg(long, value_name = "LOGQL")]
     pub loki_selector: Vec<String>,
-    /// Prometheus, for example http://prometheus.example.org:9090: t3-probe's legs and the pressure
-    /// of the host.
+    /// Prometheus, for example http://prometheus.example.org:9090: probe legs and host PSI.
     #[arg(long, value_name = "URL", env = "T3_PROMETHEUS_URL", hide_env_values = true)]
     pub prometheus: Option<String>,
-    /// The tenant (X-Scope-OrgID), where Prometheus is Mimir or alike.
+    /// Tenant of Mimir or a similar server (X-Scope-OrgID).
     #[arg(long, value_name = "TENANT", env = "T3_PROMETHEUS_TENANT")]
     pub prometheus_tenant: Option<String>,
-    /// A file with a bearer token for Prometheus.
+    /// File with a bearer token for Prometheus.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_TOKEN_FILE", conflicts_with = "prometheus_user")]
     pub prometheus_token_file: Option<PathBuf>,
-    /// A user of Prometheus, with --prometheus-password-file.
+    /// User of Prometheus; requires --prometheus-password-file.
     #[arg(long, value_name = "USER", env = "T3_PROMETHEUS_USER", requires = "prometheus_password_file")]
     pub prometheus_user: Option<String>,
-    /// A file with that user's password.
+    /// File with the password of that user.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_PASSWORD_FILE", requires = "prometheus_user")]
     pub prometheus_password_file: Option<PathBuf>,
-    /// A file with request headers for Prometheus, one per line.
+    /// File with request headers for Prometheus, one per line.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_HEADER_FILE")]
     pub prometheus_header_file: Option<PathBuf>,
     /// Labels of this host in Prometheus, for example 'instance="devvm:9100"'; without it the PSI
     /// of all hosts is shown.
     #[arg(long, value_name = "LABELS", env = "T3_PROMETHEUS_HOST")]
     pub prometheus_host: Option<String>,
-    /// Traefik's access log as a file, instead of Loki (repeatable).
+    /// Access log of Traefik as a file, in place of Loki (repeatable).
     #[arg(long, value_name = "FILE")]
     pub traefik_log: Vec<PathBuf>,
-    /// cloudflared's log as a file, instead of Loki (repeatable).
+    /// Log of cloudflared as a file, in place of Loki (repeatable).
     #[arg(long, value_name = "FILE")]
     pub cloudflared_log: Vec<PathBuf>,
     /// CA certificates (PEM) to trust in addition to the public ones.

@@ -24,7 +24,7 @@ Exit status:
 
 Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
 pub struct LiveArgs {
-    /// The daemon's socket.
+    /// Evidence socket of the daemon.
     #[arg(long, default_value = SOCKET_PATH)]
     pub socket: PathBuf,
     /// Print each record as one JSON object.
