@@ -1,5 +1,4 @@
-//! A small run of the benchmark: everything is measured, and the JSON holds it. Says nothing about
-//! how much anything costs.
+//! Small run of the benchmark: everything is measured and in the JSON. Does not check costs.
 
 use std::process::Command;
 
@@ -46,8 +45,7 @@ fn a_small_run_measures_everything_it_names() {
     }
     for echo in report.echo.iter().filter(|echo| echo.contestant == Contestant::Dispatch) {
         assert!(echo.cpu_us.median > 0.0, "{table}");
-        // A message and its answer pass two sockets each: fewer than two reads and two writes would
-        // be a counter that counts nothing.
+        // A message and its reply pass two sockets each: at least two reads and two writes.
         assert!(echo.syscalls.is_none_or(|calls| calls >= 4.0), "{table}");
         assert!(
             echo.syscalls.is_some() || !report.notes.is_empty(),
@@ -55,6 +53,6 @@ fn a_small_run_measures_everything_it_names() {
         );
     }
     for echo in report.echo.iter().filter(|echo| echo.contestant == Contestant::Direct) {
-        assert_eq!(echo.cpu_us.max, 0.0, "there is no proxy whose CPU could be measured");
+        assert_eq!(echo.cpu_us.max, 0.0, "a direct connection has no CPU of a proxy");
     }
 }

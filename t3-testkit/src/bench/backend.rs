@@ -1,8 +1,8 @@
-//! The serve of the benchmark: one thread, edge-triggered epoll, one read and one write a message.
+//! Backend of the benchmark: one thread, edge-triggered epoll, one read and one write per message.
 //!
-//! `GET /echo` answers each message by a text frame of the same length (a heartbeat by a
-//! heartbeat's answer); `GET /push/LENGTH/COUNT` answers each message by COUNT text frames of
-//! LENGTH bytes. The answers are made once and shared: it never looks at a payload.
+//! After `GET /echo` the reply to each message is a text frame of the same length (to a heartbeat,
+//! a heartbeat reply); after `GET /push/LENGTH/COUNT` it is COUNT text frames of LENGTH bytes.
+//! Replies are built once and shared; payloads are not read.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,16 +24,16 @@ use crate::{
     handshake,
 };
 
-/// Read at once; as much as a proxy is likely to hand over in one piece.
+/// Bytes per read, at least one write of a proxy.
 const SCRATCH: usize = 256 * 1024;
-/// A request's head is refused beyond this.
+/// Maximum length of a request head in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// Serves until it is killed.
+/// Runs until it is killed.
 pub fn run(port: u16) -> Result<()> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).attempt(|| format!("listen on port {port}"))?;
-    // std asks for a backlog of 128; the kernel's limit is what the proxies ask for, too.
+    // std sets a backlog of 128; the proxies use the kernel's limit too.
     rustix::net::listen(&listener, 4096).attempt(|| "lengthen the accept queue".to_owned())?;
     listener.set_nonblocking(true).attempt(|| "make the listener non-blocking".to_owned())?;
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).attempt(|| "make an epoll instance".to_owned())?;
@@ -57,9 +57,9 @@ pub fn run(port: u16) -> Result<()> {
                 }
             } else if sessions
                 .get_mut(&fd)
-                .is_some_and(|session| session.go_on(&mut scratch, &mut answers).is_err())
+                .is_some_and(|session| session.proceed(&mut scratch, &mut answers).is_err())
             {
-                // The end of a session is the client's business: here it is only forgotten.
+                // The client reports a session that ended early.
                 sessions.remove(&fd);
             }
         }
@@ -75,7 +75,7 @@ fn watch(
     epoll::add(poll, what, data, flags).attempt(|| "watch a socket".to_owned())
 }
 
-/// Frames that were made before, by payload length.
+/// Reply frames by payload length.
 #[derive(Default)]
 struct Answers(HashMap<u64, Rc<[u8]>>);
 
@@ -93,7 +93,7 @@ impl Answers {
     }
 }
 
-/// How messages are answered.
+/// Kind of the replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Echo,
@@ -102,13 +102,13 @@ enum Manner {
 
 struct Session {
     stream: TcpStream,
-    /// The request's head as far as it has come; `None` once it was answered.
+    /// The received part of the request head; `None` after the response.
     head: Option<Vec<u8>>,
     manner: Manner,
     skipper: Skipper,
-    /// Bytes to send, and how many times.
+    /// Bytes to send, with the number of repetitions.
     owed: VecDeque<(Rc<[u8]>, u64)>,
-    /// Sent of the first of `owed`.
+    /// Number of bytes sent of the first entry of `owed`.
     sent: usize,
 }
 
@@ -127,8 +127,8 @@ impl Session {
         })
     }
 
-    /// Reads and writes what can be. An error ends the session.
-    fn go_on(&mut self, scratch: &mut [u8], answers: &mut Answers) -> io::Result<()> {
+    /// Reads and writes until the socket would block. An error ends the session.
+    fn proceed(&mut self, scratch: &mut [u8], answers: &mut Answers) -> io::Result<()> {
         self.pay()?;
         loop {
             let length = match recv(&self.stream, &mut *scratch, RecvFlags::empty()) {
@@ -187,8 +187,8 @@ impl Session {
     }
 }
 
-/// The 101 to a whole head; `None` while it is not whole. Nothing follows a head before its answer,
-/// so the rest is not looked at.
+/// Returns the response to a complete head; `None` while it is incomplete. No data follows a head
+/// before the response.
 fn answer_head(head: &[u8]) -> Option<(Manner, String)> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let target = text.split(' ').nth(1)?;
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_says_how_to_answer() {
+    fn the_request_selects_the_replies() {
         let head = "GET /push/65536/16 HTTP/1.1\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let (manner, answer) = answer_head(head.as_bytes()).unwrap();
         assert_eq!(manner, Manner::Push { length: 65536, count: 16 });

@@ -1,9 +1,7 @@
-//! The browsers of the benchmark: many sessions in one thread, each with one message under way at a
-//! time.
+//! Client of the benchmark: many sessions in one thread, each with one message in flight.
 //!
-//! A process of its own, so that its descriptors and its CPU are not the proxy's. It opens its
-//! sessions, warms them up, says so on stdout, waits for a line on stdin, measures, prints what it
-//! measured, and keeps the sessions open until stdin ends.
+//! A separate process. It opens its sessions, warms them up, prints [`READY`] on stdout, waits for
+//! a line on stdin, measures, prints the result, and keeps the sessions open until stdin ends.
 
 use std::{
     io::{BufRead as _, Read as _, Write as _},
@@ -27,31 +25,30 @@ use crate::{
     handshake,
 };
 
-/// Read at once.
+/// Bytes per read.
 const SCRATCH: usize = 256 * 1024;
-/// Nothing at all moving for so long is a failure, not a slow proxy.
-const STILL: Duration = Duration::from_secs(60);
-/// What the client says when all sessions are open and warm.
+/// Timeout without any progress.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Printed when all sessions are open and warmed up.
 pub const READY: &str = "ready";
-/// The user that the identity header names.
+/// User of the identity header.
 pub const USER: &str = "bench";
 
-/// What the client does.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Load {
-    /// Where to connect.
+    /// Address of the proxy.
     #[arg(long)]
     pub address: SocketAddr,
-    /// Path of the request; the backend answers as it says.
+    /// Path of the request; it selects the replies of the backend.
     #[arg(long)]
     pub target: String,
-    /// Sessions open at the same time.
+    /// Number of concurrent sessions.
     #[arg(long)]
     pub sessions: usize,
     /// Payload bytes of a message; 15 is a heartbeat.
     #[arg(long)]
     pub payload: usize,
-    /// Bytes that answer a message, frame headers included.
+    /// Bytes of the reply to a message, with frame headers.
     #[arg(long)]
     pub answer: u64,
     /// Messages before the measurement, of all sessions together.
@@ -62,28 +59,28 @@ pub struct Load {
     pub messages: u64,
 }
 
-/// What the client saw.
+/// Result of a measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Seen {
-    /// Messages that were answered.
+    /// Number of answered messages.
     pub messages: u64,
-    /// From the first message to the last answer, in seconds.
+    /// Time from the first message to the last reply.
     pub seconds: f64,
-    /// Half of the answers came within so many microseconds.
+    /// Median time from message to reply.
     pub p50_us: f64,
-    /// 99 of 100 answers came within so many microseconds.
+    /// 99th percentile of the time from message to reply.
     pub p99_us: f64,
 }
 
-/// Runs the client's side of the benchmark.
+/// Runs the client.
 pub fn run(load: &Load) -> Result<()> {
-    let mut crowd = Crowd::open(load)?;
-    crowd.exchange(load.warm)?;
+    let mut sessions = Sessions::open(load)?;
+    sessions.exchange(load.warm)?;
     say(READY)?;
     let mut orders = std::io::stdin().lock();
     let mut line = String::new();
-    orders.read_line(&mut line).attempt(|| "wait for the word to go".to_owned())?;
-    let seen = crowd.exchange(load.messages)?;
+    orders.read_line(&mut line).attempt(|| "wait for the start of the measurement".to_owned())?;
+    let seen = sessions.exchange(load.messages)?;
     say(&serde_json::to_string(&seen).unwrap_or_default())?;
     while orders.read_line(&mut line).is_ok_and(|length| length > 0) {}
     Ok(())
@@ -94,7 +91,7 @@ fn say(line: &str) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).attempt(|| "write to stdout".to_owned())
 }
 
-struct Crowd {
+struct Sessions {
     sessions: Vec<Session>,
     poll: std::os::fd::OwnedFd,
     message: Vec<u8>,
@@ -104,14 +101,14 @@ struct Crowd {
 
 struct Session {
     stream: TcpStream,
-    /// Messages still to send, the one under way included.
+    /// Remaining messages, including the one in flight.
     left: u64,
     sent: usize,
     got: u64,
     since: Instant,
 }
 
-impl Crowd {
+impl Sessions {
     fn open(load: &Load) -> Result<Self> {
         let payload = match load.payload {
             length if length == frame::HEARTBEAT.len() => frame::HEARTBEAT.as_bytes().to_vec(),
@@ -119,7 +116,7 @@ impl Crowd {
         };
         let poll =
             epoll::create(epoll::CreateFlags::CLOEXEC).attempt(|| "make an epoll instance".to_owned())?;
-        let mut crowd = Self {
+        let mut all = Self {
             sessions: Vec::with_capacity(load.sessions),
             poll,
             message: frame::from_client(opcode::TEXT, &payload),
@@ -131,13 +128,13 @@ impl Crowd {
             let stream = shake(load.address, &load.target).attempt(what)?;
             stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).attempt(what)?;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-            epoll::add(&crowd.poll, &stream, EventData::new_u64(index as u64), flags).attempt(what)?;
-            crowd.sessions.push(Session { stream, left: 0, sent: 0, got: 0, since: Instant::now() });
+            epoll::add(&all.poll, &stream, EventData::new_u64(index as u64), flags).attempt(what)?;
+            all.sessions.push(Session { stream, left: 0, sent: 0, got: 0, since: Instant::now() });
         }
-        Ok(crowd)
+        Ok(all)
     }
 
-    /// Sends so many messages, spread evenly, and waits for all answers.
+    /// Sends `total` messages, distributed evenly, and waits for all replies.
     fn exchange(&mut self, total: u64) -> Result<Seen> {
         let share = |index: u64, of: u64| total / of + u64::from(index < total % of);
         let count = self.sessions.len() as u64;
@@ -150,16 +147,16 @@ impl Crowd {
         }
         while (times.len() as u64) < total {
             events.clear();
-            let limit = Timespec { tv_sec: STILL.as_secs().cast_signed(), tv_nsec: 0 };
+            let limit = Timespec { tv_sec: TIMEOUT.as_secs().cast_signed(), tv_nsec: 0 };
             match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), Some(&limit)) {
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(0) => return Err(TestError::Timeout { what: "an answer".to_owned(), after: STILL }),
+                Ok(0) => return Err(TestError::Timeout { what: "a reply".to_owned(), after: TIMEOUT }),
                 outcome => drop(outcome.attempt(|| "wait for sockets".to_owned())?),
             }
             for event in &events {
                 let index = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
                 if let Some(session) = self.sessions.get_mut(index) {
-                    session.go_on(&self.message, self.answer, &mut self.scratch, &mut times)?;
+                    session.proceed(&self.message, self.answer, &mut self.scratch, &mut times)?;
                 }
             }
         }
@@ -187,18 +184,24 @@ impl Session {
         Ok(())
     }
 
-    fn go_on(&mut self, message: &[u8], answer: u64, scratch: &mut [u8], times: &mut Vec<u64>) -> Result<()> {
+    fn proceed(
+        &mut self,
+        message: &[u8],
+        answer: u64,
+        scratch: &mut [u8],
+        times: &mut Vec<u64>,
+    ) -> Result<()> {
         self.push(message)?;
         loop {
             let length = match recv(&self.stream, &mut *scratch, RecvFlags::empty()) {
                 Ok((length, _)) => length,
                 Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(error) => return Err(error).attempt(|| "read an answer".to_owned()),
+                Err(error) => return Err(error).attempt(|| "read a reply".to_owned()),
             };
             self.got += length as u64;
             if length == 0 || self.left == 0 || self.got > answer {
                 let got = format!("{length} bytes, {} in all", self.got);
-                return Err(TestError::Unexpected { what: format!("an answer of {answer} bytes"), got });
+                return Err(TestError::Unexpected { what: format!("a reply of {answer} bytes"), got });
             }
             if self.got == answer {
                 times.push(u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -212,11 +215,11 @@ impl Session {
     }
 }
 
-/// Connects and upgrades, blocking: openings are not what is measured, and one after the other
-/// keeps accept queues short.
+/// Connects and upgrades, blocking: opens are not measured, and one at a time keeps accept queues
+/// short.
 fn shake(address: SocketAddr, target: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(STILL))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let fields =
         [("X-authentik-username", USER), ("X-Forwarded-For", "203.0.113.7"), ("Cookie", "t3_session=bench")];
     let request = handshake::request(target, fields);
@@ -234,5 +237,5 @@ fn shake(address: SocketAddr, target: &str) -> std::io::Result<TcpStream> {
         return Ok(stream);
     }
     let answer = text.lines().next().unwrap_or("the end of the connection");
-    Err(std::io::Error::other(format!("instead of 101 came: {answer}")))
+    Err(std::io::Error::other(format!("expected 101, got {answer}")))
 }

@@ -1,8 +1,8 @@
-//! What is measured: t3-dispatch, HAProxy, and no proxy at all, each in front of the same backend.
+//! Contestants: t3-dispatch, HAProxy and a direct connection, each with the same backend.
 //!
-//! HAProxy gets what t3-dispatch does anyway and costs nothing to leave out elsewhere: the identity
-//! header is checked, the client's address is passed on, keepalive is on, tunnels may idle for an
-//! hour. It writes no log; t3-dispatch writes its records.
+//! HAProxy is configured for the same work as t3-dispatch: it checks the identity header, forwards
+//! the client's address, uses keepalive and keeps idle tunnels for an hour. It writes no log,
+//! t3-dispatch writes its records.
 
 use std::{
     fmt::Write as _,
@@ -21,27 +21,27 @@ use crate::{
     harness::{self, Process},
 };
 
-/// How long one may take to accept connections.
+/// Timeout for accepting connections after the start.
 const START: Duration = Duration::from_secs(20);
 
-/// Something between the client and the backend, or nothing.
+/// The proxy between client and backend, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Contestant {
-    /// The client talks to the backend: what the machine and the two ends cost by themselves.
+    /// No proxy: the cost of the host and the two ends.
     Direct,
-    /// t3-dispatch as it is shipped.
+    /// t3-dispatch with its defaults.
     Dispatch,
     /// HAProxy with `nbthread 1`.
     #[value(name = "haproxy-1")]
     #[serde(rename = "haproxy-1")]
     HaproxyOne,
-    /// HAProxy as it starts by itself: one thread a core.
+    /// HAProxy with its defaults: one thread per core.
     Haproxy,
 }
 
 impl Contestant {
-    /// Its name in the tables.
+    /// Name in the tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,16 +56,15 @@ impl Contestant {
 /// A contestant that accepts connections.
 #[derive(Debug)]
 pub struct Running {
-    /// Which.
     pub contestant: Contestant,
-    /// Where clients connect.
+    /// Address for clients.
     pub address: SocketAddr,
     process: Option<Process>,
 }
 
 impl Running {
-    /// Starts it in front of `backend` and waits until it accepts. `sessions`: the most it must
-    /// hold at once.
+    /// Starts it in front of `backend` and waits until it accepts. `sessions` is the maximum number
+    /// of concurrent sessions.
     pub fn start(contestant: Contestant, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Self> {
         if contestant == Contestant::Direct {
             return Ok(Self { contestant, address: backend, process: None });
@@ -79,25 +78,25 @@ impl Running {
         Ok(Self { contestant, address, process: Some(process) })
     }
 
-    /// Its process id; a direct connection has none.
+    /// The process id; `None` for a direct connection.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// CPU time it has used.
+    /// CPU time so far.
     pub fn cpu(&self) -> Result<Duration> {
         self.pid().map_or(Ok(Duration::ZERO), meter::cpu)
     }
 
-    /// What it said on stderr, for the message of an error.
+    /// Its stderr, for error messages.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.process.as_ref().map(Process::stderr).unwrap_or_default()
     }
 }
 
-/// Waits until something accepts at `address`.
+/// Waits until `process` accepts connections at `address`.
 pub fn accepts(process: &mut Process, address: SocketAddr, name: &str) -> Result<()> {
     process.until_ready(name, START, || TcpStream::connect(address).is_ok())
 }
@@ -147,7 +146,7 @@ fn configuration(one: bool, address: SocketAddr, backend: SocketAddr, sessions: 
     text
 }
 
-/// Administrators' programs are not in everybody's PATH.
+/// Also searches the sbin folders, which may not be in PATH.
 fn find_haproxy() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -156,11 +155,11 @@ fn find_haproxy() -> Result<PathBuf> {
         .find(|path| path.is_file())
         .ok_or_else(|| TestError::Missing {
             what: "the program haproxy".to_owned(),
-            remedy: "apt-get install haproxy, or leave it out with --contestant".to_owned(),
+            remedy: "apt-get install haproxy, or select others with --contestant".to_owned(),
         })
 }
 
-/// HAProxy's own name and version.
+/// Name and version as HAProxy prints them.
 #[must_use]
 pub fn haproxy_version() -> Option<String> {
     let output = Command::new(find_haproxy().ok()?).arg("-v").output().ok()?;
@@ -173,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_are_only_named_when_there_is_to_be_one() {
+    fn the_number_of_threads_is_set_only_for_one_thread() {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1234));
         let backend = SocketAddr::from((Ipv4Addr::LOCALHOST, 5678));
         assert!(configuration(true, address, backend, 10).contains("\n    nbthread 1\n"));

@@ -1,4 +1,4 @@
-//! The client process seen from the benchmark: started, told to go, asked what it saw.
+//! Control of the client process: starts it, starts a measurement, reads the result.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -16,13 +16,13 @@ use crate::{
 /// One kind of traffic.
 #[derive(Debug, Clone)]
 pub struct Traffic {
-    /// Path of the request; the backend answers as it says.
+    /// Path of the request; it selects the replies of the backend.
     pub target: String,
-    /// Sessions at the same time.
+    /// Number of concurrent sessions.
     pub sessions: usize,
     /// Payload bytes of a message.
     pub payload: u64,
-    /// Bytes on the wire that answer it.
+    /// Bytes of its reply, with frame headers.
     pub answer: u64,
     /// Messages before the measurement.
     pub warm: u64,
@@ -30,7 +30,7 @@ pub struct Traffic {
     pub messages: u64,
 }
 
-/// A client whose sessions are open and warm.
+/// A client with open, warmed-up sessions.
 #[derive(Debug)]
 pub struct Client {
     child: Child,
@@ -62,15 +62,15 @@ impl Client {
         if client.line()? == READY { Ok(client) } else { Err(failed("the client to open its sessions")) }
     }
 
-    /// Lets it send its messages and waits for its account.
+    /// Starts the measurement and waits for its result.
     pub fn go(&mut self) -> Result<Seen> {
         if let Some(orders) = &mut self.orders {
-            writeln!(orders, "go").attempt(|| "tell the client to go".to_owned())?;
+            writeln!(orders, "go").attempt(|| "start the measurement".to_owned())?;
         }
-        serde_json::from_str(&self.line()?).map_err(|_| failed("the client's account"))
+        serde_json::from_str(&self.line()?).map_err(|_| failed("the client's result"))
     }
 
-    /// Ends its sessions and waits for its end.
+    /// Ends its sessions and waits until it exits.
     pub fn close(mut self) -> Result<()> {
         self.orders = None;
         self.child.wait().attempt(|| "wait for the client".to_owned()).map(drop)
@@ -78,7 +78,7 @@ impl Client {
 
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
-        self.lines.read_line(&mut line).attempt(|| "listen to the client".to_owned())?;
+        self.lines.read_line(&mut line).attempt(|| "read the client's output".to_owned())?;
         Ok(line.trim_end().to_owned())
     }
 }
@@ -91,5 +91,5 @@ impl Drop for Client {
 }
 
 fn failed(what: &str) -> TestError {
-    TestError::Unexpected { what: what.to_owned(), got: "it failed and said why above".to_owned() }
+    TestError::Unexpected { what: what.to_owned(), got: "it failed; see its error above".to_owned() }
 }

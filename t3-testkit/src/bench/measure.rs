@@ -1,5 +1,5 @@
-//! Takes the measurements. Rounds go over all contestants in turn, so that a machine that gets
-//! slower or faster meanwhile does so for each of them.
+//! Measurements. Each round measures all contestants, so that changes of the host's speed affect
+//! all of them.
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +26,10 @@ use crate::{
     harness::{Process, free_port},
 };
 
-/// The path whose messages are answered by their like.
+/// Path with replies as large as the messages.
 const ECHO: &str = "/echo";
 
-/// The backend, and what is needed to put contestants before it.
+/// The backend, and the settings for contestants in front of it.
 #[derive(Debug)]
 pub struct Bench {
     program: PathBuf,
@@ -37,7 +37,7 @@ pub struct Bench {
     dir: TempDir,
     contestants: Vec<Contestant>,
     rounds: usize,
-    /// What could not be measured, and why.
+    /// Missing measurements, with the reasons.
     pub notes: Vec<String>,
     _process: Process,
 }
@@ -48,7 +48,7 @@ struct Round {
     seen: Seen,
 }
 
-/// All rounds of one kind of traffic, and its system calls a message.
+/// All rounds of one kind of traffic, and its system calls per message.
 struct Rounds {
     contestant: Contestant,
     rounds: Vec<Round>,
@@ -56,7 +56,7 @@ struct Rounds {
 }
 
 impl Bench {
-    /// Starts the backend. `program`: this program, which is client and backend, too.
+    /// Starts the backend. `program` is this program, which is also client and backend.
     pub fn start(program: PathBuf, contestants: Vec<Contestant>, rounds: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-bench-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
@@ -72,8 +72,8 @@ impl Bench {
         Running::start(contestant, self.backend, sessions, self.dir.path())
     }
 
-    /// Opens that many idle sessions through each proxy, and ends them; `rest` is how long nothing
-    /// happens then.
+    /// Opens idle sessions through each proxy, and ends them; `rest` is the idle time before each
+    /// sample.
     pub fn idle(&mut self, sessions: usize, rest: Duration) -> Result<Vec<Idle>> {
         let contestants = self.contestants.iter().copied().filter(|one| *one != Contestant::Direct);
         contestants.map(|contestant| self.idle_of(contestant, sessions, rest)).collect()
@@ -91,7 +91,7 @@ impl Bench {
             warm: sessions as u64,
             messages: 0,
         };
-        // What is set up once, with the first session, is no cost of a session.
+        // The first session allocates resources that are not a cost per session.
         Client::open(&self.program, running.address, &traffic(1))?.close()?;
         std::thread::sleep(rest);
         let (before, cpu_before) = (meter::memory(pid)?, running.cpu()?);
@@ -122,7 +122,7 @@ impl Bench {
         })
     }
 
-    /// Round trips of messages of one size.
+    /// Measures round trips of messages of one size.
     pub fn echo(&mut self, payload: u64, sessions: usize, messages: u64) -> Result<Vec<Echo>> {
         let traffic = Traffic {
             target: ECHO.to_owned(),
@@ -151,7 +151,7 @@ impl Bench {
         Ok(self.rounds(&traffic)?.into_iter().filter_map(echo).collect())
     }
 
-    /// `bytes` (at least a piece of 16 frames a session) from serve to the browser.
+    /// Measures `bytes` (at least 16 frames per session) from backend to client.
     pub fn bulk(&mut self, frame: u64, sessions: usize, bytes: u64) -> Result<Vec<Bulk>> {
         const FRAMES: u64 = 16;
         let answer = wire::server_frame(frame) * FRAMES;
@@ -193,7 +193,7 @@ impl Bench {
         for (index, one) in running.iter().enumerate() {
             let syscalls = match self.syscalls(one, traffic) {
                 Err(TestError::Io { what, source }) => {
-                    let note = format!("system calls are not counted: {what}: {source}");
+                    let note = format!("cannot count system calls: {what}: {source}");
                     if !self.notes.contains(&note) {
                         self.notes.push(note);
                     }
@@ -217,7 +217,7 @@ impl Bench {
         Ok(Round { cpu, seen })
     }
 
-    /// The same traffic once more, a tenth of it, with the kernel counting.
+    /// Repeats a tenth of the traffic and counts system calls per message.
     fn syscalls(&self, running: &Running, traffic: &Traffic) -> Result<Option<f64>> {
         let Some(pid) = running.pid() else { return Ok(None) };
         let messages = (traffic.messages / 10).max(traffic.sessions as u64);

@@ -1,13 +1,11 @@
-//! What a process costs, read from outside: CPU time in nanoseconds, memory, system calls.
+//! Cost of another process: CPU time in nanoseconds, memory, system calls.
 //!
 //! - CPU time is the process's CPU clock (`clock_getcpuclockid(3)`): user and system time of all
-//!   its threads, also of those that ended. `/proc/PID/stat` has the same in hundredths of a
-//!   second, too coarse for a short run.
-//! - Memory is `smaps_rollup`. It counts pages of the process; what the kernel keeps for its
-//!   sockets is in none of the numbers.
+//!   threads, including exited ones. `/proc/PID/stat` has it only in units of 10 ms.
+//! - Memory is `smaps_rollup`: pages of the process, without the kernel memory of its sockets.
 //! - System calls are counted by the kernel at `raw_syscalls:sys_enter`, for the threads that exist
-//!   at the start. That needs root and tracefs, and costs each call a little, so it is never done
-//!   while CPU time is measured.
+//!   at the start. That needs root and tracefs and slows down each call, so it is not done while
+//!   CPU time is measured.
 
 #![expect(unsafe_code, reason = "clock_getcpuclockid and perf_event_open have no safe wrapper here")]
 
@@ -22,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Attempt, Result, TestError};
 
-/// CPU time a process has used since it began.
+/// CPU time of a process since its start.
 pub fn cpu(pid: u32) -> Result<Duration> {
     let what = || format!("read the CPU clock of process {pid}");
     let id =
@@ -41,16 +39,15 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)))
 }
 
-/// Memory of a process, in KiB.
+/// Memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Resident, shared pages counted in full.
+    /// Resident pages.
     pub rss_kib: u64,
-    /// Resident, shared pages divided among those who share them.
+    /// Resident pages; a shared page counts in proportion.
     pub pss_kib: u64,
 }
 
-/// Reads the memory of a process.
 pub fn memory(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).attempt(|| format!("read {path}"))?;
@@ -66,21 +63,21 @@ fn parse_memory(text: &str) -> Option<Memory> {
     Some(Memory { rss_kib: kib("Rss")?, pss_kib: kib("Pss")? })
 }
 
-/// Threads of a process.
+/// Ids of the threads of a process.
 pub fn threads(pid: u32) -> Result<Vec<u32>> {
     let path = format!("/proc/{pid}/task");
     let entries = fs::read_dir(&path).attempt(|| format!("read {path}"))?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Counts the system calls of a process's threads from now on.
+/// Counter of the system calls of a process's threads.
 #[derive(Debug)]
 pub struct Syscalls {
     counters: Vec<File>,
 }
 
 impl Syscalls {
-    /// Begins to count.
+    /// Starts counting.
     pub fn of(pid: u32) -> Result<Self> {
         let path = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
         let id = fs::read_to_string(path).attempt(|| format!("read {path}"))?;
@@ -90,7 +87,7 @@ impl Syscalls {
         Ok(Self { counters: threads(pid)?.into_iter().map(counter).collect::<Result<_>>()? })
     }
 
-    /// How many there were.
+    /// Number of system calls since the start.
     pub fn count(&mut self) -> Result<u64> {
         let mut sum = 0;
         for counter in &mut self.counters {
@@ -131,7 +128,7 @@ fn tracepoint(id: u64, thread: u32) -> io::Result<File> {
         )
     };
     match i32::try_from(fd) {
-        // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -142,12 +139,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_have_the_size_they_claim() {
+    fn attributes_have_the_size_in_their_field() {
         assert_eq!(size_of::<Attributes>(), 64);
     }
 
     #[test]
-    fn work_shows_as_cpu_time_of_this_process() {
+    fn cpu_time_increases_with_work() {
         let begin = cpu(std::process::id()).unwrap();
         let mut sum = 0_u64;
         while cpu(std::process::id()).unwrap() - begin < Duration::from_millis(5) {

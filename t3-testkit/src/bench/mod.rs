@@ -1,10 +1,9 @@
-//! What t3-dispatch costs, next to HAProxy in the same run on the same machine: memory of idle
-//! sessions, CPU of a message, CPU of bulk data. Never a pass or a failure: ratios are the result,
-//! absolute numbers belong to the machine they were taken on.
+//! Cost of t3-dispatch compared with HAProxy, in the same run on the same host: memory of idle
+//! sessions, CPU per message, CPU of bulk data. The results are ratios; absolute numbers depend on
+//! the host, so nothing passes or fails.
 //!
-//! Four kinds of processes, so that none pays for another: this one, the client, the proxy, the
-//! backend. Client and backend do as little as they can ([`wire`]), and are the same for every
-//! contestant.
+//! Benchmark, client, proxy and backend are separate processes, so that their CPU and memory are
+//! separate. Client and backend are the same for every contestant and do little work ([`wire`]).
 
 pub mod backend;
 pub mod client;
@@ -27,10 +26,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::{Attempt, Result};
 
-/// Descriptors that a proxy needs for itself.
+/// Descriptors of a proxy in addition to those of its sessions.
 const SPARE: u64 = 200;
 
-/// Runs the part that the command line names.
+/// Runs the part selected on the command line.
 pub fn run(options: &Options) -> Result<()> {
     match &options.part {
         Some(Part::Backend { port }) => backend::run(*port),
@@ -39,7 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// How much is measured.
+/// Amount of work of a run.
 struct Plan {
     sessions: usize,
     rest: Duration,
@@ -75,25 +74,25 @@ fn bench(options: &Options) -> Result<()> {
     let mut notes = Vec::new();
     if sessions > most {
         notes.push(format!(
-            "{most} idle sessions instead of {sessions}: a process may have {descriptors} descriptors"
+            "{most} idle sessions instead of {sessions}: the limit is {descriptors} descriptors per process"
         ));
         sessions = most;
     }
     let contestants = options.contestants();
     let program = std::env::current_exe().attempt(|| "find this program".to_owned())?;
     let mut bench = measure::Bench::start(program, contestants.clone(), rounds)?;
-    let say = |what: &str| eprintln!("    {what}");
+    let progress = |what: &str| eprintln!("    {what}");
     let (mut memory, mut echo, mut bulk) = (Vec::new(), Vec::new(), Vec::new());
     if options.wants(options::What::Memory) {
-        say(&format!("{sessions} idle sessions"));
+        progress(&format!("{sessions} idle sessions"));
         memory = bench.idle(sessions, plan.rest)?;
     }
     for (payload, sessions, messages) in plan.echo.iter().filter(|_| options.wants(options::What::Echo)) {
-        say(&format!("{messages} messages of {payload} bytes over {sessions} sessions, {rounds} times"));
+        progress(&format!("{messages} messages of {payload} bytes over {sessions} sessions, {rounds} times"));
         echo.extend(bench.echo(*payload, *sessions, *messages)?);
     }
     for (frame, sessions, bytes) in plan.bulk.iter().filter(|_| options.wants(options::What::Bulk)) {
-        say(&format!(
+        progress(&format!(
             "{} MiB in frames of {frame} bytes over {sessions} sessions, {rounds} times",
             bytes >> 20
         ));
@@ -109,7 +108,7 @@ fn bench(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit to the hard one, for the children too, and says what it is.
+/// Raises the soft limit to the hard limit, also for child processes; returns the limit.
 pub(crate) fn raise_descriptors() -> Result<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

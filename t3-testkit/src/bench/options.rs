@@ -1,4 +1,4 @@
-//! Every flag of the benchmark, in this one place.
+//! Options of the benchmark.
 
 use std::path::PathBuf;
 
@@ -6,61 +6,60 @@ use clap::{Parser, Subcommand, ValueEnum as _, builder::TypedValueParser as _};
 
 use super::{client::Load, contestant::Contestant};
 
-/// Measures memory, CPU and throughput of t3-dispatch next to HAProxy.
+/// Measures memory, CPU and throughput of t3-dispatch and HAProxy
 #[derive(Debug, Parser)]
 #[command(name = "t3-bench", max_term_width = 110)]
-#[command(after_help = "Exit status: 0 measured; 1 something could not be measured; 2 bad usage.")]
+#[command(after_help = "Exit status: 0 measured; 1 runtime failure; 2 usage error.")]
 pub struct Options {
-    /// A small run: shows that everything works; its numbers mean little.
+    /// Small run to check that everything works; its numbers mean little
     #[arg(long)]
     pub quick: bool,
-    /// Also write the numbers as JSON.
+    /// Also write the numbers to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Measure only this one; may be given more than once.
+    /// Measure only this contestant (repeatable)
     #[arg(long = "contestant", value_name = "NAME")]
     contestants: Vec<Contestant>,
-    /// Measure only this; may be given more than once.
+    /// Measure only this kind of traffic (repeatable)
     #[arg(long = "only", value_name = "WHAT")]
     only: Vec<What>,
-    /// Idle sessions in the measurement of memory.
+    /// Number of idle sessions for the memory measurement
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..).map(|n| n as usize))]
     pub sessions: Option<usize>,
-    /// How often each measurement of CPU is repeated; the median counts.
+    /// Number of rounds of each CPU measurement; the median counts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..).map(|n| n as usize))]
     pub rounds: Option<usize>,
-    /// The parts that the benchmark starts itself.
+    /// Parts that the benchmark starts itself.
     #[command(subcommand)]
     pub part: Option<Part>,
 }
 
-/// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum What {
     /// Idle sessions.
     Memory,
-    /// Messages and answers.
+    /// Messages and replies.
     Echo,
     /// Bytes in one direction.
     Bulk,
 }
 
-/// The parts that run as processes of their own.
+/// Parts that run as separate processes.
 #[derive(Debug, Subcommand)]
 pub enum Part {
-    /// What the proxies stand before.
+    /// Server behind the proxies.
     #[command(hide = true)]
     Backend {
         /// Port on 127.0.0.1.
         port: u16,
     },
-    /// What connects to the proxies.
+    /// Client of the proxies.
     #[command(hide = true)]
     Client(Load),
 }
 
 impl Options {
-    /// Who takes part.
+    /// The selected contestants; all by default.
     #[must_use]
     pub fn contestants(&self) -> Vec<Contestant> {
         let all = Contestant::value_variants();
@@ -68,7 +67,6 @@ impl Options {
         all.iter().filter(chosen).copied().collect()
     }
 
-    /// Whether this is measured.
     #[must_use]
     pub fn wants(&self, what: What) -> bool {
         self.only.is_empty() || self.only.contains(&what)
@@ -86,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_measured_unless_told() {
+    fn everything_is_measured_by_default() {
         let all = Options::parse_from(["t3-bench"]);
         assert_eq!(all.contestants().len(), 4);
         assert!(all.wants(What::Memory) && all.wants(What::Bulk));
@@ -104,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_not_a_number_of_rounds() {
+    fn zero_rounds_are_rejected() {
         assert!(Options::try_parse_from(["t3-bench", "--rounds", "0"]).is_err());
     }
 }

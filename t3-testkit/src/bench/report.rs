@@ -1,105 +1,101 @@
-//! The measurements as data; what `--json` writes. Times are microseconds of the proxy's CPU unless
-//! the name says otherwise.
+//! Measurements as data, for `--json`. A time is CPU time of the proxy in microseconds unless its
+//! name has another unit.
 
 use serde::{Deserialize, Serialize};
 
 use super::{contestant::Contestant, meter::Memory, stats::Spread};
 
-/// Everything that one run found out.
+/// Result of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    /// Where.
     pub machine: Machine,
-    /// Rounds that each CPU measurement was repeated.
+    /// Number of rounds of each CPU measurement.
     pub rounds: usize,
     /// Idle sessions.
     pub memory: Vec<Idle>,
-    /// Messages and their answers.
+    /// Messages and their replies.
     pub echo: Vec<Echo>,
-    /// Bytes from serve to the browser.
+    /// Bytes from backend to client.
     pub bulk: Vec<Bulk>,
-    /// What could not be measured, and why.
+    /// Missing measurements, with the reasons.
     pub notes: Vec<String>,
 }
 
-/// The machine's shape, without which an absolute number says nothing.
+/// The host, on which absolute numbers depend.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
-    /// Processors this process may use.
+    /// Number of processors that this process may use.
     pub cores: usize,
     /// Model name of the first processor.
     pub cpu: String,
     /// Kernel release.
     pub kernel: String,
-    /// HAProxy's version, if it took part.
+    /// HAProxy's version, if it was measured.
     pub haproxy: Option<String>,
 }
 
 /// Cost of idle sessions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Idle {
-    /// Of which proxy.
     pub contestant: Contestant,
-    /// How many sessions.
+    /// Number of sessions.
     pub sessions: usize,
-    /// Its threads.
+    /// Number of threads of the proxy.
     pub threads: usize,
-    /// After one session came and went.
+    /// Memory after one session has opened and closed.
     pub before: Memory,
-    /// With all sessions open, each after one heartbeat.
+    /// Memory with all sessions open, each after one heartbeat.
     pub with: Memory,
-    /// A moment after all have ended.
+    /// Memory after all have ended.
     pub after: Memory,
-    /// Proportional memory a session, in KiB.
+    /// Proportional memory per session.
     pub pss_kib: f64,
-    /// Resident memory a session, in KiB.
+    /// Resident memory per session.
     pub rss_kib: f64,
-    /// To open a session and answer one heartbeat.
+    /// Opening a session, with one heartbeat.
     pub open_us: f64,
-    /// To end a session.
+    /// Closing a session.
     pub close_us: f64,
-    /// CPU milliseconds a second while nothing happened.
+    /// CPU milliseconds per second while all sessions are idle.
     pub idle_ms_per_s: f64,
 }
 
-/// Cost of a message and its answer.
+/// Cost of a message and its reply.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Echo {
-    /// Of which proxy.
     pub contestant: Contestant,
-    /// Payload bytes of the message, and of its answer.
+    /// Payload bytes of the message and of its reply.
     pub payload: u64,
-    /// Sessions at the same time, each with one message under way.
+    /// Number of concurrent sessions, each with one message in flight.
     pub sessions: usize,
     /// Messages in one round.
     pub messages: u64,
-    /// For one message and its answer.
+    /// For one message and its reply.
     pub cpu_us: Spread,
-    /// System calls for one message and its answer.
+    /// System calls for one message and its reply.
     pub syscalls: Option<f64>,
-    /// Wall clock, at the client.
+    /// Wall-clock time at the client.
     pub p50_us: f64,
-    /// Wall clock, at the client.
+    /// Wall-clock time at the client.
     pub p99_us: f64,
-    /// Wall clock.
+    /// By wall-clock time.
     pub messages_per_s: f64,
 }
 
-/// Cost of many bytes.
+/// Cost of bulk data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bulk {
-    /// Of which proxy.
     pub contestant: Contestant,
     /// Payload bytes of a frame.
     pub frame: u64,
-    /// Sessions at the same time.
+    /// Number of concurrent sessions.
     pub sessions: usize,
     /// Bytes in one round.
     pub bytes: u64,
-    /// Bytes for a second of the proxy's CPU; nothing for a direct connection.
+    /// Bytes per second of the proxy's CPU; `None` for a direct connection.
     pub bytes_per_cpu_s: Option<Spread>,
-    /// System calls for a MiB.
+    /// System calls per MiB.
     pub syscalls_per_mib: Option<f64>,
-    /// Bytes a second by the wall clock.
+    /// Bytes per second by wall-clock time.
     pub bytes_per_s: f64,
 }

@@ -2,18 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Several measurements of one thing: the middle, and how far they lie apart.
+/// Median and range of repeated measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The middle one (of an even number, the lower of the two).
+    /// For an even number, the lower of the two middle values.
     pub median: f64,
-    /// The smallest.
     pub min: f64,
-    /// The largest.
     pub max: f64,
 }
 
-/// Sums up measurements; `None` when there are none.
+/// Median and range of values; `None` without values.
 #[must_use]
 pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().collect();
@@ -22,8 +20,7 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     Some(Spread { median: *values.get(middle)?, min: *values.first()?, max: *values.last()? })
 }
 
-/// The smallest of sorted values that at least the given part (0 to 1) of them does not exceed
-/// (nearest rank).
+/// Quantile of sorted values by nearest rank; `part` is 0 to 1.
 #[must_use]
 pub fn quantile(sorted: &[u64], part: f64) -> u64 {
     #[expect(
@@ -40,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_one_whatever_the_order() {
+    fn the_median_does_not_depend_on_the_order() {
         assert_eq!(spread([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(spread([4.0, 1.0]), Some(Spread { median: 1.0, min: 1.0, max: 4.0 }));
         assert_eq!(spread([]), None);

@@ -10,7 +10,7 @@ use super::{
     stats::Spread,
 };
 
-/// Renders all of it.
+/// Renders the report.
 #[must_use]
 pub fn render(report: &Report) -> String {
     let machine = &report.machine;
@@ -118,7 +118,7 @@ fn echo(rows: &[Echo]) -> String {
             if proxy { ratio(row.cpu_us.median, of(Haproxy)) } else { "-".to_owned() },
         ]);
     }
-    section("a message and its answer of the same size", &cells)
+    section("a message and its reply of the same size", &cells)
 }
 
 fn bulk(rows: &[Bulk]) -> String {
@@ -148,7 +148,7 @@ fn bulk(rows: &[Bulk]) -> String {
             against(Haproxy),
         ]);
     }
-    section("bytes from serve to the browser", &cells)
+    section("bytes from backend to client", &cells)
 }
 
 fn range(spread: &Spread, unit: f64) -> String {
@@ -167,7 +167,7 @@ fn ratio(value: f64, to: Option<f64>) -> String {
     }
 }
 
-/// A title and rows of cells: words to the left, numbers to the right.
+/// A title and rows of cells; text is left-aligned, numbers are right-aligned.
 fn section<const N: usize>(title: &str, rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -192,14 +192,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_whatever_they_hold() {
+    fn columns_are_aligned() {
         let rows =
             [["direct".to_owned(), "1.00".to_owned()], ["t3-dispatch".to_owned(), "123.45".to_owned()]];
         assert_eq!(section("title", &rows), "\ntitle\n  direct         1.00\n  t3-dispatch  123.45\n");
     }
 
     #[test]
-    fn a_ratio_needs_something_to_compare_with() {
+    fn a_ratio_needs_a_positive_reference() {
         assert_eq!(ratio(1.0, Some(2.0)), "0.50");
         assert_eq!(ratio(1.0, None), "-");
         assert_eq!(ratio(1.0, Some(0.0)), "-");

@@ -1,15 +1,13 @@
-//! The little of RFC 6455 that both ends of the benchmark need: how long a frame is, and where each
-//! one ends. No IO.
+//! Frame lengths and frame ends of RFC 6455, for both ends of the benchmark. No IO.
 //!
-//! Payloads are skipped, not read or unmasked: what an end of the benchmark does not do takes no
-//! time from the proxy between them.
+//! Payloads are skipped, not unmasked, so that the ends use little CPU.
 
 use crate::frame;
 
-/// The longest header: two bytes, eight of length, four of mask.
+/// Length of the longest header: two bytes, eight of length, four of mask.
 const LONGEST: usize = 14;
 
-/// Bytes of a server's frame (unmasked) with this much payload, header included.
+/// Length in bytes of a server's (unmasked) frame with this payload length.
 #[must_use]
 pub fn server_frame(payload: u64) -> u64 {
     payload
@@ -20,17 +18,17 @@ pub fn server_frame(payload: u64) -> u64 {
         }
 }
 
-/// Follows a stream of frames and tells where each one ends.
+/// Finds the end of each frame in a stream.
 #[derive(Debug, Default)]
 pub struct Skipper {
     header: [u8; LONGEST],
     have: usize,
-    /// Set while inside a payload: its length, and what of it is still to come.
+    /// Inside a payload: its length and the remaining bytes.
     inside: Option<(u64, u64)>,
 }
 
 impl Skipper {
-    /// Takes bytes as they came; `ended` gets the payload length of each frame they complete.
+    /// Reads bytes of the stream; calls `ended` with the payload length of each completed frame.
     pub fn feed(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u64)) {
         loop {
             if let Some((length, left)) = self.inside {
@@ -67,7 +65,7 @@ mod tests {
     const LENGTHS: [usize; 9] = [0, 1, 15, 125, 126, 127, 0xffff, 0x1_0000, 3];
 
     #[test]
-    fn every_frame_end_is_found_however_the_stream_is_cut() {
+    fn every_frame_end_is_found_in_pieces_of_any_size() {
         let mut stream = Vec::new();
         for length in LENGTHS {
             stream.extend(from_client(opcode::TEXT, &vec![b'x'; length]));
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_frame_is_as_long_as_computed() {
+    fn a_servers_frame_has_the_computed_length() {
         for length in LENGTHS {
             let bytes = from_server(opcode::TEXT, &vec![b'x'; length]);
             assert_eq!(bytes.len() as u64, server_frame(length as u64), "payload of {length}");
