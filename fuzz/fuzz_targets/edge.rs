@@ -10,20 +10,20 @@ use t3_record::edge::{BadLine, Reading, cloudflared, traefik};
 const SECRET: &str = "QqSecretQq";
 
 /// Parses the line as it is, and with a ticket inserted.
-fn told<T: std::fmt::Debug + PartialEq>(line: &str, at: usize, parse: fn(&str) -> Result<T, BadLine>) {
+fn check<T: std::fmt::Debug + PartialEq>(line: &str, at: usize, parse: fn(&str) -> Result<T, BadLine>) {
     assert_eq!(parse(line), parse(line));
     let at = (0..=at.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
     let (before, after) = line.split_at(at);
     let mut reading = Reading::default();
     let line = format!("{before}wsTicket={SECRET}{after}");
     reading.take(&line, parse(&line));
-    let said = format!("{reading:?}");
-    assert!(line.matches(SECRET).count() > 1 || !said.contains(SECRET), "{said}");
+    let text = format!("{reading:?}");
+    assert!(line.matches(SECRET).count() > 1 || !text.contains(SECRET), "{text}");
 }
 
 fuzz_target!(|line: &str| {
     // Anywhere in the line, but always at the same place for equal lines.
     let at = line.bytes().fold(0_usize, |sum, byte| sum * 31 % 65_521 + usize::from(byte)) % (line.len() + 1);
-    told(line, at, traefik::parse);
-    told(line, at, cloudflared::parse);
+    check(line, at, traefik::parse);
+    check(line, at, cloudflared::parse);
 });

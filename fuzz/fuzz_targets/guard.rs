@@ -6,34 +6,34 @@
 use libfuzzer_sys::fuzz_target;
 use t3_dispatch::http::guard::{Limits, Refusal, framing::Framing};
 
-struct Told {
+struct Outcome {
     passed: Vec<u8>,
     heads: u64,
     refused: Option<Refusal>,
     framing: Framing,
 }
 
-fn told<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Told {
+fn feed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
     let framing = Framing::new(Limits { head_bytes: 256, fields: 8 });
-    let mut told = Told { passed: Vec::new(), heads: 0, refused: None, framing };
+    let mut outcome = Outcome { passed: Vec::new(), heads: 0, refused: None, framing };
     for piece in pieces {
-        let fed = told.framing.feed(piece);
-        told.heads += fed.heads;
-        told.passed.extend_from_slice(&fed.held);
-        told.passed.extend_from_slice(&piece[fed.pass]);
-        told.refused = fed.refused;
-        if told.refused.is_some() {
-            told.framing.refuse();
+        let fed = outcome.framing.feed(piece);
+        outcome.heads += fed.heads;
+        outcome.passed.extend_from_slice(&fed.held);
+        outcome.passed.extend_from_slice(&piece[fed.pass]);
+        outcome.refused = fed.refused;
+        if outcome.refused.is_some() {
+            outcome.framing.refuse();
             break;
         }
     }
-    told
+    outcome
 }
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((step, bytes)) = bytes.split_first() else { return };
-    let whole = told(std::iter::once(bytes));
-    let split = told(bytes.chunks(usize::from(*step).max(1)));
+    let whole = feed(std::iter::once(bytes));
+    let split = feed(bytes.chunks(usize::from(*step).max(1)));
     assert_eq!((&whole.passed, whole.heads, whole.refused), (&split.passed, split.heads, split.refused));
     assert_eq!(whole.framing.place(), split.framing.place());
     assert!(bytes.starts_with(&whole.passed));

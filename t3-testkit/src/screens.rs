@@ -1,10 +1,10 @@
-//! Screens of our programs as docs/SCREENS.md shows them, and what of them must stay as it is.
-//! Times, numbers of processes, ids, durations and how the machine was vary from run to run; the
-//! rest is the shape, and two screens of one shape say the same. Pure.
+//! Shape of the screens in docs/SCREENS.md: the text without values that vary from run to run
+//! (times, process ids, session ids, durations, pressure). Two screens of the same shape are
+//! considered equal. Pure.
 
 use regex_lite::Regex;
 
-/// What varies, and what stands for it.
+/// Patterns of varying values and their placeholders.
 const VARIES: [(&str, &str); 18] = [
     (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d", "DAY"),
@@ -26,8 +26,7 @@ const VARIES: [(&str, &str); 18] = [
     (r"\s{2,}", "  "),
 ];
 
-/// In `t3-trace live`: also what is told of sessions that are open, and what the width of a column
-/// cuts off.
+/// Further patterns for `t3-trace live`: values of open sessions, and text that a column truncates.
 const VARIES_LIVE: [(&str, &str); 5] = [
     (r"PRESSURE  .*$|PRESSURE$", "PRESSURE"),
     (r"\d+(\.\d+)?/s\b", "N/s"),
@@ -36,23 +35,22 @@ const VARIES_LIVE: [(&str, &str); 5] = [
     (r"\s{2,}", "  "),
 ];
 
-/// How a screen is looked at.
+/// Kind of a screen: the rules for its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Line by line; a line that comes again and again counts once.
+    /// Lines; repeated lines count once.
     Lines,
-    /// `t3-trace live` on the whole screen.
+    /// `t3-trace live` in full-screen mode.
     Live,
-    /// `t3-trace doctor`: which sections and checks there are. What they find is the machine's.
+    /// `t3-trace doctor`: names of sections and checks, without their findings.
     Checks,
-    /// A page with headings in capitals: which there are, and the text below those that these
-    /// surroundings do not decide.
+    /// A page with headings in capitals: the headings, and the text of those in [`SECTIONS`].
     Page,
 }
 
-/// The sections of a page whose text counts.
+/// Sections of a page with a text that does not depend on the host.
 const SECTIONS: [&str; 3] = ["ANSWER", "CONFIDENCE", "NEXT"];
-/// The section that is there only when there is something to say.
+/// Optional section.
 const MAYBE: &str = "SEEN, NOT THE CAUSE";
 
 /// Indent of a close's continuation lines.
@@ -133,7 +131,7 @@ fn page(screen: &str) -> Vec<String> {
         if heading(line) {
             counts = SECTIONS.contains(&line);
             shape.extend((line != MAYBE).then(|| line.to_owned()));
-            // What follows is one text: where its lines break depends on the length of what varies.
+            // The text of a section is one line: line breaks depend on varying values.
             shape.extend(counts.then(String::new));
         } else if counts {
             match shape.last_mut() {
@@ -147,7 +145,7 @@ fn page(screen: &str) -> Vec<String> {
 
 const FENCE: &str = "```";
 
-/// The block of a page that begins with this line.
+/// The code block of a page that begins with this line.
 #[must_use]
 pub fn block<'a>(page: &'a str, first_line: &str) -> Option<&'a str> {
     let begin = format!("{FENCE}text\n{first_line}\n");
@@ -155,7 +153,7 @@ pub fn block<'a>(page: &'a str, first_line: &str) -> Option<&'a str> {
     page.get(at..)?.split_inclusive(&format!("\n{FENCE}")).next()?.strip_suffix(FENCE)
 }
 
-/// Session ids: thirteen small letters and digits, not letters alone.
+/// Replaces session ids: thirteen lower-case letters and digits, with at least one digit.
 fn ids(line: &str) -> String {
     let id = |word: &str| {
         let known = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase();
@@ -175,7 +173,7 @@ fn squeezed(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Where two screens differ in shape, as `-` and `+` lines; empty when they do not.
+/// Differences of the shapes of two screens as `-` and `+` lines; empty if equal.
 #[must_use]
 pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
     let (kept, fresh) = (shape(kind, kept), shape(kind, fresh));
@@ -196,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_varies_from_run_to_run_is_no_part_of_the_shape() {
+    fn values_that_vary_are_not_part_of_the_shape() {
         let one = "TIME      WHAT\n2026-11-25\n17:50:01  serve killed by signal    alice     3m12s  signal:9  PSI io 45% cpu 2%  hb RTT 12ms  by bash[77]\n\
                    closes per 1m00s\n  2026-11-25 17:50:00    3  ###\n  2026-11-25 17:51:00  0\n  k3v9q0a1b2c3d done\n\n";
         let two = "TIME      WHAT\n2027-01-02\n07:00:59  serve killed by signal    alice      850ms  signal:9  PSI ok  ping unanswered 1.2s  by bash[4242]\n\
@@ -234,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn another_word_heading_or_line_is_another_shape() {
+    fn a_changed_word_heading_or_line_changes_the_shape() {
         let kept = "TIME  WHAT\n17:50:01  serve killed by signal  alice\n";
         assert_eq!(difference(Kind::Lines, kept, &kept.replace("WHAT", "HOW")), "-TIME  WHAT\n+TIME  HOW\n");
         assert_eq!(
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_live_screen_the_words_count_and_not_the_numbers() {
+    fn the_live_screen_is_compared_by_words_not_numbers() {
         let one = " t3-trace live   connected since 18:26:07   10 closes   0.2/s   kernel evidence: yes      18:26:28\n\
                    - Open sessions 1   host PSI some (10 s): mem 0%  io 0%  cpu 99%      - Totals since 18:26:07\n\
                    judy             789ms                                        client closed    1\n\
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_page_the_answer_counts_however_it_is_broken_and_not_what_else_happened() {
+    fn a_page_is_compared_by_its_answer_regardless_of_line_breaks() {
         let one = "2026-11-25 18:26:18  session ffylsrbqyendj  of ivan  lasted 893ms\n\nANSWER\n  It waited 3.6s for its\n    answer.\n\n\
                    TIMELINE\n  18:26:08  x\n\nSEEN, NOT THE CAUSE\n  leg\n\nNEXT\n  - Read `log --since '2026-11-25 18:26:18'`.\n";
         let two = "2026-11-26 08:26:18  session aym2exqzu3oc1  of ivan  lasted 1.2s\n\nANSWER\n  It waited 1m03s for\n    its answer.\n\n\
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_report_the_checks_count_and_not_what_they_find() {
+    fn a_report_is_compared_by_its_checks_not_their_findings() {
         let one = "t3-trace doctor 0.1.0\n\nkernel\n  ok        btf: Linux has it\n  note      hook tcp_close: not attached: x\n            -> do: it\n\n1 notes.\n";
         assert_eq!(shape(Kind::Checks, one), ["kernel", "btf", "hook tcp_close"]);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! The stand-in and the client against each other, with nothing in between: each way to die must
-//! look to the other side as its name says, or the fault catalogue would test something else.
+//! Fake serve and test client directly connected: each end must look to the peer as its name says,
+//! because the fault catalogue relies on it.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -39,9 +39,11 @@ fn serve_ends_as_ordered() {
         ("signal 11", fin),
     ] {
         let (_dir, serve, client) = pair();
-        // Nothing unread may wait in the socket of a process that dies: that would be a reset.
+        // Unread bytes in the socket of a killed process would turn its FIN into RST.
         client.heartbeat(None);
-        client.wait("all answers", Duration::from_secs(5), |seen| seen.pings == seen.pongs).unwrap();
+        client
+            .wait("all heartbeat replies", Duration::from_secs(5), |seen| seen.pings == seen.pongs)
+            .unwrap();
         serve.order(order).unwrap();
         let seen = client.wait_end().unwrap();
         assert_eq!(seen.ended, ended, "{order}");
@@ -51,7 +53,7 @@ fn serve_ends_as_ordered() {
 }
 
 #[test]
-fn serve_dies_with_the_status_ordered() {
+fn serve_exits_with_the_ordered_status() {
     use std::os::unix::process::ExitStatusExt as _;
     for (order, code, signal) in
         [("exit 3", Some(3), None), ("signal 9", None, Some(9)), ("signal 11", None, Some(11))]
@@ -64,7 +66,7 @@ fn serve_dies_with_the_status_ordered() {
 }
 
 #[test]
-fn a_muted_serve_answers_nothing_and_a_busy_one_late() {
+fn a_muted_serve_does_not_reply_and_a_busy_one_replies_late() {
     let (_dir, serve, client) = pair();
     serve.order("mute").unwrap();
     let before = client.seen();
@@ -77,7 +79,7 @@ fn a_muted_serve_answers_nothing_and_a_busy_one_late() {
 }
 
 #[test]
-fn openings_fail_as_ordered() {
+fn opens_fail_as_ordered() {
     let (_dir, serve, _client) = pair();
     for (opening, answer) in [
         ("status:401", "HTTP/1.1 401"),

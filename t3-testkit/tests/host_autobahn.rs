@@ -1,9 +1,9 @@
-//! The Autobahn conformance suite: its fuzzing client against its own echo server, once directly
-//! and once through dispatch. Every case must come to the same, and each connection to one record.
+//! Autobahn conformance suite: its fuzzing client against its own echo server, once directly and
+//! once through dispatch. Every case must have the same result, each connection one record.
 //!
-//! Needs root, and the suite, which `cargo xtask test --tier host` makes. With `T3_QUICK` set in
-//! the environment only the cases of framing, fragments, UTF-8 and closing. The 216 cases of
-//! compression send 100 messages each and not 1,000; `T3_AUTOBAHN_MESSAGES=1000` has them all.
+//! Needs root, and the suite, which `cargo xtask test --tier host` installs. `T3_QUICK` selects the
+//! cases of framing, fragments, UTF-8 and closing. The 216 compression cases send 100 instead of
+//! 1,000 messages each, except with `T3_AUTOBAHN_MESSAGES=1000`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,22 +19,22 @@ use t3_testkit::{
 const QUICK: &[&str] = &["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"];
 
 #[test]
-fn every_case_comes_to_the_same_through_dispatch() {
-    let test = "every_case_comes_to_the_same_through_dispatch";
+fn every_case_has_the_same_result_through_dispatch() {
+    let test = "every_case_has_the_same_result_through_dispatch";
     let Some(suite) = prerequisite::or_skip(test, Suite::find()) else { return };
     let quick = std::env::var_os("T3_QUICK").is_some();
     let (cases, expected) = if quick { (QUICK, 247) } else { (&["*"][..], 517) };
     let messages = std::env::var("T3_AUTOBAHN_MESSAGES").map_or(100, |text| text.parse().unwrap());
 
     let mut setup = Setup::users(1).unwrap();
-    // One user opens hundreds of WebSockets in a minute here.
+    // One user opens hundreds of WebSockets per minute here.
     setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
     let stack = Stack::start(setup, Journal::private().unwrap()).unwrap();
     let port = free_port().unwrap();
     let _echoes = [(port, port), (stack.port("u0").unwrap(), stack.address.port())]
         .map(|(port, asked)| suite.echo(port, asked).unwrap());
     let run = |to| suite.run(&Run { to, user: "u0", cases, messages });
-    // Side by side: each half of them keeps one core busy.
+    // In parallel: each run keeps one core busy.
     let (direct, through) = std::thread::scope(|scope| {
         let direct = scope.spawn(|| run(([127, 0, 0, 1], port).into()).unwrap());
         let through = run(stack.address).unwrap();
@@ -51,7 +51,7 @@ fn every_case_comes_to_the_same_through_dispatch() {
     different.iter().for_each(|(number, what)| println!("  {number}: {what}"));
     assert!(different.is_empty(), "{} cases differ: {:?}", different.len(), different.keys());
     assert_eq!(through.cases.len(), expected);
-    // Two servers that fail alike would prove nothing.
+    // Two runs that fail in the same way would prove nothing.
     let ok = direct.tally().get("OK").copied().unwrap_or(0);
     assert!(ok * 10 >= expected * 9, "{:?}", direct.tally());
 
@@ -64,9 +64,9 @@ fn every_case_comes_to_the_same_through_dispatch() {
         *verdicts.entry(record.verdict.to_string()).or_default() += 1;
     }
     println!("{} records: {verdicts:?}", closes.len());
-    assert_eq!(closes.len(), expected, "one record for each connection");
+    assert_eq!(closes.len(), expected, "one record per connection");
     let mut names: Vec<_> = closes.iter().map(|(record, _)| &record.conn).collect();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), expected, "each of its own");
+    assert_eq!(names.len(), expected, "unique connection ids");
 }

@@ -1,10 +1,10 @@
-//! The whole chain of real parts: Chromium, Traefik, t3-dispatch, Effect's RPC server; t3-trace
-//! beside them, records in a real journald. Each end is brought about as a person or a machine
-//! brings it about, and its record is compared as a whole.
+//! The complete chain of real programs: Chromium, Traefik, t3-dispatch, Effect's RPC server,
+//! t3-trace, and records in a real journald. Each session ends by a realistic cause, and its
+//! complete record is compared.
 //!
-//! Needs root, chromium, node, npm, pip and `cargo xtask build`. Takes about a minute, because the
-//! heartbeat is the real client's. With `T3_QUICK` only a page that is loaded, reloaded and closed.
-//! Leaves a picture of the page in `target/artefacts`.
+//! Needs root, chromium, node, npm, pip and `cargo xtask build`. Takes about a minute because of
+//! the real client's heartbeat period. With `T3_QUICK` a page is only loaded, reloaded and closed.
+//! Writes a screenshot of the page to `target/artefacts`.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -30,53 +30,53 @@ use tempfile::TempDir;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One user for each story, and for the journey of a page.
+/// One user per case.
 const USERS: [&str; 7] = ["reloaded", "frozen", "killed", "stopped", "held", "path", "gone"];
 
-/// Effect's own period is 5 s (effect 4.1 RpcClient.ts, `makePinger`); a busy machine makes it
-/// longer, not shorter.
+/// Effect's period is 5 s (effect 4.1 RpcClient.ts, `makePinger`); a busy host makes it longer, not
+/// shorter.
 const PERIOD_MS: (u64, u64) = (4_500, 7_500);
 
-/// More than a mebibyte, each way.
+/// Minimum number of bytes in each direction.
 const BIG: u64 = 1_500_000;
 
 struct Fixture {
     stack: Stack,
     traefik: Traefik,
     browser: Chromium,
-    /// What pairing leaves behind.
+    /// Users for which pairing created a session.
     pairing_dir: TempDir,
     wrong: Mutex<Vec<String>>,
 }
 
-/// What a real page lets be seen of its three heartbeats and more.
+/// Heartbeat keys of a healthy page after three or more heartbeats.
 fn healthy(expected: ExpectedRecord) -> ExpectedRecord {
     let to = |most| Expect::Range(0, most);
     let expected = expected.at_least("hb_n", 3).key("hb_period_ms", Expect::Range(PERIOD_MS.0, PERIOD_MS.1));
     let expected = ["hb_gap_ms", "up_idle_ms", "down_idle_ms"]
         .into_iter()
         .fold(expected, |expected, key| expected.key(key, to(PERIOD_MS.1)));
-    // Which of the two proxies closes first after the handshake is their race.
+    // Traefik and dispatch race to close first after the close handshake.
     let ends = ["fin_in", "fin_out"];
     expected.one_of("down_end", &ends).one_of("up_end", &ends).is("peer_exit", "alive")
 }
 
-/// The page says 1001 when it is left, whatever it is left for.
+/// A page sends Close 1001 when it is closed, reloaded or navigated away from.
 fn left_the_page() -> ExpectedRecord {
     let (verdict, segment) = (Verdict::ClientClosed, Segment::Downstream);
     let expected = ExpectedRecord::opened(verdict, segment, Graceful, "ws_close:1001", ClosedBy::Downstream);
     healthy(expected.close_frame("down", "1001", ""))
 }
 
-/// The page's watchdog says 1000, as everything in Effect that ends a connection.
+/// The page's watchdog sends Close 1000, as Effect always does.
 fn watchdog(verdict: Verdict, segment: Segment, how: &str) -> ExpectedRecord {
     let expected = ExpectedRecord::opened(verdict, segment, Graceful, how, ClosedBy::Downstream);
-    // Between the last answer and the watchdog lie two periods.
+    // The watchdog fires two periods after the last reply.
     healthy(expected.close_frame("down", "1000", ""))
         .key("up_idle_ms", Expect::Range(PERIOD_MS.0, 2 * PERIOD_MS.1))
 }
 
-/// serve was asked for an answer that it owed for one period, which is when the watchdog looks.
+/// serve had not replied to a ping for one period when the watchdog fired.
 fn stalled() -> ExpectedRecord {
     let waited = Expect::Range(PERIOD_MS.0, PERIOD_MS.1);
     watchdog(Verdict::ServeStalled, Segment::Serve, "stall").key("hb_wait_ms", waited)
@@ -111,7 +111,7 @@ impl Fixture {
         format!("http://{user}.localhost:{}/", self.traefik.address.port())
     }
 
-    /// The user's page, connected.
+    /// Opens the user's page and waits until it is connected.
     fn page(&self, user: &str) -> Page {
         open(&self.browser, &self.url(user))
     }
@@ -128,8 +128,8 @@ impl Fixture {
         wait::until("a `ws open`", TIMEOUT, || opens().filter(|open| open.user == user).nth(n - 1)).unwrap()
     }
 
-    /// Compares a whole record.
-    fn check(&self, story: &str, expected: ExpectedRecord, serve: &EffectServe, record: &CloseRecord) {
+    /// Compares a complete record.
+    fn check(&self, case: &str, expected: ExpectedRecord, serve: &EffectServe, record: &CloseRecord) {
         let user = record.user.clone();
         let expected = expected
             .is("user", &user)
@@ -146,16 +146,16 @@ impl Fixture {
             format!("\n  {}: expected {}, got {}", mismatch.key, mismatch.expected, mismatch.got)
         });
         let said: String = said.collect();
-        println!("{story}: {}", record.to_line());
+        println!("{case}: {}", record.to_line());
         if !said.is_empty() {
-            self.fault(format!("{story}:{said}\n  {}", record.to_line()));
+            self.fault(format!("{case}:{said}\n  {}", record.to_line()));
         }
     }
 
-    /// A session says which one it replaces.
-    fn check_again(&self, story: &str, before: &CloseRecord, again: &OpenRecord) {
+    /// Checks that an open names the session that it replaces.
+    fn check_again(&self, case: &str, before: &CloseRecord, again: &OpenRecord) {
         if again.prev.as_deref() != Some(&before.conn) || again.gap_ms.is_none() {
-            self.fault(format!("{story}: expected prev={} and gap_ms, got {again:?}", before.conn));
+            self.fault(format!("{case}: expected prev={} and gap_ms, got {again:?}", before.conn));
         }
     }
 
@@ -164,7 +164,7 @@ impl Fixture {
     }
 }
 
-/// Every session that opened has exactly one record; what is wrong with that.
+/// Sessions without exactly one record.
 fn miscounted(journal: &Journal) -> Vec<String> {
     let opens: Vec<_> = journal.opens().unwrap().into_iter().map(|(open, _)| open).collect();
     let opened = |record: &CloseRecord| opens.iter().any(|open| open.conn == record.conn);
@@ -178,7 +178,7 @@ fn miscounted(journal: &Journal) -> Vec<String> {
         (count != 1).then(|| format!("{count} records of {open:?}"))
     });
     let mut wrong: Vec<_> = many.collect();
-    wrong.extend(records.keys().map(|conn| format!("a record of {conn}, which never opened")));
+    wrong.extend(records.keys().map(|conn| format!("a record of {conn}, which did not open")));
     wrong
 }
 
@@ -193,19 +193,18 @@ fn open(browser: &Chromium, url: &str) -> Page {
     page
 }
 
-/// Three heartbeats: enough to know their period.
+/// Waits for three heartbeats, enough to determine their period.
 fn beats(page: &mut Page) {
     page.until("t3.seen.pongs >= 3", TIMEOUT).unwrap();
 }
 
-/// How long the page was without a connection by its own clock, in milliseconds, from when its
-/// watchdog gave up.
+/// Time in milliseconds from the watchdog's close to the next connection, by the page's clock.
 fn cut_off(page: &mut Page) -> f64 {
     let asked = "t3.seen.at.connects - t3.seen.at.timeouts";
     page.evaluate(asked).unwrap().as_f64().unwrap()
 }
 
-/// A person works, reloads, works on, and closes the tab.
+/// A user works, reloads the page, and closes the tab.
 fn reloaded(h: &Fixture, quick: bool) {
     let user = "reloaded";
     let serve = h.serve(user);
@@ -220,10 +219,9 @@ fn reloaded(h: &Fixture, quick: bool) {
     assert_eq!(page.evaluate("t3.upload(5 << 20)").unwrap(), true);
     let times = page.evaluate("t3.events()").unwrap();
     let times: Vec<_> = times.as_array().unwrap().iter().map(|time| time.as_f64().unwrap()).collect();
-    // Events that a proxy holds back come together, at the end.
+    // A buffering proxy would deliver these events together, at the end.
     assert!(times[0] < times[4] / 2.0 && times[4] - times[0] > 600.0, "{times:?}");
-    // The page came with the second request; the first one was answered with a session and a
-    // redirect.
+    // The first request was answered with a session cookie and a redirect.
     let session = "fetch('/api/auth/session').then(answer => answer.json())";
     assert_eq!(page.evaluate(session).unwrap()["authenticated"], true);
     let manifest =
@@ -246,13 +244,12 @@ fn reloaded(h: &Fixture, quick: bool) {
         beats(&mut page);
     }
     let minted = EffectServe::minted(h.pairing_dir.path());
-    assert_eq!(minted.iter().filter(|whose| *whose == user).count(), 1, "a reload needs no new session");
+    assert_eq!(minted.iter().filter(|whose| *whose == user).count(), 1, "a reload must not create a session");
     page.close().unwrap();
     h.check("tab closed", expected(left_the_page()), &serve, &h.record(user, 2));
 }
 
-/// Nobody has looked at the tab for so long that Chromium froze it: no pings come. Then it is
-/// closed.
+/// Chromium has frozen a background tab, so it sends no pings; then it is closed.
 fn frozen(h: &Fixture) {
     let serve = h.serve("frozen");
     let mut page = h.page("frozen");
@@ -265,7 +262,7 @@ fn frozen(h: &Fixture) {
     h.check("frozen, then closed", expected, &serve, &h.record("frozen", 1));
 }
 
-/// serve is killed; the page comes back by itself when serve does.
+/// serve is killed; the page reconnects when serve has restarted.
 fn killed(h: &Fixture) {
     let user = "killed";
     let serve = h.serve(user);
@@ -293,13 +290,13 @@ fn killed(h: &Fixture) {
     page.close().unwrap();
 }
 
-/// serve stands still until the watchdogs of two tabs fire and the next attempt of each fails, too;
-/// then it goes on.
+/// serve is stopped until the watchdogs of two tabs fire and their next attempts fail; then it
+/// continues.
 fn stopped(h: &Fixture) {
     let user = "stopped";
     let serve = h.serve(user);
     let mut first = h.page(user);
-    // Half a period later, so that its next attempt waits in the browser for the first one's.
+    // Half a period later, so that its next attempt queues in the browser behind the first one's.
     thread::sleep(Duration::from_millis(2_500));
     let mut second = h.page(user);
     beats(&mut first);
@@ -308,7 +305,7 @@ fn stopped(h: &Fixture) {
     for page in [&mut first, &mut second] {
         page.until("t3.seen.timeouts === 1", TIMEOUT).unwrap();
     }
-    // Neither session has ended for dispatch: the browser waits for serve's answer to its Close.
+    // For dispatch both sessions are open: the browser waits for serve's reply to its Close.
     let attempts = [h.record(user, 1), h.record(user, 2)];
     serve.process.signal(libc::SIGCONT).unwrap();
     let expected = ExpectedRecord::unopened(
@@ -336,7 +333,7 @@ fn stopped(h: &Fixture) {
     h.stack.journal.wait_closes(4, TIMEOUT, of_sessions).unwrap();
 }
 
-/// serve's event loop is held by its own work until the watchdog fires.
+/// serve's event loop is blocked by its own work until the watchdog fires.
 fn held(h: &Fixture) {
     let user = "held";
     let serve = h.serve(user);
@@ -346,22 +343,21 @@ fn held(h: &Fixture) {
     page.until("t3.seen.timeouts === 1", TIMEOUT).unwrap();
     page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
     let first = h.record(user, 1);
-    // serve lives and does not stand still: what the record says of the machine may be the reason,
-    // too.
+    // serve's process is running, so the record may blame the host too.
     h.check(user, stalled().key("segment", Expect::StallSegment), &serve, &first);
     let again = h.opened(user, 2);
     h.check_again(user, &first, &again);
     #[expect(clippy::cast_precision_loss, reason = "a few seconds in milliseconds")]
     let (gap, page_saw) = (again.gap_ms.unwrap_or(0) as f64, cut_off(&mut page));
     if (gap - page_saw).abs() > page_saw * 0.3 {
-        h.fault(format!("held: the page was cut off for {page_saw} ms, `ws open` says {gap}"));
+        h.fault(format!("held: the page was disconnected for {page_saw} ms, gap_ms of `ws open` is {gap}"));
     }
     page.close().unwrap();
     h.record(user, 2);
 }
 
-/// What lies between browser and dispatch stands still until the watchdog fires; what it held comes
-/// late.
+/// The path between browser and dispatch stalls until the watchdog fires; then it delivers the
+/// delayed data.
 fn path(h: &Fixture) {
     let user = "path";
     let serve = h.serve(user);
@@ -380,7 +376,7 @@ fn path(h: &Fixture) {
     h.record(user, 2);
 }
 
-/// The browser's machine goes off: nobody says anything.
+/// The browser is killed, as in a power loss: no Close frame.
 fn gone(h: &Fixture) {
     let user = "gone";
     let serve = h.serve(user);
@@ -408,15 +404,15 @@ fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
     let quick = std::env::var_os("T3_QUICK").is_some();
     let h = Fixture::start();
     if quick {
-        eprintln!("T3_QUICK: a page that is loaded, reloaded and closed; no heartbeats, no faults");
+        eprintln!("T3_QUICK: the page is only loaded, reloaded and closed; no heartbeats, no faults");
         reloaded(&h, quick);
     } else {
         let stories: [fn(&Fixture); 6] = [frozen, killed, stopped, held, path, gone];
         thread::scope(|scope| {
             scope.spawn(|| reloaded(&h, quick));
-            for story in stories {
+            for case in stories {
                 let h = &h;
-                scope.spawn(move || story(h));
+                scope.spawn(move || case(h));
             }
         });
     }

@@ -1,8 +1,7 @@
-//! Uploads and downloads of 2 GiB through the real program: every byte arrives, and memory stays
-//! flat, also while the far end does not read.
+//! Upload and download of 2 GiB through the real program: every byte arrives, and memory stays
+//! flat, also while the receiver does not read.
 //!
-//! With `T3_QUICK` in the environment 128 MiB. Needs `cargo xtask build` and a machine that tells a
-//! process's memory in /proc.
+//! With `T3_QUICK` only 128 MiB. Needs `cargo xtask build` and `VmHWM` in `/proc/PID/status`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
@@ -19,31 +18,31 @@ use t3_testkit::{
 };
 
 const BODY: u64 = 2 << 30;
-/// With T3_QUICK: still many times what memory may grow by.
+/// With `T3_QUICK`; still far above [`MOST`].
 const QUICK_BODY: u64 = 128 << 20;
-/// How much a body may add to the memory of dispatch: buffers of one connection, and what the
-/// allocator keeps of them.
+/// Maximum growth of dispatch's memory in bytes: buffers of one connection, and memory that the
+/// allocator keeps.
 const MOST: u64 = 16 << 20;
-/// For how long the reading end does nothing, half way through.
+/// Pause of the receiver after half of the body.
 const PAUSE: Duration = Duration::from_secs(2);
 const PIECE: usize = 256 << 10;
 
-/// The peak of a process's resident memory, in bytes.
+/// Peak resident memory of a process in bytes.
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
 }
 
-/// The pattern repeats after so many bytes: no power of two, so that bytes that are lost, doubled
-/// or moved show.
+/// Period of the pattern in bytes: not a power of two, so that lost, duplicated or moved bytes are
+/// detected.
 const PERIOD: usize = PIECE + 3;
 
-/// The pattern twice, so that a piece from anywhere in it is in one piece.
+/// The pattern twice, so that a piece from any offset is contiguous.
 fn pattern() -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {
-        // Marsaglia's xorshift: cheap, and no byte tells the next.
+        // Marsaglia's xorshift: cheap and not periodic within the pattern.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -53,7 +52,7 @@ fn pattern() -> Vec<u8> {
     [once.as_slice(), once.as_slice()].concat()
 }
 
-/// What stands at this offset of a body.
+/// Expected bytes at this offset of a body.
 fn piece(pattern: &[u8], body: u64, offset: u64) -> &[u8] {
     let at = usize::try_from(offset % PERIOD as u64).unwrap();
     let length = usize::try_from((body - offset).min(PIECE as u64)).unwrap();
@@ -70,8 +69,8 @@ fn write_body(out: &mut impl Write, body: u64) {
     }
 }
 
-/// Reads a body and says how many bytes of it were right, up to the first piece that was not.
-/// Stands still half way through.
+/// Reads a body and returns the number of correct bytes before the first wrong piece. Pauses after
+/// half of the body.
 fn read_body(from: &mut impl Read, body: u64) -> u64 {
     let pattern = pattern();
     let mut buffer = vec![0; PIECE];
@@ -93,12 +92,12 @@ fn read_body(from: &mut impl Read, body: u64) -> u64 {
 fn head(reader: &mut impl BufRead) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        assert!(reader.read_line(&mut head).unwrap() > 0, "the end after {head:?}");
+        assert!(reader.read_line(&mut head).unwrap() > 0, "connection ended after {head:?}");
     }
     head
 }
 
-/// A serve that takes one kind of body and gives the other.
+/// A serve with one path for uploads and one for downloads.
 fn serve(listener: &TcpListener, body: u64) {
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
@@ -120,7 +119,7 @@ fn serve(listener: &TcpListener, body: u64) {
     }
 }
 
-fn ask(stack: &Stack, line: &str, length: u64) -> TcpStream {
+fn send_request(stack: &Stack, line: &str, length: u64) -> TcpStream {
     let mut stream = TcpStream::connect(stack.address).unwrap();
     let request = format!(
         "{line} HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: u0\r\nCookie: t3_session=x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
@@ -130,7 +129,7 @@ fn ask(stack: &Stack, line: &str, length: u64) -> TcpStream {
 }
 
 #[test]
-fn two_gibibytes_each_way_leave_memory_as_it_was() {
+fn two_gibibytes_in_each_direction_do_not_raise_memory() {
     let mut setup = Setup::users(1).unwrap();
     setup.trace = false;
     let listener = TcpListener::bind(("127.0.0.1", setup.users["u0"])).unwrap();
@@ -140,7 +139,7 @@ fn two_gibibytes_each_way_leave_memory_as_it_was() {
     let pid = stack.dispatch_pid();
     let before = peak(pid);
 
-    let stream = ask(&stack, "POST /up", body);
+    let stream = send_request(&stack, "POST /up", body);
     let mut writer = stream.try_clone().unwrap();
     let writing = thread::spawn(move || write_body(&mut writer, body));
     let mut answer = String::new();
@@ -149,12 +148,12 @@ fn two_gibibytes_each_way_leave_memory_as_it_was() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
     let up = peak(pid) - before;
 
-    let mut reader = BufReader::with_capacity(PIECE, ask(&stack, "GET /down", 0));
+    let mut reader = BufReader::with_capacity(PIECE, send_request(&stack, "GET /down", 0));
     let answer = head(&mut reader);
     assert!(answer.to_lowercase().contains(&format!("\r\ncontent-length: {body}\r\n")), "{answer}");
     assert_eq!(read_body(&mut reader, body), body);
     let both = peak(pid) - before;
 
     println!("peak memory: {} KiB more after the upload, {} KiB after both", up >> 10, both >> 10);
-    assert!(both < MOST, "{both} bytes more than the {before} before");
+    assert!(both < MOST, "{both} bytes above the initial {before}");
 }

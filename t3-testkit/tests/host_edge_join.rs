@@ -1,9 +1,9 @@
-//! A real Traefik in front, its real access log in both formats: each of 20 sessions of one user
-//! behind one address finds its own line, and two sessions that nothing but a ray tells apart are
-//! said to be two where no ray is kept.
+//! A real Traefik and its access log in both formats: each of 20 sessions of one user behind one
+//! address is joined with its own line; two sessions that differ only in their ray are reported as
+//! ambiguous if the log has no ray.
 //!
-//! Needs root, pip (for Traefik) and `cargo xtask build`. Takes about 25 seconds, most of it the
-//! sessions' own lengths; with `T3_QUICK` in the environment ten, with four sessions instead of 20.
+//! Needs root, pip (for Traefik) and `cargo xtask build`. Takes about 25 seconds because of the
+//! lengths of the sessions; with `T3_QUICK` ten, with four sessions.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -31,11 +31,11 @@ use t3_trace_cli::layers::{Layer, LayerArgs, QueryStatus, Window, gather_blockin
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ADDRESS: &str = "203.0.113.7";
 
-/// When sessions begin and how long they last, each with each: every two differ by more than the
-/// join's tolerance in one or the other, with half a second to spare for a busy machine.
+/// Begins and lengths of sessions, combined: any two sessions differ in one of them by more than
+/// the tolerance of the join plus half a second for a busy host.
 const STARTS: [u64; 4] = [0, 3_700, 7_400, 11_100];
 const LENGTHS: [u64; 5] = [800, 3_400, 6_000, 8_600, 11_200];
-/// Two that begin and end together come last; their length is far from all others.
+/// Length of two last sessions that begin and end together; far from all other lengths.
 const TWINS_BEGIN: u64 = 1_000;
 const TWIN_LENGTHS: [u64; 2] = [15_000, 6_500];
 
@@ -48,7 +48,7 @@ fn plan() -> Vec<(u64, u64)> {
     each.chain([twins; 2]).collect()
 }
 
-/// The nth session is known by its user agent in the log, and by its ray in the record.
+/// Ray of the nth session, in its record; the log line is identified by the user agent.
 fn ray(n: usize) -> String {
     format!("ray-{n:02}")
 }
@@ -57,12 +57,12 @@ fn agent(n: usize) -> String {
     format!("agent-{n:02}")
 }
 
-/// All sessions of one user through one Traefik; returns when each has ended.
+/// Runs all sessions of one user through one Traefik until each has ended.
 fn sessions(to: SocketAddr, user: &str) {
     let mut acts: Vec<(u64, bool, usize)> =
         (plan().iter().enumerate()).flat_map(|(n, (from, to))| [(*from, true, n), (*to, false, n)]).collect();
     acts.sort_unstable();
-    // dispatch refuses it, and Traefik logs it as it came.
+    // dispatch rejects it, and Traefik logs it unchanged.
     let mut hostile = Config::new(to, user).header("User-Agent", "a \" 0 0 \"hostile\\");
     hostile.target = "/ws?wsTicket=secret&a=\"x\"[y]\"".to_owned();
     assert_eq!(Client::refused(hostile).unwrap(), 400);
@@ -84,25 +84,25 @@ fn sessions(to: SocketAddr, user: &str) {
     }
 }
 
-/// The line in which Traefik logged the nth session, found by its user agent.
+/// Traefik's line of the nth session, found by its user agent.
 fn true_line(log: &str, n: usize) -> traefik::AccessLine {
     let mut lines = log.lines().filter(|line| line.contains(&agent(n)));
     let line = lines.next().unwrap();
-    assert!(lines.next().is_none(), "two lines of one session");
+    assert!(lines.next().is_none(), "one session has two lines");
     traefik::parse(line).map_err(|bad| format!("{bad}: {line}")).unwrap()
 }
 
-/// The log, once Traefik has written a line for each session.
-fn whole_log(path: &Path) -> String {
+/// The log, after Traefik has written a line for each session.
+fn complete_log(path: &Path) -> String {
     let log = || fs::read_to_string(path).unwrap_or_default();
-    wait::until("Traefik's lines", TIMEOUT, || {
+    wait::until("the lines of Traefik", TIMEOUT, || {
         let log = log();
         (0..plan().len()).all(|n| log.lines().any(|line| line.contains(&agent(n)))).then_some(log)
     })
     .unwrap()
 }
 
-/// The records of a user, with their times, in the order of the sessions.
+/// Records of a user with their times, in the order of the sessions.
 fn records(stack: &Stack, user: &str) -> Vec<(CloseRecord, i64)> {
     let found = stack.journal.wait_closes(plan().len(), TIMEOUT, |record| record.user == user).unwrap();
     let mut records: Vec<_> = (found.into_iter())
@@ -114,10 +114,9 @@ fn records(stack: &Stack, user: &str) -> Vec<(CloseRecord, i64)> {
     records
 }
 
-/// The whole way: the file, its parser, the join; each record against the line that is truly
-/// its own.
+/// Checks file, parser and join: compares the joined line of each record with its real one.
 fn check(stack: &Stack, user: &str, log: &Path, kept_ray: bool) {
-    let text = whole_log(log);
+    let text = complete_log(log);
     let hostile = text.lines().find(|line| line.contains("hostile")).unwrap();
     assert!(hostile.contains("secret"), "{hostile}");
     let hostile = traefik::parse(hostile).map_err(|bad| format!("{bad}: {hostile}")).unwrap();
@@ -132,7 +131,7 @@ fn check(stack: &Stack, user: &str, log: &Path, kept_ray: bool) {
         assert!(matches!(status, QueryStatus::Yes { found, .. } if *found >= plan().len()), "{status:?}");
         let reading = gathered.layers.traefik.as_ref().unwrap();
         assert_eq!(reading.unread, 0, "{:?}", reading.sample);
-        assert!(!format!("{reading:?}").contains("secret"), "a ticket was kept");
+        assert!(!format!("{reading:?}").contains("secret"), "a ticket was not removed");
         let truth = true_line(&text, n);
         assert!(matches!(truth.status, None | Some(0 | 101)), "{truth:?}");
         let refined = refine(&ended, &gathered.layers);
@@ -150,7 +149,7 @@ fn check(stack: &Stack, user: &str, log: &Path, kept_ray: bool) {
         }
         assert_eq!(refined.line.as_ref(), Some(&truth), "session {n} of {user}: {}", record.to_line());
         assert_eq!(truth.ray.is_some(), kept_ray);
-        // What JSON tells without the ray is enough, too, but for the twins.
+        // JSON lines are sufficient also without the ray, except for the twins.
         let lines = reading.lines.iter().map(|line| traefik::AccessLine { ray: None, ..line.clone() });
         let blind = Reading { lines: lines.collect(), ..Reading::default() };
         let refined = refine(&ended, &Layers { traefik: Some(blind), ..Layers::default() });
@@ -161,7 +160,7 @@ fn check(stack: &Stack, user: &str, log: &Path, kept_ray: bool) {
 }
 
 #[test]
-fn each_of_twenty_sessions_behind_one_address_finds_its_own_line() {
+fn each_of_twenty_sessions_behind_one_address_is_joined_with_its_own_line() {
     let test = "each_of_twenty_sessions_behind_one_address_finds_its_own_line";
     let parts = prerequisite::root().and_then(|()| Traefik::program());
     if prerequisite::or_skip(test, parts).is_none() {

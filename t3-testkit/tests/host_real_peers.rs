@@ -1,8 +1,7 @@
-//! The eight basic ends between peers that we did not write: node's `ws` as the server,
-//! tokio-tungstenite as the client, dispatch between them, records in a real journald.
+//! The eight basic ends with third-party peers: node's `ws` as the server, tokio-tungstenite as the
+//! client, dispatch between them, records in a real journald.
 //!
-//! Needs root, node and npm (it installs `ws` below the target folder, once), and
-//! `cargo xtask build`.
+//! Needs root, node, npm (installs `ws` below the target folder, once) and `cargo xtask build`.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -35,7 +34,7 @@ use tokio_tungstenite::{
 const TIMEOUT: Duration = Duration::from_secs(30);
 const PING: &str = r#"{"_tag":"Ping"}"#;
 
-/// A server as t3 builds it (`noServer` is all it leaves out), which ends as a message says.
+/// A server like that of t3 (but without `noServer`), which closes as a message orders.
 const SERVER: &str = r#"
 const { WebSocketServer } = require("ws");
 new WebSocketServer({ port: +process.argv[2], host: "127.0.0.1" }).on("connection", socket => {
@@ -50,7 +49,7 @@ new WebSocketServer({ port: +process.argv[2], host: "127.0.0.1" }).on("connectio
 });
 "#;
 
-/// Folder with `ws` installed, or why it cannot be had.
+/// Folder with `ws` installed, or the reason of a failure.
 fn node_modules() -> Result<PathBuf, String> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
@@ -63,7 +62,7 @@ fn node_modules() -> Result<PathBuf, String> {
             .arg(&folder)
             .arg("ws")
             .stdin(Stdio::null());
-        let output = npm.output().map_err(|error| format!("npm does not start: {error}"))?;
+        let output = npm.output().map_err(|error| format!("cannot run npm: {error}"))?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
@@ -99,7 +98,7 @@ impl Fixture {
     async fn session(&self, user: &str) -> Client {
         let mut client = self.connect(user).await.unwrap();
         for number in 0..3 {
-            // A rhythm that a busy machine does not break: an answer may be nearly a period late, a
+            // A period that a busy host does not violate: a reply may be nearly one period late, a
             // ping two.
             if number > 0 {
                 tokio::time::sleep(Duration::from_millis(700)).await;
@@ -111,7 +110,7 @@ impl Fixture {
     }
 }
 
-/// Reads to the end, answering a close frame on the way.
+/// Reads until the end and replies to a Close frame.
 async fn drain(mut client: Client) {
     while let Some(Ok(_)) = client.next().await {}
 }
@@ -162,7 +161,7 @@ async fn the_eight_ends_between_node_ws_and_tungstenite() {
                     drain(client).await;
                 }
             }
-            // The server must live until the record is out, or its fate would be its end.
+            // The server must run until the record is written, or its exit would be the verdict.
             fixture.stack.record(name).unwrap();
         }
         let record = fixture.stack.record(name).unwrap();

@@ -1,6 +1,6 @@
-//! The screens in docs/SCREENS.md are what the programs show: faults of the catalogue happen, the
-//! operator's commands run in a terminal of 120 by 36, and what they show must have the shape of
-//! what the page has. `cargo xtask docs` updates the page. Needs root and tmux.
+//! Test of docs/SCREENS.md: injects faults of the catalogue, runs the operator's commands in a
+//! terminal of 120 by 36, and compares the shape of each screen with the page. `cargo xtask docs`
+//! updates the page. Needs root and tmux.
 
 #![expect(clippy::panic, reason = "a failed helper fails its test")]
 
@@ -17,7 +17,7 @@ use t3_testkit::{
     tmux::Terminal,
 };
 
-/// The first eight faults and the two that operators ask about most, each with its user.
+/// The eight basic faults and two frequent ones, each with its user.
 const FAULTS: [(&str, &str); 10] = [
     ("client_close", "alice"),
     ("client_fin", "bob"),
@@ -31,39 +31,39 @@ const FAULTS: [(&str, &str); 10] = [
     ("serve_busy", "judy"),
 ];
 
-/// Keys that must be as expected for the page; the others depend on the machine.
+/// Keys that must be as expected for the page; the others depend on the host.
 const SHOWN: [&str; 6] = ["verdict", "segment", "how", "closed_by", "confidence", "burst"];
 
-/// Timeout for anything to show on a screen.
+/// Timeout for output on a screen.
 const SOON: Duration = Duration::from_secs(30);
 
 /// Columns and lines of the terminal.
 const SIZE: (u16, u16) = (120, 36);
-/// A play on a starved machine shows something else than its faults; so often it is tried.
+/// Maximum number of attempts: a host without free CPU gives other records.
 const ATTEMPTS: usize = 3;
 
-/// Watching while it happens, as the operator writes it.
+/// Commands that run during the faults.
 const WATCHING: [(&str, Kind); 2] = [("t3-trace live", Kind::Live), ("t3-trace live --plain", Kind::Lines)];
-/// Afterwards, in the journal; where that of this test is is added.
+/// Commands on the journal after the faults; options for the test's journal are added.
 const LOOKING_BACK: [(&str, Kind); 3] = [
     ("t3-trace closes --since '10 minutes ago'", Kind::Lines),
     ("t3-trace explain --last --user ivan", Kind::Page),
     ("t3-trace explain --last --user judy", Kind::Page),
 ];
 
-/// The machine as it is, with this test's programs and journald.
+/// Runs on this host, with the test's programs and journald.
 const DOCTOR: &str = "t3-trace doctor";
 
-/// A command as the operator writes it, how its screen is looked at, and what the terminal showed.
+/// A command line, the kind of its screen, and the screen.
 type Screen = (&'static str, Kind, String);
 
 #[test]
-fn every_screen_in_the_docs_is_what_the_programs_show() {
+fn every_screen_in_the_docs_has_the_shape_of_the_programs_output() {
     let parts = prerequisite::root().and_then(|()| Terminal::possible());
     if prerequisite::or_skip("every_screen_in_the_docs_is_what_the_programs_show", parts).is_none() {
         return;
     }
-    // Whoever kills a serve is named on the screen.
+    // The name of the process that kills a serve is on the screen.
     fs::write("/proc/self/comm", "operator").unwrap();
     let operator = std::thread::Builder::new().name("operator".to_owned()).spawn(screens).unwrap();
     let screens = operator.join().unwrap().unwrap();
@@ -81,19 +81,19 @@ fn every_screen_in_the_docs_is_what_the_programs_show() {
         if refresh {
             page = page.replace(&kept, &fresh);
         } else if !difference.is_empty() {
-            changed += &format!("$ {command}\n{difference}It shows now:\n{fresh}\n");
+            changed += &format!("$ {command}\n{difference}Output now:\n{fresh}\n");
         }
     }
     assert!(
         changed.is_empty(),
-        "{changed}If that is right, run `cargo xtask docs` as root and check the change."
+        "{changed}If this is intended, run `cargo xtask docs` as root and review the change."
     );
     if refresh {
         fs::write(&path, page).unwrap();
     }
 }
 
-/// All of them, from a run in which each fault gave its expected record.
+/// All screens of a run in which each fault had its expected record.
 fn screens() -> Result<Vec<Screen>> {
     let mut mismatches = Vec::new();
     for _ in 0..ATTEMPTS {
@@ -113,14 +113,14 @@ fn screens() -> Result<Vec<Screen>> {
         let _session = reconnect(&demo, FAULTS[FAULTS.len() - 1].1)?;
         mismatches = unexpected(&demo)?;
         if mismatches.is_empty() {
-            return look(&demo, &live);
+            return capture(&demo, &live);
         }
-        eprintln!("once more: {}", mismatches.join("; "));
+        eprintln!("retrying: {}", mismatches.join("; "));
     }
     panic!("unexpected records in each of {ATTEMPTS} attempts: {}", mismatches.join("; "));
 }
 
-/// The user's next session, open.
+/// Opens the next session of a user.
 fn reconnect(demo: &IncidentDemo, user: &str) -> Result<(Serve, Client)> {
     let serve = demo.stack.serve(user, &[], None)?;
     let mut config = Config::new(demo.stack.address, user).header("X-Forwarded-For", "203.0.113.7");
@@ -130,15 +130,15 @@ fn reconnect(demo: &IncidentDemo, user: &str) -> Result<(Serve, Client)> {
     Ok((serve, client))
 }
 
-/// Differences from the expected records, a line each: the machine lacked CPU, and another attempt
-/// may do better.
+/// Differences from the expected records, one line each; caused by a lack of CPU, so another
+/// attempt may succeed.
 fn unexpected(demo: &IncidentDemo) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for (fault, records) in demo.records()? {
         if records.len() != 1 {
             lines.push(format!("{}: {} records", fault.name, records.len()));
         }
-        // The catalogue accepts a segment of a busy machine; the page does not.
+        // The catalogue accepts the segment of a busy host; the page does not.
         let mut expected = fault.expected.clone();
         if expected.of("segment") == Some(&Expect::StallSegment) {
             expected = expected.is("segment", "serve");
@@ -151,7 +151,7 @@ fn unexpected(demo: &IncidentDemo) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn look(demo: &IncidentDemo, live: &[(&'static str, Kind, Terminal)]) -> Result<Vec<Screen>> {
+fn capture(demo: &IncidentDemo, live: &[(&'static str, Kind, Terminal)]) -> Result<Vec<Screen>> {
     let all = |screen: &str| FAULTS.iter().all(|(_, user)| screen.contains(user));
     let mut screens = Vec::new();
     // Rates need two samples.
@@ -173,8 +173,8 @@ fn look(demo: &IncidentDemo, live: &[(&'static str, Kind, Terminal)]) -> Result<
     Ok(screens.into_iter().map(|(written, kind, text)| (written, kind, installed(demo, &text))).collect())
 }
 
-/// journald and its journal are where that of the machine would be, for those in its mount
-/// namespace.
+/// Runs doctor in the mount namespace of the private journald, where its journal has the paths of
+/// the host's.
 fn doctor(demo: &IncidentDemo) -> Result<String> {
     let inside = program(DOCTOR)?;
     let mut command = Command::new("nsenter");
@@ -186,8 +186,7 @@ fn doctor(demo: &IncidentDemo) -> Result<String> {
     terminal.everything()
 }
 
-/// With the paths of an installation, and the kernel's release without the builder's own part of
-/// it.
+/// Replaces paths with those of an installation, and shortens the kernel release to its version.
 fn installed(demo: &IncidentDemo, text: &str) -> String {
     let (socket, table) = (demo.stack.socket(), demo.stack.table());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -197,7 +196,7 @@ fn installed(demo: &IncidentDemo, text: &str) -> String {
         .replace(kernel, kernel.split('-').next().unwrap_or_default())
 }
 
-/// A command as it is written in a shell.
+/// Parses a shell command line.
 fn program(written: &str) -> Result<Command> {
     let mut words = shlex::split(written).unwrap_or_default().into_iter();
     let mut command = Command::new(find(&words.next().unwrap_or_default())?);

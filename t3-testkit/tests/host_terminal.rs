@@ -1,5 +1,5 @@
-//! The terminal that tests drive programs in: what is typed arrives, what is printed is seen, and
-//! what a program leaves behind is told.
+//! The terminal for tests: input arrives, output is shown, and the modes after a program's exit are
+//! reported.
 
 use std::{process::Command, time::Duration};
 
@@ -11,7 +11,7 @@ use t3_testkit::{
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_program_in_a_terminal_is_typed_to_resized_signalled_and_looked_at() {
+fn a_program_in_a_terminal_can_be_driven_resized_signalled_and_inspected() {
     if prerequisite::or_skip("the test of the terminal", Terminal::possible()).is_none() {
         return;
     }
@@ -30,7 +30,7 @@ fn a_program_in_a_terminal_is_typed_to_resized_signalled_and_looked_at() {
     terminal.write("a b;c").unwrap();
     terminal.press(&["Enter"]).unwrap();
     let screen = terminal.until_shows("[a b;c]", SOON).unwrap();
-    assert!(!screen.contains("quoted"), "the other screen is hidden:\n{screen}");
+    assert!(!screen.contains("quoted"), "the main screen must be hidden:\n{screen}");
     terminal.resize(70, 20).unwrap();
     terminal.until_shows("20 70", SOON).unwrap();
     assert_eq!(terminal.ended(), None);
@@ -38,7 +38,7 @@ fn a_program_in_a_terminal_is_typed_to_resized_signalled_and_looked_at() {
     assert_eq!(terminal.wait(SOON).unwrap(), 7);
     let left = terminal.until_shows("wide \u{754c} and 'quoted'", SOON).unwrap();
     assert!(left.starts_with("/usr\n"), "{left}");
-    // It has not put the echo back.
+    // It has not restored the echo.
     assert_eq!(terminal.modes().unwrap(), Modes { raw: true, ..Modes::default() });
 
     let mut sleeper = Command::new("sh");

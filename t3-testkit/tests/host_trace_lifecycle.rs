@@ -1,5 +1,5 @@
-//! t3-trace comes, goes and comes back, and dispatch dies, while sessions live: each close has its
-//! one record, with evidence as soon as there is some.
+//! t3-trace started, killed and restarted, and dispatch killed, with open sessions: one record per
+//! close, with kernel evidence while t3-trace runs.
 //!
 //! Needs root and `cargo xtask build`.
 
@@ -22,7 +22,7 @@ struct Fixture {
     serves: Vec<Serve>,
 }
 
-/// A stack for `users` users with a serve each; `None`, loudly, when it cannot be had.
+/// A stack for `users` users with a serve each; `None` if the test has to be skipped.
 fn fixture(test: &str, users: usize, trace: bool) -> Option<Fixture> {
     prerequisite::or_skip(test, prerequisite::root())?;
     let mut setup = Setup::users(users).unwrap();
@@ -33,7 +33,7 @@ fn fixture(test: &str, users: usize, trace: bool) -> Option<Fixture> {
 }
 
 impl Fixture {
-    /// With a heartbeat slow enough that a busy machine does not look like a stalled serve.
+    /// Heartbeats slow enough that a busy host does not look like a stalled serve.
     fn config(&self, user: &str) -> Config {
         let mut config = Config::new(self.stack.address, user);
         config.heartbeat = Some(Duration::from_secs(1));
@@ -57,26 +57,30 @@ fn traced(kernel: KernelSource) -> bool {
 }
 
 #[test]
-fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
+fn t3_trace_absent_then_started_killed_and_restarted_with_open_sessions() {
     let Some(mut fixture) = fixture("t3_trace_absent_then_started_killed_and_restarted", 5, false) else {
         return;
     };
     let clients: Vec<_> = (0..5).map(|i| fixture.open(&format!("u{i}"))).collect();
 
-    // Absent: the record goes out without it.
+    // Absent: the record is written without it.
     clients[0].close(Some(1000), "");
     clients[0].wait_end().unwrap();
     assert_eq!(fixture.kernel_of("u0"), KernelSource::Off);
 
-    // Started later: the sessions that are open get evidence from now on.
+    // Started later: open sessions have evidence from then on.
     fixture.stack.start_trace().unwrap();
-    assert!(traced(fixture.stack.kernel()), "t3-trace has no kernel side here: {:?}", fixture.stack.status());
+    assert!(
+        traced(fixture.stack.kernel()),
+        "t3-trace has no kernel evidence here: {:?}",
+        fixture.stack.status()
+    );
     clients[1].heartbeats(1).unwrap();
     clients[1].fin();
     clients[1].wait_end().unwrap();
     assert!(traced(fixture.kernel_of("u1")));
 
-    // Killed: sessions live on, and closes have their records.
+    // Killed: sessions continue, and closes have records.
     fixture.stack.trace.take().unwrap().signal(libc::SIGKILL).unwrap();
     clients[2].heartbeats(3).unwrap();
     clients[2].fin();
@@ -84,7 +88,7 @@ fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
     let kernel = fixture.kernel_of("u2");
     assert!(matches!(kernel, KernelSource::Off | KernelSource::Timeout), "{kernel}");
 
-    // Restarted: a session that was open all the time has evidence again.
+    // Restarted: a session opened before has evidence again.
     fixture.stack.start_trace().unwrap();
     clients[3].heartbeats(1).unwrap();
     fixture.serves[3].process.signal(libc::SIGKILL).unwrap();
@@ -97,7 +101,7 @@ fn t3_trace_absent_then_started_killed_and_restarted_in_mid_session() {
     clients[4].close(Some(1000), "");
     clients[4].wait_end().unwrap();
     assert!(traced(fixture.kernel_of("u4")));
-    assert_eq!(fixture.stack.journal.closes(|_| true).unwrap().len(), 5, "one record per session, no more");
+    assert_eq!(fixture.stack.journal.closes(|_| true).unwrap().len(), 5, "exactly one record per session");
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
     }
     fixture.stack.journal.wait_closes(12, TIMEOUT, |_| true).unwrap();
 
-    // A new dispatch works at once, and nothing of the old one is told twice.
+    // A new dispatch works immediately, and no session of the old one has a second record.
     fixture.stack.start_dispatch().unwrap();
     let client = fixture.open("u0");
     client.close(Some(1000), "");
@@ -138,7 +142,7 @@ fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
 }
 
 #[test]
-fn header_values_forge_nothing() {
+fn header_values_cannot_forge_record_keys() {
     let Some(fixture) = fixture("header_values_forge_nothing", 1, false) else { return };
     let evil = r#"x" verdict=serve_oom dur_ms=1 cause=graceful "#;
     let folded = "abc\r\n ws close user=root ip=1 dur_ms=1 cause=x";
@@ -175,12 +179,11 @@ fn header_values_forge_nothing() {
                     "{name}: {entry:?}"
                 );
             }
-            // Refusing is fine too, with an answer rather than silence, and without a record of a
-            // session.
+            // A rejection is correct too, with a response and without a record.
             Err(error) => assert!(error.to_string().contains("HTTP/1.1 4"), "{name}: {error}"),
         }
     }
-    assert!(opened > 0, "the harmless ones open");
+    assert!(opened > 0, "harmless values are accepted");
     let client = fixture.open("u0");
     client.close(Some(1000), "");
     client.wait_end().unwrap();

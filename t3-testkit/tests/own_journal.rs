@@ -1,5 +1,5 @@
-//! The private journald: what a record says must come back as it was written, from a process that
-//! is in its namespace and from no other.
+//! Private journald: a record reads back as it was written, and only from processes in its mount
+//! namespace.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
@@ -26,7 +26,7 @@ fn record(user: &str) -> CloseRecord {
     record
 }
 
-/// Sends from a process of its own, because only a child can be put into the namespace.
+/// Sends from a separate process, because only a child can enter the namespace.
 fn send(journal: Option<&Journal>, record: &CloseRecord) {
     let fields = record.to_fields();
     let bytes = datagram(fields.iter().map(|(name, value)| (name.as_ref(), value.as_str())));
@@ -42,7 +42,7 @@ fn send(journal: Option<&Journal>, record: &CloseRecord) {
 
 #[test]
 fn helper_that_sends_one_datagram() {
-    // Does nothing unless it is the child of the test below.
+    // Does nothing except in the child of the test below.
     if let Some(path) = std::env::var_os("T3_SEND") {
         let bytes = std::fs::read(path).unwrap();
         let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
@@ -51,8 +51,8 @@ fn helper_that_sends_one_datagram() {
 }
 
 #[test]
-fn a_record_reads_back_from_inside_and_never_from_outside() {
-    if prerequisite::or_skip("a_record_reads_back_from_inside_and_never_from_outside", prerequisite::root())
+fn only_records_from_inside_the_namespace_are_read_back() {
+    if prerequisite::or_skip("only_records_from_inside_the_namespace_are_read_back", prerequisite::root())
         .is_none()
     {
         return;
@@ -67,5 +67,5 @@ fn a_record_reads_back_from_inside_and_never_from_outside() {
     assert_eq!(found[0].1["MESSAGE"], record("inside").to_line());
     let dir = journal.directory().unwrap();
     drop(journal);
-    assert!(!dir.exists(), "its files went with it");
+    assert!(!dir.exists(), "its files must be removed with it");
 }

@@ -1,7 +1,7 @@
-//! docs/VERDICTS.md shows a real record of each verdict. Here: each is there, reads back, and has
-//! the verdict that it stands for.
+//! Example records in docs/VERDICTS.md: each verdict has one, which can be parsed and has that
+//! verdict.
 //!
-//! `T3_RECORDS=FILE cargo test -p t3-testkit --test verdicts_page` puts new ones in, from a file of
+//! `T3_RECORDS=FILE cargo test -p t3-testkit --test verdicts_page` inserts new ones from a file of
 //! `t3-faults --records FILE`.
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -20,12 +20,12 @@ fn each_verdict_on_the_page_has_a_real_record() {
     }
     let page = fs::read_to_string(&path).unwrap();
     let found = records::read(&page);
-    assert!(found.len() > 20, "the page has lost its markers: {}", found.len());
+    assert!(found.len() > 20, "the page has only {} markers", found.len());
     for (verdict, line) in found {
-        let line = line.unwrap_or_else(|| panic!("no record of {verdict}: see this file's head"));
+        let line = line.unwrap_or_else(|| panic!("no record of {verdict}: see the module comment"));
         let record = CloseRecord::from_line(line).unwrap_or_else(|error| panic!("{verdict}: {error}"));
         assert_eq!(record.verdict.as_str(), verdict, "{line}");
-        assert_eq!(record.to_line(), line, "the record as it is written");
+        assert_eq!(record.to_line(), line, "the record is not as t3-dispatch writes it");
     }
 }
 
@@ -48,5 +48,5 @@ fn the_page_shows_the_label_and_the_meaning_of_each_verdict() {
         fs::write(&path, &expected).unwrap();
     }
     let same = fs::read_to_string(&path).unwrap() == expected;
-    assert!(same, "{} has other labels than present/verdict_text.rs; run `cargo xtask docs`", path.display());
+    assert!(same, "{} differs from present/verdict_text.rs; run `cargo xtask docs`", path.display());
 }

@@ -1,9 +1,8 @@
-//! A reader of Alloy's configuration language, as much of it as stands in our file: blocks with
+//! Parser for the part of Alloy's configuration language that the deployed file uses: blocks with
 //! labels, attributes with texts, lists, maps and references. Anything else is an error.
 
 use std::{collections::BTreeMap, iter::Peekable, str::Chars};
 
-/// A value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// `"text"`.
@@ -16,21 +15,20 @@ pub enum Value {
     Reference(String),
 }
 
-/// A block.
 #[derive(Debug, Default)]
 pub struct Block {
     /// `loki.source.journal`.
     pub name: String,
     /// `"devvm"`.
     pub label: Option<String>,
-    /// What is set in it.
+    /// Attributes by name.
     pub attributes: BTreeMap<String, Value>,
-    /// Blocks in it.
+    /// Nested blocks.
     pub blocks: Vec<Block>,
 }
 
 impl Block {
-    /// The blocks of this name.
+    /// Nested blocks with this name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Block> {
         self.blocks.iter().filter(move |block| block.name == name)
     }
@@ -44,7 +42,7 @@ impl Block {
     }
 }
 
-/// Reads a file.
+/// Parses a file.
 pub fn read(text: &str) -> Result<Block, String> {
     let mut reader = Reader { rest: text.chars().peekable(), line: 1 };
     let mut file = Block::default();
@@ -88,7 +86,7 @@ impl Reader<'_> {
         }
     }
 
-    fn taken(&mut self, wanted: char) -> bool {
+    fn accept(&mut self, wanted: char) -> bool {
         self.peek() == Some(wanted) && self.next().is_some()
     }
 
@@ -128,7 +126,7 @@ impl Reader<'_> {
                 _ => {}
             }
             let name = self.name()?;
-            if self.taken('=') {
+            if self.accept('=') {
                 let value = self.value()?;
                 if block.attributes.insert(name.clone(), value).is_some() {
                     return Err(format!("{name} is set twice"));
@@ -149,9 +147,9 @@ impl Reader<'_> {
             Some('[') => {
                 self.expect('[')?;
                 let mut members = Vec::new();
-                while !self.taken(']') {
+                while !self.accept(']') {
                     members.push(self.value()?);
-                    if !self.taken(',') {
+                    if !self.accept(',') {
                         self.expect(']')?;
                         break;
                     }
@@ -161,14 +159,14 @@ impl Reader<'_> {
             Some('{') => {
                 self.expect('{')?;
                 let mut members = BTreeMap::new();
-                while !self.taken('}') {
+                while !self.accept('}') {
                     let name = self.name()?;
                     self.expect('=')?;
                     let value = self.value()?;
                     if members.insert(name.clone(), value).is_some() {
                         return Err(format!("{name} stands twice in a map"));
                     }
-                    if !self.taken(',') {
+                    if !self.accept(',') {
                         self.expect('}')?;
                         break;
                     }
@@ -181,7 +179,7 @@ impl Reader<'_> {
 }
 
 #[test]
-fn a_block_is_read_with_all_that_is_in_it() {
+fn a_block_is_parsed_with_its_contents() {
     let file = read(
         "// why\na.b \"c\" {\n\tx = [d.e.f, \"g\\\"\"]\n\tm = {\n\t\tk = \"\",\n\t}\n\ti { y = \"1\" }\n}\n",
     )

@@ -1,4 +1,4 @@
-//! Queries ask only for what the programs emit.
+//! Queries use only keys, values, metrics and labels of the programs.
 
 use std::collections::BTreeSet;
 
@@ -6,15 +6,15 @@ use regex_lite::Regex;
 
 use crate::{
     known,
-    logql::{self, Asked},
+    logql::{self, QueryTerms},
     queries::{self, Query},
 };
 
-/// Labels of our streams: few, and none with a user.
+/// Labels of the shipped streams: few, and none with a user.
 const STREAM: [&str; 4] = ["job", "unit", "host", "identifier"];
-/// Units whose lines are asked for.
+/// Units in queries.
 const UNITS: [&str; 3] = ["t3-dispatch.service", "t3-trace.service", "t3-probe.service"];
-/// Labels of streams that are not ours: a cluster's own shipper sets them.
+/// Labels of other streams, set by a cluster's own shipper.
 const OTHERS: [&str; 3] = ["namespace", "app", "container"];
 /// Keys of Traefik's JSON access log, as LogQL names them.
 const TRAEFIK: [&str; 9] = [
@@ -35,7 +35,7 @@ fn of(language: &str) -> Vec<Query> {
     queries::all().into_iter().filter(|query| query.language == language).collect()
 }
 
-/// Is each alternative of a regular expression, or the word itself, one of `words`?
+/// Whether each alternative of a regular expression, or the value itself, is one of `words`.
 fn among(operator: &str, value: &str, words: &[&str]) -> bool {
     let free = value.is_empty() || value == ".*" || value == ".+";
     if words.is_empty() || free {
@@ -49,16 +49,16 @@ fn among(operator: &str, value: &str, words: &[&str]) -> bool {
     })
 }
 
-fn ours(asked: &Asked) -> bool {
-    !asked.labels.iter().any(|(label, ..)| OTHERS.contains(&label.as_str()))
+fn ours(terms: &QueryTerms) -> bool {
+    !terms.labels.iter().any(|(label, ..)| OTHERS.contains(&label.as_str()))
 }
 
-fn check(query: &Query, asked: &Asked) {
+fn check(query: &Query, terms: &QueryTerms) {
     let Query { place, text, .. } = query;
-    let mut fields: BTreeSet<&str> = if !ours(asked) {
+    let mut fields: BTreeSet<&str> = if !ours(terms) {
         TRAEFIK.into_iter().collect()
     } else {
-        for (label, _, value) in &asked.labels {
+        for (label, _, value) in &terms.labels {
             assert!(STREAM.contains(&label.as_str()), "{place}: {label} is not a stream label: {text}");
             if label == "unit" {
                 let unit = Regex::new(&format!("^({value})$")).unwrap();
@@ -66,50 +66,50 @@ fn check(query: &Query, asked: &Asked) {
                 assert!(serve || UNITS.iter().any(|name| unit.is_match(name)), "{place}: {value}");
             }
         }
-        known::keys(&asked.contains).iter().map(|key| key.name).collect()
+        known::keys(&terms.contains).iter().map(|key| key.name).collect()
     };
     let stream = STREAM.iter().chain(&OTHERS).copied();
     fields.extend(stream.filter(|label| *label != "identifier"));
-    fields.extend(asked.made.iter().map(String::as_str));
-    for field in asked.used.iter().chain(asked.compared.iter().map(|(field, ..)| field)) {
+    fields.extend(terms.made.iter().map(String::as_str));
+    for field in terms.used.iter().chain(terms.compared.iter().map(|(field, ..)| field)) {
         assert!(fields.contains(field.as_str()), "{place}: nothing writes {field}: {text}");
     }
-    for (field, operator, value) in &asked.compared {
+    for (field, operator, value) in &terms.compared {
         let words = known::words(field);
         assert!(among(operator, value, &words), "{place}: {field} is never {value}: {text}");
     }
 }
 
 #[test]
-fn every_logql_query_asks_for_keys_that_records_have() {
+fn every_logql_query_uses_keys_of_records() {
     let all = of("logql");
     for query in &all {
-        let asked = logql::read(&query.text).unwrap_or_else(|error| panic!("{}: {error}", query.place));
-        check(query, &asked);
+        let terms = logql::read(&query.text).unwrap_or_else(|error| panic!("{}: {error}", query.place));
+        check(query, &terms);
     }
     for name in [queries::DASHBOARD, "deploy/loki/t3.rules.yml", "README.md", "docs/RECORD.md"] {
-        assert!(all.iter().any(|query| query.place.starts_with(name)), "{name} has lost its queries");
+        assert!(all.iter().any(|query| query.place.starts_with(name)), "{name} has no query");
     }
 }
 
 #[test]
 #[should_panic(expected = "nothing writes psi_disk")]
-fn a_key_that_no_record_has_is_found() {
+fn an_unknown_key_is_found() {
     let text = r#"{job="devvm-journal"} |= "ws close" | logfmt | psi_disk > 20"#.to_owned();
-    let asked = logql::read(&text).unwrap();
-    check(&Query { language: "logql", place: "here".to_owned(), text }, &asked);
+    let terms = logql::read(&text).unwrap();
+    check(&Query { language: "logql", place: "here".to_owned(), text }, &terms);
 }
 
 #[test]
 #[should_panic(expected = "verdict is never serve_oom|serve_eaten")]
-fn a_word_that_no_record_has_is_found() {
+fn an_unknown_value_is_found() {
     let text =
         r#"{job="devvm-journal"} |= "ws close" | logfmt | verdict=~"serve_oom|serve_eaten""#.to_owned();
-    let asked = logql::read(&text).unwrap();
-    check(&Query { language: "logql", place: "here".to_owned(), text }, &asked);
+    let terms = logql::read(&text).unwrap();
+    check(&Query { language: "logql", place: "here".to_owned(), text }, &terms);
 }
 
-/// What is wrong with a query for Prometheus, if anything is.
+/// Error of a query for Prometheus, if it has one.
 fn wrong(query: &str) -> Option<String> {
     let known = known::metrics();
     let selector = Regex::new(r"\b(up|t3_dispatch_\w+|t3probe_\w+)\b(\{[^}]*\})?").unwrap();
@@ -137,29 +137,29 @@ fn wrong(query: &str) -> Option<String> {
             }
         }
     }
-    let asked = grouping.captures_iter(query).flat_map(|by| {
+    let terms = grouping.captures_iter(query).flat_map(|by| {
         let names = by[1].split(',').map(|name| name.trim().to_owned());
         names.filter(|name| !name.is_empty()).collect::<Vec<_>>()
     });
-    let unknown = asked.into_iter().find(|label| !labels.contains(label));
+    let unknown = terms.into_iter().find(|label| !labels.contains(label));
     unknown
         .map(|label| format!("nothing has the label {label}"))
-        .or_else(|| (!found).then(|| "it asks for no metric".to_owned()))
+        .or_else(|| (!found).then(|| "it uses no metric".to_owned()))
 }
 
 #[test]
-fn every_promql_query_asks_for_series_that_there_are() {
+fn every_promql_query_uses_existing_series() {
     let all = of("promql");
     for query in &all {
         assert_eq!(wrong(&query.text), None, "{}: {}", query.place, query.text);
     }
     for name in [queries::DASHBOARD, "deploy/prometheus/t3-dispatch", "deploy/prometheus/t3-probe"] {
-        assert!(all.iter().any(|query| query.place.starts_with(name)), "{name} has lost its queries");
+        assert!(all.iter().any(|query| query.place.starts_with(name)), "{name} has no query");
     }
 }
 
 #[test]
-fn a_series_that_there_is_not_is_found() {
+fn an_unknown_series_is_found() {
     for (query, why) in [
         ("t3_dispatch_openings_total", "unknown series"),
         (r#"t3_dispatch_sessions{state="gone"}"#, "is never gone"),

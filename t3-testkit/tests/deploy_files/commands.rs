@@ -1,11 +1,11 @@
-//! What the pages tell people to type is what the programs take.
+//! Commands in the documentation use existing options of the programs.
 
 use clap::{Command, CommandFactory};
 use t3_record::{CloseRecord, OpenRecord, journal};
 
 use crate::{known, queries};
 
-fn takes(program: &Command, words: &[String]) -> Result<(), clap::Error> {
+fn accepts(program: &Command, words: &[String]) -> Result<(), clap::Error> {
     program.clone().try_get_matches_from(words).map(drop)
 }
 
@@ -18,27 +18,27 @@ fn programs() -> [(&'static str, Command); 3] {
 }
 
 #[test]
-fn every_command_of_the_pages_is_taken_by_its_program() {
+fn every_documented_command_is_accepted_by_its_program() {
     for (name, program) in programs() {
         let commands = queries::commands(name);
         assert!(!commands.is_empty(), "no page has a command of {name}");
         for (place, words) in commands {
-            takes(&program, &words).unwrap_or_else(|error| panic!("{place}\n{error}"));
+            accepts(&program, &words).unwrap_or_else(|error| panic!("{place}\n{error}"));
         }
     }
 }
 
 #[test]
-fn a_command_that_is_not_taken_is_found() {
+fn an_invalid_command_is_found() {
     let [(_, trace), ..] = programs();
     let words = |line: &str| shlex::split(line).unwrap();
-    assert!(takes(&trace, &words("t3-trace closes --since '2 hours ago'")).is_ok());
-    assert!(takes(&trace, &words("t3-trace closes --sins yesterday")).is_err());
-    assert!(takes(&trace, &words("t3-trace close")).is_err());
+    assert!(accepts(&trace, &words("t3-trace closes --since '2 hours ago'")).is_ok());
+    assert!(accepts(&trace, &words("t3-trace closes --sins yesterday")).is_err());
+    assert!(accepts(&trace, &words("t3-trace close")).is_err());
 }
 
 #[test]
-fn every_journalctl_of_the_pages_asks_for_fields_and_words_that_records_have() {
+fn every_documented_journalctl_uses_fields_and_values_of_records() {
     let commands = queries::commands("journalctl");
     assert!(commands.len() > 5, "{}", commands.len());
     let fields: Vec<(String, &str)> = CloseRecord::KEYS

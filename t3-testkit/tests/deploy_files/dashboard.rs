@@ -1,5 +1,5 @@
-//! The dashboard as Grafana reads it: panels without overlap, data sources by variable, titles of
-//! two to four words and the question in the description.
+//! The Grafana dashboard: panels without overlap, data sources by variable, titles of two to four
+//! words with the question in the description.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ fn a_panel_has_a_short_title_and_its_question_in_the_description() {
 }
 
 #[test]
-fn panels_have_ids_of_their_own_and_do_not_overlap() {
+fn panels_have_unique_ids_and_do_not_overlap() {
     let panels = panels();
     let ids: BTreeSet<_> = panels.iter().map(|panel| number(&panel["id"])).collect();
     assert_eq!(ids.len(), panels.len());
@@ -81,7 +81,7 @@ fn data_sources_are_variables_everywhere() {
 }
 
 #[test]
-fn every_variable_is_used_and_every_one_that_is_used_is_there() {
+fn variables_are_used_and_used_ones_are_defined() {
     let dashboard = queries::dashboard();
     let text = dashboard.to_string();
     let variables = list(&dashboard["templating"]["list"]);
@@ -92,7 +92,7 @@ fn every_variable_is_used_and_every_one_that_is_used_is_there() {
             "{name} is not used"
         );
     }
-    // Queries with others are refused where variables are put in.
+    // Expanding a query fails on other variables.
     assert!(queries::all().len() > 30);
 }
 
@@ -114,12 +114,12 @@ fn the_table_shows_keys_of_the_record() {
     }
     for step in list(&table["fieldConfig"]["overrides"]) {
         let name = step["matcher"]["options"].as_str().unwrap();
-        assert!(columns.contains(&name), "{name} is formatted and not shown");
+        assert!(columns.contains(&name), "{name} has a format but no column");
     }
 }
 
 #[test]
-fn grafana_can_tell_which_version_of_a_dashboard_it_is() {
+fn the_dashboard_has_a_stable_uid_and_no_id() {
     let dashboard = queries::dashboard();
     assert!(number(&dashboard["schemaVersion"]) >= 39);
     assert!(dashboard["uid"].as_str().is_some_and(|uid| uid.len() <= 40));

@@ -1,5 +1,4 @@
-//! What the programs emit: keys and words of records, metrics and their labels. Taken from the
-//! programs, never written down twice.
+//! Keys and values of records, and metrics with their labels, read from the programs themselves.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +11,10 @@ use t3_record::{
     vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
 };
 
-/// A label and its values; none: anything.
+/// Labels with their values; an empty list allows any value.
 pub type Labels = BTreeMap<String, Vec<String>>;
 
-/// The keys of the record whose line holds this text; of `ws close` when it is read without one, as
+/// Keys of the record whose line contains this text; those of `ws close` without a text, as for
 /// structured metadata.
 pub fn keys(contains: &[String]) -> &'static [Key] {
     let holds = |text: &str| contains.iter().any(|held| held.contains(text));
@@ -28,7 +27,7 @@ pub fn keys(contains: &[String]) -> &'static [Key] {
     }
 }
 
-/// The words a key may have; none: anything.
+/// Values of a key; an empty list allows any value.
 pub fn words(key: &str) -> Vec<&'static str> {
     match key {
         "verdict" => Verdict::ALL.iter().map(|word| word.as_str()).collect(),
@@ -43,7 +42,7 @@ pub fn words(key: &str) -> Vec<&'static str> {
     }
 }
 
-/// Every series there can be, by name, with its labels.
+/// All possible series by name, with their labels.
 pub fn metrics() -> BTreeMap<String, Labels> {
     let mut all = BTreeMap::new();
     all.insert("up".to_owned(), Labels::new());

@@ -1,6 +1,6 @@
-//! What a LogQL query asks for: stream labels, fields of the line and the words they are compared
-//! with. Only as much of the language as stands in our files; what is not understood is an error,
-//! so that nothing goes unchecked. The grammar itself is checked by `host_deploy`.
+//! Parser for the terms of a LogQL query: stream labels, fields of the line and compared values. It
+//! knows the part of the language that the deployed files use; anything else is an error, so that
+//! all of a query is checked. `host_deploy` checks the grammar.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,20 @@ use regex_lite::Regex;
 /// A comparison: field, operator, value.
 pub type Comparison = (String, String, String);
 
-/// What one query asks for.
+/// Terms of one query.
 #[derive(Debug, Default)]
-pub struct Asked {
-    /// Of the stream selectors.
+pub struct QueryTerms {
+    /// Comparisons of stream selectors.
     pub labels: Vec<Comparison>,
-    /// Texts that the line must hold.
+    /// Texts that the line must contain.
     pub contains: Vec<String>,
     /// Fields that are compared.
     pub compared: Vec<Comparison>,
-    /// Fields that are unwrapped, grouped by or written into a line.
+    /// Fields that are unwrapped, grouped by or part of a line format.
     pub used: BTreeSet<String>,
-    /// Fields that the query makes itself, by regexp.
+    /// Fields that the query creates by regexp.
     pub made: BTreeSet<String>,
-    /// It reads the line as logfmt or JSON.
+    /// Parses the line as logfmt or JSON.
     pub parsers: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ enum Token {
 }
 
 const SIGNS: [&str; 8] = ["|=", "|~", "!=", "!~", "=~", ">=", "<=", "=="];
-/// Functions and words of the language.
+/// Keywords and functions of the language.
 const LANGUAGE: [&str; 14] = [
     "sum",
     "max",
@@ -53,36 +53,36 @@ const LANGUAGE: [&str; 14] = [
     "sort_desc",
 ];
 
-/// Reads a query, its variables of Grafana put in.
-pub fn read(query: &str) -> Result<Asked, String> {
+/// Parses a query with expanded variables.
+pub fn read(query: &str) -> Result<QueryTerms, String> {
     let tokens = tokens(query)?;
-    let mut asked = Asked::default();
+    let mut terms = QueryTerms::default();
     let mut at = 0;
     while at < tokens.len() {
         at = match &tokens[at] {
-            Token::Sign(sign) if sign == "{" => selector(&tokens, at + 1, &mut asked)?,
-            Token::Sign(sign) if sign == "|" => stage(&tokens, at + 1, &mut asked)?,
+            Token::Sign(sign) if sign == "{" => selector(&tokens, at + 1, &mut terms)?,
+            Token::Sign(sign) if sign == "|" => stage(&tokens, at + 1, &mut terms)?,
             Token::Sign(sign) if sign == "|=" || sign == "|~" || sign == "!~" => {
-                asked.contains.push(text(&tokens, at + 1)?);
+                terms.contains.push(text(&tokens, at + 1)?);
                 at + 2
             }
-            // Between a selector and a stage it is a filter; elsewhere a comparison of numbers.
+            // After a selector it is a line filter; elsewhere a comparison of numbers.
             Token::Sign(sign) if sign == "!=" && matches!(tokens.get(at + 1), Some(Token::Text(_))) => at + 2,
             Token::Sign(_) | Token::Number(_) => at + 1,
-            Token::Word(word) if word == "by" => grouping(&tokens, at + 1, &mut asked)?,
+            Token::Word(word) if word == "by" => grouping(&tokens, at + 1, &mut terms)?,
             Token::Word(word) if LANGUAGE.contains(&word.as_str()) => at + 1,
             other => return Err(format!("{other:?} is not understood in {query}")),
         };
     }
-    if asked.labels.is_empty() {
+    if terms.labels.is_empty() {
         return Err(format!("no stream selector in {query}"));
     }
-    Ok(asked)
+    Ok(terms)
 }
 
-fn selector(tokens: &[Token], mut at: usize, asked: &mut Asked) -> Result<usize, String> {
+fn selector(tokens: &[Token], mut at: usize, terms: &mut QueryTerms) -> Result<usize, String> {
     loop {
-        asked.labels.push((word(tokens, at)?, sign(tokens, at + 1)?, text(tokens, at + 2)?));
+        terms.labels.push((word(tokens, at)?, sign(tokens, at + 1)?, text(tokens, at + 2)?));
         match sign(tokens, at + 3)?.as_str() {
             "," => at += 4,
             "}" => return Ok(at + 4),
@@ -91,17 +91,17 @@ fn selector(tokens: &[Token], mut at: usize, asked: &mut Asked) -> Result<usize,
     }
 }
 
-fn stage(tokens: &[Token], at: usize, asked: &mut Asked) -> Result<usize, String> {
+fn stage(tokens: &[Token], at: usize, terms: &mut QueryTerms) -> Result<usize, String> {
     match word(tokens, at)?.as_str() {
         parser @ ("logfmt" | "json") => {
-            asked.parsers.push(parser.to_owned());
+            terms.parsers.push(parser.to_owned());
             Ok(at + 1)
         }
         "regexp" => {
             let groups = Regex::new(r"\(\?P<(\w+)>").unwrap();
             let pattern = text(tokens, at + 1)?;
             Regex::new(&pattern).map_err(|error| format!("{pattern}: {error}"))?;
-            asked.made.extend(groups.captures_iter(&pattern).map(|group| group[1].to_owned()));
+            terms.made.extend(groups.captures_iter(&pattern).map(|group| group[1].to_owned()));
             Ok(at + 2)
         }
         "line_format" => {
@@ -111,24 +111,24 @@ fn stage(tokens: &[Token], at: usize, asked: &mut Asked) -> Result<usize, String
             if fields.len() != template.matches("{{").count() {
                 return Err(format!("more than fields in {template}"));
             }
-            asked.used.extend(fields);
+            terms.used.extend(fields);
             Ok(at + 2)
         }
         "unwrap" => {
-            asked.used.insert(word(tokens, at + 1)?);
+            terms.used.insert(word(tokens, at + 1)?);
             Ok(at + 2)
         }
-        _ => comparisons(tokens, at, asked),
+        _ => comparisons(tokens, at, terms),
     }
 }
 
-fn comparisons(tokens: &[Token], mut at: usize, asked: &mut Asked) -> Result<usize, String> {
+fn comparisons(tokens: &[Token], mut at: usize, terms: &mut QueryTerms) -> Result<usize, String> {
     loop {
         let value = match tokens.get(at + 2) {
             Some(Token::Text(value) | Token::Number(value)) => value.clone(),
             other => return Err(format!("a field is compared with {other:?}")),
         };
-        asked.compared.push((word(tokens, at)?, sign(tokens, at + 1)?, value));
+        terms.compared.push((word(tokens, at)?, sign(tokens, at + 1)?, value));
         at += 3;
         match tokens.get(at) {
             Some(Token::Word(word)) if word == "or" || word == "and" => at += 1,
@@ -137,12 +137,12 @@ fn comparisons(tokens: &[Token], mut at: usize, asked: &mut Asked) -> Result<usi
     }
 }
 
-fn grouping(tokens: &[Token], at: usize, asked: &mut Asked) -> Result<usize, String> {
+fn grouping(tokens: &[Token], at: usize, terms: &mut QueryTerms) -> Result<usize, String> {
     let end = tokens[at..].iter().position(|token| *token == Token::Sign(")".to_owned()));
     let end = at + end.ok_or("a grouping without an end")?;
     for token in &tokens[at + 1..end] {
         match token {
-            Token::Word(word) => drop(asked.used.insert(word.clone())),
+            Token::Word(word) => drop(terms.used.insert(word.clone())),
             Token::Sign(sign) if sign == "," => {}
             other => return Err(format!("{other:?} in a grouping")),
         }
@@ -217,15 +217,15 @@ fn quoted(text: &str) -> Option<usize> {
 }
 
 #[test]
-fn what_a_query_asks_for_is_found() {
-    let asked = read(
+fn the_terms_of_a_query_are_found() {
+    let terms = read(
         r#"sum by (user, verdict) (count_over_time({job="j", unit=~"a|b"} |= "ws close" | logfmt | dur_ms < 120000 and psi_io > 20 or user="x" [5m])) / 2 > 0"#,
     )
     .unwrap();
-    assert_eq!(asked.labels.len(), 2);
-    assert_eq!(asked.contains, ["ws close"]);
-    assert_eq!(asked.used.iter().map(String::as_str).collect::<Vec<_>>(), ["user", "verdict"]);
-    let compared: Vec<_> = asked.compared.iter().map(|(field, ..)| field.as_str()).collect();
+    assert_eq!(terms.labels.len(), 2);
+    assert_eq!(terms.contains, ["ws close"]);
+    assert_eq!(terms.used.iter().map(String::as_str).collect::<Vec<_>>(), ["user", "verdict"]);
+    let compared: Vec<_> = terms.compared.iter().map(|(field, ..)| field.as_str()).collect();
     assert_eq!(compared, ["dur_ms", "psi_io", "user"]);
     for wrong in ["up", "{job=j}", r#"{job="j"} | json | x"#, r#"quantile({job="j"}[5m])"#, r#"{job="j"#] {
         assert!(read(wrong).is_err(), "{wrong}");

@@ -1,6 +1,6 @@
-//! What is shipped beside the programs, and what the pages tell people to type: dashboards, alert
-//! rules, shippers' configurations, queries and commands ask only for what the programs emit and
-//! take. What needs other programs to be checked is in `host_deploy`.
+//! Deployed files and documented commands: dashboards, alert rules, configurations of shippers and
+//! queries use only keys and metrics of the programs, commands only their options. Checks that need
+//! other programs are in `host_deploy`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alloy;

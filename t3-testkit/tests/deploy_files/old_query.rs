@@ -1,5 +1,4 @@
-//! The query that operators had before there were verdicts goes on working, on the lines as they
-//! are written now.
+//! The operators' Loki query from before the verdicts still works on present lines.
 
 use regex_lite::Regex;
 use t3_record::{CloseRecord, vocabulary::Verdict};
@@ -10,7 +9,7 @@ use crate::queries;
 const QUERY: &str = r#"{job="devvm-journal", unit="t3-dispatch.service"} |= "ws close" | regexp `dur_ms=(?P<dur>[0-9]+) cause=(?P<cause>\S+)` | dur < 120000"#;
 
 #[test]
-fn its_regexp_finds_duration_and_cause_in_every_real_record() {
+fn the_regexp_finds_duration_and_cause_in_every_example_record() {
     let pattern = Regex::new(QUERY.split('`').nth(1).unwrap()).unwrap();
     let page = queries::read("docs/VERDICTS.md");
     let found = records::read(&page);
@@ -22,14 +21,14 @@ fn its_regexp_finds_duration_and_cause_in_every_real_record() {
         let found = pattern.captures(line).unwrap_or_else(|| panic!("{line}"));
         assert_eq!(found["dur"].parse(), Ok(record.dur_ms), "{line}");
         assert_eq!(&found["cause"], record.cause.as_str(), "{line}");
-        // As the journal has it, and so as it is shipped.
+        // The form in the journal, which is shipped.
         let fields = record.to_fields();
         assert!(fields.iter().any(|(name, value)| name == "MESSAGE" && value == line));
     }
 }
 
 #[test]
-fn what_a_browser_sends_cannot_make_the_query_see_another_record() {
+fn client_input_cannot_change_the_result_of_the_query() {
     let page = queries::read("docs/VERDICTS.md");
     let found = records::read(&page);
     let line = found.iter().find_map(|(_, line)| *line).unwrap();
@@ -47,7 +46,7 @@ fn what_a_browser_sends_cannot_make_the_query_see_another_record() {
 }
 
 #[test]
-fn the_pages_have_the_query_word_for_word() {
+fn the_pages_have_the_exact_query() {
     for page in ["docs/RECORD.md", "docs/RUNBOOK.md"] {
         assert!(queries::read(page).lines().any(|line| line.trim() == QUERY), "{page}");
     }

@@ -1,18 +1,18 @@
-//! Every query of the project that a person or a program will run: of dashboards, alert rules and
-//! documentation. Also used by `host_deploy`.
+//! All queries of dashboards, alert rules and documentation, and all documented commands. Also used
+//! by `host_deploy`.
 
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
-/// One query and where it stands.
+/// One query and its location.
 #[derive(Debug, Clone)]
 pub struct Query {
     /// `logql` or `promql`.
     pub language: &'static str,
-    /// File and place in it.
+    /// File, and location in it.
     pub place: String,
-    /// The query with Grafana's variables put in.
+    /// The query with expanded Grafana variables.
     pub text: String,
 }
 
@@ -29,7 +29,7 @@ pub const PAGES: [&str; 10] = [
     "docs/CONFIGURATION.md",
     "docs/PAIRING.md",
 ];
-/// Rules, and what evaluates them.
+/// Files of rules with their languages.
 pub const RULES: [(&str, &str); 3] = [
     ("deploy/loki/t3.rules.yml", "logql"),
     ("deploy/prometheus/t3-dispatch.rules.yml", "promql"),
@@ -37,7 +37,7 @@ pub const RULES: [(&str, &str); 3] = [
 ];
 /// The dashboard.
 pub const DASHBOARD: &str = "deploy/grafana/t3-closes.json";
-/// What Grafana puts in for its own variables.
+/// Values for Grafana's variables.
 const VARIABLES: [(&str, &str); 6] = [
     ("$__rate_interval", "5m"),
     ("$__auto", "5m"),
@@ -47,39 +47,35 @@ const VARIABLES: [(&str, &str); 6] = [
     ("$short", "120000"),
 ];
 
-/// A file of the project.
+/// Path of a file of the project.
 pub fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// Its text.
 pub fn read(name: &str) -> String {
     fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A YAML file.
 pub fn yaml(name: &str) -> Value {
     serde_saphyr::from_str(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The dashboard.
 pub fn dashboard() -> Value {
     serde_json::from_str(&read(DASHBOARD)).unwrap_or_else(|error| panic!("{DASHBOARD}: {error}"))
 }
 
-/// The members of a list, none if it is not there.
+/// The elements of a list; empty without one.
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The alerts of a file of rules.
+/// Alerts of a file of rules.
 pub fn alerts(name: &str) -> Vec<Value> {
     let rules = yaml(name);
     let groups = list(&rules["groups"]).iter();
     groups.flat_map(|group| list(&group["rules"]).to_vec()).collect()
 }
 
-/// All of them.
 pub fn all() -> Vec<Query> {
     let mut all = dashboard_queries();
     for (name, language) in RULES {
@@ -99,14 +95,14 @@ pub fn all() -> Vec<Query> {
     all
 }
 
-/// The commands of the pages that begin with `program`: place, words.
+/// Documented commands of a program: location and words.
 pub fn commands(program: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     for name in PAGES {
         for (number, line) in read(name).lines().enumerate() {
             let Some(line) = line.strip_prefix("    ") else { continue };
             let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
-            // A remark stands behind two blanks and a hash; where the output goes is the shell's.
+            // Without the comment after two spaces and a hash, and without redirections.
             let line = line
                 .split("  #")
                 .next()
@@ -135,24 +131,24 @@ fn dashboard_queries() -> Vec<Query> {
                 other => panic!("{}: a query for {other:?}", panel["title"]),
             };
             let place = format!("{DASHBOARD}: {}", panel["title"].as_str().unwrap());
-            found.push(Query { language, place, text: put_in(target["expr"].as_str().unwrap()) });
+            found.push(Query { language, place, text: expand(target["expr"].as_str().unwrap()) });
         }
     }
     for annotation in list(&dashboard["annotations"]["list"]) {
         let place = format!("{DASHBOARD}: {}", annotation["name"]);
-        found.push(Query { language: "logql", place, text: put_in(annotation["expr"].as_str().unwrap()) });
+        found.push(Query { language: "logql", place, text: expand(annotation["expr"].as_str().unwrap()) });
     }
     found
 }
 
-fn put_in(query: &str) -> String {
+fn expand(query: &str) -> String {
     let query =
         VARIABLES.iter().fold(query.to_owned(), |query, (variable, value)| query.replace(variable, value));
-    assert!(!query.contains('$'), "a variable that is not known: {query}");
+    assert!(!query.contains('$'), "unknown variable: {query}");
     query
 }
 
-/// Tells queries from commands and records.
+/// Language of a line, if it is a query and not a command or record.
 fn language(line: &str) -> Option<&'static str> {
     let logql = ["{job=", "{namespace=", "{unit="].iter().any(|selector| line.contains(selector));
     let promql = line.contains("t3_dispatch_") || line.contains("t3probe_");

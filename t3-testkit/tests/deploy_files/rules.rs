@@ -38,7 +38,7 @@ fn the_runbook_has_an_action_for_every_alert() {
 }
 
 #[test]
-fn a_silent_journal_is_an_alert_even_when_no_stream_is_left() {
+fn a_silent_journal_is_an_alert_even_without_streams() {
     let alerts = queries::alerts("deploy/loki/t3.rules.yml");
     let silent = alerts.iter().find(|alert| alert["alert"] == "DevvmJournalSilent").unwrap();
     let expr = silent["expr"].as_str().unwrap();

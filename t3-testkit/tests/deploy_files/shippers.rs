@@ -1,4 +1,4 @@
-//! The shippers' configurations: they read the journal wherever it is, make few streams, and know
+//! Configurations of the shippers: they read the journal at any path, create few streams, and list
 //! every key of a record.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +18,7 @@ const ALLOY: &str = "deploy/alloy/devvm.alloy";
 const PROMTAIL: &str = "deploy/promtail/devvm-promtail.yaml";
 /// All labels that a stream may have.
 const LABELS: [&str; 4] = ["job", "host", "unit", "identifier"];
-/// What each of Alloy's blocks may set (Alloy 1.x): its attributes, then those of its attributes
-/// that it cannot do without.
+/// Alloy's blocks (Alloy 1.x): allowed attributes, then required ones.
 const SCHEMA: [(&str, &[&str], &[&str]); 11] = [
     (
         "loki.source.journal",
@@ -77,7 +76,7 @@ fn with_keys(text: &str) -> String {
     text
 }
 
-/// `cargo xtask docs` writes the lists.
+/// `cargo xtask docs` updates the lists.
 #[test]
 fn the_lists_of_keys_are_those_of_the_records() {
     let path = queries::file(ALLOY);
@@ -121,7 +120,7 @@ fn references(block: &Block, found: &mut Vec<String>) {
 }
 
 #[test]
-fn alloy_is_given_only_what_it_knows_and_every_part_is_connected() {
+fn alloy_has_only_known_attributes_and_connected_components() {
     let file = file();
     assert!(file.attributes.is_empty());
     file.blocks.iter().for_each(attributes_are_known);
@@ -133,17 +132,17 @@ fn alloy_is_given_only_what_it_knows_and_every_part_is_connected() {
             format!("{}.{}.{what}", block.name, block.label.as_deref().unwrap())
         })
         .collect();
-    let mut asked = Vec::new();
-    file.blocks.iter().for_each(|block| references(block, &mut asked));
-    for name in &asked {
+    let mut targets = Vec::new();
+    file.blocks.iter().for_each(|block| references(block, &mut targets));
+    for name in &targets {
         assert!(exports.contains(name), "nothing exports {name}: {exports:?}");
     }
     let parts = ["loki.relabel.devvm.rules", "loki.process.records.receiver", "loki.write.loki.receiver"];
-    assert!(parts.iter().all(|part| asked.iter().any(|name| name == part)), "{asked:?}");
+    assert!(parts.iter().all(|part| targets.iter().any(|name| name == part)), "{targets:?}");
 }
 
 #[test]
-fn neither_shipper_has_a_path_of_the_journal() {
+fn no_shipper_sets_a_path_of_the_journal() {
     let file = file();
     let journal = component(&file, "loki.source.journal");
     assert!(!journal.attributes.contains_key("path"), "an empty path reads both places");
@@ -155,7 +154,7 @@ fn neither_shipper_has_a_path_of_the_journal() {
 }
 
 #[test]
-fn every_key_of_a_record_becomes_structured_metadata_and_none_a_label() {
+fn every_record_key_becomes_structured_metadata_and_none_a_label() {
     let file = file();
     let process = component(&file, "loki.process");
     let found = component(process, "stage.match");
@@ -174,23 +173,23 @@ fn every_key_of_a_record_becomes_structured_metadata_and_none_a_label() {
 }
 
 #[test]
-fn alloy_finds_records_and_nothing_else_by_their_beginning() {
+fn alloy_selects_exactly_the_records_by_their_prefix() {
     let file = file();
     let process = component(&file, "loki.process");
     let selector = component(process, "stage.match").text("selector").unwrap().to_owned();
-    let asked = logql::read(&selector).unwrap();
-    let unit = asked.labels.iter().find(|(label, ..)| label == "unit").unwrap();
+    let terms = logql::read(&selector).unwrap();
+    let unit = terms.labels.iter().find(|(label, ..)| label == "unit").unwrap();
     let unit = Regex::new(&format!("^({})$", unit.2)).unwrap();
     assert!(unit.is_match("t3-dispatch.service") && unit.is_match("t3-trace.service"));
     assert!(!unit.is_match("t3-serve@ann.service"), "user output is not a record");
-    let begin = Regex::new(&asked.contains[0]).unwrap();
+    let begin = Regex::new(&terms.contains[0]).unwrap();
     for line in ["ws close user=ann ip=203.0.113.7", "ws open user=ann", "ws burst n=5 users=3"] {
         assert!(begin.is_match(line), "{line}");
     }
     assert!(!begin.is_match("could not write ws close user=ann"));
 }
 
-/// The labels that relabelling makes of a journal entry's fields.
+/// Labels of a journal entry after relabelling.
 fn labels(rules: &[Rule], identifier: &str, unit: &str) -> BTreeMap<String, String> {
     let fields = BTreeMap::from([
         ("__journal__systemd_unit", unit),
@@ -258,14 +257,14 @@ fn of_promtail() -> Vec<Rule> {
 }
 
 #[test]
-fn both_shippers_make_the_streams_that_the_queries_ask_for() {
+fn both_shippers_create_the_streams_of_the_queries() {
     for (shipper, rules) in [("alloy", of_alloy()), ("promtail", of_promtail())] {
         let dispatch = labels(&rules, "t3-dispatch", "t3-dispatch.service");
         assert_eq!(dispatch["job"], "devvm-journal", "{shipper}");
         assert_eq!(dispatch["unit"], "t3-dispatch.service", "{shipper}");
         assert_eq!(dispatch["identifier"], "t3-dispatch", "{shipper}");
         let bash = labels(&rules, "some-tool-of-a-user", "user@1000.service");
-        assert!(!bash.contains_key("identifier"), "{shipper}: a stream for each tool somebody runs");
+        assert!(!bash.contains_key("identifier"), "{shipper}: one stream per program");
         assert_eq!(labels(&rules, "sshd", "ssh.service")["job"], "sshd-devvm", "{shipper}");
         let known: BTreeSet<_> = rules.iter().map(|rule| rule.target.as_str()).collect();
         assert!(known.iter().all(|label| LABELS.contains(label)), "{shipper}: {known:?}");
@@ -273,7 +272,7 @@ fn both_shippers_make_the_streams_that_the_queries_ask_for() {
 }
 
 #[test]
-fn both_shippers_units_may_read_the_whole_journal() {
+fn both_shippers_units_may_read_the_complete_journal() {
     let alloy = Unit::read("deploy/alloy/alloy.service.d.conf");
     let groups: BTreeSet<_> = alloy.one("SupplementaryGroups").split(' ').collect();
     assert_eq!(groups, BTreeSet::from(["adm", "systemd-journal"]));
@@ -281,16 +280,16 @@ fn both_shippers_units_may_read_the_whole_journal() {
 }
 
 #[test]
-fn alloy_sets_the_job_where_it_is_not_overwritten() {
+fn alloy_sets_the_job_label_after_relabelling() {
     let file = file();
     let journal = component(&file, "loki.source.journal");
     let Some(Value::Map(labels)) = journal.attributes.get("labels") else { panic!("labels") };
-    assert!(!labels.contains_key("job"), "Alloy puts the component's name there");
+    assert!(!labels.contains_key("job"), "Alloy overwrites it with the component's name");
     assert_eq!(labels.keys().collect::<Vec<_>>(), ["host"]);
 }
 
 #[test]
-fn promtail_is_given_only_what_it_knows() {
+fn promtail_has_only_known_settings() {
     let may: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("", &["server", "positions", "clients", "scrape_configs"][..]),
         ("server", &["http_listen_port", "grpc_listen_port", "log_level"]),
@@ -317,5 +316,5 @@ fn promtail_is_given_only_what_it_knows() {
     walk("", &queries::yaml(PROMTAIL), &may);
     let unit = queries::read("deploy/promtail/devvm-promtail.service");
     assert!(unit.contains("-config.file=/etc/promtail/config.yml"), "{unit}");
-    assert!(unit.contains("User=root"), "else it reads nothing, unless it is in two groups");
+    assert!(unit.contains("User=root"), "another user would need two groups to read the journal");
 }

@@ -1,5 +1,5 @@
-//! Reads a unit file (systemd.syntax(7)): sections, settings in their order, and the comment above
-//! each. No continuation lines: we write none.
+//! Parser for unit files (systemd.syntax(7)): sections, settings in order, and comments. Without
+//! continuation lines.
 
 use crate::queries;
 
@@ -10,23 +10,23 @@ pub struct Setting {
     pub section: String,
     /// Before the `=`.
     pub name: String,
-    /// Behind it.
+    /// After the `=`.
     pub value: String,
 }
 
 /// A unit, or a drop-in.
 #[derive(Debug)]
 pub struct Unit {
-    /// Where it stands.
+    /// Path of the file.
     pub name: String,
-    /// Everything it sets.
+    /// All settings in order.
     pub settings: Vec<Setting>,
-    /// Its comments, one line.
+    /// Comments, joined to one line.
     pub comments: String,
 }
 
 impl Unit {
-    /// Of the project.
+    /// Reads a unit file of the project.
     pub fn read(name: &str) -> Self {
         Self::parse(name, &queries::read(name))
     }
@@ -49,20 +49,20 @@ impl Unit {
         Self { name: name.to_owned(), settings, comments }
     }
 
-    /// The values of a setting, in their order.
+    /// Values of a setting, in order.
     pub fn all<'a>(&'a self, name: &str) -> std::vec::IntoIter<&'a str> {
         let named = self.settings.iter().filter(|setting| setting.name == name);
         named.map(|setting| setting.value.as_str()).collect::<Vec<_>>().into_iter()
     }
 
-    /// The value of a setting that stands once.
+    /// Value of a setting that occurs exactly once.
     pub fn one<'a>(&'a self, name: &str) -> &'a str {
         let all: Vec<_> = self.all(name).collect();
         assert_eq!(all.len(), 1, "{}: {name}: {all:?}", self.name);
         all[0]
     }
 
-    /// Seconds.
+    /// Value of a duration in seconds.
     pub fn seconds(&self, name: &str) -> u64 {
         let value = self.one(name);
         let digits = value.strip_suffix('s').unwrap_or_else(|| panic!("{}: {name}={value}", self.name));
@@ -71,7 +71,7 @@ impl Unit {
 }
 
 #[test]
-fn settings_and_comments_are_told_apart() {
+fn settings_and_comments_are_distinguished() {
     let unit = Unit::parse("x", "# why\n[Unit]\nA=1\n\n[Service]\n# CAP_X: because\nA=2=3\nB=5s\n");
     assert_eq!(unit.all("A").collect::<Vec<_>>(), ["1", "2=3"]);
     assert_eq!((unit.one("B"), unit.seconds("B")), ("5s", 5));

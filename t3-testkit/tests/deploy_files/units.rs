@@ -1,5 +1,5 @@
-//! The units do what the pages say, with programs, users, paths and flags that there are; each
-//! capability says what it is for.
+//! Units agree with the documentation: programs, users, paths and options exist, and each
+//! capability has an explanation.
 
 use std::{collections::BTreeSet, fs};
 
@@ -20,10 +20,10 @@ const MINT: &str = "deploy/systemd/t3-mint@.service";
 const MINT_SOCKET: &str = "deploy/systemd/t3-mint.socket";
 const SERVE: &str = "deploy/systemd/t3-serve@.service";
 const SUDO: &str = "deploy/examples/t3-dispatch-sudo.conf";
-/// The group that may watch (`t3-trace daemon --group`).
+/// Group of subscribers (`t3-trace daemon --group`).
 const WATCHERS: &str = "t3-trace";
 
-/// Programs of ours, by where a unit finds them.
+/// The program of this project at a path.
 fn program(path: &str) -> Option<Command> {
     match path {
         "/usr/bin/t3-dispatch" => Some(t3_dispatch::cli::Cli::command()),
@@ -35,12 +35,12 @@ fn program(path: &str) -> Option<Command> {
     }
 }
 
-/// The options of `t3-dispatch serve` when nobody says anything.
+/// Default options of `t3-dispatch serve`.
 fn defaults() -> t3_dispatch::cli::Serve {
     t3_dispatch::cli::Cli::try_parse_from(["t3-dispatch", "serve"]).unwrap().command.options()
 }
 
-/// Every unit of the project, and the drop-in.
+/// All units of the project, and the drop-in.
 fn units() -> Vec<Unit> {
     let entries = fs::read_dir(queries::file("deploy/systemd")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -50,7 +50,7 @@ fn units() -> Vec<Unit> {
 }
 
 #[test]
-fn every_command_line_is_taken_by_its_program() {
+fn every_command_line_is_accepted_by_its_program() {
     let mut ours = BTreeSet::new();
     for unit in units() {
         for Setting { name, value, .. } in
@@ -71,7 +71,7 @@ fn every_command_line_is_taken_by_its_program() {
 }
 
 #[test]
-fn each_capability_says_what_it_is_for() {
+fn each_capability_has_an_explanation() {
     let mut capabilities = 0;
     for unit in units() {
         for name in ["CapabilityBoundingSet", "AmbientCapabilities"] {
@@ -81,7 +81,7 @@ fn each_capability_says_what_it_is_for() {
                 let explained = unit.comments.contains(&format!("{capability}:"))
                     || unit.comments.contains(&format!("{capability},"))
                     || unit.name == SUDO;
-                assert!(explained, "{} does not say what it needs {capability} for", unit.name);
+                assert!(explained, "{} does not explain {capability}", unit.name);
             }
         }
     }
@@ -89,7 +89,7 @@ fn each_capability_says_what_it_is_for() {
 }
 
 #[test]
-fn what_faces_the_network_owns_nothing_and_what_is_privileged_has_no_network() {
+fn units_with_network_are_unprivileged_and_privileged_ones_have_no_network() {
     let dispatch = Unit::read(DISPATCH);
     for (name, value) in [
         ("User", DISPATCH_USER),
@@ -117,7 +117,7 @@ fn what_faces_the_network_owns_nothing_and_what_is_privileged_has_no_network() {
     let capabilities: BTreeSet<_> = trace.one("CapabilityBoundingSet").split(' ').collect();
     let few = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
     assert_eq!(capabilities, BTreeSet::from(few));
-    // A namespace of its own would make none of the four count.
+    // In a user namespace the four capabilities would have no effect.
     assert_eq!(trace.all("PrivateUsers").count(), 0);
     for unit in [&dispatch, &trace] {
         assert!(unit.one("SystemCallArchitectures") == "native" && unit.all("SystemCallFilter").count() > 1);
@@ -125,7 +125,7 @@ fn what_faces_the_network_owns_nothing_and_what_is_privileged_has_no_network() {
 }
 
 #[test]
-fn the_sockets_are_where_the_programs_look_for_them() {
+fn the_sockets_have_the_paths_that_the_programs_use() {
     let trace = Unit::read(TRACE);
     let dir = format!("/run/{}", trace.one("RuntimeDirectory"));
     assert_eq!(std::path::Path::new(SOCKET_PATH).parent().unwrap().to_str().unwrap(), dir);
@@ -135,7 +135,7 @@ fn the_sockets_are_where_the_programs_look_for_them() {
     for (name, value) in [("SocketUser", DISPATCH_USER), ("SocketMode", "0600"), ("Accept", "yes")] {
         assert_eq!(mint.one(name), value, "{name}");
     }
-    // systemd 257 takes CAP_SETUID from a unit with both.
+    // systemd 257 removes CAP_SETUID from a unit with both.
     assert_eq!(Unit::read(MINT).all("User").count(), 0);
     let port = Unit::read(DISPATCH_SOCKET).one("ListenStream").to_owned();
     let definition = t3_dispatch::config::definition();
@@ -145,18 +145,21 @@ fn the_sockets_are_where_the_programs_look_for_them() {
 }
 
 #[test]
-fn stopping_starting_and_watching_leave_the_time_that_the_programs_take() {
+fn timeouts_of_units_exceed_those_of_the_programs() {
     let dispatch = Unit::read(DISPATCH);
     let defaults = defaults();
     assert!(dispatch.seconds("TimeoutStopSec") > 2 * defaults.listening.drain_time.as_secs());
-    assert!(dispatch.seconds("WatchdogSec") >= 30, "shorter would kill all sessions over a busy minute");
+    assert!(
+        dispatch.seconds("WatchdogSec") >= 30,
+        "a shorter watchdog would kill all sessions on a busy host"
+    );
     let descriptors: u64 = dispatch.one("LimitNOFILE").parse().unwrap();
     assert!(descriptors > 3 * 9000 && descriptors > 2 * defaults.limits.max_sessions.get() as u64 + 256);
     for unit in [&dispatch, &Unit::read(TRACE)] {
         assert_eq!(unit.one("Type"), "notify", "notify-reload needs systemd 253");
         assert_eq!(unit.one("Restart"), "always");
         assert_eq!(unit.one("StartLimitIntervalSec"), "0");
-        // systemd hands a 0 on as "not set" (core/unit.c), and journald's own limit holds.
+        // systemd passes 0 as "not set" (core/unit.c), so journald's own limit would apply.
         let burst: u64 = unit.one("LogRateLimitBurst").parse().unwrap();
         assert!(
             unit.seconds("LogRateLimitIntervalSec") == 1 && burst >= 1_000_000,
@@ -167,11 +170,11 @@ fn stopping_starting_and_watching_leave_the_time_that_the_programs_take() {
     let reload: Vec<_> = dispatch.all("ExecReload").collect();
     assert!(reload[0].ends_with("t3-dispatch check") && reload[1].contains("kill -HUP"), "{reload:?}");
     assert!(dispatch.one("ExecStartPre").ends_with("t3-dispatch check"));
-    // stderr goes to the target of stdout by default (systemd.exec(5)), where errors would be lost.
+    // stderr inherits the target of stdout by default (systemd.exec(5)); errors would be lost.
     for unit in units().iter().filter(|unit| unit.all("StandardOutput").next().is_some()) {
         assert_eq!(unit.one("StandardError"), "journal", "{}", unit.name);
     }
-    // The answer must come while dispatch still waits for it.
+    // The reply must arrive before dispatch's timeout.
     let mint = Unit::read(MINT);
     let seconds = mint.one("ExecStart").split("--timeout ").nth(1).unwrap().trim_end_matches('s');
     assert!(seconds.parse::<u64>().unwrap() < defaults.pairing.mint_timeout.as_secs());
@@ -179,7 +182,7 @@ fn stopping_starting_and_watching_leave_the_time_that_the_programs_take() {
 }
 
 #[test]
-fn serve_has_its_guardrails_and_says_why_there_is_no_soft_limit() {
+fn serve_has_its_limits_and_explains_the_missing_soft_limit() {
     let serve = Unit::read(SERVE);
     for (name, value) in [("MemorySwapMax", "0"), ("MemoryHigh", "infinity"), ("OOMPolicy", "continue")] {
         assert_eq!(serve.one(name), value, "{name}");
@@ -193,18 +196,18 @@ fn serve_has_its_guardrails_and_says_why_there_is_no_soft_limit() {
 }
 
 #[test]
-fn users_and_groups_of_the_units_are_made() {
+fn users_and_groups_of_the_units_are_created() {
     let made =
         ["deploy/sysusers.d/t3-dispatch.conf", "deploy/sysusers.d/t3-trace.conf"].map(queries::read).concat();
     let lines: Vec<Vec<&str>> = made.lines().map(|line| line.split_whitespace().collect()).collect();
     let has = |words: &[&str]| lines.iter().any(|line| line.starts_with(words));
     assert!(has(&["u", DISPATCH_USER]) && has(&["g", WATCHERS]) && has(&["m", DISPATCH_USER, WATCHERS]));
     let package = queries::read("deploy/sysusers.d/t3-trace.conf");
-    assert!(package.contains("\ng t3-trace"), "t3-trace alone needs its group, too");
+    assert!(package.contains("\ng t3-trace"), "t3-trace alone needs its group too");
 }
 
 #[test]
-fn the_way_by_sudo_turns_off_what_sudo_cannot_live_with() {
+fn the_sudo_drop_in_disables_settings_that_block_sudo() {
     // systemd.exec(5), NoNewPrivileges=: each of these implies it in a unit with User=.
     const IMPLY: [&str; 14] = [
         "SystemCallFilter",
@@ -236,7 +239,7 @@ fn the_way_by_sudo_turns_off_what_sudo_cannot_live_with() {
 }
 
 #[test]
-fn the_example_table_is_one() {
+fn the_example_routing_table_is_valid() {
     let table: Value = serde_json::from_str(&queries::read("deploy/examples/dispatch.json")).unwrap();
     assert!(table.as_object().unwrap().len() > 1);
     let path = queries::file("deploy/examples/dispatch.json");

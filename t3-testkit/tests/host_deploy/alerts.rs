@@ -1,16 +1,16 @@
-//! Alerts fire when they should and only then, as promtool evaluates them. Those of t3-probe are
-//! tested on its own page, by `host_probe`.
+//! Alert rules evaluated by promtool: they fire when they should and only then. `host_probe` tests
+//! those of t3-probe.
 
 use std::{fmt::Write as _, fs, process::Command};
 
 use crate::queries;
 
 const RULES: &str = "deploy/prometheus/t3-dispatch.rules.yml";
-/// What Prometheus adds to each series.
+/// Labels that Prometheus adds to each series.
 const SCRAPED: &str = r#"job="t3-dispatch",instance="devvm:9780""#;
 
-/// An alert, and a world in which it is quiet at first and fires later: series with their values a
-/// minute, and when to look.
+/// An alert, series with one value per minute for which it fires, a minute before it fires, and one
+/// at which it does.
 struct Case {
     alert: &'static str,
     series: &'static [(&'static str, &'static str)],
@@ -122,7 +122,7 @@ fn promtool(arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// A test of promtool's: one world a case.
+/// Test file for promtool, one test per case.
 fn tests(cases: &[Case]) -> String {
     let alerts = queries::alerts(RULES);
     let rules = queries::file(RULES).canonicalize().unwrap();
@@ -136,7 +136,7 @@ fn tests(cases: &[Case]) -> String {
             let _ =
                 writeln!(text, "      - {{series: '{name}{{{SCRAPED}{comma}{labels}', values: '{values}'}}");
         }
-        // A sum by job and instance keeps those; else all labels of the series stay.
+        // A sum by job and instance has only those labels.
         let kept = if alert["expr"].as_str().unwrap().contains("sum by") { "" } else { case.series[0].0 };
         let labels = kept.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
         let labels = format!("{SCRAPED},{labels}").replace('=', ": ").trim_end_matches(',').to_owned();
@@ -166,7 +166,7 @@ fn promtool_accepts_all_rules() {
 }
 
 #[test]
-fn each_alert_fires_in_its_world_and_not_before() {
+fn each_alert_fires_on_its_series_and_not_before() {
     let alerts = queries::alerts(RULES);
     for alert in &alerts {
         assert!(CASES.iter().any(|case| alert["alert"] == case.alert), "no case for {}", alert["alert"]);
@@ -176,7 +176,7 @@ fn each_alert_fires_in_its_world_and_not_before() {
     fs::write(&file, tests(&CASES)).unwrap();
     let (ok, said) = promtool(&["test", "rules", file.to_str().unwrap()]);
     assert!(ok, "{said}\n{}", tests(&CASES));
-    // It does say so when one does not fire.
+    // promtool fails if an alert does not fire.
     let never = [Case { alert: "T3DispatchDown", series: &[("up{}", "1x30")], quiet: 12, fires: 14 }];
     fs::write(&file, tests(&never)).unwrap();
     assert!(!promtool(&["test", "rules", file.to_str().unwrap()]).0);

@@ -1,4 +1,4 @@
-//! Every query is a sentence of its language.
+//! Every query, parsed by the grammar of its language.
 
 use std::{
     io::Write as _,
@@ -10,7 +10,7 @@ use t3_testkit::harness::npm_peer;
 
 use crate::queries;
 
-/// What is wrong with each; null: nothing.
+/// Error of each query; null if it is valid.
 fn parse(queries: &[Value]) -> Vec<Value> {
     let folder = npm_peer::installed("query-grammars").expect("npm installs the grammars");
     let mut node = Command::new("node")
@@ -19,7 +19,7 @@ fn parse(queries: &[Value]) -> Vec<Value> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("node is there");
+        .expect("node: install the package nodejs");
     node.stdin.take().unwrap().write_all(json!(queries).to_string().as_bytes()).unwrap();
     let output = node.wait_with_output().unwrap();
     assert!(output.status.success());
@@ -27,11 +27,11 @@ fn parse(queries: &[Value]) -> Vec<Value> {
 }
 
 #[test]
-fn every_query_of_dashboards_rules_and_pages_is_taken_by_its_grammar() {
+fn every_query_of_dashboards_rules_and_pages_is_accepted_by_its_grammar() {
     let all = queries::all();
-    let asked: Vec<_> =
+    let input: Vec<_> =
         all.iter().map(|query| json!({"language": query.language, "text": query.text})).collect();
-    let found = parse(&asked);
+    let found = parse(&input);
     assert_eq!(found.len(), all.len());
     for (query, wrong) in all.iter().zip(found) {
         assert_eq!(wrong, Value::Null, "{}: {}", query.place, query.text);
@@ -42,7 +42,7 @@ fn every_query_of_dashboards_rules_and_pages_is_taken_by_its_grammar() {
 }
 
 #[test]
-fn the_grammars_refuse_what_is_no_query() {
+fn the_grammars_reject_invalid_queries() {
     let wrong = [
         ("logql", r#"{job="devvm-journal"} |= "ws close" | logfmt | psi_io > > 20"#),
         ("logql", r#"sum by (verdict) (count_over_time({job="devvm-journal"} | logfmt [5m])"#),
@@ -50,9 +50,9 @@ fn the_grammars_refuse_what_is_no_query() {
         ("promql", "sum(rate(t3_dispatch_opens_total[5m])"),
         ("promql", "t3_dispatch_sessions{state=open}"),
     ];
-    let asked: Vec<_> =
+    let input: Vec<_> =
         wrong.iter().map(|(language, text)| json!({"language": language, "text": text})).collect();
-    for (found, query) in parse(&asked).iter().zip(wrong) {
+    for (found, query) in parse(&input).iter().zip(wrong) {
         assert!(found.is_string(), "{query:?}");
     }
 }

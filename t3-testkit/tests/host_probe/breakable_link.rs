@@ -1,5 +1,4 @@
-//! A stretch of the path that the test can break: a relay of bytes from an address of its own to
-//! the next stop.
+//! A link of the path that the test can break: forwards bytes from its own address to the next hop.
 
 use std::{
     net::SocketAddr,
@@ -15,30 +14,30 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub struct Gate {
+pub struct BreakableLink {
     pub address: SocketAddr,
     to: watch::Sender<SocketAddr>,
-    /// Counts up: connections of an older count end with a reset.
+    /// Generation of connections: an increase resets those of older generations.
     cut: watch::Sender<u64>,
     task: Mutex<Option<JoinHandle<()>>>,
-    /// A listener whose queue is full, and what fills it.
+    /// A listener with a full accept queue, and the connections that fill it.
     hole: Mutex<Option<(Socket, Vec<Socket>)>>,
 }
 
-impl Gate {
+impl BreakableLink {
     pub fn open(address: SocketAddr, to: SocketAddr) -> Arc<Self> {
-        let gate = Arc::new(Self {
+        let link = Arc::new(Self {
             address,
             to: watch::Sender::new(to),
             cut: watch::Sender::new(0),
             task: Mutex::default(),
             hole: Mutex::default(),
         });
-        gate.listen();
-        gate
+        link.listen();
+        link
     }
 
-    /// Passes on what comes, from now on.
+    /// Starts to forward connections.
     pub fn listen(&self) {
         self.hole.lock().unwrap().take();
         let listener = self.bind(128);
@@ -48,23 +47,23 @@ impl Gate {
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let target = *to.borrow();
-                tokio::spawn(pass(near, target, cut.clone()));
+                tokio::spawn(forward(near, target, cut.clone()));
             }
         });
         *self.task.lock().unwrap() = Some(task);
     }
 
-    /// From now on to another stop.
-    pub fn lead_to(&self, to: SocketAddr) {
+    /// Forwards new connections to another hop.
+    pub fn set_target(&self, to: SocketAddr) {
         self.to.send_replace(to);
     }
 
-    /// Resets every connection that is open.
+    /// Resets all open connections.
     pub fn reset(&self) {
         self.cut.send_modify(|cut| *cut += 1);
     }
 
-    /// Nobody listens any more; what is open is reset.
+    /// Closes the listener and resets all open connections.
     pub async fn close(&self) {
         let task = self.task.lock().unwrap().take();
         if let Some(task) = task {
@@ -74,14 +73,14 @@ impl Gate {
         self.reset();
     }
 
-    /// Swallows every SYN: a listener whose queue is full does not answer.
-    pub async fn swallow(&self) {
+    /// Drops every SYN, as a listener with a full accept queue does.
+    pub async fn drop_packets(&self) {
         self.close().await;
         let hole = self.bind(0);
         let mut fill = Vec::new();
         for _ in 0..4 {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            // Those that find the queue full do not get through, which is the point.
+            // Fails once the queue is full.
             let _ = socket.connect_timeout(&self.address.into(), Duration::from_millis(300));
             fill.push(socket);
         }
@@ -97,7 +96,7 @@ impl Gate {
     }
 }
 
-async fn pass(mut near: TcpStream, to: SocketAddr, mut cut: watch::Receiver<u64>) {
+async fn forward(mut near: TcpStream, to: SocketAddr, mut cut: watch::Receiver<u64>) {
     let now = *cut.borrow();
     let Ok(mut far) = TcpStream::connect(to).await else { return };
     tokio::select! {

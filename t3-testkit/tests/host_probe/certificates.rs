@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and what it signs.
+//! A certificate authority for one test, and its certificates.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ impl Authority {
         Self { issuer, dir: dir.to_owned() }
     }
 
-    /// What a client has to believe.
+    /// The CA certificate, as a file for `--ca-file`.
     pub fn file(&self) -> PathBuf {
         let path = self.dir.join("authority.pem");
         fs::write(&path, self.issuer.pem()).unwrap();

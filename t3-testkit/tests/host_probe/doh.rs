@@ -1,4 +1,4 @@
-//! DNS over HTTPS as the world's resolvers speak it, with one answer that the test sets.
+//! Fake DNS-over-HTTPS resolver (JSON API) with one answer that the test sets.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

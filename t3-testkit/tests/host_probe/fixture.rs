@@ -1,6 +1,5 @@
-//! Everything between the prober and serve, on this machine: DNS over HTTPS, two stretches that can
-//! be broken, Traefik with TLS, dispatch, a stand-in for serve. And the prober itself, whose lines
-//! and pages are read as an operator would.
+//! The complete path on this host: the prober, DNS over HTTPS, two breakable links, Traefik with
+//! TLS, dispatch and a fake serve. Reads the prober's log lines and pages.
 
 use std::{
     collections::BTreeMap,
@@ -21,20 +20,20 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{breakable_link::Gate, certificates::Authority, doh::Doh};
+use crate::{breakable_link::BreakableLink, certificates::Authority, doh::Doh};
 
 pub const CLOUDFLARE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const INTERNAL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const HOST: &str = "t3.example.test";
-/// The prober's patience with an answer here.
+/// The prober's timeout for a reply.
 pub const ANSWER: Duration = Duration::from_secs(3);
-/// Ours with the prober.
+/// Timeout of the test for an expected state.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Fixture {
     pub doh: Doh,
-    pub cloudflare: Arc<Gate>,
-    pub internal: Arc<Gate>,
+    pub cloudflare: Arc<BreakableLink>,
+    pub internal: Arc<BreakableLink>,
     pub traefik: Traefik,
     stack: Stack,
     serve: Serve,
@@ -57,8 +56,8 @@ impl Fixture {
         let traefik =
             Traefik::start_tls(dir.path(), stack.address, &identity.certificate, &identity.key).unwrap();
         let port = free_port().unwrap();
-        let cloudflare = Gate::open((CLOUDFLARE, port).into(), traefik.address);
-        let internal = Gate::open((INTERNAL, port).into(), traefik.address);
+        let cloudflare = BreakableLink::open((CLOUDFLARE, port).into(), traefik.address);
+        let internal = BreakableLink::open((INTERNAL, port).into(), traefik.address);
         let doh = Doh::start(authority.sign("doh", &["127.0.0.1"]).acceptor(), CLOUDFLARE).await;
         let page = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let legs = [
@@ -71,75 +70,77 @@ impl Fixture {
             format!("--answer-timeout={}s", ANSWER.as_secs()),
             "--connect-timeout=3s".to_owned(),
             "--back-off=200ms".to_owned(),
-            // Emulation of a slow serve is tested by one that does not answer: a busy machine is
-            // slow without a fault.
+            // High, because a busy host is slow without a fault; the slow serve of this test does
+            // not reply at all.
             "--slow=2900ms".to_owned(),
         ];
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let hear = {
+        let collect = {
             let lines = Arc::clone(&lines);
             move |stream, line: &str| {
-                if let (Stream::Stdout, Some(death)) = (stream, Disconnect::from_line(line)) {
-                    lines.lock().unwrap().push(death);
+                if let (Stream::Stdout, Some(disconnect)) = (stream, Disconnect::from_line(line)) {
+                    lines.lock().unwrap().push(disconnect);
                 }
             }
         };
         let mut command = Command::new(t3_testkit::harness::find("t3-probe").unwrap());
         command.arg("run").args(&legs).arg(format!("--listen={page}")).arg("--window=5s");
-        let prober = Process::start_observed(command, hear).unwrap();
+        let prober = Process::start_observed(command, collect).unwrap();
         let legs = legs.to_vec();
         Self { doh, cloudflare, internal, traefik, stack, serve, legs, prober, page, lines, dir }
     }
 
-    /// Waits until every leg is up and the window has forgotten what was.
-    pub async fn well(&self) {
-        self.until("all legs to be well", async || {
+    /// Waits until every leg is up and the window holds no earlier disconnect.
+    pub async fn all_up(&self) {
+        self.until("all probe legs up", async || {
             let page = self.get("/").await;
             page.contains("\nlast_mile: ").then_some(()).ok_or(page)
         })
         .await;
     }
 
-    /// Waits until each of these deaths was told since the call, and the legs together say `place`.
-    /// Returns the last of them.
-    pub async fn expect(&mut self, deaths: &[(&str, &str, Phase)], place: &str) -> Disconnect {
+    /// Waits until each of these disconnects was logged and the attribution is `place`; returns the
+    /// last one.
+    pub async fn expect(&mut self, disconnects: &[(&str, &str, Phase)], place: &str) -> Disconnect {
         let mut last = None;
-        for (leg, reason, phase) in deaths {
-            let what = format!("{leg} to die of {reason} in {phase}");
+        for (leg, reason, phase) in disconnects {
+            let what = format!("a disconnect of {leg}: {reason} in {phase}");
             let found = self
                 .until(&what, async || {
                     let lines = self.lines.lock().unwrap().clone();
-                    let fits = |death: &&Disconnect| {
-                        death.leg == *leg && death.reason.to_string() == *reason && death.phase == *phase
+                    let fits = |disconnect: &&Disconnect| {
+                        disconnect.leg == *leg
+                            && disconnect.reason.to_string() == *reason
+                            && disconnect.phase == *phase
                     };
                     lines.iter().rev().find(fits).cloned().ok_or_else(|| format!("{lines:#?}"))
                 })
                 .await;
             last = Some(found);
         }
-        self.until(&format!("the legs to say {place}"), async || {
+        self.until(&format!("attribution to {place}"), async || {
             let page = self.get("/").await;
             page.contains(&format!("\n{place}: ")).then_some(()).ok_or(page)
         })
         .await;
-        self.forget();
+        self.mark_lines_as_read();
         last.unwrap()
     }
 
-    /// Deaths of the past count no more; the sums stay.
-    fn forget(&mut self) {
+    /// Changes the lines so far, so that [`Self::expect`] does not find them again; their number
+    /// stays.
+    fn mark_lines_as_read(&mut self) {
         let mut lines = self.lines.lock().unwrap();
         let mut kept = std::mem::take(&mut *lines);
-        for death in &mut kept {
-            // Counted still, found no more.
-            "told ".clone_into(&mut death.event);
-            death.phase = Phase::Dns;
-            death.detail.push_str(" (before)");
+        for disconnect in &mut kept {
+            "before".clone_into(&mut disconnect.event);
+            disconnect.phase = Phase::Dns;
+            disconnect.detail.push_str(" (before)");
         }
         *lines = kept;
     }
 
-    pub fn deaths(&self) -> Vec<Disconnect> {
+    pub fn disconnects(&self) -> Vec<Disconnect> {
         self.lines.lock().unwrap().clone()
     }
 
@@ -156,11 +157,11 @@ impl Fixture {
         self.serve.begin(&format!("busy {}", time.as_millis())).unwrap();
     }
 
-    /// Somebody with a certificate for the same name from an authority that nobody knows.
+    /// A server with a certificate for the same name from an untrusted authority.
     pub async fn impostor(&self) -> SocketAddr {
         let dir = self.dir.path().join("impostor");
         std::fs::create_dir_all(&dir).unwrap();
-        let acceptor = Authority::new(&dir, "somebody else").sign("impostor", &[HOST]).acceptor();
+        let acceptor = Authority::new(&dir, "another authority").sign("impostor", &[HOST]).acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -174,8 +175,8 @@ impl Fixture {
         address
     }
 
-    /// Echoes and answers so far, by leg.
-    pub async fn beats(&self) -> BTreeMap<String, u64> {
+    /// Number of measured RTTs by leg.
+    pub async fn rtt_counts(&self) -> BTreeMap<String, u64> {
         let page = self.page().await;
         let counts = page.lines().filter_map(|line| {
             let (leg, count) = line.strip_prefix("t3probe_rtt_seconds_count{leg=\"")?.split_once("\"} ")?;
@@ -186,12 +187,12 @@ impl Fixture {
         counts
     }
 
-    /// Each counter is the number of lines that told of it.
+    /// Each counter of disconnects is the number of their log lines.
     pub async fn counters_are_the_lines(&self) {
         let page = self.page().await;
-        let mut told = BTreeMap::new();
-        for death in self.deaths() {
-            *told.entry((death.leg, death.reason.to_string())).or_insert(0_u64) += 1;
+        let mut logged = BTreeMap::new();
+        for disconnect in self.disconnects() {
+            *logged.entry((disconnect.leg, disconnect.reason.to_string())).or_insert(0_u64) += 1;
         }
         let counted = page.lines().filter_map(|line| {
             let (labels, count) =
@@ -199,17 +200,17 @@ impl Fixture {
             let (leg, reason) = labels.split_once("\",reason=\"")?;
             Some(((leg.to_owned(), reason.to_owned()), count.parse().ok()?))
         });
-        assert_eq!(counted.collect::<BTreeMap<_, u64>>(), told);
+        assert_eq!(counted.collect::<BTreeMap<_, u64>>(), logged);
         for leg in ["cloudflare", "internal", "t3serve"] {
             assert!(page.contains(&format!("t3probe_connected{{leg=\"{leg}\"}} 1\n")), "{page}");
-            let died = told.keys().any(|(of, _)| of == leg);
+            let disconnected = logged.keys().any(|(of, _)| of == leg);
             let timestamp = page.contains(&format!("t3probe_last_disconnect_timestamp{{leg=\"{leg}\"}} "));
-            assert_eq!(timestamp, died, "{leg}: {page}");
+            assert_eq!(timestamp, disconnected, "{leg}: {page}");
         }
     }
 
-    /// `t3-probe once`, all being well.
-    pub async fn once_says(&self, place: &str) {
+    /// `t3-probe once` with healthy legs prints this attribution.
+    pub async fn once_prints(&self, place: &str) {
         let mut command = Command::new(t3_testkit::harness::find("t3-probe").unwrap());
         command.arg("once").args(&self.legs);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -238,13 +239,13 @@ impl Fixture {
         answer
     }
 
-    async fn until<T>(&self, what: &str, look: impl AsyncFn() -> Result<T, String>) -> T {
+    async fn until<T>(&self, what: &str, check: impl AsyncFn() -> Result<T, String>) -> T {
         let begun = Instant::now();
         loop {
-            match look().await {
+            match check().await {
                 Ok(found) => return found,
                 Err(instead) if begun.elapsed() > TIMEOUT => {
-                    panic!("waited for {what}; there is\n{instead}\n{}", self.prober.stderr());
+                    panic!("timed out waiting for {what}; got\n{instead}\n{}", self.prober.stderr());
                 }
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }

@@ -1,5 +1,4 @@
-//! Prometheus' own tool: reads a page as Prometheus would, and evaluates alert rules over the
-//! series of that very page.
+//! promtool: reads a metrics page, and evaluates alert rules over its series.
 
 use std::{
     collections::BTreeSet,
@@ -10,10 +9,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The rules as they are deployed.
+/// The deployed alert rules.
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/t3-probe.rules.yml");
 
-/// The page has no error and nothing that its linter minds.
+/// Checks that promtool reports neither errors nor lint on the page.
 pub fn accepts(page: &str) {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -24,13 +23,13 @@ pub fn accepts(page: &str) {
         .expect("promtool: install the package prometheus");
     promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said =
+    let output_text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{page}");
-    assert_eq!(said.trim(), "", "{page}");
+    assert!(output.status.success(), "{output_text}\n{page}");
+    assert_eq!(output_text.trim(), "", "{page}");
 }
 
-/// The alerts fire on series named as on this page, when their values say so, and only then.
+/// Checks that the alerts fire on series of this page exactly when their values require it.
 pub fn alerts_fire(page: &str) {
     let series = |name: &str| -> BTreeSet<String> {
         let lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
@@ -87,7 +86,7 @@ pub fn alerts_fire(page: &str) {
     let file = dir.path().join("test.yml");
     fs::write(&file, &test).unwrap();
     let output = Command::new("promtool").args(["test", "rules"]).arg(&file).output().unwrap();
-    let said =
+    let output_text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{test}");
+    assert!(output.status.success(), "{output_text}\n{test}");
 }
