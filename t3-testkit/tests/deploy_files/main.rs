@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alloy;
-mod asked;
 mod commands;
 mod dashboard;
 mod known;
 mod logql;
 mod old_query;
 mod queries;
+mod query_terms;
 mod rules;
 mod shippers;
 mod unit_file;
