@@ -16,8 +16,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-
-use crate::config::file::Location;
+use t3_config::file::Location;
 
 /// Where one login goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
