@@ -4,12 +4,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use t3_dispatch::http::guard::{Limits, Refusal, framing::Framing};
+use t3_dispatch::http::guard::{Limits, Violation, framing::Framing};
 
 struct Outcome {
     passed: Vec<u8>,
     heads: u64,
-    refused: Option<Refusal>,
+    refused: Option<Violation>,
     framing: Framing,
 }
 
@@ -21,9 +21,9 @@ fn feed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
         outcome.heads += fed.heads;
         outcome.passed.extend_from_slice(&fed.held);
         outcome.passed.extend_from_slice(&piece[fed.pass]);
-        outcome.refused = fed.refused;
+        outcome.refused = fed.violation;
         if outcome.refused.is_some() {
-            outcome.framing.refuse();
+            outcome.framing.reject();
             break;
         }
     }
@@ -35,6 +35,6 @@ fuzz_target!(|bytes: &[u8]| {
     let whole = feed(std::iter::once(bytes));
     let split = feed(bytes.chunks(usize::from(*step).max(1)));
     assert_eq!((&whole.passed, whole.heads, whole.refused), (&split.passed, split.heads, split.refused));
-    assert_eq!(whole.framing.place(), split.framing.place());
+    assert_eq!(whole.framing.phase(), split.framing.phase());
     assert!(bytes.starts_with(&whole.passed));
 });

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode, time::Duration};
 use anyhow::Context;
 use t3_dispatch::{
     cli::{EXIT_CONFIG, Serve},
-    config::{self, Asked, Found, check},
+    config::{self, LoadedConfig, Mode, check},
     process::run::{self, ServeError},
 };
 
@@ -16,13 +16,13 @@ fn main() -> ExitCode {
     if let Some(code) = t3_config::pages::run(config::definition(), std::env::args_os()) {
         return code;
     }
-    let found = config::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    if found.asked == Asked::Check {
-        return check(&found);
+    let config = config::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if config.mode == Mode::Check {
+        return check(&config);
     }
-    let warnings = check::warnings(&found, variables());
-    let about = found.summary();
-    match found.options {
+    let warnings = check::warnings(&config, variables());
+    let about = config.summary();
+    match config.options {
         Ok(options) => {
             let code = run(*options, &about, &warnings);
             t3_journal::drain(LOG_DRAIN_TIMEOUT);
@@ -42,8 +42,8 @@ fn variables() -> impl Iterator<Item = String> {
     std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
 }
 
-fn check(found: &Found) -> ExitCode {
-    let report = check::report(found, variables());
+fn check(config: &LoadedConfig) -> ExitCode {
+    let report = check::report(config, variables());
     // A write error cannot be reported anywhere.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(report.used.as_bytes());

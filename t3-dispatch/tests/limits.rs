@@ -28,7 +28,7 @@ async fn end(stage: &mut Stage, (client, serve): (TcpStream, TcpStream), left: u
     drop((client, serve));
     stage.judgement().await;
     let free = async {
-        while stage.app.websocket.admission.taken().0 > left {
+        while stage.app.websocket.admission.in_use().0 > left {
             sleep(Duration::from_millis(5)).await;
         }
     };

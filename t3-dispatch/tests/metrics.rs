@@ -36,7 +36,7 @@ use tokio::{
 };
 
 fn scrape(stage: &Stage) -> Page {
-    Page::parse(&page::page(&stage.app.metrics, &stage.app.gauges()).unwrap())
+    Page::parse(&page::render(&stage.app.metrics, &stage.app.gauges()).unwrap())
 }
 
 /// The state with the most series: closed sessions of several kinds. Returns how many records had
@@ -181,13 +181,13 @@ async fn the_page_names_nobody() {
     let (mut serve, _) = stage.accept().await;
     serve.write_all(switching().as_bytes()).await.unwrap();
     head(&mut client).await;
-    let while_open = page::page(&stage.app.metrics, &stage.app.gauges()).unwrap();
+    let while_open = page::render(&stage.app.metrics, &stage.app.gauges()).unwrap();
     reset(client);
     let (_, record) = stage.judgement().await;
     stage.no_more_records().await;
     // The record does name them: they had come through.
     assert_eq!((record.user.as_str(), record.ip.as_str()), ("zebedee", "203.0.113.9"));
-    let after = page::page(&stage.app.metrics, &stage.app.gauges()).unwrap();
+    let after = page::render(&stage.app.metrics, &stage.app.gauges()).unwrap();
     let forbidden = ["zeb", "203.0.113", "127.0.0.1", "example", "LHR", "secret", "ticket", &record.conn];
     for text in [while_open, after] {
         for word in forbidden {
@@ -209,7 +209,7 @@ async fn every_page_under_load_agrees_with_itself() {
             let mut last = Page::default();
             let mut pages = 0;
             while !over.load(Ordering::Relaxed) {
-                let page = Page::parse(&page::page(&app.metrics, &app.gauges()).unwrap());
+                let page = Page::parse(&page::render(&app.metrics, &app.gauges()).unwrap());
                 let owed = page.value("upgrades_total") - page.sum("closes_total");
                 assert_eq!(owed, page.sum("sessions"), "one record for each");
                 assert!(page.value("opens_total") <= page.value("upgrades_total"));

@@ -106,7 +106,7 @@ async fn the_echo_says_back_text_and_binary_and_answers_pings_and_close() {
     none(&stage).await;
     stage.no_more_records().await;
     assert_eq!(stage.messages("ws").len(), 0, "a probe is no session");
-    assert_eq!(stage.app.websocket.admission.taken(), (0, 0));
+    assert_eq!(stage.app.websocket.admission.in_use(), (0, 0));
     assert!(timeout(Duration::from_millis(50), stage.serve.accept()).await.is_err(), "serve was asked");
 }
 

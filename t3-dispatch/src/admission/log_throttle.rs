@@ -10,64 +10,64 @@ use t3_record::evidence::Nanos;
 
 /// Says which of many equal lines are to be logged.
 #[derive(Debug)]
-pub struct Quiet<K> {
+pub struct LogThrottle<K> {
     window: Nanos,
-    most: usize,
-    kept: HashMap<K, Kept>,
-    beyond: Option<Kept>,
+    max_keys: usize,
+    entries: HashMap<K, ThrottledEntry>,
+    overflow: Option<ThrottledEntry>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Kept {
+struct ThrottledEntry {
     since: Nanos,
-    unsaid: u64,
+    suppressed: u64,
 }
 
-impl Kept {
+impl ThrottledEntry {
     fn new(since: Nanos) -> Self {
-        Self { since, unsaid: 0 }
+        Self { since, suppressed: 0 }
     }
 
-    fn say(&mut self, window: Nanos, now: Nanos) -> Option<u64> {
-        let said = self.begin_anew(window, now);
-        if said.is_none() {
-            self.unsaid += 1;
+    fn check(&mut self, window: Nanos, now: Nanos) -> Option<u64> {
+        let logged = self.restart(window, now);
+        if logged.is_none() {
+            self.suppressed += 1;
         }
-        said
+        logged
     }
 
     /// Begins a new window if this one is over; gives what was not said in it.
-    fn begin_anew(&mut self, window: Nanos, now: Nanos) -> Option<u64> {
+    fn restart(&mut self, window: Nanos, now: Nanos) -> Option<u64> {
         if now.saturating_sub(self.since) < window {
             return None;
         }
-        let unsaid = self.unsaid;
+        let suppressed = self.suppressed;
         *self = Self::new(now);
-        Some(unsaid)
+        Some(suppressed)
     }
 }
 
-impl<K: Eq + Hash + Clone> Quiet<K> {
+impl<K: Eq + Hash + Clone> LogThrottle<K> {
     /// One line per key in each `window`; at most `most` keys are distinguished.
     #[must_use]
-    pub fn new(window: Nanos, most: usize) -> Self {
-        Self { window, most, kept: HashMap::new(), beyond: None }
+    pub fn new(window: Nanos, max_keys: usize) -> Self {
+        Self { window, max_keys, entries: HashMap::new(), overflow: None }
     }
 
     /// Whether a line about `key` is to be logged now, and if so, how many were not logged since
     /// the last one.
-    pub fn say(&mut self, key: K, now: Nanos) -> Option<u64> {
-        if let Some(kept) = self.kept.get_mut(&key) {
-            return kept.say(self.window, now);
+    pub fn check(&mut self, key: K, now: Nanos) -> Option<u64> {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            return entry.check(self.window, now);
         }
-        if self.kept.len() < self.most {
-            self.kept.insert(key, Kept::new(now));
+        if self.entries.len() < self.max_keys {
+            self.entries.insert(key, ThrottledEntry::new(now));
             return Some(0);
         }
-        match &mut self.beyond {
-            Some(kept) => kept.say(self.window, now),
+        match &mut self.overflow {
+            Some(entry) => entry.check(self.window, now),
             none => {
-                *none = Some(Kept::new(now));
+                *none = Some(ThrottledEntry::new(now));
                 Some(0)
             }
         }
@@ -76,23 +76,23 @@ impl<K: Eq + Hash + Clone> Quiet<K> {
     /// What was counted and not said in windows that are over, so that the last lines of a flood
     /// are told even when nothing follows. `None` stands for the keys beyond the bound. Forgets
     /// what has been quiet for a window. To be called now and then.
-    pub fn overdue(&mut self, now: Nanos) -> Vec<(Option<K>, u64)> {
+    pub fn take_suppressed(&mut self, now: Nanos) -> Vec<(Option<K>, u64)> {
         let window = self.window;
-        let mut told = Vec::new();
+        let mut sums = Vec::new();
         // A reported sum starts a new window: the sum is a line, too.
-        let mut keep = |key: Option<&K>, kept: &mut Kept| match kept.begin_anew(window, now) {
+        let mut keep = |key: Option<&K>, entry: &mut ThrottledEntry| match entry.restart(window, now) {
             None => true,
             Some(0) => false,
-            Some(unsaid) => {
-                told.push((key.cloned(), unsaid));
+            Some(suppressed) => {
+                sums.push((key.cloned(), suppressed));
                 true
             }
         };
-        self.kept.retain(|key, kept| keep(Some(key), kept));
-        if self.beyond.as_mut().is_some_and(|kept| !keep(None, kept)) {
-            self.beyond = None;
+        self.entries.retain(|key, entry| keep(Some(key), entry));
+        if self.overflow.as_mut().is_some_and(|entry| !keep(None, entry)) {
+            self.overflow = None;
         }
-        told
+        sums
     }
 }
 
@@ -104,33 +104,36 @@ mod tests {
 
     #[test]
     fn the_first_is_said_and_the_rest_of_its_window_is_counted() {
-        let mut quiet = Quiet::new(60, 10);
-        assert_eq!(quiet.say("a", 100), Some(0));
-        assert_eq!((quiet.say("a", 101), quiet.say("a", 159)), (None, None));
-        assert_eq!(quiet.say("b", 110), Some(0), "another key has a line of its own");
-        assert_eq!(quiet.say("a", 160), Some(2));
+        let mut throttle = LogThrottle::new(60, 10);
+        assert_eq!(throttle.check("a", 100), Some(0));
+        assert_eq!((throttle.check("a", 101), throttle.check("a", 159)), (None, None));
+        assert_eq!(throttle.check("b", 110), Some(0), "another key has a line of its own");
+        assert_eq!(throttle.check("a", 160), Some(2));
     }
 
     #[test]
     fn what_nothing_follows_is_told_once_its_window_is_over_and_then_forgotten() {
-        let mut quiet = Quiet::new(60, 10);
-        quiet.say("a", 0);
-        quiet.say("a", 1);
-        assert_eq!(quiet.overdue(59), []);
-        assert_eq!(quiet.overdue(60), [(Some("a"), 1)]);
-        assert_eq!(quiet.say("a", 100), None, "the sum was this window's line");
-        assert_eq!(quiet.overdue(120), [(Some("a"), 1)]);
-        assert_eq!(quiet.overdue(180), []);
-        assert!(quiet.kept.is_empty());
+        let mut throttle = LogThrottle::new(60, 10);
+        throttle.check("a", 0);
+        throttle.check("a", 1);
+        assert_eq!(throttle.take_suppressed(59), []);
+        assert_eq!(throttle.take_suppressed(60), [(Some("a"), 1)]);
+        assert_eq!(throttle.check("a", 100), None, "the sum was this window's line");
+        assert_eq!(throttle.take_suppressed(120), [(Some("a"), 1)]);
+        assert_eq!(throttle.take_suppressed(180), []);
+        assert!(throttle.entries.is_empty());
     }
 
     #[test]
     fn keys_beyond_the_bound_share_one_place() {
-        let mut quiet = Quiet::new(60, 2);
-        assert_eq!((quiet.say(1, 0), quiet.say(2, 0), quiet.say(3, 0)), (Some(0), Some(0), Some(0)));
-        assert_eq!((quiet.say(4, 1), quiet.say(5, 1)), (None, None));
-        assert_eq!(quiet.kept.len(), 2);
-        assert_eq!(quiet.overdue(60), [(None, 2)]);
+        let mut throttle = LogThrottle::new(60, 2);
+        assert_eq!(
+            (throttle.check(1, 0), throttle.check(2, 0), throttle.check(3, 0)),
+            (Some(0), Some(0), Some(0))
+        );
+        assert_eq!((throttle.check(4, 1), throttle.check(5, 1)), (None, None));
+        assert_eq!(throttle.entries.len(), 2);
+        assert_eq!(throttle.take_suppressed(60), [(None, 2)]);
     }
 
     proptest! {
@@ -140,7 +143,7 @@ mod tests {
         fn nothing_is_lost_and_nothing_is_said_too_often(
             events in prop::collection::vec((0_u8..6, 0_u64..30, any::<bool>()), 0..200)
         ) {
-            let mut quiet = Quiet::new(60, 3);
+            let mut throttle = LogThrottle::new(60, 3);
             let (mut now, mut lines, mut accounted) = (0, 0, 0);
             let mut last: HashMap<Option<u8>, u64> = HashMap::new();
             for (key, pause, sum) in events {
@@ -151,22 +154,22 @@ mod tests {
                     Ok(())
                 };
                 if sum {
-                    for (key, unsaid) in quiet.overdue(now) {
+                    for (key, suppressed) in throttle.take_suppressed(now) {
                         spoke(key)?;
-                        accounted += unsaid;
+                        accounted += suppressed;
                     }
                 } else {
                     lines += 1;
-                    let said = quiet.say(key, now);
-                    let place = quiet.kept.contains_key(&key).then_some(key);
-                    if let Some(unsaid) = said {
+                    let logged = throttle.check(key, now);
+                    let place = throttle.entries.contains_key(&key).then_some(key);
+                    if let Some(suppressed) = logged {
                         spoke(place)?;
-                        accounted += unsaid + 1;
+                        accounted += suppressed + 1;
                     }
                 }
-                prop_assert!(quiet.kept.len() <= 3);
+                prop_assert!(throttle.entries.len() <= 3);
             }
-            let left: u64 = quiet.overdue(now + 60).iter().map(|(_, unsaid)| unsaid).sum();
+            let left: u64 = throttle.take_suppressed(now + 60).iter().map(|(_, suppressed)| suppressed).sum();
             prop_assert_eq!(accounted + left, lines);
         }
     }

@@ -20,8 +20,8 @@ use t3_record::evidence::Nanos;
 
 use crate::{
     admission::{
-        origin::{Allowed, Foreign},
-        quota::{Full, Pace, Rates, Seat, Seats},
+        origin::{AllowedOrigin, OriginMismatch},
+        quota::{QuotaExceeded, RateLimiter, SessionPermit, SessionQuota, TokenBucket},
     },
     metrics::reject_reason::RejectReason,
     response::body::ResponseBody,
@@ -30,7 +30,7 @@ use crate::{
 
 /// When to come back to a machine that has no place left: a browser tries again by itself, others
 /// may look here.
-const FULL_RETRY: Duration = Duration::from_secs(5);
+const SESSIONS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Limits on upgrades.
 #[derive(Debug, Clone)]
@@ -41,23 +41,23 @@ pub struct Settings {
     pub upgrade_rate: u32,
     pub upgrade_burst: NonZeroU32,
     /// Origins allowed besides the host itself.
-    pub allowed_origins: Vec<Allowed>,
+    pub allowed_origins: Vec<AllowedOrigin>,
 }
 
 /// The gate.
 #[derive(Debug)]
-pub struct Gate {
-    origins: Vec<Allowed>,
-    rates: Option<Mutex<Rates>>,
-    seats: Arc<Seats>,
+pub struct Admission {
+    origins: Vec<AllowedOrigin>,
+    limiter: Option<Mutex<RateLimiter>>,
+    quota: Arc<SessionQuota>,
 }
 
 /// Reason for rejecting an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
+pub enum AdmissionError {
     /// By its origin.
     #[error("{0}")]
-    Origin(Foreign),
+    Origin(OriginMismatch),
     /// The user opens WebSockets faster than allowed.
     #[error("too many upgrades of this user; see --upgrade-rate and --upgrade-burst")]
     Rate(Duration),
@@ -69,42 +69,47 @@ pub enum Closed {
     Sessions,
 }
 
-impl Gate {
+impl Admission {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let rates = NonZeroU32::new(settings.upgrade_rate)
-            .map(|rate| Mutex::new(Rates::new(Pace::new(rate, settings.upgrade_burst))));
+        let limiter = NonZeroU32::new(settings.upgrade_rate)
+            .map(|rate| Mutex::new(RateLimiter::new(TokenBucket::new(rate, settings.upgrade_burst))));
         Self {
             origins: settings.allowed_origins,
-            rates,
-            seats: Seats::new(settings.max_sessions.get(), settings.max_sessions_per_user.get()),
+            limiter,
+            quota: SessionQuota::new(settings.max_sessions.get(), settings.max_sessions_per_user.get()),
         }
     }
 
-    /// Lets an upgrade of `user` pass. Its place is held as long as the [`Seat`] lives.
+    /// Lets an upgrade of `user` pass. Its place is held as long as the [`SessionPermit`] lives.
     ///
     /// # Errors
-    /// [`Closed`] says why not.
-    pub fn admit(&self, headers: &HeaderMap, user: &str, now: Nanos) -> Result<Seat, Closed> {
-        origin::check(headers, &self.origins).map_err(Closed::Origin)?;
-        if let Some(rates) = &self.rates {
-            let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
-            rates.take(user, now).map_err(Closed::Rate)?;
+    /// [`AdmissionError`] says why not.
+    pub fn admit(
+        &self,
+        headers: &HeaderMap,
+        user: &str,
+        now: Nanos,
+    ) -> Result<SessionPermit, AdmissionError> {
+        origin::check(headers, &self.origins).map_err(AdmissionError::Origin)?;
+        if let Some(limiter) = &self.limiter {
+            let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            limiter.acquire(user, now).map_err(AdmissionError::Rate)?;
         }
-        self.seats.take(user).map_err(|full| match full {
-            Full::All => Closed::Sessions,
-            Full::User => Closed::UserSessions,
+        self.quota.acquire(user).map_err(|exceeded| match exceeded {
+            QuotaExceeded::Total => AdmissionError::Sessions,
+            QuotaExceeded::User => AdmissionError::UserSessions,
         })
     }
 
     /// WebSockets that have a place, and how many users they belong to.
     #[must_use]
-    pub fn taken(&self) -> (usize, usize) {
-        self.seats.taken()
+    pub fn in_use(&self) -> (usize, usize) {
+        self.quota.in_use()
     }
 }
 
-impl Closed {
+impl AdmissionError {
     /// For counters and logs.
     #[must_use]
     pub const fn reason(&self) -> RejectReason {
@@ -133,7 +138,7 @@ impl Closed {
         let wait = match self {
             Self::Origin(_) => return response,
             Self::Rate(wait) => *wait,
-            Self::UserSessions | Self::Sessions => FULL_RETRY,
+            Self::UserSessions | Self::Sessions => SESSIONS_RETRY_AFTER,
         };
         // Whole seconds (RFC 9110 section 10.2.3), and never too early.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -148,16 +153,16 @@ mod tests {
 
     #[test]
     fn an_answer_says_when_to_come_back() {
-        for (closed, status, after) in [
-            (Closed::Rate(Duration::from_millis(1)), 429, Some("1")),
-            (Closed::Rate(Duration::from_millis(2001)), 429, Some("3")),
-            (Closed::UserSessions, 429, Some("5")),
-            (Closed::Sessions, 503, Some("5")),
+        for (error, status, after) in [
+            (AdmissionError::Rate(Duration::from_millis(1)), 429, Some("1")),
+            (AdmissionError::Rate(Duration::from_millis(2001)), 429, Some("3")),
+            (AdmissionError::UserSessions, 429, Some("5")),
+            (AdmissionError::Sessions, 503, Some("5")),
         ] {
-            let answer = closed.answer();
+            let answer = error.answer();
             assert_eq!(answer.status().as_u16(), status);
             let found = answer.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
-            assert_eq!(found, after, "{closed}");
+            assert_eq!(found, after, "{error}");
         }
     }
 }

@@ -12,14 +12,14 @@ const FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// An origin that may open WebSockets besides the host's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Allowed {
+pub enum AllowedOrigin {
     /// Every origin: the check is off.
     Any,
     /// This one.
     Origin(String),
 }
 
-impl FromStr for Allowed {
+impl FromStr for AllowedOrigin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -35,12 +35,12 @@ impl FromStr for Allowed {
 
 /// A page of another origin wants a WebSocket: 403.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Foreign {
+pub struct OriginMismatch {
     origin: String,
     host: String,
 }
 
-impl fmt::Display for Foreign {
+impl fmt::Display for OriginMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, host } = self;
         write!(f, "origin {origin:?} is not allowed to open a WebSocket of {host:?}; see --allowed-origin")
@@ -52,21 +52,21 @@ impl fmt::Display for Foreign {
 /// Host and X-Forwarded-Host both count: a page cannot set either of them.
 ///
 /// # Errors
-/// [`Foreign`].
-pub fn check(headers: &HeaderMap, allowed: &[Allowed]) -> Result<(), Foreign> {
+/// [`OriginMismatch`].
+pub fn check(headers: &HeaderMap, allowed: &[AllowedOrigin]) -> Result<(), OriginMismatch> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(first) = origins.next() else { return Ok(()) };
-    if allowed.contains(&Allowed::Any) {
+    if allowed.contains(&AllowedOrigin::Any) {
         return Ok(());
     }
     let text = first.to_str().unwrap_or_default().to_ascii_lowercase();
     let origin = if origins.next().is_none() { Origin::parse(&text) } else { None };
-    let Some(origin) = origin else { return Err(foreign(headers, first)) };
-    let named = allowed.contains(&Allowed::Origin(origin.canonical()));
-    if named || hosts(headers).any(|host| origin.is_of(host)) {
+    let Some(origin) = origin else { return Err(mismatch(headers, first)) };
+    let listed = allowed.contains(&AllowedOrigin::Origin(origin.canonical()));
+    if listed || hosts(headers).any(|host| origin.matches_host(host)) {
         return Ok(());
     }
-    Err(foreign(headers, first))
+    Err(mismatch(headers, first))
 }
 
 fn hosts(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -78,15 +78,15 @@ fn hosts(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-fn foreign(headers: &HeaderMap, origin: &HeaderValue) -> Foreign {
-    Foreign {
-        origin: short(&String::from_utf8_lossy(origin.as_bytes())),
-        host: short(hosts(headers).next().unwrap_or_default()),
+fn mismatch(headers: &HeaderMap, origin: &HeaderValue) -> OriginMismatch {
+    OriginMismatch {
+        origin: truncate(&String::from_utf8_lossy(origin.as_bytes())),
+        host: truncate(hosts(headers).next().unwrap_or_default()),
     }
 }
 
 /// Enough to recognise it by in a log.
-fn short(text: &str) -> String {
+fn truncate(text: &str) -> String {
     text.chars().take(128).collect()
 }
 
@@ -101,8 +101,11 @@ impl<'a> Origin<'a> {
     /// `None` also for `null`, the origin of a page that has none.
     fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
-        let tame = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-        if scheme.is_empty() || !scheme.bytes().all(tame) || authority.contains(['/', '@', '?', '#']) {
+        let is_scheme_char = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if scheme.is_empty()
+            || !scheme.bytes().all(is_scheme_char)
+            || authority.contains(['/', '@', '?', '#'])
+        {
             return None;
         }
         let (host, port) = split(authority)?;
@@ -119,7 +122,7 @@ impl<'a> Origin<'a> {
 
     /// TLS ends at a proxy before us, so a Host without a port stands for the default port of
     /// either scheme.
-    fn is_of(&self, host: &str) -> bool {
+    fn matches_host(&self, host: &str) -> bool {
         if default_port(self.scheme).is_none() {
             return false;
         }
@@ -158,7 +161,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        let allowed: Vec<Allowed> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        let allowed: Vec<AllowedOrigin> = allowed.iter().map(|text| text.parse().unwrap()).collect();
         check(&headers, &allowed).is_ok()
     }
 
@@ -220,7 +223,7 @@ mod tests {
         assert!(!passes(&other, &["http://a.example"]), "the flag means the scheme, too");
         assert!(passes(&[("host", "t3"), ("origin", "null")], &["*"]));
         for wrong in ["", "a.example", "https://", "https://a/b", "null"] {
-            assert!(wrong.parse::<Allowed>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<AllowedOrigin>().is_err(), "{wrong:?}");
         }
     }
 

@@ -17,24 +17,24 @@ use ipnet::IpNet;
 use t3_record::evidence::Nanos;
 use tokio::time::interval;
 
-use crate::{admission::log_throttle::Quiet, metrics::reject_reason::RejectReason, sys::clock};
+use crate::{admission::log_throttle::LogThrottle, metrics::reject_reason::RejectReason, sys::clock};
 
 /// One line for each reason and each of these in this time.
 const WINDOW: Nanos = 60_000_000_000;
 /// Maximum number of users and networks with separate log lines.
-const TOLD_APART: usize = 256;
+const MAX_KEYS: usize = 256;
 
 /// Counters and the lines not logged yet.
 #[derive(Debug)]
 pub struct Rejections {
     counts: [AtomicU64; RejectReason::ALL.len()],
-    quiet: Mutex<Quiet<(RejectReason, String)>>,
+    throttle: Mutex<LogThrottle<(RejectReason, String)>>,
 }
 
 impl Default for Rejections {
     fn default() -> Self {
-        let quiet = Mutex::new(Quiet::new(WINDOW, TOLD_APART));
-        Self { counts: Default::default(), quiet }
+        let throttle = Mutex::new(LogThrottle::new(WINDOW, MAX_KEYS));
+        Self { counts: Default::default(), throttle }
     }
 }
 
@@ -42,14 +42,14 @@ impl Rejections {
     /// Counts and logs a rejection. `who` is the user or network that the throttle applies to.
     pub fn record(&self, why: RejectReason, who: &str, line: fmt::Arguments<'_>) {
         self.counts[why as usize].fetch_add(1, Ordering::Relaxed);
-        let said = self
-            .quiet
+        let logged = self
+            .throttle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .say((why, who.to_owned()), clock::now());
-        if let Some(suppressed) = said {
+            .check((why, who.to_owned()), clock::now());
+        if let Some(suppressed) = logged {
             let suppressed = (suppressed > 0).then_some(suppressed);
-            tracing::warn!(refused = why.word(), who, suppressed, "{line}");
+            tracing::warn!(refused = why.value(), who, suppressed, "{line}");
         }
     }
 
@@ -67,11 +67,11 @@ impl Rejections {
 
     /// Logs the number of lines suppressed up to `now`.
     pub fn sum_up(&self, now: Nanos) {
-        let overdue = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).overdue(now);
+        let overdue = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).take_suppressed(now);
         for (place, suppressed) in overdue {
             match place {
                 Some((why, who)) => {
-                    tracing::warn!(refused = why.word(), who, suppressed, "similar rejections suppressed");
+                    tracing::warn!(refused = why.value(), who, suppressed, "similar rejections suppressed");
                 }
                 None => tracing::warn!(suppressed, "similar rejections suppressed, for several reasons"),
             }
@@ -102,16 +102,16 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_counter_and_word() {
-        let refusals = Rejections::default();
+        let rejections = Rejections::default();
         for (index, why) in RejectReason::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, index);
             for _ in 0..=index {
-                refusals.record(why, "x", format_args!("test"));
+                rejections.record(why, "x", format_args!("test"));
             }
         }
-        let mut words: Vec<&str> = RejectReason::ALL.map(RejectReason::word).into();
+        let mut words: Vec<&str> = RejectReason::ALL.map(RejectReason::value).into();
         for (index, why) in RejectReason::ALL.into_iter().enumerate() {
-            assert_eq!(refusals.count(why), index as u64 + 1);
+            assert_eq!(rejections.count(why), index as u64 + 1);
         }
         words.sort_unstable();
         words.dedup();

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use clap::Args;
 
-use crate::admission::origin::Allowed;
+use crate::admission::origin::AllowedOrigin;
 
 /// Limits on sessions, upgrades and origins.
 #[derive(Debug, Clone, Args)]
@@ -26,5 +26,5 @@ pub struct Limits {
     /// Origin whose pages may open WebSockets, in addition to the host itself; * for all.
     /// Repeatable, or separated by commas in the environment.
     #[arg(long, env = "T3_DISPATCH_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    pub allowed_origin: Vec<Allowed>,
+    pub allowed_origin: Vec<AllowedOrigin>,
 }

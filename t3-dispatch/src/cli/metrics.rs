@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::metrics::server::Where;
+use crate::metrics::server::ListenOption;
 
 /// Metrics endpoint.
 #[derive(Debug, Clone, Args)]
@@ -15,5 +15,5 @@ pub struct Metrics {
         value_name = "ADDR:PORT",
         default_value = "127.0.0.1:9780"
     )]
-    pub metrics_listen: Where,
+    pub metrics_listen: ListenOption,
 }

@@ -26,7 +26,7 @@ pub struct Pairing {
     /// Socket that provides the credential in place of that command (t3-mint.socket of the
     /// package); off for none.
     #[arg(long, env = "T3_DISPATCH_MINT_SOCKET", value_name = "PATH", default_value = "off")]
-    pub mint_socket: mint_socket::Where,
+    pub mint_socket: mint_socket::SocketOption,
     /// Timeout for that command or socket, including the wait for a slot; on expiry the command is
     /// killed or the socket abandoned.
     #[arg(long, env = "T3_DISPATCH_MINT_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "10s")]

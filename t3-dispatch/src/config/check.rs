@@ -10,12 +10,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Found, Origin, Setting, VARIABLES, definition, file::nearest, options_of};
+use super::{LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of};
 use crate::routing::table::Table;
 
 /// Result of `check`.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct CheckReport {
     /// Options in use, then the table, in complete lines.
     pub used: String,
     /// Settings that are probably unintended.
@@ -27,30 +27,30 @@ pub struct Report {
 /// Checks a configuration together with the routing table it names. `variables` are the names of
 /// the environment.
 #[must_use]
-pub fn report(found: &Found, variables: impl Iterator<Item = String>) -> Report {
-    let mut report = Report::default();
-    for setting in &found.settings {
+pub fn report(config: &LoadedConfig, variables: impl Iterator<Item = String>) -> CheckReport {
+    let mut report = CheckReport::default();
+    for setting in &config.settings {
         let _ = writeln!(report.used, "{} = {}   ({})", setting.name, written(setting), setting.origin);
     }
-    if let Err(problems) = &found.options {
+    if let Err(problems) = &config.options {
         report.problems.extend(problems.iter().map(ToString::to_string));
     }
-    for setting in found.settings.iter().filter(|setting| setting.name == "log-filter") {
+    for setting in config.settings.iter().filter(|setting| setting.name == "log-filter") {
         let filter = value(setting).unwrap_or_default();
         if let Err(error) = t3_journal::check_filter(filter) {
             report.problems.push(format!("{}: {error}", setting.origin));
         }
     }
     if let Some(path) =
-        found.settings.iter().find(|setting| setting.name == "table").and_then(|s| s.values.first())
+        config.settings.iter().find(|setting| setting.name == "table").and_then(|s| s.values.first())
     {
-        table(Path::new(path), found, &mut report);
+        table(Path::new(path), config, &mut report);
     }
-    report.warnings.extend(warnings(found, variables));
+    report.warnings.extend(warnings(config, variables));
     report
 }
 
-fn table(path: &Path, found: &Found, report: &mut Report) {
+fn table(path: &Path, config: &LoadedConfig, report: &mut CheckReport) {
     let (table, problems) = match Table::examine(path) {
         Ok(examined) => examined,
         Err(error) => return report.problems.push(error.to_string()),
@@ -63,7 +63,7 @@ fn table(path: &Path, found: &Found, report: &mut Report) {
     if table.is_empty() && problems.is_empty() {
         report.warnings.push(format!("routing table {} is empty: every request gets 403", path.display()));
     }
-    let own = found.settings.iter().filter(|setting| setting.name.ends_with("listen")).filter_map(address);
+    let own = config.settings.iter().filter(|setting| setting.name.ends_with("listen")).filter_map(address);
     for address in own.collect::<Vec<_>>() {
         for (login, _) in table.routes().filter(|(_, route)| route.port == address.port()) {
             let port = address.port();
@@ -77,9 +77,9 @@ fn table(path: &Path, found: &Found, report: &mut Report) {
 
 /// Valid settings that are probably unintended. `variables` are the names of the environment.
 #[must_use]
-pub fn warnings(found: &Found, variables: impl Iterator<Item = String>) -> Vec<String> {
+pub fn warnings(config: &LoadedConfig, variables: impl Iterator<Item = String>) -> Vec<String> {
     let mut warnings = Vec::new();
-    for setting in &found.settings {
+    for setting in &config.settings {
         let Setting { name, origin, .. } = setting;
         if name == "trusted-proxy" {
             for network in setting.values.iter().filter_map(|value| value.to_str()?.parse::<IpNet>().ok()) {
@@ -154,7 +154,7 @@ fn plain(text: &str) -> String {
     }
 }
 
-impl Found {
+impl LoadedConfig {
     /// One sentence with the number of options per source.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -175,14 +175,14 @@ impl Found {
 mod tests {
     use super::*;
 
-    fn found(settings: &[(&str, &str)]) -> Found {
+    fn config(settings: &[(&str, &str)]) -> LoadedConfig {
         let settings = settings.iter().map(|(name, value)| Setting {
             name: (*name).to_owned(),
             values: vec![value.into()],
             origin: Origin::CommandLine,
         });
-        Found {
-            asked: super::super::Asked::Check,
+        LoadedConfig {
+            mode: super::super::Mode::Check,
             file: None,
             settings: settings.collect(),
             options: Err(Vec::new()),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     fn warned(settings: &[(&str, &str)], variables: &[&str]) -> Vec<String> {
-        warnings(&found(settings), variables.iter().map(ToString::to_string))
+        warnings(&config(settings), variables.iter().map(ToString::to_string))
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn no_value_can_look_like_another_line() {
         let report =
-            report(&found(&[("listen", "x\nlisten = y   (default)"), ("log", "")]), std::iter::empty());
+            report(&config(&[("listen", "x\nlisten = y   (default)"), ("log", "")]), std::iter::empty());
         assert_eq!(report.used.lines().count(), 2);
         assert!(report.used.contains("log = \"\"   (command line)"), "{}", report.used);
     }

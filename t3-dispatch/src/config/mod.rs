@@ -14,7 +14,7 @@ pub const VARIABLES: &str = "T3_DISPATCH_";
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum Mode {
     /// To run.
     Serve,
     /// To look only.
@@ -23,9 +23,9 @@ pub enum Asked {
 
 /// The configuration as it was found.
 #[derive(Debug)]
-pub struct Found {
+pub struct LoadedConfig {
     /// What was asked for.
-    pub asked: Asked,
+    pub mode: Mode,
     /// The file that was read, if there is one.
     pub file: Option<PathBuf>,
     /// Every option, in the order of `--help`.
@@ -38,17 +38,17 @@ pub struct Found {
 ///
 /// # Errors
 /// As [`t3_config::read`]; `check` is patient.
-pub fn read<I>(words: I) -> Result<Found, clap::Error>
+pub fn read<I>(words: I) -> Result<LoadedConfig, clap::Error>
 where
     I: IntoIterator<Item = OsString>,
 {
-    let found = t3_config::read::<Cli, _>(words, &["check"])?;
-    let asked = if found.subcommand == "check" { Asked::Check } else { Asked::Serve };
-    let options = found.options.map(|cli| {
+    let config = t3_config::read::<Cli, _>(words, &["check"])?;
+    let mode = if config.subcommand == "check" { Mode::Check } else { Mode::Serve };
+    let options = config.options.map(|cli| {
         let (Command::Serve(options) | Command::Check(options)) = cli.command;
         options
     });
-    Ok(Found { asked, file: found.file, settings: found.settings, options })
+    Ok(LoadedConfig { mode, file: config.file, settings: config.settings, options })
 }
 
 /// The definition of all options, as the file knows them.

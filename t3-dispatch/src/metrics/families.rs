@@ -8,39 +8,39 @@ use prometheus::{
     core::Collector,
 };
 
-use super::labels::Word;
+use super::labels::Label;
 
 /// What all names begin with.
 pub const PREFIX: &str = "t3_dispatch";
 
 /// Makes metrics and registers them.
 #[derive(Debug, Default)]
-pub struct Maker {
+pub struct MetricBuilder {
     /// Where they are registered.
     pub registry: Registry,
 }
 
-/// Counters by one label.
+/// CounterVec by one label.
 #[derive(Debug)]
-pub struct Counters<W>(Vec<IntCounter>, PhantomData<fn(W)>);
+pub struct CounterVec<W>(Vec<IntCounter>, PhantomData<fn(W)>);
 
-/// Counters by two labels.
+/// CounterVec by two labels.
 #[derive(Debug)]
-pub struct Counters2<A, B>(Vec<IntCounter>, PhantomData<fn(A, B)>);
+pub struct CounterVec2<A, B>(Vec<IntCounter>, PhantomData<fn(A, B)>);
 
 /// Gauges by one label.
 #[derive(Debug)]
 pub struct GaugeVec<W>(Vec<IntGauge>, PhantomData<fn(W)>);
 
-impl<W: Word> Counters<W> {
+impl<W: Label> CounterVec<W> {
     /// One of them.
     #[must_use]
-    pub fn of(&self, word: W) -> &IntCounter {
-        &self.0[word.index()]
+    pub fn of(&self, label: W) -> &IntCounter {
+        &self.0[label.index()]
     }
 }
 
-impl<A: Word, B: Word> Counters2<A, B> {
+impl<A: Label, B: Label> CounterVec2<A, B> {
     /// One of them.
     #[must_use]
     pub fn of(&self, a: A, b: B) -> &IntCounter {
@@ -48,70 +48,73 @@ impl<A: Word, B: Word> Counters2<A, B> {
     }
 }
 
-impl<W: Word> GaugeVec<W> {
+impl<W: Label> GaugeVec<W> {
     /// One of them.
     #[must_use]
-    pub fn of(&self, word: W) -> &IntGauge {
-        &self.0[word.index()]
+    pub fn of(&self, label: W) -> &IntGauge {
+        &self.0[label.index()]
     }
 }
 
 /// Brings a counter up to a count that is kept elsewhere.
-pub fn follow(counter: &IntCounter, count: u64) {
+pub fn catch_up(counter: &IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
-impl Maker {
+impl MetricBuilder {
     /// A counter.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.keep(IntCounter::with_opts(opts(name, help)))
+        self.register(IntCounter::with_opts(opts(name, help)))
     }
 
-    /// Counters by one label.
-    pub fn counters<W: Word>(&self, name: &str, help: &str) -> Counters<W> {
-        let family = self.keep(IntCounterVec::new(opts(name, help), &[W::LABEL]));
-        Counters(W::ALL.iter().map(|word| family.with_label_values(&[word.word()])).collect(), PhantomData)
+    /// CounterVec by one label.
+    pub fn counter_vec<W: Label>(&self, name: &str, help: &str) -> CounterVec<W> {
+        let family = self.register(IntCounterVec::new(opts(name, help), &[W::NAME]));
+        CounterVec(
+            W::ALL.iter().map(|label| family.with_label_values(&[label.value()])).collect(),
+            PhantomData,
+        )
     }
 
-    /// Counters by two labels.
-    pub fn counters2<A: Word, B: Word>(&self, name: &str, help: &str) -> Counters2<A, B> {
-        let family = self.keep(IntCounterVec::new(opts(name, help), &[A::LABEL, B::LABEL]));
-        let pairs = A::ALL.iter().flat_map(|a| B::ALL.iter().map(move |b| [a.word(), b.word()]));
-        Counters2(pairs.map(|pair| family.with_label_values(&pair)).collect(), PhantomData)
+    /// CounterVec by two labels.
+    pub fn counter_vec2<A: Label, B: Label>(&self, name: &str, help: &str) -> CounterVec2<A, B> {
+        let family = self.register(IntCounterVec::new(opts(name, help), &[A::NAME, B::NAME]));
+        let pairs = A::ALL.iter().flat_map(|a| B::ALL.iter().map(move |b| [a.value(), b.value()]));
+        CounterVec2(pairs.map(|pair| family.with_label_values(&pair)).collect(), PhantomData)
     }
 
     /// A gauge.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::with_opts(opts(name, help)))
+        self.register(IntGauge::with_opts(opts(name, help)))
     }
 
     /// A floating-point gauge.
-    pub fn real(&self, name: &str, help: &str) -> prometheus::Gauge {
-        self.keep(prometheus::Gauge::with_opts(opts(name, help)))
+    pub fn float_gauge(&self, name: &str, help: &str) -> prometheus::Gauge {
+        self.register(prometheus::Gauge::with_opts(opts(name, help)))
     }
 
     /// Gauges by one label.
-    pub fn gauges<W: Word>(&self, name: &str, help: &str) -> GaugeVec<W> {
-        let family = self.keep(IntGaugeVec::new(opts(name, help), &[W::LABEL]));
-        GaugeVec(W::ALL.iter().map(|word| family.with_label_values(&[word.word()])).collect(), PhantomData)
+    pub fn gauge_vec<W: Label>(&self, name: &str, help: &str) -> GaugeVec<W> {
+        let family = self.register(IntGaugeVec::new(opts(name, help), &[W::NAME]));
+        GaugeVec(W::ALL.iter().map(|label| family.with_label_values(&[label.value()])).collect(), PhantomData)
     }
 
     /// A histogram of times in seconds.
     pub fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
         let opts = HistogramOpts { common_opts: opts(name, help), buckets: bounds.to_vec() };
-        self.keep(Histogram::with_opts(opts))
+        self.register(Histogram::with_opts(opts))
     }
 
     /// A gauge that is always 1 and has a label with `value`.
     pub fn info(&self, name: &str, help: &str, label: &str, value: &str) {
-        self.keep(IntGauge::with_opts(opts(name, help).const_label(label, value))).set(1);
+        self.register(IntGauge::with_opts(opts(name, help).const_label(label, value))).set(1);
     }
 
     #[expect(
         clippy::expect_used,
         reason = "names, labels and bounds are constants, and every test makes them all"
     )]
-    fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+    fn register<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         let made = made.expect("a name, label or bound is not allowed");
         self.registry.register(Box::new(made.clone())).expect("a name is registered once");
         made

@@ -6,28 +6,28 @@ use t3_record::vocabulary::{Cause, KernelSource, Verdict};
 use crate::metrics::reject_reason::RejectReason;
 
 /// The values of one label.
-pub trait Word: Copy + 'static {
+pub trait Label: Copy + 'static {
     /// The label's name.
-    const LABEL: &'static str;
-    /// All values, each at its [`Word::index`].
+    const NAME: &'static str;
+    /// All values, each at its [`Label::index`].
     const ALL: &'static [Self];
     /// The value as it stands on the page.
-    fn word(self) -> &'static str;
-    /// Where it stands in [`Word::ALL`].
+    fn value(self) -> &'static str;
+    /// Where it stands in [`Label::ALL`].
     fn index(self) -> usize;
 }
 
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident, $label:literal { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)+ }) => {
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident, $label:literal { $($(#[$vmeta:meta])* $variant:ident = $value:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$vmeta])* $variant,)+ }
 
-        impl Word for $name {
-            const LABEL: &'static str = $label;
+        impl Label for $name {
+            const NAME: &'static str = $label;
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
+            fn value(self) -> &'static str {
+                match self { $(Self::$variant => $value,)+ }
             }
             fn index(self) -> usize {
                 self as usize
@@ -36,13 +36,13 @@ macro_rules! words {
     };
 }
 
-macro_rules! words_of_others {
-    ($($name:ident, $label:literal, $word:ident;)+) => {$(
-        impl Word for $name {
-            const LABEL: &'static str = $label;
+macro_rules! label_of {
+    ($($name:ident, $label:literal, $value:ident;)+) => {$(
+        impl Label for $name {
+            const NAME: &'static str = $label;
             const ALL: &'static [Self] = &$name::ALL;
-            fn word(self) -> &'static str {
-                self.$word()
+            fn value(self) -> &'static str {
+                self.$value()
             }
             fn index(self) -> usize {
                 self as usize
@@ -51,14 +51,14 @@ macro_rules! words_of_others {
     )+};
 }
 
-words_of_others! {
+label_of! {
     Verdict, "verdict", as_str;
     Cause, "cause", as_str;
     KernelSource, "kernel", as_str;
-    RejectReason, "reason", word;
+    RejectReason, "reason", value;
 }
 
-words! {
+labels! {
     /// Where a WebSocket without a record stands.
     State, "state" {
         /// serve has been asked.
@@ -70,9 +70,9 @@ words! {
     }
 }
 
-words! {
+labels! {
     /// How a pairing ended.
-    Paired, "outcome" {
+    PairingOutcome, "outcome" {
         /// The browser has a session, by the usual endpoint.
         Paired = "paired",
         /// The browser has a session, by the fallback endpoint.
@@ -92,9 +92,9 @@ words! {
     }
 }
 
-words! {
+labels! {
     /// How a request is answered that is no HTTP, or none that everybody reads alike.
-    Bad, "status" {
+    InvalidRequest, "status" {
         /// Malformed.
         Malformed = "400",
         /// A method that is not allowed.
@@ -110,18 +110,18 @@ words! {
     }
 }
 
-impl Bad {
+impl InvalidRequest {
     /// By its status; one that is not in the list is malformed.
     #[must_use]
     pub fn of(status: http::StatusCode) -> Self {
-        let word = status.as_str();
-        Self::ALL.iter().copied().find(|bad| bad.word() == word).unwrap_or(Self::Malformed)
+        let label = status.as_str();
+        Self::ALL.iter().copied().find(|bad| bad.value() == label).unwrap_or(Self::Malformed)
     }
 }
 
-words! {
+labels! {
     /// Whose an answer was.
-    By, "by" {
+    ResponseSource, "by" {
         /// serve's.
         Serve = "serve",
         /// Our own: an error, a page, a redirect.
@@ -129,9 +129,9 @@ words! {
     }
 }
 
-words! {
+labels! {
     /// The first digit of a status.
-    Class, "class" {
+    StatusClass, "class" {
         /// Informational; 101 for a WebSocket.
         C1 = "1xx",
         /// Successful.
@@ -145,7 +145,7 @@ words! {
     }
 }
 
-impl Class {
+impl StatusClass {
     /// The class of a status; one beyond 599 counts with the errors.
     #[must_use]
     pub fn of(status: http::StatusCode) -> Self {
@@ -159,9 +159,9 @@ impl Class {
     }
 }
 
-words! {
+labels! {
     /// Result of obtaining a connection to serve.
-    Upstream, "how" {
+    ConnectResult, "how" {
         /// Made.
         New = "new",
         /// Kept from an earlier request.
@@ -171,9 +171,9 @@ words! {
     }
 }
 
-words! {
+labels! {
     /// What became of something that is tried.
-    Tried, "result" {
+    ReloadResult, "result" {
         /// It worked.
         Ok = "ok",
         /// It did not.
@@ -181,9 +181,9 @@ words! {
     }
 }
 
-words! {
+labels! {
     /// What became of an entry for the journal.
-    Entry, "outcome" {
+    JournalOutcome, "outcome" {
         /// journald has it.
         Written = "written",
         /// The queue was full: it is lost.
@@ -195,13 +195,17 @@ words! {
 mod tests {
     use super::*;
 
-    fn check<W: Word>() {
+    fn check<W: Label>() {
         let mut seen = Vec::new();
-        for (index, word) in W::ALL.iter().enumerate() {
-            assert_eq!(word.index(), index, "{}", word.word());
-            assert!(word.word().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{}", word.word());
-            assert!(!seen.contains(&word.word()), "{} twice", word.word());
-            seen.push(word.word());
+        for (index, label) in W::ALL.iter().enumerate() {
+            assert_eq!(label.index(), index, "{}", label.value());
+            assert!(
+                label.value().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
+                "{}",
+                label.value()
+            );
+            assert!(!seen.contains(&label.value()), "{} twice", label.value());
+            seen.push(label.value());
         }
     }
 
@@ -211,13 +215,13 @@ mod tests {
         check::<Cause>();
         check::<KernelSource>();
         check::<State>();
-        check::<Paired>();
+        check::<PairingOutcome>();
         check::<RejectReason>();
-        check::<Bad>();
-        check::<By>();
-        check::<Class>();
-        check::<Upstream>();
-        check::<Tried>();
-        check::<Entry>();
+        check::<InvalidRequest>();
+        check::<ResponseSource>();
+        check::<StatusClass>();
+        check::<ConnectResult>();
+        check::<ReloadResult>();
+        check::<JournalOutcome>();
     }
 }

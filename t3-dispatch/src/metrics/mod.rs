@@ -19,121 +19,124 @@ use prometheus::proto::MetricType;
 use prometheus::{Histogram, IntCounter, Registry};
 use t3_record::{CloseRecord, KernelSource};
 
-pub use self::labels::{Bad, By, Class, Entry, Paired, State, Tried, Upstream};
+pub use self::labels::{
+    ConnectResult, InvalidRequest, JournalOutcome, PairingOutcome, ReloadResult, ResponseSource, State,
+    StatusClass,
+};
 use self::{
-    families::{Counters, Counters2, Maker},
-    page::Late,
-    session_counters::Lives,
+    families::{CounterVec, CounterVec2, MetricBuilder},
+    page::ScrapeMetrics,
+    session_counters::SessionCounters,
 };
 
 /// Seconds that a session lasts, from a second to a day.
-const LIFETIMES: &[f64] = &[
+const SESSION_DURATIONS: &[f64] = &[
     1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0,
 ];
 /// Seconds until a heartbeat is answered, up to the watchdogs of browsers.
-const BEATS: &[f64] =
+const HEARTBEAT_RTTS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
 /// Seconds between two sessions of one browser, up to the minute within which they count as one.
-const GAPS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
+const RECONNECT_GAPS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
 /// Seconds by which the event loop is late; the timer itself rounds up to a millisecond.
-const LAGS: &[f64] = &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const LOOP_LAGS: &[f64] = &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// All metrics of one dispatch.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    lives: Lives,
-    late: Mutex<Late>,
-    lifetimes: Histogram,
-    beats: Histogram,
-    gaps: Histogram,
-    lags: Histogram,
-    evidence: Counters<KernelSource>,
+    sessions: SessionCounters,
+    at_scrape: Mutex<ScrapeMetrics>,
+    durations: Histogram,
+    heartbeat_rtts: Histogram,
+    reconnect_gaps: Histogram,
+    loop_lags: Histogram,
+    evidence: CounterVec<KernelSource>,
     kernel_lost: IntCounter,
-    paired: Counters<Paired>,
-    bad: Counters<Bad>,
-    answers: Counters2<Class, By>,
-    upstream: Counters<Upstream>,
-    reloads: Counters<Tried>,
+    pairings: CounterVec<PairingOutcome>,
+    invalid_requests: CounterVec<InvalidRequest>,
+    responses: CounterVec2<StatusClass, ResponseSource>,
+    upstream: CounterVec<ConnectResult>,
+    reloads: CounterVec<ReloadResult>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let make = Maker::default();
-        make.info(
+        let builder = MetricBuilder::default();
+        builder.info(
             "build_info",
             "Always 1; the label is the running version.",
             "version",
             env!("CARGO_PKG_VERSION"),
         );
         Self {
-            lives: Lives::default(),
-            late: Mutex::new(Late::new(&make)),
-            lifetimes: make.histogram(
+            sessions: SessionCounters::default(),
+            at_scrape: Mutex::new(ScrapeMetrics::new(&builder)),
+            durations: builder.histogram(
                 "session_duration_seconds",
                 "Duration of WebSockets (`dur_ms` of their record), in seconds.",
-                LIFETIMES,
+                SESSION_DURATIONS,
             ),
-            beats: make.histogram(
+            heartbeat_rtts: builder.histogram(
                 "heartbeat_rtt_seconds",
                 "Heartbeat RTT between client and serve, in seconds.",
-                BEATS,
+                HEARTBEAT_RTTS,
             ),
-            gaps: make.histogram(
+            reconnect_gaps: builder.histogram(
                 "reconnect_gap_seconds",
                 "Time from a close to the next open of the same user and address within a minute, in seconds.",
-                GAPS,
+                RECONNECT_GAPS,
             ),
-            lags: make.histogram(
+            loop_lags: builder.histogram(
                 "event_loop_lag_seconds",
                 "Event loop lag, sampled ten times a second, in seconds.",
-                LAGS,
+                LOOP_LAGS,
             ),
-            evidence: make.counters("evidence_total", "Records by source of their kernel evidence."),
-            kernel_lost: make
+            evidence: builder.counter_vec("evidence_total", "Records by source of their kernel evidence."),
+            kernel_lost: builder
                 .counter("kernel_events_lost_total", "Kernel events that t3-trace reported as lost."),
-            paired: make.counters("pairings_total", "Pairings of browsers by outcome."),
-            bad: make.counters(
+            pairings: builder.counter_vec("pairings_total", "Pairings of browsers by outcome."),
+            invalid_requests: builder.counter_vec(
                 "bad_requests_total",
                 "Invalid HTTP requests rejected, by response status.",
             ),
-            answers: make.counters2(
+            responses: builder.counter_vec2(
                 "http_responses_total",
                 "HTTP responses by status class and source (serve, dispatch).",
             ),
-            upstream: make
-                .counters("upstream_connections_total", "Upstream connections by result (new, reused, failed)."),
-            reloads: make.counters("table_reloads_total", "Reloads of the routing table by result."),
-            registry: make.registry,
+            upstream: builder
+                .counter_vec("upstream_connections_total", "Upstream connections by result (new, reused, failed)."),
+            reloads: builder.counter_vec("table_reloads_total", "Reloads of the routing table by result."),
+            registry: builder.registry,
         }
     }
 }
 
 impl Metrics {
     /// An upgrade is forwarded to serve; exactly one `ws close` must follow.
-    pub fn asked(&self) {
-        self.lives.asked();
+    pub fn upgrade_forwarded(&self) {
+        self.sessions.forwarded();
     }
 
     /// A WebSocket opened. `gap`: how long its user and address had been cut off, when they had
     /// been there within the last minute.
     pub fn opened(&self, gap: Option<Duration>) {
-        self.lives.opened();
+        self.sessions.opened();
         if let Some(gap) = gap {
-            self.gaps.observe(gap.as_secs_f64());
+            self.reconnect_gaps.observe(gap.as_secs_f64());
         }
     }
 
     /// The first end of a WebSocket, once for each. `open`: it was open.
     pub fn ended(&self, open: bool) {
-        self.lives.ended(open);
+        self.sessions.ended(open);
     }
 
     /// It has its record. `open`: it had been open.
     pub fn closed(&self, record: &CloseRecord, open: bool) {
-        self.lives.closed(record.verdict, record.cause);
+        self.sessions.closed(record.verdict, record.cause);
         if open {
-            self.lifetimes.observe(Duration::from_millis(record.dur_ms).as_secs_f64());
+            self.durations.observe(Duration::from_millis(record.dur_ms).as_secs_f64());
         }
         self.evidence.of(record.kernel).inc();
         self.kernel_lost.inc_by(record.lost.unwrap_or(0));
@@ -141,43 +144,43 @@ impl Metrics {
 
     /// serve answered a heartbeat.
     pub fn heartbeat(&self, rtt: Duration) {
-        self.beats.observe(rtt.as_secs_f64());
+        self.heartbeat_rtts.observe(rtt.as_secs_f64());
     }
 
     /// Event loop lag.
-    pub fn late(&self, by: Duration) {
-        self.lags.observe(by.as_secs_f64());
+    pub fn loop_lag(&self, by: Duration) {
+        self.loop_lags.observe(by.as_secs_f64());
     }
 
     /// A pairing ended.
-    pub fn paired(&self, how: Paired) {
-        self.paired.of(how).inc();
+    pub fn pairing(&self, how: PairingOutcome) {
+        self.pairings.of(how).inc();
     }
 
     /// An invalid HTTP request.
-    pub fn bad(&self, status: StatusCode) {
-        self.bad.of(Bad::of(status)).inc();
+    pub fn invalid_request(&self, status: StatusCode) {
+        self.invalid_requests.of(InvalidRequest::of(status)).inc();
     }
 
-    /// A request was answered. Whose the answer is says [`serves`].
-    pub fn answered<B>(&self, response: &Response<B>) {
-        let by = response.extensions().get::<By>().copied().unwrap_or(By::Own);
-        self.answers.of(Class::of(response.status()), by).inc();
+    /// A request was answered. Whose the answer is says [`mark_as_serve`].
+    pub fn response<B>(&self, response: &Response<B>) {
+        let by = response.extensions().get::<ResponseSource>().copied().unwrap_or(ResponseSource::Own);
+        self.responses.of(StatusClass::of(response.status()), by).inc();
     }
 
     /// A connection to serve was obtained, or not.
-    pub fn upstream(&self, how: Upstream) {
+    pub fn connection(&self, how: ConnectResult) {
         self.upstream.of(how).inc();
     }
 
     /// A new connection to serve was tried; passes on what came of it.
     pub fn connected<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
-        self.upstream(if result.is_ok() { Upstream::New } else { Upstream::Failed });
+        self.connection(if result.is_ok() { ConnectResult::New } else { ConnectResult::Failed });
         result
     }
 
     /// The routing table was read again.
-    pub fn reloaded(&self, result: Tried) {
+    pub fn table_reload(&self, result: ReloadResult) {
         self.reloads.of(result).inc();
     }
 }
@@ -238,6 +241,6 @@ fn family(family: &prometheus::proto::MetricFamily) -> Family {
 }
 
 /// Marks an answer as serve's; all others are our own.
-pub fn serves<B>(response: &mut Response<B>) {
-    response.extensions_mut().insert(By::Serve);
+pub fn mark_as_serve<B>(response: &mut Response<B>) {
+    response.extensions_mut().insert(ResponseSource::Serve);
 }

@@ -9,12 +9,12 @@ use t3_record::vocabulary::{Cause, Verdict};
 
 use super::{
     Metrics,
-    families::{Counters, Counters2, GaugeVec, Maker, follow},
+    families::{CounterVec, CounterVec2, GaugeVec, MetricBuilder, catch_up},
     gauges::Gauges,
-    labels::{Entry, State, Word},
+    labels::{JournalOutcome, Label, State},
     process::Process,
     reject_reason::RejectReason,
-    session_counters::Now,
+    session_counters::Snapshot,
 };
 
 /// The page's type.
@@ -22,14 +22,14 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// What is set when the page is made.
 #[derive(Debug)]
-pub(super) struct Late {
+pub(super) struct ScrapeMetrics {
     upgrades: IntCounter,
     opens: IntCounter,
-    closes: Counters2<Verdict, Cause>,
+    closes: CounterVec2<Verdict, Cause>,
     sessions: GaugeVec<State>,
-    refused: Counters<RejectReason>,
-    entries: Counters<Entry>,
-    entries_waiting: IntGauge,
+    rejected: CounterVec<RejectReason>,
+    journal_entries: CounterVec<JournalOutcome>,
+    journal_waiting: IntGauge,
     lines_lost: IntCounter,
     lag_worst: prometheus::Gauge,
     trace_connected: IntGauge,
@@ -37,74 +37,74 @@ pub(super) struct Late {
     process: Process,
 }
 
-impl Late {
-    pub(super) fn new(make: &Maker) -> Self {
+impl ScrapeMetrics {
+    pub(super) fn new(builder: &MetricBuilder) -> Self {
         Self {
-            upgrades: make.counter(
+            upgrades: builder.counter(
                 "upgrades_total",
                 "WebSocket upgrades forwarded to serve; each produces exactly one record.",
             ),
-            opens: make.counter("opens_total", "Opened WebSockets (101 relayed to the client)."),
-            closes: make.counters2(
+            opens: builder.counter("opens_total", "Opened WebSockets (101 relayed to the client)."),
+            closes: builder.counter_vec2(
                 "closes_total",
                 "Closed WebSockets by verdict and cause, including failed opens.",
             ),
-            sessions: make.gauges(
+            sessions: builder.gauge_vec(
                 "sessions",
                 "WebSockets without a record, by state (opening, open, closing).",
             ),
-            refused: make.counters("refused_total", "Requests rejected before they reached serve, by reason."),
-            entries: make.counters(
+            rejected: builder.counter_vec("refused_total", "Requests rejected before they reached serve, by reason."),
+            journal_entries: builder.counter_vec(
                 "journal_entries_total",
                 "Records of all kinds (`ws open`, `ws close`, `ws burst`) by outcome: written, or lost because journald was unavailable too long.",
             ),
-            entries_waiting: make.gauge("journal_entries_waiting", "Records queued for journald."),
-            lines_lost: make.counter(
+            journal_waiting: builder.gauge("journal_entries_waiting", "Records queued for journald."),
+            lines_lost: builder.counter(
                 "log_lines_lost_total",
                 "Log lines (not records) dropped because they came faster than they could be written.",
             ),
-            lag_worst: make
-                .real("event_loop_lag_worst_seconds", "Worst event loop lag in the last 30 s, in seconds."),
-            trace_connected: make.gauge("trace_connected", "1 while t3-trace is connected, else 0."),
-            table_logins: make.gauge("table_logins", "Logins in the routing table."),
-            process: Process::new(make),
+            lag_worst: builder
+                .float_gauge("event_loop_lag_worst_seconds", "Worst event loop lag in the last 30 s, in seconds."),
+            trace_connected: builder.gauge("trace_connected", "1 while t3-trace is connected, else 0."),
+            table_logins: builder.gauge("table_logins", "Logins in the routing table."),
+            process: Process::new(builder),
         }
     }
 
     fn update(&self, metrics: &Metrics, gauges: &Gauges) {
-        self.lives(&metrics.lives.now());
-        for &why in <RejectReason as Word>::ALL {
-            follow(self.refused.of(why), gauges.rejections[why as usize]);
+        self.update_sessions(&metrics.sessions.snapshot());
+        for &why in <RejectReason as Label>::ALL {
+            catch_up(self.rejected.of(why), gauges.rejections[why as usize]);
         }
-        follow(self.entries.of(Entry::Written), gauges.records_written);
-        follow(self.entries.of(Entry::Lost), gauges.records_dropped);
-        self.entries_waiting.set(whole(gauges.records_waiting));
-        follow(&self.lines_lost, t3_journal::log_queue::dropped());
+        catch_up(self.journal_entries.of(JournalOutcome::Written), gauges.records_written);
+        catch_up(self.journal_entries.of(JournalOutcome::Lost), gauges.records_dropped);
+        self.journal_waiting.set(to_i64(gauges.records_waiting));
+        catch_up(&self.lines_lost, t3_journal::log_queue::dropped());
         #[expect(
             clippy::cast_precision_loss,
             reason = "delays of ours stay far below 2^53 ns, which are 104 days"
         )]
         self.lag_worst.set(gauges.worst_lag.map_or(0.0, |late| late as f64 / 1e9));
         self.trace_connected.set(i64::from(gauges.evidence_connected));
-        self.table_logins.set(whole(gauges.logins as u64));
+        self.table_logins.set(to_i64(gauges.logins as u64));
         self.process.read();
     }
 
-    fn lives(&self, now: &Now) {
-        follow(&self.upgrades, now.asked);
-        follow(&self.opens, now.opened);
+    fn update_sessions(&self, snapshot: &Snapshot) {
+        catch_up(&self.upgrades, snapshot.forwarded);
+        catch_up(&self.opens, snapshot.opened);
         for &verdict in Verdict::ALL {
             for &cause in Cause::ALL {
-                follow(self.closes.of(verdict, cause), now.closed(verdict, cause));
+                catch_up(self.closes.of(verdict, cause), snapshot.closed(verdict, cause));
             }
         }
-        self.sessions.of(State::Opening).set(whole(now.opening()));
-        self.sessions.of(State::Open).set(whole(now.open()));
-        self.sessions.of(State::Closing).set(whole(now.closing()));
+        self.sessions.of(State::Opening).set(to_i64(snapshot.opening()));
+        self.sessions.of(State::Open).set(to_i64(snapshot.open()));
+        self.sessions.of(State::Closing).set(to_i64(snapshot.closing()));
     }
 }
 
-fn whole(count: u64) -> i64 {
+fn to_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -112,10 +112,10 @@ fn whole(count: u64) -> i64 {
 ///
 /// # Errors
 /// When a family has no series, which a test excludes.
-pub fn page(metrics: &Metrics, gauges: &Gauges) -> prometheus::Result<String> {
+pub fn render(metrics: &Metrics, gauges: &Gauges) -> prometheus::Result<String> {
     // Pages are made one at a time: each adds to the counters what has come since the one before.
-    let late = metrics.late.lock().unwrap_or_else(PoisonError::into_inner);
-    late.update(metrics, gauges);
+    let at_scrape = metrics.at_scrape.lock().unwrap_or_else(PoisonError::into_inner);
+    at_scrape.update(metrics, gauges);
     let mut text = String::with_capacity(32 << 10);
     TextEncoder::new().encode_utf8(&metrics.registry.gather(), &mut text)?;
     Ok(text)

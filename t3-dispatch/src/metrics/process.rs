@@ -3,7 +3,7 @@
 use prometheus::IntGauge;
 use rustix::process::{Resource, getrlimit};
 
-use super::families::Maker;
+use super::families::MetricBuilder;
 
 /// Resource use of this process.
 #[derive(Debug)]
@@ -15,11 +15,11 @@ pub struct Process {
 
 impl Process {
     /// Registers the metrics.
-    pub fn new(make: &Maker) -> Self {
+    pub fn new(builder: &MetricBuilder) -> Self {
         Self {
-            open_fds: make.gauge("process_open_fds", "Open file descriptors; a WebSocket uses two."),
-            max_fds: make.gauge("process_max_fds", "Maximum number of open file descriptors."),
-            resident: make
+            open_fds: builder.gauge("process_open_fds", "Open file descriptors; a WebSocket uses two."),
+            max_fds: builder.gauge("process_max_fds", "Maximum number of open file descriptors."),
+            resident: builder
                 .gauge("process_resident_memory_bytes", "Resident memory of the process, in bytes."),
         }
     }
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn one_more_descriptor_and_more_memory_are_seen() {
-        let process = Process::new(&Maker::default());
+        let process = Process::new(&MetricBuilder::default());
         process.read();
         let resident = process.resident.get();
         assert!(process.open_fds.get() >= 3 && process.max_fds.get() > process.open_fds.get());

@@ -33,7 +33,7 @@ impl RejectReason {
 
     /// The word for it in logs and metrics.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn value(self) -> &'static str {
         match self {
             Self::Peer => "peer",
             Self::Identity => "identity",

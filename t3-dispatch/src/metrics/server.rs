@@ -23,24 +23,24 @@ use tokio::{
 use super::{Metrics, gauges::Gauges, page};
 
 /// Connections at once. One Prometheus needs one.
-const MOST: usize = 8;
+const MAX_CONNECTIONS: usize = 8;
 /// For a request head to come.
-const HEAD_TIME: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a connection from its first to its last byte; Prometheus itself gives up after 10 s unless
 /// told otherwise.
-const WHOLE_TIME: Duration = Duration::from_secs(15);
-const OUT_OF_RESOURCES_WAIT: Duration = Duration::from_millis(500);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Where to listen, if anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Where {
+pub enum ListenOption {
     /// Nowhere.
     Off,
     /// At this address.
     At(SocketAddr),
 }
 
-impl FromStr for Where {
+impl FromStr for ListenOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -53,7 +53,7 @@ impl FromStr for Where {
     }
 }
 
-impl fmt::Display for Where {
+impl fmt::Display for ListenOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("off"),
@@ -74,8 +74,8 @@ pub struct BindError {
 ///
 /// # Errors
 /// [`BindError`].
-pub fn bind(place: Where) -> Result<Option<TcpListener>, BindError> {
-    let Where::At(address) = place else { return Ok(None) };
+pub fn bind(option: ListenOption) -> Result<Option<TcpListener>, BindError> {
+    let ListenOption::At(address) = option else { return Ok(None) };
     let failed = |source| BindError { address, source };
     let listener = crate::sys::bind::bind(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -95,19 +95,19 @@ pub async fn serve(
     gauges: impl Fn() -> Gauges + Send + Sync + 'static,
     listener: TcpListener,
 ) {
-    let render: Arc<Render> = Arc::new(move || page::page(&metrics, &gauges()));
-    let places = Arc::new(Semaphore::new(MOST));
+    let render: Arc<Render> = Arc::new(move || page::render(&metrics, &gauges()));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            sleep(OUT_OF_RESOURCES_WAIT).await;
+            sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
         let render = Arc::clone(&render);
         tokio::spawn(async move {
             // A reader that takes too long is cut off.
-            let _ = timeout(WHOLE_TIME, connection(render, stream)).await;
-            drop(place);
+            let _ = timeout(CONNECTION_TIMEOUT, connection(render, stream)).await;
+            drop(permit);
         });
     }
 }
@@ -120,7 +120,7 @@ async fn connection(render: Arc<Render>, stream: TcpStream) {
     let result = http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = result {
@@ -172,10 +172,10 @@ mod tests {
     #[test]
     fn an_address_or_off() {
         for text in ["off", "127.0.0.1:9780", "[::1]:0"] {
-            assert_eq!(text.parse::<Where>().map(|place| place.to_string()), Ok(text.to_owned()));
+            assert_eq!(text.parse::<ListenOption>().map(|place| place.to_string()), Ok(text.to_owned()));
         }
         for text in ["", "OFF", "9780", "localhost:9780", "127.0.0.1"] {
-            assert!(text.parse::<Where>().is_err(), "{text:?}");
+            assert!(text.parse::<ListenOption>().is_err(), "{text:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! are now is the difference of two of them, so that no way to leave a state can be forgotten
 //! without a test seeing it, and a page never contradicts itself.
 //!
-//! The steps of one life are counted in order, and [`Lives::now`] reads them in the opposite order:
+//! The steps of one life are counted in order, and [`SessionCounters::snapshot`] reads them in the opposite order:
 //! a session counted as ended is also counted as begun.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,8 @@ const PAIRS: usize = Verdict::ALL.len() * Cause::ALL.len();
 
 /// Counts of steps.
 #[derive(Debug)]
-pub struct Lives {
-    asked: AtomicU64,
+pub struct SessionCounters {
+    forwarded: AtomicU64,
     opened: AtomicU64,
     failed: AtomicU64,
     ended: AtomicU64,
@@ -23,9 +23,9 @@ pub struct Lives {
 
 /// All counts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Now {
+pub struct Snapshot {
     /// Upgrades forwarded to serve.
-    pub asked: u64,
+    pub forwarded: u64,
     /// The 101 was relayed.
     pub opened: u64,
     /// It ended without having opened.
@@ -35,11 +35,11 @@ pub struct Now {
     closed: [u64; PAIRS],
 }
 
-impl Default for Lives {
+impl Default for SessionCounters {
     fn default() -> Self {
         let zero = AtomicU64::default;
         Self {
-            asked: zero(),
+            forwarded: zero(),
             opened: zero(),
             failed: zero(),
             ended: zero(),
@@ -48,57 +48,57 @@ impl Default for Lives {
     }
 }
 
-const fn place(verdict: Verdict, cause: Cause) -> usize {
+const fn index(verdict: Verdict, cause: Cause) -> usize {
     verdict as usize * Cause::ALL.len() + cause as usize
 }
 
-fn step(count: &AtomicU64) {
+fn increment(count: &AtomicU64) {
     count.fetch_add(1, Ordering::AcqRel);
 }
 
-impl Lives {
+impl SessionCounters {
     /// serve is asked.
-    pub fn asked(&self) {
-        step(&self.asked);
+    pub fn forwarded(&self) {
+        increment(&self.forwarded);
     }
 
     /// The 101 was relayed.
     pub fn opened(&self) {
-        step(&self.opened);
+        increment(&self.opened);
     }
 
     /// Its first end, which each has once. `open`: it was open.
     pub fn ended(&self, open: bool) {
-        step(if open { &self.ended } else { &self.failed });
+        increment(if open { &self.ended } else { &self.failed });
     }
 
     /// It has its record.
     pub fn closed(&self, verdict: Verdict, cause: Cause) {
-        step(&self.closed[place(verdict, cause)]);
+        increment(&self.closed[index(verdict, cause)]);
     }
 
     /// All counts.
     #[must_use]
-    pub fn now(&self) -> Now {
+    pub fn snapshot(&self) -> Snapshot {
         let get = |count: &AtomicU64| count.load(Ordering::Acquire);
         let closed = std::array::from_fn(|at| get(&self.closed[at]));
         let (ended, failed) = (get(&self.ended), get(&self.failed));
         let opened = get(&self.opened);
-        Now { asked: get(&self.asked), opened, failed, ended, closed }
+        Snapshot { forwarded: get(&self.forwarded), opened, failed, ended, closed }
     }
 }
 
-impl Now {
+impl Snapshot {
     /// Records with this verdict and cause.
     #[must_use]
     pub const fn closed(&self, verdict: Verdict, cause: Cause) -> u64 {
-        self.closed[place(verdict, cause)]
+        self.closed[index(verdict, cause)]
     }
 
     /// How many are being opened.
     #[must_use]
     pub const fn opening(&self) -> u64 {
-        self.asked.saturating_sub(self.opened + self.failed)
+        self.forwarded.saturating_sub(self.opened + self.failed)
     }
 
     /// How many are open.

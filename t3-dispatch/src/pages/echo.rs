@@ -32,9 +32,9 @@ use crate::{
 };
 
 /// The largest message, in bytes; a probe's has some twenty.
-const LARGEST: usize = 64 * 1024;
+const MAX_MESSAGE: usize = 64 * 1024;
 /// For the peer to answer our Close.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The echo and the probes connected to it.
 #[derive(Debug)]
@@ -93,16 +93,16 @@ pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Respons
     };
     // It is base64: always a good value.
     let Ok(accept) = accept else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "no accept key") };
-    let Ok(place) = Arc::clone(&echo.permits).try_acquire_owned() else {
-        let most = echo.max;
+    let Ok(permit) = Arc::clone(&echo.permits).try_acquire_owned() else {
+        let max = echo.max;
         echo.rejections.record(
             RejectReason::Probes,
             "probes",
-            format_args!("503: {most} probes are open; see --max-probes"),
+            format_args!("503: {max} probes are open; see --max-probes"),
         );
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many probes");
     };
-    tokio::spawn(converse(Arc::clone(echo), hyper::upgrade::on(request), place));
+    tokio::spawn(run_probe(Arc::clone(echo), hyper::upgrade::on(request), permit));
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -112,29 +112,29 @@ pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Respons
     response
 }
 
-async fn converse(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _place: OwnedSemaphorePermit) {
+async fn run_probe(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _permit: OwnedSemaphorePermit) {
     // When the 101 cannot be written, the prober is gone.
     let Ok(Ok(upgraded)) = timeout(settings.handshake_timeout, upgraded).await else { return };
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(0)
-        .max_write_buffer_size(4 * LARGEST)
-        .max_message_size(Some(LARGEST))
-        .max_frame_size(Some(LARGEST));
+        .max_write_buffer_size(4 * MAX_MESSAGE)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
     let Some((stream, first)) = guarded_socket(upgraded) else { return };
     let socket = WebSocketStream::from_partially_read(stream, first.into(), Role::Server, Some(config)).await;
     echo(socket, settings.idle_timeout, &settings.shutdown).await;
 }
 
 /// Until the peer ends it, violates the protocol or is idle for too long, or until dispatch stops.
-async fn echo<S>(mut socket: WebSocketStream<S>, silence: Duration, stop: &ShutdownSignal)
+async fn echo<S>(mut socket: WebSocketStream<S>, idle_timeout: Duration, stop: &ShutdownSignal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (code, reason) = loop {
         // A peer that does not read is as silent as one that does not write.
         let step = tokio::select! {
-            step = timeout(silence, say_back(&mut socket)) => step,
+            step = timeout(idle_timeout, echo_message(&mut socket)) => step,
             () = stop.wait() => break (CloseCode::Away, "t3-dispatch shuts down"),
         };
         match step {
@@ -146,12 +146,12 @@ where
             Err(_) => break (CloseCode::Away, "idle timeout"),
         }
     };
-    let _ = timeout(GOODBYE, goodbye(&mut socket, CloseFrame { code, reason: reason.into() })).await;
+    let _ = timeout(CLOSE_TIMEOUT, close(&mut socket, CloseFrame { code, reason: reason.into() })).await;
 }
 
 /// One message there and back. Pings and Close are answered by the library as the next one is
 /// awaited.
-async fn say_back<S>(socket: &mut WebSocketStream<S>) -> Option<Result<(), Error>>
+async fn echo_message<S>(socket: &mut WebSocketStream<S>) -> Option<Result<(), Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -164,7 +164,7 @@ where
 
 /// Says Close and reads until the peer is done: unread data would turn our end into a reset, which
 /// can take the Close with it.
-async fn goodbye<S>(socket: &mut WebSocketStream<S>, frame: CloseFrame)
+async fn close<S>(socket: &mut WebSocketStream<S>, frame: CloseFrame)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -18,9 +18,9 @@ pub const COOKIE_NAME: &str = "t3_session";
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub enum PairingAction {
     /// Passed on as it is.
-    Nothing,
+    Forward,
     /// It has a session: serve says whether that is still good.
     Check,
     /// A session is made for it.
@@ -29,13 +29,13 @@ pub enum Need {
 
 /// What this request needs.
 #[must_use]
-pub fn need(method: &Method, headers: &HeaderMap) -> Need {
+pub fn action(method: &Method, headers: &HeaderMap) -> PairingAction {
     if !is_navigation(method, headers) || headers::wants_websocket(headers) || has_token(headers) {
-        Need::Nothing
+        PairingAction::Forward
     } else if has_session(headers) {
-        Need::Check
+        PairingAction::Check
     } else {
-        Need::Pair
+        PairingAction::Pair
     }
 }
 
@@ -74,61 +74,72 @@ mod tests {
     const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
     const SESSION: (&str, &str) = ("cookie", "theme=dark; t3_session=abc");
 
-    fn need_of(method: &str, pairs: &[(&'static str, &'static str)]) -> Need {
+    fn action_of(method: &str, pairs: &[(&'static str, &'static str)]) -> PairingAction {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        need(&method.parse().unwrap(), &headers)
+        action(&method.parse().unwrap(), &headers)
     }
 
     #[test]
     fn only_a_navigation_without_a_session_is_paired() {
         for (pairs, expected) in [
-            (&[DOCUMENT][..], Need::Pair),
-            (&[HTML], Need::Pair),
-            (&[("accept", "TEXT/HTML")], Need::Pair),
-            (&[("accept", "image/png"), ("accept", "*/*, text/html;level=1")], Need::Pair),
-            (&[DOCUMENT, SESSION], Need::Check),
-            (&[HTML, SESSION], Need::Check),
-            (&[DOCUMENT, ("cookie", "a=b"), ("cookie", "t3_session = x")], Need::Check),
+            (&[DOCUMENT][..], PairingAction::Pair),
+            (&[HTML], PairingAction::Pair),
+            (&[("accept", "TEXT/HTML")], PairingAction::Pair),
+            (&[("accept", "image/png"), ("accept", "*/*, text/html;level=1")], PairingAction::Pair),
+            (&[DOCUMENT, SESSION], PairingAction::Check),
+            (&[HTML, SESSION], PairingAction::Check),
+            (&[DOCUMENT, ("cookie", "a=b"), ("cookie", "t3_session = x")], PairingAction::Check),
             // A sub-request, whatever it accepts.
-            (&[("sec-fetch-dest", "empty"), HTML], Need::Nothing),
-            (&[("sec-fetch-dest", "iframe"), HTML], Need::Nothing),
-            (&[("sec-fetch-dest", "script")], Need::Nothing),
-            (&[("sec-fetch-dest", "empty"), HTML, SESSION], Need::Nothing),
-            (&[DOCUMENT, ("sec-fetch-dest", "empty")], Need::Nothing),
-            (&[("sec-fetch-dest", "")], Need::Nothing),
+            (&[("sec-fetch-dest", "empty"), HTML], PairingAction::Forward),
+            (&[("sec-fetch-dest", "iframe"), HTML], PairingAction::Forward),
+            (&[("sec-fetch-dest", "script")], PairingAction::Forward),
+            (&[("sec-fetch-dest", "empty"), HTML, SESSION], PairingAction::Forward),
+            (&[DOCUMENT, ("sec-fetch-dest", "empty")], PairingAction::Forward),
+            (&[("sec-fetch-dest", "")], PairingAction::Forward),
             // Nothing says that it is a page.
-            (&[], Need::Nothing),
-            (&[("accept", "*/*")], Need::Nothing),
-            (&[("accept", "application/json, text/htmlx")], Need::Nothing),
-            (&[SESSION], Need::Nothing),
+            (&[], PairingAction::Forward),
+            (&[("accept", "*/*")], PairingAction::Forward),
+            (&[("accept", "application/json, text/htmlx")], PairingAction::Forward),
+            (&[SESSION], PairingAction::Forward),
         ] {
-            assert_eq!(need_of("GET", pairs), expected, "{pairs:?}");
+            assert_eq!(action_of("GET", pairs), expected, "{pairs:?}");
         }
         for method in ["POST", "HEAD", "OPTIONS", "PUT"] {
-            assert_eq!(need_of(method, &[DOCUMENT, HTML]), Need::Nothing, "{method}");
+            assert_eq!(action_of(method, &[DOCUMENT, HTML]), PairingAction::Forward, "{method}");
         }
     }
 
     #[test]
     fn native_clients_and_websockets_are_left_alone() {
         for value in ["Bearer abc", "bearer abc", "BEARER", "DPoP abc"] {
-            assert_eq!(need_of("GET", &[DOCUMENT, ("authorization", value)]), Need::Nothing, "{value}");
-            assert_eq!(need_of("GET", &[DOCUMENT, SESSION, ("authorization", value)]), Need::Nothing);
+            assert_eq!(
+                action_of("GET", &[DOCUMENT, ("authorization", value)]),
+                PairingAction::Forward,
+                "{value}"
+            );
+            assert_eq!(
+                action_of("GET", &[DOCUMENT, SESSION, ("authorization", value)]),
+                PairingAction::Forward
+            );
         }
         for value in ["Basic YTpi", "Bearerx abc", ""] {
-            assert_eq!(need_of("GET", &[DOCUMENT, ("authorization", value)]), Need::Pair, "{value}");
+            assert_eq!(
+                action_of("GET", &[DOCUMENT, ("authorization", value)]),
+                PairingAction::Pair,
+                "{value}"
+            );
         }
         let upgrade = [HTML, ("connection", "Upgrade"), ("upgrade", "websocket")];
-        assert_eq!(need_of("GET", &upgrade), Need::Nothing);
+        assert_eq!(action_of("GET", &upgrade), PairingAction::Forward);
     }
 
     #[test]
     fn a_session_cookie_has_the_exact_name_and_a_value() {
         for cookie in ["t3_session=a", "a=b;t3_session=a", "a=b;   t3_session=a;c=d", "t3_session=\"\""] {
-            assert_eq!(need_of("GET", &[DOCUMENT, ("cookie", cookie)]), Need::Check, "{cookie}");
+            assert_eq!(action_of("GET", &[DOCUMENT, ("cookie", cookie)]), PairingAction::Check, "{cookie}");
         }
         for cookie in [
             "",
@@ -140,7 +151,7 @@ mod tests {
             "xt3_session=a",
             "a=t3_session=b",
         ] {
-            assert_eq!(need_of("GET", &[DOCUMENT, ("cookie", cookie)]), Need::Pair, "{cookie}");
+            assert_eq!(action_of("GET", &[DOCUMENT, ("cookie", cookie)]), PairingAction::Pair, "{cookie}");
         }
         assert!(names_session(b"t3_session=x; HttpOnly; Path=/"));
         assert!(!names_session(b"t3_session=; Max-Age=0"));

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{
     credential::Credential,
     decide,
-    serve_request::{self, AskError},
+    serve_request::{self, RequestError},
 };
 use crate::settings::Timeouts;
 
@@ -24,7 +24,7 @@ pub const OLD_ENDPOINT: &str = "/api/auth/bootstrap";
 
 /// A session that serve has opened.
 #[derive(Debug)]
-pub struct Paired {
+pub struct PairedSession {
     /// Where.
     pub endpoint: &'static str,
     /// serve is an old one.
@@ -38,7 +38,7 @@ pub struct Paired {
 pub enum ExchangeError {
     /// It gave no answer.
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Request(#[from] RequestError),
     /// It took too long.
     #[error("serve on port {port} did not accept the credential within {} ms", after.as_millis())]
     Timeout {
@@ -76,31 +76,31 @@ pub enum ExchangeError {
 pub(super) async fn exchange(
     port: u16,
     times: &Timeouts,
-    patience: Duration,
-    visitor: &HeaderMap,
+    timeout_after: Duration,
+    client_headers: &HeaderMap,
     credential: &Credential,
-) -> Result<Paired, ExchangeError> {
+) -> Result<PairedSession, ExchangeError> {
     let both = async {
-        let (status, headers) = post(port, times, ENDPOINT, visitor, credential).await?;
+        let (status, headers) = post(port, times, ENDPOINT, client_headers, credential).await?;
         if status != StatusCode::NOT_FOUND {
             return judge(port, ENDPOINT, status, &headers);
         }
-        let (status, headers) = post(port, times, OLD_ENDPOINT, visitor, credential).await?;
+        let (status, headers) = post(port, times, OLD_ENDPOINT, client_headers, credential).await?;
         judge(port, OLD_ENDPOINT, status, &headers)
     };
-    timeout(patience, both).await.unwrap_or(Err(ExchangeError::Timeout { port, after: patience }))
+    timeout(timeout_after, both).await.unwrap_or(Err(ExchangeError::Timeout { port, after: timeout_after }))
 }
 
 async fn post(
     port: u16,
     times: &Timeouts,
     endpoint: &'static str,
-    visitor: &HeaderMap,
+    client_headers: &HeaderMap,
     credential: &Credential,
-) -> Result<(StatusCode, HeaderMap), AskError> {
+) -> Result<(StatusCode, HeaderMap), RequestError> {
     let mut request = Request::new(Full::new(credential.body()));
     *request.method_mut() = http::Method::POST;
-    request.headers_mut().extend(visitor.clone());
+    request.headers_mut().extend(client_headers.clone());
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let (answer, _) = serve_request::send(port, times, endpoint, request).await?.into_parts();
     Ok((answer.status, answer.headers))
@@ -111,7 +111,7 @@ fn judge(
     endpoint: &'static str,
     status: StatusCode,
     headers: &HeaderMap,
-) -> Result<Paired, ExchangeError> {
+) -> Result<PairedSession, ExchangeError> {
     if !status.is_success() {
         return Err(ExchangeError::Rejected { port, endpoint, status });
     }
@@ -123,7 +123,7 @@ fn judge(
     if !cookies.iter().any(|cookie| decide::names_session(cookie.as_bytes())) {
         return Err(ExchangeError::NoCookie { port, endpoint, status });
     }
-    Ok(Paired { endpoint, fallback: endpoint == OLD_ENDPOINT, cookies })
+    Ok(PairedSession { endpoint, fallback: endpoint == OLD_ENDPOINT, cookies })
 }
 
 #[cfg(test)]

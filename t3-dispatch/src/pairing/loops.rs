@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use t3_record::evidence::Nanos;
 
-/// Sessions of one browser within [`WITHIN`], at most.
-pub const MANY: usize = 4;
+/// Sessions of one browser within [`WINDOW`], at most.
+pub const MAX_SESSIONS: usize = 4;
 /// The time they are counted in.
-pub const WITHIN: Nanos = 60_000_000_000;
+pub const WINDOW: Nanos = 60_000_000_000;
 const PRUNE_ABOVE: usize = 1024;
 
 /// Identity of one browser: OS user, address, User-Agent.
@@ -24,9 +24,9 @@ pub struct Browser {
 
 /// May a browser be given another session?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LoopDecision {
     /// Yes.
-    Go,
+    Allow,
     /// No, and not yet logged.
     Stop,
     /// Still no.
@@ -34,41 +34,45 @@ pub enum Verdict {
 }
 
 #[derive(Debug, Default)]
-struct Given {
+struct Sessions {
     at: Vec<Nanos>,
-    told: bool,
+    logged: bool,
 }
 
 /// Who was given sessions within the last minute.
 #[derive(Debug, Default)]
-pub struct Loops {
-    given: HashMap<Browser, Given>,
+pub struct LoopDetector {
+    sessions: HashMap<Browser, Sessions>,
 }
 
-impl Loops {
+impl LoopDetector {
     /// A browser was given a session.
-    pub fn given(&mut self, browser: Browser, now: Nanos) {
-        if self.given.len() > PRUNE_ABOVE {
-            self.given.retain(|_, given| given.at.iter().any(|at| is_recent(*at, now)));
+    pub fn record(&mut self, browser: Browser, now: Nanos) {
+        if self.sessions.len() > PRUNE_ABOVE {
+            self.sessions.retain(|_, sessions| sessions.at.iter().any(|at| is_recent(*at, now)));
         }
-        let given = self.given.entry(browser).or_default();
-        given.at.retain(|at| is_recent(*at, now));
-        given.at.push(now);
-        given.told = false;
+        let sessions = self.sessions.entry(browser).or_default();
+        sessions.at.retain(|at| is_recent(*at, now));
+        sessions.at.push(now);
+        sessions.logged = false;
     }
 
     /// A browser asks for one.
-    pub fn ask(&mut self, browser: &Browser, now: Nanos) -> Verdict {
-        let Some(given) = self.given.get_mut(browser) else { return Verdict::Go };
-        if given.at.iter().filter(|at| is_recent(**at, now)).count() < MANY {
-            return Verdict::Go;
+    pub fn check(&mut self, browser: &Browser, now: Nanos) -> LoopDecision {
+        let Some(sessions) = self.sessions.get_mut(browser) else { return LoopDecision::Allow };
+        if sessions.at.iter().filter(|at| is_recent(**at, now)).count() < MAX_SESSIONS {
+            return LoopDecision::Allow;
         }
-        if std::mem::replace(&mut given.told, true) { Verdict::StillStopped } else { Verdict::Stop }
+        if std::mem::replace(&mut sessions.logged, true) {
+            LoopDecision::StillStopped
+        } else {
+            LoopDecision::Stop
+        }
     }
 }
 
 fn is_recent(at: Nanos, now: Nanos) -> bool {
-    now.saturating_sub(at) < WITHIN
+    now.saturating_sub(at) < WINDOW
 }
 
 #[cfg(test)]
@@ -81,27 +85,27 @@ mod tests {
 
     #[test]
     fn the_fifth_session_within_a_minute_is_refused_and_told_once() {
-        let (mut loops, ann) = (Loops::default(), browser("1"));
+        let (mut detector, ann) = (LoopDetector::default(), browser("1"));
         for n in 0..4 {
-            assert_eq!(loops.ask(&ann, n), Verdict::Go, "{n}");
-            loops.given(ann.clone(), n);
+            assert_eq!(detector.check(&ann, n), LoopDecision::Allow, "{n}");
+            detector.record(ann.clone(), n);
         }
-        assert_eq!(loops.ask(&ann, 5), Verdict::Stop);
-        assert_eq!(loops.ask(&ann, 6), Verdict::StillStopped);
-        assert_eq!(loops.ask(&browser("2"), 6), Verdict::Go, "another browser is not meant");
-        assert_eq!(loops.ask(&ann, WITHIN - 1), Verdict::StillStopped);
+        assert_eq!(detector.check(&ann, 5), LoopDecision::Stop);
+        assert_eq!(detector.check(&ann, 6), LoopDecision::StillStopped);
+        assert_eq!(detector.check(&browser("2"), 6), LoopDecision::Allow, "another browser is not meant");
+        assert_eq!(detector.check(&ann, WINDOW - 1), LoopDecision::StillStopped);
         // The first of the four is a minute ago.
-        assert_eq!(loops.ask(&ann, WITHIN), Verdict::Go);
-        loops.given(ann.clone(), WITHIN);
-        assert_eq!(loops.ask(&ann, WITHIN), Verdict::Stop);
+        assert_eq!(detector.check(&ann, WINDOW), LoopDecision::Allow);
+        detector.record(ann.clone(), WINDOW);
+        assert_eq!(detector.check(&ann, WINDOW), LoopDecision::Stop);
     }
 
     #[test]
     fn it_does_not_grow_with_browsers_who_never_come_back() {
-        let mut loops = Loops::default();
+        let mut detector = LoopDetector::default();
         for n in 0..10_000u64 {
-            loops.given(browser(&n.to_string()), n * WITHIN / 100);
+            detector.record(browser(&n.to_string()), n * WINDOW / 100);
         }
-        assert!(loops.given.len() <= PRUNE_ABOVE + 1, "{}", loops.given.len());
+        assert!(detector.sessions.len() <= PRUNE_ABOVE + 1, "{}", detector.sessions.len());
     }
 }

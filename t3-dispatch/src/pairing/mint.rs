@@ -1,6 +1,6 @@
 //! Runs the command that makes a one-time credential. What it prints never gets into the log, what
 //! it says on stderr only as `redact` lets it; it can neither hang nor fill the memory, and there
-//! are never more than `PLACES` of them.
+//! are never more than `MAX_CONCURRENT` of them.
 
 use std::{
     fmt, io,
@@ -22,14 +22,14 @@ use tokio::{
 use super::{credential::Credential, redact};
 
 /// Commands at the same time, at most.
-pub const PLACES: usize = 4;
+pub const MAX_CONCURRENT: usize = 4;
 /// Bytes of stdout, at most.
 const MAX_STDOUT: usize = 64 << 10;
 /// Bytes of stderr that are kept.
 const MAX_STDERR: usize = 4 << 10;
 /// How long the pipes are read on after the command has ended, when a child of its still holds
 /// them.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const PIPE_DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A command and its arguments, before the user is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,14 +41,14 @@ pub struct MintCommand {
 /// Not a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a command like \"sudo -n /usr/local/bin/t3-mint\": it is empty, or a quote is not closed")]
-pub struct NoCommand;
+pub struct InvalidCommand;
 
 impl FromStr for MintCommand {
-    type Err = NoCommand;
+    type Err = InvalidCommand;
 
-    fn from_str(text: &str) -> Result<Self, NoCommand> {
-        let mut words = shlex::split(text).ok_or(NoCommand)?.into_iter();
-        let program = words.next().filter(|program| !program.is_empty()).ok_or(NoCommand)?;
+    fn from_str(text: &str) -> Result<Self, InvalidCommand> {
+        let mut words = shlex::split(text).ok_or(InvalidCommand)?.into_iter();
+        let program = words.next().filter(|program| !program.is_empty()).ok_or(InvalidCommand)?;
         Ok(Self { program, arguments: words.collect() })
     }
 }
@@ -88,8 +88,8 @@ pub enum MintError {
         source: io::Error,
     },
     /// All places were taken by others until the time was over.
-    #[error("no free slot for `{command}` within {} ms: {PLACES} are running", after.as_millis())]
-    Crowded {
+    #[error("no free slot for `{command}` within {} ms: {MAX_CONCURRENT} are running", after.as_millis())]
+    Busy {
         /// The command with the user.
         command: String,
         /// `--mint-timeout`.
@@ -117,13 +117,13 @@ pub enum MintError {
     },
     /// It printed too much to be right.
     #[error("`{command}` printed more than {MAX_STDOUT} bytes")]
-    TooMuch {
+    TooLong {
         /// The command with the user.
         command: String,
     },
     /// The output is not JSON. It is not logged: it may contain the credential.
     #[error("`{command}` did not print JSON (line {line}, column {column})")]
-    NoJson {
+    NotJson {
         /// The command with the user.
         command: String,
         /// Line, from 1; 0 when there is nothing.
@@ -143,8 +143,8 @@ pub enum MintError {
 #[derive(Debug)]
 pub struct Mint {
     command: MintCommand,
-    patience: Duration,
-    places: Arc<Semaphore>,
+    timeout: Duration,
+    slots: Arc<Semaphore>,
 }
 
 /// What a command left behind.
@@ -157,8 +157,8 @@ struct Output {
 impl Mint {
     /// With `patience` for each command, above zero.
     #[must_use]
-    pub fn new(command: MintCommand, patience: Duration) -> Self {
-        Self { command, patience, places: Arc::new(Semaphore::new(PLACES)) }
+    pub fn new(command: MintCommand, timeout: Duration) -> Self {
+        Self { command, timeout, slots: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
     }
 
     /// A credential for this user of the machine.
@@ -172,10 +172,10 @@ impl Mint {
         let mut command = self.command.clone();
         command.arguments.push(user.to_owned());
         let shown = command.to_string();
-        let deadline = Instant::now() + self.patience;
-        let place = match timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => place,
-            _ => return Err(MintError::Crowded { command: shown, after: self.patience }),
+        let deadline = Instant::now() + self.timeout;
+        let slot = match timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => slot,
+            _ => return Err(MintError::Busy { command: shown, after: self.timeout }),
         };
         let mut child = match start(&command) {
             Ok(child) => child,
@@ -187,8 +187,8 @@ impl Mint {
             Ok(Ok(status)) => status,
             Ok(Err(source)) => return Err(MintError::Wait { command: shown, source }),
             Err(_) => {
-                let killed = give_up(child, place);
-                return Err(MintError::Timeout { command: shown, after: self.patience, killed });
+                let killed = kill_group(child, slot);
+                return Err(MintError::Timeout { command: shown, after: self.timeout, killed });
             }
         };
         read(shown, status, &output, user)
@@ -209,12 +209,12 @@ fn start(command: &MintCommand) -> io::Result<Child> {
 
 /// Kills it, if we may: what sudo runs is not ours to kill. Its place stays taken until it has
 /// really ended, so that there are never more than there are places.
-fn give_up(mut child: Child, place: OwnedSemaphorePermit) -> bool {
+fn kill_group(mut child: Child, slot: OwnedSemaphorePermit) -> bool {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let killed = group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
     tokio::spawn(async move {
         let _ = child.wait().await;
-        drop(place);
+        drop(slot);
     });
     killed
 }
@@ -243,7 +243,7 @@ impl Output {
         match first {
             None => child.wait().await,
             Some(status) => {
-                let _ = timeout(LAST_WORDS, reading).await;
+                let _ = timeout(PIPE_DRAIN_TIMEOUT, reading).await;
                 status
             }
         }
@@ -269,7 +269,7 @@ fn read(command: String, status: ExitStatus, output: &Output, user: &str) -> Res
         credential: Credential,
     }
     if output.stdout.len() > MAX_STDOUT {
-        return Err(MintError::TooMuch { command });
+        return Err(MintError::TooLong { command });
     }
     if !status.success() {
         let stderr = redact::first_line(&output.stderr, &output.stdout, user);
@@ -280,7 +280,7 @@ fn read(command: String, status: ExitStatus, output: &Output, user: &str) -> Res
         Ok(_) => Err(MintError::NoCredential { command }),
         // serde's own words quote what it found.
         Err(error) if error.is_data() => Err(MintError::NoCredential { command }),
-        Err(error) => Err(MintError::NoJson { command, line: error.line(), column: error.column() }),
+        Err(error) => Err(MintError::NotJson { command, line: error.line(), column: error.column() }),
     }
 }
 
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(command.arguments, ["-n", "/opt/my mint", "a b", "c d"]);
         assert_eq!(command.to_string().parse(), Ok(command));
         for text in ["", "  ", "'a", "''", "# nothing"] {
-            assert_eq!(text.parse::<MintCommand>(), Err(NoCommand), "{text:?}");
+            assert_eq!(text.parse::<MintCommand>(), Err(InvalidCommand), "{text:?}");
         }
     }
 

@@ -19,17 +19,17 @@ use super::{
 };
 
 /// For the name to come: it is written at once.
-const QUESTION_TIME: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Error of minting a credential; never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// The request is not a user name.
     #[error("expected one line with the name of a user")]
-    Question,
+    InvalidRequest,
     /// Nobody asked in time.
-    #[error("no request within {} s", QUESTION_TIME.as_secs())]
-    Silence,
+    #[error("no request within {} s", REQUEST_TIMEOUT.as_secs())]
+    Timeout,
     /// The mint.
     #[error(transparent)]
     Mint(#[from] MintError),
@@ -39,16 +39,16 @@ pub enum AnswerError {
 ///
 /// # Errors
 /// [`AnswerError`].
-pub async fn answer(question: impl AsyncRead + Unpin, mint: &Mint) -> Result<Credential, AnswerError> {
-    answer_within(QUESTION_TIME, question, mint).await
+pub async fn answer(request: impl AsyncRead + Unpin, mint: &Mint) -> Result<Credential, AnswerError> {
+    answer_within(REQUEST_TIMEOUT, request, mint).await
 }
 
 async fn answer_within(
     time: Duration,
-    question: impl AsyncRead + Unpin,
+    request: impl AsyncRead + Unpin,
     mint: &Mint,
 ) -> Result<Credential, AnswerError> {
-    let user = timeout(time, hear(question)).await.map_err(|_| AnswerError::Silence)??;
+    let user = timeout(time, read_user(request)).await.map_err(|_| AnswerError::Timeout)??;
     Ok(mint.run(&user).await?)
 }
 
@@ -64,46 +64,46 @@ pub fn line(answer: &Result<Credential, AnswerError>) -> Vec<u8> {
 }
 
 /// A name that ends with its line, or with the question.
-async fn hear(question: impl AsyncRead + Unpin) -> Result<String, AnswerError> {
-    let mut question = question.take(MAX_USER as u64 + 1);
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"\n") {
-        match question.read_u8().await {
-            Ok(byte) => heard.push(byte),
+async fn read_user(request: impl AsyncRead + Unpin) -> Result<String, AnswerError> {
+    let mut request = request.take(MAX_USER as u64 + 1);
+    let mut received = Vec::new();
+    while !received.ends_with(b"\n") {
+        match request.read_u8().await {
+            Ok(byte) => received.push(byte),
             Err(_) => break,
         }
     }
-    if heard.ends_with(b"\n") {
-        heard.pop();
+    if received.ends_with(b"\n") {
+        received.pop();
     }
-    let name = String::from_utf8(heard).map_err(|_| AnswerError::Question)?;
-    if can_be_a_user(&name) { Ok(name) } else { Err(AnswerError::Question) }
+    let name = String::from_utf8(received).map_err(|_| AnswerError::InvalidRequest)?;
+    if can_be_a_user(&name) { Ok(name) } else { Err(AnswerError::InvalidRequest) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
-    async fn asked(question: &[u8], script: &str) -> String {
+    async fn mint_reply(request: &[u8], script: &str) -> String {
         let command = shlex::try_join(["sh", "-c", script, "mint"]).unwrap();
-        let mint = Mint::new(command.parse().unwrap(), PATIENCE);
-        String::from_utf8(line(&answer(question, &mint).await)).unwrap()
+        let mint = Mint::new(command.parse().unwrap(), TIMEOUT);
+        String::from_utf8(line(&answer(request, &mint).await)).unwrap()
     }
 
     #[tokio::test]
     async fn a_name_is_answered_with_what_the_mint_gives_out() {
         let script = r#"printf '{"id": 1, "credential": "sesame for %s"}' "$1""#;
-        for question in ["ann\n", "ann"] {
-            assert_eq!(asked(question.as_bytes(), script).await, "{\"credential\":\"sesame for ann\"}\n");
+        for request in ["ann\n", "ann"] {
+            assert_eq!(mint_reply(request.as_bytes(), script).await, "{\"credential\":\"sesame for ann\"}\n");
         }
     }
 
     #[tokio::test]
     async fn a_mint_that_fails_is_told_without_what_it_printed() {
         let answer =
-            asked(b"ann\n", r#"printf '{"credential": "sesame"}'; echo "no: sesame" >&2; exit 3"#).await;
+            mint_reply(b"ann\n", r#"printf '{"credential": "sesame"}'; echo "no: sesame" >&2; exit 3"#).await;
         assert!(answer.contains("ended with exit status: 3: \\\"no: [hidden]\\\""), "{answer}");
         assert!(answer.starts_with("{\"error\":") && answer.lines().count() == 1, "{answer}");
     }
@@ -111,24 +111,24 @@ mod tests {
     #[tokio::test]
     async fn the_mint_does_not_run_for_what_is_no_name() {
         let long = "a".repeat(MAX_USER + 1);
-        for question in [&b""[..], b"\n", b"-x\n", b"a b\n", b"a\0b\n", b"../a\n", b"\xff\n", long.as_bytes()]
+        for request in [&b""[..], b"\n", b"-x\n", b"a b\n", b"a\0b\n", b"../a\n", b"\xff\n", long.as_bytes()]
         {
-            let answer = asked(question, r#"printf '{"credential": "sesame"}'"#).await;
-            assert!(answer.contains("expected one line"), "{question:?}: {answer}");
+            let answer = mint_reply(request, r#"printf '{"credential": "sesame"}'"#).await;
+            assert!(answer.contains("expected one line"), "{request:?}: {answer}");
         }
     }
 
     #[tokio::test]
     async fn only_the_first_line_is_the_question() {
-        let answer = asked(b"ann\nroot\n", r#"printf '{"credential": "for %s"}' "$*""#).await;
+        let answer = mint_reply(b"ann\nroot\n", r#"printf '{"credential": "for %s"}' "$*""#).await;
         assert_eq!(answer, "{\"credential\":\"for ann\"}\n");
     }
 
     #[tokio::test]
     async fn one_that_does_not_ask_is_not_waited_for() {
         let (_held, silent) = tokio::io::duplex(64);
-        let mint = Mint::new("true".parse().unwrap(), PATIENCE);
+        let mint = Mint::new("true".parse().unwrap(), TIMEOUT);
         let answer = answer_within(Duration::from_millis(20), silent, &mint).await;
-        assert!(matches!(answer, Err(AnswerError::Silence)));
+        assert!(matches!(answer, Err(AnswerError::Timeout)));
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{credential::Credential, mint::PLACES};
+use super::{credential::Credential, mint::MAX_CONCURRENT};
 
 /// Bytes of an answer, at most.
 const MAX_ANSWER: usize = 64 << 10;
@@ -32,14 +32,14 @@ pub(super) const MAX_USER: usize = 255;
 
 /// Where to ask, if anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Where {
+pub enum SocketOption {
     /// Nowhere: the command is run.
     Off,
     /// At this socket.
     At(PathBuf),
 }
 
-impl FromStr for Where {
+impl FromStr for SocketOption {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
@@ -47,7 +47,7 @@ impl FromStr for Where {
     }
 }
 
-impl fmt::Display for Where {
+impl fmt::Display for SocketOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("off"),
@@ -63,8 +63,8 @@ pub enum SocketError {
     #[error("{0:?} cannot be the name of a user; fix os_user in the routing table")]
     User(String),
     /// All places were taken by others until the time was over.
-    #[error("no free slot to query {} within {} ms: {PLACES} requests are waiting", path.display(), after.as_millis())]
-    Crowded {
+    #[error("no free slot to query {} within {} ms: {MAX_CONCURRENT} requests are waiting", path.display(), after.as_millis())]
+    Busy {
         /// The socket.
         path: PathBuf,
         /// `--mint-timeout`.
@@ -80,7 +80,7 @@ pub enum SocketError {
     },
     /// The connection broke.
     #[error("cannot {what} {}: {source}", path.display())]
-    Broken {
+    Io {
         /// What was attempted.
         what: &'static str,
         /// The socket.
@@ -106,19 +106,19 @@ pub enum SocketError {
     },
     /// The other end said nothing and left.
     #[error("{} ended the connection without an answer; see `journalctl -u 't3-mint@*'`", path.display())]
-    Nothing {
+    NoAnswer {
         /// The socket.
         path: PathBuf,
     },
     /// The answer is too long to be right.
     #[error("{} answered more than {MAX_ANSWER} bytes", path.display())]
-    TooMuch {
+    TooLong {
         /// The socket.
         path: PathBuf,
     },
     /// The reply is not JSON. Its content is not logged: it may contain the credential.
     #[error("{} did not answer with JSON (line {line}, column {column})", path.display())]
-    NoJson {
+    NotJson {
         /// The socket.
         path: PathBuf,
         /// Line, from 1.
@@ -138,15 +138,15 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct MintSocket {
     path: PathBuf,
-    patience: Duration,
-    places: Semaphore,
+    timeout: Duration,
+    slots: Semaphore,
 }
 
 impl MintSocket {
     /// With `patience` for each answer, above zero.
     #[must_use]
-    pub fn new(path: &Path, patience: Duration) -> Self {
-        Self { path: path.to_owned(), patience, places: Semaphore::new(PLACES) }
+    pub fn new(path: &Path, timeout: Duration) -> Self {
+        Self { path: path.to_owned(), timeout, slots: Semaphore::new(MAX_CONCURRENT) }
     }
 
     /// A credential for this user of the machine.
@@ -158,32 +158,32 @@ impl MintSocket {
             return Err(SocketError::User(user.to_owned()));
         }
         let path = || self.path.clone();
-        let deadline = Instant::now() + self.patience;
-        let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
-            return Err(SocketError::Crowded { path: path(), after: self.patience });
+        let deadline = Instant::now() + self.timeout;
+        let Ok(Ok(_slot)) = timeout_at(deadline, self.slots.acquire()).await else {
+            return Err(SocketError::Busy { path: path(), after: self.timeout });
         };
-        match timeout_at(deadline, self.ask(user)).await {
+        match timeout_at(deadline, self.query(user)).await {
             Ok(answer) => read(&self.path, &answer?),
-            Err(_) => Err(SocketError::Timeout { path: path(), after: self.patience }),
+            Err(_) => Err(SocketError::Timeout { path: path(), after: self.timeout }),
         }
     }
 
-    async fn ask(&self, user: &str) -> Result<Vec<u8>, SocketError> {
-        let broken = |what| move |source| SocketError::Broken { what, path: self.path.clone(), source };
+    async fn query(&self, user: &str) -> Result<Vec<u8>, SocketError> {
+        let broken = |what| move |source| SocketError::Io { what, path: self.path.clone(), source };
         let mut stream = UnixStream::connect(&self.path)
             .await
             .map_err(|source| SocketError::Connect { path: self.path.clone(), source })?;
-        let asked = async {
+        let sent = async {
             stream.write_all(format!("{user}\n").as_bytes()).await?;
             stream.shutdown().await
         };
         // A peer that rejected already may have closed before it read the request.
-        let asked = asked.await.map_err(broken("write to"));
+        let sent = sent.await.map_err(broken("write to"));
         let mut answer = Vec::new();
-        let heard = stream.take(MAX_ANSWER as u64 + 1).read_to_end(&mut answer).await;
+        let received = stream.take(MAX_ANSWER as u64 + 1).read_to_end(&mut answer).await;
         if answer.is_empty() {
-            asked?;
-            heard.map_err(broken("read from"))?;
+            sent?;
+            received.map_err(broken("read from"))?;
         }
         Ok(answer)
     }
@@ -205,22 +205,22 @@ fn read(path: &Path, answer: &[u8]) -> Result<Credential, SocketError> {
     }
     let path = path.to_owned();
     if answer.is_empty() {
-        return Err(SocketError::Nothing { path });
+        return Err(SocketError::NoAnswer { path });
     }
     if answer.len() > MAX_ANSWER {
-        return Err(SocketError::TooMuch { path });
+        return Err(SocketError::TooLong { path });
     }
     match serde_json::from_slice(answer) {
-        Ok(Answer { error: Some(error), .. }) => Err(SocketError::Refused { path, why: shown(&error) }),
+        Ok(Answer { error: Some(error), .. }) => Err(SocketError::Refused { path, why: escape(&error) }),
         Ok(Answer { credential: Some(credential), .. }) if !credential.is_empty() => Ok(credential),
         Ok(_) => Err(SocketError::NoCredential { path }),
         // serde's own words quote what it found.
         Err(error) if error.is_data() => Err(SocketError::NoCredential { path }),
-        Err(error) => Err(SocketError::NoJson { path, line: error.line(), column: error.column() }),
+        Err(error) => Err(SocketError::NotJson { path, line: error.line(), column: error.column() }),
     }
 }
 
-fn shown(text: &str) -> String {
+fn escape(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars().take(MAX_SHOWN) {
         if c.is_control() {
@@ -238,11 +238,11 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     struct Fake {
         dir: tempfile::TempDir,
-        question: JoinHandle<String>,
+        request: JoinHandle<String>,
     }
 
     impl Fake {
@@ -251,31 +251,31 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let listener = UnixListener::bind(dir.path().join("mint.sock")).unwrap();
             let answer = answer.map(<[u8]>::to_vec);
-            let question = tokio::spawn(async move {
+            let request = tokio::spawn(async move {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut question = String::new();
-                stream.read_to_string(&mut question).await.unwrap();
+                let mut request = String::new();
+                stream.read_to_string(&mut request).await.unwrap();
                 match answer {
                     // One that hears too much hangs up.
                     Some(answer) => drop(stream.write_all(&answer).await),
                     None => std::future::pending().await,
                 }
-                question
+                request
             });
-            Self { dir, question }
+            Self { dir, request }
         }
 
-        fn mint(&self, patience: Duration) -> MintSocket {
-            MintSocket::new(&self.dir.path().join("mint.sock"), patience)
+        fn mint(&self, timeout: Duration) -> MintSocket {
+            MintSocket::new(&self.dir.path().join("mint.sock"), timeout)
         }
     }
 
     #[tokio::test]
     async fn a_name_on_a_line_is_answered_with_a_credential() {
         let fake = Fake::new(Some(b"{\"credential\": \"sesame\"}\n"));
-        let credential = fake.mint(PATIENCE).run("ann").await.unwrap();
+        let credential = fake.mint(TIMEOUT).run("ann").await.unwrap();
         assert_eq!(credential.text(), "sesame");
-        assert_eq!(fake.question.await.unwrap(), "ann\n");
+        assert_eq!(fake.request.await.unwrap(), "ann\n");
     }
 
     #[tokio::test]
@@ -294,7 +294,7 @@ mod tests {
             (&much, "answered more than 65536 bytes"),
         ] {
             let fake = Fake::new(Some(answer));
-            let error = fake.mint(PATIENCE).run("ann").await.unwrap_err();
+            let error = fake.mint(TIMEOUT).run("ann").await.unwrap_err();
             let said = format!("{error} {error:?}");
             assert!(said.contains(cause), "{cause:?} is not in {said}");
             assert!(!said.contains("sesame"), "{said}");
@@ -307,14 +307,14 @@ mod tests {
         let fake = Fake::new(None);
         let error = fake.mint(Duration::from_millis(50)).run("ann").await.unwrap_err();
         assert!(matches!(error, SocketError::Timeout { .. }), "{error}");
-        fake.question.abort();
+        fake.request.abort();
     }
 
     #[tokio::test]
     async fn a_socket_that_is_not_there_or_that_nobody_holds_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mint.sock");
-        let mint = MintSocket::new(&path, PATIENCE);
+        let mint = MintSocket::new(&path, TIMEOUT);
         let connect = |error: &SocketError| matches!(error, SocketError::Connect { .. });
         let error = mint.run("ann").await.unwrap_err();
         assert!(connect(&error) && error.to_string().contains("t3-mint.socket"), "{error}");
@@ -325,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_is_asked_for_what_cannot_be_a_user() {
-        let mint = MintSocket::new(Path::new("/nonexistent"), PATIENCE);
+        let mint = MintSocket::new(Path::new("/nonexistent"), TIMEOUT);
         let long = "a".repeat(MAX_USER + 1);
         for user in ["", "-x", "a b", "a\nb", "a\0", "../a", "a:b", "a,b", long.as_str()] {
             assert!(matches!(mint.run(user).await, Err(SocketError::User(_))), "{user:?}");
@@ -341,36 +341,36 @@ mod tests {
         let path = dir.path().join("mint.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let mint = std::sync::Arc::new(MintSocket::new(&path, Duration::from_millis(300)));
-        let all = (0..=PLACES).map(|_| {
+        let all = (0..=MAX_CONCURRENT).map(|_| {
             let mint = std::sync::Arc::clone(&mint);
             tokio::spawn(async move { mint.run("ann").await.unwrap_err() })
         });
         let all: Vec<_> = all.collect();
-        let mut crowded = 0;
+        let mut busy = 0;
         for one in all {
             match one.await.unwrap() {
-                SocketError::Crowded { .. } => crowded += 1,
+                SocketError::Busy { .. } => busy += 1,
                 SocketError::Timeout { .. } => {}
                 other => panic!("{other}"),
             }
         }
         // The one too many gets no place, or one at the last moment, when the others give up.
-        assert!(crowded <= 1);
+        assert!(busy <= 1);
         let mut connections = 0;
         while let Ok(accepted) = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await {
             drop(accepted.unwrap());
             connections += 1;
         }
-        assert_eq!(connections + crowded, PLACES + 1);
+        assert_eq!(connections + busy, MAX_CONCURRENT + 1);
     }
 
     #[test]
     fn off_is_nowhere_and_all_else_a_path() {
-        assert_eq!("off".parse(), Ok(Where::Off));
-        let at = "/run/t3-mint.sock".parse::<Where>().unwrap();
-        assert_eq!(at, Where::At("/run/t3-mint.sock".into()));
+        assert_eq!("off".parse(), Ok(SocketOption::Off));
+        let at = "/run/t3-mint.sock".parse::<SocketOption>().unwrap();
+        assert_eq!(at, SocketOption::At("/run/t3-mint.sock".into()));
         assert_eq!(
-            (at.to_string(), Where::Off.to_string()),
+            (at.to_string(), SocketOption::Off.to_string()),
             ("/run/t3-mint.sock".to_owned(), "off".to_owned())
         );
     }

@@ -34,15 +34,15 @@ use ipnet::IpNet;
 pub use self::mint::MintCommand;
 use self::{
     credential::Credential,
-    decide::Need,
-    exchange::{ExchangeError, Paired},
-    loops::{Browser, Loops, Verdict},
+    decide::PairingAction,
+    exchange::{ExchangeError, PairedSession},
+    loops::{Browser, LoopDecision, LoopDetector},
     mint::{Mint, MintError},
     mint_socket::{MintSocket, SocketError},
-    single_flight::Flights,
+    single_flight::SingleFlight,
 };
 use crate::{
-    metrics::{Metrics, labels},
+    metrics::{Metrics, PairingOutcome},
     response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
     settings::Timeouts,
@@ -57,7 +57,7 @@ const MAX_AGENT: usize = 256;
 pub struct Settings {
     pub mint_command: MintCommand,
     /// Used in place of the command when set.
-    pub mint_socket: mint_socket::Where,
+    pub mint_socket: mint_socket::SocketOption,
     pub mint_timeout: Duration,
     pub exchange_timeout: Duration,
     pub session_check_timeout: Duration,
@@ -67,10 +67,10 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Pairing {
     source: Source,
-    exchange_patience: Duration,
-    check_patience: Duration,
-    flights: Flights<Result<Arc<Paired>, Failed>>,
-    loops: Mutex<Loops>,
+    exchange_timeout: Duration,
+    check_timeout: Duration,
+    in_flight: SingleFlight<Result<Arc<PairedSession>, Failed>>,
+    loops: Mutex<LoopDetector>,
     metrics: Arc<Metrics>,
     timeouts: Timeouts,
     trusted: Vec<IpNet>,
@@ -95,10 +95,10 @@ enum NoCredential {
 impl Source {
     fn new(options: &Settings) -> Self {
         match &options.mint_socket {
-            mint_socket::Where::Off => {
+            mint_socket::SocketOption::Off => {
                 Self::Command(Mint::new(options.mint_command.clone(), options.mint_timeout))
             }
-            mint_socket::Where::At(path) => Self::Socket(MintSocket::new(path, options.mint_timeout)),
+            mint_socket::SocketOption::At(path) => Self::Socket(MintSocket::new(path, options.mint_timeout)),
         }
     }
 
@@ -118,10 +118,10 @@ enum Failed {
 }
 
 /// What a browser is known by while it is paired.
-struct Visit {
+struct PairingRequest {
     browser: Browser,
     /// Headers forwarded to serve.
-    visitor: HeaderMap,
+    client_headers: HeaderMap,
 }
 
 impl Pairing {
@@ -129,9 +129,9 @@ impl Pairing {
     pub fn new(settings: &Settings, metrics: Arc<Metrics>, timeouts: Timeouts, trusted: Vec<IpNet>) -> Self {
         Self {
             source: Source::new(settings),
-            exchange_patience: settings.exchange_timeout,
-            check_patience: settings.session_check_timeout,
-            flights: Flights::default(),
+            exchange_timeout: settings.exchange_timeout,
+            check_timeout: settings.session_check_timeout,
+            in_flight: SingleFlight::default(),
             loops: Mutex::default(),
             metrics,
             timeouts,
@@ -149,12 +149,12 @@ pub async fn answer(
     method: &Method,
     headers: &HeaderMap,
 ) -> Option<Response<ResponseBody>> {
-    let need = decide::need(method, headers);
-    if need == Need::Nothing {
+    let action = decide::action(method, headers);
+    if action == PairingAction::Forward {
         return None;
     }
-    let visitor = serve_request::visitor(headers, peer);
-    if need == Need::Check && is_good(pairing, route, visitor.clone(), headers).await {
+    let client_headers = serve_request::client_headers(headers, peer);
+    if action == PairingAction::Check && is_good(pairing, route, client_headers.clone(), headers).await {
         return None;
     }
     let agent = headers.get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
@@ -163,43 +163,44 @@ pub async fn answer(
         ip: identity::client(headers, peer, &pairing.trusted).to_string(),
         agent: agent.get(..MAX_AGENT).unwrap_or(agent).to_owned(),
     };
-    let mut response = pair(pairing, route, Visit { browser, visitor }).await;
+    let mut response = pair(pairing, route, PairingRequest { browser, client_headers }).await;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
 }
 
 /// Whether the session of a request may go on being used: unless serve says that it does not know
 /// it.
-async fn is_good(pairing: &Pairing, route: &Route, visitor: HeaderMap, headers: &HeaderMap) -> bool {
+async fn is_good(pairing: &Pairing, route: &Route, client_headers: HeaderMap, headers: &HeaderMap) -> bool {
     let checked =
-        session_check::is_good(route.port, &pairing.timeouts, pairing.check_patience, visitor, headers).await;
+        session_check::is_good(route.port, &pairing.timeouts, pairing.check_timeout, client_headers, headers)
+            .await;
     match &checked {
         Ok(true) => {}
-        Ok(false) => pairing.metrics.paired(labels::Paired::Unknown),
-        Err(unclear) => {
-            tracing::info!(user = %route.os_user, "session not checked: {unclear}");
-            pairing.metrics.paired(labels::Paired::CheckFailed);
+        Ok(false) => pairing.metrics.pairing(PairingOutcome::Unknown),
+        Err(error) => {
+            tracing::info!(user = %route.os_user, "session not checked: {error}");
+            pairing.metrics.pairing(PairingOutcome::CheckFailed);
         }
     }
     checked.unwrap_or(true)
 }
 
-async fn pair(pairing: &Arc<Pairing>, route: &Route, visit: Visit) -> Response<ResponseBody> {
-    match lock(&pairing.loops).ask(&visit.browser, clock::now()) {
-        Verdict::Go => {}
-        Verdict::Stop => {
+async fn pair(pairing: &Arc<Pairing>, route: &Route, request: PairingRequest) -> Response<ResponseBody> {
+    match lock(&pairing.loops).check(&request.browser, clock::now()) {
+        LoopDecision::Allow => {}
+        LoopDecision::Stop => {
             tracing::warn!(
                 user = %route.os_user,
-                ip = %visit.browser.ip,
+                ip = %request.browser.ip,
                 "not paired: {} sessions within a minute and the browser comes back without one: does it keep cookies?",
-                loops::MANY
+                loops::MAX_SESSIONS
             );
             return stopped(pairing);
         }
-        Verdict::StillStopped => return stopped(pairing),
+        LoopDecision::StillStopped => return stopped(pairing),
     }
-    let flight = || fly(Arc::clone(pairing), route.clone(), visit);
-    match pairing.flights.join(&route.os_user, flight).await {
+    let flight = || run_pairing(Arc::clone(pairing), route.clone(), request);
+    match pairing.in_flight.join(&route.os_user, flight).await {
         Some(Ok(paired)) => redirect(&paired),
         Some(Err(Failed::Mint)) | None => plain(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -212,31 +213,36 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, visit: Visit) -> Response<R
 }
 
 /// One pairing, for all who wait for it. Says in one line how it ended.
-async fn fly(pairing: Arc<Pairing>, route: Route, visit: Visit) -> Result<Arc<Paired>, Failed> {
+async fn run_pairing(
+    pairing: Arc<Pairing>,
+    route: Route,
+    request: PairingRequest,
+) -> Result<Arc<PairedSession>, Failed> {
     let user = &route.os_user;
     let credential = pairing.source.credential(user).await.map_err(|error| {
         tracing::error!(%user, "mint for {user} failed: {error}");
-        pairing.metrics.paired(labels::Paired::MintFailed);
+        pairing.metrics.pairing(PairingOutcome::MintFailed);
         Failed::Mint
     })?;
-    let patience = pairing.exchange_patience;
+    let timeout = pairing.exchange_timeout;
     let paired =
-        exchange::exchange(route.port, &pairing.timeouts, patience, &visit.visitor, &credential).await;
+        exchange::exchange(route.port, &pairing.timeouts, timeout, &request.client_headers, &credential)
+            .await;
     let paired = paired.map_err(|error| {
         tracing::error!(%user, "pairing exchange for {user} failed: {error}");
-        pairing.metrics.paired(match error {
-            ExchangeError::Ask(_) | ExchangeError::Timeout { .. } => labels::Paired::Unreachable,
-            ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => labels::Paired::Rejected,
+        pairing.metrics.pairing(match error {
+            ExchangeError::Request(_) | ExchangeError::Timeout { .. } => PairingOutcome::Unreachable,
+            ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => PairingOutcome::Rejected,
         });
         Failed::Exchange
     })?;
-    lock(&pairing.loops).given(visit.browser, clock::now());
+    lock(&pairing.loops).record(request.browser, clock::now());
     tracing::info!(%user, endpoint = %paired.endpoint, fallback = paired.fallback, "paired");
-    pairing.metrics.paired(if paired.fallback { labels::Paired::Fallback } else { labels::Paired::Paired });
+    pairing.metrics.pairing(if paired.fallback { PairingOutcome::Fallback } else { PairingOutcome::Paired });
     Ok(Arc::new(paired))
 }
 
-fn redirect(paired: &Paired) -> Response<ResponseBody> {
+fn redirect(paired: &PairedSession) -> Response<ResponseBody> {
     let mut response = plain(StatusCode::FOUND, "paired");
     let headers = response.headers_mut();
     headers.insert(LOCATION, HeaderValue::from_static("/"));
@@ -247,7 +253,7 @@ fn redirect(paired: &Paired) -> Response<ResponseBody> {
 }
 
 fn stopped(pairing: &Pairing) -> Response<ResponseBody> {
-    pairing.metrics.paired(labels::Paired::Loop);
+    pairing.metrics.pairing(PairingOutcome::Loop);
     let mut response = plain(
         StatusCode::TOO_MANY_REQUESTS,
         "t3 gave this browser several sessions within a minute, and each time it came back without one that works.\n\
@@ -257,6 +263,6 @@ fn stopped(pairing: &Pairing) -> Response<ResponseBody> {
     response
 }
 
-fn lock(loops: &Mutex<Loops>) -> std::sync::MutexGuard<'_, Loops> {
+fn lock(loops: &Mutex<LoopDetector>) -> std::sync::MutexGuard<'_, LoopDetector> {
     loops.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -30,7 +30,7 @@ const FORWARDED: [HeaderName; 3] = [
 
 /// serve gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum RequestError {
     /// It could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -48,15 +48,15 @@ pub enum AskError {
 
 /// What serve is told about the browser: its name for us, its kind, and whence it comes. Sessions
 /// are listed by that.
-pub(super) fn visitor(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
-    let mut told = HeaderMap::new();
+pub(super) fn client_headers(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
+    let mut headers = HeaderMap::new();
     for name in [HOST, USER_AGENT].into_iter().chain(FORWARDED) {
         for value in browser.get_all(&name) {
-            told.append(&name, value.clone());
+            headers.append(&name, value.clone());
         }
     }
-    headers::forwarded(&mut told, peer);
-    told
+    headers::forwarded(&mut headers, peer);
+    headers
 }
 
 /// Sends a request and reads the head of its answer.
@@ -65,8 +65,8 @@ pub(super) async fn send(
     times: &Timeouts,
     path: &'static str,
     mut request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, AskError> {
-    let failed = |source| AskError::Http { port, path, source };
+) -> Result<Response<Incoming>, RequestError> {
+    let failed = |source| RequestError::Http { port, path, source };
     *request.uri_mut() = http::Uri::from_static(path);
     if !request.headers().contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(&format!("127.0.0.1:{port}"))

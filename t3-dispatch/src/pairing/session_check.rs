@@ -9,7 +9,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::serve_request::{self, AskError};
+use super::serve_request::{self, RequestError};
 use crate::settings::Timeouts;
 
 /// Where serve says whose session it is (packages/contracts/src/environmentHttp.ts of t3code).
@@ -17,10 +17,10 @@ pub const ENDPOINT: &str = "/api/auth/session";
 
 /// serve did not say.
 #[derive(Debug, thiserror::Error)]
-pub enum Unclear {
+pub enum SessionCheckError {
     /// It gave no answer.
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Request(#[from] RequestError),
     /// It took too long.
     #[error("serve on port {port} did not answer {ENDPOINT} within {} ms", after.as_millis())]
     Timeout {
@@ -40,16 +40,16 @@ pub enum Unclear {
 /// Whether serve knows the session in these cookies, within `patience`.
 ///
 /// # Errors
-/// [`Unclear`].
+/// [`SessionCheckError`].
 pub(super) async fn is_good(
     port: u16,
     times: &Timeouts,
-    patience: Duration,
-    visitor: HeaderMap,
+    timeout_after: Duration,
+    client_headers: HeaderMap,
     browser: &HeaderMap,
-) -> Result<bool, Unclear> {
+) -> Result<bool, SessionCheckError> {
     let mut request = Request::new(Full::default());
-    *request.headers_mut() = visitor;
+    *request.headers_mut() = client_headers;
     for cookie in browser.get_all(COOKIE) {
         request.headers_mut().append(COOKIE, cookie.clone());
     }
@@ -57,19 +57,21 @@ pub(super) async fn is_good(
         let answer = serve_request::send(port, times, ENDPOINT, request).await?;
         match answer.status() {
             StatusCode::OK => judge(serve_request::body(answer.into_body()).await),
-            status => Err(Unclear::Status(status)),
+            status => Err(SessionCheckError::Status(status)),
         }
     };
-    timeout(patience, asked).await.unwrap_or(Err(Unclear::Timeout { port, after: patience }))
+    timeout(timeout_after, asked)
+        .await
+        .unwrap_or(Err(SessionCheckError::Timeout { port, after: timeout_after }))
 }
 
-fn judge(body: Option<Bytes>) -> Result<bool, Unclear> {
+fn judge(body: Option<Bytes>) -> Result<bool, SessionCheckError> {
     #[derive(Deserialize)]
     struct Session {
         authenticated: bool,
     }
     let session: Option<Session> = body.and_then(|body| serde_json::from_slice(&body).ok());
-    session.map(|session| session.authenticated).ok_or(Unclear::Content)
+    session.map(|session| session.authenticated).ok_or(SessionCheckError::Content)
 }
 
 #[cfg(test)]

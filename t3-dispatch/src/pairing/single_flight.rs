@@ -12,15 +12,15 @@ type UnderWay<T> = Arc<Mutex<HashMap<String, watch::Receiver<Option<T>>>>>;
 
 /// The work under way, by what it is for.
 #[derive(Debug)]
-pub struct Flights<T>(UnderWay<T>);
+pub struct SingleFlight<T>(UnderWay<T>);
 
-impl<T> Default for Flights<T> {
+impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Flights<T> {
+impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
     /// What the work for `key` comes to; starts it if it is not under way. Nothing when it panicked
     /// or the runtime has ended.
     pub async fn join<F>(&self, key: &str, start: impl FnOnce() -> F) -> Option<T>
@@ -34,7 +34,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             } else {
                 let (tell, outcome) = watch::channel(None);
                 flights.insert(key.to_owned(), outcome.clone());
-                let landing = Landing { flights: Arc::clone(&self.0), key: key.to_owned() };
+                let landing = FlightGuard { flights: Arc::clone(&self.0), key: key.to_owned() };
                 let work = start();
                 tokio::spawn(async move {
                     let value = work.await;
@@ -50,12 +50,12 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 }
 
 /// Takes a flight out of the map however it ends.
-struct Landing<T> {
+struct FlightGuard<T> {
     flights: UnderWay<T>,
     key: String,
 }
 
-impl<T> Drop for Landing<T> {
+impl<T> Drop for FlightGuard<T> {
     fn drop(&mut self) {
         lock(&self.flights).remove(&self.key);
     }
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_come_at_the_same_time_share_one_and_later_ones_start_anew() {
-        let (flights, work) = (Flights::default(), Arc::new(Work::default()));
+        let (flights, work) = (SingleFlight::default(), Arc::new(Work::default()));
         let together = join_all((0..10).map(|_| flights.join("ann", || work.start())));
         work.go.notify_one();
         assert_eq!(together.await, [Some(1); 10]);
@@ -106,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn different_keys_do_not_wait_for_each_other() {
-        let (flights, work) = (Flights::default(), Arc::new(Work::default()));
+        let (flights, work) = (SingleFlight::default(), Arc::new(Work::default()));
         let (ann, bob) = tokio::join!(flights.join("ann", || work.start()), async {
             let bob = flights.join("bob", || async { 7 }).await;
             work.go.notify_one();
@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_leaves_does_not_end_it_for_the_others() {
-        let flights = Arc::new(Flights::default());
+        let flights = Arc::new(SingleFlight::default());
         let work = Arc::new(Work::default());
         let (shared, begun) = (Arc::clone(&flights), Arc::clone(&work));
         let first = tokio::spawn(async move { shared.join("ann", || begun.start()).await });
@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_panics_leaves_nobody_waiting_and_the_way_open() {
-        let flights: Flights<usize> = Flights::default();
+        let flights: SingleFlight<usize> = SingleFlight::default();
         assert_eq!(flights.join("ann", || async { panic!("as a test") }).await, None);
         assert_eq!(flights.join("ann", || async { 1 }).await, Some(1));
     }

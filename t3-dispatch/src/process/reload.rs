@@ -12,12 +12,12 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    metrics::Tried,
+    metrics::ReloadResult,
     process::{
         file_watch::{FileWatch, POLL_INTERVAL},
         systemd::SystemdNotifier,
     },
-    routing::table_file::{Look, TableFile},
+    routing::table_file::{TableChange, TableFile},
     server::app::App,
 };
 
@@ -62,8 +62,8 @@ impl Reloader {
     /// an unchanged file is loaded again.
     async fn check(mut self, forced: bool) -> Self {
         let checked = tokio::task::spawn_blocking(move || {
-            let look = self.file.look(forced);
-            self.apply(look);
+            let change = self.file.check(forced);
+            self.apply(change);
             self
         });
         match checked.await {
@@ -73,11 +73,11 @@ impl Reloader {
         }
     }
 
-    fn apply(&mut self, look: Look) {
+    fn apply(&mut self, change: TableChange) {
         let path = self.file.path().display();
-        match look {
-            Look::Same => {}
-            Look::Table(table) => {
+        match change {
+            TableChange::Unchanged => {}
+            TableChange::Table(table) => {
                 let before = self.app.table();
                 let changes = table.changes(&before);
                 let logins = table.len();
@@ -85,13 +85,13 @@ impl Reloader {
                 self.app.evidence.watch(self.listening.clone(), self.serves.iter().copied().collect());
                 self.app.pool.retain(|route| table.has(route));
                 *self.app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
-                self.app.metrics.reloaded(Tried::Ok);
+                self.app.metrics.table_reload(ReloadResult::Ok);
                 self.notifier.table_loaded();
                 // Logged only once the table is in use.
                 tracing::info!("routing table {path}: {logins} logins ({changes})");
             }
-            Look::Bad(error) => {
-                self.app.metrics.reloaded(Tried::Failed);
+            TableChange::Invalid(error) => {
+                self.app.metrics.table_reload(ReloadResult::Failed);
                 self.notifier.table_failed(&error);
                 tracing::error!("{error}; keeping the previous table");
             }

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     admission::{
-        self, Gate,
+        self, Admission,
         rejections::{self, Rejections},
     },
     cli,
@@ -151,7 +151,7 @@ pub fn assemble(
         Arc::clone(&shutdown),
     ));
     let websocket = Arc::new(WebsocketProxy {
-        admission: Gate::new(admission_settings(&options.limits)),
+        admission: Admission::new(admission_settings(&options.limits)),
         rejections: Arc::clone(&rejections),
         recorder: Arc::clone(&recorder),
         metrics: Arc::clone(&metrics),
@@ -254,7 +254,7 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     }
     app.evidence.watch(ports.clone(), app.table().ports());
     let recorder = Arc::clone(&app.recorder);
-    tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.late(late)).await });
+    tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.loop_lag(late)).await });
     tokio::spawn(Arc::clone(&app.recorder).write_bursts());
     tokio::spawn(rejections::sum_up(Arc::clone(&app.rejections)));
     ports

@@ -18,7 +18,7 @@ use hyper::{
 
 use crate::{
     http::{guard, headers, peer::Peer, request_id},
-    metrics::{self, Metrics, Upstream},
+    metrics::{self, ConnectResult, Metrics},
     pages::pwa,
     proxy::request::{self, ClientIdentity},
     response::{body::ResponseBody, refused::refused, text::plain},
@@ -46,7 +46,7 @@ enum ForwardError {
     #[error("serve on port {0} timed out after {1:?}")]
     Timeout(u16, Duration),
     #[error("the client aborted its request: {0}")]
-    Rejected(guard::Refusal),
+    Rejected(guard::Violation),
     #[error("the client disconnected before its request was complete")]
     ClientGone,
 }
@@ -96,7 +96,7 @@ pub async fn forward(
 ) -> Response<ResponseBody> {
     let path = request.uri().clone();
     let id = request_id::given(request.headers());
-    let page = if forwarder.pwa { pwa::ask(&mut request) } else { None };
+    let page = if forwarder.pwa { pwa::prepare(&mut request) } else { None };
     match (send(forwarder, peer, &client.route, request).await, page) {
         (Ok(response), Some(page)) => page.answer(response).await,
         (Ok(response), None) => response,
@@ -114,7 +114,7 @@ fn failed(
 ) -> Response<ResponseBody> {
     match error {
         ForwardError::Rejected(why) => {
-            forwarder.metrics.bad(why.status());
+            forwarder.metrics.invalid_request(why.status());
             refused(peer, *why)
         }
         _ => {
@@ -146,7 +146,7 @@ async fn send(
         let reused = pooled.is_some();
         let mut sender = match pooled.take() {
             Some(sender) => {
-                forwarder.metrics.upstream(Upstream::Reused);
+                forwarder.metrics.connection(ConnectResult::Reused);
                 sender
             }
             None => connect(forwarder, route.port).await?,
@@ -226,7 +226,7 @@ async fn connect(forwarder: &HttpForwarder, port: u16) -> Result<SendRequest<Req
 fn failure(error: hyper::Error, port: u16) -> ForwardError {
     if error.is_user() {
         // The only user-provided part of the request is its body, which the client sends.
-        return match refusal(&error) {
+        return match violation(&error) {
             Some(why) => ForwardError::Rejected(why),
             None => ForwardError::ClientGone,
         };
@@ -235,11 +235,11 @@ fn failure(error: hyper::Error, port: u16) -> ForwardError {
 }
 
 /// Returns the guard's violation from the error chain.
-fn refusal(error: &hyper::Error) -> Option<guard::Refusal> {
+fn violation(error: &hyper::Error) -> Option<guard::Violation> {
     let mut source = error.source();
     while let Some(error) = source {
         let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(why) = io.and_then(|error| error.downcast_ref::<guard::Refusal>()) {
+        if let Some(why) = io.and_then(|error| error.downcast_ref::<guard::Violation>()) {
             return Some(*why);
         }
         source = error.source();
@@ -259,7 +259,7 @@ fn received(
     lease: Lease,
 ) -> Result<Response<ResponseBody>, ForwardError> {
     let mut response = check_framing(response).map_err(|why| ForwardError::BadFraming(port, why))?;
-    metrics::serves(&mut response);
+    metrics::mark_as_serve(&mut response);
     headers::strip_hop_by_hop(response.headers_mut());
     // serve may use HTTP/1.0; the client's connection does not.
     *response.version_mut() = Version::HTTP_11;

@@ -18,7 +18,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    admission::{Gate, quota::Seat, rejections::Rejections},
+    admission::{Admission, quota::SessionPermit, rejections::Rejections},
     http::{
         guard::{Exchanges, guarded_socket},
         headers,
@@ -38,7 +38,7 @@ use crate::{
 
 /// Opens WebSockets to serve and relays them.
 pub struct WebsocketProxy {
-    pub admission: Gate,
+    pub admission: Admission,
     pub rejections: Arc<Rejections>,
     pub recorder: Arc<Recorder>,
     pub metrics: Arc<Metrics>,
@@ -58,15 +58,15 @@ pub async fn answer(
         Ok(key) => key,
         Err(malformed) => {
             tracing::info!(user = %route.os_user, peer = %peer.ip, "400: {malformed}");
-            proxy.metrics.bad(StatusCode::BAD_REQUEST);
+            proxy.metrics.invalid_request(StatusCode::BAD_REQUEST);
             let mut response = plain(StatusCode::BAD_REQUEST, &malformed.to_string());
             let version = header::HeaderValue::from_static("13");
             response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
             return response;
         }
     };
-    let seat = match proxy.admission.admit(request.headers(), &route.os_user, clock::now()) {
-        Ok(seat) => seat,
+    let permit = match proxy.admission.admit(request.headers(), &route.os_user, clock::now()) {
+        Ok(permit) => permit,
         Err(closed) => {
             let status = closed.status().as_u16();
             proxy.rejections.record(closed.reason(), &route.os_user, format_args!("{status}: {closed}"));
@@ -88,7 +88,7 @@ pub async fn answer(
     let down = hyper::upgrade::on(&mut request);
     match send_upgrade(&proxy, &mut recorder, peer, &route, request).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            switch(proxy, recorder, seat, &key, down, response)
+            switch(proxy, recorder, permit, &key, down, response)
         }
         Ok(response) => match check_framing(response) {
             Ok(mut response) => {
@@ -132,7 +132,7 @@ async fn send_upgrade(
     };
     match timeout(proxy.timeouts.handshake, handshake).await {
         Ok(Ok(mut response)) => {
-            metrics::serves(&mut response);
+            metrics::mark_as_serve(&mut response);
             Ok(response)
         }
         Ok(Err(error)) => {
@@ -176,7 +176,7 @@ fn fail(recorder: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
 fn switch(
     proxy: Arc<WebsocketProxy>,
     recorder: SessionRecorder,
-    seat: Seat,
+    permit: SessionPermit,
     key: &header::HeaderValue,
     down: OnUpgrade,
     mut response: Response<Incoming>,
@@ -187,7 +187,7 @@ fn switch(
     }
     let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(run_session(proxy, recorder, seat, down, up, extended));
+    tokio::spawn(run_session(proxy, recorder, permit, down, up, extended));
     response.map(|_| ResponseBody::empty())
 }
 
@@ -195,7 +195,7 @@ fn switch(
 async fn run_session(
     proxy: Arc<WebsocketProxy>,
     mut recorder: SessionRecorder,
-    _seat: Seat,
+    _permit: SessionPermit,
     down: OnUpgrade,
     up: OnUpgrade,
     extended: bool,

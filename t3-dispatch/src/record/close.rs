@@ -38,7 +38,7 @@ impl SessionRecorder {
     #[must_use]
     pub fn open(recorder: &Arc<Recorder>, session: Session, connection: Option<Arc<Exchanges>>) -> Self {
         recorder.in_flight.opened();
-        recorder.metrics.asked();
+        recorder.metrics.upgrade_forwarded();
         Self {
             recorder: Arc::clone(recorder),
             session: Some(Box::new(session)),
@@ -108,7 +108,7 @@ impl SessionRecorder {
 
     /// Records the end of the client's connection, or the shutdown that closed it.
     fn set_client_end(&mut self) {
-        let end = self.connection.as_ref().and_then(|connection| connection.over());
+        let end = self.connection.as_ref().and_then(|connection| connection.end());
         let shutdown = self.recorder.shutdown.triggered();
         let facts = &mut self.session().facts;
         facts.down.end = facts.down.end.or(end);

@@ -3,21 +3,21 @@
 use http::{HeaderValue, Response, header};
 
 use crate::{
-    http::{guard::Refusal, peer::Peer},
+    http::{guard::Violation, peer::Peer},
     response::{body::ResponseBody, text::plain},
 };
 
 /// Returns the response to a violation. It is the last response on its connection.
 #[must_use]
-pub fn refused(peer: Peer, why: Refusal) -> Response<ResponseBody> {
+pub fn refused(peer: Peer, why: Violation) -> Response<ResponseBody> {
     let status = why.status();
-    if why == Refusal::Tls {
+    if why == Violation::Tls {
         tracing::debug!(peer = %peer.ip, "{}: {why}", status.as_u16());
     } else {
         tracing::info!(peer = %peer.ip, "{}: {why}", status.as_u16());
     }
     let mut response = plain(status, &why.to_string());
-    if why == Refusal::Method {
+    if why == Violation::Method {
         let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         response.headers_mut().insert(header::ALLOW, allowed);
     }

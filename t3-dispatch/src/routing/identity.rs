@@ -11,19 +11,19 @@ pub const USERNAME: &str = "x-authentik-username";
 
 /// Why a request gets 403.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum IdentityError {
     /// The peer may not speak for users.
     #[error("{0} is not a trusted proxy; see --trusted-proxy")]
     Untrusted(IpAddr),
     /// A trusted proxy sent no name.
     #[error("no X-authentik-username header: is the request authenticated?")]
-    Nobody,
+    MissingName,
     /// More than one name, or one that is not text.
     #[error("invalid X-authentik-username header")]
-    Unclear,
+    InvalidName,
     /// Not in the table.
     #[error("user {0:?} has no entry in the routing table")]
-    Unknown(String),
+    UnknownLogin(String),
 }
 
 /// The address is in a trusted network. An IPv4 address mapped into IPv6 counts as IPv4.
@@ -36,19 +36,19 @@ pub fn trusted(networks: &[IpNet], address: IpAddr) -> bool {
 /// The login that a trusted peer names; an e-mail address counts by its local part.
 ///
 /// # Errors
-/// [`Refusal`] says why the request is to be refused.
-pub fn login<'a>(headers: &'a HeaderMap, peer: IpAddr, networks: &[IpNet]) -> Result<&'a str, Refusal> {
+/// [`IdentityError`] says why the request is to be refused.
+pub fn login<'a>(headers: &'a HeaderMap, peer: IpAddr, networks: &[IpNet]) -> Result<&'a str, IdentityError> {
     if !trusted(networks, peer) {
-        return Err(Refusal::Untrusted(peer.to_canonical()));
+        return Err(IdentityError::Untrusted(peer.to_canonical()));
     }
     let mut names = headers.get_all(USERNAME).iter();
-    let name = names.next().ok_or(Refusal::Nobody)?;
+    let name = names.next().ok_or(IdentityError::MissingName)?;
     if names.next().is_some() {
-        return Err(Refusal::Unclear);
+        return Err(IdentityError::InvalidName);
     }
-    let name = name.to_str().map_err(|_| Refusal::Unclear)?.trim();
+    let name = name.to_str().map_err(|_| IdentityError::InvalidName)?.trim();
     match name.split_once('@').map_or(name, |(local, _)| local) {
-        "" => Err(Refusal::Nobody),
+        "" => Err(IdentityError::MissingName),
         local => Ok(local),
     }
 }
@@ -106,11 +106,14 @@ mod tests {
         assert_eq!(from("::ffff:127.0.0.1", &[(USERNAME, "ann@example.org")]), Ok("ann".to_owned()));
         assert_eq!(
             from("192.0.2.1", &[(USERNAME, "ann")]),
-            Err(Refusal::Untrusted("192.0.2.1".parse().unwrap()))
+            Err(IdentityError::Untrusted("192.0.2.1".parse().unwrap()))
         );
-        assert_eq!(from("127.0.0.1", &[]), Err(Refusal::Nobody));
-        assert_eq!(from("127.0.0.1", &[(USERNAME, "@x")]), Err(Refusal::Nobody));
-        assert_eq!(from("127.0.0.1", &[(USERNAME, "ann"), (USERNAME, "bob")]), Err(Refusal::Unclear));
+        assert_eq!(from("127.0.0.1", &[]), Err(IdentityError::MissingName));
+        assert_eq!(from("127.0.0.1", &[(USERNAME, "@x")]), Err(IdentityError::MissingName));
+        assert_eq!(
+            from("127.0.0.1", &[(USERNAME, "ann"), (USERNAME, "bob")]),
+            Err(IdentityError::InvalidName)
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::routing::table::{Table, TableError};
 
 /// The file as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen {
+enum FileState {
     Content(String),
     Unreadable(io::ErrorKind, Option<i32>),
 }
@@ -18,18 +18,18 @@ enum Seen {
 #[derive(Debug)]
 pub struct TableFile {
     path: PathBuf,
-    seen: Seen,
+    state: FileState,
 }
 
 /// What a look at the file brought.
 #[derive(Debug)]
-pub enum Look {
+pub enum TableChange {
     /// Nothing that was not known.
-    Same,
+    Unchanged,
     /// A table.
     Table(Table),
     /// Nothing of use.
-    Bad(TableError),
+    Invalid(TableError),
 }
 
 impl TableFile {
@@ -45,24 +45,26 @@ impl TableFile {
     pub fn open(path: PathBuf) -> Result<(Self, Table), TableError> {
         let text = Table::read(&path)?;
         let table = Table::parse(&text, &path)?;
-        Ok((Self { path, seen: Seen::Content(text) }, table))
+        Ok((Self { path, state: FileState::Content(text) }, table))
     }
 
-    /// Looks whether it is another one; `anyway`: reads it also when it is not.
-    pub fn look(&mut self, anyway: bool) -> Look {
+    /// Looks whether it is another one; `force`: reads it also when it is not.
+    pub fn check(&mut self, force: bool) -> TableChange {
         let read = Table::read(&self.path);
-        let seen = match &read {
-            Ok(text) => Seen::Content(text.clone()),
-            Err(TableError::Read { source, .. }) => Seen::Unreadable(source.kind(), source.raw_os_error()),
-            Err(TableError::Content { .. }) => Seen::Unreadable(io::ErrorKind::InvalidData, None),
+        let state = match &read {
+            Ok(text) => FileState::Content(text.clone()),
+            Err(TableError::Read { source, .. }) => {
+                FileState::Unreadable(source.kind(), source.raw_os_error())
+            }
+            Err(TableError::Content { .. }) => FileState::Unreadable(io::ErrorKind::InvalidData, None),
         };
-        if seen == self.seen && !anyway {
-            return Look::Same;
+        if state == self.state && !force {
+            return TableChange::Unchanged;
         }
-        self.seen = seen;
+        self.state = state;
         match read.and_then(|text| Table::parse(&text, &self.path)) {
-            Ok(table) => Look::Table(table),
-            Err(error) => Look::Bad(error),
+            Ok(table) => TableChange::Table(table),
+            Err(error) => TableChange::Invalid(error),
         }
     }
 }
@@ -82,23 +84,23 @@ mod tests {
         fs::write(&path, good).unwrap();
         let (mut file, table) = TableFile::open(path.clone()).unwrap();
         assert_eq!(table.len(), 1);
-        assert!(matches!(file.look(false), Look::Same));
+        assert!(matches!(file.check(false), TableChange::Unchanged));
         fs::write(&path, good).unwrap();
-        assert!(matches!(file.look(false), Look::Same), "written, but with the same content");
-        assert!(matches!(file.look(true), Look::Table(_)), "asked for");
+        assert!(matches!(file.check(false), TableChange::Unchanged), "written, but with the same content");
+        assert!(matches!(file.check(true), TableChange::Table(_)), "asked for");
 
         fs::write(&path, "{").unwrap();
-        assert!(matches!(file.look(false), Look::Bad(TableError::Content { .. })));
-        assert!(matches!(file.look(false), Look::Same), "the same mistake is said once");
+        assert!(matches!(file.check(false), TableChange::Invalid(TableError::Content { .. })));
+        assert!(matches!(file.check(false), TableChange::Unchanged), "the same mistake is said once");
         fs::write(&path, "{\n").unwrap();
-        assert!(matches!(file.look(false), Look::Bad(_)), "another mistake");
+        assert!(matches!(file.check(false), TableChange::Invalid(_)), "another mistake");
 
         fs::remove_file(&path).unwrap();
-        assert!(matches!(file.look(false), Look::Bad(TableError::Read { .. })));
-        assert!(matches!(file.look(false), Look::Same));
+        assert!(matches!(file.check(false), TableChange::Invalid(TableError::Read { .. })));
+        assert!(matches!(file.check(false), TableChange::Unchanged));
         fs::write(&path, good).unwrap();
-        assert!(matches!(file.look(false), Look::Table(table) if table.len() == 1));
+        assert!(matches!(file.check(false), TableChange::Table(table) if table.len() == 1));
         fs::write(&path, [0xff]).unwrap();
-        assert!(matches!(file.look(false), Look::Bad(TableError::Read { .. })));
+        assert!(matches!(file.check(false), TableChange::Invalid(TableError::Read { .. })));
     }
 }

@@ -100,14 +100,14 @@ async fn exchange(
     // The session recorder reads the end of the client's connection from it.
     request.extensions_mut().insert(Arc::clone(exchanges));
     let exchange = exchanges.begin();
-    let mut response = match exchanges.refusal() {
-        Some(why) if guard::is_stand_in(request.uri()) => {
-            app.metrics.bad(why.status());
+    let mut response = match exchanges.violation() {
+        Some(why) if guard::is_substitute(request.uri()) => {
+            app.metrics.invalid_request(why.status());
             refused(peer, why)
         }
         _ => router::answer(Arc::clone(&app), peer, request).await,
     };
-    app.metrics.answered(&response);
+    app.metrics.response(&response);
     if exchanges.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // The guard forwards no further request.
         close(&mut response);

@@ -12,7 +12,7 @@ use crate::{
     pages, pairing,
     proxy::{http, request::ClientIdentity, websocket},
     response::{body::ResponseBody, text::plain},
-    routing::identity::{self, Refusal},
+    routing::identity::{self, IdentityError},
     server::app::App,
 };
 
@@ -25,9 +25,9 @@ pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -
     // 2. Identity.
     let client = match identify(&app, peer.ip, request.headers()) {
         Ok(client) => client,
-        Err(refusal) => {
-            record_rejection(&app, peer.ip, &refusal, request.uri().path());
-            return plain(StatusCode::FORBIDDEN, &refusal.to_string());
+        Err(error) => {
+            record_rejection(&app, peer.ip, &error, request.uri().path());
+            return plain(StatusCode::FORBIDDEN, &error.to_string());
         }
     };
     // 3. WebSockets.
@@ -45,19 +45,19 @@ pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -
     http::forward(&app.forwarder, peer, &client, request).await
 }
 
-fn identify(app: &App, peer: IpAddr, headers: &HeaderMap) -> Result<ClientIdentity, Refusal> {
+fn identify(app: &App, peer: IpAddr, headers: &HeaderMap) -> Result<ClientIdentity, IdentityError> {
     let login = identity::login(headers, peer, &app.trusted)?;
     let table = app.table();
-    let route = table.route(login).ok_or_else(|| Refusal::Unknown(login.to_owned()))?;
+    let route = table.route(login).ok_or_else(|| IdentityError::UnknownLogin(login.to_owned()))?;
     Ok(ClientIdentity { login: login.to_owned(), route: route.clone() })
 }
 
-fn record_rejection(app: &App, peer: IpAddr, refusal: &Refusal, path: &str) {
+fn record_rejection(app: &App, peer: IpAddr, error: &IdentityError, path: &str) {
     let network = rejections::network(peer);
-    let (why, who) = match refusal {
-        Refusal::Untrusted(_) => (RejectReason::Peer, network.as_str()),
-        Refusal::Nobody | Refusal::Unclear => (RejectReason::Identity, network.as_str()),
-        Refusal::Unknown(login) => (RejectReason::Identity, login.as_str()),
+    let (why, who) = match error {
+        IdentityError::Untrusted(_) => (RejectReason::Peer, network.as_str()),
+        IdentityError::MissingName | IdentityError::InvalidName => (RejectReason::Identity, network.as_str()),
+        IdentityError::UnknownLogin(login) => (RejectReason::Identity, login.as_str()),
     };
-    app.rejections.record(why, who, format_args!("403: {refusal} (path {path:?})"));
+    app.rejections.record(why, who, format_args!("403: {error} (path {path:?})"));
 }

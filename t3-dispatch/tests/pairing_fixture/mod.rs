@@ -264,7 +264,7 @@ impl House {
 
     /// What the metrics count of pairings, `outcome=count` for those that are not 0.
     pub fn counted(&self) -> Vec<String> {
-        let page = metrics::page::page(&self.app.metrics, &self.app.gauges()).unwrap();
+        let page = metrics::page::render(&self.app.metrics, &self.app.gauges()).unwrap();
         page.lines()
             .filter_map(|line| line.strip_prefix("t3_dispatch_pairings_total{outcome=\"")?.split_once("\"} "))
             .filter(|(_, count)| *count != "0")

@@ -1,7 +1,7 @@
 //! A body in chunks (RFC 9112 section 7.1), without the allowances: no whitespace around sizes, CR
 //! LF after every line and every chunk. Pure; skips what is in the chunks.
 
-use super::{Refusal, head::is_token_char};
+use super::{Violation, head::is_token_char};
 
 /// Hexadecimal digits of a size, leading zeros included.
 const SIZE_DIGITS: u8 = 16;
@@ -51,7 +51,7 @@ impl Chunks {
     ///
     /// # Errors
     /// What is wrong, with the number of sound bytes before it.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(usize, bool), (usize, Refusal)> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(usize, bool), (usize, Violation)> {
         let mut at = 0;
         while at < bytes.len() {
             if self.at == At::Data {
@@ -72,21 +72,21 @@ impl Chunks {
         Ok((at, false))
     }
 
-    fn byte(&mut self, byte: u8) -> Result<bool, Refusal> {
+    fn byte(&mut self, byte: u8) -> Result<bool, Violation> {
         if matches!(self.at, At::Trailer | At::TrailerName | At::TrailerValue | At::TrailerLf) {
             self.trailers += 1;
             if self.trailers > TRAILERS {
-                return Err(Refusal::Trailers);
+                return Err(Violation::Trailers);
             }
         }
         self.at = match (self.at, byte) {
             (At::Size, b'\r') if self.digits > 0 => At::SizeLf,
             (At::Size, b';') if self.digits > 0 => At::Extension,
             (At::Size, _) => {
-                let digit = char::from(byte).to_digit(16).ok_or(Refusal::Chunk)?;
+                let digit = char::from(byte).to_digit(16).ok_or(Violation::Chunk)?;
                 self.digits += 1;
                 if self.digits > SIZE_DIGITS {
-                    return Err(Refusal::Chunk);
+                    return Err(Violation::Chunk);
                 }
                 self.left = self.left << 4 | u64::from(digit);
                 At::Size
@@ -95,7 +95,7 @@ impl Chunks {
             (At::Extension, b'\t' | 0x20..=0x7e) => {
                 self.extension += 1;
                 if self.extension > EXTENSION {
-                    return Err(Refusal::ChunkExtension);
+                    return Err(Violation::ChunkExtension);
                 }
                 At::Extension
             }
@@ -110,7 +110,7 @@ impl Chunks {
             (At::Trailer, _) if is_token_char(byte) => {
                 self.fields += 1;
                 if self.fields > self.max_fields {
-                    return Err(Refusal::Trailers);
+                    return Err(Violation::Trailers);
                 }
                 At::TrailerName
             }
@@ -121,9 +121,9 @@ impl Chunks {
             (At::TrailerLf, b'\n') => At::Trailer,
             (At::LastLf, b'\n') => return Ok(true),
             (At::Trailer | At::TrailerName | At::TrailerValue | At::TrailerLf | At::LastLf, _) => {
-                return Err(Refusal::Trailers);
+                return Err(Violation::Trailers);
             }
-            _ => return Err(Refusal::Chunk),
+            _ => return Err(Violation::Chunk),
         };
         Ok(false)
     }
@@ -133,7 +133,7 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    fn feed(text: &[u8]) -> Result<(usize, bool), (usize, Refusal)> {
+    fn feed(text: &[u8]) -> Result<(usize, bool), (usize, Violation)> {
         Chunks::new(2).feed(text)
     }
 
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn tricks_with_sizes_and_line_ends_are_refused_at_the_byte_that_shows_them() {
-        use Refusal as R;
+        use Violation as R;
         for (text, sound, why) in [
             ("\r\n", 0, R::Chunk),
             ("x\r\n", 0, R::Chunk),

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::{
-    Limits, Refusal,
+    Limits, Violation,
     chunked::Chunks,
     head::{self, Length},
 };
@@ -22,7 +22,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What may be let through of the bytes shown.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Fed {
+pub struct FeedResult {
     /// Bytes of earlier calls: the start of a head that is whole now, and its end. Come first.
     pub held: Vec<u8>,
     /// A part of the bytes shown.
@@ -30,12 +30,12 @@ pub struct Fed {
     /// How many heads are in there.
     pub heads: u64,
     /// What comes after is refused: nothing else will be let through, ever.
-    pub refused: Option<Refusal>,
+    pub violation: Option<Violation>,
 }
 
 /// Where the stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum RequestPhase {
     /// Between two requests.
     Between,
     /// In a head that is not whole.
@@ -43,9 +43,9 @@ pub enum Place {
     /// In a body.
     Body,
     /// Behind a request to become a WebSocket.
-    Behind,
+    Upgrade,
     /// Behind something that was refused.
-    Refused,
+    Rejected,
 }
 
 #[derive(Debug, Clone)]
@@ -53,8 +53,8 @@ enum State {
     Head(HeadScan),
     Length(u64),
     Chunked(Chunks),
-    Behind,
-    Refused,
+    Upgrade,
+    Rejected,
 }
 
 /// The framing of one connection.
@@ -75,13 +75,13 @@ impl Framing {
 
     /// Where the stream stands.
     #[must_use]
-    pub fn place(&self) -> Place {
+    pub fn phase(&self) -> RequestPhase {
         match &self.state {
-            State::Head(scan) if scan.length == scan.start => Place::Between,
-            State::Head(_) => Place::Head,
-            State::Length(_) | State::Chunked(_) => Place::Body,
-            State::Behind => Place::Behind,
-            State::Refused => Place::Refused,
+            State::Head(scan) if scan.length == scan.start => RequestPhase::Between,
+            State::Head(_) => RequestPhase::Head,
+            State::Length(_) | State::Chunked(_) => RequestPhase::Body,
+            State::Upgrade => RequestPhase::Upgrade,
+            State::Rejected => RequestPhase::Rejected,
         }
     }
 
@@ -98,16 +98,16 @@ impl Framing {
     }
 
     /// Refuses what is on its way for a reason that lies outside.
-    pub fn refuse(&mut self) {
-        self.state = State::Refused;
+    pub fn reject(&mut self) {
+        self.state = State::Rejected;
         self.held = Vec::new();
     }
 
     /// Looks at the next bytes.
-    pub fn feed(&mut self, bytes: &[u8]) -> Fed {
-        let mut fed = Fed::default();
+    pub fn feed(&mut self, bytes: &[u8]) -> FeedResult {
+        let mut fed = FeedResult::default();
         let mut at = 0;
-        while at < bytes.len() && fed.refused.is_none() {
+        while at < bytes.len() && fed.violation.is_none() {
             at = match &mut self.state {
                 State::Head(_) => self.feed_head(bytes, at, &mut fed),
                 State::Length(left) => {
@@ -129,31 +129,31 @@ impl Framing {
                     }
                     Err((sound, why)) => {
                         fed.pass.end = at + sound;
-                        fed.refused = Some(why);
+                        fed.violation = Some(why);
                         at
                     }
                 },
-                State::Behind => {
+                State::Upgrade => {
                     self.held.extend_from_slice(&bytes[at..]);
                     bytes.len()
                 }
-                State::Refused => bytes.len(),
+                State::Rejected => bytes.len(),
             };
         }
-        if fed.refused.is_some() {
-            self.refuse();
+        if fed.violation.is_some() {
+            self.reject();
         }
         fed.pass.start = fed.pass.start.min(fed.pass.end);
         fed
     }
 
     /// Returns where to go on.
-    fn feed_head(&mut self, bytes: &[u8], from: usize, fed: &mut Fed) -> usize {
+    fn feed_head(&mut self, bytes: &[u8], from: usize, fed: &mut FeedResult) -> usize {
         let State::Head(scan) = &mut self.state else { return from };
         let found = match scan.feed(&bytes[from..], self.limits.head_bytes) {
             Ok(found) => found,
             Err(why) => {
-                fed.refused = Some(why);
+                fed.violation = Some(why);
                 return from;
             }
         };
@@ -171,7 +171,7 @@ impl Framing {
         let head = match parsed {
             Ok(head) => head,
             Err(why) => {
-                fed.refused = Some(why);
+                fed.violation = Some(why);
                 return from;
             }
         };
@@ -182,7 +182,7 @@ impl Framing {
         fed.pass.end = end;
         fed.heads += 1;
         self.state = match head.body {
-            _ if head.websocket => State::Behind,
+            _ if head.websocket => State::Upgrade,
             Length::Known(0) => State::Head(HeadScan::default()),
             Length::Known(length) => State::Length(length),
             Length::Chunked => State::Chunked(Chunks::new(self.limits.fields)),
@@ -207,14 +207,14 @@ struct HeadScan {
 
 impl HeadScan {
     /// How many of the bytes belong to the head, if it ends in them.
-    fn feed(&mut self, bytes: &[u8], max: usize) -> Result<Option<usize>, Refusal> {
+    fn feed(&mut self, bytes: &[u8], max: usize) -> Result<Option<usize>, Violation> {
         for (at, byte) in bytes.iter().enumerate() {
             if self.length == 0 && *byte == TLS_HANDSHAKE {
-                return Err(Refusal::Tls);
+                return Err(Violation::Tls);
             }
             self.length += 1;
             if self.length > max {
-                return Err(Refusal::HeadTooLarge);
+                return Err(Violation::HeadTooLarge);
             }
             match (self.after_cr, byte) {
                 (true, b'\n') => {
@@ -226,19 +226,19 @@ impl HeadScan {
                     } else {
                         self.start = self.length;
                         if self.start > EMPTY_LINES * 2 {
-                            return Err(Refusal::RequestLine);
+                            return Err(Violation::RequestLine);
                         }
                     }
                 }
-                (true, _) | (false, b'\n') => return Err(Refusal::LineEnd),
+                (true, _) | (false, b'\n') => return Err(Violation::LineEnd),
                 (false, b'\r') => self.after_cr = true,
                 (false, b'\t' | 0x20..=0x7e | 0x80..) => {
                     self.line += 1;
                     if !self.in_fields && self.line > REQUEST_LINE {
-                        return Err(Refusal::TargetTooLong);
+                        return Err(Violation::TargetTooLong);
                     }
                 }
-                (false, _) => return Err(Refusal::Control),
+                (false, _) => return Err(Violation::Control),
             }
         }
         Ok(None)

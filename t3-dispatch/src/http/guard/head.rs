@@ -1,7 +1,7 @@
 //! One whole request head: is it what RFC 9112 asks for, where does the request end, and is it the
 //! last on its connection? Pure.
 
-use super::Refusal;
+use super::Violation;
 use crate::http::headers::has_token;
 
 /// What follows a head.
@@ -36,8 +36,8 @@ struct Fields<'a> {
 /// before.
 ///
 /// # Errors
-/// [`Refusal`].
-pub fn parse(head: &[u8], max_fields: usize) -> Result<Head, Refusal> {
+/// [`Violation`].
+pub fn parse(head: &[u8], max_fields: usize) -> Result<Head, Violation> {
     let mut lines = Lines(head);
     let (authority, version) = request_line(lines.next().unwrap_or_default())?;
     let mut fields = Fields::default();
@@ -45,21 +45,21 @@ pub fn parse(head: &[u8], max_fields: usize) -> Result<Head, Refusal> {
     for line in lines.by_ref().take_while(|line| !line.is_empty()) {
         count += 1;
         if count > max_fields {
-            return Err(Refusal::TooManyFields);
+            return Err(Violation::TooManyFields);
         }
         let (name, value) = field(line)?;
         fields.take(name, value)?;
     }
     if fields.chunked && fields.content_length.is_some() {
-        return Err(Refusal::TwoLengths);
+        return Err(Violation::TwoLengths);
     }
     if fields.chunked && version == Version::Http10 {
-        return Err(Refusal::TransferEncoding);
+        return Err(Violation::TransferEncoding);
     }
     match (fields.host, authority, version) {
-        (None, _, Version::Http11) => return Err(Refusal::Host),
+        (None, _, Version::Http11) => return Err(Violation::Host),
         (Some(host), Some(authority), _) if !host.eq_ignore_ascii_case(authority) => {
-            return Err(Refusal::OtherHost);
+            return Err(Violation::OtherHost);
         }
         _ => {}
     }
@@ -91,15 +91,15 @@ enum Version {
 }
 
 /// The authority of an absolute target, and the version.
-fn request_line(line: &[u8]) -> Result<(Option<&[u8]>, Version), Refusal> {
+fn request_line(line: &[u8]) -> Result<(Option<&[u8]>, Version), Violation> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(Refusal::RequestLine);
+        return Err(Violation::RequestLine);
     };
     if method == b"PRI" && version == b"HTTP/2.0" {
-        return Err(Refusal::Http2);
+        return Err(Violation::Http2);
     }
     let version = match version {
         b"HTTP/1.1" => Version::Http11,
@@ -107,21 +107,21 @@ fn request_line(line: &[u8]) -> Result<(Option<&[u8]>, Version), Refusal> {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            return Err(Refusal::Version);
+            return Err(Violation::Version);
         }
-        _ => return Err(Refusal::RequestLine),
+        _ => return Err(Violation::RequestLine),
     };
     if !is_token(method) {
-        return Err(Refusal::RequestLine);
+        return Err(Violation::RequestLine);
     }
     if method == b"CONNECT" || method == b"TRACE" {
-        return Err(Refusal::Method);
+        return Err(Violation::Method);
     }
     Ok((authority(target)?, version))
 }
 
 /// The authority, when the target is a URL.
-fn authority(target: &[u8]) -> Result<Option<&[u8]>, Refusal> {
+fn authority(target: &[u8]) -> Result<Option<&[u8]>, Violation> {
     // Browsers leave some characters as they are that RFC 3986 would have encoded
     // (url.spec.whatwg.org, the percent-encode sets of path and query). None of those ends or moves
     // anything, and hyper takes them, too.
@@ -131,16 +131,16 @@ fn authority(target: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     if !path.iter().all(|byte| sound(byte) && *byte != b'`')
         || !query.iter().all(|byte| sound(byte) && *byte != b'"')
     {
-        return Err(Refusal::Target);
+        return Err(Violation::Target);
     }
     if target.first() == Some(&b'/') {
         return Ok(None);
     }
     let rest = strip_scheme(target, b"http://").or_else(|| strip_scheme(target, b"https://"));
-    let rest = rest.ok_or(Refusal::Target)?;
+    let rest = rest.ok_or(Violation::Target)?;
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let authority = &rest[..end];
-    if is_host(authority) { Ok(Some(authority)) } else { Err(Refusal::Target) }
+    if is_host(authority) { Ok(Some(authority)) } else { Err(Violation::Target) }
 }
 
 fn strip_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
@@ -158,32 +158,32 @@ fn is_host(value: &[u8]) -> bool {
 /// Name and value of a field line, the value without whitespace around it.
 ///
 /// # Errors
-/// [`Refusal::Fold`], [`Refusal::FieldName`].
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+/// [`Violation::Fold`], [`Violation::FieldName`].
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(Refusal::Fold);
+        return Err(Violation::Fold);
     }
-    let colon = line.iter().position(|byte| *byte == b':').ok_or(Refusal::FieldName)?;
+    let colon = line.iter().position(|byte| *byte == b':').ok_or(Violation::FieldName)?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if is_token(name) { Ok((name, trim(value))) } else { Err(Refusal::FieldName) }
+    if is_token(name) { Ok((name, trim(value))) } else { Err(Violation::FieldName) }
 }
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
+    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Violation> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         if is(b"content-length") {
-            let length = number(value).ok_or(Refusal::ContentLength)?;
+            let length = number(value).ok_or(Violation::ContentLength)?;
             if self.content_length.replace(length).is_some() {
-                return Err(Refusal::ContentLength);
+                return Err(Violation::ContentLength);
             }
         } else if is(b"transfer-encoding") {
             if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::TransferEncoding);
+                return Err(Violation::TransferEncoding);
             }
             self.chunked = true;
         } else if is(b"host") {
             if !is_host(value) || self.host.replace(value).is_some() {
-                return Err(Refusal::Host);
+                return Err(Violation::Host);
             }
         } else if is(b"upgrade") {
             self.upgrade |= has_token(value, "websocket");
@@ -224,7 +224,7 @@ pub(super) fn is_token_char(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn head(text: &str) -> Result<Head, Refusal> {
+    fn head(text: &str) -> Result<Head, Violation> {
         parse(text.replace('\n', "\r\n").as_bytes(), 8)
     }
 
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        use Refusal as R;
+        use Violation as R;
         for (line, why) in [
             ("GET  / HTTP/1.1", R::RequestLine),
             ("GET / HTTP/1.1 ", R::RequestLine),

@@ -15,8 +15,8 @@ pub mod head;
 pub mod stream;
 mod violation;
 
-pub use stream::{Exchange, Exchanges, Guarded, guarded_socket, is_stand_in};
-pub use violation::Refusal;
+pub use stream::{Exchange, Exchanges, Guarded, guarded_socket, is_substitute};
+pub use violation::Violation;
 
 use std::time::Duration;
 

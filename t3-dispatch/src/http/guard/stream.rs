@@ -1,7 +1,7 @@
 //! A client's socket with the guard on it: what is read from it has been looked at.
 //!
 //! A refusal has to be answered in its turn, behind the answers to the requests before it. So a
-//! request that no client can make takes the place of the refused one ([`is_stand_in`]), and
+//! request that no client can make takes the place of the refused one ([`is_substitute`]), and
 //! the request handler reads the reason from [`Exchanges`].
 
 use std::{
@@ -32,14 +32,14 @@ use tokio::{
 use crate::sys::{clock, tcp};
 
 use super::{
-    ClientTimeouts, Limits, Refusal,
-    framing::{Fed, Framing, Place},
+    ClientTimeouts, Limits, Violation,
+    framing::{FeedResult, Framing, RequestPhase},
 };
 
 /// The guard refuses this target from clients, so only the guard can have made it.
-const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
+const SUBSTITUTE: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 /// How much is taken in behind a request to become a WebSocket before that is decided.
-const BEHIND: usize = 64 * 1024;
+const MAX_BEHIND_UPGRADE: usize = 64 * 1024;
 /// How long, and how much, is read from a client that still talks after it was told that the
 /// connection ends. Closing at once would reset the connection, and the answer could be lost with
 /// it (RFC 9112 section 9.6).
@@ -47,7 +47,7 @@ const LINGER: (Duration, u64) = (Duration::from_secs(2), 8 * 1024 * 1024);
 
 /// The request stands in for one that was refused.
 #[must_use]
-pub fn is_stand_in(target: &Uri) -> bool {
+pub fn is_substitute(target: &Uri) -> bool {
     target.path() == "*"
 }
 
@@ -59,9 +59,9 @@ pub struct Exchanges {
     ended: AtomicU64,
     /// When the last of them was, in milliseconds.
     ended_at: AtomicU64,
-    refusal: OnceLock<Refusal>,
+    violation: OnceLock<Violation>,
     last: AtomicBool,
-    over: OnceLock<(SeenEnd, Nanos)>,
+    end: OnceLock<(SeenEnd, Nanos)>,
 }
 
 impl Exchanges {
@@ -70,27 +70,27 @@ impl Exchanges {
             since: Instant::now(),
             ended: AtomicU64::new(0),
             ended_at: AtomicU64::new(0),
-            refusal: OnceLock::new(),
+            violation: OnceLock::new(),
             last: AtomicBool::new(false),
-            over: OnceLock::new(),
+            end: OnceLock::new(),
         }
     }
 
     /// How and when the client's connection was seen to end.
     #[must_use]
-    pub fn over(&self) -> Option<(SeenEnd, Nanos)> {
-        self.over.get().copied()
+    pub fn end(&self) -> Option<(SeenEnd, Nanos)> {
+        self.end.get().copied()
     }
 
-    fn ended(&self, how: SeenEnd) {
+    fn set_end(&self, how: SeenEnd) {
         // The first end counts: a write that fails later repeats it.
-        let _ = self.over.set((how, clock::now()));
+        let _ = self.end.set((how, clock::now()));
     }
 
     /// Passes a result on, and keeps the error that ended the connection.
-    fn noting<T>(&self, result: io::Result<T>) -> io::Result<T> {
+    fn note_error<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
-            self.ended(tcp::seen_end(error));
+            self.set_end(tcp::seen_end(error));
         }
         result
     }
@@ -103,8 +103,8 @@ impl Exchanges {
 
     /// Why the client is refused.
     #[must_use]
-    pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal.get().copied()
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
     }
 
     /// The connection cannot be used for another request: its client asked to become a WebSocket.
@@ -136,7 +136,7 @@ pub struct Guarded {
     out: Vec<u8>,
     out_at: usize,
     /// A body was aborted here; reported once `out` is empty.
-    broken: Option<Refusal>,
+    broken: Option<Violation>,
     eof: bool,
     /// How many heads were let through.
     heads: u64,
@@ -144,7 +144,7 @@ pub struct Guarded {
     timeouts: ClientTimeouts,
     timer: Option<Pin<Box<Sleep>>>,
     /// What the timer runs for.
-    timed: Option<Place>,
+    timed: Option<RequestPhase>,
 }
 
 impl Guarded {
@@ -185,21 +185,21 @@ impl Guarded {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn refuse(&mut self, why: Refusal) {
-        self.framing.refuse();
-        if self.exchanges.refusal.set(why).is_err() {
+    fn reject(&mut self, why: Violation) {
+        self.framing.reject();
+        if self.exchanges.violation.set(why).is_err() {
             return;
         }
         if why.in_body() {
             self.broken = Some(why);
         } else {
-            self.out.extend_from_slice(STAND_IN);
+            self.out.extend_from_slice(SUBSTITUTE);
         }
     }
 
     /// Takes in what was read to `buf` behind `start`.
-    fn take_in(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
-        let Fed { held, pass, heads, refused } = self.framing.feed(&buf.filled()[start..]);
+    fn process_input(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
+        let FeedResult { held, pass, heads, violation } = self.framing.feed(&buf.filled()[start..]);
         self.heads += heads;
         if heads > 0 || !pass.is_empty() {
             // What is waited for now begins now.
@@ -213,42 +213,42 @@ impl Guarded {
             self.out.extend_from_slice(&buf.filled()[start..][pass]);
             buf.set_filled(start);
         }
-        if let Some(why) = refused {
-            self.refuse(why);
+        if let Some(why) = violation {
+            self.reject(why);
         }
-        if self.framing.place() == Place::Behind {
+        if self.framing.phase() == RequestPhase::Upgrade {
             self.exchanges.last.store(true, Ordering::Release);
         }
     }
 
     /// Nothing came: is it time to give up?
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let place = self.framing.place();
-        let patience = match place {
-            Place::Between => self.timeouts.idle,
-            Place::Head => self.timeouts.head,
-            Place::Body => self.timeouts.body,
-            Place::Behind | Place::Refused => return Poll::Pending,
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let phase = self.framing.phase();
+        let limit = match phase {
+            RequestPhase::Between => self.timeouts.idle,
+            RequestPhase::Head => self.timeouts.head,
+            RequestPhase::Body => self.timeouts.body,
+            RequestPhase::Upgrade | RequestPhase::Rejected => return Poll::Pending,
         };
-        if self.timed != Some(place) {
-            self.timed = Some(place);
-            self.run_timer(Instant::now() + patience);
+        if self.timed != Some(phase) {
+            self.timed = Some(phase);
+            self.run_timer(Instant::now() + limit);
         }
         loop {
             let Some(timer) = &mut self.timer else { return Poll::Pending };
             ready!(timer.as_mut().poll(cx));
-            match place {
-                Place::Between => match self.idle_until() {
+            match phase {
+                RequestPhase::Between => match self.idle_until() {
                     Some(until) if until <= Instant::now() => return Poll::Ready(Ok(())),
                     Some(until) => self.run_timer(until),
-                    None => self.run_timer(Instant::now() + patience),
+                    None => self.run_timer(Instant::now() + limit),
                 },
-                Place::Head => {
-                    self.refuse(Refusal::SlowHead);
+                RequestPhase::Head => {
+                    self.reject(Violation::SlowHead);
                     return Poll::Ready(Ok(()));
                 }
                 _ => {
-                    self.refuse(Refusal::SlowBody);
+                    self.reject(Violation::SlowBody);
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -304,27 +304,27 @@ impl AsyncRead for Guarded {
             if let Some(why) = self.broken.take() {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
-            match self.framing.place() {
-                Place::Refused => return self.skip(cx),
-                Place::Behind if self.framing.held() >= BEHIND => return Poll::Pending,
+            match self.framing.phase() {
+                RequestPhase::Rejected => return self.skip(cx),
+                RequestPhase::Upgrade if self.framing.held() >= MAX_BEHIND_UPGRADE => return Poll::Pending,
                 _ => {}
             }
             match self.stream()?.poll_read(cx, buf) {
                 Poll::Pending => {
-                    ready!(self.wait(cx))?;
-                    if self.exchanges.refusal().is_none() {
+                    ready!(self.poll_timeout(cx))?;
+                    if self.exchanges.violation().is_none() {
                         // Idle for too long. To HTTP this is a client that left.
                         return Poll::Ready(Ok(()));
                     }
                 }
                 Poll::Ready(read) => {
-                    self.exchanges.noting(read)?;
+                    self.exchanges.note_error(read)?;
                     if buf.filled().len() == start {
-                        self.exchanges.ended(SeenEnd::Eof);
+                        self.exchanges.set_end(SeenEnd::Eof);
                         self.eof = true;
                         return Poll::Ready(Ok(()));
                     }
-                    self.take_in(buf, start);
+                    self.process_input(buf, start);
                     if buf.filled().len() > start {
                         return Poll::Ready(Ok(()));
                     }
@@ -337,7 +337,7 @@ impl AsyncRead for Guarded {
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(self.stream()?.poll_write(cx, bytes));
-        Poll::Ready(self.exchanges.noting(written))
+        Poll::Ready(self.exchanges.note_error(written))
     }
 
     fn poll_write_vectored(
@@ -346,7 +346,7 @@ impl AsyncWrite for Guarded {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(self.stream()?.poll_write_vectored(cx, slices));
-        Poll::Ready(self.exchanges.noting(written))
+        Poll::Ready(self.exchanges.note_error(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -366,8 +366,8 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         // Only a client that was cut short is still talking; and what is behind an upgrade was
         // never looked at.
-        let talking = !self.eof && self.framing.place() != Place::Between;
-        if let (true, Some(stream), Ok(runtime)) = (talking, self.stream.take(), Handle::try_current()) {
+        let sending = !self.eof && self.framing.phase() != RequestPhase::Between;
+        if let (true, Some(stream), Ok(runtime)) = (sending, self.stream.take(), Handle::try_current()) {
             runtime.spawn(linger(stream));
         }
     }

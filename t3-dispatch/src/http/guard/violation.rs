@@ -5,7 +5,7 @@ use http::StatusCode;
 /// Why a request is refused. The text goes to the client and to the log; it never holds anything
 /// that the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum Violation {
     /// RFC 9112 section 2.2: CR LF ends a line, and neither stands alone.
     #[error("line does not end with CR LF")]
     LineEnd,
@@ -77,7 +77,7 @@ pub enum Refusal {
     SlowBody,
 }
 
-impl Refusal {
+impl Violation {
     /// The status that says it.
     #[must_use]
     pub fn status(self) -> StatusCode {

@@ -8,21 +8,21 @@
 //! the bytes.
 
 /// A head that has not ended after so many bytes is left alone.
-pub const LONGEST_HEAD: u64 = 256 * 1024;
+pub const MAX_HEAD: u64 = 256 * 1024;
 
 /// Longer names and values are none of those that matter.
-const LONGEST_NAME: usize = 16;
-const LONGEST_VALUE: usize = 256;
+const MAX_NAME: usize = 16;
+const MAX_VALUE: usize = 256;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// What the search came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum HeadPosition {
     /// The head's end tag begins at this offset.
-    Head(u64),
+    At(u64),
     /// No head, or a head that must not change.
-    Nothing,
+    Absent,
 }
 
 /// A search.
@@ -33,7 +33,7 @@ pub struct Scanner {
     state: State,
     tag: Tag,
     raw: Raw,
-    found: Option<Found>,
+    found: Option<HeadPosition>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -126,15 +126,15 @@ impl Matcher {
 
 impl Scanner {
     /// Reads on. Once it has come to something, it reads no further and says the same again.
-    pub fn feed(&mut self, bytes: &[u8]) -> Option<Found> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Option<HeadPosition> {
         for byte in bytes {
             if self.found.is_some() {
                 break;
             }
             self.state = self.step(*byte);
             self.at += 1;
-            if self.at >= LONGEST_HEAD {
-                self.found.get_or_insert(Found::Nothing);
+            if self.at >= MAX_HEAD {
+                self.found.get_or_insert(HeadPosition::Absent);
             }
         }
         self.found
@@ -167,7 +167,7 @@ impl Scanner {
     }
 
     fn nothing(&mut self) -> State {
-        self.found = Some(Found::Nothing);
+        self.found = Some(HeadPosition::Absent);
         self.state
     }
 
@@ -217,7 +217,7 @@ impl Scanner {
             b'/' => self.named(),
             _ if is_space(byte) => self.named(),
             _ => {
-                push(&mut self.tag.name, byte.to_ascii_lowercase(), LONGEST_NAME);
+                push(&mut self.tag.name, byte.to_ascii_lowercase(), MAX_NAME);
                 State::Name
             }
         }
@@ -226,7 +226,7 @@ impl Scanner {
     /// The name is complete: does it end the search?
     fn named(&mut self) -> State {
         if self.tag.end && self.tag.name == b"head" {
-            self.found = Some(Found::Head(self.tag.start));
+            self.found = Some(HeadPosition::At(self.tag.start));
         }
         State::Attribute(Attribute::BeforeName)
     }
@@ -235,28 +235,28 @@ impl Scanner {
         use Attribute::{AfterName, BeforeName, BeforeValue, Name, Quoted, Unquoted};
         let next = match (attribute, byte) {
             (Quoted(quote), _) if byte != quote => {
-                push(&mut self.tag.value, byte, LONGEST_VALUE);
+                push(&mut self.tag.value, byte, MAX_VALUE);
                 attribute
             }
             (Quoted(_), _) => BeforeName,
             (BeforeValue, b'"' | b'\'') => Quoted(byte),
             (_, b'>') => return self.finish(),
             (Unquoted, _) if !is_space(byte) => {
-                push(&mut self.tag.value, byte, LONGEST_VALUE);
+                push(&mut self.tag.value, byte, MAX_VALUE);
                 Unquoted
             }
             (BeforeValue, _) if !is_space(byte) => {
-                push(&mut self.tag.value, byte, LONGEST_VALUE);
+                push(&mut self.tag.value, byte, MAX_VALUE);
                 Unquoted
             }
             (Name | AfterName, b'=') => BeforeValue,
             (Name, _) if !is_space(byte) && byte != b'/' => {
-                push(&mut self.tag.attribute, byte.to_ascii_lowercase(), LONGEST_NAME);
+                push(&mut self.tag.attribute, byte.to_ascii_lowercase(), MAX_NAME);
                 Name
             }
             (BeforeName | AfterName, _) if !is_space(byte) && byte != b'/' => {
                 self.attribute_done();
-                push(&mut self.tag.attribute, byte.to_ascii_lowercase(), LONGEST_NAME);
+                push(&mut self.tag.attribute, byte.to_ascii_lowercase(), MAX_NAME);
                 Name
             }
             (Name | AfterName, b'/') | (BeforeName, _) => BeforeName,
@@ -273,7 +273,7 @@ impl Scanner {
         let relation = !*end && name == b"link" && attribute == b"rel";
         if relation && value.split(|byte| is_space(*byte)).any(|word| word.eq_ignore_ascii_case(b"manifest"))
         {
-            self.found = Some(Found::Nothing);
+            self.found = Some(HeadPosition::Absent);
         }
         attribute.clear();
         value.clear();

@@ -15,7 +15,7 @@ use http::{
     header::{self, CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH},
 };
 
-use self::{head_scanner::Found, splice::Spliced};
+use self::{head_scanner::HeadPosition, splice::Spliced};
 use crate::{http::navigation::is_navigation, response::body::ResponseBody};
 
 /// Where the manifest is.
@@ -48,12 +48,12 @@ pub const TAGS: &str = concat!(
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// What says something about serve's bytes that is not true of ours.
-const ABOUT_THE_BYTES: [&str; 6] =
+const BODY_SPECIFIC_HEADERS: [&str; 6] =
     ["last-modified", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"];
 
 /// A page that was asked for.
 #[derive(Debug)]
-pub struct Asked {
+pub struct PageRequest {
     /// serve's names of the documents that the browser has with our tags in them.
     known: Vec<String>,
 }
@@ -63,7 +63,7 @@ pub struct Asked {
 /// What the browser knows of the page is translated: names that were made here become serve's
 /// again; a browser that navigates and knows the page without our tags, or with others, does not
 /// know it at all.
-pub fn ask<B>(request: &mut Request<B>) -> Option<Asked> {
+pub fn prepare<B>(request: &mut Request<B>) -> Option<PageRequest> {
     if request.method() != Method::GET {
         return None;
     }
@@ -101,10 +101,10 @@ pub fn ask<B>(request: &mut Request<B>) -> Option<Asked> {
         // Pages of ours have no date.
         headers.remove(IF_MODIFIED_SINCE);
     }
-    Some(Asked { known })
+    Some(PageRequest { known })
 }
 
-impl Asked {
+impl PageRequest {
     /// Looks at serve's answer and puts the tags in where they belong. Returns when the end of the
     /// head is known; the rest is streamed.
     pub async fn answer(self, response: Response<ResponseBody>) -> Response<ResponseBody> {
@@ -117,8 +117,8 @@ impl Asked {
             return Response::from_parts(parts, body);
         }
         let (mut body, found) = Spliced::read_ahead(body).await;
-        if let Found::Head(offset) = found
-            && make_ours(&mut parts.headers)
+        if let HeadPosition::At(offset) = found
+            && update_headers(&mut parts.headers)
         {
             body.insert(offset, TAGS.as_bytes());
         }
@@ -128,7 +128,7 @@ impl Asked {
     /// serve says that the browser's copy is good: the copy goes by our name.
     fn not_modified(&self, headers: &mut HeaderMap) {
         let Some(name) = headers.get(ETAG).and_then(|name| name.to_str().ok()) else { return };
-        if self.known.iter().any(|known| etag::same(known, name))
+        if self.known.iter().any(|known| etag::matches_weakly(known, name))
             && let Some(Ok(ours)) = etag::ours(name).map(HeaderValue::try_from)
         {
             headers.insert(ETAG, ours);
@@ -176,7 +176,7 @@ fn mentions(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
 
 /// Headers as they are true with the tags in the body. `false`, with nothing changed, when the
 /// length makes no sense.
-fn make_ours(headers: &mut HeaderMap) -> bool {
+fn update_headers(headers: &mut HeaderMap) -> bool {
     if let Some(length) = headers.get(CONTENT_LENGTH) {
         let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
         let Some(length) = length.and_then(|length| length.checked_add(TAGS.len() as u64)) else {
@@ -189,7 +189,7 @@ fn make_ours(headers: &mut HeaderMap) -> bool {
     if let Some(Ok(ours)) = ours.map(HeaderValue::try_from) {
         headers.insert(ETAG, ours);
     }
-    for name in ABOUT_THE_BYTES {
+    for name in BODY_SPECIFIC_HEADERS {
         headers.remove(name);
     }
     vary(headers);

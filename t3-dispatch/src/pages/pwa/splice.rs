@@ -10,7 +10,7 @@ use std::{
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 
-use super::head_scanner::{Found, Scanner};
+use super::head_scanner::{HeadPosition, Scanner};
 
 type Piece<E> = Result<Frame<Bytes>, E>;
 
@@ -27,17 +27,17 @@ pub struct Spliced<B: HttpBody> {
 impl<B: HttpBody<Data = Bytes> + Unpin> Spliced<B> {
     /// Reads up to the end of the head, if there is one. Holds at most the longest head and one
     /// piece.
-    pub async fn read_ahead(mut body: B) -> (Self, Found) {
+    pub async fn read_ahead(mut body: B) -> (Self, HeadPosition) {
         let exact = body.size_hint().exact().is_some();
         let mut scanner = Scanner::default();
         let mut ahead = VecDeque::new();
         loop {
             let Some(piece) = body.frame().await else {
-                return (Self { ahead, rest: None, exact }, Found::Nothing);
+                return (Self { ahead, rest: None, exact }, HeadPosition::Absent);
             };
             let data = piece.as_ref().ok().and_then(Frame::data_ref);
             // Trailers and errors end a body.
-            let found = data.map_or(Some(Found::Nothing), |bytes| scanner.feed(bytes));
+            let found = data.map_or(Some(HeadPosition::Absent), |bytes| scanner.feed(bytes));
             ahead.push_back(piece);
             if let Some(found) = found {
                 return (Self { ahead, rest: Some(body), exact }, found);

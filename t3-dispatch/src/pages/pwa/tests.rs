@@ -7,7 +7,7 @@ use hyper::body::{Body as _, Bytes, Frame};
 use markup5ever_rcdom::{Handle, NodeData, RcDom};
 use proptest::prelude::*;
 
-use super::{head_scanner::LONGEST_HEAD, *};
+use super::{head_scanner::MAX_HEAD, *};
 
 /// Where the head ends, found in pieces of these lengths.
 fn find(document: &[u8], pieces: &[usize]) -> Option<u64> {
@@ -17,8 +17,8 @@ fn find(document: &[u8], pieces: &[usize]) -> Option<u64> {
         let length = pieces.next().map_or(rest.len(), |length| (*length).clamp(1, rest.len()));
         let (piece, others) = rest.split_at(length);
         match scanner.feed(piece) {
-            Some(Found::Head(at)) => return Some(at),
-            Some(Found::Nothing) => return None,
+            Some(HeadPosition::At(at)) => return Some(at),
+            Some(HeadPosition::Absent) => return None,
             None => rest = others,
         }
     }
@@ -105,7 +105,7 @@ fn tags_go_before_the_end_of_the_head_and_nowhere_else() {
 
 #[test]
 fn a_head_that_does_not_end_within_the_bound_is_left_alone() {
-    let longest = usize::try_from(LONGEST_HEAD).unwrap();
+    let longest = usize::try_from(MAX_HEAD).unwrap();
     for (spaces, found) in [(longest - "</head>".len(), true), (longest, false)] {
         let document = format!("{}</head>", " ".repeat(spaces));
         assert_eq!(find(document.as_bytes(), &[16384]).is_some(), found, "{spaces}");
@@ -326,8 +326,11 @@ fn request(headers: &[(&'static str, &str)]) -> Request<()> {
     request
 }
 
-async fn answered(asked: Option<Asked>, response: Response<ResponseBody>) -> (http::response::Parts, String) {
-    let (parts, body) = asked.unwrap().answer(response).await.into_parts();
+async fn answered(
+    page_request: Option<PageRequest>,
+    response: Response<ResponseBody>,
+) -> (http::response::Parts, String) {
+    let (parts, body) = page_request.unwrap().answer(response).await.into_parts();
     (parts, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
 }
 
@@ -353,7 +356,7 @@ async fn only_pages_that_a_browser_shows_are_changed() {
         (&[html, ("content-length", "many")], false),
     ] {
         let (parts, body) =
-            answered(ask(&mut request(&[])), response(headers, ResponseBody::full(PAGE))).await;
+            answered(prepare(&mut request(&[])), response(headers, ResponseBody::full(PAGE))).await;
         assert_eq!(body != PAGE, changed, "{headers:?}");
         if changed {
             assert_eq!(body, PAGE.replace("</head>", &format!("{TAGS}</head>")));
@@ -364,19 +367,19 @@ async fn only_pages_that_a_browser_shows_are_changed() {
     for status in [203, 206, 301, 404, 500] {
         let mut page = response(&[html], ResponseBody::full(PAGE));
         *page.status_mut() = StatusCode::from_u16(status).unwrap();
-        assert_eq!(answered(ask(&mut request(&[])), page).await.1, PAGE, "{status}");
+        assert_eq!(answered(prepare(&mut request(&[])), page).await.1, PAGE, "{status}");
     }
 }
 
 #[test]
 fn only_requests_for_pages_are_looked_at() {
     for (dest, looked_at) in [("document", true), ("empty", false), ("iframe", false), ("script", false)] {
-        assert_eq!(ask(&mut request(&[("sec-fetch-dest", dest)])).is_some(), looked_at, "{dest}");
+        assert_eq!(prepare(&mut request(&[("sec-fetch-dest", dest)])).is_some(), looked_at, "{dest}");
     }
     for method in [Method::HEAD, Method::POST, Method::PUT] {
         let mut request = request(&[]);
         *request.method_mut() = method.clone();
-        assert!(ask(&mut request).is_none(), "{method}");
+        assert!(prepare(&mut request).is_none(), "{method}");
     }
 }
 
@@ -397,7 +400,7 @@ async fn headers_are_true_of_the_changed_page() {
         ],
         ResponseBody::full(PAGE),
     );
-    let (parts, body) = answered(ask(&mut request(&[])), page).await;
+    let (parts, body) = answered(prepare(&mut request(&[])), page).await;
     let headers = parts.headers;
     assert_eq!(headers["content-length"], body.len().to_string());
     assert_eq!(headers["etag"], etag::ours("\"abc\"").unwrap());
@@ -418,12 +421,12 @@ async fn a_page_asked_for_again_is_not_modified_under_the_name_it_got() {
             ("if-none-match", &format!("\"old\", {ours}")),
             ("if-modified-since", "Sun, 22 Nov 2026 00:00:00 GMT"),
         ]);
-        let asked = ask(&mut again);
+        let page_request = prepare(&mut again);
         assert_eq!(again.headers()["if-none-match"], theirs, "serve is asked by its own name");
         assert!(!again.headers().contains_key("if-modified-since"));
         let mut unchanged = response(&[("etag", theirs)], ResponseBody::empty());
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
-        let (parts, body) = answered(asked, unchanged).await;
+        let (parts, body) = answered(page_request, unchanged).await;
         assert_eq!((parts.headers["etag"].to_str().unwrap(), body.as_str()), (ours.as_str(), ""));
     }
 }
@@ -433,21 +436,21 @@ fn a_copy_without_todays_tags_counts_only_where_none_are_put_in() {
     let known = ("if-none-match", "\"abc\"");
     let since = ("if-modified-since", "Sun, 22 Nov 2026 00:00:00 GMT");
     let mut page = request(&[("sec-fetch-dest", "document"), known, since]);
-    assert!(ask(&mut page).is_some());
+    assert!(prepare(&mut page).is_some());
     assert!(
         !page.headers().contains_key("if-none-match") && !page.headers().contains_key("if-modified-since")
     );
     let mut old_browser = request(&[("accept", "text/html,*/*;q=0.8"), known, since]);
-    ask(&mut old_browser);
+    prepare(&mut old_browser);
     assert!(!old_browser.headers().contains_key("if-none-match"));
     for other in [("sec-fetch-dest", "script"), ("accept", "*/*")] {
         let mut asset = request(&[other, known, since]);
-        ask(&mut asset);
+        prepare(&mut asset);
         assert_eq!(asset.headers()["if-none-match"], "\"abc\"", "{other:?}");
         assert!(asset.headers().contains_key("if-modified-since"));
     }
     let mut any = request(&[("sec-fetch-dest", "document"), ("if-none-match", "*")]);
-    ask(&mut any);
+    prepare(&mut any);
     assert_eq!(any.headers()["if-none-match"], "*");
 }
 
@@ -456,7 +459,7 @@ async fn what_follows_the_head_is_streamed_and_trailers_pass() {
     let (mut feed, stream) = fed();
     let html = response(&[("content-type", "text/html")], ResponseBody::boxed(StreamBody::new(stream)));
     feed(Ok(Frame::data(Bytes::from("<head>"))));
-    let mut answering = std::pin::pin!(ask(&mut request(&[])).unwrap().answer(html));
+    let mut answering = std::pin::pin!(prepare(&mut request(&[])).unwrap().answer(html));
     assert!(pending(answering.as_mut()).await, "the head has not ended");
     feed(Ok(Frame::data(Bytes::from("</he"))));
     assert!(pending(answering.as_mut()).await, "nor here");
@@ -495,7 +498,7 @@ fn fed() -> (impl FnMut(Piece), impl futures_util::Stream<Item = Piece>) {
 async fn a_body_that_breaks_off_before_its_head_ends_breaks_off_where_it_did() {
     let pieces = vec![Ok(Frame::data(Bytes::from("<head>"))), Err(std::io::Error::other("gone"))];
     let page = response(&[("content-type", "text/html"), ("etag", "\"a\"")], in_pieces(pieces));
-    let answer = ask(&mut request(&[])).unwrap().answer(page).await;
+    let answer = prepare(&mut request(&[])).unwrap().answer(page).await;
     assert_eq!(answer.headers()["etag"], "\"a\"");
     let mut body = answer.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "<head>");
@@ -512,7 +515,7 @@ async fn what_is_left_alone_passes_piece_by_piece_with_its_trailers() {
         ]
     };
     let page = response(&[("content-type", "text/html")], in_pieces(pieces()));
-    let mut body = ask(&mut request(&[])).unwrap().answer(page).await.into_body();
+    let mut body = prepare(&mut request(&[])).unwrap().answer(page).await.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "<head>");
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "text");
     assert!(body.frame().await.unwrap().unwrap().is_trailers());

@@ -10,7 +10,7 @@ const GET: &str = "GET /a HTTP/1.1\r\nHost: t3\r\n\r\n";
 const SOCKET: &str = "GET /ws HTTP/1.1\r\nHost: t3\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// The forwarded bytes, the number of heads in them, and the reason for the end.
-fn feed_in(pieces: &[&[u8]]) -> (Vec<u8>, u64, Option<Refusal>, Framing) {
+fn feed_in(pieces: &[&[u8]]) -> (Vec<u8>, u64, Option<Violation>, Framing) {
     let mut framing = Framing::new(LIMITS);
     let (mut through, mut heads, mut refused) = (Vec::new(), 0, None);
     for piece in pieces {
@@ -18,14 +18,14 @@ fn feed_in(pieces: &[&[u8]]) -> (Vec<u8>, u64, Option<Refusal>, Framing) {
         through.extend_from_slice(&fed.held);
         through.extend_from_slice(&piece[fed.pass]);
         heads += fed.heads;
-        refused = refused.or(fed.refused);
+        refused = refused.or(fed.violation);
     }
     (through, heads, refused, framing)
 }
 
-fn whole(text: &str) -> (String, u64, Option<Refusal>, Place) {
+fn whole(text: &str) -> (String, u64, Option<Violation>, RequestPhase) {
     let (through, heads, refused, framing) = feed_in(&[text.as_bytes()]);
-    (String::from_utf8(through).unwrap(), heads, refused, framing.place())
+    (String::from_utf8(through).unwrap(), heads, refused, framing.phase())
 }
 
 #[test]
@@ -33,16 +33,16 @@ fn sound_requests_pass_as_they_are_one_behind_the_other() {
     let body = "POST / HTTP/1.1\r\nHost: t3\r\nContent-Length: 5\r\n\r\nhe\n\0o";
     let chunks = "POST / HTTP/1.1\r\nHost: t3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\n0\r\n\r\n";
     let all = [GET, body, chunks, "\r\n", GET].concat();
-    assert_eq!(whole(&all), (all.clone(), 4, None, Place::Between));
+    assert_eq!(whole(&all), (all.clone(), 4, None, RequestPhase::Between));
 }
 
 #[test]
 fn a_head_is_kept_until_it_is_whole() {
     let start = &GET[..GET.len() - 1];
-    assert_eq!(whole(&[GET, start].concat()), (GET.to_owned(), 1, None, Place::Head));
-    assert_eq!(whole("\r\n"), (String::new(), 0, None, Place::Between));
+    assert_eq!(whole(&[GET, start].concat()), (GET.to_owned(), 1, None, RequestPhase::Head));
+    assert_eq!(whole("\r\n"), (String::new(), 0, None, RequestPhase::Between));
     let mut framing = Framing::new(LIMITS);
-    assert_eq!(framing.feed(start.as_bytes()), Fed::default());
+    assert_eq!(framing.feed(start.as_bytes()), FeedResult::default());
     assert_eq!(framing.held(), start.len());
     let fed = framing.feed(b"\nGET");
     assert_eq!((fed.held.as_slice(), fed.pass), (GET.as_bytes(), 1..1));
@@ -51,7 +51,7 @@ fn a_head_is_kept_until_it_is_whole() {
 
 #[test]
 fn nothing_of_a_refused_head_nor_of_what_follows_passes() {
-    use Refusal as R;
+    use Violation as R;
     let long_target = format!("GET /{} HTTP/1.1\r\nHost: t3\r\n\r\n", "a".repeat(REQUEST_LINE));
     let long_field = format!("GET / HTTP/1.1\r\nHost: t3\r\nX: {}\r\n\r\n", "a".repeat(4096));
     for (bad, why) in [
@@ -73,10 +73,10 @@ fn nothing_of_a_refused_head_nor_of_what_follows_passes() {
     ] {
         let bad = if why == R::HeadTooLarge { bad.repeat(2) } else { bad.to_owned() };
         let text = [GET, &bad, GET].concat();
-        assert_eq!(whole(&text), (GET.to_owned(), 1, Some(why), Place::Refused), "{bad:?}");
+        assert_eq!(whole(&text), (GET.to_owned(), 1, Some(why), RequestPhase::Rejected), "{bad:?}");
     }
     let mut roomy = Framing::new(Limits { head_bytes: 65536, fields: 16 });
-    assert_eq!(roomy.feed(long_target.as_bytes()).refused, Some(R::TargetTooLong));
+    assert_eq!(roomy.feed(long_target.as_bytes()).violation, Some(R::TargetTooLong));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn of_a_broken_body_what_was_sound_has_passed_and_nothing_else() {
     let head = "POST / HTTP/1.1\r\nHost: t3\r\nTransfer-Encoding: chunked\r\n\r\n";
     let text = format!("{head}3\r\nabcX\r\n0\r\n\r\n{GET}");
     let passed = format!("{head}3\r\nabc");
-    assert_eq!(whole(&text), (passed, 1, Some(Refusal::Chunk), Place::Refused));
+    assert_eq!(whole(&text), (passed, 1, Some(Violation::Chunk), RequestPhase::Rejected));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn what_is_behind_a_websocket_is_nobodys_business() {
     let text = [SOCKET, "\u{1}\0\n anything", GET].concat();
     let (through, heads, refused, framing) = feed_in(&[text.as_bytes()]);
     assert_eq!((through.as_slice(), heads, refused), (SOCKET.as_bytes(), 1, None));
-    assert_eq!(framing.place(), Place::Behind);
+    assert_eq!(framing.phase(), RequestPhase::Upgrade);
     assert_eq!(framing.into_held(), &text.as_bytes()[SOCKET.len()..]);
 }
 
@@ -122,7 +122,7 @@ proptest! {
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         for split in [feed_in(&pieces), feed_in(&single)] {
             prop_assert_eq!((&split.0, split.1, split.2), (&whole.0, whole.1, whole.2));
-            prop_assert_eq!(split.3.place(), whole.3.place());
+            prop_assert_eq!(split.3.phase(), whole.3.phase());
             prop_assert_eq!(split.3.held(), whole.3.held());
         }
     }
@@ -131,7 +131,7 @@ proptest! {
     fn what_passes_is_a_beginning_of_what_came_and_the_rest_is_kept_or_refused(bytes in nearly_http()) {
         let (through, _, refused, framing) = feed_in(&[&bytes]);
         prop_assert!(bytes.starts_with(&through));
-        prop_assert_eq!(refused.is_some(), framing.place() == Place::Refused);
+        prop_assert_eq!(refused.is_some(), framing.phase() == RequestPhase::Rejected);
         if refused.is_none() {
             let held = framing.into_held();
             prop_assert_eq!(&bytes[through.len()..], held.as_slice());
