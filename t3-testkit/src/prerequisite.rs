@@ -15,7 +15,7 @@ pub fn root() -> Result<()> {
     Err(TestError::Missing { what: "root".to_owned(), remedy: "run as root".to_owned() })
 }
 
-/// What a test needs; `None`, with a line on stderr, when it has to be skipped.
+/// Returns the prerequisite; `None`, after a line on stderr, if the test has to be skipped.
 ///
 /// # Panics
 /// It is missing in CI, where no test may be skipped.

@@ -177,16 +177,16 @@ fn squeezed(line: &str) -> String {
 #[must_use]
 pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
     let (kept, fresh) = (shape(kind, kept), shape(kind, fresh));
-    let mut told = String::new();
+    let mut changes = String::new();
     let most = kept.len().max(fresh.len());
     for n in 0..most {
         let (old, new) = (kept.get(n), fresh.get(n));
         if old.map(|line| squeezed(line)) != new.map(|line| squeezed(line)) {
-            told.extend(old.map(|line| format!("-{line}\n")));
-            told.extend(new.map(|line| format!("+{line}\n")));
+            changes.extend(old.map(|line| format!("-{line}\n")));
+            changes.extend(new.map(|line| format!("+{line}\n")));
         }
     }
-    told
+    changes
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-# `wstest` in a setting of ours. First two numbers, then wstest's own arguments:
-# - the messages of a compression case, at most. By itself each sends a thousand, up to 128 KiB long, and all 216 of them take most of a
-#   quarter of an hour;
-# - the port that the Host header of a request to the echo server has to name, which is that of the proxy before it.
+# `wstest` with settings of the test. Two numbers, then the arguments of wstest:
+# - maximum number of messages of a compression case. By default each sends a thousand of up to
+#   128 KiB, and all 216 cases take almost a quarter of an hour;
+# - port that the Host header of a request to the echo server must have: that of the proxy.
 import sys
 
 from autobahntestsuite import testee, wstest

@@ -1,4 +1,4 @@
-//! Compares the journal with the sessions: one right record for each, and delays. No IO.
+//! Compares the journal with the sessions: one correct record for each, and delays. No IO.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -164,7 +164,7 @@ fn one(
     }
     audit.opened += usize::from(plan.act.opens());
     let closes = reader.closes.get(&ray).map_or(&[][..], Vec::as_slice);
-    // A request together with its FIN may never reach serve: then there is no record.
+    // A request together with its FIN may not reach serve; then no record is expected.
     let unseen = plan.act == Act::Gone && report == ServeReport::default() && closes.is_empty();
     audit.unseen += usize::from(unseen);
     let expected = usize::from(expected_record::has_record(plan.act) && !unseen);

@@ -1,4 +1,4 @@
-//! What the record of a plan must say. Pure.
+//! Expected record of a plan. Pure.
 //!
 //! Strict where the kernel was asked in time. Without its evidence (`kernel=off`, `kernel=timeout`)
 //! a record may know less, never something else: a key may be missing, none may name another side.

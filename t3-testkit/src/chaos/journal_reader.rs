@@ -43,7 +43,7 @@ const KEYS: &[&str] = &[
     "chain",
 ];
 
-/// One `ws close` as it stands in the journal.
+/// One `ws close` entry of the journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Close {
     pub record: CloseRecord,

@@ -149,7 +149,7 @@ impl Report {
             self.held, self.lost.0, self.lost.1
         );
         if self.right() {
-            println!("\none right record for every session");
+            println!("\none correct record per session");
             return;
         }
         println!("\nWRONG ({}):", audit.wrongs() + self.findings.len());

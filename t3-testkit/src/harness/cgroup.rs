@@ -27,7 +27,7 @@ pub struct Cgroup {
     /// Folder in the v1 memory hierarchy of a hybrid host.
     pub v1_memory: Option<PathBuf>,
     /// Created here, so removed here.
-    ours: bool,
+    is_owned: bool,
 }
 
 impl Cgroup {
@@ -51,13 +51,13 @@ impl Cgroup {
             || v1.join("memory.usage_in_bytes").exists())
         .then(|| v1.join(&name));
         let v1_memory = v1_memory.filter(|path| fs::create_dir(path).is_ok());
-        Ok(Self { v2, v1_memory, ours: true })
+        Ok(Self { v2, v1_memory, is_owned: true })
     }
 
     /// The cgroup of a systemd unit.
     #[must_use]
     pub fn of_unit(unit: &Unit) -> Self {
-        Self { v2: unit.cgroup.clone(), v1_memory: None, ours: false }
+        Self { v2: unit.cgroup.clone(), v1_memory: None, is_owned: false }
     }
 
     pub fn set(&self, file: &str, value: &str) -> Result<()> {
@@ -120,7 +120,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.ours {
+        if !self.is_owned {
             return;
         }
         let _ = self.freeze(false);

@@ -57,7 +57,7 @@ const RECORD: Duration = Duration::from_secs(30);
 pub const NO_LIMITS: [&str; 6] =
     ["--max-sessions", "1000000", "--max-sessions-per-user", "1000000", "--upgrade-rate", "0"];
 
-/// What to start.
+/// Programs to start, and their options.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// Routing table: user and port of its serve, which need not listen yet.
@@ -91,7 +91,7 @@ impl Setup {
             trusted: vec!["127.0.0.0/8".to_owned()],
             trace: sys::is_root(),
             units: false,
-            // There is no t3-mint.
+            // t3-mint does not run here.
             dispatch_arguments: vec!["--no-pairing".to_owned()],
             trace_arguments: Vec::new(),
         })

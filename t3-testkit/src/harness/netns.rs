@@ -42,12 +42,12 @@ impl Netns {
             (Ipv4Addr::new(198, 18, octet, number * 4 + 1), Ipv4Addr::new(198, 18, octet, number * 4 + 2));
         let netns = Self { namespace, link, near, far };
         let near_end = &netns.link;
-        netns.ours(&format!("link add name {near_end} type veth peer name {peer}"))?;
+        netns.ip(&format!("link add name {near_end} type veth peer name {peer}"))?;
         netns.give(&peer)?;
-        netns.ours(&format!("addr add {near}/30 dev {near_end}"))?;
-        netns.ours(&format!("link set dev {near_end} up"))?;
-        netns.theirs(&format!("addr add {far}/30 dev {peer}"))?;
-        netns.theirs(&format!("link set dev {peer} up"))?;
+        netns.ip(&format!("addr add {near}/30 dev {near_end}"))?;
+        netns.ip(&format!("link set dev {near_end} up"))?;
+        netns.ip_inside(&format!("addr add {far}/30 dev {peer}"))?;
+        netns.ip_inside(&format!("link set dev {peer} up"))?;
         Ok(netns)
     }
 
@@ -64,8 +64,8 @@ impl Netns {
         // possible.
         self.pin_neighbour()?;
         let peer = self.peer();
-        self.theirs(&format!("addr flush dev {peer}"))?;
-        self.theirs(&format!("link set dev {peer} arp off"))
+        self.ip_inside(&format!("addr flush dev {peer}"))?;
+        self.ip_inside(&format!("link set dev {peer} arp off"))
     }
 
     /// Checks that this host can drop packets, by netem or nftables.
@@ -79,8 +79,8 @@ impl Netns {
         // Lost ARP would cause "no route to host", which cannot happen with a remote client, so the
         // neighbour entries are pinned.
         let (near, far, peer) = (self.near, self.far, self.peer());
-        self.ours(&format!("neigh replace {far} dev {} nud permanent", self.link))?;
-        self.theirs(&format!("neigh replace {near} dev {peer} nud permanent"))?;
+        self.ip(&format!("neigh replace {far} dev {} nud permanent", self.link))?;
+        self.ip_inside(&format!("neigh replace {near} dev {peer} nud permanent"))?;
         self.drop_some(percent)
     }
 
@@ -104,7 +104,7 @@ impl Netns {
 
     fn pin_neighbour(&self) -> Result<()> {
         let (far, link) = (self.far, &self.link);
-        self.ours(&format!("neigh replace {far} lladdr 02:00:00:00:00:01 dev {link} nud permanent"))
+        self.ip(&format!("neigh replace {far} lladdr 02:00:00:00:00:01 dev {link} nud permanent"))
     }
 
     fn peer(&self) -> String {
@@ -118,17 +118,17 @@ impl Netns {
         sys::in_namespace(&mut holder, self.descriptor()?);
         sys::dies_with_us(&mut holder);
         let mut holder = holder.spawn().attempt(|| "start sleep in the namespace".to_owned())?;
-        let given = self.ours(&format!("link set dev {peer} netns {}", holder.id()));
+        let given = self.ip(&format!("link set dev {peer} netns {}", holder.id()));
         let _ = holder.kill();
         let _ = holder.wait();
         given
     }
 
-    fn ours(&self, arguments: &str) -> Result<()> {
+    fn ip(&self, arguments: &str) -> Result<()> {
         run(Command::new("ip"), arguments)
     }
 
-    fn theirs(&self, arguments: &str) -> Result<()> {
+    fn ip_inside(&self, arguments: &str) -> Result<()> {
         run(self.inside("ip")?, arguments)
     }
 
@@ -141,7 +141,7 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        let _ = self.ours(&format!("link del dev {}", self.link));
+        let _ = self.ip(&format!("link del dev {}", self.link));
         // Rules outlive a link. An error means that there are none.
         let _ = run(Command::new("nft"), &format!("delete table netdev {}", self.link));
     }

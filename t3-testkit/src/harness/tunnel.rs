@@ -29,10 +29,10 @@ impl Edge {
         let listener = TcpListener::bind(("127.0.0.1", 0)).attempt(|| "listen as the edge".to_owned())?;
         let address = listener.local_addr().attempt(|| "ask for the edge's address".to_owned())?;
         let tunnels = Arc::new(Mutex::new((0..tunnels).map(|_| Tunnel::new()).collect::<Vec<_>>()));
-        let ours = Arc::downgrade(&tunnels);
+        let shared = Arc::downgrade(&tunnels);
         std::thread::spawn(move || {
             for (turn, browser) in listener.incoming().flatten().enumerate() {
-                let Some(tunnels) = ours.upgrade() else { return };
+                let Some(tunnels) = shared.upgrade() else { return };
                 let Ok(pair) = join(browser, to) else { continue };
                 let mut tunnels = tunnels.lock().unwrap_or_else(PoisonError::into_inner);
                 let count = tunnels.len().max(1);

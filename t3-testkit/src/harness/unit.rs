@@ -54,7 +54,7 @@ impl Unit {
         let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         let cgroup = Path::new("/sys/fs/cgroup").join(path);
         if !cgroup.ends_with(&name) {
-            return Err(TestError::Unexpected { what: format!("{name} in a cgroup of its own"), got: text });
+            return Err(TestError::Unexpected { what: format!("{name} in a separate cgroup"), got: text });
         }
         Ok(Self { name, pid, cgroup })
     }
@@ -94,7 +94,7 @@ impl Drop for Unit {
         for (file, word) in [("cgroup.freeze", "0"), ("cpu.max", "max"), ("memory.high", "max")] {
             let _ = fs::write(self.cgroup.join(file), word);
         }
-        // Before Linux 5.14 there is no cgroup.kill: kill each process until none is left.
+        // cgroup.kill exists since Linux 5.14: kill each process until none is left.
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         let procs = self.cgroup.join("cgroup.procs");
         let _ = wait::until("an empty unit", Duration::from_secs(10), || {

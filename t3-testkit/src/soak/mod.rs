@@ -2,7 +2,7 @@
 //! ends.
 //!
 //! None may be dropped, the memory of t3-dispatch and t3-trace must be constant, and every session
-//! must have one right record. Plans, serves and the audit are those of chaos.
+//! must have one correct record. Plans, serves and the audit are those of chaos.
 
 pub mod options;
 pub mod report;

@@ -188,7 +188,7 @@ impl Report {
             );
         }
         if self.right() {
-            println!("\nnone dropped, memory constant, one right record for every session");
+            println!("\nnone dropped, memory constant, one correct record per session");
             return;
         }
         println!("\nWRONG:");

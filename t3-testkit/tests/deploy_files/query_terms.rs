@@ -49,13 +49,13 @@ fn among(operator: &str, value: &str, words: &[&str]) -> bool {
     })
 }
 
-fn ours(terms: &QueryTerms) -> bool {
+fn reads_our_streams(terms: &QueryTerms) -> bool {
     !terms.labels.iter().any(|(label, ..)| OTHERS.contains(&label.as_str()))
 }
 
 fn check(query: &Query, terms: &QueryTerms) {
     let Query { place, text, .. } = query;
-    let mut fields: BTreeSet<&str> = if !ours(terms) {
+    let mut fields: BTreeSet<&str> = if !reads_our_streams(terms) {
         TRAEFIK.into_iter().collect()
     } else {
         for (label, _, value) in &terms.labels {

@@ -51,7 +51,7 @@ fn units() -> Vec<Unit> {
 
 #[test]
 fn every_command_line_is_accepted_by_its_program() {
-    let mut ours = BTreeSet::new();
+    let mut programs = BTreeSet::new();
     for unit in units() {
         for Setting { name, value, .. } in
             unit.settings.iter().filter(|setting| setting.name.starts_with("Exec"))
@@ -61,13 +61,13 @@ fn every_command_line_is_accepted_by_its_program() {
             if let Some(program) = program(&words[0]) {
                 let taken = program.try_get_matches_from(&words);
                 assert!(taken.is_ok(), "{}: {name}={value}: {}", unit.name, taken.unwrap_err());
-                ours.insert(words[0].clone());
+                programs.insert(words[0].clone());
             } else {
                 assert!(!words[0].contains("t3-"), "{}: where is {}?", unit.name, words[0]);
             }
         }
     }
-    assert_eq!(ours.len(), 4, "{ours:?}");
+    assert_eq!(programs.len(), 4, "{programs:?}");
 }
 
 #[test]
