@@ -1,5 +1,4 @@
-//! The tags of the standalone app on their way through dispatch, between a real browser's socket
-//! and a real serve's. Needs loopback only.
+//! PWA manifest and meta tags in pages that pass through dispatch. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +16,7 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-/// Each request comes to serve on a connection of its own, which is accepted by the test.
+/// Each request reaches serve on a separate connection, which the test accepts.
 const FRESH: &[&str] = &["--pool-size", "0"];
 
 const PAGE: &str = "<!doctype html><html><head><title>t</title></head><body>b</body></html>";
@@ -26,17 +25,16 @@ fn tagged() -> String {
     PAGE.replace("</head>", &format!("{TAGS}</head>"))
 }
 
-/// Sends a request of a browser that navigates and gives serve's end, with the request that came
-/// there.
+/// Sends a navigation request. Returns client, serve and the request that serve received.
 async fn navigate(stage: &Stage, method: &str, more: &str) -> (TcpStream, TcpStream, String) {
     let mut client = TcpStream::connect(stage.address).await.unwrap();
-    // With a cookie, so that nobody is paired first.
+    // With a cookie, so that no pairing happens first.
     let request = format!(
         "{method} / HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\nCookie: t3_session=x\r\nConnection: close\r\n{more}\r\n"
     );
     client.write_all(request.as_bytes()).await.unwrap();
     let (mut serve, mut request) = stage.accept().await;
-    // Whoever navigates with a cookie has it looked at first.
+    // The cookie of a navigation is checked first.
     if request.starts_with("GET /api/auth/session ") {
         let valid = r#"{"authenticated":true}"#;
         let length = valid.len();
@@ -49,7 +47,7 @@ async fn navigate(stage: &Stage, method: &str, more: &str) -> (TcpStream, TcpStr
     (client, serve, request)
 }
 
-/// What a browser gets when serve says `answer` and is done.
+/// Returns head and body that the client receives when serve sends `answer` and closes.
 async fn through(stage: &Stage, method: &str, more: &str, answer: &str) -> (String, String) {
     let (mut client, mut serve, _) = navigate(stage, method, more).await;
     serve.write_all(answer.as_bytes()).await.unwrap();
@@ -58,18 +56,18 @@ async fn through(stage: &Stage, method: &str, more: &str, answer: &str) -> (Stri
     (head, String::from_utf8(rest(&mut client).await.unwrap()).unwrap())
 }
 
-/// The data of a chunked body.
+/// Returns the data of a chunked body.
 fn joined(mut body: &str) -> String {
     let mut data = String::new();
     loop {
-        let (length, rest) = body.split_once("\r\n").expect("a chunk's length");
+        let (length, rest) = body.split_once("\r\n").expect("chunk length");
         let length = usize::from_str_radix(length, 16).unwrap();
         if length == 0 {
             assert_eq!(rest, "\r\n");
             return data;
         }
         data.push_str(&rest[..length]);
-        body = rest[length..].strip_prefix("\r\n").expect("a chunk's end");
+        body = rest[length..].strip_prefix("\r\n").expect("chunk end");
     }
 }
 
@@ -81,7 +79,7 @@ fn page(more: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_gets_its_tags_and_its_length_is_right() {
+async fn a_page_gets_its_tags_and_the_correct_length() {
     let stage = Stage::new(FRESH).await;
     let (head, body) = through(&stage, "GET", "", &page("")).await;
     assert_eq!(body, tagged());
@@ -96,7 +94,7 @@ async fn a_page_gets_its_tags_and_its_length_is_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_else_passes_as_it_is() {
+async fn other_responses_are_unchanged() {
     let stage = Stage::new(FRESH).await;
     let json = page("").replace("text/html", "application/json");
     for (method, more, answer) in [
@@ -120,7 +118,7 @@ async fn everything_else_passes_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_option_turns_it_off() {
+async fn the_option_disables_the_tags() {
     let stage = Stage::new(&["--no-install-tags", "--pool-size", "0"]).await;
     let (head, body) = through(&stage, "GET", "", &page("ETag: \"abc\"\r\n")).await;
     assert_eq!(body, PAGE);
@@ -128,10 +126,10 @@ async fn the_option_turns_it_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_is_streamed_once_its_head_has_ended() {
+async fn the_page_is_streamed_after_its_head() {
     let stage = Stage::new(FRESH).await;
     let (mut client, mut serve, request) = navigate(&stage, "GET", "Accept-Encoding: gzip\r\n").await;
-    assert!(request.contains("Accept-Encoding: gzip\r\n"), "serve is asked for what the browser asked for");
+    assert!(request.contains("Accept-Encoding: gzip\r\n"), "the encoding of the client is forwarded");
     let (first, last) = PAGE.split_at(PAGE.find("<body>").unwrap());
     let answer = page("").replace(PAGE, first);
     serve.write_all(answer.as_bytes()).await.unwrap();
@@ -147,7 +145,7 @@ async fn the_page_is_streamed_once_its_head_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_has_not_changed_is_304_under_the_name_it_was_given() {
+async fn an_unchanged_page_is_304_with_its_own_etag() {
     let stage = Stage::new(FRESH).await;
     let (given, _) = through(&stage, "GET", "Sec-Fetch-Dest: document\r\n", &page("ETag: \"abc\"\r\n")).await;
     let lower = given.to_lowercase();
@@ -163,5 +161,5 @@ async fn a_page_that_has_not_changed_is_304_under_the_name_it_was_given() {
 
     let more = "Sec-Fetch-Dest: document\r\nIf-None-Match: \"abc\"\r\n";
     let (_, _, request) = navigate(&stage, "GET", more).await;
-    assert!(!request.to_lowercase().contains("if-none-match"), "a copy without tags is not good: {request}");
+    assert!(!request.to_lowercase().contains("if-none-match"), "a copy without tags is not valid: {request}");
 }

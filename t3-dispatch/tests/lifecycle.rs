@@ -1,6 +1,5 @@
-//! From the start to the end of the process as systemd sees it: sockets passed in, what it is told,
-//! the table that changes under it, and the ways to stop. Starts the program itself between a
-//! client and a serve that the test plays. Needs loopback only.
+//! Lifecycle of the process under systemd: passed sockets, notifications, reload and shutdown. The
+//! test starts the program and acts as client and serve. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,14 +24,14 @@ use std::{
 
 use program::{GOOD, Running, dispatch, table, text, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn table_of(users: &[&str], port: u16) -> String {
     let entry = |user: &&str| format!(r#""{user}": {{"os_user": "one", "port": {port}}}"#);
     format!("{{{}}}", users.iter().map(entry).collect::<Vec<_>>().join(","))
 }
 
-/// A serve that the test plays, and a table in which it is `ann`'s.
+/// A fake serve, and a table that routes `ann` to it.
 fn serve() -> (TcpListener, tempfile::NamedTempFile) {
     let serve = TcpListener::bind("127.0.0.1:0").unwrap();
     let table = table(&table_of(&["ann"], serve.local_addr().unwrap().port()));
@@ -40,7 +39,7 @@ fn serve() -> (TcpListener, tempfile::NamedTempFile) {
 }
 
 fn head(stream: &mut TcpStream) -> String {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -76,15 +75,15 @@ fn websocket(running: &Running, serve: &TcpListener) -> (TcpStream, TcpStream) {
 }
 
 fn exactly(stream: &mut TcpStream, length: usize) -> Vec<u8> {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).unwrap();
     bytes
 }
 
-/// How it ended; `None` when it goes on and on, or was killed.
+/// Returns the exit code; `None` for a process that was killed or is still running.
 fn exit_code(running: &mut Running) -> Option<i32> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while Instant::now() < until {
         if let Some(status) = running.child.try_wait().unwrap() {
             return status.code();
@@ -94,7 +93,7 @@ fn exit_code(running: &mut Running) -> Option<i32> {
     None
 }
 
-/// All of the log that is left, of a process that is gone.
+/// Returns the unread log of an exited process.
 fn rest_of_log(running: &mut Running) -> String {
     let mut log = String::new();
     running.log.read_to_string(&mut log).unwrap();
@@ -102,7 +101,7 @@ fn rest_of_log(running: &mut Running) -> String {
 }
 
 #[test]
-fn a_table_that_changes_is_taken_without_being_asked_and_each_state_is_said_once() {
+fn a_changed_table_is_loaded_and_each_state_is_logged_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("dispatch.json");
     fs::write(&file, table_of(&["ann"], 1)).unwrap();
@@ -131,14 +130,14 @@ fn a_table_that_changes_is_taken_without_being_asked_and_each_state_is_said_once
         line.contains("cannot read routing table") && line.contains("keeping the previous table"),
         "{line}"
     );
-    assert!(running.get("bob").starts_with("HTTP/1.1 502"), "the last good one goes on");
+    assert!(running.get("bob").starts_with("HTTP/1.1 502"), "the previous table stays in use");
     replace(&table_of(&["bob"], 1));
     let line = wait_for(&mut running.log, "routing table");
     assert!(line.contains("1 logins (nothing changed)"), "{line}");
 }
 
 #[test]
-fn a_session_goes_on_when_its_user_leaves_the_table() {
+fn a_session_continues_when_its_user_leaves_the_table() {
     let (serve, file) = serve();
     let mut running = Running::start(file.path());
     let (mut client, mut up) = websocket(&running, &serve);
@@ -161,19 +160,19 @@ impl Notified {
     fn new(command: &mut Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         command.env("NOTIFY_SOCKET", dir.path().join("notify"));
         Self { socket, _dir: dir }
     }
 
     fn next(&self) -> String {
         let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).expect("nothing is told any more");
+        let length = self.socket.recv(&mut buffer).expect("no more notifications");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
-    /// The next message with this line (or the beginning of one), and how many of the other kind
-    /// were between.
+    /// Returns the next message with a line that starts with `wanted`, and the number of `counted`
+    /// lines before it.
     fn until(&self, wanted: &str, counted: &str) -> (String, usize) {
         let mut count = 0;
         loop {
@@ -185,7 +184,7 @@ impl Notified {
         }
     }
 
-    /// Everything that has been told and not been read.
+    /// Returns all unread messages.
     fn rest(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).unwrap();
         let mut buffer = [0; 4096];
@@ -203,7 +202,7 @@ fn monotonic_usec() -> i128 {
 }
 
 #[test]
-fn systemd_is_told_when_it_is_ready_reloads_and_stops_and_how_it_is() {
+fn systemd_receives_ready_reload_stop_and_status() {
     let (serve, file) = serve();
     let good = fs::read_to_string(file.path()).unwrap();
     let mut command = dispatch(file.path(), &["--listen", "127.0.0.1:0", "--drain-time", "1s"]);
@@ -238,7 +237,7 @@ fn systemd_is_told_when_it_is_ready_reloads_and_stops_and_how_it_is() {
 }
 
 #[test]
-fn the_watchdog_hears_from_it_more_often_than_it_asks_for_and_not_while_it_stands_still() {
+fn watchdog_keepalives_are_sent_except_while_the_process_is_stopped() {
     let file = table(GOOD);
     let mut command = dispatch(file.path(), &["--listen", "127.0.0.1:0"]);
     command.env("WATCHDOG_USEC", "400000");
@@ -265,10 +264,10 @@ fn the_watchdog_hears_from_it_more_often_than_it_asks_for_and_not_while_it_stand
 }
 
 #[test]
-fn without_a_watchdog_nobody_is_told_that_it_lives() {
+fn without_a_watchdog_no_keepalive_is_sent() {
     let file = table(GOOD);
     let mut command = dispatch(file.path(), &["--listen", "127.0.0.1:0"]);
-    // Somebody else's watchdog.
+    // The watchdog of another process.
     command.env("WATCHDOG_USEC", "1000").env("WATCHDOG_PID", "1");
     let notified = Notified::new(&mut command);
     let mut running = Running::of(&mut command);
@@ -278,21 +277,21 @@ fn without_a_watchdog_nobody_is_told_that_it_lives() {
 }
 
 #[test]
-fn a_systemd_that_does_not_read_holds_nothing_up() {
+fn a_systemd_that_does_not_read_blocks_nothing() {
     let (serve, file) = serve();
     let mut command = dispatch(file.path(), &["--listen", "127.0.0.1:0", "--drain-time", "1s"]);
     command.env("WATCHDOG_USEC", "1000");
     let notified = Notified::new(&mut command);
     let mut running = Running::of(&mut command);
     let (mut client, mut up) = websocket(&running, &serve);
-    // Full when another message does not fit.
+    // The socket is full when another message does not fit.
     let probe = UnixDatagram::unbound().unwrap();
     probe.set_nonblocking(true).unwrap();
     let socket = notified.socket.local_addr().unwrap().as_pathname().unwrap().to_owned();
     let full = (0..10_000).any(|_| {
-        let refused = probe.send_to(b"", &socket).is_err();
+        let full = probe.send_to(b"", &socket).is_err();
         std::thread::sleep(Duration::from_millis(1));
-        refused
+        full
     });
     assert!(full);
     running.signal(libc::SIGHUP);
@@ -305,11 +304,11 @@ fn a_systemd_that_does_not_read_holds_nothing_up() {
 }
 
 #[test]
-fn stopping_ends_idle_connections_at_once_and_lets_a_request_in_flight_finish() {
+fn shutdown_closes_idle_connections_and_completes_requests_in_flight() {
     let (serve, file) = serve();
     let mut command = dispatch(file.path(), &["--listen", "127.0.0.1:0", "--drain-time", "300s"]);
     let mut running = Running::of(&mut command);
-    // An idle connection that has had an answer, and one that never asked.
+    // An idle connection after a response, and one without any request.
     let mut idle = request(&running, "ann", "");
     let (mut up, _) = serve.accept().unwrap();
     head(&mut up);
@@ -327,10 +326,10 @@ fn stopping_ends_idle_connections_at_once_and_lets_a_request_in_flight_finish() 
     running.signal(libc::SIGTERM);
     wait_for(&mut running.log, "stopping");
     for stream in [&mut idle, &mut silent] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while TcpStream::connect(&running.address).is_ok() {
         assert!(Instant::now() < until, "still listening");
     }
@@ -342,14 +341,14 @@ fn stopping_ends_idle_connections_at_once_and_lets_a_request_in_flight_finish() 
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once_and_every_session_has_its_record() {
+fn a_second_signal_exits_immediately_and_every_session_has_a_record() {
     for (first, second) in
         [(libc::SIGTERM, libc::SIGTERM), (libc::SIGINT, libc::SIGTERM), (libc::SIGTERM, libc::SIGINT)]
     {
         let (serve, file) = serve();
         let mut command = dispatch(file.path(), &["--listen", "127.0.0.1:0", "--drain-time", "1h"]);
         let mut running = Running::of(&mut command);
-        // Nobody answers a Close, nobody ends a request.
+        // No peer answers a Close frame or completes a request.
         let mut sessions: Vec<_> = (0..5).map(|_| websocket(&running, &serve)).collect();
         let _request = request(&running, "ann", "");
         let _in_flight = serve.accept().unwrap();
@@ -359,7 +358,7 @@ fn a_second_signal_ends_it_at_once_and_every_session_has_its_record() {
             assert_eq!(exactly(client, 4), b"\x88\x02\x03\xe9");
             assert_eq!(exactly(up, 8)[..2], [0x88, 0x82]);
         }
-        assert_eq!(running.child.try_wait().unwrap(), None, "it waits for answers");
+        assert_eq!(running.child.try_wait().unwrap(), None, "waits for replies");
         running.signal(second);
         assert_eq!(exit_code(&mut running), Some(0));
         let log = rest_of_log(&mut running);
@@ -372,9 +371,9 @@ fn a_second_signal_ends_it_at_once_and_every_session_has_its_record() {
     }
 }
 
-/// A dispatch that gets these descriptors as systemd passes them, from 3 on.
+/// Returns a dispatch that receives these descriptors like from systemd, starting at 3.
 fn activated(descriptors: &[&dyn AsFd], table: &Path) -> Command {
-    // LISTEN_PID must be the pid of dispatch itself: a shell that becomes it knows.
+    // LISTEN_PID must be the pid of dispatch: a shell sets it and executes dispatch.
     let mut script = String::new();
     for (number, fd) in (3..).zip(descriptors) {
         rustix::io::fcntl_setfd(fd.as_fd(), rustix::io::FdFlags::empty()).unwrap();
@@ -393,7 +392,7 @@ fn activated(descriptors: &[&dyn AsFd], table: &Path) -> Command {
 }
 
 #[test]
-fn sockets_passed_by_systemd_are_used_instead_of_the_address() {
+fn sockets_passed_by_systemd_replace_the_address() {
     let first = TcpListener::bind("127.0.0.1:0").unwrap();
     let second = TcpListener::bind("[::1]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
     let file = table(GOOD);
@@ -403,7 +402,8 @@ fn sockets_passed_by_systemd_are_used_instead_of_the_address() {
         running.address = listener.local_addr().unwrap().to_string();
         assert!(running.get("nobody").starts_with("HTTP/1.1 403"), "{}", running.address);
     }
-    // Who connects while nobody runs waits for the next dispatch: the socket is systemd's.
+    // A client that connects while no dispatch runs waits for the next one: systemd keeps the
+    // socket.
     running.signal(libc::SIGTERM);
     assert_eq!(exit_code(&mut running), Some(0));
     let mut waiting = TcpStream::connect(first.local_addr().unwrap()).unwrap();
@@ -413,7 +413,7 @@ fn sockets_passed_by_systemd_are_used_instead_of_the_address() {
 }
 
 #[test]
-fn a_passed_descriptor_of_another_kind_ends_with_1_and_is_named() {
+fn a_passed_descriptor_of_another_kind_exits_with_1_and_is_named() {
     let file = table(GOOD);
     let dir = tempfile::tempdir().unwrap();
     let unix = UnixListener::bind(dir.path().join("socket")).unwrap();
@@ -424,6 +424,6 @@ fn a_passed_descriptor_of_another_kind_ends_with_1_and_is_named() {
     for wrong in wrong {
         let output = activated(&[&listener, wrong], file.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-        assert!(text(&output).contains("descriptor 4 is no listening TCP socket"), "{}", text(&output));
+        assert!(text(&output).contains("descriptor 4 is not a listening TCP socket"), "{}", text(&output));
     }
 }

@@ -1,5 +1,4 @@
-//! The program itself: bad usage, bad configuration, a port in use, reload, stop. Needs loopback
-//! only.
+//! The program: usage errors, invalid tables, a port in use, reload and stop. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +17,7 @@ use std::{
 use program::{GOOD, Running, dispatch, table, text, wait_for};
 
 #[test]
-fn bad_usage_ends_with_2_and_names_the_mistake() {
+fn a_usage_error_exits_with_2_and_is_named() {
     for (more, named) in [
         (&["--lisen", "127.0.0.1:0"][..], "--lisen"),
         (&["--drain-time", "5"][..], "'5' for '--drain-time <TIME>': expected a duration such as"),
@@ -36,7 +35,7 @@ fn bad_usage_ends_with_2_and_names_the_mistake() {
 }
 
 #[test]
-fn a_bad_table_at_start_ends_with_78_and_says_where() {
+fn an_invalid_table_exits_with_78_and_names_the_line() {
     let bad = table("{\n \"ann\": {\"os_user\": \"ann\", \"port\": \"x\"}}");
     let output = dispatch(bad.path(), &["--listen", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(output.status.code(), Some(78));
@@ -50,7 +49,7 @@ fn a_bad_table_at_start_ends_with_78_and_says_where() {
 }
 
 #[test]
-fn a_port_in_use_ends_with_1_and_names_it() {
+fn a_port_in_use_exits_with_1_and_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = dispatch(table(GOOD).path(), &["--listen", &address]).output().unwrap();
@@ -59,10 +58,10 @@ fn a_port_in_use_ends_with_1_and_names_it() {
 }
 
 #[test]
-fn reload_takes_a_good_table_and_keeps_the_last_one_when_it_is_bad() {
+fn reload_loads_a_valid_table_and_rejects_an_invalid_one() {
     let file = table(GOOD);
     let mut running = Running::start(file.path());
-    assert!(running.get("ann").starts_with("HTTP/1.1 502"), "in the table, serve is not there");
+    assert!(running.get("ann").starts_with("HTTP/1.1 502"), "in the table, but no serve");
     assert!(running.get("bob").starts_with("HTTP/1.1 403"));
 
     std::fs::write(file.path(), "{\n\"bob\": ").unwrap();
@@ -79,7 +78,7 @@ fn reload_takes_a_good_table_and_keeps_the_last_one_when_it_is_bad() {
 }
 
 #[test]
-fn a_signal_ends_it_with_0() {
+fn a_stop_signal_exits_with_0() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let file = table(GOOD);
         let mut running = Running::start(file.path());
@@ -89,7 +88,7 @@ fn a_signal_ends_it_with_0() {
 }
 
 #[test]
-fn a_flood_of_refusals_is_one_line_and_a_sum() {
+fn a_flood_of_rejections_is_one_line_and_a_count() {
     let file = table(GOOD);
     let mut running = Running::start_with(file.path(), &["--trusted-proxy", "192.0.2.0/24"]);
     for user in ["ann", "mal\u{22} x=y", "ann"].iter().cycle().take(20) {
@@ -106,7 +105,7 @@ fn a_flood_of_refusals_is_one_line_and_a_sum() {
 }
 
 #[test]
-fn a_refused_origin_is_named_with_the_host_it_asked_for_and_forges_nothing() {
+fn a_rejected_origin_is_logged_with_its_host_and_cannot_forge_fields() {
     let file = table(GOOD);
     let mut running = Running::start(file.path());
     let mut client = TcpStream::connect(&running.address).unwrap();
@@ -127,14 +126,14 @@ fn a_refused_origin_is_named_with_the_host_it_asked_for_and_forges_nothing() {
 }
 
 #[test]
-fn too_few_descriptors_for_the_sessions_allowed_are_said_at_the_start() {
-    // A port in use ends it right behind the start.
+fn too_few_descriptors_for_max_sessions_are_logged_at_start() {
+    // A port in use makes it exit right after the start.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let file = table(GOOD);
-    for (sessions, said) in [("1000000000000", true), ("1", false)] {
+    for (sessions, warned) in [("1000000000000", true), ("1", false)] {
         let more = ["--listen", &address, "--max-sessions", sessions];
         let text = text(&dispatch(file.path(), &more).output().unwrap());
-        assert_eq!(text.contains(&format!("--max-sessions allows {sessions}")), said, "{text}");
+        assert_eq!(text.contains(&format!("--max-sessions allows {sessions}")), warned, "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Between two raw sockets: bytes, ends and resets arrive as sent, and are seen as what they are.
+//! Relay between two raw sockets: bytes, FIN, RST and Close frames are forwarded and recorded.
 //! Needs loopback only.
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Bytes that are nothing in particular, the same each time.
+/// Pseudo-random bytes, the same in each run.
 fn noise(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..count)
@@ -35,7 +35,7 @@ fn noise(count: usize) -> Vec<u8> {
         .collect()
 }
 
-/// The two ends by side, so that a test can be played from both.
+/// Returns the socket of `side` first, so that a test can run in both directions.
 fn ends(side: Side, client: TcpStream, serve: TcpStream) -> (TcpStream, TcpStream) {
     match side {
         Side::Down => (client, serve),
@@ -46,12 +46,12 @@ fn ends(side: Side, client: TcpStream, serve: TcpStream) -> (TcpStream, TcpStrea
 const BOTH: [Side; 2] = [Side::Down, Side::Up];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_bytes_pass_unmodified_both_ways_at_once() {
+async fn any_bytes_pass_unmodified_in_both_directions() {
     let mut stage = Stage::new(&[]).await;
     let (client, serve) = stage.open().await;
     let bytes = noise(8 << 20);
     let mirrored: Vec<u8> = bytes.iter().rev().copied().collect();
-    let play = async |stream: TcpStream, send: &[u8]| {
+    let exchange = async |stream: TcpStream, send: &[u8]| {
         let (mut reading, mut writing) = stream.into_split();
         let mut got = Vec::new();
         let write = async {
@@ -61,17 +61,17 @@ async fn any_bytes_pass_unmodified_both_ways_at_once() {
         tokio::try_join!(write, reading.read_to_end(&mut got)).unwrap();
         got
     };
-    let both = async { tokio::join!(play(client, &bytes), play(serve, &mirrored)) };
+    let both = async { tokio::join!(exchange(client, &bytes), exchange(serve, &mirrored)) };
     let (at_client, at_serve) = timeout(PATIENCE, both).await.expect("no end");
     assert!(at_serve == bytes && at_client == mirrored);
     let facts = stage.facts().await;
     assert_eq!((facts.down.bytes, facts.up.bytes), (8 << 20, 8 << 20));
-    assert!(facts.down.breach.is_some() && facts.up.breach.is_some(), "noise is no WebSocket");
+    assert!(facts.down.breach.is_some() && facts.up.breach.is_some(), "noise is not a WebSocket");
     stage.no_more_records().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_serve_sends_together_with_the_101_is_not_lost_and_is_scanned() {
+async fn bytes_after_the_101_are_forwarded_and_scanned() {
     let mut stage = Stage::new(&[]).await;
     let mut client = stage.ask("ann", "").await;
     let (mut serve, _) = stage.accept().await;
@@ -85,7 +85,7 @@ async fn what_serve_sends_together_with_the_101_is_not_lost_and_is_scanned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn close_frames_are_seen_with_code_and_reason_from_either_side() {
+async fn close_frames_of_both_peers_are_recorded_with_code_and_reason() {
     for side in BOTH {
         let mut stage = Stage::new(&[]).await;
         let (client, serve) = stage.open().await;
@@ -112,7 +112,7 @@ async fn close_frames_are_seen_with_code_and_reason_from_either_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_close_passes_as_half_close_and_the_other_direction_goes_on() {
+async fn a_half_close_is_forwarded_and_the_other_direction_continues() {
     for side in BOTH {
         let mut stage = Stage::new(&[]).await;
         let (client, serve) = stage.open().await;
@@ -137,7 +137,7 @@ async fn a_half_close_passes_as_half_close_and_the_other_direction_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_closed_session_that_stands_still_is_closed_in_the_end() {
+async fn a_half_closed_session_without_progress_times_out() {
     let mut stage = Stage::new(&["--close-timeout", "300ms"]).await;
     let (mut client, mut serve) = stage.open().await;
     client.shutdown().await.unwrap();
@@ -145,11 +145,11 @@ async fn a_half_closed_session_that_stands_still_is_closed_in_the_end() {
     assert_eq!(rest(&mut client).await.unwrap(), b"");
     let facts = stage.facts().await;
     assert_eq!((facts.down.end.map(|end| end.0), facts.up.end), (Some(SeenEnd::Eof), None));
-    assert_eq!(facts.down.own_end.map(|told| told.0), Some(OwnEnd::Fin));
+    assert_eq!(facts.down.own_end.map(|end| end.0), Some(OwnEnd::Fin));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_passes_as_reset() {
+async fn a_reset_is_passed_to_the_other_leg() {
     for side in BOTH {
         let mut stage = Stage::new(&[]).await;
         let (client, serve) = stage.open().await;
@@ -165,7 +165,7 @@ async fn a_reset_passes_as_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_after_a_half_close_is_noticed_though_nobody_reads() {
+async fn a_reset_after_a_half_close_is_detected_without_reading() {
     for side in BOTH {
         let mut stage = Stage::new(&[]).await;
         let (client, serve) = stage.open().await;
@@ -173,18 +173,18 @@ async fn a_reset_after_a_half_close_is_noticed_though_nobody_reads() {
         first.shutdown().await.unwrap();
         assert_eq!(rest(&mut second).await.unwrap(), b"");
         reset(first);
-        let asked = Instant::now();
+        let started = Instant::now();
         let facts = stage.facts().await;
-        assert!(asked.elapsed() < PATIENCE / 2);
+        assert!(started.elapsed() < PATIENCE / 2);
         assert_eq!(facts.leg(side).end.unwrap().0, SeenEnd::Eof);
-        // The kernel's word for a reset behind a FIN (tcp_reset in net/ipv4/tcp_input.c).
+        // The kernel reports a reset after a FIN as EPIPE (tcp_reset in net/ipv4/tcp_input.c).
         assert_eq!(facts.leg(side).write_error.unwrap().0, SeenEnd::Pipe);
         assert_eq!(facts.leg(side.other()).own_end.unwrap().0, OwnEnd::Fin);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_does_not_read_stops_the_writer_and_memory_stays_bounded() {
+async fn a_stalled_reader_blocks_the_writer_and_memory_stays_bounded() {
     for side in BOTH {
         let mut stage = Stage::new(&[]).await;
         let (client, serve) = stage.open().await;
@@ -193,9 +193,9 @@ async fn a_reader_that_does_not_read_stops_the_writer_and_memory_stays_bounded()
         let mut sent = 0_u64;
         while let Ok(count) = timeout(Duration::from_millis(700), writer.write(&chunk)).await {
             sent += count.unwrap() as u64;
-            assert!(sent < 256 << 20, "nothing holds the writer back");
+            assert!(sent < 256 << 20, "the writer was never blocked");
         }
-        // A reset while nothing is read must still end the session, though its reader never reads.
+        // A reset must end the session even while the relay does not read from its sender.
         reset(writer);
         let facts = stage.facts().await;
         let blocked = facts.leg(side.other());
@@ -230,7 +230,7 @@ async fn a_slow_reader_gets_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_inside_a_frame_and_a_breach_are_told() {
+async fn a_cut_inside_a_frame_and_a_breach_are_recorded() {
     let mut stage = Stage::new(&[]).await;
     let (mut client, serve) = stage.open().await;
     client.write_all(&frame(0x81, b"half of it", true)[..9]).await.unwrap();
@@ -241,14 +241,14 @@ async fn a_cut_inside_a_frame_and_a_breach_are_told() {
     let (mut client, mut serve) = stage.open().await;
     let bad = frame(0x81, b"not masked", false);
     client.write_all(&bad).await.unwrap();
-    assert_eq!(exactly(&mut serve, bad.len()).await, bad, "a breach passes like everything else");
+    assert_eq!(exactly(&mut serve, bad.len()).await, bad, "a breach is forwarded unchanged");
     drop((client, serve));
     let facts = stage.facts().await;
     assert_eq!((facts.down.breach, facts.up.breach), (Some(Breach::Unmasked), None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heartbeats_are_measured_and_a_stalled_one_is_waiting() {
+async fn heartbeats_are_measured_and_an_unanswered_ping_waits() {
     let mut stage = Stage::new(&[]).await;
     let (mut client, mut serve) = stage.open().await;
     let ping = frame(0x81, br#"{"_tag":"Ping"}"#, true);
@@ -264,13 +264,13 @@ async fn heartbeats_are_measured_and_a_stalled_one_is_waiting() {
     }
     drop((client, serve));
     let facts = stage.facts().await;
-    let beat = facts.heartbeat.unwrap();
-    assert_eq!((beat.pings, beat.pongs, beat.unanswered), (4, 3, 1));
-    assert!(beat.rtt_ns.unwrap() >= 35_000_000 && beat.rtt_max_ns >= beat.rtt_ns);
-    assert_eq!(beat.waiting_since, beat.last_ping_at);
-    assert!(beat.period_ns.unwrap() >= 35_000_000);
-    // Each answer had been acknowledged when the next ping came, so the silence is that of one
-    // beat; the wait at the end is serve's.
+    let heartbeat = facts.heartbeat.unwrap();
+    assert_eq!((heartbeat.pings, heartbeat.pongs, heartbeat.unanswered), (4, 3, 1));
+    assert!(heartbeat.rtt_ns.unwrap() >= 35_000_000 && heartbeat.rtt_max_ns >= heartbeat.rtt_ns);
+    assert_eq!(heartbeat.waiting_since, heartbeat.last_ping_at);
+    assert!(heartbeat.period_ns.unwrap() >= 35_000_000);
+    // Each reply was acknowledged before the next ping, so no silence is longer than one period;
+    // the wait at the end is for serve.
     assert!(facts.samples.len() >= 4, "{:?}", facts.samples);
     for pair in facts.samples.windows(2) {
         assert!(pair[1].silence_ns <= pair[1].at - pair[0].at, "{:?}", facts.samples);
@@ -279,7 +279,7 @@ async fn heartbeats_are_measured_and_a_stalled_one_is_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_sessions_each_get_through_and_each_get_their_own_record() {
+async fn thousands_of_sessions_each_have_one_record() {
     const SESSIONS: usize = 2000;
     t3_dispatch::process::fd_limit::raise_descriptor_limit();
     let mut stage = Stage::new(&["--max-sessions-per-user", "100000", "--upgrade-rate", "0"]).await;
@@ -308,8 +308,7 @@ async fn thousands_of_sessions_each_get_through_and_each_get_their_own_record() 
         }
         kept.push(second);
     }
-    // Dropped only after it has heard of the other's end, so that there is no doubt which one was
-    // first.
+    // Dropped only after the end of the other socket has arrived, so that the order is certain.
     for (n, mut second) in kept.into_iter().enumerate() {
         assert_eq!(rest(&mut second).await.is_err(), n % 4 >= 2, "session {n}");
     }

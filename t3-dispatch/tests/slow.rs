@@ -1,5 +1,5 @@
-//! Clients that begin something and do not go on: each gets its answer after its time, and none
-//! holds a connection for ever. Needs loopback only.
+//! Slow clients and a slow serve: each timeout gives its response, and no connection stays open
+//! indefinitely. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,35 +20,38 @@ use tokio::{
 
 const LIMIT: Duration = Duration::from_millis(600);
 
-/// A stage on which only the time named is short.
+/// Starts a fixture in which only the named timeout is short.
 async fn stage(short: &str) -> Stage {
     Stage::new(&["--no-pairing", short, "600ms"]).await
 }
 
-/// Everything until the end, and after how long it came.
-async fn told(mut client: TcpStream) -> (String, Duration) {
-    let begun = Instant::now();
+/// Returns all bytes until the end, and the time until then.
+async fn response(mut client: TcpStream) -> (String, Duration) {
+    let started = Instant::now();
     let bytes = rest(&mut client).await.unwrap();
-    (String::from_utf8(bytes).unwrap(), begun.elapsed())
+    (String::from_utf8(bytes).unwrap(), started.elapsed())
 }
 
-async fn nobody_connects(stage: &Stage) {
-    assert!(timeout(Duration::from_millis(150), stage.serve.accept()).await.is_err(), "serve was asked");
+async fn no_connection_to_serve(stage: &Stage) {
+    assert!(
+        timeout(Duration::from_millis(150), stage.serve.accept()).await.is_err(),
+        "serve received a connection"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_is_begun_and_not_finished_gets_408() {
+async fn an_incomplete_head_gets_408() {
     let stage = stage("--header-timeout").await;
     let mut client = TcpStream::connect(stage.address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: t3\r\nX-Authentik-Us").await.unwrap();
-    let (answer, after) = told(client).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
-    assert!(after >= LIMIT, "{after:?}");
-    nobody_connects(&stage).await;
+    let (text, elapsed) = response(client).await;
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text:?}");
+    assert!(elapsed >= LIMIT, "{elapsed:?}");
+    no_connection_to_serve(&stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_trickles_gets_408_however_busy_it_looks() {
+async fn a_trickling_head_gets_408() {
     let stage = stage("--header-timeout").await;
     let client = TcpStream::connect(stage.address).await.unwrap();
     let (mut from, mut to) = client.into_split();
@@ -64,42 +67,42 @@ async fn a_head_that_trickles_gets_408_however_busy_it_looks() {
     timeout(PATIENCE, tokio::io::AsyncReadExt::read_to_end(&mut from, &mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&answer));
     trickle.abort();
-    nobody_connects(&stage).await;
+    no_connection_to_serve(&stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_stops_coming_gets_408_and_serve_is_let_go() {
+async fn a_stalled_body_gets_408_and_the_upstream_connection_closes() {
     let stage = stage("--body-timeout").await;
     let mut client = TcpStream::connect(stage.address).await.unwrap();
     let request =
         "POST / HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\nContent-Length: 10\r\n\r\nhalf";
     client.write_all(request.as_bytes()).await.unwrap();
     let (mut serve, _) = stage.accept().await;
-    let (answer, after) = told(client).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
-    assert!(after >= LIMIT, "{after:?}");
+    let (text, elapsed) = response(client).await;
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text:?}");
+    assert!(elapsed >= LIMIT, "{elapsed:?}");
     assert_eq!(rest(&mut serve).await.unwrap_or_default(), b"half");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_ends_without_a_word() {
+async fn an_idle_connection_is_closed_without_a_response() {
     let stage = stage("--idle-timeout").await;
     let fresh = TcpStream::connect(stage.address).await.unwrap();
-    let (answer, after) = told(fresh).await;
-    assert_eq!(answer, "");
-    assert!(after >= LIMIT, "{after:?}");
+    let (text, elapsed) = response(fresh).await;
+    assert_eq!(text, "");
+    assert!(elapsed >= LIMIT, "{elapsed:?}");
 
     let mut used = TcpStream::connect(stage.address).await.unwrap();
     used.write_all(b"GET /healthz HTTP/1.1\r\nHost: t3\r\n\r\n").await.unwrap();
     assert!(head(&mut used).await.starts_with("HTTP/1.1 200 "));
     fixture::exactly(&mut used, 3).await;
-    let (answer, after) = told(used).await;
-    assert_eq!(answer, "");
-    assert!(after >= LIMIT, "{after:?}");
+    let (text, elapsed) = response(used).await;
+    assert_eq!(text, "");
+    assert!(elapsed >= LIMIT, "{elapsed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_serve_that_does_not_answer_is_504() {
+async fn a_silent_serve_gets_504() {
     let stage = stage("--response-timeout").await;
     let mut client = TcpStream::connect(stage.address).await.unwrap();
     let request = "GET /slow HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\n\r\n";

@@ -1,4 +1,4 @@
-//! Being told to stop: goodbye to both sides, and a record for every session within the drain time,
+//! Shutdown: Close 1001 to both peers, and a record for every session within the drain timeout,
 //! whatever the peers do. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
@@ -19,9 +19,9 @@ use t3_record::{
 use tokio::{io::AsyncWriteExt, time::Instant};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_sides_hear_1001_and_every_session_has_its_record_in_time() {
+async fn both_peers_receive_1001_and_every_session_has_a_record_in_time() {
     let mut stage = Stage::new(&["--drain-time", "2s", "--handshake-timeout", "60s"]).await;
-    let (mut polite, mut polite_serve) = stage.open().await;
+    let (mut replying, mut replying_serve) = stage.open().await;
     let (mut silent, mut silent_serve) = stage.open().await;
     let (mut cut, mut cut_serve) = stage.open().await;
     cut_serve.write_all(&frame(0x81, b"half of it", false)[..5]).await.unwrap();
@@ -29,36 +29,36 @@ async fn both_sides_hear_1001_and_every_session_has_its_record_in_time() {
     let _opening = stage.ask("ann", "").await;
     let _opening_serve = stage.accept().await;
 
-    let told = Shutdown { signal: Some(15), at: t3_dispatch::sys::clock::now() };
+    let shutdown = Shutdown { signal: Some(15), at: t3_dispatch::sys::clock::now() };
     let app = std::sync::Arc::clone(&stage.app);
-    let began = Instant::now();
+    let started = Instant::now();
     let drain = tokio::spawn(async move {
-        t3_dispatch::process::run::drain(&app, told).await;
-        began.elapsed()
+        t3_dispatch::process::run::drain(&app, shutdown).await;
+        started.elapsed()
     });
-    let goodbye = frame(0x88, &1001_u16.to_be_bytes(), false);
-    assert_eq!(exactly(&mut polite, goodbye.len()).await, goodbye);
-    let at_serve = exactly(&mut polite_serve, 8).await;
+    let close = frame(0x88, &1001_u16.to_be_bytes(), false);
+    assert_eq!(exactly(&mut replying, close.len()).await, close);
+    let at_serve = exactly(&mut replying_serve, 8).await;
     assert_eq!((at_serve[0], at_serve[1]), (0x88, 0x82), "masked towards serve");
     assert_eq!([at_serve[6] ^ at_serve[2], at_serve[7] ^ at_serve[3]], 1001_u16.to_be_bytes());
-    polite.write_all(&frame(0x88, &1001_u16.to_be_bytes(), true)).await.unwrap();
-    polite_serve.write_all(&goodbye).await.unwrap();
-    assert_eq!(rest(&mut polite).await.unwrap(), b"");
-    drop((polite, polite_serve));
+    replying.write_all(&frame(0x88, &1001_u16.to_be_bytes(), true)).await.unwrap();
+    replying_serve.write_all(&close).await.unwrap();
+    assert_eq!(rest(&mut replying).await.unwrap(), b"");
+    drop((replying, replying_serve));
 
-    assert_eq!(rest(&mut silent).await.unwrap(), goodbye);
+    assert_eq!(rest(&mut silent).await.unwrap(), close);
     assert_eq!(rest(&mut silent_serve).await.unwrap().len(), 8);
-    assert_eq!(rest(&mut cut).await.unwrap(), b"", "nothing is put inside a frame");
+    assert_eq!(rest(&mut cut).await.unwrap(), b"", "no Close frame inside another frame");
 
-    let took = drain.await.unwrap();
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    let elapsed = drain.await.unwrap();
+    assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
     for _ in 0..4 {
         let (evidence, record) = stage.judgement().await;
         let facts = evidence.relay.unwrap();
-        assert_eq!(facts.shutdown, Some(told));
+        assert_eq!(facts.shutdown, Some(shutdown));
         assert_eq!(record.verdict, Verdict::DispatchShutdown, "{}", record.to_line());
         if facts.opened_at.is_some() {
-            assert_eq!(facts.down.own_end.map(|told| told.0), Some(OwnEnd::Fin));
+            assert_eq!(facts.down.own_end.map(|end| end.0), Some(OwnEnd::Fin));
         }
     }
     stage.no_more_records().await;
@@ -67,18 +67,18 @@ async fn both_sides_hear_1001_and_every_session_has_its_record_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_had_ended_before_is_not_blamed_on_the_signal() {
+async fn a_session_that_ended_before_is_not_attributed_to_the_signal() {
     let mut stage = Stage::new(&["--drain-time", "1s"]).await;
     let (mut client, mut serve) = stage.open().await;
     client.shutdown().await.unwrap();
     rest(&mut serve).await.unwrap();
-    let told = Shutdown { signal: Some(2), at: t3_dispatch::sys::clock::now() };
-    t3_dispatch::process::run::drain(&std::sync::Arc::clone(&stage.app), told).await;
+    let shutdown = Shutdown { signal: Some(2), at: t3_dispatch::sys::clock::now() };
+    t3_dispatch::process::run::drain(&std::sync::Arc::clone(&stage.app), shutdown).await;
     assert_eq!(stage.facts().await.shutdown, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_case_that_is_dropped_in_a_panic_or_a_cancelled_task_still_has_its_record() {
+async fn a_recorder_dropped_by_a_panic_or_a_cancelled_task_writes_its_record() {
     use t3_dispatch::{record::close::SessionRecorder, relay::session::Session};
     let mut stage = Stage::new(&[]).await;
     let who = |conn: &str| t3_record::wire::Session {
