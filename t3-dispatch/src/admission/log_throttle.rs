@@ -1,14 +1,14 @@
-//! Log lines that repeat: the first is said, the rest of its minute is counted. Pure: the clock is
-//! the caller's, and nothing is logged here.
+//! Throttle for repeated log lines: logs the first of each window and counts the rest. Pure; the
+//! caller passes the time and writes the log.
 //!
-//! Memory is bounded: keys beyond the bound share one place, so a flood from everywhere costs no
+//! Memory is bounded: keys above the limit share one entry, so a flood from many peers costs no
 //! more than one from a single peer.
 
 use std::{collections::HashMap, hash::Hash};
 
 use t3_record::evidence::Nanos;
 
-/// Says which of many equal lines are to be logged.
+/// Decides which of many equal lines are logged.
 #[derive(Debug)]
 pub struct LogThrottle<K> {
     window: Nanos,
@@ -36,7 +36,7 @@ impl ThrottledEntry {
         logged
     }
 
-    /// Begins a new window if this one is over; gives what was not said in it.
+    /// Starts a new window if this one is over; returns the number of lines suppressed in it.
     fn restart(&mut self, window: Nanos, now: Nanos) -> Option<u64> {
         if now.saturating_sub(self.since) < window {
             return None;
@@ -48,14 +48,14 @@ impl ThrottledEntry {
 }
 
 impl<K: Eq + Hash + Clone> LogThrottle<K> {
-    /// One line per key in each `window`; at most `most` keys are distinguished.
+    /// One line per key in each `window`; up to `max_keys` keys are distinguished.
     #[must_use]
     pub fn new(window: Nanos, max_keys: usize) -> Self {
         Self { window, max_keys, entries: HashMap::new(), overflow: None }
     }
 
-    /// Whether a line about `key` is to be logged now, and if so, how many were not logged since
-    /// the last one.
+    /// Returns the number of lines suppressed since the last one if a line about `key` is to be
+    /// logged now.
     pub fn check(&mut self, key: K, now: Nanos) -> Option<u64> {
         if let Some(entry) = self.entries.get_mut(&key) {
             return entry.check(self.window, now);
@@ -73,13 +73,13 @@ impl<K: Eq + Hash + Clone> LogThrottle<K> {
         }
     }
 
-    /// What was counted and not said in windows that are over, so that the last lines of a flood
-    /// are told even when nothing follows. `None` stands for the keys beyond the bound. Forgets
-    /// what has been quiet for a window. To be called now and then.
+    /// Returns the suppressed counts of windows that are over, so that the end of a flood is logged
+    /// even when no line follows. `None` stands for the keys above the limit. Drops entries without
+    /// a line for one window. Call it periodically.
     pub fn take_suppressed(&mut self, now: Nanos) -> Vec<(Option<K>, u64)> {
         let window = self.window;
         let mut sums = Vec::new();
-        // A reported sum starts a new window: the sum is a line, too.
+        // A reported sum starts a new window: the sum is a log line, too.
         let mut keep = |key: Option<&K>, entry: &mut ThrottledEntry| match entry.restart(window, now) {
             None => true,
             Some(0) => false,
@@ -103,29 +103,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_said_and_the_rest_of_its_window_is_counted() {
+    fn the_first_line_is_logged_and_the_rest_of_its_window_is_counted() {
         let mut throttle = LogThrottle::new(60, 10);
         assert_eq!(throttle.check("a", 100), Some(0));
         assert_eq!((throttle.check("a", 101), throttle.check("a", 159)), (None, None));
-        assert_eq!(throttle.check("b", 110), Some(0), "another key has a line of its own");
+        assert_eq!(throttle.check("b", 110), Some(0), "each key has its own line");
         assert_eq!(throttle.check("a", 160), Some(2));
     }
 
     #[test]
-    fn what_nothing_follows_is_told_once_its_window_is_over_and_then_forgotten() {
+    fn suppressed_lines_are_reported_after_their_window_and_then_dropped() {
         let mut throttle = LogThrottle::new(60, 10);
         throttle.check("a", 0);
         throttle.check("a", 1);
         assert_eq!(throttle.take_suppressed(59), []);
         assert_eq!(throttle.take_suppressed(60), [(Some("a"), 1)]);
-        assert_eq!(throttle.check("a", 100), None, "the sum was this window's line");
+        assert_eq!(throttle.check("a", 100), None, "the sum was the line of this window");
         assert_eq!(throttle.take_suppressed(120), [(Some("a"), 1)]);
         assert_eq!(throttle.take_suppressed(180), []);
         assert!(throttle.entries.is_empty());
     }
 
     #[test]
-    fn keys_beyond_the_bound_share_one_place() {
+    fn keys_above_the_limit_share_one_entry() {
         let mut throttle = LogThrottle::new(60, 2);
         assert_eq!(
             (throttle.check(1, 0), throttle.check(2, 0), throttle.check(3, 0)),
@@ -137,10 +137,10 @@ mod tests {
     }
 
     proptest! {
-        /// Every line is either said or counted in exactly one sum, and no key has more than one
-        /// line in a window.
+        /// Every line is either logged or counted in exactly one sum, and a key has one line per
+        /// window.
         #[test]
-        fn nothing_is_lost_and_nothing_is_said_too_often(
+        fn every_line_is_logged_or_counted_once_and_none_too_often(
             events in prop::collection::vec((0_u8..6, 0_u64..30, any::<bool>()), 0..200)
         ) {
             let mut throttle = LogThrottle::new(60, 3);
@@ -148,22 +148,22 @@ mod tests {
             let mut last: HashMap<Option<u8>, u64> = HashMap::new();
             for (key, pause, sum) in events {
                 now += pause;
-                let mut spoke = |key: Option<u8>| {
+                let mut check_window = |key: Option<u8>| {
                     let before = last.insert(key, now);
                     prop_assert!(before.is_none_or(|before| now - before >= 60));
                     Ok(())
                 };
                 if sum {
                     for (key, suppressed) in throttle.take_suppressed(now) {
-                        spoke(key)?;
+                        check_window(key)?;
                         accounted += suppressed;
                     }
                 } else {
                     lines += 1;
                     let logged = throttle.check(key, now);
-                    let place = throttle.entries.contains_key(&key).then_some(key);
+                    let logged_key = throttle.entries.contains_key(&key).then_some(key);
                     if let Some(suppressed) = logged {
-                        spoke(place)?;
+                        check_window(logged_key)?;
                         accounted += suppressed + 1;
                     }
                 }

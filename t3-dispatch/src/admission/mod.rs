@@ -1,8 +1,7 @@
-//! What an upgrade has to pass before serve is asked: the origin of its page, the user's pace, and
-//! a place for it.
+//! Checks before an upgrade is forwarded to serve: origin, rate and session quota.
 //!
-//! Who is turned away here never opened a WebSocket: there is a line and a counter for it, and no
-//! `ws close`.
+//! A rejected upgrade never opened a WebSocket: it gets a log line and a counter, but no `ws close`
+//! record.
 
 pub mod log_throttle;
 pub mod origin;
@@ -28,8 +27,8 @@ use crate::{
     response::text::plain,
 };
 
-/// When to come back to a machine that has no place left: a browser tries again by itself, others
-/// may look here.
+/// Retry-After of a rejection by the session quota. Browsers retry without it; other clients use
+/// it.
 const SESSIONS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Limits on upgrades.
@@ -40,11 +39,10 @@ pub struct Settings {
     /// Upgrades per second and user; 0 for no limit.
     pub upgrade_rate: u32,
     pub upgrade_burst: NonZeroU32,
-    /// Origins allowed besides the host itself.
+    /// Allowed origins in addition to the host itself.
     pub allowed_origins: Vec<AllowedOrigin>,
 }
 
-/// The gate.
 #[derive(Debug)]
 pub struct Admission {
     origins: Vec<AllowedOrigin>,
@@ -55,16 +53,13 @@ pub struct Admission {
 /// Reason for rejecting an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
-    /// By its origin.
     #[error("{0}")]
     Origin(OriginMismatch),
-    /// The user opens WebSockets faster than allowed.
+    /// The user exceeds the upgrade rate; holds the time until the next token.
     #[error("too many upgrades of this user; see --upgrade-rate and --upgrade-burst")]
     Rate(Duration),
-    /// The user has too many.
     #[error("too many open WebSockets of this user; see --max-sessions-per-user")]
     UserSessions,
-    /// There are too many.
     #[error("too many open WebSockets; see --max-sessions")]
     Sessions,
 }
@@ -81,10 +76,11 @@ impl Admission {
         }
     }
 
-    /// Lets an upgrade of `user` pass. Its place is held as long as the [`SessionPermit`] lives.
+    /// Admits an upgrade of `user`. It counts against the quota until the [`SessionPermit`] is
+    /// dropped.
     ///
     /// # Errors
-    /// [`AdmissionError`] says why not.
+    /// [`AdmissionError`] names the failed check.
     pub fn admit(
         &self,
         headers: &HeaderMap,
@@ -102,7 +98,7 @@ impl Admission {
         })
     }
 
-    /// WebSockets that have a place, and how many users they belong to.
+    /// Returns the number of WebSockets with a permit, and the number of their users.
     #[must_use]
     pub fn in_use(&self) -> (usize, usize) {
         self.quota.in_use()
@@ -110,7 +106,6 @@ impl Admission {
 }
 
 impl AdmissionError {
-    /// For counters and logs.
     #[must_use]
     pub const fn reason(&self) -> RejectReason {
         match self {
@@ -121,7 +116,6 @@ impl AdmissionError {
         }
     }
 
-    /// The status of the answer.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
@@ -131,7 +125,6 @@ impl AdmissionError {
         }
     }
 
-    /// The answer.
     #[must_use]
     pub fn answer(&self) -> Response<ResponseBody> {
         let mut response = plain(self.status(), &self.to_string());
@@ -140,7 +133,7 @@ impl AdmissionError {
             Self::Rate(wait) => *wait,
             Self::UserSessions | Self::Sessions => SESSIONS_RETRY_AFTER,
         };
-        // Whole seconds (RFC 9110 section 10.2.3), and never too early.
+        // Seconds (RFC 9110 section 10.2.3), rounded up.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         response
@@ -152,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_when_to_come_back() {
+    fn a_rejection_has_retry_after() {
         for (error, status, after) in [
             (AdmissionError::Rate(Duration::from_millis(1)), 429, Some("1")),
             (AdmissionError::Rate(Duration::from_millis(2001)), 429, Some("3")),

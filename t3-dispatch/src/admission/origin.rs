@@ -1,8 +1,8 @@
-//! Where a page that opens a WebSocket comes from (RFC 6455 section 10.2, RFC 6454). Pure.
+//! Origin check of upgrades (RFC 6455 section 10.2, RFC 6454). Pure.
 //!
-//! A browser sends cookies along with the upgrade whatever page asks for it, and no same-origin
-//! policy stops it: without this check any web site could drive the session of any visitor. A
-//! client that is not a browser sends no Origin, or makes one up; it is not held back.
+//! A browser sends cookies with the upgrade whatever page opens it, and no same-origin policy
+//! applies: without this check any web site could use the session of its visitor. A client that is
+//! not a browser sends no Origin or a forged one; this check does not concern it.
 
 use std::{fmt, str::FromStr};
 
@@ -10,12 +10,11 @@ use http::{HeaderMap, HeaderValue, header};
 
 const FORWARDED_HOST: &str = "x-forwarded-host";
 
-/// An origin that may open WebSockets besides the host's own.
+/// Origin that may open WebSockets in addition to the host's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigin {
     /// Every origin: the check is off.
     Any,
-    /// This one.
     Origin(String),
 }
 
@@ -33,7 +32,7 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// A page of another origin wants a WebSocket: 403.
+/// Upgrade from a page of another origin: 403.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginMismatch {
     origin: String,
@@ -47,7 +46,7 @@ impl fmt::Display for OriginMismatch {
     }
 }
 
-/// Checks the Origin of an upgrade that came from a trusted proxy against the host it is for.
+/// Checks the Origin of an upgrade from a trusted proxy against its host.
 ///
 /// Host and X-Forwarded-Host both count: a page cannot set either of them.
 ///
@@ -85,7 +84,7 @@ fn mismatch(headers: &HeaderMap, origin: &HeaderValue) -> OriginMismatch {
     }
 }
 
-/// Enough to recognise it by in a log.
+/// Truncates to a length that is sufficient to identify the value in a log.
 fn truncate(text: &str) -> String {
     text.chars().take(128).collect()
 }
@@ -98,7 +97,7 @@ struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// `None` also for `null`, the origin of a page that has none.
+    /// Returns `None` also for `null`, the opaque origin.
     fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let is_scheme_char = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -120,8 +119,8 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// TLS ends at a proxy before us, so a Host without a port stands for the default port of
-    /// either scheme.
+    /// TLS ends at a proxy on the path, so a Host without a port matches the default port of either
+    /// scheme.
     fn matches_host(&self, host: &str) -> bool {
         if default_port(self.scheme).is_none() {
             return false;
@@ -139,7 +138,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Host and port, if it has one. An IPv6 address stands in brackets and keeps them.
+/// Splits into host and port. An IPv6 address keeps its brackets.
 fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     let after_address = authority.rfind(']').map_or(0, |end| end + 1);
     let (host, port) = match authority[after_address..].rfind(':') {
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_the_same_host_and_port_passes_whatever_its_scheme() {
+    fn a_page_of_the_same_host_and_port_passes_with_any_scheme() {
         for (host, origin, expected) in [
             ("t3.example.org", "https://t3.example.org", true),
             ("t3.example.org", "http://t3.example.org", true),
@@ -197,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn who_names_no_origin_passes_and_who_names_two_does_not() {
+    fn no_origin_passes_and_two_origins_do_not() {
         assert!(passes(&[("host", "t3")], &[]));
         let twice = [("host", "t3"), ("origin", "https://t3"), ("origin", "https://t3")];
         assert!(!passes(&twice, &[]));
     }
 
     #[test]
-    fn the_forwarded_host_counts_beside_the_host() {
+    fn the_forwarded_host_counts_in_addition_to_the_host() {
         let origin = ("origin", "https://t3.example.org");
         let inner = ("host", "10.0.0.5:3780");
         assert!(passes(&[inner, origin, ("x-forwarded-host", "t3.example.org")], &[]));
@@ -214,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn more_origins_are_let_in_by_name() {
+    fn listed_origins_pass() {
         let desktop = [("host", "t3"), ("origin", "t3://App")];
         assert!(passes(&desktop, &["https://a.example", "t3://app"]));
         assert!(!passes(&desktop, &["https://a.example"]));
         let other = [("host", "t3"), ("origin", "https://a.example")];
         assert!(passes(&other, &["https://A.example:443"]));
-        assert!(!passes(&other, &["http://a.example"]), "the flag means the scheme, too");
+        assert!(!passes(&other, &["http://a.example"]), "the scheme must match, too");
         assert!(passes(&[("host", "t3"), ("origin", "null")], &["*"]));
         for wrong in ["", "a.example", "https://", "https://a/b", "null"] {
             assert!(wrong.parse::<AllowedOrigin>().is_err(), "{wrong:?}");
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_both_and_no_more_than_fits_in_a_line() {
+    fn a_mismatch_names_origin_and_host_truncated() {
         let mut headers = HeaderMap::new();
         headers.insert("host", "t3".parse().unwrap());
         headers.insert("origin", format!("https://evil\" x={}", "y".repeat(5000)).parse().unwrap());

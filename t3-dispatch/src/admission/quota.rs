@@ -1,5 +1,5 @@
-//! How many WebSockets there may be, and how fast one user may open them. Pure: counters and times,
-//! no clock, no sockets.
+//! Quota of open WebSockets, and rate limiter of upgrades per user. Pure; the caller passes the
+//! time.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 
 use t3_record::evidence::Nanos;
 
-/// Places for WebSockets, in all and for each user.
+/// Limits on open WebSockets, in total and per user.
 #[derive(Debug)]
 pub struct SessionQuota {
     max: usize,
@@ -24,26 +24,26 @@ struct Open {
     per_user: HashMap<String, usize>,
 }
 
-/// No place is left.
+/// Exhausted limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaExceeded {
-    /// For anybody.
+    /// `--max-sessions`.
     Total,
-    /// For this user.
+    /// `--max-sessions-per-user`.
     User,
 }
 
 impl SessionQuota {
-    /// At most `most` places, and `most_each` for one user.
+    /// Returns a quota of `max` WebSockets in total and `max_per_user` for one user.
     #[must_use]
     pub fn new(max: usize, max_per_user: usize) -> Arc<Self> {
         Arc::new(Self { max, max_per_user, open: Mutex::default() })
     }
 
-    /// Takes a place for as long as the [`SessionPermit`] lives.
+    /// Acquires a slot, which dropping the [`SessionPermit`] releases.
     ///
     /// # Errors
-    /// [`QuotaExceeded`] when there is none.
+    /// [`QuotaExceeded`] when all slots are in use.
     pub fn acquire(self: &Arc<Self>, user: &str) -> Result<SessionPermit, QuotaExceeded> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= self.max {
@@ -58,7 +58,7 @@ impl SessionQuota {
         Ok(SessionPermit { quota: Arc::clone(self), user: user.to_owned() })
     }
 
-    /// How many are open, and by how many users.
+    /// Returns the number of slots in use, and the number of their users.
     #[must_use]
     pub fn in_use(&self) -> (usize, usize) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +66,7 @@ impl SessionQuota {
     }
 }
 
-/// A taken place; dropping it gives it back.
+/// One slot of the quota; dropping it releases the slot.
 #[derive(Debug)]
 #[must_use]
 pub struct SessionPermit {
@@ -87,7 +87,8 @@ impl Drop for SessionPermit {
     }
 }
 
-/// How fast one may go: a token bucket, kept as the one time at which it would be full again.
+/// Parameters of a token bucket. The state of a bucket is one value: the time at which it is full
+/// again.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenBucket {
     interval: Nanos,
@@ -95,15 +96,15 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// `rate` in a second in the long run, `burst` at once.
+    /// Returns a bucket of `burst` tokens that refills `rate` tokens per second.
     #[must_use]
     pub fn new(rate: NonZeroU32, burst: NonZeroU32) -> Self {
         let interval = 1_000_000_000 / Nanos::from(rate.get());
         Self { interval, tolerance: interval * Nanos::from(burst.get() - 1) }
     }
 
-    /// Takes a token from a bucket that is full at `full_at`; gives the time at which it is full
-    /// then, or how long to wait for a token.
+    /// Takes a token from a bucket that is full at `full_at`; returns its new `full_at`, or the
+    /// time until the next token.
     fn take(self, full_at: Nanos, now: Nanos) -> Result<Nanos, Duration> {
         let full_at = full_at.max(now);
         match (full_at - now).checked_sub(self.tolerance) {
@@ -113,7 +114,7 @@ impl TokenBucket {
     }
 }
 
-/// A bucket for each user. One that is full again is as good as none: it is forgotten.
+/// One token bucket per user. A full bucket has no state: it is dropped.
 #[derive(Debug)]
 pub struct RateLimiter {
     bucket: TokenBucket,
@@ -121,20 +122,19 @@ pub struct RateLimiter {
     prune_at: usize,
 }
 
-/// Below this many buckets nothing is forgotten.
+/// Number of buckets above which full ones are dropped.
 const PRUNE_ABOVE: usize = 64;
 
 impl RateLimiter {
-    /// All buckets full.
     #[must_use]
     pub fn new(bucket: TokenBucket) -> Self {
         Self { bucket, full_at: HashMap::new(), prune_at: PRUNE_ABOVE }
     }
 
-    /// One more by this user.
+    /// Takes a token of this user.
     ///
     /// # Errors
-    /// How long until the next is allowed.
+    /// The time until the next token.
     pub fn acquire(&mut self, user: &str, now: Nanos) -> Result<(), Duration> {
         if let Some(full_at) = self.full_at.get_mut(user) {
             *full_at = self.bucket.take(*full_at, now)?;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn seats_are_counted_in_all_and_for_each_user_and_come_back() {
+    fn permits_are_counted_in_total_and_per_user_and_released() {
         let quota = SessionQuota::new(3, 2);
         let ann = [quota.acquire("ann").unwrap(), quota.acquire("ann").unwrap()];
         assert_eq!(quota.acquire("ann").unwrap_err(), QuotaExceeded::User);
@@ -173,23 +173,23 @@ mod tests {
         let again = quota.acquire("bob").unwrap();
         assert_eq!(quota.in_use(), (2, 1));
         drop((bob, again));
-        assert_eq!(quota.in_use(), (0, 0), "a user without a session is not remembered");
+        assert_eq!(quota.in_use(), (0, 0), "a user without a session has no entry");
     }
 
     #[test]
-    fn a_burst_passes_at_once_and_then_it_is_the_rate() {
+    fn the_rate_applies_after_the_burst() {
         let mut limiter = limiter(2, 5);
         for _ in 0..5 {
             assert_eq!(limiter.acquire("ann", SECOND), Ok(()));
         }
         assert_eq!(limiter.acquire("ann", SECOND), Err(Duration::from_millis(500)));
-        assert_eq!(limiter.acquire("bob", SECOND), Ok(()), "another user has a bucket of his own");
+        assert_eq!(limiter.acquire("bob", SECOND), Ok(()), "each user has a bucket");
         assert_eq!(limiter.acquire("ann", SECOND + SECOND / 2), Ok(()));
         assert_eq!(limiter.acquire("ann", SECOND + SECOND / 2), Err(Duration::from_millis(500)));
     }
 
     #[test]
-    fn full_buckets_are_forgotten() {
+    fn full_buckets_are_dropped() {
         let mut limiter = limiter(10, 5);
         for second in 0..100 {
             for user in 0..100 {
@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn in_no_stretch_of_time_more_than_the_burst_and_the_rate(
+        fn no_interval_exceeds_burst_plus_rate(
             rate in 1_u32..50, burst in 1_u32..20, pauses in prop::collection::vec(0_u64..SECOND, 1..200)
         ) {
             let mut limiter = limiter(rate, burst);
@@ -224,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn who_keeps_to_the_rate_is_never_refused(
+        fn upgrades_at_the_rate_always_pass(
             rate in 1_u32..50, pauses in prop::collection::vec(0_u64..SECOND, 1..100)
         ) {
             let mut limiter = limiter(rate, 1);

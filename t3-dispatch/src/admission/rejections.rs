@@ -19,12 +19,12 @@ use tokio::time::interval;
 
 use crate::{admission::log_throttle::LogThrottle, metrics::reject_reason::RejectReason, sys::clock};
 
-/// One line for each reason and each of these in this time.
+/// Window in which each pair of reason and user or network gets one line.
 const WINDOW: Nanos = 60_000_000_000;
 /// Maximum number of users and networks with separate log lines.
 const MAX_KEYS: usize = 256;
 
-/// Counters and the lines not logged yet.
+/// Counters and log throttle of rejections.
 #[derive(Debug)]
 pub struct Rejections {
     counts: [AtomicU64; RejectReason::ALL.len()],
@@ -88,7 +88,7 @@ pub async fn sum_up(rejections: std::sync::Arc<Rejections>) {
     }
 }
 
-/// The network of a peer that lines are summed up for: its /24, or /64 for IPv6.
+/// Returns the network of a peer, the key of the log throttle: its /24, or /64 for IPv6.
 #[must_use]
 pub fn network(peer: IpAddr) -> String {
     let peer = peer.to_canonical();
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_its_own_counter_and_word() {
+    fn every_reason_has_its_own_counter_and_value() {
         let rejections = Rejections::default();
         for (index, why) in RejectReason::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, index);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_told_apart_by_network() {
+    fn peers_are_distinguished_by_network() {
         for (peer, expected) in [
             ("192.0.2.17", "192.0.2.0/24"),
             ("::ffff:192.0.2.17", "192.0.2.0/24"),

@@ -1,5 +1,5 @@
-//! Families of metrics with closed labels: every series is made at the start, and counting one is
-//! an addition to an atomic, without a look-up.
+//! Metric families with closed label sets: every series exists from the start, and counting is an
+//! atomic addition without a lookup.
 
 use std::marker::PhantomData;
 
@@ -10,13 +10,12 @@ use prometheus::{
 
 use super::labels::Label;
 
-/// What all names begin with.
+/// Prefix of all metric names.
 pub const PREFIX: &str = "t3_dispatch";
 
-/// Makes metrics and registers them.
+/// Creates and registers metrics.
 #[derive(Debug, Default)]
 pub struct MetricBuilder {
-    /// Where they are registered.
     pub registry: Registry,
 }
 
@@ -33,7 +32,6 @@ pub struct CounterVec2<A, B>(Vec<IntCounter>, PhantomData<fn(A, B)>);
 pub struct GaugeVec<W>(Vec<IntGauge>, PhantomData<fn(W)>);
 
 impl<W: Label> CounterVec<W> {
-    /// One of them.
     #[must_use]
     pub fn of(&self, label: W) -> &IntCounter {
         &self.0[label.index()]
@@ -41,7 +39,6 @@ impl<W: Label> CounterVec<W> {
 }
 
 impl<A: Label, B: Label> CounterVec2<A, B> {
-    /// One of them.
     #[must_use]
     pub fn of(&self, a: A, b: B) -> &IntCounter {
         &self.0[a.index() * B::ALL.len() + b.index()]
@@ -49,20 +46,18 @@ impl<A: Label, B: Label> CounterVec2<A, B> {
 }
 
 impl<W: Label> GaugeVec<W> {
-    /// One of them.
     #[must_use]
     pub fn of(&self, label: W) -> &IntGauge {
         &self.0[label.index()]
     }
 }
 
-/// Brings a counter up to a count that is kept elsewhere.
+/// Raises a counter to a count that another component keeps.
 pub fn catch_up(counter: &IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 impl MetricBuilder {
-    /// A counter.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::with_opts(opts(name, help)))
     }
@@ -83,40 +78,37 @@ impl MetricBuilder {
         CounterVec2(pairs.map(|pair| family.with_label_values(&pair)).collect(), PhantomData)
     }
 
-    /// A gauge.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(IntGauge::with_opts(opts(name, help)))
     }
 
-    /// A floating-point gauge.
     pub fn float_gauge(&self, name: &str, help: &str) -> prometheus::Gauge {
         self.register(prometheus::Gauge::with_opts(opts(name, help)))
     }
 
-    /// Gauges by one label.
     pub fn gauge_vec<W: Label>(&self, name: &str, help: &str) -> GaugeVec<W> {
         let family = self.register(IntGaugeVec::new(opts(name, help), &[W::NAME]));
         GaugeVec(W::ALL.iter().map(|label| family.with_label_values(&[label.value()])).collect(), PhantomData)
     }
 
-    /// A histogram of times in seconds.
+    /// Returns a histogram of times in seconds.
     pub fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
         let opts = HistogramOpts { common_opts: opts(name, help), buckets: bounds.to_vec() };
         self.register(Histogram::with_opts(opts))
     }
 
-    /// A gauge that is always 1 and has a label with `value`.
+    /// Registers a gauge that is always 1, with a constant label.
     pub fn info(&self, name: &str, help: &str, label: &str, value: &str) {
         self.register(IntGauge::with_opts(opts(name, help).const_label(label, value))).set(1);
     }
 
     #[expect(
         clippy::expect_used,
-        reason = "names, labels and bounds are constants, and every test makes them all"
+        reason = "names, labels and bounds are constants, and every test registers all of them"
     )]
     fn register<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        let made = made.expect("a name, label or bound is not allowed");
-        self.registry.register(Box::new(made.clone())).expect("a name is registered once");
+        let made = made.expect("invalid name, label or bound");
+        self.registry.register(Box::new(made.clone())).expect("duplicate metric name");
         made
     }
 }

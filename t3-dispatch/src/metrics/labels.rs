@@ -1,5 +1,5 @@
-//! The labels of the metrics: closed vocabularies, so that every series is there from the start and
-//! none is ever named by what came from outside.
+//! Labels of the metrics: closed vocabularies, so that every series exists from the start and no
+//! outside input becomes a label value.
 
 use t3_record::vocabulary::{Cause, KernelSource, Verdict};
 
@@ -7,13 +7,13 @@ use crate::metrics::reject_reason::RejectReason;
 
 /// The values of one label.
 pub trait Label: Copy + 'static {
-    /// The label's name.
+    /// Name of the label.
     const NAME: &'static str;
-    /// All values, each at its [`Label::index`].
+    /// All values; each is at its [`Label::index`].
     const ALL: &'static [Self];
-    /// The value as it stands on the page.
+    /// Value on the metrics page.
     fn value(self) -> &'static str;
-    /// Where it stands in [`Label::ALL`].
+    /// Index in [`Label::ALL`].
     fn index(self) -> usize;
 }
 
@@ -59,59 +59,59 @@ label_of! {
 }
 
 labels! {
-    /// Where a WebSocket without a record stands.
+    /// State of a WebSocket that has no record yet.
     State, "state" {
-        /// serve has been asked.
+        /// The upgrade was forwarded to serve.
         Opening = "opening",
         /// The relay runs.
         Open = "open",
-        /// The first leg has ended, or the opening has failed; its record is still to be written.
+        /// The first leg has ended or the open has failed; the record is pending.
         Closing = "closing",
     }
 }
 
 labels! {
-    /// How a pairing ended.
+    /// Outcome of a pairing.
     PairingOutcome, "outcome" {
-        /// The browser has a session, by the usual endpoint.
+        /// The browser has a session from the current endpoint.
         Paired = "paired",
-        /// The browser has a session, by the fallback endpoint.
+        /// The browser has a session from the fallback endpoint.
         Fallback = "paired_fallback",
         /// No credential could be minted.
         MintFailed = "mint_failed",
-        /// serve gave no answer to the exchange.
+        /// serve sent no response to the exchange.
         Unreachable = "exchange_unreachable",
-        /// serve did not take the credential, or opened no session for it.
+        /// serve rejected the credential or opened no session for it.
         Rejected = "exchange_rejected",
-        /// A browser that comes back without its session again and again was stopped.
+        /// A browser that repeatedly returned without its session was stopped.
         Loop = "loop_stopped",
-        /// serve does not know the session of a browser: it is paired again.
+        /// serve does not know the session of the browser, which is paired again.
         Unknown = "check_unauthenticated",
-        /// Whether a session is still good could not be found out: the request was passed on.
+        /// The session could not be checked; the request was forwarded.
         CheckFailed = "check_failed",
     }
 }
 
 labels! {
-    /// How a request is answered that is no HTTP, or none that everybody reads alike.
+    /// Response status of an invalid request.
     InvalidRequest, "status" {
         /// Malformed.
         Malformed = "400",
-        /// A method that is not allowed.
+        /// Method not allowed.
         Method = "405",
-        /// It did not come in time.
+        /// Timed out.
         Slow = "408",
-        /// Its target is too long.
+        /// Target too long.
         Target = "414",
-        /// Its head is too large.
+        /// Head too large.
         Head = "431",
-        /// Another version of HTTP.
+        /// Unsupported HTTP version.
         Version = "505",
     }
 }
 
 impl InvalidRequest {
-    /// By its status; one that is not in the list is malformed.
+    /// Returns the value of a status; `Malformed` if it is not in the list.
     #[must_use]
     pub fn of(status: http::StatusCode) -> Self {
         let label = status.as_str();
@@ -120,11 +120,10 @@ impl InvalidRequest {
 }
 
 labels! {
-    /// Whose an answer was.
+    /// Source of a response.
     ResponseSource, "by" {
-        /// serve's.
         Serve = "serve",
-        /// Our own: an error, a page, a redirect.
+        /// t3-dispatch itself: an error, a page, a redirect.
         Own = "dispatch",
     }
 }
@@ -146,7 +145,7 @@ labels! {
 }
 
 impl StatusClass {
-    /// The class of a status; one beyond 599 counts with the errors.
+    /// Returns the class of a status; a status above 599 counts as 5xx.
     #[must_use]
     pub fn of(status: http::StatusCode) -> Self {
         match status.as_u16() / 100 {
@@ -162,31 +161,29 @@ impl StatusClass {
 labels! {
     /// Result of obtaining a connection to serve.
     ConnectResult, "how" {
-        /// Made.
+        /// New connection.
         New = "new",
-        /// Kept from an earlier request.
+        /// Pooled connection of an earlier request.
         Reused = "reused",
-        /// Not at all.
+        /// The connection failed.
         Failed = "failed",
     }
 }
 
 labels! {
-    /// What became of something that is tried.
+    /// Result of a reload.
     ReloadResult, "result" {
-        /// It worked.
         Ok = "ok",
-        /// It did not.
         Failed = "failed",
     }
 }
 
 labels! {
-    /// What became of an entry for the journal.
+    /// Outcome of a journal entry.
     JournalOutcome, "outcome" {
-        /// journald has it.
+        /// Sent to journald.
         Written = "written",
-        /// The queue was full: it is lost.
+        /// Dropped because the queue was full.
         Lost = "lost",
     }
 }
@@ -210,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_stands_at_its_index_and_is_there_once() {
+    fn every_value_is_at_its_index_and_unique() {
         check::<Verdict>();
         check::<Cause>();
         check::<KernelSource>();

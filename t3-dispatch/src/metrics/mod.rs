@@ -1,4 +1,4 @@
-//! What dispatch counts, for Prometheus: `docs/METRICS.md` lists it. Callers report each event to
+//! Metrics of t3-dispatch for Prometheus; docs/METRICS.md lists them. Callers report each event to
 //! [`Metrics`] with one call; counting is an atomic addition and never waits, locks or fails.
 //!
 //! Labels are closed vocabularies ([`labels`]). No label names a user, address, login or session.
@@ -29,19 +29,20 @@ use self::{
     session_counters::SessionCounters,
 };
 
-/// Seconds that a session lasts, from a second to a day.
+/// Buckets of session durations, in seconds, from a second to a day.
 const SESSION_DURATIONS: &[f64] = &[
     1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0,
 ];
-/// Seconds until a heartbeat is answered, up to the watchdogs of browsers.
+/// Buckets of heartbeat RTTs, in seconds, up to the watchdog of the client.
 const HEARTBEAT_RTTS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
-/// Seconds between two sessions of one browser, up to the minute within which they count as one.
+/// Buckets of reconnect gaps, in seconds, up to the minute within which a new session counts as a
+/// reconnect.
 const RECONNECT_GAPS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
-/// Seconds by which the event loop is late; the timer itself rounds up to a millisecond.
+/// Buckets of event loop lag, in seconds; the timer itself rounds up to a millisecond.
 const LOOP_LAGS: &[f64] = &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// All metrics of one dispatch.
+/// All metrics of one t3-dispatch process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -118,8 +119,8 @@ impl Metrics {
         self.sessions.forwarded();
     }
 
-    /// A WebSocket opened. `gap`: how long its user and address had been cut off, when they had
-    /// been there within the last minute.
+    /// A WebSocket opened. `gap`: time since the last close of the same user and address, if within
+    /// a minute.
     pub fn opened(&self, gap: Option<Duration>) {
         self.sessions.opened();
         if let Some(gap) = gap {
@@ -127,12 +128,13 @@ impl Metrics {
         }
     }
 
-    /// The first end of a WebSocket, once for each. `open`: it was open.
+    /// The first leg of a WebSocket ended, or its open failed. Called once per WebSocket; `open`:
+    /// it was open.
     pub fn ended(&self, open: bool) {
         self.sessions.ended(open);
     }
 
-    /// It has its record. `open`: it had been open.
+    /// A record was written. `open`: the WebSocket had been open.
     pub fn closed(&self, record: &CloseRecord, open: bool) {
         self.sessions.closed(record.verdict, record.cause);
         if open {
@@ -142,7 +144,7 @@ impl Metrics {
         self.kernel_lost.inc_by(record.lost.unwrap_or(0));
     }
 
-    /// serve answered a heartbeat.
+    /// serve replied to a heartbeat.
     pub fn heartbeat(&self, rtt: Duration) {
         self.heartbeat_rtts.observe(rtt.as_secs_f64());
     }
@@ -162,24 +164,24 @@ impl Metrics {
         self.invalid_requests.of(InvalidRequest::of(status)).inc();
     }
 
-    /// A request was answered. Whose the answer is says [`mark_as_serve`].
+    /// A response was sent. Responses of serve carry the mark of [`mark_as_serve`].
     pub fn response<B>(&self, response: &Response<B>) {
         let by = response.extensions().get::<ResponseSource>().copied().unwrap_or(ResponseSource::Own);
         self.responses.of(StatusClass::of(response.status()), by).inc();
     }
 
-    /// A connection to serve was obtained, or not.
+    /// An upstream connection was obtained or failed.
     pub fn connection(&self, how: ConnectResult) {
         self.upstream.of(how).inc();
     }
 
-    /// A new connection to serve was tried; passes on what came of it.
+    /// Counts the result of a new upstream connection and returns it.
     pub fn connected<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
         self.connection(if result.is_ok() { ConnectResult::New } else { ConnectResult::Failed });
         result
     }
 
-    /// The routing table was read again.
+    /// The routing table was reloaded.
     pub fn table_reload(&self, result: ReloadResult) {
         self.reloads.of(result).inc();
     }
@@ -188,25 +190,23 @@ impl Metrics {
 /// One family of metrics, for documentation and for checks of dashboards and queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
-    /// Its name.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// What it means.
     pub help: String,
-    /// Its labels with all their values.
+    /// Labels with all their values.
     pub labels: Vec<(String, Vec<String>)>,
 }
 
 impl Metrics {
-    /// Everything that is on the page, in its order.
+    /// Returns all families in the order of the page.
     #[must_use]
     pub fn families(&self) -> Vec<Family> {
         let all = self.registry.gather();
         all.iter().map(family).collect()
     }
 
-    /// The upper bounds of each histogram's buckets, but the last, which has none.
+    /// Returns the upper bounds of each histogram's buckets, except +Inf.
     #[must_use]
     pub fn bounds(&self) -> Vec<(String, Vec<f64>)> {
         let all = self.registry.gather();
@@ -240,7 +240,7 @@ fn family(family: &prometheus::proto::MetricFamily) -> Family {
     Family { name: family.name().to_owned(), kind, help: family.help().to_owned(), labels }
 }
 
-/// Marks an answer as serve's; all others are our own.
+/// Marks a response as coming from serve; all others come from t3-dispatch.
 pub fn mark_as_serve<B>(response: &mut Response<B>) {
     response.extensions_mut().insert(ResponseSource::Serve);
 }

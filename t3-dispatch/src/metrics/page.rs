@@ -1,6 +1,5 @@
-//! The page that Prometheus reads: brings what is counted elsewhere up to date and writes
-//! everything down as text (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version
-//! 0.0.4).
+//! Metrics page: updates the values that other components keep and renders the exposition text
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4).
 
 use std::sync::PoisonError;
 
@@ -17,10 +16,10 @@ use super::{
     session_counters::Snapshot,
 };
 
-/// The page's type.
+/// Content-Type of the page.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// What is set when the page is made.
+/// Metrics that are updated when the page is rendered.
 #[derive(Debug)]
 pub(super) struct ScrapeMetrics {
     upgrades: IntCounter,
@@ -80,10 +79,7 @@ impl ScrapeMetrics {
         catch_up(self.journal_entries.of(JournalOutcome::Lost), gauges.records_dropped);
         self.journal_waiting.set(to_i64(gauges.records_waiting));
         catch_up(&self.lines_lost, t3_journal::log_queue::dropped());
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "delays of ours stay far below 2^53 ns, which are 104 days"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "a delay stays far below 2^53 ns, which is 104 days")]
         self.lag_worst.set(gauges.worst_lag.map_or(0.0, |late| late as f64 / 1e9));
         self.trace_connected.set(i64::from(gauges.evidence_connected));
         self.table_logins.set(to_i64(gauges.logins as u64));
@@ -108,12 +104,13 @@ fn to_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The page of this moment. Reads procfs: not for the event loop.
+/// Renders the page. Reads procfs, so it must not run on the event loop.
 ///
 /// # Errors
-/// When a family has no series, which a test excludes.
+/// A family without series, which a test excludes.
 pub fn render(metrics: &Metrics, gauges: &Gauges) -> prometheus::Result<String> {
-    // Pages are made one at a time: each adds to the counters what has come since the one before.
+    // Pages are rendered one at a time: each adds to the counters the difference since the previous
+    // one.
     let at_scrape = metrics.at_scrape.lock().unwrap_or_else(PoisonError::into_inner);
     at_scrape.update(metrics, gauges);
     let mut text = String::with_capacity(32 << 10);

@@ -25,7 +25,7 @@ impl Process {
     }
 
     /// Updates the values. Linux before 6.2 counts descriptors one by one, which takes milliseconds
-    /// for thousands: not for the event loop.
+    /// for thousands; so this must not run on the event loop.
     pub fn read(&self) {
         if let Some(most) = getrlimit(Resource::Nofile).current {
             self.max_fds.set(i64::try_from(most).unwrap_or(i64::MAX));
@@ -47,13 +47,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_more_descriptor_and_more_memory_are_seen() {
+    fn more_descriptors_and_memory_are_reported() {
         let process = Process::new(&MetricBuilder::default());
         process.read();
         let resident = process.resident.get();
         assert!(process.open_fds.get() >= 3 && process.max_fds.get() > process.open_fds.get());
         let held = vec![1_u8; 64 << 20];
-        // Other tests of this process open and close some at the same time.
+        // Other tests of this process open and close descriptors at the same time.
         let files: Vec<_> = (0..200).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
         process.read();
         assert!(process.open_fds.get() >= 200, "{}", process.open_fds.get());

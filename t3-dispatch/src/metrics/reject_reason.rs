@@ -1,26 +1,25 @@
 //! Reasons why a request is rejected before serve sees it.
 
-/// Why a request was turned away before serve was asked.
+/// Reason for rejecting a request before it is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RejectReason {
     /// Not from a trusted proxy: 403.
     Peer,
-    /// From a trusted proxy, for nobody in the routing table: 403.
+    /// No valid login, or a login without a route: 403.
     Identity,
-    /// A WebSocket asked for by a page of another origin: 403.
+    /// Upgrade from a page of another origin: 403.
     Origin,
-    /// Too many WebSockets in all: 503.
+    /// Too many WebSockets in total: 503.
     Sessions,
     /// Too many WebSockets of one user: 429.
     UserSessions,
     /// One user opens WebSockets too fast: 429.
     Rate,
-    /// Too many probes at once: 503.
+    /// Too many open probes: 503.
     Probes,
 }
 
 impl RejectReason {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Peer,
         Self::Identity,
@@ -31,7 +30,7 @@ impl RejectReason {
         Self::Probes,
     ];
 
-    /// The word for it in logs and metrics.
+    /// Value in logs and metrics.
     #[must_use]
     pub const fn value(self) -> &'static str {
         match self {

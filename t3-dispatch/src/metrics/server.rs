@@ -1,8 +1,7 @@
-//! The listener that Prometheus reads from: one page, on a socket of its own, so that nobody who
-//! reaches the proxy reaches it.
+//! Metrics listener: one page, on a separate socket, so that clients of the proxy cannot reach it.
 //!
-//! Never in the proxy's way: pages are made on a thread that may block, connections are few, short
-//! and carry one request, and those beyond the few are closed at once.
+//! It does not slow the proxy: pages are rendered on a blocking thread, a connection carries one
+//! request, and connections above the limit are closed immediately.
 
 use std::{convert::Infallible, fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
@@ -22,21 +21,19 @@ use tokio::{
 
 use super::{Metrics, gauges::Gauges, page};
 
-/// Connections at once. One Prometheus needs one.
+/// Maximum number of open connections. One Prometheus needs one.
 const MAX_CONNECTIONS: usize = 8;
-/// For a request head to come.
+/// Timeout for a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a connection from its first to its last byte; Prometheus itself gives up after 10 s unless
-/// told otherwise.
+/// Timeout for a complete connection; the default scrape timeout of Prometheus is 10 s.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Where to listen, if anywhere.
+/// Value of `--metrics-listen`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenOption {
-    /// Nowhere.
+    /// No listener.
     Off,
-    /// At this address.
     At(SocketAddr),
 }
 
@@ -46,9 +43,10 @@ impl FromStr for ListenOption {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
-            address => address.parse().map(Self::At).map_err(|_| {
-                format!("{address:?} is neither an address with a port, like 127.0.0.1:9780, nor off")
-            }),
+            address => address
+                .parse()
+                .map(Self::At)
+                .map_err(|_| format!("expected ADDR:PORT or off, got {address:?}")),
         }
     }
 }
@@ -62,15 +60,15 @@ impl fmt::Display for ListenOption {
     }
 }
 
-/// The address for metrics cannot be listened on.
+/// Error of binding the metrics address.
 #[derive(Debug, thiserror::Error)]
-#[error("listen on {address} for metrics (--metrics-listen takes another address, or off): {source}")]
+#[error("cannot listen on {address} for metrics: {source}; see --metrics-listen")]
 pub struct BindError {
     address: SocketAddr,
     source: io::Error,
 }
 
-/// Listens, if it is to. Says so, and warns when others than this machine may read.
+/// Binds the listener if enabled. Warns when other hosts can reach it.
 ///
 /// # Errors
 /// [`BindError`].
@@ -81,7 +79,9 @@ pub fn bind(option: ListenOption) -> Result<Option<TcpListener>, BindError> {
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!("metrics on http://{address}/metrics");
     if !address.ip().to_canonical().is_loopback() {
-        tracing::warn!("{address} is not a loopback address: metrics can be read by whoever reaches it");
+        tracing::warn!(
+            "{address} is not a loopback address: every host that can connect can read the metrics"
+        );
     }
     Ok(Some(listener))
 }
@@ -89,7 +89,7 @@ pub fn bind(option: ListenOption) -> Result<Option<TcpListener>, BindError> {
 /// Renders the page.
 type Render = dyn Fn() -> prometheus::Result<String> + Send + Sync;
 
-/// Answers until the process ends, so that a drain can be watched, too.
+/// Serves the page until the process exits, so that a drain can be monitored, too.
 pub async fn serve(
     metrics: Arc<Metrics>,
     gauges: impl Fn() -> Gauges + Send + Sync + 'static,
@@ -105,7 +105,7 @@ pub async fn serve(
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
         let render = Arc::clone(&render);
         tokio::spawn(async move {
-            // A reader that takes too long is cut off.
+            // A slow reader is disconnected.
             let _ = timeout(CONNECTION_TIMEOUT, connection(render, stream)).await;
             drop(permit);
         });
@@ -124,7 +124,7 @@ async fn connection(render: Arc<Render>, stream: TcpStream) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = result {
-        tracing::debug!("connection for metrics: {error}");
+        tracing::debug!("metrics connection failed: {error}");
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_or_off() {
+    fn the_value_is_an_address_or_off() {
         for text in ["off", "127.0.0.1:9780", "[::1]:0"] {
             assert_eq!(text.parse::<ListenOption>().map(|place| place.to_string()), Ok(text.to_owned()));
         }

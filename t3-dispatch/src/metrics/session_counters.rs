@@ -1,9 +1,8 @@
-//! How many WebSockets are where in their lives. Only counters that grow are kept; how many there
-//! are now is the difference of two of them, so that no way to leave a state can be forgotten
-//! without a test seeing it, and a page never contradicts itself.
+//! Counters of the states of WebSockets. They only grow; the number in a state is the difference of
+//! two counters, so that a page is consistent and tests detect a missed transition.
 //!
-//! The steps of one life are counted in order, and [`SessionCounters::snapshot`] reads them in the opposite order:
-//! a session counted as ended is also counted as begun.
+//! The transitions of a session are counted in order, and [`SessionCounters::snapshot`] reads them
+//! in reverse order: a session counted as ended is also counted as opened.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +10,7 @@ use t3_record::vocabulary::{Cause, Verdict};
 
 const PAIRS: usize = Verdict::ALL.len() * Cause::ALL.len();
 
-/// Counts of steps.
+/// Number of transitions.
 #[derive(Debug)]
 pub struct SessionCounters {
     forwarded: AtomicU64,
@@ -28,9 +27,9 @@ pub struct Snapshot {
     pub forwarded: u64,
     /// The 101 was relayed.
     pub opened: u64,
-    /// It ended without having opened.
+    /// The open failed.
     pub failed: u64,
-    /// The first leg of an open one ended.
+    /// The first leg of an open session ended.
     pub ended: u64,
     closed: [u64; PAIRS],
 }
@@ -57,7 +56,6 @@ fn increment(count: &AtomicU64) {
 }
 
 impl SessionCounters {
-    /// serve is asked.
     pub fn forwarded(&self) {
         increment(&self.forwarded);
     }
@@ -67,17 +65,16 @@ impl SessionCounters {
         increment(&self.opened);
     }
 
-    /// Its first end, which each has once. `open`: it was open.
+    /// The first leg ended (`open`) or the open failed. Once per session.
     pub fn ended(&self, open: bool) {
         increment(if open { &self.ended } else { &self.failed });
     }
 
-    /// It has its record.
+    /// The record was written.
     pub fn closed(&self, verdict: Verdict, cause: Cause) {
         increment(&self.closed[index(verdict, cause)]);
     }
 
-    /// All counts.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let get = |count: &AtomicU64| count.load(Ordering::Acquire);
@@ -95,19 +92,19 @@ impl Snapshot {
         self.closed[index(verdict, cause)]
     }
 
-    /// How many are being opened.
+    /// Sessions being opened.
     #[must_use]
     pub const fn opening(&self) -> u64 {
         self.forwarded.saturating_sub(self.opened + self.failed)
     }
 
-    /// How many are open.
+    /// Open sessions.
     #[must_use]
     pub const fn open(&self) -> u64 {
         self.opened.saturating_sub(self.ended)
     }
 
-    /// How many wait for their record.
+    /// Sessions without their record yet.
     #[must_use]
     pub fn closing(&self) -> u64 {
         (self.ended + self.failed).saturating_sub(self.closed.iter().sum())

@@ -1,42 +1,41 @@
-//! Who asks, and from where: reads the headers that a trusted proxy sets. Pure; never believes a
-//! peer outside the trusted networks.
+//! Identity and address of a client, from the headers that a trusted proxy sets. Pure; ignores the
+//! headers of a peer outside the trusted networks.
 
 use std::net::IpAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// authentik's header.
+/// Header of authentik with the login.
 pub const USERNAME: &str = "x-authentik-username";
 
-/// Why a request gets 403.
+/// Reason for a 403.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// The peer may not speak for users.
+    /// The peer is outside the trusted networks.
     #[error("{0} is not a trusted proxy; see --trusted-proxy")]
     Untrusted(IpAddr),
-    /// A trusted proxy sent no name.
+    /// A trusted proxy sent no login.
     #[error("no X-authentik-username header: is the request authenticated?")]
     MissingName,
     /// More than one name, or one that is not text.
     #[error("invalid X-authentik-username header")]
     InvalidName,
-    /// Not in the table.
     #[error("user {0:?} has no entry in the routing table")]
     UnknownLogin(String),
 }
 
-/// The address is in a trusted network. An IPv4 address mapped into IPv6 counts as IPv4.
+/// Returns whether the address is in a trusted network. An IPv4-mapped IPv6 address counts as IPv4.
 #[must_use]
 pub fn trusted(networks: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))
 }
 
-/// The login that a trusted peer names; an e-mail address counts by its local part.
+/// Returns the login from a trusted peer; of an e-mail address, its local part.
 ///
 /// # Errors
-/// [`IdentityError`] says why the request is to be refused.
+/// [`IdentityError`] is the reason for the 403.
 pub fn login<'a>(headers: &'a HeaderMap, peer: IpAddr, networks: &[IpNet]) -> Result<&'a str, IdentityError> {
     if !trusted(networks, peer) {
         return Err(IdentityError::Untrusted(peer.to_canonical()));
@@ -53,8 +52,8 @@ pub fn login<'a>(headers: &'a HeaderMap, peer: IpAddr, networks: &[IpNet]) -> Re
     }
 }
 
-/// The client's address: the leftmost hop of X-Forwarded-For that is not a trusted proxy, else the
-/// peer. For records only: a client can put anything at the left end.
+/// Returns the client's address: the leftmost hop of X-Forwarded-For that is not a trusted proxy,
+/// else the peer. For records only: a client can forge the leftmost hops.
 #[must_use]
 pub fn client(headers: &HeaderMap, peer: IpAddr, networks: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
@@ -71,7 +70,7 @@ pub fn client(headers: &HeaderMap, peer: IpAddr, networks: &[IpNet]) -> IpAddr {
         .unwrap_or(peer)
 }
 
-/// An address with or without brackets and port.
+/// Parses an address with or without brackets and port.
 fn address(hop: &str) -> Option<IpAddr> {
     let parsed = hop
         .parse::<IpAddr>()
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_counts_only_from_a_trusted_peer_and_only_when_it_is_one() {
+    fn a_login_counts_only_from_a_trusted_peer_and_only_once() {
         let from = |peer: &str, pairs: &[(&'static str, &str)]| {
             login(&headers(pairs), peer.parse().unwrap(), &networks()).map(str::to_owned)
         };

@@ -1,9 +1,9 @@
 //! The routing table `dispatch.json`: `{"LOGIN": {"os_user": "USER", "port": PORT}, ...}`. Reads
-//! and checks it; keeping the last good one is the caller's.
+//! and checks it; the caller keeps the last valid one.
 //!
-//! Strict about what would send a request astray, tolerant of keys of an entry that other programs
-//! have put there. Several logins may go to one user; one port cannot belong to two users, because
-//! only one serve listens on it and the other user would be given its shell.
+//! Rejects entries that would misroute a request; ignores unknown keys of an entry, which other
+//! programs may have added. Several logins may map to one user. One port cannot belong to two
+//! users: only one serve listens on it, and the other user would get its shell.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,42 +18,33 @@ use serde::{
 use serde_json::value::RawValue;
 use t3_config::file::Location;
 
-/// Where one login goes.
+/// Destination of one login.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct Route {
-    /// The OS user whose serve it is.
+    /// OS user of the serve process.
     pub os_user: String,
-    /// Its port on 127.0.0.1, 1 to 65535.
+    /// Port of serve on 127.0.0.1, 1 to 65535.
     pub port: u16,
 }
 
-/// Login to route.
+/// Routes by login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     routes: BTreeMap<String, Route>,
 }
 
-/// The table cannot be used.
+/// Error of reading or checking the table.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// The file cannot be read.
     #[error("cannot read routing table {path}: {source}; see --table")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Its content is not a table.
+    Read { path: PathBuf, source: io::Error },
     #[error("routing table {path}, line {line}, column {column}: {what}")]
     Content {
-        /// Which file.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
         /// Column, from 1.
         column: usize,
-        /// What is wrong, and with which key.
         what: String,
     },
 }
@@ -67,7 +58,7 @@ impl Table {
         Self::parse(&Self::read(path)?, path)
     }
 
-    /// The text of a file.
+    /// Returns the text of a file.
     ///
     /// # Errors
     /// [`TableError::Read`].
@@ -75,16 +66,16 @@ impl Table {
         std::fs::read_to_string(path).map_err(|source| TableError::Read { path: path.to_owned(), source })
     }
 
-    /// Reads a text; `path` is for the error.
+    /// Parses a text; `path` is for the error.
     ///
     /// # Errors
-    /// [`TableError::Content`] names line, column and key: of the first mistake.
+    /// [`TableError::Content`] names line, column and key of the first mistake.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TableError> {
         let (table, mistakes) = examine(text, path);
         mistakes.into_iter().next().map_or(Ok(table), Err)
     }
 
-    /// Reads a file: the routes that make sense, and all mistakes.
+    /// Reads a file; returns the valid routes and all mistakes.
     ///
     /// # Errors
     /// [`TableError::Read`].
@@ -92,12 +83,12 @@ impl Table {
         Ok(examine(&Self::read(path)?, path))
     }
 
-    /// All logins with their routes, by login.
+    /// Returns all logins with their routes, sorted by login.
     pub fn routes(&self) -> impl Iterator<Item = (&str, &Route)> {
         self.routes.iter().map(|(login, route)| (login.as_str(), route))
     }
 
-    /// How it differs from the one before, for people.
+    /// Describes the changes since `before`, for the log.
     #[must_use]
     pub fn changes(&self, before: &Self) -> String {
         let count = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
@@ -111,31 +102,29 @@ impl Table {
         if parts.is_empty() { "nothing changed".to_owned() } else { parts.join(", ") }
     }
 
-    /// The route of a login.
     #[must_use]
     pub fn route(&self, login: &str) -> Option<&Route> {
         self.routes.get(login)
     }
 
-    /// Somebody is routed there.
+    /// Returns whether a login has this route.
     #[must_use]
     pub fn has(&self, route: &Route) -> bool {
         self.routes.values().any(|known| known == route)
     }
 
-    /// All ports that serves listen on, each once.
+    /// Returns the ports of all serves, without duplicates.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
         self.routes.values().map(|route| route.port).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// How many logins it has.
+    /// Number of logins.
     #[must_use]
     pub fn len(&self) -> usize {
         self.routes.len()
     }
 
-    /// Nobody is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
@@ -171,10 +160,10 @@ fn examine(text: &str, path: &Path) -> (Table, Vec<TableError>) {
         let wrong = check(&login, &route).err().or_else(|| {
             let taken = owners.get(&route.port).filter(|(_, os_user)| *os_user != route.os_user);
             taken.map(|(other, os_user)| {
-                format!("key {login:?}: port {} is {os_user}'s already, by key {other:?}", route.port)
+                format!("key {login:?}: port {} already belongs to {os_user}, by key {other:?}", route.port)
             })
         });
-        let twice = || table.routes.contains_key(&login).then(|| format!("key {login:?} is there twice"));
+        let twice = || table.routes.contains_key(&login).then(|| format!("duplicate key {login:?}"));
         if let Some(what) = wrong.or_else(twice) {
             let Location { line, column } = Location::of(text, start);
             mistakes.push(mistake(line, column, what));
@@ -186,14 +175,14 @@ fn examine(text: &str, path: &Path) -> (Table, Vec<TableError>) {
     (table, mistakes)
 }
 
-/// serde_json's message without the place it puts at its end.
+/// serde_json's message without the position at its end.
 fn message(error: &serde_json::Error) -> String {
     let what = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     what.strip_suffix(&place).unwrap_or(&what).to_owned()
 }
 
-/// The entries as they stand, so that each can be read by itself and one wrong one hides no other.
+/// The unparsed entries: each is parsed separately, so that one mistake does not hide another.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
@@ -227,12 +216,14 @@ fn check(login: &str, route: &Route) -> Result<(), String> {
     }
     if login.trim() != login || login.contains(char::is_control) {
         // Header values are trimmed and carry no control characters (RFC 9110 section 5.5).
-        return wrong("no request can carry this login: spaces around it or control characters in it");
+        return wrong(
+            "a login must not have surrounding spaces or control characters; no request can carry it",
+        );
     }
     if route.os_user.is_empty() {
         return wrong("os_user must not be empty");
     }
-    // It becomes a word on a command line and in every record.
+    // It is used as a command-line argument and as a record value.
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ',');
     if route.os_user.starts_with('-') || route.os_user.contains(odd) {
         return wrong(&format!("os_user {:?} cannot be the name of a user (useradd(8))", route.os_user));
@@ -293,7 +284,7 @@ mod tests {
             (
                 "{\"a\": {\"os_user\": \"a\", \"port\": 1},\n\"b\": {\"os_user\": \"b\", \"port\": 1}}",
                 "line 2, column 6",
-                "key \"b\": port 1 is a's already, by key \"a\"",
+                "key \"b\": port 1 already belongs to a, by key \"a\"",
             ),
             (
                 "{\"ann\": {\"os_user\": \"-u root\", \"port\": 1}}",
@@ -305,7 +296,7 @@ mod tests {
                 "line 1, column 9",
                 "cannot be the name of a user",
             ),
-            ("{\" ann\": {\"os_user\": \"ann\", \"port\": 1}}", "line 1, column 10", "no request can carry"),
+            ("{\" ann\": {\"os_user\": \"ann\", \"port\": 1}}", "line 1, column 10", "a login must not have"),
             ("{\"ann\": 3}", "line 1, column 9", "key \"ann\": invalid type"),
             ("", "line 1, column 0", "EOF"),
         ] {
@@ -316,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_found_and_the_rest_is_read() {
+    fn all_mistakes_are_reported_and_valid_entries_read() {
         let text = "{\n \"a\": {\"os_user\": \"a\", \"port\": 0},\n \"b\": {\"os_user\": \"b\", \"port\": 2},\n \"c\": {\n  \"port\": 1\n },\n \"d\": []\n}";
         let (table, mistakes) = examine(text, Path::new("t"));
         assert_eq!(table.routes().map(|(login, _)| login).collect::<Vec<_>>(), ["b"]);
@@ -331,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn two_logins_may_be_one_user() {
+    fn two_logins_may_map_to_one_user() {
         let table = parse(
             r#"{"ann": {"os_user": "ann", "port": 1}, "ann@example.org": {"os_user": "ann", "port": 1}}"#,
         );
@@ -339,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_counted() {
+    fn changes_are_counted() {
         let before =
             parse(r#"{"a": {"os_user": "a", "port": 1}, "b": {"os_user": "b", "port": 2}}"#).unwrap();
         let after = parse(r#"{"b": {"os_user": "b", "port": 3}, "c": {"os_user": "c", "port": 4}}"#).unwrap();

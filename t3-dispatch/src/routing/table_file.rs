@@ -7,28 +7,25 @@ use std::{
 
 use crate::routing::table::{Table, TableError};
 
-/// The file as it was last seen.
+/// State of the file at the last check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum FileState {
     Content(String),
     Unreadable(io::ErrorKind, Option<i32>),
 }
 
-/// The routing table's file, and what is known of it.
+/// The routing table's file, with its last known state.
 #[derive(Debug)]
 pub struct TableFile {
     path: PathBuf,
     state: FileState,
 }
 
-/// What a look at the file brought.
+/// Result of a check of the file.
 #[derive(Debug)]
 pub enum TableChange {
-    /// Nothing that was not known.
     Unchanged,
-    /// A table.
     Table(Table),
-    /// Nothing of use.
     Invalid(TableError),
 }
 
@@ -38,17 +35,17 @@ impl TableFile {
         &self.path
     }
 
-    /// Reads it for the first time.
+    /// Reads the file for the first time.
     ///
     /// # Errors
-    /// [`TableError`]: without a table there is nothing to start with.
+    /// [`TableError`]; t3-dispatch does not start without a table.
     pub fn open(path: PathBuf) -> Result<(Self, Table), TableError> {
         let text = Table::read(&path)?;
         let table = Table::parse(&text, &path)?;
         Ok((Self { path, state: FileState::Content(text) }, table))
     }
 
-    /// Looks whether it is another one; `force`: reads it also when it is not.
+    /// Checks whether the file changed; with `force`, parses it even if unchanged.
     pub fn check(&mut self, force: bool) -> TableChange {
         let read = Table::read(&self.path);
         let state = match &read {
@@ -76,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_tells_only_what_was_not_known() {
+    fn a_check_reports_only_changes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dispatch.json");
         let good = r#"{"ann": {"os_user": "ann", "port": 1}}"#;
@@ -87,11 +84,11 @@ mod tests {
         assert!(matches!(file.check(false), TableChange::Unchanged));
         fs::write(&path, good).unwrap();
         assert!(matches!(file.check(false), TableChange::Unchanged), "written, but with the same content");
-        assert!(matches!(file.check(true), TableChange::Table(_)), "asked for");
+        assert!(matches!(file.check(true), TableChange::Table(_)), "forced");
 
         fs::write(&path, "{").unwrap();
         assert!(matches!(file.check(false), TableChange::Invalid(TableError::Content { .. })));
-        assert!(matches!(file.check(false), TableChange::Unchanged), "the same mistake is said once");
+        assert!(matches!(file.check(false), TableChange::Unchanged), "the same mistake is reported once");
         fs::write(&path, "{\n").unwrap();
         assert!(matches!(file.check(false), TableChange::Invalid(_)), "another mistake");
 
