@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use t3_dispatch::relay::{
-    frames::{Scanner, Sender, Sink},
+    frames::{FrameScanner, Sender, Sink},
     heartbeat,
 };
 use t3_record::evidence::Breach;
@@ -37,9 +37,9 @@ impl Sink for Events {
 fuzz_target!(|input: (bool, bool, u8, Vec<u8>)| {
     let (client, extended, step, bytes) = input;
     let sender = if client { Sender::Client } else { Sender::Server };
-    let mut whole = (Scanner::new(sender, extended), Events::default());
+    let mut whole = (FrameScanner::new(sender, extended), Events::default());
     whole.0.feed(&bytes, &mut whole.1);
-    let mut split = (Scanner::new(sender, extended), Events::default());
+    let mut split = (FrameScanner::new(sender, extended), Events::default());
     for chunk in bytes.chunks(usize::from(step).max(1)) {
         split.0.feed(chunk, &mut split.1);
     }

@@ -208,7 +208,7 @@ impl EvidenceClient {
 
     fn stats(&self, all: bool) -> Vec<StatsReport> {
         let state = self.lock();
-        live_reports::collect(state.sessions.values().map(|(who, live)| (&**who, &**live)), all)
+        live_reports::collect(state.sessions.values().map(|(identity, live)| (&**identity, &**live)), all)
     }
 
     fn deliver(&self, conn: &str, facts: Box<KernelFacts>) {

@@ -75,7 +75,7 @@ pub fn collect<'a>(
     sessions: impl Iterator<Item = (&'a wire::Session, &'a LiveStats)>,
     all: bool,
 ) -> Vec<StatsReport> {
-    sessions.filter_map(|(who, live)| live.take(&who.conn, all)).take(COLLECTION_MAX).collect()
+    sessions.filter_map(|(identity, live)| live.take(&identity.conn, all)).take(COLLECTION_MAX).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_collection_is_bounded_and_the_rest_follows() {
-        let who = wire::Session {
+        let identity = wire::Session {
             conn: "c".into(),
             user: "u".into(),
             ip: "i".into(),
@@ -152,7 +152,7 @@ mod tests {
             serve_port: 1,
         };
         let live: Vec<LiveStats> = (0..COLLECTION_MAX + 5).map(|_| LiveStats::default()).collect();
-        let collected = || collect(live.iter().map(|live| (&who, live)), false).len();
+        let collected = || collect(live.iter().map(|live| (&identity, live)), false).len();
         assert_eq!((collected(), collected(), collected()), (COLLECTION_MAX, 5, 0));
     }
 }

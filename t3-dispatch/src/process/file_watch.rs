@@ -123,7 +123,8 @@ async fn event(armed: Option<&mut Armed>) {
     }
 }
 
-/// Watches all directories of the path. Also returns the error for those that cannot be watched.
+/// Creates watches on all directories of the path. Also returns the error for those that cannot be
+/// watched.
 fn armed(path: &Path) -> io::Result<(Armed, Option<String>)> {
     // The path can change while the watches are created, so it is resolved again afterwards.
     const ATTEMPTS: usize = 5;

@@ -55,7 +55,7 @@ impl ForwardError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(..) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(error) if error.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(error) if error.is_local() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Closed(..) | Self::NotHttp(..) | Self::BadFraming(..) => {
                 StatusCode::BAD_GATEWAY
             }
@@ -68,7 +68,7 @@ impl ForwardError {
     fn text(&self) -> &'static str {
         match self {
             Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(..) => "t3 serve timed out",
-            Self::Connect(error) if error.is_ours() => "t3-dispatch is out of resources",
+            Self::Connect(error) if error.is_local() => "t3-dispatch is out of resources",
             Self::Connect(_) => "cannot reach t3 serve; is it running?",
             Self::Closed(..) => "t3 serve closed the connection without a response",
             Self::NotHttp(..) | Self::BadFraming(..) => "invalid response from t3 serve",
@@ -194,7 +194,7 @@ fn outgoing(
     request::prepare(&mut request, peer.ip);
     headers::ensure_host(request.headers_mut(), port);
     if request.body().is_end_stream() {
-        // Nothing follows a 100 Continue.
+        // Without a body, 100 Continue has no meaning.
         request.headers_mut().remove(EXPECT);
         return (request.map(|_| RequestBody::empty()), None);
     }

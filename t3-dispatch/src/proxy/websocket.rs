@@ -67,13 +67,13 @@ pub async fn answer(
     };
     let permit = match proxy.admission.admit(request.headers(), &route.os_user, clock::now()) {
         Ok(permit) => permit,
-        Err(closed) => {
-            let status = closed.status().as_u16();
-            proxy.rejections.record(closed.reason(), &route.os_user, format_args!("{status}: {closed}"));
-            return closed.answer();
+        Err(error) => {
+            let status = error.status().as_u16();
+            proxy.rejections.record(error.reason(), &route.os_user, format_args!("{status}: {error}"));
+            return error.answer();
         }
     };
-    let who = wire::Session {
+    let identity = wire::Session {
         conn: random_id::fresh(),
         user: route.os_user.clone(),
         ip: identity::client(request.headers(), peer.ip, &proxy.trusted).to_string(),
@@ -84,7 +84,8 @@ pub async fn answer(
         serve_port: route.port,
     };
     let connection = request.extensions_mut().remove::<Arc<Exchanges>>();
-    let mut recorder = SessionRecorder::open(&proxy.recorder, Session::new(who, clock::now()), connection);
+    let mut recorder =
+        SessionRecorder::open(&proxy.recorder, Session::new(identity, clock::now()), connection);
     let down = hyper::upgrade::on(&mut request);
     match send_upgrade(&proxy, &mut recorder, peer, &route, request).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -123,7 +124,7 @@ async fn send_upgrade(
             tracing::warn!(user = %route.os_user, "{error}");
             error.failure()
         })?;
-    recorder.session().who.up = Some(leg);
+    recorder.session().identity.up = Some(leg);
     request::prepare(&mut request, peer.ip);
     let request = request.map(|_| RequestBody::empty());
     let handshake = async {

@@ -60,15 +60,15 @@ impl SessionRecorder {
         let recorder = Arc::clone(&self.recorder);
         let session = self.session();
         session.opened(now, extended);
-        let who = &session.who;
-        recorder.evidence.register(who, &session.live_stats);
-        let mut record = OpenRecord::new(who.user.clone(), who.ip.clone(), who.conn.clone());
-        record.ray.clone_from(&who.ray);
-        let previous = recorder
-            .reconnects
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .opened(&who.user, &who.ip, now);
+        let identity = &session.identity;
+        recorder.evidence.register(identity, &session.live_stats);
+        let mut record = OpenRecord::new(identity.user.clone(), identity.ip.clone(), identity.conn.clone());
+        record.ray.clone_from(&identity.ray);
+        let previous = recorder.reconnects.lock().unwrap_or_else(PoisonError::into_inner).opened(
+            &identity.user,
+            &identity.ip,
+            now,
+        );
         let gap = previous.as_ref().map(|(_, gap)| *gap);
         record.prev = previous.map(|(prev, _)| prev);
         record.gap_ms = gap.map(|gap| gap / 1_000_000);
@@ -119,7 +119,7 @@ impl SessionRecorder {
     fn set_upstream_fin(&mut self, now: Nanos) {
         let session = self.session();
         let serve_responded = matches!(session.facts.open_failure, Some(OpenFailure::Status(_)));
-        if session.who.up.is_some() && session.facts.up.end.is_none() && !serve_responded {
+        if session.identity.up.is_some() && session.facts.up.end.is_none() && !serve_responded {
             session.set_own_end(Side::Up, OwnEnd::Fin, now);
         }
     }
@@ -135,12 +135,12 @@ impl relay::RelayObserver for SessionObserver {
     /// A reconnect must find its predecessor, and some evidence must be read now.
     fn end_started(&self, session: &Session) {
         self.recorder.metrics.ended(true);
-        let who = &session.who;
+        let identity = &session.identity;
         let mut reconnects = self.recorder.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
         let at = session.end_started_at().unwrap_or_else(clock::now);
-        reconnects.ended(&who.user, &who.ip, &who.conn, at);
+        reconnects.ended(&identity.user, &identity.ip, &identity.conn, at);
         drop(reconnects);
-        let query = EarlyEvidence::start(self.recorder.evidence.clone(), who.conn.clone());
+        let query = EarlyEvidence::start(self.recorder.evidence.clone(), identity.conn.clone());
         *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(query);
     }
 
@@ -185,9 +185,9 @@ fn first_end(recorder: &Recorder, session: &mut Session, now: Nanos) {
 }
 
 async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEvidence>) {
-    let who = &session.who;
+    let identity = &session.identity;
     if session.facts.opened_at.is_none() {
-        recorder.evidence.register(who, &session.live_stats);
+        recorder.evidence.register(identity, &session.live_stats);
     }
     let kernel = async {
         // One query at a time: replies do not contain a query id.
@@ -200,14 +200,14 @@ async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEviden
             Some(EarlyAnswer { facts, fresh: true }) if facts.source == KernelSource::Timeout => facts,
             early => early_evidence::merge(
                 early.map(|answer| answer.facts),
-                recorder.evidence.query(&who.conn).await,
+                recorder.evidence.query(&identity.conn).await,
             ),
         }
     };
     let (kernel, burst) = tokio::join!(kernel, recorder.burst_around(session));
     let evidence = Evidence { relay: Some(session.facts.clone()), kernel, burst, dispatch_died: None };
-    tracing::debug!(conn = %who.conn, evidence = ?evidence, "judging");
-    let record = assemble(who, &evidence);
+    tracing::debug!(conn = %identity.conn, evidence = ?evidence, "judging");
+    let record = assemble(identity, &evidence);
     if let Some(observer) = &recorder.observer {
         observer(session, &evidence, &record);
     }
@@ -215,7 +215,7 @@ async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEviden
 }
 
 async fn write(recorder: &Recorder, session: &Session, record: CloseRecord) {
-    let conn = &session.who.conn;
+    let conn = &session.identity.conn;
     let outcome = recorder.writer.write(record.to_fields()).await;
     recorder.metrics.closed(&record, session.facts.opened_at.is_some());
     match outcome {

@@ -70,7 +70,7 @@ impl Recorder {
             return None;
         }
         let at: Nanos = session.facts.ended_at;
-        self.bursts().cuts.cut(at, &session.who.user);
+        self.bursts().cuts.cut(at, &session.identity.user);
         // Fewer sessions than the minimum of a burst: waiting has no effect.
         if self.in_flight.count() < t3_record::burst::LEAST as usize {
             return None;

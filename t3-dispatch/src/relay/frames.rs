@@ -39,7 +39,7 @@ enum State {
 }
 
 #[derive(Debug, Clone)]
-pub struct Scanner {
+pub struct FrameScanner {
     sender: Sender,
     /// An extension was negotiated: it may use the reserved bits (section 5.2).
     extended: bool,
@@ -59,7 +59,7 @@ pub struct Scanner {
     closed: bool,
 }
 
-impl Scanner {
+impl FrameScanner {
     #[must_use]
     pub fn new(sender: Sender, extended: bool) -> Self {
         Self {

@@ -144,8 +144,8 @@ impl HeartbeatTracker {
         }
         self.facts.rtt_max_ns = Some(self.facts.rtt_max_ns.unwrap_or(0).max(rtt));
         self.waiting.rotate_left(1);
-        // The times of pings beyond the list are unknown; the time of the last one never makes the
-        // wait look longer than it was.
+        // The times of pings beyond the list are unknown; the time of the last one never
+        // overstates the wait.
         self.waiting[OUTSTANDING - 1] = self.facts.last_ping_at.unwrap_or(now);
         self.facts.unanswered -= 1;
         self.facts.waiting_since = (self.facts.unanswered > 0).then_some(self.waiting[0]);

@@ -1,6 +1,6 @@
 //! Live stats of one session: a copy of its counters that other tasks can read, collected only
-//! while a subscriber has asked for them. Without locks and system calls: the relay does a few
-//! atomic stores per read.
+//! during a subscription. Without locks and system calls: the relay does a few atomic stores per
+//! read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -166,7 +166,7 @@ fn notify_end(session: &mut Session, observer: &dyn RelayObserver) {
 
 /// Samples the downstream socket for the delivery of heartbeat replies.
 fn sample(session: &mut Session, down: &TcpStream, now: u64) {
-    // Both values or none: half a sample says nothing about the path.
+    // A sample needs both values.
     if let (Ok(unacknowledged), Ok(tcp)) = (tcp_info::unacknowledged(down), tcp_info::read(down)) {
         let lost = tcp.total_retrans.saturating_add(tcp.out_of_order.unwrap_or(0));
         session.add_sample(unacknowledged, lost, now);

@@ -13,7 +13,7 @@ use t3_record::{
 };
 
 use crate::relay::{
-    frames::{Scanner, Sender, Sink},
+    frames::{FrameScanner, Sender, Sink},
     heartbeat::{self, HeartbeatEvent, HeartbeatTracker},
     live_stats::LiveStats,
 };
@@ -21,7 +21,7 @@ use crate::relay::{
 #[derive(Debug, Clone)]
 pub struct Session {
     /// User, addresses and sockets.
-    pub who: wire::Session,
+    pub identity: wire::Session,
     /// The facts of the relay, as the verdict reads them.
     pub facts: RelayFacts,
     /// The heartbeat up to the first Close frame or the end of the first leg.
@@ -36,10 +36,10 @@ pub struct Session {
     from_up: Flow,
 }
 
-/// One direction: bytes from one leg on their way to the other.
+/// One direction of a session, from one leg to the other.
 #[derive(Debug, Clone)]
 pub struct Flow {
-    pub scanner: Scanner,
+    pub scanner: FrameScanner,
     /// Bytes that were read and not yet written to the other leg. Empty, and without allocation,
     /// while the other peer keeps up.
     pub pending: Vec<u8>,
@@ -66,7 +66,7 @@ pub struct Flow {
 impl Flow {
     fn new(sender: Sender, extended: bool) -> Self {
         Self {
-            scanner: Scanner::new(sender, extended),
+            scanner: FrameScanner::new(sender, extended),
             pending: Vec::new(),
             pending_at: 0,
             written: 0,
@@ -89,9 +89,9 @@ impl Flow {
 impl Session {
     /// Returns a session before its upgrade.
     #[must_use]
-    pub fn new(who: wire::Session, started_at: Nanos) -> Self {
+    pub fn new(identity: wire::Session, started_at: Nanos) -> Self {
         Self {
-            who,
+            identity,
             facts: RelayFacts { started_at, ..RelayFacts::default() },
             heartbeat: HeartbeatTracker::default(),
             end_notified: false,
@@ -105,7 +105,7 @@ impl Session {
     /// Records that the 101 was relayed; `extended` if it negotiated a WebSocket extension.
     pub fn opened(&mut self, now: Nanos, extended: bool) {
         self.facts.opened_at = Some(now);
-        self.who.opened_at = Some(now);
+        self.identity.opened_at = Some(now);
         self.from_down = Flow::new(Sender::Client, extended);
         self.from_up = Flow::new(Sender::Server, extended);
     }
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn an_unread_close_frame_is_not_a_reply() {
-        let who = wire::Session {
+        let identity = wire::Session {
             conn: "c".into(),
             user: "u".into(),
             ip: "i".into(),
@@ -326,7 +326,7 @@ mod tests {
         };
         let close = frame(Side::Down, 8, &1000_u16.to_be_bytes());
         for (unread, at) in [(close.len() as u64, 49), (close.len() as u64 - 1, 70)] {
-            let mut session = Session::new(who.clone(), 1);
+            let mut session = Session::new(identity.clone(), 1);
             session.opened(2, false);
             session.mark_close_forwarded(Side::Down, unread, 50);
             session.received(Side::Down, &close, 70);
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn replies_after_a_close_frame_keep_the_wait_before_it() {
-        let who = wire::Session {
+        let identity = wire::Session {
             conn: "c".into(),
             user: "u".into(),
             ip: "192.0.2.1".into(),
@@ -346,7 +346,7 @@ mod tests {
             up: None,
             serve_port: 1,
         };
-        let mut session = Session::new(who, 0);
+        let mut session = Session::new(identity, 0);
         session.opened(1, false);
         let (ping, pong) = (br#"{"_tag":"Ping"}"#, br#"{"_tag":"Pong"}"#);
         for now in [10, 20, 30] {

@@ -48,7 +48,7 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
     let mut http = http1::Builder::new();
     http.preserve_header_case(true)
         .title_case_headers(true)
-        // serve's responses are forwarded unchanged; adding a Date is its decision.
+        // serve's responses are forwarded unchanged, with or without a Date.
         .auto_date_header(false)
         .max_buf_size(limits.head_bytes + BUFFER_EXTRA);
     if limits.fields > HYPER_DEFAULT_FIELDS {

@@ -72,7 +72,7 @@ impl ShutdownSignal {
 
     /// Returns when the shutdown is triggered.
     pub async fn wait(&self) {
-        // The sender lives in self: the channel cannot close under this borrow.
+        // The sender is owned by self: the channel cannot close during this borrow.
         let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Draining).await;
     }
 

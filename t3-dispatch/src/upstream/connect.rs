@@ -24,7 +24,7 @@ pub enum ConnectError {
 impl ConnectError {
     /// The cause is a local resource, not serve.
     #[must_use]
-    pub fn is_ours(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         matches!(self.failure(), OpenFailure::Local(_))
     }
 

@@ -34,8 +34,8 @@ impl Sink for Log {
     }
 }
 
-fn scan(sender: Sender, extended: bool, chunks: &[&[u8]]) -> (Vec<Event>, Scanner) {
-    let mut scanner = Scanner::new(sender, extended);
+fn scan(sender: Sender, extended: bool, chunks: &[&[u8]]) -> (Vec<Event>, FrameScanner) {
+    let mut scanner = FrameScanner::new(sender, extended);
     let mut log = Log::default();
     for chunk in chunks {
         scanner.feed(chunk, &mut log);
