@@ -23,6 +23,7 @@ use std::{
 };
 
 use program::{GOOD, Running, dispatch, table, text, wait_for};
+use t3_testkit::handshake;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -57,19 +58,11 @@ fn request(running: &Running, user: &str, more: &str) -> TcpStream {
 }
 
 fn websocket(running: &Running, serve: &TcpListener) -> (TcpStream, TcpStream) {
-    let mut client = request(
-        running,
-        "ann",
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-    );
+    let mut client = TcpStream::connect(&running.address).unwrap();
+    client.write_all(handshake::request("/x", [("X-authentik-username", "ann")]).as_bytes()).unwrap();
     let (mut up, _) = serve.accept().unwrap();
     head(&mut up);
-    up.write_all(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-    )
-    .unwrap();
+    up.write_all(handshake::response(handshake::KEY).as_bytes()).unwrap();
     assert!(head(&mut client).starts_with("HTTP/1.1 101 "));
     (client, up)
 }

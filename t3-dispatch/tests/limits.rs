@@ -120,8 +120,8 @@ async fn thirty_tabs_that_come_back_at_once_and_once_more_pass_by_default() {
 async fn a_page_of_another_origin_gets_403_and_serve_is_not_asked() {
     for (options, headers, passes) in [
         (&[][..], "", true),
-        (&[][..], "Origin: https://t3\r\n", true),
-        (&[][..], "Origin: https://t3:443\r\n", true),
+        (&[][..], "Origin: https://t3.test\r\n", true),
+        (&[][..], "Origin: https://t3.test:443\r\n", true),
         (&[][..], "X-Forwarded-Host: t3.example.org\r\nOrigin: https://t3.example.org\r\n", true),
         (
             &["--allowed-origin", "https://a.example", "--allowed-origin", "t3://app"],
@@ -130,9 +130,9 @@ async fn a_page_of_another_origin_gets_403_and_serve_is_not_asked() {
         ),
         (&["--allowed-origin", "*"], "Origin: https://evil.example\r\n", true),
         (&[][..], "Origin: https://evil.example\r\n", false),
-        (&[][..], "Origin: https://t3:8443\r\n", false),
+        (&[][..], "Origin: https://t3.test:8443\r\n", false),
         (&[][..], "Origin: null\r\n", false),
-        (&[][..], "Origin: https://t3\r\nOrigin: https://t3\r\n", false),
+        (&[][..], "Origin: https://t3.test\r\nOrigin: https://t3.test\r\n", false),
         (&["--allowed-origin", "https://a.example"], "Origin: https://b.example\r\n", false),
     ] {
         let stage = Stage::new(options).await;

@@ -27,7 +27,7 @@ async fn the_handshake_passes_with_its_headers_as_they_were() {
     let (mut serve, request) = stage.accept().await;
     assert!(request.starts_with("GET /ws?wsTicket=secret HTTP/1.1\r\n"), "{request}");
     for line in
-        ["X-ODD-Case: Kept", "Host: t3", "Upgrade: websocket", "X-Forwarded-For: 203.0.113.7, 127.0.0.1"]
+        ["X-ODD-Case: Kept", "Host: t3.test", "Upgrade: websocket", "X-Forwarded-For: 203.0.113.7, 127.0.0.1"]
     {
         assert!(request.lines().any(|found| found == line), "{line} in {request}");
     }

@@ -10,9 +10,10 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{ACCEPT, KEY, PATIENCE, Stage, exactly, frame, head, rest};
+use fixture::{ACCEPT, PATIENCE, Stage, exactly, frame, head, rest};
 use t3_dispatch::metrics::reject_reason::RejectReason;
 use t3_record::evidence::Shutdown;
+use t3_testkit::handshake;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -30,10 +31,7 @@ async fn ask(stage: &Stage, method: &str, path: &str) -> (String, String) {
 
 async fn probe(stage: &Stage) -> TcpStream {
     let mut client = TcpStream::connect(stage.address).await.unwrap();
-    let request = format!(
-        "GET /probe/ws HTTP/1.1\r\nHost: t3\r\nOrigin: https://anywhere.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
+    let request = handshake::request("/probe/ws", [("Origin", "https://anywhere.example")]);
     client.write_all(request.as_bytes()).await.unwrap();
     client
 }

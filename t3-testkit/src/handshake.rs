@@ -2,8 +2,10 @@
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// The example key of RFC 6455 section 1.3: tests want the same bytes each time.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// The example key of RFC 6455 section 1.3, so that tests send the same bytes each time.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// The `Sec-WebSocket-Accept` for [`KEY`].
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A client's request with further header fields, written as they are.
 pub fn request<'a>(target: &str, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
@@ -53,7 +55,7 @@ mod tests {
     fn the_example_of_the_rfc() {
         // RFC 6455 section 1.3.
         let response = response(KEY);
-        assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
+        assert!(response.contains(&format!("Sec-WebSocket-Accept: {ACCEPT}\r\n")), "{response}");
         assert!(opens(&response) && !opens(&super::response("another key")));
         let request = request("/ws", [("X-User", "ann")]);
         assert_eq!(field(&request, "sec-websocket-key"), Some(KEY));
