@@ -137,7 +137,7 @@ async fn a_session_is_made_anew_only_when_serve_says_that_it_does_not_know_it() 
             assert_eq!(visited.status, 200, "{order}: the page passes");
             assert!(visited.body.contains("t3 stand-in of"), "{order}");
         }
-        assert_eq!(house.lines("session not checked: ").len(), usize::from(open), "{order}");
+        assert_eq!(house.lines("cannot check the session: ").len(), usize::from(open), "{order}");
     }
 }
 
@@ -267,27 +267,27 @@ async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
         (
             "pairing status:401",
             "exchange_rejected=1",
-            "rejected the credential: /api/auth/browser-session answered 401 Unauthorized",
+            "rejected the credential: /api/auth/browser-session responded 401 Unauthorized",
         ),
         (
             "pairing status:404",
             "exchange_rejected=1",
-            "rejected the credential: /api/auth/bootstrap answered 404 Not Found",
+            "rejected the credential: /api/auth/bootstrap responded 404 Not Found",
         ),
         (
             "pairing status:302",
             "exchange_rejected=1",
-            "rejected the credential: /api/auth/browser-session answered 302 Found",
+            "rejected the credential: /api/auth/browser-session responded 302 Found",
         ),
         (
             "pairing no_cookie",
             "exchange_rejected=1",
-            "set no t3_session cookie: /api/auth/browser-session answered 200 OK",
+            "set no t3_session cookie: /api/auth/browser-session responded 200 OK",
         ),
         (
             "pairing eof",
             "exchange_unreachable=1",
-            "did not answer /api/auth/browser-session: connection closed before message completed",
+            "did not respond to /api/auth/browser-session: connection closed before message completed",
         ),
         ("pairing silent", "exchange_unreachable=1", "did not accept the credential within 400 ms"),
         ("unlisten", "exchange_unreachable=1", "Connection refused"),
@@ -374,7 +374,7 @@ async fn a_browser_that_keeps_no_cookie_is_not_sent_around_for_ever() {
         assert!(stopped.body.contains("cookies"), "{}", stopped.body);
     }
     assert_eq!(house.mints().len(), 4);
-    assert_eq!(house.lines("not paired").len(), 1, "told once");
+    assert_eq!(house.lines("pairing loop").len(), 1, "logged once");
     let mut counted = house.counted();
     counted.sort();
     assert_eq!(counted, ["loop_stopped=3", "paired=4"]);

@@ -1,4 +1,4 @@
-//! Command line and environment. Checks what can be checked without touching anything.
+//! Command line and environment. Checks values without side effects.
 
 mod evidence;
 mod http;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn help_pages_and_completions_are_whole_and_their_examples_are_right() {
+    fn help_pages_completions_and_examples_are_valid() {
         assert_eq!(t3_config::pages::audit::problems(&crate::config::definition()), Vec::<String>::new());
     }
 }

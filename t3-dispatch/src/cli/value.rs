@@ -1,5 +1,4 @@
-//! How the values of options are written. Pure; each error is a sentence that follows the
-//! option's name.
+//! Parsers of option values. Pure; each error follows the option's name.
 
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn evidence_is_waited_for_within_bounds() {
+    fn the_evidence_timeout_has_bounds() {
         assert!(["10ms", "5s"].map(answer_time).iter().all(Result::is_ok));
         assert!(["0s", "9ms", "5001ms", "250"].map(answer_time).iter().all(Result::is_err));
     }

@@ -20,7 +20,7 @@ pub struct CheckReport {
     pub used: String,
     /// Settings that are probably unintended.
     pub warnings: Vec<String>,
-    /// Why it cannot be used.
+    /// Reasons why the configuration cannot be used.
     pub problems: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ fn written(setting: &Setting) -> String {
     setting.values.iter().map(|value| plain(&value.to_string_lossy())).collect::<Vec<_>>().join(",")
 }
 
-/// Text, quoted if it could look like another line or like nothing.
+/// Returns the text, quoted if it is empty or could be mistaken for another line.
 fn plain(text: &str) -> String {
     if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
         format!("{text:?}")
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_probably_not_meant_is_said() {
+    fn probable_mistakes_are_warned_about() {
         for (name, value, expected) in [
             ("trusted-proxy", "0.0.0.0/0", Some("lets any client impersonate any user")),
             ("trusted-proxy", "::/0", Some("lets any client impersonate any user")),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_nothing_reads_is_named_without_its_value() {
+    fn an_unknown_variable_is_named_without_its_value() {
         let warnings = warned(
             &[],
             &["T3_DISPATCH_LISTN", "T3_DISPATCH_LISTEN", "T3_OTHER", "PATH", "T3_DISPATCH_ZZZZZZ"],
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_can_look_like_another_line() {
+    fn no_value_can_forge_a_line() {
         let report =
             report(&config(&[("listen", "x\nlisten = y   (default)"), ("log", "")]), std::iter::empty());
         assert_eq!(report.used.lines().count(), 2);

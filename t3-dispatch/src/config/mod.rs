@@ -1,5 +1,5 @@
 //! The configuration of t3-dispatch: its options from the command line, the environment and
-//! `/etc/t3-dispatch.toml`. How that goes is [`t3_config`]'s; this says what was asked for.
+//! `/etc/t3-dispatch.toml`. [`t3_config`] reads them.
 
 pub mod check;
 
@@ -9,35 +9,33 @@ pub use t3_config::{ConfigError, Origin, Setting, file, is_file, options_of};
 
 use crate::cli::{Cli, Command, Serve};
 
-/// Names of variables of the environment begin so.
+/// Prefix of environment variables.
 pub const VARIABLES: &str = "T3_DISPATCH_";
 
-/// What was asked for on the command line.
+/// Subcommand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// To run.
     Serve,
-    /// To look only.
     Check,
 }
 
-/// The configuration as it was found.
+/// Configuration with the source of each value.
 #[derive(Debug)]
 pub struct LoadedConfig {
-    /// What was asked for.
     pub mode: Mode,
-    /// The file that was read, if there is one.
+    /// The file that was read, if any.
     pub file: Option<PathBuf>,
     /// Every option, in the order of `--help`.
     pub settings: Vec<Setting>,
-    /// The options, or every problem, and then at least one.
+    /// The options, or all problems (at least one).
     pub options: Result<Box<Serve>, Vec<ConfigError>>,
 }
 
-/// Reads the command line (its first word is the program's name), the environment and the file.
+/// Reads the command line (including the program name), the environment and the file.
 ///
 /// # Errors
-/// As [`t3_config::read`]; `check` is patient.
+/// As [`t3_config::read`]; with `check`, problems of values are reported in
+/// [`LoadedConfig::options`].
 pub fn read<I>(words: I) -> Result<LoadedConfig, clap::Error>
 where
     I: IntoIterator<Item = OsString>,
@@ -51,7 +49,7 @@ where
     Ok(LoadedConfig { mode, file: config.file, settings: config.settings, options })
 }
 
-/// The definition of all options, as the file knows them.
+/// Returns the definition of all options.
 #[must_use]
 pub fn definition() -> clap::Command {
     t3_config::definition::<Cli>()

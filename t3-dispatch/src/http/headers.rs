@@ -1,5 +1,5 @@
-//! What happens to headers on the way to serve and back (RFC 9110 section 7.6.1), and what makes a
-//! request an upgrade to WebSocket (RFC 6455 section 4.2.1). Pure.
+//! Header changes of a proxy (RFC 9110 section 7.6.1), and checks of a WebSocket upgrade (RFC 6455
+//! section 4.2.1). Pure.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -31,7 +31,7 @@ pub enum Malformed {
     Version,
 }
 
-/// The request wants to become a WebSocket.
+/// Returns whether the request is a WebSocket upgrade.
 #[must_use]
 pub fn wants_websocket(headers: &HeaderMap) -> bool {
     any_has_token(headers, &UPGRADE, "websocket") && any_has_token(headers, &CONNECTION, "upgrade")
@@ -40,7 +40,7 @@ pub fn wants_websocket(headers: &HeaderMap) -> bool {
 /// Checks an upgrade. Returns its key.
 ///
 /// # Errors
-/// [`Malformed`] says which rule it breaks.
+/// [`Malformed`] names the violated rule.
 pub fn check_upgrade<B>(request: &Request<B>) -> Result<HeaderValue, Malformed> {
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return Err(Malformed::Method);
@@ -68,7 +68,7 @@ fn is_key(text: &[u8]) -> bool {
     matches!(text, [digits @ .., b'=', b'='] if digits.len() == 22 && digits.iter().all(digit))
 }
 
-/// A list of tokens has this one, in any case. Text that is not ASCII has none.
+/// Returns whether a list contains this token, ignoring case. Text that is not ASCII contains none.
 #[must_use]
 pub fn has_token(list: &[u8], token: &str) -> bool {
     let text = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e);
@@ -82,7 +82,7 @@ fn any_has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers.get_all(name).iter().any(|value| has_token(value.as_bytes(), token))
 }
 
-/// Takes away what is meant for the next hop alone: the fixed list, and what `Connection` names.
+/// Removes hop-by-hop headers: the fixed list, and those that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -106,20 +106,21 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What a client may not have taken away on its behalf: serve would take the request for one of
-/// another kind.
+/// Returns whether a header must not be removed through `Connection`: without it serve would
+/// interpret the request differently.
 fn is_end_to_end(name: &HeaderName) -> bool {
     [CONTENT_LENGTH, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO].contains(name)
         || ["x-authentik-username", "cookie", "authorization"].contains(&name.as_str())
 }
 
-/// The client waits for 100 Continue before it sends its body (RFC 9110 section 10.1.1).
+/// Returns whether the client waits for 100 Continue before it sends the body (RFC 9110 section
+/// 10.1.1).
 #[must_use]
 pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// How long the sender says that it keeps an idle connection (`Keep-Alive: timeout=5`, in seconds).
+/// Returns the idle timeout that the sender announced (`Keep-Alive: timeout=5`, in seconds).
 #[must_use]
 pub fn announced_keep_alive(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("keep-alive")?.to_str().ok()?;
@@ -127,7 +128,7 @@ pub fn announced_keep_alive(headers: &HeaderMap) -> Option<Duration> {
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// HTTP/1.1 needs a Host; a client that speaks HTTP/1.0 may have sent none.
+/// Adds the Host that HTTP/1.1 requires; an HTTP/1.0 client may have sent none.
 pub fn ensure_host(headers: &mut HeaderMap, port: u16) {
     if !headers.contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(&format!("127.0.0.1:{port}"))
@@ -136,8 +137,8 @@ pub fn ensure_host(headers: &mut HeaderMap, port: u16) {
     }
 }
 
-/// Adds the peer to X-Forwarded-For; host and protocol are what the trusted hop before us said,
-/// else what we know.
+/// Adds the peer to X-Forwarded-For; keeps host and protocol of the trusted previous hop, else sets
+/// its own.
 pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr) {
     let mut hops: Vec<u8> = Vec::new();
     for value in headers.get_all(&FORWARDED_FOR) {
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_headers_stay_here() {
+    fn hop_by_hop_headers_are_removed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, x-private, Host, content-length"),
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_time_to_keep_a_connection_is_read() {
+    fn an_announced_idle_timeout_is_read() {
         for (value, seconds) in
             [("timeout=5", Some(5)), ("max=9, timeout= 72", Some(72)), ("timeout=x", None), ("5", None)]
         {
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_is_appended_and_what_a_hop_before_said_stays() {
+    fn the_peer_is_appended_and_forwarded_values_are_kept() {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.7"));
         headers.append("x-forwarded-for", HeaderValue::from_static("10.0.0.2"));

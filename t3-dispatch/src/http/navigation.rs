@@ -4,8 +4,9 @@ use http::{HeaderMap, Method, header::ACCEPT};
 
 const DEST: &str = "sec-fetch-dest";
 
-/// A browser goes to a page of its own: GET with `Sec-Fetch-Dest: document`, or from a browser that
-/// does not send the header (Safari before 16.4), GET with an Accept that names text/html.
+/// Returns whether a request is a top-level navigation: GET with `Sec-Fetch-Dest: document`, or
+/// from a browser that does not send the header (Safari before 16.4), GET with an Accept that names
+/// text/html.
 #[must_use]
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     if method != Method::GET {

@@ -4,11 +4,10 @@ use std::net::IpAddr;
 
 use t3_record::wire::Leg;
 
-/// What is known of the connection that a request came on.
+/// Connection of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// The peer's address.
     pub ip: IpAddr,
-    /// The socket.
+    /// Socket of the downstream leg.
     pub leg: Leg,
 }

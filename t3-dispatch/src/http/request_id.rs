@@ -1,17 +1,17 @@
-//! The id by which a user's complaint finds its log line: that of the hop before us when it gave
-//! one, else our own. Pure.
+//! Request id, which connects a user's report with its log line: the id of the previous hop, else a
+//! new one. Pure.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::sys::random_id;
 
-/// The header, of requests and answers.
+/// Header of requests and responses.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer ones are not believed to be ids.
+/// Maximum length of an id.
 const LONGEST: usize = 64;
 
-/// The id that a trusted hop gave a request: `X-Request-Id`, else `Cf-Ray`. Only what is one short
-/// word of letters, digits and `-_.` counts: it goes to the log.
+/// Returns the id from a trusted hop: `X-Request-Id`, else `Cf-Ray`. Ignores values that are long
+/// or contain other characters than letters, digits and `-_.`, because the id is logged.
 #[must_use]
 pub fn given(headers: &HeaderMap) -> Option<HeaderValue> {
     let sane = |id: &&HeaderValue| {
@@ -21,7 +21,7 @@ pub fn given(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(HEADER).filter(sane).or_else(|| headers.get("cf-ray").filter(sane)).cloned()
 }
 
-/// That id, else one of our own.
+/// Returns that id, else a new one.
 #[must_use]
 pub fn or_fresh(given: Option<HeaderValue>) -> HeaderValue {
     given
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_taken_over_only_when_it_can_do_no_harm() {
+    fn only_a_safe_id_is_kept() {
         let long = "a".repeat(65);
         for (request_id, ray, expected) in [
             ("9f1c-2.b_", "8d3-FRA", Some("9f1c-2.b_")),

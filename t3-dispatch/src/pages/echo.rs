@@ -1,8 +1,8 @@
-//! `/probe/ws`: says back what a prober says, so that it can measure the path up to here. Holds one
+//! `/probe/ws`: echoes messages, so that a probe can measure the path to t3-dispatch. Buffers one
 //! small message at a time.
 //!
-//! Not a session: it has no user, no serve, no place among the sessions and no `ws close` record.
-//! Its Origin is not checked, because there is nothing to steal.
+//! Not a session: it has no user, no serve, no quota and no `ws close` record. Its Origin is not
+//! checked, because it exposes no data.
 
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
@@ -31,12 +31,12 @@ use crate::{
     shutdown::signal::ShutdownSignal,
 };
 
-/// The largest message, in bytes; a probe's has some twenty.
+/// Maximum message size, in bytes; t3-probe sends about 20.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// For the peer to answer our Close.
+/// Timeout for the peer's Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The echo and the probes connected to it.
+/// The echo and its connected probes.
 #[derive(Debug)]
 pub struct ProbeEcho {
     permits: Arc<Semaphore>,
@@ -61,20 +61,20 @@ impl ProbeEcho {
         Self { permits, max, idle_timeout, handshake_timeout, rejections, shutdown }
     }
 
-    /// How many are connected.
+    /// Number of connected probes.
     #[must_use]
     pub fn count(&self) -> usize {
         (self.max as usize).saturating_sub(self.permits.available_permits())
     }
 
-    /// Returns when there is none.
+    /// Returns when no probe is connected.
     pub async fn none(&self) {
-        // Fails only when the semaphore is closed, which nobody does.
+        // Fails only when the semaphore is closed, which never happens.
         let _ = self.permits.acquire_many(self.max).await;
     }
 }
 
-/// Answers a request for the echo.
+/// Responds to a request for the echo.
 pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Response<ResponseBody> {
     if !headers::wants_websocket(request.headers()) {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket upgrade");
@@ -91,7 +91,7 @@ pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Respons
             return response;
         }
     };
-    // It is base64: always a good value.
+    // base64 is always a valid header value.
     let Ok(accept) = accept else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "no accept key") };
     let Ok(permit) = Arc::clone(&echo.permits).try_acquire_owned() else {
         let max = echo.max;
@@ -113,7 +113,7 @@ pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Respons
 }
 
 async fn run_probe(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _permit: OwnedSemaphorePermit) {
-    // When the 101 cannot be written, the prober is gone.
+    // When the 101 cannot be written, the probe has disconnected.
     let Ok(Ok(upgraded)) = timeout(settings.handshake_timeout, upgraded).await else { return };
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
@@ -126,13 +126,14 @@ async fn run_probe(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _permit: Owned
     echo(socket, settings.idle_timeout, &settings.shutdown).await;
 }
 
-/// Until the peer ends it, violates the protocol or is idle for too long, or until dispatch stops.
+/// Echoes until the peer closes, violates the protocol or reaches the idle timeout, or until
+/// shutdown.
 async fn echo<S>(mut socket: WebSocketStream<S>, idle_timeout: Duration, stop: &ShutdownSignal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (code, reason) = loop {
-        // A peer that does not read is as silent as one that does not write.
+        // A peer that does not read is treated like one that does not write.
         let step = tokio::select! {
             step = timeout(idle_timeout, echo_message(&mut socket)) => step,
             () = stop.wait() => break (CloseCode::Away, "t3-dispatch shuts down"),
@@ -149,8 +150,7 @@ where
     let _ = timeout(CLOSE_TIMEOUT, close(&mut socket, CloseFrame { code, reason: reason.into() })).await;
 }
 
-/// One message there and back. Pings and Close are answered by the library as the next one is
-/// awaited.
+/// Echoes one message. The library replies to Ping and Close while it waits for the next one.
 async fn echo_message<S>(socket: &mut WebSocketStream<S>) -> Option<Result<(), Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -162,8 +162,8 @@ where
     }
 }
 
-/// Says Close and reads until the peer is done: unread data would turn our end into a reset, which
-/// can take the Close with it.
+/// Sends Close and reads until the peer ends the connection: unread data would turn the FIN into an
+/// RST, which can discard the Close frame.
 async fn close<S>(socket: &mut WebSocketStream<S>, frame: CloseFrame)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,8 +1,7 @@
-//! Pages of dispatch's own: whether it lives, the echo that probes of the path talk to, and the
-//! manifest of the standalone app.
+//! Pages that t3-dispatch serves itself: health check, probe echo and PWA manifest.
 //!
-//! They are answered before anybody's identity is asked, to every peer that reaches the port,
-//! because a prober has none; so they hold nothing of any user and reach no serve.
+//! They are served before the identity check, to every peer that can connect, because a probe has
+//! no identity; so they contain no user data and do not reach serve.
 
 mod echo;
 pub mod pwa;
@@ -15,15 +14,15 @@ use hyper::body::Incoming;
 pub use self::echo::ProbeEcho;
 use crate::response::{body::ResponseBody, text::plain};
 
-/// Pages that dispatch answers itself.
+/// Settings of these pages.
 #[derive(Debug)]
 pub struct Pages {
     pub echo: Arc<ProbeEcho>,
-    /// Whether pages can be installed as an app.
+    /// Pages can be installed as an app.
     pub pwa: bool,
 }
 
-/// Answers a request for one of our own pages; `None` when it is for none of them.
+/// Responds to a request for one of these pages; `None` for any other path.
 pub fn answer(pages: &Pages, request: &mut Request<Incoming>) -> Option<Response<ResponseBody>> {
     let page: fn(&Pages, &mut Request<Incoming>) -> Response<ResponseBody> = match request.uri().path() {
         "/healthz" | "/probe/healthz" => |_, _| healthy(),

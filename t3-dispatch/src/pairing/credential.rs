@@ -1,33 +1,31 @@
-//! A one-time credential. It can be sent to serve and cannot be printed: a reader of a log
-//! could use it.
+//! One-time credential. It can be sent to serve, but not printed: a reader of the log could use it.
 
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// What the mint gives out, good for one session.
+/// Credential from the mint, valid for one session.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Credential(String);
 
 impl Credential {
-    /// There is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The same text, to look for it where it must not be.
+    /// Returns the text, to search for it in output that must not contain it.
     pub(super) fn text(&self) -> &str {
         &self.0
     }
 
-    /// `{"credential": "..."}`, as serve wants it.
+    /// Returns `{"credential": "..."}`, the request body for serve.
     pub(super) fn body(&self) -> Bytes {
         #[derive(Serialize)]
         struct Body<'a> {
             credential: &'a str,
         }
-        // A map with a text in it can always be written.
+        // A struct with one string always serializes.
         serde_json::to_vec(&Body { credential: &self.0 }).unwrap_or_default().into()
     }
 }

@@ -1,9 +1,9 @@
-//! What pairing has to do with a request: nothing, look at its session, or make one. Pure; reads
-//! the method and the headers only.
+//! Decides whether a request is forwarded, has its session checked, or is paired. Pure; reads the
+//! method and the headers only.
 //!
-//! Only a top-level navigation can be answered by a redirect without harm. Everything else
-//! (scripts, images, calls of the page, native clients with a token, WebSockets) goes to serve as
-//! it is, which answers 401 where a session is missing.
+//! Only a top-level navigation tolerates a redirect. Everything else (scripts, images, calls of the
+//! page, native clients with a token, WebSockets) is forwarded unchanged; serve responds 401 where
+//! a session is missing.
 
 use http::{
     HeaderMap, Method,
@@ -16,18 +16,18 @@ use crate::http::{headers, navigation::is_navigation};
 /// case-sensitive (RFC 6265 section 5.4).
 pub const COOKIE_NAME: &str = "t3_session";
 
-/// What a request needs.
+/// Pairing action for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PairingAction {
-    /// Passed on as it is.
+    /// Forward unchanged.
     Forward,
-    /// It has a session: serve says whether that is still good.
+    /// The request has a session: check it with serve.
     Check,
-    /// A session is made for it.
+    /// Create a session.
     Pair,
 }
 
-/// What this request needs.
+/// Returns the action for this request.
 #[must_use]
 pub fn action(method: &Method, headers: &HeaderMap) -> PairingAction {
     if !is_navigation(method, headers) || headers::wants_websocket(headers) || has_token(headers) {
@@ -39,8 +39,8 @@ pub fn action(method: &Method, headers: &HeaderMap) -> PairingAction {
     }
 }
 
-/// A token of a native client: Bearer or DPoP. Basic is none: a proxy before us may add it to every
-/// request.
+/// Returns whether there is a token of a native client: Bearer or DPoP. Basic does not count: a
+/// proxy on the path may add it to every request.
 fn has_token(headers: &HeaderMap) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| {
         let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
@@ -48,7 +48,7 @@ fn has_token(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A session cookie with a value.
+/// Returns whether there is a session cookie with a value.
 fn has_session(headers: &HeaderMap) -> bool {
     headers
         .get_all(COOKIE)
@@ -57,8 +57,8 @@ fn has_session(headers: &HeaderMap) -> bool {
         .any(names_session)
 }
 
-/// `NAME=VALUE`, perhaps with attributes behind it, is a session: in Cookie and in Set-Cookie
-/// alike.
+/// Returns whether `NAME=VALUE`, optionally with attributes, is a session cookie. For Cookie and
+/// Set-Cookie.
 pub(super) fn names_session(pair: &[u8]) -> bool {
     pair.trim_ascii_start()
         .strip_prefix(COOKIE_NAME.as_bytes())
@@ -92,14 +92,14 @@ mod tests {
             (&[DOCUMENT, SESSION], PairingAction::Check),
             (&[HTML, SESSION], PairingAction::Check),
             (&[DOCUMENT, ("cookie", "a=b"), ("cookie", "t3_session = x")], PairingAction::Check),
-            // A sub-request, whatever it accepts.
+            // Sub-requests, regardless of Accept.
             (&[("sec-fetch-dest", "empty"), HTML], PairingAction::Forward),
             (&[("sec-fetch-dest", "iframe"), HTML], PairingAction::Forward),
             (&[("sec-fetch-dest", "script")], PairingAction::Forward),
             (&[("sec-fetch-dest", "empty"), HTML, SESSION], PairingAction::Forward),
             (&[DOCUMENT, ("sec-fetch-dest", "empty")], PairingAction::Forward),
             (&[("sec-fetch-dest", "")], PairingAction::Forward),
-            // Nothing says that it is a page.
+            // No sign of a page.
             (&[], PairingAction::Forward),
             (&[("accept", "*/*")], PairingAction::Forward),
             (&[("accept", "application/json, text/htmlx")], PairingAction::Forward),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn native_clients_and_websockets_are_left_alone() {
+    fn native_clients_and_websockets_are_forwarded() {
         for value in ["Bearer abc", "bearer abc", "BEARER", "DPoP abc"] {
             assert_eq!(
                 action_of("GET", &[DOCUMENT, ("authorization", value)]),

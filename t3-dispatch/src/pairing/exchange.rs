@@ -1,5 +1,5 @@
-//! Gives a credential to serve and gets a session for it. Looks at the status and the cookies of
-//! the answer only: what else serve says could repeat the credential.
+//! Exchanges a credential for a session of serve. Uses only the status and the cookies of the
+//! response: the rest could contain the credential.
 
 use std::time::Duration;
 
@@ -17,59 +17,52 @@ use super::{
 };
 use crate::settings::Timeouts;
 
-/// Where serve takes a credential (packages/contracts/src/environmentHttp.ts of t3code).
+/// Endpoint of serve that accepts a credential (packages/contracts/src/environmentHttp.ts of
+/// t3code).
 pub const ENDPOINT: &str = "/api/auth/browser-session";
-/// Where serve before 0.0.25 takes it.
+/// Endpoint of serve before 0.0.25.
 pub const OLD_ENDPOINT: &str = "/api/auth/bootstrap";
 
-/// A session that serve has opened.
+/// Session that serve created.
 #[derive(Debug)]
 pub struct PairedSession {
-    /// Where.
+    /// Endpoint that created it.
     pub endpoint: &'static str,
-    /// serve is an old one.
+    /// The endpoint is [`OLD_ENDPOINT`].
     pub fallback: bool,
-    /// All Set-Cookie headers, as they came.
+    /// All Set-Cookie headers, unchanged.
     pub cookies: Vec<HeaderValue>,
 }
 
-/// serve has opened no session. Says why; never holds a credential.
+/// Error of an exchange; never contains a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// It gave no answer.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// It took too long.
     #[error("serve on port {port} did not accept the credential within {} ms", after.as_millis())]
     Timeout {
-        /// Its port.
         port: u16,
         /// `--exchange-timeout`.
         after: Duration,
     },
-    /// It said no.
-    #[error("serve on port {port} rejected the credential: {endpoint} answered {status}")]
+    #[error("serve on port {port} rejected the credential: {endpoint} responded {status}")]
     Rejected {
-        /// Its port.
         port: u16,
-        /// Where.
+        /// Endpoint that created it.
         endpoint: &'static str,
-        /// Its answer.
         status: StatusCode,
     },
-    /// It said yes, but a browser would not have a session.
-    #[error("serve on port {port} set no {} cookie: {endpoint} answered {status}", decide::COOKIE_NAME)]
+    /// The status is 2xx, but there is no session cookie.
+    #[error("serve on port {port} set no {} cookie: {endpoint} responded {status}", decide::COOKIE_NAME)]
     NoCookie {
-        /// Its port.
         port: u16,
-        /// Where.
+        /// Endpoint that created it.
         endpoint: &'static str,
-        /// Its answer.
         status: StatusCode,
     },
 }
 
-/// Exchanges a credential for a session, within `patience` in all.
+/// Exchanges a credential for a session, within `timeout_after` in total.
 ///
 /// # Errors
 /// [`ExchangeError`].
@@ -119,7 +112,7 @@ fn judge(
     for cookie in &mut cookies {
         cookie.set_sensitive(true);
     }
-    // Without one the browser would be sent to / again and again.
+    // Without one the redirect to / would loop.
     if !cookies.iter().any(|cookie| decide::names_session(cookie.as_bytes())) {
         return Err(ExchangeError::NoCookie { port, endpoint, status });
     }
@@ -131,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_is_a_2xx_with_its_cookie_and_all_cookies_are_kept_in_order() {
+    fn a_session_is_a_2xx_with_its_cookie_and_cookies_keep_their_order() {
         let judged = |status: u16, cookies: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for cookie in cookies {

@@ -1,35 +1,31 @@
-//! Notices a browser that gets one session after the other and comes back without: it does not keep
-//! the cookie, or serve does not know it. Pure. A 302 would loop indefinitely.
+//! Detects redirect loops: a browser that is paired repeatedly because it does not store the cookie
+//! or serve does not know it. Pure.
 
 use std::collections::HashMap;
 
 use t3_record::evidence::Nanos;
 
-/// Sessions of one browser within [`WINDOW`], at most.
+/// Maximum number of sessions of one browser within [`WINDOW`].
 pub const MAX_SESSIONS: usize = 4;
-/// The time they are counted in.
+/// Window in which sessions are counted.
 pub const WINDOW: Nanos = 60_000_000_000;
 const PRUNE_ABOVE: usize = 1024;
 
 /// Identity of one browser: OS user, address, User-Agent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Browser {
-    /// The OS user.
     pub user: String,
-    /// Its address.
     pub ip: String,
-    /// Its User-Agent.
     pub agent: Vec<u8>,
 }
 
-/// May a browser be given another session?
+/// Decision about another session for a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoopDecision {
-    /// Yes.
     Allow,
-    /// No, and not yet logged.
+    /// Reject and log.
     Stop,
-    /// Still no.
+    /// Reject; already logged.
     StillStopped,
 }
 
@@ -39,14 +35,14 @@ struct Sessions {
     logged: bool,
 }
 
-/// Who was given sessions within the last minute.
+/// Sessions created per browser within the last minute.
 #[derive(Debug, Default)]
 pub struct LoopDetector {
     sessions: HashMap<Browser, Sessions>,
 }
 
 impl LoopDetector {
-    /// A browser was given a session.
+    /// Records a new session of a browser.
     pub fn record(&mut self, browser: Browser, now: Nanos) {
         if self.sessions.len() > PRUNE_ABOVE {
             self.sessions.retain(|_, sessions| sessions.at.iter().any(|at| is_recent(*at, now)));
@@ -57,7 +53,7 @@ impl LoopDetector {
         sessions.logged = false;
     }
 
-    /// A browser asks for one.
+    /// Decides whether a browser may get another session.
     pub fn check(&mut self, browser: &Browser, now: Nanos) -> LoopDecision {
         let Some(sessions) = self.sessions.get_mut(browser) else { return LoopDecision::Allow };
         if sessions.at.iter().filter(|at| is_recent(**at, now)).count() < MAX_SESSIONS {
@@ -84,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fifth_session_within_a_minute_is_refused_and_told_once() {
+    fn the_fifth_session_within_a_minute_is_rejected_and_logged_once() {
         let (mut detector, ann) = (LoopDetector::default(), browser("1"));
         for n in 0..4 {
             assert_eq!(detector.check(&ann, n), LoopDecision::Allow, "{n}");
@@ -92,16 +88,16 @@ mod tests {
         }
         assert_eq!(detector.check(&ann, 5), LoopDecision::Stop);
         assert_eq!(detector.check(&ann, 6), LoopDecision::StillStopped);
-        assert_eq!(detector.check(&browser("2"), 6), LoopDecision::Allow, "another browser is not meant");
+        assert_eq!(detector.check(&browser("2"), 6), LoopDecision::Allow, "browsers are counted separately");
         assert_eq!(detector.check(&ann, WINDOW - 1), LoopDecision::StillStopped);
-        // The first of the four is a minute ago.
+        // The first of the four is a minute old.
         assert_eq!(detector.check(&ann, WINDOW), LoopDecision::Allow);
         detector.record(ann.clone(), WINDOW);
         assert_eq!(detector.check(&ann, WINDOW), LoopDecision::Stop);
     }
 
     #[test]
-    fn it_does_not_grow_with_browsers_who_never_come_back() {
+    fn entries_of_browsers_that_do_not_return_are_dropped() {
         let mut detector = LoopDetector::default();
         for n in 0..10_000u64 {
             detector.record(browser(&n.to_string()), n * WINDOW / 100);

@@ -1,6 +1,6 @@
-//! Runs the command that makes a one-time credential. What it prints never gets into the log, what
-//! it says on stderr only as `redact` lets it; it can neither hang nor fill the memory, and there
-//! are never more than `MAX_CONCURRENT` of them.
+//! Runs the command that mints a one-time credential. Its stdout is never logged, its stderr only
+//! after `redact`. Time, output and the number of concurrent commands (`MAX_CONCURRENT`) are
+//! limited.
 
 use std::{
     fmt, io,
@@ -21,24 +21,24 @@ use tokio::{
 
 use super::{credential::Credential, redact};
 
-/// Commands at the same time, at most.
+/// Maximum number of concurrent commands.
 pub const MAX_CONCURRENT: usize = 4;
-/// Bytes of stdout, at most.
+/// Maximum size of stdout, in bytes.
 const MAX_STDOUT: usize = 64 << 10;
-/// Bytes of stderr that are kept.
+/// Bytes of stderr that are read.
 const MAX_STDERR: usize = 4 << 10;
-/// How long the pipes are read on after the command has ended, when a child of its still holds
-/// them.
+/// Timeout for the end of the pipes after the command has exited, when a child of it holds them
+/// open.
 const PIPE_DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A command and its arguments, before the user is added.
+/// Command and arguments, without the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MintCommand {
     program: String,
     arguments: Vec<String>,
 }
 
-/// Not a command.
+/// Error of parsing a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a command like \"sudo -n /usr/local/bin/t3-mint\": it is empty, or a quote is not closed")]
 pub struct InvalidCommand;
@@ -54,10 +54,10 @@ impl FromStr for MintCommand {
 }
 
 impl fmt::Display for MintCommand {
-    /// As it could be typed into a shell, on one line.
+    /// Writes the command in shell syntax, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = std::iter::once(&self.program).chain(&self.arguments).map(String::as_str);
-        // Words with a NUL cannot come from a command line.
+        // A command line has no NUL.
         let line = shlex::try_join(words).map_err(|_| fmt::Error)?;
         line.chars().try_for_each(|c| {
             if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") }
@@ -68,26 +68,22 @@ impl fmt::Display for MintCommand {
 /// Error of minting a credential; never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// The name would be taken for an option, or forge a line.
+    /// The name would be an option or contains control characters.
     #[error("{0:?} cannot be an argument of the mint command; fix os_user in the routing table")]
     User(String),
-    /// The program cannot be started.
     #[error("cannot start `{command}`: {source}; see --mint-command")]
     Start {
         /// The command with the user.
         command: String,
-        /// Why not.
         source: io::Error,
     },
-    /// Its status cannot be had.
     #[error("cannot wait for `{command}`: {source}")]
     Wait {
         /// The command with the user.
         command: String,
-        /// Why not.
         source: io::Error,
     },
-    /// All places were taken by others until the time was over.
+    /// No slot became free within the timeout.
     #[error("no free slot for `{command}` within {} ms: {MAX_CONCURRENT} are running", after.as_millis())]
     Busy {
         /// The command with the user.
@@ -95,27 +91,23 @@ pub enum MintError {
         /// `--mint-timeout`.
         after: Duration,
     },
-    /// It did not end.
     #[error("`{command}` did not end within {} ms{}", after.as_millis(), if *killed { " and was killed" } else { "; it runs as another user, so it was not killed" })]
     Timeout {
         /// The command with the user.
         command: String,
         /// `--mint-timeout`.
         after: Duration,
-        /// The signal could be sent.
+        /// SIGKILL was sent.
         killed: bool,
     },
-    /// It failed.
     #[error("`{command}` ended with {status}: {stderr}")]
     Failed {
         /// The command with the user.
         command: String,
-        /// How it ended.
         status: ExitStatus,
         /// The first line of its stderr, quoted.
         stderr: String,
     },
-    /// It printed too much to be right.
     #[error("`{command}` printed more than {MAX_STDOUT} bytes")]
     TooLong {
         /// The command with the user.
@@ -126,12 +118,12 @@ pub enum MintError {
     NotJson {
         /// The command with the user.
         command: String,
-        /// Line, from 1; 0 when there is nothing.
+        /// Line, from 1; 0 for empty output.
         line: usize,
         /// Column.
         column: usize,
     },
-    /// It is JSON without a credential.
+    /// The output is JSON without a credential.
     #[error("`{command}` printed JSON without a string named \"credential\"")]
     NoCredential {
         /// The command with the user.
@@ -147,7 +139,7 @@ pub struct Mint {
     slots: Arc<Semaphore>,
 }
 
-/// What a command left behind.
+/// Output of a command.
 #[derive(Debug, Default)]
 struct Output {
     stdout: Vec<u8>,
@@ -155,13 +147,13 @@ struct Output {
 }
 
 impl Mint {
-    /// With `patience` for each command, above zero.
+    /// `timeout` per command must be positive.
     #[must_use]
     pub fn new(command: MintCommand, timeout: Duration) -> Self {
         Self { command, timeout, slots: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
     }
 
-    /// A credential for this user of the machine.
+    /// Mints a credential for this OS user.
     ///
     /// # Errors
     /// [`MintError`].
@@ -195,7 +187,7 @@ impl Mint {
     }
 }
 
-/// In a process group of its own, so that what it starts can be killed along with it.
+/// Starts the command in a separate process group, so that its children can be killed with it.
 fn start(command: &MintCommand) -> io::Result<Child> {
     Command::new(&command.program)
         .args(&command.arguments)
@@ -207,8 +199,8 @@ fn start(command: &MintCommand) -> io::Result<Child> {
         .spawn()
 }
 
-/// Kills it, if we may: what sudo runs is not ours to kill. Its place stays taken until it has
-/// really ended, so that there are never more than there are places.
+/// Kills the process group if permitted; a command under sudo cannot be killed. The slot stays in
+/// use until the command has exited.
 fn kill_group(mut child: Child, slot: OwnedSemaphorePermit) -> bool {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let killed = group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
@@ -220,13 +212,12 @@ fn kill_group(mut child: Child, slot: OwnedSemaphorePermit) -> bool {
 }
 
 impl Output {
-    /// Reads both pipes until the command ends.
+    /// Reads both pipes until the command exits.
     async fn collect(&mut self, child: &mut Child) -> io::Result<ExitStatus> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let reading = async {
             tokio::join!(
-                // One byte more, to tell too much. Then nobody reads on and the pipe is closed:
-                // SIGPIPE.
+                // One byte more than the limit, to detect excess. Then the pipe is closed: SIGPIPE.
                 async { drop(fill(stdout, &mut self.stdout, MAX_STDOUT + 1).await) },
                 async {
                     if let Some(rest) = fill(stderr, &mut self.stderr, MAX_STDERR).await {
@@ -250,10 +241,10 @@ impl Output {
     }
 }
 
-/// Reads until the end or until there are `limit` bytes; gives the pipe back in the latter case.
+/// Reads until the end or `limit` bytes; returns the pipe in the latter case.
 async fn fill<P: AsyncRead + Unpin>(pipe: Option<P>, into: &mut Vec<u8>, limit: usize) -> Option<P> {
     let mut pipe = pipe?.take(limit as u64);
-    // What was read before an error counts.
+    // Bytes read before an error count.
     let _ = pipe.read_to_end(into).await;
     (into.len() >= limit).then(|| pipe.into_inner())
 }
@@ -262,7 +253,7 @@ async fn swallow<P: AsyncRead + Unpin>(mut pipe: P) {
     let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
 }
 
-/// What the output of an ended command amounts to.
+/// Converts status and output of an exited command.
 fn read(command: String, status: ExitStatus, output: &Output, user: &str) -> Result<Credential, MintError> {
     #[derive(Deserialize)]
     struct Minted {
@@ -278,7 +269,7 @@ fn read(command: String, status: ExitStatus, output: &Output, user: &str) -> Res
     match serde_json::from_slice(&output.stdout) {
         Ok(Minted { credential }) if !credential.is_empty() => Ok(credential),
         Ok(_) => Err(MintError::NoCredential { command }),
-        // serde's own words quote what it found.
+        // serde's message quotes the input.
         Err(error) if error.is_data() => Err(MintError::NoCredential { command }),
         Err(error) => Err(MintError::NotJson { command, line: error.line(), column: error.column() }),
     }
@@ -291,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_split_as_a_shell_does_and_shown_as_it_can_be_typed() {
+    fn a_command_is_split_and_shown_in_shell_syntax() {
         let command: MintCommand = "sudo -n '/opt/my mint' \"a b\" c\\ d".parse().unwrap();
         assert_eq!(command.program, "sudo");
         assert_eq!(command.arguments, ["-n", "/opt/my mint", "a b", "c d"]);
@@ -302,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_a_credential_or_a_cause_that_does_not_quote_it() {
+    fn output_is_a_credential_or_an_error_that_does_not_quote_it() {
         let outcome = |status: i32, stdout: &str| {
             let output = Output { stdout: stdout.into(), stderr: b"no: sesame".to_vec() };
             read("mint ann".to_owned(), ExitStatus::from_raw(status), &output, "ann")
@@ -330,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_that_could_be_an_option_is_refused() {
+    async fn a_user_that_could_be_an_option_is_rejected() {
         let mint = Mint::new("true".parse().unwrap(), Duration::from_secs(1));
         for user in ["--help", "-", "a\nb"] {
             assert!(matches!(mint.run(user).await, Err(MintError::User(_))), "{user:?}");

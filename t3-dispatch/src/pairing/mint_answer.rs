@@ -1,9 +1,9 @@
-//! The other end of [`super::mint_socket`]: hears one OS user's name, runs the mint as
-//! [`super::mint`] does, and answers one line of JSON. Runs as root behind t3-mint.socket, one
-//! process for each question, and reads nothing but that name.
+//! Server side of [`super::mint_socket`]: reads the name of one OS user, runs the mint like
+//! [`super::mint`], and writes one line of JSON. Runs as root behind t3-mint.socket, one process
+//! per request, and reads only that name.
 //!
-//! Who may ask is the socket's own affair (its owner and mode). What the mint says goes back only
-//! in what `mint` makes of it, so that no credential is in an error.
+//! Owner and mode of the socket control access. Output of the mint is returned only as processed by
+//! `mint`, so that an error contains no credential.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{
     mint_socket::{MAX_USER, can_be_a_user},
 };
 
-/// For the name to come: it is written at once.
+/// Timeout for the name; the client sends it immediately.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Error of minting a credential; never contains one.
@@ -27,15 +27,14 @@ pub enum AnswerError {
     /// The request is not a user name.
     #[error("expected one line with the name of a user")]
     InvalidRequest,
-    /// Nobody asked in time.
+    /// No complete request within the timeout.
     #[error("no request within {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,
-    /// The mint.
     #[error(transparent)]
     Mint(#[from] MintError),
 }
 
-/// Hears a question and has it minted.
+/// Reads a request and mints a credential.
 ///
 /// # Errors
 /// [`AnswerError`].
@@ -52,7 +51,7 @@ async fn answer_within(
     Ok(mint.run(&user).await?)
 }
 
-/// The line that says so to the one who asked.
+/// Returns the response line.
 #[must_use]
 pub fn line(answer: &Result<Credential, AnswerError>) -> Vec<u8> {
     let mut line = match answer {
@@ -63,7 +62,7 @@ pub fn line(answer: &Result<Credential, AnswerError>) -> Vec<u8> {
     line
 }
 
-/// A name that ends with its line, or with the question.
+/// Reads a name up to a newline or the end of the stream.
 async fn read_user(request: impl AsyncRead + Unpin) -> Result<String, AnswerError> {
     let mut request = request.take(MAX_USER as u64 + 1);
     let mut received = Vec::new();
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_answered_with_what_the_mint_gives_out() {
+    async fn a_name_is_answered_with_a_credential() {
         let script = r#"printf '{"id": 1, "credential": "sesame for %s"}' "$1""#;
         for request in ["ann\n", "ann"] {
             assert_eq!(mint_reply(request.as_bytes(), script).await, "{\"credential\":\"sesame for ann\"}\n");
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mint_that_fails_is_told_without_what_it_printed() {
+    async fn a_failed_mint_is_reported_without_its_output() {
         let answer =
             mint_reply(b"ann\n", r#"printf '{"credential": "sesame"}'; echo "no: sesame" >&2; exit 3"#).await;
         assert!(answer.contains("ended with exit status: 3: \\\"no: [hidden]\\\""), "{answer}");
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_mint_does_not_run_for_what_is_no_name() {
+    async fn the_mint_does_not_run_for_an_invalid_name() {
         let long = "a".repeat(MAX_USER + 1);
         for request in [&b""[..], b"\n", b"-x\n", b"a b\n", b"a\0b\n", b"../a\n", b"\xff\n", long.as_bytes()]
         {
@@ -119,13 +118,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_first_line_is_the_question() {
+    async fn only_the_first_line_is_read() {
         let answer = mint_reply(b"ann\nroot\n", r#"printf '{"credential": "for %s"}' "$*""#).await;
         assert_eq!(answer, "{\"credential\":\"for ann\"}\n");
     }
 
     #[tokio::test]
-    async fn one_that_does_not_ask_is_not_waited_for() {
+    async fn a_missing_request_times_out() {
         let (_held, silent) = tokio::io::duplex(64);
         let mint = Mint::new("true".parse().unwrap(), TIMEOUT);
         let answer = answer_within(Duration::from_millis(20), silent, &mint).await;

@@ -1,9 +1,9 @@
-//! Asks a socket for a one-time credential in place of a command, so that t3-dispatch needs no way
-//! of becoming root: the name of an OS user in, one line of JSON out, `{"credential": "..."}` or
-//! `{"error": "..."}`. What answers there is [`super::mint_answer`].
+//! Obtains a one-time credential from a socket in place of a command, so that t3-dispatch needs no
+//! root privileges: sends the name of an OS user, receives one line of JSON, `{"credential":
+//! "..."}` or `{"error": "..."}`. The server is [`super::mint_answer`].
 //!
-//! Nothing that comes from the socket but an error's text gets into the log, and that escaped and
-//! short. It can neither hang nor fill the memory.
+//! Of the response, only the text of an error is logged, escaped and truncated. Time and size are
+//! limited.
 
 use std::{
     convert::Infallible,
@@ -23,19 +23,18 @@ use tokio::{
 
 use super::{credential::Credential, mint::MAX_CONCURRENT};
 
-/// Bytes of an answer, at most.
+/// Maximum size of a response, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// Characters that are shown of an error's text.
+/// Maximum number of characters of an error that are logged.
 const MAX_SHOWN: usize = 500;
-/// Bytes of a user's name, at most (`LOGIN_NAME_MAX`).
+/// Maximum length of a user name, in bytes (`LOGIN_NAME_MAX`).
 pub(super) const MAX_USER: usize = 255;
 
-/// Where to ask, if anywhere.
+/// Value of `--mint-socket`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketOption {
-    /// Nowhere: the command is run.
+    /// No socket: the command is run.
     Off,
-    /// At this socket.
     At(PathBuf),
 }
 
@@ -59,79 +58,52 @@ impl fmt::Display for SocketOption {
 /// Error of minting a credential; never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The name would forge a line, or be taken for an option.
+    /// The name contains characters that a user name cannot have, or would be an option.
     #[error("{0:?} cannot be the name of a user; fix os_user in the routing table")]
     User(String),
-    /// All places were taken by others until the time was over.
+    /// No slot became free within the timeout.
     #[error("no free slot to query {} within {} ms: {MAX_CONCURRENT} requests are waiting", path.display(), after.as_millis())]
     Busy {
-        /// The socket.
         path: PathBuf,
         /// `--mint-timeout`.
         after: Duration,
     },
-    /// Nobody is there, or not for us.
+    /// No listener, or no permission.
     #[error("cannot connect to {}: {source}; check t3-mint.socket, its owner and --mint-socket", path.display())]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The connection broke.
+    Connect { path: PathBuf, source: io::Error },
     #[error("cannot {what} {}: {source}", path.display())]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// The socket.
-        path: PathBuf,
-        /// What came of it.
-        source: io::Error,
-    },
-    /// No answer came, or not all of it.
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    /// No complete response within the timeout.
     #[error("{} did not answer within {} ms", path.display(), after.as_millis())]
     Timeout {
-        /// The socket.
         path: PathBuf,
         /// `--mint-timeout`.
         after: Duration,
     },
-    /// The other end said no.
+    /// The server reported an error.
     #[error("{} answered: {why}", path.display())]
     Refused {
-        /// The socket.
         path: PathBuf,
-        /// Its words, escaped.
+        /// Its text, escaped.
         why: String,
     },
-    /// The other end said nothing and left.
+    /// The server closed the connection without a response.
     #[error("{} ended the connection without an answer; see `journalctl -u 't3-mint@*'`", path.display())]
-    NoAnswer {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The answer is too long to be right.
+    NoAnswer { path: PathBuf },
     #[error("{} answered more than {MAX_ANSWER} bytes", path.display())]
-    TooLong {
-        /// The socket.
-        path: PathBuf,
-    },
+    TooLong { path: PathBuf },
     /// The reply is not JSON. Its content is not logged: it may contain the credential.
     #[error("{} did not answer with JSON (line {line}, column {column})", path.display())]
     NotJson {
-        /// The socket.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
         /// Column.
         column: usize,
     },
-    /// It is JSON with neither a credential nor an error.
+    /// The reply is JSON with neither a credential nor an error.
     #[error("{} answered JSON without a string named \"credential\"", path.display())]
-    NoCredential {
-        /// The socket.
-        path: PathBuf,
-    },
+    NoCredential { path: PathBuf },
 }
 
 /// The mint behind a socket.
@@ -143,13 +115,13 @@ pub struct MintSocket {
 }
 
 impl MintSocket {
-    /// With `patience` for each answer, above zero.
+    /// `timeout` per request must be positive.
     #[must_use]
     pub fn new(path: &Path, timeout: Duration) -> Self {
         Self { path: path.to_owned(), timeout, slots: Semaphore::new(MAX_CONCURRENT) }
     }
 
-    /// A credential for this user of the machine.
+    /// Obtains a credential for this OS user.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -189,14 +161,14 @@ impl MintSocket {
     }
 }
 
-/// Whether it may go into a line of its own and to the mint as its argument. As the routing table
-/// sees it, and no longer than a name can be.
+/// Returns whether the name is valid as a line and as an argument of the mint. Same rules as the
+/// routing table, plus a length limit.
 pub(super) fn can_be_a_user(name: &str) -> bool {
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ',');
     !name.is_empty() && name.len() <= MAX_USER && !name.starts_with('-') && !name.contains(odd)
 }
 
-/// What an answer amounts to.
+/// Converts a response.
 fn read(path: &Path, answer: &[u8]) -> Result<Credential, SocketError> {
     #[derive(Deserialize)]
     struct Answer {
@@ -214,7 +186,7 @@ fn read(path: &Path, answer: &[u8]) -> Result<Credential, SocketError> {
         Ok(Answer { error: Some(error), .. }) => Err(SocketError::Refused { path, why: escape(&error) }),
         Ok(Answer { credential: Some(credential), .. }) if !credential.is_empty() => Ok(credential),
         Ok(_) => Err(SocketError::NoCredential { path }),
-        // serde's own words quote what it found.
+        // serde's message quotes the input.
         Err(error) if error.is_data() => Err(SocketError::NoCredential { path }),
         Err(error) => Err(SocketError::NotJson { path, line: error.line(), column: error.column() }),
     }
@@ -246,7 +218,7 @@ mod tests {
     }
 
     impl Fake {
-        /// Hears one question and says that; `None`: says nothing and stays.
+        /// Reads one request and sends this response; with `None`, stays silent and connected.
         fn new(answer: Option<&[u8]>) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let listener = UnixListener::bind(dir.path().join("mint.sock")).unwrap();
@@ -256,7 +228,7 @@ mod tests {
                 let mut request = String::new();
                 stream.read_to_string(&mut request).await.unwrap();
                 match answer {
-                    // One that hears too much hangs up.
+                    // The client disconnects after too many bytes.
                     Some(answer) => drop(stream.write_all(&answer).await),
                     None => std::future::pending().await,
                 }
@@ -271,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_on_a_line_is_answered_with_a_credential() {
+    async fn a_user_name_returns_a_credential() {
         let fake = Fake::new(Some(b"{\"credential\": \"sesame\"}\n"));
         let credential = fake.mint(TIMEOUT).run("ann").await.unwrap();
         assert_eq!(credential.text(), "sesame");
@@ -279,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everything_else_is_a_cause_that_does_not_quote_what_was_answered() {
+    async fn any_other_response_is_an_error_that_does_not_quote_it() {
         let much = vec![b'x'; 10 * MAX_ANSWER];
         for (answer, cause) in [
             (&br#"{"error": "`t3-mint ann` ended\nwith 1"}"#[..], "answered: `t3-mint ann` ended\\nwith 1"),
@@ -303,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_does_not_answer_is_not_waited_for() {
+    async fn a_silent_server_times_out() {
         let fake = Fake::new(None);
         let error = fake.mint(Duration::from_millis(50)).run("ann").await.unwrap_err();
         assert!(matches!(error, SocketError::Timeout { .. }), "{error}");
@@ -311,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_is_not_there_or_that_nobody_holds_is_named() {
+    async fn a_missing_or_unused_socket_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mint.sock");
         let mint = MintSocket::new(&path, TIMEOUT);
@@ -324,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_asked_for_what_cannot_be_a_user() {
+    async fn an_invalid_user_is_not_sent() {
         let mint = MintSocket::new(Path::new("/nonexistent"), TIMEOUT);
         let long = "a".repeat(MAX_USER + 1);
         for user in ["", "-x", "a b", "a\nb", "a\0", "../a", "a:b", "a,b", long.as_str()] {
@@ -336,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn no_more_than_so_many_questions_wait_at_once() {
+    async fn concurrent_requests_are_limited() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mint.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -365,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn off_is_nowhere_and_all_else_a_path() {
+    fn off_disables_the_socket_and_all_else_is_a_path() {
         assert_eq!("off".parse(), Ok(SocketOption::Off));
         let at = "/run/t3-mint.sock".parse::<SocketOption>().unwrap();
         assert_eq!(at, SocketOption::At("/run/t3-mint.sock".into()));

@@ -1,11 +1,10 @@
-//! Gives a browser on its first visit a session of its user's serve, so that nobody types a pairing
-//! code (docs/PAIRING.md).
+//! Automatic pairing: gives a browser without a session one of its user's serve, so that users do
+//! not type a pairing code (docs/PAIRING.md).
 //!
-//! [`decide`] says which requests need one, [`session_check`] asks serve about those that have one
-//! already, [`mint`] makes a one-time credential (or [`mint_socket`] has one made), and
-//! [`exchange`] has serve turn it into a session, whose cookies go to the browser with a 302. Never
-//! touches a request that is not a top-level navigation, and never puts a credential or a cookie
-//! into the log.
+//! [`decide`] selects the requests that need a session, [`session_check`] queries serve about
+//! existing ones, [`mint`] or [`mint_socket`] obtains a one-time credential, and [`exchange`]
+//! trades it for a session, whose cookies are sent to the browser with a 302. Requests other than
+//! top-level navigations are forwarded unchanged. Credentials and cookies are never logged.
 
 pub mod credential;
 pub mod decide;
@@ -63,7 +62,7 @@ pub struct Settings {
     pub session_check_timeout: Duration,
 }
 
-/// What pairing keeps between requests.
+/// State of pairing between requests.
 #[derive(Debug)]
 pub struct Pairing {
     source: Source,
@@ -76,14 +75,14 @@ pub struct Pairing {
     trusted: Vec<IpNet>,
 }
 
-/// Where credentials come from.
+/// Source of credentials.
 #[derive(Debug)]
 enum Source {
     Command(Mint),
     Socket(MintSocket),
 }
 
-/// There is no credential.
+/// Error of obtaining a credential.
 #[derive(Debug, thiserror::Error)]
 enum NoCredential {
     #[error(transparent)]
@@ -110,14 +109,14 @@ impl Source {
     }
 }
 
-/// No session could be made; why is in the log already.
+/// Stage at which a pairing failed; the cause has been logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failed {
     Mint,
     Exchange,
 }
 
-/// What a browser is known by while it is paired.
+/// Data of the request that starts a pairing.
 struct PairingRequest {
     browser: Browser,
     /// Headers forwarded to serve.
@@ -140,8 +139,8 @@ impl Pairing {
     }
 }
 
-/// The answer to a request that has to be paired first; nothing for all others, which go on to
-/// serve.
+/// Returns the response to a request that needs pairing; `None` for all others, which are forwarded
+/// to serve.
 pub async fn answer(
     pairing: &Arc<Pairing>,
     peer: IpAddr,
@@ -168,8 +167,7 @@ pub async fn answer(
     Some(response)
 }
 
-/// Whether the session of a request may go on being used: unless serve says that it does not know
-/// it.
+/// Returns whether the session of a request may be used: false only when serve does not know it.
 async fn is_good(pairing: &Pairing, route: &Route, client_headers: HeaderMap, headers: &HeaderMap) -> bool {
     let checked =
         session_check::is_good(route.port, &pairing.timeouts, pairing.check_timeout, client_headers, headers)
@@ -178,7 +176,7 @@ async fn is_good(pairing: &Pairing, route: &Route, client_headers: HeaderMap, he
         Ok(true) => {}
         Ok(false) => pairing.metrics.pairing(PairingOutcome::Unknown),
         Err(error) => {
-            tracing::info!(user = %route.os_user, "session not checked: {error}");
+            tracing::info!(user = %route.os_user, "cannot check the session: {error}");
             pairing.metrics.pairing(PairingOutcome::CheckFailed);
         }
     }
@@ -192,7 +190,7 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, request: PairingRequest) ->
             tracing::warn!(
                 user = %route.os_user,
                 ip = %request.browser.ip,
-                "not paired: {} sessions within a minute and the browser comes back without one: does it keep cookies?",
+                "pairing loop: {} sessions within a minute, and the browser returned without one; check that it stores cookies",
                 loops::MAX_SESSIONS
             );
             return stopped(pairing);
@@ -212,7 +210,7 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, request: PairingRequest) ->
     }
 }
 
-/// One pairing, for all who wait for it. Says in one line how it ended.
+/// Runs one pairing for all requests that wait for it, and logs its outcome.
 async fn run_pairing(
     pairing: Arc<Pairing>,
     route: Route,
@@ -256,8 +254,8 @@ fn stopped(pairing: &Pairing) -> Response<ResponseBody> {
     pairing.metrics.pairing(PairingOutcome::Loop);
     let mut response = plain(
         StatusCode::TOO_MANY_REQUESTS,
-        "t3 gave this browser several sessions within a minute, and each time it came back without one that works.\n\
-         Does it keep cookies for this address? Delete those it has, allow them, and try again in a minute.",
+        "This browser received several sessions within a minute and returned without a valid one each time.\n\
+         Allow cookies for this address, delete the existing ones, and try again in a minute.",
     );
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
     response

@@ -1,17 +1,17 @@
-//! What of a command's stderr may stand in the log: its first line, short, in one piece, and
-//! without anything that could be a credential. Pure. When in doubt it hides a word: a cause with a
-//! hole in it is still a cause, a credential in the log is a way in.
+//! Redacts a command's stderr for the log: its first line, truncated, escaped, and without anything
+//! that could be a credential. Pure. In doubt it hides a word: an incomplete cause is still useful,
+//! but a logged credential grants access.
 
 use super::credential::Credential;
 
-/// Characters shown at most.
+/// Maximum number of characters.
 const MAX: usize = 200;
 const HIDDEN: &str = "[hidden]";
-/// No credential is shorter.
+/// Minimum length of a credential.
 const SHORTEST: usize = 8;
 
-/// The first line of `stderr` that says something, quoted and escaped. `stdout` is what the same
-/// command printed there: what stands in it is hidden. `user` is shown whatever it looks like.
+/// Returns the first non-empty line of `stderr`, quoted and escaped. Words of `stdout`, which may
+/// hold the credential, are hidden. `user` is never hidden.
 pub(super) fn first_line(stderr: &[u8], stdout: &[u8], user: &str) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing on stderr");
@@ -34,7 +34,7 @@ struct Minted {
     credential: Credential,
 }
 
-/// The line up to where it says `credential: ...`, `"token":"..."` or the like.
+/// Cuts the line at `credential: ...`, `"token":"..."` and similar.
 fn before_value(line: &str) -> &str {
     let lower = line.to_ascii_lowercase();
     let cut = ["credential", "token", "secret", "password"].iter().filter_map(|name| {
@@ -49,7 +49,7 @@ fn before_value(line: &str) -> &str {
     cut.min().and_then(|at| line.get(..at)).unwrap_or(line)
 }
 
-/// The longer words of an output that was to hold a credential but could not be read.
+/// Returns the longer words of an output that names a credential but could not be parsed.
 fn words_of_output(stdout: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(stdout);
     if !text.contains("credential") {
@@ -74,8 +74,8 @@ fn without_secret_words(line: &str, printed: &[String], user: &str) -> String {
     out
 }
 
-/// Capitals and digits, or letters and digits mixed. Names of errors (`ECONNREFUSED`,
-/// `SQLITE_BUSY`) are not.
+/// Returns whether a word is upper case with digits, or mixes letters and digits. Error names
+/// (`ECONNREFUSED`, `SQLITE_BUSY`) do not count.
 fn looks_secret(word: &str) -> bool {
     let count = |is: fn(&char) -> bool| word.chars().filter(is).count();
     let digits = count(|c| c.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! A request of our own to a user's serve, on a connection of its own: connect, send, read the
-//! head, and a body of bounded size.
+//! Request of t3-dispatch to a user's serve, on a separate connection: connect, send, read the head
+//! and a body of bounded size.
 
 use std::net::IpAddr;
 
@@ -18,9 +18,9 @@ use crate::{
     upstream::connect::{self, ConnectError},
 };
 
-/// Bytes of an answer's head, at most.
+/// Maximum size of a response head, in bytes.
 const MAX_HEAD: usize = 64 << 10;
-/// Bytes of an answer's body, at most.
+/// Maximum size of a response body, in bytes.
 const MAX_BODY: usize = 64 << 10;
 const FORWARDED: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-for"),
@@ -28,26 +28,18 @@ const FORWARDED: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-proto"),
 ];
 
-/// serve gave no answer.
+/// Error of a request to serve.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// It could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// What came was no HTTP, or it broke off.
-    #[error("serve on port {port} did not answer {path}: {source}")]
-    Http {
-        /// Its port.
-        port: u16,
-        /// What was asked.
-        path: &'static str,
-        /// What is wrong.
-        source: hyper::Error,
-    },
+    /// The response was not HTTP, or the connection failed.
+    #[error("serve on port {port} did not respond to {path}: {source}")]
+    Http { port: u16, path: &'static str, source: hyper::Error },
 }
 
-/// What serve is told about the browser: its name for us, its kind, and whence it comes. Sessions
-/// are listed by that.
+/// Returns the headers that identify the browser to serve: Host, User-Agent and forwarding headers.
+/// serve lists sessions by them.
 pub(super) fn client_headers(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for name in [HOST, USER_AGENT].into_iter().chain(FORWARDED) {
@@ -59,7 +51,7 @@ pub(super) fn client_headers(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
     headers
 }
 
-/// Sends a request and reads the head of its answer.
+/// Sends a request and reads the head of the response.
 pub(super) async fn send(
     port: u16,
     times: &Timeouts,
@@ -83,7 +75,7 @@ pub(super) async fn send(
     sender.send_request(request).await.map_err(failed)
 }
 
-/// A body; nothing when it breaks off or is longer than 64 KiB.
+/// Reads a body; `None` when it is incomplete or longer than 64 KiB.
 pub(super) async fn body(body: Incoming) -> Option<Bytes> {
     Limited::new(body, MAX_BODY).collect().await.ok().map(http_body_util::Collected::to_bytes)
 }

@@ -1,5 +1,5 @@
-//! Asks serve whether a browser's session is still good. Only a clear no counts: a serve that is
-//! slow, broken or of another version must not cost anybody the session they have.
+//! Queries serve about the session of a browser. Only an explicit negative result counts: a slow,
+//! broken or different serve must not invalidate a session.
 
 use std::time::Duration;
 
@@ -12,32 +12,30 @@ use tokio::time::timeout;
 use super::serve_request::{self, RequestError};
 use crate::settings::Timeouts;
 
-/// Where serve says whose session it is (packages/contracts/src/environmentHttp.ts of t3code).
+/// Endpoint of serve that reports the session (packages/contracts/src/environmentHttp.ts of
+/// t3code).
 pub const ENDPOINT: &str = "/api/auth/session";
 
-/// serve did not say.
+/// Error of a session check.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionCheckError {
-    /// It gave no answer.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// It took too long.
-    #[error("serve on port {port} did not answer {ENDPOINT} within {} ms", after.as_millis())]
+    #[error("serve on port {port} did not respond to {ENDPOINT} within {} ms", after.as_millis())]
     Timeout {
-        /// Its port.
         port: u16,
         /// `--session-check-timeout`.
         after: Duration,
     },
     /// Not 200.
-    #[error("{ENDPOINT} answered {0}")]
+    #[error("{ENDPOINT} responded {0}")]
     Status(StatusCode),
-    /// Not the JSON it should be, or more than 64 KiB of it.
-    #[error("{ENDPOINT} answered without \"authenticated\": true or false")]
+    /// Unexpected JSON, or more than 64 KiB.
+    #[error("{ENDPOINT} responded without \"authenticated\": true or false")]
     Content,
 }
 
-/// Whether serve knows the session in these cookies, within `patience`.
+/// Returns whether serve knows the session in these cookies.
 ///
 /// # Errors
 /// [`SessionCheckError`].
@@ -79,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_json_truth_values_are_an_answer() {
+    fn only_json_booleans_are_a_result() {
         let judged = |body: &'static str| judge(Some(Bytes::from_static(body.as_bytes()))).ok();
         assert_eq!(judged(r#"{"authenticated":false,"auth":{"policy":"x"}}"#), Some(false));
         assert_eq!(judged(r#" {"scopes":[],"authenticated":true} "#), Some(true));

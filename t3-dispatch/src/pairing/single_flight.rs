@@ -1,5 +1,5 @@
-//! One piece of work for all who want the same at the same time. It runs in a task of its own:
-//! a caller that is dropped does not cancel it for the others.
+//! Single flight: concurrent callers with the same key share one run. It has its own task, so a
+//! dropped caller does not cancel it for the others.
 
 use std::{
     collections::HashMap,
@@ -8,11 +8,11 @@ use std::{
 
 use tokio::sync::watch;
 
-type UnderWay<T> = Arc<Mutex<HashMap<String, watch::Receiver<Option<T>>>>>;
+type InFlight<T> = Arc<Mutex<HashMap<String, watch::Receiver<Option<T>>>>>;
 
-/// The work under way, by what it is for.
+/// Runs in flight, by key.
 #[derive(Debug)]
-pub struct SingleFlight<T>(UnderWay<T>);
+pub struct SingleFlight<T>(InFlight<T>);
 
 impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
@@ -21,8 +21,8 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
-    /// What the work for `key` comes to; starts it if it is not under way. Nothing when it panicked
-    /// or the runtime has ended.
+    /// Returns the result for `key`; starts a run if none is in flight. `None` when it panicked or
+    /// the runtime has ended.
     pub async fn join<F>(&self, key: &str, start: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -32,15 +32,15 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
             if let Some(flight) = flights.get(key) {
                 flight.clone()
             } else {
-                let (tell, outcome) = watch::channel(None);
+                let (sender, outcome) = watch::channel(None);
                 flights.insert(key.to_owned(), outcome.clone());
-                let landing = FlightGuard { flights: Arc::clone(&self.0), key: key.to_owned() };
+                let guard = FlightGuard { flights: Arc::clone(&self.0), key: key.to_owned() };
                 let work = start();
                 tokio::spawn(async move {
                     let value = work.await;
-                    // From here on a new caller starts the work again.
-                    drop(landing);
-                    tell.send_replace(Some(value));
+                    // From here on a new caller starts a new run.
+                    drop(guard);
+                    sender.send_replace(Some(value));
                 });
                 outcome
             }
@@ -49,9 +49,9 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
     }
 }
 
-/// Takes a flight out of the map however it ends.
+/// Removes a run from the map when it ends, panics included.
 struct FlightGuard<T> {
-    flights: UnderWay<T>,
+    flights: InFlight<T>,
     key: String,
 }
 
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_come_at_the_same_time_share_one_and_later_ones_start_anew() {
+    async fn concurrent_callers_share_one_run_and_later_ones_start_another() {
         let (flights, work) = (SingleFlight::default(), Arc::new(Work::default()));
         let together = join_all((0..10).map(|_| flights.join("ann", || work.start())));
         work.go.notify_one();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_leaves_does_not_end_it_for_the_others() {
+    async fn a_dropped_caller_does_not_cancel_the_run() {
         let flights = Arc::new(SingleFlight::default());
         let work = Arc::new(Work::default());
         let (shared, begun) = (Arc::clone(&flights), Arc::clone(&work));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_panics_leaves_nobody_waiting_and_the_way_open() {
+    async fn a_panic_ends_the_wait_and_allows_another_run() {
         let flights: SingleFlight<usize> = SingleFlight::default();
         assert_eq!(flights.join("ann", || async { panic!("as a test") }).await, None);
         assert_eq!(flights.join("ann", || async { 1 }).await, Some(1));

@@ -1,26 +1,25 @@
-//! The names of changed documents: a document with our tags in it is not the one that serve named,
-//! so it gets a name of its own, from which serve's comes back when the browser asks whether it has
-//! changed (RFC 9110 sections 8.8.3 and 13.1.2). Pure.
+//! ETags of changed documents: a document with tags differs from that of serve, so it gets a
+//! separate ETag, from which serve's is restored for validation (RFC 9110 sections 8.8.3 and
+//! 13.1.2). Pure.
 //!
-//! The name is weak, so that no range of serve's bytes is ever put together with ours, and it holds
-//! a sum of the tags, so that a document with yesterday's tags is not kept because serve's part of
-//! it has stayed the same.
+//! The ETag is weak, so that ranges of the two documents are never combined. It contains a checksum
+//! of the tags, so that a cached document with older tags is not considered fresh.
 
-/// A name of serve's, as it wrote it: `"x"` or `W/"x"`.
+/// ETag of serve, unchanged: `"x"` or `W/"x"`.
 type Theirs = String;
 
-/// The ETag of serve's document `theirs` with our tags in it. `None` when `theirs` is not an ETag.
+/// Returns the ETag of serve's document `theirs` with tags. `None` when `theirs` is not an ETag.
 #[must_use]
 pub fn ours(theirs: &str) -> Option<String> {
     let (weak, opaque) = parse(theirs.trim())?;
     Some(format!("W/\"{opaque}{}{}\"", mark(), if weak { 'w' } else { 's' }))
 }
 
-/// The name of serve's that `ours` was made from; `None` when it was not made here with the tags of
-/// today.
+/// Returns serve's ETag from which `ours` was created; `None` when it was not created with the
+/// current tags.
 #[must_use]
 pub fn theirs(ours: &str) -> Option<Theirs> {
-    // A proxy between us and the browser may have taken or given the W/.
+    // A proxy on the path may have removed or added the W/.
     let (_, opaque) = parse(ours)?;
     let (rest, weak) = match opaque.strip_suffix('w') {
         Some(rest) => (rest, "W/"),
@@ -29,13 +28,13 @@ pub fn theirs(ours: &str) -> Option<Theirs> {
     rest.strip_suffix(mark().as_str()).map(|opaque| format!("{weak}\"{opaque}\""))
 }
 
-/// Two names of one thing, weakly compared.
+/// Weak comparison of two ETags.
 #[must_use]
 pub fn matches_weakly(one: &str, other: &str) -> bool {
     matches!((parse(one.trim()), parse(other.trim())), (Some((_, one)), Some((_, other))) if one == other)
 }
 
-/// The names in an If-None-Match; commas may stand inside of them.
+/// Splits an If-None-Match; ETags may contain commas.
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
     let mut rest = value;
     std::iter::from_fn(move || {
@@ -51,7 +50,7 @@ pub fn list(value: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Weak or not, and what stands between the quotes.
+/// Parses into the weak flag and the opaque part.
 fn parse(tag: &str) -> Option<(bool, &str)> {
     let (weak, quoted) = match tag.strip_prefix("W/") {
         Some(quoted) => (true, quoted),
@@ -65,7 +64,7 @@ fn mark() -> String {
     format!(".t3-{:08x}", sum(super::TAGS.as_bytes()))
 }
 
-/// FNV-1a: tells one set of tags from another; nobody gains by a collision.
+/// FNV-1a: distinguishes sets of tags; a collision is harmless.
 const fn sum(bytes: &[u8]) -> u32 {
     let mut sum = 0x811c_9dc5_u32;
     let mut at = 0;
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_weak_and_leads_back_to_the_one_it_was_made_from() {
+    fn an_etag_is_weak_and_restores_the_original() {
         for name in ["\"abc\"", "W/\"abc\"", "\"\"", "\"a,b\"", "W/\"1f-18c2s\"", "\"xw\""] {
             let made = ours(name).unwrap();
             assert!(made.starts_with("W/\""), "{made}");
@@ -92,7 +91,7 @@ mod tests {
             assert_eq!(
                 theirs(made.trim_start_matches("W/")).as_deref(),
                 Some(name),
-                "made strong on the way"
+                "made strong by a proxy"
             );
             assert_eq!(theirs(name), None);
         }
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_taken_apart() {
+    fn lists_are_split() {
         for (value, expected) in [
             ("\"a\"", &["\"a\""][..]),
             ("\"a\", W/\"b,c\" ,,\"\"", &["\"a\"", "W/\"b,c\"", "\"\""]),
@@ -119,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_value_breaks_it(value in "[ -~]{0,40}") {
+        fn no_header_value_causes_a_panic(value in "[ -~]{0,40}") {
             let _ = (list(&value).count(), ours(&value), matches_weakly(&value, &value));
             if let Some(theirs) = theirs(&value) {
                 prop_assert!(matches_weakly(&ours(&theirs).unwrap(), &value));

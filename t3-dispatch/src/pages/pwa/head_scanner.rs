@@ -1,22 +1,20 @@
-//! Finds the end of a document's head while its bytes pass, in whatever pieces they come: where
-//! tags may be put in, or that they may not.
+//! Incremental scanner for the end of a document's head, where tags may be inserted.
 //!
-//! Reads just enough HTML (WHATWG HTML, section 13.2.5, and the insertion modes of section 13.2.6.4
-//! up to the head) not to be fooled by a `</head>` in a comment, a script or an attribute. Whatever
-//! is not plainly a head ends the search at once, so that nothing is held back for longer than a
-//! head is long. A library that knows all of HTML gives nodes; what is needed here is a place in
-//! the bytes.
+//! Implements just enough HTML (WHATWG HTML, section 13.2.5, and the insertion modes of section
+//! 13.2.6.4 up to the head) to ignore a `</head>` in a comment, a script or an attribute. Anything
+//! that is not clearly part of a head ends the search, so that at most a head is buffered. A full
+//! HTML library returns nodes; needed here is a byte offset.
 
-/// A head that has not ended after so many bytes is left alone.
+/// Maximum size of a head, in bytes; a longer one is not changed.
 pub const MAX_HEAD: u64 = 256 * 1024;
 
-/// Longer names and values are none of those that matter.
+/// Longer names and values are irrelevant.
 const MAX_NAME: usize = 16;
 const MAX_VALUE: usize = 256;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// What the search came to.
+/// Result of the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadPosition {
     /// The head's end tag begins at this offset.
@@ -25,10 +23,9 @@ pub enum HeadPosition {
     Absent,
 }
 
-/// A search.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    /// Offset of the byte that is being read.
+    /// Offset of the current byte.
     at: u64,
     state: State,
     tag: Tag,
@@ -38,29 +35,29 @@ pub struct Scanner {
 
 #[derive(Debug, Default, Clone, Copy)]
 enum State {
-    /// At the very beginning.
+    /// At the start of the document.
     #[default]
     Start,
-    /// Between tags, where only white space may be.
+    /// Between tags, where only white space is allowed.
     Between,
-    /// Behind `<`.
+    /// After `<`.
     Open,
-    /// Behind `</`.
+    /// After `</`.
     EndOpen,
-    /// Behind `<!`.
+    /// After `<!`.
     Markup,
-    /// Behind `<!-`.
+    /// After `<!-`.
     MarkupDash,
     Comment(Comment),
-    /// A doctype, or what a parser takes for a comment: it ends at the first `>`.
+    /// A doctype or bogus comment: it ends at the first `>`.
     UntilGreater,
     Name,
     Attribute(Attribute),
-    /// The text of an element that holds no tags.
+    /// The text of a raw text element.
     Raw,
 }
 
-/// Sections 13.2.5.43 to 13.2.5.52. What they tell apart only to report errors is one here.
+/// Sections 13.2.5.43 to 13.2.5.52. States that differ only in error reporting are merged.
 #[derive(Debug, Clone, Copy)]
 enum Comment {
     Start,
@@ -104,12 +101,12 @@ struct Raw {
     nested: Matcher,
 }
 
-/// How much of a text has been seen that begins with `<` and has no other.
+/// Number of matched bytes of a text that starts with `<` and has no other `<`.
 #[derive(Debug, Default, Clone, Copy)]
 struct Matcher(usize);
 
 impl Matcher {
-    /// `true` when `byte` completes the text.
+    /// Returns `true` when `byte` completes the text.
     fn next(&mut self, text: impl Iterator<Item = u8>, length: usize, byte: u8) -> bool {
         let mut text = text;
         self.0 = match text.nth(self.0) {
@@ -125,7 +122,7 @@ impl Matcher {
 }
 
 impl Scanner {
-    /// Reads on. Once it has come to something, it reads no further and says the same again.
+    /// Scans more bytes. After a result it ignores further bytes and returns the same result.
     pub fn feed(&mut self, bytes: &[u8]) -> Option<HeadPosition> {
         for byte in bytes {
             if self.found.is_some() {
@@ -188,7 +185,7 @@ impl Scanner {
                 State::Open
             }
             _ if is_space(byte) => State::Between,
-            // Text: the body has begun.
+            // Text starts the body.
             _ => self.nothing(),
         }
     }
@@ -223,7 +220,7 @@ impl Scanner {
         }
     }
 
-    /// The name is complete: does it end the search?
+    /// Ends the search if the complete name is that of the end tag.
     fn named(&mut self) -> State {
         if self.tag.end && self.tag.name == b"head" {
             self.found = Some(HeadPosition::At(self.tag.start));
@@ -267,7 +264,7 @@ impl Scanner {
         State::Attribute(next)
     }
 
-    /// A page with a manifest of its own knows what it wants.
+    /// Ends the search if the page has its own manifest.
     fn attribute_done(&mut self) {
         let Tag { end, name, attribute, value, .. } = &mut self.tag;
         let relation = !*end && name == b"link" && attribute == b"rel";
@@ -279,7 +276,7 @@ impl Scanner {
         value.clear();
     }
 
-    /// The tag is complete.
+    /// Handles a complete tag.
     fn finish(&mut self) -> State {
         self.named();
         self.attribute_done();
@@ -294,17 +291,16 @@ impl Scanner {
                 self.raw = Raw { name: self.tag.name.clone(), ..Raw::default() };
                 State::Raw
             }
-            // Those three end the head as an element of the body would; any other that ends nothing
-            // is ignored.
+            // These three end tags start the body; any other unmatched end tag is ignored.
             (true, name) if !matches!(name, b"html" | b"body" | b"br") => State::Between,
-            // The body has begun; or a template, in which another document could be.
+            // The body has started; or a template, which may contain another document.
             _ => self.nothing(),
         }
     }
 
     fn raw(&mut self, byte: u8) -> State {
         let Raw { name, end, comment, commented, nested } = &mut self.raw;
-        // The name must be over where it ends: `</title>` ends a title, `</titles>` does not.
+        // The name must be complete: `</title>` ends a title, `</titles>` does not.
         let begun = end.0 == name.len() + 2;
         if begun && (is_space(byte) || matches!(byte, b'/' | b'>')) {
             let name = std::mem::take(name);
@@ -312,8 +308,7 @@ impl Scanner {
             return if byte == b'>' { self.finish() } else { self.named() };
         }
         let text = b"</".iter().chain(name.iter()).copied();
-        // One more than the text has: it is complete only with the byte behind it, which is looked
-        // at above.
+        // One more than the length of the text: the byte after it decides, see above.
         end.next(text, name.len() + 3, byte);
         if name == b"script" {
             *commented |= comment.next(b"<!--".iter().copied(), 4, byte);
@@ -342,12 +337,12 @@ fn until_greater(byte: u8) -> State {
     if byte == b'>' { State::Between } else { State::UntilGreater }
 }
 
-/// White space of HTML; a form feed counts, a vertical tab does not.
+/// Returns whether a byte is HTML white space, which includes form feed but not vertical tab.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c)
 }
 
-/// Keeps one byte more than `most`, so that a longer text equals no shorter one.
+/// Keeps one byte more than `most`, so that a longer text never equals a shorter one.
 fn push(text: &mut Vec<u8>, byte: u8, most: usize) {
     if text.len() <= most {
         text.push(byte);

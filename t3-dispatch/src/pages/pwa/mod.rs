@@ -1,10 +1,10 @@
-//! Makes t3 installable as an app of its own on a phone's home screen: a manifest, and a few tags
-//! in the head of its pages.
+//! PWA support, which makes t3 installable on a phone's home screen: a manifest, and tags in the
+//! head of its pages.
 //!
-//! Tags are put only into what a browser is about to show as a page: the answer 200 to a GET whose
-//! `Sec-Fetch-Dest` is `document` or missing, `text/html` in an encoding that ASCII is part of, not
-//! compressed, not to be saved as a file, not under `no-transform`. Everything else, and every such
-//! page without a plain head or with a manifest of its own, passes byte by byte.
+//! Tags are inserted only into documents that a browser displays: a 200 response to a GET whose
+//! `Sec-Fetch-Dest` is `document` or missing, `text/html` in an ASCII-compatible charset, not
+//! compressed, not an attachment, not under `no-transform`. Everything else, and every such page
+//! without a plain head or with its own manifest, is forwarded unchanged.
 
 mod etag;
 mod head_scanner;
@@ -18,10 +18,10 @@ use http::{
 use self::{head_scanner::HeadPosition, splice::Spliced};
 use crate::{http::navigation::is_navigation, response::body::ResponseBody};
 
-/// Where the manifest is.
+/// Path of the manifest.
 pub const MANIFEST_PATH: &str = "/manifest.webmanifest";
 
-/// The manifest (W3C Web Application Manifest). The icon is serve's own.
+/// The manifest (W3C Web Application Manifest). The icon comes from serve.
 pub const MANIFEST: &str = r##"{
   "name": "T3 Code",
   "short_name": "T3 Code",
@@ -35,8 +35,8 @@ pub const MANIFEST: &str = r##"{
 }
 "##;
 
-/// What is put into pages. The manifest is asked for with cookies, because the proxy before us lets
-/// nobody in without.
+/// Tags inserted into pages. The manifest is requested with cookies, because the authenticating
+/// proxy rejects requests without.
 pub const TAGS: &str = concat!(
     r#"<link rel="manifest" href="/manifest.webmanifest" crossorigin="use-credentials">"#,
     r#"<meta name="mobile-web-app-capable" content="yes">"#,
@@ -47,22 +47,22 @@ pub const TAGS: &str = concat!(
 
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// What says something about serve's bytes that is not true of ours.
+/// Headers that describe the original bytes and do not hold for the changed page.
 const BODY_SPECIFIC_HEADERS: [&str; 6] =
     ["last-modified", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"];
 
-/// A page that was asked for.
+/// Request whose response may be a page.
 #[derive(Debug)]
 pub struct PageRequest {
-    /// serve's names of the documents that the browser has with our tags in them.
+    /// serve's ETags of the documents that the browser has cached with tags.
     known: Vec<String>,
 }
 
-/// Looks at a request on its way to serve. `None` when its answer cannot be a page.
+/// Prepares a request for serve. `None` when its response cannot be a page.
 ///
-/// What the browser knows of the page is translated: names that were made here become serve's
-/// again; a browser that navigates and knows the page without our tags, or with others, does not
-/// know it at all.
+/// Translates If-None-Match: ETags that t3-dispatch created become those of serve. For a
+/// navigation, all other ETags are removed, since the browser has the page without tags or with
+/// other tags.
 pub fn prepare<B>(request: &mut Request<B>) -> Option<PageRequest> {
     if request.method() != Method::GET {
         return None;
@@ -98,15 +98,15 @@ pub fn prepare<B>(request: &mut Request<B>) -> Option<PageRequest> {
         }
     }
     if navigates {
-        // Pages of ours have no date.
+        // Changed pages have no Last-Modified.
         headers.remove(IF_MODIFIED_SINCE);
     }
     Some(PageRequest { known })
 }
 
 impl PageRequest {
-    /// Looks at serve's answer and puts the tags in where they belong. Returns when the end of the
-    /// head is known; the rest is streamed.
+    /// Inserts the tags into serve's response. Returns when the end of the head is known; the rest
+    /// is streamed.
     pub async fn answer(self, response: Response<ResponseBody>) -> Response<ResponseBody> {
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::NOT_MODIFIED {
@@ -125,7 +125,7 @@ impl PageRequest {
         Response::from_parts(parts, ResponseBody::boxed(body))
     }
 
-    /// serve says that the browser's copy is good: the copy goes by our name.
+    /// On a 304, replaces serve's ETag with that of the changed page.
     fn not_modified(&self, headers: &mut HeaderMap) {
         let Some(name) = headers.get(ETAG).and_then(|name| name.to_str().ok()) else { return };
         if self.known.iter().any(|known| etag::matches_weakly(known, name))
@@ -149,7 +149,7 @@ fn is_page(headers: &HeaderMap) -> bool {
     is_html(headers) && plain && !saved && !mentions(headers, &header::CACHE_CONTROL, "no-transform")
 }
 
-/// `text/html`, and bytes below 128 are ASCII.
+/// Returns whether the type is `text/html` in an ASCII-compatible charset.
 fn is_html(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(kind), None) = (types.next(), types.next()) else { return false };
@@ -164,7 +164,7 @@ fn is_html(headers: &HeaderMap) -> bool {
     html && known.iter().any(|known| charset.eq_ignore_ascii_case(known))
 }
 
-/// One of the words in a list of them, parameters aside.
+/// Returns whether a list header contains a token, ignoring parameters.
 fn mentions(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     headers
         .get_all(name)
@@ -174,8 +174,8 @@ fn mentions(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
         .any(|part| part.split(';').next().is_some_and(|part| part.trim().eq_ignore_ascii_case(word)))
 }
 
-/// Headers as they are true with the tags in the body. `false`, with nothing changed, when the
-/// length makes no sense.
+/// Adapts the headers to the changed body. Returns `false` and changes nothing when Content-Length
+/// is invalid.
 fn update_headers(headers: &mut HeaderMap) -> bool {
     if let Some(length) = headers.get(CONTENT_LENGTH) {
         let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
@@ -196,7 +196,7 @@ fn update_headers(headers: &mut HeaderMap) -> bool {
     true
 }
 
-/// The same address gives other bytes to a page's own `fetch`.
+/// The same URL returns other bytes to `fetch`.
 fn vary(headers: &mut HeaderMap) {
     if !mentions(headers, &header::VARY, "*") && !mentions(headers, &header::VARY, FETCH_DEST.as_str()) {
         headers.append(header::VARY, HeaderValue::from_static("Sec-Fetch-Dest"));

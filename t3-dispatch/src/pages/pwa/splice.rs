@@ -1,5 +1,4 @@
-//! A body with something put into it. Reads ahead until the head has ended and no further; what
-//! follows is streamed as it comes.
+//! Body with inserted bytes. Reads ahead only to the end of the head; the rest is streamed.
 
 use std::{
     collections::VecDeque,
@@ -14,19 +13,18 @@ use super::head_scanner::{HeadPosition, Scanner};
 
 type Piece<E> = Result<Frame<Bytes>, E>;
 
-/// A body of which the beginning has been read.
+/// Body whose beginning has been read.
 #[derive(Debug)]
 pub struct Spliced<B: HttpBody> {
     ahead: VecDeque<Piece<B::Error>>,
-    /// `None` once it has ended.
+    /// `None` after its end.
     rest: Option<B>,
-    /// Its length was known.
+    /// The original length was known.
     exact: bool,
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> Spliced<B> {
-    /// Reads up to the end of the head, if there is one. Holds at most the longest head and one
-    /// piece.
+    /// Reads to the end of the head, if any. Buffers at most the longest head and one frame.
     pub async fn read_ahead(mut body: B) -> (Self, HeadPosition) {
         let exact = body.size_hint().exact().is_some();
         let mut scanner = Scanner::default();
@@ -45,7 +43,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Spliced<B> {
         }
     }
 
-    /// Puts `bytes` in at `offset`, which has been read.
+    /// Inserts `bytes` at `offset`, which must have been read.
     pub fn insert(&mut self, offset: u64, bytes: &'static [u8]) {
         let mut before = offset;
         for index in 0..self.ahead.len() {
@@ -88,7 +86,7 @@ where
         self.ahead.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
-    /// Exact only when it was before: what came in chunks goes on in chunks, with its trailers.
+    /// Exact only if the original was: a chunked body stays chunked, with its trailers.
     fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.iter().filter_map(|piece| piece.as_ref().ok()?.data_ref());
         let ahead = ahead.map(|bytes| bytes.len() as u64).sum::<u64>();

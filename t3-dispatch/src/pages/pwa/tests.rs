@@ -1,5 +1,4 @@
-//! Where tags go and where they do not, held against a browser's parser of HTML; what becomes of
-//! headers.
+//! Tests of tag insertion, compared with a browser's HTML parser, and of header changes.
 
 use html5ever::{ParseOpts, parse_document, tendril::TendrilSink};
 use http_body_util::{BodyExt, StreamBody};
@@ -9,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{head_scanner::MAX_HEAD, *};
 
-/// Where the head ends, found in pieces of these lengths.
+/// Returns the end of the head, scanned in pieces of these lengths.
 fn find(document: &[u8], pieces: &[usize]) -> Option<u64> {
     let (mut scanner, mut rest, mut pieces) =
         (head_scanner::Scanner::default(), document, pieces.iter().cycle());
@@ -25,15 +24,15 @@ fn find(document: &[u8], pieces: &[usize]) -> Option<u64> {
     None
 }
 
-/// With the tags in it, if it takes any.
+/// Returns the document with tags, if they can be inserted.
 fn tagged(document: &[u8], pieces: &[usize]) -> Vec<u8> {
     let at = find(document, pieces).map(|at| usize::try_from(at).unwrap());
     at.map_or_else(|| document.to_vec(), |at| [&document[..at], TAGS.as_bytes(), &document[at..]].concat())
 }
 
 #[test]
-fn tags_go_before_the_end_of_the_head_and_nowhere_else() {
-    // The mark stands where they go.
+fn tags_are_inserted_only_before_the_end_of_the_head() {
+    // `|` marks the position of the tags.
     for document in [
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>T3</title>|</head><body></body></html>",
         "\u{feff}<!DOCTYPE html>\n<HTML>\n<HEAD>\n|</HEAD >",
@@ -65,7 +64,7 @@ fn tags_go_before_the_end_of_the_head_and_nowhere_else() {
         "<head><link rel=icon href=/manifest><link rel = 'stylesheet'>|</head>",
         "<head><meta rel=manifest>|</head>",
         "<head></meta></link></p></svg>|</head>",
-        // Left alone.
+        // Unchanged.
         "",
         "no html",
         "<p></head>",
@@ -145,7 +144,7 @@ fn tags_in_head() -> String {
     outline.lines().filter(|line| line.starts_with("3 ")).map(|line| format!("{line}\n")).collect()
 }
 
-/// What a head may hold, whole.
+/// Complete elements that a head may contain.
 fn good() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "<!-- </head> -->",
@@ -171,7 +170,7 @@ fn good() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// What ends a head, or is the beginning or the end of something.
+/// Fragments that end a head or are incomplete.
 fn odd() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "</head>",
@@ -254,9 +253,9 @@ fn page() -> impl Strategy<Value = String> {
     })
 }
 
-/// The properties below are not true for want of trying.
+/// The properties below are not vacuous.
 #[test]
-fn of_the_made_up_pages_many_are_changed_and_many_are_not() {
+fn generated_pages_include_changed_and_unchanged_ones() {
     use prop::strategy::ValueTree;
     let mut runner = prop::test_runner::TestRunner::deterministic();
     let mut make = || page().new_tree(&mut runner).unwrap().current();
@@ -267,8 +266,8 @@ fn of_the_made_up_pages_many_are_changed_and_many_are_not() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// What a browser makes of the page with the tags is what it makes of the page without them,
-    /// and the tags last in its head.
+    /// A browser parses the page with tags like the page without, plus the tags at the end of the
+    /// head.
     #[test]
     fn a_browser_sees_the_same_page_with_the_tags_in_its_head(page in page()) {
         let page = page.as_bytes();
@@ -279,12 +278,12 @@ proptest! {
             prop_assert!(after.contains(&tags), "{}", after);
             prop_assert_eq!(after.replacen(&tags, "", 1), before);
             let head = after.split("\n2 <body").next().unwrap_or_default();
-            prop_assert!(head.contains(tags.trim_end()), "not in the head: {}", after);
+            prop_assert!(head.contains(tags.trim_end()), "tags are outside the head: {}", after);
         }
     }
 
     #[test]
-    fn pieces_make_no_difference(page in page(), pieces in prop::collection::vec(1_usize..20, 1..8)) {
+    fn the_result_does_not_depend_on_the_split(page in page(), pieces in prop::collection::vec(1_usize..20, 1..8)) {
         prop_assert_eq!(find(page.as_bytes(), &pieces), find(page.as_bytes(), &[usize::MAX]));
     }
 
@@ -296,7 +295,7 @@ proptest! {
 }
 
 #[test]
-fn a_page_with_everything_a_head_may_hold_is_changed() {
+fn a_page_with_all_head_elements_is_changed() {
     let page = b"<!doctype html><html><head><base href=/><meta charset=utf-8><link rel=icon><title>x</title><style>a</style>\
         <script>b</script><noscript>c</noscript><!-- d --></head><body><p>e</body></html>";
     let tagged = tagged(page, &[7]);
@@ -335,7 +334,7 @@ async fn answered(
 }
 
 #[tokio::test]
-async fn only_pages_that_a_browser_shows_are_changed() {
+async fn only_displayed_pages_are_changed() {
     let html = ("content-type", "text/html");
     for (headers, changed) in [
         (&[html][..], true),
@@ -372,9 +371,9 @@ async fn only_pages_that_a_browser_shows_are_changed() {
 }
 
 #[test]
-fn only_requests_for_pages_are_looked_at() {
-    for (dest, looked_at) in [("document", true), ("empty", false), ("iframe", false), ("script", false)] {
-        assert_eq!(prepare(&mut request(&[("sec-fetch-dest", dest)])).is_some(), looked_at, "{dest}");
+fn only_page_requests_are_prepared() {
+    for (dest, prepared) in [("document", true), ("empty", false), ("iframe", false), ("script", false)] {
+        assert_eq!(prepare(&mut request(&[("sec-fetch-dest", dest)])).is_some(), prepared, "{dest}");
     }
     for method in [Method::HEAD, Method::POST, Method::PUT] {
         let mut request = request(&[]);
@@ -384,7 +383,7 @@ fn only_requests_for_pages_are_looked_at() {
 }
 
 #[tokio::test]
-async fn headers_are_true_of_the_changed_page() {
+async fn headers_match_the_changed_page() {
     let length = PAGE.len().to_string();
     let page = response(
         &[
@@ -413,7 +412,7 @@ async fn headers_are_true_of_the_changed_page() {
 }
 
 #[tokio::test]
-async fn a_page_asked_for_again_is_not_modified_under_the_name_it_got() {
+async fn a_cached_page_is_validated_by_its_etag() {
     for theirs in ["\"abc\"", "W/\"abc\""] {
         let ours = etag::ours(theirs).unwrap();
         let mut again = request(&[
@@ -422,7 +421,7 @@ async fn a_page_asked_for_again_is_not_modified_under_the_name_it_got() {
             ("if-modified-since", "Sun, 22 Nov 2026 00:00:00 GMT"),
         ]);
         let page_request = prepare(&mut again);
-        assert_eq!(again.headers()["if-none-match"], theirs, "serve is asked by its own name");
+        assert_eq!(again.headers()["if-none-match"], theirs, "serve receives its own ETag");
         assert!(!again.headers().contains_key("if-modified-since"));
         let mut unchanged = response(&[("etag", theirs)], ResponseBody::empty());
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
@@ -432,7 +431,7 @@ async fn a_page_asked_for_again_is_not_modified_under_the_name_it_got() {
 }
 
 #[test]
-fn a_copy_without_todays_tags_counts_only_where_none_are_put_in() {
+fn a_copy_without_current_tags_is_fresh_only_outside_pages() {
     let known = ("if-none-match", "\"abc\"");
     let since = ("if-modified-since", "Sun, 22 Nov 2026 00:00:00 GMT");
     let mut page = request(&[("sec-fetch-dest", "document"), known, since]);
@@ -455,14 +454,14 @@ fn a_copy_without_todays_tags_counts_only_where_none_are_put_in() {
 }
 
 #[tokio::test]
-async fn what_follows_the_head_is_streamed_and_trailers_pass() {
+async fn the_body_is_streamed_and_trailers_pass() {
     let (mut feed, stream) = fed();
     let html = response(&[("content-type", "text/html")], ResponseBody::boxed(StreamBody::new(stream)));
     feed(Ok(Frame::data(Bytes::from("<head>"))));
     let mut answering = std::pin::pin!(prepare(&mut request(&[])).unwrap().answer(html));
-    assert!(pending(answering.as_mut()).await, "the head has not ended");
+    assert!(pending(answering.as_mut()).await, "the head is incomplete");
     feed(Ok(Frame::data(Bytes::from("</he"))));
-    assert!(pending(answering.as_mut()).await, "nor here");
+    assert!(pending(answering.as_mut()).await, "the end tag is incomplete");
     feed(Ok(Frame::data(Bytes::from("ad><body>"))));
     let mut body = answering.await.into_body();
     let mut text = Vec::new();
@@ -470,7 +469,7 @@ async fn what_follows_the_head_is_streamed_and_trailers_pass() {
         text.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
     }
     assert_eq!(String::from_utf8(text).unwrap(), format!("<head>{TAGS}</head><body>"));
-    assert!(pending(std::pin::pin!(body.frame())).await, "nothing more has come");
+    assert!(pending(std::pin::pin!(body.frame())).await, "no more data");
     assert_eq!(body.size_hint().exact(), None);
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "1".parse().unwrap());
@@ -478,14 +477,14 @@ async fn what_follows_the_head_is_streamed_and_trailers_pass() {
     assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers);
 }
 
-/// Polled once, it is not ready.
+/// Returns whether the future is pending after one poll.
 async fn pending<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
     std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
 }
 
 type Piece = Result<Frame<Bytes>, std::io::Error>;
 
-/// A stream and what feeds it.
+/// Returns a stream and its feeder.
 fn fed() -> (impl FnMut(Piece), impl futures_util::Stream<Item = Piece>) {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     (
@@ -495,7 +494,7 @@ fn fed() -> (impl FnMut(Piece), impl futures_util::Stream<Item = Piece>) {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_before_its_head_ends_breaks_off_where_it_did() {
+async fn a_body_error_within_the_head_is_forwarded_in_place() {
     let pieces = vec![Ok(Frame::data(Bytes::from("<head>"))), Err(std::io::Error::other("gone"))];
     let page = response(&[("content-type", "text/html"), ("etag", "\"a\"")], in_pieces(pieces));
     let answer = prepare(&mut request(&[])).unwrap().answer(page).await;
@@ -506,7 +505,7 @@ async fn a_body_that_breaks_off_before_its_head_ends_breaks_off_where_it_did() {
 }
 
 #[tokio::test]
-async fn what_is_left_alone_passes_piece_by_piece_with_its_trailers() {
+async fn an_unchanged_body_passes_frame_by_frame_with_trailers() {
     let pieces = || {
         vec![
             Ok(Frame::data(Bytes::from("<head>"))),
