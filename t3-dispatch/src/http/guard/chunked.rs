@@ -1,13 +1,13 @@
-//! A body in chunks (RFC 9112 section 7.1), without the allowances: no whitespace around sizes, CR
-//! LF after every line and every chunk. Pure; skips what is in the chunks.
+//! Chunked bodies (RFC 9112 section 7.1) in strict syntax: no whitespace around sizes, CR LF after
+//! every line and every chunk. Pure; skips the data of the chunks.
 
 use super::{Violation, head::is_token_char};
 
-/// Hexadecimal digits of a size, leading zeros included.
+/// Maximum number of hexadecimal digits of a size, with leading zeros.
 const SIZE_DIGITS: u8 = 16;
-/// Bytes of the extensions of one chunk.
+/// Maximum size of the extensions of one chunk, in bytes.
 const EXTENSION: u16 = 256;
-/// Bytes of the trailer section. hyper's own limit is the same.
+/// Maximum size of the trailer section, in bytes; same as the limit of hyper.
 const TRAILERS: u16 = 16 * 1024 - 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +26,12 @@ enum At {
     LastLf,
 }
 
-/// Where in the body the stream stands.
+/// Parser of one chunked body.
 #[derive(Debug, Clone)]
 pub struct Chunks {
     at: At,
     digits: u8,
-    /// The size so far, then what is left of the chunk.
+    /// The size so far, then the rest of the chunk.
     left: u64,
     extension: u16,
     trailers: u16,
@@ -40,17 +40,17 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// At the start of a body with at most so many trailer fields.
+    /// Returns a parser at the start of a body.
     #[must_use]
     pub fn new(max_fields: usize) -> Self {
         Self { at: At::Size, digits: 0, left: 0, extension: 0, trailers: 0, fields: 0, max_fields }
     }
 
-    /// Looks at the next bytes. Returns how many of them belong to this body and are sound, and
-    /// whether it ends there.
+    /// Parses more bytes. Returns how many of them are a valid part of this body, and whether it
+    /// ends there.
     ///
     /// # Errors
-    /// What is wrong, with the number of sound bytes before it.
+    /// The violation, with the number of valid bytes before it.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(usize, bool), (usize, Violation)> {
         let mut at = 0;
         while at < bytes.len() {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_ends_where_its_chunks_do() {
+    fn a_body_ends_with_its_last_chunk() {
         for text in [
             "0\r\n\r\n",
             "5\r\nhello\r\n0\r\n\r\n",
@@ -150,12 +150,12 @@ mod tests {
             assert_eq!(feed(&bytes), Ok((text.len(), true)), "{text:?}");
             assert_eq!(feed(&bytes[..text.len() - 1]), Ok((text.len() - 1, false)), "{text:?}");
             bytes.extend_from_slice(b"GET / HTTP/1.1\r\n");
-            assert_eq!(feed(&bytes), Ok((text.len(), true)), "{text:?} and what follows");
+            assert_eq!(feed(&bytes), Ok((text.len(), true)), "{text:?} and the next request");
         }
     }
 
     #[test]
-    fn tricks_with_sizes_and_line_ends_are_refused_at_the_byte_that_shows_them() {
+    fn invalid_sizes_and_line_ends_are_rejected_at_the_first_wrong_byte() {
         use Violation as R;
         for (text, sound, why) in [
             ("\r\n", 0, R::Chunk),

@@ -1,9 +1,8 @@
-//! Where one request ends and the next begins, and which of a client's bytes may be let through.
-//! Pure.
+//! Framing of a connection: request boundaries, and the client's bytes that may be forwarded. Pure.
 //!
-//! A head is let through when it is whole and sound, so that nothing of a refused one was seen by
-//! anybody else; a body as it comes. What comes together in one piece, as nearly all heads do, is
-//! not copied.
+//! A head is forwarded when it is complete and valid, so that no part of a rejected one is
+//! forwarded; a body is forwarded as it arrives. A head that arrives in one read, the usual case,
+//! is not copied.
 
 use std::ops::Range;
 
@@ -13,38 +12,37 @@ use super::{
     head::{self, Length},
 };
 
-/// The longest request line. RFC 9112 section 3 asks for at least 8000 bytes.
+/// Maximum length of a request line, in bytes. RFC 9112 section 3 asks for at least 8000 bytes.
 const REQUEST_LINE: usize = 16 * 1024;
 /// Empty lines before a request line are ignored (RFC 9112 section 2.2), up to this limit.
 const EMPTY_LINES: usize = 2;
 /// Record type of a TLS handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// What may be let through of the bytes shown.
+/// Bytes that may be forwarded after a call of [`Framing::feed`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FeedResult {
-    /// Bytes of earlier calls: the start of a head that is whole now, and its end. Come first.
+    /// A complete head that started in an earlier call. Forwarded first.
     pub held: Vec<u8>,
-    /// A part of the bytes shown.
+    /// Part of the bytes of this call.
     pub pass: Range<usize>,
-    /// How many heads are in there.
+    /// Number of heads in these bytes.
     pub heads: u64,
-    /// What comes after is refused: nothing else will be let through, ever.
+    /// Violation in the bytes that follow; nothing more will be forwarded.
     pub violation: Option<Violation>,
 }
 
-/// Where the stream stands.
+/// Position in the request stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestPhase {
     /// Between two requests.
     Between,
-    /// In a head that is not whole.
+    /// In an incomplete head.
     Head,
-    /// In a body.
     Body,
-    /// Behind a request to become a WebSocket.
+    /// After a WebSocket upgrade.
     Upgrade,
-    /// Behind something that was refused.
+    /// After a rejected request.
     Rejected,
 }
 
@@ -62,18 +60,17 @@ enum State {
 pub struct Framing {
     limits: Limits,
     state: State,
-    /// A head that is not whole yet, or what came behind a request to become a WebSocket.
+    /// An incomplete head, or the bytes after a WebSocket upgrade.
     held: Vec<u8>,
 }
 
 impl Framing {
-    /// At the start of a connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, state: State::Head(HeadScan::default()), held: Vec::new() }
     }
 
-    /// Where the stream stands.
+    /// Position in the request stream.
     #[must_use]
     pub fn phase(&self) -> RequestPhase {
         match &self.state {
@@ -85,25 +82,25 @@ impl Framing {
         }
     }
 
-    /// How many bytes are kept back.
+    /// Number of bytes that are held back.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// What came behind a request to become a WebSocket.
+    /// Returns the bytes after a WebSocket upgrade.
     #[must_use]
     pub fn into_held(self) -> Vec<u8> {
         self.held
     }
 
-    /// Refuses what is on its way for a reason that lies outside.
+    /// Rejects the current request for an external reason, such as a timeout.
     pub fn reject(&mut self) {
         self.state = State::Rejected;
         self.held = Vec::new();
     }
 
-    /// Looks at the next bytes.
+    /// Parses more bytes.
     pub fn feed(&mut self, bytes: &[u8]) -> FeedResult {
         let mut fed = FeedResult::default();
         let mut at = 0;
@@ -147,7 +144,7 @@ impl Framing {
         fed
     }
 
-    /// Returns where to go on.
+    /// Returns the position after the parsed bytes.
     fn feed_head(&mut self, bytes: &[u8], from: usize, fed: &mut FeedResult) -> usize {
         let State::Head(scan) = &mut self.state else { return from };
         let found = match scan.feed(&bytes[from..], self.limits.head_bytes) {
@@ -191,12 +188,12 @@ impl Framing {
     }
 }
 
-/// Looks for the empty line at the end of a head, and at what may not be in it anywhere.
+/// Scanner for the end of a head and for bytes that are invalid anywhere in it.
 #[derive(Debug, Clone, Default)]
 struct HeadScan {
-    /// Bytes so far, empty lines before the request line included.
+    /// Bytes so far, including empty lines before the request line.
     length: usize,
-    /// Where the request line starts.
+    /// Offset of the request line.
     start: usize,
     /// Bytes of the current line without its end.
     line: usize,
@@ -206,7 +203,7 @@ struct HeadScan {
 }
 
 impl HeadScan {
-    /// How many of the bytes belong to the head, if it ends in them.
+    /// Returns how many of the bytes belong to the head, if it ends in them.
     fn feed(&mut self, bytes: &[u8], max: usize) -> Result<Option<usize>, Violation> {
         for (at, byte) in bytes.iter().enumerate() {
             if self.length == 0 && *byte == TLS_HANDSHAKE {

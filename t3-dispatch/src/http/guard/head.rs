@@ -1,28 +1,26 @@
-//! One whole request head: is it what RFC 9112 asks for, where does the request end, and is it the
-//! last on its connection? Pure.
+//! Validation of a complete request head (RFC 9112), its body length, and upgrade detection. Pure.
 
 use super::Violation;
 use crate::http::headers::has_token;
 
-/// What follows a head.
+/// Length of the body after a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// So many bytes.
+    /// Number of bytes.
     Known(u64),
     /// Chunks (RFC 9112 section 7.1).
     Chunked,
 }
 
-/// What a head says about what comes after it.
+/// Framing information of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// The body.
     pub body: Length,
-    /// It asks to become a WebSocket: what comes after it may not be HTTP any more.
+    /// A WebSocket upgrade: the bytes after it may not be HTTP.
     pub websocket: bool,
 }
 
-/// Fields that decide where a request ends, whom it is for, or what becomes of it.
+/// Fields that determine framing, host and upgrade.
 #[derive(Debug, Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,
@@ -32,8 +30,8 @@ struct Fields<'a> {
     connection: bool,
 }
 
-/// Reads a head that ends with an empty line. Line ends and control characters have been checked
-/// before.
+/// Parses a head that ends with an empty line. The caller has checked line ends and control
+/// characters.
 ///
 /// # Errors
 /// [`Violation`].
@@ -70,7 +68,7 @@ pub fn parse(head: &[u8], max_fields: usize) -> Result<Head, Violation> {
     Ok(Head { body, websocket: fields.upgrade && fields.connection })
 }
 
-/// Lines without their CR LF.
+/// Iterator over lines without their CR LF.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
@@ -90,7 +88,7 @@ enum Version {
     Http11,
 }
 
-/// The authority of an absolute target, and the version.
+/// Returns the authority of an absolute target, and the version.
 fn request_line(line: &[u8]) -> Result<(Option<&[u8]>, Version), Violation> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -120,11 +118,11 @@ fn request_line(line: &[u8]) -> Result<(Option<&[u8]>, Version), Violation> {
     Ok((authority(target)?, version))
 }
 
-/// The authority, when the target is a URL.
+/// Returns the authority if the target is a URL.
 fn authority(target: &[u8]) -> Result<Option<&[u8]>, Violation> {
-    // Browsers leave some characters as they are that RFC 3986 would have encoded
-    // (url.spec.whatwg.org, the percent-encode sets of path and query). None of those ends or moves
-    // anything, and hyper takes them, too.
+    // Browsers do not encode some characters that RFC 3986 requires to be encoded
+    // (url.spec.whatwg.org, the percent-encode sets of path and query). None of those affects the
+    // framing, and hyper accepts them.
     let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at(query);
     let sound = |byte: &u8| matches!(byte, 0x21..=0x7e) && !b"#<>".contains(byte);
@@ -148,14 +146,14 @@ fn strip_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// `host [ ":" port ]` of RFC 3986 section 3.2, checked by its characters only: no
-/// user, no path, no list.
+/// `host [ ":" port ]` of RFC 3986 section 3.2, checked by its characters only, which excludes user
+/// info, path and lists.
 fn is_host(value: &[u8]) -> bool {
     let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
     !value.is_empty() && value.iter().all(sound)
 }
 
-/// Name and value of a field line, the value without whitespace around it.
+/// Returns name and value of a field line, the value without surrounding whitespace.
 ///
 /// # Errors
 /// [`Violation::Fold`], [`Violation::FieldName`].
@@ -194,7 +192,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Digits only; so many that the number always fits.
+/// Parses digits, up to 18, so that the number always fits.
 fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return None;
@@ -202,7 +200,7 @@ fn number(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// Without the spaces and tabs at both ends (OWS of RFC 9110 section 5.6.3).
+/// Removes spaces and tabs at both ends (OWS, RFC 9110 section 5.6.3).
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_head_says_what_follows_it() {
+    fn a_valid_head_has_a_body_length() {
         let plain = |body| Ok(Head { body, websocket: false });
         for (text, body) in [
             ("GET / HTTP/1.1\nHost: t3\n\n", Length::Known(0)),
@@ -246,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_websocket_is_known_by_both_of_its_headers() {
+    fn an_upgrade_needs_both_of_its_headers() {
         for (text, websocket) in [
             ("Upgrade: WebSocket\nConnection: keep-alive, upgrade\n", true),
             ("Upgrade: h2c\nUpgrade: websocket\nConnection: x\nConnection: Upgrade\n", true),
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn ambiguous_requests_are_rejected() {
         use Violation as R;
         for (line, why) in [
             ("GET  / HTTP/1.1", R::RequestLine),
@@ -335,7 +333,7 @@ mod tests {
         assert_eq!(
             head("POST / HTTP/1.0\nTransfer-Encoding: chunked\n\n"),
             Err(R::TransferEncoding),
-            "HTTP/1.0 knows no chunks"
+            "HTTP/1.0 has no chunked coding"
         );
     }
 }

@@ -1,13 +1,12 @@
-//! The request guard: reads along as a client's bytes come in, and lets nothing reach the HTTP
-//! library that two parsers could read in two ways.
+//! Request guard: checks a client's bytes before the HTTP library reads them, and rejects requests
+//! that two parsers could interpret differently.
 //!
-//! A proxy that is lenient is how requests are smuggled: what it takes for one request its
-//! neighbour takes for two. So the grammar of RFC 9112 holds here without its allowances, and what
-//! breaks it is answered and the connection closed, with nothing of it passed on. [`framing`] is
-//! the state machine, [`head`] and [`chunked`] its parts, all pure; [`stream`] is the socket that
-//! it sits on.
+//! A lenient proxy allows request smuggling: it reads one request where the next hop reads two. So
+//! the guard enforces the grammar of RFC 9112 without its optional leniency; a violation is
+//! answered, the connection is closed, and no byte of the request is forwarded. [`framing`] is the
+//! state machine, [`head`] and [`chunked`] its parts, all pure; [`stream`] is the guarded socket.
 //!
-//! It never changes a byte, and is gone once a connection is a WebSocket.
+//! It never changes a byte, and is removed once a connection is a WebSocket.
 
 pub mod chunked;
 pub mod framing;
@@ -20,12 +19,12 @@ pub use violation::Violation;
 
 use std::time::Duration;
 
-/// What a request may be like.
+/// Limits on a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of a head, from its first to the empty line at its end.
+    /// Size of a head in bytes, including the empty line at its end.
     pub head_bytes: usize,
-    /// Header fields of a head, and of a trailer section.
+    /// Number of fields in a head or in a trailer section.
     pub fields: usize,
 }
 

@@ -1,8 +1,8 @@
-//! A client's socket with the guard on it: what is read from it has been looked at.
+//! Client socket behind the guard: all bytes read from it have been checked.
 //!
-//! A refusal has to be answered in its turn, behind the answers to the requests before it. So a
-//! request that no client can make takes the place of the refused one ([`is_substitute`]), and
-//! the request handler reads the reason from [`Exchanges`].
+//! A violation is answered in order, after the responses to the earlier requests. So a request that
+//! no client can send replaces the rejected one ([`is_substitute`]), and the request handler reads
+//! the reason from [`Exchanges`].
 
 use std::{
     io::{self, IoSlice},
@@ -36,28 +36,28 @@ use super::{
     framing::{FeedResult, Framing, RequestPhase},
 };
 
-/// The guard refuses this target from clients, so only the guard can have made it.
+/// The guard rejects this target from clients, so only the guard can have inserted it.
 const SUBSTITUTE: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
-/// How much is taken in behind a request to become a WebSocket before that is decided.
+/// Maximum number of bytes read after a WebSocket upgrade before its response.
 const MAX_BEHIND_UPGRADE: usize = 64 * 1024;
-/// How long, and how much, is read from a client that still talks after it was told that the
-/// connection ends. Closing at once would reset the connection, and the answer could be lost with
-/// it (RFC 9112 section 9.6).
+/// Time and bytes for reading from a client that is still sending after the response with
+/// `Connection: close`. An immediate close would send RST, and the response could be lost (RFC 9112
+/// section 9.6).
 const LINGER: (Duration, u64) = (Duration::from_secs(2), 8 * 1024 * 1024);
 
-/// The request stands in for one that was refused.
+/// Returns whether the request replaces a rejected one.
 #[must_use]
 pub fn is_substitute(target: &Uri) -> bool {
     target.path() == "*"
 }
 
-/// What the reading and the answering side of one connection tell each other.
+/// State that the reading and the responding side of one connection share.
 #[derive(Debug)]
 pub struct Exchanges {
     since: Instant,
-    /// How many were answered in full.
+    /// Number of complete responses.
     ended: AtomicU64,
-    /// When the last of them was, in milliseconds.
+    /// Time of the last one, in milliseconds after `since`.
     ended_at: AtomicU64,
     violation: OnceLock<Violation>,
     last: AtomicBool,
@@ -76,18 +76,18 @@ impl Exchanges {
         }
     }
 
-    /// How and when the client's connection was seen to end.
+    /// End of the client's connection, with its time.
     #[must_use]
     pub fn end(&self) -> Option<(SeenEnd, Nanos)> {
         self.end.get().copied()
     }
 
     fn set_end(&self, how: SeenEnd) {
-        // The first end counts: a write that fails later repeats it.
+        // The first end counts; a later write error repeats it.
         let _ = self.end.set((how, clock::now()));
     }
 
-    /// Passes a result on, and keeps the error that ended the connection.
+    /// Returns the result, and records the error that ended the connection.
     fn note_error<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
             self.set_end(tcp::seen_end(error));
@@ -95,26 +95,27 @@ impl Exchanges {
         result
     }
 
-    /// A request has come to be answered; dropped when its answer has been sent.
+    /// Starts an exchange; dropped when the response has been sent.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Exchange {
         Exchange(Arc::clone(self))
     }
 
-    /// Why the client is refused.
+    /// Violation of the client, if any.
     #[must_use]
     pub fn violation(&self) -> Option<Violation> {
         self.violation.get().copied()
     }
 
-    /// The connection cannot be used for another request: its client asked to become a WebSocket.
+    /// Returns whether the connection cannot carry another request: the client sent a WebSocket
+    /// upgrade.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.last.load(Ordering::Acquire)
     }
 }
 
-/// One request and its answer.
+/// One request and its response.
 #[derive(Debug)]
 pub struct Exchange(Arc<Exchanges>);
 
@@ -126,29 +127,29 @@ impl Drop for Exchange {
     }
 }
 
-/// A client's socket with the guard on it.
+/// Client socket behind the guard.
 #[derive(Debug)]
 pub struct Guarded {
-    /// `None` only when it was taken out.
+    /// `None` only after [`Guarded::into_parts`].
     stream: Option<TcpStream>,
     framing: Framing,
-    /// Let through and not taken yet.
+    /// Checked bytes that were not read yet.
     out: Vec<u8>,
     out_at: usize,
     /// A body was aborted here; reported once `out` is empty.
     broken: Option<Violation>,
     eof: bool,
-    /// How many heads were let through.
+    /// Number of forwarded heads.
     heads: u64,
     exchanges: Arc<Exchanges>,
     timeouts: ClientTimeouts,
     timer: Option<Pin<Box<Sleep>>>,
-    /// What the timer runs for.
+    /// Phase that the timer limits.
     timed: Option<RequestPhase>,
 }
 
 impl Guarded {
-    /// Puts the guard on a fresh connection.
+    /// Guards a new connection.
     #[must_use]
     pub fn new(stream: TcpStream, limits: Limits, timeouts: ClientTimeouts) -> Self {
         Self {
@@ -166,14 +167,14 @@ impl Guarded {
         }
     }
 
-    /// For the side that answers.
+    /// State for the responding side.
     #[must_use]
     pub fn exchanges(&self) -> Arc<Exchanges> {
         Arc::clone(&self.exchanges)
     }
 
-    /// Takes the guard off: the socket, and what was read from it behind the last request. `None`
-    /// if it is gone.
+    /// Removes the guard; returns the socket and the bytes read after the last request. `None` if
+    /// the socket was taken.
     #[must_use]
     pub fn into_parts(mut self) -> Option<(TcpStream, Vec<u8>)> {
         let stream = self.stream.take()?;
@@ -197,12 +198,12 @@ impl Guarded {
         }
     }
 
-    /// Takes in what was read to `buf` behind `start`.
+    /// Processes the bytes that were read into `buf` after `start`.
     fn process_input(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
         let FeedResult { held, pass, heads, violation } = self.framing.feed(&buf.filled()[start..]);
         self.heads += heads;
         if heads > 0 || !pass.is_empty() {
-            // What is waited for now begins now.
+            // The next phase starts its timer now.
             self.timed = None;
         }
         if held.is_empty() && pass.start == 0 {
@@ -221,7 +222,7 @@ impl Guarded {
         }
     }
 
-    /// Nothing came: is it time to give up?
+    /// No bytes arrived: checks the timeout of the phase.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let phase = self.framing.phase();
         let limit = match phase {
@@ -255,7 +256,7 @@ impl Guarded {
         }
     }
 
-    /// Until when the next request may begin; `None` while one is being answered.
+    /// Returns the deadline for the next request; `None` while a response is pending.
     fn idle_until(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.exchanges.ended_at.load(Ordering::Acquire));
         let answered = self.exchanges.ended.load(Ordering::Acquire) >= self.heads;
@@ -269,7 +270,7 @@ impl Guarded {
         }
     }
 
-    /// The client was refused: only the end of what it says counts.
+    /// Discards bytes of a rejected client until the end of the stream.
     fn skip(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [0; 1024];
         loop {
@@ -313,7 +314,7 @@ impl AsyncRead for Guarded {
                 Poll::Pending => {
                     ready!(self.poll_timeout(cx))?;
                     if self.exchanges.violation().is_none() {
-                        // Idle for too long. To HTTP this is a client that left.
+                        // Idle timeout: reported to the HTTP library as end of stream.
                         return Poll::Ready(Ok(()));
                     }
                 }
@@ -364,8 +365,7 @@ impl AsyncWrite for Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // Only a client that was cut short is still talking; and what is behind an upgrade was
-        // never looked at.
+        // Only a rejected client may still be sending; bytes after an upgrade were not read.
         let sending = !self.eof && self.framing.phase() != RequestPhase::Between;
         if let (true, Some(stream), Ok(runtime)) = (sending, self.stream.take(), Handle::try_current()) {
             runtime.spawn(linger(stream));
@@ -373,15 +373,15 @@ impl Drop for Guarded {
     }
 }
 
-/// The browser's socket and what was read from it beyond the handshake. The guard is off it then.
+/// Returns the client socket without the guard, and the bytes read after the upgrade.
 pub fn guarded_socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
     let (stream, behind) = io.into_inner().into_parts()?;
-    // The guard lets nothing through behind an upgrade, so that one of the two is empty.
+    // The guard forwards nothing after an upgrade, so one of the two is empty.
     Some((stream, if behind.is_empty() { read_buf } else { behind.into() }))
 }
 
-/// Reads what still comes, so that the answer arrives before the connection ends.
+/// Reads remaining bytes, so that the response arrives before the connection ends.
 async fn linger(mut stream: TcpStream) {
     let (time, bytes) = LINGER;
     let until_it_ends = async {
@@ -395,6 +395,6 @@ async fn linger(mut stream: TcpStream) {
             }
         }
     };
-    // Either way the socket is closed now.
+    // The socket is closed in any case.
     let _ = timeout(time, until_it_ends).await;
 }

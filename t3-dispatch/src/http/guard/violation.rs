@@ -1,18 +1,18 @@
-//! Why the guard refuses a request, and with which status it is answered. Words only.
+//! Violations that the guard detects, and the status of each.
 
 use http::StatusCode;
 
-/// Why a request is refused. The text goes to the client and to the log; it never holds anything
+/// Reason for rejecting a request. The text is sent to the client and logged; it contains nothing
 /// that the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// RFC 9112 section 2.2: CR LF ends a line, and neither stands alone.
+    /// RFC 9112 section 2.2: CR LF ends a line; neither occurs alone.
     #[error("line does not end with CR LF")]
     LineEnd,
     /// RFC 9110 section 5.5.
     #[error("control character in the request head")]
     Control,
-    /// The first bytes are those of a TLS handshake (RFC 8446 section 5.1).
+    /// The first byte is that of a TLS handshake (RFC 8446 section 5.1).
     #[error("TLS on a plain HTTP port")]
     Tls,
     /// RFC 9113 section 3.4.
@@ -24,7 +24,7 @@ pub enum Violation {
     /// RFC 9112 section 2.3.
     #[error("expected HTTP/1.1 or HTTP/1.0")]
     Version,
-    /// CONNECT would make a tunnel and TRACE would tell headers that the client may not see.
+    /// CONNECT would open a tunnel, and TRACE would reveal headers that the client must not see.
     #[error("method not allowed")]
     Method,
     /// RFC 9112 section 3.2.
@@ -33,7 +33,7 @@ pub enum Violation {
     /// RFC 9112 section 3.
     #[error("request line too long")]
     TargetTooLong,
-    /// RFC 9112 section 3.2: exactly one Host that makes sense.
+    /// RFC 9112 section 3.2: exactly one valid Host.
     #[error("expected exactly one Host header with a name or address")]
     Host,
     /// RFC 9112 section 3.2.2.
@@ -45,10 +45,8 @@ pub enum Violation {
     /// RFC 9112 section 5.2.
     #[error("header field folded over several lines")]
     Fold,
-    /// More bytes than allowed.
     #[error("request head too large")]
     HeadTooLarge,
-    /// More fields than allowed.
     #[error("too many header fields")]
     TooManyFields,
     /// RFC 9112 section 6.1.
@@ -57,7 +55,7 @@ pub enum Violation {
     /// RFC 9110 section 8.6: once, digits only.
     #[error("expected exactly one numeric Content-Length")]
     ContentLength,
-    /// RFC 9112 section 6.1: `chunked` is the only coding that is known here.
+    /// RFC 9112 section 6.1: `chunked` is the only supported coding.
     #[error("expected exactly one Transfer-Encoding, chunked, in HTTP/1.1")]
     TransferEncoding,
     /// RFC 9112 section 7.1.
@@ -72,13 +70,13 @@ pub enum Violation {
     /// The head took longer than `--header-timeout`.
     #[error("timed out reading the request head")]
     SlowHead,
-    /// Nothing of the body came for `--body-timeout`.
+    /// No byte of the body arrived within `--body-timeout`.
     #[error("timed out reading the request body")]
     SlowBody,
 }
 
 impl Violation {
-    /// The status that says it.
+    /// Response status.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -91,7 +89,7 @@ impl Violation {
         }
     }
 
-    /// The head before it was in order, and has been let through.
+    /// Returns whether the head of the request was valid and has been forwarded.
     #[must_use]
     pub fn in_body(self) -> bool {
         matches!(self, Self::Chunk | Self::ChunkExtension | Self::Trailers | Self::SlowBody)

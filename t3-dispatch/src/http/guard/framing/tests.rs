@@ -1,5 +1,4 @@
-//! The framing: what is let through, what is refused, and that it does not matter how the bytes are
-//! cut. Tables and properties.
+//! Tests of the framing: forwarded bytes, violations, and independence of the split.
 
 use proptest::prelude::*;
 
@@ -29,7 +28,7 @@ fn whole(text: &str) -> (String, u64, Option<Violation>, RequestPhase) {
 }
 
 #[test]
-fn sound_requests_pass_as_they_are_one_behind_the_other() {
+fn valid_pipelined_requests_pass_unchanged() {
     let body = "POST / HTTP/1.1\r\nHost: t3\r\nContent-Length: 5\r\n\r\nhe\n\0o";
     let chunks = "POST / HTTP/1.1\r\nHost: t3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\n0\r\n\r\n";
     let all = [GET, body, chunks, "\r\n", GET].concat();
@@ -37,7 +36,7 @@ fn sound_requests_pass_as_they_are_one_behind_the_other() {
 }
 
 #[test]
-fn a_head_is_kept_until_it_is_whole() {
+fn an_incomplete_head_is_held() {
     let start = &GET[..GET.len() - 1];
     assert_eq!(whole(&[GET, start].concat()), (GET.to_owned(), 1, None, RequestPhase::Head));
     assert_eq!(whole("\r\n"), (String::new(), 0, None, RequestPhase::Between));
@@ -50,7 +49,7 @@ fn a_head_is_kept_until_it_is_whole() {
 }
 
 #[test]
-fn nothing_of_a_refused_head_nor_of_what_follows_passes() {
+fn no_byte_of_a_rejected_head_or_after_it_passes() {
     use Violation as R;
     let long_target = format!("GET /{} HTTP/1.1\r\nHost: t3\r\n\r\n", "a".repeat(REQUEST_LINE));
     let long_field = format!("GET / HTTP/1.1\r\nHost: t3\r\nX: {}\r\n\r\n", "a".repeat(4096));
@@ -80,7 +79,7 @@ fn nothing_of_a_refused_head_nor_of_what_follows_passes() {
 }
 
 #[test]
-fn of_a_broken_body_what_was_sound_has_passed_and_nothing_else() {
+fn only_the_valid_part_of_a_malformed_body_passes() {
     let head = "POST / HTTP/1.1\r\nHost: t3\r\nTransfer-Encoding: chunked\r\n\r\n";
     let text = format!("{head}3\r\nabcX\r\n0\r\n\r\n{GET}");
     let passed = format!("{head}3\r\nabc");
@@ -88,7 +87,7 @@ fn of_a_broken_body_what_was_sound_has_passed_and_nothing_else() {
 }
 
 #[test]
-fn what_is_behind_a_websocket_is_nobodys_business() {
+fn bytes_after_an_upgrade_are_not_parsed() {
     let text = [SOCKET, "\u{1}\0\n anything", GET].concat();
     let (through, heads, refused, framing) = feed_in(&[text.as_bytes()]);
     assert_eq!((through.as_slice(), heads, refused), (SOCKET.as_bytes(), 1, None));
@@ -96,7 +95,7 @@ fn what_is_behind_a_websocket_is_nobodys_business() {
     assert_eq!(framing.into_held(), &text.as_bytes()[SOCKET.len()..]);
 }
 
-/// Text that is often nearly HTTP.
+/// Text that resembles HTTP.
 fn nearly_http() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         8 => proptest::sample::select(vec![
@@ -110,7 +109,7 @@ fn nearly_http() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_split_gives_the_same_answers(
+    fn any_split_gives_the_same_results(
         bytes in nearly_http(),
         cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..12),
     ) {
@@ -128,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn what_passes_is_a_beginning_of_what_came_and_the_rest_is_kept_or_refused(bytes in nearly_http()) {
+    fn passed_bytes_are_a_prefix_and_the_rest_is_held_or_rejected(bytes in nearly_http()) {
         let (through, _, refused, framing) = feed_in(&[&bytes]);
         prop_assert!(bytes.starts_with(&through));
         prop_assert_eq!(refused.is_some(), framing.phase() == RequestPhase::Rejected);
