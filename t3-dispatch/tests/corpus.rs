@@ -1,6 +1,5 @@
-//! Requests made to be read one way by a proxy and another way by what is behind it, and requests
-//! that are no HTTP at all: none reaches serve, nothing that follows one on its connection does,
-//! and the client hears why. Needs loopback only.
+//! Corpus of request smuggling and malformed HTTP: no such request reaches serve, nor does anything
+//! after it on its connection, and the client receives the reason. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use fixture::{PATIENCE, Stage};
+use fixture::{Fixture, TIMEOUT};
 use t3_dispatch::routing::table::Table;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,9 +22,9 @@ use tokio::{
     time::timeout,
 };
 
-/// Stands behind each bad request on its connection.
+/// Sent after each bad request on its connection.
 const AFTER: &str = "GET /after HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\n\r\n";
-/// What every request of the corpus has, so that only its own fault can keep it from serve.
+/// Valid headers of every request of the corpus, so that only its defect can stop it.
 const WHO: &str = "Host: t3\r\nX-Authentik-Username: ann\r\n";
 
 /// A request of the corpus.
@@ -39,13 +38,12 @@ fn bad(name: &'static str, text: impl AsRef<[u8]>, status: u16) -> Bad {
     Bad { name, bytes: text.as_ref().to_vec(), status }
 }
 
-/// With a head of its own lines behind the request line and [`WHO`], and a body.
+/// Returns a POST with these lines after [`WHO`], and a body.
 fn post(name: &'static str, lines: &str, body: &str) -> Bad {
     bad(name, format!("POST /bad HTTP/1.1\r\n{WHO}{lines}\r\n{body}"), 400)
 }
 
-/// The families of request smuggling, and what scanners and broken clients send. None of it may
-/// reach serve.
+/// Request smuggling, scanners and broken clients. None of it may reach serve.
 fn never_forwarded() -> Vec<Bad> {
     let smuggled = format!("0\r\n\r\nGET /smuggled HTTP/1.1\r\n{WHO}\r\n");
     let cl = format!("Content-Length: {}\r\n", smuggled.len());
@@ -64,9 +62,9 @@ fn never_forwarded() -> Vec<Bad> {
         post("CL hexadecimal", "Content-Length: 0x5\r\n", "smugg"),
         post("CL empty", "Content-Length:\r\n", ""),
         post("CL with a space inside", "Content-Length: 1 0\r\n", "0123456789"),
-        post("CL beyond all numbers", "Content-Length: 99999999999999999999999\r\n", ""),
+        post("CL overflow", "Content-Length: 99999999999999999999999\r\n", ""),
     ];
-    // Codings that one parser takes for chunked and another does not.
+    // Codings that only some parsers treat as chunked.
     for (name, value) in [
         ("TE xchunked", "xchunked"),
         ("TE list", "identity, chunked"),
@@ -86,8 +84,8 @@ fn never_forwarded() -> Vec<Bad> {
         post("TE, a space before the colon", "Transfer-Encoding : chunked\r\n", &smuggled),
         post("TE, a tab before the colon", "Transfer-Encoding\t: chunked\r\n", &smuggled),
         post("TE, a space before the name", " Transfer-Encoding: chunked\r\n", &smuggled),
-        post("TE behind a bare LF", "X: y\nTransfer-Encoding: chunked\r\n", &smuggled),
-        post("TE behind a bare CR", "X: y\rTransfer-Encoding: chunked\r\n", &smuggled),
+        post("TE after a bare LF", "X: y\nTransfer-Encoding: chunked\r\n", &smuggled),
+        post("TE after a bare CR", "X: y\rTransfer-Encoding: chunked\r\n", &smuggled),
         post("TE folded", "Transfer-Encoding:\r\n chunked\r\n", &smuggled),
         post("a folded field", "X: a\r\n b\r\n", ""),
         post("a NUL in a value", "X: a\0b\r\n", ""),
@@ -107,12 +105,12 @@ fn never_forwarded() -> Vec<Bad> {
         ),
         bad("another host in the target", get("GET http://other/bad HTTP/1.1", ""), 400),
         bad("a fragment", get("GET /bad#x HTTP/1.1", ""), 400),
-        bad("letters beyond ASCII in the target", get("GET /b\u{e4}d HTTP/1.1", ""), 400),
+        bad("non-ASCII letters in the target", get("GET /b\u{e4}d HTTP/1.1", ""), 400),
         bad("a target without its slash", get("GET bad HTTP/1.1", ""), 400),
         bad("the target of OPTIONS", get("GET * HTTP/1.1", ""), 400),
         bad("two spaces", get("GET  /bad HTTP/1.1", ""), 400),
         bad("a tab in the request line", get("GET\t/bad HTTP/1.1", ""), 400),
-        bad("a method that is no token", get("G(T /bad HTTP/1.1", ""), 400),
+        bad("a method that is not a token", get("G(T /bad HTTP/1.1", ""), 400),
         bad("no version", get("GET /bad", ""), 400),
         bad("CONNECT", get("CONNECT other:443 HTTP/1.1", ""), 405),
         bad("TRACE", get("TRACE /bad HTTP/1.1", ""), 405),
@@ -120,21 +118,20 @@ fn never_forwarded() -> Vec<Bad> {
         bad("HTTP/2.0", get("GET /bad HTTP/2.0", ""), 505),
         bad("HTTP/2, from its first byte", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         bad("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-        bad("what is no HTTP", "\u{1}\u{2}\u{3}\r\n\r\n", 400),
-        bad("a head without end", get("GET /bad HTTP/1.1", &"X: y\r\n".repeat(20_000)), 431),
+        bad("not HTTP", "\u{1}\u{2}\u{3}\r\n\r\n", 400),
+        bad("an endless head", get("GET /bad HTTP/1.1", &"X: y\r\n".repeat(20_000)), 431),
         bad("too many fields", get("GET /bad HTTP/1.1", &"X: y\r\n".repeat(200)), 431),
-        bad("a target without end", get(&format!("GET /{} HTTP/1.1", "a".repeat(40_000)), ""), 414),
+        bad("an endless target", get(&format!("GET /{} HTTP/1.1", "a".repeat(40_000)), ""), 414),
     ]);
     all
 }
 
-/// Bodies that break off their framing: serve has got the head and what was sound, and gets nothing
-/// else.
+/// Bodies with invalid framing: serve receives the head and the valid part, and nothing else.
 fn never_finished() -> Vec<Bad> {
     let chunked =
         |name, body: &str| post(name, "Transfer-Encoding: chunked\r\n", &format!("3\r\nabc\r\n{body}"));
     vec![
-        chunked("a chunk size that is none", "zz\r\nsmuggled\r\n0\r\n\r\n"),
+        chunked("an invalid chunk size", "zz\r\nsmuggled\r\n0\r\n\r\n"),
         chunked("a chunk size with a sign", "+1\r\nX\r\n0\r\n\r\n"),
         chunked("a chunk size with 0x", "0x1\r\nX\r\n0\r\n\r\n"),
         chunked("a chunk size that overflows", "10000000000000003\r\nsmuggled\r\n0\r\n\r\n"),
@@ -144,13 +141,13 @@ fn never_finished() -> Vec<Bad> {
         chunked("a chunk size that ends with LF", "1\nX\r\n0\r\n\r\n"),
         chunked("a chunk size that ends with CR", "1\rX\r\n0\r\n\r\n"),
         chunked("a chunk extension with LF in it", "1;a\nb\r\nX\r\n0\r\n\r\n"),
-        chunked("a chunk extension without end", &format!("1;{}\r\nX\r\n0\r\n\r\n", "a".repeat(20_000))),
+        chunked("an endless chunk extension", &format!("1;{}\r\nX\r\n0\r\n\r\n", "a".repeat(20_000))),
         chunked("a trailer that is folded", "0\r\nX: a\r\n b\r\n\r\n"),
         chunked("a trailer that ends with LF", "0\r\nX: a\n\r\n"),
     ]
 }
 
-/// A serve that takes everything, keeps it, and never answers.
+/// Starts a serve that records all bytes and never responds.
 async fn recorder() -> (u16, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -170,25 +167,26 @@ async fn recorder() -> (u16, Arc<Mutex<Vec<u8>>>) {
     (port, all)
 }
 
-async fn house() -> (Stage, Arc<Mutex<Vec<u8>>>) {
-    let stage = Stage::new(&["--no-pairing", "--max-header-bytes", "65536", "--max-headers", "100"]).await;
+async fn start() -> (Fixture, Arc<Mutex<Vec<u8>>>) {
+    let fixture =
+        Fixture::new(&["--no-pairing", "--max-header-bytes", "65536", "--max-headers", "100"]).await;
     let (port, seen) = recorder().await;
     let table = format!(r#"{{"ann": {{"os_user": "ann", "port": {port}}}}}"#);
     let table = Table::parse(&table, std::path::Path::new("test")).unwrap();
-    *stage.app.table.write().unwrap() = Arc::new(table);
-    (stage, seen)
+    *fixture.app.table.write().unwrap() = Arc::new(table);
+    (fixture, seen)
 }
 
-/// Sends it in pieces of this size with [`AFTER`] behind it; gives everything that came until the
-/// connection ended.
-async fn send(stage: &Stage, bad: &Bad, piece: usize) -> String {
-    let stream = TcpStream::connect(stage.address).await.unwrap();
+/// Sends it in pieces of this size, followed by [`AFTER`]; returns the bytes received until the end
+/// of the connection.
+async fn send(fixture: &Fixture, bad: &Bad, piece: usize) -> String {
+    let stream = TcpStream::connect(fixture.address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut from, mut to) = stream.into_split();
     let bytes = [bad.bytes.as_slice(), AFTER.as_bytes()].concat();
     let sending = tokio::spawn(async move {
         for piece in bytes.chunks(piece) {
-            // What dispatch does not want to hear any more it need not take.
+            // dispatch may stop reading after the violation.
             if to.write_all(piece).await.is_err() {
                 break;
             }
@@ -197,13 +195,13 @@ async fn send(stage: &Stage, bad: &Bad, piece: usize) -> String {
         to
     });
     let mut answer = Vec::new();
-    let read = timeout(PATIENCE, from.read_to_end(&mut answer)).await;
+    let read = timeout(TIMEOUT, from.read_to_end(&mut answer)).await;
     assert!(read.is_ok(), "{}: the connection stays open; {:?}", bad.name, String::from_utf8_lossy(&answer));
     drop(sending.await.unwrap());
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// One answer with the status it should have, and that it is the last one.
+/// Asserts one response, with the expected status and Connection: close.
 fn check(bad: &Bad, piece: usize, answer: &str) {
     let name = bad.name;
     assert!(answer.starts_with(&format!("HTTP/1.1 {} ", bad.status)), "{name} by {piece}: {answer:?}");
@@ -214,46 +212,43 @@ fn check(bad: &Bad, piece: usize, answer: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_bad_head_reaches_serve_nor_does_what_follows_it() {
-    let (stage, seen) = house().await;
+async fn no_byte_of_a_bad_head_or_after_it_reaches_serve() {
+    let (fixture, seen) = start().await;
     let corpus = never_forwarded();
     assert!(corpus.len() >= 60, "{}", corpus.len());
     for bad in &corpus {
-        // By single bytes too, where that takes no time.
+        // By single bytes too, where that is fast.
         for piece in if bad.bytes.len() > 4096 { vec![1 << 20, 1000] } else { vec![1 << 20, 7, 1] } {
-            check(bad, piece, &send(&stage, bad, piece).await);
+            check(bad, piece, &send(&fixture, bad, piece).await);
         }
     }
     let seen = seen.lock().unwrap();
-    assert!(seen.is_empty(), "serve has seen {:?}", String::from_utf8_lossy(&seen));
+    assert!(seen.is_empty(), "serve received {:?}", String::from_utf8_lossy(&seen));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_body_that_loses_its_framing_serve_gets_what_was_sound_and_nothing_of_what_follows() {
-    let (stage, seen) = house().await;
+async fn only_the_valid_part_of_a_bad_body_reaches_serve() {
+    let (fixture, seen) = start().await;
     for bad in &never_finished() {
         for piece in [1 << 20, 1] {
-            check(bad, piece, &send(&stage, bad, piece).await);
+            check(bad, piece, &send(&fixture, bad, piece).await);
         }
     }
-    // Long enough for what should not come to have come.
+    // Long enough for forbidden bytes to arrive.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
-    assert!(
-        seen.contains("POST /bad HTTP/1.1\r\n"),
-        "none of them got as far as serve: the test tests nothing"
-    );
+    assert!(seen.contains("POST /bad HTTP/1.1\r\n"), "no request reached serve, so the test is vacuous");
     for word in ["smuggled", "/after", "\r\n0\r\n"] {
-        assert!(!seen.contains(word), "serve has seen {word:?} in {seen:?}");
+        assert!(!seen.contains(word), "serve received {word:?} in {seen:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_odd_and_allowed_gets_through() {
-    let (stage, seen) = house().await;
+async fn unusual_but_valid_requests_pass() {
+    let (fixture, seen) = start().await;
     for (n, request) in [
         format!("GET /odd0 HTTP/1.1\r\n{WHO}\r\n"),
-        // RFC 9112 section 2.2: one empty line before a request is to be ignored.
+        // RFC 9112 section 2.2: one empty line before a request is ignored.
         format!("\r\nGET /odd1 HTTP/1.1\r\n{WHO}\r\n"),
         format!("GET http://t3/odd2 HTTP/1.1\r\n{WHO}\r\n"),
         format!("GET /odd3?a=%00&b=[] HTTP/1.1\r\n{WHO}\r\n"),
@@ -266,9 +261,9 @@ async fn what_is_odd_and_allowed_gets_through() {
     .into_iter()
     .enumerate()
     {
-        let mut stream = TcpStream::connect(stage.address).await.unwrap();
+        let mut stream = TcpStream::connect(fixture.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        let through = timeout(PATIENCE, async {
+        let through = timeout(TIMEOUT, async {
             while !String::from_utf8_lossy(&seen.lock().unwrap()).contains(&format!("/odd{n}")) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

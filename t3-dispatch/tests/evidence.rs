@@ -11,7 +11,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{PATIENCE, Stage, exactly, frame};
+use fixture::{Fixture, TIMEOUT, exactly, frame};
 use t3_record::{
     KernelSource,
     evidence::{KernelFacts, Memory},
@@ -29,14 +29,14 @@ struct FakeTrace {
 }
 
 impl FakeTrace {
-    fn new(stage: &Stage) -> Self {
-        let path = stage.dir.path().join("evidence.sock");
+    fn new(fixture: &Fixture) -> Self {
+        let path = fixture.dir.path().join("evidence.sock");
         let _ = std::fs::remove_file(&path);
         Self { listener: UnixSeqpacketListener::bind(&path).unwrap(), path }
     }
 
     async fn welcome(&mut self) -> UnixSeqpacket {
-        let socket = timeout(PATIENCE, self.listener.accept()).await.expect("no connection").unwrap();
+        let socket = timeout(TIMEOUT, self.listener.accept()).await.expect("no connection").unwrap();
         assert!(matches!(receive(&socket).await, ToTrace::Hello { v: VERSION, .. }));
         send(&socket, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true })
             .await;
@@ -50,7 +50,7 @@ impl FakeTrace {
 
 async fn receive(socket: &UnixSeqpacket) -> ToTrace {
     let mut buffer = vec![0; 65536];
-    let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("no message").unwrap().bytes_read();
+    let length = timeout(TIMEOUT, socket.recv(&mut buffer)).await.expect("no message").unwrap().bytes_read();
     serde_json::from_slice(&buffer[..length]).unwrap()
 }
 
@@ -65,17 +65,17 @@ async fn send_evidence(socket: &UnixSeqpacket, conn: String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_registered_queried_and_done() {
-    let mut stage = Stage::new(&[]).await;
-    let mut trace = FakeTrace::new(&stage);
+    let mut fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
     let ToTrace::Watch { listen, serve } = receive(&socket).await else { panic!("no ports") };
-    assert_eq!(listen, [stage.address.port()]);
-    assert_eq!(serve, [1, stage.serve.local_addr().unwrap().port()]);
+    assert_eq!(listen, [fixture.address.port()]);
+    assert_eq!(serve, [1, fixture.serve.local_addr().unwrap().port()]);
 
-    let ends = stage.open().await;
+    let ends = fixture.open().await;
     let ToTrace::Register(session) = receive(&socket).await else { panic!("no session") };
     assert_eq!(session.down.unwrap().remote, ends.0.local_addr().unwrap());
-    assert_eq!(session.up.unwrap().remote, stage.serve.local_addr().unwrap());
+    assert_eq!(session.up.unwrap().remote, fixture.serve.local_addr().unwrap());
     assert_eq!(session.up.unwrap().local, ends.1.peer_addr().unwrap());
     assert!(session.up.unwrap().cookie != 0 && session.down.unwrap().cookie != session.up.unwrap().cookie);
     assert!(matches!(receive(&socket).await, ToTrace::Opened { .. }));
@@ -84,55 +84,55 @@ async fn a_session_is_registered_queried_and_done() {
     let ToTrace::Ask { conn } = receive(&socket).await else { panic!("no query") };
     assert_eq!(conn, session.conn);
     send_evidence(&socket, conn.clone()).await;
-    let (evidence, record) = stage.judgement().await;
+    let (evidence, record) = fixture.judgement().await;
     assert_eq!((evidence.kernel.source, evidence.kernel.lost), (KernelSource::Kprobe, 7));
     assert_eq!(record.kernel, KernelSource::Kprobe);
     let ToTrace::Done { conn: done, record } = receive(&socket).await else { panic!("not done") };
     assert_eq!((&done, &record.conn), (&conn, &conn));
-    assert_eq!(stage.messages("ws close").len(), 1, "written before it is done");
+    assert_eq!(fixture.messages("ws close").len(), 1, "written before it is done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_open_is_registered_before_its_query() {
-    let mut stage = Stage::new(&[]).await;
-    let mut trace = FakeTrace::new(&stage);
+    let mut fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
     receive(&socket).await;
-    let _client = stage.ask("gone", "").await;
+    let _client = fixture.send_upgrade("gone", "").await;
     let ToTrace::Register(session) = receive(&socket).await else { panic!("no session") };
     assert_eq!((session.opened_at, session.up), (None, None));
     assert!(matches!(receive(&socket).await, ToTrace::Ask { .. }));
-    stage.judgement().await;
+    fixture.judgement().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_t3_trace_delays_only_the_record_that_queries_it() {
-    let mut stage = Stage::new(&[]).await;
-    let mut trace = FakeTrace::new(&stage);
+    let mut fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
     receive(&socket).await;
-    let (mut client, mut serve) = stage.open().await;
-    let (a, b) = stage.open().await;
+    let (mut client, mut serve) = fixture.open().await;
+    let (a, b) = fixture.open().await;
     drop((a, b));
     // The relay continues while the record of the other session waits.
     let ping = frame(0x81, b"x", true);
     client.write_all(&ping).await.unwrap();
     exactly(&mut serve, ping.len()).await;
     let started = Instant::now();
-    assert_eq!(stage.judgement().await.0.kernel.source, KernelSource::Timeout);
+    assert_eq!(fixture.judgement().await.0.kernel.source, KernelSource::Timeout);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     drop(socket);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_survives_restarts_of_t3_trace() {
-    let mut stage = Stage::new(&[]).await;
-    drop(stage.open().await);
-    assert_eq!(stage.judgement().await.0.kernel.source, KernelSource::Off);
+    let mut fixture = Fixture::new(&[]).await;
+    drop(fixture.open().await);
+    assert_eq!(fixture.judgement().await.0.kernel.source, KernelSource::Off);
 
-    let (mut client, mut serve) = stage.open().await;
-    let ended_meanwhile = stage.open().await;
-    let mut trace = FakeTrace::new(&stage);
+    let (mut client, mut serve) = fixture.open().await;
+    let ended_meanwhile = fixture.open().await;
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
     let mut registered = Vec::new();
     while registered.len() < 2 {
@@ -144,10 +144,10 @@ async fn a_session_survives_restarts_of_t3_trace() {
     drop(socket);
     trace.stop();
     drop(ended_meanwhile);
-    let (evidence, ended) = stage.judgement().await;
+    let (evidence, ended) = fixture.judgement().await;
     assert_eq!(evidence.kernel.source, KernelSource::Off);
 
-    let mut trace = FakeTrace::new(&stage);
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
     assert!(matches!(receive(&socket).await, ToTrace::Watch { .. }));
     let ToTrace::Register(session) = receive(&socket).await else { panic!("not registered again") };
@@ -165,16 +165,16 @@ async fn a_session_survives_restarts_of_t3_trace() {
             break send_evidence(&socket, conn).await;
         }
     }
-    assert_eq!(stage.judgement().await.0.kernel.source, KernelSource::Kprobe);
-    stage.no_more_records().await;
+    assert_eq!(fixture.judgement().await.0.kernel.source, KernelSource::Kprobe);
+    fixture.no_more_records().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pressure_is_queried_at_the_first_end_and_sockets_at_the_last() {
-    let mut stage = Stage::new(&[]).await;
-    let mut trace = FakeTrace::new(&stage);
+    let mut fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
-    let (mut client, mut serve) = stage.open().await;
+    let (mut client, mut serve) = fixture.open().await;
     client.shutdown().await.unwrap();
     fixture::rest(&mut serve).await.unwrap();
     let mut memory = 10;
@@ -198,17 +198,17 @@ async fn pressure_is_queried_at_the_first_end_and_sockets_at_the_last() {
             serve.shutdown().await.unwrap();
         }
     }
-    let kernel = stage.judgement().await.0.kernel;
+    let kernel = fixture.judgement().await.0.kernel;
     assert_eq!((kernel.memory.unwrap().current, kernel.lost), (Some(10), 30));
-    stage.no_more_records().await;
+    fixture.no_more_records().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unanswered_close_frame_triggers_the_query_for_pressure() {
-    let mut stage = Stage::new(&[]).await;
-    let mut trace = FakeTrace::new(&stage);
+    let mut fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
-    let (mut client, serve) = stage.open().await;
+    let (mut client, serve) = fixture.open().await;
     client.write_all(&frame(0x88, &1000u16.to_be_bytes(), true)).await.unwrap();
     let query = async {
         loop {
@@ -218,7 +218,7 @@ async fn an_unanswered_close_frame_triggers_the_query_for_pressure() {
         }
     };
     // Neither leg has ended: a browser keeps its connection for a minute and waits for the reply.
-    let conn = timeout(PATIENCE, query).await.expect("no query");
+    let conn = timeout(TIMEOUT, query).await.expect("no query");
     let facts = KernelFacts {
         memory: Some(Memory { current: Some(10), ..Memory::default() }),
         ..KernelFacts::absent(KernelSource::Tracepoint)
@@ -226,8 +226,8 @@ async fn an_unanswered_close_frame_triggers_the_query_for_pressure() {
     send(&socket, &FromTrace::Evidence { conn: conn.clone(), facts: Box::new(facts) }).await;
 
     // The browser reconnects before the old session has ended.
-    let _again = stage.open().await;
-    let opens = stage.messages("ws open");
+    let _again = fixture.open().await;
+    let opens = fixture.messages("ws open");
     let [_, second] = opens.as_slice() else { panic!("{opens:?}") };
     assert!(second.contains(&format!(" prev={conn} gap_ms=")), "{second}");
 
@@ -237,7 +237,7 @@ async fn an_unanswered_close_frame_triggers_the_query_for_pressure() {
             break send_evidence(&socket, conn).await;
         }
     }
-    let (evidence, record) = stage.judgement().await;
+    let (evidence, record) = fixture.judgement().await;
     assert_eq!((evidence.kernel.memory.unwrap().current, &record.conn), (Some(10), &conn));
 }
 
@@ -254,11 +254,11 @@ async fn live_stats(socket: &UnixSeqpacket, conn: &str) -> StatsReport {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_stats_are_sent_only_during_a_subscription() {
-    let stage = Stage::new(&[]).await;
-    let mut trace = FakeTrace::new(&stage);
+    let fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
     receive(&socket).await;
-    let (mut client, mut serve) = stage.open().await;
+    let (mut client, mut serve) = fixture.open().await;
     let ToTrace::Register(session) = receive(&socket).await else { panic!("no session") };
     assert!(matches!(receive(&socket).await, ToTrace::Opened { .. }));
     let ping = frame(0x81, br#"{"_tag":"Ping"}"#, true);
@@ -284,7 +284,7 @@ async fn live_stats_are_sent_only_during_a_subscription() {
     // Another t3-trace without a subscription receives nothing.
     drop(socket);
     trace.stop();
-    let mut trace = FakeTrace::new(&stage);
+    let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
     while !matches!(receive(&socket).await, ToTrace::Register(_)) {}
     client.write_all(&ping).await.unwrap();

@@ -12,7 +12,7 @@ mod fixture;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use fixture::{PATIENCE, Stage, exactly, head, reset, rest, switching};
+use fixture::{Fixture, TIMEOUT, exactly, head, reset, rest, switching};
 use t3_dispatch::routing::table::Table;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,8 +23,8 @@ use tokio::{
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A client's connection.
-async fn client(stage: &Stage) -> TcpStream {
-    TcpStream::connect(stage.address).await.unwrap()
+async fn client(fixture: &Fixture) -> TcpStream {
+    TcpStream::connect(fixture.address).await.unwrap()
 }
 
 fn request(line: &str, more: &str) -> String {
@@ -39,7 +39,7 @@ async fn say(stream: &mut TcpStream, text: &str) {
 async fn until(stream: &mut TcpStream, text: &str) -> String {
     let mut seen = Vec::new();
     while !seen.windows(text.len()).any(|part| part == text.as_bytes()) {
-        let read = timeout(PATIENCE, stream.read_buf(&mut seen)).await;
+        let read = timeout(TIMEOUT, stream.read_buf(&mut seen)).await;
         let read = read.unwrap_or_else(|_| panic!("no {text:?} in {:?}", String::from_utf8_lossy(&seen)));
         assert!(read.unwrap() > 0, "the end, and no {text:?} in {:?}", String::from_utf8_lossy(&seen));
     }
@@ -51,99 +51,99 @@ async fn nothing_comes(stream: &mut TcpStream) {
     assert!(read.is_err(), "{read:?}");
 }
 
-async fn nobody_connects(stage: &Stage) {
+async fn nobody_connects(fixture: &Fixture) {
     assert!(
-        timeout(Duration::from_millis(150), stage.serve.accept()).await.is_err(),
+        timeout(Duration::from_millis(150), fixture.serve.accept()).await.is_err(),
         "serve was asked again"
     );
 }
 
 /// Waits until so many connections to serve are idle.
-async fn idle(stage: &Stage, count: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while stage.app.pool.count() != count {
-        assert!(Instant::now() < deadline, "{} idle, not {count}", stage.app.pool.count());
+async fn idle(fixture: &Fixture, count: usize) {
+    let deadline = Instant::now() + TIMEOUT;
+    while fixture.app.pool.count() != count {
+        assert!(Instant::now() < deadline, "{} idle, not {count}", fixture.app.pool.count());
         sleep(Duration::from_millis(2)).await;
     }
 }
 
 /// One request with an answer, so that one connection is idle: the client's end, serve's end.
-async fn answered(stage: &Stage) -> (TcpStream, TcpStream) {
-    let mut client = client(stage).await;
+async fn answered(fixture: &Fixture) -> (TcpStream, TcpStream) {
+    let mut client = client(fixture).await;
     say(&mut client, &request("GET /first", "")).await;
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     say(&mut serve, OK).await;
     until(&mut client, "ok").await;
-    idle(stage, 1).await;
+    idle(fixture, 1).await;
     (client, serve)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_to_serve_is_used_again_for_whatever_can_be_repeated() {
-    let stage = Stage::new(&[]).await;
-    let (mut client, mut serve) = answered(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let (mut client, mut serve) = answered(&fixture).await;
     for line in ["GET /second", "HEAD /third", "OPTIONS /fourth"] {
         say(&mut client, &request(line, "")).await;
         assert!(head(&mut serve).await.starts_with(line));
         say(&mut serve, "HTTP/1.1 204 No Content\r\n\r\n").await;
         assert!(head(&mut client).await.starts_with("HTTP/1.1 204 "));
-        idle(&stage, 1).await;
+        idle(&fixture, 1).await;
     }
-    nobody_connects(&stage).await;
+    nobody_connects(&fixture).await;
     // A connection that may be about to close is not for what cannot be repeated.
     say(&mut client, &request("POST /fifth", "Content-Length: 0\r\n")).await;
-    let (mut fresh, post) = stage.accept().await;
+    let (mut fresh, post) = fixture.accept().await;
     assert!(post.starts_with("POST /fifth"));
     say(&mut fresh, OK).await;
     until(&mut client, "ok").await;
-    idle(&stage, 2).await;
+    idle(&fixture, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_closed_in_time_and_when_serve_says_so_sooner() {
-    let stage = Stage::new(&["--pool-idle-time", "300ms"]).await;
-    let (_client, mut serve) = answered(&stage).await;
+    let fixture = Fixture::new(&["--pool-idle-time", "300ms"]).await;
+    let (_client, mut serve) = answered(&fixture).await;
     assert_eq!(rest(&mut serve).await.unwrap(), b"", "closed by dispatch");
-    idle(&stage, 0).await;
+    idle(&fixture, 0).await;
     for line in ["Connection: close", "Keep-Alive: timeout=1"] {
-        let mut client = client(&stage).await;
+        let mut client = client(&fixture).await;
         say(&mut client, &request("GET /", "")).await;
-        let (mut serve, _) = stage.accept().await;
+        let (mut serve, _) = fixture.accept().await;
         say(&mut serve, &OK.replace("Content", &format!("{line}\r\nContent"))).await;
         let answer = until(&mut client, "ok").await;
         assert!(!answer.contains(line), "that is between serve and dispatch: {answer}");
         assert_eq!(rest(&mut serve).await.unwrap(), b"", "{line}");
     }
-    let stage = Stage::new(&["--pool-size", "0"]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&["--pool-size", "0"]).await;
+    let mut client = client(&fixture).await;
     say(&mut client, &request("GET /", "")).await;
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     say(&mut serve, OK).await;
     assert_eq!(rest(&mut serve).await.unwrap(), b"", "no pool");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_never_used_for_another_user_even_on_the_same_port() {
-    let stage = Stage::new(&[]).await;
-    let (mut client, mut serve) = answered(&stage).await;
-    let port = stage.serve.local_addr().unwrap().port();
+    let fixture = Fixture::new(&[]).await;
+    let (mut client, mut serve) = answered(&fixture).await;
+    let port = fixture.serve.local_addr().unwrap().port();
     let table = format!(r#"{{"ann": {{"os_user": "new", "port": {port}}}}}"#);
     let table = Table::parse(&table, &PathBuf::from("test")).unwrap();
-    *stage.app.table.write().unwrap() = Arc::new(table);
+    *fixture.app.table.write().unwrap() = Arc::new(table);
     say(&mut client, &request("GET /second", "")).await;
-    let (_fresh, second) = stage.accept().await;
+    let (_fresh, second) = fixture.accept().await;
     assert!(second.starts_with("GET /second"));
     nothing_comes(&mut serve).await;
-    let table = stage.app.table();
-    stage.app.pool.retain(|route| table.has(route));
+    let table = fixture.app.table();
+    fixture.app.pool.retain(|route| table.has(route));
     assert_eq!(rest(&mut serve).await.unwrap(), b"", "closed, as nobody is routed there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_get_is_repeated_once_when_serve_closes_a_used_connection_instead_of_answering() {
     for resets in [false, true] {
-        let stage = Stage::new(&[]).await;
-        let (mut client, mut serve) = answered(&stage).await;
+        let fixture = Fixture::new(&[]).await;
+        let (mut client, mut serve) = answered(&fixture).await;
         say(&mut client, &request("GET /second?x=1", "X-Mine: 1\r\n")).await;
         let asked = head(&mut serve).await;
         if resets {
@@ -151,22 +151,22 @@ async fn a_get_is_repeated_once_when_serve_closes_a_used_connection_instead_of_a
         } else {
             drop(serve);
         }
-        let (fresh, again) = stage.accept().await;
+        let (fresh, again) = fixture.accept().await;
         assert_eq!(asked, again);
         // The fresh one is not repeated.
         drop(fresh);
         assert!(head(&mut client).await.starts_with("HTTP/1.1 502 "));
-        nobody_connects(&stage).await;
+        nobody_connects(&fixture).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_that_serve_has_closed_is_not_used() {
-    let stage = Stage::new(&[]).await;
-    let (mut client, serve) = answered(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let (mut client, serve) = answered(&fixture).await;
     drop(serve);
     say(&mut client, &request("GET /second", "")).await;
-    let (mut fresh, second) = stage.accept().await;
+    let (mut fresh, second) = fixture.accept().await;
     assert!(second.starts_with("GET /second"));
     say(&mut fresh, OK).await;
     until(&mut client, "ok").await;
@@ -180,27 +180,27 @@ async fn what_changes_something_is_never_sent_twice() {
         ("DELETE /", "", ""),
         ("GET /", "Content-Length: 5\r\n", "hel"),
     ] {
-        let stage = Stage::new(&[]).await;
-        let (mut client, _used) = answered(&stage).await;
+        let fixture = Fixture::new(&[]).await;
+        let (mut client, _used) = answered(&fixture).await;
         say(&mut client, &(request(line, more) + body)).await;
-        let (mut serve, _) = stage.accept().await;
+        let (mut serve, _) = fixture.accept().await;
         if !body.is_empty() {
             until(&mut serve, "hel").await;
         }
         drop(serve);
         let answer = head(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 502 "), "{line}: {answer}");
-        nobody_connects(&stage).await;
+        nobody_connects(&fixture).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_decides_whether_a_client_that_asks_may_send_its_body() {
-    let stage = Stage::new(&[]).await;
+    let fixture = Fixture::new(&[]).await;
     let asks = request("POST /up", "Content-Length: 4\r\nExpect: 100-Continue\r\n");
-    let mut client = client(&stage).await;
+    let mut client = client(&fixture).await;
     say(&mut client, &asks).await;
-    let (mut serve, asked) = stage.accept().await;
+    let (mut serve, asked) = fixture.accept().await;
     assert!(asked.lines().any(|line| line == "Expect: 100-Continue"), "{asked}");
     nothing_comes(&mut client).await;
     say(&mut serve, "HTTP/1.1 100 Continue\r\n\r\n").await;
@@ -212,7 +212,7 @@ async fn serve_decides_whether_a_client_that_asks_may_send_its_body() {
 
     // A refusal comes instead of 100, and the body that is not wanted holds nothing up.
     say(&mut client, &asks).await;
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     say(&mut serve, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
     assert!(until(&mut client, "no").await.starts_with("HTTP/1.1 417 "));
     assert_eq!(rest(&mut client).await.unwrap(), b"", "nobody knows whether the body comes");
@@ -221,10 +221,10 @@ async fn serve_decides_whether_a_client_that_asks_may_send_its_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serve_that_knows_no_expectations_gets_the_body_all_the_same() {
-    let stage = Stage::new(&[]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let mut client = client(&fixture).await;
     say(&mut client, &request("POST /up", "Content-Length: 4\r\nExpect: 100-continue\r\n")).await;
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     assert_eq!(head(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
     say(&mut client, "body").await;
     assert_eq!(exactly(&mut serve, 4).await, b"body");
@@ -232,11 +232,11 @@ async fn a_serve_that_knows_no_expectations_gets_the_body_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_pass_both_ways() {
-    let stage = Stage::new(&[]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let mut client = client(&fixture).await;
     let asks = request("POST /", "TE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n");
     say(&mut client, &(asks + "3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n")).await;
-    let (mut serve, asked) = stage.accept().await;
+    let (mut serve, asked) = fixture.accept().await;
     assert!(asked.to_lowercase().contains("te: trailers\r\n"), "{asked}");
     assert_eq!(until(&mut serve, "\r\n\r\n").await.to_lowercase(), "3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n");
     let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 43\r\n\r\n";
@@ -249,11 +249,11 @@ async fn trailers_pass_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_unknown_length_passes_with_every_method() {
     for method in ["GET", "HEAD", "OPTIONS", "DELETE", "REPORT"] {
-        let stage = Stage::new(&[]).await;
-        let mut client = client(&stage).await;
+        let fixture = Fixture::new(&[]).await;
+        let mut client = client(&fixture).await;
         let asks = request(&format!("{method} /"), "Transfer-Encoding: chunked\r\n");
         say(&mut client, &(asks + "3\r\nabc\r\n0\r\n\r\n")).await;
-        let (mut serve, asked) = stage.accept().await;
+        let (mut serve, asked) = fixture.accept().await;
         assert!(asked.to_lowercase().contains("transfer-encoding: chunked"), "{asked}");
         assert_eq!(until(&mut serve, "0\r\n\r\n").await, "3\r\nabc\r\n0\r\n\r\n");
     }
@@ -261,8 +261,8 @@ async fn a_body_of_unknown_length_passes_with_every_method() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_without_a_body_end_with_their_head() {
-    let stage = Stage::new(&[]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let mut client = client(&fixture).await;
     for (n, (line, answer, kept)) in [
         ("HEAD /", "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nETag: x\r\n\r\n", "Content-Length: 12345"),
         ("HEAD /", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: x\r\n\r\n", "ETag: x"),
@@ -274,23 +274,23 @@ async fn answers_without_a_body_end_with_their_head() {
     .enumerate()
     {
         say(&mut client, &request(line, "")).await;
-        let (mut serve, _) = stage.accept().await;
+        let (mut serve, _) = fixture.accept().await;
         say(&mut serve, answer).await;
         let got = head(&mut client).await;
         assert!(got.contains(kept), "{n}: {got}");
         nothing_comes(&mut client).await;
-        idle(&stage, 1).await;
+        idle(&fixture, 1).await;
         // A fresh one each time.
-        stage.app.pool.retain(|_| false);
+        fixture.app.pool.retain(|_| false);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_event_arrives_before_the_next_is_sent() {
-    let stage = Stage::new(&[]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let mut client = client(&fixture).await;
     say(&mut client, &request("GET /events", "Accept: text/event-stream\r\n")).await;
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     say(
         &mut serve,
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -315,10 +315,10 @@ async fn a_client_that_leaves_ends_its_request_at_serve() {
         ("POST /", "Transfer-Encoding: chunked\r\n", "4\r\nhalf\r\n"),
     ] {
         for resets in [false, true] {
-            let stage = Stage::new(&[]).await;
-            let mut client = client(&stage).await;
+            let fixture = Fixture::new(&[]).await;
+            let mut client = client(&fixture).await;
             say(&mut client, &(request(line, more) + body)).await;
-            let (mut serve, _) = stage.accept().await;
+            let (mut serve, _) = fixture.accept().await;
             if !body.is_empty() {
                 until(&mut serve, "half").await;
             }
@@ -329,7 +329,7 @@ async fn a_client_that_leaves_ends_its_request_at_serve() {
             }
             let told = rest(&mut serve).await.unwrap_or_default();
             assert!(!told.ends_with(b"0\r\n\r\n"), "the request looks whole: {told:?}");
-            idle(&stage, 0).await;
+            idle(&fixture, 0).await;
         }
     }
 }
@@ -356,10 +356,10 @@ async fn what_serve_does_wrong_becomes_an_answer_with_an_id() {
             502,
         ),
     ] {
-        let stage = Stage::new(&["--response-timeout", "300ms"]).await;
-        let mut client = client(&stage).await;
+        let fixture = Fixture::new(&["--response-timeout", "300ms"]).await;
+        let mut client = client(&fixture).await;
         say(&mut client, &request("GET /a?secret=1", "Cf-Ray: 8d3a-FRA\r\n")).await;
-        let (mut serve, _) = stage.accept().await;
+        let (mut serve, _) = fixture.accept().await;
         match act {
             Act::Say(text) => say(&mut serve, text).await,
             Act::Leave => serve.shutdown().await.unwrap(),
@@ -371,8 +371,8 @@ async fn what_serve_does_wrong_becomes_an_answer_with_an_id() {
         assert!(!answer.contains("secret"), "{answer}");
         rest(&mut serve).await.ok();
     }
-    let stage = Stage::new(&[]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let mut client = client(&fixture).await;
     say(&mut client, &request("GET /", "").replace("ann", "gone")).await;
     let answer = until(&mut client, ")\n").await;
     assert!(
@@ -389,10 +389,10 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", false),
         ("HTTP/1.1 200 OK\r\n\r\nhalf", true),
     ] {
-        let stage = Stage::new(&[]).await;
-        let mut client = client(&stage).await;
+        let fixture = Fixture::new(&[]).await;
+        let mut client = client(&fixture).await;
         say(&mut client, &request("GET /", "")).await;
-        let (mut serve, _) = stage.accept().await;
+        let (mut serve, _) = fixture.accept().await;
         say(&mut serve, answer).await;
         until(&mut client, "half").await;
         if resets {
@@ -407,10 +407,10 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_for_an_answer_runs_only_while_serve_is_waited_for() {
-    let stage = Stage::new(&["--response-timeout", "300ms"]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&["--response-timeout", "300ms"]).await;
+    let mut client = client(&fixture).await;
     say(&mut client, &request("POST /", "Content-Length: 12\r\n")).await;
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     for _ in 0..4 {
         sleep(Duration::from_millis(200)).await;
         say(&mut client, "abc").await;
@@ -422,10 +422,10 @@ async fn the_time_for_an_answer_runs_only_while_serve_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serve_that_stops_reading_stops_the_client_and_ends_in_504() {
-    let stage = Stage::new(&["--response-timeout", "500ms"]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&["--response-timeout", "500ms"]).await;
+    let mut client = client(&fixture).await;
     say(&mut client, &request("POST /", "Content-Length: 1000000000\r\n")).await;
-    let (_serve, _) = stage.accept().await;
+    let (_serve, _) = fixture.accept().await;
     let piece = vec![0; 65536];
     let mut sent = 0;
     while let Ok(written) = timeout(Duration::from_millis(300), client.write(&piece)).await {
@@ -438,10 +438,10 @@ async fn a_serve_that_stops_reading_stops_the_client_and_ends_in_504() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_1_0_is_understood_and_serve_gets_1_1() {
-    let stage = Stage::new(&[]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let mut client = client(&fixture).await;
     say(&mut client, "GET http://t3.example?q HTTP/1.0\r\nX-Authentik-Username: ann\r\n\r\n").await;
-    let (mut serve, asked) = stage.accept().await;
+    let (mut serve, asked) = fixture.accept().await;
     assert!(asked.starts_with("GET /?q HTTP/1.1\r\n"), "{asked}");
     assert!(asked.to_lowercase().contains("\r\nhost: 127.0.0.1:"), "{asked}");
     say(&mut serve, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
@@ -452,35 +452,35 @@ async fn http_1_0_is_understood_and_serve_gets_1_1() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_with_an_upgrade_is_the_sessions_and_a_refused_one_ends_the_connection() {
-    let mut stage = Stage::new(&[]).await;
-    let mut client = stage.ask("ann", "").await;
+    let mut fixture = Fixture::new(&[]).await;
+    let mut client = fixture.send_upgrade("ann", "").await;
     client.write_all(&fixture::frame(0x81, b"early", true)).await.unwrap();
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     nothing_comes(&mut serve).await;
     say(&mut serve, &switching()).await;
     head(&mut client).await;
     assert_eq!(exactly(&mut serve, 11).await, fixture::frame(0x81, b"early", true));
     drop((client, serve));
-    assert_eq!(stage.facts().await.down.msgs, 1);
+    assert_eq!(fixture.facts().await.down.msgs, 1);
 
-    let mut client = stage.ask("ann", "").await;
+    let mut client = fixture.send_upgrade("ann", "").await;
     say(&mut client, &request("GET /smuggled", "")).await;
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     say(&mut serve, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await;
     let answer = until(&mut client, "no").await;
     assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
     assert_eq!(rest(&mut client).await.unwrap(), b"");
     assert_eq!(rest(&mut serve).await.unwrap(), b"");
-    nobody_connects(&stage).await;
+    nobody_connects(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn native_clients_pass_unharmed() {
-    let stage = Stage::new(&[]).await;
-    let mut client = client(&stage).await;
+    let fixture = Fixture::new(&[]).await;
+    let mut client = client(&fixture).await;
     let more = "Authorization: Bearer ey.J-_~+/==\r\nDPoP: x.y.z\r\nCookie: t3_session=\"a b\"; c=d\r\nCookie: e=f\r\n";
     say(&mut client, &request("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e'", more)).await;
-    let (mut serve, asked) = stage.accept().await;
+    let (mut serve, asked) = fixture.accept().await;
     assert!(asked.starts_with("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e' HTTP/1.1\r\n"), "{asked}");
     assert!(more.lines().all(|line| asked.lines().any(|got| got == line)), "{asked}");
     let cookies = "Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n";

@@ -21,7 +21,7 @@ use std::{
 
 use program::{GOOD, dispatch, table, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Killed when the test is over.
 struct Killed(Child);
@@ -52,7 +52,7 @@ fn with_metrics() -> (Killed, SocketAddr) {
 /// The body.
 fn get(address: SocketAddr, target: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
@@ -129,7 +129,7 @@ fn prometheus_scrapes_the_page_and_answers_every_query() {
     };
     let value =
         |answer: &serde_json::Value| answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     // Two scrapes, so that rates have something to look at.
     let scraped = "count_over_time(t3_dispatch_build_info[1m]) >= 3";
     while query(scraped).as_ref().and_then(value).is_none() {

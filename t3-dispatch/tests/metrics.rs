@@ -1,5 +1,5 @@
-//! The page against what really happened: a dispatch in this process, sessions that end in several
-//! ways, and readers of all kinds.
+//! Metrics page compared with actual events: t3-dispatch in this process, sessions that end in
+//! several ways, and several kinds of readers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,7 +23,7 @@ use std::{
 };
 
 use exposition::Page;
-use fixture::{Stage, frame, head, reset, rest, switching};
+use fixture::{Fixture, frame, head, reset, rest, switching};
 use program::{GOOD, Running, dispatch, table, text, wait_for};
 use t3_dispatch::{
     metrics::{page, server},
@@ -35,18 +35,17 @@ use tokio::{
     net::TcpStream,
 };
 
-fn scrape(stage: &Stage) -> Page {
-    Page::parse(&page::render(&stage.app.metrics, &stage.app.gauges()).unwrap())
+fn scrape(fixture: &Fixture) -> Page {
+    Page::parse(&page::render(&fixture.app.metrics, &fixture.app.gauges()).unwrap())
 }
 
-/// The state with the most series: closed sessions of several kinds. Returns how many records had
-/// which verdict and cause.
-async fn several_endings(stage: &mut Stage) -> HashMap<(Verdict, Cause), f64> {
+/// Closes sessions in several ways. Returns the number of records by verdict and cause.
+async fn several_endings(fixture: &mut Fixture) -> HashMap<(Verdict, Cause), f64> {
     let ping = frame(0x81, br#"{"_tag":"Ping"}"#, true);
     let pong = frame(0x81, br#"{"_tag":"Pong"}"#, false);
 
     // A close handshake, after two heartbeats.
-    let (mut client, mut serve) = stage.open().await;
+    let (mut client, mut serve) = fixture.open().await;
     for _ in 0..2 {
         client.write_all(&ping).await.unwrap();
         fixture::exactly(&mut serve, ping.len()).await;
@@ -60,47 +59,47 @@ async fn several_endings(stage: &mut Stage) -> HashMap<(Verdict, Cause), f64> {
     rest(&mut client).await.unwrap();
     drop(client);
 
-    // A reset from the browser, and a reconnect within a minute, which serve ends by FIN.
-    let (client, mut serve) = stage.open().await;
+    // An RST from the client, and a reconnect within a minute, which serve ends with FIN.
+    let (client, mut serve) = fixture.open().await;
     reset(client);
     assert!(rest(&mut serve).await.is_err());
-    let (mut client, serve) = stage.open().await;
+    let (mut client, serve) = fixture.open().await;
     drop(serve);
     rest(&mut client).await.unwrap();
     drop(client);
 
-    // serve is not there.
-    let mut refused = stage.ask("gone", "").await;
+    // No serve is running.
+    let mut refused = fixture.send_upgrade("gone", "").await;
     assert!(head(&mut refused).await.starts_with("HTTP/1.1 502"));
 
     let mut seen = HashMap::new();
     for _ in 0..4 {
-        let (_, record) = stage.judgement().await;
+        let (_, record) = fixture.judgement().await;
         *seen.entry((record.verdict, record.cause)).or_insert(0.0) += 1.0;
     }
-    stage.no_more_records().await;
+    fixture.no_more_records().await;
     seen
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn counters_say_exactly_what_happened_and_gauges_return_to_nothing() {
-    let mut stage = Stage::new(&[]).await;
-    let before = scrape(&stage);
-    let open = stage.open().await;
-    assert_eq!(scrape(&stage).value(r#"sessions{state="open"}"#), 1.0);
+async fn counters_match_the_events_and_gauges_return_to_zero() {
+    let mut fixture = Fixture::new(&[]).await;
+    let before = scrape(&fixture);
+    let open = fixture.open().await;
+    assert_eq!(scrape(&fixture).value(r#"sessions{state="open"}"#), 1.0);
     reset(open.0);
-    stage.judgement().await;
-    stage.no_more_records().await;
-    let base = scrape(&stage);
-    let seen = several_endings(&mut stage).await;
-    let after = scrape(&stage);
+    fixture.judgement().await;
+    fixture.no_more_records().await;
+    let base = scrape(&fixture);
+    let seen = several_endings(&mut fixture).await;
+    let after = scrape(&fixture);
 
     let grown = |series: &str| after.value(series) - base.value(series);
     assert!(seen.len() >= 3, "several verdicts: {seen:?}");
     for verdict in Verdict::ALL {
         for cause in Cause::ALL {
             let series = format!(r#"closes_total{{cause="{cause}",verdict="{verdict}"}}"#);
-            assert_eq!(before.value(&series), 0.0, "{series} is there from the start");
+            assert_eq!(before.value(&series), 0.0, "{series} exists from the start");
             let expected = seen.get(&(*verdict, *cause)).copied().unwrap_or(0.0);
             assert_eq!(grown(&series), expected, "{series}");
         }
@@ -110,7 +109,7 @@ async fn counters_say_exactly_what_happened_and_gauges_return_to_nothing() {
         ("opens_total", 3.0),
         ("session_duration_seconds_count", 3.0),
         ("heartbeat_rtt_seconds_count", 2.0),
-        // Each of the three comes after another of the same user and address.
+        // Each of the three follows a session of the same user and address.
         ("reconnect_gap_seconds_count", 3.0),
         (r#"evidence_total{kernel="off"}"#, 4.0),
         (r#"evidence_total{kernel="kprobe"}"#, 0.0),
@@ -139,10 +138,10 @@ async fn counters_say_exactly_what_happened_and_gauges_return_to_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_turned_away_and_what_is_no_http_is_counted_by_reason() {
-    let stage = Stage::new(&[]).await;
+async fn rejections_and_invalid_requests_are_counted_by_reason() {
+    let fixture = Fixture::new(&[]).await;
     let send = async |request: &str| {
-        let mut client = TcpStream::connect(stage.address).await.unwrap();
+        let mut client = TcpStream::connect(fixture.address).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
         head(&mut client).await
     };
@@ -153,7 +152,7 @@ async fn what_is_turned_away_and_what_is_no_http_is_counted_by_reason() {
     assert!(send("GET / HTTP/1.1\r\nno colon\r\n\r\n").await.contains(" 400 "));
     assert!(send("TRACE / HTTP/1.1\r\nHost: t3\r\n\r\n").await.contains(" 405 "));
     assert!(send("GET /healthz HTTP/1.1\r\nHost: t3\r\n\r\n").await.contains(" 200 "));
-    let page = scrape(&stage);
+    let page = scrape(&fixture);
     for (series, expected) in [
         (r#"refused_total{reason="identity"}"#, 2.0),
         (r#"refused_total{reason="origin"}"#, 0.0),
@@ -170,24 +169,25 @@ async fn what_is_turned_away_and_what_is_no_http_is_counted_by_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_names_nobody() {
-    let mut stage = Stage::new(&[]).await;
-    let port = stage.serve.local_addr().unwrap().port();
+async fn the_page_names_no_user_or_address() {
+    let mut fixture = Fixture::new(&[]).await;
+    let port = fixture.serve.local_addr().unwrap().port();
     let zebedee = format!(r#"{{"zebulon": {{"os_user": "zebedee", "port": {port}}}}}"#);
     let zebedee = Table::parse(&zebedee, Path::new("test")).unwrap();
-    *stage.app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(zebedee);
-    let mut client =
-        stage.ask("zebulon@example.org", "X-Forwarded-For: 203.0.113.9\r\nCf-Ray: 8c1fzebra-LHR\r\n").await;
-    let (mut serve, _) = stage.accept().await;
+    *fixture.app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(zebedee);
+    let mut client = fixture
+        .send_upgrade("zebulon@example.org", "X-Forwarded-For: 203.0.113.9\r\nCf-Ray: 8c1fzebra-LHR\r\n")
+        .await;
+    let (mut serve, _) = fixture.accept().await;
     serve.write_all(switching().as_bytes()).await.unwrap();
     head(&mut client).await;
-    let while_open = page::render(&stage.app.metrics, &stage.app.gauges()).unwrap();
+    let while_open = page::render(&fixture.app.metrics, &fixture.app.gauges()).unwrap();
     reset(client);
-    let (_, record) = stage.judgement().await;
-    stage.no_more_records().await;
-    // The record does name them: they had come through.
+    let (_, record) = fixture.judgement().await;
+    fixture.no_more_records().await;
+    // The record does contain them.
     assert_eq!((record.user.as_str(), record.ip.as_str()), ("zebedee", "203.0.113.9"));
-    let after = page::render(&stage.app.metrics, &stage.app.gauges()).unwrap();
+    let after = page::render(&fixture.app.metrics, &fixture.app.gauges()).unwrap();
     let forbidden = ["zeb", "203.0.113", "127.0.0.1", "example", "LHR", "secret", "ticket", &record.conn];
     for text in [while_open, after] {
         for word in forbidden {
@@ -197,35 +197,35 @@ async fn the_page_names_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_page_under_load_agrees_with_itself() {
+async fn every_page_under_load_is_consistent() {
     const CLIENTS: usize = 4;
     const EACH: usize = 40;
-    let mut stage = Stage::new(&[]).await;
-    stage.swallow_messages();
+    let mut fixture = Fixture::new(&[]).await;
+    fixture.drain_messages();
     let over = Arc::new(AtomicBool::new(false));
     let reader = {
-        let (app, over) = (Arc::clone(&stage.app), Arc::clone(&over));
+        let (app, over) = (Arc::clone(&fixture.app), Arc::clone(&over));
         std::thread::spawn(move || {
             let mut last = Page::default();
             let mut pages = 0;
             while !over.load(Ordering::Relaxed) {
                 let page = Page::parse(&page::render(&app.metrics, &app.gauges()).unwrap());
-                let owed = page.value("upgrades_total") - page.sum("closes_total");
-                assert_eq!(owed, page.sum("sessions"), "one record for each");
+                let pending = page.value("upgrades_total") - page.sum("closes_total");
+                assert_eq!(pending, page.sum("sessions"), "one record per upgrade");
                 assert!(page.value("opens_total") <= page.value("upgrades_total"));
-                last.assert_not_beyond(&page);
+                last.assert_not_above(&page);
                 last = page;
                 pages += 1;
             }
             pages
         })
     };
-    let address = stage.address;
+    let address = fixture.address;
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             tokio::spawn(async move {
                 for _ in 0..EACH {
-                    let mut client = fixture::ask(address, "ann", "").await;
+                    let mut client = fixture::send_upgrade(address, "ann", "").await;
                     head(&mut client).await;
                     reset(client);
                 }
@@ -233,26 +233,26 @@ async fn every_page_under_load_agrees_with_itself() {
         })
         .collect();
     for _ in 0..CLIENTS * EACH {
-        let (mut serve, _) = stage.accept().await;
+        let (mut serve, _) = fixture.accept().await;
         serve.write_all(switching().as_bytes()).await.unwrap();
     }
     for client in clients {
         client.await.unwrap();
     }
     for _ in 0..CLIENTS * EACH {
-        stage.judgement().await;
+        fixture.judgement().await;
     }
-    stage.no_more_records().await;
+    fixture.no_more_records().await;
     over.store(true, Ordering::Relaxed);
-    assert!(reader.join().unwrap() > 10, "there was something to compare");
-    let page = scrape(&stage);
+    assert!(reader.join().unwrap() > 10, "enough pages to compare");
+    let page = scrape(&fixture);
     #[expect(clippy::cast_precision_loss, reason = "160")]
     let all = (CLIENTS * EACH) as f64;
     assert_eq!((page.value("upgrades_total"), page.sum("closes_total")), (all, all));
     assert_eq!(page.sum("sessions"), 0.0);
 }
 
-async fn ask_metrics(address: std::net::SocketAddr, request: &str) -> String {
+async fn get_metrics(address: std::net::SocketAddr, request: &str) -> String {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(format!("{request} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -262,23 +262,23 @@ async fn ask_metrics(address: std::net::SocketAddr, request: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_listener_has_one_page() {
-    let stage = Stage::new(&[]).await;
+    let fixture = Fixture::new(&[]).await;
     let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap().unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(server::serve(
-        Arc::clone(&stage.app.metrics),
+        Arc::clone(&fixture.app.metrics),
         {
-            let app = Arc::clone(&stage.app);
+            let app = Arc::clone(&fixture.app);
             move || app.gauges()
         },
         listener,
     ));
-    let page = ask_metrics(address, "GET /metrics").await;
+    let page = get_metrics(address, "GET /metrics").await;
     let (head, body) = page.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     Page::parse(body);
-    let answer = ask_metrics(address, "HEAD /metrics").await;
+    let answer = get_metrics(address, "HEAD /metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     for (request, status, says) in [
         ("GET /", "200", "/metrics"),
@@ -286,20 +286,20 @@ async fn the_listener_has_one_page() {
         ("GET /ws", "404", "/metrics"),
         ("POST /metrics", "405", "allow: GET, HEAD"),
     ] {
-        let answer = ask_metrics(address, request).await;
+        let answer = get_metrics(address, request).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(says), "{answer}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_that_say_or_read_nothing_are_bounded_and_cost_the_proxy_nothing() {
-    let mut stage = Stage::new(&[]).await;
+async fn stalled_readers_are_limited_and_do_not_affect_the_proxy() {
+    let mut fixture = Fixture::new(&[]).await;
     let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap().unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(server::serve(
-        Arc::clone(&stage.app.metrics),
+        Arc::clone(&fixture.app.metrics),
         {
-            let app = Arc::clone(&stage.app);
+            let app = Arc::clone(&fixture.app);
             move || app.gauges()
         },
         listener,
@@ -308,18 +308,18 @@ async fn readers_that_say_or_read_nothing_are_bounded_and_cost_the_proxy_nothing
     for _ in 0..100 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    // All but a few are closed at once.
+    // All above the limit are closed immediately.
     let mut closed = 0;
     for stream in silent.iter_mut().rev().take(90) {
-        let read = tokio::time::timeout(fixture::PATIENCE, stream.read(&mut [0; 1])).await;
+        let read = tokio::time::timeout(fixture::TIMEOUT, stream.read(&mut [0; 1])).await;
         closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
     }
     assert_eq!(closed, 90);
-    let (client, mut serve) = stage.open().await;
+    let (client, mut serve) = fixture.open().await;
     reset(client);
     assert!(rest(&mut serve).await.is_err());
-    stage.judgement().await;
-    // Their places are free again when they leave.
+    fixture.judgement().await;
+    // Their slots are released when they disconnect.
     drop(silent);
     loop {
         let mut client = TcpStream::connect(address).await.unwrap();
@@ -336,7 +336,7 @@ async fn readers_that_say_or_read_nothing_are_bounded_and_cost_the_proxy_nothing
 }
 
 #[test]
-fn the_program_serves_metrics_where_it_is_told_and_only_there() {
+fn metrics_are_served_only_at_the_configured_address() {
     let table = table(GOOD);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -368,7 +368,7 @@ fn the_program_serves_metrics_where_it_is_told_and_only_there() {
         .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned))
         .filter(|inode| is_listening(inode))
         .count();
-    assert_eq!(listening, 1, "the proxy's own");
+    assert_eq!(listening, 1, "the listener of the proxy");
 }
 
 /// A TCP socket in state LISTEN, `0A` in the fourth field of `/proc/net/tcp` (proc(5)).

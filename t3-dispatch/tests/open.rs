@@ -11,7 +11,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{ACCEPT, PATIENCE, Stage, exactly, head, reset, switching};
+use fixture::{ACCEPT, Fixture, TIMEOUT, exactly, head, reset, switching};
 use t3_record::evidence::{OpenFailure, SeenEnd};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,10 +21,10 @@ use tokio::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_handshake_passes_with_its_headers_as_they_were() {
-    let stage = Stage::new(&[]).await;
+    let fixture = Fixture::new(&[]).await;
     let mut client =
-        stage.ask("ann@example.org", "X-ODD-Case: Kept\r\nX-Forwarded-For: 203.0.113.7\r\n").await;
-    let (mut serve, request) = stage.accept().await;
+        fixture.send_upgrade("ann@example.org", "X-ODD-Case: Kept\r\nX-Forwarded-For: 203.0.113.7\r\n").await;
+    let (mut serve, request) = fixture.accept().await;
     assert!(request.starts_with("GET /ws?wsTicket=secret HTTP/1.1\r\n"), "{request}");
     for line in
         ["X-ODD-Case: Kept", "Host: t3.test", "Upgrade: websocket", "X-Forwarded-For: 203.0.113.7, 127.0.0.1"]
@@ -34,7 +34,7 @@ async fn the_handshake_passes_with_its_headers_as_they_were() {
     let answer = switching().replace("Upgrade: w", "X-FROM-Serve: Yes\r\nUpgrade: w");
     serve.write_all(answer.as_bytes()).await.unwrap();
     assert_eq!(head(&mut client).await, answer, "serve's 101 passes as it is");
-    let opened = stage.messages("ws open");
+    let opened = fixture.messages("ws open");
     assert_eq!(opened.len(), 1);
     assert!(opened[0].starts_with("ws open user=ann ip=203.0.113.7 conn="), "{}", opened[0]);
     assert!(!opened[0].contains("secret"));
@@ -74,21 +74,21 @@ async fn what_serve_does_instead_of_101_is_told_to_the_browser_and_in_the_record
         (Act::Wait, 504, OpenFailure::HandshakeTimeout, None),
     ];
     for (act, status, failure, end) in table {
-        let mut stage = Stage::new(&["--handshake-timeout", "400ms"]).await;
-        let mut client = stage.ask("ann", "").await;
-        let (mut serve, _) = stage.accept().await;
+        let mut fixture = Fixture::new(&["--handshake-timeout", "400ms"]).await;
+        let mut client = fixture.send_upgrade("ann", "").await;
+        let (mut serve, _) = fixture.accept().await;
         match act {
             Act::Say(text) => serve.write_all(text.as_bytes()).await.unwrap(),
             Act::Leave => serve.shutdown().await.unwrap(),
             Act::Reset => {
                 reset(serve);
-                serve = TcpStream::connect(stage.serve.local_addr().unwrap()).await.unwrap();
+                serve = TcpStream::connect(fixture.serve.local_addr().unwrap()).await.unwrap();
             }
             Act::Wait => {}
         }
         let answer = head(&mut client).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{failure:?}: {answer}");
-        let facts = stage.facts().await;
+        let facts = fixture.facts().await;
         assert_eq!((facts.open_failure, facts.opened_at), (Some(failure), None));
         assert_eq!(facts.up.end.map(|(how, _)| how), end, "{failure:?}");
         let ours = !matches!(
@@ -100,44 +100,44 @@ async fn what_serve_does_instead_of_101_is_told_to_the_browser_and_in_the_record
         if status == 401 {
             assert!(answer.contains("X-Why: no") && exactly(&mut client, 2).await == b"no");
         }
-        stage.no_more_records().await;
+        fixture.no_more_records().await;
         drop(serve);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serve_that_is_not_there_is_refused() {
-    let mut stage = Stage::new(&[]).await;
-    let mut client = stage.ask("gone", "").await;
+    let mut fixture = Fixture::new(&[]).await;
+    let mut client = fixture.send_upgrade("gone", "").await;
     assert!(head(&mut client).await.starts_with("HTTP/1.1 502 "));
-    let facts = stage.facts().await;
+    let facts = fixture.facts().await;
     assert_eq!(facts.open_failure, Some(OpenFailure::Refused));
-    stage.no_more_records().await;
+    fixture.no_more_records().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_that_leaves_during_the_handshake_has_one_record() {
     for resets in [false, true] {
-        let mut stage = Stage::new(&[]).await;
-        let client = stage.ask("ann", "").await;
-        let (serve, _) = stage.accept().await;
+        let mut fixture = Fixture::new(&[]).await;
+        let client = fixture.send_upgrade("ann", "").await;
+        let (serve, _) = fixture.accept().await;
         if resets {
             reset(client);
         } else {
             drop(client);
         }
-        let facts = stage.facts().await;
+        let facts = fixture.facts().await;
         assert_eq!((facts.open_failure, facts.opened_at), (Some(OpenFailure::ClientGone), None));
         let seen = if resets { SeenEnd::Reset } else { SeenEnd::Eof };
         assert_eq!(facts.down.end.map(|(end, _)| end), Some(seen));
-        stage.no_more_records().await;
+        fixture.no_more_records().await;
         drop(serve);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_upgrades_get_400_and_never_reach_serve() {
-    let stage = Stage::new(&[]).await;
+    let fixture = Fixture::new(&[]).await;
     let good = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
     for (method, headers) in [
         ("GET", String::new()),
@@ -147,7 +147,7 @@ async fn malformed_upgrades_get_400_and_never_reach_serve() {
         ("GET", good.repeat(2)),
         ("GET", format!("{good}Content-Length: 1\r\n")),
     ] {
-        let mut client = TcpStream::connect(stage.address).await.unwrap();
+        let mut client = TcpStream::connect(fixture.address).await.unwrap();
         let request = format!(
             "{method} /ws HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{headers}\r\n"
         );
@@ -155,8 +155,8 @@ async fn malformed_upgrades_get_400_and_never_reach_serve() {
         let answer = head(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{headers:?}: {answer}");
     }
-    assert!(timeout(Duration::from_millis(200), stage.serve.accept()).await.is_err(), "serve was asked");
-    assert_eq!(stage.messages("ws").len(), 0);
+    assert!(timeout(Duration::from_millis(200), fixture.serve.accept()).await.is_err(), "serve was asked");
+    assert_eq!(fixture.messages("ws").len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,27 +167,30 @@ async fn without_a_known_identity_from_a_trusted_peer_there_is_403() {
         (&[][..], ""),
         (&[][..], "@ann"),
     ] {
-        let stage = Stage::new(options).await;
-        let mut client = stage.ask(user, "").await;
+        let fixture = Fixture::new(options).await;
+        let mut client = fixture.send_upgrade(user, "").await;
         assert!(head(&mut client).await.starts_with("HTTP/1.1 403 "), "{options:?} {user:?}");
-        assert!(timeout(Duration::from_millis(100), stage.serve.accept()).await.is_err(), "serve was asked");
+        assert!(
+            timeout(Duration::from_millis(100), fixture.serve.accept()).await.is_err(),
+            "serve was asked"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn header_values_forge_nothing() {
-    let mut stage = Stage::new(&[]).await;
+    let mut fixture = Fixture::new(&[]).await;
     let odd = "Cf-Ray: a\" cause=graceful verdict=client_closed \\\" x=\r\nX-Forwarded-For: 1.2.3.4 user=root, 5.6.7.8\r\n";
-    let mut client = stage.ask("ann", odd).await;
-    let (mut serve, _) = stage.accept().await;
+    let mut client = fixture.send_upgrade("ann", odd).await;
+    let (mut serve, _) = fixture.accept().await;
     serve.write_all(switching().as_bytes()).await.unwrap();
     head(&mut client).await;
     drop((client, serve));
-    let (_, record) = stage.judgement().await;
+    let (_, record) = fixture.judgement().await;
     assert_eq!(record.ray.as_deref(), Some("a\" cause=graceful verdict=client_closed \\\" x="));
     assert_eq!(record.ip, "5.6.7.8");
-    stage.no_more_records().await;
-    let messages = stage.messages("ws close");
+    fixture.no_more_records().await;
+    let messages = fixture.messages("ws close");
     assert_eq!(messages.len(), 1);
     let (_, after) = messages[0].split_once(" cause=").unwrap();
     assert!(!after.starts_with("graceful"), "{}", messages[0]);
@@ -195,11 +198,11 @@ async fn header_values_forge_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_streams_both_ways() {
-    let stage = Stage::new(&[]).await;
-    let mut client = TcpStream::connect(stage.address).await.unwrap();
+    let fixture = Fixture::new(&[]).await;
+    let mut client = TcpStream::connect(fixture.address).await.unwrap();
     let request = "POST /api?x=1 HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\nTransfer-Encoding: chunked\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\n5\r\nfirst\r\n";
     client.write_all(request.as_bytes()).await.unwrap();
-    let (mut serve, request) = stage.accept().await;
+    let (mut serve, request) = fixture.accept().await;
     assert!(request.starts_with("POST /api?x=1 HTTP/1.1\r\n") && !request.contains("X-Mine"), "{request}");
     assert_eq!(
         exactly(&mut serve, 10).await,
@@ -214,7 +217,7 @@ async fn plain_http_streams_both_ways() {
     let mut seen = Vec::new();
     while !seen.windows(9).any(|bytes| bytes == b"data: 1\n\n") {
         let read =
-            timeout(PATIENCE, client.read_buf(&mut seen)).await.expect("the event is kept back").unwrap();
+            timeout(TIMEOUT, client.read_buf(&mut seen)).await.expect("the event is kept back").unwrap();
         assert!(read > 0);
     }
     drop(serve);
@@ -222,15 +225,15 @@ async fn plain_http_streams_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reconnect_names_its_predecessor() {
-    let mut stage = Stage::new(&[]).await;
-    let (mut client, stalled_serve) = stage.open().await;
+    let mut fixture = Fixture::new(&[]).await;
+    let (mut client, stalled_serve) = fixture.open().await;
     client.shutdown().await.unwrap();
     sleep(Duration::from_millis(50)).await;
     // serve has not ended its leg yet: the browser comes back all the same.
-    let (again, serve) = stage.open().await;
+    let (again, serve) = fixture.open().await;
     drop((client, stalled_serve));
-    let (_, first) = stage.judgement().await;
-    let opened = stage.messages("ws open");
+    let (_, first) = fixture.judgement().await;
+    let opened = fixture.messages("ws open");
     assert!(opened[1].contains(&format!("prev={}", first.conn)), "{}", opened[1]);
     assert!(opened[1].contains("gap_ms="), "{}", opened[1]);
     drop((again, serve));

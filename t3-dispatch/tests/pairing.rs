@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use pairing_fixture::{House, MINT, NAVIGATION, PATIENCE, answer};
+use pairing_fixture::{Fixture, MINT, NAVIGATION, TIMEOUT, answer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -30,33 +30,33 @@ const SESSION: &str = "/api/auth/session";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_visit_gets_the_session_that_serve_opened_and_goes_to_the_front_page() {
-    let house = House::new(MINT, &[]).await;
-    let paired = house.ask("GET /deep/link?x=1", NAVIGATION).await;
+    let fixture = Fixture::new(MINT, &[]).await;
+    let paired = fixture.send("GET /deep/link?x=1", NAVIGATION).await;
     assert!(paired.is_paired(), "{paired:?}");
     assert_eq!(
         paired.fields("set-cookie"),
         ["t3_session=session-1; HttpOnly; Path=/; SameSite=Lax", "t3_seen=1; Path=/"],
         "all of serve's cookies, as they were"
     );
-    assert_eq!(house.mints(), [house.user.as_str()], "the user is the last argument");
-    assert_eq!(house.asked().await, [BROWSER_SESSION]);
-    let line = format!("paired user={} endpoint={BROWSER_SESSION} fallback=false", house.user);
-    assert_eq!(house.lines("paired"), [line]);
-    assert_eq!(house.counted(), ["paired=1"]);
+    assert_eq!(fixture.mints(), [fixture.user.as_str()], "the user is the last argument");
+    assert_eq!(fixture.auth_requests().await, [BROWSER_SESSION]);
+    let line = format!("paired user={} endpoint={BROWSER_SESSION} fallback=false", fixture.user);
+    assert_eq!(fixture.lines("paired"), [line]);
+    assert_eq!(fixture.counted(), ["paired=1"]);
 
-    let page = house.visit_with(&paired.session()).await;
+    let page = fixture.visit_with(&paired.session()).await;
     assert_eq!(page.status, 404, "the stand-in's own answer: {page:?}");
     assert_eq!(page.body, "no such page\n");
-    assert_eq!(house.mints().len(), 1);
+    assert_eq!(fixture.mints().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mint_behind_a_socket_pairs_as_a_command_does() {
-    let house = House::behind_socket(MINT).await;
-    assert!(house.visit().await.is_paired());
-    assert_eq!(house.mints(), [house.user.as_str()], "the user is the last argument");
-    assert_eq!(house.lines("paired").len(), 1);
-    assert_eq!(house.counted(), ["paired=1"]);
+    let fixture = Fixture::behind_socket(MINT).await;
+    assert!(fixture.visit().await.is_paired());
+    assert_eq!(fixture.mints(), [fixture.user.as_str()], "the user is the last argument");
+    assert_eq!(fixture.lines("paired").len(), 1);
+    assert_eq!(fixture.counted(), ["paired=1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,37 +71,37 @@ async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_ca
             "mint.sock: No such file or directory (os error 2); check t3-mint.socket, its owner and --mint-socket",
         ),
     ] {
-        let house = House::behind_socket(mint).await;
+        let fixture = Fixture::behind_socket(mint).await;
         if gone {
-            fs::remove_file(house.dir.path().join("mint.sock")).unwrap();
+            fs::remove_file(fixture.dir.path().join("mint.sock")).unwrap();
         }
-        let failed = house.visit().await;
+        let failed = fixture.visit().await;
         assert_eq!(failed.status, 500, "{mint}: {failed:?}");
-        let lines = house.lines("");
+        let lines = fixture.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
         assert!(lines[0].starts_with("mint for user") && lines[0].contains(" failed: "), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
-        assert_eq!(house.counted(), ["mint_failed=1"]);
+        assert_eq!(fixture.counted(), ["mint_failed=1"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_serve_takes_the_same_credential_at_its_old_endpoint() {
-    let house = House::new(MINT, &[]).await;
-    house.order("pairing bootstrap");
-    assert!(house.visit().await.is_paired());
-    assert_eq!(house.asked().await, [BROWSER_SESSION, BOOTSTRAP]);
-    assert_eq!(house.mints().len(), 1);
-    let line = format!("paired user={} endpoint={BOOTSTRAP} fallback=true", house.user);
-    assert_eq!(house.lines("paired"), [line]);
-    assert_eq!(house.counted(), ["paired_fallback=1"]);
+    let fixture = Fixture::new(MINT, &[]).await;
+    fixture.order("pairing bootstrap");
+    assert!(fixture.visit().await.is_paired());
+    assert_eq!(fixture.auth_requests().await, [BROWSER_SESSION, BOOTSTRAP]);
+    assert_eq!(fixture.mints().len(), 1);
+    let line = format!("paired user={} endpoint={BOOTSTRAP} fallback=true", fixture.user);
+    assert_eq!(fixture.lines("paired"), [line]);
+    assert_eq!(fixture.counted(), ["paired_fallback=1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_without_sec_fetch_is_known_by_its_accept() {
-    let house = House::new(MINT, &[]).await;
-    assert!(house.ask("GET /", "Accept: text/html,*/*;q=0.8\r\n").await.is_paired());
-    assert_eq!(house.ask("GET /", "Accept: */*\r\n").await.status, 200);
+    let fixture = Fixture::new(MINT, &[]).await;
+    assert!(fixture.send("GET /", "Accept: text/html,*/*;q=0.8\r\n").await.is_paired());
+    assert_eq!(fixture.send("GET /", "Accept: */*\r\n").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,33 +118,33 @@ async fn a_session_is_made_anew_only_when_serve_says_that_it_does_not_know_it() 
     ] {
         // A busy machine must not turn an answer into silence.
         let patience = if order == "session silent" { "400ms" } else { "15s" };
-        let house = House::new(MINT, &["--session-check-timeout", patience]).await;
-        house.order(order);
-        let visited = house.ask("GET /", &format!("{NAVIGATION}Cookie: a=b; t3_session=stale\r\n")).await;
+        let fixture = Fixture::new(MINT, &["--session-check-timeout", patience]).await;
+        fixture.order(order);
+        let visited = fixture.send("GET /", &format!("{NAVIGATION}Cookie: a=b; t3_session=stale\r\n")).await;
         assert_eq!(visited.is_paired(), renewed, "{order}: {visited:?}");
-        assert_eq!(house.mints().len(), usize::from(renewed), "{order}");
-        assert_eq!(house.asked().await.first().map(String::as_str), Some(SESSION), "{order}");
+        assert_eq!(fixture.mints().len(), usize::from(renewed), "{order}");
+        assert_eq!(fixture.auth_requests().await.first().map(String::as_str), Some(SESSION), "{order}");
         let open = !renewed && order != "session true";
         let counted: &[&str] = match (renewed, open) {
             (true, _) => &["check_unauthenticated=1", "paired=1"],
             (false, true) => &["check_failed=1"],
             (false, false) => &[],
         };
-        let mut found = house.counted();
+        let mut found = fixture.counted();
         found.sort();
         assert_eq!(found, counted, "{order}");
         if !renewed {
             assert_eq!(visited.status, 200, "{order}: the page passes");
             assert!(visited.body.contains("t3 stand-in of"), "{order}");
         }
-        assert_eq!(house.lines("cannot check the session: ").len(), usize::from(open), "{order}");
+        assert_eq!(fixture.lines("cannot check the session: ").len(), usize::from(open), "{order}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sub_requests_are_never_redirected_nor_checked() {
-    let house = House::new(MINT, &[]).await;
-    house.order("session false");
+    let fixture = Fixture::new(MINT, &[]).await;
+    fixture.order("session false");
     for session in ["", "Cookie: t3_session=stale\r\n"] {
         for (line, headers) in [
             ("GET /", "Sec-Fetch-Dest: empty\r\nAccept: text/html\r\n"),
@@ -156,7 +156,7 @@ async fn sub_requests_are_never_redirected_nor_checked() {
             ("POST /", "Sec-Fetch-Dest: document\r\nAccept: text/html\r\nContent-Length: 0\r\n"),
             ("GET /", "Sec-Fetch-Dest: document\r\nAuthorization: Bearer TOKEN-1\r\n"),
         ] {
-            let answer = house.ask(line, &format!("{headers}{session}")).await;
+            let answer = fixture.send(line, &format!("{headers}{session}")).await;
             assert_eq!(answer.status, 200, "{line} {headers:?}");
         }
         // A native client's WebSocket, and a browser's that has lost its cookie.
@@ -165,54 +165,54 @@ async fn sub_requests_are_never_redirected_nor_checked() {
                 "Accept: text/html\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{session}"
             );
-            let mut client = house.request(&house.user, &format!("GET {target}"), &upgrade).await;
+            let mut client = fixture.request(&fixture.user, &format!("GET {target}"), &upgrade).await;
             let mut start = [0; 13];
-            timeout(PATIENCE, client.read_exact(&mut start)).await.unwrap().unwrap();
+            timeout(TIMEOUT, client.read_exact(&mut start)).await.unwrap().unwrap();
             assert_eq!(&start, b"HTTP/1.1 101 ", "{target}");
         }
     }
-    assert_eq!(house.mints().len() + house.asked().await.len(), 0);
+    assert_eq!(fixture.mints().len() + fixture.auth_requests().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_first_visits_of_one_user_mint_once() {
-    let house = House::crowd(2, &format!("until_go; {MINT}"), &[]).await;
-    let other = house.user(1);
+    let fixture = Fixture::with_users(2, &format!("until_go; {MINT}"), &[]).await;
+    let other = fixture.user(1);
     let headers = format!("{NAVIGATION}Connection: close\r\n");
     let visits = async {
-        let visits = join_all((0..8).map(|_| house.visit()));
-        let visit_of_other = async { answer(house.request(&other, "GET /", &headers).await).await };
+        let visits = join_all((0..8).map(|_| fixture.visit()));
+        let visit_of_other = async { answer(fixture.request(&other, "GET /", &headers).await).await };
         tokio::join!(visits, visit_of_other)
     };
     let gate = async {
-        house.until_mints(2).await;
+        fixture.until_mints(2).await;
         // Time for a second one, if there were one.
         sleep(Duration::from_millis(200)).await;
-        house.go();
+        fixture.go();
     };
     let ((visits, visit_of_other), ()) = tokio::join!(visits, gate);
     assert!(visits.iter().all(pairing_fixture::Answer::is_paired), "{visits:?}");
     assert!(visits.iter().all(|visit| visit.session() == visits[0].session()));
     assert!(visit_of_other.is_paired());
-    let mut minted = house.mints();
+    let mut minted = fixture.mints();
     minted.sort();
-    assert_eq!(minted, [house.user.clone(), other]);
-    assert_eq!(house.asked().await, [BROWSER_SESSION]);
-    assert_eq!(house.lines("paired").len(), 1);
+    assert_eq!(minted, [fixture.user.clone(), other]);
+    assert_eq!(fixture.auth_requests().await, [BROWSER_SESSION]);
+    assert_eq!(fixture.lines("paired").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_visitor_who_leaves_does_not_end_the_mint_of_the_others() {
-    let house = House::new(&format!("until_go; {MINT}"), &[]).await;
-    let first = house.request(&house.user, "GET /", NAVIGATION).await;
-    house.until_mints(1).await;
-    let second = house.request(&house.user, "GET /", &format!("{NAVIGATION}Connection: close\r\n")).await;
+    let fixture = Fixture::new(&format!("until_go; {MINT}"), &[]).await;
+    let first = fixture.request(&fixture.user, "GET /", NAVIGATION).await;
+    fixture.until_mints(1).await;
+    let second = fixture.request(&fixture.user, "GET /", &format!("{NAVIGATION}Connection: close\r\n")).await;
     drop(first);
     // Time to notice that it has gone.
     sleep(Duration::from_millis(200)).await;
-    house.go();
+    fixture.go();
     assert!(answer(second).await.is_paired());
-    assert_eq!(house.mints().len(), 1);
+    assert_eq!(fixture.mints().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,17 +247,17 @@ async fn a_mint_that_fails_is_500_and_one_line_that_names_the_cause() {
         ("until_go", &["--mint-timeout", "300ms"], "did not end within 300 ms and was killed"),
         ("", &["--mint-command", "/nonexistent/t3-mint --fast"], "start `/nonexistent/t3-mint --fast user"),
     ] {
-        let house = House::new(mint, options).await;
-        let failed = house.visit().await;
+        let fixture = Fixture::new(mint, options).await;
+        let failed = fixture.visit().await;
         assert_eq!(failed.status, 500, "{mint}: {failed:?}");
         assert_eq!(failed.fields("cache-control"), ["no-store"]);
         assert!(!failed.body.contains("one-time-"));
-        let lines = house.lines("");
+        let lines = fixture.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
         assert!(lines[0].starts_with("mint for user") && lines[0].contains(" failed: "), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
-        assert!(house.asked().await.is_empty(), "{mint}");
-        assert_eq!(house.counted(), ["mint_failed=1"]);
+        assert!(fixture.auth_requests().await.is_empty(), "{mint}");
+        assert_eq!(fixture.counted(), ["mint_failed=1"]);
     }
 }
 
@@ -293,13 +293,13 @@ async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
         ("unlisten", "exchange_unreachable=1", "Connection refused"),
     ] {
         let patience = if order == "pairing silent" { "400ms" } else { "15s" };
-        let house = House::new(MINT, &["--exchange-timeout", patience]).await;
-        house.order(order);
-        let failed = house.visit().await;
+        let fixture = Fixture::new(MINT, &["--exchange-timeout", patience]).await;
+        fixture.order(order);
+        let failed = fixture.visit().await;
         assert_eq!(failed.status, 502, "{order}: {failed:?}");
         assert_eq!(failed.fields("cache-control"), ["no-store"]);
         assert!(!failed.body.contains("one-time-"));
-        let lines = house.lines("");
+        let lines = fixture.lines("");
         assert_eq!(lines.len(), 1, "{order}: {lines:?}");
         assert!(
             lines[0].starts_with("pairing exchange for user") && lines[0].contains(" failed: "),
@@ -307,34 +307,34 @@ async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
             lines[0]
         );
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
-        assert_eq!(house.counted(), [counted], "{order}");
+        assert_eq!(fixture.counted(), [counted], "{order}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_not_kept() {
-    let house = House::new(&format!("[ -e \"$DIR/go\" ] || exit 1; {MINT}"), &[]).await;
-    assert_eq!(house.visit().await.status, 500);
-    house.go();
-    assert!(house.visit().await.is_paired());
+    let fixture = Fixture::new(&format!("[ -e \"$DIR/go\" ] || exit 1; {MINT}"), &[]).await;
+    assert_eq!(fixture.visit().await.status, 500);
+    fixture.go();
+    assert!(fixture.visit().await.is_paired());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mint_that_hangs_is_killed_with_what_it_has_started() {
-    let house = House::new("sleep 600 & echo $! > \"$DIR/child\"; wait", &["--mint-timeout", "2s"]).await;
-    assert_eq!(house.visit().await.status, 500);
-    let child = fs::read_to_string(house.dir.path().join("child")).unwrap();
+    let fixture = Fixture::new("sleep 600 & echo $! > \"$DIR/child\"; wait", &["--mint-timeout", "2s"]).await;
+    assert_eq!(fixture.visit().await.status, 500);
+    let child = fs::read_to_string(fixture.dir.path().join("child")).unwrap();
     let stat = format!("/proc/{}/stat", child.trim());
     // Gone, or dead and not yet collected by whoever has adopted it.
-    house.until(|_| fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))).await;
+    fixture.until(|_| fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mint_that_leaves_a_child_with_its_pipes_behind_does_not_hold_the_visitor_up() {
     let patience = ["--mint-timeout", "15s"];
-    let house = House::new(&format!("sleep 600 & echo $! > \"$DIR/child\"; {MINT}"), &patience).await;
-    let visited = house.visit().await;
-    let child = fs::read_to_string(house.dir.path().join("child")).unwrap();
+    let fixture = Fixture::new(&format!("sleep 600 & echo $! > \"$DIR/child\"; {MINT}"), &patience).await;
+    let visited = fixture.visit().await;
+    let child = fs::read_to_string(fixture.dir.path().join("child")).unwrap();
     let child = rustix::process::Pid::from_raw(child.trim().parse().unwrap()).unwrap();
     rustix::process::kill_process(child, rustix::process::Signal::KILL).expect("it was left alone");
     assert!(visited.is_paired(), "{visited:?}");
@@ -343,74 +343,74 @@ async fn a_mint_that_leaves_a_child_with_its_pipes_behind_does_not_hold_the_visi
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_than_four_mints_run_at_the_same_time() {
     let script = format!("until_go; echo \"$1\" >> \"$DIR/done\"; {MINT}");
-    let house = House::crowd(6, &script, &["--mint-timeout", "15s"]).await;
+    let fixture = Fixture::with_users(6, &script, &["--mint-timeout", "15s"]).await;
     let headers = format!("{NAVIGATION}Connection: close\r\n");
     let visits = join_all((0..6).map(|number| {
-        let (user, headers, house) = (house.user(number), &headers, &house);
-        async move { answer(house.request(&user, "GET /", headers).await).await }
+        let (user, headers, fixture) = (fixture.user(number), &headers, &fixture);
+        async move { answer(fixture.request(&user, "GET /", headers).await).await }
     }));
     let gate = async {
-        house.until_mints(4).await;
+        fixture.until_mints(4).await;
         sleep(Duration::from_millis(300)).await;
-        assert_eq!(house.mints().len(), 4);
-        house.go();
+        assert_eq!(fixture.mints().len(), 4);
+        fixture.go();
     };
     let (visits, ()) = tokio::join!(visits, gate);
     assert!(visits.iter().all(pairing_fixture::Answer::is_paired), "{visits:?}");
-    assert_eq!(house.mints().len(), 6);
+    assert_eq!(fixture.mints().len(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_that_keeps_no_cookie_is_not_sent_around_for_ever() {
-    let house = House::new(MINT, &[]).await;
+    let fixture = Fixture::new(MINT, &[]).await;
     for _ in 0..4 {
-        assert!(house.visit().await.is_paired());
+        assert!(fixture.visit().await.is_paired());
     }
     for _ in 0..3 {
-        let stopped = house.visit().await;
+        let stopped = fixture.visit().await;
         assert_eq!(stopped.status, 429, "{stopped:?}");
         assert_eq!(stopped.fields("retry-after"), ["60"]);
         assert_eq!(stopped.fields("cache-control"), ["no-store"]);
         assert!(stopped.body.contains("cookies"), "{}", stopped.body);
     }
-    assert_eq!(house.mints().len(), 4);
-    assert_eq!(house.lines("pairing loop").len(), 1, "logged once");
-    let mut counted = house.counted();
+    assert_eq!(fixture.mints().len(), 4);
+    assert_eq!(fixture.lines("pairing loop").len(), 1, "logged once");
+    let mut counted = fixture.counted();
     counted.sort();
     assert_eq!(counted, ["loop_stopped=3", "paired=4"]);
-    let other = house.ask("GET /", &NAVIGATION.replace("Firefox", "Safari")).await;
+    let other = fixture.send("GET /", &NAVIGATION.replace("Firefox", "Safari")).await;
     assert!(other.is_paired(), "another browser of the same user: {other:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_serve_never_knows_is_a_loop_as_well() {
-    let house = House::new(MINT, &["--session-check-timeout", "15s"]).await;
-    house.order("session false");
+    let fixture = Fixture::new(MINT, &["--session-check-timeout", "15s"]).await;
+    fixture.order("session false");
     for _ in 0..4 {
-        assert!(house.visit_with("t3_session=session-1").await.is_paired());
+        assert!(fixture.visit_with("t3_session=session-1").await.is_paired());
     }
-    assert_eq!(house.visit_with("t3_session=session-1").await.status, 429);
+    assert_eq!(fixture.visit_with("t3_session=session-1").await.status, 429);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn switched_off_it_does_nothing() {
-    let house = House::new(MINT, &["--no-pairing"]).await;
-    house.order("session false");
-    assert_eq!(house.visit().await.status, 200);
-    assert_eq!(house.visit_with("t3_session=stale").await.status, 404);
-    assert_eq!(house.mints().len() + house.asked().await.len(), 0);
+    let fixture = Fixture::new(MINT, &["--no-pairing"]).await;
+    fixture.order("session false");
+    assert_eq!(fixture.visit().await.status, 200);
+    assert_eq!(fixture.visit_with("t3_session=stale").await.status, 404);
+    assert_eq!(fixture.mints().len() + fixture.auth_requests().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_is_told_what_the_browser_is_and_nothing_it_must_not_know() {
     let serve = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = serve.local_addr().unwrap().port();
-    let house = House::with_serves(&[port], tempfile::tempdir().unwrap(), MINT, &[]).await;
+    let fixture = Fixture::with_serves(&[port], tempfile::tempdir().unwrap(), MINT, &[]).await;
     let playing = async {
-        let (mut stream, _) = timeout(PATIENCE, serve.accept()).await.unwrap().unwrap();
+        let (mut stream, _) = timeout(TIMEOUT, serve.accept()).await.unwrap().unwrap();
         let mut request = Vec::new();
         while !request.ends_with(b"}") {
-            assert!(timeout(PATIENCE, stream.read_buf(&mut request)).await.unwrap().unwrap() > 0);
+            assert!(timeout(TIMEOUT, stream.read_buf(&mut request)).await.unwrap().unwrap() > 0);
         }
         // A body that never ends: the head is all that counts.
         let answer =
@@ -421,7 +421,7 @@ async fn serve_is_told_what_the_browser_is_and_nothing_it_must_not_know() {
     let headers = format!(
         "{NAVIGATION}X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\nCookie: other=secret\r\nAuthorization: Basic YTpi\r\n"
     );
-    let (visited, (_stream, request)) = tokio::join!(house.ask("GET /", &headers), playing);
+    let (visited, (_stream, request)) = tokio::join!(fixture.send("GET /", &headers), playing);
     assert!(visited.is_paired(), "{visited:?}");
     let request = request.to_ascii_lowercase();
     assert!(request.starts_with("post /api/auth/browser-session http/1.1\r\n"), "{request}");
@@ -443,8 +443,8 @@ async fn serve_is_told_what_the_browser_is_and_nothing_it_must_not_know() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_options_it_is_sudo_that_is_run_and_the_log_is_as_promised() {
-    let house = House::new("", &[]).await;
-    let path = house.dir.path().join("bin");
+    let fixture = Fixture::new("", &[]).await;
+    let path = fixture.dir.path().join("bin");
     // Made by another process: a file that this one had open could not be executed while a test
     // beside forks.
     let script = "#!/bin/sh\nread line && exit 9\nfor word; do printf '%s\\n' \"$word\"; done > \"${0%/*}/argv\"\nprintf '{\"credential\":\"one-time-sudo\"}'\n";
@@ -455,8 +455,8 @@ async fn without_options_it_is_sudo_that_is_run_and_the_log_is_as_promised() {
         .status()
         .unwrap();
     assert!(made.success());
-    let table = house.dir.path().join("dispatch.json");
-    fs::write(&table, format!("{{\"ann\": {{\"os_user\": \"anna\", \"port\": {}}}}}", house.port)).unwrap();
+    let table = fixture.dir.path().join("dispatch.json");
+    fs::write(&table, format!("{{\"ann\": {{\"os_user\": \"anna\", \"port\": {}}}}}", fixture.port)).unwrap();
     let mut dispatch = tokio::process::Command::new(env!("CARGO_BIN_EXE_t3-dispatch"))
         .args([
             "serve",

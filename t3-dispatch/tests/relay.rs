@@ -11,7 +11,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{PATIENCE, Stage, exactly, frame, reset, rest};
+use fixture::{Fixture, TIMEOUT, exactly, frame, reset, rest};
 use t3_record::{
     Side,
     evidence::{Breach, OwnEnd, SeenEnd},
@@ -47,8 +47,8 @@ const BOTH: [Side; 2] = [Side::Down, Side::Up];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_bytes_pass_unmodified_in_both_directions() {
-    let mut stage = Stage::new(&[]).await;
-    let (client, serve) = stage.open().await;
+    let mut fixture = Fixture::new(&[]).await;
+    let (client, serve) = fixture.open().await;
     let bytes = noise(8 << 20);
     let mirrored: Vec<u8> = bytes.iter().rev().copied().collect();
     let exchange = async |stream: TcpStream, send: &[u8]| {
@@ -62,33 +62,33 @@ async fn any_bytes_pass_unmodified_in_both_directions() {
         got
     };
     let both = async { tokio::join!(exchange(client, &bytes), exchange(serve, &mirrored)) };
-    let (at_client, at_serve) = timeout(PATIENCE, both).await.expect("no end");
+    let (at_client, at_serve) = timeout(TIMEOUT, both).await.expect("no end");
     assert!(at_serve == bytes && at_client == mirrored);
-    let facts = stage.facts().await;
+    let facts = fixture.facts().await;
     assert_eq!((facts.down.bytes, facts.up.bytes), (8 << 20, 8 << 20));
     assert!(facts.down.breach.is_some() && facts.up.breach.is_some(), "noise is not a WebSocket");
-    stage.no_more_records().await;
+    fixture.no_more_records().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_after_the_101_are_forwarded_and_scanned() {
-    let mut stage = Stage::new(&[]).await;
-    let mut client = stage.ask("ann", "").await;
-    let (mut serve, _) = stage.accept().await;
+    let mut fixture = Fixture::new(&[]).await;
+    let mut client = fixture.send_upgrade("ann", "").await;
+    let (mut serve, _) = fixture.accept().await;
     let hello = frame(0x81, b"hello", false);
     serve.write_all(&[fixture::switching().as_bytes(), &hello].concat()).await.unwrap();
     fixture::head(&mut client).await;
     assert_eq!(exactly(&mut client, hello.len()).await, hello);
     drop((client, serve));
-    let facts = stage.facts().await;
+    let facts = fixture.facts().await;
     assert_eq!((facts.up.msgs, facts.up.bytes), (1, hello.len() as u64));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn close_frames_of_both_peers_are_recorded_with_code_and_reason() {
     for side in BOTH {
-        let mut stage = Stage::new(&[]).await;
-        let (client, serve) = stage.open().await;
+        let mut fixture = Fixture::new(&[]).await;
+        let (client, serve) = fixture.open().await;
         let (mut first, mut second) = ends(side, client, serve);
         let close = frame(0x88, b"\x0f\xa1why \"x=1\"", side == Side::Down);
         first.write_all(&close).await.unwrap();
@@ -99,7 +99,7 @@ async fn close_frames_of_both_peers_are_recorded_with_code_and_reason() {
         drop(first);
         assert_eq!(rest(&mut second).await.unwrap(), b"");
         drop(second);
-        let facts = stage.facts().await;
+        let facts = fixture.facts().await;
         let (one, other) = (facts.leg(side), facts.leg(side.other()));
         let seen = one.close_frame.as_ref().unwrap();
         assert_eq!((seen.code, seen.reason.as_str()), (Some(4001), "why \"x=1\""));
@@ -107,15 +107,15 @@ async fn close_frames_of_both_peers_are_recorded_with_code_and_reason() {
         assert!(other.close_forwarded_at.unwrap() >= seen.at && one.close_forwarded_at.is_some());
         assert_eq!(one.end.unwrap().0, SeenEnd::Eof);
         assert_eq!((one.breach, other.breach), (None, None));
-        stage.no_more_records().await;
+        fixture.no_more_records().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_close_is_forwarded_and_the_other_direction_continues() {
     for side in BOTH {
-        let mut stage = Stage::new(&[]).await;
-        let (client, serve) = stage.open().await;
+        let mut fixture = Fixture::new(&[]).await;
+        let (client, serve) = fixture.open().await;
         let (mut first, mut second) = ends(side, client, serve);
         first.shutdown().await.unwrap();
         assert_eq!(rest(&mut second).await.unwrap(), b"");
@@ -125,25 +125,25 @@ async fn a_half_close_is_forwarded_and_the_other_direction_continues() {
             second.shutdown().await.unwrap();
         });
         assert!(got.unwrap() == bytes);
-        let facts = stage.facts().await;
+        let facts = fixture.facts().await;
         let (one, other) = (facts.leg(side), facts.leg(side.other()));
         assert_eq!((one.end.unwrap().0, other.end.unwrap().0), (SeenEnd::Eof, SeenEnd::Eof));
         assert!(one.end.unwrap().1 < other.end.unwrap().1);
         assert_eq!(facts.ended_at, one.end.unwrap().1);
         assert_eq!(other.own_end.unwrap().0, OwnEnd::Fin);
         assert!(one.tcp.is_some() && other.tcp.is_some());
-        stage.no_more_records().await;
+        fixture.no_more_records().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_closed_session_without_progress_times_out() {
-    let mut stage = Stage::new(&["--close-timeout", "300ms"]).await;
-    let (mut client, mut serve) = stage.open().await;
+    let mut fixture = Fixture::new(&["--close-timeout", "300ms"]).await;
+    let (mut client, mut serve) = fixture.open().await;
     client.shutdown().await.unwrap();
     assert_eq!(rest(&mut serve).await.unwrap(), b"");
     assert_eq!(rest(&mut client).await.unwrap(), b"");
-    let facts = stage.facts().await;
+    let facts = fixture.facts().await;
     assert_eq!((facts.down.end.map(|end| end.0), facts.up.end), (Some(SeenEnd::Eof), None));
     assert_eq!(facts.down.own_end.map(|end| end.0), Some(OwnEnd::Fin));
 }
@@ -151,31 +151,31 @@ async fn a_half_closed_session_without_progress_times_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_is_passed_to_the_other_leg() {
     for side in BOTH {
-        let mut stage = Stage::new(&[]).await;
-        let (client, serve) = stage.open().await;
+        let mut fixture = Fixture::new(&[]).await;
+        let (client, serve) = fixture.open().await;
         let (first, mut second) = ends(side, client, serve);
         reset(first);
         assert_eq!(rest(&mut second).await.unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
-        let facts = stage.facts().await;
+        let facts = fixture.facts().await;
         assert_eq!(facts.leg(side).end.unwrap().0, SeenEnd::Reset);
         assert_eq!(facts.leg(side.other()).own_end.unwrap().0, OwnEnd::Rst);
         assert_eq!(facts.leg(side.other()).end, None);
-        stage.no_more_records().await;
+        fixture.no_more_records().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_after_a_half_close_is_detected_without_reading() {
     for side in BOTH {
-        let mut stage = Stage::new(&[]).await;
-        let (client, serve) = stage.open().await;
+        let mut fixture = Fixture::new(&[]).await;
+        let (client, serve) = fixture.open().await;
         let (mut first, mut second) = ends(side, client, serve);
         first.shutdown().await.unwrap();
         assert_eq!(rest(&mut second).await.unwrap(), b"");
         reset(first);
         let started = Instant::now();
-        let facts = stage.facts().await;
-        assert!(started.elapsed() < PATIENCE / 2);
+        let facts = fixture.facts().await;
+        assert!(started.elapsed() < TIMEOUT / 2);
         assert_eq!(facts.leg(side).end.unwrap().0, SeenEnd::Eof);
         // The kernel reports a reset after a FIN as EPIPE (tcp_reset in net/ipv4/tcp_input.c).
         assert_eq!(facts.leg(side).write_error.unwrap().0, SeenEnd::Pipe);
@@ -186,8 +186,8 @@ async fn a_reset_after_a_half_close_is_detected_without_reading() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_reader_blocks_the_writer_and_memory_stays_bounded() {
     for side in BOTH {
-        let mut stage = Stage::new(&[]).await;
-        let (client, serve) = stage.open().await;
+        let mut fixture = Fixture::new(&[]).await;
+        let (client, serve) = fixture.open().await;
         let (mut writer, reader) = ends(side, client, serve);
         let chunk = noise(64 << 10);
         let mut sent = 0_u64;
@@ -197,7 +197,7 @@ async fn a_stalled_reader_blocks_the_writer_and_memory_stays_bounded() {
         }
         // A reset must end the session even while the relay does not read from its sender.
         reset(writer);
-        let facts = stage.facts().await;
+        let facts = fixture.facts().await;
         let blocked = facts.leg(side.other());
         assert!(blocked.pending_bytes > 0 && blocked.pending_bytes <= 64 << 10, "{}", blocked.pending_bytes);
         assert!(blocked.blocked_since.is_some_and(|since| since < facts.ended_at));
@@ -208,8 +208,8 @@ async fn a_stalled_reader_blocks_the_writer_and_memory_stays_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_gets_every_byte() {
-    let mut stage = Stage::new(&[]).await;
-    let (mut client, mut serve) = stage.open().await;
+    let mut fixture = Fixture::new(&[]).await;
+    let (mut client, mut serve) = fixture.open().await;
     let bytes = noise(16 << 20);
     let sent = bytes.clone();
     let writer = tokio::spawn(async move {
@@ -221,36 +221,36 @@ async fn a_slow_reader_gets_every_byte() {
         if got.len() % 7 == 0 {
             sleep(Duration::from_millis(1)).await;
         }
-        let read = timeout(PATIENCE, client.read_buf(&mut got)).await.expect("stuck").unwrap();
+        let read = timeout(TIMEOUT, client.read_buf(&mut got)).await.expect("stuck").unwrap();
         assert!(read > 0);
     }
     assert!(got == bytes);
     drop((client, writer.await.unwrap()));
-    stage.facts().await;
+    fixture.facts().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_inside_a_frame_and_a_breach_are_recorded() {
-    let mut stage = Stage::new(&[]).await;
-    let (mut client, serve) = stage.open().await;
+    let mut fixture = Fixture::new(&[]).await;
+    let (mut client, serve) = fixture.open().await;
     client.write_all(&frame(0x81, b"half of it", true)[..9]).await.unwrap();
     drop((client, serve));
-    let facts = stage.facts().await;
+    let facts = fixture.facts().await;
     assert!(facts.down.mid_frame && !facts.up.mid_frame);
 
-    let (mut client, mut serve) = stage.open().await;
+    let (mut client, mut serve) = fixture.open().await;
     let bad = frame(0x81, b"not masked", false);
     client.write_all(&bad).await.unwrap();
     assert_eq!(exactly(&mut serve, bad.len()).await, bad, "a breach is forwarded unchanged");
     drop((client, serve));
-    let facts = stage.facts().await;
+    let facts = fixture.facts().await;
     assert_eq!((facts.down.breach, facts.up.breach), (Some(Breach::Unmasked), None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_are_measured_and_an_unanswered_ping_waits() {
-    let mut stage = Stage::new(&[]).await;
-    let (mut client, mut serve) = stage.open().await;
+    let mut fixture = Fixture::new(&[]).await;
+    let (mut client, mut serve) = fixture.open().await;
     let ping = frame(0x81, br#"{"_tag":"Ping"}"#, true);
     let pong = frame(0x81, br#"{"_tag":"Pong"}"#, false);
     for answered in [true, true, true, false] {
@@ -263,7 +263,7 @@ async fn heartbeats_are_measured_and_an_unanswered_ping_waits() {
         }
     }
     drop((client, serve));
-    let facts = stage.facts().await;
+    let facts = fixture.facts().await;
     let heartbeat = facts.heartbeat.unwrap();
     assert_eq!((heartbeat.pings, heartbeat.pongs, heartbeat.unanswered), (4, 3, 1));
     assert!(heartbeat.rtt_ns.unwrap() >= 35_000_000 && heartbeat.rtt_max_ns >= heartbeat.rtt_ns);
@@ -282,11 +282,11 @@ async fn heartbeats_are_measured_and_an_unanswered_ping_waits() {
 async fn thousands_of_sessions_each_have_one_record() {
     const SESSIONS: usize = 2000;
     t3_dispatch::process::fd_limit::raise_descriptor_limit();
-    let mut stage = Stage::new(&["--max-sessions-per-user", "100000", "--upgrade-rate", "0"]).await;
-    stage.swallow_messages();
+    let mut fixture = Fixture::new(&["--max-sessions-per-user", "100000", "--upgrade-rate", "0"]).await;
+    fixture.drain_messages();
     let mut open = Vec::new();
     for _ in 0..SESSIONS {
-        open.push(stage.open().await);
+        open.push(fixture.open().await);
     }
     for (n, (client, _)) in open.iter_mut().enumerate() {
         client.write_all(&frame(0x82, &n.to_be_bytes(), true)).await.unwrap();
@@ -315,7 +315,7 @@ async fn thousands_of_sessions_each_have_one_record() {
     let mut conns = std::collections::HashSet::new();
     let mut seen = std::collections::HashMap::new();
     for _ in 0..SESSIONS {
-        let (evidence, record) = stage.judgement().await;
+        let (evidence, record) = fixture.judgement().await;
         let facts = evidence.relay.unwrap();
         assert_eq!((facts.down.msgs, facts.up.msgs), (1, 1));
         assert!(conns.insert(record.conn));
@@ -329,5 +329,5 @@ async fn thousands_of_sessions_each_have_one_record() {
     for end in ["down Eof", "down Reset", "up Eof", "up Reset"] {
         assert_eq!(seen.get(end), Some(&(SESSIONS / 4)), "{end}: {seen:?}");
     }
-    stage.no_more_records().await;
+    fixture.no_more_records().await;
 }

@@ -11,7 +11,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{PATIENCE, Stage, head, rest};
+use fixture::{Fixture, TIMEOUT, head, rest};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -21,8 +21,8 @@ use tokio::{
 const LIMIT: Duration = Duration::from_millis(600);
 
 /// Starts a fixture in which only the named timeout is short.
-async fn stage(short: &str) -> Stage {
-    Stage::new(&["--no-pairing", short, "600ms"]).await
+async fn start(short: &str) -> Fixture {
+    Fixture::new(&["--no-pairing", short, "600ms"]).await
 }
 
 /// Returns all bytes until the end, and the time until then.
@@ -32,28 +32,28 @@ async fn response(mut client: TcpStream) -> (String, Duration) {
     (String::from_utf8(bytes).unwrap(), started.elapsed())
 }
 
-async fn no_connection_to_serve(stage: &Stage) {
+async fn no_connection_to_serve(fixture: &Fixture) {
     assert!(
-        timeout(Duration::from_millis(150), stage.serve.accept()).await.is_err(),
+        timeout(Duration::from_millis(150), fixture.serve.accept()).await.is_err(),
         "serve received a connection"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incomplete_head_gets_408() {
-    let stage = stage("--header-timeout").await;
-    let mut client = TcpStream::connect(stage.address).await.unwrap();
+    let fixture = start("--header-timeout").await;
+    let mut client = TcpStream::connect(fixture.address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: t3\r\nX-Authentik-Us").await.unwrap();
     let (text, elapsed) = response(client).await;
     assert!(text.starts_with("HTTP/1.1 408 "), "{text:?}");
     assert!(elapsed >= LIMIT, "{elapsed:?}");
-    no_connection_to_serve(&stage).await;
+    no_connection_to_serve(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trickling_head_gets_408() {
-    let stage = stage("--header-timeout").await;
-    let client = TcpStream::connect(stage.address).await.unwrap();
+    let fixture = start("--header-timeout").await;
+    let client = TcpStream::connect(fixture.address).await.unwrap();
     let (mut from, mut to) = client.into_split();
     let trickle = tokio::spawn(async move {
         for byte in b"GET / HTTP/1.1\r\nHost: t3\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
@@ -64,20 +64,20 @@ async fn a_trickling_head_gets_408() {
         }
     });
     let mut answer = Vec::new();
-    timeout(PATIENCE, tokio::io::AsyncReadExt::read_to_end(&mut from, &mut answer)).await.unwrap().unwrap();
+    timeout(TIMEOUT, tokio::io::AsyncReadExt::read_to_end(&mut from, &mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&answer));
     trickle.abort();
-    no_connection_to_serve(&stage).await;
+    no_connection_to_serve(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_body_gets_408_and_the_upstream_connection_closes() {
-    let stage = stage("--body-timeout").await;
-    let mut client = TcpStream::connect(stage.address).await.unwrap();
+    let fixture = start("--body-timeout").await;
+    let mut client = TcpStream::connect(fixture.address).await.unwrap();
     let request =
         "POST / HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\nContent-Length: 10\r\n\r\nhalf";
     client.write_all(request.as_bytes()).await.unwrap();
-    let (mut serve, _) = stage.accept().await;
+    let (mut serve, _) = fixture.accept().await;
     let (text, elapsed) = response(client).await;
     assert!(text.starts_with("HTTP/1.1 408 "), "{text:?}");
     assert!(elapsed >= LIMIT, "{elapsed:?}");
@@ -86,13 +86,13 @@ async fn a_stalled_body_gets_408_and_the_upstream_connection_closes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_closed_without_a_response() {
-    let stage = stage("--idle-timeout").await;
-    let fresh = TcpStream::connect(stage.address).await.unwrap();
+    let fixture = start("--idle-timeout").await;
+    let fresh = TcpStream::connect(fixture.address).await.unwrap();
     let (text, elapsed) = response(fresh).await;
     assert_eq!(text, "");
     assert!(elapsed >= LIMIT, "{elapsed:?}");
 
-    let mut used = TcpStream::connect(stage.address).await.unwrap();
+    let mut used = TcpStream::connect(fixture.address).await.unwrap();
     used.write_all(b"GET /healthz HTTP/1.1\r\nHost: t3\r\n\r\n").await.unwrap();
     assert!(head(&mut used).await.starts_with("HTTP/1.1 200 "));
     fixture::exactly(&mut used, 3).await;
@@ -103,11 +103,11 @@ async fn an_idle_connection_is_closed_without_a_response() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_serve_gets_504() {
-    let stage = stage("--response-timeout").await;
-    let mut client = TcpStream::connect(stage.address).await.unwrap();
+    let fixture = start("--response-timeout").await;
+    let mut client = TcpStream::connect(fixture.address).await.unwrap();
     let request = "GET /slow HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\n\r\n";
     client.write_all(request.as_bytes()).await.unwrap();
-    let (_serve, _) = stage.accept().await;
+    let (_serve, _) = fixture.accept().await;
     let answer = head(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer:?}");
     assert!(answer.to_lowercase().contains("\r\nx-request-id: "), "{answer:?}");

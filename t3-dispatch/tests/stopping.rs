@@ -11,7 +11,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{Stage, exactly, frame, rest};
+use fixture::{Fixture, exactly, frame, rest};
 use t3_record::{
     Verdict,
     evidence::{OwnEnd, Shutdown},
@@ -20,17 +20,17 @@ use tokio::{io::AsyncWriteExt, time::Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_peers_receive_1001_and_every_session_has_a_record_in_time() {
-    let mut stage = Stage::new(&["--drain-time", "2s", "--handshake-timeout", "60s"]).await;
-    let (mut replying, mut replying_serve) = stage.open().await;
-    let (mut silent, mut silent_serve) = stage.open().await;
-    let (mut cut, mut cut_serve) = stage.open().await;
+    let mut fixture = Fixture::new(&["--drain-time", "2s", "--handshake-timeout", "60s"]).await;
+    let (mut replying, mut replying_serve) = fixture.open().await;
+    let (mut silent, mut silent_serve) = fixture.open().await;
+    let (mut cut, mut cut_serve) = fixture.open().await;
     cut_serve.write_all(&frame(0x81, b"half of it", false)[..5]).await.unwrap();
     exactly(&mut cut, 5).await;
-    let _opening = stage.ask("ann", "").await;
-    let _opening_serve = stage.accept().await;
+    let _opening = fixture.send_upgrade("ann", "").await;
+    let _opening_serve = fixture.accept().await;
 
     let shutdown = Shutdown { signal: Some(15), at: t3_dispatch::sys::clock::now() };
-    let app = std::sync::Arc::clone(&stage.app);
+    let app = std::sync::Arc::clone(&fixture.app);
     let started = Instant::now();
     let drain = tokio::spawn(async move {
         t3_dispatch::process::run::drain(&app, shutdown).await;
@@ -53,7 +53,7 @@ async fn both_peers_receive_1001_and_every_session_has_a_record_in_time() {
     let elapsed = drain.await.unwrap();
     assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
     for _ in 0..4 {
-        let (evidence, record) = stage.judgement().await;
+        let (evidence, record) = fixture.judgement().await;
         let facts = evidence.relay.unwrap();
         assert_eq!(facts.shutdown, Some(shutdown));
         assert_eq!(record.verdict, Verdict::DispatchShutdown, "{}", record.to_line());
@@ -61,26 +61,26 @@ async fn both_peers_receive_1001_and_every_session_has_a_record_in_time() {
             assert_eq!(facts.down.own_end.map(|end| end.0), Some(OwnEnd::Fin));
         }
     }
-    stage.no_more_records().await;
-    assert_eq!(stage.messages("ws close").len(), 4);
-    assert!(tokio::net::TcpStream::connect(stage.address).await.is_err(), "still listening");
+    fixture.no_more_records().await;
+    assert_eq!(fixture.messages("ws close").len(), 4);
+    assert!(tokio::net::TcpStream::connect(fixture.address).await.is_err(), "still listening");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ended_before_is_not_attributed_to_the_signal() {
-    let mut stage = Stage::new(&["--drain-time", "1s"]).await;
-    let (mut client, mut serve) = stage.open().await;
+    let mut fixture = Fixture::new(&["--drain-time", "1s"]).await;
+    let (mut client, mut serve) = fixture.open().await;
     client.shutdown().await.unwrap();
     rest(&mut serve).await.unwrap();
     let shutdown = Shutdown { signal: Some(2), at: t3_dispatch::sys::clock::now() };
-    t3_dispatch::process::run::drain(&std::sync::Arc::clone(&stage.app), shutdown).await;
-    assert_eq!(stage.facts().await.shutdown, None);
+    t3_dispatch::process::run::drain(&std::sync::Arc::clone(&fixture.app), shutdown).await;
+    assert_eq!(fixture.facts().await.shutdown, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recorder_dropped_by_a_panic_or_a_cancelled_task_writes_its_record() {
     use t3_dispatch::{record::close::SessionRecorder, relay::session::Session};
-    let mut stage = Stage::new(&[]).await;
+    let mut fixture = Fixture::new(&[]).await;
     let who = |conn: &str| t3_record::wire::Session {
         conn: conn.to_owned(),
         user: "ann".to_owned(),
@@ -91,21 +91,21 @@ async fn a_recorder_dropped_by_a_panic_or_a_cancelled_task_writes_its_record() {
         up: None,
         serve_port: 1,
     };
-    let mut panicking = SessionRecorder::open(&stage.app.recorder, Session::new(who("panicked"), 1), None);
+    let mut panicking = SessionRecorder::open(&fixture.app.recorder, Session::new(who("panicked"), 1), None);
     let panicked = tokio::spawn(async move {
         panicking.opened(false);
         panic!("on purpose");
     });
     assert!(panicked.await.is_err());
-    assert_eq!(stage.judgement().await.1.conn, "panicked");
+    assert_eq!(fixture.judgement().await.1.conn, "panicked");
 
-    let mut cancelled = SessionRecorder::open(&stage.app.recorder, Session::new(who("cancelled"), 1), None);
+    let mut cancelled = SessionRecorder::open(&fixture.app.recorder, Session::new(who("cancelled"), 1), None);
     let task = tokio::spawn(async move {
         cancelled.opened(false);
         std::future::pending::<()>().await;
     });
     tokio::task::yield_now().await;
     task.abort();
-    assert_eq!(stage.judgement().await.1.conn, "cancelled");
-    stage.no_more_records().await;
+    assert_eq!(fixture.judgement().await.1.conn, "cancelled");
+    fixture.no_more_records().await;
 }

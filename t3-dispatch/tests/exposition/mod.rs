@@ -1,12 +1,10 @@
-//! Reads a page of metrics strictly:
-//! <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+//! Strict parser of a metrics page: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::collections::BTreeMap;
 
 const PREFIX: &str = "t3_dispatch_";
 
-/// A page.
 #[derive(Debug, Default)]
 pub struct Page {
     series: BTreeMap<String, f64>,
@@ -14,9 +12,9 @@ pub struct Page {
 }
 
 impl Page {
-    /// Panics at the first line that is not as it should be.
+    /// Panics at the first invalid line.
     pub fn parse(text: &str) -> Self {
-        assert!(text.ends_with('\n'), "the last line ends, too");
+        assert!(text.ends_with('\n'), "the last line ends with a newline");
         let mut page = Self::default();
         let mut helped = None;
         let mut family: Option<(String, String)> = None;
@@ -54,19 +52,20 @@ impl Page {
         page
     }
 
-    /// Of one series, named without the prefix, its labels in alphabetical order.
+    /// Returns the value of one series, named without the prefix, with labels in alphabetical
+    /// order.
     pub fn value(&self, series: &str) -> f64 {
         *self.series.get(series).unwrap_or_else(|| panic!("{series} is not on the page"))
     }
 
-    /// Of all series of a family.
+    /// Returns the sum of all series of a family.
     pub fn sum(&self, family: &str) -> f64 {
         let of = format!("{family}{{");
         self.series.iter().filter(|(series, _)| series.starts_with(&of)).map(|(_, value)| value).sum()
     }
 
-    /// No counter goes back.
-    pub fn assert_not_beyond(&self, later: &Self) {
+    /// Asserts that no counter decreases.
+    pub fn assert_not_above(&self, later: &Self) {
         for (series, value) in &self.series {
             if series.contains("_total") || series.contains("_bucket") || series.ends_with("_count") {
                 assert!(later.value(series) >= *value, "{series} went back");

@@ -1,6 +1,6 @@
-//! A dispatch that pairs, in this process, between raw HTTP clients and the stand-in for serve; the
-//! mint is a script of the test. All log lines of the program are kept, and none may ever hold a
-//! credential or a session.
+//! Fixture: t3-dispatch with pairing, in this process, between raw HTTP clients and the fake serve;
+//! the mint is a script of the test. All log lines are captured, and none may contain a credential
+//! or a session.
 
 use std::{
     fs,
@@ -31,19 +31,19 @@ use tokio::{
 };
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A browser's header lines on a visit.
+/// Header lines of a browser's navigation.
 pub const NAVIGATION: &str = "Sec-Fetch-Dest: document\r\nUser-Agent: Firefox\r\n";
 
-/// What no line of the log may hold: credentials, cookies, and the ticket and the token that tests
-/// use.
+/// Texts that no log line may contain: credentials, cookies, and the ticket and the token of the
+/// tests.
 const SECRETS: [&str; 5] = [CREDENTIAL_PREFIX, "t3_session=", "session-1", "TICKET-", "TOKEN-"];
 
-/// Prints a fresh credential.
+/// Prints a new credential.
 pub const MINT: &str = r#"printf '{"credential":"%s"}\n' "$CREDENTIAL""#;
 
-/// All that was logged by this program.
+/// Captured log of this program.
 static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
 
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -59,8 +59,8 @@ impl Write for Log {
     }
 }
 
-/// The lines as journald gets them, of all levels and all crates.
-fn listen_to_log() -> &'static Arc<Mutex<Vec<u8>>> {
+/// Captures log lines in the journald format, of all levels and crates.
+fn capture_log() -> &'static Arc<Mutex<Vec<u8>>> {
     LOG.get_or_init(|| {
         let log = Arc::<Mutex<Vec<u8>>>::default();
         let kept = Arc::clone(&log);
@@ -76,11 +76,11 @@ fn listen_to_log() -> &'static Arc<Mutex<Vec<u8>>> {
 }
 
 fn log() -> String {
-    let bytes = listen_to_log().lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let bytes = capture_log().lock().unwrap_or_else(PoisonError::into_inner).clone();
     String::from_utf8(bytes).unwrap()
 }
 
-/// An HTTP answer.
+/// HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -94,14 +94,14 @@ impl Answer {
         lines.filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 
-    /// The session that it gives.
+    /// Returns the session cookie that it sets.
     pub fn session(&self) -> String {
         let cookies = self.fields("set-cookie");
         let session = cookies.iter().find(|cookie| cookie.starts_with("t3_session=")).unwrap();
         session.split(';').next().unwrap().to_owned()
     }
 
-    /// 302 to /, with a session, for nobody else to keep.
+    /// Returns whether it is a 302 to / that sets a session and is not cacheable.
     pub fn is_paired(&self) -> bool {
         let paired = self.status == 302;
         if paired {
@@ -113,40 +113,40 @@ impl Answer {
     }
 }
 
-pub struct House {
+pub struct Fixture {
     app: Arc<App>,
     pub address: SocketAddr,
-    /// A user with a serve; unique in this program, and so are its lines in the log.
+    /// User with a serve; unique in this program, which identifies its log lines.
     pub user: String,
-    /// Its serve's port.
+    /// Port of its serve.
     pub port: u16,
     pub dir: tempfile::TempDir,
     journald: UnixDatagram,
 }
 
-/// Names of users that no other test of this program has.
+/// Returns a user name that no other test of this program has.
 fn fresh_user() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     format!("user{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-impl House {
-    /// With a script for the mint, which finds `$CREDENTIAL` (new each time), `$DIR` and the user
-    /// as `$1`.
+impl Fixture {
+    /// Starts with a mint script, which has `$CREDENTIAL` (new each time), `$DIR` and the user as
+    /// `$1`.
     pub async fn new(mint: &str, options: &[&str]) -> Self {
-        Self::crowd(1, mint, options).await
+        Self::with_users(1, mint, options).await
     }
 
-    /// With so many users, who have a stand-in each: `user`, `user-1`, `user-2`...
-    pub async fn crowd(users: usize, mint: &str, options: &[&str]) -> Self {
+    /// Starts with several users, each with a fake serve: `user`, `user-1`, `user-2`...
+    pub async fn with_users(users: usize, mint: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ports = (0..users).map(|number| start_serve(&dir.path().join(format!("serve-{number}.sock"))));
         let ports = ports.collect::<Vec<_>>();
         Self::with_serves(&ports, dir, mint, options).await
     }
 
-    /// With the mint behind a socket, as t3-mint.socket has it: one `t3-mint-answer` for each
-    /// connection, its standard input and output.
+    /// Starts with the mint behind a socket, like t3-mint.socket: one `t3-mint-answer` per
+    /// connection, which is its standard input and output.
     pub async fn behind_socket(mint: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = start_serve(&dir.path().join("serve-0.sock"));
@@ -155,19 +155,19 @@ impl House {
         let command = mint_command(dir.path(), mint);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let question = OwnedFd::from(stream.unwrap());
+                let request = OwnedFd::from(stream.unwrap());
                 let mut program = Command::new(env!("CARGO_BIN_EXE_t3-mint-answer"));
                 program.args(["--command", &command]).stderr(Stdio::null());
-                program.stdout(question.try_clone().unwrap()).stdin(question);
+                program.stdout(request.try_clone().unwrap()).stdin(request);
                 program.status().unwrap();
             }
         });
         Self::with_serves(&[port], dir, mint, &["--mint-socket", path.to_str().unwrap()]).await
     }
 
-    /// With serves that are played by the test.
+    /// Starts with serves that the test controls.
     pub async fn with_serves(ports: &[u16], dir: tempfile::TempDir, mint: &str, options: &[&str]) -> Self {
-        listen_to_log();
+        capture_log();
         let user = fresh_user();
         let command = mint_command(dir.path(), mint);
         let trace = dir.path().join("evidence.sock").display().to_string();
@@ -197,12 +197,12 @@ impl House {
         if number == 0 { user.to_owned() } else { format!("{user}-{number}") }
     }
 
-    /// The name of a user in the crowd.
+    /// Returns the name of a user by number.
     pub fn user(&self, number: usize) -> String {
         Self::name(&self.user, number)
     }
 
-    /// A request with the user's identity and these header lines.
+    /// Sends a request with the user's identity and these header lines.
     pub async fn request(&self, user: &str, line: &str, headers: &str) -> TcpStream {
         let mut client = TcpStream::connect(self.address).await.unwrap();
         let request =
@@ -211,23 +211,23 @@ impl House {
         client
     }
 
-    /// A request and its answer.
-    pub async fn ask(&self, line: &str, headers: &str) -> Answer {
+    /// Sends a request and returns the response.
+    pub async fn send(&self, line: &str, headers: &str) -> Answer {
         let headers = format!("{headers}Connection: close\r\n");
         answer(self.request(&self.user, line, &headers).await).await
     }
 
-    /// A browser's visit of /.
+    /// Navigates to /.
     pub async fn visit(&self) -> Answer {
-        self.ask("GET /", NAVIGATION).await
+        self.send("GET /", NAVIGATION).await
     }
 
-    /// A browser's visit with a session.
+    /// Navigates with a session.
     pub async fn visit_with(&self, session: &str) -> Answer {
-        self.ask("GET /some/page", &format!("{NAVIGATION}Cookie: {session}\r\n")).await
+        self.send("GET /some/page", &format!("{NAVIGATION}Cookie: {session}\r\n")).await
     }
 
-    /// Orders the stand-in.
+    /// Sends a command to the fake serve.
     pub fn order(&self, order: &str) {
         let mut stream = UnixStream::connect(self.dir.path().join("serve-0.sock")).unwrap();
         writeln!(stream, "{order}").unwrap();
@@ -236,33 +236,33 @@ impl House {
         assert_eq!(answer, "ok\n", "{order}");
     }
 
-    /// The paths below /api/auth that serve was asked for.
-    pub async fn asked(&self) -> Vec<String> {
+    /// Returns the paths below /api/auth that serve received.
+    pub async fn auth_requests(&self) -> Vec<String> {
         let mut client = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         client.write_all(b"GET /standin/asked HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
         answer(client).await.body.lines().map(str::to_owned).collect()
     }
 
-    /// The users for whom the mint has been run.
+    /// Returns the users for whom the mint has run.
     pub fn mints(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.dir.path().join("calls")).unwrap_or_default();
         calls.lines().map(str::to_owned).collect()
     }
 
     pub async fn until_mints(&self, count: usize) {
-        self.until(|house| house.mints().len() >= count).await;
+        self.until(|fixture| fixture.mints().len() >= count).await;
     }
 
     pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        let look = async {
+        let wait = async {
             while !holds(self) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(PATIENCE, look).await.expect("it never came to that");
+        timeout(TIMEOUT, wait).await.expect("timed out waiting for the condition");
     }
 
-    /// What the metrics count of pairings, `outcome=count` for those that are not 0.
+    /// Returns the pairings by outcome, `outcome=count` for those above 0.
     pub fn counted(&self) -> Vec<String> {
         let page = metrics::page::render(&self.app.metrics, &self.app.gauges()).unwrap();
         page.lines()
@@ -272,12 +272,12 @@ impl House {
             .collect()
     }
 
-    /// Lets mints that wait for `$DIR/go` go on.
+    /// Releases mints that wait for `$DIR/go`.
     pub fn go(&self) {
         fs::write(self.dir.path().join("go"), "").unwrap();
     }
 
-    /// The lines of the log that name this house's first user and this word.
+    /// Returns the log lines that contain the first user and this text.
     pub fn lines(&self, word: &str) -> Vec<String> {
         let user = format!("user={}", self.user);
         let names_user = |line: &&str| line.split(' ').any(|field| field == user);
@@ -285,7 +285,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Fixture {
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
@@ -304,7 +304,7 @@ impl Drop for House {
     }
 }
 
-/// A stand-in in a thread that lasts as long as the program. Gives its port.
+/// Starts a fake serve in a thread; returns its port.
 fn start_serve(control: &Path) -> u16 {
     let port = free_port().unwrap();
     let options = fake_serve::Options {
@@ -316,7 +316,7 @@ fn start_serve(control: &Path) -> u16 {
         user: "standin".to_owned(),
     };
     std::thread::spawn(move || fake_serve::run(&options));
-    wait::until("a stand-in", PATIENCE, || {
+    wait::until("a fake serve", TIMEOUT, || {
         let listens = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
         (listens && UnixStream::connect(control).is_ok()).then_some(())
     })
@@ -324,7 +324,8 @@ fn start_serve(control: &Path) -> u16 {
     port
 }
 
-/// A command that runs a script with `sh`, so that no file is executed that was just being written.
+/// Returns a command that runs a script with `sh`, so that a file just written is not executed
+/// (ETXTBSY).
 fn mint_command(dir: &Path, script: &str) -> String {
     let path: PathBuf = dir.join("mint.sh");
     let dir = dir.display();
@@ -335,10 +336,10 @@ fn mint_command(dir: &Path, script: &str) -> String {
     format!("/bin/sh '{}'", path.display())
 }
 
-/// The whole answer on a connection that ends with it.
+/// Reads a response to the end of the connection.
 pub async fn answer(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("no answer").unwrap();
+    timeout(TIMEOUT, stream.read_to_end(&mut bytes)).await.expect("no answer").unwrap();
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).unwrap_or_default();
