@@ -158,8 +158,8 @@ record! {
         ["dispatch: relay", "412"] up_msgs: u64,
         /// Data messages received from the client.
         ["dispatch: relay", "77"] down_msgs: u64,
-        /// Milliseconds since the last byte from serve, at the first Close frame or end; later bytes
-        /// do not count.
+        /// Milliseconds since the last byte from serve, at the first Close frame or end; later
+        /// bytes do not count.
         ["dispatch: relay", "4021"] up_idle_ms: u64,
         /// Milliseconds since the last byte from the client, at the close.
         ["dispatch: relay", "12"] down_idle_ms: u64,
@@ -175,8 +175,8 @@ record! {
         ["dispatch: heartbeat frames", "15003"] hb_wait_ms: u64,
         /// Learned period between pings in milliseconds.
         ["dispatch: heartbeat frames", "5000"] hb_period_ms: u64,
-        /// Smoothed RTT of the downstream leg in microseconds: to the TCP peer (Traefik's node), not
-        /// to the browser.
+        /// Smoothed RTT of the downstream leg in microseconds: to the TCP peer (Traefik's node),
+        /// not to the browser.
         ["TCP_INFO", "412"] down_rtt_us: u32,
         /// Segments retransmitted on the downstream leg.
         ["TCP_INFO", "2"] down_retrans: u32,
