@@ -135,7 +135,7 @@ async fn a_session_is_made_anew_only_when_serve_says_that_it_does_not_know_it() 
         assert_eq!(found, counted, "{order}");
         if !renewed {
             assert_eq!(visited.status, 200, "{order}: the page passes");
-            assert!(visited.body.contains("t3 stand-in of"), "{order}");
+            assert!(visited.body.contains("fake t3 serve of"), "{order}");
         }
         assert_eq!(fixture.lines("cannot check the session: ").len(), usize::from(open), "{order}");
     }

@@ -272,7 +272,7 @@ mod tests {
             (
                 "{\"a\": {\"os_user\": \"a\", \"port\": 1},\n\"a\": {\"os_user\": \"b\", \"port\": 2}}",
                 "line 2",
-                "twice",
+                "duplicate key",
             ),
             ("[]", "line 1", "an object {"),
             ("{\"ann\": {\"os_user\": \"ann\", \"port\": 1},}", "line 1, column 39", "trailing comma"),
