@@ -156,7 +156,7 @@ impl Journal {
         let mut journalctl = Command::new("journalctl");
         journalctl.arg(format!("--directory={}", directory.display()));
         journalctl.args(["--all", "--quiet", "--output=json"]).stdin(Stdio::null());
-        let output = journalctl.output().attempt(|| "read the whole journal".to_owned())?;
+        let output = journalctl.output().attempt(|| "read the journal".to_owned())?;
         let text = String::from_utf8_lossy(&output.stdout);
         let begins = |entry: &Entry| entry.get("MESSAGE").is_some_and(|message| message.starts_with(begin));
         Ok(text.lines().filter_map(entry).filter(begins).collect())
@@ -281,7 +281,7 @@ impl Private {
             .attempt(|| "write journald.conf".to_owned())?;
         let daemon = start_journald(&run)?;
         let path = format!("/proc/{}/ns/mnt", daemon.id());
-        let namespace = fs::File::open(&path).attempt(|| format!("open {path}: has journald died?"))?;
+        let namespace = fs::File::open(&path).attempt(|| format!("open {path}: has journald exited?"))?;
         let private = Private { dir, daemon: Mutex::new(daemon), namespace };
         let socket = run.join("systemd/journal/socket");
         wait::until("the start of journald", Duration::from_secs(20), || {

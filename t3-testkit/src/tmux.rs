@@ -49,8 +49,8 @@ impl Terminal {
     /// # Errors
     /// [`TestError::Missing`] with what to install.
     pub fn possible() -> Result<()> {
-        let asked = Command::new("tmux").arg("-V").stdout(Stdio::null()).status();
-        if asked.is_ok_and(|status| status.success()) {
+        let version = Command::new("tmux").arg("-V").stdout(Stdio::null()).status();
+        if version.is_ok_and(|status| status.success()) {
             return Ok(());
         }
         Err(TestError::Missing { what: "tmux".to_owned(), remedy: "install the package tmux".to_owned() })
@@ -165,8 +165,8 @@ impl Terminal {
 
     /// Modes that programs change and must restore.
     pub fn modes(&self) -> Result<Modes> {
-        let asked = "#{pane_tty} #{alternate_on} #{cursor_flag} #{mouse_any_flag}";
-        let text = run(self.tmux().args(["display-message", "-p", asked]))?;
+        let format = "#{pane_tty} #{alternate_on} #{cursor_flag} #{mouse_any_flag}";
+        let text = run(self.tmux().args(["display-message", "-p", format]))?;
         let words: Vec<&str> = text.split_whitespace().collect();
         let &[tty, alternate, cursor, mouse] = words.as_slice() else {
             return Err(TestError::Unexpected {

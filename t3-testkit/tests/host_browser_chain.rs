@@ -142,13 +142,13 @@ impl Fixture {
             .into_iter()
             .fold(expected, |expected, key| expected.if_free(key, Expect::Range(0, 100)));
         let mismatches = expected.mismatches(record);
-        let said = mismatches.iter().map(|mismatch| {
+        let differences = mismatches.iter().map(|mismatch| {
             format!("\n  {}: expected {}, got {}", mismatch.key, mismatch.expected, mismatch.got)
         });
-        let said: String = said.collect();
+        let differences: String = differences.collect();
         println!("{case}: {}", record.to_line());
-        if !said.is_empty() {
-            self.fault(format!("{case}:{said}\n  {}", record.to_line()));
+        if !differences.is_empty() {
+            self.fault(format!("{case}:{differences}\n  {}", record.to_line()));
         }
     }
 
@@ -200,8 +200,8 @@ fn beats(page: &mut Page) {
 
 /// Time in milliseconds from the watchdog's close to the next connection, by the page's clock.
 fn cut_off(page: &mut Page) -> f64 {
-    let asked = "t3.seen.at.connects - t3.seen.at.timeouts";
-    page.evaluate(asked).unwrap().as_f64().unwrap()
+    let expression = "t3.seen.at.connects - t3.seen.at.timeouts";
+    page.evaluate(expression).unwrap().as_f64().unwrap()
 }
 
 /// A user works, reloads the page, and closes the tab.

@@ -161,7 +161,7 @@ fn check(stack: &Stack, user: &str, log: &Path, kept_ray: bool) {
 
 #[test]
 fn each_of_twenty_sessions_behind_one_address_is_joined_with_its_own_line() {
-    let test = "each_of_twenty_sessions_behind_one_address_finds_its_own_line";
+    let test = "each_of_twenty_sessions_behind_one_address_is_joined_with_its_own_line";
     let parts = prerequisite::root().and_then(|()| Traefik::program());
     if prerequisite::or_skip(test, parts).is_none() {
         return;

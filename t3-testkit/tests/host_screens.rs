@@ -60,7 +60,8 @@ type Screen = (&'static str, Kind, String);
 #[test]
 fn every_screen_in_the_docs_has_the_shape_of_the_programs_output() {
     let parts = prerequisite::root().and_then(|()| Terminal::possible());
-    if prerequisite::or_skip("every_screen_in_the_docs_is_what_the_programs_show", parts).is_none() {
+    if prerequisite::or_skip("every_screen_in_the_docs_has_the_shape_of_the_programs_output", parts).is_none()
+    {
         return;
     }
     // The name of the process that kills a serve is on the screen.

@@ -129,9 +129,10 @@ fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
     client.close(Some(1000), "");
     client.wait_end().unwrap();
     let all = fixture.stack.journal.wait_closes(13, TIMEOUT, |_| true).unwrap();
-    let died: Vec<_> = all.iter().filter(|(record, _)| record.verdict == Verdict::DispatchDied).collect();
-    assert_eq!((all.len(), died.len()), (13, 11));
-    for (record, _) in &died {
+    let dispatch_died: Vec<_> =
+        all.iter().filter(|(record, _)| record.verdict == Verdict::DispatchDied).collect();
+    assert_eq!((all.len(), dispatch_died.len()), (13, 11));
+    for (record, _) in &dispatch_died {
         assert_eq!(record.cause, Cause::DispatchClosed, "{}", record.to_line());
         assert_eq!(record.how.map(|how| how.to_string()).as_deref(), Some("proxy_signal:9"));
     }
@@ -143,7 +144,7 @@ fn dispatch_killed_with_open_sessions_leaves_a_record_for_each() {
 
 #[test]
 fn header_values_cannot_forge_record_keys() {
-    let Some(fixture) = fixture("header_values_forge_nothing", 1, false) else { return };
+    let Some(fixture) = fixture("header_values_cannot_forge_record_keys", 1, false) else { return };
     let evil = r#"x" verdict=serve_oom dur_ms=1 cause=graceful "#;
     let folded = "abc\r\n ws close user=root ip=1 dur_ms=1 cause=x";
     let cases = [

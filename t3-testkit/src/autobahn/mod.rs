@@ -69,9 +69,9 @@ impl Suite {
     }
 
     /// Starts the echo server on `port`, with compression, and waits until it accepts. It rejects a
-    /// Host header with a port other than `asked`, the port that clients connect to.
-    pub fn echo(&self, port: u16, asked: u16) -> Result<Process> {
-        let mut command = self.wstest(ALL_MESSAGES, asked);
+    /// Host header with a port other than `named`, the port that clients connect to.
+    pub fn echo(&self, port: u16, named: u16) -> Result<Process> {
+        let mut command = self.wstest(ALL_MESSAGES, named);
         command.args(["-m", "testeeserver", "-w"]).arg(format!("ws://127.0.0.1:{port}"));
         let mut process = Process::start(command)?;
         let accepts = || TcpStream::connect(("127.0.0.1", port)).is_ok();
@@ -106,24 +106,24 @@ impl Suite {
             line.clone_into(&mut hear.lock().unwrap_or_else(PoisonError::into_inner));
         })?;
         let ended = client.wait(LIMIT);
-        let said = || last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last_line = || last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match ended {
             Ok(status) if status.success() => Report::read(&dir.path().join("out"), AGENT),
             Ok(status) => Err(TestError::Unexpected {
                 what: "the end of the fuzzing client".to_owned(),
-                got: format!("{status}; its last line: {}\n{}", said(), client.stderr()),
+                got: format!("{status}; its last line: {}\n{}", last_line(), client.stderr()),
             }),
             Err(error) => Err(TestError::Unexpected {
                 what: error.to_string(),
-                got: format!("its last line: {}", said()),
+                got: format!("its last line: {}", last_line()),
             }),
         }
     }
 
-    fn wstest(&self, messages: u32, asked: u16) -> Command {
+    fn wstest(&self, messages: u32, named: u16) -> Command {
         let mut command = Command::new("chroot");
         command.arg(&self.root).args(["python2", "-W", "ignore", "-c", WSTEST]);
-        command.arg(messages.to_string()).arg(asked.to_string());
+        command.arg(messages.to_string()).arg(named.to_string());
         command.current_dir("/").env("LC_ALL", "C.UTF-8");
         command
     }

@@ -1,4 +1,4 @@
-//! Reads a whole journal as a stream: tens of thousands of records, only the required keys.
+//! Reads a journal as a stream: tens of thousands of records, only the required keys.
 
 use std::{
     collections::{BTreeMap, HashMap},

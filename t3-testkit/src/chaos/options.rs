@@ -47,7 +47,7 @@ pub struct Common {
 }
 
 impl Common {
-    /// The given seed, or a random one.
+    /// The seed from the command line, or a random one.
     pub(crate) fn seed(&self) -> u64 {
         let random = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_nanos()));
         self.seed.unwrap_or_else(random)

@@ -22,8 +22,8 @@ impl Page {
 
     /// The value of an expression in the page; for a promise, its result.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
-        let asked = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let mut answer = self.0.command("Runtime.evaluate", asked)?;
+        let params = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
+        let mut answer = self.0.command("Runtime.evaluate", params)?;
         if let Some(thrown) = answer.get("exceptionDetails") {
             return Err(TestError::Unexpected {
                 what: format!("a value of {expression:?} in the page"),

@@ -185,6 +185,6 @@ fn install() -> Result<PathBuf, String> {
         return Ok(program);
     }
     let why = String::from_utf8_lossy(&output.stderr);
-    let last = why.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+    let last = why.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no output").to_owned();
     Err(format!("`pip install {PACKAGE}` failed: {last}"))
 }

@@ -95,13 +95,13 @@ impl Report {
         none(self.unopened.into(), "sessions did not open");
         none(self.dropped.into(), "sessions were dropped");
         none(u64::from(self.sessions).abs_diff(self.registered), "sessions too many or too few in t3-trace");
-        none(self.unknown as u64, "records say unknown");
+        none(self.unknown as u64, "records with verdict unknown");
         none(self.map_full, "insertions into full maps failed");
         if self.lost_in_all > u64::from(self.sessions) / FOR_ONE_LOST {
             wrong.push(format!("{} kernel events were lost", self.lost_in_all));
         }
         if self.lost > self.lost_in_all {
-            wrong.push(format!("records say {} lost events, t3-trace {}", self.lost, self.lost_in_all));
+            wrong.push(format!("lost events: {} in records, {} in t3-trace", self.lost, self.lost_in_all));
         }
         let sessions = self.sessions as usize;
         if (self.audit.opens, self.audit.closes) != (sessions, sessions) {
@@ -172,7 +172,7 @@ impl Report {
             growth.1
         );
         println!(
-            "CPU over the hold, percent of a core: t3-dispatch {:.1}, t3-trace {:.1}, browsers {:.1}, serves {:.1}",
+            "CPU over the hold, percent of a core: t3-dispatch {:.1}, t3-trace {:.1}, clients {:.1}, serves {:.1}",
             self.cpu.dispatch, self.cpu.trace, self.cpu.browsers, self.cpu.serves
         );
         for row in &self.audit.rows {

@@ -164,7 +164,7 @@ impl Reader<'_> {
                     self.expect('=')?;
                     let value = self.value()?;
                     if members.insert(name.clone(), value).is_some() {
-                        return Err(format!("{name} stands twice in a map"));
+                        return Err(format!("duplicate key {name} in a map"));
                     }
                     if !self.accept(',') {
                         self.expect('}')?;

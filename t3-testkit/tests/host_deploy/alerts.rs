@@ -118,8 +118,8 @@ const CASES: [Case; 14] = [
 fn promtool(arguments: &[&str]) -> (bool, String) {
     let output =
         Command::new("promtool").args(arguments).output().expect("promtool: install the package prometheus");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Test file for promtool, one test per case.
@@ -159,8 +159,8 @@ fn tests(cases: &[Case]) -> String {
 fn promtool_accepts_all_rules() {
     for (name, language) in queries::RULES {
         if language == "promql" {
-            let (ok, said) = promtool(&["check", "rules", queries::file(name).to_str().unwrap()]);
-            assert!(ok, "{said}");
+            let (ok, output) = promtool(&["check", "rules", queries::file(name).to_str().unwrap()]);
+            assert!(ok, "{output}");
         }
     }
 }
@@ -174,8 +174,8 @@ fn each_alert_fires_on_its_series_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("test.yml");
     fs::write(&file, tests(&CASES)).unwrap();
-    let (ok, said) = promtool(&["test", "rules", file.to_str().unwrap()]);
-    assert!(ok, "{said}\n{}", tests(&CASES));
+    let (ok, output) = promtool(&["test", "rules", file.to_str().unwrap()]);
+    assert!(ok, "{output}\n{}", tests(&CASES));
     // promtool fails if an alert does not fire.
     let never = [Case { alert: "T3DispatchDown", series: &[("up{}", "1x30")], quiet: 12, fires: 14 }];
     fs::write(&file, tests(&never)).unwrap();
