@@ -261,7 +261,7 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
 }
 
 /// Shuts down: no new connections, Close 1001 and a record for each session, completion of HTTP
-/// requests in flight. [`ShutdownSignal::force`] ends the wait for sessions.
+/// requests in flight. `ShutdownSignal::force` ends the wait for sessions.
 pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let deadline = Instant::now() + app.timeouts.drain;
     tracing::info!(sessions = app.recorder.in_flight.count(), "stopping");

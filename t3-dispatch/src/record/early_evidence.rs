@@ -2,7 +2,7 @@
 //!
 //! A stalled serve may take a minute to answer a Close frame or to end its leg, and Chromium waits
 //! that long. The kernel's facts about the sockets are complete only then, but pressure and process
-//! state would be a minute too late. They are queried after [`DELAY`], unless the session has ended
+//! state would be a minute too late. They are queried after `DELAY`, unless the session has ended
 //! by then.
 
 use std::{

@@ -151,7 +151,7 @@ impl HeartbeatTracker {
         self.facts.waiting_since = (self.facts.unanswered > 0).then_some(self.waiting[0]);
     }
 
-    /// Returns the RTTs in nanoseconds since the last call, up to [`OUTSTANDING`].
+    /// Returns the RTTs in nanoseconds since the last call, up to `OUTSTANDING`.
     pub fn take_rtts(&mut self) -> &[u64] {
         let count = std::mem::take(&mut self.rtt_count);
         self.rtts.get(..count).unwrap_or_default()
