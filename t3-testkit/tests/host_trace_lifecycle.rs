@@ -58,7 +58,9 @@ fn traced(kernel: KernelSource) -> bool {
 
 #[test]
 fn t3_trace_absent_then_started_killed_and_restarted_with_open_sessions() {
-    let Some(mut fixture) = fixture("t3_trace_absent_then_started_killed_and_restarted", 5, false) else {
+    let Some(mut fixture) =
+        fixture("t3_trace_absent_then_started_killed_and_restarted_with_open_sessions", 5, false)
+    else {
         return;
     };
     let clients: Vec<_> = (0..5).map(|i| fixture.open(&format!("u{i}"))).collect();
