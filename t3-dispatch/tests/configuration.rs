@@ -1,5 +1,5 @@
-//! Where options come from: every one through the file and through the environment, what wins over
-//! what, and what `check` says. Starts the program itself; needs nothing.
+//! Sources of options: file, environment and command line, their precedence, and the output of
+//! `check`. Starts the program; needs nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,7 +36,7 @@ fn printed(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// A value that the option takes, other than its default where its kind is known.
+/// Returns a valid value of the option, different from its default where possible.
 fn sample(arg: &Arg, table: &Path) -> String {
     let kind = arg.get_value_names().map_or("", |names| names[0].as_str());
     let default =
@@ -63,7 +63,7 @@ fn options() -> Vec<Arg> {
 }
 
 #[test]
-fn every_option_comes_through_the_file_and_through_the_environment_and_the_command_line() {
+fn every_option_can_be_set_in_file_environment_and_command_line() {
     let table = table(GOOD);
     let options = options();
     assert!(options.len() >= 13, "{}", options.len());
@@ -111,7 +111,7 @@ fn every_option_comes_through_the_file_and_through_the_environment_and_the_comma
 }
 
 #[test]
-fn the_command_line_wins_over_the_environment_the_environment_over_the_file_and_the_file_over_the_default() {
+fn precedence_is_command_line_environment_file_default() {
     let table = table(GOOD);
     let file = file("drain-time = \"3s\"\nclose_timeout = \"4s\"\nkeepalive = \"6s\"\ntrusted-proxy = []\n");
     let output = check()
@@ -140,7 +140,7 @@ fn the_command_line_wins_over_the_environment_the_environment_over_the_file_and_
 }
 
 #[test]
-fn check_names_every_problem_and_ends_with_78() {
+fn check_names_every_problem_and_exits_with_78() {
     let config = file(
         "lisen = \"[::]:1\"\nclose-timeout = \"10\"\nlog = \"syslog\"\nkeepalive = [\"1s\"]\nlog-filter = \"=a=b=\"\n\
          config = \"x\"\n[limits]\n",
@@ -183,7 +183,7 @@ fn check_names_every_problem_and_ends_with_78() {
 }
 
 #[test]
-fn check_warns_of_what_is_probably_not_meant_and_ends_with_0() {
+fn check_warns_of_probable_mistakes_and_exits_with_0() {
     let table = table(r#"{"loop": {"os_user": "loop", "port": 3780}}"#);
     let output = check()
         .args(["--config", "/dev/null", "--trusted-proxy", "0.0.0.0/0", "--table"])
@@ -204,7 +204,7 @@ fn check_warns_of_what_is_probably_not_meant_and_ends_with_0() {
 }
 
 #[test]
-fn a_named_file_must_be_there_and_the_default_one_need_not() {
+fn a_named_file_must_exist_and_the_default_file_is_optional() {
     let table = table(GOOD);
     let named =
         check().args(["--config", "/nonexistent/d.toml", "--table"]).arg(table.path()).output().unwrap();
@@ -222,7 +222,7 @@ fn a_named_file_must_be_there_and_the_default_one_need_not() {
 }
 
 #[test]
-fn serve_does_not_start_with_a_wrong_file_and_uses_a_right_one() {
+fn serve_rejects_an_invalid_file_and_uses_a_valid_one() {
     let table = table(GOOD);
     let wrong = file("listen = \"127.0.0.1:0\"\nlisen = 1\n");
     let output =

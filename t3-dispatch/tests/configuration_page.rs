@@ -13,7 +13,7 @@ use std::{
 use clap::{Arg, ArgAction};
 use t3_dispatch::config::{definition, is_file, options_of};
 
-/// What the packaged file sets, because the packaged units go with it.
+/// Settings of the packaged file that the packaged units need.
 const PACKAGED: [(&str, &str); 1] = [("mint-socket", "/run/t3-mint.sock")];
 const PACKAGED_HEAD: &str = "\
 # Options of t3-dispatch, read once at start. `t3-dispatch check` prints the options in use and their source;
@@ -54,7 +54,7 @@ fn defaults(arg: &Arg) -> Vec<String> {
     .collect()
 }
 
-/// What the option is for, in one line.
+/// Returns the help of the option in one line.
 fn help(arg: &Arg) -> String {
     let help = arg.get_long_help().or(arg.get_help()).expect("every option has help").to_string();
     help.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -83,7 +83,7 @@ fn several(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Append) || arg.get_value_delimiter().is_some()
 }
 
-/// The values of an option as they stand in the file; `None` for one that has none.
+/// Returns the values of an option in the syntax of the file; `None` without values.
 fn in_toml(arg: &Arg, values: &[String]) -> Option<String> {
     let value = |text: &String| match text.parse::<i64>() {
         Ok(number) => number.to_string(),
@@ -115,7 +115,7 @@ fn example() -> String {
     out + "```\n"
 }
 
-/// The packaged file: everything in it is a comment, but for what the packaged units need.
+/// Returns the packaged file: all options are comments, except those that the packaged units need.
 fn packaged() -> String {
     let mut out = PACKAGED_HEAD.to_owned();
     let mut last = "";
@@ -168,7 +168,7 @@ fn the_page_lists_every_option_and_exit_status() {
     );
 }
 
-/// What `check` would use with this file, without the file's own name.
+/// Returns the options that `check` prints for this file, without the file name.
 fn used(config: &Path) -> Vec<String> {
     let mut table = tempfile::NamedTempFile::new().unwrap();
     table.write_all(b"{}").unwrap();
@@ -188,7 +188,7 @@ fn written(toml: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn the_pages_example_is_a_file_that_check_takes_and_changes_nothing() {
+fn the_example_of_the_page_is_valid_and_sets_only_defaults() {
     let example = example();
     let toml: String =
         example.lines().filter(|line| !line.starts_with("```")).map(|line| format!("{line}\n")).collect();
@@ -196,7 +196,7 @@ fn the_pages_example_is_a_file_that_check_takes_and_changes_nothing() {
 }
 
 #[test]
-fn the_packaged_file_has_every_option_and_sets_what_the_packaged_units_need() {
+fn the_packaged_file_has_every_option_and_sets_those_of_the_units() {
     if std::env::var_os("T3_UPDATE_DOCS").is_some() {
         fs::write(packaged_file(), packaged()).expect("deploy/t3-dispatch.toml can be written");
     }
@@ -210,8 +210,7 @@ fn the_packaged_file_has_every_option_and_sets_what_the_packaged_units_need() {
     let (rest, packaged): (Vec<_>, Vec<_>) = used(&packaged_file()).into_iter().partition(is_default);
     assert_eq!(packaged, set);
     assert_eq!(rest, expected);
-    // With every # gone from in front of an option, and without what is set, the defaults are said
-    // aloud.
+    // With all options uncommented, except those that are set, the file contains the defaults.
     let aloud: String = text
         .lines()
         .filter(|line| !set.iter().any(|set| line.replace('"', "") == *set))

@@ -1,6 +1,5 @@
-//! HTTP through the proxy, seen from both ends on raw sockets: bodies and trailers, connections
-//! that are used again, requests that are repeated or not, who is told what when something goes
-//! wrong. Needs loopback only.
+//! HTTP through the proxy, with raw sockets at both ends: bodies and trailers, reuse of
+//! connections, retries, and error responses. Needs loopback only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +21,6 @@ use tokio::{
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A client's connection.
 async fn client(fixture: &Fixture) -> TcpStream {
     TcpStream::connect(fixture.address).await.unwrap()
 }
@@ -31,11 +29,11 @@ fn request(line: &str, more: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: t3\r\nX-Authentik-Username: ann\r\n{more}\r\n")
 }
 
-async fn say(stream: &mut TcpStream, text: &str) {
+async fn send(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
-/// Reads until the text is there.
+/// Reads until the text has arrived.
 async fn until(stream: &mut TcpStream, text: &str) -> String {
     let mut seen = Vec::new();
     while !seen.windows(text.len()).any(|part| part == text.as_bytes()) {
@@ -46,19 +44,19 @@ async fn until(stream: &mut TcpStream, text: &str) -> String {
     String::from_utf8(seen).unwrap()
 }
 
-async fn nothing_comes(stream: &mut TcpStream) {
+async fn assert_no_data(stream: &mut TcpStream) {
     let read = timeout(Duration::from_millis(150), stream.read_u8()).await;
     assert!(read.is_err(), "{read:?}");
 }
 
-async fn nobody_connects(fixture: &Fixture) {
+async fn assert_no_connection(fixture: &Fixture) {
     assert!(
         timeout(Duration::from_millis(150), fixture.serve.accept()).await.is_err(),
         "serve was asked again"
     );
 }
 
-/// Waits until so many connections to serve are idle.
+/// Waits until this number of upstream connections is idle.
 async fn idle(fixture: &Fixture, count: usize) {
     let deadline = Instant::now() + TIMEOUT;
     while fixture.app.pool.count() != count {
@@ -67,84 +65,84 @@ async fn idle(fixture: &Fixture, count: usize) {
     }
 }
 
-/// One request with an answer, so that one connection is idle: the client's end, serve's end.
+/// Completes one request, so that one connection is idle; returns the sockets of client and serve.
 async fn answered(fixture: &Fixture) -> (TcpStream, TcpStream) {
     let mut client = client(fixture).await;
-    say(&mut client, &request("GET /first", "")).await;
+    send(&mut client, &request("GET /first", "")).await;
     let (mut serve, _) = fixture.accept().await;
-    say(&mut serve, OK).await;
+    send(&mut serve, OK).await;
     until(&mut client, "ok").await;
     idle(fixture, 1).await;
     (client, serve)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_to_serve_is_used_again_for_whatever_can_be_repeated() {
+async fn an_upstream_connection_is_reused_for_repeatable_requests() {
     let fixture = Fixture::new(&[]).await;
     let (mut client, mut serve) = answered(&fixture).await;
     for line in ["GET /second", "HEAD /third", "OPTIONS /fourth"] {
-        say(&mut client, &request(line, "")).await;
+        send(&mut client, &request(line, "")).await;
         assert!(head(&mut serve).await.starts_with(line));
-        say(&mut serve, "HTTP/1.1 204 No Content\r\n\r\n").await;
+        send(&mut serve, "HTTP/1.1 204 No Content\r\n\r\n").await;
         assert!(head(&mut client).await.starts_with("HTTP/1.1 204 "));
         idle(&fixture, 1).await;
     }
-    nobody_connects(&fixture).await;
-    // A connection that may be about to close is not for what cannot be repeated.
-    say(&mut client, &request("POST /fifth", "Content-Length: 0\r\n")).await;
+    assert_no_connection(&fixture).await;
+    // An idle connection, which serve may close, is not used for requests that cannot be repeated.
+    send(&mut client, &request("POST /fifth", "Content-Length: 0\r\n")).await;
     let (mut fresh, post) = fixture.accept().await;
     assert!(post.starts_with("POST /fifth"));
-    say(&mut fresh, OK).await;
+    send(&mut fresh, OK).await;
     until(&mut client, "ok").await;
     idle(&fixture, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_closed_in_time_and_when_serve_says_so_sooner() {
+async fn an_idle_connection_is_closed_after_the_announced_timeout() {
     let fixture = Fixture::new(&["--pool-idle-time", "300ms"]).await;
     let (_client, mut serve) = answered(&fixture).await;
     assert_eq!(rest(&mut serve).await.unwrap(), b"", "closed by dispatch");
     idle(&fixture, 0).await;
     for line in ["Connection: close", "Keep-Alive: timeout=1"] {
         let mut client = client(&fixture).await;
-        say(&mut client, &request("GET /", "")).await;
+        send(&mut client, &request("GET /", "")).await;
         let (mut serve, _) = fixture.accept().await;
-        say(&mut serve, &OK.replace("Content", &format!("{line}\r\nContent"))).await;
+        send(&mut serve, &OK.replace("Content", &format!("{line}\r\nContent"))).await;
         let answer = until(&mut client, "ok").await;
-        assert!(!answer.contains(line), "that is between serve and dispatch: {answer}");
+        assert!(!answer.contains(line), "hop-by-hop header: {answer}");
         assert_eq!(rest(&mut serve).await.unwrap(), b"", "{line}");
     }
     let fixture = Fixture::new(&["--pool-size", "0"]).await;
     let mut client = client(&fixture).await;
-    say(&mut client, &request("GET /", "")).await;
+    send(&mut client, &request("GET /", "")).await;
     let (mut serve, _) = fixture.accept().await;
-    say(&mut serve, OK).await;
+    send(&mut serve, OK).await;
     assert_eq!(rest(&mut serve).await.unwrap(), b"", "no pool");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_is_never_used_for_another_user_even_on_the_same_port() {
+async fn a_connection_is_not_reused_for_another_user_on_the_same_port() {
     let fixture = Fixture::new(&[]).await;
     let (mut client, mut serve) = answered(&fixture).await;
     let port = fixture.serve.local_addr().unwrap().port();
     let table = format!(r#"{{"ann": {{"os_user": "new", "port": {port}}}}}"#);
     let table = Table::parse(&table, &PathBuf::from("test")).unwrap();
     *fixture.app.table.write().unwrap() = Arc::new(table);
-    say(&mut client, &request("GET /second", "")).await;
+    send(&mut client, &request("GET /second", "")).await;
     let (_fresh, second) = fixture.accept().await;
     assert!(second.starts_with("GET /second"));
-    nothing_comes(&mut serve).await;
+    assert_no_data(&mut serve).await;
     let table = fixture.app.table();
     fixture.app.pool.retain(|route| table.has(route));
-    assert_eq!(rest(&mut serve).await.unwrap(), b"", "closed, as nobody is routed there");
+    assert_eq!(rest(&mut serve).await.unwrap(), b"", "closed, as no login has this route");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_get_is_repeated_once_when_serve_closes_a_used_connection_instead_of_answering() {
+async fn a_get_is_retried_once_when_serve_closes_a_reused_connection() {
     for resets in [false, true] {
         let fixture = Fixture::new(&[]).await;
         let (mut client, mut serve) = answered(&fixture).await;
-        say(&mut client, &request("GET /second?x=1", "X-Mine: 1\r\n")).await;
+        send(&mut client, &request("GET /second?x=1", "X-Mine: 1\r\n")).await;
         let asked = head(&mut serve).await;
         if resets {
             reset(serve);
@@ -153,27 +151,27 @@ async fn a_get_is_repeated_once_when_serve_closes_a_used_connection_instead_of_a
         }
         let (fresh, again) = fixture.accept().await;
         assert_eq!(asked, again);
-        // The fresh one is not repeated.
+        // A request on a new connection is not retried.
         drop(fresh);
         assert!(head(&mut client).await.starts_with("HTTP/1.1 502 "));
-        nobody_connects(&fixture).await;
+        assert_no_connection(&fixture).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_that_serve_has_closed_is_not_used() {
+async fn a_closed_idle_connection_is_not_reused() {
     let fixture = Fixture::new(&[]).await;
     let (mut client, serve) = answered(&fixture).await;
     drop(serve);
-    say(&mut client, &request("GET /second", "")).await;
+    send(&mut client, &request("GET /second", "")).await;
     let (mut fresh, second) = fixture.accept().await;
     assert!(second.starts_with("GET /second"));
-    say(&mut fresh, OK).await;
+    send(&mut fresh, OK).await;
     until(&mut client, "ok").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_something_is_never_sent_twice() {
+async fn a_request_that_is_not_idempotent_is_never_sent_twice() {
     for (line, more, body) in [
         ("POST /", "Content-Length: 5\r\n", "hel"),
         ("PUT /", "Transfer-Encoding: chunked\r\n", "3\r\nhel\r\n"),
@@ -182,7 +180,7 @@ async fn what_changes_something_is_never_sent_twice() {
     ] {
         let fixture = Fixture::new(&[]).await;
         let (mut client, _used) = answered(&fixture).await;
-        say(&mut client, &(request(line, more) + body)).await;
+        send(&mut client, &(request(line, more) + body)).await;
         let (mut serve, _) = fixture.accept().await;
         if !body.is_empty() {
             until(&mut serve, "hel").await;
@@ -190,57 +188,57 @@ async fn what_changes_something_is_never_sent_twice() {
         drop(serve);
         let answer = head(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 502 "), "{line}: {answer}");
-        nobody_connects(&fixture).await;
+        assert_no_connection(&fixture).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_decides_whether_a_client_that_asks_may_send_its_body() {
+async fn expect_100_continue_is_decided_by_serve() {
     let fixture = Fixture::new(&[]).await;
     let asks = request("POST /up", "Content-Length: 4\r\nExpect: 100-Continue\r\n");
     let mut client = client(&fixture).await;
-    say(&mut client, &asks).await;
+    send(&mut client, &asks).await;
     let (mut serve, asked) = fixture.accept().await;
     assert!(asked.lines().any(|line| line == "Expect: 100-Continue"), "{asked}");
-    nothing_comes(&mut client).await;
-    say(&mut serve, "HTTP/1.1 100 Continue\r\n\r\n").await;
+    assert_no_data(&mut client).await;
+    send(&mut serve, "HTTP/1.1 100 Continue\r\n\r\n").await;
     assert_eq!(head(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
-    say(&mut client, "body").await;
+    send(&mut client, "body").await;
     assert_eq!(exactly(&mut serve, 4).await, b"body");
-    say(&mut serve, OK).await;
+    send(&mut serve, OK).await;
     assert!(until(&mut client, "ok").await.starts_with("HTTP/1.1 200 OK\r\n"));
 
-    // A refusal comes instead of 100, and the body that is not wanted holds nothing up.
-    say(&mut client, &asks).await;
+    // serve rejects the body instead of sending 100, and the missing body does not block.
+    send(&mut client, &asks).await;
     let (mut serve, _) = fixture.accept().await;
-    say(&mut serve, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
+    send(&mut serve, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
     assert!(until(&mut client, "no").await.starts_with("HTTP/1.1 417 "));
-    assert_eq!(rest(&mut client).await.unwrap(), b"", "nobody knows whether the body comes");
+    assert_eq!(rest(&mut client).await.unwrap(), b"", "closed, as the body may still arrive");
     assert_eq!(rest(&mut serve).await.unwrap(), b"");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_serve_that_knows_no_expectations_gets_the_body_all_the_same() {
+async fn a_serve_that_ignores_expect_gets_the_body() {
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
-    say(&mut client, &request("POST /up", "Content-Length: 4\r\nExpect: 100-continue\r\n")).await;
+    send(&mut client, &request("POST /up", "Content-Length: 4\r\nExpect: 100-continue\r\n")).await;
     let (mut serve, _) = fixture.accept().await;
     assert_eq!(head(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
-    say(&mut client, "body").await;
+    send(&mut client, "body").await;
     assert_eq!(exactly(&mut serve, 4).await, b"body");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trailers_pass_both_ways() {
+async fn trailers_pass_in_both_directions() {
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
     let asks = request("POST /", "TE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n");
-    say(&mut client, &(asks + "3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n")).await;
+    send(&mut client, &(asks + "3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n")).await;
     let (mut serve, asked) = fixture.accept().await;
     assert!(asked.to_lowercase().contains("te: trailers\r\n"), "{asked}");
     assert_eq!(until(&mut serve, "\r\n\r\n").await.to_lowercase(), "3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n");
     let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 43\r\n\r\n";
-    say(&mut serve, answer).await;
+    send(&mut serve, answer).await;
     let head = head(&mut client).await;
     assert!(head.contains("Trailer: X-Sum\r\n"), "{head}");
     assert_eq!(until(&mut client, "\r\n\r\n").await.to_lowercase(), "2\r\nok\r\n0\r\nx-sum: 43\r\n\r\n");
@@ -252,7 +250,7 @@ async fn a_body_of_unknown_length_passes_with_every_method() {
         let fixture = Fixture::new(&[]).await;
         let mut client = client(&fixture).await;
         let asks = request(&format!("{method} /"), "Transfer-Encoding: chunked\r\n");
-        say(&mut client, &(asks + "3\r\nabc\r\n0\r\n\r\n")).await;
+        send(&mut client, &(asks + "3\r\nabc\r\n0\r\n\r\n")).await;
         let (mut serve, asked) = fixture.accept().await;
         assert!(asked.to_lowercase().contains("transfer-encoding: chunked"), "{asked}");
         assert_eq!(until(&mut serve, "0\r\n\r\n").await, "3\r\nabc\r\n0\r\n\r\n");
@@ -260,7 +258,7 @@ async fn a_body_of_unknown_length_passes_with_every_method() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_without_a_body_end_with_their_head() {
+async fn responses_without_a_body_end_with_their_head() {
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
     for (n, (line, answer, kept)) in [
@@ -273,14 +271,14 @@ async fn answers_without_a_body_end_with_their_head() {
     .into_iter()
     .enumerate()
     {
-        say(&mut client, &request(line, "")).await;
+        send(&mut client, &request(line, "")).await;
         let (mut serve, _) = fixture.accept().await;
-        say(&mut serve, answer).await;
+        send(&mut serve, answer).await;
         let got = head(&mut client).await;
         assert!(got.contains(kept), "{n}: {got}");
-        nothing_comes(&mut client).await;
+        assert_no_data(&mut client).await;
         idle(&fixture, 1).await;
-        // A fresh one each time.
+        // A new connection each time.
         fixture.app.pool.retain(|_| false);
     }
 }
@@ -289,9 +287,9 @@ async fn answers_without_a_body_end_with_their_head() {
 async fn each_event_arrives_before_the_next_is_sent() {
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
-    say(&mut client, &request("GET /events", "Accept: text/event-stream\r\n")).await;
+    send(&mut client, &request("GET /events", "Accept: text/event-stream\r\n")).await;
     let (mut serve, _) = fixture.accept().await;
-    say(
+    send(
         &mut serve,
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
     )
@@ -299,16 +297,16 @@ async fn each_event_arrives_before_the_next_is_sent() {
     head(&mut client).await;
     for n in 0..50 {
         let event = format!("data: {n:04}\n\n");
-        say(&mut serve, &format!("{:x}\r\n{event}\r\n", event.len())).await;
+        send(&mut serve, &format!("{:x}\r\n{event}\r\n", event.len())).await;
         until(&mut client, &event).await;
     }
-    // The client leaves, and serve hears of it.
+    // The client disconnects, and serve sees it.
     drop(client);
     assert!(rest(&mut serve).await.is_ok_and(|rest| rest.is_empty()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_leaves_ends_its_request_at_serve() {
+async fn a_client_disconnect_ends_its_request_at_serve() {
     for (line, more, body) in [
         ("GET /", "", ""),
         ("POST /", "Content-Length: 9\r\n", "half"),
@@ -317,7 +315,7 @@ async fn a_client_that_leaves_ends_its_request_at_serve() {
         for resets in [false, true] {
             let fixture = Fixture::new(&[]).await;
             let mut client = client(&fixture).await;
-            say(&mut client, &(request(line, more) + body)).await;
+            send(&mut client, &(request(line, more) + body)).await;
             let (mut serve, _) = fixture.accept().await;
             if !body.is_empty() {
                 until(&mut serve, "half").await;
@@ -327,41 +325,43 @@ async fn a_client_that_leaves_ends_its_request_at_serve() {
             } else {
                 drop(client);
             }
-            let told = rest(&mut serve).await.unwrap_or_default();
-            assert!(!told.ends_with(b"0\r\n\r\n"), "the request looks whole: {told:?}");
+            let received = rest(&mut serve).await.unwrap_or_default();
+            assert!(!received.ends_with(b"0\r\n\r\n"), "the request looks complete: {received:?}");
             idle(&fixture, 0).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_serve_does_wrong_becomes_an_answer_with_an_id() {
+async fn errors_of_serve_become_responses_with_an_id() {
     enum Act {
-        Say(&'static str),
+        Send(&'static str),
         Leave,
         Wait,
     }
     for (act, status) in [
         (Act::Leave, 502),
         (Act::Wait, 504),
-        (Act::Say("SSH-2.0-OpenSSH_9.2\r\n\r\n"), 502),
+        (Act::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n"), 502),
         (
-            Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            Act::Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
             502,
         ),
-        (Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"), 502),
-        (Act::Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok"), 502),
+        (Act::Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"), 502),
+        (Act::Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok"), 502),
         (
-            Act::Say("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
+            Act::Send(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+            ),
             502,
         ),
     ] {
         let fixture = Fixture::new(&["--response-timeout", "300ms"]).await;
         let mut client = client(&fixture).await;
-        say(&mut client, &request("GET /a?secret=1", "Cf-Ray: 8d3a-FRA\r\n")).await;
+        send(&mut client, &request("GET /a?secret=1", "Cf-Ray: 8d3a-FRA\r\n")).await;
         let (mut serve, _) = fixture.accept().await;
         match act {
-            Act::Say(text) => say(&mut serve, text).await,
+            Act::Send(text) => send(&mut serve, text).await,
             Act::Leave => serve.shutdown().await.unwrap(),
             Act::Wait => {}
         }
@@ -373,7 +373,7 @@ async fn what_serve_does_wrong_becomes_an_answer_with_an_id() {
     }
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
-    say(&mut client, &request("GET /", "").replace("ann", "gone")).await;
+    send(&mut client, &request("GET /", "").replace("ann", "gone")).await;
     let answer = until(&mut client, ")\n").await;
     assert!(
         answer.starts_with("HTTP/1.1 502 ")
@@ -383,7 +383,7 @@ async fn what_serve_does_wrong_becomes_an_answer_with_an_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_breaks_off_does_not_look_whole() {
+async fn an_incomplete_response_does_not_look_complete() {
     for (answer, resets) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", false),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", false),
@@ -391,29 +391,29 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
     ] {
         let fixture = Fixture::new(&[]).await;
         let mut client = client(&fixture).await;
-        say(&mut client, &request("GET /", "")).await;
+        send(&mut client, &request("GET /", "")).await;
         let (mut serve, _) = fixture.accept().await;
-        say(&mut serve, answer).await;
+        send(&mut serve, answer).await;
         until(&mut client, "half").await;
         if resets {
             reset(serve);
         } else {
             drop(serve);
         }
-        let told = rest(&mut client).await.unwrap_or_default();
-        assert!(!told.ends_with(b"0\r\n\r\n"), "{told:?}");
+        let received = rest(&mut client).await.unwrap_or_default();
+        assert!(!received.ends_with(b"0\r\n\r\n"), "{received:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_time_for_an_answer_runs_only_while_serve_is_waited_for() {
+async fn the_response_timeout_starts_after_the_request() {
     let fixture = Fixture::new(&["--response-timeout", "300ms"]).await;
     let mut client = client(&fixture).await;
-    say(&mut client, &request("POST /", "Content-Length: 12\r\n")).await;
+    send(&mut client, &request("POST /", "Content-Length: 12\r\n")).await;
     let (mut serve, _) = fixture.accept().await;
     for _ in 0..4 {
         sleep(Duration::from_millis(200)).await;
-        say(&mut client, "abc").await;
+        send(&mut client, "abc").await;
         assert_eq!(exactly(&mut serve, 3).await, b"abc");
     }
     let answer = head(&mut client).await;
@@ -421,70 +421,70 @@ async fn the_time_for_an_answer_runs_only_while_serve_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_serve_that_stops_reading_stops_the_client_and_ends_in_504() {
+async fn a_serve_that_stops_reading_causes_backpressure_and_504() {
     let fixture = Fixture::new(&["--response-timeout", "500ms"]).await;
     let mut client = client(&fixture).await;
-    say(&mut client, &request("POST /", "Content-Length: 1000000000\r\n")).await;
+    send(&mut client, &request("POST /", "Content-Length: 1000000000\r\n")).await;
     let (_serve, _) = fixture.accept().await;
     let piece = vec![0; 65536];
     let mut sent = 0;
     while let Ok(written) = timeout(Duration::from_millis(300), client.write(&piece)).await {
         sent += written.unwrap();
-        assert!(sent < 100 << 20, "no back-pressure");
+        assert!(sent < 100 << 20, "no backpressure");
     }
     let answer = head(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_1_0_is_understood_and_serve_gets_1_1() {
+async fn an_http_1_0_request_is_forwarded_as_1_1() {
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
-    say(&mut client, "GET http://t3.example?q HTTP/1.0\r\nX-Authentik-Username: ann\r\n\r\n").await;
+    send(&mut client, "GET http://t3.example?q HTTP/1.0\r\nX-Authentik-Username: ann\r\n\r\n").await;
     let (mut serve, asked) = fixture.accept().await;
     assert!(asked.starts_with("GET /?q HTTP/1.1\r\n"), "{asked}");
     assert!(asked.to_lowercase().contains("\r\nhost: 127.0.0.1:"), "{asked}");
-    say(&mut serve, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+    send(&mut serve, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
     let answer = String::from_utf8(rest(&mut client).await.unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("\r\n\r\nok"), "{answer}");
     assert!(!answer.to_lowercase().contains("transfer-encoding"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_with_an_upgrade_is_the_sessions_and_a_refused_one_ends_the_connection() {
+async fn early_bytes_belong_to_the_session_and_a_rejected_upgrade_ends_the_connection() {
     let mut fixture = Fixture::new(&[]).await;
     let mut client = fixture.send_upgrade("ann", "").await;
     client.write_all(&fixture::frame(0x81, b"early", true)).await.unwrap();
     let (mut serve, _) = fixture.accept().await;
-    nothing_comes(&mut serve).await;
-    say(&mut serve, &switching()).await;
+    assert_no_data(&mut serve).await;
+    send(&mut serve, &switching()).await;
     head(&mut client).await;
     assert_eq!(exactly(&mut serve, 11).await, fixture::frame(0x81, b"early", true));
     drop((client, serve));
     assert_eq!(fixture.facts().await.down.msgs, 1);
 
     let mut client = fixture.send_upgrade("ann", "").await;
-    say(&mut client, &request("GET /smuggled", "")).await;
+    send(&mut client, &request("GET /smuggled", "")).await;
     let (mut serve, _) = fixture.accept().await;
-    say(&mut serve, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await;
+    send(&mut serve, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await;
     let answer = until(&mut client, "no").await;
     assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
     assert_eq!(rest(&mut client).await.unwrap(), b"");
     assert_eq!(rest(&mut serve).await.unwrap(), b"");
-    nobody_connects(&fixture).await;
+    assert_no_connection(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn native_clients_pass_unharmed() {
+async fn requests_of_native_clients_are_unchanged() {
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
     let more = "Authorization: Bearer ey.J-_~+/==\r\nDPoP: x.y.z\r\nCookie: t3_session=\"a b\"; c=d\r\nCookie: e=f\r\n";
-    say(&mut client, &request("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e'", more)).await;
+    send(&mut client, &request("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e'", more)).await;
     let (mut serve, asked) = fixture.accept().await;
     assert!(asked.starts_with("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e' HTTP/1.1\r\n"), "{asked}");
     assert!(more.lines().all(|line| asked.lines().any(|got| got == line)), "{asked}");
     let cookies = "Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n";
-    say(&mut serve, &OK.replace("Content", &format!("{cookies}Content"))).await;
+    send(&mut serve, &OK.replace("Content", &format!("{cookies}Content"))).await;
     let answer = until(&mut client, "ok").await;
     assert!(answer.contains(cookies), "{answer}");
 }

@@ -1,5 +1,5 @@
-//! The page of metrics and the queries of docs/METRICS.md, as Prometheus itself sees them. Needs
-//! Debian's package `prometheus`.
+//! Metrics page and queries of docs/METRICS.md, checked with Prometheus. Needs Debian's package
+//! `prometheus`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,7 +23,7 @@ use program::{GOOD, dispatch, table, wait_for};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Killed when the test is over.
+/// Child process that is killed on drop.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -33,8 +33,8 @@ impl Drop for Killed {
     }
 }
 
-/// A dispatch, the address of its metrics, and a request that it has answered, so that not all is
-/// zero.
+/// Starts t3-dispatch and sends one request, so that not all values are 0; returns the metrics
+/// address.
 fn with_metrics() -> (Killed, SocketAddr) {
     let table = table(GOOD);
     let options = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
@@ -49,7 +49,7 @@ fn with_metrics() -> (Killed, SocketAddr) {
     (child, metrics)
 }
 
-/// The body.
+/// Returns the body.
 fn get(address: SocketAddr, target: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -76,20 +76,20 @@ fn queries() -> Vec<String> {
 }
 
 #[test]
-fn promtool_has_nothing_to_say_against_the_page() {
+fn promtool_accepts_the_page() {
     let (_dispatch, metrics) = with_metrics();
     let page = get(metrics, "/metrics").unwrap();
     let output = promtool(&["check", "metrics"], &page);
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.is_empty(), "{said}");
-    // It does complain when there is reason to.
+    // It rejects an invalid page.
     let worse = page.replace("t3_dispatch_opens_total", "t3_dispatch_opens");
     assert!(!promtool(&["check", "metrics"], &worse).status.success());
 }
 
 #[test]
-fn promtool_takes_every_query_of_the_documentation() {
+fn promtool_accepts_every_query_of_the_documentation() {
     let queries = queries();
     assert!(queries.len() > 15, "{}", queries.len());
     let mut rules = String::from("groups:\n- name: docs\n  rules:\n");
@@ -103,7 +103,7 @@ fn promtool_takes_every_query_of_the_documentation() {
 }
 
 #[test]
-fn prometheus_scrapes_the_page_and_answers_every_query() {
+fn prometheus_scrapes_the_page_and_evaluates_every_query() {
     let (_dispatch, metrics) = with_metrics();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("prometheus.yml");
@@ -111,7 +111,7 @@ fn prometheus_scrapes_the_page_and_answers_every_query() {
         "scrape_configs:\n- job_name: t3-dispatch\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  static_configs: [{{targets: [\"{metrics}\"]}}]\n"
     );
     fs::write(&config, scrape).unwrap();
-    // A port that was free a moment ago.
+    // A port that was free.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let _prometheus = Killed(
         Command::new("prometheus")
@@ -130,7 +130,7 @@ fn prometheus_scrapes_the_page_and_answers_every_query() {
     let value =
         |answer: &serde_json::Value| answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned);
     let deadline = Instant::now() + TIMEOUT;
-    // Two scrapes, so that rates have something to look at.
+    // Two scrapes, so that rates have data.
     let scraped = "count_over_time(t3_dispatch_build_info[1m]) >= 3";
     while query(scraped).as_ref().and_then(value).is_none() {
         let targets = get(address, "/api/v1/targets").unwrap_or_default();

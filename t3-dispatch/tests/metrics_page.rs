@@ -1,5 +1,4 @@
-//! docs/METRICS.md lists what is on the page.
-//! `cargo xtask docs` writes the list.
+//! docs/METRICS.md lists all metrics. `cargo xtask docs` writes the list.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::{fmt::Write, fs, path::PathBuf};
@@ -8,7 +7,7 @@ use t3_dispatch::metrics::{Family, Metrics};
 
 const BEGIN: &str = "<!-- metrics:begin -->\n";
 const END: &str = "<!-- metrics:end -->";
-/// Vocabularies of the record are listed in its own page.
+/// Vocabularies of the record are listed in docs/RECORD.md.
 const IN_RECORD: [&str; 2] = ["verdict", "cause"];
 
 fn page() -> PathBuf {
@@ -48,10 +47,10 @@ fn the_page_lists_every_metric() {
     );
 }
 
-/// A label, how it is compared, and with what.
+/// Label, operator and value.
 type Matcher = (String, String, String);
 
-/// The selectors of a query: name, and (label, operator, value) of each matcher.
+/// Returns the selectors of a query: name, and the matchers.
 fn selectors(query: &str) -> Vec<(String, Vec<Matcher>)> {
     let matcher = regex_lite::Regex::new(r#"([a-z_]+)(=~|!~|!=|=)"([^"]*)""#).unwrap();
     let selector = regex_lite::Regex::new(r"t3_dispatch_[a-z_]+(\{[^}]*\})?").unwrap();
@@ -64,10 +63,10 @@ fn selectors(query: &str) -> Vec<(String, Vec<Matcher>)> {
 }
 
 #[test]
-fn every_query_asks_for_series_that_there_are_and_every_metric_is_asked_for() {
+fn every_query_selects_existing_series_and_every_metric_is_queried() {
     let written = fs::read_to_string(page()).unwrap();
     let families = Metrics::default().families();
-    let mut unasked: Vec<_> = families.iter().map(|family| family.name.as_str()).collect();
+    let mut unqueried: Vec<_> = families.iter().map(|family| family.name.as_str()).collect();
     let queries = written.lines().filter(|line| line.starts_with("    ") && line.contains("t3_dispatch_"));
     for query in queries {
         for (name, matchers) in selectors(query) {
@@ -78,7 +77,7 @@ fn every_query_asks_for_series_that_there_are_and_every_metric_is_asked_for() {
                 _ => name == family.name,
             };
             let family = families.iter().find(of).unwrap_or_else(|| panic!("{name} of {query} is not there"));
-            unasked.retain(|unasked| *unasked != family.name);
+            unqueried.retain(|unqueried| *unqueried != family.name);
             for (label, operator, value) in matchers.iter().filter(|(label, ..)| label != "le") {
                 let (_, values) = family
                     .labels
@@ -95,7 +94,7 @@ fn every_query_asks_for_series_that_there_are_and_every_metric_is_asked_for() {
             }
         }
     }
-    unasked.retain(|name| {
+    unqueried.retain(|name| {
         ![
             "t3_dispatch_build_info",
             "t3_dispatch_opens_total",
@@ -104,11 +103,11 @@ fn every_query_asks_for_series_that_there_are_and_every_metric_is_asked_for() {
         ]
         .contains(name)
     });
-    assert!(unasked.is_empty(), "no query shows what these are good for: {unasked:?}");
+    assert!(unqueried.is_empty(), "metrics without a query: {unqueried:?}");
 }
 
 #[test]
-fn bounds_of_buckets_in_queries_are_on_the_page() {
+fn bucket_bounds_in_queries_exist() {
     let written = fs::read_to_string(page()).unwrap();
     let text = Metrics::default().bounds();
     let le = regex_lite::Regex::new(r#"(t3_dispatch_[a-z_]+)_bucket\{le="([0-9.]+)"\}"#).unwrap();

@@ -1,5 +1,5 @@
-//! Pairing sentence by sentence, with the real dispatch between raw HTTP clients and the stand-in
-//! for serve. Needs loopback and a shell.
+//! Tests of docs/PAIRING.md, with t3-dispatch between raw HTTP clients and the fake serve. Needs
+//! loopback and a shell.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,14 +29,14 @@ const BOOTSTRAP: &str = "/api/auth/bootstrap";
 const SESSION: &str = "/api/auth/session";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_visit_gets_the_session_that_serve_opened_and_goes_to_the_front_page() {
+async fn a_first_visit_gets_a_session_and_a_redirect_to_the_root() {
     let fixture = Fixture::new(MINT, &[]).await;
     let paired = fixture.send("GET /deep/link?x=1", NAVIGATION).await;
     assert!(paired.is_paired(), "{paired:?}");
     assert_eq!(
         paired.fields("set-cookie"),
         ["t3_session=session-1; HttpOnly; Path=/; SameSite=Lax", "t3_seen=1; Path=/"],
-        "all of serve's cookies, as they were"
+        "all cookies of serve, unchanged"
     );
     assert_eq!(fixture.mints(), [fixture.user.as_str()], "the user is the last argument");
     assert_eq!(fixture.auth_requests().await, [BROWSER_SESSION]);
@@ -45,13 +45,13 @@ async fn a_first_visit_gets_the_session_that_serve_opened_and_goes_to_the_front_
     assert_eq!(fixture.counted(), ["paired=1"]);
 
     let page = fixture.visit_with(&paired.session()).await;
-    assert_eq!(page.status, 404, "the stand-in's own answer: {page:?}");
+    assert_eq!(page.status, 404, "the fake serve's own response: {page:?}");
     assert_eq!(page.body, "no such page\n");
     assert_eq!(fixture.mints().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_behind_a_socket_pairs_as_a_command_does() {
+async fn a_mint_behind_a_socket_pairs_like_a_command() {
     let fixture = Fixture::behind_socket(MINT).await;
     assert!(fixture.visit().await.is_paired());
     assert_eq!(fixture.mints(), [fixture.user.as_str()], "the user is the last argument");
@@ -60,7 +60,7 @@ async fn a_mint_behind_a_socket_pairs_as_a_command_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_cause() {
+async fn a_failed_mint_behind_a_socket_is_500_and_one_log_line_with_the_cause() {
     let kept = r#"printf '{"credential":"%s"}' "$CREDENTIAL"; echo "kept $CREDENTIAL twice" >&2; exit 4"#;
     for (mint, gone, cause) in [
         (kept, false, "ended with exit status: 4: \"kept [hidden] twice\""),
@@ -86,7 +86,7 @@ async fn a_mint_that_fails_behind_a_socket_is_500_and_one_line_that_names_the_ca
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_serve_takes_the_same_credential_at_its_old_endpoint() {
+async fn an_old_serve_gets_the_same_credential_at_its_old_endpoint() {
     let fixture = Fixture::new(MINT, &[]).await;
     fixture.order("pairing bootstrap");
     assert!(fixture.visit().await.is_paired());
@@ -98,14 +98,14 @@ async fn an_old_serve_takes_the_same_credential_at_its_old_endpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_without_sec_fetch_is_known_by_its_accept() {
+async fn a_browser_without_sec_fetch_is_detected_by_accept() {
     let fixture = Fixture::new(MINT, &[]).await;
     assert!(fixture.send("GET /", "Accept: text/html,*/*;q=0.8\r\n").await.is_paired());
     assert_eq!(fixture.send("GET /", "Accept: */*\r\n").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_made_anew_only_when_serve_says_that_it_does_not_know_it() {
+async fn a_session_is_replaced_only_when_serve_does_not_know_it() {
     for (order, renewed) in [
         ("session honest", true),
         ("session false", true),
@@ -116,7 +116,7 @@ async fn a_session_is_made_anew_only_when_serve_says_that_it_does_not_know_it() 
         ("session eof", false),
         ("session silent", false),
     ] {
-        // A busy machine must not turn an answer into silence.
+        // A busy host must not turn a response into a timeout.
         let patience = if order == "session silent" { "400ms" } else { "15s" };
         let fixture = Fixture::new(MINT, &["--session-check-timeout", patience]).await;
         fixture.order(order);
@@ -159,7 +159,7 @@ async fn sub_requests_are_never_redirected_nor_checked() {
             let answer = fixture.send(line, &format!("{headers}{session}")).await;
             assert_eq!(answer.status, 200, "{line} {headers:?}");
         }
-        // A native client's WebSocket, and a browser's that has lost its cookie.
+        // WebSockets of a native client and of a browser without cookie.
         for target in ["/ws?wsTicket=TICKET-1", "/ws"] {
             let upgrade = format!(
                 "Accept: text/html\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -186,7 +186,7 @@ async fn concurrent_first_visits_of_one_user_mint_once() {
     };
     let gate = async {
         fixture.until_mints(2).await;
-        // Time for a second one, if there were one.
+        // Time for a second mint to start.
         sleep(Duration::from_millis(200)).await;
         fixture.go();
     };
@@ -202,13 +202,13 @@ async fn concurrent_first_visits_of_one_user_mint_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_visitor_who_leaves_does_not_end_the_mint_of_the_others() {
+async fn a_client_that_disconnects_does_not_cancel_the_mint_for_others() {
     let fixture = Fixture::new(&format!("until_go; {MINT}"), &[]).await;
     let first = fixture.request(&fixture.user, "GET /", NAVIGATION).await;
     fixture.until_mints(1).await;
     let second = fixture.request(&fixture.user, "GET /", &format!("{NAVIGATION}Connection: close\r\n")).await;
     drop(first);
-    // Time to notice that it has gone.
+    // Time to detect the disconnect.
     sleep(Duration::from_millis(200)).await;
     fixture.go();
     assert!(answer(second).await.is_paired());
@@ -216,7 +216,7 @@ async fn a_visitor_who_leaves_does_not_end_the_mint_of_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_that_fails_is_500_and_one_line_that_names_the_cause() {
+async fn a_failed_mint_is_500_and_one_log_line_with_the_cause() {
     for (mint, options, cause) in [
         (
             "echo 'sudo: a password is required' >&2; exit 1",
@@ -262,7 +262,7 @@ async fn a_mint_that_fails_is_500_and_one_line_that_names_the_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
+async fn a_failed_exchange_is_502_and_one_log_line_with_the_cause() {
     for (order, counted, cause) in [
         (
             "pairing status:401",
@@ -312,7 +312,7 @@ async fn an_exchange_that_fails_is_502_and_one_line_that_names_the_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_not_kept() {
+async fn a_failure_is_not_cached() {
     let fixture = Fixture::new(&format!("[ -e \"$DIR/go\" ] || exit 1; {MINT}"), &[]).await;
     assert_eq!(fixture.visit().await.status, 500);
     fixture.go();
@@ -320,17 +320,17 @@ async fn a_failure_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_that_hangs_is_killed_with_what_it_has_started() {
+async fn a_stalled_mint_is_killed_with_its_children() {
     let fixture = Fixture::new("sleep 600 & echo $! > \"$DIR/child\"; wait", &["--mint-timeout", "2s"]).await;
     assert_eq!(fixture.visit().await.status, 500);
     let child = fs::read_to_string(fixture.dir.path().join("child")).unwrap();
     let stat = format!("/proc/{}/stat", child.trim());
-    // Gone, or dead and not yet collected by whoever has adopted it.
+    // Gone, or a zombie that its new parent has not reaped.
     fixture.until(|_| fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_that_leaves_a_child_with_its_pipes_behind_does_not_hold_the_visitor_up() {
+async fn a_child_that_holds_the_pipes_of_the_mint_does_not_delay_the_response() {
     let patience = ["--mint-timeout", "15s"];
     let fixture = Fixture::new(&format!("sleep 600 & echo $! > \"$DIR/child\"; {MINT}"), &patience).await;
     let visited = fixture.visit().await;
@@ -361,7 +361,7 @@ async fn no_more_than_four_mints_run_at_the_same_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_that_keeps_no_cookie_is_not_sent_around_for_ever() {
+async fn a_browser_without_cookies_does_not_loop() {
     let fixture = Fixture::new(MINT, &[]).await;
     for _ in 0..4 {
         assert!(fixture.visit().await.is_paired());
@@ -383,7 +383,7 @@ async fn a_browser_that_keeps_no_cookie_is_not_sent_around_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_serve_never_knows_is_a_loop_as_well() {
+async fn a_session_unknown_to_serve_is_a_loop_too() {
     let fixture = Fixture::new(MINT, &["--session-check-timeout", "15s"]).await;
     fixture.order("session false");
     for _ in 0..4 {
@@ -393,7 +393,7 @@ async fn a_session_that_serve_never_knows_is_a_loop_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn switched_off_it_does_nothing() {
+async fn no_pairing_disables_it() {
     let fixture = Fixture::new(MINT, &["--no-pairing"]).await;
     fixture.order("session false");
     assert_eq!(fixture.visit().await.status, 200);
@@ -402,7 +402,7 @@ async fn switched_off_it_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_is_told_what_the_browser_is_and_nothing_it_must_not_know() {
+async fn serve_receives_only_the_identifying_headers_of_the_browser() {
     let serve = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = serve.local_addr().unwrap().port();
     let fixture = Fixture::with_serves(&[port], tempfile::tempdir().unwrap(), MINT, &[]).await;
@@ -412,7 +412,7 @@ async fn serve_is_told_what_the_browser_is_and_nothing_it_must_not_know() {
         while !request.ends_with(b"}") {
             assert!(timeout(TIMEOUT, stream.read_buf(&mut request)).await.unwrap().unwrap() > 0);
         }
-        // A body that never ends: the head is all that counts.
+        // A body without end: only the head counts.
         let answer =
             "HTTP/1.1 200 OK\r\nSet-Cookie: t3_session=x; Path=/\r\nContent-Length: 1000000000\r\n\r\n";
         stream.write_all(answer.as_bytes()).await.unwrap();
@@ -442,11 +442,11 @@ async fn serve_is_told_what_the_browser_is_and_nothing_it_must_not_know() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_options_it_is_sudo_that_is_run_and_the_log_is_as_promised() {
+async fn by_default_sudo_runs_and_the_log_matches_the_documentation() {
     let fixture = Fixture::new("", &[]).await;
     let path = fixture.dir.path().join("bin");
-    // Made by another process: a file that this one had open could not be executed while a test
-    // beside forks.
+    // Written by another process: a file open for writing here could not be executed while another
+    // test forks (ETXTBSY).
     let script = "#!/bin/sh\nread line && exit 9\nfor word; do printf '%s\\n' \"$word\"; done > \"${0%/*}/argv\"\nprintf '{\"credential\":\"one-time-sudo\"}'\n";
     let made = std::process::Command::new("/bin/sh")
         .args(["-c", "mkdir \"$0\" && printf '%s' \"$1\" > \"$0/sudo\" && chmod 755 \"$0/sudo\""])

@@ -52,7 +52,7 @@ pub enum ExchangeError {
         endpoint: &'static str,
         status: StatusCode,
     },
-    /// The status is 2xx, but there is no session cookie.
+    /// 2xx response without a session cookie.
     #[error("serve on port {port} set no {} cookie: {endpoint} responded {status}", decide::COOKIE_NAME)]
     NoCookie {
         port: u16,

@@ -1,4 +1,4 @@
-//! The program itself, started as an operator would.
+//! Starts the program like an operator would.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::{
@@ -13,7 +13,7 @@ pub const GOOD: &str = r#"{"ann": {"os_user": "ann", "port": 1}}"#;
 pub fn dispatch(table: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-dispatch"));
     command.env_clear().env("T3_DISPATCH_LOG", "stderr").env("T3_DISPATCH_CONFIG", "/dev/null");
-    // An argument still wins.
+    // An argument takes precedence.
     command.env("T3_DISPATCH_METRICS_LISTEN", "off").arg("serve");
     command.args(["--trace-socket", "/nonexistent/evidence.sock"]);
     command
@@ -36,7 +36,7 @@ pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A running dispatch; killed when the test is over.
+/// Running t3-dispatch; killed on drop.
 pub struct Running {
     pub child: Child,
     pub log: BufReader<ChildStderr>,
@@ -52,7 +52,7 @@ impl Running {
         Self::of(dispatch(table, &["--listen", "127.0.0.1:0", "--drain-time", "1s"]).args(more))
     }
 
-    /// Starts a command that becomes a dispatch.
+    /// Starts a command that executes t3-dispatch.
     pub fn of(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
