@@ -244,7 +244,7 @@ const ENDS: &[(&str, &str, &str)] = &[
         "The cause of its exit is unknown",
     ),
     ("admin_killed sock_destroy devvm proven", "destroyed on this host", "socket destroyed"),
-    ("unknown rst unknown likely", "That is a bug", "No rule matched"),
+    ("unknown rst unknown likely", "No rule matched; this is a bug", "No rule matched"),
 ];
 
 #[test]

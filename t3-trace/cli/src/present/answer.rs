@@ -114,7 +114,8 @@ fn conclusion(record: &CloseRecord) -> String {
              not by the network."
                 .to_owned()
         }
-        Verdict::Unknown => "Unknown: no rule explains this close. That is a bug in t3-dispatch.".to_owned(),
+        // A verdict without details of its record.
+        verdict => verdict_text::text(verdict).meaning.to_owned(),
     }
 }
 
