@@ -52,7 +52,7 @@ async fn assert_no_data(stream: &mut TcpStream) {
 async fn assert_no_connection(fixture: &Fixture) {
     assert!(
         timeout(Duration::from_millis(150), fixture.serve.accept()).await.is_err(),
-        "serve was asked again"
+        "serve received another connection"
     );
 }
 
@@ -143,14 +143,14 @@ async fn a_get_is_retried_once_when_serve_closes_a_reused_connection() {
         let fixture = Fixture::new(&[]).await;
         let (mut client, mut serve) = answered(&fixture).await;
         send(&mut client, &request("GET /second?x=1", "X-Mine: 1\r\n")).await;
-        let asked = head(&mut serve).await;
+        let request = head(&mut serve).await;
         if resets {
             reset(serve);
         } else {
             drop(serve);
         }
         let (fresh, again) = fixture.accept().await;
-        assert_eq!(asked, again);
+        assert_eq!(request, again);
         // A request on a new connection is not retried.
         drop(fresh);
         assert!(head(&mut client).await.starts_with("HTTP/1.1 502 "));
@@ -198,8 +198,8 @@ async fn expect_100_continue_is_decided_by_serve() {
     let asks = request("POST /up", "Content-Length: 4\r\nExpect: 100-Continue\r\n");
     let mut client = client(&fixture).await;
     send(&mut client, &asks).await;
-    let (mut serve, asked) = fixture.accept().await;
-    assert!(asked.lines().any(|line| line == "Expect: 100-Continue"), "{asked}");
+    let (mut serve, request) = fixture.accept().await;
+    assert!(request.lines().any(|line| line == "Expect: 100-Continue"), "{request}");
     assert_no_data(&mut client).await;
     send(&mut serve, "HTTP/1.1 100 Continue\r\n\r\n").await;
     assert_eq!(head(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -234,8 +234,8 @@ async fn trailers_pass_in_both_directions() {
     let mut client = client(&fixture).await;
     let asks = request("POST /", "TE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n");
     send(&mut client, &(asks + "3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n")).await;
-    let (mut serve, asked) = fixture.accept().await;
-    assert!(asked.to_lowercase().contains("te: trailers\r\n"), "{asked}");
+    let (mut serve, request) = fixture.accept().await;
+    assert!(request.to_lowercase().contains("te: trailers\r\n"), "{request}");
     assert_eq!(until(&mut serve, "\r\n\r\n").await.to_lowercase(), "3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n");
     let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 43\r\n\r\n";
     send(&mut serve, answer).await;
@@ -251,8 +251,8 @@ async fn a_body_of_unknown_length_passes_with_every_method() {
         let mut client = client(&fixture).await;
         let asks = request(&format!("{method} /"), "Transfer-Encoding: chunked\r\n");
         send(&mut client, &(asks + "3\r\nabc\r\n0\r\n\r\n")).await;
-        let (mut serve, asked) = fixture.accept().await;
-        assert!(asked.to_lowercase().contains("transfer-encoding: chunked"), "{asked}");
+        let (mut serve, request) = fixture.accept().await;
+        assert!(request.to_lowercase().contains("transfer-encoding: chunked"), "{request}");
         assert_eq!(until(&mut serve, "0\r\n\r\n").await, "3\r\nabc\r\n0\r\n\r\n");
     }
 }
@@ -441,9 +441,9 @@ async fn an_http_1_0_request_is_forwarded_as_1_1() {
     let fixture = Fixture::new(&[]).await;
     let mut client = client(&fixture).await;
     send(&mut client, "GET http://t3.example?q HTTP/1.0\r\nX-Authentik-Username: ann\r\n\r\n").await;
-    let (mut serve, asked) = fixture.accept().await;
-    assert!(asked.starts_with("GET /?q HTTP/1.1\r\n"), "{asked}");
-    assert!(asked.to_lowercase().contains("\r\nhost: 127.0.0.1:"), "{asked}");
+    let (mut serve, request) = fixture.accept().await;
+    assert!(request.starts_with("GET /?q HTTP/1.1\r\n"), "{request}");
+    assert!(request.to_lowercase().contains("\r\nhost: 127.0.0.1:"), "{request}");
     send(&mut serve, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
     let answer = String::from_utf8(rest(&mut client).await.unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("\r\n\r\nok"), "{answer}");
@@ -480,9 +480,9 @@ async fn requests_of_native_clients_are_unchanged() {
     let mut client = client(&fixture).await;
     let more = "Authorization: Bearer ey.J-_~+/==\r\nDPoP: x.y.z\r\nCookie: t3_session=\"a b\"; c=d\r\nCookie: e=f\r\n";
     send(&mut client, &request("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e'", more)).await;
-    let (mut serve, asked) = fixture.accept().await;
-    assert!(asked.starts_with("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e' HTTP/1.1\r\n"), "{asked}");
-    assert!(more.lines().all(|line| asked.lines().any(|got| got == line)), "{asked}");
+    let (mut serve, request) = fixture.accept().await;
+    assert!(request.starts_with("GET /api/auth/session?wsTicket=a%2Bb|{c}&d='e' HTTP/1.1\r\n"), "{request}");
+    assert!(more.lines().all(|line| request.lines().any(|got| got == line)), "{request}");
     let cookies = "Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n";
     send(&mut serve, &OK.replace("Content", &format!("{cookies}Content"))).await;
     let answer = until(&mut client, "ok").await;

@@ -80,9 +80,9 @@ fn promtool_accepts_the_page() {
     let (_dispatch, metrics) = with_metrics();
     let page = get(metrics, "/metrics").unwrap();
     let output = promtool(&["check", "metrics"], &page);
-    let said =
+    let output_text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    assert!(output.status.success() && output_text.is_empty(), "{output_text}");
     // It rejects an invalid page.
     let worse = page.replace("t3_dispatch_opens_total", "t3_dispatch_opens");
     assert!(!promtool(&["check", "metrics"], &worse).status.success());

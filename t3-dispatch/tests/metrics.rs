@@ -343,8 +343,8 @@ fn metrics_are_served_only_at_the_configured_address() {
     let output =
         dispatch(table.path(), &["--listen", "127.0.0.1:0", "--metrics-listen", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = text(&output);
-    assert!(said.contains(&format!("cannot listen on {address} for metrics: ")), "{said}");
+    let output_text = text(&output);
+    assert!(output_text.contains(&format!("cannot listen on {address} for metrics: ")), "{output_text}");
 
     let with = ["--listen", "127.0.0.1:0", "--metrics-listen", "[::]:0"];
     let mut child = dispatch(table.path(), &with).spawn().unwrap();

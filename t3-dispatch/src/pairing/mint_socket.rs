@@ -267,9 +267,9 @@ mod tests {
         ] {
             let fake = Fake::new(Some(answer));
             let error = fake.mint(TIMEOUT).run("ann").await.unwrap_err();
-            let said = format!("{error} {error:?}");
-            assert!(said.contains(cause), "{cause:?} is not in {said}");
-            assert!(!said.contains("sesame"), "{said}");
+            let message = format!("{error} {error:?}");
+            assert!(message.contains(cause), "{cause:?} is not in {message}");
+            assert!(!message.contains("sesame"), "{message}");
             assert!(error.to_string().contains("mint.sock"), "{error}");
         }
     }

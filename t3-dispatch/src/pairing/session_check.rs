@@ -51,14 +51,14 @@ pub(super) async fn is_good(
     for cookie in browser.get_all(COOKIE) {
         request.headers_mut().append(COOKIE, cookie.clone());
     }
-    let asked = async {
+    let response = async {
         let answer = serve_request::send(port, times, ENDPOINT, request).await?;
         match answer.status() {
             StatusCode::OK => judge(serve_request::body(answer.into_body()).await),
             status => Err(SessionCheckError::Status(status)),
         }
     };
-    timeout(timeout_after, asked)
+    timeout(timeout_after, response)
         .await
         .unwrap_or(Err(SessionCheckError::Timeout { port, after: timeout_after }))
 }
