@@ -33,7 +33,7 @@ const SESSIONS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Limits on upgrades.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct AdmissionSettings {
     pub max_sessions: NonZeroUsize,
     pub max_sessions_per_user: NonZeroUsize,
     /// Upgrades per second and user; 0 for no limit.
@@ -66,7 +66,7 @@ pub enum AdmissionError {
 
 impl Admission {
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: AdmissionSettings) -> Self {
         let limiter = NonZeroU32::new(settings.upgrade_rate)
             .map(|rate| Mutex::new(RateLimiter::new(TokenBucket::new(rate, settings.upgrade_burst))));
         Self {

@@ -11,7 +11,7 @@ const DEFAULT_QUEUE: NonZeroUsize = NonZeroUsize::new(t3_journal::DEFAULT_BOUND)
 /// Kernel evidence and the record queue.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Evidence and records")]
-pub struct Evidence {
+pub struct EvidenceOptions {
     /// Evidence socket of t3-trace.
     #[arg(long, env = "T3_DISPATCH_TRACE_SOCKET", value_name = "PATH", default_value = t3_record::wire::SOCKET_PATH)]
     pub trace_socket: PathBuf,

@@ -9,7 +9,7 @@ use super::value::{time, time_or_none};
 /// HTTP connections to clients and to serve.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "HTTP")]
-pub struct Http {
+pub struct HttpOptions {
     /// Timeout for the start of the next request on an open client connection.
     #[arg(long, env = "T3_DISPATCH_IDLE_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "120s")]
     pub idle_timeout: Duration,

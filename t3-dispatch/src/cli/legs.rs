@@ -9,7 +9,7 @@ use super::value::{time, time_or_none};
 /// Timeouts of the two legs of a WebSocket.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Legs and timeouts")]
-pub struct Legs {
+pub struct LegOptions {
     /// Timeout for connecting to serve.
     #[arg(long, env = "T3_DISPATCH_CONNECT_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "5s")]
     pub connect_timeout: Duration,

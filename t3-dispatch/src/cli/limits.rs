@@ -9,7 +9,7 @@ use crate::admission::origin::AllowedOrigin;
 /// Limits on sessions, upgrades and origins.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
-pub struct Limits {
+pub struct LimitOptions {
     /// Maximum number of open WebSockets; more get 503. Each uses two file descriptors.
     #[arg(long, env = "T3_DISPATCH_MAX_SESSIONS", value_name = "N", default_value = "8192")]
     pub max_sessions: NonZeroUsize,

@@ -9,7 +9,7 @@ use super::value::time;
 /// Listening address and shutdown timeout.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
-pub struct Listening {
+pub struct ListenOptions {
     /// Address to listen on; a socket passed by systemd is used instead when there is one.
     #[arg(long, env = "T3_DISPATCH_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:3780")]
     pub listen: SocketAddr,

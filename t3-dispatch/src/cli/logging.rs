@@ -6,7 +6,7 @@ use t3_journal::LogTarget;
 /// Destination of log lines and records.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
-pub struct Logging {
+pub struct LogOptions {
     /// Log target: auto, journald or stderr.
     #[arg(long, env = "T3_DISPATCH_LOG", value_name = "WHERE", default_value = "auto")]
     pub log: LogTarget,

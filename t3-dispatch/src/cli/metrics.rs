@@ -7,7 +7,7 @@ use crate::metrics::server::ListenOption;
 /// Metrics endpoint.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Metrics")]
-pub struct Metrics {
+pub struct MetricsOptions {
     /// Address of the metrics endpoint (/metrics); off for none.
     #[arg(
         long,

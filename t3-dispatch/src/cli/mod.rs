@@ -18,8 +18,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::{
-    evidence::Evidence, http::Http, legs::Legs, limits::Limits, listening::Listening, logging::Logging,
-    metrics::Metrics, mint_answer::MintAnswer, pages::Pages, pairing::Pairing, routing::Routing,
+    evidence::EvidenceOptions, http::HttpOptions, legs::LegOptions, limits::LimitOptions,
+    listening::ListenOptions, logging::LogOptions, metrics::MetricsOptions, mint_answer::MintAnswer,
+    pages::PageOptions, pairing::PairingOptions, routing::RoutingOptions,
 };
 
 /// Text after the examples in every help.
@@ -97,34 +98,34 @@ pub struct Serve {
     pub config: PathBuf,
     /// Listening address.
     #[command(flatten)]
-    pub listening: Listening,
+    pub listening: ListenOptions,
     /// Identity and routing of a request.
     #[command(flatten)]
-    pub routing: Routing,
+    pub routing: RoutingOptions,
     /// Pairing.
     #[command(flatten)]
-    pub pairing: Pairing,
+    pub pairing: PairingOptions,
     /// Pages.
     #[command(flatten)]
-    pub pages: Pages,
+    pub pages: PageOptions,
     /// HTTP connections.
     #[command(flatten)]
-    pub http: Http,
+    pub http: HttpOptions,
     /// The two legs of a WebSocket.
     #[command(flatten)]
-    pub legs: Legs,
+    pub legs: LegOptions,
     /// Limits.
     #[command(flatten)]
-    pub limits: Limits,
+    pub limits: LimitOptions,
     /// Evidence and records.
     #[command(flatten)]
-    pub evidence: Evidence,
+    pub evidence: EvidenceOptions,
     /// Metrics.
     #[command(flatten)]
-    pub metrics: Metrics,
+    pub metrics: MetricsOptions,
     /// Logging.
     #[command(flatten)]
-    pub logging: Logging,
+    pub logging: LogOptions,
 }
 
 #[cfg(test)]

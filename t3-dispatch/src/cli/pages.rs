@@ -9,7 +9,7 @@ use super::value::time;
 /// Pages that dispatch serves, and tags that it injects into pages of serve.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pages")]
-pub struct Pages {
+pub struct PageOptions {
     /// Do not inject PWA manifest and meta tags.
     #[arg(long, env = "T3_DISPATCH_NO_INSTALL_TAGS")]
     pub no_install_tags: bool,

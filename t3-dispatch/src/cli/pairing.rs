@@ -10,7 +10,7 @@ use crate::pairing::{MintCommand, mint_socket};
 /// Pairing of browsers without a session.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pairing")]
-pub struct Pairing {
+pub struct PairingOptions {
     /// Disable automatic pairing.
     #[arg(long, env = "T3_DISPATCH_NO_PAIRING")]
     pub no_pairing: bool,

@@ -10,7 +10,7 @@ use super::value::network;
 /// Identity and routing of a request.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Routing")]
-pub struct Routing {
+pub struct RoutingOptions {
     /// Routing table: {"LOGIN": {"os_user": "USER", "port": PORT}}.
     #[arg(
         long,

@@ -53,7 +53,7 @@ const MAX_AGENT: usize = 256;
 
 /// Sources of credentials and timeouts of pairing.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct PairingSettings {
     pub mint_command: MintCommand,
     /// Used in place of the command when set.
     pub mint_socket: mint_socket::SocketOption,
@@ -92,7 +92,7 @@ enum NoCredential {
 }
 
 impl Source {
-    fn new(options: &Settings) -> Self {
+    fn new(options: &PairingSettings) -> Self {
         match &options.mint_socket {
             mint_socket::SocketOption::Off => {
                 Self::Command(Mint::new(options.mint_command.clone(), options.mint_timeout))
@@ -125,7 +125,12 @@ struct PairingRequest {
 
 impl Pairing {
     #[must_use]
-    pub fn new(settings: &Settings, metrics: Arc<Metrics>, timeouts: Timeouts, trusted: Vec<IpNet>) -> Self {
+    pub fn new(
+        settings: &PairingSettings,
+        metrics: Arc<Metrics>,
+        timeouts: Timeouts,
+        trusted: Vec<IpNet>,
+    ) -> Self {
         Self {
             source: Source::new(settings),
             exchange_timeout: settings.exchange_timeout,

@@ -94,8 +94,8 @@ pub fn http_settings(options: &cli::Serve) -> HttpSettings {
     }
 }
 
-fn admission_settings(limits: &cli::Limits) -> admission::Settings {
-    admission::Settings {
+fn admission_settings(limits: &cli::LimitOptions) -> admission::AdmissionSettings {
+    admission::AdmissionSettings {
         max_sessions: limits.max_sessions,
         max_sessions_per_user: limits.max_sessions_per_user,
         upgrade_rate: limits.upgrade_rate,
@@ -104,8 +104,8 @@ fn admission_settings(limits: &cli::Limits) -> admission::Settings {
     }
 }
 
-fn pairing_settings(options: &cli::Pairing) -> pairing::Settings {
-    pairing::Settings {
+fn pairing_settings(options: &cli::PairingOptions) -> pairing::PairingSettings {
+    pairing::PairingSettings {
         mint_command: options.mint_command.clone(),
         mint_socket: options.mint_socket.clone(),
         mint_timeout: options.mint_timeout,
