@@ -40,7 +40,11 @@ pub fn check(files: &[File]) -> Vec<Finding> {
                 .map(move |word| Finding::new(name, block.line, word))
                 .collect::<Vec<_>>()
         };
-        blocks(name, text).into_iter().flat_map(findings).collect::<Vec<_>>()
+        let mut found: Vec<Finding> = blocks(name, text).into_iter().flat_map(findings).collect();
+        if name.starts_with("deploy/") {
+            found.extend(doubled(name, text));
+        }
+        found
     };
     files.iter().filter(|(name, _)| is_checked(name)).flat_map(in_file).collect()
 }
@@ -116,6 +120,16 @@ fn one_line(text: &str) -> String {
     text.replace("\\\n", "\n").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Comment marks in a row, as a tool leaves them that wraps comments which already have a mark.
+const DOUBLED: [&str; 2] = ["// //", "# #"];
+
+/// Lines of a file without Rust code that have a doubled comment mark.
+fn doubled(name: &str, text: &str) -> Vec<Finding> {
+    let is_doubled = |line: &str| DOUBLED.iter().any(|marks| line.trim_start().starts_with(marks));
+    let lines = text.lines().enumerate().filter(|(_, line)| is_doubled(line));
+    lines.map(|(at, _)| Finding::new(name, at + 1, "has two comment marks")).collect()
+}
+
 /// What is wrong with a text.
 fn banned(text: &str, old: &[&str]) -> Vec<String> {
     let lower = text.to_lowercase();
@@ -149,6 +163,14 @@ mod tests {
             .into_iter()
             .map(|found| (found.line, found.text))
             .collect()
+    }
+
+    #[test]
+    fn doubled_comment_marks_are_found_in_shipped_files() {
+        let text = "# # x\n# y\n## z\n    // // w\nurl = \"https://x\"\n";
+        let lines: Vec<usize> = found("deploy/x.conf", text).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(lines, [1, 4]);
+        assert!(found("docs/x.md", text).is_empty());
     }
 
     #[test]
