@@ -44,7 +44,7 @@ pub enum Kind {
     Live,
     /// `t3-trace doctor`: names of sections and checks, without their findings.
     Checks,
-    /// A page with headings in capitals: the headings, and the text of those in [`SECTIONS`].
+    /// A page with headings in capitals: the headings, and the text of those in `SECTIONS`.
     Page,
 }
 
