@@ -66,8 +66,9 @@ fn reload_loads_a_valid_table_and_rejects_an_invalid_one() {
 
     std::fs::write(file.path(), "{\n\"bob\": ").unwrap();
     running.signal(libc::SIGHUP);
-    let line = wait_for(&mut running.log, "keeping the previous table");
-    assert!(line.contains("line 2, column"), "{line}");
+    // On a busy host the file can be read between its truncation and the write.
+    let line = wait_for(&mut running.log, "line 2, column");
+    assert!(line.contains("keeping the previous table"), "{line}");
     assert!(running.get("ann").starts_with("HTTP/1.1 502"));
 
     std::fs::write(file.path(), r#"{"bob": {"os_user": "bob", "port": 1}}"#).unwrap();
