@@ -3,6 +3,7 @@
 //! considered equal. Pure.
 
 use regex_lite::Regex;
+use t3_trace_cli::present::text::INDENT;
 
 /// Patterns of varying values and their placeholders.
 const VARIES: [(&str, &str); 18] = [
@@ -53,9 +54,6 @@ const SECTIONS: [&str; 3] = ["ANSWER", "CONFIDENCE", "NEXT"];
 /// Optional section.
 const MAYBE: &str = "SEEN, NOT THE CAUSE";
 
-/// Indent of a close's continuation lines.
-const HANGING: &str = "              ";
-
 /// The shape of a screen.
 #[must_use]
 pub fn shape(kind: Kind, screen: &str) -> Vec<String> {
@@ -92,9 +90,9 @@ fn unfolded(screen: &str) -> String {
     let mut out = String::new();
     let mut of_close = false;
     for line in screen.lines() {
-        let continues = line.starts_with(HANGING) && !line[HANGING.len()..].starts_with(' ');
+        let continues = line.strip_prefix(INDENT).is_some_and(|rest| !rest.starts_with(' '));
         if of_close && continues {
-            out.push(' ');
+            out.push_str("  ");
             out.push_str(line.trim_start());
             continue;
         }
@@ -225,10 +223,15 @@ mod tests {
     #[test]
     fn a_folded_close_has_the_shape_of_an_unfolded_one() {
         let one = "17:50:01  serve OOM-killed  ivan  1s  oom  hb RTT 1ms  victim t3-serve --port 1\n";
-        let two = "17:50:01  serve OOM-killed  ivan  1s  oom  hb RTT <1ms  victim\n              t3-serve --port 1\n";
+        let two =
+            "17:50:01  serve OOM-killed  ivan  1s  oom  hb RTT <1ms\n          victim t3-serve --port 1\n";
         assert_eq!(difference(Kind::Lines, one, two), "");
         assert_ne!(difference(Kind::Lines, one, &two.replace("--port 1", "")), "");
-        assert_ne!(difference(Kind::Lines, "total\n", "total\n              more\n"), "");
+        assert_ne!(difference(Kind::Lines, "total\n", "total\n          more\n"), "");
+        let one = "17:50:01  serve unresponsive  judy  5.2s  stall  PSI ok  ping unanswered 3.6s\n";
+        let two =
+            "17:50:01  serve unresponsive  judy  5.2s  stall  host PSI io 1% cpu 1%\n          hb RTT 1ms\n";
+        assert_eq!(difference(Kind::Lines, one, two), "");
     }
 
     #[test]

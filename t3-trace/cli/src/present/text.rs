@@ -63,7 +63,7 @@ pub fn width() -> Option<usize> {
 }
 
 /// Indent of continuation lines.
-const INDENT: &str = "          ";
+pub const INDENT: &str = "          ";
 
 /// Folds a line between its parts, which two or more blanks separate, so that a name stays with its
 /// value (`by systemd[1]`). A part that is wider than a line is folded at single blanks.
