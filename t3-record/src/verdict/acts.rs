@@ -179,10 +179,11 @@ const fn seen(end: SeenEnd) -> Option<Kind> {
     }
 }
 
-/// Time at which dispatch first sent any end to a side's peer.
+/// Time at which dispatch first sent any end to a side's peer. The relay takes its time before the
+/// system call, and may be interrupted in between; the kernel's time is that of the segment.
 fn notified(trace: Option<&SocketFacts>, leg: Option<&LegFacts>) -> Option<Nanos> {
-    let kernel = trace.into_iter().flat_map(|trace| [trace.fin_out, trace.rst_out]).flatten();
-    let relay =
-        leg.into_iter().flat_map(|leg| [leg.close_forwarded_at, leg.own_end.map(|(_, at)| at)]).flatten();
-    kernel.chain(relay).min()
+    let kernel = trace.into_iter().flat_map(|trace| [trace.fin_out, trace.rst_out]).flatten().min();
+    let own_end = leg.and_then(|leg| leg.own_end).map(|(_, at)| at);
+    let close_frame = leg.and_then(|leg| leg.close_forwarded_at);
+    kernel.or(own_end).into_iter().chain(close_frame).min()
 }

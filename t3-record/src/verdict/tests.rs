@@ -504,6 +504,9 @@ fn simultaneous_closes_have_no_segment() {
     };
     check(crossing(Down, Up), "client_left simultaneous none both downstream_closed proven");
     check(crossing(Up, Down), "serve_left simultaneous none both upstream_closed proven");
+    // The relay took its time, was interrupted, and sent the FIN after the other one had arrived.
+    let interrupted = crossing(Up, Down).leg(Down, |l| l.own_end = Some((OwnEnd::Fin, END + MS / 2)));
+    check(interrupted, "serve_left simultaneous none both upstream_closed proven");
     // The answer to a forwarded FIN is not a separate act.
     check(
         EvidenceBuilder::healthy().fin(Down, END).fin(Up, END + 2 * MS),
