@@ -5,7 +5,7 @@
 //! is not delayed by a busy relay. Both clocks are `CLOCK_MONOTONIC`.
 
 use crate::{
-    evidence::{Evidence, LegFacts, Nanos, SeenEnd, SocketFacts},
+    evidence::{Evidence, LegFacts, Nanos, OwnEnd, SeenEnd, SocketFacts},
     vocabulary::{LegEnd, Side},
 };
 
@@ -180,10 +180,14 @@ const fn seen(end: SeenEnd) -> Option<Kind> {
 }
 
 /// Time at which dispatch first sent any end to a side's peer. The relay takes its time before the
-/// system call, and may be interrupted in between; the kernel's time is that of the segment.
+/// system call, and may be interrupted in between; the kernel's time of the same act is later and
+/// replaces it. An act that the kernel side did not see keeps the relay's time.
 fn notified(trace: Option<&SocketFacts>, leg: Option<&LegFacts>) -> Option<Nanos> {
-    let kernel = trace.into_iter().flat_map(|trace| [trace.fin_out, trace.rst_out]).flatten().min();
-    let own_end = leg.and_then(|leg| leg.own_end).map(|(_, at)| at);
+    let (fin_out, rst_out) = trace.map_or((None, None), |trace| (trace.fin_out, trace.rst_out));
+    let own_end = leg.and_then(|leg| leg.own_end).filter(|(end, _)| match end {
+        OwnEnd::Fin => fin_out.is_none(),
+        OwnEnd::Rst => rst_out.is_none(),
+    });
     let close_frame = leg.and_then(|leg| leg.close_forwarded_at);
-    kernel.or(own_end).into_iter().chain(close_frame).min()
+    [fin_out, rst_out, own_end.map(|(_, at)| at), close_frame].into_iter().flatten().min()
 }

@@ -507,6 +507,11 @@ fn simultaneous_closes_have_no_segment() {
     // The relay took its time, was interrupted, and sent the FIN after the other one had arrived.
     let interrupted = crossing(Up, Down).leg(Down, |l| l.own_end = Some((OwnEnd::Fin, END + MS / 2)));
     check(interrupted, "serve_left simultaneous none both upstream_closed proven");
+    // The kernel side missed that FIN and saw only the RST after it: the client's FIN is a reply.
+    let missed = crossing(Up, Down)
+        .leg(Down, |l| l.own_end = Some((OwnEnd::Fin, END + MS / 2)))
+        .socket(Down, |t| (t.fin_out, t.rst_out) = (None, Some(END + 9 * MS)));
+    check(missed, "serve_left fin serve upstream upstream_closed proven");
     // The answer to a forwarded FIN is not a separate act.
     check(
         EvidenceBuilder::healthy().fin(Down, END).fin(Up, END + 2 * MS),
