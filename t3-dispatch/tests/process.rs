@@ -64,11 +64,13 @@ fn reload_loads_a_valid_table_and_rejects_an_invalid_one() {
     assert!(running.get("ann").starts_with("HTTP/1.1 502"), "in the table, but no serve");
     assert!(running.get("bob").starts_with("HTTP/1.1 403"));
 
-    std::fs::write(file.path(), "{\n\"bob\": ").unwrap();
+    // Renamed into place: a file written in place can be read between its truncation and the write.
+    let invalid = file.path().with_extension("invalid");
+    std::fs::write(&invalid, "{\n\"bob\": ").unwrap();
+    std::fs::rename(&invalid, file.path()).unwrap();
     running.signal(libc::SIGHUP);
-    // On a busy host the file can be read between its truncation and the write.
-    let line = wait_for(&mut running.log, "line 2, column");
-    assert!(line.contains("keeping the previous table"), "{line}");
+    let line = wait_for(&mut running.log, "keeping the previous table");
+    assert!(line.contains("line 2, column"), "{line}");
     assert!(running.get("ann").starts_with("HTTP/1.1 502"));
 
     std::fs::write(file.path(), r#"{"bob": {"os_user": "bob", "port": 1}}"#).unwrap();

@@ -166,11 +166,6 @@ fn ids(line: &str) -> String {
         .collect()
 }
 
-/// Folding may turn a gap of two spaces into one.
-fn squeezed(line: &str) -> String {
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// Differences of the shapes of two screens as `-` and `+` lines; empty if equal.
 #[must_use]
 pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
@@ -179,7 +174,7 @@ pub fn difference(kind: Kind, kept: &str, fresh: &str) -> String {
     let most = kept.len().max(fresh.len());
     for n in 0..most {
         let (old, new) = (kept.get(n), fresh.get(n));
-        if old.map(|line| squeezed(line)) != new.map(|line| squeezed(line)) {
+        if old != new {
             changes.extend(old.map(|line| format!("-{line}\n")));
             changes.extend(new.map(|line| format!("+{line}\n")));
         }
@@ -194,9 +189,9 @@ mod tests {
     #[test]
     fn values_that_vary_are_not_part_of_the_shape() {
         let one = "TIME      WHAT\n2026-11-25\n17:50:01  serve killed by signal    alice     3m12s  signal:9  PSI io 45% cpu 2%  hb RTT 12ms  by bash[77]\n\
-                   closes per 1m00s\n  2026-11-25 17:50:00    3  ###\n  2026-11-25 17:51:00  0\n  k3v9q0a1b2c3d done\n\n";
+                   median 1m00s\n  2026-11-25 17:50:00    3  ###\n  2026-11-25 17:51:00  0\n  k3v9q0a1b2c3d done\n\n";
         let two = "TIME      WHAT\n2027-01-02\n07:00:59  serve killed by signal    alice      850ms  signal:9  PSI ok  ping unanswered 1.2s  by bash[4242]\n\
-                   closes per 2m00s\n  2027-01-02 07:00:00    9  ########\n  a00000000000z done\n";
+                   median 2m00s\n  2027-01-02 07:00:00    9  ########\n  a00000000000z done\n";
         assert_eq!(difference(Kind::Lines, one, two), "");
         assert_eq!(
             shape(Kind::Lines, one),
@@ -204,7 +199,7 @@ mod tests {
                 "TIME  WHAT",
                 "DAY",
                 "TIME  serve killed by signal  alice  LONG  signal:9  PRESSURE  hb LONG  by bash[PID]",
-                "closes per LONG",
+                "median LONG",
                 "  DAY TIME N",
                 "  ID done",
             ]

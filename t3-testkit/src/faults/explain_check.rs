@@ -2,7 +2,7 @@
 //! and be as sure as the record. What it must name is written here a second time, independent of
 //! the page's own texts. Pure.
 
-use t3_record::{CloseRecord, Confidence, How, KernelSource, Segment, Verdict};
+use t3_record::{CloseRecord, Confidence, How, KernelSource, Segment, Side, Verdict};
 use t3_trace_cli::{
     explain::{ExplainInput, Page},
     present::text::Paint,
@@ -87,7 +87,7 @@ fn subject(record: &CloseRecord) -> &'static str {
 
 /// Leg of the deciding event.
 fn leg(record: &CloseRecord) -> &'static str {
-    if record.verdict.as_str().starts_with("serve_") { "upstream leg" } else { "downstream leg" }
+    if record.verdict.side() == Some(Side::Up) { "upstream leg" } else { "downstream leg" }
 }
 
 /// Observer of an event on a leg or of the end of serve.

@@ -27,6 +27,8 @@ impl Drop for Killed {
     }
 }
 
+/// Time for the child to start and to register its sessions, on a busy host.
+const REGISTERED: Duration = Duration::from_secs(30);
 const NO_RECORD: Duration = Duration::from_secs(3);
 
 fn register(n: u16) -> ToTrace {
@@ -59,9 +61,12 @@ async fn each_session_of_a_killed_dispatch_gets_one_record() {
             .spawn()
             .unwrap(),
     );
-    while subscriber.status().await.sessions < 3 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let registered = async {
+        while subscriber.status().await.sessions < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(REGISTERED, registered).await.expect("the child registers its sessions");
     let now = clock::monotonic();
     daemon.kernel.with(|facts| {
         let trace = ProcessFacts {
