@@ -19,7 +19,7 @@ pub const WINDOW: Nanos = 1_000_000_000;
 pub const LEAST: u32 = 5;
 
 /// Time for which the record of a cut waits for further cuts.
-pub const PATIENCE: Nanos = 500_000_000;
+pub const SETTLE_TIME: Nanos = 500_000_000;
 
 /// Recent cuts.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ impl Bursts {
                 self.forget(now);
                 return None;
             };
-            if now < first.saturating_add(WINDOW + PATIENCE) {
+            if now < first.saturating_add(WINDOW + SETTLE_TIME) {
                 return None;
             }
             let members: Vec<_> = self

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use t3_record::{
-    burst::{Bursts, PATIENCE},
+    burst::{Bursts, SETTLE_TIME},
     evidence::{Burst, LegFacts, Nanos, RelayFacts},
 };
 
 /// Time that a candidate waits for other cuts.
-pub const WAIT: Duration = Duration::from_nanos(PATIENCE);
+pub const WAIT: Duration = Duration::from_nanos(SETTLE_TIME);
 
 /// Returns whether this close can belong to a burst: the downstream leg ended first, without a
 /// Close frame and not because of a shutdown.

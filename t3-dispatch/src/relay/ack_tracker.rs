@@ -1,5 +1,5 @@
-//! AckTracker of serve's heartbeat replies to the client, from the ACKs of its kernel. Pure: the
-//! caller passes the values read from the socket.
+//! Delivery of serve's heartbeat replies to the client, by the ACKs of its kernel. Pure: the caller
+//! passes the values read from the socket.
 //!
 //! On a bad path the arrival times of pings are unreliable: pings are late and arrive in batches.
 //! The age of the newest acknowledged reply equals the silence that the client's watchdog observed,

@@ -25,9 +25,9 @@ pub fn texts(chain: &Chain) -> Vec<ChainEventText> {
 /// Returns the text of one event.
 #[must_use]
 pub fn sentence(event: &Event) -> String {
-    let peer = match event.side {
-        Side::Down => "client",
-        Side::Up => "serve",
+    let (peer, leg) = match event.side {
+        Side::Down => ("client", "downstream"),
+        Side::Up => ("serve", "upstream"),
     };
     match event.what.as_str() {
         "fin_in" => format!("{peer} sent FIN"),
@@ -40,7 +40,7 @@ pub fn sentence(event: &Event) -> String {
         "unreach" => format!("{peer} was unreachable"),
         "close" => format!("{peer} sent Close without a code"),
         "peer_oom" => "serve process killed by the OOM killer".to_owned(),
-        other => numbered(other, peer).unwrap_or_else(|| format!("{other} on the leg to {peer}")),
+        other => numbered(other, peer).unwrap_or_else(|| format!("{other} on the {leg} leg")),
     }
 }
 
@@ -160,10 +160,10 @@ mod tests {
     #[test]
     fn an_unknown_event_is_shown_unchanged() {
         for (text, words) in [
-            ("up:peer_paused@0", "peer_paused on the leg to serve"),
-            ("down:close99999@0", "close99999 on the leg to client"),
+            ("up:peer_paused@0", "peer_paused on the upstream leg"),
+            ("down:close99999@0", "close99999 on the downstream leg"),
             ("up:peer_sig35@0", "serve process killed by signal 35"),
-            ("up:peer_sigx@0", "peer_sigx on the leg to serve"),
+            ("up:peer_sigx@0", "peer_sigx on the upstream leg"),
         ] {
             assert_eq!(shown(text), [("+0 ms".to_owned(), words.to_owned())]);
         }
