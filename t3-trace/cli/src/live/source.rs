@@ -20,8 +20,8 @@ use t3_trace_host::{
     journal_trust::{DISPATCH_USER, Trust},
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{ChildStderr, Command},
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::Command,
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -291,24 +291,28 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
     journal_ended(&last_error.ok().and_then(Result::ok).unwrap_or_default())
 }
 
-/// Returns the last line that is not empty, cut to [`LONGEST_ERROR`]; reads all, so that
-/// journalctl never blocks on a full pipe.
-async fn last_line(errors: ChildStderr) -> String {
-    let mut lines = BufReader::new(errors).lines();
+/// Returns the last line that is not empty, cut to [`LONGEST_ERROR`]; reads all, also text that is
+/// not UTF-8, so that journalctl never blocks on a full pipe.
+async fn last_line(errors: impl AsyncRead + Unpin) -> String {
+    let (mut errors, mut line) = (BufReader::new(errors), Vec::new());
     let mut last = String::new();
-    while let Ok(Some(line)) = lines.next_line().await {
-        if !line.trim().is_empty() {
-            last = safe(line.trim()).chars().take(LONGEST_ERROR).collect();
+    while matches!(errors.read_until(b'\n', &mut line).await, Ok(1..)) {
+        let text = String::from_utf8_lossy(&line);
+        if !text.trim().is_empty() {
+            last = safe(text.trim()).chars().take(LONGEST_ERROR).collect();
         }
+        line.clear();
     }
     last
 }
 
+/// The group helps only against missing permissions; journalctl also exits for other reasons.
 fn journal_ended(error: &str) -> String {
     if error.is_empty() {
         return "journalctl exited".to_owned();
     }
-    format!("journalctl exited: {}; join group systemd-journal", error.trim_end_matches('.'))
+    let hint = if error.contains("ermission") { "; join group systemd-journal" } else { "" };
+    format!("journalctl exited: {}{hint}", error.trim_end_matches('.'))
 }
 
 #[cfg(test)]
@@ -317,6 +321,23 @@ mod tests {
     use tokio_seqpacket::UnixSeqpacketListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_last_line_of_journalctl_is_reported_with_a_hint_that_fits() {
+        for (stderr, expected) in [
+            (&b""[..], "journalctl exited"),
+            (b"\n  \n", "journalctl exited"),
+            (b"a\nCannot allocate memory.\n\n", "journalctl exited: Cannot allocate memory"),
+            (
+                b"No journal files were opened due to insufficient permissions.\n",
+                "journalctl exited: No journal files were opened due to insufficient permissions; join group systemd-journal",
+            ),
+            (b"not UTF-8 \xff\nBad message\n", "journalctl exited: Bad message"),
+        ] {
+            assert_eq!(journal_ended(&last_line(stderr).await), expected);
+        }
+        assert_eq!(last_line(&[b'x'; 5_000][..]).await.len(), LONGEST_ERROR);
+    }
 
     /// A daemon whose answers the test writes.
     struct FakeDaemon {
