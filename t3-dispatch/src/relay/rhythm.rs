@@ -1,0 +1,197 @@
+//! Heartbeats recognised by size and period, without their text: small messages of one side, of
+//! stable size, at a stable period, that do not answer the other side.
+//!
+//! Pure; one value per sender. Needed for sessions with permessage-deflate and for applications
+//! other than t3. Sizes and periods are those of t3 clients (facts, D.4): a compressed ping has 4 to
+//! 17 bytes and comes every 5.000 to 5.006 s. The acknowledgement of a chunk has the same size, but
+//! follows a frame of serve by one round trip; a message shortly after a frame of the other side
+//! therefore teaches nothing.
+
+use t3_record::evidence::Nanos;
+
+/// Largest payload of a heartbeat, in bytes. An RPC request of t3 has 73 and more, compressed or not
+/// (facts, D.4).
+const SMALL: u64 = 64;
+/// Time after a frame of the other side in which a message can be its answer: the round trip of a
+/// slow line.
+const ANSWER: Nanos = 400_000_000;
+/// Shortest period. A user can send messages as regularly as this, but not more slowly.
+const SHORTEST: Nanos = 2_000_000_000;
+/// Messages read within this time were sent apart and had queued up.
+const QUEUED: Nanos = 5_000_000;
+/// A compressed ping has up to this size: usually 4 or 5 bytes, more after other data (facts, D.4).
+const COMPRESSED: u16 = 17;
+/// Difference in size between two heartbeats of one application: a counter gains a digit.
+const SIZE_STEP: u16 = 2;
+/// Remembered messages.
+const MEMORY: usize = 12;
+/// Messages of one kind that are compared: five intervals.
+const CHAIN: usize = 6;
+/// Silent periods after which the period is learned again.
+const MISSED: u64 = 24;
+
+/// One recognised heartbeat.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// Time of its last byte.
+    pub at: Nanos,
+    /// First frame of the other side after it: time, and end of the stream of that side.
+    pub answer: Option<(Nanos, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Candidate {
+    beat: Beat,
+    size: u16,
+    is_counted: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lock {
+    period: Nanos,
+    size: u16,
+    last: Nanos,
+    /// The last heartbeat came late, so that others may have queued up behind it.
+    is_late: bool,
+}
+
+/// Recogniser of the heartbeat of one sender.
+#[derive(Debug, Clone, Default)]
+pub struct Rhythm {
+    is_compressed: bool,
+    /// Newest last.
+    recent: [Candidate; MEMORY],
+    known: usize,
+    other_at: Option<Nanos>,
+    lock: Option<Lock>,
+}
+
+impl Rhythm {
+    /// Creates a recogniser. `is_compressed`: an extension compresses messages.
+    #[must_use]
+    pub fn new(is_compressed: bool) -> Self {
+        Self { is_compressed, ..Self::default() }
+    }
+
+    /// Learned period in nanoseconds; `None` until a heartbeat is recognised.
+    #[must_use]
+    pub fn period(&self) -> Option<Nanos> {
+        self.lock.map(|lock| lock.period)
+    }
+
+    /// Reads a frame of the other side that ends at offset `end` of its stream.
+    pub fn other(&mut self, at: Nanos, end: u64) {
+        self.other_at = Some(at);
+        let first = MEMORY - self.known;
+        for candidate in self.recent[first..].iter_mut().filter(|candidate| !candidate.is_counted) {
+            candidate.beat.answer.get_or_insert((at, end));
+        }
+    }
+
+    /// Reads a complete message of this sender with `size` bytes of payload. Calls `count` for each
+    /// heartbeat that is recognised by it, oldest first: the messages that taught the period come
+    /// together.
+    pub fn own(&mut self, size: u64, at: Nanos, mut count: impl FnMut(Beat)) {
+        let Ok(size) = u16::try_from(size) else { return };
+        if u64::from(size) > SMALL {
+            return;
+        }
+        let is_answer = self.other_at.is_some_and(|other| at.saturating_sub(other) < ANSWER);
+        if let Some(lock) = self.lock {
+            let gap = at.saturating_sub(lock.last);
+            if gap > lock.period.saturating_mul(MISSED) {
+                self.lock = None;
+            } else if self.is_same_kind(lock.size, size) && is_due(&lock, gap, is_answer) {
+                let is_late = gap > lock.period + lock.period / 2 || (lock.is_late && gap < QUEUED);
+                let size = if size > SIZE_STEP + lock.size { lock.size } else { size };
+                self.lock = Some(Lock { last: at, is_late, size, ..lock });
+                self.remember(size, at, true);
+                self.learn(&mut count);
+                return count(Beat { at, answer: None });
+            }
+        }
+        if !is_answer {
+            self.remember(size, at, false);
+            self.learn(&mut count);
+        }
+    }
+
+    fn is_same_kind(&self, one: u16, other: u16) -> bool {
+        one.abs_diff(other) <= SIZE_STEP || (self.is_compressed && one.max(other) <= COMPRESSED)
+    }
+
+    fn remember(&mut self, size: u16, at: Nanos, is_counted: bool) {
+        self.recent.rotate_left(1);
+        self.recent[MEMORY - 1] = Candidate { beat: Beat { at, answer: None }, size, is_counted };
+        self.known = (self.known + 1).min(MEMORY);
+    }
+
+    /// Sets the period when the newest messages of one kind have one: three intervals that agree
+    /// within 0.5 %, or four that agree within 1 % with at most one other message between them.
+    fn learn(&mut self, count: &mut impl FnMut(Beat)) {
+        let newest = self.recent[MEMORY - 1];
+        // Newest first.
+        let mut kind = [0; CHAIN];
+        let mut found = 0;
+        for n in (MEMORY - self.known..MEMORY).rev() {
+            if found < CHAIN && self.is_same_kind(self.recent[n].size, newest.size) {
+                kind[found] = n;
+                found += 1;
+            }
+        }
+        let kind = &kind[..found];
+        // Number of messages, and the one that is passed over (0: none).
+        let strict = (4, 0, 200, 12_000_000);
+        let tolerant = (0..CHAIN - 1).map(|skipped| (5 + usize::from(skipped > 0), skipped, 100, 20_000_000));
+        let chains = std::iter::once(strict).chain(tolerant);
+        let Some((members, length, period)) = chains
+            .filter_map(|(length, skipped, part, least)| Some((kind.get(..length)?, skipped, part, least)))
+            .find_map(|(chain, skipped, part, least)| {
+                let (mut members, mut times, mut length) = ([0; CHAIN], [0; CHAIN], 0);
+                for (place, n) in chain.iter().enumerate() {
+                    if skipped == 0 || place != skipped {
+                        (members[length], times[length]) = (*n, self.recent[*n].beat.at);
+                        length += 1;
+                    }
+                }
+                let period = period_of(&times[..length], part, least)?;
+                Some((members, length, period))
+            })
+        else {
+            return;
+        };
+        for n in members[..length].iter().rev() {
+            let candidate = &mut self.recent[*n];
+            if !candidate.is_counted {
+                candidate.is_counted = true;
+                count(candidate.beat);
+            }
+        }
+        self.lock = Some(Lock { period, size: newest.size, last: newest.beat.at, is_late: false });
+    }
+}
+
+/// Mean interval of messages at `times`, newest first, if every interval is within 1/`part` of it or
+/// within `least` nanoseconds.
+fn period_of(times: &[Nanos], part: u64, least: Nanos) -> Option<Nanos> {
+    let (newest, oldest) = (*times.first()?, *times.last()?);
+    let intervals = u64::try_from(times.len().checked_sub(1)?).ok()?;
+    let mean = newest.saturating_sub(oldest).checked_div(intervals)?;
+    let tolerance = (mean / part).max(least);
+    let is_stable = times.windows(2).all(|pair| pair[0].saturating_sub(pair[1]).abs_diff(mean) <= tolerance);
+    (is_stable && mean >= SHORTEST).then_some(mean)
+}
+
+/// Whether a message that comes `gap` after the last heartbeat is the next one: at a multiple of the
+/// period, queued behind a late one, or a message of its own accord after most of a period (timers
+/// of a tab in the background, a restarted timer).
+fn is_due(lock: &Lock, gap: Nanos, is_answer: bool) -> bool {
+    let periods = (gap + lock.period / 2) / lock.period;
+    let tolerance = (lock.period / 20).max(150_000_000).saturating_add(periods * lock.period / 500);
+    let is_on_time = periods >= 1 && gap.abs_diff(periods * lock.period) <= tolerance;
+    let is_queued = lock.is_late && gap < QUEUED;
+    is_on_time || is_queued || (!is_answer && gap >= lock.period / 5 * 4)
+}
+
+#[cfg(test)]
+mod tests;
