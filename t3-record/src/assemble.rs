@@ -7,8 +7,8 @@ use crate::{
     },
     record::CloseRecord,
     value::Percent,
-    verdict::{Judgement, acts::errno_end, judge, leg_end},
-    vocabulary::{LegEnd, Side},
+    verdict::{Judgement, acts::errno_end, disturbance::Disturbance, judge, leg_end},
+    vocabulary::{HeartbeatSource, LegEnd, Side},
     wire::Session,
 };
 
@@ -39,7 +39,7 @@ pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
     record.burst = evidence.burst;
     record.chain = chain(evidence);
     relay(&mut record, evidence, judgement.at);
-    kernel(&mut record, &evidence.kernel);
+    kernel(&mut record, &evidence.kernel, judgement.at.or(ended_at).unwrap_or(Nanos::MAX));
     record
 }
 
@@ -79,7 +79,17 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
     if let Some(heartbeat) = &relay.heartbeat {
         heartbeats(record, heartbeat, age);
     }
+    if relay.opened_at.is_some() {
+        let source = relay.heartbeat.map(|heartbeat| heartbeat.source.unwrap_or(HeartbeatSource::Text));
+        record.hb_by = Some(source.unwrap_or(HeartbeatSource::None));
+        record.ext.clone_from(&relay.extensions);
+        record.up_silent_ms = relay.up.last_frame_at.or(relay.opened_at).map(age);
+        record.up_queued = relay.down.backlog.map(|backlog| backlog.bytes).filter(|bytes| *bytes > 0);
+    }
     record.self_lag_ms = relay.self_lag_ms;
+    let disturbance = Disturbance::before(relay, close);
+    record.lag_ms = Some(ms(disturbance.lag)).filter(|ms| *ms > 0);
+    record.pause_ms = Some(ms(disturbance.pause)).filter(|ms| *ms > 0);
     legs(record, &relay.down, &relay.up);
 }
 
@@ -107,14 +117,16 @@ fn legs(record: &mut CloseRecord, down: &LegFacts, up: &LegFacts) {
     }
 }
 
-fn kernel(record: &mut CloseRecord, kernel: &KernelFacts) {
+fn kernel(record: &mut CloseRecord, kernel: &KernelFacts, close: Nanos) {
     let reason = |trace: &Option<SocketFacts>| trace.as_ref().and_then(|trace| trace.rst_reason.clone());
     record.rst_reason = reason(&kernel.up).or_else(|| reason(&kernel.down)).or_else(|| reason(&kernel.serve));
     if let Some(process) = &kernel.peer {
         record.peer_pid = Some(process.task.pid);
         record.peer_comm = Some(process.task.comm.clone());
         record.peer_exit = Some(process.fate);
-        record.killed_by = process.killer.as_ref().map(|killer| format!("{}[{}]", killer.comm, killer.pid));
+        let request = process.stop_request.as_ref().filter(|request| request.at <= close);
+        let killer = process.killer.as_ref().or_else(|| request.map(|request| &request.by));
+        record.killed_by = killer.map(|killer| format!("{}[{}]", killer.comm, killer.pid));
         record.oom_victim.clone_from(&process.victim_argv);
     }
     pressure(record, kernel);
@@ -195,6 +207,13 @@ fn process_events(events: &mut Vec<(Nanos, Side, String)>, process: &Process) {
     {
         events.push((at, Side::Up, format!("peer_sig{signal}")));
     }
+    events.extend(
+        process
+            .stop_request
+            .as_ref()
+            .filter(|_| !matches!(process.fate, Fate::Signal(_)))
+            .map(|request| (request.at, Side::Up, format!("peer_sig{}", request.signal))),
+    );
     let ended = match process.fate {
         Fate::Exit(status) => Some(format!("peer_exit{status}")),
         Fate::Oom => Some("peer_oom".to_owned()),
@@ -249,7 +268,7 @@ mod tests {
             "ws close user=alice ip=203.0.113.7 dur_ms=60000 cause=upstream_closed verdict=serve_killed segment=serve \
              conn=k3v9q0a1b2c3d kernel=tracepoint how=signal:9 closed_by=upstream confidence=proven down_end=rst_out up_end=rst_in \
              up_bytes=1000 down_bytes=1000 up_msgs=10 down_msgs=10 up_idle_ms=100 down_idle_ms=100 hb_n=12 hb_rtt_ms=1 \
-             hb_rtt_max_ms=2 hb_gap_ms=2000 hb_period_ms=5000 down_rtt_us=0 down_retrans=0 down_unacked=0 down_lost=0 up_rtt_us=0 \
+             hb_rtt_max_ms=2 hb_gap_ms=2000 hb_period_ms=5000 hb_by=text up_silent_ms=100 down_rtt_us=0 down_retrans=0 down_unacked=0 down_lost=0 up_rtt_us=0 \
              up_retrans=0 up_unacked=0 up_lost=0 peer_pid=4242 peer_comm=node peer_exit=sig:9 killed_by=bash[77] psi_mem=3.0 \
              psi_io=3.0 psi_mem_full=1.0 psi_io_full=1.0 psi_mem_peak=12.0 psi_io_peak=12.0 mem_current=1073741824 oom_kills=0 \
              self_lag_ms=1 chain=up:peer_sig9@-2,up:rst_in@0,down:rst_out@1 ray=8c1f0000abcd1234-LHR lost=2",
@@ -267,8 +286,8 @@ mod tests {
         check(
             builder,
             "ws close user=alice ip=203.0.113.7 dur_ms=60000 cause=downstream_closed verdict=client_closed segment=downstream \
-             conn=k3v9q0a1b2c3d kernel=off how=ws_close:1000 closed_by=downstream confidence=proven ws_code=1000 ws_from=down \
-             up_bytes=1000 down_bytes=1000 up_msgs=10 down_msgs=10 up_idle_ms=100 down_idle_ms=100 chain=down:close1000@0 \
+             conn=k3v9q0a1b2c3d kernel=off how=ws_close:1000 closed_by=downstream confidence=likely ws_code=1000 ws_from=down \
+             up_bytes=1000 down_bytes=1000 up_msgs=10 down_msgs=10 up_idle_ms=100 down_idle_ms=100 hb_by=none up_silent_ms=100 chain=down:close1000@0 \
              ray=8c1f0000abcd1234-LHR",
         );
     }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::vocabulary::{KernelSource, Side};
+use crate::vocabulary::{HeartbeatSource, KernelSource, Side};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub type Nanos = u64;
@@ -58,6 +58,17 @@ pub struct RelayFacts {
     pub self_lag_ms: Option<u64>,
     /// Time at which that delay ended.
     pub self_lag_at: Option<Nanos>,
+    /// Delays of dispatch's event loop, oldest first: the last [`MAX_SPANS`] that are long enough to
+    /// matter. They do not overlap.
+    #[serde(default)]
+    pub delays: Vec<Span>,
+    /// Times in which the host did not run, oldest first: the last [`MAX_SPANS`].
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
+    /// Extensions that serve accepted (`Sec-WebSocket-Extensions` of the 101, RFC 6455 section 9.1):
+    /// their names, separated by commas.
+    #[serde(default)]
+    pub extensions: Option<String>,
     /// Shutdown of dispatch, if it began before the first leg ended.
     pub shutdown: Option<Shutdown>,
 }
@@ -71,6 +82,37 @@ impl RelayFacts {
             Side::Up => &self.up,
         }
     }
+}
+
+/// Most delays and pauses that evidence lists.
+pub const MAX_SPANS: usize = 32;
+
+/// A time in which dispatch's event loop did not run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Time at which it should have run.
+    pub from: Nanos,
+    /// Time at which it ran.
+    pub until: Nanos,
+}
+
+/// A time in which the whole host did not run. `CLOCK_MONOTONIC` does not count all of it, so its
+/// length is separate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Time at which it ended.
+    pub at: Nanos,
+    /// Length in nanoseconds.
+    pub length: Nanos,
+}
+
+/// Bytes that wait in a direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Bytes that dispatch holds, and bytes in its socket that are not acknowledged.
+    pub bytes: u64,
+    /// Time since which there were always some.
+    pub since: Nanos,
 }
 
 /// Shutdown of dispatch.
@@ -99,6 +141,10 @@ pub struct LegFacts {
     /// do not shorten the silence before it.
     #[serde(default)]
     pub quiet_since: Option<Nanos>,
+    /// Time of the last complete frame from this leg, of any kind, before the first Close frame or
+    /// the end of the first leg.
+    #[serde(default)]
+    pub last_frame_at: Option<Nanos>,
     /// First Close frame from this leg.
     pub close_frame: Option<CloseFrame>,
     /// Time at which the first Close frame of the *other* leg was written completely to this one.
@@ -119,6 +165,9 @@ pub struct LegFacts {
     /// the other leg was paused, so that data it had sent may have been unread.
     #[serde(default)]
     pub backed_up_since: Option<Nanos>,
+    /// Bytes that waited for this leg's peer at the first Close frame or end.
+    #[serde(default)]
+    pub backlog: Option<Backlog>,
     /// `TCP_INFO` taken at the end of the first leg.
     pub tcp: Option<TcpFacts>,
 }
@@ -220,10 +269,20 @@ pub enum Breach {
     DataAfterClose,
 }
 
-/// The application heartbeat of t3 (facts: a text frame `{"_tag":"Ping"}` answered by
-/// `{"_tag":"Pong"}`).
+/// The heartbeat of a session: t3's text frame `{"_tag":"Ping"}` answered by `{"_tag":"Pong"}`
+/// (facts), Ping and Pong frames, or small messages with a period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
+    /// How it was recognised; `None` for messages of a version without this field, which knew only
+    /// text.
+    #[serde(default)]
+    pub source: Option<HeartbeatSource>,
+    /// serve sends the pings, not the client.
+    #[serde(default)]
+    pub is_by_serve: bool,
+    /// First ping after the last frame of any kind from the other side; `None` after such a frame.
+    #[serde(default)]
+    pub silent_since: Option<Nanos>,
     /// Pings seen.
     pub pings: u64,
     /// Pongs seen.
@@ -391,11 +450,29 @@ pub struct Process {
     pub killer: Option<Task>,
     /// Time of the fatal signal.
     pub signalled_at: Option<Nanos>,
+    /// Last signal that asks a process to end and reached it, whatever became of it.
+    #[serde(default)]
+    pub stop_request: Option<StopRequest>,
+    /// The process only forwards: it accepted the connection and holds a connected socket to
+    /// another process or host.
+    #[serde(default)]
+    pub is_forwarder: bool,
     /// The argv of an OOM victim (comm is useless for programs that rename themselves).
     pub victim_argv: Option<String>,
     /// The process is stopped (SIGSTOP) or frozen by its cgroup, as `/proc/PID/stat` and
     /// `cgroup.events` report.
     pub halted: Option<Halt>,
+}
+
+/// A signal that asks a process to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRequest {
+    /// Signal number.
+    pub signal: i32,
+    /// Sender.
+    pub by: Task,
+    /// Time at which it was sent.
+    pub at: Nanos,
 }
 
 /// Cause for which a process that is alive does not run.

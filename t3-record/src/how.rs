@@ -65,6 +65,8 @@ mechanisms! {
         ZeroWindow = "zero_window",
         /// Data written and retransmitted without acknowledgement.
         Loss = "loss",
+        /// Data of serve waited for the client's line, and the answers behind it.
+        Backlog = "backlog",
         /// Heartbeats stopped arriving.
         HeartbeatLost = "heartbeat_lost",
         /// A heartbeat went unanswered.
@@ -95,6 +97,8 @@ mechanisms! {
         Simultaneous = "simultaneous",
         /// dispatch ended without a signal.
         ProxyGone = "proxy_gone",
+        /// The host did not run.
+        Pause = "pause",
     }
     detailed {
         /// Close frame with this status code.

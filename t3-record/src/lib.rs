@@ -27,4 +27,6 @@ pub use evidence::Evidence;
 pub use how::How;
 pub use record::{BurstRecord, CloseRecord, OpenRecord};
 pub use verdict::{Judgement, judge};
-pub use vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict};
+pub use vocabulary::{
+    Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Segment, Side, Verdict,
+};

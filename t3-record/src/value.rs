@@ -8,7 +8,9 @@ use crate::{
     chain::Chain,
     evidence::{Burst, Fate},
     how::How,
-    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
+    vocabulary::{
+        Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Segment, Side, Verdict,
+    },
 };
 
 /// Text that is not a value of the type.
@@ -60,6 +62,7 @@ by_display! {
     Side => "a side",
     LegEnd => "a leg's end",
     Confidence => "a confidence",
+    HeartbeatSource => "a source of heartbeats",
     KernelSource => "a source of kernel evidence",
     How => "a mechanism",
     Chain => "a chain of events",

@@ -102,6 +102,20 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// How the heartbeats of a session were recognised.
+    HeartbeatSource {
+        /// By their text, as t3 sends them uncompressed.
+        Text = "text",
+        /// Ping and Pong frames (RFC 6455 section 5.5.2).
+        Ping = "ping",
+        /// By size and period.
+        Rhythm = "rhythm",
+        /// No heartbeat was recognised.
+        None = "none",
+    }
+}
+
+vocabulary! {
     /// Classification of a close in one word (docs/VERDICTS.md).
     Verdict {
         /// The client sent the first Close frame and nothing had stalled.
@@ -146,6 +160,8 @@ vocabulary! {
         DispatchStalled = "dispatch_stalled",
         /// The dispatch process ended with the session open.
         DispatchDied = "dispatch_died",
+        /// The whole host did not run.
+        HostPaused = "host_paused",
         /// A socket was destroyed on this host (`ss -K`).
         AdminKilled = "admin_killed",
         /// No rule matched: a bug.
@@ -180,6 +196,7 @@ impl Verdict {
             Self::DispatchShutdown
             | Self::DispatchStalled
             | Self::DispatchDied
+            | Self::HostPaused
             | Self::AdminKilled
             | Self::Unknown => None,
         }

@@ -101,6 +101,52 @@ proptest! {
     }
 
     #[test]
+    fn proven_is_earned(
+        evidence in evidence().boxed(), delay in (0u64..60, 0u64..60), is_pause in any::<bool>(), scene in 0u8..3,
+    ) {
+        let mut evidence = evidence;
+        let second = 1_000_000_000;
+        match (scene, &mut evidence.relay) {
+            // Own lag or a pause over a fifth of the interval.
+            (0, Some(relay)) => {
+                // Both reach from the open to the end, whenever that was.
+                relay.opened_at = Some(0);
+                relay.heartbeat = None;
+                relay.up.last_frame_at = None;
+                let length = delay.0.saturating_add(delay.1).max(1) * second;
+                if is_pause {
+                    relay.pauses = vec![Pause { at: relay.ended_at.max(10), length }];
+                } else {
+                    relay.delays = vec![Span { from: 0, until: length }];
+                }
+            }
+            (1, relay) => *relay = None,
+            (_, Some(relay)) => {
+                relay.heartbeat = None;
+                relay.opened_at = Some(0);
+                relay.open_failure = None;
+                relay.down.close_frame = Some(CloseFrame { code: Some(1000), reason: String::new(), at: 3 });
+            }
+            _ => {}
+        }
+        let judgement = judge(&evidence);
+        let is_event = matches!(
+            judgement.verdict,
+            Verdict::ServeKilled | Verdict::ServeExited | Verdict::ServeOom | Verdict::DispatchDied
+                | Verdict::DispatchShutdown | Verdict::HostPaused
+        );
+        let depends = scene < 2 || judgement.verdict == Verdict::ClientClosed;
+        // The acts of the generated evidence are within 60 s.
+        let is_covered = scene != 0 || judgement.at.is_none_or(|at| at < 9);
+        if evidence.relay.is_some() || scene == 1 {
+            prop_assert!(
+                is_event || !depends || !is_covered || judgement.confidence == Confidence::Likely,
+                "{judgement:?} {evidence:?}"
+            );
+        }
+    }
+
+    #[test]
     fn no_order_of_arrival_changes_the_answer((events, shuffled) in arrivals().boxed(), fate in option::of(Just(Fate::Signal(9)))) {
         let answer = |events: &[Arrival]| {
             let mut evidence = Evidence { relay: Some(RelayFacts { opened_at: Some(0), ended_at: 9, ..RelayFacts::default() }), ..Evidence::default() };
@@ -108,7 +154,7 @@ proptest! {
                 arrive(&mut evidence, event);
             }
             evidence.kernel.peer = fate.map(|fate| Process {
-                task: Task { pid: 1, comm: "node".into() }, fate, ended_at: Some(3), killer: None, signalled_at: None, victim_argv: None, halted: None,
+                task: Task { pid: 1, comm: "node".into() }, fate, ended_at: Some(3), killer: None, signalled_at: None, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
             });
             assemble(&session(), &evidence).to_line()
         };
@@ -234,7 +280,7 @@ prop_compose! {
             ..RelayFacts::default()
         });
         let peer = fate.map(|(fate, ended_at)| Process {
-            task: Task { pid: 1, comm: "x y".into() }, fate, ended_at, killer: None, signalled_at: ended_at, victim_argv: None, halted: None,
+            task: Task { pid: 1, comm: "x y".into() }, fate, ended_at, killer: None, signalled_at: ended_at, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
         });
         let (down, up, serve) = sockets;
         Evidence {

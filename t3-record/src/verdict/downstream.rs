@@ -10,9 +10,9 @@ use crate::{
         Finding,
         acts::{Act, Acts, Kind},
         pressure,
-        upstream::{broke_protocol, fin_how},
+        upstream::{broke_protocol, death, fin_how},
     },
-    vocabulary::{Confidence, Segment, Side, Verdict},
+    vocabulary::{Confidence, HeartbeatSource, Segment, Side, Verdict},
 };
 
 /// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
@@ -32,6 +32,9 @@ const SHORTEST: Nanos = 1_000_000_000;
 /// out after 6 s (RFC 6298 section 5.5).
 const DEAF: u8 = 5;
 
+/// Heartbeats recognised by their period that are not chance.
+const SURE_RHYTHM: u64 = 6;
+
 pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     let kernel = &evidence.kernel;
     let relay = evidence.relay.as_ref();
@@ -50,10 +53,13 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     {
         return finding;
     }
-    if let Some(finding) = serve_stalled(evidence, relay, first.at) {
+    if let Some(finding) = serve_died(evidence, relay, first) {
         return finding;
     }
-    if let Some(how) = path_stuck(relay, first.at) {
+    if let Some(finding) = serve_stalled(evidence, relay, first) {
+        return finding;
+    }
+    if let Some(how) = path_stuck(relay, first.at).or_else(|| backlog(relay, first)) {
         return Finding::likely(Verdict::PathStalled, how, Segment::Downstream);
     }
     let cut = matches!(first.kind, Kind::Rst | Kind::Fin);
@@ -92,9 +98,30 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) ->
     }
 }
 
-/// A ping that serve had received was unanswered for the time of the client's watchdog.
-fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<Finding> {
-    let heartbeat = relay.heartbeat?;
+/// serve's process had ended, or had been given its fatal signal, before the client gave up: its
+/// socket can outlive it (core dump, a child with the descriptor, slow release of memory).
+fn serve_died(evidence: &Evidence, relay: &RelayFacts, first: Act) -> Option<Finding> {
+    if !is_reaction(relay, first) {
+        return None;
+    }
+    let process = evidence.kernel.peer.as_ref()?;
+    let died = process.signalled_at.or(process.ended_at).filter(|died| *died <= first.at)?;
+    let finding = death(&evidence.kernel, process.fate)?;
+    // A user who leaves at that moment looks the same.
+    let is_sure = first.at.saturating_sub(died) >= SHORTEST;
+    Some(if is_sure { finding } else { Finding::likely(finding.verdict, finding.how, finding.segment) })
+}
+
+/// serve was silent, in frames of any kind, after a ping for the time of the client's watchdog.
+fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, first: Act) -> Option<Finding> {
+    let at = first.at;
+    let heartbeat = relay.heartbeat.filter(|_| is_reaction(relay, first))?;
+    // Clients count any frame as life (facts: t3 client).
+    let silent_since = match heartbeat.source {
+        Some(_) if heartbeat.is_by_serve => relay.up.last_frame_at,
+        Some(_) => heartbeat.silent_since,
+        None => heartbeat.waiting_since,
+    };
     // serve continued to send after the ping, and the client accepted nothing: the answer is in
     // that queue.
     let sending =
@@ -104,10 +131,10 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     }
     // While the downstream leg was backed up, reading from serve was paused and its answers could
     // be unread, so that time does not count against serve.
-    let until = relay.down.backed_up_since.map_or(at, |since| since.min(at));
-    let waited = until.saturating_sub(heartbeat.waiting_since?);
-    // A client that has tolerated missed ticks has a watchdog that needs more of them.
-    if waited < watchdog_limit(period(&heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1) {
+    let backed_up = relay.down.backed_up_since.into_iter().chain(relay.down.backlog.map(|b| b.since)).min();
+    let until = backed_up.map_or(at, |since| since.min(at));
+    let waited = until.saturating_sub(silent_since?);
+    if waited < watchdog(&heartbeat) {
         return None;
     }
     let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
@@ -118,13 +145,31 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, at: Nanos) -> Option<F
     };
     // Two unanswered pings, a close at the tick of a watchdog, or a process known not to run: more
     // than one late answer and a user who left at that moment.
-    let sure = halted || (heartbeat.pongs > 0 && (heartbeat.unanswered >= 2 || at_tick(&heartbeat, at)));
+    let known = heartbeat.pongs > 0 && (heartbeat.unanswered >= 2 || at_tick(&heartbeat, at));
+    // Few messages have a period by chance.
+    let by_chance = heartbeat.source == Some(HeartbeatSource::Rhythm) && heartbeat.pings < SURE_RHYTHM;
+    let sure = halted || (known && !by_chance && !heartbeat.is_by_serve);
     Some(Finding {
         verdict: Verdict::ServeStalled,
         how: How::Stall,
         segment,
         confidence: if sure { Confidence::Proven } else { Confidence::Likely },
     })
+}
+
+/// Data of serve waited for the client's line for the time of its watchdog, and the answers behind
+/// it.
+fn backlog(relay: &RelayFacts, first: Act) -> Option<How> {
+    let limit = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, watchdog);
+    let backlog = relay.down.backlog.filter(|_| is_reaction(relay, first))?;
+    (first.at.saturating_sub(backlog.since) >= limit).then_some(How::Backlog)
+}
+
+/// The act can be the client's reaction to silence: no watchdog sends Close 1001 or a code of the
+/// application (facts: t3 client).
+pub(super) fn is_reaction(relay: &RelayFacts, first: Act) -> bool {
+    let code = relay.down.close_frame.as_ref().and_then(|frame| frame.code);
+    first.kind != Kind::CloseFrame || !matches!(code, Some(1001 | 3000..))
 }
 
 /// The act was at the time of the next ping: the watchdog closes instead of pinging (facts: t3
@@ -220,6 +265,13 @@ fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketFac
         _ if trace.is_some_and(|t| t.retrans > 0) => How::Loss,
         _ => How::Vanished,
     }
+}
+
+/// Silence after which the client's watchdog can fire. A client that has tolerated missed ticks has
+/// a watchdog that needs more of them; one that waits for pings of serve allows some delay.
+pub(super) fn watchdog(heartbeat: &Heartbeat) -> Nanos {
+    let limit = watchdog_limit(period(heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1);
+    if heartbeat.is_by_serve { limit.saturating_add(period(heartbeat) / 2) } else { limit }
 }
 
 fn period(heartbeat: &Heartbeat) -> Nanos {

@@ -3,7 +3,7 @@
 
 use crate::{
     evidence::*,
-    vocabulary::{KernelSource, Side},
+    vocabulary::{HeartbeatSource, KernelSource, Side},
 };
 
 /// Milliseconds on the test's clock.
@@ -22,10 +22,14 @@ impl EvidenceBuilder {
             bytes: 1000,
             msgs: 10,
             last_byte_at: Some(END - 100 * MS),
+            last_frame_at: Some(END - 100 * MS),
             tcp: Some(TcpFacts::default()),
             ..LegFacts::default()
         };
         let heartbeat = Heartbeat {
+            source: Some(HeartbeatSource::Text),
+            is_by_serve: false,
+            silent_since: None,
             pings: 12,
             pongs: 12,
             rtt_ns: Some(MS),
@@ -60,6 +64,8 @@ impl EvidenceBuilder {
                 ended_at: None,
                 killer: None,
                 signalled_at: None,
+                stop_request: None,
+                is_forwarder: false,
                 victim_argv: None,
                 halted: None,
             }),
@@ -113,16 +119,33 @@ impl EvidenceBuilder {
         })
     }
 
+    /// Changes the facts of serve's own socket if `side` is serve's.
+    fn on_own_end(self, side: Side, change: impl FnOnce(&mut SocketFacts)) -> Self {
+        self.kernel(|kernel| {
+            if let Some(serve) = kernel.serve.as_mut().filter(|_| side == Side::Up) {
+                change(serve);
+            }
+        })
+    }
+
+    /// dispatch's event loop was late for `ms`, until `ended` before the end.
+    pub(crate) fn lag(self, ms: u64, ended: u64) -> Self {
+        let until = END - ended * MS;
+        self.relay(|relay| relay.delays.push(Span { from: until - ms * MS, until }))
+    }
+
     /// The peer of `side` sends FIN, forwarded 1 ms later.
     pub(crate) fn fin(self, side: Side, at: Nanos) -> Self {
-        self.socket(side, |t| t.fin_in = Some(at))
+        self.on_own_end(side, |t| t.fin_out = Some(at))
+            .socket(side, |t| t.fin_in = Some(at))
             .leg(side, |l| l.end = Some((SeenEnd::Eof, at + MS / 10)))
             .own_end(side.other(), OwnEnd::Fin, at + MS)
     }
 
     /// The peer of `side` sends RST, forwarded 1 ms later.
     pub(crate) fn rst(self, side: Side, at: Nanos) -> Self {
-        self.socket(side, |t| t.rst_in = Some(at))
+        self.on_own_end(side, |t| t.rst_out = Some(at))
+            .socket(side, |t| t.rst_in = Some(at))
             .leg(side, |l| l.end = Some((SeenEnd::Reset, at + MS / 10)))
             .own_end(side.other(), OwnEnd::Rst, at + MS)
     }
@@ -146,6 +169,7 @@ impl EvidenceBuilder {
     pub(crate) fn waiting(self, ms: u64, unanswered: u32) -> Self {
         self.heartbeat(|h| {
             h.waiting_since = Some(END - ms * MS);
+            h.silent_since = h.waiting_since;
             h.unanswered = unanswered;
         })
     }

@@ -6,15 +6,19 @@
 //! itself; it only explains an end whose side is known.
 
 pub mod acts;
+pub mod disturbance;
 mod downstream;
 mod opening;
 pub mod pressure;
 mod upstream;
 
 use crate::{
-    evidence::{Evidence, Fate, Nanos, OpenFailure, OwnEnd, SeenEnd},
+    evidence::{Evidence, Fate, Nanos, OpenFailure, OwnEnd, RelayFacts, SeenEnd},
     how::How,
-    verdict::acts::{Act, Acts, Kind},
+    verdict::{
+        acts::{Act, Acts, Kind},
+        disturbance::Disturbance,
+    },
     vocabulary::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
 };
 
@@ -60,12 +64,52 @@ impl Finding {
 /// after 5 s (facts: t3 client, "ping tick").
 const OWN_STALL: Nanos = 4_000_000_000;
 
-/// Time within which queued data is read after a stall of dispatch.
-const OWN_STALL_TAIL: Nanos = 1_500_000_000;
-
 /// Judges the end of a session.
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Judgement {
+    let mut judgement = judge_events(evidence);
+    if judgement.confidence == Confidence::Proven && !is_earned(evidence, &judgement) {
+        judgement.confidence = Confidence::Likely;
+    }
+    judgement
+}
+
+/// Whether nothing that could refute a proven judgement is unexcluded.
+fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
+    // The kernel reports a death and its cause, whatever else was late; dispatch knows its own acts.
+    let is_event = matches!(
+        judgement.verdict,
+        Verdict::ServeKilled
+            | Verdict::ServeExited
+            | Verdict::ServeOom
+            | Verdict::DispatchDied
+            | Verdict::DispatchShutdown
+            | Verdict::HostPaused
+    );
+    if is_event {
+        return true;
+    }
+    let Some(relay) = &evidence.relay else { return false };
+    let at = judgement.at.unwrap_or(relay.ended_at);
+    if !Disturbance::before(relay, at).is_small() {
+        return false;
+    }
+    let by_client =
+        matches!(judgement.verdict, Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ClientReset);
+    if relay.opened_at.is_none() || relay.heartbeat.is_some() || !by_client {
+        return true;
+    }
+    // No heartbeat was recognised: a stall that ended in a watchdog looks the same. No watchdog closes
+    // with 1001 or with a code of the application, and none fires in a session this young.
+    let is_young = at.saturating_sub(relay.opened_at.unwrap_or(at)) < OWN_STALL;
+    match judgement.how {
+        Some(How::WsClose(1000)) => false,
+        Some(How::WsClose(1001 | 3000..)) => true,
+        _ => is_young,
+    }
+}
+
+fn judge_events(evidence: &Evidence) -> Judgement {
     let acts = Acts::of(evidence);
     if let Some(died) = &evidence.dispatch_died
         && acts.peer_first_before(died.at).is_none()
@@ -109,7 +153,7 @@ pub fn judge(evidence: &Evidence) -> Judgement {
             at: None,
         };
     };
-    if let Some(finding) = own_stall(evidence, first) {
+    if let Some(finding) = paused(evidence, first).or_else(|| own_stall(evidence, first)) {
         return finish(evidence, finding, leg_cause(first.side), Some(peer(first.side)), Some(first.at));
     }
     let simultaneous = acts.simultaneous();
@@ -137,19 +181,37 @@ pub fn judge(evidence: &Evidence) -> Judgement {
     finish(evidence, finding, leg_cause(first.side), Some(closed_by), Some(first.at))
 }
 
+/// Time that a client waits before it gives up, at least: of its watchdog if its heartbeat is known.
+fn patience(relay: &RelayFacts) -> Nanos {
+    relay.heartbeat.as_ref().map_or(OWN_STALL, downstream::watchdog)
+}
+
+/// The client's act can be its reaction to silence.
+fn gave_up(relay: &RelayFacts, first: Act) -> bool {
+    first.side == Side::Down && downstream::is_reaction(relay, first)
+}
+
+/// The client gave up on a host that did not run.
+fn paused(evidence: &Evidence, first: Act) -> Option<Finding> {
+    let relay = evidence.relay.as_ref()?;
+    let pause = Disturbance::before(relay, first.at).pause;
+    (gave_up(relay, first) && pause >= patience(relay)).then_some(Finding::proven(
+        Verdict::HostPaused,
+        How::Pause,
+        Segment::Devvm,
+    ))
+}
+
 /// The client gave up while dispatch's event loop was blocked: its pings and its close were unread
 /// in dispatch's sockets.
 fn own_stall(evidence: &Evidence, first: Act) -> Option<Finding> {
     let relay = evidence.relay.as_ref()?;
-    let lag = relay.self_lag_ms?.saturating_mul(1_000_000);
-    let ended = relay.self_lag_at?;
-    let watchdog = relay.heartbeat.and_then(|h| h.period_ns).unwrap_or(OWN_STALL).max(OWN_STALL);
-    let window = ended.saturating_sub(lag)..=ended.saturating_add(OWN_STALL_TAIL);
-    let gave_up = first.side == Side::Down && first.kind != Kind::Timeout;
+    let lag = Disturbance::before(relay, first.at).lag;
+    let gave_up = gave_up(relay, first) && first.kind != Kind::Timeout;
     // The host is the cause if it was under pressure.
     let segment =
         if pressure::starved(&evidence.kernel).is_some() { Segment::Devvm } else { Segment::Dispatch };
-    (gave_up && lag >= watchdog && window.contains(&first.at)).then_some(Finding::likely(
+    (gave_up && lag >= patience(relay)).then_some(Finding::likely(
         Verdict::DispatchStalled,
         How::Stall,
         segment,

@@ -24,7 +24,18 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     if let Some(finding) = broke_protocol(evidence, Side::Up) {
         return finding;
     }
-    let alive = kernel.peer.as_ref().is_some_and(|process| process.fate == Fate::Alive);
+    // These verdicts state that the process is alive, which only kernel evidence shows; a forwarder's
+    // own target may have ended.
+    let alive =
+        kernel.peer.as_ref().is_some_and(|process| process.fate == Fate::Alive && !process.is_forwarder);
+    let forwards = kernel.peer.as_ref().is_some_and(|process| process.is_forwarder);
+    // An act of serve is seen on its own end of the connection, too; else the network of this host
+    // sent it (a firewall that rejects).
+    let own_end = kernel.serve.as_ref().is_some_and(|serve| {
+        [serve.fin_out, serve.rst_out, serve.closed, serve.error.map(|(_, at)| at)]
+            .iter()
+            .any(Option::is_some)
+    });
     let closed = match first.kind {
         Kind::CloseFrame => {
             // serve reports a protocol error of the client, and the relay saw it.
@@ -32,11 +43,12 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
                 return finding;
             }
             let code = relay.and_then(|r| r.up.close_frame.as_ref()).and_then(|frame| frame.code);
-            return Finding::proven(
-                Verdict::ServeClosed,
-                code.map_or(How::WsCloseEmpty, How::WsClose),
-                Segment::Serve,
-            );
+            let how = code.map_or(How::WsCloseEmpty, How::WsClose);
+            return if forwards {
+                Finding::likely(Verdict::ServeClosed, how, Segment::Serve)
+            } else {
+                Finding::proven(Verdict::ServeClosed, how, Segment::Serve)
+            };
         }
         Kind::Fin => {
             if let Some(finding) = broke_protocol(evidence, Side::Down) {
@@ -50,7 +62,12 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
             if let Some(finding) = broke_protocol(evidence, Side::Down) {
                 return finding;
             }
-            Finding::proven(Verdict::ServeReset, How::Rst, Segment::Serve)
+            let is_local = alive && kernel.serve.is_some() && !own_end;
+            let segment = if is_local { Segment::Devvm } else { Segment::Serve };
+            Finding::proven(Verdict::ServeReset, How::Rst, segment)
+        }
+        Kind::Timeout if dropped(evidence) => {
+            return Finding::likely(Verdict::ServeStalled, How::Loss, Segment::Devvm);
         }
         Kind::Timeout => {
             // The loopback loses nothing: serve's socket accepted no byte because serve read none.
@@ -60,8 +77,16 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
         Kind::Unreach => Finding::likely(Verdict::ServeLeft, How::Unreach, Segment::Serve),
         Kind::Abort | Kind::Error => return Finding::likely(Verdict::Unknown, How::Rst, Segment::Unknown),
     };
-    // These verdicts state that the process is alive, which only kernel evidence shows.
-    if alive { closed } else { Finding::likely(closed.verdict, closed.how, closed.segment) }
+    if alive && own_end { closed } else { Finding::likely(closed.verdict, closed.how, closed.segment) }
+}
+
+/// Segments to serve were lost although its window was open: a firewall of this host, for the
+/// loopback loses nothing.
+fn dropped(evidence: &Evidence) -> bool {
+    let tcp = evidence.relay.as_ref().and_then(|relay| relay.up.tcp);
+    tcp.is_some_and(|tcp| {
+        tcp.unacked > 0 && tcp.backoff > 0 && tcp.peer_window.is_some_and(|window| window > 0)
+    })
 }
 
 /// The process ended with the connection or just before it.
@@ -69,8 +94,12 @@ fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
     let process = kernel.peer.as_ref()?;
     // A process that ended long after the close did not cause it.
     let with_it = process.ended_at.is_none_or(|ended| ended <= at.saturating_add(DYING));
-    match process.fate {
-        _ if !with_it => None,
+    death(kernel, process.fate).filter(|_| with_it)
+}
+
+/// The verdict of a process that has ended.
+pub(super) fn death(kernel: &KernelFacts, fate: Fate) -> Option<Finding> {
+    match fate {
         Fate::Alive => None,
         Fate::Exit(status) => Some(Finding::proven(Verdict::ServeExited, How::Exit(status), Segment::Serve)),
         Fate::Signal(signal) => {

@@ -76,7 +76,7 @@ fn ended(task: Task, trace: ProcessFacts) -> Process {
         fate: if oom { Fate::Oom } else { trace.fate },
         ended_at: trace.ended_at,
         killer: trace.killer.or(requested_by),
-        signalled_at: trace.signalled_at,
+        signalled_at: trace.signalled_at, stop_request: None, is_forwarder: false,
         victim_argv: None,
         halted: None,
     }
