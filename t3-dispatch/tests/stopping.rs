@@ -93,7 +93,7 @@ async fn a_recorder_dropped_by_a_panic_or_a_cancelled_task_writes_its_record() {
     };
     let mut panicking = SessionRecorder::open(&fixture.app.recorder, Session::new(who("panicked"), 1), None);
     let panicked = tokio::spawn(async move {
-        panicking.opened(false);
+        panicking.opened(None);
         panic!("on purpose");
     });
     assert!(panicked.await.is_err());
@@ -101,7 +101,7 @@ async fn a_recorder_dropped_by_a_panic_or_a_cancelled_task_writes_its_record() {
 
     let mut cancelled = SessionRecorder::open(&fixture.app.recorder, Session::new(who("cancelled"), 1), None);
     let task = tokio::spawn(async move {
-        cancelled.opened(false);
+        cancelled.opened(None);
         std::future::pending::<()>().await;
     });
     tokio::task::yield_now().await;

@@ -125,7 +125,7 @@ fn kernel(record: &mut CloseRecord, kernel: &KernelFacts, close: Nanos) {
         record.peer_comm = Some(process.task.comm.clone());
         record.peer_exit = Some(process.fate);
         let request = process.stop_request.as_ref().filter(|request| request.at <= close);
-        let killer = process.killer.as_ref().or_else(|| request.map(|request| &request.by));
+        let killer = process.killer.as_ref().or_else(|| request?.by.as_ref());
         record.killed_by = killer.map(|killer| format!("{}[{}]", killer.comm, killer.pid));
         record.oom_victim.clone_from(&process.victim_argv);
     }

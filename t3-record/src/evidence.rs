@@ -469,8 +469,8 @@ pub struct Process {
 pub struct StopRequest {
     /// Signal number.
     pub signal: i32,
-    /// Sender.
-    pub by: Task,
+    /// Sender; `None` if the kernel sent it.
+    pub by: Option<Task>,
     /// Time at which it was sent.
     pub at: Nanos,
 }

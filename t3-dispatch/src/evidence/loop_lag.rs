@@ -9,15 +9,17 @@ use std::{
     time::Duration,
 };
 
-use t3_record::evidence::Nanos;
+use t3_record::evidence::{MAX_SPANS, Nanos, Pause, Span};
 use tokio::time::{Instant, sleep_until};
 
-use crate::sys::clock;
+use crate::{evidence::pause::Clocks, sys::clock};
 
 /// Interval of the measurement.
 pub const TICK: Duration = Duration::from_millis(100);
 const WINDOW: Nanos = 30_000_000_000;
 const BUCKET: Nanos = 1_000_000_000;
+/// Shorter delays are those of a busy host, and matter to no watchdog.
+const MIN_DELAY: Nanos = 100_000_000;
 
 /// One delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,21 @@ impl WorstLag {
 #[derive(Debug, Default)]
 pub struct LoopLag {
     worst: Mutex<WorstLag>,
+    /// The last delays and pauses, oldest first.
+    delays: Mutex<VecDeque<Span>>,
+    pauses: Mutex<VecDeque<Pause>>,
+}
+
+fn push<T>(list: &Mutex<VecDeque<T>>, item: T) {
+    let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+    if list.len() == MAX_SPANS {
+        list.pop_front();
+    }
+    list.push_back(item);
+}
+
+fn copy<T: Copy>(list: &Mutex<VecDeque<T>>) -> Vec<T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
 }
 
 impl LoopLag {
@@ -69,15 +86,37 @@ impl LoopLag {
         self.worst.lock().unwrap_or_else(PoisonError::into_inner).worst(clock::now())
     }
 
+    /// Returns the last delays, oldest first, and the current one: a task that ends before the
+    /// measurement runs again sees how late that is.
+    #[must_use]
+    pub fn delays(&self) -> Vec<Span> {
+        copy(&self.delays)
+    }
+
+    /// Returns the last pauses of the host, oldest first.
+    #[must_use]
+    pub fn pauses(&self) -> Vec<Pause> {
+        copy(&self.pauses)
+    }
+
     /// Measures continuously and reports each delay.
     pub async fn run(&self, report: impl Fn(Duration)) {
+        let mut clocks = Clocks::now();
         loop {
             let due = Instant::now() + TICK;
             sleep_until(due).await;
             let elapsed = due.elapsed();
             report(elapsed);
             let late = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-            self.worst.lock().unwrap_or_else(PoisonError::into_inner).add(Delay { late, at: clock::now() });
+            let now = clock::now();
+            self.worst.lock().unwrap_or_else(PoisonError::into_inner).add(Delay { late, at: now });
+            if late >= MIN_DELAY {
+                push(&self.delays, Span { from: now.saturating_sub(late), until: now });
+            }
+            let before = std::mem::replace(&mut clocks, Clocks::now());
+            if let Some(length) = clocks.pause_since(&before) {
+                push(&self.pauses, Pause { at: now, length });
+            }
         }
     }
 }

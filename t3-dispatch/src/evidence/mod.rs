@@ -3,3 +3,4 @@
 pub mod client;
 pub mod live_reports;
 pub mod loop_lag;
+pub mod pause;

@@ -1,5 +1,6 @@
 //! One request to serve: plain HTTP or a WebSocket upgrade.
 
+pub mod extensions;
 pub mod http;
 pub mod request;
 pub mod websocket;

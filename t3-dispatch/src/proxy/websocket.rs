@@ -25,7 +25,7 @@ use crate::{
         peer::Peer,
     },
     metrics::{self, Metrics},
-    proxy::request,
+    proxy::{extensions, request},
     record::{close::SessionRecorder, recorder::Recorder},
     relay::{self, Legs, session::Session},
     response::{body::ResponseBody, text::plain},
@@ -186,9 +186,9 @@ fn switch(
     if accept.is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
         return fail(recorder, OpenFailure::BadAccept);
     }
-    let extended = response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
+    let extensions = extensions::names(response.headers());
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(run_session(proxy, recorder, permit, down, up, extended));
+    tokio::spawn(run_session(proxy, recorder, permit, down, up, extensions));
     response.map(|_| ResponseBody::empty())
 }
 
@@ -199,7 +199,7 @@ async fn run_session(
     _permit: SessionPermit,
     down: OnUpgrade,
     up: OnUpgrade,
-    extended: bool,
+    extensions: Option<String>,
 ) {
     // `down` resolves once the 101 is written, and fails if the client has disconnected.
     let switched = timeout(proxy.timeouts.handshake, async { tokio::try_join!(down, up) });
@@ -214,7 +214,7 @@ async fn run_session(
     let (Some((down, first_down)), Some((up, first_up))) = (down, up) else {
         return recorder.failed(OpenFailure::Local(libc::EPROTOTYPE));
     };
-    recorder.opened(extended);
+    recorder.opened(extensions);
     let session = recorder.session();
     // Bytes that arrived together with the handshake.
     let now = clock::now();

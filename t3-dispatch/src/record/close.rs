@@ -55,11 +55,11 @@ impl SessionRecorder {
     }
 
     /// Records that the WebSocket opened: registers it with t3-trace and writes `ws open`.
-    pub fn opened(&mut self, extended: bool) {
+    pub fn opened(&mut self, extensions: Option<String>) {
         let now = clock::now();
         let recorder = Arc::clone(&self.recorder);
         let session = self.session();
-        session.opened(now, extended);
+        session.opened(now, extensions);
         let identity = &session.identity;
         recorder.evidence.register(identity, &session.live_stats);
         let mut record = OpenRecord::new(identity.user.clone(), identity.ip.clone(), identity.conn.clone());
@@ -167,6 +167,8 @@ impl Drop for SessionRecorder {
             session.facts.self_lag_ms = Some(delay.late / 1_000_000);
             session.facts.self_lag_at = Some(delay.at);
         }
+        session.facts.delays = recorder.lag.delays();
+        session.facts.pauses = recorder.lag.pauses();
         let runtime = recorder.runtime.clone();
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         runtime.spawn(async move {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use t3_record::evidence::KernelFacts;
+use t3_record::{KernelSource, evidence::KernelFacts};
 use tokio::task::JoinHandle;
 
 use crate::evidence::client::EvidenceClient;
@@ -61,10 +61,18 @@ impl EarlyEvidence {
     }
 }
 
-/// Returns the later facts with pressure, host, memory and process state of the earlier ones.
+/// Returns the later facts with pressure, host, memory and process state of the earlier ones, or the
+/// earlier ones if there are no later ones (t3-trace restarted, or answered too late).
 #[must_use]
 pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
     let Some(early) = early else { return late };
+    let is_absent = |source| matches!(source, KernelSource::Off | KernelSource::Timeout);
+    if is_absent(late.source) && !is_absent(early.source) {
+        return early;
+    }
+    if late.peer.is_none() {
+        late.peer.clone_from(&early.peer);
+    }
     late.pressure = early.pressure.or(late.pressure);
     late.host = early.host.or(late.host);
     late.memory = early.memory.or(late.memory);
@@ -94,6 +102,8 @@ mod tests {
                 ended_at: None,
                 killer: None,
                 signalled_at: None,
+                stop_request: None,
+                is_forwarder: false,
                 victim_argv: None,
                 halted,
             }),

@@ -93,6 +93,12 @@ impl AckTracker {
         self.sample_count += 1;
     }
 
+    /// Time at which the oldest reply passed that was unacknowledged at the last sample.
+    #[must_use]
+    pub fn unacknowledged_since(&self) -> Option<Nanos> {
+        self.unacked[..self.unacked_count].first().map(|reply| reply.at)
+    }
+
     /// The last samples, oldest first.
     #[must_use]
     pub fn samples(&self) -> Vec<SocketSample> {

@@ -10,8 +10,20 @@ use t3_record::evidence::Breach;
 /// Longest text frame whose payload is read, in bytes: a heartbeat with some whitespace.
 const SHORT_TEXT: u64 = 64;
 
+/// A complete frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    pub opcode: u8,
+    /// Size of its payload in bytes.
+    pub size: u64,
+    /// It is a complete, unfragmented data message.
+    pub is_message: bool,
+}
+
 /// Receiver of the scanner's events.
 pub trait Sink {
+    /// A frame is complete; called after the other events of the frame.
+    fn frame(&mut self, frame: Frame);
     /// A data message is complete.
     fn message(&mut self);
     /// A short unfragmented text message, unmasked.
@@ -254,8 +266,9 @@ impl FrameScanner {
                     self.stop(Breach::BadClose, sink);
                 }
             }
-            9.. => {}
+            9.. => sink.frame(Frame { opcode: self.opcode(), size: self.position, is_message: false }),
             opcode => {
+                let is_message = self.fin() && opcode != 0;
                 self.fragmented = !self.fin();
                 if self.fin() {
                     sink.message();
@@ -263,6 +276,7 @@ impl FrameScanner {
                         sink.text(kept);
                     }
                 }
+                sink.frame(Frame { opcode, size: self.position, is_message });
             }
         }
     }

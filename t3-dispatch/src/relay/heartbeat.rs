@@ -5,7 +5,10 @@
 //! ignored, because the path causes them. A pong answers the oldest unanswered ping: serve answers
 //! in order.
 
-use t3_record::evidence::{Heartbeat, Nanos, SocketSample};
+use t3_record::{
+    evidence::{Heartbeat, Nanos, SocketSample},
+    vocabulary::{HeartbeatSource, Side},
+};
 
 use crate::relay::ack_tracker::AckTracker;
 
@@ -65,16 +68,50 @@ pub struct HeartbeatTracker {
     /// The previous sample had no lost segments.
     lossless: bool,
     acks: AckTracker,
+    /// Pings since the last frame of the other side.
+    silent_pings: u32,
     /// RTTs not yet returned by [`HeartbeatTracker::take_rtts`].
     rtts: [u64; OUTSTANDING],
     rtt_count: usize,
 }
 
 impl HeartbeatTracker {
-    /// Records a ping of the client.
+    /// Creates a tracker for pings of `sender`.
+    #[must_use]
+    pub fn new(source: HeartbeatSource, sender: Side) -> Self {
+        let facts =
+            Heartbeat { source: Some(source), is_by_serve: sender == Side::Up, ..Heartbeat::default() };
+        Self { facts, ..Self::default() }
+    }
+
+    /// Records a frame of any kind from the side that answers pings.
+    pub fn life(&mut self) {
+        // Each further ping was sent at a tick without a frame, and the client did not close.
+        self.facts.survived = self.facts.survived.max(self.silent_pings.saturating_sub(1));
+        self.facts.silent_since = None;
+        self.silent_pings = 0;
+    }
+
+    /// Records a frame that answers all pings before it.
+    pub fn pong_all(&mut self, now: Nanos, end: u64) {
+        let unanswered = self.facts.unanswered;
+        if unanswered == 0 {
+            return;
+        }
+        self.facts.pongs += u64::from(unanswered - 1);
+        self.facts.unanswered = 1;
+        self.pong(now, end);
+        self.facts.waiting_since = None;
+    }
+
+    /// Records a ping.
     pub fn ping(&mut self, now: Nanos) {
-        self.acks.start(now);
-        self.sample_due = true;
+        if !self.facts.is_by_serve {
+            self.acks.start(now);
+            self.sample_due = true;
+        }
+        self.facts.silent_since.get_or_insert(now);
+        self.silent_pings = self.silent_pings.saturating_add(1);
         if let Some(last) = self.facts.last_ping_at {
             let interval = now.saturating_sub(last);
             // Queued pings that arrive in one read do not count as intervals, and the silence
@@ -118,6 +155,12 @@ impl HeartbeatTracker {
         self.acks.samples()
     }
 
+    /// Time at which the oldest unacknowledged reply passed.
+    #[must_use]
+    pub fn unacknowledged_since(&self) -> Option<Nanos> {
+        self.acks.unacknowledged_since()
+    }
+
     fn learn(&mut self, lossless: bool) {
         let Some(interval) = self.new_interval.take() else { return };
         if lossless || self.period().is_none() {
@@ -133,14 +176,15 @@ impl HeartbeatTracker {
         if self.facts.unanswered == 0 {
             return;
         }
-        // Each further ping was sent at a tick without a reply, and the client did not close.
-        self.facts.survived = self.facts.survived.max(self.facts.unanswered - 1);
+        self.life();
         let rtt = now.saturating_sub(self.waiting[0]);
-        self.acks.add_reply(end, now, rtt);
         self.facts.rtt_ns = Some(rtt);
-        if let Some(slot) = self.rtts.get_mut(self.rtt_count) {
-            *slot = rtt;
-            self.rtt_count += 1;
+        if !self.facts.is_by_serve {
+            self.acks.add_reply(end, now, rtt);
+            if let Some(slot) = self.rtts.get_mut(self.rtt_count) {
+                *slot = rtt;
+                self.rtt_count += 1;
+            }
         }
         self.facts.rtt_max_ns = Some(self.facts.rtt_max_ns.unwrap_or(0).max(rtt));
         self.waiting.rotate_left(1);
@@ -160,6 +204,9 @@ impl HeartbeatTracker {
     /// RTT of the last answered ping in nanoseconds, and time of the oldest unanswered ping.
     #[must_use]
     pub fn latest(&self) -> (Option<u64>, Option<Nanos>) {
+        if self.facts.is_by_serve {
+            return (None, None);
+        }
         (self.facts.rtt_ns, self.facts.waiting_since)
     }
 

@@ -16,6 +16,7 @@ pub mod frames;
 pub mod going_away;
 pub mod heartbeat;
 pub mod live_stats;
+pub mod liveness;
 pub mod rhythm;
 pub mod session;
 

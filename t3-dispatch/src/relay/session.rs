@@ -7,15 +7,16 @@
 use std::sync::Arc;
 
 use t3_record::{
-    evidence::{Breach, CloseFrame, LegFacts, Nanos, OwnEnd, RelayFacts, SeenEnd},
+    evidence::{Backlog, Breach, CloseFrame, LegFacts, Nanos, OwnEnd, RelayFacts, SeenEnd},
     vocabulary::Side,
     wire,
 };
 
 use crate::relay::{
-    frames::{FrameScanner, Sender, Sink},
-    heartbeat::{self, HeartbeatEvent, HeartbeatTracker},
+    frames::{Frame, FrameScanner, Sender, Sink},
+    heartbeat,
     live_stats::LiveStats,
+    liveness::Liveness,
 };
 
 #[derive(Debug, Clone)]
@@ -25,7 +26,7 @@ pub struct Session {
     /// The facts of the relay, as the verdict reads them.
     pub facts: RelayFacts,
     /// The heartbeat up to the first Close frame or the end of the first leg.
-    pub heartbeat: HeartbeatTracker,
+    pub heartbeat: Liveness,
     /// The observer was notified of the start of the end ([`Session::end_started_at`]).
     pub end_notified: bool,
     /// The last bytes contained a ping or the client's Close frame: sample the downstream socket.
@@ -93,7 +94,7 @@ impl Session {
         Self {
             identity,
             facts: RelayFacts { started_at, ..RelayFacts::default() },
-            heartbeat: HeartbeatTracker::default(),
+            heartbeat: Liveness::default(),
             end_notified: false,
             sample_due: false,
             live_stats: Arc::default(),
@@ -102,8 +103,11 @@ impl Session {
         }
     }
 
-    /// Records that the 101 was relayed; `extended` if it negotiated a WebSocket extension.
-    pub fn opened(&mut self, now: Nanos, extended: bool) {
+    /// Records that the 101 was relayed, with the WebSocket `extensions` that it negotiated.
+    pub fn opened(&mut self, now: Nanos, extensions: Option<String>) {
+        let extended = extensions.is_some();
+        self.heartbeat = Liveness::new(extended);
+        self.facts.extensions = extensions;
         self.facts.opened_at = Some(now);
         self.identity.opened_at = Some(now);
         self.from_down = Flow::new(Sender::Client, extended);
@@ -177,6 +181,10 @@ impl Session {
         self.sample_due = false;
         let acknowledged = self.from_up.written.saturating_sub(unacknowledged);
         self.heartbeat.sample(now, acknowledged, lost);
+        let bytes = self.facts.up.bytes.saturating_sub(acknowledged);
+        let since =
+            self.heartbeat.unacknowledged_since().into_iter().chain(self.from_up.backed_up_since).min();
+        self.facts.down.backlog = since.filter(|_| bytes > 0).map(|since| Backlog { bytes, since });
     }
 
     /// Records that the other peer's Close frame is about to be forwarded to `side`, while `unread`
@@ -254,7 +262,7 @@ fn leg(facts: &mut RelayFacts, side: Side) -> &mut LegFacts {
 struct FactSink<'a> {
     side: Side,
     facts: &'a mut LegFacts,
-    heartbeat: Option<&'a mut HeartbeatTracker>,
+    heartbeat: Option<&'a mut Liveness>,
     close_end: &'a mut Option<u64>,
     sent_before_notice: Option<(u64, Nanos)>,
     /// Offset of the chunk's first byte in the stream.
@@ -263,18 +271,22 @@ struct FactSink<'a> {
 }
 
 impl Sink for FactSink<'_> {
+    fn frame(&mut self, frame: Frame) {
+        let Some(heartbeat) = &mut self.heartbeat else { return };
+        self.facts.last_frame_at = Some(self.now);
+        heartbeat.frame(self.side, frame, self.now, self.facts.bytes);
+    }
+
     fn message(&mut self) {
         self.facts.msgs += 1;
     }
 
     fn text(&mut self, payload: &[u8]) {
         let Some(heartbeat) = &mut self.heartbeat else { return };
-        match (self.side, heartbeat::recognise(payload)) {
-            (Side::Down, Some(HeartbeatEvent::Ping)) => heartbeat.ping(self.now),
+        if let Some(event) = heartbeat::recognise(payload) {
             // The end of the chunk is precise enough: the bytes after the pong are acknowledged
             // soon after it.
-            (Side::Up, Some(HeartbeatEvent::Pong)) => heartbeat.pong(self.now, self.facts.bytes),
-            _ => {}
+            heartbeat.text(self.side, event, self.now, self.facts.bytes);
         }
     }
 
@@ -327,7 +339,7 @@ mod tests {
         let close = frame(Side::Down, 8, &1000_u16.to_be_bytes());
         for (unread, at) in [(close.len() as u64, 49), (close.len() as u64 - 1, 70)] {
             let mut session = Session::new(identity.clone(), 1);
-            session.opened(2, false);
+            session.opened(2, None);
             session.mark_close_forwarded(Side::Down, unread, 50);
             session.received(Side::Down, &close, 70);
             assert_eq!(session.facts.down.close_frame.as_ref().map(|frame| frame.at), Some(at));
@@ -347,7 +359,7 @@ mod tests {
             serve_port: 1,
         };
         let mut session = Session::new(identity, 0);
-        session.opened(1, false);
+        session.opened(1, None);
         let (ping, pong) = (br#"{"_tag":"Ping"}"#, br#"{"_tag":"Pong"}"#);
         for now in [10, 20, 30] {
             session.received(Side::Down, &frame(Side::Down, 1, ping), now);

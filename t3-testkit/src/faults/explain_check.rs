@@ -118,6 +118,8 @@ fn decided(how: How, record: &CloseRecord) -> Vec<String> {
         How::Vanished => "timed out",
         How::ZeroWindow => "window",
         How::Loss => "retransmissions",
+        How::Backlog => "waited for the client's line",
+        How::Pause => "did not run",
         How::HeartbeatLost => "ping",
         How::Stall if record.verdict == Verdict::DispatchStalled => "event loop",
         How::Stall => "unanswered",

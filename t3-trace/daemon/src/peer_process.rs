@@ -1,12 +1,12 @@
 //! Process behind serve's end of a session, and its fate. Uses kernel facts and `/proc`; never
 //! guesses: a process that is gone without a known fate has no answer.
 
-use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, Task};
+use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, StopRequest, Task};
 use t3_trace_host::{
     cgroup,
     clock::SECOND,
-    kernel::{ProcessFacts, view::KernelView},
-    proc::stat,
+    kernel::{ProcessFacts, SignalFacts, view::KernelView},
+    proc::{stat, status},
 };
 
 use crate::port_owners::{OomVictim, PortOwner, PortOwners};
@@ -36,7 +36,13 @@ pub fn process(
     let trace = kernel.process(task.pid).filter(|trace| is_same(trace, owner, began_at));
     let mut process = match trace {
         Some(trace) if trace.fate != Fate::Alive => ended(task, trace),
-        _ => from_proc(task, owner)?,
+        trace => {
+            let mut process = from_proc(task, owner)?;
+            if let Some(signal) = trace.and_then(|trace| trace.last_signal) {
+                signalled(&mut process, signal);
+            }
+            process
+        }
     };
     if process.fate != Fate::Alive {
         process.victim_argv = victim_argv(owners, &process, owner);
@@ -68,6 +74,25 @@ fn requested_by(trace: &ProcessFacts) -> Option<Task> {
     obeyed.then(|| signal.sender.clone()).flatten()
 }
 
+/// Adds the last signal of a process that has not ended: a request to exit, or its death, however
+/// long it takes to release its memory or to write a core dump.
+fn signalled(process: &mut Process, signal: SignalFacts) {
+    const SIGKILL: i32 = 9;
+    if EXIT_REQUESTS.contains(&signal.signal) {
+        process.stop_request = Some(request(signal));
+    } else if process.fate == Fate::Alive
+        && (signal.signal == SIGKILL || status::is_dumping_core(process.task.pid))
+    {
+        process.fate = Fate::Signal(signal.signal);
+        process.killer = signal.sender;
+        process.signalled_at = Some(signal.at);
+    }
+}
+
+fn request(signal: SignalFacts) -> StopRequest {
+    StopRequest { signal: signal.signal, by: signal.sender, at: signal.at }
+}
+
 fn ended(task: Task, trace: ProcessFacts) -> Process {
     let oom = trace.oom_at.is_some() && trace.fate == Fate::Signal(9);
     let requested_by = requested_by(&trace);
@@ -76,7 +101,9 @@ fn ended(task: Task, trace: ProcessFacts) -> Process {
         fate: if oom { Fate::Oom } else { trace.fate },
         ended_at: trace.ended_at,
         killer: trace.killer.or(requested_by),
-        signalled_at: trace.signalled_at, stop_request: None, is_forwarder: false,
+        signalled_at: trace.signalled_at,
+        stop_request: trace.last_signal.filter(|signal| EXIT_REQUESTS.contains(&signal.signal)).map(request),
+        is_forwarder: false,
         victim_argv: None,
         halted: None,
     }
@@ -94,7 +121,17 @@ fn from_proc(task: Task, owner: Option<&PortOwner>) -> Option<Process> {
         Fate::Alive if frozen() => Some(Halt::Frozen),
         _ => None,
     };
-    Some(Process { task, fate, ended_at: None, killer: None, signalled_at: None, victim_argv: None, halted })
+    Some(Process {
+        task,
+        fate,
+        ended_at: None,
+        killer: None,
+        signalled_at: None,
+        stop_request: None,
+        is_forwarder: false,
+        victim_argv: None,
+        halted,
+    })
 }
 
 /// The victim is the process itself, or another one in the unit whose kill stopped the unit.

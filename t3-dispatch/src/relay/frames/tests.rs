@@ -16,10 +16,14 @@ enum Event {
 #[derive(Default)]
 struct Log {
     events: Vec<Event>,
+    frames: Vec<Frame>,
     base: usize,
 }
 
 impl Sink for Log {
+    fn frame(&mut self, frame: Frame) {
+        self.frames.push(frame);
+    }
     fn message(&mut self) {
         self.events.push(Event::Message);
     }

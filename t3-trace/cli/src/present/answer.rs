@@ -109,6 +109,10 @@ fn conclusion(record: &CloseRecord) -> String {
             ),
         },
         Verdict::DispatchDied => format!("t3-dispatch terminated with the session open{}.", died(record.how)),
+        Verdict::HostPaused => format!(
+            "The whole host did not run{} while the client waited: VM paused, migrated, suspended or not scheduled.",
+            for_ms(record.pause_ms)
+        ),
         Verdict::AdminKilled => {
             "A socket of the session was destroyed on this host (`ss -K` or similar) by an administrator or a tool, \
              not by the network."
@@ -143,6 +147,11 @@ fn evidence(record: &CloseRecord) -> String {
             "data on the {leg} was lost or not acknowledged (retransmissions: {})",
             record.down_retrans.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
         ),
+        Some(How::Backlog) => format!(
+            "{} of serve's data waited for the client's line",
+            record.up_queued.map_or_else(|| "part".to_owned(), units::size)
+        ),
+        Some(How::Pause) => format!("the host did not run{}", for_ms(record.pause_ms)),
         Some(How::HeartbeatLost) => format!(
             "last ping {} before the end{}; every ping before it was answered",
             ms_or(record.hb_gap_ms),
@@ -254,6 +263,7 @@ fn stuck(record: &CloseRecord) -> String {
                 .to_owned()
         }
         Some(How::ZeroWindow) => "replies were sent and the client did not read them".to_owned(),
+        Some(How::Backlog) => "replies waited behind data that the client's line was too slow for".to_owned(),
         _ => format!("no ping arrived for {}", ms_or(record.hb_gap_ms)),
     }
 }

@@ -116,6 +116,11 @@ pub const fn text(verdict: Verdict) -> VerdictText {
             "The t3-dispatch process ended with the session open; t3-trace wrote the record.",
             "The cause of its exit is unknown.",
         ),
+        Verdict::HostPaused => (
+            "host paused",
+            "The whole host did not run: VM paused, migrated, suspended or not scheduled.",
+            "That the client gave up because of it is inferred from the times.",
+        ),
         Verdict::AdminKilled => (
             "socket destroyed locally",
             "A socket of the session was destroyed on this host (`ss -K` or similar).",
@@ -220,6 +225,10 @@ pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'stati
         ],
         (Verdict::DispatchStalled, _) => &["Check the PSI of the host at that time.", DISPATCH_LOG],
         (Verdict::DispatchDied, _) => &["Find the cause: `coredumpctl list t3-dispatch`, `{dispatch_log}`."],
+        (Verdict::HostPaused, _) => &[
+            "Ask who operates the hypervisor: snapshot, migration or backup at that time.",
+            "Check suspends and clock steps: `journalctl -k`, `journalctl -u chrony -u systemd-timesyncd`.",
+        ],
         (Verdict::AdminKilled, _) => &["Check who was logged in: `last`, `journalctl _COMM=sudo`."],
         (Verdict::Unknown, _) => {
             &["Keep this page and the record, and report them: a close that no rule explains is a bug."]

@@ -7,6 +7,7 @@
 
 pub mod net;
 pub mod stat;
+pub mod status;
 
 use std::{
     collections::{HashMap, HashSet},
