@@ -59,7 +59,7 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     if let Some(finding) = serve_stalled(evidence, relay, first) {
         return finding;
     }
-    if let Some(how) = path_stuck(relay, first.at).or_else(|| backlog(relay, first)) {
+    if let Some(how) = path_stuck(relay, first.at) {
         return Finding::likely(Verdict::PathStalled, how, Segment::Downstream);
     }
     let cut = matches!(first.kind, Kind::Rst | Kind::Fin);
@@ -68,6 +68,9 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     }
     if gave_up(first.kind, relay) && answers_lost(relay) {
         return Finding::likely(Verdict::PathStalled, How::Loss, Segment::Downstream);
+    }
+    if let Some(how) = backlog(relay, first) {
+        return Finding::likely(Verdict::PathStalled, how, Segment::Downstream);
     }
     if gave_up(first.kind, relay) && heartbeat_lost(relay, first.at) {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
@@ -235,7 +238,7 @@ fn answers_lost(relay: &RelayFacts) -> bool {
 /// Pings stopped although all were answered; or they had stopped, and the delayed ones arrived
 /// together with the end.
 fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
-    let Some(heartbeat) = relay.heartbeat else { return false };
+    let Some(heartbeat) = relay.heartbeat.filter(|heartbeat| !heartbeat.is_by_serve) else { return false };
     let period = period(&heartbeat);
     // A watchdog that closes at the first missed answer fires two periods after the last ping that
     // came, to the millisecond (measured with effect 4.1); a tenth is for the jitter of its ticks.

@@ -91,6 +91,8 @@ fn dispatch_killed() -> ExpectedRecord {
         "hb_gap_ms",
         "hb_wait_ms",
         "hb_period_ms",
+        "hb_by",
+        "up_silent_ms",
         "down_rtt_us",
         "up_rtt_us",
         "down_retrans",

@@ -30,7 +30,8 @@ pub(super) fn faults() -> Vec<Fault> {
     .one_of("cause", &["downstream_closed", "graceful"])
     .one_of("down_end", &["fin_in", "rst_in"])
     .one_of("up_end", &["fin_out", "fin_in", "rst_out"])
-    .key("self_lag_ms", Expect::Range(4_000, 60_000));
+    .key("self_lag_ms", Expect::Range(4_000, 60_000))
+    .key("lag_ms", Expect::Range(4_000, 60_000));
     for key in ["hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms", "up_idle_ms", "down_idle_ms"] {
         stalled = stalled.key(key, Expect::Free);
     }

@@ -27,6 +27,8 @@ pub enum Expect {
     /// `serve`, or `devvm` if the record shows CPU pressure on serve's cgroup, which other
     /// processes of the host may cause.
     StallSegment,
+    /// A number that differs from that of another key of the record by up to this.
+    Near(&'static str, u64),
     /// Not checked.
     Free,
 }
@@ -48,7 +50,8 @@ impl Expect {
             Self::Absent => text.is_none(),
             Self::AbsentOr(low, high) => text.is_none() || within(*low, *high),
             Self::StallSegment => text == Some("serve") || (under_pressure && text == Some("devvm")),
-            Self::Free => true,
+            // Compared in `mismatches`, which has the record.
+            Self::Near(..) | Self::Free => true,
         }
     }
 }
@@ -65,6 +68,7 @@ impl std::fmt::Display for Expect {
             Self::Absent => f.write_str("nothing"),
             Self::AbsentOr(low, high) => write!(f, "nothing or {low} to {high}"),
             Self::StallSegment => f.write_str("serve"),
+            Self::Near(key, difference) => write!(f, "{key}, differing by up to {difference}"),
             Self::Free => f.write_str("anything"),
         }
     }
@@ -105,6 +109,12 @@ impl ExpectedRecord {
         );
         keys.extend(["down_rtt_us", "up_rtt_us", "chain"].map(|key| (key, SOME)));
         // A ping may be in flight when the session ends.
+        keys.insert("hb_by", Expect::Is("text".to_owned()));
+        // Every message of the tests is one frame, read at once.
+        keys.insert("up_silent_ms", Expect::Near("up_idle_ms", 50));
+        // Bytes on their way to the client at the end; a busy host is late now and then.
+        keys.insert("up_queued", Expect::AbsentOr(1, u64::MAX));
+        keys.insert("lag_ms", Expect::AbsentOr(100, 1_000));
         keys.insert("hb_wait_ms", Expect::AbsentOr(0, 2_000));
         keys.insert("hb_period_ms", Expect::AbsentOr(1, 2_000));
         // `Fixture::complete` sets these according to the host.
@@ -142,7 +152,17 @@ impl ExpectedRecord {
         let mut expected = Self::session();
         expected.set_outcome(verdict, segment, cause, how, closed_by);
         expected.0.insert("dur_ms", Expect::Is("0".to_owned()));
-        for key in ["hb_n", "hb_rtt_ms", "hb_rtt_max_ms", "hb_gap_ms", "hb_wait_ms", "hb_period_ms"] {
+        for key in [
+            "hb_n",
+            "hb_rtt_ms",
+            "hb_rtt_max_ms",
+            "hb_gap_ms",
+            "hb_wait_ms",
+            "hb_period_ms",
+            "hb_by",
+            "up_silent_ms",
+            "up_queued",
+        ] {
             expected.0.insert(key, NO);
         }
         for key in ["up_bytes", "down_bytes", "up_msgs", "down_msgs"] {
@@ -234,6 +254,16 @@ impl ExpectedRecord {
         let under_pressure = percent("psi_cpu").max(percent("psi_cpu_peak")) >= CPU_PRESSURE;
         let mismatch = |(key, expect): (&&'static str, &Expect)| {
             let text = have.get(key).map(String::as_str);
+            if let Expect::Near(other, difference) = expect {
+                let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+                let pair = number(text).zip(number(have.get(other).map(String::as_str)));
+                let is_near = pair.is_some_and(|(one, other)| one.abs_diff(other) <= *difference);
+                return (!is_near).then(|| Mismatch {
+                    key: (*key).to_owned(),
+                    expected: expect.to_string(),
+                    got: text.unwrap_or("nothing").to_owned(),
+                });
+            }
             (!expect.holds(text, under_pressure)).then(|| Mismatch {
                 key: (*key).to_owned(),
                 expected: expect.to_string(),
