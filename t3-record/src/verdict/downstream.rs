@@ -32,6 +32,10 @@ const SHORTEST: Nanos = 1_000_000_000;
 /// out after 6 s (RFC 6298 section 5.5).
 const DEAF: u8 = 5;
 
+/// Most unanswered pings at which an older client gives up (facts: t3 client, "Pings unanswered
+/// then").
+const OLD_MISSES: u32 = 3;
+
 /// Heartbeats recognised by their period that are not chance.
 const SURE_RHYTHM: u64 = 6;
 
@@ -59,7 +63,7 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     if let Some(finding) = serve_stalled(evidence, relay, first) {
         return finding;
     }
-    if let Some(how) = path_stuck(relay, first.at) {
+    if let Some(how) = path_stuck(relay, first.at).filter(|_| is_reaction(relay, first)) {
         return Finding::likely(Verdict::PathStalled, how, Segment::Downstream);
     }
     let cut = matches!(first.kind, Kind::Rst | Kind::Fin);
@@ -175,6 +179,14 @@ pub(super) fn is_reaction(relay: &RelayFacts, first: Act) -> bool {
     first.kind != Kind::CloseFrame || !matches!(code, Some(1001 | 3000..))
 }
 
+/// The act can be that of an older client, which counts only answers as life and gives up after one
+/// to three pings without one, although serve sends frames (facts: t3 client, "counts as life").
+pub(super) fn is_old_watchdog(relay: &RelayFacts, first: Act) -> bool {
+    let Some(heartbeat) = relay.heartbeat.filter(|_| is_reaction(relay, first)) else { return false };
+    let waited = heartbeat.waiting_since.map_or(0, |since| first.at.saturating_sub(since));
+    (1..=OLD_MISSES).contains(&heartbeat.unanswered) && waited >= watchdog(&heartbeat)
+}
+
 /// The act was at the time of the next ping: the watchdog closes instead of pinging (facts: t3
 /// client, "stock watchdog").
 fn at_tick(heartbeat: &Heartbeat, at: Nanos) -> bool {
@@ -185,9 +197,10 @@ fn at_tick(heartbeat: &Heartbeat, at: Nanos) -> bool {
 /// Answers were written and the client accepted none: zero window, or nothing acknowledged.
 fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
-    let backed_up = relay.down.backed_up_since.or(relay.down.blocked_since);
+    // A line that accepts some bytes now and then is slow ([`backlog`]), not blocked.
+    let blocked = relay.down.blocked_since.or(relay.down.backed_up_since);
     if relay.down.pending_bytes > 0
-        && backed_up.is_some_and(|since| at.saturating_sub(since) >= watchdog_limit(period))
+        && blocked.is_some_and(|since| at.saturating_sub(since) >= watchdog_limit(period))
     {
         return Some(How::ZeroWindow);
     }
@@ -277,12 +290,12 @@ pub(super) fn watchdog(heartbeat: &Heartbeat) -> Nanos {
     if heartbeat.is_by_serve { limit.saturating_add(period(heartbeat) / 2) } else { limit }
 }
 
-fn period(heartbeat: &Heartbeat) -> Nanos {
+pub(super) fn period(heartbeat: &Heartbeat) -> Nanos {
     heartbeat.period_ns.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD)
 }
 
 /// Minimum age of an unanswered ping at which the watchdog can fire: it checks at the next tick,
 /// and ticks jitter.
-fn watchdog_limit(period: Nanos) -> Nanos {
+pub(super) fn watchdog_limit(period: Nanos) -> Nanos {
     (period.saturating_mul(9) / 10).max(SHORTEST)
 }

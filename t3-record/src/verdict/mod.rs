@@ -96,6 +96,10 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     }
     let by_client =
         matches!(judgement.verdict, Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ClientReset);
+    if by_client && Acts::of(evidence).first().is_some_and(|first| downstream::is_old_watchdog(relay, first))
+    {
+        return false;
+    }
     if relay.opened_at.is_none() || relay.heartbeat.is_some() || !by_client {
         return true;
     }
@@ -318,5 +322,7 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
 pub(crate) mod evidence_builder;
 #[cfg(test)]
 mod opening_tests;
+#[cfg(test)]
+mod stall_tests;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,12 @@
 //! Causes when serve acted first: the process ended, it closed, or its TCP connection timed out.
 
 use crate::{
-    evidence::{Breach, Evidence, Fate, KernelFacts, LegFacts, Nanos},
+    evidence::{Breach, Evidence, Fate, KernelFacts, LegFacts, Nanos, RelayFacts},
     how::How,
     verdict::{
         Finding,
         acts::{Act, Acts, Kind},
+        downstream::{period, watchdog_limit},
         pressure,
     },
     vocabulary::{Segment, Side, Verdict},
@@ -23,6 +24,9 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     let relay = evidence.relay.as_ref();
     if let Some(finding) = broke_protocol(evidence, Side::Up) {
         return finding;
+    }
+    if relay.is_some_and(|relay| client_was_silent(relay, first.at)) {
+        return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
     }
     // These verdicts state that the process is alive, which only kernel evidence shows; a forwarder's
     // own target may have ended.
@@ -78,6 +82,14 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
         Kind::Abort | Kind::Error => return Finding::likely(Verdict::Unknown, How::Rst, Segment::Unknown),
     };
     if alive && own_end { closed } else { Finding::likely(closed.verdict, closed.how, closed.segment) }
+}
+
+/// serve sends the pings, and the client sent no frame of any kind after one for the time of serve's
+/// watchdog, which checks at the next tick (the `ws` library's example of a heartbeat).
+fn client_was_silent(relay: &RelayFacts, at: Nanos) -> bool {
+    let Some(heartbeat) = relay.heartbeat.filter(|heartbeat| heartbeat.is_by_serve) else { return false };
+    let silent = heartbeat.silent_since.map_or(0, |since| at.saturating_sub(since));
+    heartbeat.pongs > 0 && silent >= watchdog_limit(period(&heartbeat))
 }
 
 /// Segments to serve were lost although its window was open: a firewall of this host, for the
