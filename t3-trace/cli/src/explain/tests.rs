@@ -64,6 +64,31 @@ const ENDS: &[(&str, &str, &str)] = &[
         "Close 1000",
     ),
     (
+        "client_closed ws_close:1000 downstream likely hb_by=none",
+        "Likely: ann's client closed the session itself, with Close 1000 (normal); no heartbeat was recognised",
+        "a stall that ended in the client's watchdog would look the same",
+    ),
+    (
+        "client_closed ws_close:1000 downstream likely hb_n=9 lag_ms=900",
+        "its heartbeats had been answered",
+        "t3-dispatch was late in that time",
+    ),
+    (
+        "client_closed ws_close:1000 downstream likely hb_n=9 pause_ms=900",
+        "its heartbeats had been answered",
+        "The host did not run for part of that time",
+    ),
+    (
+        "client_closed ws_close:1000 downstream proven hb_n=9 hb_period_ms=1000 hb_wait_ms=4000 up_silent_ms=300",
+        "serve sent other messages, although heartbeats were unanswered",
+        "Close 1000",
+    ),
+    (
+        "client_closed ws_close:1001 downstream proven hb_n=9 hb_period_ms=1000 hb_wait_ms=4000 up_silent_ms=5000",
+        "its last heartbeats were unanswered",
+        "Close 1001",
+    ),
+    (
         "client_closed simultaneous none proven",
         "Both ends closed at the same time",
         "before either saw the other's close",
@@ -103,8 +128,18 @@ const ENDS: &[(&str, &str, &str)] = &[
         "Likely: The path between",
         "12.0s before the end",
     ),
+    (
+        "path_stalled heartbeat_lost downstream likely closed_by=upstream hb_wait_ms=30000 hb_by=ping",
+        "it answered no ping of serve for 30.0s, and serve closed the session",
+        "a ping of serve was unanswered for 30.0s",
+    ),
     ("path_stalled loss downstream likely down_retrans=7", "segments were lost", "retransmissions: 7"),
     ("path_stalled zero_window downstream likely", "the client did not read them", "zero window"),
+    (
+        "path_stalled backlog downstream likely up_queued=786432",
+        "replies waited behind data that the client's line was too slow for",
+        "768.0 KiB of serve's data waited for the client's line",
+    ),
     (
         "client_protocol protocol downstream proven",
         "client violated the WebSocket protocol",
@@ -118,6 +153,11 @@ const ENDS: &[(&str, &str, &str)] = &[
     (
         "serve_closed ws_close:1011 serve proven peer_exit=alive",
         "serve closed the session, with Close 1011",
+        "received on the upstream leg",
+    ),
+    (
+        "serve_closed ws_close:1012 serve proven peer_exit=alive killed_by=systemd[1]",
+        "systemd[1] had sent its process, which is alive, a signal to stop",
         "received on the upstream leg",
     ),
     (
@@ -141,6 +181,11 @@ const ENDS: &[(&str, &str, &str)] = &[
     (
         "serve_reset rst serve proven peer_exit=alive",
         "reset the connection (RST); its process is alive",
+        "RST on the upstream leg (kernel event)",
+    ),
+    (
+        "serve_reset rst devvm likely peer_exit=alive",
+        "reset the connection (RST), or a firewall of this host did; its process is alive",
         "RST on the upstream leg (kernel event)",
     ),
     ("serve_reset handshake_eof serve likely", "instead of a reply to the upgrade", "before its reply"),
@@ -180,6 +225,16 @@ const ENDS: &[(&str, &str, &str)] = &[
         "serve_stalled stall devvm likely hb_wait_ms=9000 host_psi_mem=91.0",
         "Pressure explains it: host PSI some was memory 91%",
         "The late reply is certain",
+    ),
+    (
+        "serve_stalled stall serve proven hb_by=rhythm hb_wait_ms=9000 hb_period_ms=5000",
+        "unanswered for 9.0s, and the client gave up",
+        "(a small message every 5.0s)",
+    ),
+    (
+        "serve_stalled loss devvm likely up_retrans=5",
+        "this host lost the segments, as a firewall does",
+        "data on the upstream leg was lost or not acknowledged (retransmissions: 5)",
     ),
     (
         "serve_stalled zero_window serve proven",
@@ -223,6 +278,11 @@ const ENDS: &[(&str, &str, &str)] = &[
         "6.0s late",
     ),
     (
+        "dispatch_stalled stall dispatch likely self_lag_ms=1200 lag_ms=4700",
+        "blocked for 4.7s while the client waited",
+        "4.7s late",
+    ),
+    (
         "dispatch_stalled stall devvm likely self_lag_ms=6000 psi_cpu=95.0",
         "Pressure explains it",
         "6.0s late",
@@ -242,6 +302,11 @@ const ENDS: &[(&str, &str, &str)] = &[
         "dispatch_died proxy_gone dispatch likely",
         "Likely: t3-dispatch terminated",
         "The cause of its exit is unknown",
+    ),
+    (
+        "host_paused pause devvm proven pause_ms=12500",
+        "The whole host did not run for 12.5s while the client waited",
+        "the host did not run for 12.5s",
     ),
     ("admin_killed sock_destroy devvm proven", "destroyed on this host", "socket destroyed"),
     ("unknown rst unknown likely", "No rule matched; this is a bug", "No rule matched"),

@@ -2,7 +2,8 @@
 //! to the record; docs/VERDICTS.md defines what each verdict proves. Pure.
 
 use t3_record::{
-    CloseRecord, Confidence, How, KernelSource, Segment, Side, Verdict, evidence::Fate, value::Percent,
+    CloseRecord, ClosedBy, Confidence, How, KernelSource, Segment, Side, Verdict, evidence::Fate,
+    value::Percent, vocabulary::HeartbeatSource,
 };
 
 use super::{
@@ -28,9 +29,24 @@ pub fn confidence(record: &CloseRecord) -> String {
     match record.confidence {
         Some(Confidence::Proven) => format!("Proven: {}.", evidence(record)),
         Some(Confidence::Likely) => {
-            format!("Likely, not proven: {}. {}", evidence(record), verdict_text::text(record.verdict).doubt)
+            format!("Likely, not proven: {}. {}", evidence(record), doubt(record))
         }
         None => format!("Confidence not recorded. Evidence: {}.", evidence(record)),
+    }
+}
+
+/// Returns why a likely conclusion is not proven.
+fn doubt(record: &CloseRecord) -> &'static str {
+    let by_client =
+        matches!(record.verdict, Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ClientReset);
+    if by_client && record.hb_by == Some(HeartbeatSource::None) {
+        "No heartbeat was recognised, so a stall that ended in the client's watchdog would look the same."
+    } else if record.pause_ms.is_some() && record.verdict != Verdict::HostPaused {
+        "The host did not run for part of that time, so the order of events is uncertain."
+    } else if record.lag_ms.is_some() && record.verdict != Verdict::DispatchStalled {
+        "t3-dispatch was late in that time, so the order of events is uncertain."
+    } else {
+        verdict_text::text(record.verdict).doubt
     }
 }
 
@@ -62,6 +78,10 @@ fn conclusion(record: &CloseRecord) -> String {
             if unopened(record) { " before the session had opened" } else { "" }
         ),
         Verdict::ClientVanished => format!("The downstream peer of {client} stopped responding: {}.", vanished(record.how)),
+        Verdict::PathStalled if record.closed_by == Some(ClosedBy::Upstream) => format!(
+            "{client}, or the path to it, was silent: it answered no ping of serve{}, and serve closed the session.",
+            for_ms(record.hb_wait_ms)
+        ),
         Verdict::PathStalled => {
             format!(
                 "The path between {client} and this host stalled: {}. serve had replied in time.",
@@ -79,12 +99,20 @@ fn conclusion(record: &CloseRecord) -> String {
         Verdict::ServeLeft => format!("{serve} {}{}.", left(record.how, unopened(record)), lives(record)),
         Verdict::ServeReset => format!(
             "{serve} reset the connection (RST){}{}.",
-            if record.how == Some(How::HandshakeEof) { " instead of a reply to the upgrade" } else { "" },
+            match record.how {
+                Some(How::HandshakeEof) => " instead of a reply to the upgrade",
+                // Not seen on serve's own socket.
+                _ if record.segment == Segment::Devvm => ", or a firewall of this host did",
+                _ => "",
+            },
             lives(record)
         ),
         Verdict::ServeExited => format!("{serve} exited{}.", exited(record)),
         Verdict::ServeKilled => format!("{serve} was killed{}.", killed(record)),
         Verdict::ServeOom => format!("{serve} was killed by the kernel's OOM killer{}.", out_of_memory(record)),
+        Verdict::ServeStalled if record.how == Some(How::Loss) => format!(
+            "{serve} did not receive the data sent to it: this host lost the segments, as a firewall does."
+        ),
         Verdict::ServeStalled => format!("{serve} was unresponsive{}. {}", stalled(record), starved(record)),
         Verdict::ServeRefused => match record.how {
             Some(How::Unreach) => format!("{serve} was unreachable at its address. The session never opened."),
@@ -104,7 +132,7 @@ fn conclusion(record: &CloseRecord) -> String {
             }
             _ => format!(
                 "The event loop of t3-dispatch was blocked{} while the client waited. {}",
-                for_ms(record.self_lag_ms),
+                for_ms(record.lag_ms.or(record.self_lag_ms)),
                 starved(record)
             ),
         },
@@ -145,20 +173,24 @@ fn evidence(record: &CloseRecord) -> String {
         }
         Some(How::Loss) => format!(
             "data on the {leg} was lost or not acknowledged (retransmissions: {})",
-            record.down_retrans.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
+            (if by_serve(record) { record.up_retrans } else { record.down_retrans })
+                .map_or_else(|| "unknown".to_owned(), |number| number.to_string())
         ),
         Some(How::Backlog) => format!(
             "{} of serve's data waited for the client's line",
             record.up_queued.map_or_else(|| "part".to_owned(), units::size)
         ),
         Some(How::Pause) => format!("the host did not run{}", for_ms(record.pause_ms)),
+        Some(How::HeartbeatLost) if record.closed_by == Some(ClosedBy::Upstream) => {
+            format!("a ping of serve was unanswered for {}{}", ms_or(record.hb_wait_ms), rhythm(record))
+        }
         Some(How::HeartbeatLost) => format!(
             "last ping {} before the end{}; every ping before it was answered",
             ms_or(record.hb_gap_ms),
             rhythm(record)
         ),
         Some(How::Stall) if record.verdict == Verdict::DispatchStalled => {
-            format!("event loop of t3-dispatch was {} late", ms_or(record.self_lag_ms))
+            format!("event loop of t3-dispatch was {} late", ms_or(record.lag_ms.or(record.self_lag_ms)))
         }
         Some(How::Stall) => {
             format!(
@@ -226,8 +258,15 @@ fn frame(record: &CloseRecord) -> String {
 }
 
 fn pings(record: &CloseRecord) -> &'static str {
-    match record.hb_n {
-        Some(1..) => "its heartbeats had been answered",
+    let waited = record.hb_wait_ms.zip(record.hb_period_ms).filter(|(wait, period)| wait / 2 > *period);
+    let silent = record.up_silent_ms.unwrap_or(u64::MAX);
+    match (record.hb_n, waited) {
+        (Some(1..), Some((wait, _))) if silent < wait / 2 => {
+            "serve sent other messages, although heartbeats were unanswered"
+        }
+        (Some(1..), Some(_)) => "its last heartbeats were unanswered",
+        (Some(1..), None) => "its heartbeats had been answered",
+        _ if record.hb_by == Some(HeartbeatSource::None) => "no heartbeat was recognised",
         _ => "no heartbeat was unanswered",
     }
 }
@@ -243,8 +282,14 @@ fn left(how: Option<How>, unopened: bool) -> &'static str {
     }
 }
 
-fn lives(record: &CloseRecord) -> &'static str {
-    if record.peer_exit == Some(Fate::Alive) { "; its process is alive" } else { "" }
+fn lives(record: &CloseRecord) -> String {
+    match (record.peer_exit, &record.killed_by) {
+        (Some(Fate::Alive), Some(sender)) => {
+            format!("; {} had sent its process, which is alive, a signal to stop", safe(sender))
+        }
+        (Some(Fate::Alive), None) => "; its process is alive".to_owned(),
+        _ => String::new(),
+    }
 }
 
 fn vanished(how: Option<How>) -> &'static str {
@@ -379,7 +424,12 @@ fn died(how: Option<How>) -> String {
 }
 
 fn rhythm(record: &CloseRecord) -> String {
-    record.hb_period_ms.map_or_else(String::new, |period| format!(" (a ping every {})", lasted(period)))
+    let ping = match record.hb_by {
+        Some(HeartbeatSource::Ping) => "a Ping frame",
+        Some(HeartbeatSource::Rhythm) => "a small message",
+        _ => "a ping",
+    };
+    record.hb_period_ms.map_or_else(String::new, |period| format!(" ({ping} every {})", lasted(period)))
 }
 
 fn for_ms(ms: Option<u64>) -> String {

@@ -173,6 +173,9 @@ pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'stati
             "Check the cluster network between Traefik's node and this host: segments were lost there.",
             QUERY_EDGE,
         ],
+        (Verdict::PathStalled, Some(How::Backlog)) => {
+            &["Find what serve sent before the close, such as a large snapshot: `{serve_log}`.", QUERY_EDGE]
+        }
         (Verdict::PathStalled, _) => &[
             QUERY_EDGE,
             "If the edge was healthy: Wi-Fi, a suspended laptop or a VPN of the user; ask the user.",
@@ -204,6 +207,9 @@ pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'stati
             "Compare memory use and limit: `systemctl show -p MemoryCurrent -p MemoryMax {unit}`.",
             SERVE_LOG,
         ],
+        (Verdict::ServeStalled, Some(How::Loss)) => {
+            &["Check the firewall of this host: `nft list ruleset`.", SERVE_LOG]
+        }
         (Verdict::ServeStalled, _) => &[
             SERVE_LOG,
             "Check whether other sessions of the user stalled: `t3-trace closes --user {user} {range}`.",
