@@ -25,6 +25,8 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 pub struct Frame {
     /// The last frame of its message.
     pub fin: bool,
+    /// RSV1: the message is compressed (RFC 7692 section 6).
+    pub is_compressed: bool,
     /// The opcode's four bits.
     pub opcode: u8,
     /// The payload, unmasked.
@@ -136,6 +138,7 @@ impl Reader {
         let mask: [u8; 4] = mask.copied().unwrap_or_default();
         let frame = Frame {
             fin: header[0] & 0x80 != 0,
+            is_compressed: header[0] & 0x40 != 0,
             opcode: header[0] & 0x0f,
             payload: payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect(),
         };

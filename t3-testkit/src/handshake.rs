@@ -28,9 +28,15 @@ pub fn opens(response: &str) -> bool {
 /// The response that opens a WebSocket for this `Sec-WebSocket-Key`.
 #[must_use]
 pub fn response(key: &str) -> String {
+    response_with(key, "")
+}
+
+/// [`response`] with further header lines.
+#[must_use]
+pub fn response_with(key: &str, lines: &str) -> String {
     let accept = derive_accept_key(key.as_bytes());
     format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{lines}\r\n"
     )
 }
 

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod chaos;
 pub mod chromium;
 pub mod client;
+pub mod deflate;
 pub mod demo;
 pub mod error;
 pub mod fake_serve;

@@ -100,6 +100,23 @@ pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::killpg(group, signal) })
 }
 
+/// Maps memory without using it, except for one page, so that a core dump contains all of it. It is
+/// never unmapped.
+pub fn map_sparse(bytes: usize) -> io::Result<()> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new private mapping at an address of the kernel's choice; only its first byte is
+    // written.
+    unsafe {
+        let memory = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        memory.cast::<u8>().write_volatile(1);
+    }
+    Ok(())
+}
+
 /// Raises a signal in this process with its default action, also when a handler is set (SIGSEGV has
 /// one in Rust programs).
 pub fn die_of(signal: i32) -> ! {

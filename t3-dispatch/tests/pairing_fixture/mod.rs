@@ -313,6 +313,7 @@ fn start_serve(control: &Path) -> u16 {
         threads: 1,
         opening: Opening::Accept,
         no_listen: false,
+        deflate: false,
         user: "standin".to_owned(),
     };
     std::thread::spawn(move || fake_serve::run(&options));

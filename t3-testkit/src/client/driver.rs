@@ -14,8 +14,9 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 
-use super::{Act, Config, Ended, Shared, TIMEOUT, handshake};
+use super::{Act, Config, Ended, Ping, Shared, TIMEOUT, handshake};
 use crate::{
+    deflate::{COMPRESSED, Codec},
     error::{Attempt, Result, TestError},
     frame::{self, HEARTBEAT, HEARTBEAT_ANSWER, Reader, opcode},
     sys,
@@ -28,13 +29,32 @@ struct Driver<'a> {
     socket: Socket,
     shared: &'a Shared,
     reader: Reader,
+    codec: Option<Codec>,
     heartbeat: Option<Duration>,
+    ping: Ping,
     next_beat: Instant,
     reading: bool,
+    throttle: Option<Throttle>,
     closes_on_fin: bool,
     /// The server's FIN was read.
     finished: bool,
     answered_close: bool,
+}
+
+/// Upper limit of reading.
+struct Throttle {
+    /// Bytes per second.
+    rate: u64,
+    since: Instant,
+    read: u64,
+}
+
+impl Throttle {
+    /// Bytes that may be read now.
+    fn allowance(&self) -> usize {
+        let due = self.since.elapsed().as_millis() * u128::from(self.rate) / 1_000;
+        usize::try_from(due.saturating_sub(u128::from(self.read))).unwrap_or(usize::MAX)
+    }
 }
 
 pub(super) fn run(
@@ -51,9 +71,12 @@ pub(super) fn run(
         socket,
         shared,
         reader: Reader::default(),
+        codec: config.is_compressed.then(Codec::default),
         heartbeat: config.heartbeat,
+        ping: config.ping,
         next_beat: Instant::now(),
         reading: true,
+        throttle: None,
         closes_on_fin: config.closes_on_fin,
         finished: false,
         answered_close: false,
@@ -128,7 +151,11 @@ impl Driver<'_> {
                 self.heartbeat = period;
                 self.next_beat = Instant::now();
             }
+            Act::Text(text) => self.text(text.as_bytes()),
             Act::Reading(reading) => self.reading = reading,
+            Act::Throttle(rate) => {
+                self.throttle = rate.map(|rate| Throttle { rate, since: Instant::now(), read: 0 });
+            }
             Act::Fin => {
                 let _ = self.socket.shutdown(Shutdown::Write);
                 if self.finished {
@@ -146,8 +173,19 @@ impl Driver<'_> {
 
     fn beat(&mut self) {
         self.next_beat = Instant::now() + self.heartbeat.unwrap_or(TIMEOUT);
-        self.write(&frame::from_client(opcode::TEXT, HEARTBEAT.as_bytes()));
+        match self.ping {
+            Ping::Text => self.text(HEARTBEAT.as_bytes()),
+            Ping::Frame => self.write(&frame::from_client(opcode::PING, b"beat")),
+        }
         self.shared.update(|seen| seen.pings += 1);
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let message = match &mut self.codec {
+            Some(codec) => frame::raw(0x80 | COMPRESSED | opcode::TEXT, &codec.compress(text), true),
+            None => frame::from_client(opcode::TEXT, text),
+        };
+        self.write(&message);
     }
 
     /// Writes all bytes; the next read returns the error.
@@ -172,9 +210,14 @@ impl Driver<'_> {
             std::thread::sleep(TICK);
             return None;
         }
-        self.poll(PollFlags::IN);
         let mut bytes = [0; 16 << 10];
-        match self.socket.read(&mut bytes) {
+        let allowance = self.throttle.as_ref().map_or(usize::MAX, Throttle::allowance).min(bytes.len());
+        if allowance == 0 {
+            std::thread::sleep(TICK);
+            return None;
+        }
+        self.poll(PollFlags::IN);
+        match self.socket.read(bytes.get_mut(..allowance).unwrap_or_default()) {
             Ok(0) => {
                 self.finished = true;
                 let mid_frame = self.reader.inside_frame();
@@ -183,6 +226,9 @@ impl Driver<'_> {
                 self.closes_on_fin.then_some(Ended::Fin)
             }
             Ok(n) => {
+                if let Some(throttle) = &mut self.throttle {
+                    throttle.read += n as u64;
+                }
                 self.take(bytes.get(..n).unwrap_or_default());
                 None
             }
@@ -195,7 +241,10 @@ impl Driver<'_> {
     fn take(&mut self, bytes: &[u8]) {
         let frames = self.reader.feed(bytes);
         self.shared.update(|seen| seen.bytes += bytes.len() as u64);
-        for frame in frames {
+        for mut frame in frames {
+            if let Some(codec) = self.codec.as_mut().filter(|_| frame.is_compressed) {
+                frame.payload = codec.decompress(&frame.payload).unwrap_or_default();
+            }
             match frame.opcode {
                 opcode::TEXT if frame.payload == HEARTBEAT_ANSWER.as_bytes() => {
                     self.shared.update(|seen| seen.pongs += 1);
@@ -210,6 +259,7 @@ impl Driver<'_> {
                     }
                 }
                 opcode::PING => self.write(&frame::from_client(opcode::PONG, &frame.payload)),
+                opcode::PONG if self.ping == Ping::Frame => self.shared.update(|seen| seen.pongs += 1),
                 opcode::PONG => {}
                 _ => self.shared.update(|seen| seen.messages.push(frame.payload.clone())),
             }

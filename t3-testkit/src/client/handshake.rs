@@ -6,6 +6,7 @@ use socket2::Socket;
 
 use super::Config;
 use crate::{
+    deflate,
     error::{Attempt, Result, TestError},
     handshake,
 };
@@ -13,7 +14,8 @@ use crate::{
 /// Sends the request and reads the head of the response; returns the bytes after it.
 pub(super) fn shake(socket: &mut Socket, config: &Config) -> Result<Vec<u8>> {
     let fields = config.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let request = handshake::request(&config.target, fields);
+    let offer = config.is_compressed.then_some(("Sec-WebSocket-Extensions", deflate::OFFER));
+    let request = handshake::request(&config.target, fields.chain(offer));
     socket.write_all(request.as_bytes()).attempt(|| "send the handshake".to_owned())?;
     let mut response = Vec::new();
     let end = loop {
@@ -27,7 +29,14 @@ pub(super) fn shake(socket: &mut Socket, config: &Config) -> Result<Vec<u8>> {
         }
     };
     let rest = response.split_off(end);
-    if handshake::opens(&String::from_utf8_lossy(&response)) { Ok(rest) } else { Err(unexpected(&response)) }
+    let text = String::from_utf8_lossy(&response);
+    let extension = handshake::field(&text, "sec-websocket-extensions").unwrap_or_default();
+    let is_compressed = extension.starts_with(deflate::EXTENSION);
+    if handshake::opens(&text) && is_compressed == config.is_compressed {
+        Ok(rest)
+    } else {
+        Err(unexpected(&response))
+    }
 }
 
 fn unexpected(response: &[u8]) -> TestError {

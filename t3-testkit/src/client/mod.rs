@@ -25,6 +25,16 @@ use crate::{
 /// Timeout for every wait of a client.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Heartbeat message of a client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ping {
+    /// That of t3.
+    #[default]
+    Text,
+    /// A Ping frame (RFC 6455 section 5.5.2), as other client libraries send.
+    Frame,
+}
+
 /// Connection and behaviour of a client.
 #[derive(Debug)]
 pub struct Config {
@@ -35,6 +45,9 @@ pub struct Config {
     pub headers: Vec<(String, String)>,
     /// Period of the heartbeat; `None` sends none.
     pub heartbeat: Option<Duration>,
+    pub ping: Ping,
+    /// Offers permessage-deflate, as browsers do, and requires it.
+    pub is_compressed: bool,
     /// `SO_RCVBUF` in bytes, set before connecting so that the window stays small.
     pub receive_buffer: Option<usize>,
     /// Network namespace of the socket (a descriptor of `/proc/PID/ns/net`).
@@ -52,6 +65,8 @@ impl Config {
             target: "/ws?wsTicket=secret".to_owned(),
             headers: vec![("X-authentik-username".to_owned(), user.to_owned())],
             heartbeat: Some(Duration::from_millis(200)),
+            ping: Ping::Text,
+            is_compressed: false,
             receive_buffer: None,
             namespace: None,
             closes_on_fin: true,
@@ -102,7 +117,9 @@ pub struct Seen {
 enum Act {
     Write(Vec<u8>),
     Heartbeat(Option<Duration>),
+    Text(String),
     Reading(bool),
+    Throttle(Option<u64>),
     Fin,
     Reset,
     Drop,
@@ -206,7 +223,7 @@ impl Client {
     }
 
     pub fn text(&self, text: &str) {
-        self.write(frame::from_client(frame::opcode::TEXT, text.as_bytes()));
+        self.act(Act::Text(text.to_owned()));
     }
 
     /// Stops the heartbeat and sends a Close frame, then reads until the server closes.
@@ -223,6 +240,11 @@ impl Client {
     /// Stops or resumes reading; with a small receive buffer the TCP window closes soon.
     pub fn reading(&self, reading: bool) {
         self.act(Act::Reading(reading));
+    }
+
+    /// Reads up to this many bytes a second from now on, as over a slow line; `None`: all.
+    pub fn throttle(&self, rate: Option<u64>) {
+        self.act(Act::Throttle(rate));
     }
 
     /// Stops the heartbeat and sends FIN without a Close frame, then reads until the server closes.

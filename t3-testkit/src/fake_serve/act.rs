@@ -9,13 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
 
 use super::Order;
 use crate::sys;
 
 /// Size of a read of [`thrash`]; most of its time is waiting.
 const READ: usize = 1 << 20;
+
+/// Address space of [`dump`] in bytes: half a billion pages, of which one exists.
+const SPARSE: usize = 2 << 40;
 
 /// Marks a process that only takes memory; see [`eat_if_asked`].
 const HOG: &str = "T3_FAKE_SERVE_HOG";
@@ -25,6 +31,7 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
     match order {
         Order::Exit(status) => std::process::exit(*status),
         Order::Signal(signal) => sys::die_of(*signal),
+        Order::Dump => dump()?,
         Order::Busy(time) => {
             let end = Instant::now() + *time;
             while Instant::now() < end {
@@ -56,6 +63,15 @@ pub(super) fn at_process(order: &Order) -> io::Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Dies of SIGABRT with a core dump of [`SPARSE`] bytes; the kernel visits every page, and writes
+/// the few that exist.
+fn dump() -> io::Result<()> {
+    let unlimited = Rlimit { current: None, maximum: None };
+    setrlimit(Resource::Core, unlimited)?;
+    sys::map_sparse(SPARSE)?;
+    sys::die_of(libc::SIGABRT);
 }
 
 /// Reads the program file from disk repeatedly, without the page cache, like page faults under

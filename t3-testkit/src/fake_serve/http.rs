@@ -7,14 +7,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use super::{
     Opening, Shared,
     auth::{self, Answer},
     session,
+    socket::Socket,
 };
-use crate::handshake;
+use crate::{deflate, handshake};
 
 /// Maximum length of a request head.
 const MAX_HEAD: usize = 64 << 10;
@@ -36,6 +36,8 @@ struct Head {
     cookie: String,
     length: usize,
     close: bool,
+    /// permessage-deflate is offered.
+    has_deflate: bool,
 }
 
 /// A response.
@@ -59,7 +61,8 @@ pub(super) async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some(head) = read_head(&mut stream, &mut buffer).await {
         let path = head.target.split('?').next().unwrap_or_default();
         if let (Some(key), "/ws") = (&head.key, path) {
-            return upgrade(stream, buffer, key, shared).await;
+            let is_compressed = head.has_deflate && shared.is_deflate_accepted;
+            return upgrade(stream, buffer, key, is_compressed, shared).await;
         }
         while buffer.len() < head.length {
             if matches!(stream.read_buf(&mut buffer).await, Ok(0) | Err(_)) {
@@ -121,12 +124,18 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Head>
         key: field("sec-websocket-key").map(str::to_owned),
         cookie: field("cookie").unwrap_or_default().to_owned(),
         length: field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0),
+        has_deflate: field("sec-websocket-extensions")
+            .is_some_and(|value| value.contains(deflate::EXTENSION)),
         close: field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
     })
 }
 
-async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<Shared>) {
+async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, is_compressed: bool, shared: Arc<Shared>) {
     let response = match shared.opening() {
+        Opening::Accept if is_compressed => {
+            let accepted = format!("Sec-WebSocket-Extensions: {}\r\n", deflate::EXTENSION);
+            handshake::response_with(key, &accepted)
+        }
         Opening::Accept => handshake::response(key),
         Opening::WrongAccept => handshake::response("another key"),
         Opening::Silent => return silent(stream).await,
@@ -147,7 +156,6 @@ async fn upgrade(mut stream: TcpStream, early: Vec<u8>, key: &str, shared: Arc<S
         }
     };
     if stream.write_all(response.as_bytes()).await.is_ok() {
-        let socket = WebSocketStream::from_partially_read(stream, early, Role::Server, None).await;
-        session::run(socket, shared).await;
+        session::run(Socket::new(stream, early, is_compressed).await, shared).await;
     }
 }

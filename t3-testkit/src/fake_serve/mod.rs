@@ -9,6 +9,7 @@ mod auth;
 mod http;
 mod order;
 mod session;
+mod socket;
 
 pub use act::eat_if_asked;
 pub use auth::CREDENTIAL_PREFIX;
@@ -23,6 +24,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
 };
 
@@ -51,6 +53,9 @@ pub struct Options {
     /// Do not listen before the order `listen`.
     #[arg(long)]
     pub no_listen: bool,
+    /// Accept permessage-deflate when the client offers it, as t3 serve does.
+    #[arg(long)]
+    pub deflate: bool,
     /// Name shown on the page.
     #[arg(long, default_value = "demo")]
     pub user: String,
@@ -60,6 +65,7 @@ pub struct Options {
 #[derive(Debug)]
 struct Shared {
     user: String,
+    is_deflate_accepted: bool,
     opening: Mutex<Opening>,
     auth: Mutex<auth::Auth>,
     /// The requested state of the listener, and the actual one.
@@ -91,6 +97,7 @@ pub fn run(options: &Options) -> Result<()> {
 async fn serve(options: &Options) -> Result<()> {
     let shared = Arc::new(Shared {
         user: options.user.clone(),
+        is_deflate_accepted: options.deflate,
         opening: Mutex::new(options.opening),
         auth: Mutex::default(),
         listening: watch::Sender::new(!options.no_listen),
@@ -155,7 +162,7 @@ async fn orders(stream: UnixStream, shared: Arc<Shared>) {
 
 impl Shared {
     /// Executes an order, on the newest open session if it is for sessions.
-    async fn carry_out(&self, order: Order) -> Result<(), String> {
+    async fn carry_out(self: &Arc<Self>, order: Order) -> Result<(), String> {
         match order {
             Order::Opening(opening) => {
                 *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = opening;
@@ -179,19 +186,33 @@ impl Shared {
                 Box::pin(self.carry_out(*order)).await
             }
             order if order.is_for_the_process() => act::at_process(&order).map_err(|error| error.to_string()),
-            order => {
-                let newest = {
-                    let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-                    sessions.retain(|session| !session.is_closed());
-                    sessions.last().cloned()
-                };
-                let Some(newest) = newest else { return Err("no session is open".to_owned()) };
-                let (done, finished) = oneshot::channel();
-                let gone = "the session ended before the order was executed";
-                newest.send(Ordered { order, done: Some(done) }).map_err(|_| gone.to_owned())?;
-                finished.await.map_err(|_| gone.to_owned())
+            Order::Graceful(delay) => {
+                let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+                let shared = Arc::clone(self);
+                tokio::spawn(async move {
+                    terminate.recv().await;
+                    let _ = shared.order_newest(Order::Close(Some(1012), "restart".to_owned())).await;
+                    tokio::time::sleep(delay).await;
+                    std::process::exit(0);
+                });
+                Ok(())
             }
+            order => self.order_newest(order).await,
         }
+    }
+
+    /// Executes an order on the newest open session.
+    async fn order_newest(&self, order: Order) -> Result<(), String> {
+        let newest = {
+            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.retain(|session| !session.is_closed());
+            sessions.last().cloned()
+        };
+        let Some(newest) = newest else { return Err("no session is open".to_owned()) };
+        let (done, finished) = oneshot::channel();
+        let gone = "the session ended before the order was executed";
+        newest.send(Ordered { order, done: Some(done) }).map_err(|_| gone.to_owned())?;
+        finished.await.map_err(|_| gone.to_owned())
     }
 
     fn opening(&self) -> Opening {

@@ -79,6 +79,13 @@ pub enum Order {
     Send(String),
     /// `flood BYTES`: one binary message of that size.
     Flood(usize),
+    /// `stream MS`: a text message every so many milliseconds from now on.
+    Stream(Duration),
+    /// `ping MS`: a Ping frame every so many milliseconds from now on; close the socket when the one
+    /// before is unanswered, as servers that use `ws` do.
+    Ping(Duration),
+    /// `inherit SECONDS`: start a child that keeps this session's socket open so long.
+    Inherit(u64),
     /// `mute`: stop replying to heartbeats, keep reading.
     Mute,
     /// `unmute`: reply again.
@@ -94,6 +101,10 @@ pub enum Order {
     Exit(i32),
     /// `signal N`: raise this signal with its default action.
     Signal(i32),
+    /// `dump`: raise SIGABRT with so much memory that the core dump takes longer than any fault.
+    Dump,
+    /// `graceful MS`: on SIGTERM from now on, send Close 1012 and exit with 0 so much later.
+    Graceful(Duration),
     /// `burn MS`: block the event loop for this much CPU time.
     Burn(Duration),
     /// `grow BYTES`: allocate and touch memory in the event loop.
@@ -138,7 +149,7 @@ impl Order {
     #[must_use]
     pub fn ends_the_process(&self) -> bool {
         match self {
-            Self::Exit(_) | Self::Signal(_) => true,
+            Self::Exit(_) | Self::Signal(_) | Self::Dump => true,
             Self::After(_, order) => order.ends_the_process(),
             _ => false,
         }
@@ -164,6 +175,10 @@ impl FromStr for Order {
                 let (delay, order) = rest.split_once(' ').ok_or_else(bad)?;
                 return Ok(Self::After(millis(delay)?, Box::new(order.parse()?)));
             }
+            "stream" => return millis(rest).map(Self::Stream),
+            "ping" => return millis(rest).map(Self::Ping),
+            "inherit" => return rest.parse().map(Self::Inherit).map_err(|_| bad()),
+            "graceful" => return millis(rest).map(Self::Graceful),
             "flood" => return rest.parse().map(Self::Flood).map_err(|_| bad()),
             "busy" => return millis(rest).map(Self::Busy),
             "thrash" => return millis(rest).map(Self::Thrash),
@@ -187,6 +202,7 @@ impl FromStr for Order {
             "mute" => Self::Mute,
             "unmute" => Self::Unmute,
             "deaf" => Self::Deaf,
+            "dump" => Self::Dump,
             "listen" => Self::Listen(true),
             "unlisten" => Self::Listen(false),
             _ => return Err(bad()),
@@ -259,6 +275,9 @@ mod tests {
             ("close 1011 oh no", Order::Close(Some(1011), "oh no".into())),
             ("fin\n", Order::Fin),
             ("busy 250", Order::Busy(Duration::from_millis(250))),
+            ("stream 500", Order::Stream(Duration::from_millis(500))),
+            ("inherit 9", Order::Inherit(9)),
+            ("dump", Order::Dump),
             ("opening status:401", Order::Opening(Opening::Status(401))),
             ("session false", Order::Session(SessionAnswer::Fixed(false))),
             ("session status:500", Order::Session(SessionAnswer::Status(500))),

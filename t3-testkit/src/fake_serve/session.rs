@@ -1,23 +1,27 @@
 //! A session of the fake serve: replies to heartbeats, echoes other messages, ends as ordered.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::{SinkExt, StreamExt};
+use rustix::io::{FdFlags, fcntl_setfd};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
+    time::{Interval, interval},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Message, Utf8Bytes, protocol::CloseFrame},
-};
+use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes, protocol::CloseFrame};
 
-use super::{Order, Ordered, Shared};
+use super::{Order, Ordered, Shared, socket::Socket};
 use crate::frame::{self, HEARTBEAT, HEARTBEAT_ANSWER, opcode};
 
-type Socket = WebSocketStream<TcpStream>;
+/// Message of [`Order::Stream`].
+const STREAM: &str = r#"{"_tag":"Chunk","values":["a line of output"]}"#;
 
 /// State of a session after an order.
 enum Next {
@@ -31,35 +35,70 @@ enum Next {
     Hold,
 }
 
+/// Behaviour that orders change.
+#[derive(Default)]
+struct State {
+    is_mute: bool,
+    is_deaf: bool,
+    stream: Option<Interval>,
+    pings: Option<Interval>,
+    /// The last Ping frame is unanswered.
+    is_ping_unanswered: bool,
+}
+
 pub(super) async fn run(mut socket: Socket, shared: Arc<Shared>) {
     let (sender, mut orders) = mpsc::unbounded_channel::<Ordered>();
     shared.enlist(sender);
-    let (mut mute, mut deaf) = (false, false);
+    let mut state = State::default();
     loop {
         let next = tokio::select! {
             Some(ordered) = orders.recv() => {
-                let next = obey(&mut socket, &ordered.order, &mut mute).await;
+                let next = obey(&mut socket, &ordered.order, &mut state).await;
                 // The reply must come after the act, and dropping the socket is part of the act.
                 match next {
                     Next::Drop => drop(socket),
                     Next::Finish => {
-                        let _ = socket.get_mut().shutdown().await;
+                        let _ = socket.stream().shutdown().await;
                         answer(ordered);
-                        return drain(socket.get_mut()).await;
+                        return drain(socket.stream()).await;
                     }
                     next => {
-                        deaf |= matches!(next, Next::Hold);
+                        state.is_deaf |= matches!(next, Next::Hold);
                         answer(ordered);
                         continue;
                     }
                 }
                 return answer(ordered);
             }
-            message = socket.next(), if !deaf => react(&mut socket, message, mute, &shared).await,
+            () = tick(&mut state.stream) => {
+                socket.send(Message::text(STREAM)).await;
+                Next::On
+            }
+            () = tick(&mut state.pings) => {
+                if std::mem::replace(&mut state.is_ping_unanswered, true) {
+                    return;
+                }
+                socket.send(Message::Ping(Bytes::from_static(b"alive"))).await;
+                Next::On
+            }
+            message = socket.next(), if !state.is_deaf => {
+                state.is_ping_unanswered &= !matches!(message, Some(Message::Pong(_)));
+                react(&mut socket, message, state.is_mute, &shared).await
+            }
         };
         if !matches!(next, Next::On) {
             return;
         }
+    }
+}
+
+/// Waits for the next tick, if there is a timer.
+async fn tick(stream: &mut Option<Interval>) {
+    match stream {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -69,55 +108,53 @@ fn answer(ordered: Ordered) {
     }
 }
 
-async fn react(
-    socket: &mut Socket,
-    message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
-    mute: bool,
-    shared: &Arc<Shared>,
-) -> Next {
+async fn react(socket: &mut Socket, message: Option<Message>, is_mute: bool, shared: &Arc<Shared>) -> Next {
     let reply = match message {
-        Some(Ok(Message::Text(text))) if text.as_str() == HEARTBEAT => {
-            if mute {
+        Some(Message::Text(text)) if text.as_str() == HEARTBEAT => {
+            if is_mute {
                 return Next::On;
             }
             Message::text(HEARTBEAT_ANSWER)
         }
-        Some(Ok(Message::Text(text))) if text.starts_with('!') => {
+        Some(Message::Text(text)) if text.starts_with('!') => {
             if let Ok(order) = text[1..].parse::<Order>() {
                 let shared = Arc::clone(shared);
                 tokio::spawn(async move { shared.carry_out(order).await });
             }
             return Next::On;
         }
-        Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => message,
-        // tungstenite replies to control frames.
-        Some(Ok(_)) => return Next::On,
-        Some(Err(_)) | None => return Next::Drop,
+        Some(message @ (Message::Text(_) | Message::Binary(_))) => message,
+        // The socket replies to control frames.
+        Some(_) => return Next::On,
+        None => return Next::Drop,
     };
-    let _ = socket.send(reply).await;
+    socket.send(reply).await;
     Next::On
 }
 
-async fn obey(socket: &mut Socket, order: &Order, mute: &mut bool) -> Next {
+async fn obey(socket: &mut Socket, order: &Order, state: &mut State) -> Next {
     match order {
         Order::Close(code, reason) => {
             let reason = Utf8Bytes::from(reason.as_str());
             let frame = code.map(|code| CloseFrame { code: code.into(), reason });
-            let _ = socket.close(frame).await;
+            socket.close(frame).await;
         }
-        Order::Send(text) => drop(socket.send(Message::text(text.as_str())).await),
-        Order::Flood(bytes) => flood(socket.get_mut(), *bytes).await,
-        Order::Mute => *mute = true,
-        Order::Unmute => *mute = false,
+        Order::Send(text) => socket.send(Message::text(text.as_str())).await,
+        Order::Flood(bytes) => flood(socket.stream(), *bytes).await,
+        Order::Stream(period) => state.stream = Some(interval(*period)),
+        Order::Ping(period) => state.pings = Some(interval(*period)),
+        Order::Inherit(seconds) => drop(inherit(socket.stream(), *seconds)),
+        Order::Mute => state.is_mute = true,
+        Order::Unmute => state.is_mute = false,
         Order::Deaf => return Next::Hold,
         Order::Fin => return Next::Finish,
         Order::HalfClose => {
-            let _ = socket.get_mut().shutdown().await;
-            *mute = true;
+            let _ = socket.stream().shutdown().await;
+            state.is_mute = true;
         }
         Order::Drop => return Next::Drop,
         Order::Reset => {
-            let _ = SockRef::from(socket.get_ref()).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&*socket.stream()).set_linger(Some(Duration::ZERO));
             return Next::Drop;
         }
         Order::MidFrame => {
@@ -134,7 +171,19 @@ async fn obey(socket: &mut Socket, order: &Order, mute: &mut bool) -> Next {
 }
 
 async fn raw(socket: &mut Socket, bytes: &[u8]) {
-    let _ = socket.get_mut().write_all(bytes).await;
+    let _ = socket.stream().write_all(bytes).await;
+}
+
+/// Starts a child that inherits the socket, and outlives serve.
+fn inherit(stream: &TcpStream, seconds: u64) -> io::Result<()> {
+    fcntl_setfd(stream, FdFlags::empty())?;
+    let mut child = Command::new("sleep");
+    child.arg(seconds.to_string()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = child.spawn();
+    fcntl_setfd(stream, FdFlags::CLOEXEC)?;
+    let mut child = child?;
+    std::thread::spawn(move || child.wait());
+    Ok(())
 }
 
 /// Writes one binary message in pieces: building it first would block the event loop of a slow host
