@@ -15,6 +15,14 @@ use crate::{
 /// Shorter stalls do not explain a watchdog close (t3-record/src/verdict/mod.rs).
 const STALL: Duration = Duration::from_millis(5_500);
 
+/// Time for which dispatch is stopped again and again, and in which it runs in between.
+const PIECE: Duration = Duration::from_millis(1_280);
+const BETWEEN: Duration = Duration::from_millis(20);
+const PIECES: usize = 4;
+
+/// Time after a stop in which heartbeats are answered again, longer than its effects last.
+const SETTLED: Duration = Duration::from_secs(4);
+
 pub(super) fn faults() -> Vec<Fault> {
     let mut stalled = ExpectedRecord::opened(
         Verdict::DispatchStalled,
@@ -35,6 +43,10 @@ pub(super) fn faults() -> Vec<Fault> {
     for key in ["hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms", "up_idle_ms", "down_idle_ms"] {
         stalled = stalled.key(key, Expect::Free);
     }
+    let pieces = stalled
+        .clone()
+        .key("self_lag_ms", Expect::Range(900, 60_000))
+        .key("lag_ms", Expect::Range(1_000, 60_000));
     let no_socket = ExpectedRecord::unopened(
         Verdict::DispatchStalled,
         Segment::Dispatch,
@@ -56,12 +68,48 @@ pub(super) fn faults() -> Vec<Fault> {
             fx.stack.signal_dispatch(libc::SIGCONT)
         })
         .own_stack(),
+        Fault::new("dispatch_stopped_in_pieces", pieces, |fx| {
+            fx.session()?;
+            for _ in 0..PIECES {
+                stop(fx, PIECE)?;
+                std::thread::sleep(BETWEEN);
+            }
+            fx.stack.signal_dispatch(libc::SIGSTOP)?;
+            std::thread::sleep(PIECE / 2);
+            fx.close_and_drop();
+            std::thread::sleep(PIECE / 2);
+            fx.stack.signal_dispatch(libc::SIGCONT)
+        })
+        .needs(&[Need::RealCpus])
+        .own_stack(),
+        // Long before the last answered heartbeat.
+        Fault::new(
+            "dispatch_stopped_before",
+            edge_burst::untouched().key("hb_rtt_max_ms", Expect::Free),
+            |fx| {
+                fx.session()?;
+                stop(fx, STALL)?;
+                std::thread::sleep(SETTLED);
+                fx.client().heartbeats(2)?;
+                fx.client().close(Some(1000), "");
+                fx.wait_end()
+            },
+        )
+        .needs(&[Need::RealCpus])
+        .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
             .many(3, 2)
             .unaffected(edge_burst::untouched())
             .needs(&[Need::Root])
             .own_stack(),
     ]
+}
+
+/// Stops dispatch for some time.
+fn stop(fx: &Fixture<'_>, time: Duration) -> Result<()> {
+    fx.stack.signal_dispatch(libc::SIGSTOP)?;
+    std::thread::sleep(time);
+    fx.stack.signal_dispatch(libc::SIGCONT)
 }
 
 /// With one free descriptor a client is accepted but serve cannot be reached; with none, clients

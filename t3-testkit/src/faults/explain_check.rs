@@ -108,7 +108,12 @@ fn decided(how: How, record: &CloseRecord) -> Vec<String> {
     let process = process.unwrap_or_default();
     let named = match how {
         How::WsCloseEmpty => return vec![format!("Close without a code received on the {leg}")],
-        How::WsClose(code) => return vec![format!("Close {code}"), format!("received on the {leg}")],
+        How::WsClose(code) => {
+            let frame = [format!("Close {code}"), format!("received on the {leg}")];
+            // Who requested the end of serve.
+            let sender = record.killed_by.clone().filter(|_| record.verdict == Verdict::ServeClosed);
+            return frame.into_iter().chain(sender).collect();
+        }
         How::Fin => return vec![format!("FIN on the {leg} {observer}, no Close frame before it")],
         How::HalfClose => {
             return vec![format!("FIN on the {leg} {observer}; the other direction stayed open")];

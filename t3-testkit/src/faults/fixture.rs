@@ -122,8 +122,13 @@ impl<'a> Fixture<'a> {
 
     /// Opens a session and waits for heartbeats.
     pub fn open(&mut self, config: Config) -> Result<()> {
+        self.open_with(config, HEARTBEATS)
+    }
+
+    /// Opens a session and waits for so many answered heartbeats.
+    pub fn open_with(&mut self, config: Config, heartbeats: u64) -> Result<()> {
         let client = Client::connect(config)?;
-        client.heartbeats(HEARTBEATS)?;
+        client.heartbeats(heartbeats)?;
         self.clients.push(client);
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! One table for every tier: a fault that is not possible on a host is reported with the reason,
 //! never skipped silently.
 
+mod backlog;
+mod compressed;
 mod dispatch;
 mod dispatch_overload;
 mod downstream;
@@ -14,6 +16,7 @@ mod fixture;
 pub mod incident_demo;
 mod incidents;
 mod journald;
+mod liveness;
 mod many_sessions;
 mod opening;
 mod packet_loss;
@@ -23,6 +26,7 @@ pub mod records;
 mod report;
 mod runner;
 mod simultaneous;
+mod slow_death;
 mod upstream;
 mod zero_window;
 
@@ -61,6 +65,12 @@ pub enum Need {
     Traefik,
     /// A private journald, to stop and to kill.
     OwnJournal,
+    /// CPUs without emulation: times are measured to milliseconds.
+    RealCpus,
+    /// serve as a child process: systemd ends the other processes of a unit with it.
+    ServeChild,
+    /// Core dumps into the current folder.
+    CoreDump,
 }
 
 /// One injected failure with its expected record.
@@ -84,6 +94,8 @@ pub struct Fault {
     pub dispatch: &'static [&'static str],
     /// Runs without other faults at the same time, because it loads the whole host.
     pub alone: bool,
+    /// Runs in this lane, because it waits long (see `runner`).
+    pub lane: Option<u8>,
     /// Timeout for the record; kernel timers are slow.
     pub timeout: Duration,
     /// Injects the fault.
@@ -104,6 +116,7 @@ impl Fault {
             own_stack: false,
             dispatch: &[],
             alone: false,
+            lane: None,
             timeout,
             inject,
         }
@@ -137,6 +150,10 @@ impl Fault {
 
     fn alone(self) -> Self {
         Self { own_stack: true, alone: true, ..self }
+    }
+
+    fn lane(self, lane: u8) -> Self {
+        Self { lane: Some(lane), ..self }
     }
 
     fn own_stack(self) -> Self {
@@ -189,7 +206,7 @@ pub const FIRST_EIGHT: [&str; 8] = [
 
 /// Faults whose verdict rests on data that dispatch itself has read (frames, heartbeats, HTTP
 /// responses), or on kernel behaviour that another fault covers: testing one kernel is enough.
-pub const DISPATCH_DECIDES: [&str; 26] = [
+pub const DISPATCH_DECIDES: [&str; 48] = [
     "client_close_1001",
     "client_close_app",
     "client_close_empty",
@@ -216,6 +233,28 @@ pub const DISPATCH_DECIDES: [&str; 26] = [
     "serve_wrong_accept",
     "new_version_rejects",
     "dispatch_stalled",
+    "dispatch_stopped_in_pieces",
+    "dispatch_stopped_before",
+    "deflate_close",
+    "deflate_close_1001",
+    "deflate_chatty",
+    "deflate_mute",
+    "deflate_busy",
+    "deflate_sigstop",
+    "deflate_watchdog_path",
+    "deflate_zero_window",
+    "deflate_frozen",
+    "ping_frames_unanswered",
+    "ping_frames_answered",
+    "serve_pings_unanswered",
+    "serve_pings_answered",
+    "stream_without_pongs_1001",
+    "stream_without_pongs_1000",
+    "no_heartbeat_1000",
+    "no_heartbeat_1001",
+    "slow_line",
+    "slow_line_recovers",
+    "serve_sigkill_inherited_left",
 ];
 
 /// All faults, in the order of the table.
@@ -225,9 +264,13 @@ pub fn catalogue() -> Vec<Fault> {
         downstream::faults(),
         packet_loss::faults(),
         zero_window::faults(),
+        backlog::faults(),
         edge_burst::faults(),
         proxy::faults(),
         upstream::faults(),
+        slow_death::faults(),
+        liveness::faults(),
+        compressed::faults(),
         pressure::faults(),
         simultaneous::faults(),
         opening::faults(),

@@ -112,9 +112,10 @@ fn in_parallel(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row))
 }
 
 /// Lane of a fault: 0 for quick faults with one session, 1 for many sessions or long timers, 2 for
-/// a separate stack.
+/// a separate stack, 3 and 4 for faults that wait for many heartbeats.
 fn lane(fault: &Fault) -> u8 {
-    if fault.own_stack { 2 } else { u8::from(fault.sessions > 1 || fault.timeout > TIMEOUT) }
+    let shared = u8::from(fault.sessions > 1 || fault.timeout > TIMEOUT);
+    if fault.own_stack { 2 } else { fault.lane.unwrap_or(shared) }
 }
 
 /// Runs faults one after the other, first those that share a stack.
@@ -325,10 +326,25 @@ pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<Str
         }
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
         Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
+        Need::RealCpus => units.then_some("needs real CPUs: times are measured to milliseconds"),
+        Need::ServeChild => units.then_some("needs serve as a child process, not as a unit"),
+        Need::CoreDump => (!dumps_core()).then_some("needs core dumps into the current folder"),
         Need::OwnJournal => (std::path::Path::new("/run/systemd/system").is_dir())
             .then_some("needs a private journald, not that of the host"),
     };
     missing.map(str::to_owned)
+}
+
+/// Whether the kernel writes a core dump into the folder of the process (core(5)), and reports it
+/// (Linux 4.15 and newer).
+fn dumps_core() -> bool {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let pattern = pattern.trim_end();
+    !pattern.is_empty()
+        && !pattern.starts_with('|')
+        && !pattern.contains(['/', '@'])
+        && status.contains("CoreDumping:")
 }
 
 fn has_program(name: &str) -> bool {

@@ -33,7 +33,7 @@ pub(super) fn killed(signal: i32) -> ExpectedRecord {
     fin(Verdict::ServeKilled, &format!("signal:{signal}"), &format!("sig:{signal}"))
 }
 
-fn closed(code: &str, reason: &str) -> ExpectedRecord {
+pub(super) fn closed(code: &str, reason: &str) -> ExpectedRecord {
     fin(Verdict::ServeClosed, &format!("ws_close:{code}"), "alive")
         .is("cause", Graceful.as_str())
         .close_frame("up", code, reason)
@@ -231,7 +231,7 @@ fn signal(fx: &mut Fixture<'_>, number: i32) -> Result<()> {
 }
 
 /// Possible senders of this process's signals: the thread and the process, as `NAME[PID]`.
-fn own_names() -> Vec<String> {
+pub(super) fn own_names() -> Vec<String> {
     let read = |folder: &str| std::fs::read_to_string(format!("/proc/{folder}/comm")).unwrap_or_default();
     ["thread-self", "self"]
         .map(|folder| format!("{}[{}]", read(folder).trim_end(), std::process::id()))
