@@ -9,3 +9,4 @@ pub mod clock;
 pub mod journal_trust;
 pub mod kernel;
 pub mod proc;
+pub mod rtnetlink;

@@ -1,9 +1,10 @@
 //! Processes and sockets in `/proc`, read with the procfs crate; stateless.
 //!
 //! By hand: the listening sockets ([`net`], every two seconds), with 3000 open sessions 4.0 ms
-//! against 18.7 ms of procfs, which reads all connections; and [`stat`], because the parser of
-//! procfs 0.18 panics on a truncated line (11 µs either way). A walk over all descriptors takes
-//! 36 ms with procfs and 28 ms by hand, and happens only for a listener that is not known yet.
+//! against 18.7 ms of procfs, which reads all connections; [`stat`], because the parser of procfs
+//! 0.18 panics on a truncated line (11 µs either way); and the descriptors, because those of a
+//! process whose first thread has ended are found with another thread only. A walk over all
+//! descriptors takes 28 ms, and happens only for a listener or a connection that is not known yet.
 
 pub mod net;
 pub mod stat;
@@ -15,7 +16,7 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-use procfs::process::{FDTarget, all_processes};
+use procfs::process::all_processes;
 
 /// Maximum length of a kept argv in bytes: identifies the program without copying many of its
 /// secrets.
@@ -27,17 +28,91 @@ pub fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
     let mut found: HashMap<u64, Vec<u32>> = HashMap::new();
     for process in all_processes().into_iter().flatten().flatten() {
         let Ok(pid) = u32::try_from(process.pid()) else { continue };
-        for fd in process.fd().into_iter().flatten().flatten() {
-            let FDTarget::Socket(inode) = fd.target else { continue };
-            if inodes.contains(&inode) {
-                let pids = found.entry(inode).or_default();
-                if !pids.contains(&pid) {
-                    pids.push(pid);
-                }
-            }
-        }
+        add_holder(&mut found, pid, inodes);
     }
     found
+}
+
+/// As [`holders`], among these processes.
+#[must_use]
+pub fn holders_among(pids: impl IntoIterator<Item = u32>, inodes: &HashSet<u64>) -> HashMap<u64, Vec<u32>> {
+    let mut found = HashMap::new();
+    for pid in pids {
+        add_holder(&mut found, pid, inodes);
+    }
+    found
+}
+
+fn add_holder(found: &mut HashMap<u64, Vec<u32>>, pid: u32, inodes: &HashSet<u64>) {
+    for inode in sockets(pid).into_iter().filter(|inode| inodes.contains(inode)) {
+        let pids = found.entry(inode).or_default();
+        if !pids.contains(&pid) {
+            pids.push(pid);
+        }
+    }
+}
+
+/// Most descriptors of a process that are read.
+const MAX_DESCRIPTORS: usize = 65_536;
+
+/// Open descriptors of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Inodes of its sockets.
+    pub sockets: Vec<u64>,
+    /// It holds a regular file, besides its standard streams.
+    pub has_files: bool,
+}
+
+/// Inodes of the sockets that a process holds.
+#[must_use]
+pub fn sockets(pid: u32) -> Vec<u64> {
+    descriptors(pid).sockets
+}
+
+/// Descriptors of a process. The first thread can have ended, and its descriptors with it: then
+/// they are read from another thread.
+#[must_use]
+pub fn descriptors(pid: u32) -> Descriptors {
+    let found = read_descriptors(&format!("/proc/{pid}/fd")).unwrap_or_default();
+    if !found.sockets.is_empty() || stat::read(pid).is_none_or(|stat| stat.threads <= 1) {
+        return found;
+    }
+    let mut others =
+        threads(pid).filter_map(|thread| read_descriptors(&format!("/proc/{pid}/task/{thread}/fd")));
+    others.find(|found| !found.sockets.is_empty()).unwrap_or(found)
+}
+
+fn read_descriptors(directory: &str) -> Option<Descriptors> {
+    let mut found = Descriptors::default();
+    for entry in std::fs::read_dir(directory).ok()?.take(MAX_DESCRIPTORS).flatten() {
+        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy();
+        if let Some(inode) = socket_inode(&target) {
+            found.sockets.push(inode);
+        } else if is_file(&target) {
+            let is_standard = entry.file_name().to_str().is_some_and(|fd| matches!(fd, "0" | "1" | "2"));
+            found.has_files |= !is_standard;
+        }
+    }
+    Some(found)
+}
+
+/// Whether the target of a descriptor's link is a file; devices do not count.
+fn is_file(target: &str) -> bool {
+    target.starts_with('/')
+        && !["/dev/", "/proc/", "/sys/", "/memfd:"].iter().any(|dir| target.starts_with(dir))
+}
+
+/// The inode in the target of a descriptor's link, `socket:[4711]`.
+fn socket_inode(target: &str) -> Option<u64> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Ids of the threads of a process.
+fn threads(pid: u32) -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Ids of all processes.
@@ -78,6 +153,12 @@ mod tests {
 
     #[test]
     fn only_sockets_count() {
+        for (target, inode) in [("socket:[4711]", Some(4711)), ("pipe:[4711]", None), ("socket:[x]", None)] {
+            assert_eq!(socket_inode(target), inode, "{target}");
+        }
+        for (target, file) in [("/home/a/state.sqlite", true), ("/dev/null", false), ("pipe:[1]", false)] {
+            assert_eq!(is_file(target), file, "{target}");
+        }
         let (reader, _writer) = std::io::pipe().unwrap();
         let pipe = rustix::fs::fstat(&reader).unwrap().st_ino;
         assert_eq!(holders(&HashSet::from([pipe])), HashMap::new());

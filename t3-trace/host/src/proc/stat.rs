@@ -9,6 +9,8 @@ pub struct Stat {
     pub comm: String,
     /// One letter: R, S, D, T, t, Z ...
     pub state: char,
+    /// Field 20: threads that have not ended, and the first one until it is reaped.
+    pub threads: u32,
     /// Field 22: start time in clock ticks of `CLOCK_BOOTTIME`. Together with the pid it identifies
     /// a process.
     pub start_ticks: u64,
@@ -27,7 +29,7 @@ impl Stat {
     /// Whether the process has ended (zombie or dead).
     #[must_use]
     pub fn is_over(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        is_over(self.state)
     }
 
     /// Exit status or signal of a process that has ended.
@@ -56,9 +58,31 @@ pub fn tick_ns() -> Nanos {
 }
 
 /// Reads the line of one process; `None` if it does not exist or is not readable.
+///
+/// The line has the state of the first thread, which can end while the process lives: then the
+/// state is that of a thread that has not ended.
 #[must_use]
 pub fn read(pid: u32) -> Option<Stat> {
-    parse(&String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
+    let mut stat = read_line(&format!("/proc/{pid}/stat"))?;
+    if stat.is_over() && stat.threads > 1 {
+        stat.state = living_thread(pid).unwrap_or(stat.state);
+    }
+    Some(stat)
+}
+
+fn read_line(path: &str) -> Option<Stat> {
+    parse(&String::from_utf8_lossy(&std::fs::read(path).ok()?))
+}
+
+/// State of a thread that has not ended.
+fn living_thread(pid: u32) -> Option<char> {
+    let threads =
+        super::threads(pid).filter_map(|thread| read_line(&format!("/proc/{pid}/task/{thread}/stat")));
+    threads.map(|stat| stat.state).find(|state| !is_over(*state))
+}
+
+fn is_over(state: char) -> bool {
+    matches!(state, 'Z' | 'X' | 'x')
 }
 
 /// Parses one line. The name is in parentheses and may itself contain spaces and parentheses.
@@ -71,6 +95,7 @@ pub fn parse(line: &str) -> Option<Stat> {
     Some(Stat {
         comm: comm.to_owned(),
         state: fields.first()?.chars().next()?,
+        threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         exit_code: fields.get(49).and_then(|code| code.parse().ok()).unwrap_or(0),
     })
@@ -82,7 +107,7 @@ mod tests {
 
     fn line(comm: &str, state: char, exit_code: i32) -> String {
         let middle: Vec<String> =
-            (4..=51).map(|n| if n == 22 { "98765".to_owned() } else { n.to_string() }).collect();
+            (4..=51).map(|n| if n == 22 { "98765".to_owned() } else { (n - 17).to_string() }).collect();
         format!("17 ({comm}) {state} {} {exit_code}\n", middle.join(" "))
     }
 
@@ -91,6 +116,7 @@ mod tests {
         for comm in ["node", "a b", "2.1.205", ") R 1 (", "((("] {
             let stat = parse(&line(comm, 'S', 0)).unwrap();
             assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), (comm, 'S', 98765), "{comm}");
+            assert_eq!(stat.threads, 3, "{comm}");
             assert_eq!(stat.fate(), None);
         }
     }

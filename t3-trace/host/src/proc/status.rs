@@ -2,30 +2,37 @@
 
 use std::fs;
 
-/// Whether the process writes a core dump now (`CoreDumping`, kernel 4.15 and newer): it has its fatal
-/// signal, and its sockets stay open until the dump is complete.
+/// Whether the process has its fatal signal and has not ended: it writes a core dump
+/// (`CoreDumping`, kernel 4.15 and newer), or SIGKILL is pending, which the kernel makes of every
+/// other fatal signal (kernel/signal.c, `complete_signal`). Its sockets stay open until the end.
 #[must_use]
-pub fn is_dumping_core(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| has_core_dumping(&text))
+pub fn is_dying(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| has_fatal_signal(&text))
 }
 
-fn has_core_dumping(text: &str) -> bool {
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .any(|(key, value)| key == "CoreDumping" && value.trim() == "1")
+fn has_fatal_signal(text: &str) -> bool {
+    const SIGKILL: u64 = 1 << 8;
+    text.lines().filter_map(|line| line.split_once(':')).any(|(key, value)| match key {
+        "CoreDumping" => value.trim() == "1",
+        "SigPnd" => u64::from_str_radix(value.trim(), 16).is_ok_and(|pending| pending & SIGKILL != 0),
+        _ => false,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{has_core_dumping, is_dumping_core};
+    use super::{has_fatal_signal, is_dying};
 
     #[test]
-    fn only_a_one_means_a_dump() {
-        assert!(has_core_dumping("Name:\tnode\nCoreDumping:\t1\nTHP_enabled:\t1\n"));
-        // A program can name itself.
-        for text in ["Name:\tCoreDumping: 1\nCoreDumping:\t0\n", "Name:\tx\n", ""] {
-            assert!(!has_core_dumping(text), "{text:?}");
+    fn a_dump_and_a_pending_sigkill_are_fatal() {
+        assert!(has_fatal_signal("Name:\tnode\nCoreDumping:\t1\nTHP_enabled:\t1\n"));
+        assert!(has_fatal_signal("Name:\tnode\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000004000\n"));
+        // A program can name itself, and SIGTERM can be handled.
+        for text in
+            ["Name:\tCoreDumping: 1\nCoreDumping:\t0\n", "Name:\tx\n", "SigPnd:\t0000000000004000\n", ""]
+        {
+            assert!(!has_fatal_signal(text), "{text:?}");
         }
-        assert!(!is_dumping_core(std::process::id()));
+        assert!(!is_dying(std::process::id()));
     }
 }

@@ -55,6 +55,26 @@ fn exit_codes_and_handled_signals() {
 }
 
 #[test]
+fn a_process_lives_after_the_end_of_its_first_thread() {
+    let Some(mut kernel) = kernel() else { return };
+    let mut serve = Serve::listening("127.0.0.1");
+    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    let leg = Leg::open(&kernel, &mut serve);
+    serve.order("end_first_thread");
+    let stat = t3_trace_host::proc::stat::read(serve.pid()).unwrap();
+    assert!(!stat.is_over() && stat.threads > 1 && stat.fate().is_none(), "{stat:?}");
+    let sockets = t3_trace_host::proc::sockets(serve.pid());
+    assert!(sockets.len() >= 2, "the listener and the connection: {sockets:?}");
+    assert_eq!(kernel.process(serve.pid()).and_then(|process| process.ended_at), None);
+    serve.order("close");
+    wait_for("FIN came in", || leg.dispatch_end(&kernel).fin_in.is_some());
+    assert_eq!(leg.serve_end(&kernel).closer.map(|task| task.pid), Some(serve.pid()));
+    assert_eq!(kernel.process(serve.pid()).and_then(|process| process.ended_at), None);
+    assert_eq!(serve.end_by("exit 3").code(), Some(3));
+    assert_eq!(ended(&kernel, serve.pid()).fate, Fate::Exit(3));
+}
+
+#[test]
 fn a_fault_has_no_sender() {
     let Some(kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");

@@ -104,6 +104,7 @@ fn serve_process() {
                 let stream = held.pop().unwrap();
                 set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
             }
+            "end_first_thread" => end_first_thread(),
             "exit" => std::process::exit(value.parse().unwrap()),
             "fault" => fault(),
             "allocate" => allocate(),
@@ -117,6 +118,28 @@ fn serve_process() {
 fn fault() {
     // SAFETY: none; the fault must terminate the process.
     unsafe { std::ptr::dangling_mut::<u64>().write_volatile(1) }
+}
+
+/// Ends the thread whose id is that of the process; this one must be another.
+#[expect(unsafe_code, reason = "a thread that is not the own one ends in a signal handler")]
+fn end_first_thread() {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: a system call with constant arguments; it ends the thread that runs the handler.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+    let pid = std::process::id();
+    assert_ne!(
+        rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs(),
+        pid,
+        "this is the first thread"
+    );
+    // SAFETY: the handler only ends its thread; the target is a thread of this process.
+    unsafe {
+        libc::signal(libc::SIGUSR1, end as *const () as libc::sighandler_t);
+        libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGUSR1);
+    }
+    let state = || std::fs::read_to_string("/proc/self/stat").unwrap();
+    crate::fixture::wait_for("the first thread has ended", || state().contains(") Z "));
 }
 
 /// Allocates memory until the OOM kill.
