@@ -14,7 +14,7 @@ use std::time::Duration;
 use fixture::{Fixture, TIMEOUT, exactly, frame};
 use t3_record::{
     KernelSource,
-    evidence::{KernelFacts, Memory},
+    evidence::{KernelFacts, Memory, RelayFacts},
     wire::{FromTrace, ToTrace, VERSION, live::StatsReport},
 };
 use tokio::{
@@ -36,10 +36,18 @@ impl FakeTrace {
     }
 
     async fn welcome(&mut self) -> UnixSeqpacket {
+        self.welcome_with(false).await
+    }
+
+    /// `ending`: announces support for the facts of a session that ends.
+    async fn welcome_with(&mut self, ending: bool) -> UnixSeqpacket {
         let socket = timeout(TIMEOUT, self.listener.accept()).await.expect("no connection").unwrap();
         assert!(matches!(receive(&socket).await, ToTrace::Hello { v: VERSION, .. }));
-        send(&socket, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true })
-            .await;
+        send(
+            &socket,
+            &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true, ending },
+        )
+        .await;
         socket
     }
 
@@ -90,6 +98,34 @@ async fn a_session_is_registered_queried_and_done() {
     let ToTrace::Done { conn: done, record } = receive(&socket).await else { panic!("not done") };
     assert_eq!((&done, &record.conn), (&conn, &conn));
     assert_eq!(fixture.messages("ws close").len(), 1, "written before it is done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_close_frame_and_the_first_end_are_reported_when_they_happen() {
+    let mut fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
+    let socket = trace.welcome_with(true).await;
+    let (mut client, serve) = fixture.open().await;
+    client.write_all(&frame(0x88, &1000u16.to_be_bytes(), true)).await.unwrap();
+    let facts = ending(&socket).await;
+    let code = facts.down.close_frame.as_ref().and_then(|frame| frame.code);
+    assert_eq!((code, facts.down.end, facts.up.end), (Some(1000), None, None));
+    assert_eq!(facts.ended_at, facts.down.close_frame.unwrap().at);
+    assert!(facts.opened_at.is_some_and(|opened| opened < facts.ended_at));
+    // No reply before dispatch could die: nothing waits for one.
+    drop(serve);
+    let facts = ending(&socket).await;
+    assert!(facts.up.end.is_some() && facts.down.close_frame.is_some(), "{facts:?}");
+    drop(client);
+}
+
+/// Returns the next facts of a session that ends; skips other messages.
+async fn ending(socket: &UnixSeqpacket) -> RelayFacts {
+    loop {
+        if let ToTrace::Ending { facts, .. } = receive(socket).await {
+            return *facts;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

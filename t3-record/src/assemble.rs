@@ -152,6 +152,9 @@ fn pressure(record: &mut CloseRecord, kernel: &KernelFacts) {
     }
 }
 
+/// Limit of changes of the own network in a chain.
+const MAX_NETWORK_EVENTS: usize = 3;
+
 /// First events of both legs by time; equal times in a fixed order, independent of arrival.
 fn chain(evidence: &Evidence) -> Option<Chain> {
     let mut events: Vec<(Nanos, Side, String)> = Vec::new();
@@ -171,6 +174,9 @@ fn chain(evidence: &Evidence) -> Option<Chain> {
     if let Some(process) = &evidence.kernel.peer {
         process_events(&mut events, process);
     }
+    // Of a link that flaps only the last changes, or they would displace the end itself.
+    let network = evidence.kernel.network.iter().rev().take(MAX_NETWORK_EVENTS);
+    events.extend(network.map(|event| (event.at, event.side, event.change.as_str().to_owned())));
     events.sort();
     let ms_from_zero = |at: Nanos| {
         let distance = i64::try_from(at.abs_diff(zero) / 1_000_000).unwrap_or(i64::MAX);
@@ -219,7 +225,8 @@ fn process_events(events: &mut Vec<(Nanos, Side, String)>, process: &Process) {
         Fate::Oom => Some("peer_oom".to_owned()),
         Fate::Alive | Fate::Signal(_) => None,
     };
-    events.extend(ended.zip(process.ended_at).map(|(what, at)| (at, Side::Up, what)));
+    let ended_at = process.signalled_at.filter(|_| process.fate == Fate::Oom).or(process.ended_at);
+    events.extend(ended.zip(ended_at).map(|(what, at)| (at, Side::Up, what)));
 }
 
 #[cfg(test)]

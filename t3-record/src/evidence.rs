@@ -4,8 +4,11 @@
 //! `None`, never zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of
 //! `bpf_ktime_get_ns`, so that kernel and relay facts can be ordered against each other.
 
+mod network;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::network::{NetworkChange, NetworkEvent};
 use crate::vocabulary::{HeartbeatSource, KernelSource, Side};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -58,15 +61,15 @@ pub struct RelayFacts {
     pub self_lag_ms: Option<u64>,
     /// Time at which that delay ended.
     pub self_lag_at: Option<Nanos>,
-    /// Delays of dispatch's event loop, oldest first: the last [`MAX_SPANS`] that are long enough to
-    /// matter. They do not overlap.
+    /// Delays of dispatch's event loop, oldest first: the last [`MAX_SPANS`] that are long enough
+    /// to matter. They do not overlap.
     #[serde(default)]
     pub delays: Vec<Span>,
     /// Times in which the host did not run, oldest first: the last [`MAX_SPANS`].
     #[serde(default)]
     pub pauses: Vec<Pause>,
-    /// Extensions that serve accepted (`Sec-WebSocket-Extensions` of the 101, RFC 6455 section 9.1):
-    /// their names, separated by commas.
+    /// Extensions that serve accepted (`Sec-WebSocket-Extensions` of the 101, RFC 6455 section
+    /// 9.1): their names, separated by commas.
     #[serde(default)]
     pub extensions: Option<String>,
     /// Shutdown of dispatch, if it began before the first leg ended.
@@ -375,6 +378,9 @@ pub struct KernelFacts {
     pub host: Option<Pressure>,
     /// Memory of that cgroup.
     pub memory: Option<Memory>,
+    /// Changes of this host's own network on the legs, in the 60 s before the end, oldest first.
+    #[serde(default)]
+    pub network: Vec<NetworkEvent>,
     /// Kernel events lost since the last reply.
     pub lost: u64,
 }
@@ -398,6 +404,7 @@ impl KernelFacts {
             pressure: None,
             host: None,
             memory: None,
+            network: Vec::new(),
             lost: 0,
         }
     }

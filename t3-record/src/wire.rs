@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    evidence::{KernelFacts, Nanos},
+    evidence::{KernelFacts, Nanos, RelayFacts},
     record::{CloseRecord, OpenRecord},
     vocabulary::KernelSource,
 };
@@ -49,6 +49,15 @@ pub enum ToTrace {
     /// A session opened (or is open after a reconnect). Also sent for an open that is about to
     /// fail.
     Register(Box<Session>),
+    /// Facts of the relay at the first Close frame of a session, and again at the end of its first
+    /// leg, if the welcome announces support: for the record, should dispatch die before it writes
+    /// it. Left out when many sessions end at the same time.
+    Ending {
+        /// The session.
+        conn: String,
+        /// Facts up to now.
+        facts: Box<RelayFacts>,
+    },
     /// Query of the kernel evidence. Sent shortly after the first leg ended, for pressure and the
     /// state of the process, which change, and again after both legs ended, for their sockets.
     Ask {
@@ -135,6 +144,9 @@ pub enum FromTrace {
         /// It supports [`ToTrace::Sessions`].
         #[serde(default)]
         sessions: bool,
+        /// It supports [`ToTrace::Ending`].
+        #[serde(default)]
+        ending: bool,
     },
     /// The peer lacks permission or the message is invalid; the connection is closed after it.
     Refused {

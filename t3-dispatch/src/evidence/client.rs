@@ -14,7 +14,7 @@ use std::{
 
 use t3_record::{
     CloseRecord, KernelSource, OpenRecord,
-    evidence::{KernelFacts, Nanos},
+    evidence::{KernelFacts, Nanos, RelayFacts},
     wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION, live::StatsReport},
 };
 use tokio::{
@@ -31,6 +31,9 @@ use crate::{
 
 /// Limit of unsent messages; a t3-trace with more does not read its socket.
 const QUEUE: usize = 8192;
+/// Free places of the queue below which facts of sessions that end are left out: queries and
+/// records matter more.
+const RESERVE: usize = QUEUE / 2;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(2);
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -47,6 +50,8 @@ struct State {
     sessions: HashMap<String, (Box<Session>, Arc<LiveStats>)>,
     queries: HashMap<String, oneshot::Sender<Box<KernelFacts>>>,
     ports: Option<(Vec<u16>, Vec<u16>)>,
+    /// The connected t3-trace accepts the facts of sessions that end.
+    accepts_ending: bool,
     undelivered: VecDeque<(Nanos, ToTrace)>,
 }
 
@@ -86,6 +91,16 @@ impl EvidenceClient {
     /// Sends a `ws open` record.
     pub fn opened(&self, record: OpenRecord) {
         self.lock().send(ToTrace::Opened { record: Box::new(record) });
+    }
+
+    /// Sends the facts of a session that ends. Nothing waits for them: they are left out without a
+    /// connection, for an older t3-trace, and while many messages are queued.
+    pub fn ending(&self, conn: &str, facts: impl FnOnce() -> RelayFacts) {
+        let mut state = self.lock();
+        let has_room = state.out.as_ref().is_some_and(|out| out.capacity() > RESERVE);
+        if state.accepts_ending && has_room {
+            state.send(ToTrace::Ending { conn: conn.to_owned(), facts: Box::new(facts()) });
+        }
     }
 
     /// Returns the kernel evidence of a registered session.
@@ -174,7 +189,10 @@ impl EvidenceClient {
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no reply to Hello"))??;
         let kernel = match welcome {
-            Some(FromTrace::Welcome { kernel, .. }) => kernel,
+            Some(FromTrace::Welcome { kernel, ending, .. }) => {
+                self.lock().accepts_ending = ending;
+                kernel
+            }
             Some(FromTrace::Refused { why }) => return Err(io::Error::other(format!("rejected: {why}"))),
             Some(_) => return Err(io::Error::other("unexpected reply to Hello")),
             None => return Err(io::Error::other("connection closed by t3-trace")),

@@ -131,6 +131,18 @@ pub struct SessionObserver {
     early: Arc<Mutex<Option<EarlyEvidence>>>,
 }
 
+impl SessionObserver {
+    /// Reports the facts of the relay to t3-trace: if dispatch dies before it has written the
+    /// record, they are the only evidence of a Close frame.
+    fn report(&self, session: &Session) {
+        self.recorder.evidence.ending(&session.identity.conn, || {
+            let mut facts = session.facts_so_far();
+            self.recorder.add_lag(&mut facts);
+            facts
+        });
+    }
+}
+
 impl relay::RelayObserver for SessionObserver {
     /// A reconnect must find its predecessor, and some evidence must be read now.
     fn end_started(&self, session: &Session) {
@@ -140,8 +152,13 @@ impl relay::RelayObserver for SessionObserver {
         let at = session.end_started_at().unwrap_or_else(clock::now);
         reconnects.ended(&identity.user, &identity.ip, &identity.conn, at);
         drop(reconnects);
+        self.report(session);
         let query = EarlyEvidence::start(self.recorder.evidence.clone(), identity.conn.clone());
         *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(query);
+    }
+
+    fn leg_ended(&self, session: &Session) {
+        self.report(session);
     }
 
     fn heartbeat(&self, rtt: Nanos) {
@@ -163,12 +180,7 @@ impl Drop for SessionRecorder {
         let Some(mut session) = self.session.take() else { return };
         let recorder = Arc::clone(&self.recorder);
         first_end(&recorder, &mut session, clock::now());
-        if let Some(delay) = recorder.lag.worst() {
-            session.facts.self_lag_ms = Some(delay.late / 1_000_000);
-            session.facts.self_lag_at = Some(delay.at);
-        }
-        session.facts.delays = recorder.lag.delays();
-        session.facts.pauses = recorder.lag.pauses();
+        recorder.add_lag(&mut session.facts);
         let runtime = recorder.runtime.clone();
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         runtime.spawn(async move {

@@ -61,8 +61,8 @@ impl EarlyEvidence {
     }
 }
 
-/// Returns the later facts with pressure, host, memory and process state of the earlier ones, or the
-/// earlier ones if there are no later ones (t3-trace restarted, or answered too late).
+/// Returns the later facts with pressure, host, memory and process state of the earlier ones, or
+/// the earlier ones if there are no later ones (t3-trace restarted, or answered too late).
 #[must_use]
 pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
     let Some(early) = early else { return late };
@@ -80,6 +80,10 @@ pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
         && first.task.pid == last.task.pid
     {
         last.halted = first.halted;
+    }
+    // The late reply covers a minute before the first query, unless t3-trace restarted since.
+    if late.network.is_empty() {
+        late.network = early.network;
     }
     late.lost += early.lost;
     late

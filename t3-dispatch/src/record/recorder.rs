@@ -7,7 +7,7 @@ use std::{
 
 use t3_record::{
     BurstRecord, CloseRecord, Evidence,
-    evidence::{Burst, Nanos},
+    evidence::{Burst, Nanos, RelayFacts},
 };
 
 use crate::{
@@ -46,6 +46,16 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// Adds the delays of this process's event loop and the pauses of the host.
+    pub(super) fn add_lag(&self, facts: &mut RelayFacts) {
+        if let Some(delay) = self.lag.worst() {
+            facts.self_lag_ms = Some(delay.late / 1_000_000);
+            facts.self_lag_at = Some(delay.at);
+        }
+        facts.delays = self.lag.delays();
+        facts.pauses = self.lag.pauses();
+    }
+
     /// Writes the summary of a burst that is complete at `now`.
     pub fn write_burst(&self, now: Nanos) {
         let summary: Option<BurstRecord> = self.bursts().cuts.sum_up(now);

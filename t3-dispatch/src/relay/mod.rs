@@ -92,6 +92,8 @@ pub trait RelayObserver: Send + Sync {
     /// Called once, at the first Close frame or the end of the first leg. The relay itself may last
     /// longer: Chromium keeps the connection to a stalled serve for a minute after its Close frame.
     fn end_started(&self, session: &Session);
+    /// Called when the first leg has ended after a Close frame.
+    fn leg_ended(&self, _session: &Session) {}
     /// Called for each heartbeat reply of serve; `rtt` in nanoseconds.
     fn heartbeat(&self, rtt: u64);
 }
@@ -155,6 +157,9 @@ fn note_first_end(
     if session.first_end(now) {
         session.facts.down.tcp = tcp_info::read(down).ok();
         session.facts.up.tcp = tcp_info::read(up).ok();
+        if session.end_notified {
+            observer.leg_ended(session);
+        }
     }
     notify_end(session, observer);
 }

@@ -170,9 +170,7 @@ impl Session {
     /// Keeps the time of the last byte of each leg at the start of the end: a stalled serve may
     /// answer the Close frame much later.
     fn mark_idle(&mut self) {
-        for facts in [&mut self.facts.down, &mut self.facts.up] {
-            facts.quiet_since = facts.quiet_since.or(facts.last_byte_at);
-        }
+        mark_idle(&mut self.facts);
     }
 
     /// Adds a sample of the downstream socket: `unacknowledged` bytes in its send queue and
@@ -234,20 +232,41 @@ impl Session {
         if self.facts.ended_at != 0 {
             return false;
         }
-        self.facts.ended_at = now;
-        self.facts.heartbeat = self.heartbeat.facts();
-        self.facts.samples = self.heartbeat.samples();
+        self.facts = self.facts_at_end(now);
+        true
+    }
+
+    /// Facts so far, for a record that another process may have to write: as if the first leg ended
+    /// with the first Close frame, if it has not yet.
+    #[must_use]
+    pub fn facts_so_far(&self) -> RelayFacts {
+        match self.end_started_at() {
+            Some(at) if self.facts.ended_at == 0 => self.facts_at_end(at),
+            _ => self.facts.clone(),
+        }
+    }
+
+    fn facts_at_end(&self, now: Nanos) -> RelayFacts {
+        let mut facts = self.facts.clone();
+        facts.ended_at = now;
+        facts.heartbeat = self.heartbeat.facts();
+        facts.samples = self.heartbeat.samples();
         for side in [Side::Down, Side::Up] {
             let flow = self.flow(side);
-            let (written, blocked, backed_up) = (flow.written, flow.blocked_since, flow.backed_up_since);
-            let pending = self.facts.leg(side).bytes.saturating_sub(written);
-            let facts = self.leg_mut(side.other());
-            facts.pending_bytes = pending;
-            facts.blocked_since = blocked;
-            facts.backed_up_since = backed_up;
+            let pending = facts.leg(side).bytes.saturating_sub(flow.written);
+            let to = leg(&mut facts, side.other());
+            to.pending_bytes = pending;
+            to.blocked_since = flow.blocked_since;
+            to.backed_up_since = flow.backed_up_since;
         }
-        self.mark_idle();
-        true
+        mark_idle(&mut facts);
+        facts
+    }
+}
+
+fn mark_idle(facts: &mut RelayFacts) {
+    for leg in [&mut facts.down, &mut facts.up] {
+        leg.quiet_since = leg.quiet_since.or(leg.last_byte_at);
     }
 }
 

@@ -308,6 +308,7 @@ impl Drop for Fixture {
 fn start_serve(control: &Path) -> u16 {
     let port = free_port().unwrap();
     let options = fake_serve::Options {
+        first_thread_ends: false,
         port,
         control: Some(control.to_owned()),
         threads: 1,

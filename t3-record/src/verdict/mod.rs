@@ -9,6 +9,7 @@ pub mod acts;
 pub mod disturbance;
 mod downstream;
 mod opening;
+mod own_network;
 pub mod pressure;
 mod upstream;
 
@@ -76,7 +77,8 @@ pub fn judge(evidence: &Evidence) -> Judgement {
 
 /// Whether nothing that could refute a proven judgement is unexcluded.
 fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
-    // The kernel reports a death and its cause, whatever else was late; dispatch knows its own acts.
+    // The kernel reports a death and its cause, whatever else was late; dispatch knows its own
+    // acts.
     let is_event = matches!(
         judgement.verdict,
         Verdict::ServeKilled
@@ -88,6 +90,10 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     );
     if is_event {
         return true;
+    }
+    // The facts that a dead dispatch had reported end before its last acts.
+    if evidence.dispatch_died.is_some() {
+        return false;
     }
     let Some(relay) = &evidence.relay else { return false };
     let at = judgement.at.unwrap_or(relay.ended_at);
@@ -103,8 +109,8 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     if relay.opened_at.is_none() || relay.heartbeat.is_some() || !by_client {
         return true;
     }
-    // No heartbeat was recognised: a stall that ended in a watchdog looks the same. No watchdog closes
-    // with 1001 or with a code of the application, and none fires in a session this young.
+    // No heartbeat was recognised: a stall that ended in a watchdog looks the same. No watchdog
+    // closes with 1001 or with a code of the application, and none fires in a session this young.
     let is_young = at.saturating_sub(relay.opened_at.unwrap_or(at)) < OWN_STALL;
     match judgement.how {
         Some(How::WsClose(1000)) => false,
@@ -165,6 +171,7 @@ fn judge_events(evidence: &Evidence) -> Judgement {
         Side::Down => downstream::judge(evidence, &acts, first),
         Side::Up => upstream::judge(evidence, &acts, first),
     };
+    finding = own_network::weaken(evidence, first, finding);
     let plain = matches!(
         finding.verdict,
         Verdict::ClientClosed
@@ -185,7 +192,8 @@ fn judge_events(evidence: &Evidence) -> Judgement {
     finish(evidence, finding, leg_cause(first.side), Some(closed_by), Some(first.at))
 }
 
-/// Time that a client waits before it gives up, at least: of its watchdog if its heartbeat is known.
+/// Time that a client waits before it gives up, at least: of its watchdog if its heartbeat is
+/// known.
 fn patience(relay: &RelayFacts) -> Nanos {
     relay.heartbeat.as_ref().map_or(OWN_STALL, downstream::watchdog)
 }
@@ -322,6 +330,8 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
 pub(crate) mod evidence_builder;
 #[cfg(test)]
 mod opening_tests;
+#[cfg(test)]
+mod own_network_tests;
 #[cfg(test)]
 mod stall_tests;
 #[cfg(test)]

@@ -28,8 +28,8 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     if relay.is_some_and(|relay| client_was_silent(relay, first.at)) {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
     }
-    // These verdicts state that the process is alive, which only kernel evidence shows; a forwarder's
-    // own target may have ended.
+    // These verdicts state that the process is alive, which only kernel evidence shows; a
+    // forwarder's own target may have ended.
     let alive =
         kernel.peer.as_ref().is_some_and(|process| process.fate == Fate::Alive && !process.is_forwarder);
     let forwards = kernel.peer.as_ref().is_some_and(|process| process.is_forwarder);
@@ -104,8 +104,10 @@ fn dropped(evidence: &Evidence) -> bool {
 /// The process ended with the connection or just before it.
 fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
     let process = kernel.peer.as_ref()?;
-    // A process that ended long after the close did not cause it.
-    let with_it = process.ended_at.is_none_or(|ended| ended <= at.saturating_add(DYING));
+    // A process that ended long after the close did not cause it, unless it had its fatal signal by
+    // then.
+    let with_it = process.ended_at.is_none_or(|ended| ended <= at.saturating_add(DYING))
+        || process.signalled_at.is_some_and(|signalled| signalled <= at);
     death(kernel, process.fate).filter(|_| with_it)
 }
 

@@ -357,7 +357,11 @@ mod tests {
             let subscriber = self.listener.accept().await.unwrap();
             let hello = ToTrace::Hello { v: VERSION, role: Role::Subscriber };
             assert_eq!(query(&subscriber).await, Some(hello));
-            send(&subscriber, &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Off, sessions }).await;
+            send(
+                &subscriber,
+                &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Off, sessions, ending: false },
+            )
+            .await;
             subscriber
         }
     }

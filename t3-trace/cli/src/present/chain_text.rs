@@ -40,6 +40,12 @@ pub fn sentence(event: &Event) -> String {
         "unreach" => format!("{peer} was unreachable"),
         "close" => format!("{peer} sent Close without a code"),
         "peer_oom" => "serve process killed by the OOM killer".to_owned(),
+        "link_down" => format!("host's link towards {peer} went down"),
+        "link_up" => format!("host's link towards {peer} came up"),
+        "address_removed" => format!("host's address towards {peer} was removed"),
+        "address_added" => format!("host's address towards {peer} was added"),
+        "route_removed" => format!("host's route to {peer} was removed"),
+        "route_added" => format!("host's route to {peer} was added"),
         other => numbered(other, peer).unwrap_or_else(|| format!("{other} on the {leg} leg")),
     }
 }
@@ -145,11 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn every_end_of_a_leg_has_its_own_text_on_each_side() {
+    fn every_event_of_a_leg_has_its_own_text_on_each_side() {
         let mut seen = HashSet::new();
         for side in [Side::Down, Side::Up] {
             let ends = LegEnd::ALL.iter().filter(|end| **end != LegEnd::None);
-            for what in ends.map(|end| end.as_str()).chain(["close", "close1000", "close4711"]) {
+            let own = t3_record::evidence::NetworkChange::ALL.map(|change| change.as_str());
+            for what in ends.map(|end| end.as_str()).chain(["close", "close1000", "close4711"]).chain(own) {
                 let words = sentence(&Event { side, what: what.to_owned(), at_ms: 0 });
                 assert!(!words.contains('_') && !words.contains(" on the leg "), "{words}");
                 assert!(seen.insert(words), "{side}:{what}");
