@@ -16,6 +16,7 @@ use crate::{
 const DISPATCH: &str = "deploy/systemd/t3-dispatch.service";
 const DISPATCH_SOCKET: &str = "deploy/systemd/t3-dispatch.socket";
 const TRACE: &str = "deploy/systemd/t3-trace.service";
+const NETLINK: &str = "deploy/systemd/t3-trace-netlink.socket";
 const MINT: &str = "deploy/systemd/t3-mint@.service";
 const MINT_SOCKET: &str = "deploy/systemd/t3-mint.socket";
 const SERVE: &str = "deploy/systemd/t3-serve@.service";
@@ -114,6 +115,11 @@ fn units_with_network_are_unprivileged_and_privileged_ones_have_no_network() {
     ] {
         assert_eq!(trace.one(name), value, "{name}");
     }
+    // systemd opens the only other socket, so that the daemon needs no namespace of the host.
+    let netlink = Unit::read(NETLINK);
+    assert_eq!(trace.one("Sockets"), "t3-trace-netlink.socket");
+    assert_eq!(netlink.one("Service"), "t3-trace.service");
+    assert_eq!(netlink.one("ListenNetlink"), format!("route {}", t3_trace_host::rtnetlink::GROUPS));
     let capabilities: BTreeSet<_> = trace.one("CapabilityBoundingSet").split(' ').collect();
     let few = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
     assert_eq!(capabilities, BTreeSet::from(few));

@@ -184,6 +184,7 @@ impl Peer<'_> {
                     self.shared.watch(self.connection, self.pid, listen, serve);
                 }
                 ToTrace::Register(session) => self.register(*session),
+                ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),
                 ToTrace::Ask { conn } => self.ask(conn),
                 ToTrace::Done { conn, record } => {
                     self.shared.sessions().done(&conn);
@@ -212,7 +213,7 @@ impl Peer<'_> {
             (tuple, self.shared.kernel().serve_generation(&tuple))
         });
         if let Some(pid) = self.pid {
-            self.shared.owners.want_also(session.serve_port, pid);
+            self.shared.owners.want_also(crate::sessions::serve_address(&session), pid);
         }
         let entry = Entry {
             session,
@@ -223,6 +224,8 @@ impl Peer<'_> {
             serve,
             dispatch_pid: self.pid,
             live_stats: None,
+            ending: None,
+            holder: None,
         };
         let registered = self.shared.sessions().register(entry);
         if let Err(error) = registered {
@@ -242,7 +245,7 @@ impl Peer<'_> {
 }
 
 fn welcome(shared: &Shared) -> FromTrace {
-    FromTrace::Welcome { v: VERSION, kernel: shared.kernel().source(), sessions: true }
+    FromTrace::Welcome { v: VERSION, kernel: shared.kernel().source(), sessions: true, ending: true }
 }
 
 /// One byte more than allowed, to detect a message that is too long.

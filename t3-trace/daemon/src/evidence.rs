@@ -7,16 +7,27 @@
 use std::{sync::Arc, time::Duration};
 
 use t3_record::{
-    evidence::{Fate, KernelFacts, Memory, Process, SocketFacts},
-    vocabulary::KernelSource,
+    evidence::{Fate, KernelFacts, Memory, NetworkEvent, Process, SocketFacts},
+    vocabulary::{KernelSource, Side},
 };
+use t3_trace_host::proc::network_namespace;
 
-use crate::{peer_process, port_owners::PortOwner, pressure::Reading, sessions::Entry, state::Shared};
+use crate::{
+    peer_process::{self, Candidates},
+    port_owners::PortOwner,
+    pressure::Reading,
+    sessions::{Entry, serve_address},
+    state::Shared,
+};
 
 /// Wait for kernel events after dispatch noticed the end.
 const EVENT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Timeout for reading pressure.
 const PRESSURE_TIMEOUT: Duration = Duration::from_millis(150);
+/// Age of changes of the own network in a reply.
+const NETWORK_AGE: u64 = 60 * t3_trace_host::clock::SECOND;
+/// Timeout for the search of the process that holds a connection.
+const HOLDER_TIMEOUT: Duration = Duration::from_millis(80);
 /// Age of a session up to which its listener is searched; later, waiting does not help.
 const SEARCH: u64 = 2 * t3_trace_host::clock::SECOND;
 /// Age of a signal up to which it explains an exit.
@@ -71,7 +82,10 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     let (reading, sockets) =
         tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source, late));
     let owner = owner.or_else(|| self::owner(shared, entry));
-    let process = fate(shared, entry, &sockets, owner.as_deref(), late).await;
+    let holder = holder(shared, entry, &sockets).await;
+    let candidates = Candidates { holder: holder.as_deref(), listener: owner.as_deref() };
+    let process = fate(shared, entry, &sockets, candidates, late).await;
+    let reading = of_process(shared, reading, owner.as_deref(), process.as_ref());
     KernelFacts {
         source,
         down: sockets.down,
@@ -81,8 +95,24 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         host: reading.host,
         memory: with_own_kill(reading.memory, process.as_ref()),
         peer: process,
+        network: network(shared, entry),
         lost: shared.lost_delta(),
     }
+}
+
+/// Changes of the host's own network on the legs of a session, before its first query.
+fn network(shared: &Shared, entry: &Entry) -> Vec<NetworkEvent> {
+    let now = t3_trace_host::clock::monotonic();
+    let since = entry.asked_at.unwrap_or(now).saturating_sub(NETWORK_AGE);
+    let own = || network_namespace(std::process::id());
+    // dispatch may be gone.
+    let namespace = match (entry.serve, entry.dispatch_pid) {
+        (Some((tuple, _)), _) => tuple.netns.or_else(own),
+        (None, Some(pid)) => network_namespace(pid),
+        (None, None) => own(),
+    };
+    let legs = [(Side::Down, entry.session.down), (Side::Up, entry.session.up)];
+    shared.network.changes(namespace, legs, since)
 }
 
 /// systemd removes a cgroup together with its last process, so the last readable count may lack the
@@ -101,13 +131,13 @@ async fn fate(
     shared: &Shared,
     entry: &Entry,
     sockets: &Sockets,
-    owner: Option<&PortOwner>,
+    candidates: Candidates<'_>,
     late: LateEvents,
 ) -> Option<Process> {
     let sample = || {
         let kernel = shared.kernel();
-        let process =
-            peer_process::process(&**kernel, &shared.owners, sockets.serve.as_ref(), owner, entry.began_at());
+        let serve = sockets.serve.as_ref();
+        let process = peer_process::process(&**kernel, &shared.owners, serve, candidates, entry.began_at());
         let signalled_at = process
             .as_ref()
             .and_then(|process| kernel.process(process.task.pid)?.last_signal)
@@ -134,7 +164,59 @@ async fn fate(
 }
 
 fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<PortOwner>> {
-    shared.owners.at(entry.session.serve_port, entry.began_at())
+    shared.owners.at(serve_address(&entry.session), entry.began_at())
+}
+
+/// Process that holds serve's end, unless the kernel side knows the one that closed it.
+async fn holder(shared: &Arc<Shared>, entry: &Entry, sockets: &Sockets) -> Option<Arc<PortOwner>> {
+    let leg = entry.session.up?;
+    let began_at = entry.began_at();
+    let is_closed = sockets
+        .serve
+        .as_ref()
+        .is_some_and(|serve| peer_process::closer(&**shared.kernel(), serve, began_at).is_some());
+    if is_closed {
+        return None;
+    }
+    let namespace_of = entry.dispatch_pid.unwrap_or_else(std::process::id);
+    let state = Arc::clone(shared);
+    let search = tokio::task::spawn_blocking(move || {
+        state.owners.of_connection(leg.remote, leg.local, namespace_of, began_at)
+    });
+    let found = tokio::time::timeout(HOLDER_TIMEOUT, search).await.ok().and_then(Result::ok).flatten();
+    if let Some(found) = &found {
+        // A reset leaves no socket to find later.
+        shared.sessions().set_holder(&entry.session.conn, Arc::clone(found));
+    }
+    found.or_else(|| entry.holder.clone())
+}
+
+/// Pressure and memory of the process behind the connection. Without samples of its cgroup there
+/// are none: those of the listener's cgroup would be another program's.
+fn of_process(
+    shared: &Arc<Shared>,
+    reading: Reading,
+    owner: Option<&PortOwner>,
+    process: Option<&Process>,
+) -> Reading {
+    let Some(process) = process else { return reading };
+    let dir = shared.owners.cgroup_of(process.task.pid);
+    let of_owner = owner.and_then(|owner| owner.cgroup.as_ref());
+    let is_owner = owner.is_some_and(|owner| owner.pid == process.task.pid);
+    match dir {
+        Some(dir) if Some(&dir) == of_owner => reading,
+        None if is_owner => reading,
+        None => Reading { host: reading.host, ..Reading::default() },
+        Some(dir) => {
+            let known = shared.sampler.known(Some(&dir));
+            if known.pressure.is_none() {
+                // For the next close.
+                let state = Arc::clone(shared);
+                tokio::task::spawn_blocking(move || state.sampler.watch(&dir));
+            }
+            Reading { host: reading.host, ..known }
+        }
+    }
 }
 
 /// Process behind serve's port. The search starts with the session, so a session that ends

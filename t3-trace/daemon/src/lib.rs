@@ -6,14 +6,17 @@
 
 pub mod args;
 mod connection;
+mod connection_owners;
 mod dispatch_process;
 mod evidence;
+mod forwarder;
 mod journal_lookup;
 pub mod listen;
 mod locked;
 mod open_sessions;
 pub mod options;
 mod orphans;
+mod own_network;
 mod peer_process;
 pub mod poll;
 pub mod port_owners;

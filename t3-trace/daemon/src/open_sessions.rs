@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,7 +22,12 @@ use t3_record::{
 };
 use t3_trace_host::clock::{SECOND, monotonic};
 
-use crate::{locked::lock, pressure::Recent, sessions::Entry, state::Shared};
+use crate::{
+    locked::lock,
+    pressure::Recent,
+    sessions::{Entry, serve_address},
+    state::Shared,
+};
 
 /// Minimum time between answers to one subscriber.
 pub(crate) const EVERY: Duration = Duration::from_millis(900);
@@ -54,8 +60,8 @@ fn collect(shared: &Shared) -> Sessions {
     let now = monotonic();
     let (open, mut listed) = shared.sessions().open(MOST_SESSIONS, |entry| open_session(entry, now));
     let mut strains: HashMap<PathBuf, Option<PressureStats>> = HashMap::new();
-    for (session, port, began_at) in &mut listed {
-        let Some(dir) = shared.owners.at(*port, *began_at).and_then(|owner| owner.cgroup.clone()) else {
+    for (session, address, began_at) in &mut listed {
+        let Some(dir) = shared.owners.at(*address, *began_at).and_then(|owner| owner.cgroup.clone()) else {
             continue;
         };
         session.strain = strains.entry(dir).or_insert_with_key(|dir| strain(shared, Some(dir))).clone();
@@ -70,8 +76,8 @@ fn collect(shared: &Shared) -> Sessions {
     }
 }
 
-/// A listed session without its pressure, the port of its serve, and its start.
-fn open_session(entry: &Entry, now: Nanos) -> (OpenSession, u16, Nanos) {
+/// A listed session without its pressure, the address of its serve, and its start.
+fn open_session(entry: &Entry, now: Nanos) -> (OpenSession, SocketAddr, Nanos) {
     let session = &entry.session;
     let listed = OpenSession {
         conn: session.conn.clone(),
@@ -83,7 +89,7 @@ fn open_session(entry: &Entry, now: Nanos) -> (OpenSession, u16, Nanos) {
         live: entry.live_stats.as_ref().filter(|_| entry.detached_at.is_none()).map(|stats| live(stats, now)),
         strain: None,
     };
-    (listed, session.serve_port, entry.began_at())
+    (listed, serve_address(session), entry.began_at())
 }
 
 fn live(stats: &StatsReport, now: Nanos) -> SessionStats {

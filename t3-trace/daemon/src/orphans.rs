@@ -14,7 +14,7 @@ use t3_record::{
     evidence::{DispatchDeath, Nanos},
     wire::FromTrace,
 };
-use t3_trace_host::journal_trust::Trust;
+use t3_trace_host::{journal_trust::Trust, kernel::ProcessFacts};
 
 use crate::{
     dispatch_process::DispatchProcess,
@@ -46,7 +46,9 @@ pub(crate) async fn handle_disconnect(
     if orphans.is_empty() {
         return;
     }
-    let fate = pid.and_then(|pid| shared.kernel().process(pid)).map(|trace| trace.fate);
+    let facts = pid.and_then(|pid| shared.kernel().process(pid));
+    let death = death(facts.as_ref(), disconnected_at);
+    let fate = death.fate;
     tracing::warn!(
         pid,
         fate = fate.map(tracing::field::debug),
@@ -64,13 +66,21 @@ pub(crate) async fn handle_disconnect(
         }
         None => journal_lookup::RecordedConns::new(),
     };
-    let death = DispatchDeath { fate, at: disconnected_at };
     for orphan in orphans {
         if orphan.maybe_written_since().is_some() && written.contains(&orphan.session.conn) {
             continue;
         }
         write(&shared, &orphan, death.clone()).await;
     }
+}
+
+/// Death of dispatch. It counts from its fatal signal: while it writes a core dump, its peers give
+/// up.
+fn death(facts: Option<&ProcessFacts>, disconnected_at: Nanos) -> DispatchDeath {
+    let signalled_at = facts.and_then(|facts| facts.signalled_at);
+    let ended_at = facts.and_then(|facts| facts.ended_at);
+    let at = [signalled_at, ended_at].into_iter().flatten().fold(disconnected_at, Nanos::min);
+    DispatchDeath { fate: facts.map(|facts| facts.fate), at }
 }
 
 /// True when dispatch has exited; false when a running one accounts for its sessions, or the daemon
@@ -115,7 +125,7 @@ async fn has_exited(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
 
 async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
     let evidence = Evidence {
-        relay: None,
+        relay: orphan.ending.as_deref().cloned(),
         kernel: gather(shared, Some(orphan), LateEvents::No).await,
         burst: None,
         dispatch_died: Some(death),
@@ -126,4 +136,29 @@ async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
     fields.push(("OBJECT_SYSTEMD_UNIT".into(), "t3-dispatch.service".to_owned()));
     drop(shared.records.write(fields));
     shared.subscribers.publish(FromTrace::Closed { record: Box::new(record) });
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::evidence::{Fate, Task};
+
+    use super::*;
+
+    #[test]
+    fn dispatch_dies_with_its_fatal_signal() {
+        let facts = |signalled_at, ended_at| ProcessFacts {
+            task: Task { pid: 7, comm: "t3-dispatch".to_owned() },
+            started_boot_ns: None,
+            fate: Fate::Signal(11),
+            ended_at,
+            killer: None,
+            signalled_at,
+            last_signal: None,
+            oom_at: None,
+        };
+        let at = |signalled_at, ended_at| death(Some(&facts(signalled_at, ended_at)), 50).at;
+        assert_eq!(at(Some(10), Some(40)), 10, "a core dump of 30");
+        assert_eq!((at(None, Some(40)), at(None, None)), (40, 50));
+        assert_eq!(death(None, 50), DispatchDeath { fate: None, at: 50 });
+    }
 }

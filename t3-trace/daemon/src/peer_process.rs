@@ -1,10 +1,12 @@
 //! Process behind serve's end of a session, and its fate. Uses kernel facts and `/proc`; never
 //! guesses: a process that is gone without a known fate has no answer.
 
+use std::path::PathBuf;
+
 use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, StopRequest, Task};
 use t3_trace_host::{
     cgroup,
-    clock::SECOND,
+    clock::{self, SECOND},
     kernel::{ProcessFacts, SignalFacts, view::KernelView},
     proc::{stat, status},
 };
@@ -13,52 +15,79 @@ use crate::port_owners::{OomVictim, PortOwner, PortOwners};
 
 /// Errno of a socket that an administrator destroyed: then the "closer" is not its owner.
 const ECONNABORTED: i32 = 103;
-/// An OOM kill in the same cgroup up to this long before the exit of a process is its cause (the
-/// unit is stopped because of it).
-const OOM_BEFORE_END: Nanos = 10 * SECOND;
+/// systemd stops a unit up to this long after an OOM kill in it (`OOMPolicy=stop`).
+const UNIT_STOP: Nanos = 10 * SECOND;
+/// Time that an OOM victim is kept for.
+const VICTIM_AGE: Nanos = 60 * SECOND;
+const SIGKILL: i32 = 9;
 
-/// Returns the process behind serve's end.
+/// Processes that can be behind serve's end of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Candidates<'a> {
+    /// Process that holds the connection.
+    pub holder: Option<&'a PortOwner>,
+    /// Process that opened the listening socket.
+    pub listener: Option<&'a PortOwner>,
+}
+
+impl<'a> Candidates<'a> {
+    fn with_pid(self, pid: u32) -> Option<&'a PortOwner> {
+        [self.holder, self.listener].into_iter().flatten().find(|owner| owner.pid == pid)
+    }
+}
+
+/// Returns the process behind serve's end: the one that closed the connection, else the one that
+/// holds it, else the listener.
 pub fn process(
     kernel: &dyn KernelView,
     owners: &PortOwners,
     serve: Option<&SocketFacts>,
-    owner: Option<&PortOwner>,
+    candidates: Candidates<'_>,
     began_at: Nanos,
 ) -> Option<Process> {
-    let closer = serve.filter(|trace| trace.error.is_none_or(|(errno, _)| errno != ECONNABORTED));
-    let closer = closer.and_then(|trace| trace.closer.as_ref());
-    let task = match (closer, owner) {
-        (Some(closer), _) => closer.clone(),
+    let closer = serve.and_then(|facts| closer(kernel, facts, began_at));
+    let task = match (closer, candidates.holder.or(candidates.listener)) {
+        (Some(closer), _) => closer,
         (None, Some(owner)) => Task { pid: owner.pid, comm: owner.comm.clone() },
         (None, None) => return None,
     };
-    let owner = owner.filter(|owner| owner.pid == task.pid);
-    let trace = kernel.process(task.pid).filter(|trace| is_same(trace, owner, began_at));
-    let mut process = match trace {
-        Some(trace) if trace.fate != Fate::Alive => ended(task, trace),
-        trace => {
-            let mut process = from_proc(task, owner)?;
-            if let Some(signal) = trace.and_then(|trace| trace.last_signal) {
-                signalled(&mut process, signal);
+    let owner = candidates.with_pid(task.pid);
+    let facts = kernel.process(task.pid).filter(|facts| is_same(facts, owner, began_at));
+    let mut process = match facts {
+        Some(facts) if facts.fate != Fate::Alive => ended(task, facts),
+        facts => {
+            let mut process = from_proc(task, owner, owners)?;
+            if let Some(facts) = facts {
+                signalled(&mut process, &facts);
             }
             process
         }
     };
-    if process.fate != Fate::Alive {
-        process.victim_argv = victim_argv(owners, &process, owner);
-    }
+    process.is_forwarder = owners.is_forwarder(&process.task.comm, owner);
+    process.victim_argv = victim_argv(owners, &process, owner);
     Some(process)
 }
 
+/// Process that closed serve's end. Not one that inherited the connection: it started after the
+/// session, and closed what another process had accepted.
+pub fn closer(kernel: &dyn KernelView, serve: &SocketFacts, began_at: Nanos) -> Option<Task> {
+    let closer =
+        serve.closer.as_ref().filter(|_| serve.error.is_none_or(|(errno, _)| errno != ECONNABORTED))?;
+    let recorded = kernel.process(closer.pid).and_then(|facts| facts.started_boot_ns);
+    let started = recorded.or_else(|| Some(stat::read(closer.pid)?.started_boot_ns()));
+    let is_heir = started.is_some_and(|started| clock::from_boottime(started) > began_at + stat::tick_ns());
+    (!is_heir).then(|| closer.clone())
+}
+
 /// Whether the facts are of the process that served this session: pids are reused.
-fn is_same(trace: &ProcessFacts, owner: Option<&PortOwner>, began_at: Nanos) -> bool {
-    let same_start = match (trace.started_boot_ns, owner) {
+fn is_same(facts: &ProcessFacts, owner: Option<&PortOwner>, began_at: Nanos) -> bool {
+    let same_start = match (facts.started_boot_ns, owner) {
         (Some(started), Some(owner)) => {
             started.abs_diff(owner.start_ticks.saturating_mul(stat::tick_ns())) <= 2 * stat::tick_ns()
         }
         _ => true,
     };
-    same_start && trace.ended_at.is_none_or(|ended| ended >= began_at)
+    same_start && facts.ended_at.is_none_or(|ended| ended >= began_at)
 }
 
 /// Signals that request an exit; a process that handles them exits by itself.
@@ -67,25 +96,25 @@ const EXIT_REQUESTS: [i32; 3] = [1, 2, 15];
 const REQUEST_AGE: Nanos = 10 * SECOND;
 
 /// Sender of the request after which a process exited by itself: a restart, for example.
-fn requested_by(trace: &ProcessFacts) -> Option<Task> {
-    let signal = trace.last_signal.as_ref().filter(|signal| EXIT_REQUESTS.contains(&signal.signal))?;
+fn requested_by(facts: &ProcessFacts) -> Option<Task> {
+    let signal = facts.last_signal.as_ref().filter(|signal| EXIT_REQUESTS.contains(&signal.signal))?;
     let obeyed =
-        matches!(trace.fate, Fate::Exit(_)) && trace.ended_at?.saturating_sub(signal.at) <= REQUEST_AGE;
+        matches!(facts.fate, Fate::Exit(_)) && facts.ended_at?.saturating_sub(signal.at) <= REQUEST_AGE;
     obeyed.then(|| signal.sender.clone()).flatten()
 }
 
 /// Adds the last signal of a process that has not ended: a request to exit, or its death, however
 /// long it takes to release its memory or to write a core dump.
-fn signalled(process: &mut Process, signal: SignalFacts) {
-    const SIGKILL: i32 = 9;
-    if EXIT_REQUESTS.contains(&signal.signal) {
-        process.stop_request = Some(request(signal));
-    } else if process.fate == Fate::Alive
-        && (signal.signal == SIGKILL || status::is_dumping_core(process.task.pid))
-    {
-        process.fate = Fate::Signal(signal.signal);
+fn signalled(process: &mut Process, facts: &ProcessFacts) {
+    let Some(signal) = facts.last_signal.clone() else { return };
+    let is_fatal = signal.signal == SIGKILL || status::is_dying(process.task.pid);
+    if process.fate == Fate::Alive && is_fatal {
+        let by_oom = signal.signal == SIGKILL && signal.sender.is_none() && facts.oom_at.is_some();
+        process.fate = if by_oom { Fate::Oom } else { Fate::Signal(signal.signal) };
         process.killer = signal.sender;
         process.signalled_at = Some(signal.at);
+    } else if EXIT_REQUESTS.contains(&signal.signal) {
+        process.stop_request = Some(request(signal));
     }
 }
 
@@ -93,28 +122,29 @@ fn request(signal: SignalFacts) -> StopRequest {
     StopRequest { signal: signal.signal, by: signal.sender, at: signal.at }
 }
 
-fn ended(task: Task, trace: ProcessFacts) -> Process {
-    let oom = trace.oom_at.is_some() && trace.fate == Fate::Signal(9);
-    let requested_by = requested_by(&trace);
+fn ended(task: Task, facts: ProcessFacts) -> Process {
+    // Without a sender: a kill by a process is not made an OOM kill by the mark that hastens it.
+    let by_oom = facts.oom_at.is_some() && facts.fate == Fate::Signal(SIGKILL) && facts.killer.is_none();
+    let requested_by = requested_by(&facts);
     Process {
         task,
-        fate: if oom { Fate::Oom } else { trace.fate },
-        ended_at: trace.ended_at,
-        killer: trace.killer.or(requested_by),
-        signalled_at: trace.signalled_at,
-        stop_request: trace.last_signal.filter(|signal| EXIT_REQUESTS.contains(&signal.signal)).map(request),
+        fate: if by_oom { Fate::Oom } else { facts.fate },
+        ended_at: facts.ended_at,
+        killer: facts.killer.or(requested_by),
+        signalled_at: facts.signalled_at,
+        stop_request: facts.last_signal.filter(|signal| EXIT_REQUESTS.contains(&signal.signal)).map(request),
         is_forwarder: false,
         victim_argv: None,
         halted: None,
     }
 }
 
-fn from_proc(task: Task, owner: Option<&PortOwner>) -> Option<Process> {
+fn from_proc(task: Task, owner: Option<&PortOwner>, owners: &PortOwners) -> Option<Process> {
     let stat = stat::read(task.pid)?;
     if owner.is_some_and(|owner| owner.start_ticks != stat.start_ticks) {
         return None;
     }
-    let frozen = || owner.and_then(|owner| owner.cgroup.as_deref()).is_some_and(cgroup::is_frozen);
+    let frozen = || owners.cgroup_of(task.pid).is_some_and(|dir| cgroup::is_frozen(&dir));
     let fate = stat.fate().unwrap_or(Fate::Alive);
     let halted = match fate {
         Fate::Alive if stat.is_stopped() => Some(Halt::Stopped),
@@ -134,22 +164,33 @@ fn from_proc(task: Task, owner: Option<&PortOwner>) -> Option<Process> {
     })
 }
 
-/// The victim is the process itself, or another one in the unit whose kill stopped the unit.
+/// The victim is the process itself, or another one of its unit, whose kill made systemd stop the
+/// unit. Other OOM kills in the unit are not the cause of this end.
 fn victim_argv(owners: &PortOwners, process: &Process, owner: Option<&PortOwner>) -> Option<String> {
+    let end = process.ended_at.unwrap_or_else(clock::monotonic);
+    let victims = || owners.victims_since(end.saturating_sub(VICTIM_AGE));
+    if process.fate == Fate::Oom {
+        let itself = victims().into_iter().rev().find(|victim| victim.pid == process.task.pid);
+        return itself.and_then(|victim| victim.argv).or_else(|| owners.remembered_argv(process.task.pid));
+    }
+    let stopped_at = stopped_by_systemd(process)?;
+    let unit: Option<PathBuf> =
+        owner.and_then(|owner| owner.cgroup.clone()).or_else(|| owners.cgroup_of(process.task.pid));
     let in_unit = |victim: &OomVictim| {
-        let unit = owner.and_then(|owner| owner.cgroup.as_ref());
         unit.is_some()
-            && victim.cgroup.as_ref() == unit
-            && process.ended_at.is_some_and(|end| victim.at <= end && victim.at + OOM_BEFORE_END >= end)
+            && victim.cgroup == unit
+            && victim.at <= stopped_at
+            && victim.at.saturating_add(UNIT_STOP) >= stopped_at
     };
-    let since =
-        process.ended_at.unwrap_or_else(t3_trace_host::clock::monotonic).saturating_sub(6 * OOM_BEFORE_END);
-    let victims = owners.victims_since(since);
-    let itself = victims.iter().rev().find(|victim| victim.pid == process.task.pid);
-    let victim = itself.or_else(|| victims.iter().rev().find(|victim| in_unit(victim)));
-    victim
-        .and_then(|victim| victim.argv.clone())
-        .or_else(|| (process.fate == Fate::Oom).then(|| owners.remembered_argv(process.task.pid)).flatten())
+    victims().into_iter().rev().find(in_unit).and_then(|victim| victim.argv)
+}
+
+/// Time at which systemd asked a process to end, if it did.
+fn stopped_by_systemd(process: &Process) -> Option<Nanos> {
+    let is_systemd = |task: &Option<Task>| task.as_ref().is_some_and(|task| task.pid == 1);
+    let request = process.stop_request.as_ref().filter(|request| is_systemd(&request.by));
+    let killed_at = process.signalled_at.filter(|_| is_systemd(&process.killer));
+    request.map(|request| request.at).or(killed_at)
 }
 
 #[cfg(test)]

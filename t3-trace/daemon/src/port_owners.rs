@@ -1,11 +1,17 @@
-//! Process that listens on a port, its cgroup, and the argv of the processes in that cgroup.
+//! Process that listens on an address, its cgroup, and the argv of the processes in that cgroup.
 //!
 //! Runs on a separate thread, because a walk through all descriptors of a host takes long and
 //! reading a command line may wait for a lock. Remembers earlier listeners of a port, so that a
 //! session is never attributed to a process that started after it.
+//!
+//! Several programs can listen on one port: on other addresses, or on the same socket (socket
+//! activation, a cluster). The address of a connection selects its listener as the kernel does
+//! (inet_lookup_listener); the process that accepted it is found by its descriptor
+//! ([`crate::connection_owners`]).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -18,12 +24,19 @@ use t3_trace_host::{
     proc::{self, net, stat},
 };
 
+use crate::{connection_owners::ConnectionOwners, forwarder::Forwarders};
+
 const EVERY: Duration = Duration::from_secs(2);
 /// Minimum time between searches for one port outside the regular interval.
 const SEARCH_AGAIN: Duration = Duration::from_millis(250);
 const ARGV_EVERY: Duration = Duration::from_secs(5);
 /// Remembered listeners per port.
-const HISTORY: usize = 8;
+const HISTORY: usize = 16;
+/// Processes per listening socket whose cgroup is sampled.
+const HOLDERS: usize = 16;
+/// Time after its disappearance in which a listening socket still explains a new session: it is
+/// noticed only at the next search.
+const GONE: Nanos = 5 * clock::SECOND;
 /// Processes per cgroup whose argv is kept.
 const MEMBERS: usize = 1024;
 /// Remembered OOM victims.
@@ -65,6 +78,33 @@ impl PortOwner {
     }
 }
 
+/// A listening socket of a watched port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its address; unspecified when it accepts connections to any.
+    pub ip: IpAddr,
+    inode: u64,
+    /// Of several processes that hold it the oldest, which opened it.
+    pub owner: Arc<PortOwner>,
+    /// The others: a serve that was started with the socket, the workers of a cluster.
+    pub others: Vec<PortOwner>,
+    /// Time at which it was no longer there.
+    gone_at: Option<Nanos>,
+}
+
+impl Listener {
+    /// How well it matches a connection to this address; `None` if it does not accept it. Higher
+    /// values win (net/ipv4/inet_hashtables.c, `compute_score`).
+    fn score(&self, ip: IpAddr) -> Option<u8> {
+        match self.ip {
+            own if own == ip => Some(2),
+            IpAddr::V4(own) if own.is_unspecified() && ip.is_ipv4() => Some(1),
+            IpAddr::V6(own) if own.is_unspecified() => Some(0),
+            _ => None,
+        }
+    }
+}
+
 /// A process killed by the OOM killer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OomVictim {
@@ -82,23 +122,25 @@ pub struct OomVictim {
 struct State {
     /// Ports to search, each with a process in its network namespace.
     wanted: BTreeMap<u16, u32>,
-    /// Listeners of a port with the socket inode, oldest first.
-    listeners: HashMap<u16, VecDeque<(u64, Arc<PortOwner>)>>,
+    /// Listeners of a port, oldest first.
+    listeners: HashMap<u16, VecDeque<Listener>>,
     /// Last search for a port outside the regular interval.
     searched: HashMap<u16, Instant>,
-    argv: HashMap<u32, String>,
+    /// Members of the cgroups of the listeners: their argv and cgroup.
+    members: HashMap<u32, (String, PathBuf)>,
     victims: VecDeque<OomVictim>,
     notified: bool,
     stopping: bool,
 }
 
-type Found = Box<dyn Fn(&PortOwner) + Send>;
+type Found = Box<dyn Fn(&Listener) + Send>;
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     cgroups: Option<PathBuf>,
+    forwarders: Forwarders,
 }
 
 impl Shared {
@@ -112,6 +154,7 @@ impl Shared {
 pub struct PortOwners {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    connections: ConnectionOwners,
 }
 
 impl PortOwners {
@@ -121,11 +164,16 @@ impl PortOwners {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(cgroups: Option<PathBuf>, found: Found) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), cgroups });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            cgroups,
+            forwarders: Forwarders::default(),
+        });
         let state = Arc::clone(&shared);
         let thread =
             std::thread::Builder::new().name("owners".to_owned()).spawn(move || run(&state, &found))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread), connections: ConnectionOwners::default() })
     }
 
     /// Replaces the set of searched ports, each with a process in its network namespace.
@@ -137,14 +185,15 @@ impl PortOwners {
         self.shared.changed.notify_all();
     }
 
-    /// Adds a port, unless its listener is known and running.
-    pub fn want_also(&self, port: u16, namespace_of: u32) {
+    /// Adds the port of an address, unless its listener is known and running.
+    pub fn want_also(&self, address: SocketAddr, namespace_of: u32) {
+        let port = address.port();
+        self.shared.forwarders.opened(port);
+        let owner = self.at(address, clock::monotonic());
         let mut state = self.shared.lock();
-        let last =
-            state.listeners.get(&port).and_then(|list| list.back()).map(|(_, owner)| Arc::clone(owner));
         let known = state.wanted.insert(port, namespace_of) == Some(namespace_of);
         drop(state);
-        if known && last.is_some_and(|owner| owner.exists()) {
+        if known && owner.is_some_and(|owner| owner.exists()) {
             return;
         }
         let mut state = self.shared.lock();
@@ -159,13 +208,61 @@ impl PortOwners {
         self.shared.changed.notify_all();
     }
 
-    /// Owner of `port` at a given time: the youngest known listener that had started by then.
+    /// Owner of the listener of `address` at a given time: the one with the most specific address,
+    /// and of several the youngest that had started by then.
     #[must_use]
-    pub fn at(&self, port: u16, moment: Nanos) -> Option<Arc<PortOwner>> {
+    pub fn at(&self, address: SocketAddr, moment: Nanos) -> Option<Arc<PortOwner>> {
+        let ip = address.ip().to_canonical();
         let state = self.shared.lock();
-        let list = state.listeners.get(&port)?;
-        let started = list.iter().map(|(_, owner)| owner).filter(|owner| owner.started_at <= moment);
-        started.max_by_key(|owner| owner.started_at).cloned()
+        let list = state.listeners.get(&address.port())?.iter();
+        let then = list.filter(|listener| {
+            listener.owner.started_at <= moment && listener.gone_at.is_none_or(|gone| moment <= gone + GONE)
+        });
+        let scored = then.filter_map(|listener| Some((listener.score(ip)?, &listener.owner)));
+        scored.max_by_key(|(score, owner)| (*score, owner.started_at)).map(|(_, owner)| Arc::clone(owner))
+    }
+
+    /// Process that accepted a connection to `local` from `remote` by the time `moment`, found by
+    /// its descriptor; `None` if no process holds it any more. Reads tables and descriptors: not
+    /// for an event loop.
+    #[must_use]
+    pub fn of_connection(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        namespace_of: u32,
+        moment: Nanos,
+    ) -> Option<Arc<PortOwner>> {
+        let likely: Vec<u32> = {
+            let state = self.shared.lock();
+            let listeners = state.listeners.get(&local.port()).into_iter().flatten();
+            let processes =
+                listeners.flat_map(|listener| std::iter::once(&*listener.owner).chain(&listener.others));
+            let dirs: HashSet<&PathBuf> =
+                processes.clone().filter_map(|owner| owner.cgroup.as_ref()).collect();
+            let members =
+                state.members.iter().filter(|(_, (_, dir))| dirs.contains(dir)).map(|(pid, _)| *pid);
+            processes.map(|owner| owner.pid).chain(members).collect()
+        };
+        let holders = self.connections.holders(local, remote, namespace_of, &likely);
+        let owners = holders.into_iter().filter_map(|pid| PortOwner::of(pid, self.shared.cgroups.as_deref()));
+        // A process that started after the session inherited the connection, and so did the younger
+        // of two that hold it.
+        let earlier = owners.filter(|owner| owner.started_at <= moment);
+        earlier.min_by_key(|owner| (owner.started_at, owner.pid)).map(Arc::new)
+    }
+
+    /// Whether a process only forwards to another one.
+    #[must_use]
+    pub fn is_forwarder(&self, comm: &str, owner: Option<&PortOwner>) -> bool {
+        self.shared.forwarders.contains(comm, owner)
+    }
+
+    /// Last known cgroup of a process in the cgroup of a listener, also after its end.
+    #[must_use]
+    pub fn cgroup_of(&self, pid: u32) -> Option<PathBuf> {
+        let now = self.shared.cgroups.as_deref().and_then(|mount| cgroup::dir_of(mount, pid));
+        now.or_else(|| self.shared.lock().members.get(&pid).map(|(_, dir)| dir.clone()))
     }
 
     /// Stores what is still readable of an OOM victim. Reads its command line: not for an event
@@ -173,12 +270,18 @@ impl PortOwners {
     pub fn oom(&self, pid: u32, at: Nanos) {
         let argv = proc::argv(pid);
         let cgroup = self.shared.cgroups.as_deref().and_then(|mount| cgroup::dir_of(mount, pid));
+        let state = self.shared.lock();
+        let argv = argv.or_else(|| state.members.get(&pid).map(|(argv, _)| argv.clone()));
+        drop(state);
+        self.keep_victim(OomVictim { pid, argv, cgroup, at });
+    }
+
+    pub(crate) fn keep_victim(&self, victim: OomVictim) {
         let mut state = self.shared.lock();
-        let argv = argv.or_else(|| state.argv.get(&pid).cloned());
         if state.victims.len() == VICTIMS {
             state.victims.pop_front();
         }
-        state.victims.push_back(OomVictim { pid, argv, cgroup, at });
+        state.victims.push_back(victim);
     }
 
     /// OOM victims since a given time, oldest first.
@@ -190,7 +293,7 @@ impl PortOwners {
     /// Last known command line of a process, for one whose memory is gone.
     #[must_use]
     pub fn remembered_argv(&self, pid: u32) -> Option<String> {
-        self.shared.lock().argv.get(&pid).cloned()
+        self.shared.lock().members.get(&pid).map(|(argv, _)| argv.clone())
     }
 }
 
@@ -214,11 +317,19 @@ fn run(shared: &Shared, found: &Found) {
         let wanted = state.wanted.clone();
         drop(state);
         let fresh = search(shared, &wanted);
-        for owner in &fresh {
-            found(owner);
+        for listener in &fresh {
+            found(listener);
+        }
+        for port in shared.forwarders.take_due() {
+            let Some(namespace_of) = wanted.get(&port) else { continue };
+            let listeners = shared.lock().listeners.get(&port).cloned().unwrap_or_default();
+            let current = listeners.iter().filter(|listener| listener.gone_at.is_none());
+            let owners =
+                current.flat_map(|listener| std::iter::once(&*listener.owner).chain(&listener.others));
+            shared.forwarders.examine(port, *namespace_of, owners);
         }
         if !fresh.is_empty() || argv_read.is_none_or(|then| then.elapsed() >= ARGV_EVERY) {
-            read_argv(shared);
+            read_members(shared);
             argv_read = Some(Instant::now());
         }
         let mut state = shared.lock();
@@ -230,19 +341,27 @@ fn run(shared: &Shared, found: &Found) {
 }
 
 /// Returns listeners that were not known.
-fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<PortOwner>> {
+fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Listener> {
     let namespaces: HashSet<u32> = wanted.values().copied().collect();
-    let tables: HashMap<u32, HashMap<u16, Vec<u64>>> =
-        namespaces.into_iter().map(|pid| (pid, net::listening(pid))).collect();
-    let mut missing: HashMap<u64, u16> = HashMap::new();
-    let state = shared.lock();
+    let tables: HashMap<u32, Vec<net::Row>> =
+        namespaces.into_iter().map(|pid| (pid, net::listeners(pid).collect())).collect();
+    let now = clock::monotonic();
+    let mut missing: HashMap<u64, SocketAddr> = HashMap::new();
+    let mut state = shared.lock();
     for (port, namespace) in wanted {
-        let Some(inodes) = tables.get(namespace).and_then(|table| table.get(port)) else { continue };
-        let known = state.listeners.get(port).and_then(VecDeque::back);
-        if known.is_some_and(|(inode, owner)| inodes.contains(inode) && owner.exists()) {
-            continue;
+        let table = tables.get(namespace).into_iter().flatten().filter(|row| row.local.port() == *port);
+        let mut there: HashMap<u64, SocketAddr> = table.map(|row| (row.inode, row.local)).collect();
+        for listener in state.listeners.get_mut(port).into_iter().flatten() {
+            match there.get(&listener.inode) {
+                None => listener.gone_at = listener.gone_at.or(Some(now)),
+                // An inherited socket outlives its owner.
+                Some(_) if listener.owner.exists() => {
+                    there.remove(&listener.inode);
+                }
+                Some(_) => {}
+            }
         }
-        missing.extend(inodes.iter().map(|inode| (*inode, *port)));
+        missing.extend(there);
     }
     drop(state);
     if missing.is_empty() {
@@ -253,41 +372,47 @@ fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Arc<PortOwner>> {
     for (inode, pids) in holders {
         // Of several holders the oldest opened the socket; the others inherited it.
         let owners = pids.into_iter().filter_map(|pid| PortOwner::of(pid, shared.cgroups.as_deref()));
-        let Some(owner) = owners.min_by_key(|owner| (owner.start_ticks, owner.pid)) else { continue };
-        let (port, owner) = (missing[&inode], Arc::new(owner));
+        let mut owners: Vec<PortOwner> = owners.collect();
+        owners.sort_by_key(|owner| (owner.start_ticks, owner.pid));
+        owners.truncate(HOLDERS);
+        let (Some(address), false) = (missing.get(&inode), owners.is_empty()) else { continue };
+        let owner = Arc::new(owners.remove(0));
+        let listener = Listener { ip: address.ip(), inode, owner, others: owners, gone_at: None };
         let mut state = shared.lock();
-        let list = state.listeners.entry(port).or_default();
-        list.retain(|(_, known)| **known != *owner);
+        let list = state.listeners.entry(address.port()).or_default();
+        // Renamed by exec, or moved to another cgroup.
+        list.retain(|known| known.inode != inode || known.owner.pid != listener.owner.pid);
         if list.len() == HISTORY {
             list.pop_front();
         }
-        list.push_back((inode, Arc::clone(&owner)));
-        fresh.push(owner);
+        list.push_back(listener.clone());
+        fresh.push(listener);
     }
     fresh
 }
 
-fn read_argv(shared: &Shared) {
+fn read_members(shared: &Shared) {
     let state = shared.lock();
-    let current = state.listeners.values().filter_map(|list| list.back());
-    let dirs: HashSet<PathBuf> = current.filter_map(|(_, owner)| owner.cgroup.clone()).collect();
+    let current = state.listeners.values().flatten().filter(|listener| listener.gone_at.is_none());
+    let processes = current.flat_map(|listener| std::iter::once(&*listener.owner).chain(&listener.others));
+    let dirs: HashSet<PathBuf> = processes.filter_map(|owner| owner.cgroup.clone()).collect();
     drop(state);
-    let mut argv = HashMap::new();
+    let mut members = HashMap::new();
     for dir in dirs {
         // The root cgroup contains processes outside of any unit, never a serve.
         if Some(&dir) == shared.cgroups.as_ref() {
             continue;
         }
         let pids = cgroup::members(&dir).into_iter().take(MEMBERS);
-        argv.extend(pids.filter_map(|pid| Some((pid, proc::argv(pid)?))));
+        members.extend(pids.filter_map(|pid| Some((pid, (proc::argv(pid)?, dir.clone())))));
     }
     // The memory of a process that was just killed may be gone: keep its last known argv.
     let mut state = shared.lock();
-    let gone = std::mem::take(&mut state.argv)
+    let gone = std::mem::take(&mut state.members)
         .into_iter()
         .filter(|(pid, _)| Path::new(&format!("/proc/{pid}")).exists());
-    argv = gone.chain(argv).collect();
-    state.argv = argv;
+    members = gone.chain(members).collect();
+    state.members = members;
 }
 
 #[cfg(test)]
@@ -308,33 +433,94 @@ mod tests {
     fn a_listener_owns_its_port_only_since_its_start() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        owners.want([(port, std::process::id())]);
-        let owner = wait_for(|| owners.at(port, clock::monotonic())).unwrap();
+        let address = listener.local_addr().unwrap();
+        owners.want([(address.port(), std::process::id())]);
+        let owner = wait_for(|| owners.at(address, clock::monotonic())).unwrap();
         assert_eq!(owner.pid, std::process::id());
         assert!(owner.exists());
-        assert_eq!(owners.at(port, owner.started_at - 1), None);
+        assert_eq!(owners.at(address, owner.started_at - 1), None);
     }
 
     #[test]
     fn a_port_added_later_is_searched_immediately() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        owners.want_also(port, std::process::id());
-        assert!(wait_for(|| owners.at(port, clock::monotonic())).is_some());
+        let address = listener.local_addr().unwrap();
+        owners.want_also(address, std::process::id());
+        assert!(wait_for(|| owners.at(address, clock::monotonic())).is_some());
     }
 
     #[test]
     fn a_closed_listener_is_remembered() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        owners.want([(port, std::process::id())]);
-        wait_for(|| owners.at(port, clock::monotonic())).unwrap();
+        let address = listener.local_addr().unwrap();
+        owners.want([(address.port(), std::process::id())]);
+        wait_for(|| owners.at(address, clock::monotonic())).unwrap();
         drop(listener);
         owners.want([]);
-        assert!(owners.at(port, clock::monotonic()).is_some());
+        assert!(owners.at(address, clock::monotonic()).is_some());
+    }
+
+    #[test]
+    fn the_address_of_a_connection_selects_its_listener() {
+        let listener = |ip: &str, pid: u32, started_at: Nanos, gone_at| Listener {
+            ip: ip.parse().unwrap(),
+            inode: u64::from(pid),
+            owner: Arc::new(PortOwner {
+                pid,
+                comm: "t3".to_owned(),
+                start_ticks: started_at,
+                started_at,
+                cgroup: None,
+            }),
+            others: Vec::new(),
+            gone_at,
+        };
+        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        owners.shared.lock().listeners.insert(
+            3773,
+            VecDeque::from([
+                listener("127.0.0.2", 1, 10, None),
+                listener("127.0.0.1", 2, 20, Some(30)),
+                listener("::", 3, 15, None),
+                listener("0.0.0.0", 4, 12, None),
+                listener("::1", 5, 40, None),
+            ]),
+        );
+        let pid = |ip: &str, moment| {
+            owners.at(SocketAddr::new(ip.parse().unwrap(), 3773), moment).map(|owner| owner.pid)
+        };
+        assert_eq!(pid("127.0.0.1", 25), Some(2));
+        assert_eq!(pid("::ffff:127.0.0.1", 25), Some(2), "a mapped address is the same one");
+        assert_eq!(pid("127.0.0.2", 50), Some(1));
+        assert_eq!(pid("127.0.0.1", 31 + GONE), Some(4), "the first is gone; IPv4 comes before both");
+        assert_eq!(pid("::1", 39), Some(3));
+        assert_eq!(pid("::1", 40), Some(5));
+        assert_eq!(pid("127.0.0.1", 5), None, "none had started");
+    }
+
+    #[test]
+    fn a_connection_belongs_to_the_process_that_holds_it() {
+        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (local, remote) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+        let pid = || {
+            let owner = owners.of_connection(local, remote, std::process::id(), clock::monotonic());
+            owner.map(|owner| owner.pid)
+        };
+        assert_eq!(pid(), None, "not accepted yet");
+        let accepted = listener.accept().unwrap();
+        assert_eq!(wait_for(pid), Some(std::process::id()));
+        let started = PortOwner::of(std::process::id(), None).unwrap().started_at;
+        assert_eq!(
+            owners.of_connection(local, remote, std::process::id(), started - 1),
+            None,
+            "inherited later"
+        );
+        drop((accepted, client));
+        assert_eq!(wait_for(|| pid().is_none().then_some(())), Some(()));
     }
 
     #[test]

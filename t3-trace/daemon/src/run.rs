@@ -22,6 +22,7 @@ use t3_trace_host::{
 use crate::{
     connection, listen,
     options::Options,
+    own_network::Observer,
     poll,
     port_owners::PortOwners,
     pressure::Sampler,
@@ -67,25 +68,32 @@ pub async fn run(
     }
     let sampler = Arc::new(Sampler::start()?);
     let cgroup_sampler = Arc::clone(&sampler);
-    let found = move |owner: &crate::port_owners::PortOwner| {
+    let found = move |listener: &crate::port_owners::Listener| {
+        let owner = &listener.owner;
         tracing::info!(
             pid = owner.pid,
             comm = owner.comm,
+            ip = %listener.ip,
             cgroup = owner.cgroup.as_deref().map(|dir| tracing::field::display(dir.display())),
+            others = listener.others.len(),
             "serve found"
         );
-        if let Some(dir) = &owner.cgroup {
+        // Which of them accepts a connection is known only later.
+        let others = listener.others.iter().filter_map(|other| other.cgroup.as_ref());
+        for dir in owner.cgroup.iter().chain(others).collect::<std::collections::BTreeSet<_>>() {
             cgroup_sampler.watch(dir);
         }
     };
     let owners = PortOwners::start(cgroups, Box::new(found))
         .context("cannot start the thread that searches listeners")?;
+    let observer = Observer::start(systemd::passed_netlink());
     let mut listening = listen::bind(&options.socket, &options.group).await?;
     let shared = Arc::new(Shared {
         options,
         kernel: Mutex::new(kernel),
         sampler,
         owners,
+        network: Arc::clone(&observer.network),
         sessions: Mutex::default(),
         connections: Mutex::default(),
         next_connection: AtomicU64::new(1),
@@ -101,6 +109,7 @@ pub async fn run(
     if let Some(events) = events {
         tasks.spawn(follow(Arc::clone(&shared), events));
     }
+    tasks.spawn(observer.run());
     tasks.spawn(systemd::run(Arc::clone(&shared)));
     tracing::info!(socket = %listening.path().display(), kernel = %shared.kernel().source(), "listening");
     systemd::ready(&shared);

@@ -1,12 +1,18 @@
 //! Registered sessions: their connection, queries for evidence, and disconnects. Pure.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use t3_record::{
-    evidence::Nanos,
+    evidence::{Nanos, RelayFacts},
     wire::{Session, live::StatsReport},
 };
 use t3_trace_host::kernel::{Generation, ServeTuple};
+
+use crate::port_owners::PortOwner;
 
 /// Maximum number of sessions: bounds the memory of a privileged process, far above the need of one
 /// host.
@@ -35,6 +41,17 @@ pub struct Entry {
     pub dispatch_pid: Option<u32>,
     /// Latest live stats.
     pub live_stats: Option<StatsReport>,
+    /// Facts of dispatch's relay at the first Close frame or end.
+    pub ending: Option<Box<RelayFacts>>,
+    /// Process that held serve's end of the connection at the last query.
+    pub holder: Option<Arc<PortOwner>>,
+}
+
+/// Address of serve: that of the upstream leg, or the one that dispatch connects to.
+#[must_use]
+pub fn serve_address(session: &Session) -> SocketAddr {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, session.serve_port));
+    session.up.map_or(default, |leg| leg.remote)
 }
 
 impl Entry {
@@ -72,6 +89,8 @@ impl Sessions {
                 entry.registered_at = known.registered_at;
                 entry.asked_at = known.asked_at;
                 entry.live_stats = entry.live_stats.or_else(|| known.live_stats.take());
+                entry.ending = entry.ending.or_else(|| known.ending.take());
+                entry.holder = entry.holder.or_else(|| known.holder.take());
                 let upstream = |session: &Session| session.up.map(|leg| leg.cookie);
                 if upstream(&known.session) == upstream(&entry.session) {
                     // Looked up while the connection was younger: more reliable.
@@ -91,6 +110,20 @@ impl Sessions {
     pub fn set_live_stats(&mut self, stats: StatsReport) {
         if let Some(entry) = self.by_conn.get_mut(&stats.conn) {
             entry.live_stats = Some(stats);
+        }
+    }
+
+    /// Stores the relay's facts of a session that ends; those of unregistered sessions are ignored.
+    pub fn set_ending(&mut self, conn: &str, facts: Box<RelayFacts>) {
+        if let Some(entry) = self.by_conn.get_mut(conn) {
+            entry.ending = Some(facts);
+        }
+    }
+
+    /// Stores the process that holds serve's end of the connection.
+    pub fn set_holder(&mut self, conn: &str, holder: Arc<PortOwner>) {
+        if let Some(entry) = self.by_conn.get_mut(conn) {
+            entry.holder = Some(holder);
         }
     }
 
@@ -183,6 +216,8 @@ mod tests {
             serve: None,
             dispatch_pid: None,
             live_stats: None,
+            ending: None,
+            holder: None,
         }
     }
 
@@ -192,6 +227,10 @@ mod tests {
         sessions.register(entry("a", 1, 10)).unwrap();
         sessions.register(entry("b", 1, 11)).unwrap();
         assert_eq!(sessions.detach(ConnectionId(1), 20), 2);
+        let facts = |ended_at| Box::new(RelayFacts { ended_at, ..RelayFacts::default() });
+        sessions.set_ending("a", facts(24));
+        sessions.set_ending("a", facts(25));
+        sessions.set_ending("unknown", facts(26));
         sessions.register(entry("a", 2, 30)).unwrap();
         assert_eq!((sessions.count(ConnectionId(1)), sessions.count(ConnectionId(2))), (1, 1));
         let left: Vec<_> =
@@ -199,6 +238,7 @@ mod tests {
         assert_eq!(left, ["b"]);
         let kept = sessions.done("a").unwrap();
         assert_eq!((kept.registered_at, kept.detached_at), (10, None));
+        assert_eq!(kept.ending.map(|facts| facts.ended_at), Some(25));
         assert!(sessions.is_empty());
     }
 

@@ -1,7 +1,13 @@
 //! Reports daemon state to systemd (sd_notify(3)): ready, status line, watchdog, stopping. Has no
 //! effect without systemd.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    os::fd::{FromRawFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::net::{AddressFamily, getsockname};
 
 use sd_notify::NotifyState;
 
@@ -13,6 +19,18 @@ fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "cannot notify systemd");
     }
+}
+
+/// Netlink socket passed by systemd (sd_listen_fds(3), t3-trace-netlink.socket), if any. To be
+/// called once, at the start.
+#[expect(unsafe_code, reason = "systemd passes descriptors by number")]
+pub(crate) fn passed_netlink() -> Option<OwnedFd> {
+    let passed = sd_notify::listen_fds().ok()?;
+    passed
+        // SAFETY: LISTEN_PID names this process, so the descriptors are open, and nothing else in
+        // this process owns them.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .find(|fd| getsockname(fd).is_ok_and(|address| address.address_family() == AddressFamily::NETLINK))
 }
 
 /// Reports that the socket is open.

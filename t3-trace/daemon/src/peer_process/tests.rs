@@ -93,6 +93,10 @@ fn owners() -> PortOwners {
     PortOwners::start(None, Box::new(|_| ())).unwrap()
 }
 
+fn only_listener(owner: &PortOwner) -> Candidates<'_> {
+    Candidates { holder: None, listener: Some(owner) }
+}
+
 fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) -> ProcessFacts {
     ProcessFacts {
         task: Task { pid, comm: "sleep".to_owned() },
@@ -110,7 +114,7 @@ fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) ->
 fn a_stopped_process_is_alive_and_halted() {
     let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
     let owner = sleeper.owner();
-    let sample = || process(&kernel, &owners, None, Some(&owner), monotonic()).unwrap();
+    let sample = || process(&kernel, &owners, None, only_listener(&owner), monotonic()).unwrap();
     assert_eq!((sample().fate, sample().halted), (Fate::Alive, None));
     sleeper.signal(rustix::process::Signal::STOP);
     sleeper.wait_for(stat::Stat::is_stopped);
@@ -123,7 +127,7 @@ fn the_fate_of_a_zombie_is_known_without_kernel_facts() {
     let owner = sleeper.owner();
     sleeper.signal(rustix::process::Signal::KILL);
     sleeper.wait_for(stat::Stat::is_over);
-    assert_eq!(process(&kernel, &owners, None, Some(&owner), 0).unwrap().fate, Fate::Signal(9));
+    assert_eq!(process(&kernel, &owners, None, only_listener(&owner), 0).unwrap().fate, Fate::Signal(9));
 }
 
 #[test]
@@ -131,7 +135,7 @@ fn a_gone_process_with_unknown_fate_is_not_reported() {
     let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
     let owner = sleeper.owner();
     drop(sleeper);
-    assert_eq!(process(&kernel, &owners, None, Some(&owner), 0), None);
+    assert_eq!(process(&kernel, &owners, None, only_listener(&owner), 0), None);
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn facts_of_an_earlier_process_with_the_same_pid_are_ignored() {
         (trace(pid, Fate::Signal(9), now, None), true),
     ] {
         kernel.0.insert(pid, trace.clone());
-        let fate = process(&kernel, &owners, None, Some(&owner), now).unwrap().fate;
+        let fate = process(&kernel, &owners, None, only_listener(&owner), now).unwrap().fate;
         assert_eq!(fate == Fate::Signal(9), accepted, "{trace:?}");
     }
 }
@@ -158,11 +162,100 @@ fn the_closer_precedes_the_listener_except_for_a_destroyed_socket() {
     let owner = listener.owner();
     let closer = Some(Task { pid: worker.0.id(), comm: "sleep".to_owned() });
     let closed = SocketFacts { closer, ..SocketFacts::default() };
-    let pid_of =
-        |serve: &SocketFacts| process(&kernel, &owners, Some(serve), Some(&owner), 0).unwrap().task.pid;
+    let pid_of = |serve: &SocketFacts| {
+        process(&kernel, &owners, Some(serve), only_listener(&owner), monotonic()).unwrap().task.pid
+    };
     assert_eq!(pid_of(&closed), worker.0.id());
     let destroyed = SocketFacts { error: Some((ECONNABORTED, 1)), ..closed };
     assert_eq!(pid_of(&destroyed), listener.0.id());
+}
+
+#[test]
+fn the_holder_of_a_connection_precedes_the_listener() {
+    let (worker, master, kernel, owners) =
+        (Sleeper::start(), Sleeper::start(), Processes::default(), owners());
+    let (holder, listener) = (worker.owner(), master.owner());
+    let candidates = Candidates { holder: Some(&holder), listener: Some(&listener) };
+    worker.signal(rustix::process::Signal::STOP);
+    worker.wait_for(stat::Stat::is_stopped);
+    let found = process(&kernel, &owners, None, candidates, monotonic()).unwrap();
+    assert_eq!((found.task.pid, found.halted), (worker.0.id(), Some(Halt::Stopped)));
+}
+
+#[test]
+fn a_process_that_inherited_the_connection_is_not_its_closer() {
+    let (serve, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let owner = serve.owner();
+    let began_at = monotonic();
+    std::thread::sleep(Duration::from_millis(50));
+    let child = Sleeper::start();
+    let task = Task { pid: child.0.id(), comm: "sleep".to_owned() };
+    let closed = SocketFacts { closer: Some(task.clone()), ..SocketFacts::default() };
+    let pid = |began_at| {
+        process(&kernel, &owners, Some(&closed), only_listener(&owner), began_at).unwrap().task.pid
+    };
+    assert_eq!(pid(began_at), serve.0.id());
+    assert_eq!(pid(monotonic()), child.0.id(), "it accepted the connection");
+}
+
+#[test]
+fn a_fatal_signal_counts_before_the_end() {
+    let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
+    let sent = |signal, sender: Option<Task>, oom_at| ProcessFacts {
+        fate: Fate::Alive,
+        ended_at: None,
+        last_signal: Some(SignalFacts { signal, sender, at: now }),
+        oom_at,
+        ..trace(pid, Fate::Alive, 0, None)
+    };
+    let systemd = || Some(Task { pid: 1, comm: "systemd".to_owned() });
+    for (facts, fate) in [
+        (sent(9, systemd(), None), Fate::Signal(9)),
+        (sent(9, None, Some(now)), Fate::Oom),
+        (sent(9, systemd(), Some(now)), Fate::Signal(9)),
+        (sent(15, systemd(), Some(now)), Fate::Alive),
+        (sent(10, systemd(), None), Fate::Alive),
+    ] {
+        kernel.0.insert(pid, facts.clone());
+        let found = process(&kernel, &owners, None, only_listener(&owner), now).unwrap();
+        assert_eq!(
+            (found.fate, found.signalled_at),
+            (fate, (fate != Fate::Alive).then_some(now)),
+            "{facts:?}"
+        );
+        assert_eq!(found.stop_request.is_some(), facts.last_signal.unwrap().signal == 15);
+    }
+}
+
+#[test]
+fn an_unrelated_oom_kill_in_the_unit_is_not_reported() {
+    let (sleeper, owners) = (Sleeper::start(), owners());
+    let now = monotonic();
+    let unit = PathBuf::from("/sys/fs/cgroup/unit");
+    let owner = PortOwner { cgroup: Some(unit.clone()), ..sleeper.owner() };
+    owners.keep_victim(OomVictim { pid: 7, argv: Some("hog".to_owned()), cgroup: Some(unit), at: now });
+    let systemd = Task { pid: 1, comm: "systemd".to_owned() };
+    let user = Task { pid: 77, comm: "bash".to_owned() };
+    let argv = |signal, sender: &Task, at, fate| {
+        let last_signal = Some(SignalFacts { signal, sender: Some(sender.clone()), at });
+        let killer = (fate == Fate::Signal(signal)).then(|| sender.clone());
+        let signalled_at = killer.is_some().then_some(at);
+        let facts = ProcessFacts {
+            last_signal,
+            killer,
+            signalled_at,
+            ..trace(sleeper.0.id(), fate, at + SECOND, None)
+        };
+        victim_argv(&owners, &ended(user.clone(), facts), Some(&owner))
+    };
+    let later = now + SECOND;
+    assert_eq!(argv(15, &systemd, later, Fate::Exit(0)).as_deref(), Some("hog"), "systemd stops the unit");
+    assert_eq!(argv(15, &systemd, later, Fate::Signal(15)).as_deref(), Some("hog"));
+    assert_eq!(argv(11, &user, later, Fate::Signal(11)), None, "it crashed");
+    assert_eq!(argv(15, &user, later, Fate::Exit(0)), None, "a user stopped it");
+    assert_eq!(argv(15, &systemd, now - 1, Fate::Exit(0)), None, "stopped before");
+    assert_eq!(argv(15, &systemd, now + 2 * UNIT_STOP, Fate::Exit(0)), None, "stopped long after");
 }
 
 #[test]
@@ -173,7 +266,7 @@ fn an_oom_victim_has_its_argv() {
     let mut killed = trace(pid, Fate::Signal(9), now + 1, None);
     killed.oom_at = Some(now);
     kernel.0.insert(pid, killed);
-    let victim = process(&kernel, &owners, None, Some(&owner), now).unwrap();
+    let victim = process(&kernel, &owners, None, only_listener(&owner), now).unwrap();
     assert_eq!((victim.fate, victim.victim_argv.as_deref()), (Fate::Oom, Some("sleep 60")));
 }
 

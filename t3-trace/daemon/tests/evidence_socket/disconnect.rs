@@ -10,7 +10,7 @@ use std::{
 use super::support::{Daemon, session};
 use t3_record::{
     Verdict,
-    evidence::{Fate, SocketFacts, Task},
+    evidence::{CloseFrame, Fate, LegFacts, RelayFacts, SocketFacts, Task},
     wire::{FromTrace, Role, ToTrace, VERSION},
 };
 use t3_trace_host::{clock, kernel::ProcessFacts};
@@ -41,8 +41,20 @@ async fn killed_dispatch() {
     let path = PathBuf::from(std::env::var_os(SOCKET).expect("run by the tests of this file"));
     let socket = UnixSeqpacket::connect(path).await.unwrap();
     let hello = ToTrace::Hello { v: VERSION, role: Role::Dispatch };
-    for message in [hello, register(1), register(2), register(3), ToTrace::Ask { conn: "conn-2".to_owned() }]
-    {
+    let [one, two, three] = [1, 2, 3].map(register);
+    // The browser of the third closed before dispatch died; dispatch reported it.
+    let at = clock::monotonic();
+    let frame = CloseFrame { code: Some(1001), reason: String::new(), at };
+    let down = LegFacts { close_frame: Some(frame), ..LegFacts::default() };
+    let facts = RelayFacts {
+        started_at: at - clock::SECOND,
+        opened_at: Some(at - clock::SECOND),
+        ended_at: at,
+        down,
+        ..RelayFacts::default()
+    };
+    let ending = ToTrace::Ending { conn: "conn-3".to_owned(), facts: Box::new(facts) };
+    for message in [hello, one, three, ending, two, ToTrace::Ask { conn: "conn-2".to_owned() }] {
         socket.send(&serde_json::to_vec(&message).unwrap()).await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(120)).await;
@@ -91,14 +103,16 @@ async fn each_session_of_a_killed_dispatch_gets_one_record() {
         let fields = daemon.written(Duration::from_secs(20)).await.expect("a record");
         let field = |name: &str| fields.get(name).map_or("", String::as_str);
         assert_eq!(field("T3_CONN"), format!("conn-{n}"));
-        assert_eq!(field("T3_VERDICT"), "dispatch_died");
+        let verdict = if n == 3 { Verdict::ClientClosed } else { Verdict::DispatchDied };
+        assert_eq!(field("T3_VERDICT"), verdict.as_str());
+        assert_eq!(field("T3_CONFIDENCE"), if n == 3 { "likely" } else { "proven" });
         assert_eq!((field("T3_USER"), field("T3_IP"), field("T3_RAY")), ("wizard", "192.0.2.7", "8f00"));
-        assert_eq!(field("T3_CAUSE"), "dispatch_closed");
+        assert_eq!(field("T3_CAUSE"), if n == 3 { "downstream_closed" } else { "dispatch_closed" });
         assert_eq!(field("SYSLOG_IDENTIFIER"), "t3-dispatch");
         assert_eq!(field("OBJECT_SYSTEMD_UNIT"), "t3-dispatch.service");
         assert!(field("MESSAGE").starts_with("ws close user=wizard ip=192.0.2.7 dur_ms="), "{fields:?}");
         match subscriber.receive().await {
-            Some(FromTrace::Closed { record }) => assert_eq!(record.verdict, Verdict::DispatchDied),
+            Some(FromTrace::Closed { record }) => assert_eq!(record.verdict, verdict),
             other => panic!("{other:?}"),
         }
     }

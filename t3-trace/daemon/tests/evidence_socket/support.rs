@@ -170,7 +170,12 @@ impl Peer {
         let welcome = self.receive().await;
         assert_eq!(
             welcome,
-            Some(FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true })
+            Some(FromTrace::Welcome {
+                v: VERSION,
+                kernel: KernelSource::Tracepoint,
+                sessions: true,
+                ending: true
+            })
         );
         self
     }
