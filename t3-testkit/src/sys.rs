@@ -131,6 +131,16 @@ pub fn die_of(signal: i32) -> ! {
     }
 }
 
+/// Ends this thread alone, as pthread_exit does: also the first one, which a process can outlive.
+pub fn end_thread() -> ! {
+    // SAFETY: a system call with constant arguments that does not return; nothing is on the stack
+    // that another thread uses.
+    unsafe {
+        libc::syscall(libc::SYS_exit, 0);
+    }
+    unreachable!("the thread has ended")
+}
+
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

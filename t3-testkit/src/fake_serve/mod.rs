@@ -28,7 +28,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
-use crate::error::{Attempt, Result};
+use crate::{
+    error::{Attempt, Result},
+    sys,
+};
 
 /// Options of the fake serve.
 #[derive(Debug, Clone, clap::Parser)]
@@ -56,6 +59,9 @@ pub struct Options {
     /// Accept permessage-deflate when the client offers it, as t3 serve does.
     #[arg(long)]
     pub deflate: bool,
+    /// End the first thread after the start; the process and its other threads continue.
+    #[arg(long)]
+    pub first_thread_ends: bool,
     /// Name shown on the page.
     #[arg(long, default_value = "demo")]
     pub user: String,
@@ -90,6 +96,20 @@ pub fn run(options: &Options) -> Result<()> {
             }
         });
     }
+    if options.first_thread_ends {
+        let options = options.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = event_loop(&options) {
+                eprintln!("t3-serve-standin: {error}");
+                std::process::exit(1);
+            }
+        });
+        sys::end_thread();
+    }
+    event_loop(options)
+}
+
+fn event_loop(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.attempt(|| "start the event loop".to_owned())?.block_on(serve(options))
 }

@@ -19,8 +19,10 @@ mod journald;
 mod liveness;
 mod many_sessions;
 mod opening;
+mod own_network;
 mod packet_loss;
 mod pressure;
+mod process_state;
 mod proxy;
 pub mod records;
 mod report;
@@ -271,6 +273,8 @@ pub fn catalogue() -> Vec<Fault> {
         slow_death::faults(),
         liveness::faults(),
         compressed::faults(),
+        process_state::faults(),
+        own_network::faults(),
         pressure::faults(),
         simultaneous::faults(),
         opening::faults(),

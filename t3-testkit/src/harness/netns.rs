@@ -68,6 +68,17 @@ impl Netns {
         self.ip_inside(&format!("link set dev {peer} arp off"))
     }
 
+    /// Takes the near end, on the side of dispatch, down or up.
+    pub fn set_near_link(&self, is_up: bool) -> Result<()> {
+        let state = if is_up { "up" } else { "down" };
+        self.ip(&format!("link set dev {} {state}", self.link))
+    }
+
+    /// Removes the address of the near end.
+    pub fn remove_near_address(&self) -> Result<()> {
+        self.ip(&format!("addr del {}/30 dev {}", self.near, self.link))
+    }
+
     /// Checks that this host can drop packets, by netem or nftables.
     pub fn can_lose(&self) -> Result<()> {
         self.drop_some(0)
