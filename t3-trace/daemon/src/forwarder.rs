@@ -20,8 +20,6 @@ use std::{
 
 use t3_trace_host::proc::{self, Descriptors, net};
 
-use crate::port_owners::PortOwner;
-
 /// Minimum time between two examinations of a port.
 const EVERY: Duration = Duration::from_secs(10);
 /// Remembered forwarders.
@@ -41,13 +39,15 @@ const NAMES: [&str; 10] = [
     "systemd-socket-",
 ];
 
+/// Pid and start time in clock ticks.
+pub(crate) type ProcessKey = (u32, u64);
+
 #[derive(Debug, Default)]
 struct State {
     /// Ports with a session since the last examination.
     due: HashSet<u16>,
     examined: HashMap<u16, Instant>,
-    /// Pid and start time.
-    found: HashSet<(u32, u64)>,
+    found: HashSet<ProcessKey>,
 }
 
 /// Forwarders among the listeners.
@@ -63,9 +63,8 @@ impl Forwarders {
     }
 
     /// Whether a process forwards.
-    pub(crate) fn contains(&self, comm: &str, owner: Option<&PortOwner>) -> bool {
-        NAMES.contains(&comm)
-            || owner.is_some_and(|owner| self.lock().found.contains(&(owner.pid, owner.start_ticks)))
+    pub(crate) fn contains(&self, comm: &str, process: Option<ProcessKey>) -> bool {
+        NAMES.contains(&comm) || process.is_some_and(|process| self.lock().found.contains(&process))
     }
 
     /// Ports to examine now.
@@ -80,22 +79,22 @@ impl Forwarders {
     }
 
     /// Examines processes that listen on `port`, in the network namespace of `namespace_of`.
-    pub(crate) fn examine<'a>(
+    pub(crate) fn examine(
         &self,
         port: u16,
         namespace_of: u32,
-        owners: impl IntoIterator<Item = &'a PortOwner>,
+        processes: impl IntoIterator<Item = ProcessKey>,
     ) {
         let mut rows = None;
-        for owner in owners {
-            let descriptors = proc::descriptors(owner.pid);
+        for process in processes {
+            let descriptors = proc::descriptors(process.0);
             if descriptors.has_files {
                 continue;
             }
             let rows = rows.get_or_insert_with(|| net::connections(namespace_of).collect::<Vec<_>>());
             let mut state = self.lock();
             if forwards(&descriptors, port, rows) && state.found.len() < KEPT {
-                state.found.insert((owner.pid, owner.start_ticks));
+                state.found.insert(process);
             }
         }
     }

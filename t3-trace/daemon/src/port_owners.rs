@@ -255,7 +255,7 @@ impl PortOwners {
     /// Whether a process only forwards to another one.
     #[must_use]
     pub fn is_forwarder(&self, comm: &str, owner: Option<&PortOwner>) -> bool {
-        self.shared.forwarders.contains(comm, owner)
+        self.shared.forwarders.contains(comm, owner.map(|owner| (owner.pid, owner.start_ticks)))
     }
 
     /// Last known cgroup of a process in the cgroup of a listener, also after its end.
@@ -326,7 +326,8 @@ fn run(shared: &Shared, found: &Found) {
             let current = listeners.iter().filter(|listener| listener.gone_at.is_none());
             let owners =
                 current.flat_map(|listener| std::iter::once(&*listener.owner).chain(&listener.others));
-            shared.forwarders.examine(port, *namespace_of, owners);
+            let processes = owners.map(|owner| (owner.pid, owner.start_ticks));
+            shared.forwarders.examine(port, *namespace_of, processes);
         }
         if !fresh.is_empty() || argv_read.is_none_or(|then| then.elapsed() >= ARGV_EVERY) {
             read_members(shared);
