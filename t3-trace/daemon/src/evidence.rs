@@ -100,10 +100,10 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     }
 }
 
-/// Changes of the host's own network on the legs of a session, before its first query.
+/// Changes of the host's own network on the legs of a session, since its start.
 fn network(shared: &Shared, entry: &Entry) -> Vec<NetworkEvent> {
     let now = t3_trace_host::clock::monotonic();
-    let since = entry.asked_at.unwrap_or(now).saturating_sub(NETWORK_AGE);
+    let since = entry.asked_at.unwrap_or(now).saturating_sub(NETWORK_AGE).max(entry.began_at());
     let own = || network_namespace(std::process::id());
     // dispatch may be gone.
     let namespace = match (entry.serve, entry.dispatch_pid) {
