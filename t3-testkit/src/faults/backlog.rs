@@ -40,6 +40,8 @@ pub(super) fn faults() -> Vec<Fault> {
                 snapshot(fx, SNAPSHOT)?;
                 std::thread::sleep(WATCHDOG);
                 fx.client().close(Some(1000), "");
+                // dispatch reads the Close frame before the rest of the snapshot is read.
+                std::thread::sleep(super::PERIOD);
                 fx.client().throttle(None);
                 fx.wait_end()
             },

@@ -137,7 +137,7 @@ fn in_sequence(
                 if !(row.lacked_cpu && row.outcome.failed()) {
                     break;
                 }
-                eprintln!("{}: failed while the host lacked CPU; retrying", fault.name);
+                eprintln!("{}: failed while the host lacked CPU; retrying: {:?}", fault.name, row.outcome);
                 if fault.own_stack {
                     stack = Stack::start(setup(faults, options)?, Arc::clone(journal))?;
                 }
