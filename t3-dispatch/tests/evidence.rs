@@ -102,7 +102,7 @@ async fn a_session_is_registered_queried_and_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_close_frame_and_the_first_end_are_reported_when_they_happen() {
-    let mut fixture = Fixture::new(&[]).await;
+    let fixture = Fixture::new(&[]).await;
     let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome_with(true).await;
     let (mut client, serve) = fixture.open().await;
