@@ -181,13 +181,14 @@ record! {
         ["dispatch: heartbeat frames", "text"] hb_by: HeartbeatSource,
         /// Negotiated WebSocket extensions.
         ["dispatch: response of serve", "permessage-deflate"] ext: String,
-        /// Milliseconds since the last frame of any kind from serve, at the first Close frame or end.
+        /// Milliseconds since the last frame of any kind from serve, at the first Close frame or
+        /// end.
         ["dispatch: frames", "15004"] up_silent_ms: u64,
         /// Bytes from serve that waited for the client: held by dispatch, or in its socket and not
         /// acknowledged; omitted when 0.
         ["dispatch: relay, SIOCOUTQ", "183204"] up_queued: u64,
-        /// Smoothed RTT of the downstream leg in microseconds: to the TCP peer (Traefik's node), not
-        /// to the browser.
+        /// Smoothed RTT of the downstream leg in microseconds: to the TCP peer (Traefik's node),
+        /// not to the browser.
         ["TCP_INFO", "412"] down_rtt_us: u32,
         /// Segments retransmitted on the downstream leg.
         ["TCP_INFO", "2"] down_retrans: u32,
@@ -246,10 +247,11 @@ record! {
         ["cgroup v2", "1"] oom_kills: u64,
         /// Highest delay of the event loop of t3-dispatch in the last 30 s, in milliseconds.
         ["dispatch: event loop", "3"] self_lag_ms: u64,
-        /// Sum of the delays of the event loop of t3-dispatch between the last answered heartbeat and
-        /// the first act, in milliseconds; omitted when 0.
+        /// Sum of the delays of the event loop of t3-dispatch between the last answered heartbeat
+        /// and the first act, in milliseconds; omitted when 0.
         ["dispatch: event loop", "3526"] lag_ms: u64,
-        /// Time in milliseconds in which the host did not run, in the same interval; omitted when 0.
+        /// Time in milliseconds in which the host did not run, in the same interval; omitted when
+        /// 0.
         ["dispatch: clocks", "12503"] pause_ms: u64,
         /// Sessions/users cut within the same second, if 5 or more.
         ["dispatch: all closes", "12/4"] burst: Burst,

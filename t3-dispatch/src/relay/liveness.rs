@@ -2,8 +2,8 @@
 //! other side is life.
 //!
 //! Pure. One source counts at a time, and a better one replaces a worse one: t3's text, Ping frames
-//! of the client, a period of the client, Ping frames of serve (Jupyter, the `ws` library), a period
-//! of serve (socket.io).
+//! of the client, a period of the client, Ping frames of serve (Jupyter, the `ws` library), a
+//! period of serve (socket.io).
 
 use t3_record::{
     evidence::{Heartbeat, Nanos, SocketSample},
@@ -57,10 +57,8 @@ impl Liveness {
     /// sender.
     pub fn text(&mut self, side: Side, event: HeartbeatEvent, now: Nanos, end: u64) {
         match (side, event) {
-            (Side::Down, HeartbeatEvent::Ping) => {
-                if self.adopt(HeartbeatSource::Text, Side::Down) {
-                    self.tracker.ping(now);
-                }
+            (Side::Down, HeartbeatEvent::Ping) if self.adopt(HeartbeatSource::Text, Side::Down) => {
+                self.tracker.ping(now);
             }
             (Side::Up, HeartbeatEvent::Pong) if self.is_from(HeartbeatSource::Text) => {
                 self.tracker.pong(now, end);
@@ -75,11 +73,7 @@ impl Liveness {
             self.tracker.life();
         }
         match frame.opcode {
-            PING => {
-                if self.adopt(HeartbeatSource::Ping, side) {
-                    self.tracker.ping(now);
-                }
-            }
+            PING if self.adopt(HeartbeatSource::Ping, side) => self.tracker.ping(now),
             PONG if self.source == Some((HeartbeatSource::Ping, side.other())) => self.tracker.pong(now, end),
             _ => {}
         }

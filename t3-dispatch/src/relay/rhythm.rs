@@ -2,15 +2,15 @@
 //! stable size, at a stable period, that do not answer the other side.
 //!
 //! Pure; one value per sender. Needed for sessions with permessage-deflate and for applications
-//! other than t3. Sizes and periods are those of t3 clients (facts, D.4): a compressed ping has 4 to
-//! 17 bytes and comes every 5.000 to 5.006 s. The acknowledgement of a chunk has the same size, but
-//! follows a frame of serve by one round trip; a message shortly after a frame of the other side
-//! therefore teaches nothing.
+//! other than t3. Sizes and periods are those of t3 clients (facts, D.4): a compressed ping has 4
+//! to 17 bytes and comes every 5.000 to 5.006 s. The acknowledgement of a chunk has the same size,
+//! but follows a frame of serve by one round trip; a message shortly after a frame of the other
+//! side therefore teaches nothing.
 
 use t3_record::evidence::Nanos;
 
-/// Largest payload of a heartbeat, in bytes. An RPC request of t3 has 73 and more, compressed or not
-/// (facts, D.4).
+/// Largest payload of a heartbeat, in bytes. An RPC request of t3 has 73 and more, compressed or
+/// not (facts, D.4).
 const SMALL: u64 = 64;
 /// Time after a frame of the other side in which a message can be its answer: the round trip of a
 /// slow line.
@@ -171,8 +171,8 @@ impl Rhythm {
     }
 }
 
-/// Mean interval of messages at `times`, newest first, if every interval is within 1/`part` of it or
-/// within `least` nanoseconds.
+/// Mean interval of messages at `times`, newest first, if every interval is within 1/`part` of it
+/// or within `least` nanoseconds.
 fn period_of(times: &[Nanos], part: u64, least: Nanos) -> Option<Nanos> {
     let (newest, oldest) = (*times.first()?, *times.last()?);
     let intervals = u64::try_from(times.len().checked_sub(1)?).ok()?;
@@ -182,9 +182,9 @@ fn period_of(times: &[Nanos], part: u64, least: Nanos) -> Option<Nanos> {
     (is_stable && mean >= SHORTEST).then_some(mean)
 }
 
-/// Whether a message that comes `gap` after the last heartbeat is the next one: at a multiple of the
-/// period, queued behind a late one, or a message of its own accord after most of a period (timers
-/// of a tab in the background, a restarted timer).
+/// Whether a message that comes `gap` after the last heartbeat is the next one: at a multiple of
+/// the period, queued behind a late one, or a message of its own accord after most of a period
+/// (timers of a tab in the background, a restarted timer).
 fn is_due(lock: &Lock, gap: Nanos, is_answer: bool) -> bool {
     let periods = (gap + lock.period / 2) / lock.period;
     let tolerance = (lock.period / 20).max(150_000_000).saturating_add(periods * lock.period / 500);

@@ -1,6 +1,6 @@
-//! Times in which dispatch or the host did not run between the last answered heartbeat and the first
-//! act. They can be the cause of a close, and they forbid `proven` for every verdict that rests on
-//! the order or the absence of events.
+//! Times in which dispatch or the host did not run between the last answered heartbeat and the
+//! first act. They can be the cause of a close, and they forbid `proven` for every verdict that
+//! rests on the order or the absence of events.
 
 use crate::evidence::{Nanos, RelayFacts};
 
@@ -14,8 +14,8 @@ pub struct Disturbance {
     pub lag: Nanos,
     /// Time that the host did not run, in nanoseconds.
     pub pause: Nanos,
-    /// Time from the last answered heartbeat to the act, in nanoseconds, with the time in which data
-    /// held up before it was read.
+    /// Time from the last answered heartbeat to the act, in nanoseconds, with the time in which
+    /// data held up before it was read.
     interval: Nanos,
 }
 

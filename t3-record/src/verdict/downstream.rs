@@ -8,24 +8,19 @@ use crate::{
     how::How,
     verdict::{
         Finding,
-        acts::{Act, Acts, Kind},
+        acts::{Act, Kind},
+        death::death,
+        leg::{broke_protocol, fin_how},
         pressure,
-        upstream::{broke_protocol, death, fin_how},
+        watchdog::{DEFAULT_PERIOD, SHORTEST, period, watchdog, watchdog_limit},
     },
     vocabulary::{Confidence, HeartbeatSource, Segment, Side, Verdict},
 };
-
-/// The period of pings when too few were seen to learn it (facts: t3 client, "ping tick").
-const DEFAULT_PERIOD: Nanos = 5_000_000_000;
 
 /// Samples in a row with answers delivered in time, after which an earlier outage is not the cause.
 /// The last is the sample at the end; the three heartbeats before it are what the longest watchdog
 /// counts (facts: t3 client).
 const RECOVERED: usize = 4;
-
-/// Lower bound of a watchdog, however often a client pings; shorter delays are scheduling on a busy
-/// host.
-const SHORTEST: Nanos = 1_000_000_000;
 
 /// Retransmission timeouts in a row after which a segment has been on its way for longer than the
 /// shortest watchdog waits: with the shortest timer of 200 ms, doubled each time, the fifth runs
@@ -39,7 +34,7 @@ const OLD_MISSES: u32 = 3;
 /// Heartbeats recognised by their period that are not chance.
 const SURE_RHYTHM: u64 = 6;
 
-pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
+pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
     let kernel = &evidence.kernel;
     let relay = evidence.relay.as_ref();
     if matches!(first.kind, Kind::Timeout | Kind::Unreach) {
@@ -281,21 +276,4 @@ fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketFac
         _ if trace.is_some_and(|t| t.retrans > 0) => How::Loss,
         _ => How::Vanished,
     }
-}
-
-/// Silence after which the client's watchdog can fire. A client that has tolerated missed ticks has
-/// a watchdog that needs more of them; one that waits for pings of serve allows some delay.
-pub(super) fn watchdog(heartbeat: &Heartbeat) -> Nanos {
-    let limit = watchdog_limit(period(heartbeat)).saturating_mul(u64::from(heartbeat.survived) + 1);
-    if heartbeat.is_by_serve { limit.saturating_add(period(heartbeat) / 2) } else { limit }
-}
-
-pub(super) fn period(heartbeat: &Heartbeat) -> Nanos {
-    heartbeat.period_ns.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD)
-}
-
-/// Minimum age of an unanswered ping at which the watchdog can fire: it checks at the next tick,
-/// and ticks jitter.
-pub(super) fn watchdog_limit(period: Nanos) -> Nanos {
-    (period.saturating_mul(9) / 10).max(SHORTEST)
 }

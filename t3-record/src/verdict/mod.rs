@@ -6,12 +6,15 @@
 //! itself; it only explains an end whose side is known.
 
 pub mod acts;
+mod death;
 pub mod disturbance;
 mod downstream;
+mod leg;
 mod opening;
 mod own_network;
 pub mod pressure;
 mod upstream;
+mod watchdog;
 
 use crate::{
     evidence::{Evidence, Fate, Nanos, OpenFailure, OwnEnd, RelayFacts, SeenEnd},
@@ -168,8 +171,8 @@ fn judge_events(evidence: &Evidence) -> Judgement {
     }
     let simultaneous = acts.simultaneous();
     let mut finding = match first.side {
-        Side::Down => downstream::judge(evidence, &acts, first),
-        Side::Up => upstream::judge(evidence, &acts, first),
+        Side::Down => downstream::judge(evidence, first),
+        Side::Up => upstream::judge(evidence, first),
     };
     finding = own_network::weaken(evidence, first, finding);
     let plain = matches!(
@@ -195,7 +198,7 @@ fn judge_events(evidence: &Evidence) -> Judgement {
 /// Time that a client waits before it gives up, at least: of its watchdog if its heartbeat is
 /// known.
 fn patience(relay: &RelayFacts) -> Nanos {
-    relay.heartbeat.as_ref().map_or(OWN_STALL, downstream::watchdog)
+    relay.heartbeat.as_ref().map_or(OWN_STALL, watchdog::watchdog)
 }
 
 /// The client's act can be its reaction to silence.

@@ -84,7 +84,7 @@ fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
             Finding::proven(Verdict::ServeKilled, How::Signal(signal), Segment::Serve)
         }
         Some(Fate::Oom) => {
-            Finding::proven(Verdict::ServeOom, How::Oom, super::upstream::oom_segment(&evidence.kernel))
+            Finding::proven(Verdict::ServeOom, How::Oom, super::death::oom_segment(&evidence.kernel))
         }
         fate => {
             let verdict = match failure {

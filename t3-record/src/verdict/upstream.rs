@@ -1,13 +1,15 @@
 //! Causes when serve acted first: the process ended, it closed, or its TCP connection timed out.
 
 use crate::{
-    evidence::{Breach, Evidence, Fate, KernelFacts, LegFacts, Nanos, RelayFacts},
+    evidence::{Evidence, Fate, KernelFacts, Nanos, RelayFacts},
     how::How,
     verdict::{
         Finding,
-        acts::{Act, Acts, Kind},
-        downstream::{period, watchdog_limit},
+        acts::{Act, Kind},
+        death::death,
+        leg::{broke_protocol, fin_how},
         pressure,
+        watchdog::{period, watchdog_limit},
     },
     vocabulary::{Segment, Side, Verdict},
 };
@@ -16,7 +18,7 @@ use crate::{
 /// part of it.
 const DYING: Nanos = 2_000_000_000;
 
-pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
+pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
     let kernel = &evidence.kernel;
     if let Some(finding) = died(kernel, first.at) {
         return finding;
@@ -84,8 +86,8 @@ pub(super) fn judge(evidence: &Evidence, _acts: &Acts, first: Act) -> Finding {
     if alive && own_end { closed } else { Finding::likely(closed.verdict, closed.how, closed.segment) }
 }
 
-/// serve sends the pings, and the client sent no frame of any kind after one for the time of serve's
-/// watchdog, which checks at the next tick (the `ws` library's example of a heartbeat).
+/// serve sends the pings, and the client sent no frame of any kind after one for the time of
+/// serve's watchdog, which checks at the next tick (the `ws` library's example of a heartbeat).
 fn client_was_silent(relay: &RelayFacts, at: Nanos) -> bool {
     let Some(heartbeat) = relay.heartbeat.filter(|heartbeat| heartbeat.is_by_serve) else { return false };
     let silent = heartbeat.silent_since.map_or(0, |since| at.saturating_sub(since));
@@ -109,48 +111,4 @@ fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
     let with_it = process.ended_at.is_none_or(|ended| ended <= at.saturating_add(DYING))
         || process.signalled_at.is_some_and(|signalled| signalled <= at);
     death(kernel, process.fate).filter(|_| with_it)
-}
-
-/// The verdict of a process that has ended.
-pub(super) fn death(kernel: &KernelFacts, fate: Fate) -> Option<Finding> {
-    match fate {
-        Fate::Alive => None,
-        Fate::Exit(status) => Some(Finding::proven(Verdict::ServeExited, How::Exit(status), Segment::Serve)),
-        Fate::Signal(signal) => {
-            Some(Finding::proven(Verdict::ServeKilled, How::Signal(signal), Segment::Serve))
-        }
-        Fate::Oom => Some(Finding::proven(Verdict::ServeOom, How::Oom, oom_segment(kernel))),
-    }
-}
-
-/// `serve` for a kill at the cgroup's limit, `devvm` for one while the host was out of memory.
-pub(super) fn oom_segment(kernel: &KernelFacts) -> Segment {
-    let machine =
-        kernel.host.and_then(|host| host.mem).and_then(|mem| mem.full).is_some_and(|full| full >= 10.0);
-    let at_limit = kernel.memory.is_some_and(|memory| memory.max.is_some());
-    if machine && !at_limit { Segment::Devvm } else { Segment::Serve }
-}
-
-/// One side violated RFC 6455, which ended the connection.
-pub(super) fn broke_protocol(evidence: &Evidence, side: Side) -> Option<Finding> {
-    let breach = evidence.relay.as_ref()?.leg(side).breach?;
-    // Data after the own Close frame ends nothing: the connection is already closing.
-    (breach != Breach::DataAfterClose).then_some(match side {
-        Side::Down => Finding::proven(Verdict::ClientProtocol, How::Protocol, Segment::Downstream),
-        Side::Up => Finding::proven(Verdict::ServeProtocol, How::Protocol, Segment::Serve),
-    })
-}
-
-/// Kind of FIN: inside a frame, of one direction only, or plain.
-pub(super) fn fin_how(leg: &LegFacts, other: &LegFacts, rst_in: Option<Nanos>) -> How {
-    let ended = leg.end.map(|(_, at)| at);
-    // A peer that closed both directions answers later data with RST.
-    let data_after = matches!((ended, other.last_byte_at), (Some(end), Some(data)) if data > end);
-    if leg.mid_frame {
-        How::MidFrame
-    } else if data_after && rst_in.is_none() {
-        How::HalfClose
-    } else {
-        How::Fin
-    }
 }

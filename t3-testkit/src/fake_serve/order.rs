@@ -81,8 +81,8 @@ pub enum Order {
     Flood(usize),
     /// `stream MS`: a text message every so many milliseconds from now on.
     Stream(Duration),
-    /// `ping MS`: a Ping frame every so many milliseconds from now on; close the socket when the one
-    /// before is unanswered, as servers that use `ws` do.
+    /// `ping MS`: a Ping frame every so many milliseconds from now on; close the socket when the
+    /// one before is unanswered, as servers that use `ws` do.
     Ping(Duration),
     /// `inherit SECONDS`: start a child that keeps this session's socket open so long.
     Inherit(u64),

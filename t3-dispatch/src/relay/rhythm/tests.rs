@@ -163,8 +163,8 @@ fn typing(seed: u64, is_small: bool) -> Series {
 
 #[test]
 fn a_user_who_types_has_no_heartbeat() {
-    // Messages of the size of RPC requests are never counted. Of 2,000 users who send 600 messages of
-    // the size of a ping each, chance gives few a period; a verdict that rests on a period is
+    // Messages of the size of RPC requests are never counted. Of 2,000 users who send 600 messages
+    // of the size of a ping each, chance gives few a period; a verdict that rests on a period is
     // therefore never proven by few heartbeats.
     let mut wrong = 0;
     for seed in 1..=2_000 {

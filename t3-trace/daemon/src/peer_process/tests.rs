@@ -190,7 +190,7 @@ fn a_process_that_inherited_the_connection_is_not_its_closer() {
     std::thread::sleep(Duration::from_millis(50));
     let child = Sleeper::start();
     let task = Task { pid: child.0.id(), comm: "sleep".to_owned() };
-    let closed = SocketFacts { closer: Some(task.clone()), ..SocketFacts::default() };
+    let closed = SocketFacts { closer: Some(task), ..SocketFacts::default() };
     let pid = |began_at| {
         process(&kernel, &owners, Some(&closed), only_listener(&owner), began_at).unwrap().task.pid
     };
