@@ -8,6 +8,7 @@ use crate::commands::build::BuildArgs;
 use crate::commands::demo::DemoArgs;
 use crate::commands::docs::DocsArgs;
 use crate::commands::faults::FaultsArgs;
+use crate::commands::mutants::MutantsArgs;
 use crate::commands::package::PackageArgs;
 use crate::commands::soak::SoakArgs;
 use crate::commands::test::TestArgs;
@@ -32,6 +33,9 @@ pub enum Command {
     /// Update all generated pages and files: docs/, deploy/t3-dispatch.toml and expected output of
     /// tests.
     Docs(DocsArgs),
+    /// Change the verdict module in one place after another; report each change that no test
+    /// notices. About half an hour.
+    Mutants(MutantsArgs),
     /// Boot Debian kernels in software emulation and run the tests inside.
     VmTest(VmTestArgs),
     /// Inject every fault of the catalogue and print a table of verdicts, here and in the guests of

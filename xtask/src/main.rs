@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{autobahn, bench, build, demo, docs, faults, package, rules, soak, test, vm_test};
+use crate::commands::{autobahn, bench, build, demo, docs, faults, mutants, package, rules, soak, test, vm_test};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Docs(args) => docs::run(&args),
         Command::Rules => rules::run(),
+        Command::Mutants(args) => mutants::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Demo(args) => demo::run(&args),

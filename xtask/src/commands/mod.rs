@@ -6,6 +6,7 @@ pub mod build;
 pub mod demo;
 pub mod docs;
 pub mod faults;
+pub mod mutants;
 pub mod package;
 pub mod rules;
 pub mod soak;

@@ -19,6 +19,7 @@ use crate::tools::{cargo, paths, progress};
 pub const MUSL: &str = "x86_64-unknown-linux-musl";
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const CARGO_DEB_VERSION: &str = "3.8.0";
+const CARGO_MUTANTS_VERSION: &str = "27.1.0";
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// Adds the source of the standard library, from which the BPF target is built.
@@ -99,6 +100,11 @@ pub fn ensure_cargo_deb() -> Result<PathBuf> {
     ensure_tool("cargo-deb", CARGO_DEB_VERSION, &[])
 }
 
+/// Returns cargo-mutants, after installing it if it is missing.
+pub fn ensure_cargo_mutants() -> Result<PathBuf> {
+    ensure_tool("cargo-mutants", CARGO_MUTANTS_VERSION, &[])
+}
+
 /// Returns cargo-deny, after installing it if it is missing.
 pub fn ensure_cargo_deny() -> Result<PathBuf> {
     ensure_tool("cargo-deny", CARGO_DENY_VERSION, &["--no-default-features"])
@@ -107,7 +113,14 @@ pub fn ensure_cargo_deny() -> Result<PathBuf> {
 fn ensure_tool(name: &str, version: &str, features: &[&str]) -> Result<PathBuf> {
     let tools = paths::tools();
     let program = tools.join("bin").join(name);
-    let installed = stdout_of(cargo::plain(&program).arg("--version"));
+    // A program that is only a subcommand of cargo takes its options after the subcommand.
+    let subcommand = name.strip_prefix("cargo-").filter(|_| name == "cargo-mutants");
+    let version_of = |program: &Path| {
+        let mut command = cargo::plain(program);
+        command.args(subcommand).arg("--version");
+        stdout_of(&mut command)
+    };
+    let installed = version_of(&program);
     if installed.is_ok_and(|found| found.split_whitespace().last() == Some(version)) {
         return Ok(program);
     }
@@ -120,7 +133,7 @@ fn ensure_tool(name: &str, version: &str, features: &[&str]) -> Result<PathBuf> 
     command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", &build_dir);
     command.arg("--root").arg(&tools);
     run_checked(name, command)?;
-    if !runs(&program) {
+    if version_of(&program).is_err() {
         bail!("{name} was built but does not start; remove {} and try again", paths::short(&program));
     }
     let _ = fs::remove_dir_all(build_dir);
