@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{autobahn, bench, build, demo, docs, faults, mutants, package, rules, soak, test, vm_test};
+use crate::commands::{
+    autobahn, bench, build, demo, docs, faults, mutants, package, rules, soak, test, vm_test,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -15,8 +15,11 @@ const SMALL: u64 = 64;
 /// Time after a frame of the other side in which a message can be its answer: the round trip of a
 /// slow line.
 const ANSWER: Nanos = 400_000_000;
-/// Shortest period. A user can send messages as regularly as this, but not more slowly.
-const SHORTEST: Nanos = 2_000_000_000;
+/// Shortest period.
+const SHORTEST: Nanos = 1_000_000_000;
+/// A user can send a few messages regularly at shorter intervals, but not at longer ones: a shorter
+/// period needs five messages without any other between them.
+const SLOWEST_USER: Nanos = 2_000_000_000;
 /// Messages read within this time were sent apart and had queued up.
 const QUEUED: Nanos = 5_000_000;
 /// A compressed ping has up to this size: usually 4 or 5 bytes, more after other data (facts, D.4).
@@ -127,7 +130,8 @@ impl Rhythm {
     }
 
     /// Sets the period when the newest messages of one kind have one: three intervals that agree
-    /// within 0.5 %, or four that agree within 1 % with at most one other message between them.
+    /// within 0.5 %, or four that agree within 1 % with at most one other message between them. A
+    /// period below [`SLOWEST_USER`] needs four intervals and no other message.
     fn learn(&mut self, count: &mut impl FnMut(Beat)) {
         let newest = self.recent[MEMORY - 1];
         // Newest first.
@@ -155,6 +159,9 @@ impl Rhythm {
                     }
                 }
                 let period = period_of(&times[..length], part, least)?;
+                if period < SLOWEST_USER && (length < 5 || skipped > 0) {
+                    return None;
+                }
                 Some((members, length, period))
             })
         else {

@@ -31,8 +31,12 @@ const DEAF: u8 = 5;
 /// then").
 const OLD_MISSES: u32 = 3;
 
-/// Heartbeats recognised by their period that are not chance.
+/// Heartbeats recognised by their period that are not chance: at a period at which no user sends
+/// messages regularly, and at a shorter one.
 const SURE_RHYTHM: u64 = 6;
+const SURE_QUICK_RHYTHM: u64 = 12;
+/// See [`SURE_QUICK_RHYTHM`].
+const SLOWEST_USER: Nanos = 2_000_000_000;
 
 pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
     let kernel = &evidence.kernel;
@@ -149,7 +153,8 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, first: Act) -> Option<
     // than one late answer and a user who left at that moment.
     let known = heartbeat.pongs > 0 && (heartbeat.unanswered >= 2 || at_tick(&heartbeat, at));
     // Few messages have a period by chance.
-    let by_chance = heartbeat.source == Some(HeartbeatSource::Rhythm) && heartbeat.pings < SURE_RHYTHM;
+    let enough = if period(&heartbeat) < SLOWEST_USER { SURE_QUICK_RHYTHM } else { SURE_RHYTHM };
+    let by_chance = heartbeat.source == Some(HeartbeatSource::Rhythm) && heartbeat.pings < enough;
     let sure = halted || (known && !by_chance && !heartbeat.is_by_serve);
     Some(Finding {
         verdict: Verdict::ServeStalled,

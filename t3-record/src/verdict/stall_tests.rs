@@ -24,6 +24,10 @@ fn a_stall_of_a_compressed_session_is_recognised() {
     );
     // A period of few messages can be chance.
     check(stalled(5).close(Down, 1000, END), "serve_stalled stall serve downstream downstream_closed likely");
+    // At a short period more can.
+    let quick = |pings| stalled(pings).heartbeat(|h| h.period_ns = Some(1_500 * MS));
+    check(quick(11).close(Down, 1000, END), "serve_stalled stall serve downstream downstream_closed likely");
+    check(quick(12).close(Down, 1000, END), "serve_stalled stall serve downstream downstream_closed proven");
     // The user closes a healthy session.
     check(
         rhythm(12).close(Down, 1000, END),

@@ -87,6 +87,19 @@ fn three_intervals_teach_the_period_and_two_do_not() {
 }
 
 #[test]
+fn a_period_that_a_user_can_keep_needs_four_intervals_and_no_other_message() {
+    let quick = |count| pings(count, 1_500 * MS, 6 * MS, &[4], Some(MS));
+    for (count, found) in [(4, 0), (5, 5), (6, 6)] {
+        assert_eq!(beats(quick(count), Client, true).0.len(), found, "{count} pings");
+    }
+    let mut series = quick(5);
+    series.push((1_700 * MS + 3 * SECOND, Client, 4));
+    assert_eq!(beats(series, Client, true), (Vec::new(), None));
+    // Shorter than any heartbeat.
+    assert_eq!(beats(pings(20, 900 * MS, MS, &[4], Some(MS)), Client, true), (Vec::new(), None));
+}
+
+#[test]
 fn heartbeats_of_other_applications_are_recognised() {
     // SignalR: 11 bytes every 15 s, not answered; serve's own every 15 s, between them.
     let mut series = pings(10, 15 * SECOND, 40 * MS, &[11], None);
