@@ -332,6 +332,8 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
 #[cfg(test)]
 pub(crate) mod evidence_builder;
 #[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
 mod opening_tests;
 #[cfg(test)]
 mod own_network_tests;

@@ -1,0 +1,187 @@
+//! Limits: the evidence at the limit of a rule, and the evidence that just misses it.
+
+use Side::{Down, Up};
+
+use super::{
+    acts::{Acts, Kind},
+    disturbance::Disturbance,
+    evidence_builder::*,
+    leg_end,
+    tests::check,
+};
+use crate::{
+    evidence::*,
+    vocabulary::{HeartbeatSource, LegEnd, Side},
+};
+
+fn acts(builder: EvidenceBuilder) -> Acts {
+    Acts::of(&builder.0)
+}
+
+fn first(builder: EvidenceBuilder) -> Option<(Kind, Nanos)> {
+    acts(builder).first().map(|act| (act.kind, act.at))
+}
+
+#[test]
+fn of_two_acts_at_the_same_time_serves_counts() {
+    let both = EvidenceBuilder::healthy().close(Down, 1000, END).close(Up, 1000, END);
+    assert_eq!(acts(both).first().map(|act| act.side), Some(Up));
+    let client = EvidenceBuilder::healthy().close(Down, 1000, END - 1).close(Up, 1000, END);
+    assert_eq!(acts(client).first().map(|act| act.side), Some(Down));
+}
+
+#[test]
+fn a_peer_acts_before_a_time_not_at_it() {
+    let acts = acts(EvidenceBuilder::healthy().fin(Down, END));
+    assert_eq!(acts.peer_first_before(END), None);
+    assert_eq!(acts.peer_first_before(END + 1).map(|act| act.kind), Some(Kind::Fin));
+}
+
+#[test]
+fn an_act_at_the_time_of_a_notice_is_not_simultaneous() {
+    let closes = |noticed| {
+        acts(
+            EvidenceBuilder::healthy()
+                .close(Down, 1000, END)
+                .close(Up, 1000, END + MS / 40)
+                .leg(Down, |l| l.close_forwarded_at = Some(noticed)),
+        )
+        .simultaneous()
+    };
+    assert!(!closes(END));
+    assert!(closes(END + 1));
+}
+
+#[test]
+fn an_error_replaces_a_reset_only_if_the_kernel_traced_none() {
+    let error = |errno| EvidenceBuilder::healthy().socket(Down, move |t| t.error = Some((errno, END - MS)));
+    assert_eq!(first(error(104)), Some((Kind::Rst, END - MS)));
+    // EPIPE repeats the end that is known already.
+    assert_eq!(first(error(32)), None);
+    assert_eq!(first(error(104).socket(Down, |t| t.rst_in = Some(END))), Some((Kind::Rst, END)));
+}
+
+#[test]
+fn a_close_frame_replaces_the_fin_after_it_and_no_timeout() {
+    let closed = || EvidenceBuilder::healthy().close(Down, 1000, END);
+    let fin = closed().socket(Down, |t| t.fin_in = Some(END - MS));
+    assert_eq!(first(fin), Some((Kind::CloseFrame, END - MS)));
+    let timeout = closed().socket(Down, |t| t.error = Some((110, END - MS)));
+    assert_eq!(first(timeout), Some((Kind::Timeout, END - MS)));
+}
+
+#[test]
+fn each_errno_that_ends_a_connection_has_its_end() {
+    for (errno, end) in [
+        (110, Some(LegEnd::Timeout)),
+        (103, Some(LegEnd::Abort)),
+        (101, Some(LegEnd::Unreach)),
+        (113, Some(LegEnd::Unreach)),
+        (111, Some(LegEnd::Refused)),
+        (32, None),
+    ] {
+        let error = EvidenceBuilder::healthy().socket(Up, |t| t.error = Some((errno, END)));
+        assert_eq!(leg_end(&error.0, Up), end, "{errno}");
+    }
+}
+
+#[test]
+fn a_disturbance_of_a_fifth_of_the_time_is_not_small() {
+    // The last ping was answered 2 s before the end; data that was held up arrives within 1.5 s.
+    let is_small = |ms| {
+        let evidence = EvidenceBuilder::healthy().lag(ms, 100).0;
+        Disturbance::before(&evidence.relay.unwrap(), END).is_small()
+    };
+    assert!(is_small(699));
+    assert!(!is_small(700));
+}
+
+#[test]
+fn a_session_is_young_before_the_shortest_watchdog_fires() {
+    let left = |age: u64| {
+        EvidenceBuilder::healthy()
+            .relay(|r| (r.heartbeat, r.opened_at) = (None, Some(END - age * MS)))
+            .fin(Down, END)
+    };
+    check(left(3_999), "client_left fin downstream downstream downstream_closed proven");
+    check(left(4_000), "client_left fin downstream downstream downstream_closed likely");
+}
+
+#[test]
+fn an_oom_kill_of_dispatch_is_named() {
+    let mut died = EvidenceBuilder::healthy();
+    died.0.relay = None;
+    died.0.dispatch_died = Some(DispatchDeath { fate: Some(Fate::Oom), at: END });
+    check(died, "dispatch_died oom dispatch dispatch dispatch_closed proven");
+}
+
+#[test]
+fn a_ping_is_old_enough_at_nine_tenths_of_the_period() {
+    let waiting = |ms| EvidenceBuilder::healthy().waiting(ms, 2).close(Down, 1000, END);
+    check(waiting(4_500), "serve_stalled stall serve downstream downstream_closed proven");
+    check(waiting(4_499), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
+}
+
+#[test]
+fn a_stall_is_proven_only_of_a_serve_that_has_answered() {
+    let waiting = |pongs| {
+        EvidenceBuilder::healthy().waiting(15_000, 3).heartbeat(|h| h.pongs = pongs).close(Down, 1000, END)
+    };
+    check(waiting(1), "serve_stalled stall serve downstream downstream_closed proven");
+    check(waiting(0), "serve_stalled stall serve downstream downstream_closed likely");
+}
+
+#[test]
+fn a_client_that_waits_for_pings_of_serve_judges_by_any_frame() {
+    let silent = |ms: u64| {
+        EvidenceBuilder::healthy()
+            .heartbeat(|h| (h.source, h.is_by_serve) = (Some(HeartbeatSource::Ping), true))
+            .leg(Up, |l| l.last_frame_at = Some(END - ms * MS))
+            .close(Down, 1011, END)
+    };
+    check(silent(7_000), "serve_stalled stall serve downstream downstream_closed likely");
+    check(silent(6_999), "client_closed ws_close:1011 downstream downstream downstream_closed proven");
+}
+
+#[test]
+fn an_answer_is_in_a_blocked_queue_only_if_serve_sent_after_the_ping() {
+    let blocked = |sent: Nanos| {
+        EvidenceBuilder::healthy()
+            .waiting(15_000, 3)
+            .leg(Up, |l| l.last_byte_at = Some(sent))
+            .leg(Down, |l| (l.pending_bytes, l.blocked_since) = (9, Some(END - 5_000 * MS)))
+            .close(Down, 1000, END)
+    };
+    let ping = END - 15_000 * MS;
+    check(blocked(ping), "serve_stalled stall serve downstream downstream_closed proven");
+    check(blocked(ping - 1), "serve_stalled stall serve downstream downstream_closed proven");
+    check(blocked(ping + 1), "path_stalled zero_window downstream downstream downstream_closed likely");
+}
+
+#[test]
+fn one_unanswered_ping_is_enough_only_at_the_tick_of_a_watchdog() {
+    let closed = |since_ping: u64| {
+        EvidenceBuilder::healthy()
+            .waiting(since_ping, 1)
+            .heartbeat(|h| h.last_ping_at = Some(END - since_ping * MS))
+            .close(Down, 1000, END)
+    };
+    for (since_ping, confidence) in [(4_500, "proven"), (5_500, "proven"), (5_501, "likely")] {
+        check(
+            closed(since_ping),
+            &format!("serve_stalled stall serve downstream downstream_closed {confidence}"),
+        );
+    }
+}
+
+#[test]
+fn six_messages_with_a_period_are_not_chance() {
+    let stalled = |pings| {
+        EvidenceBuilder::healthy()
+            .waiting(15_000, 3)
+            .heartbeat(|h| (h.source, h.pings) = (Some(HeartbeatSource::Rhythm), pings))
+            .close(Down, 1000, END)
+    };
+    check(stalled(6), "serve_stalled stall serve downstream downstream_closed proven");
+    check(stalled(5), "serve_stalled stall serve downstream downstream_closed likely");
+}
