@@ -1,8 +1,8 @@
 //! The complete chain of real programs: Chromium, Traefik, t3-dispatch, Effect's RPC server,
 //! t3-trace, and records in a real journald. Each session ends by a realistic cause, and its
-//! complete record is compared.
+//! complete record is compared. Messages are compressed, as those of today's t3.
 //!
-//! Needs root, chromium, node, npm, pip and `cargo xtask build`. Takes about a minute because of
+//! Needs root, chromium, node, npm, pip and `cargo xtask build`. Takes about two minutes because of
 //! the real client's heartbeat period. With `T3_QUICK` a page is only loaded, reloaded and closed.
 //! Writes a screenshot of the page to `target/artefacts`.
 
@@ -31,14 +31,20 @@ use tempfile::TempDir;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One user per case.
-const USERS: [&str; 7] = ["reloaded", "frozen", "killed", "stopped", "held", "path", "gone"];
+const USERS: [&str; 8] = ["reloaded", "frozen", "killed", "stopped", "held", "older", "path", "gone"];
 
 /// Effect's period is 5 s (effect 4.1 RpcClient.ts, `makePinger`); a busy host makes it longer, not
 /// shorter.
 const PERIOD_MS: (u64, u64) = (4_500, 7_500);
 
-/// Minimum number of bytes in each direction.
+/// Minimum number of bytes in each direction, compressed.
 const BIG: u64 = 1_500_000;
+
+/// Heartbeats after which a period is known and a verdict that rests on it is proven.
+const BEATS: u64 = 7;
+
+/// The version that the server reports.
+const VERSION: &str = "0.0.42-nightly.20261128.7";
 
 struct Fixture {
     stack: Stack,
@@ -49,10 +55,11 @@ struct Fixture {
     wrong: Mutex<Vec<String>>,
 }
 
-/// Heartbeat keys of a healthy page after three or more heartbeats.
+/// Heartbeat keys of a healthy page. Chromium and serve compress every message.
 fn healthy(expected: ExpectedRecord) -> ExpectedRecord {
     let to = |most| Expect::Range(0, most);
-    let expected = expected.at_least("hb_n", 3).key("hb_period_ms", Expect::Range(PERIOD_MS.0, PERIOD_MS.1));
+    let expected = expected.is("ext", "permessage-deflate").is("hb_by", "rhythm").at_least("hb_n", BEATS);
+    let expected = expected.key("hb_period_ms", Expect::Range(PERIOD_MS.0, PERIOD_MS.1));
     let expected = ["hb_gap_ms", "up_idle_ms", "down_idle_ms"]
         .into_iter()
         .fold(expected, |expected, key| expected.key(key, to(PERIOD_MS.1)));
@@ -76,15 +83,17 @@ fn watchdog(verdict: Verdict, segment: Segment, how: &str) -> ExpectedRecord {
         .key("up_idle_ms", Expect::Range(PERIOD_MS.0, 2 * PERIOD_MS.1))
 }
 
-/// serve had not replied to a ping for one period when the watchdog fired.
+/// serve had not replied to a ping for one period when the watchdog fired. The record may blame the
+/// host, which has other load.
 fn stalled() -> ExpectedRecord {
     let waited = Expect::Range(PERIOD_MS.0, PERIOD_MS.1);
-    watchdog(Verdict::ServeStalled, Segment::Serve, "stall").key("hb_wait_ms", waited)
+    let expected = watchdog(Verdict::ServeStalled, Segment::Serve, "stall");
+    expected.key("hb_wait_ms", waited).key("segment", Expect::StallSegment)
 }
 
-/// A session too short for a heartbeat, or for three.
+/// A session too short for a recognised heartbeat.
 fn young(expected: ExpectedRecord) -> ExpectedRecord {
-    let keys = ["hb_n", "hb_period_ms", "hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms"];
+    let keys = ["hb_by", "hb_n", "hb_period_ms", "hb_gap_ms", "hb_wait_ms", "hb_rtt_ms", "hb_rtt_max_ms"];
     let expected = keys.into_iter().fold(expected, |expected, key| expected.key(key, Expect::Free));
     ["up_msgs", "down_msgs"]
         .into_iter()
@@ -152,6 +161,15 @@ impl Fixture {
         }
     }
 
+    /// Checks that the period in a record is within 5 % of that of the page.
+    fn check_period(&self, case: &str, page_saw: f64, record: &CloseRecord) {
+        #[expect(clippy::cast_precision_loss, reason = "a few seconds in milliseconds")]
+        let period = record.hb_period_ms.unwrap_or(0) as f64;
+        if (period - page_saw).abs() > page_saw * 0.05 {
+            self.fault(format!("{case}: the page's period is {page_saw} ms, hb_period_ms is {period}"));
+        }
+    }
+
     /// Checks that an open names the session that it replaces.
     fn check_again(&self, case: &str, before: &CloseRecord, again: &OpenRecord) {
         if again.prev.as_deref() != Some(&before.conn) || again.gap_ms.is_none() {
@@ -193,9 +211,17 @@ fn open(browser: &Chromium, url: &str) -> Page {
     page
 }
 
-/// Waits for three heartbeats, enough to determine their period.
+/// Waits for enough heartbeats to recognise them.
 fn beats(page: &mut Page) {
-    page.until("t3.seen.pongs >= 3", TIMEOUT).unwrap();
+    page.until(&format!("t3.seen.pongs >= {BEATS}"), TIMEOUT).unwrap();
+    assert_eq!(page.evaluate("t3.seen.extensions").unwrap(), "permessage-deflate");
+}
+
+/// Median of the intervals between the pings, in milliseconds by the page's clock.
+fn page_period(page: &mut Page) -> f64 {
+    let intervals = "t3.seen.pings.slice(1).map((at, n) => at - t3.seen.pings[n])";
+    let median = format!("{intervals}.sort((a, b) => a - b)[(t3.seen.pings.length - 2) >> 1]");
+    page.evaluate(&median).unwrap().as_f64().unwrap()
 }
 
 /// Time in milliseconds from the watchdog's close to the next connection, by the page's clock.
@@ -215,7 +241,7 @@ fn reloaded(h: &Fixture, quick: bool) {
         "[2,4,6]"
     );
     assert_eq!(page.evaluate("t3.count(5, 50)").unwrap().to_string(), "[1,2,3,4,5]");
-    assert_eq!(page.evaluate(&format!("t3.echo({BIG})")).unwrap(), true);
+    assert_eq!(page.evaluate(&format!("t3.echo({})", 2 * BIG)).unwrap(), true);
     assert_eq!(page.evaluate("t3.upload(5 << 20)").unwrap(), true);
     let times = page.evaluate("t3.events()").unwrap();
     let times: Vec<_> = times.as_array().unwrap().iter().map(|time| time.as_f64().unwrap()).collect();
@@ -228,6 +254,7 @@ fn reloaded(h: &Fixture, quick: bool) {
         "fetch(document.querySelector('head > link[rel=manifest]').href).then(answer => answer.json())";
     assert_eq!(page.evaluate(manifest).unwrap()["display"], "standalone");
     page.evaluate("t3.say('everything answered')").unwrap();
+    assert_eq!(page.evaluate("t3.seen.version").unwrap(), VERSION);
     page.screenshot(&target().join("artefacts/browser_chain.png")).unwrap();
 
     let expected = |expected: ExpectedRecord| if quick { young(expected) } else { expected };
@@ -240,13 +267,19 @@ fn reloaded(h: &Fixture, quick: bool) {
     h.check("reloaded", expected(worked), &serve, &first);
     page.until("t3.seen.connects === 1", TIMEOUT).unwrap();
     h.check_again("reloaded", &first, &h.opened(user, 2));
+    let mut period = None;
     if !quick {
         beats(&mut page);
+        period = Some(page_period(&mut page));
     }
     let minted = EffectServe::minted(h.pairing_dir.path());
     assert_eq!(minted.iter().filter(|whose| *whose == user).count(), 1, "a reload must not create a session");
     page.close().unwrap();
-    h.check("tab closed", expected(left_the_page()), &serve, &h.record(user, 2));
+    let last = h.record(user, 2);
+    h.check("tab closed", expected(left_the_page()), &serve, &last);
+    if let Some(period) = period {
+        h.check_period("tab closed", period, &last);
+    }
 }
 
 /// Chromium has frozen a background tab, so it sends no pings; then it is closed.
@@ -343,8 +376,7 @@ fn held(h: &Fixture) {
     page.until("t3.seen.timeouts === 1", TIMEOUT).unwrap();
     page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
     let first = h.record(user, 1);
-    // serve's process is running, so the record may blame the host too.
-    h.check(user, stalled().key("segment", Expect::StallSegment), &serve, &first);
+    h.check(user, stalled(), &serve, &first);
     let again = h.opened(user, 2);
     h.check_again(user, &first, &again);
     #[expect(clippy::cast_precision_loss, reason = "a few seconds in milliseconds")]
@@ -354,6 +386,29 @@ fn held(h: &Fixture) {
     }
     page.close().unwrap();
     h.record(user, 2);
+}
+
+/// The client of effect 4.0.1 as t3 patched it: only a Pong is life, and it gives up at the third
+/// tick without one.
+fn older(h: &Fixture) {
+    let user = "older";
+    let serve = h.serve(user);
+    // Pairing redirects to the other page.
+    h.page(user).close().unwrap();
+    let mut page = open(&h.browser, &format!("{}4.0.1", h.url(user)));
+    beats(&mut page);
+    let period = page_period(&mut page);
+    serve.process.signal(libc::SIGSTOP).unwrap();
+    page.until("t3.seen.timeouts === 1", TIMEOUT).unwrap();
+    serve.process.signal(libc::SIGCONT).unwrap();
+    page.until("t3.seen.connects === 2", TIMEOUT).unwrap();
+    let of_sessions = |record: &CloseRecord| record.user == user && record.dur_ms > 0;
+    let (stall, _) = h.stack.journal.wait_closes(2, TIMEOUT, of_sessions).unwrap().remove(1);
+    let waited = Expect::Range(3 * PERIOD_MS.0, 3 * PERIOD_MS.1);
+    let idle = Expect::Range(3 * PERIOD_MS.0, 4 * PERIOD_MS.1);
+    h.check(user, stalled().key("hb_wait_ms", waited).key("up_idle_ms", idle), &serve, &stall);
+    h.check_period(user, period, &stall);
+    page.close().unwrap();
 }
 
 /// The path between browser and dispatch stalls until the watchdog fires; then it delivers the
@@ -407,7 +462,7 @@ fn a_real_browser_through_real_proxies_to_a_real_rpc_server() {
         eprintln!("T3_QUICK: the page is only loaded, reloaded and closed; no heartbeats, no faults");
         reloaded(&h, quick);
     } else {
-        let stories: [fn(&Fixture); 6] = [frozen, killed, stopped, held, path, gone];
+        let stories: [fn(&Fixture); 7] = [frozen, killed, stopped, held, older, path, gone];
         thread::scope(|scope| {
             scope.spawn(|| reloaded(&h, quick));
             for case in stories {

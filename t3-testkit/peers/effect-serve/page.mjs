@@ -1,10 +1,10 @@
-// The page: Effect's RPC client as t3 uses it (stock heartbeat, stock retries), and `window.t3` by which a test makes it call.
+// The page: Effect's RPC client as t3 uses it (its heartbeat, stock retries), and `window.t3` by which a test makes it call.
 import { Effect, Layer, ManagedRuntime, Stream } from "effect"
 import { RpcClient, RpcSerialization } from "effect/rpc"
 import { Socket } from "effect/socket"
 import { Rpcs } from "./rpcs.mjs"
 
-const seen = { connects: 0, disconnects: 0, timeouts: 0, pongs: 0, at: {} }
+const seen = { connects: 0, disconnects: 0, timeouts: 0, pings: [], pongs: 0, extensions: "", at: {} }
 const say = text => {
   document.getElementById("log").textContent += `${(performance.now() / 1000).toFixed(2)} ${text}\n`
 }
@@ -13,9 +13,17 @@ const note = what => Effect.sync(() => {
   seen.at[what] = performance.now()
   say(what)
 })
-// The browser's own WebSocket, listened to by one more.
+// The browser's own WebSocket, and what passes through it.
 const sockets = Layer.succeed(Socket.WebSocketConstructor)((url, protocols) => {
   const socket = new WebSocket(url, protocols)
+  const send = socket.send.bind(socket)
+  socket.send = data => {
+    if (data === '{"_tag":"Ping"}') seen.pings.push(performance.now())
+    send(data)
+  }
+  socket.addEventListener("open", () => {
+    seen.extensions = socket.extensions
+  })
   socket.addEventListener("message", event => {
     if (event.data === '{"_tag":"Pong"}') seen.pongs += 1
   })
@@ -33,9 +41,13 @@ const call = make => runtime.runPromise(Effect.scoped(Effect.flatMap(RpcClient.m
 window.t3 = {
   seen,
   say,
+  // For the client that has no hook for it.
+  timedOut: () => Effect.runSync(note("timeouts")),
   add: (a, b) => call(client => client.Add({ a, b })),
+  // Of a text that compression does not shorten by half.
   echo: async size => {
-    const text = "x".repeat(size)
+    const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    const text = Array.from({ length: size }, () => letters[Math.floor(Math.random() * 64)]).join("")
     return (await call(client => client.Echo({ text }))) === text
   },
   count: (n, ms) => call(client => Stream.runCollect(client.Count({ n, ms })).pipe(Effect.map(all => Array.from(all)))),
@@ -62,5 +74,8 @@ window.t3 = {
     source.onerror = () => fail(new Error(`the stream ended after ${times.length} events`))
   }),
 }
-// Connects at once, as t3 does, not with the first call.
-runtime.runPromise(Effect.void)
+// Asks for the server's version and connects at once, as t3 does, not with the first call.
+fetch("/.well-known/t3/environment").then(answer => answer.json()).then(environment => {
+  seen.version = environment.serverVersion
+  return runtime.runPromise(Effect.void)
+})

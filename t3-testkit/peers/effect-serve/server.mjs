@@ -1,13 +1,14 @@
-// `t3 serve` as far as a proxy and a browser can tell: the page, the session's cookie, an upload, server-sent events, and Effect's RPC
-// server on /ws, where only a paired browser gets in. Usage: node server.mjs PORT FOLDER. A file in FOLDER named after a credential is
-// good for one session; sessions are files there, too, and outlive the process.
+// `t3 serve` as far as a proxy and a browser can tell: the page, the session's cookie, its version, an upload, server-sent events, and
+// Effect's RPC server on /ws, where only a paired browser gets in. Compresses answers and WebSocket messages, as t3 does. The page is
+// below the size that is compressed, its script is not. Usage: node server.mjs PORT FOLDER. A file in FOLDER named after a credential
+// is good for one session; sessions are files there, too, and outlive the process.
 import { existsSync, readFileSync, unlinkSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import { createHash, randomUUID } from "node:crypto"
 import { join } from "node:path"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer, Schedule, Stream } from "effect"
-import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpMiddleware, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { Rpcs } from "./rpcs.mjs"
 
@@ -17,7 +18,7 @@ const place = (kind, id) => join(folder, `${kind}-${id}`)
 const known = (kind, id) => uuid.test(id) && existsSync(place(kind, id))
 const file = name => readFileSync(new URL(name, import.meta.url), "utf8")
 const page = file("page.html")
-const script = file("page.bundle.js")
+const script = name => HttpServerResponse.text(file(name), { contentType: "text/javascript" })
 
 const session = HttpServerRequest.HttpServerRequest.pipe(
   Effect.map(request => known("session", request.cookies.t3_session)),
@@ -58,7 +59,17 @@ const events = HttpServerResponse.stream(
 
 const routes = Layer.mergeAll(
   HttpRouter.add("GET", "/", HttpServerResponse.html(page)),
-  HttpRouter.add("GET", "/page.js", HttpServerResponse.text(script, { contentType: "text/javascript" })),
+  HttpRouter.add("GET", "/page.js", script("page.bundle.js")),
+  // The page with the client of effect 4.0.1.
+  HttpRouter.add("GET", "/4.0.1", HttpServerResponse.html(page.replace("/page.js", "/page-4.0.1.js"))),
+  HttpRouter.add("GET", "/page-4.0.1.js", script("page-4.0.1.bundle.js")),
+  HttpRouter.add("GET", "/.well-known/t3/environment", json({
+    environmentId: randomUUID(),
+    label: "effect-serve",
+    platform: { os: "linux", arch: "x64" },
+    serverVersion: "0.0.42-nightly.20261128.7",
+    capabilities: { repositoryIdentity: true },
+  })),
   HttpRouter.add("GET", "/api/auth/session", Effect.map(session, authenticated => json({ authenticated }))),
   HttpRouter.add("POST", "/api/auth/browser-session", pair),
   HttpRouter.add("POST", "/upload", upload),
@@ -78,8 +89,16 @@ const rpc = Layer.effectDiscard(Effect.gen(function* () {
   yield* router.add("GET", "/ws", Effect.flatMap(session, ok => ok ? socket : Effect.succeed(json({}, 401))))
 })).pipe(Layer.provide([handlers, RpcSerialization.layerJson]))
 
-HttpRouter.serve(Layer.mergeAll(routes, rpc), { disableLogger: true, disableListenLog: true }).pipe(
-  Layer.provide(NodeHttpServer.layer(createServer, { port: Number(port), host: "127.0.0.1" })),
+HttpRouter.serve(Layer.mergeAll(routes, rpc), {
+  disableLogger: true,
+  disableListenLog: true,
+  middleware: HttpMiddleware.compression(),
+}).pipe(
+  Layer.provide(NodeHttpServer.layer(createServer, {
+    port: Number(port),
+    host: "127.0.0.1",
+    websocket: { perMessageDeflate: true },
+  })),
   Layer.launch,
   NodeRuntime.runMain,
 )
