@@ -7,11 +7,12 @@ use super::{
     disturbance::Disturbance,
     evidence_builder::*,
     leg_end,
+    pressure::{Starved, limits, starved},
     tests::check,
 };
 use crate::{
     evidence::*,
-    vocabulary::{HeartbeatSource, LegEnd, Side},
+    vocabulary::{HeartbeatSource, KernelSource, LegEnd, Side},
 };
 
 fn acts(builder: EvidenceBuilder) -> Acts {
@@ -184,4 +185,132 @@ fn six_messages_with_a_period_are_not_chance() {
     };
     check(stalled(6), "serve_stalled stall serve downstream downstream_closed proven");
     check(stalled(5), "serve_stalled stall serve downstream downstream_closed likely");
+}
+
+#[test]
+fn a_period_of_zero_is_unknown() {
+    let waiting = |ms| {
+        EvidenceBuilder::healthy().waiting(ms, 2).heartbeat(|h| h.period_ns = Some(0)).close(Down, 1000, END)
+    };
+    check(waiting(4_500), "serve_stalled stall serve downstream downstream_closed proven");
+    check(waiting(4_499), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
+}
+
+#[test]
+fn delayed_pings_count_as_lost_only_shortly_before_the_end() {
+    let closed = |since_ping: Nanos| {
+        EvidenceBuilder::healthy()
+            .heartbeat(|h| {
+                (h.last_ping_at, h.last_pong_at) = (Some(END - since_ping), Some(END - since_ping + MS));
+                h.last_interval_ns = Some(9_500 * MS);
+            })
+            .close(Down, 1000, END)
+    };
+    let period = 5_000 * MS;
+    check(closed(period - 1), "path_stalled heartbeat_lost downstream downstream downstream_closed likely");
+    check(closed(period), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
+}
+
+#[test]
+fn a_stopped_serve_explains_a_timeout_at_open_before_pressure_does() {
+    let timeout = |halted| {
+        EvidenceBuilder::healthy()
+            .relay(|r| {
+                (r.opened_at, r.heartbeat) = (None, None);
+                r.open_failure = Some(OpenFailure::HandshakeTimeout);
+            })
+            .kernel(|k| {
+                k.peer.as_mut().unwrap().halted = halted;
+                k.pressure = Some(Pressure { cpu: Some(stall(100.0, None)), ..Pressure::default() });
+            })
+    };
+    check(timeout(None), "serve_timeout handshake_timeout devvm upstream upstream_closed proven");
+    check(
+        timeout(Some(Halt::Stopped)),
+        "serve_timeout handshake_timeout serve upstream upstream_closed proven",
+    );
+}
+
+fn stall(some: f32, full: Option<f32>) -> Stall {
+    Stall { some, full, ..Stall::default() }
+}
+
+#[test]
+fn each_resource_has_its_thresholds() {
+    let [mem, io, cpu] = limits();
+    assert_eq!([mem, io, cpu], [20.0, 50.0, 80.0]);
+    type Place = fn(&mut Pressure) -> &mut Option<Stall>;
+    let rows: [(Place, f32, f32, Starved); 3] = [
+        (|p| &mut p.mem, mem, 10.0, Starved::Memory),
+        (|p| &mut p.io, io, 30.0, Starved::Io),
+        (|p| &mut p.cpu, cpu, 80.0, Starved::Cpu),
+    ];
+    for (place, some, full, resource) in rows {
+        let one = |value: Stall| {
+            let mut pressure = Pressure::default();
+            *place(&mut pressure) = Some(value);
+            Some(pressure)
+        };
+        let absent = || KernelFacts::absent(KernelSource::Tracepoint);
+        let in_cgroup = |value| starved(&KernelFacts { pressure: one(value), ..absent() });
+        let on_host = |value| starved(&KernelFacts { host: one(value), ..absent() });
+        assert_eq!(in_cgroup(stall(some, None)), Some(resource));
+        assert_eq!(in_cgroup(Stall { some30: some, ..Stall::default() }), Some(resource));
+        assert_eq!(in_cgroup(stall(some - 0.1, Some(99.0))), None);
+        assert_eq!(on_host(stall(0.0, Some(full))), Some(resource));
+        assert_eq!(on_host(stall(100.0, Some(full - 0.1))), None);
+    }
+}
+
+#[test]
+fn serve_gives_up_only_on_a_client_that_has_answered() {
+    let left = |pongs| {
+        EvidenceBuilder::healthy()
+            .heartbeat(|h| {
+                (h.source, h.is_by_serve, h.pongs) = (Some(HeartbeatSource::Ping), true, pongs);
+                h.silent_since = Some(END - 4_500 * MS);
+            })
+            .rst(Up, END)
+    };
+    check(left(1), "path_stalled heartbeat_lost downstream upstream upstream_closed likely");
+    check(left(0), "serve_reset rst serve upstream upstream_closed proven");
+}
+
+#[test]
+fn a_firewall_drops_only_what_was_sent_again_into_an_open_window() {
+    let lost = TcpFacts { unacked: 1, backoff: 1, peer_window: Some(1), ..TcpFacts::default() };
+    let timeout = |tcp| {
+        EvidenceBuilder::healthy()
+            .socket(Up, |t| t.error = Some((110, END)))
+            .leg(Up, |l| (l.end, l.tcp) = (Some((SeenEnd::Timeout, END)), Some(tcp)))
+    };
+    check(timeout(lost), "serve_stalled loss devvm dispatch upstream_closed likely");
+    for tcp in [
+        TcpFacts { unacked: 0, ..lost },
+        TcpFacts { backoff: 0, ..lost },
+        TcpFacts { peer_window: Some(0), ..lost },
+        TcpFacts { peer_window: None, ..lost },
+    ] {
+        check(timeout(tcp), "serve_stalled zero_window serve dispatch upstream_closed proven");
+    }
+}
+
+#[test]
+fn only_the_opposite_change_after_it_ends_an_outage() {
+    let vanished = |events: &[(NetworkChange, u64)]| {
+        let network =
+            events.iter().map(|(change, ms)| NetworkEvent { side: Down, change: *change, at: END - ms * MS });
+        EvidenceBuilder::healthy()
+            .kernel(|k| k.network = network.collect())
+            .socket(Down, |t| t.error = Some((110, END)))
+            .leg(Down, |l| l.end = Some((SeenEnd::Timeout, END)))
+    };
+    let down = (NetworkChange::LinkDown, 30_000);
+    let ours = "client_vanished vanished devvm dispatch downstream_closed likely";
+    check(vanished(&[down, (NetworkChange::AddressAdded, 29_000)]), ours);
+    check(vanished(&[down, (NetworkChange::LinkUp, 30_000)]), ours);
+    check(
+        vanished(&[down, (NetworkChange::LinkUp, 29_999)]),
+        "client_vanished vanished downstream dispatch downstream_closed proven",
+    );
 }
