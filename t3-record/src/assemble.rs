@@ -87,7 +87,7 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
         record.up_queued = relay.down.backlog.map(|backlog| backlog.bytes).filter(|bytes| *bytes > 0);
     }
     record.self_lag_ms = relay.self_lag_ms;
-    let disturbance = Disturbance::before(relay, close);
+    let disturbance = Disturbance::before(relay, &evidence.kernel, close);
     record.lag_ms = Some(ms(disturbance.lag)).filter(|ms| *ms > 0);
     record.pause_ms = Some(ms(disturbance.pause)).filter(|ms| *ms > 0);
     legs(record, &relay.down, &relay.up);

@@ -107,6 +107,9 @@ pub struct Pause {
     pub at: Nanos,
     /// Length in nanoseconds.
     pub length: Nanos,
+    /// The kernel counted it as suspended. Other clocks can be set, and a ping can be sent early.
+    #[serde(default)]
+    pub is_certain: bool,
 }
 
 /// Bytes that wait in a direction.
@@ -381,6 +384,13 @@ pub struct KernelFacts {
     /// Changes of this host's own network on the legs, in the 60 s before the end, oldest first.
     #[serde(default)]
     pub network: Vec<NetworkEvent>,
+    /// Delays of t3-trace's own sampler, oldest first: the last [`MAX_SPANS`].
+    #[serde(default)]
+    pub delays: Vec<Span>,
+    /// CPU time that the hypervisor gave to others in the worst second of the last 30 s, in percent
+    /// of all CPUs; `None` where the kernel does not count it.
+    #[serde(default)]
+    pub steal: Option<f32>,
     /// Kernel events lost since the last reply.
     pub lost: u64,
 }
@@ -405,6 +415,8 @@ impl KernelFacts {
             host: None,
             memory: None,
             network: Vec::new(),
+            delays: Vec::new(),
+            steal: None,
             lost: 0,
         }
     }

@@ -115,7 +115,7 @@ proptest! {
                 relay.up.last_frame_at = None;
                 let length = delay.0.saturating_add(delay.1).max(1) * second;
                 if is_pause {
-                    relay.pauses = vec![Pause { at: relay.ended_at.max(10), length }];
+                    relay.pauses = vec![Pause { at: relay.ended_at.max(10), length, is_certain: length % 2 == 0 }];
                 } else {
                     relay.delays = vec![Span { from: 0, until: length }];
                 }

@@ -5,14 +5,19 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use t3_record::evidence::{MAX_SPANS, Nanos, Pause, Span};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{evidence::pause::Clocks, sys::clock};
+use crate::{
+    evidence::pause::{self, Clocks, Gap, HardwarePause, HardwareReading},
+    relay::heartbeat::EarlyPing,
+    sys::clock,
+};
 
 /// Interval of the measurement.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -20,6 +25,13 @@ const WINDOW: Nanos = 30_000_000_000;
 const BUCKET: Nanos = 1_000_000_000;
 /// Shorter delays are those of a busy host, and matter to no watchdog.
 const MIN_DELAY: Nanos = 100_000_000;
+/// The hardware clock is read at the end of a session, and once in so many ticks: it answers in
+/// microseconds to milliseconds.
+const HARDWARE_TICKS: u32 = 50;
+/// Sessions that end together share one reading.
+const SHARED: Nanos = 10_000_000;
+/// rtc(4), Documentation/ABI/testing/sysfs-class-rtc.
+const HARDWARE_CLOCK: &str = "/sys/class/rtc/rtc0/since_epoch";
 
 /// One delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +77,15 @@ pub struct LoopLag {
     /// The last delays and pauses, oldest first.
     delays: Mutex<VecDeque<Span>>,
     pauses: Mutex<VecDeque<Pause>>,
+    hardware: Mutex<HardwareClock>,
+}
+
+/// The hardware clock, and what it showed.
+#[derive(Debug, Default)]
+struct HardwareClock {
+    last: Option<HardwareReading>,
+    /// The last pauses, oldest first.
+    pauses: VecDeque<HardwarePause>,
 }
 
 fn push<T>(list: &Mutex<VecDeque<T>>, item: T) {
@@ -93,16 +114,41 @@ impl LoopLag {
         copy(&self.delays)
     }
 
-    /// Returns the last pauses of the host, oldest first.
+    /// Returns the last pauses of the host, oldest first, for a session with this early ping.
     #[must_use]
-    pub fn pauses(&self) -> Vec<Pause> {
-        copy(&self.pauses)
+    pub fn pauses(&self, early: Option<EarlyPing>) -> Vec<Pause> {
+        let hardware: Vec<_> = self.hardware().pauses.iter().copied().collect();
+        pause::of_session(copy(&self.pauses), hardware, early)
+    }
+
+    fn hardware(&self) -> MutexGuard<'_, HardwareClock> {
+        self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares the hardware clock with the others, unless that has just been done.
+    pub async fn check_hardware_clock(self: &Arc<Self>) {
+        let is_fresh = |last: HardwareReading| last.at() + SHARED > clock::now();
+        if self.hardware().last.is_some_and(is_fresh) {
+            return;
+        }
+        let lag = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || {
+            if let Some(reading) = HardwareReading::now(Path::new(HARDWARE_CLOCK)) {
+                lag.hardware().add(reading);
+            }
+        });
+        drop(read.await);
     }
 
     /// Measures continuously and reports each delay.
-    pub async fn run(&self, report: impl Fn(Duration)) {
+    pub async fn run(self: &Arc<Self>, report: impl Fn(Duration)) {
         let mut clocks = Clocks::now();
+        let mut ticks = 0_u32;
         loop {
+            if ticks.is_multiple_of(HARDWARE_TICKS) {
+                self.check_soon();
+            }
+            ticks = ticks.wrapping_add(1);
             let due = Instant::now() + TICK;
             sleep_until(due).await;
             let elapsed = due.elapsed();
@@ -114,9 +160,34 @@ impl LoopLag {
                 push(&self.delays, Span { from: now.saturating_sub(late), until: now });
             }
             let before = std::mem::replace(&mut clocks, Clocks::now());
-            if let Some(length) = clocks.pause_since(&before) {
-                push(&self.pauses, Pause { at: now, length });
+            match clocks.gap_since(&before) {
+                Some(Gap::Suspended(length)) => {
+                    push(&self.pauses, Pause { at: now, length, is_certain: true });
+                }
+                // The hardware clock tells a pause from a wall clock that was set.
+                Some(Gap::Stepped(_)) if self.hardware().last.is_some() => self.check_soon(),
+                Some(Gap::Stepped(length)) => {
+                    push(&self.pauses, Pause { at: now, length, is_certain: false });
+                }
+                None => {}
             }
+        }
+    }
+
+    fn check_soon(self: &Arc<Self>) {
+        let lag = Arc::clone(self);
+        tokio::spawn(async move { lag.check_hardware_clock().await });
+    }
+}
+
+impl HardwareClock {
+    fn add(&mut self, reading: HardwareReading) {
+        let Some(before) = self.last.replace(reading) else { return };
+        if let Some(length) = reading.pause_since(&before) {
+            if self.pauses.len() == MAX_SPANS {
+                self.pauses.pop_front();
+            }
+            self.pauses.push_back(HardwarePause { since: before.at(), until: reading.at(), length });
         }
     }
 }

@@ -137,7 +137,7 @@ impl SessionObserver {
     fn report(&self, session: &Session) {
         self.recorder.evidence.ending(&session.identity.conn, || {
             let mut facts = session.facts_so_far();
-            self.recorder.add_lag(&mut facts);
+            self.recorder.add_lag(&mut facts, session.heartbeat.early());
             facts
         });
     }
@@ -180,7 +180,8 @@ impl Drop for SessionRecorder {
         let Some(mut session) = self.session.take() else { return };
         let recorder = Arc::clone(&self.recorder);
         first_end(&recorder, &mut session, clock::now());
-        recorder.add_lag(&mut session.facts);
+        let early_ping = session.heartbeat.early();
+        recorder.add_lag(&mut session.facts, early_ping);
         let runtime = recorder.runtime.clone();
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         runtime.spawn(async move {
@@ -218,8 +219,11 @@ async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEviden
             ),
         }
     };
-    let (kernel, burst) = tokio::join!(kernel, recorder.burst_around(session));
-    let evidence = Evidence { relay: Some(session.facts.clone()), kernel, burst, dispatch_died: None };
+    let clock = recorder.lag.check_hardware_clock();
+    let (kernel, burst, ()) = tokio::join!(kernel, recorder.burst_around(session), clock);
+    let mut facts = session.facts.clone();
+    facts.pauses = recorder.lag.pauses(session.heartbeat.early());
+    let evidence = Evidence { relay: Some(facts), kernel, burst, dispatch_died: None };
     tracing::debug!(conn = %identity.conn, evidence = ?evidence, "judging");
     let record = assemble(identity, &evidence);
     if let Some(observer) = &recorder.observer {

@@ -85,6 +85,10 @@ pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
     if late.network.is_empty() {
         late.network = early.network;
     }
+    if late.delays.is_empty() {
+        late.delays = early.delays;
+    }
+    late.steal = late.steal.or(early.steal);
     late.lost += early.lost;
     late
 }

@@ -17,7 +17,7 @@ use crate::{
         burst::{self, BurstCounter},
         reconnects::Reconnects,
     },
-    relay::session::Session,
+    relay::{heartbeat::EarlyPing, session::Session},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
     sys::clock,
 };
@@ -46,14 +46,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Adds the delays of this process's event loop and the pauses of the host.
-    pub(super) fn add_lag(&self, facts: &mut RelayFacts) {
+    /// Adds the delays of this process's event loop, and the pauses of the host so far.
+    pub(super) fn add_lag(&self, facts: &mut RelayFacts, early: Option<EarlyPing>) {
         if let Some(delay) = self.lag.worst() {
             facts.self_lag_ms = Some(delay.late / 1_000_000);
             facts.self_lag_at = Some(delay.at);
         }
         facts.delays = self.lag.delays();
-        facts.pauses = self.lag.pauses();
+        facts.pauses = self.lag.pauses(early);
     }
 
     /// Writes the summary of a burst that is complete at `now`.

@@ -53,6 +53,20 @@ fn trim_end(text: &[u8]) -> &[u8] {
     text.trim_ascii_end()
 }
 
+/// Intervals in a row that differ from the period by up to a sixteenth make a ping predictable.
+const STABLE: usize = 3;
+/// A ping that comes less than this earlier is jitter, in nanoseconds.
+const MIN_EARLY: u64 = 1_000_000_000;
+
+/// A ping, or several at once, earlier than the period allows: this host did not count the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlyPing {
+    /// Time of the last of them.
+    pub at: Nanos,
+    /// Time that is missing at least, in nanoseconds.
+    pub missing: u64,
+}
+
 /// Heartbeat state of one session.
 #[derive(Debug, Clone, Default)]
 pub struct HeartbeatTracker {
@@ -73,6 +87,9 @@ pub struct HeartbeatTracker {
     /// RTTs not yet returned by [`HeartbeatTracker::take_rtts`].
     rtts: [u64; OUTSTANDING],
     rtt_count: usize,
+    /// The last intervals, of all pings, newest last.
+    last: [u64; STABLE],
+    early: Option<EarlyPing>,
 }
 
 impl HeartbeatTracker {
@@ -114,6 +131,9 @@ impl HeartbeatTracker {
         self.silent_pings = self.silent_pings.saturating_add(1);
         if let Some(last) = self.facts.last_ping_at {
             let interval = now.saturating_sub(last);
+            if !self.facts.is_by_serve {
+                self.note_early(interval, now);
+            }
             // Queued pings that arrive in one read do not count as intervals, and the silence
             // before them is kept.
             if interval >= MIN_INTERVAL {
@@ -130,6 +150,31 @@ impl HeartbeatTracker {
         }
         self.facts.unanswered = self.facts.unanswered.saturating_add(1);
         self.facts.waiting_since = Some(self.waiting[0]);
+    }
+
+    /// A client's timer does not run ahead: a ping that follows three punctual ones after a much
+    /// shorter time means that this host did not count the difference. Pings that queued meanwhile
+    /// follow at once, and each stands for a period. Delays on the way make an interval long first.
+    fn note_early(&mut self, interval: u64, now: Nanos) {
+        if let Some(period) = self.period() {
+            let missing = period.saturating_sub(interval);
+            let is_early = missing >= (period / 4).max(MIN_EARLY);
+            let is_stable = self.last.iter().all(|interval| interval.abs_diff(period) <= period / 16);
+            let queued = self.early.filter(|early| Some(early.at) == self.facts.last_ping_at);
+            self.early = match queued {
+                Some(early) if is_early => Some(EarlyPing { at: now, missing: early.missing + missing }),
+                None if is_early && is_stable => Some(EarlyPing { at: now, missing }),
+                _ => self.early,
+            };
+        }
+        self.last.rotate_left(1);
+        self.last[STABLE - 1] = interval;
+    }
+
+    /// The last early ping.
+    #[must_use]
+    pub fn early(&self) -> Option<EarlyPing> {
+        self.early
     }
 
     /// Adds a sample of the downstream socket, taken after a ping or at the end: bytes of the
@@ -314,6 +359,44 @@ mod tests {
             tracker.pong(5 * SECOND, 0);
         }
         assert_eq!(tracker.facts().unwrap().survived, 2);
+    }
+
+    #[test]
+    fn a_ping_before_its_time_shows_a_pause_of_the_host() {
+        // Intervals in milliseconds after the first ping, and what is missing.
+        for (intervals, missing) in [
+            (&[5_000, 5_000, 5_000, 5_000][..], None),
+            // The host paused 2 s after a ping.
+            (&[5_000, 5_000, 5_000, 2_000], Some(3_000)),
+            (&[5_002, 4_990, 5_100, 2_000], Some(3_002)),
+            // Further pings queued meanwhile, and the rhythm goes on.
+            (&[5_000, 5_000, 5_000, 2_000, 0, 1], Some(12_999)),
+            (&[5_000, 5_000, 5_000, 2_000, 0, 3_000, 5_000], Some(10_000)),
+            // A delay on the way, and what queued behind it.
+            (&[5_000, 5_000, 5_000, 8_000, 2_000], None),
+            (&[5_000, 5_000, 5_000, 14_000, 0, 1], None),
+            // Jitter of the browser, and an unstable rhythm.
+            (&[5_000, 5_000, 5_000, 3_900], None),
+            (&[5_000, 5_600, 4_400, 2_000], None),
+            (&[5_000, 5_000, 2_000], None),
+            // Too short a period to tell.
+            (&[400, 400, 400, 100], None),
+        ] {
+            let mut tracker = HeartbeatTracker::new(HeartbeatSource::Text, Side::Down);
+            let mut at = SECOND;
+            tracker.ping(at);
+            for interval in intervals {
+                at += interval * 1_000_000;
+                tracker.ping(at);
+            }
+            assert_eq!(tracker.early().map(|early| early.missing / 1_000_000), missing, "{intervals:?}");
+        }
+        // serve's clock is that of this host.
+        let mut tracker = HeartbeatTracker::new(HeartbeatSource::Ping, Side::Up);
+        for at in [5, 10, 15, 20, 22] {
+            tracker.ping(at * SECOND);
+        }
+        assert_eq!(tracker.early(), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use t3_record::{
 
 use crate::relay::{
     frames::Frame,
-    heartbeat::{HeartbeatEvent, HeartbeatTracker},
+    heartbeat::{EarlyPing, HeartbeatEvent, HeartbeatTracker},
     rhythm::Rhythm,
 };
 
@@ -164,6 +164,12 @@ impl Liveness {
     /// Returns the RTTs of serve in nanoseconds since the last call.
     pub fn take_rtts(&mut self) -> &[u64] {
         self.tracker.take_rtts()
+    }
+
+    /// See [`HeartbeatTracker::early`].
+    #[must_use]
+    pub fn early(&self) -> Option<EarlyPing> {
+        self.tracker.early()
     }
 
     /// RTT of serve in nanoseconds, and time of the oldest ping that serve has not answered.

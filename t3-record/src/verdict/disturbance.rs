@@ -2,18 +2,27 @@
 //! first act. They can be the cause of a close, and they forbid `proven` for every verdict that
 //! rests on the order or the absence of events.
 
-use crate::evidence::{Nanos, RelayFacts};
+use crate::{
+    evidence::{KernelFacts, Nanos, RelayFacts, Span},
+    verdict::pressure,
+};
 
 /// Time after a delay or a pause in which what it held up is read.
 const TAIL: Nanos = 1_500_000_000;
+/// A shorter delay of dispatch is not compared with those of t3-trace, which runs once a second.
+const COMPARABLE: Nanos = 2_000_000_000;
+/// Steal from which pressure in this host is the consequence, in percent.
+const STOLEN: f32 = 30.0;
 
 /// Delays and pauses before an act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disturbance {
-    /// Time that dispatch's event loop was late, in nanoseconds.
+    /// Time that dispatch's event loop was late while the host ran, in nanoseconds.
     pub lag: Nanos,
     /// Time that the host did not run, in nanoseconds.
     pub pause: Nanos,
+    /// The part of it that the kernel counted as suspended.
+    pub certain_pause: Nanos,
     /// Time from the last answered heartbeat to the act, in nanoseconds, with the time in which
     /// data held up before it was read.
     interval: Nanos,
@@ -23,21 +32,31 @@ impl Disturbance {
     /// Sums the delays and pauses that overlap the time from the last answered heartbeat to `at`.
     /// Without heartbeats the time starts at the last frame from serve, else at the open.
     #[must_use]
-    pub fn before(relay: &RelayFacts, at: Nanos) -> Self {
+    pub fn before(relay: &RelayFacts, kernel: &KernelFacts, at: Nanos) -> Self {
         let answered = relay.heartbeat.as_ref().and_then(|heartbeat| {
             Some(heartbeat.last_pong_at?.saturating_sub(heartbeat.rtt_ns.unwrap_or(0)))
         });
         let opened = relay.opened_at.unwrap_or(relay.started_at);
-        let start = answered.or(relay.up.last_frame_at).unwrap_or(opened).min(at).saturating_sub(TAIL);
-        let lag = relay.delays.iter().filter(|delay| delay.until >= start && delay.from <= at);
-        let lag = lag.map(|delay| delay.until.saturating_sub(delay.from)).fold(0, Nanos::saturating_add);
-        // Data that was lost during a pause is sent again after up to as long again.
-        let pause = relay.pauses.iter().filter(|pause| {
-            let is_recent = at.saturating_sub(pause.at) <= pause.length.max(TAIL);
-            pause.at >= start && pause.at <= at.saturating_add(TAIL) && is_recent
-        });
-        let pause = pause.map(|pause| pause.length).fold(0, Nanos::saturating_add);
-        Self { lag, pause, interval: at.saturating_sub(start) }
+        let alive = answered.or(relay.up.last_frame_at).unwrap_or(opened).min(at);
+        let start = alive.saturating_sub(TAIL);
+        let (mut lag, mut both): (Nanos, Nanos) = (0, 0);
+        for delay in relay.delays.iter().filter(|delay| delay.until >= start && delay.from <= at) {
+            let sum = if is_of_host(*delay, kernel) { &mut both } else { &mut lag };
+            *sum = sum.saturating_add(length(*delay));
+        }
+        let pauses = || {
+            relay.pauses.iter().filter(|pause| {
+                let age = at.saturating_sub(pause.at);
+                // Data that was lost during a pause is sent again after up to as long again, unless
+                // the session went on meanwhile.
+                let is_recent = age <= TAIL || pause.at >= alive && age <= pause.length;
+                pause.at <= at.saturating_add(TAIL) && is_recent
+            })
+        };
+        let pause = pauses().map(|pause| pause.length).fold(both, Nanos::saturating_add);
+        let certain = pauses().filter(|pause| pause.is_certain);
+        let certain_pause = certain.map(|pause| pause.length).fold(0, Nanos::saturating_add);
+        Self { lag, pause, certain_pause, interval: at.saturating_sub(start) }
     }
 
     /// The order and the absence of events still prove something: less than a fifth of the time is
@@ -46,4 +65,21 @@ impl Disturbance {
     pub fn is_small(&self) -> bool {
         self.lag.saturating_add(self.pause).saturating_mul(5) < self.interval
     }
+}
+
+fn length(span: Span) -> Nanos {
+    span.until.saturating_sub(span.from)
+}
+
+/// t3-trace was late over the same time, and other processes of this host did not take the CPU.
+fn is_of_host(delay: Span, kernel: &KernelFacts) -> bool {
+    let overlap = |other: &Span| {
+        let (from, until) = (other.from.max(delay.from), other.until.min(delay.until));
+        until.saturating_sub(from)
+    };
+    let shared = kernel.delays.iter().map(overlap).fold(0, Nanos::saturating_add);
+    let was_stolen = kernel.steal.is_some_and(|percent| percent >= STOLEN);
+    length(delay) >= COMPARABLE
+        && shared.saturating_mul(2) >= length(delay)
+        && (was_stolen || pressure::starved(kernel).is_none())
 }

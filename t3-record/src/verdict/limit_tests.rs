@@ -91,7 +91,7 @@ fn a_disturbance_of_a_fifth_of_the_time_is_not_small() {
     // The last ping was answered 2 s before the end; data that was held up arrives within 1.5 s.
     let is_small = |ms| {
         let evidence = EvidenceBuilder::healthy().lag(ms, 100).0;
-        Disturbance::before(&evidence.relay.unwrap(), END).is_small()
+        Disturbance::before(&evidence.relay.unwrap(), &evidence.kernel, END).is_small()
     };
     assert!(is_small(699));
     assert!(!is_small(700));

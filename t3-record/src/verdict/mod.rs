@@ -100,7 +100,7 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     }
     let Some(relay) = &evidence.relay else { return false };
     let at = judgement.at.unwrap_or(relay.ended_at);
-    if !Disturbance::before(relay, at).is_small() {
+    if !Disturbance::before(relay, &evidence.kernel, at).is_small() {
         return false;
     }
     let by_client =
@@ -209,19 +209,21 @@ fn gave_up(relay: &RelayFacts, first: Act) -> bool {
 /// The client gave up on a host that did not run.
 fn paused(evidence: &Evidence, first: Act) -> Option<Finding> {
     let relay = evidence.relay.as_ref()?;
-    let pause = Disturbance::before(relay, first.at).pause;
-    (gave_up(relay, first) && pause >= patience(relay)).then_some(Finding::proven(
-        Verdict::HostPaused,
-        How::Pause,
-        Segment::Devvm,
-    ))
+    let disturbance = Disturbance::before(relay, &evidence.kernel, first.at);
+    let patience = patience(relay);
+    let paused = |pause: Nanos| gave_up(relay, first) && pause >= patience;
+    let finding = Finding::likely(Verdict::HostPaused, How::Pause, Segment::Devvm);
+    if paused(disturbance.certain_pause) {
+        return Some(Finding { confidence: Confidence::Proven, ..finding });
+    }
+    paused(disturbance.pause).then_some(finding)
 }
 
 /// The client gave up while dispatch's event loop was blocked: its pings and its close were unread
 /// in dispatch's sockets.
 fn own_stall(evidence: &Evidence, first: Act) -> Option<Finding> {
     let relay = evidence.relay.as_ref()?;
-    let lag = Disturbance::before(relay, first.at).lag;
+    let lag = Disturbance::before(relay, &evidence.kernel, first.at).lag;
     let gave_up = gave_up(relay, first) && first.kind != Kind::Timeout;
     // The host is the cause if it was under pressure.
     let segment =
@@ -331,6 +333,8 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
 
 #[cfg(test)]
 pub(crate) mod evidence_builder;
+#[cfg(test)]
+mod host_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]

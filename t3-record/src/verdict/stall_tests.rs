@@ -208,7 +208,7 @@ fn a_death_comes_before_a_stall() {
 #[test]
 fn a_host_that_did_not_run_is_the_cause() {
     let paused = |length: u64, ended: u64| {
-        let pause = Pause { at: END - ended * MS, length: length * MS };
+        let pause = Pause { at: END - ended * MS, length: length * MS, is_certain: true };
         EvidenceBuilder::healthy().relay(|r| r.pauses.push(pause)).heartbeat(|h| {
             // The last answer was before the pause.
             (h.last_ping_at, h.last_pong_at) =

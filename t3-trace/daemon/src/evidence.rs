@@ -86,6 +86,7 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     let candidates = Candidates { holder: holder.as_deref(), listener: owner.as_deref() };
     let process = fate(shared, entry, &sockets, candidates, late).await;
     let reading = of_process(shared, reading, owner.as_deref(), process.as_ref());
+    let (delays, steal) = shared.sampler.host_time();
     KernelFacts {
         source,
         down: sockets.down,
@@ -96,6 +97,8 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         memory: with_own_kill(reading.memory, process.as_ref()),
         peer: process,
         network: network(shared, entry),
+        delays,
+        steal,
         lost: shared.lost_delta(),
     }
 }

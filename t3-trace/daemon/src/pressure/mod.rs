@@ -3,6 +3,7 @@
 //!
 //! Does not report the kernel's averages, which lag, nor zeros for values that the kernel lacks.
 
+mod host_time;
 mod psi;
 mod ring;
 mod sampler;

@@ -12,14 +12,16 @@ use std::{
     time::Duration,
 };
 
-use t3_record::evidence::{Memory, Nanos, Pressure};
+use t3_record::evidence::{Memory, Nanos, Pressure, Span};
 use t3_trace_host::{
     cgroup::{self, MemoryNow},
     clock::{SECOND, monotonic},
 };
 
 use super::{
-    Totals, parse,
+    Totals,
+    host_time::{CpuTime, HostTime},
+    parse,
     ring::{Counters, KEEP, Ring, Sample},
 };
 
@@ -85,6 +87,7 @@ impl Target {
 #[derive(Debug, Default)]
 struct State {
     host: Ring,
+    time: HostTime,
     cgroups: HashMap<PathBuf, Target>,
     stopping: bool,
 }
@@ -186,6 +189,15 @@ impl Sampler {
     }
 }
 
+impl Sampler {
+    /// Delays of this thread, oldest first, and the worst steal of a second in percent.
+    #[must_use]
+    pub fn host_time(&self) -> (Vec<Span>, Option<f32>) {
+        let state = self.shared.lock();
+        (state.time.delays(monotonic()), state.time.steal())
+    }
+}
+
 impl Drop for Sampler {
     fn drop(&mut self) {
         self.shared.lock().stopping = true;
@@ -213,7 +225,9 @@ fn is_old(ring: &Ring) -> bool {
 
 fn run(shared: &Shared) {
     loop {
-        let state = shared.lock();
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let mut state = shared.lock();
+        state.time.runs(monotonic(), CpuTime::parse(&stat));
         let cgroups: Vec<PathBuf> = state.cgroups.keys().cloned().collect();
         drop(state);
         let host = sample_host(&shared.proc_pressure);
@@ -229,12 +243,17 @@ fn run(shared: &Shared) {
             }
         }
         if !state.stopping {
+            state.time.sleeps(monotonic() + nanos(EVERY));
             state = shared.changed.wait_timeout(state, EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.stopping {
             return;
         }
     }
+}
+
+fn nanos(time: Duration) -> Nanos {
+    u64::try_from(time.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
 fn sample_cgroup(dir: &Path) -> Option<(Sample, Option<MemoryNow>)> {
