@@ -127,6 +127,7 @@ async fn live_survives_a_daemon_restart_and_a_resize() {
         up_bytes: 9,
         rtt_ns: None,
         waiting_since: Some(monotonic().saturating_sub(60_000_000_000)),
+        hb_by: None,
     };
     send(&dispatch, &ToTrace::Pulses { pulses: vec![waiting] }).await;
     let screen = live.until_shows("unanswered 1m", SOON).unwrap();

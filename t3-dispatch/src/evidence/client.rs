@@ -15,6 +15,7 @@ use std::{
 use t3_record::{
     CloseRecord, KernelSource, OpenRecord,
     evidence::{KernelFacts, Nanos, RelayFacts},
+    vocabulary::HeartbeatSource,
     wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION, live::StatsReport},
 };
 use tokio::{
@@ -144,6 +145,15 @@ impl EvidenceClient {
     /// Removes a session without a record.
     pub fn unregister(&self, conn: &str) {
         self.lock().sessions.remove(conn);
+    }
+
+    /// Number of registered sessions that opened before `then` and have no recognised heartbeat.
+    #[must_use]
+    pub fn without_heartbeat(&self, then: Nanos) -> usize {
+        let is_old = |session: &Session| session.opened_at.is_some_and(|opened| opened <= then);
+        let state = self.lock();
+        let sessions = state.sessions.values();
+        sessions.filter(|(session, live)| is_old(session) && live.hb_by() == HeartbeatSource::None).count()
     }
 
     #[must_use]
@@ -296,5 +306,37 @@ async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> io::Result<Option
             Ok(message) => return Ok(Some(message)),
             Err(error) => tracing::debug!("cannot decode a message of t3-trace: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn old_sessions_without_a_heartbeat_are_counted() {
+        let client = EvidenceClient::start("/nonexistent".into(), Duration::ZERO);
+        for (conn, opened_at, source) in [
+            ("old", Some(10), HeartbeatSource::None),
+            ("limit", Some(20), HeartbeatSource::None),
+            ("young", Some(21), HeartbeatSource::None),
+            ("recognised", Some(10), HeartbeatSource::Rhythm),
+            ("not open", None, HeartbeatSource::None),
+        ] {
+            let session = Session {
+                conn: conn.into(),
+                user: "u".into(),
+                ip: "i".into(),
+                ray: None,
+                opened_at,
+                down: None,
+                up: None,
+                serve_port: 1,
+            };
+            let live = Arc::new(LiveStats::default());
+            live.update(0, 0, None, None, source);
+            client.register(&session, &live);
+        }
+        assert_eq!(client.without_heartbeat(20), 2);
     }
 }

@@ -1,6 +1,11 @@
 //! Snapshot of values that other folders keep, read when the metrics page is rendered.
 
+use std::time::Duration;
+
 use super::reject_reason::RejectReason;
+
+/// Age at which a session of t3 has a recognised heartbeat: its period of 5 s is known after five.
+pub const HEARTBEAT_DUE: Duration = Duration::from_secs(30);
 
 /// State of this process at the time of a scrape.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +17,8 @@ pub struct Gauges {
     pub worst_lag: Option<u64>,
     /// The evidence socket is connected.
     pub evidence_connected: bool,
+    /// Sessions older than [`HEARTBEAT_DUE`] without a recognised heartbeat.
+    pub without_heartbeat: usize,
     /// Logins in the routing table.
     pub logins: usize,
     /// Rejections per reason, indexed by [`RejectReason`].

@@ -32,6 +32,7 @@ pub(super) struct ScrapeMetrics {
     lines_lost: IntCounter,
     lag_worst: prometheus::Gauge,
     trace_connected: IntGauge,
+    without_heartbeat: IntGauge,
     table_logins: IntGauge,
     process: Process,
 }
@@ -65,6 +66,10 @@ impl ScrapeMetrics {
             lag_worst: builder
                 .float_gauge("event_loop_lag_worst_seconds", "Worst event loop lag in the last 30 s, in seconds."),
             trace_connected: builder.gauge("trace_connected", "1 while t3-trace is connected, else 0."),
+            without_heartbeat: builder.gauge(
+                "sessions_without_heartbeat",
+                "WebSockets older than 30 s in which no heartbeat was recognised (`hb_by=none`).",
+            ),
             table_logins: builder.gauge("table_logins", "Logins in the routing table."),
             process: Process::new(builder),
         }
@@ -82,6 +87,7 @@ impl ScrapeMetrics {
         #[expect(clippy::cast_precision_loss, reason = "a delay stays far below 2^53 ns, which is 104 days")]
         self.lag_worst.set(gauges.worst_lag.map_or(0.0, |late| late as f64 / 1e9));
         self.trace_connected.set(i64::from(gauges.evidence_connected));
+        self.without_heartbeat.set(to_i64(gauges.without_heartbeat as u64));
         self.table_logins.set(to_i64(gauges.logins as u64));
         self.process.read();
     }

@@ -178,6 +178,12 @@ impl Liveness {
         self.tracker.latest()
     }
 
+    /// How the heartbeat is recognised.
+    #[must_use]
+    pub fn source(&self) -> HeartbeatSource {
+        self.source.map_or(HeartbeatSource::None, |(source, _)| source)
+    }
+
     /// The facts so far; `None` until a heartbeat is recognised.
     #[must_use]
     pub fn facts(&self) -> Option<Heartbeat> {

@@ -156,7 +156,8 @@ impl Session {
         }
         self.sample_due = side == Side::Down && !ended && (self.heartbeat.sample_due() || self.end_started());
         let (rtt, waiting) = self.heartbeat.latest();
-        self.live_stats.update(self.facts.down.bytes, self.facts.up.bytes, rtt, waiting);
+        let source = self.heartbeat.source();
+        self.live_stats.update(self.facts.down.bytes, self.facts.up.bytes, rtt, waiting, source);
     }
 
     /// A Close frame or the end of a leg was received. Later events do not explain the close.

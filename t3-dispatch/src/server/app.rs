@@ -7,7 +7,10 @@ use ipnet::IpNet;
 use crate::{
     admission::rejections::Rejections,
     evidence::client::EvidenceClient,
-    metrics::{Metrics, gauges::Gauges},
+    metrics::{
+        Metrics,
+        gauges::{Gauges, HEARTBEAT_DUE},
+    },
     pages::Pages,
     pairing::Pairing,
     proxy::{http::HttpForwarder, websocket::WebsocketProxy},
@@ -15,6 +18,7 @@ use crate::{
     routing::table::Table,
     settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
+    sys::clock,
     upstream::pool::Pool,
 };
 
@@ -59,6 +63,9 @@ impl App {
             records_waiting: journal.waiting,
             worst_lag: self.recorder.lag.worst().map(|delay| delay.late),
             evidence_connected: self.evidence.is_connected(),
+            without_heartbeat: self.evidence.without_heartbeat(
+                clock::now().saturating_sub(HEARTBEAT_DUE.as_nanos().try_into().unwrap_or(u64::MAX)),
+            ),
             logins: self.table().len(),
             rejections: self.rejections.counts(),
         }

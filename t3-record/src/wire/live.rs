@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::MAX_MESSAGE;
-use crate::{evidence::Nanos, value::Percent};
+use crate::{evidence::Nanos, value::Percent, vocabulary::HeartbeatSource};
 
 /// Limit of sessions in a reply: those with the longest unanswered ping first, then the youngest.
 pub const MOST_SESSIONS: usize = 1000;
@@ -30,6 +30,9 @@ pub struct StatsReport {
     /// Time of the oldest unanswered ping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Nanos>,
+    /// How its heartbeats are recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hb_by: Option<HeartbeatSource>,
 }
 
 /// A part of the reply to [`super::ToTrace::Sessions`]: as many sessions as fit into a message.
@@ -85,6 +88,9 @@ pub struct SessionStats {
     /// Age of the oldest unanswered ping, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
+    /// How its heartbeats are recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hb_by: Option<HeartbeatSource>,
 }
 
 /// Pressure of a cgroup: PSI some over the last 10 s in percent, and per second.
@@ -160,6 +166,7 @@ mod tests {
             up_bytes: u64::MAX,
             rtt_us: Some(u64::MAX),
             wait_ms: Some(u64::MAX),
+            hb_by: Some(HeartbeatSource::Rhythm),
         };
         OpenSession {
             conn: format!("conn-{n}"),
@@ -215,6 +222,7 @@ mod tests {
             up_bytes: u64::MAX,
             rtt_ns: Some(u64::MAX),
             waiting_since: Some(u64::MAX),
+            hb_by: Some(HeartbeatSource::Rhythm),
         };
         let message = ToTrace::Pulses { pulses: vec![pulse; MOST_PULSES] };
         assert!(serde_json::to_vec(&message).unwrap().len() <= MAX_MESSAGE);

@@ -98,6 +98,7 @@ fn live(stats: &StatsReport, now: Nanos) -> SessionStats {
         up_bytes: stats.up_bytes,
         rtt_us: stats.rtt_ns.map(|rtt| rtt / 1000),
         wait_ms: stats.waiting_since.map(|since| now.saturating_sub(since) / 1_000_000),
+        hb_by: stats.hb_by,
     }
 }
 

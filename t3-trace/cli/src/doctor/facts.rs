@@ -15,6 +15,8 @@ pub struct Facts {
     /// Path of the evidence socket.
     pub socket: PathBuf,
     pub daemon: Daemon,
+    /// Heartbeats of the open sessions; `None` if dispatch does not report them.
+    pub heartbeats: Option<Heartbeats>,
     pub kernel: Kernel,
     pub host: Host,
     /// serves of the routing table.
@@ -64,6 +66,15 @@ impl Daemon {
             _ => None,
         }
     }
+}
+
+/// Open sessions that should have a heartbeat by their age.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heartbeats {
+    /// Their number.
+    pub sessions: usize,
+    /// Those in which none was recognised.
+    pub without: usize,
 }
 
 /// The kernel.

@@ -65,6 +65,8 @@ checks! {
     Version = "version" in "t3-trace",
     /// t3-dispatch is connected.
     Dispatch = "dispatch" in "t3-trace",
+    /// dispatch recognises the heartbeats of the open sessions.
+    Heartbeats = "heartbeats" in "t3-trace",
     /// No kernel event was lost.
     Loss = "loss" in "t3-trace",
     /// The eBPF maps have room.

@@ -10,8 +10,8 @@ use t3_trace_host::kernel::ABSENT;
 
 use super::{
     facts::{
-        Access, Caller, Cgroups, Clock, Daemon, Facts, Hooks, Host, Journal, Kernel, Level, Limit, Listener,
-        Memlock, Presence, Pressure, Serve, Suppressed, Unit,
+        Access, Caller, Cgroups, Clock, Daemon, Facts, Heartbeats, Hooks, Host, Journal, Kernel, Level,
+        Limit, Listener, Memlock, Presence, Pressure, Serve, Suppressed, Unit,
     },
     finding::Check,
     *,
@@ -89,6 +89,7 @@ pub(super) fn healthy() -> Facts {
         caller: Caller { uid: 0 },
         socket: "/run/t3-trace/evidence.sock".into(),
         daemon: Daemon::Answers(Box::new(status)),
+        heartbeats: Some(Heartbeats { sessions: 15, without: 0 }),
         kernel: Kernel {
             release: "6.12.41-amd64".to_owned(),
             btf: Presence::Present,
@@ -120,6 +121,7 @@ pub(super) fn healthy() -> Facts {
 /// Facts of a host with many problems.
 fn faulty() -> Facts {
     let mut facts = healthy();
+    facts.heartbeats = None;
     let Daemon::Answers(status) = &mut facts.daemon else { unreachable!() };
     status.dispatch = false;
     status.lost = 5_000;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use t3_record::{
     evidence::Nanos,
+    vocabulary::HeartbeatSource,
     wire::{
         FromTrace, MAX_MESSAGE, ToTrace,
         live::{MOST_SESSIONS, OpenSession, Sessions, StatsReport},
@@ -41,6 +42,7 @@ fn live_stats(n: u16, down_bytes: u64, waiting_since: Option<Nanos>) -> ToTrace 
         up_bytes: 9,
         rtt_ns: Some(2_000_000),
         waiting_since,
+        hb_by: Some(HeartbeatSource::Rhythm),
     };
     ToTrace::Pulses { pulses: vec![stats] }
 }
@@ -74,6 +76,7 @@ async fn a_subscriber_gets_the_open_sessions_with_live_stats() {
     );
     let live = first.live.unwrap();
     assert_eq!((live.down_bytes, live.up_bytes, live.rtt_us), (70, 9, Some(2000)));
+    assert_eq!(live.hb_by, Some(HeartbeatSource::Rhythm));
     assert!(live.wait_ms.is_some_and(|wait| (3000..60_000).contains(&wait)), "{live:?}");
     assert!(listed[1..].iter().all(|session| session.live.is_none() && !session.ending));
 

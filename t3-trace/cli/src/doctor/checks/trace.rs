@@ -3,7 +3,7 @@
 use t3_record::wire::Status;
 
 use super::super::{
-    facts::{Daemon, Facts},
+    facts::{Daemon, Facts, Heartbeats},
     finding::{Check, Finding, State},
 };
 use crate::present::text::lasted;
@@ -16,6 +16,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![daemon(facts, &at), permission(facts, &at)];
     if let Some(status) = facts.daemon.status() {
         found.extend([version(status, env!("CARGO_PKG_VERSION")), dispatch(status)]);
+        found.extend(facts.heartbeats.map(heartbeats));
         found.extend([loss(status), tables(status)]);
     }
     found
@@ -106,6 +107,23 @@ fn dispatch(status: &Status) -> Finding {
     };
     let says = format!("connected; listens on {}, serves on {}", ports(&status.listen), ports(&status.serve));
     Finding::ok(check, says)
+}
+
+fn heartbeats(heartbeats: Heartbeats) -> Finding {
+    let check = Check::Heartbeats;
+    let Heartbeats { sessions, without } = heartbeats;
+    match (sessions, without) {
+        (0, _) => Finding::ok(check, "no session is older than 30 s"),
+        (_, 0) => Finding::ok(check, format!("recognised in all {sessions} sessions older than 30 s")),
+        _ => {
+            let says = format!(
+                "none recognised in {without} of {sessions} sessions older than 30 s: their records have hb_by=none, and a stall of their serve is not detected"
+            );
+            let advice = "normal for applications that ping every 30 s or less often, or never; t3 pings every 5 s: reload its page, update t3";
+            let state = if without == sessions { State::Warning } else { State::Note };
+            Finding::of(check, state, says, advice)
+        }
+    }
 }
 
 fn loss(status: &Status) -> Finding {
@@ -206,6 +224,16 @@ mod tests {
             let found = all(&facts);
             assert_eq!((found.len(), found[0].state), (2, State::Broken), "unknown facts have no finding");
             assert!(found[0].advice.as_ref().unwrap().starts_with(advice), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn sessions_without_heartbeats_are_reported() {
+        for (sessions, without, state) in
+            [(0, 0, State::Ok), (3, 0, State::Ok), (3, 1, State::Note), (3, 3, State::Warning)]
+        {
+            let finding = heartbeats(Heartbeats { sessions, without });
+            assert_eq!(finding.state, state, "{finding:?}");
         }
     }
 

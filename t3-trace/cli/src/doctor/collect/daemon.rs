@@ -1,20 +1,26 @@
-//! Queries the status of the daemon as a subscriber.
+//! Queries the status and the open sessions of the daemon as a subscriber.
 
 use std::{io::ErrorKind, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use anyhow::Context;
-use t3_record::wire::{FromTrace, MAX_MESSAGE, Role, Status, ToTrace, VERSION};
+use t3_record::{
+    vocabulary::HeartbeatSource,
+    wire::{FromTrace, MAX_MESSAGE, Role, Status, ToTrace, VERSION, live::OpenSession},
+};
 use t3_trace_host::{accounts, journal_trust::DISPATCH_USER, proc};
 use tokio_seqpacket::UnixSeqpacket;
 
-use super::super::facts::Daemon;
+use super::super::facts::{Daemon, Heartbeats};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Age of a session at which its heartbeat is recognised: t3 pings every 5 s, and the period is
+/// known after five pings.
+const DUE_MS: u64 = 30_000;
 /// Group of the socket if it is not readable: the default of `--group`.
 const GROUP: &str = "t3-trace";
 
-/// Returns the result and the pid of the daemon.
-pub(super) fn query(socket: &Path) -> anyhow::Result<(Daemon, Option<u32>)> {
+/// Returns the result, the heartbeats of the open sessions and the pid of the daemon.
+pub(super) fn query(socket: &Path) -> anyhow::Result<(Daemon, Option<Heartbeats>, Option<u32>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -25,14 +31,17 @@ pub(super) fn query(socket: &Path) -> anyhow::Result<(Daemon, Option<u32>)> {
                 let pid = peer.peer_cred().ok().and_then(|cred| cred.pid());
                 let pid = pid.and_then(|pid| u32::try_from(pid).ok());
                 let answer = tokio::time::timeout(TIMEOUT, status(&peer)).await;
-                (
-                    answer.unwrap_or_else(|_| {
-                        unexpected(&format!("no response after {} s", TIMEOUT.as_secs()))
-                    }),
-                    pid,
-                )
+                let daemon = answer
+                    .unwrap_or_else(|_| unexpected(&format!("no response after {} s", TIMEOUT.as_secs())));
+                let heartbeats = match daemon.status() {
+                    Some(status) if status.dispatch => {
+                        tokio::time::timeout(TIMEOUT, heartbeats(&peer)).await.ok().flatten()
+                    }
+                    _ => None,
+                };
+                (daemon, heartbeats, pid)
             }
-            Err(error) => (unreachable(socket, &error), None),
+            Err(error) => (unreachable(socket, &error), None, None),
         }
     }))
 }
@@ -79,6 +88,44 @@ async fn converse(peer: &UnixSeqpacket) -> Result<Status, String> {
                 send(peer, &ToTrace::Status).await?;
             }
             // Records may arrive in between; messages of a newer daemon are ignored.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Heartbeats of the open sessions. The first query makes the daemon request them from dispatch, so
+/// that the second one is complete.
+async fn heartbeats(peer: &UnixSeqpacket) -> Option<Heartbeats> {
+    let is_due = |session: &OpenSession| session.age_ms >= DUE_MS && !session.ending;
+    let mut sessions = sessions(peer).await?;
+    if sessions.iter().any(is_due) {
+        sessions = self::sessions(peer).await?;
+    }
+    let sources: Vec<_> =
+        sessions.iter().filter(|session| is_due(session)).filter_map(|s| s.live?.hb_by).collect();
+    let without = sources.iter().filter(|source| **source == HeartbeatSource::None).count();
+    Some(Heartbeats { sessions: sources.len(), without })
+}
+
+/// The open sessions; `None` if the daemon does not reply.
+async fn sessions(peer: &UnixSeqpacket) -> Option<Vec<OpenSession>> {
+    send(peer, &ToTrace::Sessions).await.ok()?;
+    let mut sessions = Vec::new();
+    let mut buffer = vec![0; MAX_MESSAGE];
+    loop {
+        let length = peer.recv(&mut buffer).await.ok().map(|message| message.bytes_read())?;
+        if length == 0 {
+            return None;
+        }
+        match serde_json::from_slice(buffer.get(..length)?) {
+            Ok(FromTrace::Sessions(part)) => {
+                let more = part.more;
+                sessions.extend(part.sessions);
+                if !more {
+                    return Some(sessions);
+                }
+            }
+            Ok(FromTrace::Refused { .. }) => return None,
             Ok(_) | Err(_) => {}
         }
     }

@@ -27,7 +27,7 @@ const TRACE: &str = "t3-trace.service";
 /// The async runtime cannot be started.
 pub fn facts(args: &DoctorArgs) -> anyhow::Result<Facts> {
     let caller = Caller { uid: rustix::process::geteuid().as_raw() };
-    let (daemon, pid) = daemon::query(&args.socket)?;
+    let (daemon, heartbeats, pid) = daemon::query(&args.socket)?;
     let host = host::read();
     let dispatch = daemon::dispatch_pid();
     let serves = serves::read(&args.table, &host.cgroups, dispatch);
@@ -35,5 +35,6 @@ pub fn facts(args: &DoctorArgs) -> anyhow::Result<Facts> {
     let units = units::read([TRACE, DISPATCH].map(str::to_owned).into_iter().chain(of_serves));
     let kernel = kernel::read(&daemon, pid, caller.is_root());
     let journal = journal::read();
-    Ok(Facts { caller, socket: args.socket.clone(), daemon, kernel, host, serves, journal, units })
+    let socket = args.socket.clone();
+    Ok(Facts { caller, socket, daemon, heartbeats, kernel, host, serves, journal, units })
 }

@@ -166,7 +166,8 @@ mod tests {
     const SECOND: Nanos = 1_000_000_000;
 
     fn session(conn: &str, user: &str, age_ms: u64, bytes: u64, wait_ms: Option<u64>) -> OpenSession {
-        let live = SessionStats { down_bytes: bytes, up_bytes: 10 * bytes, rtt_us: None, wait_ms };
+        let live =
+            SessionStats { down_bytes: bytes, up_bytes: 10 * bytes, wait_ms, ..SessionStats::default() };
         OpenSession {
             conn: conn.to_owned(),
             user: user.to_owned(),

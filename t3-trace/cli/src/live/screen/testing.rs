@@ -4,7 +4,7 @@ use ratatui::{Terminal, backend::TestBackend};
 use t3_record::{
     Cause, CloseRecord, Confidence, How, KernelSource, Segment, Verdict,
     value::Percent,
-    vocabulary::{ClosedBy, LegEnd},
+    vocabulary::{ClosedBy, HeartbeatSource, LegEnd},
     wire::live::{OpenSession, PressureStats, SessionStats, Sessions},
 };
 
@@ -84,6 +84,7 @@ pub(super) fn sessions(second: u64) -> Sessions {
             up_bytes: bytes * second,
             rtt_us: Some(2400),
             wait_ms: None,
+            hb_by: Some(HeartbeatSource::Rhythm),
         }),
         strain: Some(strain(0.4, vec![0; 30])),
         ..OpenSession::default()
