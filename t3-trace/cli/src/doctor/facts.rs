@@ -1,6 +1,6 @@
 //! Facts for the checks, or the reason why a fact is not available. Plain values.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use t3_record::wire::{Hook, Status};
 
@@ -187,6 +187,8 @@ pub struct Serve {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listener {
     Absent,
+    /// A socket listens on the port on this address only, which t3-dispatch does not connect to.
+    Elsewhere(IpAddr),
     /// A process that the caller may not inspect.
     Unknown,
     Process {

@@ -1,6 +1,8 @@
 //! Checks of each serve: a listener on the port of its route, and unit limits that keep a build of
 //! one user from ending the sessions. Pure.
 
+use std::net::SocketAddr;
+
 use super::super::{
     facts::{Facts, Listener, Serve, TableError, Unit},
     finding::{Check, Finding, State},
@@ -57,6 +59,13 @@ fn serve(serve: &Serve, shared: Option<&Serve>, root: bool) -> Finding {
                 says,
                 format!("systemctl status t3-serve@{user}, or remove {user} from the routing table"),
             )
+        }
+        Listener::Elsewhere(ip) => {
+            let at = SocketAddr::new(*ip, port);
+            let says = format!(
+                "listens on {at}, and t3-dispatch connects to 127.0.0.1:{port}: {user}'s WebSockets end as serve_refused"
+            );
+            Finding::of(check, State::Warning, says, "let serve listen on 127.0.0.1")
         }
         Listener::Unknown => {
             let advice = if root { "" } else { "run as root" };
@@ -206,7 +215,12 @@ mod tests {
 
     #[test]
     fn a_port_without_a_visible_process_is_reported() {
-        for (process, state) in [(Listener::Absent, State::Warning), (Listener::Unknown, State::Note)] {
+        let elsewhere = Listener::Elsewhere("::1".parse().unwrap());
+        for (process, state) in [
+            (Listener::Absent, State::Warning),
+            (elsewhere, State::Warning),
+            (Listener::Unknown, State::Note),
+        ] {
             let mut facts = healthy();
             let serves = facts.serves.as_mut().unwrap();
             serves.truncate(1);

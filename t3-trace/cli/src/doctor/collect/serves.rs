@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
+    net::{IpAddr, Ipv4Addr},
     path::{Component, Path, PathBuf},
 };
 
@@ -27,11 +28,11 @@ pub(super) fn read(table: &Path, cgroups: &Cgroups, dispatch: Option<u32>) -> Re
     let none =
         |error| TableError::Malformed(format!("cannot parse routing table {}: {error}", table.display()));
     let users = users(&text).map_err(none)?;
-    let listening = net::listening(dispatch.unwrap_or_else(std::process::id));
-    let inodes: HashSet<u64> =
-        users.keys().filter_map(|port| listening.get(port)).flatten().copied().collect();
+    let listeners = net::listeners(dispatch.unwrap_or_else(std::process::id));
+    let listeners: Vec<_> = listeners.filter(|row| users.contains_key(&row.local.port())).collect();
+    let inodes: HashSet<u64> = listeners.iter().map(|row| row.inode).collect();
     let holders = proc::holders(&inodes);
-    let serve = |(port, user): (u16, String)| serve(user, port, listening.get(&port), &holders, cgroups);
+    let serve = |(port, user): (u16, String)| serve(user, port, &listeners, &holders, cgroups);
     Ok(users.into_iter().map(serve).collect())
 }
 
@@ -44,17 +45,18 @@ fn users(table: &str) -> serde_json::Result<BTreeMap<u16, String>> {
 fn serve(
     user: String,
     port: u16,
-    sockets: Option<&Vec<u64>>,
+    listeners: &[net::Row],
     holders: &HashMap<u64, Vec<u32>>,
     cgroups: &Cgroups,
 ) -> Serve {
-    let pid = sockets.into_iter().flatten().find_map(|inode| holders.get(inode)?.first().copied());
-    let process = match (sockets, pid.and_then(|pid| Some((pid, stat::read(pid)?)))) {
-        (None, _) => Listener::Absent,
-        (Some(_), None) => Listener::Unknown,
-        (Some(_), Some((pid, stat))) => {
-            Listener::Process { pid, comm: crate::present::text::safe(&stat.comm) }
-        }
+    let of_port = || listeners.iter().filter(|row| row.local.port() == port);
+    let mut sockets = of_port().filter(|row| accepts(row.local.ip())).peekable();
+    let listens = sockets.peek().is_some();
+    let pid = sockets.find_map(|row| holders.get(&row.inode)?.first().copied());
+    let process = match pid.and_then(|pid| Some((pid, stat::read(pid)?))) {
+        Some((pid, stat)) => Listener::Process { pid, comm: crate::present::text::safe(&stat.comm) },
+        None if listens => Listener::Unknown,
+        None => of_port().next().map_or(Listener::Absent, |row| Listener::Elsewhere(row.local.ip())),
     };
     let membership = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
     let path = membership.as_deref().and_then(cgroup::path_of);
@@ -72,6 +74,11 @@ fn serve(
             .map(|text| text.trim() == "1"),
         pressure: dir.as_ref().map(|dir| fs::read_to_string(dir.join("memory.pressure")).is_ok()),
     }
+}
+
+/// Whether a socket that listens on this address accepts the connections of t3-dispatch.
+fn accepts(ip: IpAddr) -> bool {
+    ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 /// Unit of a cgroup: the innermost part of its path with a unit name.
@@ -165,6 +172,11 @@ mod tests {
         let of = |wanted: u16| serves.iter().find(|serve| serve.port == wanted).unwrap();
         assert!(matches!(of(port).process, Listener::Process { pid, .. } if pid == std::process::id()));
         assert_eq!(of(1).process, Listener::Absent);
+        let other = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        fs::write(&table, format!(r#"{{"a": {{"os_user": "ann", "port": {port}}}}}"#)).unwrap();
+        let serves = read(&table, &Cgroups::default(), None).unwrap();
+        assert_eq!(serves[0].process, Listener::Elsewhere("127.0.0.2".parse().unwrap()));
         let missing = read(&folder.path().join("none"), &Cgroups::default(), None);
         assert!(matches!(missing, Err(TableError::Unreadable(why)) if why.contains("none")));
         fs::write(&table, "[]").unwrap();
