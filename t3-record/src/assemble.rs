@@ -3,7 +3,8 @@
 use crate::{
     chain::{Chain, Event, MAX_EVENTS},
     evidence::{
-        Evidence, Fate, Heartbeat, KernelFacts, LegFacts, Nanos, Pressure, Process, SocketFacts, Stall,
+        Evidence, Fate, Heartbeat, KernelFacts, LegFacts, Nanos, OpenFailure, Pressure, Process, SocketFacts,
+        Stall,
     },
     record::CloseRecord,
     value::Percent,
@@ -86,11 +87,26 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
         record.up_silent_ms = relay.up.last_frame_at.or(relay.opened_at).map(age);
         record.up_queued = relay.down.backlog.map(|backlog| backlog.bytes).filter(|bytes| *bytes > 0);
     }
+    if relay.open_failure.is_some_and(waited_for_serve) {
+        record.up_silent_ms = Some(ms(relay.ended_at.saturating_sub(relay.started_at)));
+    }
     record.self_lag_ms = relay.self_lag_ms;
     let disturbance = Disturbance::before(relay, &evidence.kernel, close);
     record.lag_ms = Some(ms(disturbance.lag)).filter(|ms| *ms > 0);
     record.pause_ms = Some(ms(disturbance.pause)).filter(|ms| *ms > 0);
     legs(record, &relay.down, &relay.up);
+}
+
+/// serve sent no answer of any kind, and the time without one is known.
+const fn waited_for_serve(failure: OpenFailure) -> bool {
+    matches!(
+        failure,
+        OpenFailure::ClientGone
+            | OpenFailure::ConnectTimeout
+            | OpenFailure::HandshakeTimeout
+            | OpenFailure::HandshakeEof
+            | OpenFailure::HandshakeReset
+    )
 }
 
 fn heartbeats(record: &mut CloseRecord, heartbeat: &Heartbeat, age: impl Fn(Nanos) -> u64) {

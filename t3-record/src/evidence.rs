@@ -4,11 +4,15 @@
 //! `None`, never zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of
 //! `bpf_ktime_get_ns`, so that kernel and relay facts can be ordered against each other.
 
+mod listeners;
 mod network;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use self::network::{NetworkChange, NetworkEvent};
+pub use self::{
+    listeners::Listeners,
+    network::{NetworkChange, NetworkEvent},
+};
 use crate::vocabulary::{HeartbeatSource, KernelSource, Side};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -74,6 +78,9 @@ pub struct RelayFacts {
     pub extensions: Option<String>,
     /// Shutdown of dispatch, if it began before the first leg ended.
     pub shutdown: Option<Shutdown>,
+    /// Listening sockets on serve's port, if the connect failed and the tables were readable.
+    #[serde(default)]
+    pub listeners: Option<Listeners>,
 }
 
 impl RelayFacts {
@@ -249,6 +256,15 @@ pub struct CloseFrame {
     pub at: Nanos,
 }
 
+impl CloseFrame {
+    /// Whether a watchdog of t3's client sends it: 1000 without a reason (facts: t3 client, "close
+    /// sent by the watchdog").
+    #[must_use]
+    pub fn is_of_a_watchdog(&self) -> bool {
+        self.code == Some(1000) && self.reason.is_empty()
+    }
+}
+
 /// A violation of RFC 6455 by one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -360,6 +376,10 @@ pub struct TcpFacts {
     pub peer_window: Option<u32>,
     /// Bytes in the send queue that have not been sent yet (`tcpi_notsent_bytes`).
     pub notsent_bytes: u32,
+    /// `TCP_USER_TIMEOUT` of the socket in milliseconds, if known: unacknowledged data ends the
+    /// connection after it.
+    #[serde(default)]
+    pub user_timeout_ms: Option<u32>,
 }
 
 /// Facts of the kernel side about a session, one reply.

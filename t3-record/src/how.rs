@@ -67,6 +67,8 @@ mechanisms! {
         Loss = "loss",
         /// Data of serve waited for the client's line, and the answers behind it.
         Backlog = "backlog",
+        /// The client's watchdog fired although every heartbeat was answered.
+        FalseAlarm = "false_alarm",
         /// Heartbeats stopped arriving.
         HeartbeatLost = "heartbeat_lost",
         /// A heartbeat went unanswered.
@@ -75,13 +77,15 @@ mechanisms! {
         Oom = "oom",
         /// Connection refused.
         Refused = "refused",
+        /// Connection refused: the port listens on another address of the host.
+        OtherAddress = "other_address",
         /// Host or network unreachable.
         Unreach = "unreach",
         /// No connection in time.
         ConnectTimeout = "connect_timeout",
         /// No response to the upgrade in time.
         HandshakeTimeout = "handshake_timeout",
-        /// FIN or RST before the response to the upgrade.
+        /// FIN before the response to the upgrade.
         HandshakeEof = "handshake_eof",
         /// 101 with a wrong `Sec-WebSocket-Accept`.
         BadAccept = "bad_accept",

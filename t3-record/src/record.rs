@@ -182,7 +182,7 @@ record! {
         /// Negotiated WebSocket extensions.
         ["dispatch: response of serve", "permessage-deflate"] ext: String,
         /// Milliseconds since the last frame of any kind from serve, at the first Close frame or
-        /// end.
+        /// end; of a session that never opened, since the upgrade, if serve did not answer it.
         ["dispatch: frames", "15004"] up_silent_ms: u64,
         /// Bytes from serve that waited for the client: held by dispatch, or in its socket and not
         /// acknowledged; omitted when 0.

@@ -54,7 +54,7 @@ enum ForwardError {
 impl ForwardError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(..) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(ConnectError::Timeout(..)) | Self::Timeout(..) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(error) if error.is_local() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Closed(..) | Self::NotHttp(..) | Self::BadFraming(..) => {
                 StatusCode::BAD_GATEWAY
@@ -67,7 +67,7 @@ impl ForwardError {
     /// Text for the client; the log has the details.
     fn text(&self) -> &'static str {
         match self {
-            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(..) => "t3 serve timed out",
+            Self::Connect(ConnectError::Timeout(..)) | Self::Timeout(..) => "t3 serve timed out",
             Self::Connect(error) if error.is_local() => "t3-dispatch is out of resources",
             Self::Connect(_) => "cannot reach t3 serve; is it running?",
             Self::Closed(..) => "t3 serve closed the connection without a response",

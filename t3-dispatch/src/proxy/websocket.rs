@@ -119,11 +119,15 @@ async fn send_upgrade(
     route: &Route,
     mut request: Request<Incoming>,
 ) -> Result<Response<Incoming>, OpenFailure> {
-    let (stream, leg) =
-        proxy.metrics.connected(connect::connect(route.port, &proxy.timeouts).await).map_err(|error| {
+    let connected = proxy.metrics.connected(connect::connect(route.port, &proxy.timeouts).await);
+    let (stream, leg) = match connected {
+        Ok(connected) => connected,
+        Err(error) => {
             tracing::warn!(user = %route.os_user, "{error}");
-            error.failure()
-        })?;
+            recorder.session().facts.listeners = error.listeners().await;
+            return Err(error.failure());
+        }
+    };
     recorder.session().identity.up = Some(leg);
     request::prepare(&mut request, peer.ip);
     let request = request.map(|_| RequestBody::empty());

@@ -155,8 +155,8 @@ fn note_first_end(
         sample(session, down, now);
     }
     if session.first_end(now) {
-        session.facts.down.tcp = tcp_info::read(down).ok();
-        session.facts.up.tcp = tcp_info::read(up).ok();
+        session.facts.down.tcp = tcp_info::read_with_timeout(down).ok();
+        session.facts.up.tcp = tcp_info::read_with_timeout(up).ok();
         if session.end_notified {
             observer.leg_ended(session);
         }

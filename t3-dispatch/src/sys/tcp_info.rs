@@ -3,7 +3,10 @@
 //! fill are unknown, not zero.
 #![expect(unsafe_code, reason = "no safe wrapper knows TCP_INFO")]
 
-use std::{io, os::fd::AsRawFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use t3_record::evidence::TcpFacts;
 
@@ -33,6 +36,16 @@ pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
     }
     decode(&bytes[..(length as usize).min(SIZE)])
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
+}
+
+/// Reads `TCP_INFO` and `TCP_USER_TIMEOUT`.
+///
+/// # Errors
+/// As `getsockopt`.
+pub fn read_with_timeout(socket: &(impl AsRawFd + AsFd)) -> io::Result<TcpFacts> {
+    let user_timeout = rustix::net::sockopt::tcp_user_timeout(socket).ok();
+    // 0 is the default of the kernel.
+    Ok(TcpFacts { user_timeout_ms: user_timeout.filter(|timeout| *timeout > 0), ..read(socket)? })
 }
 
 /// Returns the number of bytes that were written and not acknowledged by the peer (tcp(7),
@@ -70,6 +83,7 @@ fn decode(info: &[u8]) -> Option<TcpFacts> {
         out_of_order: word(224),
         notsent_bytes: word(144)?,
         peer_window: word(228),
+        user_timeout_ms: None,
     })
 }
 

@@ -3,20 +3,49 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use t3_record::{evidence::OpenFailure, wire::Leg};
+use t3_record::{
+    evidence::{Listeners, OpenFailure},
+    wire::Leg,
+};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{settings::Timeouts, sys::tcp, upstream::request_body::RequestBody};
+use crate::{
+    settings::Timeouts,
+    sys::{listeners, tcp},
+    upstream::request_body::RequestBody,
+};
+
+/// A connect that takes this long is not answered: a SYN to this host is answered immediately or
+/// sent again after 1 s (RFC 6298 section 2.1).
+const UNANSWERED: Duration = Duration::from_millis(300);
+/// Time after which the SYN was sent again.
+const SYN_REPEATED: Duration = Duration::from_millis(1_100);
+
+/// Overflows of accept queues before the SYN was sent again, and whether it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueOverflows {
+    before: Option<u64>,
+    is_syn_repeated: bool,
+}
+
+impl QueueOverflows {
+    /// Whether a full accept queue dropped a SYN since; `None` if that is not known.
+    fn since(self) -> Option<bool> {
+        let more = listeners::overflows()? > self.before?;
+        (more || self.is_syn_repeated).then_some(more)
+    }
+}
 
 /// Error of [`connect`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("timed out connecting to serve at {0}")]
-    Timeout(SocketAddr),
+    Timeout(SocketAddr, QueueOverflows),
     #[error("cannot connect to serve at {0}: {1}")]
     Io(SocketAddr, io::Error),
 }
@@ -28,11 +57,24 @@ impl ConnectError {
         matches!(self.failure(), OpenFailure::Local(_))
     }
 
+    /// Reads the listening sockets that explain the error, if they can. Reads files of procfs.
+    pub async fn listeners(&self) -> Option<Listeners> {
+        let (address, overflows) = match (self, self.failure()) {
+            (Self::Timeout(address, overflows), _) => (*address, *overflows),
+            (Self::Io(address, _), OpenFailure::Refused | OpenFailure::ConnectTimeout) => {
+                (*address, QueueOverflows::default())
+            }
+            _ => return None,
+        };
+        let read = move || Some(Listeners { overflowed: overflows.since(), ..listeners::of(address)? });
+        tokio::task::spawn_blocking(read).await.ok().flatten()
+    }
+
     /// Returns the error as evidence.
     #[must_use]
     pub fn failure(&self) -> OpenFailure {
         match self {
-            Self::Timeout(_) => OpenFailure::ConnectTimeout,
+            Self::Timeout(..) => OpenFailure::ConnectTimeout,
             Self::Io(_, error) => match error.raw_os_error() {
                 Some(libc::ECONNREFUSED) => OpenFailure::Refused,
                 Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => OpenFailure::Unreach,
@@ -52,10 +94,21 @@ impl ConnectError {
 pub async fn connect(port: u16, timeouts: &Timeouts) -> Result<(TcpStream, Leg), ConnectError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let failed = |error| ConnectError::Io(address, error);
-    let stream = timeout(timeouts.connect, TcpStream::connect(address))
-        .await
-        .map_err(|_| ConnectError::Timeout(address))?
-        .map_err(failed)?;
+    let attempt = TcpStream::connect(address);
+    tokio::pin!(attempt);
+    let first = timeouts.connect.min(UNANSWERED);
+    let connected = match timeout(first, &mut attempt).await {
+        Ok(connected) => connected,
+        Err(_) => {
+            let before = listeners::overflows();
+            let rest = timeouts.connect.saturating_sub(first);
+            let is_syn_repeated = timeouts.connect >= SYN_REPEATED;
+            timeout(rest, attempt)
+                .await
+                .map_err(|_| ConnectError::Timeout(address, QueueOverflows { before, is_syn_repeated }))?
+        }
+    };
+    let stream = connected.map_err(failed)?;
     let leg = tcp::leg(&stream).map_err(failed)?;
     tcp::prepare(&stream, &timeouts.legs).map_err(failed)?;
     Ok((stream, leg))

@@ -4,7 +4,7 @@
 //! before it decide.
 
 use crate::{
-    evidence::{Evidence, Heartbeat, LegFacts, Nanos, RelayFacts, SocketFacts},
+    evidence::{Evidence, Heartbeat, Nanos, RelayFacts, SocketFacts, TcpFacts},
     how::How,
     verdict::{
         Finding,
@@ -30,6 +30,9 @@ const DEAF: u8 = 5;
 /// Most unanswered pings at which an older client gives up (facts: t3 client, "Pings unanswered
 /// then").
 const OLD_MISSES: u32 = 3;
+
+/// `TCP_USER_TIMEOUT` where it is unknown, in milliseconds.
+const USER_TIMEOUT_MS: u32 = 10_000;
 
 /// Heartbeats recognised by their period that are not chance: at a period at which no user sends
 /// messages regularly, and at a shorter one.
@@ -77,6 +80,9 @@ pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
     }
     if gave_up(first.kind, relay) && heartbeat_lost(relay, first.at) {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
+    }
+    if is_false_alarm(evidence, relay, first) {
+        return Finding::likely(Verdict::ClientClosed, How::FalseAlarm, Segment::Downstream);
     }
     plain(first, Some(relay), kernel.down.as_ref())
 }
@@ -132,7 +138,7 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, first: Act) -> Option<
     // that queue.
     let sending =
         relay.up.last_byte_at.is_some_and(|last| heartbeat.waiting_since.is_some_and(|since| last > since));
-    if sending && path_stuck(relay, at) == Some(How::ZeroWindow) {
+    if sending && path_stuck(relay, at).is_some() {
         return None;
     }
     // While the downstream leg was backed up, reading from serve was paused and its answers could
@@ -179,12 +185,42 @@ pub(super) fn is_reaction(relay: &RelayFacts, first: Act) -> bool {
     first.kind != Kind::CloseFrame || !matches!(code, Some(1001 | 3000..))
 }
 
+/// The act can be a watchdog's although no rule of a stall matches.
+pub(super) fn is_unsure(evidence: &Evidence, first: Act) -> bool {
+    let Some(relay) = evidence.relay.as_ref().filter(|relay| is_reaction(relay, first)) else { return false };
+    is_old_watchdog(relay, first) || stopped_pinging(relay, first) || was_halted(evidence, relay, first)
+}
+
+/// The process does not run, and was silent for the time of a watchdog that needs no unanswered
+/// ping (facts: t3 client, 4.0.2 to 4.0.4).
+fn was_halted(evidence: &Evidence, relay: &RelayFacts, first: Act) -> bool {
+    let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
+    let silent = relay.up.last_frame_at.map_or(0, |last| first.at.saturating_sub(last));
+    halted && silent >= watchdog_limit(relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period))
+}
+
 /// The act can be that of an older client, which counts only answers as life and gives up after one
 /// to three pings without one, although serve sends frames (facts: t3 client, "counts as life").
-pub(super) fn is_old_watchdog(relay: &RelayFacts, first: Act) -> bool {
-    let Some(heartbeat) = relay.heartbeat.filter(|_| is_reaction(relay, first)) else { return false };
+fn is_old_watchdog(relay: &RelayFacts, first: Act) -> bool {
+    let Some(heartbeat) = relay.heartbeat else { return false };
     let waited = heartbeat.waiting_since.map_or(0, |since| first.at.saturating_sub(since));
     (1..=OLD_MISSES).contains(&heartbeat.unanswered) && waited >= watchdog(&heartbeat)
+}
+
+/// The act can be a reaction to silence, and the client's heartbeats had stopped before it: nothing
+/// shows that serve was alive since.
+fn stopped_pinging(relay: &RelayFacts, first: Act) -> bool {
+    let heartbeat = relay.heartbeat.filter(|heartbeat| !heartbeat.is_by_serve);
+    let Some(last) = heartbeat.and_then(|heartbeat| heartbeat.last_ping_at) else { return false };
+    let period = heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
+    first.at.saturating_sub(last) >= missing_after(period)
+}
+
+/// Time after a ping without another one in which heartbeats count as missing. A watchdog that
+/// closes at the first missed answer fires two periods after the last ping that came, to the
+/// millisecond (measured with effect 4.1); a tenth is for the jitter of its ticks.
+fn missing_after(period: Nanos) -> Nanos {
+    (period.saturating_mul(2) - period / 10).max(SHORTEST)
 }
 
 /// The act was at the time of the next ping: the watchdog closes instead of pinging (facts: t3
@@ -199,23 +235,36 @@ fn path_stuck(relay: &RelayFacts, at: Nanos) -> Option<How> {
     let period = relay.heartbeat.as_ref().map_or(DEFAULT_PERIOD, period);
     // A line that accepts some bytes now and then is slow ([`backlog`]), not blocked.
     let blocked = relay.down.blocked_since.or(relay.down.backed_up_since);
-    if relay.down.pending_bytes > 0
-        && blocked.is_some_and(|since| at.saturating_sub(since) >= watchdog_limit(period))
-    {
-        return Some(How::ZeroWindow);
+    let is_blocked = relay.down.pending_bytes > 0
+        && blocked.is_some_and(|since| at.saturating_sub(since) >= watchdog_limit(period));
+    let Some(tcp) = relay.down.tcp else {
+        return is_blocked.then_some(How::ZeroWindow);
+    };
+    if is_blocked {
+        let is_lossy = tcp.retransmits > 0 || tcp.backoff > 0 || tcp.lost > 0 || tcp.total_retrans > 0;
+        return Some(match (is_window_closed(&tcp), is_lossy) {
+            (true, _) => How::ZeroWindow,
+            (false, true) => How::Loss,
+            (false, false) => How::Backlog,
+        });
     }
-    let tcp = relay.down.tcp?;
     let silent = u64::from(tcp.last_ack_recv_ms).saturating_mul(1_000_000) >= watchdog_limit(period);
     // The other direction may work, so that ACKs of old data still arrive; then only the expired
     // timer of the oldest segment shows the loss.
     let unacknowledged = tcp.retransmits >= DEAF;
     let unsent = u64::from(tcp.last_data_sent_ms).saturating_mul(1_000_000) >= watchdog_limit(period);
-    if tcp.notsent_bytes > 0 && tcp.unacked == 0 && unsent {
+    if tcp.notsent_bytes > 0 && is_window_closed(&tcp) && unsent {
         // dispatch's socket holds answers that the peer's zero window has blocked for that time.
         return Some(How::ZeroWindow);
     }
     (tcp.unacked > 0 && (silent && (tcp.retransmits > 0 || tcp.backoff > 0) || unacknowledged))
         .then_some(How::Loss)
+}
+
+/// The peer advertised a zero window; where the kernel does not report it, nothing is in flight
+/// although data waits.
+fn is_window_closed(tcp: &TcpFacts) -> bool {
+    tcp.peer_window.map_or(tcp.unacked == 0, |window| window == 0)
 }
 
 /// An end as by a watchdog or a cut path: FIN, the watchdog's Close 1000 (facts: t3 client, "close
@@ -253,9 +302,7 @@ fn answers_lost(relay: &RelayFacts) -> bool {
 fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     let Some(heartbeat) = relay.heartbeat.filter(|heartbeat| !heartbeat.is_by_serve) else { return false };
     let period = period(&heartbeat);
-    // A watchdog that closes at the first missed answer fires two periods after the last ping that
-    // came, to the millisecond (measured with effect 4.1); a tenth is for the jitter of its ticks.
-    let silence = (period.saturating_mul(2) - period / 10).max(SHORTEST);
+    let silence = missing_after(period);
     // With fewer pings the period is unknown.
     let Some(last) = heartbeat.last_ping_at.filter(|_| heartbeat.pings >= 3) else { return false };
     let since = at.saturating_sub(last);
@@ -264,21 +311,49 @@ fn heartbeat_lost(relay: &RelayFacts, at: Nanos) -> bool {
     (since >= silence && heartbeat.waiting_since.is_none()) || held_up
 }
 
+/// A watchdog that closes a healthy session: it measures the time since the last frame of serve and
+/// not since an unanswered ping, so that on a quiet server it fires at a tick that is late (facts:
+/// t3 client, "False alarm"). Every ping was answered, serve was silent for a period, and the Close
+/// is in place of the next ping.
+fn is_false_alarm(evidence: &Evidence, relay: &RelayFacts, first: Act) -> bool {
+    let by_watchdog = relay.down.close_frame.as_ref().is_some_and(|frame| frame.is_of_a_watchdog());
+    let heartbeat = relay.heartbeat.filter(|heartbeat| {
+        let is_of_t3 = !heartbeat.is_by_serve && heartbeat.source != Some(HeartbeatSource::Ping);
+        is_of_t3 && heartbeat.unanswered == 0
+    });
+    let (true, Some(heartbeat), Some(served)) = (by_watchdog, heartbeat, relay.up.last_frame_at) else {
+        return false;
+    };
+    let (Some(pinged), Some(_)) = (heartbeat.last_ping_at, heartbeat.last_pong_at) else { return false };
+    // A message after the last frame of serve could wait for a reply.
+    let waits = relay.down.last_frame_at.is_some_and(|sent| sent > served);
+    // A stopped process is silent, too, although no ping is unanswered yet.
+    let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
+    let period = period(&heartbeat);
+    let tick = (period - period / 100).max(SHORTEST)..missing_after(period);
+    first.kind == Kind::CloseFrame
+        && !waits
+        && !halted
+        && tick.contains(&first.at.saturating_sub(pinged))
+        && first.at.saturating_sub(served) >= tick.start
+}
+
 fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) -> How {
     if kind == Kind::Unreach {
         return How::Unreach;
     }
-    let Some(relay) = relay else {
-        return if trace.is_some_and(|t| t.retrans > 0) { How::Loss } else { How::Vanished };
-    };
-    let LegFacts { tcp, pending_bytes, .. } = &relay.down;
-    match tcp {
-        // Zero-window probes are answered until the peer is gone; data stays unsent.
-        Some(tcp) if tcp.peer_window == Some(0) || (*pending_bytes > 0 && tcp.unacked == 0) => {
-            How::ZeroWindow
-        }
-        Some(tcp) if tcp.unacked > 0 || tcp.retransmits > 0 || tcp.lost > 0 => How::Loss,
-        _ if trace.is_some_and(|t| t.retrans > 0) => How::Loss,
-        _ => How::Vanished,
+    let Some(relay) = relay else { return How::Vanished };
+    let Some(tcp) = &relay.down.tcp else { return How::Vanished };
+    // Zero-window probes are answered until the peer is gone; data stays unsent.
+    if tcp.peer_window == Some(0) || (relay.down.pending_bytes > 0 && is_window_closed(tcp)) {
+        return How::ZeroWindow;
     }
+    let in_flight = tcp.unacked > 0
+        || tcp.retransmits > 0
+        || tcp.lost > 0
+        || trace.is_some_and(|trace| trace.retrans > 0);
+    // A link that loses everything was silent for the whole timeout.
+    let heard_ms = tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms);
+    let delivers = heard_ms < tcp.user_timeout_ms.unwrap_or(USER_TIMEOUT_MS) / 10 * 9;
+    if in_flight && delivers { How::Loss } else { How::Vanished }
 }

@@ -105,8 +105,7 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     }
     let by_client =
         matches!(judgement.verdict, Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ClientReset);
-    if by_client && Acts::of(evidence).first().is_some_and(|first| downstream::is_old_watchdog(relay, first))
-    {
+    if by_client && Acts::of(evidence).first().is_some_and(|first| downstream::is_unsure(evidence, first)) {
         return false;
     }
     if relay.opened_at.is_none() || relay.heartbeat.is_some() || !by_client {
@@ -341,6 +340,8 @@ mod limit_tests;
 mod opening_tests;
 #[cfg(test)]
 mod own_network_tests;
+#[cfg(test)]
+mod reaction_tests;
 #[cfg(test)]
 mod stall_tests;
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! Sessions that never opened: serve did not answer 101.
 
 use crate::{
-    evidence::{Evidence, Fate, Nanos, OpenFailure, RelayFacts},
+    evidence::{Evidence, Fate, Listeners, Nanos, OpenFailure, RelayFacts},
     how::How,
     verdict::{Finding, Judgement, leg_cause, leg_end, ours, peer, pressure},
-    vocabulary::{LegEnd, Segment, Side, Verdict},
+    vocabulary::{Confidence, LegEnd, Segment, Side, Verdict},
 };
 
-/// A client that leaves earlier has not waited for serve: the shortest known open timeout is 10 s
+/// A client that leaves earlier has not waited for serve: the shortest known open timeout is 5 s
 /// (facts: t3 client, "WS open timeout").
-const OPEN_TIMEOUT: Nanos = 9_000_000_000;
+const OPEN_TIMEOUT: Nanos = 4_500_000_000;
+
+/// A user who leaves later may have waited for serve.
+const IMPATIENCE: Nanos = 1_000_000_000;
 
 /// The same for a serve that is known not to run.
 const HALTED_TIMEOUT: Nanos = 1_000_000_000;
@@ -25,15 +28,11 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
     // a time, so a second tab has already waited in the browser (RFC 6455 section 4.1, item 2).
     let timeout = if halted { HALTED_TIMEOUT } else { OPEN_TIMEOUT };
     let (side, finding) = match failure {
-        OpenFailure::Refused => {
-            (Side::Up, Finding::proven(Verdict::ServeRefused, How::Refused, Segment::Serve))
-        }
+        OpenFailure::Refused => (Side::Up, refused(relay.listeners)),
         OpenFailure::Unreach => {
             (Side::Up, Finding::proven(Verdict::ServeRefused, How::Unreach, Segment::Serve))
         }
-        OpenFailure::ConnectTimeout => {
-            (Side::Up, Finding::proven(Verdict::ServeTimeout, How::ConnectTimeout, slow()))
-        }
+        OpenFailure::ConnectTimeout => (Side::Up, never_accepted(relay.listeners, slow())),
         OpenFailure::HandshakeTimeout => {
             (Side::Up, Finding::proven(Verdict::ServeTimeout, How::HandshakeTimeout, slow()))
         }
@@ -48,7 +47,10 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
             (Side::Up, Finding::proven(Verdict::ServeProtocol, How::Garbage, Segment::Serve))
         }
         OpenFailure::ClientGone if waited >= timeout => {
-            (Side::Down, Finding::likely(Verdict::ServeTimeout, How::HandshakeTimeout, slow()))
+            // dispatch ends a leg that was connected.
+            let is_connected = relay.up.own_end.is_some() || relay.up.end.is_some();
+            let how = if is_connected { How::HandshakeTimeout } else { How::ConnectTimeout };
+            (Side::Down, Finding::likely(Verdict::ServeTimeout, how, slow()))
         }
         OpenFailure::ClientGone => {
             let finding = match leg_end(evidence, Side::Down) {
@@ -57,7 +59,8 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
                 // The client did leave; how is uncertain, because its FIN was not captured.
                 _ => Finding::likely(Verdict::ClientLeft, How::Fin, Segment::Downstream),
             };
-            (Side::Down, finding)
+            let confidence = if waited >= IMPATIENCE { Confidence::Likely } else { finding.confidence };
+            (Side::Down, Finding { confidence, ..finding })
         }
         OpenFailure::Local(errno) => {
             let finding =
@@ -76,6 +79,35 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
     }
 }
 
+/// The host refused the connection: nothing listens, or a firewall rejects it.
+fn refused(listeners: Option<Listeners>) -> Finding {
+    match listeners {
+        Some(Listeners { queue: Some(_), .. }) => {
+            Finding::likely(Verdict::ServeRefused, How::Refused, Segment::Devvm)
+        }
+        Some(Listeners { elsewhere: true, .. }) => {
+            Finding::proven(Verdict::ServeRefused, How::OtherAddress, Segment::Serve)
+        }
+        Some(_) => Finding::proven(Verdict::ServeRefused, How::Refused, Segment::Serve),
+        None => Finding::likely(Verdict::ServeRefused, How::Refused, Segment::Serve),
+    }
+}
+
+/// The SYN was not answered. A full accept queue drops it (net/ipv4/tcp_input.c,
+/// `tcp_conn_request`), and so does a firewall; the loopback loses nothing.
+fn never_accepted(listeners: Option<Listeners>, slow: Segment) -> Finding {
+    let full = Finding::likely(Verdict::ServeTimeout, How::ConnectTimeout, slow);
+    let dropped = Finding::likely(Verdict::ServeTimeout, How::Loss, Segment::Devvm);
+    let Some(Listeners { queue, overflowed, .. }) = listeners else { return full };
+    let waiting = queue.unwrap_or(0) > 0;
+    match overflowed {
+        Some(true) if waiting => Finding { confidence: Confidence::Proven, ..full },
+        Some(true) => full,
+        None if waiting => full,
+        Some(false) | None => dropped,
+    }
+}
+
 /// serve accepted the connection and ended it before its response: it exited, or it closed.
 fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
     match evidence.kernel.peer.as_ref().map(|process| process.fate) {
@@ -87,16 +119,15 @@ fn cut_short(evidence: &Evidence, failure: OpenFailure) -> Finding {
             Finding::proven(Verdict::ServeOom, How::Oom, super::death::oom_segment(&evidence.kernel))
         }
         fate => {
-            let verdict = match failure {
-                OpenFailure::HandshakeReset => Verdict::ServeReset,
-                _ => Verdict::ServeLeft,
+            let (verdict, how) = match failure {
+                OpenFailure::HandshakeReset => (Verdict::ServeReset, How::Rst),
+                _ => (Verdict::ServeLeft, How::HandshakeEof),
             };
-            let finding = Finding::proven(verdict, How::HandshakeEof, Segment::Serve);
             // Only a process that is alive is known to have closed deliberately.
             if fate == Some(Fate::Alive) {
-                finding
+                Finding::proven(verdict, how, Segment::Serve)
             } else {
-                Finding::likely(verdict, How::HandshakeEof, Segment::Serve)
+                Finding::likely(verdict, how, Segment::Serve)
             }
         }
     }

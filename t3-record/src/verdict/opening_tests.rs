@@ -5,22 +5,18 @@ use Side::Down;
 use super::{evidence_builder::*, tests::check};
 use crate::{evidence::*, vocabulary::Side};
 
+fn open(failure: OpenFailure, waited_ms: u64) -> EvidenceBuilder {
+    EvidenceBuilder::healthy().relay(|r| {
+        r.opened_at = None;
+        r.heartbeat = None;
+        r.started_at = END - waited_ms * MS;
+        r.open_failure = Some(failure);
+    })
+}
+
 #[test]
 fn a_session_that_never_opened() {
-    let open = |failure, waited_ms: u64| {
-        EvidenceBuilder::healthy().relay(|r| {
-            r.opened_at = None;
-            r.heartbeat = None;
-            r.started_at = END - waited_ms * MS;
-            r.open_failure = Some(failure);
-        })
-    };
-    check(open(OpenFailure::Refused, 1), "serve_refused refused serve upstream upstream_closed proven");
     check(open(OpenFailure::Unreach, 1), "serve_refused unreach serve upstream upstream_closed proven");
-    check(
-        open(OpenFailure::ConnectTimeout, 5_000),
-        "serve_timeout connect_timeout serve upstream upstream_closed proven",
-    );
     check(
         open(OpenFailure::HandshakeTimeout, 15_000),
         "serve_timeout handshake_timeout serve upstream upstream_closed proven",
@@ -29,10 +25,7 @@ fn a_session_that_never_opened() {
         open(OpenFailure::HandshakeEof, 1),
         "serve_left handshake_eof serve upstream upstream_closed proven",
     );
-    check(
-        open(OpenFailure::HandshakeReset, 1),
-        "serve_reset handshake_eof serve upstream upstream_closed proven",
-    );
+    check(open(OpenFailure::HandshakeReset, 1), "serve_reset rst serve upstream upstream_closed proven");
     check(
         open(OpenFailure::HandshakeReset, 1).peer(Fate::Signal(9), END - MS),
         "serve_killed signal:9 serve upstream upstream_closed proven",
@@ -70,14 +63,31 @@ fn a_session_that_never_opened() {
         "client_left fin downstream downstream downstream_closed proven",
     );
     check(
-        open(OpenFailure::ClientGone, 15_000),
+        open(OpenFailure::ClientGone, 15_000).relay(|r| r.up.own_end = Some((OwnEnd::Fin, END))),
         "serve_timeout handshake_timeout serve downstream downstream_closed likely",
     );
+    // The shortest open timeout of a client is 5 s; a user who leaves earlier may have waited.
+    let left = |waited, connected: bool| {
+        open(OpenFailure::ClientGone, waited).socket(Down, |t| t.fin_in = Some(END)).relay(|r| {
+            r.up.own_end = connected.then_some((OwnEnd::Fin, END));
+        })
+    };
+    for (waited, expected) in [
+        (999, "client_left fin downstream downstream downstream_closed proven"),
+        (1_000, "client_left fin downstream downstream downstream_closed likely"),
+        (4_499, "client_left fin downstream downstream downstream_closed likely"),
+        (4_500, "serve_timeout handshake_timeout serve downstream downstream_closed likely"),
+    ] {
+        check(left(waited, true), expected);
+    }
+    check(left(5_000, false), "serve_timeout connect_timeout serve downstream downstream_closed likely");
     // Chromium connects to one address one after the other: a second tab's attempt has had only the
     // rest of its time here.
     let halted = |k: &mut KernelFacts| k.peer.as_mut().unwrap().halted = Some(Halt::Stopped);
     check(
-        open(OpenFailure::ClientGone, 7_000).kernel(halted),
+        open(OpenFailure::ClientGone, 1_000)
+            .kernel(halted)
+            .relay(|r| r.up.own_end = Some((OwnEnd::Fin, END))),
         "serve_timeout handshake_timeout serve downstream downstream_closed likely",
     );
     check(
@@ -88,4 +98,44 @@ fn a_session_that_never_opened() {
         open(OpenFailure::Local(24), 1),
         "dispatch_stalled local_error:24 dispatch dispatch dispatch_closed proven",
     );
+}
+
+#[test]
+fn a_refused_connection_is_judged_by_the_listening_sockets() {
+    let refused = |listeners| open(OpenFailure::Refused, 1).relay(|r| r.listeners = listeners);
+    let none = Listeners::default();
+    check(refused(Some(none)), "serve_refused refused serve upstream upstream_closed proven");
+    check(
+        refused(Some(Listeners { elsewhere: true, ..none })),
+        "serve_refused other_address serve upstream upstream_closed proven",
+    );
+    // A firewall of this host rejects it, whatever else listens.
+    for elsewhere in [false, true] {
+        check(
+            refused(Some(Listeners { queue: Some(0), elsewhere, ..none })),
+            "serve_refused refused devvm upstream upstream_closed likely",
+        );
+    }
+    check(refused(None), "serve_refused refused serve upstream upstream_closed likely");
+}
+
+#[test]
+fn a_connection_that_is_never_accepted_is_judged_by_the_accept_queue() {
+    let silent = |queue, overflowed| {
+        let listeners = Listeners { queue, elsewhere: false, overflowed };
+        open(OpenFailure::ConnectTimeout, 5_000).relay(|r| r.listeners = Some(listeners))
+    };
+    let full =
+        |confidence| format!("serve_timeout connect_timeout serve upstream upstream_closed {confidence}");
+    check(silent(Some(12), Some(true)), &full("proven"));
+    // The queue was emptied before it was read, or its overflow was not observed.
+    check(silent(Some(0), Some(true)), &full("likely"));
+    check(silent(Some(1), None), &full("likely"));
+    check(open(OpenFailure::ConnectTimeout, 5_000), &full("likely"));
+    // A firewall of this host drops the SYNs.
+    for (queue, overflowed) in
+        [(Some(0), Some(false)), (Some(3), Some(false)), (Some(0), None), (None, Some(false)), (None, None)]
+    {
+        check(silent(queue, overflowed), "serve_timeout loss devvm upstream upstream_closed likely");
+    }
 }

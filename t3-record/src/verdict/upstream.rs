@@ -1,7 +1,7 @@
 //! Causes when serve acted first: the process ended, it closed, or its TCP connection timed out.
 
 use crate::{
-    evidence::{Evidence, Fate, KernelFacts, Nanos, RelayFacts},
+    evidence::{Evidence, Fate, KernelFacts, Nanos, Process, RelayFacts},
     how::How,
     verdict::{
         Finding,
@@ -18,9 +18,13 @@ use crate::{
 /// part of it.
 const DYING: Nanos = 2_000_000_000;
 
+/// The same after a request to end: the evidence is read no earlier, so that the verdict does not
+/// depend on the time of reading.
+const EXITING: Nanos = 50_000_000;
+
 pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
     let kernel = &evidence.kernel;
-    if let Some(finding) = died(kernel, first.at) {
+    if let Some(finding) = died(kernel, first) {
         return finding;
     }
     let relay = evidence.relay.as_ref();
@@ -30,10 +34,12 @@ pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
     if relay.is_some_and(|relay| client_was_silent(relay, first.at)) {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
     }
-    // These verdicts state that the process is alive, which only kernel evidence shows; a
+    // These verdicts state that the process was alive, which only kernel evidence shows; a
     // forwarder's own target may have ended.
-    let alive =
-        kernel.peer.as_ref().is_some_and(|process| process.fate == Fate::Alive && !process.is_forwarder);
+    let alive = kernel.peer.as_ref().is_some_and(|process| {
+        let was_alive = is_graceful(process, first) && process.ended_at.is_some_and(|ended| ended > first.at);
+        (process.fate == Fate::Alive || was_alive) && !process.is_forwarder
+    });
     let forwards = kernel.peer.as_ref().is_some_and(|process| process.is_forwarder);
     // An act of serve is seen on its own end of the connection, too; else the network of this host
     // sent it (a firewall that rejects).
@@ -105,11 +111,20 @@ fn dropped(evidence: &Evidence) -> bool {
 }
 
 /// The process ended with the connection or just before it.
-fn died(kernel: &KernelFacts, at: Nanos) -> Option<Finding> {
+fn died(kernel: &KernelFacts, first: Act) -> Option<Finding> {
     let process = kernel.peer.as_ref()?;
+    let was_signalled = matches!(process.fate, Fate::Signal(_) | Fate::Oom)
+        && process.signalled_at.is_some_and(|signalled| signalled <= first.at);
     // A process that ended long after the close did not cause it, unless it had its fatal signal by
     // then.
-    let with_it = process.ended_at.is_none_or(|ended| ended <= at.saturating_add(DYING))
-        || process.signalled_at.is_some_and(|signalled| signalled <= at);
-    death(kernel, process.fate).filter(|_| with_it)
+    let dying = if is_graceful(process, first) { EXITING } else { DYING };
+    let with_it = process.ended_at.is_none_or(|ended| ended <= first.at.saturating_add(dying));
+    death(kernel, process.fate).filter(|_| with_it || was_signalled)
+}
+
+/// serve was asked to end before it closed. It closes its sessions first and ends later, however
+/// long that takes: the close is an act of its own.
+fn is_graceful(process: &Process, first: Act) -> bool {
+    matches!(first.kind, Kind::CloseFrame | Kind::Fin)
+        && process.stop_request.as_ref().is_some_and(|request| request.at <= first.at)
 }

@@ -74,7 +74,7 @@ fn expected(act: Act) -> Option<ExpectedRecord> {
         Act::Refused => unopened(Verdict::ServeRefused, How::Refused, &[LegEnd::Refused]),
         Act::Status(status) => unopened(Verdict::ServeRejected, How::Status(status), GAVE_UP),
         Act::EofAtOpen => unopened(Verdict::ServeLeft, How::HandshakeEof, &[LegEnd::FinIn]),
-        Act::ResetAtOpen => unopened(Verdict::ServeReset, How::HandshakeEof, &[LegEnd::RstIn]),
+        Act::ResetAtOpen => unopened(Verdict::ServeReset, How::Rst, &[LegEnd::RstIn]),
         Act::Garbage => unopened(Verdict::ServeProtocol, How::Garbage, GAVE_UP),
         Act::BadAccept => unopened(Verdict::ServeProtocol, How::BadAccept, GAVE_UP),
         // The FIN may come before accept(), when the socket has no cookie: then dispatch itself

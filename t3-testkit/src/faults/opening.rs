@@ -49,7 +49,7 @@ pub(super) fn faults() -> Vec<Fault> {
         ),
         Fault::new(
             "serve_rst_at_open",
-            alive(Verdict::ServeReset, "handshake_eof").is("up_end", LegEnd::RstIn.as_str()),
+            alive(Verdict::ServeReset, "rst").is("up_end", LegEnd::RstIn.as_str()),
             |fx| refused(fx, Some("reset")),
         ),
     ]

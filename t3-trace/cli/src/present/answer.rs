@@ -41,6 +41,12 @@ fn doubt(record: &CloseRecord) -> &'static str {
         matches!(record.verdict, Verdict::ClientClosed | Verdict::ClientLeft | Verdict::ClientReset);
     if by_client && record.hb_by == Some(HeartbeatSource::None) {
         "No heartbeat was recognised, so a stall that ended in the client's watchdog would look the same."
+    } else if record.how == Some(How::FalseAlarm) {
+        "A user who closed at the time of the next ping would look the same."
+    } else if record.verdict == Verdict::ServeRefused && record.segment == Segment::Devvm {
+        "serve may have begun to listen in that moment."
+    } else if by_client && unopened(record) && record.up_silent_ms.is_some() {
+        "serve had not answered the upgrade, and the client may have given up because of it."
     } else if record.pause_ms.is_some() && record.verdict != Verdict::HostPaused {
         "The host did not run for part of that time, so the order of events is uncertain."
     } else if record.lag_ms.is_some() && record.verdict != Verdict::DispatchStalled {
@@ -58,6 +64,10 @@ fn conclusion(record: &CloseRecord) -> String {
     let user = safe(&record.user);
     let (client, serve) = (format!("{user}'s client"), format!("{user}'s serve"));
     match record.verdict {
+        Verdict::ClientClosed if record.how == Some(How::FalseAlarm) => format!(
+            "The watchdog of {client} closed a healthy session: every ping was answered, and serve had nothing else to \
+             send. Client error of effect 4.0.2 to 4.0.4; neither serve nor the path is the cause."
+        ),
         Verdict::ClientClosed => {
             let page = match record.how {
                 Some(How::WsClose(1001)) => ", as sent by a page that is reloaded, closed or frozen",
@@ -66,7 +76,11 @@ fn conclusion(record: &CloseRecord) -> String {
             format!("{client} closed the session itself, with {}{page}; {}.", frame(record), pings(record))
         }
         Verdict::ClientLeft if unopened(record) => {
-            format!("{client}, or a hop between it and this host, {}.", left(record.how, true))
+            format!(
+                "{client}, or a hop between it and this host, {}{}.",
+                left(record.how, true),
+                record.up_silent_ms.map_or_else(String::new, |ms| format!(", {} after its upgrade", lasted(ms)))
+            )
         }
         Verdict::ClientLeft => format!(
             "{client}, or a hop between it and this host, {}; {}.",
@@ -100,7 +114,7 @@ fn conclusion(record: &CloseRecord) -> String {
         Verdict::ServeReset => format!(
             "{serve} reset the connection (RST){}{}.",
             match record.how {
-                Some(How::HandshakeEof) => " instead of a reply to the upgrade",
+                _ if unopened(record) => " instead of a reply to the upgrade",
                 // Not seen on serve's own socket.
                 _ if record.segment == Segment::Devvm => ", or a firewall of this host did",
                 _ => "",
@@ -116,10 +130,22 @@ fn conclusion(record: &CloseRecord) -> String {
         Verdict::ServeStalled => format!("{serve} was unresponsive{}. {}", stalled(record), starved(record)),
         Verdict::ServeRefused => match record.how {
             Some(How::Unreach) => format!("{serve} was unreachable at its address. The session never opened."),
+            Some(How::OtherAddress) => format!(
+                "Connection to {serve} refused: its port listens on another address of this host, not on 127.0.0.1. \
+                 The session never opened."
+            ),
+            _ if record.segment == Segment::Devvm => format!(
+                "Connection to {serve} refused although its port listens: a firewall of this host rejected it. The \
+                 session never opened."
+            ),
             _ => format!(
                 "Connection to {serve} refused: nothing was listening. The session never opened."
             ),
         },
+        Verdict::ServeTimeout if record.how == Some(How::Loss) => format!(
+            "{serve} did not receive the connection attempt: this host dropped it, as a firewall does. The session never \
+             opened."
+        ),
         Verdict::ServeTimeout => format!("{serve} {}. The session never opened. {}", waited_for(record), starved(record)),
         Verdict::ServeRejected => format!("{serve} replied with {} instead of opening the session.", status(record)),
         Verdict::ServeProtocol => format!("{serve} {}.", broke(record.how)),
@@ -171,6 +197,9 @@ fn evidence(record: &CloseRecord) -> String {
         Some(How::ZeroWindow) => {
             format!("the peer on the {leg} read nothing (zero window, or no ACKs)")
         }
+        Some(How::Loss) if record.verdict == Verdict::ServeTimeout => {
+            "the connection attempt was not answered, and no accept queue was full".to_owned()
+        }
         Some(How::Loss) => format!(
             "data on the {leg} was lost or not acknowledged (retransmissions: {})",
             (if by_serve(record) { record.up_retrans } else { record.down_retrans })
@@ -201,6 +230,17 @@ fn evidence(record: &CloseRecord) -> String {
         }
         Some(How::Oom) if died => "the OOM killer terminated t3-dispatch".to_owned(),
         Some(How::Oom) => format!("the kernel's OOM killer chose {serve}"),
+        Some(How::OtherAddress) => {
+            "ECONNREFUSED; a socket listens on the port of serve on another address".to_owned()
+        }
+        Some(How::FalseAlarm) => format!(
+            "Close 1000 received {} after the last ping, in place of the next one{}; serve had answered every ping",
+            ms_or(record.hb_gap_ms),
+            rhythm(record)
+        ),
+        Some(How::Refused) if record.segment == Segment::Devvm => {
+            "serve's port refused the connection (ECONNREFUSED), and a socket listens on it".to_owned()
+        }
         Some(How::Refused) => "serve refused the connection (ECONNREFUSED)".to_owned(),
         Some(How::Unreach) => format!("the kernel reported the peer on the {leg} as unreachable"),
         Some(How::ConnectTimeout) => "the connection to serve was never accepted".to_owned(),

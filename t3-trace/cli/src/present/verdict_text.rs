@@ -153,6 +153,10 @@ const VERSION: &str = "Has its version changed?";
 #[must_use]
 pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'static str] {
     match (verdict, how) {
+        (Verdict::ClientClosed, Some(How::FalseAlarm)) => &[
+            "Update the client: effect 4.0.5 and newer do not close a quiet session (docs/RUNBOOK.md).",
+            "Other closes of the user: `t3-trace closes --user {user}`.",
+        ],
         (Verdict::ClientClosed, _) => &[
             "No action needed: the client closed the session itself. Investigate only if one user has many.",
             "Time offline: see the next `ws open`; all closes of the user: `t3-trace closes --user {user}`.",
@@ -207,13 +211,16 @@ pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'stati
             "Compare memory use and limit: `systemctl show -p MemoryCurrent -p MemoryMax {unit}`.",
             SERVE_LOG,
         ],
-        (Verdict::ServeStalled, Some(How::Loss)) => {
+        (Verdict::ServeStalled | Verdict::ServeTimeout, Some(How::Loss)) => {
             &["Check the firewall of this host: `nft list ruleset`.", SERVE_LOG]
         }
         (Verdict::ServeStalled, _) => &[
             SERVE_LOG,
             "Check whether other sessions of the user stalled: `t3-trace closes --user {user} {range}`.",
         ],
+        (Verdict::ServeRefused, Some(How::OtherAddress)) => {
+            &["Let serve listen on 127.0.0.1: `ss -ltnp`, `systemctl cat {unit}`.", SERVE_LOG]
+        }
         (Verdict::ServeRefused, _) => &[
             "Is the unit running, and does it listen? `systemctl status {unit}`, and the routing table of \
              t3-dispatch.",
