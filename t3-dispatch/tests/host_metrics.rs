@@ -102,6 +102,67 @@ fn promtool_accepts_every_query_of_the_documentation() {
     assert!(output.status.success(), "{}\n{rules}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The alert about unrecognised heartbeats and the one about stalls, over series of the page.
+#[test]
+fn promtool_fires_the_alerts_about_heartbeats() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus/t3-dispatch.rules.yml");
+    let text = fs::read_to_string(&rules).unwrap();
+    let annotations = |alert: &str| {
+        let (_, rule) = text.split_once(&format!("- alert: {alert}\n")).unwrap();
+        let of = |key: &str| {
+            let line = rule.lines().find_map(|line| line.trim().strip_prefix(key));
+            serde_json::to_string(line.unwrap()).unwrap()
+        };
+        format!("{{summary: {}, description: {}}}", of("summary: "), of("description: "))
+    };
+    let labels = r#"job="t3-dispatch",instance="devvm""#;
+    // Four of ten sessions without heartbeats for 20 minutes, then eight; three stalls at once, of
+    // compressed sessions or not: the counter does not tell.
+    let series = [
+        (format!("t3_dispatch_sessions{{{labels},state=\"open\"}}"), "10x60"),
+        (format!("t3_dispatch_sessions{{{labels},state=\"closing\"}}"), "0x60"),
+        (format!("t3_dispatch_sessions_without_heartbeat{{{labels}}}"), "4x20 8x40"),
+        (
+            format!("t3_dispatch_closes_total{{{labels},verdict=\"serve_stalled\",cause=\"graceful\"}}"),
+            "0x40 3x20",
+        ),
+        (
+            format!("t3_dispatch_closes_total{{{labels},verdict=\"client_closed\",cause=\"graceful\"}}"),
+            "0+9x60",
+        ),
+    ];
+    let mut test = format!(
+        "rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n  - interval: 1m\n    input_series:\n",
+        rules.canonicalize().unwrap().display()
+    );
+    for (name, values) in series {
+        writeln!(test, "      - {{series: '{name}', values: '{values}'}}").unwrap();
+    }
+    test += "    alert_rule_test:\n";
+    let heartbeats = "severity: info, job: t3-dispatch, instance: devvm";
+    let stalled = "severity: warning, job: t3-dispatch, instance: devvm";
+    for (minute, alert, labels) in [
+        (20, "T3HeartbeatsUnknown", None),
+        (30, "T3HeartbeatsUnknown", None),
+        (40, "T3HeartbeatsUnknown", Some(heartbeats)),
+        (39, "T3ServeStalled", None),
+        (45, "T3ServeStalled", Some(stalled)),
+        (59, "T3ServeStalled", None),
+    ] {
+        let expected = labels.map_or("[]".to_owned(), |labels| {
+            format!("[{{exp_labels: {{{labels}}}, exp_annotations: {}}}]", annotations(alert))
+        });
+        writeln!(test, "      - {{eval_time: {minute}m, alertname: {alert}, exp_alerts: {expected}}}")
+            .unwrap();
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &test).unwrap();
+    let output = promtool(&["test", "rules", file.path().to_str().unwrap()], "");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{test}");
+}
+
 #[test]
 fn prometheus_scrapes_the_page_and_evaluates_every_query() {
     let (_dispatch, metrics) = with_metrics();
