@@ -80,10 +80,10 @@ impl Liveness {
         if self.source == Some((HeartbeatSource::Rhythm, side.other())) {
             self.tracker.pong_all(now, end);
         }
-        self.rhythm(side, frame, now, end);
+        self.rhythm(side, frame, now);
     }
 
-    fn rhythm(&mut self, side: Side, frame: Frame, now: Nanos, end: u64) {
+    fn rhythm(&mut self, side: Side, frame: Frame, now: Nanos) {
         let best = self.source.map_or(0, |(source, sender)| rank(source, sender));
         if best > rank(HeartbeatSource::Rhythm, Side::Down) {
             return;
@@ -97,14 +97,16 @@ impl Liveness {
             Side::Down => (&mut rhythms.client, &mut rhythms.serve),
             Side::Up => (&mut rhythms.serve, &mut rhythms.client),
         };
-        other.other(now, end);
+        other.other(now);
         if frame.is_message {
             own.own(frame.size, now, |beat| {
                 if self.adopt(HeartbeatSource::Rhythm, side) {
                     self.tracker.ping(beat.at);
-                    if let Some((at, end)) = beat.answer {
+                    if let Some(at) = beat.answer {
                         self.tracker.life();
-                        self.tracker.pong_all(at, end);
+                        // The client has acknowledged it since, or the next answer shows that it
+                        // has not.
+                        self.tracker.pong_all(at, 0);
                     }
                 }
             });

@@ -38,15 +38,26 @@ const MISSED: u64 = 24;
 pub struct Beat {
     /// Time of its last byte.
     pub at: Nanos,
-    /// First frame of the other side after it: time, and end of the stream of that side.
-    pub answer: Option<(Nanos, u64)>,
+    /// Time of the first frame of the other side after it.
+    pub answer: Option<Nanos>,
 }
 
+/// A remembered message. Each session without a text heartbeat has two dozen, so they are small.
 #[derive(Debug, Clone, Copy, Default)]
 struct Candidate {
-    beat: Beat,
+    at: Nanos,
+    /// Time until the first frame of the other side, in microseconds, at least 1; 0 if there was
+    /// none.
+    answered_after: u32,
     size: u16,
     is_counted: bool,
+}
+
+impl Candidate {
+    fn beat(&self) -> Beat {
+        let after = Nanos::from(self.answered_after) * 1_000;
+        Beat { at: self.at, answer: (after > 0).then(|| self.at.saturating_add(after)) }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,12 +93,15 @@ impl Rhythm {
         self.lock.map(|lock| lock.period)
     }
 
-    /// Reads a frame of the other side that ends at offset `end` of its stream.
-    pub fn other(&mut self, at: Nanos, end: u64) {
+    /// Reads a frame of the other side.
+    pub fn other(&mut self, at: Nanos) {
         self.other_at = Some(at);
         let first = MEMORY - self.known;
-        for candidate in self.recent[first..].iter_mut().filter(|candidate| !candidate.is_counted) {
-            candidate.beat.answer.get_or_insert((at, end));
+        for candidate in &mut self.recent[first..] {
+            if !candidate.is_counted && candidate.answered_after == 0 {
+                let after = at.saturating_sub(candidate.at) / 1_000;
+                candidate.answered_after = u32::try_from(after).unwrap_or(u32::MAX).max(1);
+            }
         }
     }
 
@@ -125,7 +139,7 @@ impl Rhythm {
 
     fn remember(&mut self, size: u16, at: Nanos, is_counted: bool) {
         self.recent.rotate_left(1);
-        self.recent[MEMORY - 1] = Candidate { beat: Beat { at, answer: None }, size, is_counted };
+        self.recent[MEMORY - 1] = Candidate { at, answered_after: 0, size, is_counted };
         self.known = (self.known + 1).min(MEMORY);
     }
 
@@ -154,7 +168,7 @@ impl Rhythm {
                 let (mut members, mut times, mut length) = ([0; CHAIN], [0; CHAIN], 0);
                 for (place, n) in chain.iter().enumerate() {
                     if skipped == 0 || place != skipped {
-                        (members[length], times[length]) = (*n, self.recent[*n].beat.at);
+                        (members[length], times[length]) = (*n, self.recent[*n].at);
                         length += 1;
                     }
                 }
@@ -171,10 +185,10 @@ impl Rhythm {
             let candidate = &mut self.recent[*n];
             if !candidate.is_counted {
                 candidate.is_counted = true;
-                count(candidate.beat);
+                count(candidate.beat());
             }
         }
-        self.lock = Some(Lock { period, size: newest.size, last: newest.beat.at, is_late: false });
+        self.lock = Some(Lock { period, size: newest.size, last: newest.at, is_late: false });
     }
 }
 
