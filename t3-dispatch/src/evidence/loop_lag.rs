@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     evidence::pause::{self, Clocks, Gap, HardwarePause, HardwareReading},
-    relay::heartbeat::EarlyPing,
+    relay::heartbeat::SessionTiming,
     sys::clock,
 };
 
@@ -114,11 +114,11 @@ impl LoopLag {
         copy(&self.delays)
     }
 
-    /// Returns the last pauses of the host, oldest first, for a session with this early ping.
+    /// Returns the last pauses of the host, oldest first, as a session saw them.
     #[must_use]
-    pub fn pauses(&self, early: Option<EarlyPing>) -> Vec<Pause> {
+    pub fn pauses(&self, timing: SessionTiming) -> Vec<Pause> {
         let hardware: Vec<_> = self.hardware().pauses.iter().copied().collect();
-        pause::of_session(copy(&self.pauses), hardware, early)
+        pause::of_session(copy(&self.pauses), hardware, timing)
     }
 
     fn hardware(&self) -> MutexGuard<'_, HardwareClock> {

@@ -7,7 +7,7 @@
 
 use t3_record::evidence::{Nanos, Pause};
 
-use crate::relay::heartbeat::EarlyPing;
+use crate::relay::heartbeat::{EarlyPing, SessionTiming};
 
 const SECOND: i64 = 1_000_000_000;
 /// A smaller difference is that of reading the clocks one after another on a busy host.
@@ -125,11 +125,12 @@ pub struct HardwarePause {
 pub fn of_session(
     counted: Vec<Pause>,
     hardware: impl IntoIterator<Item = HardwarePause>,
-    early: Option<EarlyPing>,
+    timing: SessionTiming,
 ) -> Vec<Pause> {
     let mut pauses = counted;
-    let mut early = early;
-    for pause in hardware {
+    let SessionTiming { opened_at, mut early, is_steady } = timing;
+    // A session that opened between the readings may have opened after the pause.
+    for pause in hardware.into_iter().filter(|pause| !is_steady && opened_at <= pause.since) {
         let at = early.take_if(|early| (pause.since..=pause.until).contains(&early.at));
         let at = at.map_or(pause.until, |early| early.at);
         pauses.push(Pause { at, length: pause.length, is_certain: false });
@@ -215,6 +216,7 @@ mod tests {
     fn an_early_ping_tells_when_a_pause_ended() {
         let hardware = || HardwarePause { since: 100, until: 600, length: 2_000 };
         let early = |at| Some(EarlyPing { at, missing: 300 });
+        let timing = |early| SessionTiming { opened_at: 20, early, is_steady: false };
         let pause = |at, length| Pause { at, length, is_certain: false };
         let suspended = Pause { at: 350, length: 900, is_certain: true };
         for (counted, found, early, expected) in [
@@ -232,7 +234,14 @@ mod tests {
             // The same pause.
             (vec![suspended], None, early(400), vec![suspended]),
         ] {
-            assert_eq!(of_session(counted, found, early), expected);
+            assert_eq!(of_session(counted, found, timing(early)), expected);
+        }
+        // It opened after the pause perhaps, or its pings tell that there was none.
+        for timing in [
+            SessionTiming { opened_at: 101, ..SessionTiming::default() },
+            SessionTiming { is_steady: true, ..SessionTiming::default() },
+        ] {
+            assert_eq!(of_session(vec![], [hardware()], timing), []);
         }
     }
 

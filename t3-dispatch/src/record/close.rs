@@ -137,7 +137,7 @@ impl SessionObserver {
     fn report(&self, session: &Session) {
         self.recorder.evidence.ending(&session.identity.conn, || {
             let mut facts = session.facts_so_far();
-            self.recorder.add_lag(&mut facts, session.heartbeat.early());
+            self.recorder.add_lag(&mut facts, session.timing());
             facts
         });
     }
@@ -180,8 +180,8 @@ impl Drop for SessionRecorder {
         let Some(mut session) = self.session.take() else { return };
         let recorder = Arc::clone(&self.recorder);
         first_end(&recorder, &mut session, clock::now());
-        let early_ping = session.heartbeat.early();
-        recorder.add_lag(&mut session.facts, early_ping);
+        let timing = session.timing();
+        recorder.add_lag(&mut session.facts, timing);
         let runtime = recorder.runtime.clone();
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         runtime.spawn(async move {
@@ -222,7 +222,7 @@ async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEviden
     let clock = recorder.lag.check_hardware_clock();
     let (kernel, burst, ()) = tokio::join!(kernel, recorder.burst_around(session), clock);
     let mut facts = session.facts.clone();
-    facts.pauses = recorder.lag.pauses(session.heartbeat.early());
+    facts.pauses = recorder.lag.pauses(session.timing());
     let evidence = Evidence { relay: Some(facts), kernel, burst, dispatch_died: None };
     tracing::debug!(conn = %identity.conn, evidence = ?evidence, "judging");
     let record = assemble(identity, &evidence);

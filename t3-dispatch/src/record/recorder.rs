@@ -17,7 +17,7 @@ use crate::{
         burst::{self, BurstCounter},
         reconnects::Reconnects,
     },
-    relay::{heartbeat::EarlyPing, session::Session},
+    relay::{heartbeat::SessionTiming, session::Session},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
     sys::clock,
 };
@@ -47,13 +47,13 @@ pub struct Recorder {
 
 impl Recorder {
     /// Adds the delays of this process's event loop, and the pauses of the host so far.
-    pub(super) fn add_lag(&self, facts: &mut RelayFacts, early: Option<EarlyPing>) {
+    pub(super) fn add_lag(&self, facts: &mut RelayFacts, timing: SessionTiming) {
         if let Some(delay) = self.lag.worst() {
             facts.self_lag_ms = Some(delay.late / 1_000_000);
             facts.self_lag_at = Some(delay.at);
         }
         facts.delays = self.lag.delays();
-        facts.pauses = self.lag.pauses(early);
+        facts.pauses = self.lag.pauses(timing);
     }
 
     /// Writes the summary of a burst that is complete at `now`.

@@ -67,6 +67,15 @@ pub struct EarlyPing {
     pub missing: u64,
 }
 
+/// What a session knows about the time of a pause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionTiming {
+    pub opened_at: Nanos,
+    pub early: Option<EarlyPing>,
+    /// Its last pings were punctual: a pause as long as their period would have delayed one.
+    pub is_steady: bool,
+}
+
 /// Heartbeat state of one session.
 #[derive(Debug, Clone, Default)]
 pub struct HeartbeatTracker {
@@ -159,7 +168,7 @@ impl HeartbeatTracker {
         if let Some(period) = self.period() {
             let missing = period.saturating_sub(interval);
             let is_early = missing >= (period / 4).max(MIN_EARLY);
-            let is_stable = self.last.iter().all(|interval| interval.abs_diff(period) <= period / 16);
+            let is_stable = self.is_stable(period);
             let queued = self.early.filter(|early| Some(early.at) == self.facts.last_ping_at);
             self.early = match queued {
                 Some(early) if is_early => Some(EarlyPing { at: now, missing: early.missing + missing }),
@@ -169,6 +178,17 @@ impl HeartbeatTracker {
         }
         self.last.rotate_left(1);
         self.last[STABLE - 1] = interval;
+    }
+
+    fn is_stable(&self, period: u64) -> bool {
+        self.last.iter().all(|interval| interval.abs_diff(period) <= period / 16)
+    }
+
+    /// The client's last pings were punctual, and until `at` none was missing.
+    #[must_use]
+    pub fn is_steady(&self, at: Nanos) -> bool {
+        let Some((period, last)) = self.period().zip(self.facts.last_ping_at) else { return false };
+        !self.facts.is_by_serve && self.is_stable(period) && at.saturating_sub(last) <= period + period / 4
     }
 
     /// The last early ping.
@@ -390,6 +410,9 @@ mod tests {
                 tracker.ping(at);
             }
             assert_eq!(tracker.early().map(|early| early.missing / 1_000_000), missing, "{intervals:?}");
+            let is_steady = *intervals == [5_000; 4];
+            assert_eq!(tracker.is_steady(at + 5 * SECOND), is_steady && missing.is_none(), "{intervals:?}");
+            assert!(!tracker.is_steady(at + 7 * SECOND));
         }
         // serve's clock is that of this host.
         let mut tracker = HeartbeatTracker::new(HeartbeatSource::Ping, Side::Up);

@@ -174,6 +174,12 @@ impl Liveness {
         self.tracker.early()
     }
 
+    /// See [`HeartbeatTracker::is_steady`].
+    #[must_use]
+    pub fn is_steady(&self, at: Nanos) -> bool {
+        self.tracker.is_steady(at)
+    }
+
     /// RTT of serve in nanoseconds, and time of the oldest ping that serve has not answered.
     #[must_use]
     pub fn latest(&self) -> (Option<u64>, Option<Nanos>) {

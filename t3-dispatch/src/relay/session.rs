@@ -14,7 +14,7 @@ use t3_record::{
 
 use crate::relay::{
     frames::{Frame, FrameScanner, Sender, Sink},
-    heartbeat,
+    heartbeat::{self, SessionTiming},
     live_stats::LiveStats,
     liveness::Liveness,
 };
@@ -166,6 +166,17 @@ impl Session {
         self.facts.ended_at != 0
             || self.facts.down.close_frame.is_some()
             || self.facts.up.close_frame.is_some()
+    }
+
+    /// What the session knows about the time of a pause of the host.
+    #[must_use]
+    pub fn timing(&self) -> SessionTiming {
+        let at = self.end_started_at().unwrap_or(self.facts.ended_at);
+        SessionTiming {
+            opened_at: self.facts.opened_at.unwrap_or(self.facts.started_at),
+            early: self.heartbeat.early(),
+            is_steady: self.heartbeat.is_steady(at),
+        }
     }
 
     /// Keeps the time of the last byte of each leg at the start of the end: a stalled serve may
