@@ -13,6 +13,7 @@ mod edge_burst;
 mod expected_record;
 mod explain_check;
 mod fixture;
+mod host_pause;
 pub mod incident_demo;
 mod incidents;
 mod journald;
@@ -73,6 +74,8 @@ pub enum Need {
     ServeChild,
     /// Core dumps into the current folder.
     CoreDump,
+    /// A browser outside this machine, and a hypervisor that pauses it.
+    Outside,
 }
 
 /// One injected failure with its expected record.
@@ -281,6 +284,7 @@ pub fn catalogue() -> Vec<Fault> {
         incidents::faults(),
         dispatch::faults(),
         dispatch_overload::faults(),
+        host_pause::faults(),
         journald::faults(),
     ]
     .concat()

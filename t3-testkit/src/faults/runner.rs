@@ -17,7 +17,7 @@ use crate::{
     error::{Result, TestError},
     harness::{Cgroup, Netns, Setup, Stack, Traefik},
     journald::{Entry, Journal},
-    sys,
+    outside, sys,
 };
 
 /// The regular expression of the operators' Loki query.
@@ -183,6 +183,9 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     if faults.iter().any(|fault| fault.needs.contains(&Need::Netns)) {
         setup.accept_links();
     }
+    if faults.iter().any(|fault| fault.needs.contains(&Need::Outside)) {
+        setup.accept_outside();
+    }
     Ok(setup)
 }
 
@@ -329,6 +332,9 @@ pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<Str
         Need::RealCpus => units.then_some("needs real CPUs: times are measured to milliseconds"),
         Need::ServeChild => units.then_some("needs serve as a child process, not as a unit"),
         Need::CoreDump => (!dumps_core()).then_some("needs core dumps into the current folder"),
+        Need::Outside => {
+            (!outside::exists()).then_some("needs a guest whose host pauses it (`cargo xtask vm-test`)")
+        }
         Need::OwnJournal => (std::path::Path::new("/run/systemd/system").is_dir())
             .then_some("needs a private journald, not that of the host"),
     };

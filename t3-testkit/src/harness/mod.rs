@@ -45,7 +45,7 @@ use tempfile::TempDir;
 use crate::{
     error::{Attempt, Result, TestError},
     journald::Journal,
-    sys, wait,
+    outside, sys, wait,
 };
 
 /// Timeout for the start of a program; software emulation is slow.
@@ -102,6 +102,12 @@ impl Setup {
     pub fn accept_links(&mut self) {
         self.listen = SocketAddr::from(([0, 0, 0, 0], 0));
         self.trusted.push(netns::NETWORK.to_owned());
+    }
+
+    /// Accepts clients outside this machine as well.
+    pub fn accept_outside(&mut self) {
+        self.listen = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.trusted.push(outside::NETWORK.to_owned());
     }
 }
 

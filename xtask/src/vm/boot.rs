@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -19,6 +19,10 @@ use crate::vm::rootfs::Image;
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// Printed lines of the console of a failed guest.
 const CONSOLE_LINES: usize = 60;
+/// Sockets in the folder of a guest: qemu's monitor, and the serial port for requests to the host.
+/// qemu opens them by their names, because the address of a socket is short (unix(7)).
+const MONITOR: &str = "monitor.sock";
+const HOST: &str = "host.sock";
 
 /// One run of a guest.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct Boot<'a> {
     pub limit: Duration,
     /// Print the console, too.
     pub show_console: bool,
+    /// Plays what the guest asks of its host, if the guest runs tests.
+    pub outside: Option<&'a Path>,
     /// A reboot does not end the run; the changes to the disk survive it.
     pub reboots: bool,
 }
@@ -53,7 +59,7 @@ pub struct GuestResult {
 impl Boot<'_> {
     /// Boots, waits, collects.
     pub fn run(&self) -> Result<GuestResult> {
-        for name in ["console", "stdout", "exit", "out.tar"] {
+        for name in ["console", "stdout", "exit", "out.tar", MONITOR, HOST] {
             let _ = fs::remove_file(self.dir.join(name));
         }
         let begin = Instant::now();
@@ -62,6 +68,7 @@ impl Boot<'_> {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut qemu =
             command.spawn().with_context(|| format!("cannot start `{}`", command_line(&command)))?;
+        let outside = self.start_outside(qemu.id())?;
 
         let mut console = Tail::new(self.dir.join("console"));
         let mut stdout = Tail::new(self.dir.join("stdout"));
@@ -104,6 +111,9 @@ impl Boot<'_> {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+        if let Some(mut outside) = outside {
+            run::end_tree(&mut outside);
+        }
         self.unpack();
         let exit = match trouble {
             Some(trouble) => Err(trouble),
@@ -119,12 +129,29 @@ impl Boot<'_> {
         Ok(GuestResult { exit, counts: Counts::read(&text), time: begin.elapsed() })
     }
 
+    /// The browser outside the guest.
+    fn start_outside(&self, qemu: u32) -> Result<Option<Child>> {
+        let Some(program) = self.outside else { return Ok(None) };
+        let log = File::create(self.dir.join("outside.log"))?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command.args(["--monitor", MONITOR, "--requests", HOST, "--pid", &qemu.to_string()]);
+        command.current_dir(self.dir).env("T3_TIMEOUT_FACTOR", "4");
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn();
+        child.map(Some).with_context(|| format!("cannot start `{}`", command_line(&command)))
+    }
+
     /// setpriv kills qemu when xtask ends.
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"]);
-        command.args(["-nodefaults", "-display", "none", "-nic", "none"]);
+        command.args(["-nodefaults", "-display", "none"]);
+        // Only ports that the host forwards lead to the guest, and nothing leads out.
+        command.args(["-nic", "user,model=virtio-net-pci,restrict=on"]);
+        command.args(["-monitor", &format!("unix:{MONITOR},server=on,wait=off")]);
+        command.current_dir(self.dir);
         if !self.reboots {
             command.arg("-no-reboot");
         }
@@ -147,6 +174,8 @@ impl Boot<'_> {
             "-serial",
             "chardev:console",
         ]);
+        command.args(["-chardev", &format!("socket,id=host,path={HOST},server=on,wait=off")]);
+        command.args(["-device", "virtserialport,chardev=host,name=t3.host"]);
         for (port, name) in [("stdout", "stdout"), ("exit", "exit"), ("out", "out.tar")] {
             command.args(["-chardev", &format!("file,id={port},path={}", file(name))]);
             command.args(["-device", &format!("virtserialport,chardev={port},name=t3.{port}")]);

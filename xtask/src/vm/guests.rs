@@ -31,6 +31,8 @@ const FULL: Suite = Suite::Bookworm;
 /// [`FULL`], briefly in this one.
 const PACKAGES: &str = "t3-package-test --packages /opt/t3/packages";
 const BRIEF_PACKAGES: Suite = Suite::Trixie;
+/// Runs on the host: the browser outside a guest.
+const OUTSIDE: &str = "t3-outside";
 /// Emulation is about ten times slower than the host; timeouts of the tests are longer.
 const TIMEOUT_FACTOR: &str = "4";
 
@@ -153,7 +155,8 @@ fn boot(guest: &Guest, image: &Image, plan: &GuestPlan) -> Result<Step> {
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let disk = payload.write(*suite, &dir)?;
     let (reboots, show_console, limit) = (*reboots, plan.show_console, plan.limit);
-    let result = Boot { name, image, disk: &disk, dir: &dir, limit, show_console, reboots }.run()?;
+    let outside = payload.programs.iter().find(|(name, _)| name == OUTSIDE).map(|(_, file)| file.as_path());
+    let result = Boot { name, image, disk: &disk, dir: &dir, limit, show_console, outside, reboots }.run()?;
     let step = Step::new(*name, result.exit == Ok(0), result.counts, result.time);
     // The check of the guest counts, and so must the project's tests; any other program need not.
     let counting_programs = match plan.workload {
