@@ -30,6 +30,7 @@ mod report;
 mod runner;
 mod simultaneous;
 mod slow_death;
+mod starvation;
 mod upstream;
 mod zero_window;
 

@@ -11,6 +11,7 @@ use t3_record::{CloseRecord, KernelSource};
 
 use super::{
     DISPATCH_DECIDES, Fault, Fixture, Mismatch, Need, Outcome, Row, catalogue, explain_check, fixture,
+    starvation::Starvation,
 };
 use crate::{
     client::TIMEOUT,
@@ -25,9 +26,6 @@ const OPERATORS_QUERY: &str = r"dur_ms=(?P<dur>[0-9]+) cause=(?P<cause>\S+)";
 
 /// Maximum number of attempts while the host lacks CPU.
 const ATTEMPTS: usize = 3;
-
-/// An event loop lag that shows a lack of CPU.
-const LATE_MS: u64 = 400;
 
 /// Timeouts of dispatch, shorter than by default.
 const TIMERS: [&str; 6] = ["--keepalive", "4s", "--user-timeout", "10s", "--handshake-timeout", "6s"];
@@ -221,6 +219,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> R
     let first = fault.first_user(attempt);
     let ours = |record: &CloseRecord| fixture::owns(&first, &record.user);
     let mut fixture = Fixture::new(stack, first.clone());
+    let starvation = Starvation::measure();
     let outcome =
         (fault.inject)(&mut fixture).and_then(|()| journal.wait_closes(fault.sessions, fault.timeout, ours));
     match outcome {
@@ -257,7 +256,8 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> R
     }
     if row.outcome.failed() {
         let records = journal.closes(ours).unwrap_or_default();
-        row.lacked_cpu = records.iter().any(|(record, _)| lacked_cpu(record));
+        // A fault that pauses the host stops the measurement, too.
+        row.lacked_cpu = starvation.was_found() && !fault.needs.contains(&Need::Outside);
         row.details = records.iter().map(|(record, _)| format!("    {}\n", record.to_line())).collect();
         row.details += &fixture.stderr();
         row.details += &fixture.stack.stderr();
@@ -302,11 +302,6 @@ fn surplus(faults: &[&Fault], journal: &Journal) -> Result<BTreeMap<&'static str
         }
     }
     Ok(extra)
-}
-
-/// Whether dispatch or t3-trace lacked CPU: evidence was late, and the record shows it.
-fn lacked_cpu(record: &CloseRecord) -> bool {
-    record.kernel == KernelSource::Timeout || record.self_lag_ms.is_some_and(|late| late >= LATE_MS)
 }
 
 /// Why the host does not meet a requirement.
