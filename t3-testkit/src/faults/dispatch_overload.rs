@@ -15,10 +15,13 @@ use crate::{
 /// Shorter stalls do not explain a watchdog close (t3-record/src/verdict/mod.rs).
 const STALL: Duration = Duration::from_millis(5_500);
 
-/// Time for which dispatch is stopped again and again, and in which it runs in between.
-const PIECE: Duration = Duration::from_millis(1_280);
+/// Time for which dispatch is stopped again and again, and in which it runs in between. Each is
+/// shorter than the watchdog, and than the period, so that one heartbeat at most waits: a client
+/// that had several unanswered ones before has more patience.
+const PIECE: Duration = Duration::from_millis(900);
 const BETWEEN: Duration = Duration::from_millis(20);
 const PIECES: usize = 4;
+const PIECES_PERIOD: Duration = Duration::from_millis(1_000);
 
 /// Time after a stop in which heartbeats are answered again, longer than its effects last.
 const SETTLED: Duration = Duration::from_secs(4);
@@ -45,7 +48,7 @@ pub(super) fn faults() -> Vec<Fault> {
     }
     let pieces = stalled
         .clone()
-        .key("self_lag_ms", Expect::Range(900, 60_000))
+        .key("self_lag_ms", Expect::Range(700, 60_000))
         .key("lag_ms", Expect::Range(1_000, 60_000));
     let no_socket = ExpectedRecord::unopened(
         Verdict::DispatchStalled,
@@ -69,7 +72,10 @@ pub(super) fn faults() -> Vec<Fault> {
         })
         .own_stack(),
         Fault::new("dispatch_stopped_in_pieces", pieces, |fx| {
-            fx.session()?;
+            fx.serve(&[])?;
+            let mut config = fx.config();
+            config.heartbeat = Some(PIECES_PERIOD);
+            fx.open(config)?;
             for _ in 0..PIECES {
                 stop(fx, PIECE)?;
                 std::thread::sleep(BETWEEN);

@@ -13,7 +13,7 @@ use super::expected_record::{Expect, ExpectedRecord};
 use crate::{
     client::{Client, Config, TIMEOUT},
     error::{Attempt, Result, TestError},
-    harness::{Body, Cgroup, Netns, Serve, Stack},
+    harness::{self, Body, Cgroup, Firewall, Netns, Process, Serve, Stack},
     sys, wait,
 };
 
@@ -52,6 +52,9 @@ pub struct Fixture<'a> {
     pub(super) unaffected: BTreeSet<String>,
     cgroup: Option<Cgroup>,
     netns: Option<Netns>,
+    forwarder: Option<Process>,
+    /// Rule of the host's firewall until the record has been read.
+    pub(super) firewall: Option<Firewall>,
     own_pressure: bool,
 }
 
@@ -70,6 +73,8 @@ impl<'a> Fixture<'a> {
             serves: Vec::new(),
             cgroup,
             netns: None,
+            forwarder: None,
+            firewall: None,
             own_pressure: false,
         }
     }
@@ -83,6 +88,28 @@ impl<'a> Fixture<'a> {
     pub fn serve_of(&mut self, number: usize, arguments: &[&str]) -> Result<()> {
         let user = user(&self.user, number);
         let serve = self.stack.serve(&user, arguments, self.cgroup.as_ref())?;
+        self.add_serve(user, serve);
+        Ok(())
+    }
+
+    /// Starts the serve of the first user on another port than dispatch connects to.
+    pub fn serve_on(&mut self, port: u16, arguments: &[&str]) -> Result<()> {
+        let serve = self.stack.serve_on(&self.user, port, arguments, self.cgroup.as_ref())?;
+        self.add_serve(self.user.clone(), serve);
+        Ok(())
+    }
+
+    /// Starts a forwarder from the first user's port to `target`.
+    pub fn forward_to(&mut self, target: u16) -> Result<()> {
+        self.forwarder = Some(harness::forward(self.stack.port(&self.user)?, target)?);
+        Ok(())
+    }
+
+    pub fn kill_forwarder(&self) -> Result<()> {
+        self.forwarder.as_ref().map_or(Ok(()), |forwarder| forwarder.signal(libc::SIGKILL))
+    }
+
+    fn add_serve(&mut self, user: String, serve: Serve) {
         if let Body::Unit(unit) = &serve.process {
             self.cgroup = Some(Cgroup::of_unit(unit));
         }
@@ -90,7 +117,6 @@ impl<'a> Fixture<'a> {
         self.own_pressure =
             self.cgroup.as_ref().is_some_and(|cgroup| cgroup.v2.join("memory.pressure").exists());
         self.serves.push((user, serve));
-        Ok(())
     }
 
     /// Configuration of a healthy client of the first user.

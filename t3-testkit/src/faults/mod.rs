@@ -13,6 +13,7 @@ mod edge_burst;
 mod expected_record;
 mod explain_check;
 mod fixture;
+mod forwarder;
 mod host_pause;
 pub mod incident_demo;
 mod incidents;
@@ -63,6 +64,10 @@ pub enum Need {
     Systemd,
     /// netem or nftables, to drop packets.
     Loss,
+    /// nftables, with `reject`.
+    Firewall,
+    /// `systemd-socket-proxyd`.
+    Forwarder,
     /// `ss -K` (`CONFIG_INET_DIAG_DESTROY`).
     SockDestroy,
     /// Traefik, installed by pip below the target folder.
@@ -275,6 +280,7 @@ pub fn catalogue() -> Vec<Fault> {
         proxy::faults(),
         upstream::faults(),
         slow_death::faults(),
+        forwarder::faults(),
         liveness::faults(),
         compressed::faults(),
         process_state::faults(),

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::TIMEOUT,
     error::{Result, TestError},
-    harness::{Cgroup, Netns, Setup, Stack, Traefik},
+    harness::{self, Cgroup, Firewall, Netns, Setup, Stack, Traefik},
     journald::{Entry, Journal},
     outside, sys,
 };
@@ -322,6 +322,8 @@ pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<Str
         Need::Loss => {
             return Netns::new().and_then(|netns| netns.can_lose()).err().map(|error| error.to_string());
         }
+        Need::Firewall => return Firewall::is_possible().err().map(|error| error.to_string()),
+        Need::Forwarder => (!harness::can_forward()).then_some("needs systemd-socket-proxyd"),
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
         Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
         Need::RealCpus => units.then_some("needs real CPUs: times are measured to milliseconds"),

@@ -6,6 +6,8 @@
 mod binaries;
 mod cgroup;
 mod effect_serve;
+mod firewall;
+mod forwarder;
 mod netns;
 pub mod npm_peer;
 pub mod pip_peer;
@@ -20,6 +22,8 @@ mod unit;
 pub use binaries::{DIR_VARIABLE, find, target};
 pub use cgroup::Cgroup;
 pub use effect_serve::EffectServe;
+pub use firewall::Firewall;
+pub use forwarder::{FORWARDER_COMM, can_forward, forward};
 pub use netns::Netns;
 pub use ports::free as free_port;
 pub use process::{Process, Stream};
@@ -176,11 +180,22 @@ impl Stack {
 
     /// Starts a fake serve of this user: as a unit, or as a child in `cgroup`.
     pub fn serve(&self, user: &str, arguments: &[&str], cgroup: Option<&Cgroup>) -> Result<Serve> {
+        self.serve_on(user, self.port(user)?, arguments, cgroup)
+    }
+
+    /// As [`Self::serve`], on another port than the routing table has.
+    pub fn serve_on(
+        &self,
+        user: &str,
+        port: u16,
+        arguments: &[&str],
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Serve> {
         if self.setup.units {
-            return Serve::start_unit(user, self.port(user)?, arguments);
+            return Serve::start_unit(user, port, arguments);
         }
         let procs = cgroup.map(Cgroup::procs_files).transpose()?.unwrap_or_default();
-        Serve::start(self.dir(), self.port(user)?, arguments, procs)
+        Serve::start(self.dir(), port, arguments, procs)
     }
 
     fn write_table(&self) -> Result<()> {

@@ -158,7 +158,7 @@ impl Drop for Netns {
     }
 }
 
-fn run(mut command: Command, arguments: &str) -> Result<()> {
+pub(super) fn run(mut command: Command, arguments: &str) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.args(arguments.split(' ')).stdin(Stdio::null()).output();
     let output = output.attempt(|| format!("run {program} {arguments} (is iproute2 installed?)"))?;

@@ -68,6 +68,7 @@ fn first_part(steps: &mut Steps, options: &Options) {
         Err(error) => return steps.step("a journal to read", || Err::<String, _>(error)),
     };
     sessions::first(steps, &mut fixture);
+    sessions::network(steps, &mut fixture);
     if !options.brief {
         sessions::pairing(steps);
         sessions::out_of_memory(steps, &mut fixture);

@@ -94,6 +94,24 @@ pub(super) fn pairing(steps: &mut Steps) {
     });
 }
 
+/// A short outage of the link of both legs. t3-trace.service is in a private network namespace, so
+/// that it sees the change only through its socket unit.
+pub(super) fn network(steps: &mut Steps, fixture: &mut Fixture) {
+    steps.step("an outage of the host's own link is in the record, through t3-trace-netlink.socket", || {
+        active("t3-trace-netlink.socket")?;
+        let client = fixture.browser("alice")?;
+        shell("ip link set dev lo down && sleep 0.3 && ip link set dev lo up")?;
+        client.client.heartbeats(3)?;
+        let (record, entry) = fixture.closed(&client)?;
+        complete(&record, &entry)?;
+        let chain = record.chain.as_ref().map(ToString::to_string).unwrap_or_default();
+        let both = chain.contains("down:link_down@-") && chain.contains("up:link_down@-");
+        must(both && chain.contains("link_up@-"), "link_down and link_up of both legs", record.to_line())?;
+        must(record.verdict == Verdict::ClientClosed, "client_closed", record.to_line())?;
+        Ok(format!("verdict={} chain={chain}", record.verdict))
+    });
+}
+
 /// OOM kill of another process in serve's unit, then of serve itself.
 pub(super) fn out_of_memory(steps: &mut Steps, fixture: &mut Fixture) {
     steps.step("a hog in serve's unit is OOM-killed; serve lives, and the verdict is not serve_oom", || {
