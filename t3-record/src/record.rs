@@ -181,6 +181,8 @@ record! {
         ["dispatch: heartbeat frames", "text"] hb_by: HeartbeatSource,
         /// Negotiated WebSocket extensions.
         ["dispatch: response of serve", "permessage-deflate"] ext: String,
+        /// Version that serve's process reported, when an answer with it has passed.
+        ["dispatch: response of serve", "0.0.42"] serve_version: String,
         /// Milliseconds since the last frame of any kind from serve, at the first Close frame or
         /// end; of a session that never opened, since the upgrade, if serve did not answer it.
         ["dispatch: frames", "15004"] up_silent_ms: u64,

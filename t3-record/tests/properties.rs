@@ -154,7 +154,7 @@ proptest! {
                 arrive(&mut evidence, event);
             }
             evidence.kernel.peer = fate.map(|fate| Process {
-                task: Task { pid: 1, comm: "node".into() }, fate, ended_at: Some(3), killer: None, signalled_at: None, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
+                task: Task { pid: 1, comm: "node".into() }, started_at: None, fate, ended_at: Some(3), killer: None, signalled_at: None, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
             });
             assemble(&session(), &evidence).to_line()
         };
@@ -280,7 +280,7 @@ prop_compose! {
             ..RelayFacts::default()
         });
         let peer = fate.map(|(fate, ended_at)| Process {
-            task: Task { pid: 1, comm: "x y".into() }, fate, ended_at, killer: None, signalled_at: ended_at, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
+            task: Task { pid: 1, comm: "x y".into() }, started_at: None, fate, ended_at, killer: None, signalled_at: ended_at, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
         });
         let (down, up, serve) = sockets;
         Evidence {

@@ -146,7 +146,8 @@ impl Fixture {
             .is("ip", "127.0.0.1")
             .is("kernel", self.stack.kernel().as_str())
             .is("peer_pid", &serve.process.pid().to_string())
-            .is("peer_comm", "node");
+            .is("peer_comm", "node")
+            .is("serve_version", VERSION);
         let expected = ["psi_mem", "psi_io", "psi_cpu", "host_psi_mem", "host_psi_io", "host_psi_cpu"]
             .into_iter()
             .fold(expected, |expected, key| expected.if_free(key, Expect::Range(0, 100)));

@@ -35,6 +35,7 @@ use crate::{
     record::{
         reconnects::Reconnects,
         recorder::{RecordObserver, Recorder},
+        serve_versions::ServeVersions,
     },
     relay::RelayTimeouts,
     routing::{
@@ -126,6 +127,7 @@ pub fn assemble(
     let shutdown = Arc::new(ShutdownSignal::default());
     let evidence =
         EvidenceClient::start(options.evidence.trace_socket.clone(), options.evidence.evidence_timeout);
+    let versions = Arc::new(ServeVersions::default());
     let recorder = Arc::new(Recorder {
         writer,
         evidence: evidence.clone(),
@@ -134,6 +136,7 @@ pub fn assemble(
         reconnects: Mutex::new(Reconnects::default()),
         bursts: Mutex::default(),
         in_flight: InFlight::default(),
+        versions: Arc::clone(&versions),
         shutdown: Arc::clone(&shutdown),
         runtime: tokio::runtime::Handle::current(),
         observer,
@@ -159,8 +162,9 @@ pub fn assemble(
         timeouts,
         shutdown: Arc::clone(&shutdown),
     });
+    let (for_http, metrics_for_http) = (Arc::clone(&pool), Arc::clone(&metrics));
     let forwarder =
-        HttpForwarder { pool: Arc::clone(&pool), metrics: Arc::clone(&metrics), http, timeouts, pwa };
+        HttpForwarder { pool: for_http, metrics: metrics_for_http, versions, http, timeouts, pwa };
     let pairing = (!options.pairing.no_pairing).then(|| {
         let settings = pairing_settings(&options.pairing);
         Arc::new(Pairing::new(&settings, Arc::clone(&metrics), timeouts, trusted.clone()))

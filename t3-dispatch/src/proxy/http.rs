@@ -9,7 +9,7 @@ use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use ::http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{EXPECT, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING},
 };
 use hyper::{
     body::{Body as _, Incoming},
@@ -21,9 +21,11 @@ use crate::{
     metrics::{self, ConnectResult, Metrics},
     pages::pwa,
     proxy::request::{self, ClientIdentity},
-    response::{body::ResponseBody, refused::refused, text::plain},
+    record::serve_versions::{self, LONGEST_ANSWER, ServeVersions},
+    response::{body::ResponseBody, observed::Observed, refused::refused, text::plain},
     routing::table::Route,
     settings::{HttpSettings, Timeouts},
+    sys::clock,
     upstream::{
         connect::{self, ConnectError},
         pool::{Lease, Pool},
@@ -81,6 +83,8 @@ impl ForwardError {
 pub struct HttpForwarder {
     pub pool: Arc<Pool>,
     pub metrics: Arc<Metrics>,
+    /// Versions that serves report.
+    pub versions: Arc<ServeVersions>,
     pub http: HttpSettings,
     pub timeouts: Timeouts,
     /// Pages get the tags of an installable app.
@@ -97,11 +101,35 @@ pub async fn forward(
     let path = request.uri().clone();
     let id = request_id::given(request.headers());
     let page = if forwarder.pwa { pwa::prepare(&mut request) } else { None };
-    match (send(forwarder, peer, &client.route, request).await, page) {
+    let names_version = request.method() == Method::GET && path.path() == serve_versions::PATH;
+    let sent = send(forwarder, peer, &client.route, request).await;
+    match (sent, page) {
+        (Ok(response), _) if names_version && is_plain_json(&response) => {
+            read_version(&forwarder.versions, &client.route, response)
+        }
         (Ok(response), Some(page)) => page.answer(response).await,
         (Ok(response), None) => response,
         (Err(error), _) => failed(forwarder, peer, client, path.path(), id, &error),
     }
+}
+
+/// A complete answer in JSON that no one has compressed.
+fn is_plain_json(response: &Response<ResponseBody>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    response.status() == StatusCode::OK
+        && kind.is_some_and(|kind| kind.starts_with("application/json"))
+        && !response.headers().contains_key(CONTENT_ENCODING)
+}
+
+/// Reads serve's version from an answer as it passes.
+fn read_version(
+    versions: &Arc<ServeVersions>,
+    route: &Route,
+    response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    let (versions, user, port) = (Arc::clone(versions), route.os_user.clone(), route.port);
+    let read = move |answer: &[u8]| versions.read(&user, port, answer, clock::now());
+    response.map(|body| ResponseBody::boxed(Observed::new(body, LONGEST_ANSWER, read)))
 }
 
 fn failed(

@@ -225,7 +225,10 @@ async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEviden
     facts.pauses = recorder.lag.pauses(session.timing());
     let evidence = Evidence { relay: Some(facts), kernel, burst, dispatch_died: None };
     tracing::debug!(conn = %identity.conn, evidence = ?evidence, "judging");
-    let record = assemble(identity, &evidence);
+    let mut record = assemble(identity, &evidence);
+    record.serve_version = evidence.kernel.peer.as_ref().and_then(|process| {
+        recorder.versions.of(&identity.user, identity.serve_port, process, session.facts.ended_at)
+    });
     if let Some(observer) = &recorder.observer {
         observer(session, &evidence, &record);
     }

@@ -105,6 +105,7 @@ mod tests {
     fn facts(halted: Option<Halt>, current: u64, fin_in: Option<u64>) -> KernelFacts {
         KernelFacts {
             peer: Some(Process {
+                started_at: None,
                 task: Task { pid: 7, comm: "t3".to_owned() },
                 fate: Fate::Alive,
                 ended_at: None,

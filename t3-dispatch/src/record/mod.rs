@@ -5,3 +5,4 @@ pub mod close;
 pub mod early_evidence;
 pub mod reconnects;
 pub mod recorder;
+pub mod serve_versions;

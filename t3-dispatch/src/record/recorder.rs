@@ -16,6 +16,7 @@ use crate::{
     record::{
         burst::{self, BurstCounter},
         reconnects::Reconnects,
+        serve_versions::ServeVersions,
     },
     relay::{heartbeat::SessionTiming, session::Session},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
@@ -39,6 +40,8 @@ pub struct Recorder {
     pub bursts: Mutex<BurstCounter>,
     /// Sessions without a record.
     pub in_flight: InFlight,
+    /// Versions that serves have reported.
+    pub versions: Arc<ServeVersions>,
     pub shutdown: Arc<ShutdownSignal>,
     /// Runs the writers, also for sessions dropped outside the runtime.
     pub runtime: tokio::runtime::Handle,

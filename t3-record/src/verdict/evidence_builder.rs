@@ -68,6 +68,7 @@ impl EvidenceBuilder {
                 is_forwarder: false,
                 victim_argv: None,
                 halted: None,
+                started_at: None,
             }),
             ..KernelFacts::absent(KernelSource::Tracepoint)
         };

@@ -63,6 +63,7 @@ pub fn process(
             process
         }
     };
+    process.started_at = process.started_at.or(owner.map(|owner| owner.started_at));
     process.is_forwarder = owners.is_forwarder(&process.task.comm, owner);
     process.victim_argv = victim_argv(owners, &process, owner);
     Some(process)
@@ -128,6 +129,7 @@ fn ended(task: Task, facts: ProcessFacts) -> Process {
     let requested_by = requested_by(&facts);
     Process {
         task,
+        started_at: facts.started_boot_ns.map(clock::from_boottime),
         fate: if by_oom { Fate::Oom } else { facts.fate },
         ended_at: facts.ended_at,
         killer: facts.killer.or(requested_by),
@@ -153,6 +155,7 @@ fn from_proc(task: Task, owner: Option<&PortOwner>, owners: &PortOwners) -> Opti
     };
     Some(Process {
         task,
+        started_at: Some(clock::from_boottime(stat.started_boot_ns())),
         fate,
         ended_at: None,
         killer: None,

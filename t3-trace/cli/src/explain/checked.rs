@@ -101,6 +101,9 @@ fn kernel(checks: &mut Checks, record: &CloseRecord) {
 }
 
 fn process(checks: &mut Checks, record: &CloseRecord) {
+    if let Some(version) = &record.serve_version {
+        checks.healthy("version", format!("serve's process reported {}", safe(version)));
+    }
     let Some(fate) = record.peer_exit else {
         checks.unchecked("serve", "process behind its socket, and whether it is alive");
         return;

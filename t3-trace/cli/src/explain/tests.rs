@@ -313,6 +313,16 @@ const ENDS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
+fn the_version_of_serve_is_shown() {
+    let facts = |more: &str| {
+        let words = format!("client_closed ws_close:1001 downstream proven hb_n=3 peer_exit=alive{more}");
+        ExplainInput::of(record(&words), 1_000)
+    };
+    assert!(text(&facts(" serve_version=0.0.42")).contains("serve's process reported 0.0.42"));
+    assert!(!text(&facts("")).contains("reported"));
+}
+
+#[test]
 fn every_result_of_the_rules_has_an_answer_and_evidence() {
     let mut seen = (BTreeSet::new(), BTreeSet::new());
     for (words, said, named) in ENDS {
