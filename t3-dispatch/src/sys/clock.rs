@@ -21,6 +21,12 @@ pub fn now() -> Nanos {
 /// namespace.
 #[must_use]
 pub fn namespace_offset() -> i64 {
+    // The offsets are those of the namespace of children, which the process joined when it was
+    // started, or by exec (Linux 6.1).
+    let namespace = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    if namespace("time") != namespace("time_for_children") {
+        return 0;
+    }
     let text = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     monotonic_offset(&text).unwrap_or(0)
 }

@@ -14,7 +14,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 
-use super::{Act, Config, Ended, Ping, Shared, TIMEOUT, handshake};
+use super::{Act, Config, Ended, Ping, Shared, TIMEOUT, Watchdog, handshake};
 use crate::{
     deflate::{COMPRESSED, Codec},
     error::{Attempt, Result, TestError},
@@ -33,6 +33,10 @@ struct Driver<'a> {
     heartbeat: Option<Duration>,
     ping: Ping,
     next_beat: Instant,
+    watchdog: Option<Watchdog>,
+    last_ping: Instant,
+    /// Time at which the last frame reached the page.
+    last_frame: Instant,
     reading: bool,
     throttle: Option<Throttle>,
     closes_on_fin: bool,
@@ -40,6 +44,10 @@ struct Driver<'a> {
     finished: bool,
     answered_close: bool,
 }
+
+/// Time that a frame takes from the edge to the page: a tick that is later than this fires the
+/// watchdog of effect 4.0.2 without an unanswered ping.
+const PATH: Duration = Duration::from_millis(100);
 
 /// Upper limit of reading.
 struct Throttle {
@@ -75,6 +83,9 @@ pub(super) fn run(
         heartbeat: config.heartbeat,
         ping: config.ping,
         next_beat: Instant::now(),
+        watchdog: None,
+        last_ping: Instant::now(),
+        last_frame: Instant::now(),
         reading: true,
         throttle: None,
         closes_on_fin: config.closes_on_fin,
@@ -97,7 +108,7 @@ fn open(config: &Config) -> Result<(Socket, Vec<u8>, SocketAddr)> {
     }
     let connect = || format!("connect to {}", config.address);
     socket.connect_timeout(&config.address.into(), TIMEOUT).attempt(connect)?;
-    socket.set_read_timeout(Some(TIMEOUT)).attempt(connect)?;
+    socket.set_read_timeout(Some(config.open_timeout)).attempt(connect)?;
     let _ = socket.set_tcp_nodelay(true);
     let early = handshake::shake(&mut socket, config)?;
     socket.set_nonblocking(true).attempt(connect)?;
@@ -132,7 +143,7 @@ impl Driver<'_> {
                 Err(TryRecvError::Disconnected) => return,
             }
             if self.heartbeat.is_some() && Instant::now() >= self.next_beat {
-                self.beat();
+                self.tick();
             }
             if let Some(ended) = self.read() {
                 return self.end(ended);
@@ -151,6 +162,8 @@ impl Driver<'_> {
                 self.heartbeat = period;
                 self.next_beat = Instant::now();
             }
+            Act::Watchdog(watchdog) => self.watchdog = Some(watchdog),
+            Act::DelayTick(delay) => self.next_beat += delay,
             Act::Text(text) => self.text(text.as_bytes()),
             Act::Reading(reading) => self.reading = reading,
             Act::Throttle(rate) => {
@@ -171,7 +184,33 @@ impl Driver<'_> {
         None
     }
 
+    fn tick(&mut self) {
+        if self.watchdog.is_some_and(|watchdog| self.is_silent(watchdog)) {
+            self.heartbeat = None;
+            self.answered_close = true;
+            self.write(&frame::from_client(opcode::CLOSE, &frame::close_payload(Some(1000), "")));
+            self.shared.update(|seen| seen.gave_up = true);
+        } else {
+            self.beat();
+        }
+    }
+
+    fn is_silent(&self, watchdog: Watchdog) -> bool {
+        let period = self.heartbeat.unwrap_or(TIMEOUT);
+        let is_late = self.last_frame.elapsed() > period;
+        match watchdog {
+            Watchdog::Pongs(misses) => {
+                let mut unanswered = 0;
+                self.shared.update(|seen| unanswered = seen.pings - seen.pongs);
+                unanswered >= misses
+            }
+            Watchdog::Frames => is_late,
+            Watchdog::FramesSincePing => is_late && self.last_ping > self.last_frame,
+        }
+    }
+
     fn beat(&mut self) {
+        self.last_ping = Instant::now();
         self.next_beat = Instant::now() + self.heartbeat.unwrap_or(TIMEOUT);
         match self.ping {
             Ping::Text => self.text(HEARTBEAT.as_bytes()),
@@ -242,6 +281,7 @@ impl Driver<'_> {
         let frames = self.reader.feed(bytes);
         self.shared.update(|seen| seen.bytes += bytes.len() as u64);
         for mut frame in frames {
+            self.last_frame = Instant::now() + PATH;
             if let Some(codec) = self.codec.as_mut().filter(|_| frame.is_compressed) {
                 frame.payload = codec.decompress(&frame.payload).unwrap_or_default();
             }

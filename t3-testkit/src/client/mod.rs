@@ -35,6 +35,18 @@ pub enum Ping {
     Frame,
 }
 
+/// Watchdog of t3's client by its version of effect (facts: t3 client, "What the client counts as
+/// life, by version"): at a ping tick it sends Close 1000 without a reason in place of the ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watchdog {
+    /// Up to 4.0.1: so many pings have no Pong.
+    Pongs(u64),
+    /// 4.0.2 to 4.0.4: no frame for longer than the period, whether a ping is unanswered or not.
+    Frames,
+    /// From 4.0.5: no frame since the last ping, which is a period old.
+    FramesSincePing,
+}
+
 /// Connection and behaviour of a client.
 #[derive(Debug)]
 pub struct Config {
@@ -46,6 +58,8 @@ pub struct Config {
     /// Period of the heartbeat; `None` sends none.
     pub heartbeat: Option<Duration>,
     pub ping: Ping,
+    /// Timeout for the response to the upgrade; then the client closes its socket.
+    pub open_timeout: Duration,
     /// Offers permessage-deflate, as browsers do, and requires it.
     pub is_compressed: bool,
     /// `SO_RCVBUF` in bytes, set before connecting so that the window stays small.
@@ -66,6 +80,7 @@ impl Config {
             headers: vec![("X-authentik-username".to_owned(), user.to_owned())],
             heartbeat: Some(Duration::from_millis(200)),
             ping: Ping::Text,
+            open_timeout: TIMEOUT,
             is_compressed: false,
             receive_buffer: None,
             namespace: None,
@@ -105,6 +120,8 @@ pub struct Seen {
     pub messages: Vec<Vec<u8>>,
     /// The first Close frame: code and reason.
     pub close: Option<(Option<u16>, String)>,
+    /// The watchdog has closed.
+    pub gave_up: bool,
     /// Bytes of the stream read after the handshake.
     pub bytes: u64,
     /// The stream ended inside a frame.
@@ -117,6 +134,8 @@ pub struct Seen {
 enum Act {
     Write(Vec<u8>),
     Heartbeat(Option<Duration>),
+    Watchdog(Watchdog),
+    DelayTick(Duration),
     Text(String),
     Reading(bool),
     Throttle(Option<u64>),
@@ -235,6 +254,21 @@ impl Client {
     /// Changes or stops the heartbeat.
     pub fn heartbeat(&self, period: Option<Duration>) {
         self.act(Act::Heartbeat(period));
+    }
+
+    /// Starts a watchdog.
+    pub fn watchdog(&self, watchdog: Watchdog) {
+        self.act(Act::Watchdog(watchdog));
+    }
+
+    /// Delays the next ping tick, as a busy page or a hidden tab does.
+    pub fn delay_tick(&self, delay: Duration) {
+        self.act(Act::DelayTick(delay));
+    }
+
+    /// Waits for the watchdog.
+    pub fn wait_gave_up(&self) -> Result<Seen> {
+        self.wait("the client's watchdog", TIMEOUT, |seen| seen.gave_up)
     }
 
     /// Stops or resumes reading; with a small receive buffer the TCP window closes soon.

@@ -16,14 +16,14 @@ pub use auth::CREDENTIAL_PREFIX;
 pub use order::{BadOrder, Opening, Order, PairingAnswer, SessionAnswer};
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
 };
@@ -40,9 +40,15 @@ use crate::{
     about = "Behave like t3 serve and end connections as ordered (for tests and the demo)"
 )]
 pub struct Options {
-    /// Port on 127.0.0.1.
+    /// Port to listen on.
     #[arg(long)]
     pub port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub ip: IpAddr,
+    /// Length of the accept queue.
+    #[arg(long, default_value_t = 1024)]
+    pub backlog: u32,
     /// Unix socket for orders, one per line; the reply is `ok` or an error.
     #[arg(long)]
     pub control: Option<PathBuf>,
@@ -78,6 +84,20 @@ struct Shared {
     listening: watch::Sender<bool>,
     bound: watch::Sender<bool>,
     sessions: Mutex<Vec<mpsc::UnboundedSender<Ordered>>>,
+}
+
+/// Waits for a signal that asks to end.
+fn stop_request() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// An order to a session, and the channel for its completion.
@@ -128,14 +148,14 @@ async fn serve(options: &Options) -> Result<()> {
         let listener = UnixListener::bind(path).attempt(|| format!("listen on {}", path.display()))?;
         tokio::spawn(control(listener, Arc::clone(&shared)));
     }
-    let address = SocketAddr::from(([127, 0, 0, 1], options.port));
+    let address = SocketAddr::new(options.ip, options.port);
     let mut listening = shared.listening.subscribe();
     loop {
         let wanted = listening.wait_for(|wanted| *wanted).await.is_ok();
         if !wanted {
             return Ok(());
         }
-        let listener = TcpListener::bind(address).await.attempt(|| format!("listen on {address}"))?;
+        let listener = listen(address, options.backlog).attempt(|| format!("listen on {address}"))?;
         shared.bound.send_replace(true);
         loop {
             tokio::select! {
@@ -151,6 +171,13 @@ async fn serve(options: &Options) -> Result<()> {
         drop(listener);
         shared.bound.send_replace(false);
     }
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
 }
 
 async fn control(listener: UnixListener, shared: Arc<Shared>) {
@@ -206,12 +233,12 @@ impl Shared {
                 Box::pin(self.carry_out(*order)).await
             }
             order if order.is_for_the_process() => act::at_process(&order).map_err(|error| error.to_string()),
-            Order::Graceful(delay) => {
-                let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+            Order::Graceful(delay, order) => {
                 let shared = Arc::clone(self);
+                let asked = stop_request().map_err(|error| error.to_string())?;
                 tokio::spawn(async move {
-                    terminate.recv().await;
-                    let _ = shared.order_newest(Order::Close(Some(1012), "restart".to_owned())).await;
+                    asked.await;
+                    let _ = shared.order_newest(*order).await;
                     tokio::time::sleep(delay).await;
                     std::process::exit(0);
                 });

@@ -103,8 +103,9 @@ pub enum Order {
     Signal(i32),
     /// `dump`: raise SIGABRT with so much memory that the core dump takes longer than any fault.
     Dump,
-    /// `graceful MS`: on SIGTERM from now on, send Close 1012 and exit with 0 so much later.
-    Graceful(Duration),
+    /// `graceful MS ORDER`: on SIGTERM, SIGINT or SIGHUP from now on, execute the order (`close` or
+    /// `fin`) and exit with 0 so much later.
+    Graceful(Duration, Box<Order>),
     /// `burn MS`: block the event loop for this much CPU time.
     Burn(Duration),
     /// `grow BYTES`: allocate and touch memory in the event loop.
@@ -178,7 +179,10 @@ impl FromStr for Order {
             "stream" => return millis(rest).map(Self::Stream),
             "ping" => return millis(rest).map(Self::Ping),
             "inherit" => return rest.parse().map(Self::Inherit).map_err(|_| bad()),
-            "graceful" => return millis(rest).map(Self::Graceful),
+            "graceful" => {
+                let (delay, order) = rest.split_once(' ').ok_or_else(bad)?;
+                return Ok(Self::Graceful(millis(delay)?, Box::new(order.parse()?)));
+            }
             "flood" => return rest.parse().map(Self::Flood).map_err(|_| bad()),
             "busy" => return millis(rest).map(Self::Busy),
             "thrash" => return millis(rest).map(Self::Thrash),

@@ -18,6 +18,9 @@ const PERIOD: Duration = Duration::from_millis(2_100);
 /// Answered heartbeats before a fault: the period is learned from four or five, and a verdict that
 /// depends on it needs six to be proven.
 const HEARTBEATS: u64 = 5;
+/// A shorter period, for which a verdict needs more heartbeats to be proven.
+pub(super) const QUICK_PERIOD: Duration = Duration::from_millis(1_150);
+pub(super) const SURE_HEARTBEATS: u64 = 12;
 /// Longer than two periods, so that two more pings are sent.
 const STALL: Duration = Duration::from_millis(4_500);
 /// Bytes that the buffers of all sockets on the path do not hold.
@@ -60,6 +63,58 @@ fn closed(code: &str) -> ExpectedRecord {
 
 fn fault(name: &'static str, expected: ExpectedRecord, inject: fn(&mut Fixture<'_>) -> Result<()>) -> Fault {
     Fault::new(name, expected, inject).needs(&[Need::RealCpus]).lane(3)
+}
+
+/// Faults of plain sessions that are injected again into compressed ones, with their names there.
+/// Those that need systemd are missing: guests have no CPUs on which a rhythm of seconds is stable.
+const TWINS: [(&str, &str); 17] = [
+    ("deflate_lossy_link_heals", "client_lossy_link_heals"),
+    ("deflate_zero_window_reset", "zero_window_reset"),
+    ("deflate_zero_window_quiet", "zero_window_quiet"),
+    ("deflate_zero_window_for_ever", "zero_window_for_ever"),
+    ("deflate_zero_window_vanished", "zero_window_vanished"),
+    ("deflate_slow_line", "slow_line"),
+    ("deflate_slow_line_recovers", "slow_line_recovers"),
+    ("deflate_core_dump", "serve_core_dump"),
+    ("deflate_core_dump_left", "serve_core_dump_left"),
+    ("deflate_sigkill_inherited", "serve_sigkill_inherited"),
+    ("deflate_sigkill_inherited_left", "serve_sigkill_inherited_left"),
+    ("deflate_stream_1001", "stream_without_pongs_1001"),
+    ("deflate_first_thread_gone_stalled", "first_thread_gone_stalled"),
+    ("deflate_dispatch_stalled", "dispatch_stalled"),
+    ("deflate_dispatch_stopped_in_pieces", "dispatch_stopped_in_pieces"),
+    ("deflate_dispatch_stopped_before", "dispatch_stopped_before"),
+    ("deflate_own_link_flap_idle", "own_link_flap_idle"),
+];
+
+/// The same faults with compressed sessions.
+pub(super) fn twins(plain: &[Fault]) -> Vec<Fault> {
+    let twin = |(number, (name, of)): (usize, &(&'static str, &str))| {
+        let fault = plain.iter().find(|fault| fault.name == *of)?.clone();
+        let lane = if number % 2 == 0 { 5 } else { 6 };
+        let unaffected = fault.unaffected.map(self::of);
+        let expected = self::of(fault.expected);
+        Some(Fault { name, expected, unaffected, is_compressed: true, lane: Some(lane), ..fault })
+    };
+    TWINS.iter().enumerate().filter_map(twin).collect()
+}
+
+/// Expected values of a compressed session with the period [`QUICK_PERIOD`] in place of those of a
+/// plain one, whose last ping is later before a fault.
+pub(super) fn of(mut expected: ExpectedRecord) -> ExpectedRecord {
+    let plain_text = Some(&Expect::Is("text".to_owned()));
+    if expected.of("hb_by") == plain_text {
+        expected = expected.is("hb_by", "rhythm");
+    }
+    for key in ["hb_wait_ms", "up_idle_ms", "hb_gap_ms", "down_idle_ms"] {
+        if let Some(Expect::Range(low @ 3_000.., high)) = expected.of(key).cloned() {
+            expected = expected.key(key, Expect::Range(low - 1_500, high));
+        }
+    }
+    expected
+        .is("ext", EXTENSION)
+        .key("hb_n", Expect::Range(SURE_HEARTBEATS, 200))
+        .key("hb_period_ms", Expect::Range(1_000, 1_300))
 }
 
 pub(super) fn faults() -> Vec<Fault> {

@@ -119,7 +119,8 @@ pub(super) fn faults() -> Vec<Fault> {
         Fault::new("client_vanished_idle", vanished("vanished"), vanish)
             .needs(&[Need::Root, Need::Netns])
             .timeout(180),
-        Fault::new("client_vanished_unacked", vanished("loss").at_least("down_retrans", 1), |fx| {
+        // Nothing of the link is delivered, which loss alone would be.
+        Fault::new("client_vanished_unacked", vanished("vanished").at_least("down_retrans", 1), |fx| {
             vanish(fx)?;
             fx.order("send into the void")
         })

@@ -9,7 +9,10 @@ use std::{
 
 use t3_record::KernelSource;
 
-use super::expected_record::{Expect, ExpectedRecord};
+use super::{
+    compressed,
+    expected_record::{Expect, ExpectedRecord},
+};
 use crate::{
     client::{Client, Config, TIMEOUT},
     error::{Attempt, Result, TestError},
@@ -56,6 +59,8 @@ pub struct Fixture<'a> {
     /// Rule of the host's firewall until the record has been read.
     pub(super) firewall: Option<Firewall>,
     own_pressure: bool,
+    /// Sessions are compressed, and their heartbeats slower ([`compressed::PERIOD`]).
+    is_compressed: bool,
 }
 
 impl<'a> Fixture<'a> {
@@ -75,6 +80,7 @@ impl<'a> Fixture<'a> {
             netns: None,
             forwarder: None,
             firewall: None,
+            is_compressed: false,
             own_pressure: false,
         }
     }
@@ -87,7 +93,11 @@ impl<'a> Fixture<'a> {
     /// Starts the serve of the fault's n-th user.
     pub fn serve_of(&mut self, number: usize, arguments: &[&str]) -> Result<()> {
         let user = user(&self.user, number);
-        let serve = self.stack.serve(&user, arguments, self.cgroup.as_ref())?;
+        let mut arguments = arguments.to_vec();
+        if self.is_compressed {
+            arguments.push("--deflate");
+        }
+        let serve = self.stack.serve(&user, &arguments, self.cgroup.as_ref())?;
         self.add_serve(user, serve);
         Ok(())
     }
@@ -123,7 +133,8 @@ impl<'a> Fixture<'a> {
     #[must_use]
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.stack.address, &self.user).header("Cf-Ray", &self.ray());
-        config.heartbeat = Some(PERIOD);
+        config.heartbeat = Some(self.period());
+        config.is_compressed = self.is_compressed;
         config.header("X-Forwarded-For", "203.0.113.7")
     }
 
@@ -148,7 +159,13 @@ impl<'a> Fixture<'a> {
 
     /// Opens a session and waits for heartbeats.
     pub fn open(&mut self, config: Config) -> Result<()> {
-        self.open_with(config, HEARTBEATS)
+        self.open_with(config, if self.is_compressed { compressed::SURE_HEARTBEATS } else { HEARTBEATS })
+    }
+
+    /// Period of the heartbeat.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        if self.is_compressed { compressed::QUICK_PERIOD } else { PERIOD }
     }
 
     /// Opens a session and waits for so many answered heartbeats.
@@ -255,6 +272,12 @@ impl<'a> Fixture<'a> {
     /// Keeps a namespace until the record has been read.
     pub fn keep_netns(&mut self, netns: Netns) -> &Netns {
         self.netns.insert(netns)
+    }
+
+    /// The same with sessions that are compressed, or not.
+    #[must_use]
+    pub(super) fn compressed(self, is_compressed: bool) -> Self {
+        Self { is_compressed, ..self }
     }
 
     /// stderr of this fault's serves.

@@ -32,7 +32,10 @@ mod runner;
 mod simultaneous;
 mod slow_death;
 mod starvation;
+mod time_namespace;
+mod unreachable;
 mod upstream;
+mod watchdogs;
 mod zero_window;
 
 pub use expected_record::{Expect, ExpectedRecord, Mismatch};
@@ -68,6 +71,8 @@ pub enum Need {
     Firewall,
     /// `systemd-socket-proxyd`.
     Forwarder,
+    /// `unshare --time` (Linux 6.1, where exec joins the time namespace).
+    TimeNamespace,
     /// `ss -K` (`CONFIG_INET_DIAG_DESTROY`).
     SockDestroy,
     /// Traefik, installed by pip below the target folder.
@@ -103,6 +108,10 @@ pub struct Fault {
     pub own_stack: bool,
     /// Further arguments of dispatch; only for a fault with a separate stack.
     pub dispatch: &'static [&'static str],
+    /// Program with arguments that starts dispatch; only for a fault with a separate stack.
+    pub prefix: &'static [&'static str],
+    /// Sessions are compressed.
+    pub is_compressed: bool,
     /// Runs without other faults at the same time, because it loads the whole host.
     pub alone: bool,
     /// Runs in this lane, because it waits long (see `runner`).
@@ -126,6 +135,8 @@ impl Fault {
             after: |_| Ok(()),
             own_stack: false,
             dispatch: &[],
+            prefix: &[],
+            is_compressed: false,
             alone: false,
             lane: None,
             timeout,
@@ -169,6 +180,10 @@ impl Fault {
 
     fn own_stack(self) -> Self {
         Self { own_stack: true, ..self }
+    }
+
+    fn prefix(self, prefix: &'static [&'static str]) -> Self {
+        Self { own_stack: true, prefix, ..self }
     }
 
     fn dispatch(self, arguments: &'static [&'static str]) -> Self {
@@ -271,7 +286,7 @@ pub const DISPATCH_DECIDES: [&str; 48] = [
 /// All faults, in the order of the table.
 #[must_use]
 pub fn catalogue() -> Vec<Fault> {
-    [
+    let plain = [
         downstream::faults(),
         packet_loss::faults(),
         zero_window::faults(),
@@ -282,19 +297,24 @@ pub fn catalogue() -> Vec<Fault> {
         slow_death::faults(),
         forwarder::faults(),
         liveness::faults(),
+        watchdogs::faults(),
         compressed::faults(),
         process_state::faults(),
         own_network::faults(),
         pressure::faults(),
         simultaneous::faults(),
         opening::faults(),
+        unreachable::faults(),
+        time_namespace::faults(),
         incidents::faults(),
         dispatch::faults(),
         dispatch_overload::faults(),
         host_pause::faults(),
         journald::faults(),
     ]
-    .concat()
+    .concat();
+    let twins = compressed::twins(&plain);
+    [plain, twins].concat()
 }
 
 /// Returns the fault with this name.

@@ -5,7 +5,7 @@ use t3_record::{Cause::UpstreamClosed, ClosedBy, LegEnd, Segment, Verdict};
 use super::{Expect, ExpectedRecord, Fault, Fixture};
 use crate::{client::Client, error::Result};
 
-fn failed(verdict: Verdict, how: &str) -> ExpectedRecord {
+pub(super) fn failed(verdict: Verdict, how: &str) -> ExpectedRecord {
     ExpectedRecord::unopened(verdict, Segment::Serve, UpstreamClosed, how, ClosedBy::Upstream)
         // The client receives an HTTP error; its connection may stay open.
         .key("down_end", Expect::Free)

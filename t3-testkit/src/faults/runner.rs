@@ -172,6 +172,8 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
     let own = faults.iter().flat_map(|fault| fault.dispatch);
     setup.dispatch_arguments.extend(own.map(|argument| (*argument).to_owned()));
+    setup.dispatch_prefix =
+        faults.iter().flat_map(|fault| fault.prefix).map(|&word| word.to_owned()).collect();
     if options.units {
         setup.dispatch_arguments.extend(EMULATED_EVIDENCE.map(str::to_owned));
     }
@@ -218,7 +220,7 @@ fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> R
     }
     let first = fault.first_user(attempt);
     let ours = |record: &CloseRecord| fixture::owns(&first, &record.user);
-    let mut fixture = Fixture::new(stack, first.clone());
+    let mut fixture = Fixture::new(stack, first.clone()).compressed(fault.is_compressed);
     let starvation = Starvation::measure();
     let outcome =
         (fault.inject)(&mut fixture).and_then(|()| journal.wait_closes(fault.sessions, fault.timeout, ours));
@@ -324,6 +326,9 @@ pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<Str
         }
         Need::Firewall => return Firewall::is_possible().err().map(|error| error.to_string()),
         Need::Forwarder => (!harness::can_forward()).then_some("needs systemd-socket-proxyd"),
+        Need::TimeNamespace => {
+            (!joins_time_namespace()).then_some("needs `unshare --time` and Linux 6.1 or newer")
+        }
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
         Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
         Need::RealCpus => units.then_some("needs real CPUs: times are measured to milliseconds"),
@@ -348,6 +353,14 @@ fn dumps_core() -> bool {
         && !pattern.starts_with('|')
         && !pattern.contains(['/', '@'])
         && status.contains("CoreDumping:")
+}
+
+/// Whether a program that `unshare --time` starts is in the new namespace.
+fn joins_time_namespace() -> bool {
+    let script = "test \"$(readlink /proc/$$/ns/time)\" = \"$(readlink /proc/$$/ns/time_for_children)\"";
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--time", "--monotonic", "1000", "sh", "-c", script]);
+    unshare.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 fn has_program(name: &str) -> bool {

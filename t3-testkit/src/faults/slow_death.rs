@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use t3_record::{
-    Cause::{DownstreamClosed, Graceful},
+    Cause::{DownstreamClosed, UpstreamClosed},
     ClosedBy, LegEnd, Segment, Verdict,
 };
 
@@ -16,6 +16,8 @@ use crate::error::Result;
 
 /// Longer than a watchdog timeout at the heartbeat period of these tests.
 const STALL: Duration = Duration::from_secs(4);
+/// Order with which serve closes on request.
+const CLOSE: &str = "close 1012 restart";
 /// Time after which a user leaves a session whose serve has just died.
 const SOON: Duration = Duration::from_millis(700);
 
@@ -82,21 +84,42 @@ pub(super) fn faults() -> Vec<Fault> {
             leave(fx)
         })
         .needs(child),
-        // The record is written before serve exits, and names who requested it.
-        Fault::new("serve_sigterm_close_1012", by_request(closed("1012", "restart")), |fx| stops(fx, 4_000))
-            .needs(&[Need::Kernel]),
-        Fault::new(
-            "serve_sigterm_close_1012_exit",
-            by_request(closed("1012", "restart"))
-                .one_of("verdict", &["serve_closed", "serve_exited"])
-                .one_of("how", &["ws_close:1012", "exit:0"])
-                .one_of("peer_exit", &["alive", "exit:0"])
-                .is("cause", Graceful.as_str()),
-            |fx| stops(fx, 500),
-        )
-        .needs(&[Need::Kernel]),
     ];
-    faults.into_iter().map(|fault| fault.lane(4)).collect()
+    // The close is an act of its own, however soon serve exits; the record names who requested it.
+    let left = || {
+        ExpectedRecord::opened(Verdict::ServeLeft, Segment::Serve, UpstreamClosed, "fin", ClosedBy::Upstream)
+            .is("peer_exit", "alive")
+            .ends(LegEnd::FinOut, LegEnd::FinIn)
+    };
+    let with = |expected: ExpectedRecord, signal: i32| {
+        // Whether serve has exited when the record is written depends on the client.
+        by_request(expected)
+            .one_of("peer_exit", &["alive", "exit:0"])
+            .key("chain", Expect::Begins(format!("up:peer_sig{signal}@")))
+    };
+    let closed = || closed("1012", "restart");
+    let requested = [
+        Fault::new("serve_sigterm_close_1012", with(closed(), 15), |fx| stops(fx, 15, 4_000, CLOSE)),
+        Fault::new("serve_sigterm_close_1012_exit", with(closed(), 15), |fx| stops(fx, 15, 500, CLOSE)),
+        Fault::new("serve_sigterm_fin", with(left(), 15), |fx| stops(fx, 15, 4_000, "fin")),
+        Fault::new("serve_sigterm_fin_exit", with(left(), 15), |fx| stops(fx, 15, 500, "fin")),
+        Fault::new("serve_sigint_close_1012", with(closed(), 2), |fx| stops(fx, 2, 500, CLOSE)),
+        Fault::new("serve_sighup_fin", with(left(), 1), |fx| stops(fx, 1, 500, "fin")),
+        // Control: it exits at the request, and its sockets end with it.
+        Fault::new(
+            "serve_sigterm_exits",
+            by_request(left()).is("verdict", "serve_exited").is("how", "exit:0").is("peer_exit", "exit:0"),
+            |fx| {
+                fx.session()?;
+                fx.order("graceful 0 mute")?;
+                fx.stop_heartbeat()?;
+                fx.last_serve().process.signal(libc::SIGTERM)?;
+                fx.wait_end()
+            },
+        ),
+    ];
+    let faults = faults.into_iter().chain(requested.map(|fault| fault.needs(&[Need::Kernel])));
+    faults.map(|fault| fault.lane(4)).collect()
 }
 
 /// serve gets SIGABRT, and its core dump takes longer than the fault.
@@ -120,11 +143,11 @@ fn leave(fx: &Fixture<'_>) -> Result<()> {
     Ok(())
 }
 
-/// serve sends Close 1012 on SIGTERM, and exits so many milliseconds later.
-fn stops(fx: &mut Fixture<'_>, exit_after: u64) -> Result<()> {
+/// serve ends the session on a signal, and exits so many milliseconds later.
+fn stops(fx: &mut Fixture<'_>, signal: i32, exit_after: u64, order: &str) -> Result<()> {
     fx.session()?;
-    fx.order(&format!("graceful {exit_after}"))?;
+    fx.order(&format!("graceful {exit_after} {order}"))?;
     fx.stop_heartbeat()?;
-    fx.last_serve().process.signal(libc::SIGTERM)?;
+    fx.last_serve().process.signal(signal)?;
     fx.wait_end()
 }

@@ -77,6 +77,8 @@ pub struct Setup {
     pub units: bool,
     /// Further arguments of `t3-dispatch serve`.
     pub dispatch_arguments: Vec<String>,
+    /// Program with arguments that starts dispatch.
+    pub dispatch_prefix: Vec<String>,
     /// Further arguments of `t3-trace daemon`.
     pub trace_arguments: Vec<String>,
 }
@@ -98,6 +100,7 @@ impl Setup {
             units: false,
             // t3-mint does not run here.
             dispatch_arguments: vec!["--no-pairing".to_owned()],
+            dispatch_prefix: Vec::new(),
             trace_arguments: Vec::new(),
         })
     }
@@ -221,7 +224,15 @@ impl Stack {
 
     /// Starts t3-dispatch and waits until it accepts, and is connected to t3-trace if that runs.
     pub fn start_dispatch(&mut self) -> Result<()> {
-        let mut command = Command::new(binaries::find("t3-dispatch")?);
+        let program = binaries::find("t3-dispatch")?;
+        let mut command = match self.setup.dispatch_prefix.split_first() {
+            Some((prefix, arguments)) => {
+                let mut command = Command::new(prefix);
+                command.args(arguments).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.setup.listen.to_string());
         command.arg("--table").arg(self.table()).arg("--trace-socket").arg(self.socket());
         command.args(["--log", self.journal.log_target]).env("T3_DISPATCH_METRICS_LISTEN", "off");

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::{
         fd::OwnedFd,
         unix::{net::UnixStream, process::CommandExt},
@@ -98,7 +98,11 @@ impl Serve {
     }
 
     fn ready(mut self, arguments: &[String]) -> Result<Self> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let mut ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        if let Some(at) = arguments.iter().position(|argument| argument == "--ip") {
+            ip = arguments.get(at + 1).and_then(|ip| ip.parse().ok()).unwrap_or(ip);
+        }
+        let address = SocketAddr::new(ip, self.port);
         let silent = arguments.iter().any(|argument| argument == "--no-listen");
         let ready = wait::until("the start of a fake serve", Duration::from_secs(20), || {
             let gone = self.process.ended();
