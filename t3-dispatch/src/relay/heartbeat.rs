@@ -130,6 +130,12 @@ impl HeartbeatTracker {
         self.facts.waiting_since = None;
     }
 
+    /// Whether a ping is unanswered.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.facts.unanswered > 0
+    }
+
     /// Records a ping.
     pub fn ping(&mut self, now: Nanos) {
         if !self.facts.is_by_serve {

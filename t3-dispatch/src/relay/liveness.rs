@@ -19,11 +19,17 @@ use crate::relay::{
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
+/// A compressed reply of t3 has up to this size (facts, D.4).
+const COMPRESSED_REPLY: u64 = 17;
+
 #[derive(Debug, Clone, Default)]
 pub struct Liveness {
     tracker: HeartbeatTracker,
     source: Option<(HeartbeatSource, Side)>,
     is_compressed: bool,
+    /// A ping was answered by a frame as small as a reply of t3: larger frames are life and no
+    /// replies, which older clients wait for.
+    has_small_replies: bool,
     /// Allocated for a session whose heartbeat has no text.
     rhythms: Option<Box<Rhythms>>,
 }
@@ -78,7 +84,11 @@ impl Liveness {
             _ => {}
         }
         if self.source == Some((HeartbeatSource::Rhythm, side.other())) {
-            self.tracker.pong_all(now, end);
+            let is_small = self.is_compressed && frame.is_message && frame.size <= COMPRESSED_REPLY;
+            self.has_small_replies |= is_small && self.tracker.is_waiting();
+            if is_small || !self.has_small_replies {
+                self.tracker.pong_all(now, end);
+            }
         }
         self.rhythm(side, frame, now);
     }
@@ -133,6 +143,7 @@ impl Liveness {
             return false;
         }
         self.source = Some((source, sender));
+        self.has_small_replies = false;
         self.tracker = HeartbeatTracker::new(source, sender);
         if rank(source, sender) > rank(HeartbeatSource::Rhythm, Side::Down) {
             self.rhythms = None;
@@ -241,8 +252,21 @@ mod tests {
         // Any frame is life.
         liveness.frame(Side::Up, message(900), 51 * SECOND, 2_000);
         let facts = liveness.facts().unwrap();
-        assert_eq!((facts.unanswered, facts.silent_since, facts.survived), (0, None, 2));
+        assert_eq!((facts.unanswered, facts.silent_since, facts.survived), (3, None, 2));
+        liveness.frame(Side::Up, message(4), 52 * SECOND, 2_006);
+        assert_eq!(liveness.facts().unwrap().unanswered, 0);
         assert_eq!(compressed(3).facts(), None);
+    }
+
+    #[test]
+    fn an_application_with_large_replies_has_its_pings_answered() {
+        let mut liveness = Liveness::new(true);
+        for n in 1..=9 {
+            liveness.frame(Side::Down, message(12), n * 5 * SECOND, n * 10);
+            liveness.frame(Side::Up, message(90), n * 5 * SECOND + 2 * MS, n * 90);
+        }
+        let facts = liveness.facts().unwrap();
+        assert_eq!((facts.pings, facts.pongs, facts.unanswered), (9, 9, 0));
     }
 
     #[test]

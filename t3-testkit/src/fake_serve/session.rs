@@ -1,6 +1,7 @@
 //! A session of the fake serve: replies to heartbeats, echoes other messages, ends as ordered.
 
 use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     io,
     process::{Command, Stdio},
     sync::Arc,
@@ -20,8 +21,13 @@ use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes, protocol::CloseF
 use super::{Order, Ordered, Shared, socket::Socket};
 use crate::frame::{self, HEARTBEAT, HEARTBEAT_ANSWER, opcode};
 
-/// Message of [`Order::Stream`].
-const STREAM: &str = r#"{"_tag":"Chunk","values":["a line of output"]}"#;
+/// The `number`th message of [`Order::Stream`]: different from the others, as output is, so that
+/// compression does not make it as small as a reply to a heartbeat.
+fn output(number: u64) -> String {
+    let words = (0..4).map(|part| BuildHasherDefault::<DefaultHasher>::default().hash_one((number, part)));
+    let line: String = words.map(|word| format!("{word:016x}")).collect();
+    format!(r#"{{"_tag":"Chunk","values":["{line}"]}}"#)
+}
 
 /// State of a session after an order.
 enum Next {
@@ -41,6 +47,7 @@ struct State {
     is_mute: bool,
     is_deaf: bool,
     stream: Option<Interval>,
+    streamed: u64,
     pings: Option<Interval>,
     /// The last Ping frame is unanswered.
     is_ping_unanswered: bool,
@@ -71,7 +78,8 @@ pub(super) async fn run(mut socket: Socket, shared: Arc<Shared>) {
                 return answer(ordered);
             }
             () = tick(&mut state.stream) => {
-                socket.send(Message::text(STREAM)).await;
+                state.streamed += 1;
+                socket.send(Message::text(output(state.streamed))).await;
                 Next::On
             }
             () = tick(&mut state.pings) => {

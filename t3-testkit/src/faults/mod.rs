@@ -232,7 +232,7 @@ pub const FIRST_EIGHT: [&str; 8] = [
 
 /// Faults whose verdict rests on data that dispatch itself has read (frames, heartbeats, HTTP
 /// responses), or on kernel behaviour that another fault covers: testing one kernel is enough.
-pub const DISPATCH_DECIDES: [&str; 48] = [
+pub const DISPATCH_DECIDES: [&str; 55] = [
     "client_close_1001",
     "client_close_app",
     "client_close_empty",
@@ -281,6 +281,13 @@ pub const DISPATCH_DECIDES: [&str; 48] = [
     "slow_line",
     "slow_line_recovers",
     "serve_sigkill_inherited_left",
+    "firewall_drops",
+    "firewall_rejects",
+    "serve_elsewhere",
+    "accept_queue_full",
+    "client_gives_up_at_open",
+    "client_impatient_at_open",
+    "client_quick_at_open",
 ];
 
 /// All faults, in the order of the table.

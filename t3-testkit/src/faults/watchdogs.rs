@@ -14,12 +14,32 @@ use crate::{
 const WATCHDOGS: [Watchdog; 4] =
     [Watchdog::Pongs(1), Watchdog::Pongs(3), Watchdog::Frames, Watchdog::FramesSincePing];
 
-/// Names of the faults per watchdog: stall, plain and compressed; frames without replies.
-const NAMES: [[&str; 3]; 4] = [
-    ["watchdog_pong_stall", "deflate_watchdog_pong_stall", "watchdog_pong_stream"],
-    ["watchdog_three_pongs_stall", "deflate_watchdog_three_pongs_stall", "watchdog_three_pongs_stream"],
-    ["watchdog_frames_stall", "deflate_watchdog_frames_stall", "watchdog_frames_stream"],
-    ["watchdog_since_ping_stall", "deflate_watchdog_since_ping_stall", "watchdog_since_ping_stream"],
+/// Names of the faults per watchdog: a stall, and frames without replies, each plain and compressed.
+const NAMES: [[&str; 4]; 4] = [
+    [
+        "watchdog_pong_stall",
+        "deflate_watchdog_pong_stall",
+        "watchdog_pong_stream",
+        "deflate_watchdog_pong_stream",
+    ],
+    [
+        "watchdog_three_pongs_stall",
+        "deflate_watchdog_three_pongs_stall",
+        "watchdog_three_pongs_stream",
+        "deflate_watchdog_three_pongs_stream",
+    ],
+    [
+        "watchdog_frames_stall",
+        "deflate_watchdog_frames_stall",
+        "watchdog_frames_stream",
+        "deflate_watchdog_frames_stream",
+    ],
+    [
+        "watchdog_since_ping_stall",
+        "deflate_watchdog_since_ping_stall",
+        "watchdog_since_ping_stream",
+        "deflate_watchdog_since_ping_stream",
+    ],
 ];
 
 /// Period of the heartbeat: above the shortest watchdog.
@@ -57,7 +77,7 @@ fn false_alarm() -> ExpectedRecord {
 
 pub(super) fn faults() -> Vec<Fault> {
     let mut faults = Vec::new();
-    for (watchdog, [stall, deflate, stream]) in WATCHDOGS.into_iter().zip(NAMES) {
+    for (watchdog, [stall, deflate_stall, stream, deflate_stream]) in WATCHDOGS.into_iter().zip(NAMES) {
         let misses = if let Watchdog::Pongs(misses) = watchdog { misses } else { 1 };
         let inject: [fn(&mut Fixture<'_>) -> Result<()>; 2] = match watchdog {
             Watchdog::Pongs(1) => [stopped::<0>, streaming::<0>],
@@ -65,9 +85,6 @@ pub(super) fn faults() -> Vec<Fault> {
             Watchdog::Frames => [stopped::<2>, streaming::<2>],
             Watchdog::FramesSincePing => [stopped::<3>, streaming::<3>],
         };
-        faults.push(Fault::new(stall, fired(misses), inject[0]));
-        let of_deflate = Fault::new(deflate, compressed::of(fired(misses)), inject[0]);
-        faults.push(Fault { is_compressed: true, ..of_deflate });
         // A client that counts only replies leaves; another stays, until its user leaves.
         let leaves = matches!(watchdog, Watchdog::Pongs(_));
         let unanswered = closed("ws_close:1000", "")
@@ -76,7 +93,14 @@ pub(super) fn faults() -> Vec<Fault> {
         let stays = closed("ws_close:1001", "")
             .close_frame("down", "1001", "")
             .key("hb_wait_ms", Expect::Range(4_000, 60_000));
-        faults.push(Fault::new(stream, if leaves { unanswered } else { stays }, inject[1]));
+        let streamed = if leaves { unanswered } else { stays };
+        for (plain, deflate, expected, inject) in
+            [(stall, deflate_stall, fired(misses), inject[0]), (stream, deflate_stream, streamed, inject[1])]
+        {
+            let of_deflate = Fault::new(deflate, compressed::of(expected.clone()), inject);
+            faults.push(Fault::new(plain, expected, inject));
+            faults.push(Fault { is_compressed: true, ..of_deflate });
+        }
     }
     faults.push(Fault::new("false_alarm", false_alarm(), late_tick));
     let deflate = Fault::new("deflate_false_alarm", compressed::of(false_alarm()), late_tick);
