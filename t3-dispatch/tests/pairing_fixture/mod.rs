@@ -310,6 +310,8 @@ fn start_serve(control: &Path) -> u16 {
     let options = fake_serve::Options {
         first_thread_ends: false,
         port,
+        ip: std::net::Ipv4Addr::LOCALHOST.into(),
+        backlog: 1024,
         control: Some(control.to_owned()),
         threads: 1,
         opening: Opening::Accept,

@@ -25,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// a heartbeat. Only the last one, during which the client closes, is large.
 const MESSAGE: usize = 128 << 10;
 const LAST: usize = 8 << 20;
+/// Bytes that the buffers of all sockets on the path do not hold.
+const SNAPSHOT: usize = 64 << 20;
 /// Number of messages per heartbeat.
 const MESSAGES: usize = 16;
 /// Number of heartbeats during the download.
@@ -49,6 +51,21 @@ pub(super) fn faults() -> Vec<Fault> {
         Fault::new("client_lossy_link_heals", lossy(), |fx| gives_up(fx)?.lose(0))
             .needs(&[Need::Root, Need::Netns, Need::Loss])
             .timeout(120),
+        // Data waits in dispatch although the client's window is open.
+        Fault::new(
+            "client_lossy_snapshot",
+            lossy().is("how", "loss").key("up_unacked", Expect::Free).key("up_queued", Expect::Free),
+            |fx| {
+                let netns = fx.session_over_link(|_| ())?;
+                netns.lose(LOSS)?;
+                fx.last_serve().begin(&format!("flood {SNAPSHOT}"))?;
+                std::thread::sleep(WATCHDOG * 2);
+                fx.close_and_drop();
+                fx.keep_netns(netns).lose(0)
+            },
+        )
+        .needs(&[Need::Root, Need::Netns, Need::Loss])
+        .timeout(120),
         // A busy path is not a stalled one: the user closes during a download.
         Fault::new("client_close_download", downloading(), download).needs(&[Need::Root, Need::Netns]),
     ]
