@@ -353,7 +353,7 @@ fn vanished_how(kind: Kind, relay: Option<&RelayFacts>, trace: Option<&SocketFac
         || tcp.lost > 0
         || trace.is_some_and(|trace| trace.retrans > 0);
     // A link that loses everything was silent for the whole timeout.
-    let heard_ms = tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms);
-    let delivers = heard_ms < tcp.user_timeout_ms.unwrap_or(USER_TIMEOUT_MS) / 10 * 9;
+    let silence_ms = tcp.last_ack_recv_ms.min(tcp.last_data_recv_ms);
+    let delivers = silence_ms < tcp.user_timeout_ms.unwrap_or(USER_TIMEOUT_MS) / 10 * 9;
     if in_flight && delivers { How::Loss } else { How::Vanished }
 }

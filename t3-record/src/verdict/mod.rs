@@ -341,6 +341,8 @@ mod opening_tests;
 #[cfg(test)]
 mod own_network_tests;
 #[cfg(test)]
+mod path_tests;
+#[cfg(test)]
 mod reaction_tests;
 #[cfg(test)]
 mod stall_tests;
