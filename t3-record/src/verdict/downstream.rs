@@ -34,6 +34,9 @@ const OLD_MISSES: u32 = 3;
 /// `TCP_USER_TIMEOUT` where it is unknown, in milliseconds.
 const USER_TIMEOUT_MS: u32 = 10_000;
 
+/// Time that an answer needs to the client, and its close to here.
+const CROSSING: Nanos = 500_000_000;
+
 /// Heartbeats recognised by their period that are not chance: at a period at which no user sends
 /// messages regularly, and at a shorter one.
 const SURE_RHYTHM: u64 = 6;
@@ -63,6 +66,9 @@ pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
         return finding;
     }
     if let Some(finding) = serve_stalled(evidence, relay, first) {
+        return finding;
+    }
+    if let Some(finding) = reply_crossed(evidence, relay, first) {
         return finding;
     }
     if let Some(how) = path_stuck(relay, first.at).filter(|_| is_reaction(relay, first)) {
@@ -168,6 +174,20 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, first: Act) -> Option<
         segment,
         confidence: if sure { Confidence::Proven } else { Confidence::Likely },
     })
+}
+
+/// serve answered a ping after the time of the watchdog, and the close came so soon after it that
+/// the client had sent it before it could read the answer.
+fn reply_crossed(evidence: &Evidence, relay: &RelayFacts, first: Act) -> Option<Finding> {
+    let heartbeat = relay.heartbeat.filter(|heartbeat| !heartbeat.is_by_serve)?;
+    let (answered, rtt) = heartbeat.last_pong_at.zip(heartbeat.rtt_ns)?;
+    let crossed = answered <= first.at && first.at - answered < CROSSING;
+    // Of several late answers, the last has the shortest time.
+    let is_late = rtt >= watchdog_limit(period(&heartbeat));
+    let starved = pressure::starved(&evidence.kernel).is_some();
+    let segment = if starved { Segment::Devvm } else { Segment::Serve };
+    (crossed && is_late && is_reaction(relay, first))
+        .then(|| Finding::likely(Verdict::ServeStalled, How::Stall, segment))
 }
 
 /// Data of serve waited for the client's line for the time of its watchdog, and the answers behind

@@ -366,3 +366,24 @@ fn a_serve_that_gives_up_on_a_silent_client_is_not_the_cause() {
         "serve_killed signal:9 serve upstream upstream_closed proven",
     );
 }
+
+#[test]
+fn a_late_reply_that_crosses_with_the_close_is_a_stall() {
+    let answered = |rtt: u64, before: u64| {
+        EvidenceBuilder::healthy().heartbeat(|h| {
+            (h.rtt_ns, h.last_pong_at) = (Some(rtt * MS), Some(END - before * MS));
+            (h.waiting_since, h.silent_since, h.unanswered) = (None, None, 0);
+        })
+    };
+    let stalled = "serve_stalled stall serve downstream downstream_closed likely";
+    check(answered(4_500, 2).close(Down, 1000, END), stalled);
+    check(answered(15_000, 499).fin(Down, END), stalled);
+    // A user who leaves, after an answer that was in time or that the client has read.
+    let closed = "client_closed ws_close:1000 downstream downstream downstream_closed proven";
+    check(answered(4_499, 2).close(Down, 1000, END), closed);
+    check(answered(15_000, 500).close(Down, 1000, END), closed);
+    check(
+        answered(15_000, 2).close(Down, 1001, END),
+        "client_closed ws_close:1001 downstream downstream downstream_closed proven",
+    );
+}
