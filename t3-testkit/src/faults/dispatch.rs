@@ -1,6 +1,9 @@
 //! Faults of dispatch and of administrators: dispatch stopped or killed, a socket destroyed.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use t3_record::{
     Cause::{DispatchClosed, DownstreamClosed, UpstreamClosed},
@@ -43,7 +46,7 @@ pub(super) fn faults() -> Vec<Fault> {
             },
         )
         .own_stack(),
-        Fault::new("dispatch_sigkill", dispatch_killed(), |fx| {
+        Fault::new("dispatch_sigkill", dispatch_killed(9), |fx| {
             fx.session()?;
             fx.stack.signal_dispatch(libc::SIGKILL)?;
             if let Some(dispatch) = &mut fx.stack.dispatch {
@@ -52,6 +55,27 @@ pub(super) fn faults() -> Vec<Fault> {
             fx.wait_end()
         })
         .needs(&[Need::Root, Need::Kernel])
+        .own_stack(),
+        // Its sockets stay open while it dumps core, and the client leaves meanwhile.
+        Fault::new(
+            "dispatch_core_dump",
+            dispatch_killed(6)
+                .one_of("down_end", &["fin_in", "fin_out", "rst_out"])
+                .one_of("up_end", &["fin_in", "fin_out", "rst_out"]),
+            |fx| {
+                fx.session()?;
+                let _slow = SlowCoreDumps::new()?;
+                fx.stack.signal_dispatch(libc::SIGABRT)?;
+                std::thread::sleep(Duration::from_secs(1));
+                fx.client().close(Some(1001), "");
+                fx.client().drop_socket();
+                match &mut fx.stack.dispatch {
+                    Some(dispatch) => dispatch.wait(TIMEOUT).map(drop),
+                    None => Ok(()),
+                }
+            },
+        )
+        .needs(&[Need::Root, Need::Kernel, Need::Systemd])
         .own_stack(),
         Fault::new("ss_kill_downstream", destroyed("down_end"), |fx| {
             fx.session()?;
@@ -68,9 +92,30 @@ pub(super) fn faults() -> Vec<Fault> {
     ]
 }
 
+/// Core dumps go to a program that reads none for some seconds (core(5)). For a disposable guest.
+struct SlowCoreDumps {
+    before: String,
+}
+
+const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
+
+impl SlowCoreDumps {
+    fn new() -> Result<Self> {
+        let before = std::fs::read_to_string(CORE_PATTERN).attempt(|| format!("read {CORE_PATTERN}"))?;
+        std::fs::write(CORE_PATTERN, "|/bin/sleep 6").attempt(|| format!("write {CORE_PATTERN}"))?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for SlowCoreDumps {
+    fn drop(&mut self) {
+        let _ = std::fs::write(CORE_PATTERN, &self.before);
+    }
+}
+
 /// Written by t3-trace, so without the keys that only dispatch knows.
-fn dispatch_killed() -> ExpectedRecord {
-    let how = "proxy_signal:9";
+fn dispatch_killed(signal: i32) -> ExpectedRecord {
+    let how = &format!("proxy_signal:{signal}");
     let expected = ExpectedRecord::opened(
         Verdict::DispatchDied,
         Segment::Dispatch,

@@ -232,7 +232,7 @@ pub const FIRST_EIGHT: [&str; 8] = [
 
 /// Faults whose verdict rests on data that dispatch itself has read (frames, heartbeats, HTTP
 /// responses), or on kernel behaviour that another fault covers: testing one kernel is enough.
-pub const DISPATCH_DECIDES: [&str; 55] = [
+pub const DISPATCH_DECIDES: [&str; 58] = [
     "client_close_1001",
     "client_close_app",
     "client_close_empty",
@@ -288,6 +288,9 @@ pub const DISPATCH_DECIDES: [&str; 55] = [
     "client_gives_up_at_open",
     "client_impatient_at_open",
     "client_quick_at_open",
+    "host_paused_1001",
+    "host_paused_briefly",
+    "host_paused_before",
 ];
 
 /// All faults, in the order of the table.

@@ -74,7 +74,7 @@ impl Default for GuestPlan {
             workload: Workload::All { times: 1 },
             programs: Vec::new(),
             packages: None,
-            limit: Duration::from_secs(900),
+            limit: Duration::from_secs(1_500),
             show_console: false,
         }
     }
