@@ -16,6 +16,9 @@ const SUSPENDED: i64 = 250_000_000;
 const STEPPED: i64 = SECOND;
 /// The hardware clock counts whole seconds: two readings can differ by almost one more or less.
 const HARDWARE: i64 = 2 * SECOND;
+/// One in so many seconds: more than a hardware clock drifts, and NTP slews at most half of it
+/// (adjtimex(2)).
+const DRIFT: i64 = 1_000;
 /// Offsets of time zones are multiples of this: the hardware clock may have local time.
 const ZONE: i64 = 900 * SECOND;
 
@@ -89,7 +92,7 @@ impl HardwareReading {
     pub fn pause_since(&self, before: &Self) -> Option<Nanos> {
         let counted = self.clocks.boottime.saturating_sub(before.clocks.boottime);
         let length = self.nanos().saturating_sub(before.nanos()).saturating_sub(counted);
-        if length < HARDWARE {
+        if length < HARDWARE.saturating_add(counted / DRIFT) {
             return None;
         }
         let stepped = self.clocks.realtime.saturating_sub(before.clocks.realtime).saturating_sub(counted);
@@ -191,6 +194,8 @@ mod tests {
             (5, 5, 17, 0, Some(12)),
             (5, 5, 17, 7_200, Some(12)),
             (5, 5, 17, 40, Some(12)),
+            // This process was stopped for hours, and the clocks drifted apart.
+            (7_200, 7_200, 7_205, 0, None),
             // The wall clock was set as well.
             (5, 17, 17, 0, Some(12)),
             // Only the wall clock was set.

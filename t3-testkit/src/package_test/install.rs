@@ -108,6 +108,16 @@ pub(super) fn sandbox(steps: &mut Steps) {
         must(count > 0, "hooks", format!("{:#?}", inside.hooks))?;
         Ok(format!("{count} of {} hooks", inside.hooks.len()))
     });
+    steps.step("the hardware clock is visible and readable in the sandbox of t3-dispatch", || {
+        let clock = "/sys/class/rtc/rtc0/since_epoch";
+        let inside = "$(systemctl show --value -p MainPID t3-dispatch.service)";
+        let seconds = shell(&format!("test -r {clock} && cat /proc/{inside}/root{clock}"))?;
+        must(seconds.parse::<u64>().is_ok(), "seconds", seconds.as_str())?;
+        shell(&format!("stat --dereference --format %A {clock}")).and_then(|mode| {
+            must(mode.ends_with("r--"), "readable for all", mode.as_str())?;
+            Ok(format!("{seconds} s"))
+        })
+    });
     steps.step("t3-trace doctor reports nothing BROKEN", || {
         let text = shell("t3-trace doctor")?;
         must(!text.contains("BROKEN"), "nothing broken", text.as_str())?;
