@@ -10,7 +10,7 @@ use t3_record::{
     ClosedBy, LegEnd, Segment, Verdict,
 };
 
-use super::{Expect, ExpectedRecord, Fault, Fixture, Need, upstream::stalled};
+use super::{Expect, ExpectedRecord, Fault, Fixture, Need, fixture::SURE_HEARTBEATS, upstream::stalled};
 use crate::{client::Config, deflate::EXTENSION, error::Result};
 
 /// Above the shortest period that is recognised (2 s).
@@ -18,9 +18,6 @@ const PERIOD: Duration = Duration::from_millis(2_100);
 /// Answered heartbeats before a fault: the period is learned from four or five, and a verdict that
 /// depends on it needs six to be proven.
 const HEARTBEATS: u64 = 5;
-/// A shorter period, for which a verdict needs more heartbeats to be proven.
-pub(super) const QUICK_PERIOD: Duration = Duration::from_millis(1_150);
-pub(super) const SURE_HEARTBEATS: u64 = 12;
 /// Longer than two periods, so that two more pings are sent.
 const STALL: Duration = Duration::from_millis(4_500);
 /// Bytes that the buffers of all sockets on the path do not hold.
@@ -100,7 +97,7 @@ pub(super) fn twins(plain: &[Fault]) -> Vec<Fault> {
     TWINS.iter().enumerate().filter_map(twin).collect()
 }
 
-/// Expected values of a compressed session with the period [`QUICK_PERIOD`] in place of those of a
+/// Expected values of a compressed session of [`Fixture::period`] in place of those of a
 /// plain one, whose last ping is later before a fault.
 pub(super) fn of(mut expected: ExpectedRecord) -> ExpectedRecord {
     let plain_text = Some(&Expect::Is("text".to_owned()));

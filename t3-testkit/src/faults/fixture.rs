@@ -9,10 +9,7 @@ use std::{
 
 use t3_record::KernelSource;
 
-use super::{
-    compressed,
-    expected_record::{Expect, ExpectedRecord},
-};
+use super::expected_record::{Expect, ExpectedRecord};
 use crate::{
     client::{Client, Config, TIMEOUT},
     error::{Attempt, Result, TestError},
@@ -23,6 +20,12 @@ use crate::{
 /// Heartbeat period in faults: short, because all limits are relative to it, but above the delays
 /// of a busy host.
 pub const PERIOD: Duration = Duration::from_millis(400);
+
+/// The same in compressed sessions: above the shortest period that is recognised.
+pub(super) const QUICK_PERIOD: Duration = Duration::from_millis(1_150);
+
+/// Number of answered heartbeats before a fault in compressed sessions, enough for `proven`.
+pub(super) const SURE_HEARTBEATS: u64 = 12;
 
 /// Number of answered heartbeats before a fault, enough to determine the period.
 pub(super) const HEARTBEATS: u64 = 3;
@@ -59,7 +62,7 @@ pub struct Fixture<'a> {
     /// Rule of the host's firewall until the record has been read.
     pub(super) firewall: Option<Firewall>,
     own_pressure: bool,
-    /// Sessions are compressed, and their heartbeats slower ([`compressed::PERIOD`]).
+    /// Sessions are compressed, and their heartbeats slower ([`QUICK_PERIOD`]).
     is_compressed: bool,
 }
 
@@ -159,13 +162,13 @@ impl<'a> Fixture<'a> {
 
     /// Opens a session and waits for heartbeats.
     pub fn open(&mut self, config: Config) -> Result<()> {
-        self.open_with(config, if self.is_compressed { compressed::SURE_HEARTBEATS } else { HEARTBEATS })
+        self.open_with(config, if self.is_compressed { SURE_HEARTBEATS } else { HEARTBEATS })
     }
 
     /// Period of the heartbeat.
     #[must_use]
     pub fn period(&self) -> Duration {
-        if self.is_compressed { compressed::QUICK_PERIOD } else { PERIOD }
+        if self.is_compressed { QUICK_PERIOD } else { PERIOD }
     }
 
     /// Opens a session and waits for so many answered heartbeats.

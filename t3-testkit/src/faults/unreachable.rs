@@ -1,5 +1,5 @@
-//! Faults at open between dispatch and serve's listener: a firewall of this host, another address, a
-//! full accept queue, and a client that gives up before serve answers.
+//! Faults at open between dispatch and serve's listener: a firewall of this host, another address,
+//! a full accept queue, and a client that gives up before serve answers.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},

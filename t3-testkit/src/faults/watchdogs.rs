@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use t3_record::{Cause::Graceful, ClosedBy, LegEnd, Segment, Verdict};
 
-use super::{Expect, ExpectedRecord, Fault, Fixture, Need, compressed, upstream::stalled};
+use super::{
+    Expect, ExpectedRecord, Fault, Fixture, Need, compressed, fixture::QUICK_PERIOD, upstream::stalled,
+};
 use crate::{
     client::{Client, TIMEOUT, Watchdog},
     error::Result,
@@ -14,7 +16,8 @@ use crate::{
 const WATCHDOGS: [Watchdog; 4] =
     [Watchdog::Pongs(1), Watchdog::Pongs(3), Watchdog::Frames, Watchdog::FramesSincePing];
 
-/// Names of the faults per watchdog: a stall, and frames without replies, each plain and compressed.
+/// Names of the faults per watchdog: a stall, and frames without replies, each plain and
+/// compressed.
 const NAMES: [[&str; 4]; 4] = [
     [
         "watchdog_pong_stall",
@@ -43,7 +46,7 @@ const NAMES: [[&str; 4]; 4] = [
 ];
 
 /// Period of the heartbeat: above the shortest watchdog.
-const PERIOD: Duration = compressed::QUICK_PERIOD;
+const PERIOD: Duration = QUICK_PERIOD;
 /// Delay of a tick: more than a frame takes from the edge to the page.
 const LATE: Duration = Duration::from_millis(250);
 /// Silence before a client closes for another reason than a ping.
