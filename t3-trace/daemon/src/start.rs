@@ -3,9 +3,12 @@
 
 use anyhow::Context;
 use t3_journal::{Sink, Writer};
-use t3_trace_host::kernel::{
-    self, Functions, Kernel, SWITCHED_OFF,
-    view::{KernelView, NoKernel},
+use t3_trace_host::{
+    clock,
+    kernel::{
+        self, Functions, Kernel, SWITCHED_OFF,
+        view::{KernelView, NoKernel},
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -50,6 +53,11 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
 fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
     if no_ebpf {
         return Box::new(NoKernel { why: format!("{SWITCHED_OFF} --no-ebpf") });
+    }
+    if !clock::is_of_host() {
+        let why = "t3-trace runs in a time namespace, and kernel events have the clock of the host; start it outside";
+        tracing::warn!("{why}");
+        return Box::new(NoKernel { why: why.to_owned() });
     }
     match Kernel::load(&kernel::Options { functions, ..kernel::Options::default() }) {
         Ok(kernel) => Box::new(kernel),

@@ -34,9 +34,33 @@ pub fn from_boottime(boot: Nanos) -> Nanos {
     boot.saturating_sub(suspended)
 }
 
+/// Whether the clocks of this process are those of the host, as in kernel events: it is in no time
+/// namespace with an offset (time_namespaces(7)).
+#[must_use]
+pub fn is_of_host() -> bool {
+    has_no_offset(&std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default())
+}
+
+/// Lines of `CLOCK SECONDS NANOSECONDS`.
+fn has_no_offset(text: &str) -> bool {
+    text.lines().all(|line| line.split_whitespace().skip(1).all(|number| number == "0"))
+}
+
 fn read(clock: ClockId) -> Nanos {
     let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     seconds * SECOND + nanos
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_of_any_clock_is_found() {
+        assert!(has_no_offset("") && has_no_offset("monotonic  0  0\nboottime  0  0\n"));
+        assert!(!has_no_offset("monotonic  0  0\nboottime  -3  0\n"));
+        assert!(!has_no_offset("monotonic  86400  0\nboottime  0  0\n"));
+    }
 }
