@@ -24,8 +24,9 @@ pub const PERIOD: Duration = Duration::from_millis(400);
 /// The same in compressed sessions: above the shortest period that is recognised.
 pub(super) const QUICK_PERIOD: Duration = Duration::from_millis(1_150);
 
-/// Number of answered heartbeats before a fault in compressed sessions, enough for `proven`.
-pub(super) const SURE_HEARTBEATS: u64 = 12;
+/// Number of answered heartbeats before a fault in compressed sessions: one more than `proven`
+/// needs, because the first can be too late to be recognised.
+pub(super) const SURE_HEARTBEATS: u64 = 13;
 
 /// Number of answered heartbeats before a fault, enough to determine the period.
 pub(super) const HEARTBEATS: u64 = 3;
