@@ -11,7 +11,7 @@ use crate::{
         pressure,
         watchdog::{SHORTEST, period},
     },
-    vocabulary::{Segment, Side, Verdict},
+    vocabulary::{Confidence, Segment, Side, Verdict},
 };
 
 /// A process that ends within this time after its own Close frame or FIN was exiting: the close was
@@ -74,7 +74,10 @@ pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
             if let Some(finding) = broke_protocol(evidence, Side::Down) {
                 return finding;
             }
-            let is_local = alive && kernel.serve.is_some() && !own_end;
+            // A socket without events has no facts, so the RST that the kernel reported to
+            // dispatch came from this host's network.
+            let is_seen = kernel.up.as_ref().is_some_and(|up| up.rst_in.is_some()) && kernel.lost == 0;
+            let is_local = alive && is_seen && !own_end;
             let segment = if is_local { Segment::Devvm } else { Segment::Serve };
             Finding::proven(Verdict::ServeReset, How::Rst, segment)
         }
@@ -84,7 +87,11 @@ pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
         Kind::Timeout => {
             // The loopback loses nothing: serve's socket accepted no byte because serve read none.
             let segment = if pressure::starved(kernel).is_some() { Segment::Devvm } else { Segment::Serve };
-            return Finding::proven(Verdict::ServeStalled, How::ZeroWindow, segment);
+            let finding = Finding::proven(Verdict::ServeStalled, How::ZeroWindow, segment);
+            // Without a report of the window a firewall is not excluded.
+            let confidence =
+                if peer_window(evidence).is_some() { Confidence::Proven } else { Confidence::Likely };
+            return Finding { confidence, ..finding };
         }
         Kind::Unreach => Finding::likely(Verdict::ServeLeft, How::Unreach, Segment::Serve),
         Kind::Abort | Kind::Error => return Finding::likely(Verdict::Unknown, How::Rst, Segment::Unknown),
@@ -101,13 +108,15 @@ fn client_was_silent(relay: &RelayFacts, at: Nanos) -> bool {
     heartbeat.pongs > 0 && silent >= (period(&heartbeat) / 2).max(SHORTEST)
 }
 
-/// Segments to serve were lost although its window was open: a firewall of this host, for the
-/// loopback loses nothing.
+/// Segments to serve were lost, for its window was open: a firewall of this host, because the
+/// loopback loses nothing. At the timeout the kernel has cleared the counters of what was in flight
+/// (`tcp_write_queue_purge`), so they are not a condition.
 fn dropped(evidence: &Evidence) -> bool {
-    let tcp = evidence.relay.as_ref().and_then(|relay| relay.up.tcp);
-    tcp.is_some_and(|tcp| {
-        tcp.unacked > 0 && tcp.backoff > 0 && tcp.peer_window.is_some_and(|window| window > 0)
-    })
+    peer_window(evidence).is_some_and(|window| window > 0)
+}
+
+fn peer_window(evidence: &Evidence) -> Option<u32> {
+    evidence.relay.as_ref()?.up.tcp?.peer_window
 }
 
 /// The process ended with the connection or just before it.
