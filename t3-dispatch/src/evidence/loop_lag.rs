@@ -78,6 +78,7 @@ pub struct LoopLag {
     delays: Mutex<VecDeque<Span>>,
     pauses: Mutex<VecDeque<Pause>>,
     hardware: Mutex<HardwareClock>,
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// The hardware clock, and what it showed.
@@ -127,6 +128,8 @@ impl LoopLag {
 
     /// Compares the hardware clock with the others, unless that has just been done.
     pub async fn check_hardware_clock(self: &Arc<Self>) {
+        // Sessions that end together wait for one reading.
+        let _one = self.reading.lock().await;
         let is_fresh = |last: HardwareReading| last.at() + SHARED > clock::now();
         if self.hardware().last.is_some_and(is_fresh) {
             return;
