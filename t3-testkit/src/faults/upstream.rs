@@ -197,6 +197,24 @@ fn in_cgroups() -> Vec<Fault> {
             },
         )
         .needs(&[Need::Root, Need::Kernel, Need::MemoryV2]),
+        // The same, and then a crash: the kill is not its cause, and its victim is not named.
+        Fault::new(
+            "neighbour_oom_then_crash",
+            killed(11)
+                .key("killed_by", Expect::Begins("t3-serve-standi".to_owned()))
+                .key("oom_kills", Expect::Range(1, 10)),
+            |fx| {
+                fx.session()?;
+                fx.cgroup()?.limit_memory(SMALL)?;
+                fx.order(&format!("hog {}", SMALL * 4))?;
+                fx.until_oom_kill()?;
+                fx.client().heartbeats(2)?;
+                fx.stop_heartbeat()?;
+                fx.order("signal 11")?;
+                fx.wait_end()
+            },
+        )
+        .needs(&[Need::Root, Need::Kernel, Need::MemoryV2]),
     ]
 }
 
