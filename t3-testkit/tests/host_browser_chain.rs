@@ -354,8 +354,19 @@ fn stopped(h: &Fixture) {
     );
     let expected = expected.is("confidence", "likely").is("peer_exit", "alive");
     let expected = expected.key("down_end", Expect::Present).key("up_end", Expect::Present);
+    // The second attempt waits in the browser for the end of the first. On a busy host the tabs can
+    // be so close in phase that dispatch sees less than a second of it.
+    let barely_seen = || {
+        let (verdict, segment) = (Verdict::ClientLeft, Segment::Downstream);
+        let expected =
+            ExpectedRecord::unopened(verdict, segment, DownstreamClosed, "fin", ClosedBy::Downstream);
+        let expected = expected.is("confidence", "likely").is("peer_exit", "alive");
+        expected.key("down_end", Expect::Present).key("up_end", Expect::Present)
+    };
     for attempt in attempts {
-        h.check("a page that waits for a stopped serve", expected.clone(), &serve, &attempt);
+        let was_seen = attempt.up_silent_ms.is_none_or(|waited| waited >= 1_000);
+        let expected = if was_seen { expected.clone() } else { barely_seen() };
+        h.check("a page that waits for a stopped serve", expected, &serve, &attempt);
     }
     for page in [&mut first, &mut second] {
         page.until("t3.seen.connects === 2", TIMEOUT).unwrap();

@@ -59,7 +59,9 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
                 // The client did leave; how is uncertain, because its FIN was not captured.
                 _ => Finding::likely(Verdict::ClientLeft, How::Fin, Segment::Downstream),
             };
-            let confidence = if waited >= IMPATIENCE { Confidence::Likely } else { finding.confidence };
+            // It may have waited in the browser before, for a serve that did not run.
+            let is_unsure = halted || waited >= IMPATIENCE;
+            let confidence = if is_unsure { Confidence::Likely } else { finding.confidence };
             (Side::Down, Finding { confidence, ..finding })
         }
         OpenFailure::Local(errno) => {

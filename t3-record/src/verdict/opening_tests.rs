@@ -95,6 +95,14 @@ fn a_session_that_never_opened() {
         "client_left fin downstream downstream downstream_closed likely",
     );
     check(
+        open(OpenFailure::ClientGone, 200).kernel(halted).fin(Down, END),
+        "client_left fin downstream downstream downstream_closed likely",
+    );
+    check(
+        open(OpenFailure::ClientGone, 200).fin(Down, END),
+        "client_left fin downstream downstream downstream_closed proven",
+    );
+    check(
         open(OpenFailure::Local(24), 1),
         "dispatch_stalled local_error:24 dispatch dispatch dispatch_closed proven",
     );
