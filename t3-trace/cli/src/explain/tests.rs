@@ -188,6 +188,7 @@ const ENDS: &[(&str, &str, &str)] = &[
         "reset the connection (RST), or a firewall of this host did; its process is alive",
         "RST on the upstream leg (kernel event)",
     ),
+    ("serve_reset rst serve proven dur_ms=0", "instead of a reply to the upgrade", "RST on the upstream leg"),
     ("serve_reset handshake_eof serve likely", "instead of a reply to the upgrade", "before its reply"),
     (
         "serve_exited exit:0 serve proven peer_comm=node peer_pid=7",
@@ -242,6 +243,18 @@ const ENDS: &[(&str, &str, &str)] = &[
         "the upstream leg read nothing",
     ),
     ("serve_refused refused serve proven dur_ms=0", "Connection to ann's serve refused", "ECONNREFUSED"),
+    (
+        "client_closed false_alarm downstream likely hb_n=3 hb_gap_ms=5010",
+        "closed a healthy session",
+        "in place of the next one",
+    ),
+    ("serve_refused other_address serve proven dur_ms=0", "listens on another address", "on another address"),
+    (
+        "serve_refused refused devvm likely dur_ms=0",
+        "a firewall of this host rejected it",
+        "a socket listens on it",
+    ),
+    ("serve_timeout loss devvm likely dur_ms=0", "this host dropped it", "no accept queue was full"),
     ("serve_refused unreach serve proven dur_ms=0", "unreachable at its address", "unreachable"),
     ("serve_timeout connect_timeout serve proven dur_ms=0", "its listen queue was full", "never accepted"),
     (

@@ -114,6 +114,7 @@ fn conclusion(record: &CloseRecord) -> String {
         Verdict::ServeReset => format!(
             "{serve} reset the connection (RST){}{}.",
             match record.how {
+                Some(How::HandshakeEof) => " instead of a reply to the upgrade",
                 _ if unopened(record) => " instead of a reply to the upgrade",
                 // Not seen on serve's own socket.
                 _ if record.segment == Segment::Devvm => ", or a firewall of this host did",
