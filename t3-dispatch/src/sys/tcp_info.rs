@@ -69,6 +69,12 @@ pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
 fn decode(info: &[u8]) -> Option<TcpFacts> {
     let byte = |at: usize| info.get(at).copied();
     let word = |at: usize| Some(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?));
+    let long = |at: usize| Some(u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?));
+    // A reset clears `tcpi_unacked`, and not the counters of bytes.
+    let outstanding = || {
+        let (acknowledged, sent, sent_again) = (long(120)?, long(200)?, long(208)?);
+        Some(sent.saturating_sub(sent_again).saturating_sub(acknowledged))
+    };
     Some(TcpFacts {
         retransmits: byte(2)?,
         probes: byte(3)?,
@@ -84,6 +90,7 @@ fn decode(info: &[u8]) -> Option<TcpFacts> {
         notsent_bytes: word(144)?,
         peer_window: word(228),
         user_timeout_ms: None,
+        outstanding: outstanding(),
     })
 }
 
@@ -112,7 +119,17 @@ mod tests {
             decode(&[1; 160]).map(|facts| (facts.peer_window, facts.out_of_order)),
             Some((None, None))
         );
+        assert_eq!(decode(&[1; 160]).and_then(|facts| facts.outstanding), None);
         assert_eq!(decode(&[1; 232]).and_then(|facts| facts.peer_window), Some(0x0101_0101));
+    }
+
+    #[test]
+    fn data_that_a_reset_left_unacknowledged_is_known_after_it() {
+        let mut info = [0u8; 232];
+        for (at, value) in [(120, 700_u64), (200, 1_000), (208, 200)] {
+            info[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        }
+        assert_eq!(decode(&info).and_then(|facts| facts.outstanding), Some(100));
     }
 
     #[test]

@@ -108,6 +108,11 @@ fn plain(first: Act, relay: Option<&RelayFacts>, trace: Option<&SocketFacts>) ->
             let how = relay.map_or(How::Fin, |r| fin_how(&r.down, &r.up, trace.and_then(|t| t.rst_in)));
             Finding::proven(Verdict::ClientLeft, how, Segment::Downstream)
         }
+        // A firewall of this host that rejects what dispatch sends answers for the client, and the
+        // kernel does not show the sender of a RST.
+        Kind::Rst if relay.and_then(|r| r.down.tcp?.outstanding).is_some_and(|bytes| bytes > 0) => {
+            Finding::likely(Verdict::ClientReset, How::Rst, Segment::Downstream)
+        }
         Kind::Rst => Finding::proven(Verdict::ClientReset, How::Rst, Segment::Downstream),
         Kind::Timeout | Kind::Unreach => {
             Finding::proven(Verdict::ClientVanished, How::Vanished, Segment::Downstream)

@@ -112,3 +112,18 @@ fn a_client_that_vanished_was_silent_or_lost_segments_or_did_not_read() {
     let long = TcpFacts { unacked: 1, user_timeout_ms: Some(20_000), ..silent_for(18_000, 18_000) };
     check(vanished(long, 0, 0), &row("vanished"));
 }
+
+#[test]
+fn a_reset_that_can_answer_data_of_dispatch_is_likely_the_clients() {
+    let reset = |outstanding| {
+        EvidenceBuilder::healthy()
+            .leg(Down, |l| l.tcp = Some(TcpFacts { outstanding, ..TcpFacts::default() }))
+            .rst(Down, END)
+    };
+    for (outstanding, confidence) in [(None, "proven"), (Some(0), "proven"), (Some(1), "likely")] {
+        check(
+            reset(outstanding),
+            &format!("client_reset rst downstream downstream downstream_closed {confidence}"),
+        );
+    }
+}

@@ -64,6 +64,15 @@ pub(super) fn faults() -> Vec<Fault> {
             },
         )
         .needs(&[Need::Root, Need::Kernel, Need::Firewall]),
+        // The client's side of the connection is not of this host, so nothing tells the firewall's
+        // RST from the client's.
+        Fault::new("firewall_rejects_client", rejected_client(), |fx| {
+            fx.session()?;
+            let client = fx.client().local.port();
+            fx.firewall = Some(Firewall::new(&format!("tcp dport {client} reject with tcp reset"))?);
+            fx.wait_end()
+        })
+        .needs(&[Need::Root, Need::Kernel, Need::Firewall]),
         Fault::new(
             "firewall_drops_to_serve",
             between(Verdict::ServeStalled, "loss", ClosedBy::Dispatch)
@@ -113,6 +122,23 @@ fn between(verdict: Verdict, how: &str, closed_by: ClosedBy) -> ExpectedRecord {
         .is("confidence", "likely")
         .is("peer_exit", "alive");
     ["up_retrans", "up_unacked", "up_lost"]
+        .into_iter()
+        .fold(expected, |expected, key| expected.key(key, Expect::Free))
+}
+
+fn rejected_client() -> ExpectedRecord {
+    let expected = ExpectedRecord::opened(
+        Verdict::ClientReset,
+        Segment::Downstream,
+        DownstreamClosed,
+        "rst",
+        ClosedBy::Downstream,
+    )
+    .is("confidence", "likely")
+    .is("peer_exit", "alive")
+    .is("down_end", "rst_in")
+    .one_of("up_end", &["rst_out", "fin_out"]);
+    ["down_retrans", "down_unacked", "down_lost"]
         .into_iter()
         .fold(expected, |expected, key| expected.key(key, Expect::Free))
 }
