@@ -378,8 +378,8 @@ pub struct TcpFacts {
     pub peer_window: Option<u32>,
     /// Bytes in the send queue that have not been sent yet (`tcpi_notsent_bytes`).
     pub notsent_bytes: u32,
-    /// Bytes sent and not acknowledged (kernel 4.19 and newer), if known; after a reset those at the
-    /// reset (`tcpi_bytes_sent` less `tcpi_bytes_retrans` and `tcpi_bytes_acked`).
+    /// Bytes sent and not acknowledged (kernel 4.19 and newer), if known; after a reset those at
+    /// the reset (`tcpi_bytes_sent` less `tcpi_bytes_retrans` and `tcpi_bytes_acked`).
     #[serde(default)]
     pub outstanding: Option<u64>,
     /// `TCP_USER_TIMEOUT` of the socket in milliseconds, if known: unacknowledged data ends the

@@ -12,7 +12,7 @@ use crate::{
         death::death,
         leg::{broke_protocol, fin_how},
         pressure,
-        watchdog::{DEFAULT_PERIOD, SHORTEST, period, watchdog, watchdog_limit},
+        watchdog::{DEFAULT_PERIOD, SHORTEST, SHORTEST_KNOWN, period, watchdog, watchdog_limit},
     },
     vocabulary::{Confidence, HeartbeatSource, Segment, Side, Verdict},
 };
@@ -213,7 +213,16 @@ pub(super) fn is_reaction(relay: &RelayFacts, first: Act) -> bool {
 /// The act can be a watchdog's although no rule of a stall matches.
 pub(super) fn is_unsure(evidence: &Evidence, first: Act) -> bool {
     let Some(relay) = evidence.relay.as_ref().filter(|relay| is_reaction(relay, first)) else { return false };
-    is_old_watchdog(relay, first) || stopped_pinging(relay, first) || was_halted(evidence, relay, first)
+    is_old_watchdog(relay, first)
+        || is_short_watchdog(relay, first)
+        || stopped_pinging(relay, first)
+        || was_halted(evidence, relay, first)
+}
+
+/// The act can be that of a client whose watchdog is shorter than its period.
+fn is_short_watchdog(relay: &RelayFacts, first: Act) -> bool {
+    let since = relay.heartbeat.filter(|h| !h.is_by_serve && h.survived == 0).and_then(|h| h.silent_since);
+    since.is_some_and(|since| first.at.saturating_sub(since) >= SHORTEST_KNOWN)
 }
 
 /// The process does not run, and was silent for the time of a watchdog that needs no unanswered

@@ -120,7 +120,7 @@ fn an_oom_kill_of_dispatch_is_named() {
 fn a_ping_is_old_enough_at_nine_tenths_of_the_period() {
     let waiting = |ms| EvidenceBuilder::healthy().waiting(ms, 2).close(Down, 1000, END);
     check(waiting(4_500), "serve_stalled stall serve downstream downstream_closed proven");
-    check(waiting(4_499), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
+    check(waiting(4_499), "client_closed ws_close:1000 downstream downstream downstream_closed likely");
 }
 
 #[test]
@@ -185,6 +185,28 @@ fn six_messages_with_a_period_are_not_chance() {
     };
     check(stalled(6), "serve_stalled stall serve downstream downstream_closed proven");
     check(stalled(5), "serve_stalled stall serve downstream downstream_closed likely");
+    // A shorter period needs more.
+    let slow = stalled(6).heartbeat(|h| h.period_ns = Some(2_000 * MS));
+    check(slow, "serve_stalled stall serve downstream downstream_closed proven");
+    let quick = stalled(6).heartbeat(|h| h.period_ns = Some(2_000 * MS - 1));
+    check(quick, "serve_stalled stall serve downstream downstream_closed likely");
+}
+
+#[test]
+fn a_watchdog_can_be_shorter_than_the_period_of_its_pings() {
+    // engine.io 3: a ping each 25 s, and 5 s for the answer.
+    let closed = |waited, code| {
+        EvidenceBuilder::healthy()
+            .waiting(waited, 1)
+            .heartbeat(|h| (h.period_ns, h.last_ping_at) = (Some(25_000 * MS), Some(END - waited * MS)))
+            .close(Down, code, END)
+    };
+    let row = |code: u16, confidence| {
+        format!("client_closed ws_close:{code} downstream downstream downstream_closed {confidence}")
+    };
+    check(closed(4_000, 1000), &row(1000, "likely"));
+    check(closed(3_999, 1000), &row(1000, "proven"));
+    check(closed(4_000, 1001), &row(1001, "proven"));
 }
 
 #[test]
@@ -193,7 +215,7 @@ fn a_period_of_zero_is_unknown() {
         EvidenceBuilder::healthy().waiting(ms, 2).heartbeat(|h| h.period_ns = Some(0)).close(Down, 1000, END)
     };
     check(waiting(4_500), "serve_stalled stall serve downstream downstream_closed proven");
-    check(waiting(4_499), "client_closed ws_close:1000 downstream downstream downstream_closed proven");
+    check(waiting(4_499), "client_closed ws_close:1000 downstream downstream downstream_closed likely");
 }
 
 #[test]

@@ -64,10 +64,6 @@ impl Finding {
     }
 }
 
-/// A shorter stall of dispatch's event loop cannot fire a watchdog: the shortest known one fires
-/// after 5 s (facts: t3 client, "ping tick").
-const OWN_STALL: Nanos = 4_000_000_000;
-
 /// Judges the end of a session.
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Judgement {
@@ -113,7 +109,7 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     }
     // No heartbeat was recognised: a stall that ended in a watchdog looks the same. No watchdog
     // closes with 1001 or with a code of the application, and none fires in a session this young.
-    let is_young = at.saturating_sub(relay.opened_at.unwrap_or(at)) < OWN_STALL;
+    let is_young = at.saturating_sub(relay.opened_at.unwrap_or(at)) < watchdog::SHORTEST_KNOWN;
     match judgement.how {
         Some(How::WsClose(1000)) => false,
         Some(How::WsClose(1001 | 3000..)) => true,
@@ -197,7 +193,7 @@ fn judge_events(evidence: &Evidence) -> Judgement {
 /// Time that a client waits before it gives up, at least: of its watchdog if its heartbeat is
 /// known.
 fn patience(relay: &RelayFacts) -> Nanos {
-    relay.heartbeat.as_ref().map_or(OWN_STALL, watchdog::watchdog)
+    relay.heartbeat.as_ref().map_or(watchdog::SHORTEST_KNOWN, watchdog::watchdog)
 }
 
 /// The client's act can be its reaction to silence.

@@ -9,6 +9,10 @@ pub(super) const DEFAULT_PERIOD: Nanos = 5_000_000_000;
 /// host.
 pub(super) const SHORTEST: Nanos = 1_000_000_000;
 
+/// No client gives up after a shorter silence, whatever the period of its pings: the shortest known
+/// watchdogs fire after 5 s (facts: t3 client, "ping tick"; `pingTimeout` of engine.io 3).
+pub(super) const SHORTEST_KNOWN: Nanos = 4_000_000_000;
+
 /// Silence after which the client's watchdog can fire. A client that has tolerated missed ticks has
 /// a watchdog that needs more of them; one that waits for pings of serve allows some delay.
 pub(super) fn watchdog(heartbeat: &Heartbeat) -> Nanos {
