@@ -98,7 +98,7 @@ impl HardwareReading {
         let stepped = self.clocks.realtime.saturating_sub(before.clocks.realtime).saturating_sub(counted);
         // Set from the wall clock, which nobody set: both are the same now, and were not before.
         let ahead = self.nanos().saturating_sub(self.clocks.realtime).rem_euclid(ZONE);
-        let is_same = ahead < HARDWARE || ahead > ZONE - HARDWARE;
+        let is_same = !(HARDWARE..=ZONE - HARDWARE).contains(&ahead);
         let was_set = is_same && stepped.saturating_sub(length).abs() > HARDWARE;
         u64::try_from(length).ok().filter(|_| !was_set)
     }

@@ -23,11 +23,14 @@ const KEPT: usize = 4;
 /// Serves above this number are ignored.
 const MOST_SERVES: usize = 4096;
 
+/// Versions with the times of reading, oldest first.
+type Readings = VecDeque<(Nanos, String)>;
+
 /// Versions per serve.
 #[derive(Debug, Default)]
 pub struct ServeVersions {
-    /// By user and port; oldest first, with the time of reading.
-    seen: Mutex<HashMap<(String, u16), VecDeque<(Nanos, String)>>>,
+    /// By user and port.
+    seen: Mutex<HashMap<(String, u16), Readings>>,
 }
 
 impl ServeVersions {

@@ -131,7 +131,7 @@ fn play_step(
         }
         (Step::Wait(time), _) => std::thread::sleep(Duration::from_millis(*time)),
         (Step::Stop(time), _) => {
-            *paused = Some(hypervisor.pause(Duration::from_millis(*time), Way::Monitor)?)
+            *paused = Some(hypervisor.pause(Duration::from_millis(*time), Way::Monitor)?);
         }
         (Step::Unscheduled(time), _) => {
             *paused = Some(hypervisor.pause(Duration::from_millis(*time), Way::Signal)?);
