@@ -1,8 +1,8 @@
 //! A browser outside a guest, and its hypervisor: what a test inside cannot do while the guest is
 //! stopped.
 //!
-//! The guest sends a scene as one line over a serial port ([`Outside`]), the host plays it
-//! ([`stage`]) and answers `ok` or the error.
+//! The guest sends a scene as one line over a serial port, the host plays it
+//! (`stage`) and answers `ok` or the error.
 
 mod scene;
 mod stage;
