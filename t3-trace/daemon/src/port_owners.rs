@@ -7,7 +7,7 @@
 //! Several programs can listen on one port: on other addresses, or on the same socket (socket
 //! activation, a cluster). The address of a connection selects its listener as the kernel does
 //! (inet_lookup_listener); the process that accepted it is found by its descriptor
-//! ([`crate::connection_owners`]).
+//! (`connection_owners`).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
