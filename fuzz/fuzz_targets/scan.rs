@@ -5,13 +5,15 @@
 
 use libfuzzer_sys::fuzz_target;
 use t3_dispatch::relay::{
-    frames::{FrameScanner, Sender, Sink},
+    frames::{Frame, FrameScanner, Sender, Sink},
     heartbeat,
+    liveness::Liveness,
 };
-use t3_record::evidence::Breach;
+use t3_record::{Side, evidence::Breach};
 
 #[derive(Default, PartialEq, Debug)]
 struct Events {
+    frames: Vec<Frame>,
     messages: u64,
     texts: Vec<Vec<u8>>,
     close: Option<(Option<u16>, Vec<u8>)>,
@@ -19,6 +21,9 @@ struct Events {
 }
 
 impl Sink for Events {
+    fn frame(&mut self, frame: Frame) {
+        self.frames.push(frame);
+    }
     fn message(&mut self) {
         self.messages += 1;
     }
@@ -46,4 +51,14 @@ fuzz_target!(|input: (bool, bool, u8, Vec<u8>)| {
     assert_eq!(whole.1, split.1);
     assert_eq!(whole.0.mid_frame(), split.0.mid_frame());
     assert_eq!(whole.0.closed(), split.0.closed());
+    // The sizes serve as sides and times, so that messages with a period occur.
+    let mut liveness = Liveness::new(extended);
+    let mut now = 0;
+    for frame in whole.1.frames {
+        let side = if frame.size % 2 == 0 { Side::Down } else { Side::Up };
+        now += frame.size * 200_000_000;
+        liveness.frame(side, frame, now, now);
+    }
+    let facts = liveness.facts();
+    assert!(facts.is_none_or(|facts| facts.pongs <= facts.pings));
 });

@@ -18,7 +18,7 @@ struct Case {
     fires: u32,
 }
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     Case { alert: "T3DispatchDown", series: &[("up{}", "1x10 0x20")], quiet: 12, fires: 14 },
     Case {
         alert: "T3TraceDown",
@@ -82,6 +82,15 @@ const CASES: [Case; 14] = [
         series: &[(r#"t3_dispatch_closes_total{verdict="serve_stalled",cause="graceful"}"#, "0x5 2x5 6x20")],
         quiet: 10,
         fires: 13,
+    },
+    Case {
+        alert: "T3HeartbeatsUnknown",
+        series: &[
+            ("t3_dispatch_sessions_without_heartbeat{}", "5x10 6x30"),
+            (r#"t3_dispatch_sessions{state="open"}"#, "10x40"),
+        ],
+        quiet: 25,
+        fires: 27,
     },
     Case {
         alert: "T3VerdictUnknown",
