@@ -60,5 +60,5 @@ fuzz_target!(|input: (bool, bool, u8, Vec<u8>)| {
         liveness.frame(side, frame, now, now);
     }
     let facts = liveness.facts();
-    assert!(facts.is_none_or(|facts| facts.pongs <= facts.pings));
+    assert!(facts.is_none_or(|facts| u64::from(facts.unanswered) <= facts.pings));
 });
