@@ -364,7 +364,8 @@ fn is_false_alarm(evidence: &Evidence, relay: &RelayFacts, first: Act) -> bool {
     // A stopped process is silent, too, although no ping is unanswered yet.
     let halted = evidence.kernel.peer.as_ref().and_then(|process| process.halted).is_some();
     let period = period(&heartbeat);
-    let tick = (period - period / 100).max(SHORTEST)..missing_after(period);
+    // The tick is late, never early; the rest is for the jitter of the period that was learned.
+    let tick = (period - period / 500).max(SHORTEST)..missing_after(period);
     first.kind == Kind::CloseFrame
         && !waits
         && !halted

@@ -32,8 +32,8 @@ fn a_watchdog_without_an_unanswered_ping_is_a_false_alarm() {
     let compressed = quiet_since(5_010).heartbeat(|h| h.source = Some(HeartbeatSource::Rhythm));
     check(compressed.close(Down, 1000, END), FALSE_ALARM);
     // A tick is not earlier than the period, and heartbeats count as missing before the second one.
-    check(quiet_since(4_952).close(Down, 1000, END), FALSE_ALARM);
-    check(quiet_since(4_951).close(Down, 1000, END), &format!("{CLOSED} proven"));
+    check(quiet_since(4_992).close(Down, 1000, END), FALSE_ALARM);
+    check(quiet_since(4_991).close(Down, 1000, END), &format!("{CLOSED} proven"));
     check(quiet_since(9_499).close(Down, 1000, END), FALSE_ALARM);
     check(
         quiet_since(9_500).close(Down, 1000, END),
