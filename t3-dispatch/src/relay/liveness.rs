@@ -37,7 +37,8 @@ pub struct Liveness {
 #[derive(Debug, Clone)]
 struct Rhythms {
     client: Rhythm,
-    serve: Rhythm,
+    /// Not needed once the client's heartbeat is recognised.
+    serve: Option<Box<Rhythm>>,
 }
 
 /// Higher is better.
@@ -101,14 +102,16 @@ impl Liveness {
         let is_compressed = self.is_compressed;
         let mut rhythms = self.rhythms.take().unwrap_or_else(|| {
             let new = || Rhythm::new(is_compressed);
-            Box::new(Rhythms { client: new(), serve: new() })
+            Box::new(Rhythms { client: new(), serve: Some(Box::new(new())) })
         });
         let (own, other) = match side {
-            Side::Down => (&mut rhythms.client, &mut rhythms.serve),
-            Side::Up => (&mut rhythms.serve, &mut rhythms.client),
+            Side::Down => (Some(&mut rhythms.client), rhythms.serve.as_deref_mut()),
+            Side::Up => (rhythms.serve.as_deref_mut(), Some(&mut rhythms.client)),
         };
-        other.other(now);
-        if frame.is_message {
+        if let Some(other) = other {
+            other.other(now);
+        }
+        if let Some(own) = own.filter(|_| frame.is_message) {
             own.own(frame.size, now, |beat| {
                 if self.adopt(HeartbeatSource::Rhythm, side) {
                     self.tracker.ping(beat.at);
@@ -120,6 +123,9 @@ impl Liveness {
                     }
                 }
             });
+        }
+        if self.source == Some((HeartbeatSource::Rhythm, Side::Down)) {
+            rhythms.serve = None;
         }
         self.rhythms = Some(rhythms);
         if self.source.is_some_and(|(source, sender)| rank(source, sender) > 3) {
