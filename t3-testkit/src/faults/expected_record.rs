@@ -111,7 +111,7 @@ impl ExpectedRecord {
         // A ping may be in flight when the session ends.
         keys.insert("hb_by", Expect::Is("text".to_owned()));
         // Every message of the tests is one frame. An emulated guest reads a large one for a while.
-        keys.insert("up_silent_ms", Expect::Near("up_idle_ms", 250));
+        keys.insert("up_silent_ms", Expect::Near("up_idle_ms", 1_000));
         // Bytes on their way to the client at the end; a busy host is late now and then.
         keys.insert("up_queued", Expect::AbsentOr(1, u64::MAX));
         keys.insert("lag_ms", Expect::AbsentOr(100, 1_000));
