@@ -37,6 +37,8 @@ const KEYS: &[&str] = &[
     "up_msgs",
     "down_msgs",
     "peer_pid",
+    "hb_period_ms",
+    "up_silent_ms",
     "peer_exit",
     "ray",
     "lost",
