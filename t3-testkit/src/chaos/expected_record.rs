@@ -136,8 +136,8 @@ pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &Clos
     mismatches.list
 }
 
-/// A user closed when the next ping was due, and so as a watchdog does that fires without cause: the
-/// record cannot tell, and is only likely.
+/// A user closed when the next ping was due, and so as a watchdog does that fires without cause:
+/// the record cannot tell, and is only likely.
 fn is_at_tick(plan: &Plan, record: &CloseRecord) -> bool {
     let (Some(period), Some(silent)) = (record.hb_period_ms, record.up_silent_ms) else { return false };
     plan.act == Act::ClientClose(1000)
