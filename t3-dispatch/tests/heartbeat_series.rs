@@ -214,16 +214,10 @@ fn sessions_without_a_heartbeat_have_none() {
 }
 
 proptest! {
-    // In one of about 5,000 cases the sums of some intervals agree by chance. The unit tests of the
-    // recogniser bound that, and a verdict that rests on few heartbeats is not proven; here the
-    // seed is fixed, so that the cases are the same in each run.
-    #![proptest_config(ProptestConfig {
-        cases: 200,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(7),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// A user types at odd times: no three intervals in a row are equal, however they are ordered.
+    /// The sums of some can agree by chance; that is never taken for a timer.
     #[test]
     fn typing_at_odd_times_has_no_heartbeat(
         orders in prop::collection::vec(Just([310_u64, 570, 830, 1_310, 2_170, 3_410, 5_030]).prop_shuffle(), 3..20),
@@ -245,11 +239,12 @@ proptest! {
         }
         let facts = series.facts();
         // serve's answers follow what is typed, so they have no rhythm either.
-        prop_assert_eq!(facts, None);
+        prop_assert!(facts.is_none_or(|facts| facts.can_be_chance()), "{:?}", facts);
     }
 
-    /// The same user with t3's client, which pings: recognised at the latest when the user pauses
-    /// for five pings. A ping shortly after a frame of serve can be an answer and teaches nothing.
+    /// The same user with t3's client, which pings. A ping shortly after a frame of serve can be its
+    /// answer and teaches nothing, so the heartbeat is recognised at the latest when the user pauses
+    /// for five pings.
     #[test]
     fn typing_does_not_hide_the_heartbeat(
         orders in prop::collection::vec(Just([310_u64, 570, 830, 1_310, 2_170, 3_410, 5_030]).prop_shuffle(), 3..12),
@@ -263,7 +258,9 @@ proptest! {
             series.text(at, Side::Down, &typed);
             series.text(at + 20 * MS, Side::Up, &format!(r#"{{"_tag":"Exit","requestId":"{n}","exit":"{at}"}}"#));
         }
-        let times: Vec<_> = every(5 * SECOND, at / (5 * SECOND) + 7, 6 * MS).iter().map(|t| t + phase * MS).collect();
+        let times = every(5 * SECOND, at / (5 * SECOND) + 7, 6 * MS);
+        let mut times: Vec<_> = times.iter().map(|t| t + phase * MS).collect();
+        times.truncate(times.partition_point(|time| *time <= at) + 5);
         series.beats(Side::Down, &same(&times, HEARTBEAT), Some((HEARTBEAT_ANSWER, 2 * MS)));
         let facts = series.facts().unwrap();
         prop_assert_eq!((facts.source, facts.is_by_serve), (Some(HeartbeatSource::Rhythm), false));

@@ -307,6 +307,10 @@ pub struct Heartbeat {
     /// First ping after the last frame of any kind from the other side; `None` after such a frame.
     #[serde(default)]
     pub silent_since: Option<Nanos>,
+    /// A message or frame that only a heartbeat has, or messages of which most are at a period: by a
+    /// timer, not by a user whose messages have a period by chance.
+    #[serde(default)]
+    pub is_regular: bool,
     /// Pings seen.
     pub pings: u64,
     /// Pongs seen.
@@ -332,6 +336,14 @@ pub struct Heartbeat {
     /// needs more.
     #[serde(default)]
     pub survived: u32,
+}
+
+impl Heartbeat {
+    /// Whether a user's messages can have this period by chance.
+    #[must_use]
+    pub fn can_be_chance(&self) -> bool {
+        self.source == Some(HeartbeatSource::Rhythm) && !self.is_regular
+    }
 }
 
 /// A sample of the client's socket.

@@ -212,7 +212,19 @@ impl Liveness {
     /// The facts so far; `None` until a heartbeat is recognised.
     #[must_use]
     pub fn facts(&self) -> Option<Heartbeat> {
-        self.tracker.facts()
+        let is_regular = self.is_regular();
+        self.tracker.facts().map(|facts| Heartbeat { is_regular, ..facts })
+    }
+
+    /// The heartbeat is known by its content, or is that of a timer and not of a user.
+    fn is_regular(&self) -> bool {
+        match (self.source, &self.rhythms) {
+            (Some((HeartbeatSource::Rhythm, Side::Down)), Some(rhythms)) => rhythms.client.is_regular(),
+            (Some((HeartbeatSource::Rhythm, Side::Up)), Some(rhythms)) => {
+                rhythms.serve.as_ref().is_some_and(|serve| serve.is_regular())
+            }
+            (source, _) => source.is_some_and(|(source, _)| source != HeartbeatSource::Rhythm),
+        }
     }
 }
 

@@ -67,6 +67,11 @@ struct Lock {
     last: Nanos,
     /// The last heartbeat came late, so that others may have queued up behind it.
     is_late: bool,
+    /// Heartbeats at their time, those that taught the period included.
+    on_time: u32,
+    /// Other small messages since the first of them that do not answer the other side, and
+    /// heartbeats at another time.
+    others: u32,
 }
 
 /// Recogniser of the heartbeat of one sender.
@@ -91,6 +96,13 @@ impl Rhythm {
     #[must_use]
     pub fn period(&self) -> Option<Nanos> {
         self.lock.map(|lock| lock.period)
+    }
+
+    /// The sender has a timer, not a user: most of its small messages are heartbeats at their time.
+    /// A period that a user's messages have by chance lies between other messages.
+    #[must_use]
+    pub fn is_regular(&self) -> bool {
+        self.lock.is_some_and(|lock| lock.others.saturating_mul(2) <= lock.on_time)
     }
 
     /// Reads a frame of the other side.
@@ -121,13 +133,20 @@ impl Rhythm {
             } else if self.is_same_kind(lock.size, size) && is_due(&lock, gap, is_answer) {
                 let is_late = gap > lock.period + lock.period / 2 || (lock.is_late && gap < QUEUED);
                 let size = if size > SIZE_STEP + lock.size { lock.size } else { size };
-                self.lock = Some(Lock { last: at, is_late, size, ..lock });
+                let is_on_time = is_on_time(&lock, gap);
+                let is_odd = !is_on_time && !is_queued(&lock, gap);
+                let on_time = lock.on_time.saturating_add(u32::from(is_on_time));
+                let others = lock.others.saturating_add(u32::from(is_odd));
+                self.lock = Some(Lock { last: at, is_late, size, on_time, others, ..lock });
                 self.remember(size, at, true);
                 self.learn(&mut count);
                 return count(Beat { at, answer: None });
             }
         }
         if !is_answer {
+            if let Some(lock) = &mut self.lock {
+                lock.others = lock.others.saturating_add(1);
+            }
             self.remember(size, at, false);
             self.learn(&mut count);
         }
@@ -188,7 +207,17 @@ impl Rhythm {
                 count(candidate.beat());
             }
         }
-        self.lock = Some(Lock { period, size: newest.size, last: newest.at, is_late: false });
+        let (on_time, others) = match self.lock {
+            // The same period again.
+            Some(lock) if lock.period.abs_diff(period) <= period / 20 => (lock.on_time, lock.others),
+            _ => {
+                let oldest = members[..length].iter().min().copied().unwrap_or(MEMORY - 1);
+                let on_time = u32::try_from(length).unwrap_or(u32::MAX);
+                (on_time, u32::try_from(MEMORY - oldest - length).unwrap_or(u32::MAX))
+            }
+        };
+        let (size, last) = (newest.size, newest.at);
+        self.lock = Some(Lock { period, size, last, is_late: false, on_time, others });
     }
 }
 
@@ -207,11 +236,19 @@ fn period_of(times: &[Nanos], part: u64, least: Nanos) -> Option<Nanos> {
 /// the period, queued behind a late one, or a message of its own accord after most of a period
 /// (timers of a tab in the background, a restarted timer).
 fn is_due(lock: &Lock, gap: Nanos, is_answer: bool) -> bool {
+    is_on_time(lock, gap) || is_queued(lock, gap) || (!is_answer && gap >= lock.period / 5 * 4)
+}
+
+/// At a multiple of the period.
+fn is_on_time(lock: &Lock, gap: Nanos) -> bool {
     let periods = (gap + lock.period / 2) / lock.period;
     let tolerance = (lock.period / 20).max(150_000_000).saturating_add(periods * lock.period / 500);
-    let is_on_time = periods >= 1 && gap.abs_diff(periods * lock.period) <= tolerance;
-    let is_queued = lock.is_late && gap < QUEUED;
-    is_on_time || is_queued || (!is_answer && gap >= lock.period / 5 * 4)
+    periods >= 1 && gap.abs_diff(periods * lock.period) <= tolerance
+}
+
+/// Queued behind a heartbeat that came late.
+const fn is_queued(lock: &Lock, gap: Nanos) -> bool {
+    lock.is_late && gap < QUEUED
 }
 
 #[cfg(test)]

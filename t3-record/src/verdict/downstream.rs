@@ -171,7 +171,8 @@ fn serve_stalled(evidence: &Evidence, relay: &RelayFacts, first: Act) -> Option<
     let known = heartbeat.pongs > 0 && (heartbeat.unanswered >= 2 || at_tick(&heartbeat, at));
     // Few messages have a period by chance.
     let enough = if period(&heartbeat) < SLOWEST_USER { SURE_QUICK_RHYTHM } else { SURE_RHYTHM };
-    let by_chance = heartbeat.source == Some(HeartbeatSource::Rhythm) && heartbeat.pings < enough;
+    let few = heartbeat.source == Some(HeartbeatSource::Rhythm) && heartbeat.pings < enough;
+    let by_chance = few || heartbeat.can_be_chance();
     let sure = halted || (known && !by_chance && !heartbeat.is_by_serve);
     Some(Finding {
         verdict: Verdict::ServeStalled,

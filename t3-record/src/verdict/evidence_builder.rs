@@ -29,6 +29,7 @@ impl EvidenceBuilder {
         let heartbeat = Heartbeat {
             source: Some(HeartbeatSource::Text),
             is_by_serve: false,
+            is_regular: true,
             silent_since: None,
             pings: 12,
             pongs: 12,

@@ -185,6 +185,17 @@ fn six_messages_with_a_period_are_not_chance() {
     };
     check(stalled(6), "serve_stalled stall serve downstream downstream_closed proven");
     check(stalled(5), "serve_stalled stall serve downstream downstream_closed likely");
+    // Other messages between them.
+    let irregular = stalled(60).heartbeat(|h| h.is_regular = false);
+    check(irregular, "serve_stalled stall serve downstream downstream_closed likely");
+    let healthy = |is_regular| {
+        EvidenceBuilder::healthy()
+            .heartbeat(|h| (h.source, h.is_regular) = (Some(HeartbeatSource::Rhythm), is_regular))
+            .close(Down, 1000, END)
+    };
+    let closed = "client_closed ws_close:1000 downstream downstream downstream_closed";
+    check(healthy(true), &format!("{closed} proven"));
+    check(healthy(false), &format!("{closed} likely"));
     // A shorter period needs more.
     let slow = stalled(6).heartbeat(|h| h.period_ns = Some(2_000 * MS));
     check(slow, "serve_stalled stall serve downstream downstream_closed proven");

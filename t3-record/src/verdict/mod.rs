@@ -104,7 +104,8 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     if by_client && Acts::of(evidence).first().is_some_and(|first| downstream::is_unsure(evidence, first)) {
         return false;
     }
-    if relay.opened_at.is_none() || relay.heartbeat.is_some() || !by_client {
+    let is_recognised = relay.heartbeat.is_some_and(|heartbeat| !heartbeat.can_be_chance());
+    if relay.opened_at.is_none() || is_recognised || !by_client {
         return true;
     }
     // No heartbeat was recognised: a stall that ended in a watchdog looks the same. No watchdog

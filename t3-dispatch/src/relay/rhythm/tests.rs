@@ -188,6 +188,41 @@ fn a_user_who_types_has_no_heartbeat() {
     assert!(wrong <= 5, "{wrong} of 2,000");
 }
 
+/// Whether the series has a heartbeat, and whether that is regular.
+fn is_regular(mut series: Series, is_compressed: bool) -> Option<bool> {
+    series.sort_by_key(|(at, ..)| *at);
+    let mut rhythm = Rhythm::new(is_compressed);
+    for (at, from, size) in series {
+        match from {
+            Client => rhythm.own(size, at, |_| ()),
+            Serve => rhythm.other(at),
+        }
+    }
+    rhythm.period().map(|_| rhythm.is_regular())
+}
+
+#[test]
+fn a_timer_is_regular_and_a_user_with_a_period_by_chance_is_not() {
+    assert_eq!(is_regular(pings(4, 5 * SECOND, 6 * MS, &[4], Some(MS)), true), Some(true));
+    assert_eq!(is_regular(pings(60, 5 * SECOND, 6 * MS, &[4], Some(MS)), true), Some(true));
+    // A few other messages of that size.
+    let mut series = pings(12, 5 * SECOND, 6 * MS, &[4], Some(MS));
+    series.extend((0..6).map(|n| (23 * SECOND + n * 5 * SECOND, Client, 6)));
+    assert_eq!(is_regular(series.clone(), true), Some(true));
+    series.push((24 * SECOND, Client, 6));
+    assert_eq!(is_regular(series, true), Some(false));
+    // Each third message of a user has the period of a timer.
+    let size = |n: u64| if n.is_multiple_of(3) { 5 } else { 40 };
+    let user = (0..60).map(|n| (SECOND + n * 2_000 * MS + (n % 3) * 90 * MS, Client, size(n))).collect();
+    assert_eq!(is_regular(user, false), Some(false));
+    // A user whose messages are slower than the period that chance gave.
+    let mut slow = pings(4, 2_500 * MS, 0, &[4], None);
+    slow.extend([12_000, 15_400, 20_300, 23_200, 29_300, 32_900].map(|at| (at * MS, Client, 4)));
+    assert_eq!(is_regular(slow, true), Some(false));
+    let regular = (1..=4_000).filter(|seed| is_regular(typing(seed * 0x9e37_79b9, true), true) == Some(true));
+    assert_eq!(regular.count(), 0);
+}
+
 #[test]
 fn a_user_who_types_does_not_hide_the_heartbeat() {
     let mut series = pings(200, 5 * SECOND, 6 * MS, &[4], Some(MS));
