@@ -242,9 +242,9 @@ proptest! {
         prop_assert!(facts.is_none_or(|facts| facts.can_be_chance()), "{:?}", facts);
     }
 
-    /// The same user with t3's client, which pings. A ping shortly after a frame of serve can be its
-    /// answer and teaches nothing, so the heartbeat is recognised at the latest when the user pauses
-    /// for five pings.
+    /// The same user with t3's client, which pings. A ping shortly after a frame of serve can be
+    /// its answer and teaches nothing, so the heartbeat is recognised at the latest when the user
+    /// pauses for five pings.
     #[test]
     fn typing_does_not_hide_the_heartbeat(
         orders in prop::collection::vec(Just([310_u64, 570, 830, 1_310, 2_170, 3_410, 5_030]).prop_shuffle(), 3..12),

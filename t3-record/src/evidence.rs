@@ -307,8 +307,8 @@ pub struct Heartbeat {
     /// First ping after the last frame of any kind from the other side; `None` after such a frame.
     #[serde(default)]
     pub silent_since: Option<Nanos>,
-    /// A message or frame that only a heartbeat has, or messages of which most are at a period: by a
-    /// timer, not by a user whose messages have a period by chance.
+    /// A message or frame that only a heartbeat has, or messages of which most are at a period: by
+    /// a timer, not by a user whose messages have a period by chance.
     #[serde(default)]
     pub is_regular: bool,
     /// Pings seen.

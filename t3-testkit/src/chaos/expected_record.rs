@@ -3,9 +3,7 @@
 //! Strict where the kernel was asked in time. Without its evidence (`kernel=off`, `kernel=timeout`)
 //! a record may know less, never something else: a key may be missing, none may name another side.
 
-use t3_record::{
-    CloseRecord, ClosedBy, Confidence, How, KernelSource, LegEnd, Segment, Side, Verdict, evidence::Fate,
-};
+use t3_record::{CloseRecord, ClosedBy, How, KernelSource, LegEnd, Segment, Side, Verdict, evidence::Fate};
 
 use super::plan::{Act, Plan};
 use crate::faults::Mismatch;
@@ -113,9 +111,7 @@ pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &Clos
     let burst = plan.act.cuts() && record.verdict == Verdict::EdgeBurst;
     if !burst {
         mismatches.equal("verdict", expected.verdict.as_str(), record.verdict.as_str());
-        let mut how = vec![expected.how.to_string()];
-        how.extend(is_at_tick(plan, record).then(|| How::FalseAlarm.to_string()));
-        mismatches.one_of("how", &how, record.how.as_ref().map(ToString::to_string));
+        mismatches.one_of("how", &[expected.how.to_string()], record.how.as_ref().map(ToString::to_string));
     }
     mismatches.equal("segment", expected.segment.as_str(), record.segment.as_str());
     mismatches.one_of("closed_by", &[expected.closed_by], record.closed_by);
@@ -134,15 +130,6 @@ pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &Clos
         mismatches.equal("peer_exit", "alive", &format!("{fate:?}"));
     }
     mismatches.list
-}
-
-/// A user closed when the next ping was due, and so as a watchdog does that fires without cause:
-/// the record cannot tell, and is only likely.
-fn is_at_tick(plan: &Plan, record: &CloseRecord) -> bool {
-    let (Some(period), Some(silent)) = (record.hb_period_ms, record.up_silent_ms) else { return false };
-    plan.act == Act::ClientClose(1000)
-        && record.confidence == Some(Confidence::Likely)
-        && silent + period / 500 + 1 >= period
 }
 
 fn text<T: ToString>(value: Option<T>) -> String {
@@ -245,20 +232,6 @@ mod tests {
     fn only_a_cut_may_be_called_a_burst() {
         let burst = CloseRecord { verdict: Verdict::EdgeBurst, ..record() };
         assert_eq!(keys(&burst), ["verdict"]);
-    }
-
-    #[test]
-    fn only_a_close_at_the_tick_may_be_called_a_false_alarm() {
-        let plan = Plan { act: Act::ClientClose(1000), ..plan() };
-        let how = |silent, confidence| {
-            let mut record = CloseRecord { how: Some(How::FalseAlarm), ..record() };
-            (record.hb_period_ms, record.up_silent_ms) = (Some(5_000), Some(silent));
-            record.confidence = Some(confidence);
-            let mismatches = mismatches(&plan, "u0", Some(11), &record);
-            mismatches.iter().any(|mismatch| mismatch.key == "how")
-        };
-        assert!(!how(4_989, Confidence::Likely));
-        assert!(how(4_988, Confidence::Likely) && how(4_989, Confidence::Proven));
     }
 
     #[test]

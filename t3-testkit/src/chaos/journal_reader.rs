@@ -37,8 +37,6 @@ const KEYS: &[&str] = &[
     "up_msgs",
     "down_msgs",
     "peer_pid",
-    "hb_period_ms",
-    "up_silent_ms",
     "peer_exit",
     "ray",
     "lost",

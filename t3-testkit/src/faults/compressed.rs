@@ -64,7 +64,7 @@ fn fault(name: &'static str, expected: ExpectedRecord, inject: fn(&mut Fixture<'
 
 /// Faults of plain sessions that are injected again into compressed ones, with their names there.
 /// Those that need systemd are missing: guests have no CPUs on which a rhythm of seconds is stable.
-const TWINS: [(&str, &str); 18] = [
+pub(super) const TWINS: [(&str, &str); 18] = [
     ("deflate_lossy_link_heals", "client_lossy_link_heals"),
     ("deflate_lossy_snapshot", "client_lossy_snapshot"),
     ("deflate_zero_window_reset", "zero_window_reset"),
@@ -122,6 +122,8 @@ pub(super) fn faults() -> Vec<Fault> {
         // A user at work: messages at odd times, some of them as short as a ping.
         fault("deflate_chatty", closed("1000"), |fx| {
             session(fx, |_| ())?;
+            // Enough that the other messages are few.
+            fx.client().heartbeats(4)?;
             for (number, pause) in [700, 450, 900, 300, 1_150, 600].into_iter().enumerate() {
                 std::thread::sleep(Duration::from_millis(pause));
                 fx.client().text(&format!(r#"{{"_tag":"Request","id":"{number}","tag":"typed"}}"#));

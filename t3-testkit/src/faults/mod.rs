@@ -352,6 +352,14 @@ mod tests {
     }
 
     #[test]
+    fn every_twin_has_its_fault() {
+        let names: Vec<_> = catalogue().iter().map(|fault| fault.name).collect();
+        for (twin, of) in compressed::TWINS {
+            assert!(names.contains(&twin) && names.contains(&of), "{twin} of {of}");
+        }
+    }
+
+    #[test]
     fn every_expected_record_covers_every_key() {
         for fault in catalogue() {
             let expectations = std::iter::once(&fault.expected).chain(&fault.unaffected);

@@ -120,7 +120,8 @@ fn downloading() -> ExpectedRecord {
     )
     .close_frame("down", "1000", "")
     .ends(LegEnd::FinOut, LegEnd::FinIn)
-    .is("peer_exit", "alive");
+    .is("peer_exit", "alive")
+    .last_frame_is_large();
     // Segments may be in flight, and a receiver slower than the link drops some.
     let loose = ["down_retrans", "down_unacked", "down_lost", "up_unacked"];
     loose.into_iter().fold(expected, |expected, key| expected.key(key, Expect::Free))

@@ -21,7 +21,8 @@ fn stuck(verdict: Verdict, by: ClosedBy) -> ExpectedRecord {
     let mut expected =
         ExpectedRecord::opened(verdict, Segment::Downstream, DownstreamClosed, "zero_window", by)
             .is("peer_exit", "alive")
-            .key("up_idle_ms", Expect::Range(2_000, 60_000));
+            .key("up_idle_ms", Expect::Range(2_000, 60_000))
+            .last_frame_is_large();
     for key in
         ["down_retrans", "down_unacked", "down_lost", "up_unacked", "hb_gap_ms", "hb_wait_ms", "down_idle_ms"]
     {
