@@ -393,7 +393,7 @@ pub struct TcpFacts {
     /// Bytes sent and not acknowledged (kernel 4.19 and newer), if known; after a reset those at
     /// the reset (`tcpi_bytes_sent` less `tcpi_bytes_retrans` and `tcpi_bytes_acked`).
     #[serde(default)]
-    pub outstanding: Option<u64>,
+    pub outstanding: Option<u32>,
     /// `TCP_USER_TIMEOUT` of the socket in milliseconds, if known: unacknowledged data ends the
     /// connection after it.
     #[serde(default)]

@@ -22,6 +22,15 @@ struct Reply {
     serve_ns: u64,
 }
 
+/// A [`SocketSample`] in memory: every session keeps sixteen.
+#[derive(Debug, Clone, Copy, Default)]
+struct StoredSample {
+    at: Nanos,
+    /// In microseconds, at most 71 minutes.
+    silence_us: u32,
+    lost: u32,
+}
+
 /// Tracks which heartbeat replies of one session the client's kernel has acknowledged.
 #[derive(Debug, Clone, Default)]
 pub struct AckTracker {
@@ -31,7 +40,7 @@ pub struct AckTracker {
     acked_at: Option<Nanos>,
     /// The kernel's count of lost segments at the last sample.
     lost: Option<u32>,
-    samples: [SocketSample; SAMPLES],
+    samples: [StoredSample; SAMPLES],
     sample_count: usize,
 }
 
@@ -75,16 +84,17 @@ impl AckTracker {
         let silence = self.acked_at.map_or(0, |acked| until.saturating_sub(acked).saturating_sub(serve_ns));
         let newly_lost = self.lost.map_or(0, |before| lost.saturating_sub(before));
         self.lost = Some(lost);
-        self.store(SocketSample { at: now, silence_ns: silence, lost: newly_lost }, period);
+        let silence_us = u32::try_from(silence / 1_000).unwrap_or(u32::MAX);
+        self.store(StoredSample { at: now, silence_us, lost: newly_lost }, period);
         newly_lost == 0
     }
 
-    fn store(&mut self, sample: SocketSample, period: Option<Nanos>) {
+    fn store(&mut self, sample: StoredSample, period: Option<Nanos>) {
         // Pings that arrive in a batch give one sample; otherwise they would evict the older ones.
         if let Some(last) = self.sample_count.checked_sub(1) {
             let last = &mut self.samples[last % SAMPLES];
             if sample.at.saturating_sub(last.at) < period.unwrap_or(0) / 2 {
-                last.silence_ns = last.silence_ns.max(sample.silence_ns);
+                last.silence_us = last.silence_us.max(sample.silence_us);
                 last.lost = last.lost.saturating_add(sample.lost);
                 return;
             }
@@ -103,7 +113,11 @@ impl AckTracker {
     #[must_use]
     pub fn samples(&self) -> Vec<SocketSample> {
         let first = self.sample_count.saturating_sub(SAMPLES);
-        (first..self.sample_count).map(|n| self.samples[n % SAMPLES]).collect()
+        let sample = |n: usize| {
+            let StoredSample { at, silence_us, lost } = self.samples[n % SAMPLES];
+            SocketSample { at, silence_ns: u64::from(silence_us) * 1_000, lost }
+        };
+        (first..self.sample_count).map(sample).collect()
     }
 }
 

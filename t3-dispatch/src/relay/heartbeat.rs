@@ -82,7 +82,8 @@ pub struct HeartbeatTracker {
     facts: Heartbeat,
     /// Times of the oldest unanswered pings; further pings are only counted.
     waiting: [Nanos; OUTSTANDING],
-    intervals: [u64; INTERVALS],
+    /// In microseconds, at most 71 minutes.
+    intervals: [u32; INTERVALS],
     interval_count: usize,
     /// The last interval, until a socket sample decides whether it counts.
     new_interval: Option<u64>,
@@ -235,7 +236,7 @@ impl HeartbeatTracker {
     fn learn(&mut self, lossless: bool) {
         let Some(interval) = self.new_interval.take() else { return };
         if lossless || self.period().is_none() {
-            self.intervals[self.interval_count % INTERVALS] = interval;
+            self.intervals[self.interval_count % INTERVALS] = micros(interval);
             self.interval_count += 1;
         }
     }
@@ -293,7 +294,7 @@ impl HeartbeatTracker {
         sorted[..INTERVALS].copy_from_slice(&self.intervals);
         let mut known = self.interval_count.min(INTERVALS);
         if let Some(interval) = self.new_interval {
-            sorted[known] = interval;
+            sorted[known] = micros(interval);
             known += 1;
         }
         if known < 2 {
@@ -301,8 +302,12 @@ impl HeartbeatTracker {
         }
         let sorted = &mut sorted[..known];
         sorted.sort_unstable();
-        sorted.get((known - 1) / 2).copied()
+        sorted.get((known - 1) / 2).map(|interval| u64::from(*interval) * 1_000)
     }
+}
+
+fn micros(nanos: u64) -> u32 {
+    u32::try_from(nanos / 1_000).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -356,6 +356,12 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_small() {
+        // Every idle session has one; with its sockets and tasks it takes 5 KiB.
+        assert!(size_of::<Session>() <= 2_800, "{}", size_of::<Session>());
+    }
+
+    #[test]
     fn an_unread_close_frame_is_not_a_reply() {
         let identity = wire::Session {
             conn: "c".into(),

@@ -73,7 +73,8 @@ fn decode(info: &[u8]) -> Option<TcpFacts> {
     // A reset clears `tcpi_unacked`, and not the counters of bytes.
     let outstanding = || {
         let (acknowledged, sent, sent_again) = (long(120)?, long(200)?, long(208)?);
-        Some(sent.saturating_sub(sent_again).saturating_sub(acknowledged))
+        let bytes = sent.saturating_sub(sent_again).saturating_sub(acknowledged);
+        Some(u32::try_from(bytes).unwrap_or(u32::MAX))
     };
     Some(TcpFacts {
         retransmits: byte(2)?,
