@@ -4,9 +4,13 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
+use procfs::{
+    FromBufReadSI as _, ProcResult,
+    net::{TcpNetEntries, TcpNetEntry},
+};
 use t3_record::evidence::Listeners;
 
 /// State LISTEN in a socket table (Documentation/networking/proc_net_tcp.rst).
@@ -14,25 +18,35 @@ const LISTEN: &str = "0A";
 const TABLES: [&str; 2] = ["tcp", "tcp6"];
 
 /// Reads the listening sockets on the port of `address`; `None` if the tables are not readable.
-/// The kernel lists listening sockets before all others, so only they are read.
 #[must_use]
 pub fn of(address: SocketAddr) -> Option<Listeners> {
-    let mut found = Listeners::default();
-    let mut readable = false;
-    for table in TABLES {
-        let Ok(file) = File::open(format!("/proc/self/net/{table}")) else { continue };
-        readable = true;
-        let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1);
-        lines.map_while(|line| listener(&line)).for_each(|(local, queue)| {
-            if local.port() != address.port() {
-            } else if accepts(local.ip(), address.ip()) {
-                found.queue = Some(found.queue.unwrap_or(0).max(queue));
-            } else {
-                found.elsewhere = true;
-            }
-        });
+    let tables: Vec<_> = TABLES.into_iter().filter_map(|table| listening(table).ok()).collect();
+    if tables.is_empty() {
+        return None;
     }
-    readable.then_some(found)
+    let mut found = Listeners::default();
+    for socket in tables.iter().flatten().filter(|socket| socket.local_address.port() == address.port()) {
+        // `rx_queue` of a listening socket is the length of its accept queue.
+        if accepts(socket.local_address.ip().to_canonical(), address.ip()) {
+            found.queue = Some(found.queue.unwrap_or(0).max(socket.rx_queue));
+        } else {
+            found.elsewhere = true;
+        }
+    }
+    Some(found)
+}
+
+/// Listening sockets of a table. The kernel lists them before all others, so only they are read.
+fn listening(table: &str) -> ProcResult<Vec<TcpNetEntry>> {
+    let file = BufReader::new(File::open(format!("/proc/self/net/{table}"))?);
+    let mut lines = file.lines().map_while(Result::ok);
+    let mut text = lines.next().unwrap_or_default();
+    for line in lines.take_while(|line| is_listener(line)) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    let entries = TcpNetEntries::from_buf_read(text.as_bytes(), procfs::current_system_info())?;
+    Ok(entries.0)
 }
 
 /// Whether a socket that listens on `own` accepts connections to `ip`. One on `::` is considered to
@@ -41,31 +55,9 @@ fn accepts(own: IpAddr, ip: IpAddr) -> bool {
     own == ip || (own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()))
 }
 
-/// Local address and length of the accept queue; `None` for another state.
-fn listener(line: &str) -> Option<(SocketAddr, u32)> {
-    let mut words = line.split_whitespace().skip(1);
-    let (local, _remote, state) = (words.next()?, words.next()?, words.next()?);
-    // tx_queue:rx_queue; the second is the length of the accept queue.
-    let queue = u32::from_str_radix(words.next()?.split_once(':')?.1, 16).ok()?;
-    Some((address(local)?, queue)).filter(|_| state == LISTEN)
-}
-
-/// Parses an address: 32-bit words in the byte order of the host, then the port.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.rsplit_once(':')?;
-    let word = |at: usize| Some(u32::from_str_radix(ip.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes());
-    let ip = match ip.len() {
-        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let mut octets = [0; 16];
-            for (at, four) in octets.chunks_exact_mut(4).enumerate() {
-                four.copy_from_slice(&word(at)?);
-            }
-            IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+/// Whether a line of a socket table is of a listening socket.
+fn is_listener(line: &str) -> bool {
+    line.split_whitespace().nth(3) == Some(LISTEN)
 }
 
 /// Number of connection attempts that full accept queues have dropped in this network namespace
@@ -99,6 +91,17 @@ mod tests {
         assert_eq!(of(other), Some(Listeners { queue: None, elsewhere: true, overflowed: None }));
         drop(listener);
         assert_eq!(of(address), Some(Listeners::default()));
+    }
+
+    #[test]
+    fn a_listener_on_ipv6_accepts_ipv4_only_on_the_unspecified_address() {
+        for (bound, queue) in [("[::]:0", Some(0)), ("[::1]:0", None)] {
+            let listener = TcpListener::bind(bound).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let found = of(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+            assert_eq!((found.queue, found.elsewhere), (queue, queue.is_none()), "{bound}");
+            assert_eq!(of(listener.local_addr().unwrap()).unwrap().queue, Some(0), "{bound}");
+        }
     }
 
     #[test]
