@@ -63,18 +63,7 @@ async fn session(fixture: &mut Fixture, trace: &UnixSeqpacket, started_at: Optio
             break conn;
         }
     };
-    let process = Process {
-        task: Task { pid: 7, comm: "node".into() },
-        started_at,
-        fate: Fate::Alive,
-        ended_at: None,
-        killer: None,
-        signalled_at: None,
-        stop_request: None,
-        is_forwarder: false,
-        victim_argv: None,
-        halted: None,
-    };
+    let process = Process { started_at, ..Process::new(Task { pid: 7, comm: "node".into() }, Fate::Alive) };
     let facts = KernelFacts { peer: Some(process), ..KernelFacts::absent(KernelSource::Kprobe) };
     send(trace, &FromTrace::Evidence { conn, facts: Box::new(facts) }).await;
     fixture.judgement().await.1.serve_version

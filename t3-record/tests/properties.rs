@@ -153,9 +153,7 @@ proptest! {
             for event in events {
                 arrive(&mut evidence, event);
             }
-            evidence.kernel.peer = fate.map(|fate| Process {
-                task: Task { pid: 1, comm: "node".into() }, started_at: None, fate, ended_at: Some(3), killer: None, signalled_at: None, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
-            });
+            evidence.kernel.peer = fate.map(|fate| Process { ended_at: Some(3), ..Process::new(Task { pid: 1, comm: "node".into() }, fate) });
             assemble(&session(), &evidence).to_line()
         };
         prop_assert_eq!(answer(&events), answer(&shuffled));
@@ -279,9 +277,7 @@ prop_compose! {
             samples: samples.iter().map(|(at, silence_ns, lost)| SocketSample { at: *at, silence_ns: *silence_ns, lost: *lost }).collect(),
             ..RelayFacts::default()
         });
-        let peer = fate.map(|(fate, ended_at)| Process {
-            task: Task { pid: 1, comm: "x y".into() }, started_at: None, fate, ended_at, killer: None, signalled_at: ended_at, stop_request: None, is_forwarder: false, victim_argv: None, halted: None,
-        });
+        let peer = fate.map(|(fate, ended_at)| Process { ended_at, signalled_at: ended_at, ..Process::new(Task { pid: 1, comm: "x y".into() }, fate) });
         let (down, up, serve) = sockets;
         Evidence {
             relay,

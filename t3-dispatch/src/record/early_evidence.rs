@@ -105,16 +105,8 @@ mod tests {
     fn facts(halted: Option<Halt>, current: u64, fin_in: Option<u64>) -> KernelFacts {
         KernelFacts {
             peer: Some(Process {
-                started_at: None,
-                task: Task { pid: 7, comm: "t3".to_owned() },
-                fate: Fate::Alive,
-                ended_at: None,
-                killer: None,
-                signalled_at: None,
-                stop_request: None,
-                is_forwarder: false,
-                victim_argv: None,
                 halted,
+                ..Process::new(Task { pid: 7, comm: "t3".to_owned() }, Fate::Alive)
             }),
             memory: Some(Memory { current: Some(current), ..Memory::default() }),
             up: Some(SocketFacts { fin_in, ..SocketFacts::default() }),

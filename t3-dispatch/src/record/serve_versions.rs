@@ -89,16 +89,9 @@ mod tests {
 
     fn process(started_at: Nanos, ended_at: Option<Nanos>) -> Process {
         Process {
-            task: Task { pid: 1, comm: "node".into() },
             started_at: Some(started_at),
-            fate: Fate::Alive,
             ended_at,
-            killer: None,
-            signalled_at: None,
-            stop_request: None,
-            is_forwarder: false,
-            victim_argv: None,
-            halted: None,
+            ..Process::new(Task { pid: 1, comm: "node".into() }, Fate::Alive)
         }
     }
 

@@ -44,6 +44,25 @@ pub struct Process {
     pub halted: Option<Halt>,
 }
 
+impl Process {
+    /// A process of which nothing else is known.
+    #[must_use]
+    pub const fn new(task: Task, fate: Fate) -> Self {
+        Self {
+            task,
+            started_at: None,
+            fate,
+            ended_at: None,
+            killer: None,
+            signalled_at: None,
+            stop_request: None,
+            is_forwarder: false,
+            victim_argv: None,
+            halted: None,
+        }
+    }
+}
+
 /// A signal that asks a process to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopRequest {

@@ -59,18 +59,7 @@ impl EvidenceBuilder {
             down: Some(SocketFacts::default()),
             up: Some(SocketFacts::default()),
             serve: Some(SocketFacts::default()),
-            peer: Some(Process {
-                task: Task { pid: 4242, comm: "node".into() },
-                fate: Fate::Alive,
-                ended_at: None,
-                killer: None,
-                signalled_at: None,
-                stop_request: None,
-                is_forwarder: false,
-                victim_argv: None,
-                halted: None,
-                started_at: None,
-            }),
+            peer: Some(Process::new(Task { pid: 4242, comm: "node".into() }, Fate::Alive)),
             ..KernelFacts::absent(KernelSource::Tracepoint)
         };
         Self(Evidence { relay: Some(relay), kernel, burst: None, dispatch_died: None })

@@ -128,16 +128,12 @@ fn ended(task: Task, facts: ProcessFacts) -> Process {
     let by_oom = facts.oom_at.is_some() && facts.fate == Fate::Signal(SIGKILL) && facts.killer.is_none();
     let requested_by = requested_by(&facts);
     Process {
-        task,
         started_at: facts.started_boot_ns.map(clock::from_boottime),
-        fate: if by_oom { Fate::Oom } else { facts.fate },
         ended_at: facts.ended_at,
         killer: facts.killer.or(requested_by),
         signalled_at: facts.signalled_at,
         stop_request: facts.last_signal.filter(|signal| EXIT_REQUESTS.contains(&signal.signal)).map(request),
-        is_forwarder: false,
-        victim_argv: None,
-        halted: None,
+        ..Process::new(task, if by_oom { Fate::Oom } else { facts.fate })
     }
 }
 
@@ -154,16 +150,9 @@ fn from_proc(task: Task, owner: Option<&PortOwner>, owners: &PortOwners) -> Opti
         _ => None,
     };
     Some(Process {
-        task,
         started_at: Some(clock::from_boottime(stat.started_boot_ns())),
-        fate,
-        ended_at: None,
-        killer: None,
-        signalled_at: None,
-        stop_request: None,
-        is_forwarder: false,
-        victim_argv: None,
         halted,
+        ..Process::new(task, fate)
     })
 }
 
