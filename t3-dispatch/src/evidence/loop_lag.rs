@@ -6,7 +6,10 @@
 use std::{
     collections::VecDeque,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -74,6 +77,8 @@ impl WorstLag {
 #[derive(Debug, Default)]
 pub struct LoopLag {
     worst: Mutex<WorstLag>,
+    /// Time at which the measurement should run next; 0 before the first.
+    due: AtomicU64,
     /// The last delays and pauses, oldest first.
     delays: Mutex<VecDeque<Span>>,
     pauses: Mutex<VecDeque<Pause>>,
@@ -90,7 +95,11 @@ struct HardwareClock {
 }
 
 fn push<T>(list: &Mutex<VecDeque<T>>, item: T) {
-    let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+    keep(&mut list.lock().unwrap_or_else(PoisonError::into_inner), item);
+}
+
+/// Adds an item in place of the oldest of a full list.
+fn keep<T>(list: &mut VecDeque<T>, item: T) {
     if list.len() == MAX_SPANS {
         list.pop_front();
     }
@@ -112,7 +121,9 @@ impl LoopLag {
     /// measurement runs again sees how late that is.
     #[must_use]
     pub fn delays(&self) -> Vec<Span> {
-        copy(&self.delays)
+        let mut delays = copy(&self.delays);
+        delays.extend(current(self.due.load(Ordering::Relaxed), clock::now()));
+        delays
     }
 
     /// Returns the last pauses of the host, oldest first, as a session saw them.
@@ -153,6 +164,8 @@ impl LoopLag {
             }
             ticks = ticks.wrapping_add(1);
             let due = Instant::now() + TICK;
+            let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
+            self.due.store(clock::now().saturating_add(tick), Ordering::Relaxed);
             sleep_until(due).await;
             let elapsed = due.elapsed();
             report(elapsed);
@@ -183,14 +196,16 @@ impl LoopLag {
     }
 }
 
+/// The delay of a measurement that has not run yet.
+fn current(due: Nanos, now: Nanos) -> Option<Span> {
+    (due > 0 && now.saturating_sub(due) >= MIN_DELAY).then_some(Span { from: due, until: now })
+}
+
 impl HardwareClock {
     fn add(&mut self, reading: HardwareReading) {
         let Some(before) = self.last.replace(reading) else { return };
         if let Some(length) = reading.pause_since(&before) {
-            if self.pauses.len() == MAX_SPANS {
-                self.pauses.pop_front();
-            }
-            self.pauses.push_back(HardwarePause { since: before.at(), until: reading.at(), length });
+            keep(&mut self.pauses, HardwarePause { since: before.at(), until: reading.at(), length });
         }
     }
 }
@@ -198,6 +213,23 @@ impl HardwareClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_measurement_that_is_late_counts_before_it_runs() {
+        for (due, now, from) in [
+            (0, 9 * BUCKET, None),
+            (BUCKET, BUCKET - 1, None),
+            (BUCKET, BUCKET + MIN_DELAY - 1, None),
+            (BUCKET, BUCKET + MIN_DELAY, Some(BUCKET)),
+        ] {
+            assert_eq!(current(due, now).map(|span| span.from), from);
+            assert!(current(due, now).is_none_or(|span| span.until == now));
+        }
+        let lag = LoopLag::default();
+        assert_eq!(lag.delays(), []);
+        lag.due.store(clock::now() - MIN_DELAY, Ordering::Relaxed);
+        assert_eq!(lag.delays().len(), 1);
+    }
 
     #[test]
     fn delays_older_than_half_a_minute_are_ignored() {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::reject_reason::RejectReason;
 
-/// Age at which a session of t3 has a recognised heartbeat: its period of 5 s is known after five.
+/// Age at which a session of t3 has a recognised heartbeat: t3 pings every 5 s, and the period is
+/// known after four pings.
 pub const HEARTBEAT_DUE: Duration = Duration::from_secs(30);
 
 /// State of this process at the time of a scrape.
