@@ -83,7 +83,7 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
     if relay.opened_at.is_some() {
         let source = relay.heartbeat.map(|heartbeat| heartbeat.source.unwrap_or(HeartbeatSource::Text));
         record.hb_by = Some(source.unwrap_or(HeartbeatSource::None));
-        record.ext.clone_from(&relay.extensions);
+        record.ext = relay.extensions.clone().filter(|names| !names.is_empty());
         record.up_silent_ms = relay.up.last_frame_at.or(relay.opened_at).map(age);
         record.up_queued = relay.down.backlog.map(|backlog| backlog.bytes).filter(|bytes| *bytes > 0);
     }
