@@ -35,7 +35,11 @@ pub const fn text(verdict: Verdict) -> VerdictText {
             "The client ended the TCP connection without a Close frame and nothing had stalled.",
             "The client did leave; how is uncertain, because its FIN was not captured.",
         ),
-        Verdict::ClientReset => ("client RST", "An RST arrived on the downstream leg.", INFERRED),
+        Verdict::ClientReset => (
+            "client RST",
+            "An RST arrived on the downstream leg.",
+            "An RST does not show its sender: the client, a hop before it, or a firewall of this host.",
+        ),
         Verdict::ClientVanished => (
             "client TCP timeout",
             "The downstream peer stopped responding: keepalive or retransmission timeout, zero window, or \

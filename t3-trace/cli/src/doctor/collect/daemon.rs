@@ -14,7 +14,7 @@ use super::super::facts::{Daemon, Heartbeats};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Age of a session at which its heartbeat is recognised: t3 pings every 5 s, and the period is
-/// known after five pings.
+/// known after four pings.
 const DUE_MS: u64 = 30_000;
 /// Group of the socket if it is not readable: the default of `--group`.
 const GROUP: &str = "t3-trace";
