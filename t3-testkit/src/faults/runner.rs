@@ -172,8 +172,10 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
     let own = faults.iter().flat_map(|fault| fault.dispatch);
     setup.dispatch_arguments.extend(own.map(|argument| (*argument).to_owned()));
-    setup.dispatch_prefix =
-        faults.iter().flat_map(|fault| fault.prefix).map(|&word| word.to_owned()).collect();
+    // The fault is skipped, with the reason, after the stack has started.
+    let starts = |fault: &&&Fault| !fault.needs.contains(&Need::TimeNamespace) || joins_time_namespace();
+    let prefixes = faults.iter().filter(starts).flat_map(|fault| fault.prefix);
+    setup.dispatch_prefix = prefixes.map(|&word| word.to_owned()).collect();
     if options.units {
         setup.dispatch_arguments.extend(EMULATED_EVIDENCE.map(str::to_owned));
     }
