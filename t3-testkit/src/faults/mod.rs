@@ -71,7 +71,7 @@ pub enum Need {
     Firewall,
     /// `systemd-socket-proxyd`.
     Forwarder,
-    /// `unshare --time` (Linux 6.1, where exec joins the time namespace).
+    /// `unshare --time` whose namespace exec joins (Linux 6.12 does, 6.1 does not).
     TimeNamespace,
     /// `ss -K` (`CONFIG_INET_DIAG_DESTROY`).
     SockDestroy,

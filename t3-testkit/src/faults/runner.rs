@@ -329,7 +329,7 @@ pub(super) fn lacks(need: Need, kernel: KernelSource, units: bool) -> Option<Str
         Need::Firewall => return Firewall::is_possible().err().map(|error| error.to_string()),
         Need::Forwarder => (!harness::can_forward()).then_some("needs systemd-socket-proxyd"),
         Need::TimeNamespace => {
-            (!joins_time_namespace()).then_some("needs `unshare --time` and Linux 6.1 or newer")
+            (!joins_time_namespace()).then_some("needs `unshare --time` and Linux newer than 6.1")
         }
         Need::SockDestroy => (!has_program("ss")).then_some("needs ss of iproute2"),
         Need::Traefik => return Traefik::program().err().map(|error| error.to_string()),
