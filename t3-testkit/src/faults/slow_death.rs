@@ -97,7 +97,8 @@ pub(super) fn faults() -> Vec<Fault> {
             .one_of("peer_exit", &["alive", "exit:0"])
             .key("chain", Expect::Begins(format!("up:peer_sig{signal}@")))
     };
-    let closed = || closed("1012", "restart");
+    // serve reacts to the signal first; its last frame answered the client's last message.
+    let closed = || closed("1012", "restart").key("up_silent_ms", Expect::Near("down_idle_ms", 50));
     let requested = [
         Fault::new("serve_sigterm_close_1012", with(closed(), 15), |fx| stops(fx, 15, 4_000, CLOSE)),
         Fault::new("serve_sigterm_close_1012_exit", with(closed(), 15), |fx| stops(fx, 15, 500, CLOSE)),
