@@ -31,6 +31,9 @@ fn a_watchdog_without_an_unanswered_ping_is_a_false_alarm() {
     check(hidden.close(Down, 1000, END), FALSE_ALARM);
     let compressed = quiet_since(5_010).heartbeat(|h| h.source = Some(HeartbeatSource::Rhythm));
     check(compressed.close(Down, 1000, END), FALSE_ALARM);
+    // A message that was read together with the last frame of serve does not wait.
+    let together = quiet_since(5_010).leg(Down, |l| l.last_frame_at = Some(END - 5_008 * MS));
+    check(together.close(Down, 1000, END), FALSE_ALARM);
     // A tick is not earlier than the period, and heartbeats count as missing before the second one.
     check(quiet_since(4_992).close(Down, 1000, END), FALSE_ALARM);
     check(quiet_since(4_991).close(Down, 1000, END), &format!("{CLOSED} proven"));
