@@ -35,9 +35,9 @@ pub(super) fn judge(evidence: &Evidence, first: Act) -> Finding {
         return Finding::likely(Verdict::PathStalled, How::HeartbeatLost, Segment::Downstream);
     }
     // These verdicts state that the process was alive, which only kernel evidence shows; a
-    // forwarder's own target may have ended.
+    // forwarder's own target may have ended. A process that ended by now did so later: see `died`.
     let alive = kernel.peer.as_ref().is_some_and(|process| {
-        let was_alive = is_graceful(process, first) && process.ended_at.is_some_and(|ended| ended > first.at);
+        let was_alive = is_graceful(process, first) && process.ended_at.is_some();
         (process.fate == Fate::Alive || was_alive) && !process.is_forwarder
     });
     let forwards = kernel.peer.as_ref().is_some_and(|process| process.is_forwarder);
