@@ -85,7 +85,8 @@ pub(super) async fn run(common: Common, user: String, plan: Plan, ending: Ending
     };
     common.counts.open.fetch_add(1, Ordering::Relaxed);
     let mut rng = Rng(common.seed ^ u64::from(plan.id).rotate_left(17));
-    if hold(&mut peer, &mut held.rtts_us, &common.counts, &mut rng, ending).await.is_err() {
+    let life = plan.life;
+    if hold(&mut peer, &mut held.rtts_us, &common.counts, &mut rng, ending, life).await.is_err() {
         common.counts.dropped.fetch_add(1, Ordering::Relaxed);
         return held;
     }
@@ -94,13 +95,15 @@ pub(super) async fn run(common: Common, user: String, plan: Plan, ending: Ending
     held
 }
 
-/// Sends heartbeats until the end is due. Error: the session ended early, or a reply is missing.
+/// Sends heartbeats until it is time for an end that takes `life` to come. Error: the session ended
+/// early, or a reply is missing.
 async fn hold(
     peer: &mut Peer,
     rtts_us: &mut Vec<u64>,
     counts: &Counts,
     rng: &mut Rng,
     mut ending: Ending,
+    life: Duration,
 ) -> io::Result<()> {
     let gone = |_| io::Error::from(io::ErrorKind::UnexpectedEof);
     // Spread over the period, as in reality.
@@ -113,7 +116,7 @@ async fn hold(
                 early.map_err(gone)?;
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            () = sleep_until(end.filter(|end| is_clear(*end, beat)).unwrap_or(beat)) => {}
+            () = sleep_until(end.filter(|end| is_clear(*end + life, beat)).unwrap_or(beat)) => {}
             order = ending.wait_for(Option::is_some), if end.is_none() => {
                 let order = order.ok().and_then(|order| *order);
                 end = order.map(|(begin, span)| begin + part(span, rng));
@@ -124,7 +127,7 @@ async fn hold(
             }
         }
         let now = Instant::now();
-        if end.is_some_and(|end| is_clear(end.max(now), beat)) {
+        if end.is_some_and(|end| is_clear(end.max(now) + life, beat)) {
             return Ok(());
         }
         if now < beat {
