@@ -95,7 +95,9 @@ async fn a_session_is_registered_queried_and_done() {
     let (evidence, record) = fixture.judgement().await;
     assert_eq!((evidence.kernel.source, evidence.kernel.lost), (KernelSource::Kprobe, 7));
     assert_eq!(record.kernel, KernelSource::Kprobe);
-    let ToTrace::Done { conn: done, record } = receive(&socket).await else { panic!("not done") };
+    let ToTrace::Done { conn: done, record, lost: false } = receive(&socket).await else {
+        panic!("not done")
+    };
     assert_eq!((&done, &record.conn), (&conn, &conn));
     assert_eq!(fixture.messages("ws close").len(), 1, "written before it is done");
 }

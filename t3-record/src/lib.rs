@@ -25,7 +25,7 @@ pub use assemble::assemble;
 pub use chain::Chain;
 pub use evidence::Evidence;
 pub use how::How;
-pub use record::{BurstRecord, CloseRecord, OpenRecord};
+pub use record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord};
 pub use verdict::{Judgement, judge};
 pub use vocabulary::{
     Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Segment, Side, Verdict,

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use crate::record::{BadRecord, BurstRecord, CloseRecord, OpenRecord};
+use crate::record::{AttemptsRecord, BadRecord, BurstRecord, CloseRecord, OpenRecord};
 
 /// Prefix of a `ws close` line.
 pub const CLOSE: &str = "ws close";
@@ -13,6 +13,8 @@ pub const CLOSE: &str = "ws close";
 pub const OPEN: &str = "ws open";
 /// Prefix of a `ws burst` line.
 pub const BURST: &str = "ws burst";
+/// Prefix of a `ws attempts` line.
+pub const ATTEMPTS: &str = "ws attempts";
 
 /// A line that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +54,7 @@ macro_rules! lines {
     )+};
 }
 
-lines!(CloseRecord = CLOSE, OpenRecord = OPEN, BurstRecord = BURST);
+lines!(CloseRecord = CLOSE, OpenRecord = OPEN, BurstRecord = BURST, AttemptsRecord = ATTEMPTS);
 
 fn line(words: &str, pairs: &[(&'static str, String)]) -> String {
     let mut out = String::with_capacity(512);

@@ -303,6 +303,28 @@ record! {
     }
 }
 
+record! {
+    /// `ws attempts`: connections of one minute that ended before a complete request was read.
+    AttemptsRecord
+    required {
+        /// Connections.
+        ["dispatch: connections", "3"] n: u64,
+        /// Those that waited a second or longer for dispatch itself.
+        ["dispatch: connections", "2"] late: u64,
+        /// Those that sent a part of a request, or reset the connection before it was read.
+        ["dispatch: connections", "1"] partial: u64,
+        /// Those that sent nothing in a second or longer.
+        ["dispatch: connections", "0"] empty: u64,
+        /// Longest time from the TCP handshake to the end, in milliseconds.
+        ["TCP_INFO, dispatch: connections", "9120"] wait_ms: u64,
+    }
+    optional {
+        /// Highest delay of the event loop of t3-dispatch in the 30 s before the end of each, in
+        /// milliseconds.
+        ["dispatch: event loop", "9000"] self_lag_ms: u64,
+    }
+}
+
 macro_rules! as_object {
     ($($name:ident),+) => {$(
         impl serde::Serialize for $name {
@@ -321,4 +343,4 @@ macro_rules! as_object {
     )+};
 }
 
-as_object!(CloseRecord, OpenRecord, BurstRecord);
+as_object!(CloseRecord, OpenRecord, BurstRecord, AttemptsRecord);

@@ -64,12 +64,16 @@ pub enum ToTrace {
         /// The session.
         conn: String,
     },
-    /// The record was written to the journal; delete the session and notify the subscribers.
+    /// The record of a session that ended; delete the session and notify the subscribers.
     Done {
         /// The session.
         conn: String,
-        /// The record as written.
+        /// The record.
         record: Box<CloseRecord>,
+        /// dispatch could not hand it to journald: t3-trace has to write it. Otherwise journald
+        /// accepted it.
+        #[serde(default)]
+        lost: bool,
     },
     /// The `ws open` record, for subscribers. Sent once, after `Register`.
     Opened {
@@ -185,6 +189,25 @@ pub enum FromTrace {
         /// Milliseconds from now.
         ms: u64,
     },
+    /// To dispatch and subscribers, after the welcome and on a change: the records in the journal.
+    Journal(JournalState),
+}
+
+/// Records that t3-trace has compared with the journal. Counts since it started, except `waiting`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalState {
+    /// Records that journald had accepted and that were not in the journal.
+    #[serde(default)]
+    pub missing: u64,
+    /// Records written by t3-trace in their place.
+    #[serde(default)]
+    pub rewritten: u64,
+    /// Records that could not be kept for it: the spool was full.
+    #[serde(default)]
+    pub lost: u64,
+    /// Records not yet found in the journal, at present.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// State of the daemon.
@@ -227,6 +250,9 @@ pub struct Status {
     /// Adjustment of the wall clock since the start, in milliseconds.
     #[serde(default)]
     pub clock_moved_ms: Option<i64>,
+    /// Records compared with the journal; `None` before the first comparison.
+    #[serde(default)]
+    pub journal: Option<JournalState>,
 }
 
 /// A table of the kernel side.

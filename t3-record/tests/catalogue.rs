@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use t3_record::{
-    BurstRecord, CloseRecord, OpenRecord,
-    journal::{BURST_ID, CLOSE_ID, OPEN_ID, PLAIN},
+    AttemptsRecord, BurstRecord, CloseRecord, OpenRecord,
+    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID, PLAIN},
     record::Key,
 };
 
@@ -38,8 +38,12 @@ fn fields(text: &str) -> Vec<&str> {
     text.split('@').skip(1).step_by(2).collect()
 }
 
-const KINDS: [(&str, &[Key]); 3] =
-    [(CLOSE_ID, CloseRecord::KEYS), (OPEN_ID, OpenRecord::KEYS), (BURST_ID, BurstRecord::KEYS)];
+const KINDS: [(&str, &[Key]); 4] = [
+    (CLOSE_ID, CloseRecord::KEYS),
+    (OPEN_ID, OpenRecord::KEYS),
+    (BURST_ID, BurstRecord::KEYS),
+    (ATTEMPTS_ID, AttemptsRecord::KEYS),
+];
 
 #[test]
 fn every_record_has_an_entry_and_every_entry_a_record() {

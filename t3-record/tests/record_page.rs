@@ -6,7 +6,8 @@
 use std::{fmt::Write, fs, path::PathBuf};
 
 use t3_record::{
-    BurstRecord, CloseRecord, How, OpenRecord,
+    AttemptsRecord, BurstRecord, CloseRecord, How, OpenRecord,
+    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID},
     record::Key,
     vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment},
 };
@@ -67,6 +68,7 @@ fn the_page_lists_every_key_and_word() {
         ("close", keys(CloseRecord::KEYS)),
         ("open", keys(OpenRecord::KEYS)),
         ("burst", keys(BurstRecord::KEYS)),
+        ("attempts", keys(AttemptsRecord::KEYS)),
         ("words", words()),
     ];
     for (name, list) in lists {
@@ -95,7 +97,7 @@ fn the_pages_examples_are_values_of_their_keys() {
 #[test]
 fn the_pages_message_ids_are_the_programs() {
     let written = fs::read_to_string(page()).unwrap();
-    for id in [t3_record::journal::CLOSE_ID, t3_record::journal::OPEN_ID, t3_record::journal::BURST_ID] {
+    for id in [CLOSE_ID, OPEN_ID, BURST_ID, ATTEMPTS_ID] {
         assert!(written.contains(id), "{id}");
     }
 }

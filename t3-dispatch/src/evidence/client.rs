@@ -134,7 +134,7 @@ impl EvidenceClient {
     pub fn done(&self, conn: &str, record: CloseRecord) {
         let mut state = self.lock();
         state.sessions.remove(conn);
-        let message = ToTrace::Done { conn: conn.to_owned(), record: Box::new(record) };
+        let message = ToTrace::Done { conn: conn.to_owned(), record: Box::new(record), lost: false };
         if state.out.is_some() {
             state.send(message);
         } else {

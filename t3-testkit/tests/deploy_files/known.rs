@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use t3_dispatch::metrics::Metrics;
 use t3_probe::metrics::Metrics as ProbeMetrics;
 use t3_record::{
-    BurstRecord, CloseRecord, OpenRecord,
+    AttemptsRecord, BurstRecord, CloseRecord, OpenRecord,
     probe::{Reason, Way},
     record::Key,
     vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
@@ -22,6 +22,8 @@ pub fn keys(contains: &[String]) -> &'static [Key] {
         OpenRecord::KEYS
     } else if holds("ws burst") {
         BurstRecord::KEYS
+    } else if holds("ws attempts") {
+        AttemptsRecord::KEYS
     } else {
         CloseRecord::KEYS
     }

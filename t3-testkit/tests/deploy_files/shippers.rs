@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex_lite::Regex;
 use serde_json::Value as Json;
-use t3_record::{BurstRecord, CloseRecord, OpenRecord};
+use t3_record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord};
 
 use crate::{
     alloy::{self, Block, Value},
@@ -47,7 +47,8 @@ fn component<'a>(file: &'a Block, name: &'a str) -> &'a Block {
 
 /// Keys of all records, each once, in the order of the records.
 fn keys_in_order() -> Vec<&'static str> {
-    let all = CloseRecord::KEYS.iter().chain(OpenRecord::KEYS).chain(BurstRecord::KEYS);
+    let records = [CloseRecord::KEYS, OpenRecord::KEYS, BurstRecord::KEYS, AttemptsRecord::KEYS];
+    let all = records.into_iter().flatten();
     let mut keys = Vec::new();
     for key in all {
         if !keys.contains(&key.name) {
@@ -183,7 +184,7 @@ fn alloy_selects_exactly_the_records_by_their_prefix() {
     assert!(unit.is_match("t3-dispatch.service") && unit.is_match("t3-trace.service"));
     assert!(!unit.is_match("t3-serve@ann.service"), "user output is not a record");
     let begin = Regex::new(&terms.contains[0]).unwrap();
-    for line in ["ws close user=ann ip=203.0.113.7", "ws open user=ann", "ws burst n=5 users=3"] {
+    for line in ["ws close user=ann", "ws open user=ann", "ws burst n=5 users=3", "ws attempts n=2 late=1"] {
         assert!(begin.is_match(line), "{line}");
     }
     assert!(!begin.is_match("could not write ws close user=ann"));

@@ -186,7 +186,7 @@ impl Peer<'_> {
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),
                 ToTrace::Ask { conn } => self.ask(conn),
-                ToTrace::Done { conn, record } => {
+                ToTrace::Done { conn, record, lost: _ } => {
                     self.shared.sessions().done(&conn);
                     self.shared.subscribers.publish(FromTrace::Closed { record });
                 }

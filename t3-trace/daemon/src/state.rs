@@ -192,6 +192,7 @@ impl Shared {
             events: inventory.events,
             missing: inventory.missing,
             clock_moved_ms: Some(self.daemon_status.clock_moved_ms()),
+            journal: None,
         }))
     }
 
