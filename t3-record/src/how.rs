@@ -103,6 +103,10 @@ mechanisms! {
         ProxyGone = "proxy_gone",
         /// The host did not run.
         Pause = "pause",
+        /// The host went down without a shutdown: power loss, reset or kernel panic.
+        PowerLoss = "power_loss",
+        /// The host was shut down or rebooted.
+        Reboot = "reboot",
     }
     detailed {
         /// Close frame with this status code.

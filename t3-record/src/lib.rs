@@ -15,6 +15,7 @@ pub mod how;
 pub mod journal;
 pub mod logfmt;
 pub mod probe;
+pub mod reconcile;
 pub mod record;
 pub mod value;
 pub mod verdict;
@@ -28,5 +29,5 @@ pub use how::How;
 pub use record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord};
 pub use verdict::{Judgement, judge};
 pub use vocabulary::{
-    Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Segment, Side, Verdict,
+    Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side, Verdict,
 };

@@ -11,7 +11,8 @@ use crate::{
     how::How,
     value::{BadValue, Percent, Value},
     vocabulary::{
-        Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Segment, Side, Verdict,
+        Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side,
+        Verdict,
     },
 };
 
@@ -263,6 +264,11 @@ record! {
         ["dispatch: request", "8c1f0000abcd1234-LHR"] ray: String,
         /// Kernel events lost since the last record; omitted when 0.
         ["t3-trace", "3"] lost: u64,
+        /// Origin of a record that t3-trace wrote after the session had ended; omitted in others.
+        ["t3-trace", "journal"] reconciled: Reconciled,
+        /// Wall-clock time of the end, or of the last sign of life, in UTC (RFC 3339). Only in such
+        /// a record, because the time of its entry is later.
+        ["t3-trace", "2026-03-01T02:13:45.120Z"] ended_at: String,
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{
     evidence::{Burst, Fate},
     how::How,
     vocabulary::{
-        Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Segment, Side, Verdict,
+        Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side,
+        Verdict,
     },
 };
 
@@ -65,6 +66,7 @@ by_display! {
     HeartbeatSource => "a source of heartbeats",
     KernelSource => "a source of kernel evidence",
     How => "a mechanism",
+    Reconciled => "an origin of a reconciled record",
     Chain => "a chain of events",
 }
 

@@ -164,7 +164,8 @@ vocabulary! {
         HostPaused = "host_paused",
         /// A socket was destroyed on this host (`ss -K`).
         AdminKilled = "admin_killed",
-        /// No rule matched: a bug.
+        /// The host went down with the session open (`how` is `power_loss` or `reboot`), or no rule
+        /// matched, which is a bug.
         Unknown = "unknown",
     }
 }
@@ -266,6 +267,16 @@ vocabulary! {
         Proven = "proven",
         /// Inferred from timing or missing events.
         Likely = "likely",
+    }
+}
+
+vocabulary! {
+    /// Origin of a record that t3-trace wrote after the session had ended.
+    Reconciled {
+        /// t3-trace found the session open in the journal or its spool, and its dispatch gone.
+        Journal = "journal",
+        /// The record of t3-dispatch, written again because it had not arrived in the journal.
+        Spool = "spool",
     }
 }
 

@@ -128,6 +128,8 @@ fn decided(how: How, record: &CloseRecord) -> Vec<String> {
         How::OtherAddress => "on another address",
         How::Backlog => "waited for the client's line",
         How::Pause => "did not run",
+        How::PowerLoss => "without a shutdown",
+        How::Reboot => "was shut down",
         How::HeartbeatLost => "ping",
         How::Stall if record.verdict == Verdict::DispatchStalled => "event loop",
         How::Stall => "unanswered",

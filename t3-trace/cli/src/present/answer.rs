@@ -211,6 +211,10 @@ fn evidence(record: &CloseRecord) -> String {
             record.up_queued.map_or_else(|| "part".to_owned(), units::size)
         ),
         Some(How::Pause) => format!("the host did not run{}", for_ms(record.pause_ms)),
+        Some(How::PowerLoss) => {
+            "the host went down without a shutdown (power loss, reset or panic)".to_owned()
+        }
+        Some(How::Reboot) => "the host was shut down with the session open".to_owned(),
         Some(How::HeartbeatLost) if record.closed_by == Some(ClosedBy::Upstream) => {
             format!("a ping of serve was unanswered for {}{}", ms_or(record.hb_wait_ms), rhythm(record))
         }
