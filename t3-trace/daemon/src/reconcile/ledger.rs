@@ -1,0 +1,347 @@
+//! Sessions that need a `ws close`, and the one that writes it. Pure: no clock, no IO.
+//!
+//! A running dispatch writes the records of its own sessions. t3-trace writes a record only if
+//! dispatch is gone, or if the journal does not have a record that dispatch reported as written,
+//! and only at the end of a *pass*: [`Ledger::start_pass`], a sync of journald, a read of the
+//! journal ([`Ledger::seen`]), and [`Ledger::finish_pass`] with the result of a search for each
+//! session that is left. Everything that happened before the sync began is in the journal or will
+//! never be, so the search decides between "written" and "lost", and two passes never write the
+//! same record twice. What changes during a pass waits for the next one.
+
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet},
+    hash::Hash,
+};
+
+/// Progress of one session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum State<R> {
+    /// Its dispatch runs and writes the record.
+    Open,
+    /// Its dispatch is gone, and the record is being made.
+    Claimed,
+    /// Its dispatch reported the record as written. It was not yet found in the journal.
+    Reported(R),
+    /// t3-trace writes the record in the next pass.
+    Pending(R),
+    /// The writer of t3-trace has the record, and journald has accepted it if `accepted`. It was
+    /// not yet found in the journal.
+    Sent { record: R, accepted: bool },
+}
+
+impl<R> State<R> {
+    /// The record, if there is one.
+    pub(crate) fn record(&self) -> Option<&R> {
+        match self {
+            Self::Open | Self::Claimed => None,
+            Self::Reported(record) | Self::Pending(record) | Self::Sent { record, .. } => Some(record),
+        }
+    }
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Entry<S, R> {
+    /// Identity of the session.
+    pub(crate) session: S,
+    pub(crate) state: State<R>,
+    /// In this state since before the running pass began.
+    is_due: bool,
+}
+
+impl<S, R> Entry<S, R> {
+    /// Creates an entry whose next pass has not begun.
+    pub(crate) fn new(session: S, state: State<R>) -> Self {
+        Self { session, state, is_due: false }
+    }
+
+    fn set(&mut self, state: State<R>) {
+        self.state = state;
+        self.is_due = false;
+    }
+}
+
+/// Decision about one session at the end of a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Write<R> {
+    pub(crate) conn: String,
+    pub(crate) record: R,
+    /// The record had been sent before and did not arrive.
+    pub(crate) is_missing: bool,
+}
+
+/// Sessions without a known record in the journal, by id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Ledger<S, R> {
+    entries: BTreeMap<String, Entry<S, R>>,
+    /// Ids whose entry changed since the last [`Ledger::take_changes`].
+    changed: BTreeSet<String>,
+}
+
+impl<S: Clone, R: Clone> Ledger<S, R> {
+    /// Creates a ledger from what an earlier process persisted.
+    pub(crate) fn restore(entries: impl IntoIterator<Item = (String, Entry<S, R>)>) -> Self {
+        Self { entries: entries.into_iter().collect(), changed: BTreeSet::new() }
+    }
+
+    /// Number of sessions.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Number of sessions with a record that was not yet found in the journal.
+    pub(crate) fn unverified(&self) -> usize {
+        self.entries.values().filter(|entry| entry.state.record().is_some()).count()
+    }
+
+    /// The entry of a session.
+    pub(crate) fn get(&self, conn: &str) -> Option<&Entry<S, R>> {
+        self.entries.get(conn)
+    }
+
+    /// Sessions whose dispatch was running when they were last seen.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (&str, &S)> {
+        let open = self.entries.iter().filter(|(_, entry)| matches!(entry.state, State::Open));
+        open.map(|(conn, entry)| (conn.as_str(), &entry.session))
+    }
+
+    /// Adds or updates a session of a running dispatch.
+    pub(crate) fn opened(&mut self, conn: &str, session: S) {
+        let entry = self.entries.entry(conn.to_owned());
+        let entry = entry.or_insert_with(|| Entry::new(session.clone(), State::Open));
+        entry.session = session;
+        self.changed.insert(conn.to_owned());
+    }
+
+    /// Adds a session found in the journal, unless it is known.
+    pub(crate) fn found_open(&mut self, conn: &str, session: impl FnOnce() -> S) {
+        if !self.entries.contains_key(conn) {
+            self.opened(conn, session());
+        }
+    }
+
+    /// dispatch reported the record as written, or, with `is_lost`, that it could not write it.
+    pub(crate) fn reported(&mut self, conn: &str, session: impl FnOnce() -> S, record: R, is_lost: bool) {
+        let entry = self.entries.entry(conn.to_owned());
+        let entry = entry.or_insert_with(|| Entry::new(session(), State::Open));
+        // A record that t3-trace has sent is found in the journal, or sent again.
+        if !matches!(entry.state, State::Sent { .. }) {
+            entry.set(if is_lost { State::Pending(record) } else { State::Reported(record) });
+            self.changed.insert(conn.to_owned());
+        }
+    }
+
+    /// dispatch is gone; the record of the session is being made. Returns false if the session has
+    /// a record, or is being handled.
+    pub(crate) fn claim(&mut self, conn: &str, session: impl FnOnce() -> S) -> bool {
+        let entry = self.entries.entry(conn.to_owned());
+        let entry = entry.or_insert_with(|| Entry::new(session(), State::Open));
+        let is_free = matches!(entry.state, State::Open);
+        if is_free {
+            // Not persisted: a later process finds it open again.
+            entry.set(State::Claimed);
+        }
+        is_free
+    }
+
+    /// The record of a claimed session.
+    pub(crate) fn abandoned(&mut self, conn: &str, record: R) {
+        if let Some(entry) = self.entries.get_mut(conn)
+            && matches!(entry.state, State::Claimed)
+        {
+            entry.set(State::Pending(record));
+            self.changed.insert(conn.to_owned());
+        }
+    }
+
+    /// The journal has the record.
+    pub(crate) fn seen(&mut self, conn: &str) {
+        if self.entries.remove(conn).is_some() {
+            self.changed.insert(conn.to_owned());
+        }
+    }
+
+    /// Starts a pass: call it before journald is asked to sync.
+    pub(crate) fn start_pass(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.is_due = match entry.state {
+                State::Open | State::Claimed | State::Sent { accepted: false, .. } => false,
+                State::Reported(_) | State::Pending(_) | State::Sent { accepted: true, .. } => true,
+            };
+        }
+    }
+
+    /// Sessions that the journal must be searched for, one by one, before [`Ledger::finish_pass`].
+    pub(crate) fn due(&self) -> Vec<String> {
+        self.entries.iter().filter(|(_, entry)| entry.is_due).map(|(conn, _)| conn.clone()).collect()
+    }
+
+    /// Ends a pass. `recorded` are the ids among [`Ledger::due`] whose record the journal has; the
+    /// caller writes the others at once.
+    pub(crate) fn finish_pass<Q: Borrow<str> + Ord>(&mut self, recorded: &BTreeSet<Q>) -> Vec<Write<R>> {
+        let mut writes = Vec::new();
+        self.entries.retain(|conn, entry| {
+            if !std::mem::take(&mut entry.is_due) {
+                return true;
+            }
+            if recorded.contains(conn.as_str()) {
+                self.changed.insert(conn.clone());
+                return false;
+            }
+            if let Some(record) = entry.state.record().cloned() {
+                let is_missing = !matches!(entry.state, State::Pending(_));
+                writes.push(Write { conn: conn.clone(), record: record.clone(), is_missing });
+                entry.state = State::Sent { record, accepted: false };
+                self.changed.insert(conn.clone());
+            }
+            true
+        });
+        writes
+    }
+
+    /// The writer's result for a sent record: journald accepted it, or it was dropped.
+    pub(crate) fn sent(&mut self, conn: &str, is_accepted: bool) {
+        let Some(entry) = self.entries.get_mut(conn) else { return };
+        if let State::Sent { record, .. } = &entry.state {
+            let record = record.clone();
+            entry.set(if is_accepted {
+                State::Sent { record, accepted: true }
+            } else {
+                State::Pending(record)
+            });
+        }
+    }
+
+    /// Removes a session whose record cannot be kept or can never be written.
+    pub(crate) fn give_up(&mut self, conn: &str) {
+        self.seen(conn);
+    }
+
+    /// Ids that changed since the last call, with their entry; `None` if it was removed.
+    pub(crate) fn take_changes(&mut self) -> Vec<(String, Option<Entry<S, R>>)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed
+            .into_iter()
+            .map(|conn| {
+                let entry = self.entries.get(&conn).cloned();
+                (conn, entry)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Small = Ledger<u8, &'static str>;
+
+    fn pass(ledger: &mut Small, recorded: &[&str]) -> Vec<(String, bool)> {
+        ledger.start_pass();
+        finish(ledger, recorded)
+    }
+
+    fn finish(ledger: &mut Small, recorded: &[&str]) -> Vec<(String, bool)> {
+        let writes = ledger.finish_pass(&recorded.iter().copied().collect());
+        writes.into_iter().map(|write| (write.conn, write.is_missing)).collect()
+    }
+
+    fn ledger() -> Small {
+        let mut ledger = Ledger::restore([]);
+        ledger.opened("a", 1);
+        ledger
+    }
+
+    #[test]
+    fn a_running_dispatch_writes_its_own_record() {
+        let mut ledger = ledger();
+        assert_eq!(pass(&mut ledger, &[]), []);
+        assert_eq!(ledger.due(), Vec::<String>::new());
+        ledger.seen("a");
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn a_reported_record_that_did_not_arrive_is_written_again_until_it_does() {
+        let mut ledger = ledger();
+        ledger.reported("a", || 1, "r", false);
+        for _ in 0..3 {
+            assert_eq!(pass(&mut ledger, &[]), [("a".to_owned(), true)]);
+            // Its outcome is not known yet.
+            assert_eq!(pass(&mut ledger, &[]), []);
+            ledger.sent("a", true);
+        }
+        assert_eq!(pass(&mut ledger, &["a"]), []);
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn changes_during_a_pass_wait_for_the_next() {
+        let mut ledger = ledger();
+        ledger.start_pass();
+        ledger.reported("a", || 1, "r", false);
+        assert_eq!(finish(&mut ledger, &[]), []);
+        // dispatch died before the sync, but its record was made after it.
+        let mut ledger = self::ledger();
+        ledger.start_pass();
+        assert!(ledger.claim("a", || 1));
+        ledger.abandoned("a", "r");
+        assert_eq!(finish(&mut ledger, &[]), []);
+        assert_eq!(pass(&mut ledger, &[]), [("a".to_owned(), false)]);
+        ledger.start_pass();
+        ledger.sent("a", true);
+        assert_eq!(finish(&mut ledger, &[]), []);
+    }
+
+    #[test]
+    fn a_dead_dispatch_that_had_written_gets_no_second_record() {
+        let mut ledger = ledger();
+        assert!(ledger.claim("a", || 1));
+        assert!(!ledger.claim("a", || 1), "by one task only");
+        ledger.abandoned("a", "r");
+        assert_eq!(pass(&mut ledger, &["a"]), []);
+        assert_eq!(ledger.len(), 0);
+        ledger.abandoned("a", "late");
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn a_report_that_arrives_before_the_death_of_its_dispatch_counts() {
+        let mut ledger = ledger();
+        ledger.reported("a", || 1, "of dispatch", false);
+        assert!(!ledger.claim("a", || 1));
+        ledger.start_pass();
+        let writes = ledger.finish_pass(&BTreeSet::<&str>::new());
+        assert_eq!(writes, [Write { conn: "a".into(), record: "of dispatch", is_missing: true }]);
+    }
+
+    #[test]
+    fn a_record_that_dispatch_lost_is_written_without_being_missing() {
+        let mut ledger: Small = Ledger::restore([]);
+        ledger.reported("a", || 1, "r", true);
+        assert_eq!(pass(&mut ledger, &[]), [("a".to_owned(), false)]);
+        // Dropped by the full queue of t3-trace.
+        ledger.sent("a", false);
+        assert_eq!(pass(&mut ledger, &[]), [("a".to_owned(), false)]);
+        ledger.give_up("a");
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn every_change_that_a_later_process_needs_is_listed_once() {
+        let mut ledger = ledger();
+        let states = |ledger: &mut Small| -> Vec<_> {
+            let changes = ledger.take_changes().into_iter();
+            changes.map(|(conn, entry)| (conn, entry.map(|entry| entry.state))).collect()
+        };
+        assert_eq!(states(&mut ledger), [("a".into(), Some(State::Open))]);
+        assert!(ledger.claim("a", || 1));
+        assert_eq!(states(&mut ledger), []);
+        ledger.abandoned("a", "r");
+        assert_eq!(states(&mut ledger), [("a".into(), Some(State::Pending("r")))]);
+        ledger.seen("a");
+        ledger.seen("b");
+        assert_eq!(states(&mut ledger), [("a".into(), None)]);
+    }
+}

@@ -1,0 +1,4 @@
+//! Exactly one `ws close` per session, whatever is killed: which sessions have no record, and the
+//! passes over the journal that decide it.
+
+mod ledger;
