@@ -12,10 +12,11 @@ mod fixture;
 use std::time::Duration;
 
 use fixture::{Fixture, TIMEOUT, exactly, frame};
+use t3_dispatch::metrics::page;
 use t3_record::{
     KernelSource,
     evidence::{KernelFacts, Memory, RelayFacts},
-    wire::{FromTrace, ToTrace, VERSION, live::StatsReport},
+    wire::{FromTrace, JournalState, ToTrace, VERSION, live::StatsReport},
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -71,6 +72,104 @@ async fn send_evidence(socket: &UnixSeqpacket, conn: String) {
     send(socket, &FromTrace::Evidence { conn, facts }).await;
 }
 
+const QUERY_TIMEOUT: Duration = Duration::from_millis(250);
+const QUERIES: usize = 2000;
+
+/// Sends that many queries at once to a t3-trace that answers one per millisecond, up to `answers`.
+/// Returns the sources of the answers, and the longest wait.
+async fn many_queries(answers: usize) -> (Vec<KernelSource>, Duration) {
+    let fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
+    let client = fixture.app.evidence.clone();
+    let socket = trace.welcome().await;
+    assert!(matches!(receive(&socket).await, ToTrace::Watch { .. }));
+    let answering = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        for _ in 0..answers {
+            let ToTrace::Ask { conn } = receive(&socket).await else { panic!("not a query") };
+            ticks.tick().await;
+            send_evidence(&socket, conn).await;
+        }
+        // Reads no further, and keeps the connection.
+        socket
+    });
+    let queries: Vec<_> = (0..QUERIES)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let asked = Instant::now();
+                (client.query(&n.to_string()).await.source, asked.elapsed())
+            })
+        })
+        .collect();
+    let mut sources = Vec::new();
+    let mut longest = Duration::ZERO;
+    for query in queries {
+        let (source, wait) = query.await.unwrap();
+        sources.push(source);
+        longest = longest.max(wait);
+    }
+    drop(answering.await.unwrap());
+    (sources, longest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_that_wait_for_each_other_do_not_time_out() {
+    let (sources, longest) = many_queries(QUERIES).await;
+    assert!(longest > 4 * QUERY_TIMEOUT, "the test shows nothing: {longest:?}");
+    assert!(sources.iter().all(|source| *source == KernelSource::Kprobe), "{sources:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_t3_trace_that_stops_answering_costs_one_timeout() {
+    for answers in [0, 100] {
+        let (sources, longest) = many_queries(answers).await;
+        let timeouts = sources.iter().filter(|source| **source == KernelSource::Timeout).count();
+        assert_eq!(timeouts, QUERIES - answers);
+        assert!(longest >= QUERY_TIMEOUT, "{longest:?}");
+        // Far below the limit of a wait, 20 timeouts.
+        assert!(longest < 8 * QUERY_TIMEOUT, "{longest:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_the_journal_is_on_the_metrics_page_while_t3_trace_reports_it() {
+    const NAMES: [&str; 4] = ["missing_total", "rewritten_total", "lost_total", "unverified"];
+    let fixture = Fixture::new(&[]).await;
+    let values = || {
+        let page = page::render(&fixture.app.metrics, &fixture.app.gauges()).unwrap();
+        let value = |name: &str| {
+            let prefix = format!("t3_dispatch_records_{name} ");
+            page.lines().find_map(|line| line.strip_prefix(&prefix)).map(|value| value.parse().unwrap())
+        };
+        NAMES.map(value)
+    };
+    let until = async |expected: [Option<u64>; 4]| {
+        let reached = async {
+            while values() != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(TIMEOUT, reached).await.unwrap_or_else(|_| panic!("{expected:?}, not {:?}", values()));
+    };
+    until([None; 4]).await;
+    let mut trace = FakeTrace::new(&fixture);
+    let socket = trace.welcome().await;
+    receive(&socket).await;
+    until([None; 4]).await;
+    let state = JournalState { missing: 42, rewritten: 40, lost: 2, waiting: 5 };
+    send(&socket, &FromTrace::Journal(state)).await;
+    until([Some(42), Some(40), Some(2), Some(5)]).await;
+    // A restart of t3-trace: absent, then from its new start.
+    drop(socket);
+    trace.stop();
+    until([None; 4]).await;
+    let mut trace = FakeTrace::new(&fixture);
+    let socket = trace.welcome().await;
+    send(&socket, &FromTrace::Journal(JournalState { missing: 1, ..JournalState::default() })).await;
+    until([Some(1), Some(0), Some(0), Some(0)]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_registered_queried_and_done() {
     let mut fixture = Fixture::new(&[]).await;
@@ -100,6 +199,30 @@ async fn a_session_is_registered_queried_and_done() {
     };
     assert_eq!((&done, &record.conn), (&conn, &conn));
     assert_eq!(fixture.messages("ws close").len(), 1, "written before it is done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_journald_did_not_get_is_handed_to_t3_trace_as_lost() {
+    for loses in [true, false] {
+        let fixture = Fixture::with_bound(&[], if loses { 0 } else { 100 }).await;
+        let mut trace = FakeTrace::new(&fixture);
+        let socket = trace.welcome().await;
+        let ends = fixture.open().await;
+        if loses {
+            fixture.stop_journald();
+        }
+        drop(ends);
+        let (conn, record, lost) = loop {
+            match receive(&socket).await {
+                ToTrace::Ask { conn } => send_evidence(&socket, conn).await,
+                ToTrace::Done { conn, record, lost } => break (conn, record, lost),
+                _ => {}
+            }
+        };
+        assert_eq!((lost, &conn), (loses, &record.conn));
+        let stats = fixture.app.recorder.writer.stats();
+        assert_eq!((stats.written, stats.dropped), if loses { (1, 1) } else { (2, 0) });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,52 @@ async fn the_handshake_passes_with_its_headers_as_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_open_is_in_journalds_socket_when_the_client_reads_the_101() {
+    let fixture = Fixture::new(&[]).await;
+    // Many, since a single one could win a race.
+    for _ in 0..100 {
+        let ends = fixture.open().await;
+        let message = fixture.message_now();
+        assert!(message.as_deref().is_some_and(|text| text.starts_with("ws open ")), "{message:?}");
+        drop(ends);
+        // Its close, so that the next message is the next open.
+        timeout(TIMEOUT, fixture.app.recorder.in_flight.none()).await.unwrap();
+        assert!(fixture.messages_now().iter().all(|text| text.starts_with("ws close ")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_open_has_its_close_when_the_client_leaves_at_the_101() {
+    let fixture = Fixture::new(&[]).await;
+    let mut messages = Vec::new();
+    for n in 0..100 {
+        let client = fixture.send_upgrade("ann", "").await;
+        let (mut serve, _) = fixture.accept().await;
+        let leave = async {
+            sleep(Duration::from_micros(10 * n)).await;
+            reset(client);
+        };
+        let ((), written) = tokio::join!(leave, async { serve.write_all(switching().as_bytes()).await });
+        written.unwrap();
+        drop(serve);
+        timeout(TIMEOUT, fixture.app.recorder.in_flight.none()).await.unwrap();
+        messages.extend(fixture.messages_now());
+    }
+    let conns = |kind: &str| -> Vec<String> {
+        let of_kind = messages.iter().filter(|text| text.starts_with(kind));
+        let conn =
+            |text: &String| text.split(' ').find_map(|pair| pair.strip_prefix("conn=")).unwrap().to_owned();
+        of_kind.map(conn).collect()
+    };
+    let (opens, mut closes) = (conns("ws open"), conns("ws close"));
+    assert_eq!(closes.len(), 100, "one for each upgrade");
+    closes.sort_unstable();
+    closes.dedup();
+    assert_eq!(closes.len(), 100);
+    assert!(opens.iter().all(|open| closes.contains(open)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_serve_does_instead_of_101_is_told_to_the_browser_and_in_the_record() {
     enum Act {
         Say(String),

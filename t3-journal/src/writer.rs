@@ -1,14 +1,17 @@
-//! Writer of records: one thread and one bounded queue; a datagram is sent again until journald
-//! accepts it.
+//! Writer of records: sends each to journald at once if journald takes it without waiting, else from
+//! one thread and one bounded queue, again until journald accepts it.
 //!
-//! Keeps the order and never blocks the caller. A record is dropped only if the queue is full;
-//! drops are counted and logged.
+//! Keeps the order and never blocks the caller. A record is dropped only if the queue is full, and
+//! set aside only if it can never be sent; both are counted and logged.
+
+mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::{
     borrow::Cow,
     collections::VecDeque,
     io::{self, Write},
-    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -16,6 +19,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use self::socket::{JournalSocket, SendError, Wait};
 use crate::sink::Sink;
 
 /// journald's native socket.
@@ -25,6 +29,8 @@ pub const JOURNALD_SOCKET: &str = "/run/systemd/journal/socket";
 pub const DEFAULT_BOUND: usize = 65_536;
 
 const RETRY: Duration = Duration::from_millis(100);
+/// Bytes of a record in the message about it.
+const SHORTENED: usize = 300;
 
 /// Fields of one journald entry.
 pub type Fields = Vec<(Cow<'static, str>, String)>;
@@ -36,6 +42,8 @@ pub enum Outcome {
     Written,
     /// Lost, because the queue was full.
     Dropped,
+    /// Set aside, because it can never be sent.
+    Rejected,
 }
 
 /// Counts since the start of a writer.
@@ -45,12 +53,15 @@ pub struct Stats {
     pub written: u64,
     /// Records lost because the queue was full.
     pub dropped: u64,
+    /// Records set aside because they can never be sent.
+    pub rejected: u64,
     /// Records not yet accepted by journald.
     pub waiting: u64,
 }
 
 struct Entry {
-    fields: Fields,
+    /// The datagram for journald, or the line for stderr.
+    bytes: Vec<u8>,
     done: oneshot::Sender<Outcome>,
 }
 
@@ -62,6 +73,7 @@ struct Queue {
     accepted: u64,
     written: u64,
     dropped: u64,
+    rejected: u64,
     stopping: bool,
 }
 
@@ -69,6 +81,13 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     bound: usize,
+    identifier: &'static str,
+    output: Output,
+}
+
+enum Output {
+    Journald(JournalSocket),
+    Stderr,
 }
 
 impl Shared {
@@ -100,32 +119,46 @@ impl Writer {
     /// # Errors
     /// When the thread or the socket cannot be created.
     pub fn start_with(identifier: &'static str, sink: Sink, socket: &Path, bound: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), bound });
         let output = match sink {
-            Sink::Journald => Output::Journald { socket: UnixDatagram::unbound()?, path: socket.to_owned() },
+            Sink::Journald => Output::Journald(JournalSocket::new(socket)?),
             Sink::Stderr => Output::Stderr,
         };
+        let (queue, changed) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { queue, changed, bound, identifier, output });
         let thread_shared = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("records".to_owned())
-            .spawn(move || run(&thread_shared, identifier, &output))?;
+        std::thread::Builder::new().name("records".to_owned()).spawn(move || run(&thread_shared))?;
         Ok(Self { shared })
     }
 
-    /// Queues a record. The receiver gets the outcome; it need not be awaited.
+    /// Sends a record, or queues it if journald does not take it at once. The receiver gets the
+    /// outcome; it need not be awaited.
     pub fn write(&self, fields: Fields) -> oneshot::Receiver<Outcome> {
         let (done, outcome) = oneshot::channel();
+        let bytes = self.shared.output.encode(self.shared.identifier, &fields);
         let mut queue = self.shared.lock();
-        if queue.entries.len() >= self.shared.bound {
-            queue.dropped += 1;
+        // The lock is held while it is sent, so that no later record overtakes it.
+        if queue.entries.is_empty()
+            && !queue.sending
+            && let Output::Journald(socket) = &self.shared.output
+        {
+            let error = match socket.send(&bytes, Wait::Never) {
+                Ok(()) => None,
+                Err(SendError::Permanent(error)) => Some(error),
+                Err(SendError::Temporary(_)) => {
+                    self.shared.enqueue(queue, Entry { bytes, done });
+                    return outcome;
+                }
+            };
+            queue.accepted += 1;
+            let result = queue.count(error.is_none());
             drop(queue);
-            let _ = done.send(Outcome::Dropped);
+            if let Some(error) = error {
+                report_rejected(&bytes, error);
+            }
+            let _ = done.send(result);
             return outcome;
         }
-        queue.accepted += 1;
-        queue.entries.push_back(Entry { fields, done });
-        drop(queue);
-        self.shared.changed.notify_all();
+        self.shared.enqueue(queue, Entry { bytes, done });
         outcome
     }
 
@@ -142,11 +175,12 @@ impl Writer {
         queue.entries.len() + usize::from(queue.sending)
     }
 
-    /// Counts of all records so far; each record is in exactly one of the three.
+    /// Counts of all records so far; each record is in exactly one of the four.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let queue = self.shared.lock();
-        Stats { written: queue.written, dropped: queue.dropped, waiting: queue.accepted - queue.written }
+        let Queue { accepted, written, dropped, rejected, .. } = *queue;
+        Stats { written, dropped, rejected, waiting: accepted - written - rejected }
     }
 
     /// Blocks up to `timeout` until all records are written. Returns the number of records left.
@@ -180,12 +214,35 @@ impl Drop for Writer {
     }
 }
 
-enum Output {
-    Journald { socket: UnixDatagram, path: PathBuf },
-    Stderr,
+impl Shared {
+    fn enqueue(&self, mut queue: std::sync::MutexGuard<'_, Queue>, entry: Entry) {
+        if queue.entries.len() >= self.bound {
+            queue.dropped += 1;
+            drop(queue);
+            let _ = entry.done.send(Outcome::Dropped);
+            return;
+        }
+        queue.accepted += 1;
+        queue.entries.push_back(entry);
+        drop(queue);
+        self.changed.notify_all();
+    }
 }
 
-fn run(shared: &Shared, identifier: &str, output: &Output) {
+impl Queue {
+    /// Counts a record that was sent or set aside.
+    fn count(&mut self, sent: bool) -> Outcome {
+        if sent {
+            self.written += 1;
+            Outcome::Written
+        } else {
+            self.rejected += 1;
+            Outcome::Rejected
+        }
+    }
+}
+
+fn run(shared: &Shared) {
     let mut reported = 0;
     loop {
         let mut queue = shared.lock();
@@ -201,7 +258,7 @@ fn run(shared: &Shared, identifier: &str, output: &Output) {
         };
         let dropped = queue.dropped;
         drop(queue);
-        output.send(identifier, &entry.fields);
+        let sent = shared.output.send(&entry.bytes);
         if dropped > reported {
             tracing::error!(
                 records = dropped - reported,
@@ -211,40 +268,58 @@ fn run(shared: &Shared, identifier: &str, output: &Output) {
         }
         // Counted before the outcome is sent, so that the receiver finds it counted; `sending`
         // stays set until then, for `flush`.
-        shared.lock().written += 1;
-        let _ = entry.done.send(Outcome::Written);
+        let outcome = shared.lock().count(sent);
+        let _ = entry.done.send(outcome);
         shared.lock().sending = false;
         shared.changed.notify_all();
     }
 }
 
 impl Output {
-    /// Sends the record; retries until journald accepts it.
-    fn send(&self, identifier: &str, fields: &Fields) {
+    fn encode(&self, identifier: &str, fields: &Fields) -> Vec<u8> {
         match self {
             Self::Stderr => {
-                let message =
-                    fields.iter().find(|(name, _)| name == "MESSAGE").map_or("", |(_, value)| value);
-                // With stderr closed the error cannot be reported.
-                let _ = writeln!(io::stderr().lock(), "{message}");
+                let message = fields.iter().find(|(name, _)| name == "MESSAGE");
+                message.map_or_else(Vec::new, |(_, value)| value.clone().into_bytes())
             }
-            Self::Journald { socket, path } => {
-                let all = fields
-                    .iter()
-                    .map(|(name, value)| (name.as_ref(), value.as_str()))
-                    .chain(std::iter::once(("SYSLOG_IDENTIFIER", identifier)));
-                let datagram = t3_record::journal::datagram(all);
+            Self::Journald(_) => {
+                let own = fields.iter().map(|(name, value)| (name.as_ref(), value.as_str()));
+                let all = own.chain(std::iter::once(("SYSLOG_IDENTIFIER", identifier)));
+                t3_record::journal::datagram(all)
+            }
+        }
+    }
+
+    /// Sends the record; retries until journald accepts it. Returns `false` if it can never be
+    /// sent.
+    fn send(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Stderr => {
+                let line = [bytes, b"\n"].concat();
+                // With stderr closed the error cannot be reported.
+                let _ = io::stderr().lock().write_all(&line);
+                true
+            }
+            Self::Journald(socket) => {
                 let mut reported = false;
                 // While journald is stopped and systemd holds its socket, send blocks, as intended;
                 // if the socket is missing, send fails and is retried.
-                while let Err(error) = socket.send_to(&datagram, path) {
-                    if !reported {
-                        let _ = writeln!(
-                            io::stderr().lock(),
-                            "cannot send records to journald ({}): {error}; keeping them",
-                            path.display()
-                        );
-                        reported = true;
+                loop {
+                    match socket.send(bytes, Wait::ForRoom) {
+                        Ok(()) => return true,
+                        Err(SendError::Permanent(error)) => {
+                            report_rejected(bytes, error);
+                            return false;
+                        }
+                        Err(SendError::Temporary(error)) if !reported => {
+                            let path = socket.path().display();
+                            let _ = writeln!(
+                                io::stderr().lock(),
+                                "cannot send records to journald ({path}): {error}; keeping them"
+                            );
+                            reported = true;
+                        }
+                        Err(SendError::Temporary(_)) => {}
                     }
                     std::thread::sleep(RETRY);
                 }
@@ -253,69 +328,8 @@ impl Output {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(n: usize) -> Fields {
-        vec![("MESSAGE".into(), format!("record {n}"))]
-    }
-
-    fn message(datagram: &[u8]) -> String {
-        let text = String::from_utf8_lossy(datagram);
-        text.lines().find_map(|line| line.strip_prefix("MESSAGE=")).unwrap_or_default().to_owned()
-    }
-
-    #[test]
-    fn records_wait_for_journald_and_keep_their_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
-        let writer = Writer::start_with("test", Sink::Journald, &path, 100).unwrap();
-        let mut outcomes: Vec<_> = (0..40).map(|n| writer.write(entry(n))).collect();
-        assert_eq!(writer.flush(Duration::from_millis(50)), 40);
-        assert_eq!(writer.stats(), Stats { written: 0, dropped: 0, waiting: 40 });
-
-        let journald = UnixDatagram::bind(&path).unwrap();
-        let mut buffer = [0; 4096];
-        for n in 0..40 {
-            let length = journald.recv(&mut buffer).unwrap();
-            assert_eq!(message(&buffer[..length]), format!("record {n}"));
-        }
-        assert_eq!(writer.flush(Duration::from_secs(10)), 0);
-        assert!(outcomes.iter_mut().all(|o| o.try_recv() == Ok(Outcome::Written)));
-        assert_eq!(writer.stats(), Stats { written: 40, dropped: 0, waiting: 0 });
-    }
-
-    #[test]
-    fn records_above_the_bound_are_dropped_and_counted() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
-        let writer = Writer::start_with("test", Sink::Journald, &path, 5).unwrap();
-        let outcomes: Vec<_> = (0..20).map(|n| writer.write(entry(n))).collect();
-        let dropped = writer.dropped();
-        // The thread may be sending one in addition to the five in the queue.
-        assert!((14..=15).contains(&dropped), "{dropped}");
-        let notified = outcomes
-            .into_iter()
-            .filter_map(|mut o| o.try_recv().ok())
-            .filter(|o| *o == Outcome::Dropped)
-            .count();
-        assert_eq!(notified as u64, dropped);
-        assert_eq!(writer.stats(), Stats { written: 0, dropped, waiting: 20 - dropped });
-    }
-
-    #[test]
-    fn a_value_with_a_newline_stays_one_field() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
-        let journald = UnixDatagram::bind(&path).unwrap();
-        let writer = Writer::start_with("test", Sink::Journald, &path, 5).unwrap();
-        drop(writer.write(vec![("T3_X".into(), "a\nT3_FORGED=1".into())]));
-        let mut buffer = [0; 4096];
-        let length = journald.recv(&mut buffer).unwrap();
-        let mut expected = b"T3_X\n".to_vec();
-        expected.extend_from_slice(&13u64.to_le_bytes());
-        expected.extend_from_slice(b"a\nT3_FORGED=1\nSYSLOG_IDENTIFIER=test\n");
-        assert_eq!(&buffer[..length], expected);
-    }
+/// Logs a record that was set aside, shortened. Its MESSAGE is its first field.
+fn report_rejected(bytes: &[u8], error: rustix::io::Errno) {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(SHORTENED)]);
+    tracing::error!(length = bytes.len(), "cannot send a record to journald: {error}; left out: {start:?}");
 }

@@ -2,7 +2,7 @@
 //!
 //! Callers never wait for the socket: messages go into a bounded queue, and the connection to a
 //! t3-trace that does not read is closed when the queue is full. After each reconnect all open
-//! sessions are registered again. Only [`EvidenceClient::query`] waits, up to its timeout.
+//! sessions are registered again. Only [`EvidenceClient::query`] waits ([`Patience`]).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +16,7 @@ use t3_record::{
     CloseRecord, KernelSource, OpenRecord,
     evidence::{KernelFacts, Nanos, RelayFacts},
     vocabulary::HeartbeatSource,
-    wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION, live::StatsReport},
+    wire::{FromTrace, JournalState, MAX_MESSAGE, Role, Session, ToTrace, VERSION, live::StatsReport},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -25,7 +25,10 @@ use tokio::{
 use tokio_seqpacket::UnixSeqpacket;
 
 use crate::{
-    evidence::live_reports::{self, StatsReporter},
+    evidence::{
+        live_reports::{self, StatsReporter},
+        patience::{Patience, Wait},
+    },
     relay::live_stats::LiveStats,
     sys::clock,
 };
@@ -40,8 +43,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 /// Records written without a connection are sent later, if t3-trace is back within this time: it
-/// may still hold their sessions.
-const UNDELIVERED_AGE: Nanos = 60_000_000_000;
+/// may still hold their sessions, and it writes those that are lost.
+const UNDELIVERED_AGE: Nanos = 600_000_000_000;
 const UNDELIVERED_MAX: usize = 20_000;
 
 #[derive(Default)]
@@ -54,21 +57,25 @@ struct State {
     /// The connected t3-trace accepts the facts of sessions that end.
     accepts_ending: bool,
     undelivered: VecDeque<(Nanos, ToTrace)>,
+    /// Answers to queries so far.
+    answers: u64,
+    /// Last report of the connected t3-trace.
+    journal: Option<JournalState>,
 }
 
 /// Client of t3-trace's evidence socket; cheap to clone.
 #[derive(Clone)]
 pub struct EvidenceClient {
     state: Arc<Mutex<State>>,
-    query_timeout: Duration,
+    patience: Patience,
 }
 
 impl EvidenceClient {
-    /// Starts a task that keeps a connection to `path`. [`EvidenceClient::query`] waits up to
-    /// `query_timeout`.
+    /// Starts a task that keeps a connection to `path`. [`EvidenceClient::query`] waits for
+    /// `query_timeout` without an answer to any query.
     #[must_use]
     pub fn start(path: PathBuf, query_timeout: Duration) -> Self {
-        let client = Self { state: Arc::default(), query_timeout };
+        let client = Self { state: Arc::default(), patience: Patience::new(query_timeout) };
         tokio::spawn(client.clone().keep_connected(path));
         client
     }
@@ -106,7 +113,7 @@ impl EvidenceClient {
 
     /// Returns the kernel evidence of a registered session.
     pub async fn query(&self, conn: &str) -> KernelFacts {
-        let reply = {
+        let (mut reply, mut wait) = {
             let mut state = self.lock();
             if state.out.is_none() {
                 return KernelFacts::absent(KernelSource::Off);
@@ -117,34 +124,35 @@ impl EvidenceClient {
                 state.queries.remove(conn);
                 return KernelFacts::absent(KernelSource::Off);
             }
-            reply
+            (reply, Wait::new(state.answers))
         };
-        match timeout(self.query_timeout, reply).await {
-            Ok(Ok(facts)) => *facts,
-            // The connection failed during the wait.
-            Ok(Err(_)) => KernelFacts::absent(KernelSource::Off),
-            Err(_) => {
-                self.lock().queries.remove(conn);
-                KernelFacts::absent(KernelSource::Timeout)
+        loop {
+            match timeout(self.patience.slice(), &mut reply).await {
+                Ok(Ok(facts)) => return *facts,
+                // The connection failed during the wait.
+                Ok(Err(_)) => return KernelFacts::absent(KernelSource::Off),
+                Err(_) => {
+                    let mut state = self.lock();
+                    if !wait.goes_on(state.answers) {
+                        state.queries.remove(conn);
+                        return KernelFacts::absent(KernelSource::Timeout);
+                    }
+                }
             }
         }
     }
 
-    /// Sends a `ws close` record and unregisters its session.
-    pub fn done(&self, conn: &str, record: CloseRecord) {
+    /// Sends a `ws close` record and unregisters its session. `lost`: journald did not get it, so
+    /// t3-trace has to write it.
+    pub fn done(&self, conn: &str, record: CloseRecord, lost: bool) {
         let mut state = self.lock();
         state.sessions.remove(conn);
-        let message = ToTrace::Done { conn: conn.to_owned(), record: Box::new(record), lost: false };
+        let message = ToTrace::Done { conn: conn.to_owned(), record: Box::new(record), lost };
         if state.out.is_some() {
             state.send(message);
         } else {
             state.keep_undelivered(message);
         }
-    }
-
-    /// Removes a session without a record.
-    pub fn unregister(&self, conn: &str) {
-        self.lock().sessions.remove(conn);
     }
 
     /// Number of registered sessions that opened before `then` and have no recognised heartbeat.
@@ -154,6 +162,12 @@ impl EvidenceClient {
         let state = self.lock();
         let sessions = state.sessions.values();
         sessions.filter(|(session, live)| is_old(session) && live.hb_by() == HeartbeatSource::None).count()
+    }
+
+    /// Records compared with the journal, as the connected t3-trace last reported.
+    #[must_use]
+    pub fn journal(&self) -> Option<JournalState> {
+        self.lock().journal
     }
 
     #[must_use]
@@ -180,6 +194,7 @@ impl EvidenceClient {
                 let mut state = self.lock();
                 state.out = None;
                 state.queries.clear();
+                state.journal = None;
             }
             if last_logged.as_deref() != Some(&why) {
                 tracing::info!("no kernel evidence from {}: {why}; retrying", path.display());
@@ -211,27 +226,42 @@ impl EvidenceClient {
         *last_logged = None;
         let (out, mut queue) = mpsc::channel(QUEUE);
         let backlog = self.lock().connected(out);
-        for message in backlog {
-            send(&socket, &message).await?;
-        }
-        let mut reporter = StatsReporter::new(Instant::now());
-        loop {
-            tokio::select! {
-                message = queue.recv() => match message {
-                    Some(message) => send(&socket, &message).await?,
-                    None => return Ok("t3-trace does not read its socket".to_owned()),
-                },
-                // One at a time, so that records and queries do not wait for a complete collection.
-                stats = reporter.message(|all| self.stats(all)) => send(&socket, &stats).await?,
-                message = receive(&socket, &mut buffer) => match message? {
+        let (lease, mut leases) = mpsc::channel(1);
+        let writing = async {
+            for message in backlog {
+                send(&socket, &message).await?;
+            }
+            let mut reporter = StatsReporter::new(Instant::now());
+            loop {
+                tokio::select! {
+                    message = queue.recv() => match message {
+                        Some(message) => send(&socket, &message).await?,
+                        None => return Ok("t3-trace does not read its socket".to_owned()),
+                    },
+                    // One at a time, so that records and queries do not wait for a complete collection.
+                    stats = reporter.message(|all| self.stats(all)) => send(&socket, &stats).await?,
+                    Some(ms) = leases.recv() => reporter.renew(ms, Instant::now()),
+                }
+            }
+        };
+        // Reads while a send waits: t3-trace answers the first of many queries before it has read the
+        // last.
+        let reading = async {
+            loop {
+                match receive(&socket, &mut buffer).await? {
                     Some(FromTrace::Evidence { conn, facts }) => self.deliver(&conn, facts),
                     Some(FromTrace::Refused { why }) => return Ok(format!("rejected: {why}")),
-                    Some(FromTrace::WantPulses { ms }) => reporter.renew(ms, Instant::now()),
+                    Some(FromTrace::Journal(counts)) => self.lock().journal = Some(counts),
+                    Some(FromTrace::WantPulses { ms }) => {
+                        // t3-trace renews its request in time if this one finds no place.
+                        let _ = lease.try_send(ms);
+                    }
                     Some(_) => {}
                     None => return Ok("connection closed by t3-trace".to_owned()),
-                },
+                }
             }
-        }
+        };
+        tokio::select! { end = writing => end, end = reading => end }
     }
 
     fn stats(&self, all: bool) -> Vec<StatsReport> {
@@ -240,7 +270,9 @@ impl EvidenceClient {
     }
 
     fn deliver(&self, conn: &str, facts: Box<KernelFacts>) {
-        if let Some(sender) = self.lock().queries.remove(conn) {
+        let mut state = self.lock();
+        state.answers += 1;
+        if let Some(sender) = state.queries.remove(conn) {
             let _ = sender.send(facts);
         }
     }

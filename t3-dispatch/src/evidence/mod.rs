@@ -3,4 +3,5 @@
 pub mod client;
 pub mod live_reports;
 pub mod loop_lag;
+pub mod patience;
 pub mod pause;

@@ -57,6 +57,14 @@ pub fn catch_up(counter: &IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
+/// Sets a counter to a count that another process keeps; a restart of that process resets it.
+pub fn follow(counter: &IntCounter, count: u64) {
+    if count < counter.get() {
+        counter.reset();
+    }
+    catch_up(counter, count);
+}
+
 impl MetricBuilder {
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::with_opts(opts(name, help)))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use t3_record::wire::JournalState;
+
 use super::reject_reason::RejectReason;
 
 /// Age at which a session of t3 has a recognised heartbeat: t3 pings every 5 s, and the period is
@@ -13,11 +15,14 @@ pub const HEARTBEAT_DUE: Duration = Duration::from_secs(30);
 pub struct Gauges {
     pub records_written: u64,
     pub records_dropped: u64,
+    pub records_rejected: u64,
     pub records_waiting: u64,
     /// Worst delay of the event loop in the last 30 s, in nanoseconds.
     pub worst_lag: Option<u64>,
     /// The evidence socket is connected.
     pub evidence_connected: bool,
+    /// Records compared with the journal, as the connected t3-trace last reported.
+    pub journal: Option<JournalState>,
     /// Sessions older than [`HEARTBEAT_DUE`] without a recognised heartbeat.
     pub without_heartbeat: usize,
     /// Logins in the routing table.

@@ -185,6 +185,8 @@ labels! {
         Written = "written",
         /// Dropped because the queue was full.
         Lost = "lost",
+        /// Set aside because it can never be sent.
+        Rejected = "rejected",
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod families;
 pub mod gauges;
+mod journal_check;
 pub mod labels;
 pub mod page;
 mod process;
@@ -12,7 +13,10 @@ pub mod reject_reason;
 pub mod server;
 mod session_counters;
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{Response, StatusCode};
 use prometheus::proto::MetricType;
@@ -199,10 +203,13 @@ pub struct Family {
 }
 
 impl Metrics {
-    /// Returns all families in the order of the page.
+    /// Returns all families in the order of the page, also those that it lacks at present.
     #[must_use]
     pub fn families(&self) -> Vec<Family> {
-        let all = self.registry.gather();
+        let at_scrape = self.at_scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.registry.gather();
+        all.extend(at_scrape.occasional());
+        all.sort_by(|a, b| a.name().cmp(b.name()));
         all.iter().map(family).collect()
     }
 

@@ -3,13 +3,17 @@
 
 use std::sync::PoisonError;
 
-use prometheus::{IntCounter, IntGauge, TextEncoder};
-use t3_record::vocabulary::{Cause, Verdict};
+use prometheus::{IntCounter, IntGauge, TextEncoder, proto::MetricFamily};
+use t3_record::{
+    vocabulary::{Cause, Verdict},
+    wire::JournalState,
+};
 
 use super::{
     Metrics,
     families::{CounterVec, CounterVec2, GaugeVec, MetricBuilder, catch_up},
     gauges::Gauges,
+    journal_check::JournalCheck,
     labels::{JournalOutcome, Label, State},
     process::Process,
     reject_reason::RejectReason,
@@ -35,16 +39,22 @@ pub(super) struct ScrapeMetrics {
     without_heartbeat: IntGauge,
     table_logins: IntGauge,
     process: Process,
+    journal_check: JournalCheck,
 }
 
 impl ScrapeMetrics {
+    /// Returns the families that are on the page only at times.
+    pub(super) fn occasional(&self) -> Vec<MetricFamily> {
+        self.journal_check.gather(JournalState::default())
+    }
+
     pub(super) fn new(builder: &MetricBuilder) -> Self {
         Self {
             upgrades: builder.counter(
                 "upgrades_total",
                 "WebSocket upgrades forwarded to serve; each produces exactly one record.",
             ),
-            opens: builder.counter("opens_total", "Opened WebSockets (101 relayed to the client)."),
+            opens: builder.counter("opens_total", "Opened WebSockets (serve answered 101)."),
             closes: builder.counter_vec2(
                 "closes_total",
                 "Closed WebSockets by verdict and cause, including failed opens.",
@@ -56,7 +66,7 @@ impl ScrapeMetrics {
             rejected: builder.counter_vec("refused_total", "Requests rejected before they reached serve, by reason."),
             journal_entries: builder.counter_vec(
                 "journal_entries_total",
-                "Records of all kinds (`ws open`, `ws close`, `ws burst`) by outcome: written, or lost because journald was unavailable too long.",
+                "Records of all kinds (`ws open`, `ws close`, `ws burst`, `ws attempts`) by outcome: accepted by journald (written), lost because journald was unavailable too long, or set aside because the record can never be sent (rejected).",
             ),
             journal_waiting: builder.gauge("journal_entries_waiting", "Records queued for journald."),
             lines_lost: builder.counter(
@@ -72,6 +82,7 @@ impl ScrapeMetrics {
             ),
             table_logins: builder.gauge("table_logins", "Logins in the routing table."),
             process: Process::new(builder),
+            journal_check: JournalCheck::default(),
         }
     }
 
@@ -82,6 +93,7 @@ impl ScrapeMetrics {
         }
         catch_up(self.journal_entries.of(JournalOutcome::Written), gauges.records_written);
         catch_up(self.journal_entries.of(JournalOutcome::Lost), gauges.records_dropped);
+        catch_up(self.journal_entries.of(JournalOutcome::Rejected), gauges.records_rejected);
         self.journal_waiting.set(to_i64(gauges.records_waiting));
         catch_up(&self.lines_lost, t3_journal::log_queue::dropped());
         #[expect(clippy::cast_precision_loss, reason = "a delay stays far below 2^53 ns, which is 104 days")]
@@ -120,6 +132,11 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> prometheus::Result<String> 
     let at_scrape = metrics.at_scrape.lock().unwrap_or_else(PoisonError::into_inner);
     at_scrape.update(metrics, gauges);
     let mut text = String::with_capacity(32 << 10);
-    TextEncoder::new().encode_utf8(&metrics.registry.gather(), &mut text)?;
+    let mut families = metrics.registry.gather();
+    if let Some(state) = gauges.journal {
+        families.extend(at_scrape.journal_check.gather(state));
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+    }
+    TextEncoder::new().encode_utf8(&families, &mut text)?;
     Ok(text)
 }

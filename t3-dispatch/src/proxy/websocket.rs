@@ -180,7 +180,7 @@ fn fail(recorder: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
 /// session.
 fn switch(
     proxy: Arc<WebsocketProxy>,
-    recorder: SessionRecorder,
+    mut recorder: SessionRecorder,
     permit: SessionPermit,
     key: &header::HeaderValue,
     down: OnUpgrade,
@@ -190,9 +190,11 @@ fn switch(
     if accept.is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
         return fail(recorder, OpenFailure::BadAccept);
     }
-    let extensions = extensions::names(response.headers());
+    // Before the 101: whatever happens to dispatch from here on, the journal has the session of a
+    // client that considers its WebSocket open.
+    recorder.opened(extensions::names(response.headers()));
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(run_session(proxy, recorder, permit, down, up, extensions));
+    tokio::spawn(run_session(proxy, recorder, permit, down, up));
     response.map(|_| ResponseBody::empty())
 }
 
@@ -203,7 +205,6 @@ async fn run_session(
     _permit: SessionPermit,
     down: OnUpgrade,
     up: OnUpgrade,
-    extensions: Option<String>,
 ) {
     // `down` resolves once the 101 is written, and fails if the client has disconnected.
     let switched = timeout(proxy.timeouts.handshake, async { tokio::try_join!(down, up) });
@@ -218,7 +219,6 @@ async fn run_session(
     let (Some((down, first_down)), Some((up, first_up))) = (down, up) else {
         return recorder.failed(OpenFailure::Local(libc::EPROTOTYPE));
     };
-    recorder.opened(extensions);
     let session = recorder.session();
     // Bytes that arrived together with the handshake.
     let now = clock::now();

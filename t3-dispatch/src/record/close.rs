@@ -54,7 +54,8 @@ impl SessionRecorder {
         self.session.as_deref_mut().expect("a recorder holds its session until it is dropped")
     }
 
-    /// Records that the WebSocket opened: registers it with t3-trace and writes `ws open`.
+    /// Records that the WebSocket opens: registers it with t3-trace and writes `ws open`. Called
+    /// before the 101 is relayed; if that fails, [`Self::failed`] follows.
     pub fn opened(&mut self, extensions: Option<String>) {
         let now = clock::now();
         let recorder = Arc::clone(&self.recorder);
@@ -84,7 +85,7 @@ impl SessionRecorder {
         SessionObserver { recorder: Arc::clone(&self.recorder), early: Arc::clone(&self.early) }
     }
 
-    /// Records a failed open.
+    /// Records a failed open, also of a WebSocket whose 101 did not reach the client.
     pub fn failed(mut self, why: OpenFailure) {
         let now = clock::now();
         let facts = &mut self.session().facts;
@@ -239,9 +240,10 @@ async fn write(recorder: &Recorder, session: &Session, record: CloseRecord) {
     let conn = &session.identity.conn;
     let outcome = recorder.writer.write(record.to_fields()).await;
     recorder.metrics.closed(&record, session.facts.opened_at.is_some());
-    match outcome {
-        Ok(t3_journal::Outcome::Written) => recorder.evidence.done(conn, record),
-        // Not sent to t3-trace, so that t3-trace writes the lost record.
-        Ok(t3_journal::Outcome::Dropped) | Err(_) => recorder.evidence.unregister(conn),
-    }
+    let lost = match outcome {
+        Ok(t3_journal::Outcome::Written) => false,
+        // t3-trace writes it.
+        Ok(t3_journal::Outcome::Dropped | t3_journal::Outcome::Rejected) | Err(_) => true,
+    };
+    recorder.evidence.done(conn, record, lost);
 }

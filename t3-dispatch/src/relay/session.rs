@@ -103,7 +103,7 @@ impl Session {
         }
     }
 
-    /// Records that the 101 was relayed, with the WebSocket `extensions` that it negotiated.
+    /// Records that serve answered 101, with the WebSocket `extensions` that it negotiated.
     pub fn opened(&mut self, now: Nanos, extensions: Option<String>) {
         let extended = extensions.is_some();
         self.heartbeat = Liveness::new(extended);

@@ -60,9 +60,11 @@ impl App {
         Gauges {
             records_written: journal.written,
             records_dropped: journal.dropped,
+            records_rejected: journal.rejected,
             records_waiting: journal.waiting,
             worst_lag: self.recorder.lag.worst().map(|delay| delay.late),
             evidence_connected: self.evidence.is_connected(),
+            journal: self.evidence.journal(),
             without_heartbeat: self.evidence.without_heartbeat(
                 clock::now().saturating_sub(HEARTBEAT_DUE.as_nanos().try_into().unwrap_or(u64::MAX)),
             ),

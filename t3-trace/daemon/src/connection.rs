@@ -186,8 +186,11 @@ impl Peer<'_> {
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),
                 ToTrace::Ask { conn } => self.ask(conn),
-                ToTrace::Done { conn, record, lost: _ } => {
-                    self.shared.sessions().done(&conn);
+                ToTrace::Done { conn, record, lost } => {
+                    // The session of a lost record stays, for its record after the end of dispatch.
+                    if !lost {
+                        self.shared.sessions().done(&conn);
+                    }
                     self.shared.subscribers.publish(FromTrace::Closed { record });
                 }
                 ToTrace::Opened { record } => self.shared.subscribers.publish(FromTrace::Opened { record }),
