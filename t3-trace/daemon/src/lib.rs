@@ -21,7 +21,7 @@ mod peer_process;
 pub mod poll;
 pub mod port_owners;
 pub mod pressure;
-mod reconcile;
+pub mod reconcile;
 pub mod run;
 pub mod sessions;
 mod start;

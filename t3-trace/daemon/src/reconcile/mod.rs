@@ -2,3 +2,4 @@
 //! passes over the journal that decide it.
 
 mod ledger;
+pub mod spool;
