@@ -73,7 +73,7 @@ pub(super) fn pid(unit: &str) -> Result<u32> {
 /// Everything that a package could leave behind: files outside of logs, caches and the state of
 /// this test; users, groups and units.
 pub(super) fn inventory() -> Result<BTreeSet<String>> {
-    const ELSEWHERE: [&str; 16] = [
+    const ELSEWHERE: [&str; 17] = [
         "/var/log",
         "/var/cache",
         "/var/tmp",
@@ -84,7 +84,9 @@ pub(super) fn inventory() -> Result<BTreeSet<String>> {
         "/var/lib/systemd/timers",
         "/var/lib/systemd/random-seed",
         "/var/lib/private",
-        "/var/lib/t3-*",
+        // Of this test; not t3-trace's directory.
+        "/var/lib/t3-package-test*",
+        "/var/lib/t3-vm*",
         "/home",
         "/root",
         "/opt/t3",

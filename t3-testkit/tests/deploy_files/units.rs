@@ -135,6 +135,13 @@ fn the_sockets_have_the_paths_that_the_programs_use() {
     let trace = Unit::read(TRACE);
     let dir = format!("/run/{}", trace.one("RuntimeDirectory"));
     assert_eq!(std::path::Path::new(SOCKET_PATH).parent().unwrap().to_str().unwrap(), dir);
+    let daemon = <t3_trace_daemon::args::Program as clap::CommandFactory>::command();
+    let state = daemon.get_arguments().find(|arg| arg.get_long() == Some("state-dir")).unwrap();
+    let dir = format!("/var/lib/{}", trace.one("StateDirectory"));
+    assert_eq!(state.get_default_values()[0].to_str().unwrap(), dir);
+    assert_eq!(trace.one("StateDirectoryMode"), "0700");
+    let purge = queries::read("deploy/debian/t3-trace/postrm");
+    assert!(purge.contains(&format!("rm -rf {dir}\n")), "{purge}");
     let mint = Unit::read(MINT_SOCKET);
     let set = format!("\nmint-socket = {:?}\n", mint.one("ListenStream"));
     assert!(queries::read("deploy/t3-dispatch.toml").contains(&set), "{set}");

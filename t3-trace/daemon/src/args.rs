@@ -33,6 +33,12 @@ pub struct DaemonArgs {
     /// Group that may subscribe to records
     #[arg(long, default_value = "t3-trace", value_name = "GROUP")]
     pub group: String,
+    /// Directory of the spool: what still has to arrive in the journal
+    #[arg(long, default_value = "/var/lib/t3-trace", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Size of the spool in bytes, allocated at the start
+    #[arg(long, default_value = "33554432", value_name = "BYTES")]
+    pub spool_size: u64,
     /// Log target: auto, journald or stderr
     #[arg(long, default_value = "auto", value_name = "WHERE")]
     pub log: LogTarget,

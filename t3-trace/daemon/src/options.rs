@@ -11,6 +11,10 @@ pub struct Options {
     pub dispatch_user: String,
     /// Group that may subscribe.
     pub group: String,
+    /// Directory of the spool.
+    pub state_dir: PathBuf,
+    /// Size of the spool's files in bytes.
+    pub spool_size: u64,
     /// Records are written to journald and can be looked up there.
     pub to_journald: bool,
 }

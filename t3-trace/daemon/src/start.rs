@@ -28,6 +28,8 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
         socket: args.socket,
         dispatch_user: args.dispatch_user,
         group: args.group,
+        state_dir: args.state_dir,
+        spool_size: args.spool_size,
         to_journald: sink == Sink::Journald,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -101,6 +101,8 @@ impl Daemon {
             socket: socket.clone(),
             dispatch_user: "no-such-user-here".to_owned(),
             group: "no-such-group-here".to_owned(),
+            state_dir: dir.path().join("state"),
+            spool_size: 1 << 16,
             // The journald of the test cannot be queried.
             to_journald: false,
         };

@@ -2,7 +2,7 @@
 //! others. Environments, credentials and arguments of commands are removed.
 
 /// Prefixes of directives whose values stay.
-const KEPT: [&str; 39] = [
+const KEPT: [&str; 40] = [
     "After",
     "AmbientCapabilities",
     "Before",
@@ -34,6 +34,7 @@ const KEPT: [&str; 39] = [
     "RuntimeDirectory",
     "Slice",
     "StartLimit",
+    "StateDirectory",
     "SystemCall",
     "Tasks",
     "Timeout",
