@@ -1,5 +1,5 @@
-//! Writer of records: sends each to journald at once if journald takes it without waiting, else from
-//! one thread and one bounded queue, again until journald accepts it.
+//! Writer of records: sends each to journald at once if journald takes it without waiting, else
+//! from one thread and one bounded queue, again until journald accepts it.
 //!
 //! Keeps the order and never blocks the caller. A record is dropped only if the queue is full, and
 //! set aside only if it can never be sent; both are counted and logged.

@@ -238,14 +238,15 @@ impl EvidenceClient {
                         Some(message) => send(&socket, &message).await?,
                         None => return Ok("t3-trace does not read its socket".to_owned()),
                     },
-                    // One at a time, so that records and queries do not wait for a complete collection.
+                    // One at a time, so that records and queries do not wait for a complete
+                    // collection.
                     stats = reporter.message(|all| self.stats(all)) => send(&socket, &stats).await?,
                     Some(ms) = leases.recv() => reporter.renew(ms, Instant::now()),
                 }
             }
         };
-        // Reads while a send waits: t3-trace answers the first of many queries before it has read the
-        // last.
+        // Reads while a send waits: t3-trace answers the first of many queries before it has read
+        // the last.
         let reading = async {
             loop {
                 match receive(&socket, &mut buffer).await? {

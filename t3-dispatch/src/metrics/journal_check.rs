@@ -1,5 +1,5 @@
-//! Records that t3-trace has compared with the journal: on the page only while t3-trace is connected
-//! and has reported them, because a zero would say that all records are in the journal.
+//! Records that t3-trace has compared with the journal: on the page only while t3-trace is
+//! connected and has reported them, because a zero would say that all records are in the journal.
 
 use prometheus::{IntCounter, IntGauge, proto::MetricFamily};
 use t3_record::wire::JournalState;

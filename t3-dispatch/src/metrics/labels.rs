@@ -179,6 +179,32 @@ labels! {
 }
 
 labels! {
+    /// How a connection without a request counts.
+    AttemptKind, "how" {
+        /// dispatch kept it waiting for a second or longer.
+        Late = "late",
+        /// A part of a request arrived.
+        Partial = "partial",
+        /// Nothing arrived in a second or longer.
+        Empty = "empty",
+    }
+}
+
+labels! {
+    /// How a connection without a request ended.
+    AttemptEnd, "end" {
+        /// The client closed it.
+        Fin = "fin",
+        /// The client reset it, or the connection failed.
+        Rst = "rst",
+        /// A timeout of dispatch or of TCP.
+        Timeout = "timeout",
+        /// dispatch stopped.
+        Shutdown = "shutdown",
+    }
+}
+
+labels! {
     /// Outcome of a journal entry.
     JournalOutcome, "outcome" {
         /// Sent to journald.
@@ -222,5 +248,7 @@ mod tests {
         check::<ConnectResult>();
         check::<ReloadResult>();
         check::<JournalOutcome>();
+        check::<AttemptKind>();
+        check::<AttemptEnd>();
     }
 }

@@ -24,8 +24,8 @@ use prometheus::{Histogram, IntCounter, Registry};
 use t3_record::{CloseRecord, KernelSource};
 
 pub use self::labels::{
-    ConnectResult, InvalidRequest, JournalOutcome, PairingOutcome, ReloadResult, ResponseSource, State,
-    StatusClass,
+    AttemptEnd, AttemptKind, ConnectResult, InvalidRequest, JournalOutcome, PairingOutcome, ReloadResult,
+    ResponseSource, State, StatusClass,
 };
 use self::{
     families::{CounterVec, CounterVec2, MetricBuilder},
@@ -63,6 +63,7 @@ pub struct Metrics {
     responses: CounterVec2<StatusClass, ResponseSource>,
     upstream: CounterVec<ConnectResult>,
     reloads: CounterVec<ReloadResult>,
+    attempts: CounterVec2<AttemptKind, AttemptEnd>,
 }
 
 impl Default for Metrics {
@@ -112,6 +113,10 @@ impl Default for Metrics {
             upstream: builder
                 .counter_vec("upstream_connections_total", "Upstream connections by result (new, reused, failed)."),
             reloads: builder.counter_vec("table_reloads_total", "Reloads of the routing table by result."),
+            attempts: builder.counter_vec2(
+                "connections_without_request_total",
+                "Connections that ended before a complete request was read: late (dispatch kept them waiting for 1 s or longer), partial (a part arrived), empty (nothing arrived in 1 s or longer); by their end.",
+            ),
             registry: builder.registry,
         }
     }
@@ -183,6 +188,11 @@ impl Metrics {
     pub fn connected<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
         self.connection(if result.is_ok() { ConnectResult::New } else { ConnectResult::Failed });
         result
+    }
+
+    /// A connection ended before a complete request was read.
+    pub fn attempt(&self, kind: AttemptKind, end: AttemptEnd) {
+        self.attempts.of(kind, end).inc();
     }
 
     /// The routing table was reloaded.

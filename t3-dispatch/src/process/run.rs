@@ -135,6 +135,7 @@ pub fn assemble(
         lag: Arc::new(LoopLag::default()),
         reconnects: Mutex::new(Reconnects::default()),
         bursts: Mutex::default(),
+        attempts: Mutex::default(),
         in_flight: InFlight::default(),
         versions: Arc::clone(&versions),
         shutdown: Arc::clone(&shutdown),
@@ -260,6 +261,7 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     let recorder = Arc::clone(&app.recorder);
     tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.loop_lag(late)).await });
     tokio::spawn(Arc::clone(&app.recorder).write_bursts());
+    tokio::spawn(Arc::clone(&app.recorder).write_attempts_regularly());
     tokio::spawn(rejections::sum_up(Arc::clone(&app.rejections)));
     ports
 }
@@ -279,6 +281,7 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let _ = timeout_at(deadline, app.pages.echo.none()).await;
     app.rejections.sum_up(u64::MAX);
     app.recorder.write_burst(u64::MAX);
+    app.recorder.write_attempts();
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     let writer = app.recorder.writer.clone();
     let lost = tokio::task::spawn_blocking(move || writer.flush(left)).await.unwrap_or(0);

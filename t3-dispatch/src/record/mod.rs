@@ -1,5 +1,6 @@
 //! One record per session.
 
+pub mod attempts;
 pub mod burst;
 pub mod close;
 pub mod early_evidence;

@@ -12,8 +12,9 @@ use t3_record::{
 
 use crate::{
     evidence::{client::EvidenceClient, loop_lag::LoopLag},
-    metrics::Metrics,
+    metrics::{Metrics, labels::AttemptEnd},
     record::{
+        attempts::{Attempts, Unfinished},
         burst::{self, BurstCounter},
         reconnects::Reconnects,
         serve_versions::ServeVersions,
@@ -22,6 +23,9 @@ use crate::{
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
     sys::clock,
 };
+
+/// Interval of the summaries of attempts.
+const ATTEMPTS_EVERY: Duration = Duration::from_secs(60);
 
 /// Called with each session and its record, for tests.
 pub type RecordObserver = Box<dyn Fn(&Session, &Evidence, &CloseRecord) + Send + Sync>;
@@ -38,6 +42,8 @@ pub struct Recorder {
     pub reconnects: Mutex<Reconnects>,
     /// Cuts of the last seconds.
     pub bursts: Mutex<BurstCounter>,
+    /// Connections of this minute that ended before a request was read.
+    pub attempts: Mutex<Attempts>,
     /// Sessions without a record.
     pub in_flight: InFlight,
     /// Versions that serves have reported.
@@ -73,6 +79,31 @@ impl Recorder {
         loop {
             ticks.tick().await;
             self.write_burst(clock::now());
+        }
+    }
+
+    /// Counts a connection that ended before a request was read, if it tells of an attempt.
+    pub fn unfinished(&self, connection: &Unfinished, end: AttemptEnd) {
+        let Some(kind) = connection.kind() else { return };
+        self.metrics.attempt(kind, end);
+        let lag = self.lag.worst().map(|delay| delay.late);
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).add(kind, connection.life(), lag);
+    }
+
+    /// Writes the summary of the attempts since the last one, if there are any.
+    pub fn write_attempts(&self) {
+        let summary = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).sum_up();
+        if let Some(summary) = summary {
+            drop(self.writer.write(summary.to_fields()));
+        }
+    }
+
+    /// Writes summaries of attempts once a minute.
+    pub async fn write_attempts_regularly(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(ATTEMPTS_EVERY);
+        loop {
+            ticks.tick().await;
+            self.write_attempts();
         }
     }
 

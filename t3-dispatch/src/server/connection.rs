@@ -5,19 +5,24 @@ use std::{convert::Infallible, sync::Arc};
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use t3_record::evidence::{Nanos, SeenEnd};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     http::{
-        guard::{self, Exchanges, Guarded},
+        guard::{self, Exchanges, Guarded, Violation},
         peer::Peer,
+    },
+    record::{
+        attempts::{self, Unfinished},
+        recorder::Recorder,
     },
     response::{
         body::ResponseBody,
         refused::{close, refused},
     },
     server::{app::App, router},
-    sys::tcp,
+    sys::{clock, tcp, tcp_info},
 };
 
 /// Buffer size in addition to the longest head that the guard accepts: hyper parses a head only
@@ -28,8 +33,12 @@ const HYPER_DEFAULT_FIELDS: usize = 100;
 
 /// Serves one connection until it ends or becomes a WebSocket.
 pub async fn serve(app: Arc<App>, stream: TcpStream) {
+    let mut attempt = Attempt::accepted(&app, &stream);
     // First, because reading the cookie generates it. Fails if the peer has already disconnected.
-    let Ok(leg) = tcp::leg(&stream) else { return };
+    let Ok(leg) = tcp::leg(&stream) else {
+        attempt.had_bytes = rustix::io::ioctl_fionread(&stream).is_ok_and(|bytes| bytes > 0);
+        return;
+    };
     if tcp::prepare(&stream, &app.timeouts.legs).is_err() {
         return;
     }
@@ -37,6 +46,7 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
     let peer = Peer { ip: leg.remote.ip(), leg };
     let stream = Guarded::new(stream, app.http.limits, app.http.client);
     let exchanges = stream.exchanges();
+    attempt.exchanges = Some(Arc::clone(&exchanges));
     let service = service_fn({
         let app = Arc::clone(&app);
         move |request| {
@@ -71,6 +81,61 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
     };
     if let Err(error) = result {
         tracing::debug!(peer = %peer.ip, "HTTP connection: {error}");
+    }
+}
+
+/// A connection until its end: counted then if no complete request was read.
+struct Attempt {
+    recorder: Arc<Recorder>,
+    queued: Nanos,
+    accepted_at: Nanos,
+    /// The client was gone, and had sent bytes before.
+    had_bytes: bool,
+    /// `None` if the client was gone when it was accepted.
+    exchanges: Option<Arc<Exchanges>>,
+}
+
+impl Attempt {
+    fn accepted(app: &App, stream: &TcpStream) -> Self {
+        let queued = tcp_info::since_last_data(stream).unwrap_or_default();
+        Self {
+            recorder: Arc::clone(&app.recorder),
+            queued: u64::try_from(queued.as_nanos()).unwrap_or(u64::MAX),
+            accepted_at: clock::now(),
+            had_bytes: false,
+            exchanges: None,
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let now = clock::now();
+        let (seen, ended_at, has_part, served) = match &self.exchanges {
+            None => (Some(SeenEnd::Reset), now, self.had_bytes, false),
+            Some(exchanges) => {
+                let violation = exchanges.violation();
+                let is_answered = violation.is_some_and(|why| why != Violation::SlowHead);
+                let served = exchanges.heads() > 0;
+                if is_answered || (served && !exchanges.in_head()) {
+                    return;
+                }
+                // After a timeout, the end that follows is not the cause.
+                let end = exchanges.end().filter(|_| violation.is_none());
+                let (seen, at) = end.map_or((None, now), |(seen, at)| (Some(seen), at));
+                (seen, at, exchanges.in_head(), served)
+            }
+        };
+        let is_shutdown = self.recorder.shutdown.triggered().is_some();
+        let connection = Unfinished {
+            queued: self.queued,
+            accepted_at: self.accepted_at,
+            ended_at,
+            delays: self.recorder.lag.delays(),
+            has_part,
+            served,
+        };
+        self.recorder.unfinished(&connection, attempts::end(seen, is_shutdown));
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd},
+    time::Duration,
 };
 
 use t3_record::evidence::TcpFacts;
@@ -18,6 +19,26 @@ const SIZE: usize = 256;
 /// # Errors
 /// As `getsockopt`.
 pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
+    let (bytes, length) = raw(socket)?;
+    decode(&bytes[..length])
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
+}
+
+/// Returns the time since the last segment with data arrived; without one, since the handshake
+/// (net/ipv4/tcp_minisocks.c, `tcp_create_openreq_child`). Also for a connection that was reset.
+///
+/// # Errors
+/// As `getsockopt`.
+pub fn since_last_data(socket: &impl AsRawFd) -> io::Result<Duration> {
+    // `tcpi_last_data_recv`, in milliseconds.
+    const AT: usize = 52;
+    let (bytes, length) = raw(socket)?;
+    let field = bytes[..length].get(AT..AT + 4).and_then(|bytes| bytes.try_into().ok());
+    let millis = field.map(u32::from_ne_bytes).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Duration::from_millis(u64::from(millis)))
+}
+
+fn raw(socket: &impl AsRawFd) -> io::Result<([u8; SIZE], usize)> {
     let mut bytes = [0u8; SIZE];
     let mut length = libc::socklen_t::try_from(SIZE).unwrap_or(0);
     // SAFETY: `bytes` is writable for `length` bytes and both outlive the call, which writes at
@@ -34,8 +55,7 @@ pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    decode(&bytes[..(length as usize).min(SIZE)])
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
+    Ok((bytes, (length as usize).min(SIZE)))
 }
 
 /// Reads `TCP_INFO` and `TCP_USER_TIMEOUT`.

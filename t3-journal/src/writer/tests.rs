@@ -227,8 +227,8 @@ fn records_wait_for_a_socket_that_refuses_them() {
 
 const LIMITED: &str = "T3_TEST_FILE_LIMIT";
 
-/// Under a limit of the file size no memfd can hold the entry (EFBIG): a copy of this test runs under
-/// that limit.
+/// Under a limit of the file size no memfd can hold the entry (EFBIG): a copy of this test runs
+/// under that limit.
 #[test]
 fn an_entry_that_can_never_be_sent_is_set_aside_and_the_queue_goes_on() {
     if std::env::var_os(LIMITED).is_some() {

@@ -62,6 +62,10 @@ pub struct Exchanges {
     violation: OnceLock<Violation>,
     last: AtomicBool,
     end: OnceLock<(SeenEnd, Nanos)>,
+    /// Number of complete heads that were read.
+    heads: AtomicU64,
+    /// A part of the next head was read.
+    in_head: AtomicBool,
 }
 
 impl Exchanges {
@@ -73,6 +77,8 @@ impl Exchanges {
             violation: OnceLock::new(),
             last: AtomicBool::new(false),
             end: OnceLock::new(),
+            heads: AtomicU64::new(0),
+            in_head: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +86,18 @@ impl Exchanges {
     #[must_use]
     pub fn end(&self) -> Option<(SeenEnd, Nanos)> {
         self.end.get().copied()
+    }
+
+    /// Number of complete heads that were read so far.
+    #[must_use]
+    pub fn heads(&self) -> u64 {
+        self.heads.load(Ordering::Acquire)
+    }
+
+    /// Returns whether a part of a head was read that is not complete.
+    #[must_use]
+    pub fn in_head(&self) -> bool {
+        self.in_head.load(Ordering::Acquire)
     }
 
     fn set_end(&self, how: SeenEnd) {
@@ -202,6 +220,9 @@ impl Guarded {
     fn process_input(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
         let FeedResult { held, pass, heads, violation } = self.framing.feed(&buf.filled()[start..]);
         self.heads += heads;
+        self.exchanges.heads.store(self.heads, Ordering::Release);
+        let in_head = self.framing.phase() == RequestPhase::Head;
+        self.exchanges.in_head.store(in_head, Ordering::Release);
         if heads > 0 || !pass.is_empty() {
             // The next phase starts its timer now.
             self.timed = None;
