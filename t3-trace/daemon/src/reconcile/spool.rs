@@ -1,10 +1,10 @@
 //! Spool on disk: what the daemon must not forget while the journal does not take it.
 //!
 //! A map from a short key to bytes that survives SIGKILL at any instruction (up to the last
-//! [`Spool::flush`]) and power loss (up to the last [`Spool::sync`]). It consists of two log files of
-//! a fixed size. Changes are appended to the active one; when it is full, its live entries are copied
-//! into the other one. That one becomes active with a header of a higher generation, which is
-//! written only when the copy is on disk: at every point exactly one file is the valid one.
+//! [`Spool::flush`]) and power loss (up to the last [`Spool::sync`]). It consists of two log files
+//! of a fixed size. Changes are appended to the active one; when it is full, its live entries are
+//! copied into the other one. That one becomes active with a header of a higher generation, which
+//! is written only when the copy is on disk: at every point exactly one file is the valid one.
 //!
 //! Both files are preallocated, so the spool works while the disk is full, which is when it is
 //! needed. Embedded databases (redb, SQLite) grow their files or write a second one for each
@@ -85,8 +85,8 @@ impl fmt::Display for Damage {
 enum Tail {
     /// No header yet.
     Unwritten,
-    /// The next append starts with an epoch record: an earlier process may have left bytes after the
-    /// end that must not become records.
+    /// The next append starts with an epoch record: an earlier process may have left bytes after
+    /// the end that must not become records.
     Reopened,
     Appendable,
 }
@@ -122,8 +122,8 @@ pub struct Spool<F: LogFile = File> {
 }
 
 impl Spool {
-    /// Opens or creates the spool in `dir` with files of `limit` bytes together, and returns its live
-    /// entries.
+    /// Opens or creates the spool in `dir` with files of `limit` bytes together, and returns its
+    /// live entries.
     ///
     /// Without enough space on the disk it is smaller ([`Self::capacity`]); what is damaged is left
     /// out ([`Self::damage`]).
@@ -185,7 +185,8 @@ impl<F: LogFile> Spool<F> {
 
     /// Bytes that live entries may have together, 10 bytes of framing each included.
     pub fn capacity(&self) -> u64 {
-        // An eighth is free after each compaction, so that a full spool does not compact all the time.
+        // An eighth is free after each compaction, so that a full spool does not compact all the
+        // time.
         let fixed = (HEADER_LEN + FRAME_LEN + EPOCH_LEN + FRAME_LEN + MAX_CURSOR) as u64;
         (self.size - self.size / 8).saturating_sub(fixed)
     }
@@ -200,7 +201,7 @@ impl<F: LogFile> Spool<F> {
         self.index.len()
     }
 
-    /// Whether there is no entry.
+    /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
@@ -299,8 +300,8 @@ impl<F: LogFile> Spool<F> {
         self.flush()?;
         self.sync_header()?;
         if self.unsynced {
-            // After an error the kernel forgets which pages were not written: a second fdatasync would
-            // succeed without them.
+            // After an error the kernel forgets which pages were not written: a second fdatasync
+            // would succeed without them.
             self.files[self.active].sync().map_err(failed("sync")).inspect_err(|_| self.stale = true)?;
             self.unsynced = false;
         }
@@ -360,8 +361,8 @@ impl<F: LogFile> Spool<F> {
         let file = &mut self.files[target];
         file.sync().map_err(failed("sync"))?;
         file.write_at(&header.encode(), 0).map_err(failed("write"))?;
-        // From here on this file is the valid one for every reader, whether its header is on disk or
-        // not: further records go there.
+        // From here on this file is the valid one for every reader, whether its header is on disk
+        // or not: further records go there.
         let mut places = places.into_iter();
         self.index.retain(|_, place| places.next().flatten().map(|new| *place = new).is_some());
         let cursor = cursor_len(self.cursor.as_deref());
@@ -380,8 +381,8 @@ impl<F: LogFile> Spool<F> {
         Ok(())
     }
 
-    /// Writes the live entries and the cursor into the file `target`. Returns the place of each entry,
-    /// none if it is damaged, and the end.
+    /// Writes the live entries and the cursor into the file `target`. Returns the place of each
+    /// entry, none if it is damaged, and the end.
     fn copy_live(&mut self, target: usize, seed: Seed) -> io::Result<(Vec<Option<Place>>, u64)> {
         let mut places = Vec::with_capacity(self.index.len());
         let mut out = Vec::with_capacity(CHUNK + 2 * log::MAX_RECORD);

@@ -5,8 +5,9 @@
 //! record: length of kind to value (4)  kind (1)  length of key (1)  key  value  CRC32 (4)
 //! ```
 //!
-//! Integers are little endian. The checksum of a record starts from a [`Seed`] and covers its offset:
-//! bytes that an older generation or an earlier process left at the same place are never a record.
+//! Integers are little endian. The checksum of a record starts from a [`Seed`] and covers its
+//! offset: bytes that an older generation or an earlier process left at the same place are never a
+//! record.
 
 use crc32fast::Hasher;
 

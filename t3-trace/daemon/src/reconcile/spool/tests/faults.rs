@@ -30,7 +30,8 @@ struct Life {
     compactions: u64,
 }
 
-/// Applies the changes until the disk dies: a flush after every second one, a sync after every fifth.
+/// Applies the changes until the disk dies: a flush after every second one, a sync after every
+/// fifth.
 fn live(disk: &Disk, changes: &[Change]) -> Life {
     let (mut spool, state) = read(disk.files(), LIMIT);
     let mut life = Life { history: vec![state], flushed: 0, synced: 0, compactions: 0 };
