@@ -2,7 +2,14 @@
 //!
 //! The private one has a new `/run`, bind-mounted from a temporary directory so that its files are
 //! readable from outside. Only processes that [`Journal::lend`] moved into its namespace reach it.
-//! Records are followed with `journalctl -f -o json`, as an operator reads them.
+//! Records are followed with `journalctl -f -o json`, as an operator reads them, or read from its
+//! files at the end ([`Stored`]).
+
+mod small_disk;
+mod stored;
+
+pub use small_disk::Filler;
+pub use stored::{Stored, StoredRecord};
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use small_disk::SmallDisk;
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
     journal::{BURST_ID, CLOSE_ID, OPEN_ID},
@@ -32,6 +40,9 @@ const JOURNALD: &str = "/lib/systemd/systemd-journald";
 /// No rate limits, no other sources, nothing on disk.
 const CONFIG: &str = "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nRateLimitBurst=0\nReadKMsg=no\nAudit=no\n\
     ForwardToSyslog=no\nForwardToKMsg=no\nForwardToConsole=no\nForwardToWall=no\nRuntimeMaxUse=8G\nRuntimeKeepFree=64M\n";
+
+/// Added for a journal on its own disk: it uses all of the disk, in small files.
+const SMALL_DISK_CONFIG: &str = "RuntimeKeepFree=0\nRuntimeMaxFiles=10000\nRuntimeMaxFileSize=8M\n";
 
 /// The fields of one entry.
 pub type Entry = BTreeMap<String, String>;
@@ -54,6 +65,8 @@ struct Entries {
 
 #[derive(Debug)]
 struct Private {
+    /// Mounted in `dir`, so unmounted before `dir` is removed.
+    disk: Option<SmallDisk>,
     dir: TempDir,
     daemon: Mutex<Child>,
     /// Mount namespace of journald; outlives a killed journald.
@@ -81,7 +94,7 @@ impl Journal {
     /// [`TestError::Missing`] without root or without systemd-journald; otherwise what the start
     /// met.
     pub fn private() -> Result<Self> {
-        let private = Private::start()?;
+        let private = Private::start(None)?;
         let mut journalctl = Command::new("journalctl");
         journalctl.arg(format!("--directory={}", private.dir.path().join("run/log/journal").display()));
         Self::follow(journalctl, Some(private))
@@ -90,8 +103,25 @@ impl Journal {
     /// A private journald without a follower: [`Journal::closes`] and the like return nothing and
     /// use no CPU. For tests with many records that read [`Journal::directory`] at the end.
     pub fn unfollowed() -> Result<Self> {
-        let private = Some(Private::start()?);
+        let private = Some(Private::start(None)?);
         Ok(Self { entries: Arc::default(), follower: None, private, log_target: "journald" })
+    }
+
+    /// As [`Journal::unfollowed`], with its files on a separate disk of this size in bytes, which a
+    /// test can fill ([`Journal::fill`]).
+    pub fn on_disk_of(bytes: u64) -> Result<Self> {
+        let private = Some(Private::start(Some(bytes))?);
+        Ok(Self { entries: Arc::default(), follower: None, private, log_target: "journald" })
+    }
+
+    /// Fills the disk of [`Journal::on_disk_of`] until the filler is dropped. journald may still
+    /// have room in the file that it writes.
+    pub fn fill(&self) -> Result<Filler> {
+        let missing = || TestError::Missing {
+            what: "a journal on its own disk".to_owned(),
+            remedy: "use Journal::on_disk_of".to_owned(),
+        };
+        self.own()?.disk.as_ref().ok_or_else(missing)?.fill()
     }
 
     /// No journald, for users that cannot have their own: the programs write to stderr, and
@@ -221,7 +251,20 @@ impl Journal {
         daemon.wait().attempt(|| "wait for journald's end".to_owned()).map(drop)
     }
 
-    /// Starts journald again after [`Journal::kill`].
+    /// Ends the private journald by SIGTERM, as `systemctl stop`.
+    pub fn stop(&self) -> Result<()> {
+        let mut daemon = self.own()?.lock();
+        sys::signal(daemon.id(), libc::SIGTERM).attempt(|| "stop journald".to_owned())?;
+        daemon.wait().attempt(|| "wait for journald's end".to_owned()).map(drop)
+    }
+
+    /// Whether the private journald runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.own().is_ok_and(|private| matches!(private.lock().try_wait(), Ok(None)))
+    }
+
+    /// Starts journald again after [`Journal::kill`] or [`Journal::stop`].
     pub fn start_again(&self) -> Result<()> {
         let mut command = journald();
         self.lend(&mut command)?;
@@ -261,7 +304,7 @@ impl Private {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start() -> Result<Self> {
+    fn start(disk: Option<u64>) -> Result<Self> {
         prerequisite::root()?;
         if !Path::new(JOURNALD).exists() {
             return Err(TestError::Missing {
@@ -277,12 +320,14 @@ impl Private {
         for part in ["systemd/journald.conf.d", "log/journal"] {
             fs::create_dir_all(run.join(part)).attempt(|| format!("create {part}"))?;
         }
-        fs::write(run.join("systemd/journald.conf.d/test.conf"), CONFIG)
+        let config = disk.map_or_else(|| CONFIG.to_owned(), |_| CONFIG.to_owned() + SMALL_DISK_CONFIG);
+        fs::write(run.join("systemd/journald.conf.d/test.conf"), config)
             .attempt(|| "write journald.conf".to_owned())?;
-        let daemon = start_journald(&run)?;
+        let disk = disk.map(|bytes| SmallDisk::mount(&run.join("log/journal"), bytes)).transpose()?;
+        let daemon = start_journald(&run, disk.is_some())?;
         let path = format!("/proc/{}/ns/mnt", daemon.id());
         let namespace = fs::File::open(&path).attempt(|| format!("open {path}: has journald exited?"))?;
-        let private = Private { dir, daemon: Mutex::new(daemon), namespace };
+        let private = Private { disk, dir, daemon: Mutex::new(daemon), namespace };
         let socket = run.join("systemd/journal/socket");
         wait::until("the start of journald", Duration::from_secs(20), || {
             (socket.exists() && has_entries(&run)).then_some(())
@@ -291,14 +336,18 @@ impl Private {
     }
 }
 
-fn start_journald(run: &Path) -> Result<Child> {
-    let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
-    let bind = (path(run), path(Path::new("/run")));
-    let (Ok(source), Ok(target)) = bind else {
-        return Err(TestError::Unexpected { what: "a path".to_owned(), got: format!("{run:?}") });
+fn start_journald(run: &Path, has_disk: bool) -> Result<Child> {
+    let path = |path: &Path| {
+        let bad = |_| TestError::Unexpected { what: "a path".to_owned(), got: format!("{path:?}") };
+        CString::new(path.as_os_str().as_bytes()).map_err(bad)
     };
+    let mut binds = vec![(path(run)?, path(Path::new("/run"))?)];
+    if has_disk {
+        // A bind mount does not contain the mounts below its source.
+        binds.push((path(&run.join("log/journal"))?, path(Path::new("/run/log/journal"))?));
+    }
     let mut command = journald();
-    sys::with_private_mounts(&mut command, vec![(source, target)]);
+    sys::with_private_mounts(&mut command, binds);
     command.spawn().attempt(|| format!("start {JOURNALD}"))
 }
 

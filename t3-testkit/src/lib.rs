@@ -18,6 +18,7 @@ pub mod frame;
 pub mod handshake;
 pub mod harness;
 pub mod journald;
+pub mod kill_matrix;
 pub mod outside;
 pub mod package_test;
 pub mod prerequisite;
