@@ -114,16 +114,6 @@ impl Journal {
         Ok(Self { entries: Arc::default(), follower: None, private, log_target: "journald" })
     }
 
-    /// Fills the disk of [`Journal::on_disk_of`] until the filler is dropped. journald may still
-    /// have room in the file that it writes.
-    pub fn fill(&self) -> Result<Filler> {
-        let missing = || TestError::Missing {
-            what: "a journal on its own disk".to_owned(),
-            remedy: "use Journal::on_disk_of".to_owned(),
-        };
-        self.own()?.disk.as_ref().ok_or_else(missing)?.fill()
-    }
-
     /// No journald, for users that cannot have their own: the programs write to stderr, and
     /// `collector` finds the `ws close` records there.
     #[must_use]

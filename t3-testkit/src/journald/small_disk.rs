@@ -4,6 +4,7 @@ use std::{
     ffi::CString,
     fs::{self, File},
     path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
 };
 
 use rustix::{
@@ -11,7 +12,13 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
-use crate::error::{Attempt, Result};
+use super::Journal;
+use crate::error::{Attempt, Result, TestError};
+
+/// Rounds of noise; one fills half a megabyte, and journald allocates eight.
+const ROUNDS: usize = 60;
+/// Random, so that journald cannot compress it, in lines below its limit.
+const NOISE: &str = "head -c 400000 /dev/urandom | base64 -w 30000 | systemd-cat -t t3-noise";
 
 /// A mounted tmpfs; unmounted on drop.
 #[derive(Debug)]
@@ -51,6 +58,40 @@ impl SmallDisk {
                 if fallocate(&file, FallocateFlags::empty(), length, free).is_ok() { free } else { 0 };
             length += piece;
         }
+    }
+}
+
+impl Journal {
+    /// Fills the disk of [`Journal::on_disk_of`] until the filler is dropped. journald may still
+    /// have room in the file that it writes; [`Journal::exhaust`] uses that up.
+    pub fn fill(&self) -> Result<Filler> {
+        let missing = || TestError::Missing {
+            what: "a journal on its own disk".to_owned(),
+            remedy: "use Journal::on_disk_of".to_owned(),
+        };
+        self.own()?.disk.as_ref().ok_or_else(missing)?.fill()
+    }
+
+    /// Fills the disk, and writes entries until journald drops one.
+    pub fn exhaust(&self) -> Result<Filler> {
+        let filler = self.fill()?;
+        for round in 0..ROUNDS {
+            let mark = format!("t3-mark-{round}");
+            self.run(&format!("{NOISE}; echo mark | systemd-cat -t {mark}; journalctl --sync"))?;
+            let arrived = self.run(&format!("journalctl --quiet --output=cat -t {mark}"))?;
+            if arrived.stdout.is_empty() {
+                return Ok(filler);
+            }
+        }
+        Err(TestError::Unexpected { what: "a full disk".to_owned(), got: format!("{ROUNDS} entries") })
+    }
+
+    /// Runs a shell command that sees this journal.
+    fn run(&self, line: &str) -> Result<Output> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line]).stdin(Stdio::null());
+        self.lend(&mut shell)?;
+        shell.output().attempt(|| format!("run `{line}`"))
     }
 }
 

@@ -7,31 +7,31 @@ use crate::journald::StoredRecord;
 
 /// An opened session: its client has received the 101.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Truth {
-    pub(super) ray: String,
+pub struct Truth {
+    pub ray: String,
     /// Session id of its `ws open`, if that was in the journal before the first failure.
-    pub(super) conn: Option<String>,
+    pub conn: Option<String>,
     /// Allowed verdicts; any if empty.
-    pub(super) verdicts: &'static [&'static str],
+    pub verdicts: &'static [&'static str],
 }
 
 /// Difference between sessions and records.
 #[derive(Debug, Default)]
-pub(super) struct Comparison {
-    pub(super) opens: usize,
-    pub(super) closes: usize,
+pub struct Comparison {
+    pub opens: usize,
+    pub closes: usize,
     /// Sessions without a `ws close`.
-    pub(super) missing: usize,
+    pub missing: usize,
     /// `ws close` entries above one per session.
-    pub(super) doubled: usize,
+    pub doubled: usize,
     /// Records by origin: that of `reconciled=`, `t3-trace`, or `dispatch`.
-    pub(super) origins: BTreeMap<String, usize>,
+    pub origins: BTreeMap<String, usize>,
     /// What is wrong, one line each.
-    pub(super) wrong: Vec<String>,
+    pub wrong: Vec<String>,
 }
 
 /// Compares; `is_dispatch` tells the processes apart.
-pub(super) fn compare(
+pub fn compare(
     truths: &[Truth],
     opens: &[&StoredRecord],
     closes: &[&StoredRecord],

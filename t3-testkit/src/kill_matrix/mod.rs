@@ -4,12 +4,12 @@
 //!
 //! Cells mostly wait, so they run in parallel lanes, each with its own three processes.
 
-mod comparison;
+pub mod comparison;
 mod lane;
 mod plan;
 mod programs;
 mod report;
-mod sessions;
+pub mod sessions;
 
 use std::sync::mpsc;
 

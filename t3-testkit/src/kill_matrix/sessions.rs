@@ -19,22 +19,22 @@ const AT_ONCE: usize = 50;
 
 /// An open WebSocket.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) ray: String,
+pub struct Session {
+    pub ray: String,
     close: Option<oneshot::Sender<()>>,
     end: Option<JoinHandle<bool>>,
 }
 
 impl Session {
     /// Sends a Close frame; does not wait.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         if let Some(close) = self.close.take() {
             let _ = close.send(());
         }
     }
 
     /// Waits for the end of the connection; whether the Close frame was answered.
-    pub(super) fn wait_end(&mut self, runtime: &Handle) -> Result<bool> {
+    pub fn wait_end(&mut self, runtime: &Handle) -> Result<bool> {
         let Some(end) = self.end.take() else { return Ok(false) };
         let ended = runtime.block_on(async { timeout(TIMEOUT, end).await });
         let late = || TestError::Timeout { what: format!("the end of {}", self.ray), after: TIMEOUT };
@@ -43,12 +43,7 @@ impl Session {
 }
 
 /// Opens a WebSocket for each ray.
-pub(super) fn open(
-    runtime: &Handle,
-    address: SocketAddr,
-    user: &str,
-    rays: &[String],
-) -> Result<Vec<Session>> {
+pub fn open(runtime: &Handle, address: SocketAddr, user: &str, rays: &[String]) -> Result<Vec<Session>> {
     let mut sessions = Vec::with_capacity(rays.len());
     for rays in rays.chunks(AT_ONCE) {
         let opening: Vec<_> = rays.iter().map(|ray| start(runtime, address, user, ray)).collect();
