@@ -1,14 +1,15 @@
 //! Compares the journal with the sessions: one correct record for each, and delays. No IO.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use t3_record::{Confidence, KernelSource};
 
 use super::{
     client::Seen,
-    expected_record,
-    journal_reader::JournalReader,
+    expected_record::{self, Strictness},
+    journal_reader::{Close, JournalReader},
+    outages::Outages,
     plan::{Act, Plan},
     serve::ServeReport,
     setup::{Fixture, Phase},
@@ -57,9 +58,15 @@ pub struct Row {
 /// Result of the audit.
 #[derive(Debug, Default, Serialize)]
 pub struct Audit {
-    /// Sessions that opened, as seen by the clients.
+    /// Sessions that opened, as seen by the clients, without those of `unstored`.
     pub opened: usize,
     pub opens: usize,
+    /// Opened sessions whose `ws open` the full disk did not take.
+    pub unstored: usize,
+    /// Sessions during which dispatch died.
+    pub interrupted: usize,
+    /// `ws close` records that t3-trace wrote, by `reconciled=`.
+    pub by_trace: BTreeMap<String, usize>,
     /// Sessions that must have a `ws close`.
     pub expected: usize,
     pub closes: usize,
@@ -96,7 +103,7 @@ impl Audit {
 /// What records are compared with.
 pub(crate) struct AuditInput<'a> {
     pub serve_reports: HashMap<u32, ServeReport>,
-    pub dispatch: u32,
+    pub outages: &'a Outages,
     pub serve_pid: &'a dyn Fn(&Plan) -> Option<u32>,
 }
 
@@ -157,17 +164,30 @@ fn one(
     let plan = &seen.plan;
     let (ray, act) = (plan.ray(), plan.act.name());
     let report = input.serve_reports.get(&plan.id).copied().unwrap_or_default();
-    browser(audit, row, seen, &report);
-    let opens = reader.opens.get(&ray).copied().unwrap_or(0);
-    if opens != u32::from(plan.act.opens()) {
-        audit.wrong(format!("{opens} `ws open` records"), || format!("{act} {ray}"));
+    let is_interrupted = input.outages.dispatch_died_during(seen);
+    audit.interrupted += usize::from(is_interrupted);
+    if !is_interrupted {
+        browser(audit, row, seen, &report);
     }
-    audit.opened += usize::from(plan.act.opens());
+    let opens = reader.opens.get(&ray).map_or(&[][..], Vec::as_slice);
     let closes = reader.closes.get(&ray).map_or(&[][..], Vec::as_slice);
+    // With a death of dispatch a session has opened if its client or the journal says so.
+    let has_opened = plan.act.opens() && (!is_interrupted || seen.status == 101 || !opens.is_empty());
+    let is_unstored = has_opened && opens.is_empty() && input.outages.disk_was_full_during(seen);
+    audit.unstored += usize::from(is_unstored);
+    audit.opened += usize::from(has_opened && !is_unstored);
+    if opens.len() != usize::from(has_opened && !is_unstored) {
+        audit.wrong(format!("{} `ws open` records", opens.len()), || format!("{act} {ray} {seen:?}"));
+    }
     // A request together with its FIN may not reach serve; then no record is expected.
     let unseen = plan.act == Act::Gone && report == ServeReport::default() && closes.is_empty();
     audit.unseen += usize::from(unseen);
-    let expected = usize::from(expected_record::has_record(plan.act) && !unseen);
+    // A request that dispatch had not answered when it died may have a record.
+    let expected = if is_interrupted && !has_opened {
+        closes.len().min(usize::from(expected_record::has_record(plan.act)))
+    } else {
+        usize::from(expected_record::has_record(plan.act) && !unseen)
+    };
     audit.expected += expected;
     audit.missing += expected.saturating_sub(closes.len());
     if closes.len() != expected {
@@ -177,38 +197,63 @@ fn one(
             format!("{act} {ray} {seen:?} {report:?} {lines:?}")
         });
     }
+    let conns = opens.iter().map(String::as_str).chain(closes.iter().map(|close| close.record.conn.as_str()));
+    let conns: BTreeSet<&str> = conns.collect();
+    if conns.len() > 1 {
+        audit.wrong("several session ids".to_owned(), || format!("{act} {ray} {conns:?}"));
+    }
     for close in closes {
         let record = &close.record;
         *row.kernel.entry(record.kernel.as_str()).or_default() += 1;
         row.likely += usize::from(record.confidence == Some(Confidence::Likely));
-        if close.pid != input.dispatch {
-            audit.wrong("written by another process".to_owned(), || {
-                format!("{act} [{}] {}", close.pid, record.to_line())
-            });
+        let is_by_dispatch = input.outages.dispatch.contains(&close.pid);
+        if !is_by_dispatch {
+            let origin = record.reconciled.map_or("death", |origin| origin.as_str());
+            *audit.by_trace.entry(origin.to_owned()).or_default() += 1;
+            if !is_interrupted && record.reconciled.is_none() {
+                audit.wrong("written by another process".to_owned(), || {
+                    format!("{act} [{}] {}", close.pid, record.to_line())
+                });
+            }
         }
-        for mismatch in
-            expected_record::mismatches(plan, &Fixture::user(plan), (input.serve_pid)(plan), record)
-        {
+        // t3-trace writes the record of dispatch itself again, or knows less.
+        let strictness =
+            if is_by_dispatch || !is_interrupted { Strictness::Complete } else { Strictness::AfterDeath };
+        for mismatch in expected_record::mismatches(
+            plan,
+            &Fixture::user(plan),
+            (input.serve_pid)(plan),
+            record,
+            strictness,
+        ) {
             let kind = format!(
                 "{act} kernel={} {}={} not {}",
                 record.kernel, mismatch.key, mismatch.got, mismatch.expected
             );
             audit.wrong(kind, || record.to_line());
         }
-        let acted = [seen.acted, report.acted, seen.asked].into_iter().find(|at| *at != 0).unwrap_or(0);
-        let took = close.taken.saturating_sub(acted);
-        if plan.act.cuts() {
-            row.cut.push(took);
-        } else {
-            row.at_once.push(took);
-        }
-        if record.kernel == KernelSource::Timeout && took < 250_000_000 {
-            audit.wrong("kernel=timeout before 250 ms".to_owned(), || {
-                format!("{act} {took} ns {}", record.to_line())
-            });
+        if is_by_dispatch {
+            times(audit, row, seen, &report, close);
         }
     }
     closes.len()
+}
+
+/// Delay of a record of dispatch.
+fn times(audit: &mut Audit, row: &mut Samples, seen: &Seen, report: &ServeReport, close: &Close) {
+    let (plan, record) = (&seen.plan, &close.record);
+    let acted = [seen.acted, report.acted, seen.asked].into_iter().find(|at| *at != 0).unwrap_or(0);
+    let took = close.taken.saturating_sub(acted);
+    if plan.act.cuts() {
+        row.cut.push(took);
+    } else {
+        row.at_once.push(took);
+    }
+    if record.kernel == KernelSource::Timeout && took < 250_000_000 {
+        audit.wrong("kernel=timeout before 250 ms".to_owned(), || {
+            format!("{} {took} ns {}", plan.act.name(), record.to_line())
+        });
+    }
 }
 
 /// Checks what client and serve observed.

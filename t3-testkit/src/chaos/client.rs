@@ -31,13 +31,15 @@ pub(crate) struct Seen {
     pub acted: u64,
     /// Time at which the end was seen.
     pub ended: u64,
+    /// Time at which the client was done.
+    pub over: u64,
     /// The plan was carried out.
     pub finished: bool,
 }
 
 impl Seen {
     pub(crate) fn nothing(plan: Plan) -> Self {
-        Self { plan, asked: 0, answered: 0, status: 0, acted: 0, ended: 0, finished: false }
+        Self { plan, asked: 0, answered: 0, status: 0, acted: 0, ended: 0, over: 0, finished: false }
     }
 }
 
@@ -46,6 +48,7 @@ pub(crate) async fn run(address: SocketAddr, user: &str, plan: Plan) -> Seen {
     let mut seen = Seen::nothing(plan);
     let done = tokio::time::timeout(TIMEOUT, live(address, user, &mut seen)).await;
     seen.finished = matches!(done, Ok(Ok(())));
+    seen.over = now();
     seen
 }
 
@@ -121,11 +124,17 @@ async fn observe_end(peer: &mut Peer, seen: &mut Seen) {
     }
 }
 
-/// Retries while ephemeral ports are exhausted by connections in TIME_WAIT.
+/// Retries while ephemeral ports are exhausted by connections in TIME_WAIT, and while dispatch is
+/// dead.
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     loop {
         match TcpStream::connect(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::AddrNotAvailable | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             other => return other,

@@ -2,6 +2,8 @@
 //!
 //! Strict where the kernel was asked in time. Without its evidence (`kernel=off`, `kernel=timeout`)
 //! a record may know less, never something else: a key may be missing, none may name another side.
+//! The end of the downstream leg of an opened session is never missing: the relay sees it, too. Of a
+//! session during which dispatch died, t3-trace knows the identity and that dispatch died.
 
 use t3_record::{CloseRecord, ClosedBy, How, KernelSource, LegEnd, Segment, Side, Verdict, evidence::Fate};
 
@@ -94,9 +96,24 @@ pub fn has_record(act: Act) -> bool {
     expected(act).is_some()
 }
 
+/// What is required of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// Everything: dispatch itself made it.
+    Complete,
+    /// t3-trace made it, because dispatch had died before or shortly after the end.
+    AfterDeath,
+}
+
 /// Differences from the expected record. `serve_pid` is the process of the upstream leg.
 #[must_use]
-pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &CloseRecord) -> Vec<Mismatch> {
+pub fn mismatches(
+    plan: &Plan,
+    user: &str,
+    serve_pid: Option<u32>,
+    record: &CloseRecord,
+    strictness: Strictness,
+) -> Vec<Mismatch> {
     let mut mismatches = Mismatches {
         list: Vec::new(),
         seen: !matches!(record.kernel, KernelSource::Off | KernelSource::Timeout),
@@ -107,6 +124,12 @@ pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &Clos
     };
     mismatches.equal("user", user, &record.user);
     mismatches.equal("ip", &plan.ip(), &record.ip);
+    if strictness == Strictness::AfterDeath {
+        // Either dispatch had seen the end, or its death was the end.
+        let verdicts = [expected.verdict, Verdict::DispatchDied].map(Verdict::as_str);
+        mismatches.one_of("verdict", &verdicts, Some(record.verdict.as_str()));
+        return mismatches.list;
+    }
     // Cuts of several users in one second are a burst, which is frequent here.
     let burst = plan.act.cuts() && record.verdict == Verdict::EdgeBurst;
     if !burst {
@@ -115,11 +138,11 @@ pub fn mismatches(plan: &Plan, user: &str, serve_pid: Option<u32>, record: &Clos
     }
     mismatches.equal("segment", expected.segment.as_str(), record.segment.as_str());
     mismatches.one_of("closed_by", &[expected.closed_by], record.closed_by);
-    mismatches.end("down_end", expected.down, record.down_end);
-    mismatches.end("up_end", expected.up, record.up_end);
+    let opened = plan.act.opens();
+    mismatches.end("down_end", expected.down, record.down_end, opened);
+    mismatches.end("up_end", expected.up, record.up_end, false);
     mismatches.equal("ws_code", &text(expected.code), &text(record.ws_code));
     mismatches.equal("ws_from", &text(expected.from), &text(record.ws_from));
-    let opened = plan.act.opens();
     let (down, up) = (plan.messages + u64::from(plan.act.is_serves()), plan.messages);
     mismatches.equal("down_msgs", &text(opened.then_some(down)), &text(record.down_msgs));
     mismatches.equal("up_msgs", &text(opened.then_some(up)), &text(record.up_msgs));
@@ -150,12 +173,14 @@ impl Mismatches {
     }
 
     fn one_of<T: ToString + PartialEq>(&mut self, key: &str, wanted: &[T], have: Option<T>) {
-        self.some_of(key, wanted, have, false);
+        self.some_of(key, wanted, have, !self.seen);
     }
 
-    /// The end of a leg; it may be missing if the leg may still be open.
-    fn end(&mut self, key: &str, wanted: &[LegEnd], have: Option<LegEnd>) {
-        self.some_of(key, wanted, have, wanted.contains(&LegEnd::None));
+    /// The end of a leg; it may be missing if the leg may still be open, or without kernel evidence
+    /// unless the relay `knows` it.
+    fn end(&mut self, key: &str, wanted: &[LegEnd], have: Option<LegEnd>, knows: bool) {
+        let may_be_missing = wanted.contains(&LegEnd::None) || (!self.seen && !knows);
+        self.some_of(key, wanted, have, may_be_missing);
     }
 
     fn some_of<T: ToString + PartialEq>(
@@ -165,7 +190,7 @@ impl Mismatches {
         have: Option<T>,
         may_be_missing: bool,
     ) {
-        let right = have.as_ref().map_or(!self.seen || may_be_missing, |have| wanted.contains(have));
+        let right = have.as_ref().map_or(may_be_missing, |have| wanted.contains(have));
         if !right {
             let wanted = wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join("|");
             self.equal(key, &wanted, &text(have));
@@ -203,7 +228,12 @@ mod tests {
     }
 
     fn keys(record: &CloseRecord) -> Vec<String> {
-        mismatches(&plan(), "u0", Some(11), record).into_iter().map(|mismatch| mismatch.key).collect()
+        keys_of(record, Strictness::Complete)
+    }
+
+    fn keys_of(record: &CloseRecord, strictness: Strictness) -> Vec<String> {
+        let mismatches = mismatches(&plan(), "u0", Some(11), record, strictness);
+        mismatches.into_iter().map(|mismatch| mismatch.key).collect()
     }
 
     #[test]
@@ -226,6 +256,23 @@ mod tests {
         assert_eq!(keys(&CloseRecord { kernel: KernelSource::Off, ..missing }), [""; 0]);
         let wrong = CloseRecord { up_end: Some(LegEnd::FinIn), kernel: KernelSource::Off, ..record() };
         assert_eq!(keys(&wrong), ["up_end"]);
+    }
+
+    #[test]
+    fn the_downstream_end_of_an_opened_session_is_never_missing() {
+        let missing = CloseRecord { down_end: None, kernel: KernelSource::Timeout, ..record() };
+        assert_eq!(keys(&missing), ["down_end"]);
+    }
+
+    #[test]
+    fn after_a_death_the_identity_and_the_verdict_are_required() {
+        let mut died = record();
+        (died.down_end, died.up_end, died.how, died.down_msgs) = (None, None, None, None);
+        assert_eq!(keys_of(&died, Strictness::AfterDeath), [""; 0]);
+        died.verdict = Verdict::DispatchDied;
+        assert_eq!(keys_of(&died, Strictness::AfterDeath), [""; 0]);
+        (died.verdict, died.ip) = (Verdict::ClientLeft, "50.0.0.8".to_owned());
+        assert_eq!(keys_of(&died, Strictness::AfterDeath), ["ip", "verdict"]);
     }
 
     #[test]

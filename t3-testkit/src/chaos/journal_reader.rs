@@ -41,6 +41,8 @@ const KEYS: &[&str] = &[
     "ray",
     "lost",
     "chain",
+    "reconciled",
+    "ended_at",
 ];
 
 /// One `ws close` entry of the journal.
@@ -58,8 +60,8 @@ pub(crate) struct Close {
 pub(crate) struct JournalReader {
     /// `ws close` records by `Cf-Ray`.
     pub closes: HashMap<String, Vec<Close>>,
-    /// Number of `ws open` records by `Cf-Ray`.
-    pub opens: HashMap<String, u32>,
+    /// Session ids of the `ws open` records by `Cf-Ray`.
+    pub opens: HashMap<String, Vec<String>>,
     /// Number of `ws open` and `ws close` records.
     pub lines: (usize, usize),
     /// Duration of the reading.
@@ -108,7 +110,7 @@ impl JournalReader {
         let number = |name: &str| entry.get(name).and_then(|text| text.parse::<u64>().ok());
         if entry.get("MESSAGE_ID").is_some_and(|id| id == OPEN_ID) {
             let record = OpenRecord::from_fields(&entry).map_err(|error| bad(error.to_string()))?;
-            *self.opens.entry(record.ray.unwrap_or_default()).or_default() += 1;
+            self.opens.entry(record.ray.unwrap_or_default()).or_default().push(record.conn);
             self.lines.0 += 1;
             return Ok(());
         }

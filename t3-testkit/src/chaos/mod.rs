@@ -2,7 +2,8 @@
 //! is compared with the expected record of its session.
 //!
 //! Each session has its own `Cf-Ray`, address, number of messages and end, so that the evidence of
-//! another session shows as a mismatch. t3-trace is killed, stopped and restarted meanwhile.
+//! another session shows as a mismatch. t3-trace is killed, stopped and restarted meanwhile; then
+//! dispatch, t3-trace or both are killed at random, and the disk of the journal is full for a while.
 
 pub(crate) mod audit;
 pub(crate) mod client;
@@ -10,6 +11,7 @@ pub(crate) mod clock;
 mod expected_record;
 pub(crate) mod journal_reader;
 pub mod options;
+pub(crate) mod outages;
 pub(crate) mod plan;
 pub(crate) mod process_usage;
 mod report;
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use crate::{error::Result, wait};
 use journal_reader::JournalReader;
 use options::{Options, Part};
+use outages::Outages;
 use plan::Rng;
 use report::{Kept, Report};
 use setup::{Fixture, Phase};
@@ -32,7 +35,10 @@ pub fn run(options: &Options) -> Result<bool> {
         return serve::run(port).map(|()| true);
     }
     let seed = options.common.seed();
-    println!("seed {seed}: {} sessions, t3-trace killed {} times", options.sessions, options.kills);
+    println!(
+        "seed {seed}: {} sessions, t3-trace killed {} times, then it, dispatch or both {} times",
+        options.sessions, options.kills, options.crashes
+    );
     let mut fixture = Fixture::start(options, seed)?;
     let mut report = run_phases(options, &mut fixture)?;
     report.judge();
@@ -44,7 +50,8 @@ pub fn run(options: &Options) -> Result<bool> {
 fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     let all = options.sessions;
     let (warm, steady, again) = (all / 25, (all / 25).min(1_500), all / 6);
-    let storm = all - warm - 3 * steady - again;
+    let (crash, full) = (all / 6, steady);
+    let storm = all - warm - 4 * steady - again - crash;
     let pace = Some(options.pace);
     let mut phases: Vec<Phase> = Vec::new();
     let mut say = |phase: Phase| {
@@ -77,14 +84,22 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         Kept { program: "t3-dispatch", before: dispatch_before, after: process_usage::sample(dispatch) },
         Kept { program: "t3-trace", before: trace_before, after: process_usage::sample(trace) },
     ];
+    let mut outages = Outages::none(dispatch);
+    let crashes = outages::kill_at_random(options.crashes, crash, fixture.seed, &mut outages);
+    say(fixture.phase("crashes", crash, None, crashes)?);
+    let filling = outages::fill_disk(full, fixture.seed, &mut outages);
+    say(fixture.phase("full", full, pace, filling)?);
+    settle(fixture);
     let status = fixture.stack.status()?;
-    let (audit, records) = audited(fixture, &phases, dispatch)?;
+    let (audit, records) = audited(fixture, &phases, &outages)?;
     let read_back = records.took.as_secs_f64();
     Ok(Report {
         seed: fixture.seed,
         audit,
         kept,
         back_after_ms,
+        kills: outages.kills,
+        journal: fixture.stack.status()?.journal.unwrap_or_default(),
         held: status.sessions,
         lost: (status.lost, status.map_full),
         read_back,
@@ -96,12 +111,13 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
 pub(crate) fn audited(
     fixture: &Fixture,
     phases: &[Phase],
-    dispatch: u32,
+    outages: &Outages,
 ) -> Result<(audit::Audit, JournalReader)> {
     let serve_pid = |plan: &plan::Plan| fixture.serve_pid(plan);
     let serve_reports = fixture.serve_reports();
-    let input = audit::AuditInput { serve_reports, dispatch, serve_pid: &serve_pid };
-    let mut attempts = 5;
+    let input = audit::AuditInput { serve_reports, outages, serve_pid: &serve_pid };
+    // What a full disk did not take is found by the next pass of t3-trace.
+    let mut attempts = if outages.full.is_empty() { 5 } else { 60 };
     loop {
         attempts -= 1;
         let records = JournalReader::read(&fixture.stack.journal)?;
@@ -110,6 +126,7 @@ pub(crate) fn audited(
         if audit.missing == 0 || attempts == 0 {
             return Ok((audit, records));
         }
+        fixture.stack.reconcile()?;
         std::thread::sleep(Duration::from_secs(2));
     }
 }

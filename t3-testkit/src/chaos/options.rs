@@ -20,6 +20,9 @@ pub struct Options {
     /// Number of times that t3-trace is killed and started again
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub kills: u32,
+    /// Number of times that t3-dispatch, t3-trace or both are killed and started again
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub crashes: u32,
     /// Concurrent sessions; with too many, dispatch lacks CPU and evidence comes too late
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000))]
     pub at_once: u32,

@@ -1,6 +1,7 @@
 //! Report of chaos, printed and as JSON.
 
 use serde::Serialize;
+use t3_record::wire::JournalState;
 
 use super::{
     audit::{Audit, Row, Times},
@@ -25,6 +26,10 @@ pub struct Report {
     pub kept: Vec<Kept>,
     /// For each kill of t3-trace: time from the start until dispatch is connected, in milliseconds.
     pub back_after_ms: Vec<u64>,
+    /// Number of kills: dispatch alone, t3-trace alone, both.
+    pub kills: [u32; 3],
+    /// Records that t3-trace has compared with the journal.
+    pub journal: JournalState,
     /// Open sessions in t3-trace at the end.
     pub held: u64,
     /// Kernel events that the last t3-trace lost, and insertions into a full map.
@@ -65,6 +70,15 @@ impl Report {
         let mut findings: Vec<String> = self.kept.iter().filter_map(Kept::finding).collect();
         if self.held > 0 {
             findings.push(format!("t3-trace still has {} open sessions", self.held));
+        }
+        if self.journal.lost > 0 {
+            findings.push(format!("t3-trace has lost {} records", self.journal.lost));
+        }
+        if self.kills.iter().sum::<u32>() > 2 && self.kills.contains(&0) {
+            findings.push("one combination of dispatch and t3-trace was never killed".to_owned());
+        }
+        if self.row("full").is_some() && self.journal.missing == 0 {
+            findings.push("the full disk dropped no record that t3-trace missed".to_owned());
         }
         if let (Some(with), Some(stopped)) = (self.row("with"), self.row("stopped")) {
             let (open, pass_on) = (stopped.open.p50_us, stopped.pass_on.p50_us);
@@ -107,6 +121,11 @@ impl Report {
             audit.missing,
             self.read_back,
             audit.unseen
+        );
+        let [dispatch, trace, both] = self.kills;
+        println!(
+            "killed: dispatch {dispatch} times, t3-trace {trace} times, both {both} times; {} sessions interrupted; the full disk did not take {} ws open; t3-trace wrote {:?}; {:?}",
+            audit.interrupted, audit.unstored, audit.by_trace, self.journal
         );
         println!(
             "\n{:<8} {:>8} {:>7} {:>7}  {:>17}  {:>17}  {:>19}  {:>19}  {:>12}  kernel (likely)",

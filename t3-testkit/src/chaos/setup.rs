@@ -33,6 +33,9 @@ const ABSENT: &str = "absent";
 /// User that is not in the routing table.
 const STRANGER: &str = "stranger";
 
+/// Maximum size of the journal; it occupies memory only as it grows.
+const DISK: u64 = 8 << 30;
+
 /// Sessions at a steady pace, or as fast as the host allows.
 pub(crate) struct Phase {
     pub name: &'static str,
@@ -56,11 +59,12 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Starts everything. The current program must have the hidden command `serve`.
     pub(crate) fn start(options: &Options, seed: u64) -> Result<Self> {
-        Self::with(options.users as usize, options.at_once as usize, seed)
+        let journal = Journal::on_disk_of(DISK)?;
+        Self::with(options.users as usize, options.at_once as usize, seed, journal)
     }
 
     /// As [`Self::start`], without the options of chaos.
-    pub(crate) fn with(users: usize, at_once: usize, seed: u64) -> Result<Self> {
+    pub(crate) fn with(users: usize, at_once: usize, seed: u64, journal: Journal) -> Result<Self> {
         let mut setup = Setup::users(users)?;
         setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
         setup.users.insert(ABSENT.to_owned(), free_port()?);
@@ -81,7 +85,7 @@ impl Fixture {
                 std::net::TcpStream::connect(("127.0.0.1", port)).ok()
             })?;
         }
-        let stack = Stack::start(setup, Journal::unfollowed()?)?;
+        let stack = Stack::start(setup, journal)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.attempt(|| "start a runtime".to_owned())?;
         Ok(Self { stack, seed, users, serves, serve_reports, runtime, at_once, next: 0 })

@@ -2,14 +2,13 @@
 
 use std::{
     ffi::CString,
-    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
 use rustix::{
-    fs::{FallocateFlags, fallocate, statvfs},
-    mount::{MountFlags, UnmountFlags, mount, unmount},
+    fs::statvfs,
+    mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount},
 };
 
 use super::Journal;
@@ -24,12 +23,14 @@ const NOISE: &str = "head -c 400000 /dev/urandom | base64 -w 30000 | systemd-cat
 #[derive(Debug)]
 pub(super) struct SmallDisk {
     place: PathBuf,
+    bytes: u64,
 }
 
-/// Occupies all free space of a disk until it is dropped.
+/// Leaves a disk without free space until it is dropped.
 #[derive(Debug)]
 pub struct Filler {
-    path: PathBuf,
+    place: PathBuf,
+    bytes: u64,
 }
 
 impl SmallDisk {
@@ -38,27 +39,22 @@ impl SmallDisk {
         let options = CString::new(format!("size={bytes},mode=755")).map_err(std::io::Error::other);
         let options = options.attempt(what)?;
         mount("tmpfs", place, "tmpfs", MountFlags::empty(), Some(options.as_c_str())).attempt(what)?;
-        Ok(Self { place: place.to_owned() })
+        Ok(Self { place: place.to_owned(), bytes })
     }
 
+    /// Shrinks the disk to its files: a file that fills it would occupy memory.
     pub(super) fn fill(&self) -> Result<Filler> {
-        let path = self.place.join("filler");
-        let what = || format!("fill {}", self.place.display());
-        let file = File::create(&path).attempt(what)?;
-        let filler = Filler { path };
-        let mut length = 0;
-        loop {
-            let space = statvfs(&self.place).attempt(what)?;
-            let free = space.f_bavail * space.f_frsize;
-            if free == 0 {
-                return Ok(filler);
-            }
-            // journald may take some of it meanwhile: then less is left to take.
-            let piece =
-                if fallocate(&file, FallocateFlags::empty(), length, free).is_ok() { free } else { 0 };
-            length += piece;
-        }
+        let space = statvfs(&self.place).attempt(|| format!("measure {}", self.place.display()))?;
+        let used = (space.f_blocks - space.f_bfree) * space.f_frsize;
+        resize(&self.place, used)?;
+        Ok(Filler { place: self.place.clone(), bytes: self.bytes })
     }
+}
+
+fn resize(place: &Path, bytes: u64) -> Result<()> {
+    let what = || format!("resize the tmpfs on {} to {bytes} bytes", place.display());
+    let options = CString::new(format!("size={bytes}")).map_err(std::io::Error::other).attempt(what)?;
+    mount_remount(place, MountFlags::empty(), options.as_c_str()).attempt(what)
 }
 
 impl Journal {
@@ -103,6 +99,6 @@ impl Drop for SmallDisk {
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = resize(&self.place, self.bytes);
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     chaos::{
         self,
         audit::Times,
+        outages::Outages,
         plan::Plan,
         process_usage::sample,
         serve,
@@ -32,6 +33,7 @@ use crate::{
     },
     error::{Attempt, Result, TestError},
     harness::Process,
+    journald::Journal,
     wait,
 };
 use options::Options;
@@ -60,7 +62,7 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let seed = options.common.seed();
     println!("seed {seed}: {} sessions for {} s", options.sessions, options.seconds);
-    let mut fixture = Fixture::with(options.users as usize, AT_ONCE, seed)?;
+    let mut fixture = Fixture::with(options.users as usize, AT_ONCE, seed, Journal::unfollowed()?)?;
     let report = run_phases(options, &mut fixture)?;
     report.print();
     options.common.write_json(&report)?;
@@ -137,7 +139,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     // Cuts wait for others of a burst.
     std::thread::sleep(Duration::from_secs(2));
     let phase = Phase { name: "soak", took: ended, seen, dispatch_kib: with.rss_kib };
-    let (audit, records) = chaos::audited(fixture, &[phase], dispatch)?;
+    let (audit, records) = chaos::audited(fixture, &[phase], &Outages::none(dispatch))?;
     let closes = || records.closes.values().flatten().map(|close| &close.record);
     let unknown = closes().filter(|record| record.verdict == Verdict::Unknown).count();
     let lost = closes().filter_map(|record| record.lost).sum();
