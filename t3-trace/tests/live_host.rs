@@ -44,6 +44,7 @@ impl Fixture {
     fn start_daemon(&mut self) {
         let mut daemon = Command::new(PROGRAM);
         daemon.args(["daemon", "--no-ebpf", "--log", "stderr", "--socket"]).arg(self.socket());
+        daemon.arg("--state-dir").arg(self.dir.path().join("state"));
         self.daemon = Some(Process::start(daemon).unwrap());
     }
 

@@ -162,6 +162,12 @@ impl Stack {
         self.dir().join("evidence.sock")
     }
 
+    /// State of t3-trace; it outlives the process.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir().join("state")
+    }
+
     /// The routing table.
     #[must_use]
     pub fn table(&self) -> PathBuf {
@@ -214,7 +220,7 @@ impl Stack {
         mount_kernel_filesystems();
         let mut command = Command::new(binaries::find("t3-trace")?);
         command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", self.journal.log_target]);
-        command.args(&self.setup.trace_arguments);
+        command.arg("--state-dir").arg(self.state_dir()).args(&self.setup.trace_arguments);
         self.journal.lend(&mut command)?;
         let process = Process::start(command)?;
         self.trace = Some(process);

@@ -146,9 +146,9 @@ pub(super) fn sandbox(steps: &mut Steps) {
 
 /// The hooks of a second t3-trace, run as root outside of a unit.
 fn outside() -> Result<Vec<Hook>> {
-    let socket = "/run/t3-package-test.sock";
+    let (socket, state) = ("/run/t3-package-test.sock", "/run/t3-package-test.state");
     let mut command = std::process::Command::new("t3-trace");
-    command.args(["daemon", "--socket", socket, "--log", "stderr"]);
+    command.args(["daemon", "--socket", socket, "--state-dir", state, "--log", "stderr"]);
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     crate::sys::dies_with_us(&mut command);
     let mut daemon =
@@ -160,6 +160,7 @@ fn outside() -> Result<Vec<Hook>> {
     let _ = daemon.kill();
     let _ = daemon.wait();
     let _ = fs::remove_file(socket);
+    let _ = fs::remove_dir_all(state);
     status.map(|status| status.hooks).map_err(|error| TestError::Unexpected {
         what: "the hooks outside of the unit".to_owned(),
         got: error.to_string(),

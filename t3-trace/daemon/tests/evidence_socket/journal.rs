@@ -68,6 +68,7 @@ fn a_record_written_before_the_exit_is_not_written_again() {
     let socket = dir.path().join("evidence.sock");
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_t3-trace-daemon"));
     daemon.args(["--no-ebpf", "--log=journald", "--socket"]).arg(&socket).stderr(Stdio::null());
+    daemon.arg("--state-dir").arg(dir.path().join("state"));
     journal.lend(&mut daemon).unwrap();
     let _daemon = Killed(daemon.spawn().unwrap());
     for _ in 0..1000 {
