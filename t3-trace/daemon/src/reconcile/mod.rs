@@ -2,4 +2,5 @@
 //! passes over the journal that decide it.
 
 mod ledger;
+pub mod scan;
 pub mod spool;

@@ -1,0 +1,200 @@
+//! One line of `journalctl --output=json`. Pure.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use t3_record::journal::{CLOSE_ID, OPEN_ID};
+use t3_trace_host::journal_trust::Trust;
+
+/// Fields that [`decode`] reads, without those that journalctl always prints and those of the trust
+/// rule.
+pub(super) const FIELDS: [&str; 6] = ["MESSAGE_ID", "T3_CONN", "T3_USER", "T3_IP", "T3_RAY", "_PID"];
+
+/// A record in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Open(OpenEntry),
+    Close { conn: String },
+}
+
+/// A `ws open` with its place in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenEntry {
+    pub conn: String,
+    pub user: String,
+    pub ip: String,
+    pub ray: Option<String>,
+    pub boot_id: String,
+    /// Process id of the writer.
+    pub pid: Option<u32>,
+    /// When journald received it, on the monotonic clock of its boot.
+    pub monotonic_us: u64,
+    pub realtime_us: u64,
+}
+
+/// What a line contains.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Decoded<'a> {
+    pub(super) cursor: Option<Cow<'a, str>>,
+    /// `None` for an entry that is no record, that lacks a field, or that has an untrusted writer.
+    pub(super) found: Option<Found>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields<'a> {
+    #[serde(rename = "__CURSOR", borrow)]
+    cursor: Text<'a>,
+    #[serde(rename = "__REALTIME_TIMESTAMP", borrow)]
+    realtime: Text<'a>,
+    #[serde(rename = "__MONOTONIC_TIMESTAMP", borrow)]
+    monotonic: Text<'a>,
+    #[serde(rename = "_BOOT_ID", borrow)]
+    boot_id: Text<'a>,
+    #[serde(rename = "_UID", borrow)]
+    uid: Text<'a>,
+    #[serde(rename = "_SYSTEMD_UNIT", borrow)]
+    unit: Text<'a>,
+    #[serde(rename = "_PID", borrow)]
+    pid: Text<'a>,
+    #[serde(rename = "MESSAGE_ID", borrow)]
+    message_id: Text<'a>,
+    #[serde(rename = "T3_CONN", borrow)]
+    conn: Text<'a>,
+    #[serde(rename = "T3_USER", borrow)]
+    user: Text<'a>,
+    #[serde(rename = "T3_IP", borrow)]
+    ip: Text<'a>,
+    #[serde(rename = "T3_RAY", borrow)]
+    ray: Text<'a>,
+}
+
+pub(super) fn decode(line: &[u8], trust: Trust) -> Decoded<'_> {
+    let Ok(mut fields) = serde_json::from_slice::<Fields<'_>>(line) else { return Decoded::default() };
+    let cursor = fields.cursor.0.take();
+    Decoded { cursor, found: fields.record(trust) }
+}
+
+impl Fields<'_> {
+    fn record(self, trust: Trust) -> Option<Found> {
+        if !trust.allows_writer(self.uid.get(), self.unit.get()) {
+            return None;
+        }
+        let conn = self.conn.get().filter(|conn| !conn.is_empty())?.to_owned();
+        match self.message_id.get()? {
+            CLOSE_ID => Some(Found::Close { conn }),
+            OPEN_ID => Some(Found::Open(OpenEntry {
+                conn,
+                boot_id: self.boot_id.get()?.to_owned(),
+                pid: self.pid.get().and_then(|pid| pid.parse().ok()),
+                monotonic_us: self.monotonic.get()?.parse().ok()?,
+                realtime_us: self.realtime.get()?.parse().ok()?,
+                user: self.user.0?.into_owned(),
+                ip: self.ip.0?.into_owned(),
+                ray: self.ray.0.map(Cow::into_owned),
+            })),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn realtime_us(line: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<Fields<'_>>(line).ok()?.realtime.get()?.parse().ok()
+}
+
+pub(super) fn message_id(line: &[u8]) -> Option<Cow<'_, str>> {
+    serde_json::from_slice::<Fields<'_>>(line).ok()?.message_id.0
+}
+
+/// Identity of an entry: what a cursor says of its boot, times and content. Its sequence number
+/// changes when journald moves the entry from /run to /var.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position<'a> {
+    boot: &'a str,
+    monotonic: &'a str,
+    realtime: &'a str,
+    content: &'a str,
+}
+
+pub(super) fn position(cursor: &str) -> Option<Position<'_>> {
+    let part = |name: &str| {
+        let value = cursor.split(';').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
+        (!value.is_empty() && value.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(value)
+    };
+    Some(Position { boot: part("b")?, monotonic: part("m")?, realtime: part("t")?, content: part("x")? })
+}
+
+/// Value of a field. journalctl writes a text, an array of bytes (not printable), an array of values
+/// (a repeated field: the first counts), or null (too long).
+#[derive(Default)]
+struct Text<'a>(Option<Cow<'a, str>>);
+
+impl Text<'_> {
+    fn get(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a text, an array or null")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Text(None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
+        let mut bytes = Vec::new();
+        let mut first = None;
+        while let Some(element) = values.next_element::<Element<'de>>()? {
+            match element {
+                Element::Byte(byte) if first.is_none() => bytes.push(byte),
+                Element::Text(text) if bytes.is_empty() => {
+                    while values.next_element::<IgnoredAny>()?.is_some() {}
+                    return Ok(Text(Some(text)));
+                }
+                // The first of several values, itself unprintable.
+                Element::Bytes(value) if bytes.is_empty() => {
+                    first.get_or_insert(value);
+                }
+                _ => {
+                    while values.next_element::<IgnoredAny>()?.is_some() {}
+                    return Ok(Text(None));
+                }
+            }
+        }
+        let bytes = first.unwrap_or(bytes);
+        Ok(Text(Some(String::from_utf8_lossy(&bytes).into_owned().into())))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Element<'a> {
+    Byte(u8),
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Bytes(Vec<u8>),
+    Other(IgnoredAny),
+}
