@@ -1,5 +1,5 @@
-//! Reads of the journal with journalctl: `ws open` and `ws close` entries, the oldest entry, the end
-//! of a boot.
+//! Reads of the journal with journalctl: `ws open` and `ws close` entries, the oldest entry, the
+//! end of a boot.
 //!
 //! journalctl is the only reader of journal files that matches their version. Its output is read
 //! line by line, so that memory does not depend on the size of the journal.
@@ -70,8 +70,8 @@ pub async fn sync() -> Result<(), ScanError> {
     }
 }
 
-/// Calls `each` for every `ws open` and `ws close` of a trusted writer, oldest first. An entry may be
-/// passed again in a later scan: when the cursor is gone, entries before it are read, too.
+/// Calls `each` for every `ws open` and `ws close` of a trusted writer, oldest first. An entry may
+/// be passed again in a later scan: when the cursor is gone, entries before it are read, too.
 ///
 /// # Errors
 /// The journal was not read to its end; `each` has been called for what was read.
@@ -146,8 +146,8 @@ pub async fn last_sign(boot_id: &str, pid: Option<u32>) -> Result<Option<u64>, S
     .await
 }
 
-/// Whether a boot ended with a shutdown, not with a reset or loss of power: journald has stopped and
-/// has not started again.
+/// Whether a boot ended with a shutdown, not with a reset or loss of power: journald has stopped
+/// and has not started again.
 ///
 /// # Errors
 /// [`ScanError`].

@@ -39,7 +39,7 @@ pub struct OpenEntry {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Decoded<'a> {
     pub(super) cursor: Option<Cow<'a, str>>,
-    /// `None` for an entry that is no record, that lacks a field, or that has an untrusted writer.
+    /// `None` for another kind of entry, a missing field, or an untrusted writer.
     pub(super) found: Option<Found>,
 }
 
@@ -127,8 +127,8 @@ pub(super) fn position(cursor: &str) -> Option<Position<'_>> {
     Some(Position { boot: part("b")?, monotonic: part("m")?, realtime: part("t")?, content: part("x")? })
 }
 
-/// Value of a field. journalctl writes a text, an array of bytes (not printable), an array of values
-/// (a repeated field: the first counts), or null (too long).
+/// Value of a field. journalctl writes a text, an array of bytes (not printable), an array of
+/// values (a repeated field: the first counts), or null (too long).
 #[derive(Default)]
 struct Text<'a>(Option<Cow<'a, str>>);
 
@@ -167,27 +167,26 @@ impl<'de> Visitor<'de> for TextVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
         let mut bytes = Vec::new();
-        let mut first = None;
         while let Some(element) = values.next_element::<Element<'de>>()? {
-            match element {
-                Element::Byte(byte) if first.is_none() => bytes.push(byte),
-                Element::Text(text) if bytes.is_empty() => {
-                    while values.next_element::<IgnoredAny>()?.is_some() {}
-                    return Ok(Text(Some(text)));
+            let first = match element {
+                Element::Byte(byte) => {
+                    bytes.push(byte);
+                    continue;
                 }
-                // The first of several values, itself unprintable.
-                Element::Bytes(value) if bytes.is_empty() => {
-                    first.get_or_insert(value);
-                }
-                _ => {
-                    while values.next_element::<IgnoredAny>()?.is_some() {}
-                    return Ok(Text(None));
-                }
-            }
+                Element::Text(text) => Some(text),
+                Element::Bytes(value) => Some(lossy(&value)),
+                Element::Other(_) => None,
+            };
+            // No array of bytes: of several values, the first counts.
+            while values.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(Text(first.filter(|_| bytes.is_empty())));
         }
-        let bytes = first.unwrap_or(bytes);
-        Ok(Text(Some(String::from_utf8_lossy(&bytes).into_owned().into())))
+        Ok(Text(Some(lossy(&bytes))))
     }
+}
+
+fn lossy(bytes: &[u8]) -> Cow<'static, str> {
+    String::from_utf8_lossy(bytes).into_owned().into()
 }
 
 #[derive(Deserialize)]
