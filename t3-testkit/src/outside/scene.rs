@@ -20,6 +20,8 @@ pub enum Step {
     Stop(u64),
     /// As [`Step::Stop`], by not scheduling the hypervisor.
     Unscheduled(u64),
+    /// Resets the guest as by its reset button; nobody is left to answer to.
+    Reset,
     /// The browser sends a Close frame.
     Close(u16),
     /// The browser drops its socket.
@@ -46,6 +48,7 @@ impl fmt::Display for Scene {
                 Step::Wait(time) => write!(f, "wait {time}"),
                 Step::Stop(time) => write!(f, "stop {time}"),
                 Step::Unscheduled(time) => write!(f, "unscheduled {time}"),
+                Step::Reset => f.write_str("reset"),
                 Step::Close(code) => write!(f, "close {code}"),
                 Step::Drop => f.write_str("drop"),
                 Step::Run => f.write_str("run"),
@@ -79,6 +82,7 @@ fn step(text: &str) -> Result<Step, TestError> {
             ["wait", time] => number(time).map(Step::Wait),
             ["stop", time] => number(time).map(Step::Stop),
             ["unscheduled", time] => number(time).map(Step::Unscheduled),
+            ["reset"] => Some(Step::Reset),
             ["close", code] => number(code).map(Step::Close),
             ["drop"] => Some(Step::Drop),
             ["run"] => Some(Step::Run),
@@ -103,6 +107,7 @@ mod tests {
             Step::Drop,
             Step::Run,
             Step::Unscheduled(1),
+            Step::Reset,
             Step::End,
         ]);
         let line = scene.to_string();

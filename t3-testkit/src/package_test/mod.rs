@@ -3,6 +3,7 @@
 //! For a disposable guest: it creates users, kills processes and reboots. It uses apt, systemctl
 //! and the programs as an operator does, and checks the result from outside.
 
+mod exactly_once;
 mod fixture;
 mod install;
 mod lifecycle;
@@ -33,6 +34,10 @@ pub struct Options {
     /// Only install, open one session, purge
     #[arg(long)]
     pub brief: bool,
+    /// Only install, then fill the disk, rotate the journal, step the clock and have the guest
+    /// reset: one record per session
+    #[arg(long, conflicts_with = "brief")]
+    pub exactly_once: bool,
     /// Only send Hello in this role (dispatch or subscriber) to the evidence socket, as the current
     /// user
     #[arg(long, value_name = "ROLE")]
@@ -41,6 +46,9 @@ pub struct Options {
 
 /// Runs the test up to the reboot or, after it, to the end; true if all steps so far have passed.
 pub fn run(options: &Options) -> Result<bool> {
+    if options.exactly_once {
+        return exactly_once::run(options);
+    }
     if let Some(mut steps) = steps::after_reboot()? {
         println!("after the reboot:");
         second_part(&mut steps, options);

@@ -32,6 +32,10 @@ pub struct VmTestArgs {
     /// Test only the Debian packages: install, use, upgrade, purge.
     #[arg(long, conflicts_with_all = ["exec", "only", "check_guest"])]
     pub packages: bool,
+    /// Test only records on an installed host: full disk, vacuum of the journal, steps of the clock,
+    /// hard resets.
+    #[arg(long, conflicts_with_all = ["exec", "only", "check_guest", "packages"])]
+    pub exactly_once: bool,
     /// Check only the guests (BTF, PSI, cgroup v2, kprobes, systemd), without the project's VM
     /// tests.
     #[arg(long, conflicts_with = "exec")]
@@ -65,10 +69,12 @@ fn plan(args: &VmTestArgs) -> Result<GuestPlan> {
     if !args.suites.is_empty() {
         plan.suites.clone_from(&args.suites);
     }
-    if matches!(plan.workload, Workload::Faults { .. } | Workload::Packages | Workload::All { .. }) {
+    let with_packages =
+        matches!(plan.workload, Workload::Packages | Workload::ExactlyOnce | Workload::All { .. });
+    if with_packages || matches!(plan.workload, Workload::Faults { .. }) {
         plan.programs = guest_programs::build()?;
     }
-    if matches!(plan.workload, Workload::Packages | Workload::All { .. }) {
+    if with_packages {
         plan.packages = Some(packaging::for_guests(&plan.programs)?);
     }
     Ok(plan)
@@ -81,6 +87,8 @@ fn workload(args: &VmTestArgs) -> Workload {
         Workload::Program(path.clone())
     } else if !args.only.is_empty() {
         Workload::Faults { only: args.only.clone(), times: args.times }
+    } else if args.exactly_once {
+        Workload::ExactlyOnce
     } else if args.packages {
         Workload::Packages
     } else {

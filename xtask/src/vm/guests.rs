@@ -31,6 +31,9 @@ const FULL: Suite = Suite::Bookworm;
 /// [`FULL`], briefly in this one.
 const PACKAGES: &str = "t3-package-test --packages /opt/t3/packages";
 const BRIEF_PACKAGES: Suite = Suite::Trixie;
+/// Records across a full disk, a vacuum of the journal, steps of the clock and hard resets, in a
+/// separate guest of [`FULL`].
+const EXACTLY_ONCE: &str = "t3-package-test --packages /opt/t3/packages --exactly-once";
 /// Runs on the host: the browser outside a guest.
 const OUTSIDE: &str = "t3-outside";
 /// Emulation is about ten times slower than the host; timeouts of the tests are longer.
@@ -63,7 +66,9 @@ pub enum Workload {
     Faults { only: Vec<String>, times: u8 },
     /// The tests of the Debian packages.
     Packages,
-    /// All faults and the packages.
+    /// One record per session, with hard resets.
+    ExactlyOnce,
+    /// All faults, the packages and [`Workload::ExactlyOnce`].
     All { times: u8 },
 }
 
@@ -194,8 +199,10 @@ fn guests(plan: &GuestPlan) -> Result<Vec<Guest>> {
             (vec![FAULTS.to_owned() + &only; usize::from(*times)], false)
         }
         Workload::Packages => (Vec::new(), true),
+        Workload::ExactlyOnce => (Vec::new(), false),
         Workload::All { times } => (vec![FAULTS.to_owned(); usize::from(*times)], true),
     };
+    let exactly_once = matches!(plan.workload, Workload::ExactlyOnce | Workload::All { .. });
     let mut with_packages = bare.clone();
     if let Some([first, later]) = &plan.packages {
         for (place, dir) in [("packages/first", first), ("packages/later", later)] {
@@ -224,6 +231,11 @@ fn guests(plan: &GuestPlan) -> Result<Vec<Guest>> {
             payload.commands.push(PACKAGES.to_owned());
             guests.push(Guest { name: "bookworm-packages", suite, payload, reboots: true });
         }
+        if exactly_once && suite == FULL {
+            let mut payload = with_packages.clone();
+            payload.commands.push(EXACTLY_ONCE.to_owned());
+            guests.push(Guest { name: "bookworm-resets", suite, payload, reboots: true });
+        }
     }
     Ok(guests)
 }
@@ -251,7 +263,7 @@ fn files_in(dir: &Path, place: &str) -> Result<Vec<(String, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FAULTS, GuestPlan, OTHER_HOOKS, PACKAGES, Workload, guests};
+    use super::{EXACTLY_ONCE, FAULTS, GuestPlan, OTHER_HOOKS, PACKAGES, Workload, guests};
     use crate::vm::suite::Suite;
 
     /// (name, commands, files, reboots) of each guest.
@@ -276,6 +288,7 @@ mod tests {
             [
                 ("bookworm", line(&[FAULTS]), 0, false),
                 ("bookworm-packages", line(&[PACKAGES]), 2, true),
+                ("bookworm-resets", line(&[EXACTLY_ONCE]), 2, true),
                 ("bullseye", line(&[FAULTS, kprobe, tracepoint]), 0, false),
                 ("trixie", line(&[FAULTS, kprobe, tracepoint, &format!("{PACKAGES} --brief")]), 2, false),
             ]
@@ -296,6 +309,12 @@ mod tests {
         let found = planned(Workload::Packages, &Suite::ALL);
         let names: Vec<_> = found.iter().map(|(name, commands, ..)| (*name, commands.len())).collect();
         assert_eq!(names, [("bookworm-packages", 1), ("trixie", 1)]);
+    }
+
+    #[test]
+    fn hard_resets_happen_in_one_guest_alone() {
+        let found = planned(Workload::ExactlyOnce, &Suite::ALL);
+        assert_eq!(found, [("bookworm-resets", vec![EXACTLY_ONCE.to_owned()], 2, true)]);
     }
 
     #[test]
