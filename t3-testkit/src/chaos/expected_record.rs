@@ -2,8 +2,8 @@
 //!
 //! Strict where the kernel was asked in time. Without its evidence (`kernel=off`, `kernel=timeout`)
 //! a record may know less, never something else: a key may be missing, none may name another side.
-//! The end of the downstream leg of an opened session is never missing: the relay sees it, too. Of a
-//! session during which dispatch died, t3-trace knows the identity and that dispatch died.
+//! The end of the downstream leg of an opened session is never missing: the relay sees it, too. Of
+//! a session during which dispatch died, t3-trace knows the identity and that dispatch died.
 
 use t3_record::{CloseRecord, ClosedBy, How, KernelSource, LegEnd, Segment, Side, Verdict, evidence::Fate};
 

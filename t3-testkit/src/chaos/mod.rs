@@ -3,7 +3,8 @@
 //!
 //! Each session has its own `Cf-Ray`, address, number of messages and end, so that the evidence of
 //! another session shows as a mismatch. t3-trace is killed, stopped and restarted meanwhile; then
-//! dispatch, t3-trace or both are killed at random, and the disk of the journal is full for a while.
+//! dispatch, t3-trace or both are killed at random, and the disk of the journal is full for a
+//! while.
 
 pub(crate) mod audit;
 pub(crate) mod client;

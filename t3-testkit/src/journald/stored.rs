@@ -93,11 +93,8 @@ impl Stored {
             let Some(entry) = entry(&line.attempt(what)?) else { continue };
             let record = StoredRecord::from_entry(&entry);
             let is_open = entry.get("MESSAGE_ID").is_some_and(|id| id == OPEN_ID);
-            if is_open {
-                self.opens.push(record)
-            } else {
-                self.closes.push(record)
-            }
+            let records = if is_open { &mut self.opens } else { &mut self.closes };
+            records.push(record);
             self.cursor = entry.get("__CURSOR").cloned().or(self.cursor.take());
         }
         child.wait().attempt(what).map(drop)

@@ -1,4 +1,4 @@
-//! A lane: a journald, a t3-trace and a dispatch of its own, on which cells run one after the other.
+//! A lane: a journald, a t3-trace and a dispatch, on which cells run one after the other.
 
 use std::{
     sync::Arc,

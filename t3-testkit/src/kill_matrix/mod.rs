@@ -1,6 +1,6 @@
-//! Kill matrix: t3-dispatch, t3-trace and journald are killed, stopped for a while or restarted, two
-//! of them in each order, with sessions that close in between; then each opened WebSocket must have
-//! exactly one `ws close`.
+//! Kill matrix: t3-dispatch, t3-trace and journald are killed, stopped for a while or restarted,
+//! two of them in each order, with sessions that close in between; then each opened WebSocket must
+//! have exactly one `ws close`.
 //!
 //! Cells mostly wait, so they run in parallel lanes, each with its own three processes.
 

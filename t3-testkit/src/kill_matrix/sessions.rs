@@ -1,5 +1,4 @@
-//! WebSockets of a cell: one task each, which closes when it is told to, or sees the connection
-//! end.
+//! WebSockets of a cell: one task each, which closes on request or sees the end of the connection.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -32,8 +32,8 @@ pub struct VmTestArgs {
     /// Test only the Debian packages: install, use, upgrade, purge.
     #[arg(long, conflicts_with_all = ["exec", "only", "check_guest"])]
     pub packages: bool,
-    /// Test only records on an installed host: full disk, vacuum of the journal, steps of the clock,
-    /// hard resets.
+    /// Test only records on an installed host: full disk, vacuum of the journal, steps of the
+    /// clock, hard resets.
     #[arg(long, conflicts_with_all = ["exec", "only", "check_guest", "packages"])]
     pub exactly_once: bool,
     /// Check only the guests (BTF, PSI, cgroup v2, kprobes, systemd), without the project's VM

@@ -17,15 +17,15 @@ use crate::vm::autobahn_image;
 /// Timeout of one test program.
 const LIMIT: Duration = Duration::from_secs(900);
 /// Printed lines of a program in [`SHOWN_PROGRAMS`].
-const SHOWN_LINES: usize = 200;
+const SHOWN_LINES: usize = 250;
 /// Run at the same time, after the others: one waits for five minutes with a third of a core, the
 /// other computes. Neither measures durations, and each has a private journald and t3-trace.
 const PARALLEL: [&str; 2] = ["host_autobahn", "host_soak"];
 /// Skipped by `--quick`: long scenarios whose parts other programs test.
 const NOT_QUICK: [&str; 4] = ["host_demo", "host_probe", "host_screens", "million_host"];
-/// The output of these is printed also on success: the table of faults, and the time until a
-/// record.
-const SHOWN_PROGRAMS: [&str; 3] = ["host_chaos", "host_faults", "host_incidents"];
+/// The output of these is printed also on success: the tables of faults and of kills, and the time
+/// until a record.
+const SHOWN_PROGRAMS: [&str; 4] = ["host_chaos", "host_faults", "host_incidents", "host_kill_matrix"];
 /// (type, mount point, a name that exists once it is mounted)
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
