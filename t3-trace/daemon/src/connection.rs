@@ -187,10 +187,10 @@ impl Peer<'_> {
                 ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),
                 ToTrace::Ask { conn } => self.ask(conn),
                 ToTrace::Done { conn, record, lost } => {
-                    // The session of a lost record stays, for its record after the end of dispatch.
-                    if !lost {
-                        self.shared.sessions().done(&conn);
+                    if let Some(reconciler) = &self.shared.reconciler {
+                        reconciler.reported(&record, self.pid, lost);
                     }
+                    self.shared.sessions().done(&conn);
                     self.shared.subscribers.publish(FromTrace::Closed { record });
                 }
                 ToTrace::Opened { record } => self.shared.subscribers.publish(FromTrace::Opened { record }),
@@ -230,6 +230,9 @@ impl Peer<'_> {
             ending: None,
             holder: None,
         };
+        if let Some(reconciler) = &self.shared.reconciler {
+            reconciler.opened(&entry.session, self.pid);
+        }
         let registered = self.shared.sessions().register(entry);
         if let Err(error) = registered {
             tracing::error!("{error}");

@@ -10,7 +10,6 @@ mod connection_owners;
 mod dispatch_process;
 mod evidence;
 mod forwarder;
-mod journal_lookup;
 pub mod listen;
 mod locked;
 mod open_sessions;

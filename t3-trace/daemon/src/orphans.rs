@@ -1,8 +1,7 @@
-//! Records of sessions whose dispatch process exited, each written exactly once.
+//! Records of sessions whose dispatch process exited.
 //!
-//! A running dispatch writes its own records, connected or not: the daemon only waits for it. An
-//! exited one may have written some of them before it could report that: those are looked up in the
-//! journal. If the look-up fails, a duplicate record is better than a missing one.
+//! A running dispatch writes its own records, connected or not: the daemon only waits for it. The
+//! records of an exited one are made here, while the kernel has the evidence.
 
 use std::{
     sync::Arc,
@@ -10,16 +9,16 @@ use std::{
 };
 
 use t3_record::{
-    Evidence,
+    CloseRecord, Evidence,
     evidence::{DispatchDeath, Nanos},
     wire::FromTrace,
 };
-use t3_trace_host::{journal_trust::Trust, kernel::ProcessFacts};
+use t3_trace_host::kernel::ProcessFacts;
 
 use crate::{
     dispatch_process::DispatchProcess,
     evidence::{LateEvents, gather},
-    journal_lookup, poll,
+    poll,
     sessions::Entry,
     state::Shared,
 };
@@ -55,22 +54,14 @@ pub(crate) async fn handle_disconnect(
         sessions = orphans.len(),
         "dispatch exited; writing the records of its sessions"
     );
-    let since = orphans.iter().filter_map(Entry::maybe_written_since).min();
-    let written = match since.filter(|_| shared.options.to_journald) {
-        Some(since) => {
-            let trust = Trust::in_user(&shared.options.dispatch_user);
-            journal_lookup::closes_since(since, trust).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot look up the records that dispatch has written; duplicates are possible");
-                journal_lookup::RecordedConns::new()
-            })
-        }
-        None => journal_lookup::RecordedConns::new(),
-    };
     for orphan in orphans {
-        if orphan.maybe_written_since().is_some() && written.contains(&orphan.session.conn) {
-            continue;
+        if shared.reconciler.as_ref().is_none_or(|reconciler| reconciler.claim(&orphan.session, pid)) {
+            let record = record(&shared, &orphan, death.clone()).await;
+            write(&shared, record);
         }
-        write(&shared, &orphan, death.clone()).await;
+    }
+    if let Some(reconciler) = &shared.reconciler {
+        reconciler.wake();
     }
 }
 
@@ -123,18 +114,24 @@ async fn has_exited(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
     }
 }
 
-async fn write(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) {
+async fn record(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) -> CloseRecord {
     let evidence = Evidence {
         relay: orphan.ending.as_deref().cloned(),
         kernel: gather(shared, Some(orphan), LateEvents::No).await,
         burst: None,
         dispatch_died: Some(death),
     };
-    let record = t3_record::assemble(&orphan.session, &evidence);
-    let mut fields = record.to_fields();
-    // For `journalctl -u t3-dispatch` (systemd.journal-fields(7)).
-    fields.push(("OBJECT_SYSTEMD_UNIT".into(), "t3-dispatch.service".to_owned()));
-    drop(shared.records.write(fields));
+    t3_record::assemble(&orphan.session, &evidence)
+}
+
+/// Leaves the record to the reconciler, which searches the journal first: dispatch may have written
+/// one before it could report that. Records that do not go to the journal are written at once.
+fn write(shared: &Shared, record: CloseRecord) {
+    if let Some(reconciler) = &shared.reconciler {
+        reconciler.abandoned(&record);
+        return;
+    }
+    drop(shared.records.write(record.to_fields()));
     shared.subscribers.publish(FromTrace::Closed { record: Box::new(record) });
 }
 

@@ -26,6 +26,7 @@ use crate::{
     poll,
     port_owners::PortOwners,
     pressure::Sampler,
+    reconcile::Reconciler,
     state::{OpenSessionsCache, OrphanWriters, Shared},
     status::DaemonStatus,
     subscribers::Subscribers,
@@ -87,6 +88,8 @@ pub async fn run(
     let owners = PortOwners::start(cgroups, Box::new(found))
         .context("cannot start the thread that searches listeners")?;
     let observer = Observer::start(systemd::passed_netlink());
+    let reconciler =
+        options.to_journald.then(|| Arc::new(Reconciler::new(Some(&options.state_dir), options.spool_size)));
     let mut listening = listen::bind(&options.socket, &options.group).await?;
     let shared = Arc::new(Shared {
         options,
@@ -101,6 +104,7 @@ pub async fn run(
         subscribers: Subscribers::default(),
         open_sessions: OpenSessionsCache::default(),
         records,
+        reconciler: reconciler.clone(),
         orphan_writers: OrphanWriters::default(),
         stopping: AtomicBool::new(false),
         daemon_status: DaemonStatus::now(),
@@ -110,6 +114,9 @@ pub async fn run(
         tasks.spawn(follow(Arc::clone(&shared), events));
     }
     tasks.spawn(observer.run());
+    if let Some(reconciler) = &reconciler {
+        tasks.spawn(Arc::clone(reconciler).run(Arc::clone(&shared)));
+    }
     tasks.spawn(systemd::run(Arc::clone(&shared)));
     tracing::info!(socket = %listening.path().display(), kernel = %shared.kernel().source(), "listening");
     systemd::ready(&shared);
@@ -128,6 +135,9 @@ pub async fn run(
         tracing::error!("timed out writing the records of an exited dispatch");
     }
     tasks.shutdown().await;
+    if let Some(reconciler) = &reconciler {
+        reconciler.finish(&shared, STOP_TIMEOUT).await;
+    }
     let records = shared.records.clone();
     let left = tokio::task::spawn_blocking(move || records.flush(STOP_TIMEOUT)).await.unwrap_or(0);
     if left > 0 {

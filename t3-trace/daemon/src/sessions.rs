@@ -60,13 +60,6 @@ impl Entry {
     pub fn began_at(&self) -> Nanos {
         self.session.opened_at.map_or(self.registered_at, |opened| opened.min(self.registered_at))
     }
-
-    /// Time since which a record may be in the journal without a `Done` message; `None` if that is
-    /// impossible.
-    #[must_use]
-    pub fn maybe_written_since(&self) -> Option<Nanos> {
-        [self.asked_at, self.detached_at].into_iter().flatten().min()
-    }
 }
 
 /// The limit is reached.
@@ -180,6 +173,12 @@ impl Sessions {
         taken
     }
 
+    /// Whether a session is registered.
+    #[must_use]
+    pub fn contains(&self, conn: &str) -> bool {
+        self.by_conn.contains_key(conn)
+    }
+
     /// Number of sessions.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -240,16 +239,6 @@ mod tests {
         assert_eq!((kept.registered_at, kept.detached_at), (10, None));
         assert_eq!(kept.ending.map(|facts| facts.ended_at), Some(25));
         assert!(sessions.is_empty());
-    }
-
-    #[test]
-    fn only_queried_or_detached_sessions_may_have_a_record() {
-        let mut sessions = Sessions::default();
-        sessions.register(entry("a", 1, 10)).unwrap();
-        assert_eq!(sessions.ask("a", 15).unwrap().maybe_written_since(), Some(15));
-        assert_eq!(sessions.ask("a", 17).unwrap().maybe_written_since(), Some(15));
-        assert!(sessions.ask("unknown", 15).is_none());
-        assert_eq!(entry("b", 1, 10).maybe_written_since(), None);
     }
 
     #[test]

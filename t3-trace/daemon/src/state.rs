@@ -24,6 +24,7 @@ use crate::{
     own_network::OwnNetwork,
     port_owners::PortOwners,
     pressure::Sampler,
+    reconcile::Reconciler,
     sessions::{ConnectionId, Sessions},
     status::DaemonStatus,
     subscribers::Subscribers,
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Subscribers,
     pub(crate) open_sessions: OpenSessionsCache,
     pub(crate) records: Writer,
+    /// `None` if records do not go to the journal.
+    pub(crate) reconciler: Option<Arc<Reconciler>>,
     pub(crate) orphan_writers: OrphanWriters,
     pub(crate) stopping: AtomicBool,
     pub(crate) daemon_status: DaemonStatus,
@@ -120,6 +123,15 @@ impl Shared {
         }
         drop(connections);
         self.sessions().detach(connection, t3_trace_host::clock::monotonic())
+    }
+
+    /// Sends a message to every connected dispatch; one that does not read misses it.
+    pub(crate) fn send_to_dispatch(&self, message: &FromTrace) {
+        for state in lock(&self.connections).values() {
+            if let Some(answers) = &state.answers {
+                let _ = answers.try_send(message.clone());
+            }
+        }
     }
 
     /// Whether the daemon is stopping.
@@ -192,7 +204,7 @@ impl Shared {
             events: inventory.events,
             missing: inventory.missing,
             clock_moved_ms: Some(self.daemon_status.clock_moved_ms()),
-            journal: None,
+            journal: self.reconciler.as_ref().map(|reconciler| reconciler.counts()),
         }))
     }
 

@@ -19,6 +19,12 @@ pub fn realtime_secs() -> u64 {
     read(ClockId::Realtime) / SECOND
 }
 
+/// Now, in microseconds since the epoch.
+#[must_use]
+pub fn realtime_us() -> u64 {
+    read(ClockId::Realtime) / 1_000
+}
+
 /// Difference of wall clock and `CLOCK_BOOTTIME` in nanoseconds; constant unless the wall clock is
 /// set.
 #[must_use]

@@ -86,6 +86,7 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
     }
 
     /// Number of sessions.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -93,6 +94,11 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
     /// Number of sessions with a record that was not yet found in the journal.
     pub(crate) fn unverified(&self) -> usize {
         self.entries.values().filter(|entry| entry.state.record().is_some()).count()
+    }
+
+    /// Whether the writer of t3-trace has records that were not yet found in the journal.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.entries.values().any(|entry| matches!(entry.state, State::Sent { .. }))
     }
 
     /// The entry of a session.
@@ -152,6 +158,15 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
         {
             entry.set(State::Pending(record));
             self.changed.insert(conn.to_owned());
+        }
+    }
+
+    /// The record of a claimed session cannot be kept: a later pass handles it.
+    pub(crate) fn release(&mut self, conn: &str) {
+        if let Some(entry) = self.entries.get_mut(conn)
+            && matches!(entry.state, State::Claimed)
+        {
+            entry.set(State::Open);
         }
     }
 

@@ -8,17 +8,19 @@ mod boots;
 mod entry;
 mod journalctl;
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 use t3_record::journal::{CLOSE_ID, OPEN_ID};
 use t3_trace_host::journal_trust::{self, Trust};
 
 use self::journalctl::Query;
 pub use self::{
-    entry::{Found, OpenEntry},
+    entry::{Found, OldestEntry, OpenEntry},
     journalctl::ScanError,
 };
 
+/// Sessions in one search: journalctl compares each entry with all terms.
+const SEARCHED: usize = 200;
 const SYNC_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// `MESSAGE_ID` of the first and the last entry of a journald process (sd-messages.h,
@@ -122,14 +124,40 @@ async fn after(
     Ok(reached.then_some(scanned))
 }
 
-/// Returns the wall-clock time of the oldest entry of the journal in microseconds since the epoch;
-/// `None` if the journal is empty.
+/// Returns those of the sessions that have a `ws close` of a trusted writer, wherever it is in the
+/// journal.
 ///
 /// # Errors
 /// [`ScanError`].
-pub async fn oldest_entry_us() -> Result<Option<u64>, ScanError> {
+pub async fn recorded(conns: &[String], trust: Trust) -> Result<BTreeSet<String>, ScanError> {
+    let mut found = BTreeSet::new();
+    for some in conns.chunks(SEARCHED) {
+        let query = Query::with(&fields()).matching("MESSAGE_ID", CLOSE_ID);
+        let query = some.iter().fold(query, |query, conn| query.matching("T3_CONN", conn));
+        journalctl::run(query.args(), |line| {
+            if let Some(Found::Close { conn }) = entry::decode(line, trust).found {
+                found.insert(conn);
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+    }
+    Ok(found)
+}
+
+/// Returns boot and time of the oldest entry of the journal; `None` if the journal is empty.
+///
+/// # Errors
+/// [`ScanError`].
+pub async fn oldest_entry() -> Result<Option<OldestEntry>, ScanError> {
+    let mut oldest = None;
     // `--lines=1` is the newest; so the child is killed after the first line.
-    first_time(&Query::with(&["_BOOT_ID"])).await
+    journalctl::run(Query::with(&["_BOOT_ID"]).args(), |line| {
+        oldest = entry::boot_and_time(line);
+        ControlFlow::Break(())
+    })
+    .await?;
+    Ok(oldest)
 }
 
 /// Returns the wall-clock time of the last entry of a boot, and of a process if given, in
@@ -177,8 +205,11 @@ pub async fn ended_cleanly(boot_id: &str) -> Result<bool, ScanError> {
 
 /// All `ws open` and `ws close` entries, with the fields that [`entry::decode`] reads.
 fn records() -> Query {
-    let fields: Vec<&str> = entry::FIELDS.iter().chain(&journal_trust::FIELDS).copied().collect();
-    Query::with(&fields).matching("MESSAGE_ID", OPEN_ID).matching("MESSAGE_ID", CLOSE_ID)
+    Query::with(&fields()).matching("MESSAGE_ID", OPEN_ID).matching("MESSAGE_ID", CLOSE_ID)
+}
+
+fn fields() -> Vec<&'static str> {
+    entry::FIELDS.iter().chain(&journal_trust::FIELDS).copied().collect()
 }
 
 async fn first_time(query: &Query) -> Result<Option<u64>, ScanError> {

@@ -35,6 +35,14 @@ pub struct OpenEntry {
     pub realtime_us: u64,
 }
 
+/// Boot and time of the oldest entry of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldestEntry {
+    pub boot_id: String,
+    /// `CLOCK_MONOTONIC` of that boot, in microseconds.
+    pub monotonic_us: u64,
+}
+
 /// What a line contains.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Decoded<'a> {
@@ -103,6 +111,14 @@ impl Fields<'_> {
 
 pub(super) fn realtime_us(line: &[u8]) -> Option<u64> {
     serde_json::from_slice::<Fields<'_>>(line).ok()?.realtime.get()?.parse().ok()
+}
+
+pub(super) fn boot_and_time(line: &[u8]) -> Option<OldestEntry> {
+    let fields = serde_json::from_slice::<Fields<'_>>(line).ok()?;
+    Some(OldestEntry {
+        boot_id: fields.boot_id.get()?.to_owned(),
+        monotonic_us: fields.monotonic.get()?.parse().ok()?,
+    })
 }
 
 pub(super) fn message_id(line: &[u8]) -> Option<Cow<'_, str>> {

@@ -195,7 +195,8 @@ async fn sync_reports_that_journald_does_not_confirm() {
 #[tokio::test]
 async fn times_are_those_of_the_first_line() {
     let dir = journal(&[open(7), open(8)], "exec sleep 60");
-    assert_eq!(oldest_entry_us().await.unwrap(), Some(1_700_000_000_000_007));
+    let oldest = oldest_entry().await.unwrap().unwrap();
+    assert_eq!((oldest.boot_id.as_str(), oldest.monotonic_us), (BOOT, 7));
     assert_eq!(last_sign(BOOT, Some(42)).await.unwrap(), Some(1_700_000_000_000_007));
     assert_eq!(last_sign(BOOT, None).await.unwrap(), Some(1_700_000_000_000_007));
     let calls = calls(&dir);
@@ -203,7 +204,19 @@ async fn times_are_those_of_the_first_line() {
     let newest = format!("{field} --reverse --lines=1 _BOOT_ID={BOOT}");
     assert_eq!(calls, [field.to_owned(), format!("{newest} _PID=42"), newest]);
     let _dir = journal(&[], "");
-    assert_eq!(oldest_entry_us().await.unwrap(), None);
+    assert_eq!(oldest_entry().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_search_asks_for_two_hundred_sessions_at_once_and_believes_trusted_writers() {
+    let forged = close(8, "c8").replace("\"_UID\":\"991\"", "\"_UID\":\"1000\"");
+    let dir = journal(&[close(7, "c7"), forged], "");
+    let conns: Vec<String> = (0..450).map(|n| format!("c{n}")).collect();
+    assert_eq!(recorded(&conns, TRUST).await.unwrap(), BTreeSet::from(["c7".to_owned()]));
+    let terms = |call: &String| call.matches(" T3_CONN=").count();
+    assert_eq!(calls(&dir).iter().map(terms).collect::<Vec<_>>(), [200, 200, 50]);
+    assert!(recorded(&[], TRUST).await.unwrap().is_empty());
+    assert_eq!(calls(&dir).len(), 3);
 }
 
 #[tokio::test]

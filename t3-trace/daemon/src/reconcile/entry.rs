@@ -1,0 +1,117 @@
+//! Entries of the ledger as the daemon uses them, and as the spool keeps them.
+
+use serde::{Deserialize, Serialize};
+use t3_record::{CloseRecord, evidence::Nanos, logfmt::BadLine, reconcile::UnclosedSession};
+
+use super::{
+    dispatch_id::DispatchId,
+    ledger::{self, State},
+};
+
+/// Entry of the ledger.
+pub(crate) type Entry = ledger::Entry<Origin, Kept>;
+
+/// A session and its dispatch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) session: UnclosedSession,
+    pub(crate) dispatch: DispatchId,
+}
+
+/// A time on both clocks: the wall clock can be set, the other one starts with each boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Moment {
+    /// Wall clock in microseconds since the epoch.
+    pub(crate) wall_us: u64,
+    /// Id of the boot.
+    pub(crate) boot: String,
+    /// `CLOCK_MONOTONIC` of that boot in nanoseconds.
+    pub(crate) monotonic: Nanos,
+}
+
+/// A record that is kept until the journal has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// Its line: smaller than the record.
+    line: String,
+    /// Time at which it was made.
+    pub(crate) made: Moment,
+    /// Subscribers have it.
+    pub(crate) is_published: bool,
+}
+
+impl Kept {
+    pub(crate) fn new(record: &CloseRecord, made: Moment, is_published: bool) -> Self {
+        Self { line: record.to_line(), made, is_published }
+    }
+
+    /// The record.
+    pub(crate) fn record(&self) -> Result<CloseRecord, BadLine> {
+        CloseRecord::from_line(&self.line)
+    }
+}
+
+/// Entry as the spool has it. A sent record may not have arrived: a later process searches for it
+/// as for a pending one.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum Stored {
+    Open { origin: Origin },
+    Reported { origin: Origin, record: Kept },
+    Pending { origin: Origin, record: Kept },
+}
+
+/// Encodes an entry for the spool.
+pub(crate) fn encode(entry: &Entry) -> Result<Vec<u8>, serde_json::Error> {
+    let origin = entry.session.clone();
+    serde_json::to_vec(&match &entry.state {
+        State::Open | State::Claimed => Stored::Open { origin },
+        State::Reported(record) => Stored::Reported { origin, record: record.clone() },
+        State::Pending(record) | State::Sent { record, .. } => {
+            Stored::Pending { origin, record: record.clone() }
+        }
+    })
+}
+
+/// Decodes an entry of the spool.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
+    Ok(match serde_json::from_slice(bytes)? {
+        Stored::Open { origin } => Entry::new(origin, State::Open),
+        Stored::Reported { origin, record } => Entry::new(origin, State::Reported(record)),
+        Stored::Pending { origin, record } => Entry::new(origin, State::Pending(record)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::reconcile::{UnclosedEnd, reconcile};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_reads_back_from_the_spool() {
+        let session = UnclosedSession {
+            conn: "a1".into(),
+            user: "wizard".into(),
+            ip: "192.0.2.1".into(),
+            ray: None,
+            opened_us: 5_000_000,
+        };
+        let record = reconcile(&session, UnclosedEnd::Reboot, None);
+        let made = Moment { wall_us: 7, boot: "b".into(), monotonic: 9 };
+        let kept = Kept::new(&record, made, true);
+        assert_eq!(kept.record(), Ok(record));
+        let origin = Origin { session, dispatch: DispatchId { boot: "b".into(), pid: Some(7), ran_at: 9 } };
+        for (state, read) in [
+            (State::Open, State::Open),
+            (State::Claimed, State::Open),
+            (State::Reported(kept.clone()), State::Reported(kept.clone())),
+            (State::Pending(kept.clone()), State::Pending(kept.clone())),
+            (State::Sent { record: kept.clone(), accepted: true }, State::Pending(kept)),
+        ] {
+            let bytes = encode(&Entry::new(origin.clone(), state)).unwrap();
+            assert_eq!(decode(&bytes).unwrap(), Entry::new(origin.clone(), read));
+        }
+        assert!(decode(b"{}").is_err() && decode(b"\xff").is_err());
+    }
+}

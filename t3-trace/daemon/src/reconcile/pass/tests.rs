@@ -1,0 +1,230 @@
+//! Passes over a journal in memory.
+
+use t3_record::{CloseRecord, How, Reconciled, Verdict};
+
+use super::{
+    super::{
+        entry::Moment,
+        scan::{OldestEntry, Scanned},
+    },
+    *,
+};
+
+const BOOT: &str = "b1";
+const ALIVE: u32 = 7;
+const DEAD: u32 = 8;
+const OPENED_US: u64 = 1_772_331_225_000_000;
+
+/// A journal in memory, with what happens while it syncs.
+#[derive(Default)]
+struct Memory {
+    entries: Mutex<Vec<Found>>,
+    while_it_syncs: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+    is_down: bool,
+    oldest: Option<OldestEntry>,
+    clean_boots: Vec<&'static str>,
+    read_from: Mutex<Vec<From>>,
+}
+
+impl JournalView for Memory {
+    async fn sync(&self) -> Result<(), ScanError> {
+        lock(&self.while_it_syncs).drain(..).for_each(|happens| happens());
+        if self.is_down { Err(ScanError::NoProgram) } else { Ok(()) }
+    }
+
+    async fn scan(&self, from: &From, each: &mut (dyn FnMut(Found) + Send)) -> Result<Scanned, ScanError> {
+        lock(&self.read_from).push(from.clone());
+        let first = match from {
+            From::Cursor(cursor) => cursor.parse().unwrap(),
+            From::Boots => 0,
+        };
+        let entries = lock(&self.entries);
+        entries[first..].iter().cloned().for_each(each);
+        Ok(Scanned { cursor: Some(entries.len().to_string()), ..Scanned::default() })
+    }
+
+    async fn recorded(&self, conns: &[String]) -> Result<BTreeSet<String>, ScanError> {
+        let closes = |found: &Found| match found {
+            Found::Close { conn } => Some(conn.clone()),
+            Found::Open(_) => None,
+        };
+        Ok(lock(&self.entries).iter().filter_map(closes).filter(|conn| conns.contains(conn)).collect())
+    }
+
+    async fn oldest_entry(&self) -> Result<Option<OldestEntry>, ScanError> {
+        Ok(self.oldest.clone())
+    }
+
+    async fn last_sign(&self, boot: &str, pid: Option<u32>) -> Result<Option<u64>, ScanError> {
+        assert_eq!(pid.is_some(), boot == BOOT, "of the host in an earlier boot, else of dispatch");
+        Ok(Some(OPENED_US + 3_000_000))
+    }
+
+    async fn ended_cleanly(&self, boot: &str) -> Result<bool, ScanError> {
+        Ok(self.clean_boots.contains(&boot))
+    }
+}
+
+struct Scene {
+    journal: Memory,
+    store: std::sync::Arc<Mutex<Store>>,
+    registered: Vec<&'static str>,
+}
+
+impl Scene {
+    fn new(entries: impl IntoIterator<Item = Found>) -> Self {
+        let journal = Memory { entries: Mutex::new(entries.into_iter().collect()), ..Memory::default() };
+        let store = std::sync::Arc::new(Mutex::new(Store::open(None, 1 << 20)));
+        Self { journal, store, registered: Vec::new() }
+    }
+
+    async fn pass(&self) -> Result<Finished, ScanError> {
+        let started = |pid| (pid == ALIVE).then_some(0);
+        let is_registered = |conn: &str| self.registered.contains(&conn);
+        run(&self.journal, &self.store, &Host::in_boot(BOOT), is_registered, started).await
+    }
+
+    /// Number of reconciled sessions, and the records to write.
+    async fn result(&self) -> (u64, Vec<CloseRecord>) {
+        let finished = self.pass().await.unwrap();
+        let writes = finished.writes.iter();
+        (finished.reconciled, writes.map(|write| write.record.record().unwrap()).collect())
+    }
+
+    fn report(&self, conn: &str, made: Moment) {
+        report(&self.store, conn, made);
+    }
+}
+
+fn report(store: &Mutex<Store>, conn: &str, made: Moment) {
+    let record = reconcile(&session(conn), UnclosedEnd::DispatchDied, None);
+    lock(store).reported(&record, made, || dispatch(ALIVE), false);
+}
+
+fn session(conn: &str) -> UnclosedSession {
+    UnclosedSession {
+        conn: conn.into(),
+        user: "wizard".into(),
+        ip: "192.0.2.1".into(),
+        ray: None,
+        opened_us: OPENED_US,
+    }
+}
+
+fn dispatch(pid: u32) -> DispatchId {
+    DispatchId { boot: BOOT.into(), pid: Some(pid), ran_at: 5_000_000_000 }
+}
+
+fn made(monotonic: Nanos) -> Moment {
+    Moment { wall_us: OPENED_US, boot: BOOT.into(), monotonic }
+}
+
+fn open_in(boot: &str, conn: &str, pid: u32) -> Found {
+    Found::Open(OpenEntry {
+        conn: conn.into(),
+        user: "wizard".into(),
+        ip: "192.0.2.1".into(),
+        ray: None,
+        boot_id: boot.into(),
+        pid: Some(pid),
+        monotonic_us: 5_000_000,
+        realtime_us: OPENED_US,
+    })
+}
+
+fn open(conn: &str, pid: u32) -> Found {
+    open_in(BOOT, conn, pid)
+}
+
+fn close(conn: &str) -> Found {
+    Found::Close { conn: conn.into() }
+}
+
+#[tokio::test]
+async fn an_open_of_a_dead_dispatch_without_a_close_gets_one() {
+    let scene = Scene::new([open("a", DEAD), open("b", DEAD), close("a"), open("c", ALIVE)]);
+    assert_eq!(scene.result().await, (1, vec![]), "only the next pass knows that nobody wrote it");
+    let (reconciled, records) = scene.result().await;
+    assert_eq!((reconciled, records.len()), (0, 1));
+    let record = &records[0];
+    assert_eq!(
+        (record.conn.as_str(), record.verdict, record.how),
+        ("b", Verdict::DispatchDied, Some(How::ProxyGone))
+    );
+    assert_eq!((record.reconciled, record.dur_ms), (Some(Reconciled::Journal), 3_000));
+    // Not again while the writer has it.
+    assert_eq!(scene.result().await, (0, vec![]));
+    lock(&scene.store).sent("b", t3_journal::Outcome::Written, false);
+    lock(&scene.journal.entries).push(close("b"));
+    assert_eq!(scene.result().await, (0, vec![]));
+    let open: Vec<_> = lock(&scene.store).ledger.open().map(|(conn, _)| conn.to_owned()).collect();
+    assert_eq!(open, ["c"]);
+    assert_eq!(
+        *lock(&scene.journal.read_from),
+        [From::Boots, From::Cursor("4".into()), From::Cursor("4".into()), From::Cursor("4".into())]
+    );
+}
+
+#[tokio::test]
+async fn a_registered_session_is_left_to_its_disconnect() {
+    let scene = Scene { registered: vec!["a"], ..Scene::new([open("a", DEAD)]) };
+    assert_eq!(scene.result().await, (0, vec![]));
+    assert_eq!(scene.result().await, (0, vec![]));
+}
+
+#[tokio::test]
+async fn an_earlier_boot_ended_by_a_reboot_or_by_a_loss_of_power() {
+    // The pid runs again in this boot.
+    let mut scene = Scene::new([open_in("b-reboot", "a", ALIVE), open_in("b-loss", "b", ALIVE)]);
+    scene.journal.clean_boots = vec!["b-reboot"];
+    assert_eq!(scene.result().await, (2, vec![]));
+    let (_, records) = scene.result().await;
+    let of = |conn: &str| records.iter().find(|record| record.conn == conn).unwrap();
+    for (conn, how) in [("a", How::Reboot), ("b", How::PowerLoss)] {
+        assert_eq!((of(conn).verdict, of(conn).how), (Verdict::Unknown, Some(how)), "{conn}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_reported_while_the_journal_syncs_waits_for_the_next_pass() {
+    let scene = Scene::new([]);
+    let store = std::sync::Arc::clone(&scene.store);
+    lock(&scene.journal.while_it_syncs).push(Box::new(move || report(&store, "a", made(9))));
+    assert_eq!(scene.result().await, (0, vec![]));
+    // The control: it had not arrived before the next sync.
+    assert_eq!(scene.result().await.1.len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_decided_without_a_journal() {
+    let mut scene = Scene::new([open("a", DEAD)]);
+    scene.journal.is_down = true;
+    scene.report("b", made(9));
+    for _ in 0..3 {
+        assert!(scene.pass().await.is_err());
+        assert_eq!(lock(&scene.store).counts().missing, 0);
+    }
+    scene.journal.is_down = false;
+    let (reconciled, records) = scene.result().await;
+    assert_eq!((reconciled, records.len()), (1, 1), "the record that dispatch reported did not arrive");
+}
+
+#[tokio::test]
+async fn a_close_that_is_read_before_its_open_counts() {
+    // journalctl orders entries of different files by the wall clock, which can be set.
+    let scene = Scene::new([close("a"), open("a", DEAD)]);
+    assert_eq!(scene.result().await, (1, vec![]));
+    assert_eq!(scene.result().await, (0, vec![]), "the search finds it");
+    assert_eq!(lock(&scene.store).ledger.len(), 0);
+}
+
+#[tokio::test]
+async fn a_record_older_than_the_journal_has_been_vacuumed() {
+    for (made_at, boot, missing) in [(4_999_999, BOOT, 0), (5_000_000, BOOT, 1), (4_999_999, "another", 1)] {
+        let mut scene = Scene::new([]);
+        scene.journal.oldest = Some(OldestEntry { boot_id: boot.into(), monotonic_us: 5_000 });
+        scene.report("a", made(made_at));
+        assert_eq!(scene.result().await.1.len(), missing, "{made_at} {boot}");
+        assert_eq!(lock(&scene.store).counts().missing, missing as u64);
+    }
+}
