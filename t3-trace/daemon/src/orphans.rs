@@ -18,7 +18,7 @@ use t3_trace_host::kernel::ProcessFacts;
 use crate::{
     dispatch_process::DispatchProcess,
     evidence::{LateEvents, gather},
-    poll,
+    poll, reconcile,
     sessions::Entry,
     state::Shared,
 };
@@ -131,7 +131,7 @@ fn write(shared: &Shared, record: CloseRecord) {
         reconciler.abandoned(&record);
         return;
     }
-    drop(shared.records.write(record.to_fields()));
+    drop(shared.records.write(reconcile::fields(&record)));
     shared.subscribers.publish(FromTrace::Closed { record: Box::new(record) });
 }
 

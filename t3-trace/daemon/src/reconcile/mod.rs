@@ -307,7 +307,7 @@ fn log_once(last: &mut Option<String>, error: String) {
 }
 
 /// Fields of a record that t3-trace writes for t3-dispatch.
-fn fields(record: &CloseRecord) -> Fields {
+pub(crate) fn fields(record: &CloseRecord) -> Fields {
     let mut fields = record.to_fields();
     // For `journalctl -u t3-dispatch` (systemd.journal-fields(7)).
     fields.push(("OBJECT_SYSTEMD_UNIT".into(), "t3-dispatch.service".to_owned()));
