@@ -41,8 +41,11 @@ const JOURNALD: &str = "/lib/systemd/systemd-journald";
 const CONFIG: &str = "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nRateLimitBurst=0\nReadKMsg=no\nAudit=no\n\
     ForwardToSyslog=no\nForwardToKMsg=no\nForwardToConsole=no\nForwardToWall=no\nRuntimeMaxUse=8G\nRuntimeKeepFree=64M\n";
 
-/// Added for a journal on its own disk: it uses all of the disk, in small files.
-const SMALL_DISK_CONFIG: &str = "RuntimeKeepFree=0\nRuntimeMaxFiles=10000\nRuntimeMaxFileSize=8M\n";
+/// Added for a journal on its own disk: it uses all of the disk, in several files.
+fn disk_config(bytes: u64) -> String {
+    let file = (bytes / 3).clamp(8 << 20, 128 << 20);
+    format!("RuntimeKeepFree=0\nRuntimeMaxFiles=10000\nRuntimeMaxFileSize={file}\n")
+}
 
 /// The fields of one entry.
 pub type Entry = BTreeMap<String, String>;
@@ -310,7 +313,7 @@ impl Private {
         for part in ["systemd/journald.conf.d", "log/journal"] {
             fs::create_dir_all(run.join(part)).attempt(|| format!("create {part}"))?;
         }
-        let config = disk.map_or_else(|| CONFIG.to_owned(), |_| CONFIG.to_owned() + SMALL_DISK_CONFIG);
+        let config = disk.map_or_else(|| CONFIG.to_owned(), |bytes| CONFIG.to_owned() + &disk_config(bytes));
         fs::write(run.join("systemd/journald.conf.d/test.conf"), config)
             .attempt(|| "write journald.conf".to_owned())?;
         let disk = disk.map(|bytes| SmallDisk::mount(&run.join("log/journal"), bytes)).transpose()?;
