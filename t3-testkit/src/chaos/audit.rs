@@ -164,15 +164,16 @@ fn one(
     let plan = &seen.plan;
     let (ray, act) = (plan.ray(), plan.act.name());
     let report = input.serve_reports.get(&plan.id).copied().unwrap_or_default();
-    let is_interrupted = input.outages.dispatch_died_during(seen);
-    audit.interrupted += usize::from(is_interrupted);
-    if !is_interrupted {
+    let is_cut = input.outages.dispatch_died_during(seen);
+    let is_interrupted = input.outages.dispatch_died_before_record(seen);
+    audit.interrupted += usize::from(is_cut);
+    if !is_cut {
         browser(audit, row, seen, &report);
     }
     let opens = reader.opens.get(&ray).map_or(&[][..], Vec::as_slice);
     let closes = reader.closes.get(&ray).map_or(&[][..], Vec::as_slice);
     // With a death of dispatch a session has opened if its client or the journal says so.
-    let has_opened = plan.act.opens() && (!is_interrupted || seen.status == 101 || !opens.is_empty());
+    let has_opened = plan.act.opens() && (!is_cut || seen.status == 101 || !opens.is_empty());
     let is_unstored = has_opened && opens.is_empty() && input.outages.disk_was_full_during(seen);
     audit.unstored += usize::from(is_unstored);
     audit.opened += usize::from(has_opened && !is_unstored);
@@ -183,7 +184,7 @@ fn one(
     let unseen = plan.act == Act::Gone && report == ServeReport::default() && closes.is_empty();
     audit.unseen += usize::from(unseen);
     // A request that dispatch had not answered when it died may have a record.
-    let expected = if is_interrupted && !has_opened {
+    let expected = if is_cut && !has_opened {
         closes.len().min(usize::from(expected_record::has_record(plan.act)))
     } else {
         usize::from(expected_record::has_record(plan.act) && !unseen)

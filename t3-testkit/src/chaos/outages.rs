@@ -36,14 +36,19 @@ impl Outages {
         Self { dispatch: vec![dispatch], ..Self::default() }
     }
 
-    /// Whether dispatch may have died before the record of this session was written.
+    /// Whether dispatch died before the client was done.
     pub(crate) fn dispatch_died_during(&self, seen: &Seen) -> bool {
-        overlaps(&self.deaths, seen)
+        overlaps(&self.deaths, seen, 0)
+    }
+
+    /// Whether dispatch may have died before the record of this session was written.
+    pub(crate) fn dispatch_died_before_record(&self, seen: &Seen) -> bool {
+        overlaps(&self.deaths, seen, RECORDED)
     }
 
     /// Whether journald may have dropped a record of this session.
     pub(crate) fn disk_was_full_during(&self, seen: &Seen) -> bool {
-        overlaps(&self.full, seen)
+        overlaps(&self.full, seen, RECORDED)
     }
 
     fn kill(&mut self, fixture: &mut Fixture, which: Which, rng: &mut Rng) -> Result<()> {
@@ -74,9 +79,9 @@ impl Outages {
     }
 }
 
-fn overlaps(spans: &[Span], seen: &Seen) -> bool {
+fn overlaps(spans: &[Span], seen: &Seen, after: u64) -> bool {
     let begin = if seen.asked == 0 { seen.over } else { seen.asked };
-    spans.iter().any(|span| begin <= span.to && seen.over + RECORDED >= span.from)
+    spans.iter().any(|span| begin <= span.to && seen.over + after >= span.from)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,12 +158,14 @@ mod tests {
         let outages =
             Outages { deaths: vec![Span { from: 50_000_000_000, to: 60_000_000_000 }], ..Outages::default() };
         let died = |asked: u64, over: u64| {
-            let plan = Plan::draw(1, 1, 1);
-            let seen =
-                Seen { asked: asked * 1_000_000_000, over: over * 1_000_000_000, ..Seen::nothing(plan) };
-            outages.dispatch_died_during(&seen)
+            let (asked, over) = (asked * 1_000_000_000, over * 1_000_000_000);
+            let seen = Seen { asked, over, ..Seen::nothing(Plan::draw(1, 1, 1)) };
+            (outages.dispatch_died_during(&seen), outages.dispatch_died_before_record(&seen))
         };
-        assert!(died(49, 55) && died(20, 40) && died(60, 61) && died(0, 55));
-        assert!(!died(61, 62) && !died(20, 36));
+        for (asked, over) in [(49, 55), (60, 61), (0, 55)] {
+            assert_eq!(died(asked, over), (true, true));
+        }
+        assert_eq!(died(20, 40), (false, true));
+        assert_eq!((died(61, 62), died(20, 36)), ((false, false), (false, false)));
     }
 }
