@@ -112,7 +112,7 @@ mod tests {
         assert_eq!((record.conn.as_str(), record.ray.as_str(), record.pid), ("c1", "r1", 7));
         assert_eq!(
             (record.key("verdict"), record.key("reconciled"), record.key("dur_ms")),
-            ("unknown", "", "")
+            ("unknown", "", "5")
         );
     }
 }
