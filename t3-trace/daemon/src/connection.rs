@@ -135,6 +135,10 @@ async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option
     let (answers, mut answered) = mpsc::channel::<FromTrace>(ANSWERS);
     let process = shared.join(pid, answers.clone());
     tracing::info!(pid, connection = process.id.0, "dispatch connected");
+    // Its predecessor may have left sessions that it never registered here.
+    if let Some(reconciler) = &shared.reconciler {
+        reconciler.wake();
+    }
     let writer = {
         let socket = Arc::clone(socket);
         tokio::spawn(async move {
@@ -174,6 +178,9 @@ struct Peer<'a> {
 impl Peer<'_> {
     async fn converse(&mut self, socket: &UnixSeqpacket) -> Result<(), End> {
         self.answer(welcome(self.shared)).await?;
+        if let Some(reconciler) = &self.shared.reconciler {
+            self.answer(FromTrace::Journal(reconciler.counts())).await?;
+        }
         let mut buffer = buffer();
         loop {
             match receive(socket, &mut buffer).await? {

@@ -147,12 +147,8 @@ impl Reconciler {
         loop {
             let asked = std::mem::take(&mut *lock(&self.requests));
             let began = Instant::now();
-            let report = self.pass(&shared, &mut last_error).await;
-            let is_calm = report.error.is_none() && report.rewritten == 0;
-            let wait = if report.reconciled > 0 {
-                // Their records are written by the next pass.
-                Duration::ZERO
-            } else if is_calm {
+            let report = self.passes(&shared, &mut last_error).await;
+            let wait = if report.error.is_none() && report.rewritten == 0 {
                 retry = RETRY_FIRST;
                 if self.store().has_sent() { RETRY_FIRST } else { INTERVAL }
             } else {
@@ -160,23 +156,38 @@ impl Reconciler {
                 retry = (retry * 2).min(INTERVAL);
                 wait
             };
-            if report.reconciled == 0 || report.error.is_some() {
-                for answer in asked {
-                    let _ = answer.send(report.clone());
-                }
-            } else {
-                lock(&self.requests).extend(asked);
+            let has_failed = report.error.is_some();
+            for answer in asked {
+                let _ = answer.send(report.clone());
             }
-            self.wait(began + wait).await;
+            self.wait(began + wait, has_failed).await;
+        }
+    }
+
+    /// Runs passes until none finds a session without a record: the record that a pass makes is
+    /// written by the next one.
+    async fn passes(self: &Arc<Self>, shared: &Arc<Shared>, last_error: &mut Option<String>) -> Report {
+        let mut total = Report::default();
+        loop {
+            let report = self.pass(shared, last_error).await;
+            total = Report {
+                reconciled: total.reconciled + report.reconciled,
+                rewritten: total.rewritten + report.rewritten,
+                ..report
+            };
+            if report.reconciled == 0 {
+                return total;
+            }
         }
     }
 
     /// Waits for a reason to run the next pass.
-    async fn wait(&self, until: Instant) {
+    async fn wait(&self, until: Instant, has_failed: bool) {
         loop {
+            let is_waiting = has_failed || self.counts().waiting > 0;
             tokio::select! {
                 () = self.due.notified() => return,
-                () = tokio::time::sleep_until(until), if self.counts().waiting > 0 => return,
+                () = tokio::time::sleep_until(until), if is_waiting => return,
                 // Records may have been added in the meantime.
                 () = tokio::time::sleep(INTERVAL / 4) => {}
             }
@@ -286,9 +297,10 @@ impl Reconciler {
     /// Writes what is pending before the daemon ends; the rest stays in the spool.
     pub(crate) async fn finish(self: &Arc<Self>, shared: &Arc<Shared>, timeout: Duration) {
         let mut last_error = None;
-        // A record that a pass makes is written by the next one.
         let passes = async {
-            while self.counts().waiting > 0 && self.pass(shared, &mut last_error).await.reconciled > 0 {}
+            if self.counts().waiting > 0 {
+                self.passes(shared, &mut last_error).await;
+            }
         };
         let _ = tokio::time::timeout(timeout, passes).await;
         let reconciler = Arc::clone(self);
