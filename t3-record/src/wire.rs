@@ -85,6 +85,9 @@ pub enum ToTrace {
     /// Query of the open sessions, from a subscriber, if the welcome announces support. Reply:
     /// [`FromTrace::Sessions`], at most once per second.
     Sessions,
+    /// Compare the records with the journal now and write those that are missing; from a subscriber.
+    /// Reply: [`FromTrace::Reconciled`], after the comparison, which may take minutes.
+    Reconcile,
     /// Live stats of sessions with activity, from dispatch, while [`FromTrace::WantPulses`] is in
     /// effect.
     Pulses {
@@ -191,6 +194,18 @@ pub enum FromTrace {
     },
     /// To dispatch and subscribers, after the welcome and on a change: the records in the journal.
     Journal(JournalState),
+    /// Reply to [`ToTrace::Reconcile`].
+    Reconciled {
+        /// Sessions of an ended dispatch that got their record.
+        reconciled: u64,
+        /// Records of dispatch written again, because they had not arrived in the journal.
+        rewritten: u64,
+        /// Sessions without a record that are still open.
+        open: u64,
+        /// Cause of a failure; the counts are those up to it.
+        #[serde(default)]
+        error: Option<String>,
+    },
 }
 
 /// Records that t3-trace has compared with the journal. Counts since it started, except `waiting`.

@@ -111,8 +111,14 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
                         answers.send(part).await.map_err(|_| End::Gone)?;
                     }
                 }
+                ToTrace::Reconcile => {
+                    let error = Some("not supported yet".to_owned());
+                    let answer = FromTrace::Reconciled { reconciled: 0, rewritten: 0, open: 0, error };
+                    answers.send(answer).await.map_err(|_| End::Gone)?;
+                }
                 _ => {
-                    let why = "a subscriber may only query the status and the open sessions";
+                    let why =
+                        "a subscriber may only query the status and the open sessions, or ask to reconcile";
                     return Err(End::Refused(why.to_owned()));
                 }
             }
@@ -208,6 +214,9 @@ impl Peer<'_> {
                 }
                 ToTrace::Sessions => {
                     return Err(End::Refused("only a subscriber may query the open sessions".to_owned()));
+                }
+                ToTrace::Reconcile => {
+                    return Err(End::Refused("only a subscriber may ask to reconcile".to_owned()));
                 }
             }
         }
