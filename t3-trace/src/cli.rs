@@ -21,6 +21,7 @@ Exit status:
   0  success
   1  runtime failure; for doctor: a check failed
   2  usage error
+  3  for closes and explain: a part of the journal could not be read
 
 Each command has its own examples: t3-trace closes --help"
 )]

@@ -4,8 +4,10 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::FromArgMatches;
 use t3_trace::cli::{self, Cli, Command};
-use t3_trace_cli::{closes, doctor, explain, live};
+use t3_trace_cli::{closes, doctor, explain, journal::Completeness, live};
 
+/// Exit status of a command that could read only a part of the journal.
+const INCOMPLETE: u8 = 3;
 /// Timeout for writing the last log lines.
 const LOG_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -15,18 +17,26 @@ fn main() -> ExitCode {
     }
     let matches = cli::definition().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let mut healthy = true;
+    let mut code = ExitCode::SUCCESS;
+    let mut complete = |read| {
+        if read == Completeness::Incomplete {
+            code = ExitCode::from(INCOMPLETE);
+        }
+    };
     let result = match cli.command {
         Command::Daemon(args) => t3_trace_daemon::start(args),
         Command::Live(args) => live::run(&args),
-        Command::Closes(args) => closes::run(&args),
-        Command::Explain(args) => explain::run(&args),
-        Command::Doctor(args) => doctor::run(&args).map(|works| healthy = works),
+        Command::Closes(args) => closes::run(&args).map(&mut complete),
+        Command::Explain(args) => explain::run(&args).map(&mut complete),
+        Command::Doctor(args) => doctor::run(&args).map(|works| {
+            if !works {
+                code = ExitCode::FAILURE;
+            }
+        }),
     };
     t3_journal::drain(LOG_DRAIN_TIMEOUT);
     match result {
-        Ok(()) if healthy => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::FAILURE,
+        Ok(()) => code,
         Err(error) => {
             eprintln!("t3-trace: {error:#}");
             ExitCode::FAILURE

@@ -143,3 +143,63 @@ fn errors_have_the_stderr_of_journalctl_or_valid_values() {
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("serve_oom") && said.contains("client_closed"), "{said}");
 }
+
+/// Exit status, stdout and stderr of `closes` for a directory.
+fn outcome(directory: &Path, options: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
+    let output = command.arg("closes").arg("--directory").arg(directory).args(options).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn damaged_and_missing_files_are_not_an_empty_journal() {
+    let journal = Journal::unfollowed().unwrap();
+    let directory = journal.directory().unwrap();
+    let socket = directory.ancestors().nth(2).unwrap().join("systemd/journal/socket");
+    let writer = Writer::start_with("t3-dispatch", Sink::Journald, &socket, 64).unwrap();
+    let written: Vec<CloseRecord> =
+        (0..12).map(|n| record(&format!("c{n}"), "alice", Verdict::ServeOom, Segment::Serve, 5000)).collect();
+    for record in &written {
+        drop(writer.write(record.to_fields()));
+    }
+    assert_eq!(writer.flush(Duration::from_secs(10)), 0, "records that did not reach journald");
+    t3_testkit::wait::until("the records in the journal", Duration::from_secs(20), || {
+        (closes(&directory, &["--json"]).lines().count() >= written.len()).then_some(())
+    })
+    .unwrap();
+    let machine = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(machine.join("system.journal")).unwrap();
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let noise = {
+        let mut bytes = whole.clone();
+        // The entries are behind the hash tables, at the end of the used part.
+        bytes[used - 4096..used].fill(0x5a);
+        bytes
+    };
+    for (name, files, code, said) in [
+        ("control", &[("a.journal", &whole[..])][..], 0, ""),
+        ("truncated", &[("a.journal", &whole[..used / 2])], 3, "the file is truncated"),
+        ("header only", &[("a.journal", &whole[..64])], 3, "the file is truncated"),
+        ("empty", &[("a.journal", &[])], 3, "the file is truncated"),
+        ("text", &[("a.journal", &b"not a journal\n".repeat(1000)[..])], 3, "not a journal file"),
+        ("next to a good one", &[("a.journal", &whole), ("b.journal", &whole[..used / 2])], 3, "b.journal"),
+        ("noise", &[("a.journal", &noise)], 3, "damaged parts skipped"),
+        ("no files", &[], 1, "no journal files"),
+    ] {
+        let copy = tempfile::tempdir().unwrap();
+        for (file, bytes) in files {
+            std::fs::write(copy.path().join(file), bytes).unwrap();
+        }
+        let (status, out, err) = outcome(copy.path(), &["--json"]);
+        assert_eq!(status, Some(code), "{name}: {out}{err}");
+        assert!(err.contains(said), "{name}: {err}");
+        assert_eq!(err.is_empty(), code == 0, "{name}: {err}");
+        if name == "control" || name == "next to a good one" {
+            assert_eq!(records(&out), written, "{name}");
+        }
+        let (status, out, _) = outcome(copy.path(), &["--summary"]);
+        assert_eq!(status, Some(code), "{name}");
+        assert_eq!(out.contains("incomplete: "), code == 3, "{name}: {out}");
+    }
+}

@@ -1,9 +1,9 @@
 //! Options of `t3-trace closes`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use t3_record::{Segment, Verdict};
+use t3_record::{Segment, Verdict, wire::SOCKET_PATH};
 
 use crate::{
     journal::source_args::JournalSource,
@@ -16,11 +16,13 @@ use crate::{
   t3-trace closes --since '2 hours ago'
   t3-trace closes --since 14:00 --until 14:20 --user alice --short 120s
   t3-trace closes --since yesterday --segment serve --csv > closes.csv
+  t3-trace closes --reconcile --since today
 
 Exit status:
-  0  the journal was read to its end, also when nothing matched
-  1  runtime failure
+  0  the journal was read completely, also when nothing matched
+  1  runtime failure, also when there is no journal
   2  usage error
+  3  a part of the journal could not be read (see stderr): closes may be missing
 
 Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
 pub struct ClosesArgs {
@@ -44,8 +46,15 @@ pub struct ClosesArgs {
     pub short: Option<Duration>,
     #[command(flatten)]
     pub place: JournalSource,
-    /// Print each record as one JSON object, without a summary; `time` is its write time (RFC
-    /// 3339).
+    /// First let t3-trace write the records of sessions that ended without one, for example in a
+    /// power loss; it does so itself at its start and once per minute.
+    #[arg(long, conflicts_with_all = ["file", "directory"])]
+    pub reconcile: bool,
+    /// Path of the evidence socket, for --reconcile.
+    #[arg(long, value_name = "PATH", default_value = SOCKET_PATH)]
+    pub socket: PathBuf,
+    /// Print each record as one JSON object, without a summary; `time` is the time of the close
+    /// (RFC 3339).
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
     /// Print CSV with a header line (RFC 4180), without a summary.
@@ -63,6 +72,16 @@ pub struct ClosesArgs {
 }
 
 impl ClosesArgs {
+    /// Whether the summary counts connections without a request, which have no user and no verdict.
+    #[must_use]
+    pub const fn counts_attempts(&self) -> bool {
+        self.summarises()
+            && self.user.is_none()
+            && self.verdict.is_empty()
+            && self.segment.is_empty()
+            && self.short.is_none()
+    }
+
     #[must_use]
     pub const fn summarises(&self) -> bool {
         !(self.json || self.csv || self.no_summary)

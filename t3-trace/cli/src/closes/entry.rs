@@ -4,9 +4,10 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use t3_record::{
-    CloseRecord,
-    journal::{CLOSE_ID, OPEN_ID, field},
+    AttemptsRecord, CloseRecord,
+    journal::{ATTEMPTS_ID, CLOSE_ID, OPEN_ID, field},
     record::BadRecord,
+    vocabulary::Reconciled,
 };
 use t3_trace_host::journal_trust::Trust;
 
@@ -27,6 +28,8 @@ pub enum EntryKind {
         /// Time since the previous session of the user, in milliseconds.
         gap_ms: u64,
     },
+    /// Connections that ended before a request was read.
+    Attempts(AttemptsRecord),
 }
 
 /// Returns the content of an entry; `None` if `closes` does not use it.
@@ -35,7 +38,7 @@ pub enum EntryKind {
 /// [`Unusable`]: the record is not valid, or another user wrote it.
 pub fn kind(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> {
     let id = entry.get("MESSAGE_ID").unwrap_or_default();
-    if id != CLOSE_ID && id != OPEN_ID {
+    if ![CLOSE_ID, OPEN_ID, ATTEMPTS_ID].contains(&id) {
         return Ok(None);
     }
     let uid = entry.get("_UID");
@@ -46,6 +49,10 @@ pub fn kind(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> 
         let gap = entry.get("T3_GAP_MS").and_then(|gap| gap.parse().ok());
         let back = entry.get("T3_USER").zip(gap);
         return Ok(back.map(|(user, gap_ms)| EntryKind::Back { user: user.to_owned(), gap_ms }));
+    }
+    if id == ATTEMPTS_ID {
+        let attempts = AttemptsRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into))?;
+        return Ok(Some(EntryKind::Attempts(attempts)));
     }
     let micros = entry.micros().unwrap_or_default();
     Ok(Some(EntryKind::Close { record: Box::new(record(entry)?), micros }))
@@ -82,16 +89,13 @@ pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
 /// Returns the query for these options; journald's index skips entries that do not match.
 #[must_use]
 pub fn query(args: &ClosesArgs) -> Query {
-    let term = |key: &str, value: &str| format!("{}={value}", field(key));
-    let user = args.user.iter().map(|user| term("user", user));
-    // Selected by message ID, not by unit: t3-trace writes some closes itself.
-    let mut matches = vec![format!("MESSAGE_ID={CLOSE_ID}")];
-    matches.extend(user.clone());
-    matches.extend(args.verdict.iter().map(|verdict| term("verdict", verdict.as_str())));
-    matches.extend(args.segment.iter().map(|segment| term("segment", segment.as_str())));
+    let mut matches = closes(args);
     if args.summarises() {
         matches.extend(["+".to_owned(), format!("MESSAGE_ID={OPEN_ID}")]);
-        matches.extend(user);
+        matches.extend(args.user.iter().map(|user| term("user", user)));
+    }
+    if args.counts_attempts() {
+        matches.extend(["+".to_owned(), format!("MESSAGE_ID={ATTEMPTS_ID}")]);
     }
     Query {
         since: args.since,
@@ -103,6 +107,34 @@ pub fn query(args: &ClosesArgs) -> Query {
         fields: Vec::new(),
         matches,
     }
+}
+
+/// Returns the query for reconciled records: without an end, because they are written after the
+/// close.
+#[must_use]
+pub fn reconciled_query(args: &ClosesArgs) -> Query {
+    let mut matches = closes(args);
+    matches.extend(reconciled());
+    Query { since: args.since, place: args.place.clone(), matches, ..Query::default() }
+}
+
+/// Terms that select reconciled records.
+pub fn reconciled() -> impl Iterator<Item = String> {
+    [Reconciled::Journal, Reconciled::Spool].into_iter().map(|origin| term("reconciled", origin.as_str()))
+}
+
+/// Terms of the closes for these options.
+fn closes(args: &ClosesArgs) -> Vec<String> {
+    // Selected by message ID, not by unit: t3-trace writes some closes itself.
+    let mut matches = vec![format!("MESSAGE_ID={CLOSE_ID}")];
+    matches.extend(args.user.iter().map(|user| term("user", user)));
+    matches.extend(args.verdict.iter().map(|verdict| term("verdict", verdict.as_str())));
+    matches.extend(args.segment.iter().map(|segment| term("segment", segment.as_str())));
+    matches
+}
+
+fn term(key: &str, value: &str) -> String {
+    format!("{}={value}", field(key))
 }
 
 #[cfg(test)]
@@ -197,5 +229,10 @@ mod tests {
             "T3_USER=+",
         ];
         assert_eq!(query(&some).matches, expected);
+        let expected = [&expected[..5], &["T3_RECONCILED=journal", "T3_RECONCILED=spool"]].concat();
+        assert_eq!(reconciled_query(&some).matches, expected);
+        let attempts = format!("MESSAGE_ID={ATTEMPTS_ID}");
+        assert!(query(&ClosesArgs::default()).matches.contains(&attempts));
+        assert!(!query(&some).matches.contains(&attempts));
     }
 }

@@ -5,15 +5,21 @@ pub mod csv;
 pub mod entry;
 pub mod filter;
 pub mod progress;
+pub mod reconcile;
+pub mod reconciled;
 pub mod summary;
+pub mod time;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::Context;
+use t3_record::CloseRecord;
 use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
 
 use crate::{
-    journal::{access, export_format::Entry, journalctl, json_entry::Unusable},
+    journal::{
+        Completeness, access, export_format::Entry, journalctl, json_entry::Unusable, warnings::Warnings,
+    },
     present::{
         close_line, json,
         text::{self, Paint},
@@ -23,13 +29,17 @@ use crate::{
 use args::ClosesArgs;
 use entry::EntryKind;
 use progress::Progress;
+use reconciled::Reconciled;
 use summary::Summary;
 
 /// Prints the closes until the end of the journal, or until the reader closes the output.
 ///
 /// # Errors
 /// The journal cannot be read to its end, or writing fails, except with EPIPE.
-pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
+pub fn run(args: &ClosesArgs) -> anyhow::Result<Completeness> {
+    if args.reconcile {
+        reconcile::run(&args.socket)?;
+    }
     let stdout = io::stdout();
     let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let paint = Paint { colour: stdout.is_terminal() && !no_colour };
@@ -44,11 +54,15 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<()> {
         day: String::new(),
         broken: 0,
         foreign: 0,
+        reconciled: Reconciled::default(),
+        warnings: Warnings::default(),
     };
     let written = shown.all().context("cannot read the journal")?;
     match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to stdout"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(Completeness::of(&shown.warnings)),
     }
 }
 
@@ -63,6 +77,9 @@ struct ClosesPrinter<'a, W> {
     broken: u64,
     /// Entries with our message IDs from other users.
     foreign: u64,
+    /// Reconciled records that are not yet printed.
+    reconciled: Reconciled,
+    warnings: Warnings,
 }
 
 impl<W: Write> ClosesPrinter<'_, W> {
@@ -73,9 +90,11 @@ impl<W: Write> ClosesPrinter<'_, W> {
         }
         let until = self.args.until.map(|until| until.epoch_micros());
         let mut progress = Progress::new(until, !self.args.summary);
-        let read = journalctl::entries(&entry::query(self.args), |entry| {
-            progress.step(|| entry.micros());
-            self.entry(entry, &mut summary)
+        let read = self.read_reconciled().and_then(|()| {
+            journalctl::entries(&entry::query(self.args), |entry| {
+                progress.step(|| entry.micros());
+                self.entry(entry, &mut summary)
+            })
         });
         progress.end();
         // Also when journalctl has failed for this reason: its error does not name the group.
@@ -88,7 +107,10 @@ impl<W: Write> ClosesPrinter<'_, W> {
                 "t3-trace closes: cannot read {path}: permission denied, its records are missing; join the group systemd-journal"
             );
         }
-        if let Err(error) = read? {
+        let (written, warnings) = read?;
+        self.warnings.merge(warnings);
+        self.warnings.print("closes may be missing");
+        if let Err(error) = written.and_then(|()| self.due(u64::MAX, &mut summary)) {
             return Ok(Err(error));
         }
         if self.broken > 0 {
@@ -102,6 +124,22 @@ impl<W: Write> ClosesPrinter<'_, W> {
             );
         }
         Ok(self.foot(summary))
+    }
+
+    fn read_reconciled(&mut self) -> Result<(), journalctl::ReadError> {
+        let (args, trust) = (self.args, self.trust);
+        let mut found = Reconciled::default();
+        // Unusable entries are counted when they are read with all others.
+        let read = journalctl::entries(&entry::reconciled_query(args), |entry| {
+            if let Ok(Some(EntryKind::Close { record, micros })) = entry::kind(entry, trust) {
+                found.keep(args, record, micros);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        })?;
+        self.warnings.merge(read.1);
+        found.sort();
+        self.reconciled = found;
+        Ok(())
     }
 
     fn heading(&mut self) -> io::Result<()> {
@@ -123,6 +161,10 @@ impl<W: Write> ClosesPrinter<'_, W> {
                 }
                 return Ok(());
             }
+            Ok(Some(EntryKind::Attempts(attempts))) => {
+                summary.attempts(attempts.n, attempts.wait_ms);
+                return Ok(());
+            }
             Ok(None) => return Ok(()),
             Err(Unusable::Broken(_)) => {
                 self.broken += 1;
@@ -133,17 +175,30 @@ impl<W: Write> ClosesPrinter<'_, W> {
                 return Ok(());
             }
         };
-        if !filter::wanted(self.args, &record) {
+        if record.reconciled.is_some() || !filter::wanted(self.args, &record) {
             return Ok(());
         }
+        self.due(micros, summary)?;
+        self.close(&record, micros, summary)
+    }
+
+    /// Prints the reconciled records up to this time.
+    fn due(&mut self, up_to: u64, summary: &mut Summary) -> io::Result<()> {
+        while let Some((micros, record)) = self.reconciled.next(up_to) {
+            self.close(&record, micros, summary)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, record: &CloseRecord, micros: u64, summary: &mut Summary) -> io::Result<()> {
         if self.args.csv {
-            return writeln!(self.out, "{}", csv::row(&record, micros));
+            return writeln!(self.out, "{}", csv::row(record, micros));
         }
         if self.args.json {
-            return writeln!(self.out, "{}", json::line(&record, micros)?);
+            return writeln!(self.out, "{}", json::line(record, micros)?);
         }
         let at = micros / 1_000_000;
-        summary.close(&record, at);
+        summary.close(record, at);
         if self.args.summary {
             return Ok(());
         }
@@ -152,7 +207,7 @@ impl<W: Write> ClosesPrinter<'_, W> {
             writeln!(self.out, "{day}")?;
             self.day = day;
         }
-        let line = close_line::close(&record, &local::clock(at), self.paint);
+        let line = close_line::close(record, &local::clock(at), self.paint);
         writeln!(self.out, "{}", text::folded(&line, self.width))
     }
 
@@ -163,6 +218,11 @@ impl<W: Write> ClosesPrinter<'_, W> {
             }
             let text = summary.text(self.width, |at| format!("{} {}", local::day(at), local::clock(at)));
             self.out.write_all(text.as_bytes())?;
+            if !self.warnings.is_empty() {
+                let incomplete =
+                    "incomplete: a part of the journal could not be read; see the messages on stderr";
+                writeln!(self.out, "{}", text::folded(incomplete, self.width))?;
+            }
         }
         self.out.flush()
     }
@@ -170,9 +230,7 @@ impl<W: Write> ClosesPrinter<'_, W> {
 
 #[cfg(test)]
 mod tests {
-    use t3_record::{
-        Cause, CloseRecord, How, KernelSource, Segment, Verdict, journal::OPEN_ID, value::Percent,
-    };
+    use t3_record::{Cause, How, KernelSource, Segment, Verdict, journal::OPEN_ID, value::Percent};
 
     use super::*;
 
@@ -205,6 +263,8 @@ mod tests {
             day: String::new(),
             broken: 0,
             foreign: 0,
+            reconciled: Reconciled::default(),
+            warnings: Warnings::default(),
         };
         let mut summary = Summary::default();
         shown.heading().unwrap();
@@ -261,6 +321,68 @@ mod tests {
         let csv = shown(&ClosesArgs { csv: true, ..ClosesArgs::default() });
         assert!(csv.starts_with("time,user,") && csv.lines().count() == 2, "{csv}");
         assert!(csv.contains("\n2023-11-14T22:14:02.123456Z,alice,"), "{csv}");
+    }
+
+    #[test]
+    fn reconciled_records_are_listed_at_the_time_of_the_close() {
+        let written = |conn: &str, at: u64, ended_at: Option<u64>| {
+            let mut close = record("alice", Verdict::DispatchDied, Segment::Dispatch, 1);
+            close.conn = conn.to_owned();
+            close.reconciled = ended_at.map(|_| t3_record::vocabulary::Reconciled::Journal);
+            close.ended_at = ended_at.and_then(|secs| crate::time::rfc3339(secs * 1_000_000));
+            (close, at * 1_000_000)
+        };
+        let entries = [
+            written("first", 100, None),
+            written("third", 300, None),
+            written("second", 400, Some(200)),
+            written("fourth", 400, Some(390)),
+        ];
+        for args in [
+            ClosesArgs { json: true, ..ClosesArgs::default() },
+            ClosesArgs { csv: true, ..ClosesArgs::default() },
+        ] {
+            let mut shown = ClosesPrinter {
+                out: Vec::new(),
+                args: &args,
+                paint: Paint { colour: false },
+                width: None,
+                trust: Trust { dispatch: Some(991) },
+                day: String::new(),
+                broken: 0,
+                foreign: 0,
+                reconciled: Reconciled::default(),
+                warnings: Warnings::default(),
+            };
+            let mut summary = Summary::default();
+            for (record, at) in &entries {
+                shown.reconciled.keep(&args, Box::new(record.clone()), *at);
+            }
+            shown.reconciled.sort();
+            let mut bytes = Vec::new();
+            for (record, at) in &entries {
+                let (fields, at) = (record.to_fields(), at.to_string());
+                let fields = fields.iter().map(|(name, value)| (name.as_ref(), value.as_str()));
+                let more = [("__REALTIME_TIMESTAMP", at.as_str()), ("_UID", "991")];
+                bytes.extend(t3_record::journal::datagram(fields.chain(more)));
+                bytes.push(b'\n');
+            }
+            let mut read = crate::journal::export_format::Entries::new(&bytes[..]);
+            while let Some(entry) = read.read().unwrap() {
+                shown.entry(entry, &mut summary).unwrap();
+            }
+            shown.due(u64::MAX, &mut summary).unwrap();
+            let text = String::from_utf8(shown.out).unwrap();
+            let mut at = 0;
+            for (conn, time) in
+                [("first", "01:40"), ("second", "03:20"), ("third", "05:00"), ("fourth", "06:30")]
+            {
+                let line = text[at..].lines().position(|line| line.contains(conn) && line.contains(time));
+                assert!(line.is_some(), "{conn} {time}:\n{text}");
+                at += text[at..].find(conn).unwrap();
+            }
+            assert_eq!(text.matches("alice").count(), 4);
+        }
     }
 
     #[test]

@@ -33,12 +33,17 @@ pub struct Summary {
     largest: Vec<(u64, u64)>,
     users: HashMap<String, (u64, u64)>,
     times: Times,
+    /// Records that t3-trace wrote after the session had ended.
+    reconciled: u64,
+    /// Connections without a request, and the longest time of one in milliseconds.
+    attempts: (u64, u64),
 }
 
 impl Summary {
     /// Counts a close at a time in seconds since the epoch.
     pub fn close(&mut self, record: &CloseRecord, at: u64) {
         self.closes += 1;
+        self.reconciled += u64::from(record.reconciled.is_some());
         *self.verdicts.entry((record.verdict, record.segment)).or_default() += 1;
         self.lengths.add(record.dur_ms);
         if self.second.0 != at {
@@ -55,6 +60,11 @@ impl Summary {
     /// Counts a reconnect and its gap in milliseconds.
     pub fn gap(&mut self, ms: u64) {
         self.gaps.add(ms);
+    }
+
+    /// Counts connections that ended before a request was read, and their longest wait.
+    pub fn attempts(&mut self, connections: u64, wait_ms: u64) {
+        self.attempts = (self.attempts.0.saturating_add(connections), self.attempts.1.max(wait_ms));
     }
 
     fn end_second(&mut self) {
@@ -82,6 +92,12 @@ impl Summary {
 
     fn lines(&self, longest_bar: u64, clock: impl Fn(u64) -> String) -> Vec<String> {
         let mut lines = vec![format!("{} closes", self.closes)];
+        let (attempts, wait_ms) = self.attempts;
+        if attempts > 0 {
+            let wait = lasted(wait_ms);
+            let text = "connections ended before a request was read";
+            lines.push(format!("{attempts} {text} (longest wait {wait})"));
+        }
         if self.closes == 0 {
             return lines;
         }
@@ -89,6 +105,9 @@ impl Summary {
         verdicts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         for ((verdict, segment), count) in verdicts {
             lines.push(format!("  {count:>8}  {verdict:18}  {segment}"));
+        }
+        if self.reconciled > 0 {
+            lines.push(format!("reconciled by t3-trace: {}", self.reconciled));
         }
         lines.push(format!("sessions lasted    {}", self.lengths.text()));
         lines.push(format!("reconnected after  {}", self.gaps.text()));
@@ -210,6 +229,22 @@ closes per minute
 ";
         assert_eq!(summary.text(None, |at| format!("@{at}")), expected);
         assert_eq!(Summary::default().text(None, |_| String::new()), "0 closes\n");
+    }
+
+    #[test]
+    fn attempts_and_reconciled_records_have_a_line() {
+        let mut summary = Summary::default();
+        summary.attempts(3, 9120);
+        summary.attempts(4, 20);
+        let attempts = "7 connections ended before a request was read (longest wait 9.1s)\n";
+        let mut reconciled = record("alice", Verdict::DispatchDied, Segment::Dispatch, 1);
+        reconciled.reconciled = Some(t3_record::vocabulary::Reconciled::Journal);
+        assert_eq!(summary.text(None, |_| String::new()), format!("0 closes\n{attempts}"));
+        let mut summary = Summary::default();
+        summary.close(&reconciled, 1);
+        summary.close(&record("bob", Verdict::ClientClosed, Segment::Downstream, 1), 1);
+        let text = summary.text(None, |_| String::new());
+        assert!(text.contains("\nreconciled by t3-trace: 1\n") && !text.contains("connections"), "{text}");
     }
 
     proptest! {

@@ -23,8 +23,9 @@ The id is the value of conn= in each record; t3-trace closes --json shows it.
 
 Exit status:
   0  explained
-  1  no such close, or runtime failure
+  1  no such close, or runtime failure, also when there is no journal
   2  usage error
+  3  a part of the journal could not be read (see stderr): the close or facts may be missing
 
 Environment: NO_COLOR disables colours; they are off unless the output is a terminal."
 )]

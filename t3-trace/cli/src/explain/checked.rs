@@ -320,6 +320,10 @@ fn neighbours(checks: &mut Checks, facts: &ExplainInput) {
         let text = "no probe records in this journal: all probe legs were healthy, or the probe runs on another host (recommended)";
         checks.unchecked("probe", text);
     }
+    if around.incomplete {
+        let text = "a part of the journal could not be read: entries around the close may be missing";
+        checks.unchecked("journal", text);
+    }
     if around.foreign + around.broken > 0 {
         let (foreign, broken) = (around.foreign, around.broken);
         let ours = "t3-dispatch, t3-trace or root";

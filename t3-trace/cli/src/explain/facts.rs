@@ -17,8 +17,11 @@ pub struct Timed<T> {
 pub struct ExplainInput {
     /// The record of the close; the conclusion comes from it.
     pub record: CloseRecord,
-    /// Write time of the record in milliseconds since the epoch.
+    /// Write time of the record in milliseconds since the epoch; of a reconciled one, the time of
+    /// the end.
     pub at_ms: i64,
+    /// Write time of the record in milliseconds since the epoch.
+    pub written_ms: i64,
     /// The session's own `ws open`.
     pub open: Option<Timed<OpenRecord>>,
     /// The `ws open` of the reconnect.
@@ -48,6 +51,8 @@ pub struct Context {
     pub foreign: u64,
     /// Entries that cannot be parsed.
     pub broken: u64,
+    /// A part of the journal could not be read.
+    pub incomplete: bool,
 }
 
 /// Longest time between a close and its record, in milliseconds: a client waits up to a minute for
@@ -58,7 +63,15 @@ impl ExplainInput {
     /// Creates the input with only the record.
     #[must_use]
     pub fn of(record: CloseRecord, at_ms: i64) -> Self {
-        Self { record, at_ms, open: None, back: None, around: None, gathered: LayerData::default() }
+        Self {
+            record,
+            at_ms,
+            written_ms: at_ms,
+            open: None,
+            back: None,
+            around: None,
+            gathered: LayerData::default(),
+        }
     }
 
     /// The close as the parsers of the layers expect it.

@@ -24,12 +24,14 @@ pub const NEAR: u64 = 30 * 60;
 /// Limit of other closes listed.
 const LISTED: usize = 5;
 
-/// A record and its write time.
+/// A record and its times in milliseconds since the epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Close {
     pub record: CloseRecord,
-    /// In milliseconds since the epoch.
+    /// Write time; in a reconciled record, the time of the end.
     pub at_ms: i64,
+    /// Write time.
+    pub written_ms: i64,
 }
 
 /// The selected close, and other candidates, the nearest first.
@@ -90,7 +92,7 @@ mod tests {
             conn.to_owned(),
             KernelSource::Tracepoint,
         );
-        Close { record, at_ms: at_secs * 1000 }
+        Close { record, at_ms: at_secs * 1000, written_ms: at_secs * 1000 }
     }
 
     fn closes() -> Vec<Close> {

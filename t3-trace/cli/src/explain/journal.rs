@@ -1,5 +1,7 @@
 //! Reads a close and its context from the journal. Accepts only entries of trusted writers.
 
+use std::{cell::RefCell, ops::ControlFlow};
+
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
     journal::{BURST_ID, CLOSE_ID, OPEN_ID, field},
@@ -13,10 +15,11 @@ use super::{
     find::{self, Close, Selector},
 };
 use crate::{
-    closes::entry,
+    closes::{entry, time::closed_micros},
     journal::{
         export_format::Entry,
         journalctl::{self, Query, ReadError},
+        warnings::Warnings,
     },
     time::Moment,
 };
@@ -41,13 +44,26 @@ pub struct Candidates {
 }
 
 /// A journal and its trusted writers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Journal<'a> {
-    pub args: &'a ExplainArgs,
-    pub trust: Trust,
+    args: &'a ExplainArgs,
+    trust: Trust,
+    /// Warnings of all queries.
+    warnings: RefCell<Warnings>,
 }
 
-impl Journal<'_> {
+impl<'a> Journal<'a> {
+    #[must_use]
+    pub fn new(args: &'a ExplainArgs, trust: Trust) -> Self {
+        Self { args, trust, warnings: RefCell::default() }
+    }
+
+    /// Returns the warnings of the queries so far.
+    #[must_use]
+    pub fn warnings(&self) -> Warnings {
+        self.warnings.borrow().clone()
+    }
+
     /// Returns all candidates for a selection.
     ///
     /// # Errors
@@ -68,16 +84,39 @@ impl Journal<'_> {
             }
         }
         let mut found = Candidates::default();
-        // The inner result only ends the reading early.
-        let _ = journalctl::entries(&query, |entry| {
+        self.read(&query, |entry| {
             match entry::record(entry) {
                 _ if !self.trusts(entry) => found.foreign += 1,
-                Ok(record) => found.closes.push(Close { record, at_ms: at_ms(entry) }),
+                Ok(record) => found.closes.push(close(record, entry)),
                 Err(_) => found.broken += 1,
             }
-            if query.reverse && !found.closes.is_empty() { Err(()) } else { Ok(()) }
+            // A close before a reconciled one may be later than it.
+            let last = found.closes.last().is_some_and(|close| close.record.reconciled.is_none());
+            if query.reverse && last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        if let Selector::Nearby { .. } = selector {
+            // Their entries are later than the closes; those outside the range are not selected.
+            found.closes.retain(|close| close.record.reconciled.is_none());
+            let mut query = Query { until: None, ..query };
+            query.matches.extend(entry::reconciled());
+            self.read(&query, |entry| {
+                if let (true, Ok(record)) = (self.trusts(entry), entry::record(entry)) {
+                    found.closes.push(close(record, entry));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
         Ok(found)
+    }
+
+    /// Calls `each` for every entry until it breaks.
+    fn read(&self, query: &Query, mut each: impl FnMut(&Entry) -> ControlFlow<()>) -> Result<(), ReadError> {
+        let (_, warnings) = journalctl::entries(query, |entry| match each(entry) {
+            ControlFlow::Break(()) => Err(()),
+            ControlFlow::Continue(()) => Ok(()),
+        })?;
+        self.warnings.borrow_mut().merge(warnings);
+        Ok(())
     }
 
     /// Reads the context of a close.
@@ -86,6 +125,7 @@ impl Journal<'_> {
     /// The journal cannot be read.
     pub fn around(&self, close: Close, now_ms: i64) -> Result<ExplainInput, ReadError> {
         let mut facts = ExplainInput::of(close.record, close.at_ms);
+        facts.written_ms = close.written_ms;
         self.opens(&mut facts)?;
         let zero = facts.zero_ms();
         let mut around = Context {
@@ -105,12 +145,34 @@ impl Journal<'_> {
         let units =
             [format!("t3-serve@{}", facts.record.user), "t3-dispatch".to_owned(), "t3-trace".to_owned()];
         query.matches.extend(units.map(|unit| format!("UNIT={unit}.service")));
-        let _ = journalctl::entries(&query, |entry| {
+        self.read(&query, |entry| {
             self.add(&mut around, &facts.record, entry);
-            Ok::<(), ()>(())
+            ControlFlow::Continue(())
         })?;
+        self.reconciled(&mut around, &facts.record, Query { until: None, ..query })?;
         facts.around = Some(around);
         Ok(facts)
+    }
+
+    /// Reads the reconciled records of closes in the range, whose entries are later.
+    fn reconciled(
+        &self,
+        around: &mut Context,
+        ours: &CloseRecord,
+        mut query: Query,
+    ) -> Result<(), ReadError> {
+        query.matches = vec![format!("MESSAGE_ID={CLOSE_ID}")];
+        query.matches.extend(entry::reconciled());
+        self.read(&query, |entry| {
+            if let (true, Ok(record)) = (self.trusts(entry), entry::record(entry)) {
+                let close = close(record, entry);
+                let inside = (around.from_ms..=around.until_ms).contains(&close.at_ms);
+                if inside && close.record.conn != ours.conn && around.closes.len() < KEPT {
+                    around.closes.push(Timed { at_ms: close.at_ms, what: close.record });
+                }
+            }
+            ControlFlow::Continue(())
+        })
     }
 
     /// Reads the session's `ws open`, however old, and that of the reconnect.
@@ -120,13 +182,13 @@ impl Journal<'_> {
         let mut query = Query { since: None, ..self.query() };
         query.matches = vec![id.clone(), term("conn", conn), "+".to_owned(), id, term("prev", conn)];
         let mut opens: Vec<Timed<OpenRecord>> = Vec::new();
-        let _ = journalctl::entries(&query, |entry| {
+        self.read(&query, |entry| {
             if self.trusts(entry)
                 && let Ok(what) = OpenRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into))
             {
                 opens.push(Timed { at_ms: at_ms(entry), what });
             }
-            Ok::<(), ()>(())
+            ControlFlow::Continue(())
         })?;
         facts.back = opens.iter().find(|open| open.what.prev.as_ref() == Some(conn)).cloned();
         facts.open = opens.into_iter().find(|open| open.what.conn == *conn);
@@ -138,7 +200,7 @@ impl Journal<'_> {
         match entry.get("MESSAGE_ID") {
             Some(CLOSE_ID | BURST_ID) if !self.trusts(entry) => around.foreign += 1,
             Some(CLOSE_ID) => match entry::record(entry) {
-                Ok(what) if what.conn == ours.conn => {}
+                Ok(what) if what.conn == ours.conn || what.reconciled.is_some() => {}
                 Ok(what) if around.closes.len() < KEPT => around.closes.push(Timed { at_ms, what }),
                 Ok(_) => {}
                 Err(_) => around.broken += 1,
@@ -179,6 +241,12 @@ fn term(key: &str, value: &str) -> String {
 
 fn moment(secs: u64) -> Moment {
     Moment { secs, micros: 0, span: 1, daily: false }
+}
+
+fn close(record: CloseRecord, entry: &Entry) -> Close {
+    let written = entry.micros().unwrap_or_default();
+    let ms = |micros: u64| i64::try_from(micros / 1000).unwrap_or(i64::MAX);
+    Close { at_ms: ms(closed_micros(&record, written)), written_ms: ms(written), record }
 }
 
 fn at_ms(entry: &Entry) -> i64 {

@@ -26,7 +26,7 @@ use anyhow::Context;
 use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
 
 use crate::{
-    journal::access,
+    journal::{Completeness, access},
     layers,
     present::{
         text::{self, Paint, safe},
@@ -46,17 +46,30 @@ const BEFORE: i64 = 60_000;
 /// Explains the close that the options select.
 ///
 /// # Errors
-/// The close is not found, the journal cannot be read, or writing fails, except with EPIPE.
-pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
+/// The close is not found in a journal that was read completely, the journal cannot be read, or
+/// writing fails, except with EPIPE.
+pub fn run(args: &ExplainArgs) -> anyhow::Result<Completeness> {
     let selector = args.selector();
-    let journal = Journal { args, trust: Trust::in_user(DISPATCH_USER) };
+    let journal = Journal::new(args, Trust::in_user(DISPATCH_USER));
     let mut found = journal.find(&selector).context("cannot search the journal")?;
     let closes = std::mem::take(&mut found.closes);
     let Some(Choice { close, near }) = find::choose(&selector, closes) else {
         let own = args.place.is_here();
-        anyhow::bail!("{}", not_found(&selector, &found, own.then(access::closed).flatten().as_deref()));
+        let error = not_found(&selector, &found, own.then(access::closed).flatten().as_deref());
+        let warnings = journal.warnings();
+        if warnings.is_empty() {
+            anyhow::bail!("{error}");
+        }
+        warnings.print("the close may be missing");
+        let _ = writeln!(io::stderr(), "t3-trace: {error}");
+        return Ok(Completeness::Incomplete);
     };
     let mut facts = journal.around(close, now_ms()).context("cannot read the journal around the close")?;
+    let warnings = journal.warnings();
+    warnings.print("facts may be missing");
+    if let Some(around) = &mut facts.around {
+        around.incomplete = !warnings.is_empty();
+    }
     let ended = facts.ended();
     let mut window = layers::Window::around(&ended);
     // The record is written after the close, up to a minute later when a client waits for the
@@ -71,8 +84,10 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     }
     let page = Page::of(&facts, &near, wall);
     match show(args, &page) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to stdout"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(Completeness::of(&warnings)),
     }
 }
 

@@ -8,6 +8,7 @@ use t3_record::{
     edge::{cloudflared::TunnelKind, traefik::AccessLine},
     value::Percent,
     verdict::pressure::limits,
+    vocabulary::Reconciled,
 };
 
 use super::{
@@ -56,7 +57,13 @@ pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
         surroundings(&mut list, facts, around);
     }
     layers(&mut list, &facts.gathered, line);
-    if facts.at_ms.saturating_sub(list.zero_ms) >= LATE {
+    if let Some(origin) = facts.record.reconciled {
+        let text = match origin {
+            Reconciled::Journal => "record written by t3-trace, from the ws open",
+            Reconciled::Spool => "record written again by t3-trace: it had not arrived in the journal",
+        };
+        list.at(facts.written_ms, "record", text.to_owned());
+    } else if facts.at_ms.saturating_sub(list.zero_ms) >= LATE {
         list.at(facts.at_ms, "record", "record written, after both legs ended".to_owned());
     }
     returning(&mut list, facts);
@@ -195,7 +202,7 @@ fn surroundings(list: &mut List, facts: &ExplainInput, around: &Context) {
             "{}'s session {} closed: {} ({verdict})",
             safe(user),
             safe(conn),
-            verdict_text::label(*verdict)
+            verdict_text::close_label(&close.what)
         );
         list.at(close.at_ms, "ws close", text);
     }

@@ -1,7 +1,7 @@
 //! Runs journalctl and passes its entries on one by one. Does not interpret entries.
 
 use std::{
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufReader},
     process::{ChildStdout, Command, Stdio},
     thread,
 };
@@ -9,11 +9,9 @@ use std::{
 use super::{
     export_format::{Entries, Entry},
     source_args::JournalSource,
+    warnings::{self, Warnings},
 };
 use crate::{present::text::safe, time::Moment};
-
-/// Limit of journalctl's stderr in an error, in bytes.
-const STDERR: u64 = 4096;
 
 /// The journal cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +22,8 @@ pub enum ReadError {
     Output(io::Error),
     #[error("journalctl failed ({status}): {stderr}")]
     Failed { status: std::process::ExitStatus, stderr: String },
+    #[error("no journal files in {place}; {hint}")]
+    NoFiles { place: String, hint: &'static str },
 }
 
 /// Selection of entries of a journal.
@@ -42,75 +42,78 @@ pub struct Query {
     pub matches: Vec<String>,
 }
 
-/// Calls `each` for every entry, until the end of the journal or until `each` fails; the inner
-/// result is that of `each`.
+/// Calls `each` for every entry, until the end of the journal or until `each` fails; returns its
+/// result and the warnings of journalctl, without which the journal was read completely.
 ///
 /// # Errors
-/// The journal was not read to its end.
+/// The journal was not read to its end, or there is none.
 pub fn entries<E>(
     query: &Query,
     mut each: impl FnMut(&Entry) -> Result<(), E>,
-) -> Result<Result<(), E>, ReadError> {
-    run(command(query), |stdout| {
+) -> Result<(Result<(), E>, Warnings), ReadError> {
+    let mut any = false;
+    let (result, warnings) = run(command(query), |stdout| {
         let mut output = Entries::new(stdout);
         while let Some(entry) = output.read()? {
+            any = true;
             if let Err(error) = each(entry) {
                 return Ok(Err(error));
             }
         }
         Ok(Ok(()))
-    })
-}
-
-/// As [`entries`], for the lines of another journalctl command.
-///
-/// # Errors
-/// As [`entries`].
-pub fn output<E>(
-    command: Command,
-    mut each: impl FnMut(&str) -> Result<(), E>,
-) -> Result<Result<(), E>, ReadError> {
-    run(command, |mut stdout| {
-        let mut line = Vec::new();
-        while stdout.read_until(b'\n', &mut line)? > 0 {
-            if let Err(error) = each(&String::from_utf8_lossy(&line)) {
-                return Ok(Err(error));
-            }
-            line.clear();
-        }
-        Ok(Ok(()))
-    })
+    })?;
+    // Without `--quiet`, journalctl would mention it for every query, and add a line to its output.
+    if !any && warnings.is_empty() && has_no_files(&query.place)? {
+        let (place, hint) = described(&query.place);
+        return Err(ReadError::NoFiles { place, hint });
+    }
+    Ok((result, warnings))
 }
 
 fn run<E>(
     mut command: Command,
     read: impl FnOnce(BufReader<ChildStdout>) -> io::Result<Result<(), E>>,
-) -> Result<Result<(), E>, ReadError> {
+) -> Result<(Result<(), E>, Warnings), ReadError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.envs(warnings::ENVIRONMENT);
     let mut child = command.spawn().map_err(ReadError::Start)?;
     // Read in parallel, so that journalctl never blocks on a full pipe.
-    let errors = child.stderr.take().map(|mut stderr| {
-        thread::spawn(move || {
-            let mut kept = Vec::new();
-            let _ = stderr.by_ref().take(STDERR).read_to_end(&mut kept);
-            let _ = io::copy(&mut stderr, &mut io::sink());
-            // It contains file names, which may have any characters.
-            String::from_utf8_lossy(&kept).trim().lines().map(safe).collect::<Vec<_>>().join("; ")
-        })
-    });
+    let warnings = child.stderr.take().map(|stderr| thread::spawn(move || Warnings::read(stderr)));
     let stdout = child.stdout.take().ok_or_else(no_output)?;
     let done = read(BufReader::with_capacity(1 << 16, stdout));
-    if !matches!(done, Ok(Ok(()))) {
+    let ended_early = !matches!(done, Ok(Ok(())));
+    if ended_early {
         let _ = child.kill();
-        let _ = child.wait();
-        return done.map_err(ReadError::Output);
     }
-    let status = child.wait().map_err(ReadError::Output)?;
-    if status.success() {
-        return Ok(Ok(()));
+    let status = child.wait();
+    let warnings = warnings.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    let result = done.map_err(ReadError::Output)?;
+    let status = status.map_err(ReadError::Output)?;
+    if !ended_early && !status.success() {
+        return Err(ReadError::Failed { status, stderr: warnings.lines().join("; ") });
     }
-    let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    Err(ReadError::Failed { status, stderr })
+    Ok((result, warnings))
+}
+
+/// Whether journalctl finds no files. It exits with 0 also then.
+fn has_no_files(place: &JournalSource) -> Result<bool, ReadError> {
+    let mut command = Command::new("journalctl");
+    command.args(["--no-pager", "--lines=0"]).stdin(Stdio::null()).env("LC_ALL", "C");
+    select(&mut command, place);
+    let output = command.output().map_err(ReadError::Start)?;
+    Ok(String::from_utf8_lossy(&output.stderr).contains("No journal files were found"))
+}
+
+fn described(place: &JournalSource) -> (String, &'static str) {
+    match &place.directory {
+        Some(directory) => {
+            (safe(&directory.display().to_string()), "expected MACHINE-ID/*.journal or *.journal")
+        }
+        None => (
+            "/var/log/journal and /run/log/journal".to_owned(),
+            "see systemctl status systemd-journald, and Storage= in journald.conf",
+        ),
+    }
 }
 
 fn no_output() -> ReadError {
@@ -127,12 +130,16 @@ fn command(query: &Query) -> Command {
     command.args(query.until.map(|until| format!("--until={}", until.at_epoch())));
     command.args(query.reverse.then_some("--reverse"));
     command.args(query.place.boot.as_ref().map(|boot| format!("--boot={boot}")));
-    for file in &query.place.file {
-        command.arg("--file").arg(file);
-    }
-    if let Some(directory) = &query.place.directory {
-        command.arg("--directory").arg(directory);
-    }
+    select(&mut command, &query.place);
     command.args(&query.matches);
     command
+}
+
+fn select(command: &mut Command, place: &JournalSource) {
+    for file in &place.file {
+        command.arg("--file").arg(file);
+    }
+    if let Some(directory) = &place.directory {
+        command.arg("--directory").arg(directory);
+    }
 }

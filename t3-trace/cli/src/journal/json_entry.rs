@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use t3_record::{CloseRecord, journal::CLOSE_ID, record::BadRecord};
 use t3_trace_host::journal_trust::Trust;
 
+use crate::closes::time::closed_micros;
+
 /// An entry with the message ID of a `ws close` that cannot be shown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unusable {
@@ -15,7 +17,7 @@ pub enum Unusable {
     Foreign { uid: String },
 }
 
-/// Parses a line; returns the `ws close` and its write time in seconds since the epoch, `None` for
+/// Parses a line; returns the `ws close` and the time of the close in seconds since the epoch, `None` for
 /// any other entry.
 ///
 /// # Errors
@@ -38,7 +40,9 @@ pub fn of(fields: &BTreeMap<String, String>, trust: Trust) -> Result<Option<(Clo
     }
     let micros: Option<u64> = fields.get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
     let record = CloseRecord::from_fields(fields)?;
-    Ok(Some((record, micros.map_or_else(t3_trace_host::clock::realtime_secs, |micros| micros / 1_000_000))))
+    let written = micros.unwrap_or_else(|| t3_trace_host::clock::realtime_secs().saturating_mul(1_000_000));
+    let at = closed_micros(&record, written) / 1_000_000;
+    Ok(Some((record, at)))
 }
 
 /// Returns the fields of a line as texts; `None` if it is not an object.

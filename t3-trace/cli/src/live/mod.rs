@@ -5,7 +5,7 @@ pub mod args;
 mod dedup;
 mod plain;
 mod screen;
-mod source;
+pub(crate) mod source;
 
 use std::io::{self, IsTerminal};
 

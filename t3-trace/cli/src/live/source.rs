@@ -4,6 +4,7 @@
 //! reconnect, so that no close is lost in between; the reader drops duplicates.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -27,7 +28,7 @@ use tokio::{
 };
 use tokio_seqpacket::UnixSeqpacket;
 
-use crate::{journal::json_entry, present::text::safe};
+use crate::{closes::time::closed_micros, journal::json_entry, present::text::safe};
 
 /// Time between attempts to connect.
 pub const RETRY: Duration = Duration::from_secs(2);
@@ -41,6 +42,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 const STATUS_EVERY: u32 = 5;
 /// Timeout for the rest of stderr after the end of stdout of journalctl.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
+/// Limit of errors of one journalctl that are shown.
+const MOST_ERRORS: usize = 8;
 /// Longest error of journalctl that is shown, in characters.
 const LONGEST_ERROR: usize = 200;
 
@@ -139,7 +142,7 @@ async fn report(items: &mpsc::Sender<Item>, text: String) {
 }
 
 /// Connects and sends Hello; the error is a clause for the operator.
-async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
+pub(crate) async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
     let at = path.display();
     let socket = UnixSeqpacket::connect(path).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
@@ -177,7 +180,10 @@ async fn listen(socket: &UnixSeqpacket, queries: bool, items: &mpsc::Sender<Item
             },
         };
         let item = match message {
-            Ok(Some(FromTrace::Closed { record })) => Item::Closed(record, realtime_secs()),
+            Ok(Some(FromTrace::Closed { record })) => {
+                let at = closed_micros(&record, realtime_secs().saturating_mul(1_000_000));
+                Item::Closed(record, at / 1_000_000)
+            }
             Ok(Some(FromTrace::Skipped { records })) => Item::Skipped(records),
             Ok(Some(FromTrace::Sessions(part))) => {
                 pending.answered(part.more);
@@ -224,7 +230,7 @@ impl PendingQueries {
 }
 
 /// `None`: a message unknown to this version.
-async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<Option<FromTrace>, String> {
+pub(crate) async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<Option<FromTrace>, String> {
     match socket.recv(buffer).await.map(|message| message.bytes_read()) {
         Ok(0) => Err("t3-trace disconnected".to_owned()),
         Ok(length) => Ok(serde_json::from_slice(&buffer[..length]).ok()),
@@ -258,7 +264,9 @@ async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Lin
 /// Reads until journalctl exits; returns the reason.
 async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
     let child = Command::new("journalctl")
-        .args(["--follow", "--quiet", "--no-pager", "--output=json", "--all"])
+        // Without `--quiet`: it would hide that there are no files, or that some are not readable.
+        .args(["--follow", "--no-pager", "--output=json", "--all"])
+        .env("LC_ALL", "C")
         // `live` does not show closes from before the disconnect.
         .args(["--lines=all".to_owned(), format!("--since=@{since}"), format!("MESSAGE_ID={CLOSE_ID}")])
         .stdin(Stdio::null())
@@ -273,7 +281,7 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
     let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
         return "cannot read the output of journalctl".to_owned();
     };
-    let last_error = tokio::spawn(last_line(errors));
+    let last_error = tokio::spawn(report_lines(errors, items.clone()));
     let trust = Trust::in_user(DISPATCH_USER);
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -291,15 +299,20 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
     journal_ended(&last_error.ok().and_then(Result::ok).unwrap_or_default())
 }
 
-/// Returns the last line that is not empty, cut to [`LONGEST_ERROR`]; reads all, also text that is
-/// not UTF-8, so that journalctl never blocks on a full pipe.
-async fn last_line(errors: impl AsyncRead + Unpin) -> String {
+/// Reports each line once, up to [`MOST_ERRORS`], cut to [`LONGEST_ERROR`]; returns the last line
+/// that is not empty. Reads all, also text that is not UTF-8, so that journalctl never blocks on a
+/// full pipe.
+async fn report_lines(errors: impl AsyncRead + Unpin, items: mpsc::Sender<Item>) -> String {
     let (mut errors, mut line) = (BufReader::new(errors), Vec::new());
     let mut last = String::new();
+    let mut reported = HashSet::new();
     while matches!(errors.read_until(b'\n', &mut line).await, Ok(1..)) {
         let text = String::from_utf8_lossy(&line);
         if !text.trim().is_empty() {
             last = safe(text.trim()).chars().take(LONGEST_ERROR).collect();
+            if reported.len() < MOST_ERRORS && reported.insert(last.clone()) {
+                report(&items, format!("journalctl: {last}")).await;
+            }
         }
         line.clear();
     }
@@ -323,7 +336,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_last_line_of_journalctl_is_reported_with_a_hint_that_fits() {
+    async fn the_lines_of_journalctl_are_reported_once_and_the_last_with_a_hint_that_fits() {
+        let (items, mut received) = mpsc::channel(64);
         for (stderr, expected) in [
             (&b""[..], "journalctl exited"),
             (b"\n  \n", "journalctl exited"),
@@ -334,9 +348,19 @@ mod tests {
             ),
             (b"not UTF-8 \xff\nBad message\n", "journalctl exited: Bad message"),
         ] {
-            assert_eq!(journal_ended(&last_line(stderr).await), expected);
+            assert_eq!(journal_ended(&report_lines(stderr, items.clone()).await), expected);
         }
-        assert_eq!(last_line(&[b'x'; 5_000][..]).await.len(), LONGEST_ERROR);
+        let mut lines = || {
+            let text = std::iter::from_fn(|| received.try_recv().ok());
+            text.map(|item| format!("{item:?}")).collect::<Vec<_>>()
+        };
+        assert_eq!(lines().len(), 5);
+        let many: String = (0..20).map(|n| format!("same\nline {n}\n")).collect();
+        assert_eq!(report_lines(many.as_bytes(), items.clone()).await, "line 19");
+        let lines = lines();
+        assert_eq!(lines.len(), MOST_ERRORS);
+        assert_eq!(lines[0], "Message(\"journalctl: same\")");
+        assert_eq!(report_lines(&[b'x'; 5_000][..], items).await.len(), LONGEST_ERROR);
     }
 
     /// A daemon whose answers the test writes.

@@ -2,8 +2,10 @@
 //! to the record; docs/VERDICTS.md defines what each verdict proves. Pure.
 
 use t3_record::{
-    CloseRecord, ClosedBy, Confidence, How, KernelSource, Segment, Side, Verdict, evidence::Fate,
-    value::Percent, vocabulary::HeartbeatSource,
+    CloseRecord, ClosedBy, Confidence, How, KernelSource, Segment, Side, Verdict,
+    evidence::Fate,
+    value::Percent,
+    vocabulary::{HeartbeatSource, Reconciled},
 };
 
 use super::{
@@ -12,14 +14,31 @@ use super::{
     units, verdict_text,
 };
 
-/// Returns the conclusion in one or two sentences; a likely one starts with "Likely:".
+/// Returns the conclusion in one to three sentences; a likely one starts with "Likely:".
 #[must_use]
 pub fn sentence(record: &CloseRecord) -> String {
-    let text = conclusion(record);
+    let mut text = conclusion(record);
+    if let Some(origin) = record.reconciled {
+        text.push(' ');
+        text.push_str(reconciled(origin));
+    }
     match record.confidence {
         Some(Confidence::Proven) => text,
         Some(Confidence::Likely) => format!("Likely: {text}"),
         None => format!("Probably (confidence not recorded): {text}"),
+    }
+}
+
+/// Returns why t3-trace wrote the record later.
+const fn reconciled(origin: Reconciled) -> &'static str {
+    match origin {
+        Reconciled::Journal => {
+            "No record was written then: t3-trace was not running either. It wrote this one later from the ws open; the \
+             time of the close is the last sign of life."
+        }
+        Reconciled::Spool => {
+            "The record did not arrive in the journal when the session closed; t3-trace wrote it again later."
+        }
     }
 }
 
@@ -47,6 +66,8 @@ fn doubt(record: &CloseRecord) -> &'static str {
         "serve may have begun to listen in that moment."
     } else if by_client && unopened(record) && record.up_silent_ms.is_some() {
         "serve had not answered the upgrade, and the client may have given up because of it."
+    } else if record.reconciled == Some(Reconciled::Journal) {
+        "The session may have closed shortly before, without a record."
     } else if record.pause_ms.is_some() && record.verdict != Verdict::HostPaused {
         "The host did not run for part of that time, so the order of events is uncertain."
     } else if record.lag_ms.is_some() && record.verdict != Verdict::DispatchStalled {
@@ -172,6 +193,13 @@ fn conclusion(record: &CloseRecord) -> String {
             "A socket of the session was destroyed on this host (`ss -K` or similar) by an administrator or a tool, \
              not by the network."
                 .to_owned()
+        }
+        Verdict::Unknown if record.how == Some(How::PowerLoss) => {
+            "The host went down without a shutdown while the session was open: power loss, reset or kernel panic."
+                .to_owned()
+        }
+        Verdict::Unknown if record.how == Some(How::Reboot) => {
+            "The host was shut down or rebooted while the session was open.".to_owned()
         }
         // A verdict without details of its record.
         verdict => verdict_text::text(verdict).meaning.to_owned(),

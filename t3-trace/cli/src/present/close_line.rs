@@ -31,7 +31,7 @@ pub fn heading(paint: Paint) -> String {
 /// Returns the line of one close. `clock` is its time of day.
 #[must_use]
 pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
-    let what = format!("{:width$}", verdict_text::label(record.verdict), width = verdict_text::WIDTH);
+    let what = format!("{:width$}", verdict_text::close_label(record), width = verdict_text::WIDTH);
     let code = match verdict_text::tone(record.verdict, record.segment) {
         Tone::Fine => "32",
         Tone::Warning => "33",
@@ -100,6 +100,9 @@ pub(crate) fn details(record: &CloseRecord, paint: Paint) -> Vec<String> {
     }
     if let Some(victim) = &record.oom_victim {
         parts.push(format!("victim {}", safe(victim)));
+    }
+    if record.reconciled.is_some() {
+        parts.push(paint.dim("reconciled"));
     }
     if matches!(record.kernel.as_str(), "off" | "timeout") {
         parts.push(paint.dim(&format!("kernel={}", record.kernel)));

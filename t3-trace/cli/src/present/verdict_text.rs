@@ -3,7 +3,7 @@
 //! docs/VERDICTS.md shows its labels and meanings (`cargo xtask docs`).
 
 use t3_record::{
-    How,
+    CloseRecord, How,
     vocabulary::{Segment, Verdict},
 };
 
@@ -143,6 +143,16 @@ pub const fn label(verdict: Verdict) -> &'static str {
     text(verdict).label
 }
 
+/// Returns the label of a close: that of its verdict, except for an end of the host itself.
+#[must_use]
+pub const fn close_label(record: &CloseRecord) -> &'static str {
+    match (record.verdict, record.how) {
+        (Verdict::Unknown, Some(How::PowerLoss)) => "host lost power or crashed",
+        (Verdict::Unknown, Some(How::Reboot)) => "host rebooted",
+        (verdict, _) => label(verdict),
+    }
+}
+
 /// The step that querying the edge logs replaces.
 pub const QUERY_EDGE: &str = "Query the edge logs: run again with --loki and --prometheus, or with --traefik-log and \
                               --cloudflared-log (docs/RUNBOOK.md).";
@@ -247,6 +257,13 @@ pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'stati
             "Check suspends and clock steps: `journalctl -k`, `journalctl -u chrony -u systemd-timesyncd`.",
         ],
         (Verdict::AdminKilled, _) => &["Check who was logged in: `last`, `journalctl _COMM=sudo`."],
+        (Verdict::Unknown, Some(How::PowerLoss)) => &[
+            "Find the cause: `journalctl --list-boots`, `ls /sys/fs/pstore`, and the log of the hypervisor or BMC.",
+            "Check the disks and the journal after a power loss: `journalctl --verify`.",
+        ],
+        (Verdict::Unknown, Some(How::Reboot)) => &[
+            "No action needed if the reboot was planned: `last -x reboot shutdown`, `journalctl --list-boots`.",
+        ],
         (Verdict::Unknown, _) => {
             &["Keep this page and the record, and report them: a close that no rule explains is a bug."]
         }
@@ -289,6 +306,22 @@ mod tests {
         assert_eq!(labels.len(), Verdict::ALL.len());
         let longest = labels.iter().map(|label| label.chars().count()).max();
         assert_eq!(longest, Some(WIDTH));
+        let mut record = t3_record::reconcile::reconcile(
+            &t3_record::reconcile::UnclosedSession {
+                conn: "c1".to_owned(),
+                user: "ann".to_owned(),
+                ip: "192.0.2.7".to_owned(),
+                ray: None,
+                opened_us: 0,
+            },
+            t3_record::reconcile::UnclosedEnd::PowerLoss,
+            None,
+        );
+        for how in [How::PowerLoss, How::Reboot] {
+            record.how = Some(how);
+            let label = close_label(&record);
+            assert!(label.chars().count() <= WIDTH && !labels.contains(label), "{label}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub fn page(record: &CloseRecord, when: &str) -> Vec<Section> {
 
 fn conclusion(record: &CloseRecord) -> Vec<String> {
     let mut lines = vec![
-        verdict_text::label(record.verdict).to_owned(),
+        verdict_text::close_label(record).to_owned(),
         answer::sentence(record),
         answer::confidence(record),
     ];

@@ -101,7 +101,7 @@ impl Test {
             Self::Segment(segment) => *segment == record.segment,
             Self::Shorter(short) => u128::from(record.dur_ms) < short.as_millis(),
             Self::Text(text) => {
-                verdict_text::label(record.verdict).to_lowercase().contains(text.as_str())
+                verdict_text::close_label(record).to_lowercase().contains(text.as_str())
                     || record.to_line().to_lowercase().contains(text.as_str())
             }
         }

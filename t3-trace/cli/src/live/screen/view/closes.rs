@@ -92,7 +92,7 @@ fn event(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     // `?` marks a likely verdict.
     let mark = if record.confidence == Some(Confidence::Likely) { "?" } else { "" };
     (
-        format!("{}{mark}", verdict_text::label(record.verdict)),
+        format!("{}{mark}", verdict_text::close_label(record)),
         view.theme.tone(verdict_text::tone(record.verdict, record.segment)),
     )
 }
