@@ -23,9 +23,25 @@ pub fn status(path: &Path) -> Result<Status> {
     }
 }
 
-/// Asks the daemon to compare sessions and journal now.
-pub fn reconcile(_path: &Path) -> Result<()> {
-    Ok(())
+/// Asks the daemon to compare sessions and journal now. Returns when it has, or after some seconds:
+/// without a journald it takes longer.
+pub fn reconcile(path: &Path) -> Result<()> {
+    let what = || format!("ask t3-trace on {} to reconcile", path.display());
+    let mut socket = connect(path, &what)?;
+    for message in [ToTrace::Hello { v: VERSION, role: Role::Subscriber }, ToTrace::Reconcile] {
+        send(&socket, &message, &what)?;
+    }
+    loop {
+        match receive(&mut socket, &what) {
+            Ok(FromTrace::Reconciled { .. }) => return Ok(()),
+            Ok(FromTrace::Refused { why }) => return Err(TestError::Unexpected { what: what(), got: why }),
+            Ok(_) => {}
+            Err(TestError::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Connects in a role and disconnects.
