@@ -48,6 +48,7 @@ pub(crate) async fn run(
     journal.sync().await?;
     let from = lock(store).cursor().map_or(From::Boots, From::Cursor);
     let mut opens: HashMap<String, OpenEntry> = HashMap::new();
+    let mut closed = Vec::new();
     let scanned = journal
         .scan(&from, &mut |found| match found {
             Found::Open(open) => {
@@ -55,12 +56,22 @@ pub(crate) async fn run(
             }
             Found::Close { conn } => {
                 opens.remove(&conn);
-                lock(store).ledger.seen(&conn);
+                if lock(store).ledger.get(&conn).is_some() {
+                    closed.push(conn);
+                }
             }
         })
         .await?;
+    if !closed.is_empty() {
+        // A close written since the first sync may not be on disk. A power loss must not take it
+        // after the spool has forgotten the session.
+        journal.sync().await?;
+    }
     {
         let mut store = lock(store);
+        for conn in closed {
+            store.ledger.seen(&conn);
+        }
         for open in opens.into_values() {
             store.ledger.found_open(&open.conn.clone(), || origin(open));
         }

@@ -1,5 +1,7 @@
 //! Passes over a journal in memory.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use t3_record::{CloseRecord, How, Reconciled, Verdict};
 
 use super::{
@@ -21,6 +23,9 @@ struct Memory {
     entries: Mutex<Vec<Found>>,
     while_it_syncs: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     is_down: bool,
+    /// Fails only after a scan.
+    is_down_after_scan: bool,
+    syncs: AtomicUsize,
     oldest: Option<OldestEntry>,
     clean_boots: Vec<&'static str>,
     read_from: Mutex<Vec<From>>,
@@ -29,7 +34,9 @@ struct Memory {
 impl JournalView for Memory {
     async fn sync(&self) -> Result<(), ScanError> {
         lock(&self.while_it_syncs).drain(..).for_each(|happens| happens());
-        if self.is_down { Err(ScanError::NoProgram) } else { Ok(()) }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let is_down = self.is_down || self.is_down_after_scan && !lock(&self.read_from).is_empty();
+        if is_down { Err(ScanError::NoProgram) } else { Ok(()) }
     }
 
     async fn scan(&self, from: &From, each: &mut (dyn FnMut(Found) + Send)) -> Result<Scanned, ScanError> {
@@ -207,6 +214,23 @@ async fn nothing_is_decided_without_a_journal() {
     scene.journal.is_down = false;
     let (reconciled, records) = scene.result().await;
     assert_eq!((reconciled, records.len()), (1, 1), "the record that dispatch reported did not arrive");
+}
+
+#[tokio::test]
+async fn a_close_ends_its_session_only_when_it_is_on_disk() {
+    let mut scene = Scene::new([open("a", ALIVE), close("a")]);
+    lock(&scene.store).opened(session("a"), dispatch(ALIVE));
+    scene.journal.is_down_after_scan = true;
+    assert!(scene.pass().await.is_err());
+    assert!(lock(&scene.store).ledger.get("a").is_some());
+    assert_eq!(lock(&scene.store).cursor(), None);
+    scene.journal.is_down_after_scan = false;
+    assert_eq!(scene.result().await, (0, vec![]));
+    assert_eq!(lock(&scene.store).ledger.len(), 0);
+    // Without a close, one sync is enough.
+    let before = scene.journal.syncs.swap(0, Ordering::Relaxed);
+    assert_eq!(scene.result().await, (0, vec![]));
+    assert_eq!((before, scene.journal.syncs.into_inner()), (4, 1));
 }
 
 #[tokio::test]
