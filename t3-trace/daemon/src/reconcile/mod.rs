@@ -5,6 +5,8 @@ mod dispatch_id;
 mod entry;
 mod journal_view;
 mod ledger;
+#[cfg(test)]
+mod model;
 mod pass;
 pub mod scan;
 pub mod spool;
