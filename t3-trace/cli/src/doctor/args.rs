@@ -7,8 +7,8 @@ use t3_record::wire::SOCKET_PATH;
 
 /// Check kernel and host support; explain missing parts.
 ///
-/// Changes nothing. As root, and only without a daemon, it attaches the kernel hooks briefly as a
-/// test.
+/// Changes nothing, except as root: it writes one test entry to the journal and searches for it,
+/// and without a daemon it attaches the kernel hooks briefly as a test.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   t3-trace doctor

@@ -27,7 +27,7 @@ pub struct Facts {
 }
 
 /// Caller of `doctor`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Caller {
     /// Effective uid.
     pub uid: u32,
@@ -215,10 +215,59 @@ pub struct Journal {
     pub access: Access,
     /// Persistent storage.
     pub persistent: bool,
-    /// Rate limit of journald.
-    pub limit: Limit,
+    /// Settings of journald.
+    pub conf: JournaldConf,
     /// Dropped entries of t3-dispatch and t3-trace in the last week, oldest first.
     pub suppressed: Collected<Vec<Suppressed>>,
+    /// File system of the journal.
+    pub space: Option<Space>,
+    /// An entry like a record, written and searched for.
+    pub test_entry: TestEntry,
+}
+
+/// Result of a test entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TestEntry {
+    /// In the journal.
+    Found,
+    /// journald accepted it, and it is not in the journal.
+    Missing,
+    /// Not written: the caller is not root.
+    NotRoot,
+    /// Not written, with the reason.
+    NotSent(String),
+    /// Written; it is unknown whether it was kept, with the reason.
+    NotSearched(String),
+}
+
+/// Settings of journald.conf and its drop-ins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournaldConf {
+    /// Rate limit.
+    pub limit: Limit,
+    /// `MaxLevelStore=`.
+    pub max_level: Option<Setting>,
+    /// `Storage=`.
+    pub storage: Option<Setting>,
+}
+
+/// A setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Value in lower case.
+    pub value: String,
+    /// File with the setting.
+    pub from: String,
+}
+
+/// A file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    /// Directory on it.
+    pub path: PathBuf,
+    /// Free bytes.
+    pub free: u64,
+    pub read_only: bool,
 }
 
 /// Read access to the system journal.
@@ -265,6 +314,8 @@ pub struct Unit {
     pub log_interval_us: u64,
     /// `LogRateLimitBurst`.
     pub log_burst: u64,
+    /// `LogLevelMax`, a name or a number.
+    pub log_level_max: Option<String>,
     /// Unit file, then drop-ins.
     pub files: Vec<PathBuf>,
 }

@@ -67,6 +67,8 @@ checks! {
     Dispatch = "dispatch" in "t3-trace",
     /// dispatch recognises the heartbeats of the open sessions.
     Heartbeats = "heartbeats" in "t3-trace",
+    /// Every record is in the journal.
+    Records = "records" in "t3-trace",
     /// No kernel event was lost.
     Loss = "loss" in "t3-trace",
     /// The eBPF maps have room.
@@ -99,6 +101,8 @@ checks! {
     ServePressure = "serve-pressure" in "serves",
     /// journald accepts entries.
     Journald = "journald" in "journal",
+    /// The journal keeps entries with the priority and size of a record.
+    JournalKeeps = "journal-keeps" in "journal",
     /// The journal is readable.
     JournalAccess = "journal-access" in "journal",
     /// The journal is persistent.

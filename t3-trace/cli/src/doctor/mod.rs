@@ -1,5 +1,5 @@
 //! `t3-trace doctor`: checks of kernel, host, serves and journal, with advice. Facts are collected,
-//! judged by pure functions ([`checks`]) and reported ([`report`]). Changes nothing.
+//! judged by pure functions ([`checks`]) and reported ([`report`]).
 
 pub mod args;
 mod bundle;

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use t3_record::{
     KernelSource,
-    wire::{Hook, Status, Table},
+    wire::{Hook, JournalState, Status, Table},
 };
 use t3_trace_host::kernel::ABSENT;
 
 use super::{
     facts::{
-        Access, Caller, Cgroups, Clock, Daemon, Facts, Heartbeats, Hooks, Host, Journal, Kernel, Level,
-        Limit, Listener, Memlock, Presence, Pressure, Serve, Suppressed, Unit,
+        Access, Caller, Cgroups, Clock, Daemon, Facts, Heartbeats, Hooks, Host, Journal, JournaldConf,
+        Kernel, Level, Limit, Listener, Memlock, Presence, Pressure, Serve, Setting, Space, Suppressed,
+        TestEntry, Unit,
     },
     finding::Check,
     *,
@@ -48,6 +49,7 @@ fn unit(policy: Option<&str>) -> Unit {
         oom_policy: policy.map(str::to_owned),
         log_interval_us: 1_000_000,
         log_burst: 1_000_000,
+        log_level_max: Some("-1".to_owned()),
         files: Vec::new(),
     }
 }
@@ -77,6 +79,7 @@ pub(super) fn healthy() -> Facts {
         ],
         events: Some(81_234),
         clock_moved_ms: Some(3),
+        journal: Some(JournalState { waiting: 2, ..JournalState::default() }),
         ..Status::default()
     };
     let units = [
@@ -111,8 +114,18 @@ pub(super) fn healthy() -> Facts {
             accepts: Ok(()),
             access: Access::Granted,
             persistent: true,
-            limit: Limit { interval_us: 30_000_000, burst: 10_000, from: "journald's default".to_owned() },
+            conf: JournaldConf {
+                limit: Limit {
+                    interval_us: 30_000_000,
+                    burst: 10_000,
+                    from: "journald's default".to_owned(),
+                },
+                max_level: None,
+                storage: None,
+            },
             suppressed: Ok(Vec::new()),
+            space: Some(Space { path: "/var/log/journal".into(), free: 40 << 30, read_only: false }),
+            test_entry: TestEntry::Found,
         },
         units: units.into_iter().map(|(name, unit)| (name.to_owned(), unit)).collect(),
     }
@@ -127,6 +140,7 @@ fn faulty() -> Facts {
     status.lost = 5_000;
     status.map_full = 3;
     status.version = "0.0.9".to_owned();
+    status.journal = Some(JournalState { missing: 42, rewritten: 37, lost: 2, waiting: 3 });
     status.clock_moved_ms = Some(-7_200_000);
     facts.kernel.hooks = Hooks::Running(vec![
         hook("sock:inet_sock_set_state", "tracepoint"),
@@ -149,7 +163,20 @@ fn faulty() -> Facts {
         accepts: Err("/run/systemd/journal/socket: Connection refused".to_owned()),
         access: Access::Granted,
         persistent: false,
-        limit: Limit { interval_us: 30_000_000, burst: 1000, from: "/etc/systemd/journald.conf".to_owned() },
+        conf: JournaldConf {
+            limit: Limit {
+                interval_us: 30_000_000,
+                burst: 1000,
+                from: "/etc/systemd/journald.conf".to_owned(),
+            },
+            max_level: Some(Setting {
+                value: "notice".to_owned(),
+                from: "/etc/systemd/journald.conf".to_owned(),
+            }),
+            storage: None,
+        },
+        space: Some(Space { path: "/run/log/journal".into(), free: 2 << 20, read_only: false }),
+        test_entry: TestEntry::NotSent("Connection refused".to_owned()),
         suppressed: Ok(vec![Suppressed {
             unit: "t3-dispatch.service".to_owned(),
             entries: 12,

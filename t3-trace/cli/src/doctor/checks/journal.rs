@@ -13,11 +13,11 @@ const ROOMY: u64 = 10_000;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let journal = &facts.journal;
-    let mut found = vec![accepts(journal), access(journal.access.clone())];
+    let mut found = vec![accepts(journal), super::kept::kept(facts), access(journal.access.clone())];
     if journal.access != Access::NoFiles {
         found.push(storage(journal.persistent));
     }
-    found.push(limit(&journal.limit, facts.units.get(DISPATCH)));
+    found.push(limit(&journal.conf.limit, facts.units.get(DISPATCH)));
     found.push(suppressed(journal));
     found
 }

@@ -3,6 +3,7 @@
 
 mod host;
 mod journal;
+mod kept;
 mod kernel;
 mod serves;
 mod trace;

@@ -1,6 +1,6 @@
 //! Checks of the daemon: status, permission, version, connection of dispatch, losses. Pure.
 
-use t3_record::wire::Status;
+use t3_record::wire::{JournalState, Status};
 
 use super::super::{
     facts::{Daemon, Facts, Heartbeats},
@@ -17,6 +17,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     if let Some(status) = facts.daemon.status() {
         found.extend([version(status, env!("CARGO_PKG_VERSION")), dispatch(status)]);
         found.extend(facts.heartbeats.map(heartbeats));
+        found.extend(status.journal.map(records));
         found.extend([loss(status), tables(status)]);
     }
     found
@@ -124,6 +125,24 @@ fn heartbeats(heartbeats: Heartbeats) -> Finding {
             Finding::of(check, state, says, advice)
         }
     }
+}
+
+fn records(journal: JournalState) -> Finding {
+    let check = Check::Records;
+    let JournalState { missing, rewritten, lost, waiting } = journal;
+    if missing == 0 && lost == 0 {
+        let says = match waiting {
+            0 => "all are in the journal".to_owned(),
+            _ => format!("none is missing; {waiting} are not yet compared with the journal"),
+        };
+        return Finding::ok(check, says);
+    }
+    let mut says = format!(
+        "{missing} records that journald had accepted were not in the journal since t3-trace started"
+    );
+    says.push_str(&format!("; {rewritten} were written again, {waiting} wait, {lost} are lost"));
+    let advice = "see journal-keeps and suppressed; journalctl -u systemd-journald; when the cause is gone: t3-trace closes --reconcile";
+    Finding::of(check, State::Warning, says, advice)
 }
 
 fn loss(status: &Status) -> Finding {
@@ -235,6 +254,24 @@ mod tests {
             let finding = heartbeats(Heartbeats { sessions, without });
             assert_eq!(finding.state, state, "{finding:?}");
         }
+    }
+
+    #[test]
+    fn records_that_did_not_arrive_are_reported() {
+        for (missing, rewritten, lost, waiting, state) in [
+            (0, 0, 0, 0, State::Ok),
+            (0, 0, 0, 3, State::Ok),
+            (2, 2, 0, 0, State::Warning),
+            (0, 0, 1, 0, State::Warning),
+        ] {
+            let finding = records(JournalState { missing, rewritten, lost, waiting });
+            assert_eq!(finding.state, state, "{finding:?}");
+            assert_eq!(finding.advice.is_some(), state == State::Warning);
+        }
+        let mut facts = healthy();
+        let Daemon::Answers(status) = &mut facts.daemon else { unreachable!() };
+        status.journal = None;
+        assert!(all(&facts).iter().all(|finding| finding.check != Check::Records), "not compared yet");
     }
 
     #[test]

@@ -1,36 +1,38 @@
-//! Facts of the journal: socket and limits of journald, access to its files, dropped entries.
+//! Facts of the journal: socket and settings of journald, access to its files, dropped entries, a
+//! test entry.
 
 use std::{
-    collections::BTreeMap,
     fs,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
 };
 
 use super::{
-    super::facts::{Access, Collected, Journal, Limit, Suppressed},
+    super::facts::{Access, Caller, Collected, Journal, Space, Suppressed, TestEntry},
     command::run,
-    units::span_us,
+    journald_conf, test_entry,
 };
 use crate::{doctor::checks::DISPATCH, journal::json_entry, time::local};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
+const PERSISTENT: &str = "/var/log/journal";
+const VOLATILE: &str = "/run/log/journal";
 /// MESSAGE_ID of reports about dropped entries (`SD_MESSAGE_JOURNAL_DROPPED`).
 const DROPPED_ID: &str = "a596d6fe7bfa4994828e72309e95d61e";
-/// Directories of journald.conf and its drop-ins; later ones override earlier ones (systemd's
-/// precedence).
-const DIRS: [&str; 4] = ["/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd"];
 
-pub(super) fn read() -> Journal {
+pub(super) fn read(caller: Caller) -> Journal {
     let accepts = UnixDatagram::unbound().and_then(|socket| socket.connect(SOCKET));
-    let kept = files("/var/log/journal");
-    let volatile = files("/run/log/journal");
+    let kept = files(PERSISTENT);
+    let volatile = files(VOLATILE);
     Journal {
         accepts: accepts.map_err(|error| format!("{SOCKET}: {error}")),
         access: access(kept.iter().chain(&volatile)),
         persistent: !kept.is_empty() && volatile.is_empty(),
-        limit: limit(),
+        conf: journald_conf::read(),
         suppressed: suppressed(),
+        space: [PERSISTENT, VOLATILE].into_iter().find_map(used).and_then(|folder| space(&folder)),
+        // Any user may write entries; only root may find it in the journal for certain.
+        test_entry: if caller.is_root() { test_entry::try_one(SOCKET) } else { TestEntry::NotRoot },
     }
 }
 
@@ -40,53 +42,29 @@ fn files(root: &str) -> Vec<PathBuf> {
     machines.map(|host| host.path().join("system.journal")).filter(|file| file.exists()).collect()
 }
 
+/// Folder of a machine with journal files. On a full disk there may be only archived ones.
+fn used(root: &str) -> Option<PathBuf> {
+    let is_journal = |file: fs::DirEntry| file.path().extension().is_some_and(|end| end == "journal");
+    let has_files = |folder: &PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().any(is_journal);
+    fs::read_dir(root).ok()?.flatten().map(|machine| machine.path()).find(has_files)
+}
+
+/// Free space for root of the file system of a directory.
+fn space(path: &Path) -> Option<Space> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(Space {
+        path: path.to_owned(),
+        free: found.f_bfree.saturating_mul(found.f_frsize),
+        read_only: found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+    })
+}
+
 fn access<'a>(mut files: impl Iterator<Item = &'a PathBuf> + Clone) -> Access {
     match files.clone().next() {
         None => Access::NoFiles,
         Some(_) if files.any(|file| fs::File::open(file).is_ok()) => Access::Granted,
         Some(_) => Access::Denied,
     }
-}
-
-fn limit() -> Limit {
-    let mut texts = Vec::new();
-    if let Some(main) =
-        DIRS.iter().rev().map(|dir| Path::new(dir).join("journald.conf")).find(|path| path.exists())
-    {
-        texts.push(main);
-    }
-    // Sorted by file name; a file of the same name in a later directory replaces it.
-    let mut drop_ins = BTreeMap::new();
-    for dir in DIRS {
-        let folder = fs::read_dir(Path::new(dir).join("journald.conf.d")).into_iter().flatten().flatten();
-        let files =
-            folder.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "conf"));
-        drop_ins.extend(files.map(|path| (path.file_name().map(ToOwned::to_owned), path)));
-    }
-    texts.extend(drop_ins.into_values());
-    let read = texts
-        .into_iter()
-        .filter_map(|path| Some((path.display().to_string(), fs::read_to_string(path).ok()?)));
-    merged(read)
-}
-
-/// The last file with a setting counts; the defaults are systemd's.
-fn merged(files: impl Iterator<Item = (String, String)>) -> Limit {
-    let mut limit = Limit { interval_us: 30_000_000, burst: 10_000, from: "journald's default".to_owned() };
-    for (path, text) in files {
-        let settings = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-        for (name, value) in settings.filter_map(|line| line.split_once('=')) {
-            match (name.trim(), value.trim()) {
-                ("RateLimitIntervalSec" | "RateLimitInterval", value) => {
-                    limit.interval_us = span_us(value).unwrap_or(limit.interval_us);
-                }
-                ("RateLimitBurst", value) => limit.burst = value.parse().unwrap_or(limit.burst),
-                _ => continue,
-            }
-            limit.from.clone_from(&path);
-        }
-    }
-    limit
 }
 
 fn suppressed() -> Collected<Vec<Suppressed>> {
@@ -118,27 +96,6 @@ fn dropped(line: &str) -> Option<Suppressed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn limit_of(texts: &[&str]) -> (u64, u64, String) {
-        let files = texts.iter().enumerate().map(|(n, text)| (n.to_string(), (*text).to_owned()));
-        let limit = merged(files);
-        (limit.interval_us, limit.burst, limit.from)
-    }
-
-    #[test]
-    fn the_last_file_with_a_setting_counts() {
-        let default = "journald's default".to_owned();
-        assert_eq!(limit_of(&[]), (30_000_000, 10_000, default.clone()));
-        assert_eq!(limit_of(&["[Journal]\n#RateLimitBurst=5\n;RateLimitBurst=6\n"]).2, default);
-        assert_eq!(
-            limit_of(&[
-                "[Journal]\nRateLimitIntervalSec=1min\nRateLimitBurst = 500\n",
-                "[Journal]\nRateLimitBurst=0\n"
-            ]),
-            (60_000_000, 0, "1".to_owned())
-        );
-        assert_eq!(limit_of(&["RateLimitBurst=many\nRateLimitInterval=1s"]).1, 10_000);
-    }
 
     #[test]
     fn only_dropped_entries_of_the_two_units_count() {

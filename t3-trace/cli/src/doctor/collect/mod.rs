@@ -1,14 +1,16 @@
 //! Collects the facts: one reader per area. A fact that is not readable has a reason. Nothing waits
-//! for long, and nothing changes the host, except for hooks that are attached briefly if root runs
-//! this without a daemon.
+//! for long, and nothing changes the host, except that root writes one entry to the journal, and
+//! attaches the hooks briefly without a daemon.
 
 mod command;
 mod daemon;
 mod host;
 mod journal;
+mod journald_conf;
 mod kernel;
 mod limits;
 mod serves;
+mod test_entry;
 mod units;
 
 use super::{
@@ -34,7 +36,7 @@ pub fn facts(args: &DoctorArgs) -> anyhow::Result<Facts> {
     let of_serves = serves.iter().flatten().filter_map(|serve| serve.unit.clone());
     let units = units::read([TRACE, DISPATCH].map(str::to_owned).into_iter().chain(of_serves));
     let kernel = kernel::read(&daemon, pid, caller.is_root());
-    let journal = journal::read();
+    let journal = journal::read(caller);
     let socket = args.socket.clone();
     Ok(Facts { caller, socket, daemon, heartbeats, kernel, host, serves, journal, units })
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{super::facts::Unit, command::run};
 
-const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,OOMPolicy,LogRateLimitIntervalUSec,LogRateLimitBurst,FragmentPath,DropInPaths";
+const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,OOMPolicy,LogRateLimitIntervalUSec,LogRateLimitBurst,LogLevelMax,FragmentPath,DropInPaths";
 
 pub(super) fn read(names: impl Iterator<Item = String>) -> BTreeMap<String, Unit> {
     let mut names: Vec<String> = names.collect();
@@ -27,6 +27,7 @@ fn parse(text: &str) -> BTreeMap<String, Unit> {
             oom_policy: value("OOMPolicy").filter(|policy| !policy.is_empty()).map(str::to_owned),
             log_interval_us: value("LogRateLimitIntervalUSec").and_then(span_us).unwrap_or(0),
             log_burst: value("LogRateLimitBurst").and_then(|burst| burst.parse().ok()).unwrap_or(0),
+            log_level_max: value("LogLevelMax").filter(|level| !level.is_empty()).map(str::to_owned),
             files: files.collect(),
         };
         Some((value("Id")?.to_owned(), unit))
