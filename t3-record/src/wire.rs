@@ -85,8 +85,8 @@ pub enum ToTrace {
     /// Query of the open sessions, from a subscriber, if the welcome announces support. Reply:
     /// [`FromTrace::Sessions`], at most once per second.
     Sessions,
-    /// Compare the records with the journal now and write those that are missing; from a subscriber.
-    /// Reply: [`FromTrace::Reconciled`], after the comparison, which may take minutes.
+    /// Compare the records with the journal now and write those that are missing; from a
+    /// subscriber. Reply: [`FromTrace::Reconciled`], after the comparison, which may take minutes.
     Reconcile,
     /// Live stats of sessions with activity, from dispatch, while [`FromTrace::WantPulses`] is in
     /// effect.

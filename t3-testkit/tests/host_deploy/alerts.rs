@@ -18,7 +18,7 @@ struct Case {
     fires: u32,
 }
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 17] = [
     Case { alert: "T3DispatchDown", series: &[("up{}", "1x10 0x20")], quiet: 12, fires: 14 },
     Case {
         alert: "T3TraceDown",
@@ -44,6 +44,26 @@ const CASES: [Case; 15] = [
     Case {
         alert: "T3RecordsLost",
         series: &[(r#"t3_dispatch_journal_entries_total{outcome="lost"}"#, "0x10 1x20")],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3RecordsMissing",
+        series: &[
+            ("t3_dispatch_records_missing_total{}", "0x10 2x20"),
+            (r#"t3_dispatch_journal_entries_total{outcome="lost"}"#, "0x30"),
+        ],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3RecordsNotKept",
+        series: &[
+            ("t3_dispatch_records_lost_total{}", "0x10 1x20"),
+            // Written again: missing, but not lost.
+            ("t3_dispatch_records_missing_total{}", "0+3x30"),
+            ("t3_dispatch_records_rewritten_total{}", "0+3x30"),
+        ],
         quiet: 10,
         fires: 12,
     },

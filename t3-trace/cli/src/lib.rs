@@ -8,4 +8,5 @@ pub mod journal;
 pub mod layers;
 pub mod live;
 pub mod present;
+pub mod subscriber;
 pub mod time;

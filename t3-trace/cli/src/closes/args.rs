@@ -20,7 +20,7 @@ use crate::{
 
 Exit status:
   0  the journal was read completely, also when nothing matched
-  1  runtime failure, also when there is no journal
+  1  runtime failure, also without a journal
   2  usage error
   3  a part of the journal could not be read (see stderr): closes may be missing
 

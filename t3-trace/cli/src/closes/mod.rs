@@ -8,7 +8,6 @@ pub mod progress;
 pub mod reconcile;
 pub mod reconciled;
 pub mod summary;
-pub mod time;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 

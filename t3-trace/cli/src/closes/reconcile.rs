@@ -6,7 +6,7 @@ use anyhow::Context;
 use t3_record::wire::{FromTrace, MAX_MESSAGE, ToTrace};
 use tokio::time::timeout;
 
-use crate::{live::source, present::text::safe};
+use crate::{present::text::safe, subscriber};
 
 /// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -16,7 +16,7 @@ const ANSWER: Duration = Duration::from_secs(15 * 60);
 /// Asks the daemon and reports its answer on stderr, where it does not mix with records.
 ///
 /// # Errors
-/// There is no daemon, or it could not reconcile.
+/// No daemon answers, or it could not reconcile.
 pub fn run(socket: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the async runtime")?;
@@ -26,7 +26,7 @@ pub fn run(socket: &Path) -> anyhow::Result<()> {
 }
 
 async fn ask(path: &Path) -> Result<String, String> {
-    let connected = timeout(CONNECT, source::subscribe(path)).await;
+    let connected = timeout(CONNECT, subscriber::subscribe(path)).await;
     let connected =
         connected.unwrap_or_else(|_| Err(format!("t3-trace at {} does not answer", path.display())));
     let (socket, _) = connected.map_err(|why| {
@@ -37,7 +37,7 @@ async fn ask(path: &Path) -> Result<String, String> {
     let answer = async {
         let mut buffer = vec![0; MAX_MESSAGE];
         loop {
-            match source::receive(&socket, &mut buffer).await? {
+            match subscriber::receive(&socket, &mut buffer).await? {
                 Some(FromTrace::Reconciled { reconciled, rewritten, open, error }) => {
                     return Ok((counts(reconciled, rewritten, open), error));
                 }

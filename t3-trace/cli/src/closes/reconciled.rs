@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use t3_record::CloseRecord;
 
-use super::{args::ClosesArgs, filter, time::closed_micros};
+use super::{args::ClosesArgs, filter};
+use crate::time::closed::closed_micros;
 
 /// Records to be listed, earliest close first.
 #[derive(Debug, Default)]

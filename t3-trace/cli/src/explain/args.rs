@@ -23,7 +23,7 @@ The id is the value of conn= in each record; t3-trace closes --json shows it.
 
 Exit status:
   0  explained
-  1  no such close, or runtime failure, also when there is no journal
+  1  no such close, or runtime failure, also without a journal
   2  usage error
   3  a part of the journal could not be read (see stderr): the close or facts may be missing
 

@@ -15,13 +15,13 @@ use super::{
     find::{self, Close, Selector},
 };
 use crate::{
-    closes::{entry, time::closed_micros},
+    closes::entry,
     journal::{
         export_format::Entry,
         journalctl::{self, Query, ReadError},
         warnings::Warnings,
     },
-    time::Moment,
+    time::{Moment, closed::closed_micros},
 };
 
 /// Range around a close that is read, in milliseconds: other closes before it, the reconnect after

@@ -1,6 +1,8 @@
 //! Rules for every page: it has the verdict and the confidence of the record, and names the
 //! deciding evidence.
 
+mod journal;
+
 use std::{collections::BTreeSet, path::Path};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -395,33 +397,6 @@ fn an_unhealthy_check_is_not_called_the_cause() {
         ),
         ""
     );
-}
-
-#[test]
-fn a_reconciled_record_has_the_time_of_the_end_and_names_its_origin() {
-    for (origin, said) in [
-        ("journal", "record written by t3-trace, from the ws open"),
-        ("spool", "record written again by t3-trace: it had not arrived in the journal"),
-    ] {
-        let record = record(&format!("unknown power_loss devvm likely reconciled={origin}"));
-        let mut facts = ExplainInput::of(record, 1_000_000);
-        facts.written_ms = 4_600_000;
-        let page = Page::of(&facts, &[], wall);
-        assert_eq!(page.at_ms, 1_000_000);
-        let written = page.timeline.iter().find(|entry| entry.text == said);
-        assert_eq!(written.map(|entry| entry.offset_ms), Some(3_600_000), "{:?}", page.timeline);
-        assert!(page.next[0].contains("--list-boots"), "{:?}", page.next);
-    }
-}
-
-#[test]
-fn a_journal_that_was_read_in_part_is_named() {
-    let mut facts = ExplainInput::of(record("client_left fin downstream proven"), 1_000);
-    facts.around = Some(Context::default());
-    let sentence = "a part of the journal could not be read";
-    assert!(!text(&facts).contains(sentence));
-    facts.around = Some(Context { incomplete: true, ..Context::default() });
-    assert!(text(&facts).contains(sentence));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use t3_record::{CloseRecord, journal::CLOSE_ID, record::BadRecord};
 use t3_trace_host::journal_trust::Trust;
 
-use crate::closes::time::closed_micros;
+use crate::time::closed::closed_micros;
 
 /// An entry with the message ID of a `ws close` that cannot be shown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -17,8 +17,8 @@ pub enum Unusable {
     Foreign { uid: String },
 }
 
-/// Parses a line; returns the `ws close` and the time of the close in seconds since the epoch, `None` for
-/// any other entry.
+/// Parses a line; returns the `ws close` and the time of the close in seconds since the epoch,
+/// `None` for any other entry.
 ///
 /// # Errors
 /// [`Unusable`].

@@ -5,7 +5,7 @@ pub mod args;
 mod dedup;
 mod plain;
 mod screen;
-pub(crate) mod source;
+mod source;
 
 use std::io::{self, IsTerminal};
 

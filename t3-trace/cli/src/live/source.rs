@@ -13,8 +13,7 @@ use std::{
 use t3_record::{
     CloseRecord,
     journal::CLOSE_ID,
-    vocabulary::KernelSource,
-    wire::{FromTrace, MAX_MESSAGE, Role, Status, ToTrace, VERSION, live::Sessions},
+    wire::{FromTrace, MAX_MESSAGE, Status, ToTrace, live::Sessions},
 };
 use t3_trace_host::{
     clock::realtime_secs,
@@ -28,7 +27,14 @@ use tokio::{
 };
 use tokio_seqpacket::UnixSeqpacket;
 
-use crate::{closes::time::closed_micros, journal::json_entry, present::text::safe};
+use crate::{
+    journal::json_entry,
+    present::text::safe,
+    subscriber::{receive, subscribe},
+    time::closed::closed_micros,
+};
+
+pub use crate::subscriber::Daemon;
 
 /// Time between attempts to connect.
 pub const RETRY: Duration = Duration::from_secs(2);
@@ -62,18 +68,6 @@ pub enum Item {
     Status(Box<Status>),
     /// A message for the operator.
     Message(String),
-}
-
-/// The connected daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Daemon {
-    pub socket: PathBuf,
-    /// Its process ID; it changes when the daemon restarts.
-    pub pid: Option<i32>,
-    /// Its source of kernel evidence.
-    pub kernel: KernelSource,
-    /// It reports open sessions.
-    pub has_sessions: bool,
 }
 
 /// Data to receive in addition to closes.
@@ -141,30 +135,6 @@ async fn report(items: &mpsc::Sender<Item>, text: String) {
     let _ = items.send(Item::Message(text)).await;
 }
 
-/// Connects and sends Hello; the error is a clause for the operator.
-pub(crate) async fn subscribe(path: &Path) -> Result<(UnixSeqpacket, Daemon), String> {
-    let at = path.display();
-    let socket = UnixSeqpacket::connect(path).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-            format!("no daemon at {at} (is t3-trace.service running?)")
-        }
-        std::io::ErrorKind::PermissionDenied => format!("no permission for {at} (join group t3-trace)"),
-        _ => format!("cannot connect to {at}: {error}"),
-    })?;
-    let hello = serde_json::to_vec(&ToTrace::Hello { v: VERSION, role: Role::Subscriber });
-    let hello = hello.map_err(|error| error.to_string())?;
-    socket.send(&hello).await.map_err(|error| format!("cannot send to t3-trace at {at}: {error}"))?;
-    match receive(&socket, &mut vec![0; MAX_MESSAGE]).await {
-        Ok(Some(FromTrace::Welcome { kernel, sessions, .. })) => {
-            let pid = socket.peer_cred().ok().and_then(|peer| peer.pid());
-            Ok((socket, Daemon { socket: path.to_owned(), pid, kernel, has_sessions: sessions }))
-        }
-        Ok(Some(FromTrace::Refused { why })) => Err(format!("t3-trace refused the connection: {why}")),
-        Ok(_) => Err("expected Welcome from t3-trace as the first message".to_owned()),
-        Err(why) => Err(why),
-    }
-}
-
 /// Reads until the connection ends; returns the reason.
 async fn listen(socket: &UnixSeqpacket, queries: bool, items: &mpsc::Sender<Item>) -> String {
     let mut pending = PendingQueries::default();
@@ -226,15 +196,6 @@ impl PendingQueries {
         if !more {
             self.waiting_since = None;
         }
-    }
-}
-
-/// `None`: a message unknown to this version.
-pub(crate) async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<Option<FromTrace>, String> {
-    match socket.recv(buffer).await.map(|message| message.bytes_read()) {
-        Ok(0) => Err("t3-trace disconnected".to_owned()),
-        Ok(length) => Ok(serde_json::from_slice(&buffer[..length]).ok()),
-        Err(error) => Err(format!("t3-trace disconnected: {error}")),
     }
 }
 
@@ -330,6 +291,10 @@ fn journal_ended(error: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use t3_record::{
+        KernelSource,
+        wire::{Role, VERSION},
+    };
     use tokio::time::timeout;
     use tokio_seqpacket::UnixSeqpacketListener;
 

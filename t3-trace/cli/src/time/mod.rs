@@ -4,6 +4,7 @@
 //! Pure: the current time and the time zone are arguments. Text that is not one of these forms is
 //! rejected.
 
+pub mod closed;
 mod length;
 pub mod local;
 mod parse;

@@ -1,19 +1,20 @@
 //! Checks of the journal: accepts, keeps and returns records. Pure.
 
-use super::super::{
-    facts::{Access, Facts, Journal, Limit, Suppressed, Unit},
-    finding::{Check, Finding, State},
+use super::{
+    super::{
+        facts::{Access, Facts, Journal, Limit, Suppressed, Unit},
+        finding::{Check, Finding, State},
+    },
+    DISPATCH, kept,
 };
 use crate::present::text::lasted;
 
-/// Unit that writes the records.
-pub(crate) const DISPATCH: &str = "t3-dispatch.service";
 /// Entries that a burst of thousands of sessions needs: two for each.
 const ROOMY: u64 = 10_000;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let journal = &facts.journal;
-    let mut found = vec![accepts(journal), super::kept::kept(facts), access(journal.access.clone())];
+    let mut found = vec![accepts(journal), kept::kept(facts), access(journal.access.clone())];
     if journal.access != Access::NoFiles {
         found.push(storage(journal.persistent));
     }

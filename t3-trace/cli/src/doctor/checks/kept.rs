@@ -5,8 +5,7 @@ use super::{
         facts::{Facts, Journal, Setting, TestEntry},
         finding::{Check, Finding, State},
     },
-    bytes,
-    journal::DISPATCH,
+    DISPATCH, bytes,
 };
 
 /// Priority of a record (`info`).

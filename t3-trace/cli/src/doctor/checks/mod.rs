@@ -9,7 +9,9 @@ mod serves;
 mod trace;
 
 use super::{facts::Facts, finding::Finding};
-pub(crate) use journal::DISPATCH;
+
+/// Unit that writes the records.
+pub(crate) const DISPATCH: &str = "t3-dispatch.service";
 
 /// All findings, in the order of the report.
 #[must_use]

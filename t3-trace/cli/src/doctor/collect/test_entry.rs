@@ -52,7 +52,7 @@ fn written(socket: &str) -> Collected<String> {
     let sender = UnixDatagram::unbound().map_err(failed)?;
     // A full socket belongs to a journald that does not read.
     sender.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
-    sender.send_to(&datagram(fields.into_iter()), socket).map_err(failed)?;
+    sender.send_to(&datagram(fields), socket).map_err(failed)?;
     Ok(value)
 }
 

@@ -13,13 +13,22 @@ pub fn closed_micros(record: &CloseRecord, written: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use t3_record::{Segment, Verdict};
+    use t3_record::{Cause, KernelSource, Segment, Verdict};
 
-    use super::{super::tests::record, *};
+    use super::*;
 
     #[test]
     fn a_reconciled_record_has_its_own_time() {
-        let mut record = record("alice", Verdict::DispatchDied, Segment::Dispatch, 5000);
+        let mut record = CloseRecord::new(
+            "alice".to_owned(),
+            "192.0.2.7".to_owned(),
+            5000,
+            Cause::DispatchClosed,
+            Verdict::DispatchDied,
+            Segment::Dispatch,
+            "c1".to_owned(),
+            KernelSource::Off,
+        );
         assert_eq!(closed_micros(&record, 7), 7);
         for (ended_at, expected) in [
             ("2026-03-01T02:13:45.120Z", 1_772_331_225_120_000),
