@@ -62,7 +62,12 @@ impl Programs {
             (part, Act::Kill) => self.kill(part),
             (part, Act::Restart) => {
                 self.stop(part)?;
-                self.start(part)
+                match self.start(part) {
+                    // Without journald's socket, which systemd holds on a real host, it cannot start
+                    // its log; it is started again later.
+                    Err(_) if !self.stack.journal.is_running() => Ok(()),
+                    started => started,
+                }
             }
         }
     }
@@ -125,6 +130,18 @@ impl Programs {
 
     /// Starts a process that has ended; nothing if it runs.
     pub(super) fn start(&mut self, part: Part) -> Result<()> {
+        let started = self.start_once(part);
+        if started.is_err() {
+            match part {
+                Part::Dispatch => drop(self.stack.dispatch.take()),
+                Part::Trace => drop(self.stack.trace.take()),
+                Part::Journald => {}
+            }
+        }
+        started
+    }
+
+    fn start_once(&mut self, part: Part) -> Result<()> {
         match part {
             Part::Dispatch if self.stack.dispatch.is_none() => {
                 self.stack.start_dispatch()?;
@@ -153,8 +170,14 @@ impl Programs {
         for paused in self.paused.drain(..) {
             let _ = paused.timer.join();
         }
-        for part in order {
-            self.start(part)?;
+        // As systemd does after a failed start (`Restart=always`, `RestartSec=1s`).
+        let mut attempts = 20;
+        while let Err(error) = order.into_iter().map(|part| self.start(part)).fold(Ok(()), Result::and) {
+            attempts -= 1;
+            if attempts == 0 {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_secs(1));
         }
         wait::until("t3-dispatch to connect to t3-trace", CONNECT, || {
             self.stack.status().is_ok_and(|status| status.dispatch).then_some(())
