@@ -18,6 +18,7 @@ use tokio_seqpacket::UnixSeqpacket;
 use crate::{
     evidence::{LateEvents, gather},
     open_sessions, orphans,
+    reconcile::Report,
     sessions::{ConnectionId, Entry},
     state::Shared,
 };
@@ -112,9 +113,7 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
                     }
                 }
                 ToTrace::Reconcile => {
-                    let error = Some("not supported yet".to_owned());
-                    let answer = FromTrace::Reconciled { reconciled: 0, rewritten: 0, open: 0, error };
-                    answers.send(answer).await.map_err(|_| End::Gone)?;
+                    answers.send(reconciled(shared).await).await.map_err(|_| End::Gone)?;
                 }
                 _ => {
                     let why =
@@ -135,6 +134,19 @@ async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result
     let ended: Result<std::convert::Infallible, End> =
         tokio::select! { end = reading => end, end = writing => end };
     ended.map(|never| match never {})
+}
+
+/// Compares the journal with the open sessions now.
+async fn reconciled(shared: &Shared) -> FromTrace {
+    let report = match &shared.reconciler {
+        Some(reconciler) => reconciler.request().await,
+        None => Report {
+            error: Some("t3-trace does not write to the journal (--log)".to_owned()),
+            ..Report::default()
+        },
+    };
+    let Report { reconciled, rewritten, open, error } = report;
+    FromTrace::Reconciled { reconciled, rewritten, open, error }
 }
 
 async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option<u32>) -> Result<(), End> {
