@@ -9,7 +9,10 @@
 
 mod fixture;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fixture::{Fixture, TIMEOUT, exactly, frame};
 use t3_dispatch::metrics::page;
@@ -194,7 +197,7 @@ async fn a_session_is_registered_queried_and_done() {
     let (evidence, record) = fixture.judgement().await;
     assert_eq!((evidence.kernel.source, evidence.kernel.lost), (KernelSource::Kprobe, 7));
     assert_eq!(record.kernel, KernelSource::Kprobe);
-    let ToTrace::Done { conn: done, record, lost: false } = receive(&socket).await else {
+    let ToTrace::Done { conn: done, record, lost: false, again: false } = receive(&socket).await else {
         panic!("not done")
     };
     assert_eq!((&done, &record.conn), (&conn, &conn));
@@ -215,7 +218,7 @@ async fn a_record_that_journald_did_not_get_is_handed_to_t3_trace_as_lost() {
         let (conn, record, lost) = loop {
             match receive(&socket).await {
                 ToTrace::Ask { conn } => send_evidence(&socket, conn).await,
-                ToTrace::Done { conn, record, lost } => break (conn, record, lost),
+                ToTrace::Done { conn, record, lost, .. } => break (conn, record, lost),
                 _ => {}
             }
         };
@@ -283,6 +286,48 @@ async fn a_silent_t3_trace_delays_only_the_record_that_queries_it() {
     assert_eq!(fixture.judgement().await.0.kernel.source, KernelSource::Timeout);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     drop(socket);
+}
+
+/// Ids of the records on a connection until there are `count`, with those sent before.
+async fn done(socket: &UnixSeqpacket, count: usize) -> BTreeMap<String, bool> {
+    let mut done = BTreeMap::new();
+    while done.len() < count {
+        match receive(socket).await {
+            ToTrace::Ask { conn } => send_evidence(socket, conn).await,
+            ToTrace::Done { conn, again, .. } => drop(done.insert(conn, again)),
+            _ => {}
+        }
+    }
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_t3_trace_may_not_have_read_are_sent_again() {
+    let mut fixture = Fixture::new(&[]).await;
+    let mut trace = FakeTrace::new(&fixture);
+    let socket = trace.welcome().await;
+    drop(fixture.open().await);
+    let first = done(&socket, 1).await;
+    assert!(first.values().all(|again| !again));
+    fixture.judgement().await;
+    // t3-trace reads nothing more and ends: records are in its socket or still in dispatch.
+    let mut conns: BTreeSet<_> = first.into_keys().collect();
+    for _ in 0..3 {
+        drop(fixture.open().await);
+        conns.insert(fixture.judgement().await.1.conn);
+    }
+    drop(socket);
+    trace.stop();
+    for is_first in [true, false] {
+        let mut trace = FakeTrace::new(&fixture);
+        let socket = trace.welcome().await;
+        let again = done(&socket, 4).await;
+        assert_eq!(again.keys().cloned().collect::<BTreeSet<_>>(), conns);
+        // Some may have waited in dispatch while t3-trace was away.
+        assert!(is_first || again.values().all(|again| *again));
+        drop(socket);
+        trace.stop();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

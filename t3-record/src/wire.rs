@@ -74,6 +74,10 @@ pub enum ToTrace {
         /// accepted it.
         #[serde(default)]
         lost: bool,
+        /// Sent before, on an earlier connection that may have ended before it was read. The
+        /// subscribers have it.
+        #[serde(default)]
+        again: bool,
     },
     /// The `ws open` record, for subscribers. Sent once, after `Register`.
     Opened {

@@ -103,7 +103,7 @@ fn done(conn: &str, user: &str, verdict: Verdict) -> ToTrace {
     );
     record.how = Some(How::Signal(9));
     record.chain = "up:peer_sig9@-2,up:rst_in@0".parse().ok();
-    ToTrace::Done { conn: conn.to_owned(), record: Box::new(record), lost: false }
+    ToTrace::Done { conn: conn.to_owned(), record: Box::new(record), lost: false, again: false }
 }
 
 #[tokio::test]

@@ -46,6 +46,9 @@ const RETRY_MAX: Duration = Duration::from_millis(250);
 /// may still hold their sessions, and it writes those that are lost.
 const UNDELIVERED_AGE: Nanos = 600_000_000_000;
 const UNDELIVERED_MAX: usize = 20_000;
+/// Records sent last. t3-trace may end before it has read them, or before they are in its spool, so
+/// they are sent again. A socket holds about 100 (`net.core.wmem_default`).
+const RECENT: usize = 256;
 
 #[derive(Default)]
 struct State {
@@ -57,6 +60,8 @@ struct State {
     /// The connected t3-trace accepts the facts of sessions that end.
     accepts_ending: bool,
     undelivered: VecDeque<(Nanos, ToTrace)>,
+    /// The last messages of [`ToTrace::Done`] on all connections, up to [`RECENT`].
+    recent: VecDeque<ToTrace>,
     /// Answers to queries so far.
     answers: u64,
     /// Last report of the connected t3-trace.
@@ -147,7 +152,7 @@ impl EvidenceClient {
     pub fn done(&self, conn: &str, record: CloseRecord, lost: bool) {
         let mut state = self.lock();
         state.sessions.remove(conn);
-        let message = ToTrace::Done { conn: conn.to_owned(), record: Box::new(record), lost };
+        let message = ToTrace::Done { conn: conn.to_owned(), record: Box::new(record), lost, again: false };
         if state.out.is_some() {
             state.send(message);
         } else {
@@ -225,17 +230,18 @@ impl EvidenceClient {
         tracing::info!("kernel evidence from {}: {kernel}", path.display());
         *last_logged = None;
         let (out, mut queue) = mpsc::channel(QUEUE);
-        let backlog = self.lock().connected(out);
+        let mut waiting = self.lock().connected(out);
         let (lease, mut leases) = mpsc::channel(1);
         let writing = async {
-            for message in backlog {
-                send(&socket, &message).await?;
-            }
             let mut reporter = StatsReporter::new(Instant::now());
             loop {
+                while let Some(message) = waiting.front() {
+                    send(&socket, message).await?;
+                    self.lock().sent(waiting.pop_front());
+                }
                 tokio::select! {
                     message = queue.recv() => match message {
-                        Some(message) => send(&socket, &message).await?,
+                        Some(message) => waiting.push_back(message),
                         None => return Ok("t3-trace does not read its socket".to_owned()),
                     },
                     // One at a time, so that records and queries do not wait for a complete
@@ -262,7 +268,9 @@ impl EvidenceClient {
                 }
             }
         };
-        tokio::select! { end = writing => end, end = reading => end }
+        let end = tokio::select! { end = writing => end, end = reading => end };
+        self.lock().disconnected(waiting, queue);
+        end
     }
 
     fn stats(&self, all: bool) -> Vec<StatsReport> {
@@ -281,15 +289,43 @@ impl EvidenceClient {
 
 impl State {
     /// Starts to use `out` and returns the messages that must be sent before those in it.
-    fn connected(&mut self, out: mpsc::Sender<ToTrace>) -> Vec<ToTrace> {
+    fn connected(&mut self, out: mpsc::Sender<ToTrace>) -> VecDeque<ToTrace> {
         self.out = Some(out);
         let watch = self.ports.clone().map(|(listen, serve)| ToTrace::Watch { listen, serve });
         let sessions = self.sessions.values().map(|(session, _)| ToTrace::Register(session.clone()));
-        let mut backlog: Vec<_> = watch.into_iter().chain(sessions).collect();
+        let mut backlog: VecDeque<_> = watch.into_iter().chain(sessions).collect();
+        backlog.extend(self.recent.drain(..).map(|mut message| {
+            if let ToTrace::Done { again, .. } = &mut message {
+                *again = true;
+            }
+            message
+        }));
         let now = clock::now();
         let recent = self.undelivered.drain(..).filter(|(at, _)| now.saturating_sub(*at) < UNDELIVERED_AGE);
         backlog.extend(recent.map(|(_, message)| message));
         backlog
+    }
+
+    /// The socket has the message.
+    fn sent(&mut self, message: Option<ToTrace>) {
+        if let Some(message @ ToTrace::Done { .. }) = message {
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(message);
+        }
+    }
+
+    /// Keeps the records that the socket does not have.
+    fn disconnected(&mut self, waiting: VecDeque<ToTrace>, mut queue: mpsc::Receiver<ToTrace>) {
+        self.out = None;
+        queue.close();
+        let queued = std::iter::from_fn(|| queue.try_recv().ok());
+        for message in waiting.into_iter().chain(queued) {
+            if matches!(message, ToTrace::Done { .. }) {
+                self.keep_undelivered(message);
+            }
+        }
     }
 
     /// Queues a message. Returns `false` without a connection; a full queue ends the connection.

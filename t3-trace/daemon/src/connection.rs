@@ -211,12 +211,14 @@ impl Peer<'_> {
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),
                 ToTrace::Ask { conn } => self.ask(conn),
-                ToTrace::Done { conn, record, lost } => {
+                ToTrace::Done { conn, record, lost, again } => {
                     if let Some(reconciler) = &self.shared.reconciler {
                         reconciler.reported(&record, self.pid, lost);
                     }
                     self.shared.sessions().done(&conn);
-                    self.shared.subscribers.publish(FromTrace::Closed { record });
+                    if !again {
+                        self.shared.subscribers.publish(FromTrace::Closed { record });
+                    }
                 }
                 ToTrace::Opened { record } => self.shared.subscribers.publish(FromTrace::Opened { record }),
                 ToTrace::Status => self.answer(self.shared.status()).await?,

@@ -37,7 +37,7 @@ fn record(conn: &str) -> Box<CloseRecord> {
 }
 
 fn done(conn: &str) -> ToTrace {
-    ToTrace::Done { conn: conn.to_owned(), record: record(conn), lost: false }
+    ToTrace::Done { conn: conn.to_owned(), record: record(conn), lost: false, again: false }
 }
 
 fn register(n: u16, port: u16) -> ToTrace {
