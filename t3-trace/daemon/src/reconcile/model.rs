@@ -4,17 +4,19 @@
 //! are reduced to their queues, and to steps that are atomic in the real processes. Every
 //! interleaving of these steps is explored, breadth first, within these limits:
 //!
-//! - One session, with three kills; with two kills, one full disk and one record that does not fit
-//!   into a queue; with one kill and one power loss; with one power loss and one full disk.
+//! - One session, with three kills (the end of a connection while both sides run counts as one);
+//!   with two kills, one full disk and one record that does not fit into a queue; with one kill and
+//!   one power loss; with one power loss and one full disk.
 //! - Two sessions, with one kill; with one full disk and a spool that holds one record. Some steps
 //!   that follow each other in one process are one step there, and a pass is not aborted.
 //!
 //! A stopped process is one whose steps are not taken. So SIGSTOP at every point is part of it, and
 //! so are a socket that accepts nothing, a slow disk and a clock that is set. A restart follows
-//! each kill, after any number of other steps. A second dispatch opens sessions of its own. A reboot is
-//! a power loss that takes nothing from the disks. Left out: removal of old journal files, damaged
-//! files, records that can never be sent, boots before the last one, a host without journalctl, and
-//! sessions that one dispatch takes over from another.
+//! each kill, after any number of other steps. A second dispatch opens sessions of its own. A reboot
+//! is a power loss that takes nothing from the disks. Left out: removal of old journal files,
+//! damaged files, records that can never be sent, boots before the last one, a host without
+//! journalctl, and sessions that one dispatch takes over from another. dispatch sends all of its
+//! reports again; the real one the last 256, which is more than a socket holds.
 //!
 //! *Always*: the journal has at most one close of a session, and none while it is open.
 //!
@@ -42,7 +44,7 @@ const PROTOCOL: Rules = Rules {
     sync_after_scan: true,
     keep_reported: true,
     restore: true,
-    report_again: false,
+    report_again: true,
     room: usize::MAX,
     stays_full: false,
 };
@@ -67,30 +69,29 @@ fn assert_only(found: &Explored, violations: &[Violation], lost: &[(Cause, u8)])
     assert_eq!(causes.collect::<Vec<_>>(), lost);
 }
 
-/// No single failure loses a session: without its registration, journald has to lose its open, and
-/// dispatch has to die; or t3-trace with the only copy.
+/// No single failure loses a session. Without its registration, journald has to lose its open, and
+/// dispatch has to die; or, with the registration in its memory only, t3-trace as well.
 const LOST_BY_KILLS: [(Cause, u8); 3] =
-    [(Cause::DispatchKilled, 2), (Cause::TraceKilled, 2), (Cause::JournaldKilled, 2)];
+    [(Cause::DispatchKilled, 2), (Cause::TraceKilled, 3), (Cause::JournaldKilled, 2)];
 
 #[test]
 fn three_kills_leave_one_close() {
     let found = explored(1, Left { kills: 3, ..NO_FAILURE }, PROTOCOL);
-    assert_only(&found, &[Violation::Delayed], &LOST_BY_KILLS);
+    assert_only(&found, &[], &LOST_BY_KILLS);
 }
 
 #[test]
 fn kills_with_a_full_disk_and_a_full_queue_leave_one_close() {
     let found = explored(1, Left { kills: 2, fills: 1, drops: 1, power: 0 }, PROTOCOL);
     let [dispatch, trace, journald] = LOST_BY_KILLS;
-    assert_only(&found, &[Violation::Delayed], &[dispatch, trace, journald, (Cause::DiskFull, 2)]);
+    assert_only(&found, &[], &[dispatch, trace, journald, (Cause::DiskFull, 2)]);
 }
 
 #[test]
 fn a_disk_that_stays_full_loses_no_more() {
     let rules = Rules { stays_full: true, ..PROTOCOL };
     let found = explored(1, Left { kills: 1, fills: 1, ..NO_FAILURE }, rules);
-    let lost = [(Cause::DispatchKilled, 2), (Cause::TraceKilled, 2), (Cause::DiskFull, 2)];
-    assert_only(&found, &[Violation::Delayed], &lost);
+    assert_only(&found, &[], &[(Cause::DispatchKilled, 2), (Cause::DiskFull, 2)]);
 }
 
 #[test]
@@ -111,8 +112,9 @@ fn two_sessions_have_one_close_each() {
 fn what_a_full_spool_does_not_hold_is_counted_as_lost() {
     let rules = Rules { room: 1, stays_full: true, ..PROTOCOL };
     let found = explored(2, Left { fills: 1, ..NO_FAILURE }, rules);
-    // Before the first pass has failed, a record that dispatch reported as written counts as such.
-    assert_only(&found, &[], &[(Cause::SpoolFull, 1)]);
+    // Except if no pass has failed yet: then a record that dispatch reported as written counts as
+    // such. A pass begins when the spool is half full, so this takes half of it within one pass.
+    assert_only(&found, &[Violation::Uncounted], &[]);
 }
 
 /// Length of the path to a violation of a protocol without one rule.
@@ -126,12 +128,12 @@ fn control(name: &str, left: Left, rules: Rules, violation: Violation) -> Vec<St
 
 #[test]
 fn each_rule_is_needed() {
-    let kill = Left { kills: 1, ..NO_FAILURE };
     let without = |change: fn(&mut Rules)| {
-        let mut rules = Rules { report_again: true, ..PROTOCOL };
+        let mut rules = PROTOCOL;
         change(&mut rules);
         rules
     };
+    let kill = Left { kills: 1, ..NO_FAILURE };
     control("a search", kill, without(|rules| rules.search = false), Violation::Second);
     control("a sync", kill, without(|rules| rules.sync = false), Violation::Second);
     let fill = Left { fills: 1, ..NO_FAILURE };
@@ -139,20 +141,9 @@ fn each_rule_is_needed() {
     let kills = Left { kills: 3, ..NO_FAILURE };
     control("a spool", kills, without(|rules| rules.restore = false), Violation::Missing);
     let power = Left { power: 1, ..NO_FAILURE };
-    control(
-        "a sync after the scan",
-        power,
-        without(|rules| rules.sync_after_scan = false),
-        Violation::Missing,
-    );
-}
-
-#[test]
-fn a_record_waits_for_the_end_of_dispatch_only_if_its_report_was_lost() {
-    let left = Left { kills: 1, fills: 1, ..NO_FAILURE };
-    let found = explored(1, left, PROTOCOL);
-    let lost = [(Cause::DispatchKilled, 2), (Cause::TraceKilled, 2), (Cause::DiskFull, 2)];
-    assert_only(&found, &[Violation::Delayed], &lost);
-    let found = explored(1, left, Rules { report_again: true, ..PROTOCOL });
-    assert_only(&found, &[], &lost);
+    let rules = without(|rules| rules.sync_after_scan = false);
+    control("a sync after the scan", power, rules, Violation::Missing);
+    // The record is missing, or comes when dispatch ends.
+    let found = explored(1, Left { kills: 1, ..fill }, without(|rules| rules.report_again = false));
+    assert_eq!(found.violations.into_keys().collect::<Vec<_>>(), [Violation::Missing, Violation::Delayed]);
 }

@@ -23,6 +23,8 @@ pub(super) enum Violation {
     Missing,
     /// As `Missing`, until dispatch ends.
     Delayed,
+    /// As `Missing`: the spool was full, and the record counted as written.
+    Uncounted,
 }
 
 /// Result of an exploration.
@@ -198,12 +200,15 @@ fn settled(state: &State) -> Vec<Violation> {
         if !is_over || !observed.is_opened || state.closes(at) > 0 {
             return None;
         }
-        if observed.is_counted_lost || observed.is_unverified {
+        if observed.is_counted_lost {
             return None;
         }
         let is_waiting = |trace: &Trace| trace.ledger.get(name(at)).is_some();
         if state.is_full && state.trace.as_ref().is_some_and(is_waiting) {
             return None;
+        }
+        if observed.is_unverified {
+            return Some(Violation::Uncounted);
         }
         match observed.lost_by {
             Some(Cause::Forgotten) => Some(Violation::Missing),
@@ -233,7 +238,7 @@ impl State {
             Step::Connect
         } else if !self.messages.is_empty() {
             Step::Read
-        } else if self.is_connected && !self.is_dispatch_alive {
+        } else if self.has_left(trace) {
             Step::Claim
         } else if let Some(at) = self.ids().find(is_claimed) {
             Step::Abandon(at)

@@ -28,7 +28,7 @@ pub(super) struct Rules {
 /// Failures that are left on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Left {
-    /// SIGKILL of any process.
+    /// SIGKILL of any process, and ends of the connection while both run.
     pub(super) kills: u8,
     /// Power losses and reboots.
     pub(super) power: u8,
@@ -64,7 +64,7 @@ pub(super) enum Session {
 }
 
 impl Session {
-    /// dispatch accounts for it.
+    /// dispatch registers it.
     pub(super) fn is_held(self) -> bool {
         matches!(self, Self::Open | Self::Closing | Self::Written { .. })
     }
@@ -164,8 +164,6 @@ pub(super) enum Cause {
     JournaldKilled,
     DiskFull,
     PowerLost,
-    /// The record was not kept for verification, and journald dropped it.
-    SpoolFull,
     /// No failure: a fault of the protocol.
     Forgotten,
 }
@@ -177,7 +175,7 @@ pub(super) struct Observed {
     pub(super) dispatch: u8,
     /// Its open is in the socket of journald, or its registration in the spool.
     pub(super) is_opened: bool,
-    /// t3-trace was killed before the report of its record was in the spool.
+    /// The connection or t3-trace ended before the report of its record was in the spool.
     pub(super) is_report_lost: bool,
     /// t3-trace had no room for its record, and counted it as lost.
     pub(super) is_counted_lost: bool,
@@ -266,12 +264,14 @@ impl State {
     }
 
     /// A process, a queue or a disk names the session.
-    pub(super) fn is_known(&self, at: u8) -> bool {
+    pub(super) fn is_known(&self, at: u8, rules: Rules) -> bool {
+        let session = self.sessions[usize::from(at)];
+        let is_reported = rules.report_again && matches!(session, Session::Reported { .. });
         let in_spool = || match &self.trace {
             Some(trace) => trace.ledger.get(name(at)).is_some(),
             None => self.cached.entries.contains_key(&at),
         };
-        self.is_dispatch_alive && self.sessions[usize::from(at)].is_held()
+        self.is_dispatch_alive && (session.is_held() || is_reported)
             || self.messages.iter().chain(&self.undelivered).any(|message| message.session() == at)
             || self.socket.iter().chain(&self.journal).any(|item| item.session() == at)
             || in_spool()

@@ -19,6 +19,8 @@ pub(super) enum Step {
     Send,
     Report(u8),
     Connect,
+    /// t3-trace did not read for too long: what it has not read is lost.
+    Disconnect,
     KillDispatch {
         /// Messages that the socket to t3-trace had accepted.
         sent: usize,
@@ -147,14 +149,22 @@ impl State {
             steps.push(Step::Connect);
         }
         if self.left.kills > 0 {
+            if !self.messages.is_empty() {
+                steps.push(Step::Disconnect);
+            }
             steps.extend((0..=self.messages.len()).map(|sent| Step::KillDispatch { sent }));
         }
+    }
+
+    /// dispatch is dead, and t3-trace handles the end of its connection.
+    pub(super) fn has_left(&self, trace: &Trace) -> bool {
+        !self.is_dispatch_alive && (self.is_connected || !trace.registered.is_empty())
     }
 
     fn steps_of_trace(&self, trace: &Trace, steps: &mut Vec<Step>) {
         if !self.messages.is_empty() {
             steps.push(Step::Read);
-        } else if self.is_connected && !self.is_dispatch_alive {
+        } else if self.has_left(trace) {
             steps.push(Step::Claim);
         }
         let is_claimed = |at: &u8| {
@@ -211,22 +221,22 @@ impl State {
             next.journal_synced = next.journal.len();
         }
         for at in self.ids() {
-            next.observe(at, step);
+            next.observe(at, step, rules);
         }
         next
     }
 
-    fn observe(&mut self, at: u8, step: Step) {
+    fn observe(&mut self, at: u8, step: Step, rules: Rules) {
         let open = Item::Open(at);
-        let is_known = self.is_known(at);
+        let is_known = self.is_known(at, rules);
         let observed = &mut self.observed[usize::from(at)];
         observed.was_in_spool |= self.cached.entries.contains_key(&at);
         observed.was_on_disk |=
             self.synced.entries.contains_key(&at) || self.journal[..self.journal_synced].contains(&open);
         observed.is_opened |= observed.was_in_spool || self.socket.contains(&open);
-        if observed.is_opened && observed.lost_by.is_none() && !observed.is_counted_lost && !is_known {
+        let is_given_up = observed.is_counted_lost || observed.is_unverified;
+        if observed.is_opened && observed.lost_by.is_none() && !is_given_up && !is_known {
             observed.lost_by = Some(match step {
-                _ if observed.is_unverified => Cause::SpoolFull,
                 Step::KillDispatch { .. } if !observed.was_in_spool => Cause::DispatchKilled,
                 Step::KillTrace if !observed.was_in_spool => Cause::TraceKilled,
                 Step::KillJournald { .. } if !observed.was_in_spool => Cause::JournaldKilled,
@@ -264,6 +274,10 @@ impl State {
             }
             Step::Report(at) => self.report(at),
             Step::Connect => self.connect(rules),
+            Step::Disconnect => {
+                self.left.kills -= 1;
+                self.disconnect();
+            }
             Step::KillDispatch { sent } => {
                 self.left.kills = self.left.kills.saturating_sub(1);
                 self.messages.truncate(sent);
@@ -318,6 +332,10 @@ impl State {
 
     fn connect(&mut self, rules: Rules) {
         self.is_connected = true;
+        if let Some(trace) = &mut self.trace {
+            // What dispatch does not register again is deleted.
+            trace.registered.clear();
+        }
         let held = self.ids().filter(|at| self.sessions[usize::from(*at)].is_held());
         self.messages = held.map(Message::Register).collect();
         let undelivered = std::mem::take(&mut self.undelivered);
@@ -350,6 +368,10 @@ impl State {
                 self.observed[usize::from(at)].is_report_lost |= !is_kept;
             }
         }
+        self.disconnect();
+    }
+
+    fn disconnect(&mut self) {
         self.is_connected = false;
         for message in std::mem::take(&mut self.messages) {
             if let Message::Done(at, _) = message {
