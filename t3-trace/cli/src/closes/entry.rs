@@ -106,6 +106,7 @@ pub fn query(args: &ClosesArgs) -> Query {
         // than writing it.
         fields: Vec::new(),
         matches,
+        often_empty: false,
     }
 }
 
@@ -115,7 +116,7 @@ pub fn query(args: &ClosesArgs) -> Query {
 pub fn reconciled_query(args: &ClosesArgs) -> Query {
     let mut matches = closes(args);
     matches.extend(reconciled());
-    Query { since: args.since, place: args.place.clone(), matches, ..Query::default() }
+    Query { since: args.since, place: args.place.clone(), matches, often_empty: true, ..Query::default() }
 }
 
 /// Terms that select reconciled records.

@@ -97,7 +97,7 @@ impl<'a> Journal<'a> {
         if let Selector::Nearby { .. } = selector {
             // Their entries are later than the closes; those outside the range are not selected.
             found.closes.retain(|close| close.record.reconciled.is_none());
-            let mut query = Query { until: None, ..query };
+            let mut query = Query { until: None, often_empty: true, ..query };
             query.matches.extend(entry::reconciled());
             self.read(&query, |entry| {
                 if let (true, Ok(record)) = (self.trusts(entry), entry::record(entry)) {
@@ -149,7 +149,7 @@ impl<'a> Journal<'a> {
             self.add(&mut around, &facts.record, entry);
             ControlFlow::Continue(())
         })?;
-        self.reconciled(&mut around, &facts.record, Query { until: None, ..query })?;
+        self.reconciled(&mut around, &facts.record, Query { until: None, often_empty: true, ..query })?;
         facts.around = Some(around);
         Ok(facts)
     }
@@ -179,7 +179,7 @@ impl<'a> Journal<'a> {
     fn opens(&self, facts: &mut ExplainInput) -> Result<(), ReadError> {
         let conn = &facts.record.conn;
         let id = format!("MESSAGE_ID={OPEN_ID}");
-        let mut query = Query { since: None, ..self.query() };
+        let mut query = Query { since: None, often_empty: true, ..self.query() };
         query.matches = vec![id.clone(), term("conn", conn), "+".to_owned(), id, term("prev", conn)];
         let mut opens: Vec<Timed<OpenRecord>> = Vec::new();
         self.read(&query, |entry| {

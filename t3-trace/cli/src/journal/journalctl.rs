@@ -40,6 +40,8 @@ pub struct Query {
     /// must all match, `+` separates alternatives (journalctl(1)). journald has an index of every
     /// value: entries that do not match cost nothing.
     pub matches: Vec<String>,
+    /// No entries are no reason to check whether there are files: another query does.
+    pub often_empty: bool,
 }
 
 /// Calls `each` for every entry, until the end of the journal or until `each` fails; returns its
@@ -63,7 +65,7 @@ pub fn entries<E>(
         Ok(Ok(()))
     })?;
     // Without `--quiet`, journalctl would mention it for every query, and add a line to its output.
-    if !any && warnings.is_empty() && has_no_files(&query.place)? {
+    if !any && !query.often_empty && warnings.is_empty() && has_no_files(&query.place)? {
         let (place, hint) = described(&query.place);
         return Err(ReadError::NoFiles { place, hint });
     }
