@@ -38,7 +38,9 @@ const ORDERS: [[Part; 3]; 6] = {
     [[J, T, D], [D, T, J], [T, J, D], [J, D, T], [T, D, J], [D, J, T]]
 };
 
-const BY_CLIENT: &[&str] = &["client_closed"];
+/// A dispatch that was stopped, or got no CPU among all the lanes, says so in place of the client's
+/// close.
+const BY_CLIENT: &[&str] = &["client_closed", "dispatch_stalled"];
 const BY_DEATH: &[&str] = &["dispatch_died"];
 
 pub(super) struct Lane<'a> {
