@@ -183,8 +183,9 @@ fn one(
     // A request together with its FIN may not reach serve; then no record is expected.
     let unseen = plan.act == Act::Gone && report == ServeReport::default() && closes.is_empty();
     audit.unseen += usize::from(unseen);
-    // A request that dispatch had not answered when it died may have a record.
-    let expected = if is_cut && !has_opened {
+    // A request without a 101 may have a record if dispatch died before that was written: only an
+    // opened WebSocket is promised one.
+    let expected = if is_interrupted && !has_opened {
         closes.len().min(usize::from(expected_record::has_record(plan.act)))
     } else {
         usize::from(expected_record::has_record(plan.act) && !unseen)

@@ -63,8 +63,8 @@ impl Programs {
             (part, Act::Restart) => {
                 self.stop(part)?;
                 match self.start(part) {
-                    // Without journald's socket, which systemd holds on a real host, it cannot start
-                    // its log; it is started again later.
+                    // systemd holds journald's socket on a real host; without it a program
+                    // cannot start its log, and is started again later.
                     Err(_) if !self.stack.journal.is_running() => Ok(()),
                     started => started,
                 }
