@@ -9,13 +9,13 @@ use std::{
     },
 };
 
-use t3_journal::Writer;
+use t3_journal::{Fields, Outcome, Writer};
 use t3_record::{
     evidence::Nanos,
-    wire::{FromTrace, Status, live::Sessions as OpenSessions},
+    wire::{FromTrace, JournalState, Status, live::Sessions as OpenSessions},
 };
-use t3_trace_host::kernel::view::KernelView;
-use tokio::sync::mpsc;
+use t3_trace_host::{journal_trust::Trust, kernel::view::KernelView};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dispatch_process::DispatchProcess,
@@ -24,7 +24,7 @@ use crate::{
     own_network::OwnNetwork,
     port_owners::PortOwners,
     pressure::Sampler,
-    reconcile::Reconciler,
+    reconcile::{self, Reconciler},
     sessions::{ConnectionId, Sessions},
     status::DaemonStatus,
     subscribers::Subscribers,
@@ -211,5 +211,28 @@ impl Shared {
     pub(crate) fn summary(&self) -> String {
         let source = self.kernel().source();
         format!("kernel={source} sessions={} subscribers={}", self.sessions().len(), self.subscribers.len())
+    }
+}
+
+impl reconcile::Daemon for Shared {
+    fn trust(&self) -> Trust {
+        Trust::in_user(&self.options.dispatch_user)
+    }
+
+    fn is_registered(&self, conn: &str) -> bool {
+        self.sessions().contains(conn)
+    }
+
+    fn write(&self, fields: Fields) -> oneshot::Receiver<Outcome> {
+        self.records.write(fields)
+    }
+
+    fn publish(&self, message: FromTrace) {
+        self.subscribers.publish(message);
+    }
+
+    fn publish_counts(&self, counts: JournalState) {
+        self.send_to_dispatch(&FromTrace::Journal(counts));
+        self.subscribers.publish(FromTrace::Journal(counts));
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use t3_record::evidence::Nanos;
 use t3_trace_host::{clock, proc::stat};
 
-use super::entry::Moment;
+use super::moment::Moment;
 
 /// Two clock ticks at 100 Hz: starts are rounded down to a tick.
 const TICKS_NS: Nanos = 20_000_000;

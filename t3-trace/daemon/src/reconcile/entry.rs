@@ -1,11 +1,12 @@
 //! Entries of the ledger as the daemon uses them, and as the spool keeps them.
 
 use serde::{Deserialize, Serialize};
-use t3_record::{CloseRecord, evidence::Nanos, logfmt::BadLine, reconcile::UnclosedSession};
+use t3_record::{CloseRecord, logfmt::BadLine, reconcile::UnclosedSession};
 
 use super::{
     dispatch_id::DispatchId,
     ledger::{self, State},
+    moment::Moment,
 };
 
 /// Entry of the ledger.
@@ -16,17 +17,6 @@ pub(crate) type Entry = ledger::Entry<Origin, Kept>;
 pub(crate) struct Origin {
     pub(crate) session: UnclosedSession,
     pub(crate) dispatch: DispatchId,
-}
-
-/// A time on both clocks: the wall clock can be set, the other one starts with each boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Moment {
-    /// Wall clock in microseconds since the epoch.
-    pub(crate) wall_us: u64,
-    /// Id of the boot.
-    pub(crate) boot: String,
-    /// `CLOCK_MONOTONIC` of that boot in nanoseconds.
-    pub(crate) monotonic: Nanos,
 }
 
 /// A record that is kept until the journal has it.

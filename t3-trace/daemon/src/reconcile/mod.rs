@@ -7,6 +7,7 @@ mod journal_view;
 mod ledger;
 #[cfg(test)]
 mod model;
+mod moment;
 mod pass;
 pub mod scan;
 pub mod spool;
@@ -36,7 +37,7 @@ use self::{
     dispatch_id::Host, entry::Kept, journal_view::Journalctl, ledger::Write, pass::Finished, scan::ScanError,
     store::Store,
 };
-use crate::{locked::lock, state::Shared};
+use crate::locked::lock;
 
 /// Time between passes while records wait to be found in the journal.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -45,6 +46,24 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// A record that is written so much later than it was made says so.
 const LATE_US: u64 = 10_000_000;
+
+/// The rest of the daemon, as the reconciler needs it.
+pub(crate) trait Daemon: Send + Sync + 'static {
+    /// Whose entries in the journal count.
+    fn trust(&self) -> Trust;
+
+    /// dispatch has registered the session, and its end is handled with evidence.
+    fn is_registered(&self, conn: &str) -> bool;
+
+    /// Hands an entry to the writer.
+    fn write(&self, fields: Fields) -> oneshot::Receiver<Outcome>;
+
+    /// Sends a message to the subscribers.
+    fn publish(&self, message: FromTrace);
+
+    /// Sends the counts to dispatch and the subscribers.
+    fn publish_counts(&self, counts: JournalState);
+}
 
 /// Keeps account of sessions without a record, and writes what is missing.
 pub(crate) struct Reconciler {
@@ -143,13 +162,13 @@ impl Reconciler {
     }
 
     /// Runs passes: at once, when something is due, and every minute while records wait.
-    pub(crate) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+    pub(crate) async fn run(self: Arc<Self>, daemon: Arc<impl Daemon>) {
         let mut retry = RETRY_FIRST;
         let mut last_error = None;
         loop {
             let asked = std::mem::take(&mut *lock(&self.requests));
             let began = Instant::now();
-            let report = self.passes(&shared, &mut last_error).await;
+            let report = self.passes(&daemon, &mut last_error).await;
             let wait = if report.error.is_none() && report.rewritten == 0 {
                 retry = RETRY_FIRST;
                 if self.store().has_sent() { RETRY_FIRST } else { INTERVAL }
@@ -168,10 +187,10 @@ impl Reconciler {
 
     /// Runs passes until none finds a session without a record: the record that a pass makes is
     /// written by the next one.
-    async fn passes(self: &Arc<Self>, shared: &Arc<Shared>, last_error: &mut Option<String>) -> Report {
+    async fn passes(self: &Arc<Self>, daemon: &Arc<impl Daemon>, last_error: &mut Option<String>) -> Report {
         let mut total = Report::default();
         loop {
-            let report = self.pass(shared, last_error).await;
+            let report = self.pass(daemon, last_error).await;
             total = Report {
                 reconciled: total.reconciled + report.reconciled,
                 rewritten: total.rewritten + report.rewritten,
@@ -197,9 +216,9 @@ impl Reconciler {
     }
 
     /// Runs one pass and writes the records that it demands.
-    async fn pass(self: &Arc<Self>, shared: &Arc<Shared>, last_error: &mut Option<String>) -> Report {
-        let journal = Journalctl { trust: Trust::in_user(&shared.options.dispatch_user) };
-        let is_registered = |conn: &str| shared.sessions().contains(conn);
+    async fn pass(self: &Arc<Self>, daemon: &Arc<impl Daemon>, last_error: &mut Option<String>) -> Report {
+        let journal = Journalctl { trust: daemon.trust() };
+        let is_registered = |conn: &str| daemon.is_registered(conn);
         let finished = match pass::run(&journal, &self.store, &self.host, is_registered, Host::started).await
         {
             Ok(finished) => {
@@ -224,7 +243,7 @@ impl Reconciler {
                 self.store().pass_failed();
                 let error = format!("{:#}", anyhow::Error::from(error));
                 log_once(last_error, format!("cannot read the journal: {error}; records wait in the spool"));
-                self.publish(shared);
+                self.publish(daemon.as_ref());
                 return Report { error: Some(error), open: self.open(), ..Report::default() };
             }
         };
@@ -237,8 +256,8 @@ impl Reconciler {
                 "sessions of an ended t3-dispatch have no record; writing theirs"
             );
         }
-        let rewritten = self.write(shared, finished.writes);
-        self.publish(shared);
+        let rewritten = self.write(daemon, finished.writes);
+        self.publish(daemon.as_ref());
         Report { reconciled: finished.reconciled, rewritten, open: self.open(), error: None }
     }
 
@@ -247,7 +266,7 @@ impl Reconciler {
     }
 
     /// Hands records to the writer; returns the number of those that had not arrived.
-    fn write(self: &Arc<Self>, shared: &Arc<Shared>, writes: Vec<Write<Kept>>) -> u64 {
+    fn write(self: &Arc<Self>, daemon: &Arc<impl Daemon>, writes: Vec<Write<Kept>>) -> u64 {
         let mut missing = 0;
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
@@ -265,9 +284,9 @@ impl Reconciler {
                 mark(&mut record, Reconciled::Spool, made_us);
             }
             missing += u64::from(write.is_missing);
-            outcomes.push((write.conn, write.is_missing, shared.records.write(fields(&record))));
+            outcomes.push((write.conn, write.is_missing, daemon.write(fields(&record))));
             if !write.record.is_published {
-                shared.subscribers.publish(FromTrace::Closed { record: Box::new(record) });
+                daemon.publish(FromTrace::Closed { record: Box::new(record) });
             }
         }
         if missing > 0 {
@@ -276,32 +295,31 @@ impl Reconciler {
                 "records that journald had accepted are not in the journal; writing them again. See `t3-trace doctor`"
             );
         }
-        let (reconciler, shared) = (Arc::clone(self), Arc::clone(shared));
+        let (reconciler, daemon) = (Arc::clone(self), Arc::clone(daemon));
         tokio::spawn(async move {
             for (conn, is_missing, outcome) in outcomes {
                 let outcome = outcome.await.unwrap_or(Outcome::Dropped);
                 reconciler.store().sent(&conn, outcome, is_missing);
             }
-            reconciler.publish(&shared);
+            reconciler.publish(daemon.as_ref());
         });
         missing
     }
 
     /// Sends changed counts to dispatch and the subscribers.
-    fn publish(&self, shared: &Shared) {
+    fn publish(&self, daemon: &impl Daemon) {
         let counts = self.counts();
         if std::mem::replace(&mut *lock(&self.published), counts) != counts {
-            shared.send_to_dispatch(&FromTrace::Journal(counts));
-            shared.subscribers.publish(FromTrace::Journal(counts));
+            daemon.publish_counts(counts);
         }
     }
 
     /// Writes what is pending before the daemon ends; the rest stays in the spool.
-    pub(crate) async fn finish(self: &Arc<Self>, shared: &Arc<Shared>, timeout: Duration) {
+    pub(crate) async fn finish(self: &Arc<Self>, daemon: &Arc<impl Daemon>, timeout: Duration) {
         let mut last_error = None;
         let passes = async {
             if self.counts().waiting > 0 {
-                self.passes(shared, &mut last_error).await;
+                self.passes(daemon, &mut last_error).await;
             }
         };
         let _ = tokio::time::timeout(timeout, passes).await;

@@ -171,7 +171,7 @@ async fn vacuumed(
     }
     let Some(oldest) = journal.oldest_entry().await? else { return Ok(Vec::new()) };
     // Within one boot only: across boots the wall clock would decide, which can be set.
-    let is_older = |made: &super::entry::Moment| {
+    let is_older = |made: &super::moment::Moment| {
         made.boot == oldest.boot_id && made.monotonic < oldest.monotonic_us.saturating_mul(1_000)
     };
     Ok(unseen.into_iter().filter(|(_, made)| is_older(made)).map(|(conn, _)| conn).collect())

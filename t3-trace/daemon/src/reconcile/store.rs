@@ -6,8 +6,9 @@ use t3_record::{CloseRecord, reconcile::UnclosedSession, wire::JournalState};
 
 use super::{
     dispatch_id::DispatchId,
-    entry::{Entry, Kept, Moment, Origin},
+    entry::{Entry, Kept, Origin},
     ledger::{Ledger, State, Write},
+    moment::Moment,
     spool_thread::SpoolThread,
 };
 
@@ -53,8 +54,8 @@ impl Store {
         self.persist();
     }
 
-    /// dispatch reported a record. Without room it is not kept: it counts as lost if journald is
-    /// known not to take records.
+    /// dispatch reported a record. Without room it is not kept. It counts as lost if journald is
+    /// known not to take records; otherwise a later pass is expected to find it.
     pub(crate) fn reported(
         &mut self,
         record: &CloseRecord,
@@ -62,12 +63,14 @@ impl Store {
         dispatch: impl FnOnce() -> DispatchId,
         is_lost: bool,
     ) {
-        if self.ledger.unverified() >= self.max_records {
-            self.counts.lost += u64::from(is_lost || self.is_failing);
+        let origin = Origin { session: identity(record, made.wall_us), dispatch: dispatch() };
+        if self.has_room() {
+            self.ledger.reported(&record.conn, || origin, Kept::new(record, made, true), is_lost);
+        } else if is_lost || self.is_failing {
+            self.counts.lost += 1;
             self.ledger.give_up(&record.conn);
         } else {
-            let origin = || Origin { session: identity(record, made.wall_us), dispatch: dispatch() };
-            self.ledger.reported(&record.conn, origin, Kept::new(record, made.clone(), true), is_lost);
+            self.ledger.found_open(&record.conn, || origin);
         }
         self.persist();
     }
@@ -197,5 +200,57 @@ fn identity(record: &CloseRecord, at_us: u64) -> UnclosedSession {
         ip: record.ip.clone(),
         ray: record.ray.clone(),
         opened_us: at_us.saturating_sub(record.dur_ms * 1_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::reconcile::{UnclosedEnd, reconcile};
+
+    use super::*;
+
+    fn record(conn: &str) -> CloseRecord {
+        let session = UnclosedSession {
+            conn: conn.into(),
+            user: "wizard".into(),
+            ip: "192.0.2.1".into(),
+            ray: None,
+            opened_us: 5_000_000,
+        };
+        reconcile(&session, UnclosedEnd::DispatchDied, None)
+    }
+
+    fn report(store: &mut Store, conn: &str, is_lost: bool) {
+        let made = Moment { wall_us: 9, boot: "b".into(), monotonic: 9 };
+        let dispatch = || DispatchId { boot: "b".into(), pid: Some(7), ran_at: 9 };
+        store.reported(&record(conn), made, dispatch, is_lost);
+    }
+
+    #[test]
+    fn a_record_without_room_counts_as_lost_only_if_journald_takes_none() {
+        let mut store = Store::open(None, RECORD_SIZE);
+        report(&mut store, "a", false);
+        report(&mut store, "b", false);
+        assert_eq!(store.counts(), JournalState { waiting: 1, ..JournalState::default() });
+        assert!(matches!(store.ledger.get("b").map(|entry| &entry.state), Some(State::Open)));
+        store.pass_failed();
+        report(&mut store, "b", false);
+        report(&mut store, "c", true);
+        assert_eq!(store.counts(), JournalState { waiting: 1, lost: 2, ..JournalState::default() });
+        assert_eq!(store.ledger.len(), 1);
+    }
+
+    #[test]
+    fn missing_and_rewritten_records_are_counted_once_each() {
+        let mut store = Store::open(None, 1 << 20);
+        report(&mut store, "a", false);
+        store.ledger.start_pass();
+        let writes = store.finish_pass(&std::collections::BTreeSet::new(), Some("cursor".into()));
+        assert_eq!((writes.len(), store.cursor().as_deref()), (1, Some("cursor")));
+        store.sent("a", t3_journal::Outcome::Written, true);
+        let counts = JournalState { missing: 1, rewritten: 1, lost: 0, waiting: 1 };
+        assert_eq!(store.counts(), counts);
+        store.sent("a", t3_journal::Outcome::Rejected, true);
+        assert_eq!(store.counts(), JournalState { lost: 1, waiting: 0, ..counts });
     }
 }

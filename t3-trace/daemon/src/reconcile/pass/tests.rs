@@ -6,7 +6,7 @@ use t3_record::{CloseRecord, How, Reconciled, Verdict};
 
 use super::{
     super::{
-        entry::Moment,
+        moment::Moment,
         scan::{OldestEntry, Scanned},
     },
     *,
