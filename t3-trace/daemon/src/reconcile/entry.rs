@@ -47,6 +47,7 @@ impl Kept {
 #[serde(tag = "state", rename_all = "snake_case")]
 enum Stored {
     Open { origin: Origin },
+    Unkept { origin: Origin },
     Reported { origin: Origin, record: Kept },
     Pending { origin: Origin, record: Kept },
 }
@@ -56,6 +57,7 @@ pub(crate) fn encode(entry: &Entry) -> Result<Vec<u8>, serde_json::Error> {
     let origin = entry.session.clone();
     serde_json::to_vec(&match &entry.state {
         State::Open | State::Claimed => Stored::Open { origin },
+        State::Unkept => Stored::Unkept { origin },
         State::Reported(record) => Stored::Reported { origin, record: record.clone() },
         State::Pending(record) | State::Sent { record, .. } => {
             Stored::Pending { origin, record: record.clone() }
@@ -67,6 +69,7 @@ pub(crate) fn encode(entry: &Entry) -> Result<Vec<u8>, serde_json::Error> {
 pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
     Ok(match serde_json::from_slice(bytes)? {
         Stored::Open { origin } => Entry::new(origin, State::Open),
+        Stored::Unkept { origin } => Entry::new(origin, State::Unkept),
         Stored::Reported { origin, record } => Entry::new(origin, State::Reported(record)),
         Stored::Pending { origin, record } => Entry::new(origin, State::Pending(record)),
     })
@@ -95,9 +98,10 @@ mod tests {
         for (state, read) in [
             (State::Open, State::Open),
             (State::Claimed, State::Open),
+            (State::Unkept, State::Unkept),
             (State::Reported(kept.clone()), State::Reported(kept.clone())),
             (State::Pending(kept.clone()), State::Pending(kept.clone())),
-            (State::Sent { record: kept.clone(), accepted: true }, State::Pending(kept)),
+            (State::Sent { record: kept.clone(), accepted: true, is_missing: true }, State::Pending(kept)),
         ] {
             let bytes = encode(&Entry::new(origin.clone(), state)).unwrap();
             assert_eq!(decode(&bytes).unwrap(), Entry::new(origin.clone(), read));

@@ -26,15 +26,17 @@ pub(crate) enum State<R> {
     /// t3-trace writes the record in the next pass.
     Pending(R),
     /// The writer of t3-trace has the record, and journald has accepted it if `accepted`. It was
-    /// not yet found in the journal.
-    Sent { record: R, accepted: bool },
+    /// not yet found in the journal; if `is_missing`, it had been sent before and did not arrive.
+    Sent { record: R, accepted: bool, is_missing: bool },
+    /// As [`State::Reported`], but without the record, for which there was no room.
+    Unkept,
 }
 
 impl<R> State<R> {
     /// The record, if there is one.
     pub(crate) fn record(&self) -> Option<&R> {
         match self {
-            Self::Open | Self::Claimed => None,
+            Self::Open | Self::Claimed | Self::Unkept => None,
             Self::Reported(record) | Self::Pending(record) | Self::Sent { record, .. } => Some(record),
         }
     }
@@ -69,6 +71,8 @@ pub(crate) struct Write<R> {
     pub(crate) record: R,
     /// The record had been sent before and did not arrive.
     pub(crate) is_missing: bool,
+    /// An earlier pass had found that, too.
+    pub(crate) is_again: bool,
 }
 
 /// Sessions without a known record in the journal, by id.
@@ -91,8 +95,14 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
         self.entries.len()
     }
 
-    /// Number of sessions with a record that was not yet found in the journal.
+    /// Number of records that were not yet found in the journal.
     pub(crate) fn unverified(&self) -> usize {
+        let is_unverified = |state: &State<R>| state.record().is_some() || matches!(state, State::Unkept);
+        self.entries.values().filter(|entry| is_unverified(&entry.state)).count()
+    }
+
+    /// Number of records in memory.
+    pub(crate) fn records(&self) -> usize {
         self.entries.values().filter(|entry| entry.state.record().is_some()).count()
     }
 
@@ -136,6 +146,29 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
             entry.set(if is_lost { State::Pending(record) } else { State::Reported(record) });
             self.changed.insert(conn.to_owned());
         }
+    }
+
+    /// dispatch reported the record, and there is no room for it.
+    pub(crate) fn unkept(&mut self, conn: &str, session: impl FnOnce() -> S) {
+        let entry = self.entries.entry(conn.to_owned());
+        let entry = entry.or_insert_with(|| Entry::new(session(), State::Open));
+        if !matches!(entry.state, State::Sent { .. }) {
+            entry.set(State::Unkept);
+            self.changed.insert(conn.to_owned());
+        }
+    }
+
+    /// Sessions whose record was not kept and that the pass has to search for.
+    pub(crate) fn due_unkept(&self) -> impl Iterator<Item = &str> {
+        let unkept =
+            self.entries.iter().filter(|(_, entry)| entry.is_due && matches!(entry.state, State::Unkept));
+        unkept.map(|(conn, _)| conn.as_str())
+    }
+
+    /// Whether the record had not arrived before it was sent again.
+    pub(crate) fn was_missing(&self, conn: &str) -> bool {
+        let state = self.entries.get(conn).map(|entry| &entry.state);
+        matches!(state, Some(State::Sent { is_missing: true, .. }))
     }
 
     /// dispatch is gone; the record of the session is being made. Returns false if the session has
@@ -182,7 +215,10 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
         for entry in self.entries.values_mut() {
             entry.is_due = match entry.state {
                 State::Open | State::Claimed | State::Sent { accepted: false, .. } => false,
-                State::Reported(_) | State::Pending(_) | State::Sent { accepted: true, .. } => true,
+                State::Reported(_)
+                | State::Pending(_)
+                | State::Unkept
+                | State::Sent { accepted: true, .. } => true,
             };
         }
     }
@@ -206,8 +242,9 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
             }
             if let Some(record) = entry.state.record().cloned() {
                 let is_missing = !matches!(entry.state, State::Pending(_));
-                writes.push(Write { conn: conn.clone(), record: record.clone(), is_missing });
-                entry.state = State::Sent { record, accepted: false };
+                let is_again = matches!(entry.state, State::Sent { is_missing: true, .. });
+                writes.push(Write { conn: conn.clone(), record: record.clone(), is_missing, is_again });
+                entry.state = State::Sent { record, accepted: false, is_missing };
                 self.changed.insert(conn.clone());
             }
             true
@@ -218,10 +255,10 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
     /// The writer's result for a sent record: journald accepted it, or it was dropped.
     pub(crate) fn sent(&mut self, conn: &str, is_accepted: bool) {
         let Some(entry) = self.entries.get_mut(conn) else { return };
-        if let State::Sent { record, .. } = &entry.state {
-            let record = record.clone();
+        if let State::Sent { record, is_missing, .. } = &entry.state {
+            let (record, is_missing) = (record.clone(), *is_missing);
             entry.set(if is_accepted {
-                State::Sent { record, accepted: true }
+                State::Sent { record, accepted: true, is_missing }
             } else {
                 State::Pending(record)
             });
@@ -328,7 +365,10 @@ mod tests {
         assert!(!ledger.claim("a", || 1));
         ledger.start_pass();
         let writes = ledger.finish_pass(&BTreeSet::<&str>::new());
-        assert_eq!(writes, [Write { conn: "a".into(), record: "of dispatch", is_missing: true }]);
+        assert_eq!(
+            writes,
+            [Write { conn: "a".into(), record: "of dispatch", is_missing: true, is_again: false }]
+        );
     }
 
     #[test]

@@ -240,7 +240,6 @@ impl Reconciler {
                 Finished { writes, ..Finished::default() }
             }
             Err(error) => {
-                self.store().pass_failed();
                 let error = format!("{:#}", anyhow::Error::from(error));
                 log_once(last_error, format!("cannot read the journal: {error}; records wait in the spool"));
                 self.publish(daemon.as_ref());
@@ -267,7 +266,7 @@ impl Reconciler {
 
     /// Hands records to the writer; returns the number of those that had not arrived.
     fn write(self: &Arc<Self>, daemon: &Arc<impl Daemon>, writes: Vec<Write<Kept>>) -> u64 {
-        let mut missing = 0;
+        let (mut missing, mut new) = (0, 0);
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             let mut record = match write.record.record() {
@@ -284,22 +283,23 @@ impl Reconciler {
                 mark(&mut record, Reconciled::Spool, made_us);
             }
             missing += u64::from(write.is_missing);
-            outcomes.push((write.conn, write.is_missing, daemon.write(fields(&record))));
+            new += u64::from(write.is_missing && !write.is_again);
+            outcomes.push((write.conn, daemon.write(fields(&record))));
             if !write.record.is_published {
                 daemon.publish(FromTrace::Closed { record: Box::new(record) });
             }
         }
-        if missing > 0 {
+        if new > 0 {
             tracing::error!(
-                records = missing,
+                records = new,
                 "records that journald had accepted are not in the journal; writing them again. See `t3-trace doctor`"
             );
         }
         let (reconciler, daemon) = (Arc::clone(self), Arc::clone(daemon));
         tokio::spawn(async move {
-            for (conn, is_missing, outcome) in outcomes {
+            for (conn, outcome) in outcomes {
                 let outcome = outcome.await.unwrap_or(Outcome::Dropped);
-                reconciler.store().sent(&conn, outcome, is_missing);
+                reconciler.store().sent(&conn, outcome);
             }
             reconciler.publish(daemon.as_ref());
         });

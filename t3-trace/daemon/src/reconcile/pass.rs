@@ -70,7 +70,7 @@ pub(crate) async fn run(
     {
         let mut store = lock(store);
         for conn in closed {
-            store.ledger.seen(&conn);
+            store.seen(&conn);
         }
         for open in opens.into_values() {
             store.ledger.found_open(&open.conn.clone(), || origin(open));
@@ -159,7 +159,7 @@ async fn vacuumed(
 ) -> Result<Vec<String>, ScanError> {
     let written = |entry: &Entry| match &entry.state {
         State::Reported(record) | State::Sent { record, .. } => Some(record.made.clone()),
-        State::Open | State::Claimed | State::Pending(_) => None,
+        State::Open | State::Claimed | State::Unkept | State::Pending(_) => None,
     };
     let unseen: Vec<_> = {
         let store = lock(store);

@@ -24,8 +24,6 @@ pub(crate) struct Store {
     /// Limit of records that wait.
     max_records: usize,
     counts: JournalState,
-    /// The last pass failed, or found records missing.
-    is_failing: bool,
 }
 
 impl Store {
@@ -38,7 +36,6 @@ impl Store {
             cursor: restored.cursor,
             max_records: usize::try_from(size / RECORD_SIZE).unwrap_or(usize::MAX).max(1),
             counts: JournalState::default(),
-            is_failing: false,
         }
     }
 
@@ -54,8 +51,8 @@ impl Store {
         self.persist();
     }
 
-    /// dispatch reported a record. Without room it is not kept. It counts as lost if journald is
-    /// known not to take records; otherwise a later pass is expected to find it.
+    /// dispatch reported a record. Without room only the session is kept: it is lost if the next
+    /// pass does not find its record.
     pub(crate) fn reported(
         &mut self,
         record: &CloseRecord,
@@ -66,13 +63,16 @@ impl Store {
         let origin = Origin { session: identity(record, made.wall_us), dispatch: dispatch() };
         if self.has_room() {
             self.ledger.reported(&record.conn, || origin, Kept::new(record, made, true), is_lost);
-        } else if is_lost || self.is_failing {
-            self.counts.lost += 1;
-            self.ledger.give_up(&record.conn);
         } else {
-            self.ledger.found_open(&record.conn, || origin);
+            self.ledger.unkept(&record.conn, || origin);
         }
         self.persist();
+    }
+
+    /// The journal has the record.
+    pub(crate) fn seen(&mut self, conn: &str) {
+        self.counts.rewritten += u64::from(self.ledger.was_missing(conn));
+        self.ledger.seen(conn);
     }
 
     /// Starts the record of a session whose dispatch is gone. Returns false if it needs none.
@@ -94,7 +94,7 @@ impl Store {
 
     /// Another record can be kept.
     pub(crate) fn has_room(&self) -> bool {
-        self.ledger.unverified() < self.max_records
+        self.ledger.records() < self.max_records
     }
 
     /// A record was sent, and its arrival is to be confirmed.
@@ -104,7 +104,7 @@ impl Store {
 
     /// So many records wait that the next pass should not.
     pub(crate) fn is_filling(&self) -> bool {
-        self.ledger.unverified() >= self.max_records / 2
+        self.ledger.records() >= self.max_records / 2
     }
 
     /// Ends a pass that read the journal up to `cursor`.
@@ -113,10 +113,18 @@ impl Store {
         recorded: &std::collections::BTreeSet<String>,
         cursor: Option<String>,
     ) -> Vec<Write<Kept>> {
+        let arrived = recorded.iter().filter(|conn| self.ledger.was_missing(conn)).count();
+        self.counts.rewritten += arrived as u64;
+        let unkept: Vec<String> = self.ledger.due_unkept().map(str::to_owned).collect();
         let writes = self.ledger.finish_pass(recorded);
-        let missing = writes.iter().filter(|write| write.is_missing).count() as u64;
-        self.counts.missing += missing;
-        self.is_failing = missing > 0;
+        let lost = unkept.iter().filter(|conn| !recorded.contains(*conn));
+        for conn in lost {
+            self.counts.lost += 1;
+            self.counts.missing += 1;
+            self.ledger.give_up(conn);
+        }
+        self.counts.missing +=
+            writes.iter().filter(|write| write.is_missing && !write.is_again).count() as u64;
         self.persist();
         if let Some(cursor) = cursor {
             if let Some(spool) = &self.spool {
@@ -127,18 +135,10 @@ impl Store {
         writes
     }
 
-    /// A pass could not be completed.
-    pub(crate) fn pass_failed(&mut self) {
-        self.is_failing = true;
-    }
-
     /// The writer's result for a record.
-    pub(crate) fn sent(&mut self, conn: &str, outcome: t3_journal::Outcome, was_missing: bool) {
+    pub(crate) fn sent(&mut self, conn: &str, outcome: t3_journal::Outcome) {
         match outcome {
-            t3_journal::Outcome::Written => {
-                self.ledger.sent(conn, true);
-                self.counts.rewritten += u64::from(was_missing);
-            }
+            t3_journal::Outcome::Written => self.ledger.sent(conn, true),
             t3_journal::Outcome::Dropped => self.ledger.sent(conn, false),
             t3_journal::Outcome::Rejected => {
                 self.ledger.give_up(conn);
@@ -181,8 +181,9 @@ impl Store {
 
     /// Records of dispatch that cannot be verified: without journalctl they count as written.
     pub(crate) fn forget_written(&mut self) {
-        let written =
-            |entry: &Entry| matches!(entry.state, State::Reported(_) | State::Sent { accepted: true, .. });
+        let written = |entry: &Entry| {
+            matches!(entry.state, State::Reported(_) | State::Unkept | State::Sent { accepted: true, .. })
+        };
         for conn in self.ledger.due() {
             if self.ledger.get(&conn).is_some_and(written) {
                 self.ledger.seen(&conn);
@@ -226,31 +227,48 @@ mod tests {
         store.reported(&record(conn), made, dispatch, is_lost);
     }
 
-    #[test]
-    fn a_record_without_room_counts_as_lost_only_if_journald_takes_none() {
-        let mut store = Store::open(None, RECORD_SIZE);
-        report(&mut store, "a", false);
-        report(&mut store, "b", false);
-        assert_eq!(store.counts(), JournalState { waiting: 1, ..JournalState::default() });
-        assert!(matches!(store.ledger.get("b").map(|entry| &entry.state), Some(State::Open)));
-        store.pass_failed();
-        report(&mut store, "b", false);
-        report(&mut store, "c", true);
-        assert_eq!(store.counts(), JournalState { waiting: 1, lost: 2, ..JournalState::default() });
-        assert_eq!(store.ledger.len(), 1);
+    fn pass(store: &mut Store, recorded: &[&str]) -> usize {
+        store.ledger.start_pass();
+        store.finish_pass(&recorded.iter().map(|conn| (*conn).to_owned()).collect(), None).len()
     }
 
     #[test]
-    fn missing_and_rewritten_records_are_counted_once_each() {
+    fn a_record_without_room_is_lost_if_the_next_pass_does_not_find_it() {
+        let mut store = Store::open(None, RECORD_SIZE);
+        for conn in ["a", "b", "c"] {
+            report(&mut store, conn, false);
+        }
+        assert_eq!(store.counts(), JournalState { waiting: 3, ..JournalState::default() });
+        assert_eq!(pass(&mut store, &["b"]), 1);
+        let counts = JournalState { missing: 2, lost: 1, waiting: 1, ..JournalState::default() };
+        assert_eq!(store.counts(), counts);
+    }
+
+    #[test]
+    fn a_missing_record_is_counted_once_and_as_rewritten_when_it_arrives() {
         let mut store = Store::open(None, 1 << 20);
         report(&mut store, "a", false);
-        store.ledger.start_pass();
-        let writes = store.finish_pass(&std::collections::BTreeSet::new(), Some("cursor".into()));
-        assert_eq!((writes.len(), store.cursor().as_deref()), (1, Some("cursor")));
-        store.sent("a", t3_journal::Outcome::Written, true);
-        let counts = JournalState { missing: 1, rewritten: 1, lost: 0, waiting: 1 };
-        assert_eq!(store.counts(), counts);
-        store.sent("a", t3_journal::Outcome::Rejected, true);
-        assert_eq!(store.counts(), JournalState { lost: 1, waiting: 0, ..counts });
+        for _ in 0..3 {
+            assert_eq!(pass(&mut store, &[]), 1);
+            store.sent("a", t3_journal::Outcome::Written);
+            let counts = JournalState { missing: 1, waiting: 1, ..JournalState::default() };
+            assert_eq!(store.counts(), counts);
+        }
+        let mut by_scan = store.counts();
+        assert_eq!(pass(&mut store, &["a"]), 0);
+        (by_scan.rewritten, by_scan.waiting) = (1, 0);
+        assert_eq!(store.counts(), by_scan);
+        report(&mut store, "b", false);
+        store.seen("b");
+        assert_eq!(store.counts(), by_scan, "it had arrived at once");
+    }
+
+    #[test]
+    fn a_record_that_can_never_be_sent_is_lost() {
+        let mut store = Store::open(None, 1 << 20);
+        report(&mut store, "a", true);
+        assert_eq!(pass(&mut store, &[]), 1);
+        store.sent("a", t3_journal::Outcome::Rejected);
+        assert_eq!(store.counts(), JournalState { lost: 1, ..JournalState::default() });
     }
 }

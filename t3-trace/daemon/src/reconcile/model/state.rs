@@ -310,6 +310,8 @@ impl Trace {
             let stored = entry.map(|entry| match entry.state {
                 Progress::Open | Progress::Claimed => Stored::Open,
                 Progress::Reported(()) => Stored::Reported,
+                // The model always has room.
+                Progress::Unkept => Stored::Reported,
                 Progress::Pending(()) | Progress::Sent { .. } => Stored::Pending,
             });
             match stored {

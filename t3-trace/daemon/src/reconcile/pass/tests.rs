@@ -161,7 +161,7 @@ async fn an_open_of_a_dead_dispatch_without_a_close_gets_one() {
     assert_eq!((record.reconciled, record.dur_ms), (Some(Reconciled::Journal), 3_000));
     // Not again while the writer has it.
     assert_eq!(scene.result().await, (0, vec![]));
-    lock(&scene.store).sent("b", t3_journal::Outcome::Written, false);
+    lock(&scene.store).sent("b", t3_journal::Outcome::Written);
     lock(&scene.journal.entries).push(close("b"));
     assert_eq!(scene.result().await, (0, vec![]));
     let open: Vec<_> = lock(&scene.store).ledger.open().map(|(conn, _)| conn.to_owned()).collect();
