@@ -148,7 +148,7 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
         }
     }
 
-    /// dispatch reported the record, and there is no room for it.
+    /// dispatch reported the record, which does not fit into memory or spool.
     pub(crate) fn unkept(&mut self, conn: &str, session: impl FnOnce() -> S) {
         let entry = self.entries.entry(conn.to_owned());
         let entry = entry.or_insert_with(|| Entry::new(session(), State::Open));

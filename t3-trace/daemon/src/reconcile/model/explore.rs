@@ -23,8 +23,6 @@ pub(super) enum Violation {
     Missing,
     /// As `Missing`, until dispatch ends.
     Delayed,
-    /// As `Missing`: the spool was full, and the record counted as written.
-    Uncounted,
 }
 
 /// Result of an exploration.
@@ -206,9 +204,6 @@ fn settled(state: &State) -> Vec<Violation> {
         let is_waiting = |trace: &Trace| trace.ledger.get(name(at)).is_some();
         if state.is_full && state.trace.as_ref().is_some_and(is_waiting) {
             return None;
-        }
-        if observed.is_unverified {
-            return Some(Violation::Uncounted);
         }
         match observed.lost_by {
             Some(Cause::Forgotten) => Some(Violation::Missing),

@@ -105,6 +105,7 @@ impl Message {
 pub(super) enum Stored {
     Open,
     Reported,
+    Unkept,
     Pending,
 }
 
@@ -150,8 +151,6 @@ pub(super) struct Trace {
     pub(super) writer: Vec<u8>,
     /// Outcomes that the ledger does not have.
     pub(super) outcomes: Vec<u8>,
-    /// The last pass failed or found records missing.
-    pub(super) is_failing: bool,
     /// The spool once its thread has written everything.
     pub(super) spool: Spool,
 }
@@ -179,8 +178,6 @@ pub(super) struct Observed {
     pub(super) is_report_lost: bool,
     /// t3-trace had no room for its record, and counted it as lost.
     pub(super) is_counted_lost: bool,
-    /// t3-trace had no room for its record, which dispatch had reported as written.
-    pub(super) is_unverified: bool,
     /// The spool had it, or a spool or journal that a power loss leaves.
     pub(super) was_in_spool: bool,
     pub(super) was_on_disk: bool,
@@ -285,6 +282,7 @@ impl Trace {
             let state = match stored {
                 Stored::Open => Progress::Open,
                 Stored::Reported => Progress::Reported(()),
+                Stored::Unkept => Progress::Unkept,
                 Stored::Pending => Progress::Pending(()),
             };
             (name(*at).to_owned(), Entry::new(*at, state))
@@ -295,13 +293,12 @@ impl Trace {
             pass: Pass::Idle,
             writer: Vec::new(),
             outcomes: Vec::new(),
-            is_failing: false,
             spool: spool.clone(),
         }
     }
 
     pub(super) fn has_room(&self, rules: Rules) -> bool {
-        self.ledger.unverified() < rules.room
+        self.ledger.records() < rules.room
     }
 
     /// Hands the changes of the ledger to the thread of the spool.
@@ -310,8 +307,7 @@ impl Trace {
             let stored = entry.map(|entry| match entry.state {
                 Progress::Open | Progress::Claimed => Stored::Open,
                 Progress::Reported(()) => Stored::Reported,
-                // The model always has room.
-                Progress::Unkept => Stored::Reported,
+                Progress::Unkept => Stored::Unkept,
                 Progress::Pending(()) | Progress::Sent { .. } => Stored::Pending,
             });
             match stored {

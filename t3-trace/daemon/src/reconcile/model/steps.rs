@@ -234,8 +234,7 @@ impl State {
         observed.was_on_disk |=
             self.synced.entries.contains_key(&at) || self.journal[..self.journal_synced].contains(&open);
         observed.is_opened |= observed.was_in_spool || self.socket.contains(&open);
-        let is_given_up = observed.is_counted_lost || observed.is_unverified;
-        if observed.is_opened && observed.lost_by.is_none() && !is_given_up && !is_known {
+        if observed.is_opened && observed.lost_by.is_none() && !observed.is_counted_lost && !is_known {
             observed.lost_by = Some(match step {
                 Step::KillDispatch { .. } if !observed.was_in_spool => Cause::DispatchKilled,
                 Step::KillTrace if !observed.was_in_spool => Cause::TraceKilled,
@@ -448,10 +447,7 @@ impl State {
             }
             Message::Done(at, lost) => {
                 if !trace.has_room(rules) {
-                    let is_counted = lost || trace.is_failing;
-                    self.observed[usize::from(at)].is_counted_lost |= is_counted;
-                    self.observed[usize::from(at)].is_unverified |= !is_counted;
-                    trace.ledger.give_up(name(at));
+                    trace.ledger.unkept(name(at), || dispatch);
                 } else if rules.keep_reported || lost {
                     trace.ledger.reported(name(at), || dispatch, (), lost);
                 } else {
@@ -462,7 +458,7 @@ impl State {
         }
     }
 
-    fn pass(&self, step: Step, trace: &mut Trace, rules: Rules) {
+    fn pass(&mut self, step: Step, trace: &mut Trace, rules: Rules) {
         trace.pass = match (step, std::mem::replace(&mut trace.pass, Pass::Idle)) {
             (Step::StartPass, _) => {
                 trace.ledger.start_pass();
@@ -497,17 +493,18 @@ impl State {
             }
             (Step::Finish, Pass::Finish { cursor, recorded }) => {
                 let recorded: BTreeSet<_> = recorded.into_iter().map(name).collect();
+                let unkept: Vec<_> = trace.ledger.due_unkept().map(session).collect();
                 let writes = trace.ledger.finish_pass(&recorded);
+                for at in unkept.into_iter().filter(|at| !recorded.contains(name(*at))) {
+                    self.observed[usize::from(at)].is_counted_lost = true;
+                    trace.ledger.give_up(name(at));
+                }
                 trace.writer.extend(writes.iter().map(|write| session(&write.conn)));
-                trace.is_failing = rules.room < usize::MAX && writes.iter().any(|write| write.is_missing);
                 trace.spool.cursor = cursor;
                 Pass::Idle
             }
             // AbortPass
-            _ => {
-                trace.is_failing = rules.room < usize::MAX;
-                Pass::Idle
-            }
+            _ => Pass::Idle,
         };
     }
 
