@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
+    evidence::Nanos,
     how::How,
     record::CloseRecord,
     vocabulary::{Cause, ClosedBy, Confidence, KernelSource, Reconciled, Segment, Verdict},
@@ -19,8 +20,17 @@ pub struct UnclosedSession {
     pub ip: String,
     /// The `Cf-Ray` header.
     pub ray: Option<String>,
-    /// Wall-clock time of the 101 in microseconds since the epoch.
-    pub opened_us: u64,
+    /// Time of the 101.
+    pub opened: Moment,
+}
+
+/// A time on the wall clock, which can be set, and on the clock that starts with each boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Moment {
+    /// Wall clock in microseconds since the epoch.
+    pub wall_us: u64,
+    /// `CLOCK_MONOTONIC` of its boot.
+    pub monotonic: Nanos,
 }
 
 /// How the session ended.
@@ -34,11 +44,12 @@ pub enum UnclosedEnd {
     Reboot,
 }
 
-/// Creates the record. `last_sign_us` is the last time at which t3-dispatch or its host was seen
-/// alive, in microseconds since the epoch; the session lasted at least until then.
+/// Creates the record. `last_sign` is the last time, in the boot of the session, at which
+/// t3-dispatch or its host was seen alive; the session lasted at least until then.
 #[must_use]
-pub fn reconcile(session: &UnclosedSession, end: UnclosedEnd, last_sign_us: Option<u64>) -> CloseRecord {
-    let ended_us = last_sign_us.unwrap_or(session.opened_us).max(session.opened_us);
+pub fn reconcile(session: &UnclosedSession, end: UnclosedEnd, last_sign: Option<Moment>) -> CloseRecord {
+    let opened = session.opened;
+    let ended = last_sign.filter(|sign| sign.monotonic > opened.monotonic).unwrap_or(opened);
     let (verdict, segment, how) = match end {
         UnclosedEnd::DispatchDied => (Verdict::DispatchDied, Segment::Dispatch, How::ProxyGone),
         UnclosedEnd::PowerLoss => (Verdict::Unknown, Segment::Devvm, How::PowerLoss),
@@ -47,7 +58,7 @@ pub fn reconcile(session: &UnclosedSession, end: UnclosedEnd, last_sign_us: Opti
     let mut record = CloseRecord::new(
         session.user.clone(),
         session.ip.clone(),
-        (ended_us - session.opened_us) / 1_000,
+        (ended.monotonic - opened.monotonic) / 1_000_000,
         Cause::DispatchClosed,
         verdict,
         segment,
@@ -58,7 +69,7 @@ pub fn reconcile(session: &UnclosedSession, end: UnclosedEnd, last_sign_us: Opti
     record.closed_by = Some(ClosedBy::Dispatch);
     record.confidence = Some(Confidence::Likely);
     record.ray.clone_from(&session.ray);
-    mark(&mut record, Reconciled::Journal, ended_us);
+    mark(&mut record, Reconciled::Journal, ended.wall_us);
     record
 }
 
@@ -82,7 +93,7 @@ mod tests {
             user: "wizard".into(),
             ip: "203.0.113.7".into(),
             ray: Some("8c1f-LHR".into()),
-            opened_us: OPENED,
+            opened: Moment { wall_us: OPENED, monotonic: 5_000_000_000 },
         }
     }
 
@@ -91,16 +102,17 @@ mod tests {
         for (end, last_sign, line) in [
             (
                 UnclosedEnd::DispatchDied,
-                Some(OPENED + 61_873_999),
+                // The wall clock was set forward by an hour.
+                Some(Moment { wall_us: OPENED + 3_661_873_999, monotonic: 66_873_999_000 }),
                 "ws close user=wizard ip=203.0.113.7 dur_ms=61873 cause=dispatch_closed \
                  verdict=dispatch_died segment=dispatch conn=k3v9 kernel=off how=proxy_gone \
                  closed_by=dispatch confidence=likely ray=8c1f-LHR reconciled=journal \
-                 ended_at=2026-03-01T02:14:46.993Z",
+                 ended_at=2026-03-01T03:14:46.993Z",
             ),
-            // A clock that was set back: not a negative duration.
+            // No sign after the open.
             (
                 UnclosedEnd::PowerLoss,
-                Some(OPENED - 5_000_000),
+                Some(Moment { wall_us: OPENED - 5_000_000, monotonic: 4_000_000_000 }),
                 "ws close user=wizard ip=203.0.113.7 dur_ms=0 cause=dispatch_closed verdict=unknown \
                  segment=devvm conn=k3v9 kernel=off how=power_loss closed_by=dispatch \
                  confidence=likely ray=8c1f-LHR reconciled=journal ended_at=2026-03-01T02:13:45.120Z",

@@ -12,7 +12,7 @@ use serde_json::Value;
 use t3_journal::{Sink, Writer};
 use t3_record::{
     Cause, CloseRecord, KernelSource, Segment, Verdict,
-    reconcile::{UnclosedEnd, UnclosedSession, mark, reconcile},
+    reconcile::{Moment, UnclosedEnd, UnclosedSession, mark, reconcile},
     vocabulary::Reconciled,
 };
 use t3_testkit::{journald::Journal, sys, wait};
@@ -33,6 +33,11 @@ fn run(directory: &Path, options: &[&str]) -> Vec<Value> {
 /// Session ids in the order of the output.
 fn conns(directory: &Path, options: &[&str]) -> Vec<String> {
     run(directory, options).iter().map(|line| line["conn"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A time in seconds since the epoch, of a boot at the epoch.
+fn moment(seconds: u64) -> Moment {
+    Moment { wall_us: seconds * 1_000_000, monotonic: seconds * 1_000_000_000 }
 }
 
 #[test]
@@ -63,9 +68,9 @@ fn records_are_selected_listed_and_explained_by_the_time_of_the_close() {
         user: "ann".to_owned(),
         ip: "192.0.2.7".to_owned(),
         ray: None,
-        opened_us: (now - 3 * HOUR) * 1_000_000,
+        opened: moment(now - 3 * HOUR),
     };
-    let power = reconcile(&session, UnclosedEnd::PowerLoss, Some((now - 2 * HOUR) * 1_000_000));
+    let power = reconcile(&session, UnclosedEnd::PowerLoss, Some(moment(now - 2 * HOUR)));
     let mut spool = ordinary("spool");
     mark(&mut spool, Reconciled::Spool, (now - 4 * HOUR) * 1_000_000);
     // Entries in this order; the closes are in another one.

@@ -71,12 +71,14 @@ impl Journal {
     /// Fills the disk, and writes entries until journald drops one.
     pub fn exhaust(&self) -> Result<Filler> {
         let filler = self.fill()?;
-        self.use_up().map(|()| filler)
+        self.use_up(|| Ok(())).map(|()| filler)
     }
 
-    /// On a full disk: writes entries until journald drops one.
-    pub fn use_up(&self) -> Result<()> {
+    /// On a full disk: writes entries until journald drops one. `fill` fills the disk again before
+    /// each round, because journald deletes old files to make room.
+    pub fn use_up(&self, mut fill: impl FnMut() -> Result<()>) -> Result<()> {
         for round in 0..ROUNDS {
+            fill()?;
             let mark = format!("t3-mark-{round}");
             self.run(&format!("{NOISE}; echo mark | systemd-cat -t {mark}; journalctl --sync"))?;
             let arrived = self.run(&format!("journalctl --quiet --output=cat -t {mark}"))?;

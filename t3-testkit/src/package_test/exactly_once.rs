@@ -98,8 +98,8 @@ impl Test {
             serves()?;
             let mut closing = self.open("full-close", FEW)?;
             identities("full-close", closing.len())?;
-            let filler = Filler::new(Path::new("/var/log/journal/t3-filler"))?;
-            Journal::system()?.use_up()?;
+            let mut filler = Filler::new("/var/log/journal/t3-filler")?;
+            Journal::system()?.use_up(|| filler.fill())?;
             self.close(&mut closing)?;
             let mut opened = self.open("full-open", FEW)?;
             let missing = u64::try_from(closing.len()).unwrap_or(u64::MAX);
@@ -234,33 +234,38 @@ impl Reset {
 }
 
 /// Occupies all free space of a file system; removed on drop.
-struct Filler(&'static Path);
+struct Filler {
+    path: &'static str,
+    file: File,
+    length: u64,
+}
 
 impl Filler {
-    fn new(path: &'static Path) -> Result<Self> {
-        let what = || format!("fill the disk with {}", path.display());
-        let file = File::create(path).attempt(what)?;
-        let filler = Self(path);
-        let mut length = 0;
+    fn new(path: &'static str) -> Result<Self> {
+        let file = File::create(path).attempt(|| format!("create {path}"))?;
+        Ok(Self { path, file, length: 0 })
+    }
+
+    /// Occupies the blocks that are free now, also those that are reserved for root.
+    fn fill(&mut self) -> Result<()> {
         let mut piece = u64::MAX;
         while piece > 0 {
-            let space = statvfs(path).attempt(what)?;
-            let free = space.f_bavail * space.f_frsize;
+            let space = statvfs(self.path).attempt(|| format!("measure {}", self.path))?;
             // Some of the free blocks are needed for the file's own metadata.
-            piece = piece.min(free);
-            match fallocate(&file, FallocateFlags::empty(), length, piece) {
+            piece = piece.min(space.f_bfree * space.f_frsize);
+            match fallocate(&self.file, FallocateFlags::empty(), self.length, piece) {
                 _ if piece == 0 => {}
-                Ok(()) => length += piece,
+                Ok(()) => self.length += piece,
                 Err(_) => piece /= 2,
             }
         }
-        Ok(filler)
+        Ok(())
     }
 }
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.0);
+        let _ = fs::remove_file(self.path);
     }
 }
 

@@ -312,7 +312,7 @@ mod tests {
                 user: "ann".to_owned(),
                 ip: "192.0.2.7".to_owned(),
                 ray: None,
-                opened_us: 0,
+                opened: t3_record::reconcile::Moment::default(),
             },
             t3_record::reconcile::UnclosedEnd::PowerLoss,
             None,

@@ -1,10 +1,10 @@
 //! Identity of a dispatch process that outlives it, and whether it still runs.
 
 use serde::{Deserialize, Serialize};
-use t3_record::evidence::Nanos;
+use t3_record::{evidence::Nanos, reconcile::Moment};
 use t3_trace_host::{clock, proc::stat};
 
-use super::moment::Moment;
+use super::boot_moment::BootMoment;
 
 /// Two clock ticks at 100 Hz: starts are rounded down to a tick.
 const TICKS_NS: Nanos = 20_000_000;
@@ -68,8 +68,9 @@ impl Host {
     }
 
     /// Now.
-    pub(crate) fn now(&self) -> Moment {
-        Moment { wall_us: clock::realtime_us(), boot: self.boot.clone(), monotonic: clock::monotonic() }
+    pub(crate) fn now(&self) -> BootMoment {
+        let at = Moment { wall_us: clock::realtime_us(), monotonic: clock::monotonic() };
+        BootMoment { boot: self.boot.clone(), at }
     }
 
     /// A dispatch of this boot that runs now.

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use t3_record::{CloseRecord, logfmt::BadLine, reconcile::UnclosedSession};
 
 use super::{
+    boot_moment::BootMoment,
     dispatch_id::DispatchId,
     ledger::{self, State},
-    moment::Moment,
 };
 
 /// Entry of the ledger.
@@ -25,13 +25,13 @@ pub(crate) struct Kept {
     /// Its line: smaller than the record.
     line: String,
     /// Time at which it was made.
-    pub(crate) made: Moment,
+    pub(crate) made: BootMoment,
     /// Subscribers have it.
     pub(crate) is_published: bool,
 }
 
 impl Kept {
-    pub(crate) fn new(record: &CloseRecord, made: Moment, is_published: bool) -> Self {
+    pub(crate) fn new(record: &CloseRecord, made: BootMoment, is_published: bool) -> Self {
         Self { line: record.to_line(), made, is_published }
     }
 
@@ -77,9 +77,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
-    use t3_record::reconcile::{UnclosedEnd, reconcile};
+    use t3_record::reconcile::{Moment, UnclosedEnd, reconcile};
 
     use super::*;
+
+    const AT: Moment = Moment { wall_us: 7, monotonic: 9 };
 
     #[test]
     fn an_entry_reads_back_from_the_spool() {
@@ -88,10 +90,10 @@ mod tests {
             user: "wizard".into(),
             ip: "192.0.2.1".into(),
             ray: None,
-            opened_us: 5_000_000,
+            opened: AT,
         };
         let record = reconcile(&session, UnclosedEnd::Reboot, None);
-        let made = Moment { wall_us: 7, boot: "b".into(), monotonic: 9 };
+        let made = BootMoment { boot: "b".into(), at: AT };
         let kept = Kept::new(&record, made, true);
         assert_eq!(kept.record(), Ok(record));
         let origin = Origin { session, dispatch: DispatchId { boot: "b".into(), pid: Some(7), ran_at: 9 } };

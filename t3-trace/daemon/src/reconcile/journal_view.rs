@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, future::Future};
 
+use t3_record::reconcile::Moment;
 use t3_trace_host::journal_trust::Trust;
 
 use super::scan::{self, Found, From, OldestEntry, ScanError, Scanned};
@@ -24,12 +25,12 @@ pub(crate) trait JournalView: Sync {
     /// The oldest entry of the journal.
     fn oldest_entry(&self) -> impl Future<Output = Result<Option<OldestEntry>, ScanError>> + Send;
 
-    /// Wall-clock time of the last entry of a boot, and of a process if given, in microseconds.
+    /// Time of the last entry of a boot, and of a process if given.
     fn last_sign(
         &self,
         boot: &str,
         pid: Option<u32>,
-    ) -> impl Future<Output = Result<Option<u64>, ScanError>> + Send;
+    ) -> impl Future<Output = Result<Option<Moment>, ScanError>> + Send;
 
     /// Whether journald was stopped in order in that boot.
     fn ended_cleanly(&self, boot: &str) -> impl Future<Output = Result<bool, ScanError>> + Send;
@@ -59,7 +60,7 @@ impl JournalView for Journalctl {
         scan::oldest_entry().await
     }
 
-    async fn last_sign(&self, boot: &str, pid: Option<u32>) -> Result<Option<u64>, ScanError> {
+    async fn last_sign(&self, boot: &str, pid: Option<u32>) -> Result<Option<Moment>, ScanError> {
         scan::last_sign(boot, pid).await
     }
 

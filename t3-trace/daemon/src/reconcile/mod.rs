@@ -1,13 +1,13 @@
 //! Exactly one `ws close` per session, whatever is killed: which sessions have no record, and the
 //! passes over the journal that decide it.
 
+mod boot_moment;
 mod dispatch_id;
 mod entry;
 mod journal_view;
 mod ledger;
 #[cfg(test)]
 mod model;
-mod moment;
 mod pass;
 pub mod scan;
 pub mod spool;
@@ -24,10 +24,10 @@ use t3_journal::{Fields, Outcome};
 use t3_record::{
     CloseRecord, Reconciled,
     evidence::Nanos,
-    reconcile::{UnclosedSession, mark},
+    reconcile::{Moment, UnclosedSession, mark},
     wire::{FromTrace, JournalState, Session},
 };
-use t3_trace_host::journal_trust::Trust;
+use t3_trace_host::{clock::monotonic, journal_trust::Trust};
 use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
@@ -113,13 +113,16 @@ impl Reconciler {
 
     /// Identity of a session with its wall-clock time.
     fn unclosed(&self, session: &Session, opened_at: Nanos) -> UnclosedSession {
-        let now = self.host.now();
+        let now = self.host.now().at;
         UnclosedSession {
             conn: session.conn.clone(),
             user: session.user.clone(),
             ip: session.ip.clone(),
             ray: session.ray.clone(),
-            opened_us: now.wall_us.saturating_sub(now.monotonic.saturating_sub(opened_at) / 1_000),
+            opened: Moment {
+                wall_us: now.wall_us.saturating_sub(now.monotonic.saturating_sub(opened_at) / 1_000),
+                monotonic: opened_at,
+            },
         }
     }
 
@@ -134,7 +137,7 @@ impl Reconciler {
 
     /// Starts the record of a session whose dispatch is gone. Returns false if it needs none.
     pub(crate) fn claim(&self, session: &Session, pid: Option<u32>) -> bool {
-        let opened_at = session.opened_at.unwrap_or(Nanos::MAX);
+        let opened_at = session.opened_at.unwrap_or_else(monotonic);
         self.store().claim(self.unclosed(session, opened_at), self.host.dispatch(pid))
     }
 
@@ -277,8 +280,8 @@ impl Reconciler {
                     continue;
                 }
             };
-            let made_us = write.record.made.wall_us;
-            let is_late = self.host.now().wall_us.abs_diff(made_us) > LATE_US;
+            let made_us = write.record.made.at.wall_us;
+            let is_late = self.host.now().at.wall_us.abs_diff(made_us) > LATE_US;
             if record.reconciled.is_none() && (write.is_missing || write.record.is_published || is_late) {
                 mark(&mut record, Reconciled::Spool, made_us);
             }

@@ -8,7 +8,7 @@ use std::{
 
 use t3_record::{
     evidence::Nanos,
-    reconcile::{UnclosedEnd, UnclosedSession, reconcile},
+    reconcile::{Moment, UnclosedEnd, UnclosedSession, reconcile},
 };
 
 use super::{
@@ -93,7 +93,7 @@ fn origin(open: OpenEntry) -> Origin {
         user: open.user,
         ip: open.ip,
         ray: open.ray,
-        opened_us: open.realtime_us,
+        opened: Moment { wall_us: open.realtime_us, monotonic: open.monotonic_us.saturating_mul(1_000) },
     };
     Origin { session, dispatch }
 }
@@ -115,7 +115,7 @@ async fn reconcile_gone(
         let mut is_gone = is_gone;
         open.filter(|(_, origin)| is_gone(origin)).map(|(_, origin)| origin.clone()).collect()
     };
-    let mut ends: HashMap<(String, Option<u32>), (UnclosedEnd, Option<u64>)> = HashMap::new();
+    let mut ends: HashMap<(String, Option<u32>), (UnclosedEnd, Option<Moment>)> = HashMap::new();
     let mut reconciled = 0;
     for Origin { session, dispatch } in gone {
         let is_this_boot = dispatch.boot == host.boot;
@@ -171,8 +171,8 @@ async fn vacuumed(
     }
     let Some(oldest) = journal.oldest_entry().await? else { return Ok(Vec::new()) };
     // Within one boot only: across boots the wall clock would decide, which can be set.
-    let is_older = |made: &super::moment::Moment| {
-        made.boot == oldest.boot_id && made.monotonic < oldest.monotonic_us.saturating_mul(1_000)
+    let is_older = |made: &super::boot_moment::BootMoment| {
+        made.boot == oldest.boot_id && made.at.monotonic < oldest.monotonic_us.saturating_mul(1_000)
     };
     Ok(unseen.into_iter().filter(|(_, made)| is_older(made)).map(|(conn, _)| conn).collect())
 }

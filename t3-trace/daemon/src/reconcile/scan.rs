@@ -10,7 +10,10 @@ mod journalctl;
 
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
-use t3_record::journal::{CLOSE_ID, OPEN_ID};
+use t3_record::{
+    journal::{CLOSE_ID, OPEN_ID},
+    reconcile::Moment,
+};
 use t3_trace_host::journal_trust::{self, Trust};
 
 use self::journalctl::Query;
@@ -160,18 +163,23 @@ pub async fn oldest_entry() -> Result<Option<OldestEntry>, ScanError> {
     Ok(oldest)
 }
 
-/// Returns the wall-clock time of the last entry of a boot, and of a process if given, in
-/// microseconds since the epoch.
+/// Returns the time of the last entry of a boot, and of a process if given.
 ///
 /// # Errors
 /// [`ScanError`].
-pub async fn last_sign(boot_id: &str, pid: Option<u32>) -> Result<Option<u64>, ScanError> {
+pub async fn last_sign(boot_id: &str, pid: Option<u32>) -> Result<Option<Moment>, ScanError> {
     let query = Query::with(&["_BOOT_ID"]).newest().matching("_BOOT_ID", boot_id);
-    first_time(&match pid {
+    let query = match pid {
         Some(pid) => query.matching("_PID", &pid.to_string()),
         None => query,
+    };
+    let mut last = None;
+    journalctl::run(query.args(), |line| {
+        last = entry::moment(line);
+        ControlFlow::Break(())
     })
-    .await
+    .await?;
+    Ok(last)
 }
 
 /// Whether a boot ended with a shutdown, not with a reset or loss of power: journald has stopped
@@ -210,16 +218,6 @@ fn records() -> Query {
 
 fn fields() -> Vec<&'static str> {
     entry::FIELDS.iter().chain(&journal_trust::FIELDS).copied().collect()
-}
-
-async fn first_time(query: &Query) -> Result<Option<u64>, ScanError> {
-    let mut first = None;
-    journalctl::run(query.args(), |line| {
-        first = entry::realtime_us(line);
-        ControlFlow::Break(())
-    })
-    .await?;
-    Ok(first)
 }
 
 impl Scanned {

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use t3_record::{CloseRecord, reconcile::UnclosedSession, wire::JournalState};
+use t3_record::{
+    CloseRecord,
+    reconcile::{Moment, UnclosedSession},
+    wire::JournalState,
+};
 
 use super::{
+    boot_moment::BootMoment,
     dispatch_id::DispatchId,
     entry::{Entry, Kept, Origin},
     ledger::{Ledger, State, Write},
-    moment::Moment,
     spool_thread::SpoolThread,
 };
 
@@ -56,11 +60,11 @@ impl Store {
     pub(crate) fn reported(
         &mut self,
         record: &CloseRecord,
-        made: Moment,
+        made: BootMoment,
         dispatch: impl FnOnce() -> DispatchId,
         is_lost: bool,
     ) {
-        let origin = Origin { session: identity(record, made.wall_us), dispatch: dispatch() };
+        let origin = Origin { session: identity(record, made.at), dispatch: dispatch() };
         if self.has_room() {
             self.ledger.reported(&record.conn, || origin, Kept::new(record, made, true), is_lost);
         } else {
@@ -83,7 +87,7 @@ impl Store {
 
     /// Keeps the record of a claimed session. Without room the session stays open: a later pass
     /// makes a record from its identity.
-    pub(crate) fn abandoned(&mut self, record: &CloseRecord, made: Moment) {
+    pub(crate) fn abandoned(&mut self, record: &CloseRecord, made: BootMoment) {
         if self.has_room() {
             self.ledger.abandoned(&record.conn, Kept::new(record, made, false));
         } else {
@@ -193,14 +197,17 @@ impl Store {
     }
 }
 
-/// Identity of a session that is known only by its record, made at `at_us`.
-fn identity(record: &CloseRecord, at_us: u64) -> UnclosedSession {
+/// Identity of a session that is known only by its record.
+fn identity(record: &CloseRecord, made: Moment) -> UnclosedSession {
     UnclosedSession {
         conn: record.conn.clone(),
         user: record.user.clone(),
         ip: record.ip.clone(),
         ray: record.ray.clone(),
-        opened_us: at_us.saturating_sub(record.dur_ms * 1_000),
+        opened: Moment {
+            wall_us: made.wall_us.saturating_sub(record.dur_ms.saturating_mul(1_000)),
+            monotonic: made.monotonic.saturating_sub(record.dur_ms.saturating_mul(1_000_000)),
+        },
     }
 }
 
@@ -210,19 +217,21 @@ mod tests {
 
     use super::*;
 
+    const AT: Moment = Moment { wall_us: 9, monotonic: 9 };
+
     fn record(conn: &str) -> CloseRecord {
         let session = UnclosedSession {
             conn: conn.into(),
             user: "wizard".into(),
             ip: "192.0.2.1".into(),
             ray: None,
-            opened_us: 5_000_000,
+            opened: AT,
         };
         reconcile(&session, UnclosedEnd::DispatchDied, None)
     }
 
     fn report(store: &mut Store, conn: &str, is_lost: bool) {
-        let made = Moment { wall_us: 9, boot: "b".into(), monotonic: 9 };
+        let made = BootMoment { boot: "b".into(), at: AT };
         let dispatch = || DispatchId { boot: "b".into(), pid: Some(7), ran_at: 9 };
         store.reported(&record(conn), made, dispatch, is_lost);
     }

@@ -6,7 +6,7 @@ use t3_record::{CloseRecord, How, Reconciled, Verdict};
 
 use super::{
     super::{
-        moment::Moment,
+        boot_moment::BootMoment,
         scan::{OldestEntry, Scanned},
     },
     *,
@@ -62,9 +62,10 @@ impl JournalView for Memory {
         Ok(self.oldest.clone())
     }
 
-    async fn last_sign(&self, boot: &str, pid: Option<u32>) -> Result<Option<u64>, ScanError> {
+    async fn last_sign(&self, boot: &str, pid: Option<u32>) -> Result<Option<Moment>, ScanError> {
         assert_eq!(pid.is_some(), boot == BOOT, "of the host in an earlier boot, else of dispatch");
-        Ok(Some(OPENED_US + 3_000_000))
+        // The wall clock was set forward by an hour.
+        Ok(Some(Moment { wall_us: OPENED_US + 3_603_000_000, monotonic: 8_000_000_000 }))
     }
 
     async fn ended_cleanly(&self, boot: &str) -> Result<bool, ScanError> {
@@ -98,12 +99,12 @@ impl Scene {
         (finished.reconciled, writes.map(|write| write.record.record().unwrap()).collect())
     }
 
-    fn report(&self, conn: &str, made: Moment) {
+    fn report(&self, conn: &str, made: BootMoment) {
         report(&self.store, conn, made);
     }
 }
 
-fn report(store: &Mutex<Store>, conn: &str, made: Moment) {
+fn report(store: &Mutex<Store>, conn: &str, made: BootMoment) {
     let record = reconcile(&session(conn), UnclosedEnd::DispatchDied, None);
     lock(store).reported(&record, made, || dispatch(ALIVE), false);
 }
@@ -114,7 +115,7 @@ fn session(conn: &str) -> UnclosedSession {
         user: "wizard".into(),
         ip: "192.0.2.1".into(),
         ray: None,
-        opened_us: OPENED_US,
+        opened: Moment { wall_us: OPENED_US, monotonic: 5_000_000_000 },
     }
 }
 
@@ -122,8 +123,8 @@ fn dispatch(pid: u32) -> DispatchId {
     DispatchId { boot: BOOT.into(), pid: Some(pid), ran_at: 5_000_000_000 }
 }
 
-fn made(monotonic: Nanos) -> Moment {
-    Moment { wall_us: OPENED_US, boot: BOOT.into(), monotonic }
+fn made(monotonic: Nanos) -> BootMoment {
+    BootMoment { boot: BOOT.into(), at: Moment { wall_us: OPENED_US, monotonic } }
 }
 
 fn open_in(boot: &str, conn: &str, pid: u32) -> Found {

@@ -6,7 +6,10 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, SeqAccess, Visitor},
 };
-use t3_record::journal::{CLOSE_ID, OPEN_ID};
+use t3_record::{
+    journal::{CLOSE_ID, OPEN_ID},
+    reconcile::Moment,
+};
 use t3_trace_host::journal_trust::Trust;
 
 /// Fields that [`decode`] reads, without those that journalctl always prints and those of the trust
@@ -109,8 +112,11 @@ impl Fields<'_> {
     }
 }
 
-pub(super) fn realtime_us(line: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Fields<'_>>(line).ok()?.realtime.get()?.parse().ok()
+pub(super) fn moment(line: &[u8]) -> Option<Moment> {
+    let fields = serde_json::from_slice::<Fields<'_>>(line).ok()?;
+    let monotonic_us: u64 = fields.monotonic.get()?.parse().ok()?;
+    let wall_us = fields.realtime.get()?.parse().ok()?;
+    Some(Moment { wall_us, monotonic: monotonic_us.saturating_mul(1_000) })
 }
 
 pub(super) fn boot_and_time(line: &[u8]) -> Option<OldestEntry> {

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::{journalctl::fake, *};
 
 const TRUST: Trust = Trust { dispatch: Some(991) };
+const SEVENTH: Moment = Moment { wall_us: 1_700_000_000_000_007, monotonic: 7_000 };
 const BOOT: &str = "0123456789abcdef0123456789abcdef";
 
 fn cursor(n: u64) -> String {
@@ -197,8 +198,8 @@ async fn times_are_those_of_the_first_line() {
     let dir = journal(&[open(7), open(8)], "exec sleep 60");
     let oldest = oldest_entry().await.unwrap().unwrap();
     assert_eq!((oldest.boot_id.as_str(), oldest.monotonic_us), (BOOT, 7));
-    assert_eq!(last_sign(BOOT, Some(42)).await.unwrap(), Some(1_700_000_000_000_007));
-    assert_eq!(last_sign(BOOT, None).await.unwrap(), Some(1_700_000_000_000_007));
+    assert_eq!(last_sign(BOOT, Some(42)).await.unwrap(), Some(SEVENTH));
+    assert_eq!(last_sign(BOOT, None).await.unwrap(), Some(SEVENTH));
     let calls = calls(&dir);
     let field = "--quiet --no-pager --output=json --output-fields=_BOOT_ID";
     let newest = format!("{field} --reverse --lines=1 _BOOT_ID={BOOT}");
