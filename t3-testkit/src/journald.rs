@@ -16,7 +16,10 @@ use std::{
     ffi::CString,
     fs,
     io::{BufRead, BufReader},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, net::UnixDatagram},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -72,6 +75,8 @@ struct Private {
     disk: Option<SmallDisk>,
     dir: TempDir,
     daemon: Mutex<Child>,
+    /// journald's socket, if the test holds it ([`Journal::hold_socket`]).
+    socket: Mutex<Option<OwnedFd>>,
     /// Mount namespace of journald; outlives a killed journald.
     namespace: fs::File,
 }
@@ -251,6 +256,24 @@ impl Journal {
         daemon.wait().attempt(|| "wait for journald's end".to_owned()).map(drop)
     }
 
+    /// Keeps journald's socket open from now on, as systemd does: entries sent while journald does
+    /// not run wait in it. Restarts journald.
+    pub fn hold_socket(&self) -> Result<()> {
+        const SOCKET: &str = "/run/systemd/journal/socket";
+        self.stop()?;
+        let private = self.own()?;
+        let namespace = private.namespace.try_clone().attempt(|| "duplicate a descriptor".to_owned())?;
+        let bound = std::thread::spawn(move || {
+            sys::enter_mounts(&OwnedFd::from(namespace))?;
+            fs::remove_file(SOCKET)?;
+            UnixDatagram::bind(SOCKET).map(OwnedFd::from)
+        });
+        let bound = bound.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()));
+        let bound = bound.attempt(|| format!("bind {SOCKET}"))?;
+        *private.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(bound);
+        self.start_again()
+    }
+
     /// Whether the private journald runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -259,9 +282,15 @@ impl Journal {
 
     /// Starts journald again after [`Journal::kill`] or [`Journal::stop`].
     pub fn start_again(&self) -> Result<()> {
-        let mut command = journald();
+        let private = self.own()?;
+        let held = private.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut command = match &*held {
+            Some(socket) => activated_journald(socket)?,
+            None => journald(JOURNALD),
+        };
+        drop(held);
         self.lend(&mut command)?;
-        *self.own()?.lock() = command.spawn().attempt(|| format!("start {JOURNALD}"))?;
+        *private.lock() = command.spawn().attempt(|| format!("start {JOURNALD}"))?;
         Ok(())
     }
 
@@ -320,7 +349,7 @@ impl Private {
         let daemon = start_journald(&run, disk.is_some())?;
         let path = format!("/proc/{}/ns/mnt", daemon.id());
         let namespace = fs::File::open(&path).attempt(|| format!("open {path}: has journald exited?"))?;
-        let private = Private { disk, dir, daemon: Mutex::new(daemon), namespace };
+        let private = Private { disk, dir, daemon: Mutex::new(daemon), socket: Mutex::default(), namespace };
         let socket = run.join("systemd/journal/socket");
         wait::until("the start of journald", Duration::from_secs(20), || {
             (socket.exists() && has_entries(&run)).then_some(())
@@ -339,13 +368,21 @@ fn start_journald(run: &Path, has_disk: bool) -> Result<Child> {
         // A bind mount does not contain the mounts below its source.
         binds.push((path(&run.join("log/journal"))?, path(Path::new("/run/log/journal"))?));
     }
-    let mut command = journald();
+    let mut command = journald(JOURNALD);
     sys::with_private_mounts(&mut command, binds);
     command.spawn().attempt(|| format!("start {JOURNALD}"))
 }
 
-fn journald() -> Command {
-    let mut command = Command::new(JOURNALD);
+/// A journald that gets its socket from its parent (sd_listen_fds(3)).
+fn activated_journald(socket: &OwnedFd) -> Result<Command> {
+    let mut command = journald("sh");
+    command.args(["-c", &format!("LISTEN_FDS=1 LISTEN_PID=$$ exec {JOURNALD}")]);
+    sys::passes_first(&mut command, socket.try_clone().attempt(|| "duplicate a descriptor".to_owned())?);
+    Ok(command)
+}
+
+fn journald(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("WATCHDOG_USEC");
     sys::dies_with_us(&mut command);

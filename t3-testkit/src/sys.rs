@@ -52,6 +52,33 @@ pub fn in_namespace(command: &mut Command, namespace: OwnedFd) {
     unsafe { command.pre_exec(step) };
 }
 
+/// The child gets the descriptor as number 3, the first of `sd_listen_fds(3)`.
+pub fn passes_first(command: &mut Command, descriptor: OwnedFd) {
+    let step = move || {
+        // SAFETY: dup2 of a descriptor that the closure owns; the copy has no close-on-exec flag,
+        // which dup2 leaves set only if both numbers are equal.
+        unsafe {
+            if descriptor.as_raw_fd() == 3 {
+                check(libc::fcntl(3, libc::F_SETFD, 0))
+            } else {
+                check(libc::dup2(descriptor.as_raw_fd(), 3))
+            }
+        }
+    };
+    // SAFETY: the closure calls only async-signal-safe functions and allocates nothing.
+    unsafe { command.pre_exec(step) };
+}
+
+/// Moves the calling thread alone into a mount namespace.
+pub fn enter_mounts(namespace: &OwnedFd) -> io::Result<()> {
+    // SAFETY: unshare and setns affect the calling thread only; the caller keeps the descriptor
+    // open. A thread that shares its file system attributes cannot enter a mount namespace.
+    unsafe {
+        check(libc::unshare(libc::CLONE_FS))?;
+        check(libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS))
+    }
+}
+
 /// The kernel kills the child when the thread that started it ends, so that an aborted test leaves
 /// nothing behind.
 pub fn dies_with_us(command: &mut Command) {

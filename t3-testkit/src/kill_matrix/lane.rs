@@ -41,6 +41,8 @@ const ORDERS: [[Part; 3]; 6] = {
 /// A dispatch that was stopped, or got no CPU among all the lanes, says so in place of the client's
 /// close.
 const BY_CLIENT: &[&str] = &["client_closed", "dispatch_stalled"];
+/// dispatch and t3-trace stood still at the same time: so does a host that gets no CPU.
+const BY_CLIENT_AFTER_A_PAUSE: &[&str] = &["client_closed", "dispatch_stalled", "host_paused"];
 const BY_DEATH: &[&str] = &["dispatch_died"];
 
 pub(super) struct Lane<'a> {
@@ -56,6 +58,7 @@ impl<'a> Lane<'a> {
         let mut setup = Setup::users(1)?;
         setup.dispatch_arguments.extend(NO_LIMITS.map(str::to_owned));
         let journal = Arc::new(Journal::unfollowed()?);
+        journal.hold_socket()?;
         let stored = Stored::new(&journal);
         let stack = Stack::start(setup, journal)?;
         let serve = stack.serve(USER, &[], None)?;
@@ -149,7 +152,10 @@ impl<'a> Lane<'a> {
         self.programs.bring_back(ORDERS[number % ORDERS.len()])?;
         // Everything works again.
         let mut after = self.open(number, "after", 1)?;
-        truths.extend(after.iter().map(|session| Truth { verdicts: BY_CLIENT, ..truth(cell, session) }));
+        let paused = |part| cell.has(part, Act::Pause);
+        let verdicts =
+            if paused(Part::Dispatch) && paused(Part::Trace) { BY_CLIENT_AFTER_A_PAUSE } else { BY_CLIENT };
+        truths.extend(after.iter().map(|session| Truth { verdicts, ..truth(cell, session) }));
         for session in after.iter_mut().chain(&mut staying).chain(&mut closing) {
             session.close();
             session.wait_end(self.runtime)?;
