@@ -98,6 +98,7 @@ impl Test {
             serves()?;
             let mut closing = self.open("full-close", FEW)?;
             identities("full-close", closing.len())?;
+            let _keeps_old_files = KeepsOldFiles::configure()?;
             let mut filler = Filler::new("/var/log/journal/t3-filler")?;
             Journal::system()?.use_up(|| filler.fill())?;
             self.close(&mut closing)?;
@@ -230,6 +231,30 @@ impl Reset {
         let what = || "read the sessions of the last boot".to_owned();
         let text = fs::read(Path::new(KEPT).join("reset.json")).attempt(what)?;
         serde_json::from_slice(&text).map_err(std::io::Error::other).attempt(what)
+    }
+}
+
+/// A journald that deletes no old file to make room, and so drops entries on a full disk; until it
+/// is dropped.
+struct KeepsOldFiles;
+
+impl KeepsOldFiles {
+    const PATH: &str = "/etc/systemd/journald.conf.d/t3-keeps-old-files.conf";
+
+    fn configure() -> Result<Self> {
+        let config = "[Journal]\nSystemKeepFree=0\nSystemMaxUse=100G\nSystemMaxFiles=10000\n";
+        fs::create_dir_all("/etc/systemd/journald.conf.d")
+            .and_then(|()| fs::write(Self::PATH, config))
+            .attempt(|| format!("write {}", Self::PATH))?;
+        let configured = Self;
+        shell("systemctl restart systemd-journald").map(|_| configured)
+    }
+}
+
+impl Drop for KeepsOldFiles {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(Self::PATH);
+        let _ = shell("systemctl restart systemd-journald");
     }
 }
 
