@@ -118,17 +118,26 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     }
 }
 
+/// A dead dispatch left no facts of its relay, so this FIN may be the reply to a Close frame of the
+/// other peer, and the first act is unknown. The FIN of a serve that has ended is its own.
+fn can_be_reply(evidence: &Evidence, first: Act) -> bool {
+    let has_ended = evidence.kernel.peer.as_ref().is_some_and(|peer| peer.fate != Fate::Alive);
+    evidence.relay.is_none() && first.kind == Kind::Fin && !(first.side == Side::Up && has_ended)
+}
+
 fn judge_events(evidence: &Evidence) -> Judgement {
     let acts = Acts::of(evidence);
     if let Some(died) = &evidence.dispatch_died
-        && acts.peer_first_before(died.at).is_none()
+        && acts.peer_first_before(died.at).is_none_or(|first| can_be_reply(evidence, first))
     {
         let how = match died.fate {
             Some(Fate::Signal(signal)) => How::ProxySignal(signal),
             Some(Fate::Oom) => How::Oom,
             _ => How::ProxyGone,
         };
-        let confidence = if died.fate.is_some() { Confidence::Proven } else { Confidence::Likely };
+        let is_first = acts.peer_first_before(died.at).is_none();
+        let is_certain = died.fate.is_some() && is_first;
+        let confidence = if is_certain { Confidence::Proven } else { Confidence::Likely };
         return ours(
             Finding { verdict: Verdict::DispatchDied, how, segment: Segment::Dispatch, confidence },
             Some(died.at),
@@ -327,6 +336,8 @@ const fn seen_leg_end(end: SeenEnd) -> Option<LegEnd> {
     }
 }
 
+#[cfg(test)]
+mod dispatch_death_tests;
 #[cfg(test)]
 pub(crate) mod evidence_builder;
 #[cfg(test)]

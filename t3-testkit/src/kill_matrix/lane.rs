@@ -41,7 +41,7 @@ const ORDERS: [[Part; 3]; 6] = {
 /// A dispatch that was stopped, or got no CPU among all the lanes, says so in place of the client's
 /// close.
 const BY_CLIENT: &[&str] = &["client_closed", "dispatch_stalled"];
-/// dispatch and t3-trace stood still at the same time: so does a host that gets no CPU.
+/// dispatch and t3-trace were stopped at the same time, as on a host that gets no CPU.
 const BY_CLIENT_AFTER_A_PAUSE: &[&str] = &["client_closed", "dispatch_stalled", "host_paused"];
 const BY_DEATH: &[&str] = &["dispatch_died"];
 

@@ -100,12 +100,15 @@ impl Test {
             identities("full-close", closing.len())?;
             let _keeps_old_files = KeepsOldFiles::configure()?;
             let mut filler = Filler::new("/var/log/journal/t3-filler")?;
-            Journal::system()?.use_up(|| filler.fill())?;
+            // Some versions continue in /run; that is right as well, if each record is there once.
+            let drops = Journal::system()?.use_up(|| filler.fill())?;
             self.close(&mut closing)?;
             let mut opened = self.open("full-open", FEW)?;
-            let missing = u64::try_from(closing.len()).unwrap_or(u64::MAX);
-            let state = until_state("closes that the journal lacks", |state| state.missing >= missing)?;
-            must(count("full-close")? == 0, "no close on the full disk", format!("{state:?}"))?;
+            if drops {
+                let missing = u64::try_from(closing.len()).unwrap_or(u64::MAX);
+                let state = until_state("closes that the journal lacks", |state| state.missing >= missing)?;
+                must(count("full-close")? == 0, "no close on the full disk", format!("{state:?}"))?;
+            }
             drop(filler);
             self.close(&mut opened)?;
             let closed = exactly_once("full-close", closing.len(), None)?;
@@ -113,7 +116,8 @@ impl Test {
             let verdicts = closed.iter().chain(&opened).all(|close| close.key("verdict") == "client_closed");
             must(verdicts, "client_closed in each", format!("{closed:?} {opened:?}"))?;
             let state = until_state("nothing more to verify", |state| state.waiting == 0)?;
-            must(state.lost == 0, "nothing lost", format!("{state:?}")).map(|()| format!("{state:?}"))
+            let found = format!("journald dropped entries: {drops}, {state:?}");
+            must(state.lost == 0, "nothing lost", found.clone()).map(|()| found)
         });
     }
 
