@@ -33,6 +33,11 @@ pub(crate) enum State<R> {
 }
 
 impl<R> State<R> {
+    /// Its part in the numbers of records and of sessions whose record was not kept.
+    fn weight(&self) -> (usize, usize) {
+        (usize::from(self.record().is_some()), usize::from(matches!(self, Self::Unkept)))
+    }
+
     /// The record, if there is one.
     pub(crate) fn record(&self) -> Option<&R> {
         match self {
@@ -79,6 +84,9 @@ pub(crate) struct Write<R> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Ledger<S, R> {
     entries: BTreeMap<String, Entry<S, R>>,
+    /// Entries with a record, and those of [`State::Unkept`].
+    records: usize,
+    unkept: usize,
     /// Ids whose entry changed since the last [`Ledger::take_changes`].
     changed: BTreeSet<String>,
 }
@@ -86,7 +94,10 @@ pub(crate) struct Ledger<S, R> {
 impl<S: Clone, R: Clone> Ledger<S, R> {
     /// Creates a ledger from what an earlier process persisted.
     pub(crate) fn restore(entries: impl IntoIterator<Item = (String, Entry<S, R>)>) -> Self {
-        Self { entries: entries.into_iter().collect(), changed: BTreeSet::new() }
+        let entries: BTreeMap<_, _> = entries.into_iter().collect();
+        let mut ledger = Self { entries, records: 0, unkept: 0, changed: BTreeSet::new() };
+        (ledger.records, ledger.unkept) = ledger.counted();
+        ledger
     }
 
     /// Number of sessions.
@@ -97,13 +108,40 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
 
     /// Number of records that were not yet found in the journal.
     pub(crate) fn unverified(&self) -> usize {
-        let is_unverified = |state: &State<R>| state.record().is_some() || matches!(state, State::Unkept);
-        self.entries.values().filter(|entry| is_unverified(&entry.state)).count()
+        self.records + self.unkept
     }
 
     /// Number of records in memory.
     pub(crate) fn records(&self) -> usize {
-        self.entries.values().filter(|entry| entry.state.record().is_some()).count()
+        self.records
+    }
+
+    /// The numbers, by counting.
+    fn counted(&self) -> (usize, usize) {
+        let states = || self.entries.values().map(|entry| &entry.state);
+        let is_unkept = |state: &&State<R>| matches!(state, State::Unkept);
+        (states().filter(|state| state.record().is_some()).count(), states().filter(is_unkept).count())
+    }
+
+    fn count(&mut self, before: (usize, usize), after: (usize, usize)) {
+        self.records = self.records + after.0 - before.0;
+        self.unkept = self.unkept + after.1 - before.1;
+    }
+
+    /// Changes the entry of a session, which is added if it is unknown.
+    fn change<T>(
+        &mut self,
+        conn: &str,
+        session: impl FnOnce() -> S,
+        change: impl FnOnce(&mut Entry<S, R>) -> T,
+    ) -> T {
+        let entry = self.entries.entry(conn.to_owned());
+        let entry = entry.or_insert_with(|| Entry::new(session(), State::Open));
+        let before = entry.state.weight();
+        let result = change(entry);
+        let after = entry.state.weight();
+        self.count(before, after);
+        result
     }
 
     /// Whether the writer of t3-trace has records that were not yet found in the journal.
@@ -139,21 +177,29 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
 
     /// dispatch reported the record as written, or, with `is_lost`, that it could not write it.
     pub(crate) fn reported(&mut self, conn: &str, session: impl FnOnce() -> S, record: R, is_lost: bool) {
-        let entry = self.entries.entry(conn.to_owned());
-        let entry = entry.or_insert_with(|| Entry::new(session(), State::Open));
-        // A record that t3-trace has sent is found in the journal, or sent again.
-        if !matches!(entry.state, State::Sent { .. }) {
-            entry.set(if is_lost { State::Pending(record) } else { State::Reported(record) });
+        let is_changed = self.change(conn, session, |entry| {
+            // A record that t3-trace has sent is found in the journal, or sent again.
+            let is_sent = matches!(entry.state, State::Sent { .. });
+            if !is_sent {
+                entry.set(if is_lost { State::Pending(record) } else { State::Reported(record) });
+            }
+            !is_sent
+        });
+        if is_changed {
             self.changed.insert(conn.to_owned());
         }
     }
 
     /// dispatch reported the record, which does not fit into memory or spool.
     pub(crate) fn unkept(&mut self, conn: &str, session: impl FnOnce() -> S) {
-        let entry = self.entries.entry(conn.to_owned());
-        let entry = entry.or_insert_with(|| Entry::new(session(), State::Open));
-        if !matches!(entry.state, State::Sent { .. }) {
-            entry.set(State::Unkept);
+        let is_changed = self.change(conn, session, |entry| {
+            let is_sent = matches!(entry.state, State::Sent { .. });
+            if !is_sent {
+                entry.set(State::Unkept);
+            }
+            !is_sent
+        });
+        if is_changed {
             self.changed.insert(conn.to_owned());
         }
     }
@@ -190,6 +236,7 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
             && matches!(entry.state, State::Claimed)
         {
             entry.set(State::Pending(record));
+            self.records += 1;
             self.changed.insert(conn.to_owned());
         }
     }
@@ -205,7 +252,8 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
 
     /// The journal has the record.
     pub(crate) fn seen(&mut self, conn: &str) {
-        if self.entries.remove(conn).is_some() {
+        if let Some(entry) = self.entries.remove(conn) {
+            self.count(entry.state.weight(), (0, 0));
             self.changed.insert(conn.to_owned());
         }
     }
@@ -232,11 +280,14 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
     /// caller writes the others at once.
     pub(crate) fn finish_pass<Q: Borrow<str> + Ord>(&mut self, recorded: &BTreeSet<Q>) -> Vec<Write<R>> {
         let mut writes = Vec::new();
+        let mut removed = (0, 0);
         self.entries.retain(|conn, entry| {
             if !std::mem::take(&mut entry.is_due) {
                 return true;
             }
             if recorded.contains(conn.as_str()) {
+                let (records, unkept) = entry.state.weight();
+                removed = (removed.0 + records, removed.1 + unkept);
                 self.changed.insert(conn.clone());
                 return false;
             }
@@ -249,6 +300,7 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
             }
             true
         });
+        self.count(removed, (0, 0));
         writes
     }
 
@@ -381,6 +433,30 @@ mod tests {
         assert_eq!(pass(&mut ledger, &[]), [("a".to_owned(), false)]);
         ledger.give_up("a");
         assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn the_numbers_of_records_follow_every_change() {
+        let mut ledger: Small = Ledger::restore([("z".to_owned(), Entry::new(1, State::Reported("r")))]);
+        let mut seed = 7_u32;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let conn = ["a", "b", "c", "z"][(seed >> 8) as usize % 4];
+            match (seed >> 16) % 12 {
+                0 => ledger.opened(conn, 1),
+                1 | 2 => ledger.reported(conn, || 1, "r", seed & 1 == 0),
+                3 => ledger.unkept(conn, || 1),
+                4 => drop(ledger.claim(conn, || 1)),
+                5 => ledger.abandoned(conn, "r"),
+                6 => ledger.release(conn),
+                7 => ledger.seen(conn),
+                8 => ledger.sent(conn, seed & 1 == 0),
+                9 => drop(pass(&mut ledger, &[])),
+                10 => drop(pass(&mut ledger, &[conn])),
+                _ => ledger.start_pass(),
+            }
+            assert_eq!((ledger.records, ledger.unkept), ledger.counted());
+        }
     }
 
     #[test]
