@@ -168,7 +168,7 @@ impl Test {
         let kind = kind(synced);
         steps.step(&format!("{RESET} sessions opened before the reset"), || {
             serves()?;
-            // Only what follows is not on the disk: the file system of the guest has no journal.
+            // Only what follows is not on the disk.
             fs::create_dir_all("/var/lib")
                 .and_then(|()| fs::write("/var/lib/t3-vm.rebooted", ""))
                 .attempt(|| "keep that the guest has been checked".to_owned())?;
