@@ -2,6 +2,9 @@
 
 use crate::vm::suite::Suite;
 
+/// Options of mke2fs. With a small journal, because a test resets the guest.
+pub const FILE_SYSTEM: [&str; 4] = ["-t", "ext4", "-J", "size=16"];
+
 /// Packages of every guest: systemd as PID 1, the cloud kernel, and the tools that inject faults.
 const PACKAGES: [&str; 11] = [
     "systemd",
@@ -53,6 +56,7 @@ impl Recipe {
         parts.extend(PACKAGES);
         parts.extend(PATH_EXCLUDES);
         parts.extend(MASKED);
+        parts.extend(FILE_SYSTEM);
         format!("{:016x}", fnv1a(&parts))
     }
 

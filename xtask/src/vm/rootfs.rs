@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::tools::run::{run_quiet, show_failure};
 use crate::tools::{paths, progress, sudo};
-use crate::vm::recipe::{RUNNER, Recipe, UNIT};
+use crate::vm::recipe::{FILE_SYSTEM, RUNNER, Recipe, UNIT};
 
 /// Enough for the packages and the files of tests.
 const IMAGE_SIZE: &str = "1600M";
@@ -54,9 +54,8 @@ pub fn ensure(recipe: &Recipe) -> Result<Image> {
     keep(&tree, "vmlinuz-", &image.kernel)?;
     keep(&tree, "initrd.img-", &image.initrd)?;
     let _ = fs::remove_file(&image.root);
-    // With a journal, because a test resets the guest; a small one.
-    let mke2fs = ["-q", "-t", "ext4", "-J", "size=16", "-L", "t3root", "-d", path_text(&tree)?];
-    let mut args: Vec<String> = mke2fs.map(str::to_owned).into();
+    let more = ["-q", "-L", "t3root", "-d", path_text(&tree)?];
+    let mut args: Vec<String> = FILE_SYSTEM.into_iter().chain(more).map(str::to_owned).collect();
     args.extend([path_text(&image.root)?.to_owned(), IMAGE_SIZE.to_owned()]);
     as_root(&format!("{name}: mke2fs"), "mke2fs", &args)?;
     remove_tree(&tree)?;
