@@ -113,7 +113,7 @@ async fn after(
     let Some(position) = entry::position(cursor) else { return Ok(None) };
     let mut scanned = Scanned::default();
     let mut reached = false;
-    let warnings = journalctl::run(records().from_cursor(cursor).args(), |line| {
+    let warnings = journalctl::run(records().starting_at(cursor).args(), |line| {
         if reached {
             scanned.take(line, trust, each);
             return ControlFlow::Continue(());

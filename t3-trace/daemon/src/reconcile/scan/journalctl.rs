@@ -65,7 +65,7 @@ impl Query {
     }
 
     /// From this entry on, or from the next one if the journal no longer has it.
-    pub(super) fn from_cursor(mut self, cursor: &str) -> Self {
+    pub(super) fn starting_at(mut self, cursor: &str) -> Self {
         self.options.push(format!("--cursor={cursor}"));
         self
     }
