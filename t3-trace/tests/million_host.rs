@@ -6,22 +6,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
+mod large_journal;
+
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     fs,
-    os::unix::net::UnixDatagram,
     path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use t3_record::{
-    CloseRecord, OpenRecord, Verdict,
-    journal::{CLOSE_ID, OPEN_ID, field},
-    record::Key,
-};
+use large_journal::{Records, high_water, wait_for_record};
+use t3_record::Verdict;
 use t3_testkit::journald::Journal;
 
 /// Number of records without `T3_RECORDS`.
@@ -68,12 +65,6 @@ fn run(mut command: Command) -> Run {
     Run { stdout, took, cpu, peak_kib: watched.join().unwrap() }
 }
 
-/// `None` when the process has ended.
-fn high_water(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 /// CPU time of all reaped children; this program has one test, so all are of that test.
 fn cpu_of_children() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
@@ -81,60 +72,6 @@ fn cpu_of_children() -> Duration {
     let ticks: u64 = after_name.split_whitespace().skip(13).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
     // USER_HZ is 100 on every supported architecture.
     Duration::from_millis(ticks * 10)
-}
-
-/// An entry of the native protocol with gaps for values that differ between records. Encoding each
-/// record would take longer than the measured reads.
-struct Template {
-    /// Alternating text and key names.
-    parts: Vec<String>,
-}
-
-/// Delimiter of a key name that is replaced with a value.
-const GAP: char = '\u{1}';
-
-impl Template {
-    fn new(id: &str, begin: &str, keys: &[Key]) -> Self {
-        let varies = |key: &str| {
-            let named = ["user", "verdict", "conn", "ray", "dur_ms", "up_bytes", "down_bytes", "mem_current"];
-            named.contains(&key) || key.ends_with("_idle_ms") || key.contains("psi")
-        };
-        let value = |key: &Key| match varies(key.name) {
-            true => format!("{GAP}{}{GAP}", key.name),
-            false => key.example.to_owned(),
-        };
-        let pairs: Vec<(&str, String)> = keys.iter().map(|key| (key.name, value(key))).collect();
-        let line: String = pairs.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-        let mut text = format!("MESSAGE={begin}{line}\nMESSAGE_ID={id}\nSYSLOG_IDENTIFIER=t3-dispatch\n");
-        text.extend(pairs.iter().map(|(key, value)| format!("{}={value}\n", field(key))));
-        Self { parts: text.split(GAP).map(str::to_owned).collect() }
-    }
-
-    fn send(&self, journald: &UnixDatagram, n: u64, verdict: Verdict) {
-        let mut text = String::with_capacity(4096);
-        for (place, part) in self.parts.iter().enumerate() {
-            let _ = match part.as_str() {
-                _ if place % 2 == 0 => write!(text, "{part}"),
-                "user" => write!(text, "user{}", n % 23),
-                "verdict" => write!(text, "{verdict}"),
-                "conn" | "ray" => write!(text, "k{n:012x}"),
-                key if key.contains("psi") => write!(text, "{}.{}", n % 100, n % 10),
-                _ => write!(text, "{}", n * 7919 % 86_400_000),
-            };
-        }
-        journald.send(text.as_bytes()).unwrap();
-    }
-}
-
-/// Waits until the journal has this record; journald keeps the order of records.
-fn wait_for_record(directory: &Path, last: u64) {
-    t3_testkit::wait::until("the last record in the journal", Duration::from_secs(120), || {
-        let mut journalctl = Command::new("journalctl");
-        journalctl.args(["--quiet", "--output=cat", &format!("T3_CONN=k{last:012x}"), "--directory"]);
-        let output = journalctl.arg(directory).output().unwrap();
-        (!output.stdout.is_empty()).then_some(())
-    })
-    .unwrap();
 }
 
 fn summary(directory: &Path) -> Run {
@@ -150,17 +87,14 @@ fn the_summary_of_a_large_journal_is_as_fast_as_journalctl_in_constant_memory() 
     let records = std::env::var("T3_RECORDS").map_or(fewer, |number| number.parse().unwrap());
     let journal = Journal::unfollowed().unwrap();
     let directory = journal.directory().unwrap();
-    let journald = UnixDatagram::unbound().unwrap();
-    journald.connect(directory.ancestors().nth(2).unwrap().join("systemd/journal/socket")).unwrap();
-    let close = Template::new(CLOSE_ID, "ws close", CloseRecord::KEYS);
-    let open = Template::new(OPEN_ID, "ws open", OpenRecord::KEYS);
+    let sender = Records::to(&journal);
     let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
     let mut write = |n: u64| {
         let verdict = Verdict::ALL[usize::try_from(n * n).unwrap() % Verdict::ALL.len()];
         *verdicts.entry(verdict).or_default() += 1;
-        close.send(&journald, n, verdict);
+        sender.close(n, verdict);
         if n.is_multiple_of(BACK) {
-            open.send(&journald, n, verdict);
+            sender.open(n);
         }
     };
     (0..FIRST).for_each(&mut write);

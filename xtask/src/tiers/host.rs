@@ -22,7 +22,7 @@ const SHOWN_LINES: usize = 250;
 /// other computes. Neither measures durations, and each has a private journald and t3-trace.
 const PARALLEL: [&str; 2] = ["host_autobahn", "host_soak"];
 /// Skipped by `--quick`: long scenarios whose parts other programs test.
-const NOT_QUICK: [&str; 4] = ["host_demo", "host_probe", "host_screens", "million_host"];
+const NOT_QUICK: [&str; 5] = ["host_demo", "host_probe", "host_screens", "million_host", "orphans_host"];
 /// The output of these is printed also on success: the tables of faults and of kills, and the time
 /// until a record.
 const SHOWN_PROGRAMS: [&str; 4] = ["host_chaos", "host_faults", "host_incidents", "host_kill_matrix"];
