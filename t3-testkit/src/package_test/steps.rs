@@ -1,6 +1,6 @@
 //! Steps of the test, printed and counted; the count survives a reboot.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write, path::Path};
 
 use crate::error::{Attempt, Result, TestError};
 
@@ -50,9 +50,14 @@ impl Steps {
     pub(super) fn keep(&self) -> Result<()> {
         let text = format!("{} {}", boot_id()?, self.failed);
         let file = Path::new(KEPT).join("state");
-        fs::create_dir_all(KEPT)
-            .and_then(|()| fs::write(&file, text))
-            .attempt(|| format!("write {}", file.display()))
+        // On the disk: the next boot may follow a reset.
+        let written = fs::create_dir_all(KEPT).and_then(|()| {
+            let mut state = fs::File::create(&file)?;
+            state.write_all(text.as_bytes())?;
+            state.sync_all()?;
+            fs::File::open(KEPT)?.sync_all()
+        });
+        written.attempt(|| format!("write {}", file.display()))
     }
 }
 
