@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use large_journal::{Records, high_water, wait_for_record};
+use large_journal::{Records, cpu, high_water, wait_for_record};
 use t3_record::Verdict;
 use t3_testkit::journald::Journal;
 
@@ -44,7 +44,8 @@ struct Run {
 }
 
 fn run(mut command: Command) -> Run {
-    let (began, before) = (Instant::now(), cpu_of_children());
+    // This program has one test, so all children are of that test.
+    let (began, before) = (Instant::now(), cpu()[1]);
     let mut child = command.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let watched = thread::spawn(move || {
@@ -61,17 +62,8 @@ fn run(mut command: Command) -> Run {
         std::io::Read::read_to_string(&mut pipe, &mut stdout).unwrap();
     }
     assert!(child.wait().unwrap().success(), "{command:?}");
-    let (took, cpu) = (began.elapsed(), cpu_of_children().saturating_sub(before));
+    let (took, cpu) = (began.elapsed(), cpu()[1].saturating_sub(before));
     Run { stdout, took, cpu, peak_kib: watched.join().unwrap() }
-}
-
-/// CPU time of all reaped children; this program has one test, so all are of that test.
-fn cpu_of_children() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let after_name = stat.rsplit_once(')').unwrap().1;
-    let ticks: u64 = after_name.split_whitespace().skip(13).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
-    // USER_HZ is 100 on every supported architecture.
-    Duration::from_millis(ticks * 10)
 }
 
 fn summary(directory: &Path) -> Run {

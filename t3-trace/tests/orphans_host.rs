@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use large_journal::{Records, conn, high_water, wait_for_record};
+use large_journal::{Records, conn, cpu, high_water, wait_for_record};
 use serde::{Deserialize, Serialize};
 use t3_record::Verdict;
 use t3_testkit::{journald::Journal, sys};
@@ -44,6 +44,8 @@ struct Report {
     skipped: u64,
     most_at_once: usize,
     scan: Duration,
+    /// CPU time of the scan: of this process and of journalctl.
+    cpu: [Duration; 2],
     /// A second scan, from the last entry.
     entries_again: u64,
     again: Duration,
@@ -69,7 +71,7 @@ async fn reads_the_journal() {
         most_at_once = most_at_once.max(left.len());
     });
     let scanned = scanned.await.unwrap();
-    let scan = began.elapsed();
+    let (scan, cpu) = (began.elapsed(), cpu());
     began = Instant::now();
     let cursor = From::Cursor(scanned.cursor.unwrap());
     let again = scan::scan(&cursor, Trust::default(), |_| {}).await.unwrap();
@@ -87,6 +89,7 @@ async fn reads_the_journal() {
         skipped,
         most_at_once,
         scan,
+        cpu,
         entries_again,
         again,
         recorded,
@@ -103,9 +106,8 @@ fn is_orphan(n: u64, sessions: u64) -> bool {
     n.is_multiple_of(step) && n / step < ORPHANS
 }
 
-/// Fills a journal with this many entries and reads it. Returns the report and the peaks of
-/// journalctl in KiB, with and without the pages of the files.
-fn measure(entries: u64) -> (Report, [u64; 2]) {
+/// Fills a journal with this many entries and reads it.
+fn measure(entries: u64) -> Report {
     let journal = Journal::unfollowed().unwrap();
     let records = Records::to(&journal);
     let sessions = u64::midpoint(entries, ORPHANS);
@@ -130,10 +132,11 @@ fn measure(entries: u64) -> (Report, [u64; 2]) {
     assert!(child.wait().unwrap().success());
     let report: Report = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     eprintln!(
-        "{entries:9} entries: scan {:.2?} ({:.1} us per entry), from the cursor {:.2?}, query of {} closes {:.2?}; \
-         {} KiB, journalctl {} KiB and {} KiB of files",
+        "{entries} entries: scan {:.2?}, CPU {:.2?} and journalctl {:.2?}; from the cursor {:.2?}; query of {} \
+         sessions {:.2?}; {} KiB, journalctl {} KiB and {} KiB of files",
         report.scan,
-        report.scan.as_secs_f64() * 1e6 / f64::from(u32::try_from(entries).unwrap()),
+        report.cpu[0],
+        report.cpu[1],
         report.again,
         2 * ORPHANS,
         report.query,
@@ -146,10 +149,11 @@ fn measure(entries: u64) -> (Report, [u64; 2]) {
     assert_eq!(report.left, expected, "sessions without a close");
     assert_eq!((report.entries, report.skipped, report.entries_again), (entries, 0, 0));
     assert_eq!(report.recorded, (0..ORPHANS).map(|n| conn(2 * n + 1)).collect(), "sessions with a close");
-    (report, journalctl)
+    report
 }
 
-/// Watches the processes that this one starts until it ends.
+/// Waits for the end of a process. Returns the peaks of the journalctl that it runs in KiB, with
+/// and without the pages of the files.
 fn peaks_of_children(parent: &mut Child) -> [u64; 2] {
     let mut peaks = [0; 2];
     while parent.try_wait().unwrap().is_none() {
@@ -186,8 +190,8 @@ fn sessions_without_a_close_are_found_in_constant_memory() {
     }
     let fewer = if env::var_os("T3_QUICK").is_some() { 2 * FEW } else { ENTRIES };
     let entries = env::var("T3_RECORDS").map_or(fewer, |number| number.parse().unwrap());
-    let (few, _) = measure(FEW);
-    let (all, _) = measure(entries);
+    let few = measure(FEW);
+    let all = measure(entries);
     let open = usize::try_from(ORPHANS + AT_ONCE + 1).unwrap();
     assert!(all.most_at_once <= open, "{} sessions at the same time", all.most_at_once);
     #[expect(clippy::cast_precision_loss, reason = "KiB of a process")]

@@ -1,6 +1,6 @@
 //! A journal with many full records, for tests of its readers.
 
-use std::{fmt::Write, os::unix::net::UnixDatagram, path::Path, process::Command, time::Duration};
+use std::{fmt::Write, fs, os::unix::net::UnixDatagram, path::Path, process::Command, time::Duration};
 
 use t3_record::{
     CloseRecord, OpenRecord, Verdict,
@@ -98,4 +98,14 @@ pub fn wait_for_record(directory: &Path, last: u64) {
 pub fn high_water(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// CPU time of this process, and of its children that have ended.
+pub fn cpu() -> [Duration; 2] {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit_once(')').unwrap().1;
+    let ticks = after_name.split_whitespace().skip(11).take(4).map(|n| n.parse().unwrap());
+    let ticks: Vec<u64> = ticks.collect();
+    // USER_HZ is 100 on every supported architecture.
+    [ticks[0] + ticks[1], ticks[2] + ticks[3]].map(|ticks| Duration::from_millis(ticks * 10))
 }
