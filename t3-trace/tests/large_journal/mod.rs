@@ -55,7 +55,9 @@ impl Template {
             true => format!("{GAP}{}{GAP}", key.name),
             false => key.example.to_owned(),
         };
-        let pairs: Vec<(&str, String)> = keys.iter().map(|key| (key.name, value(key))).collect();
+        // Few records are reconciled.
+        let keys = keys.iter().filter(|key| !["reconciled", "ended_at"].contains(&key.name));
+        let pairs: Vec<(&str, String)> = keys.map(|key| (key.name, value(key))).collect();
         let line: String = pairs.iter().map(|(key, value)| format!(" {key}={value}")).collect();
         let mut text = format!("MESSAGE={begin}{line}\nMESSAGE_ID={id}\nSYSLOG_IDENTIFIER=t3-dispatch\n");
         text.extend(pairs.iter().map(|(key, value)| format!("{}={value}\n", field(key))));

@@ -89,7 +89,7 @@ impl<W: Write> ClosesPrinter<'_, W> {
         }
         let until = self.args.until.map(|until| until.epoch_micros());
         let mut progress = Progress::new(until, !self.args.summary);
-        let read = self.read_reconciled().and_then(|()| {
+        let read = self.read_reconciled(&mut summary).and_then(|()| {
             journalctl::entries(&entry::query(self.args), |entry| {
                 progress.step(|| entry.micros());
                 self.entry(entry, &mut summary)
@@ -125,13 +125,19 @@ impl<W: Write> ClosesPrinter<'_, W> {
         Ok(self.foot(summary))
     }
 
-    fn read_reconciled(&mut self) -> Result<(), journalctl::ReadError> {
+    /// Keeps the reconciled records for the list. A summary has no order: it counts them at once, so
+    /// that its memory does not grow with their number.
+    fn read_reconciled(&mut self, summary: &mut Summary) -> Result<(), journalctl::ReadError> {
         let (args, trust) = (self.args, self.trust);
         let mut found = Reconciled::default();
         // Unusable entries are counted when they are read with all others.
         let read = journalctl::entries(&entry::reconciled_query(args), |entry| {
             if let Ok(Some(EntryKind::Close { record, micros })) = entry::kind(entry, trust) {
-                found.keep(args, record, micros);
+                match reconciled::closed_at(args, &record, micros) {
+                    Some(at) if args.summary => summary.close(&record, at / 1_000_000),
+                    Some(at) => found.keep(at, record),
+                    None => {}
+                }
             }
             Ok::<(), std::convert::Infallible>(())
         })?;
@@ -355,7 +361,9 @@ mod tests {
             };
             let mut summary = Summary::default();
             for (record, at) in &entries {
-                shown.reconciled.keep(&args, Box::new(record.clone()), *at);
+                if let Some(at) = reconciled::closed_at(&args, record, *at) {
+                    shown.reconciled.keep(at, Box::new(record.clone()));
+                }
             }
             shown.reconciled.sort();
             let mut bytes = Vec::new();

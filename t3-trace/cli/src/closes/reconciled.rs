@@ -10,19 +10,23 @@ use t3_record::CloseRecord;
 use super::{args::ClosesArgs, filter};
 use crate::time::closed::closed_micros;
 
+/// The time of the close, in microseconds since the epoch, if the record is a reconciled one that
+/// matches all options.
+pub fn closed_at(args: &ClosesArgs, record: &CloseRecord, written: u64) -> Option<u64> {
+    let at = closed_micros(record, written);
+    let since = args.since.is_none_or(|since| since.epoch_micros() <= at);
+    let until = args.until.is_none_or(|until| at <= until.epoch_micros());
+    (record.reconciled.is_some() && since && until && filter::wanted(args, record)).then_some(at)
+}
+
 /// Records to be listed, earliest close first.
 #[derive(Debug, Default)]
 pub struct Reconciled(VecDeque<(u64, Box<CloseRecord>)>);
 
 impl Reconciled {
-    /// Keeps a record that matches all options.
-    pub fn keep(&mut self, args: &ClosesArgs, record: Box<CloseRecord>, written: u64) {
-        let at = closed_micros(&record, written);
-        let since = args.since.is_none_or(|since| since.epoch_micros() <= at);
-        let until = args.until.is_none_or(|until| at <= until.epoch_micros());
-        if record.reconciled.is_some() && since && until && filter::wanted(args, &record) {
-            self.0.push_back((at, record));
-        }
+    /// Keeps a record with the time of its close.
+    pub fn keep(&mut self, at: u64, record: Box<CloseRecord>) {
+        self.0.push_back((at, record));
     }
 
     /// Sorts the records after the last one.
@@ -59,7 +63,9 @@ mod tests {
             record.conn = conn.to_owned();
             record.reconciled = origin;
             record.ended_at = crate::time::rfc3339(second * 1_000_000);
-            kept.keep(&args, Box::new(record), 900_000_000);
+            if let Some(at) = closed_at(&args, &record, 900_000_000) {
+                kept.keep(at, Box::new(record));
+            }
         }
         kept.sort();
         let mut next = |up_to: u64| kept.next(up_to * 1_000_000).map(|(at, record)| (at, record.conn));
