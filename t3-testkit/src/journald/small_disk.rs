@@ -77,8 +77,8 @@ impl Journal {
         Err(TestError::Unexpected { what: "a full disk".to_owned(), got: format!("{ROUNDS} entries") })
     }
 
-    /// On a full disk: writes entries until journald drops one; false if it drops none. `fill` fills
-    /// the disk again before each round, because journald deletes old files to make room.
+    /// On a full disk: writes entries until journald drops one; false if it drops none. `fill`
+    /// fills the disk again before each round, because journald deletes old files to make room.
     pub fn use_up(&self, mut fill: impl FnMut() -> Result<()>) -> Result<bool> {
         for round in 0..ROUNDS {
             fill()?;

@@ -21,7 +21,7 @@ pub use report::{Row, print};
 /// Selection of cells, and the number of lanes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Only the subset of [`plan::cells`].
+    /// Only the subset of `plan::cells`.
     pub quick: bool,
     /// Only cells whose name contains this.
     pub only: Option<String>,

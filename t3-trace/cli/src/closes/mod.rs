@@ -125,8 +125,8 @@ impl<W: Write> ClosesPrinter<'_, W> {
         Ok(self.foot(summary))
     }
 
-    /// Keeps the reconciled records for the list. A summary has no order: it counts them at once, so
-    /// that its memory does not grow with their number.
+    /// Keeps the reconciled records for the list. A summary has no order: it counts them at once,
+    /// so that its memory does not grow with their number.
     fn read_reconciled(&mut self, summary: &mut Summary) -> Result<(), journalctl::ReadError> {
         let (args, trust) = (self.args, self.trust);
         let mut found = Reconciled::default();
