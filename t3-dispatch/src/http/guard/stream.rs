@@ -157,6 +157,8 @@ pub struct Guarded {
     /// A body was aborted here; reported once `out` is empty.
     broken: Option<Violation>,
     eof: bool,
+    /// The last read returned bytes.
+    has_read: bool,
     /// Number of forwarded heads.
     heads: u64,
     exchanges: Arc<Exchanges>,
@@ -177,6 +179,7 @@ impl Guarded {
             out_at: 0,
             broken: None,
             eof: false,
+            has_read: false,
             heads: 0,
             exchanges: Arc::new(Exchanges::new()),
             timeouts,
@@ -333,6 +336,7 @@ impl AsyncRead for Guarded {
             }
             match self.stream()?.poll_read(cx, buf) {
                 Poll::Pending => {
+                    self.has_read = false;
                     ready!(self.poll_timeout(cx))?;
                     if self.exchanges.violation().is_none() {
                         // Idle timeout: reported to the HTTP library as end of stream.
@@ -343,9 +347,16 @@ impl AsyncRead for Guarded {
                     self.exchanges.note_error(read)?;
                     if buf.filled().len() == start {
                         self.exchanges.set_end(SeenEnd::Eof);
+                        // hyper drops a request that it reads together with the end before it
+                        // polls the request's future once: the request would have no record.
+                        if std::mem::take(&mut self.has_read) {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
                         self.eof = true;
                         return Poll::Ready(Ok(()));
                     }
+                    self.has_read = true;
                     self.process_input(buf, start);
                     if buf.filled().len() > start {
                         return Poll::Ready(Ok(()));
