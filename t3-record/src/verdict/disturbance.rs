@@ -41,7 +41,7 @@ impl Disturbance {
         let start = alive.saturating_sub(TAIL);
         let (mut lag, mut both): (Nanos, Nanos) = (0, 0);
         for delay in relay.delays.iter().filter(|delay| delay.until >= start && delay.from <= at) {
-            let sum = if is_of_host(*delay, kernel) { &mut both } else { &mut lag };
+            let sum = if is_of_host(*delay, relay, kernel) { &mut both } else { &mut lag };
             *sum = sum.saturating_add(length(*delay));
         }
         let pauses = || {
@@ -72,14 +72,19 @@ fn length(span: Span) -> Nanos {
 }
 
 /// t3-trace was late over the same time, and other processes of this host did not take the CPU.
-fn is_of_host(delay: Span, kernel: &KernelFacts) -> bool {
-    let overlap = |other: &Span| {
-        let (from, until) = (other.from.max(delay.from), other.until.min(delay.until));
-        until.saturating_sub(from)
+fn is_of_host(delay: Span, relay: &RelayFacts, kernel: &KernelFacts) -> bool {
+    // A t3-trace that was stopped alone is late for much longer than dispatch.
+    let is_shared = |other: &&Span| {
+        let together = relay.delays.iter().map(|delay| overlap(*delay, **other));
+        together.fold(0, Nanos::saturating_add).saturating_mul(2) >= length(**other)
     };
-    let shared = kernel.delays.iter().map(overlap).fold(0, Nanos::saturating_add);
+    let shared = kernel.delays.iter().filter(is_shared).map(|other| overlap(delay, *other));
     let was_stolen = kernel.steal.is_some_and(|percent| percent >= STOLEN);
     length(delay) >= COMPARABLE
-        && shared.saturating_mul(2) >= length(delay)
+        && shared.fold(0, Nanos::saturating_add).saturating_mul(2) >= length(delay)
         && (was_stolen || pressure::starved(kernel).is_none())
+}
+
+fn overlap(one: Span, other: Span) -> Nanos {
+    one.until.min(other.until).saturating_sub(one.from.max(other.from))
 }

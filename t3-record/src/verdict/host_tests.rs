@@ -67,6 +67,13 @@ fn a_delay_of_both_programs_is_one_of_the_host() {
         "dispatch_stalled stall devvm downstream downstream_closed likely",
     );
     check(cpu_pressure(Some(60.0)).close(Down, 1000, END), LIKELY);
+    // t3-trace was stopped alone, and dispatch was late for a part of that.
+    let alone = |ms: u64| {
+        let until = END - 20 * MS;
+        late(6_000, 0).kernel(|k| k.delays = vec![Span { from: until - ms * MS, until }])
+    };
+    check(alone(12_100).close(Down, 1000, END), STALLED);
+    check(alone(11_900).close(Down, 1000, END), LIKELY);
     // Shorter than any watchdog.
     check(late(2_500, 900).close(Down, 1000, END), &format!("{CLOSED} likely"));
 }
