@@ -14,8 +14,20 @@ use super::{Entry, Journal, entry};
 use crate::error::{Attempt, Result};
 
 /// Keys that are read.
-const KEYS: [&str; 10] =
-    ["conn", "dur_ms", "user", "ip", "ray", "verdict", "how", "confidence", "reconciled", "ended_at"];
+const KEYS: [&str; 12] = [
+    "conn",
+    "dur_ms",
+    "user",
+    "ip",
+    "ray",
+    "verdict",
+    "how",
+    "confidence",
+    "reconciled",
+    "ended_at",
+    "pause_ms",
+    "self_lag_ms",
+];
 
 /// One `ws open` or `ws close`, only its identity and conclusion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
