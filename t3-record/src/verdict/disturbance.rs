@@ -30,7 +30,8 @@ pub struct Disturbance {
 
 impl Disturbance {
     /// Sums the delays and pauses that overlap the time from the last answered heartbeat to `at`.
-    /// Without heartbeats the time starts at the last frame from serve, else at the open.
+    /// Without heartbeats the time starts at the last frame from serve, else at the open. Only the
+    /// part of a delay after the open counts, and no pause that ended before it.
     #[must_use]
     pub fn before(relay: &RelayFacts, kernel: &KernelFacts, at: Nanos) -> Self {
         let answered = relay.heartbeat.as_ref().and_then(|heartbeat| {
@@ -42,7 +43,7 @@ impl Disturbance {
         let (mut lag, mut both): (Nanos, Nanos) = (0, 0);
         for delay in relay.delays.iter().filter(|delay| delay.until >= start && delay.from <= at) {
             let sum = if is_of_host(*delay, relay, kernel) { &mut both } else { &mut lag };
-            *sum = sum.saturating_add(length(*delay));
+            *sum = sum.saturating_add(delay.until.saturating_sub(delay.from.max(opened)));
         }
         let pauses = || {
             relay.pauses.iter().filter(|pause| {
@@ -50,7 +51,7 @@ impl Disturbance {
                 // Data that was lost during a pause is sent again after up to as long again, unless
                 // the session went on meanwhile.
                 let is_recent = age <= TAIL || pause.at >= alive && age <= pause.length;
-                pause.at <= at.saturating_add(TAIL) && is_recent
+                pause.at > opened && pause.at <= at.saturating_add(TAIL) && is_recent
             })
         };
         let pause = pauses().map(|pause| pause.length).fold(both, Nanos::saturating_add);

@@ -77,3 +77,21 @@ fn a_delay_of_both_programs_is_one_of_the_host() {
     // Shorter than any watchdog.
     check(late(2_500, 900).close(Down, 1000, END), &format!("{CLOSED} likely"));
 }
+
+#[test]
+fn a_delay_or_a_pause_before_the_open_does_not_count() {
+    let opened_late = |builder: EvidenceBuilder, before_end: u64| {
+        builder.relay(|r| {
+            (r.heartbeat, r.up.last_frame_at) = (None, None);
+            r.opened_at = Some(END - before_end * MS);
+            r.started_at = END - (before_end + 1) * MS;
+        })
+    };
+    // Both programs were late until 20 ms before the end. Without heartbeats a close is likely.
+    check(opened_late(late(12_500, 0), 12_000).close(Down, 1000, END), LIKELY);
+    check(opened_late(late(12_500, 0), 15).close(Down, 1000, END), &format!("{CLOSED} likely"));
+    check(opened_late(late(12_500, 0), 1_000).close(Down, 1000, END), &format!("{CLOSED} likely"));
+    // A pause takes no time of the clock that orders the events.
+    check(opened_late(paused(12_500, 20, 1_000), 21).close(Down, 1000, END), LIKELY);
+    check(opened_late(paused(12_500, 20, 1_000), 19).close(Down, 1000, END), &format!("{CLOSED} likely"));
+}
