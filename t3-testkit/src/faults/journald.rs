@@ -41,7 +41,8 @@ pub(super) fn faults() -> Vec<Fault> {
             while_killed(fx)?;
             last(fx)
         }),
-        // The queue overflows: the oldest records are kept; t3-trace writes the others from its spool.
+        // The queue overflows: the oldest records are kept; t3-trace writes the others from its
+        // spool.
         Fault::new("journald_killed_for_too_long", free, |fx| {
             fx.open_many(SESSIONS + 1, 1, fx.stack.address)?;
             while_killed(fx)?;
