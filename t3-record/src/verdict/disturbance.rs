@@ -31,19 +31,21 @@ pub struct Disturbance {
 impl Disturbance {
     /// Sums the delays and pauses that overlap the time from the last answered heartbeat to `at`.
     /// Without heartbeats the time starts at the last frame from serve, else at the open. Only the
-    /// part of a delay after the open counts, and no pause that ended before it.
+    /// part of a delay after the open counts, and no pause that ended before it. The request of a
+    /// session that never opened may have waited unread: there all counts.
     #[must_use]
     pub fn before(relay: &RelayFacts, kernel: &KernelFacts, at: Nanos) -> Self {
         let answered = relay.heartbeat.as_ref().and_then(|heartbeat| {
             Some(heartbeat.last_pong_at?.saturating_sub(heartbeat.rtt_ns.unwrap_or(0)))
         });
         let opened = relay.opened_at.unwrap_or(relay.started_at);
+        let first = relay.opened_at.unwrap_or(0);
         let alive = answered.or(relay.up.last_frame_at).unwrap_or(opened).min(at);
         let start = alive.saturating_sub(TAIL);
         let (mut lag, mut both): (Nanos, Nanos) = (0, 0);
         for delay in relay.delays.iter().filter(|delay| delay.until >= start && delay.from <= at) {
             let sum = if is_of_host(*delay, relay, kernel) { &mut both } else { &mut lag };
-            *sum = sum.saturating_add(delay.until.saturating_sub(delay.from.max(opened)));
+            *sum = sum.saturating_add(delay.until.saturating_sub(delay.from.max(first)));
         }
         let pauses = || {
             relay.pauses.iter().filter(|pause| {
@@ -51,7 +53,7 @@ impl Disturbance {
                 // Data that was lost during a pause is sent again after up to as long again, unless
                 // the session went on meanwhile.
                 let is_recent = age <= TAIL || pause.at >= alive && age <= pause.length;
-                pause.at > opened && pause.at <= at.saturating_add(TAIL) && is_recent
+                pause.at > first && pause.at <= at.saturating_add(TAIL) && is_recent
             })
         };
         let pause = pauses().map(|pause| pause.length).fold(both, Nanos::saturating_add);

@@ -148,6 +148,20 @@ fn judge_events(evidence: &Evidence) -> Judgement {
         // An open that is cancelled by a shutdown looks as if the client had left.
         let dropped = |failure: &OpenFailure| *failure == OpenFailure::ClientGone && stopped.is_some();
         if let Some(failure) = relay.open_failure.filter(|failure| !dropped(failure)) {
+            // The request may have waited unread until its client gave up.
+            let first = acts.first().filter(|_| failure == OpenFailure::ClientGone);
+            let unread = first.and_then(|first| {
+                Some((first, paused(evidence, first).or_else(|| own_stall(evidence, first))?))
+            });
+            if let Some((first, finding)) = unread {
+                return finish(
+                    evidence,
+                    finding,
+                    leg_cause(first.side),
+                    Some(peer(first.side)),
+                    Some(first.at),
+                );
+            }
             return opening::judge(evidence, relay, failure);
         }
         if let Some(shutdown) = stopped {

@@ -3,7 +3,7 @@
 use crate::{
     evidence::{Evidence, Fate, Listeners, Nanos, OpenFailure, RelayFacts},
     how::How,
-    verdict::{Finding, Judgement, leg_cause, leg_end, ours, peer, pressure},
+    verdict::{Disturbance, Finding, Judgement, leg_cause, leg_end, ours, peer, pressure},
     vocabulary::{Confidence, LegEnd, Segment, Side, Verdict},
 };
 
@@ -59,8 +59,10 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
                 // The client did leave; how is uncertain, because its FIN was not captured.
                 _ => Finding::likely(Verdict::ClientLeft, How::Fin, Segment::Downstream),
             };
-            // It may have waited in the browser before, for a serve that did not run.
-            let is_unsure = halted || waited >= IMPATIENCE;
+            // It may have waited before: in the browser, for a serve that did not run, or unread.
+            let held_up = Disturbance::before(relay, &evidence.kernel, relay.ended_at);
+            let unread = held_up.lag.saturating_add(held_up.pause);
+            let is_unsure = halted || waited.saturating_add(unread) >= IMPATIENCE;
             let confidence = if is_unsure { Confidence::Likely } else { finding.confidence };
             (Side::Down, Finding { confidence, ..finding })
         }

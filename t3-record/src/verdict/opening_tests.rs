@@ -147,3 +147,30 @@ fn a_connection_that_is_never_accepted_is_judged_by_the_accept_queue() {
         check(silent(queue, overflowed), "serve_timeout loss devvm upstream upstream_closed likely");
     }
 }
+
+#[test]
+fn a_client_may_have_given_up_on_a_request_that_dispatch_had_not_read() {
+    let unread = |failure| open(failure, 1).relay(|r| r.up.last_frame_at = None);
+    // dispatch was late until 1 ms before it read the request together with the client's FIN.
+    let late = |ms: u64| unread(OpenFailure::ClientGone).lag(ms, 2).fin(Down, END);
+    let stalled = "dispatch_stalled stall dispatch downstream downstream_closed likely";
+    check(late(12_000), stalled);
+    check(late(2_000), "client_left fin downstream downstream downstream_closed likely");
+    // A large part of the time is missing.
+    check(late(900), "client_left fin downstream downstream downstream_closed likely");
+    check(late(100), "client_left fin downstream downstream downstream_closed proven");
+    let paused = |length: u64| {
+        let pause = Pause { at: END - 2 * MS, length: length * MS, is_certain: true };
+        unread(OpenFailure::ClientGone).relay(|r| r.pauses.push(pause)).fin(Down, END)
+    };
+    check(paused(12_000), "host_paused pause devvm downstream downstream_closed proven");
+    check(paused(2_000), "client_left fin downstream downstream downstream_closed likely");
+    // Long before, and over.
+    let before = unread(OpenFailure::ClientGone).lag(12_000, 5_000).fin(Down, END);
+    check(before, "client_left fin downstream downstream downstream_closed proven");
+    // An error from serve: its verdict stays.
+    check(
+        unread(OpenFailure::Status(401)).lag(12_000, 2),
+        "serve_rejected status:401 serve upstream upstream_closed likely",
+    );
+}
