@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use t3_record::{Cause::DispatchClosed, Cause::DownstreamClosed, ClosedBy, Segment, Verdict};
+use t3_record::{Cause::DispatchClosed, Cause::DownstreamClosed, ClosedBy, LegEnd, Segment, Verdict};
 
 use super::{Expect, ExpectedRecord, Fault, Fixture, Need, edge_burst};
 use crate::{
@@ -25,6 +25,10 @@ const PIECES_PERIOD: Duration = Duration::from_millis(1_000);
 
 /// Time after a stop in which heartbeats are answered again, longer than its effects last.
 const SETTLED: Duration = Duration::from_secs(4);
+
+/// Times after which a client leaves that waits for dispatch: its open timeout, and less than any.
+const GIVES_UP: Duration = Duration::from_secs(6);
+const LEAVES: Duration = Duration::from_secs(2);
 
 pub(super) fn faults() -> Vec<Fault> {
     let mut stalled = ExpectedRecord::opened(
@@ -103,12 +107,47 @@ pub(super) fn faults() -> Vec<Fault> {
         )
         .needs(&[Need::RealCpus])
         .own_stack(),
+        Fault::new(
+            "dispatch_stopped_at_open",
+            unread(Verdict::DispatchStalled, Segment::Dispatch, "stall", (5_000, 9_000)),
+            |fx| leave_unread(fx, GIVES_UP),
+        )
+        .needs(&[Need::RealCpus])
+        .own_stack(),
+        // Control: nobody gives up on a WebSocket that early.
+        Fault::new(
+            "dispatch_stopped_at_open_briefly",
+            unread(Verdict::ClientLeft, Segment::Downstream, "fin", (1_000, 4_000)),
+            |fx| leave_unread(fx, LEAVES),
+        )
+        .needs(&[Need::RealCpus])
+        .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
             .many(3, 2)
             .unaffected(edge_burst::untouched())
             .needs(&[Need::Root])
             .own_stack(),
     ]
+}
+
+/// The request and the client's FIN are read together.
+fn unread(verdict: Verdict, segment: Segment, how: &str, lag_ms: (u64, u64)) -> ExpectedRecord {
+    ExpectedRecord::unopened(verdict, segment, DownstreamClosed, how, ClosedBy::Downstream)
+        .is("confidence", "likely")
+        .is("down_end", LegEnd::FinIn.as_str())
+        .is("up_end", "none")
+        .key("lag_ms", Expect::Range(lag_ms.0, lag_ms.1))
+}
+
+/// A client connects to a dispatch that is stopped, and leaves after this time.
+fn leave_unread(fx: &mut Fixture<'_>, after: Duration) -> Result<()> {
+    fx.serve(&[])?;
+    let mut config = fx.config();
+    config.open_timeout = after;
+    fx.stack.signal_dispatch(libc::SIGSTOP)?;
+    // The error is that of the timeout.
+    drop(Client::connect(config));
+    fx.stack.signal_dispatch(libc::SIGCONT)
 }
 
 /// Stops dispatch for some time.
