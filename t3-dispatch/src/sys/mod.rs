@@ -1,8 +1,11 @@
-//! Sockets, clock and random numbers.
+//! Sockets, their owners, users, clock and random numbers.
 
 pub mod bind;
 pub mod clock;
 pub mod listeners;
+pub mod procfs_sockets;
 pub mod random_id;
+pub mod socket_owner;
 pub mod tcp;
 pub mod tcp_info;
+pub mod users;
