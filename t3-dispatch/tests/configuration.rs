@@ -43,6 +43,11 @@ fn sample(arg: &Arg, table: &Path) -> String {
         arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",");
     match (arg.get_long().unwrap(), kind) {
         ("table", _) => table.display().to_string(),
+        ("probe-token-file", _) => {
+            let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/probe-token");
+            std::fs::write(path, "0123456789abcdef\n").unwrap();
+            path.to_owned()
+        }
         ("log", _) => "stderr".to_owned(),
         ("evidence-timeout", _) => "3s".to_owned(),
         (_, "TIME") => "7s".to_owned(),
@@ -186,7 +191,15 @@ fn check_names_every_problem_and_exits_with_78() {
 fn check_warns_of_probable_mistakes_and_exits_with_0() {
     let table = table(r#"{"loop": {"os_user": "loop", "port": 3780}}"#);
     let output = check()
-        .args(["--config", "/dev/null", "--trusted-proxy", "0.0.0.0/0", "--table"])
+        .args([
+            "--config",
+            "/dev/null",
+            "--trusted-proxy",
+            "0.0.0.0/0",
+            "--listen",
+            "192.0.2.1:3780",
+            "--table",
+        ])
         .arg(table.path())
         .env("T3_DISPATCH_DRAINTIME", "wsTicket=secret")
         .output()
@@ -196,11 +209,36 @@ fn check_warns_of_probable_mistakes_and_exits_with_0() {
     for expected in [
         "warning: command line: `trusted-proxy` 0.0.0.0/0 lets any client impersonate any user",
         "warning: environment: unknown variable T3_DISPATCH_DRAINTIME; did you mean T3_DISPATCH_DRAIN_TIME?",
-        "warning: loop is routed to port 3780, the listening port of t3-dispatch",
+        "warning: loop is routed to port 3780, a listening port of t3-dispatch",
     ] {
         assert!(warnings.contains(expected), "{expected} in\n{warnings}");
     }
     assert!(!warnings.contains("secret") && !printed(&output).contains("secret"));
+}
+
+#[test]
+fn check_refuses_own_ports_and_files_that_are_no_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let large = dir.path().join("large");
+    std::fs::write(&large, " ".repeat((4 << 20) + 1)).unwrap();
+    let own = dir.path().join("own");
+    std::fs::write(&own, r#"{"loop": {"os_user": "loop", "port": 3780}}"#).unwrap();
+    let empty = dir.path().join("empty");
+    std::fs::write(&empty, "{}").unwrap();
+    for (path, code, expected) in [
+        (fifo.as_path(), 78, "not a regular file"),
+        (Path::new("/dev/zero"), 78, "not a regular file"),
+        (dir.path(), 78, "cannot read routing table"),
+        (&large, 78, "larger than"),
+        (&own, 78, "error: loop is routed to port 3780, a listening port of t3-dispatch"),
+        (&empty, 0, "is empty: every request gets 403"),
+    ] {
+        let output = check().args(["--config", "/dev/null", "--table"]).arg(path).output().unwrap();
+        assert!(text(&output).contains(expected), "{expected} in\n{}", text(&output));
+        assert_eq!(output.status.code(), Some(code), "{}", path.display());
+    }
 }
 
 #[test]

@@ -103,8 +103,8 @@ fn a_flood_of_rejections_is_one_line_and_a_count() {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused=\"peer\"")).collect();
     assert_eq!(lines.len(), 2, "{log}");
     assert!(lines[0].contains("403: 127.0.0.1 is not a trusted proxy"), "{}", lines[0]);
-    assert!(lines[0].contains("who=\"127.0.0.0/24\"") && !lines[0].contains("suppressed"), "{}", lines[0]);
-    assert!(lines[1].contains("who=\"127.0.0.0/24\"") && lines[1].contains("suppressed=19"), "{}", lines[1]);
+    assert!(lines[0].contains("who=\"127.0.0.0/8\"") && !lines[0].contains("suppressed"), "{}", lines[0]);
+    assert!(lines[1].contains("who=\"127.0.0.0/8\"") && lines[1].contains("suppressed=19"), "{}", lines[1]);
 }
 
 #[test]

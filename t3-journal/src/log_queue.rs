@@ -20,6 +20,8 @@ use crate::sink::Sink;
 
 /// Capacity of the queue, in lines.
 pub const BOUND: usize = 4096;
+/// Maximum length of a line in bytes; the rest is cut off.
+const LONGEST: usize = 8192;
 
 /// The log of the process; it has one subscriber, too.
 static LOG: OnceLock<LogQueue> = OnceLock::new();
@@ -155,7 +157,8 @@ pub struct LogLine {
 
 impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.text.extend_from_slice(bytes);
+        let room = LONGEST.saturating_sub(self.text.len());
+        self.text.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         Ok(bytes.len())
     }
 
@@ -167,7 +170,8 @@ impl Write for LogLine {
 impl Drop for LogLine {
     fn drop(&mut self) {
         let text = String::from_utf8_lossy(&self.text);
-        self.queue.push(self.level, text.trim_end().to_owned());
+        let more = if self.text.len() == LONGEST { "…" } else { "" };
+        self.queue.push(self.level, format!("{}{more}", text.trim_end()));
     }
 }
 
@@ -215,6 +219,16 @@ mod tests {
         }
         queue.wait_until_written(Duration::from_secs(10));
         let expected: String = (0..100).map(|n| format!("line {n}\n")).collect();
+        assert_eq!(String::from_utf8(kept.0.lock().unwrap().clone()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_long_line_is_cut() {
+        let kept = Kept::default();
+        let queue = LogQueue::start(Output::Stream(Box::new(kept.clone())), BOUND).unwrap();
+        writeln!(queue.make_writer(), "{}", "x".repeat(60_000)).unwrap();
+        queue.wait_until_written(Duration::from_secs(10));
+        let expected = format!("{}…\n", "x".repeat(LONGEST));
         assert_eq!(String::from_utf8(kept.0.lock().unwrap().clone()).unwrap(), expected);
     }
 

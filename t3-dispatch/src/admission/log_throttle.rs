@@ -1,5 +1,5 @@
-//! Throttle for repeated log lines: logs the first of each window and counts the rest. Pure; the
-//! caller passes the time and writes the log.
+//! Throttle for repeated log lines: logs the first few of each window and counts the rest. Pure;
+//! the caller passes the time and writes the log.
 //!
 //! Memory is bounded: keys above the limit share one entry, so a flood from many peers costs no
 //! more than one from a single peer.
@@ -12,6 +12,8 @@ use t3_record::evidence::Nanos;
 #[derive(Debug)]
 pub struct LogThrottle<K> {
     window: Nanos,
+    /// Lines per key and window.
+    lines: u32,
     max_keys: usize,
     entries: HashMap<K, ThrottledEntry>,
     overflow: Option<ThrottledEntry>,
@@ -20,20 +22,26 @@ pub struct LogThrottle<K> {
 #[derive(Debug, Clone, Copy)]
 struct ThrottledEntry {
     since: Nanos,
+    /// Lines in this window.
+    logged: u32,
     suppressed: u64,
 }
 
 impl ThrottledEntry {
     fn new(since: Nanos) -> Self {
-        Self { since, suppressed: 0 }
+        Self { since, logged: 1, suppressed: 0 }
     }
 
-    fn check(&mut self, window: Nanos, now: Nanos) -> Option<u64> {
-        let logged = self.restart(window, now);
-        if logged.is_none() {
-            self.suppressed += 1;
+    fn check(&mut self, window: Nanos, lines: u32, now: Nanos) -> Option<u64> {
+        if let Some(suppressed) = self.restart(window, now) {
+            return Some(suppressed);
         }
-        logged
+        if self.logged < lines {
+            self.logged += 1;
+            return Some(0);
+        }
+        self.suppressed += 1;
+        None
     }
 
     /// Starts a new window if this one is over; returns the number of lines suppressed in it.
@@ -48,24 +56,24 @@ impl ThrottledEntry {
 }
 
 impl<K: Eq + Hash + Clone> LogThrottle<K> {
-    /// One line per key in each `window`; up to `max_keys` keys are distinguished.
+    /// Up to `lines` lines per key in each `window`; up to `max_keys` keys are distinguished.
     #[must_use]
-    pub fn new(window: Nanos, max_keys: usize) -> Self {
-        Self { window, max_keys, entries: HashMap::new(), overflow: None }
+    pub fn new(window: Nanos, lines: u32, max_keys: usize) -> Self {
+        Self { window, lines, max_keys, entries: HashMap::new(), overflow: None }
     }
 
     /// Returns the number of lines suppressed since the last one if a line about `key` is to be
     /// logged now.
     pub fn check(&mut self, key: K, now: Nanos) -> Option<u64> {
         if let Some(entry) = self.entries.get_mut(&key) {
-            return entry.check(self.window, now);
+            return entry.check(self.window, self.lines, now);
         }
         if self.entries.len() < self.max_keys {
             self.entries.insert(key, ThrottledEntry::new(now));
             return Some(0);
         }
         match &mut self.overflow {
-            Some(entry) => entry.check(self.window, now),
+            Some(entry) => entry.check(self.window, self.lines, now),
             none => {
                 *none = Some(ThrottledEntry::new(now));
                 Some(0)
@@ -104,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_first_line_is_logged_and_the_rest_of_its_window_is_counted() {
-        let mut throttle = LogThrottle::new(60, 10);
+        let mut throttle = LogThrottle::new(60, 1, 10);
         assert_eq!(throttle.check("a", 100), Some(0));
         assert_eq!((throttle.check("a", 101), throttle.check("a", 159)), (None, None));
         assert_eq!(throttle.check("b", 110), Some(0), "each key has its own line");
@@ -113,7 +121,7 @@ mod tests {
 
     #[test]
     fn suppressed_lines_are_reported_after_their_window_and_then_dropped() {
-        let mut throttle = LogThrottle::new(60, 10);
+        let mut throttle = LogThrottle::new(60, 1, 10);
         throttle.check("a", 0);
         throttle.check("a", 1);
         assert_eq!(throttle.take_suppressed(59), []);
@@ -126,7 +134,7 @@ mod tests {
 
     #[test]
     fn keys_above_the_limit_share_one_entry() {
-        let mut throttle = LogThrottle::new(60, 2);
+        let mut throttle = LogThrottle::new(60, 1, 2);
         assert_eq!(
             (throttle.check(1, 0), throttle.check(2, 0), throttle.check(3, 0)),
             (Some(0), Some(0), Some(0))
@@ -136,21 +144,37 @@ mod tests {
         assert_eq!(throttle.take_suppressed(60), [(None, 2)]);
     }
 
+    #[test]
+    fn a_budget_of_several_lines_is_per_window() {
+        let mut throttle = LogThrottle::new(60, 3, 10);
+        let logged: Vec<_> = (0..5).map(|now| throttle.check("a", now)).collect();
+        assert_eq!(logged, [Some(0), Some(0), Some(0), None, None]);
+        assert_eq!(throttle.take_suppressed(60), [(Some("a"), 2)]);
+        let logged: Vec<_> = (61..64).map(|now| throttle.check("a", now)).collect();
+        assert_eq!(logged, [Some(0), Some(0), None], "the sum was a line of this window");
+        assert_eq!(throttle.check("a", 120), Some(1));
+    }
+
     proptest! {
-        /// Every line is either logged or counted in exactly one sum, and a key has one line per
-        /// window.
+        /// Every line is either logged or counted in exactly one sum, and a key has no more lines
+        /// per window than its budget.
         #[test]
         fn every_line_is_logged_or_counted_once_and_none_too_often(
+            budget in 1_u32..4,
             events in prop::collection::vec((0_u8..6, 0_u64..30, any::<bool>()), 0..200)
         ) {
-            let mut throttle = LogThrottle::new(60, 3);
+            let mut throttle = LogThrottle::new(60, budget, 3);
             let (mut now, mut lines, mut accounted) = (0, 0, 0);
-            let mut last: HashMap<Option<u8>, u64> = HashMap::new();
+            let mut last: HashMap<Option<u8>, Vec<u64>> = HashMap::new();
             for (key, pause, sum) in events {
                 now += pause;
                 let mut check_window = |key: Option<u8>| {
-                    let before = last.insert(key, now);
-                    prop_assert!(before.is_none_or(|before| now - before >= 60));
+                    let times = last.entry(key).or_default();
+                    // One budget can end as the next one starts.
+                    let most = if budget == 1 { 1 } else { 2 * budget - 1 } as usize;
+                    let over = times.len().checked_sub(most).map(|at| times[at]);
+                    prop_assert!(over.is_none_or(|before| now - before >= 60));
+                    times.push(now);
                     Ok(())
                 };
                 if sum {

@@ -3,6 +3,7 @@
 //! A rejected upgrade never opened a WebSocket: it gets a log line and a counter, but no `ws close`
 //! record.
 
+pub mod connections;
 pub mod log_throttle;
 pub mod origin;
 pub mod quota;
@@ -20,7 +21,7 @@ use t3_record::evidence::Nanos;
 use crate::{
     admission::{
         origin::{AllowedOrigin, OriginMismatch},
-        quota::{QuotaExceeded, RateLimiter, SessionPermit, SessionQuota, TokenBucket},
+        quota::{QuotaExceeded, RateLimiter, TokenBucket, UserPermit, UserQuota},
     },
     metrics::reject_reason::RejectReason,
     response::body::ResponseBody,
@@ -47,7 +48,7 @@ pub struct AdmissionSettings {
 pub struct Admission {
     origins: Vec<AllowedOrigin>,
     limiter: Option<Mutex<RateLimiter>>,
-    quota: Arc<SessionQuota>,
+    quota: Arc<UserQuota>,
 }
 
 /// Reason for rejecting an upgrade.
@@ -72,21 +73,16 @@ impl Admission {
         Self {
             origins: settings.allowed_origins,
             limiter,
-            quota: SessionQuota::new(settings.max_sessions.get(), settings.max_sessions_per_user.get()),
+            quota: UserQuota::new(settings.max_sessions.get(), settings.max_sessions_per_user.get()),
         }
     }
 
-    /// Admits an upgrade of `user`. It counts against the quota until the [`SessionPermit`] is
+    /// Admits an upgrade of `user`. It counts against the quota until the [`UserPermit`] is
     /// dropped.
     ///
     /// # Errors
     /// [`AdmissionError`] names the failed check.
-    pub fn admit(
-        &self,
-        headers: &HeaderMap,
-        user: &str,
-        now: Nanos,
-    ) -> Result<SessionPermit, AdmissionError> {
+    pub fn admit(&self, headers: &HeaderMap, user: &str, now: Nanos) -> Result<UserPermit, AdmissionError> {
         origin::check(headers, &self.origins).map_err(AdmissionError::Origin)?;
         if let Some(limiter) = &self.limiter {
             let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,6 +92,12 @@ impl Admission {
             QuotaExceeded::Total => AdmissionError::Sessions,
             QuotaExceeded::User => AdmissionError::UserSessions,
         })
+    }
+
+    /// Returns the limits on WebSockets: in total, and per user.
+    #[must_use]
+    pub fn limits(&self) -> (usize, usize) {
+        self.quota.limits()
     }
 
     /// Returns the number of WebSockets with a permit, and the number of their users.

@@ -1,5 +1,5 @@
-//! Quota of open WebSockets, and rate limiter of upgrades per user. Pure; the caller passes the
-//! time.
+//! Quota of open WebSockets or requests per user, and rate limiter of upgrades per user. Pure; the
+//! caller passes the time.
 
 use std::{
     collections::HashMap,
@@ -10,9 +10,9 @@ use std::{
 
 use t3_record::evidence::Nanos;
 
-/// Limits on open WebSockets, in total and per user.
+/// Limits on open WebSockets or on requests in flight, in total and per user.
 #[derive(Debug)]
-pub struct SessionQuota {
+pub struct UserQuota {
     max: usize,
     max_per_user: usize,
     open: Mutex<Open>,
@@ -27,24 +27,24 @@ struct Open {
 /// Exhausted limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaExceeded {
-    /// `--max-sessions`.
+    /// That for all users.
     Total,
-    /// `--max-sessions-per-user`.
+    /// That for one user.
     User,
 }
 
-impl SessionQuota {
-    /// Returns a quota of `max` WebSockets in total and `max_per_user` for one user.
+impl UserQuota {
+    /// Returns a quota of `max` slots in total and `max_per_user` for one user.
     #[must_use]
     pub fn new(max: usize, max_per_user: usize) -> Arc<Self> {
         Arc::new(Self { max, max_per_user, open: Mutex::default() })
     }
 
-    /// Acquires a slot, which dropping the [`SessionPermit`] releases.
+    /// Acquires a slot, which dropping the [`UserPermit`] releases.
     ///
     /// # Errors
     /// [`QuotaExceeded`] when all slots are in use.
-    pub fn acquire(self: &Arc<Self>, user: &str) -> Result<SessionPermit, QuotaExceeded> {
+    pub fn acquire(self: &Arc<Self>, user: &str) -> Result<UserPermit, QuotaExceeded> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= self.max {
             return Err(QuotaExceeded::Total);
@@ -55,7 +55,13 @@ impl SessionQuota {
         }
         open.total += 1;
         open.per_user.insert(user.to_owned(), own + 1);
-        Ok(SessionPermit { quota: Arc::clone(self), user: user.to_owned() })
+        Ok(UserPermit { quota: Arc::clone(self), user: user.to_owned() })
+    }
+
+    /// Returns the limits: in total, and per user.
+    #[must_use]
+    pub const fn limits(&self) -> (usize, usize) {
+        (self.max, self.max_per_user)
     }
 
     /// Returns the number of slots in use, and the number of their users.
@@ -69,12 +75,12 @@ impl SessionQuota {
 /// One slot of the quota; dropping it releases the slot.
 #[derive(Debug)]
 #[must_use]
-pub struct SessionPermit {
-    quota: Arc<SessionQuota>,
+pub struct UserPermit {
+    quota: Arc<UserQuota>,
     user: String,
 }
 
-impl Drop for SessionPermit {
+impl Drop for UserPermit {
     fn drop(&mut self) {
         let mut open = self.quota.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.total = open.total.saturating_sub(1);
@@ -164,7 +170,7 @@ mod tests {
 
     #[test]
     fn permits_are_counted_in_total_and_per_user_and_released() {
-        let quota = SessionQuota::new(3, 2);
+        let quota = UserQuota::new(3, 2);
         let ann = [quota.acquire("ann").unwrap(), quota.acquire("ann").unwrap()];
         assert_eq!(quota.acquire("ann").unwrap_err(), QuotaExceeded::User);
         let bob = quota.acquire("bob").unwrap();

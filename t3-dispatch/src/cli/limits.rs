@@ -1,4 +1,4 @@
-//! Options: limits on sessions, upgrades and origins.
+//! Options: limits on connections, requests, sessions, upgrades and origins.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -6,10 +6,24 @@ use clap::Args;
 
 use crate::admission::origin::AllowedOrigin;
 
-/// Limits on sessions, upgrades and origins.
+/// Limits on connections, requests, sessions, upgrades and origins.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitOptions {
+    /// Maximum number of open HTTP connections, WebSockets not included; more get 503. Peers that
+    /// are not trusted may have a quarter of them.
+    #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS", value_name = "N", default_value = "4096")]
+    pub max_connections: NonZeroUsize,
+    /// Maximum number of open HTTP connections of one address that is not trusted; more get 429.
+    #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value = "64")]
+    pub max_connections_per_address: NonZeroUsize,
+    /// Maximum number of open HTTP connections of one network that is not trusted (/24, IPv6 /64,
+    /// loopback); more get 429.
+    #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS_PER_NETWORK", value_name = "N", default_value = "256")]
+    pub max_connections_per_network: NonZeroUsize,
+    /// Maximum number of requests of one user in flight, WebSockets not included; more get 429.
+    #[arg(long, env = "T3_DISPATCH_MAX_REQUESTS_PER_USER", value_name = "N", default_value = "256")]
+    pub max_requests_per_user: NonZeroUsize,
     /// Maximum number of open WebSockets; more get 503. Each uses two file descriptors.
     #[arg(long, env = "T3_DISPATCH_MAX_SESSIONS", value_name = "N", default_value = "8192")]
     pub max_sessions: NonZeroUsize,

@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 pub use self::{
     evidence::EvidenceOptions, http::HttpOptions, legs::LegOptions, limits::LimitOptions,
     listening::ListenOptions, logging::LogOptions, metrics::MetricsOptions, mint_answer::MintAnswer,
-    pages::PageOptions, pairing::PairingOptions, routing::RoutingOptions,
+    pages::PageOptions, pairing::PairingOptions, routing::RoutingOptions, value::FileOption,
 };
 
 /// Text after the examples in every help.

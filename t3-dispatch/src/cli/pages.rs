@@ -4,7 +4,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use clap::Args;
 
-use super::value::time;
+use super::value::{FileOption, time};
 
 /// Pages that dispatch serves, and tags that it injects into pages of serve.
 #[derive(Debug, Clone, Args)]
@@ -19,4 +19,12 @@ pub struct PageOptions {
     /// Maximum number of open WebSockets of /probe/ws; more get 503.
     #[arg(long, env = "T3_DISPATCH_MAX_PROBES", value_name = "N", default_value = "64")]
     pub max_probes: NonZeroU16,
+    /// Maximum number of open WebSockets of /probe/ws of one client address (IPv6: /64); more get
+    /// 429.
+    #[arg(long, env = "T3_DISPATCH_MAX_PROBES_PER_ADDRESS", value_name = "N", default_value = "8")]
+    pub max_probes_per_address: NonZeroU16,
+    /// File with the token that /probe/ws requires (401 without it), the same as `--token-file` of
+    /// t3-probe; off for none.
+    #[arg(long, env = "T3_DISPATCH_PROBE_TOKEN_FILE", value_name = "FILE", default_value = "off")]
+    pub probe_token_file: FileOption,
 }

@@ -1,9 +1,44 @@
 //! Parsers of option values. Pure; each error follows the option's name.
 
-use std::time::Duration;
+use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 pub(super) use t3_config::value::{duration as time, duration_or_zero as time_or_none};
+
+/// A file, or `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileOption {
+    Off,
+    At(PathBuf),
+}
+
+impl FileOption {
+    /// Path of the file, if there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Off => None,
+            Self::At(path) => Some(path),
+        }
+    }
+}
+
+impl FromStr for FileOption {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(if text == "off" { Self::Off } else { Self::At(text.into()) })
+    }
+}
+
+impl fmt::Display for FileOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
 
 /// A network, or one address.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {

@@ -4,14 +4,14 @@
 use std::{
     ffi::OsStr,
     fmt::Write,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
 };
 
 use ipnet::IpNet;
 
 use super::{LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of};
-use crate::routing::table::Table;
+use crate::{pages::probe_token::ProbeToken, routing::table::Table, sys::listeners::accepts};
 
 /// Result of `check`.
 #[derive(Debug, Default)]
@@ -42,6 +42,13 @@ pub fn report(config: &LoadedConfig, variables: impl Iterator<Item = String>) ->
         }
     }
     if let Some(path) =
+        config.settings.iter().find(|setting| setting.name == "probe-token-file").and_then(value)
+        && path != "off"
+        && let Err(error) = ProbeToken::read(Path::new(path))
+    {
+        report.problems.push(error.to_string());
+    }
+    if let Some(path) =
         config.settings.iter().find(|setting| setting.name == "table").and_then(|s| s.values.first())
     {
         table(Path::new(path), config, &mut report);
@@ -67,10 +74,13 @@ fn table(path: &Path, config: &LoadedConfig, report: &mut CheckReport) {
     for address in own.collect::<Vec<_>>() {
         for (login, _) in table.routes().filter(|(_, route)| route.port == address.port()) {
             let port = address.port();
-            report.warnings.push(format!(
-                "{} is routed to port {port}, the listening port of t3-dispatch",
-                plain(login)
-            ));
+            let what = format!("{} is routed to port {port}, a listening port of t3-dispatch", plain(login));
+            // Only then serve's address reaches t3-dispatch.
+            if accepts(address.ip().to_canonical(), Ipv4Addr::LOCALHOST.into()) {
+                report.problems.push(what);
+            } else {
+                report.warnings.push(what);
+            }
         }
     }
 }

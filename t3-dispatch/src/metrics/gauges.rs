@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use t3_record::wire::JournalState;
 
-use super::reject_reason::RejectReason;
+use super::{labels::Limit, reject_reason::RejectReason};
 
 /// Age at which a session of t3 has a recognised heartbeat: t3 pings every 5 s, and the period is
 /// known after four pings.
@@ -25,6 +25,15 @@ pub struct Gauges {
     pub journal: Option<JournalState>,
     /// Sessions older than [`HEARTBEAT_DUE`] without a recognised heartbeat.
     pub without_heartbeat: usize,
+    /// Open HTTP connections, and how many of them are of untrusted peers.
+    pub connections: (usize, usize),
+    /// Requests of users in flight.
+    pub requests: usize,
+    /// Open probes.
+    pub probes: usize,
+    /// Log lines suppressed by the log budget.
+    pub lines_suppressed: u64,
+    pub limits: [u64; Limit::COUNT],
     /// Logins in the routing table.
     pub logins: usize,
     /// Rejections per reason, indexed by [`RejectReason`].

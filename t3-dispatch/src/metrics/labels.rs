@@ -120,6 +120,28 @@ impl InvalidRequest {
 }
 
 labels! {
+    /// Limit in effect.
+    Limit, "limit" {
+        /// `--max-connections`.
+        Connections = "connections",
+        /// Untrusted part of it.
+        Untrusted = "untrusted_connections",
+        /// `--max-requests-per-user`.
+        UserRequests = "user_requests",
+        /// `--max-sessions`.
+        Sessions = "sessions",
+        /// `--max-sessions-per-user`.
+        UserSessions = "user_sessions",
+        /// `--max-probes`.
+        Probes = "probes",
+    }
+}
+
+impl Limit {
+    pub const COUNT: usize = 6;
+}
+
+labels! {
     /// Source of a response.
     ResponseSource, "by" {
         Serve = "serve",

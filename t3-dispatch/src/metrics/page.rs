@@ -14,7 +14,7 @@ use super::{
     families::{CounterVec, CounterVec2, GaugeVec, MetricBuilder, catch_up},
     gauges::Gauges,
     journal_check::JournalCheck,
-    labels::{JournalOutcome, Label, State},
+    labels::{JournalOutcome, Label, Limit, State},
     process::Process,
     reject_reason::RejectReason,
     session_counters::Snapshot,
@@ -38,6 +38,12 @@ pub(super) struct ScrapeMetrics {
     trace_connected: IntGauge,
     without_heartbeat: IntGauge,
     table_logins: IntGauge,
+    connections: IntGauge,
+    connections_untrusted: IntGauge,
+    requests: IntGauge,
+    probes: IntGauge,
+    limits: GaugeVec<Limit>,
+    lines_suppressed: IntCounter,
     process: Process,
     journal_check: JournalCheck,
 }
@@ -81,6 +87,22 @@ impl ScrapeMetrics {
                 "WebSockets older than 30 s in which no heartbeat was recognised (`hb_by=none`).",
             ),
             table_logins: builder.gauge("table_logins", "Logins in the routing table."),
+            connections: builder.gauge(
+                "connections",
+                "Open HTTP connections of clients, without WebSockets (--max-connections).",
+            ),
+            connections_untrusted: builder
+                .gauge("connections_untrusted", "Those of them whose peer is not trusted."),
+            requests: builder.gauge("requests_in_flight", "HTTP requests of users in flight, without WebSockets."),
+            probes: builder.gauge("probes", "Open WebSockets of /probe/ws (--max-probes)."),
+            limits: builder.gauge_vec(
+                "limit",
+                "Limits in effect; lower than the options if there are too few file descriptors.",
+            ),
+            lines_suppressed: builder.counter(
+                "log_lines_suppressed_total",
+                "Log lines (not records) about rejected or failed requests above the log budget; the log has their number.",
+            ),
             process: Process::new(builder),
             journal_check: JournalCheck::default(),
         }
@@ -101,6 +123,14 @@ impl ScrapeMetrics {
         self.trace_connected.set(i64::from(gauges.evidence_connected));
         self.without_heartbeat.set(to_i64(gauges.without_heartbeat as u64));
         self.table_logins.set(to_i64(gauges.logins as u64));
+        self.connections.set(to_i64(gauges.connections.0 as u64));
+        self.connections_untrusted.set(to_i64(gauges.connections.1 as u64));
+        self.requests.set(to_i64(gauges.requests as u64));
+        self.probes.set(to_i64(gauges.probes as u64));
+        for &limit in Limit::ALL {
+            self.limits.of(limit).set(to_i64(gauges.limits[limit.index()]));
+        }
+        catch_up(&self.lines_suppressed, gauges.lines_suppressed);
         self.process.read();
     }
 

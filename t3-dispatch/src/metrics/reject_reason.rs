@@ -17,10 +17,26 @@ pub enum RejectReason {
     Rate,
     /// Too many open probes: 503.
     Probes,
+    /// Too many open probes of one address: 429.
+    AddressProbes,
+    /// A probe without the token: 401.
+    ProbeToken,
+    /// Too many requests of one user in flight: 429.
+    UserRequests,
+    /// Too many connections in total: 503.
+    Connections,
+    /// Too many connections of untrusted peers: 503.
+    UntrustedConnections,
+    /// Too many connections of one untrusted address: 429.
+    AddressConnections,
+    /// Too many connections of one untrusted network: 429.
+    NetworkConnections,
+    /// Only the reserve of file descriptors is left: 503.
+    Descriptors,
 }
 
 impl RejectReason {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 15] = [
         Self::Peer,
         Self::Identity,
         Self::Origin,
@@ -28,6 +44,14 @@ impl RejectReason {
         Self::UserSessions,
         Self::Rate,
         Self::Probes,
+        Self::AddressProbes,
+        Self::ProbeToken,
+        Self::UserRequests,
+        Self::Connections,
+        Self::UntrustedConnections,
+        Self::AddressConnections,
+        Self::NetworkConnections,
+        Self::Descriptors,
     ];
 
     /// Value in logs and metrics.
@@ -41,6 +65,14 @@ impl RejectReason {
             Self::UserSessions => "user_sessions",
             Self::Rate => "rate",
             Self::Probes => "probes",
+            Self::AddressProbes => "address_probes",
+            Self::ProbeToken => "probe_token",
+            Self::UserRequests => "user_requests",
+            Self::Connections => "connections",
+            Self::UntrustedConnections => "untrusted_connections",
+            Self::AddressConnections => "address_connections",
+            Self::NetworkConnections => "network_connections",
+            Self::Descriptors => "descriptors",
         }
     }
 }

@@ -1,9 +1,20 @@
 //! Metrics listener: one page, on a separate socket, so that clients of the proxy cannot reach it.
 //!
-//! It does not slow the proxy: pages are rendered on a blocking thread, a connection carries one
-//! request, and connections above the limit are closed immediately.
+//! It does not slow the proxy: pages are rendered on a blocking thread, and a connection carries
+//! one request. Above the limit, the connection that has been silent for longest is closed:
+//! connections without a request do not lock out Prometheus, which sends its request immediately.
 
-use std::{convert::Infallible, fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::SocketAddr,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -15,14 +26,14 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
 use super::{Metrics, gauges::Gauges, page};
 
 /// Maximum number of open connections. One Prometheus needs one.
-const MAX_CONNECTIONS: usize = 8;
+const MAX_CONNECTIONS: usize = 32;
 /// Timeout for a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for a complete connection; the default scrape timeout of Prometheus is 10 s.
@@ -96,24 +107,47 @@ pub async fn serve(
     listener: TcpListener,
 ) {
     let render: Arc<Render> = Arc::new(move || page::render(&metrics, &gauges()));
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open = OpenConnections::default();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
+        if !open.make_room() {
+            continue;
+        }
         let render = Arc::clone(&render);
-        tokio::spawn(async move {
-            // A slow reader is disconnected.
-            let _ = timeout(CONNECTION_TIMEOUT, connection(render, stream)).await;
-            drop(permit);
+        let has_request = Arc::new(AtomicBool::new(false));
+        let connection = connection(render, stream, Arc::clone(&has_request));
+        // A slow reader is disconnected.
+        let task = tokio::spawn(async move {
+            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
         });
+        open.0.push((has_request, task.abort_handle()));
     }
 }
 
-async fn connection(render: Arc<Render>, stream: TcpStream) {
+/// Open connections, the oldest first, and whether each has sent a request.
+#[derive(Default)]
+struct OpenConnections(Vec<(Arc<AtomicBool>, AbortHandle)>);
+
+impl OpenConnections {
+    /// Returns whether there is room for another one, at the expense of a silent one if necessary.
+    fn make_room(&mut self) -> bool {
+        self.0.retain(|(_, task)| !task.is_finished());
+        if self.0.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let silent = self.0.iter().position(|(has_request, _)| !has_request.load(Ordering::Relaxed));
+        let Some(silent) = silent else { return false };
+        self.0.remove(silent).1.abort();
+        true
+    }
+}
+
+async fn connection(render: Arc<Render>, stream: TcpStream, has_request: Arc<AtomicBool>) {
     let service = service_fn(move |request| {
+        has_request.store(true, Ordering::Relaxed);
         let render = Arc::clone(&render);
         async move { Ok::<_, Infallible>(answer(render, &request).await) }
     });

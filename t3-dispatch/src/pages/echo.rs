@@ -1,10 +1,16 @@
 //! `/probe/ws`: echoes messages, so that a probe can measure the path to t3-dispatch. Buffers one
 //! small message at a time.
 //!
-//! Not a session: it has no user, no serve, no quota and no `ws close` record. Its Origin is not
-//! checked, because it exposes no data.
+//! Not a session: it has no user, no serve and no `ws close` record. Its Origin is not checked,
+//! because it exposes no data. One client address has a part of the places, and a token can be
+//! required: without it, many addresses together can still take all places from t3-probe.
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    num::NonZeroU16,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -24,9 +30,13 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    admission::rejections::Rejections,
+    admission::{
+        quota::{UserPermit, UserQuota},
+        rejections::{self, Rejections},
+    },
     http::{guard::guarded_socket, headers},
     metrics::reject_reason::RejectReason,
+    pages::probe_token::ProbeToken,
     response::{body::ResponseBody, text::plain},
     shutdown::signal::ShutdownSignal,
 };
@@ -36,46 +46,76 @@ const MAX_MESSAGE: usize = 64 * 1024;
 /// Timeout for the peer's Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Settings of the echo.
+#[derive(Debug)]
+pub struct ProbeSettings {
+    pub max: NonZeroU16,
+    pub max_per_address: NonZeroU16,
+    pub idle_timeout: Duration,
+    pub handshake_timeout: Duration,
+}
+
 /// The echo and its connected probes.
 #[derive(Debug)]
 pub struct ProbeEcho {
     permits: Arc<Semaphore>,
-    max: u32,
-    idle_timeout: Duration,
-    handshake_timeout: Duration,
+    /// Open probes per client address.
+    addresses: Arc<UserQuota>,
+    settings: ProbeSettings,
+    token: OnceLock<ProbeToken>,
     rejections: Arc<Rejections>,
     shutdown: Arc<ShutdownSignal>,
 }
 
 impl ProbeEcho {
     #[must_use]
-    pub fn new(
-        max_probes: NonZeroU16,
-        idle_timeout: Duration,
-        handshake_timeout: Duration,
-        rejections: Arc<Rejections>,
-        shutdown: Arc<ShutdownSignal>,
-    ) -> Self {
-        let max = u32::from(max_probes.get());
-        let permits = Arc::new(Semaphore::new(max_probes.get().into()));
-        Self { permits, max, idle_timeout, handshake_timeout, rejections, shutdown }
+    pub fn new(settings: ProbeSettings, rejections: Arc<Rejections>, shutdown: Arc<ShutdownSignal>) -> Self {
+        let permits = Arc::new(Semaphore::new(settings.max.get().into()));
+        let addresses = UserQuota::new(usize::MAX, settings.max_per_address.get().into());
+        Self { permits, addresses, settings, token: OnceLock::new(), rejections, shutdown }
+    }
+
+    /// Requires a token of every probe from now on. The first call counts.
+    pub fn require(&self, token: ProbeToken) {
+        let _ = self.token.set(token);
+    }
+
+    /// Maximum number of probes.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.settings.max.get().into()
     }
 
     /// Number of connected probes.
     #[must_use]
     pub fn count(&self) -> usize {
-        (self.max as usize).saturating_sub(self.permits.available_permits())
+        self.max().saturating_sub(self.permits.available_permits())
     }
 
     /// Returns when no probe is connected.
     pub async fn none(&self) {
         // Fails only when the semaphore is closed, which never happens.
-        let _ = self.permits.acquire_many(self.max).await;
+        let _ = self.permits.acquire_many(self.settings.max.get().into()).await;
     }
 }
 
 /// Responds to a request for the echo.
-pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Response<ResponseBody> {
+pub fn answer(
+    echo: &Arc<ProbeEcho>,
+    client: IpAddr,
+    request: &mut Request<Incoming>,
+) -> Response<ResponseBody> {
+    let network = rejections::network(client);
+    let reject = |why: RejectReason, status: StatusCode, text: &str| {
+        echo.rejections.record(why, &network, format_args!("{}: {text}", status.as_u16()));
+        plain(status, text)
+    };
+    if echo.token.get().is_some_and(|token| !token.is_in(request.headers())) {
+        let text = "the probe needs the token; see --probe-token-file";
+        let mut response = reject(RejectReason::ProbeToken, StatusCode::UNAUTHORIZED, text);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return response;
+    }
     if !headers::wants_websocket(request.headers()) {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket upgrade");
         let headers = response.headers_mut();
@@ -93,16 +133,20 @@ pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Respons
     };
     // base64 is always a valid header value.
     let Ok(accept) = accept else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "no accept key") };
-    let Ok(permit) = Arc::clone(&echo.permits).try_acquire_owned() else {
-        let max = echo.max;
-        echo.rejections.record(
-            RejectReason::Probes,
-            "probes",
-            format_args!("503: {max} probes are open; see --max-probes"),
-        );
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "too many probes");
+    // An IPv6 client has a network of its own.
+    let address = if client.is_ipv4() { client.to_string() } else { network.clone() };
+    let Ok(place) = echo.addresses.acquire(&address) else {
+        let text = "too many probes of this address; see --max-probes-per-address";
+        return reject(RejectReason::AddressProbes, StatusCode::TOO_MANY_REQUESTS, text);
     };
-    tokio::spawn(run_probe(Arc::clone(echo), hyper::upgrade::on(request), permit));
+    let Ok(permit) = Arc::clone(&echo.permits).try_acquire_owned() else {
+        return reject(
+            RejectReason::Probes,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many probes; see --max-probes",
+        );
+    };
+    tokio::spawn(run_probe(Arc::clone(echo), hyper::upgrade::on(request), (permit, place)));
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -112,7 +156,8 @@ pub fn answer(echo: &Arc<ProbeEcho>, request: &mut Request<Incoming>) -> Respons
     response
 }
 
-async fn run_probe(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _permit: OwnedSemaphorePermit) {
+async fn run_probe(probes: Arc<ProbeEcho>, upgraded: OnUpgrade, _place: (OwnedSemaphorePermit, UserPermit)) {
+    let settings = &probes.settings;
     // When the 101 cannot be written, the probe has disconnected.
     let Ok(Ok(upgraded)) = timeout(settings.handshake_timeout, upgraded).await else { return };
     let config = WebSocketConfig::default()
@@ -123,7 +168,7 @@ async fn run_probe(settings: Arc<ProbeEcho>, upgraded: OnUpgrade, _permit: Owned
         .max_frame_size(Some(MAX_MESSAGE));
     let Some((stream, first)) = guarded_socket(upgraded) else { return };
     let socket = WebSocketStream::from_partially_read(stream, first.into(), Role::Server, Some(config)).await;
-    echo(socket, settings.idle_timeout, &settings.shutdown).await;
+    echo(socket, settings.idle_timeout, &probes.shutdown).await;
 }
 
 /// Echoes until the peer closes, violates the protocol or reaches the idle timeout, or until

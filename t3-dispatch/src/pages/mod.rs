@@ -4,14 +4,15 @@
 //! no identity; so they contain no user data and do not reach serve.
 
 mod echo;
+pub mod probe_token;
 pub mod pwa;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-pub use self::echo::ProbeEcho;
+pub use self::echo::{ProbeEcho, ProbeSettings};
 use crate::response::{body::ResponseBody, text::plain};
 
 /// Settings of these pages.
@@ -22,12 +23,22 @@ pub struct Pages {
     pub pwa: bool,
 }
 
-/// Responds to a request for one of these pages; `None` for any other path.
-pub fn answer(pages: &Pages, request: &mut Request<Incoming>) -> Option<Response<ResponseBody>> {
-    let page: fn(&Pages, &mut Request<Incoming>) -> Response<ResponseBody> = match request.uri().path() {
-        "/healthz" | "/probe/healthz" => |_, _| healthy(),
-        "/probe/ws" => |pages, request| echo::answer(&pages.echo, request),
-        pwa::MANIFEST_PATH if pages.pwa => |_, _| manifest(),
+/// Responds to a request for one of these pages; `None` for any other path. `client` returns the
+/// address of the client.
+pub fn answer(
+    pages: &Pages,
+    client: impl FnOnce(&HeaderMap) -> IpAddr,
+    request: &mut Request<Incoming>,
+) -> Option<Response<ResponseBody>> {
+    enum Page {
+        Health,
+        Probe,
+        Manifest,
+    }
+    let page = match request.uri().path() {
+        "/healthz" | "/probe/healthz" => Page::Health,
+        "/probe/ws" => Page::Probe,
+        pwa::MANIFEST_PATH if pages.pwa => Page::Manifest,
         _ => return None,
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -35,7 +46,14 @@ pub fn answer(pages: &Pages, request: &mut Request<Incoming>) -> Option<Response
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Some(response);
     }
-    Some(page(pages, request))
+    Some(match page {
+        Page::Health => healthy(),
+        Page::Probe => {
+            let client = client(request.headers());
+            echo::answer(&pages.echo, client, request)
+        }
+        Page::Manifest => manifest(),
+    })
 }
 
 fn healthy() -> Response<ResponseBody> {

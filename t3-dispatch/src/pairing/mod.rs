@@ -41,6 +41,7 @@ use self::{
     single_flight::SingleFlight,
 };
 use crate::{
+    admission::rejections::{LogCause, Rejections},
     metrics::{Metrics, PairingOutcome},
     response::{body::ResponseBody, text::plain},
     routing::{identity, table::Route},
@@ -71,6 +72,7 @@ pub struct Pairing {
     in_flight: SingleFlight<Result<Arc<PairedSession>, Failed>>,
     loops: Mutex<LoopDetector>,
     metrics: Arc<Metrics>,
+    rejections: Arc<Rejections>,
     timeouts: Timeouts,
     trusted: Vec<IpNet>,
 }
@@ -128,6 +130,7 @@ impl Pairing {
     pub fn new(
         settings: &PairingSettings,
         metrics: Arc<Metrics>,
+        rejections: Arc<Rejections>,
         timeouts: Timeouts,
         trusted: Vec<IpNet>,
     ) -> Self {
@@ -138,6 +141,7 @@ impl Pairing {
             in_flight: SingleFlight::default(),
             loops: Mutex::default(),
             metrics,
+            rejections,
             timeouts,
             trusted,
         }
@@ -181,7 +185,9 @@ async fn is_good(pairing: &Pairing, route: &Route, client_headers: HeaderMap, he
         Ok(true) => {}
         Ok(false) => pairing.metrics.pairing(PairingOutcome::Unknown),
         Err(error) => {
-            tracing::info!(user = %route.os_user, "cannot check the session: {error}");
+            pairing.rejections.log(LogCause::SessionCheck, &route.os_user, |suppressed| {
+                tracing::info!(user = %route.os_user, suppressed, "cannot check the session: {error}");
+            });
             pairing.metrics.pairing(PairingOutcome::CheckFailed);
         }
     }
@@ -192,12 +198,15 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, request: PairingRequest) ->
     match lock(&pairing.loops).check(&request.browser, clock::now()) {
         LoopDecision::Allow => {}
         LoopDecision::Stop => {
-            tracing::warn!(
-                user = %route.os_user,
-                ip = %request.browser.ip,
-                "pairing loop: {} sessions within a minute, and the browser returned without one; check that it stores cookies",
-                loops::MAX_SESSIONS
-            );
+            pairing.rejections.log(LogCause::Pairing, &route.os_user, |suppressed| {
+                tracing::warn!(
+                    user = %route.os_user,
+                    ip = %request.browser.ip,
+                    suppressed,
+                    "pairing loop: {} sessions within a minute, and the browser returned without one; check that it stores cookies",
+                    loops::MAX_SESSIONS
+                );
+            });
             return stopped(pairing);
         }
         LoopDecision::StillStopped => return stopped(pairing),
@@ -223,7 +232,9 @@ async fn run_pairing(
 ) -> Result<Arc<PairedSession>, Failed> {
     let user = &route.os_user;
     let credential = pairing.source.credential(user).await.map_err(|error| {
-        tracing::error!(%user, "mint for {user} failed: {error}");
+        pairing.rejections.log(LogCause::Pairing, user, |suppressed| {
+            tracing::error!(%user, suppressed, "mint for {user} failed: {error}");
+        });
         pairing.metrics.pairing(PairingOutcome::MintFailed);
         Failed::Mint
     })?;
@@ -232,7 +243,9 @@ async fn run_pairing(
         exchange::exchange(route.port, &pairing.timeouts, timeout, &request.client_headers, &credential)
             .await;
     let paired = paired.map_err(|error| {
-        tracing::error!(%user, "pairing exchange for {user} failed: {error}");
+        pairing.rejections.log(LogCause::Pairing, user, |suppressed| {
+            tracing::error!(%user, suppressed, "pairing exchange for {user} failed: {error}");
+        });
         pairing.metrics.pairing(match error {
             ExchangeError::Request(_) | ExchangeError::Timeout { .. } => PairingOutcome::Unreachable,
             ExchangeError::Rejected { .. } | ExchangeError::NoCookie { .. } => PairingOutcome::Rejected,

@@ -1,12 +1,11 @@
-//! Limit on open file descriptors: raises the soft limit to the hard limit and warns if that is too
-//! low for --max-sessions. Each WebSocket needs two descriptors.
+//! Limit on open file descriptors: raises the soft limit to the hard limit, and lowers the limits
+//! on sessions and connections to it. Each of them needs two descriptors.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for listeners, journald, t3-trace and plain HTTP requests.
-const OTHERS: u64 = 256;
+use crate::{cli::LimitOptions, sys::descriptors};
 
 /// Raises the limit on open file descriptors to its maximum; logs a failure. Returns the limit,
 /// `None` for unlimited.
@@ -25,43 +24,80 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     }
 }
 
-/// Logs a warning when `sessions` need more than `descriptors`.
-pub fn check_descriptors(sessions: NonZeroUsize, descriptors: Option<u64>) {
-    if let Some(room) = too_low(sessions, descriptors) {
-        let descriptors = descriptors.unwrap_or_default();
-        tracing::warn!(
-            "the limit of {descriptors} open file descriptors allows about {room} WebSockets, --max-sessions allows {sessions}: \
-             raise LimitNOFILE= or lower --max-sessions"
-        );
+/// Lowers the limits to what `descriptors` allow, and logs a warning: otherwise one
+/// user could take the descriptors of all.
+pub fn fit(limits: &mut LimitOptions, probes: NonZeroU16, descriptors: Option<u64>) {
+    let Some(descriptors) = descriptors else { return };
+    let allowed = (limits.max_sessions, limits.max_connections);
+    let available = descriptors - descriptors::reserve(descriptors);
+    if needed(allowed, probes) <= available.into() {
+        return;
     }
+    // Each takes two descriptors: HTTP connections get up to half of them, sessions the rest.
+    limits.max_connections = limits.max_connections.min(at_least_one(available / 4));
+    let rest = available.saturating_sub(2 * limits.max_connections.get() as u64);
+    limits.max_sessions = limits.max_sessions.min(at_least_one(rest / 2));
+    limits.max_sessions_per_user = limits.max_sessions_per_user.min(part(limits.max_sessions));
+    limits.max_requests_per_user = limits.max_requests_per_user.min(part(limits.max_connections));
+    tracing::warn!(
+        "the limit of {descriptors} open file descriptors is too low: --max-sessions allows {}, now {}; \
+         --max-connections allows {}, now {}; raise LimitNOFILE= or lower these limits",
+        allowed.0,
+        limits.max_sessions,
+        allowed.1,
+        limits.max_connections
+    );
 }
 
-/// Returns the number of sessions that the limit allows, if fewer than `sessions`.
-fn too_low(sessions: NonZeroUsize, descriptors: Option<u64>) -> Option<u64> {
-    let room = descriptors?.saturating_sub(OTHERS) / 2;
-    (room < sessions.get() as u64).then_some(room)
+/// Descriptors for these sessions and connections: both legs of each, and one per probe.
+fn needed((sessions, connections): (NonZeroUsize, NonZeroUsize), probes: NonZeroU16) -> u128 {
+    2 * (sessions.get() as u128 + connections.get() as u128) + u128::from(probes.get())
+}
+
+/// Part of a limit that one user may have.
+fn part(limit: NonZeroUsize) -> NonZeroUsize {
+    at_least_one(limit.get() as u64 / 4)
+}
+
+fn at_least_one(count: u64) -> NonZeroUsize {
+    usize::try_from(count).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::Cli;
+
+    fn fitted(more: &[&str], descriptors: Option<u64>) -> [usize; 4] {
+        let options = Cli::parse_from([&["t3-dispatch", "serve"], more].concat()).command.options();
+        let mut limits = options.limits;
+        fit(&mut limits, options.pages.max_probes, descriptors);
+        [
+            limits.max_sessions.get(),
+            limits.max_sessions_per_user.get(),
+            limits.max_connections.get(),
+            limits.max_requests_per_user.get(),
+        ]
+    }
 
     #[test]
-    fn a_session_needs_two_descriptors_and_some_are_reserved() {
-        for (sessions, descriptors, expected) in [
-            (8192, None, None),
-            (8192, Some(524_288), None),
-            (8192, Some(20_000), None),
-            (8192, Some(16_640), None),
-            (8192, Some(16_639), Some(8191)),
-            (8192, Some(1024), Some(384)),
-            (1, Some(100), Some(0)),
+    fn limits_are_lowered_to_the_descriptors() {
+        let defaults = [8192, 256, 4096, 256];
+        for (descriptors, expected) in [
+            (None, defaults),
+            (Some(65_536), defaults),
+            (Some(24_768), defaults),
+            (Some(24_000), [7840, 256, 4096, 256]),
+            (Some(1024), [240, 60, 240, 60]),
+            (Some(300), [67, 16, 67, 16]),
+            (Some(3), [1, 1, 1, 1]),
         ] {
-            assert_eq!(
-                too_low(NonZeroUsize::new(sessions).unwrap(), descriptors),
-                expected,
-                "{descriptors:?}"
-            );
+            assert_eq!(fitted(&[], descriptors), expected, "{descriptors:?}");
         }
+        assert_eq!(fitted(&["--max-sessions", "1", "--max-connections", "2"], Some(300)), [1, 256, 2, 256]);
+        let many = ["--max-sessions", "18446744073709551615"];
+        assert_eq!(fitted(&many, Some(65_536)), [28_608, 256, 4096, 256]);
     }
 }

@@ -6,10 +6,12 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use crate::{
     metrics::ReloadResult,
@@ -17,16 +19,28 @@ use crate::{
         file_watch::{FileWatch, POLL_INTERVAL},
         systemd::SystemdNotifier,
     },
-    routing::table_file::{TableChange, TableFile},
+    routing::{
+        table::TableError,
+        table_file::{TableChange, TableFile},
+    },
     server::app::App,
 };
+
+/// Limit of the time for which a read of the file delays SIGHUP.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reloads the routing table.
 pub struct Reloader {
     app: Arc<App>,
-    file: TableFile,
+    path: PathBuf,
+    /// `None` while it is read.
+    file: Option<TableFile>,
+    /// A read that has timed out and not ended: the next check waits for it.
+    late: Option<JoinHandle<(TableFile, TableChange)>>,
     /// The ports that dispatch listens on.
     listening: Vec<u16>,
+    /// Ports at which serve's address would reach dispatch itself.
+    own: Vec<u16>,
     /// Ports of all tables so far: open sessions to a removed serve still need kernel evidence.
     serves: BTreeSet<u16>,
     notifier: Arc<SystemdNotifier>,
@@ -35,23 +49,30 @@ pub struct Reloader {
 impl Reloader {
     /// Returns a reloader that is not running yet.
     #[must_use]
-    pub fn new(app: Arc<App>, file: TableFile, listening: Vec<u16>, notifier: Arc<SystemdNotifier>) -> Self {
+    pub fn new(
+        app: Arc<App>,
+        file: TableFile,
+        listening: Vec<u16>,
+        own: Vec<u16>,
+        notifier: Arc<SystemdNotifier>,
+    ) -> Self {
         let serves = app.table().ports().into_iter().collect();
-        Self { app, file, listening, serves, notifier }
+        let path = file.path().to_owned();
+        Self { app, path, file: Some(file), late: None, listening, own, serves, notifier }
     }
 
     /// Reloads after each change of the file and on each request. Runs until the sender is dropped.
     pub async fn run(mut self, mut requests: mpsc::Receiver<()>) {
-        let mut watch = FileWatch::new(self.file.path(), Some(POLL_INTERVAL));
+        let mut watch = FileWatch::new(&self.path, Some(POLL_INTERVAL));
         // The file may have changed between the first read and the watch.
-        self = self.check(false).await;
+        self.check(false).await;
         loop {
             tokio::select! {
-                () = watch.changed() => self = self.check(false).await,
+                () = watch.changed() => self.check(false).await,
                 request = requests.recv() => {
                     let Some(()) = request else { return };
                     self.notifier.reloading();
-                    self = self.check(true).await;
+                    self.check(true).await;
                     self.notifier.ready();
                 }
             }
@@ -60,21 +81,52 @@ impl Reloader {
 
     /// Reads the file, on a thread where a stalled file system blocks no other task. With `forced`,
     /// an unchanged file is loaded again.
-    async fn check(mut self, forced: bool) -> Self {
-        let checked = tokio::task::spawn_blocking(move || {
-            let change = self.file.check(forced);
-            self.apply(change);
-            self
-        });
-        match checked.await {
-            Ok(reloader) => reloader,
-            // A panic stops reloading, but not the process.
-            Err(_) => std::future::pending().await,
+    async fn check(&mut self, forced: bool) {
+        if let Some(late) = self.late.take() {
+            self.finish(late, true).await;
+        }
+        if let Some(mut file) = self.file.take() {
+            let reading = tokio::task::spawn_blocking(move || {
+                let change = file.check(forced);
+                (file, change)
+            });
+            self.finish(reading, false).await;
         }
     }
 
+    async fn finish(&mut self, mut reading: JoinHandle<(TableFile, TableChange)>, is_late: bool) {
+        match timeout(READ_TIMEOUT, &mut reading).await {
+            Ok(Ok((file, change))) => {
+                self.file = Some(file);
+                self.apply(change);
+            }
+            // A panic stops reloading, but not the process.
+            Ok(Err(_)) => tracing::error!("reading routing table {} failed", self.path.display()),
+            Err(_) => {
+                self.late = Some(reading);
+                // Logged once per read.
+                if !is_late {
+                    self.fail(&TableError::Timeout { path: self.path.clone(), limit: READ_TIMEOUT });
+                }
+            }
+        }
+    }
+
+    fn fail(&self, error: &TableError) {
+        self.app.metrics.table_reload(ReloadResult::Failed);
+        self.notifier.table_failed(error);
+        tracing::error!("{error}; keeping the previous table");
+    }
+
     fn apply(&mut self, change: TableChange) {
-        let path = self.file.path().display();
+        let path = self.path.display();
+        let change = match change {
+            TableChange::Table(table) => match table.check_ports(&self.own, &self.path) {
+                Ok(()) => TableChange::Table(table),
+                Err(error) => TableChange::Invalid(error),
+            },
+            other => other,
+        };
         match change {
             TableChange::Unchanged => {}
             TableChange::Table(table) => {
@@ -89,12 +141,11 @@ impl Reloader {
                 self.notifier.table_loaded();
                 // Logged only once the table is in use.
                 tracing::info!("routing table {path}: {logins} logins ({changes})");
+                if logins == 0 {
+                    tracing::warn!("routing table {path} is empty: every request gets 403");
+                }
             }
-            TableChange::Invalid(error) => {
-                self.app.metrics.table_reload(ReloadResult::Failed);
-                self.notifier.table_failed(&error);
-                tracing::error!("{error}; keeping the previous table");
-            }
+            TableChange::Invalid(error) => self.fail(&error),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! exits immediately on a second one.
 
 use std::{
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
@@ -17,13 +18,18 @@ use tokio::{
 use crate::{
     admission::{
         self, Admission,
+        connections::{ConnectionLimits, ConnectionQuota},
+        quota::UserQuota,
         rejections::{self, Rejections},
     },
     cli,
     evidence::{client::EvidenceClient, loop_lag::LoopLag},
     http::guard,
     metrics::{self, Metrics},
-    pages::{Pages, ProbeEcho},
+    pages::{
+        Pages, ProbeEcho, ProbeSettings,
+        probe_token::{ProbeToken, ProbeTokenError},
+    },
     pairing::{self, Pairing},
     process::{
         fd_limit,
@@ -42,10 +48,10 @@ use crate::{
         table::{Table, TableError},
         table_file::TableFile,
     },
-    server::{app::App, listener},
+    server::{app::App, listener, overload::Refuser},
     settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
-    sys::{clock, tcp::TcpTimeouts},
+    sys::{clock, listeners, tcp::TcpTimeouts},
     upstream::pool::Pool,
 };
 
@@ -58,6 +64,8 @@ pub enum ServeError {
     Listen(#[from] listener::ListenError),
     #[error(transparent)]
     Metrics(#[from] metrics::server::BindError),
+    #[error(transparent)]
+    ProbeToken(#[from] ProbeTokenError),
     #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
     #[error("cannot start the thread for systemd notifications: {0}")]
@@ -105,6 +113,23 @@ fn admission_settings(limits: &cli::LimitOptions) -> admission::AdmissionSetting
     }
 }
 
+fn connection_limits(limits: &cli::LimitOptions) -> ConnectionLimits {
+    ConnectionLimits {
+        total: limits.max_connections.get(),
+        per_address: limits.max_connections_per_address.get(),
+        per_network: limits.max_connections_per_network.get(),
+    }
+}
+
+fn probe_settings(options: &cli::PageOptions, timeouts: &Timeouts) -> ProbeSettings {
+    ProbeSettings {
+        max: options.max_probes,
+        max_per_address: options.max_probes_per_address,
+        idle_timeout: options.probe_silence,
+        handshake_timeout: timeouts.handshake,
+    }
+}
+
 fn pairing_settings(options: &cli::PairingOptions) -> pairing::PairingSettings {
     pairing::PairingSettings {
         mint_command: options.mint_command.clone(),
@@ -147,13 +172,8 @@ pub fn assemble(
     let pool = Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time));
     let rejections = Arc::new(Rejections::default());
     let pwa = !options.pages.no_install_tags;
-    let echo = Arc::new(ProbeEcho::new(
-        options.pages.max_probes,
-        options.pages.probe_silence,
-        timeouts.handshake,
-        Arc::clone(&rejections),
-        Arc::clone(&shutdown),
-    ));
+    let probes = probe_settings(&options.pages, &timeouts);
+    let echo = Arc::new(ProbeEcho::new(probes, Arc::clone(&rejections), Arc::clone(&shutdown)));
     let websocket = Arc::new(WebsocketProxy {
         admission: Admission::new(admission_settings(&options.limits)),
         rejections: Arc::clone(&rejections),
@@ -164,11 +184,24 @@ pub fn assemble(
         shutdown: Arc::clone(&shutdown),
     });
     let (for_http, metrics_for_http) = (Arc::clone(&pool), Arc::clone(&metrics));
-    let forwarder =
-        HttpForwarder { pool: for_http, metrics: metrics_for_http, versions, http, timeouts, pwa };
+    let forwarder = HttpForwarder {
+        pool: for_http,
+        metrics: metrics_for_http,
+        versions,
+        rejections: Arc::clone(&rejections),
+        http,
+        timeouts,
+        pwa,
+    };
     let pairing = (!options.pairing.no_pairing).then(|| {
         let settings = pairing_settings(&options.pairing);
-        Arc::new(Pairing::new(&settings, Arc::clone(&metrics), timeouts, trusted.clone()))
+        Arc::new(Pairing::new(
+            &settings,
+            Arc::clone(&metrics),
+            Arc::clone(&rejections),
+            timeouts,
+            trusted.clone(),
+        ))
     });
     Arc::new(App {
         table: RwLock::new(Arc::new(table)),
@@ -182,6 +215,10 @@ pub fn assemble(
         shutdown,
         recorder,
         connections: InFlight::default(),
+        quota: ConnectionQuota::new(connection_limits(&options.limits)),
+        // The connections limit the total.
+        requests: UserQuota::new(usize::MAX, options.limits.max_requests_per_user.get()),
+        refuser: Refuser::default(),
         rejections,
         websocket,
         forwarder,
@@ -193,13 +230,22 @@ pub fn assemble(
 ///
 /// # Errors
 /// [`ServeError`] when it cannot start.
-pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> {
+pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeError> {
     let (file, table) = TableFile::open(options.routing.table.clone())?;
+    let token = options.pages.probe_token_file.path().map(ProbeToken::read).transpose()?;
     let mut signals = SignalStream::new().map_err(ServeError::Signals)?;
-    fd_limit::check_descriptors(options.limits.max_sessions, fd_limit::raise_descriptor_limit());
+    fd_limit::fit(&mut options.limits, options.pages.max_probes, fd_limit::raise_descriptor_limit());
     let listeners = listener::sockets(options.listening.listen)?;
     let metrics_listener = metrics::server::bind(options.metrics.metrics_listen)?;
+    let own = own_ports(listeners.iter().chain(&metrics_listener));
+    table.check_ports(&own, file.path())?;
     let app = assemble(&options, table, writer, None);
+    if app.table().is_empty() {
+        tracing::warn!("routing table {} is empty: every request gets 403", file.path().display());
+    }
+    if let Some(token) = token {
+        app.pages.echo.require(token);
+    }
     let ports = start(&app, listeners);
     if let Some(listener) = metrics_listener {
         tokio::spawn(metrics::server::serve(
@@ -215,7 +261,7 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
     let notifying = tokio::spawn(Arc::clone(&notifier).run());
     // Capacity 1: a request while another one is pending needs no reload of its own.
     let (reload, reload_requests) = mpsc::channel(1);
-    let reloader = Reloader::new(Arc::clone(&app), file, ports, Arc::clone(&notifier));
+    let reloader = Reloader::new(Arc::clone(&app), file, ports, own, Arc::clone(&notifier));
     let reloading = tokio::spawn(reloader.run(reload_requests));
     notifier.ready();
     let shutdown = loop {
@@ -245,6 +291,16 @@ pub async fn run(options: cli::Serve, writer: Writer) -> Result<(), ServeError> 
     notifying.abort();
     notifier.flush().await;
     Ok(())
+}
+
+/// Returns the ports at which a connection to 127.0.0.1 reaches one of these listeners.
+fn own_ports<'a>(listeners: impl Iterator<Item = &'a TcpListener>) -> Vec<u16> {
+    let addresses = listeners.filter_map(|listener| listener.local_addr().ok());
+    let serve = IpAddr::from(Ipv4Addr::LOCALHOST);
+    addresses
+        .filter(|address| listeners::accepts(address.ip().to_canonical(), serve))
+        .map(|address| address.port())
+        .collect()
 }
 
 /// Starts the accept loops and the background tasks. Returns the listening ports.

@@ -17,6 +17,7 @@ use hyper::{
 };
 
 use crate::{
+    admission::rejections::{self, LogCause, Rejections},
     http::{guard, headers, peer::Peer, request_id},
     metrics::{self, ConnectResult, Metrics},
     pages::pwa,
@@ -33,6 +34,9 @@ use crate::{
         response_check::check_framing,
     },
 };
+
+/// Longest login or path in a log line, in characters.
+const LONGEST_IN_LOG: usize = 128;
 
 /// Error of a forwarded request.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,7 @@ pub struct HttpForwarder {
     pub metrics: Arc<Metrics>,
     /// Versions that serves report.
     pub versions: Arc<ServeVersions>,
+    pub rejections: Arc<Rejections>,
     pub http: HttpSettings,
     pub timeouts: Timeouts,
     /// Pages get the tags of an installable app.
@@ -143,16 +148,24 @@ fn failed(
     match error {
         ForwardError::Rejected(why) => {
             forwarder.metrics.invalid_request(why.status());
-            refused(peer, *why)
+            let (network, status) = (rejections::network(peer.ip), why.status().as_u16());
+            forwarder.rejections.log(LogCause::InvalidRequest, &network, |suppressed| {
+                tracing::info!(peer = %peer.ip, suppressed, "{status}: {why}");
+            });
+            refused(*why)
         }
         _ => {
             let (id, status) = (request_id::or_fresh(id), error.status());
-            let (user, login, code) = (&client.route.os_user, &client.login, status.as_u16());
+            let (user, code) = (&client.route.os_user, status.as_u16());
             let id_text = id.to_str().unwrap_or_default();
             if matches!(error, ForwardError::ClientGone) {
-                tracing::debug!(%user, %login, path, id = id_text, "{error}");
+                tracing::debug!(%user, id = id_text, "{error}");
             } else {
-                tracing::warn!(%user, %login, path, id = id_text, "{code}: {error}");
+                forwarder.rejections.log(LogCause::Serve, user, |suppressed| {
+                    let login = rejections::cut(&client.login, LONGEST_IN_LOG);
+                    let path = rejections::cut(path, LONGEST_IN_LOG);
+                    tracing::warn!(%user, %login, path, id = id_text, suppressed, "{code}: {error}");
+                });
             }
             let mut response = plain(status, &format!("{} (request {id_text})", error.text()));
             response.headers_mut().insert(request_id::HEADER, id);

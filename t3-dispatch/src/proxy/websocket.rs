@@ -4,7 +4,7 @@
 //! all cases there is exactly one record, because the [`SessionRecorder`] is created before
 //! anything can fail.
 
-use std::{error::Error as _, io, sync::Arc};
+use std::{error::Error as _, fmt, io, sync::Arc};
 
 use ::http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::{
@@ -18,7 +18,11 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    admission::{Admission, quota::SessionPermit, rejections::Rejections},
+    admission::{
+        Admission,
+        quota::UserPermit,
+        rejections::{LogCause, Rejections},
+    },
     http::{
         guard::{Exchanges, guarded_socket},
         headers,
@@ -57,7 +61,9 @@ pub async fn answer(
     let key = match headers::check_upgrade(&request) {
         Ok(key) => key,
         Err(malformed) => {
-            tracing::info!(user = %route.os_user, peer = %peer.ip, "400: {malformed}");
+            proxy.rejections.log(LogCause::InvalidRequest, &route.os_user, |suppressed| {
+                tracing::info!(user = %route.os_user, peer = %peer.ip, suppressed, "400: {malformed}");
+            });
             proxy.metrics.invalid_request(StatusCode::BAD_REQUEST);
             let mut response = plain(StatusCode::BAD_REQUEST, &malformed.to_string());
             let version = header::HeaderValue::from_static("13");
@@ -98,7 +104,11 @@ pub async fn answer(
                 response.map(ResponseBody::from)
             }
             Err(why) => {
-                tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {why}", route.port);
+                log_failure(
+                    &proxy,
+                    &route,
+                    format_args!("handshake with serve on port {}: {why}", route.port),
+                );
                 fail(recorder, OpenFailure::Garbage)
             }
         },
@@ -123,7 +133,7 @@ async fn send_upgrade(
     let (stream, leg) = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            tracing::warn!(user = %route.os_user, "{error}");
+            log_failure(proxy, route, format_args!("{error}"));
             recorder.session().facts.listeners = error.listeners().await;
             return Err(error.failure());
         }
@@ -141,11 +151,17 @@ async fn send_upgrade(
             Ok(response)
         }
         Ok(Err(error)) => {
-            tracing::warn!(user = %route.os_user, "handshake with serve on port {}: {error}", route.port);
+            log_failure(proxy, route, format_args!("handshake with serve on port {}: {error}", route.port));
             Err(failure(&error))
         }
         Err(_) => Err(OpenFailure::HandshakeTimeout),
     }
+}
+
+fn log_failure(proxy: &WebsocketProxy, route: &Route, line: fmt::Arguments<'_>) {
+    proxy.rejections.log(LogCause::Serve, &route.os_user, |suppressed| {
+        tracing::warn!(user = %route.os_user, suppressed, "{line}");
+    });
 }
 
 /// Converts hyper's error.
@@ -181,7 +197,7 @@ fn fail(recorder: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
 fn switch(
     proxy: Arc<WebsocketProxy>,
     mut recorder: SessionRecorder,
-    permit: SessionPermit,
+    permit: UserPermit,
     key: &header::HeaderValue,
     down: OnUpgrade,
     mut response: Response<Incoming>,
@@ -202,7 +218,7 @@ fn switch(
 async fn run_session(
     proxy: Arc<WebsocketProxy>,
     mut recorder: SessionRecorder,
-    _permit: SessionPermit,
+    _permit: UserPermit,
     down: OnUpgrade,
     up: OnUpgrade,
 ) {

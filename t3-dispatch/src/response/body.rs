@@ -1,6 +1,7 @@
 //! Body of a response to a client: forwarded, generated, or both. Buffers one frame at most.
 
 use std::{
+    any::Any,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -19,6 +20,7 @@ pub struct ResponseBody {
     kind: Kind,
     /// Dropped together with the body, whether it was sent or not.
     during: Option<Exchange>,
+    held: Option<Box<dyn Any + Send + Sync>>,
 }
 
 #[derive(Debug)]
@@ -31,13 +33,20 @@ enum Kind {
 
 impl ResponseBody {
     const fn of(kind: Kind) -> Self {
-        Self { kind, during: None }
+        Self { kind, during: None, held: None }
     }
 
     /// Returns this body with the exchange that ends together with it.
     #[must_use]
     pub fn during(mut self, exchange: Exchange) -> Self {
         self.during = Some(exchange);
+        self
+    }
+
+    /// Returns this body with a value that is dropped together with it.
+    #[must_use]
+    pub fn holding(mut self, held: impl Any + Send + Sync) -> Self {
+        self.held = Some(Box::new(held));
         self
     }
 

@@ -3,19 +3,14 @@
 use http::{HeaderValue, Response, header};
 
 use crate::{
-    http::{guard::Violation, peer::Peer},
+    http::guard::Violation,
     response::{body::ResponseBody, text::plain},
 };
 
 /// Returns the response to a violation. It is the last response on its connection.
 #[must_use]
-pub fn refused(peer: Peer, why: Violation) -> Response<ResponseBody> {
+pub fn refused(why: Violation) -> Response<ResponseBody> {
     let status = why.status();
-    if why == Violation::Tls {
-        tracing::debug!(peer = %peer.ip, "{}: {why}", status.as_u16());
-    } else {
-        tracing::info!(peer = %peer.ip, "{}: {why}", status.as_u16());
-    }
     let mut response = plain(status, &why.to_string());
     if why == Violation::Method {
         let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

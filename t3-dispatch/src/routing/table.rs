@@ -7,10 +7,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
+    fmt,
+    fs::OpenOptions,
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use rustix::fs::OFlags;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -47,7 +52,14 @@ pub enum TableError {
         column: usize,
         what: String,
     },
+    #[error("routing table {path}, key {login:?}: port {port} is a listening port of t3-dispatch itself")]
+    OwnPort { path: PathBuf, login: String, port: u16 },
+    #[error("timed out reading routing table {path} after {limit:?}; is its file system available?")]
+    Timeout { path: PathBuf, limit: Duration },
 }
+
+/// Maximum size of the file in bytes, for tens of thousands of logins.
+const MAX_SIZE: u64 = 4 << 20;
 
 impl Table {
     /// Reads a file.
@@ -58,12 +70,24 @@ impl Table {
         Self::parse(&Self::read(path)?, path)
     }
 
-    /// Returns the text of a file.
+    /// Returns the text of a regular file of up to 4 MiB.
     ///
     /// # Errors
     /// [`TableError::Read`].
     pub fn read(path: &Path) -> Result<String, TableError> {
-        std::fs::read_to_string(path).map_err(|source| TableError::Read { path: path.to_owned(), source })
+        read_text(path).map_err(|source| TableError::Read { path: path.to_owned(), source })
+    }
+
+    /// Checks that no route leads to one of these ports: each request would be forwarded to
+    /// t3-dispatch again, until it has no descriptors left.
+    ///
+    /// # Errors
+    /// [`TableError::OwnPort`].
+    pub fn check_ports(&self, own: &[u16], path: &Path) -> Result<(), TableError> {
+        let Some((login, route)) = self.routes.iter().find(|(_, route)| own.contains(&route.port)) else {
+            return Ok(());
+        };
+        Err(TableError::OwnPort { path: path.to_owned(), login: login.clone(), port: route.port })
     }
 
     /// Parses a text; `path` is for the error.
@@ -129,6 +153,21 @@ impl Table {
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    // Opening a FIFO would block until it has a writer.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut text = String::new();
+    file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SIZE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {MAX_SIZE} bytes")));
+    }
+    Ok(text)
 }
 
 fn examine(text: &str, path: &Path) -> (Table, Vec<TableError>) {
@@ -315,7 +354,7 @@ mod tests {
             .iter()
             .map(|mistake| match mistake {
                 TableError::Content { line, .. } => *line,
-                TableError::Read { .. } => 0,
+                _ => 0,
             })
             .collect();
         assert_eq!(lines, [2, 6, 7], "{mistakes:?}");

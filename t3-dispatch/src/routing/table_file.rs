@@ -53,7 +53,7 @@ impl TableFile {
             Err(TableError::Read { source, .. }) => {
                 FileState::Unreadable(source.kind(), source.raw_os_error())
             }
-            Err(TableError::Content { .. }) => FileState::Unreadable(io::ErrorKind::InvalidData, None),
+            Err(_) => FileState::Unreadable(io::ErrorKind::InvalidData, None),
         };
         if state == self.state && !force {
             return TableChange::Unchanged;

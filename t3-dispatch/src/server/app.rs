@@ -5,17 +5,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ipnet::IpNet;
 
 use crate::{
-    admission::rejections::Rejections,
+    admission::{connections::ConnectionQuota, quota::UserQuota, rejections::Rejections},
     evidence::client::EvidenceClient,
     metrics::{
         Metrics,
         gauges::{Gauges, HEARTBEAT_DUE},
+        labels::{Label as _, Limit},
     },
     pages::Pages,
     pairing::Pairing,
     proxy::{http::HttpForwarder, websocket::WebsocketProxy},
     record::recorder::Recorder,
     routing::table::Table,
+    server::overload::Refuser,
     settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
     sys::clock,
@@ -40,7 +42,12 @@ pub struct App {
     pub recorder: Arc<Recorder>,
     /// Open HTTP connections of clients, without upgraded ones.
     pub connections: InFlight,
+    /// Limits on these connections.
+    pub quota: Arc<ConnectionQuota>,
+    /// Requests in flight per user.
+    pub requests: Arc<UserQuota>,
     pub rejections: Arc<Rejections>,
+    pub refuser: Refuser,
     pub websocket: Arc<WebsocketProxy>,
     pub forwarder: HttpForwarder,
     pub pages: Pages,
@@ -68,8 +75,31 @@ impl App {
             without_heartbeat: self.evidence.without_heartbeat(
                 clock::now().saturating_sub(HEARTBEAT_DUE.as_nanos().try_into().unwrap_or(u64::MAX)),
             ),
+            connections: self.quota.in_use(),
+            requests: self.requests.in_use().0,
+            probes: self.pages.echo.count(),
+            lines_suppressed: self.rejections.suppressed(),
+            limits: self.limits(),
             logins: self.table().len(),
             rejections: self.rejections.counts(),
         }
+    }
+
+    /// Limits in effect, indexed by [`Limit`].
+    fn limits(&self) -> [u64; Limit::COUNT] {
+        let connections = self.quota.limits();
+        let sessions = self.websocket.admission.limits();
+        let mut limits = [0; Limit::COUNT];
+        for (limit, value) in [
+            (Limit::Connections, connections.total),
+            (Limit::Untrusted, connections.untrusted()),
+            (Limit::UserRequests, self.requests.limits().1),
+            (Limit::Sessions, sessions.0),
+            (Limit::UserSessions, sessions.1),
+            (Limit::Probes, self.pages.echo.max()),
+        ] {
+            limits[limit.index()] = value as u64;
+        }
+        limits
     }
 }

@@ -9,8 +9,12 @@ use t3_record::evidence::{Nanos, SeenEnd};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    admission::{
+        connections::ConnectionPermit,
+        rejections::{self, LogCause},
+    },
     http::{
-        guard::{self, Exchanges, Guarded, Violation},
+        guard::{self, ClientTimeouts, Exchanges, Guarded, Violation},
         peer::Peer,
     },
     record::{
@@ -32,7 +36,10 @@ const BUFFER_EXTRA: usize = 16 * 1024;
 const HYPER_DEFAULT_FIELDS: usize = 100;
 
 /// Serves one connection until it ends or becomes a WebSocket.
-pub async fn serve(app: Arc<App>, stream: TcpStream) {
+///
+/// A peer that is not trusted has no user whose requests it carries: it gets the time for one head
+/// from the accept on, and between two requests no more than that.
+pub async fn serve(app: Arc<App>, stream: TcpStream, _permit: ConnectionPermit, trusted: bool) {
     let mut attempt = Attempt::accepted(&app, &stream);
     // First, because reading the cookie generates it. Fails if the peer has already disconnected.
     let Ok(leg) = tcp::leg(&stream) else {
@@ -44,7 +51,14 @@ pub async fn serve(app: Arc<App>, stream: TcpStream) {
     }
     let _count = ConnectionCount::new(&app);
     let peer = Peer { ip: leg.remote.ip(), leg };
-    let stream = Guarded::new(stream, app.http.limits, app.http.client);
+    let mut timeouts = app.http.client;
+    if !trusted {
+        timeouts = ClientTimeouts { idle: timeouts.idle.min(timeouts.head), ..timeouts };
+    }
+    let mut stream = Guarded::new(stream, app.http.limits, timeouts);
+    if !trusted {
+        stream.limit_first_head(timeouts.head);
+    }
     let exchanges = stream.exchanges();
     attempt.exchanges = Some(Arc::clone(&exchanges));
     let service = service_fn({
@@ -155,6 +169,17 @@ impl Drop for ConnectionCount {
     }
 }
 
+fn log_violation(app: &App, peer: Peer, why: Violation) {
+    let status = why.status().as_u16();
+    if why == Violation::Tls {
+        tracing::debug!(peer = %peer.ip, "{status}: {why}");
+    } else {
+        app.rejections.log(LogCause::InvalidRequest, &rejections::network(peer.ip), |suppressed| {
+            tracing::info!(peer = %peer.ip, suppressed, "{status}: {why}");
+        });
+    }
+}
+
 /// Answers one request, or the guard's placeholder for an invalid one.
 async fn exchange(
     app: Arc<App>,
@@ -168,7 +193,8 @@ async fn exchange(
     let mut response = match exchanges.violation() {
         Some(why) if guard::is_substitute(request.uri()) => {
             app.metrics.invalid_request(why.status());
-            refused(peer, why)
+            log_violation(&app, peer, why);
+            refused(why)
         }
         _ => router::answer(Arc::clone(&app), peer, request).await,
     };

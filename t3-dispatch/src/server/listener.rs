@@ -1,24 +1,34 @@
 //! Listening sockets and accept loop. Sockets passed by systemd (sd_listen_fds(3)) take precedence
 //! over the address.
 //!
-//! A failed accept does not end the process: without free descriptors the loop waits and tries
-//! again.
+//! A connection above a limit is answered and closed (--max-connections and others). A failed
+//! accept does not end the process: without free descriptors the loop waits and tries again.
 #![expect(unsafe_code, reason = "descriptors passed by systemd come as numbers")]
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{FromRawFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
+use http::StatusCode;
 use socket2::{Domain, Socket, Type};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
 
 use crate::{
-    server::{app::App, connection},
-    sys::bind::{adopt, bind},
+    admission::rejections,
+    metrics::reject_reason::RejectReason,
+    routing::identity,
+    server::{app::App, connection, overload},
+    sys::{
+        bind::{adopt, bind},
+        descriptors::{self, Purpose},
+    },
 };
 
 const OUT_OF_RESOURCES_WAIT: Duration = Duration::from_millis(100);
@@ -76,9 +86,9 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
             () = app.shutdown.wait() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 failing = false;
-                tokio::spawn(connection::serve(Arc::clone(&app), stream));
+                admit(&app, stream, peer);
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
@@ -90,6 +100,28 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
             }
         }
     }
+}
+
+/// Serves a connection, or refuses it above a limit.
+fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) {
+    let ip = peer.ip().to_canonical();
+    if !descriptors::leaves_reserve(&stream, Purpose::Client) {
+        let text = "too few free file descriptors; raise LimitNOFILE=";
+        return refuse(app, stream, ip, RejectReason::Descriptors, StatusCode::SERVICE_UNAVAILABLE, text);
+    }
+    let trusted = identity::trusted(&app.trusted, ip);
+    match app.quota.acquire(ip, trusted) {
+        Ok(permit) => {
+            tokio::spawn(connection::serve(Arc::clone(app), stream, permit, trusted));
+        }
+        Err(why) => refuse(app, stream, ip, why.reason(), overload::status(why), &why.to_string()),
+    }
+}
+
+fn refuse(app: &App, stream: TcpStream, peer: IpAddr, reason: RejectReason, status: StatusCode, text: &str) {
+    let line = format_args!("{}: {text}", status.as_u16());
+    app.rejections.record(reason, &rejections::network(peer), line);
+    app.refuser.refuse(stream, status, text);
 }
 
 /// Errors of the accepted connection, not of the listener (accept(2), "Error handling").

@@ -3,4 +3,5 @@
 pub mod app;
 pub mod connection;
 pub mod listener;
+pub mod overload;
 pub mod router;

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ::http::{HeaderMap, Request, Response, StatusCode};
+use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::RETRY_AFTER};
 use hyper::body::Incoming;
 
 use crate::{
@@ -11,15 +11,18 @@ use crate::{
     metrics::reject_reason::RejectReason,
     pages, pairing,
     proxy::{http, request::ClientIdentity, websocket},
-    response::{body::ResponseBody, text::plain},
+    response::{body::ResponseBody, refused::close, text::plain},
     routing::identity::{self, IdentityError},
     server::app::App,
 };
 
+const TOO_MANY_REQUESTS: &str = "too many requests of this user in flight; see --max-requests-per-user";
+
 /// Answers one request. Each step answers it or passes it to the next one.
 pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -> Response<ResponseBody> {
     // 1. Own pages that need no identity.
-    if let Some(page) = pages::answer(&app.pages, &mut request) {
+    let address = |headers: &HeaderMap| identity::client(headers, peer.ip, &app.trusted);
+    if let Some(page) = pages::answer(&app.pages, address, &mut request) {
         return page;
     }
     // 2. Identity.
@@ -27,22 +30,46 @@ pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -
         Ok(client) => client,
         Err(error) => {
             record_rejection(&app, peer.ip, &error, request.uri().path());
-            return plain(StatusCode::FORBIDDEN, &error.to_string());
+            let mut response = plain(StatusCode::FORBIDDEN, &error.to_string());
+            if matches!(error, IdentityError::Untrusted(_)) {
+                close(&mut response);
+            }
+            return response;
         }
     };
     // 3. WebSockets.
     if headers::wants_websocket(request.headers()) {
         return websocket::answer(Arc::clone(&app.websocket), peer, client.route, request).await;
     }
-    // 4. Pairing.
+    // 4. Requests in flight of this user.
+    let user = &client.route.os_user;
+    let Ok(permit) = app.requests.acquire(user) else {
+        let line = format_args!("429: {TOO_MANY_REQUESTS}");
+        app.rejections.record(RejectReason::UserRequests, user, line);
+        let mut response = plain(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return response;
+    };
+    let response = answer_user(&app, peer, &client, request).await;
+    response.map(|body| body.holding(permit))
+}
+
+/// Answers a request of a user.
+async fn answer_user(
+    app: &App,
+    peer: Peer,
+    client: &ClientIdentity,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    // 5. Pairing.
     if let Some(pairing) = &app.pairing
         && let Some(answer) =
             pairing::answer(pairing, peer.ip, &client.route, request.method(), request.headers()).await
     {
         return answer;
     }
-    // 5. Everything else is forwarded to serve.
-    http::forward(&app.forwarder, peer, &client, request).await
+    // 6. Everything else is forwarded to serve.
+    http::forward(&app.forwarder, peer, client, request).await
 }
 
 fn identify(app: &App, peer: IpAddr, headers: &HeaderMap) -> Result<ClientIdentity, IdentityError> {

@@ -51,7 +51,8 @@ fn listening(table: &str) -> ProcResult<Vec<TcpNetEntry>> {
 
 /// Whether a socket that listens on `own` accepts connections to `ip`. One on `::` is considered to
 /// accept IPv4, too: the table does not have `IPV6_V6ONLY`.
-fn accepts(own: IpAddr, ip: IpAddr) -> bool {
+#[must_use]
+pub fn accepts(own: IpAddr, ip: IpAddr) -> bool {
     own == ip || (own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()))
 }
 

@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub mod clock;
+pub mod descriptors;
 pub mod listeners;
 pub mod procfs_sockets;
 pub mod random_id;

@@ -166,6 +166,8 @@ pub struct Guarded {
     timer: Option<Pin<Box<Sleep>>>,
     /// Phase that the timer limits.
     timed: Option<RequestPhase>,
+    /// Deadline for the first head, in addition to the timeouts.
+    first_head_by: Option<Instant>,
 }
 
 impl Guarded {
@@ -185,7 +187,13 @@ impl Guarded {
             timeouts,
             timer: None,
             timed: None,
+            first_head_by: None,
         }
+    }
+
+    /// Limits the time until the first head is complete, from now on.
+    pub fn limit_first_head(&mut self, limit: Duration) {
+        self.first_head_by = Some(Instant::now() + limit);
     }
 
     /// State for the responding side.
@@ -257,7 +265,9 @@ impl Guarded {
         };
         if self.timed != Some(phase) {
             self.timed = Some(phase);
-            self.run_timer(Instant::now() + limit);
+            let until = Instant::now() + limit;
+            let first = self.first_head_by.filter(|_| self.heads == 0);
+            self.run_timer(first.map_or(until, |first| first.min(until)));
         }
         loop {
             let Some(timer) = &mut self.timer else { return Poll::Pending };
@@ -284,7 +294,11 @@ impl Guarded {
     fn idle_until(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.exchanges.ended_at.load(Ordering::Acquire));
         let answered = self.exchanges.ended.load(Ordering::Acquire) >= self.heads;
-        answered.then(|| self.exchanges.since + since + self.timeouts.idle)
+        let first = self.first_head_by.filter(|_| self.heads == 0);
+        answered.then(|| {
+            let until = self.exchanges.since + since + self.timeouts.idle;
+            first.map_or(until, |first| first.min(until))
+        })
     }
 
     fn run_timer(&mut self, until: Instant) {
