@@ -23,6 +23,6 @@ pub(crate) mod response;
 pub mod routing;
 pub mod server;
 pub(crate) mod settings;
-pub(crate) mod shutdown;
+pub mod shutdown;
 pub mod sys;
 pub(crate) mod upstream;

@@ -85,6 +85,9 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
         record.hb_by = Some(source.unwrap_or(HeartbeatSource::None));
         record.ext = relay.extensions.clone().filter(|names| !names.is_empty());
         record.up_silent_ms = relay.up.last_frame_at.or(relay.opened_at).map(age);
+        let some = |bytes: u64| Some(bytes).filter(|bytes| *bytes > 0);
+        record.up_undelivered = some(relay.down.undelivered);
+        record.down_undelivered = some(relay.up.undelivered);
         record.up_queued = relay.down.backlog.map(|backlog| backlog.bytes).filter(|bytes| *bytes > 0);
     }
     if relay.open_failure.is_some_and(waited_for_serve) {

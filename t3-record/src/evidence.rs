@@ -183,6 +183,10 @@ pub struct LegFacts {
     /// Bytes that waited for this leg's peer at the first Close frame or end.
     #[serde(default)]
     pub backlog: Option<Backlog>,
+    /// Bytes from the other leg's peer that this leg's peer had not acknowledged when the session
+    /// ended.
+    #[serde(default)]
+    pub undelivered: u64,
     /// `TCP_INFO` taken at the end of the first leg.
     pub tcp: Option<TcpFacts>,
 }

@@ -190,6 +190,11 @@ record! {
         /// Bytes from serve that waited for the client: held by dispatch, or in its socket and not
         /// acknowledged; omitted when 0.
         ["dispatch: relay, SIOCOUTQ", "183204"] up_queued: u64,
+        /// Bytes from serve that the client had not acknowledged when the session ended: they were
+        /// not delivered; omitted when 0.
+        ["dispatch: relay, SIOCOUTQ", "24571"] up_undelivered: u64,
+        /// The same of bytes from the client that serve had not acknowledged.
+        ["dispatch: relay, SIOCOUTQ", "34478"] down_undelivered: u64,
         /// Smoothed RTT of the downstream leg in microseconds: to the TCP peer (Traefik's node),
         /// not to the browser.
         ["TCP_INFO", "412"] down_rtt_us: u32,

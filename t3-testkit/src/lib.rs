@@ -21,6 +21,7 @@ pub mod journald;
 pub mod kill_matrix;
 pub mod outside;
 pub mod package_test;
+pub mod peer_script;
 pub mod prerequisite;
 pub mod screens;
 pub mod soak;

@@ -58,6 +58,7 @@ pub struct Metrics {
     loop_lags: Histogram,
     evidence: CounterVec<KernelSource>,
     kernel_lost: IntCounter,
+    delivery_timeouts: IntCounter,
     pairings: CounterVec<PairingOutcome>,
     invalid_requests: CounterVec<InvalidRequest>,
     responses: CounterVec2<StatusClass, ResponseSource>,
@@ -101,6 +102,10 @@ impl Default for Metrics {
             evidence: builder.counter_vec("evidence_total", "Records by source of their kernel evidence."),
             kernel_lost: builder
                 .counter("kernel_events_lost_total", "Kernel events that t3-trace reported as lost."),
+            delivery_timeouts: builder.counter(
+                "delivery_timeouts_total",
+                "WebSockets that were cut because a peer did not take what the other one had sent before its end, within the close timeout.",
+            ),
             pairings: builder.counter_vec("pairings_total", "Pairings of browsers by outcome."),
             invalid_requests: builder.counter_vec(
                 "bad_requests_total",
@@ -156,6 +161,11 @@ impl Metrics {
     /// serve replied to a heartbeat.
     pub fn heartbeat(&self, rtt: Duration) {
         self.heartbeat_rtts.observe(rtt.as_secs_f64());
+    }
+
+    /// A peer did not take what the other one had sent before its end.
+    pub fn delivery_timed_out(&self) {
+        self.delivery_timeouts.inc();
     }
 
     /// Event loop lag.

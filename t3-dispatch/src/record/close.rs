@@ -162,6 +162,10 @@ impl relay::RelayObserver for SessionObserver {
         self.report(session);
     }
 
+    fn delivery_timed_out(&self) {
+        self.recorder.metrics.delivery_timed_out();
+    }
+
     fn heartbeat(&self, rtt: Nanos) {
         self.recorder.metrics.heartbeat(Duration::from_nanos(rtt));
     }

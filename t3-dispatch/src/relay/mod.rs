@@ -1,17 +1,19 @@
 //! Bidirectional relay between the two sockets of a session; updates its facts.
 //!
-//! - One `recv` and one `send` per message that fits: a short read means that the socket is empty,
-//!   so the relay does not call `recv` again.
+//! - One `recv` and one `send` per message that fits: with each read the kernel reports what is
+//!   left, so the relay does not call `recv` on an empty socket.
 //! - Reads go into one scratch buffer per thread. Only bytes that the other socket does not accept
 //!   are kept, and reading pauses until they are written (back-pressure).
 //! - End of file on one leg does not end the session: it is forwarded as `shutdown(SHUT_WR)`, and
 //!   the other direction continues (RFC 9293 section 3.6). A reset or another error ends it: the
-//!   other leg is reset.
+//!   other leg is reset once its peer has acknowledged all that the failed one had sent, or has
+//!   made no progress for the close timeout.
 //! - A leg that is not being read (paused, or at end of file) is still monitored for errors.
 //!
 //! Independent of HTTP. Waits only for the two sockets, a timer and the shutdown signal.
 
 pub mod ack_tracker;
+mod delivery;
 pub mod frames;
 pub mod going_away;
 pub mod heartbeat;
@@ -19,11 +21,11 @@ pub mod live_stats;
 pub mod liveness;
 pub mod rhythm;
 pub mod session;
+mod transfer;
 
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -31,20 +33,16 @@ use std::{
 
 use rustix::{
     io::ioctl_fionread,
-    net::{RecvFlags, SendFlags, Shutdown as Direction, recv, send, shutdown},
+    net::{Shutdown as Direction, shutdown},
 };
-use t3_record::{
-    evidence::{OwnEnd, SeenEnd},
-    vocabulary::Side,
-};
+use t3_record::{evidence::OwnEnd, vocabulary::Side};
 use tokio::{
-    io::{Interest, Ready},
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{
-    relay::session::Session,
+    relay::{delivery::Acknowledgements, session::Session, transfer::Watch},
     shutdown::signal::Listener,
     sys::{clock, tcp, tcp_info},
 };
@@ -82,9 +80,13 @@ pub struct Legs {
 enum RelayEnd {
     /// Both directions ended cleanly.
     Completed,
-    /// This leg failed: the other one must be reset.
+    /// This leg failed, and what it had sent is delivered: the other one must be reset.
     Broken(Side),
-    TimedOut,
+    /// A peer did not end its leg in time, or did not take what the other one had sent; then with
+    /// the leg that failed.
+    TimedOut(Option<Side>),
+    /// dispatch shuts down, and a peer did not end its leg in time.
+    ShutDown,
 }
 
 /// Observer of a relay. Must not block.
@@ -94,6 +96,8 @@ pub trait RelayObserver: Send + Sync {
     fn end_started(&self, session: &Session);
     /// Called when the first leg has ended after a Close frame.
     fn leg_ended(&self, _session: &Session) {}
+    /// Called when a peer did not take what the other one had sent, within the close timeout.
+    fn delivery_timed_out(&self) {}
     /// Called for each heartbeat reply of serve; `rtt` in nanoseconds.
     fn heartbeat(&self, rtt: u64);
 }
@@ -118,6 +122,7 @@ pub async fn run(
             observer,
             timer: None,
             progress_at: Instant::now(),
+            acknowledgements: Acknowledgements::default(),
             shutting_down: false,
         };
         poll_fn(|cx| relay.poll(cx)).await
@@ -128,19 +133,26 @@ pub async fn run(
 fn finish(session: &mut Session, legs: Legs, end: &RelayEnd, observer: &dyn RelayObserver) {
     let now = clock::now();
     note_first_end(session, &legs.down, &legs.up, now, observer);
-    match end {
-        RelayEnd::Broken(Side::Down) => {
-            session.set_own_end(Side::Up, OwnEnd::Rst, now);
-            tcp::reset(legs.up);
+    delivery::note_undelivered(session, &legs);
+    let (failed, is_late) = match end {
+        RelayEnd::Broken(side) => (Some(*side), false),
+        RelayEnd::TimedOut(failed) => (*failed, true),
+        RelayEnd::Completed | RelayEnd::ShutDown => (None, false),
+    };
+    let is_cut = |side| is_late && delivery::is_cut(session, &legs, side);
+    let cut = (is_cut(Side::Down), is_cut(Side::Up));
+    let undelivered = |side: Side| session.facts.leg(side.other()).undelivered > 0;
+    if cut != (false, false) || (is_late && failed.is_some_and(undelivered)) {
+        observer.delivery_timed_out();
+    }
+    // A stream that was cut must not look complete: it ends with RST.
+    let reset_down = cut.0 || failed == Some(Side::Up);
+    let reset_up = cut.1 || failed == Some(Side::Down);
+    for (side, stream, is_reset) in [(Side::Down, legs.down, reset_down), (Side::Up, legs.up, reset_up)] {
+        if failed != Some(side) {
+            session.set_own_end(side, if is_reset { OwnEnd::Rst } else { OwnEnd::Fin }, now);
         }
-        RelayEnd::Broken(Side::Up) => {
-            session.set_own_end(Side::Down, OwnEnd::Rst, now);
-            tcp::reset(legs.down);
-        }
-        RelayEnd::Completed | RelayEnd::TimedOut => {
-            session.set_own_end(Side::Down, OwnEnd::Fin, now);
-            session.set_own_end(Side::Up, OwnEnd::Fin, now);
-        }
+        if is_reset { tcp::reset(stream) } else { drop(stream) }
     }
 }
 
@@ -151,8 +163,8 @@ fn note_first_end(
     now: u64,
     observer: &dyn RelayObserver,
 ) {
-    if !session.end_started() {
-        sample(session, down, now);
+    if !session.end_started() || session.facts.down.backlog.is_none() {
+        sample(session, down, up, now);
     }
     if session.first_end(now) {
         session.facts.down.tcp = tcp_info::read_with_timeout(down).ok();
@@ -172,15 +184,17 @@ fn notify_end(session: &mut Session, observer: &dyn RelayObserver) {
 }
 
 /// Samples the downstream socket for the delivery of heartbeat replies.
-fn sample(session: &mut Session, down: &TcpStream, now: u64) {
+fn sample(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64) {
     // A sample needs both values.
     if let (Ok(unacknowledged), Ok(tcp)) = (tcp_info::unacknowledged(down), tcp_info::read(down)) {
         let lost = tcp.total_retrans.saturating_add(tcp.out_of_order.unwrap_or(0));
         session.add_sample(unacknowledged, lost, now);
+        // While the client is slow, bytes from serve also wait in serve's socket.
+        if let Some(backlog) = &mut session.facts.down.backlog {
+            backlog.bytes += ioctl_fionread(up).unwrap_or(0);
+        }
     }
 }
-
-type Watch<'a> = Pin<Box<dyn Future<Output = io::Result<Ready>> + Send + 'a>>;
 
 struct Relay<'a> {
     session: &'a mut Session,
@@ -194,6 +208,7 @@ struct Relay<'a> {
     observer: &'a dyn RelayObserver,
     timer: Option<Pin<Box<Sleep>>>,
     progress_at: Instant,
+    acknowledgements: Acknowledgements,
     /// Shutdown: Close 1001 was sent and received bytes are discarded.
     shutting_down: bool,
 }
@@ -210,266 +225,54 @@ impl<'a> Relay<'a> {
             going_away::append(self.session);
             self.progress_at = Instant::now();
         }
-        let broken = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
-            // Pump both before acting on either: when both legs have ended, each end must be
-            // recorded.
-            let first = self.pump(cx, Side::Up, scratch);
-            let second = self.pump(cx, Side::Down, scratch);
-            let broken = first.err().or(second.err());
-            if let Some(side) = broken {
-                self.forward_last_bytes(cx, side, scratch);
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            loop {
+                let failed = self.failed_legs();
+                // Pump both before acting on either: when both legs have ended, each end must be
+                // recorded.
+                self.pump(cx, Side::Up, scratch);
+                self.pump(cx, Side::Down, scratch);
+                // A failed leg changes what the other direction waits for.
+                if self.failed_legs() == failed {
+                    break;
+                }
             }
-            broken
         });
-        if let Some(side) = broken {
-            return Poll::Ready(RelayEnd::Broken(side));
-        }
-        let done = |side| self.session.flow(side).ended && self.session.flow(side).end_forwarded;
-        if done(Side::Down) && done(Side::Up) {
-            return Poll::Ready(RelayEnd::Completed);
-        }
-        self.poll_timer(cx)
-    }
-
-    fn stream(&self, side: Side) -> &'a TcpStream {
-        match side {
-            Side::Down => self.down,
-            Side::Up => self.up,
+        match self.poll_end(cx) {
+            Poll::Pending => self.poll_timer(cx),
+            end => end,
         }
     }
 
-    fn report_heartbeats(&mut self) {
-        for rtt in self.session.heartbeat.take_rtts() {
-            self.observer.heartbeat(*rtt);
-        }
+    fn failed_legs(&self) -> (bool, bool) {
+        (self.session.flow(Side::Down).failed, self.session.flow(Side::Up).failed)
     }
 
     fn note_end(&mut self, now: u64) {
         note_first_end(self.session, self.down, self.up, now, self.observer);
     }
 
-    /// Relays all available bytes from `from` to the other leg. `Err` names the leg that failed.
-    fn pump(&mut self, cx: &mut Context<'_>, from: Side, scratch: &mut [u8]) -> Result<(), Side> {
-        loop {
-            if !self.flush(cx, from)? {
-                return self.watch(cx, from);
-            }
-            if self.session.flow(from).ended {
-                self.forward_end(from);
-                return self.watch(cx, from);
-            }
-            let length = match self.read(cx, from, scratch) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(length)) => length,
-                Poll::Ready(Err(error)) => {
-                    let now = clock::now();
-                    self.session.read_ended(from, tcp::seen_end(&error), now);
-                    self.note_end(now);
-                    return Err(from);
-                }
-            };
-            let now = clock::now();
-            self.progress_at = Instant::now();
-            if length == 0 {
-                self.session.read_ended(from, SeenEnd::Eof, now);
-                self.note_end(now);
-                continue;
-            }
-            let bytes = &scratch[..length];
-            let closed_before = self.session.flow(from).close_end.is_some();
-            self.session.received(from, bytes, now);
-            self.report_heartbeats();
-            if self.session.sample_due {
-                sample(self.session, self.down, now);
-            }
-            if !closed_before && self.session.flow(from).close_end.is_some() {
-                // Once per session: the other peer sent its unread bytes before it could read this
-                // Close frame.
-                let unread = ioctl_fionread(self.stream(from.other())).unwrap_or(0);
-                self.session.mark_close_forwarded(from.other(), unread, now);
-                notify_end(self.session, self.observer);
-            }
-            if self.shutting_down {
-                self.end_closed_peer(from, now);
-                continue;
-            }
-            let written = self.write(cx, from, bytes)?;
-            if written < length {
-                let flow = self.session.flow_mut(from);
-                flow.pending.extend_from_slice(&bytes[written..]);
-                flow.blocked_since = Some(now);
-                flow.backed_up_since.get_or_insert(now);
-            }
+    /// Returns the end once everything has been delivered.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let done = |side| self.session.flow(side).ended && self.session.flow(side).end_forwarded;
+        let failed = self.failed_legs();
+        if done(Side::Down) && done(Side::Up) {
+            let is_delivered = failed != (false, false)
+                || (self.is_acknowledged(cx, Side::Down) && self.is_acknowledged(cx, Side::Up));
+            return if is_delivered { Poll::Ready(RelayEnd::Completed) } else { Poll::Pending };
         }
-    }
-
-    /// Writes pending bytes. Returns `false` when the socket accepts no more; the task is woken
-    /// later.
-    fn flush(&mut self, cx: &mut Context<'_>, from: Side) -> Result<bool, Side> {
-        while !self.session.flow(from).unwritten().is_empty() {
-            let flow = self.session.flow_mut(from);
-            // Moved out during the call, so that the session can be borrowed.
-            let pending = std::mem::take(&mut flow.pending);
-            let at = flow.pending_at;
-            let result = self.write(cx, from, &pending[at..]);
-            let flow = self.session.flow_mut(from);
-            flow.pending = pending;
-            let written = result?;
-            if written == 0 {
-                flow.blocked_since.get_or_insert_with(clock::now);
-                return Ok(false);
-            }
-            flow.pending_at += written;
-            flow.blocked_since = Some(clock::now());
-            self.progress_at = Instant::now();
-        }
-        let flow = self.session.flow_mut(from);
-        if flow.pending.capacity() > 0 {
-            flow.pending = Vec::new();
-            flow.pending_at = 0;
-        }
-        flow.blocked_since = None;
-        flow.backed_up_since = None;
-        Ok(true)
-    }
-
-    /// Forwards the end of the direction from `from` to the other leg.
-    fn forward_end(&mut self, from: Side) {
-        if self.session.flow(from).end_forwarded {
-            return;
-        }
-        let to = from.other();
-        let now = clock::now();
-        // Fails only when that leg has lost its peer; reading from it reports the same.
-        let _ = shutdown(self.stream(to), Direction::Write);
-        self.session.flow_mut(from).end_forwarded = true;
-        self.session.set_own_end(to, OwnEnd::Fin, now);
-    }
-
-    fn read(&self, cx: &mut Context<'_>, side: Side, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
-        let stream = self.stream(side);
-        loop {
-            std::task::ready!(stream.poll_read_ready(cx))?;
-            let mut count = None;
-            let result = stream.try_io(Interest::READABLE, || {
-                let (length, _) = recv(stream, &mut *scratch, RecvFlags::empty())?;
-                count = Some(length);
-                // A short read has emptied the socket: WouldBlock makes the next poll wait without
-                // a system call.
-                if length > 0 && length < scratch.len() {
-                    Err(io::ErrorKind::WouldBlock.into())
-                } else {
-                    Ok(())
-                }
-            });
-            match (count, result) {
-                (Some(length), _) => return Poll::Ready(Ok(length)),
-                (None, Err(error)) if retry(&error) => {}
-                (None, Err(error)) => return Poll::Ready(Err(error)),
-                (None, Ok(())) => {}
-            }
-        }
-    }
-
-    /// Writes to the leg opposite to `from`. Returns the number of bytes written; after a short
-    /// write the task is woken only once the caller has tried again and got 0.
-    fn write(&mut self, cx: &mut Context<'_>, from: Side, bytes: &[u8]) -> Result<usize, Side> {
-        let to = from.other();
-        let stream = self.stream(to);
-        loop {
-            match stream.poll_write_ready(cx) {
-                Poll::Pending => return Ok(0),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(self.write_failed(to, &error)),
-            }
-            // Before the call: on the loopback the reply can arrive before `send` returns, and a
-            // reply must not have an earlier time than its request.
-            let now = clock::now();
-            let mut count = None;
-            let result = stream.try_io(Interest::WRITABLE, || {
-                let length = send(stream, bytes, SendFlags::NOSIGNAL)?;
-                count = Some(length);
-                if length < bytes.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            match (count, result) {
-                (Some(length), _) => {
-                    self.session.wrote(from, length, now);
-                    return Ok(length);
-                }
-                (None, Err(error)) if !retry(&error) => return Err(self.write_failed(to, &error)),
-                (None, _) => {}
-            }
-        }
-    }
-
-    fn write_failed(&mut self, to: Side, error: &io::Error) -> Side {
-        let now = clock::now();
-        self.session.leg_mut(to).write_error.get_or_insert((tcp::seen_end(error), now));
-        self.note_end(now);
-        to
-    }
-
-    /// Checks a leg that is not being read for an error condition.
-    fn watch(&mut self, cx: &mut Context<'_>, side: Side) -> Result<(), Side> {
-        let stream = self.stream(side);
-        let watch = match side {
-            Side::Down => &mut self.watch_down,
-            Side::Up => &mut self.watch_up,
+        let first = match failed {
+            (false, false) => return Poll::Pending,
+            (true, true) => return Poll::Ready(RelayEnd::Broken(self.session.failed_first())),
+            (true, false) => Side::Down,
+            (false, true) => Side::Up,
         };
-        let watch = watch.get_or_insert_with(|| {
-            // Ends after the first event: an error condition stays.
-            Box::pin(async move {
-                stream.ready(Interest::ERROR).await?;
-                Ok(Ready::ERROR)
-            })
-        });
-        if watch.as_mut().poll(cx).is_pending() {
-            return Ok(());
+        let flow = self.session.flow(first);
+        let is_written = flow.ended && flow.unwritten().is_empty();
+        if is_written && self.is_acknowledged(cx, first.other()) {
+            return Poll::Ready(RelayEnd::Broken(first));
         }
-        match side {
-            Side::Down => self.watch_down = Some(Box::pin(std::future::pending())),
-            Side::Up => self.watch_up = Some(Box::pin(std::future::pending())),
-        }
-        match stream.take_error() {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) | Err(error) => {
-                let now = clock::now();
-                if self.session.flow(side).ended {
-                    // The leg ended with a FIN; a later error belongs to writing.
-                    self.session.leg_mut(side).write_error.get_or_insert((tcp::seen_end(&error), now));
-                } else {
-                    self.session.read_ended(side, tcp::seen_end(&error), now);
-                }
-                self.note_end(now);
-                Err(side)
-            }
-        }
-    }
-
-    /// Forwards the bytes that the broken leg `side` had sent before its end.
-    fn forward_last_bytes(&mut self, cx: &mut Context<'_>, side: Side, scratch: &mut [u8]) {
-        while !self.session.flow(side).ended && !self.shutting_down {
-            let length = match self.read(cx, side, scratch) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(length)) => length,
-                Poll::Ready(Err(error)) => {
-                    self.session.read_ended(side, tcp::seen_end(&error), clock::now());
-                    return;
-                }
-            };
-            if length == 0 {
-                self.session.read_ended(side, SeenEnd::Eof, clock::now());
-                return;
-            }
-            self.session.received(side, &scratch[..length], clock::now());
-            self.report_heartbeats();
-            if !matches!(self.flush(cx, side), Ok(true)) {
-                return;
-            }
-            if !matches!(self.write(cx, side, &scratch[..length]), Ok(written) if written == length) {
-                return;
-            }
-        }
+        Poll::Pending
     }
 
     /// During shutdown: ends the write side towards a peer that has sent its Close frame.
@@ -490,11 +293,12 @@ impl<'a> Relay<'a> {
         // A peer that has sent a Close frame and a FIN reads nothing more (RFC 6455 section 1.4).
         let gone = |side| self.session.flow(side).ended && facts.leg(side).close_frame.is_some();
         if self.shutting_down && self.listener.poll_forced(cx) {
-            return Poll::Ready(RelayEnd::TimedOut);
+            return Poll::Ready(RelayEnd::ShutDown);
         }
+        let has_failed = self.failed_legs() != (false, false);
         let wait = if self.shutting_down {
             self.timeouts.going_away
-        } else if gone(Side::Down) || gone(Side::Up) {
+        } else if !has_failed && (gone(Side::Down) || gone(Side::Up)) {
             self.timeouts.close.min(PEER_GONE_TIMEOUT)
         } else if facts.ended_at != 0 || (facts.down.close_frame.is_some() && facts.up.close_frame.is_some())
         {
@@ -502,19 +306,31 @@ impl<'a> Relay<'a> {
         } else {
             return Poll::Pending;
         };
-        // During shutdown discarded traffic must not extend the deadline.
-        let deadline = self.progress_at + wait;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() != deadline && (!self.shutting_down || timer.deadline() > deadline) {
-            timer.as_mut().reset(deadline);
-        }
-        match timer.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(RelayEnd::TimedOut),
+        self.note_progress();
+        let mut wait = wait;
+        loop {
+            // During shutdown discarded traffic must not extend the deadline.
+            let deadline = self.progress_at + wait;
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            if timer.deadline() != deadline && (!self.shutting_down || timer.deadline() > deadline) {
+                timer.as_mut().reset(deadline);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.shutting_down {
+                return Poll::Ready(RelayEnd::ShutDown);
+            }
+            if self.note_progress() {
+                continue;
+            }
+            if wait < self.timeouts.close && self.is_delivering() {
+                // The peer that is gone reads nothing more; the other one still does.
+                wait = self.timeouts.close;
+                continue;
+            }
+            let failed = (has_failed).then(|| self.session.failed_first());
+            return Poll::Ready(RelayEnd::TimedOut(failed));
         }
     }
-}
-
-fn retry(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

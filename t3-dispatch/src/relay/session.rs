@@ -52,6 +52,9 @@ pub struct Flow {
     pub close_end: Option<u64>,
     /// Reading has ended.
     pub ended: bool,
+    /// The leg failed. What its peer had sent before is still read and delivered, and nothing more
+    /// can be written to it.
+    pub failed: bool,
     /// The other leg's write side was shut down after the end of this direction.
     pub end_forwarded: bool,
     /// Start of the time in which bytes are pending and the other leg's socket accepts none.
@@ -73,10 +76,19 @@ impl Flow {
             written: 0,
             close_end: None,
             ended: false,
+            failed: false,
             end_forwarded: false,
             blocked_since: None,
             backed_up_since: None,
             sent_before_notice: None,
+        }
+    }
+
+    /// Removes the bytes that were kept, and their allocation.
+    pub fn discard(&mut self) {
+        if self.pending.capacity() > 0 {
+            self.pending = Vec::new();
+            self.pending_at = 0;
         }
     }
 
@@ -222,6 +234,38 @@ impl Session {
         let facts = self.leg_mut(side);
         facts.end.get_or_insert((how, now));
         facts.mid_frame |= mid_frame;
+    }
+
+    /// Records that the leg `side` failed. Reading from it continues.
+    pub fn leg_failed(&mut self, side: Side, how: SeenEnd, now: Nanos) {
+        let flow = self.flow_mut(side);
+        flow.failed = true;
+        let ended = flow.ended;
+        let facts = self.leg_mut(side);
+        if ended {
+            // The leg ended with a FIN; a later error belongs to writing.
+            facts.write_error.get_or_insert((how, now));
+        } else {
+            facts.end.get_or_insert((how, now));
+        }
+    }
+
+    /// Records that writing to the leg `side` failed. Reading from it continues.
+    pub fn write_failed(&mut self, side: Side, how: SeenEnd, now: Nanos) {
+        self.flow_mut(side).failed = true;
+        self.leg_mut(side).write_error.get_or_insert((how, now));
+    }
+
+    /// The leg that failed first, of those that failed.
+    #[must_use]
+    pub fn failed_first(&self) -> Side {
+        let at = |side| {
+            let facts = self.facts.leg(side);
+            let ends = [facts.end, facts.write_error].into_iter().flatten();
+            let errors = ends.filter(|(how, _)| *how != SeenEnd::Eof).map(|(_, at)| at);
+            errors.min().filter(|_| self.flow(side).failed).unwrap_or(Nanos::MAX)
+        };
+        if at(Side::Down) < at(Side::Up) { Side::Down } else { Side::Up }
     }
 
     /// Records that dispatch ended the leg `side`.

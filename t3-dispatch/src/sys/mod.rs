@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod listeners;
 pub mod procfs_sockets;
 pub mod random_id;
+pub mod recv;
 pub mod socket_owner;
 pub mod tcp;
 pub mod tcp_info;

@@ -2,9 +2,11 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use rustix::net::sockopt;
+use rustix::{io::Errno, net::sockopt};
 use t3_record::{evidence::SeenEnd, wire::Leg};
 use tokio::net::TcpStream;
+
+use crate::sys::recv;
 
 /// Keepalive and TCP_USER_TIMEOUT of a leg.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +17,8 @@ pub struct TcpTimeouts {
     pub user_timeout: Duration,
 }
 
-/// Sets TCP_NODELAY, keepalive and TCP_USER_TIMEOUT.
+/// Sets TCP_NODELAY, keepalive, TCP_USER_TIMEOUT and the options of [`recv`]. What an MPTCP socket
+/// does not know is left out.
 ///
 /// # Errors
 /// The kernel's error for the first option that fails.
@@ -23,11 +26,21 @@ pub fn prepare(stream: &TcpStream, timeouts: &TcpTimeouts) -> io::Result<()> {
     stream.set_nodelay(true)?;
     if !timeouts.keepalive.is_zero() {
         sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, timeouts.keepalive)?;
-        sockopt::set_tcp_keepintvl(stream, timeouts.keepalive)?;
+        if_known(sockopt::set_tcp_keepidle(stream, timeouts.keepalive))?;
+        if_known(sockopt::set_tcp_keepintvl(stream, timeouts.keepalive))?;
     }
     let millis = u32::try_from(timeouts.user_timeout.as_millis()).unwrap_or(u32::MAX);
-    Ok(sockopt::set_tcp_user_timeout(stream, millis)?)
+    if_known(sockopt::set_tcp_user_timeout(stream, millis))?;
+    recv::prepare(stream);
+    Ok(())
+}
+
+/// Ignores that the kind of socket does not have an option. Every TCP socket has these.
+fn if_known(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(Errno::NOPROTOOPT | Errno::OPNOTSUPP) => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 /// Returns cookie and addresses of a socket. Reading `SO_COOKIE` also generates it; eBPF programs

@@ -114,6 +114,9 @@ impl ExpectedRecord {
         keys.insert("up_silent_ms", Expect::Near("up_idle_ms", 50));
         // Bytes on their way to the client at the end; a busy host is late now and then.
         keys.insert("up_queued", Expect::AbsentOr(1, u64::MAX));
+        // A peer that is gone acknowledges nothing more.
+        keys.insert("up_undelivered", Expect::AbsentOr(1, u64::MAX));
+        keys.insert("down_undelivered", Expect::AbsentOr(1, u64::MAX));
         keys.insert("lag_ms", Expect::AbsentOr(100, 1_000));
         keys.insert("hb_wait_ms", Expect::AbsentOr(0, 2_000));
         keys.insert("hb_period_ms", Expect::AbsentOr(1, 2_000));
@@ -161,6 +164,8 @@ impl ExpectedRecord {
             "hb_period_ms",
             "hb_by",
             "up_queued",
+            "up_undelivered",
+            "down_undelivered",
         ] {
             expected.0.insert(key, NO);
         }
