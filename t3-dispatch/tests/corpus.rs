@@ -171,7 +171,8 @@ async fn start() -> (Fixture, Arc<Mutex<Vec<u8>>>) {
     let fixture =
         Fixture::new(&["--no-pairing", "--max-header-bytes", "65536", "--max-headers", "100"]).await;
     let (port, seen) = recorder().await;
-    let table = format!(r#"{{"ann": {{"os_user": "ann", "port": {port}}}}}"#);
+    let uid = rustix::process::geteuid().as_raw();
+    let table = format!(r#"{{"ann": {{"os_user": "ann", "port": {port}, "uid": {uid}}}}}"#);
     let table = Table::parse(&table, std::path::Path::new("test")).unwrap();
     *fixture.app.table.write().unwrap() = Arc::new(table);
     (fixture, seen)

@@ -125,7 +125,8 @@ async fn a_connection_is_not_reused_for_another_user_on_the_same_port() {
     let fixture = Fixture::new(&[]).await;
     let (mut client, mut serve) = answered(&fixture).await;
     let port = fixture.serve.local_addr().unwrap().port();
-    let table = format!(r#"{{"ann": {{"os_user": "new", "port": {port}}}}}"#);
+    let uid = rustix::process::geteuid().as_raw();
+    let table = format!(r#"{{"ann": {{"os_user": "new", "port": {port}, "uid": {uid}}}}}"#);
     let table = Table::parse(&table, &PathBuf::from("test")).unwrap();
     *fixture.app.table.write().unwrap() = Arc::new(table);
     send(&mut client, &request("GET /second", "")).await;

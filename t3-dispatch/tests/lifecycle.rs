@@ -28,7 +28,8 @@ use t3_testkit::handshake;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn table_of(users: &[&str], port: u16) -> String {
-    let entry = |user: &&str| format!(r#""{user}": {{"os_user": "one", "port": {port}}}"#);
+    let uid = rustix::process::geteuid().as_raw();
+    let entry = |user: &&str| format!(r#""{user}": {{"os_user": "one", "port": {port}, "uid": {uid}}}"#);
     format!("{{{}}}", users.iter().map(entry).collect::<Vec<_>>().join(","))
 }
 

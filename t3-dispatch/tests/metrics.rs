@@ -172,7 +172,8 @@ async fn rejections_and_invalid_requests_are_counted_by_reason() {
 async fn the_page_names_no_user_or_address() {
     let mut fixture = Fixture::new(&[]).await;
     let port = fixture.serve.local_addr().unwrap().port();
-    let zebedee = format!(r#"{{"zebulon": {{"os_user": "zebedee", "port": {port}}}}}"#);
+    let uid = rustix::process::geteuid().as_raw();
+    let zebedee = format!(r#"{{"zebulon": {{"os_user": "zebedee", "port": {port}, "uid": {uid}}}}}"#);
     let zebedee = Table::parse(&zebedee, Path::new("test")).unwrap();
     *fixture.app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(zebedee);
     let mut client = fixture

@@ -456,7 +456,9 @@ async fn by_default_sudo_runs_and_the_log_matches_the_documentation() {
         .unwrap();
     assert!(made.success());
     let table = fixture.dir.path().join("dispatch.json");
-    fs::write(&table, format!("{{\"ann\": {{\"os_user\": \"anna\", \"port\": {}}}}}", fixture.port)).unwrap();
+    let uid = rustix::process::geteuid().as_raw();
+    let text = format!(r#"{{"ann": {{"os_user": "anna", "port": {}, "uid": {uid}}}}}"#, fixture.port);
+    fs::write(&table, text).unwrap();
     let mut dispatch = tokio::process::Command::new(env!("CARGO_BIN_EXE_t3-dispatch"))
         .args([
             "serve",

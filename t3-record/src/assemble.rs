@@ -93,6 +93,7 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
     if relay.open_failure.is_some_and(waited_for_serve) {
         record.up_silent_ms = Some(ms(relay.ended_at.saturating_sub(relay.started_at)));
     }
+    record.peer_uid = relay.peer_uid;
     record.self_lag_ms = relay.self_lag_ms;
     let disturbance = Disturbance::before(relay, &evidence.kernel, close);
     record.lag_ms = Some(ms(disturbance.lag)).filter(|ms| *ms > 0);

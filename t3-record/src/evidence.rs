@@ -83,6 +83,10 @@ pub struct RelayFacts {
     /// Listening sockets on serve's port, if the connect failed and the tables were readable.
     #[serde(default)]
     pub listeners: Option<Listeners>,
+    /// uid of the process behind serve's end of the upstream leg, or of the listener that was not
+    /// connected because of it.
+    #[serde(default)]
+    pub peer_uid: Option<u32>,
 }
 
 impl RelayFacts {
@@ -247,6 +251,8 @@ pub enum OpenFailure {
     Garbage,
     /// The client left before serve's response.
     ClientGone,
+    /// serve's port belongs to another user; nothing was sent to it.
+    ForeignListener,
     /// Local error of dispatch, for example out of descriptors: the errno.
     Local(i32),
 }

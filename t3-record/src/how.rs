@@ -79,6 +79,8 @@ mechanisms! {
         Refused = "refused",
         /// Connection refused: the port listens on another address of the host.
         OtherAddress = "other_address",
+        /// The port belongs to another user.
+        ForeignListener = "foreign_listener",
         /// Host or network unreachable.
         Unreach = "unreach",
         /// No connection in time.

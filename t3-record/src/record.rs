@@ -216,6 +216,8 @@ record! {
         ["tcp_send_reset, tcp_receive_reset", "TCP_ABORT_ON_CLOSE"] rst_reason: String,
         /// PID of the process that owns the upstream socket.
         ["closing task, else procfs", "4242"] peer_pid: u32,
+        /// uid of that process, or of the process on serve's port that dispatch did not connect to.
+        ["sock_diag", "1001"] peer_uid: u32,
         /// comm of that process.
         ["closing task, else procfs", "node"] peer_comm: String,
         /// State of that process: alive, or the way it ended.

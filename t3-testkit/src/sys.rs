@@ -168,6 +168,39 @@ pub fn end_thread() -> ! {
     unreachable!("the thread has ended")
 }
 
+/// Gives the whole process to a user, permanently.
+///
+/// # Errors
+/// As `setresuid`.
+pub fn become_user(uid: u32) -> io::Result<()> {
+    // SAFETY: system calls without memory; glibc applies them to all threads.
+    unsafe {
+        check(libc::setgroups(0, null()))?;
+        check(libc::setresgid(uid, uid, uid))?;
+        check(libc::setresuid(uid, uid, uid))
+    }
+}
+
+/// Listens with a socket that belongs to another user, as one of that user's processes would.
+///
+/// # Errors
+/// As `bind`, and without the right to change the user.
+pub fn listen_as(uid: u32, address: &str) -> io::Result<std::net::TcpListener> {
+    let address = address.to_owned();
+    let listen = move || {
+        // The number counts for this thread only (setfsuid(2)), and a socket gets it as owner.
+        // SAFETY: system calls without memory.
+        unsafe {
+            libc::setfsuid(uid);
+            if libc::setfsuid(u32::MAX) != libc::c_int::try_from(uid).unwrap_or(-1) {
+                return Err(io::Error::from_raw_os_error(libc::EPERM));
+            }
+        }
+        std::net::TcpListener::bind(address)
+    };
+    std::thread::spawn(listen).join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

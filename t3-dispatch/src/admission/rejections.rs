@@ -113,7 +113,12 @@ impl Rejections {
         self.counts[why as usize].fetch_add(1, Ordering::Relaxed);
         self.log(LogCause::Rejected(why), who, |suppressed| {
             let (who, line) = (cut(who, LONGEST_NAME), cut(&line.to_string(), LONGEST_LINE));
-            tracing::warn!(refused = why.value(), who, suppressed, "{line}");
+            if why == RejectReason::ForeignListener {
+                // A process of another user waits for credentials.
+                tracing::error!(refused = why.value(), who, suppressed, "{line}");
+            } else {
+                tracing::warn!(refused = why.value(), who, suppressed, "{line}");
+            }
         });
     }
 

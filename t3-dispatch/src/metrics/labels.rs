@@ -83,6 +83,8 @@ labels! {
         Unreachable = "exchange_unreachable",
         /// serve rejected the credential or opened no session for it.
         Rejected = "exchange_rejected",
+        /// The port of serve belongs to another user; no credential was sent.
+        ForeignListener = "foreign_listener",
         /// A browser that repeatedly returned without its session was stopped.
         Loop = "loop_stopped",
         /// serve does not know the session of the browser, which is paired again.

@@ -33,10 +33,12 @@ pub enum RejectReason {
     NetworkConnections,
     /// Only the reserve of file descriptors is left: 503.
     Descriptors,
+    /// The port of serve belongs to another user: 502.
+    ForeignListener,
 }
 
 impl RejectReason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Peer,
         Self::Identity,
         Self::Origin,
@@ -52,6 +54,7 @@ impl RejectReason {
         Self::AddressConnections,
         Self::NetworkConnections,
         Self::Descriptors,
+        Self::ForeignListener,
     ];
 
     /// Value in logs and metrics.
@@ -73,6 +76,7 @@ impl RejectReason {
             Self::AddressConnections => "address_connections",
             Self::NetworkConnections => "network_connections",
             Self::Descriptors => "descriptors",
+            Self::ForeignListener => "foreign_listener",
         }
     }
 }

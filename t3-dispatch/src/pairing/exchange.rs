@@ -13,9 +13,8 @@ use tokio::time::timeout;
 use super::{
     credential::Credential,
     decide,
-    serve_request::{self, RequestError},
+    serve_request::{self, RequestError, Serve},
 };
-use crate::settings::Timeouts;
 
 /// Endpoint of serve that accepts a credential (packages/contracts/src/environmentHttp.ts of
 /// t3code).
@@ -67,26 +66,25 @@ pub enum ExchangeError {
 /// # Errors
 /// [`ExchangeError`].
 pub(super) async fn exchange(
-    port: u16,
-    times: &Timeouts,
+    serve: &Serve<'_>,
     timeout_after: Duration,
     client_headers: &HeaderMap,
     credential: &Credential,
 ) -> Result<PairedSession, ExchangeError> {
+    let port = serve.route.port;
     let both = async {
-        let (status, headers) = post(port, times, ENDPOINT, client_headers, credential).await?;
+        let (status, headers) = post(serve, ENDPOINT, client_headers, credential).await?;
         if status != StatusCode::NOT_FOUND {
             return judge(port, ENDPOINT, status, &headers);
         }
-        let (status, headers) = post(port, times, OLD_ENDPOINT, client_headers, credential).await?;
+        let (status, headers) = post(serve, OLD_ENDPOINT, client_headers, credential).await?;
         judge(port, OLD_ENDPOINT, status, &headers)
     };
     timeout(timeout_after, both).await.unwrap_or(Err(ExchangeError::Timeout { port, after: timeout_after }))
 }
 
 async fn post(
-    port: u16,
-    times: &Timeouts,
+    serve: &Serve<'_>,
     endpoint: &'static str,
     client_headers: &HeaderMap,
     credential: &Credential,
@@ -95,7 +93,7 @@ async fn post(
     *request.method_mut() = http::Method::POST;
     request.headers_mut().extend(client_headers.clone());
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let (answer, _) = serve_request::send(port, times, endpoint, request).await?.into_parts();
+    let (answer, _) = serve_request::send(serve, endpoint, request).await?.into_parts();
     Ok((answer.status, answer.headers))
 }
 

@@ -38,15 +38,20 @@ use self::{
     loops::{Browser, LoopDecision, LoopDetector},
     mint::{Mint, MintError},
     mint_socket::{MintSocket, SocketError},
+    serve_request::{RequestError, Serve},
     single_flight::SingleFlight,
 };
 use crate::{
     admission::rejections::{LogCause, Rejections},
     metrics::{Metrics, PairingOutcome},
-    response::{body::ResponseBody, text::plain},
+    response::{
+        body::ResponseBody,
+        text::{FOREIGN_LISTENER, plain},
+    },
     routing::{identity, table::Route},
     settings::Timeouts,
     sys::clock,
+    upstream::{connect::ConnectError, serve_owner::ServeOwners},
 };
 
 /// Bytes of a User-Agent that distinguish browsers.
@@ -75,6 +80,7 @@ pub struct Pairing {
     rejections: Arc<Rejections>,
     timeouts: Timeouts,
     trusted: Vec<IpNet>,
+    owners: ServeOwners,
 }
 
 /// Source of credentials.
@@ -116,6 +122,7 @@ impl Source {
 enum Failed {
     Mint,
     Exchange,
+    ForeignListener,
 }
 
 /// Data of the request that starts a pairing.
@@ -133,6 +140,7 @@ impl Pairing {
         rejections: Arc<Rejections>,
         timeouts: Timeouts,
         trusted: Vec<IpNet>,
+        owners: ServeOwners,
     ) -> Self {
         Self {
             source: Source::new(settings),
@@ -144,7 +152,12 @@ impl Pairing {
             rejections,
             timeouts,
             trusted,
+            owners,
         }
+    }
+
+    const fn serve<'a>(&'a self, route: &'a Route) -> Serve<'a> {
+        Serve { route, timeouts: &self.timeouts, owners: &self.owners }
     }
 }
 
@@ -179,8 +192,7 @@ pub async fn answer(
 /// Returns whether the session of a request may be used: false only when serve does not know it.
 async fn is_good(pairing: &Pairing, route: &Route, client_headers: HeaderMap, headers: &HeaderMap) -> bool {
     let checked =
-        session_check::is_good(route.port, &pairing.timeouts, pairing.check_timeout, client_headers, headers)
-            .await;
+        session_check::is_good(&pairing.serve(route), pairing.check_timeout, client_headers, headers).await;
     match &checked {
         Ok(true) => {}
         Ok(false) => pairing.metrics.pairing(PairingOutcome::Unknown),
@@ -218,6 +230,7 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, request: PairingRequest) ->
             StatusCode::INTERNAL_SERVER_ERROR,
             "cannot mint a pairing credential; see the log of t3-dispatch",
         ),
+        Some(Err(Failed::ForeignListener)) => plain(StatusCode::BAD_GATEWAY, FOREIGN_LISTENER),
         Some(Err(Failed::Exchange)) => {
             plain(StatusCode::BAD_GATEWAY, "t3 serve did not open a session; see the log of t3-dispatch")
         }
@@ -231,6 +244,12 @@ async fn run_pairing(
     request: PairingRequest,
 ) -> Result<Arc<PairedSession>, Failed> {
     let user = &route.os_user;
+    // Before a credential exists.
+    let foreign = |_| {
+        pairing.metrics.pairing(PairingOutcome::ForeignListener);
+        Failed::ForeignListener
+    };
+    pairing.owners.check_listener(&route).await.map_err(foreign)?;
     let credential = pairing.source.credential(user).await.map_err(|error| {
         pairing.rejections.log(LogCause::Pairing, user, |suppressed| {
             tracing::error!(%user, suppressed, "mint for {user} failed: {error}");
@@ -240,9 +259,11 @@ async fn run_pairing(
     })?;
     let timeout = pairing.exchange_timeout;
     let paired =
-        exchange::exchange(route.port, &pairing.timeouts, timeout, &request.client_headers, &credential)
-            .await;
+        exchange::exchange(&pairing.serve(&route), timeout, &request.client_headers, &credential).await;
     let paired = paired.map_err(|error| {
+        if let ExchangeError::Request(RequestError::Connect(ConnectError::Owner(error))) = error {
+            return foreign(error);
+        }
         pairing.rejections.log(LogCause::Pairing, user, |suppressed| {
             tracing::error!(%user, suppressed, "pairing exchange for {user} failed: {error}");
         });

@@ -14,8 +14,12 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     http::headers,
+    routing::table::Route,
     settings::Timeouts,
-    upstream::connect::{self, ConnectError},
+    upstream::{
+        connect::{self, ConnectError},
+        serve_owner::ServeOwners,
+    },
 };
 
 /// Maximum size of a response head, in bytes.
@@ -27,6 +31,14 @@ const FORWARDED: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-proto"),
 ];
+
+/// serve of a user, and how it is reached.
+#[derive(Clone, Copy)]
+pub(super) struct Serve<'a> {
+    pub route: &'a Route,
+    pub timeouts: &'a Timeouts,
+    pub owners: &'a ServeOwners,
+}
 
 /// Error of a request to serve.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +65,11 @@ pub(super) fn client_headers(browser: &HeaderMap, peer: IpAddr) -> HeaderMap {
 
 /// Sends a request and reads the head of the response.
 pub(super) async fn send(
-    port: u16,
-    times: &Timeouts,
+    serve: &Serve<'_>,
     path: &'static str,
     mut request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, RequestError> {
+    let port = serve.route.port;
     let failed = |source| RequestError::Http { port, path, source };
     *request.uri_mut() = http::Uri::from_static(path);
     if !request.headers().contains_key(HOST)
@@ -65,7 +77,7 @@ pub(super) async fn send(
     {
         request.headers_mut().insert(HOST, host);
     }
-    let (stream, _) = connect::connect(port, times).await?;
+    let stream = connect::connect(serve.route, serve.timeouts, serve.owners).await?.stream;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(async move {

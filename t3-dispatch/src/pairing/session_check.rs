@@ -9,8 +9,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::serve_request::{self, RequestError};
-use crate::settings::Timeouts;
+use super::serve_request::{self, RequestError, Serve};
 
 /// Endpoint of serve that reports the session (packages/contracts/src/environmentHttp.ts of
 /// t3code).
@@ -40,8 +39,7 @@ pub enum SessionCheckError {
 /// # Errors
 /// [`SessionCheckError`].
 pub(super) async fn is_good(
-    port: u16,
-    times: &Timeouts,
+    serve: &Serve<'_>,
     timeout_after: Duration,
     client_headers: HeaderMap,
     browser: &HeaderMap,
@@ -52,7 +50,7 @@ pub(super) async fn is_good(
         request.headers_mut().append(COOKIE, cookie.clone());
     }
     let response = async {
-        let answer = serve_request::send(port, times, ENDPOINT, request).await?;
+        let answer = serve_request::send(serve, ENDPOINT, request).await?;
         match answer.status() {
             StatusCode::OK => judge(serve_request::body(answer.into_body()).await),
             status => Err(SessionCheckError::Status(status)),
@@ -60,7 +58,7 @@ pub(super) async fn is_good(
     };
     timeout(timeout_after, response)
         .await
-        .unwrap_or(Err(SessionCheckError::Timeout { port, after: timeout_after }))
+        .unwrap_or(Err(SessionCheckError::Timeout { port: serve.route.port, after: timeout_after }))
 }
 
 fn judge(body: Option<Bytes>) -> Result<bool, SessionCheckError> {

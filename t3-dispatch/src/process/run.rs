@@ -25,7 +25,7 @@ use crate::{
     cli,
     evidence::{client::EvidenceClient, loop_lag::LoopLag},
     http::guard,
-    metrics::{self, Metrics},
+    metrics::{self, Metrics, reject_reason::RejectReason},
     pages::{
         Pages, ProbeEcho, ProbeSettings,
         probe_token::{ProbeToken, ProbeTokenError},
@@ -45,14 +45,21 @@ use crate::{
     },
     relay::RelayTimeouts,
     routing::{
-        table::{Table, TableError},
+        table::{Route, Table, TableError},
         table_file::TableFile,
     },
-    server::{app::App, listener, overload::Refuser},
+    server::{
+        app::App,
+        listener::{self, Passed},
+        overload::Refuser,
+    },
     settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
-    sys::{clock, listeners, tcp::TcpTimeouts},
-    upstream::pool::Pool,
+    sys::{clock, listeners, socket_owner::SocketOwners, tcp::TcpTimeouts},
+    upstream::{
+        pool::Pool,
+        serve_owner::{OwnerError, ServeOwners},
+    },
 };
 
 /// Error that prevents the start of t3-dispatch.
@@ -140,6 +147,23 @@ fn pairing_settings(options: &cli::PairingOptions) -> pairing::PairingSettings {
     }
 }
 
+/// Checks of the owners of serve ports, whose failures are logged and counted.
+fn serve_owners(sockets: SocketOwners, rejections: &Arc<Rejections>) -> ServeOwners {
+    if !sockets.sees_all_users() {
+        tracing::error!(
+            source = sockets.source(),
+            "cannot see the users of other processes: t3-dispatch is in a user namespace; start t3-dispatch-diag.socket"
+        );
+    }
+    let rejections = Arc::clone(rejections);
+    ServeOwners::new(
+        sockets,
+        Arc::new(move |route: &Route, error: &OwnerError| {
+            rejections.record(RejectReason::ForeignListener, &route.os_user, format_args!("502: {error}"));
+        }),
+    )
+}
+
 /// Creates the shared state. Needs a tokio runtime.
 #[must_use]
 pub fn assemble(
@@ -147,6 +171,7 @@ pub fn assemble(
     table: Table,
     writer: Writer,
     observer: Option<RecordObserver>,
+    sockets: SocketOwners,
 ) -> Arc<App> {
     let metrics = Arc::new(Metrics::default());
     let shutdown = Arc::new(ShutdownSignal::default());
@@ -172,6 +197,7 @@ pub fn assemble(
     let pool = Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time));
     let rejections = Arc::new(Rejections::default());
     let pwa = !options.pages.no_install_tags;
+    let owners = serve_owners(sockets, &rejections);
     let probes = probe_settings(&options.pages, &timeouts);
     let echo = Arc::new(ProbeEcho::new(probes, Arc::clone(&rejections), Arc::clone(&shutdown)));
     let websocket = Arc::new(WebsocketProxy {
@@ -182,6 +208,7 @@ pub fn assemble(
         trusted: trusted.clone(),
         timeouts,
         shutdown: Arc::clone(&shutdown),
+        owners: owners.clone(),
     });
     let (for_http, metrics_for_http) = (Arc::clone(&pool), Arc::clone(&metrics));
     let forwarder = HttpForwarder {
@@ -192,6 +219,7 @@ pub fn assemble(
         http,
         timeouts,
         pwa,
+        owners: owners.clone(),
     };
     let pairing = (!options.pairing.no_pairing).then(|| {
         let settings = pairing_settings(&options.pairing);
@@ -201,6 +229,7 @@ pub fn assemble(
             Arc::clone(&rejections),
             timeouts,
             trusted.clone(),
+            owners,
         ))
     });
     Arc::new(App {
@@ -235,11 +264,12 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
     let token = options.pages.probe_token_file.path().map(ProbeToken::read).transpose()?;
     let mut signals = SignalStream::new().map_err(ServeError::Signals)?;
     fd_limit::fit(&mut options.limits, options.pages.max_probes, fd_limit::raise_descriptor_limit());
-    let listeners = listener::sockets(options.listening.listen)?;
+    let Passed { tcp, sock_diag } = listener::passed()?;
+    let listeners = listener::sockets(tcp, options.listening.listen)?;
     let metrics_listener = metrics::server::bind(options.metrics.metrics_listen)?;
     let own = own_ports(listeners.iter().chain(&metrics_listener));
     table.check_ports(&own, file.path())?;
-    let app = assemble(&options, table, writer, None);
+    let app = assemble(&options, table, writer, None, SocketOwners::new(sock_diag));
     if app.table().is_empty() {
         tracing::warn!("routing table {} is empty: every request gets 403", file.path().display());
     }

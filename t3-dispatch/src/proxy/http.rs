@@ -23,7 +23,12 @@ use crate::{
     pages::pwa,
     proxy::request::{self, ClientIdentity},
     record::serve_versions::{self, LONGEST_ANSWER, ServeVersions},
-    response::{body::ResponseBody, observed::Observed, refused::refused, text::plain},
+    response::{
+        body::ResponseBody,
+        observed::Observed,
+        refused::refused,
+        text::{FOREIGN_LISTENER, plain},
+    },
     routing::table::Route,
     settings::{HttpSettings, Timeouts},
     sys::clock,
@@ -32,6 +37,7 @@ use crate::{
         pool::{Lease, Pool},
         request_body::{self, RequestBody, UploadProgress},
         response_check::check_framing,
+        serve_owner::ServeOwners,
     },
 };
 
@@ -75,6 +81,7 @@ impl ForwardError {
         match self {
             Self::Connect(ConnectError::Timeout(..)) | Self::Timeout(..) => "t3 serve timed out",
             Self::Connect(error) if error.is_local() => "t3-dispatch is out of resources",
+            Self::Connect(ConnectError::Owner(_)) => FOREIGN_LISTENER,
             Self::Connect(_) => "cannot reach t3 serve; is it running?",
             Self::Closed(..) => "t3 serve closed the connection without a response",
             Self::NotHttp(..) | Self::BadFraming(..) => "invalid response from t3 serve",
@@ -94,6 +101,7 @@ pub struct HttpForwarder {
     pub timeouts: Timeouts,
     /// Pages get the tags of an installable app.
     pub pwa: bool,
+    pub owners: ServeOwners,
 }
 
 /// Forwards a request to serve and returns its response, or a response for the error.
@@ -158,7 +166,9 @@ fn failed(
             let (id, status) = (request_id::or_fresh(id), error.status());
             let (user, code) = (&client.route.os_user, status.as_u16());
             let id_text = id.to_str().unwrap_or_default();
-            if matches!(error, ForwardError::ClientGone) {
+            let is_logged =
+                matches!(error, ForwardError::Connect(ConnectError::Owner(error)) if error.is_reported());
+            if is_logged || matches!(error, ForwardError::ClientGone) {
                 tracing::debug!(%user, id = id_text, "{error}");
             } else {
                 forwarder.rejections.log(LogCause::Serve, user, |suppressed| {
@@ -190,7 +200,7 @@ async fn send(
                 forwarder.metrics.connection(ConnectResult::Reused);
                 sender
             }
-            None => connect(forwarder, route.port).await?,
+            None => connect(forwarder, route).await?,
         };
         let retry = reused.then(|| copy(&request));
         let limit = forwarder.http.response_timeout;
@@ -258,9 +268,10 @@ fn outgoing(
     (request, Some(upload))
 }
 
-async fn connect(forwarder: &HttpForwarder, port: u16) -> Result<SendRequest<RequestBody>, ForwardError> {
-    let (stream, _) = forwarder.metrics.connected(connect::connect(port, &forwarder.timeouts).await)?;
-    connect::http(stream).await.map_err(|error| ForwardError::Closed(port, error))
+async fn connect(forwarder: &HttpForwarder, route: &Route) -> Result<SendRequest<RequestBody>, ForwardError> {
+    let connected = connect::connect(route, &forwarder.timeouts, &forwarder.owners).await;
+    let stream = forwarder.metrics.connected(connected)?.stream;
+    connect::http(stream).await.map_err(|error| ForwardError::Closed(route.port, error))
 }
 
 /// Converts hyper's error.

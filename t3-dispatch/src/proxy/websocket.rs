@@ -32,12 +32,20 @@ use crate::{
     proxy::{extensions, request},
     record::{close::SessionRecorder, recorder::Recorder},
     relay::{self, Legs, session::Session},
-    response::{body::ResponseBody, text::plain},
+    response::{
+        body::ResponseBody,
+        text::{FOREIGN_LISTENER, plain},
+    },
     routing::{identity, table::Route},
     settings::Timeouts,
     shutdown::signal::ShutdownSignal,
     sys::{clock, random_id},
-    upstream::{connect, request_body::RequestBody, response_check::check_framing},
+    upstream::{
+        connect::{self, ConnectError, Connected},
+        request_body::RequestBody,
+        response_check::check_framing,
+        serve_owner::ServeOwners,
+    },
 };
 
 /// Opens WebSockets to serve and relays them.
@@ -49,6 +57,7 @@ pub struct WebsocketProxy {
     pub trusted: Vec<IpNet>,
     pub timeouts: Timeouts,
     pub shutdown: Arc<ShutdownSignal>,
+    pub owners: ServeOwners,
 }
 
 /// Answers an upgrade request.
@@ -129,16 +138,21 @@ async fn send_upgrade(
     route: &Route,
     mut request: Request<Incoming>,
 ) -> Result<Response<Incoming>, OpenFailure> {
-    let connected = proxy.metrics.connected(connect::connect(route.port, &proxy.timeouts).await);
-    let (stream, leg) = match connected {
+    let connected = proxy.metrics.connected(connect::connect(route, &proxy.timeouts, &proxy.owners).await);
+    let Connected { stream, leg, uid } = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            log_failure(proxy, route, format_args!("{error}"));
+            // Foreign listeners have their own line.
+            if !matches!(&error, ConnectError::Owner(error) if error.is_reported()) {
+                log_failure(proxy, route, format_args!("{error}"));
+            }
+            recorder.session().facts.peer_uid = error.peer_uid();
             recorder.session().facts.listeners = error.listeners().await;
             return Err(error.failure());
         }
     };
     recorder.session().identity.up = Some(leg);
+    recorder.session().facts.peer_uid = uid;
     request::prepare(&mut request, peer.ip);
     let request = request.map(|_| RequestBody::empty());
     let handshake = async {
@@ -187,6 +201,7 @@ fn fail(recorder: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
         OpenFailure::Refused | OpenFailure::Unreach => {
             plain(StatusCode::BAD_GATEWAY, "cannot reach t3 serve; is it running?")
         }
+        OpenFailure::ForeignListener => plain(StatusCode::BAD_GATEWAY, FOREIGN_LISTENER),
         OpenFailure::Local(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "t3-dispatch is out of resources"),
         _ => plain(StatusCode::BAD_GATEWAY, "invalid response from t3 serve"),
     }

@@ -1,5 +1,5 @@
-//! The routing table `dispatch.json`: `{"LOGIN": {"os_user": "USER", "port": PORT}, ...}`. Reads
-//! and checks it; the caller keeps the last valid one.
+//! The routing table `dispatch.json`: `{"LOGIN": {"os_user": "USER", "port": PORT}, ...}`, with an
+//! optional `"uid": N` per entry. Reads and checks it; the caller keeps the last valid one.
 //!
 //! Rejects entries that would misroute a request; ignores unknown keys of an entry, which other
 //! programs may have added. Several logins may map to one user. One port cannot belong to two
@@ -30,6 +30,10 @@ pub struct Route {
     pub os_user: String,
     /// Port of serve on 127.0.0.1, 1 to 65535.
     pub port: u16,
+    /// Owner of the listener on that port, if it is not `os_user`: of a container or a user
+    /// namespace.
+    #[serde(default)]
+    pub uid: Option<u32>,
 }
 
 /// Routes by login.
@@ -287,7 +291,10 @@ mod tests {
             r#"{"vbarzin": {"os_user": "wizard", "port": 3773, "note": 1}, "ann": {"os_user": "ann", "port": 3774}}"#,
         )
         .unwrap();
-        assert_eq!(table.route("vbarzin"), Some(&Route { os_user: "wizard".to_owned(), port: 3773 }));
+        assert_eq!(
+            table.route("vbarzin"),
+            Some(&Route { os_user: "wizard".to_owned(), port: 3773, uid: None })
+        );
         assert_eq!(table.route("wizard"), None);
         assert_eq!(table.ports(), [3773, 3774]);
         assert!(parse("{}").unwrap().is_empty());

@@ -28,6 +28,7 @@ use crate::{
     sys::{
         bind::{adopt, bind},
         descriptors::{self, Purpose},
+        socket_owner,
     },
 };
 
@@ -42,33 +43,49 @@ pub enum ListenError {
     Passed(io::Error),
 }
 
-/// Returns the sockets passed by systemd, or else one bound to `address`.
+/// Sockets passed by systemd.
+#[derive(Debug, Default)]
+pub struct Passed {
+    pub tcp: Vec<TcpListener>,
+    /// For lookups of the owners of sockets (`t3-dispatch-diag.socket`).
+    pub sock_diag: Option<OwnedFd>,
+}
+
+/// Returns the passed listeners, or else one bound to `address`.
 ///
 /// # Errors
 /// [`ListenError`].
-pub fn sockets(address: SocketAddr) -> Result<Vec<TcpListener>, ListenError> {
-    let passed = passed().map_err(ListenError::Passed)?;
+pub fn sockets(passed: Vec<TcpListener>, address: SocketAddr) -> Result<Vec<TcpListener>, ListenError> {
     if !passed.is_empty() {
         return Ok(passed);
     }
     bind(address).map(|listener| vec![listener]).map_err(|error| ListenError::Bind(address, error))
 }
 
-fn passed() -> io::Result<Vec<TcpListener>> {
-    sd_notify::listen_fds()?
-        .map(|fd| {
-            // SAFETY: LISTEN_PID names this process, so the descriptor is open, and nothing else in
-            // this process owns it: this runs once, at the start.
-            let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
-            if !is_listening_tcp(&socket) {
-                let text = format!(
-                    "descriptor {fd} is not a listening TCP socket; set ListenStream= and Accept=no in the unit"
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-            }
-            adopt(socket.into())
-        })
-        .collect()
+/// Returns the sockets passed by systemd. To be called once, at the start.
+///
+/// # Errors
+/// [`ListenError::Passed`] for a socket of another kind.
+pub fn passed() -> Result<Passed, ListenError> {
+    let mut passed = Passed::default();
+    for fd in sd_notify::listen_fds().map_err(ListenError::Passed)? {
+        // SAFETY: LISTEN_PID names this process, so the descriptor is open, and nothing else in
+        // this process owns it: this runs once, at the start.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        if socket_owner::is_sock_diag(&socket) {
+            passed.sock_diag = Some(socket);
+            continue;
+        }
+        let socket = Socket::from(socket);
+        if !is_listening_tcp(&socket) {
+            let text = format!(
+                "descriptor {fd} is not a listening TCP socket; set ListenStream= and Accept=no in the unit"
+            );
+            return Err(ListenError::Passed(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        passed.tcp.push(adopt(socket.into()).map_err(ListenError::Passed)?);
+    }
+    Ok(passed)
 }
 
 fn is_listening_tcp(socket: &Socket) -> bool {

@@ -38,6 +38,13 @@ pub fn since_last_data(socket: &impl AsRawFd) -> io::Result<Duration> {
     Ok(Duration::from_millis(u64::from(millis)))
 }
 
+/// Whether a connection is open in both directions, as far as this end knows.
+#[must_use]
+pub fn is_established(socket: &impl AsRawFd) -> bool {
+    // `tcpi_state`, TCP_ESTABLISHED.
+    raw(socket).is_ok_and(|(bytes, length)| length > 0 && bytes[0] == 1)
+}
+
 fn raw(socket: &impl AsRawFd) -> io::Result<([u8; SIZE], usize)> {
     let mut bytes = [0u8; SIZE];
     let mut length = libc::socklen_t::try_from(SIZE).unwrap_or(0);

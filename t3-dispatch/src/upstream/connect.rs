@@ -1,10 +1,6 @@
 //! A fresh connection to a user's serve on 127.0.0.1, ready for HTTP/1.1.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -15,9 +11,13 @@ use t3_record::{
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    routing::table::Route,
     settings::Timeouts,
     sys::{listeners, tcp},
-    upstream::request_body::RequestBody,
+    upstream::{
+        request_body::RequestBody,
+        serve_owner::{self, OwnerError, ServeOwners},
+    },
 };
 
 /// A connect that takes this long is not answered: a SYN to this host is answered immediately or
@@ -48,6 +48,8 @@ pub enum ConnectError {
     Timeout(SocketAddr, QueueOverflows),
     #[error("cannot connect to serve at {0}: {1}")]
     Io(SocketAddr, io::Error),
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
 }
 
 impl ConnectError {
@@ -55,6 +57,15 @@ impl ConnectError {
     #[must_use]
     pub fn is_local(&self) -> bool {
         matches!(self.failure(), OpenFailure::Local(_))
+    }
+
+    /// uid of the process behind the port, if the connection was refused because of it.
+    #[must_use]
+    pub const fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Owner(error) => error.uid(),
+            _ => None,
+        }
     }
 
     /// Reads the listening sockets that explain the error, if they can. Reads files of procfs.
@@ -75,6 +86,8 @@ impl ConnectError {
     pub fn failure(&self) -> OpenFailure {
         match self {
             Self::Timeout(..) => OpenFailure::ConnectTimeout,
+            Self::Owner(OwnerError::Lookup { errno, .. }) => OpenFailure::Local(*errno),
+            Self::Owner(_) => OpenFailure::ForeignListener,
             Self::Io(_, error) => match error.raw_os_error() {
                 Some(libc::ECONNREFUSED) => OpenFailure::Refused,
                 Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => OpenFailure::Unreach,
@@ -87,12 +100,27 @@ impl ConnectError {
     }
 }
 
-/// Connects to serve on `port` and sets the socket options.
+/// Connection to a serve.
+#[derive(Debug)]
+pub struct Connected {
+    pub stream: TcpStream,
+    pub leg: Leg,
+    /// uid of the process behind it; `None` if it has already closed its end.
+    pub uid: Option<u32>,
+}
+
+/// Connects to the serve of a route, checks that it belongs to the user, and sets the socket
+/// options.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(port: u16, timeouts: &Timeouts) -> Result<(TcpStream, Leg), ConnectError> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+pub async fn connect(
+    route: &Route,
+    timeouts: &Timeouts,
+    owners: &ServeOwners,
+) -> Result<Connected, ConnectError> {
+    let address = serve_owner::address(route);
+    owners.check_listener(route).await?;
     let failed = |error| ConnectError::Io(address, error);
     let attempt = TcpStream::connect(address);
     tokio::pin!(attempt);
@@ -109,9 +137,10 @@ pub async fn connect(port: u16, timeouts: &Timeouts) -> Result<(TcpStream, Leg),
         }
     };
     let stream = connected.map_err(failed)?;
+    let uid = owners.check_connection(route, &stream).await?;
     let leg = tcp::leg(&stream).map_err(failed)?;
     tcp::prepare(&stream, &timeouts.legs).map_err(failed)?;
-    Ok((stream, leg))
+    Ok(Connected { stream, leg, uid })
 }
 
 /// Starts HTTP/1.1 on a connection. It ends when the sender is dropped, or becomes the upgraded

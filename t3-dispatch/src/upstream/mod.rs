@@ -4,3 +4,4 @@ pub mod connect;
 pub mod pool;
 pub mod request_body;
 pub mod response_check;
+pub mod serve_owner;

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     fn route(user: &str, port: u16) -> Route {
-        Route { os_user: user.to_owned(), port }
+        Route { os_user: user.to_owned(), port, uid: None }
     }
 
     #[test]

@@ -17,7 +17,9 @@ use std::{
 };
 
 use clap::Parser;
-use t3_dispatch::{cli::Cli, metrics, process::run, routing::table::Table, server::app::App};
+use t3_dispatch::{
+    cli::Cli, metrics, process::run, routing::table::Table, server::app::App, sys::socket_owner::SocketOwners,
+};
 use t3_journal::{Sink, Writer};
 use t3_testkit::{
     fake_serve::{self, CREDENTIAL_PREFIX, Opening},
@@ -176,17 +178,20 @@ impl Fixture {
             all.extend(["--mint-command", &command]);
         }
         let parsed = Cli::parse_from(all.iter().chain(options)).command.options();
+        let own_uid = rustix::process::geteuid().as_raw();
         let table: serde_json::Map<_, _> = ports
             .iter()
             .enumerate()
             .map(|(number, port)| (Self::name(&user, number), port))
-            .map(|(user, port)| (user.clone(), serde_json::json!({ "os_user": user, "port": port })))
+            .map(|(user, port)| {
+                (user.clone(), serde_json::json!({ "os_user": user, "port": port, "uid": own_uid }))
+            })
             .collect();
         let table = Table::parse(&serde_json::Value::Object(table).to_string(), Path::new("test")).unwrap();
         let journald = dir.path().join("journald");
         let kept = UnixDatagram::bind(&journald).unwrap();
         let writer = Writer::start_with("t3-dispatch", Sink::Journald, &journald, 1000).unwrap();
-        let app = run::assemble(&parsed, table, writer, None);
+        let app = run::assemble(&parsed, table, writer, None, SocketOwners::new(None));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         run::start(&app, vec![listener]);

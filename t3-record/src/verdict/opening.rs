@@ -32,6 +32,12 @@ pub(super) fn judge(evidence: &Evidence, relay: &RelayFacts, failure: OpenFailur
         OpenFailure::Unreach => {
             (Side::Up, Finding::proven(Verdict::ServeRefused, How::Unreach, Segment::Serve))
         }
+        OpenFailure::ForeignListener => {
+            let finding = Finding::proven(Verdict::ServeRefused, How::ForeignListener, Segment::Devvm);
+            // Without a uid it was only not shown to be the user's.
+            let confidence = relay.peer_uid.map_or(Confidence::Likely, |_| finding.confidence);
+            (Side::Up, Finding { confidence, ..finding })
+        }
         OpenFailure::ConnectTimeout => (Side::Up, never_accepted(relay.listeners, slow())),
         OpenFailure::HandshakeTimeout => {
             (Side::Up, Finding::proven(Verdict::ServeTimeout, How::HandshakeTimeout, slow()))

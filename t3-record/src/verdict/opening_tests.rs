@@ -109,6 +109,13 @@ fn a_session_that_never_opened() {
 }
 
 #[test]
+fn a_port_of_another_user_is_refused_and_certain_only_with_its_uid() {
+    let foreign = |uid| open(OpenFailure::ForeignListener, 1).relay(|r| r.peer_uid = uid);
+    check(foreign(Some(1002)), "serve_refused foreign_listener devvm upstream upstream_closed proven");
+    check(foreign(None), "serve_refused foreign_listener devvm upstream upstream_closed likely");
+}
+
+#[test]
 fn a_refused_connection_is_judged_by_the_listening_sockets() {
     let refused = |listeners| open(OpenFailure::Refused, 1).relay(|r| r.listeners = listeners);
     let none = Listeners::default();

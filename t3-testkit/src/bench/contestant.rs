@@ -103,7 +103,7 @@ pub fn accepts(process: &mut Process, address: SocketAddr, name: &str) -> Result
 
 fn dispatch(address: SocketAddr, backend: SocketAddr, dir: &Path) -> Result<Command> {
     let table = dir.join("dispatch.json");
-    let text = serde_json::json!({ USER: { "os_user": USER, "port": backend.port() } }).to_string();
+    let text = serde_json::json!({ USER: { "os_user": USER, "port": backend.port(), "uid": rustix::process::geteuid().as_raw() } }).to_string();
     fs::write(&table, text).attempt(|| format!("write {}", table.display()))?;
     let mut command = Command::new(harness::find("t3-dispatch")?);
     command.args(["serve", "--config", "/dev/null", "--trusted-proxy", "127.0.0.0/8", "--log", "stderr"]);

@@ -121,6 +121,7 @@ impl ExpectedRecord {
         keys.insert("hb_wait_ms", Expect::AbsentOr(0, 2_000));
         keys.insert("hb_period_ms", Expect::AbsentOr(1, 2_000));
         // `Fixture::complete` sets these according to the host.
+        keys.extend(free(&["peer_uid"]));
         keys.extend(free(&["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"]));
         keys.extend(free(&["psi_mem_full", "psi_io_full", "psi_mem_peak", "psi_io_peak", "psi_cpu_peak"]));
         keys.extend(free(&["host_psi_mem", "host_psi_io", "host_psi_cpu", "mem_current", "mem_max"]));

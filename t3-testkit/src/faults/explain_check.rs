@@ -126,6 +126,7 @@ fn decided(how: How, record: &CloseRecord) -> Vec<String> {
         How::Loss => "retransmissions",
         How::FalseAlarm => "in place of the next one",
         How::OtherAddress => "on another address",
+        How::ForeignListener => "belongs to uid",
         How::Backlog => "waited for the client's line",
         How::Pause => "did not run",
         How::PowerLoss => "without a shutdown",

@@ -9,7 +9,12 @@ use std::{
 use t3_record::{Cause::DownstreamClosed, ClosedBy, LegEnd, Segment, Verdict};
 
 use super::{Expect, ExpectedRecord, Fault, Fixture, Need, opening::failed};
-use crate::{client::Client, error::Result, harness::Firewall};
+use crate::{
+    client::Client,
+    error::{Attempt as _, Result, TestError},
+    harness::Firewall,
+    sys,
+};
 
 /// Timeout for connecting of dispatch, in milliseconds.
 const CONNECT: u64 = 5_000;
@@ -21,6 +26,8 @@ const IMPATIENT: Duration = Duration::from_secs(2);
 const QUICK: Duration = Duration::from_millis(300);
 /// Time after which t3-trace has found a listener.
 const SEARCH: Duration = Duration::from_millis(2_500);
+/// uid of another user.
+const STRANGER: u32 = 61_234;
 /// Time to wait for a connection that cannot be accepted.
 const PROBE: Duration = Duration::from_millis(300);
 
@@ -72,6 +79,9 @@ pub(super) fn faults() -> Vec<Fault> {
                 Client::refused(fx.config()).map(drop)
             },
         ),
+        // A process of another user on serve's port, on each address that takes its connections.
+        foreign("foreign_listener", |fx| foreign_listener(fx, "127.0.0.1")),
+        foreign("foreign_listener_ipv6", |fx| foreign_listener(fx, "[::]")),
         Fault::new(
             "accept_queue_full",
             failed(Verdict::ServeTimeout, "connect_timeout")
@@ -101,6 +111,32 @@ pub(super) fn faults() -> Vec<Fault> {
         ),
         Fault::new("client_quick_at_open", left(Verdict::ClientLeft, "fin", 300), |fx| leave(fx, QUICK)),
     ]
+}
+
+fn foreign(name: &'static str, run: fn(&mut Fixture<'_>) -> Result<()>) -> Fault {
+    Fault::new(
+        name,
+        failed(Verdict::ServeRefused, "foreign_listener")
+            .is("segment", "devvm")
+            .is("up_end", "none")
+            .is("peer_uid", &STRANGER.to_string())
+            .key("peer_pid", Expect::Free)
+            .key("peer_comm", Expect::Free),
+        run,
+    )
+}
+
+/// serve does not run, and another user listens on its port. Fails if anything is sent there.
+fn foreign_listener(fx: &mut Fixture<'_>, ip: &str) -> Result<()> {
+    let port = fx.stack.port(&fx.user)?;
+    let what = || format!("listen on {ip}:{port} as uid {STRANGER}");
+    let listener = sys::listen_as(STRANGER, &format!("{ip}:{port}")).attempt(what)?;
+    Client::refused(fx.config()).map(drop)?;
+    listener.set_nonblocking(true).attempt(what)?;
+    match listener.accept() {
+        Ok(_) => Err(TestError::Unexpected { what: "no connection".to_owned(), got: "one".to_owned() }),
+        Err(_) => Ok(()),
+    }
 }
 
 /// serve listens, and the firewall does not let dispatch connect.

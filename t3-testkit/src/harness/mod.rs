@@ -67,6 +67,8 @@ pub const NO_LIMITS: [&str; 6] =
 pub struct Setup {
     /// Routing table: user and port of its serve, which need not listen yet.
     pub users: BTreeMap<String, u16>,
+    /// uid of each serve in the table; users without one have that of the test.
+    pub uids: BTreeMap<String, u32>,
     /// Listen address of dispatch; port 0 selects a free one.
     pub listen: SocketAddr,
     /// Networks with trusted identity headers.
@@ -94,6 +96,7 @@ impl Setup {
         let users = users.into_iter().map(|user| Ok((user.into(), ports::free()?))).collect::<Result<_>>()?;
         Ok(Self {
             users,
+            uids: BTreeMap::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             trusted: vec!["127.0.0.0/8".to_owned()],
             trace: sys::is_root(),
@@ -208,8 +211,13 @@ impl Stack {
     }
 
     fn write_table(&self) -> Result<()> {
+        // The users do not exist: serves run as the user of the test.
+        let uid = rustix::process::geteuid().as_raw();
         let table: serde_json::Map<_, _> = (self.setup.users.iter())
-            .map(|(user, port)| (user.clone(), serde_json::json!({ "os_user": user, "port": port })))
+            .map(|(user, port)| {
+                let uid = self.setup.uids.get(user).copied().unwrap_or(uid);
+                (user.clone(), serde_json::json!({ "os_user": user, "port": port, "uid": uid }))
+            })
             .collect();
         let text = serde_json::Value::Object(table).to_string();
         fs::write(self.table(), text).attempt(|| "write dispatch.json".to_owned())

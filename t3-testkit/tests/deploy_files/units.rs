@@ -15,6 +15,7 @@ use crate::{
 
 const DISPATCH: &str = "deploy/systemd/t3-dispatch.service";
 const DISPATCH_SOCKET: &str = "deploy/systemd/t3-dispatch.socket";
+const DIAG: &str = "deploy/systemd/t3-dispatch-diag.socket";
 const TRACE: &str = "deploy/systemd/t3-trace.service";
 const NETLINK: &str = "deploy/systemd/t3-trace-netlink.socket";
 const MINT: &str = "deploy/systemd/t3-mint@.service";
@@ -120,6 +121,10 @@ fn units_with_network_are_unprivileged_and_privileged_ones_have_no_network() {
     assert_eq!(trace.one("Sockets"), "t3-trace-netlink.socket");
     assert_eq!(netlink.one("Service"), "t3-trace.service");
     assert_eq!(netlink.one("ListenNetlink"), format!("route {}", t3_trace_host::rtnetlink::GROUPS));
+    // Without the socket, t3-dispatch sees no user but its own in its namespace.
+    let diag = Unit::read(DIAG);
+    assert_eq!(dispatch.one("Sockets"), "t3-dispatch.socket t3-dispatch-diag.socket");
+    assert_eq!((diag.one("Service"), diag.one("ListenNetlink")), ("t3-dispatch.service", "inet-diag 0"));
     let capabilities: BTreeSet<_> = trace.one("CapabilityBoundingSet").split(' ').collect();
     let few = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
     assert_eq!(capabilities, BTreeSet::from(few));

@@ -18,7 +18,7 @@ struct Case {
     fires: u32,
 }
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     Case { alert: "T3DispatchDown", series: &[("up{}", "1x10 0x20")], quiet: 12, fires: 14 },
     Case {
         alert: "T3TraceDown",
@@ -123,6 +123,15 @@ const CASES: [Case; 17] = [
         series: &[("t3_dispatch_event_loop_lag_worst_seconds{}", "0.25x10 0.3x20")],
         quiet: 11,
         fires: 13,
+    },
+    Case {
+        alert: "T3ForeignListener",
+        series: &[
+            (r#"t3_dispatch_refused_total{reason="foreign_listener"}"#, "0x10 1x20"),
+            (r#"t3_dispatch_refused_total{reason="peer"}"#, "0+1x30"),
+        ],
+        quiet: 10,
+        fires: 12,
     },
     Case {
         alert: "T3RoutingTableBroken",

@@ -250,6 +250,12 @@ const ENDS: &[(&str, &str, &str)] = &[
         "closed a healthy session",
         "in place of the next one",
     ),
+    (
+        "serve_refused foreign_listener devvm proven dur_ms=0 peer_uid=1002",
+        "belongs to another user (uid 1002)",
+        "belongs to uid 1002",
+    ),
+    ("serve_refused foreign_listener devvm likely dur_ms=0", "belongs to an unknown user", "is not known"),
     ("serve_refused other_address serve proven dur_ms=0", "listens on another address", "on another address"),
     (
         "serve_refused refused devvm likely dur_ms=0",

@@ -152,6 +152,10 @@ fn conclusion(record: &CloseRecord) -> String {
         Verdict::ServeStalled => format!("{serve} was unresponsive{}. {}", stalled(record), starved(record)),
         Verdict::ServeRefused => match record.how {
             Some(How::Unreach) => format!("{serve} was unreachable at its address. The session never opened."),
+            Some(How::ForeignListener) => format!(
+                "The port of {serve} belongs to {}: nothing was sent to it. The session never opened.",
+                record.peer_uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("another user (uid {uid})"))
+            ),
             Some(How::OtherAddress) => format!(
                 "Connection to {serve} refused: its port listens on another address of this host, not on 127.0.0.1. \
                  The session never opened."
@@ -263,6 +267,10 @@ fn evidence(record: &CloseRecord) -> String {
         }
         Some(How::Oom) if died => "the OOM killer terminated t3-dispatch".to_owned(),
         Some(How::Oom) => format!("the kernel's OOM killer chose {serve}"),
+        Some(How::ForeignListener) => match record.peer_uid {
+            Some(uid) => format!("the socket on the port of serve belongs to uid {uid}, not to the user"),
+            None => "the owner of the socket on the port of serve is not known".to_owned(),
+        },
         Some(How::OtherAddress) => {
             "ECONNREFUSED; a socket listens on the port of serve on another address".to_owned()
         }

@@ -232,6 +232,11 @@ pub const fn next_steps(verdict: Verdict, how: Option<How>) -> &'static [&'stati
             SERVE_LOG,
             "Check whether other sessions of the user stalled: `t3-trace closes --user {user} {range}`.",
         ],
+        (Verdict::ServeRefused, Some(How::ForeignListener)) => &[
+            "Find the process: `ss -ltnpe`. If it is the user's, in a container or a user namespace, set `\"uid\"` of \
+             the entry in the routing table; if not, it waits for the user's credentials.",
+            DISPATCH_LOG,
+        ],
         (Verdict::ServeRefused, Some(How::OtherAddress)) => {
             &["Let serve listen on 127.0.0.1: `ss -ltnp`, `systemctl cat {unit}`.", SERVE_LOG]
         }
