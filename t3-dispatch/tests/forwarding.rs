@@ -275,6 +275,11 @@ async fn responses_without_a_body_end_with_their_head() {
         send(&mut client, &request(line, "")).await;
         let (mut serve, _) = fixture.accept().await;
         send(&mut serve, answer).await;
+        if answer.starts_with("HTTP/1.1 103") {
+            // Passed on as a head of its own (RFC 9110 section 15.2).
+            let interim = head(&mut client).await;
+            assert!(interim.starts_with("HTTP/1.1 103 Early Hints\r\n"), "{n}: {interim}");
+        }
         let got = head(&mut client).await;
         assert!(got.contains(kept), "{n}: {got}");
         assert_no_data(&mut client).await;

@@ -247,6 +247,7 @@ fn outgoing(
     if request.body().is_end_stream() {
         // Without a body, 100 Continue has no meaning.
         request.headers_mut().remove(EXPECT);
+        request::pass_interims(&mut request, None);
         return (request.map(|_| RequestBody::empty()), None);
     }
     if request.body().size_hint().exact().is_none() {
@@ -257,14 +258,7 @@ fn outgoing(
     let (parts, body) = request.into_parts();
     let (body, upload) = RequestBody::upload(body, expects);
     let mut request = Request::from_parts(parts, body);
-    if expects {
-        let upload = Arc::clone(&upload);
-        hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                upload.set_continued();
-            }
-        });
-    }
+    request::pass_interims(&mut request, expects.then(|| Arc::clone(&upload)));
     (request, Some(upload))
 }
 

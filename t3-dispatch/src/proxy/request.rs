@@ -1,10 +1,14 @@
 //! Client identity and request form of a forwarded request.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use ::http::{Request, Uri, Version};
+use ::http::{Request, StatusCode, Uri, Version};
 
-use crate::{http::headers, routing::table::Route};
+use crate::{
+    http::{guard::InterimSender, headers},
+    routing::table::Route,
+    upstream::request_body::UploadProgress,
+};
 
 /// Login and route of a client.
 #[derive(Debug, Clone)]
@@ -26,4 +30,19 @@ pub fn prepare<B>(request: &mut Request<B>, peer: IpAddr) {
     }
     *request.version_mut() = Version::HTTP_11;
     headers::forwarded(request.headers_mut(), peer);
+}
+
+/// Passes interim responses (1xx) of serve on to the client. 100 Continue starts the upload of a
+/// client that waits for it; the HTTP library sends its own to the client.
+pub fn pass_interims<B>(request: &mut Request<B>, upload: Option<Arc<UploadProgress>>) {
+    let sender = request.extensions_mut().remove::<InterimSender>();
+    hyper::ext::on_informational(request, move |response| match (response.status(), &sender) {
+        (StatusCode::CONTINUE, _) => {
+            if let Some(upload) = &upload {
+                upload.set_continued();
+            }
+        }
+        (status, Some(sender)) => sender.send(status, response.headers()),
+        _ => {}
+    });
 }

@@ -45,6 +45,7 @@ use crate::{
         request_body::RequestBody,
         response_check::check_framing,
         serve_owner::ServeOwners,
+        serve_socket::ServeSocket,
     },
 };
 
@@ -154,6 +155,7 @@ async fn send_upgrade(
     recorder.session().identity.up = Some(leg);
     recorder.session().facts.peer_uid = uid;
     request::prepare(&mut request, peer.ip);
+    request::pass_interims(&mut request, None);
     let request = request.map(|_| RequestBody::empty());
     let handshake = async {
         let mut sender = connect::http(stream).await?;
@@ -266,6 +268,6 @@ async fn run_session(
 
 /// Returns serve's socket and the bytes read from it after the handshake.
 fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((io.into_inner(), read_buf))
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<ServeSocket>>().ok()?;
+    Some((io.into_inner().into_inner(), read_buf))
 }

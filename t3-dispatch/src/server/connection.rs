@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use t3_record::evidence::{Nanos, SeenEnd};
@@ -46,7 +46,8 @@ pub async fn serve(app: Arc<App>, stream: TcpStream, _permit: ConnectionPermit, 
         attempt.had_bytes = rustix::io::ioctl_fionread(&stream).is_ok_and(|bytes| bytes > 0);
         return;
     };
-    if tcp::prepare(&stream, &app.timeouts.legs).is_err() {
+    if let Err(error) = tcp::prepare(&stream, &app.timeouts.legs) {
+        tracing::debug!(peer = %leg.remote.ip(), "cannot set the options of a connection: {error}");
         return;
     }
     let _count = ConnectionCount::new(&app);
@@ -196,7 +197,14 @@ async fn exchange(
             log_violation(&app, peer, why);
             refused(why)
         }
-        _ => router::answer(Arc::clone(&app), peer, request).await,
+        _ => {
+            let interims = exchanges.interims();
+            // HTTP/1.0 has none (RFC 9110 section 15.2).
+            if request.version() == Version::HTTP_11 {
+                request.extensions_mut().insert(interims.sender());
+            }
+            interims.before(router::answer(Arc::clone(&app), peer, request)).await
+        }
     };
     app.metrics.response(&response);
     if exchanges.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {

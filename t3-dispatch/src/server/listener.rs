@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::StatusCode;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::sleep,
@@ -82,6 +82,12 @@ pub fn passed() -> Result<Passed, ListenError> {
                 "descriptor {fd} is not a listening TCP socket; set ListenStream= and Accept=no in the unit"
             );
             return Err(ListenError::Passed(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        if matches!(socket.protocol(), Ok(Some(Protocol::MPTCP))) {
+            tracing::warn!(
+                "descriptor {fd} is an MPTCP socket: connections over MPTCP have no TCP_USER_TIMEOUT, and \
+                 their records lack kernel evidence of the client; remove SocketProtocol=mptcp from the unit"
+            );
         }
         passed.tcp.push(adopt(socket.into()).map_err(ListenError::Passed)?);
     }

@@ -17,12 +17,15 @@ use crate::{
     upstream::{
         request_body::RequestBody,
         serve_owner::{self, OwnerError, ServeOwners},
+        serve_socket::ServeSocket,
     },
 };
 
 /// A connect that takes this long is not answered: a SYN to this host is answered immediately or
 /// sent again after 1 s (RFC 6298 section 2.1).
 const UNANSWERED: Duration = Duration::from_millis(300);
+/// Limit of header fields of a response; their size is limited, too.
+const RESPONSE_FIELDS: usize = 1_000;
 /// Time after which the SYN was sent again.
 const SYN_REPEATED: Duration = Duration::from_millis(1_100);
 
@@ -151,7 +154,8 @@ pub async fn connect(
 pub async fn http(stream: TcpStream) -> hyper::Result<SendRequest<RequestBody>> {
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
-        .handshake::<_, RequestBody>(TokioIo::new(stream))
+        .max_headers(RESPONSE_FIELDS)
+        .handshake::<_, RequestBody>(TokioIo::new(ServeSocket::new(stream)))
         .await?;
     tokio::spawn(async move {
         // The request reports the same error.

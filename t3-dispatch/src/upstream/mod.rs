@@ -5,3 +5,4 @@ pub mod pool;
 pub mod request_body;
 pub mod response_check;
 pub mod serve_owner;
+pub mod serve_socket;

@@ -1,7 +1,7 @@
 //! Check of the framing headers of serve's responses.
 
 use http::{
-    Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 
@@ -9,18 +9,12 @@ use http::{
 ///
 /// # Errors
 /// Returns the reason.
-pub fn check_framing<B>(response: Response<B>) -> Result<Response<B>, &'static str> {
+pub fn check_framing<B>(mut response: Response<B>) -> Result<Response<B>, &'static str> {
     let headers = response.headers();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err("unrequested 101 Switching Protocols");
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if lengths.next().is_some()
-        || length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit))
-    {
-        return Err("expected exactly one numeric Content-Length");
-    }
+    let length = content_length(headers)?;
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if length.is_some() {
@@ -30,7 +24,30 @@ pub fn check_framing<B>(response: Response<B>) -> Result<Response<B>, &'static s
             return Err("expected Transfer-Encoding: chunked");
         }
     }
+    if let Some(length) = length {
+        // One line, whatever serve sent.
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
     Ok(response)
+}
+
+/// Returns the length. Equal ones, in several lines or a list, are one (RFC 9112 section 6.3, item
+/// 5).
+fn content_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
+    let mut found: Option<&[u8]> = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        for one in value.as_bytes().split(|byte| *byte == b',') {
+            let one = one.trim_ascii();
+            if one.is_empty()
+                || !one.iter().all(u8::is_ascii_digit)
+                || found.is_some_and(|found| found != one)
+            {
+                return Err("expected a numeric Content-Length, or equal ones");
+            }
+            found = Some(one);
+        }
+    }
+    found.map(HeaderValue::from_bytes).transpose().map_err(|_| "expected a numeric Content-Length")
 }
 
 #[cfg(test)]
@@ -44,8 +61,14 @@ mod tests {
             (200, &[("content-length", "5")][..], true),
             (200, &[("transfer-encoding", "Chunked")][..], true),
             (101, &[][..], false),
-            (200, &[("content-length", "5"), ("content-length", "5")][..], false),
-            (200, &[("content-length", "5, 5")][..], false),
+            (200, &[("content-length", "5"), ("content-length", "5")][..], true),
+            (200, &[("content-length", "5, 5")][..], true),
+            (200, &[("content-length", "5"), ("content-length", "6")][..], false),
+            (200, &[("content-length", "5"), ("content-length", "05")][..], false),
+            (200, &[("content-length", "5, 6")][..], false),
+            (200, &[("content-length", "5,")][..], false),
+            (200, &[("content-length", "")][..], false),
+            (200, &[("content-length", "+5")][..], false),
             (200, &[("content-length", "5"), ("transfer-encoding", "chunked")][..], false),
             (200, &[("transfer-encoding", "gzip, chunked")][..], false),
             (200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")][..], false),

@@ -11,9 +11,11 @@
 pub mod chunked;
 pub mod framing;
 pub mod head;
+pub mod interim;
 pub mod stream;
 mod violation;
 
+pub use interim::InterimSender;
 pub use stream::{Exchange, Exchanges, Guarded, guarded_socket, is_substitute};
 pub use violation::Violation;
 

@@ -29,11 +29,12 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use crate::sys::{clock, tcp};
+use crate::sys::{clock, recv, tcp};
 
 use super::{
     ClientTimeouts, Limits, Violation,
     framing::{FeedResult, Framing, RequestPhase},
+    interim::Interims,
 };
 
 /// The guard rejects this target from clients, so only the guard can have inserted it.
@@ -66,6 +67,7 @@ pub struct Exchanges {
     heads: AtomicU64,
     /// A part of the next head was read.
     in_head: AtomicBool,
+    interims: Arc<Interims>,
 }
 
 impl Exchanges {
@@ -79,7 +81,14 @@ impl Exchanges {
             end: OnceLock::new(),
             heads: AtomicU64::new(0),
             in_head: AtomicBool::new(false),
+            interims: Arc::default(),
         }
+    }
+
+    /// Interim responses to the client.
+    #[must_use]
+    pub const fn interims(&self) -> &Arc<Interims> {
+        &self.interims
     }
 
     /// End of the client's connection, with its time.
@@ -348,7 +357,7 @@ impl AsyncRead for Guarded {
                 RequestPhase::Upgrade if self.framing.held() >= MAX_BEHIND_UPGRADE => return Poll::Pending,
                 _ => {}
             }
-            match self.stream()?.poll_read(cx, buf) {
+            match recv::poll_read(self.stream()?.get_mut(), cx, buf) {
                 Poll::Pending => {
                     self.has_read = false;
                     ready!(self.poll_timeout(cx))?;
@@ -401,7 +410,12 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(cx)
+        // The HTTP library calls this when it has nothing left to write.
+        let exchanges = Arc::clone(&self.exchanges);
+        let mut stream = self.stream()?;
+        let written = exchanges.interims.poll_write(|bytes| stream.as_mut().poll_write(cx, bytes));
+        exchanges.note_error(ready!(written))?;
+        stream.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
