@@ -61,8 +61,9 @@ fn run(options: Serve, about: &str, warnings: &[String]) -> ExitCode {
     match serve(options, about, warnings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let configuration = matches!(error.downcast_ref(), Some(ServeError::Table(_)))
-                || error.is::<t3_journal::logging::InitError>();
+            let configuration =
+                matches!(error.downcast_ref(), Some(ServeError::Table(_) | ServeError::Trust(_)))
+                    || error.is::<t3_journal::logging::InitError>();
             tracing::error!("{error:#}");
             // Without a log subscriber only stderr is left.
             if !tracing::enabled!(tracing::Level::ERROR) {

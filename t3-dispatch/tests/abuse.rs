@@ -20,7 +20,7 @@ use tokio::{
 };
 
 /// No peer of this test is in the network.
-const NOBODY: [&str; 2] = ["--trusted-proxy", "192.0.2.0/24"];
+const NOBODY: [&str; 2] = ["--trusted-user", fixture::UNTRUSTED];
 
 async fn connect_from(ip: [u8; 4], address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();

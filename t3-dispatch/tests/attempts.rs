@@ -148,10 +148,7 @@ async fn timeouts_and_a_shutdown_are_told_apart() {
 /// Connections that wait in the accept queue for this time: with FIN or RST in it before it is
 /// accepted, with these bytes.
 async fn late(fixture: &Fixture, wait: Duration, clients: &[(bool, &[u8])]) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener: TcpListener = socket.listen(128).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = queue();
     for (resets, bytes) in clients {
         let client = connect(address, bytes).await;
         if *resets {
@@ -162,6 +159,15 @@ async fn late(fixture: &Fixture, wait: Duration, clients: &[(bool, &[u8])]) {
     }
     sleep(wait).await;
     tokio::spawn(listener::accept(Arc::clone(&fixture.app), listener));
+}
+
+/// A listener that nothing accepts from yet.
+fn queue() -> (TcpListener, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener: TcpListener = socket.listen(128).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,10 +206,25 @@ async fn clients_that_left_before_dispatch_accepted_them_are_late() {
 async fn a_request_that_was_read_late_is_a_request() {
     let mut fixture = Fixture::new(&["--no-pairing"]).await;
     let upgrade = t3_testkit::handshake::request("/ws", [("X-Authentik-Username", "ann")]);
-    late(&fixture, LONG, &[(false, upgrade.as_bytes()), (false, REQUEST)]).await;
+    let (listener, address) = queue();
+    let mut clients = Vec::new();
+    for request in [upgrade.as_bytes(), REQUEST] {
+        // With a FIN, like a client that gives up; its process still has the socket, else the user
+        // of a local client is unknown.
+        let mut client = connect(address, request).await;
+        client.shutdown().await.unwrap();
+        clients.push(client);
+    }
+    sleep(LONG).await;
+    tokio::spawn(listener::accept(Arc::clone(&fixture.app), listener));
     // The upgrade has its record, and the other one its response.
     let record = fixture.judgement().await.1;
     assert_eq!(record.user, "ann");
     expect_counts(&fixture, &[]).await;
+    fixture.no_more_records().await;
+
+    // Those of a local process that has closed its socket have no user. They are not forwarded.
+    late(&fixture, LONG, &[(false, upgrade.as_bytes()), (false, REQUEST)]).await;
+    expect_counts(&fixture, &[("late", "fin", 2)]).await;
     fixture.no_more_records().await;
 }

@@ -170,7 +170,7 @@ async fn rejections_and_invalid_requests_are_counted_by_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_names_no_user_or_address() {
-    let mut fixture = Fixture::new(&[]).await;
+    let mut fixture = Fixture::new(&["--login-domain", "example.org"]).await;
     let port = fixture.serve.local_addr().unwrap().port();
     let uid = rustix::process::geteuid().as_raw();
     let zebedee = format!(r#"{{"zebulon": {{"os_user": "zebedee", "port": {port}, "uid": {uid}}}}}"#);

@@ -10,7 +10,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{ACCEPT, Fixture, TIMEOUT, exactly, frame, head, rest};
+use fixture::{ACCEPT, Fixture, TIMEOUT, UNTRUSTED, exactly, frame, head, rest};
 use t3_dispatch::metrics::reject_reason::RejectReason;
 use t3_record::evidence::Shutdown;
 use t3_testkit::handshake;
@@ -57,8 +57,8 @@ async fn none(fixture: &Fixture) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_ok_for_any_peer_and_does_not_reach_serve() {
-    // Loopback is not trusted here.
-    let fixture = Fixture::new(&["--trusted-proxy", "192.0.2.0/24"]).await;
+    // The client is not trusted here.
+    let fixture = Fixture::new(&["--trusted-user", UNTRUSTED]).await;
     for path in ["/healthz", "/probe/healthz", "/healthz?x=1"] {
         let (head, body) = get_page(&fixture, "GET", path).await;
         assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Content-Length: 3\r\n"), "{head}");
@@ -92,7 +92,7 @@ async fn the_manifest_exists_only_with_install_tags() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_echo_returns_text_and_binary_and_replies_to_ping_and_close() {
-    let mut fixture = Fixture::new(&["--trusted-proxy", "192.0.2.0/24"]).await;
+    let mut fixture = Fixture::new(&["--trusted-user", UNTRUSTED]).await;
     let mut client = connected(&fixture).await;
     for first in [0x81, 0x82] {
         client.write_all(&frame(first, b"ping 1700000000000000000", true)).await.unwrap();

@@ -205,3 +205,9 @@ pub fn listen_as(uid: u32, address: &str) -> io::Result<std::net::TcpListener> {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// User of this process.
+#[must_use]
+pub fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

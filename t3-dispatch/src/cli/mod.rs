@@ -11,6 +11,7 @@ mod mint_answer;
 mod pages;
 mod pairing;
 mod routing;
+mod trust;
 mod value;
 
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ use clap::{Args, Parser, Subcommand};
 pub use self::{
     evidence::EvidenceOptions, http::HttpOptions, legs::LegOptions, limits::LimitOptions,
     listening::ListenOptions, logging::LogOptions, metrics::MetricsOptions, mint_answer::MintAnswer,
-    pages::PageOptions, pairing::PairingOptions, routing::RoutingOptions, value::FileOption,
+    pages::PageOptions, pairing::PairingOptions, routing::RoutingOptions, trust::TrustOptions,
+    value::FileOption,
 };
 
 /// Text after the examples in every help.
@@ -99,9 +101,12 @@ pub struct Serve {
     /// Listening address.
     #[command(flatten)]
     pub listening: ListenOptions,
-    /// Identity and routing of a request.
+    /// Routing of a request.
     #[command(flatten)]
     pub routing: RoutingOptions,
+    /// Whose identity and forwarding headers count.
+    #[command(flatten)]
+    pub trust: TrustOptions,
     /// Pairing.
     #[command(flatten)]
     pub pairing: PairingOptions,

@@ -4,14 +4,21 @@
 use std::{
     ffi::OsStr,
     fmt::Write,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of};
+use super::{LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of, trust};
 use crate::{pages::probe_token::ProbeToken, routing::table::Table, sys::listeners::accepts};
+
+/// Shorter prefixes of trusted networks are reported. 10.0.0.0/8 is common, and an IPv6 site has at
+/// most a /32.
+const SHORTEST_IPV4: u8 = 8;
+const SHORTEST_IPV6: u8 = 32;
+const LOOPBACK_IPV4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+const LOOPBACK_IPV6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
 
 /// Result of `check`.
 #[derive(Debug, Default)]
@@ -32,8 +39,12 @@ pub fn report(config: &LoadedConfig, variables: impl Iterator<Item = String>) ->
     for setting in &config.settings {
         let _ = writeln!(report.used, "{} = {}   ({})", setting.name, written(setting), setting.origin);
     }
-    if let Err(problems) = &config.options {
-        report.problems.extend(problems.iter().map(ToString::to_string));
+    match &config.options {
+        Err(problems) => report.problems.extend(problems.iter().map(ToString::to_string)),
+        Ok(options) => {
+            let errors = trust::load(&options.trust).err().unwrap_or_default();
+            report.problems.extend(errors.iter().map(ToString::to_string));
+        }
     }
     for setting in config.settings.iter().filter(|setting| setting.name == "log-filter") {
         let filter = value(setting).unwrap_or_default();
@@ -93,9 +104,8 @@ pub fn warnings(config: &LoadedConfig, variables: impl Iterator<Item = String>) 
         let Setting { name, origin, .. } = setting;
         if name == "trusted-proxy" {
             for network in setting.values.iter().filter_map(|value| value.to_str()?.parse::<IpNet>().ok()) {
-                if network.prefix_len() == 0 {
-                    warnings
-                        .push(format!("{origin}: `{name}` {network} lets any client impersonate any user"));
+                if let Some(problem) = problem_of(&network) {
+                    warnings.push(format!("{origin}: `{name}` {network} {problem}"));
                 }
             }
         }
@@ -108,8 +118,43 @@ pub fn warnings(config: &LoadedConfig, variables: impl Iterator<Item = String>) 
             ));
         }
     }
+    warnings.extend(missing_trust(config));
     warnings.extend(unknown_variables(variables));
     warnings
+}
+
+/// Problem of a trusted network.
+fn problem_of(network: &IpNet) -> Option<&'static str> {
+    let shortest = if network.addr().is_ipv4() { SHORTEST_IPV4 } else { SHORTEST_IPV6 };
+    let loopback = [IpNet::V4(LOOPBACK_IPV4), IpNet::V6(LOOPBACK_IPV6)];
+    if network.prefix_len() == 0 {
+        Some("lets any client impersonate any user")
+    } else if network.prefix_len() < shortest {
+        Some("is very large: any host in it can impersonate any user")
+    } else if loopback.iter().any(|loopback| loopback.contains(network)) {
+        Some("has no effect: processes of this host are trusted by user; set `trusted-user`")
+    } else {
+        None
+    }
+}
+
+/// Returns one line on the settings without which no proxy, or every host name, is accepted.
+fn missing_trust(config: &LoadedConfig) -> Option<String> {
+    let setting = |name: &str| config.settings.iter().find(|setting| setting.name == name);
+    let (proxy, user, host) = (setting("trusted-proxy")?, setting("trusted-user")?, setting("host")?);
+    if proxy.values.is_empty() && (user.values.is_empty() || user.origin == Origin::Default) {
+        let trusted = if user.values.is_empty() {
+            "no proxy is trusted"
+        } else {
+            "no proxy is trusted, except processes of root on this host"
+        };
+        return Some(format!(
+            "{trusted}: set `trusted-proxy` to the address of the proxy, or `trusted-user` to its user on this host, and `host` to the name in URLs"
+        ));
+    }
+    host.values.is_empty().then(|| {
+        "`host` is not set, so requests for any host name are answered (DNS rebinding): set it to the name in URLs".to_owned()
+    })
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -208,8 +253,14 @@ mod tests {
         for (name, value, expected) in [
             ("trusted-proxy", "0.0.0.0/0", Some("lets any client impersonate any user")),
             ("trusted-proxy", "::/0", Some("lets any client impersonate any user")),
+            ("trusted-proxy", "0.0.0.0/1", Some("is very large")),
+            ("trusted-proxy", "128.0.0.0/1", Some("is very large")),
+            ("trusted-proxy", "2000::/3", Some("is very large")),
             ("trusted-proxy", "10.0.0.0/8", None),
-            ("trusted-proxy", "127.0.0.1", None),
+            ("trusted-proxy", "2001:db8::/32", None),
+            ("trusted-proxy", "127.0.0.0/8", Some("set `trusted-user`")),
+            ("trusted-proxy", "127.0.0.1/32", Some("set `trusted-user`")),
+            ("trusted-proxy", "::1/128", Some("set `trusted-user`")),
             ("metrics-listen", "0.0.0.0:9780", Some("not a loopback address")),
             ("metrics-listen", "[::]:9780", Some("not a loopback address")),
             ("metrics-listen", "10.1.2.3:9780", Some("not a loopback address")),
@@ -242,6 +293,37 @@ mod tests {
             ]
             .map(|text| text.to_owned())
         );
+    }
+
+    #[test]
+    fn missing_trust_is_reported_in_one_line() {
+        type Row = (&'static [&'static str], (&'static [&'static str], Origin), &'static [&'static str]);
+        let root = (&["root"][..], Origin::Default);
+        let rows: [(Row, Option<&str>); 6] = [
+            (
+                (&[], root.clone(), &[]),
+                Some("no proxy is trusted, except processes of root on this host: set"),
+            ),
+            ((&[], root.clone(), &["t3"]), Some("no proxy is trusted, except")),
+            ((&[], (&[], Origin::CommandLine), &["t3"]), Some("no proxy is trusted: set")),
+            ((&["10.0.0.0/8"], root.clone(), &[]), Some("`host` is not set")),
+            ((&["10.0.0.0/8"], root, &["t3"]), None),
+            ((&[], (&["root"], Origin::CommandLine), &["t3"]), None),
+        ];
+        for ((proxy, (user, origin), host), expected) in rows {
+            let mut config = config(&[("trusted-proxy", ""), ("trusted-user", ""), ("host", "")]);
+            for (setting, values) in config.settings.iter_mut().zip([proxy, user, host]) {
+                setting.values = values.iter().map(Into::into).collect();
+            }
+            config.settings[1].origin = origin;
+            let warnings = warnings(&config, std::iter::empty());
+            match expected {
+                Some(expected) => {
+                    assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{warnings:?}")
+                }
+                None => assert!(warnings.is_empty(), "{warnings:?}"),
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `/etc/t3-dispatch.toml`. [`t3_config`] reads them.
 
 pub mod check;
+pub mod trust;
 
 use std::{ffi::OsString, path::PathBuf};
 

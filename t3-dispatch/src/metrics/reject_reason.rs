@@ -3,9 +3,11 @@
 /// Reason for rejecting a request before it is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RejectReason {
+    /// For a host that is not one of `--host`: 421.
+    Host,
     /// Not from a trusted proxy: 403.
     Peer,
-    /// No valid login, or a login without a route: 403.
+    /// No valid login: 400, or 403 if it has no route.
     Identity,
     /// Upgrade from a page of another origin: 403.
     Origin,
@@ -38,7 +40,8 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
+        Self::Host,
         Self::Peer,
         Self::Identity,
         Self::Origin,
@@ -61,6 +64,7 @@ impl RejectReason {
     #[must_use]
     pub const fn value(self) -> &'static str {
         match self {
+            Self::Host => "host",
             Self::Peer => "peer",
             Self::Identity => "identity",
             Self::Origin => "origin",

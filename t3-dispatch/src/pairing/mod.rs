@@ -28,7 +28,6 @@ use http::{
     HeaderMap, Method, Response, StatusCode,
     header::{CACHE_CONTROL, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE, USER_AGENT},
 };
-use ipnet::IpNet;
 
 pub use self::mint::MintCommand;
 use self::{
@@ -48,7 +47,7 @@ use crate::{
         body::ResponseBody,
         text::{FOREIGN_LISTENER, plain},
     },
-    routing::{identity, table::Route},
+    routing::table::Route,
     settings::Timeouts,
     sys::clock,
     upstream::{connect::ConnectError, serve_owner::ServeOwners},
@@ -79,7 +78,6 @@ pub struct Pairing {
     metrics: Arc<Metrics>,
     rejections: Arc<Rejections>,
     timeouts: Timeouts,
-    trusted: Vec<IpNet>,
     owners: ServeOwners,
 }
 
@@ -128,6 +126,9 @@ enum Failed {
 /// Data of the request that starts a pairing.
 struct PairingRequest {
     browser: Browser,
+    peer: IpAddr,
+    /// Address of the browser.
+    client: IpAddr,
     /// Headers forwarded to serve.
     client_headers: HeaderMap,
 }
@@ -139,7 +140,6 @@ impl Pairing {
         metrics: Arc<Metrics>,
         rejections: Arc<Rejections>,
         timeouts: Timeouts,
-        trusted: Vec<IpNet>,
         owners: ServeOwners,
     ) -> Self {
         Self {
@@ -151,7 +151,6 @@ impl Pairing {
             metrics,
             rejections,
             timeouts,
-            trusted,
             owners,
         }
     }
@@ -166,6 +165,7 @@ impl Pairing {
 pub async fn answer(
     pairing: &Arc<Pairing>,
     peer: IpAddr,
+    client: IpAddr,
     route: &Route,
     method: &Method,
     headers: &HeaderMap,
@@ -179,12 +179,14 @@ pub async fn answer(
         return None;
     }
     let agent = headers.get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
-    let browser = Browser {
-        user: route.os_user.clone(),
-        ip: identity::client(headers, peer, &pairing.trusted).to_string(),
-        agent: agent.get(..MAX_AGENT).unwrap_or(agent).to_owned(),
+    let agent = agent.get(..MAX_AGENT).unwrap_or(agent);
+    let request = PairingRequest {
+        browser: Browser::new(&route.os_user, client, agent),
+        peer: peer.to_canonical(),
+        client,
+        client_headers,
     };
-    let mut response = pair(pairing, route, PairingRequest { browser, client_headers }).await;
+    let mut response = pair(pairing, route, request).await;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
 }
@@ -213,10 +215,12 @@ async fn pair(pairing: &Arc<Pairing>, route: &Route, request: PairingRequest) ->
             pairing.rejections.log(LogCause::Pairing, &route.os_user, |suppressed| {
                 tracing::warn!(
                     user = %route.os_user,
-                    ip = %request.browser.ip,
+                    ip = %request.client,
+                    peer = %request.peer,
                     suppressed,
-                    "pairing loop: {} sessions within a minute, and the browser returned without one; check that it stores cookies",
-                    loops::MAX_SESSIONS
+                    "pairing loop: {} sessions of a browser or {} of a user within a minute, and the browser returned without one; check that it stores cookies",
+                    loops::MAX_SESSIONS,
+                    loops::MAX_SESSIONS_PER_USER
                 );
             });
             return stopped(pairing);
@@ -273,8 +277,9 @@ async fn run_pairing(
         });
         Failed::Exchange
     })?;
+    let (ip, peer) = (request.client, request.peer);
     lock(&pairing.loops).record(request.browser, clock::now());
-    tracing::info!(%user, endpoint = %paired.endpoint, fallback = paired.fallback, "paired");
+    tracing::info!(%user, %ip, %peer, endpoint = %paired.endpoint, fallback = paired.fallback, "paired");
     pairing.metrics.pairing(if paired.fallback { PairingOutcome::Fallback } else { PairingOutcome::Paired });
     Ok(Arc::new(paired))
 }

@@ -23,6 +23,7 @@ use crate::{
         rejections::{self, Rejections},
     },
     cli,
+    config::{self, trust::TrustError},
     evidence::{client::EvidenceClient, loop_lag::LoopLag},
     http::guard,
     metrics::{self, Metrics, reject_reason::RejectReason},
@@ -47,6 +48,7 @@ use crate::{
     routing::{
         table::{Route, Table, TableError},
         table_file::TableFile,
+        trust::Trust,
     },
     server::{
         app::App,
@@ -67,6 +69,8 @@ use crate::{
 pub enum ServeError {
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Trust(Vec<TrustError>),
     #[error(transparent)]
     Listen(#[from] listener::ListenError),
     #[error(transparent)]
@@ -148,7 +152,7 @@ fn pairing_settings(options: &cli::PairingOptions) -> pairing::PairingSettings {
 }
 
 /// Checks of the owners of serve ports, whose failures are logged and counted.
-fn serve_owners(sockets: SocketOwners, rejections: &Arc<Rejections>) -> ServeOwners {
+fn serve_owners(sockets: Arc<SocketOwners>, rejections: &Arc<Rejections>) -> ServeOwners {
     if !sockets.sees_all_users() {
         tracing::error!(
             source = sockets.source(),
@@ -169,6 +173,7 @@ fn serve_owners(sockets: SocketOwners, rejections: &Arc<Rejections>) -> ServeOwn
 pub fn assemble(
     options: &cli::Serve,
     table: Table,
+    trust: Trust,
     writer: Writer,
     observer: Option<RecordObserver>,
     sockets: SocketOwners,
@@ -192,12 +197,12 @@ pub fn assemble(
         runtime: tokio::runtime::Handle::current(),
         observer,
     });
+    let sockets = Arc::new(sockets);
     let (timeouts, http) = (timeouts(options), http_settings(options));
-    let trusted = options.routing.trusted_proxy.clone();
     let pool = Arc::new(Pool::new(options.http.pool_size, options.http.pool_idle_time));
     let rejections = Arc::new(Rejections::default());
     let pwa = !options.pages.no_install_tags;
-    let owners = serve_owners(sockets, &rejections);
+    let owners = serve_owners(Arc::clone(&sockets), &rejections);
     let probes = probe_settings(&options.pages, &timeouts);
     let echo = Arc::new(ProbeEcho::new(probes, Arc::clone(&rejections), Arc::clone(&shutdown)));
     let websocket = Arc::new(WebsocketProxy {
@@ -205,7 +210,6 @@ pub fn assemble(
         rejections: Arc::clone(&rejections),
         recorder: Arc::clone(&recorder),
         metrics: Arc::clone(&metrics),
-        trusted: trusted.clone(),
         timeouts,
         shutdown: Arc::clone(&shutdown),
         owners: owners.clone(),
@@ -223,18 +227,12 @@ pub fn assemble(
     };
     let pairing = (!options.pairing.no_pairing).then(|| {
         let settings = pairing_settings(&options.pairing);
-        Arc::new(Pairing::new(
-            &settings,
-            Arc::clone(&metrics),
-            Arc::clone(&rejections),
-            timeouts,
-            trusted.clone(),
-            owners,
-        ))
+        Arc::new(Pairing::new(&settings, Arc::clone(&metrics), Arc::clone(&rejections), timeouts, owners))
     });
     Arc::new(App {
         table: RwLock::new(Arc::new(table)),
-        trusted,
+        trust,
+        sockets,
         pairing,
         timeouts,
         http,
@@ -260,6 +258,7 @@ pub fn assemble(
 /// # Errors
 /// [`ServeError`] when it cannot start.
 pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeError> {
+    let trust = config::trust::load(&options.trust).map_err(ServeError::Trust)?;
     let (file, table) = TableFile::open(options.routing.table.clone())?;
     let token = options.pages.probe_token_file.path().map(ProbeToken::read).transpose()?;
     let mut signals = SignalStream::new().map_err(ServeError::Signals)?;
@@ -269,7 +268,7 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
     let metrics_listener = metrics::server::bind(options.metrics.metrics_listen)?;
     let own = own_ports(listeners.iter().chain(&metrics_listener));
     table.check_ports(&own, file.path())?;
-    let app = assemble(&options, table, writer, None, SocketOwners::new(sock_diag));
+    let app = assemble(&options, table, trust, writer, None, SocketOwners::new(sock_diag));
     if app.table().is_empty() {
         tracing::warn!("routing table {} is empty: every request gets 403", file.path().display());
     }

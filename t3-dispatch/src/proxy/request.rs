@@ -17,6 +17,8 @@ pub struct ClientIdentity {
     pub login: String,
     /// Its entry in the routing table.
     pub route: Route,
+    /// Address of the client, as the trusted proxy reports it.
+    pub ip: IpAddr,
 }
 
 /// Prepares a request for serve: origin form, HTTP/1.1, and the previous hop in the forwarding

@@ -12,7 +12,6 @@ use hyper::{
     upgrade::{OnUpgrade, Parts, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use ipnet::IpNet;
 use t3_record::{Side, evidence::OpenFailure, wire};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -29,14 +28,17 @@ use crate::{
         peer::Peer,
     },
     metrics::{self, Metrics},
-    proxy::{extensions, request},
+    proxy::{
+        extensions,
+        request::{self, ClientIdentity},
+    },
     record::{close::SessionRecorder, recorder::Recorder},
     relay::{self, Legs, session::Session},
     response::{
         body::ResponseBody,
         text::{FOREIGN_LISTENER, plain},
     },
-    routing::{identity, table::Route},
+    routing::table::Route,
     settings::Timeouts,
     shutdown::signal::ShutdownSignal,
     sys::{clock, random_id},
@@ -55,7 +57,6 @@ pub struct WebsocketProxy {
     pub rejections: Arc<Rejections>,
     pub recorder: Arc<Recorder>,
     pub metrics: Arc<Metrics>,
-    pub trusted: Vec<IpNet>,
     pub timeouts: Timeouts,
     pub shutdown: Arc<ShutdownSignal>,
     pub owners: ServeOwners,
@@ -65,9 +66,10 @@ pub struct WebsocketProxy {
 pub async fn answer(
     proxy: Arc<WebsocketProxy>,
     peer: Peer,
-    route: Route,
+    client: ClientIdentity,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    let route = client.route;
     let key = match headers::check_upgrade(&request) {
         Ok(key) => key,
         Err(malformed) => {
@@ -92,7 +94,7 @@ pub async fn answer(
     let identity = wire::Session {
         conn: random_id::fresh(),
         user: route.os_user.clone(),
-        ip: identity::client(request.headers(), peer.ip, &proxy.trusted).to_string(),
+        ip: client.ip.to_string(),
         ray: ray(request.headers()),
         opened_at: None,
         down: Some(peer.leg),

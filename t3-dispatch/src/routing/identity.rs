@@ -1,73 +1,145 @@
-//! Identity and address of a client, from the headers that a trusted proxy sets. Pure; ignores the
-//! headers of a peer outside the trusted networks.
+//! Identity and address of a client, from the headers of a trusted hop ([`crate::routing::trust`]).
+//! Pure.
 
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use ipnet::IpNet;
+
+use crate::{
+    routing::{
+        table::{Route, Table},
+        trust::{Trust, TrustedHops, Untrusted},
+    },
+    sys::peer_owner::PeerOwner,
+};
 
 /// Header of authentik with the login.
 pub const USERNAME: &str = "x-authentik-username";
+/// Maximum length of a login, in bytes.
+pub const LONGEST_LOGIN: usize = 256;
+/// Characters of a login or header value in a log line or a message.
+const SHOWN: usize = 64;
 
-/// Reason for a 403.
+/// Reason for a 400 or 403.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// The peer is outside the trusted networks.
-    #[error("{0} is not a trusted proxy; see --trusted-proxy")]
-    Untrusted(IpAddr),
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// A trusted proxy sent no login.
     #[error("no X-authentik-username header: is the request authenticated?")]
     MissingName,
-    /// More than one name, or one that is not text.
-    #[error("invalid X-authentik-username header")]
-    InvalidName,
-    #[error("user {0:?} has no entry in the routing table")]
+    #[error("invalid X-authentik-username header: {0}")]
+    InvalidName(LoginError),
+    #[error("user {:?} has no entry in the routing table", shortened(.0))]
     UnknownLogin(String),
 }
 
-/// Returns whether the address is in a trusted network. An IPv4-mapped IPv6 address counts as IPv4.
-#[must_use]
-pub fn trusted(networks: &[IpNet], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    networks.iter().any(|network| network.contains(&address))
+/// Reason why no request can have a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    #[error("more than one")]
+    Several,
+    #[error("a login must not be empty")]
+    Empty,
+    #[error("a login has at most {LONGEST_LOGIN} bytes")]
+    Long,
+    /// A comma separates the values of a list (RFC 9110 section 5.6.1).
+    #[error("a login must not contain a comma")]
+    List,
+    /// Header values are trimmed (RFC 9110 section 5.5).
+    #[error("a login must not have surrounding spaces, control characters or characters outside ASCII")]
+    Character,
+    #[error("a login must have at most one @, and text on both sides of it")]
+    At,
 }
 
-/// Returns the login from a trusted peer; of an e-mail address, its local part.
+/// Checks a login in a header or in the routing table.
 ///
 /// # Errors
-/// [`IdentityError`] is the reason for the 403.
-pub fn login<'a>(headers: &'a HeaderMap, peer: IpAddr, networks: &[IpNet]) -> Result<&'a str, IdentityError> {
-    if !trusted(networks, peer) {
-        return Err(IdentityError::Untrusted(peer.to_canonical()));
+/// [`LoginError`]: no request can have it.
+pub fn check_login(login: &str) -> Result<(), LoginError> {
+    if login.is_empty() {
+        return Err(LoginError::Empty);
     }
+    if login.len() > LONGEST_LOGIN {
+        return Err(LoginError::Long);
+    }
+    if login.trim() != login || login.contains(|c: char| c.is_control() || !c.is_ascii()) {
+        return Err(LoginError::Character);
+    }
+    if login.contains(',') {
+        return Err(LoginError::List);
+    }
+    match login.split_once('@') {
+        Some((local, domain)) if local.is_empty() || domain.is_empty() || domain.contains('@') => {
+            Err(LoginError::At)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the login in the headers of a trusted hop.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn login(headers: &HeaderMap) -> Result<&str, IdentityError> {
     let mut names = headers.get_all(USERNAME).iter();
     let name = names.next().ok_or(IdentityError::MissingName)?;
     if names.next().is_some() {
-        return Err(IdentityError::InvalidName);
+        return Err(IdentityError::InvalidName(LoginError::Several));
     }
-    let name = name.to_str().map_err(|_| IdentityError::InvalidName)?.trim();
-    match name.split_once('@').map_or(name, |(local, _)| local) {
-        "" => Err(IdentityError::MissingName),
-        local => Ok(local),
+    let name = name.to_str().map_err(|_| IdentityError::InvalidName(LoginError::Character))?.trim();
+    if name.is_empty() {
+        // authentik sends an empty header without a user.
+        return Err(IdentityError::MissingName);
     }
+    check_login(name).map_err(IdentityError::InvalidName)?;
+    Ok(name)
 }
 
-/// Returns the client's address: the leftmost hop of X-Forwarded-For that is not a trusted proxy,
-/// else the peer. For records only: a client can forge the leftmost hops.
+/// Returns the route of a login: of the complete login, else of its local part if its domain is one
+/// of `domains` (in lower case).
+///
+/// # Errors
+/// [`IdentityError::UnknownLogin`].
+pub fn route<'a>(table: &'a Table, login: &str, domains: &[String]) -> Result<&'a Route, IdentityError> {
+    let by_local_part = || {
+        let (local, domain) = login.split_once('@')?;
+        domains.iter().any(|known| known.eq_ignore_ascii_case(domain)).then(|| table.route(local))?
+    };
+    let unknown = || IdentityError::UnknownLogin(login.to_owned());
+    table.route(login).or_else(by_local_part).ok_or_else(unknown)
+}
+
+/// Returns the client's address, as a trusted hop reports it: the value of the configured header,
+/// else the rightmost hop of X-Forwarded-For that is not a trusted proxy, else the peer. A client
+/// can write anything to the left of that hop.
 #[must_use]
-pub fn client(headers: &HeaderMap, peer: IpAddr, networks: &[IpNet]) -> IpAddr {
-    let peer = peer.to_canonical();
-    if !trusted(networks, peer) {
-        return peer;
+pub fn client(headers: &HeaderMap, peer: IpAddr, owner: PeerOwner, trust: &Trust) -> IpAddr {
+    if trust.hops.check(peer, owner, headers).is_err() {
+        return peer.to_canonical();
     }
-    headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|hop| address(hop.trim()))
-        .find(|hop| !trusted(networks, *hop))
-        .unwrap_or(peer)
+    let named = trust.client_ip_header.as_ref().and_then(|name| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        address(value.to_str().ok()?.trim())
+    });
+    named.or_else(|| rightmost(headers, &trust.hops)).unwrap_or_else(|| peer.to_canonical())
+}
+
+/// The rightmost hop that is not a trusted proxy; `None` if all are, or if that hop is not an
+/// address. A loopback address is that of a proxy, because no client is on the host of a proxy.
+fn rightmost(headers: &HeaderMap, hops: &TrustedHops) -> Option<IpAddr> {
+    let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    let chain = values.iter().rev().flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    let mut chain = chain.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty());
+    chain
+        .find_map(|hop| {
+            let hop = std::str::from_utf8(hop).ok().and_then(address);
+            let is_proxy = |hop: IpAddr| hop.is_loopback() || hops.has_network(hop);
+            if hop.is_some_and(is_proxy) { None } else { Some(hop) }
+        })
+        .flatten()
 }
 
 /// Parses an address with or without brackets and port.
@@ -80,55 +152,14 @@ fn address(hop: &str) -> Option<IpAddr> {
     parsed.map(|address| address.to_canonical())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn networks() -> Vec<IpNet> {
-        ["127.0.0.0/8", "10.0.0.0/8", "::1/128"].iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(*name, value.parse().unwrap());
-        }
-        map
-    }
-
-    #[test]
-    fn a_login_counts_only_from_a_trusted_peer_and_only_once() {
-        let from = |peer: &str, pairs: &[(&'static str, &str)]| {
-            login(&headers(pairs), peer.parse().unwrap(), &networks()).map(str::to_owned)
-        };
-        assert_eq!(from("10.1.2.3", &[(USERNAME, "ann")]), Ok("ann".to_owned()));
-        assert_eq!(from("::ffff:127.0.0.1", &[(USERNAME, "ann@example.org")]), Ok("ann".to_owned()));
-        assert_eq!(
-            from("192.0.2.1", &[(USERNAME, "ann")]),
-            Err(IdentityError::Untrusted("192.0.2.1".parse().unwrap()))
-        );
-        assert_eq!(from("127.0.0.1", &[]), Err(IdentityError::MissingName));
-        assert_eq!(from("127.0.0.1", &[(USERNAME, "@x")]), Err(IdentityError::MissingName));
-        assert_eq!(
-            from("127.0.0.1", &[(USERNAME, "ann"), (USERNAME, "bob")]),
-            Err(IdentityError::InvalidName)
-        );
-    }
-
-    #[test]
-    fn the_client_is_the_leftmost_untrusted_hop() {
-        for (peer, hops, expected) in [
-            ("10.1.1.1", "203.0.113.7", "203.0.113.7"),
-            ("10.1.1.1", "203.0.113.7, 198.51.100.1, 10.2.2.2", "203.0.113.7"),
-            ("10.1.1.1", "10.9.9.9, 203.0.113.7", "203.0.113.7"),
-            ("10.1.1.1", "nonsense\t, [2001:db8::1]:443", "2001:db8::1"),
-            ("10.1.1.1", "", "10.1.1.1"),
-            ("198.51.100.9", "203.0.113.7", "198.51.100.9"),
-            ("::ffff:10.1.1.1", "::ffff:203.0.113.7", "203.0.113.7"),
-        ] {
-            let map = headers(&[("x-forwarded-for", hops)]);
-            let client = client(&map, peer.parse().unwrap(), &networks());
-            assert_eq!(client.to_string(), expected, "{peer} {hops}");
-        }
+/// Returns the beginning of a text from a client, for a log line or a message.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Routing table and identity headers.
 
+pub mod host;
 pub mod identity;
 pub mod table;
 pub mod table_file;
+pub mod trust;

@@ -23,6 +23,8 @@ use serde::{
 use serde_json::value::RawValue;
 use t3_config::file::Location;
 
+use crate::routing::identity::check_login;
+
 /// Destination of one login.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct Route {
@@ -254,14 +256,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
 
 fn check(login: &str, route: &Route) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("key {login:?}: {what}"));
-    if login.is_empty() {
-        return wrong("a login must not be empty");
-    }
-    if login.trim() != login || login.contains(char::is_control) {
-        // Header values are trimmed and carry no control characters (RFC 9110 section 5.5).
-        return wrong(
-            "a login must not have surrounding spaces or control characters; no request can carry it",
-        );
+    if let Err(error) = check_login(login) {
+        return wrong(&format!("{error}; no request can match it"));
     }
     if route.os_user.is_empty() {
         return wrong("os_user must not be empty");

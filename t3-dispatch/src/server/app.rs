@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use ipnet::IpNet;
-
 use crate::{
     admission::{connections::ConnectionQuota, quota::UserQuota, rejections::Rejections},
     evidence::client::EvidenceClient,
@@ -16,19 +14,20 @@ use crate::{
     pairing::Pairing,
     proxy::{http::HttpForwarder, websocket::WebsocketProxy},
     record::recorder::Recorder,
-    routing::table::Table,
+    routing::{table::Table, trust::Trust},
     server::overload::Refuser,
     settings::{HttpSettings, Timeouts},
     shutdown::{in_flight::InFlight, signal::ShutdownSignal},
-    sys::clock,
+    sys::{clock, socket_owner::SocketOwners},
     upstream::pool::Pool,
 };
 
 /// State that all connections share.
 pub struct App {
     pub table: RwLock<Arc<Table>>,
-    /// Networks whose identity headers are trusted.
-    pub trusted: Vec<IpNet>,
+    pub trust: Trust,
+    /// Owners of sockets of this host.
+    pub sockets: Arc<SocketOwners>,
     /// Creates sessions for browsers without one; `None` with --no-pairing.
     pub pairing: Option<Arc<Pairing>>,
     pub timeouts: Timeouts,

@@ -26,7 +26,7 @@ use crate::{
         refused::{close, refused},
     },
     server::{app::App, router},
-    sys::{clock, tcp, tcp_info},
+    sys::{clock, peer_owner::PeerOwner, tcp, tcp_info},
 };
 
 /// Buffer size in addition to the longest head that the guard accepts: hyper parses a head only
@@ -39,19 +39,27 @@ const HYPER_DEFAULT_FIELDS: usize = 100;
 ///
 /// A peer that is not trusted has no user whose requests it carries: it gets the time for one head
 /// from the accept on, and between two requests no more than that.
-pub async fn serve(app: Arc<App>, stream: TcpStream, _permit: ConnectionPermit, trusted: bool) {
+pub async fn serve(
+    app: Arc<App>,
+    stream: TcpStream,
+    owner: PeerOwner,
+    _permit: ConnectionPermit,
+    trusted: bool,
+) {
     let mut attempt = Attempt::accepted(&app, &stream);
     // First, because reading the cookie generates it. Fails if the peer has already disconnected.
     let Ok(leg) = tcp::leg(&stream) else {
-        attempt.had_bytes = rustix::io::ioctl_fionread(&stream).is_ok_and(|bytes| bytes > 0);
-        return;
+        return attempt.gone(&stream, SeenEnd::Reset);
     };
     if let Err(error) = tcp::prepare(&stream, &app.timeouts.legs) {
         tracing::debug!(peer = %leg.remote.ip(), "cannot set the options of a connection: {error}");
         return;
     }
+    if let PeerOwner::Closed(end) = owner {
+        return attempt.gone(&stream, end);
+    }
     let _count = ConnectionCount::new(&app);
-    let peer = Peer { ip: leg.remote.ip(), leg };
+    let peer = Peer { ip: leg.remote.ip(), leg, owner };
     let mut timeouts = app.http.client;
     if !trusted {
         timeouts = ClientTimeouts { idle: timeouts.idle.min(timeouts.head), ..timeouts };
@@ -106,6 +114,7 @@ struct Attempt {
     accepted_at: Nanos,
     /// The client was gone, and had sent bytes before.
     had_bytes: bool,
+    end: SeenEnd,
     /// `None` if the client was gone when it was accepted.
     exchanges: Option<Arc<Exchanges>>,
 }
@@ -118,8 +127,15 @@ impl Attempt {
             queued: u64::try_from(queued.as_nanos()).unwrap_or(u64::MAX),
             accepted_at: clock::now(),
             had_bytes: false,
+            end: SeenEnd::Reset,
             exchanges: None,
         }
+    }
+
+    /// The client was gone when its connection was accepted.
+    fn gone(&mut self, stream: &TcpStream, end: SeenEnd) {
+        self.had_bytes = rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes > 0);
+        self.end = end;
     }
 }
 
@@ -127,7 +143,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         let now = clock::now();
         let (seen, ended_at, has_part, served) = match &self.exchanges {
-            None => (Some(SeenEnd::Reset), now, self.had_bytes, false),
+            None => (Some(self.end), now, self.had_bytes, false),
             Some(exchanges) => {
                 let violation = exchanges.violation();
                 let is_answered = violation.is_some_and(|why| why != Violation::SlowHead);

@@ -23,12 +23,11 @@ use tokio::{
 use crate::{
     admission::rejections,
     metrics::reject_reason::RejectReason,
-    routing::identity,
     server::{app::App, connection, overload},
     sys::{
         bind::{adopt, bind},
         descriptors::{self, Purpose},
-        socket_owner,
+        peer_owner, socket_owner,
     },
 };
 
@@ -132,13 +131,16 @@ fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) {
         let text = "too few free file descriptors; raise LimitNOFILE=";
         return refuse(app, stream, ip, RejectReason::Descriptors, StatusCode::SERVICE_UNAVAILABLE, text);
     }
-    let trusted = identity::trusted(&app.trusted, ip);
-    match app.quota.acquire(ip, trusted) {
-        Ok(permit) => {
-            tokio::spawn(connection::serve(Arc::clone(app), stream, permit, trusted));
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        // A local peer is trusted by its user, which is looked up once per connection.
+        let owner = peer_owner::of(&app.sockets, &stream).await;
+        let trusted = app.trust.hops.check_peer(ip, owner).is_ok();
+        match app.quota.acquire(ip, trusted) {
+            Ok(permit) => connection::serve(app, stream, owner, permit, trusted).await,
+            Err(why) => refuse(&app, stream, ip, why.reason(), overload::status(why), &why.to_string()),
         }
-        Err(why) => refuse(app, stream, ip, why.reason(), overload::status(why), &why.to_string()),
-    }
+    });
 }
 
 fn refuse(app: &App, stream: TcpStream, peer: IpAddr, reason: RejectReason, status: StatusCode, text: &str) {

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::RETRY_AFTER};
+use ::http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{HOST, RETRY_AFTER},
+};
 use hyper::body::Incoming;
 
 use crate::{
@@ -12,7 +15,11 @@ use crate::{
     pages, pairing,
     proxy::{http, request::ClientIdentity, websocket},
     response::{body::ResponseBody, refused::close, text::plain},
-    routing::identity::{self, IdentityError},
+    routing::{
+        host,
+        identity::{self, IdentityError, shortened},
+        trust::{self, Untrusted},
+    },
     server::app::App,
 };
 
@@ -21,27 +28,28 @@ const TOO_MANY_REQUESTS: &str = "too many requests of this user in flight; see -
 /// Answers one request. Each step answers it or passes it to the next one.
 pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -> Response<ResponseBody> {
     // 1. Own pages that need no identity.
-    let address = |headers: &HeaderMap| identity::client(headers, peer.ip, &app.trusted);
+    let address = |headers: &HeaderMap| identity::client(headers, peer.ip, peer.owner, &app.trust);
     if let Some(page) = pages::answer(&app.pages, address, &mut request) {
         return page;
     }
-    // 2. Identity.
-    let client = match identify(&app, peer.ip, request.headers()) {
-        Ok(client) => client,
-        Err(error) => {
-            record_rejection(&app, peer.ip, &error, request.uri().path());
-            let mut response = plain(StatusCode::FORBIDDEN, &error.to_string());
-            if matches!(error, IdentityError::Untrusted(_)) {
-                close(&mut response);
-            }
-            return response;
-        }
-    };
-    // 3. WebSockets.
-    if headers::wants_websocket(request.headers()) {
-        return websocket::answer(Arc::clone(&app.websocket), peer, client.route, request).await;
+    // 2. Own host names.
+    if let Err(error) = host::check(&app.trust.hosts, request.uri(), request.headers()) {
+        let line = format_args!("421: {error} (Host {:?})", host_of(request.headers()));
+        app.rejections.record(RejectReason::Host, &rejections::network(peer.ip), line);
+        return plain(StatusCode::MISDIRECTED_REQUEST, &error.to_string());
     }
-    // 4. Requests in flight of this user.
+    // 3. Identity.
+    let client = match identify(&app, peer, request.headers()) {
+        Ok(client) => client,
+        Err(error) => return rejected(&app, peer.ip, &error, request.uri().path()),
+    };
+    // It is for t3-dispatch only.
+    request.headers_mut().remove(trust::SECRET);
+    // 4. WebSockets.
+    if headers::wants_websocket(request.headers()) {
+        return websocket::answer(Arc::clone(&app.websocket), peer, client, request).await;
+    }
+    // 5. Requests in flight of this user.
     let user = &client.route.os_user;
     let Ok(permit) = app.requests.acquire(user) else {
         let line = format_args!("429: {TOO_MANY_REQUESTS}");
@@ -64,7 +72,8 @@ async fn answer_user(
     // 5. Pairing.
     if let Some(pairing) = &app.pairing
         && let Some(answer) =
-            pairing::answer(pairing, peer.ip, &client.route, request.method(), request.headers()).await
+            pairing::answer(pairing, peer.ip, client.ip, &client.route, request.method(), request.headers())
+                .await
     {
         return answer;
     }
@@ -72,19 +81,43 @@ async fn answer_user(
     http::forward(&app.forwarder, peer, client, request).await
 }
 
-fn identify(app: &App, peer: IpAddr, headers: &HeaderMap) -> Result<ClientIdentity, IdentityError> {
-    let login = identity::login(headers, peer, &app.trusted)?;
+fn identify(app: &App, peer: Peer, headers: &HeaderMap) -> Result<ClientIdentity, IdentityError> {
+    let trust = &app.trust;
+    trust.hops.check(peer.ip, peer.owner, headers)?;
+    let login = identity::login(headers)?;
     let table = app.table();
-    let route = table.route(login).ok_or_else(|| IdentityError::UnknownLogin(login.to_owned()))?;
-    Ok(ClientIdentity { login: login.to_owned(), route: route.clone() })
+    Ok(ClientIdentity {
+        login: login.to_owned(),
+        route: identity::route(&table, login, &trust.login_domains)?.clone(),
+        ip: identity::client(headers, peer.ip, peer.owner, trust),
+    })
 }
 
-fn record_rejection(app: &App, peer: IpAddr, error: &IdentityError, path: &str) {
-    let network = rejections::network(peer);
-    let (why, who) = match error {
-        IdentityError::Untrusted(_) => (RejectReason::Peer, network.as_str()),
-        IdentityError::MissingName | IdentityError::InvalidName => (RejectReason::Identity, network.as_str()),
-        IdentityError::UnknownLogin(login) => (RejectReason::Identity, login.as_str()),
+/// Counts and logs a request without an identity, and returns the response.
+fn rejected(app: &App, peer: IpAddr, error: &IdentityError, path: &str) -> Response<ResponseBody> {
+    let status = match error {
+        IdentityError::InvalidName(_) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::FORBIDDEN,
     };
-    app.rejections.record(why, who, format_args!("403: {error} (path {path:?})"));
+    let why = match error {
+        IdentityError::Untrusted(_) => RejectReason::Peer,
+        _ => RejectReason::Identity,
+    };
+    let who = match error {
+        IdentityError::UnknownLogin(login) => shortened(login),
+        // All local users share an address.
+        IdentityError::Untrusted(Untrusted::User(uid)) => format!("uid {uid}"),
+        _ => rejections::network(peer),
+    };
+    let (code, path) = (status.as_u16(), shortened(path));
+    app.rejections.record(why, &who, format_args!("{code}: {error} (peer {peer}, path {path:?})"));
+    let mut response = plain(status, &error.to_string());
+    if matches!(error, IdentityError::Untrusted(_)) {
+        close(&mut response);
+    }
+    response
+}
+
+fn host_of(headers: &HeaderMap) -> String {
+    headers.get(HOST).map(|host| shortened(&String::from_utf8_lossy(host.as_bytes()))).unwrap_or_default()
 }

@@ -4,6 +4,8 @@ pub mod bind;
 pub mod clock;
 pub mod descriptors;
 pub mod listeners;
+pub mod local_address;
+pub mod peer_owner;
 pub mod procfs_sockets;
 pub mod random_id;
 pub mod recv;

@@ -73,8 +73,9 @@ impl State {
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             10 => Some(Self::Listen),
-            // ESTABLISHED, SYN_SENT, SYN_RECV, CLOSE_WAIT, NEW_SYN_RECV.
-            1 | 2 | 3 | 8 | 12 => Some(Self::Connected),
+            // ESTABLISHED, SYN_RECV, CLOSE_WAIT, NEW_SYN_RECV. Not SYN_SENT, which is no other end of
+            // an existing connection: its addresses have been used again.
+            1 | 3 | 8 | 12 => Some(Self::Connected),
             // FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING.
             4 | 5 | 9 | 11 => Some(Self::Closing),
             _ => None,

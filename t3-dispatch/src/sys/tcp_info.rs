@@ -24,6 +24,16 @@ pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
 }
 
+/// Returns the state of a connection (include/net/tcp_states.h).
+///
+/// # Errors
+/// As `getsockopt`.
+pub fn state(socket: &impl AsRawFd) -> io::Result<u8> {
+    // `tcpi_state`.
+    let (bytes, length) = raw(socket)?;
+    bytes[..length].first().copied().ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Returns the time since the last segment with data arrived; without one, since the handshake
 /// (net/ipv4/tcp_minisocks.c, `tcp_create_openreq_child`). Also for a connection that was reset.
 ///

@@ -77,7 +77,7 @@ type Observer = Arc<dyn Fn(&Route, &OwnerError) + Send + Sync>;
 pub struct ServeOwners(Arc<Inner>);
 
 struct Inner {
-    sockets: SocketOwners,
+    sockets: Arc<SocketOwners>,
     users: Mutex<HashMap<String, (Option<u32>, Instant)>>,
     observer: Observer,
 }
@@ -91,7 +91,7 @@ impl fmt::Debug for ServeOwners {
 impl ServeOwners {
     /// Checks with these lookups; `observer` receives each failed check.
     #[must_use]
-    pub fn new(sockets: SocketOwners, observer: Observer) -> Self {
+    pub fn new(sockets: Arc<SocketOwners>, observer: Observer) -> Self {
         Self(Arc::new(Inner { sockets, users: Mutex::default(), observer }))
     }
 
@@ -228,7 +228,7 @@ mod tests {
         let observer = move |_: &Route, _: &OwnerError| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        (ServeOwners::new(SocketOwners::new(None), Arc::new(observer)), failures)
+        (ServeOwners::new(Arc::new(SocketOwners::new(None)), Arc::new(observer)), failures)
     }
 
     fn route(port: u16, os_user: &str, uid: Option<u32>) -> Route {

@@ -18,7 +18,8 @@ use std::{
 
 use clap::Parser;
 use t3_dispatch::{
-    cli::Cli, metrics, process::run, routing::table::Table, server::app::App, sys::socket_owner::SocketOwners,
+    cli::Cli, config, metrics, process::run, routing::table::Table, server::app::App,
+    sys::socket_owner::SocketOwners,
 };
 use t3_journal::{Sink, Writer};
 use t3_testkit::{
@@ -191,7 +192,10 @@ impl Fixture {
         let journald = dir.path().join("journald");
         let kept = UnixDatagram::bind(&journald).unwrap();
         let writer = Writer::start_with("t3-dispatch", Sink::Journald, &journald, 1000).unwrap();
-        let app = run::assemble(&parsed, table, writer, None, SocketOwners::new(None));
+        let mut parsed = parsed;
+        parsed.trust.trusted_user.push(rustix::process::geteuid().as_raw().to_string());
+        let trust = config::trust::load(&parsed.trust).unwrap();
+        let app = run::assemble(&parsed, table, trust, writer, None, SocketOwners::new(None));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         run::start(&app, vec![listener]);

@@ -14,6 +14,8 @@ pub fn dispatch(table: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-dispatch"));
     command.env_clear().env("T3_DISPATCH_LOG", "stderr").env("T3_DISPATCH_CONFIG", "/dev/null");
     // An argument takes precedence.
+    let user = rustix::process::geteuid().as_raw().to_string();
+    command.env("T3_DISPATCH_TRUSTED_USER", user);
     command.env("T3_DISPATCH_METRICS_LISTEN", "off").arg("serve");
     command.args(["--trace-socket", "/nonexistent/evidence.sock"]);
     command

@@ -19,6 +19,7 @@ use super::{client::USER, meter};
 use crate::{
     error::{Attempt, Result, TestError},
     harness::{self, Process},
+    sys,
 };
 
 /// Timeout for accepting connections after the start.
@@ -106,7 +107,8 @@ fn dispatch(address: SocketAddr, backend: SocketAddr, dir: &Path) -> Result<Comm
     let text = serde_json::json!({ USER: { "os_user": USER, "port": backend.port(), "uid": rustix::process::geteuid().as_raw() } }).to_string();
     fs::write(&table, text).attempt(|| format!("write {}", table.display()))?;
     let mut command = Command::new(harness::find("t3-dispatch")?);
-    command.args(["serve", "--config", "/dev/null", "--trusted-proxy", "127.0.0.0/8", "--log", "stderr"]);
+    command.args(["serve", "--config", "/dev/null", "--log", "stderr"]);
+    command.args(["--trusted-user", &sys::uid().to_string()]);
     command.args(harness::NO_LIMITS).args(["--metrics-listen", "off"]);
     command.arg("--listen").arg(address.to_string()).arg("--table").arg(table);
     command.arg("--trace-socket").arg(dir.join("no-t3-trace.sock"));

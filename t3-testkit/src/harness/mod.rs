@@ -71,7 +71,7 @@ pub struct Setup {
     pub uids: BTreeMap<String, u32>,
     /// Listen address of dispatch; port 0 selects a free one.
     pub listen: SocketAddr,
-    /// Networks with trusted identity headers.
+    /// Networks with trusted identity headers. On this host, those of the own user are trusted.
     pub trusted: Vec<String>,
     /// Start t3-trace.
     pub trace: bool,
@@ -98,7 +98,7 @@ impl Setup {
             users,
             uids: BTreeMap::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            trusted: vec!["127.0.0.0/8".to_owned()],
+            trusted: Vec::new(),
             trace: sys::is_root(),
             units: false,
             // t3-mint does not run here.
@@ -250,6 +250,7 @@ impl Stack {
         command.args(["serve", "--config", "/dev/null", "--listen"]).arg(self.setup.listen.to_string());
         command.arg("--table").arg(self.table()).arg("--trace-socket").arg(self.socket());
         command.args(["--log", self.journal.log_target]).env("T3_DISPATCH_METRICS_LISTEN", "off");
+        command.args(["--trusted-user", &sys::uid().to_string(), "--login-domain", "example.org"]);
         for network in &self.setup.trusted {
             command.arg("--trusted-proxy").arg(network);
         }

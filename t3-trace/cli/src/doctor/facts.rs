@@ -19,11 +19,22 @@ pub struct Facts {
     pub heartbeats: Option<Heartbeats>,
     pub kernel: Kernel,
     pub host: Host,
+    /// Local processes whose identity headers t3-dispatch trusts.
+    pub trust: Collected<LocalTrust>,
     /// serves of the routing table.
     pub serves: Result<Vec<Serve>, TableError>,
     pub journal: Journal,
     /// systemd units by name; empty without systemd.
     pub units: BTreeMap<String, Unit>,
+}
+
+/// Local processes whose identity headers t3-dispatch trusts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalTrust {
+    /// Users without root, as configured, and whether a user can log in as them (uid 1000 or above).
+    pub users: Vec<(String, bool)>,
+    /// They need the proxy secret as well.
+    pub secret: bool,
 }
 
 /// Caller of `doctor`.

@@ -87,6 +87,8 @@ checks! {
     Cgroups = "cgroups" in "host",
     /// The wall clock is synchronised.
     Clock = "clock" in "host",
+    /// No local user can impersonate another one.
+    Impersonation = "impersonation" in "host",
     /// The routing table is readable.
     Routes = "routes" in "serves",
     /// A process listens on the port of a route.

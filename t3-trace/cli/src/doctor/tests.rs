@@ -11,8 +11,8 @@ use t3_trace_host::kernel::ABSENT;
 use super::{
     facts::{
         Access, Caller, Cgroups, Clock, Daemon, Facts, Heartbeats, Hooks, Host, Journal, JournaldConf,
-        Kernel, Level, Limit, Listener, Memlock, Presence, Pressure, Serve, Setting, Space, Suppressed,
-        TestEntry, Unit,
+        Kernel, Level, Limit, Listener, LocalTrust, Memlock, Presence, Pressure, Serve, Setting, Space,
+        Suppressed, TestEntry, Unit,
     },
     finding::Check,
     *,
@@ -109,6 +109,7 @@ pub(super) fn healthy() -> Facts {
             cgroups: Cgroups { v2: Some("/sys/fs/cgroup".into()), v1: Vec::new() },
             clock: Clock { synchronised: Some(true), error_ms: 31 },
         },
+        trust: Ok(LocalTrust::default()),
         serves: Ok(vec![serve("ann", 3773), serve("bob", 3774)]),
         journal: Journal {
             accepts: Ok(()),
@@ -183,6 +184,7 @@ fn faulty() -> Facts {
             at: "2026-11-24 14:10:05".to_owned(),
         }]),
     };
+    facts.trust = Ok(LocalTrust { users: vec![("ann".to_owned(), true)], secret: false });
     facts
         .units
         .insert("t3-dispatch.service".to_owned(), Unit { log_interval_us: 0, log_burst: 0, ..unit(None) });

@@ -1,7 +1,8 @@
-//! Checks of the host: pressure, cgroups, wall clock. Pure.
+//! Checks of the host: pressure, cgroups, wall clock, local users whose identity headers count.
+//! Pure.
 
 use super::super::{
-    facts::{Cgroups, Clock, Facts, Pressure},
+    facts::{Cgroups, Clock, Collected, Facts, LocalTrust, Pressure},
     finding::{Check, Finding, State},
 };
 use crate::present::text::lasted;
@@ -15,6 +16,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let mut found = pressure(&host.pressure);
     found.push(cgroups(&host.cgroups));
     found.push(clock(&host.clock, moved));
+    found.push(impersonation(&facts.trust));
     found
 }
 
@@ -44,6 +46,41 @@ fn pressure(files: &[(&'static str, Pressure)]) -> Vec<Finding> {
         Some(Finding::of(check, State::Note, says, advice).about(*name))
     });
     bad.collect()
+}
+
+/// Local users who could impersonate others: t3-dispatch trusts the identity headers of their
+/// processes.
+fn impersonation(trust: &Collected<LocalTrust>) -> Finding {
+    let check = Check::Impersonation;
+    let trust = match trust {
+        Ok(trust) => trust,
+        Err(why) => {
+            let says = format!("trusted local users are not known: {why}");
+            return Finding::of(check, State::Note, says, "run t3-dispatch check as root");
+        }
+    };
+    let names = |users: &mut dyn Iterator<Item = &(String, bool)>| {
+        users.map(|(user, _)| user.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (all, logins) = (
+        names(&mut trust.users.iter()),
+        names(&mut trust.users.iter().filter(|(_, can_log_in)| *can_log_in)),
+    );
+    let says = "these local users could impersonate others";
+    if all.is_empty() {
+        return Finding::ok(check, format!("{says}: none"));
+    }
+    if trust.secret {
+        return Finding::ok(check, format!("{says}, with the proxy secret only: {all}"));
+    }
+    if logins.is_empty() {
+        let advice = "add proxy-secret-file if other programs run as this user (docs/SECURITY-MODEL.md)";
+        return Finding::of(check, State::Note, format!("{says}: {all}"), advice);
+    }
+    let advice = format!(
+        "run the proxy as a system user and set trusted-user to it instead of {logins}, or set proxy-secret-file"
+    );
+    Finding::of(check, State::Warning, format!("{says}: {all}"), advice)
 }
 
 fn cgroups(cgroups: &Cgroups) -> Finding {
@@ -132,5 +169,24 @@ mod tests {
             assert_eq!(super::clock(clock, moved).state, state, "{clock:?} {moved:?}");
         }
         assert!(super::clock(&right, Some(i64::MIN)).says.contains("back"));
+    }
+
+    #[test]
+    fn local_users_who_could_impersonate_others_are_named() {
+        let found = |users: &[(&str, bool)], secret| {
+            let users = users.iter().map(|(user, can_log_in)| ((*user).to_owned(), *can_log_in)).collect();
+            let finding = impersonation(&Ok(LocalTrust { users, secret }));
+            (finding.state, finding.says)
+        };
+        for (users, secret, state, end) in [
+            (&[][..], false, State::Ok, "others: none"),
+            (&[("traefik", false)], false, State::Note, "others: traefik"),
+            (&[("traefik", false), ("ann", true)], false, State::Warning, "others: traefik, ann"),
+            (&[("ann", true)], true, State::Ok, "with the proxy secret only: ann"),
+        ] {
+            let (found, says) = found(users, secret);
+            assert!(found == state && says.ends_with(end), "{users:?}: {says}");
+        }
+        assert_eq!(impersonation(&Err("no".to_owned())).state, State::Note);
     }
 }

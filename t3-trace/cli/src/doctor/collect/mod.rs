@@ -11,6 +11,7 @@ mod kernel;
 mod limits;
 mod serves;
 mod test_entry;
+mod trust;
 mod units;
 
 use super::{
@@ -36,7 +37,8 @@ pub fn facts(args: &DoctorArgs) -> anyhow::Result<Facts> {
     let of_serves = serves.iter().flatten().filter_map(|serve| serve.unit.clone());
     let units = units::read([TRACE, DISPATCH].map(str::to_owned).into_iter().chain(of_serves));
     let kernel = kernel::read(&daemon, pid, caller.is_root());
+    let trust = trust::read();
     let journal = journal::read(caller);
     let socket = args.socket.clone();
-    Ok(Facts { caller, socket, daemon, heartbeats, kernel, host, serves, journal, units })
+    Ok(Facts { caller, socket, daemon, heartbeats, kernel, host, trust, serves, journal, units })
 }
