@@ -209,21 +209,21 @@ async fn a_request_that_was_read_late_is_a_request() {
     let (listener, address) = queue();
     let mut clients = Vec::new();
     for request in [upgrade.as_bytes(), REQUEST] {
-        // With a FIN, like a client that gives up; its process still has the socket, else the user
-        // of a local client is unknown.
-        let mut client = connect(address, request).await;
-        client.shutdown().await.unwrap();
-        clients.push(client);
+        clients.push(connect(address, request).await);
     }
     sleep(LONG).await;
     tokio::spawn(listener::accept(Arc::clone(&fixture.app), listener));
     // The upgrade has its record, and the other one its response.
+    assert!(head(&mut clients.remove(1)).await.starts_with("HTTP/1.1 "));
+    let _serve = fixture.accept().await;
+    clients.clear();
     let record = fixture.judgement().await.1;
     assert_eq!(record.user, "ann");
     expect_counts(&fixture, &[]).await;
     fixture.no_more_records().await;
 
-    // Those of a local process that has closed its socket have no user. They are not forwarded.
+    // Those of a local process that has closed its socket have no user, because the kernel does not
+    // know it any more. They are not forwarded.
     late(&fixture, LONG, &[(false, upgrade.as_bytes()), (false, REQUEST)]).await;
     expect_counts(&fixture, &[("late", "fin", 2)]).await;
     fixture.no_more_records().await;
