@@ -100,7 +100,7 @@ async fn interim_responses_pass_in_order_and_not_to_http_1_0() {
             assert_eq!(got.to_lowercase(), hints.to_lowercase());
             serve.write_all(response.as_bytes()).await.unwrap();
             assert!(until(&mut client, "ok").await.starts_with("HTTP/1.1 200"));
-            // Not used again: the next rounds connect anew.
+            // Not used again: each round has its own connection.
             drop(serve);
             sleep(Duration::from_millis(50)).await;
             continue;

@@ -228,8 +228,8 @@ fn unacknowledged(stream: &TcpStream) -> usize {
     usize::try_from(bytes).unwrap_or(0)
 }
 
-/// What `script` made its peer send arrived at the other one, then its end. `from` is the outcome of
-/// the sender, `to` that of the receiver.
+/// What `script` made its peer send arrived at the other one, then its end. `from` is the outcome
+/// of the sender, `to` that of the receiver.
 ///
 /// # Errors
 /// Says what did not.

@@ -1,8 +1,8 @@
 //! Transfer of bytes and ends from one leg to the other.
 //!
-//! A leg that fails is read to its end: on Linux, what arrived before an RST can still be read after
-//! it. Bytes for a leg that has failed are read and discarded, so that the other peer is not blocked
-//! and its end is seen.
+//! A leg that fails is read to its end: on Linux, what arrived before an RST can still be read
+//! after it. Bytes for a leg that has failed are read and discarded, so that the other peer is not
+//! blocked and its end is seen.
 
 use std::{
     io,

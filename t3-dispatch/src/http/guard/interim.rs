@@ -72,7 +72,7 @@ impl Interims {
     pub async fn before<F: Future>(&self, response: F) -> F::Output {
         let mut response = pin!(response);
         let output = poll_fn(|cx| {
-            // Whoever writes is polled with this task.
+            // The socket is written by the same task.
             self.waker.register(cx.waker());
             response.as_mut().poll(cx)
         })
