@@ -81,6 +81,59 @@ fn reload_loads_a_valid_table_and_rejects_an_invalid_one() {
 }
 
 #[test]
+fn a_file_that_cannot_be_a_table_neither_blocks_reload_nor_replaces_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("table.json");
+    std::fs::write(&path, GOOD).unwrap();
+    let mut running = Running::start(&path);
+    let port = running.address.rsplit(':').next().unwrap().to_owned();
+
+    // A FIFO without a writer: a plain open would wait for one.
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    running.signal(libc::SIGHUP);
+    wait_for(&mut running.log, "not a regular file");
+
+    let replace = |text: &str| {
+        let new = dir.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    replace(&" ".repeat((4 << 20) + 1));
+    running.signal(libc::SIGHUP);
+    wait_for(&mut running.log, "larger than");
+
+    replace(&format!(r#"{{"loop": {{"os_user": "loop", "port": {port}}}}}"#));
+    running.signal(libc::SIGHUP);
+    assert!(
+        wait_for(&mut running.log, "keeping the previous table").contains("listening port of t3-dispatch")
+    );
+    assert!(running.get("ann").starts_with("HTTP/1.1 502"), "the first table is in use");
+    assert!(running.get("loop").starts_with("HTTP/1.1 403"));
+
+    replace("{}");
+    running.signal(libc::SIGHUP);
+    wait_for(&mut running.log, "is empty: every request gets 403");
+    replace(GOOD);
+    running.signal(libc::SIGHUP);
+    wait_for(&mut running.log, "1 logins");
+    assert!(running.get("ann").starts_with("HTTP/1.1 502"));
+}
+
+#[test]
+fn a_table_with_an_own_port_prevents_the_start() {
+    let address = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().to_string()
+    };
+    let port = address.rsplit(':').next().unwrap();
+    let file = table(&format!(r#"{{"loop": {{"os_user": "loop", "port": {port}}}}}"#));
+    let output = dispatch(file.path(), &["--listen", &address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(text(&output).contains("listening port of t3-dispatch itself"), "{}", text(&output));
+}
+
+#[test]
 fn a_stop_signal_exits_with_0() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let file = table(GOOD);

@@ -2,12 +2,12 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
-use http::Uri;
+use http::{HeaderValue, Uri};
 use t3_config::value::duration;
 use t3_record::probe::Way;
 
@@ -96,6 +96,9 @@ pub struct LegOptions {
     /// Path of the echo WebSocket
     #[arg(long, env = "T3_PROBE_PATH", value_name = "PATH", default_value = "/probe/ws", value_parser = path)]
     pub path: String,
+    /// File with the token that t3-dispatch requires of probes (its `--probe-token-file`)
+    #[arg(long, env = "T3_PROBE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Trusted CA certificates (PEM), in addition to the public ones
     #[arg(long, env = "T3_PROBE_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -135,6 +138,9 @@ pub enum LegsError {
     /// Not a host.
     #[error("--host: expected NAME or NAME:PORT, got {0:?}")]
     Host(String),
+    /// The file cannot be used.
+    #[error("cannot read the token of {0}: {1}; see --token-file")]
+    Token(String, String),
     /// Two legs with the same name.
     #[error("two legs have the name {0:?}; name each serve, as in --serve ann=http://...")]
     Twice(String),
@@ -147,15 +153,20 @@ impl LegOptions {
     /// [`LegsError`].
     pub fn legs(&self) -> Result<Vec<Leg>, LegsError> {
         let mut legs = Vec::new();
+        let authorization = self.token_file.as_deref().map(authorization).transpose()?;
         if let Some(host) = &self.host {
             let url: Uri = format!("wss://{host}{}", self.path)
                 .parse()
                 .ok()
                 .filter(|url: &Uri| url.host().is_some_and(|found| host.starts_with(found)))
                 .ok_or_else(|| LegsError::Host(host.clone()))?;
-            legs.push(leg(Way::Cloudflare, None, url.clone(), Address::Doh(self.doh.clone())));
+            let dispatch = |way, url, address| Leg {
+                authorization: authorization.clone(),
+                ..leg(way, None, url, address)
+            };
+            legs.push(dispatch(Way::Cloudflare, url.clone(), Address::Doh(self.doh.clone())));
             if let Some(address) = self.internal {
-                legs.push(leg(Way::Internal, None, url, Address::Pinned(address)));
+                legs.push(dispatch(Way::Internal, url, Address::Pinned(address)));
             }
         } else if self.internal.is_some() {
             return Err(LegsError::NoHost);
@@ -189,7 +200,18 @@ impl LegOptions {
 
 fn leg(way: Way, name: Option<&str>, url: Uri, address: Address) -> Leg {
     let name = name.map_or_else(|| way.to_string(), |name| format!("{way}:{name}"));
-    Leg { name, way, url, address }
+    Leg { name, way, url, address, authorization: None }
+}
+
+/// Reads a token; returns the value of `Authorization` (RFC 6750 section 2.1).
+fn authorization(path: &Path) -> Result<HeaderValue, LegsError> {
+    let failed = |why: String| LegsError::Token(path.display().to_string(), why);
+    let token = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    // An invalid value is not in the error.
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim_end()))
+        .map_err(|_| failed("expected one line of visible characters".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn https(text: &str) -> Result<Uri, String> {
@@ -268,6 +290,23 @@ mod tests {
     fn help_pages_and_completions_are_complete_and_their_examples_parse() {
         let problems = t3_config::pages::audit::problems(&t3_config::definition::<Cli>());
         assert_eq!(problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_token_is_for_dispatch_only_and_is_not_printed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let all = ["--host", "t3.example.org", "--serve", "http://10.0.10.10:3773", "--token-file", path];
+        std::fs::write(path, "0123456789abcdef\n").unwrap();
+        let found = legs(&all).unwrap();
+        let sent: Vec<_> = found.iter().map(|leg| leg.authorization.as_ref().map(|v| v.as_bytes())).collect();
+        assert_eq!(sent, [Some(&b"Bearer 0123456789abcdef"[..]), None]);
+        assert!(!format!("{found:?}").contains("0123"));
+        std::fs::write(path, "secret\u{1}").unwrap();
+        let error = legs(&all).unwrap_err();
+        assert!(error.contains("--token-file") && !error.contains("secret"), "{error}");
+        std::fs::remove_file(path).unwrap();
+        assert!(legs(&all).unwrap_err().contains("--token-file"));
     }
 
     #[test]

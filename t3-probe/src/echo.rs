@@ -4,7 +4,7 @@
 //! [`crate::run`] reconnects.
 
 use futures_util::{SinkExt, StreamExt};
-use http::{Request, Uri};
+use http::{Request, header::AUTHORIZATION};
 use t3_record::probe::{Phase, Reason};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -39,7 +39,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
     /// The status of the response, or the cause.
     pub async fn open(leg: &Leg, stream: S, progress: &Progress) -> Result<Self, Failure> {
         progress.begin(Phase::Upgrade);
-        let request = request(&leg.url).map_err(|error| Failure::new(Reason::ConnectFailed, &error))?;
+        let request = request(leg).map_err(|error| Failure::new(Reason::ConnectFailed, &error))?;
         let config =
             WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         let (socket, _) =
@@ -145,8 +145,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
     }
 }
 
-fn request(url: &Uri) -> Result<Request<()>, Error> {
-    url.clone().into_client_request()
+fn request(leg: &Leg) -> Result<Request<()>, Error> {
+    let mut request = leg.url.clone().into_client_request()?;
+    if let Some(value) = &leg.authorization {
+        request.headers_mut().insert(AUTHORIZATION, value.clone());
+    }
+    Ok(request)
 }
 
 fn ended() -> Failure {

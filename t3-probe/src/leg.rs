@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use t3_http_client::Endpoint;
 use t3_record::probe::Way;
 
@@ -25,6 +25,8 @@ pub struct Leg {
     /// URL to connect to. `wss` and `https` mean TLS with the host's name in SNI and certificate.
     pub url: Uri,
     pub address: Address,
+    /// Value of `Authorization`; cannot be printed.
+    pub authorization: Option<HeaderValue>,
 }
 
 impl Leg {

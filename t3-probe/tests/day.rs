@@ -233,7 +233,13 @@ fn leg(way: Way) -> Leg {
         Way::Serve => "http://devvm:3773/api/auth/session",
         _ => "ws://t3.test/probe/ws",
     };
-    Leg { name: way.to_string(), way, url: url.parse().unwrap(), address: Address::System }
+    Leg {
+        name: way.to_string(),
+        way,
+        url: url.parse().unwrap(),
+        address: Address::System,
+        authorization: None,
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -224,7 +224,7 @@ async fn exchange(
     };
     app.metrics.response(&response);
     if exchanges.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // The guard forwards no further request.
+        // The guard forwards no further request, or the buffers are not to be kept.
         close(&mut response);
     }
     response.map(|body| body.during(exchange))

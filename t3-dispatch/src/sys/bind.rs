@@ -5,8 +5,10 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
+
+use crate::sys::tcp::RECEIVE_BUFFER;
 
 const BACKLOG: i32 = 4096;
 
@@ -32,5 +34,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// When the registration fails.
 pub fn adopt(listener: StdListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
+    // Accepted sockets inherit it.
+    SockRef::from(&listener).set_recv_buffer_size(RECEIVE_BUFFER as usize)?;
     TcpListener::from_std(listener)
 }

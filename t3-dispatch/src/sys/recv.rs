@@ -84,10 +84,16 @@ pub fn poll_recv(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) ->
     poll_with(stream, cx, || recv(stream, buffer))
 }
 
-/// As [`tokio::io::AsyncRead::poll_read`].
+/// Maximum number of bytes of [`poll_read`]. The HTTP library sizes its buffers by the largest read:
+/// a download that the client does not read then keeps kilobytes, not a megabyte.
+const MAX_READ: usize = 16 * 1024;
+
+/// As [`tokio::io::AsyncRead::poll_read`], up to 16 KiB.
 pub fn poll_read(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
     // SAFETY: `recv_uninit` de-initialises nothing.
     let unfilled = unsafe { buffer.unfilled_mut() };
+    let most = unfilled.len().min(MAX_READ);
+    let unfilled = &mut unfilled[..most];
     let received = ready!(poll_with(stream, cx, || recv_uninit(stream, unfilled)))?;
     // SAFETY: the kernel has written that many bytes to the start of the unfilled part.
     unsafe { buffer.assume_init(received.length) };

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use rustix::{io::Errno, net::sockopt};
+use socket2::SockRef;
 use t3_record::{evidence::SeenEnd, wire::Leg};
 use tokio::net::TcpStream;
 
@@ -17,13 +18,22 @@ pub struct TcpTimeouts {
     pub user_timeout: Duration,
 }
 
-/// Sets TCP_NODELAY, keepalive, TCP_USER_TIMEOUT and the options of [`recv`]. What an MPTCP socket
-/// does not know is left out.
+/// Receive buffer of a socket, in bytes; the kernel doubles it for its own data (socket(7),
+/// `SO_RCVBUF`). Without it, a sender whose bytes are not read could fill `tcp_rmem[2]`, 6 to 32
+/// MiB.
+pub const RECEIVE_BUFFER: u32 = 256 * 1024;
+/// Bytes that wait in a socket for the peer's window, without those in flight: what a peer that
+/// does not read keeps in the kernel.
+const UNSENT: u32 = 128 * 1024;
+
+/// Sets TCP_NODELAY, keepalive, TCP_USER_TIMEOUT, the limit of unsent bytes and the options of
+/// [`recv`]. What an MPTCP socket does not know is left out.
 ///
 /// # Errors
 /// The kernel's error for the first option that fails.
 pub fn prepare(stream: &TcpStream, timeouts: &TcpTimeouts) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    if_known(set_unsent(stream))?;
     if !timeouts.keepalive.is_zero() {
         sockopt::set_socket_keepalive(stream, true)?;
         if_known(sockopt::set_tcp_keepidle(stream, timeouts.keepalive))?;
@@ -33,6 +43,11 @@ pub fn prepare(stream: &TcpStream, timeouts: &TcpTimeouts) -> io::Result<()> {
     if_known(sockopt::set_tcp_user_timeout(stream, millis))?;
     recv::prepare(stream);
     Ok(())
+}
+
+fn set_unsent(stream: &TcpStream) -> rustix::io::Result<()> {
+    let set = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
+    set.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// Ignores that the kind of socket does not have an option. Every TCP socket has these.

@@ -8,12 +8,18 @@ use t3_record::{
     evidence::{Listeners, OpenFailure},
     wire::Leg,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 use crate::{
     routing::table::Route,
     settings::Timeouts,
-    sys::{listeners, tcp},
+    sys::{
+        descriptors::{self, Purpose},
+        listeners, tcp,
+    },
     upstream::{
         request_body::RequestBody,
         serve_owner::{self, OwnerError, ServeOwners},
@@ -43,6 +49,9 @@ impl QueueOverflows {
         (more || self.is_syn_repeated).then_some(more)
     }
 }
+
+/// Maximum size of the head of serve's response, and of the buffers of an upload.
+const MAX_HEAD: usize = 128 * 1024;
 
 /// Error of [`connect`].
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +134,13 @@ pub async fn connect(
     let address = serve_owner::address(route);
     owners.check_listener(route).await?;
     let failed = |error| ConnectError::Io(address, error);
-    let attempt = TcpStream::connect(address);
+    let socket = TcpSocket::new_v4().map_err(failed)?;
+    if !descriptors::leaves_reserve(&socket, Purpose::Upstream) {
+        return Err(failed(io::Error::from_raw_os_error(libc::EMFILE)));
+    }
+    // Before the connect, because it limits the window scale.
+    socket.set_recv_buffer_size(tcp::RECEIVE_BUFFER).map_err(failed)?;
+    let attempt = socket.connect(address);
     tokio::pin!(attempt);
     let first = timeouts.connect.min(UNANSWERED);
     let connected = match timeout(first, &mut attempt).await {
@@ -155,6 +170,7 @@ pub async fn http(stream: TcpStream) -> hyper::Result<SendRequest<RequestBody>> 
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .max_headers(RESPONSE_FIELDS)
+        .max_buf_size(MAX_HEAD)
         .handshake::<_, RequestBody>(TokioIo::new(ServeSocket::new(stream)))
         .await?;
     tokio::spawn(async move {

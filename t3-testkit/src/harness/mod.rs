@@ -59,8 +59,16 @@ const START: Duration = Duration::from_secs(60);
 const RECORD: Duration = Duration::from_secs(30);
 
 /// Options of `t3-dispatch serve` for high load by few users.
-pub const NO_LIMITS: [&str; 6] =
-    ["--max-sessions", "1000000", "--max-sessions-per-user", "1000000", "--upgrade-rate", "0"];
+pub const NO_LIMITS: [&str; 8] = [
+    "--max-sessions",
+    "1000000",
+    "--max-sessions-per-user",
+    "1000000",
+    "--max-requests-per-user",
+    "1000000",
+    "--upgrade-rate",
+    "0",
+];
 
 /// Programs to start, and their options.
 #[derive(Debug, Clone)]

@@ -155,7 +155,7 @@ impl Framing {
             }
         };
         let Some(length) = found else {
-            self.held.extend_from_slice(&bytes[from..]);
+            hold(&mut self.held, &bytes[from..], self.limits.head_bytes);
             return bytes.len();
         };
         let (start, end) = (scan.start, from + length);
@@ -186,6 +186,16 @@ impl Framing {
         };
         end
     }
+}
+
+/// Appends bytes; the capacity doubles, but not beyond `most`.
+fn hold(held: &mut Vec<u8>, bytes: &[u8], most: usize) {
+    let length = held.len() + bytes.len();
+    if length > held.capacity() {
+        let capacity = (held.capacity() * 2).min(most).max(length);
+        held.reserve_exact(capacity - held.len());
+    }
+    held.extend_from_slice(bytes);
 }
 
 /// Scanner for the end of a head and for bytes that are invalid anywhere in it.

@@ -39,6 +39,8 @@ use super::{
 
 /// The guard rejects this target from clients, so only the guard can have inserted it.
 const SUBSTITUTE: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
+/// Size of a head above which the connection ends with the response, in bytes.
+const LARGE_HEAD: usize = 32 * 1024;
 /// Maximum number of bytes read after a WebSocket upgrade before its response.
 const MAX_BEHIND_UPGRADE: usize = 64 * 1024;
 /// Time and bytes for reading from a client that is still sending after the response with
@@ -62,6 +64,8 @@ pub struct Exchanges {
     ended_at: AtomicU64,
     violation: OnceLock<Violation>,
     last: AtomicBool,
+    /// A head was so large that the buffers for it are not kept.
+    large: AtomicBool,
     end: OnceLock<(SeenEnd, Nanos)>,
     /// Number of complete heads that were read.
     heads: AtomicU64,
@@ -78,6 +82,7 @@ impl Exchanges {
             ended_at: AtomicU64::new(0),
             violation: OnceLock::new(),
             last: AtomicBool::new(false),
+            large: AtomicBool::new(false),
             end: OnceLock::new(),
             heads: AtomicU64::new(0),
             in_head: AtomicBool::new(false),
@@ -135,10 +140,10 @@ impl Exchanges {
     }
 
     /// Returns whether the connection cannot carry another request: the client sent a WebSocket
-    /// upgrade.
+    /// upgrade, or a head whose buffers an idle connection would keep.
     #[must_use]
     pub fn is_last(&self) -> bool {
-        self.last.load(Ordering::Acquire)
+        self.last.load(Ordering::Acquire) || self.large.load(Ordering::Acquire)
     }
 }
 
@@ -250,6 +255,9 @@ impl Guarded {
         if held.is_empty() && pass.start == 0 {
             buf.set_filled(start + pass.end);
         } else {
+            if held.len() > LARGE_HEAD {
+                self.exchanges.large.store(true, Ordering::Release);
+            }
             self.out = held;
             self.out_at = 0;
             self.out.extend_from_slice(&buf.filled()[start..][pass]);
