@@ -27,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
 use t3_testkit::{
     frame::{self, opcode},
     handshake,
@@ -204,7 +205,7 @@ fn anonymous_flood() {
     let proxy: SocketAddr = proxy.parse().unwrap();
     let mut silent = Vec::new();
     loop {
-        if let Ok(stream) = TcpStream::connect(proxy) {
+        if let Ok(stream) = connect_untrusted(proxy) {
             if silent.len() < 800 {
                 silent.push(stream);
                 continue;
@@ -215,6 +216,14 @@ fn anonymous_flood() {
             let _ = stream.read(&mut [0; 256]);
         }
     }
+}
+
+/// Connects from an address that is not trusted either.
+fn connect_untrusted(proxy: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())?;
+    socket.connect(&proxy.into())?;
+    Ok(socket.into())
 }
 
 /// A proxy with few descriptors.

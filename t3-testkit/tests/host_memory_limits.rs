@@ -218,7 +218,7 @@ fn memory_at_every_limit_stays_below_that_of_the_unit() {
         ("large head, unread", 1024),
         ("unread download", 768),
         ("idle session", 32),
-        ("unread session", 768),
+        ("unread session", 640),
     ] {
         let (resident, sockets) = per_connection(port, kind);
         eprintln!("{kind:20} {:>5} KiB resident, {:>5} KiB sockets", resident >> 10, sockets >> 10);

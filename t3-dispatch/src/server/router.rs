@@ -56,6 +56,8 @@ pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -
         app.rejections.record(RejectReason::UserRequests, user, line);
         let mut response = plain(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_REQUESTS);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        // Idle connections of this user would take those of others.
+        close(&mut response);
         return response;
     };
     let response = answer_user(&app, peer, &client, request).await;
