@@ -64,6 +64,8 @@ async fn an_untrusted_peer_cannot_take_the_connections_of_others() {
     for _ in 0..3 {
         idle.push(connect_from([127, 0, 0, 1], fixture.address).await);
     }
+    // Their users are looked up at the same time.
+    until("three accepted", || fixture.app.quota.in_use().0 == 3).await;
     let answer = silent(connect_from([127, 0, 0, 1], fixture.address).await).await;
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("Retry-After: "), "{answer}");
     assert!(answer.contains("--max-connections-per-address"), "{answer}");
@@ -71,6 +73,7 @@ async fn an_untrusted_peer_cannot_take_the_connections_of_others() {
     for host in 2..4 {
         idle.push(connect_from([127, 0, 0, host], fixture.address).await);
     }
+    until("five accepted", || fixture.app.quota.in_use().0 == 5).await;
     let answer = silent(connect_from([127, 0, 0, 9], fixture.address).await).await;
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("per-network"), "{answer}");
     assert_eq!(fixture.app.quota.in_use(), (5, 5));

@@ -40,7 +40,10 @@ async fn a_first_visit_gets_a_session_and_a_redirect_to_the_root() {
     );
     assert_eq!(fixture.mints(), [fixture.user.as_str()], "the user is the last argument");
     assert_eq!(fixture.auth_requests().await, [BROWSER_SESSION]);
-    let line = format!("paired user={} endpoint={BROWSER_SESSION} fallback=false", fixture.user);
+    let line = format!(
+        "paired user={} ip=127.0.0.1 peer=127.0.0.1 endpoint={BROWSER_SESSION} fallback=false",
+        fixture.user
+    );
     assert_eq!(fixture.lines("paired"), [line]);
     assert_eq!(fixture.counted(), ["paired=1"]);
 
@@ -92,7 +95,10 @@ async fn an_old_serve_gets_the_same_credential_at_its_old_endpoint() {
     assert!(fixture.visit().await.is_paired());
     assert_eq!(fixture.auth_requests().await, [BROWSER_SESSION, BOOTSTRAP]);
     assert_eq!(fixture.mints().len(), 1);
-    let line = format!("paired user={} endpoint={BOOTSTRAP} fallback=true", fixture.user);
+    let line = format!(
+        "paired user={} ip=127.0.0.1 peer=127.0.0.1 endpoint={BOOTSTRAP} fallback=true",
+        fixture.user
+    );
     assert_eq!(fixture.lines("paired"), [line]);
     assert_eq!(fixture.counted(), ["paired_fallback=1"]);
 }
@@ -475,6 +481,7 @@ async fn by_default_sudo_runs_and_the_log_matches_the_documentation() {
         .arg(&table)
         .env_clear()
         .env("PATH", &path)
+        .args(["--login-domain", "example.org"])
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -501,5 +508,7 @@ async fn by_default_sudo_runs_and_the_log_matches_the_documentation() {
     let argv = fs::read_to_string(path.join("argv")).unwrap();
     assert_eq!(argv.lines().collect::<Vec<_>>(), ["-n", "/usr/local/bin/t3-mint", "anna"]);
     let line = next_line("paired");
-    assert!(line.contains("paired user=anna endpoint=/api/auth/browser-session fallback=false"), "{line}");
+    let expected =
+        "paired user=anna ip=127.0.0.1 peer=127.0.0.1 endpoint=/api/auth/browser-session fallback=false";
+    assert!(line.contains(expected), "{line}");
 }

@@ -46,6 +46,8 @@ pub async fn serve(
     _permit: ConnectionPermit,
     trusted: bool,
 ) {
+    // Ends last: a shutdown waits for it, and writes the attempts then.
+    let _count = ConnectionCount::new(&app);
     let mut attempt = Attempt::accepted(&app, &stream);
     // First, because reading the cookie generates it. Fails if the peer has already disconnected.
     let Ok(leg) = tcp::leg(&stream) else {
@@ -58,7 +60,6 @@ pub async fn serve(
     if let PeerOwner::Closed(end) = owner {
         return attempt.gone(&stream, end);
     }
-    let _count = ConnectionCount::new(&app);
     let peer = Peer { ip: leg.remote.ip(), leg, owner };
     let mut timeouts = app.http.client;
     if !trusted {

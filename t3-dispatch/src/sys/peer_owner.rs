@@ -34,9 +34,12 @@ pub async fn of(owners: &Arc<SocketOwners>, stream: &TcpStream) -> PeerOwner {
     if !local_address::is_local(remote, local) {
         return PeerOwner::Remote;
     }
-    let owners = Arc::clone(owners);
-    // Without sock_diag, this reads large tables.
-    let found = tokio::task::spawn_blocking(move || user(&owners, local, remote)).await.unwrap_or(None);
+    let found = if owners.is_indexed() {
+        user(owners, local, remote)
+    } else {
+        let owners = Arc::clone(owners);
+        tokio::task::spawn_blocking(move || user(&owners, local, remote)).await.unwrap_or(None)
+    };
     // A connection that was reset has freed its addresses, and the socket that was found can be of
     // a later connection from them. Checked after the lookup: until now, it was not.
     match (found, tcp_info::state(stream).unwrap_or(CLOSED)) {

@@ -117,6 +117,12 @@ impl SocketOwners {
         Self { netlink: None, is_passed: false }
     }
 
+    /// Whether a lookup costs one request to the kernel, not a pass over all sockets.
+    #[must_use]
+    pub const fn is_indexed(&self) -> bool {
+        self.netlink.is_some()
+    }
+
     /// Source of the lookups, for the log.
     #[must_use]
     pub fn source(&self) -> &'static str {
