@@ -163,7 +163,7 @@ fn note_first_end(
     now: u64,
     observer: &dyn RelayObserver,
 ) {
-    if !session.end_started() || session.facts.down.backlog.is_none() {
+    if !session.end_started() {
         sample(session, down, up, now);
     }
     if session.first_end(now) {

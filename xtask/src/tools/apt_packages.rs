@@ -33,6 +33,7 @@ const TABLE: &[(&str, &str, PackageSet)] = &[
     ("cc", "gcc", PackageSet::Build),
     ("/usr/include/stdio.h", "libc6-dev", PackageSet::Build),
     ("chromium", "chromium", PackageSet::Host),
+    ("haproxy", "haproxy", PackageSet::Host),
     ("ip", "iproute2", PackageSet::Host),
     ("nft", "nftables", PackageSet::Host),
     ("journalctl", "systemd", PackageSet::Host),

@@ -1,8 +1,8 @@
 //! The relay against a model: what a peer sent before its end arrives, then its end. Random chunks,
 //! delays, blocked readers, FIN, RST and Close frames in any order on both sides.
 //!
-//! 100,000 cases; with `T3_QUICK` 1,000. `T3_RELAY_CASE=N` plays one. Needs loopback, and `haproxy`
-//! for the cases in which HAProxy stands beside it.
+//! 100,000 cases; with `T3_QUICK` 1,000, with `T3_RELAY_CASES=N` N. `T3_RELAY_CASE=N` plays one.
+//! Needs `haproxy` for ten cases with HAProxy beside it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
