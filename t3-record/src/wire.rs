@@ -5,6 +5,7 @@
 //! [`FromTrace::Refused`]. Fields may be added (decoding ignores unknown ones); a message that
 //! changes its meaning raises [`VERSION`].
 
+mod bounds;
 pub mod live;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::{
     record::{CloseRecord, OpenRecord},
     vocabulary::KernelSource,
 };
+pub use bounds::TooLong;
 use live::{Sessions, StatsReport};
 
 /// Version of the protocol.

@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::FromArgMatches;
 use t3_trace::cli::{self, Cli, Command};
-use t3_trace_cli::{closes, doctor, explain, journal::Completeness, live};
+use t3_trace_cli::{closes, doctor, explain, journal::Completeness, live, present::text::safe};
 
 /// Exit status of a command that could read only a part of the journal.
 const INCOMPLETE: u8 = 3;
@@ -38,7 +38,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => code,
         Err(error) => {
-            eprintln!("t3-trace: {error:#}");
+            // Errors quote outside text.
+            let text: Vec<_> = format!("{error:#}").lines().map(safe).collect();
+            eprintln!("t3-trace: {}", text.join("\n"));
             ExitCode::FAILURE
         }
     }

@@ -200,9 +200,11 @@ fn written(setting: &Setting) -> String {
     setting.values.iter().map(|value| plain(&value.to_string_lossy())).collect::<Vec<_>>().join(",")
 }
 
-/// Returns the text, quoted if it is empty or could be mistaken for another line.
+/// Returns the text, quoted if it is empty, could be mistaken for another line, or could change the
+/// terminal. `Debug` escapes also the characters that change the direction of a line.
 fn plain(text: &str) -> String {
-    if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
+    let is_printed = |c: char| c.is_ascii_graphic() || c == ' ' || c.escape_debug().eq([c]);
+    if text.is_empty() || text.trim() != text || !text.chars().all(is_printed) {
         format!("{text:?}")
     } else {
         text.to_owned()

@@ -18,12 +18,16 @@ use tokio_seqpacket::UnixSeqpacket;
 use crate::{
     evidence::{LateEvents, gather},
     open_sessions, orphans,
+    questions::Questions,
     reconcile::Report,
     sessions::{ConnectionId, Entry},
     state::Shared,
 };
 
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout for an answer to be queued. dispatch waits less for it (`--evidence-timeout`), so that a
+/// later one has no use.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Queued answers per dispatch; beyond it only the tasks of this dispatch wait.
 const ANSWERS: usize = 1024;
 
@@ -51,6 +55,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: UnixSeqpacket) {
         let sent = send(&socket, &refused);
         let _ = tokio::time::timeout(Duration::from_secs(1), sent).await;
     }
+}
+
+/// Tells a peer without a place why, if that is possible without waiting.
+pub(crate) async fn refuse_without_place(socket: &UnixSeqpacket, uid: u32) {
+    let refused = FromTrace::Refused { why: format!("too many connections of uid {uid}; end one of them") };
+    let _ = tokio::time::timeout(Duration::ZERO, send(socket, &refused)).await;
 }
 
 async fn talk(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), End> {
@@ -167,7 +177,14 @@ async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option
             }
         })
     };
-    let mut peer = Peer { shared, connection: process.id, pid, netns: foreign_namespace(pid), answers };
+    let mut peer = Peer {
+        shared,
+        connection: process.id,
+        pid,
+        netns: foreign_namespace(pid),
+        answers,
+        questions: Questions::default(),
+    };
     let ended = peer.converse(socket).await;
     drop(peer);
     writer.abort();
@@ -191,6 +208,7 @@ struct Peer<'a> {
     pid: Option<u32>,
     netns: Option<u32>,
     answers: mpsc::Sender<FromTrace>,
+    questions: Questions,
 }
 
 impl Peer<'_> {
@@ -210,7 +228,7 @@ impl Peer<'_> {
                 }
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),
-                ToTrace::Ask { conn } => self.ask(conn),
+                ToTrace::Ask { conn } => self.ask(&conn),
                 ToTrace::Done { conn, record, lost, again } => {
                     if let Some(reconciler) = &self.shared.reconciler {
                         reconciler.reported(&record, self.pid, lost);
@@ -269,13 +287,15 @@ impl Peer<'_> {
         }
     }
 
-    fn ask(&self, conn: String) {
-        let entry = self.shared.sessions().ask(&conn, monotonic());
+    fn ask(&self, conn: &str) {
+        let Some(question) = self.questions.begin(conn) else { return };
+        let entry = self.shared.sessions().ask(conn, monotonic());
         let (shared, answers) = (Arc::clone(self.shared), self.answers.clone());
         tokio::spawn(async move {
             let facts = Box::new(gather(&shared, entry.as_ref(), LateEvents::Possible).await);
-            // Fails only if the connection has ended.
-            let _ = answers.send(FromTrace::Evidence { conn, facts }).await;
+            let conn = question.conn().to_owned();
+            // Fails if the connection has ended, or if dispatch does not read.
+            let _ = answers.send_timeout(FromTrace::Evidence { conn, facts }, ANSWER_TIMEOUT).await;
         });
     }
 }
@@ -296,8 +316,12 @@ async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> Result<ToTrace, E
         length if length > MAX_MESSAGE => {
             Err(End::Refused(format!("message too long: expected up to {MAX_MESSAGE} bytes")))
         }
-        length => serde_json::from_slice(&buffer[..length])
-            .map_err(|error| End::Refused(format!("cannot decode message: {error}"))),
+        length => {
+            let mut message: ToTrace = serde_json::from_slice(&buffer[..length])
+                .map_err(|error| End::Refused(format!("cannot decode message: {error}")))?;
+            message.bound().map_err(|error| End::Refused(error.to_string()))?;
+            Ok(message)
+        }
     }
 }
 

@@ -6,13 +6,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use t3_journal::Writer;
 use t3_trace_host::{
-    cgroup,
+    accounts, cgroup,
     kernel::{
         EventKind, affects_verdicts,
         view::{EventStream, KernelView},
@@ -23,6 +23,7 @@ use crate::{
     connection, listen,
     options::Options,
     own_network::Observer,
+    places::{Peer, Places},
     poll,
     port_owners::PortOwners,
     pressure::Sampler,
@@ -35,8 +36,10 @@ use crate::{
 
 /// Timeout for records that are being written when the daemon stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum number of connections, of any role.
-const MAX_CONNECTIONS: usize = 256;
+/// Time for which the number of dispatch's user is kept.
+const USER_KEPT: Duration = Duration::from_secs(10);
+/// Interval of log lines about peers without a place.
+const NO_PLACE_LOGGED: Duration = Duration::from_secs(60);
 
 /// Runs until `stop` completes.
 ///
@@ -153,13 +156,30 @@ async fn accept(
     stop: impl Future<Output = &'static str>,
 ) -> &'static str {
     tokio::pin!(stop);
+    let places = Places::default();
+    let mut dispatch_user = DispatchUser::default();
+    let mut logged: Option<Instant> = None;
     loop {
         tokio::select! {
             reason = &mut stop => return reason,
             Some(_) = connections.join_next() => {}
-            accepted = listening.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = listening.listener.accept() => match accepted {
                 Ok(socket) => {
-                    connections.spawn(connection::serve(Arc::clone(shared), socket));
+                    let Ok(peer_user) = socket.peer_cred().map(|peer| peer.uid()) else { continue };
+                    let peer = dispatch_user.kind(peer_user, &shared.options.dispatch_user);
+                    if let Some(place) = places.take(peer_user, peer) {
+                        let shared = Arc::clone(shared);
+                        connections.spawn(async move {
+                            connection::serve(shared, socket).await;
+                            drop(place);
+                        });
+                    } else {
+                        connection::refuse_without_place(&socket, peer_user).await;
+                        if logged.is_none_or(|at| at.elapsed() > NO_PLACE_LOGGED) {
+                            logged = Some(Instant::now());
+                            tracing::warn!(uid = peer_user, "too many connections to the evidence socket; refused");
+                        }
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept on the evidence socket");
@@ -167,6 +187,22 @@ async fn accept(
                 }
             },
         }
+    }
+}
+
+/// uid of dispatch's user, looked up at most every ten seconds: the user may be created or
+/// renumbered while the daemon runs.
+#[derive(Default)]
+struct DispatchUser(Option<(Option<u32>, Instant)>);
+
+impl DispatchUser {
+    fn kind(&mut self, uid: u32, name: &str) -> Peer {
+        if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+            return Peer::Root;
+        }
+        let known = self.0.filter(|(_, at)| at.elapsed() < USER_KEPT);
+        let (user, _) = *self.0.insert(known.unwrap_or_else(|| (accounts::uid_of(name), Instant::now())));
+        if user == Some(uid) { Peer::Dispatch } else { Peer::Other }
     }
 }
 

@@ -1,8 +1,11 @@
 //! Records as comma-separated values (RFC 4180, with LF line ends). Pure.
+//!
+//! Values come from clients: a control or invisible character is replaced, and a value that a
+//! spreadsheet would take for a formula begins with an apostrophe.
 
 use t3_record::CloseRecord;
 
-use crate::time::rfc3339;
+use crate::{present::text::safe, time::rfc3339};
 
 /// Returns the header line: `time` (RFC 3339, UTC), then each key of a record.
 #[must_use]
@@ -27,12 +30,19 @@ pub fn row(record: &CloseRecord, micros: u64) -> String {
     row
 }
 
-/// Quotes a value (RFC 4180, section 2, rules 5 to 7).
+/// First characters of a formula in common spreadsheets, ASCII and full width.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
+/// Makes a value safe and quotes it (RFC 4180, section 2, rules 5 to 7).
 fn quoted(value: &str) -> String {
-    if value.contains([',', '"', '\n', '\r']) {
+    let mut value = safe(value);
+    if value.trim_start().starts_with(FORMULA) || value.starts_with('\u{fffd}') {
+        value.insert(0, '\'');
+    }
+    if value.contains([',', '"']) || value.trim() != value {
         format!("\"{}\"", value.replace('"', "\"\""))
     } else {
-        value.to_owned()
+        value
     }
 }
 
@@ -51,7 +61,40 @@ mod tests {
             row.starts_with("1970-01-01T00:00:00.000007Z,alice,192.0.2.7,5000,upstream_closed,serve_oom,serve,c1,tracepoint,"),
             "{row}"
         );
-        assert!(row.contains(",\"a,\"\"b\"\"\n\","), "{row}");
+        assert!(row.contains(",\"a,\"\"b\"\"\u{fffd}\","), "{row}");
         assert_eq!(row.matches(',').count(), heading().matches(',').count() + 1);
+    }
+
+    #[test]
+    fn no_value_is_a_formula_or_changes_the_terminal() {
+        for (value, cell) in [
+            ("=HYPERLINK(\"http://x\")", "\"'=HYPERLINK(\"\"http://x\"\")\""),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("+1", "'+1"),
+            ("-1+1", "'-1+1"),
+            (" =1", "' =1"),
+            (" x", "\" x\""),
+            ("\u{ff1d}1", "'\u{ff1d}1"),
+            ("\t=1", "'\u{fffd}=1"),
+            ("\r=1", "'\u{fffd}=1"),
+            ("\u{1b}[2Jx", "'\u{fffd}[2Jx"),
+            ("a\u{202e}b\u{9b}c", "a\u{fffd}b\u{fffd}c"),
+            ("up:rst_in@-3", "up:rst_in@-3"),
+            ("12.5", "12.5"),
+            ("2026-03-01T02:13:45.120Z", "2026-03-01T02:13:45.120Z"),
+        ] {
+            assert_eq!(quoted(value), cell, "{value:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_cell_is_one_line_without_escapes(value in ".{0,40}") {
+            let cell = quoted(&value);
+            proptest::prop_assert!(!cell.contains(char::is_control));
+            proptest::prop_assert_eq!(cell.matches('"').count() % 2, 0);
+            let inner = cell.trim_start_matches('"').trim_start();
+            proptest::prop_assert!(!inner.starts_with(['=', '+', '-', '@']));
+        }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 use super::finding::{Finding, State, worst};
-use crate::present::text::safe;
+use crate::present::text::{safe, safe_json};
 
 /// Width of the text without a terminal.
 pub const WIDTH: usize = 100;
@@ -100,7 +100,7 @@ struct Object<'a> {
 pub fn json(findings: &[Finding], kernel: &str) -> serde_json::Result<String> {
     let object =
         Object { version: env!("CARGO_PKG_VERSION"), kernel, health: worst(findings), checks: findings };
-    serde_json::to_string_pretty(&object)
+    Ok(safe_json(&serde_json::to_string_pretty(&object)?))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 use t3_record::CloseRecord;
 
-use crate::time::rfc3339;
+use crate::{present::text::safe_json, time::rfc3339};
 
 struct Timed<'a>(&'a CloseRecord, u64);
 
@@ -19,7 +19,7 @@ impl Serialize for Timed<'_> {
 /// # Errors
 /// None in practice: the object has only texts.
 pub fn line(record: &CloseRecord, micros: u64) -> serde_json::Result<String> {
-    serde_json::to_string(&Timed(record, micros))
+    Ok(safe_json(&serde_json::to_string(&Timed(record, micros))?))
 }
 
 #[cfg(test)]

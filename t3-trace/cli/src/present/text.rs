@@ -24,6 +24,23 @@ pub fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || unseen(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// Escapes the same characters in a JSON text, which can have them in its strings only.
+pub fn safe_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        // JSON escapes the control characters of ASCII; those between values are line ends.
+        if c != '\n' && (c.is_control() || unseen(c)) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Zero width, but not a combining accent: direction marks, joiners, selectors, tags.
 const fn unseen(c: char) -> bool {
     matches!(
@@ -32,12 +49,14 @@ const fn unseen(c: char) -> bool {
             | '\u{61c}'
             | '\u{115f}'
             | '\u{1160}'
+            | '\u{180e}'
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
             | '\u{3164}'
             | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e0fff}'
     )
 }
@@ -116,6 +135,14 @@ mod tests {
             "a\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}\u{fffd}"
         );
         assert_eq!(safe("e\u{301} \u{754c} \u{5d0}"), "e\u{301} \u{754c} \u{5d0}");
+    }
+
+    #[test]
+    fn json_has_the_same_characters_as_escapes() {
+        let value = serde_json::json!({ "a": "x\u{202e}\u{9b}31m\u{e0001}\u{7f}\u{1b}\n\u{5d0}" });
+        let text = safe_json(&serde_json::to_string(&value).unwrap());
+        assert!(!text.contains(|c: char| c.is_control() || unseen(c)), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]

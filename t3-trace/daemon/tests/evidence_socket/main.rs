@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, also in its support code"
 )]
 
+mod abuse;
 mod disconnect;
 mod journal;
 mod open_sessions;
