@@ -441,6 +441,10 @@ pub struct KernelFacts {
     pub steal: Option<f32>,
     /// Kernel events lost since the last reply.
     pub lost: u64,
+    /// The tables of the kernel side had too little room in the last minute: an event that is absent
+    /// may have happened.
+    #[serde(default)]
+    pub is_overflowed: bool,
 }
 
 impl Default for KernelFacts {
@@ -466,6 +470,7 @@ impl KernelFacts {
             delays: Vec::new(),
             steal: None,
             lost: 0,
+            is_overflowed: false,
         }
     }
 }

@@ -18,4 +18,6 @@ pub mod globals;
 mod records;
 
 pub use codec::{DecodeError, Wire};
-pub use records::{Event, Kind, Port, Process, Socket, SocketId, Stat, Task, Tuple, TupleGen};
+pub use records::{
+    ALL_NAMESPACES, Event, Kind, Port, Process, Socket, SocketId, Stat, Task, Tuple, TupleGen,
+};

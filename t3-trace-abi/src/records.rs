@@ -173,6 +173,9 @@ impl Port {
     pub const TABLE: usize = 65_536;
 }
 
+/// Key of `NAMESPACES` by which all network namespaces are watched. No namespace has this number.
+pub const ALL_NAMESPACES: u32 = 0;
+
 /// Counters in `STATS`, by index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -187,11 +190,13 @@ pub enum Stat {
     ProcessesLost = 3,
     /// Facts about sockets on watched ports that have no cookie: not dispatch's.
     Strangers = 4,
+    /// New entries in the tables of sockets.
+    SocketsAdded = 5,
 }
 
 impl Stat {
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 #[cfg(test)]

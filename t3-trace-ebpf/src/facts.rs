@@ -96,6 +96,7 @@ fn update<K>(
     let place = match map.get_ptr_mut(key) {
         Some(place) => place,
         None => {
+            count(Stat::SocketsAdded);
             // Another CPU may have been first: then its entry is the one.
             let _ = map.insert(key, &NOTHING, BPF_NOEXIST);
             let Some(place) = map.get_ptr_mut(key) else {

@@ -12,6 +12,10 @@ use t3_trace_abi::{Event, Kind, Port, Process, Socket, Stat, Tuple, TupleGen};
 #[map]
 pub static PORTS: Array<[u8; Port::TABLE]> = Array::with_max_entries(1, 0);
 
+/// Watched network namespaces, by inode.
+#[map]
+pub static NAMESPACES: HashMap<u32, u8> = HashMap::with_max_entries(256, 0);
+
 /// dispatch's sockets, by cookie.
 #[map]
 pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(16_384, 0);

@@ -1,13 +1,13 @@
 //! A kernel socket: which it is, and whether anyone wants to know.
 
-use t3_trace_abi::{Port, Stat, Tuple, TupleGen};
+use t3_trace_abi::{ALL_NAMESPACES, Port, Stat, Tuple, TupleGen};
 
 use crate::{
     globals::{
         NET_INUM, SK_COOKIE, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_FLAGS, SK_NET, SK_PROTOCOL,
         SK_RCV_SADDR, SK_SPORT, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCK_DONE_BIT,
     },
-    maps::{GENERATION, LAST_GENERATION, PORTS, count},
+    maps::{GENERATION, LAST_GENERATION, NAMESPACES, PORTS, count},
 };
 
 pub mod state;
@@ -40,7 +40,10 @@ impl Sock {
             unsafe { (*table.add(usize::from(local_port)), *table.add(usize::from(remote_port))) };
         let of_dispatch = local & Port::LISTEN != 0 || remote & Port::SERVE != 0;
         let of_serve = local & Port::SERVE != 0;
-        (of_dispatch || of_serve).then_some(Self { address, local_port, remote_port, of_dispatch, of_serve })
+        if !(of_dispatch || of_serve) || !in_watched_namespace(address) {
+            return None;
+        }
+        Some(Self { address, local_port, remote_port, of_dispatch, of_serve })
     }
 
     /// It speaks TCP: the state and error hooks serve other protocols, too.
@@ -97,8 +100,22 @@ impl Sock {
         }
         tuple.local_port = self.local_port;
         tuple.remote_port = self.remote_port;
-        tuple.netns = NET_INUM.read_or(SK_NET.read_or::<u64>(self.address, 0), 0);
+        tuple.netns = netns(self.address);
     }
+}
+
+/// Anyone can make a network namespace and use a watched port in it.
+#[inline(always)]
+fn in_watched_namespace(address: u64) -> bool {
+    // SAFETY: only whether it is there matters.
+    let is_watched = |namespace: u32| unsafe { NAMESPACES.get(namespace) }.is_some();
+    is_watched(netns(address)) || is_watched(ALL_NAMESPACES)
+}
+
+/// Inode of the socket's network namespace; 0 on a kernel without them.
+#[inline(always)]
+fn netns(address: u64) -> u32 {
+    NET_INUM.read_or(SK_NET.read_or::<u64>(address, 0), 0)
 }
 
 /// Which of the connections of this tuple it is: the live one, else the last one.
@@ -112,6 +129,8 @@ pub fn generation(tuple: &Tuple) -> u64 {
 #[inline(always)]
 pub fn established(tuple: &Tuple, at: u64) {
     if GENERATION.insert(tuple, at, 0).is_err() {
+        // It can be evicted from there before its connection ends.
+        count(Stat::SocketsLost);
         let _ = LAST_GENERATION.insert(tuple, at, 0);
     }
 }

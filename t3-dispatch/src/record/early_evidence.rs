@@ -90,6 +90,7 @@ pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
     }
     late.steal = late.steal.or(early.steal);
     late.lost += early.lost;
+    late.is_overflowed |= early.is_overflowed;
     late
 }
 

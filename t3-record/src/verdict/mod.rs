@@ -90,6 +90,10 @@ fn is_earned(evidence: &Evidence, judgement: &Judgement) -> bool {
     if is_event {
         return true;
     }
+    // What ended before may have been evicted: a death of serve, or the first act.
+    if evidence.kernel.is_overflowed && judgement.verdict != Verdict::DispatchStalled {
+        return false;
+    }
     // The facts that a dead dispatch had reported end before its last acts.
     if evidence.dispatch_died.is_some() {
         return false;

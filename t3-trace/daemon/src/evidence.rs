@@ -75,7 +75,12 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     let source = shared.kernel().source();
     let Some(entry) = entry else {
         let reading = read(shared, None).await;
-        return KernelFacts { host: reading.host, lost: shared.lost_delta(), ..KernelFacts::absent(source) };
+        return KernelFacts {
+            host: reading.host,
+            lost: shared.lost_delta(),
+            is_overflowed: shared.is_overflowed(),
+            ..KernelFacts::absent(source)
+        };
     };
     let owner = known_owner(shared, entry, late).await;
     // The pressure window ends at the query, not after the wait for late events.
@@ -100,6 +105,7 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         delays,
         steal,
         lost: shared.lost_delta(),
+        is_overflowed: shared.is_overflowed(),
     }
 }
 

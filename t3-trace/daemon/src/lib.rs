@@ -15,6 +15,7 @@ mod locked;
 mod open_sessions;
 pub mod options;
 mod orphans;
+mod overflow;
 mod own_network;
 mod peer_process;
 mod places;

@@ -104,6 +104,7 @@ pub async fn run(
         connections: Mutex::default(),
         next_connection: AtomicU64::new(1),
         lost_reported: AtomicU64::new(0),
+        overflow: Mutex::default(),
         subscribers: Subscribers::default(),
         open_sessions: OpenSessionsCache::default(),
         records,

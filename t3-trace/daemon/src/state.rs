@@ -14,13 +14,14 @@ use t3_record::{
     evidence::Nanos,
     wire::{FromTrace, JournalState, Status, live::Sessions as OpenSessions},
 };
-use t3_trace_host::{journal_trust::Trust, kernel::view::KernelView};
+use t3_trace_host::{journal_trust::Trust, kernel::view::KernelView, proc::network_namespace};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dispatch_process::DispatchProcess,
     locked::lock,
     options::Options,
+    overflow::Overflow,
     own_network::OwnNetwork,
     port_owners::PortOwners,
     pressure::Sampler,
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) connections: Mutex<HashMap<ConnectionId, ConnectionState>>,
     pub(crate) next_connection: AtomicU64,
     pub(crate) lost_reported: AtomicU64,
+    pub(crate) overflow: Mutex<Overflow>,
     pub(crate) subscribers: Subscribers,
     pub(crate) open_sessions: OpenSessionsCache,
     pub(crate) records: Writer,
@@ -160,10 +162,20 @@ impl Shared {
         let of = |state: &ConnectionState| {
             state.pid.map(|pid| state.serve.iter().map(move |port| (*port, pid)).collect::<Vec<_>>())
         };
+        let namespaces: Option<Vec<u32>> =
+            connections.values().filter_map(|state| state.pid).map(network_namespace).collect();
+        // Of a dispatch in a private pid namespace it is not known.
+        let namespaces = match namespaces {
+            Some(known) if connections.values().all(|state| state.pid.is_some()) => known,
+            _ => {
+                tracing::warn!("the network namespace of dispatch is not known: all are watched");
+                Vec::new()
+            }
+        };
         let wanted: Vec<(u16, u32)> = connections.values().filter_map(of).flatten().collect();
         drop(connections);
         self.owners.want(wanted);
-        if let Err(error) = self.kernel().watch(&listen, &serve) {
+        if let Err(error) = self.kernel().watch(&listen, &serve, &namespaces) {
             tracing::error!(
                 error,
                 "cannot watch new ports in the kernel; closes on them lack kernel evidence"
@@ -175,6 +187,12 @@ impl Shared {
     pub(crate) fn lost_delta(&self) -> u64 {
         let now = self.kernel().lost().total();
         now.saturating_sub(self.lost_reported.swap(now, Ordering::Relaxed))
+    }
+
+    /// Whether the tables of the kernel side had too little room in the last minute.
+    pub(crate) fn is_overflowed(&self) -> bool {
+        let load = self.kernel().table_load();
+        lock(&self.overflow).sample(t3_trace_host::clock::monotonic(), load)
     }
 
     pub(crate) fn status(&self) -> FromTrace {

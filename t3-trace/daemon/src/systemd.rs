@@ -54,6 +54,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
         }
+        // A regular sample; queries add more.
+        let _ = shared.is_overflowed();
         let summary = shared.summary();
         if summary != reported {
             notify(&[NotifyState::Status(&summary)]);

@@ -18,7 +18,7 @@ use super::*;
 struct Processes(HashMap<u32, ProcessFacts>);
 
 impl KernelView for Processes {
-    fn watch(&mut self, _: &[u16], _: &[u16]) -> Result<(), String> {
+    fn watch(&mut self, _: &[u16], _: &[u16], _: &[u32]) -> Result<(), String> {
         Ok(())
     }
     fn serve_generation(&self, _: &ServeTuple) -> Generation {

@@ -46,7 +46,7 @@ impl FakeKernel {
 }
 
 impl KernelView for FakeKernel {
-    fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), String> {
+    fn watch(&mut self, listen: &[u16], serve: &[u16], _: &[u32]) -> Result<(), String> {
         self.with(|facts| facts.watched = (listen.to_vec(), serve.to_vec()));
         Ok(())
     }

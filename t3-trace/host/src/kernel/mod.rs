@@ -39,8 +39,8 @@ pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, affects_verdicts, offered};
 use layout::Layout;
 use tables::Tables;
 pub use types::{
-    Change, Event, EventKind, Functions, Generation, Inventory, Loss, Options, ProcessFacts, ServeTuple,
-    SignalFacts, SocketKey,
+    Change, Event, EventKind, Functions, Generation, Inventory, Load, Loss, Options, ProcessFacts,
+    ServeTuple, SignalFacts, SocketKey,
 };
 
 /// Type information of the running kernel.
@@ -159,11 +159,14 @@ impl Kernel {
     }
 
     /// Replaces the set of watched ports: `listen` are dispatch's local ports, `serve` the ports of
-    /// all serves. Sockets on other ports are not recorded.
+    /// all serves. Sockets on other ports, or in other network namespaces than `namespaces` (inodes
+    /// as of `/proc/PID/ns/net`), are not recorded: an unprivileged user can make a namespace, and
+    /// any number of connections in it. Without namespaces all are watched.
     ///
     /// # Errors
     /// When the kernel rejects the update; the earlier set then stays.
-    pub fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), KernelError> {
+    pub fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), KernelError> {
+        self.tables.set_namespaces(namespaces)?;
         self.tables.set_ports(listen, serve)?;
         self.tables.forget_unwatched(serve);
         Ok(())
@@ -241,6 +244,13 @@ impl Kernel {
             processes: self.tables.stat(Stat::ProcessesLost),
             missed: self.missed(),
         }
+    }
+
+    /// Use of the tables.
+    #[must_use]
+    pub fn table_load(&self) -> Load {
+        let added = self.tables.stat(Stat::SocketsAdded);
+        Load { full: self.lost().map_full(), added, size: self.sizes.sockets.into() }
     }
 
     /// Events written to the ring since the load, read or not.

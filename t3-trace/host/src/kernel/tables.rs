@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use t3_record::wire::Table;
-use t3_trace_abi::{Port, Process, Socket, Stat, Tuple, TupleGen, Wire};
+use t3_trace_abi::{ALL_NAMESPACES, Port, Process, Socket, Stat, Tuple, TupleGen, Wire};
 
 use super::{KernelError, Options};
 
@@ -15,6 +15,7 @@ type Bytes<const N: usize> = [u8; N];
 
 pub(super) struct Tables {
     ports: Array<MapData, Bytes<{ Port::TABLE }>>,
+    namespaces: HashMap<MapData, u32, u8>,
     sockets: HashMap<MapData, u64, Bytes<{ Socket::SIZE }>>,
     serve_ends: HashMap<MapData, Bytes<{ TupleGen::SIZE }>, Bytes<{ Socket::SIZE }>>,
     generation: HashMap<MapData, Bytes<{ Tuple::SIZE }>, u64>,
@@ -28,6 +29,7 @@ impl Tables {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             ports: take(ebpf, "PORTS")?,
+            namespaces: take(ebpf, "NAMESPACES")?,
             sockets: take(ebpf, "SOCKETS")?,
             serve_ends: take(ebpf, "SERVE_ENDS")?,
             generation: take(ebpf, "GENERATION")?,
@@ -46,6 +48,20 @@ impl Tables {
             }
         }
         self.ports.set(0, table, 0).map_err(|source| map_error("PORTS", source))
+    }
+
+    /// Replaces the set of watched namespaces; an empty one means all.
+    pub(super) fn set_namespaces(&mut self, namespaces: &[u32]) -> Result<(), KernelError> {
+        let failed = |source| map_error("NAMESPACES", source);
+        let wanted = if namespaces.is_empty() { &[ALL_NAMESPACES] } else { namespaces };
+        for namespace in wanted {
+            self.namespaces.insert(namespace, 1, 0).map_err(failed)?;
+        }
+        let stale: Vec<_> = self.namespaces.keys().filter_map(Result::ok).collect();
+        for namespace in stale.iter().filter(|namespace| !wanted.contains(namespace)) {
+            self.namespaces.remove(namespace).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Removes open connections on ports that are no longer watched: their close will not be

@@ -193,6 +193,17 @@ pub struct Loss {
     pub missed: u64,
 }
 
+/// Use of the tables that lose or evict entries, since the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Facts dropped because a map was full.
+    pub full: u64,
+    /// New entries in the tables of sockets.
+    pub added: u64,
+    /// Entries that each of them can have.
+    pub size: u64,
+}
+
 impl Loss {
     /// Lost facts and events.
     #[must_use]

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use t3_record::{evidence::SocketFacts, vocabulary::KernelSource, wire::Hook};
 
-use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Loss, ProcessFacts, ServeTuple};
+use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Load, Loss, ProcessFacts, ServeTuple};
 
 /// Kernel side of the daemon. No call waits.
 pub trait KernelView: Send {
@@ -12,7 +12,7 @@ pub trait KernelView: Send {
     ///
     /// # Errors
     /// The reason as a text.
-    fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), String>;
+    fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), String>;
     /// See [`Kernel::serve_generation`].
     fn serve_generation(&self, tuple: &ServeTuple) -> Generation;
     /// See [`Kernel::socket`].
@@ -29,6 +29,10 @@ pub trait KernelView: Send {
     fn source(&self) -> KernelSource;
     /// See [`Kernel::lost`].
     fn lost(&self) -> Loss;
+    /// See [`Kernel::table_load`].
+    fn table_load(&self) -> Load {
+        Load { full: self.lost().map_full(), added: 0, size: u64::MAX }
+    }
     /// See [`Kernel::inventory`].
     fn inventory(&self) -> Inventory {
         Inventory::default()
@@ -69,8 +73,8 @@ impl AsFd for EventStream {
 }
 
 impl KernelView for Kernel {
-    fn watch(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), String> {
-        Kernel::watch(self, listen, serve).map_err(|error| error.to_string())
+    fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), String> {
+        Kernel::watch(self, listen, serve, namespaces).map_err(|error| error.to_string())
     }
     fn serve_generation(&self, tuple: &ServeTuple) -> Generation {
         Kernel::serve_generation(self, tuple)
@@ -96,6 +100,9 @@ impl KernelView for Kernel {
     fn lost(&self) -> Loss {
         Kernel::lost(self)
     }
+    fn table_load(&self) -> Load {
+        Kernel::table_load(self)
+    }
     fn inventory(&self) -> Inventory {
         Kernel::inventory(self)
     }
@@ -109,7 +116,7 @@ pub struct NoKernel {
 }
 
 impl KernelView for NoKernel {
-    fn watch(&mut self, _: &[u16], _: &[u16]) -> Result<(), String> {
+    fn watch(&mut self, _: &[u16], _: &[u16], _: &[u32]) -> Result<(), String> {
         Ok(())
     }
     fn serve_generation(&self, _: &ServeTuple) -> Generation {

@@ -1,5 +1,6 @@
 //! Every close is recorded once, and losses are counted.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::{net::TcpListener, os::fd::AsFd};
 
 use rustix::net::sockopt::socket_cookie;
@@ -14,7 +15,7 @@ fn every_connection_is_recorded_with_its_end() {
     let Some(mut kernel) = kernel() else { return };
     let mut events = kernel.take_events().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    kernel.watch(&[listener.local_addr().unwrap().port()], &[]).unwrap();
+    kernel.watch(&[listener.local_addr().unwrap().port()], &[], &[]).unwrap();
     let mut open = Vec::new();
     for _ in 0..CONNECTIONS {
         let (accepted, client) = pair(&listener);
@@ -83,16 +84,45 @@ fn unwatched_ports_are_not_recorded() {
             drop(accepted);
         }
     };
-    kernel.watch(&[port ^ 1], &[port ^ 2]).unwrap();
+    kernel.watch(&[port ^ 1], &[port ^ 2], &[]).unwrap();
     close_some();
     assert_eq!((kernel.remembered_sockets(), kernel.sent()), (0, 0));
     // Control: with a watched port they are recorded.
-    kernel.watch(&[port], &[]).unwrap();
+    kernel.watch(&[port], &[], &[]).unwrap();
     close_some();
     assert_eq!(kernel.remembered_sockets(), 50);
-    kernel.watch(&[], &[]).unwrap();
+    kernel.watch(&[], &[], &[]).unwrap();
     close_some();
     assert_eq!(kernel.remembered_sockets(), 50);
+}
+
+#[test]
+fn other_network_namespaces_are_not_recorded() {
+    let Some(mut kernel) = kernel_with(&Options::default()) else { return };
+    let own = std::fs::metadata("/proc/self/ns/net").unwrap().ino();
+    let own = u32::try_from(own).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let close_some = || {
+        for _ in 0..50 {
+            let (accepted, client) = pair(&listener);
+            let _ = socket_cookie(accepted.as_fd()).unwrap();
+            drop(client);
+            drop(accepted);
+        }
+    };
+    kernel.watch(&[port], &[port], &[own ^ 1]).unwrap();
+    close_some();
+    assert_eq!((kernel.remembered_sockets(), kernel.table_load().added), (0, 0));
+    // Controls: the own namespace, one of several, and all.
+    for (namespaces, sockets) in [(vec![own], 50), (vec![own ^ 1, own], 100), (vec![], 150)] {
+        kernel.watch(&[port], &[], &namespaces).unwrap();
+        close_some();
+        assert_eq!(kernel.remembered_sockets(), sockets);
+    }
+    kernel.watch(&[port], &[], &[own ^ 1]).unwrap();
+    close_some();
+    assert_eq!((kernel.remembered_sockets(), kernel.table_load().added), (150, 150));
 }
 
 #[test]
@@ -100,7 +130,7 @@ fn events_lost_by_a_full_ring_are_counted_and_facts_are_kept() {
     let Some(mut kernel) = kernel_with(&Options { ring_bytes: 4_096, ..Options::default() }) else { return };
     let mut events = kernel.take_events().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    kernel.watch(&[listener.local_addr().unwrap().port()], &[]).unwrap();
+    kernel.watch(&[listener.local_addr().unwrap().port()], &[], &[]).unwrap();
     let mut cookies = Vec::new();
     for _ in 0..CONNECTIONS {
         let (accepted, client) = pair(&listener);

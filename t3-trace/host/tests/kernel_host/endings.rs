@@ -23,7 +23,7 @@ fn own_pid() -> u32 {
 fn serve_closes_with_fin() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     assert_eq!(kernel.socket(leg.cookie), None, "nothing has happened yet");
     assert_eq!(kernel.serve_end(&leg.tuple, leg.generation), None, "nothing has happened yet");
@@ -53,7 +53,7 @@ fn serve_closes_with_fin() {
 fn dispatch_closes_with_fin() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     leg.stream.shutdown(Shutdown::Write).unwrap();
     wait_for("FIN at serve", || leg.serve_end(&kernel).fin_in.is_some());
@@ -73,7 +73,7 @@ fn dispatch_closes_with_fin() {
 fn serve_resets_with_linger_and_with_unread_data() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     for (orders, reason) in
         [(&["reset"][..], "tcp_state"), (&["await_byte", "close"][..], "tcp_abort_on_close")]
     {
@@ -101,7 +101,7 @@ fn serve_resets_with_linger_and_with_unread_data() {
 fn dispatch_resets() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     reset(leg.stream.try_clone().unwrap());
     assert_eq!(kernel.socket(leg.cookie), None, "one of two descriptors is closed: nothing has happened yet");
@@ -119,7 +119,7 @@ fn dispatch_resets() {
 fn the_downstream_leg_is_found_by_its_cookie() {
     let Some(mut kernel) = kernel() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    kernel.watch(&[listener.local_addr().unwrap().port()], &[]).unwrap();
+    kernel.watch(&[listener.local_addr().unwrap().port()], &[], &[]).unwrap();
     let trace = |cookie: u64| kernel.socket(cookie).unwrap_or_default();
 
     let (accepted, client) = pair(&listener);
@@ -149,7 +149,7 @@ fn a_refused_connection_has_its_errno() {
     let Some(mut kernel) = kernel() else { return };
     use rustix::net::{AddressFamily, SocketType, connect, socket};
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    kernel.watch(&[], &[port]).unwrap();
+    kernel.watch(&[], &[port], &[]).unwrap();
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     let cookie = socket_cookie(&socket).unwrap();
     assert!(connect(&socket, &SocketAddr::from(([127, 0, 0, 1], port))).is_err());
@@ -163,7 +163,7 @@ fn a_reused_tuple_does_not_mix_connections() {
     let Some(mut kernel) = kernel() else { return };
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     let local = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut open = || {
         let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -198,7 +198,7 @@ fn ipv4_ipv6_and_mapped_addresses_match() {
     for (listen, connect) in [("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")]
     {
         let mut serve = Serve::listening(listen);
-        kernel.watch(&[], &[serve.address.port()]).unwrap();
+        kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
         let to = SocketAddr::new(connect.parse().unwrap(), serve.address.port());
         let leg = Leg::open_to(&kernel, &mut serve, to);
         serve.order("close");

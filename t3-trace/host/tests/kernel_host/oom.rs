@@ -51,7 +51,7 @@ fn an_oom_kill_is_distinguished_from_a_kill() {
     };
     let mut events = kernel.take_events().unwrap();
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     fs::write(small.0.join("cgroup.procs"), serve.pid().to_string()).unwrap();
     let status = serve.end_by("allocate");

@@ -19,7 +19,7 @@ fn ended(kernel: &Kernel, pid: u32) -> ProcessFacts {
 fn a_killed_serve_is_distinguished_from_a_closing_one() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     serve.signal(Signal::KILL);
     wait_for("FIN came in", || leg.dispatch_end(&kernel).fin_in.is_some());
@@ -58,7 +58,7 @@ fn exit_codes_and_handled_signals() {
 fn a_process_lives_after_the_end_of_its_first_thread() {
     let Some(mut kernel) = kernel() else { return };
     let mut serve = Serve::listening("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     let leg = Leg::open(&kernel, &mut serve);
     serve.order("end_first_thread");
     let stat = t3_trace_host::proc::stat::read(serve.pid()).unwrap();
@@ -90,7 +90,7 @@ fn the_exit_of_a_listening_process_is_an_event() {
     let mut events = kernel.take_events().unwrap();
     let mut serve = Serve::start("127.0.0.1");
     let mut other = Serve::start("127.0.0.1");
-    kernel.watch(&[], &[serve.address.port()]).unwrap();
+    kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     serve.order("listen");
     other.order("listen");
     other.end_by("exit 4");
