@@ -166,7 +166,7 @@ pub enum FromTrace {
         /// Cause and hint.
         why: String,
     },
-    /// Reply to [`ToTrace::Ask`], one for each.
+    /// Reply to [`ToTrace::Ask`]; one for several of the same session before it.
     Evidence {
         /// The session.
         conn: String,

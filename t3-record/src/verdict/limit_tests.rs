@@ -24,6 +24,18 @@ fn first(builder: EvidenceBuilder) -> Option<(Kind, Nanos)> {
 }
 
 #[test]
+fn nothing_but_an_event_is_proven_after_an_overflow() {
+    let check_both = |builder: fn() -> EvidenceBuilder, confidence: [&str; 2]| {
+        for (is_overflowed, confidence) in [false, true].into_iter().zip(confidence) {
+            let evidence = builder().kernel(|kernel| kernel.is_overflowed = is_overflowed).0;
+            assert_eq!(crate::verdict::judge(&evidence).confidence.as_str(), confidence);
+        }
+    };
+    check_both(|| EvidenceBuilder::healthy().fin(Up, END), ["proven", "likely"]);
+    check_both(|| EvidenceBuilder::healthy().rst(Up, END).peer(Fate::Signal(9), END - MS), ["proven"; 2]);
+}
+
+#[test]
 fn of_two_acts_at_the_same_time_serves_counts() {
     let both = EvidenceBuilder::healthy().close(Down, 1000, END).close(Up, 1000, END);
     assert_eq!(acts(both).first().map(|act| act.side), Some(Up));

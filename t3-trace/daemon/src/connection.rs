@@ -25,9 +25,9 @@ use crate::{
 };
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
-/// Timeout for an answer to be queued. dispatch waits less for it (`--evidence-timeout`), so that a
-/// later one has no use.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout for an answer to be queued: longer than the answers to all sessions at once take to be
+/// read, and than dispatch waits for one (`--evidence-timeout`).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Queued answers per dispatch; beyond it only the tasks of this dispatch wait.
 const ANSWERS: usize = 1024;
 
