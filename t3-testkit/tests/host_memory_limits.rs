@@ -83,12 +83,21 @@ impl Dispatch {
     fn start(serve: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let table = dir.path().join("table.json");
-        fs::write(&table, format!(r#"{{"ann": {{"os_user": "ann", "port": {serve}}}}}"#)).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        fs::write(&table, format!(r#"{{"ann": {{"os_user": "ann", "uid": {uid}, "port": {serve}}}}}"#))
+            .unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, harness::free_port().unwrap()));
         let mut command = Command::new(harness::find("t3-dispatch").unwrap());
         command
             .args(["serve", "--config", "/dev/null", "--log", "stderr", "--no-pairing"])
-            .args(["--metrics-listen", "off", "--trace-socket", "/nonexistent"])
+            .args([
+                "--trusted-user",
+                &uid.to_string(),
+                "--metrics-listen",
+                "off",
+                "--trace-socket",
+                "/nonexistent",
+            ])
             .args([
                 "--header-timeout",
                 "120s",
