@@ -42,12 +42,12 @@ const MEASURE: Duration = Duration::from_secs(4);
 const PING: Duration = Duration::from_millis(10);
 /// Descriptors of the proxies. Few, so that a flood reaches the limit.
 const DESCRIPTORS: usize = 1024;
-/// Requests of bob that serve does not answer.
+/// Requests of bob without a response.
 const SLOW: usize = 360;
 /// Downloads of bob that he does not read.
 const UNREAD: usize = 40;
 
-/// serve of everybody: echoes WebSocket messages, leaves `/slow` unanswered, sends `/big` for ever.
+/// serve of everybody: echoes WebSocket messages, leaves `/slow` unanswered, sends `/big` without end.
 fn serve(listener: TcpListener) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { return };
@@ -140,7 +140,7 @@ fn measure(proxy: SocketAddr, session: &mut TcpStream) -> Measured {
     Measured { p50: rtts[rtts.len() / 2], p99: rtts[rtts.len() * 99 / 100], opened, refused }
 }
 
-/// bob: requests that serve does not answer, downloads that he does not read, and many requests.
+/// bob: requests without a response, downloads that he does not read, and many requests.
 struct Bob {
     stop: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,

@@ -31,7 +31,7 @@ const SESSIONS: u64 = 8192;
 /// Size of a large head, below the limit of 64 KiB.
 const LARGE: usize = 60_000;
 
-/// serve: opens a WebSocket and sends for ever on `/ws-flood`, nothing on `/ws`; `/big` is a
+/// serve: opens a WebSocket and sends without end on `/ws-flood`, nothing on `/ws`; `/big` is a
 /// download, everything else a small response.
 fn serve(listener: TcpListener) {
     for stream in listener.incoming() {

@@ -84,8 +84,8 @@ pub fn poll_recv(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) ->
     poll_with(stream, cx, || recv(stream, buffer))
 }
 
-/// Maximum number of bytes of [`poll_read`]. The HTTP library sizes its buffers by the largest read:
-/// a download that the client does not read then keeps kilobytes, not a megabyte.
+/// Maximum number of bytes of [`poll_read`]. The HTTP library sizes its buffers by the largest
+/// read: a download that the client does not read then keeps kilobytes, not a megabyte.
 const MAX_READ: usize = 16 * 1024;
 
 /// As [`tokio::io::AsyncRead::poll_read`], up to 16 KiB.
