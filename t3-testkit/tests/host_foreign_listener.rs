@@ -12,7 +12,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
-    thread::sleep,
     time::Duration,
 };
 
@@ -180,9 +179,9 @@ fn a_process_of_another_user_receives_nothing() {
     let port = fixture.port;
     // serve is down. Each address takes connections to 127.0.0.1.
     for (address, options) in [
-        (format!("127.0.0.1:{port}"), "-"),
+        (format!("127.0.0.1:{port}"), "reuseaddr"),
         (format!("0.0.0.0:{port}"), "reuseaddr"),
-        (format!("[::]:{port}"), "-"),
+        (format!("[::]:{port}"), "reuseaddr"),
         (format!("127.0.0.1:{port}"), "reuseport"),
     ] {
         let mallory = Listener::start(MALLORY, &address, options);
@@ -212,21 +211,22 @@ fn the_users_own_process_is_served_whatever_else_listens() {
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("serv"), "{what}: {answer}");
     };
     for (address, options) in [
-        (format!("127.0.0.1:{port}"), "reuseport"),
-        (format!("0.0.0.0:{port}"), "-"),
-        (format!("[::]:{port}"), "-"),
+        (format!("127.0.0.1:{port}"), "reuseport,reuseaddr"),
+        (format!("0.0.0.0:{port}"), "reuseaddr"),
+        (format!("[::]:{port}"), "reuseaddr"),
     ] {
         let bob = Listener::start(BOB, &address, options);
         served(&address);
         // Another user cannot block it with sockets that do not take its connections.
         let others = [format!("127.0.0.2:{port}"), format!("[::1]:{port}")];
         if address.starts_with("127") {
-            let mallory: Vec<_> = others.iter().map(|other| Listener::start(MALLORY, other, "-")).collect();
+            let mallory: Vec<_> =
+                others.iter().map(|other| Listener::start(MALLORY, other, "reuseaddr")).collect();
             served(&address);
             for mallory in mallory {
                 assert_eq!(mallory.end(), "", "{address}");
             }
-            let mallory = Listener::start(MALLORY, &format!("[::]:{port}"), "v6only");
+            let mallory = Listener::start(MALLORY, &format!("[::]:{port}"), "v6only,reuseaddr");
             served(&address);
             assert_eq!(mallory.end(), "", "{address}");
         }
@@ -234,10 +234,10 @@ fn the_users_own_process_is_served_whatever_else_listens() {
         assert!(received.contains("POST /api"), "{received}");
     }
     // The kernel lets no two users share a port (SO_REUSEPORT, socket(7)).
-    let bob = Listener::start(BOB, &format!("127.0.0.1:{port}"), "reuseport");
+    let bob = Listener::start(BOB, &format!("127.0.0.1:{port}"), "reuseport,reuseaddr");
     let mut refused = Command::new(std::env::current_exe().unwrap())
         .args(["listener_process", "--exact", "--nocapture"])
-        .env(ROLE, format!("127.0.0.1:{port} {MALLORY} reuseport"))
+        .env(ROLE, format!("127.0.0.1:{port} {MALLORY} reuseport,reuseaddr"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -269,8 +269,8 @@ fn a_port_that_changes_hands_is_checked_at_every_connection() {
         fixture.nothing_passes("after the change");
         assert_eq!(mallory.end(), "");
     }
-    sleep(Duration::from_millis(100));
-    let records = fixture.stack.journal.closes(|_| true).unwrap();
+    // Of each round the upgrade to a serve that is down, and that to a foreign listener.
+    let records = fixture.stack.journal.wait_closes(10, TIMEOUT, |_| true).unwrap();
     let hows: Vec<_> =
         records.iter().filter_map(|(record, _)| record.how).map(|how| how.to_string()).collect();
     assert!(hows.iter().any(|how| how == "refused"), "serve down: {hows:?}");
