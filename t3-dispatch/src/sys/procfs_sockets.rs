@@ -10,7 +10,7 @@ use std::{
 use procfs::{FromBufReadSI as _, net::TcpNetEntries};
 
 use crate::sys::{
-    socket_owner::{SocketOwner, State},
+    found_socket::{SocketOwner, State},
     tcp::canonical,
 };
 

@@ -22,6 +22,7 @@ use rustix::net::{
     netlink::SocketAddrNetlink, recv, sendto, socket_with,
 };
 
+pub use crate::sys::found_socket::{SocketOwner, State};
 use crate::sys::{procfs_sockets, tcp::canonical};
 
 /// uid that stands for all users without a number in this user namespace
@@ -46,42 +47,6 @@ const STATE_AT: usize = 1;
 const PORTS_AT: usize = 4;
 const UID_AT: usize = 64;
 const INODE_AT: usize = 68;
-
-/// Socket of this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketOwner {
-    /// User of the process that created or accepted it.
-    pub uid: u32,
-    /// Inode; 0 if no process holds it: not accepted yet, or closed.
-    pub inode: u64,
-    pub state: State,
-}
-
-/// State of a socket, as far as it matters here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Listen,
-    /// Connected, in both directions or in one.
-    Connected,
-    /// Its owner has sent FIN.
-    Closing,
-}
-
-impl State {
-    /// Converts a number of `include/net/tcp_states.h`; `None` for a socket without an owner.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            10 => Some(Self::Listen),
-            // ESTABLISHED, SYN_RECV, CLOSE_WAIT, NEW_SYN_RECV. Not SYN_SENT, which is no other end of
-            // an existing connection: its addresses have been used again.
-            1 | 3 | 8 | 12 => Some(Self::Connected),
-            // FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING.
-            4 | 5 | 9 | 11 => Some(Self::Closing),
-            _ => None,
-        }
-    }
-}
 
 /// Looks up the owners of sockets.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ const SAMPLES: usize = 16;
 /// Most ports in a list.
 const PORTS: usize = 65_536;
 
-/// A session id is too long; it cannot be cut, because another session may begin with the same text.
+/// A session id is too long. It cannot be cut: another session may begin with the same text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("conn: expected up to {ID} bytes, got {0}")]
 pub struct TooLong(pub usize);
