@@ -121,7 +121,8 @@ record! {
     required {
         /// OS user.
         ["dispatch: request", "wizard"] user: String,
-        /// Client address: the header named by `--client-ip-header`, else the rightmost untrusted hop of X-Forwarded-For, else the peer.
+        /// Client address: the header named by `--client-ip-header`, else the rightmost untrusted
+        /// hop of X-Forwarded-For, else the peer.
         ["dispatch: request", "203.0.113.7"] ip: String,
         /// Milliseconds from the 101 to the end of the first leg; 0 when it never opened.
         ["dispatch: relay", "61873"] dur_ms: u64,

@@ -47,7 +47,8 @@ const SLOW: usize = 360;
 /// Downloads of bob that he does not read.
 const UNREAD: usize = 40;
 
-/// serve of everybody: echoes WebSocket messages, leaves `/slow` unanswered, sends `/big` without end.
+/// serve of everybody: echoes WebSocket messages, leaves `/slow` unanswered, sends `/big` without
+/// end.
 fn serve(listener: TcpListener) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { return };

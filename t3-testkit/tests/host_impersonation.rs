@@ -46,7 +46,8 @@ fn serve(port: u16) -> Arc<AtomicUsize> {
     requests
 }
 
-/// Runs a script of bash as this user, with host, port and request as arguments. Returns its output.
+/// Runs a script of bash as this user, with host, port and request as arguments. Returns its
+/// output.
 fn script(uid: u32, text: &str, host: &str, port: u16, more: &str) -> String {
     let request = format!(
         "POST / HTTP/1.1\\r\\nHost: t3\\r\\nX-authentik-username: {VICTIM}\\r\\n{more}Content-Length: 0\\r\\n\\r\\n"

@@ -34,8 +34,8 @@ pub struct TrustOptions {
         default_value = "root"
     )]
     pub trusted_user: Vec<String>,
-    /// File with a secret, or one per line, that the proxy sends as X-T3-Proxy-Secret in addition to
-    /// the options above; off for none.
+    /// File with a secret, or one per line, that the proxy sends as X-T3-Proxy-Secret in addition
+    /// to the options above; off for none.
     #[arg(long, env = "T3_DISPATCH_PROXY_SECRET_FILE", value_name = "FILE", default_value = "off")]
     pub proxy_secret_file: FileOption,
     /// Host name of t3-dispatch in URLs, with or without a port; requests for other hosts get 421.

@@ -7,6 +7,7 @@ use http::HeaderMap;
 
 use crate::{
     routing::{
+        login::{LoginError, check_login},
         table::{Route, Table},
         trust::{Trust, TrustedHops, Untrusted},
     },
@@ -15,8 +16,6 @@ use crate::{
 
 /// Header of authentik with the login.
 pub const USERNAME: &str = "x-authentik-username";
-/// Maximum length of a login, in bytes.
-pub const LONGEST_LOGIN: usize = 256;
 /// Characters of a login or header value in a log line or a message.
 const SHOWN: usize = 64;
 
@@ -32,50 +31,6 @@ pub enum IdentityError {
     InvalidName(LoginError),
     #[error("user {:?} has no entry in the routing table", shortened(.0))]
     UnknownLogin(String),
-}
-
-/// Reason why no request can have a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LoginError {
-    #[error("more than one")]
-    Several,
-    #[error("a login must not be empty")]
-    Empty,
-    #[error("a login has at most {LONGEST_LOGIN} bytes")]
-    Long,
-    /// A comma separates the values of a list (RFC 9110 section 5.6.1).
-    #[error("a login must not contain a comma")]
-    List,
-    /// Header values are trimmed (RFC 9110 section 5.5).
-    #[error("a login must not have surrounding spaces, control characters or characters outside ASCII")]
-    Character,
-    #[error("a login must have at most one @, and text on both sides of it")]
-    At,
-}
-
-/// Checks a login in a header or in the routing table.
-///
-/// # Errors
-/// [`LoginError`]: no request can have it.
-pub fn check_login(login: &str) -> Result<(), LoginError> {
-    if login.is_empty() {
-        return Err(LoginError::Empty);
-    }
-    if login.len() > LONGEST_LOGIN {
-        return Err(LoginError::Long);
-    }
-    if login.trim() != login || login.contains(|c: char| c.is_control() || !c.is_ascii()) {
-        return Err(LoginError::Character);
-    }
-    if login.contains(',') {
-        return Err(LoginError::List);
-    }
-    match login.split_once('@') {
-        Some((local, domain)) if local.is_empty() || domain.is_empty() || domain.contains('@') => {
-            Err(LoginError::At)
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Returns the login in the headers of a trusted hop.

@@ -23,7 +23,7 @@ use serde::{
 use serde_json::value::RawValue;
 use t3_config::file::Location;
 
-use crate::routing::identity::check_login;
+use crate::routing::login::check_login;
 
 /// Destination of one login.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]

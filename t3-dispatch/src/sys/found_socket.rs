@@ -26,8 +26,8 @@ impl State {
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             10 => Some(Self::Listen),
-            // ESTABLISHED, SYN_RECV, CLOSE_WAIT, NEW_SYN_RECV. A socket in SYN_SENT is not the other
-            // end of an existing connection: its addresses have been used again.
+            // ESTABLISHED, SYN_RECV, CLOSE_WAIT, NEW_SYN_RECV. A socket in SYN_SENT is not the
+            // other end of an existing connection: its addresses have been used again.
             1 | 3 | 8 | 12 => Some(Self::Connected),
             // FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING.
             4 | 5 | 9 | 11 => Some(Self::Closing),

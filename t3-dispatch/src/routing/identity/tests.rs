@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::routing::login::LONGEST_LOGIN;
 
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     let mut map = HeaderMap::new();

@@ -31,7 +31,8 @@ pub struct Facts {
 /// Local processes whose identity headers t3-dispatch trusts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalTrust {
-    /// Users without root, as configured, and whether a user can log in as them (uid 1000 or above).
+    /// Users without root, as configured, and whether a user can log in as them (uid 1000 or
+    /// above).
     pub users: Vec<(String, bool)>,
     /// They need the proxy secret as well.
     pub secret: bool,
