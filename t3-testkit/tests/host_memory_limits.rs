@@ -52,10 +52,12 @@ fn answer(stream: &mut TcpStream) -> Option<()> {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").ok()?;
             continue;
         }
-        while floods {
+        if floods {
             // Frames of 64 KiB without a mask; a download has no format.
             let frame = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &[0; 64 << 10]].concat();
-            stream.write_all(&frame).ok()?;
+            loop {
+                stream.write_all(&frame).ok()?;
+            }
         }
         stream.read_exact(&mut [0]).ok()?;
     }

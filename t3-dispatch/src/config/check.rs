@@ -321,7 +321,7 @@ mod tests {
             let warnings = warnings(&config, std::iter::empty());
             match expected {
                 Some(expected) => {
-                    assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{warnings:?}")
+                    assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{warnings:?}");
                 }
                 None => assert!(warnings.is_empty(), "{warnings:?}"),
             }
