@@ -1,6 +1,7 @@
 //! Local users who claim to be another one, as real uids: over loopback and over an address of this
 //! host in a trusted network, with plain requests, upgrades, and sockets that are closed before
 //! t3-dispatch reads from them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
     io::{Read, Write},
