@@ -12,6 +12,7 @@ mod old_query;
 mod queries;
 mod query_terms;
 mod rules;
+mod security_model;
 mod shippers;
 mod unit_file;
 mod units;
