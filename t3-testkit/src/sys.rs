@@ -168,15 +168,23 @@ pub fn end_thread() -> ! {
     unreachable!("the thread has ended")
 }
 
-/// Gives the whole process to a user, permanently.
+/// Gives the whole process to a user, permanently, in a group with the same number.
 ///
 /// # Errors
 /// As `setresuid`.
 pub fn become_user(uid: u32) -> io::Result<()> {
+    become_member(uid, uid)
+}
+
+/// Gives the whole process to a user and a group, permanently.
+///
+/// # Errors
+/// As `setresuid`.
+pub fn become_member(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: system calls without memory; glibc applies them to all threads.
     unsafe {
         check(libc::setgroups(0, null()))?;
-        check(libc::setresgid(uid, uid, uid))?;
+        check(libc::setresgid(gid, gid, gid))?;
         check(libc::setresuid(uid, uid, uid))
     }
 }
