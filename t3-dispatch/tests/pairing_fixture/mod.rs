@@ -1,6 +1,7 @@
 //! Fixture: t3-dispatch with pairing, in this process, between raw HTTP clients and the fake serve;
 //! the mint is a script of the test. All log lines are captured, and none may contain a credential
 //! or a session.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::{
     fs,
