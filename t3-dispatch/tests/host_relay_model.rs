@@ -40,7 +40,7 @@ use tokio::{
 const CASES: u64 = 100_000;
 const QUICK_CASES: u64 = 1_000;
 /// Cases that are played at the same time.
-const LANES: u64 = 128;
+const LANES: u64 = 384;
 /// A case that takes longer is stuck.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUTS: RelayTimeouts =

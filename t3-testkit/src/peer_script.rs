@@ -4,7 +4,7 @@
 //! The model knows nothing of the relay. It makes exceptions only where TCP has them: bytes that
 //! were not acknowledged before an RST, and everything after the other peer has reset.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use rustix::net::sockopt::set_socket_linger;
 use tokio::{
@@ -83,11 +83,8 @@ impl Script {
         for _ in 0..numbers.below(6) {
             steps.push(match numbers.below(8) {
                 0 => Step::Pause(Duration::from_millis(numbers.below(4))),
-                1 => Step::Send(vec![u8::try_from(numbers.below(256)).unwrap_or(0); numbers.size(largest)]),
-                _ => {
-                    let fill = u8::try_from(numbers.below(256)).unwrap_or(0);
-                    Step::Send(frame::raw(0x82, &vec![fill; numbers.size(largest)], masked))
-                }
+                1 => Step::Send(content(numbers, largest).to_vec()),
+                _ => Step::Send(frame::raw(0x82, content(numbers, largest), masked)),
             });
         }
         if numbers.below(3) == 0 {
@@ -108,8 +105,20 @@ impl Script {
             Step::Send(bytes) => Some(bytes.as_slice()),
             Step::Pause(_) => None,
         });
-        sent.flatten().copied().collect()
+        sent.collect::<Vec<_>>().concat()
     }
+}
+
+/// Fewer than `largest` bytes in which each position has a value of its own, so that bytes in another
+/// order are noticed.
+fn content(numbers: &mut Numbers, largest: u64) -> &'static [u8] {
+    const LENGTH: u64 = 600_000;
+    static RANDOM: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut numbers = Numbers::new(1);
+        (0..LENGTH / 4).flat_map(|_| numbers.below(1 << 32).to_le_bytes().into_iter().take(4)).collect()
+    });
+    let start = numbers.size(LENGTH - largest);
+    &RANDOM[start..start + numbers.size(largest)]
 }
 
 /// How reading ended.
