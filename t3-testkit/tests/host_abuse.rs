@@ -2,8 +2,8 @@
 //! `maxconn` under the same floods: another user's heartbeat, and a new WebSocket of hers.
 //!
 //! Needs `cargo xtask build` and root, because the anonymous process has another uid. HAProxy is
-//! measured if it is installed. Prints a table; heartbeats are compared with generous limits,
-//! because the floods share the CPUs with everything else.
+//! measured if it is installed. Prints a table; heartbeats have generous limits, absolute and
+//! relative to HAProxy, because the floods share the CPUs with everything else.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -40,6 +40,10 @@ const FLOOD: &str = "T3_TEST_FLOOD";
 const NOBODY: u32 = 65_534;
 const MEASURE: Duration = Duration::from_secs(4);
 const PING: Duration = Duration::from_millis(10);
+/// Most that alice's heartbeat may take at p99, as a multiple of the same through HAProxy and more:
+/// t3-dispatch is not optimised here.
+const MOST_RATIO: u32 = 4;
+const SPARE: Duration = Duration::from_millis(25);
 /// Descriptors of the proxies. Few, so that a flood reaches the limit.
 const DESCRIPTORS: usize = 1024;
 /// Requests of bob without a response.
@@ -120,25 +124,36 @@ struct Measured {
     refused: usize,
 }
 
-/// Measures alice's session for a while.
+/// Measures alice's session for a while. Attempts to open another one can take seconds, so they have
+/// a thread of their own.
 fn measure(proxy: SocketAddr, session: &mut TcpStream) -> Measured {
-    let (mut rtts, mut opened, mut refused) = (Vec::new(), 0, 0);
     let ping = frame::from_client(opcode::BINARY, &[0; 32]);
     let until = Instant::now() + MEASURE;
-    let mut next_open = Instant::now();
-    while Instant::now() < until {
-        let sent = Instant::now();
-        session.write_all(&ping).unwrap();
-        session.read_exact(&mut [0; 2 + 32]).expect("alice's session was cut off");
-        rtts.push(sent.elapsed());
-        if Instant::now() >= next_open {
-            next_open += Duration::from_millis(500);
-            if open(proxy).is_some() { opened += 1 } else { refused += 1 }
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            let (mut opened, mut refused) = (0, 0);
+            while Instant::now() < until {
+                if open(proxy).is_some() {
+                    opened += 1
+                } else {
+                    refused += 1
+                }
+                thread::sleep(Duration::from_millis(500));
+            }
+            (opened, refused)
+        });
+        let mut rtts = Vec::new();
+        while Instant::now() < until {
+            let sent = Instant::now();
+            session.write_all(&ping).unwrap();
+            session.read_exact(&mut [0; 2 + 32]).expect("alice's session was cut off");
+            rtts.push(sent.elapsed());
+            thread::sleep(PING);
         }
-        thread::sleep(PING);
-    }
-    rtts.sort_unstable();
-    Measured { p50: rtts[rtts.len() / 2], p99: rtts[rtts.len() * 99 / 100], opened, refused }
+        rtts.sort_unstable();
+        let (opened, refused) = opening.join().unwrap();
+        Measured { p50: rtts[rtts.len() / 2], p99: rtts[rtts.len() * 99 / 100], opened, refused }
+    })
 }
 
 /// bob: requests without a response, downloads that he does not read, and many requests.
@@ -375,9 +390,11 @@ fn one_user_or_an_anonymous_process_cannot_starve_another_user() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let port = serves();
-    if let Some((_process, address)) = haproxy(port, dir.path()) {
-        // Its sessions may be refused: maxconn knows no users.
-        three_phases("haproxy", address, dir.path(), |_| {});
+    // Its new sessions may be refused: maxconn knows no users.
+    let beside = haproxy(port, dir.path())
+        .map(|(_process, address)| three_phases("haproxy", address, dir.path(), |_| {}));
+    if beside.is_none() {
+        eprintln!("SKIPPED the comparison with HAProxy: it is not installed");
     }
     let dispatch = Dispatch::start(port, dir.path());
     let rows = three_phases("t3-dispatch", dispatch.address, dir.path(), |flood| {
@@ -388,6 +405,10 @@ fn one_user_or_an_anonymous_process_cannot_starve_another_user() {
     for (flood, measured) in &rows {
         assert!(measured.opened > 0 && measured.refused == 0, "{flood}: {measured:?}");
         assert!(measured.p99 < Duration::from_millis(500), "{flood}: {measured:?}");
+    }
+    for ((flood, own), (_, haproxy)) in rows.iter().zip(beside.iter().flatten()) {
+        let most = haproxy.p99 * MOST_RATIO + SPARE;
+        assert!(own.p99 <= most, "{flood}: p99 {:?}, of HAProxy {:?}", own.p99, haproxy.p99);
     }
     for reason in ["user_requests", "untrusted_connections"] {
         let refused = dispatch.metric(&format!("t3_dispatch_refused_total{{reason=\"{reason}\"}}"));
