@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     process::Command,
     sync::{
         Arc,
@@ -62,7 +63,7 @@ fn script(uid: u32, text: &str, host: &str, port: u16, more: &str) -> String {
 /// Status of the response to a request of this user.
 fn status(uid: u32, host: &str, port: u16, more: &str) -> String {
     let text = r#"exec 3<>"/dev/tcp/$1/$2"; printf "$3" >&3; head -n1 <&3"#;
-    let get = more.contains("Upgrade");
+    let get = more.contains("Upgrade") || more.contains("Sec-Fetch-Dest");
     let text = if get { text.replace("printf \"$3\"", "printf \"${3/POST/GET}\"") } else { text.to_owned() };
     script(uid, &text, host, port, more).split(' ').nth(1).unwrap_or_default().to_owned()
 }
@@ -74,11 +75,15 @@ fn fire_and_close(uid: u32, host: &str, port: u16) {
 }
 
 fn stack(more: &[&str], networks: &[String]) -> (Stack, Arc<AtomicUsize>) {
+    start([&["--no-pairing"], more].concat(), networks)
+}
+
+fn start(arguments: Vec<&str>, networks: &[String]) -> (Stack, Arc<AtomicUsize>) {
     let mut setup = Setup::named([VICTIM]).unwrap();
     setup.trace = false;
     setup.listen = "[::]:0".parse().unwrap();
     setup.trusted = networks.to_vec();
-    setup.dispatch_arguments.extend(more.iter().map(ToString::to_string));
+    setup.dispatch_arguments = arguments.into_iter().map(str::to_owned).collect();
     let port = setup.users[VICTIM];
     let requests = serve(port);
     (Stack::start(setup, Journal::private().unwrap()).unwrap(), requests)
@@ -130,4 +135,27 @@ fn only_the_user_of_the_proxy_is_trusted() {
     for (uid, expected) in [(PROXY, "204"), (MALLORY, "403"), (65_534, "403")] {
         assert_eq!(status(uid, "127.0.0.1", port, ""), expected, "{uid}");
     }
+}
+
+#[test]
+fn no_session_is_minted_for_a_local_user() {
+    if prerequisite::or_skip("no_session_is_minted_for_a_local_user", prerequisite::root()).is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (mint, minted) = (dir.path().join("mint"), dir.path().join("minted"));
+    let script =
+        format!("#!/bin/sh\necho \"$1\" >>{}\necho '{{\"credential\":\"SECRET\"}}'\n", minted.display());
+    fs::write(&mint, script).unwrap();
+    fs::set_permissions(&mint, fs::Permissions::from_mode(0o755)).unwrap();
+    let mint = mint.display().to_string();
+    let networks = ["127.0.0.0/8".to_owned()];
+    let (stack, requests) = start(vec!["--mint-socket=off", "--mint-command", &mint], &networks);
+    let navigation = "Sec-Fetch-Dest: document\\r\\nSec-Fetch-Mode: navigate\\r\\n";
+    let port = stack.address.port();
+    assert_eq!(status(MALLORY, "127.0.0.1", port, navigation), "403");
+    assert!(!minted.exists() && requests.load(Ordering::SeqCst) == 0);
+    // Control: for a trusted user it is. This serve gives no cookie for the credential.
+    assert_eq!(status(0, "127.0.0.1", port, navigation), "502");
+    assert_eq!(fs::read_to_string(&minted).unwrap().trim(), VICTIM);
 }
