@@ -69,21 +69,47 @@ async fn an_untrusted_peer_cannot_take_the_connections_of_others() {
     let answer = silent(connect_from([127, 0, 0, 1], fixture.address).await).await;
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("Retry-After: "), "{answer}");
     assert!(answer.contains("--max-connections-per-address"), "{answer}");
-    // A local user has every address of the loopback network.
+    // A local user has every address of the loopback network, and the same places on all of them.
     for host in 2..4 {
-        idle.push(connect_from([127, 0, 0, host], fixture.address).await);
+        let answer = silent(connect_from([127, 0, 0, host], fixture.address).await).await;
+        assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("per-address"), "{answer}");
     }
-    until("five accepted", || fixture.app.quota.in_use().0 == 5).await;
-    let answer = silent(connect_from([127, 0, 0, 9], fixture.address).await).await;
-    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("per-network"), "{answer}");
-    assert_eq!(fixture.app.quota.in_use(), (5, 5));
-    assert_eq!(fixture.app.rejections.count(RejectReason::AddressConnections), 1);
-    assert_eq!(fixture.app.rejections.count(RejectReason::NetworkConnections), 1);
+    assert_eq!(fixture.app.quota.in_use(), (3, 3));
+    assert_eq!(fixture.app.rejections.count(RejectReason::AddressConnections), 3);
     idle.truncate(2);
     until("released", || fixture.app.quota.in_use().0 == 2).await;
     let mut client = connect_from([127, 0, 0, 1], fixture.address).await;
     client.write_all(b"GET /healthz HTTP/1.1\r\nHost: t3\r\n\r\n").await.unwrap();
     assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn untrusted_local_users_share_a_limit() {
+    let limits = ["--max-connections-per-address", "3", "--max-connections-per-network", "2"];
+    let fixture = Fixture::new(&[&NOBODY[..], &limits[..]].concat()).await;
+    let _idle = [
+        connect_from([127, 0, 0, 1], fixture.address).await,
+        connect_from([127, 0, 0, 2], fixture.address).await,
+    ];
+    until("both accepted", || fixture.app.quota.in_use().0 == 2).await;
+    let answer = silent(connect_from([127, 0, 0, 9], fixture.address).await).await;
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("per-network"), "{answer}");
+    assert_eq!(fixture.app.rejections.count(RejectReason::NetworkConnections), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_user_cannot_take_all_probes_from_several_addresses() {
+    let options = ["--max-probes", "4", "--max-probes-per-address", "2"];
+    let fixture = Fixture::new(&[&NOBODY[..], &options[..]].concat()).await;
+    let mut open = Vec::new();
+    for (host, status) in [(1, 101), (2, 101), (3, 429), (4, 429)] {
+        let mut stream = connect_from([127, 0, 0, host], fixture.address).await;
+        stream.write_all(handshake::request("/probe/ws", []).as_bytes()).await.unwrap();
+        let answer = head(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
+        open.push(stream);
+    }
+    assert_eq!(fixture.app.pages.echo.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -410,7 +410,8 @@ fn one_user_or_an_anonymous_process_cannot_starve_another_user() {
         let most = haproxy.p99 * MOST_RATIO + SPARE;
         assert!(own.p99 <= most, "{flood}: p99 {:?}, of HAProxy {:?}", own.p99, haproxy.p99);
     }
-    for reason in ["user_requests", "untrusted_connections"] {
+    // One uid gets a part of the places of all untrusted peers.
+    for reason in ["user_requests", "address_connections"] {
         let refused = dispatch.metric(&format!("t3_dispatch_refused_total{{reason=\"{reason}\"}}"));
         assert!(refused > 0.0, "{reason}");
     }

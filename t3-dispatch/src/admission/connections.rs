@@ -1,5 +1,5 @@
 //! Quota of open HTTP connections: in total, and for peers that are not trusted also together, per
-//! address and per network. Pure.
+//! address or local user, and per network. Pure.
 //!
 //! All users come through a few trusted proxies, so those have only the total. Untrusted peers
 //! share a part of it: however many they are, the rest is left for the proxies.
@@ -7,26 +7,24 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use ipnet::IpNet;
 
-use crate::metrics::reject_reason::RejectReason;
+use crate::{admission::client::Client, metrics::reject_reason::RejectReason};
 
 /// Part of all connections that untrusted peers may have together.
 const UNTRUSTED_PART: usize = 4;
-const LOOPBACK_BITS: u8 = 8;
 
 /// Limits on open HTTP connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     /// Of all peers.
     pub total: usize,
-    /// Of one untrusted address.
+    /// Of one untrusted address or local user.
     pub per_address: usize,
-    /// Of one untrusted network.
+    /// Of one untrusted network, and of all untrusted local users.
     pub per_network: usize,
 }
 
@@ -45,7 +43,7 @@ pub enum ConnectionsExceeded {
     Total,
     #[error("too many connections of untrusted peers; see --max-connections")]
     Untrusted,
-    #[error("too many connections of this address; see --max-connections-per-address")]
+    #[error("too many connections of this address or local user; see --max-connections-per-address")]
     Address,
     #[error("too many connections of this network; see --max-connections-per-network")]
     Network,
@@ -80,8 +78,9 @@ pub struct ConnectionQuota {
 struct Open {
     total: usize,
     untrusted: usize,
-    addresses: HashMap<IpAddr, usize>,
-    networks: HashMap<IpNet, usize>,
+    clients: HashMap<Client, usize>,
+    /// `None` for the users of this host.
+    networks: HashMap<Option<IpNet>, usize>,
 }
 
 impl ConnectionQuota {
@@ -101,32 +100,32 @@ impl ConnectionQuota {
     /// [`ConnectionsExceeded`] when all slots are in use.
     pub fn acquire(
         self: &Arc<Self>,
-        peer: IpAddr,
+        client: Client,
         trusted: bool,
     ) -> Result<ConnectionPermit, ConnectionsExceeded> {
-        let address = (!trusted).then(|| peer.to_canonical());
+        let untrusted = (!trusted).then_some(client);
         let limits = &self.limits;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= limits.total {
             return Err(ConnectionsExceeded::Total);
         }
-        if let Some(address) = address {
+        if let Some(client) = untrusted {
             if open.untrusted >= limits.untrusted() {
                 return Err(ConnectionsExceeded::Untrusted);
             }
-            if count(&open.addresses, &address) >= limits.per_address {
+            if count(&open.clients, &client) >= limits.per_address {
                 return Err(ConnectionsExceeded::Address);
             }
-            let network = network(address);
+            let network = client.network();
             if count(&open.networks, &network) >= limits.per_network {
                 return Err(ConnectionsExceeded::Network);
             }
             open.untrusted += 1;
-            *open.addresses.entry(address).or_default() += 1;
+            *open.clients.entry(client).or_default() += 1;
             *open.networks.entry(network).or_default() += 1;
         }
         open.total += 1;
-        Ok(ConnectionPermit { quota: Arc::clone(self), address })
+        Ok(ConnectionPermit { quota: Arc::clone(self), client: untrusted })
     }
 
     /// Returns the number of open connections, and how many of them are of untrusted peers.
@@ -156,57 +155,38 @@ fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
 pub struct ConnectionPermit {
     quota: Arc<ConnectionQuota>,
     /// `None` for a trusted peer.
-    address: Option<IpAddr>,
+    client: Option<Client>,
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.quota.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.total -= 1;
-        if let Some(address) = self.address {
+        if let Some(client) = self.client {
             open.untrusted -= 1;
-            decrement(&mut open.addresses, &address);
-            decrement(&mut open.networks, &network(address));
+            decrement(&mut open.clients, &client);
+            decrement(&mut open.networks, &client.network());
         }
     }
-}
-
-/// Returns the network that an address is counted in: its /24, or /64 for IPv6. All of 127.0.0.0/8
-/// is one network, because a local user can connect from each of its addresses.
-#[must_use]
-pub fn network(peer: IpAddr) -> IpNet {
-    let peer = peer.to_canonical();
-    let bits = match peer {
-        IpAddr::V4(peer) if peer.is_loopback() => LOOPBACK_BITS,
-        IpAddr::V4(_) => 24,
-        IpAddr::V6(_) => 64,
-    };
-    IpNet::new(peer, bits).map_or_else(|_| IpNet::from(peer), |network| network.trunc())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::sys::peer_owner::PeerOwner;
 
     const LIMITS: ConnectionLimits = ConnectionLimits { total: 24, per_address: 2, per_network: 3 };
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> Client {
+        Client::of(text.parse().unwrap(), PeerOwner::Remote)
     }
 
-    #[test]
-    fn addresses_are_counted_in_their_network() {
-        for (peer, expected) in [
-            ("192.0.2.17", "192.0.2.0/24"),
-            ("::ffff:192.0.2.17", "192.0.2.0/24"),
-            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-            ("127.9.9.9", "127.0.0.0/8"),
-            ("::1", "::/64"),
-        ] {
-            assert_eq!(network(ip(peer)).to_string(), expected);
-        }
+    fn user(uid: u32, address: &str) -> Client {
+        Client::of(address.parse().unwrap(), PeerOwner::Local(Some(uid)))
     }
 
     #[test]
@@ -231,6 +211,26 @@ mod tests {
         assert!(quota.acquire(ip("192.0.2.1"), false).is_ok());
     }
 
+    #[test]
+    fn a_local_user_has_one_place_for_all_addresses_and_takes_none_of_others() {
+        let quota = ConnectionQuota::new(LIMITS);
+        let _first = quota.acquire(user(1001, "127.0.0.1"), false).unwrap();
+        let second = quota.acquire(user(1001, "127.0.0.2"), false).unwrap();
+        for address in ["127.0.0.1", "127.0.0.3", "::1", "192.0.2.1"] {
+            let refused = quota.acquire(user(1001, address), false).unwrap_err();
+            assert_eq!(refused, ConnectionsExceeded::Address, "{address}");
+        }
+        // Another user on the same address, and a remote client on the same network.
+        let _other = quota.acquire(user(1002, "127.0.0.1"), false).unwrap();
+        let _remote = quota.acquire(ip("192.0.2.1"), false).unwrap();
+        assert_eq!(quota.acquire(user(1003, "::1"), false).unwrap_err(), ConnectionsExceeded::Network);
+        // A trusted user needs none of these places, and takes none.
+        let trusted: Vec<_> = (0..10).map(|_| quota.acquire(user(998, "127.0.0.1"), true)).collect();
+        assert!(trusted.iter().all(Result::is_ok));
+        drop(second);
+        assert!(quota.acquire(user(1001, "::1"), false).is_ok());
+    }
+
     proptest! {
         /// The counts are those of the permits, and no limit is exceeded.
         #[test]
@@ -240,7 +240,9 @@ mod tests {
             let quota = ConnectionQuota::new(LIMITS);
             let mut held = Vec::new();
             for (network, host, trusted, release) in steps {
-                let peer = IpAddr::from([10, 0, network, host]);
+                let address = IpAddr::from([10, 0, network, host]);
+                let owner = if network == 3 { PeerOwner::Local(Some(host.into())) } else { PeerOwner::Remote };
+                let peer = Client::of(address, owner);
                 if release {
                     if !held.is_empty() {
                         drop(held.remove(usize::from(host) % held.len()));
@@ -248,18 +250,18 @@ mod tests {
                 } else if let Ok(permit) = quota.acquire(peer, trusted) {
                     held.push(permit);
                 }
-                let untrusted: Vec<IpAddr> = held.iter().filter_map(|permit| permit.address).collect();
+                let untrusted: Vec<Client> = held.iter().filter_map(|permit| permit.client).collect();
                 prop_assert_eq!(quota.in_use(), (held.len(), untrusted.len()));
                 prop_assert!(held.len() <= LIMITS.total && untrusted.len() <= LIMITS.untrusted());
                 for peer in &untrusted {
                     let same = untrusted.iter().filter(|other| *other == peer).count();
-                    let near = untrusted.iter().filter(|other| super::network(**other) == super::network(*peer));
+                    let near = untrusted.iter().filter(|other| other.network() == peer.network());
                     prop_assert!(same <= LIMITS.per_address && near.count() <= LIMITS.per_network);
                 }
             }
             drop(held);
             let open = quota.open.lock().unwrap();
-            prop_assert!(open.addresses.is_empty() && open.networks.is_empty());
+            prop_assert!(open.clients.is_empty() && open.networks.is_empty());
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A rejected upgrade never opened a WebSocket: it gets a log line and a counter, but no `ws close`
 //! record.
 
+pub mod client;
 pub mod connections;
 pub mod log_throttle;
 pub mod origin;

@@ -1,14 +1,13 @@
 //! Rejections and failures of requests: counted by reason, and logged within a budget.
 //!
 //! Every line that a client can cause is logged through this module: a few per minute for each
-//! cause and user or network, then one with the number of those suppressed. Each cause has its own
-//! budget, so a flood of one hides no other. Records (`ws close`) are never throttled.
+//! cause and user, local user or network, then one with the number of those suppressed. Each cause
+//! has its own budget, so a flood of one hides no other. Records (`ws close`) are never throttled.
 //!
 //! The caller decides; this module only counts and logs.
 
 use std::{
     fmt,
-    net::IpAddr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,11 +18,7 @@ use std::{
 use t3_record::evidence::Nanos;
 use tokio::time::interval;
 
-use crate::{
-    admission::{connections, log_throttle::LogThrottle},
-    metrics::reject_reason::RejectReason,
-    sys::clock,
-};
+use crate::{admission::log_throttle::LogThrottle, metrics::reject_reason::RejectReason, sys::clock};
 
 /// Window of the budgets.
 const WINDOW: Nanos = 60_000_000_000;
@@ -175,12 +170,6 @@ pub async fn sum_up(rejections: std::sync::Arc<Rejections>) {
         ticks.tick().await;
         rejections.sum_up(clock::now());
     }
-}
-
-/// Returns the network of a peer, the key of the log budget.
-#[must_use]
-pub fn network(peer: IpAddr) -> String {
-    connections::network(peer).to_string()
 }
 
 /// Returns the text with up to `longest` characters.

@@ -14,11 +14,12 @@ pub struct LimitOptions {
     /// are not trusted may have a quarter of them.
     #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS", value_name = "N", default_value = "4096")]
     pub max_connections: NonZeroUsize,
-    /// Maximum number of open HTTP connections of one address that is not trusted; more get 429.
+    /// Maximum number of open HTTP connections of one address or local user that is not trusted;
+    /// more get 429.
     #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value = "64")]
     pub max_connections_per_address: NonZeroUsize,
-    /// Maximum number of open HTTP connections of one network that is not trusted (/24, IPv6 /64,
-    /// loopback); more get 429.
+    /// Maximum number of open HTTP connections of one network that is not trusted (/24, IPv6 /64),
+    /// and of all local users that are not; more get 429.
     #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS_PER_NETWORK", value_name = "N", default_value = "256")]
     pub max_connections_per_network: NonZeroUsize,
     /// Maximum number of requests of one user in flight, WebSockets not included; more get 429.

@@ -19,8 +19,8 @@ pub struct PageOptions {
     /// Maximum number of open WebSockets of /probe/ws; more get 503.
     #[arg(long, env = "T3_DISPATCH_MAX_PROBES", value_name = "N", default_value = "64")]
     pub max_probes: NonZeroU16,
-    /// Maximum number of open WebSockets of /probe/ws of one client address (IPv6: /64); more get
-    /// 429.
+    /// Maximum number of open WebSockets of /probe/ws of one client address (IPv6: /64) or local
+    /// user; more get 429.
     #[arg(long, env = "T3_DISPATCH_MAX_PROBES_PER_ADDRESS", value_name = "N", default_value = "8")]
     pub max_probes_per_address: NonZeroU16,
     /// File with the token that /probe/ws requires (401 without it), the same as `--token-file` of

@@ -2,8 +2,9 @@
 //! small message at a time.
 //!
 //! Not a session: it has no user, no serve and no `ws close` record. Its Origin is not checked,
-//! because it exposes no data. One client address has a part of the places, and a token can be
-//! required: without it, many addresses together can still take all places from t3-probe.
+//! because it exposes no data. One client address or local user has a part of the places, and a
+//! token can be required: without it, many addresses together can still take all places from
+//! t3-probe.
 
 use std::{
     net::IpAddr,
@@ -31,8 +32,9 @@ use tokio_tungstenite::{
 
 use crate::{
     admission::{
+        client::Client,
         quota::{UserPermit, UserQuota},
-        rejections::{self, Rejections},
+        rejections::Rejections,
     },
     http::{guard::guarded_socket, headers},
     metrics::reject_reason::RejectReason,
@@ -59,8 +61,8 @@ pub struct ProbeSettings {
 #[derive(Debug)]
 pub struct ProbeEcho {
     permits: Arc<Semaphore>,
-    /// Open probes per client address.
-    addresses: Arc<UserQuota>,
+    /// Open probes per client.
+    clients: Arc<UserQuota>,
     settings: ProbeSettings,
     token: OnceLock<ProbeToken>,
     rejections: Arc<Rejections>,
@@ -71,8 +73,8 @@ impl ProbeEcho {
     #[must_use]
     pub fn new(settings: ProbeSettings, rejections: Arc<Rejections>, shutdown: Arc<ShutdownSignal>) -> Self {
         let permits = Arc::new(Semaphore::new(settings.max.get().into()));
-        let addresses = UserQuota::new(usize::MAX, settings.max_per_address.get().into());
-        Self { permits, addresses, settings, token: OnceLock::new(), rejections, shutdown }
+        let clients = UserQuota::new(usize::MAX, settings.max_per_address.get().into());
+        Self { permits, clients, settings, token: OnceLock::new(), rejections, shutdown }
     }
 
     /// Requires a token of every probe from now on. The first call counts.
@@ -102,12 +104,12 @@ impl ProbeEcho {
 /// Responds to a request for the echo.
 pub fn answer(
     echo: &Arc<ProbeEcho>,
-    client: IpAddr,
+    client: Client,
     request: &mut Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let network = rejections::network(client);
+    let who = client.to_string();
     let reject = |why: RejectReason, status: StatusCode, text: &str| {
-        echo.rejections.record(why, &network, format_args!("{}: {text}", status.as_u16()));
+        echo.rejections.record(why, &who, format_args!("{}: {text}", status.as_u16()));
         plain(status, text)
     };
     if echo.token.get().is_some_and(|token| !token.is_in(request.headers())) {
@@ -133,10 +135,13 @@ pub fn answer(
     };
     // base64 is always a valid header value.
     let Ok(accept) = accept else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "no accept key") };
-    // An IPv6 client has a network of its own.
-    let address = if client.is_ipv4() { client.to_string() } else { network.clone() };
-    let Ok(place) = echo.addresses.acquire(&address) else {
-        let text = "too many probes of this address; see --max-probes-per-address";
+    let place = match client {
+        Client::Address(address @ IpAddr::V4(_)) => echo.clients.acquire(&address.to_string()),
+        // An IPv6 client has a network of its own.
+        Client::Address(IpAddr::V6(_)) | Client::User(_) => echo.clients.acquire(&who),
+    };
+    let Ok(place) = place else {
+        let text = "too many probes of this address or local user; see --max-probes-per-address";
         return reject(RejectReason::AddressProbes, StatusCode::TOO_MANY_REQUESTS, text);
     };
     let Ok(permit) = Arc::clone(&echo.permits).try_acquire_owned() else {

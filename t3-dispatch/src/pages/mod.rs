@@ -7,13 +7,16 @@ mod echo;
 pub mod probe_token;
 pub mod pwa;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 pub use self::echo::{ProbeEcho, ProbeSettings};
-use crate::response::{body::ResponseBody, text::plain};
+use crate::{
+    admission::client::Client,
+    response::{body::ResponseBody, text::plain},
+};
 
 /// Settings of these pages.
 #[derive(Debug)]
@@ -24,10 +27,10 @@ pub struct Pages {
 }
 
 /// Responds to a request for one of these pages; `None` for any other path. `client` returns the
-/// address of the client.
+/// client of the request.
 pub fn answer(
     pages: &Pages,
-    client: impl FnOnce(&HeaderMap) -> IpAddr,
+    client: impl FnOnce(&HeaderMap) -> Client,
     request: &mut Request<Incoming>,
 ) -> Option<Response<ResponseBody>> {
     enum Page {

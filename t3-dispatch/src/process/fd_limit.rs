@@ -39,6 +39,11 @@ pub fn fit(limits: &mut LimitOptions, probes: NonZeroU16, descriptors: Option<u6
     limits.max_sessions = limits.max_sessions.min(at_least_one(rest / 2));
     limits.max_sessions_per_user = limits.max_sessions_per_user.min(part(limits.max_sessions));
     limits.max_requests_per_user = limits.max_requests_per_user.min(part(limits.max_connections));
+    // One untrusted peer must not take the places of all.
+    let untrusted = part(limits.max_connections);
+    limits.max_connections_per_address = limits.max_connections_per_address.min(part(untrusted));
+    limits.max_connections_per_network =
+        limits.max_connections_per_network.min(at_least_one(untrusted.get() as u64 / 2));
     tracing::warn!(
         "the limit of {descriptors} open file descriptors is too low: --max-sessions allows {}, now {}; \
          --max-connections allows {}, now {}; raise LimitNOFILE= or lower these limits",
@@ -70,7 +75,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    fn fitted(more: &[&str], descriptors: Option<u64>) -> [usize; 4] {
+    fn fitted(more: &[&str], descriptors: Option<u64>) -> [usize; 6] {
         let options = Cli::parse_from([&["t3-dispatch", "serve"], more].concat()).command.options();
         let mut limits = options.limits;
         fit(&mut limits, options.pages.max_probes, descriptors);
@@ -79,25 +84,30 @@ mod tests {
             limits.max_sessions_per_user.get(),
             limits.max_connections.get(),
             limits.max_requests_per_user.get(),
+            limits.max_connections_per_address.get(),
+            limits.max_connections_per_network.get(),
         ]
     }
 
     #[test]
     fn limits_are_lowered_to_the_descriptors() {
-        let defaults = [8192, 256, 4096, 256];
+        let defaults = [8192, 256, 4096, 256, 64, 256];
         for (descriptors, expected) in [
             (None, defaults),
             (Some(65_536), defaults),
             (Some(24_768), defaults),
-            (Some(24_000), [7840, 256, 4096, 256]),
-            (Some(1024), [240, 60, 240, 60]),
-            (Some(300), [67, 16, 67, 16]),
-            (Some(3), [1, 1, 1, 1]),
+            (Some(24_000), [7840, 256, 4096, 256, 64, 256]),
+            (Some(1024), [240, 60, 240, 60, 15, 30]),
+            (Some(300), [67, 16, 67, 16, 4, 8]),
+            (Some(3), [1, 1, 1, 1, 1, 1]),
         ] {
             assert_eq!(fitted(&[], descriptors), expected, "{descriptors:?}");
         }
-        assert_eq!(fitted(&["--max-sessions", "1", "--max-connections", "2"], Some(300)), [1, 256, 2, 256]);
+        assert_eq!(
+            fitted(&["--max-sessions", "1", "--max-connections", "2"], Some(300)),
+            [1, 256, 2, 256, 64, 256]
+        );
         let many = ["--max-sessions", "18446744073709551615"];
-        assert_eq!(fitted(&many, Some(65_536)), [28_608, 256, 4096, 256]);
+        assert_eq!(fitted(&many, Some(65_536)), [28_608, 256, 4096, 256, 64, 256]);
     }
 }

@@ -17,7 +17,10 @@ use hyper::{
 };
 
 use crate::{
-    admission::rejections::{self, LogCause, Rejections},
+    admission::{
+        client::Client,
+        rejections::{self, LogCause, Rejections},
+    },
     http::{guard, headers, peer::Peer, request_id},
     metrics::{self, ConnectResult, Metrics},
     pages::pwa,
@@ -156,8 +159,8 @@ fn failed(
     match error {
         ForwardError::Rejected(why) => {
             forwarder.metrics.invalid_request(why.status());
-            let (network, status) = (rejections::network(peer.ip), why.status().as_u16());
-            forwarder.rejections.log(LogCause::InvalidRequest, &network, |suppressed| {
+            let (who, status) = (Client::from(peer).to_string(), why.status().as_u16());
+            forwarder.rejections.log(LogCause::InvalidRequest, &who, |suppressed| {
                 tracing::info!(peer = %peer.ip, suppressed, "{status}: {why}");
             });
             refused(*why)

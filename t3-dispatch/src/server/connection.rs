@@ -9,10 +9,7 @@ use t3_record::evidence::{Nanos, SeenEnd};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    admission::{
-        connections::ConnectionPermit,
-        rejections::{self, LogCause},
-    },
+    admission::{client::Client, connections::ConnectionPermit, rejections::LogCause},
     http::{
         guard::{self, ClientTimeouts, Exchanges, Guarded, Violation},
         peer::Peer,
@@ -192,7 +189,7 @@ fn log_violation(app: &App, peer: Peer, why: Violation) {
     if why == Violation::Tls {
         tracing::debug!(peer = %peer.ip, "{status}: {why}");
     } else {
-        app.rejections.log(LogCause::InvalidRequest, &rejections::network(peer.ip), |suppressed| {
+        app.rejections.log(LogCause::InvalidRequest, &Client::from(peer).to_string(), |suppressed| {
             tracing::info!(peer = %peer.ip, suppressed, "{status}: {why}");
         });
     }

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::{FromRawFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::rejections,
+    admission::client::Client,
     metrics::reject_reason::RejectReason,
     server::{app::App, connection, overload},
     sys::{
@@ -129,23 +129,32 @@ fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) {
     let ip = peer.ip().to_canonical();
     if !descriptors::leaves_reserve(&stream, Purpose::Client) {
         let text = "too few free file descriptors; raise LimitNOFILE=";
-        return refuse(app, stream, ip, RejectReason::Descriptors, StatusCode::SERVICE_UNAVAILABLE, text);
+        let client = Client::Address(ip);
+        return refuse(app, stream, client, RejectReason::Descriptors, StatusCode::SERVICE_UNAVAILABLE, text);
     }
     let app = Arc::clone(app);
     tokio::spawn(async move {
         // A local peer is trusted by its user, which is looked up once per connection.
         let owner = peer_owner::of(&app.sockets, &stream).await;
         let trusted = app.trust.hops.check_peer(ip, owner).is_ok();
-        match app.quota.acquire(ip, trusted) {
+        let client = Client::of(ip, owner);
+        match app.quota.acquire(client, trusted) {
             Ok(permit) => connection::serve(app, stream, owner, permit, trusted).await,
-            Err(why) => refuse(&app, stream, ip, why.reason(), overload::status(why), &why.to_string()),
+            Err(why) => refuse(&app, stream, client, why.reason(), overload::status(why), &why.to_string()),
         }
     });
 }
 
-fn refuse(app: &App, stream: TcpStream, peer: IpAddr, reason: RejectReason, status: StatusCode, text: &str) {
+fn refuse(
+    app: &App,
+    stream: TcpStream,
+    client: Client,
+    reason: RejectReason,
+    status: StatusCode,
+    text: &str,
+) {
     let line = format_args!("{}: {text}", status.as_u16());
-    app.rejections.record(reason, &rejections::network(peer), line);
+    app.rejections.record(reason, &client.to_string(), line);
     app.refuser.refuse(stream, status, text);
 }
 

@@ -1,6 +1,6 @@
 //! Router: identifies the user of a request and selects the component that answers it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use ::http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
@@ -9,7 +9,7 @@ use ::http::{
 use hyper::body::Incoming;
 
 use crate::{
-    admission::rejections,
+    admission::client::Client,
     http::{headers, peer::Peer},
     metrics::reject_reason::RejectReason,
     pages, pairing,
@@ -18,7 +18,7 @@ use crate::{
     routing::{
         host,
         identity::{self, IdentityError, shortened},
-        trust::{self, Untrusted},
+        trust,
     },
     server::app::App,
 };
@@ -28,20 +28,23 @@ const TOO_MANY_REQUESTS: &str = "too many requests of this user in flight; see -
 /// Answers one request. Each step answers it or passes it to the next one.
 pub async fn answer(app: Arc<App>, peer: Peer, mut request: Request<Incoming>) -> Response<ResponseBody> {
     // 1. Own pages that need no identity.
-    let address = |headers: &HeaderMap| identity::client(headers, peer.ip, peer.owner, &app.trust);
-    if let Some(page) = pages::answer(&app.pages, address, &mut request) {
+    let client = |headers: &HeaderMap| match app.trust.hops.check(peer.ip, peer.owner, headers) {
+        Ok(()) => Client::Address(identity::client(headers, peer.ip, peer.owner, &app.trust)),
+        Err(_) => Client::from(peer),
+    };
+    if let Some(page) = pages::answer(&app.pages, client, &mut request) {
         return page;
     }
     // 2. Own host names.
     if let Err(error) = host::check(&app.trust.hosts, request.uri(), request.headers()) {
         let line = format_args!("421: {error} (Host {:?})", host_of(request.headers()));
-        app.rejections.record(RejectReason::Host, &rejections::network(peer.ip), line);
+        app.rejections.record(RejectReason::Host, &Client::from(peer).to_string(), line);
         return plain(StatusCode::MISDIRECTED_REQUEST, &error.to_string());
     }
     // 3. Identity.
     let client = match identify(&app, peer, request.headers()) {
         Ok(client) => client,
-        Err(error) => return rejected(&app, peer.ip, &error, request.uri().path()),
+        Err(error) => return rejected(&app, peer, &error, request.uri().path()),
     };
     // It is for t3-dispatch only.
     request.headers_mut().remove(trust::SECRET);
@@ -96,7 +99,7 @@ fn identify(app: &App, peer: Peer, headers: &HeaderMap) -> Result<ClientIdentity
 }
 
 /// Counts and logs a request without an identity, and returns the response.
-fn rejected(app: &App, peer: IpAddr, error: &IdentityError, path: &str) -> Response<ResponseBody> {
+fn rejected(app: &App, peer: Peer, error: &IdentityError, path: &str) -> Response<ResponseBody> {
     let status = match error {
         IdentityError::InvalidName(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::FORBIDDEN,
@@ -107,12 +110,10 @@ fn rejected(app: &App, peer: IpAddr, error: &IdentityError, path: &str) -> Respo
     };
     let who = match error {
         IdentityError::UnknownLogin(login) => shortened(login),
-        // All local users share an address.
-        IdentityError::Untrusted(Untrusted::User(uid)) => format!("uid {uid}"),
-        _ => rejections::network(peer),
+        _ => Client::from(peer).to_string(),
     };
     let (code, path) = (status.as_u16(), shortened(path));
-    app.rejections.record(why, &who, format_args!("{code}: {error} (peer {peer}, path {path:?})"));
+    app.rejections.record(why, &who, format_args!("{code}: {error} (peer {}, path {path:?})", peer.ip));
     let mut response = plain(status, &error.to_string());
     if matches!(error, IdentityError::Untrusted(_)) {
         close(&mut response);

@@ -51,6 +51,6 @@ fn every_named_test_exists() {
     let faults: Vec<_> = t3_testkit::faults::catalogue().iter().map(|fault| fault.name).collect();
     for name in &names {
         let found = faults.contains(&name.as_str()) || files.iter().any(|path| is_test(path, name));
-        assert!(found, "docs/SECURITY-MODEL.md names {name}, which is no file with tests");
+        assert!(found, "docs/SECURITY-MODEL.md names {name}: no such file with tests");
     }
 }
