@@ -21,7 +21,7 @@ use tokio::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_handshake_passes_with_its_headers_as_they_were() {
-    let fixture = Fixture::new(&[]).await;
+    let fixture = Fixture::new(&["--login-domain", "example.org"]).await;
     let mut client =
         fixture.send_upgrade("ann@example.org", "X-ODD-Case: Kept\r\nX-Forwarded-For: 203.0.113.7\r\n").await;
     let (mut serve, request) = fixture.accept().await;
