@@ -219,6 +219,21 @@ fn check_warns_of_probable_mistakes_and_exits_with_0() {
 }
 
 #[test]
+fn check_warns_of_users_that_this_host_does_not_have() {
+    for (uid, is_warned) in [("", true), (", \"uid\": 100000", false)] {
+        let table = table(&format!(
+            r#"{{"ann": {{"os_user": "no-such-user", "port": 1{uid}}}, "root": {{"os_user": "root", "port": 2}}}}"#
+        ));
+        let output = check().args(["--config", "/dev/null", "--table"]).arg(table.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let warnings = text(&output);
+        let expected = "warning: ann: os_user no-such-user does not exist on this host";
+        assert_eq!(warnings.contains(expected), is_warned, "{warnings}");
+        assert!(!warnings.contains("os_user root"), "{warnings}");
+    }
+}
+
+#[test]
 fn check_refuses_own_ports_and_files_that_are_no_table() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");

@@ -10,7 +10,9 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of, trust};
+use super::{
+    LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of, os_users, trust,
+};
 use crate::{pages::probe_token::ProbeToken, routing::table::Table, sys::listeners::accepts};
 
 /// Shorter prefixes of trusted networks are reported. 10.0.0.0/8 is common, and an IPv6 site has at
@@ -81,6 +83,7 @@ fn table(path: &Path, config: &LoadedConfig, report: &mut CheckReport) {
     if table.is_empty() && problems.is_empty() {
         report.warnings.push(format!("routing table {} is empty: every request gets 403", path.display()));
     }
+    report.warnings.extend(os_users::on_this_host(&table));
     let own = config.settings.iter().filter(|setting| setting.name.ends_with("listen")).filter_map(address);
     for address in own.collect::<Vec<_>>() {
         for (login, _) in table.routes().filter(|(_, route)| route.port == address.port()) {
@@ -202,7 +205,7 @@ fn written(setting: &Setting) -> String {
 
 /// Returns the text, quoted if it is empty, could be mistaken for another line, or could change the
 /// terminal. `Debug` escapes also the characters that change the direction of a line.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let is_printed = |c: char| c.is_ascii_graphic() || c == ' ' || c.escape_debug().eq([c]);
     if text.is_empty() || text.trim() != text || !text.chars().all(is_printed) {
         format!("{text:?}")

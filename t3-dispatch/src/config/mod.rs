@@ -2,6 +2,7 @@
 //! `/etc/t3-dispatch.toml`. [`t3_config`] reads them.
 
 pub mod check;
+mod os_users;
 pub mod trust;
 
 use std::{ffi::OsString, path::PathBuf};
