@@ -124,8 +124,8 @@ struct Measured {
     refused: usize,
 }
 
-/// Measures alice's session for a while. Attempts to open another one can take seconds, so they have
-/// a thread of their own.
+/// Measures alice's session for a while. Attempts to open another one can take seconds, so they
+/// have a thread of their own.
 fn measure(proxy: SocketAddr, session: &mut TcpStream) -> Measured {
     let ping = frame::from_client(opcode::BINARY, &[0; 32]);
     let until = Instant::now() + MEASURE;

@@ -41,6 +41,7 @@ fn thousands_of_sessions_stay_open_and_each_has_one_record() {
     assert!(number("/held_seconds") >= held && number("/samples/1/seconds") > 0.0);
     // One heartbeat per five seconds; a busy host may delay some.
     assert!(number("/heartbeats/n") >= all * (held / 5.0) * 0.9, "{}", report["heartbeats"]);
+    assert!(report["limits"]["rows"].as_array().is_some_and(|rows| rows.len() > 5), "{}", report["limits"]);
     assert!(number("/dispatch/1/descriptors") >= 2.0 * all);
     let evidence = report["audit"]["rows"][0]["kernel"].as_object().unwrap();
     let seen = ["tracepoint", "kprobe"].iter().filter_map(|source| evidence.get(*source)?.as_f64());

@@ -2,8 +2,10 @@
 //! ends.
 //!
 //! None may be dropped, the memory of t3-dispatch and t3-trace must be constant, and every session
-//! must have one correct record. Plans, serves and the audit are those of chaos.
+//! must have one correct record. Plans, serves and the audit are those of chaos. Then the memory of
+//! t3-dispatch with every limit at its maximum is measured, and compared with its unit.
 
+pub mod limits;
 pub mod options;
 pub mod report;
 mod session;
@@ -63,7 +65,9 @@ pub fn run(options: &Options) -> Result<bool> {
     let seed = options.common.seed();
     println!("seed {seed}: {} sessions for {} s", options.sessions, options.seconds);
     let mut fixture = Fixture::with(options.users as usize, AT_ONCE, seed, Journal::unfollowed()?)?;
-    let report = run_phases(options, &mut fixture)?;
+    let mut report = run_phases(options, &mut fixture)?;
+    drop(fixture);
+    report.limits = Some(limits::measure()?);
     report.print();
     options.common.write_json(&report)?;
     Ok(report.right())
@@ -162,6 +166,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         lost_in_all: status.lost,
         map_full: status.map_full,
         audit,
+        limits: None,
     })
 }
 

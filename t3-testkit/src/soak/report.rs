@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::limits::Limits;
 use crate::chaos::{
     audit::{Audit, Times},
     process_usage::Held,
@@ -70,6 +71,8 @@ pub struct Report {
     /// Insertions into full maps.
     pub map_full: u64,
     pub audit: Audit,
+    /// Memory of t3-dispatch per connection; `None` before the measurement.
+    pub limits: Option<Limits>,
 }
 
 impl Report {
@@ -129,6 +132,7 @@ impl Report {
                 "t3-dispatch had {before} descriptors, with all open {with}, after all {after}"
             ));
         }
+        wrong.extend(self.limits.iter().flat_map(Limits::findings));
         wrong
     }
 
@@ -187,6 +191,9 @@ impl Report {
                 self.lost_in_all
             );
         }
+        if let Some(limits) = &self.limits {
+            limits.print();
+        }
         if self.right() {
             println!("\nnone dropped, memory constant, one correct record per session");
             return;
@@ -202,6 +209,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::soak::limits::{Kind, Row};
 
     fn report() -> Report {
         let held = |rss_kib, descriptors| Held { rss_kib, descriptors };
@@ -224,6 +232,11 @@ mod tests {
             lost_in_all: 0,
             map_full: 0,
             audit: Audit { opens: 1_000, closes: 1_000, ..Audit::default() },
+            limits: Some(Limits {
+                rows: vec![Row { kind: Kind::Idle, resident: 40_000, sockets: 0 }],
+                memory_high: 3 << 30,
+                memory_max: 4 << 30,
+            }),
         }
     }
 
@@ -235,7 +248,7 @@ mod tests {
 
     #[test]
     fn each_violated_limit_is_one_finding() {
-        let spoil: [fn(&mut Report); 10] = [
+        let spoil: [fn(&mut Report); 11] = [
             |report| report.dropped = 1,
             |report| report.unopened = 1,
             |report| report.registered = 999,
@@ -246,6 +259,7 @@ mod tests {
             |report| report.audit.closes = 999,
             |report| report.samples[1].dispatch_kib = 307_000,
             |report| report.dispatch[2].descriptors = 40,
+            |report| report.limits.iter_mut().for_each(|limits| limits.memory_high = 1 << 20),
         ];
         for (number, spoil) in spoil.iter().enumerate() {
             let mut report = report();
