@@ -11,7 +11,8 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of, os_users, trust,
+    LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of, os_users, plain::plain,
+    trust,
 };
 use crate::{pages::probe_token::ProbeToken, routing::table::Table, sys::listeners::accepts};
 
@@ -201,17 +202,6 @@ fn written(setting: &Setting) -> String {
         return "none".to_owned();
     }
     setting.values.iter().map(|value| plain(&value.to_string_lossy())).collect::<Vec<_>>().join(",")
-}
-
-/// Returns the text, quoted if it is empty, could be mistaken for another line, or could change the
-/// terminal. `Debug` escapes also the characters that change the direction of a line.
-pub(super) fn plain(text: &str) -> String {
-    let is_printed = |c: char| c.is_ascii_graphic() || c == ' ' || c.escape_debug().eq([c]);
-    if text.is_empty() || text.trim() != text || !text.chars().all(is_printed) {
-        format!("{text:?}")
-    } else {
-        text.to_owned()
-    }
 }
 
 impl LoadedConfig {

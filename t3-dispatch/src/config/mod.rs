@@ -3,6 +3,7 @@
 
 pub mod check;
 mod os_users;
+mod plain;
 pub mod trust;
 
 use std::{ffi::OsString, path::PathBuf};

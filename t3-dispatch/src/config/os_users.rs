@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::check::plain;
+use super::plain::plain;
 use crate::routing::table::Table;
 
 /// Limit of the time of all lookups: an unreachable directory must not delay the start of the unit.
