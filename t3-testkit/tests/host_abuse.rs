@@ -134,9 +134,9 @@ fn measure(proxy: SocketAddr, session: &mut TcpStream) -> Measured {
             let (mut opened, mut refused) = (0, 0);
             while Instant::now() < until {
                 if open(proxy).is_some() {
-                    opened += 1
+                    opened += 1;
                 } else {
-                    refused += 1
+                    refused += 1;
                 }
                 thread::sleep(Duration::from_millis(500));
             }
