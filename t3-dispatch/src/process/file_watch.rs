@@ -19,7 +19,10 @@ use std::{
 
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep, timeout},
+};
 
 /// Time without events after which a change is reported: editors and copies take several steps.
 pub const SETTLED: Duration = Duration::from_millis(100);
@@ -27,6 +30,8 @@ pub const SETTLED: Duration = Duration::from_millis(100);
 const SETTLED_MAX: Duration = Duration::from_secs(1);
 /// Interval of checks without an event from the kernel.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// Limit of the time for which the creation of watches delays the caller.
+const ARM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of symbolic links in a path (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 /// Buffer size in bytes, for a few events with the longest names (inotify(7)).
@@ -38,9 +43,15 @@ pub struct FileWatch {
     path: PathBuf,
     poll_interval: Option<Duration>,
     armed: Option<Armed>,
+    /// Creation of watches that has not ended: on a file system that does not answer, a lookup
+    /// blocks.
+    arming: Option<JoinHandle<Arming>>,
     /// Reason for missing events; logged once.
     trouble: Option<String>,
 }
+
+/// New watches, and the error for those that cannot be created.
+type Arming = io::Result<(Armed, Option<String>)>;
 
 struct Armed {
     events: EventStream<Vec<u8>>,
@@ -58,16 +69,24 @@ impl FileWatch {
     /// Starts to watch. Needs a tokio runtime. Without events, a change is assumed every
     /// `poll_interval`; `None` disables that.
     #[must_use]
-    pub fn new(path: &Path, poll_interval: Option<Duration>) -> Self {
+    pub async fn new(path: &Path, poll_interval: Option<Duration>) -> Self {
         // Fails only for an empty path or a deleted working directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let mut watch = Self { path, poll_interval, armed: None, trouble: None };
-        watch.arm();
+        let mut watch = Self { path, poll_interval, armed: None, arming: None, trouble: None };
+        watch.arm().await;
         watch
     }
 
     /// Returns when the file may have changed. Later changes are reported by the next call.
     pub async fn changed(&mut self) {
+        if self.arming.is_some() {
+            // Without the new watches, a change may have been missed: one is reported.
+            self.arm().await;
+            if self.arming.is_some() {
+                sleep(self.poll_interval.unwrap_or(POLL_INTERVAL)).await;
+            }
+            return;
+        }
         let by_event = tokio::select! {
             () = event(self.armed.as_mut()) => true,
             () = after(self.poll_interval) => false,
@@ -76,12 +95,21 @@ impl FileWatch {
             let until = Instant::now() + SETTLED_MAX;
             while Instant::now() < until && timeout(SETTLED, event(self.armed.as_mut())).await.is_ok() {}
         }
-        self.arm();
+        self.arm().await;
     }
 
-    /// Creates watches for the current path.
-    fn arm(&mut self) {
-        let trouble = match armed(&self.path) {
+    /// Creates watches for the current path. No more than one thread is blocked by a lookup.
+    async fn arm(&mut self) {
+        let path = self.path.clone();
+        let arming = self.arming.get_or_insert_with(|| spawn_blocking(move || armed(&path)));
+        let result = match timeout(ARM_TIMEOUT, arming).await {
+            Ok(result) => {
+                self.arming = None;
+                result.unwrap_or_else(|error| Err(io::Error::other(error)))
+            }
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the file system does not answer")),
+        };
+        let trouble = match result {
             Ok((armed, trouble)) => {
                 self.armed = Some(armed);
                 trouble
@@ -125,7 +153,7 @@ async fn event(armed: Option<&mut Armed>) {
 
 /// Creates watches on all directories of the path. Also returns the error for those that cannot be
 /// watched.
-fn armed(path: &Path) -> io::Result<(Armed, Option<String>)> {
+fn armed(path: &Path) -> Arming {
     // The path can change while the watches are created, so it is resolved again afterwards.
     const ATTEMPTS: usize = 5;
     let mut steps = lookups(path);
@@ -213,8 +241,8 @@ mod tests {
     use super::*;
 
     /// A watch without polling: it reports only events of the kernel.
-    fn watched(path: &Path) -> FileWatch {
-        FileWatch::new(path, None)
+    async fn watched(path: &Path) -> FileWatch {
+        FileWatch::new(path, None).await
     }
 
     async fn is_reported(watch: &mut FileWatch) -> bool {
@@ -262,7 +290,7 @@ mod tests {
         let dir = temp.path().join("conf");
         let file = dir.join("dispatch.json");
         let other = temp.path().join("other");
-        let mut watch = watched(&file);
+        let mut watch = watched(&file).await;
         type Step<'a> = (&'a str, Box<dyn Fn() + 'a>);
         let steps: [Step<'_>; 11] = [
             ("the directory appears", Box::new(|| fs::create_dir(&dir).unwrap())),
@@ -303,7 +331,7 @@ mod tests {
         }
         symlink("..1", dir.join("..data")).unwrap();
         symlink("..data/dispatch.json", dir.join("dispatch.json")).unwrap();
-        let mut watch = watched(&dir.join("dispatch.json"));
+        let mut watch = watched(&dir.join("dispatch.json")).await;
         for version in ["..2", "..3"] {
             symlink(version, dir.join("..tmp")).unwrap();
             fs::rename(dir.join("..tmp"), dir.join("..data")).unwrap();
@@ -318,7 +346,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("dispatch.json");
         fs::write(&file, "1").unwrap();
-        let mut watch = watched(&file);
+        let mut watch = watched(&file).await;
         for number in 0..2000 {
             fs::write(temp.path().join(format!("other-{number}")), "").unwrap();
         }
@@ -333,7 +361,8 @@ mod tests {
     #[tokio::test]
     async fn without_events_the_file_is_polled() {
         let temp = tempfile::tempdir().unwrap();
-        let mut watch = FileWatch::new(&temp.path().join("dispatch.json"), Some(Duration::from_millis(1)));
+        let mut watch =
+            FileWatch::new(&temp.path().join("dispatch.json"), Some(Duration::from_millis(1))).await;
         watch.armed = None;
         assert!(is_reported(&mut watch).await);
     }

@@ -28,15 +28,19 @@ use crate::{
 
 /// Limit of the time for which a read of the file delays SIGHUP.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of threads that wait for a file system that does not answer. The path can lead
+/// to another one in the meantime.
+const MAX_LATE: usize = 16;
 
 /// Reloads the routing table.
 pub struct Reloader {
     app: Arc<App>,
     path: PathBuf,
-    /// `None` while it is read.
-    file: Option<TableFile>,
-    /// A read that has timed out and not ended: the next check waits for it.
-    late: Option<JoinHandle<(TableFile, TableChange)>>,
+    file: TableFile,
+    /// Reads that have timed out and not ended. Their results are not used.
+    late: Vec<JoinHandle<(TableFile, TableChange)>>,
+    /// The last read has timed out: the next table is loaded even if it is unchanged.
+    stalled: bool,
     /// The ports that dispatch listens on.
     listening: Vec<u16>,
     /// Ports at which serve's address would reach dispatch itself.
@@ -58,12 +62,12 @@ impl Reloader {
     ) -> Self {
         let serves = app.table().ports().into_iter().collect();
         let path = file.path().to_owned();
-        Self { app, path, file: Some(file), late: None, listening, own, serves, notifier }
+        Self { app, path, file, late: Vec::new(), stalled: false, listening, own, serves, notifier }
     }
 
     /// Reloads after each change of the file and on each request. Runs until the sender is dropped.
     pub async fn run(mut self, mut requests: mpsc::Receiver<()>) {
-        let mut watch = FileWatch::new(&self.path, Some(POLL_INTERVAL));
+        let mut watch = FileWatch::new(&self.path, Some(POLL_INTERVAL)).await;
         // The file may have changed between the first read and the watch.
         self.check(false).await;
         loop {
@@ -82,30 +86,27 @@ impl Reloader {
     /// Reads the file, on a thread where a stalled file system blocks no other task. With `forced`,
     /// an unchanged file is loaded again.
     async fn check(&mut self, forced: bool) {
-        if let Some(late) = self.late.take() {
-            self.finish(late, true).await;
+        self.late.retain(|read| !read.is_finished());
+        if self.late.len() >= MAX_LATE {
+            return;
         }
-        if let Some(mut file) = self.file.take() {
-            let reading = tokio::task::spawn_blocking(move || {
-                let change = file.check(forced);
-                (file, change)
-            });
-            self.finish(reading, false).await;
-        }
-    }
-
-    async fn finish(&mut self, mut reading: JoinHandle<(TableFile, TableChange)>, is_late: bool) {
+        let (mut file, forced) = (self.file.clone(), forced || self.stalled);
+        let mut reading = tokio::task::spawn_blocking(move || {
+            let change = file.check(forced);
+            (file, change)
+        });
         match timeout(READ_TIMEOUT, &mut reading).await {
             Ok(Ok((file, change))) => {
-                self.file = Some(file);
+                self.file = file;
+                self.stalled = false;
                 self.apply(change);
             }
             // A panic stops reloading, but not the process.
             Ok(Err(_)) => tracing::error!("reading routing table {} failed", self.path.display()),
             Err(_) => {
-                self.late = Some(reading);
-                // Logged once per read.
-                if !is_late {
+                self.late.push(reading);
+                // Logged once per stall.
+                if !std::mem::replace(&mut self.stalled, true) {
                     self.fail(&TableError::Timeout { path: self.path.clone(), limit: READ_TIMEOUT });
                 }
             }

@@ -15,7 +15,7 @@ enum FileState {
 }
 
 /// The routing table's file, with its last known state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TableFile {
     path: PathBuf,
     state: FileState,
