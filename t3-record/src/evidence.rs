@@ -180,8 +180,8 @@ pub struct LegFacts {
     pub pending_bytes: u64,
     /// Time since which this leg's socket accepted no byte while bytes were pending.
     pub blocked_since: Option<Nanos>,
-    /// Time since which bytes were continuously pending for this leg. During that time reading from
-    /// the other leg was paused, so that data it had sent may have been unread.
+    /// Time since which data that the other leg had sent may have been unread: reading from it was
+    /// paused because bytes were pending for this leg, and its receive queue was not empty since.
     #[serde(default)]
     pub backed_up_since: Option<Nanos>,
     /// Bytes that waited for this leg's peer at the first Close frame or end.

@@ -59,8 +59,8 @@ pub struct Flow {
     pub end_forwarded: bool,
     /// Start of the time in which bytes are pending and the other leg's socket accepts none.
     pub blocked_since: Option<Nanos>,
-    /// Start of the time in which bytes are pending without a break, so that reading from the
-    /// source is paused.
+    /// Time since which the source can have unread bytes: reading was paused by pending bytes, and
+    /// has not reached the end of the receive queue since.
     pub backed_up_since: Option<Nanos>,
     /// Offset up to which this direction's bytes had arrived when the Close frame of the other peer
     /// was forwarded to its source, and that time: a Close frame before it is not a reply.

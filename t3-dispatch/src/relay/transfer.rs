@@ -68,7 +68,11 @@ impl<'a> Relay<'a> {
                 return self.watch(cx, from);
             }
             let length = match recv::poll_recv(self.stream(from), cx, scratch) {
-                Poll::Pending => return,
+                Poll::Pending => {
+                    // The socket is empty: nothing of the peer waits unread any more.
+                    self.session.flow_mut(from).backed_up_since = None;
+                    return;
+                }
                 Poll::Ready(Ok(received)) => received.length,
                 Poll::Ready(Err(error)) => {
                     self.leg_failed(from, &error);
@@ -157,7 +161,6 @@ impl<'a> Relay<'a> {
         let flow = self.session.flow_mut(from);
         flow.discard();
         flow.blocked_since = None;
-        flow.backed_up_since = None;
         Ok(())
     }
 

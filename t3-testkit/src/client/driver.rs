@@ -110,6 +110,9 @@ fn open(config: &Config) -> Result<(Socket, Vec<u8>, SocketAddr)> {
     socket.connect_timeout(&config.address.into(), TIMEOUT).attempt(connect)?;
     socket.set_read_timeout(Some(config.open_timeout)).attempt(connect)?;
     let _ = socket.set_tcp_nodelay(true);
+    if let Some(barrier) = &config.before_handshake {
+        barrier.wait();
+    }
     let early = handshake::shake(&mut socket, config)?;
     socket.set_nonblocking(true).attempt(connect)?;
     let local = socket.local_addr().attempt(connect)?.as_socket().ok_or_else(|| TestError::Unexpected {

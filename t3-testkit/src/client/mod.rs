@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Barrier, Condvar, Mutex, PoisonError,
         mpsc::{self, Sender},
     },
     time::{Duration, Instant},
@@ -60,6 +60,8 @@ pub struct Config {
     pub ping: Ping,
     /// Timeout for the response to the upgrade; then the client closes its socket.
     pub open_timeout: Duration,
+    /// The client waits here between connecting and its handshake.
+    pub before_handshake: Option<Arc<Barrier>>,
     /// Offers permessage-deflate, as browsers do, and requires it.
     pub is_compressed: bool,
     /// `SO_RCVBUF` in bytes, set before connecting so that the window stays small.
@@ -81,6 +83,7 @@ impl Config {
             heartbeat: Some(Duration::from_millis(200)),
             ping: Ping::Text,
             open_timeout: TIMEOUT,
+            before_handshake: None,
             is_compressed: false,
             receive_buffer: None,
             namespace: None,

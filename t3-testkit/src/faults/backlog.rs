@@ -9,8 +9,7 @@ use crate::error::Result;
 
 /// Bytes per second that the client reads.
 const LINE: u64 = 300_000;
-/// Bytes of a snapshot that the line needs longer for than a watchdog waits; the sockets between
-/// serve and the client hold it, so that serve continues to reply.
+/// Bytes of a snapshot that the line needs longer for than a watchdog waits.
 const SNAPSHOT: usize = 2_000_000;
 /// Bytes of a snapshot after which the client is not closed yet.
 const SMALL_SNAPSHOT: usize = 600_000;
@@ -35,7 +34,10 @@ pub(super) fn faults() -> Vec<Fault> {
             "slow_line",
             ended(Verdict::PathStalled, "backlog")
                 .is("confidence", "likely")
-                .key("up_queued", Expect::Range(100_000, SNAPSHOT as u64 * 2)),
+                .key("up_queued", Expect::Range(100_000, SNAPSHOT as u64 * 2))
+                // dispatch pauses reading from serve, whose replies wait behind the snapshot.
+                .key("hb_wait_ms", Expect::Range(2_000, 4_500))
+                .key("up_silent_ms", Expect::Range(3_000, 4_500)),
             |fx| {
                 snapshot(fx, SNAPSHOT)?;
                 std::thread::sleep(WATCHDOG);

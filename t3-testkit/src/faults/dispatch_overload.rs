@@ -1,6 +1,10 @@
 //! Faults that dispatch survives: a blocked event loop, no free descriptors.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Barrier},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use t3_record::{Cause::DispatchClosed, Cause::DownstreamClosed, ClosedBy, LegEnd, Segment, Verdict};
@@ -112,7 +116,7 @@ pub(super) fn faults() -> Vec<Fault> {
             unread(Verdict::DispatchStalled, Segment::Dispatch, "stall", (5_000, 9_000)),
             |fx| leave_unread(fx, GIVES_UP),
         )
-        .needs(&[Need::RealCpus])
+        .needs(&[Need::RealCpus, Need::Root, Need::Netns])
         .own_stack(),
         // Control: nobody gives up on a WebSocket that early.
         Fault::new(
@@ -120,7 +124,7 @@ pub(super) fn faults() -> Vec<Fault> {
             unread(Verdict::ClientLeft, Segment::Downstream, "fin", (1_000, 4_000)),
             |fx| leave_unread(fx, LEAVES),
         )
-        .needs(&[Need::RealCpus])
+        .needs(&[Need::RealCpus, Need::Root, Need::Netns])
         .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
             .many(3, 2)
@@ -139,10 +143,12 @@ fn unread(verdict: Verdict, segment: Segment, how: &str, lag_ms: (u64, u64)) -> 
         .key("lag_ms", Expect::Range(lag_ms.0, lag_ms.1))
 }
 
-/// A client connects to a dispatch that is stopped, and leaves after this time.
+/// A client on another host connects to a dispatch that is stopped, and leaves after this time. One
+/// of this host has no user any more once it has left, so that its user header is not trusted.
 fn leave_unread(fx: &mut Fixture<'_>, after: Duration) -> Result<()> {
     fx.serve(&[])?;
-    let mut config = fx.config();
+    let (netns, mut config) = fx.link()?;
+    fx.keep_netns(netns);
     config.open_timeout = after;
     fx.stack.signal_dispatch(libc::SIGSTOP)?;
     // The error is that of the timeout.
@@ -157,15 +163,20 @@ fn stop(fx: &Fixture<'_>, time: Duration) -> Result<()> {
     fx.stack.signal_dispatch(libc::SIGCONT)
 }
 
-/// With one free descriptor a client is accepted but serve cannot be reached; with none, clients
-/// wait. Open sessions continue, and waiting clients are served when descriptors are free again.
+/// Without a free descriptor, the serve of a client that is connected cannot be reached, and new
+/// clients wait. Open sessions continue, and waiting clients are served when descriptors are free
+/// again.
 fn exhausted(fx: &mut Fixture<'_>) -> Result<()> {
     let pid = fx.stack.dispatch_pid();
     fx.open_many(1, 1, fx.stack.address)?;
     fx.set_unaffected(0, 0);
-    let before = limit(pid, room_for(pid, 1)?)?;
-    let status = Client::refused(fx.config_of(0, 1, fx.stack.address));
-    limit(pid, room_for(pid, 0)?)?;
+    let barrier = Arc::new(Barrier::new(2));
+    let mut config = fx.config_of(0, 1, fx.stack.address);
+    config.before_handshake = Some(Arc::clone(&barrier));
+    let connected = std::thread::spawn(move || Client::refused(config));
+    let before = limit(pid, room_for(pid, 0)?)?;
+    barrier.wait();
+    let status = connected.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (config, (sender, connected)) = (fx.config_of(0, 2, fx.stack.address), std::sync::mpsc::channel());
     let waiting = std::thread::spawn(move || drop(sender.send(Client::connect(config))));
     fx.nth(0).heartbeats(3)?;

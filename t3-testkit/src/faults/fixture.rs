@@ -180,13 +180,19 @@ impl<'a> Fixture<'a> {
         Ok(())
     }
 
-    /// Opens a session over a separate link; `change` adjusts its configuration.
-    pub fn session_over_link(&mut self, change: impl FnOnce(&mut Config)) -> Result<Netns> {
+    /// A separate link, and the configuration of a client at its other end.
+    pub fn link(&self) -> Result<(Netns, Config)> {
         let netns = Netns::new()?;
-        self.serve(&[])?;
         let mut config = self.config();
         config.address = (netns.near, self.stack.address.port()).into();
         config.namespace = Some(netns.descriptor()?);
+        Ok((netns, config))
+    }
+
+    /// Opens a session over a separate link; `change` adjusts its configuration.
+    pub fn session_over_link(&mut self, change: impl FnOnce(&mut Config)) -> Result<Netns> {
+        self.serve(&[])?;
+        let (netns, mut config) = self.link()?;
         change(&mut config);
         self.open(config)?;
         Ok(netns)
