@@ -177,6 +177,7 @@ fn exhausted(fx: &mut Fixture<'_>) -> Result<()> {
     let before = limit(pid, room_for(pid, 0)?)?;
     barrier.wait();
     let status = connected.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    limit(pid, room_for(pid, 0)?)?;
     let (config, (sender, connected)) = (fx.config_of(0, 2, fx.stack.address), std::sync::mpsc::channel());
     let waiting = std::thread::spawn(move || drop(sender.send(Client::connect(config))));
     fx.nth(0).heartbeats(3)?;
