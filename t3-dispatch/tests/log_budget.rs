@@ -96,3 +96,22 @@ fn a_long_login_or_path_is_cut() {
         assert!(longest < 1500, "{longest}");
     }
 }
+
+#[test]
+fn a_flood_takes_no_record() {
+    const TIMES: usize = 300;
+    let file = table(TABLE);
+    let mut running = Running::start_with(file.path(), &["--no-pairing", "--upgrade-rate", "0"]);
+    for _ in 0..TIMES {
+        send(&running, "GARBAGE\r\n\r\n");
+        send(&running, &upgrade("ann", KEY));
+    }
+    running.signal(libc::SIGTERM);
+    let mut log = String::new();
+    running.log.read_to_string(&mut log).unwrap();
+    let records = log.lines().filter(|line| line.contains("ws close ")).count();
+    assert_eq!(records, TIMES, "one per upgrade that was forwarded");
+    // Control: the lines about the same requests are within the budget.
+    let lines = log.lines().filter(|line| !line.contains("ws ") && line.contains("cannot connect")).count();
+    assert!((1..30).contains(&lines), "{lines}");
+}
