@@ -109,8 +109,8 @@ impl Script {
     }
 }
 
-/// Fewer than `largest` bytes in which each position has a value of its own, so that bytes in another
-/// order are noticed.
+/// Fewer than `largest` bytes in which each position has a value of its own, so that bytes in
+/// another order are noticed.
 fn content(numbers: &mut Numbers, largest: u64) -> &'static [u8] {
     const LENGTH: u64 = 600_000;
     static RANDOM: LazyLock<Vec<u8>> = LazyLock::new(|| {
