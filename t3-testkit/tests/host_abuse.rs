@@ -1,9 +1,9 @@
 //! Floods of the real program by one user and by an anonymous local process, next to HAProxy with
 //! `maxconn` under the same floods: another user's heartbeat, and a new WebSocket of hers.
 //!
-//! Needs `cargo xtask build` and root, because the anonymous process has another uid. HAProxy is
-//! measured if it is installed. Prints a table; heartbeats have generous limits, absolute and
-//! relative to HAProxy, because the floods share the CPUs with everything else.
+//! Needs `cargo xtask build` and root, because the anonymous process has another uid. CI
+//! must have HAProxy. Prints a table; heartbeats have generous limits, absolute and relative to
+//! HAProxy, because the floods share the CPUs with everything else.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -318,9 +318,12 @@ impl Dispatch {
     }
 }
 
-fn haproxy(serve: u16, dir: &Path) -> Option<(Process, SocketAddr)> {
-    let program =
-        ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"].iter().map(Path::new).find(|path| path.is_file())?;
+fn haproxy(serve: u16, dir: &Path) -> Result<(Process, SocketAddr), String> {
+    let program = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"]
+        .iter()
+        .map(Path::new)
+        .find(|path| path.is_file())
+        .ok_or("no haproxy; apt-get install haproxy")?;
     let address = free();
     let configuration = format!(
         "global\n    maxconn {}\ndefaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    \
@@ -338,7 +341,7 @@ fn haproxy(serve: u16, dir: &Path) -> Option<(Process, SocketAddr)> {
     command.args(["-db", "-f"]).arg(path);
     let process = Process::start(command).unwrap();
     accepts(address);
-    Some((process, address))
+    Ok((process, address))
 }
 
 /// Two adjacent free ports, with the serves of alice and bob.
@@ -391,11 +394,8 @@ fn one_user_or_an_anonymous_process_cannot_starve_another_user() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let port = serves();
     // Its new sessions may be refused: maxconn knows no users.
-    let beside = haproxy(port, dir.path())
+    let beside = prerequisite::or_skip("the comparison with HAProxy", haproxy(port, dir.path()))
         .map(|(_process, address)| three_phases("haproxy", address, dir.path(), |_| {}));
-    if beside.is_none() {
-        eprintln!("SKIPPED the comparison with HAProxy: it is not installed");
-    }
     let dispatch = Dispatch::start(port, dir.path());
     let rows = three_phases("t3-dispatch", dispatch.address, dir.path(), |flood| {
         if flood == "anonymous" {
