@@ -15,6 +15,7 @@ const fn bound(kind: Kind) -> u64 {
         Kind::UnreadDownload => 768,
         Kind::IdleSession => 32,
         Kind::UnreadSession => 640,
+        Kind::UnreadBothWays => 1024,
     }
 }
 

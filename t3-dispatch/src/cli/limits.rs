@@ -12,7 +12,7 @@ use crate::admission::origin::AllowedOrigin;
 pub struct LimitOptions {
     /// Maximum number of open HTTP connections, WebSockets not included; more get 503. Peers that
     /// are not trusted may have a quarter of them.
-    #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS", value_name = "N", default_value = "4096")]
+    #[arg(long, env = "T3_DISPATCH_MAX_CONNECTIONS", value_name = "N", default_value = "2048")]
     pub max_connections: NonZeroUsize,
     /// Maximum number of open HTTP connections of one address or local user that is not trusted;
     /// more get 429.
@@ -26,7 +26,7 @@ pub struct LimitOptions {
     #[arg(long, env = "T3_DISPATCH_MAX_REQUESTS_PER_USER", value_name = "N", default_value = "256")]
     pub max_requests_per_user: NonZeroUsize,
     /// Maximum number of open WebSockets; more get 503. Each uses two file descriptors.
-    #[arg(long, env = "T3_DISPATCH_MAX_SESSIONS", value_name = "N", default_value = "8192")]
+    #[arg(long, env = "T3_DISPATCH_MAX_SESSIONS", value_name = "N", default_value = "4096")]
     pub max_sessions: NonZeroUsize,
     /// Maximum number of open WebSockets of one user; more get 429. Those of a lost network count
     /// until they time out.

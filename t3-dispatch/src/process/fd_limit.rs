@@ -91,12 +91,12 @@ mod tests {
 
     #[test]
     fn limits_are_lowered_to_the_descriptors() {
-        let defaults = [8192, 256, 4096, 256, 64, 256];
+        let defaults = [4096, 256, 2048, 256, 64, 256];
         for (descriptors, expected) in [
             (None, defaults),
             (Some(65_536), defaults),
-            (Some(24_768), defaults),
-            (Some(24_000), [7840, 256, 4096, 256, 64, 256]),
+            (Some(12_480), defaults),
+            (Some(12_000), [3888, 256, 2048, 256, 64, 256]),
             (Some(1024), [240, 60, 240, 60, 15, 30]),
             (Some(300), [67, 16, 67, 16, 4, 8]),
             (Some(3), [1, 1, 1, 1, 1, 1]),
@@ -108,6 +108,6 @@ mod tests {
             [1, 256, 2, 256, 64, 256]
         );
         let many = ["--max-sessions", "18446744073709551615"];
-        assert_eq!(fitted(&many, Some(65_536)), [28_608, 256, 4096, 256, 64, 256]);
+        assert_eq!(fitted(&many, Some(65_536)), [30_656, 256, 2048, 256, 64, 256]);
     }
 }

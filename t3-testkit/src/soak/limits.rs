@@ -22,9 +22,9 @@ use crate::{
 /// Connections of each kind that are measured.
 const COUNT: usize = 400;
 /// Default of `--max-connections`.
-const CONNECTIONS: u64 = 4096;
+const CONNECTIONS: u64 = 2048;
 /// Default of `--max-sessions`.
-const SESSIONS: u64 = 8192;
+const SESSIONS: u64 = 4096;
 /// Default of `--max-requests-per-user` and of `--max-sessions-per-user`.
 const PER_USER: u64 = 256;
 /// Size of a large head, below the limit of 64 KiB.
@@ -33,6 +33,8 @@ const LARGE: usize = 60_000;
 const START: Duration = Duration::from_secs(60);
 /// Interval in which the buffers are full if memory does not grow.
 const SETTLED: Duration = Duration::from_millis(1500);
+/// Time after which a stream that takes no byte is full.
+const STALLED: Duration = Duration::from_millis(30);
 const UNIT: &str = include_str!("../../../deploy/systemd/t3-dispatch.service");
 
 /// What a connection does with its memory.
@@ -53,10 +55,12 @@ pub enum Kind {
     IdleSession,
     /// A WebSocket that the client does not read.
     UnreadSession,
+    /// A WebSocket that neither the client nor serve reads, while both send.
+    UnreadBothWays,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Idle,
         Self::UnfinishedHead,
         Self::AfterLargeHead,
@@ -64,6 +68,7 @@ impl Kind {
         Self::UnreadDownload,
         Self::IdleSession,
         Self::UnreadSession,
+        Self::UnreadBothWays,
     ];
 
     const fn text(self) -> &'static str {
@@ -75,11 +80,12 @@ impl Kind {
             Self::UnreadDownload => "unread download",
             Self::IdleSession => "idle session",
             Self::UnreadSession => "unread session",
+            Self::UnreadBothWays => "unread both ways",
         }
     }
 
     const fn is_session(self) -> bool {
-        matches!(self, Self::IdleSession | Self::UnreadSession)
+        matches!(self, Self::IdleSession | Self::UnreadSession | Self::UnreadBothWays)
     }
 
     /// Makes a connection of this kind.
@@ -102,10 +108,13 @@ impl Kind {
             }
             Self::LargeHeadUnread => dispatch.connect(&request("/big", &large)),
             Self::UnreadDownload => dispatch.connect(&request("/big", "")),
-            Self::IdleSession | Self::UnreadSession => {
+            Self::IdleSession | Self::UnreadSession | Self::UnreadBothWays => {
                 let target = if self == Self::IdleSession { "/ws" } else { "/ws-flood" };
                 let mut stream = dispatch.connect(&upgrade(target))?;
                 answered(&mut stream, "101")?;
+                if self == Self::UnreadBothWays {
+                    fill(&mut stream)?;
+                }
                 Ok(stream)
             }
         }
@@ -142,11 +151,10 @@ impl Limits {
         self.rows.iter().filter(|row| is_counted(row.kind)).map(Row::total).max().unwrap_or(0)
     }
 
-    /// Memory in bytes with all connections of the largest kind and all sessions idle.
+    /// Memory in bytes with all connections and all sessions of the largest kinds.
     #[must_use]
     pub fn most(&self) -> u64 {
-        CONNECTIONS * self.largest(|kind| !kind.is_session())
-            + SESSIONS * self.largest(|kind| kind == Kind::IdleSession)
+        CONNECTIONS * self.largest(|kind| !kind.is_session()) + SESSIONS * self.largest(Kind::is_session)
     }
 
     /// Memory in bytes of one user with all requests and sessions of the largest kinds.
@@ -178,7 +186,7 @@ impl Limits {
             println!("  {:20} {resident:>5} KiB resident, {sockets:>5} KiB sockets", row.kind.text());
         }
         println!(
-            "  {CONNECTIONS} connections of the largest kind and {SESSIONS} idle sessions: {} MiB; \
+            "  {CONNECTIONS} connections and {SESSIONS} sessions of the largest kinds: {} MiB; \
              MemoryHigh {} MiB, MemoryMax {} MiB",
             self.most() >> 20,
             self.memory_high >> 20,
@@ -284,6 +292,21 @@ fn head(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
+/// Sends masked frames until no byte has been taken for [`STALLED`].
+fn fill(stream: &mut TcpStream) -> io::Result<()> {
+    let frame = [&[0x82, 255, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[0; 64 << 10]].concat();
+    stream.set_write_timeout(Some(STALLED))?;
+    loop {
+        match stream.write_all(&frame) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Reads a head with this status.
 fn answered(stream: &mut TcpStream, status: &str) -> io::Result<()> {
     let head = head(stream)?;
@@ -375,11 +398,12 @@ mod tests {
 
     #[test]
     fn the_largest_kind_and_all_sessions_count() {
-        assert_eq!(limits(1000, 100, 5000).most(), 4096 * 1000 + 8192 * 100);
+        assert_eq!(limits(1000, 100, 5000).most(), 2048 * 1000 + 4096 * 5000);
         assert_eq!(limits(1000, 100, 5000).of_one_user(), 256 * (1000 + 5000));
         assert_eq!(limits(1000, 100, 5000).findings(), [""; 0]);
-        assert_eq!(limits(30_000, 100, 0).findings().len(), 1);
+        assert_eq!(limits(60_000, 100, 0).findings().len(), 1);
         assert_eq!(limits(0, 100_000, 0).findings().len(), 1);
+        assert_eq!(limits(0, 100, 100_000).findings().len(), 1, "unread sessions count");
         let equal = Limits { memory_high: 120 << 20, ..limits(1, 1, 1) };
         assert_eq!(equal.findings().len(), 1);
         assert_eq!(Limits { rows: Vec::new(), ..limits(1, 1, 1) }.findings().len(), 1, "not measured");

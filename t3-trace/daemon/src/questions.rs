@@ -8,8 +8,8 @@ use std::{
 
 use crate::locked::lock;
 
-/// Maximum number of queries in progress: twice the default of `--max-sessions`, which can all end
-/// at the same time.
+/// Maximum number of queries in progress: four times the default of `--max-sessions`, which can all
+/// end at the same time.
 const MAX_QUESTIONS: usize = 16_384;
 
 /// Queries in progress.
