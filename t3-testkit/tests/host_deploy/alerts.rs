@@ -18,7 +18,7 @@ struct Case {
     fires: u32,
 }
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 20] = [
     Case { alert: "T3DispatchDown", series: &[("up{}", "1x10 0x20")], quiet: 12, fires: 14 },
     Case {
         alert: "T3TraceDown",
@@ -143,9 +143,25 @@ const CASES: [Case; 18] = [
         fires: 12,
     },
     Case {
+        alert: "T3DispatchLimit",
+        series: &[
+            (r#"t3_dispatch_refused_total{reason="user_sessions"}"#, "0x10 1x20"),
+            // One client, not the service.
+            (r#"t3_dispatch_refused_total{reason="address_connections"}"#, "0+1x30"),
+        ],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3DeliveryTimeouts",
+        series: &[("t3_dispatch_delivery_timeouts_total{}", "0x5 2x5 4x20")],
+        quiet: 10,
+        fires: 13,
+    },
+    Case {
         alert: "T3DispatchDescriptors",
         series: &[
-            ("t3_dispatch_process_open_fds{}", "800x10 900x20"),
+            ("t3_dispatch_process_open_fds{}", "700x10 750x20"),
             ("t3_dispatch_process_max_fds{}", "1000x30"),
         ],
         quiet: 15,
@@ -178,7 +194,9 @@ fn tests(cases: &[Case]) -> String {
         let kept = if alert["expr"].as_str().unwrap().contains("sum by") { "" } else { case.series[0].0 };
         let labels = kept.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
         let labels = format!("{SCRAPED},{labels}").replace('=', ": ").trim_end_matches(',').to_owned();
+        let reason = labels.split_once("reason: ").map_or("", |(_, value)| value.trim_matches('"'));
         let annotations = serde_json::to_string(&alert["annotations"]).unwrap();
+        let annotations = annotations.replace("{{ $labels.reason }}", reason);
         let _ = write!(
             text,
             "    alert_rule_test:\n      - {{eval_time: {}m, alertname: {name}, exp_alerts: []}}\n\

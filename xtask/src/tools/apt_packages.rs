@@ -122,7 +122,7 @@ mod tests {
     fn each_missing_package_is_named_once() {
         assert_eq!(
             missing(PackageSet::Host, |_| false),
-            ["chromium", "iproute2", "mmdebstrap", "nftables", "prometheus", "systemd", "tmux"]
+            ["chromium", "haproxy", "iproute2", "mmdebstrap", "nftables", "prometheus", "systemd", "tmux"]
         );
         assert!(missing(PackageSet::Host, |_| true).is_empty());
         assert_eq!(missing(PackageSet::Vm, |what| what != "mke2fs"), ["e2fsprogs"]);
