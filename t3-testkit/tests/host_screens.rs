@@ -180,6 +180,12 @@ fn doctor(demo: &IncidentDemo) -> Result<String> {
     let inside = program(DOCTOR)?;
     let mut command = Command::new("nsenter");
     command.arg(format!("--mount=/proc/{}/ns/mnt", demo.stack.journal.pid().unwrap_or_default()));
+    // doctor asks t3-dispatch for its configuration.
+    let (dispatch, path) = (find("t3-dispatch")?, std::env::var("PATH").unwrap_or_default());
+    let folder = dispatch.parent().map(Path::display).into_iter();
+    command.arg("env").arg(folder.map(|folder| format!("PATH={folder}:{path}")).collect::<String>());
+    command.arg("T3_DISPATCH_TRUSTED_USER=root");
+    command.arg(format!("T3_DISPATCH_TABLE={}", demo.stack.table().display()));
     command.arg(inside.get_program()).args(inside.get_args());
     command.arg("--socket").arg(demo.stack.socket()).arg("--table").arg(demo.stack.table());
     let terminal = start(&command)?;
