@@ -30,7 +30,7 @@ use crate::{
         patience::{Patience, Wait},
     },
     relay::live_stats::LiveStats,
-    sys::clock,
+    sys::{clock, seqpacket},
 };
 
 /// Limit of unsent messages; a t3-trace with more does not read its socket.
@@ -40,6 +40,8 @@ const QUEUE: usize = 8192;
 const RESERVE: usize = QUEUE / 2;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(2);
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which a full accept queue of t3-trace is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 /// Records written without a connection are sent later, if t3-trace is back within this time: it
@@ -212,7 +214,7 @@ impl EvidenceClient {
 
     /// Runs one connection. `Ok` has the reason why an established connection ended.
     async fn connection(&self, path: &PathBuf, last_logged: &mut Option<String>) -> io::Result<String> {
-        let socket = UnixSeqpacket::connect(path).await?;
+        let socket = seqpacket::connect_waiting(path, CONNECT_TIMEOUT).await?;
         send(&socket, &ToTrace::Hello { v: VERSION, role: Role::Dispatch }).await?;
         let mut buffer = vec![0; MAX_MESSAGE];
         let welcome = timeout(WELCOME_TIMEOUT, receive(&socket, &mut buffer))

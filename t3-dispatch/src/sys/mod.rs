@@ -10,6 +10,7 @@ pub mod peer_owner;
 pub mod procfs_sockets;
 pub mod random_id;
 pub mod recv;
+pub mod seqpacket;
 pub mod socket_owner;
 pub mod tcp;
 pub mod tcp_info;

@@ -11,6 +11,10 @@ use rustix::fs::Mode;
 use t3_trace_host::accounts;
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
+/// Length of the accept queue, up to `net.core.somaxconn`: also with many connections that are
+/// refused, there is room for that of dispatch.
+const BACKLOG: i32 = 4096;
+
 /// The socket could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -67,7 +71,7 @@ pub async fn bind(path: &Path, group: &str) -> Result<Listening, ListenError> {
     remove_stale(path).await?;
     // The file must not be accessible to others before its mode is set.
     let earlier = rustix::process::umask(Mode::from_raw_mode(0o117));
-    let bound = UnixSeqpacketListener::bind(path);
+    let bound = UnixSeqpacketListener::bind_with_backlog(path, BACKLOG);
     rustix::process::umask(earlier);
     let listener = bound.map_err(failed("listen at"))?;
     let inode = std::fs::symlink_metadata(path).map_err(failed("inspect"))?.ino();
