@@ -24,6 +24,9 @@ pub fn leaves_reserve(descriptor: &impl AsRawFd, purpose: Purpose) -> bool {
     u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number < below(limit, purpose))
 }
 
+/// Maximum number of descriptors that clients leave for connections to serve.
+const FOR_UPSTREAM: u64 = 1024;
+
 /// Returns the number of descriptors that are for neither purpose.
 #[must_use]
 pub fn reserve(limit: u64) -> u64 {
@@ -33,7 +36,7 @@ pub fn reserve(limit: u64) -> u64 {
 fn below(limit: u64, purpose: Purpose) -> u64 {
     let rest = limit - reserve(limit);
     match purpose {
-        Purpose::Client => rest - rest / 4,
+        Purpose::Client => rest - (rest / 4).min(FOR_UPSTREAM),
         Purpose::Upstream => rest,
     }
 }
@@ -44,9 +47,15 @@ mod tests {
 
     #[test]
     fn clients_leave_more_than_upstream_connections() {
-        for (limit, client, upstream) in
-            [(65_536, 49_056, 65_408), (1024, 720, 960), (300, 201, 268), (64, 24, 32), (10, 4, 5), (0, 0, 0)]
-        {
+        for (limit, client, upstream) in [
+            (65_536, 64_384, 65_408),
+            (20_000, 18_848, 19_872),
+            (1024, 720, 960),
+            (300, 201, 268),
+            (64, 24, 32),
+            (10, 4, 5),
+            (0, 0, 0),
+        ] {
             assert_eq!(
                 (below(limit, Purpose::Client), below(limit, Purpose::Upstream)),
                 (client, upstream),
