@@ -1,7 +1,7 @@
 //! 9,000 sessions with heartbeats through t3-dispatch for five minutes: none dropped, memory flat,
 //! and one correct record for each.
 //!
-//! Needs root, `cargo xtask build` and 18,200 descriptors per process. With `T3_QUICK` 1,000
+//! Needs root, `cargo xtask build` and 19,200 descriptors per process. With `T3_QUICK` 1,000
 //! sessions for ten seconds. `T3_SOAK_SEED=N` repeats the plans of a run.
 
 use std::process::Command;
@@ -22,6 +22,8 @@ fn thousands_of_sessions_stay_open_and_each_has_one_record() {
     for (name, value) in [("--sessions", sessions), ("--seconds", seconds), ("--closing", closing)] {
         command.arg(name).arg(value.to_string());
     }
+    // host_memory_limits has them.
+    command.arg("--without-limits");
     if let Ok(seed) = std::env::var("T3_SOAK_SEED") {
         command.args(["--seed", &seed]);
     }
@@ -41,7 +43,6 @@ fn thousands_of_sessions_stay_open_and_each_has_one_record() {
     assert!(number("/held_seconds") >= held && number("/samples/1/seconds") > 0.0);
     // One heartbeat per five seconds; a busy host may delay some.
     assert!(number("/heartbeats/n") >= all * (held / 5.0) * 0.9, "{}", report["heartbeats"]);
-    assert!(report["limits"]["rows"].as_array().is_some_and(|rows| rows.len() > 5), "{}", report["limits"]);
     assert!(number("/dispatch/1/descriptors") >= 2.0 * all);
     let evidence = report["audit"]["rows"][0]["kernel"].as_object().unwrap();
     let seen = ["tracepoint", "kprobe"].iter().filter_map(|source| evidence.get(*source)?.as_f64());

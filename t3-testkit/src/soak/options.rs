@@ -25,6 +25,9 @@ pub struct Options {
     /// Number of users, each with a serve
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub users: u32,
+    /// Do not measure memory at every limit
+    #[arg(long)]
+    pub without_limits: bool,
     #[command(flatten)]
     pub common: Common,
 }
