@@ -78,7 +78,7 @@ async fn talk(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), E
         _ => return Err(End::Refused("expected Hello as the first message".to_owned())),
     };
     match role {
-        Role::Subscriber => subscriber(shared, socket).await,
+        Role::Subscriber => subscriber(shared, socket, peer.uid() == 0).await,
         Role::Dispatch => {
             let allowed = may_register(peer.uid(), &shared.options.dispatch_user);
             if !allowed {
@@ -99,8 +99,8 @@ fn may_register(uid: u32, dispatch_user: &str) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw() || accounts::uid_of(dispatch_user) == Some(uid)
 }
 
-async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>) -> Result<(), End> {
-    let Some(subscription) = shared.subscribers.subscribe() else {
+async fn subscriber(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, is_root: bool) -> Result<(), End> {
+    let Some(subscription) = shared.subscribers.subscribe(is_root) else {
         return Err(End::Refused("too many subscribers; end one of them".to_owned()));
     };
     send(socket, &welcome(shared)).await?;

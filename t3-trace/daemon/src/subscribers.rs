@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 pub const QUEUE: usize = 512;
 /// Maximum number of subscribers.
 pub const MAX_SUBSCRIBERS: usize = 64;
+/// The same as long as the next one is not root: others do not keep the operator out.
+const MAX_WITHOUT_ROOT: usize = 48;
 
 #[derive(Default)]
 struct Waiting {
@@ -80,11 +82,11 @@ impl Subscribers {
         }
     }
 
-    /// Adds a subscriber; `None` if the limit is reached.
+    /// Adds a subscriber; `None` if the limit for root, or for others, is reached.
     #[must_use]
-    pub fn subscribe(&self) -> Option<Subscription> {
+    pub fn subscribe(&self, is_root: bool) -> Option<Subscription> {
         let mut members = self.lock();
-        if members.queues.len() >= MAX_SUBSCRIBERS {
+        if members.queues.len() >= if is_root { MAX_SUBSCRIBERS } else { MAX_WITHOUT_ROOT } {
             return None;
         }
         members.next += 1;
@@ -153,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_subscriber_receives_the_number_of_dropped_records_in_place() {
         let subscribers = Subscribers::default();
-        let (slow, quick) = (subscribers.subscribe().unwrap(), subscribers.subscribe().unwrap());
+        let (slow, quick) = (subscribers.subscribe(false).unwrap(), subscribers.subscribe(false).unwrap());
         for n in 0..QUEUE + 100 {
             subscribers.publish(opened(n));
             assert_eq!(number(&quick.next().await), Ok(n));
@@ -169,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn dropped_records_are_reported_without_a_next_record() {
         let subscribers = Subscribers::default();
-        let slow = subscribers.subscribe().unwrap();
+        let slow = subscribers.subscribe(false).unwrap();
         for n in 0..QUEUE + 3 {
             subscribers.publish(opened(n));
         }
@@ -182,9 +184,12 @@ mod tests {
     #[test]
     fn subscribers_are_limited_and_a_drop_frees_a_slot() {
         let subscribers = Subscribers::default();
-        let all: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribers.subscribe().unwrap()).collect();
-        assert!(subscribers.subscribe().is_none());
+        let all: Vec<_> = (0..MAX_WITHOUT_ROOT).map(|_| subscribers.subscribe(false).unwrap()).collect();
+        assert!(subscribers.subscribe(false).is_none());
+        let root: Vec<_> = (MAX_WITHOUT_ROOT..MAX_SUBSCRIBERS).map(|_| subscribers.subscribe(true)).collect();
+        assert!(root.iter().all(Option::is_some) && subscribers.subscribe(true).is_none());
+        drop(root);
         drop(all);
-        assert!(subscribers.is_empty() && subscribers.subscribe().is_some());
+        assert!(subscribers.is_empty() && subscribers.subscribe(false).is_some());
     }
 }
