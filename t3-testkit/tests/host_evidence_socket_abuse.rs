@@ -10,6 +10,7 @@ use std::{
     fs,
     io::Read,
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -41,14 +42,19 @@ const MOST_GROWTH: u64 = 128 << 20;
 /// Growth between the middle of the questions and their end.
 const FLAT: u64 = 16 << 20;
 
+/// Each test takes all CPU, so that evidence would come too late in another one.
+static ALONE: Mutex<()> = Mutex::new(());
+
 struct Fixture {
     stack: Stack,
     _serves: Vec<Serve>,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Fixture {
     fn start(test: &str, users: usize) -> Option<Self> {
         prerequisite::or_skip(test, prerequisite::root())?;
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut setup = Setup::users(users).unwrap();
         setup.trace = true;
         let arguments = ["--group", &VIEWERS.to_string(), "--dispatch-user", &DISPATCH.to_string()];
@@ -59,7 +65,7 @@ impl Fixture {
         assert!(status.contains(&format!("Uid:\t{DISPATCH}\t")), "{status}");
         assert!(is_traced(stack.kernel()), "t3-trace has no kernel evidence here: {:?}", stack.status());
         let serves = (0..users).map(|n| stack.serve(&format!("u{n}"), &[], None).unwrap()).collect();
-        Some(Self { stack, _serves: serves })
+        Some(Self { stack, _serves: serves, _alone: alone })
     }
 
     fn open(&self, user: usize) -> Client {
