@@ -1,4 +1,5 @@
-//! Command line of the demo: as root with all of the host's features, and as another user with none.
+//! Command line of the demo: as root with all of the host's features, and as another user with
+//! none.
 //! Needs root.
 
 use std::{
