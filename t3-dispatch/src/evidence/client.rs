@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -213,7 +213,7 @@ impl EvidenceClient {
     }
 
     /// Runs one connection. `Ok` has the reason why an established connection ended.
-    async fn connection(&self, path: &PathBuf, last_logged: &mut Option<String>) -> io::Result<String> {
+    async fn connection(&self, path: &Path, last_logged: &mut Option<String>) -> io::Result<String> {
         let socket = seqpacket::connect_waiting(path, CONNECT_TIMEOUT).await?;
         send(&socket, &ToTrace::Hello { v: VERSION, role: Role::Dispatch }).await?;
         let mut buffer = vec![0; MAX_MESSAGE];
