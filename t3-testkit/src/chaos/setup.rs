@@ -67,6 +67,8 @@ impl Fixture {
     pub(crate) fn with(users: usize, at_once: usize, seed: u64, journal: Journal) -> Result<Self> {
         let mut setup = Setup::users(users)?;
         setup.dispatch_arguments = NO_LIMITS.map(str::to_owned).to_vec();
+        // Each takes two descriptors from the sessions, and few connect at the same time.
+        setup.dispatch_arguments.extend(["--max-connections", "512"].map(str::to_owned));
         setup.users.insert(ABSENT.to_owned(), free_port()?);
         let serve_reports = Arc::<Mutex<HashMap<u32, ServeReport>>>::default();
         let program = std::env::current_exe().attempt(|| "find our own program".to_owned())?;
