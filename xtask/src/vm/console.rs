@@ -1,7 +1,13 @@
 //! Detects on a guest's serial console that the guest cannot continue.
 
-/// (console text, reason) of fatal kernel and boot errors.
-const FATAL: [(&str, &str); 7] = [
+/// The kernel met a breakpoint that it had already taken back. It patches its own code (static keys,
+/// tracepoints) with breakpoints while other CPUs run; qemu's multi-threaded emulation can run an
+/// old translation of such a place. No program can cause it, and real CPUs do not have it.
+pub const STALE_BREAKPOINT: &str = "the emulator ran a breakpoint that the kernel had removed (oops)";
+
+/// (console text, reason) of fatal kernel and boot errors. The first one that fits counts.
+const FATAL: [(&str, &str); 8] = [
+    ("Oops: int3", STALE_BREAKPOINT),
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("BUG: soft lockup", "a CPU of the guest is locked up"),
     ("Oops: ", "the kernel crashed (oops)"),
@@ -41,7 +47,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use super::Watch;
+    use super::{STALE_BREAKPOINT, Watch};
 
     #[test]
     fn a_panic_is_detected_across_pieces() {
@@ -49,6 +55,14 @@ mod tests {
         assert_eq!(watch.feed("[ 1.0] fine\n[ 2.0] Kernel pan"), None);
         assert_eq!(watch.feed("ic - not syncing: Attempted to kill init!"), None);
         assert_eq!(watch.feed("\n"), Some("the kernel panicked"));
+    }
+
+    #[test]
+    fn only_an_oops_at_a_breakpoint_is_the_fault_of_the_emulator() {
+        let judge = |line: &str| Watch::default().feed(&format!("[  286.2] {line}\n"));
+        assert_eq!(judge("Oops: int3: 0000 [#1] PREEMPT SMP NOPTI"), Some(STALE_BREAKPOINT));
+        assert_eq!(judge("Oops: 0002 [#1] PREEMPT SMP NOPTI"), Some("the kernel crashed (oops)"));
+        assert_eq!(judge("Oops: invalid opcode: 0000 [#1]"), Some("the kernel crashed (oops)"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::tools::report::{Counts, Step};
 use crate::tools::{paths, progress};
 use crate::vm::apt;
 use crate::vm::boot::Boot;
+use crate::vm::console::STALE_BREAKPOINT;
 use crate::vm::payload::Payload;
 use crate::vm::recipe::Recipe;
 use crate::vm::rootfs::{self, Image};
@@ -161,7 +162,12 @@ fn boot(guest: &Guest, image: &Image, plan: &GuestPlan) -> Result<Step> {
     let disk = payload.write(*suite, &dir)?;
     let (reboots, show_console, limit) = (*reboots, plan.show_console, plan.limit);
     let outside = payload.programs.iter().find(|(name, _)| name == OUTSIDE).map(|(_, file)| file.as_path());
-    let result = Boot { name, image, disk: &disk, dir: &dir, limit, show_console, outside, reboots }.run()?;
+    let boot = Boot { name, image, disk: &disk, dir: &dir, limit, show_console, outside, reboots };
+    let mut result = boot.run()?;
+    if result.exit.as_ref().is_err_and(|trouble| trouble == STALE_BREAKPOINT) {
+        progress::note(&format!("{name}: {STALE_BREAKPOINT}; its tests start again, once"));
+        result = boot.run()?;
+    }
     let step = Step::new(*name, result.exit == Ok(0), result.counts, result.time);
     // The check of the guest counts, and so must the project's tests; any other program need not.
     let counting_programs = match plan.workload {
