@@ -37,6 +37,11 @@ const AS_DISPATCH: &str = r#"
     exec setpriv --reuid 61401 --regid 61400 --clear-groups "$@""#;
 /// Duration of the questions: longer than an answer waits for its place.
 const ASKING: Duration = Duration::from_secs(14);
+/// Sessions that end during the questions.
+const ENDS: usize = 12;
+const BETWEEN_ENDS: Duration = Duration::from_secs(1);
+/// Processes that ask without end and read the answers.
+const ATTACKERS: usize = 2;
 /// Memory of t3-trace for all questions in progress, far below its `MemoryMax=`.
 const MOST_GROWTH: u64 = 128 << 20;
 /// Growth between the middle of the questions and their end.
@@ -193,21 +198,22 @@ fn compromised_dispatch() {
         };
         send(&socket, &ToTrace::Register(Box::new(session))).unwrap();
     }
-    let (mut asked, mut read, until) = (0_u64, 0_u64, Instant::now() + ASKING);
-    if how == "reads" {
+    let reader = (how != "never_reads").then(|| {
         let mut reader = socket.try_clone().unwrap();
         reader.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let reading = thread::spawn(move || {
+        thread::spawn(move || {
             let mut read = 0_u64;
             while let Some(message) = receive(&mut reader) {
                 read += u64::from(matches!(message, FromTrace::Evidence { .. }));
             }
             read
-        });
+        })
+    });
+    let (mut asked, until) = (0_u64, Instant::now() + ASKING);
+    if how == "reads" {
         for n in 0..200 {
             asked += u64::from(send(&socket, &ToTrace::Ask { conn: format!("mallory-{n}") }).is_ok());
         }
-        read = reading.join().unwrap();
     } else {
         while Instant::now() < until {
             let conn = if asked % 2 == 0 { format!("mallory-{}", asked % 200) } else { format!("x{asked}") };
@@ -217,8 +223,18 @@ fn compromised_dispatch() {
             asked += 1;
         }
     }
+    let read = reader.map_or(0, |reader| reader.join().unwrap());
     say(&format!("{asked} {read}"));
     thread::sleep(Duration::from_secs(60));
+}
+
+/// Starts a compromised dispatch, and waits until it is connected.
+fn compromised(how: &str, socket: &Path) -> OtherUser {
+    let words = format!("{} {how}", socket.display());
+    let mut dispatch = OtherUser::start("compromised_dispatch", &words).unwrap();
+    let welcome = dispatch.line();
+    assert!(welcome.contains("Welcome"), "{welcome}");
+    dispatch
 }
 
 /// Words of the last line of a compromised dispatch.
@@ -278,36 +294,36 @@ fn only_viewers_connect_and_none_stays_without_a_hello() {
 #[test]
 fn a_compromised_dispatch_that_does_not_read_takes_no_memory() {
     let test = "a_compromised_dispatch_that_does_not_read_takes_no_memory";
-    let Some(fixture) = Fixture::start(test, 2) else { return };
-    let start = |how: &str, path: &Path| {
-        let words = format!("{} {how}", path.display());
-        let mut dispatch = OtherUser::start("compromised_dispatch", &words).unwrap();
-        let welcome = dispatch.line();
-        assert!(welcome.contains("Welcome"), "{welcome}");
-        dispatch
-    };
+    let Some(fixture) = Fixture::start(test, ENDS + 2) else { return };
     let socket = fixture.stack.socket();
     // Control: who reads gets all answers.
-    let mut reader = start("reads", &socket);
+    let mut reader = compromised("reads", &socket);
     assert_eq!(numbers(&mut reader), (200, 200));
     drop(reader);
 
     let before = fixture.memory();
-    let session = fixture.open(0);
-    let mut mallory = start("never_reads", &socket);
-    let (since, mut highest, mut middle) = (Instant::now(), before, 0);
+    let sessions: Vec<_> = (0..=ENDS).map(|user| fixture.open(user)).collect();
+    let mut mallory = compromised("never_reads", &socket);
+    let (since, mut highest, mut middle, mut ended) = (Instant::now(), before, 0, 0);
     while since.elapsed() < ASKING {
         highest = highest.max(fixture.memory());
         if since.elapsed() < ASKING * 2 / 3 {
             middle = highest;
         }
+        // The questions come in waves, so sessions end at all times.
+        if ended < ENDS && since.elapsed() >= BETWEEN_ENDS * u32::try_from(ended + 1).unwrap() {
+            let what = format!("after {:?} of questions", since.elapsed());
+            fixture.ends_with_evidence(ended, &sessions[ended], &what);
+            ended += 1;
+        }
         thread::sleep(Duration::from_millis(100));
     }
+    assert_eq!(ended, ENDS, "ends during the questions");
     // Others are served meanwhile.
     let asked_at = Instant::now();
     fixture.stack.status().unwrap();
     assert!(asked_at.elapsed() < Duration::from_secs(2), "{:?}", asked_at.elapsed());
-    fixture.ends_with_evidence(0, &session, "during the questions");
+    fixture.ends_with_evidence(ENDS, &sessions[ENDS], "at the end of the questions");
     let (asked, _) = numbers(&mut mallory);
     let growth = highest.saturating_sub(before);
     println!("{asked} questions: {} KiB before, at most {} KiB more", before >> 10, growth >> 10);
@@ -315,5 +331,26 @@ fn a_compromised_dispatch_that_does_not_read_takes_no_memory() {
     assert!(growth < MOST_GROWTH, "{asked} questions: {} KiB more", growth >> 10);
     assert!(highest - middle < FLAT, "still growing: {} KiB", (highest - middle) >> 10);
     drop(mallory);
-    fixture.ends_with_evidence(1, &fixture.open(1), "after its end");
+    fixture.ends_with_evidence(ENDS + 1, &fixture.open(ENDS + 1), "after its end");
+}
+
+#[test]
+fn compromised_dispatches_that_ask_without_end_do_not_delay_other_answers() {
+    let test = "compromised_dispatches_that_ask_without_end_do_not_delay_other_answers";
+    let Some(fixture) = Fixture::start(test, ENDS / 2) else { return };
+    let sessions: Vec<_> = (0..ENDS / 2).map(|user| fixture.open(user)).collect();
+    let mut attackers: Vec<_> =
+        (0..ATTACKERS).map(|_| compromised("asks_without_end", &fixture.stack.socket())).collect();
+    let since = Instant::now();
+    for (user, session) in sessions.iter().enumerate() {
+        thread::sleep(BETWEEN_ENDS);
+        let what = format!("after {:?} of questions", since.elapsed());
+        fixture.ends_with_evidence(user, session, &what);
+    }
+    assert!(since.elapsed() < ASKING, "ends during the questions");
+    for attacker in &mut attackers {
+        let (asked, read) = numbers(attacker);
+        println!("{asked} questions, {read} answers");
+        assert!(read > 1_000, "{asked} questions, {read} answers");
+    }
 }

@@ -18,18 +18,19 @@ use tokio_seqpacket::UnixSeqpacket;
 use crate::{
     evidence::{LateEvents, gather},
     open_sessions, orphans,
-    questions::Questions,
+    questions::{Question, Questions},
     reconcile::Report,
     sessions::{ConnectionId, Entry},
     state::Shared,
 };
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
-/// Timeout for an answer to be queued: longer than the answers to all sessions at once take to be
-/// read, and than dispatch waits for one (`--evidence-timeout`).
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Queued answers per dispatch; beyond it only the tasks of this dispatch wait.
+/// Queued answers per dispatch; beyond it only the queries of this dispatch wait.
 const ANSWERS: usize = 1024;
+/// Queries without a place after which reading pauses for [`PAUSE`]: a dispatch that asks without
+/// end does not take a CPU.
+const UNANSWERED: u32 = 32;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -182,10 +183,17 @@ async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option
         connection: process.id,
         pid,
         netns: foreign_namespace(pid),
-        answers,
+        answers: answers.clone(),
         questions: Questions::default(),
+        unanswered: 0,
     };
-    let ended = peer.converse(socket).await;
+    let questions = peer.questions.clone();
+    let work = |question: &Question| evidence_of(Arc::clone(shared), question);
+    let ended = tokio::select! {
+        ended = peer.converse(socket) => ended,
+        // The writer failed.
+        () = shared.turns.answer(&questions, &answers, work) => Err(End::Gone),
+    };
     drop(peer);
     writer.abort();
     let orphans = shared.leave(process.id);
@@ -209,6 +217,8 @@ struct Peer<'a> {
     netns: Option<u32>,
     answers: mpsc::Sender<FromTrace>,
     questions: Questions,
+    /// Queries without a place since the last pause.
+    unanswered: u32,
 }
 
 impl Peer<'_> {
@@ -228,7 +238,7 @@ impl Peer<'_> {
                 }
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),
-                ToTrace::Ask { conn } => self.ask(&conn),
+                ToTrace::Ask { conn } => self.ask(&conn).await,
                 ToTrace::Done { conn, record, lost, again } => {
                     if let Some(reconciler) = &self.shared.reconciler {
                         reconciler.reported(&record, self.pid, lost);
@@ -287,16 +297,27 @@ impl Peer<'_> {
         }
     }
 
-    fn ask(&self, conn: &str) {
-        let Some(question) = self.questions.begin(conn) else { return };
-        let entry = self.shared.sessions().ask(conn, monotonic());
-        let (shared, answers) = (Arc::clone(self.shared), self.answers.clone());
-        tokio::spawn(async move {
-            let facts = Box::new(gather(&shared, entry.as_ref(), LateEvents::Possible).await);
-            let conn = question.conn().to_owned();
-            // Fails if the connection has ended, or if dispatch does not read.
-            let _ = answers.send_timeout(FromTrace::Evidence { conn, facts }, ANSWER_TIMEOUT).await;
-        });
+    async fn ask(&mut self, conn: &str) {
+        if self.questions.add(conn, Instant::now()) {
+            self.shared.sessions().asked(conn, monotonic());
+            return;
+        }
+        self.unanswered += 1;
+        if self.unanswered >= UNANSWERED {
+            self.unanswered = 0;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Answer to a query whose turn it is.
+fn evidence_of(shared: Arc<Shared>, question: &Question) -> impl Future<Output = FromTrace> + use<> {
+    let conn = question.conn().to_owned();
+    let late = LateEvents::Possible { waited: question.waited() };
+    async move {
+        let entry = shared.sessions().get(&conn);
+        let facts = Box::new(gather(&shared, entry.as_ref(), late).await);
+        FromTrace::Evidence { conn, facts }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Kernel evidence of one session, collected at the time of the query.
 //!
-//! Queries do not block each other: each is a separate task, waits are asynchronous, and files are
-//! read on blocking threads. A query takes up to [`PRESSURE_TIMEOUT`] and a little more; dispatch
-//! waits 250 ms.
+//! Queries in work do not block each other: each is a separate task, waits are asynchronous, and
+//! files are read on blocking threads. Their number is bounded ([`crate::turns`]). A query takes up
+//! to [`PRESSURE_TIMEOUT`] and a little more; dispatch waits 250 ms.
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,10 +64,26 @@ impl Sockets {
 /// Whether kernel events of the end may still be pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LateEvents {
-    /// dispatch has just noticed the end.
-    Possible,
+    /// dispatch has noticed the end.
+    Possible {
+        /// Time ago: the query waited for its turn, and events arrived meanwhile.
+        waited: Duration,
+    },
     /// All sockets are closed: no event is pending.
     No,
+}
+
+impl LateEvents {
+    /// Intervals of [`STEPS`] that are left, at least the first; `None` if no event is pending.
+    fn steps(self) -> Option<impl Iterator<Item = Duration>> {
+        let Self::Possible { waited } = self else { return None };
+        let mut end = Duration::ZERO;
+        let steps = STEPS.map(Duration::from_millis).into_iter().enumerate();
+        Some(steps.filter_map(move |(n, step)| {
+            end += step;
+            (n == 0 || end > waited).then_some(step)
+        }))
+    }
 }
 
 /// Collects the evidence. An unregistered session gets the pressure of the host.
@@ -160,14 +176,12 @@ async fn fate(
         .as_ref()
         .is_some_and(|trace| trace.fin_out.or(trace.rst_out).or(trace.closed).is_some());
     let (mut process, signalled) = sample();
-    if late == LateEvents::Possible && closing && signalled {
-        for step in STEPS {
-            if process.as_ref().is_none_or(|process| process.fate != Fate::Alive) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(step)).await;
-            process = sample().0;
+    for step in late.steps().filter(|_| closing && signalled).into_iter().flatten() {
+        if process.as_ref().is_none_or(|process| process.fate != Fate::Alive) {
+            break;
         }
+        tokio::time::sleep(step).await;
+        process = sample().0;
     }
     process
 }
@@ -232,29 +246,27 @@ fn of_process(
 /// immediately may be ahead of it.
 async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
-    if late == LateEvents::Possible && young && entry.session.opened_at.is_some() {
-        for step in STEPS {
-            if let Some(owner) = owner(shared, entry) {
-                return Some(owner);
-            }
-            tokio::time::sleep(Duration::from_millis(step)).await;
+    let is_searched = young && entry.session.opened_at.is_some();
+    for step in late.steps().filter(|_| is_searched).into_iter().flatten() {
+        if let Some(owner) = owner(shared, entry) {
+            return Some(owner);
         }
+        tokio::time::sleep(step).await;
     }
     owner(shared, entry)
 }
 
 /// Reads the sockets again until a leg has an end or the timeout passes.
 async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late: LateEvents) -> Sockets {
-    let worth_waiting =
-        late == LateEvents::Possible && source != KernelSource::Off && entry.session.opened_at.is_some();
-    let mut sockets = Sockets::default();
+    let worth_waiting = source != KernelSource::Off && entry.session.opened_at.is_some();
+    let mut sockets = Sockets::read(shared, entry);
     let deadline = tokio::time::Instant::now() + EVENT_TIMEOUT;
-    for step in STEPS {
-        tokio::time::sleep(Duration::from_millis(step)).await;
-        sockets = Sockets::read(shared, entry);
-        if sockets.have_end() || !worth_waiting || tokio::time::Instant::now() >= deadline {
+    for step in late.steps().filter(|_| worth_waiting).into_iter().flatten() {
+        if sockets.have_end() || tokio::time::Instant::now() >= deadline {
             break;
         }
+        tokio::time::sleep(step).await;
+        sockets = Sockets::read(shared, entry);
     }
     sockets
 }
@@ -274,5 +286,23 @@ async fn read(shared: &Arc<Shared>, owner: Option<&PortOwner>) -> Reading {
             tracing::warn!("timed out reading pressure; the record has the last regular sample");
             shared.sampler.known(cgroup.as_deref())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_that_waited_for_its_turn_waits_less_for_events() {
+        let steps = |waited| {
+            let late = LateEvents::Possible { waited: Duration::from_millis(waited) };
+            late.steps().unwrap().map(|step| step.as_millis()).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(0), [0, 3, 7, 15, 25, 25, 25]);
+        assert_eq!(steps(30), [0, 25, 25, 25]);
+        assert_eq!(steps(50), [0, 25, 25]);
+        assert_eq!(steps(100), [0]);
+        assert!(LateEvents::No.steps().is_none());
     }
 }

@@ -31,5 +31,6 @@ mod state;
 mod status;
 pub mod subscribers;
 mod systemd;
+mod turns;
 
 pub use start::start;

@@ -32,6 +32,7 @@ use crate::{
     status::DaemonStatus,
     subscribers::Subscribers,
     systemd,
+    turns::Turns,
 };
 
 /// Timeout for records that are being written when the daemon stops.
@@ -110,6 +111,7 @@ pub async fn run(
         records,
         reconciler: reconciler.clone(),
         orphan_writers: OrphanWriters::default(),
+        turns: Turns::default(),
         stopping: AtomicBool::new(false),
         daemon_status: DaemonStatus::now(),
     });

@@ -139,10 +139,16 @@ impl Sessions {
     }
 
     /// Marks a session as queried.
-    pub fn ask(&mut self, conn: &str, now: Nanos) -> Option<Entry> {
-        let entry = self.by_conn.get_mut(conn)?;
-        entry.asked_at.get_or_insert(now);
-        Some(entry.clone())
+    pub fn asked(&mut self, conn: &str, now: Nanos) {
+        if let Some(entry) = self.by_conn.get_mut(conn) {
+            entry.asked_at.get_or_insert(now);
+        }
+    }
+
+    /// Copy of a session.
+    #[must_use]
+    pub fn get(&self, conn: &str) -> Option<Entry> {
+        self.by_conn.get(conn).cloned()
     }
 
     /// Removes a session whose record is written.

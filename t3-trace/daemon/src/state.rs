@@ -29,6 +29,7 @@ use crate::{
     sessions::{ConnectionId, Sessions},
     status::DaemonStatus,
     subscribers::Subscribers,
+    turns::Turns,
 };
 
 #[derive(Debug, Default)]
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     /// `None` if records do not go to the journal.
     pub(crate) reconciler: Option<Arc<Reconciler>>,
     pub(crate) orphan_writers: OrphanWriters,
+    pub(crate) turns: Turns,
     pub(crate) stopping: AtomicBool,
     pub(crate) daemon_status: DaemonStatus,
 }

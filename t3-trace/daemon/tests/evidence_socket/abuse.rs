@@ -60,3 +60,32 @@ async fn a_long_text_of_a_client_does_not_end_the_connection() {
     assert!(dispatch.refused().await.contains("conn"));
     daemon.stop().await;
 }
+
+/// Default of `--max-sessions` of dispatch.
+const ALL_SESSIONS: u16 = 4_096;
+/// Time for which dispatch waits for an answer while it receives others.
+const DISPATCH_WAITS: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn all_sessions_can_end_at_the_same_time_without_an_event() {
+    let daemon = Daemon::start().await;
+    let dispatch = daemon.dispatch().await;
+    for n in 1..=ALL_SESSIONS {
+        dispatch.send(&register(n, 3773)).await;
+    }
+    let asking = async {
+        for n in 1..=ALL_SESSIONS {
+            dispatch.send(&ToTrace::Ask { conn: format!("conn-{n}") }).await;
+        }
+    };
+    let reading = async {
+        for _ in 0..ALL_SESSIONS {
+            assert!(matches!(dispatch.receive().await, Some(FromTrace::Evidence { .. })));
+        }
+    };
+    let before = Instant::now();
+    tokio::join!(asking, reading);
+    // Each waits 100 ms for events, and no more than a few of them one after the other.
+    assert!(before.elapsed() < DISPATCH_WAITS, "{:?}", before.elapsed());
+    daemon.stop().await;
+}
