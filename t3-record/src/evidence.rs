@@ -441,8 +441,8 @@ pub struct KernelFacts {
     pub steal: Option<f32>,
     /// Kernel events lost since the last reply.
     pub lost: u64,
-    /// The tables of the kernel side had too little room in the last minute: an event that is
-    /// absent may have happened.
+    /// The kernel side lost facts in the last minute: its tables had too little room, or the kernel
+    /// skipped 128 or more runs of its programs. An event that is absent may have happened.
     #[serde(default)]
     pub is_overflowed: bool,
 }

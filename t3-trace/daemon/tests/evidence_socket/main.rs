@@ -81,6 +81,10 @@ async fn a_query_returns_the_kernel_evidence() {
     assert_eq!(daemon.kernel.with(|facts| facts.watched.clone()), (vec![3780], vec![3773, 3774]));
     // Losses are reported once.
     assert_eq!(dispatch.ask("conn-1").await.lost, 0);
+    for (missed, is_overflowed) in [(127, false), (128, true)] {
+        daemon.kernel.with(|facts| facts.missed = missed);
+        assert_eq!(dispatch.ask("conn-1").await.is_overflowed, is_overflowed, "{missed} skipped runs");
+    }
 
     dispatch.send(&done("conn-1")).await;
     assert_eq!(subscriber.receive().await, Some(FromTrace::Closed { record: record("conn-1") }));

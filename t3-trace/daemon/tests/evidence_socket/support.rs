@@ -34,6 +34,8 @@ pub struct Facts {
     pub processes: HashMap<u32, ProcessFacts>,
     pub watched: (Vec<u16>, Vec<u16>),
     pub lost: u64,
+    /// Skipped program runs.
+    pub missed: u64,
 }
 
 #[derive(Clone, Default)]
@@ -72,7 +74,7 @@ impl KernelView for FakeKernel {
         KernelSource::Tracepoint
     }
     fn lost(&self) -> Loss {
-        Loss { events: self.with(|facts| facts.lost), ..Loss::default() }
+        self.with(|facts| Loss { events: facts.lost, missed: facts.missed, ..Loss::default() })
     }
     fn inventory(&self) -> Inventory {
         let table = Table { name: "FAKE".to_owned(), size: 10, used: Some(3), forgets: false };

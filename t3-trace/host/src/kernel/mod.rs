@@ -246,11 +246,16 @@ impl Kernel {
         }
     }
 
-    /// Use of the tables.
+    /// Use of the tables, and skipped program runs.
     #[must_use]
     pub fn table_load(&self) -> Load {
-        let added = self.tables.stat(Stat::SocketsAdded);
-        Load { full: self.lost().map_full(), added, size: self.sizes.sockets.into() }
+        let lost = self.lost();
+        Load {
+            full: lost.map_full(),
+            added: self.tables.stat(Stat::SocketsAdded),
+            size: self.sizes.sockets.into(),
+            skipped: lost.missed,
+        }
     }
 
     /// Events written to the ring since the load, read or not.

@@ -193,7 +193,7 @@ pub struct Loss {
     pub missed: u64,
 }
 
-/// Use of the tables that lose or evict entries, since the load.
+/// Use of the tables that lose or evict entries, and lost program runs, since the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// Facts dropped because a map was full.
@@ -202,6 +202,8 @@ pub struct Load {
     pub added: u64,
     /// Entries that each of them can have.
     pub size: u64,
+    /// Program runs that the kernel skipped, as [`Loss::missed`].
+    pub skipped: u64,
 }
 
 impl Loss {

@@ -31,7 +31,8 @@ pub trait KernelView: Send {
     fn lost(&self) -> Loss;
     /// See [`Kernel::table_load`].
     fn table_load(&self) -> Load {
-        Load { full: self.lost().map_full(), added: 0, size: u64::MAX }
+        let lost = self.lost();
+        Load { full: lost.map_full(), added: 0, size: u64::MAX, skipped: lost.missed }
     }
     /// See [`Kernel::inventory`].
     fn inventory(&self) -> Inventory {
