@@ -202,7 +202,7 @@ fn anonymous(proxy: SocketAddr, dir: &Path) -> Child {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     }
     Command::new(program)
-        .args(["--exact", "anonymous_flood", "--ignored"])
+        .args(["--ignored", "--exact", "anonymous_flood"])
         .env(FLOOD, proxy.to_string())
         .uid(NOBODY)
         .gid(NOBODY)
@@ -215,10 +215,9 @@ fn anonymous(proxy: SocketAddr, dir: &Path) -> Child {
 
 /// The anonymous process: as many silent connections as it gets, and invalid requests.
 #[test]
-#[ignore = "a child of the other test"]
+#[ignore = "the body of the child process of the test below; run by it"]
 fn anonymous_flood() {
-    let Ok(proxy) = std::env::var(FLOOD) else { return };
-    let proxy: SocketAddr = proxy.parse().unwrap();
+    let proxy: SocketAddr = std::env::var(FLOOD).expect("run by the test below").parse().unwrap();
     let mut silent = Vec::new();
     loop {
         if let Ok(stream) = connect_untrusted(proxy) {
@@ -375,6 +374,7 @@ fn three_phases(
     thread::sleep(Duration::from_secs(1));
     during("anonymous");
     rows.push(("anonymous", measure(proxy, &mut session)));
+    assert!(child.try_wait().unwrap().is_none(), "{name}: the anonymous process has ended");
     child.kill().unwrap();
     child.wait().unwrap();
     for (flood, measured) in &rows {

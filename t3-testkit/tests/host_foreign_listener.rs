@@ -38,13 +38,18 @@ struct Listener {
 }
 
 impl Listener {
-    fn start(uid: u32, address: &str, options: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["listener_process", "--exact", "--nocapture"])
+    /// Starts the process, which may fail to listen.
+    fn spawn(uid: u32, address: &str, options: &str) -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "listener_process", "--nocapture"])
             .env(ROLE, format!("{address} {uid} {options}"))
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    fn start(uid: u32, address: &str, options: &str) -> Self {
+        let mut child = Self::spawn(uid, address, options);
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut listener = Self { child, output };
         assert!(listener.line().contains("listens"), "{address} as {uid}");
@@ -73,10 +78,11 @@ impl Listener {
     }
 }
 
-/// Not a test: the process of [`Listener`].
+/// The process of [`Listener`].
 #[test]
+#[ignore = "the body of a child process of the tests below; run by them"]
 fn listener_process() {
-    let Ok(role) = std::env::var(ROLE) else { return };
+    let role = std::env::var(ROLE).expect("run by the tests below");
     let mut words = role.split(' ');
     let address: SocketAddr = words.next().unwrap().parse().unwrap();
     sys::become_user(words.next().unwrap().parse().unwrap()).unwrap();
@@ -235,12 +241,7 @@ fn the_users_own_process_is_served_whatever_else_listens() {
     }
     // The kernel lets no two users share a port (SO_REUSEPORT, socket(7)).
     let bob = Listener::start(BOB, &format!("127.0.0.1:{port}"), "reuseport,reuseaddr");
-    let mut refused = Command::new(std::env::current_exe().unwrap())
-        .args(["listener_process", "--exact", "--nocapture"])
-        .env(ROLE, format!("127.0.0.1:{port} {MALLORY} reuseport,reuseaddr"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut refused = Listener::spawn(MALLORY, &format!("127.0.0.1:{port}"), "reuseport,reuseaddr");
     let mut line = String::new();
     let mut output = BufReader::new(refused.stdout.take().unwrap());
     while !line.contains("LISTENER") && output.read_line(&mut line).unwrap() > 0 {}

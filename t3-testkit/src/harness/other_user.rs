@@ -1,5 +1,5 @@
-//! A process of another user: the test program again, in a role. A role is a test of the program
-//! that returns immediately without [`role`].
+//! A process of another user: the test program again, in a role. A role is an ignored test of the
+//! program, which fails if it was not started here: a role that does nothing counts as no test.
 
 use std::{
     fs,
@@ -24,14 +24,14 @@ pub struct OtherUser {
 }
 
 impl OtherUser {
-    /// Starts the test `name` as root; it becomes another user itself.
+    /// Starts the ignored test `name` as root; it becomes another user itself.
     pub fn start(name: &str, words: &str) -> Result<Self> {
         let program = std::env::current_exe().attempt(|| "find the test program".to_owned())?;
         Self::launch(Command::new(program), name, words)
     }
 
-    /// Starts the test `name` as this user in new user and network namespaces, of which it is root.
-    /// Their loopback interface is up. `dir` must be accessible to all users.
+    /// Starts the ignored test `name` as this user in new user and network namespaces, of which it
+    /// is root. Their loopback interface is up. `dir` must be accessible to all users.
     pub fn start_in_namespaces(uid: u32, dir: &Path, name: &str, words: &str) -> Result<Self> {
         let program = dir.join("role");
         let copied = std::env::current_exe().and_then(|own| {
@@ -47,7 +47,8 @@ impl OtherUser {
     }
 
     fn launch(mut command: Command, name: &str, words: &str) -> Result<Self> {
-        command.args([name, "--exact", "--nocapture"]).env(ROLE, words).stdout(Stdio::piped());
+        command.args(["--ignored", "--exact", name, "--nocapture"]);
+        command.env(ROLE, words).stdout(Stdio::piped());
         let mut child = command.spawn().attempt(|| format!("start the process {name}"))?;
         let output = child.stdout.take().ok_or_else(|| TestError::Unexpected {
             what: "a pipe from the process".to_owned(),
@@ -77,11 +78,16 @@ impl Drop for OtherUser {
     }
 }
 
-/// Words of the role of this process; `None` in the test itself.
-#[must_use]
-pub fn role() -> Option<Vec<String>> {
-    let words = std::env::var(ROLE).ok()?;
-    Some(words.split(' ').map(str::to_owned).collect())
+/// Words of the role of this process.
+///
+/// # Errors
+/// [`TestError::Missing`] if no test started it.
+pub fn role() -> Result<Vec<String>> {
+    let words = std::env::var(ROLE).map_err(|_| TestError::Missing {
+        what: "the role of this process".to_owned(),
+        remedy: "run the tests of its program, which start it".to_owned(),
+    })?;
+    Ok(words.split(' ').map(str::to_owned).collect())
 }
 
 /// Prints a line for the test.
