@@ -1,8 +1,8 @@
 //! Detects on a guest's serial console that the guest cannot continue.
 
-/// The kernel met a breakpoint that it had already taken back. It patches its own code (static keys,
-/// tracepoints) with breakpoints while other CPUs run; qemu's multi-threaded emulation can run an
-/// old translation of such a place. No program can cause it, and real CPUs do not have it.
+/// The kernel met a breakpoint that it had already taken back. It patches its own code (static
+/// keys, tracepoints) with breakpoints while other CPUs run; qemu's multi-threaded emulation can
+/// run an old translation of such a place. No program can cause it, and real CPUs do not have it.
 pub const STALE_BREAKPOINT: &str = "the emulator ran a breakpoint that the kernel had removed (oops)";
 
 /// (console text, reason) of fatal kernel and boot errors. The first one that fits counts.
