@@ -66,8 +66,21 @@ const ALL_SESSIONS: u16 = 4_096;
 /// Time for which dispatch waits for an answer while it receives others.
 const DISPATCH_WAITS: Duration = Duration::from_secs(5);
 
+/// Attempts: another program can take the CPU for seconds, but waits do not become shorter.
+const ATTEMPTS: usize = 3;
+
 #[tokio::test]
 async fn all_sessions_can_end_at_the_same_time_without_an_event() {
+    let mut times = Vec::new();
+    // Each waits 100 ms for events, and no more than a few of them one after the other.
+    while times.len() < ATTEMPTS && times.iter().all(|time| *time >= DISPATCH_WAITS) {
+        times.push(end_all_sessions().await);
+    }
+    assert!(times.iter().any(|time| *time < DISPATCH_WAITS), "{times:?}");
+}
+
+/// All sessions end at once. Returns the time until the last answer.
+async fn end_all_sessions() -> Duration {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
     for n in 1..=ALL_SESSIONS {
@@ -85,7 +98,7 @@ async fn all_sessions_can_end_at_the_same_time_without_an_event() {
     };
     let before = Instant::now();
     tokio::join!(asking, reading);
-    // Each waits 100 ms for events, and no more than a few of them one after the other.
-    assert!(before.elapsed() < DISPATCH_WAITS, "{:?}", before.elapsed());
+    let time = before.elapsed();
     daemon.stop().await;
+    time
 }
