@@ -2,7 +2,8 @@
 
 /// The kernel met a breakpoint that it had already taken back. It patches its own code (static
 /// keys, tracepoints) with breakpoints while other CPUs run; qemu's multi-threaded emulation can
-/// run an old translation of such a place. No program can cause it, and real CPUs do not have it.
+/// run an old translation of such a place. A crash that the programs under test cause has another
+/// message.
 pub const STALE_BREAKPOINT: &str = "the emulator ran a breakpoint that the kernel had removed (oops)";
 
 /// (console text, reason) of fatal kernel and boot errors. The first one that fits counts.

@@ -17,6 +17,8 @@ use crate::vm::recipe::Recipe;
 use crate::vm::rootfs::{self, Image};
 use crate::vm::suite::Suite;
 
+/// Console of the first run of a guest that started again, in its folder.
+const STALE_CONSOLE: &str = "console.first";
 /// The fault catalogue.
 const FAULTS: &str = "t3-faults --tier vm --kernel kprobe --json /out/results.json";
 /// The first faults again, with each kind of function hook that fentry hides: all guests have
@@ -165,7 +167,12 @@ fn boot(guest: &Guest, image: &Image, plan: &GuestPlan) -> Result<Step> {
     let boot = Boot { name, image, disk: &disk, dir: &dir, limit, show_console, outside, reboots };
     let mut result = boot.run()?;
     if result.exit.as_ref().is_err_and(|trouble| trouble == STALE_BREAKPOINT) {
-        progress::note(&format!("{name}: {STALE_BREAKPOINT}; its tests start again, once"));
+        let kept = dir.join(STALE_CONSOLE);
+        progress::note(&format!(
+            "{name}: {STALE_BREAKPOINT}; its console is in {}; its tests start again, once",
+            kept.display()
+        ));
+        fs::rename(dir.join("console"), kept)?;
         result = boot.run()?;
     }
     let step = Step::new(*name, result.exit == Ok(0), result.counts, result.time);
