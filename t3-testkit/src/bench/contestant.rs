@@ -24,6 +24,8 @@ use crate::{
 
 /// Timeout for accepting connections after the start.
 const START: Duration = Duration::from_secs(20);
+/// Sessions above those that are measured.
+const SPARE: usize = 200;
 
 /// The proxy between client and backend, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -72,7 +74,7 @@ impl Running {
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, harness::free_port()?));
         let mut process = Process::start(match contestant {
-            Contestant::Dispatch => dispatch(address, backend, dir)?,
+            Contestant::Dispatch => dispatch(address, backend, sessions, dir)?,
             _ => haproxy(contestant == Contestant::HaproxyOne, address, backend, sessions, dir)?,
         })?;
         accepts(&mut process, address, contestant.name())?;
@@ -102,14 +104,18 @@ pub fn accepts(process: &mut Process, address: SocketAddr, name: &str) -> Result
     process.until_ready(name, START, || TcpStream::connect(address).is_ok())
 }
 
-fn dispatch(address: SocketAddr, backend: SocketAddr, dir: &Path) -> Result<Command> {
+fn dispatch(address: SocketAddr, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Command> {
     let table = dir.join("dispatch.json");
     let text = serde_json::json!({ USER: { "os_user": USER, "port": backend.port(), "uid": rustix::process::geteuid().as_raw() } }).to_string();
     fs::write(&table, text).attempt(|| format!("write {}", table.display()))?;
     let mut command = Command::new(harness::find("t3-dispatch")?);
     command.args(["serve", "--config", "/dev/null", "--log", "stderr"]);
     command.args(["--trusted-user", &sys::uid().to_string()]);
-    command.args(harness::NO_LIMITS).args(["--metrics-listen", "off"]);
+    // All sessions are of one user. Without a limit to their number, the limit on open file
+    // descriptors would set one per user.
+    let sessions = (sessions + SPARE).to_string();
+    command.args(["--max-sessions", &sessions, "--max-sessions-per-user", &sessions]);
+    command.args(["--max-connections", "512", "--upgrade-rate", "0", "--metrics-listen", "off"]);
     command.arg("--listen").arg(address.to_string()).arg("--table").arg(table);
     command.arg("--trace-socket").arg(dir.join("no-t3-trace.sock"));
     Ok(command)
