@@ -1,6 +1,7 @@
 //! The commands, one file each, with their options.
 
 pub mod autobahn;
+mod background;
 pub mod bench;
 pub mod build;
 pub mod demo;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
+use crate::commands::background::Background;
 use crate::tiers;
 use crate::tiers::tier::Tier;
 use crate::tools::apt_packages::{self, PackageSet};
@@ -34,46 +35,27 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
         Ok(vec![Step::new("eBPF programs", true, Counts::one(true), begin.elapsed())])
     }));
     let tiers = chosen(args);
-    let together = tiers.contains(&Tier::Host) && tiers.contains(&Tier::Fuzz);
-    for tier in tiers {
-        match tier {
-            Tier::Host if together => report.tiers.extend(host_and_fuzz(args.quick)),
-            Tier::Fuzz if together => {}
-            tier => report.tiers.push(timed(tier.name(), || tier.steps(args.quick))),
+    std::thread::scope(|scope| {
+        let mut background = Background::default();
+        for &tier in &tiers {
+            match tier {
+                Tier::Host => report.tiers.push(timed(tier.name(), || {
+                    tiers::host::steps(args.quick, || background.start(scope, &tiers))
+                })),
+                Tier::Fuzz => report.tiers.push(background.fuzz()),
+                Tier::Vm => {
+                    let prepared = background.guests();
+                    report.tiers.push(timed(tier.name(), || tiers::vm::steps(prepared)));
+                }
+                Tier::Lint | Tier::Unit => report.tiers.push(timed(tier.name(), || tier.steps(args.quick))),
+            }
         }
-    }
+    });
     println!();
     report.closing(strict).iter().for_each(|line| println!("{line}"));
     let counts = report.counts(strict);
     let ok = counts.failed == 0 && counts.passed > 0;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The host tier ends with a five-minute wait that needs a third of a core: fuzzing runs at the
-/// same time.
-fn host_and_fuzz(quick: bool) -> [TierReport; 2] {
-    let fuzz = || timed(Tier::Fuzz.name(), || Tier::Fuzz.steps(quick));
-    std::thread::scope(|scope| {
-        let mut fuzzing = None;
-        let host = timed(Tier::Host.name(), || {
-            tiers::host::steps(quick, || {
-                fuzzing = Some(scope.spawn(move || {
-                    // Lowers the priority of this thread and its children. Fuzzing runs also if
-                    // that fails.
-                    let _ = rustix::process::nice(10);
-                    fuzz()
-                }));
-            })
-        });
-        let fuzz = match fuzzing.map(std::thread::ScopedJoinHandle::join) {
-            Some(Ok(report)) => report,
-            Some(Err(_)) => {
-                timed(Tier::Fuzz.name(), || anyhow::bail!("the thread that ran the fuzz targets panicked"))
-            }
-            None => fuzz(),
-        };
-        [host, fuzz]
-    })
 }
 
 fn chosen(args: &TestArgs) -> Vec<Tier> {
@@ -87,7 +69,7 @@ fn chosen(args: &TestArgs) -> Vec<Tier> {
     Tier::ALL.into_iter().filter(wanted).collect()
 }
 
-fn timed(name: &'static str, steps: impl FnOnce() -> Result<Vec<Step>>) -> TierReport {
+pub(super) fn timed(name: &'static str, steps: impl FnOnce() -> Result<Vec<Step>>) -> TierReport {
     let begin = Instant::now();
     println!("\n=== {name}");
     match steps() {

@@ -30,9 +30,9 @@ const SHOWN_PROGRAMS: [&str; 4] = ["host_chaos", "host_faults", "host_incidents"
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
 
-/// Runs the tier. `quick` sets `T3_QUICK`: tests with many repetitions run fewer. `waits` is called
-/// when only [`PARALLEL`] is left, which leaves most of the CPU free.
-pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
+/// Runs the tier. `quick` sets `T3_QUICK`: tests with many repetitions run fewer. `begins` is called
+/// when the tests are compiled: from then on most of the CPU is free.
+pub fn steps(quick: bool, begins: impl FnOnce()) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());
     }
@@ -43,6 +43,7 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
         progress::note(&format!("cannot install the Autobahn suite: {error:#}"));
     }
     let all = programs::compile()?;
+    begins();
     progress::step("tests as root, on the kernel of this host");
     let (skipped, host): (Vec<_>, Vec<_>) = all
         .iter()
@@ -57,7 +58,6 @@ pub fn steps(quick: bool, waits: impl FnOnce()) -> Result<Vec<Step>> {
     for program in in_turn {
         steps.extend(one(program, quick)?);
     }
-    waits();
     let together: Vec<Result<Option<Step>>> = std::thread::scope(|scope| {
         let running: Vec<_> =
             parallel.into_iter().map(|program| scope.spawn(move || one(program, quick))).collect();

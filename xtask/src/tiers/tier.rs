@@ -41,7 +41,7 @@ impl Tier {
             Self::Unit => super::unit::steps(),
             Self::Host => super::host::steps(quick, || ()),
             Self::Fuzz => super::fuzz::steps(),
-            Self::Vm => super::vm::steps(),
+            Self::Vm => super::vm::steps(None),
         }
     }
 }

@@ -144,7 +144,7 @@ fn one(guest: &Guest, images: &[(Suite, Result<Image, String>)], plan: &GuestPla
 }
 
 /// All images at the same time: mmdebstrap waits for the network most of its time.
-fn images(suites: &[Suite]) -> Result<Vec<Result<Image>>> {
+pub fn images(suites: &[Suite]) -> Result<Vec<Result<Image>>> {
     let host = apt::host()?;
     let ensure = |suite: Suite| {
         let recipe = Recipe { suite, mirror: host.mirror.clone(), apt_options: host.options.clone() };
