@@ -1,5 +1,5 @@
 //! Tests that need root and the kernel of this host: real journald, real eBPF. One test at a time,
-//! because they share the kernel, except for two programs at the end.
+//! because they share the kernel, and beside them those that do not disturb others.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,9 +18,12 @@ use crate::vm::autobahn_image;
 const LIMIT: Duration = Duration::from_secs(900);
 /// Printed lines of a program in [`SHOWN_PROGRAMS`].
 const SHOWN_LINES: usize = 250;
-/// Run at the same time, after the others: one waits for five minutes with a third of a core, the
-/// other computes. Neither measures durations, and each has a private journald and t3-trace.
-const PARALLEL: [&str; 2] = ["host_autobahn", "host_soak"];
+/// Run one after the other beside the other programs, which leave half of the CPU free. They count
+/// and compare and do not measure durations, and each has a private journald and t3-trace.
+const BESIDE: [&str; 4] = ["host_soak", "host_restart", "host_autobahn", "host_relay_model"];
+/// Run after the others, when those of [`BESIDE`] have ended: they load the host, or compare
+/// durations.
+const LAST: [&str; 4] = ["host_abuse", "host_bulk", "host_evidence_socket_abuse", "host_memory_limits"];
 /// Skipped by `--quick`: long scenarios whose parts other programs test.
 const NOT_QUICK: [&str; 5] = ["host_demo", "host_probe", "host_screens", "million_host", "orphans_host"];
 /// The output of these is printed also on success: the tables of faults and of kills, and the time
@@ -52,23 +55,28 @@ pub fn steps(quick: bool, begins: impl FnOnce()) -> Result<Vec<Step>> {
     for program in skipped {
         progress::note(&format!("skipped by --quick: {}", programs::label(program)));
     }
-    let (parallel, in_turn): (Vec<_>, Vec<_>) =
-        host.into_iter().partition(|program| PARALLEL.contains(&program.target.as_str()));
-    let mut steps = Vec::new();
-    for program in in_turn {
-        steps.extend(one(program, quick)?);
-    }
-    let together: Vec<Result<Option<Step>>> = std::thread::scope(|scope| {
-        let running: Vec<_> =
-            parallel.into_iter().map(|program| scope.spawn(move || one(program, quick))).collect();
-        let panicked = || Err(anyhow!("the thread that ran a test program panicked"));
-        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
-    });
-    for step in together {
-        steps.extend(step?);
-    }
+    let (beside, others): (Vec<_>, Vec<_>) =
+        host.into_iter().partition(|program| BESIDE.contains(&program.target.as_str()));
+    let (last, first): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|program| LAST.contains(&program.target.as_str()));
+    let mut steps = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| in_turn(&beside, quick));
+        let mut steps = in_turn(&first, quick)?;
+        let panicked = || Err(anyhow!("the thread that ran test programs panicked"));
+        steps.extend(beside.join().unwrap_or_else(|_| panicked())?);
+        anyhow::Ok(steps)
+    })?;
+    steps.extend(in_turn(&last, quick)?);
     if steps.is_empty() {
         anyhow::bail!("no test program is named host_* or *_host; the tier would test nothing");
+    }
+    Ok(steps)
+}
+
+fn in_turn(programs: &[&Artifact], quick: bool) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for program in programs {
+        steps.extend(one(program, quick)?);
     }
     Ok(steps)
 }
