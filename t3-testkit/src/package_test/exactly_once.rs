@@ -37,8 +37,9 @@ const FEW: usize = 4;
 const STEPPED: u64 = 1_800_000;
 /// A pass of t3-trace each minute, on an emulated host.
 const TIMEOUT: Duration = Duration::from_secs(100);
-/// Before a reset that must find the sessions in the spool: t3-trace has written it to the disk.
-const SPOOLED: Duration = Duration::from_secs(6);
+/// Before a reset that must find the sessions in the spool, which t3-trace syncs each second.
+/// Scaled: the guest is emulated.
+const SPOOLED: Duration = Duration::from_secs(5);
 /// Only what a program syncs is written to the disk (proc_sys_vm(5)).
 const NO_WRITEBACK: &str = "echo 0 >/proc/sys/vm/dirty_writeback_centisecs";
 const DISPATCH_UNIT: &str = "t3-dispatch.service";
@@ -179,14 +180,18 @@ impl Test {
             // They end with the guest.
             std::mem::forget(self.open(kind, RESET / USERS.len())?);
             let sessions = identities(kind, RESET)?;
-            let settled = if synced { shell("journalctl --sync && sync") } else { Ok(String::new()) };
-            settled.and_then(|_| Reset { synced, sessions }.keep()).map(|()| "")
+            if synced {
+                shell("journalctl --sync && sync")?;
+            } else {
+                registered(RESET)?;
+                std::thread::sleep(wait::scaled(SPOOLED));
+            }
+            Reset { synced, sessions }.keep().map(|()| "")
         });
         steps.keep()?;
         if !steps.close() {
             return Ok(false);
         }
-        std::thread::sleep(if synced { Duration::ZERO } else { SPOOLED });
         outside::reset()
     }
 
@@ -337,6 +342,17 @@ fn count(kind: &str) -> Result<usize> {
 
 fn is_of(record: &StoredRecord, kind: &str) -> bool {
     record.ray.strip_prefix(kind).is_some_and(|rest| rest.starts_with('-'))
+}
+
+/// Waits until t3-trace has registered so many sessions. dispatch writes `ws open` without it.
+fn registered(sessions: usize) -> Result<()> {
+    let wanted = u64::try_from(sessions).unwrap_or(u64::MAX);
+    let mut last = None;
+    let found = wait::until(&format!("{sessions} sessions registered by t3-trace"), TIMEOUT, || {
+        last = trace_status(Path::new(SOCKET_PATH)).ok().map(|status| status.sessions);
+        last.filter(|&count| count >= wanted).map(drop)
+    });
+    found.map_err(|error| TestError::Unexpected { what: error.to_string(), got: format!("{last:?}") })
 }
 
 /// Waits until the journal has the `ws open` of so many sessions; their rays and ids.
