@@ -97,11 +97,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 }
 
 fn sum_up(rows: &[Row]) -> bool {
-    let failed = rows.iter().filter(|row| row.outcome.failed()).count();
+    let failed: Vec<_> = rows.iter().filter(|row| row.outcome.failed()).collect();
     let impossible = rows.iter().filter(|row| matches!(row.outcome, Outcome::Impossible(_))).count();
     if impossible > 0 {
         println!("{impossible} not possible on this host, see above");
     }
-    println!("{} passed, {failed} failed", rows.len() - failed - impossible);
-    failed == 0
+    if failed.len() < rows.len() && !failed.is_empty() {
+        println!("again, those that failed:");
+        failed.iter().for_each(|row| print!("{}", row.to_text()));
+    }
+    println!("{} passed, {} failed", rows.len() - failed.len() - impossible, failed.len());
+    failed.is_empty()
 }

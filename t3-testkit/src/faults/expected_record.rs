@@ -24,6 +24,8 @@ pub enum Expect {
     Absent,
     /// No value, or a number in this range.
     AbsentOr(u64, u64),
+    /// No value, or one that this expects.
+    Maybe(Box<Expect>),
     /// `serve`, or `devvm` if the record shows CPU pressure on serve's cgroup, which other
     /// processes of the host may cause.
     StallSegment,
@@ -49,6 +51,7 @@ impl Expect {
             Self::Present => text.is_some(),
             Self::Absent => text.is_none(),
             Self::AbsentOr(low, high) => text.is_none() || within(*low, *high),
+            Self::Maybe(expect) => text.is_none() || expect.holds(text, under_pressure),
             Self::StallSegment => text == Some("serve") || (under_pressure && text == Some("devvm")),
             // Compared in `mismatches`, which has the record.
             Self::Near(..) | Self::Free => true,
@@ -67,6 +70,7 @@ impl std::fmt::Display for Expect {
             Self::Present => f.write_str("something"),
             Self::Absent => f.write_str("nothing"),
             Self::AbsentOr(low, high) => write!(f, "nothing or {low} to {high}"),
+            Self::Maybe(expect) => write!(f, "nothing or {expect}"),
             Self::StallSegment => f.write_str("serve"),
             Self::Near(key, difference) => write!(f, "{key}, differing by up to {difference}"),
             Self::Free => f.write_str("anything"),
@@ -253,10 +257,31 @@ impl ExpectedRecord {
         self.0.get(key)
     }
 
-    /// Sets the expectation only if the key is [`Expect::Free`], so that a fault's own one is kept.
+    /// Sets the expectation only if the key is [`Expect::Free`], so that a fault's own one is kept;
+    /// a key that may be absent still may.
     #[must_use]
     pub fn if_free(self, key: &'static str, expect: Expect) -> Self {
-        if self.0.get(key) == Some(&ANY) { self.key(key, expect) } else { self }
+        match self.0.get(key) {
+            Some(Expect::Free) => self.key(key, expect),
+            Some(Expect::Maybe(own)) if **own == Expect::Free => {
+                self.key(key, Expect::Maybe(Box::new(expect)))
+            }
+            _ => self,
+        }
+    }
+
+    /// Lets the keys of serve's process be absent: it is not known before it is asked for.
+    #[must_use]
+    pub fn without_peer(self) -> Self {
+        ["peer_pid", "peer_comm", "peer_exit"].into_iter().fold(self, |expected, key| {
+            match expected.of(key) {
+                Some(own) => {
+                    let own = own.clone();
+                    expected.key(key, Expect::Maybe(Box::new(own)))
+                }
+                None => expected,
+            }
+        })
     }
 
     /// Differences of a record.

@@ -109,7 +109,10 @@ pub(super) fn faults() -> Vec<Fault> {
             left(Verdict::ClientLeft, "fin", 2_000).is("confidence", "likely"),
             |fx| leave(fx, IMPATIENT),
         ),
-        Fault::new("client_quick_at_open", left(Verdict::ClientLeft, "fin", 300), |fx| leave(fx, QUICK)),
+        // It may leave before the process of the port is known.
+        Fault::new("client_quick_at_open", left(Verdict::ClientLeft, "fin", 300).without_peer(), |fx| {
+            leave(fx, QUICK)
+        }),
     ]
 }
 
