@@ -16,7 +16,7 @@ use t3_record::{
     Verdict,
     evidence::{OwnEnd, Shutdown},
 };
-use tokio::{io::AsyncWriteExt, time::Instant};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_peers_receive_1001_and_every_session_has_a_record_in_time() {
@@ -63,7 +63,38 @@ async fn both_peers_receive_1001_and_every_session_has_a_record_in_time() {
     }
     fixture.no_more_records().await;
     assert_eq!(fixture.messages("ws close").len(), 4);
-    assert!(tokio::net::TcpStream::connect(fixture.address).await.is_err(), "still listening");
+    assert!(TcpStream::connect(fixture.address).await.is_err(), "still listening");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_request_that_crosses_the_signal_is_answered() {
+    let fixture = Fixture::new(&["--drain-time", "10s"]).await;
+    let mut client = TcpStream::connect(fixture.address).await.unwrap();
+    let drain = drain_accepted(&fixture).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: t3\r\n\r\n").await.unwrap();
+    let answer = String::from_utf8(rest(&mut client).await.unwrap()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 ") && answer.contains("\r\nConnection: close\r\n"), "{answer:?}");
+    drain.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_request_does_not_use_up_the_drain_time() {
+    let fixture = Fixture::new(&["--drain-time", "60s"]).await;
+    let mut client = TcpStream::connect(fixture.address).await.unwrap();
+    let drain = drain_accepted(&fixture).await;
+    tokio::time::timeout(Duration::from_secs(20), drain).await.expect("ended early").unwrap();
+    assert_eq!(rest(&mut client).await.unwrap(), b"");
+}
+
+/// Starts to drain when the connections of the clients are accepted.
+async fn drain_accepted(fixture: &Fixture) -> tokio::task::JoinHandle<()> {
+    while fixture.app.connections.count() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let app = std::sync::Arc::clone(&fixture.app);
+    let shutdown = Shutdown { signal: Some(15), at: t3_dispatch::sys::clock::now() };
+    tokio::spawn(async move { t3_dispatch::process::run::drain(&app, shutdown).await })
 }
 
 #[tokio::test(flavor = "multi_thread")]

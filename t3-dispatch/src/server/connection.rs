@@ -1,12 +1,15 @@
 //! One client connection: guard and HTTP/1.1 server, until it ends or becomes a WebSocket.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use t3_record::evidence::{Nanos, SeenEnd};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     admission::{client::Client, connections::ConnectionPermit, rejections::LogCause},
@@ -32,7 +35,13 @@ const BUFFER_EXTRA: usize = 16 * 1024;
 /// Number of fields that hyper parses without an allocation.
 const HYPER_DEFAULT_FIELDS: usize = 100;
 
-/// Serves one connection until it ends or becomes a WebSocket.
+/// Time that a client has during a shutdown to send its first request on a connection that is
+/// accepted: the process that accepts the next ones cannot answer it.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Interval at which this first request is looked for.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Serves one connection until it ends or becomes a WebSocket. `_count` is held until then.
 ///
 /// A peer that is not trusted has no user whose requests it carries: it gets the time for one head
 /// from the accept on, and between two requests no more than that.
@@ -40,11 +49,9 @@ pub async fn serve(
     app: Arc<App>,
     stream: TcpStream,
     owner: PeerOwner,
-    _permit: ConnectionPermit,
+    (_permit, _count): (ConnectionPermit, ConnectionCount),
     trusted: bool,
 ) {
-    // Ends last: a shutdown waits for it, and writes the attempts then.
-    let _count = ConnectionCount::new(&app);
     let mut attempt = Attempt::accepted(&app, &stream);
     // First, because reading the cookie generates it. Fails if the peer has already disconnected.
     let Ok(leg) = tcp::leg(&stream) else {
@@ -69,7 +76,7 @@ pub async fn serve(
     let exchanges = stream.exchanges();
     attempt.exchanges = Some(Arc::clone(&exchanges));
     let service = service_fn({
-        let app = Arc::clone(&app);
+        let (app, exchanges) = (Arc::clone(&app), Arc::clone(&exchanges));
         move |request| {
             let (app, exchanges) = (Arc::clone(&app), Arc::clone(&exchanges));
             async move { Ok::<_, Infallible>(exchange(app, peer, &exchanges, request).await) }
@@ -90,18 +97,36 @@ pub async fn serve(
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = app.shutdown.wait() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                result = timeout(app.timeouts.relay.going_away, connection) => match result {
-                    Ok(result) => result,
-                    Err(_) => return,
-                },
-                () = app.shutdown.wait_for_force() => return,
+            let ended = tokio::select! {
+                result = connection.as_mut() => Some(result),
+                () = first_request(&exchanges) => None,
+            };
+            match ended {
+                Some(result) => result,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        result = timeout(app.timeouts.relay.going_away, connection) => match result {
+                            Ok(result) => result,
+                            Err(_) => return,
+                        },
+                        () = app.shutdown.wait_for_force() => return,
+                    }
+                }
             }
         }
     };
     if let Err(error) = result {
         tracing::debug!(peer = %peer.ip, "HTTP connection: {error}");
+    }
+}
+
+/// Returns when the first request was read, or is late. A connection that is closed before is lost
+/// to a client that cannot know whether the request was processed (RFC 9112 section 9.3.1).
+async fn first_request(exchanges: &Exchanges) {
+    let deadline = Instant::now() + FIRST_REQUEST;
+    while exchanges.heads() == 0 && Instant::now() < deadline {
+        sleep(POLL).await;
     }
 }
 
@@ -168,11 +193,12 @@ impl Drop for Attempt {
     }
 }
 
-/// Counts an HTTP connection until it ends or is upgraded.
-struct ConnectionCount(Arc<App>);
+/// Counts an HTTP connection from its accept until it ends or is upgraded: a shutdown waits for it.
+pub struct ConnectionCount(Arc<App>);
 
 impl ConnectionCount {
-    fn new(app: &Arc<App>) -> Self {
+    #[must_use]
+    pub fn new(app: &Arc<App>) -> Self {
         app.connections.opened();
         Self(Arc::clone(app))
     }

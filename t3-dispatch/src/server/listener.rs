@@ -23,7 +23,11 @@ use tokio::{
 use crate::{
     admission::client::Client,
     metrics::reject_reason::RejectReason,
-    server::{app::App, connection, overload},
+    server::{
+        app::App,
+        connection::{self, ConnectionCount},
+        overload,
+    },
     sys::{
         bind::{adopt, bind},
         descriptors::{self, Purpose},
@@ -132,6 +136,8 @@ fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) {
         let client = Client::Address(ip);
         return refuse(app, stream, client, RejectReason::Descriptors, StatusCode::SERVICE_UNAVAILABLE, text);
     }
+    // Before the task: a shutdown that begins now waits for this connection.
+    let count = ConnectionCount::new(app);
     let app = Arc::clone(app);
     tokio::spawn(async move {
         // A local peer is trusted by its user, which is looked up once per connection.
@@ -139,7 +145,7 @@ fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) {
         let trusted = app.trust.hops.check_peer(ip, owner).is_ok();
         let client = Client::of(ip, owner);
         match app.quota.acquire(client, trusted) {
-            Ok(permit) => connection::serve(app, stream, owner, permit, trusted).await,
+            Ok(permit) => connection::serve(app, stream, owner, (permit, count), trusted).await,
             Err(why) => refuse(&app, stream, client, why.reason(), overload::status(why), &why.to_string()),
         }
     });
