@@ -217,7 +217,8 @@ fn room_for(pid: u32, more: usize) -> Result<u64> {
     let mut last = None;
     let open = wait::until("stable descriptors of dispatch", Duration::from_secs(20), || {
         let now = open();
-        std::thread::sleep(Duration::from_millis(500));
+        // Longer than it takes to close a connection that was refused.
+        std::thread::sleep(wait::scaled(Duration::from_millis(500)));
         let same = now == std::mem::replace(&mut last, now.clone());
         now.filter(|_| same)
     })?;

@@ -3,9 +3,11 @@
 //! The complete record is compared: a key that a fault does not set has the expectation of an
 //! ordinary session ([`ExpectedRecord::opened`]), so both extra and missing keys fail.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use t3_record::{Cause, CloseRecord, ClosedBy, LegEnd, Segment, Verdict};
+
+use crate::wait;
 
 /// Expectation on one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +116,10 @@ impl ExpectedRecord {
         keys.extend(["down_rtt_us", "up_rtt_us", "chain"].map(|key| (key, SOME)));
         // A ping may be in flight when the session ends.
         keys.insert("hb_by", Expect::Is("text".to_owned()));
-        // Every message of the tests is one frame, read at once.
-        keys.insert("up_silent_ms", Expect::Near("up_idle_ms", 50));
+        // Every message of the tests is one frame, read at once; under emulation not quite.
+        let at_once = wait::scaled(Duration::from_millis(50)).as_millis();
+        let at_once = u64::try_from(at_once).unwrap_or(u64::MAX);
+        keys.insert("up_silent_ms", Expect::Near("up_idle_ms", at_once));
         // Bytes on their way to the client at the end; a busy host is late now and then.
         keys.insert("up_queued", Expect::AbsentOr(1, u64::MAX));
         // A peer that is gone acknowledges nothing more.
