@@ -7,8 +7,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use anyhow::{Result, anyhow};
 
-use super::test::timed;
 use crate::tiers::tier::Tier;
+use crate::tiers::timed::timed;
 use crate::tiers::vm::{self, Prepared};
 use crate::tools::progress;
 use crate::tools::report::TierReport;

@@ -11,9 +11,10 @@ use clap::Args;
 use crate::commands::background::Background;
 use crate::tiers;
 use crate::tiers::tier::Tier;
+use crate::tiers::timed::timed;
 use crate::tools::apt_packages::{self, PackageSet};
-use crate::tools::report::{Counts, Report, Step, TierReport};
-use crate::tools::{ebpf, progress};
+use crate::tools::ebpf;
+use crate::tools::report::{Counts, Report, Step};
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
@@ -67,26 +68,6 @@ fn chosen(args: &TestArgs) -> Vec<Tier> {
         }
     };
     Tier::ALL.into_iter().filter(wanted).collect()
-}
-
-pub(super) fn timed(name: &'static str, steps: impl FnOnce() -> Result<Vec<Step>>) -> TierReport {
-    let begin = Instant::now();
-    println!("\n=== {name}");
-    match steps() {
-        Ok(steps) => TierReport { name, steps, time: begin.elapsed(), not_run: None },
-        Err(error) => match error.downcast_ref::<tiers::CannotRun>() {
-            Some(why) => {
-                progress::note(&format!("not run: {why}"));
-                TierReport { name, steps: Vec::new(), time: begin.elapsed(), not_run: Some(why.to_string()) }
-            }
-            None => {
-                let why = format!("{error:#}");
-                progress::note(&format!("FAILED {why}"));
-                let step = Step::new(name, false, Counts::default(), begin.elapsed()).because(why);
-                TierReport { name, steps: vec![step], time: begin.elapsed(), not_run: None }
-            }
-        },
-    }
 }
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ const SHOWN_PROGRAMS: [&str; 4] = ["host_chaos", "host_faults", "host_incidents"
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];
 
-/// Runs the tier. `quick` sets `T3_QUICK`: tests with many repetitions run fewer. `begins` is called
-/// when the tests are compiled: from then on most of the CPU is free.
+/// Runs the tier. `quick` sets `T3_QUICK`: tests with many repetitions run fewer. `begins` is
+/// called when the tests are compiled: from then on most of the CPU is free.
 pub fn steps(quick: bool, begins: impl FnOnce()) -> Result<Vec<Step>> {
     if sudo::root() == sudo::Root::No {
         return Err(CannotRun("needs root, or sudo without a password".to_owned()).into());

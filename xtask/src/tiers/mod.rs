@@ -8,6 +8,7 @@ pub mod lint;
 pub mod programs;
 pub mod rules;
 pub mod tier;
+pub mod timed;
 pub mod unit;
 pub mod vm;
 
