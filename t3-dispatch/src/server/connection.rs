@@ -247,8 +247,9 @@ async fn exchange(
         }
     };
     app.metrics.response(&response);
-    if exchanges.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // The guard forwards no further request, or the buffers are not to be kept.
+    let is_last = exchanges.is_last() || app.shutdown.triggered().is_some();
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // The guard forwards no further request, the buffers are not to be kept, or dispatch stops.
         close(&mut response);
     }
     response.map(|body| body.during(exchange))
