@@ -8,6 +8,8 @@ use t3_trace_host::clock::SECOND;
 
 /// Shorter delays are those of a busy host.
 const MIN_DELAY: Nanos = SECOND / 10;
+/// Taking a sample reads some files. One that takes longer than this was interrupted.
+const LONG_SAMPLE: Nanos = SECOND;
 /// Samples of CPU time, about one per second.
 const SAMPLES: usize = 31;
 
@@ -39,27 +41,25 @@ impl CpuTime {
 /// Delays and stolen time of the last samples.
 #[derive(Debug, Clone, Default)]
 pub struct HostTime {
-    /// Time of the next sample.
+    /// Time of the next sample, while the sampler sleeps.
     due: Option<Nanos>,
+    /// Begin of the sample that is being taken.
+    began: Option<Nanos>,
     delays: VecDeque<Span>,
     cpu: VecDeque<CpuTime>,
 }
 
 impl HostTime {
     /// The sampler sleeps until `due`.
-    pub fn sleeps(&mut self, due: Nanos) {
-        self.due = Some(due);
+    pub fn sleeps(&mut self, now: Nanos, due: Nanos) {
+        self.keep(now);
+        (self.began, self.due) = (None, Some(due));
     }
 
     /// The sampler runs.
     pub fn runs(&mut self, now: Nanos, cpu: Option<CpuTime>) {
-        if let Some(delay) = self.delay(now) {
-            if self.delays.len() == MAX_SPANS {
-                self.delays.pop_front();
-            }
-            self.delays.push_back(delay);
-        }
-        self.due = None;
+        self.keep(now);
+        (self.began, self.due) = (Some(now), None);
         if let Some(cpu) = cpu {
             if self.cpu.len() == SAMPLES {
                 self.cpu.pop_front();
@@ -68,9 +68,20 @@ impl HostTime {
         }
     }
 
+    fn keep(&mut self, now: Nanos) {
+        if let Some(delay) = self.delay(now) {
+            if self.delays.len() == MAX_SPANS {
+                self.delays.pop_front();
+            }
+            self.delays.push_back(delay);
+        }
+    }
+
+    /// The delay that lasts: of a sleep, or of a sample.
     fn delay(&self, now: Nanos) -> Option<Span> {
-        let due = self.due?;
-        (now.saturating_sub(due) >= MIN_DELAY).then_some(Span { from: due, until: now })
+        let sleep = self.due.map(|due| (due, MIN_DELAY));
+        let (from, least) = sleep.or(self.began.map(|began| (began, LONG_SAMPLE)))?;
+        (now.saturating_sub(from) >= least).then_some(Span { from, until: now })
     }
 
     /// The last delays, oldest first, with the one that lasts: others may run before the sampler.
@@ -99,14 +110,27 @@ mod tests {
     fn a_delay_is_known_before_the_sampler_runs_again() {
         let mut time = HostTime::default();
         time.runs(SECOND, None);
-        time.sleeps(2 * SECOND);
+        time.sleeps(SECOND, 2 * SECOND);
         assert_eq!(time.delays(2 * SECOND + 1), []);
         assert_eq!(time.delays(9 * SECOND), [span(20, 90)]);
         time.runs(9 * SECOND, None);
-        assert_eq!(time.delays(99 * SECOND), [span(20, 90)], "it runs");
-        time.sleeps(10 * SECOND);
+        assert_eq!(time.delays(9 * SECOND + 1), [span(20, 90)], "it runs");
+        time.sleeps(9 * SECOND + 1, 10 * SECOND);
         time.runs(10 * SECOND + SECOND / 20, None);
         assert_eq!(time.delays(10 * SECOND + SECOND / 20), [span(20, 90)]);
+    }
+
+    #[test]
+    fn a_host_that_is_paused_during_a_sample_is_late_as_well() {
+        let mut time = HostTime::default();
+        time.runs(SECOND, None);
+        assert_eq!(time.delays(2 * SECOND - 1), [], "a slow sample");
+        assert_eq!(time.delays(9 * SECOND), [span(10, 90)]);
+        time.sleeps(9 * SECOND, 10 * SECOND);
+        assert_eq!(time.delays(10 * SECOND), [span(10, 90)], "kept");
+        time.runs(10 * SECOND, None);
+        time.sleeps(11 * SECOND - 1, 12 * SECOND);
+        assert_eq!(time.delays(12 * SECOND), [span(10, 90)], "a slow sample");
     }
 
     #[test]

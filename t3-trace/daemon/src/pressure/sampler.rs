@@ -243,7 +243,8 @@ fn run(shared: &Shared) {
             }
         }
         if !state.stopping {
-            state.time.sleeps(monotonic() + nanos(EVERY));
+            let now = monotonic();
+            state.time.sleeps(now, now + nanos(EVERY));
             state = shared.changed.wait_timeout(state, EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.stopping {
