@@ -101,6 +101,8 @@ fn young(expected: ExpectedRecord) -> ExpectedRecord {
     ["up_msgs", "down_msgs"]
         .into_iter()
         .fold(expected, |expected, key| expected.key(key, Expect::Range(0, 1_000)))
+        // Since the open, if there was no message.
+        .key("up_silent_ms", Expect::Range(0, 60_000))
 }
 
 impl Fixture {
