@@ -25,7 +25,19 @@ const BESIDE: [&str; 3] = ["host_soak", "host_autobahn", "host_relay_model"];
 /// durations.
 const LAST: [&str; 4] = ["host_abuse", "host_bulk", "host_evidence_socket_abuse", "host_memory_limits"];
 /// Skipped by `--quick`: long scenarios whose parts other programs test.
-const NOT_QUICK: [&str; 5] = ["host_demo", "host_probe", "host_screens", "million_host", "orphans_host"];
+const NOT_QUICK: [&str; 11] = [
+    "host_abuse",
+    "host_demo",
+    "host_evidence_socket_abuse",
+    "host_foreign_namespace",
+    "host_heartbeat_peers",
+    "host_kill_matrix",
+    "host_memory_limits",
+    "host_probe",
+    "host_screens",
+    "million_host",
+    "orphans_host",
+];
 /// The output of these is printed also on success: the tables of faults and of kills, and the time
 /// until a record.
 const SHOWN_PROGRAMS: [&str; 4] = ["host_chaos", "host_faults", "host_incidents", "host_kill_matrix"];
