@@ -41,7 +41,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Interval at which this first request is looked for.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Serves one connection until it ends or becomes a WebSocket. `_count` is held until then.
+/// Serves one connection until it ends or becomes a WebSocket. `_count` is dropped last: a shutdown
+/// waits for it, and then writes the attempts.
 ///
 /// A peer that is not trusted has no user whose requests it carries: it gets the time for one head
 /// from the accept on, and between two requests no more than that.
@@ -100,6 +101,7 @@ pub async fn serve(
             let ended = tokio::select! {
                 result = connection.as_mut() => Some(result),
                 () = first_request(&exchanges) => None,
+                () = app.shutdown.wait_for_force() => return,
             };
             match ended {
                 Some(result) => result,
@@ -121,8 +123,8 @@ pub async fn serve(
     }
 }
 
-/// Returns when the first request was read, or is late. A connection that is closed before is lost
-/// to a client that cannot know whether the request was processed (RFC 9112 section 9.3.1).
+/// Returns when the first request was read, or after [`FIRST_REQUEST`]. A client whose connection
+/// is closed earlier cannot know whether its request was processed (RFC 9112 section 9.3.1).
 async fn first_request(exchanges: &Exchanges) {
     let deadline = Instant::now() + FIRST_REQUEST;
     while exchanges.heads() == 0 && Instant::now() < deadline {

@@ -134,8 +134,8 @@ pub(super) fn faults() -> Vec<Fault> {
     ]
 }
 
-/// The request and the client's FIN are read together: the connection to serve is closed while it
-/// is made, and may get no end and no process that is known.
+/// The request and the client's FIN are read together: dispatch gives up while it connects to
+/// serve, so that this leg may have no end, and serve's process may not be known.
 fn unread(verdict: Verdict, segment: Segment, how: &str, lag_ms: (u64, u64)) -> ExpectedRecord {
     ExpectedRecord::unopened(verdict, segment, DownstreamClosed, how, ClosedBy::Downstream)
         .is("confidence", "likely")

@@ -274,7 +274,7 @@ impl ExpectedRecord {
         }
     }
 
-    /// Lets the keys of serve's process be absent: it is not known before it is asked for.
+    /// Lets the keys of serve's process be absent: the session may end before it is looked up.
     #[must_use]
     pub fn without_peer(self) -> Self {
         ["peer_pid", "peer_comm", "peer_exit"].into_iter().fold(self, |expected, key| {

@@ -43,7 +43,7 @@ pub fn steps() -> Result<Vec<Step>> {
         let seeds = paths::root().join("fuzz/seeds").join(&target.target);
         std::fs::create_dir_all(&corpus)?;
         let mut run = Command::new(&target.executable);
-        run.arg(format!("-max_total_time={SECONDS}")).args(["-timeout=30", "-rss_limit_mb=2048"]);
+        run.arg(format!("-max_total_time={SECONDS}")).args(["-timeout=10", "-rss_limit_mb=2048"]);
         run.arg(format!("-artifact_prefix={}/{}-", target_dir.display(), target.target)).arg(&corpus);
         if seeds.is_dir() {
             // libFuzzer writes to the first folder only.

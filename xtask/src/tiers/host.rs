@@ -1,5 +1,5 @@
 //! Tests that need root and the kernel of this host: real journald, real eBPF. One test at a time,
-//! because they share the kernel, and beside them those that do not disturb others.
+//! because they share the kernel; beside them run some that do not disturb others.
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,7 +8,8 @@ use t3_trace_host::clock::SECOND;
 
 /// Shorter delays are those of a busy host.
 const MIN_DELAY: Nanos = SECOND / 10;
-/// Taking a sample reads some files. One that takes longer than this was interrupted.
+/// A sample reads some files. One that takes longer than this was interrupted, or the host is under
+/// pressure, which the samples show.
 const LONG_SAMPLE: Nanos = SECOND;
 /// Samples of CPU time, about one per second.
 const SAMPLES: usize = 31;
