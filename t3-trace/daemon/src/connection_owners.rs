@@ -18,7 +18,7 @@ use t3_trace_host::proc::{self, net};
 const FRESH: Duration = Duration::from_secs(1);
 /// The same for one that it does not have: it may be younger.
 const RETRY: Duration = Duration::from_millis(200);
-/// Minimum time between walks through the descriptors of all processes.
+/// Minimum time between searches among the processes that are not likely.
 const WALK: Duration = Duration::from_secs(10);
 
 /// Connections of one port.
@@ -38,13 +38,15 @@ pub(crate) struct ConnectionOwners {
 
 impl ConnectionOwners {
     /// Processes that hold the connection to `local` from `remote`, in the network namespace of the
-    /// process `namespace_of`. Searches the processes `likely` first.
+    /// process `namespace_of`. Searches the processes `likely` first, then all with
+    /// [`proc::nearest_holders`].
     pub(crate) fn holders(
         &self,
         local: SocketAddr,
         remote: SocketAddr,
         namespace_of: u32,
         likely: &[u32],
+        related: impl Fn(u32) -> Option<Vec<u32>>,
     ) -> Vec<u32> {
         let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
         let wanted = (canonical(local), canonical(remote));
@@ -54,7 +56,7 @@ impl ConnectionOwners {
         let known = reading.inodes.get(&wanted).is_some_and(|inode| reading.holders.contains_key(inode));
         let limit = if known { FRESH } else { RETRY };
         if reading.taken.is_none_or(|taken| taken.elapsed() >= limit) {
-            reading.read(local.port(), namespace_of, &wanted, likely);
+            reading.read(local.port(), namespace_of, &wanted, likely, related);
         }
         let inode = reading.inodes.get(&wanted);
         inode.and_then(|inode| reading.holders.get(inode)).cloned().unwrap_or_default()
@@ -62,14 +64,21 @@ impl ConnectionOwners {
 }
 
 impl Reading {
-    fn read(&mut self, port: u16, namespace_of: u32, wanted: &(SocketAddr, SocketAddr), likely: &[u32]) {
+    fn read(
+        &mut self,
+        port: u16,
+        namespace_of: u32,
+        wanted: &(SocketAddr, SocketAddr),
+        likely: &[u32],
+        related: impl Fn(u32) -> Option<Vec<u32>>,
+    ) {
         let rows = net::connections(namespace_of).filter(|row| row.local.port() == port);
         self.inodes = rows.map(|row| ((row.local, row.remote), row.inode)).collect();
         let inodes: HashSet<u64> = self.inodes.values().copied().collect();
         self.holders = proc::holders_among(likely.iter().copied(), &inodes);
         let missing = self.inodes.get(wanted).is_some_and(|inode| !self.holders.contains_key(inode));
         if missing && self.walked.is_none_or(|walked| walked.elapsed() >= WALK) {
-            self.holders = proc::holders(&inodes);
+            self.holders = proc::nearest_holders(&inodes, related);
             self.walked = Some(Instant::now());
         }
         self.taken = Some(Instant::now());

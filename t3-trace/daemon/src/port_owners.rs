@@ -39,6 +39,8 @@ const HOLDERS: usize = 16;
 const GONE: Nanos = 5 * clock::SECOND;
 /// Processes per cgroup whose argv is kept.
 const MEMBERS: usize = 1024;
+/// Ancestors of a process that may have opened its sockets.
+const ANCESTORS: usize = 64;
 /// Remembered OOM victims.
 const VICTIMS: usize = 64;
 
@@ -147,6 +149,18 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Processes that may hold the sockets of a process, too: those of its cgroup, its ancestors
+    /// that may have opened them, and the first process, which has those of socket units. `None`
+    /// without a cgroup of a unit.
+    fn related(&self, pid: u32) -> Option<Vec<u32>> {
+        let mount = self.cgroups.as_deref()?;
+        let dir = cgroup::dir_of(mount, pid).filter(|dir| dir != mount)?;
+        let members = cgroup::members(&dir).into_iter().take(MEMBERS);
+        let parent = |pid: &u32| stat::read(*pid).map(|stat| stat.parent).filter(|parent| *parent > 1);
+        let ancestors = std::iter::successors(parent(&pid), parent).take(ANCESTORS);
+        Some(members.chain(ancestors).chain([1]).collect())
+    }
 }
 
 /// Handle of the search thread; stops it on drop.
@@ -244,7 +258,8 @@ impl PortOwners {
                 state.members.iter().filter(|(_, (_, dir))| dirs.contains(dir)).map(|(pid, _)| *pid);
             processes.map(|owner| owner.pid).chain(members).collect()
         };
-        let holders = self.connections.holders(local, remote, namespace_of, &likely);
+        let holders =
+            self.connections.holders(local, remote, namespace_of, &likely, |pid| self.shared.related(pid));
         let owners = holders.into_iter().filter_map(|pid| PortOwner::of(pid, self.shared.cgroups.as_deref()));
         // A process that started after the session inherited the connection, and so did the younger
         // of two that hold it.
@@ -368,7 +383,7 @@ fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Listener> {
     if missing.is_empty() {
         return Vec::new();
     }
-    let holders = proc::holders(&missing.keys().copied().collect());
+    let holders = proc::nearest_holders(&missing.keys().copied().collect(), |pid| shared.related(pid));
     let mut fresh = Vec::new();
     for (inode, pids) in holders {
         // Of several holders the oldest opened the socket; the others inherited it.

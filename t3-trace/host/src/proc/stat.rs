@@ -9,6 +9,8 @@ pub struct Stat {
     pub comm: String,
     /// One letter: R, S, D, T, t, Z ...
     pub state: char,
+    /// Field 4: id of the parent; 0 for the first process of a pid namespace.
+    pub parent: u32,
     /// Field 20: threads that have not ended, and the first one until it is reaped.
     pub threads: u32,
     /// Field 22: start time in clock ticks of `CLOCK_BOOTTIME`. Together with the pid it identifies
@@ -95,6 +97,7 @@ pub fn parse(line: &str) -> Option<Stat> {
     Some(Stat {
         comm: comm.to_owned(),
         state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
         threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         exit_code: fields.get(49).and_then(|code| code.parse().ok()).unwrap_or(0),
