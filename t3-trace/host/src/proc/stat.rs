@@ -109,8 +109,12 @@ mod tests {
     use super::*;
 
     fn line(comm: &str, state: char, exit_code: i32) -> String {
-        let middle: Vec<String> =
-            (4..=51).map(|n| if n == 22 { "98765".to_owned() } else { (n - 17).to_string() }).collect();
+        let field = |n: i64| match n {
+            4 => "1".to_owned(),
+            22 => "98765".to_owned(),
+            n => (n - 17).to_string(),
+        };
+        let middle: Vec<String> = (4..=51).map(field).collect();
         format!("17 ({comm}) {state} {} {exit_code}\n", middle.join(" "))
     }
 
@@ -119,7 +123,7 @@ mod tests {
         for comm in ["node", "a b", "2.1.205", ") R 1 (", "((("] {
             let stat = parse(&line(comm, 'S', 0)).unwrap();
             assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), (comm, 'S', 98765), "{comm}");
-            assert_eq!(stat.threads, 3, "{comm}");
+            assert_eq!((stat.parent, stat.threads), (1, 3), "{comm}");
             assert_eq!(stat.fate(), None);
         }
     }
