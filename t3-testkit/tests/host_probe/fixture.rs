@@ -175,6 +175,16 @@ impl Fixture {
         address
     }
 
+    /// Waits until each leg has a measured RTT: a leg is up before its first one.
+    pub async fn all_measured(&self) {
+        self.until("a measured RTT of each leg", async || {
+            let page = self.page().await;
+            let has = |leg: &&str| page.contains(&format!("t3probe_rtt_seconds_count{{leg=\"{leg}\"}} "));
+            ["cloudflare", "internal", "t3serve"].iter().all(has).then_some(()).ok_or(page)
+        })
+        .await;
+    }
+
     /// Number of measured RTTs by leg.
     pub async fn rtt_counts(&self) -> BTreeMap<String, u64> {
         let page = self.page().await;

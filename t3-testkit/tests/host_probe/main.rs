@@ -34,6 +34,7 @@ async fn ten_faults_are_attributed_and_promtool_accepts_the_page() {
     let quick = std::env::var_os("T3_QUICK").is_some();
     let mut fixture = Fixture::new().await;
     fixture.all_up().await;
+    fixture.all_measured().await;
     let before = fixture.rtt_counts().await;
     sleep(Duration::from_secs(3)).await;
     let after = fixture.rtt_counts().await;
