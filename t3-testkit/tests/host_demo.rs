@@ -27,8 +27,9 @@ fn score(text: &str) -> &str {
     text.lines().find(|line| line.contains(" explained correctly")).unwrap_or("no score")
 }
 
-/// Cgroups, links and folders of a demo, found by their prefix.
-fn leftovers() -> Vec<String> {
+/// Cgroups and links of a demo, found by their prefix, and its folders in `temporary`: another test
+/// may have some in the common one.
+fn leftovers(temporary: &Path) -> Vec<String> {
     let names = |dir: &str, prefix: &str| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.path().display().to_string());
@@ -38,7 +39,7 @@ fn leftovers() -> Vec<String> {
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"] {
         found.extend(names(root, "/t3-test-"));
     }
-    found.extend(names(&std::env::temp_dir().display().to_string(), "/t3-stack-"));
+    found.extend(names(&temporary.display().to_string(), "/t3-stack-"));
     found.sort();
     found
 }
@@ -46,8 +47,10 @@ fn leftovers() -> Vec<String> {
 #[test]
 fn as_root_every_fault_is_explained_and_nothing_is_left_behind() {
     need_root();
-    let before = leftovers();
-    let (output, text) = run(&mut Command::new(env!("CARGO_BIN_EXE_t3-demo"))).unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let before = leftovers(temporary.path());
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_t3-demo"));
+    let (output, text) = run(demo.env("TMPDIR", temporary.path())).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{stderr}");
     // The table names what the host lacks; at least six faults need only the kernel.
@@ -66,7 +69,8 @@ fn as_root_every_fault_is_explained_and_nothing_is_left_behind() {
     if not_shown > 0 {
         eprintln!("this host cannot show {not_shown} of the eight faults:\n{text}");
     }
-    let after: Vec<_> = leftovers().into_iter().filter(|name| !before.contains(name)).collect();
+    let after = leftovers(temporary.path());
+    let after: Vec<_> = after.into_iter().filter(|name| !before.contains(name)).collect();
     assert!(after.is_empty(), "left behind: {after:?}");
 }
 
@@ -104,8 +108,11 @@ fn as_another_user_it_reports_missing_root_and_claims_no_kernel_evidence() {
 #[test]
 fn ctrl_c_stops_the_demo_and_all_its_children() {
     need_root();
+    let temporary = tempfile::tempdir().unwrap();
+    let leftovers = || leftovers(temporary.path());
     let before = leftovers();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_t3-demo"));
+    demo.env("TMPDIR", temporary.path());
     let mut demo =
         demo.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
     // Its folder appears when it begins to start the programs.
