@@ -59,7 +59,8 @@ fn counted_with_output(name: &str, command: Command, limit: Duration) -> Result<
     }
     let mut step = Step::new(name, finished.ok(), Counts::read(&finished.output), finished.time);
     if !finished.ok() {
-        step = step.because(failed_tests(&finished.output).unwrap_or_else(|| finished.how()));
+        let why = failed_tests(&finished.output).unwrap_or_else(|| finished.how());
+        step = step.because(why).with_reasons_of(&finished.output);
     }
     // Most binaries have no tests; a line for each would hide the others.
     if !step.counts.is_empty() {

@@ -7,6 +7,7 @@ pub mod guest_programs;
 pub mod paths;
 pub mod programs;
 pub mod progress;
+pub mod reasons;
 pub mod report;
 pub mod run;
 pub mod sudo;

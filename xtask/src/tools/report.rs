@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::tools::progress;
+use crate::tools::reasons::reasons;
 
 /// Numbers of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct Step {
     pub time: Duration,
     /// Reason of the failure, one line.
     pub why: Option<String>,
+    /// Lines of the output that say more, for the closing report.
+    pub details: Vec<String>,
 }
 
 impl Step {
@@ -85,13 +88,20 @@ impl Step {
         if !ok {
             counts.failed = counts.failed.max(1);
         }
-        Self { name: name.into(), counts, time, why: None }
+        Self { name: name.into(), counts, time, why: None, details: Vec::new() }
     }
 
     /// Adds the reason of a failure.
     #[must_use]
     pub fn because(mut self, why: impl Into<String>) -> Self {
         self.why = Some(why.into());
+        self
+    }
+
+    /// Adds the lines of a failed program's output that say why it failed.
+    #[must_use]
+    pub fn with_reasons_of(mut self, output: &str) -> Self {
+        self.details = reasons(output);
         self
     }
 
@@ -157,6 +167,7 @@ impl Report {
             for step in tier.steps.iter().filter(|step| step.counts.failed > 0) {
                 let why = step.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
                 lines.push(format!("FAILED  {}: {}{why}", tier.name, step.name));
+                lines.extend(step.details.iter().map(|line| format!("        {line}")));
             }
         }
         lines.push(format!("{:<8} {:>7} {:>7} {:>14}", "tier", "passed", "failed", "time"));
@@ -190,6 +201,22 @@ mod tests {
     fn a_failed_program_counts_as_a_failure() {
         let counts = Counts { passed: 9, ..Counts::default() };
         assert_eq!(Step::new("x", false, counts, Duration::ZERO).counts.failed, 1);
+    }
+
+    #[test]
+    fn the_closing_report_has_the_reasons_of_failures() {
+        let step = Step::new("x", false, Counts::one(false), Duration::ZERO).because("exit status: 101");
+        let step = step.with_reasons_of("a row FAIL 1 s\n  psi_io: expected 0, got nothing\n");
+        let tier = TierReport { name: "host", steps: vec![step], time: Duration::ZERO, not_run: None };
+        let lines = Report { tiers: vec![tier] }.closing(true);
+        assert_eq!(
+            lines[..3],
+            [
+                "FAILED  host: x: exit status: 101",
+                "        a row FAIL 1 s",
+                "          psi_io: expected 0, got nothing"
+            ]
+        );
     }
 
     #[test]

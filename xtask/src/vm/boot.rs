@@ -52,6 +52,8 @@ pub struct GuestResult {
     pub exit: Result<i32, String>,
     /// What the payload counted.
     pub counts: Counts,
+    /// What it printed.
+    pub output: String,
     /// Power-on to power-off.
     pub time: Duration,
 }
@@ -126,7 +128,8 @@ impl Boot<'_> {
                 CONSOLE_LINES,
             );
         }
-        Ok(GuestResult { exit, counts: Counts::read(&text), time: begin.elapsed() })
+        let counts = Counts::read(&text);
+        Ok(GuestResult { exit, counts, output: text, time: begin.elapsed() })
     }
 
     /// The browser outside the guest.

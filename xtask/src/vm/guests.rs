@@ -176,6 +176,7 @@ fn boot(guest: &Guest, image: &Image, plan: &GuestPlan) -> Result<Step> {
         result = boot.run()?;
     }
     let step = Step::new(*name, result.exit == Ok(0), result.counts, result.time);
+    let step = if result.exit == Ok(0) { step } else { step.with_reasons_of(&result.output) };
     // The check of the guest counts, and so must the project's tests; any other program need not.
     let counting_programs = match plan.workload {
         Workload::Program(_) => 1,
