@@ -13,9 +13,8 @@ use std::{
 };
 
 const TICK: Duration = Duration::from_millis(10);
-/// Half of the time that the evidence of a failed open waits for the search of its listener: a
-/// sufficient host does not delay a thread for so long.
-const LATE: Duration = Duration::from_millis(50);
+/// A delay that a busy but sufficient host does not have.
+const LATE: Duration = Duration::from_millis(150);
 
 #[derive(Debug, Default)]
 struct Shared {
