@@ -82,7 +82,7 @@ impl Default for GuestPlan {
             workload: Workload::All { times: 1 },
             programs: Vec::new(),
             packages: None,
-            limit: Duration::from_secs(2_100),
+            limit: Duration::from_secs(1_500),
             show_console: false,
         }
     }
