@@ -1,5 +1,5 @@
-//! 9,000 sessions with heartbeats through t3-dispatch for two minutes: none dropped, memory flat,
-//! and one correct record for each. `cargo xtask soak` holds them longer.
+//! 9,000 sessions with heartbeats through t3-dispatch for five minutes: none dropped, memory flat,
+//! and one correct record for each.
 //!
 //! Needs root, `cargo xtask build` and 19,200 descriptors per process. With `T3_QUICK` 1,000
 //! sessions for ten seconds. `T3_SOAK_SEED=N` repeats the plans of a run.
@@ -15,7 +15,7 @@ fn thousands_of_sessions_stay_open_and_each_has_one_record() {
         return;
     }
     let quick = std::env::var_os("T3_QUICK").is_some();
-    let (sessions, seconds, closing) = if quick { (1_000_u64, 10_u64, 5) } else { (9_000, 120, 30) };
+    let (sessions, seconds, closing) = if quick { (1_000_u64, 10_u64, 5) } else { (9_000, 300, 30) };
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("soak.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-soak"));
