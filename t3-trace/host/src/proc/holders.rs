@@ -1,4 +1,7 @@
 //! Processes that hold sockets, found by their descriptors.
+//!
+//! Limit of [`nearest_holders`]: a child that inherited a socket and has left the cgroup and the
+//! ancestors of the process that opened it can be found alone.
 
 use std::collections::{HashMap, HashSet};
 
