@@ -49,7 +49,13 @@ impl FakeTrace {
         assert!(matches!(receive(&socket).await, ToTrace::Hello { v: VERSION, .. }));
         send(
             &socket,
-            &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Tracepoint, sessions: true, ending },
+            &FromTrace::Welcome {
+                v: VERSION,
+                kernel: KernelSource::Tracepoint,
+                sessions: true,
+                ending,
+                kept: false,
+            },
         )
         .await;
         socket

@@ -58,6 +58,8 @@ impl Series {
             down: None,
             up: None,
             serve_port: 1,
+            kept: false,
+            resumed: 0,
         };
         let mut session = Session::new(identity, 0);
         session.opened(1, self.is_compressed.then(|| EXTENSION.to_owned()));

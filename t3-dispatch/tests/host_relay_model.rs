@@ -64,6 +64,8 @@ fn session() -> Session {
         down: None,
         up: None,
         serve_port: 1,
+        kept: false,
+        resumed: 0,
     };
     let mut session = Session::new(identity, 1);
     session.opened(2, None);

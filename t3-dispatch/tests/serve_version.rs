@@ -82,8 +82,13 @@ async fn a_version_is_read_as_it_passes_and_belongs_to_one_process() {
     .unwrap()
     .unwrap();
     receive(trace).await;
-    let welcome =
-        FromTrace::Welcome { v: VERSION, kernel: KernelSource::Kprobe, sessions: true, ending: false };
+    let welcome = FromTrace::Welcome {
+        v: VERSION,
+        kernel: KernelSource::Kprobe,
+        sessions: true,
+        ending: false,
+        kept: false,
+    };
     send(trace, &welcome).await;
 
     let environment = "/.well-known/t3/environment";

@@ -121,6 +121,8 @@ async fn a_recorder_dropped_by_a_panic_or_a_cancelled_task_writes_its_record() {
         down: None,
         up: None,
         serve_port: 1,
+        kept: false,
+        resumed: 0,
     };
     let mut panicking = SessionRecorder::open(&fixture.app.recorder, Session::new(who("panicked"), 1), None);
     let panicked = tokio::spawn(async move {

@@ -38,6 +38,8 @@ pub fn assemble(session: &Session, evidence: &Evidence) -> CloseRecord {
     record.up_end = leg_end(evidence, Side::Up).or(never.then_some(LegEnd::None));
     record.ray.clone_from(&session.ray);
     record.burst = evidence.burst;
+    let resumed = evidence.relay.as_ref().map_or(0, |relay| relay.resumed).max(session.resumed);
+    record.resumed = Some(resumed).filter(|times| *times > 0);
     record.chain = chain(evidence);
     relay(&mut record, evidence, judgement.at);
     kernel(&mut record, &evidence.kernel, judgement.at.or(ended_at).unwrap_or(Nanos::MAX));
@@ -93,6 +95,7 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
     if relay.open_failure.is_some_and(waited_for_serve) {
         record.up_silent_ms = Some(ms(relay.ended_at.saturating_sub(relay.started_at)));
     }
+    record.resumed_ms = relay.resumed_at.map(age);
     record.peer_uid = relay.peer_uid;
     record.self_lag_ms = relay.self_lag_ms;
     let disturbance = Disturbance::before(relay, &evidence.kernel, close);
@@ -269,6 +272,8 @@ mod tests {
             down: None,
             up: None,
             serve_port: 3773,
+            kept: false,
+            resumed: 0,
         }
     }
 
@@ -332,6 +337,25 @@ mod tests {
              conn=k3v9q0a1b2c3d kernel=tracepoint how=proxy_signal:9 closed_by=dispatch confidence=proven down_end=fin_out \
              up_end=rst_out peer_pid=4242 peer_comm=node peer_exit=alive chain=down:fin_out@0,up:rst_out@1 ray=8c1f0000abcd1234-LHR",
         );
+    }
+
+    #[test]
+    fn restarts_that_the_session_survived_are_recorded() {
+        let record = |registered: u32, relay: Option<(u32, Option<Nanos>)>| {
+            let mut builder = EvidenceBuilder::healthy().close(Side::Down, 1000, END);
+            let facts = builder.0.relay.as_mut().unwrap();
+            match relay {
+                Some((resumed, at)) => (facts.resumed, facts.resumed_at) = (resumed, at),
+                None => builder.0.relay = None,
+            }
+            let record = assemble(&Session { resumed: registered, ..session() }, &builder.0);
+            (record.resumed, record.resumed_ms)
+        };
+        assert_eq!(record(0, Some((0, None))), (None, None));
+        assert_eq!(record(0, Some((2, Some(END - 1500 * MS)))), (Some(2), Some(1500)));
+        // Of a dispatch that died: the registration has the number.
+        assert_eq!(record(3, None), (Some(3), None));
+        assert_eq!(record(1, Some((0, None))), (Some(1), None));
     }
 
     #[test]

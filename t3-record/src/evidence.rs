@@ -87,6 +87,12 @@ pub struct RelayFacts {
     /// connected because of it.
     #[serde(default)]
     pub peer_uid: Option<u32>,
+    /// Number of times a successor of dispatch continued the session.
+    #[serde(default)]
+    pub resumed: u32,
+    /// Time at which the last successor continued it.
+    #[serde(default)]
+    pub resumed_at: Option<Nanos>,
 }
 
 impl RelayFacts {

@@ -264,6 +264,10 @@ record! {
         /// Time in milliseconds in which the host did not run, in the same interval; omitted when
         /// 0.
         ["dispatch: clocks", "12503"] pause_ms: u64,
+        /// Number of times a restarted t3-dispatch continued the session; omitted when 0.
+        ["dispatch: restart", "2"] resumed: u32,
+        /// Age of the last such restart at the close in milliseconds.
+        ["dispatch: restart", "90210"] resumed_ms: u64,
         /// Sessions/users cut within the same second, if 5 or more.
         ["dispatch: all closes", "12/4"] burst: Burst,
         /// The first events of both legs in kernel order.

@@ -29,6 +29,9 @@ pub const SOCKET_PATH: &str = "/run/t3-trace/evidence.sock";
 /// Limit of a message, in bytes; a longer packet is rejected.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
+/// Limit of sessions in [`ToTrace::PickedUp`]: with the longest ids they fit into a message.
+pub const MOST_ENDED: usize = 900;
+
 /// From dispatch or a subscriber to t3-trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
@@ -86,6 +89,15 @@ pub enum ToTrace {
         /// The record as written.
         record: Box<OpenRecord>,
     },
+    /// From a dispatch that has just started, if the welcome announces support: it has registered
+    /// all sessions that it continues. Kept sessions of its predecessor that it neither registered
+    /// nor names here are lost.
+    PickedUp {
+        /// Sessions that it does not continue and whose record it writes itself; up to
+        /// [`MOST_ENDED`]. It registers any further ones.
+        #[serde(default)]
+        ended: Vec<String>,
+    },
     /// Query of the daemon state; reply: [`FromTrace::Status`]. Allowed in every role.
     Status,
     /// Query of the open sessions, from a subscriber, if the welcome announces support. Reply:
@@ -131,6 +143,18 @@ pub struct Session {
     pub up: Option<Leg>,
     /// Port of serve on this host.
     pub serve_port: u16,
+    /// dispatch keeps the sockets and the state of this session in a descriptor store: if dispatch
+    /// ends, its successor may continue the session.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+    /// Number of times a successor continued the session up to now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resumed: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One socket of dispatch.
@@ -160,6 +184,9 @@ pub enum FromTrace {
         /// It supports [`ToTrace::Ending`].
         #[serde(default)]
         ending: bool,
+        /// It supports [`Session::kept`] and [`ToTrace::PickedUp`].
+        #[serde(default)]
+        kept: bool,
     },
     /// The peer lacks permission or the message is invalid; the connection is closed after it.
     Refused {
@@ -242,6 +269,15 @@ pub struct Status {
     pub hooks: Vec<Hook>,
     /// Registered sessions.
     pub sessions: u64,
+    /// Those of them that are open.
+    #[serde(default)]
+    pub open: Option<u64>,
+    /// Open sessions whose dispatch keeps them in a descriptor store ([`Session::kept`]).
+    #[serde(default)]
+    pub kept: Option<u64>,
+    /// Sessions of an ended dispatch that wait for its successor.
+    #[serde(default)]
+    pub waiting: Option<u64>,
     /// Connected subscribers.
     pub subscribers: u64,
     /// A dispatch is connected.

@@ -215,6 +215,8 @@ fn session() -> Session {
         down: None,
         up: None,
         serve_port: 1,
+        kept: false,
+        resumed: 0,
     }
 }
 

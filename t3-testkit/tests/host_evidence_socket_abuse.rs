@@ -198,6 +198,8 @@ fn compromised_dispatch() {
             down: None,
             up: None,
             serve_port: 9,
+            kept: false,
+            resumed: 0,
         };
         send(&socket, &ToTrace::Register(Box::new(session))).unwrap();
     }

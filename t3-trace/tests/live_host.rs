@@ -87,6 +87,8 @@ fn session(conn: &str, user: &str) -> ToTrace {
         down: None,
         up: None,
         serve_port: 1,
+        kept: false,
+        resumed: 0,
     }))
 }
 

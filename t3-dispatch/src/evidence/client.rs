@@ -403,6 +403,8 @@ mod tests {
                 down: None,
                 up: None,
                 serve_port: 1,
+                kept: false,
+                resumed: 0,
             };
             let live = Arc::new(LiveStats::default());
             live.update(0, 0, None, None, source);

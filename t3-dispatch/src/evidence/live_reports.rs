@@ -150,6 +150,8 @@ mod tests {
             down: None,
             up: None,
             serve_port: 1,
+            kept: false,
+            resumed: 0,
         };
         let live: Vec<LiveStats> = (0..COLLECTION_MAX + 5).map(|_| LiveStats::default()).collect();
         let collected = || collect(live.iter().map(|live| (&identity, live)), false).len();

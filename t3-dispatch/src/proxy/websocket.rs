@@ -100,6 +100,8 @@ pub async fn answer(
         down: Some(peer.leg),
         up: None,
         serve_port: route.port,
+        kept: false,
+        resumed: 0,
     };
     let connection = request.extensions_mut().remove::<Arc<Exchanges>>();
     let mut recorder =

@@ -416,6 +416,8 @@ mod tests {
             down: None,
             up: None,
             serve_port: 1,
+            kept: false,
+            resumed: 0,
         };
         let close = frame(Side::Down, 8, &1000_u16.to_be_bytes());
         for (unread, at) in [(close.len() as u64, 49), (close.len() as u64 - 1, 70)] {
@@ -438,6 +440,8 @@ mod tests {
             down: None,
             up: None,
             serve_port: 1,
+            kept: false,
+            resumed: 0,
         };
         let mut session = Session::new(identity, 0);
         session.opened(1, None);

@@ -45,6 +45,8 @@ impl ToTrace {
                 relay(facts);
                 id(conn)
             }
+            // Not cut: a session that is left out would get a second record.
+            Self::PickedUp { ended } => ended.iter().try_for_each(|conn| id(conn)),
             Self::Ask { conn } | Self::Done { conn, .. } => id(conn),
             Self::Pulses { pulses } => {
                 pulses.truncate(live::MOST_PULSES);
@@ -84,8 +86,19 @@ mod tests {
     use super::*;
     use crate::{
         evidence::{CloseFrame, Span},
-        wire::Session,
+        wire::{MAX_MESSAGE, MOST_ENDED, Session},
     };
+
+    #[test]
+    fn a_full_list_of_ended_sessions_fits_and_is_not_cut() {
+        let mut picked_up = ToTrace::PickedUp { ended: vec!["x".repeat(ID); MOST_ENDED] };
+        assert!(serde_json::to_vec(&picked_up).unwrap().len() <= MAX_MESSAGE);
+        assert_eq!(picked_up.bound(), Ok(()));
+        let ToTrace::PickedUp { mut ended } = picked_up else { unreachable!() };
+        assert_eq!(ended.len(), MOST_ENDED);
+        ended.push("x".repeat(ID + 1));
+        assert_eq!(ToTrace::PickedUp { ended }.bound(), Err(TooLong(ID + 1)));
+    }
 
     #[test]
     fn each_kept_text_and_list_has_a_limit() {
@@ -99,6 +112,8 @@ mod tests {
             down: None,
             up: None,
             serve_port: 3773,
+            kept: false,
+            resumed: 0,
         }));
         assert_eq!(register.bound(), Ok(()));
         let ToTrace::Register(session) = register else { unreachable!() };

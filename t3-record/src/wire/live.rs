@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::MAX_MESSAGE;
+use super::{MAX_MESSAGE, is_zero};
 use crate::{evidence::Nanos, value::Percent, vocabulary::HeartbeatSource};
 
 /// Limit of sessions in a reply: those with the longest unanswered ping first, then the youngest.
@@ -67,6 +67,9 @@ pub struct OpenSession {
     /// Closing: dispatch has queried the evidence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ending: bool,
+    /// Number of times a restarted dispatch continued the session.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resumed: u32,
     /// Live stats of dispatch; `None` before the first report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<SessionStats>,
@@ -174,6 +177,7 @@ mod tests {
             ip: "2001:db8:1111:2222:3333:4444:5555:6666".to_owned(),
             age_ms: u64::MAX,
             ending: true,
+            resumed: u32::MAX,
             live: Some(live),
             strain: Some(strain()),
         }

@@ -249,6 +249,9 @@ impl Peer<'_> {
                     }
                 }
                 ToTrace::Opened { record } => self.shared.subscribers.publish(FromTrace::Opened { record }),
+                ToTrace::PickedUp { .. } => {
+                    return Err(End::Refused("sessions are not kept by this version".to_owned()));
+                }
                 ToTrace::Status => self.answer(self.shared.status()).await?,
                 ToTrace::Pulses { pulses } => {
                     let mut sessions = self.shared.sessions();
@@ -322,7 +325,13 @@ fn evidence_of(shared: Arc<Shared>, question: &Question) -> impl Future<Output =
 }
 
 fn welcome(shared: &Shared) -> FromTrace {
-    FromTrace::Welcome { v: VERSION, kernel: shared.kernel().source(), sessions: true, ending: true }
+    FromTrace::Welcome {
+        v: VERSION,
+        kernel: shared.kernel().source(),
+        sessions: true,
+        ending: true,
+        kept: false,
+    }
 }
 
 /// One byte more than allowed, to detect a message that is too long.

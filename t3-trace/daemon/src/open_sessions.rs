@@ -85,6 +85,7 @@ fn open_session(entry: &Entry, now: Nanos) -> (OpenSession, SocketAddr, Nanos) {
         ip: session.ip.clone(),
         age_ms: now.saturating_sub(session.opened_at.unwrap_or(now)) / 1_000_000,
         ending: entry.asked_at.is_some(),
+        resumed: session.resumed,
         // Live stats from before a disconnect are not current.
         live: entry.live_stats.as_ref().filter(|_| entry.detached_at.is_none()).map(|stats| live(stats, now)),
         strain: None,

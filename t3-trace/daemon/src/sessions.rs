@@ -211,6 +211,8 @@ mod tests {
             down: None,
             up: None,
             serve_port: 3773,
+            kept: false,
+            resumed: 0,
         };
         Entry {
             session,

@@ -89,7 +89,8 @@ mod tests {
             let peer = listener.accept().await.unwrap();
             let mut buffer = vec![0; MAX_MESSAGE];
             let kernel = KernelSource::Off;
-            let welcome = [FromTrace::Welcome { v: VERSION, kernel, sessions: true, ending: true }];
+            let welcome =
+                [FromTrace::Welcome { v: VERSION, kernel, sessions: true, ending: true, kept: false }];
             let hello = ToTrace::Hello { v: VERSION, role: Role::Subscriber };
             for (expected, answers) in [(hello, &welcome[..]), (ToTrace::Reconcile, messages)] {
                 let read = peer.recv(&mut buffer).await.unwrap().bytes_read();

@@ -348,7 +348,13 @@ mod tests {
             assert_eq!(query(&subscriber).await, Some(hello));
             send(
                 &subscriber,
-                &FromTrace::Welcome { v: VERSION, kernel: KernelSource::Off, sessions, ending: false },
+                &FromTrace::Welcome {
+                    v: VERSION,
+                    kernel: KernelSource::Off,
+                    sessions,
+                    ending: false,
+                    kept: false,
+                },
             )
             .await;
             subscriber

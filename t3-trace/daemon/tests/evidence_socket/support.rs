@@ -178,7 +178,8 @@ impl Peer {
                 v: VERSION,
                 kernel: KernelSource::Tracepoint,
                 sessions: true,
-                ending: true
+                ending: true,
+                kept: false,
             })
         );
         self
@@ -237,6 +238,8 @@ pub fn session(n: u16, serve_port: u16) -> Session {
         down: Some(leg(cookie, "127.0.0.1:3780".to_owned(), format!("127.0.0.2:{n}"))),
         up: Some(leg(cookie + 1, format!("127.0.0.1:{n}"), format!("127.0.0.1:{serve_port}"))),
         serve_port,
+        kept: false,
+        resumed: 0,
     }
 }
 
