@@ -303,6 +303,9 @@ record! {
         /// Time offline in milliseconds, from the first Close frame of that session or, without
         /// one, the end of its first leg.
         ["dispatch: request", "3120"] gap_ms: u64,
+        /// dispatch keeps the session in a descriptor store, so that it may survive a restart of
+        /// dispatch; omitted when it does not.
+        ["dispatch: start", "true"] kept: bool,
     }
 }
 

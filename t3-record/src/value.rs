@@ -52,6 +52,7 @@ macro_rules! by_display {
 }
 
 by_display! {
+    bool => "true or false",
     u8 => "a whole number",
     u16 => "a whole number",
     u32 => "a whole number",

@@ -156,7 +156,7 @@ async fn reconciled(shared: &Shared) -> FromTrace {
             ..Report::default()
         },
     };
-    let Report { reconciled, rewritten, open, error } = report;
+    let Report { reconciled, rewritten, open, error, .. } = report;
     FromTrace::Reconciled { reconciled, rewritten, open, error }
 }
 
@@ -200,6 +200,8 @@ async fn dispatch(shared: &Arc<Shared>, socket: &Arc<UnixSeqpacket>, pid: Option
     tracing::info!(pid, connection = process.id.0, sessions = orphans, "dispatch disconnected");
     if orphans > 0 {
         shared.orphan_writers.spawn(orphans::handle_disconnect(Arc::clone(shared), process, monotonic()));
+    } else {
+        shared.pick_ups().settled(process.id);
     }
     ended
 }
@@ -244,14 +246,13 @@ impl Peer<'_> {
                         reconciler.reported(&record, self.pid, lost);
                     }
                     self.shared.sessions().done(&conn);
+                    self.shared.pick_ups().done(&conn);
                     if !again {
                         self.shared.subscribers.publish(FromTrace::Closed { record });
                     }
                 }
                 ToTrace::Opened { record } => self.shared.subscribers.publish(FromTrace::Opened { record }),
-                ToTrace::PickedUp { .. } => {
-                    return Err(End::Refused("sessions are not kept by this version".to_owned()));
-                }
+                ToTrace::PickedUp { ended } => self.picked_up(ended),
                 ToTrace::Status => self.answer(self.shared.status()).await?,
                 ToTrace::Pulses { pulses } => {
                     let mut sessions = self.shared.sessions();
@@ -300,6 +301,22 @@ impl Peer<'_> {
         }
     }
 
+    fn picked_up(&self, ended: Vec<String>) {
+        let reconciler = self.shared.reconciler.as_ref();
+        for conn in ended {
+            let session = self.shared.sessions().hand_over(&conn, self.connection, self.pid).cloned();
+            let is_in_ledger = reconciler.is_some_and(|reconciler| reconciler.handed_over(&conn, self.pid));
+            if session.is_none() && !is_in_ledger {
+                self.shared.pick_ups().add_ended(conn, self.connection);
+            }
+        }
+        // After the sessions that are not lost have changed hands.
+        self.shared.pick_ups().picked_up(self.connection);
+        if let Some(reconciler) = reconciler {
+            reconciler.wake();
+        }
+    }
+
     async fn ask(&mut self, conn: &str) {
         if self.questions.add(conn, Instant::now()) {
             self.shared.sessions().asked(conn, monotonic());
@@ -330,7 +347,7 @@ fn welcome(shared: &Shared) -> FromTrace {
         kernel: shared.kernel().source(),
         sessions: true,
         ending: true,
-        kept: false,
+        kept: true,
     }
 }
 

@@ -18,6 +18,7 @@ mod orphans;
 mod overflow;
 mod own_network;
 mod peer_process;
+mod pick_up;
 mod places;
 pub mod poll;
 pub mod port_owners;

@@ -1,7 +1,8 @@
 //! Records of sessions whose dispatch process exited.
 //!
 //! A running dispatch writes its own records, connected or not: the daemon only waits for it. The
-//! records of an exited one are made here, while the kernel has the evidence.
+//! records of an exited one are made here, while the kernel has the evidence; those of kept
+//! sessions when no successor can continue them any more ([`crate::pick_up`]).
 
 use std::{
     sync::Arc,
@@ -13,13 +14,13 @@ use t3_record::{
     evidence::{DispatchDeath, Nanos},
     wire::FromTrace,
 };
-use t3_trace_host::kernel::ProcessFacts;
+use t3_trace_host::{clock::monotonic, kernel::ProcessFacts};
 
 use crate::{
     dispatch_process::DispatchProcess,
     evidence::{LateEvents, gather},
     poll, reconcile,
-    sessions::Entry,
+    sessions::{ConnectionId, Entry},
     state::Shared,
 };
 
@@ -38,26 +39,61 @@ pub(crate) async fn handle_disconnect(
 ) {
     let id = dispatch.id;
     let pid = dispatch.pid;
-    if !has_exited(&shared, dispatch).await {
-        return;
+    if has_exited(&shared, dispatch).await {
+        shared.pick_ups().exited(id, monotonic());
+        settle(&shared, id, pid, disconnected_at).await;
     }
-    let orphans = shared.sessions().take(id);
-    if orphans.is_empty() {
-        return;
-    }
+    shared.pick_ups().settled(id);
+}
+
+/// Writes the records of the sessions of an exited dispatch: immediately, or, of kept ones, when
+/// its successor is not awaited any more.
+async fn settle(shared: &Arc<Shared>, id: ConnectionId, pid: Option<u32>, disconnected_at: Nanos) {
+    // The kernel side does not keep the facts of the process for as long as a successor is awaited.
     let facts = pid.and_then(|pid| shared.kernel().process(pid));
     let death = death(facts.as_ref(), disconnected_at);
-    let fate = death.fate;
-    tracing::warn!(
-        pid,
-        fate = fate.map(tracing::field::debug),
-        sessions = orphans.len(),
-        "dispatch exited; writing the records of its sessions"
-    );
+    let mut has_logged_wait = false;
+    loop {
+        let (orphans, waiting) = {
+            let mut sessions = shared.sessions();
+            let is_awaited = shared.pick_ups().is_awaited(id, monotonic());
+            (sessions.take(id, is_awaited), sessions.count(id))
+        };
+        if !orphans.is_empty() {
+            let fate = death.fate.map(tracing::field::debug);
+            let sessions = orphans.len();
+            tracing::warn!(pid, fate, sessions, "dispatch exited; writing the records of its sessions");
+            write_records(shared, orphans, pid, &death).await;
+        }
+        // The spool has the sessions that wait: the next daemon waits for the successor again.
+        if waiting == 0 || shared.is_stopping() {
+            return;
+        }
+        if !has_logged_wait {
+            tracing::info!(
+                pid,
+                sessions = waiting,
+                "dispatch exited; its kept sessions wait for its successor"
+            );
+            has_logged_wait = true;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+async fn write_records(shared: &Arc<Shared>, orphans: Vec<Entry>, pid: Option<u32>, death: &DispatchDeath) {
     for orphan in orphans {
-        if shared.reconciler.as_ref().is_none_or(|reconciler| reconciler.claim(&orphan.session, pid)) {
-            let record = record(&shared, &orphan, death.clone()).await;
-            write(&shared, record);
+        let is_claimed =
+            shared.reconciler.as_ref().is_none_or(|reconciler| reconciler.claim(&orphan.session, pid));
+        if !is_claimed {
+            continue;
+        }
+        let record = record(shared, &orphan, death.clone()).await;
+        // A successor that was not awaited any more may have registered it in the meantime.
+        if !shared.sessions().contains(&orphan.session.conn) {
+            write(shared, record);
+        } else if let Some(reconciler) = &shared.reconciler {
+            reconciler.release(&orphan.session.conn);
         }
     }
     if let Some(reconciler) = &shared.reconciler {
@@ -107,7 +143,7 @@ async fn has_exited(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
         let back = shared.is_connected(pid);
         back_since = back.then(|| back_since.unwrap_or_else(Instant::now));
         if back_since.is_some_and(|since| since.elapsed() >= REGISTER_TIMEOUT) {
-            let left = shared.sessions().take(id).len();
+            let left = shared.sessions().take(id, false).len();
             tracing::info!(pid, sessions = left, "dispatch reconnected without these sessions");
             return false;
         }

@@ -102,6 +102,7 @@ pub async fn run(
         owners,
         network: Arc::clone(&observer.network),
         sessions: Mutex::default(),
+        pick_ups: Mutex::default(),
         connections: Mutex::default(),
         next_connection: AtomicU64::new(1),
         lost_reported: AtomicU64::new(0),

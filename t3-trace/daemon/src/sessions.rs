@@ -67,6 +67,17 @@ impl Entry {
 #[error("cannot register session: limit of {MAX_SESSIONS} reached; it will have no record if dispatch exits")]
 pub struct Full;
 
+/// Numbers of open sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    /// All.
+    pub open: u64,
+    /// Those that dispatch keeps in a descriptor store.
+    pub kept: u64,
+    /// Kept ones whose dispatch is not connected.
+    pub waiting: u64,
+}
+
 /// Registered sessions by id.
 #[derive(Debug, Default)]
 pub struct Sessions {
@@ -80,7 +91,10 @@ impl Sessions {
         match self.by_conn.get_mut(&entry.session.conn) {
             Some(known) => {
                 entry.registered_at = known.registered_at;
-                entry.asked_at = known.asked_at;
+                if entry.dispatch_pid == known.dispatch_pid {
+                    // A successor that continues the session has not queried anything.
+                    entry.asked_at = known.asked_at;
+                }
                 entry.live_stats = entry.live_stats.or_else(|| known.live_stats.take());
                 entry.ending = entry.ending.or_else(|| known.ending.take());
                 entry.holder = entry.holder.or_else(|| known.holder.take());
@@ -162,19 +176,33 @@ impl Sessions {
         sessions.map(|entry| entry.detached_at = Some(now)).count()
     }
 
+    /// Hands a session to a dispatch that ends it with its own record; returns it. A further
+    /// successor cannot continue it.
+    pub fn hand_over(
+        &mut self,
+        conn: &str,
+        connection: ConnectionId,
+        dispatch_pid: Option<u32>,
+    ) -> Option<&Session> {
+        let entry = self.by_conn.get_mut(conn)?;
+        (entry.connection, entry.dispatch_pid) = (connection, dispatch_pid);
+        entry.detached_at = None;
+        entry.session.kept = false;
+        Some(&entry.session)
+    }
+
     /// Number of sessions registered last over this connection.
     #[must_use]
     pub fn count(&self, connection: ConnectionId) -> usize {
         self.by_conn.values().filter(|entry| entry.connection == connection).count()
     }
 
-    /// Removes the sessions registered last over this connection, ordered by start.
-    pub fn take(&mut self, connection: ConnectionId) -> Vec<Entry> {
-        let mut taken: Vec<Entry> = self
-            .by_conn
-            .extract_if(|_, entry| entry.connection == connection)
-            .map(|(_, entry)| entry)
-            .collect();
+    /// Removes the sessions registered last over this connection, ordered by start; if its
+    /// successor is awaited, only those that are not kept.
+    pub fn take(&mut self, connection: ConnectionId, is_awaited: bool) -> Vec<Entry> {
+        let is_lost = |entry: &Entry| entry.connection == connection && !(is_awaited && entry.session.kept);
+        let taken = self.by_conn.extract_if(|_, entry| is_lost(entry));
+        let mut taken: Vec<Entry> = taken.map(|(_, entry)| entry).collect();
         taken.sort_by(|a, b| (a.began_at(), &a.session.conn).cmp(&(b.began_at(), &b.session.conn)));
         taken
     }
@@ -183,6 +211,19 @@ impl Sessions {
     #[must_use]
     pub fn contains(&self, conn: &str) -> bool {
         self.by_conn.contains_key(conn)
+    }
+
+    /// Numbers of open sessions, of kept ones among them, and of those of them without a connected
+    /// dispatch.
+    #[must_use]
+    pub fn open_counts(&self) -> OpenCounts {
+        let mut counts = OpenCounts::default();
+        for entry in self.by_conn.values().filter(|entry| entry.session.opened_at.is_some()) {
+            counts.open += 1;
+            counts.kept += u64::from(entry.session.kept);
+            counts.waiting += u64::from(entry.session.kept && entry.detached_at.is_some());
+        }
+        counts
     }
 
     /// Number of sessions.
@@ -241,12 +282,40 @@ mod tests {
         sessions.register(entry("a", 2, 30)).unwrap();
         assert_eq!((sessions.count(ConnectionId(1)), sessions.count(ConnectionId(2))), (1, 1));
         let left: Vec<_> =
-            sessions.take(ConnectionId(1)).into_iter().map(|entry| entry.session.conn).collect();
+            sessions.take(ConnectionId(1), false).into_iter().map(|entry| entry.session.conn).collect();
         assert_eq!(left, ["b"]);
         let kept = sessions.done("a").unwrap();
         assert_eq!((kept.registered_at, kept.detached_at), (10, None));
         assert_eq!(kept.ending.map(|facts| facts.ended_at), Some(25));
         assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_successor_continues_a_session_with_its_evidence() {
+        let mut sessions = Sessions::default();
+        let of = |connection, pid| {
+            let mut entry = Entry { dispatch_pid: Some(pid), ..entry("a", connection, 10 * connection) };
+            (entry.session.kept, entry.session.opened_at) = (true, Some(5));
+            entry
+        };
+        sessions.register(of(1, 7)).unwrap();
+        sessions.set_ending("a", Box::new(RelayFacts { ended_at: 9, ..RelayFacts::default() }));
+        sessions.ask("a", 12).unwrap();
+        assert_eq!(sessions.open_counts(), OpenCounts { open: 1, kept: 1, waiting: 0 });
+        sessions.detach(ConnectionId(1), 15);
+        assert_eq!(sessions.open_counts(), OpenCounts { open: 1, kept: 1, waiting: 1 });
+        assert!(sessions.take(ConnectionId(1), true).is_empty());
+        sessions.register(of(2, 8)).unwrap();
+        assert_eq!(sessions.open_counts(), OpenCounts { open: 1, kept: 1, waiting: 0 });
+        assert!(sessions.take(ConnectionId(1), false).is_empty());
+        assert!(sessions.hand_over("b", ConnectionId(3), Some(9)).is_none());
+        assert!(sessions.hand_over("a", ConnectionId(3), Some(9)).is_some());
+        assert_eq!(sessions.take(ConnectionId(2), false).len(), 0);
+        let taken = sessions.take(ConnectionId(3), true);
+        assert_eq!(taken.len(), 1, "no further successor can continue it");
+        let entry = &taken[0];
+        assert_eq!((entry.registered_at, entry.asked_at, entry.dispatch_pid), (10, None, Some(9)));
+        assert_eq!(entry.ending.as_ref().map(|facts| facts.ended_at), Some(9));
     }
 
     #[test]
@@ -256,7 +325,7 @@ mod tests {
             sessions.register(entry(conn, 1, at)).unwrap();
         }
         let order: Vec<_> =
-            sessions.take(ConnectionId(1)).into_iter().map(|entry| entry.session.conn).collect();
+            sessions.take(ConnectionId(1), false).into_iter().map(|entry| entry.session.conn).collect();
         assert_eq!(order, ["b", "a", "c"]);
     }
 

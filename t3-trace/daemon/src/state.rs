@@ -23,6 +23,7 @@ use crate::{
     options::Options,
     overflow::Overflow,
     own_network::OwnNetwork,
+    pick_up::PickUps,
     port_owners::PortOwners,
     pressure::Sampler,
     reconcile::{self, Reconciler},
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) owners: PortOwners,
     pub(crate) network: Arc<OwnNetwork>,
     pub(crate) sessions: Mutex<Sessions>,
+    pub(crate) pick_ups: Mutex<PickUps>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, ConnectionState>>,
     pub(crate) next_connection: AtomicU64,
     pub(crate) lost_reported: AtomicU64,
@@ -108,10 +110,15 @@ impl Shared {
         lock(&self.sessions)
     }
 
+    pub(crate) fn pick_ups(&self) -> MutexGuard<'_, PickUps> {
+        lock(&self.pick_ups)
+    }
+
     pub(crate) fn join(&self, pid: Option<u32>, answers: mpsc::Sender<FromTrace>) -> DispatchProcess {
         let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         lock(&self.connections)
             .insert(id, ConnectionState { pid, answers: Some(answers), ..ConnectionState::default() });
+        self.pick_ups().connected(id, pid);
         DispatchProcess::new(id, pid)
     }
 
@@ -126,7 +133,9 @@ impl Shared {
             state.answers = None;
         }
         drop(connections);
-        self.sessions().detach(connection, t3_trace_host::clock::monotonic())
+        let now = t3_trace_host::clock::monotonic();
+        self.pick_ups().disconnected(connection, now);
+        self.sessions().detach(connection, now)
     }
 
     /// Sends a message to every connected dispatch; one that does not read misses it.
@@ -154,6 +163,7 @@ impl Shared {
         listen: Vec<u16>,
         serve: Vec<u16>,
     ) {
+        self.pick_ups().listens(connection, &listen);
         let mut connections = lock(&self.connections);
         // The ports of ended connections are replaced by those of their successor.
         connections.retain(|id, state| *id == connection || state.pid.is_some());
@@ -208,14 +218,18 @@ impl Shared {
         let (listen, serve) =
             (union(&connections, |state| &state.listen), union(&connections, |state| &state.serve));
         drop(connections);
+        let (sessions, counts) = {
+            let sessions = self.sessions();
+            (sessions.len() as u64, sessions.open_counts())
+        };
         FromTrace::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: Some(source),
             hooks,
-            sessions: self.sessions().len() as u64,
-            open: None,
-            kept: None,
-            waiting: None,
+            sessions,
+            open: Some(counts.open),
+            kept: Some(counts.kept),
+            waiting: Some(counts.waiting),
             subscribers: self.subscribers.len() as u64,
             dispatch,
             lost: lost.total(),
@@ -243,7 +257,11 @@ impl reconcile::Daemon for Shared {
     }
 
     fn is_registered(&self, conn: &str) -> bool {
-        self.sessions().contains(conn)
+        self.sessions().contains(conn) || self.pick_ups().is_ended(conn)
+    }
+
+    fn is_awaited(&self, pid: u32) -> bool {
+        self.pick_ups().is_pid_awaited(pid, t3_trace_host::clock::monotonic())
     }
 
     fn write(&self, fields: Fields) -> oneshot::Receiver<Outcome> {

@@ -17,6 +17,9 @@ pub(crate) type Entry = ledger::Entry<Origin, Kept>;
 pub(crate) struct Origin {
     pub(crate) session: UnclosedSession,
     pub(crate) dispatch: DispatchId,
+    /// dispatch keeps it in a descriptor store.
+    #[serde(default)]
+    pub(crate) is_kept: bool,
 }
 
 /// A record that is kept until the journal has it.
@@ -96,7 +99,11 @@ mod tests {
         let made = BootMoment { boot: "b".into(), at: AT };
         let kept = Kept::new(&record, made, true);
         assert_eq!(kept.record(), Ok(record));
-        let origin = Origin { session, dispatch: DispatchId { boot: "b".into(), pid: Some(7), ran_at: 9 } };
+        let origin = Origin {
+            session,
+            dispatch: DispatchId { boot: "b".into(), pid: Some(7), ran_at: 9 },
+            is_kept: true,
+        };
         for (state, read) in [
             (State::Open, State::Open),
             (State::Claimed, State::Open),

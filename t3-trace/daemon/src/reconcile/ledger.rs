@@ -160,11 +160,19 @@ impl<S: Clone, R: Clone> Ledger<S, R> {
         open.map(|(conn, entry)| (conn.as_str(), &entry.session))
     }
 
-    /// Adds or updates a session of a running dispatch.
+    /// Adds or updates a session of a running dispatch. A record that has not been sent is dropped:
+    /// a successor continues the session and writes its record.
     pub(crate) fn opened(&mut self, conn: &str, session: S) {
-        let entry = self.entries.entry(conn.to_owned());
-        let entry = entry.or_insert_with(|| Entry::new(session.clone(), State::Open));
-        entry.session = session;
+        self.change(
+            conn,
+            || session.clone(),
+            |entry| {
+                entry.session = session.clone();
+                if matches!(entry.state, State::Claimed | State::Pending(_)) {
+                    entry.set(State::Open);
+                }
+            },
+        );
         self.changed.insert(conn.to_owned());
     }
 
@@ -408,6 +416,28 @@ mod tests {
         assert_eq!(ledger.len(), 0);
         ledger.abandoned("a", "late");
         assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn a_session_that_a_successor_registers_in_time_gets_no_record_of_t3_trace() {
+        let mut ledger = ledger();
+        assert!(ledger.claim("a", || 1));
+        ledger.opened("a", 2);
+        ledger.abandoned("a", "r");
+        assert_eq!(pass(&mut ledger, &[]), []);
+        assert!(ledger.claim("a", || 2));
+        ledger.abandoned("a", "r");
+        ledger.start_pass();
+        ledger.opened("a", 3);
+        assert_eq!(finish(&mut ledger, &[]), []);
+        assert_eq!(ledger.open().collect::<Vec<_>>(), [("a", &3)]);
+        assert_eq!((ledger.records, ledger.unkept), ledger.counted());
+        // The control: it is too late.
+        assert!(ledger.claim("a", || 3));
+        ledger.abandoned("a", "r");
+        assert_eq!(pass(&mut ledger, &[]), [("a".to_owned(), false)]);
+        ledger.opened("a", 4);
+        assert_eq!(ledger.open().count(), 0);
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) trait Daemon: Send + Sync + 'static {
     /// dispatch has registered the session, and its end is handled with evidence.
     fn is_registered(&self, conn: &str) -> bool;
 
+    /// A successor of the ended dispatch with this pid may still register its kept sessions.
+    fn is_awaited(&self, pid: u32) -> bool;
+
     /// Hands an entry to the writer.
     fn write(&self, fields: Fields) -> oneshot::Receiver<Outcome>;
 
@@ -84,6 +87,8 @@ pub(crate) struct Report {
     pub(crate) rewritten: u64,
     /// Sessions that are still open.
     pub(crate) open: u64,
+    /// Those of them whose dispatch has ended and whose successor is awaited.
+    pub(crate) awaited: u64,
     /// Why the journal could not be read.
     pub(crate) error: Option<String>,
 }
@@ -107,8 +112,14 @@ impl Reconciler {
     /// dispatch registered a session; before its 101 it needs no record of t3-trace.
     pub(crate) fn opened(&self, session: &Session, pid: Option<u32>) {
         if let Some(opened_at) = session.opened_at {
-            self.store().opened(self.unclosed(session, opened_at), self.host.dispatch(pid));
+            let (unclosed, dispatch) = (self.unclosed(session, opened_at), self.host.dispatch(pid));
+            self.store().opened(unclosed, dispatch, session.kept);
         }
+    }
+
+    /// A successor ends the session with its own record. Returns false if it is unknown.
+    pub(crate) fn handed_over(&self, conn: &str, pid: Option<u32>) -> bool {
+        self.store().handed_over(conn, self.host.dispatch(pid))
     }
 
     /// Identity of a session with its wall-clock time.
@@ -139,6 +150,11 @@ impl Reconciler {
     pub(crate) fn claim(&self, session: &Session, pid: Option<u32>) -> bool {
         let opened_at = session.opened_at.unwrap_or_else(monotonic);
         self.store().claim(self.unclosed(session, opened_at), self.host.dispatch(pid))
+    }
+
+    /// The record of a claimed session is not needed: a successor continues the session.
+    pub(crate) fn release(&self, conn: &str) {
+        self.store().release(conn);
     }
 
     /// Writes the record of a claimed session in the next pass, unless the journal has one.
@@ -174,17 +190,17 @@ impl Reconciler {
             let report = self.passes(&daemon, &mut last_error).await;
             let wait = if report.error.is_none() && report.rewritten == 0 {
                 retry = RETRY_FIRST;
-                if self.store().has_sent() { RETRY_FIRST } else { INTERVAL }
+                if self.store().has_sent() || report.awaited > 0 { RETRY_FIRST } else { INTERVAL }
             } else {
                 let wait = retry;
                 retry = (retry * 2).min(INTERVAL);
                 wait
             };
-            let has_failed = report.error.is_some();
+            let is_incomplete = report.error.is_some() || report.awaited > 0;
             for answer in asked {
                 let _ = answer.send(report.clone());
             }
-            self.wait(began + wait, has_failed).await;
+            self.wait(began + wait, is_incomplete).await;
         }
     }
 
@@ -206,9 +222,9 @@ impl Reconciler {
     }
 
     /// Waits for a reason to run the next pass.
-    async fn wait(&self, until: Instant, has_failed: bool) {
+    async fn wait(&self, until: Instant, is_incomplete: bool) {
         loop {
-            let is_waiting = has_failed || self.counts().waiting > 0;
+            let is_waiting = is_incomplete || self.counts().waiting > 0;
             tokio::select! {
                 () = self.due.notified() => return,
                 () = tokio::time::sleep_until(until), if is_waiting => return,
@@ -221,9 +237,12 @@ impl Reconciler {
     /// Runs one pass and writes the records that it demands.
     async fn pass(self: &Arc<Self>, daemon: &Arc<impl Daemon>, last_error: &mut Option<String>) -> Report {
         let journal = Journalctl { trust: daemon.trust() };
-        let is_registered = |conn: &str| daemon.is_registered(conn);
-        let finished = match pass::run(&journal, &self.store, &self.host, is_registered, Host::started).await
-        {
+        let owners = pass::Owners {
+            is_registered: &|conn| daemon.is_registered(conn),
+            is_awaited: &|pid| daemon.is_awaited(pid),
+            started: Host::started,
+        };
+        let finished = match pass::run(&journal, &self.store, &self.host, owners).await {
             Ok(finished) => {
                 if last_error.take().is_some() {
                     tracing::info!("the journal can be read again");
@@ -260,7 +279,8 @@ impl Reconciler {
         }
         let rewritten = self.write(daemon, finished.writes);
         self.publish(daemon.as_ref());
-        Report { reconciled: finished.reconciled, rewritten, open: self.open(), error: None }
+        let Finished { reconciled, awaited, .. } = finished;
+        Report { reconciled, rewritten, awaited, open: self.open(), error: None }
     }
 
     fn open(&self) -> u64 {

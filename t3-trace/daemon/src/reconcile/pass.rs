@@ -28,12 +28,24 @@ pub(crate) struct Finished {
     pub(crate) writes: Vec<Write<Kept>>,
     /// Sessions of an ended dispatch that got a record; it is written by the next pass.
     pub(crate) reconciled: u64,
+    /// Kept sessions of an ended dispatch that its successor may continue: a later pass decides.
+    pub(crate) awaited: u64,
     /// Complaints of journalctl.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Runs a pass. `is_registered`: dispatch has registered the session, and its end is handled with
-/// evidence. `started` is [`Host::started`].
+/// Processes that account for a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Owners<'a> {
+    /// dispatch has registered the session, and its end is handled with evidence.
+    pub(crate) is_registered: &'a (dyn Fn(&str) -> bool + Sync),
+    /// A successor of the ended dispatch with this pid may still register its kept sessions.
+    pub(crate) is_awaited: &'a (dyn Fn(u32) -> bool + Sync),
+    /// [`Host::started`].
+    pub(crate) started: fn(u32) -> Option<Nanos>,
+}
+
+/// Runs a pass.
 ///
 /// # Errors
 /// The journal cannot be read: nothing was decided.
@@ -41,8 +53,7 @@ pub(crate) async fn run(
     journal: &impl JournalView,
     store: &Mutex<Store>,
     host: &Host,
-    is_registered: impl Fn(&str) -> bool,
-    started: fn(u32) -> Option<Nanos>,
+    owners: Owners<'_>,
 ) -> Result<Finished, ScanError> {
     lock(store).ledger.start_pass();
     journal.sync().await?;
@@ -77,15 +88,16 @@ pub(crate) async fn run(
         }
         store.persist();
     }
-    let reconciled = reconcile_gone(journal, store, host, is_registered, started).await?;
+    let (reconciled, awaited) = reconcile_gone(journal, store, host, owners).await?;
     let due = lock(store).ledger.due();
     let mut recorded = journal.recorded(&due).await?;
     recorded.extend(vacuumed(journal, store, &due, &recorded).await?);
     let writes = lock(store).finish_pass(&recorded, scanned.cursor);
-    Ok(Finished { writes, reconciled, warnings: scanned.warnings })
+    Ok(Finished { writes, reconciled, awaited, warnings: scanned.warnings })
 }
 
 fn origin(open: OpenEntry) -> Origin {
+    let is_kept = open.is_kept;
     let dispatch =
         DispatchId { boot: open.boot_id, pid: open.pid, ran_at: open.monotonic_us.saturating_mul(1_000) };
     let session = UnclosedSession {
@@ -95,29 +107,36 @@ fn origin(open: OpenEntry) -> Origin {
         ray: open.ray,
         opened: Moment { wall_us: open.realtime_us, monotonic: open.monotonic_us.saturating_mul(1_000) },
     };
-    Origin { session, dispatch }
+    Origin { session, dispatch, is_kept }
 }
 
-/// Makes the records of sessions whose dispatch has ended and that nobody else handles.
+/// Makes the records of sessions whose dispatch has ended and that no process handles. Returns their
+/// number, and the number of those whose successor is awaited.
 async fn reconcile_gone(
     journal: &impl JournalView,
     store: &Mutex<Store>,
     host: &Host,
-    is_registered: impl Fn(&str) -> bool,
-    started: fn(u32) -> Option<Nanos>,
-) -> Result<u64, ScanError> {
+    owners: Owners<'_>,
+) -> Result<(u64, u64), ScanError> {
     let gone: Vec<Origin> = {
         let mut starts = HashMap::new();
-        let mut started = |pid| *starts.entry(pid).or_insert_with(|| started(pid));
+        let mut started = |pid| *starts.entry(pid).or_insert_with(|| (owners.started)(pid));
+        let mut is_gone = |origin: &Origin| origin.dispatch.is_gone(host, &mut started) == Some(true);
         let store = lock(store);
-        let open = store.ledger.open().filter(|(conn, _)| !is_registered(conn));
-        let is_gone = |origin: &Origin| origin.dispatch.is_gone(host, &mut started) == Some(true);
-        let mut is_gone = is_gone;
-        open.filter(|(_, origin)| is_gone(origin)).map(|(_, origin)| origin.clone()).collect()
+        let open = store.ledger.open().map(|(_, origin)| origin);
+        open.filter(|origin| is_gone(origin)).cloned().collect()
     };
+    let is_awaited = |Origin { dispatch, is_kept, .. }: &Origin| {
+        *is_kept && dispatch.boot == host.boot && dispatch.pid.is_some_and(owners.is_awaited)
+    };
+    // In this order: a successor has registered its sessions before it is no longer awaited.
+    let (awaited, lost): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_awaited);
+    let is_free = |origin: &Origin| !(owners.is_registered)(&origin.session.conn);
+    let awaited = awaited.iter().filter(|origin| is_free(origin)).count() as u64;
+    let lost: Vec<_> = lost.into_iter().filter(is_free).collect();
     let mut ends: HashMap<(String, Option<u32>), (UnclosedEnd, Option<Moment>)> = HashMap::new();
     let mut reconciled = 0;
-    for Origin { session, dispatch } in gone {
+    for Origin { session, dispatch, .. } in lost {
         let is_this_boot = dispatch.boot == host.boot;
         // The last sign of life of a host is that of any process.
         let process = (dispatch.boot.clone(), dispatch.pid.filter(|_| is_this_boot));
@@ -146,7 +165,7 @@ async fn reconcile_gone(
             reconciled += 1;
         }
     }
-    Ok(reconciled)
+    Ok((reconciled, awaited))
 }
 
 /// Records that had been written before the oldest entry of the journal: they arrived and were

@@ -49,10 +49,18 @@ impl Store {
     }
 
     /// Adds or updates an open session.
-    pub(crate) fn opened(&mut self, session: UnclosedSession, dispatch: DispatchId) {
+    pub(crate) fn opened(&mut self, session: UnclosedSession, dispatch: DispatchId, is_kept: bool) {
         let conn = session.conn.clone();
-        self.ledger.opened(&conn, Origin { session, dispatch });
+        self.ledger.opened(&conn, Origin { session, dispatch, is_kept });
         self.persist();
+    }
+
+    /// Another dispatch writes the record of this session. Returns false if it is unknown.
+    pub(crate) fn handed_over(&mut self, conn: &str, dispatch: DispatchId) -> bool {
+        let Some(entry) = self.ledger.get(conn) else { return false };
+        let session = entry.session.session.clone();
+        self.opened(session, dispatch, false);
+        true
     }
 
     /// dispatch reported a record. Without room only the session is kept: it is lost if the next
@@ -64,7 +72,7 @@ impl Store {
         dispatch: impl FnOnce() -> DispatchId,
         is_lost: bool,
     ) {
-        let origin = Origin { session: identity(record, made.at), dispatch: dispatch() };
+        let origin = Origin { session: identity(record, made.at), dispatch: dispatch(), is_kept: false };
         if self.has_room() {
             self.ledger.reported(&record.conn, || origin, Kept::new(record, made, true), is_lost);
         } else {
@@ -79,10 +87,15 @@ impl Store {
         self.ledger.seen(conn);
     }
 
-    /// Starts the record of a session whose dispatch is gone. Returns false if it needs none.
+    /// Starts the record of a session whose dispatch is gone. Returns false if it needs none, also
+    /// because another dispatch has it by now.
     pub(crate) fn claim(&mut self, session: UnclosedSession, dispatch: DispatchId) -> bool {
         let conn = session.conn.clone();
-        self.ledger.claim(&conn, || Origin { session, dispatch })
+        let known = self.ledger.get(&conn).map(|entry| &entry.session.dispatch);
+        if known.is_some_and(|known| (&known.boot, known.pid) != (&dispatch.boot, dispatch.pid)) {
+            return false;
+        }
+        self.ledger.claim(&conn, || Origin { session, dispatch, is_kept: false })
     }
 
     /// Keeps the record of a claimed session. Without room the session stays open: a later pass
@@ -94,6 +107,11 @@ impl Store {
             self.ledger.release(&record.conn);
         }
         self.persist();
+    }
+
+    /// The record of a claimed session is not needed.
+    pub(crate) fn release(&mut self, conn: &str) {
+        self.ledger.release(conn);
     }
 
     /// Another record can be kept.

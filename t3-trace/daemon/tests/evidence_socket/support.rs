@@ -179,7 +179,7 @@ impl Peer {
                 kernel: KernelSource::Tracepoint,
                 sessions: true,
                 ending: true,
-                kept: false,
+                kept: true,
             })
         );
         self

@@ -22,6 +22,8 @@ const OPENED_US: u64 = 1_772_331_225_000_000;
 struct Memory {
     entries: Mutex<Vec<Found>>,
     while_it_syncs: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+    /// Happens when a pass searches for the last sign of life of an ended dispatch.
+    while_it_searches: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     is_down: bool,
     /// Fails only after a scan.
     is_down_after_scan: bool,
@@ -64,6 +66,7 @@ impl JournalView for Memory {
 
     async fn last_sign(&self, boot: &str, pid: Option<u32>) -> Result<Option<Moment>, ScanError> {
         assert_eq!(pid.is_some(), boot == BOOT, "of the host in an earlier boot, else of dispatch");
+        lock(&self.while_it_searches).drain(..).for_each(|happens| happens());
         // The wall clock was set forward by an hour.
         Ok(Some(Moment { wall_us: OPENED_US + 3_603_000_000, monotonic: 8_000_000_000 }))
     }
@@ -77,19 +80,25 @@ struct Scene {
     journal: Memory,
     store: std::sync::Arc<Mutex<Store>>,
     registered: Vec<&'static str>,
+    /// Ended dispatches whose successor is awaited.
+    awaited: Vec<u32>,
 }
 
 impl Scene {
     fn new(entries: impl IntoIterator<Item = Found>) -> Self {
         let journal = Memory { entries: Mutex::new(entries.into_iter().collect()), ..Memory::default() };
         let store = std::sync::Arc::new(Mutex::new(Store::open(None, 1 << 20)));
-        Self { journal, store, registered: Vec::new() }
+        Self { journal, store, registered: Vec::new(), awaited: Vec::new() }
     }
 
     async fn pass(&self) -> Result<Finished, ScanError> {
         let started = |pid| (pid == ALIVE).then_some(0);
-        let is_registered = |conn: &str| self.registered.contains(&conn);
-        run(&self.journal, &self.store, &Host::in_boot(BOOT), is_registered, started).await
+        let owners = Owners {
+            is_registered: &|conn| self.registered.contains(&conn),
+            is_awaited: &|pid| self.awaited.contains(&pid),
+            started,
+        };
+        run(&self.journal, &self.store, &Host::in_boot(BOOT), owners).await
     }
 
     /// Number of reconciled sessions, and the records to write.
@@ -133,6 +142,7 @@ fn open_in(boot: &str, conn: &str, pid: u32) -> Found {
         user: "wizard".into(),
         ip: "192.0.2.1".into(),
         ray: None,
+        is_kept: false,
         boot_id: boot.into(),
         pid: Some(pid),
         monotonic_us: 5_000_000,
@@ -180,6 +190,52 @@ async fn a_registered_session_is_left_to_its_disconnect() {
     assert_eq!(scene.result().await, (0, vec![]));
 }
 
+/// An open that dispatch keeps in a descriptor store.
+fn kept(found: Found) -> Found {
+    match found {
+        Found::Open(open) => Found::Open(OpenEntry { is_kept: true, ..open }),
+        close @ Found::Close { .. } => close,
+    }
+}
+
+#[tokio::test]
+async fn a_kept_session_waits_for_the_successor_of_its_dispatch() {
+    let entries = [kept(open("a", DEAD)), open("b", DEAD), kept(open_in("b-loss", "c", DEAD))];
+    let mut scene = Scene { awaited: vec![DEAD], ..Scene::new(entries) };
+    let finished = scene.pass().await.unwrap();
+    assert_eq!((finished.reconciled, finished.awaited), (2, 1), "a reboot ends every session");
+    assert_eq!(scene.pass().await.unwrap().awaited, 1);
+    scene.registered = vec!["a"];
+    assert_eq!(scene.pass().await.unwrap().awaited, 0);
+    lock(&scene.store).opened(session("a"), dispatch(ALIVE), true);
+    (scene.registered, scene.awaited) = (vec![], vec![]);
+    assert_eq!(scene.pass().await.unwrap().reconciled, 0, "its successor runs");
+    lock(&scene.store).opened(session("a"), dispatch(DEAD), true);
+    assert_eq!(scene.pass().await.unwrap().reconciled, 1);
+}
+
+#[tokio::test]
+async fn a_session_that_is_registered_while_the_pass_decides_is_left_to_its_dispatch() {
+    let mut scene = Scene::new([]);
+    lock(&scene.store).opened(session("a"), dispatch(DEAD), true);
+    let store = std::sync::Arc::clone(&scene.store);
+    scene.journal.while_it_searches =
+        Mutex::new(vec![Box::new(move || lock(&store).opened(session("a"), dispatch(ALIVE), true))]);
+    assert_eq!(scene.result().await, (0, vec![]));
+    assert_eq!(lock(&scene.store).ledger.open().count(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_a_successor_ends_is_left_to_it() {
+    let scene = Scene::new([]);
+    lock(&scene.store).opened(session("a"), dispatch(DEAD), true);
+    assert!(lock(&scene.store).handed_over("a", dispatch(ALIVE)));
+    assert!(!lock(&scene.store).handed_over("b", dispatch(ALIVE)));
+    assert_eq!(scene.result().await, (0, vec![]));
+    assert!(lock(&scene.store).handed_over("a", dispatch(DEAD)), "the successor ends, too");
+    assert_eq!(scene.result().await.0, 1);
+}
+
 #[tokio::test]
 async fn an_earlier_boot_ended_by_a_reboot_or_by_a_loss_of_power() {
     // The pid runs again in this boot.
@@ -220,7 +276,7 @@ async fn nothing_is_decided_without_a_journal() {
 #[tokio::test]
 async fn a_close_ends_its_session_only_when_it_is_on_disk() {
     let mut scene = Scene::new([open("a", ALIVE), close("a")]);
-    lock(&scene.store).opened(session("a"), dispatch(ALIVE));
+    lock(&scene.store).opened(session("a"), dispatch(ALIVE), false);
     scene.journal.is_down_after_scan = true;
     assert!(scene.pass().await.is_err());
     assert!(lock(&scene.store).ledger.get("a").is_some());

@@ -14,7 +14,8 @@ use t3_trace_host::journal_trust::Trust;
 
 /// Fields that [`decode`] reads, without those that journalctl always prints and those of the trust
 /// rule.
-pub(super) const FIELDS: [&str; 6] = ["MESSAGE_ID", "T3_CONN", "T3_USER", "T3_IP", "T3_RAY", "_PID"];
+pub(super) const FIELDS: [&str; 7] =
+    ["MESSAGE_ID", "T3_CONN", "T3_USER", "T3_IP", "T3_RAY", "T3_KEPT", "_PID"];
 
 /// A record in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct OpenEntry {
     pub user: String,
     pub ip: String,
     pub ray: Option<String>,
+    /// dispatch keeps it in a descriptor store.
+    pub is_kept: bool,
     pub boot_id: String,
     /// Process id of the writer.
     pub pid: Option<u32>,
@@ -81,6 +84,8 @@ struct Fields<'a> {
     ip: Text<'a>,
     #[serde(rename = "T3_RAY", borrow)]
     ray: Text<'a>,
+    #[serde(rename = "T3_KEPT", borrow)]
+    kept: Text<'a>,
 }
 
 pub(super) fn decode(line: &[u8], trust: Trust) -> Decoded<'_> {
@@ -106,6 +111,7 @@ impl Fields<'_> {
                 user: self.user.0?.into_owned(),
                 ip: self.ip.0?.into_owned(),
                 ray: self.ray.0.map(Cow::into_owned),
+                is_kept: self.kept.get() == Some("true"),
             })),
             _ => None,
         }

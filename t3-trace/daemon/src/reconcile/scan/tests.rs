@@ -23,8 +23,9 @@ fn line(n: u64, id: &str, more: &str) -> String {
 }
 
 fn open(n: u64) -> String {
+    let kept = if n == 3 { ",\"T3_KEPT\":\"true\"" } else { "" };
     let more =
-        format!(",\"T3_CONN\":\"c{n}\",\"T3_USER\":\"wizard\",\"T3_IP\":\"192.0.2.7\",\"_PID\":\"42\"");
+        format!(",\"T3_CONN\":\"c{n}\",\"T3_USER\":\"wizard\",\"T3_IP\":\"192.0.2.7\",\"_PID\":\"42\"{kept}");
     line(n, OPEN_ID, &more)
 }
 
@@ -38,6 +39,7 @@ fn opened(n: u64) -> Found {
         user: "wizard".to_owned(),
         ip: "192.0.2.7".to_owned(),
         ray: None,
+        is_kept: n == 3,
         boot_id: BOOT.to_owned(),
         pid: Some(42),
         monotonic_us: n,
