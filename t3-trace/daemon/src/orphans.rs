@@ -14,7 +14,10 @@ use t3_record::{
     evidence::{DispatchDeath, Nanos},
     wire::FromTrace,
 };
-use t3_trace_host::{clock::monotonic, kernel::ProcessFacts};
+use t3_trace_host::{
+    clock::{self, monotonic},
+    kernel::ProcessFacts,
+};
 
 use crate::{
     dispatch_process::DispatchProcess,
@@ -28,6 +31,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(2);
 /// Time to register its sessions again for a reconnected dispatch.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Age from which the record of a kept session has the time of its end.
+const LATE: Nanos = clock::SECOND;
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Waits for the outcome of a broken connection, and writes the records of the sessions that
@@ -157,7 +162,16 @@ async fn record(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) -> C
         burst: None,
         dispatch_died: Some(death),
     };
-    t3_record::assemble(&orphan.session, &evidence)
+    let mut record = t3_record::assemble(&orphan.session, &evidence);
+    if let Some(opened_at) = orphan.session.opened_at.filter(|_| orphan.session.kept) {
+        // It may have waited for a successor.
+        let age = monotonic().saturating_sub(opened_at + record.dur_ms * 1_000_000);
+        if age >= LATE {
+            let ended_us = clock::realtime_us().saturating_sub(age / 1_000);
+            t3_record::reconcile::set_ended_at(&mut record, ended_us);
+        }
+    }
+    record
 }
 
 /// Leaves the record to the reconciler, which searches the journal first: dispatch may have written

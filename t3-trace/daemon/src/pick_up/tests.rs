@@ -147,35 +147,30 @@ impl Fixture {
 #[test]
 fn the_record_of_a_kept_session_is_written_when_no_successor_can_continue_it() {
     const DEATH: [Event; 2] = [Disconnects(1), Exits(1)];
-    const SUCCESSOR: [Event; 2] = [Connects(2), Listens(2, 3780)];
+    const SUCCESSOR: &[Event] = &[Connects(2), Listens(2, 3780)];
+    const NO_SUCCESSOR: &[Event] = &[];
+    const SUCCESSOR_DIES: [Event; 2] = [Disconnects(2), Exits(2)];
     let both: &[&str] = &["a", "unkept"];
-    for (rule, events, recorded) in [
-        ("a session that is not kept has its record at the death", &[][..], &["unkept"][..]),
-        ("a successor has some time", &[Waits(14)], &["unkept"]),
-        ("but not more", &[Waits(15)], both),
-        ("a successor that registers it continues it", &[Registers(2, "a"), Waits(99)], &["unkept"]),
-        ("one that registers all but this loses it", &[PicksUp(2, &[])], both),
-        ("one that ends it writes the record", &[PicksUp(2, &["a"]), Waits(99)], &["unkept"]),
-        ("and has written it", &[PicksUp(2, &["a"]), Reports("a"), Disconnects(2), Exits(2)], &["unkept"]),
-        ("or not", &[PicksUp(2, &["a"]), Disconnects(2), Exits(2)], both),
-        ("one that registers slowly is not disturbed", &[Waits(40), Settles, Registers(2, "a")], &["unkept"]),
-        ("but not for ever", &[Waits(60)], both),
-        (
-            "one that dies early leaves the rest to the next",
-            &[Waits(9), Disconnects(2), Waits(14)],
-            &["unkept"],
-        ),
-        ("if there is one", &[Waits(9), Disconnects(2), Waits(15)], both),
-        ("what it had registered waits, too", &[Registers(2, "a"), Disconnects(2), Exits(2)], &["unkept"]),
-        ("for as long", &[Registers(2, "a"), Disconnects(2), Exits(2), Settles, Waits(15)], both),
+    let dies_after = |event: Event, seconds| [&[event][..], &SUCCESSOR_DIES, &[Waits(seconds)]].concat();
+    for (rule, successor, events, recorded) in [
+        ("a session that is not kept has its record at the death", NO_SUCCESSOR, vec![], &["unkept"][..]),
+        ("a successor has some time", NO_SUCCESSOR, vec![Waits(14)], &["unkept"]),
+        ("but not more", NO_SUCCESSOR, vec![Waits(15)], both),
+        ("one that registers it continues it", SUCCESSOR, vec![Registers(2, "a"), Waits(99)], &["unkept"]),
+        ("one that registers all but this loses it", SUCCESSOR, vec![PicksUp(2, &[])], both),
+        ("one that ends it writes the record", SUCCESSOR, vec![PicksUp(2, &["a"]), Waits(99)], &["unkept"]),
+        ("unless it dies", SUCCESSOR, dies_after(PicksUp(2, &["a"]), 0), both),
+        ("one that is slow is awaited", SUCCESSOR, vec![Waits(40), Settles, Registers(2, "a")], &["unkept"]),
+        ("but not longer than the limit", SUCCESSOR, vec![Waits(60)], both),
+        ("one that dies early leaves it to the next", SUCCESSOR, dies_after(Waits(9), 14), &["unkept"]),
+        ("if there is one", SUCCESSOR, dies_after(Waits(9), 15), both),
+        ("as it does with what it continued", SUCCESSOR, dies_after(Registers(2, "a"), 14), &["unkept"]),
+        ("for as long", SUCCESSOR, dies_after(Registers(2, "a"), 15), both),
     ] {
         let mut fixture = Fixture::with_sessions(&["a"]);
-        fixture.run(&DEATH);
-        if events.iter().any(|event| !matches!(event, Waits(14 | 15))) {
-            fixture.run(&SUCCESSOR);
+        for events in [&DEATH, successor, &events, &[Settles]] {
+            fixture.run(events);
         }
-        fixture.run(events);
-        fixture.event(Settles);
         assert_eq!(fixture.recorded(), recorded, "{rule}");
     }
 }

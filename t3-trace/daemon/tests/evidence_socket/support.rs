@@ -212,6 +212,18 @@ impl Peer {
         }
     }
 
+    /// Status of a subscriber that has not read the records before it.
+    pub async fn status_between_records(&self) -> Status {
+        self.send(&ToTrace::Status).await;
+        loop {
+            match self.receive().await {
+                Some(FromTrace::Status(status)) => return *status,
+                Some(FromTrace::Closed { .. } | FromTrace::Opened { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     pub async fn status(&self) -> Status {
         self.send(&ToTrace::Status).await;
         match self.receive().await {
