@@ -326,6 +326,8 @@ pub struct Unit {
     pub log_interval_us: u64,
     /// `LogRateLimitBurst`.
     pub log_burst: u64,
+    /// `FileDescriptorStoreMax`; none for unit types without it.
+    pub fd_store_max: Option<u64>,
     /// `LogLevelMax`, a name or a number.
     pub log_level_max: Option<String>,
     /// Unit file, then drop-ins.

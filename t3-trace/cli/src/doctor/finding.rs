@@ -67,6 +67,8 @@ checks! {
     Dispatch = "dispatch" in "t3-trace",
     /// dispatch recognises the heartbeats of the open sessions.
     Heartbeats = "heartbeats" in "t3-trace",
+    /// A restart of t3-dispatch ends no session.
+    Restart = "restart" in "t3-trace",
     /// Every record is in the journal.
     Records = "records" in "t3-trace",
     /// No kernel event was lost.

@@ -49,6 +49,7 @@ fn unit(policy: Option<&str>) -> Unit {
         oom_policy: policy.map(str::to_owned),
         log_interval_us: 1_000_000,
         log_burst: 1_000_000,
+        fd_store_max: Some(8200),
         log_level_max: Some("-1".to_owned()),
         files: Vec::new(),
     }
@@ -67,6 +68,8 @@ pub(super) fn healthy() -> Facts {
         kernel: Some(KernelSource::Kprobe),
         hooks: hooks.clone(),
         sessions: 17,
+        open: Some(17),
+        kept: Some(17),
         subscribers: 1,
         dispatch: true,
         uptime_s: Some(11_520),
@@ -138,6 +141,7 @@ fn faulty() -> Facts {
     facts.heartbeats = None;
     let Daemon::Answers(status) = &mut facts.daemon else { unreachable!() };
     status.dispatch = false;
+    (status.open, status.kept) = (Some(17), Some(5));
     status.lost = 5_000;
     status.map_full = 3;
     status.version = "0.0.9".to_owned();

@@ -454,9 +454,9 @@ prop_compose! {
         names in (outside(), outside(), outside()), dur_ms in any::<u64>(), verdict in word(Verdict::ALL),
         segment in word(Segment::ALL), kernel in word(KernelSource::ALL), how in option::of(how()),
         confidence in option::of(word(Confidence::ALL)), closed_by in option::of(word(ClosedBy::ALL)), chain in option::of(chain()),
-        texts in vec(option::of(outside()), 5), numbers in vec(numbers(), 12), psi in vec(option::of(0..1000_u32), 6),
+        texts in vec(option::of(outside()), 5), numbers in vec(numbers(), 13), psi in vec(option::of(0..1000_u32), 6),
         fate in option::of(prop_oneof![Just(Fate::Alive), Just(Fate::Oom), any::<i32>().prop_map(Fate::Signal)]),
-        burst in option::of((any::<u32>(), any::<u32>())), small in vec(option::of(any::<u32>()), 6),
+        burst in option::of((any::<u32>(), any::<u32>())), small in vec(option::of(any::<u32>()), 7),
     ) -> CloseRecord {
         let mut record = CloseRecord::new(names.0, names.1, dur_ms, Cause::Graceful, verdict, segment, names.2, kernel);
         (record.how, record.confidence, record.closed_by, record.chain) = (how, confidence, closed_by, chain);
@@ -470,12 +470,14 @@ prop_compose! {
             (next(), next(), next(), next(), next());
         (record.up_idle_ms, record.down_idle_ms, record.self_lag_ms) = (next(), next(), next());
         (record.mem_current, record.mem_max, record.oom_kills, record.lost) = (next(), next(), next(), next());
+        record.resumed_ms = next();
         let mut share = psi.into_iter().map(|tenths| tenths.map(|tenths| Percent(tenths as f32 / 10.0)));
         let mut next = || share.next().flatten();
         (record.psi_mem, record.psi_io, record.psi_cpu_peak, record.host_psi_mem) = (next(), next(), next(), next());
         let mut number = small.into_iter();
         let mut next = || number.next().flatten();
         (record.peer_pid, record.down_rtt_us, record.down_retrans, record.up_lost) = (next(), next(), next(), next());
+        record.resumed = next();
         record.peer_exit = fate;
         record.burst = burst.map(|(sessions, users)| Burst { sessions, users });
         record
@@ -550,6 +552,34 @@ proptest! {
         prop_assert_eq!(json["record"]["verdict"].as_str(), Some(facts.record.verdict.as_str()));
         prop_assert_eq!(json["timeline"].as_array().map(Vec::len), Some(page.timeline.len()));
     }
+}
+
+#[test]
+fn restarts_that_the_session_survived_are_in_the_timeline() {
+    for (keys, entries) in [
+        ("", &[][..]),
+        ("resumed=1 resumed_ms=2000", &["-2.0s  dispatch    dispatch restarted: the session continued\n"]),
+        (
+            "resumed=3 resumed_ms=2000",
+            &["dispatch restarted: the session continued; restart 3 since it opened\n"],
+        ),
+        ("resumed=2", &["session opened, from 192.0.2.7; continued over 2 restarts of dispatch\n"]),
+    ] {
+        let page = text(&ExplainInput::of(record(&format!("client_left fin downstream likely {keys}")), 0));
+        entries.iter().for_each(|entry| assert!(page.contains(entry), "{keys}: {page}"));
+        assert_eq!(page.contains("restart"), !entries.is_empty(), "{page}");
+    }
+}
+
+#[test]
+fn a_record_that_waited_for_a_successor_is_named_as_such() {
+    let mut facts = ExplainInput::of(
+        record("dispatch_died proxy_signal:9 dispatch proven ended_at=2026-03-01T02:13:45.120Z"),
+        0,
+    );
+    facts.written_ms = 15_000;
+    let page = text(&facts);
+    assert!(page.contains("+15.0s  record      record written by t3-trace: no successor"), "{page}");
 }
 
 #[test]

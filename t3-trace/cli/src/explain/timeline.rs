@@ -50,6 +50,7 @@ const BACK_WITHIN: i64 = 60_000;
 pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
     let mut list = List { zero_ms: facts.zero_ms(), entries: Vec::new() };
     opening(&mut list, facts);
+    restarts(&mut list, &facts.record);
     beats(&mut list, &facts.record);
     pressure(&mut list, &facts.record);
     events(&mut list, &facts.record);
@@ -62,6 +63,9 @@ pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
             Reconciled::Journal => "record written by t3-trace, from the ws open",
             Reconciled::Spool => "record written again by t3-trace: it had not arrived in the journal",
         };
+        list.at(facts.written_ms, "record", text.to_owned());
+    } else if facts.record.ended_at.is_some() {
+        let text = "record written by t3-trace: no successor of t3-dispatch continued the session";
         list.at(facts.written_ms, "record", text.to_owned());
     } else if facts.at_ms.saturating_sub(list.zero_ms) >= LATE {
         list.at(facts.at_ms, "record", "record written, after both legs ended".to_owned());
@@ -97,6 +101,11 @@ fn signed(ms: u64) -> i64 {
 
 fn opening(list: &mut List, facts: &ExplainInput) {
     let record = &facts.record;
+    // Without the time of the last restart there is no entry for it.
+    let continued =
+        record.resumed.filter(|_| record.resumed_ms.is_none()).map_or_else(String::new, |times| {
+            format!("; continued over {} of dispatch", units::count(u64::from(times), "restart"))
+        });
     match &facts.open {
         Some(open) => {
             let after = match (&open.what.prev, open.what.gap_ms) {
@@ -105,14 +114,23 @@ fn opening(list: &mut List, facts: &ExplainInput) {
                 }
                 _ => String::new(),
             };
-            list.at(open.at_ms, "ws open", format!("session opened, from {}{after}", safe(&record.ip)));
+            let text = format!("session opened, from {}{after}{continued}", safe(&record.ip));
+            list.at(open.at_ms, "ws open", text);
         }
         // Computed from the duration when the open record is missing.
         None if record.dur_ms > 0 => {
-            list.before(record.dur_ms, "record", format!("session opened, from {}", safe(&record.ip)));
+            let text = format!("session opened, from {}{continued}", safe(&record.ip));
+            list.before(record.dur_ms, "record", text);
         }
         None => {}
     }
+}
+
+/// The last restart of dispatch that the session survived.
+fn restarts(list: &mut List, record: &CloseRecord) {
+    let Some((age, times)) = record.resumed_ms.zip(record.resumed) else { return };
+    let all = if times > 1 { format!("; restart {times} since it opened") } else { String::new() };
+    list.before(age, "dispatch", format!("dispatch restarted: the session continued{all}"));
 }
 
 fn beats(list: &mut List, record: &CloseRecord) {

@@ -5,6 +5,7 @@ mod host;
 mod journal;
 mod kept;
 mod kernel;
+mod restart;
 mod serves;
 mod trace;
 

@@ -17,6 +17,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     if let Some(status) = facts.daemon.status() {
         found.extend([version(status, env!("CARGO_PKG_VERSION")), dispatch(status)]);
         found.extend(facts.heartbeats.map(heartbeats));
+        found.extend(super::restart::finding(status, facts.units.get(super::DISPATCH)));
         found.extend(status.journal.map(records));
         found.extend([loss(status), tables(status)]);
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{super::facts::Unit, command::run};
 
-const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,OOMPolicy,LogRateLimitIntervalUSec,LogRateLimitBurst,LogLevelMax,FragmentPath,DropInPaths";
+const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,OOMPolicy,FileDescriptorStoreMax,LogRateLimitIntervalUSec,LogRateLimitBurst,LogLevelMax,FragmentPath,DropInPaths";
 
 pub(super) fn read(names: impl Iterator<Item = String>) -> BTreeMap<String, Unit> {
     let mut names: Vec<String> = names.collect();
@@ -28,6 +28,7 @@ fn parse(text: &str) -> BTreeMap<String, Unit> {
             log_interval_us: value("LogRateLimitIntervalUSec").and_then(span_us).unwrap_or(0),
             log_burst: value("LogRateLimitBurst").and_then(|burst| burst.parse().ok()).unwrap_or(0),
             log_level_max: value("LogLevelMax").filter(|level| !level.is_empty()).map(str::to_owned),
+            fd_store_max: value("FileDescriptorStoreMax").and_then(|most| most.parse().ok()),
             files: files.collect(),
         };
         Some((value("Id")?.to_owned(), unit))
@@ -69,7 +70,8 @@ mod tests {
     #[test]
     fn blocks_are_parsed_as_units() {
         let text = "OOMPolicy=stop\nLogRateLimitIntervalUSec=1min 30s\nLogRateLimitBurst=200\nId=a.service\nLoadState=loaded\nActiveState=active\n\
-                    FragmentPath=/etc/systemd/system/a.service\nDropInPaths=/x/1.conf /x/2.conf\n\n\
+                    FragmentPath=/etc/systemd/system/a.service\nDropInPaths=/x/1.conf /x/2.conf\n\
+                    FileDescriptorStoreMax=8200\n\n\
                     Id=b.slice\nLoadState=not-found\nActiveState=inactive\nFragmentPath=\nDropInPaths=\n";
         let units = parse(text);
         let a = &units["a.service"];
@@ -77,7 +79,7 @@ mod tests {
             (a.oom_policy.as_deref(), a.log_interval_us, a.log_burst),
             (Some("stop"), 90_000_000, 200)
         );
-        assert_eq!(a.files.len(), 3);
+        assert_eq!((a.files.len(), a.fd_store_max), (3, Some(8200)));
         let b = &units["b.slice"];
         assert_eq!((b.exists(), b.oom_policy.as_deref(), b.files.len()), (false, None, 0));
         assert_eq!(parse("garbage").len(), 0);

@@ -12,7 +12,7 @@ use crate::present::{
     answer,
     chain_text::{self, signal_name},
     text::lasted,
-    verdict_text,
+    units, verdict_text,
 };
 
 /// A heading and its lines.
@@ -64,6 +64,13 @@ fn session(record: &CloseRecord, when: &str) -> Vec<String> {
     ];
     if let Some(ray) = &record.ray {
         lines[1].push_str(&format!(", Cloudflare ray {ray}"));
+    }
+    if let Some(times) = record.resumed {
+        let restarts = units::count(u64::from(times), "restart");
+        let last = record
+            .resumed_ms
+            .map_or_else(String::new, |ms| format!(", the last one {} before the close", lasted(ms)));
+        lines.push(format!("continued over {restarts} of t3-dispatch{last}"));
     }
     if let Some(side) = record.ws_from {
         let who = match side {

@@ -91,6 +91,12 @@ impl SessionTable {
         self.rows.len()
     }
 
+    /// Whether a session has survived a restart of t3-dispatch.
+    #[must_use]
+    pub fn has_resumed(&self) -> bool {
+        self.rows.iter().any(|row| row.session.resumed > 0)
+    }
+
     /// Sets the number of rows that fit on the screen.
     pub fn set_page(&mut self, page: usize) {
         self.page = page;

@@ -89,6 +89,7 @@ pub(super) fn sessions(second: u64) -> Sessions {
         strain: Some(strain(0.4, vec![0; 30])),
         ..OpenSession::default()
     };
+    let resumed = OpenSession { resumed: 2, ..open("c1", "alice", 192, 1_250_000) };
     let mut unanswered = open("c2", "wizard", 7500, 0);
     unanswered.live = Some(SessionStats { wait_ms: Some(12_300 + 1000 * second), ..SessionStats::default() });
     unanswered.strain = Some(strain(61.0, (0..30).map(|n| n * 3).collect()));
@@ -100,7 +101,7 @@ pub(super) fn sessions(second: u64) -> Sessions {
         host: Some(strain(12.0, vec![12; 30])),
         more: false,
         sessions: vec![
-            open("c1", "alice", 192, 1_250_000),
+            resumed,
             unanswered,
             ending,
             open("c4", "\u{202e}x\u{1b}[2J\u{754c}\u{754c}\u{754c}\u{754c}\u{754c}\u{754c}", 5, 120),

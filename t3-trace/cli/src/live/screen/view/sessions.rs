@@ -42,7 +42,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
         put(buf, Rect { y: area.y + 2, height: 1, ..area }, why, theme.dim(), theme);
     }
     let below = Rect { y: area.y + 1, height: area.height - 1, ..area };
-    table::draw(view, below, plan(area.width), rows.iter(), selected, buf);
+    table::draw(view, below, plan(area.width, table.has_resumed()), rows.iter(), selected, buf);
 }
 
 const USER: Field<Row> = Field {
@@ -63,6 +63,7 @@ const AGE: Field<Row> = Field {
     right: true,
     text: |_, row, _| (lasted(row.session.age_ms), Style::new()),
 };
+const RESUMED: Field<Row> = Field { title: "RESUMED", width: 7, right: true, text: resumed };
 const HEARTBEAT: Field<Row> = Field { title: "HEARTBEAT", width: 16, right: true, text: heartbeat };
 const DOWN: Field<Row> =
     Field { title: "FROM CLIENT", width: 11, right: true, text: |view, row, _| rate(view, row.down_rate) };
@@ -70,8 +71,9 @@ const UP: Field<Row> =
     Field { title: "FROM SERVE", width: 10, right: true, text: |view, row, _| rate(view, row.up_rate) };
 const PSI: Field<Row> = Field { title: "PSI SOME 10s", width: 0, right: false, text: psi };
 
-const fn plan(width: u16) -> &'static [Field<Row>] {
+const fn plan(width: u16, has_resumed: bool) -> &'static [Field<Row>] {
     match width {
+        110.. if has_resumed => &[USER, IP, AGE, RESUMED, HEARTBEAT, DOWN, UP, PSI],
         96.. => &[USER, IP, AGE, HEARTBEAT, DOWN, UP, PSI],
         78.. => &[USER, AGE, HEARTBEAT, DOWN, UP, PSI],
         48.. => &[USER, AGE, HEARTBEAT, PSI],
@@ -91,6 +93,15 @@ fn heartbeat(view: &View<'_>, row: &Row, _: u16) -> (String, Style) {
     };
     let text =
         if rtt < 10_000 { format!("{}.{}ms", rtt / 1000, rtt % 1000 / 100) } else { lasted(rtt / 1000) };
+    (text, Style::new())
+}
+
+/// Restarts of t3-dispatch that the session survived.
+fn resumed(_: &View<'_>, row: &Row, _: u16) -> (String, Style) {
+    let text = match row.session.resumed {
+        0 => String::new(),
+        times => format!("{times}x"),
+    };
     (text, Style::new())
 }
 
