@@ -74,16 +74,9 @@ pub fn reconcile(session: &UnclosedSession, end: UnclosedEnd, last_sign: Option<
 }
 
 /// Marks a record that is written after the session had ended, at `ended_us` microseconds since the
-/// epoch unless the record has the time.
+/// epoch.
 pub fn mark(record: &mut CloseRecord, origin: Reconciled, ended_us: u64) {
     record.reconciled = Some(origin);
-    if record.ended_at.is_none() {
-        set_ended_at(record, ended_us);
-    }
-}
-
-/// Sets the time of the end, in microseconds since the epoch, in a record that is written later.
-pub fn set_ended_at(record: &mut CloseRecord, ended_us: u64) {
     let at = i64::try_from(ended_us / 1_000).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     record.ended_at = at.map(|at| format!("{at:.3}"));
 }

@@ -278,8 +278,8 @@ record! {
         ["t3-trace", "3"] lost: u64,
         /// Origin of a record that t3-trace wrote after the session had ended; omitted in others.
         ["t3-trace", "journal"] reconciled: Reconciled,
-        /// Wall-clock time of the end, or of the last sign of life, in UTC (RFC 3339). Only in a
-        /// record that t3-trace wrote later, because the time of its entry is later.
+        /// Wall-clock time of the end, or of the last sign of life, in UTC (RFC 3339). Only in such
+        /// a record, because the time of its entry is later.
         ["t3-trace", "2026-03-01T02:13:45.120Z"] ended_at: String,
     }
 }

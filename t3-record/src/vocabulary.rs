@@ -277,6 +277,8 @@ vocabulary! {
         Journal = "journal",
         /// The record of t3-dispatch, written again because it had not arrived in the journal.
         Spool = "spool",
+        /// t3-trace had waited for the next t3-dispatch to continue the session.
+        Restart = "restart",
     }
 }
 

@@ -10,8 +10,9 @@ use std::{
 };
 
 use t3_record::{
-    CloseRecord, Evidence,
+    CloseRecord, Evidence, Reconciled,
     evidence::{DispatchDeath, Nanos},
+    reconcile::mark,
     wire::FromTrace,
 };
 use t3_trace_host::{
@@ -168,7 +169,7 @@ async fn record(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) -> C
         let age = monotonic().saturating_sub(opened_at + record.dur_ms * 1_000_000);
         if age >= LATE {
             let ended_us = clock::realtime_us().saturating_sub(age / 1_000);
-            t3_record::reconcile::set_ended_at(&mut record, ended_us);
+            mark(&mut record, Reconciled::Restart, ended_us);
         }
     }
     record

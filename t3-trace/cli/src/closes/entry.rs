@@ -121,7 +121,7 @@ pub fn reconciled_query(args: &ClosesArgs) -> Query {
 
 /// Terms that select reconciled records.
 pub fn reconciled() -> impl Iterator<Item = String> {
-    [Reconciled::Journal, Reconciled::Spool].into_iter().map(|origin| term("reconciled", origin.as_str()))
+    Reconciled::ALL.iter().map(|origin| term("reconciled", origin.as_str()))
 }
 
 /// Terms of the closes for these options.
@@ -230,7 +230,9 @@ mod tests {
             "T3_USER=+",
         ];
         assert_eq!(query(&some).matches, expected);
-        let expected = [&expected[..5], &["T3_RECONCILED=journal", "T3_RECONCILED=spool"]].concat();
+        let expected =
+            [&expected[..5], &["T3_RECONCILED=journal", "T3_RECONCILED=spool", "T3_RECONCILED=restart"]]
+                .concat();
         assert_eq!(reconciled_query(&some).matches, expected);
         let attempts = format!("MESSAGE_ID={ATTEMPTS_ID}");
         assert!(query(&ClosesArgs::default()).matches.contains(&attempts));

@@ -2,6 +2,7 @@
 //! deciding evidence.
 
 mod journal;
+mod restart;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -341,6 +342,11 @@ const ENDS: &[(&str, &str, &str)] = &[
         "t3-trace was not running either",
         "may have closed shortly before",
     ),
+    (
+        "dispatch_died proxy_signal:9 dispatch proven reconciled=restart",
+        "had waited for the next t3-dispatch",
+        "SIGKILL",
+    ),
     ("serve_oom oom serve proven reconciled=spool", "did not arrive in the journal", "OOM"),
     ("unknown rst unknown likely", "No rule matched; this is a bug", "No rule matched"),
 ];
@@ -552,34 +558,6 @@ proptest! {
         prop_assert_eq!(json["record"]["verdict"].as_str(), Some(facts.record.verdict.as_str()));
         prop_assert_eq!(json["timeline"].as_array().map(Vec::len), Some(page.timeline.len()));
     }
-}
-
-#[test]
-fn restarts_that_the_session_survived_are_in_the_timeline() {
-    for (keys, entries) in [
-        ("", &[][..]),
-        ("resumed=1 resumed_ms=2000", &["-2.0s  dispatch    dispatch restarted: the session continued\n"]),
-        (
-            "resumed=3 resumed_ms=2000",
-            &["dispatch restarted: the session continued; restart 3 since it opened\n"],
-        ),
-        ("resumed=2", &["session opened, from 192.0.2.7; continued over 2 restarts of dispatch\n"]),
-    ] {
-        let page = text(&ExplainInput::of(record(&format!("client_left fin downstream likely {keys}")), 0));
-        entries.iter().for_each(|entry| assert!(page.contains(entry), "{keys}: {page}"));
-        assert_eq!(page.contains("restart"), !entries.is_empty(), "{page}");
-    }
-}
-
-#[test]
-fn a_record_that_waited_for_a_successor_is_named_as_such() {
-    let mut facts = ExplainInput::of(
-        record("dispatch_died proxy_signal:9 dispatch proven ended_at=2026-03-01T02:13:45.120Z"),
-        0,
-    );
-    facts.written_ms = 15_000;
-    let page = text(&facts);
-    assert!(page.contains("+15.0s  record      record written by t3-trace: no successor"), "{page}");
 }
 
 #[test]

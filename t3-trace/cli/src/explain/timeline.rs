@@ -62,10 +62,8 @@ pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
         let text = match origin {
             Reconciled::Journal => "record written by t3-trace, from the ws open",
             Reconciled::Spool => "record written again by t3-trace: it had not arrived in the journal",
+            Reconciled::Restart => "record written by t3-trace: no t3-dispatch continued the session",
         };
-        list.at(facts.written_ms, "record", text.to_owned());
-    } else if facts.record.ended_at.is_some() {
-        let text = "record written by t3-trace: no successor of t3-dispatch continued the session";
         list.at(facts.written_ms, "record", text.to_owned());
     } else if facts.at_ms.saturating_sub(list.zero_ms) >= LATE {
         list.at(facts.at_ms, "record", "record written, after both legs ended".to_owned());
@@ -101,7 +99,7 @@ fn signed(ms: u64) -> i64 {
 
 fn opening(list: &mut List, facts: &ExplainInput) {
     let record = &facts.record;
-    // Without the time of the last restart there is no entry for it.
+    // The last restart has an entry only if its time is known.
     let continued =
         record.resumed.filter(|_| record.resumed_ms.is_none()).map_or_else(String::new, |times| {
             format!("; continued over {} of dispatch", units::count(u64::from(times), "restart"))

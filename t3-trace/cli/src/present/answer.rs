@@ -39,6 +39,9 @@ const fn reconciled(origin: Reconciled) -> &'static str {
         Reconciled::Spool => {
             "The record did not arrive in the journal when the session closed; t3-trace wrote it again later."
         }
+        Reconciled::Restart => {
+            "t3-trace wrote the record later: it had waited for the next t3-dispatch to continue the session."
+        }
     }
 }
 

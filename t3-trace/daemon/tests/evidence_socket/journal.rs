@@ -3,6 +3,7 @@
 
 use std::{
     os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -16,10 +17,11 @@ use t3_record::{
 use t3_testkit::{TestError, journald::Journal};
 use tokio_seqpacket::UnixSeqpacket;
 
-const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";
+pub const SOCKET: &str = "T3_TEST_EVIDENCE_SOCKET";
 const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 
-struct Killed(Child);
+/// A child process; killed on drop.
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -53,30 +55,41 @@ async fn dispatch_that_exits_before_done() {
     std::process::abort();
 }
 
-#[test]
-fn a_record_written_before_the_exit_is_not_written_again() {
-    let journal = match Journal::private() {
-        Ok(journal) => journal,
+/// A journald of the test; `None` where there cannot be one.
+pub fn private_journal() -> Option<Journal> {
+    match Journal::private() {
+        Ok(journal) => Some(journal),
         Err(missing @ TestError::Missing { .. }) => {
             assert!(std::env::var_os("CI").is_none(), "CI must have what this needs: {missing}");
             println!("skipped: {missing}");
-            return;
+            None
         }
         Err(error) => panic!("{error}"),
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("evidence.sock");
+    }
+}
+
+/// Starts the daemon program with its socket and its spool in `dir`; returns the path of its socket.
+pub fn start_daemon(journal: &Journal, dir: &Path) -> (Killed, PathBuf) {
+    let socket = dir.join("evidence.sock");
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_t3-trace-daemon"));
     daemon.args(["--no-ebpf", "--log=journald", "--socket"]).arg(&socket).stderr(Stdio::null());
-    daemon.arg("--state-dir").arg(dir.path().join("state"));
+    daemon.arg("--state-dir").arg(dir.join("state"));
     journal.lend(&mut daemon).unwrap();
-    let _daemon = Killed(daemon.spawn().unwrap());
+    let daemon = Killed(daemon.spawn().unwrap());
     for _ in 0..1000 {
         if socket.exists() {
             break;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+    (daemon, socket)
+}
+
+#[test]
+fn a_record_written_before_the_exit_is_not_written_again() {
+    let Some(journal) = private_journal() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (_daemon, socket) = start_daemon(&journal, dir.path());
     let mut dispatch = Command::new(std::env::current_exe().unwrap());
     dispatch
         .args(["--ignored", "--exact", "journal::dispatch_that_exits_before_done"])

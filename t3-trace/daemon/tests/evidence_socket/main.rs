@@ -12,6 +12,7 @@ mod abuse;
 mod disconnect;
 mod journal;
 mod open_sessions;
+mod restart;
 mod support;
 
 use std::{collections::HashSet, time::Duration};

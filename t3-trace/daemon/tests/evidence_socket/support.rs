@@ -218,7 +218,7 @@ impl Peer {
         loop {
             match self.receive().await {
                 Some(FromTrace::Status(status)) => return *status,
-                Some(FromTrace::Closed { .. } | FromTrace::Opened { .. }) => {}
+                Some(FromTrace::Closed { .. } | FromTrace::Journal(_)) => {}
                 other => panic!("{other:?}"),
             }
         }

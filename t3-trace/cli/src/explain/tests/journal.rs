@@ -7,6 +7,7 @@ fn a_reconciled_record_has_the_time_of_the_end_and_names_its_origin() {
     for (origin, said) in [
         ("journal", "record written by t3-trace, from the ws open"),
         ("spool", "record written again by t3-trace: it had not arrived in the journal"),
+        ("restart", "record written by t3-trace: no t3-dispatch continued the session"),
     ] {
         let record = record(&format!("unknown power_loss devvm likely reconciled={origin}"));
         let mut facts = ExplainInput::of(record, 1_000_000);
