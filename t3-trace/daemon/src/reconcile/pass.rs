@@ -110,8 +110,8 @@ fn origin(open: OpenEntry) -> Origin {
     Origin { session, dispatch, is_kept }
 }
 
-/// Makes the records of sessions whose dispatch has ended and that no process handles. Returns their
-/// number, and the number of those whose successor is awaited.
+/// Makes the records of sessions whose dispatch has ended and that no process handles. Returns
+/// their number, and the number of those whose successor is awaited.
 async fn reconcile_gone(
     journal: &impl JournalView,
     store: &Mutex<Store>,

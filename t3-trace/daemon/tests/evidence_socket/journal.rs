@@ -68,7 +68,7 @@ pub fn private_journal() -> Option<Journal> {
     }
 }
 
-/// Starts the daemon program with its socket and its spool in `dir`; returns the path of its socket.
+/// Starts the daemon program with its socket and its spool in `dir`. Returns the socket's path.
 pub fn start_daemon(journal: &Journal, dir: &Path) -> (Killed, PathBuf) {
     let socket = dir.join("evidence.sock");
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_t3-trace-daemon"));
