@@ -35,6 +35,12 @@ pub(crate) const MAX_WAIT: Nanos = 60 * SECOND;
 /// records.
 const FORGET: Nanos = 10 * MAX_WAIT;
 
+/// Limit of ports of a dispatch that are compared with those of its successor.
+const MAX_PORTS: usize = 256;
+/// Limit of ended sessions that were not registered: as many as dispatch can have open, twice. A
+/// dispatch that was taken over must not fill the memory.
+const MAX_ENDED: usize = 20_000;
+
 /// A connection of dispatch, until the records of its sessions are settled.
 #[derive(Debug, Default)]
 struct Dispatch {
@@ -100,7 +106,7 @@ impl PickUps {
     /// A dispatch watches these ports of its own.
     pub(crate) fn listens(&mut self, id: ConnectionId, listen: &[u16]) {
         if let Some(dispatch) = self.dispatches.get_mut(&id) {
-            listen.clone_into(&mut dispatch.listen);
+            listen[..listen.len().min(MAX_PORTS)].clone_into(&mut dispatch.listen);
         }
     }
 
@@ -116,7 +122,9 @@ impl PickUps {
 
     /// A session that is not registered, and whose record this dispatch writes.
     pub(crate) fn add_ended(&mut self, conn: String, id: ConnectionId) {
-        self.ended.insert(conn, id);
+        if self.ended.len() < MAX_ENDED {
+            self.ended.insert(conn, id);
+        }
     }
 
     /// dispatch has reported the record of a session.

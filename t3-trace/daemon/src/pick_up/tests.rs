@@ -236,6 +236,10 @@ fn an_unregistered_session_that_dispatch_ends_is_its_own_until_it_disconnects() 
     assert_eq!(["a", "b", "c"].map(|conn| fixture.pick_ups.is_ended(conn)), [false, true, false]);
     fixture.event(Disconnects(1));
     assert!(!fixture.pick_ups.is_ended("b"));
+    for n in 0..=MAX_ENDED {
+        fixture.pick_ups.add_ended(n.to_string(), ConnectionId(2));
+    }
+    assert_eq!(fixture.pick_ups.ended.len(), MAX_ENDED);
 }
 
 /// Interleavings of two sequences.
