@@ -31,7 +31,8 @@ pub struct Disturbance {
 impl Disturbance {
     /// Sums the delays and pauses that overlap the time from the last answered heartbeat to `at`.
     /// Without heartbeats the time starts at the last frame from serve, else at the open. Only the
-    /// part of a delay after the open counts, and no pause that ended before it. The request of a
+    /// part of a delay between the open and `at` counts, and no pause that ended before the open.
+    /// The kernel has the time of an act that dispatch reads only after its delay. The request of a
     /// session that never opened may have waited unread: there all counts.
     #[must_use]
     pub fn before(relay: &RelayFacts, kernel: &KernelFacts, at: Nanos) -> Self {
@@ -45,7 +46,7 @@ impl Disturbance {
         let (mut lag, mut both): (Nanos, Nanos) = (0, 0);
         for delay in relay.delays.iter().filter(|delay| delay.until >= start && delay.from <= at) {
             let sum = if is_of_host(*delay, relay, kernel) { &mut both } else { &mut lag };
-            *sum = sum.saturating_add(delay.until.saturating_sub(delay.from.max(first)));
+            *sum = sum.saturating_add(delay.until.min(at).saturating_sub(delay.from.max(first)));
         }
         let pauses = || {
             relay.pauses.iter().filter(|pause| {

@@ -285,6 +285,23 @@ fn delays_of_dispatch_are_summed_and_forbid_proven() {
 }
 
 #[test]
+fn a_delay_after_the_act_is_not_its_cause() {
+    // The next process of dispatch read the FIN 6 s after the kernel.
+    let delayed = |before: u64| {
+        let span = Span { from: END - before * MS, until: END + 6_000 * MS };
+        EvidenceBuilder::healthy()
+            .heartbeat(|h| {
+                (h.period_ns, h.last_interval_ns) = (Some(1_000 * MS), Some(1_000 * MS));
+                (h.last_ping_at, h.last_pong_at) = (Some(END - before * MS), Some(END - before * MS));
+            })
+            .relay(|relay| relay.delays.push(span))
+            .fin(Down, END)
+    };
+    check(delayed(20), "client_left fin downstream downstream downstream_closed proven");
+    check(delayed(3_500), "dispatch_stalled stall dispatch downstream downstream_closed likely");
+}
+
+#[test]
 fn without_the_facts_of_the_relay_only_a_death_is_proven() {
     let orphan = |mut s: EvidenceBuilder| {
         s.0.relay = None;
