@@ -8,7 +8,7 @@
 mod bounds;
 pub mod live;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,13 @@ pub const SOCKET_PATH: &str = "/run/t3-trace/evidence.sock";
 
 /// Limit of a message, in bytes; a longer packet is rejected.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Time for which t3-trace waits for the successor of a dispatch that kept its sessions:
+/// `RestartSec=` and the start of the unit, up to 20,000 descriptors read from the store, and one
+/// retry of its connection to the evidence socket, on a busy host. Then it writes the records, so a
+/// later successor must not continue the sessions. A browser gives up after 20 s without a reply
+/// (facts: t3 client).
+pub const SUCCESSOR_WAIT: Duration = Duration::from_secs(30);
 
 /// Limit of sessions in [`ToTrace::PickedUp`]: with the longest ids they fit into a message.
 pub const MOST_ENDED: usize = 900;

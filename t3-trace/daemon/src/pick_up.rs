@@ -19,15 +19,13 @@ use std::{
     mem,
 };
 
-use t3_record::evidence::Nanos;
+use t3_record::{evidence::Nanos, wire};
 use t3_trace_host::clock::SECOND;
 
 use crate::sessions::ConnectionId;
 
-/// Time for a successor to connect: `RestartSec=` and the start of the unit, up to 20,000
-/// descriptors read from the store, and one retry of its connection to the evidence socket, on a
-/// busy host. Below the shortest common timeout of a client that would notice a longer gap anyway.
-pub(crate) const SUCCESSOR_TIMEOUT: Nanos = 15 * SECOND;
+/// Time for a successor to connect.
+pub(crate) const SUCCESSOR_TIMEOUT: Nanos = wire::SUCCESSOR_WAIT.as_secs() * SECOND;
 /// Limit in all: bounds the delay of the records if each successor ends before it has finished, or
 /// if it is of a version that does not report `PickedUp`.
 pub(crate) const MAX_WAIT: Nanos = 60 * SECOND;

@@ -155,7 +155,7 @@ fn the_record_of_a_kept_session_is_written_when_no_successor_can_continue_it() {
     for (rule, successor, events, recorded) in [
         ("a session that is not kept has its record at the death", NO_SUCCESSOR, vec![], &["unkept"][..]),
         ("a successor has some time", NO_SUCCESSOR, vec![Waits(14)], &["unkept"]),
-        ("but not more", NO_SUCCESSOR, vec![Waits(15)], both),
+        ("but not more", NO_SUCCESSOR, vec![Waits(30)], both),
         ("one that registers it continues it", SUCCESSOR, vec![Registers(2, "a"), Waits(99)], &["unkept"]),
         ("one that registers all but this loses it", SUCCESSOR, vec![PicksUp(2, &[])], both),
         ("one that ends it writes the record", SUCCESSOR, vec![PicksUp(2, &["a"]), Waits(99)], &["unkept"]),
@@ -163,9 +163,9 @@ fn the_record_of_a_kept_session_is_written_when_no_successor_can_continue_it() {
         ("one that is slow is awaited", SUCCESSOR, vec![Waits(40), Settles, Registers(2, "a")], &["unkept"]),
         ("but not longer than the limit", SUCCESSOR, vec![Waits(60)], both),
         ("one that dies early leaves it to the next", SUCCESSOR, dies_after(Waits(9), 14), &["unkept"]),
-        ("if there is one", SUCCESSOR, dies_after(Waits(9), 15), both),
+        ("if there is one", SUCCESSOR, dies_after(Waits(9), 30), both),
         ("as it does with what it continued", SUCCESSOR, dies_after(Registers(2, "a"), 14), &["unkept"]),
-        ("for as long", SUCCESSOR, dies_after(Registers(2, "a"), 15), both),
+        ("for as long", SUCCESSOR, dies_after(Registers(2, "a"), 30), both),
     ] {
         let mut fixture = Fixture::with_sessions(&["a"]);
         for events in [&DEATH, successor, &events, &[Settles]] {
@@ -179,8 +179,8 @@ fn the_record_of_a_kept_session_is_written_when_no_successor_can_continue_it() {
 fn only_a_later_process_on_the_same_port_is_a_successor() {
     for (other, events, recorded) in [
         ("of another port", &[Connects(2), Listens(2, 4000), PicksUp(2, &[])][..], false),
-        ("of another port, still starting", &[Connects(2), Listens(2, 4000), Waits(15)], true),
-        ("with ports that are not known yet", &[Connects(2), Waits(15)], false),
+        ("of another port, still starting", &[Connects(2), Listens(2, 4000), Waits(30)], true),
+        ("with ports that are not known yet", &[Connects(2), Waits(30)], false),
         ("of the same port", &[Connects(2), Listens(2, 3780), PicksUp(2, &[])], true),
         // 0 has connected before.
         ("that runs for longer", &[PicksUp(0, &[])], false),
@@ -286,7 +286,7 @@ fn every_order_of_death_and_pick_up_leaves_one_record_per_session() {
         for mask in 0..1 << events.len() {
             let mut fixture = run(&events, mask);
             assert_eq!(fixture.recorded(), ["lost", "unkept"], "{events:?} {mask:b}");
-            fixture.run(&[Disconnects(2), Exits(2), Waits(15), Settles]);
+            fixture.run(&[Disconnects(2), Exits(2), Waits(30), Settles]);
             assert_eq!(fixture.recorded(), ["continued", "lost", "new", "unkept"], "{events:?} {mask:b}");
             orders += 1;
         }

@@ -21,8 +21,8 @@ use super::{
 };
 
 const REGISTERED: Duration = Duration::from_secs(30);
-/// A successor is awaited for 15 s from the start of the daemon.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(45);
+/// A successor is awaited for 30 s from the start of the daemon.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(75);
 
 async fn connect(socket: &Path, role: Role) -> Peer {
     let peer = Peer(UnixSeqpacket::connect(socket).await.unwrap());
