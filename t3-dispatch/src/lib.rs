@@ -11,6 +11,7 @@ pub(crate) mod admission;
 pub mod cli;
 pub mod config;
 pub(crate) mod evidence;
+pub mod fd_store;
 pub mod http;
 pub mod metrics;
 pub mod pages;

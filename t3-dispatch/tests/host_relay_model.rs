@@ -22,7 +22,7 @@ use std::{
 };
 
 use t3_dispatch::{
-    relay::{self, Legs, RelayObserver, RelayTimeouts, session::Session},
+    relay::{self, Legs, RelayObserver, RelayTimeouts, Relayed, session::Session},
     shutdown::signal::ShutdownSignal,
     sys::tcp,
 };
@@ -104,12 +104,13 @@ async fn run(
         tokio::join!(
             play(near_client, client),
             play(near_serve, serve),
-            relay::run(&mut session, Legs { down, up }, TIMEOUTS, &signal, &Silent)
+            relay::run(&mut session, Legs { down, up }, None, TIMEOUTS, &signal, &Silent)
         )
     };
     let played = timeout(TIMEOUT, all).await;
-    let (at_client, at_serve, ()) =
+    let (at_client, at_serve, outcome) =
         played.unwrap_or_else(|_| panic!("case {case} is stuck: {client:?} {serve:?}"));
+    assert_eq!(outcome, Relayed::Ended);
     (at_client, at_serve, session.facts)
 }
 
@@ -220,7 +221,10 @@ async fn a_reader_that_never_reads_is_cut_after_the_close_timeout_and_counted() 
     let relayed = tokio::spawn(async move {
         let mut session = session();
         let shutdown = Arc::new(ShutdownSignal::default());
-        relay::run(&mut session, Legs { down, up }, timeouts, &shutdown.subscribe(), &observer).await;
+        let outcome =
+            relay::run(&mut session, Legs { down, up }, None, timeouts, &shutdown.subscribe(), &observer)
+                .await;
+        assert_eq!(outcome, Relayed::Ended);
         session.facts
     });
     let block = vec![1; 64 << 10];

@@ -95,6 +95,11 @@ impl Admission {
         })
     }
 
+    /// Admits a session that is already open.
+    pub fn readmit(&self, user: &str) -> UserPermit {
+        self.quota.acquire_above_limit(user)
+    }
+
     /// Returns the limits on WebSockets: in total, and per user.
     #[must_use]
     pub fn limits(&self) -> (usize, usize) {

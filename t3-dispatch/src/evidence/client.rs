@@ -16,7 +16,9 @@ use t3_record::{
     CloseRecord, KernelSource, OpenRecord,
     evidence::{KernelFacts, Nanos, RelayFacts},
     vocabulary::HeartbeatSource,
-    wire::{FromTrace, JournalState, MAX_MESSAGE, Role, Session, ToTrace, VERSION, live::StatsReport},
+    wire::{
+        FromTrace, JournalState, MAX_MESSAGE, MOST_ENDED, Role, Session, ToTrace, VERSION, live::StatsReport,
+    },
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -44,6 +46,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(250);
+/// Interval of [`EvidenceClient::until_connected`].
+const POLL: Duration = Duration::from_millis(50);
 /// Records written without a connection are sent later, if t3-trace is back within this time: it
 /// may still hold their sessions, and it writes those that are lost.
 const UNDELIVERED_AGE: Nanos = 600_000_000_000;
@@ -68,6 +72,11 @@ struct State {
     answers: u64,
     /// Last report of the connected t3-trace.
     journal: Option<JournalState>,
+    /// t3-trace waits for the successor of a dispatch.
+    accepts_kept: bool,
+    /// Sessions of the process before that have ended, and whose record this process writes;
+    /// `None` until all others are registered.
+    picked_up: Option<Vec<String>>,
 }
 
 /// Client of t3-trace's evidence socket; cheap to clone.
@@ -182,6 +191,44 @@ impl EvidenceClient {
         self.lock().out.is_some()
     }
 
+    /// Waits up to `limit` until t3-trace is connected; returns whether it is.
+    pub async fn until_connected(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while !self.is_connected() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            sleep(POLL).await;
+        }
+        true
+    }
+
+    /// Reports that all sessions which this process continues are registered.
+    pub fn picked_up(&self) {
+        let mut state = self.lock();
+        let ended = state.picked_up.get_or_insert_default().clone();
+        if state.accepts_kept {
+            state.send(ToTrace::PickedUp { ended });
+        }
+    }
+
+    /// Whether t3-trace writes the record of this session of the process before. If it is not
+    /// connected, the caller has to, and t3-trace learns it when it connects.
+    #[must_use]
+    pub fn takes_record_of(&self, conn: &str) -> bool {
+        let mut state = self.lock();
+        if state.out.is_some() && state.accepts_kept {
+            return true;
+        }
+        let ended = state.picked_up.get_or_insert_default();
+        if ended.len() >= MOST_ENDED {
+            // Left to t3-trace, whenever it connects.
+            return true;
+        }
+        ended.push(conn.to_owned());
+        false
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,8 +268,11 @@ impl EvidenceClient {
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no reply to Hello"))??;
         let kernel = match welcome {
-            Some(FromTrace::Welcome { kernel, ending, .. }) => {
-                self.lock().accepts_ending = ending;
+            Some(FromTrace::Welcome { kernel, ending, kept, .. }) => {
+                let mut state = self.lock();
+                state.accepts_ending = ending;
+                state.accepts_kept = kept;
+                drop(state);
                 kernel
             }
             Some(FromTrace::Refused { why }) => return Err(io::Error::other(format!("rejected: {why}"))),
@@ -296,6 +346,8 @@ impl State {
         let watch = self.ports.clone().map(|(listen, serve)| ToTrace::Watch { listen, serve });
         let sessions = self.sessions.values().map(|(session, _)| ToTrace::Register(session.clone()));
         let mut backlog: VecDeque<_> = watch.into_iter().chain(sessions).collect();
+        let picked_up = self.picked_up.clone().filter(|_| self.accepts_kept);
+        backlog.extend(picked_up.map(|ended| ToTrace::PickedUp { ended }));
         backlog.extend(self.recent.drain(..).map(|mut message| {
             if let ToTrace::Done { again, .. } = &mut message {
                 *again = true;
@@ -383,6 +435,15 @@ async fn receive(socket: &UnixSeqpacket, buffer: &mut [u8]) -> io::Result<Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_wait_for_a_connection_is_bounded() {
+        let client = EvidenceClient::start("/nonexistent".into(), Duration::ZERO);
+        assert!(!client.until_connected(Duration::from_millis(1)).await);
+        let (out, _messages) = mpsc::channel(1);
+        client.lock().connected(out);
+        assert!(client.until_connected(Duration::ZERO).await);
+    }
 
     #[tokio::test]
     async fn old_sessions_without_a_heartbeat_are_counted() {

@@ -133,6 +133,15 @@ impl LoopLag {
         pause::of_session(copy(&self.pauses), hardware, timing)
     }
 
+    /// Adds a time in which no dispatch ran: between the process before and this one.
+    pub fn add_restart(&self, restart: Span) {
+        let late = restart.until.saturating_sub(restart.from);
+        self.worst.lock().unwrap_or_else(PoisonError::into_inner).add(Delay { late, at: restart.until });
+        if late >= MIN_DELAY {
+            push(&self.delays, restart);
+        }
+    }
+
     fn hardware(&self) -> MutexGuard<'_, HardwareClock> {
         self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -59,6 +59,8 @@ pub struct Metrics {
     evidence: CounterVec<KernelSource>,
     kernel_lost: IntCounter,
     delivery_timeouts: IntCounter,
+    resumed: IntCounter,
+    not_resumed: IntCounter,
     pairings: CounterVec<PairingOutcome>,
     invalid_requests: CounterVec<InvalidRequest>,
     responses: CounterVec2<StatusClass, ResponseSource>,
@@ -102,6 +104,12 @@ impl Default for Metrics {
             evidence: builder.counter_vec("evidence_total", "Records by source of their kernel evidence."),
             kernel_lost: builder
                 .counter("kernel_events_lost_total", "Kernel events that t3-trace reported as lost."),
+            resumed: builder
+                .counter("sessions_resumed_total", "WebSockets continued from the process before a restart."),
+            not_resumed: builder.counter(
+                "sessions_not_resumed_total",
+                "WebSockets of the process before a restart that were not continued.",
+            ),
             delivery_timeouts: builder.counter(
                 "delivery_timeouts_total",
                 "WebSockets that were cut because a peer did not take what the other one had sent before its end, within the close timeout.",
@@ -140,6 +148,25 @@ impl Metrics {
         if let Some(gap) = gap {
             self.reconnect_gaps.observe(gap.as_secs_f64());
         }
+    }
+
+    /// A session of the process before was continued.
+    pub fn resumed(&self) {
+        self.sessions.resumed();
+        self.resumed.inc();
+    }
+
+    /// The record of a session of the process before that was not continued.
+    pub fn closed_before(&self, record: &CloseRecord) {
+        // Its opening was counted by that process.
+        self.sessions.resumed();
+        self.sessions.ended(true);
+        self.closed(record, true);
+    }
+
+    /// A session of the process before was not continued.
+    pub fn not_resumed(&self) {
+        self.not_resumed.inc();
     }
 
     /// The first leg of a WebSocket ended, or its open failed. Called once per WebSocket; `open`:

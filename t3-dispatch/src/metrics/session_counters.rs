@@ -15,6 +15,7 @@ const PAIRS: usize = Verdict::ALL.len() * Cause::ALL.len();
 pub struct SessionCounters {
     forwarded: AtomicU64,
     opened: AtomicU64,
+    resumed: AtomicU64,
     failed: AtomicU64,
     ended: AtomicU64,
     closed: [AtomicU64; PAIRS],
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub forwarded: u64,
     /// The 101 was relayed.
     pub opened: u64,
+    /// The session was continued from the process before.
+    pub resumed: u64,
     /// The open failed.
     pub failed: u64,
     /// The first leg of an open session ended.
@@ -40,6 +43,7 @@ impl Default for SessionCounters {
         Self {
             forwarded: zero(),
             opened: zero(),
+            resumed: zero(),
             failed: zero(),
             ended: zero(),
             closed: std::array::from_fn(|_| zero()),
@@ -65,6 +69,11 @@ impl SessionCounters {
         increment(&self.opened);
     }
 
+    /// The session was continued from the process before.
+    pub fn resumed(&self) {
+        increment(&self.resumed);
+    }
+
     /// The first leg ended (`open`) or the open failed. Once per session.
     pub fn ended(&self, open: bool) {
         increment(if open { &self.ended } else { &self.failed });
@@ -80,8 +89,8 @@ impl SessionCounters {
         let get = |count: &AtomicU64| count.load(Ordering::Acquire);
         let closed = std::array::from_fn(|at| get(&self.closed[at]));
         let (ended, failed) = (get(&self.ended), get(&self.failed));
-        let opened = get(&self.opened);
-        Snapshot { forwarded: get(&self.forwarded), opened, failed, ended, closed }
+        let (opened, resumed) = (get(&self.opened), get(&self.resumed));
+        Snapshot { forwarded: get(&self.forwarded), opened, resumed, failed, ended, closed }
     }
 }
 
@@ -101,7 +110,7 @@ impl Snapshot {
     /// Open sessions.
     #[must_use]
     pub const fn open(&self) -> u64 {
-        self.opened.saturating_sub(self.ended)
+        (self.opened + self.resumed).saturating_sub(self.ended)
     }
 
     /// Sessions without their record yet.

@@ -3,6 +3,7 @@
 pub mod fd_limit;
 pub mod file_watch;
 pub mod reload;
+pub mod restart;
 pub mod run;
 mod signals;
 pub mod systemd;

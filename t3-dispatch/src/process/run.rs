@@ -25,6 +25,7 @@ use crate::{
     cli,
     config::{self, trust::TrustError},
     evidence::{client::EvidenceClient, loop_lag::LoopLag},
+    fd_store::{Store, descriptors},
     http::guard,
     metrics::{self, Metrics, reject_reason::RejectReason},
     pages::{
@@ -35,6 +36,7 @@ use crate::{
     process::{
         fd_limit,
         reload::Reloader,
+        restart,
         signals::{SignalEvent, SignalStream},
         systemd::SystemdNotifier,
     },
@@ -77,6 +79,8 @@ pub enum ServeError {
     Metrics(#[from] metrics::server::BindError),
     #[error(transparent)]
     ProbeToken(#[from] ProbeTokenError),
+    #[error("cannot keep sessions for the next process: {0}")]
+    Store(std::io::Error),
     #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
     #[error("cannot start the thread for systemd notifications: {0}")]
@@ -177,6 +181,7 @@ pub fn assemble(
     writer: Writer,
     observer: Option<RecordObserver>,
     sockets: SocketOwners,
+    store: Option<Store>,
 ) -> Arc<App> {
     let metrics = Arc::new(Metrics::default());
     let shutdown = Arc::new(ShutdownSignal::default());
@@ -213,6 +218,7 @@ pub fn assemble(
         timeouts,
         shutdown: Arc::clone(&shutdown),
         owners: owners.clone(),
+        store,
     });
     let (for_http, metrics_for_http) = (Arc::clone(&pool), Arc::clone(&metrics));
     let forwarder = HttpForwarder {
@@ -263,17 +269,25 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
     let token = options.pages.probe_token_file.path().map(ProbeToken::read).transpose()?;
     let mut signals = SignalStream::new().map_err(ServeError::Signals)?;
     fd_limit::fit(&mut options.limits, options.pages.max_probes, fd_limit::raise_descriptor_limit());
-    let Passed { tcp, sock_diag } = listener::passed()?;
+    let Passed { tcp, sock_diag, state, legs } = listener::passed()?;
     let listeners = listener::sockets(tcp, options.listening.listen)?;
     let metrics_listener = metrics::server::bind(options.metrics.metrics_listen)?;
     let own = own_ports(listeners.iter().chain(&metrics_listener));
     table.check_ports(&own, file.path())?;
-    let app = assemble(&options, table, trust, writer, None, SocketOwners::new(sock_diag));
+    let (store, predecessor) =
+        restart::open(state, legs, descriptors::capacity(), options.limits.max_sessions)
+            .map_err(ServeError::Store)?;
+    let sockets = SocketOwners::new(sock_diag);
+    let app = assemble(&options, table, trust, writer, None, sockets, store.clone());
     if app.table().is_empty() {
         tracing::warn!("routing table {} is empty: every request gets 403", file.path().display());
     }
     if let Some(token) = token {
         app.pages.echo.require(token);
+    }
+    restart::pick_up(&app, predecessor);
+    if let Some(store) = store.clone() {
+        tokio::spawn(restart::note_alive(store));
     }
     let ports = start(&app, listeners);
     if let Some(listener) = metrics_listener {
@@ -293,18 +307,28 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
     let reloader = Reloader::new(Arc::clone(&app), file, ports, own, Arc::clone(&notifier));
     let reloading = tokio::spawn(reloader.run(reload_requests));
     notifier.ready();
-    let shutdown = loop {
+    let (signal, shutdown) = loop {
         match signals.next().await {
             SignalEvent::Reload => {
                 let _ = reload.try_send(());
             }
-            SignalEvent::Stop(signal) => break Shutdown { signal: Some(signal), at: clock::now() },
+            SignalEvent::Stop(signal) => break (signal, Shutdown { signal: Some(signal), at: clock::now() }),
         }
     };
     // A reload that completes now would report READY after STOPPING.
     reloading.abort();
     notifier.stopping();
-    let draining = drain(&app, shutdown);
+    let draining = async {
+        match &store {
+            // `systemctl stop` sends SIGINT (KillSignal= in the unit).
+            Some(store) if signal == libc::SIGTERM => {
+                let deadline = Instant::now() + app.timeouts.drain;
+                restart::hand_over(&app, store, shutdown, deadline).await;
+                finish_records(&app, deadline).await;
+            }
+            _ => drain(&app, shutdown).await,
+        }
+    };
     tokio::pin!(draining);
     loop {
         tokio::select! {
@@ -364,6 +388,11 @@ pub async fn drain(app: &Arc<App>, shutdown: Shutdown) {
     let _ = timeout_at(deadline, app.connections.none()).await;
     // Probes end with the signal like sessions.
     let _ = timeout_at(deadline, app.pages.echo.none()).await;
+    finish_records(app, deadline).await;
+}
+
+/// Writes what is summed up, and waits for journald.
+async fn finish_records(app: &App, deadline: Instant) {
     app.rejections.sum_up(u64::MAX);
     app.recorder.write_burst(u64::MAX);
     app.recorder.write_attempts();

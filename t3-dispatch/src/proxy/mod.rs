@@ -3,4 +3,5 @@
 pub mod extensions;
 pub mod http;
 pub mod request;
+pub mod resume;
 pub mod websocket;

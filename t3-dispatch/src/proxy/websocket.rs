@@ -22,6 +22,7 @@ use crate::{
         quota::UserPermit,
         rejections::{LogCause, Rejections},
     },
+    fd_store::{Store, slot::Slot},
     http::{
         guard::{Exchanges, guarded_socket},
         headers,
@@ -33,7 +34,7 @@ use crate::{
         request::{self, ClientIdentity},
     },
     record::{close::SessionRecorder, recorder::Recorder},
-    relay::{self, Legs, session::Session},
+    relay::{self, Legs, Relayed, kept::Kept, session::Session},
     response::{
         body::ResponseBody,
         text::{FOREIGN_LISTENER, plain},
@@ -60,6 +61,8 @@ pub struct WebsocketProxy {
     pub timeouts: Timeouts,
     pub shutdown: Arc<ShutdownSignal>,
     pub owners: ServeOwners,
+    /// Keeps sessions for the next process; `None` without a service manager that does.
+    pub store: Option<Store>,
 }
 
 /// Answers an upgrade request.
@@ -227,11 +230,13 @@ fn switch(
     if accept.is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
         return fail(recorder, OpenFailure::BadAccept);
     }
+    let slot = proxy.store.as_ref().and_then(Store::take);
+    recorder.session().identity.kept = slot.is_some();
     // Before the 101: whatever happens to dispatch from here on, the journal has the session of a
     // client that considers its WebSocket open.
     recorder.opened(extensions::names(response.headers()));
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(run_session(proxy, recorder, permit, down, up));
+    tokio::spawn(run_session(proxy, recorder, slot, permit, down, up));
     response.map(|_| ResponseBody::empty())
 }
 
@@ -239,7 +244,8 @@ fn switch(
 async fn run_session(
     proxy: Arc<WebsocketProxy>,
     mut recorder: SessionRecorder,
-    _permit: UserPermit,
+    slot: Option<Slot>,
+    permit: UserPermit,
     down: OnUpgrade,
     up: OnUpgrade,
 ) {
@@ -265,9 +271,33 @@ async fn run_session(
             session.flow_mut(side).pending.extend_from_slice(&bytes);
         }
     }
+    let legs = Legs { down, up };
+    let kept = slot.zip(proxy.store.as_ref()).and_then(|(slot, store)| {
+        let kept = Kept::begin(slot, &store.descriptors, recorder.session(), &legs);
+        if kept.is_none() {
+            recorder.not_kept();
+        }
+        kept
+    });
+    relay_session(&proxy, recorder, kept, permit, legs).await;
+}
+
+/// Relays a session until it has ended or is left to the next process. Holds its permit.
+pub(super) async fn relay_session(
+    proxy: &WebsocketProxy,
+    mut recorder: SessionRecorder,
+    kept: Option<Kept>,
+    _permit: UserPermit,
+    legs: Legs,
+) {
     let listener = proxy.shutdown.subscribe();
     let observer = recorder.observer();
-    relay::run(recorder.session(), Legs { down, up }, proxy.timeouts.relay, &listener, &observer).await;
+    let relayed =
+        relay::run(recorder.session(), legs, kept, proxy.timeouts.relay, &listener, &observer).await;
+    match relayed {
+        Relayed::Ended => {}
+        Relayed::Left => recorder.leave(),
+    }
 }
 
 /// Returns serve's socket and the bytes read from it after the handshake.

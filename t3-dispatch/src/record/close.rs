@@ -18,6 +18,7 @@ use crate::{
     http::guard::Exchanges,
     record::{
         early_evidence::{self, EarlyAnswer, EarlyEvidence},
+        not_resumed::TRACE_WAIT,
         recorder::Recorder,
     },
     relay::{self, session::Session},
@@ -65,6 +66,7 @@ impl SessionRecorder {
         recorder.evidence.register(identity, &session.live_stats);
         let mut record = OpenRecord::new(identity.user.clone(), identity.ip.clone(), identity.conn.clone());
         record.ray.clone_from(&identity.ray);
+        record.kept = identity.kept.then_some(true);
         let previous = recorder.reconnects.lock().unwrap_or_else(PoisonError::into_inner).opened(
             &identity.user,
             &identity.ip,
@@ -77,6 +79,38 @@ impl SessionRecorder {
         // Not awaited: the writer counts dropped records.
         drop(recorder.writer.write(record.to_fields()));
         recorder.evidence.opened(record);
+    }
+
+    /// Continues a session of the process before.
+    #[must_use]
+    pub fn resume(recorder: &Arc<Recorder>, session: Session) -> Self {
+        recorder.in_flight.opened();
+        recorder.metrics.resumed();
+        let (identity, at) = (&session.identity, clock::now());
+        let mut reconnects = recorder.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
+        reconnects.opened(&identity.user, &identity.ip, at);
+        drop(reconnects);
+        recorder.evidence.register(identity, &session.live_stats);
+        Self {
+            recorder: Arc::clone(recorder),
+            session: Some(Box::new(session)),
+            connection: None,
+            early: Arc::default(),
+        }
+    }
+
+    /// Leaves the session to the next process, without a record.
+    pub fn leave(mut self) {
+        self.session = None;
+        self.recorder.in_flight.closed();
+    }
+
+    /// Registers the session again: the next process cannot continue it.
+    pub fn not_kept(&mut self) {
+        let recorder = Arc::clone(&self.recorder);
+        let session = self.session();
+        session.identity.kept = false;
+        recorder.evidence.register(&session.identity, &session.live_stats);
     }
 
     /// The observer of this session's relay.
@@ -210,6 +244,11 @@ async fn close(recorder: &Recorder, session: &Session, early: Option<EarlyEviden
         recorder.evidence.register(identity, &session.live_stats);
     }
     let kernel = async {
+        // The end of a session in a restart is read before t3-trace is connected again.
+        if let Some(resumed_at) = session.facts.resumed_at {
+            let since = Duration::from_nanos(clock::now().saturating_sub(resumed_at));
+            let _ = recorder.evidence.until_connected(TRACE_WAIT.saturating_sub(since)).await;
+        }
         // One query at a time: replies do not contain a query id.
         let early = match early {
             Some(early) => early.finish().await,

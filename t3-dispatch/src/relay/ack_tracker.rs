@@ -5,6 +5,7 @@
 //! The age of the newest acknowledged reply equals the silence that the client's watchdog observed,
 //! plus one network transit.
 
+use serde::{Deserialize, Serialize};
 use t3_record::evidence::{Nanos, SocketSample};
 
 /// Tracked unacknowledged replies; a further one replaces the newest.
@@ -13,7 +14,7 @@ const UNACKED_MAX: usize = 8;
 const SAMPLES: usize = 16;
 
 /// A reply in the stream towards the client.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Reply {
     /// Offset in that stream at which the reply ends.
     end: u64,
@@ -23,7 +24,7 @@ struct Reply {
 }
 
 /// A [`SocketSample`] in memory: every session keeps sixteen.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct StoredSample {
     at: Nanos,
     /// In microseconds, at most 71 minutes.
@@ -32,7 +33,7 @@ struct StoredSample {
 }
 
 /// Tracks which heartbeat replies of one session the client's kernel has acknowledged.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AckTracker {
     unacked: [Reply; UNACKED_MAX],
     unacked_count: usize,
@@ -45,6 +46,11 @@ pub struct AckTracker {
 }
 
 impl AckTracker {
+    /// Whether a tracker from another process can be used.
+    pub(super) fn is_possible(&self) -> bool {
+        self.unacked_count <= UNACKED_MAX && u32::try_from(self.sample_count).is_ok()
+    }
+
     /// Starts at the first ping: from then on the client expects replies.
     pub fn start(&mut self, now: Nanos) {
         self.acked_at.get_or_insert(now);

@@ -5,10 +5,14 @@
 //! does not depend on how the stream is split. After a protocol breach frame boundaries are
 //! unknown: the scanner stops, and the relay continues to forward the bytes.
 
+pub mod position;
+
 use t3_record::evidence::Breach;
 
 /// Longest text frame whose payload is read, in bytes: a heartbeat with some whitespace.
 const SHORT_TEXT: u64 = 64;
+/// Limit of the payload that is kept, in bytes: that of a control frame (section 5.5).
+const KEPT: usize = 125;
 
 /// A complete frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +67,8 @@ pub struct FrameScanner {
     /// Offset of the next byte in the payload, for the mask. May wrap: only the two lowest bits
     /// count.
     position: u64,
-    kept: [u8; 125],
-    kept_have: u8,
+    /// Unmasked payload of a frame to keep that arrives in parts. Without allocation otherwise.
+    kept: Vec<u8>,
     keep: bool,
     /// Inside a fragmented message.
     fragmented: bool,
@@ -82,8 +86,7 @@ impl FrameScanner {
             header_have: 0,
             left: 0,
             position: 0,
-            kept: [0; 125],
-            kept_have: 0,
+            kept: Vec::new(),
             keep: false,
             fragmented: false,
             closed: false,
@@ -130,14 +133,21 @@ impl FrameScanner {
                 State::Payload => {
                     let rest = bytes.len() - at;
                     let take = usize::try_from(self.left).map_or(rest, |left| left.min(rest));
-                    if self.keep {
+                    let is_whole = self.position == 0 && self.left == take as u64;
+                    let mut whole = [0; KEPT];
+                    let mut whole_length = 0;
+                    if self.keep && is_whole {
+                        whole_length = self.unmask(&bytes[at..at + take], &mut whole);
+                    } else if self.keep {
                         self.keep_payload(&bytes[at..at + take]);
                     }
                     at += take;
                     self.left -= take as u64;
                     self.position = self.position.wrapping_add(take as u64);
                     if self.left == 0 {
-                        self.frame_ended(at, sink);
+                        let kept = std::mem::take(&mut self.kept);
+                        let kept = if is_whole { &whole[..whole_length] } else { &kept };
+                        self.frame_ended(at, kept, sink);
                     }
                 }
             }
@@ -186,11 +196,10 @@ impl FrameScanner {
         self.state = State::Payload;
         self.left = length;
         self.position = 0;
-        self.kept_have = 0;
-        let whole_text = self.opcode() == 1 && self.fin() && self.header[0] & 0x70 == 0;
-        self.keep = self.opcode() == 8 || (whole_text && length <= SHORT_TEXT);
+        self.kept.clear();
+        self.keep = self.keeps();
         if length == 0 {
-            self.frame_ended(at, sink);
+            self.frame_ended(at, &[], sink);
         }
     }
 
@@ -227,15 +236,28 @@ impl FrameScanner {
         (self.opcode() >= 8 && self.header[1] & 0x7f > 125).then_some(Breach::LongControl)
     }
 
-    fn keep_payload(&mut self, bytes: &[u8]) {
-        let have = usize::from(self.kept_have);
+    /// Unmasks payload at the current position into `to`, as far as it fits. Returns the length.
+    fn unmask(&self, bytes: &[u8], to: &mut [u8]) -> usize {
         let mask = self.mask();
-        for (offset, (slot, byte)) in self.kept[have..].iter_mut().zip(bytes).enumerate() {
+        for (offset, (slot, byte)) in to.iter_mut().zip(bytes).enumerate() {
             let index = self.position.wrapping_add(offset as u64) & 3;
             *slot = byte ^ mask[index as usize & 3];
         }
-        let now = (have + bytes.len()).min(self.kept.len());
-        self.kept_have = u8::try_from(now).unwrap_or(125);
+        bytes.len().min(to.len())
+    }
+
+    fn keep_payload(&mut self, bytes: &[u8]) {
+        let mut part = [0; KEPT];
+        let length = self.unmask(bytes, &mut part);
+        let room = KEPT.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&part[..length.min(room)]);
+    }
+
+    /// Whether the payload of the frame that begins is kept: that of a Close frame, and of a short
+    /// text message.
+    fn keeps(&self) -> bool {
+        let whole_text = self.opcode() == 1 && self.fin() && self.header[0] & 0x70 == 0;
+        self.opcode() == 8 || (whole_text && self.left <= SHORT_TEXT)
     }
 
     fn mask(&self) -> [u8; 4] {
@@ -247,10 +269,9 @@ impl FrameScanner {
         mask
     }
 
-    fn frame_ended(&mut self, at: usize, sink: &mut impl Sink) {
+    fn frame_ended(&mut self, at: usize, kept: &[u8], sink: &mut impl Sink) {
         self.state = State::Header;
         self.header_have = 0;
-        let kept = &self.kept[..usize::from(self.kept_have)];
         match self.opcode() {
             8 => {
                 let code = match kept {

@@ -5,6 +5,7 @@
 //! ignored, because the path causes them. A pong answers the oldest unanswered ping: serve answers
 //! in order.
 
+use serde::{Deserialize, Serialize};
 use t3_record::{
     evidence::{Heartbeat, Nanos, SocketSample},
     vocabulary::{HeartbeatSource, Side},
@@ -59,7 +60,7 @@ const STABLE: usize = 3;
 const MIN_EARLY: u64 = 1_000_000_000;
 
 /// A ping, or several at once, earlier than the period allows: this host did not count the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlyPing {
     /// Time of the last of them.
     pub at: Nanos,
@@ -77,7 +78,7 @@ pub struct SessionTiming {
 }
 
 /// Heartbeat state of one session.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct HeartbeatTracker {
     facts: Heartbeat,
     /// Times of the oldest unanswered pings; further pings are only counted.
@@ -103,6 +104,37 @@ pub struct HeartbeatTracker {
 }
 
 impl HeartbeatTracker {
+    /// Continues with the facts of another process. `is_current`: the side that replies has sent
+    /// nothing after them. Otherwise a reply may have come, and no ping counts as waiting.
+    #[must_use]
+    pub(super) fn resume(facts: Heartbeat, is_current: bool) -> Self {
+        let mut tracker = Self { facts, ..Self::default() };
+        if !is_current {
+            tracker.life();
+            tracker.facts.unanswered = 0;
+            tracker.facts.waiting_since = None;
+        }
+        let last = facts.last_ping_at.unwrap_or_default();
+        tracker.waiting = [last; OUTSTANDING];
+        tracker.waiting[0] = facts.waiting_since.unwrap_or(last);
+        if let Some(period) = facts.period_ns {
+            tracker.intervals[..2].fill(micros(period));
+            tracker.interval_count = 2;
+        }
+        tracker
+    }
+
+    /// Whether a tracker from another process can be used.
+    pub(super) fn is_possible(&self) -> bool {
+        self.rtt_count <= OUTSTANDING && u32::try_from(self.interval_count).is_ok() && self.acks.is_possible()
+    }
+
+    /// Pings, pongs and unanswered pings.
+    #[must_use]
+    pub(super) fn counts(&self) -> (u64, u64, u32) {
+        (self.facts.pings, self.facts.pongs, self.facts.unanswered)
+    }
+
     /// Creates a tracker for pings of `sender`.
     #[must_use]
     pub fn new(source: HeartbeatSource, sender: Side) -> Self {

@@ -5,6 +5,7 @@
 //! of the client, a period of the client, Ping frames of serve (Jupyter, the `ws` library), a
 //! period of serve (socket.io).
 
+use serde::{Deserialize, Serialize};
 use t3_record::{
     evidence::{Heartbeat, Nanos, SocketSample},
     vocabulary::{HeartbeatSource, Side},
@@ -22,7 +23,7 @@ const PONG: u8 = 10;
 /// A compressed reply of t3 has up to this size (facts, D.4).
 const COMPRESSED_REPLY: u64 = 17;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Liveness {
     tracker: HeartbeatTracker,
     source: Option<(HeartbeatSource, Side)>,
@@ -34,7 +35,7 @@ pub struct Liveness {
     rhythms: Option<Box<Rhythms>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Rhythms {
     client: Rhythm,
     /// Not needed once the client's heartbeat is recognised.
@@ -54,6 +55,31 @@ const fn rank(source: HeartbeatSource, sender: Side) -> u8 {
 }
 
 impl Liveness {
+    /// Continues with the facts that another process had noted; a rhythm is learned again.
+    /// `is_current`: the side that replies has sent nothing after them. Returns `None` for facts
+    /// without a source.
+    #[must_use]
+    pub fn resume(is_compressed: bool, facts: Heartbeat, is_current: bool) -> Option<Self> {
+        let sender = if facts.is_by_serve { Side::Up } else { Side::Down };
+        let source = facts.source?;
+        let tracker = HeartbeatTracker::resume(facts, is_current);
+        Some(Self { tracker, source: Some((source, sender)), is_compressed, ..Self::default() })
+    }
+
+    /// Whether a state from another process can be used.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let mut rhythms =
+            self.rhythms.iter().flat_map(|both| std::iter::once(&both.client).chain(both.serve.as_deref()));
+        self.tracker.is_possible() && rhythms.all(Rhythm::is_possible)
+    }
+
+    /// Pings, pongs and unanswered pings: what changes with each heartbeat.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64, u32) {
+        self.tracker.counts()
+    }
+
     /// Creates the state of a session. `is_compressed`: an extension compresses messages.
     #[must_use]
     pub fn new(is_compressed: bool) -> Self {

@@ -17,9 +17,11 @@ mod delivery;
 pub mod frames;
 pub mod going_away;
 pub mod heartbeat;
+pub mod kept;
 pub mod live_stats;
 pub mod liveness;
 pub mod rhythm;
+mod scratch;
 pub mod session;
 mod transfer;
 
@@ -42,16 +44,19 @@ use tokio::{
 };
 
 use crate::{
-    relay::{delivery::Acknowledgements, session::Session, transfer::Watch},
+    relay::{
+        delivery::Acknowledgements,
+        kept::Kept,
+        scratch::Scratch,
+        session::Session,
+        transfer::{FlowMarks, Watch},
+    },
     shutdown::signal::Listener,
     sys::{clock, tcp, tcp_info},
 };
 
-/// Limit of one read in bytes, and so of the bytes kept for one direction.
-pub const SCRATCH: usize = 64 * 1024;
-
 thread_local! {
-    static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Timeout for the end of the other leg once one peer has sent a Close frame and a FIN: that peer
@@ -87,6 +92,18 @@ enum RelayEnd {
     TimedOut(Option<Side>),
     /// dispatch shuts down, and a peer did not end its leg in time.
     ShutDown,
+    /// The next process continues the session.
+    Left,
+}
+
+/// Result of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Relayed {
+    /// The session has ended and both sockets are closed.
+    Ended,
+    /// The session and its sockets are left to the next process; it has no record yet.
+    Left,
 }
 
 /// Observer of a relay. Must not block.
@@ -102,15 +119,17 @@ pub trait RelayObserver: Send + Sync {
     fn heartbeat(&self, rtt: u64);
 }
 
-/// Relays until the session has ended and both sockets are closed.
+/// Relays until the session has ended and both sockets are closed, or until the next process
+/// continues it. `kept`: its slot, if the next process can.
 pub async fn run(
     session: &mut Session,
     legs: Legs,
+    kept: Option<Kept>,
     timeouts: RelayTimeouts,
     listener: &Listener,
     observer: &dyn RelayObserver,
-) {
-    let end = {
+) -> Relayed {
+    let (end, kept) = {
         let mut relay = Relay {
             session,
             down: &legs.down,
@@ -124,35 +143,70 @@ pub async fn run(
             progress_at: Instant::now(),
             acknowledgements: Acknowledgements::default(),
             shutting_down: false,
+            kept,
+            committed: FlowMarks::default(),
         };
-        poll_fn(|cx| relay.poll(cx)).await
+        let end = poll_fn(|cx| relay.poll(cx)).await;
+        (end, relay.kept)
     };
-    finish(session, legs, &end, observer);
+    if matches!(end, RelayEnd::Left) {
+        // Only this process lets go of the sockets: the store has them.
+        return Relayed::Left;
+    }
+    let resets = conclude(session, &legs, &end, observer);
+    // Only the last close of a socket ends its connection.
+    let is_last = match kept {
+        Some(kept) => kept.remove().await,
+        None => true,
+    };
+    close(session, legs, &end, resets, is_last);
+    Relayed::Ended
 }
 
-fn finish(session: &mut Session, legs: Legs, end: &RelayEnd, observer: &dyn RelayObserver) {
+/// Completes the facts. Returns which legs must be reset: downstream, upstream.
+fn conclude(
+    session: &mut Session,
+    legs: &Legs,
+    end: &RelayEnd,
+    observer: &dyn RelayObserver,
+) -> (bool, bool) {
     let now = clock::now();
     note_first_end(session, &legs.down, &legs.up, now, observer);
-    delivery::note_undelivered(session, &legs);
-    let (failed, is_late) = match end {
-        RelayEnd::Broken(side) => (Some(*side), false),
-        RelayEnd::TimedOut(failed) => (*failed, true),
-        RelayEnd::Completed | RelayEnd::ShutDown => (None, false),
-    };
-    let is_cut = |side| is_late && delivery::is_cut(session, &legs, side);
+    delivery::note_undelivered(session, legs);
+    let failed = end.failed();
+    let is_late = matches!(end, RelayEnd::TimedOut(_));
+    let is_cut = |side| is_late && delivery::is_cut(session, legs, side);
     let cut = (is_cut(Side::Down), is_cut(Side::Up));
     let undelivered = |side: Side| session.facts.leg(side.other()).undelivered > 0;
     if cut != (false, false) || (is_late && failed.is_some_and(undelivered)) {
         observer.delivery_timed_out();
     }
     // A stream that was cut must not look complete: it ends with RST.
-    let reset_down = cut.0 || failed == Some(Side::Up);
-    let reset_up = cut.1 || failed == Some(Side::Down);
-    for (side, stream, is_reset) in [(Side::Down, legs.down, reset_down), (Side::Up, legs.up, reset_up)] {
-        if failed != Some(side) {
+    (cut.0 || failed == Some(Side::Up), cut.1 || failed == Some(Side::Down))
+}
+
+/// Closes both sockets. `is_last`: no other process has them.
+fn close(session: &mut Session, legs: Legs, end: &RelayEnd, resets: (bool, bool), is_last: bool) {
+    let now = clock::now();
+    for (side, stream, is_reset) in [(Side::Down, legs.down, resets.0), (Side::Up, legs.up, resets.1)] {
+        if end.failed() != Some(side) {
             session.set_own_end(side, if is_reset { OwnEnd::Rst } else { OwnEnd::Fin }, now);
         }
+        if !is_last {
+            tcp::end_shared(&stream, is_reset);
+        }
         if is_reset { tcp::reset(stream) } else { drop(stream) }
+    }
+}
+
+impl RelayEnd {
+    /// The leg that failed.
+    const fn failed(&self) -> Option<Side> {
+        match self {
+            Self::Broken(side) => Some(*side),
+            Self::TimedOut(failed) => *failed,
+            Self::Completed | Self::ShutDown | Self::Left => None,
+        }
     }
 }
 
@@ -211,21 +265,37 @@ struct Relay<'a> {
     acknowledgements: Acknowledgements,
     /// Shutdown: Close 1001 was sent and received bytes are discarded.
     shutting_down: bool,
+    /// The slot of the session, if the next process can continue it.
+    kept: Option<Kept>,
+    /// What the last commit has besides the positions.
+    committed: FlowMarks,
 }
 
 impl<'a> Relay<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        if !self.shutting_down
-            && let Some(shutdown) = self.listener.poll(cx)
-        {
+        let shutdown = if self.shutting_down { None } else { self.listener.poll(cx) };
+        let is_continued = shutdown.is_some()
+            && self.listener.keeps()
+            && self.kept.as_ref().is_some_and(|kept| kept.slot().is_live());
+        if is_continued && self.listener.hands_over() {
+            // A state that has no room in the slot is the exception: that session ends here.
+            if self.kept.as_mut().is_some_and(|kept| kept.leave(self.session)) {
+                return Poll::Ready(RelayEnd::Left);
+            }
+        }
+        if let Some(shutdown) = shutdown.filter(|_| !is_continued || self.listener.hands_over()) {
             self.shutting_down = true;
+            if let Some(kept) = &mut self.kept {
+                kept.give_up();
+            }
             if self.session.facts.ended_at == 0 {
                 self.session.facts.shutdown = Some(shutdown);
             }
             going_away::append(self.session);
             self.progress_at = Instant::now();
         }
-        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let scratch = scratch.buffer(self.kept.as_ref().map(|kept| kept.slot().file()));
             loop {
                 let failed = self.failed_legs();
                 // Pump both before acting on either: when both legs have ended, each end must be
@@ -238,6 +308,7 @@ impl<'a> Relay<'a> {
                 }
             }
         });
+        self.commit_marks();
         match self.poll_end(cx) {
             Poll::Pending => self.poll_timer(cx),
             end => end,

@@ -7,6 +7,7 @@
 //! but follows a frame of serve by one round trip; a message shortly after a frame of the other
 //! side therefore teaches nothing.
 
+use serde::{Deserialize, Serialize};
 use t3_record::evidence::Nanos;
 
 /// Largest payload of a heartbeat, in bytes. An RPC request of t3 has 73 and more, compressed or
@@ -43,7 +44,7 @@ pub struct Beat {
 }
 
 /// A remembered message. Each session without a text heartbeat has two dozen, so they are small.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Candidate {
     at: Nanos,
     /// Time until the first frame of the other side, in microseconds, at least 1; 0 if there was
@@ -60,7 +61,7 @@ impl Candidate {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Lock {
     period: Nanos,
     size: u16,
@@ -75,7 +76,7 @@ struct Lock {
 }
 
 /// Recogniser of the heartbeat of one sender.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Rhythm {
     is_compressed: bool,
     /// Newest last.
@@ -86,6 +87,11 @@ pub struct Rhythm {
 }
 
 impl Rhythm {
+    /// Whether a rhythm from another process can be used.
+    pub(super) fn is_possible(&self) -> bool {
+        self.known <= MEMORY && self.lock.is_none_or(|lock| lock.period >= SHORTEST)
+    }
+
     /// Creates a recogniser. `is_compressed`: an extension compresses messages.
     #[must_use]
     pub fn new(is_compressed: bool) -> Self {

@@ -24,10 +24,24 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Relay, notify_end, sample};
+use super::{Relay, notify_end, sample, session::Session};
 use crate::sys::{clock, recv, tcp};
 
 pub(super) type Watch<'a> = Pin<Box<dyn Future<Output = io::Result<Ready>> + Send + 'a>>;
+
+/// What a session has besides bytes: ended, failed and forwarded ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct FlowMarks([[bool; 3]; 2], bool);
+
+impl FlowMarks {
+    fn of(session: &Session) -> Self {
+        let marks = |side| {
+            let flow = session.flow(side);
+            [flow.ended, flow.failed, flow.end_forwarded]
+        };
+        Self([marks(Side::Down), marks(Side::Up)], session.end_notified)
+    }
+}
 
 /// A write did not complete.
 enum Blocked {
@@ -42,6 +56,24 @@ impl<'a> Relay<'a> {
         match side {
             Side::Down => self.down,
             Side::Up => self.up,
+        }
+    }
+
+    /// Commits the state for the next process.
+    fn commit(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.commit(self.session);
+        }
+    }
+
+    /// Commits a change that is not a read or a write.
+    pub(super) fn commit_marks(&mut self) {
+        if self.kept.is_some() {
+            let marks = FlowMarks::of(self.session);
+            if marks != self.committed {
+                self.committed = marks;
+                self.commit();
+            }
         }
     }
 
@@ -67,6 +99,9 @@ impl<'a> Relay<'a> {
                 self.forward_end(from);
                 return self.watch(cx, from);
             }
+            if let Some(kept) = &self.kept {
+                kept.reading(from);
+            }
             let length = match recv::poll_recv(self.stream(from), cx, scratch) {
                 Poll::Pending => {
                     // The socket is empty: nothing of the peer waits unread any more.
@@ -88,6 +123,7 @@ impl<'a> Relay<'a> {
                 continue;
             }
             self.forward(cx, from, &scratch[..length], now);
+            self.commit();
         }
     }
 
@@ -148,19 +184,25 @@ impl<'a> Relay<'a> {
             let flow = self.session.flow_mut(from);
             flow.pending = pending;
             match result {
-                Ok(written) => flow.pending_at += written,
+                Ok(written) => {
+                    flow.pending_at += written;
+                    self.commit();
+                }
                 Err(Blocked::Full) => {
                     flow.blocked_since.get_or_insert_with(clock::now);
                     return Err(Blocked::Full);
                 }
                 Err(Blocked::Failed) => return Err(Blocked::Failed),
             }
-            flow.blocked_since = Some(clock::now());
+            self.session.flow_mut(from).blocked_since = Some(clock::now());
             self.progress_at = Instant::now();
         }
         let flow = self.session.flow_mut(from);
-        flow.discard();
         flow.blocked_since = None;
+        if flow.pending.capacity() > 0 {
+            flow.discard();
+            self.commit();
+        }
         Ok(())
     }
 

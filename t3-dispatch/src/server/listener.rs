@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     admission::client::Client,
+    fd_store::{descriptors::STATE, slot},
     metrics::reject_reason::RejectReason,
     server::{
         app::App,
@@ -52,6 +53,10 @@ pub struct Passed {
     pub tcp: Vec<TcpListener>,
     /// For lookups of the owners of sockets (`t3-dispatch-diag.socket`).
     pub sock_diag: Option<OwnedFd>,
+    /// State of the sessions of the process before.
+    pub state: Option<OwnedFd>,
+    /// Sockets of its sessions, with their names in the descriptor store.
+    pub legs: Vec<(String, OwnedFd)>,
 }
 
 /// Returns the passed listeners, or else one bound to `address`.
@@ -71,7 +76,7 @@ pub fn sockets(passed: Vec<TcpListener>, address: SocketAddr) -> Result<Vec<TcpL
 /// [`ListenError::Passed`] for a socket of another kind.
 pub fn passed() -> Result<Passed, ListenError> {
     let mut passed = Passed::default();
-    for fd in sd_notify::listen_fds().map_err(ListenError::Passed)? {
+    for (fd, name) in sd_notify::listen_fds_with_names().map_err(ListenError::Passed)? {
         // SAFETY: LISTEN_PID names this process, so the descriptor is open, and nothing else in
         // this process owns it: this runs once, at the start.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -79,7 +84,15 @@ pub fn passed() -> Result<Passed, ListenError> {
             passed.sock_diag = Some(socket);
             continue;
         }
+        if name == STATE {
+            passed.state = Some(socket);
+            continue;
+        }
         let socket = Socket::from(socket);
+        if slot::is_name(&name) && is_tcp(&socket) && !matches!(socket.is_listener(), Ok(true)) {
+            passed.legs.push((name, socket.into()));
+            continue;
+        }
         if !is_listening_tcp(&socket) {
             let text = format!(
                 "descriptor {fd} is not a listening TCP socket; set ListenStream= and Accept=no in the unit"
@@ -97,10 +110,12 @@ pub fn passed() -> Result<Passed, ListenError> {
     Ok(passed)
 }
 
+fn is_tcp(socket: &Socket) -> bool {
+    matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6)) && matches!(socket.r#type(), Ok(Type::STREAM))
+}
+
 fn is_listening_tcp(socket: &Socket) -> bool {
-    matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6))
-        && matches!(socket.r#type(), Ok(Type::STREAM))
-        && matches!(socket.is_listener(), Ok(true))
+    is_tcp(socket) && matches!(socket.is_listener(), Ok(true))
 }
 
 /// Accepts connections until the shutdown.

@@ -21,6 +21,8 @@ pub struct ShutdownSignal {
     reason: OnceLock<Shutdown>,
     wakers: Mutex<(u64, HashMap<u64, Arc<AtomicWaker>>)>,
     forced: AtomicBool,
+    keeps: AtomicBool,
+    hands_over: AtomicBool,
     phase: watch::Sender<Phase>,
 }
 
@@ -38,6 +40,8 @@ impl Default for ShutdownSignal {
             reason: OnceLock::new(),
             wakers: Mutex::default(),
             forced: AtomicBool::new(false),
+            keeps: AtomicBool::new(false),
+            hands_over: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Running),
         }
     }
@@ -47,6 +51,19 @@ impl ShutdownSignal {
     /// Triggers the shutdown. The first reason is kept.
     pub fn trigger(&self, shutdown: Shutdown) {
         let _ = self.reason.set(shutdown);
+        self.notify(Phase::Draining);
+    }
+
+    /// As [`ShutdownSignal::trigger`], but sessions that the next process can continue go on until
+    /// [`ShutdownSignal::hand_over`].
+    pub fn trigger_restart(&self, shutdown: Shutdown) {
+        self.keeps.store(true, Ordering::Release);
+        self.trigger(shutdown);
+    }
+
+    /// Leaves the sessions to the next process.
+    pub fn hand_over(&self) {
+        self.hands_over.store(true, Ordering::Release);
         self.notify(Phase::Draining);
     }
 
@@ -115,6 +132,20 @@ impl Listener {
     pub fn poll_forced(&self, cx: &Context<'_>) -> bool {
         self.waker.register(cx.waker());
         self.signal.forced.load(Ordering::Acquire)
+    }
+}
+
+impl Listener {
+    /// Whether the next process continues sessions.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.signal.keeps.load(Ordering::Acquire)
+    }
+
+    /// Whether sessions are left to the next process now.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.signal.hands_over.load(Ordering::Acquire)
     }
 }
 

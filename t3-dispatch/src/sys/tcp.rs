@@ -83,6 +83,17 @@ pub fn reset(stream: TcpStream) {
 }
 
 /// Converts an error of read, write or connect.
+/// Ends the connection of a socket that another process has open as well, with RST or FIN.
+pub fn end_shared(stream: &TcpStream, is_reset: bool) {
+    if is_reset {
+        // As the close with SO_LINGER 0, `connect` to no address ends in `tcp_disconnect`
+        // (net/ipv4/tcp.c), which sends RST. Fails only on a closed connection.
+        let _ = rustix::net::connect_unspec(stream);
+    } else {
+        let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
+    }
+}
+
 #[must_use]
 pub fn seen_end(error: &io::Error) -> SeenEnd {
     match error.raw_os_error() {

@@ -48,6 +48,27 @@ pub fn since_last_data(socket: &impl AsRawFd) -> io::Result<Duration> {
     Ok(Duration::from_millis(u64::from(millis)))
 }
 
+/// Returns the state, the bytes received in order and the bytes acknowledged by the peer
+/// (`tcpi_state`, `tcpi_bytes_received`, `tcpi_bytes_acked`), read at one time.
+///
+/// # Errors
+/// As `getsockopt`; [`io::ErrorKind::Unsupported`] for a kernel without these counters (before 4.1)
+/// and for MPTCP.
+pub fn stream(socket: &impl AsRawFd) -> io::Result<(u8, u64, u64)> {
+    let (bytes, length) = raw(socket)?;
+    let long = |at: usize| Some(u64::from_ne_bytes(bytes[..length].get(at..at + 8)?.try_into().ok()?));
+    let fields = long(128).zip(long(120)).map(|(received, acked)| (bytes[0], received, acked));
+    fields.ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// Returns the number of bytes that can be read (tcp(7), `SIOCINQ`).
+///
+/// # Errors
+/// As `ioctl`.
+pub fn unread(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(socket)?)
+}
+
 /// Whether a connection is open in both directions, as far as this end knows.
 #[must_use]
 pub fn is_established(socket: &impl AsRawFd) -> bool {

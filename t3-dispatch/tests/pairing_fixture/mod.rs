@@ -196,7 +196,7 @@ impl Fixture {
         let mut parsed = parsed;
         parsed.trust.trusted_user.push(rustix::process::geteuid().as_raw().to_string());
         let trust = config::trust::load(&parsed.trust).unwrap();
-        let app = run::assemble(&parsed, table, trust, writer, None, SocketOwners::new(None));
+        let app = run::assemble(&parsed, table, trust, writer, None, SocketOwners::new(None), None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         run::start(&app, vec![listener]);
