@@ -9,10 +9,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use t3_record::Verdict;
 use t3_testkit::{
-    autobahn::{Run, Suite, differences},
+    autobahn::{Report, Run, Suite, differences},
     harness::{NO_LIMITS, Setup, Stack, free_port},
     journald::Journal,
     prerequisite,
+    restart::{Fixture, Options},
 };
 
 /// Framing, pings, reserved bits, opcodes, fragments, UTF-8, closing, auto-fragmentation.
@@ -41,20 +42,7 @@ fn every_case_has_the_same_result_through_dispatch() {
         (direct.join().unwrap(), through)
     });
 
-    let different = differences(&direct, &through);
-    println!(
-        "{} cases, {} identical; directly {:?}",
-        direct.cases.len(),
-        direct.cases.len() - different.len(),
-        direct.tally()
-    );
-    different.iter().for_each(|(number, what)| println!("  {number}: {what}"));
-    assert!(different.is_empty(), "{} cases differ: {:?}", different.len(), different.keys());
-    assert_eq!(through.cases.len(), expected);
-    // Two runs that fail in the same way would prove nothing.
-    let ok = direct.tally().get("OK").copied().unwrap_or(0);
-    assert!(ok * 10 >= expected * 9, "{:?}", direct.tally());
-
+    assert_same(&direct, &through, expected);
     stack.journal.wait_closes(expected, Duration::from_secs(30), |_| true).unwrap();
     assert_eq!(stack.journal.opens().unwrap().len(), expected);
     let closes = stack.journal.closes(|_| true).unwrap();
@@ -69,4 +57,55 @@ fn every_case_has_the_same_result_through_dispatch() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), expected, "unique connection ids");
+}
+
+/// Time between two restarts. A case takes some milliseconds, those with a wait a second.
+const BETWEEN: Duration = Duration::from_millis(150);
+
+#[test]
+fn every_case_has_the_same_result_over_restarts() {
+    let test = "every_case_has_the_same_result_over_restarts";
+    let Some(suite) = prerequisite::or_skip(test, Suite::find()) else { return };
+    let expected = 247;
+    let mut fixture = Fixture::start(&Options::default()).unwrap();
+    let (port, address) = (free_port().unwrap(), fixture.stack.address);
+    let _echoes = [(port, port), (fixture.serve_ports[0], address.port())]
+        .map(|(port, asked)| suite.echo(port, asked).unwrap());
+    let run = |to| suite.run(&Run { to, user: "u0", cases: QUICK, messages: 100 }).unwrap();
+    let mut restarts = 0;
+    let (direct, through) = std::thread::scope(|scope| {
+        let direct = scope.spawn(|| run(([127, 0, 0, 1], port).into()));
+        let through = scope.spawn(|| run(address));
+        while !through.is_finished() {
+            std::thread::sleep(BETWEEN);
+            // In turn as planned and by SIGKILL.
+            let restart = if restarts % 2 == 0 { fixture.restart() } else { fixture.kill_and_restart() };
+            restart.unwrap();
+            restarts += 1;
+        }
+        (direct.join().unwrap(), through.join().unwrap())
+    });
+    assert_same(&direct, &through, expected);
+    let closes = fixture.records(expected).unwrap();
+    let resumed = closes.iter().filter(|(record, _)| record.resumed.is_some_and(|n| n > 0)).count();
+    println!("{restarts} restarts; {resumed} of {} sessions were open during one", closes.len());
+    assert_eq!(closes.len(), expected, "one record per connection");
+    assert!(resumed >= 10, "too few to prove something: {resumed}");
+}
+
+/// Every case has the same result.
+fn assert_same(direct: &Report, through: &Report, expected: usize) {
+    let different = differences(direct, through);
+    println!(
+        "{} cases, {} identical; directly {:?}",
+        direct.cases.len(),
+        direct.cases.len() - different.len(),
+        direct.tally()
+    );
+    different.iter().for_each(|(number, what)| println!("  {number}: {what}"));
+    assert!(different.is_empty(), "{} cases differ: {:?}", different.len(), different.keys());
+    assert_eq!(through.cases.len(), expected);
+    // Two runs that fail in the same way would prove nothing.
+    let ok = direct.tally().get("OK").copied().unwrap_or(0);
+    assert!(ok * 10 >= expected * 9, "{:?}", direct.tally());
 }

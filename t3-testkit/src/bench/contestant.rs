@@ -5,6 +5,7 @@
 //! t3-dispatch writes its records.
 
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpStream},
@@ -19,6 +20,7 @@ use super::{client::USER, meter};
 use crate::{
     error::{Attempt, Result, TestError},
     harness::{self, Process},
+    keeper::{self, Keeper},
     sys,
 };
 
@@ -35,6 +37,11 @@ pub enum Contestant {
     Direct,
     /// t3-dispatch with its defaults.
     Dispatch,
+    /// t3-dispatch whose sessions survive a restart: a keeper in place of systemd stores their
+    /// sockets.
+    #[value(name = "dispatch-stored")]
+    #[serde(rename = "dispatch-stored")]
+    DispatchStored,
     /// HAProxy with `nbthread 1`.
     #[value(name = "haproxy-1")]
     #[serde(rename = "haproxy-1")]
@@ -50,6 +57,7 @@ impl Contestant {
         match self {
             Self::Direct => "direct",
             Self::Dispatch => "t3-dispatch",
+            Self::DispatchStored => "t3-dispatch, stored",
             Self::HaproxyOne => "haproxy, 1 thread",
             Self::Haproxy => "haproxy, default",
         }
@@ -63,6 +71,7 @@ pub struct Running {
     /// Address for clients.
     pub address: SocketAddr,
     process: Option<Process>,
+    keeper: Option<Keeper>,
 }
 
 impl Running {
@@ -70,21 +79,28 @@ impl Running {
     /// of concurrent sessions.
     pub fn start(contestant: Contestant, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Self> {
         if contestant == Contestant::Direct {
-            return Ok(Self { contestant, address: backend, process: None });
+            return Ok(Self { contestant, address: backend, process: None, keeper: None });
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, harness::free_port()?));
+        if contestant == Contestant::DispatchStored {
+            let options = keeper::Options { max: 1 + 2 * sessions, ..keeper::Options::default() };
+            let mut keeper = Keeper::new(options, Vec::new())?;
+            keeper.start(stored(address, backend, sessions, dir)?)?;
+            return Ok(Self { contestant, address, process: None, keeper: Some(keeper) });
+        }
         let mut process = Process::start(match contestant {
             Contestant::Dispatch => dispatch(address, backend, sessions, dir)?,
             _ => haproxy(contestant == Contestant::HaproxyOne, address, backend, sessions, dir)?,
         })?;
         accepts(&mut process, address, contestant.name())?;
-        Ok(Self { contestant, address, process: Some(process) })
+        Ok(Self { contestant, address, process: Some(process), keeper: None })
     }
 
     /// The process id; `None` for a direct connection.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::pid)
+        let process = self.process.as_ref().map(Process::pid);
+        process.or_else(|| self.keeper.as_ref().and_then(Keeper::pid))
     }
 
     /// CPU time so far.
@@ -95,7 +111,8 @@ impl Running {
     /// Its stderr, for error messages.
     #[must_use]
     pub fn stderr(&self) -> String {
-        self.process.as_ref().map(Process::stderr).unwrap_or_default()
+        let process = self.process.as_ref().map(Process::stderr);
+        process.or_else(|| self.keeper.as_ref().map(Keeper::stderr)).unwrap_or_default()
     }
 }
 
@@ -105,20 +122,38 @@ pub fn accepts(process: &mut Process, address: SocketAddr, name: &str) -> Result
 }
 
 fn dispatch(address: SocketAddr, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Command> {
-    let table = dir.join("dispatch.json");
-    let text = serde_json::json!({ USER: { "os_user": USER, "port": backend.port(), "uid": rustix::process::geteuid().as_raw() } }).to_string();
-    fs::write(&table, text).attempt(|| format!("write {}", table.display()))?;
     let mut command = Command::new(harness::find("t3-dispatch")?);
-    command.args(["serve", "--config", "/dev/null", "--log", "stderr"]);
-    command.args(["--trusted-user", &sys::uid().to_string()]);
-    // All sessions are of one user. Without a limit to their number, the limit on open file
-    // descriptors would set one per user.
-    let sessions = (sessions + SPARE).to_string();
-    command.args(["--max-sessions", &sessions, "--max-sessions-per-user", &sessions]);
-    command.args(["--max-connections", "512", "--upgrade-rate", "0", "--metrics-listen", "off"]);
-    command.arg("--listen").arg(address.to_string()).arg("--table").arg(table);
-    command.arg("--trace-socket").arg(dir.join("no-t3-trace.sock"));
+    command.args(arguments(address, backend, sessions, dir)?);
     Ok(command)
+}
+
+/// As `dispatch`, for a keeper.
+fn stored(address: SocketAddr, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Command> {
+    let mut command = keeper::command(&harness::find("t3-dispatch")?);
+    command.args(arguments(address, backend, sessions, dir)?);
+    Ok(command)
+}
+
+/// Writes the routing table and returns the arguments of t3-dispatch.
+fn arguments(address: SocketAddr, backend: SocketAddr, sessions: usize, dir: &Path) -> Result<Vec<OsString>> {
+    let table = dir.join("dispatch.json");
+    let uid = rustix::process::geteuid().as_raw();
+    let text =
+        serde_json::json!({ USER: { "os_user": USER, "port": backend.port(), "uid": uid } }).to_string();
+    fs::write(&table, text).attempt(|| format!("write {}", table.display()))?;
+    let mut arguments: Vec<OsString> =
+        ["serve", "--config", "/dev/null", "--log", "stderr"].map(Into::into).to_vec();
+    arguments.extend(["--trusted-user".into(), sys::uid().to_string().into()]);
+    // All sessions are of one user, and both legs of each need a descriptor.
+    let sessions = (sessions + SPARE).to_string();
+    for limit in ["--max-sessions", "--max-sessions-per-user"] {
+        arguments.extend([limit.into(), sessions.clone().into()]);
+    }
+    arguments.extend(["--max-connections", "64", "--upgrade-rate", "0"].map(Into::into));
+    arguments.extend(["--metrics-listen", "off", "--listen"].map(Into::into));
+    arguments.extend([address.to_string().into(), "--table".into(), table.into()]);
+    arguments.extend(["--trace-socket".into(), dir.join("no-t3-trace.sock").into()]);
+    Ok(arguments)
 }
 
 fn haproxy(

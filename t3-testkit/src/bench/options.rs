@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn everything_is_measured_by_default() {
         let all = Options::parse_from(["t3-bench"]);
-        assert_eq!(all.contestants().len(), 4);
+        assert_eq!(all.contestants().len(), 5);
         assert!(all.wants(What::Memory) && all.wants(What::Bulk));
         let some = Options::parse_from([
             "t3-bench",

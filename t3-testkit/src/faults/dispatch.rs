@@ -18,35 +18,18 @@ use crate::{
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
-        Fault::new(
-            "dispatch_sigterm",
-            ExpectedRecord::opened(
-                Verdict::DispatchShutdown,
-                Segment::Dispatch,
-                DispatchClosed,
-                "proxy_signal:15",
-                ClosedBy::Dispatch,
-            )
-            .is("peer_exit", "alive")
-            // The peers' replies to Close 1001 vary and must not become the cause.
-            .key("ws_code", Expect::Free)
-            .key("ws_from", Expect::Free)
-            .key("ws_reason", Expect::Free)
-            .one_of("down_end", &["fin_out", "fin_in", "none"])
-            .one_of("up_end", &["fin_out", "fin_in", "none"]),
-            |fx| {
-                fx.session()?;
-                fx.stack.signal_dispatch(libc::SIGTERM)?;
-                let seen = fx.client().wait("a close frame", TIMEOUT, |seen| seen.close.is_some())?;
-                if seen.close.as_ref().is_none_or(|(code, _)| *code != Some(1001)) {
-                    let got = format!("{:?}", seen.close);
-                    return Err(TestError::Unexpected { what: "Close 1001 from dispatch".to_owned(), got });
-                }
-                fx.wait_end()
-            },
-        )
+        Fault::new("dispatch_sigterm", shut_down(), |fx| {
+            fx.session()?;
+            fx.stack.signal_dispatch(libc::SIGTERM)?;
+            let seen = fx.client().wait("a close frame", TIMEOUT, |seen| seen.close.is_some())?;
+            if seen.close.as_ref().is_none_or(|(code, _)| *code != Some(1001)) {
+                let got = format!("{:?}", seen.close);
+                return Err(TestError::Unexpected { what: "Close 1001 from dispatch".to_owned(), got });
+            }
+            fx.wait_end()
+        })
         .own_stack(),
-        Fault::new("dispatch_sigkill", dispatch_killed(9), |fx| {
+        Fault::new("dispatch_sigkill", killed(9), |fx| {
             fx.session()?;
             fx.stack.signal_dispatch(libc::SIGKILL)?;
             if let Some(dispatch) = &mut fx.stack.dispatch {
@@ -59,7 +42,7 @@ pub(super) fn faults() -> Vec<Fault> {
         // Its sockets stay open while it dumps core, and the client leaves meanwhile.
         Fault::new(
             "dispatch_core_dump",
-            dispatch_killed(6)
+            killed(6)
                 .one_of("down_end", &["fin_in", "fin_out", "rst_out"])
                 .one_of("up_end", &["fin_in", "fin_out", "rst_out"]),
             |fx| {
@@ -113,8 +96,26 @@ impl Drop for SlowCoreDumps {
     }
 }
 
+/// Record of a session that ends with dispatch, which says so to both peers.
+pub(super) fn shut_down() -> ExpectedRecord {
+    ExpectedRecord::opened(
+        Verdict::DispatchShutdown,
+        Segment::Dispatch,
+        DispatchClosed,
+        "proxy_signal:15",
+        ClosedBy::Dispatch,
+    )
+    .is("peer_exit", "alive")
+    // The peers' replies to Close 1001 vary and must not become the cause.
+    .key("ws_code", Expect::Free)
+    .key("ws_from", Expect::Free)
+    .key("ws_reason", Expect::Free)
+    .one_of("down_end", &["fin_out", "fin_in", "none"])
+    .one_of("up_end", &["fin_out", "fin_in", "none"])
+}
+
 /// Written by t3-trace, so without the keys that only dispatch knows.
-fn dispatch_killed(signal: i32) -> ExpectedRecord {
+pub(super) fn killed(signal: i32) -> ExpectedRecord {
     let how = &format!("proxy_signal:{signal}");
     let expected = ExpectedRecord::opened(
         Verdict::DispatchDied,

@@ -17,7 +17,7 @@ use crate::{
 /// Time without heartbeats, far above jitter.
 const SILENCE: Duration = Duration::from_secs(4);
 
-fn left(verdict: Verdict, how: &str) -> ExpectedRecord {
+pub(super) fn left(verdict: Verdict, how: &str) -> ExpectedRecord {
     ExpectedRecord::opened(verdict, Segment::Downstream, DownstreamClosed, how, ClosedBy::Downstream)
         .is("peer_exit", "alive")
 }

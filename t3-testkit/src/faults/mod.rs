@@ -28,6 +28,7 @@ mod process_state;
 mod proxy;
 pub mod records;
 mod report;
+mod restart;
 mod runner;
 mod simultaneous;
 mod slow_death;
@@ -110,6 +111,11 @@ pub struct Fault {
     pub dispatch: &'static [&'static str],
     /// Program with arguments that starts dispatch; only for a fault with a separate stack.
     pub prefix: &'static [&'static str],
+    /// Maximum number of stored descriptors of dispatch, which then survives its own restart
+    /// ([`crate::keeper`]); only for a fault with a separate stack.
+    pub stored: Option<usize>,
+    /// Runs without t3-trace; only for a fault with a separate stack.
+    pub is_untraced: bool,
     /// Sessions are compressed.
     pub is_compressed: bool,
     /// Runs without other faults at the same time, because it loads the whole host.
@@ -136,6 +142,8 @@ impl Fault {
             own_stack: false,
             dispatch: &[],
             prefix: &[],
+            stored: None,
+            is_untraced: false,
             is_compressed: false,
             alone: false,
             lane: None,
@@ -186,6 +194,10 @@ impl Fault {
         Self { own_stack: true, prefix, ..self }
     }
 
+    fn stored(self, max: usize) -> Self {
+        Self { own_stack: true, stored: Some(max), ..self }
+    }
+
     fn dispatch(self, arguments: &'static [&'static str]) -> Self {
         Self { own_stack: true, dispatch: arguments, ..self }
     }
@@ -232,7 +244,7 @@ pub const FIRST_EIGHT: [&str; 8] = [
 
 /// Faults whose verdict rests on data that dispatch itself has read (frames, heartbeats, HTTP
 /// responses), or on kernel behaviour that another fault covers: testing one kernel is enough.
-pub const DISPATCH_DECIDES: [&str; 58] = [
+pub const DISPATCH_DECIDES: [&str; 69] = [
     "client_close_1001",
     "client_close_app",
     "client_close_empty",
@@ -261,6 +273,17 @@ pub const DISPATCH_DECIDES: [&str; 58] = [
     "dispatch_stalled",
     "dispatch_stopped_in_pieces",
     "dispatch_stopped_before",
+    "restart_mid_frame",
+    "restart_mid_frame_without",
+    "store_full",
+    "store_fits",
+    "state_copied",
+    "restart_outlasts_client",
+    "restart_outlasts_client_untraced",
+    "restart_is_tolerated",
+    "serve_mute_over_restart",
+    "serve_recovers_after_restart",
+    "serve_recovers_after_crash",
     "deflate_close",
     "deflate_close_1001",
     "deflate_chatty",
@@ -319,6 +342,7 @@ pub fn catalogue() -> Vec<Fault> {
         incidents::faults(),
         dispatch::faults(),
         dispatch_overload::faults(),
+        restart::faults(),
         host_pause::faults(),
         journald::faults(),
     ]

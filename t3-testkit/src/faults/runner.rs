@@ -110,10 +110,10 @@ fn in_parallel(faults: &[&Fault], options: &Options, keep: &mut impl FnMut(Row))
 }
 
 /// Lane of a fault: 0 for quick faults with one session, 1 for many sessions or long timers, 2 for
-/// a separate stack, 3 and 4 for faults that wait for many heartbeats.
+/// a separate stack, 3 and 4 for faults that wait for many heartbeats; a fault can have another.
 fn lane(fault: &Fault) -> u8 {
     let shared = u8::from(fault.sessions > 1 || fault.timeout > TIMEOUT);
-    if fault.own_stack { 2 } else { fault.lane.unwrap_or(shared) }
+    fault.lane.unwrap_or(if fault.own_stack { 2 } else { shared })
 }
 
 /// Runs faults one after the other, first those that share a stack.
@@ -167,7 +167,7 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     let users =
         attempts.flat_map(|(first, users)| (0..users).map(move |number| fixture::user(&first, number)));
     let mut setup = Setup::named(users)?;
-    setup.trace &= !options.without_trace;
+    setup.trace &= !options.without_trace && !faults.iter().any(|fault| fault.is_untraced);
     setup.units = options.units;
     setup.dispatch_arguments = TIMERS.map(str::to_owned).to_vec();
     let own = faults.iter().flat_map(|fault| fault.dispatch);
@@ -176,6 +176,7 @@ fn setup(faults: &[&Fault], options: &Options) -> Result<Setup> {
     let starts = |fault: &&&Fault| !fault.needs.contains(&Need::TimeNamespace) || joins_time_namespace();
     let prefixes = faults.iter().filter(starts).flat_map(|fault| fault.prefix);
     setup.dispatch_prefix = prefixes.map(|&word| word.to_owned()).collect();
+    setup.stored = faults.iter().find_map(|fault| fault.stored);
     if options.units {
         setup.dispatch_arguments.extend(EMULATED_EVIDENCE.map(str::to_owned));
     }
@@ -208,7 +209,8 @@ fn check_hooks(stack: &Stack, options: &Options) -> Result<()> {
 fn one(fault: &Fault, attempt: usize, stack: &mut Stack, options: &Options) -> Row {
     let began = Instant::now();
     let journal = Arc::clone(&stack.journal);
-    let kernel = options.kernel.unwrap_or_else(|| stack.kernel());
+    let expected = options.kernel.filter(|_| !fault.is_untraced);
+    let kernel = expected.unwrap_or_else(|| stack.kernel());
     let mut row = Row::new(fault);
     let implied = fault.ends_serve().then_some(Need::Kernel);
     let mut needs = fault.needs.iter().copied().chain(implied);

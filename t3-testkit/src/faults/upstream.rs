@@ -25,7 +25,7 @@ fn ended(verdict: Verdict, how: &str, peer: &str) -> ExpectedRecord {
         .is("peer_exit", peer)
 }
 
-fn fin(verdict: Verdict, how: &str, peer: &str) -> ExpectedRecord {
+pub(super) fn fin(verdict: Verdict, how: &str, peer: &str) -> ExpectedRecord {
     ended(verdict, how, peer).ends(LegEnd::FinOut, LegEnd::FinIn)
 }
 

@@ -31,8 +31,12 @@ fn stuck(verdict: Verdict, by: ClosedBy) -> ExpectedRecord {
     expected
 }
 
+/// Record of a client that leaves while its window is closed; the caller adds the ends of the legs.
+pub(super) fn gave_up() -> ExpectedRecord {
+    stuck(Verdict::PathStalled, ClosedBy::Downstream).is("confidence", "likely")
+}
+
 pub(super) fn faults() -> Vec<Fault> {
-    let gave_up = || stuck(Verdict::PathStalled, ClosedBy::Downstream).is("confidence", "likely");
     vec![
         // Pings still arrive, as over a path that is blocked in one direction.
         Fault::new(

@@ -38,7 +38,8 @@ pub use unit::{Unit, forget_template, systemd_runs};
 use std::{
     collections::BTreeMap,
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -51,6 +52,7 @@ use tempfile::TempDir;
 use crate::{
     error::{Attempt, Result, TestError},
     journald::Journal,
+    keeper::{self, Keeper, LISTENER, Restart},
     outside, sys, wait,
 };
 
@@ -91,6 +93,9 @@ pub struct Setup {
     pub dispatch_arguments: Vec<String>,
     /// Program with arguments that starts dispatch.
     pub dispatch_prefix: Vec<String>,
+    /// Maximum number of stored descriptors of dispatch, which then runs under a [`Keeper`] and
+    /// survives its own restart; `None`: no descriptor store.
+    pub stored: Option<usize>,
     /// Further arguments of `t3-trace daemon`.
     pub trace_arguments: Vec<String>,
 }
@@ -114,6 +119,7 @@ impl Setup {
             // t3-mint does not run here.
             dispatch_arguments: vec!["--no-pairing".to_owned()],
             dispatch_prefix: Vec::new(),
+            stored: None,
             trace_arguments: Vec::new(),
         })
     }
@@ -134,7 +140,10 @@ impl Setup {
 /// The running programs.
 #[derive(Debug)]
 pub struct Stack {
+    /// dispatch without a descriptor store.
     pub dispatch: Option<Process>,
+    /// dispatch with a descriptor store ([`Setup::stored`]).
+    pub keeper: Option<Keeper>,
     pub trace: Option<Process>,
     /// Address of dispatch.
     pub address: SocketAddr,
@@ -147,6 +156,15 @@ pub struct Stack {
 impl Stack {
     /// Starts the programs and waits until they are ready and connected.
     pub fn start(mut setup: Setup, journal: impl Into<Arc<Journal>>) -> Result<Self> {
+        let keeper = setup.stored.map(|max| keep(&mut setup, max)).transpose()?;
+        let mut stack = Self::without_dispatch(setup, journal)?;
+        stack.keeper = keeper;
+        stack.start_dispatch()?;
+        Ok(stack)
+    }
+
+    /// As [`Self::start`], but leaves dispatch to the caller ([`Self::dispatch_command`]).
+    pub fn without_dispatch(mut setup: Setup, journal: impl Into<Arc<Journal>>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-stack-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
         if setup.listen.port() == 0 {
@@ -154,12 +172,12 @@ impl Stack {
         }
         let loopback = SocketAddr::from(([127, 0, 0, 1], setup.listen.port()));
         let address = if setup.listen.ip().is_unspecified() { loopback } else { setup.listen };
-        let mut stack = Self { dispatch: None, trace: None, address, journal: journal.into(), setup, dir };
+        let (dispatch, keeper, trace, journal) = (None, None, None, journal.into());
+        let mut stack = Self { dispatch, keeper, trace, address, journal, setup, dir };
         stack.write_table()?;
         if stack.setup.trace {
             stack.start_trace()?;
         }
-        stack.start_dispatch()?;
         Ok(stack)
     }
 
@@ -243,11 +261,61 @@ impl Stack {
         let process = Process::start(command)?;
         self.trace = Some(process);
         self.until("t3-trace to reply", |stack| stack.status().is_ok())?;
-        if self.dispatch.is_some() { self.until_connected() } else { Ok(()) }
+        if self.dispatch_pid() != 0 { self.until_connected() } else { Ok(()) }
     }
 
-    /// Starts t3-dispatch and waits until it accepts, and is connected to t3-trace if that runs.
+    /// Starts t3-dispatch, with the stored descriptors if it has a keeper, and waits until it
+    /// accepts, and is connected to t3-trace if that runs.
     pub fn start_dispatch(&mut self) -> Result<()> {
+        let command = self.dispatch_command()?;
+        let observer = self.observer();
+        match &mut self.keeper {
+            Some(keeper) => drop(keeper.start_observed(command, observer)?),
+            None => self.dispatch = Some(Process::start_observed(command, observer)?),
+        }
+        self.until("t3-dispatch to accept", |stack| TcpStream::connect(stack.address).is_ok())?;
+        if self.trace.is_some() { self.until_connected() } else { Ok(()) }
+    }
+
+    /// Collects the records that dispatch writes to its output.
+    fn observer(&self) -> impl Fn(Stream, &str) + Clone + Send + 'static {
+        let collect = self.journal.collector();
+        move |_, line| collect(line)
+    }
+
+    /// The keeper of dispatch.
+    ///
+    /// # Errors
+    /// dispatch has none: see [`Setup::stored`].
+    pub fn keeper(&mut self) -> Result<&mut Keeper> {
+        self.keeper.as_mut().ok_or_else(|| not_running("t3-dispatch under a keeper"))
+    }
+
+    /// Planned restart of a dispatch with a keeper; then waits as [`Self::start_dispatch`] does.
+    ///
+    /// # Errors
+    /// As [`Keeper::restart`], or it does not connect to t3-trace.
+    pub fn restart_dispatch(&mut self) -> Result<Restart> {
+        let (command, observer) = (self.dispatch_command()?, self.observer());
+        let times = self.keeper()?.restart(command, observer)?;
+        if self.trace.is_some() {
+            self.until_connected()?;
+        }
+        Ok(times)
+    }
+
+    /// Crash of a dispatch with a keeper, and the next process; waits as [`Self::start_dispatch`]
+    /// does.
+    ///
+    /// # Errors
+    /// As [`Keeper::kill`] and [`Self::start_dispatch`].
+    pub fn kill_and_restart_dispatch(&mut self) -> Result<()> {
+        self.keeper()?.kill()?;
+        self.start_dispatch()
+    }
+
+    /// The command that starts t3-dispatch.
+    pub fn dispatch_command(&self) -> Result<Command> {
         let program = binaries::find("t3-dispatch")?;
         let mut command = match self.setup.dispatch_prefix.split_first() {
             Some((prefix, arguments)) => {
@@ -266,10 +334,7 @@ impl Stack {
         }
         command.args(&self.setup.dispatch_arguments);
         self.journal.lend(&mut command)?;
-        let collect = self.journal.collector();
-        self.dispatch = Some(Process::start_observed(command, move |_, line| collect(line))?);
-        self.until("t3-dispatch to accept", |stack| TcpStream::connect(stack.address).is_ok())?;
-        if self.trace.is_some() { self.until_connected() } else { Ok(()) }
+        Ok(command)
     }
 
     fn until_connected(&mut self) -> Result<()> {
@@ -308,7 +373,8 @@ impl Stack {
     /// The process id of dispatch; 0 without it.
     #[must_use]
     pub fn dispatch_pid(&self) -> u32 {
-        self.dispatch.as_ref().map_or(0, Process::pid)
+        let kept = self.keeper.as_ref().and_then(Keeper::pid);
+        self.dispatch.as_ref().map(Process::pid).or(kept).unwrap_or(0)
     }
 
     /// The process id of t3-trace; 0 without it.
@@ -342,13 +408,15 @@ impl Stack {
     /// stderr of the programs.
     #[must_use]
     pub fn stderr(&self) -> String {
-        self.trace.iter().chain(&self.dispatch).map(Process::stderr).collect()
+        let started = self.trace.iter().chain(&self.dispatch).map(Process::stderr);
+        started.chain(self.keeper.iter().map(Keeper::stderr)).collect()
     }
 
     fn until(&mut self, what: &str, ready: impl Fn(&Self) -> bool) -> Result<()> {
         let outcome = wait::until(what, START, || {
-            let died =
-                (self.trace.iter_mut().chain(&mut self.dispatch)).any(|process| process.ended().is_some());
+            let mut started = self.trace.iter_mut().chain(&mut self.dispatch);
+            let died = started.any(|process| process.ended().is_some())
+                || self.keeper.iter_mut().any(|keeper| keeper.ended().is_some());
             if died { Some(false) } else { ready(self).then_some(true) }
         });
         match outcome {
@@ -365,6 +433,16 @@ impl Stack {
     }
 }
 
+/// A keeper with the listening socket of this setup.
+fn keep(setup: &mut Setup, max: usize) -> Result<Keeper> {
+    let what = || "listen in place of systemd".to_owned();
+    let listener = TcpListener::bind(setup.listen).attempt(what)?;
+    setup.listen = listener.local_addr().attempt(what)?;
+    setup.dispatch_prefix = keeper::PREFIX.map(str::to_owned).to_vec();
+    let options = keeper::Options { max, ..keeper::Options::default() };
+    Keeper::new(options, vec![(LISTENER.to_owned(), OwnedFd::from(listener))])
+}
+
 fn not_running(program: &str) -> TestError {
     TestError::Unexpected { what: format!("{program} running"), got: "it is stopped".to_owned() }
 }
@@ -373,6 +451,7 @@ impl Drop for Stack {
     fn drop(&mut self) {
         // dispatch first: its last messages need a running t3-trace.
         drop(self.dispatch.take());
+        drop(self.keeper.take());
         drop(self.trace.take());
     }
 }

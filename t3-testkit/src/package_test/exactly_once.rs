@@ -63,6 +63,7 @@ pub(super) fn run(options: &Options) -> Result<bool> {
         let mut steps = Steps::default();
         install::run(&mut steps, options);
         shell("systemctl enable t3-serve@alice t3-serve@bob 2>&1")?;
+        without_store()?;
         test.full_disk(&mut steps);
         test.vacuum(&mut steps);
         test.clock(&mut steps, "forward", "1 hour", "1 hour ago");
@@ -301,6 +302,16 @@ impl Drop for Filler {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.path);
     }
+}
+
+/// No descriptor store, so that sessions end with dispatch.
+fn without_store() -> Result<()> {
+    let folder = "/etc/systemd/system/t3-dispatch.service.d";
+    let config = "[Service]\nFileDescriptorStoreMax=0\nEnvironment=FDSTORE_MAX=0\n";
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(format!("{folder}/t3-no-store.conf"), config))
+        .attempt(|| format!("write a drop-in into {folder}"))?;
+    shell(&format!("systemctl daemon-reload && systemctl restart {DISPATCH_UNIT}")).map(drop)
 }
 
 /// Both serves and dispatch run.

@@ -45,7 +45,13 @@ pub(super) fn prepare() -> Result<()> {
 
 /// Writes the configuration that only an operator can write: the routing table and the ports.
 pub(super) fn configure() -> Result<()> {
+    configure_with(&[])
+}
+
+/// As [`configure`], with further entries of the routing table.
+pub(super) fn configure_with(more: &[String]) -> Result<()> {
     let entries = USERS.map(|(user, port)| format!(r#""{user}": {{"os_user": "{user}", "port": {port}}}"#));
+    let entries: Vec<_> = entries.into_iter().chain(more.iter().cloned()).collect();
     let table = format!("{{{}}}\n", entries.join(", "));
     let write = |path: &str, text: &str| std::fs::write(path, text).attempt(|| format!("write {path}"));
     write("/etc/t3-serve/dispatch.json", &table)?;

@@ -6,6 +6,7 @@
 mod exactly_once;
 mod fixture;
 mod install;
+mod kept;
 mod lifecycle;
 mod permissions;
 mod purge;
@@ -31,9 +32,15 @@ pub struct Options {
     /// Folder with `first/` and `later/`, each with both packages
     #[arg(long, default_value = "/opt/t3/packages")]
     pub packages: PathBuf,
-    /// Only install, open one session, purge
+    /// Only install, open one session, keep sessions over restarts, purge
     #[arg(long)]
     pub brief: bool,
+    /// Sessions that are open during restarts
+    #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u16).range(20..=400))]
+    pub sessions: u16,
+    /// Restarts of t3-dispatch with these sessions
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub restarts: u16,
     /// Only install, then fill the disk, rotate the journal, step the clock and have the guest
     /// reset: one record per session
     #[arg(long, conflicts_with = "brief")]
@@ -59,6 +66,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let mut steps = Steps::default();
     first_part(&mut steps, options);
     if options.brief {
+        kept::run(&mut steps, options);
         purge::run(&mut steps);
         return Ok(steps.close());
     }
@@ -90,7 +98,8 @@ fn second_part(steps: &mut Steps, options: &Options) {
     match Fixture::open() {
         Ok(mut fixture) => {
             lifecycle::rebooted(steps, &mut fixture);
-            lifecycle::upgrade(steps, &mut fixture, options);
+            kept::run(steps, options);
+            lifecycle::upgraded(steps, &mut fixture);
         }
         Err(error) => steps.step("a journal to read", || Err::<String, _>(error)),
     }

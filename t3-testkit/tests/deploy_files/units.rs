@@ -163,6 +163,25 @@ fn the_sockets_have_the_paths_that_the_programs_use() {
 }
 
 #[test]
+fn a_restart_keeps_the_default_number_of_sessions_and_a_stop_ends_all() {
+    let dispatch = Unit::read(DISPATCH);
+    let descriptors = 1 + 2 * defaults().limits.max_sessions.get();
+    assert_eq!(dispatch.one("FileDescriptorStoreMax"), descriptors.to_string());
+    assert_eq!(dispatch.all("Environment").collect::<Vec<_>>(), [format!("FDSTORE_MAX={descriptors}")]);
+    // The program decides by the signal: t3-dispatch/src/process/run.rs.
+    assert_eq!((dispatch.one("KillSignal"), dispatch.one("RestartKillSignal")), ("SIGINT", "SIGTERM"));
+    assert_eq!(dispatch.one("KillMode"), "mixed", "only the main process gets the signal");
+    assert_eq!(dispatch.one("RestartSec"), "100ms");
+    // The store is emptied by a stop and by nothing else: the default of `restart`.
+    assert_eq!(dispatch.all("FileDescriptorStorePreserve").count(), 0);
+    // The package restarts the service only: a restart of a socket refuses connections.
+    let postinst = queries::read("deploy/debian/t3-dispatch/postinst");
+    assert!(postinst.contains("deb-systemd-invoke restart t3-dispatch.service "), "{postinst}");
+    let package = queries::read("t3-dispatch/Cargo.toml");
+    assert!(package.contains("restart-after-upgrade = false, stop-on-upgrade = false"), "{package}");
+}
+
+#[test]
 fn timeouts_of_units_exceed_those_of_the_programs() {
     let dispatch = Unit::read(DISPATCH);
     let defaults = defaults();
@@ -187,7 +206,8 @@ fn timeouts_of_units_exceed_those_of_the_programs() {
     }
     let reload: Vec<_> = dispatch.all("ExecReload").collect();
     assert!(reload[0].ends_with("t3-dispatch check") && reload[1].contains("kill -HUP"), "{reload:?}");
-    assert!(dispatch.one("ExecStartPre").ends_with("t3-dispatch check"));
+    let check = dispatch.one("ExecStartPre");
+    assert!(check.contains("/usr/bin/t3-dispatch check || {") && check.contains("exit 1"), "{check}");
     // stderr inherits the target of stdout by default (systemd.exec(5)); errors would be lost.
     for unit in units().iter().filter(|unit| unit.all("StandardOutput").next().is_some()) {
         assert_eq!(unit.one("StandardError"), "journal", "{}", unit.name);

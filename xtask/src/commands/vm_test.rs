@@ -29,7 +29,7 @@ pub struct VmTestArgs {
     /// Run this program in the guest instead of the project's VM tests.
     #[arg(long, value_name = "PATH")]
     pub exec: Option<PathBuf>,
-    /// Test only the Debian packages: install, use, upgrade, purge.
+    /// Test only the Debian packages: install, use, restart with sessions, upgrade, purge.
     #[arg(long, conflicts_with_all = ["exec", "only", "check_guest"])]
     pub packages: bool,
     /// Test only records on an installed host: full disk, vacuum of the journal, steps of the
