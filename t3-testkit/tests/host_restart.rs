@@ -70,18 +70,6 @@ fn until_stored(fixture: &Fixture, sessions: usize) {
     fixture.keeper.until_stored(1 + LEGS * sessions, Duration::from_secs(20)).unwrap();
 }
 
-/// `count` sessions with traffic: every tenth is half-closed, one has a blocked reader, one shows
-/// the time without relaying.
-fn mixed(count: usize) -> Vec<Kind> {
-    let kind = |number: usize| match number {
-        0 => Kind::Clock,
-        1 => Kind::Blocked,
-        number if number % 10 == 5 => Kind::HalfClosed,
-        _ => Kind::Both,
-    };
-    (0..count).map(kind).collect()
-}
-
 /// Value of a key in the text of a record.
 fn value<'a>(entry: &'a Entry, key: &str) -> Option<&'a str> {
     let text = entry.get("MESSAGE")?;
@@ -125,7 +113,7 @@ fn assert_serves(fixture: &Fixture, traffic: &mut Traffic) {
 fn traffic_peers_check_every_byte() {
     let Some(_alone) = alone("traffic_peers_check_every_byte") else { return };
     let seed = seed();
-    let (fixture, traffic) = start(&options(1000, seed), &mixed(20));
+    let (fixture, traffic) = start(&options(1000, seed), &Kind::mixed(20));
     thread::sleep(Duration::from_secs(5));
     assert_eq!(traffic.open_sessions(), 20);
     let silence = traffic.silence.take();
@@ -150,7 +138,7 @@ fn traffic_peers_check_every_byte() {
 fn a_killed_dispatch_without_a_store_ends_all_sessions_and_no_byte_is_wrong() {
     let test = "a_killed_dispatch_without_a_store_ends_all_sessions_and_no_byte_is_wrong";
     let Some(_alone) = alone(test) else { return };
-    let (mut fixture, traffic) = start(&options(0, seed()), &mixed(10));
+    let (mut fixture, traffic) = start(&options(0, seed()), &Kind::mixed(10));
     thread::sleep(Duration::from_secs(1));
     fixture.keeper.kill().unwrap();
     let until = wait::until("the ends of all sessions", Duration::from_secs(20), || {
@@ -168,7 +156,7 @@ fn sessions_with_traffic_survive_twenty_restarts() {
     let Some(_alone) = alone("sessions_with_traffic_survive_twenty_restarts") else { return };
     const SESSIONS: usize = 60;
     let (seed, restarts) = (seed(), number("T3_RESTARTS", 20));
-    let (mut fixture, traffic) = start(&options(10_000, seed), &mixed(SESSIONS));
+    let (mut fixture, traffic) = start(&options(10_000, seed), &Kind::mixed(SESSIONS));
     until_stored(&fixture, SESSIONS);
     traffic.silence.take();
     let mut rng = Rng(seed);
@@ -201,7 +189,7 @@ fn a_crash_at_any_moment_keeps_every_session_and_every_byte() {
     let Some(_alone) = alone("a_crash_at_any_moment_keeps_every_session_and_every_byte") else { return };
     const SESSIONS: usize = 50;
     let (seed, kills) = (seed(), number("T3_KILLS", 50));
-    let (mut fixture, traffic) = start(&options(10_000, seed), &mixed(SESSIONS));
+    let (mut fixture, traffic) = start(&options(10_000, seed), &Kind::mixed(SESSIONS));
     until_stored(&fixture, SESSIONS);
     let mut rng = Rng(seed);
     // A session that was lost is no longer at risk.
@@ -258,7 +246,7 @@ fn t3_trace_writes_no_record_of_a_session_that_is_resumed() {
     let Some(_alone) = alone("t3_trace_writes_no_record_of_a_session_that_is_resumed") else { return };
     const SESSIONS: usize = 20;
     let options = Options { trace: true, ..options(1000, seed()) };
-    let (mut fixture, traffic) = start(&options, &mixed(SESSIONS));
+    let (mut fixture, traffic) = start(&options, &Kind::mixed(SESSIONS));
     until_stored(&fixture, SESSIONS);
     for crashes in [true, false, true] {
         fixture.until_connected().unwrap();

@@ -16,4 +16,6 @@ pub mod socket_owner;
 pub mod tcp;
 pub mod tcp_counters;
 pub mod tcp_info;
+#[cfg(test)]
+mod test_sockets;
 pub mod users;

@@ -132,22 +132,12 @@ pub fn retry(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write,
-        net::{TcpListener, TcpStream},
-        time::Duration,
-    };
+    use std::{io::Write, net::TcpStream, time::Duration};
 
     use rustix::net::{SendFlags, send};
 
     use super::*;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        (client, server)
-    }
+    use crate::sys::test_sockets::pair;
 
     /// Reads once the bytes have arrived.
     fn read(socket: &TcpStream, buffer: &mut [u8]) -> Received {

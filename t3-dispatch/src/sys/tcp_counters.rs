@@ -79,18 +79,12 @@ const fn positions(raw: Raw) -> StreamCounters {
 mod tests {
     use std::{
         io::{Read as _, Write as _},
-        net::{Shutdown, TcpListener, TcpStream},
+        net::{Shutdown, TcpStream},
         time::Duration,
     };
 
     use super::*;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        (client, server)
-    }
+    use crate::sys::test_sockets::pair;
 
     /// Positions relative to the first reading.
     fn since(socket: &TcpStream, start: StreamCounters) -> (u64, u64) {

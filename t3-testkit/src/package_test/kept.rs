@@ -45,7 +45,7 @@ pub(super) fn run(steps: &mut Steps, options: &Options) {
     let mut opened = None;
     steps.step(&format!("{sessions} sessions with traffic are in the descriptor store"), || {
         configure()?;
-        opened = Some(Sessions::open(&mixed(sessions))?);
+        opened = Some(Sessions::open(&Kind::mixed(sessions))?);
         Ok("")
     });
     let Some(mut sessions) = opened else { return };
@@ -76,7 +76,7 @@ pub(super) fn run(steps: &mut Steps, options: &Options) {
         sessions.finish(restarts + 1)
     });
     steps.step(&format!("{KILLS} times SIGKILL and a restart of the socket: all sessions continue"), || {
-        let mut sessions = Sessions::open(&mixed(usize::from(options.sessions).min(100)))?;
+        let mut sessions = Sessions::open(&Kind::mixed(usize::from(options.sessions).min(100)))?;
         let log = Log::from_now()?;
         for _ in 0..KILLS {
             kill()?;
@@ -102,18 +102,6 @@ fn configure() -> Result<()> {
     fixture::configure_with(&[entry])?;
     shell(&format!("systemctl restart {UNIT}"))?;
     active(UNIT)
-}
-
-/// `count` sessions with traffic: every tenth is half-closed, one has a blocked reader, one shows
-/// the time without relaying.
-fn mixed(count: usize) -> Vec<Kind> {
-    let kind = |number: usize| match number {
-        0 => Kind::Clock,
-        1 => Kind::Blocked,
-        number if number % 10 == 5 => Kind::HalfClosed,
-        _ => Kind::Both,
-    };
-    (0..count).map(kind).collect()
 }
 
 /// Open sessions, and the journal since their opening.

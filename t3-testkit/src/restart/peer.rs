@@ -52,6 +52,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// `count` sessions with traffic: every tenth is half-closed, one has a blocked reader, one
+    /// shows the time without relaying.
+    #[must_use]
+    pub fn mixed(count: usize) -> Vec<Self> {
+        let kind = |number: usize| match number {
+            0 => Self::Clock,
+            1 => Self::Blocked,
+            number if number % 10 == 5 => Self::HalfClosed,
+            _ => Self::Both,
+        };
+        (0..count).map(kind).collect()
+    }
+
     /// Mean pause between two messages of this sender; `None`: it sends none.
     fn pause(self, sender: Sender, pace: Pace) -> Option<Duration> {
         match (self, sender) {

@@ -154,15 +154,20 @@ mod tests {
         bytes
     }
 
+    /// The events of these bytes, and the scanner after them.
+    fn scan(bytes: &[u8]) -> (Seen, FrameScanner) {
+        let mut seen = Seen::default();
+        let mut scanner = FrameScanner::new(Sender::Client, false);
+        scanner.feed(bytes, &mut seen);
+        (seen, scanner)
+    }
+
     #[test]
     fn a_scanner_continues_at_every_byte() {
         let bytes = stream();
-        let mut whole = Seen::default();
-        FrameScanner::new(Sender::Client, false).feed(&bytes, &mut whole);
+        let whole = scan(&bytes).0;
         for cut in 0..=bytes.len() {
-            let mut seen = Seen::default();
-            let mut first = FrameScanner::new(Sender::Client, false);
-            first.feed(&bytes[..cut], &mut seen);
+            let (mut seen, first) = scan(&bytes[..cut]);
             let (position, kept) = (first.position(), first.kept().to_vec());
             let mut second = FrameScanner::resume(Sender::Client, false, position, Some(&kept)).unwrap();
             assert_eq!(second.position(), position, "cut at {cut}");
@@ -174,12 +179,9 @@ mod tests {
     #[test]
     fn without_the_kept_part_nothing_wrong_is_recognised() {
         let bytes = stream();
-        let mut whole = Seen::default();
-        FrameScanner::new(Sender::Client, false).feed(&bytes, &mut whole);
+        let whole = scan(&bytes).0;
         for cut in 0..=bytes.len() {
-            let mut seen = Seen::default();
-            let mut first = FrameScanner::new(Sender::Client, false);
-            first.feed(&bytes[..cut], &mut seen);
+            let (mut seen, first) = scan(&bytes[..cut]);
             let mut second = FrameScanner::resume(Sender::Client, false, first.position(), None).unwrap();
             second.feed(&bytes[cut..], &mut seen);
             let others = |seen: &Seen| {
