@@ -18,7 +18,7 @@ struct Case {
     fires: u32,
 }
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     Case { alert: "T3DispatchDown", series: &[("up{}", "1x10 0x20")], quiet: 12, fires: 14 },
     Case {
         alert: "T3TraceDown",
@@ -78,6 +78,15 @@ const CASES: [Case; 20] = [
         series: &[(r#"t3_dispatch_sessions{state="closing"}"#, "0 1 0 1 0 1x40")],
         quiet: 14,
         fires: 25,
+    },
+    Case {
+        alert: "T3SessionsNotResumed",
+        series: &[
+            ("t3_dispatch_sessions_not_resumed_total{}", "0x10 2x20"),
+            ("t3_dispatch_sessions_resumed_total{}", "0x5 9x25"),
+        ],
+        quiet: 10,
+        fires: 12,
     },
     Case {
         alert: "T3DropBurst",
