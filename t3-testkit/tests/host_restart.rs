@@ -156,7 +156,8 @@ fn sessions_with_traffic_survive_twenty_restarts() {
     let Some(_alone) = alone("sessions_with_traffic_survive_twenty_restarts") else { return };
     const SESSIONS: usize = 60;
     let (seed, restarts) = (seed(), number("T3_RESTARTS", 20));
-    let (mut fixture, traffic) = start(&options(10_000, seed), &Kind::mixed(SESSIONS));
+    let kinds = Kind::mixed(SESSIONS);
+    let (mut fixture, traffic) = start(&options(10_000, seed), &kinds);
     until_stored(&fixture, SESSIONS);
     traffic.silence.take();
     let mut rng = Rng(seed);
@@ -175,7 +176,13 @@ fn sessions_with_traffic_survive_twenty_restarts() {
         let have = value(&entry, "resumed");
         assert_eq!(have, (restarts > 0).then_some(resumed.as_str()), "{session}: {}", record.to_line());
         let verdict = record.verdict.to_string();
-        assert!(verdict.starts_with("client_") || verdict.starts_with("serve_"), "{}", record.to_line());
+        // Its client reads so little that answers of serve wait behind other messages.
+        let has_backlog = kinds[session as usize] == Kind::Blocked && verdict == "path_stalled";
+        assert!(
+            verdict.starts_with("client_") || verdict.starts_with("serve_") || has_backlog,
+            "{}",
+            record.to_line()
+        );
     }
     until_stored(&fixture, 0);
     let counts = fixture.keeper.counts().unwrap();
