@@ -90,6 +90,13 @@ pub fn dies_with_us(command: &mut Command) {
     unsafe { command.pre_exec(step) };
 }
 
+/// The child, and all threads and processes that it starts, run on these CPUs.
+pub fn pinned(command: &mut Command, cpus: rustix::thread::CpuSet) {
+    let step = move || rustix::thread::sched_setaffinity(None, &cpus).map_err(io::Error::from);
+    // SAFETY: the closure calls one async-signal-safe function and allocates nothing.
+    unsafe { command.pre_exec(step) };
+}
+
 /// The child moves itself into a cgroup before exec, through an open descriptor of `cgroup.procs`.
 pub fn in_cgroup(command: &mut Command, procs: OwnedFd) {
     let step = move || {

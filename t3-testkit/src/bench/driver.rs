@@ -7,7 +7,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use super::client::{READY, Seen};
+use super::client::{Mode, READY, Seen};
 use crate::{
     error::{Attempt, Result, TestError},
     sys,
@@ -16,6 +16,7 @@ use crate::{
 /// One kind of traffic.
 #[derive(Debug, Clone)]
 pub struct Traffic {
+    pub mode: Mode,
     /// Path of the request; it selects the replies of the backend.
     pub target: String,
     /// Number of concurrent sessions.
@@ -51,6 +52,11 @@ impl Client {
             ("--messages", traffic.messages),
         ] {
             command.arg(name).arg(value.to_string());
+        }
+        match traffic.mode {
+            Mode::Exchange => {}
+            Mode::Paced(rate) => drop(command.arg("--rate").arg(rate.to_string())),
+            Mode::Cycle => drop(command.arg("--cycle")),
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         sys::dies_with_us(&mut command);

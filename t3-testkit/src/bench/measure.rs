@@ -9,230 +9,254 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::ValueEnum as _;
 use tempfile::TempDir;
 
 use super::{
-    client::Seen,
-    contestant::{self, Contestant, Running},
+    client::{Mode, Seen},
+    contestant::{self, Contestant, Running, Setup},
+    cpus::Cpus,
     driver::{Client, Traffic},
-    meter::{self, Syscalls},
-    report::{Bulk, Echo, Idle},
-    stats::{Spread, spread},
-    wire,
+    meter,
+    metric::{self, Metric, Workload},
+    plan::{Plan, idle_traffic},
+    report::{Calls, Cell, Idle, Row},
+    stats::spread,
+    syscalls::Syscalls,
 };
 use crate::{
     error::{Attempt, Result, TestError},
-    frame,
     harness::{Process, free_port},
 };
 
-/// Path with replies as large as the messages.
-const ECHO: &str = "/echo";
+/// Time for the records of the last sessions.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// What is measured, and where.
+#[derive(Debug)]
+pub struct Options {
+    /// This program, which is also client, backend and floor.
+    pub program: PathBuf,
+    /// Program t3-dispatch; one that cargo built by default.
+    pub dispatch: Option<PathBuf>,
+    pub contestants: Vec<Contestant>,
+    pub cpus: Cpus,
+    pub plan: Plan,
+}
 
 /// The backend, and the settings for contestants in front of it.
 #[derive(Debug)]
 pub struct Bench {
-    program: PathBuf,
+    options: Options,
     backend: SocketAddr,
     dir: TempDir,
-    contestants: Vec<Contestant>,
-    rounds: usize,
     /// Missing measurements, with the reasons.
     pub notes: Vec<String>,
     _process: Process,
 }
 
-/// One round of one contestant.
-struct Round {
-    cpu: Duration,
-    seen: Seen,
-}
-
-/// All rounds of one kind of traffic, and its system calls per message.
-struct Rounds {
-    contestant: Contestant,
-    rounds: Vec<Round>,
-    syscalls: Option<f64>,
-}
+/// Values by metric and position of the contestant, one per round.
+type Values = BTreeMap<(Metric, usize), Vec<f64>>;
 
 impl Bench {
-    /// Starts the backend. `program` is this program, which is also client and backend.
-    pub fn start(program: PathBuf, contestants: Vec<Contestant>, rounds: usize) -> Result<Self> {
+    /// Starts the backend.
+    pub fn start(options: Options) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-bench-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
         let backend = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let mut command = Command::new(&program);
+        let mut command = Command::new(&options.program);
         command.arg("backend").arg(backend.port().to_string());
         let mut process = Process::start(command)?;
         contestant::accepts(&mut process, backend, "the backend")?;
-        Ok(Self { program, backend, dir, contestants, rounds, notes: Vec::new(), _process: process })
+        Ok(Self { options, backend, dir, notes: Vec::new(), _process: process })
     }
 
     fn run(&self, contestant: Contestant, sessions: usize) -> Result<Running> {
-        Running::start(contestant, self.backend, sessions, self.dir.path())
-    }
-
-    /// Opens idle sessions through each proxy, and ends them; `rest` is the idle time before each
-    /// sample.
-    pub fn idle(&mut self, sessions: usize, rest: Duration) -> Result<Vec<Idle>> {
-        let contestants = self.contestants.iter().copied().filter(|one| *one != Contestant::Direct);
-        contestants.map(|contestant| self.idle_of(contestant, sessions, rest)).collect()
-    }
-
-    fn idle_of(&self, contestant: Contestant, sessions: usize, rest: Duration) -> Result<Idle> {
-        let running = self.run(contestant, sessions)?;
-        let pid = running.pid().unwrap_or_default();
-        let beat = frame::HEARTBEAT.len() as u64;
-        let traffic = |sessions: usize| Traffic {
-            target: ECHO.to_owned(),
+        let setup = Setup {
+            backend: self.backend,
             sessions,
-            payload: beat,
-            answer: wire::server_frame(beat),
-            warm: sessions as u64,
-            messages: 0,
+            dir: self.dir.path(),
+            cpus: self.options.cpus,
+            dispatch: self.options.dispatch.as_deref(),
+            bench: &self.options.program,
         };
+        Running::start(contestant, &setup)
+    }
+
+    /// Measures all rounds of a workload with all contestants, then counts their system calls.
+    pub fn workload(&mut self, workload: Workload) -> Result<(Vec<Row>, Vec<Calls>)> {
+        let traffic = self.options.plan.traffic(workload);
+        let kib = self.options.plan.reply_kib(workload);
+        let start = |contestant: &Contestant| self.run(*contestant, traffic.sessions);
+        let running: Vec<Running> = self.options.contestants.iter().map(start).collect::<Result<_>>()?;
+        let mut values = Values::new();
+        for round in 0..self.options.plan.rounds {
+            for (index, one) in in_order(&running, round) {
+                let (cpu, seen) = self.round(one, &traffic)?;
+                for (metric, value) in metric::of_round(workload, &seen, cpu, kib) {
+                    values.entry((metric, index)).or_default().push(value);
+                }
+            }
+        }
+        let mut calls = Vec::new();
+        for one in &running {
+            calls.extend(self.syscalls(one, workload, &traffic)?);
+        }
+        let title = self.options.plan.title(workload);
+        Ok((rows(&title, &self.options.contestants, &values), calls))
+    }
+
+    fn round(&self, running: &Running, traffic: &Traffic) -> Result<(Duration, Seen)> {
+        let client = Client::open(&self.options.program, running.address, traffic);
+        let mut client = client.inspect_err(|_| eprint!("{}", running.stderr()))?;
+        settle(traffic.mode);
+        let before = running.cpu()?;
+        let seen = client.go().inspect_err(|_| eprint!("{}", running.stderr()))?;
+        settle(traffic.mode);
+        let cpu = running.cpu()?.saturating_sub(before);
+        client.close()?;
+        Ok((cpu, seen))
+    }
+
+    /// Repeats a tenth of the traffic and counts system calls per unit of work; `None` with a note
+    /// without the right to count them.
+    fn syscalls(
+        &mut self,
+        running: &Running,
+        workload: Workload,
+        traffic: &Traffic,
+    ) -> Result<Option<Calls>> {
+        let messages = (traffic.messages / 10).max(traffic.sessions as u64);
+        let traffic = Traffic { messages, ..traffic.clone() };
+        let mut client = Client::open(&self.options.program, running.address, &traffic)?;
+        settle(traffic.mode);
+        let mut calls = match Syscalls::of(running.pid()) {
+            Err(TestError::Io { what, source }) => {
+                let note = format!("cannot count system calls: {what}: {source}");
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
+                return Ok(None);
+            }
+            calls => calls?,
+        };
+        client.go()?;
+        settle(traffic.mode);
+        let counts = calls.count()?;
+        client.close()?;
+        let units = self.options.plan.units(workload, messages);
+        let each = |count: u64| count as f64 / units;
+        Ok(Some(Calls {
+            workload,
+            title: self.options.plan.title(workload),
+            unit: workload.unit_of_work().to_owned(),
+            contestant: running.contestant,
+            total: each(counts.total),
+            by_name: counts.by_name.into_iter().map(|(name, count)| (name.to_owned(), each(count))).collect(),
+        }))
+    }
+
+    /// Opens idle sessions through each contestant, and ends them.
+    pub fn idle(&mut self) -> Result<(Vec<Row>, Vec<Idle>)> {
+        let contestants = self.options.contestants.iter();
+        let idle = contestants.map(|one| self.idle_of(*one)).collect::<Result<Vec<_>>>()?;
+        let values = idle.iter().enumerate();
+        let values = values.map(|(index, one)| ((Metric::IdlePss, index), vec![one.pss_kib])).collect();
+        let title = self.options.plan.title(Workload::Idle);
+        Ok((rows(&title, &self.options.contestants, &values), idle))
+    }
+
+    fn idle_of(&self, contestant: Contestant) -> Result<Idle> {
+        let Plan { idle: sessions, rest, .. } = self.options.plan;
+        let running = self.run(contestant, sessions)?;
+        let pid = running.pid();
+        let open = |sessions| Client::open(&self.options.program, running.address, &idle_traffic(sessions));
         // The first session allocates resources that are not a cost per session.
-        Client::open(&self.program, running.address, &traffic(1))?.close()?;
+        open(1)?.close()?;
         std::thread::sleep(rest);
-        let (before, cpu_before) = (meter::memory(pid)?, running.cpu()?);
-        let client = Client::open(&self.program, running.address, &traffic(sessions));
-        let client = client.inspect_err(|_| eprint!("{}", running.stderr()))?;
+        let before = meter::memory(pid)?;
+        let client = open(sessions).inspect_err(|_| eprint!("{}", running.stderr()))?;
         std::thread::sleep(rest);
         let (with, cpu_open) = (meter::memory(pid)?, running.cpu()?);
         let begin = Instant::now();
         std::thread::sleep(rest);
         let (cpu_idle, idled) = (running.cpu()?, begin.elapsed());
+        let threads = meter::threads(pid)?.len();
         client.close()?;
         std::thread::sleep(rest);
-        let (after, cpu_close) = (meter::memory(pid)?, running.cpu()?);
+        let after = meter::memory(pid)?;
         let each = |kib: u64, base: u64| (kib as f64 - base as f64) / sessions as f64;
-        let micros = |time: Duration| time.as_secs_f64() * 1e6 / sessions as f64;
         Ok(Idle {
             contestant,
             sessions,
-            threads: meter::threads(pid)?.len(),
+            threads,
             before,
             with,
             after,
             pss_kib: each(with.pss_kib, before.pss_kib),
             rss_kib: each(with.rss_kib, before.rss_kib),
-            open_us: micros(cpu_open.saturating_sub(cpu_before)),
-            close_us: micros(cpu_close.saturating_sub(cpu_idle)),
-            idle_ms_per_s: (cpu_idle - cpu_open).as_secs_f64() * 1000.0 / idled.as_secs_f64(),
+            idle_ms_per_s: cpu_idle.saturating_sub(cpu_open).as_secs_f64() * 1000.0 / idled.as_secs_f64(),
         })
-    }
-
-    /// Measures round trips of messages of one size.
-    pub fn echo(&mut self, payload: u64, sessions: usize, messages: u64) -> Result<Vec<Echo>> {
-        let traffic = Traffic {
-            target: ECHO.to_owned(),
-            sessions,
-            payload,
-            answer: wire::server_frame(payload),
-            warm: messages / 10,
-            messages,
-        };
-        let echo = |rounds: Rounds| {
-            let middle = |of: fn(&Seen) -> f64| {
-                spread(rounds.rounds.iter().map(|round| of(&round.seen))).map_or(0.0, |spread| spread.median)
-            };
-            Some(Echo {
-                contestant: rounds.contestant,
-                payload,
-                sessions,
-                messages,
-                cpu_us: rounds.sum_up(|round| round.cpu.as_secs_f64() * 1e6 / messages as f64)?,
-                syscalls: rounds.syscalls,
-                p50_us: middle(|seen| seen.p50_us),
-                p99_us: middle(|seen| seen.p99_us),
-                messages_per_s: middle(|seen| seen.messages as f64 / seen.seconds),
-            })
-        };
-        Ok(self.rounds(&traffic)?.into_iter().filter_map(echo).collect())
-    }
-
-    /// Measures `bytes` (at least 16 frames per session) from backend to client.
-    pub fn bulk(&mut self, frame: u64, sessions: usize, bytes: u64) -> Result<Vec<Bulk>> {
-        const FRAMES: u64 = 16;
-        let answer = wire::server_frame(frame) * FRAMES;
-        let messages = (bytes / answer).max(sessions as u64);
-        let bytes = messages * answer;
-        let traffic = Traffic {
-            target: format!("/push/{frame}/{FRAMES}"),
-            sessions,
-            payload: 4,
-            answer,
-            warm: messages / 10,
-            messages,
-        };
-        let mib = answer as f64 / f64::from(1 << 20);
-        let bulk = |rounds: Rounds| Bulk {
-            contestant: rounds.contestant,
-            frame,
-            sessions,
-            bytes,
-            bytes_per_cpu_s: (rounds.contestant != Contestant::Direct)
-                .then(|| rounds.sum_up(|round| bytes as f64 / round.cpu.as_secs_f64()))
-                .flatten(),
-            syscalls_per_mib: rounds.syscalls.map(|calls| calls / mib),
-            bytes_per_s: rounds.sum_up(|round| bytes as f64 / round.seen.seconds).map_or(0.0, |of| of.median),
-        };
-        Ok(self.rounds(&traffic)?.into_iter().map(bulk).collect())
-    }
-
-    fn rounds(&mut self, traffic: &Traffic) -> Result<Vec<Rounds>> {
-        let start = |contestant: &Contestant| self.run(*contestant, traffic.sessions);
-        let running: Vec<Running> = self.contestants.iter().map(start).collect::<Result<_>>()?;
-        let mut rounds = BTreeMap::<usize, Vec<Round>>::new();
-        for _ in 0..self.rounds {
-            for (index, one) in running.iter().enumerate() {
-                rounds.entry(index).or_default().push(self.round(one, traffic)?);
-            }
-        }
-        let mut all = Vec::new();
-        for (index, one) in running.iter().enumerate() {
-            let syscalls = match self.syscalls(one, traffic) {
-                Err(TestError::Io { what, source }) => {
-                    let note = format!("cannot count system calls: {what}: {source}");
-                    if !self.notes.contains(&note) {
-                        self.notes.push(note);
-                    }
-                    None
-                }
-                counted => counted?,
-            };
-            let rounds = rounds.remove(&index).unwrap_or_default();
-            all.push(Rounds { contestant: one.contestant, rounds, syscalls });
-        }
-        Ok(all)
-    }
-
-    fn round(&self, running: &Running, traffic: &Traffic) -> Result<Round> {
-        let client = Client::open(&self.program, running.address, traffic);
-        let mut client = client.inspect_err(|_| eprint!("{}", running.stderr()))?;
-        let before = running.cpu()?;
-        let seen = client.go().inspect_err(|_| eprint!("{}", running.stderr()))?;
-        let cpu = running.cpu()?.saturating_sub(before);
-        client.close()?;
-        Ok(Round { cpu, seen })
-    }
-
-    /// Repeats a tenth of the traffic and counts system calls per message.
-    fn syscalls(&self, running: &Running, traffic: &Traffic) -> Result<Option<f64>> {
-        let Some(pid) = running.pid() else { return Ok(None) };
-        let messages = (traffic.messages / 10).max(traffic.sessions as u64);
-        let traffic = Traffic { messages, ..traffic.clone() };
-        let mut client = Client::open(&self.program, running.address, &traffic)?;
-        let mut calls = Syscalls::of(pid)?;
-        client.go()?;
-        let count = calls.count()?;
-        client.close()?;
-        Ok(Some(count as f64 / messages as f64))
     }
 }
 
-impl Rounds {
-    fn sum_up(&self, of: impl Fn(&Round) -> f64) -> Option<Spread> {
-        spread(self.rounds.iter().map(of))
+/// A cycle ends at the client before the proxy has written its record.
+fn settle(mode: Mode) {
+    if mode == Mode::Cycle {
+        std::thread::sleep(SETTLE);
+    }
+}
+
+/// All entries with their positions; each round begins with another one, so that none is always
+/// measured after the same one's idle time.
+fn in_order<T>(all: &[T], round: usize) -> impl Iterator<Item = (usize, &T)> {
+    let start = round.checked_rem(all.len()).unwrap_or(0);
+    let (front, back) = all.split_at(start);
+    (start..).zip(back).chain((0..).zip(front))
+}
+
+fn rows(title: &str, contestants: &[Contestant], values: &Values) -> Vec<Row> {
+    let row = |metric: &Metric| {
+        let cell = |(index, contestant): (usize, &Contestant)| {
+            let values = values.get(&(*metric, index))?.clone();
+            Some(Cell { contestant: *contestant, spread: spread(values.iter().copied())?, values })
+        };
+        let cells: Vec<Cell> = contestants.iter().enumerate().filter_map(cell).collect();
+        let (title, unit) = (title.to_owned(), metric.unit().to_owned());
+        (!cells.is_empty()).then_some(Row { metric: *metric, title, unit, cells })
+    };
+    Metric::value_variants().iter().filter_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_begins_with_another_contestant() {
+        let order = |round| in_order(&['a', 'b', 'c'], round).map(|(n, c)| (n, *c)).collect::<Vec<_>>();
+        assert_eq!(order(0), [(0, 'a'), (1, 'b'), (2, 'c')]);
+        assert_eq!(order(1), [(1, 'b'), (2, 'c'), (0, 'a')]);
+        assert_eq!(order(5), [(2, 'c'), (0, 'a'), (1, 'b')]);
+        assert_eq!(in_order::<char>(&[], 3).count(), 0);
+    }
+
+    #[test]
+    fn a_row_has_the_measured_contestants_in_their_order() {
+        let contestants = [Contestant::Nginx, Contestant::Dispatch];
+        let values = Values::from([
+            ((Metric::EchoCpu, 1), vec![2.0, 1.0]),
+            ((Metric::EchoCpu, 0), vec![3.0, 4.0]),
+            ((Metric::EchoRate, 1), vec![5.0]),
+        ]);
+        let rows = rows("title", &contestants, &values);
+        let got: Vec<_> = rows
+            .iter()
+            .map(|row| (row.metric, row.cells.iter().map(|cell| cell.contestant).collect::<Vec<_>>()))
+            .collect();
+        let expected =
+            [(Metric::EchoCpu, contestants.to_vec()), (Metric::EchoRate, vec![Contestant::Dispatch])];
+        assert_eq!(got, expected);
+        assert_eq!(rows[0].cells[1].values, [2.0, 1.0], "values stay in the order of the rounds");
     }
 }

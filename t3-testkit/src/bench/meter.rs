@@ -1,20 +1,12 @@
-//! Cost of another process: CPU time in nanoseconds, memory, system calls.
+//! Cost of another process: CPU time in nanoseconds, memory.
 //!
 //! - CPU time is the process's CPU clock (`clock_getcpuclockid(3)`): user and system time of all
 //!   threads, including exited ones. `/proc/PID/stat` has it only in units of 10 ms.
 //! - Memory is `smaps_rollup`: pages of the process, without the kernel memory of its sockets.
-//! - System calls are counted by the kernel at `raw_syscalls:sys_enter`, for the threads that exist
-//!   at the start. That needs root and tracefs and slows down each call, so it is not done while
-//!   CPU time is measured.
 
-#![expect(unsafe_code, reason = "clock_getcpuclockid and perf_event_open have no safe wrapper here")]
+#![expect(unsafe_code, reason = "clock_getcpuclockid has no safe wrapper here")]
 
-use std::{
-    fs::{self, File},
-    io::{self, Read as _},
-    os::fd::{FromRawFd as _, OwnedFd},
-    time::Duration,
-};
+use std::{fs, io, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,78 +62,9 @@ pub fn threads(pid: u32) -> Result<Vec<u32>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Counter of the system calls of a process's threads.
-#[derive(Debug)]
-pub struct Syscalls {
-    counters: Vec<File>,
-}
-
-impl Syscalls {
-    /// Starts counting.
-    pub fn of(pid: u32) -> Result<Self> {
-        let path = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
-        let id = fs::read_to_string(path).attempt(|| format!("read {path}"))?;
-        let id = id.trim().parse().map_err(io::Error::other).attempt(|| format!("read {path}"))?;
-        let counter =
-            |thread| tracepoint(id, thread).attempt(|| format!("count system calls of thread {thread}"));
-        Ok(Self { counters: threads(pid)?.into_iter().map(counter).collect::<Result<_>>()? })
-    }
-
-    /// Number of system calls since the start.
-    pub fn count(&mut self) -> Result<u64> {
-        let mut sum = 0;
-        for counter in &mut self.counters {
-            let mut value = [0; 8];
-            counter.read_exact(&mut value).attempt(|| "read a counter of system calls".to_owned())?;
-            sum += u64::from_ne_bytes(value);
-        }
-        Ok(sum)
-    }
-}
-
-/// `struct perf_event_attr` in its first published size (`PERF_ATTR_SIZE_VER0` of
-/// include/uapi/linux/perf_event.h).
-#[repr(C)]
-#[derive(Default)]
-struct Attributes {
-    kind: u32,
-    size: u32,
-    config: u64,
-    unused: [u64; 6],
-}
-
-fn tracepoint(id: u64, thread: u32) -> io::Result<File> {
-    const TRACEPOINT: u32 = 2;
-    const CLOSE_ON_EXEC: libc::c_ulong = 1 << 3;
-    let attributes = Attributes { kind: TRACEPOINT, size: 64, config: id, ..Attributes::default() };
-    let (any_cpu, no_group) = (-1_i64, -1_i64);
-    // SAFETY: the kernel reads `size` bytes of a struct that is as large; the other arguments are
-    // numbers.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attributes,
-            i64::from(thread),
-            any_cpu,
-            no_group,
-            CLOSE_ON_EXEC,
-        )
-    };
-    match i32::try_from(fd) {
-        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_have_the_size_in_their_field() {
-        assert_eq!(size_of::<Attributes>(), 64);
-    }
 
     #[test]
     fn cpu_time_increases_with_work() {

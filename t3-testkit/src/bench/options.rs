@@ -1,12 +1,18 @@
 //! Options of the benchmark.
 
-use std::path::PathBuf;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use clap::{Parser, Subcommand, ValueEnum as _, builder::TypedValueParser as _};
+use clap::{Parser, Subcommand, ValueEnum, builder::TypedValueParser as _};
 
-use super::{client::Load, contestant::Contestant};
+use super::{client::Load, contestant::Contestant, metric::Workload};
 
-/// Measures memory, CPU and throughput of t3-dispatch and HAProxy
+/// Committed numbers, in the folder of this crate.
+const BASELINE: &str = "bench/baseline.json";
+
+/// Measures CPU, latency and memory of t3-dispatch, nginx, HAProxy and a bare relay
 #[derive(Debug, Parser)]
 #[command(name = "t3-bench", max_term_width = 110)]
 #[command(after_help = "Exit status: 0 measured; 1 runtime failure; 2 usage error.")]
@@ -17,31 +23,36 @@ pub struct Options {
     /// Also write the numbers to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Committed numbers to compare with; those of the repository by default
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Write the numbers of this run to the file of the committed numbers
+    #[arg(long, conflicts_with_all = ["quick", "contestants", "only"])]
+    pub save_baseline: bool,
     /// Measure only this contestant (repeatable)
     #[arg(long = "contestant", value_name = "NAME")]
     contestants: Vec<Contestant>,
-    /// Measure only this kind of traffic (repeatable)
-    #[arg(long = "only", value_name = "WHAT")]
-    only: Vec<What>,
+    /// Measure only this workload (repeatable)
+    #[arg(long = "only", value_name = "WORKLOAD")]
+    only: Vec<Workload>,
     /// Number of idle sessions for the memory measurement
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..).map(|n| n as usize))]
     pub sessions: Option<usize>,
-    /// Number of rounds of each CPU measurement; the median counts
+    /// Number of rounds of each workload; the median counts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..).map(|n| n as usize))]
     pub rounds: Option<usize>,
+    /// Program t3-dispatch to measure
+    #[arg(long, value_name = "FILE")]
+    pub dispatch: Option<PathBuf>,
+    /// CPU of the proxies; the last one by default
+    #[arg(long, value_name = "CPU")]
+    pub proxy_cpu: Option<usize>,
+    /// CPU of client and backend; the first one by default
+    #[arg(long, value_name = "CPU")]
+    pub load_cpu: Option<usize>,
     /// Parts that the benchmark starts itself.
     #[command(subcommand)]
     pub part: Option<Part>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum What {
-    /// Idle sessions.
-    Memory,
-    /// Messages and replies.
-    Echo,
-    /// Bytes in one direction.
-    Bulk,
 }
 
 /// Parts that run as separate processes.
@@ -56,21 +67,40 @@ pub enum Part {
     /// Client of the proxies.
     #[command(hide = true)]
     Client(Load),
+    /// Bare relay in place of a proxy.
+    #[command(hide = true)]
+    Relay {
+        /// Address to listen on.
+        address: SocketAddr,
+        /// Address of the backend.
+        backend: SocketAddr,
+    },
 }
 
 impl Options {
     /// The selected contestants; all by default.
     #[must_use]
     pub fn contestants(&self) -> Vec<Contestant> {
-        let all = Contestant::value_variants();
-        let chosen = |one: &&Contestant| self.contestants.is_empty() || self.contestants.contains(one);
-        all.iter().filter(chosen).copied().collect()
+        chosen(&self.contestants)
     }
 
+    /// The selected workloads; all by default.
     #[must_use]
-    pub fn wants(&self, what: What) -> bool {
-        self.only.is_empty() || self.only.contains(&what)
+    pub fn workloads(&self) -> Vec<Workload> {
+        chosen(&self.only)
     }
+
+    /// File of the committed numbers.
+    #[must_use]
+    pub fn baseline(&self) -> PathBuf {
+        let of_repository = || Path::new(env!("CARGO_MANIFEST_DIR")).join(BASELINE);
+        self.baseline.clone().unwrap_or_else(of_repository)
+    }
+}
+
+fn chosen<T: ValueEnum + Copy + PartialEq>(selected: &[T]) -> Vec<T> {
+    let is_chosen = |one: &&T| selected.is_empty() || selected.contains(one);
+    T::value_variants().iter().filter(is_chosen).copied().collect()
 }
 
 #[cfg(test)]
@@ -86,23 +116,30 @@ mod tests {
     #[test]
     fn everything_is_measured_by_default() {
         let all = Options::parse_from(["t3-bench"]);
-        assert_eq!(all.contestants().len(), 5);
-        assert!(all.wants(What::Memory) && all.wants(What::Bulk));
+        assert_eq!((all.contestants().len(), all.workloads().len()), (6, 6));
         let some = Options::parse_from([
             "t3-bench",
             "--contestant",
-            "haproxy-1",
+            "haproxy-64k",
             "--contestant",
-            "direct",
+            "nginx",
             "--only",
-            "echo",
+            "cycle",
         ]);
-        assert_eq!(some.contestants(), [Contestant::Direct, Contestant::HaproxyOne]);
-        assert!(some.wants(What::Echo) && !some.wants(What::Memory));
+        assert_eq!(some.contestants(), [Contestant::Nginx, Contestant::HaproxyLarge]);
+        assert_eq!(some.workloads(), [Workload::Cycle]);
     }
 
     #[test]
-    fn zero_rounds_are_rejected() {
-        assert!(Options::try_parse_from(["t3-bench", "--rounds", "0"]).is_err());
+    fn unusable_options_are_rejected() {
+        for wrong in [
+            &["--rounds", "0"][..],
+            &["--save-baseline", "--quick"],
+            &["--save-baseline", "--only", "echo"],
+            &["--save-baseline", "--contestant", "dispatch"],
+        ] {
+            let arguments = [&["t3-bench"], wrong].concat();
+            assert!(Options::try_parse_from(arguments).is_err(), "{wrong:?}");
+        }
     }
 }

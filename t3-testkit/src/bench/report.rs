@@ -1,22 +1,33 @@
-//! Measurements as data, for `--json`. A time is CPU time of the proxy in microseconds unless its
-//! name has another unit.
+//! Measurements as data, for `--json`.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{contestant::Contestant, meter::Memory, stats::Spread};
+use super::{
+    contestant::Contestant,
+    cpus::Cpus,
+    meter::Memory,
+    metric::{Metric, Workload},
+    stats::Spread,
+};
 
 /// Result of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
+    /// Whether it was a small run, whose numbers mean little.
+    pub quick: bool,
     pub machine: Machine,
-    /// Number of rounds of each CPU measurement.
+    /// Number of rounds of each workload.
     pub rounds: usize,
-    /// Idle sessions.
-    pub memory: Vec<Idle>,
-    /// Messages and their replies.
-    pub echo: Vec<Echo>,
-    /// Bytes from backend to client.
-    pub bulk: Vec<Bulk>,
+    /// Values of all contestants.
+    pub rows: Vec<Row>,
+    /// Ratios of t3-dispatch to the others.
+    pub ratios: Vec<Ratio>,
+    /// System calls per unit of work.
+    pub calls: Vec<Calls>,
+    /// Memory of idle sessions in detail.
+    pub idle: Vec<Idle>,
     /// Missing measurements, with the reasons.
     pub notes: Vec<String>,
 }
@@ -30,11 +41,53 @@ pub struct Machine {
     pub cpu: String,
     /// Kernel release.
     pub kernel: String,
-    /// HAProxy's version, if it was measured.
-    pub haproxy: Option<String>,
+    /// Names and versions of the peers.
+    pub peers: Vec<String>,
+    pub cpus: Cpus,
 }
 
-/// Cost of idle sessions.
+/// One metric of all contestants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Row {
+    pub metric: Metric,
+    /// Name of the workload.
+    pub title: String,
+    pub unit: String,
+    pub cells: Vec<Cell>,
+}
+
+/// One metric of one contestant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cell {
+    pub contestant: Contestant,
+    /// One per round, in their order.
+    pub values: Vec<f64>,
+    pub spread: Spread,
+}
+
+/// Ratio of two contestants, within each round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    pub metric: Metric,
+    pub contestant: Contestant,
+    pub to: Contestant,
+    pub spread: Spread,
+}
+
+/// System calls of one contestant per unit of work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calls {
+    pub workload: Workload,
+    /// Name of the workload.
+    pub title: String,
+    /// Unit of work.
+    pub unit: String,
+    pub contestant: Contestant,
+    pub total: f64,
+    pub by_name: BTreeMap<String, f64>,
+}
+
+/// Cost of idle sessions. A time is CPU time of the proxy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Idle {
     pub contestant: Contestant,
@@ -52,50 +105,13 @@ pub struct Idle {
     pub pss_kib: f64,
     /// Resident memory per session.
     pub rss_kib: f64,
-    /// Opening a session, with one heartbeat.
-    pub open_us: f64,
-    /// Closing a session.
-    pub close_us: f64,
     /// CPU milliseconds per second while all sessions are idle.
     pub idle_ms_per_s: f64,
 }
 
-/// Cost of a message and its reply.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Echo {
-    pub contestant: Contestant,
-    /// Payload bytes of the message and of its reply.
-    pub payload: u64,
-    /// Number of concurrent sessions, each with one message in flight.
-    pub sessions: usize,
-    /// Messages in one round.
-    pub messages: u64,
-    /// For one message and its reply.
-    pub cpu_us: Spread,
-    /// System calls for one message and its reply.
-    pub syscalls: Option<f64>,
-    /// Wall-clock time at the client.
-    pub p50_us: f64,
-    /// Wall-clock time at the client.
-    pub p99_us: f64,
-    /// By wall-clock time.
-    pub messages_per_s: f64,
-}
-
-/// Cost of bulk data.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Bulk {
-    pub contestant: Contestant,
-    /// Payload bytes of a frame.
-    pub frame: u64,
-    /// Number of concurrent sessions.
-    pub sessions: usize,
-    /// Bytes in one round.
-    pub bytes: u64,
-    /// Bytes per second of the proxy's CPU; `None` for a direct connection.
-    pub bytes_per_cpu_s: Option<Spread>,
-    /// System calls per MiB.
-    pub syscalls_per_mib: Option<f64>,
-    /// Bytes per second by wall-clock time.
-    pub bytes_per_s: f64,
+impl Row {
+    #[must_use]
+    pub fn cell(&self, contestant: Contestant) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.contestant == contestant)
+    }
 }

@@ -1,4 +1,4 @@
-//! `t3-bench`: memory and CPU of t3-dispatch, compared with HAProxy.
+//! `t3-bench`: CPU, latency and memory of t3-dispatch, compared with nginx and HAProxy.
 
 use clap::Parser as _;
 use t3_testkit::bench;
