@@ -51,6 +51,6 @@ pub enum Command {
     Soak(SoakArgs),
     /// Make the Debian packages of t3-dispatch and t3-trace from static programs.
     Package(PackageArgs),
-    /// Measure memory and CPU next to HAProxy; no pass or fail.
+    /// Measure CPU, latency and memory next to nginx and HAProxy; no pass or fail.
     Bench(BenchArgs),
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: builds with optimisation and runs `t3-bench` of t3-testkit, which prints
-//! its results.
+//! `cargo xtask bench`: builds the programs of the packages and runs `t3-bench` of t3-testkit,
+//! which prints its results.
 
 use std::process::{Command, ExitCode};
 
@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::tools::apt_packages::{self, PackageSet};
-use crate::tools::run::run_checked;
-use crate::tools::{cargo, ebpf, progress};
+use crate::tools::{cargo, paths, programs, progress, toolchain};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-bench";
+/// Option of the program: the t3-dispatch to measure.
+const DISPATCH: &str = "--dispatch";
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -22,18 +23,43 @@ pub struct BenchArgs {
 
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     apt_packages::ensure(PackageSet::Bench)?;
-    ebpf::build()?;
-    progress::step("compiling with optimisation");
-    let mut command = cargo::cargo();
-    command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
-    run_checked("programs", command)?;
+    programs::build(true)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
     progress::step("measuring");
-    let status = Command::new(&program)
-        .args(&args.rest)
-        .status()
-        .with_context(|| format!("cannot start {}", program.display()))?;
+    let mut command = Command::new(&program);
+    if !selects_dispatch(&args.rest) {
+        let dir = paths::cargo_target().join(toolchain::MUSL).join("release");
+        command.arg(DISPATCH).arg(dir.join("t3-dispatch"));
+    }
+    let status =
+        command.args(&args.rest).status().with_context(|| format!("cannot start {}", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the options name another t3-dispatch than that of the package.
+fn selects_dispatch(rest: &[String]) -> bool {
+    rest.iter().any(|option| {
+        option.strip_prefix(DISPATCH).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::selects_dispatch;
+
+    #[test]
+    fn another_program_replaces_that_of_the_package() {
+        for (options, expected) in [
+            (&["--quick"][..], false),
+            (&["--contestant", "dispatch"], false),
+            (&["--dispatch-stored"], false),
+            (&["--quick", "--dispatch", "/x"], true),
+            (&["--dispatch=/x"], true),
+        ] {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            assert_eq!(selects_dispatch(&options), expected, "{options:?}");
+        }
+    }
 }

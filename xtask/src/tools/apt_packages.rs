@@ -48,6 +48,7 @@ const TABLE: &[(&str, &str, PackageSet)] = &[
     ("setpriv", "util-linux", PackageSet::Vm),
     ("c++", "g++", PackageSet::Fuzz),
     ("haproxy", "haproxy", PackageSet::Bench),
+    ("nginx", "nginx", PackageSet::Bench),
     ("musl-gcc", "musl-tools", PackageSet::Release),
     ("dpkg-deb", "dpkg", PackageSet::Package),
     ("strip", "binutils", PackageSet::Package),
