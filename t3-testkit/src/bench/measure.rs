@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
@@ -35,7 +36,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// What is measured, and where.
 #[derive(Debug)]
 pub struct Options {
-    /// This program, which is also client, backend and floor.
+    /// This program, which is also client and backend.
     pub program: PathBuf,
     /// Program t3-dispatch; one that cargo built by default.
     pub dispatch: Option<PathBuf>,
@@ -48,6 +49,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Bench {
     options: Options,
+    /// A copy of this program for the floor: the PSS of its code does not depend on the clients.
+    relay: PathBuf,
     backend: SocketAddr,
     dir: TempDir,
     /// Missing measurements, with the reasons.
@@ -63,12 +66,14 @@ impl Bench {
     pub fn start(options: Options) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("t3-bench-").tempdir();
         let dir = dir.attempt(|| "make a temporary directory".to_owned())?;
+        let relay = dir.path().join("relay");
+        fs::copy(&options.program, &relay).attempt(|| format!("write {}", relay.display()))?;
         let backend = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut command = Command::new(&options.program);
         command.arg("backend").arg(backend.port().to_string());
         let mut process = Process::start(command)?;
         contestant::accepts(&mut process, backend, "the backend")?;
-        Ok(Self { options, backend, dir, notes: Vec::new(), _process: process })
+        Ok(Self { options, relay, backend, dir, notes: Vec::new(), _process: process })
     }
 
     fn run(&self, contestant: Contestant, sessions: usize) -> Result<Running> {
@@ -78,7 +83,7 @@ impl Bench {
             dir: self.dir.path(),
             cpus: self.options.cpus,
             dispatch: self.options.dispatch.as_deref(),
-            bench: &self.options.program,
+            relay: &self.relay,
         };
         Running::start(contestant, &setup)
     }

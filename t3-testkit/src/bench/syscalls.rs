@@ -53,6 +53,7 @@ const NAMES: &[(&str, libc::c_long)] = &[
     ("timerfd_settime", libc::SYS_timerfd_settime),
     ("splice", libc::SYS_splice),
     ("openat", libc::SYS_openat),
+    ("prlimit64", libc::SYS_prlimit64),
     ("statx", libc::SYS_statx),
     ("ppoll", libc::SYS_ppoll),
     ("sched_yield", libc::SYS_sched_yield),
@@ -63,6 +64,8 @@ const NAMES: &[(&str, libc::c_long)] = &[
     ("epoll_wait", libc::SYS_epoll_wait),
     #[cfg(target_arch = "x86_64")]
     ("accept", libc::SYS_accept),
+    #[cfg(target_arch = "x86_64")]
+    ("open", libc::SYS_open),
     #[cfg(target_arch = "x86_64")]
     ("poll", libc::SYS_poll),
 ];

@@ -87,8 +87,8 @@ pub struct Setup<'a> {
     pub cpus: Cpus,
     /// Program t3-dispatch; one that cargo built by default.
     pub dispatch: Option<&'a Path>,
-    /// This program, which is also the floor.
-    pub bench: &'a Path,
+    /// This program or a copy of it, for the floor.
+    pub relay: &'a Path,
 }
 
 /// A contestant that accepts connections.
@@ -160,7 +160,7 @@ pub fn accepts(process: &mut Process, address: SocketAddr, name: &str) -> Result
 }
 
 fn floor(setup: &Setup<'_>, address: SocketAddr) -> Command {
-    let mut command = Command::new(setup.bench);
+    let mut command = Command::new(setup.relay);
     command.arg("relay").arg(address.to_string()).arg(setup.backend.to_string());
     command
 }
