@@ -5,6 +5,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::small_file;
+
 /// Counters of `memory.events` since the cgroup was created, descendants included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryEvents {
@@ -58,20 +60,20 @@ pub fn path_of(proc_cgroup: &str) -> Option<&str> {
 /// Returns the directory of a process's cgroup.
 #[must_use]
 pub fn dir_of(mount: &Path, pid: u32) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let text = small_file::text(format!("/proc/{pid}/cgroup")).ok()?;
     Some(mount.join(path_of(&text)?.trim_start_matches('/')))
 }
 
 /// `memory.events` of a cgroup; `None` without the memory controller (hybrid layouts).
 #[must_use]
 pub fn memory_events(dir: &Path) -> Option<MemoryEvents> {
-    let text = std::fs::read_to_string(dir.join("memory.events")).ok()?;
+    let text = small_file::text(dir.join("memory.events")).ok()?;
     Some(MemoryEvents { oom_kills: keyed(&text, "oom_kill")?, high: keyed(&text, "high")? })
 }
 
 #[must_use]
 pub fn memory_now(dir: &Path) -> Option<MemoryNow> {
-    let number = |name: &str| std::fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok();
+    let number = |name: &str| small_file::text(dir.join(name)).ok()?.trim().parse().ok();
     let memory = MemoryNow { current: number("memory.current"), max: number("memory.max") };
     (memory != MemoryNow::default()).then_some(memory)
 }
@@ -79,14 +81,14 @@ pub fn memory_now(dir: &Path) -> Option<MemoryNow> {
 /// Whether the cgroup or an ancestor is frozen.
 #[must_use]
 pub fn is_frozen(dir: &Path) -> bool {
-    let text = std::fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+    let text = small_file::text(dir.join("cgroup.events")).unwrap_or_default();
     keyed(&text, "frozen") == Some(1)
 }
 
 /// Processes in the cgroup itself, without descendants.
 #[must_use]
 pub fn members(dir: &Path) -> Vec<u32> {
-    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let text = small_file::text(dir.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 

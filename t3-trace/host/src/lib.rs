@@ -10,3 +10,4 @@ pub mod journal_trust;
 pub mod kernel;
 pub mod proc;
 pub mod rtnetlink;
+pub mod small_file;

@@ -2,6 +2,8 @@
 
 use t3_record::evidence::{Fate, Nanos};
 
+use crate::small_file;
+
 /// Fields of the line that are needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
@@ -73,7 +75,7 @@ pub fn read(pid: u32) -> Option<Stat> {
 }
 
 fn read_line(path: &str) -> Option<Stat> {
-    parse(&String::from_utf8_lossy(&std::fs::read(path).ok()?))
+    parse(&small_file::text(path).ok()?)
 }
 
 /// State of a thread that has not ended.

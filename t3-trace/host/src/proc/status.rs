@@ -1,13 +1,13 @@
 //! `/proc/PID/status` (fs/proc/array.c).
 
-use std::fs;
+use crate::small_file;
 
 /// Whether the process has its fatal signal and has not ended: it writes a core dump
 /// (`CoreDumping`, kernel 4.15 and newer), or SIGKILL is pending, which the kernel makes of every
 /// other fatal signal (kernel/signal.c, `complete_signal`). Its sockets stay open until the end.
 #[must_use]
 pub fn is_dying(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| has_fatal_signal(&text))
+    small_file::text(format!("/proc/{pid}/status")).is_ok_and(|text| has_fatal_signal(&text))
 }
 
 fn has_fatal_signal(text: &str) -> bool {
