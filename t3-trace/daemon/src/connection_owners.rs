@@ -38,6 +38,15 @@ pub(crate) struct ConnectionOwners {
 
 impl ConnectionOwners {
     /// Processes that hold the connection to `local` from `remote`, in the network namespace of the
+    /// process `namespace_of`, from an earlier reading; `None` if a reading is due or in progress.
+    pub(crate) fn known(&self, local: SocketAddr, remote: SocketAddr, namespace_of: u32) -> Option<Vec<u32>> {
+        let readings = self.readings.try_lock().ok()?;
+        let reading = readings.get(&(local.port(), namespace_of))?;
+        let wanted = connection(local, remote);
+        (!reading.is_due(&wanted)).then(|| reading.holders_of(&wanted))
+    }
+
+    /// Processes that hold the connection to `local` from `remote`, in the network namespace of the
     /// process `namespace_of`. Searches the processes `likely` first, then all with
     /// [`proc::nearest_holders`].
     pub(crate) fn holders(
@@ -48,22 +57,35 @@ impl ConnectionOwners {
         likely: &[u32],
         related: impl Fn(u32) -> Option<Vec<u32>>,
     ) -> Vec<u32> {
-        let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
-        let wanted = (canonical(local), canonical(remote));
+        let wanted = connection(local, remote);
         // Held while reading, so that queries at the same time share the result.
         let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = readings.entry((local.port(), namespace_of)).or_default();
-        let known = reading.inodes.get(&wanted).is_some_and(|inode| reading.holders.contains_key(inode));
-        let limit = if known { FRESH } else { RETRY };
-        if reading.taken.is_none_or(|taken| taken.elapsed() >= limit) {
+        if reading.is_due(&wanted) {
             reading.read(local.port(), namespace_of, &wanted, likely, related);
         }
-        let inode = reading.inodes.get(&wanted);
-        inode.and_then(|inode| reading.holders.get(inode)).cloned().unwrap_or_default()
+        reading.holders_of(&wanted)
     }
 }
 
+/// Key of a connection.
+fn connection(local: SocketAddr, remote: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
+    (canonical(local), canonical(remote))
+}
+
 impl Reading {
+    fn is_due(&self, wanted: &(SocketAddr, SocketAddr)) -> bool {
+        let known = self.inodes.get(wanted).is_some_and(|inode| self.holders.contains_key(inode));
+        let limit = if known { FRESH } else { RETRY };
+        self.taken.is_none_or(|taken| taken.elapsed() >= limit)
+    }
+
+    fn holders_of(&self, wanted: &(SocketAddr, SocketAddr)) -> Vec<u32> {
+        let inode = self.inodes.get(wanted);
+        inode.and_then(|inode| self.holders.get(inode)).cloned().unwrap_or_default()
+    }
+
     fn read(
         &mut self,
         port: u16,

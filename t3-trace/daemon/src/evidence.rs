@@ -1,20 +1,25 @@
 //! Kernel evidence of one session, collected at the time of the query.
 //!
 //! Queries in work do not block each other: each is a separate task, waits are asynchronous, and
-//! files are read on blocking threads. Their number is bounded ([`crate::turns`]). A query takes up
-//! to [`PRESSURE_TIMEOUT`] and a little more; dispatch waits 250 ms.
+//! pressure and tables of connections are read on blocking threads. Their number is bounded
+//! ([`crate::turns`]). A query takes up to [`PRESSURE_TIMEOUT`] and a little more; dispatch waits
+//! 250 ms.
+//!
+//! When a serve ends, all of its sessions end at one instant. No query reads a file that another
+//! one of the same instant has read: state of processes and losses are shared per moment
+//! ([`crate::moments`]), pressure per cgroup ([`crate::pressure::Sampler::measured`]).
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use t3_record::{
-    evidence::{Fate, KernelFacts, Memory, NetworkEvent, Process, SocketFacts},
+    evidence::{Fate, KernelFacts, Memory, Nanos, NetworkEvent, Process, SocketFacts},
     vocabulary::{KernelSource, Side},
 };
-use t3_trace_host::proc::network_namespace;
 
 use crate::{
+    moments::{Moment, Processes},
     peer_process::{self, Candidates},
-    port_owners::PortOwner,
+    port_owners::{self, PortOwner},
     pressure::Reading,
     sessions::{Entry, serve_address},
     state::Shared,
@@ -62,18 +67,18 @@ impl Sockets {
 }
 
 /// Whether kernel events of the end may still be pending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LateEvents {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LateEvents<'a> {
     /// dispatch has noticed the end.
     Possible {
         /// Time ago: the query waited for its turn, and events arrived meanwhile.
         waited: Duration,
     },
-    /// All sockets are closed: no event is pending.
-    No,
+    /// All sockets were closed before this moment: no event is pending.
+    No(&'a Arc<Moment>),
 }
 
-impl LateEvents {
+impl LateEvents<'_> {
     /// Intervals of [`STEPS`] that are left, at least the first; `None` if no event is pending.
     fn steps(self) -> Option<impl Iterator<Item = Duration>> {
         let Self::Possible { waited } = self else { return None };
@@ -84,30 +89,48 @@ impl LateEvents {
             (n == 0 || end > waited).then_some(step)
         }))
     }
+
+    /// Time of the query.
+    fn asked_at(self) -> Nanos {
+        let now = t3_trace_host::clock::monotonic();
+        match self {
+            Self::Possible { waited } => {
+                now.saturating_sub(waited.as_nanos().try_into().unwrap_or(Nanos::MAX))
+            }
+            Self::No(_) => now,
+        }
+    }
+
+    /// A moment after the events read until now.
+    async fn moment(self, shared: &Shared) -> Arc<Moment> {
+        match self {
+            Self::Possible { .. } => shared.moments.next().await,
+            Self::No(moment) => Arc::clone(moment),
+        }
+    }
 }
 
 /// Collects the evidence. An unregistered session gets the pressure of the host.
-pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: LateEvents) -> KernelFacts {
+pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: LateEvents<'_>) -> KernelFacts {
     let source = shared.kernel().source();
+    let asked_at = late.asked_at();
     let Some(entry) = entry else {
-        let reading = read(shared, None).await;
-        return KernelFacts {
-            host: reading.host,
-            lost: shared.lost_delta(),
-            is_overflowed: shared.is_overflowed(),
-            ..KernelFacts::absent(source)
-        };
+        let reading = read(shared, None, asked_at).await;
+        let (lost, is_overflowed) = shared.losses(&*late.moment(shared).await);
+        return KernelFacts { host: reading.host, lost, is_overflowed, ..KernelFacts::absent(source) };
     };
     let owner = known_owner(shared, entry, late).await;
     // The pressure window ends at the query, not after the wait for late events.
     let (reading, sockets) =
-        tokio::join!(read(shared, owner.as_deref()), settled(shared, entry, source, late));
+        tokio::join!(read(shared, owner.as_deref(), asked_at), settled(shared, entry, source, late));
     let owner = owner.or_else(|| self::owner(shared, entry));
-    let holder = holder(shared, entry, &sockets).await;
+    let moment = late.moment(shared).await;
+    let (holder, moment) = holder(shared, entry, &sockets, moment, late).await;
     let candidates = Candidates { holder: holder.as_deref(), listener: owner.as_deref() };
-    let process = fate(shared, entry, &sockets, candidates, late).await;
-    let reading = of_process(shared, reading, owner.as_deref(), process.as_ref());
+    let (process, moment) = fate(shared, entry, &sockets, candidates, moment, late).await;
+    let reading = of_process(shared, reading, owner.as_deref(), process.as_ref(), &moment);
     let (delays, steal) = shared.sampler.host_time();
+    let (lost, is_overflowed) = shared.losses(&moment);
     KernelFacts {
         source,
         down: sockets.down,
@@ -117,23 +140,23 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         host: reading.host,
         memory: with_own_kill(reading.memory, process.as_ref()),
         peer: process,
-        network: network(shared, entry),
+        network: network(shared, entry, &moment),
         delays,
         steal,
-        lost: shared.lost_delta(),
-        is_overflowed: shared.is_overflowed(),
+        lost,
+        is_overflowed,
     }
 }
 
 /// Changes of the host's own network on the legs of a session, since its start.
-fn network(shared: &Shared, entry: &Entry) -> Vec<NetworkEvent> {
+fn network(shared: &Shared, entry: &Entry, moment: &Moment) -> Vec<NetworkEvent> {
     let now = t3_trace_host::clock::monotonic();
     let since = entry.asked_at.unwrap_or(now).saturating_sub(NETWORK_AGE).max(entry.began_at());
-    let own = || network_namespace(std::process::id());
+    let own = || moment.network_namespace(std::process::id());
     // dispatch may be gone.
     let namespace = match (entry.serve, entry.dispatch_pid) {
         (Some((tuple, _)), _) => tuple.netns.or_else(own),
-        (None, Some(pid)) => network_namespace(pid),
+        (None, Some(pid)) => moment.network_namespace(pid),
         (None, None) => own(),
     };
     let legs = [(Side::Down, entry.session.down), (Side::Up, entry.session.up)];
@@ -150,22 +173,24 @@ fn with_own_kill(memory: Option<Memory>, process: Option<&Process>) -> Option<Me
     })
 }
 
-/// Fate of the process. If it was signalled to end and has closed its socket, its exit is imminent:
-/// wait for it briefly.
+/// Fate of the process, with the moment at which it was read. If it was signalled to end and has
+/// closed its socket, its exit is imminent: wait for it briefly.
 async fn fate(
     shared: &Shared,
     entry: &Entry,
     sockets: &Sockets,
     candidates: Candidates<'_>,
-    late: LateEvents,
-) -> Option<Process> {
-    let sample = || {
+    mut moment: Arc<Moment>,
+    late: LateEvents<'_>,
+) -> (Option<Process>, Arc<Moment>) {
+    let sample = |moment: &Moment| {
         let kernel = shared.kernel();
+        let processes = Processes { kernel: &**kernel, owners: &shared.owners, moment };
         let serve = sockets.serve.as_ref();
-        let process = peer_process::process(&**kernel, &shared.owners, serve, candidates, entry.began_at());
+        let process = peer_process::process(processes, serve, candidates, entry.began_at());
         let signalled_at = process
             .as_ref()
-            .and_then(|process| kernel.process(process.task.pid)?.last_signal)
+            .and_then(|process| processes.recorded(process.task.pid)?.last_signal)
             .map(|signal| signal.at);
         let signalled =
             signalled_at.is_some_and(|at| t3_trace_host::clock::monotonic().saturating_sub(at) < SIGNAL_AGE);
@@ -175,43 +200,63 @@ async fn fate(
         .serve
         .as_ref()
         .is_some_and(|trace| trace.fin_out.or(trace.rst_out).or(trace.closed).is_some());
-    let (mut process, signalled) = sample();
+    let (mut process, signalled) = sample(&moment);
     for step in late.steps().filter(|_| closing && signalled).into_iter().flatten() {
         if process.as_ref().is_none_or(|process| process.fate != Fate::Alive) {
             break;
         }
         tokio::time::sleep(step).await;
-        process = sample().0;
+        moment = late.moment(shared).await;
+        process = sample(&moment).0;
     }
-    process
+    (process, moment)
 }
 
 fn owner(shared: &Shared, entry: &Entry) -> Option<Arc<PortOwner>> {
     shared.owners.at(serve_address(&entry.session), entry.began_at())
 }
 
-/// Process that holds serve's end, unless the kernel side knows the one that closed it.
-async fn holder(shared: &Arc<Shared>, entry: &Entry, sockets: &Sockets) -> Option<Arc<PortOwner>> {
-    let leg = entry.session.up?;
+/// Process that holds serve's end, unless the kernel side knows the one that closed it; and the
+/// moment at which the process was read.
+async fn holder(
+    shared: &Arc<Shared>,
+    entry: &Entry,
+    sockets: &Sockets,
+    moment: Arc<Moment>,
+    late: LateEvents<'_>,
+) -> (Option<Arc<PortOwner>>, Arc<Moment>) {
+    let Some(leg) = entry.session.up else { return (None, moment) };
     let began_at = entry.began_at();
-    let is_closed = sockets
-        .serve
-        .as_ref()
-        .is_some_and(|serve| peer_process::closer(&**shared.kernel(), serve, began_at).is_some());
+    let is_closed = sockets.serve.as_ref().is_some_and(|serve| {
+        let kernel = shared.kernel();
+        let processes = Processes { kernel: &**kernel, owners: &shared.owners, moment: &moment };
+        peer_process::closer(processes, serve, began_at).is_some()
+    });
     if is_closed {
-        return None;
+        return (None, moment);
     }
     let namespace_of = entry.dispatch_pid.unwrap_or_else(std::process::id);
-    let state = Arc::clone(shared);
-    let search = tokio::task::spawn_blocking(move || {
-        state.owners.of_connection(leg.remote, leg.local, namespace_of, began_at)
-    });
-    let found = tokio::time::timeout(HOLDER_TIMEOUT, search).await.ok().and_then(Result::ok).flatten();
-    if let Some(found) = &found {
+    let known = shared.owners.known_holders(leg.remote, leg.local, namespace_of);
+    let (pids, moment) = match known {
+        Some(pids) => (pids, moment),
+        None => {
+            let state = Arc::clone(shared);
+            let search = tokio::task::spawn_blocking(move || {
+                state.owners.find_holders(leg.remote, leg.local, namespace_of)
+            });
+            let found = tokio::time::timeout(HOLDER_TIMEOUT, search).await.ok().and_then(Result::ok);
+            (found.unwrap_or_default(), late.moment(shared).await)
+        }
+    };
+    let holders = pids.into_iter().filter_map(|pid| moment.owner(pid, &shared.owners));
+    let found = port_owners::acceptor(holders, began_at);
+    if let Some(found) = &found
+        && entry.holder.as_ref() != Some(found)
+    {
         // A reset leaves no socket to find later.
         shared.sessions().set_holder(&entry.session.conn, Arc::clone(found));
     }
-    found.or_else(|| entry.holder.clone())
+    (found.or_else(|| entry.holder.clone()), moment)
 }
 
 /// Pressure and memory of the process behind the connection. Without samples of its cgroup there
@@ -221,9 +266,11 @@ fn of_process(
     reading: Reading,
     owner: Option<&PortOwner>,
     process: Option<&Process>,
+    moment: &Moment,
 ) -> Reading {
     let Some(process) = process else { return reading };
-    let dir = shared.owners.cgroup_of(process.task.pid);
+    let processes = Processes { kernel: &**shared.kernel(), owners: &shared.owners, moment };
+    let dir = processes.cgroup_of(process.task.pid);
     let of_owner = owner.and_then(|owner| owner.cgroup.as_ref());
     let is_owner = owner.is_some_and(|owner| owner.pid == process.task.pid);
     match dir {
@@ -232,7 +279,7 @@ fn of_process(
         None => Reading { host: reading.host, ..Reading::default() },
         Some(dir) => {
             let known = shared.sampler.known(Some(&dir));
-            if known.pressure.is_none() {
+            if known.pressure.is_none() && shared.sampler.add(&dir) {
                 // For the next close.
                 let state = Arc::clone(shared);
                 tokio::task::spawn_blocking(move || state.sampler.watch(&dir));
@@ -244,7 +291,7 @@ fn of_process(
 
 /// Process behind serve's port. The search starts with the session, so a session that ends
 /// immediately may be ahead of it.
-async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents) -> Option<Arc<PortOwner>> {
+async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents<'_>) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
     let is_searched = young && entry.session.opened_at.is_some();
     for step in late.steps().filter(|_| is_searched).into_iter().flatten() {
@@ -257,7 +304,7 @@ async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents) -> Option
 }
 
 /// Reads the sockets again until a leg has an end or the timeout passes.
-async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late: LateEvents) -> Sockets {
+async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late: LateEvents<'_>) -> Sockets {
     let worth_waiting = source != KernelSource::Off && entry.session.opened_at.is_some();
     let mut sockets = Sockets::read(shared, entry);
     let deadline = tokio::time::Instant::now() + EVENT_TIMEOUT;
@@ -271,11 +318,27 @@ async fn settled(shared: &Arc<Shared>, entry: &Entry, source: KernelSource, late
     sockets
 }
 
-async fn read(shared: &Arc<Shared>, owner: Option<&PortOwner>) -> Reading {
-    let cgroup = owner.and_then(|owner| owner.cgroup.clone());
-    let (state, dir) = (Arc::clone(shared), cgroup.clone());
-    let reading = tokio::task::spawn_blocking(move || state.sampler.read(dir.as_deref()));
-    match tokio::time::timeout(PRESSURE_TIMEOUT, reading).await {
+/// Pressure at the time of the query. One query reads files, the others of the same instant wait
+/// for its result.
+async fn read(shared: &Arc<Shared>, owner: Option<&PortOwner>, asked_at: Nanos) -> Reading {
+    let cgroup = owner.and_then(|owner| owner.cgroup.as_deref());
+    if let Some(reading) = shared.sampler.measured(cgroup, asked_at) {
+        return reading;
+    }
+    let sample = async {
+        let turn = shared.sampler.turn(cgroup).lock_owned().await;
+        if let Some(reading) = shared.sampler.measured(cgroup, asked_at) {
+            return Ok(reading);
+        }
+        let (state, dir) = (Arc::clone(shared), cgroup.map(Path::to_owned));
+        let read = move || {
+            let reading = state.sampler.read(dir.as_deref(), asked_at);
+            drop(turn);
+            reading
+        };
+        tokio::task::spawn_blocking(read).await
+    };
+    match tokio::time::timeout(PRESSURE_TIMEOUT, sample).await {
         Ok(Ok(reading)) => reading,
         Ok(Err(error)) => {
             tracing::error!(%error, "cannot read pressure; the record has none");
@@ -284,7 +347,7 @@ async fn read(shared: &Arc<Shared>, owner: Option<&PortOwner>) -> Reading {
         Err(_) => {
             // Under this much load the pressure matters most.
             tracing::warn!("timed out reading pressure; the record has the last regular sample");
-            shared.sampler.known(cgroup.as_deref())
+            shared.sampler.known(cgroup)
         }
     }
 }
@@ -303,6 +366,6 @@ mod tests {
         assert_eq!(steps(30), [0, 25, 25, 25]);
         assert_eq!(steps(50), [0, 25, 25]);
         assert_eq!(steps(100), [0]);
-        assert!(LateEvents::No.steps().is_none());
+        assert!(LateEvents::No(&Arc::default()).steps().is_none());
     }
 }

@@ -12,6 +12,7 @@ mod evidence;
 mod forwarder;
 pub mod listen;
 mod locked;
+mod moments;
 mod open_sessions;
 pub mod options;
 mod orphans;

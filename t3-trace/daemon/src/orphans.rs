@@ -23,6 +23,7 @@ use t3_trace_host::{
 use crate::{
     dispatch_process::DispatchProcess,
     evidence::{LateEvents, gather},
+    moments::Moment,
     poll, reconcile,
     sessions::{ConnectionId, Entry},
     state::Shared,
@@ -88,13 +89,15 @@ async fn settle(shared: &Arc<Shared>, id: ConnectionId, pid: Option<u32>, discon
 }
 
 async fn write_records(shared: &Arc<Shared>, orphans: Vec<Entry>, pid: Option<u32>, death: &DispatchDeath) {
+    // All of them ended with dispatch.
+    let moment = shared.moments.next().await;
     for orphan in orphans {
         let is_claimed =
             shared.reconciler.as_ref().is_none_or(|reconciler| reconciler.claim(&orphan.session, pid));
         if !is_claimed {
             continue;
         }
-        let record = record(shared, &orphan, death.clone()).await;
+        let record = record(shared, &orphan, death.clone(), &moment).await;
         // A successor that was not awaited any more may have registered it in the meantime.
         if !shared.sessions().contains(&orphan.session.conn) {
             write(shared, record);
@@ -156,10 +159,15 @@ async fn has_exited(shared: &Arc<Shared>, dispatch: DispatchProcess) -> bool {
     }
 }
 
-async fn record(shared: &Arc<Shared>, orphan: &Entry, death: DispatchDeath) -> CloseRecord {
+async fn record(
+    shared: &Arc<Shared>,
+    orphan: &Entry,
+    death: DispatchDeath,
+    moment: &Arc<Moment>,
+) -> CloseRecord {
     let evidence = Evidence {
         relay: orphan.ending.as_deref().cloned(),
-        kernel: gather(shared, Some(orphan), LateEvents::No).await,
+        kernel: gather(shared, Some(orphan), LateEvents::No(moment)).await,
         burst: None,
         dispatch_died: Some(death),
     };

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use t3_record::evidence::{Fate, Halt, Nanos, Process, SocketFacts, StopRequest, Task};
 use t3_trace_host::{
-    cgroup,
     clock::{self, SECOND},
-    kernel::{ProcessFacts, SignalFacts, view::KernelView},
-    proc::{stat, status},
+    kernel::{ProcessFacts, SignalFacts},
+    proc::stat,
 };
 
-use crate::port_owners::{OomVictim, PortOwner, PortOwners};
+use crate::{
+    moments::Processes,
+    port_owners::{OomVictim, PortOwner},
+};
 
 /// Errno of a socket that an administrator destroyed: then the "closer" is not its owner.
 const ECONNABORTED: i32 = 103;
@@ -38,44 +40,43 @@ impl<'a> Candidates<'a> {
 
 /// Returns the process behind serve's end: the one that closed the connection, else the one that
 /// holds it, else the listener.
-pub fn process(
-    kernel: &dyn KernelView,
-    owners: &PortOwners,
+pub(crate) fn process(
+    processes: Processes<'_>,
     serve: Option<&SocketFacts>,
     candidates: Candidates<'_>,
     began_at: Nanos,
 ) -> Option<Process> {
-    let closer = serve.and_then(|facts| closer(kernel, facts, began_at));
+    let closer = serve.and_then(|facts| closer(processes, facts, began_at));
     let task = match (closer, candidates.holder.or(candidates.listener)) {
         (Some(closer), _) => closer,
         (None, Some(owner)) => Task { pid: owner.pid, comm: owner.comm.clone() },
         (None, None) => return None,
     };
     let owner = candidates.with_pid(task.pid);
-    let facts = kernel.process(task.pid).filter(|facts| is_same(facts, owner, began_at));
+    let facts = processes.recorded(task.pid).filter(|facts| is_same(facts, owner, began_at));
     let mut process = match facts {
         Some(facts) if facts.fate != Fate::Alive => ended(task, facts),
         facts => {
-            let mut process = from_proc(task, owner, owners)?;
+            let mut process = from_proc(task, owner, processes)?;
             if let Some(facts) = facts {
-                signalled(&mut process, &facts);
+                signalled(&mut process, &facts, processes);
             }
             process
         }
     };
     process.started_at = process.started_at.or(owner.map(|owner| owner.started_at));
-    process.is_forwarder = owners.is_forwarder(&process.task.comm, owner);
-    process.victim_argv = victim_argv(owners, &process, owner);
+    process.is_forwarder = processes.owners.is_forwarder(&process.task.comm, owner);
+    process.victim_argv = victim_argv(processes, &process, owner);
     Some(process)
 }
 
 /// Process that closed serve's end. Not one that inherited the connection: it started after the
 /// session, and closed what another process had accepted.
-pub fn closer(kernel: &dyn KernelView, serve: &SocketFacts, began_at: Nanos) -> Option<Task> {
+pub(crate) fn closer(processes: Processes<'_>, serve: &SocketFacts, began_at: Nanos) -> Option<Task> {
     let closer =
         serve.closer.as_ref().filter(|_| serve.error.is_none_or(|(errno, _)| errno != ECONNABORTED))?;
-    let recorded = kernel.process(closer.pid).and_then(|facts| facts.started_boot_ns);
-    let started = recorded.or_else(|| Some(stat::read(closer.pid)?.started_boot_ns()));
+    let recorded = processes.recorded(closer.pid).and_then(|facts| facts.started_boot_ns);
+    let started = recorded.or_else(|| Some(processes.stat(closer.pid)?.started_boot_ns()));
     let is_heir = started.is_some_and(|started| clock::from_boottime(started) > began_at + stat::tick_ns());
     (!is_heir).then(|| closer.clone())
 }
@@ -106,9 +107,9 @@ fn requested_by(facts: &ProcessFacts) -> Option<Task> {
 
 /// Adds the last signal of a process that has not ended: a request to exit, or its death, however
 /// long it takes to release its memory or to write a core dump.
-fn signalled(process: &mut Process, facts: &ProcessFacts) {
+fn signalled(process: &mut Process, facts: &ProcessFacts, processes: Processes<'_>) {
     let Some(signal) = facts.last_signal.clone() else { return };
-    let is_fatal = signal.signal == SIGKILL || status::is_dying(process.task.pid);
+    let is_fatal = signal.signal == SIGKILL || processes.is_dying(process.task.pid);
     if process.fate == Fate::Alive && is_fatal {
         let by_oom = signal.signal == SIGKILL && signal.sender.is_none() && facts.oom_at.is_some();
         process.fate = if by_oom { Fate::Oom } else { Fate::Signal(signal.signal) };
@@ -137,16 +138,15 @@ fn ended(task: Task, facts: ProcessFacts) -> Process {
     }
 }
 
-fn from_proc(task: Task, owner: Option<&PortOwner>, owners: &PortOwners) -> Option<Process> {
-    let stat = stat::read(task.pid)?;
+fn from_proc(task: Task, owner: Option<&PortOwner>, processes: Processes<'_>) -> Option<Process> {
+    let stat = processes.stat(task.pid)?;
     if owner.is_some_and(|owner| owner.start_ticks != stat.start_ticks) {
         return None;
     }
-    let frozen = || owners.cgroup_of(task.pid).is_some_and(|dir| cgroup::is_frozen(&dir));
     let fate = stat.fate().unwrap_or(Fate::Alive);
     let halted = match fate {
         Fate::Alive if stat.is_stopped() => Some(Halt::Stopped),
-        Fate::Alive if frozen() => Some(Halt::Frozen),
+        Fate::Alive if processes.is_frozen(task.pid) => Some(Halt::Frozen),
         _ => None,
     };
     Some(Process {
@@ -158,7 +158,8 @@ fn from_proc(task: Task, owner: Option<&PortOwner>, owners: &PortOwners) -> Opti
 
 /// The victim is the process itself, or another one of its unit, whose kill made systemd stop the
 /// unit. Other OOM kills in the unit are not the cause of this end.
-fn victim_argv(owners: &PortOwners, process: &Process, owner: Option<&PortOwner>) -> Option<String> {
+fn victim_argv(processes: Processes<'_>, process: &Process, owner: Option<&PortOwner>) -> Option<String> {
+    let owners = processes.owners;
     let end = process.ended_at.unwrap_or_else(clock::monotonic);
     let victims = || owners.victims_since(end.saturating_sub(VICTIM_AGE));
     if process.fate == Fate::Oom {
@@ -167,7 +168,7 @@ fn victim_argv(owners: &PortOwners, process: &Process, owner: Option<&PortOwner>
     }
     let stopped_at = stopped_by_systemd(process)?;
     let unit: Option<PathBuf> =
-        owner.and_then(|owner| owner.cgroup.clone()).or_else(|| owners.cgroup_of(process.task.pid));
+        owner.and_then(|owner| owner.cgroup.clone()).or_else(|| processes.cgroup_of(process.task.pid));
     let in_unit = |victim: &OomVictim| {
         unit.is_some()
             && victim.cgroup == unit

@@ -163,6 +163,18 @@ impl Shared {
     }
 }
 
+/// Process that accepted a connection by the time `moment`, among those that hold it; `None` if
+/// none of them did.
+pub(crate) fn acceptor(
+    holders: impl IntoIterator<Item = PortOwner>,
+    moment: Nanos,
+) -> Option<Arc<PortOwner>> {
+    // A process that started after the session inherited the connection, and so did the younger of
+    // two that hold it.
+    let earlier = holders.into_iter().filter(|owner| owner.started_at <= moment);
+    earlier.min_by_key(|owner| (owner.started_at, owner.pid)).map(Arc::new)
+}
+
 /// Handle of the search thread; stops it on drop.
 #[derive(Debug)]
 pub struct PortOwners {
@@ -236,17 +248,19 @@ impl PortOwners {
         scored.max_by_key(|(score, owner)| (*score, owner.started_at)).map(|(_, owner)| Arc::clone(owner))
     }
 
-    /// Process that accepted a connection to `local` from `remote` by the time `moment`, found by
-    /// its descriptor; `None` if no process holds it any more. Reads tables and descriptors: not
-    /// for an event loop.
-    #[must_use]
-    pub fn of_connection(
+    /// Processes that hold the connection to `local` from `remote`, found by their descriptors;
+    /// `None` if tables and descriptors must be read, see [`Self::find_holders`]. Never waits.
+    pub(crate) fn known_holders(
         &self,
         local: SocketAddr,
         remote: SocketAddr,
         namespace_of: u32,
-        moment: Nanos,
-    ) -> Option<Arc<PortOwner>> {
+    ) -> Option<Vec<u32>> {
+        self.connections.known(local, remote, namespace_of)
+    }
+
+    /// As [`Self::known_holders`]. Reads tables and descriptors if needed: not for an event loop.
+    pub(crate) fn find_holders(&self, local: SocketAddr, remote: SocketAddr, namespace_of: u32) -> Vec<u32> {
         let likely: Vec<u32> = {
             let state = self.shared.lock();
             let listeners = state.listeners.get(&local.port()).into_iter().flatten();
@@ -258,13 +272,12 @@ impl PortOwners {
                 state.members.iter().filter(|(_, (_, dir))| dirs.contains(dir)).map(|(pid, _)| *pid);
             processes.map(|owner| owner.pid).chain(members).collect()
         };
-        let holders =
-            self.connections.holders(local, remote, namespace_of, &likely, |pid| self.shared.related(pid));
-        let owners = holders.into_iter().filter_map(|pid| PortOwner::of(pid, self.shared.cgroups.as_deref()));
-        // A process that started after the session inherited the connection, and so did the younger
-        // of two that hold it.
-        let earlier = owners.filter(|owner| owner.started_at <= moment);
-        earlier.min_by_key(|owner| (owner.started_at, owner.pid)).map(Arc::new)
+        self.connections.holders(local, remote, namespace_of, &likely, |pid| self.shared.related(pid))
+    }
+
+    /// Reads a process, with its cgroup.
+    pub(crate) fn read(&self, pid: u32) -> Option<PortOwner> {
+        PortOwner::of(pid, self.shared.cgroups.as_deref())
     }
 
     /// Whether a process only forwards to another one.
@@ -516,6 +529,16 @@ mod tests {
         assert_eq!(pid("127.0.0.1", 5), None, "none had started");
     }
 
+    fn accepted_by(
+        owners: &PortOwners,
+        local: SocketAddr,
+        remote: SocketAddr,
+        moment: Nanos,
+    ) -> Option<Arc<PortOwner>> {
+        let holders = owners.find_holders(local, remote, std::process::id());
+        acceptor(holders.into_iter().filter_map(|pid| owners.read(pid)), moment)
+    }
+
     #[test]
     fn a_connection_belongs_to_the_process_that_holds_it() {
         let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
@@ -523,18 +546,15 @@ mod tests {
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (local, remote) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
         let pid = || {
-            let owner = owners.of_connection(local, remote, std::process::id(), clock::monotonic());
+            let owner = accepted_by(&owners, local, remote, clock::monotonic());
             owner.map(|owner| owner.pid)
         };
         assert_eq!(pid(), None, "not accepted yet");
         let accepted = listener.accept().unwrap();
         assert_eq!(wait_for(pid), Some(std::process::id()));
+        assert!(owners.known_holders(local, remote, std::process::id()).is_some(), "read before");
         let started = PortOwner::of(std::process::id(), None).unwrap().started_at;
-        assert_eq!(
-            owners.of_connection(local, remote, std::process::id(), started - 1),
-            None,
-            "inherited later"
-        );
+        assert_eq!(accepted_by(&owners, local, remote, started - 1), None, "inherited later");
         drop((accepted, client));
         assert_eq!(wait_for(|| pid().is_none().then_some(())), Some(()));
     }

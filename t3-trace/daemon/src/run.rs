@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use t3_trace_host::{
 
 use crate::{
     connection, listen,
+    moments::Moments,
     options::Options,
     own_network::Observer,
     places::{Peer, Places},
@@ -97,7 +98,8 @@ pub async fn run(
     let mut listening = listen::bind(&options.socket, &options.group).await?;
     let shared = Arc::new(Shared {
         options,
-        kernel: Mutex::new(kernel),
+        kernel: RwLock::new(kernel),
+        moments: Moments::default(),
         sampler,
         owners,
         network: Arc::clone(&observer.network),

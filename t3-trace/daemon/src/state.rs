@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     dispatch_process::DispatchProcess,
     locked::lock,
+    moments::{Losses, Moment, Moments},
     options::Options,
     overflow::Overflow,
     own_network::OwnNetwork,
@@ -47,7 +48,9 @@ pub(crate) struct ConnectionState {
 /// No lock is held across an await.
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    pub(crate) kernel: Mutex<Box<dyn KernelView>>,
+    /// Written only when other ports are watched.
+    pub(crate) kernel: RwLock<Box<dyn KernelView>>,
+    pub(crate) moments: Moments,
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) owners: PortOwners,
     pub(crate) network: Arc<OwnNetwork>,
@@ -102,8 +105,8 @@ pub(crate) fn union(
 }
 
 impl Shared {
-    pub(crate) fn kernel(&self) -> MutexGuard<'_, Box<dyn KernelView>> {
-        lock(&self.kernel)
+    pub(crate) fn kernel(&self) -> RwLockReadGuard<'_, Box<dyn KernelView>> {
+        self.kernel.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -187,7 +190,11 @@ impl Shared {
         let wanted: Vec<(u16, u32)> = connections.values().filter_map(of).flatten().collect();
         drop(connections);
         self.owners.want(wanted);
-        if let Err(error) = self.kernel().watch(&listen, &serve, &namespaces) {
+        let watched = {
+            let mut kernel = self.kernel.write().unwrap_or_else(PoisonError::into_inner);
+            kernel.watch(&listen, &serve, &namespaces)
+        };
+        if let Err(error) = watched {
             tracing::error!(
                 error,
                 "cannot watch new ports in the kernel; closes on them lack kernel evidence"
@@ -195,16 +202,22 @@ impl Shared {
         }
     }
 
-    /// Events lost since the previous call.
-    pub(crate) fn lost_delta(&self) -> u64 {
-        let now = self.kernel().lost().total();
-        now.saturating_sub(self.lost_reported.swap(now, Ordering::Relaxed))
+    /// Reads the losses of the kernel side. Each call is a sample of the tables' use.
+    pub(crate) fn sample_losses(&self) -> Losses {
+        let kernel = self.kernel();
+        let lost = kernel.lost();
+        let load = kernel.table_load(&lost);
+        drop(kernel);
+        let is_overflowed = lock(&self.overflow).sample(t3_trace_host::clock::monotonic(), load);
+        Losses { total: lost.total(), is_overflowed }
     }
 
-    /// Whether the tables of the kernel side had too little room in the last minute.
-    pub(crate) fn is_overflowed(&self) -> bool {
-        let load = self.kernel().table_load();
-        lock(&self.overflow).sample(t3_trace_host::clock::monotonic(), load)
+    /// Events lost up to a moment that no earlier call returned, and whether the tables of the
+    /// kernel side had too little room in the minute before it.
+    pub(crate) fn losses(&self, moment: &Moment) -> (u64, bool) {
+        let losses = moment.losses(|| self.sample_losses());
+        let reported = self.lost_reported.fetch_max(losses.total, Ordering::Relaxed);
+        (losses.total.saturating_sub(reported), losses.is_overflowed)
     }
 
     pub(crate) fn status(&self) -> FromTrace {

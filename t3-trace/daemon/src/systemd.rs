@@ -55,7 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             notify(&[NotifyState::Watchdog]);
         }
         // A regular sample; queries add more.
-        let _ = shared.is_overflowed();
+        let _ = shared.sample_losses();
         let summary = shared.summary();
         if summary != reported {
             notify(&[NotifyState::Status(&summary)]);

@@ -9,15 +9,20 @@ use std::{
 use t3_record::{vocabulary::KernelSource, wire::Hook};
 use t3_trace_host::{
     clock::monotonic,
-    kernel::{Generation, Loss, ServeTuple, view::EventStream},
+    kernel::{
+        Generation, Loss, ServeTuple,
+        view::{EventStream, KernelView},
+    },
+    proc::stat,
 };
 
 use super::*;
+use crate::{moments::Moment, port_owners::PortOwners};
 
 #[derive(Default)]
-struct Processes(HashMap<u32, ProcessFacts>);
+struct Recorded(HashMap<u32, ProcessFacts>);
 
-impl KernelView for Processes {
+impl KernelView for Recorded {
     fn watch(&mut self, _: &[u16], _: &[u16], _: &[u32]) -> Result<(), String> {
         Ok(())
     }
@@ -45,6 +50,18 @@ impl KernelView for Processes {
     fn lost(&self) -> Loss {
         Loss::default()
     }
+}
+
+/// The process now.
+fn process(
+    kernel: &dyn KernelView,
+    owners: &PortOwners,
+    serve: Option<&SocketFacts>,
+    candidates: Candidates<'_>,
+    began_at: Nanos,
+) -> Option<Process> {
+    let processes = Processes { kernel, owners, moment: &Moment::default() };
+    super::process(processes, serve, candidates, began_at)
 }
 
 struct Sleeper(Child);
@@ -112,7 +129,7 @@ fn trace(pid: u32, fate: Fate, ended_at: Nanos, started_boot_ns: Option<u64>) ->
 
 #[test]
 fn a_stopped_process_is_alive_and_halted() {
-    let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (sleeper, kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let owner = sleeper.owner();
     let sample = || process(&kernel, &owners, None, only_listener(&owner), monotonic()).unwrap();
     assert_eq!((sample().fate, sample().halted), (Fate::Alive, None));
@@ -123,7 +140,7 @@ fn a_stopped_process_is_alive_and_halted() {
 
 #[test]
 fn the_fate_of_a_zombie_is_known_without_kernel_facts() {
-    let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (sleeper, kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let owner = sleeper.owner();
     sleeper.signal(rustix::process::Signal::KILL);
     sleeper.wait_for(stat::Stat::is_over);
@@ -132,7 +149,7 @@ fn the_fate_of_a_zombie_is_known_without_kernel_facts() {
 
 #[test]
 fn a_gone_process_with_unknown_fate_is_not_reported() {
-    let (sleeper, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (sleeper, kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let owner = sleeper.owner();
     drop(sleeper);
     assert_eq!(process(&kernel, &owners, None, only_listener(&owner), 0), None);
@@ -140,7 +157,7 @@ fn a_gone_process_with_unknown_fate_is_not_reported() {
 
 #[test]
 fn facts_of_an_earlier_process_with_the_same_pid_are_ignored() {
-    let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (sleeper, mut kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
     let start = owner.start_ticks * stat::tick_ns();
     for (trace, accepted) in [
@@ -158,7 +175,7 @@ fn facts_of_an_earlier_process_with_the_same_pid_are_ignored() {
 #[test]
 fn the_closer_precedes_the_listener_except_for_a_destroyed_socket() {
     let (worker, listener, kernel, owners) =
-        (Sleeper::start(), Sleeper::start(), Processes::default(), owners());
+        (Sleeper::start(), Sleeper::start(), Recorded::default(), owners());
     let owner = listener.owner();
     let closer = Some(Task { pid: worker.0.id(), comm: "sleep".to_owned() });
     let closed = SocketFacts { closer, ..SocketFacts::default() };
@@ -173,7 +190,7 @@ fn the_closer_precedes_the_listener_except_for_a_destroyed_socket() {
 #[test]
 fn the_holder_of_a_connection_precedes_the_listener() {
     let (worker, master, kernel, owners) =
-        (Sleeper::start(), Sleeper::start(), Processes::default(), owners());
+        (Sleeper::start(), Sleeper::start(), Recorded::default(), owners());
     let (holder, listener) = (worker.owner(), master.owner());
     let candidates = Candidates { holder: Some(&holder), listener: Some(&listener) };
     worker.signal(rustix::process::Signal::STOP);
@@ -184,7 +201,7 @@ fn the_holder_of_a_connection_precedes_the_listener() {
 
 #[test]
 fn a_process_that_inherited_the_connection_is_not_its_closer() {
-    let (serve, kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (serve, kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let owner = serve.owner();
     let began_at = monotonic();
     std::thread::sleep(Duration::from_millis(50));
@@ -200,7 +217,7 @@ fn a_process_that_inherited_the_connection_is_not_its_closer() {
 
 #[test]
 fn a_fatal_signal_counts_before_the_end() {
-    let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (sleeper, mut kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
     let sent = |signal, sender: Option<Task>, oom_at| ProcessFacts {
         fate: Fate::Alive,
@@ -247,7 +264,9 @@ fn an_unrelated_oom_kill_in_the_unit_is_not_reported() {
             signalled_at,
             ..trace(sleeper.0.id(), fate, at + SECOND, None)
         };
-        victim_argv(&owners, &ended(user.clone(), facts), Some(&owner))
+        let processes =
+            Processes { kernel: &Recorded::default(), owners: &owners, moment: &Moment::default() };
+        victim_argv(processes, &ended(user.clone(), facts), Some(&owner))
     };
     let later = now + SECOND;
     assert_eq!(argv(15, &systemd, later, Fate::Exit(0)).as_deref(), Some("hog"), "systemd stops the unit");
@@ -260,7 +279,7 @@ fn an_unrelated_oom_kill_in_the_unit_is_not_reported() {
 
 #[test]
 fn an_oom_victim_has_its_argv() {
-    let (sleeper, mut kernel, owners) = (Sleeper::start(), Processes::default(), owners());
+    let (sleeper, mut kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
     owners.oom(pid, now);
     let mut killed = trace(pid, Fate::Signal(9), now + 1, None);

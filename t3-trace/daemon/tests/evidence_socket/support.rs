@@ -36,6 +36,8 @@ pub struct Facts {
     pub lost: u64,
     /// Skipped program runs.
     pub missed: u64,
+    /// Number of times that the losses were read.
+    pub loss_reads: u64,
 }
 
 #[derive(Clone, Default)]
@@ -74,7 +76,10 @@ impl KernelView for FakeKernel {
         KernelSource::Tracepoint
     }
     fn lost(&self) -> Loss {
-        self.with(|facts| Loss { events: facts.lost, missed: facts.missed, ..Loss::default() })
+        self.with(|facts| {
+            facts.loss_reads += 1;
+            Loss { events: facts.lost, missed: facts.missed, ..Loss::default() }
+        })
     }
     fn inventory(&self) -> Inventory {
         let table = Table { name: "FAKE".to_owned(), size: 10, used: Some(3), forgets: false };

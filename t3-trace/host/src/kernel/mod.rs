@@ -32,6 +32,7 @@ use t3_record::{
 };
 use t3_trace_abi::{Stat, Tuple, TupleGen};
 
+use crate::small_file;
 use btf::Btf;
 pub use btf::BtfError;
 pub use events::Events;
@@ -99,7 +100,7 @@ pub struct Kernel {
     missing: Vec<String>,
     sizes: Options,
     netns: u32,
-    flush_log: Option<Box<dyn FnMut() + Send>>,
+    flush_log: Option<Box<dyn FnMut() + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -140,7 +141,7 @@ impl Kernel {
         // Exists only in an object built with the feature `log`.
         let flush_log = aya_log::EbpfLogger::init(&mut ebpf)
             .ok()
-            .map(|mut logger| Box::new(move || logger.flush()) as Box<dyn FnMut() + Send>);
+            .map(|mut logger| Box::new(move || logger.flush()) as Box<dyn FnMut() + Send + Sync>);
         let tables = Tables::take(&mut ebpf)?;
         let events = Some(Events::new(tables::ring(&mut ebpf)?));
         let (hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref(), options.functions)?;
@@ -246,10 +247,9 @@ impl Kernel {
         }
     }
 
-    /// Use of the tables, and skipped program runs.
+    /// Use of the tables, and skipped program runs, at the time of [`Kernel::lost`].
     #[must_use]
-    pub fn table_load(&self) -> Load {
-        let lost = self.lost();
+    pub fn table_load(&self, lost: &Loss) -> Load {
         Load {
             full: lost.map_full(),
             added: self.tables.stat(Stat::SocketsAdded),
@@ -292,7 +292,7 @@ impl Kernel {
     /// skipped).
     fn missed(&self) -> u64 {
         let misses = |fd: i32| {
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let info = small_file::text(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse::<u64>().ok())
         };
         let fds =

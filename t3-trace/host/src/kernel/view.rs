@@ -7,7 +7,7 @@ use t3_record::{evidence::SocketFacts, vocabulary::KernelSource, wire::Hook};
 use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Load, Loss, ProcessFacts, ServeTuple};
 
 /// Kernel side of the daemon. No call waits.
-pub trait KernelView: Send {
+pub trait KernelView: Send + Sync {
     /// See [`Kernel::watch`].
     ///
     /// # Errors
@@ -30,8 +30,7 @@ pub trait KernelView: Send {
     /// See [`Kernel::lost`].
     fn lost(&self) -> Loss;
     /// See [`Kernel::table_load`].
-    fn table_load(&self) -> Load {
-        let lost = self.lost();
+    fn table_load(&self, lost: &Loss) -> Load {
         Load { full: lost.map_full(), added: 0, size: u64::MAX, skipped: lost.missed }
     }
     /// See [`Kernel::inventory`].
@@ -101,8 +100,8 @@ impl KernelView for Kernel {
     fn lost(&self) -> Loss {
         Kernel::lost(self)
     }
-    fn table_load(&self) -> Load {
-        Kernel::table_load(self)
+    fn table_load(&self, lost: &Loss) -> Load {
+        Kernel::table_load(self, lost)
     }
     fn inventory(&self) -> Inventory {
         Kernel::inventory(self)
