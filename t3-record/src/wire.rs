@@ -305,7 +305,7 @@ pub struct Status {
     /// Tables of the kernel side; empty when it is off.
     #[serde(default)]
     pub tables: Vec<Table>,
-    /// Kernel events sent since the start, read or not.
+    /// Kernel events since the start; those about sockets are counted, even if they are not sent.
     #[serde(default)]
     pub events: Option<u64>,
     /// Missing BTF information of the running kernel, one line each.

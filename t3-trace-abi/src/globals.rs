@@ -38,6 +38,8 @@ pub const MEMBERS: &[Member] = &[
     // Not skc_num, which is 0 already when the state becomes CLOSE (inet_put_port).
     needed("SK_SPORT", "inet_sock", "inet_sport", 2),
     needed("SK_DPORT", "sock", "__sk_common.skc_dport", 2),
+    // Next to it (`skc_portpair`), so that one read has both ports of a socket that is not closed.
+    optional("SK_NUM", "sock", "__sk_common.skc_num", 2),
     needed("SK_COOKIE", "sock", "__sk_common.skc_cookie", 8),
     needed("SK_RCV_SADDR", "sock", "__sk_common.skc_rcv_saddr", 4),
     needed("SK_DADDR", "sock", "__sk_common.skc_daddr", 4),
@@ -118,6 +120,9 @@ pub const ARGUMENTS: &[Argument] = &[
         shape: Shape::Pointer("task_struct"),
     },
 ];
+
+/// 1 when events about sockets are written to the ring, as an option selects.
+pub const SOCKET_EVENTS: &str = "SOCKET_EVENTS";
 
 /// The number of `SOCK_DONE` in `enum sock_flags`: set when the peer's FIN was taken.
 pub const SOCK_DONE: &str = "SOCK_DONE_BIT";

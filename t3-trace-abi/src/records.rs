@@ -180,7 +180,7 @@ pub const ALL_NAMESPACES: u32 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stat {
-    /// Events written to the ring.
+    /// Events written to the ring, and those about sockets if the ring does not have them.
     Events = 0,
     /// Events that found the ring full.
     EventsLost = 1,

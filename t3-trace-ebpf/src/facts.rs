@@ -5,7 +5,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::LruHashMap};
 use t3_trace_abi::{Kind, Socket, Stat, TupleGen};
 
 use crate::{
-    maps::{SERVE_ENDS, SOCKETS, count, emit},
+    maps::{SERVE_ENDS, SOCKETS, count, emit_socket},
     sock::{self, Sock},
     task,
 };
@@ -57,7 +57,7 @@ impl Facts {
 /// Records are filled in place, here and below: a program has 512 bytes of stack, and an
 /// interrupting program can overwrite any other memory.
 #[inline(always)]
-pub fn note(sock: Sock, facts: Facts) {
+pub fn note<const DIRECT: bool>(sock: Sock<DIRECT>, facts: Facts) {
     // SAFETY: no arguments, cannot fail.
     let at = unsafe { bpf_ktime_get_ns() };
     if sock.of_dispatch
@@ -116,34 +116,34 @@ fn update<K>(
     let tgid = socket.closer.tgid;
     if facts.rst_in && socket.rst_in == 0 {
         socket.rst_in = at;
-        emit(at, Kind::RstIn, tgid, 0, cookie, end);
+        emit_socket(at, Kind::RstIn, tgid, 0, cookie, end);
     }
     if facts.rst_out && socket.rst_out == 0 {
         socket.rst_out = at;
         socket.rst_reason = facts.rst_reason;
-        emit(at, Kind::RstOut, tgid, facts.rst_reason, cookie, end);
+        emit_socket(at, Kind::RstOut, tgid, facts.rst_reason, cookie, end);
     }
     if let Some(ago) = facts.fin_in
         && socket.fin_in == 0
     {
         let at = at - ago;
         socket.fin_in = at;
-        emit(at, Kind::FinIn, tgid, 0, cookie, end);
+        emit_socket(at, Kind::FinIn, tgid, 0, cookie, end);
     }
     if let Some(ago) = facts.fin_out
         && socket.fin_out == 0
     {
         let at = at - ago;
         socket.fin_out = at;
-        emit(at, Kind::FinOut, tgid, 0, cookie, end);
+        emit_socket(at, Kind::FinOut, tgid, 0, cookie, end);
     }
     if facts.error != 0 && socket.error == 0 {
         socket.error = facts.error;
         socket.error_at = at;
-        emit(at, Kind::Error, tgid, facts.error, cookie, end);
+        emit_socket(at, Kind::Error, tgid, facts.error, cookie, end);
     }
     if facts.closed && socket.closed == 0 {
         socket.closed = at;
-        emit(at, Kind::Closed, tgid, 0, cookie, end);
+        emit_socket(at, Kind::Closed, tgid, 0, cookie, end);
     }
 }

@@ -57,6 +57,33 @@ impl Global {
         }
     }
 
+    /// As [`Self::read_or`], for a structure that the verifier knows if `DIRECT`.
+    #[inline(always)]
+    pub fn read_of<T: Copy, const DIRECT: bool>(&self, base: u64, absent: T) -> T {
+        if !DIRECT {
+            return self.read_or(base, absent);
+        }
+        if self.present() { self.load(base, 0) } else { absent }
+    }
+
+    /// Loads from the member, `skip` bytes after its start, without a helper.
+    ///
+    /// `base` must be an argument of a BTF tracepoint, or a pointer loaded from one: the verifier
+    /// checks that the place is in the structure, and a load of an address that is not mapped gives
+    /// zero.
+    #[inline(always)]
+    pub fn load<T: Copy>(&self, base: u64, skip: u64) -> T {
+        let place = (base + u64::from(self.get()) + skip) as *const T;
+        // SAFETY: as above; T is an integer. Volatile, because LLVM would merge loads of bytes.
+        unsafe { core::ptr::read_volatile(place) }
+    }
+
+    /// Whether this member of two bytes is followed by `next`.
+    #[inline(always)]
+    pub fn is_before(&self, next: &Self) -> bool {
+        self.present() && next.get() == self.get() + 2
+    }
+
     /// Reads the member, or says `absent`.
     #[inline(always)]
     pub fn read_or<T: Copy>(&self, base: u64, absent: T) -> T {
@@ -72,10 +99,10 @@ macro_rules! globals {
 }
 
 globals! {
-    SK_FAMILY SK_STATE SK_SPORT SK_DPORT SK_COOKIE SK_RCV_SADDR SK_DADDR SK_V6_RCV_SADDR SK_V6_DADDR SK_NET NET_INUM
+    SK_FAMILY SK_STATE SK_SPORT SK_DPORT SK_NUM SK_COOKIE SK_RCV_SADDR SK_DADDR SK_V6_RCV_SADDR SK_V6_DADDR SK_NET NET_INUM
     SK_FLAGS SK_ERR SK_PROTOCOL
     TASK_TGID TASK_PID TASK_FLAGS TASK_LEADER TASK_COMM TASK_EXIT_CODE TASK_START TASK_SIGNAL
     SIGNAL_LIVE SIGNAL_EXIT_CODE SIGINFO_CODE
     HAS_RST_REASON HAS_RETRANS_ERR HAS_GROUP_DEAD HAS_VICTIM_TASK
-    SOCK_DONE_BIT
+    SOCK_DONE_BIT SOCKET_EVENTS
 }

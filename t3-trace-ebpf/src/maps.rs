@@ -7,10 +7,17 @@ use aya_ebpf::{
 };
 use t3_trace_abi::{Event, Kind, Port, Process, Socket, Stat, Tuple, TupleGen};
 
+use crate::globals::SOCKET_EVENTS;
+
 /// One byte of role bits for each port, as one value: a look-up of element 0 (inlined by the
 /// verifier) answers for both ports of a socket.
 #[map]
 pub static PORTS: Array<[u8; Port::TABLE]> = Array::with_max_entries(1, 0);
+
+/// One of the watched network namespaces in the low half, `ALL_NAMESPACES` for all, and their
+/// number in the high half: answers for a machine with one without a helper.
+#[map]
+pub static SCOPE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Watched network namespaces, by inode.
 #[map]
@@ -61,6 +68,17 @@ pub fn count(stat: Stat) {
     if let Some(counter) = STATS.get_ptr_mut(stat as u32) {
         // SAFETY: a value of this CPU's copy; a program is not interrupted by itself on one CPU.
         unsafe { *counter += 1 };
+    }
+}
+
+/// Counts an event about a socket, and sends it if events about sockets are wanted: its `cookie`,
+/// or else `end`.
+#[inline(always)]
+pub fn emit_socket(at: u64, kind: Kind, tgid: u32, value: u32, cookie: u64, end: Option<&TupleGen>) {
+    if SOCKET_EVENTS.is_set() {
+        emit(at, kind, tgid, value, cookie, end);
+    } else {
+        count(Stat::Events);
     }
 }
 

@@ -1,13 +1,15 @@
 //! A kernel socket: which it is, and whether anyone wants to know.
 
+use core::ptr::read_volatile;
+
 use t3_trace_abi::{ALL_NAMESPACES, Port, Stat, Tuple, TupleGen};
 
 use crate::{
     globals::{
-        NET_INUM, SK_COOKIE, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_FLAGS, SK_NET, SK_PROTOCOL,
+        NET_INUM, SK_COOKIE, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_FLAGS, SK_NET, SK_NUM, SK_PROTOCOL,
         SK_RCV_SADDR, SK_SPORT, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCK_DONE_BIT,
     },
-    maps::{GENERATION, LAST_GENERATION, NAMESPACES, PORTS, count},
+    maps::{GENERATION, LAST_GENERATION, NAMESPACES, PORTS, SCOPE, count},
 };
 
 pub mod state;
@@ -15,9 +17,10 @@ pub mod state;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 
-/// A `struct sock` on a watched port.
+/// A `struct sock` on a watched port. `DIRECT`: the verifier knows its structure, so that it is
+/// read without helpers (`Global::load`).
 #[derive(Clone, Copy)]
-pub struct Sock {
+pub struct Sock<const DIRECT: bool> {
     address: u64,
     local_port: u16,
     remote_port: u16,
@@ -27,66 +30,117 @@ pub struct Sock {
     pub of_serve: bool,
 }
 
-impl Sock {
+impl Sock<false> {
     /// The socket at this address, if one of its ports is watched. Everything else on the machine
     /// ends here.
     #[inline(always)]
     pub fn watched(address: u64) -> Option<Self> {
-        let local_port = port(SK_SPORT.read(address)?);
-        let remote_port = port(SK_DPORT.read(address)?);
+        if !SK_DPORT.is_before(&SK_NUM) {
+            return Self::on_ports(address, port(SK_SPORT.read(address)?), port(SK_DPORT.read(address)?));
+        }
+        let ports: [u8; 4] = SK_DPORT.read(address)?;
+        // SAFETY: a local variable. Volatile: see `port`.
+        let (low, high) = unsafe { (read_volatile(&ports[2]), read_volatile(&ports[3])) };
+        let local_port = match u16::from(high) << 8 | u16::from(low) {
+            0 => port(SK_SPORT.read(address)?),
+            number => number,
+        };
+        Self::on_ports(address, local_port, port([ports[0], ports[1]]))
+    }
+}
+
+impl Sock<true> {
+    /// As [`Sock::<false>::watched`], for an argument of a BTF tracepoint.
+    #[inline(always)]
+    pub fn watched(address: u64) -> Option<Self> {
+        let remote_port = port([SK_DPORT.load(address, 0), SK_DPORT.load(address, 1)]);
+        let number = if SK_NUM.present() { SK_NUM.load::<u16>(address, 0) } else { 0 };
+        let local_port = match number {
+            // Not in `struct sock`.
+            0 => port(SK_SPORT.read(address)?),
+            number => number,
+        };
+        Self::on_ports(address, local_port, remote_port)
+    }
+}
+
+impl<const DIRECT: bool> Sock<DIRECT> {
+    #[inline(always)]
+    fn on_ports(address: u64, local_port: u16, remote_port: u16) -> Option<Self> {
         let table = PORTS.get_ptr(0)?.cast::<u8>();
         // SAFETY: the table has a byte for every u16.
         let (local, remote) =
             unsafe { (*table.add(usize::from(local_port)), *table.add(usize::from(remote_port))) };
         let of_dispatch = local & Port::LISTEN != 0 || remote & Port::SERVE != 0;
         let of_serve = local & Port::SERVE != 0;
-        if !(of_dispatch || of_serve) || !in_watched_namespace(address) {
+        if !(of_dispatch || of_serve) {
             return None;
         }
-        Some(Self { address, local_port, remote_port, of_dispatch, of_serve })
+        let sock = Self { address, local_port, remote_port, of_dispatch, of_serve };
+        sock.in_watched_namespace().then_some(sock)
+    }
+
+    /// Anyone can make a network namespace and use a watched port in it.
+    #[inline(always)]
+    fn in_watched_namespace(self) -> bool {
+        let Some(scope) = SCOPE.get(0).copied() else { return false };
+        let (one, number) = ((scope & 0xffff_ffff) as u32, scope >> 32);
+        if one == ALL_NAMESPACES {
+            return true;
+        }
+        let namespace = self.netns();
+        // SAFETY: only whether it is there matters.
+        namespace == one || number > 1 && unsafe { NAMESPACES.get(namespace) }.is_some()
+    }
+
+    /// Inode of the socket's network namespace; 0 on a kernel without them.
+    #[inline(always)]
+    fn netns(self) -> u32 {
+        let net: u64 = SK_NET.read_of::<_, DIRECT>(self.address, 0);
+        if SK_NET.present() { NET_INUM.read_of::<_, DIRECT>(net, 0) } else { 0 }
     }
 
     /// It speaks TCP: the state and error hooks serve other protocols, too.
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
-        SK_PROTOCOL.read_or(self.address, IPPROTO_TCP) == IPPROTO_TCP
+        SK_PROTOCOL.read_of::<_, DIRECT>(self.address, IPPROTO_TCP) == IPPROTO_TCP
     }
 
     /// Its state. What the state hook reports is the state that is about to be left.
     #[inline(always)]
     pub fn state(self) -> i32 {
-        i32::from(SK_STATE.read_or::<u8>(self.address, 0))
+        i32::from(SK_STATE.read_of::<u8, DIRECT>(self.address, 0))
     }
 
     /// Its pending error, positive. Not to be asked of a socket in TIME_WAIT, which is another
     /// structure.
     #[inline(always)]
     pub fn error(self) -> u32 {
-        SK_ERR.read_or::<u32>(self.address, 0)
+        SK_ERR.read_of::<u32, DIRECT>(self.address, 0)
     }
 
     /// The peer's FIN has been taken.
     #[inline(always)]
     pub fn done(self) -> bool {
-        SOCK_DONE_BIT.bit_of(SK_FLAGS.read_or::<u64>(self.address, 0))
+        SOCK_DONE_BIT.bit_of(SK_FLAGS.read_of::<u64, DIRECT>(self.address, 0))
     }
 
     /// Its cookie; `None` when nobody has asked for it, so that it cannot be dispatch's.
     #[inline(always)]
     pub fn cookie(self) -> Option<u64> {
-        match SK_COOKIE.read::<u64>(self.address) {
-            Some(0) | None => {
+        match SK_COOKIE.read_of::<u64, DIRECT>(self.address, 0) {
+            0 => {
                 count(Stat::Strangers);
                 None
             }
-            cookie => cookie,
+            cookie => Some(cookie),
         }
     }
 
     /// Writes its ends.
     #[inline(always)]
     pub fn write_tuple(self, tuple: &mut Tuple) {
-        if SK_V6_DADDR.present() && SK_FAMILY.read_or::<u16>(self.address, 0) == AF_INET6 {
+        if SK_V6_DADDR.present() && SK_FAMILY.read_of::<u16, DIRECT>(self.address, 0) == AF_INET6 {
             SK_V6_RCV_SADDR.read_into(self.address, &mut tuple.local);
             SK_V6_DADDR.read_into(self.address, &mut tuple.remote);
         } else {
@@ -100,22 +154,8 @@ impl Sock {
         }
         tuple.local_port = self.local_port;
         tuple.remote_port = self.remote_port;
-        tuple.netns = netns(self.address);
+        tuple.netns = self.netns();
     }
-}
-
-/// Anyone can make a network namespace and use a watched port in it.
-#[inline(always)]
-fn in_watched_namespace(address: u64) -> bool {
-    // SAFETY: only whether it is there matters.
-    let is_watched = |namespace: u32| unsafe { NAMESPACES.get(namespace) }.is_some();
-    is_watched(netns(address)) || is_watched(ALL_NAMESPACES)
-}
-
-/// Inode of the socket's network namespace; 0 on a kernel without them.
-#[inline(always)]
-fn netns(address: u64) -> u32 {
-    NET_INUM.read_or(SK_NET.read_or::<u64>(address, 0), 0)
 }
 
 /// Which of the connections of this tuple it is: the live one, else the last one.
@@ -149,6 +189,6 @@ pub fn gone(end: &TupleGen) {
 #[inline(always)]
 fn port(bytes: [u8; 2]) -> u16 {
     // SAFETY: a local variable. Volatile, because LLVM makes a byte swap of it otherwise.
-    let (high, low) = unsafe { (core::ptr::read_volatile(&bytes[0]), core::ptr::read_volatile(&bytes[1])) };
+    let (high, low) = unsafe { (read_volatile(&bytes[0]), read_volatile(&bytes[1])) };
     u16::from(high) << 8 | u16::from(low)
 }

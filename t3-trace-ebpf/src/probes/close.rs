@@ -43,7 +43,7 @@ pub fn kprobe_tcp_reset(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn close(address: u64) {
-    if let Some(sock) = Sock::watched(address) {
+    if let Some(sock) = Sock::<false>::watched(address) {
         let state = sock.state();
         // After CLOSE, closing the descriptor is tidying up: the one who does it did not end the
         // connection.
@@ -55,7 +55,7 @@ fn close(address: u64) {
 
 #[inline(always)]
 fn reset(address: u64) {
-    if let Some(sock) = Sock::watched(address) {
+    if let Some(sock) = Sock::<false>::watched(address) {
         note(sock, Facts { rst_in: true, ..Facts::NONE });
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 
 #[raw_tracepoint(tracepoint = "tcp_receive_reset")]
 pub fn tcp_receive_reset(ctx: RawTracePointContext) -> i32 {
-    if let Some(sock) = Sock::watched(ctx.arg(0)) {
+    if let Some(sock) = Sock::<false>::watched(ctx.arg(0)) {
         note(sock, Facts { rst_in: true, ..Facts::NONE });
     }
     0
@@ -24,7 +24,7 @@ pub fn tcp_receive_reset(ctx: RawTracePointContext) -> i32 {
 /// same goes for TIME_WAIT, whose tuple may belong to the next connection already.
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: RawTracePointContext) -> i32 {
-    if let Some(sock) = Sock::watched(ctx.arg(0)) {
+    if let Some(sock) = Sock::<false>::watched(ctx.arg(0)) {
         let rst_reason = if HAS_RST_REASON.is_set() { ctx.arg::<u32>(2).wrapping_add(1) } else { 0 };
         if !matches!(sock.state(), LISTEN | TIME_WAIT | NEW_SYN_RECV) {
             note(sock, Facts { rst_out: true, rst_reason, ..Facts::NONE });

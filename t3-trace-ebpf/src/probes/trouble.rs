@@ -11,7 +11,7 @@ use crate::{
 
 #[raw_tracepoint(tracepoint = "inet_sk_error_report")]
 pub fn inet_sk_error_report(ctx: RawTracePointContext) -> i32 {
-    if let Some(sock) = Sock::watched(ctx.arg(0))
+    if let Some(sock) = Sock::<false>::watched(ctx.arg(0))
         && sock.is_tcp()
     {
         // Zero for a report of the error queue, which is not the connection's end.
@@ -29,7 +29,7 @@ pub fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
     if HAS_RETRANS_ERR.is_set() && ctx.arg::<i32>(2) != 0 {
         return 0;
     }
-    if let Some(sock) = Sock::watched(ctx.arg(0)) {
+    if let Some(sock) = Sock::<false>::watched(ctx.arg(0)) {
         note(sock, Facts { retrans: 1, ..Facts::NONE });
     }
     0

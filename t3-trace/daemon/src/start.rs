@@ -61,7 +61,9 @@ fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
         tracing::warn!("{why}");
         return Box::new(NoKernel { why: why.to_owned() });
     }
-    match Kernel::load(&kernel::Options { functions, ..kernel::Options::default() }) {
+    // The daemon only logs them.
+    let socket_events = tracing::enabled!(target: "t3_trace_daemon::run", tracing::Level::DEBUG);
+    match Kernel::load(&kernel::Options { functions, socket_events, ..kernel::Options::default() }) {
         Ok(kernel) => Box::new(kernel),
         Err(error) => Box::new(NoKernel { why: format!("{:#}", anyhow::Error::from(error)) }),
     }

@@ -2,7 +2,7 @@
 
 use aya::{
     Btf as AyaBtf, Ebpf,
-    programs::{FEntry, KProbe, Program, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, KProbe, Program, RawTracePoint},
 };
 use t3_record::{vocabulary::KernelSource, wire::Hook};
 
@@ -76,7 +76,7 @@ pub(super) fn attach(
     for point in TRACEPOINTS {
         let name = format!("{}:{}", point.category, point.name);
         let outcome = if btf.tracepoint(point.name).is_ok() {
-            raw_tracepoint(ebpf, point.name)
+            tracepoint(ebpf, aya_btf.filter(|_| functions == Functions::Best), point.name)
         } else {
             Err(ABSENT.to_owned())
         };
@@ -105,6 +105,25 @@ fn hook(name: String, outcome: Result<&str, String>, lost: &str) -> Hook {
         Ok(way) => Hook { name, attached: Some(way.to_owned()), why: None },
         Err(why) => Hook { name, attached: None, why: Some(format!("{why}; lost: {lost}")) },
     }
+}
+
+/// With the program that reads kernel memory without helpers, if there is one and the kernel
+/// accepts it; both record the same.
+fn tracepoint(ebpf: &mut Ebpf, btf: Option<&AyaBtf>, name: &str) -> Result<(), String> {
+    match btf {
+        Some(btf) if btf_tracepoint(ebpf, btf, name).is_ok() => Ok(()),
+        _ => raw_tracepoint(ebpf, name),
+    }
+}
+
+fn btf_tracepoint(ebpf: &mut Ebpf, btf: &AyaBtf, name: &str) -> Result<(), String> {
+    let program: &mut BtfTracePoint = program(ebpf, &format!("btf_{name}"))?;
+    program.load(name, btf).map_err(|error| short(&error))?;
+    if let Err(error) = program.attach() {
+        let _ = program.unload();
+        return Err(short(&error));
+    }
+    Ok(())
 }
 
 fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {

@@ -15,6 +15,7 @@ type Bytes<const N: usize> = [u8; N];
 
 pub(super) struct Tables {
     ports: Array<MapData, Bytes<{ Port::TABLE }>>,
+    scope: Array<MapData, u64>,
     namespaces: HashMap<MapData, u32, u8>,
     sockets: HashMap<MapData, u64, Bytes<{ Socket::SIZE }>>,
     serve_ends: HashMap<MapData, Bytes<{ TupleGen::SIZE }>, Bytes<{ Socket::SIZE }>>,
@@ -29,6 +30,7 @@ impl Tables {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             ports: take(ebpf, "PORTS")?,
+            scope: take(ebpf, "SCOPE")?,
             namespaces: take(ebpf, "NAMESPACES")?,
             sockets: take(ebpf, "SOCKETS")?,
             serve_ends: take(ebpf, "SERVE_ENDS")?,
@@ -57,6 +59,9 @@ impl Tables {
         for namespace in wanted {
             self.namespaces.insert(namespace, 1, 0).map_err(failed)?;
         }
+        let (one, number) = (wanted.first().copied().unwrap_or(ALL_NAMESPACES), wanted.len() as u64);
+        let scope = number << 32 | u64::from(one);
+        self.scope.set(0, scope, 0).map_err(|source| map_error("SCOPE", source))?;
         let stale: Vec<_> = self.namespaces.keys().filter_map(Result::ok).collect();
         for namespace in stale.iter().filter(|namespace| !wanted.contains(namespace)) {
             self.namespaces.remove(namespace).map_err(failed)?;

@@ -1,6 +1,9 @@
 //! Plain data of the kernel side, in the terms of `t3_record`.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use t3_record::evidence::{Fate, Nanos, Task};
 
@@ -15,9 +18,13 @@ pub struct Options {
     /// Bytes of the event ring: a power of two, at least one page.
     pub ring_bytes: u32,
     pub functions: Functions,
+    /// Whether the ring has events about sockets ([`EventKind::Socket`]). Without them the ring has
+    /// those of processes only, and a close costs a third less; all facts are in the maps.
+    pub socket_events: bool,
 }
 
-/// How `tcp_close` and `tcp_reset` are hooked. Verdicts are the same either way; the choice is for
+/// How `tcp_close` and `tcp_reset` are hooked, and whether tracepoints may have programs that read
+/// memory by its type (only with `Best`). Verdicts are the same either way; the choice is for
 /// kernels with problems in one of them, and for comparisons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Functions {
@@ -35,15 +42,30 @@ pub enum Functions {
 pub struct Inventory {
     /// Tables with their fill level.
     pub tables: Vec<t3_record::wire::Table>,
-    /// Events written to the ring since the load, read or not.
+    /// Events since the load, as [`super::Kernel::sent`].
     pub events: Option<u64>,
     /// What the running kernel's BTF lacks, one line each; usually empty.
     pub missing: Vec<String>,
 }
 
+/// CPU time of a program, as the kernel counts it while [`super::Kernel::measure`] is in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramTime {
+    /// The program: the name of its tracepoint or function.
+    pub program: String,
+    pub runs: u64,
+    pub time: Duration,
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { sockets: 16_384, processes: 8_192, ring_bytes: 1 << 20, functions: Functions::Best }
+        Self {
+            sockets: 16_384,
+            processes: 8_192,
+            ring_bytes: 1 << 20,
+            functions: Functions::Best,
+            socket_events: true,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::{net::TcpListener, os::fd::AsFd};
 
 use rustix::net::sockopt::socket_cookie;
-use t3_trace_host::kernel::{Change, EventKind, Options, SocketKey};
+use t3_trace_host::kernel::{Change, EventKind, Functions, Options, SocketKey};
 
 use crate::fixture::{kernel, kernel_with, pair, reset, wait_for};
 
@@ -12,7 +12,23 @@ const CONNECTIONS: usize = 300;
 
 #[test]
 fn every_connection_is_recorded_with_its_end() {
-    let Some(mut kernel) = kernel() else { return };
+    record_every_connection(&Options::default());
+}
+
+#[test]
+fn programs_without_types_of_the_kernel_record_the_same() {
+    record_every_connection(&Options { functions: Functions::Tracepoint, ..Options::default() });
+}
+
+fn record_every_connection(options: &Options) {
+    let Some(mut kernel) = kernel_with(options) else { return };
+    let is_typed = kernel.program_times().iter().any(|time| time.program == "btf_inet_sock_set_state");
+    eprintln!(
+        "{:?}: state changes are read {}",
+        options.functions,
+        if is_typed { "directly" } else { "by helpers" }
+    );
+    assert!(!is_typed || options.functions == Functions::Best);
     let mut events = kernel.take_events().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     kernel.watch(&[listener.local_addr().unwrap().port()], &[], &[]).unwrap();
@@ -123,6 +139,28 @@ fn other_network_namespaces_are_not_recorded() {
     kernel.watch(&[port], &[], &[own ^ 1]).unwrap();
     close_some();
     assert_eq!((kernel.remembered_sockets(), kernel.table_load(&kernel.lost()).added), (150, 150));
+}
+
+#[test]
+fn facts_are_recorded_without_events_about_sockets() {
+    let Some(mut kernel) = kernel_with(&Options { socket_events: false, ..Options::default() }) else {
+        return;
+    };
+    let mut events = kernel.take_events().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    kernel.watch(&[listener.local_addr().unwrap().port()], &[], &[]).unwrap();
+    let (accepted, client) = pair(&listener);
+    let cookie = socket_cookie(accepted.as_fd()).unwrap();
+    drop(client);
+    wait_for("FIN came in", || kernel.socket(cookie).is_some_and(|facts| facts.fin_in.is_some()));
+    drop(accepted);
+    let facts = kernel.socket(cookie).unwrap();
+    assert!(
+        facts.fin_out > facts.fin_in && facts.closer.is_some_and(|closer| closer.pid == std::process::id())
+    );
+    assert_eq!(kernel.sent(), 3, "FIN in, FIN out and CLOSE are counted");
+    assert!(events.next_event().is_none_or(|event| !matches!(event.kind, EventKind::Socket { .. })));
+    assert_eq!(kernel.lost().total(), 0);
 }
 
 #[test]
