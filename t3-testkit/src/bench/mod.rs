@@ -12,6 +12,7 @@ pub mod compare;
 pub mod contestant;
 pub mod cpus;
 mod driver;
+pub mod ebpf;
 pub mod measure;
 pub mod meter;
 pub mod metric;
@@ -46,6 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
         Some(Part::Backend { port }) => backend::run(*port),
         Some(Part::Client(load)) => client::run(load),
         Some(Part::Relay { address, backend }) => relay::run(*address, *backend),
+        Some(Part::Ebpf(work)) => ebpf::run(work),
         None => bench(options),
     }
 }

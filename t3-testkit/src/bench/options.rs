@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum, builder::TypedValueParser as _};
 
-use super::{client::Load, contestant::Contestant, metric::Workload};
+use super::{client::Load, contestant::Contestant, ebpf, metric::Workload};
 
 /// Committed numbers, in the folder of this crate.
 const BASELINE: &str = "bench/baseline.json";
@@ -75,6 +75,8 @@ pub enum Part {
         /// Address of the backend.
         backend: SocketAddr,
     },
+    /// Measure the eBPF programs of t3-trace instead: time per socket, lost events
+    Ebpf(ebpf::Work),
 }
 
 impl Options {
