@@ -90,6 +90,10 @@ pub struct LoopLag {
 #[derive(Debug, Default)]
 struct HardwareClock {
     last: Option<HardwareReading>,
+    /// Start of the last attempt to read it; 0 before the first.
+    tried_at: Nanos,
+    /// The host has none: only the periodic check looks for one.
+    is_missing: bool,
     /// The last pauses, oldest first.
     pauses: VecDeque<HardwarePause>,
 }
@@ -146,19 +150,27 @@ impl LoopLag {
         self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares the hardware clock with the others, unless that has just been done.
+    /// Compares the hardware clock with the others, unless that has just been done or the host has
+    /// none.
     pub async fn check_hardware_clock(self: &Arc<Self>) {
+        if !self.hardware().is_missing {
+            self.read_hardware_clock().await;
+        }
+    }
+
+    async fn read_hardware_clock(self: &Arc<Self>) {
         // Sessions that end together wait for one reading.
         let _one = self.reading.lock().await;
-        let is_fresh = |last: HardwareReading| last.at() + SHARED > clock::now();
-        if self.hardware().last.is_some_and(is_fresh) {
+        if self.hardware().is_fresh(clock::now()) {
             return;
         }
         let lag = Arc::clone(self);
+        // It may block for milliseconds.
         let read = tokio::task::spawn_blocking(move || {
-            if let Some(reading) = HardwareReading::now(Path::new(HARDWARE_CLOCK)) {
-                lag.hardware().add(reading);
-            }
+            let (path, from) = (Path::new(HARDWARE_CLOCK), clock::now());
+            let reading = HardwareReading::now(path);
+            let is_missing = reading.is_none() && !path.exists();
+            lag.hardware().tried(reading, is_missing, from);
         });
         drop(read.await);
     }
@@ -201,7 +213,7 @@ impl LoopLag {
 
     fn check_soon(self: &Arc<Self>) {
         let lag = Arc::clone(self);
-        tokio::spawn(async move { lag.check_hardware_clock().await });
+        tokio::spawn(async move { lag.read_hardware_clock().await });
     }
 }
 
@@ -211,6 +223,20 @@ fn current(due: Nanos, now: Nanos) -> Option<Span> {
 }
 
 impl HardwareClock {
+    /// Whether an attempt to read it has just been made.
+    fn is_fresh(&self, now: Nanos) -> bool {
+        self.tried_at > 0 && self.tried_at + SHARED > now
+    }
+
+    /// Records an attempt to read it that started at `from`.
+    fn tried(&mut self, reading: Option<HardwareReading>, is_missing: bool, from: Nanos) {
+        self.tried_at = from;
+        self.is_missing = is_missing;
+        if let Some(reading) = reading {
+            self.add(reading);
+        }
+    }
+
     fn add(&mut self, reading: HardwareReading) {
         let Some(before) = self.last.replace(reading) else { return };
         if let Some(length) = reading.pause_since(&before) {
@@ -238,6 +264,33 @@ mod tests {
         assert_eq!(lag.delays(), []);
         lag.due.store(clock::now() - MIN_DELAY, Ordering::Relaxed);
         assert_eq!(lag.delays().len(), 1);
+    }
+
+    #[test]
+    fn an_attempt_to_read_the_hardware_clock_is_shared_for_ten_milliseconds() {
+        let mut hardware = HardwareClock::default();
+        assert!(!hardware.is_fresh(0) && !hardware.is_fresh(BUCKET));
+        for is_missing in [true, false] {
+            hardware.tried(None, is_missing, BUCKET);
+            assert_eq!((hardware.is_missing, hardware.last), (is_missing, None));
+            assert!(hardware.is_fresh(BUCKET) && hardware.is_fresh(BUCKET + SHARED - 1));
+            assert!(!hardware.is_fresh(BUCKET + SHARED));
+        }
+        let reading = HardwareReading { clocks: pause::Clocks::now(), seconds: 7 };
+        hardware.tried(Some(reading), false, 2 * BUCKET);
+        assert_eq!(hardware.last, Some(reading));
+        assert!(hardware.is_fresh(2 * BUCKET) && !hardware.is_fresh(2 * BUCKET + SHARED));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_does_not_look_for_a_missing_hardware_clock() {
+        let lag = Arc::new(LoopLag::default());
+        lag.hardware().tried(None, true, 1);
+        lag.check_hardware_clock().await;
+        assert_eq!(lag.hardware().tried_at, 1);
+        // The periodic check does.
+        lag.read_hardware_clock().await;
+        assert!(lag.hardware().tried_at > 1);
     }
 
     #[test]
