@@ -41,6 +41,17 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Interval at which this first request is looked for.
 const POLL: Duration = Duration::from_millis(2);
 
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub owner: PeerOwner,
+    /// A trusted hop.
+    pub trusted: bool,
+    /// It has the options of [`tcp::prepare`].
+    pub is_prepared: bool,
+}
+
 /// Serves one connection until it ends or becomes a WebSocket. `_count` is dropped last: a shutdown
 /// waits for it, and then writes the attempts.
 ///
@@ -48,17 +59,16 @@ const POLL: Duration = Duration::from_millis(2);
 /// from the accept on, and between two requests no more than that.
 pub async fn serve(
     app: Arc<App>,
-    stream: TcpStream,
-    owner: PeerOwner,
+    accepted: Accepted,
     (_permit, _count): (ConnectionPermit, ConnectionCount),
-    trusted: bool,
 ) {
+    let Accepted { stream, owner, trusted, is_prepared } = accepted;
     let mut attempt = Attempt::accepted(&app, &stream);
     // First, because reading the cookie generates it. Fails if the peer has already disconnected.
     let Ok(leg) = tcp::leg(&stream) else {
         return attempt.gone(&stream, SeenEnd::Reset);
     };
-    if let Err(error) = tcp::prepare(&stream, &app.timeouts.legs) {
+    if !is_prepared && let Err(error) = tcp::prepare(&stream, &app.timeouts.legs) {
         tracing::debug!(peer = %leg.remote.ip(), "cannot set the options of a connection: {error}");
         return;
     }

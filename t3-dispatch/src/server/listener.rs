@@ -26,12 +26,13 @@ use crate::{
     metrics::reject_reason::RejectReason,
     server::{
         app::App,
-        connection::{self, ConnectionCount},
+        connection::{self, Accepted, ConnectionCount},
         overload,
     },
     sys::{
         bind::{adopt, bind},
         descriptors::{self, Purpose},
+        inherited_options::InheritedOptions,
         peer_owner, socket_owner,
     },
 };
@@ -121,6 +122,7 @@ fn is_listening_tcp(socket: &Socket) -> bool {
 /// Accepts connections until the shutdown.
 pub async fn accept(app: Arc<App>, listener: TcpListener) {
     let mut failing = false;
+    let mut options = InheritedOptions::set(&listener, app.timeouts.legs);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -129,7 +131,8 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                admit(&app, stream, peer);
+                let is_prepared = options.has(&stream);
+                admit(&app, stream, peer, is_prepared);
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
@@ -143,8 +146,9 @@ pub async fn accept(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-/// Serves a connection, or refuses it above a limit.
-fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) {
+/// Serves a connection, or refuses it above a limit. `is_prepared`: it has the options of
+/// [`tcp::prepare`](crate::sys::tcp::prepare).
+fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr, is_prepared: bool) {
     let ip = peer.ip().to_canonical();
     if !descriptors::leaves_reserve(&stream, Purpose::Client) {
         let text = "too few free file descriptors; raise LimitNOFILE=";
@@ -160,7 +164,10 @@ fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) {
         let trusted = app.trust.hops.check_peer(ip, owner).is_ok();
         let client = Client::of(ip, owner);
         match app.quota.acquire(client, trusted) {
-            Ok(permit) => connection::serve(app, stream, owner, (permit, count), trusted).await,
+            Ok(permit) => {
+                let accepted = Accepted { stream, owner, trusted, is_prepared };
+                connection::serve(app, accepted, (permit, count)).await;
+            }
             Err(why) => refuse(&app, stream, client, why.reason(), overload::status(why), &why.to_string()),
         }
     });

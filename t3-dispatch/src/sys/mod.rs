@@ -4,6 +4,7 @@ pub mod bind;
 pub mod clock;
 pub mod descriptors;
 pub mod found_socket;
+pub mod inherited_options;
 pub mod listeners;
 pub mod local_address;
 pub mod peer_owner;

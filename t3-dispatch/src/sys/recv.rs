@@ -9,7 +9,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     task::{Context, Poll, ready},
 };
 
@@ -32,6 +32,24 @@ pub struct Received {
 pub fn prepare(socket: &impl AsRawFd) {
     set(socket, libc::IPPROTO_TCP, libc::TCP_INQ);
     set(socket, libc::SOL_SOCKET, libc::SO_OOBINLINE);
+}
+
+/// Returns whether a socket has the options of [`prepare`].
+#[must_use]
+pub fn is_prepared(socket: &(impl AsFd + AsRawFd)) -> bool {
+    let mut on: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0);
+    // SAFETY: the call writes at most `length` bytes to `on`; both outlive it.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INQ,
+            (&raw mut on).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0 && on == 1 && rustix::net::sockopt::socket_oobinline(socket).unwrap_or(false)
 }
 
 fn set(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) {

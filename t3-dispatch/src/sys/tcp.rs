@@ -1,9 +1,14 @@
 //! Socket options of one TCP leg.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use rustix::{io::Errno, net::sockopt};
-use socket2::SockRef;
+use socket2::{Protocol, SockRef};
 use t3_record::{evidence::SeenEnd, wire::Leg};
 use tokio::net::TcpStream;
 
@@ -31,21 +36,60 @@ const UNSENT: u32 = 128 * 1024;
 ///
 /// # Errors
 /// The kernel's error for the first option that fails.
-pub fn prepare(stream: &TcpStream, timeouts: &TcpTimeouts) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn prepare(stream: &(impl AsFd + AsRawFd), timeouts: &TcpTimeouts) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(stream, true)?;
     if_known(set_unsent(stream))?;
     if !timeouts.keepalive.is_zero() {
         sockopt::set_socket_keepalive(stream, true)?;
         if_known(sockopt::set_tcp_keepidle(stream, timeouts.keepalive))?;
         if_known(sockopt::set_tcp_keepintvl(stream, timeouts.keepalive))?;
     }
-    let millis = u32::try_from(timeouts.user_timeout.as_millis()).unwrap_or(u32::MAX);
-    if_known(sockopt::set_tcp_user_timeout(stream, millis))?;
+    if_known(sockopt::set_tcp_user_timeout(stream, millis(timeouts.user_timeout)))?;
     recv::prepare(stream);
     Ok(())
 }
 
-fn set_unsent(stream: &TcpStream) -> rustix::io::Result<()> {
+/// As [`prepare`] for a listener, whose connections inherit the options. It may have those of an
+/// earlier process.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_listener(listener: &(impl AsFd + AsRawFd), timeouts: &TcpTimeouts) -> io::Result<()> {
+    prepare(listener, timeouts)?;
+    sockopt::set_socket_keepalive(listener, !timeouts.keepalive.is_zero())?;
+    Ok(())
+}
+
+/// Returns whether a socket has the options of [`prepare_listener`].
+#[must_use]
+pub fn is_prepared(socket: &(impl AsFd + AsRawFd), timeouts: &TcpTimeouts) -> bool {
+    has_options(socket, timeouts).unwrap_or(false) && recv::is_prepared(socket)
+}
+
+fn has_options(socket: &impl AsFd, timeouts: &TcpTimeouts) -> io::Result<bool> {
+    // The kernel counts whole seconds.
+    let keepalive = timeouts.keepalive.as_secs() + u64::from(timeouts.keepalive.subsec_nanos() > 0);
+    let keepalive = Duration::from_secs(keepalive);
+    let has_keepalive = sockopt::socket_keepalive(socket)? != keepalive.is_zero()
+        && (keepalive.is_zero()
+            || (sockopt::tcp_keepidle(socket)? == keepalive && sockopt::tcp_keepintvl(socket)? == keepalive));
+    Ok(sockopt::tcp_nodelay(socket)?
+        && SockRef::from(socket).tcp_notsent_lowat()? == UNSENT
+        && has_keepalive
+        && sockopt::tcp_user_timeout(socket)? == millis(timeouts.user_timeout))
+}
+
+/// Returns whether a socket is one of TCP and not of MPTCP.
+#[must_use]
+pub fn is_plain(socket: &impl AsFd) -> bool {
+    matches!(SockRef::from(socket).protocol(), Ok(Some(Protocol::TCP)))
+}
+
+fn millis(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn set_unsent(stream: &impl AsFd) -> rustix::io::Result<()> {
     let set = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
     set.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }

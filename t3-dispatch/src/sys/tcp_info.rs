@@ -76,6 +76,20 @@ pub fn is_established(socket: &impl AsRawFd) -> bool {
     raw(socket).is_ok_and(|(bytes, length)| length > 0 && bytes[0] == 1)
 }
 
+/// Returns the number of connections that wait to be accepted (net/ipv4/tcp.c, `tcp_get_info`).
+///
+/// # Errors
+/// As `getsockopt`; [`io::ErrorKind::InvalidInput`] for a socket that does not listen.
+pub fn accept_queue(listener: &impl AsRawFd) -> io::Result<u32> {
+    // `tcpi_unacked`; TCP_LISTEN.
+    const AT: usize = 24;
+    const LISTEN: u8 = 10;
+    let (bytes, length) = raw(listener)?;
+    let field = bytes[..length].get(AT..AT + 4).and_then(|bytes| bytes.try_into().ok());
+    let queued = field.map(u32::from_ne_bytes).filter(|_| bytes[0] == LISTEN);
+    queued.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
 fn raw(socket: &impl AsRawFd) -> io::Result<([u8; SIZE], usize)> {
     let mut bytes = [0u8; SIZE];
     let mut length = libc::socklen_t::try_from(SIZE).unwrap_or(0);
@@ -180,6 +194,18 @@ mod tests {
         );
         assert_eq!(decode(&[1; 160]).and_then(|facts| facts.outstanding), None);
         assert_eq!(decode(&[1; 232]).and_then(|facts| facts.peer_window), Some(0x0101_0101));
+    }
+
+    #[test]
+    fn the_connections_of_an_accept_queue_are_counted() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(accept_queue(&listener).unwrap(), 0);
+        let clients = [connect(), connect()];
+        assert_eq!(accept_queue(&listener).unwrap(), 2);
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(accept_queue(&listener).unwrap(), 1);
+        assert!(accept_queue(&accepted).is_err() && accept_queue(&clients[0]).is_err());
     }
 
     #[test]
