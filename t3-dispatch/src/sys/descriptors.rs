@@ -4,9 +4,18 @@
 //! Clients leave descriptors for connections to serve, and both leave some for the routing table,
 //! the evidence socket, journald and metrics.
 
-use std::os::fd::AsRawFd;
+use std::{
+    os::fd::AsRawFd,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use rustix::process::{Resource, getrlimit};
+use t3_record::evidence::Nanos;
+
+use crate::sys::clock;
+
+/// Age up to which the limit is not read again: prlimit(1) can change it at any time.
+const LIMIT_AGE: Nanos = 1_000_000_000;
 
 /// Purpose of a new descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +29,22 @@ pub enum Purpose {
 /// Returns whether a new descriptor leaves the reserve alone.
 #[must_use]
 pub fn leaves_reserve(descriptor: &impl AsRawFd, purpose: Purpose) -> bool {
-    let Some(limit) = getrlimit(Resource::Nofile).current else { return true };
+    let limit = limit(clock::now());
     u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number < below(limit, purpose))
+}
+
+/// Soft limit of descriptors; `u64::MAX` without one.
+fn limit(now: Nanos) -> u64 {
+    static READ_AT: AtomicU64 = AtomicU64::new(0);
+    static LIMIT: AtomicU64 = AtomicU64::new(0);
+    let read_at = READ_AT.load(Ordering::Acquire);
+    if read_at > 0 && now.saturating_sub(read_at) < LIMIT_AGE {
+        return LIMIT.load(Ordering::Relaxed);
+    }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    LIMIT.store(limit, Ordering::Relaxed);
+    READ_AT.store(now, Ordering::Release);
+    limit
 }
 
 /// Maximum number of descriptors that clients leave for connections to serve.
