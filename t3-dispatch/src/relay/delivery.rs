@@ -78,15 +78,18 @@ impl Relay<'_> {
 }
 
 /// Records how many bytes of each peer the other one has not acknowledged, at the end of a session.
-pub(super) fn note_undelivered(session: &mut Session, legs: &Legs) {
+/// `is_delivered`: the queues of both sockets are known to be empty.
+pub(super) fn note_undelivered(session: &mut Session, legs: &Legs, is_delivered: bool) {
     for (side, from, to) in [(Side::Down, &legs.up, &legs.down), (Side::Up, &legs.down, &legs.up)] {
         let flow = session.flow(side.other());
         let fin = u64::from(flow.end_forwarded);
         // What was read and not written, also what was discarded.
         let held = session.facts.leg(side.other()).bytes.saturating_sub(flow.written);
-        let unread = ioctl_fionread(from).unwrap_or(0);
-        let queued = tcp_info::unacknowledged(to).unwrap_or(0).saturating_sub(fin);
-        session.leg_mut(side).undelivered = held + unread + queued;
+        let in_sockets = || {
+            let queued = tcp_info::unacknowledged(to).unwrap_or(0).saturating_sub(fin);
+            ioctl_fionread(from).unwrap_or(0) + queued
+        };
+        session.leg_mut(side).undelivered = held + if is_delivered { 0 } else { in_sockets() };
     }
 }
 

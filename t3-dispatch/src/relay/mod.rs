@@ -37,7 +37,10 @@ use rustix::{
     io::ioctl_fionread,
     net::{Shutdown as Direction, shutdown},
 };
-use t3_record::{evidence::OwnEnd, vocabulary::Side};
+use t3_record::{
+    evidence::{OwnEnd, TcpFacts},
+    vocabulary::Side,
+};
 use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
@@ -83,8 +86,9 @@ pub struct Legs {
 
 /// Reason for the end of a relay.
 enum RelayEnd {
-    /// Both directions ended cleanly.
-    Completed,
+    /// Both directions ended cleanly. `is_delivered`: no leg failed, and both peers have
+    /// acknowledged everything.
+    Completed { is_delivered: bool },
     /// This leg failed, and what it had sent is delivered: the other one must be reset.
     Broken(Side),
     /// A peer did not end its leg in time, or did not take what the other one had sent; then with
@@ -172,7 +176,7 @@ fn conclude(
 ) -> (bool, bool) {
     let now = clock::now();
     note_first_end(session, &legs.down, &legs.up, now, observer);
-    delivery::note_undelivered(session, legs);
+    delivery::note_undelivered(session, legs, end.is_delivered());
     let failed = end.failed();
     let is_late = matches!(end, RelayEnd::TimedOut(_));
     let is_cut = |side| is_late && delivery::is_cut(session, legs, side);
@@ -200,12 +204,18 @@ fn close(session: &mut Session, legs: Legs, end: &RelayEnd, resets: (bool, bool)
 }
 
 impl RelayEnd {
+    /// Both streams were read to their ends, and both peers have acknowledged all that was written:
+    /// the queues of both sockets are empty.
+    const fn is_delivered(&self) -> bool {
+        matches!(self, Self::Completed { is_delivered: true })
+    }
+
     /// The leg that failed.
     const fn failed(&self) -> Option<Side> {
         match self {
             Self::Broken(side) => Some(*side),
             Self::TimedOut(failed) => *failed,
-            Self::Completed | Self::ShutDown | Self::Left => None,
+            Self::Completed { .. } | Self::ShutDown | Self::Left => None,
         }
     }
 }
@@ -217,12 +227,12 @@ fn note_first_end(
     now: u64,
     observer: &dyn RelayObserver,
 ) {
-    if !session.end_started() {
-        sample(session, down, up, now);
-    }
+    let sampled = if session.end_started() { None } else { sample(session, down, up, now) };
     if session.first_end(now) {
-        session.facts.down.tcp = tcp_info::read_with_timeout(down).ok();
-        session.facts.up.tcp = tcp_info::read_with_timeout(up).ok();
+        let with_timeout = |tcp, socket| TcpFacts { user_timeout_ms: tcp_info::user_timeout(socket), ..tcp };
+        let of_down = sampled.or_else(|| tcp_info::read(down).ok());
+        session.facts.down.tcp = of_down.map(|tcp| with_timeout(tcp, down));
+        session.facts.up.tcp = tcp_info::read(up).ok().map(|tcp| with_timeout(tcp, up));
         if session.end_notified {
             observer.leg_ended(session);
         }
@@ -237,17 +247,17 @@ fn notify_end(session: &mut Session, observer: &dyn RelayObserver) {
     }
 }
 
-/// Samples the downstream socket for the delivery of heartbeat replies.
-fn sample(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64) {
+/// Samples the downstream socket for the delivery of heartbeat replies. Returns its `TCP_INFO`.
+fn sample(session: &mut Session, down: &TcpStream, up: &TcpStream, now: u64) -> Option<TcpFacts> {
     // A sample needs both values.
-    if let (Ok(unacknowledged), Ok(tcp)) = (tcp_info::unacknowledged(down), tcp_info::read(down)) {
-        let lost = tcp.total_retrans.saturating_add(tcp.out_of_order.unwrap_or(0));
-        session.add_sample(unacknowledged, lost, now);
-        // While the client is slow, bytes from serve also wait in serve's socket.
-        if let Some(backlog) = &mut session.facts.down.backlog {
-            backlog.bytes += ioctl_fionread(up).unwrap_or(0);
-        }
+    let (unacknowledged, tcp) = (tcp_info::unacknowledged(down).ok()?, tcp_info::read(down).ok()?);
+    let lost = tcp.total_retrans.saturating_add(tcp.out_of_order.unwrap_or(0));
+    session.add_sample(unacknowledged, lost, now);
+    // While the client is slow, bytes from serve also wait in serve's socket.
+    if let Some(backlog) = &mut session.facts.down.backlog {
+        backlog.bytes += ioctl_fionread(up).unwrap_or(0);
     }
+    Some(tcp)
 }
 
 struct Relay<'a> {
@@ -328,9 +338,15 @@ impl<'a> Relay<'a> {
         let done = |side| self.session.flow(side).ended && self.session.flow(side).end_forwarded;
         let failed = self.failed_legs();
         if done(Side::Down) && done(Side::Up) {
-            let is_delivered = failed != (false, false)
-                || (self.is_acknowledged(cx, Side::Down) && self.is_acknowledged(cx, Side::Up));
-            return if is_delivered { Poll::Ready(RelayEnd::Completed) } else { Poll::Pending };
+            if failed != (false, false) {
+                return Poll::Ready(RelayEnd::Completed { is_delivered: false });
+            }
+            let is_delivered = self.is_acknowledged(cx, Side::Down) && self.is_acknowledged(cx, Side::Up);
+            return if is_delivered {
+                Poll::Ready(RelayEnd::Completed { is_delivered })
+            } else {
+                Poll::Pending
+            };
         }
         let first = match failed {
             (false, false) => return Poll::Pending,

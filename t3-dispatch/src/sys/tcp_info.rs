@@ -110,14 +110,9 @@ fn raw(socket: &impl AsRawFd) -> io::Result<([u8; SIZE], usize)> {
     Ok((bytes, (length as usize).min(SIZE)))
 }
 
-/// Reads `TCP_INFO` and `TCP_USER_TIMEOUT`.
-///
-/// # Errors
-/// As `getsockopt`.
-pub fn read_with_timeout(socket: &(impl AsRawFd + AsFd)) -> io::Result<TcpFacts> {
-    let user_timeout = rustix::net::sockopt::tcp_user_timeout(socket).ok();
-    // 0 is the default of the kernel.
-    Ok(TcpFacts { user_timeout_ms: user_timeout.filter(|timeout| *timeout > 0), ..read(socket)? })
+/// Reads `TCP_USER_TIMEOUT` in milliseconds; `None` for the default of the kernel, which is 0.
+pub fn user_timeout(socket: &impl AsFd) -> Option<u32> {
+    rustix::net::sockopt::tcp_user_timeout(socket).ok().filter(|timeout| *timeout > 0)
 }
 
 /// Returns the number of bytes that were written and not acknowledged by the peer (tcp(7),
