@@ -1,6 +1,6 @@
 //! One client connection: guard and HTTP/1.1 server, until it ends or becomes a WebSocket.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -26,7 +26,7 @@ use crate::{
         refused::{close, refused},
     },
     server::{app::App, router},
-    sys::{clock, peer_owner::PeerOwner, tcp, tcp_info},
+    sys::{clock, peer_owner::PeerOwner, tcp},
 };
 
 /// Buffer size in addition to the longest head that the guard accepts: hyper parses a head only
@@ -45,7 +45,11 @@ const POLL: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct Accepted {
     pub stream: TcpStream,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
     pub owner: PeerOwner,
+    /// Time since its last data arrived, or since the handshake.
+    pub queued: Duration,
     /// A trusted hop.
     pub trusted: bool,
     /// It has the options of [`tcp::prepare`].
@@ -62,10 +66,10 @@ pub async fn serve(
     accepted: Accepted,
     (_permit, _count): (ConnectionPermit, ConnectionCount),
 ) {
-    let Accepted { stream, owner, trusted, is_prepared } = accepted;
-    let mut attempt = Attempt::accepted(&app, &stream);
-    // First, because reading the cookie generates it. Fails if the peer has already disconnected.
-    let Ok(leg) = tcp::leg(&stream) else {
+    let Accepted { stream, local, remote, owner, queued, trusted, is_prepared } = accepted;
+    let mut attempt = Attempt::accepted(&app, queued);
+    // First, because reading the cookie generates it.
+    let Ok(leg) = tcp::leg(&stream, local, remote) else {
         return attempt.gone(&stream, SeenEnd::Reset);
     };
     if !is_prepared && let Err(error) = tcp::prepare(&stream, &app.timeouts.legs) {
@@ -155,8 +159,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn accepted(app: &App, stream: &TcpStream) -> Self {
-        let queued = tcp_info::since_last_data(stream).unwrap_or_default();
+    fn accepted(app: &App, queued: Duration) -> Self {
         Self {
             recorder: Arc::clone(&app.recorder),
             queued: u64::try_from(queued.as_nanos()).unwrap_or(u64::MAX),

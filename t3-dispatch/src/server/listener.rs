@@ -33,7 +33,8 @@ use crate::{
         bind::{adopt, bind},
         descriptors::{self, Purpose},
         inherited_options::InheritedOptions,
-        peer_owner, socket_owner,
+        peer_owner::{self, PeerEnd},
+        socket_owner,
     },
 };
 
@@ -159,13 +160,15 @@ fn admit(app: &Arc<App>, stream: TcpStream, peer: SocketAddr, is_prepared: bool)
     let count = ConnectionCount::new(app);
     let app = Arc::clone(app);
     tokio::spawn(async move {
+        // Fails only for what is not a socket.
+        let Ok(local) = stream.local_addr() else { return };
         // A local peer is trusted by its user, which is looked up once per connection.
-        let owner = peer_owner::of(&app.sockets, &stream).await;
+        let PeerEnd { owner, queued } = peer_owner::of(&app.sockets, &stream, local, peer).await;
         let trusted = app.trust.hops.check_peer(ip, owner).is_ok();
         let client = Client::of(ip, owner);
         match app.quota.acquire(client, trusted) {
             Ok(permit) => {
-                let accepted = Accepted { stream, owner, trusted, is_prepared };
+                let accepted = Accepted { stream, local, remote: peer, owner, queued, trusted, is_prepared };
                 connection::serve(app, accepted, (permit, count)).await;
             }
             Err(why) => refuse(&app, stream, client, why.reason(), overload::status(why), &why.to_string()),

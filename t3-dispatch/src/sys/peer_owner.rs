@@ -1,6 +1,6 @@
 //! Owner of the other end of a connection: the user of a process of this host, or another host.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use t3_record::evidence::SeenEnd;
 use tokio::net::TcpStream;
@@ -27,14 +27,25 @@ pub enum PeerOwner {
     Closed(SeenEnd),
 }
 
-/// Determines the owner of the other end.
-pub async fn of(owners: &Arc<SocketOwners>, stream: &TcpStream) -> PeerOwner {
-    let addresses = (stream.peer_addr(), stream.local_addr());
-    let (Ok(remote), Ok(local)) = addresses else { return PeerOwner::Closed(SeenEnd::Reset) };
-    if !local_address::is_local(remote, local) {
-        return PeerOwner::Remote;
-    }
-    let found = if owners.is_indexed() {
+/// The other end of an accepted connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerEnd {
+    pub owner: PeerOwner,
+    /// Time since its last data arrived, or since the handshake.
+    pub queued: Duration,
+}
+
+/// Determines the owner of the other end of a connection from `remote` to `local`.
+pub async fn of(
+    owners: &Arc<SocketOwners>,
+    stream: &TcpStream,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> PeerEnd {
+    let is_local = local_address::is_local(remote, local);
+    let found = if !is_local {
+        None
+    } else if owners.is_indexed() {
         user(owners, local, remote)
     } else {
         let owners = Arc::clone(owners);
@@ -42,11 +53,14 @@ pub async fn of(owners: &Arc<SocketOwners>, stream: &TcpStream) -> PeerOwner {
     };
     // A connection that was reset has freed its addresses, and the socket that was found can be of
     // a later connection from them. Checked after the lookup: until now, it was not.
-    match (found, tcp_info::state(stream).unwrap_or(CLOSED)) {
+    let (state, queued) = tcp_info::arrival(stream).unwrap_or((CLOSED, Duration::ZERO));
+    let owner = match (found, state) {
         (_, CLOSED) => PeerOwner::Closed(SeenEnd::Reset),
+        _ if !is_local => PeerOwner::Remote,
         (None, CLOSE_WAIT) => PeerOwner::Closed(SeenEnd::Eof),
         (found, _) => PeerOwner::Local(found),
-    }
+    };
+    PeerEnd { owner, queued }
 }
 
 fn user(owners: &SocketOwners, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
@@ -76,6 +90,11 @@ mod tests {
         (client, listener.accept().await.unwrap().0)
     }
 
+    /// The owner of the client's end of an accepted connection.
+    async fn owner(owners: &Arc<SocketOwners>, accepted: &TcpStream, client: SocketAddr) -> PeerOwner {
+        of(owners, accepted, accepted.local_addr().unwrap(), client).await.owner
+    }
+
     fn sources() -> [Arc<SocketOwners>; 2] {
         [SocketOwners::new(None), SocketOwners::from_tables()].map(Arc::new)
     }
@@ -85,9 +104,24 @@ mod tests {
         let own = Some(rustix::process::geteuid().as_raw());
         for owners in sources() {
             let (client, accepted) = connected().await;
-            assert_eq!(of(&owners, &accepted).await, PeerOwner::Local(own));
+            let from = client.local_addr().unwrap();
+            assert_eq!(owner(&owners, &accepted, from).await, PeerOwner::Local(own));
             client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(of(&owners, &accepted).await, PeerOwner::Local(own), "half-closed");
+            assert_eq!(owner(&owners, &accepted, from).await, PeerOwner::Local(own), "half-closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_another_host_has_no_owner_and_may_be_reset() {
+        let remote = "192.0.2.7:4000".parse().unwrap();
+        for owners in sources() {
+            let (client, accepted) = connected().await;
+            assert_eq!(owner(&owners, &accepted, remote).await, PeerOwner::Remote);
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(owner(&owners, &accepted, remote).await, PeerOwner::Remote, "half-closed");
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+            assert_eq!(owner(&owners, &accepted, remote).await, PeerOwner::Closed(SeenEnd::Reset), "RST");
         }
     }
 
@@ -96,12 +130,14 @@ mod tests {
         for owners in sources() {
             // The kernel reports such a socket as one of root.
             let (client, accepted) = connected().await;
+            let from = client.local_addr().unwrap();
             drop(client);
-            assert_eq!(of(&owners, &accepted).await, PeerOwner::Closed(SeenEnd::Eof), "FIN");
+            assert_eq!(owner(&owners, &accepted, from).await, PeerOwner::Closed(SeenEnd::Eof), "FIN");
             let (client, accepted) = connected().await;
-            socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            let from = client.local_addr().unwrap();
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
             drop(client);
-            assert_eq!(of(&owners, &accepted).await, PeerOwner::Closed(SeenEnd::Reset), "RST");
+            assert_eq!(owner(&owners, &accepted, from).await, PeerOwner::Closed(SeenEnd::Reset), "RST");
         }
     }
 }

@@ -102,14 +102,14 @@ fn if_known(result: rustix::io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Returns cookie and addresses of a socket. Reading `SO_COOKIE` also generates it; eBPF programs
-/// cannot do that.
+/// Returns the cookie of a socket, with its addresses. Reading `SO_COOKIE` also generates it; eBPF
+/// programs cannot do that.
 ///
 /// # Errors
-/// When the peer has already disconnected.
-pub fn leg(stream: &TcpStream) -> io::Result<Leg> {
+/// As `getsockopt`.
+pub fn leg(stream: &TcpStream, local: SocketAddr, remote: SocketAddr) -> io::Result<Leg> {
     let cookie = sockopt::socket_cookie(stream)?;
-    Ok(Leg { cookie, local: canonical(stream.local_addr()?), remote: canonical(stream.peer_addr()?) })
+    Ok(Leg { cookie, local: canonical(local), remote: canonical(remote) })
 }
 
 /// Returns an IPv4-mapped IPv6 address as IPv4.

@@ -24,28 +24,19 @@ pub fn read(socket: &impl AsRawFd) -> io::Result<TcpFacts> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("TCP_INFO of {length} bytes")))
 }
 
-/// Returns the state of a connection (include/net/tcp_states.h).
+/// Returns the state of a connection (include/net/tcp_states.h), and the time since the last
+/// segment with data arrived; without one, since the handshake (net/ipv4/tcp_minisocks.c,
+/// `tcp_create_openreq_child`). Also for a connection that was reset.
 ///
 /// # Errors
 /// As `getsockopt`.
-pub fn state(socket: &impl AsRawFd) -> io::Result<u8> {
-    // `tcpi_state`.
-    let (bytes, length) = raw(socket)?;
-    bytes[..length].first().copied().ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// Returns the time since the last segment with data arrived; without one, since the handshake
-/// (net/ipv4/tcp_minisocks.c, `tcp_create_openreq_child`). Also for a connection that was reset.
-///
-/// # Errors
-/// As `getsockopt`.
-pub fn since_last_data(socket: &impl AsRawFd) -> io::Result<Duration> {
-    // `tcpi_last_data_recv`, in milliseconds.
+pub fn arrival(socket: &impl AsRawFd) -> io::Result<(u8, Duration)> {
+    // `tcpi_last_data_recv`, in milliseconds; `tcpi_state` is the first byte.
     const AT: usize = 52;
     let (bytes, length) = raw(socket)?;
     let field = bytes[..length].get(AT..AT + 4).and_then(|bytes| bytes.try_into().ok());
     let millis = field.map(u32::from_ne_bytes).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Duration::from_millis(u64::from(millis)))
+    Ok((bytes[0], Duration::from_millis(u64::from(millis))))
 }
 
 /// Returns the state, the bytes received in order and the bytes acknowledged by the peer

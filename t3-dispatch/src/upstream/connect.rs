@@ -155,8 +155,9 @@ pub async fn connect(
         }
     };
     let stream = connected.map_err(failed)?;
-    let uid = owners.check_connection(route, &stream).await?;
-    let leg = tcp::leg(&stream).map_err(failed)?;
+    let local = stream.local_addr().map_err(failed)?;
+    let uid = owners.check_connection(route, &stream, local).await?;
+    let leg = tcp::leg(&stream, local, address).map_err(failed)?;
     tcp::prepare(&stream, &timeouts.legs).map_err(failed)?;
     Ok(Connected { stream, leg, uid })
 }

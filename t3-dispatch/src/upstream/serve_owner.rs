@@ -105,8 +105,8 @@ impl ServeOwners {
         self.judge(route, found.uid, false).await
     }
 
-    /// Checks the other end of a connection to a route's port. Returns its uid; `None` if serve has
-    /// closed it.
+    /// Checks the other end of a connection from `local` to a route's port. Returns its uid; `None`
+    /// if serve has closed it.
     ///
     /// # Errors
     /// It belongs to another user, or that cannot be excluded.
@@ -114,8 +114,9 @@ impl ServeOwners {
         &self,
         route: &Route,
         stream: &TcpStream,
+        local: SocketAddr,
     ) -> Result<Option<u32>, OwnerError> {
-        let uid = self.connected_uid(route, stream)?;
+        let uid = self.connected_uid(route, stream, local)?;
         if let Some((uid, is_accepted)) = uid {
             self.judge(route, uid, is_accepted).await?;
         }
@@ -127,11 +128,14 @@ impl ServeOwners {
     /// A connection that is in an accept queue at the second lookup was in it at the lookup of the
     /// listener, too. So that listener was open, and no other one can have the address at the same
     /// time (net/ipv4/inet_connection_sock.c, `inet_csk_bind_conflict`).
-    fn connected_uid(&self, route: &Route, stream: &TcpStream) -> Result<Option<(u32, bool)>, OwnerError> {
+    fn connected_uid(
+        &self,
+        route: &Route,
+        stream: &TcpStream,
+        local: SocketAddr,
+    ) -> Result<Option<(u32, bool)>, OwnerError> {
         let lookup = |error| lookup_failed(route, &error);
-        let (local, remote) =
-            (stream.local_addr().map_err(lookup)?, stream.peer_addr().unwrap_or_else(|_| address(route)));
-        let peer = || self.0.sockets.peer(local, remote).map_err(lookup);
+        let peer = || self.0.sockets.peer(local, address(route)).map_err(lookup);
         let accepted = |peer: Option<SocketOwner>| peer.filter(|peer| peer.inode > 0);
         if let Some(peer) = accepted(peer()?) {
             return Ok(Some((peer.uid, true)));
@@ -262,16 +266,21 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let (owners, _) = owners();
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let local = stream.local_addr().unwrap();
         let good = route(port, "no-such-user", Some(own));
         let bad = route(port, "no-such-user", Some(own + 1));
-        assert_eq!(owners.check_connection(&good, &stream).await, Ok(Some(own)));
-        assert!(owners.check_connection(&bad, &stream).await.is_err(), "in the queue");
+        assert_eq!(owners.check_connection(&good, &stream, local).await, Ok(Some(own)));
+        assert!(owners.check_connection(&bad, &stream, local).await.is_err(), "in the queue");
         let (accepted, _) = listener.accept().await.unwrap();
-        assert_eq!(owners.check_connection(&good, &stream).await, Ok(Some(own)));
+        assert_eq!(owners.check_connection(&good, &stream, local).await, Ok(Some(own)));
         // The listener that follows is not the one that accepted.
         drop(listener);
-        assert!(owners.check_connection(&bad, &stream).await.is_err(), "accepted");
+        assert!(owners.check_connection(&bad, &stream, local).await.is_err(), "accepted");
         drop(accepted);
-        assert_eq!(owners.check_connection(&bad, &stream).await, Ok(None), "no process can read from it");
+        assert_eq!(
+            owners.check_connection(&bad, &stream, local).await,
+            Ok(None),
+            "no process can read from it"
+        );
     }
 }
