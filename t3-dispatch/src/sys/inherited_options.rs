@@ -77,21 +77,26 @@ mod tests {
         TcpTimeouts { keepalive: time, user_timeout: 2 * time }
     }
 
-    /// Connects and accepts; returns the accepted end.
-    async fn accepted(listener: &TcpListener, clients: &mut Vec<TcpStream>) -> tokio::net::TcpStream {
-        clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    /// Connects to a port of this address and accepts; returns the accepted end.
+    async fn accepted(
+        listener: &TcpListener,
+        address: &str,
+        clients: &mut Vec<TcpStream>,
+    ) -> tokio::net::TcpStream {
+        let port = listener.local_addr().unwrap().port();
+        clients.push(TcpStream::connect((address, port)).unwrap());
         listener.accept().await.unwrap().0
     }
 
     #[tokio::test]
     async fn connections_have_the_options_that_were_last_set_on_the_listener() {
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let listener = bind(address.parse().unwrap()).unwrap();
+        for (bound, address) in [("127.0.0.1:0", "127.0.0.1"), ("[::]:0", "::1"), ("[::]:0", "127.0.0.1")] {
+            let listener = bind(bound.parse().unwrap()).unwrap();
             let mut clients = Vec::new();
             for (seconds, other) in [(15, 20), (20, 15), (0, 15)] {
                 let mut options = InheritedOptions::with_margin(&listener, timeouts(seconds), 0);
                 for _ in 0..2 {
-                    let stream = accepted(&listener, &mut clients).await;
+                    let stream = accepted(&listener, address, &mut clients).await;
                     assert!(options.has(&stream), "{address}, {seconds} s");
                     assert!(tcp::is_prepared(&stream, &timeouts(seconds)), "{address}, {seconds} s");
                     assert!(!tcp::is_prepared(&stream, &timeouts(other)));
@@ -125,10 +130,10 @@ mod tests {
         tcp::prepare_listener(&listener, &timeouts(16)).unwrap();
         let mut clients = Vec::new();
         for _ in 0..2 {
-            let stream = accepted(&listener, &mut clients).await;
+            let stream = accepted(&listener, "127.0.0.1", &mut clients).await;
             assert!(!options.has(&stream));
         }
         tcp::prepare_listener(&listener, &timeouts(15)).unwrap();
-        assert!(!options.has(&accepted(&listener, &mut clients).await));
+        assert!(!options.has(&accepted(&listener, "127.0.0.1", &mut clients).await));
     }
 }
