@@ -9,6 +9,12 @@ use t3_dispatch::{
     process::run::{self, ServeError},
 };
 
+/// The allocator of musl has one lock for all threads, and maps and unmaps the buffers of each
+/// connection (docs/PERFORMANCE.md).
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Timeout for writing the last log lines.
 const LOG_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
