@@ -158,6 +158,8 @@ pub async fn connect(
     let local = stream.local_addr().map_err(failed)?;
     let uid = owners.check_connection(route, &stream, local).await?;
     let leg = tcp::leg(&stream, local, address).map_err(failed)?;
+    // No FIN was sent, so only an RST of serve has ended the connection.
+    stream.peer_addr().map_err(|_| failed(io::Error::from_raw_os_error(libc::ECONNRESET)))?;
     tcp::prepare(&stream, &timeouts.legs).map_err(failed)?;
     Ok(Connected { stream, leg, uid })
 }
