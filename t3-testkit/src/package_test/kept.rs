@@ -273,6 +273,13 @@ fn small_store() -> Result<String> {
     must(warned.len() == 1, "one warning at the start", warned.join("\n"))?;
     let mut sessions = Sessions::open_any(&[Kind::Idle; SESSIONS])?;
     until_stored(FITS)?;
+    let says = format!("{} of {SESSIONS} open sessions would be ended", SESSIONS - FITS);
+    let mut doctor = String::new();
+    let warned = wait::until("the warning of t3-trace doctor", TIMEOUT, || {
+        doctor = shell("t3-trace doctor || true").unwrap_or_default();
+        doctor.contains(&says).then_some(())
+    });
+    must(warned.is_ok(), &says, doctor)?;
     shell(&format!("systemctl restart {UNIT}"))?;
     let ended = wait::until("the end of the sessions above", TIMEOUT, || {
         (sessions.number_open() == FITS).then_some(())
