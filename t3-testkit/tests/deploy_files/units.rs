@@ -167,7 +167,7 @@ fn a_restart_keeps_the_default_number_of_sessions_and_a_stop_ends_all() {
     let dispatch = Unit::read(DISPATCH);
     let descriptors = 1 + 2 * defaults().limits.max_sessions.get();
     assert_eq!(dispatch.one("FileDescriptorStoreMax"), descriptors.to_string());
-    assert_eq!(dispatch.all("Environment").collect::<Vec<_>>(), [format!("FDSTORE_MAX={descriptors}")]);
+    assert!(dispatch.all("Environment").any(|value| value == format!("FDSTORE_MAX={descriptors}")));
     // The program decides by the signal: t3-dispatch/src/process/run.rs.
     assert_eq!((dispatch.one("KillSignal"), dispatch.one("RestartKillSignal")), ("SIGINT", "SIGTERM"));
     assert_eq!(dispatch.one("KillMode"), "mixed", "only the main process gets the signal");
