@@ -56,9 +56,9 @@ const PATIENT: Duration = Duration::from_secs(2);
 const HALF_STALL: Duration = Duration::from_millis(4_500);
 /// Time after which a short message is relayed.
 const RELAYED: Duration = Duration::from_millis(50);
-/// Heartbeats after which a stall or a restart that has ended is not the cause, however long it
-/// was: longer than its effects last (t3-record/src/verdict/disturbance.rs).
-const RECOVERED: u64 = 6;
+/// Time after which a stall or a restart that has ended is not the cause, however long it was:
+/// longer than its effects last (t3-record/src/verdict/disturbance.rs).
+const RECOVERED: Duration = Duration::from_millis(2_400);
 
 /// Record of a session that was continued once.
 fn resumed(expected: ExpectedRecord) -> ExpectedRecord {
@@ -255,7 +255,7 @@ pub(super) fn faults() -> Vec<Fault> {
             fx.stack.keeper()?.kill()?;
             std::thread::sleep(LONG_GAP);
             fx.stack.start_dispatch()?;
-            fx.client().heartbeats(RECOVERED)?;
+            recovered(fx)?;
             fx.client().close(Some(1001), "");
             fx.wait_end()
         }),
@@ -334,9 +334,17 @@ fn crash(fx: &mut Fixture<'_>) -> Result<()> {
     fx.stack.kill_and_restart_dispatch()
 }
 
+/// Waits until a restart has no effect any more. The pings that waited for it are answered all at
+/// once.
+fn recovered(fx: &Fixture<'_>) -> Result<()> {
+    fx.client().heartbeats(1)?;
+    std::thread::sleep(RECOVERED);
+    fx.client().heartbeats(1)
+}
+
 /// The session is healthy, and its client closes with 1000.
 fn recovers(fx: &Fixture<'_>) -> Result<()> {
-    fx.client().heartbeats(RECOVERED)?;
+    recovered(fx)?;
     fx.client().close(Some(1000), "");
     fx.wait_end()
 }
@@ -371,7 +379,7 @@ fn cut_frame(fx: &mut Fixture<'_>, restart: fn(&mut Fixture<'_>) -> Result<()>) 
         return Err(TestError::Unexpected { what: "the message as sent".to_owned(), got });
     }
     fx.client().heartbeat(Some(PERIOD));
-    fx.client().heartbeats(RECOVERED)?;
+    recovered(fx)?;
     fx.client().close(Some(1001), "");
     fx.wait_end()
 }
