@@ -90,7 +90,7 @@ pub struct LoopLag {
 #[derive(Debug, Default)]
 struct HardwareClock {
     last: Option<HardwareReading>,
-    /// Start of the last attempt to read it; 0 before the first.
+    /// End of the last attempt to read it; 0 before the first.
     tried_at: Nanos,
     /// The host has none: only the periodic check looks for one.
     is_missing: bool,
@@ -167,10 +167,11 @@ impl LoopLag {
         let lag = Arc::clone(self);
         // It may block for milliseconds.
         let read = tokio::task::spawn_blocking(move || {
-            let (path, from) = (Path::new(HARDWARE_CLOCK), clock::now());
+            let path = Path::new(HARDWARE_CLOCK);
             let reading = HardwareReading::now(path);
             let is_missing = reading.is_none() && !path.exists();
-            lag.hardware().tried(reading, is_missing, from);
+            // Its end: a slow reading is shared, too.
+            lag.hardware().tried(reading, is_missing, clock::now());
         });
         drop(read.await);
     }
@@ -228,9 +229,9 @@ impl HardwareClock {
         self.tried_at > 0 && self.tried_at + SHARED > now
     }
 
-    /// Records an attempt to read it that started at `from`.
-    fn tried(&mut self, reading: Option<HardwareReading>, is_missing: bool, from: Nanos) {
-        self.tried_at = from;
+    /// Records an attempt to read it that ended at `at`.
+    fn tried(&mut self, reading: Option<HardwareReading>, is_missing: bool, at: Nanos) {
+        self.tried_at = at;
         self.is_missing = is_missing;
         if let Some(reading) = reading {
             self.add(reading);
