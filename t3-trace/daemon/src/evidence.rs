@@ -33,6 +33,9 @@ const PRESSURE_TIMEOUT: Duration = Duration::from_millis(150);
 const NETWORK_AGE: u64 = 60 * t3_trace_host::clock::SECOND;
 /// Timeout for the search of the process that holds a connection.
 const HOLDER_TIMEOUT: Duration = Duration::from_millis(80);
+/// Holders whose files are read on the event loop: a serve and a child. A user's serve can have any
+/// number of children that inherit its connections.
+const FEW_HOLDERS: usize = 4;
 /// Age of a session up to which its listener is searched; later, waiting does not help.
 const SEARCH: u64 = 2 * t3_trace_host::clock::SECOND;
 /// Age of a signal up to which it explains an exit.
@@ -248,8 +251,13 @@ async fn holder(
             (found.unwrap_or_default(), late.moment(shared).await)
         }
     };
-    let holders = pids.into_iter().filter_map(|pid| moment.owner(pid, &shared.owners));
-    let found = port_owners::acceptor(holders, began_at);
+    let found = if pids.len() <= FEW_HOLDERS {
+        acceptor(shared, &moment, pids, began_at)
+    } else {
+        let (state, of) = (Arc::clone(shared), Arc::clone(&moment));
+        let read = tokio::task::spawn_blocking(move || acceptor(&state, &of, pids, began_at));
+        tokio::time::timeout(HOLDER_TIMEOUT, read).await.ok().and_then(Result::ok).flatten()
+    };
     if let Some(found) = &found
         && entry.holder.as_ref() != Some(found)
     {
@@ -257,6 +265,12 @@ async fn holder(
         shared.sessions().set_holder(&entry.session.conn, Arc::clone(found));
     }
     (found.or_else(|| entry.holder.clone()), moment)
+}
+
+/// The process that accepted a connection, among those that hold it. Reads their files.
+fn acceptor(shared: &Shared, moment: &Moment, pids: Vec<u32>, began_at: Nanos) -> Option<Arc<PortOwner>> {
+    let holders = pids.into_iter().filter_map(|pid| moment.owner(pid, &shared.owners));
+    port_owners::acceptor(holders, began_at)
 }
 
 /// Pressure and memory of the process behind the connection. Without samples of its cgroup there

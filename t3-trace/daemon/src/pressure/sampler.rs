@@ -261,13 +261,15 @@ impl Sampler {
         // Files are read without the lock: under pressure this takes time, and there are other
         // queries.
         drop(state);
+        // Before the files: what happens while they are read is not in them.
+        let at = monotonic();
         let host = host.map(|mut series| {
             series.add(Some((sample_host(&self.shared.proc_pressure), None)));
-            series.measure(monotonic())
+            series.measure(at)
         });
         let target = cgroup.zip(target).map(|(cgroup, mut series)| {
             series.add(sample_cgroup(cgroup));
-            series.measure(monotonic())
+            series.measure(at)
         });
         let mut state = self.shared.lock();
         let target = state.wanted(cgroup).map(|found| match target {
@@ -364,8 +366,9 @@ fn nanos(time: Duration) -> Nanos {
 }
 
 fn sample_cgroup(dir: &Path) -> Option<(Sample, Option<MemoryNow>)> {
+    let at = monotonic();
     let (counters, memory) = cgroup_counters(dir)?;
-    Some((Sample { at: monotonic(), counters }, memory))
+    Some((Sample { at, counters }, memory))
 }
 
 fn sample_host(proc_pressure: &Path) -> Sample {
