@@ -17,7 +17,7 @@ use crate::{
     record::{CloseRecord, OpenRecord},
     vocabulary::KernelSource,
 };
-pub use bounds::TooLong;
+pub use bounds::{MOST_ID, TooLong};
 use live::{Sessions, StatsReport};
 
 /// Version of the protocol.

@@ -39,6 +39,8 @@ pub struct Slot {
     left: AtomicBool,
     /// Details or pending bytes were written, which take whole pages.
     has_pages: AtomicBool,
+    /// Pending bytes have memory.
+    has_pending: AtomicBool,
 }
 
 impl fmt::Debug for Slot {
@@ -62,7 +64,14 @@ impl Slot {
 
     fn new(file: Arc<StateFile>, index: u32, has_pages: bool) -> Self {
         let base = file.layout().slot(index);
-        Self { file, index, base, left: AtomicBool::new(false), has_pages: AtomicBool::new(has_pages) }
+        Self {
+            file,
+            index,
+            base,
+            left: AtomicBool::new(false),
+            has_pages: AtomicBool::new(has_pages),
+            has_pending: AtomicBool::new(has_pages),
+        }
     }
 
     /// The number of the slot.
@@ -270,6 +279,7 @@ impl Slot {
             return false;
         }
         self.has_pages.store(true, Ordering::Relaxed);
+        self.has_pending.store(true, Ordering::Relaxed);
         self.file.memory().write(self.file.layout().pending(self.index, direction), bytes);
         true
     }
@@ -304,6 +314,13 @@ impl Slot {
     /// Gives the memory of the details back to the kernel.
     pub fn release_details(&self) {
         self.file.memory().release(self.file.layout().details(self.index, 0), 2 * DETAILS);
+    }
+
+    /// Gives the memory of pending bytes back to the kernel, if there were any since the last call.
+    pub fn release_pending(&self) {
+        if self.has_pending.swap(false, Ordering::Relaxed) {
+            self.file.memory().release(self.file.layout().pending(self.index, 0), 2 * BUFFER);
+        }
     }
 
     /// Gives the memory of pending bytes and details back to the kernel.

@@ -50,8 +50,9 @@ pub struct StateFile {
     is_handed_over: AtomicBool,
 }
 
-/// Offset of the time in the header.
+/// Offsets of the times in the header.
 const ALIVE: usize = 16;
+const EXISTS: usize = 24;
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -151,9 +152,17 @@ impl StateFile {
         }
     }
 
+    /// As [`StateFile::set_alive`], for a process that may not relay: its runtime is blocked.
+    pub fn set_exists(&self, now: u64) {
+        if !self.is_handed_over.load(Ordering::Acquire) {
+            self.memory.write(EXISTS, &now.to_ne_bytes());
+        }
+    }
+
     /// Notes that the process no longer relays sessions.
     pub fn set_handed_over(&self, now: u64) {
         self.set_alive(now);
+        self.set_exists(now);
         self.is_handed_over.store(true, Ordering::Release);
     }
 
@@ -161,6 +170,12 @@ impl StateFile {
     #[must_use]
     pub fn alive(&self) -> Option<u64> {
         Some(u64::from_ne_bytes(self.memory.array(ALIVE))).filter(|at| *at > 0)
+    }
+
+    /// Last time at which a process noted that it exists; `None` for new memory.
+    #[must_use]
+    pub fn existed(&self) -> Option<u64> {
+        Some(u64::from_ne_bytes(self.memory.array(EXISTS))).filter(|at| *at > 0)
     }
 
     /// Number of slots.

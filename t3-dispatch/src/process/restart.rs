@@ -38,6 +38,8 @@ pub struct Predecessor {
     sockets: Vec<(String, OwnedFd)>,
     /// Last time at which it is known to have run.
     alive: Option<Nanos>,
+    /// Last time at which it is known to have existed: later, if its runtime was blocked.
+    existed: Option<Nanos>,
 }
 
 /// Opens the descriptor store. `state` and `sockets`: what it had from the process before.
@@ -74,7 +76,7 @@ pub fn open(
     let opened = state.and_then(|state| match StateFile::open(state) {
         Ok(file) => {
             predecessor.slots = Slot::live(&file);
-            predecessor.alive = file.alive();
+            (predecessor.alive, predecessor.existed) = (file.alive(), file.existed());
             // A change of the limit takes effect when no session depends on the memory.
             (file.slots() == wanted || !predecessor.slots.is_empty()).then_some(file)
         }
@@ -101,7 +103,7 @@ pub fn open(
 
 /// Continues the sessions of the process before. To be called before the first accept.
 pub fn pick_up(app: &Arc<App>, predecessor: Predecessor) {
-    let Predecessor { slots, sockets, alive } = predecessor;
+    let Predecessor { slots, sockets, alive, existed } = predecessor;
     if slots.is_empty() && sockets.is_empty() {
         app.evidence.picked_up();
         return;
@@ -109,7 +111,8 @@ pub fn pick_up(app: &Arc<App>, predecessor: Predecessor) {
     let now = clock::now();
     let from = alive.filter(|alive| *alive <= now).unwrap_or(now);
     app.recorder.lag.add_restart(Span { from, until: now });
-    let Resumed { resumed, not_resumed } = resume::all(&app.websocket, slots, sockets, from);
+    let existed = existed.filter(|existed| *existed <= now).map_or(from, |existed| existed.max(from));
+    let Resumed { resumed, not_resumed } = resume::all(&app.websocket, slots, sockets, [from, existed]);
     app.evidence.picked_up();
     let gap = clock::now().saturating_sub(from) / 1_000_000;
     tracing::info!(
@@ -127,6 +130,24 @@ pub async fn note_alive(store: Store) {
         ticks.tick().await;
         store.file.set_alive(clock::now());
     }
+}
+
+/// Notes regularly that this process exists, on a thread of its own: the runtime may be blocked
+/// until the watchdog of the service manager ends the process, and t3-trace waits for the next one
+/// only from then on.
+///
+/// # Errors
+/// As [`std::thread::Builder::spawn`].
+pub fn note_exists(store: &Store) -> io::Result<()> {
+    let file = Arc::downgrade(&store.file);
+    std::thread::Builder::new().name("exists".to_owned()).spawn(move || {
+        while let Some(file) = file.upgrade() {
+            file.set_exists(clock::now());
+            drop(file);
+            std::thread::sleep(ALIVE);
+        }
+    })?;
+    Ok(())
 }
 
 /// Answers the requests in flight and closes the sessions that the next process cannot continue
@@ -150,5 +171,5 @@ pub async fn hand_over(app: &Arc<App>, store: &Store, shutdown: Shutdown, deadli
     }
     // From now on nothing that ends with this process ends a session.
     store.file.leave();
-    let _ = store.descriptors.flush().await;
+    let _ = timeout(LEAVE_TIMEOUT, store.descriptors.flush()).await;
 }

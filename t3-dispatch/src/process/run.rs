@@ -269,7 +269,7 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
     let token = options.pages.probe_token_file.path().map(ProbeToken::read).transpose()?;
     let mut signals = SignalStream::new().map_err(ServeError::Signals)?;
     fd_limit::fit(&mut options.limits, options.pages.max_probes, fd_limit::raise_descriptor_limit());
-    let Passed { tcp, sock_diag, state, legs } = listener::passed()?;
+    let Passed { tcp, sock_diag, state, legs, foreign } = listener::passed()?;
     let listeners = listener::sockets(tcp, options.listening.listen)?;
     let metrics_listener = metrics::server::bind(options.metrics.metrics_listen)?;
     let own = own_ports(listeners.iter().chain(&metrics_listener));
@@ -277,6 +277,9 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
     let (store, predecessor) =
         restart::open(state, legs, descriptors::capacity(), options.limits.max_sessions)
             .map_err(ServeError::Store)?;
+    if let Some(store) = &store {
+        foreign.into_iter().for_each(|name| drop(store.descriptors.remove(name)));
+    }
     let sockets = SocketOwners::new(sock_diag);
     let app = assemble(&options, table, trust, writer, None, sockets, store.clone());
     if app.table().is_empty() {
@@ -285,8 +288,11 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
     if let Some(token) = token {
         app.pages.echo.require(token);
     }
+    // t3-trace knows by its ports which process this one succeeds.
+    app.evidence.watch(ports_of(&listeners), app.table().ports());
     restart::pick_up(&app, predecessor);
     if let Some(store) = store.clone() {
+        restart::note_exists(&store).map_err(ServeError::Store)?;
         tokio::spawn(restart::note_alive(store));
     }
     let ports = start(&app, listeners);
@@ -356,12 +362,15 @@ fn own_ports<'a>(listeners: impl Iterator<Item = &'a TcpListener>) -> Vec<u16> {
         .collect()
 }
 
+fn ports_of(listeners: &[TcpListener]) -> Vec<u16> {
+    listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect()
+}
+
 /// Starts the accept loops and the background tasks. Returns the listening ports.
 pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
-    let mut ports = Vec::new();
+    let ports = ports_of(&listeners);
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
-            ports.push(address.port());
             tracing::info!("listening on {address}");
         }
         tokio::spawn(listener::accept(Arc::clone(app), listener));

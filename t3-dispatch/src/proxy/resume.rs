@@ -28,12 +28,13 @@ pub struct Resumed {
 }
 
 /// Continues the sessions of `slots`, whose sockets are among `sockets`. Sockets without a session
-/// are closed. `died_at`: last time at which that process is known to have run.
+/// are closed. `died_at`: last time at which that process is known to have run, `existed_at`: to
+/// have existed.
 pub fn all(
     proxy: &Arc<WebsocketProxy>,
     slots: Vec<Slot>,
     sockets: Vec<(String, OwnedFd)>,
-    died_at: Nanos,
+    [died_at, existed_at]: [Nanos; 2],
 ) -> Resumed {
     let Some(store) = &proxy.store else { return Resumed::default() };
     let mut by_cookie = HashMap::new();
@@ -52,7 +53,7 @@ pub fn all(
             let (down, up) = (by_cookie.remove(&down)?, by_cookie.remove(&up)?);
             Some(Legs { down: stream(down.1)?, up: stream(up.1)? })
         });
-        match pick_up::pick_up(slot, &store.descriptors, legs, died_at, clock::now()) {
+        match pick_up::pick_up(slot, &store.descriptors, legs, [died_at, existed_at], clock::now()) {
             Ok(session) => {
                 continued.insert(name, session);
                 counts.resumed += 1;

@@ -28,8 +28,10 @@ pub async fn record(recorder: Arc<Recorder>, session: Box<Session>, died_at: Nan
             dispatch_died: (!ending).then_some(death),
         };
         let record = assemble(&session.identity, &evidence);
-        drop(recorder.writer.write(record.to_fields()).await);
+        let outcome = recorder.writer.write(record.to_fields()).await;
         recorder.metrics.closed_before(&record);
+        let is_lost = !matches!(outcome, Ok(t3_journal::Outcome::Written));
+        recorder.evidence.done(conn, record, is_lost);
     }
     recorder.in_flight.closed();
 }

@@ -133,6 +133,10 @@ pub async fn run(
     listener: &Listener,
     observer: &dyn RelayObserver,
 ) -> Relayed {
+    // It began in the process before, which observers do not know.
+    if session.end_started() {
+        notify_end(session, observer);
+    }
     let (end, kept) = {
         let mut relay = Relay {
             session,

@@ -59,6 +59,8 @@ pub struct Passed {
     pub state: Option<OwnedFd>,
     /// Sockets of its sessions, with their names in the descriptor store.
     pub legs: Vec<(String, OwnedFd)>,
+    /// Names of other descriptors in the store, which are closed.
+    pub foreign: Vec<String>,
 }
 
 /// Returns the passed listeners, or else one bound to `address`.
@@ -96,6 +98,13 @@ pub fn passed() -> Result<Passed, ListenError> {
             continue;
         }
         if !is_listening_tcp(&socket) {
+            // A socket unit is an error of the configuration. An error here would repeat for ever if
+            // the descriptor store had another descriptor, which a restart keeps.
+            if !is_of_socket_unit(&name) {
+                tracing::warn!("closing descriptor {fd} named {name:?}: not a listening TCP socket");
+                passed.foreign.push(name);
+                continue;
+            }
             let text = format!(
                 "descriptor {fd} is not a listening TCP socket; set ListenStream= and Accept=no in the unit"
             );
@@ -114,6 +123,11 @@ pub fn passed() -> Result<Passed, ListenError> {
 
 fn is_tcp(socket: &Socket) -> bool {
     matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6)) && matches!(socket.r#type(), Ok(Type::STREAM))
+}
+
+/// Whether a name is that of a socket unit (systemd.socket(5), `FileDescriptorName=`), or unknown.
+fn is_of_socket_unit(name: &str) -> bool {
+    name.ends_with(".socket") || name == "unknown" || name.is_empty()
 }
 
 fn is_listening_tcp(socket: &Socket) -> bool {

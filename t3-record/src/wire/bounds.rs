@@ -5,7 +5,7 @@ use super::{ToTrace, live};
 use crate::evidence::{MAX_SPANS, RelayFacts};
 
 /// Longest session id, address and `Cf-Ray`, in bytes.
-const ID: usize = 64;
+pub const MOST_ID: usize = 64;
 /// Longest user name, in bytes (`LOGIN_NAME_MAX`).
 const USER: usize = 256;
 /// Longest reason of a Close frame: 123 bytes, each replaced by up to three (RFC 6455 section 5.5).
@@ -19,7 +19,7 @@ const PORTS: usize = 65_536;
 
 /// A session id is too long. It cannot be cut: another session may begin with the same text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("conn: expected up to {ID} bytes, got {0}")]
+#[error("conn: expected up to {MOST_ID} bytes, got {0}")]
 pub struct TooLong(pub usize);
 
 impl ToTrace {
@@ -37,8 +37,8 @@ impl ToTrace {
             }
             Self::Register(session) => {
                 cut(&mut session.user, USER);
-                cut(&mut session.ip, ID);
-                session.ray.iter_mut().for_each(|ray| cut(ray, ID));
+                cut(&mut session.ip, MOST_ID);
+                session.ray.iter_mut().for_each(|ray| cut(ray, MOST_ID));
                 id(&session.conn)
             }
             Self::Ending { conn, facts } => {
@@ -60,7 +60,7 @@ impl ToTrace {
 }
 
 fn id(conn: &str) -> Result<(), TooLong> {
-    if conn.len() > ID { Err(TooLong(conn.len())) } else { Ok(()) }
+    if conn.len() > MOST_ID { Err(TooLong(conn.len())) } else { Ok(()) }
 }
 
 fn relay(facts: &mut RelayFacts) {
@@ -91,13 +91,13 @@ mod tests {
 
     #[test]
     fn a_full_list_of_ended_sessions_fits_and_is_not_cut() {
-        let mut picked_up = ToTrace::PickedUp { ended: vec!["x".repeat(ID); MOST_ENDED] };
+        let mut picked_up = ToTrace::PickedUp { ended: vec!["x".repeat(MOST_ID); MOST_ENDED] };
         assert!(serde_json::to_vec(&picked_up).unwrap().len() <= MAX_MESSAGE);
         assert_eq!(picked_up.bound(), Ok(()));
         let ToTrace::PickedUp { mut ended } = picked_up else { unreachable!() };
         assert_eq!(ended.len(), MOST_ENDED);
-        ended.push("x".repeat(ID + 1));
-        assert_eq!(ToTrace::PickedUp { ended }.bound(), Err(TooLong(ID + 1)));
+        ended.push("x".repeat(MOST_ID + 1));
+        assert_eq!(ToTrace::PickedUp { ended }.bound(), Err(TooLong(MOST_ID + 1)));
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(register.bound(), Ok(()));
         let ToTrace::Register(session) = register else { unreachable!() };
         let lengths = (session.user.len(), session.ip.len(), session.ray.map_or(0, |ray| ray.len()));
-        assert_eq!(lengths, (USER, ID, ID));
+        assert_eq!(lengths, (USER, MOST_ID, MOST_ID));
         assert_eq!(ToTrace::Ask { conn: long }.bound(), Err(TooLong(300)));
         let mut facts = RelayFacts { delays: vec![Span::default(); 1_000], ..RelayFacts::default() };
         let reason = "\u{fffd}".repeat(123);

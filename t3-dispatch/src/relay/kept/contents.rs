@@ -52,6 +52,12 @@ impl Identity {
         }
     }
 
+    /// Whether t3-trace accepts the id of the session.
+    #[must_use]
+    pub fn has_valid_id(&self) -> bool {
+        (1..=wire::MOST_ID).contains(&self.conn.len())
+    }
+
     /// Cookies of the sockets: downstream and upstream.
     #[must_use]
     pub fn cookies(&self) -> Option<[u64; 2]> {

@@ -14,9 +14,10 @@ pub mod pick_up;
 pub mod positions;
 pub mod restore;
 
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, time::Duration};
 
 use t3_record::vocabulary::Side;
+use tokio::time::timeout;
 
 use crate::{
     fd_store::{
@@ -34,6 +35,10 @@ use crate::{
     },
     sys::tcp_counters,
 };
+
+/// Limit of the wait for the removal of sockets from the store, also when the service manager takes
+/// no message.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The slot of a session, and what was written to it.
 #[derive(Debug)]
@@ -144,7 +149,8 @@ impl Kept {
     pub async fn remove(mut self) -> bool {
         self.slot.retire();
         self.is_removed = true;
-        self.store.remove(self.slot.name()).await.unwrap_or(false)
+        let removed = self.store.remove(self.slot.name());
+        matches!(timeout(REMOVE_TIMEOUT, removed).await, Ok(Ok(true)))
     }
 
     /// Commits the complete state and leaves the slot to the next process. Returns `false` if it
@@ -186,6 +192,10 @@ impl Kept {
         let heartbeat = session.heartbeat.counts();
         if self.heartbeat != Some(heartbeat) {
             self.heartbeat = Some(heartbeat);
+            // Not with each commit: a slow peer leaves a part of many messages.
+            if self.pending == [0, 0] {
+                self.slot.release_pending();
+            }
             let content = postcard::to_stdvec(&Checkpoint::of(session)).unwrap_or_default();
             self.slot.write_checkpoint(&content);
         }

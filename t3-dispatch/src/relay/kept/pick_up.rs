@@ -64,10 +64,12 @@ pub struct Ended {
     pub session: Option<Box<Session>>,
 }
 
-/// The identity in a slot.
+/// The identity in a slot; `None` if it cannot be read, or if t3-trace would refuse it and so all
+/// messages after it.
 #[must_use]
 pub fn identity(slot: &Slot) -> Option<Identity> {
-    postcard::from_bytes(&slot.identity()?).ok()
+    let identity: Identity = postcard::from_bytes(&slot.identity()?).ok()?;
+    identity.has_valid_id().then_some(identity)
 }
 
 /// Reads the content of a slot; `None` if it cannot be decoded.
@@ -91,7 +93,7 @@ pub fn read(slot: &Slot) -> Option<Stored> {
 }
 
 /// Takes over a session with its sockets. `died_at`: last time at which the process before is known
-/// to have run. `now`: the current time.
+/// to have run, `existed_at`: to have existed. `now`: the current time.
 ///
 /// # Errors
 /// [`Ended`]: the slot is free again and the sockets are closed.
@@ -99,7 +101,7 @@ pub fn pick_up(
     slot: Slot,
     store: &DescriptorStore,
     legs: Option<Legs>,
-    died_at: Nanos,
+    [died_at, existed_at]: [Nanos; 2],
     now: Nanos,
 ) -> Result<PickedUp, Ended> {
     let stored = read(&slot);
@@ -110,7 +112,7 @@ pub fn pick_up(
             Box::new(session)
         })
     };
-    let gap = now.saturating_sub(died_at);
+    let gap = now.saturating_sub(existed_at);
     if u128::from(gap) > MAX_GAP.as_nanos() {
         return Err(Ended { why: NotContinued::Late(gap / 1_000_000_000), session: session(&stored) });
     }

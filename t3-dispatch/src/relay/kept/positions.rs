@@ -36,8 +36,6 @@ pub struct FlowPosition {
 pub struct Positions {
     /// Number of this commit.
     pub commit: u32,
-    /// The start of the end was notified.
-    pub end_notified: bool,
     /// From the client, and from serve.
     pub flows: [FlowPosition; 2],
 }
@@ -71,7 +69,7 @@ impl Positions {
                 end_forwarded: flow.end_forwarded,
             }
         };
-        Self { commit, end_notified: session.end_notified, flows: [flow(Side::Down), flow(Side::Up)] }
+        Self { commit, flows: [flow(Side::Down), flow(Side::Up)] }
     }
 
     /// The positions as bytes.
@@ -81,8 +79,7 @@ impl Positions {
         let mut at = Writer { bytes: &mut bytes, at: 0 };
         at.put(self.commit.to_ne_bytes());
         let bits = self.flows.iter().flat_map(|flow| [flow.ended, flow.failed, flow.end_forwarded]);
-        let bits = bits.chain([self.end_notified]).enumerate();
-        let flags = bits.fold(0_u32, |flags, (bit, is_set)| flags | u32::from(is_set) << bit);
+        let flags = bits.enumerate().fold(0_u32, |flags, (bit, is_set)| flags | u32::from(is_set) << bit);
         at.put(flags.to_ne_bytes());
         for flow in &self.flows {
             at.put(flow.read.to_ne_bytes());
@@ -108,7 +105,7 @@ impl Positions {
         let mut at = Reader { bytes, at: 0 };
         let commit = u32::from_ne_bytes(at.take());
         let flags = u32::from_ne_bytes(at.take());
-        let mut positions = Self { commit, end_notified: flags & 1 << 6 != 0, ..Self::default() };
+        let mut positions = Self { commit, ..Self::default() };
         for (n, flow) in positions.flows.iter_mut().enumerate() {
             let bit = |bit: usize| flags & 1 << (3 * n + bit) != 0;
             (flow.ended, flow.failed, flow.end_forwarded) = (bit(0), bit(1), bit(2));
@@ -193,10 +190,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn positions_are_read_as_written(
-            commit in any::<u32>(), end_notified in any::<bool>(), down in flow(), up in flow(),
-        ) {
-            let positions = Positions { commit, end_notified, flows: [down, up] };
+        fn positions_are_read_as_written(commit in any::<u32>(), down in flow(), up in flow()) {
+            let positions = Positions { commit, flows: [down, up] };
             prop_assert_eq!(Positions::decode(&positions.encode()), Some(positions));
         }
     }
@@ -232,8 +227,8 @@ mod tests {
             failed: false,
             end_forwarded: n == 16,
         };
-        let bytes = Positions { commit: 7, end_notified: true, flows: [flow(16), flow(32)] }.encode();
-        assert_eq!(bytes[..8], [7, 0, 0, 0, 0b100_1101, 0, 0, 0]);
+        let bytes = Positions { commit: 7, flows: [flow(16), flow(32)] }.encode();
+        assert_eq!(bytes[..8], [7, 0, 0, 0, 0b000_1101, 0, 0, 0]);
         assert_eq!([bytes[8], bytes[16], bytes[24], bytes[32], bytes[40]], [16, 17, 18, 19, 20]);
         assert_eq!(
             bytes[48..72],

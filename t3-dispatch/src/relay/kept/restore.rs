@@ -52,7 +52,6 @@ pub fn session(stored: Stored, now: Nanos) -> Option<Session> {
         let read = positions.flows.map(|flow| flow.read);
         since_checkpoint(&mut session, checkpoint, read, now)?;
     }
-    session.end_notified = positions.end_notified;
     for (side, pending) in [Side::Down, Side::Up].into_iter().zip(pending) {
         let position = positions.flows[index(side)];
         if pending.len() != position.pending as usize || position.pending_at > position.pending {
