@@ -98,8 +98,8 @@ pub fn passed() -> Result<Passed, ListenError> {
             continue;
         }
         if !is_listening_tcp(&socket) {
-            // A socket unit is an error of the configuration. An error here would repeat for ever if
-            // the descriptor store had another descriptor, which a restart keeps.
+            // Wrong in a socket unit, it is an error of the configuration. In the descriptor store,
+            // which a restart keeps, it would be an error at every start.
             if !is_of_socket_unit(&name) {
                 tracing::warn!("closing descriptor {fd} named {name:?}: not a listening TCP socket");
                 passed.foreign.push(name);
