@@ -59,6 +59,9 @@ fn every_case_has_the_same_result_through_dispatch() {
     assert_eq!(names.len(), expected, "unique connection ids");
 }
 
+/// Sessions that are open during a restart, in up to so many runs of all cases.
+const ENOUGH: usize = 10;
+const PASSES: usize = 3;
 /// Time between two restarts. A case takes some milliseconds, those with a wait a second.
 const BETWEEN: Duration = Duration::from_millis(150);
 
@@ -72,24 +75,31 @@ fn every_case_has_the_same_result_over_restarts() {
     let _echoes = [(port, port), (fixture.serve_ports[0], address.port())]
         .map(|(port, asked)| suite.echo(port, asked).unwrap());
     let run = |to| suite.run(&Run { to, user: "u0", cases: QUICK, messages: 100 }).unwrap();
-    let mut restarts = 0;
-    let (direct, through) = std::thread::scope(|scope| {
-        let direct = scope.spawn(|| run(([127, 0, 0, 1], port).into()));
-        let through = scope.spawn(|| run(address));
-        while !through.is_finished() {
-            std::thread::sleep(BETWEEN);
-            // A crash ends the connections whose handshake is in progress, of which there are many.
-            fixture.restart().unwrap();
-            restarts += 1;
+    let direct = run(([127, 0, 0, 1], port).into());
+    let (mut restarts, mut resumed) = (0, 0);
+    // The faster the host, the fewer sessions are open during a restart.
+    for pass in 1..=PASSES {
+        let through = std::thread::scope(|scope| {
+            let through = scope.spawn(|| run(address));
+            while !through.is_finished() {
+                std::thread::sleep(BETWEEN);
+                // A crash ends the connections whose handshake is in progress, of which there are
+                // many.
+                fixture.restart().unwrap();
+                restarts += 1;
+            }
+            through.join().unwrap()
+        });
+        assert_same(&direct, &through, expected);
+        let closes = fixture.records(pass * expected).unwrap();
+        assert_eq!(closes.len(), pass * expected, "one record per connection");
+        resumed = closes.iter().filter(|(record, _)| record.resumed.is_some_and(|n| n > 0)).count();
+        println!("{restarts} restarts; {resumed} of {} sessions were open during one", closes.len());
+        if resumed >= ENOUGH {
+            break;
         }
-        (direct.join().unwrap(), through.join().unwrap())
-    });
-    assert_same(&direct, &through, expected);
-    let closes = fixture.records(expected).unwrap();
-    let resumed = closes.iter().filter(|(record, _)| record.resumed.is_some_and(|n| n > 0)).count();
-    println!("{restarts} restarts; {resumed} of {} sessions were open during one", closes.len());
-    assert_eq!(closes.len(), expected, "one record per connection");
-    assert!(resumed >= 10, "too few to prove something: {resumed}");
+    }
+    assert!(resumed >= ENOUGH, "too few to prove something: {resumed}");
 }
 
 /// Every case has the same result.
