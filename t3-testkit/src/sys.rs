@@ -17,7 +17,11 @@ use std::{
     },
     process::Command,
     ptr::null,
+    time::{Duration, Instant},
 };
+
+/// A process that was sent SIGSTOP has stopped long before.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -121,10 +125,30 @@ pub fn new_net() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
 }
 
+/// Sends a signal. After SIGSTOP, waits until each thread of the process has stopped: kill(2)
+/// returns while they still run.
 pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let process = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: kill has no memory effects.
-    check(unsafe { libc::kill(pid, signal) })
+    check(unsafe { libc::kill(process, signal) })?;
+    let until = Instant::now() + STOP_TIMEOUT;
+    while signal == libc::SIGSTOP && !is_stopped(pid) {
+        if Instant::now() > until {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {pid} does not stop")));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether each thread of a process is stopped or has ended (proc_pid_stat(5)).
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
+    })
 }
 
 /// Sends a signal to the process group of `leader`.

@@ -8,13 +8,13 @@ use http::{
     header::{CONTENT_TYPE, SET_COOKIE},
 };
 use http_body_util::Full;
-use tokio::time::timeout;
 
 use super::{
     credential::Credential,
     decide,
     serve_request::{self, RequestError, Serve},
 };
+use crate::timeout::timeout;
 
 /// Endpoint of serve that accepts a credential (packages/contracts/src/environmentHttp.ts of
 /// t3code).

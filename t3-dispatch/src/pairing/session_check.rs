@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header::COOKIE};
 use http_body_util::Full;
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use super::serve_request::{self, RequestError, Serve};
+use crate::timeout::timeout;
 
 /// Endpoint of serve that reports the session (packages/contracts/src/environmentHttp.ts of
 /// t3code).

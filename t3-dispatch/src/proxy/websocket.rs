@@ -13,7 +13,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use t3_record::{Side, evidence::OpenFailure, wire};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
@@ -43,6 +43,7 @@ use crate::{
     settings::Timeouts,
     shutdown::signal::ShutdownSignal,
     sys::{clock, random_id},
+    timeout::timeout,
     upstream::{
         connect::{self, ConnectError, Connected},
         request_body::RequestBody,

@@ -8,10 +8,7 @@ use t3_record::{
     evidence::{Listeners, OpenFailure},
     wire::Leg,
 };
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout,
-};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     routing::table::Route,
@@ -20,6 +17,7 @@ use crate::{
         descriptors::{self, Purpose},
         listeners, tcp,
     },
+    timeout::timeout,
     upstream::{
         request_body::RequestBody,
         serve_owner::{self, OwnerError, ServeOwners},

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use t3_record::{Cause::DispatchClosed, Cause::DownstreamClosed, ClosedBy, LegEnd, Segment, Verdict};
 
-use super::{Expect, ExpectedRecord, Fault, Fixture, Need, edge_burst};
+use super::{Expect, ExpectedRecord, Fault, Fixture, Need, edge_burst, pressure};
 use crate::{
     client::Client,
     error::{Attempt, Result, TestError},
@@ -29,6 +29,9 @@ const PIECES_PERIOD: Duration = Duration::from_millis(1_000);
 
 /// Time after a stop in which heartbeats are answered again, longer than its effects last.
 const SETTLED: Duration = Duration::from_secs(4);
+
+/// `--handshake-timeout` of dispatch in these tests.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Times after which a client leaves that waits for dispatch: its open timeout, and less than any.
 const GIVES_UP: Duration = Duration::from_secs(6);
@@ -126,6 +129,14 @@ pub(super) fn faults() -> Vec<Fault> {
         )
         .needs(&[Need::RealCpus, Need::Root, Need::Netns])
         .own_stack(),
+        // serve answers while dispatch is stopped, for longer than the timeout of the handshake.
+        Fault::new(
+            "dispatch_stopped_in_handshake",
+            edge_burst::untouched().key("hb_rtt_max_ms", Expect::Free),
+            answered_while_stopped,
+        )
+        .needs(&[Need::RealCpus])
+        .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
             .many(3, 2)
             .unaffected(edge_burst::untouched())
@@ -156,6 +167,31 @@ fn leave_unread(fx: &mut Fixture<'_>, after: Duration) -> Result<()> {
     // The error is that of the timeout.
     drop(Client::connect(config));
     fx.stack.signal_dispatch(libc::SIGCONT)
+}
+
+/// dispatch waits for a serve that is stopped; then dispatch is stopped, and serve answers. The
+/// session must open.
+fn answered_while_stopped(fx: &mut Fixture<'_>) -> Result<()> {
+    fx.serve(&[])?;
+    let port = fx.last_serve().port;
+    fx.last_serve().process.signal(libc::SIGSTOP)?;
+    let config = fx.config();
+    let opening = std::thread::spawn(move || Client::connect(config));
+    wait::until("dispatch to connect to serve", GIVES_UP, || {
+        std::thread::sleep(BETWEEN);
+        (pressure::accept_queue(port) > 0).then_some(())
+    })?;
+    fx.stack.signal_dispatch(libc::SIGSTOP)?;
+    fx.last_serve().process.signal(libc::SIGCONT)?;
+    std::thread::sleep(HANDSHAKE_TIMEOUT + BETWEEN);
+    fx.stack.signal_dispatch(libc::SIGCONT)?;
+    let client = opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    client.heartbeats(2)?;
+    std::thread::sleep(SETTLED);
+    client.heartbeats(2)?;
+    client.close(Some(1000), "");
+    fx.clients.push(client);
+    fx.wait_end()
 }
 
 /// Stops dispatch for some time.

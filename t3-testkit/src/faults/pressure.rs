@@ -87,7 +87,7 @@ fn disk() -> Result<String> {
 
 /// Number of connections in the accept queue of this port of 127.0.0.1: the receive queue of a
 /// listener (state 0A) in `/proc/net/tcp`.
-fn accept_queue(port: u16) -> u64 {
+pub(super) fn accept_queue(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let local = format!("0100007F:{port:04X}");
     table
