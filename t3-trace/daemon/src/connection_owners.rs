@@ -100,7 +100,7 @@ impl Reading {
         self.holders = proc::holders_among(likely.iter().copied(), &inodes);
         let missing = self.inodes.get(wanted).is_some_and(|inode| !self.holders.contains_key(inode));
         if missing && self.walked.is_none_or(|walked| walked.elapsed() >= WALK) {
-            self.holders = proc::nearest_holders(&inodes, related);
+            self.holders = proc::nearest_holders(&inodes, likely, related);
             self.walked = Some(Instant::now());
         }
         self.taken = Some(Instant::now());

@@ -41,6 +41,8 @@ const SEARCH: u64 = 2 * t3_trace_host::clock::SECOND;
 /// Age of a signal up to which it explains an exit.
 const SIGNAL_AGE: u64 = 10 * t3_trace_host::clock::SECOND;
 const STEPS: [u64; 7] = [0, 3, 7, 15, 25, 25, 25];
+/// After [`STEPS`], for the search of a listener: tables and descriptors are read for it.
+const SEARCH_STEPS: [Duration; 2] = [Duration::from_millis(25); 2];
 
 #[derive(Debug, Clone, Default)]
 struct Sockets {
@@ -122,10 +124,13 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         let (lost, is_overflowed) = shared.losses(&*late.moment(shared).await);
         return KernelFacts { host: reading.host, lost, is_overflowed, ..KernelFacts::absent(source) };
     };
-    let owner = known_owner(shared, entry, late).await;
-    // The pressure window ends at the query, not after the wait for late events.
-    let (reading, sockets) =
-        tokio::join!(read(shared, owner.as_deref(), asked_at), settled(shared, entry, source, late));
+    let of_serve = async {
+        let owner = known_owner(shared, entry, late).await;
+        // The pressure window ends at the query, not after the wait for late events.
+        let reading = read(shared, owner.as_deref(), asked_at).await;
+        (owner, reading)
+    };
+    let ((owner, reading), sockets) = tokio::join!(of_serve, settled(shared, entry, source, late));
     let owner = owner.or_else(|| self::owner(shared, entry));
     let moment = late.moment(shared).await;
     let (holder, moment) = holder(shared, entry, &sockets, moment, late).await;
@@ -308,7 +313,8 @@ fn of_process(
 async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents<'_>) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
     let is_searched = young && entry.session.opened_at.is_some();
-    for step in late.steps().filter(|_| is_searched).into_iter().flatten() {
+    let steps = late.steps().filter(|_| is_searched).map(|steps| steps.chain(SEARCH_STEPS));
+    for step in steps.into_iter().flatten() {
         if let Some(owner) = owner(shared, entry) {
             return Some(owner);
         }

@@ -197,7 +197,8 @@ mod tests {
         let losses = Losses { total: 7, is_overflowed: true };
         assert_eq!(moment.losses(|| losses), losses);
         assert_eq!(moment.losses(|| unreachable!("read before")), losses);
-        let (this, owners) = (std::process::id(), PortOwners::start(None, Box::new(|_| ())).unwrap());
+        let (this, owners) =
+            (std::process::id(), PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap());
         let found = moment.owner(this, &owners).unwrap();
         assert_eq!((found.pid, Some(found)), (this, moment.owner(this, &owners)));
         assert_eq!(moment.owner(u32::MAX, &owners), None);

@@ -136,6 +136,8 @@ struct State {
 }
 
 type Found = Box<dyn Fn(&Listener) + Send>;
+/// Processes that are likely to listen on a serve port.
+type Likely = Box<dyn Fn() -> Vec<u32> + Send>;
 
 #[derive(Debug)]
 struct Shared {
@@ -185,11 +187,11 @@ pub struct PortOwners {
 
 impl PortOwners {
     /// Starts the thread. `cgroups` is the mount point of version 2; `found` is called for each new
-    /// listener.
+    /// listener; a search begins with the processes that `likely` returns.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(cgroups: Option<PathBuf>, found: Found) -> std::io::Result<Self> {
+    pub fn start(cgroups: Option<PathBuf>, found: Found, likely: Likely) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -197,8 +199,9 @@ impl PortOwners {
             forwarders: Forwarders::default(),
         });
         let state = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("owners".to_owned()).spawn(move || run(&state, &found))?;
+        let thread = std::thread::Builder::new()
+            .name("owners".to_owned())
+            .spawn(move || run(&state, &found, &likely))?;
         Ok(Self { shared, thread: Some(thread), connections: ConnectionOwners::default() })
     }
 
@@ -335,7 +338,7 @@ impl Drop for PortOwners {
     }
 }
 
-fn run(shared: &Shared, found: &Found) {
+fn run(shared: &Shared, found: &Found, likely: &Likely) {
     let mut argv_read = None::<Instant>;
     loop {
         let state = shared.lock();
@@ -344,7 +347,7 @@ fn run(shared: &Shared, found: &Found) {
         }
         let wanted = state.wanted.clone();
         drop(state);
-        let fresh = search(shared, &wanted);
+        let fresh = search(shared, &wanted, likely);
         for listener in &fresh {
             found(listener);
         }
@@ -370,7 +373,7 @@ fn run(shared: &Shared, found: &Found) {
 }
 
 /// Returns listeners that were not known.
-fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Listener> {
+fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>, likely: &Likely) -> Vec<Listener> {
     let namespaces: HashSet<u32> = wanted.values().copied().collect();
     let tables: HashMap<u32, Vec<net::Row>> =
         namespaces.into_iter().map(|pid| (pid, net::listeners(pid).collect())).collect();
@@ -396,7 +399,8 @@ fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Listener> {
     if missing.is_empty() {
         return Vec::new();
     }
-    let holders = proc::nearest_holders(&missing.keys().copied().collect(), |pid| shared.related(pid));
+    let holders =
+        proc::nearest_holders(&missing.keys().copied().collect(), &likely(), |pid| shared.related(pid));
     let mut fresh = Vec::new();
     for (inode, pids) in holders {
         // Of several holders the oldest opened the socket; the others inherited it.
@@ -460,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_listener_owns_its_port_only_since_its_start() {
-        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         owners.want([(address.port(), std::process::id())]);
@@ -472,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_port_added_later_is_searched_immediately() {
-        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         owners.want_also(address, std::process::id());
@@ -481,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_closed_listener_is_remembered() {
-        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         owners.want([(address.port(), std::process::id())]);
@@ -506,7 +510,7 @@ mod tests {
             others: Vec::new(),
             gone_at,
         };
-        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap();
         owners.shared.lock().listeners.insert(
             3773,
             VecDeque::from([
@@ -541,7 +545,7 @@ mod tests {
 
     #[test]
     fn a_connection_belongs_to_the_process_that_holds_it() {
-        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (local, remote) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
@@ -561,7 +565,7 @@ mod tests {
 
     #[test]
     fn oom_victims_are_kept_with_their_argv_up_to_a_limit() {
-        let owners = PortOwners::start(None, Box::new(|_| ())).unwrap();
+        let owners = PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap();
         for n in 0..100 {
             owners.oom(std::process::id(), n);
         }

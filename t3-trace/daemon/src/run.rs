@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -90,7 +90,10 @@ pub async fn run(
             cgroup_sampler.watch(dir);
         }
     };
-    let owners = PortOwners::start(cgroups, Box::new(found))
+    let kernel = Arc::new(RwLock::new(kernel));
+    let view = Arc::clone(&kernel);
+    let likely = move || view.read().unwrap_or_else(PoisonError::into_inner).watched_processes();
+    let owners = PortOwners::start(cgroups, Box::new(found), Box::new(likely))
         .context("cannot start the thread that searches listeners")?;
     let observer = Observer::start(systemd::passed_netlink());
     let reconciler =
@@ -98,7 +101,7 @@ pub async fn run(
     let mut listening = listen::bind(&options.socket, &options.group).await?;
     let shared = Arc::new(Shared {
         options,
-        kernel: RwLock::new(kernel),
+        kernel,
         moments: Moments::default(),
         sampler,
         owners,

@@ -49,7 +49,7 @@ pub(crate) struct ConnectionState {
 pub(crate) struct Shared {
     pub(crate) options: Options,
     /// Written only when other ports are watched.
-    pub(crate) kernel: RwLock<Box<dyn KernelView>>,
+    pub(crate) kernel: Arc<RwLock<Box<dyn KernelView>>>,
     pub(crate) moments: Moments,
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) owners: PortOwners,

@@ -107,7 +107,7 @@ impl Drop for Sleeper {
 }
 
 fn owners() -> PortOwners {
-    PortOwners::start(None, Box::new(|_| ())).unwrap()
+    PortOwners::start(None, Box::new(|_| ()), Box::new(Vec::new)).unwrap()
 }
 
 fn only_listener(owner: &PortOwner) -> Candidates<'_> {

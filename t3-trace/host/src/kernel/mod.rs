@@ -184,6 +184,13 @@ impl Kernel {
         self.tables.own(tgid)
     }
 
+    /// Processes (thread group ids) that [`EventKind::Exit`] events are requested of: those that
+    /// started to listen on a watched serve port, also ended ones.
+    #[must_use]
+    pub fn watched_processes(&self) -> Vec<u32> {
+        self.tables.owners()
+    }
+
     /// Returns which connection of this tuple is current. Call it while the connection is open (at
     /// registration) or right after its end, and keep the result for [`Kernel::serve_end`]:
     /// ephemeral ports are reused, and the generation distinguishes the sessions.

@@ -83,6 +83,10 @@ impl Tables {
         self.owners.insert(tgid, 1, 0).map_err(|source| map_error("OWNERS", source))
     }
 
+    pub(super) fn owners(&self) -> Vec<u32> {
+        self.owners.keys().filter_map(Result::ok).collect()
+    }
+
     pub(super) fn socket(&self, cookie: u64) -> Option<Socket> {
         Socket::decode(&self.sockets.get(&cookie, 0).ok()?).ok()
     }

@@ -21,6 +21,10 @@ pub trait KernelView: Send + Sync {
     fn serve_end(&self, tuple: &ServeTuple, generation: Generation) -> Option<SocketFacts>;
     /// See [`Kernel::process`].
     fn process(&self, tgid: u32) -> Option<ProcessFacts>;
+    /// See [`Kernel::watched_processes`].
+    fn watched_processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
     /// See [`Kernel::take_events`].
     fn take_events(&mut self) -> Option<EventStream>;
     /// See [`Kernel::hooks`].
@@ -87,6 +91,9 @@ impl KernelView for Kernel {
     }
     fn process(&self, tgid: u32) -> Option<ProcessFacts> {
         Kernel::process(self, tgid)
+    }
+    fn watched_processes(&self) -> Vec<u32> {
+        Kernel::watched_processes(self)
     }
     fn take_events(&mut self) -> Option<EventStream> {
         Kernel::take_events(self).map(EventStream::new)

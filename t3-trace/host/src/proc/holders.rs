@@ -22,29 +22,35 @@ pub fn holders_among(pids: impl IntoIterator<Item = u32>, inodes: &HashSet<u64>)
     search.finish()
 }
 
-/// As [`holders`], from the youngest process on until each socket has a holder, and the others that
-/// hold it: a new serve is found without reading the descriptors of a proxy with ten thousand
-/// connections.
+/// As [`holders`], first of the processes `likely` and then from the youngest one on, until each
+/// socket has a holder, and the others that hold it: a new serve is found without reading the
+/// descriptors of a proxy with ten thousand connections.
 ///
 /// `related` names the processes that may hold the sockets of a process, too; `None`: it is not
 /// known which, so all are read.
 #[must_use]
 pub fn nearest_holders(
     inodes: &HashSet<u64>,
+    likely: &[u32],
     related: impl Fn(u32) -> Option<Vec<u32>>,
 ) -> HashMap<u64, Vec<u32>> {
-    nearest(super::pids().collect(), Search::new(inodes, super::sockets), related)
+    nearest(likely, super::pids, Search::new(inodes, super::sockets), related)
 }
 
-fn nearest<F: FnMut(u32) -> Vec<u64>>(
-    mut pids: Vec<u32>,
+fn nearest<F: FnMut(u32) -> Vec<u64>, I: Iterator<Item = u32>>(
+    likely: &[u32],
+    pids: impl FnOnce() -> I,
     mut search: Search<'_, F>,
     related: impl Fn(u32) -> Option<Vec<u32>>,
 ) -> HashMap<u64, Vec<u32>> {
     // Ids are given in ascending order; after the highest one the order is only less useful.
-    pids.sort_unstable_by(|a, b| b.cmp(a));
+    let youngest_first = |mut pids: Vec<u32>| {
+        pids.sort_unstable_by(|a, b| b.cmp(a));
+        pids
+    };
+    let all = std::iter::once_with(|| youngest_first(pids().collect())).flatten();
     let mut reads_all = false;
-    for pid in pids {
+    for pid in youngest_first(likely.to_vec()).into_iter().chain(all) {
         if search.is_complete() && !reads_all {
             break;
         }
@@ -109,6 +115,7 @@ mod tests {
     /// Holders that are found, and the processes that are read for it.
     fn search(
         processes: &[(u32, &[u64])],
+        likely: &[u32],
         inodes: &[u64],
         related: impl Fn(u32) -> Option<Vec<u32>>,
     ) -> (Vec<(u64, Vec<u32>)>, Vec<u32>) {
@@ -122,9 +129,9 @@ mod tests {
                 .unwrap_or_default()
         };
         let inodes = inodes.iter().copied().collect();
-        let pids = processes.iter().map(|(pid, _)| *pid).collect();
+        let pids = || processes.iter().map(|(pid, _)| *pid);
         let mut found: Vec<_> =
-            nearest(pids, Search::new(&inodes, sockets_of), related).into_iter().collect();
+            nearest(likely, pids, Search::new(&inodes, sockets_of), related).into_iter().collect();
         found.sort_unstable();
         (found, read.into_inner())
     }
@@ -134,20 +141,28 @@ mod tests {
 
     #[test]
     fn the_search_ends_with_the_holders_and_their_relatives() {
-        let (found, read) = search(&PROCESSES, &[7], |_| Some(vec![1]));
+        let (found, read) = search(&PROCESSES, &[], &[7], |_| Some(vec![1]));
         assert_eq!((found, read), (vec![(7, vec![1, 30])], vec![40, 31, 30, 1]));
-        let (found, read) = search(&PROCESSES, &[8, 9], |_| Some(vec![30, 31]));
+        let (found, read) = search(&PROCESSES, &[], &[8, 9], |_| Some(vec![30, 31]));
         assert_eq!(found, [(8, vec![30, 31]), (9, vec![40])]);
         assert_eq!(read, [40, 30, 31], "none twice");
     }
 
     #[test]
+    fn a_likely_holder_is_read_first_with_its_relatives() {
+        let (found, read) = search(&PROCESSES, &[30, 99], &[7], |_| Some(vec![1]));
+        assert_eq!((found, read), (vec![(7, vec![1, 30])], vec![99, 30, 1]));
+        let (found, read) = search(&PROCESSES, &[20], &[9], |_| Some(Vec::new()));
+        assert_eq!((found, read), (vec![(9, vec![40])], vec![20, 40]), "a wrong one costs its own reading");
+    }
+
+    #[test]
     fn without_known_relatives_or_holders_all_processes_are_read() {
-        let (found, read) = search(&PROCESSES, &[7], |_| None);
+        let (found, read) = search(&PROCESSES, &[], &[7], |_| None);
         assert_eq!((found, read.len()), (vec![(7, vec![1, 30])], 5));
-        let (found, read) = search(&PROCESSES, &[7, 99], |_| Some(Vec::new()));
+        let (found, read) = search(&PROCESSES, &[], &[7, 99], |_| Some(Vec::new()));
         assert_eq!((found, read.len()), (vec![(7, vec![1, 30])], 5));
-        assert_eq!(search(&PROCESSES, &[], |_| None), (Vec::new(), Vec::new()));
+        assert_eq!(search(&PROCESSES, &[], &[], |_| None), (Vec::new(), Vec::new()));
     }
 
     #[test]
@@ -164,7 +179,7 @@ mod tests {
         let listening = net::listening(std::process::id());
         let inodes: HashSet<u64> = listening[&port].iter().copied().collect();
         assert_eq!(inodes.len(), 1);
-        for found in [holders(&inodes), nearest_holders(&inodes, |_| None)] {
+        for found in [holders(&inodes), nearest_holders(&inodes, &[], |_| None)] {
             assert_eq!(found.values().flatten().collect::<Vec<_>>(), [&std::process::id()]);
         }
     }

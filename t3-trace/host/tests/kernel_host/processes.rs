@@ -93,6 +93,7 @@ fn the_exit_of_a_listening_process_is_an_event() {
     kernel.watch(&[], &[serve.address.port()], &[]).unwrap();
     serve.order("listen");
     other.order("listen");
+    assert_eq!(kernel.watched_processes(), [serve.pid()], "known before its first connection");
     other.end_by("exit 4");
     serve.end_by("exit 3");
     let mut exits = Vec::new();
