@@ -25,6 +25,8 @@ pub struct Options {
     pub quick: bool,
     /// Only cells whose name contains this.
     pub only: Option<String>,
+    /// How often each cell runs.
+    pub times: usize,
     pub lanes: usize,
 }
 
@@ -33,6 +35,7 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
     let only = options.only.as_deref().unwrap_or_default();
     let mut cells = plan::cells(options.quick);
     cells.retain(|cell| cell.to_string().contains(only));
+    let cells = cells.repeat(options.times);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.attempt(|| "start a runtime".to_owned())?;
     let (sender, finished) = mpsc::channel();
