@@ -244,7 +244,7 @@ pub const FIRST_EIGHT: [&str; 8] = [
 
 /// Faults whose verdict rests on data that dispatch itself has read (frames, heartbeats, HTTP
 /// responses), or on kernel behaviour that another fault covers: testing one kernel is enough.
-pub const DISPATCH_DECIDES: [&str; 69] = [
+pub const DISPATCH_DECIDES: [&str; 60] = [
     "client_close_1001",
     "client_close_app",
     "client_close_empty",
@@ -284,15 +284,6 @@ pub const DISPATCH_DECIDES: [&str; 69] = [
     "serve_mute_over_restart",
     "serve_recovers_after_restart",
     "serve_recovers_after_crash",
-    "deflate_close",
-    "deflate_close_1001",
-    "deflate_chatty",
-    "deflate_mute",
-    "deflate_busy",
-    "deflate_sigstop",
-    "deflate_watchdog_path",
-    "deflate_zero_window",
-    "deflate_frozen",
     "ping_frames_unanswered",
     "ping_frames_answered",
     "serve_pings_unanswered",

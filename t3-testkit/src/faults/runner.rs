@@ -48,7 +48,8 @@ pub struct Options {
     pub without_trace: bool,
     /// Runs serves as systemd units.
     pub units: bool,
-    /// Skips [`super::DISPATCH_DECIDES`].
+    /// Skips [`super::DISPATCH_DECIDES`], and all compressed sessions: their plain twins have the
+    /// same facts of the kernel.
     pub only_kernel: bool,
     /// Hook type of t3-trace; `None`: its default.
     pub hooks: Option<String>,
@@ -63,7 +64,7 @@ pub fn run(options: &Options, journal: &Arc<Journal>, mut each: impl FnMut(&Row)
     let mut faults = selected(&options.only)?;
     // Faults selected by name are not skipped.
     let brief = options.only_kernel && options.only.is_empty();
-    faults.retain(|fault| !brief || !DISPATCH_DECIDES.contains(&fault.name));
+    faults.retain(|fault| !brief || !(fault.is_compressed || DISPATCH_DECIDES.contains(&fault.name)));
     let mut rows = BTreeMap::new();
     let mut keep = |row: Row| {
         each(&row);

@@ -28,7 +28,7 @@ const OTHER_HOOKS: [&str; 2] = [
     "t3-faults --tier vm --first --hooks tracepoint --kernel tracepoint",
 ];
 /// Runs the complete catalogue. The other releases leave out the faults that dispatch decides
-/// without kernel events, which saves a quarter of an hour.
+/// without kernel events, and compressed sessions, which saves a quarter of an hour.
 const FULL: Suite = Suite::Bookworm;
 /// The Debian packages from install to purge, with sessions over restarts: completely and with a
 /// reboot in a separate guest of [`FULL`], briefly in the others.
@@ -83,7 +83,7 @@ impl Default for GuestPlan {
             workload: Workload::All { times: 1 },
             programs: Vec::new(),
             packages: None,
-            limit: Duration::from_secs(1_500),
+            limit: Duration::from_secs(2_100),
             show_console: false,
         }
     }
