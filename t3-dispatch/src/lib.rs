@@ -26,5 +26,4 @@ pub mod server;
 pub(crate) mod settings;
 pub mod shutdown;
 pub mod sys;
-mod timeout;
 pub(crate) mod upstream;

@@ -14,7 +14,7 @@ use super::{
     decide,
     serve_request::{self, RequestError, Serve},
 };
-use crate::timeout::timeout;
+use crate::sys::timeout::timeout;
 
 /// Endpoint of serve that accepts a credential (packages/contracts/src/environmentHttp.ts of
 /// t3code).

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 
 use super::serve_request::{self, RequestError, Serve};
-use crate::timeout::timeout;
+use crate::sys::timeout::timeout;
 
 /// Endpoint of serve that reports the session (packages/contracts/src/environmentHttp.ts of
 /// t3code).

@@ -42,8 +42,7 @@ use crate::{
     routing::table::Route,
     settings::Timeouts,
     shutdown::signal::ShutdownSignal,
-    sys::{clock, random_id},
-    timeout::timeout,
+    sys::{clock, random_id, timeout::timeout},
     upstream::{
         connect::{self, ConnectError, Connected},
         request_body::RequestBody,

@@ -1,4 +1,4 @@
-//! Sockets, their owners, users, clock and random numbers.
+//! Sockets, their owners, users, clock, timeouts and random numbers.
 
 pub mod bind;
 pub mod clock;
@@ -19,4 +19,5 @@ pub mod tcp_counters;
 pub mod tcp_info;
 #[cfg(test)]
 mod test_sockets;
+pub mod timeout;
 pub mod users;

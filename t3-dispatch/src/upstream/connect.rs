@@ -16,8 +16,8 @@ use crate::{
     sys::{
         descriptors::{self, Purpose},
         listeners, tcp,
+        timeout::timeout,
     },
-    timeout::timeout,
     upstream::{
         request_body::RequestBody,
         serve_owner::{self, OwnerError, ServeOwners},
