@@ -17,10 +17,10 @@ mod support;
 
 use std::{collections::HashSet, time::Duration};
 
-use support::{Daemon, serve_end, session};
+use support::{Daemon, Peer, serve_end, session};
 use t3_record::{
     Cause, CloseRecord, KernelSource, OpenRecord, Segment, Verdict,
-    evidence::{Fate, SocketFacts, Task},
+    evidence::{Fate, Process, SocketFacts, Task},
     wire::{FromTrace, MAX_MESSAGE, Role, ToTrace, VERSION},
 };
 use t3_trace_host::{clock, kernel::ProcessFacts};
@@ -97,8 +97,12 @@ async fn a_query_returns_the_kernel_evidence() {
 async fn a_late_kernel_event_is_awaited_without_blocking_others() {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
-    dispatch.send(&register(1, 3773)).await;
-    dispatch.send(&register(2, 3773)).await;
+    // The listener of the port is known, so nothing else is awaited.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    known_listener(&dispatch, port).await;
+    dispatch.send(&register(1, port)).await;
+    dispatch.send(&register(2, port)).await;
     let end = SocketFacts { fin_in: Some(clock::monotonic()), ..SocketFacts::default() };
     daemon.kernel.with(|facts| facts.sockets.insert(4, end.clone()));
     dispatch.send(&ToTrace::Ask { conn: "conn-1".to_owned() }).await;
@@ -116,25 +120,25 @@ async fn a_late_kernel_event_is_awaited_without_blocking_others() {
     daemon.stop().await;
 }
 
+/// Waits until the listener of a port is known, with a session of its own.
+async fn known_listener(dispatch: &Peer, port: u16) -> Process {
+    dispatch.send(&register(9, port)).await;
+    for _ in 0..100 {
+        if let Some(peer) = dispatch.ask("conn-9").await.peer {
+            return peer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the listener of port {port} is not found");
+}
+
 #[tokio::test]
 async fn the_listener_of_the_port_is_found() {
     let daemon = Daemon::start().await;
     let dispatch = daemon.dispatch().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    dispatch.send(&register(1, port)).await;
-    daemon.kernel.with(|facts| {
-        facts.sockets.insert(2, SocketFacts { fin_in: Some(1), ..SocketFacts::default() });
-    });
-    let mut peer = None;
-    for _ in 0..100 {
-        peer = dispatch.ask("conn-1").await.peer;
-        if peer.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let peer = peer.expect("the listener is this process");
+    let peer = known_listener(&dispatch, port).await;
     assert_eq!((peer.task.pid, peer.fate, peer.halted), (std::process::id(), Fate::Alive, None));
     daemon.stop().await;
 }
