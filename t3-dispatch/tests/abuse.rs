@@ -130,20 +130,18 @@ async fn above_max_connections_there_is_503_and_open_websockets_do_not_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_untrusted_peer_has_the_time_of_one_head_from_the_accept_on() {
-    let times = ["--header-timeout", "600ms", "--idle-timeout", "60s"];
+    let times = ["--header-timeout", "2s", "--idle-timeout", "60s"];
     let fixture = Fixture::new(&[&NOBODY[..], &times[..]].concat()).await;
-    let started = Instant::now();
     let idle = TcpStream::connect(fixture.address).await.unwrap();
     assert_eq!(silent(idle).await, "");
     // A byte shortly before the end does not start the time again.
     let mut partial = TcpStream::connect(fixture.address).await.unwrap();
     let accepted = Instant::now();
-    sleep(Duration::from_millis(400)).await;
+    sleep(Duration::from_millis(1_500)).await;
     partial.write_all(b"G").await.unwrap();
     let answer = String::from_utf8(rest(&mut partial).await.unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    assert!(accepted.elapsed() < Duration::from_millis(950), "{:?}", accepted.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(accepted.elapsed() < Duration::from_millis(3_500), "{:?}", accepted.elapsed());
     // After the refusal of its identity, the connection ends.
     let mut client = get(fixture.address, "/", "ann").await;
     let answer = String::from_utf8(rest(&mut client).await.unwrap()).unwrap();

@@ -229,8 +229,8 @@ async fn a_reader_that_never_reads_is_cut_after_the_close_timeout_and_counted() 
     });
     let block = vec![1; 64 << 10];
     while timeout(Duration::from_millis(500), near_serve.write(&block)).await.is_ok() {}
-    tcp::reset(near_serve);
     let started = Instant::now();
+    tcp::reset(near_serve);
     let facts = timeout(TIMEOUT, relayed).await.unwrap().unwrap();
     assert!(started.elapsed() >= timeouts.close && started.elapsed() < Duration::from_secs(5));
     assert!(facts.down.undelivered > 0, "{facts:?}");
