@@ -310,15 +310,25 @@ fn of_process(
 
 /// Process behind serve's port. The search starts with the session, so a session that ends
 /// immediately may be ahead of it.
-async fn known_owner(shared: &Shared, entry: &Entry, late: LateEvents<'_>) -> Option<Arc<PortOwner>> {
+async fn known_owner(shared: &Arc<Shared>, entry: &Entry, late: LateEvents<'_>) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
     let is_searched = young && entry.session.opened_at.is_some();
-    let steps = late.steps().filter(|_| is_searched).map(|steps| steps.chain(SEARCH_STEPS));
-    for step in steps.into_iter().flatten() {
+    let Some(steps) = late.steps().filter(|_| is_searched) else { return owner(shared, entry) };
+    let mut search = None;
+    for step in steps.chain(SEARCH_STEPS) {
         if let Some(owner) = owner(shared, entry) {
             return Some(owner);
         }
-        tokio::time::sleep(step).await;
+        let search = search.get_or_insert_with(|| {
+            let (state, port) = (Arc::clone(shared), serve_address(&entry.session).port());
+            let namespace_of = entry.dispatch_pid.unwrap_or_else(std::process::id);
+            tokio::task::spawn_blocking(move || state.owners.search(port, namespace_of))
+        });
+        let is_running = !search.is_finished();
+        tokio::select! {
+            _ = &mut *search, if is_running => {}
+            () = tokio::time::sleep(step) => {}
+        }
     }
     owner(shared, entry)
 }

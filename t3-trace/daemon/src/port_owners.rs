@@ -128,6 +128,8 @@ struct State {
     listeners: HashMap<u16, VecDeque<Listener>>,
     /// Last search for a port outside the regular interval.
     searched: HashMap<u16, Instant>,
+    /// Last search of [`PortOwners::search`].
+    searched_directly: HashMap<u16, Instant>,
     /// Members of the cgroups of the listeners: their argv and cgroup.
     members: HashMap<u32, (String, PathBuf)>,
     victims: VecDeque<OomVictim>,
@@ -135,16 +137,17 @@ struct State {
     stopping: bool,
 }
 
-type Found = Box<dyn Fn(&Listener) + Send>;
+type Found = Box<dyn Fn(&Listener) + Send + Sync>;
 /// Processes that are likely to listen on a serve port.
-type Likely = Box<dyn Fn() -> Vec<u32> + Send>;
+type Likely = Box<dyn Fn() -> Vec<u32> + Send + Sync>;
 
-#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     cgroups: Option<PathBuf>,
     forwarders: Forwarders,
+    found: Found,
+    likely: Likely,
 }
 
 impl Shared {
@@ -178,7 +181,6 @@ pub(crate) fn acceptor(
 }
 
 /// Handle of the search thread; stops it on drop.
-#[derive(Debug)]
 pub struct PortOwners {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -197,11 +199,11 @@ impl PortOwners {
             changed: Condvar::new(),
             cgroups,
             forwarders: Forwarders::default(),
+            found,
+            likely,
         });
         let state = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("owners".to_owned())
-            .spawn(move || run(&state, &found, &likely))?;
+        let thread = std::thread::Builder::new().name("owners".to_owned()).spawn(move || run(&state))?;
         Ok(Self { shared, thread: Some(thread), connections: ConnectionOwners::default() })
     }
 
@@ -235,6 +237,19 @@ impl PortOwners {
         state.notified = true;
         drop(state);
         self.shared.changed.notify_all();
+    }
+
+    /// Searches the listener of a port now, beside the thread, which may be reading something else
+    /// for longer than a record can wait. Reads tables and descriptors: not for an event loop.
+    pub(crate) fn search(&self, port: u16, namespace_of: u32) {
+        let mut state = self.shared.lock();
+        let recent = state.searched_directly.get(&port).is_some_and(|then| then.elapsed() < SEARCH_AGAIN);
+        if recent {
+            return;
+        }
+        state.searched_directly.insert(port, Instant::now());
+        drop(state);
+        search_and_report(&self.shared, &BTreeMap::from([(port, namespace_of)]));
     }
 
     /// Owner of the listener of `address` at a given time: the one with the most specific address,
@@ -338,7 +353,16 @@ impl Drop for PortOwners {
     }
 }
 
-fn run(shared: &Shared, found: &Found, likely: &Likely) {
+/// Searches, and reports new listeners; returns whether there were any.
+fn search_and_report(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> bool {
+    let fresh = search(shared, wanted);
+    for listener in &fresh {
+        (shared.found)(listener);
+    }
+    !fresh.is_empty()
+}
+
+fn run(shared: &Shared) {
     let mut argv_read = None::<Instant>;
     loop {
         let state = shared.lock();
@@ -347,10 +371,7 @@ fn run(shared: &Shared, found: &Found, likely: &Likely) {
         }
         let wanted = state.wanted.clone();
         drop(state);
-        let fresh = search(shared, &wanted, likely);
-        for listener in &fresh {
-            found(listener);
-        }
+        let has_found = search_and_report(shared, &wanted);
         for port in shared.forwarders.take_due() {
             let Some(namespace_of) = wanted.get(&port) else { continue };
             let listeners = shared.lock().listeners.get(&port).cloned().unwrap_or_default();
@@ -360,7 +381,7 @@ fn run(shared: &Shared, found: &Found, likely: &Likely) {
             let processes = owners.map(|owner| (owner.pid, owner.start_ticks));
             shared.forwarders.examine(port, *namespace_of, processes);
         }
-        if !fresh.is_empty() || argv_read.is_none_or(|then| then.elapsed() >= ARGV_EVERY) {
+        if has_found || argv_read.is_none_or(|then| then.elapsed() >= ARGV_EVERY) {
             read_members(shared);
             argv_read = Some(Instant::now());
         }
@@ -373,7 +394,7 @@ fn run(shared: &Shared, found: &Found, likely: &Likely) {
 }
 
 /// Returns listeners that were not known.
-fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>, likely: &Likely) -> Vec<Listener> {
+fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>) -> Vec<Listener> {
     let namespaces: HashSet<u32> = wanted.values().copied().collect();
     let tables: HashMap<u32, Vec<net::Row>> =
         namespaces.into_iter().map(|pid| (pid, net::listeners(pid).collect())).collect();
@@ -399,8 +420,9 @@ fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>, likely: &Likely) -> Vec<
     if missing.is_empty() {
         return Vec::new();
     }
-    let holders =
-        proc::nearest_holders(&missing.keys().copied().collect(), &likely(), |pid| shared.related(pid));
+    let holders = proc::nearest_holders(&missing.keys().copied().collect(), &(shared.likely)(), |pid| {
+        shared.related(pid)
+    });
     let mut fresh = Vec::new();
     for (inode, pids) in holders {
         // Of several holders the oldest opened the socket; the others inherited it.
@@ -413,6 +435,11 @@ fn search(shared: &Shared, wanted: &BTreeMap<u16, u32>, likely: &Likely) -> Vec<
         let listener = Listener { ip: address.ip(), inode, owner, others: owners, gone_at: None };
         let mut state = shared.lock();
         let list = state.listeners.entry(address.port()).or_default();
+        // Found by a search at the same time.
+        let is_same = |known: &Listener| known.inode == inode && known.owner == listener.owner;
+        if list.iter().any(|known| known.gone_at.is_none() && is_same(known)) {
+            continue;
+        }
         // Renamed by exec, or moved to another cgroup.
         list.retain(|known| known.inode != inode || known.owner.pid != listener.owner.pid);
         if list.len() == HISTORY {
@@ -481,6 +508,24 @@ mod tests {
         let address = listener.local_addr().unwrap();
         owners.want_also(address, std::process::id());
         assert!(wait_for(|| owners.at(address, clock::monotonic())).is_some());
+    }
+
+    #[test]
+    fn a_direct_search_finds_a_listener_once() {
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let report = Arc::clone(&found);
+        let report = move |listener: &Listener| report.lock().unwrap().push(listener.owner.pid);
+        let owners =
+            PortOwners::start(None, Box::new(report), Box::new(|| vec![std::process::id()])).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for _ in 0..3 {
+            // The thread does not know this port.
+            owners.search(address.port(), std::process::id());
+            assert_eq!(owners.at(address, clock::monotonic()).unwrap().pid, std::process::id());
+            std::thread::sleep(SEARCH_AGAIN);
+        }
+        assert_eq!(*found.lock().unwrap(), [std::process::id()]);
     }
 
     #[test]
