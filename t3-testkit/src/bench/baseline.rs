@@ -92,7 +92,11 @@ impl Baseline {
 
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        fs::write(path, text + "\n").attempt(|| format!("write {}", path.display()))
+        let what = || format!("write {}", path.display());
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).attempt(what)?;
+        }
+        fs::write(path, text + "\n").attempt(what)
     }
 }
 
