@@ -309,10 +309,12 @@ fn of_process(
 }
 
 /// Process behind serve's port. The search starts with the session, so a session that ends
-/// immediately may be ahead of it.
+/// immediately may be ahead of it, as one that never opens is: it is registered when it has failed.
 async fn known_owner(shared: &Arc<Shared>, entry: &Entry, late: LateEvents<'_>) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
-    let is_searched = young && entry.session.opened_at.is_some();
+    // Without a connection to serve there may be no listener.
+    let is_connected = entry.session.opened_at.is_some() || entry.session.up.is_some();
+    let is_searched = young && is_connected;
     let Some(steps) = late.steps().filter(|_| is_searched) else { return owner(shared, entry) };
     let mut search = None;
     for step in steps.chain(SEARCH_STEPS) {

@@ -21,7 +21,7 @@ use support::{Daemon, Peer, serve_end, session};
 use t3_record::{
     Cause, CloseRecord, KernelSource, OpenRecord, Segment, Verdict,
     evidence::{Fate, Process, SocketFacts, Task},
-    wire::{FromTrace, MAX_MESSAGE, Role, ToTrace, VERSION},
+    wire::{FromTrace, MAX_MESSAGE, Role, Session, ToTrace, VERSION},
 };
 use t3_trace_host::{clock, kernel::ProcessFacts};
 
@@ -140,6 +140,25 @@ async fn the_listener_of_the_port_is_found() {
     let port = listener.local_addr().unwrap().port();
     let peer = known_listener(&dispatch, port).await;
     assert_eq!((peer.task.pid, peer.fate, peer.halted), (std::process::id(), Fate::Alive, None));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_query_about_an_open_that_failed_has_the_process() {
+    let daemon = Daemon::start().await;
+    let dispatch = daemon.dispatch().await;
+    let (mut found, mut listeners) = (0, Vec::new());
+    for n in 1..=10 {
+        // A new serve for each, so that nothing is known before.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let failed = Session { opened_at: None, ..session(n, port) };
+        dispatch.send(&ToTrace::Register(Box::new(failed))).await;
+        let peer = dispatch.ask(&format!("conn-{n}")).await.peer;
+        found += usize::from(peer.is_some_and(|peer| peer.task.pid == std::process::id()));
+        listeners.push(listener);
+    }
+    assert!(found >= 9, "{found} of 10; a slow host may miss one");
     daemon.stop().await;
 }
 
