@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use t3_record::{Cause::DispatchClosed, Cause::DownstreamClosed, ClosedBy, LegEnd, Segment, Verdict};
 
-use super::{Expect, ExpectedRecord, Fault, Fixture, Need, edge_burst, pressure};
+use super::{Expect, ExpectedRecord, Fault, Fixture, Need, edge_burst, opening, pressure};
 use crate::{
     client::Client,
     error::{Attempt, Result, TestError},
@@ -136,6 +136,27 @@ pub(super) fn faults() -> Vec<Fault> {
             answered_while_stopped,
         )
         .needs(&[Need::RealCpus])
+        .own_stack(),
+        // Control: serve stays silent after the stop, too.
+        Fault::new(
+            "dispatch_stopped_serve_silent",
+            opening::failed(Verdict::ServeTimeout, "handshake_timeout")
+                .is("peer_exit", "alive")
+                .is("confidence", "likely")
+                .one_of("up_end", &["none", "fin_out", "rst_out"])
+                .key("lag_ms", Expect::Range(5_000, 60_000))
+                .key("self_lag_ms", Expect::Range(5_000, 60_000)),
+            |fx| {
+                fx.serve(&["--opening", "silent"])?;
+                let config = fx.config();
+                let opening = std::thread::spawn(move || Client::refused(config));
+                std::thread::sleep(BETWEEN * 10);
+                stop(fx, HANDSHAKE_TIMEOUT)?;
+                opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop)
+            },
+        )
+        .needs(&[Need::RealCpus])
+        .timeout(60)
         .own_stack(),
         Fault::new("descriptors_exhausted", no_socket, exhausted)
             .many(3, 2)

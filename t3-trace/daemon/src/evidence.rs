@@ -2,8 +2,8 @@
 //!
 //! Queries in work do not block each other: each is a separate task, waits are asynchronous, and
 //! pressure and tables of connections are read on blocking threads. Their number is bounded
-//! ([`crate::turns`]). A query takes up to [`PRESSURE_TIMEOUT`] and a little more; dispatch waits
-//! 250 ms.
+//! ([`crate::turns`]). A query takes up to [`PRESSURE_TIMEOUT`] and a little more; one about a new
+//! serve also takes the search of its listener. dispatch waits 250 ms.
 //!
 //! When a serve ends, all of its sessions end at one instant. No query reads a file that another
 //! one of the same instant has read: state of processes and losses are shared per moment
