@@ -8,11 +8,11 @@ use std::os::fd::AsFd as _;
 use libfuzzer_sys::{arbitrary, fuzz_target};
 use t3_dispatch::{
     fd_store::{
-        layout::{DETAILS, Layout, SLOT, slot::LIVE},
-        slot::{POSITIONS, Slot},
+        layout::{DETAILS, Layout, PAGE, SLOT, slot::LIVE},
+        slot::Slot,
         state_file::StateFile,
     },
-    relay::kept::{decide::decide, pick_up, positions::seal, restore},
+    relay::kept::{decide::decide, pick_up, positions::{MOST, seal}, restore},
     sys::tcp_counters::StreamCounters,
 };
 use t3_record::Side;
@@ -20,6 +20,7 @@ use t3_record::Side;
 #[derive(Debug, arbitrary::Arbitrary)]
 struct Input {
     slot: Vec<u8>,
+    page: Vec<u8>,
     details: [Vec<u8>; 2],
     /// Positions with a right checksum instead of those in `slot`.
     positions: Option<Vec<u8>>,
@@ -35,6 +36,7 @@ fuzz_target!(|input: Input| {
         rustix::io::pwrite(file.fd(), bytes, offset as u64).unwrap();
     };
     put(layout.slot(0), &input.slot, SLOT);
+    put(layout.page(0), &input.page, PAGE);
     for (copy, details) in input.details.iter().enumerate() {
         put(layout.details(0, copy), details, DETAILS);
     }
@@ -42,16 +44,15 @@ fuzz_target!(|input: Input| {
     let Ok(file) = StateFile::open(file.fd().as_fd().try_clone_to_owned().unwrap()) else { return };
     for slot in Slot::live(&file) {
         if let Some(positions) = &input.positions {
-            let mut bytes = [0; POSITIONS];
+            let mut bytes = [0; MOST];
             let length = positions.len().min(bytes.len());
             bytes[..length].copy_from_slice(&positions[..length]);
-            seal(&mut bytes);
-            slot.commit(&bytes);
+            let _ = slot.commit(&seal(bytes, length));
         }
         let Some(stored) = pick_up::read(&slot) else { continue };
         let counters = input.counters.map(|(read, written, is_closed)| StreamCounters { read, written, is_closed });
         let reading = slot.reading().map(|reading| reading.direction);
-        let _ = decide(&stored.positions, slot.baseline(), counters, reading, 65_536);
+        let _ = decide(&stored.positions, stored.identity.baseline, counters, reading, 65_536);
         let Some(mut session) = restore::session(stored, 1 << 40) else { continue };
         for (n, bytes) in input.traffic.chunks(64).enumerate() {
             let side = if n % 2 == 0 { Side::Down } else { Side::Up };

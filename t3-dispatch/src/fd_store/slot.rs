@@ -14,12 +14,9 @@ use std::{
 };
 
 use crate::fd_store::{
-    layout::{BUFFER, BUFFERS, DETAILS, DETAILS_HEADER, SLOT, slot as at, slot::LIVE},
+    layout::{BUFFER, BUFFERS, DETAILS, DETAILS_HEADER, PAGE, Part, SLOT, slot as at, slot::LIVE},
     state_file::StateFile,
 };
-
-/// Length of the positions of a session.
-pub const POSITIONS: usize = at::POSITIONS_LENGTH;
 
 /// A direction and a read buffer: where the bytes of the last read are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +34,7 @@ pub struct Slot {
     index: u32,
     base: usize,
     left: AtomicBool,
-    /// Details or pending bytes were written, which take whole pages.
+    /// The page, details or pending bytes were written, which take whole pages.
     has_pages: AtomicBool,
     /// Pending bytes have memory.
     has_pending: AtomicBool,
@@ -131,37 +128,23 @@ impl Slot {
         self.file.memory().store(self.base + at::RESUMED, resumed);
     }
 
-    /// The kernel's counters less those of the session: read from the client, from serve; written
-    /// from the client, from serve.
+    /// The positions that were committed last; `None` for a length that none have.
     #[must_use]
-    pub fn baseline(&self) -> [u64; 4] {
-        let bytes: [u8; at::BASELINE.1] = self.file.memory().array(self.base + at::BASELINE.0);
-        let mut words = [0; 4];
-        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        }
-        words
-    }
-
-    /// See [`Slot::baseline`].
-    pub fn set_baseline(&self, words: [u64; 4]) {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.file.memory().write(self.base + at::BASELINE.0, &bytes);
-    }
-
-    /// The positions that were committed last.
-    #[must_use]
-    pub fn positions(&self) -> [u8; POSITIONS] {
+    pub fn positions(&self) -> Option<Vec<u8>> {
         let active = self.file.memory().load(self.base + at::ACTIVE) as usize & 1;
-        self.file.memory().array(self.base + at::POSITIONS[active])
+        self.read_part(at::POSITIONS[active])
     }
 
-    /// Replaces the positions at once.
-    pub fn commit(&self, positions: &[u8; POSITIONS]) {
+    /// Replaces the positions at once. Returns `false` if they are too long.
+    #[must_use]
+    pub fn commit(&self, positions: &[u8]) -> bool {
         let memory = self.file.memory();
         let next = memory.load(self.base + at::ACTIVE) ^ 1;
-        memory.write(self.base + at::POSITIONS[next as usize & 1], positions);
-        memory.store(self.base + at::ACTIVE, next);
+        let is_written = self.write_part(at::POSITIONS[next as usize & 1], positions);
+        if is_written {
+            memory.store(self.base + at::ACTIVE, next);
+        }
+        is_written
     }
 
     /// Notes where the next read puts its bytes; `None`: not in shared memory.
@@ -184,53 +167,62 @@ impl Slot {
 
     /// Writes the checkpoint; one that is too long is marked as missing.
     pub fn write_checkpoint(&self, content: &[u8]) {
-        let (offset, length) = (self.base + at::CHECKPOINT.0, at::CHECKPOINT.1);
-        let memory = self.file.memory();
-        let sequence = memory.load(offset) & !1;
-        memory.store(offset, sequence.wrapping_add(1));
-        let content = if content.len() + 8 <= length { content } else { &[] };
-        memory.store(offset + 4, u32::try_from(content.len()).unwrap_or(0));
-        memory.write(offset + 8, content);
-        memory.store(offset, sequence.wrapping_add(2));
+        let (memory, at) = (self.file.memory(), self.base + at::SEQUENCE);
+        let sequence = memory.load(at) & !1;
+        memory.store(at, sequence.wrapping_add(1));
+        if !self.write_part(at::CHECKPOINT, content) {
+            let _ = self.write_part(at::CHECKPOINT, &[]);
+        }
+        memory.store(at, sequence.wrapping_add(2));
     }
 
     /// The checkpoint; `None` if the process was killed while it wrote it.
     #[must_use]
     pub fn checkpoint(&self) -> Option<Vec<u8>> {
-        let (offset, length) = (self.base + at::CHECKPOINT.0, at::CHECKPOINT.1);
-        let memory = self.file.memory();
-        if memory.load(offset) & 1 == 1 {
-            return None;
-        }
-        self.content(offset + 4, length - 4)
+        let is_complete = self.file.memory().load(self.base + at::SEQUENCE) & 1 == 0;
+        is_complete.then(|| self.read_part(at::CHECKPOINT)).flatten()
     }
 
     /// Writes the identity. Returns `false` if it is too long.
     #[must_use]
     pub fn write_identity(&self, content: &[u8]) -> bool {
-        let (offset, length) = (self.base + at::IDENTITY.0, at::IDENTITY.1);
-        if content.len() + 4 > length {
-            return false;
-        }
-        self.file.memory().store(offset, u32::try_from(content.len()).unwrap_or(0));
-        self.file.memory().write(offset + 4, content);
-        true
+        self.write_part(at::IDENTITY, content)
     }
 
     /// The identity.
     #[must_use]
     pub fn identity(&self) -> Option<Vec<u8>> {
-        self.content(self.base + at::IDENTITY.0, at::IDENTITY.1)
+        self.read_part(at::IDENTITY)
     }
 
-    /// Length and content in a part of `length` bytes.
-    fn content(&self, offset: usize, length: usize) -> Option<Vec<u8>> {
-        let used = self.file.memory().load(offset) as usize;
-        if used == 0 || used + 4 > length {
+    /// Writes length and content. Returns `false`, and writes nothing, if it is too long.
+    fn write_part(&self, part: Part, content: &[u8]) -> bool {
+        let length = match u32::try_from(content.len()) {
+            Ok(length) if content.len() <= part.most => length,
+            _ => return false,
+        };
+        let (memory, at) = (self.file.memory(), self.base + part.at);
+        memory.store(at, length);
+        if content.len() <= part.room {
+            memory.write(at + 4, content);
+        } else {
+            self.has_pages.store(true, Ordering::Relaxed);
+            memory.write(self.file.layout().page(self.index) + part.in_page, content);
+        }
+        true
+    }
+
+    /// The content of a part; `None` if there is none, or for a length that none has.
+    fn read_part(&self, part: Part) -> Option<Vec<u8>> {
+        let (memory, at) = (self.file.memory(), self.base + part.at);
+        let length = memory.load(at) as usize;
+        if !(1..=part.most).contains(&length) {
             return None;
         }
-        let mut content = vec![0; used];
-        self.file.memory().read(offset + 4, &mut content);
+        let is_in_slot = length <= part.room;
+        let from = if is_in_slot { at + 4 } else { self.file.layout().page(self.index) + part.in_page };
+        let mut content = vec![0; length];
+        memory.read(from, &mut content);
         Some(content)
     }
 
@@ -323,12 +315,13 @@ impl Slot {
         }
     }
 
-    /// Gives the memory of pending bytes and details back to the kernel.
-    pub fn shrink(&self) {
+    /// Gives the memory outside the slot back to the kernel.
+    fn shrink(&self) {
         if !self.has_pages.swap(false, Ordering::Relaxed) {
             return;
         }
         let (memory, layout) = (self.file.memory(), self.file.layout());
+        memory.release(layout.page(self.index), PAGE);
         memory.release(layout.pending(self.index, 0), 2 * BUFFER);
         memory.release(layout.details(self.index, 0), 2 * DETAILS);
     }
@@ -412,14 +405,20 @@ mod tests {
     #[test]
     fn a_commit_replaces_the_positions_at_once() {
         let slot = slot();
-        slot.commit(&[1; POSITIONS]);
-        assert_eq!(slot.positions(), [1; POSITIONS]);
-        // Killed before the last word of a commit.
-        let next = slot.file.memory().load(slot.base + at::ACTIVE) ^ 1;
-        slot.file.memory().write(slot.base + at::POSITIONS[next as usize], &[2; 100]);
-        assert_eq!(slot.positions(), [1; POSITIONS]);
-        slot.commit(&[3; POSITIONS]);
-        assert_eq!(slot.positions(), [3; POSITIONS]);
+        // In the slot, in the page, and from one to the other.
+        for length in [[40, 40], [200, 200], [40, 200], [200, 40]] {
+            let positions = |byte: u8, n: usize| vec![byte; length[n]];
+            assert!(slot.commit(&positions(1, 0)));
+            assert_eq!(slot.positions(), Some(positions(1, 0)));
+            // Killed before the last word of a commit.
+            let next = slot.file.memory().load(slot.base + at::ACTIVE) ^ 1;
+            assert!(slot.write_part(at::POSITIONS[next as usize], &positions(2, 1)));
+            assert_eq!(slot.positions(), Some(positions(1, 0)));
+            assert!(slot.commit(&positions(3, 1)));
+            assert_eq!(slot.positions(), Some(positions(3, 1)));
+        }
+        assert!(!slot.commit(&[4; 257]));
+        assert_eq!(slot.positions(), Some(vec![3; 40]), "too long, so the last ones stay");
     }
 
     #[test]
@@ -428,12 +427,28 @@ mod tests {
         assert_eq!(slot.checkpoint(), None);
         slot.write_checkpoint(b"first");
         assert_eq!(slot.checkpoint().as_deref(), Some(&b"first"[..]));
-        slot.file.memory().store(slot.base + at::CHECKPOINT.0, 3);
+        slot.file.memory().store(slot.base + at::SEQUENCE, 3);
         assert_eq!(slot.checkpoint(), None);
-        slot.write_checkpoint(b"second");
-        assert_eq!(slot.checkpoint().as_deref(), Some(&b"second"[..]));
-        slot.write_checkpoint(&[1; 300]);
+        slot.write_checkpoint(&[7; 300]);
+        assert_eq!(slot.checkpoint(), Some(vec![7; 300]));
+        slot.write_checkpoint(&[1; 513]);
         assert_eq!(slot.checkpoint(), None);
+    }
+
+    #[test]
+    fn parts_at_the_limits_of_their_places_do_not_change_each_other() {
+        let slot = slot();
+        for extra in [0, 1] {
+            let length = |part: Part| part.room + extra;
+            assert!(slot.write_identity(&vec![1; length(at::IDENTITY)]));
+            slot.write_checkpoint(&vec![2; length(at::CHECKPOINT)]);
+            assert!(slot.commit(&vec![3; length(at::POSITIONS[0])]));
+            assert!(slot.commit(&vec![4; length(at::POSITIONS[0])]));
+            assert_eq!(slot.identity(), Some(vec![1; length(at::IDENTITY)]));
+            assert_eq!(slot.checkpoint(), Some(vec![2; length(at::CHECKPOINT)]));
+            assert_eq!(slot.positions(), Some(vec![4; length(at::POSITIONS[0])]));
+        }
+        assert!(!slot.write_identity(&vec![1; at::IDENTITY.most + 1]));
     }
 
     #[test]
@@ -455,25 +470,28 @@ mod tests {
     fn a_dropped_slot_is_empty_and_free() {
         let file = StateFile::create(1).unwrap();
         let slot = Slot::take(&file).unwrap();
-        assert!(slot.write_identity(b"who") && slot.write_pending(1, b"bytes"));
+        assert!(slot.write_identity(&[9; 300]) && slot.write_pending(1, b"bytes"));
         slot.set_reading(Some(Reading { direction: 1, buffer: 3 }));
-        slot.set_baseline([1, 2, 3, u64::MAX]);
         slot.go_live();
         assert_eq!(slot.reading(), Some(Reading { direction: 1, buffer: 3 }));
-        assert_eq!((slot.baseline(), slot.pending(1, 5)), ([1, 2, 3, u64::MAX], Some(b"bytes".to_vec())));
+        assert_eq!(slot.pending(1, 5), Some(b"bytes".to_vec()));
         drop(slot);
         assert!(Slot::live(&file).is_empty());
         let slot = Slot::take(&file).unwrap();
         assert_eq!((slot.identity(), slot.reading(), slot.pending(1, 1)), (None, None, Some(vec![0])));
+        let page: [u8; PAGE] = file.memory().array(file.layout().page(0));
+        assert_eq!(page, [0; PAGE], "the page of the session before");
     }
 
     #[test]
     fn lengths_from_outside_are_checked() {
         let slot = slot();
-        slot.file.memory().store(slot.base + at::IDENTITY.0, u32::MAX);
+        slot.file.memory().store(slot.base + at::IDENTITY.at, u32::MAX);
         slot.file.memory().store(slot.base + at::READING, u32::MAX);
         slot.file.memory().store(slot.file.layout().details(slot.index, 0) + 4, u32::MAX);
-        assert_eq!((slot.identity(), slot.reading(), slot.details(1)), (None, None, None));
+        slot.file.memory().store(slot.base + at::POSITIONS[0].at, 257);
+        assert_eq!((slot.identity(), slot.positions()), (None, None));
+        assert_eq!((slot.reading(), slot.details(1)), (None, None));
         assert_eq!((slot.pending(0, BUFFER + 1), slot.read_bytes(0, usize::MAX)), (None, None));
     }
 }

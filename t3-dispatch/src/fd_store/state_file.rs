@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(refused(&write(0, b"x")), "it is not the state of a t3-dispatch");
         assert_eq!(
             refused(&write(8, &[9, 0, 0, 0])),
-            "it has version 9, and this t3-dispatch reads version 1"
+            "it has version 9, and this t3-dispatch reads version 2"
         );
         assert_eq!(refused(&write(12, &[0xff; 4])), "it has 4294967295 slots");
         assert_eq!(refused(&write(12, &[3, 0, 0, 0])), "it has 3 slots");

@@ -61,7 +61,8 @@ impl Kept {
     /// counters (MPTCP), an identity that is too long.
     #[must_use]
     pub fn begin(slot: Slot, store: &DescriptorStore, session: &Session, legs: &Legs) -> Option<Self> {
-        let identity = postcard::to_stdvec(&Identity::of(session)).ok()?;
+        let baseline = baseline(session, legs)?;
+        let identity = postcard::to_stdvec(&Identity::of(session, baseline)).ok()?;
         if !slot.write_identity(&identity) {
             return None;
         }
@@ -77,7 +78,6 @@ impl Kept {
             is_removed: false,
             pending: [0; 2],
         };
-        kept.measure(session, legs)?;
         kept.write(session, false).then_some(())?;
         kept.slot.go_live();
         kept.store.add(kept.slot.name(), vec![down, up]);
@@ -97,20 +97,6 @@ impl Kept {
             Self { slot, store, commit, heartbeat: None, has_details: true, is_removed: false, pending };
         kept.commit(session);
         kept
-    }
-
-    /// Notes the difference between the counters of the kernel and those of the session.
-    fn measure(&self, session: &Session, legs: &Legs) -> Option<()> {
-        let (down, up) = (tcp_counters::read(&legs.down).ok()?, tcp_counters::read(&legs.up).ok()?);
-        let read = |side| session.facts.leg(side).bytes;
-        let written = |side| session.flow(side).written;
-        self.slot.set_baseline([
-            down.read.wrapping_sub(read(Side::Down)),
-            up.read.wrapping_sub(read(Side::Up)),
-            up.written.wrapping_sub(written(Side::Down)),
-            down.written.wrapping_sub(written(Side::Up)),
-        ]);
-        Some(())
     }
 
     /// The slot.
@@ -183,7 +169,9 @@ impl Kept {
                 self.pending[n] = pending.len();
             }
         }
-        self.slot.commit(&Positions::of(session, next).encode());
+        if !self.slot.commit(&Positions::of(session, next).encode()) {
+            return false;
+        }
         self.commit = next;
         if self.has_details && !has_details {
             self.has_details = false;
@@ -201,6 +189,20 @@ impl Kept {
         }
         true
     }
+}
+
+/// The difference between the counters of the kernel and those of the session; `None` for a socket
+/// without counters.
+fn baseline(session: &Session, legs: &Legs) -> Option<[u64; 4]> {
+    let (down, up) = (tcp_counters::read(&legs.down).ok()?, tcp_counters::read(&legs.up).ok()?);
+    let read = |side| session.facts.leg(side).bytes;
+    let written = |side| session.flow(side).written;
+    Some([
+        down.read.wrapping_sub(read(Side::Down)),
+        up.read.wrapping_sub(read(Side::Up)),
+        up.written.wrapping_sub(written(Side::Down)),
+        down.written.wrapping_sub(written(Side::Up)),
+    ])
 }
 
 impl Drop for Kept {

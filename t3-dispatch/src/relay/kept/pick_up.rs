@@ -75,7 +75,7 @@ pub fn identity(slot: &Slot) -> Option<Identity> {
 /// Reads the content of a slot; `None` if it cannot be decoded.
 #[must_use]
 pub fn read(slot: &Slot) -> Option<Stored> {
-    let positions = Positions::decode(&slot.positions())?;
+    let positions = Positions::decode(&slot.positions()?)?;
     let pending = |n: usize| slot.pending(n, positions.flows[n].pending as usize);
     let details = slot.details(positions.commit).and_then(|(commit, details)| {
         let details: Details = serde_json::from_slice(&details).ok()?;
@@ -125,7 +125,8 @@ pub fn pick_up(
     let decided = match (tcp_counters::read(&legs.down), tcp_counters::read(&legs.up)) {
         (Ok(down), Ok(up)) => {
             let reading = slot.reading().map(|reading| reading.direction);
-            decide(&found.positions, slot.baseline(), [down, up], reading, BUFFER).map_err(NotContinued::from)
+            decide(&found.positions, found.identity.baseline, [down, up], reading, BUFFER)
+                .map_err(NotContinued::from)
         }
         (Err(error), _) | (_, Err(error)) => Err(NotContinued::Counters(error)),
     };

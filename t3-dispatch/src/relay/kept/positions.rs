@@ -1,12 +1,15 @@
-//! Positions of both directions of a session as bytes of a fixed length: the part of the state that
-//! changes with each message.
+//! Positions of both directions of a session as bytes: the part of the state that changes with each
+//! message. Few bytes between two frames, so that both copies have room in the slot.
 
+use serde::{Deserialize, Serialize};
 use t3_record::vocabulary::Side;
 
-use crate::{
-    fd_store::slot::POSITIONS,
-    relay::{frames::position, session::Session},
-};
+use crate::relay::{frames::position, session::Session};
+
+/// Most bytes of encoded positions.
+pub const MOST: usize = 192;
+/// Length of the checksum (CRC-32) after the content.
+const CHECKSUM: usize = 4;
 
 /// Position of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +52,72 @@ pub const fn index(side: Side) -> usize {
     }
 }
 
-const FLOW: usize = 8 * 5 + 14 + 2 + 4 + 4;
+/// Positions as they are encoded (postcard): numbers take as many bytes as they need.
+#[derive(Serialize, Deserialize)]
+struct Encoded<'a> {
+    commit: u32,
+    flags: u8,
+    #[serde(borrow)]
+    flows: [EncodedFlow<'a>; 2],
+}
+
+#[derive(Serialize, Deserialize)]
+struct EncodedFlow<'a> {
+    read: u64,
+    /// `written` less `read`, modulo 2^64: near 0.
+    written: i64,
+    msgs: u64,
+    left: u64,
+    payload: u64,
+    /// As far as it was read.
+    header: &'a [u8],
+    scanner: u8,
+    pending: u32,
+    pending_at: u32,
+}
+
+impl<'a> EncodedFlow<'a> {
+    fn of(flow: &'a FlowPosition) -> Self {
+        let FlowPosition { read, written, msgs, ref scanner, pending, pending_at, .. } = *flow;
+        Self {
+            read,
+            written: written.wrapping_sub(read).cast_signed(),
+            msgs,
+            left: scanner.left,
+            payload: scanner.payload,
+            header: scanner.header.get(..scanner.header_have.into()).unwrap_or(&scanner.header),
+            scanner: scanner.flags,
+            pending,
+            pending_at,
+        }
+    }
+
+    /// `None` for a header that is too long.
+    fn position(&self) -> Option<FlowPosition> {
+        let mut header = [0; 14];
+        header.get_mut(..self.header.len())?.copy_from_slice(self.header);
+        let Self { read, written, msgs, left, payload, scanner: flags, pending, pending_at, .. } = *self;
+        let header_have = u8::try_from(self.header.len()).ok()?;
+        let scanner = position::Position { left, payload, header, header_have, flags };
+        let written = read.wrapping_add(written.cast_unsigned());
+        Some(FlowPosition { read, written, msgs, scanner, pending, pending_at, ..FlowPosition::default() })
+    }
+}
+
+/// Encoded positions.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes {
+    bytes: [u8; MOST],
+    length: usize,
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
 
 impl Positions {
     /// The positions of a session.
@@ -72,93 +140,45 @@ impl Positions {
         Self { commit, flows: [flow(Side::Down), flow(Side::Up)] }
     }
 
-    /// The positions as bytes.
+    /// The positions as bytes; empty if they do not fit, which does not occur: the longest take
+    /// fewer than [`MOST`].
     #[must_use]
-    pub fn encode(&self) -> [u8; POSITIONS] {
-        let mut bytes = [0; POSITIONS];
-        let mut at = Writer { bytes: &mut bytes, at: 0 };
-        at.put(self.commit.to_ne_bytes());
+    pub fn encode(&self) -> Bytes {
         let bits = self.flows.iter().flat_map(|flow| [flow.ended, flow.failed, flow.end_forwarded]);
-        let flags = bits.enumerate().fold(0_u32, |flags, (bit, is_set)| flags | u32::from(is_set) << bit);
-        at.put(flags.to_ne_bytes());
-        for flow in &self.flows {
-            at.put(flow.read.to_ne_bytes());
-            at.put(flow.written.to_ne_bytes());
-            at.put(flow.msgs.to_ne_bytes());
-            at.put(flow.scanner.left.to_ne_bytes());
-            at.put(flow.scanner.payload.to_ne_bytes());
-            at.put(flow.scanner.header);
-            at.put([flow.scanner.header_have, flow.scanner.flags]);
-            at.put(flow.pending.to_ne_bytes());
-            at.put(flow.pending_at.to_ne_bytes());
-        }
-        seal(&mut bytes);
-        bytes
+        let flags = bits.enumerate().fold(0_u8, |flags, (bit, is_set)| flags | u8::from(is_set) << bit);
+        let [down, up] = &self.flows;
+        let flows = [EncodedFlow::of(down), EncodedFlow::of(up)];
+        let mut bytes = [0; MOST];
+        let content = postcard::to_slice(&Encoded { commit: self.commit, flags, flows }, &mut bytes);
+        let length = content.map_or(0, |content| content.len());
+        seal(bytes, length)
     }
 
-    /// Reads what [`Positions::encode`] wrote; `None` if a byte has changed.
+    /// Reads the result of [`Positions::encode`]; `None` if a byte has changed.
     #[must_use]
-    pub fn decode(bytes: &[u8; POSITIONS]) -> Option<Self> {
-        if crc32fast::hash(&bytes[..CONTENT]).to_ne_bytes() != bytes[CONTENT..] {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (content, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
+        if crc32fast::hash(content).to_ne_bytes() != *checksum {
             return None;
         }
-        let mut at = Reader { bytes, at: 0 };
-        let commit = u32::from_ne_bytes(at.take());
-        let flags = u32::from_ne_bytes(at.take());
-        let mut positions = Self { commit, ..Self::default() };
-        for (n, flow) in positions.flows.iter_mut().enumerate() {
-            let bit = |bit: usize| flags & 1 << (3 * n + bit) != 0;
+        let (encoded, rest) = postcard::take_from_bytes::<Encoded<'_>>(content).ok()?;
+        let [down, up] = &encoded.flows;
+        let mut flows = [down.position()?, up.position()?];
+        for (n, flow) in flows.iter_mut().enumerate() {
+            let bit = |bit: usize| encoded.flags & 1 << (3 * n + bit) != 0;
             (flow.ended, flow.failed, flow.end_forwarded) = (bit(0), bit(1), bit(2));
-            flow.read = u64::from_ne_bytes(at.take());
-            flow.written = u64::from_ne_bytes(at.take());
-            flow.msgs = u64::from_ne_bytes(at.take());
-            flow.scanner.left = u64::from_ne_bytes(at.take());
-            flow.scanner.payload = u64::from_ne_bytes(at.take());
-            flow.scanner.header = at.take();
-            [flow.scanner.header_have, flow.scanner.flags] = at.take();
-            flow.pending = u32::from_ne_bytes(at.take());
-            flow.pending_at = u32::from_ne_bytes(at.take());
         }
-        Some(positions)
+        rest.is_empty().then_some(Self { commit: encoded.commit, flows })
     }
 }
 
-/// Writes the checksum.
-pub fn seal(bytes: &mut [u8; POSITIONS]) {
-    let checksum = crc32fast::hash(&bytes[..CONTENT]);
-    bytes[CONTENT..].copy_from_slice(&checksum.to_ne_bytes());
-}
-
-/// Bytes before the checksum (CRC-32).
-const CONTENT: usize = POSITIONS - 4;
-
-const _: () = assert!(8 + 2 * FLOW <= CONTENT);
-
-struct Writer<'a> {
-    bytes: &'a mut [u8; POSITIONS],
-    at: usize,
-}
-
-impl Writer<'_> {
-    fn put<const N: usize>(&mut self, part: [u8; N]) {
-        if let Some(place) = self.bytes.get_mut(self.at..self.at + N) {
-            place.copy_from_slice(&part);
-        }
-        self.at += N;
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8; POSITIONS],
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let part = self.bytes.get(self.at..self.at + N).and_then(|part| part.try_into().ok());
-        self.at += N;
-        part.unwrap_or([0; N])
-    }
+/// Adds the checksum to a content of `length` bytes; empty if there is no room for it.
+#[must_use]
+pub fn seal(mut bytes: [u8; MOST], length: usize) -> Bytes {
+    let (content, rest) = bytes.split_at_mut(length.min(MOST));
+    let Some(place) = rest.first_chunk_mut() else { return Bytes { bytes, length: 0 } };
+    *place = crc32fast::hash(content).to_ne_bytes();
+    Bytes { bytes, length: length + CHECKSUM }
 }
 
 #[cfg(test)]
@@ -166,6 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fd_store::layout::slot as at;
 
     fn flow() -> impl Strategy<Value = FlowPosition> {
         let numbers = (any::<[u64; 5]>(), any::<[u8; 14]>(), any::<[u8; 2]>(), any::<[u32; 2]>());
@@ -176,8 +197,9 @@ mod tests {
             scanner: position::Position {
                 left: words[3],
                 payload: words[4],
-                header,
-                header_have: bytes[0],
+                // What follows the bytes that were read has no meaning.
+                header: std::array::from_fn(|n| if n < usize::from(bytes[0] % 15) { header[n] } else { 0 }),
+                header_have: bytes[0] % 15,
                 flags: bytes[1],
             },
             pending: lengths[0],
@@ -200,41 +222,82 @@ mod tests {
     fn a_changed_byte_is_noticed() {
         let bytes = Positions::default().encode();
         for at in 0..bytes.len() {
-            let mut changed = bytes;
+            let mut changed = bytes.to_vec();
             changed[at] ^= 4;
             assert_eq!(Positions::decode(&changed), None, "byte {at}");
+            assert_eq!(Positions::decode(&bytes[..at]), None, "byte {at}");
         }
     }
 
-    /// The bytes of version 1 of the layout ([`crate::fd_store::layout::VERSION`]). A change needs
+    fn scanner(header_have: u8) -> position::Position {
+        let mut header = [0; 14];
+        header[..header_have.into()].fill(0x88);
+        position::Position { left: 19, payload: 20, header, header_have, flags: 9 }
+    }
+
+    #[test]
+    fn the_longest_positions_fit() {
+        let longest = FlowPosition {
+            read: u64::MAX,
+            written: u64::MAX / 2,
+            msgs: u64::MAX,
+            scanner: position::Position { left: u64::MAX, payload: u64::MAX, flags: u8::MAX, ..scanner(14) },
+            pending: u32::MAX,
+            pending_at: u32::MAX,
+            ended: true,
+            failed: true,
+            end_forwarded: true,
+        };
+        let positions = Positions { commit: u32::MAX, flows: [longest, longest] };
+        assert_eq!(Positions::decode(&positions.encode()), Some(positions));
+        assert!(positions.encode().len() <= at::POSITIONS[0].most);
+    }
+
+    /// A longer one takes a page of memory for as long as the session is open.
+    #[test]
+    fn positions_fit_in_the_slot_between_frames_and_inside_a_frame_of_one_peer() {
+        let between = FlowPosition {
+            read: 50_000_000_000,
+            written: 50_000_000_000,
+            msgs: 100_000_000,
+            scanner: position::Position { left: 0, payload: 100_000, flags: 1, ..scanner(0) },
+            ..FlowPosition::default()
+        };
+        let inside = FlowPosition {
+            written: between.written - 65_536,
+            scanner: position::Position { left: 1_000_000, payload: 1_000_000, ..scanner(14) },
+            pending: 65_536,
+            pending_at: 30_000,
+            ..between
+        };
+        for flows in [[between, between], [inside, between]] {
+            let length = Positions { commit: u32::MAX, flows }.encode().len();
+            assert!(length <= at::POSITIONS[0].room, "{length}");
+        }
+    }
+
+    /// The bytes of version 2 of the layout ([`crate::fd_store::layout::VERSION`]). A change needs
     /// another version.
     #[test]
     fn the_format_is_that_of_its_version() {
         let flow = |n: u64| FlowPosition {
             read: n,
-            written: n + 1,
+            written: n - 1,
             msgs: n + 2,
-            scanner: position::Position {
-                left: n + 3,
-                payload: n + 4,
-                header: [0x88; 14],
-                header_have: 2,
-                flags: 9,
-            },
+            scanner: scanner(2),
             pending: 5,
             pending_at: 6,
             ended: true,
             failed: false,
             end_forwarded: n == 16,
         };
-        let bytes = Positions { commit: 7, flows: [flow(16), flow(32)] }.encode();
-        assert_eq!(bytes[..8], [7, 0, 0, 0, 0b000_1101, 0, 0, 0]);
-        assert_eq!([bytes[8], bytes[16], bytes[24], bytes[32], bytes[40]], [16, 17, 18, 19, 20]);
+        let bytes = Positions { commit: 7, flows: [flow(16), flow(300)] }.encode();
+        let (content, _) = bytes.split_last_chunk::<CHECKSUM>().unwrap();
         assert_eq!(
-            bytes[48..72],
-            *b"\x88\x88\x88\x88\x88\x88\x88\x88\x88\x88\x88\x88\x88\x88\x02\x09\x05\0\0\0\x06\0\0\0"
+            content,
+            b"\x07\x0d\
+              \x10\x01\x12\x13\x14\x02\x88\x88\x09\x05\x06\
+              \xac\x02\x01\xae\x02\x13\x14\x02\x88\x88\x09\x05\x06"
         );
-        assert_eq!(bytes[72], 32);
-        assert!(bytes[8 + 2 * FLOW..CONTENT].iter().all(|byte| *byte == 0));
     }
 }

@@ -190,7 +190,7 @@ mod tests {
             let json = serde_json::to_vec(&Details::of(session)).unwrap();
             (commit, serde_json::from_slice(&json).unwrap())
         });
-        let identity = postcard::to_stdvec(&Identity::of(session)).unwrap();
+        let identity = postcard::to_stdvec(&Identity::of(session, [0; 4])).unwrap();
         Stored {
             identity: postcard::from_bytes(&identity).unwrap(),
             positions: Positions::of(session, 9),
