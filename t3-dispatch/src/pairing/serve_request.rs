@@ -16,6 +16,7 @@ use crate::{
     http::headers,
     routing::table::Route,
     settings::Timeouts,
+    sys::receive_buffer,
     upstream::{
         connect::{self, ConnectError},
         serve_owner::ServeOwners,
@@ -77,7 +78,7 @@ pub(super) async fn send(
     {
         request.headers_mut().insert(HOST, host);
     }
-    let stream = connect::connect(serve.route, serve.timeouts, serve.owners).await?.stream;
+    let stream = connect::connect(serve.route, serve.timeouts, serve.owners, receive_buffer::SMALL).await?.stream;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(async move {

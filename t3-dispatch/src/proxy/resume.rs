@@ -9,13 +9,13 @@ use tokio::net::TcpStream;
 
 use crate::{
     fd_store::slot::Slot,
-    proxy::websocket::{self, WebsocketProxy},
+    proxy::websocket::{self, Permits, WebsocketProxy},
     record::{close::SessionRecorder, not_resumed},
     relay::{
         Legs,
         kept::pick_up::{self, Ended, PickedUp},
     },
-    sys::clock,
+    sys::{clock, receive_buffer::ReceiveBuffer},
 };
 
 /// Counts of a restart.
@@ -85,11 +85,14 @@ pub fn all(
 /// Starts the relay of a session.
 fn start(proxy: &Arc<WebsocketProxy>, session: PickedUp) {
     let PickedUp { session, legs, kept } = session;
-    let permit = proxy.admission.readmit(&session.identity.user);
+    let permits = Permits {
+        _user: proxy.admission.readmit(&session.identity.user),
+        buffer: ReceiveBuffer::of(&legs.up),
+    };
     let recorder = SessionRecorder::resume(&proxy.recorder, session);
     let proxy = Arc::clone(proxy);
     tokio::spawn(async move {
-        websocket::relay_session(&proxy, recorder, Some(kept), permit, legs).await;
+        websocket::relay_session(&proxy, recorder, Some(kept), permits, legs).await;
     });
 }
 

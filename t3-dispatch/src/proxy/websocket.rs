@@ -42,7 +42,7 @@ use crate::{
     routing::table::Route,
     settings::Timeouts,
     shutdown::signal::ShutdownSignal,
-    sys::{clock, random_id, timeout::timeout},
+    sys::{clock, random_id, receive_buffer::ReceiveBuffer, timeout::timeout},
     upstream::{
         connect::{self, ConnectError, Connected},
         request_body::RequestBody,
@@ -63,6 +63,13 @@ pub struct WebsocketProxy {
     pub owners: ServeOwners,
     /// Keeps sessions for the next process; `None` without a service manager that does.
     pub store: Option<Store>,
+}
+
+/// What a session holds until it ends.
+pub(super) struct Permits {
+    pub(super) _user: UserPermit,
+    /// That of the upstream socket.
+    pub(super) buffer: ReceiveBuffer,
 }
 
 /// Answers an upgrade request.
@@ -110,9 +117,10 @@ pub async fn answer(
     let mut recorder =
         SessionRecorder::open(&proxy.recorder, Session::new(identity, clock::now()), connection);
     let down = hyper::upgrade::on(&mut request);
-    match send_upgrade(&proxy, &mut recorder, peer, &route, request).await {
+    let permits = Permits { _user: permit, buffer: ReceiveBuffer::new() };
+    match send_upgrade(&proxy, &mut recorder, peer, &route, request, permits.buffer.size()).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            switch(proxy, recorder, permit, &key, down, response)
+            switch(proxy, recorder, permits, &key, down, response)
         }
         Ok(response) => match check_framing(response) {
             Ok(mut response) => {
@@ -145,8 +153,10 @@ async fn send_upgrade(
     peer: Peer,
     route: &Route,
     mut request: Request<Incoming>,
+    receive_buffer: u32,
 ) -> Result<Response<Incoming>, OpenFailure> {
-    let connected = proxy.metrics.connected(connect::connect(route, &proxy.timeouts, &proxy.owners).await);
+    let connected = connect::connect(route, &proxy.timeouts, &proxy.owners, receive_buffer).await;
+    let connected = proxy.metrics.connected(connected);
     let Connected { stream, leg, uid } = match connected {
         Ok(connected) => connected,
         Err(error) => {
@@ -221,7 +231,7 @@ fn fail(recorder: SessionRecorder, why: OpenFailure) -> Response<ResponseBody> {
 fn switch(
     proxy: Arc<WebsocketProxy>,
     mut recorder: SessionRecorder,
-    permit: UserPermit,
+    permits: Permits,
     key: &header::HeaderValue,
     down: OnUpgrade,
     mut response: Response<Incoming>,
@@ -236,16 +246,16 @@ fn switch(
     // client that considers its WebSocket open.
     recorder.opened(extensions::names(response.headers()));
     let up = hyper::upgrade::on(&mut response);
-    tokio::spawn(run_session(proxy, recorder, slot, permit, down, up));
+    tokio::spawn(run_session(proxy, recorder, slot, permits, down, up));
     response.map(|_| ResponseBody::empty())
 }
 
-/// Runs one WebSocket until both sockets are closed. Holds its session permit.
+/// Runs one WebSocket until both sockets are closed.
 async fn run_session(
     proxy: Arc<WebsocketProxy>,
     mut recorder: SessionRecorder,
     slot: Option<Slot>,
-    permit: UserPermit,
+    permits: Permits,
     down: OnUpgrade,
     up: OnUpgrade,
 ) {
@@ -279,15 +289,15 @@ async fn run_session(
         }
         kept
     });
-    relay_session(&proxy, recorder, kept, permit, legs).await;
+    relay_session(&proxy, recorder, kept, permits, legs).await;
 }
 
-/// Relays a session until it has ended or is left to the next process. Holds its permit.
+/// Relays a session until it has ended or is left to the next process.
 pub(super) async fn relay_session(
     proxy: &WebsocketProxy,
     mut recorder: SessionRecorder,
     kept: Option<Kept>,
-    _permit: UserPermit,
+    _permits: Permits,
     legs: Legs,
 ) {
     let listener = proxy.shutdown.subscribe();

@@ -11,7 +11,7 @@ use t3_record::vocabulary::Side;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Legs, Relay, session::Session};
-use crate::sys::tcp_info;
+use crate::sys::{clock, tcp_info};
 
 /// Intervals between two reads of a send queue.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
@@ -71,7 +71,7 @@ impl Relay<'_> {
         let before = std::mem::replace(&mut self.acknowledgements.in_flight, in_flight);
         let is_less = in_flight < before;
         if is_less {
-            self.progress_at = Instant::now();
+            self.progress_at = clock::now();
         }
         is_less
     }

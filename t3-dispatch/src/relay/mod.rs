@@ -38,7 +38,7 @@ use rustix::{
     net::{Shutdown as Direction, shutdown},
 };
 use t3_record::{
-    evidence::{OwnEnd, TcpFacts},
+    evidence::{Nanos, OwnEnd, TcpFacts},
     vocabulary::Side,
 };
 use tokio::{
@@ -148,7 +148,8 @@ pub async fn run(
             listener,
             observer,
             timer: None,
-            progress_at: Instant::now(),
+            progress_at: clock::now(),
+            progress_instant: None,
             acknowledgements: Acknowledgements::default(),
             shutting_down: false,
             kept,
@@ -275,7 +276,11 @@ struct Relay<'a> {
     listener: &'a Listener,
     observer: &'a dyn RelayObserver,
     timer: Option<Pin<Box<Sleep>>>,
-    progress_at: Instant,
+    /// Time of the last progress. The timer needs an [`Instant`], which costs another read of the
+    /// clock, only at the end of a session.
+    progress_at: Nanos,
+    /// The same time, once the timer needed it.
+    progress_instant: Option<(Nanos, Instant)>,
     acknowledgements: Acknowledgements,
     /// Shutdown: Close 1001 was sent and received bytes are discarded.
     shutting_down: bool,
@@ -306,7 +311,7 @@ impl<'a> Relay<'a> {
                 self.session.facts.shutdown = Some(shutdown);
             }
             going_away::append(self.session);
-            self.progress_at = Instant::now();
+            self.progress_at = clock::now();
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let scratch = scratch.buffer(self.kept.as_ref().map(|kept| kept.slot().file()));
@@ -326,6 +331,20 @@ impl<'a> Relay<'a> {
         match self.poll_end(cx) {
             Poll::Pending => self.poll_timer(cx),
             end => end,
+        }
+    }
+
+    /// The time of the last progress for the timer.
+    fn progress_instant(&mut self) -> Instant {
+        match self.progress_instant {
+            Some((at, instant)) if at == self.progress_at => instant,
+            _ => {
+                let since = Duration::from_nanos(clock::now().saturating_sub(self.progress_at));
+                let now = Instant::now();
+                let instant = now.checked_sub(since).unwrap_or(now);
+                self.progress_instant = Some((self.progress_at, instant));
+                instant
+            }
         }
     }
 
@@ -401,7 +420,7 @@ impl<'a> Relay<'a> {
         let mut wait = wait;
         loop {
             // During shutdown discarded traffic must not extend the deadline.
-            let deadline = self.progress_at + wait;
+            let deadline = self.progress_instant() + wait;
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
             if timer.deadline() != deadline && (!self.shutting_down || timer.deadline() > deadline) {
                 timer.as_mut().reset(deadline);

@@ -6,6 +6,12 @@ use std::sync::Arc;
 
 use crate::fd_store::{layout::BUFFER, state_file::StateFile};
 
+/// Bytes per read. Less than a packet of the loopback (65,483 bytes of data), and 45 packets of an
+/// Ethernet: a write of 64 KiB would be a full packet and a short one, each with its
+/// acknowledgement.
+const READ: usize = 65_160;
+const _: () = assert!(READ <= BUFFER);
+
 /// The read buffers of one thread.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -25,12 +31,12 @@ impl Scratch {
                 // SAFETY: the buffer of this thread is used only through the thread's `Scratch`,
                 // which is borrowed as long as the result.
                 if let Some(buffer) = unsafe { shared.read_buffer() } {
-                    return buffer;
+                    return &mut buffer[..READ];
                 }
             }
         }
         if self.private.is_empty() {
-            self.private = vec![0; BUFFER];
+            self.private = vec![0; READ];
         }
         &mut self.private
     }

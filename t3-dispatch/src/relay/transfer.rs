@@ -15,13 +15,12 @@ use rustix::{
     net::{SendFlags, Shutdown as Direction, send, shutdown},
 };
 use t3_record::{
-    evidence::{OwnEnd, SeenEnd},
+    evidence::{Nanos, OwnEnd, SeenEnd},
     vocabulary::Side,
 };
 use tokio::{
     io::{Interest, Ready},
     net::TcpStream,
-    time::Instant,
 };
 
 use super::{Relay, notify_end, sample, session::Session};
@@ -117,7 +116,7 @@ impl<'a> Relay<'a> {
             };
             let now = clock::now();
             if length == 0 {
-                self.progress_at = Instant::now();
+                self.progress_at = now;
                 self.session.read_ended(from, self.end_of_file(from), now);
                 self.note_end(now);
                 continue;
@@ -147,11 +146,11 @@ impl<'a> Relay<'a> {
         if is_discarded {
             return;
         }
-        self.progress_at = Instant::now();
+        self.progress_at = now;
         if self.shutting_down {
             return self.end_closed_peer(from, now);
         }
-        let written = match self.write(cx, from, bytes) {
+        let written = match self.write(cx, from, bytes, now) {
             Ok(written) => written,
             Err(Blocked::Full) => 0,
             Err(Blocked::Failed) => return,
@@ -180,7 +179,7 @@ impl<'a> Relay<'a> {
             // Moved out during the call, so that the session can be borrowed.
             let pending = std::mem::take(&mut flow.pending);
             let at = flow.pending_at;
-            let result = self.write(cx, from, &pending[at..]);
+            let result = self.write(cx, from, &pending[at..], clock::now());
             let flow = self.session.flow_mut(from);
             flow.pending = pending;
             match result {
@@ -194,8 +193,9 @@ impl<'a> Relay<'a> {
                 }
                 Err(Blocked::Failed) => return Err(Blocked::Failed),
             }
-            self.session.flow_mut(from).blocked_since = Some(clock::now());
-            self.progress_at = Instant::now();
+            let now = clock::now();
+            self.session.flow_mut(from).blocked_since = Some(now);
+            self.progress_at = now;
         }
         let flow = self.session.flow_mut(from);
         flow.blocked_since = None;
@@ -221,8 +221,16 @@ impl<'a> Relay<'a> {
     }
 
     /// Writes to the leg opposite to `from`. Returns the number of bytes written; after a short
-    /// write the task is woken only once the caller has tried again.
-    fn write(&mut self, cx: &mut Context<'_>, from: Side, bytes: &[u8]) -> Result<usize, Blocked> {
+    /// write the task is woken only once the caller has tried again. `now`: a time before the
+    /// write, which becomes that of the bytes. On the loopback the reply can arrive before `send`
+    /// returns, and a reply must not have an earlier time than its request.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Side,
+        bytes: &[u8],
+        now: Nanos,
+    ) -> Result<usize, Blocked> {
         let to = from.other();
         let stream = self.stream(to);
         loop {
@@ -231,9 +239,6 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.write_failed(to, &error)),
             }
-            // Before the call: on the loopback the reply can arrive before `send` returns, and a
-            // reply must not have an earlier time than its request.
-            let now = clock::now();
             let mut count = None;
             let result = stream.try_io(Interest::WRITABLE, || {
                 let length = send(stream, bytes, SendFlags::NOSIGNAL)?;
@@ -266,7 +271,7 @@ impl<'a> Relay<'a> {
 
     /// The time to deliver what the failed leg had sent starts now.
     fn note_failure(&mut self, now: u64) {
-        self.progress_at = Instant::now();
+        self.progress_at = now;
         self.note_end(now);
     }
 

@@ -8,7 +8,7 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::sys::tcp::RECEIVE_BUFFER;
+use crate::sys::receive_buffer;
 
 const BACKLOG: i32 = 4096;
 
@@ -35,6 +35,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn adopt(listener: StdListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
     // Accepted sockets inherit it.
-    SockRef::from(&listener).set_recv_buffer_size(RECEIVE_BUFFER as usize)?;
+    SockRef::from(&listener).set_recv_buffer_size(receive_buffer::SMALL as usize)?;
     TcpListener::from_std(listener)
 }

@@ -10,6 +10,7 @@ pub mod local_address;
 pub mod peer_owner;
 pub mod procfs_sockets;
 pub mod random_id;
+pub mod receive_buffer;
 pub mod recv;
 pub mod seqpacket;
 pub mod shared_memory;

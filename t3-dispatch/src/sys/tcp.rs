@@ -23,10 +23,6 @@ pub struct TcpTimeouts {
     pub user_timeout: Duration,
 }
 
-/// Receive buffer of a socket, in bytes; the kernel doubles it for its own data (socket(7),
-/// `SO_RCVBUF`). Without it, a sender whose bytes are not read could fill `tcp_rmem[2]`, 6 to 32
-/// MiB.
-pub const RECEIVE_BUFFER: u32 = 128 * 1024;
 /// Bytes that wait in a socket for the peer's window, without those in flight: what a peer that
 /// does not read keeps in the kernel.
 const UNSENT: u32 = 128 * 1024;

@@ -120,7 +120,7 @@ pub struct Connected {
 }
 
 /// Connects to the serve of a route, checks that it belongs to the user, and sets the socket
-/// options.
+/// options. `receive_buffer`: its size in bytes.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -128,6 +128,7 @@ pub async fn connect(
     route: &Route,
     timeouts: &Timeouts,
     owners: &ServeOwners,
+    receive_buffer: u32,
 ) -> Result<Connected, ConnectError> {
     let address = serve_owner::address(route);
     owners.check_listener(route).await?;
@@ -137,7 +138,7 @@ pub async fn connect(
         return Err(failed(io::Error::from_raw_os_error(libc::EMFILE)));
     }
     // Before the connect, because it limits the window scale.
-    socket.set_recv_buffer_size(tcp::RECEIVE_BUFFER).map_err(failed)?;
+    socket.set_recv_buffer_size(receive_buffer).map_err(failed)?;
     let attempt = socket.connect(address);
     tokio::pin!(attempt);
     let first = timeouts.connect.min(UNANSWERED);

@@ -30,7 +30,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     progress::step("measuring");
     let mut command = Command::new(&program);
     if !selects_dispatch(&args.rest) {
-        let dir = paths::cargo_target().join(toolchain::MUSL).join("release");
+        let dir = paths::cargo_target().join(toolchain::MUSL).join(toolchain::DIST);
         command.arg(DISPATCH).arg(dir.join("t3-dispatch"));
     }
     let status =

@@ -48,6 +48,6 @@ pub fn run(args: &PackageArgs) -> Result<ExitCode> {
 /// The programs of `cargo xtask build --release`.
 fn released() -> Result<Vec<(String, PathBuf)>> {
     programs::build(true)?;
-    let dir = paths::cargo_target().join(toolchain::MUSL).join("release");
+    let dir = paths::cargo_target().join(toolchain::MUSL).join(toolchain::DIST);
     Ok(packaging::program_names().map(|name| (name.to_owned(), dir.join(name))).collect())
 }

@@ -24,9 +24,9 @@ pub fn build(release: bool) -> Result<()> {
         for name in SHIPPED {
             command.args(["-p", name]);
         }
-        command.arg("--release");
+        command.args(["--profile", toolchain::DIST]);
     }
-    dir.push(if release { "release" } else { "debug" });
+    dir.push(if release { toolchain::DIST } else { "debug" });
     progress::step(if release {
         "compiling the programs, optimised and static"
     } else {

@@ -17,6 +17,8 @@ use crate::tools::{cargo, paths, progress};
 
 /// The static target of release builds and guests.
 pub const MUSL: &str = "x86_64-unknown-linux-musl";
+/// Cargo's profile for the programs of the packages.
+pub const DIST: &str = "dist";
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const CARGO_DEB_VERSION: &str = "3.8.0";
 const CARGO_MUTANTS_VERSION: &str = "27.1.0";

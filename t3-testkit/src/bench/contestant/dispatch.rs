@@ -13,16 +13,19 @@ use crate::{
 /// per CPU that the process may use.
 const WORKERS: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
 
+/// As the unit sets it.
+const ALLOCATOR: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+
 pub(super) fn command(setup: &Setup<'_>, address: SocketAddr) -> Result<Command> {
     let mut command = Command::new(program(setup)?);
-    command.args(arguments(setup, address)?).env(WORKERS.0, WORKERS.1);
+    command.args(arguments(setup, address)?).envs([WORKERS, ALLOCATOR]);
     Ok(command)
 }
 
 /// As [`command`], for a keeper.
 pub(super) fn stored(setup: &Setup<'_>, address: SocketAddr) -> Result<Command> {
     let mut command = keeper::command(&program(setup)?);
-    command.args(arguments(setup, address)?).env(WORKERS.0, WORKERS.1);
+    command.args(arguments(setup, address)?).envs([WORKERS, ALLOCATOR]);
     Ok(command)
 }
 
