@@ -104,7 +104,7 @@ async fn run(
         tokio::join!(
             play(near_client, client),
             play(near_serve, serve),
-            relay::run(&mut session, Legs { down, up }, None, TIMEOUTS, &signal, &Silent)
+            relay::run(&mut session, Box::new(Legs { down, up }), None, TIMEOUTS, &signal, &Silent)
         )
     };
     let played = timeout(TIMEOUT, all).await;
@@ -221,9 +221,15 @@ async fn a_reader_that_never_reads_is_cut_after_the_close_timeout_and_counted() 
     let relayed = tokio::spawn(async move {
         let mut session = session();
         let shutdown = Arc::new(ShutdownSignal::default());
-        let outcome =
-            relay::run(&mut session, Legs { down, up }, None, timeouts, &shutdown.subscribe(), &observer)
-                .await;
+        let outcome = relay::run(
+            &mut session,
+            Box::new(Legs { down, up }),
+            None,
+            timeouts,
+            &shutdown.subscribe(),
+            &observer,
+        )
+        .await;
         assert_eq!(outcome, Relayed::Ended);
         session.facts
     });

@@ -85,7 +85,7 @@ fn relay(record: &mut CloseRecord, evidence: &Evidence, decided_at: Option<Nanos
     if relay.opened_at.is_some() {
         let source = relay.heartbeat.map(|heartbeat| heartbeat.source.unwrap_or(HeartbeatSource::Text));
         record.hb_by = Some(source.unwrap_or(HeartbeatSource::None));
-        record.ext = relay.extensions.clone().filter(|names| !names.is_empty());
+        record.ext = relay.extensions.as_deref().filter(|names| !names.is_empty()).map(ToOwned::to_owned);
         record.up_silent_ms = relay.up.last_frame_at.or(relay.opened_at).map(age);
         let some = |bytes: u64| Some(bytes).filter(|bytes| *bytes > 0);
         record.up_undelivered = some(relay.down.undelivered);

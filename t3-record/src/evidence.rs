@@ -77,7 +77,7 @@ pub struct RelayFacts {
     /// Extensions that serve accepted (`Sec-WebSocket-Extensions` of the 101, RFC 6455 section
     /// 9.1): their names, separated by commas.
     #[serde(default)]
-    pub extensions: Option<String>,
+    pub extensions: Option<Box<str>>,
     /// Shutdown of dispatch, if it began before the first leg ended.
     pub shutdown: Option<Shutdown>,
     /// Listening sockets on serve's port, if the connect failed and the tables were readable.

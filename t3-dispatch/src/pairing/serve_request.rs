@@ -78,7 +78,8 @@ pub(super) async fn send(
     {
         request.headers_mut().insert(HOST, host);
     }
-    let stream = connect::connect(serve.route, serve.timeouts, serve.owners, receive_buffer::SMALL).await?.stream;
+    let stream =
+        connect::connect(serve.route, serve.timeouts, serve.owners, receive_buffer::SMALL).await?.stream;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(async move {

@@ -266,7 +266,8 @@ fn outgoing(
 }
 
 async fn connect(forwarder: &HttpForwarder, route: &Route) -> Result<SendRequest<RequestBody>, ForwardError> {
-    let connected = connect::connect(route, &forwarder.timeouts, &forwarder.owners, receive_buffer::SMALL).await;
+    let connected =
+        connect::connect(route, &forwarder.timeouts, &forwarder.owners, receive_buffer::SMALL).await;
     let stream = forwarder.metrics.connected(connected)?.stream;
     connect::http(stream).await.map_err(|error| ForwardError::Closed(route.port, error))
 }

@@ -92,7 +92,7 @@ fn start(proxy: &Arc<WebsocketProxy>, session: PickedUp) {
     let recorder = SessionRecorder::resume(&proxy.recorder, session);
     let proxy = Arc::clone(proxy);
     tokio::spawn(async move {
-        websocket::relay_session(&proxy, recorder, Some(kept), permits, legs).await;
+        websocket::relay_session(&proxy, recorder, Some(Box::new(kept)), permits, Box::new(legs)).await;
     });
 }
 

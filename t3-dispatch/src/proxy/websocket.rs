@@ -117,7 +117,7 @@ pub async fn answer(
     let mut recorder =
         SessionRecorder::open(&proxy.recorder, Session::new(identity, clock::now()), connection);
     let down = hyper::upgrade::on(&mut request);
-    let permits = Permits { _user: permit, buffer: ReceiveBuffer::new() };
+    let permits = Permits { _user: permit, buffer: ReceiveBuffer::reserve() };
     match send_upgrade(&proxy, &mut recorder, peer, &route, request, permits.buffer.size()).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             switch(proxy, recorder, permits, &key, down, response)
@@ -272,6 +272,7 @@ async fn run_session(
     let (Some((down, first_down)), Some((up, first_up))) = (down, up) else {
         return recorder.failed(OpenFailure::Local(libc::EPROTOTYPE));
     };
+    recorder.upgraded();
     let session = recorder.session();
     // Bytes that arrived together with the handshake.
     let now = clock::now();
@@ -281,13 +282,13 @@ async fn run_session(
             session.flow_mut(side).pending.extend_from_slice(&bytes);
         }
     }
-    let legs = Legs { down, up };
+    let legs = Box::new(Legs { down, up });
     let kept = slot.zip(proxy.store.as_ref()).and_then(|(slot, store)| {
         let kept = Kept::begin(slot, &store.descriptors, recorder.session(), &legs);
         if kept.is_none() {
             recorder.not_kept();
         }
-        kept
+        kept.map(Box::new)
     });
     relay_session(&proxy, recorder, kept, permits, legs).await;
 }
@@ -296,9 +297,9 @@ async fn run_session(
 pub(super) async fn relay_session(
     proxy: &WebsocketProxy,
     mut recorder: SessionRecorder,
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
     _permits: Permits,
-    legs: Legs,
+    legs: Box<Legs>,
 ) {
     let listener = proxy.shutdown.subscribe();
     let observer = recorder.observer();

@@ -141,6 +141,11 @@ impl SessionRecorder {
         first_end(&recorder, self.session(), now);
     }
 
+    /// Releases the client's HTTP connection: it has become the downstream leg.
+    pub fn upgraded(&mut self) {
+        self.connection = None;
+    }
+
     /// Records the end of the client's connection, or the shutdown that closed it.
     fn set_client_end(&mut self) {
         let end = self.connection.as_ref().and_then(|connection| connection.end());

@@ -11,7 +11,7 @@ use t3_record::evidence::{Nanos, SocketSample};
 /// Tracked unacknowledged replies; a further one replaces the newest.
 const UNACKED_MAX: usize = 8;
 /// Samples kept.
-const SAMPLES: usize = 16;
+const SAMPLES: u32 = 16;
 
 /// A reply in the stream towards the client.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -36,19 +36,19 @@ struct StoredSample {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AckTracker {
     unacked: [Reply; UNACKED_MAX],
-    unacked_count: usize,
+    unacked_count: u8,
     /// Time at which the newest acknowledged reply passed; before that, time of the first ping.
     acked_at: Option<Nanos>,
     /// The kernel's count of lost segments at the last sample.
     lost: Option<u32>,
-    samples: [StoredSample; SAMPLES],
-    sample_count: usize,
+    samples: [StoredSample; SAMPLES as usize],
+    sample_count: u32,
 }
 
 impl AckTracker {
     /// Whether a tracker from another process can be used.
     pub(super) fn is_possible(&self) -> bool {
-        self.unacked_count <= UNACKED_MAX && u32::try_from(self.sample_count).is_ok()
+        usize::from(self.unacked_count) <= UNACKED_MAX
     }
 
     /// Starts at the first ping: from then on the client expects replies.
@@ -59,9 +59,13 @@ impl AckTracker {
     /// Adds a reply that serve sent `serve_ns` after its ping and that ends at offset `end` of the
     /// stream towards the client.
     pub fn add_reply(&mut self, end: u64, now: Nanos, serve_ns: u64) {
-        let slot = self.unacked_count.min(UNACKED_MAX - 1);
+        let slot = usize::from(self.unacked_count).min(UNACKED_MAX - 1);
         self.unacked[slot] = Reply { end, at: now, serve_ns };
-        self.unacked_count = slot + 1;
+        self.set_unacked(slot + 1);
+    }
+
+    fn set_unacked(&mut self, count: usize) {
+        self.unacked_count = u8::try_from(count.min(UNACKED_MAX)).unwrap_or(0);
     }
 
     /// Adds a sample of the downstream socket: `acknowledged` bytes of the stream and segments
@@ -75,12 +79,12 @@ impl AckTracker {
         waiting_since: Option<Nanos>,
         period: Option<Nanos>,
     ) -> bool {
-        let unacked = &self.unacked[..self.unacked_count];
+        let unacked = &self.unacked[..self.unacked_count.into()];
         let acked = unacked.iter().take_while(|reply| reply.end <= acknowledged).count();
         if acked > 0 {
             self.acked_at = Some(self.unacked[acked - 1].at);
             self.unacked.rotate_left(acked);
-            self.unacked_count -= acked;
+            self.set_unacked(usize::from(self.unacked_count).saturating_sub(acked));
         }
         // The time that serve needed does not count as silence of the path.
         let (until, serve_ns) = match self.unacked.first().filter(|_| self.unacked_count > 0) {
@@ -98,29 +102,29 @@ impl AckTracker {
     fn store(&mut self, sample: StoredSample, period: Option<Nanos>) {
         // Pings that arrive in a batch give one sample; otherwise they would evict the older ones.
         if let Some(last) = self.sample_count.checked_sub(1) {
-            let last = &mut self.samples[last % SAMPLES];
+            let last = &mut self.samples[(last % SAMPLES) as usize];
             if sample.at.saturating_sub(last.at) < period.unwrap_or(0) / 2 {
                 last.silence_us = last.silence_us.max(sample.silence_us);
                 last.lost = last.lost.saturating_add(sample.lost);
                 return;
             }
         }
-        self.samples[self.sample_count % SAMPLES] = sample;
-        self.sample_count += 1;
+        self.samples[(self.sample_count % SAMPLES) as usize] = sample;
+        self.sample_count = self.sample_count.saturating_add(1);
     }
 
     /// Time at which the oldest reply passed that was unacknowledged at the last sample.
     #[must_use]
     pub fn unacknowledged_since(&self) -> Option<Nanos> {
-        self.unacked[..self.unacked_count].first().map(|reply| reply.at)
+        self.unacked[..self.unacked_count.into()].first().map(|reply| reply.at)
     }
 
     /// The last samples, oldest first.
     #[must_use]
     pub fn samples(&self) -> Vec<SocketSample> {
         let first = self.sample_count.saturating_sub(SAMPLES);
-        let sample = |n: usize| {
-            let StoredSample { at, silence_us, lost } = self.samples[n % SAMPLES];
+        let sample = |n: u32| {
+            let StoredSample { at, silence_us, lost } = self.samples[(n % SAMPLES) as usize];
             SocketSample { at, silence_ns: u64::from(silence_us) * 1_000, lost }
         };
         (first..self.sample_count).map(sample).collect()
@@ -203,9 +207,10 @@ mod tests {
     #[test]
     fn only_the_last_samples_are_kept_oldest_first() {
         let samples = healthy(40).samples();
-        assert_eq!(samples.len(), SAMPLES);
+        assert_eq!(samples.len(), SAMPLES as usize);
         assert!(
-            samples.windows(2).all(|pair| pair[0].at < pair[1].at) && samples[SAMPLES - 1].at == 195 * SECOND
+            samples.windows(2).all(|pair| pair[0].at < pair[1].at)
+                && samples[SAMPLES as usize - 1].at == 195 * SECOND
         );
     }
 }

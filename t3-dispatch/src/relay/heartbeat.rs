@@ -85,7 +85,7 @@ pub struct HeartbeatTracker {
     waiting: [Nanos; OUTSTANDING],
     /// In microseconds, at most 71 minutes.
     intervals: [u32; INTERVALS],
-    interval_count: usize,
+    interval_count: u32,
     /// The last interval, until a socket sample decides whether it counts.
     new_interval: Option<u64>,
     /// A ping arrived since the last sample.
@@ -97,7 +97,7 @@ pub struct HeartbeatTracker {
     silent_pings: u32,
     /// RTTs not yet returned by [`HeartbeatTracker::take_rtts`].
     rtts: [u64; OUTSTANDING],
-    rtt_count: usize,
+    rtt_count: u8,
     /// The last intervals, of all pings, newest last.
     last: [u64; STABLE],
     early: Option<EarlyPing>,
@@ -126,7 +126,7 @@ impl HeartbeatTracker {
 
     /// Whether a tracker from another process can be used.
     pub(super) fn is_possible(&self) -> bool {
-        self.rtt_count <= OUTSTANDING && u32::try_from(self.interval_count).is_ok() && self.acks.is_possible()
+        usize::from(self.rtt_count) <= OUTSTANDING && self.acks.is_possible()
     }
 
     /// Pings, pongs and unanswered pings.
@@ -268,8 +268,8 @@ impl HeartbeatTracker {
     fn learn(&mut self, lossless: bool) {
         let Some(interval) = self.new_interval.take() else { return };
         if lossless || self.period().is_none() {
-            self.intervals[self.interval_count % INTERVALS] = micros(interval);
-            self.interval_count += 1;
+            self.intervals[self.interval_count as usize % INTERVALS] = micros(interval);
+            self.interval_count = self.interval_count.saturating_add(1);
         }
     }
 
@@ -285,7 +285,7 @@ impl HeartbeatTracker {
         self.facts.rtt_ns = Some(rtt);
         if !self.facts.is_by_serve {
             self.acks.add_reply(end, now, rtt);
-            if let Some(slot) = self.rtts.get_mut(self.rtt_count) {
+            if let Some(slot) = self.rtts.get_mut(usize::from(self.rtt_count)) {
                 *slot = rtt;
                 self.rtt_count += 1;
             }
@@ -302,7 +302,7 @@ impl HeartbeatTracker {
     /// Returns the RTTs in nanoseconds since the last call, up to `OUTSTANDING`.
     pub fn take_rtts(&mut self) -> &[u64] {
         let count = std::mem::take(&mut self.rtt_count);
-        self.rtts.get(..count).unwrap_or_default()
+        self.rtts.get(..count.into()).unwrap_or_default()
     }
 
     /// RTT of the last answered ping in nanoseconds, and time of the oldest unanswered ping.
@@ -324,7 +324,7 @@ impl HeartbeatTracker {
     fn period(&self) -> Option<u64> {
         let mut sorted = [0; INTERVALS + 1];
         sorted[..INTERVALS].copy_from_slice(&self.intervals);
-        let mut known = self.interval_count.min(INTERVALS);
+        let mut known = INTERVALS.min(self.interval_count as usize);
         if let Some(interval) = self.new_interval {
             sorted[known] = micros(interval);
             known += 1;

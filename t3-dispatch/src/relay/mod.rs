@@ -124,11 +124,12 @@ pub trait RelayObserver: Send + Sync {
 }
 
 /// Relays until the session has ended and both sockets are closed, or until the next process
-/// continues it. `kept`: its slot, if the next process can.
+/// continues it. `kept`: its slot, if the next process can. Both are boxed because a future has its
+/// arguments in several places.
 pub async fn run(
     session: &mut Session,
-    legs: Legs,
-    kept: Option<Kept>,
+    legs: Box<Legs>,
+    kept: Option<Box<Kept>>,
     timeouts: RelayTimeouts,
     listener: &Listener,
     observer: &dyn RelayObserver,
@@ -168,7 +169,7 @@ pub async fn run(
         Some(kept) => kept.remove().await,
         None => true,
     };
-    close(session, legs, &end, resets, is_last);
+    close(session, *legs, &end, resets, is_last);
     Relayed::Ended
 }
 
@@ -197,7 +198,8 @@ fn conclude(
 /// Closes both sockets. `is_last`: no other process has them.
 fn close(session: &mut Session, legs: Legs, end: &RelayEnd, resets: (bool, bool), is_last: bool) {
     let now = clock::now();
-    for (side, stream, is_reset) in [(Side::Down, legs.down, resets.0), (Side::Up, legs.up, resets.1)] {
+    let Legs { down, up } = legs;
+    for (side, stream, is_reset) in [(Side::Down, down, resets.0), (Side::Up, up, resets.1)] {
         if end.failed() != Some(side) {
             session.set_own_end(side, if is_reset { OwnEnd::Rst } else { OwnEnd::Fin }, now);
         }
@@ -285,7 +287,7 @@ struct Relay<'a> {
     /// Shutdown: Close 1001 was sent and received bytes are discarded.
     shutting_down: bool,
     /// The slot of the session, if the next process can continue it.
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
     /// What the last commit has besides the positions.
     committed: FlowMarks,
 }

@@ -178,13 +178,13 @@ impl<'a> Relay<'a> {
             let flow = self.session.flow_mut(from);
             // Moved out during the call, so that the session can be borrowed.
             let pending = std::mem::take(&mut flow.pending);
-            let at = flow.pending_at;
+            let at = flow.pending_at as usize;
             let result = self.write(cx, from, &pending[at..], clock::now());
             let flow = self.session.flow_mut(from);
             flow.pending = pending;
             match result {
                 Ok(written) => {
-                    flow.pending_at += written;
+                    flow.pending_at += u32::try_from(written).unwrap_or(0);
                     self.commit();
                 }
                 Err(Blocked::Full) => {

@@ -33,7 +33,7 @@ pub struct ReceiveBuffer {
 
 impl ReceiveBuffer {
     /// A large one, if not too many are in use.
-    pub fn new() -> Self {
+    pub fn reserve() -> Self {
         let free = |in_use| (in_use < MOST).then_some(in_use + 1);
         Self { is_large: IN_USE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok() }
     }
@@ -71,11 +71,11 @@ mod tests {
     /// One test, because the count is of the process.
     #[test]
     fn the_number_of_large_buffers_is_limited() {
-        let first: Vec<_> = (0..MOST).map(|_| ReceiveBuffer::new()).collect();
+        let first: Vec<_> = (0..MOST).map(|_| ReceiveBuffer::reserve()).collect();
         assert!(first.iter().all(|buffer| buffer.size() == LARGE));
-        assert_eq!(ReceiveBuffer::new().size(), SMALL);
+        assert_eq!(ReceiveBuffer::reserve().size(), SMALL);
         drop(first);
-        let again = ReceiveBuffer::new();
+        let again = ReceiveBuffer::reserve();
         assert_eq!(again.size(), LARGE);
         drop(again);
 
@@ -84,11 +84,12 @@ mod tests {
             set_socket_recv_buffer_size(&socket, size as usize).unwrap();
             ReceiveBuffer::of(&socket)
         };
-        let limit: usize = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
+        let limit: usize =
+            std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
         let inherited: Vec<_> = (0..=MOST).map(|_| of_size(LARGE)).collect();
         let expected = if limit > SMALL as usize { LARGE } else { SMALL };
         assert!(inherited.iter().all(|buffer| buffer.size() == expected));
-        assert_eq!(ReceiveBuffer::new().size(), if expected == LARGE { SMALL } else { LARGE });
+        assert_eq!(ReceiveBuffer::reserve().size(), if expected == LARGE { SMALL } else { LARGE });
         assert_eq!(of_size(SMALL).size(), SMALL);
         drop(inherited);
         assert_eq!(IN_USE.load(Ordering::Relaxed), 0);

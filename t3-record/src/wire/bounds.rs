@@ -67,7 +67,11 @@ fn relay(facts: &mut RelayFacts) {
     facts.samples.truncate(SAMPLES);
     facts.delays.truncate(MAX_SPANS);
     facts.pauses.truncate(MAX_SPANS);
-    facts.extensions.iter_mut().for_each(|names| cut(names, EXTENSIONS));
+    if let Some(names) = &mut facts.extensions
+        && names.len() > EXTENSIONS
+    {
+        *names = names[..names.floor_char_boundary(EXTENSIONS)].into();
+    }
     for leg in [&mut facts.down, &mut facts.up] {
         leg.close_frame.iter_mut().for_each(|frame| cut(&mut frame.reason, REASON));
     }
@@ -124,7 +128,7 @@ mod tests {
         let reason = "\u{fffd}".repeat(123);
         facts.up.close_frame = Some(CloseFrame { code: None, reason: reason.clone(), at: 1 });
         facts.down.close_frame = Some(CloseFrame { code: None, reason: format!("{reason}x"), at: 1 });
-        facts.extensions = Some("\u{5d0}".repeat(5_000));
+        facts.extensions = Some("\u{5d0}".repeat(5_000).into());
         let mut ending = ToTrace::Ending { conn: "a".to_owned(), facts: Box::new(facts) };
         assert_eq!(ending.bound(), Ok(()));
         let ToTrace::Ending { facts, .. } = ending else { unreachable!() };

@@ -83,6 +83,9 @@ impl Interims {
             if self.lock().bytes.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        // A waker keeps the memory of its task, also after the end of the task: a session holds
+        // this for longer than its connection.
+        drop(self.waker.take());
         output
     }
 

@@ -77,7 +77,7 @@ impl Identity {
             down,
             up,
             serve_port,
-            extensions: session.facts.extensions.clone(),
+            extensions: session.facts.extensions.as_deref().map(ToOwned::to_owned),
             peer_uid: session.facts.peer_uid,
             baseline,
         }

@@ -173,7 +173,7 @@ fn catch_up(
     }
     for (side, written) in [Side::Down, Side::Up].into_iter().zip(uncommitted.written) {
         if written > 0 {
-            session.flow_mut(side).pending_at += written;
+            session.flow_mut(side).pending_at += u32::try_from(written).unwrap_or(0);
             session.wrote(side, written, now);
         }
         if session.flow(side).unwritten().is_empty() {

@@ -131,7 +131,7 @@ impl Positions {
                 msgs: facts.msgs,
                 scanner: flow.scanner.position(),
                 pending: u32::try_from(flow.pending.len()).unwrap_or(u32::MAX),
-                pending_at: u32::try_from(flow.pending_at).unwrap_or(u32::MAX),
+                pending_at: flow.pending_at,
                 ended: flow.ended,
                 failed: flow.failed,
                 end_forwarded: flow.end_forwarded,

@@ -74,7 +74,7 @@ pub fn session(stored: Stored, now: Nanos) -> Option<Session> {
         let flow = session.flow_mut(side);
         flow.scanner = scanner;
         flow.written = position.written;
-        flow.pending_at = position.pending_at as usize;
+        flow.pending_at = position.pending_at;
         if !pending.is_empty() {
             flow.blocked_since.get_or_insert(now);
             flow.backed_up_since.get_or_insert(now);
