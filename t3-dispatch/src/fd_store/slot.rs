@@ -32,7 +32,6 @@ pub struct Reading {
 pub struct Slot {
     file: Arc<StateFile>,
     index: u32,
-    base: usize,
     left: AtomicBool,
     /// The page, details or pending bytes were written, which take whole pages.
     has_pages: AtomicBool,
@@ -60,15 +59,18 @@ impl Slot {
     }
 
     fn new(file: Arc<StateFile>, index: u32, has_pages: bool) -> Self {
-        let base = file.layout().slot(index);
         Self {
             file,
             index,
-            base,
             left: AtomicBool::new(false),
             has_pages: AtomicBool::new(has_pages),
             has_pending: AtomicBool::new(has_pages),
         }
+    }
+
+    /// Offset of the slot in the memory.
+    fn base(&self) -> usize {
+        self.file.layout().slot(self.index)
     }
 
     /// The number of the slot.
@@ -87,18 +89,18 @@ impl Slot {
     /// Makes the session one that the next process continues. Positions and identity must have
     /// been written.
     pub fn go_live(&self) {
-        self.file.memory().store(self.base + at::STATE, LIVE);
+        self.file.memory().store(self.base() + at::STATE, LIVE);
     }
 
     /// Makes the session one that ends with this process.
     pub fn retire(&self) {
-        self.file.memory().store(self.base + at::STATE, 0);
+        self.file.memory().store(self.base() + at::STATE, 0);
     }
 
     /// Whether the next process continues the session.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.file.memory().load(self.base + at::STATE) == LIVE
+        self.file.memory().load(self.base() + at::STATE) == LIVE
     }
 
     /// Leaves the slot to the next process.
@@ -120,18 +122,18 @@ impl Slot {
     /// Number of processes that had the session before this one.
     #[must_use]
     pub fn resumed(&self) -> u32 {
-        self.file.memory().load(self.base + at::RESUMED)
+        self.file.memory().load(self.base() + at::RESUMED)
     }
 
     /// See [`Slot::resumed`].
     pub fn set_resumed(&self, resumed: u32) {
-        self.file.memory().store(self.base + at::RESUMED, resumed);
+        self.file.memory().store(self.base() + at::RESUMED, resumed);
     }
 
     /// The positions that were committed last; `None` for a length that none have.
     #[must_use]
     pub fn positions(&self) -> Option<Vec<u8>> {
-        let active = self.file.memory().load(self.base + at::ACTIVE) as usize & 1;
+        let active = self.file.memory().load(self.base() + at::ACTIVE) as usize & 1;
         self.read_part(at::POSITIONS[active])
     }
 
@@ -139,10 +141,10 @@ impl Slot {
     #[must_use]
     pub fn commit(&self, positions: &[u8]) -> bool {
         let memory = self.file.memory();
-        let next = memory.load(self.base + at::ACTIVE) ^ 1;
+        let next = memory.load(self.base() + at::ACTIVE) ^ 1;
         let is_written = self.write_part(at::POSITIONS[next as usize & 1], positions);
         if is_written {
-            memory.store(self.base + at::ACTIVE, next);
+            memory.store(self.base() + at::ACTIVE, next);
         }
         is_written
     }
@@ -152,13 +154,13 @@ impl Slot {
         let number = reading.map_or(0, |reading| 1 + 2 * reading.buffer + reading.direction);
         let number = u32::try_from(number).unwrap_or(0) & 0xffff;
         // With its complement, so that a changed bit is noticed.
-        self.file.memory().store(self.base + at::READING, number | (number ^ 0xffff) << 16);
+        self.file.memory().store(self.base() + at::READING, number | (number ^ 0xffff) << 16);
     }
 
     /// Where the last read has put its bytes.
     #[must_use]
     pub fn reading(&self) -> Option<Reading> {
-        let word = self.file.memory().load(self.base + at::READING);
+        let word = self.file.memory().load(self.base() + at::READING);
         let number = word & 0xffff;
         let word = number.checked_sub(1).filter(|_| word >> 16 == number ^ 0xffff)? as usize;
         let reading = Reading { direction: word & 1, buffer: word / 2 };
@@ -167,7 +169,7 @@ impl Slot {
 
     /// Writes the checkpoint; one that is too long is marked as missing.
     pub fn write_checkpoint(&self, content: &[u8]) {
-        let (memory, at) = (self.file.memory(), self.base + at::SEQUENCE);
+        let (memory, at) = (self.file.memory(), self.base() + at::SEQUENCE);
         let sequence = memory.load(at) & !1;
         memory.store(at, sequence.wrapping_add(1));
         if !self.write_part(at::CHECKPOINT, content) {
@@ -179,7 +181,7 @@ impl Slot {
     /// The checkpoint; `None` if the process was killed while it wrote it.
     #[must_use]
     pub fn checkpoint(&self) -> Option<Vec<u8>> {
-        let is_complete = self.file.memory().load(self.base + at::SEQUENCE) & 1 == 0;
+        let is_complete = self.file.memory().load(self.base() + at::SEQUENCE) & 1 == 0;
         is_complete.then(|| self.read_part(at::CHECKPOINT)).flatten()
     }
 
@@ -201,7 +203,7 @@ impl Slot {
             Ok(length) if content.len() <= part.most => length,
             _ => return false,
         };
-        let (memory, at) = (self.file.memory(), self.base + part.at);
+        let (memory, at) = (self.file.memory(), self.base() + part.at);
         memory.store(at, length);
         if content.len() <= part.room {
             memory.write(at + 4, content);
@@ -214,7 +216,7 @@ impl Slot {
 
     /// The content of a part; `None` if there is none, or for a length that none has.
     fn read_part(&self, part: Part) -> Option<Vec<u8>> {
-        let (memory, at) = (self.file.memory(), self.base + part.at);
+        let (memory, at) = (self.file.memory(), self.base() + part.at);
         let length = memory.load(at) as usize;
         if !(1..=part.most).contains(&length) {
             return None;
@@ -332,7 +334,7 @@ impl Drop for Slot {
         if !self.is_left() {
             self.retire();
             self.shrink();
-            self.file.memory().write(self.base, &[0; SLOT]);
+            self.file.memory().write(self.base(), &[0; SLOT]);
             self.file.free(self.index);
         }
     }
@@ -411,7 +413,7 @@ mod tests {
             assert!(slot.commit(&positions(1, 0)));
             assert_eq!(slot.positions(), Some(positions(1, 0)));
             // Killed before the last word of a commit.
-            let next = slot.file.memory().load(slot.base + at::ACTIVE) ^ 1;
+            let next = slot.file.memory().load(slot.base() + at::ACTIVE) ^ 1;
             assert!(slot.write_part(at::POSITIONS[next as usize], &positions(2, 1)));
             assert_eq!(slot.positions(), Some(positions(1, 0)));
             assert!(slot.commit(&positions(3, 1)));
@@ -427,7 +429,7 @@ mod tests {
         assert_eq!(slot.checkpoint(), None);
         slot.write_checkpoint(b"first");
         assert_eq!(slot.checkpoint().as_deref(), Some(&b"first"[..]));
-        slot.file.memory().store(slot.base + at::SEQUENCE, 3);
+        slot.file.memory().store(slot.base() + at::SEQUENCE, 3);
         assert_eq!(slot.checkpoint(), None);
         slot.write_checkpoint(&[7; 300]);
         assert_eq!(slot.checkpoint(), Some(vec![7; 300]));
@@ -486,10 +488,10 @@ mod tests {
     #[test]
     fn lengths_from_outside_are_checked() {
         let slot = slot();
-        slot.file.memory().store(slot.base + at::IDENTITY.at, u32::MAX);
-        slot.file.memory().store(slot.base + at::READING, u32::MAX);
+        slot.file.memory().store(slot.base() + at::IDENTITY.at, u32::MAX);
+        slot.file.memory().store(slot.base() + at::READING, u32::MAX);
         slot.file.memory().store(slot.file.layout().details(slot.index, 0) + 4, u32::MAX);
-        slot.file.memory().store(slot.base + at::POSITIONS[0].at, 257);
+        slot.file.memory().store(slot.base() + at::POSITIONS[0].at, 257);
         assert_eq!((slot.identity(), slot.positions()), (None, None));
         assert_eq!((slot.reading(), slot.details(1)), (None, None));
         assert_eq!((slot.pending(0, BUFFER + 1), slot.read_bytes(0, usize::MAX)), (None, None));

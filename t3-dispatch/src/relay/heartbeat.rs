@@ -129,10 +129,10 @@ impl HeartbeatTracker {
         usize::from(self.rtt_count) <= OUTSTANDING && self.acks.is_possible()
     }
 
-    /// Pings, pongs and unanswered pings.
+    /// Pings and pongs together, and unanswered pings.
     #[must_use]
-    pub(super) fn counts(&self) -> (u64, u64, u32) {
-        (self.facts.pings, self.facts.pongs, self.facts.unanswered)
+    pub(super) fn counts(&self) -> (u64, u32) {
+        (self.facts.pings.wrapping_add(self.facts.pongs), self.facts.unanswered)
     }
 
     /// Creates a tracker for pings of `sender`.

@@ -74,9 +74,9 @@ impl Liveness {
         self.tracker.is_possible() && rhythms.all(Rhythm::is_possible)
     }
 
-    /// Pings, pongs and unanswered pings: what changes with each heartbeat.
+    /// Pings and pongs together, and unanswered pings: what changes with each heartbeat.
     #[must_use]
-    pub fn counts(&self) -> (u64, u64, u32) {
+    pub fn counts(&self) -> (u64, u32) {
         self.tracker.counts()
     }
 

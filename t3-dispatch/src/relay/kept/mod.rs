@@ -40,20 +40,23 @@ use crate::{
 /// no message.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Counts that no heartbeat has.
+const NO_CHECKPOINT: (u64, u32) = (u64::MAX, u32::MAX);
+
 /// The slot of a session, and what was written to it.
 #[derive(Debug)]
 pub struct Kept {
     slot: Slot,
     store: DescriptorStore,
     commit: u32,
-    /// Pings, pongs and unanswered pings in the last checkpoint.
-    heartbeat: Option<(u64, u64, u32)>,
+    /// Counts of the heartbeat in the last checkpoint.
+    heartbeat: (u64, u32),
     /// The slot has details, of this process or of the one before.
     has_details: bool,
     /// The sockets are no longer in the store.
     is_removed: bool,
     /// Bytes of each direction that are in the slot's place for pending bytes.
-    pending: [usize; 2],
+    pending: [u32; 2],
 }
 
 impl Kept {
@@ -73,7 +76,7 @@ impl Kept {
             slot,
             store,
             commit: 0,
-            heartbeat: None,
+            heartbeat: NO_CHECKPOINT,
             has_details: false,
             is_removed: false,
             pending: [0; 2],
@@ -91,10 +94,17 @@ impl Kept {
         store: DescriptorStore,
         session: &Session,
         commit: u32,
-        pending: [usize; 2],
+        pending: [u32; 2],
     ) -> Self {
-        let mut kept =
-            Self { slot, store, commit, heartbeat: None, has_details: true, is_removed: false, pending };
+        let mut kept = Self {
+            slot,
+            store,
+            commit,
+            heartbeat: NO_CHECKPOINT,
+            has_details: true,
+            is_removed: false,
+            pending,
+        };
         kept.commit(session);
         kept
     }
@@ -162,11 +172,12 @@ impl Kept {
         for side in [Side::Down, Side::Up] {
             let (n, pending) = (index(side), &session.flow(side).pending);
             // The relay adds pending bytes only while there are none.
-            if pending.len() != self.pending[n] {
+            let length = u32::try_from(pending.len()).unwrap_or(u32::MAX);
+            if length != self.pending[n] {
                 if !pending.is_empty() && !self.slot.write_pending(n, pending) {
                     return false;
                 }
-                self.pending[n] = pending.len();
+                self.pending[n] = length;
             }
         }
         if !self.slot.commit(&Positions::of(session, next).encode()) {
@@ -178,8 +189,8 @@ impl Kept {
             self.slot.release_details();
         }
         let heartbeat = session.heartbeat.counts();
-        if self.heartbeat != Some(heartbeat) {
-            self.heartbeat = Some(heartbeat);
+        if self.heartbeat != heartbeat {
+            self.heartbeat = heartbeat;
             // Not with each commit: a slow peer leaves a part of many messages.
             if self.pending == [0, 0] {
                 self.slot.release_pending();

@@ -135,7 +135,7 @@ pub fn pick_up(
         Err(why) => return Err(Ended { why, session: session(&stored) }),
     };
     let commit = found.positions.commit;
-    let pending = found.positions.flows.map(|flow| flow.pending as usize);
+    let pending = found.positions.flows.map(|flow| flow.pending);
     let continued = restore::session(found, now).and_then(|mut session| {
         catch_up(&mut session, &slot, uncommitted, [died_at, now])?;
         session.facts.resumed = slot.resumed().saturating_add(1);
