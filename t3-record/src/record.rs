@@ -9,7 +9,7 @@ use crate::{
     chain::Chain,
     evidence::{Burst, Fate},
     how::How,
-    value::{BadValue, Percent, Value},
+    value::{BadValue, Percent, Typed, Value},
     vocabulary::{
         Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side,
         Verdict,
@@ -89,6 +89,16 @@ macro_rules! record {
                 let mut pairs = vec![$((stringify!($req), Value::encode(&self.$req)),)+];
                 $(if let Some(value) = &self.$opt { pairs.push((stringify!($opt), Value::encode(value))); })+
                 pairs
+            }
+
+            /// Writes the keys with their values into an object: numbers as numbers.
+            ///
+            /// # Errors
+            /// Those of the serializer.
+            pub fn serialize_into<M: serde::ser::SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+                $(map.serialize_entry(stringify!($req), &Typed(&self.$req))?;)+
+                $(if let Some(value) = &self.$opt { map.serialize_entry(stringify!($opt), &Typed(value))?; })+
+                Ok(())
             }
 
             /// Parses keys and texts. Unknown keys are ignored, because a newer program may have
@@ -346,19 +356,67 @@ record! {
     }
 }
 
+/// A value of an object: text, or a number, true or false as [`Value::serialize`] writes it.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum JsonValue {
+    Text(String),
+    Bool(bool),
+    Whole(u64),
+    Real(f64),
+}
+
+impl JsonValue {
+    fn text(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Bool(value) => value.to_string().into(),
+            Self::Whole(value) => value.to_string().into(),
+            Self::Real(value) => value.to_string().into(),
+        }
+    }
+}
+
+/// A record whose values are written as text: between daemons of different versions, the form that
+/// all of them read.
+pub(crate) trait AsTexts {
+    fn texts(&self) -> Vec<(&'static str, String)>;
+}
+
+impl<T: AsTexts> AsTexts for Box<T> {
+    fn texts(&self) -> Vec<(&'static str, String)> {
+        self.as_ref().texts()
+    }
+}
+
+pub(crate) fn as_texts<S: serde::Serializer>(
+    record: &impl AsTexts,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(record.texts())
+}
+
 macro_rules! as_object {
     ($($name:ident),+) => {$(
         impl serde::Serialize for $name {
-            /// Formats the record as a JSON object with the keys and texts of the line.
+            /// Formats the record as a JSON object: numbers as numbers, all else as in the line.
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_map(self.pairs())
+                let mut map = serializer.serialize_map(None)?;
+                self.serialize_into(&mut map)?;
+                serde::ser::SerializeMap::end(map)
+            }
+        }
+
+        impl AsTexts for $name {
+            fn texts(&self) -> Vec<(&'static str, String)> {
+                self.pairs()
             }
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let map = std::collections::BTreeMap::<String, String>::deserialize(deserializer)?;
-                Self::from_pairs(|key| map.get(key).map(|text| text.as_str().into())).map_err(serde::de::Error::custom)
+                let map = std::collections::BTreeMap::<String, JsonValue>::deserialize(deserializer)?;
+                Self::from_pairs(|key| map.get(key).map(JsonValue::text)).map_err(serde::de::Error::custom)
             }
         }
     )+};

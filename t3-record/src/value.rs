@@ -35,6 +35,22 @@ pub trait Value: Sized {
     /// # Errors
     /// [`BadValue`] when the text is not such a value.
     fn decode(text: &str) -> Result<Self, BadValue>;
+    /// Writes the value as a number, true or false where it is one, and else as text.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.encode())
+    }
+}
+
+/// A value for a serializer, by [`Value::serialize`].
+pub(crate) struct Typed<'a, T>(pub(crate) &'a T);
+
+impl<T: Value> serde::Serialize for Typed<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
 }
 
 fn bad<T: Value>(text: &str) -> BadValue {
@@ -42,21 +58,24 @@ fn bad<T: Value>(text: &str) -> BadValue {
 }
 
 macro_rules! by_display {
-    ($($ty:ty => $expected:literal,)+) => {$(
+    ($($ty:ty => $expected:literal $(as $serialize:ident)?,)+) => {$(
         impl Value for $ty {
             const EXPECTED: &'static str = $expected;
             fn encode(&self) -> String { self.to_string() }
             fn decode(text: &str) -> Result<Self, BadValue> { <$ty>::from_str(text).map_err(|_| bad::<Self>(text)) }
+            $(fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.$serialize(*self)
+            })?
         }
     )+};
 }
 
 by_display! {
-    bool => "true or false",
-    u8 => "a whole number",
-    u16 => "a whole number",
-    u32 => "a whole number",
-    u64 => "a whole number",
+    bool => "true or false" as serialize_bool,
+    u8 => "a whole number" as serialize_u8,
+    u16 => "a whole number" as serialize_u16,
+    u32 => "a whole number" as serialize_u32,
+    u64 => "a whole number" as serialize_u64,
     Cause => "a cause",
     Verdict => "a verdict",
     Segment => "a segment",
@@ -100,6 +119,9 @@ impl Value for Percent {
             Ok(value) if (0.0..=MOST_PERCENT).contains(&value) => Ok(Self((value * 10.0).round() / 10.0)),
             _ => Err(bad::<Self>(text)),
         }
+    }
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64((f64::from(self.0) * 10.0).round() / 10.0)
     }
 }
 

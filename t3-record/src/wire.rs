@@ -81,6 +81,7 @@ pub enum ToTrace {
         /// The session.
         conn: String,
         /// The record.
+        #[serde(serialize_with = "crate::record::as_texts")]
         record: Box<CloseRecord>,
         /// dispatch could not hand it to journald: t3-trace has to write it. Otherwise journald
         /// accepted it.
@@ -94,6 +95,7 @@ pub enum ToTrace {
     /// The `ws open` record, for subscribers. Sent once, after `Register`.
     Opened {
         /// The record as written.
+        #[serde(serialize_with = "crate::record::as_texts")]
         record: Box<OpenRecord>,
     },
     /// From a dispatch that has just started, if the welcome announces support: it has registered
@@ -210,11 +212,13 @@ pub enum FromTrace {
     /// To subscribers: a session opened.
     Opened {
         /// Its record.
+        #[serde(serialize_with = "crate::record::as_texts")]
         record: Box<OpenRecord>,
     },
     /// To subscribers: a session closed.
     Closed {
         /// Its record.
+        #[serde(serialize_with = "crate::record::as_texts")]
         record: Box<CloseRecord>,
     },
     /// To a slow subscriber: number of records dropped since the last one.

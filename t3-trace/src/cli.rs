@@ -1,5 +1,7 @@
 //! Command line of `t3-trace`.
 
+use std::ffi::OsString;
+
 use clap::{CommandFactory, Parser, Subcommand};
 use t3_trace_cli::{
     closes::args::ClosesArgs, doctor::args::DoctorArgs, explain::args::ExplainArgs, live::args::LiveArgs,
@@ -59,10 +61,45 @@ pub fn definition() -> clap::Command {
     t3_config::pages::with(Cli::command())
 }
 
+/// The words of a command line, with `--boot -1` as `--boot=-1`: journalctl accepts both, clap only
+/// the second for a value that may be left out.
+#[must_use]
+pub fn words(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let is_number = |word: &OsString| {
+        let digits = word.to_str().and_then(|word| word.strip_prefix('-'));
+        digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let mut words: Vec<OsString> = Vec::new();
+    for word in given {
+        match words.last_mut().filter(|last| *last == "--boot" && is_number(&word)) {
+            Some(last) => {
+                last.push("=");
+                last.push(word);
+            }
+            None => words.push(word),
+        }
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
 
     use super::*;
+
+    #[test]
+    fn the_number_of_an_earlier_boot_may_be_a_word_of_its_own() {
+        for (given, meant) in [
+            ("t3-trace closes --boot -1 --json", "t3-trace closes --boot=-1 --json"),
+            ("t3-trace closes --boot=-1 --json", "t3-trace closes --boot=-1 --json"),
+            ("t3-trace closes --boot --json", "t3-trace closes --boot --json"),
+            ("t3-trace closes --since -2h", "t3-trace closes --since -2h"),
+            ("t3-trace closes --boot -", "t3-trace closes --boot -"),
+        ] {
+            let given = words(given.split(' ').map(OsString::from));
+            assert_eq!(given, meant.split(' ').map(OsString::from).collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -12,10 +12,11 @@ const INCOMPLETE: u8 = 3;
 const LOG_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if let Some(code) = t3_config::pages::run(cli::definition(), std::env::args_os()) {
+    let words = cli::words(std::env::args_os());
+    if let Some(code) = t3_config::pages::run(cli::definition(), words.clone()) {
         return code;
     }
-    let matches = cli::definition().get_matches();
+    let matches = cli::definition().get_matches_from(words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut code = ExitCode::SUCCESS;
     let mut complete = |read| {

@@ -296,7 +296,7 @@ async fn plain_json_and_no_color_select_the_output() {
     let mut n = 0;
     let arrived = || {
         shown.iter().all(|live| live.screen().unwrap().contains("serve OOM-killed"))
-            && objects.screen().unwrap().lines().any(|line| line.starts_with("{\"time\":\"20"))
+            && objects.screen().unwrap().lines().any(|line| line.starts_with("{\"schema\":2,\"time\":\"20"))
     };
     while !arrived() {
         n += 1;

@@ -1,5 +1,7 @@
 //! Checks of a program's help, manual pages and completions, for the tests of the programs.
 
+use std::{io::Write, process};
+
 use clap::{Arg, Command};
 use clap_complete::Shell;
 
@@ -36,8 +38,50 @@ pub fn problems(definition: &Command) -> Vec<String> {
         for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
             option(arg, page, &file, &scripts, &mut found);
         }
+        let offered = in_bash(&program, &completions(definition.clone(), Shell::Bash), &[name, "--"]);
+        match offered {
+            Ok(offered) => {
+                let args = command.get_arguments().filter(|arg| !arg.is_hide_set());
+                for long in args.filter_map(Arg::get_long) {
+                    if !offered.iter().any(|word| word.strip_prefix("--") == Some(long)) {
+                        found.push(format!("bash does not complete --{long} after {program} {name}"));
+                    }
+                }
+            }
+            Err(error) => found.push(format!("cannot run bash: {error}")),
+        }
     }
     found
+}
+
+/// Words that bash offers with a completion script for the last of the words after the program.
+///
+/// # Errors
+/// bash cannot be started or rejects the script.
+pub fn in_bash(program: &str, script: &str, words: &[&str]) -> std::io::Result<Vec<String>> {
+    let all = std::iter::once(program).chain(words.iter().copied()).collect::<Vec<_>>();
+    let quoted: Vec<String> = all.iter().map(|word| format!("'{word}'")).collect();
+    let [.., before, last] = quoted.as_slice() else { return Ok(Vec::new()) };
+    let line = quoted.join(" ");
+    // As bash does: the function that `complete` names, with the program, the word and the one
+    // before.
+    let ask = format!(
+        "COMP_WORDS=({line}); COMP_CWORD={}; COMPREPLY=()\n\
+         function=$(complete -p '{program}' | sed 's/.* -F \\([^ ]*\\).*/\\1/')\n\
+         \"$function\" '{program}' {last} {before}; printf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        words.len()
+    );
+    let mut bash = process::Command::new("bash")
+        .args(["--norc", "--noprofile", "-s"])
+        .stdin(process::Stdio::piped())
+        .stdout(process::Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = bash.stdin.take() {
+        input.write_all(format!("{script}\n{ask}").as_bytes())?;
+    }
+    let output = bash.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter(|word| !word.is_empty()).map(str::to_owned).collect())
 }
 
 fn after(command: &Command) -> String {

@@ -12,12 +12,12 @@ use clap_mangen::{
 use super::sections::{self, Line};
 
 /// Section of the manual.
-pub const SECTION: &str = "1";
+pub const SECTION: &str = "8";
 
 /// A manual page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// File name, for example `t3-trace-closes.1`.
+    /// File name, for example `t3-trace-closes.8`.
     pub file: String,
     /// roff source.
     pub roff: String,

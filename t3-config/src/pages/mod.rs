@@ -126,8 +126,16 @@ fn print_completions(definition: Command, args: &ArgMatches) -> io::Result<()> {
 pub fn completions(mut definition: Command, shell: Shell) -> String {
     let mut out = Vec::new();
     let program = definition.get_name().to_owned();
-    clap_complete::generate(shell, &mut definition, program, &mut out);
-    String::from_utf8_lossy(&out).into_owned()
+    clap_complete::generate(shell, &mut definition, &program, &mut out);
+    let script = String::from_utf8_lossy(&out).into_owned();
+    if shell == Shell::Bash { with_hyphens(&program, &script) } else { script }
+}
+
+/// The script of clap_complete 4.6 for bash names a program with a hyphen in two ways, so that it
+/// completes nothing after a subcommand.
+fn with_hyphens(program: &str, script: &str) -> String {
+    let [selected, listed] = ["__", "__subcmd__"].map(|hyphen| program.replace('-', hyphen));
+    script.replace(&format!("{listed}__subcmd__"), &format!("{selected}__subcmd__"))
 }
 
 /// Writes all manual pages into a directory.

@@ -23,7 +23,7 @@ fn page(file: &str) -> String {
 #[test]
 fn the_program_and_each_visible_subcommand_has_its_page() {
     let files: Vec<_> = man(program()).into_iter().map(|page| page.file).collect();
-    assert_eq!(files, ["p.1", "p-run.1", "p-completions.1"]);
+    assert_eq!(files, ["p.8", "p-run.8", "p-completions.8"]);
     let mut built = program();
     built.build();
     assert_eq!(man(built).len(), 3, "clap's own help has no page");
@@ -31,7 +31,7 @@ fn the_program_and_each_visible_subcommand_has_its_page() {
 
 #[test]
 fn a_page_has_the_sections_of_the_help_files_and_cross_references() {
-    let text = page("p-run.1");
+    let text = page("p-run.8");
     assert!(
         text.contains(".TH p\\-run 1 \"\" \"p 1.2\"") || text.contains(".TH p-run 1 \"\" \"p 1.2\""),
         "{text}"
@@ -42,7 +42,7 @@ fn a_page_has_the_sections_of_the_help_files_and_cross_references() {
         ".SH \"EXIT STATUS\"\n.PP\n.RS 4\n.nf\n0  well\n.fi\n.RE\n",
         ".SH NOTES\nIt is\nso.\n",
         ".SH FILES\n.TP\n\\fB/etc/p.toml\\fR\n",
-        ".SH \"SEE ALSO\"\n\\fBp\\fR(1), \\fBp\\-completions\\fR(1)\n",
+        ".SH \"SEE ALSO\"\n\\fBp\\fR(8), \\fBp\\-completions\\fR(8)\n",
         "[default: /etc/p.toml]",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -66,7 +66,7 @@ fn the_audit_reports_errors_of_a_definition() {
     let bad =
         Command::new("bad").about("Bad.").arg(Arg::new("y").long("yy")).after_help("Example: p bad --zz\n");
     let problems = audit::problems(&program().subcommand(bad)).join("\n");
-    for part in ["no EXIT STATUS", "--zz", "--yy in p-bad.1 has no help"] {
+    for part in ["no EXIT STATUS", "--zz", "--yy in p-bad.8 has no help"] {
         assert!(problems.contains(part), "{problems}");
     }
     let problems = audit::problems(&program().after_help("Examples:\n  p nonsense\n  q run"));
@@ -75,21 +75,13 @@ fn the_audit_reports_errors_of_a_definition() {
 
 #[test]
 fn bash_completes_with_the_script() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("p");
-    fs::write(&file, completions(program(), Shell::Bash)).unwrap();
-    let ask = |words: &str, at: usize, last: &str, before: &str| {
-        let script = format!(
-            "source {}; COMP_WORDS=({words}); COMP_CWORD={at}; _p p '{last}' '{before}'; echo \"${{COMPREPLY[@]}}\"",
-            file.display()
-        );
-        let out = Process::new("bash").args(["--norc", "-c", &script]).output().unwrap();
-        assert!(out.status.success(), "{out:?}");
-        String::from_utf8(out.stdout).unwrap().trim().to_owned()
-    };
-    assert_eq!(ask("p ru", 1, "ru", "p"), "run");
-    assert_eq!(ask("p run --t", 2, "--t", "run"), "--table");
-    assert_eq!(ask("p run --way s", 3, "s", "--way"), "slow");
+    for name in ["p", "p-q", "p-q-r"] {
+        let script = completions(program().name(name), Shell::Bash);
+        let ask = |words: &[&str]| audit::in_bash(name, &script, words).unwrap();
+        assert_eq!(ask(&["ru"]), ["run"], "{name}");
+        assert_eq!(ask(&["run", "--t"]), ["--table"], "{name}");
+        assert_eq!(ask(&["run", "--way", "s"]), ["slow"], "{name}");
+    }
 }
 
 #[test]
@@ -100,7 +92,7 @@ fn only_the_added_subcommands_are_run() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().to_str().unwrap();
     assert_eq!(run(program(), words(&["p", "man", "--to", to])), Some(ExitCode::SUCCESS));
-    assert_eq!(fs::read_to_string(folder.path().join("p-run.1")).unwrap(), page("p-run.1"));
+    assert_eq!(fs::read_to_string(folder.path().join("p-run.8")).unwrap(), page("p-run.8"));
     let nowhere = format!("{to}/no/such");
     assert_eq!(run(program(), words(&["p", "man", "--to", &nowhere])), Some(ExitCode::FAILURE));
 }

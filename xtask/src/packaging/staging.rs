@@ -31,8 +31,8 @@ pub fn program(name: &str, program: &Path) -> Result<()> {
     }
     let staged = stripped(&dir.join(name), program)?;
     stdout_of(itself(&staged).args(["man", "--to"]).arg(&man))?;
-    if !man.join(format!("{name}.1")).is_file() {
-        bail!("`{name} man --to DIR` did not write {name}.1");
+    if !man.join(format!("{name}.8")).is_file() {
+        bail!("`{name} man --to DIR` did not write {name}.8");
     }
     for (shell, before, after) in SHELLS {
         let text = stdout_of(itself(&staged).args(["completions", shell]))?;

@@ -72,6 +72,13 @@ pub struct ClosesArgs {
 }
 
 impl ClosesArgs {
+    /// End of the range. A time of day that is still to come is today's if the range starts today.
+    #[must_use]
+    pub fn until(&self) -> Option<Moment> {
+        let until = self.until?;
+        Some(self.since.map_or(until, |since| until.at_or_after(since)))
+    }
+
     /// Whether the summary counts connections without a request, which have no user and no verdict.
     #[must_use]
     pub const fn counts_attempts(&self) -> bool {

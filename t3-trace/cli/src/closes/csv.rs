@@ -5,13 +5,16 @@
 
 use t3_record::CloseRecord;
 
-use crate::{present::text::safe, time::rfc3339};
+use crate::{
+    present::{json::SCHEMA, text::safe},
+    time::rfc3339,
+};
 
-/// Returns the header line: `time` (RFC 3339, UTC), then each key of a record.
+/// Returns the header line: `schema`, `time` (RFC 3339, UTC), then each key of a record.
 #[must_use]
 pub fn heading() -> String {
     let keys: Vec<&str> = CloseRecord::KEYS.iter().map(|key| key.name).collect();
-    format!("time,{}", keys.join(","))
+    format!("schema,time,{}", keys.join(","))
 }
 
 /// Returns the row of a record written at this time in microseconds since the epoch; an absent key
@@ -20,7 +23,7 @@ pub fn heading() -> String {
 pub fn row(record: &CloseRecord, micros: u64) -> String {
     let pairs = record.pairs();
     let mut known = pairs.iter().peekable();
-    let mut row = rfc3339(micros).unwrap_or_default();
+    let mut row = format!("{SCHEMA},{}", rfc3339(micros).unwrap_or_default());
     for key in CloseRecord::KEYS {
         row.push(',');
         if let Some((_, value)) = known.next_if(|(name, _)| *name == key.name) {
@@ -58,7 +61,7 @@ mod tests {
         record.ws_reason = Some("a,\"b\"\n".to_owned());
         let row = row(&record, 7);
         assert!(
-            row.starts_with("1970-01-01T00:00:00.000007Z,alice,192.0.2.7,5000,upstream_closed,serve_oom,serve,c1,tracepoint,"),
+            row.starts_with("2,1970-01-01T00:00:00.000007Z,alice,192.0.2.7,5000,upstream_closed,serve_oom,serve,c1,tracepoint,"),
             "{row}"
         );
         assert!(row.contains(",\"a,\"\"b\"\"\u{fffd}\","), "{row}");

@@ -99,7 +99,7 @@ pub fn query(args: &ClosesArgs) -> Query {
     }
     Query {
         since: args.since,
-        until: args.until,
+        until: args.until(),
         reverse: false,
         place: args.place.clone(),
         // A record is most of its entry; for journalctl, looking up each field in a list costs more

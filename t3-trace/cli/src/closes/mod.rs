@@ -36,6 +36,12 @@ use summary::Summary;
 /// # Errors
 /// The journal cannot be read to its end, or writing fails, except with EPIPE.
 pub fn run(args: &ClosesArgs) -> anyhow::Result<Completeness> {
+    if let (Some(since), Some(until)) = (args.since, args.until()) {
+        anyhow::ensure!(
+            since.epoch_micros() <= until.epoch_micros(),
+            "the range ends before it starts: give --since and --until with their days"
+        );
+    }
     if args.reconcile {
         reconcile::run(&args.socket)?;
     }
@@ -87,7 +93,7 @@ impl<W: Write> ClosesPrinter<'_, W> {
         if let Err(error) = self.heading() {
             return Ok(Err(error));
         }
-        let until = self.args.until.map(|until| until.epoch_micros());
+        let until = self.args.until().map(|until| until.epoch_micros());
         let mut progress = Progress::new(until, !self.args.summary);
         let read = self.read_reconciled(&mut summary).and_then(|()| {
             journalctl::entries(&entry::query(self.args), |entry| {
@@ -321,10 +327,10 @@ mod tests {
         let only = shown(&ClosesArgs { no_summary: true, ..ClosesArgs::default() });
         assert_eq!(only.lines().count(), 3, "{only}");
         let json = shown(&ClosesArgs { json: true, ..ClosesArgs::default() });
-        assert!(json.starts_with("{\"time\":\"2023-11-14T22:14:02.123456Z\",\"user\":\"alice\""), "{json}");
+        assert!(json.starts_with("{\"schema\":2,\"time\":\"2023-11-14T22:14:02.123456Z\",\"user\":\"alice\""), "{json}");
         assert_eq!(json.lines().count(), 1, "{json}");
         let csv = shown(&ClosesArgs { csv: true, ..ClosesArgs::default() });
-        assert!(csv.starts_with("time,user,") && csv.lines().count() == 2, "{csv}");
+        assert!(csv.starts_with("schema,time,user,") && csv.lines().count() == 2, "{csv}");
         assert!(csv.contains("\n2023-11-14T22:14:02.123456Z,alice,"), "{csv}");
     }
 

@@ -15,7 +15,7 @@ use crate::time::closed::closed_micros;
 pub fn closed_at(args: &ClosesArgs, record: &CloseRecord, written: u64) -> Option<u64> {
     let at = closed_micros(record, written);
     let since = args.since.is_none_or(|since| since.epoch_micros() <= at);
-    let until = args.until.is_none_or(|until| at <= until.epoch_micros());
+    let until = args.until().is_none_or(|until| at <= until.epoch_micros());
     (record.reconciled.is_some() && since && until && filter::wanted(args, record)).then_some(at)
 }
 
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn records_are_selected_and_sorted_by_the_time_of_the_close() {
-        let at = |secs| Some(Moment { secs, micros: 0, span: 1, daily: false });
+        let at = |secs| Some(Moment { secs, micros: 0, span: 1, upcoming: None });
         let args = ClosesArgs { since: at(100), until: at(200), ..ClosesArgs::default() };
         let mut kept = Reconciled::default();
         for (conn, second, origin) in [

@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn given(secs: u64, span: u64) -> Moment {
-        Moment { secs, micros: 0, span, daily: true }
+        Moment { secs, micros: 0, span, upcoming: None }
     }
 
     fn chosen(selector: &Selector) -> Option<(String, Vec<String>)> {

@@ -240,7 +240,7 @@ fn term(key: &str, value: &str) -> String {
 }
 
 fn moment(secs: u64) -> Moment {
-    Moment { secs, micros: 0, span: 1, daily: false }
+    Moment { secs, micros: 0, span: 1, upcoming: None }
 }
 
 fn close(record: CloseRecord, entry: &Entry) -> Close {

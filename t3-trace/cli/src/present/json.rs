@@ -1,36 +1,46 @@
-//! A record as one line of JSON: `time` (RFC 3339, UTC), then the keys of the record. Pure.
+//! A record as one line of JSON: `schema`, `time` (RFC 3339, UTC), then the keys of the record with
+//! numbers as numbers. Pure.
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use t3_record::CloseRecord;
 
 use crate::{present::text::safe_json, time::rfc3339};
+
+/// Version of the form of a record as JSON and CSV. A new key does not change it; a key that is
+/// removed or changes its kind does. Version 1 had all values as text, and no such field.
+pub const SCHEMA: u32 = 2;
 
 struct Timed<'a>(&'a CloseRecord, u64);
 
 impl Serialize for Timed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let time = rfc3339(self.1).map(|time| ("time", time));
-        serializer.collect_map(time.into_iter().chain(self.0.pairs()))
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("schema", &SCHEMA)?;
+        if let Some(time) = rfc3339(self.1) {
+            map.serialize_entry("time", &time)?;
+        }
+        self.0.serialize_into(&mut map)?;
+        map.end()
     }
 }
 
 /// Returns the line of a record written at this time in microseconds since the epoch.
 ///
 /// # Errors
-/// None in practice: the object has only texts.
+/// None in practice: the object has only texts and numbers.
 pub fn line(record: &CloseRecord, micros: u64) -> serde_json::Result<String> {
     Ok(safe_json(&serde_json::to_string(&Timed(record, micros))?))
 }
 
 #[cfg(test)]
 mod tests {
-    use t3_record::{Cause, KernelSource, Segment, Verdict};
+    use t3_record::{Cause, KernelSource, Segment, Verdict, value::Percent};
 
     use super::*;
 
     #[test]
     fn the_time_is_first_and_the_record_round_trips() {
-        let record = CloseRecord::new(
+        let mut record = CloseRecord::new(
             "alice".to_owned(),
             "192.0.2.7".to_owned(),
             5000,
@@ -40,8 +50,16 @@ mod tests {
             "c1".to_owned(),
             KernelSource::Tracepoint,
         );
+        record.psi_cpu = Some(Percent(3.2));
+        record.ws_code = Some(1000);
         let line = line(&record, 1_700_000_042_000_001).unwrap();
-        assert!(line.starts_with(r#"{"time":"2023-11-14T22:14:02.000001Z","user":"alice","#), "{line}");
+        assert!(
+            line.starts_with(r#"{"schema":2,"time":"2023-11-14T22:14:02.000001Z","user":"alice","#),
+            "{line}"
+        );
+        for value in [r#""dur_ms":5000,"#, r#""ws_code":1000,"#, r#""psi_cpu":3.2"#, r#""conn":"c1","#] {
+            assert!(line.contains(value), "{value} in {line}");
+        }
         assert_eq!(serde_json::from_str::<CloseRecord>(&line).unwrap(), record);
         assert!(!super::line(&record, u64::MAX).unwrap().contains("time\""));
     }

@@ -22,8 +22,9 @@ pub struct Moment {
     pub micros: u32,
     /// Width in seconds: 60 for `14:10`, a day for `yesterday`, else 1.
     pub span: u64,
-    /// A time of day without a day; its last occurrence is meant.
-    pub daily: bool,
+    /// Of a time of day without a day: today's occurrence, in seconds since the epoch, if it is still
+    /// to come and [`Self::secs`] is yesterday's.
+    pub upcoming: Option<u64>,
 }
 
 impl Moment {
@@ -43,11 +44,20 @@ impl Moment {
         }
     }
 
+    /// The end of a range that starts at `start`: at 14:15, `14:20` after `14:00` is today's.
+    #[must_use]
+    pub fn at_or_after(self, start: Self) -> Self {
+        match self.upcoming {
+            Some(secs) if self.epoch_micros() < start.epoch_micros() => Self { secs, upcoming: None, ..self },
+            _ => self,
+        }
+    }
+
     /// `None` before 1970.
     fn of(at: Timestamp, span: u64) -> Option<Self> {
         let micros = u64::try_from(at.as_microsecond()).ok()?;
         let fraction = u32::try_from(micros % 1_000_000).ok()?;
-        Some(Self { secs: micros / 1_000_000, micros: fraction, span, daily: false })
+        Some(Self { secs: micros / 1_000_000, micros: fraction, span, upcoming: None })
     }
 }
 

@@ -43,14 +43,12 @@ pub(super) fn on_a_day(words: &[&str], now: &ZonedDateTime) -> Option<Moment> {
 
 /// The last occurrence of a time of day.
 fn last(clock: Clock, now: &ZonedDateTime) -> Option<Moment> {
-    let passed =
-        |moment: &Moment| i64::try_from(moment.secs).is_ok_and(|secs| secs <= now.timestamp().as_second());
-    let today = now.date();
-    let moment = match at(today, clock, now.time_zone()).filter(passed) {
-        Some(moment) => moment,
-        None => at(today.yesterday().ok()?, clock, now.time_zone())?,
-    };
-    Some(Moment { daily: true, ..moment })
+    let on = |day: Date| at(day, clock, now.time_zone());
+    let today = on(now.date())?;
+    if i64::try_from(today.secs).is_ok_and(|secs| secs <= now.timestamp().as_second()) {
+        return Some(today);
+    }
+    Some(Moment { upcoming: Some(today.secs), ..on(now.date().yesterday().ok()?)? })
 }
 
 /// `Nov 24 14:10:05` has no year: the last such day is meant.

@@ -60,10 +60,25 @@ fn every_format_is_parsed() {
     ] {
         let moment = parse(written, &east(NOW)).unwrap();
         assert_eq!((shown(moment.secs).as_str(), moment.span, moment.micros), (meant, span, 0), "{written}");
-        assert_eq!(
-            moment.daily,
-            written.len() < 9 && written.starts_with(char::is_numeric) && written.contains(':')
-        );
+        // Times of day after 16:30:05.
+        let upcoming = ["16:31", "23:59:59"].contains(&written).then_some(moment.secs + 86_400);
+        assert_eq!(moment.upcoming, upcoming, "{written}");
+    }
+}
+
+#[test]
+fn an_end_that_is_still_to_come_is_after_its_start() {
+    for (since, until, meant) in [
+        ("16:00", "16:31", "2026-11-24 16:31:00"),
+        ("16:00", "16:20", "2026-11-24 16:20:00"),
+        ("17:00", "17:20", "2026-11-23 17:20:00"),
+        ("yesterday", "17:20", "2026-11-23 17:20:00"),
+        ("today", "17:20", "2026-11-24 17:20:00"),
+        ("17:20", "17:20", "2026-11-23 17:20:00"),
+        ("today 16:00", "yesterday 17:00", "2026-11-23 17:00:00"),
+    ] {
+        let [since, end] = [since, until].map(|text| parse(text, &east(NOW)).unwrap());
+        assert_eq!(shown(end.at_or_after(since).secs), meant, "{until}");
     }
 }
 
@@ -158,7 +173,7 @@ proptest! {
         prop_assert_eq!(parse(&shown(secs), &east(NOW)).map(|m| m.secs), Ok(secs));
         let rfc = format!("{}.{micros:06}+02:00", shown(secs).replace(' ', "T"));
         prop_assert_eq!(parse(&rfc, &east(NOW)).map(|m| (m.secs, m.micros)), Ok((secs, micros)));
-        let epoch = Moment { secs, micros, span: 1, daily: false };
+        let epoch = Moment { secs, micros, span: 1, upcoming: None };
         prop_assert_eq!(parse(&epoch.at_epoch(), &east(NOW)), Ok(epoch));
     }
 
