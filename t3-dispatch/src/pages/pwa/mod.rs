@@ -12,7 +12,7 @@ mod splice;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
-    header::{self, CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH},
+    header::{self, ACCEPT_ENCODING, CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH},
 };
 
 use self::{head_scanner::HeadPosition, splice::Spliced};
@@ -62,7 +62,7 @@ pub struct PageRequest {
 ///
 /// Translates If-None-Match: ETags that t3-dispatch created become those of serve. For a
 /// navigation, all other ETags are removed, since the browser has the page without tags or with
-/// other tags.
+/// other tags, and Accept-Encoding, so that serve sends the page uncompressed.
 pub fn prepare<B>(request: &mut Request<B>) -> Option<PageRequest> {
     if request.method() != Method::GET {
         return None;
@@ -100,6 +100,8 @@ pub fn prepare<B>(request: &mut Request<B>) -> Option<PageRequest> {
     if navigates {
         // Changed pages have no Last-Modified.
         headers.remove(IF_MODIFIED_SINCE);
+        // A compressed page takes no tags; the proxies in front compress it for the browser.
+        headers.remove(ACCEPT_ENCODING);
     }
     Some(PageRequest { known })
 }

@@ -382,6 +382,22 @@ fn only_page_requests_are_prepared() {
     }
 }
 
+#[test]
+fn only_pages_are_requested_uncompressed() {
+    for (headers, kept) in [
+        (&[("sec-fetch-dest", "document")][..], false),
+        (&[("accept", "text/html,*/*;q=0.8")][..], false),
+        (&[("accept", "*/*")][..], true),
+        (&[("sec-fetch-dest", "script")][..], true),
+        (&[("sec-fetch-dest", "empty"), ("accept", "text/html")][..], true),
+    ] {
+        let mut request = request(headers);
+        request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip, br"));
+        prepare(&mut request);
+        assert_eq!(request.headers().contains_key("accept-encoding"), kept, "{headers:?}");
+    }
+}
+
 #[tokio::test]
 async fn headers_match_the_changed_page() {
     let length = PAGE.len().to_string();
