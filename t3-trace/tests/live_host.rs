@@ -295,7 +295,10 @@ async fn plain_json_and_no_color_select_the_output() {
     // Plain output does not report a connection: send closes until one is shown.
     let mut n = 0;
     let arrived = || {
-        shown.iter().all(|live| live.screen().unwrap().contains("serve OOM-killed"))
+        // The full screen has the words, lines have the verdict.
+        let has = |live: &Terminal, text| live.screen().unwrap().contains(text);
+        shown[..2].iter().all(|live| has(live, "serve OOM-killed"))
+            && shown[2..].iter().all(|live| has(live, "serve_oom"))
             && objects.screen().unwrap().lines().any(|line| line.starts_with("{\"schema\":2,\"time\":\"20"))
     };
     while !arrived() {

@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn only_a_table_has_a_summary() {
         let table = shown(&ClosesArgs::default());
-        assert!(table.starts_with("TIME ") && table.contains("  serve killed by signal  "), "{table}");
+        assert!(table.starts_with("TIME ") && table.contains("  serve_killed  "), "{table}");
         assert!(table.contains("\n\n1 closes\n") && table.contains("reconnected after  p10 40ms"), "{table}");
         let summary = shown(&ClosesArgs { summary: true, ..ClosesArgs::default() });
         assert!(summary.starts_with("1 closes\n"), "{summary}");

@@ -1,4 +1,7 @@
-//! One close as one line: label, user, duration, mechanism, pressure and heartbeat. Pure.
+//! One close as one line: id, verdict, user, duration, mechanism, pressure and heartbeat. Pure.
+//!
+//! Up to the mechanism it fits into 80 columns. The id leads to `t3-trace explain`, and the verdict is
+//! the word of the record, of `--verdict` and of the dashboards.
 
 use t3_record::{CloseRecord, Confidence, value::Percent};
 
@@ -12,18 +15,22 @@ const NOTABLE: f32 = 1.0;
 /// PSI values from here on are highlighted, in percent.
 const HIGH: f32 = 20.0;
 
+/// Width of the verdict column in characters: the longest word.
+const VERDICT_WIDTH: usize = 17;
+
 /// Returns the column headings.
 #[must_use]
 pub fn heading(paint: Paint) -> String {
     let columns = format!(
-        "{:8}  {:width$}  {:12}  {:>8}  {:18}  {}",
+        "{:8}  {:13}  {:width$}  {:11}  {:>8}  {:18}  {}",
         "TIME",
-        "EVENT",
+        "CONN",
+        "VERDICT",
         "USER",
         "DURATION",
         "HOW",
         "PSI / HEARTBEAT",
-        width = verdict_text::WIDTH
+        width = VERDICT_WIDTH
     );
     paint.dim(&columns)
 }
@@ -31,7 +38,7 @@ pub fn heading(paint: Paint) -> String {
 /// Returns the line of one close. `clock` is its time of day.
 #[must_use]
 pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
-    let what = format!("{:width$}", verdict_text::close_label(record), width = verdict_text::WIDTH);
+    let verdict = format!("{:VERDICT_WIDTH$}", record.verdict.as_str());
     let code = match verdict_text::tone(record.verdict, record.segment) {
         Tone::Fine => "32",
         Tone::Warning => "33",
@@ -41,9 +48,10 @@ pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
     let mark = if record.confidence == Some(Confidence::Likely) { "?" } else { " " };
     let how = record.how.map_or_else(String::new, |how| how.to_string());
     let head = format!(
-        "{}  {}{mark} {:12}  {:>8}  {how:18}",
+        "{}  {:13}  {}{mark} {:11}  {:>8}  {how:18}",
         paint.dim(clock),
-        paint.with(code, &what),
+        safe(&record.conn),
+        paint.with(code, &verdict),
         safe(&record.user),
         lasted(record.dur_ms),
     );
@@ -131,9 +139,19 @@ mod tests {
             Cause::UpstreamClosed,
             verdict,
             Segment::Serve,
-            "c1".to_owned(),
+            "k3v9q0a1b2c3d".to_owned(),
             KernelSource::Tracepoint,
         )
+    }
+
+    #[test]
+    fn every_verdict_fits_its_column() {
+        let longest = Verdict::ALL.iter().map(|verdict| verdict.as_str().len()).max();
+        assert_eq!(longest, Some(VERDICT_WIDTH));
+        let mut closed = record(Verdict::DispatchShutdown);
+        closed.how = Some(How::WsClose(1000));
+        let line = close(&closed, "12:34:56", PLAIN);
+        assert!(line.len() <= 80, "{} columns: {line}", line.len());
     }
 
     #[test]
@@ -147,7 +165,7 @@ mod tests {
         killed.killed_by = Some("systemd[1]".to_owned());
         assert_eq!(
             close(&killed, "12:34:56", PLAIN),
-            "12:34:56  serve killed by signal      wizard           3m12s  signal:9            PSI io 45%  hb RTT 12ms  by systemd[1]"
+            "12:34:56  k3v9q0a1b2c3d  serve_killed       wizard          3m12s  signal:9            PSI io 45%  hb RTT 12ms  by systemd[1]"
         );
     }
 
@@ -155,7 +173,8 @@ mod tests {
     fn columns_are_aligned_with_their_headings() {
         let line = close(&record(Verdict::Unknown), "12:34:56", PLAIN);
         let heading = heading(PLAIN);
-        assert_eq!(heading.find("EVENT"), line.find("unknown"));
+        assert_eq!(heading.find("CONN"), line.find("k3v9"));
+        assert_eq!(heading.find("VERDICT"), line.find("unknown"));
         assert_eq!(heading.find("USER"), line.find("wizard"));
         assert_eq!(heading.find("DURATION").map(|at| at + 8), line.find("3m12s").map(|at| at + 5));
     }
@@ -165,7 +184,7 @@ mod tests {
         let mut likely = record(Verdict::ServeLeft);
         likely.confidence = Some(Confidence::Likely);
         let line = close(&likely, "12:34:56", PLAIN);
-        assert!(line.contains("Close frame ? wizard"), "{line}");
+        assert!(line.contains("serve_left       ? wizard"), "{line}");
         assert!(!line.contains("PSI") && !line.contains("hb") && !line.contains("kernel"), "{line}");
     }
 
@@ -187,7 +206,7 @@ mod tests {
             assert!(folded.split_whitespace().eq(line.split_whitespace()), "{width}:\n{folded}");
             let parts = details(&busy, PLAIN);
             assert_eq!(parts.len(), 6);
-            for part in parts.iter().map(String::as_str).chain(["serve OOM-killed", "wizard"]) {
+            for part in parts.iter().map(String::as_str).chain(["serve_oom", "wizard"]) {
                 assert!(folded.lines().any(|line| line.contains(part)), "{part:?} at {width}:\n{folded}");
             }
         }
