@@ -29,9 +29,12 @@ pub const PAGES: [&str; 10] = [
     "docs/CONFIGURATION.md",
     "docs/PAIRING.md",
 ];
+/// Rules for a site without Prometheus; the others can be loaded together.
+pub const WITHOUT_PROMETHEUS: &str = "deploy/loki/t3-without-prometheus.rules.yml";
 /// Files of rules with their languages.
-pub const RULES: [(&str, &str); 3] = [
+pub const RULES: [(&str, &str); 4] = [
     ("deploy/loki/t3.rules.yml", "logql"),
+    (WITHOUT_PROMETHEUS, "logql"),
     ("deploy/prometheus/t3-dispatch.rules.yml", "promql"),
     ("deploy/prometheus/t3-probe.rules.yml", "promql"),
 ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::queries::{self, RULES};
+use crate::queries::{self, RULES, WITHOUT_PROMETHEUS};
 
 const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 
@@ -29,12 +29,32 @@ fn every_alert_has_a_unique_name_a_severity_a_summary_and_a_next_step() {
 #[test]
 fn the_runbook_has_an_action_for_every_alert() {
     let runbook = queries::read("docs/RUNBOOK.md");
-    for (name, _) in RULES {
-        for alert in queries::alerts(name) {
-            let alert = alert["alert"].as_str().unwrap();
-            assert!(runbook.contains(&format!("`{alert}`")), "docs/RUNBOOK.md lacks {alert}");
+    for (file, _) in RULES {
+        for alert in queries::alerts(file) {
+            let name = alert["alert"].as_str().unwrap();
+            assert!(runbook.contains(&format!("\n### {name}\n")), "docs/RUNBOOK.md lacks {name}");
+            // The package installs the page there.
+            let url =
+                format!("file:///usr/share/doc/t3-dispatch/RUNBOOK.md#{}", name.to_lowercase());
+            assert_eq!(alert["annotations"]["runbook_url"], url, "{file}");
         }
     }
+}
+
+#[test]
+fn each_alert_is_in_one_of_the_files_that_a_site_loads() {
+    let names = |file: &str| -> Vec<String> {
+        queries::alerts(file).iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
+    };
+    let together: Vec<_> =
+        RULES.iter().filter(|(file, _)| *file != WITHOUT_PROMETHEUS).flat_map(|(file, _)| names(file)).collect();
+    let unique: BTreeSet<_> = together.iter().collect();
+    assert_eq!(unique.len(), together.len(), "{together:?}");
+    let instead: BTreeSet<_> = names(WITHOUT_PROMETHEUS).into_iter().collect();
+    let metrics: BTreeSet<_> = names("deploy/prometheus/t3-dispatch.rules.yml").into_iter().collect();
+    assert!(instead.is_subset(&metrics), "{instead:?}");
+    let records = names("deploy/loki/t3.rules.yml");
+    assert!(records.iter().all(|name| !instead.contains(name)), "{records:?}");
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Alert rules evaluated by promtool: they fire when they should and only then. `host_probe` tests
-//! those of t3-probe.
+//! some of t3-probe with its own metrics page.
 
 use std::{fmt::Write as _, fs, process::Command};
 
 use crate::queries;
 
-const RULES: &str = "deploy/prometheus/t3-dispatch.rules.yml";
-/// Labels that Prometheus adds to each series.
-const SCRAPED: &str = r#"job="t3-dispatch",instance="devvm:9780""#;
+/// Files of rules, each with the labels that Prometheus adds to each series and its cases.
+const FILES: [(&str, &str, &[Case]); 2] = [
+    ("deploy/prometheus/t3-dispatch.rules.yml", r#"job="t3-dispatch",instance="devvm:9780""#, &CASES),
+    ("deploy/prometheus/t3-probe.rules.yml", r#"job="t3-probe",instance="prober:9108""#, &PROBE_CASES),
+];
 
 /// An alert, series with one value per minute for which it fires, a minute before it fires, and one
 /// at which it does.
@@ -178,6 +180,32 @@ const CASES: [Case; 21] = [
     },
 ];
 
+const PROBE_CASES: [Case; 4] = [
+    Case { alert: "T3ProbeDown", series: &[("up{}", "1x10 0x20")], quiet: 15, fires: 17 },
+    Case {
+        alert: "T3EgressDown",
+        series: &[
+            (r#"t3probe_connected{leg="cloudflare"}"#, "1x5 0x25"),
+            // Until then the host of Traefik is down, too.
+            (r#"t3probe_connected{leg="internal"}"#, "1x5 0x5 1x20"),
+        ],
+        quiet: 12,
+        fires: 15,
+    },
+    Case {
+        alert: "T3ProbeLegDown",
+        series: &[(r#"t3probe_connected{leg="internal"}"#, "1x10 0x20")],
+        quiet: 15,
+        fires: 17,
+    },
+    Case {
+        alert: "T3ProbeDropBurst",
+        series: &[(r#"t3probe_disconnects_total{leg="internal",reason="io_error"}"#, "0x10 0+1x20")],
+        quiet: 14,
+        fires: 25,
+    },
+];
+
 fn promtool(arguments: &[&str]) -> (bool, String) {
     let output =
         Command::new("promtool").args(arguments).output().expect("promtool: install the package prometheus");
@@ -186,9 +214,9 @@ fn promtool(arguments: &[&str]) -> (bool, String) {
 }
 
 /// Test file for promtool, one test per case.
-fn tests(cases: &[Case]) -> String {
-    let alerts = queries::alerts(RULES);
-    let rules = queries::file(RULES).canonicalize().unwrap();
+fn tests(file: &str, scraped: &str, cases: &[Case]) -> String {
+    let alerts = queries::alerts(file);
+    let rules = queries::file(file).canonicalize().unwrap();
     let mut text = format!("rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n", rules.display());
     for case in cases {
         let alert = alerts.iter().find(|alert| alert["alert"] == case.alert).expect(case.alert);
@@ -197,12 +225,12 @@ fn tests(cases: &[Case]) -> String {
             let (name, labels) = series.split_once('{').unwrap();
             let comma = if labels == "}" { "" } else { "," };
             let _ =
-                writeln!(text, "      - {{series: '{name}{{{SCRAPED}{comma}{labels}', values: '{values}'}}");
+                writeln!(text, "      - {{series: '{name}{{{scraped}{comma}{labels}', values: '{values}'}}");
         }
         // A sum by job and instance has only those labels.
         let kept = if alert["expr"].as_str().unwrap().contains("sum by") { "" } else { case.series[0].0 };
         let labels = kept.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
-        let labels = format!("{SCRAPED},{labels}").replace('=', ": ").trim_end_matches(',').to_owned();
+        let labels = format!("{scraped},{labels}").replace('=', ": ").trim_end_matches(',').to_owned();
         let reason = labels.split_once("reason: ").map_or("", |(_, value)| value.trim_matches('"'));
         let annotations = serde_json::to_string(&alert["annotations"]).unwrap();
         let annotations = annotations.replace("{{ $labels.reason }}", reason);
@@ -232,17 +260,19 @@ fn promtool_accepts_all_rules() {
 
 #[test]
 fn each_alert_fires_on_its_series_and_not_before() {
-    let alerts = queries::alerts(RULES);
-    for alert in &alerts {
-        assert!(CASES.iter().any(|case| alert["alert"] == case.alert), "no case for {}", alert["alert"]);
-    }
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("test.yml");
-    fs::write(&file, tests(&CASES)).unwrap();
-    let (ok, output) = promtool(&["test", "rules", file.to_str().unwrap()]);
-    assert!(ok, "{output}\n{}", tests(&CASES));
+    let test = dir.path().join("test.yml");
+    for (file, scraped, cases) in FILES {
+        for alert in &queries::alerts(file) {
+            assert!(cases.iter().any(|case| alert["alert"] == case.alert), "no case for {}", alert["alert"]);
+        }
+        fs::write(&test, tests(file, scraped, cases)).unwrap();
+        let (ok, output) = promtool(&["test", "rules", test.to_str().unwrap()]);
+        assert!(ok, "{output}\n{}", tests(file, scraped, cases));
+    }
     // promtool fails if an alert does not fire.
     let never = [Case { alert: "T3DispatchDown", series: &[("up{}", "1x30")], quiet: 12, fires: 14 }];
-    fs::write(&file, tests(&never)).unwrap();
-    assert!(!promtool(&["test", "rules", file.to_str().unwrap()]).0);
+    let (file, scraped, _) = FILES[0];
+    fs::write(&test, tests(file, scraped, &never)).unwrap();
+    assert!(!promtool(&["test", "rules", test.to_str().unwrap()]).0);
 }
