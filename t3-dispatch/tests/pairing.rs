@@ -18,6 +18,7 @@ use std::{
 
 use futures_util::future::join_all;
 use pairing_fixture::{Fixture, MINT, NAVIGATION, TIMEOUT, answer};
+use t3_dispatch::pairing::loops::MAX_SESSIONS;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -106,8 +107,8 @@ async fn an_old_serve_gets_the_same_credential_at_its_old_endpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_without_sec_fetch_is_detected_by_accept() {
     let fixture = Fixture::new(MINT, &[]).await;
-    assert!(fixture.send("GET /", "Accept: text/html,*/*;q=0.8\r\n").await.is_paired());
-    assert_eq!(fixture.send("GET /", "Accept: */*\r\n").await.status, 200);
+    assert!(fixture.send("GET /page", "Accept: text/html,*/*;q=0.8\r\n").await.is_paired());
+    assert_eq!(fixture.send("GET /page", "Accept: */*\r\n").await.status, 404, "serve's own response");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,9 +157,7 @@ async fn sub_requests_are_never_redirected_nor_checked() {
             ("GET /", "Sec-Fetch-Dest: empty\r\nAccept: text/html\r\n"),
             ("GET /", "Sec-Fetch-Dest: script\r\n"),
             ("GET /", "Sec-Fetch-Dest: iframe\r\nAccept: text/html\r\n"),
-            ("GET /", "Accept: application/json\r\n"),
-            ("GET /", ""),
-            ("HEAD /", NAVIGATION),
+            ("HEAD /", "Sec-Fetch-Dest: empty\r\n"),
             ("POST /", "Sec-Fetch-Dest: document\r\nAccept: text/html\r\nContent-Length: 0\r\n"),
             ("GET /", "Sec-Fetch-Dest: document\r\nAuthorization: Bearer TOKEN-1\r\n"),
         ] {
@@ -178,6 +177,51 @@ async fn sub_requests_are_never_redirected_nor_checked() {
         }
     }
     assert_eq!(fixture.mints().len() + fixture.auth_requests().await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_of_the_root_page_by_a_program_is_paired_every_time() {
+    let fixture = Fixture::new(MINT, &[]).await;
+    let curl = "User-Agent: curl/8.5.0\r\nAccept: */*\r\n";
+    for n in 0..6 {
+        for (line, headers) in [("GET /", curl), ("HEAD /", curl), ("HEAD /", ""), ("GET /?check=1", "")] {
+            let answer = fixture.send(line, headers).await;
+            assert!(answer.is_paired(), "{n}: {line} {headers:?}: {answer:?}");
+            assert_eq!(answer.body.is_empty(), line.starts_with("HEAD"), "{line}: {answer:?}");
+        }
+    }
+    assert_eq!(fixture.counted(), ["paired=24"]);
+    // With its session it sees serve's own response, which is not checked.
+    fixture.order("session false");
+    for (line, status) in [("GET /", 200), ("HEAD /", 200)] {
+        let answer = fixture.send(line, &format!("{curl}Cookie: t3_session=stale\r\n")).await;
+        assert_eq!(answer.status, status, "{line}: {answer:?}");
+    }
+    // Only the root page.
+    assert_eq!(fixture.send("GET /page", curl).await.status, 404);
+    assert_eq!(fixture.mints().len(), 24);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_a_limit_of_pairings_per_minute() {
+    let fixture = Fixture::with_users(2, MINT, &["--max-pairings-per-user", "3"]).await;
+    for _ in 0..3 {
+        assert!(fixture.send("HEAD /", "").await.is_paired());
+    }
+    for headers in ["", NAVIGATION] {
+        let limited = fixture.send("GET /", headers).await;
+        assert_eq!(limited.status, 429, "{limited:?}");
+        assert_eq!(limited.fields("retry-after"), ["60"]);
+        assert_eq!(limited.fields("cache-control"), ["no-store"]);
+        assert!(limited.body.contains("--max-pairings-per-user"), "{}", limited.body);
+    }
+    assert_eq!(fixture.lines("too many pairings: 3 sessions").len(), 1, "logged once");
+    let headers = format!("{NAVIGATION}Connection: close\r\n");
+    let other = answer(fixture.request(&fixture.user(1), "GET /", &headers).await).await;
+    assert!(other.is_paired(), "another user: {other:?}");
+    let mut counted = fixture.counted();
+    counted.sort();
+    assert_eq!(counted, ["limited=2", "paired=4"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -366,12 +410,25 @@ async fn no_more_than_four_mints_run_at_the_same_time() {
     assert_eq!(fixture.mints().len(), 6);
 }
 
+/// Navigates with these headers until a 429; returns the number of sessions before it.
+async fn until_stopped(fixture: &Fixture, headers: &str) -> usize {
+    let most = usize::try_from(MAX_SESSIONS).unwrap();
+    // On a busy host a visit can be late enough to begin the count again.
+    for sessions in 0..5 * most {
+        let visited = fixture.send("GET /", &format!("{NAVIGATION}{headers}")).await;
+        if !visited.is_paired() {
+            assert_eq!(visited.status, 429, "{visited:?}");
+            assert!(sessions >= most, "stopped after {sessions} sessions");
+            return sessions;
+        }
+    }
+    panic!("the loop was not stopped");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_without_cookies_does_not_loop() {
-    let fixture = Fixture::new(MINT, &[]).await;
-    for _ in 0..4 {
-        assert!(fixture.visit().await.is_paired());
-    }
+    let fixture = Fixture::new(MINT, &["--max-pairings-per-user", "0"]).await;
+    let sessions = until_stopped(&fixture, "").await;
     for _ in 0..3 {
         let stopped = fixture.visit().await;
         assert_eq!(stopped.status, 429, "{stopped:?}");
@@ -379,11 +436,11 @@ async fn a_browser_without_cookies_does_not_loop() {
         assert_eq!(stopped.fields("cache-control"), ["no-store"]);
         assert!(stopped.body.contains("cookies"), "{}", stopped.body);
     }
-    assert_eq!(fixture.mints().len(), 4);
+    assert_eq!(fixture.mints().len(), sessions);
     assert_eq!(fixture.lines("pairing loop").len(), 1, "logged once");
     let mut counted = fixture.counted();
     counted.sort();
-    assert_eq!(counted, ["loop_stopped=3", "paired=4"]);
+    assert_eq!(counted, ["loop_stopped=4".to_owned(), format!("paired={sessions}")]);
     let other = fixture.send("GET /", &NAVIGATION.replace("Firefox", "Safari")).await;
     assert!(other.is_paired(), "another browser of the same user: {other:?}");
 }
@@ -392,10 +449,8 @@ async fn a_browser_without_cookies_does_not_loop() {
 async fn a_session_unknown_to_serve_is_a_loop_too() {
     let fixture = Fixture::new(MINT, &["--session-check-timeout", "15s"]).await;
     fixture.order("session false");
-    for _ in 0..4 {
-        assert!(fixture.visit_with("t3_session=session-1").await.is_paired());
-    }
-    assert_eq!(fixture.visit_with("t3_session=session-1").await.status, 429);
+    until_stopped(&fixture, "Cookie: t3_session=session-1\r\n").await;
+    assert_eq!(fixture.lines("pairing loop").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,4 +38,7 @@ pub struct PairingOptions {
     /// unchecked.
     #[arg(long, env = "T3_DISPATCH_SESSION_CHECK_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "2s")]
     pub session_check_timeout: Duration,
+    /// Maximum number of pairings of one user within a minute; more get 429. 0 for no limit.
+    #[arg(long, env = "T3_DISPATCH_MAX_PAIRINGS_PER_USER", value_name = "N", default_value = "120")]
+    pub max_pairings_per_user: u32,
 }

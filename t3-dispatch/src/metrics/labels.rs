@@ -87,6 +87,8 @@ labels! {
         ForeignListener = "foreign_listener",
         /// A browser that repeatedly returned without its session was stopped.
         Loop = "loop_stopped",
+        /// The user had too many sessions within a minute.
+        Limited = "limited",
         /// serve does not know the session of the browser, which is paired again.
         Unknown = "check_unauthenticated",
         /// The session could not be checked; the request was forwarded.

@@ -1,16 +1,20 @@
 //! Decides whether a request is forwarded, has its session checked, or is paired. Pure; reads the
-//! method and the headers only.
+//! method, the path and the headers only.
 //!
-//! Only a top-level navigation tolerates a redirect. Everything else (scripts, images, calls of the
-//! page, native clients with a token, WebSockets) is forwarded unchanged; serve responds 401 where
-//! a session is missing.
+//! Only a top-level navigation tolerates a redirect, and a check of `/` by a program (HEAD, curl),
+//! which has no `Sec-Fetch-Dest`. Everything else (scripts, images, calls of the page, native
+//! clients with a token, WebSockets) is forwarded unchanged; serve responds 401 where a session is
+//! missing.
 
 use http::{
     HeaderMap, Method,
     header::{AUTHORIZATION, COOKIE},
 };
 
-use crate::http::{headers, navigation::is_navigation};
+use crate::http::{
+    headers,
+    navigation::{DEST, is_document, is_navigation},
+};
 
 /// serve's session cookie (apps/server/src/auth/utils.ts of t3code). Cookie names are
 /// case-sensitive (RFC 6265 section 5.4).
@@ -23,20 +27,32 @@ pub enum PairingAction {
     Forward,
     /// The request has a session: check it with serve.
     Check,
-    /// Create a session.
+    /// Create a session for a browser.
     Pair,
+    /// Create a session for a program that checks `/`.
+    PairProgram,
 }
 
 /// Returns the action for this request.
 #[must_use]
-pub fn action(method: &Method, headers: &HeaderMap) -> PairingAction {
-    if !is_navigation(method, headers) || headers::wants_websocket(headers) || has_token(headers) {
-        PairingAction::Forward
-    } else if has_session(headers) {
-        PairingAction::Check
-    } else {
-        PairingAction::Pair
+pub fn action(method: &Method, path: &str, headers: &HeaderMap) -> PairingAction {
+    if headers::wants_websocket(headers) || has_token(headers) {
+        return PairingAction::Forward;
     }
+    match (is_navigation(method, headers), has_session(headers)) {
+        (true, true) => PairingAction::Check,
+        (true, false) => PairingAction::Pair,
+        // Its session is not checked: without a redirect it sees serve's own response.
+        (false, false) if is_check(method, path, headers) => PairingAction::PairProgram,
+        (false, _) => PairingAction::Forward,
+    }
+}
+
+/// Returns whether a program checks the root page: GET or HEAD, whatever it accepts. A browser
+/// names the destination of a request, unless it is old or the page was loaded without TLS.
+fn is_check(method: &Method, path: &str, headers: &HeaderMap) -> bool {
+    let is_page = !headers.contains_key(DEST) || *method == Method::HEAD && is_document(headers);
+    path == "/" && matches!(*method, Method::GET | Method::HEAD) && is_page
 }
 
 /// Returns whether there is a token of a native client: Bearer or DPoP. Basic does not count: a
@@ -74,12 +90,50 @@ mod tests {
     const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
     const SESSION: (&str, &str) = ("cookie", "theme=dark; t3_session=abc");
 
-    fn action_of(method: &str, pairs: &[(&'static str, &'static str)]) -> PairingAction {
+    fn action_at(path: &str, method: &str, pairs: &[(&'static str, &'static str)]) -> PairingAction {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        action(&method.parse().unwrap(), &headers)
+        action(&method.parse().unwrap(), path, &headers)
+    }
+
+    fn action_of(method: &str, pairs: &[(&'static str, &'static str)]) -> PairingAction {
+        action_at("/deep/link", method, pairs)
+    }
+
+    #[test]
+    fn a_program_that_checks_the_root_page_is_paired_unless_it_has_a_session() {
+        const CURL: (&str, &str) = ("accept", "*/*");
+        for (method, path, pairs, expected) in [
+            ("GET", "/", &[][..], PairingAction::PairProgram),
+            ("GET", "/", &[CURL], PairingAction::PairProgram),
+            ("GET", "/", &[("accept", "application/json")], PairingAction::PairProgram),
+            ("GET", "/", &[("cookie", "theme=dark")], PairingAction::PairProgram),
+            ("HEAD", "/", &[], PairingAction::PairProgram),
+            ("HEAD", "/", &[CURL], PairingAction::PairProgram),
+            ("HEAD", "/", &[HTML], PairingAction::PairProgram),
+            ("HEAD", "/", &[DOCUMENT], PairingAction::PairProgram),
+            ("GET", "/", &[HTML], PairingAction::Pair),
+            ("GET", "/", &[DOCUMENT], PairingAction::Pair),
+            // With a session it sees the response of serve.
+            ("GET", "/", &[CURL, SESSION], PairingAction::Forward),
+            ("HEAD", "/", &[SESSION], PairingAction::Forward),
+            // A page's own requests.
+            ("GET", "/", &[("sec-fetch-dest", "empty"), CURL], PairingAction::Forward),
+            ("HEAD", "/", &[("sec-fetch-dest", "empty")], PairingAction::Forward),
+            ("GET", "/", &[("sec-fetch-dest", "iframe"), HTML], PairingAction::Forward),
+            // Anything else of a program.
+            ("GET", "/api/auth/session", &[CURL], PairingAction::Forward),
+            ("HEAD", "/index.html", &[], PairingAction::Forward),
+            ("GET", "", &[], PairingAction::Forward),
+            ("POST", "/", &[CURL], PairingAction::Forward),
+            ("OPTIONS", "/", &[], PairingAction::Forward),
+            ("GET", "/", &[("authorization", "Bearer abc")], PairingAction::Forward),
+            ("GET", "/", &[("connection", "upgrade"), ("upgrade", "websocket")], PairingAction::Forward),
+        ] {
+            assert_eq!(action_at(path, method, pairs), expected, "{method} {path} {pairs:?}");
+        }
     }
 
     #[test]

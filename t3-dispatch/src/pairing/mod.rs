@@ -3,8 +3,9 @@
 //!
 //! [`decide`] selects the requests that need a session, [`session_check`] queries serve about
 //! existing ones, [`mint`] or [`mint_socket`] obtains a one-time credential, and [`exchange`]
-//! trades it for a session, whose cookies are sent to the browser with a 302. Requests other than
-//! top-level navigations are forwarded unchanged. Credentials and cookies are never logged.
+//! trades it for a session, whose cookies are sent to the browser with a 302. [`loops`] limits the
+//! sessions. Requests other than top-level navigations and checks of `/` are forwarded unchanged.
+//! Credentials and cookies are never logged.
 
 pub mod credential;
 pub mod decide;
@@ -29,12 +30,14 @@ use http::{
     header::{CACHE_CONTROL, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE, USER_AGENT},
 };
 
+use t3_record::evidence::Nanos;
+
 pub use self::mint::MintCommand;
 use self::{
     credential::Credential,
     decide::PairingAction,
     exchange::{ExchangeError, PairedSession},
-    loops::{Browser, LoopDecision, LoopDetector},
+    loops::{Browser, LoopDecision, LoopDetector, Reason},
     mint::{Mint, MintError},
     mint_socket::{MintSocket, SocketError},
     serve_request::{RequestError, Serve},
@@ -65,6 +68,15 @@ pub struct PairingSettings {
     pub mint_timeout: Duration,
     pub exchange_timeout: Duration,
     pub session_check_timeout: Duration,
+    /// Sessions of one user within a minute; 0 for no limit.
+    pub max_per_user: u32,
+}
+
+/// What pairing reads of a request, besides its headers.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLine<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
 }
 
 /// State of pairing between requests.
@@ -75,6 +87,7 @@ pub struct Pairing {
     check_timeout: Duration,
     in_flight: SingleFlight<Result<Arc<PairedSession>, Failed>>,
     loops: Mutex<LoopDetector>,
+    max_per_user: u32,
     metrics: Arc<Metrics>,
     rejections: Arc<Rejections>,
     timeouts: Timeouts,
@@ -125,7 +138,10 @@ enum Failed {
 
 /// Data of the request that starts a pairing.
 struct PairingRequest {
-    browser: Browser,
+    /// `None` for a program.
+    browser: Option<Browser>,
+    /// Time of the request.
+    asked_at: Nanos,
     peer: IpAddr,
     /// Address of the browser.
     client: IpAddr,
@@ -147,7 +163,8 @@ impl Pairing {
             exchange_timeout: settings.exchange_timeout,
             check_timeout: settings.session_check_timeout,
             in_flight: SingleFlight::default(),
-            loops: Mutex::default(),
+            loops: Mutex::new(LoopDetector::new(settings.max_per_user)),
+            max_per_user: settings.max_per_user,
             metrics,
             rejections,
             timeouts,
@@ -167,10 +184,10 @@ pub async fn answer(
     peer: IpAddr,
     client: IpAddr,
     route: &Route,
-    method: &Method,
+    request: RequestLine<'_>,
     headers: &HeaderMap,
 ) -> Option<Response<ResponseBody>> {
-    let action = decide::action(method, headers);
+    let action = decide::action(request.method, request.path, headers);
     if action == PairingAction::Forward {
         return None;
     }
@@ -178,10 +195,12 @@ pub async fn answer(
     if action == PairingAction::Check && is_good(pairing, route, client_headers.clone(), headers).await {
         return None;
     }
+    let asked_at = clock::now();
     let agent = headers.get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
     let agent = agent.get(..MAX_AGENT).unwrap_or(agent);
     let request = PairingRequest {
-        browser: Browser::new(&route.os_user, client, agent),
+        browser: (action != PairingAction::PairProgram).then(|| Browser::new(&route.os_user, client, agent)),
+        asked_at,
         peer: peer.to_canonical(),
         client,
         client_headers,
@@ -209,23 +228,13 @@ async fn is_good(pairing: &Pairing, route: &Route, client_headers: HeaderMap, he
 }
 
 async fn pair(pairing: &Arc<Pairing>, route: &Route, request: PairingRequest) -> Response<ResponseBody> {
-    match lock(&pairing.loops).check(&request.browser, clock::now()) {
+    match lock(&pairing.loops).check(&route.os_user, request.browser.as_ref(), request.asked_at) {
         LoopDecision::Allow => {}
-        LoopDecision::Stop => {
-            pairing.rejections.log(LogCause::Pairing, &route.os_user, |suppressed| {
-                tracing::warn!(
-                    user = %route.os_user,
-                    ip = %request.client,
-                    peer = %request.peer,
-                    suppressed,
-                    "pairing loop: {} sessions of a browser or {} of a user within a minute, and the browser returned without one; check that it stores cookies",
-                    loops::MAX_SESSIONS,
-                    loops::MAX_SESSIONS_PER_USER
-                );
-            });
-            return stopped(pairing);
+        LoopDecision::Stop(reason) => {
+            log_stop(pairing, &route.os_user, &request, reason);
+            return stopped(pairing, reason);
         }
-        LoopDecision::StillStopped => return stopped(pairing),
+        LoopDecision::StillStopped(reason) => return stopped(pairing, reason),
     }
     let flight = || run_pairing(Arc::clone(pairing), route.clone(), request);
     match pairing.in_flight.join(&route.os_user, flight).await {
@@ -278,7 +287,7 @@ async fn run_pairing(
         Failed::Exchange
     })?;
     let (ip, peer) = (request.client, request.peer);
-    lock(&pairing.loops).record(request.browser, clock::now());
+    lock(&pairing.loops).record(user, request.browser, request.asked_at, clock::now());
     tracing::info!(%user, %ip, %peer, endpoint = %paired.endpoint, fallback = paired.fallback, "paired");
     pairing.metrics.pairing(if paired.fallback { PairingOutcome::Fallback } else { PairingOutcome::Paired });
     Ok(Arc::new(paired))
@@ -294,13 +303,37 @@ fn redirect(paired: &PairedSession) -> Response<ResponseBody> {
     response
 }
 
-fn stopped(pairing: &Pairing) -> Response<ResponseBody> {
-    pairing.metrics.pairing(PairingOutcome::Loop);
-    let mut response = plain(
-        StatusCode::TOO_MANY_REQUESTS,
-        "This browser received several sessions within a minute and returned without a valid one each time.\n\
-         Allow cookies for this address, delete the existing ones, and try again in a minute.",
-    );
+fn log_stop(pairing: &Pairing, user: &str, request: &PairingRequest, reason: Reason) {
+    let (ip, peer) = (request.client, request.peer);
+    pairing.rejections.log(LogCause::Pairing, user, |suppressed| match reason {
+        Reason::Loop => tracing::warn!(
+            %user, %ip, %peer, suppressed,
+            "pairing loop: a browser returned without its session {} times in a row; check that it stores cookies",
+            loops::MAX_SESSIONS
+        ),
+        Reason::User => tracing::warn!(
+            %user, %ip, %peer, suppressed,
+            "too many pairings: {} sessions of {user} within a minute; see --max-pairings-per-user",
+            pairing.max_per_user
+        ),
+    });
+}
+
+fn stopped(pairing: &Pairing, reason: Reason) -> Response<ResponseBody> {
+    let (outcome, text) = match reason {
+        Reason::Loop => (
+            PairingOutcome::Loop,
+            "This browser received several sessions in a row and returned without a valid one each time.\n\
+             Allow cookies for this address, delete the existing ones, and try again in a minute.",
+        ),
+        Reason::User => (
+            PairingOutcome::Limited,
+            "Too many sessions were opened for this user within a minute; try again in a minute.\n\
+             A script should keep the cookie. The limit is --max-pairings-per-user of t3-dispatch.",
+        ),
+    };
+    pairing.metrics.pairing(outcome);
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, text);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
     response
 }

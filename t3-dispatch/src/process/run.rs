@@ -152,6 +152,7 @@ fn pairing_settings(options: &cli::PairingOptions) -> pairing::PairingSettings {
         mint_timeout: options.mint_timeout,
         exchange_timeout: options.exchange_timeout,
         session_check_timeout: options.session_check_timeout,
+        max_per_user: options.max_pairings_per_user,
     }
 }
 

@@ -75,12 +75,13 @@ async fn answer_user(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     // 5. Pairing.
-    if let Some(pairing) = &app.pairing
-        && let Some(answer) =
-            pairing::answer(pairing, peer.ip, client.ip, &client.route, request.method(), request.headers())
-                .await
-    {
-        return answer;
+    if let Some(pairing) = &app.pairing {
+        let line = pairing::RequestLine { method: request.method(), path: request.uri().path() };
+        let answer =
+            pairing::answer(pairing, peer.ip, client.ip, &client.route, line, request.headers()).await;
+        if let Some(answer) = answer {
+            return answer;
+        }
     }
     // 6. Everything else is forwarded to serve.
     http::forward(&app.forwarder, peer, client, request).await
