@@ -65,7 +65,7 @@ pub struct FileError {
 
 /// The file cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read configuration {path}: {source}")]
+#[error("cannot read configuration {path}: {source}; see --config")]
 pub struct ReadError {
     /// Path of the file.
     pub path: PathBuf,
@@ -85,14 +85,21 @@ pub fn read(path: &Path) -> Result<Option<String>, ReadError> {
     }
 }
 
-/// Returns the entries in the order of their lines, and all errors of form. `known` are the options
-/// that the file may contain; `path` is for the errors.
+/// Names that a file can contain.
+#[derive(Debug, Clone, Default)]
+pub struct Names<'a> {
+    /// Options that are read.
+    pub options: Vec<&'a Arg>,
+    /// Options that another program reads; they are skipped.
+    pub foreign: &'a [&'a str],
+    /// Options that only the command line can set, for the error.
+    pub command_line: Vec<&'a str>,
+}
+
+/// Returns the entries in the order of their lines, and all errors of form. `path` is for the
+/// errors.
 #[must_use]
-pub fn parse<'a>(
-    text: &str,
-    path: &Path,
-    known: impl Iterator<Item = &'a Arg> + Clone,
-) -> (Vec<Entry>, Vec<FileError>) {
+pub fn parse(text: &str, path: &Path, names: &Names<'_>) -> (Vec<Entry>, Vec<FileError>) {
     let (table, syntax_errors) = DeTable::parse_recoverable(text);
     let wrong = |at: Location, what: String| FileError { path: path.to_owned(), at, what };
     let mut errors: Vec<_> = syntax_errors
@@ -113,9 +120,11 @@ pub fn parse<'a>(
             continue;
         }
         let name = key.get_ref().replace('_', "-");
-        let Some(arg) = known.clone().find(|arg| arg.get_long() == Some(&name)) else {
-            let names = known.clone().filter_map(Arg::get_long);
-            errors.push(wrong(key_at, unknown(key.get_ref(), value.get_ref(), nearest(&name, names))));
+        if names.foreign.contains(&name.as_str()) {
+            continue;
+        }
+        let Some(arg) = names.options.iter().find(|arg| arg.get_long() == Some(&name)) else {
+            errors.push(wrong(key_at, unknown(key.get_ref(), value.get_ref(), &name, names)));
             continue;
         };
         if let Some(before) = entries.get(&name) {
@@ -136,13 +145,17 @@ pub fn parse<'a>(
     (entries, errors)
 }
 
-fn unknown(key: &str, value: &DeValue<'_>, nearest: Option<&str>) -> String {
+fn unknown(key: &str, value: &DeValue<'_>, name: &str, names: &Names<'_>) -> String {
     if matches!(value, DeValue::Table(_)) {
         return format!("`{key}` is a section; expected only `name = value`");
     }
-    match nearest {
+    if names.command_line.contains(&name) {
+        return format!("`{key}` can only be set on the command line; remove it");
+    }
+    let known = names.options.iter().filter_map(|arg| arg.get_long()).chain(names.foreign.iter().copied());
+    match nearest(name, known) {
         Some(nearest) => format!("unknown option `{key}`; did you mean `{nearest}`?"),
-        None => format!("unknown option `{key}`"),
+        None => format!("unknown option `{key}`; remove it or correct its name"),
     }
 }
 
@@ -207,7 +220,12 @@ mod tests {
 
     fn parsed(text: &str) -> (Vec<(String, Vec<String>)>, Vec<String>) {
         let known = known();
-        let (entries, errors) = parse(text, Path::new("d.toml"), known.iter());
+        let names = Names {
+            options: known.iter().collect(),
+            foreign: &["loki"],
+            command_line: vec!["since", "listen"],
+        };
+        let (entries, errors) = parse(text, Path::new("d.toml"), &names);
         (
             entries.into_iter().map(|entry| (entry.name, entry.values)).collect(),
             errors.iter().map(ToString::to_string).collect(),
@@ -238,6 +256,7 @@ mod tests {
                 assert_eq!((entries, errors), (vec![(name.to_owned(), values)], vec![]), "{text}");
             }
         }
+        assert_eq!(parsed("loki = [{ a = 1 }]"), (vec![], vec![]), "another program reads it");
         let (entries, errors) = parsed("trusted-proxy = []");
         assert_eq!((entries, errors), (vec![("trusted-proxy".to_owned(), vec![])], vec![]));
     }
@@ -250,7 +269,12 @@ mod tests {
                 "close-timout = 1",
                 "d.toml, line 1, column 1: unknown option `close-timout`; did you mean `close-timeout`?",
             ),
-            ("colour = 1", "d.toml, line 1, column 1: unknown option `colour`"),
+            (
+                "colour = 1",
+                "d.toml, line 1, column 1: unknown option `colour`; remove it or correct its name",
+            ),
+            ("lokki = 1", "unknown option `lokki`; did you mean `loki`?"),
+            ("since = 1", "line 1, column 1: `since` can only be set on the command line; remove it"),
             ("listen = [1]", "d.toml, line 1, column 10: `listen` expects one value, not a list"),
             ("é = 1\nlisten = 2001-01-01", "line 2, column 10: `listen` does not accept a date"),
             ("header = [[1]]", "`header` does not accept a list in a list"),

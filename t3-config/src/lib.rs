@@ -1,9 +1,11 @@
 //! Options from the command line, the environment, the configuration file or the default, in this
 //! order.
 //!
-//! Everything follows from the program's definition of its options (clap): a new option works in
-//! the file without a change here. Values of the file replace the defaults, and clap does the rest.
-//! This crate knows no program and no option except `--config`, which names the file.
+//! Everything follows from the program's definition of its options (clap): a new option with an
+//! environment variable works in the file without a change here. Options without a variable belong
+//! to one run, and only the command line can set them. Values of the file become words of the
+//! command line where no other source sets the option, and clap does the rest. This crate knows no
+//! program and no option except `--config`, which names the file.
 
 #![warn(missing_docs)]
 
@@ -20,11 +22,14 @@ use std::{
 use clap::{
     Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches,
     builder::{OsStringValueParser, ValueParser},
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 
-use self::file::{Entry, FileError, ReadError};
+use self::file::{Entry, FileError, Names, ReadError};
+
+/// ENOENT, for its usual text.
+const NOT_FOUND: i32 = 2;
 
 /// Source of a value, in ascending priority.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +75,14 @@ pub enum ConfigError {
     /// An error in the file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Options of the file that need each other, or exclude each other.
+    #[error("{path}: {why}")]
+    Combination {
+        /// Path of the file.
+        path: PathBuf,
+        /// Cause, with the names of the options.
+        why: String,
+    },
     /// A value of the command line or the environment.
     #[error("{origin}: `{name}` cannot be {value:?}: {why}")]
     Value {
@@ -87,7 +100,7 @@ pub enum ConfigError {
 /// Result of reading the configuration.
 #[derive(Debug)]
 pub struct Loaded<C> {
-    /// Subcommand of the command line.
+    /// Subcommand of the command line; empty for a program without subcommands.
     pub subcommand: String,
     /// File that was read, if it exists.
     pub file: Option<PathBuf>,
@@ -95,6 +108,34 @@ pub struct Loaded<C> {
     pub settings: Vec<Setting>,
     /// Parsed options, or all errors (at least one).
     pub options: Result<C, Vec<ConfigError>>,
+}
+
+/// What a program does in its own way.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules<'a> {
+    /// Subcommands that get an invalid value of the command line or the environment as a
+    /// [`ConfigError`], together with all other errors; for the others it is an error of clap.
+    pub collect_errors: &'a [&'a str],
+    /// Options in the file that another program reads; their values are not checked.
+    pub foreign: &'a [&'a str],
+    /// Subcommands that continue without the default file if the caller may not read it.
+    pub without_file: &'a [&'a str],
+}
+
+/// The sources of the options, before their values are parsed.
+#[derive(Debug)]
+pub struct Sources {
+    definition: clap::Command,
+    words: Vec<OsString>,
+    subcommand: String,
+    path: PathBuf,
+    file: Option<PathBuf>,
+    ignored: Option<ReadError>,
+    settings: Vec<Setting>,
+    /// Entries of the file that no other source overrides.
+    entries: Vec<Entry>,
+    errors: Vec<ConfigError>,
+    collects: bool,
 }
 
 /// Reads the command line (its first word is the program's name), the environment and the file.
@@ -108,69 +149,137 @@ where
     C: CommandFactory + FromArgMatches,
     I: IntoIterator<Item = OsString>,
 {
-    let words: Vec<_> = words.into_iter().collect();
-    let definition = definition::<C>();
-    // First with values of any text, so that one invalid value does not hide the others.
-    let raw = loosened(definition.clone()).try_get_matches_from(&words)?;
-    let Some((subcommand, raw)) = raw.subcommand() else {
-        let mut definition = definition;
-        return Err(definition.error(clap::error::ErrorKind::MissingSubcommand, "expected a command"));
-    };
-    let known: Vec<_> = definition.find_subcommand(subcommand).into_iter().flat_map(options_of).collect();
-
-    let mut errors = Vec::new();
-    let (path, named) = file_to_read(raw);
-    let mut entries = Vec::new();
-    let file = match file::read(&path) {
-        Ok(Some(text)) => {
-            let file_errors;
-            // One file for all subcommands: an option of another subcommand is not an error.
-            let others = definition.get_subcommands().filter(|command| !pages::is_ours(command.get_name()));
-            let anywhere: Vec<_> = others.flat_map(options_of).filter(|arg| !is_file(arg)).collect();
-            (entries, file_errors) = file::parse(&text, &path, anywhere.iter().copied());
-            entries.retain(|entry| known.iter().any(|arg| arg.get_long() == Some(&entry.name)));
-            errors.extend(file_errors.into_iter().map(ConfigError::File));
-            Some(path.clone())
-        }
-        Ok(None) if named => {
-            let source = std::io::ErrorKind::NotFound.into();
-            errors.push(ReadError { path: path.clone(), source }.into());
-            None
-        }
-        Ok(None) => None,
-        Err(error) => {
-            errors.push(error.into());
-            None
-        }
-    };
-    errors.extend(
-        entries.iter().flat_map(|entry| invalid_in_file(entry, &path, &known)).map(ConfigError::File),
-    );
-
-    let settings: Vec<_> = known.iter().map(|arg| setting(arg, raw, &entries, &path)).collect();
-    let given: Vec<_> =
-        settings.iter().zip(&known).flat_map(|(setting, arg)| invalid_given(setting, arg)).collect();
-    if !collect_errors.contains(&subcommand) && !given.is_empty() {
-        // clap reports it with the usage.
-        definition.clone().try_get_matches_from(&words)?;
-    }
-    errors.extend(given);
-    let options = if errors.is_empty() {
-        let matches = with_defaults(definition.clone(), &entries).try_get_matches_from(&words)?;
-        Ok(C::from_arg_matches(&matches)?)
-    } else {
-        Err(errors)
-    };
-    Ok(Loaded { subcommand: subcommand.to_owned(), file, settings, options })
+    Sources::read::<C, _>(words, Rules { collect_errors, ..Rules::default() })?.parse()
 }
 
-/// Definition of all options. Flags also take `=false`, so that the command line can turn off what
-/// the file turns on. The subcommands of [`pages::with`] are added; a program runs them before it
-/// reads anything ([`pages::run`]).
+impl Sources {
+    /// Reads the command line, the environment and the file. No value is parsed yet.
+    ///
+    /// # Errors
+    /// clap's error for an invalid command line, or when help is requested.
+    pub fn read<C, I>(words: I, rules: Rules<'_>) -> Result<Self, clap::Error>
+    where
+        C: CommandFactory,
+        I: IntoIterator<Item = OsString>,
+    {
+        let words: Vec<_> = words.into_iter().collect();
+        let definition = definition::<C>();
+        // First with values of any text, so that one invalid value does not hide the others.
+        let matches = match loosened(definition.clone()).try_get_matches_from(&words) {
+            // The file may have what is missing; parsing decides.
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+                let lenient = |command: clap::Command| command.ignore_errors(true);
+                lenient(loosened(definition.clone()).mut_subcommands(lenient)).try_get_matches_from(&words)?
+            }
+            // The help of the definition has the possible values.
+            Err(error) => return Err(definition.try_get_matches_from(&words).err().unwrap_or(error)),
+            Ok(matches) => matches,
+        };
+        let (subcommand, raw) = match matches.subcommand() {
+            Some((name, raw)) => (name.to_owned(), raw),
+            None if definition.has_subcommands() => {
+                let mut definition = definition;
+                return Err(definition.error(ErrorKind::MissingSubcommand, "expected a command"));
+            }
+            None => (String::new(), &matches),
+        };
+        let command = command_of(&definition, &subcommand);
+        let known: Vec<_> = options_of(command).collect();
+
+        let mut errors = Vec::new();
+        let mut ignored = None;
+        let (path, named) = file_to_read(raw);
+        let mut entries = Vec::new();
+        let file = match file::read(&path) {
+            Ok(Some(text)) => {
+                let file_errors;
+                (entries, file_errors) = file::parse(&text, &path, &names(&definition, rules.foreign));
+                entries.retain(|entry| known.iter().any(|arg| arg.get_long() == Some(&entry.name)));
+                errors.extend(file_errors.into_iter().map(ConfigError::File));
+                Some(path.clone())
+            }
+            Ok(None) if named => {
+                let source = std::io::Error::from_raw_os_error(NOT_FOUND);
+                errors.push(ReadError { path: path.clone(), source }.into());
+                None
+            }
+            Ok(None) => None,
+            Err(error)
+                if !named
+                    && error.source.kind() == std::io::ErrorKind::PermissionDenied
+                    && rules.without_file.contains(&subcommand.as_str()) =>
+            {
+                ignored = Some(error);
+                None
+            }
+            Err(error) => {
+                errors.push(error.into());
+                None
+            }
+        };
+        errors.extend(
+            entries.iter().flat_map(|entry| invalid_in_file(entry, &path, &known)).map(ConfigError::File),
+        );
+        let given: Vec<_> = command.get_arguments().filter(|arg| is_given(arg, raw)).collect();
+        entries.retain(|entry| known.iter().any(|arg| is_effective(arg, entry, command, &given)));
+        let settings = known.iter().map(|arg| setting(arg, raw, &entries, &path)).collect();
+        let collects = rules.collect_errors.contains(&subcommand.as_str());
+        Ok(Self { words, subcommand, path, file, ignored, settings, entries, errors, collects, definition })
+    }
+
+    /// All options of the subcommand, in the order of `--help`.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// The default file that the caller may not read, for a subcommand that continues without it.
+    #[must_use]
+    pub fn ignored(&self) -> Option<&ReadError> {
+        self.ignored.as_ref()
+    }
+
+    /// Parses the values.
+    ///
+    /// # Errors
+    /// clap's error for an invalid value on the command line or in the environment, except for
+    /// subcommands in [`Rules::collect_errors`].
+    pub fn parse<C: FromArgMatches>(self) -> Result<Loaded<C>, clap::Error> {
+        let Self {
+            words, subcommand, path, file, settings, entries, mut errors, collects, definition, ..
+        } = self;
+        let known: Vec<_> = options_of(command_of(&definition, &subcommand)).collect();
+        let given: Vec<_> =
+            settings.iter().zip(&known).flat_map(|(setting, arg)| invalid_given(setting, arg)).collect();
+        if !collects && !given.is_empty() {
+            // clap reports it with the usage.
+            definition.clone().try_get_matches_from(&words)?;
+        }
+        errors.extend(given);
+        let options = if errors.is_empty() {
+            let all = with_entries(&words, &subcommand, &entries);
+            match without_defaults(definition.clone(), &entries).try_get_matches_from(all) {
+                Ok(matches) => Ok(C::from_arg_matches(&matches)?),
+                Err(error) => {
+                    // An error of the command line alone is reported as such.
+                    definition.try_get_matches_from(&words)?;
+                    Err(vec![ConfigError::Combination { path, why: first_paragraph(&error) }])
+                }
+            }
+        } else {
+            Err(errors)
+        };
+        Ok(Loaded { subcommand, file, settings, options })
+    }
+}
+
+/// Definition of all options. Flags that the file can contain also take `=false`, so that the
+/// command line can turn off what the file turns on. The subcommands of [`pages::with`] are added
+/// to those of the program; a program runs them before it reads anything ([`pages::run`]).
 #[must_use]
 pub fn definition<C: CommandFactory>() -> clap::Command {
     let switch = |arg: Arg| {
-        if matches!(arg.get_action(), ArgAction::SetTrue) {
+        if matches!(arg.get_action(), ArgAction::SetTrue) && arg.get_env().is_some() {
             arg.action(ArgAction::Set)
                 .num_args(0..=1)
                 .require_equals(true)
@@ -183,14 +292,53 @@ pub fn definition<C: CommandFactory>() -> clap::Command {
             arg
         }
     };
-    let mut command = pages::with(C::command().mut_subcommands(|subcommand| subcommand.mut_args(switch)));
+    let command = in_all(C::command(), switch);
+    let mut command = if command.has_subcommands() { pages::with(command) } else { command };
     command.build();
     command
 }
 
-/// Options of a subcommand that have a value in the configuration.
+/// Options of a subcommand that the environment and the file can set: those with a variable.
 pub fn options_of(command: &clap::Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments().filter(|arg| arg.get_long().is_some() && arg.get_action().takes_values())
+    command
+        .get_arguments()
+        .filter(|arg| arg.get_long().is_some() && arg.get_action().takes_values() && arg.get_env().is_some())
+}
+
+/// Names of the options that the file can contain, of all subcommands, each once and in the order
+/// of `--help`. A program with the same file lists those that it does not have in
+/// [`Rules::foreign`].
+#[must_use]
+pub fn file_options(definition: &clap::Command) -> Vec<&str> {
+    let mut found = Vec::new();
+    let options = commands(definition).into_iter().flat_map(options_of).filter(|arg| !is_file(arg));
+    for name in options.filter_map(Arg::get_long) {
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// The program and its own subcommands.
+fn commands(definition: &clap::Command) -> Vec<&clap::Command> {
+    let own = definition.get_subcommands().filter(|command| !pages::is_ours(command.get_name()));
+    std::iter::once(definition).chain(own).collect()
+}
+
+fn command_of<'a>(definition: &'a clap::Command, subcommand: &str) -> &'a clap::Command {
+    definition.find_subcommand(subcommand).unwrap_or(definition)
+}
+
+/// One file for all subcommands: an option of another subcommand is not an error.
+fn names<'a>(definition: &'a clap::Command, foreign: &'a [&'a str]) -> Names<'a> {
+    let all = commands(definition);
+    let options = all.iter().copied().flat_map(options_of).filter(|arg| !is_file(arg)).collect();
+    let long = |command: &'a clap::Command| {
+        command.get_arguments().filter(|arg| !is_file(arg)).filter_map(Arg::get_long)
+    };
+    let command_line = all.into_iter().flat_map(long).collect();
+    Names { options, foreign, command_line }
 }
 
 /// True for the option that names the file; the file cannot contain it.
@@ -199,21 +347,60 @@ pub fn is_file(arg: &Arg) -> bool {
     arg.get_long() == Some("config")
 }
 
+/// Changes the arguments of the program and of all subcommands.
+fn in_all(command: clap::Command, change: impl Fn(Arg) -> Arg + Copy) -> clap::Command {
+    command.mut_args(change).mut_subcommands(|subcommand| subcommand.mut_args(change))
+}
+
 fn loosened(definition: clap::Command) -> clap::Command {
-    definition.mut_subcommands(|subcommand| {
-        subcommand.mut_args(|arg| {
-            if arg.get_action().takes_values() { arg.value_parser(OsStringValueParser::new()) } else { arg }
-        })
+    in_all(definition, |arg| {
+        if arg.get_action().takes_values() { arg.value_parser(OsStringValueParser::new()) } else { arg }
     })
 }
 
-fn with_defaults(definition: clap::Command, entries: &[Entry]) -> clap::Command {
-    definition.mut_subcommands(|subcommand| {
-        subcommand.mut_args(|arg| match entries.iter().find(|entry| arg.get_long() == Some(&entry.name)) {
-            Some(entry) => arg.required(false).default_values(entry.values.clone()),
-            None => arg,
-        })
-    })
+/// An empty list in the file replaces the default, and has no words.
+fn without_defaults(definition: clap::Command, entries: &[Entry]) -> clap::Command {
+    let is_empty = |arg: &Arg| {
+        entries.iter().any(|entry| entry.values.is_empty() && arg.get_long() == Some(&entry.name))
+    };
+    in_all(definition, |arg| if is_empty(&arg) { arg.default_values(Vec::<OsString>::new()) } else { arg })
+}
+
+/// The words with those of the file, after the subcommand.
+fn with_entries(words: &[OsString], subcommand: &str, entries: &[Entry]) -> Vec<OsString> {
+    let position = words.iter().position(|word| !subcommand.is_empty() && word == subcommand);
+    let (before, after) = words.split_at(position.map_or(1, |at| at + 1).min(words.len()));
+    let of_file = entries.iter().flat_map(|entry| {
+        entry.values.iter().map(move |value| OsString::from(format!("--{}={value}", entry.name)))
+    });
+    before.iter().cloned().chain(of_file).chain(after.iter().cloned()).collect()
+}
+
+/// Returns whether the command line or the environment has the argument.
+fn is_given(arg: &Arg, raw: &ArgMatches) -> bool {
+    let id = arg.get_id().as_str();
+    // The id of clap's own help is unknown to the matches.
+    let source = raw.try_contains_id(id).ok().and_then(|_| raw.value_source(id));
+    matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+}
+
+/// Returns whether an entry is for this option, and no other source has it or an option that
+/// excludes it.
+fn is_effective(arg: &Arg, entry: &Entry, command: &clap::Command, given: &[&Arg]) -> bool {
+    let excludes =
+        |a: &Arg, b: &Arg| command.get_arg_conflicts_with(a).iter().any(|other| other.get_id() == b.get_id());
+    arg.get_long() == Some(&entry.name)
+        && !given
+            .iter()
+            .any(|other| other.get_id() == arg.get_id() || excludes(arg, other) || excludes(other, arg))
+}
+
+/// The cause of an error of clap, in one line, without the usage.
+fn first_paragraph(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let cause = lines.collect::<Vec<_>>().join(" ");
+    cause.strip_prefix("error: ").unwrap_or(&cause).to_owned()
 }
 
 /// Path of the file, and whether it was named explicitly.
@@ -290,3 +477,6 @@ fn rejection(arg: &Arg, text: &OsStr) -> Option<String> {
         _ => error.kind().to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests;

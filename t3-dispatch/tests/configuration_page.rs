@@ -10,7 +10,8 @@ use std::{
     process::Command,
 };
 
-use clap::{Arg, ArgAction};
+use clap::Arg;
+use t3_config::pages::reference::{self, defaults, help, in_toml};
 use t3_dispatch::config::{definition, is_file, options_of};
 
 /// Settings of the packaged file that the packaged units need.
@@ -44,22 +45,6 @@ fn name(arg: &Arg) -> &str {
     arg.get_long().expect("every option has a name")
 }
 
-fn defaults(arg: &Arg) -> Vec<String> {
-    let delimiter = arg.get_value_delimiter();
-    let all = arg.get_default_values().iter().map(|value| value.to_str().unwrap());
-    all.flat_map(|value| match delimiter {
-        Some(delimiter) => value.split(delimiter).map(str::to_owned).collect(),
-        None => vec![value.to_owned()],
-    })
-    .collect()
-}
-
-/// Returns the help of the option in one line.
-fn help(arg: &Arg) -> String {
-    let help = arg.get_long_help().or(arg.get_help()).expect("every option has help").to_string();
-    help.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 fn table() -> String {
     let mut out = String::new();
     let mut last = "";
@@ -77,24 +62,6 @@ fn table() -> String {
         let _ = writeln!(out, "| `{name}` | {default} | {help} |");
     }
     out + "\n"
-}
-
-fn several(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::Append) || arg.get_value_delimiter().is_some()
-}
-
-/// Returns the values of an option in the syntax of the file; `None` without values.
-fn in_toml(arg: &Arg, values: &[String]) -> Option<String> {
-    let value = |text: &String| match text.parse::<i64>() {
-        Ok(number) => number.to_string(),
-        Err(_) if text == "true" || text == "false" => text.clone(),
-        Err(_) => format!("{text:?}"),
-    };
-    match values {
-        all if several(arg) => Some(format!("[{}]", all.iter().map(value).collect::<Vec<_>>().join(", "))),
-        [one] => Some(value(one)),
-        _ => None,
-    }
 }
 
 fn example() -> String {
@@ -146,10 +113,7 @@ fn exit_status() -> String {
 }
 
 fn replace(text: &str, name: &str, list: &str) -> String {
-    let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
-    let from = text.find(&begin).expect("the page has the list's begin") + begin.len();
-    let to = text.find(&end).expect("the page has the list's end");
-    format!("{}{list}{}", &text[..from], &text[to..])
+    reference::replace(text, name, list).expect("the page has the marks of the list")
 }
 
 #[test]

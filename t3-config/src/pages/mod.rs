@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod man;
+pub mod reference;
 pub mod sections;
 
 use std::{

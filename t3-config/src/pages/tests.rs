@@ -33,7 +33,7 @@ fn the_program_and_each_visible_subcommand_has_its_page() {
 fn a_page_has_the_sections_of_the_help_files_and_cross_references() {
     let text = page("p-run.8");
     assert!(
-        text.contains(".TH p\\-run 1 \"\" \"p 1.2\"") || text.contains(".TH p-run 1 \"\" \"p 1.2\""),
+        text.contains(".TH p\\-run 8 \"\" \"p 1.2\"") || text.contains(".TH p-run 8 \"\" \"p 1.2\""),
         "{text}"
     );
     for part in [
