@@ -1,4 +1,5 @@
-# Only the static program, which contains the public root certificates.
+# Only the static program, which contains the public root certificates. To trust others, mount a store
+# and set SSL_CERT_FILE.
 #   cargo xtask build --release
 #   docker build -f deploy/oci/t3-probe.Dockerfile -t t3-probe target/x86_64-unknown-linux-musl/release
 FROM scratch

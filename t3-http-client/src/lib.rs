@@ -47,7 +47,8 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// Trusts the public roots, which are built in, and the certificates of `ca_file` (PEM).
+    /// Trusts the certificates of the system (without a store, the public roots, which are built
+    /// in) and those of `ca_file` (PEM).
     ///
     /// # Errors
     /// [`RootsError`] if the file cannot be used.

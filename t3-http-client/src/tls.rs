@@ -30,9 +30,9 @@ pub enum RootsError {
     Setup(#[from] tokio_rustls::rustls::Error),
 }
 
-/// Trusts the public roots, which are built in (a container from scratch has none), and a file.
+/// Trusts the certificates of the system and those of a file.
 pub(crate) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RootsError> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = of_system(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca_file {
         add(&mut roots, path)?;
     }
@@ -41,6 +41,18 @@ pub(crate) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RootsE
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// The certificates of the system's store, which `SSL_CERT_FILE` and `SSL_CERT_DIR` can replace.
+/// Those that the TLS library rejects are left out, as by other programs. Without a store, as in a
+/// container from scratch, the public roots are used, which are built in.
+fn of_system(certificates: Vec<CertificateDer<'_>>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
 }
 
 fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
@@ -63,4 +75,25 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_of_the_system_replaces_the_built_in_roots_unless_it_is_empty() {
+        let made = rcgen::generate_simple_self_signed(["h.test".to_owned()]).unwrap();
+        let (valid, broken) = (made.cert.der().clone(), CertificateDer::from(vec![1, 2, 3]));
+        let built_in = webpki_roots::TLS_SERVER_ROOTS.len();
+        for (certificates, expected) in [
+            (vec![], built_in),
+            (vec![broken.clone()], built_in),
+            (vec![valid.clone()], 1),
+            (vec![broken, valid], 1),
+        ] {
+            let count = certificates.len();
+            assert_eq!(of_system(certificates).len(), expected, "{count} certificates");
+        }
+    }
 }

@@ -99,7 +99,7 @@ pub struct LegOptions {
     /// File with the token that t3-dispatch requires of probes (its `--probe-token-file`)
     #[arg(long, env = "T3_PROBE_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Trusted CA certificates (PEM), in addition to the public ones
+    /// Trusted CA certificates (PEM), in addition to those of the system
     #[arg(long, env = "T3_PROBE_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Time from an echo to the next ping

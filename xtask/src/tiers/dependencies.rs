@@ -18,6 +18,7 @@ const FORBIDDEN: [(&str, &[&str]); 2] = [
             "http",
             "rustls",
             "tokio-rustls",
+            "rustls-native-certs",
             "webpki-roots",
             "ratatui",
             "crossterm",

@@ -1,6 +1,6 @@
 //! Queries of the layers, one function per layer.
 
-use std::{future::Future, time::Instant};
+use std::{cell::OnceCell, future::Future, time::Instant};
 
 use t3_record::{
     edge::{Reading, cloudflared, redacted, traefik},
@@ -32,7 +32,8 @@ pub(super) struct LayerQuery<'a> {
     pub window: Window,
     pub closed_ms: i64,
     pub now_ms: i64,
-    pub client: Result<Client, FetchError>,
+    /// Made for the first query: it reads the trusted certificates.
+    pub client: OnceCell<Result<Client, FetchError>>,
     pub loki: Option<Result<Source, SourceError>>,
     pub prometheus: Option<Result<Source, SourceError>>,
 }
@@ -267,7 +268,8 @@ impl LayerQuery<'_> {
         F: Future<Output = Result<T, Why>>,
     {
         let source = source.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
-        let client = self.client.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
+        let client = self.client.get_or_init(|| Client::new(self.args.layer_ca.as_ref()));
+        let client = client.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
         let time = self.args.layer_timeout;
         match timeout(time, query(source, client)).await {
             Ok(answer) => answer,

@@ -23,7 +23,9 @@ pub enum FetchError {
     #[error("cannot connect to {place}: {why}; check --{option}")]
     Connect { place: String, why: String, option: &'static str },
     /// No TLS.
-    #[error("cannot set up TLS with {place}: {why}; pass --layer-ca to trust a private CA")]
+    #[error(
+        "cannot set up TLS with {place}: {why}; add a private CA to the trust store of the system, or set --layer-ca"
+    )]
     Tls { place: String, why: String },
     /// No HTTP response, or only a part of it.
     #[error("cannot query {place}: {why}")]
@@ -48,7 +50,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Trusts the public roots and those of `ca_file`.
+    /// Trusts the certificates of the system and those of `ca_file`.
     pub(super) fn new(ca_file: Option<&PathBuf>) -> Result<Self, FetchError> {
         let http = HttpClient::new(ca_file.map(PathBuf::as_path))
             .map_err(|error| FetchError::Roots { why: error.to_string() })?;

@@ -14,11 +14,11 @@ mod loki;
 mod prometheus;
 mod source;
 
-use std::time::SystemTime;
+use std::{cell::OnceCell, time::SystemTime};
 
 use t3_record::edge::{Ended, Layers};
 
-use self::{ask::LayerQuery, http::Client, source::Source};
+use self::{ask::LayerQuery, source::Source};
 pub use args::LayerArgs;
 
 /// Start of the window before the close, in milliseconds: one or two scrapes of Prometheus, and the
@@ -170,7 +170,7 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
         window,
         closed_ms: ended.at_ms,
         now_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
-        client: Client::new(args.layer_ca.as_ref()),
+        client: OnceCell::new(),
         loki: Source::loki(args),
         prometheus: Source::prometheus(args),
     };

@@ -299,7 +299,7 @@ async fn https_needs_a_trusted_certificate() {
     let url = Some(format!("https://localhost:{}", address.port()));
     let strange = gathered(&LayerArgs { loki: url.clone(), ..LayerArgs::default() }).await;
     assert!(
-        why(&strange, Layer::Cloudflared).contains("pass --layer-ca to trust a private CA"),
+        why(&strange, Layer::Cloudflared).contains("trust store of the system, or set --layer-ca"),
         "{}",
         why(&strange, Layer::Cloudflared)
     );
