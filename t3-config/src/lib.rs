@@ -5,12 +5,14 @@
 //! environment variable works in the file without a change here. Options without a variable belong
 //! to one run, and only the command line can set them. Values of the file become words of the
 //! command line where no other source sets the option, and clap does the rest. This crate knows no
-//! program and no option except `--config`, which names the file.
+//! program and no option except `--config`, which names the file. [`unit_files`] finds units that
+//! hide packaged ones.
 
 #![warn(missing_docs)]
 
 pub mod file;
 pub mod pages;
+pub mod unit_files;
 pub mod value;
 
 use std::{

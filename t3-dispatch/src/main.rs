@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     if config.mode == Mode::Check {
         return check(&config);
     }
-    let warnings = check::warnings(&config, variables());
+    let warnings: Vec<_> =
+        check::warnings(&config, variables()).into_iter().chain(check::hidden_units()).collect();
     let about = config.summary();
     match config.options {
         Ok(options) => {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use t3_config::unit_files::{self, HiddenUnit};
 
 use super::{
     LoadedConfig, Origin, Setting, VARIABLES, definition, file::nearest, options_of, os_users, plain::plain,
@@ -22,6 +23,15 @@ const SHORTEST_IPV4: u8 = 8;
 const SHORTEST_IPV6: u8 = 32;
 const LOOPBACK_IPV4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 const LOOPBACK_IPV6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
+
+/// Units of the package. Not t3-serve@.service, in whose place a site may have its own.
+const UNITS: [&str; 5] = [
+    "t3-dispatch.service",
+    "t3-dispatch.socket",
+    "t3-dispatch-diag.socket",
+    "t3-mint.socket",
+    "t3-mint@.service",
+];
 
 /// Result of `check`.
 #[derive(Debug, Default)]
@@ -68,7 +78,17 @@ pub fn report(config: &LoadedConfig, variables: impl Iterator<Item = String>) ->
         table(Path::new(path), config, &mut report);
     }
     report.warnings.extend(warnings(config, variables));
+    report.warnings.extend(hidden_units());
     report
+}
+
+/// Returns a warning for each unit of the package that another file on this host hides.
+pub fn hidden_units() -> impl Iterator<Item = String> {
+    hidden_warnings(unit_files::hidden_on_this_host(&UNITS))
+}
+
+fn hidden_warnings(hidden: Vec<HiddenUnit>) -> impl Iterator<Item = String> {
+    hidden.into_iter().map(|hidden| format!("{hidden}; {}", hidden.remedy()))
 }
 
 fn table(path: &Path, config: &LoadedConfig, report: &mut CheckReport) {
@@ -319,6 +339,28 @@ mod tests {
                 None => assert!(warnings.is_empty(), "{warnings:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_hidden_unit_is_reported_with_its_remedy() {
+        let hidden = |unit: &str| HiddenUnit {
+            unit: unit.to_owned(),
+            by: Path::new("/etc/systemd/system").join(unit),
+            packaged: Path::new("/usr/lib/systemd/system").join(unit),
+            is_masked: false,
+        };
+        assert_eq!(hidden_warnings(Vec::new()).count(), 0);
+        let warnings: Vec<_> = hidden_warnings(UNITS.map(hidden).to_vec()).collect();
+        assert_eq!(warnings.len(), UNITS.len());
+        let first = &warnings[0];
+        assert!(
+            first.starts_with("/etc/systemd/system/t3-dispatch.service hides the packaged unit"),
+            "{first}"
+        );
+        assert!(
+            first.contains("; move your settings to a drop-in (systemctl edit t3-dispatch.service)"),
+            "{first}"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
+use t3_config::unit_files::HiddenUnit;
 use t3_record::wire::{Hook, Status};
 
 /// A fact, or the reason why it is not known.
@@ -24,6 +25,8 @@ pub struct Facts {
     /// serves of the routing table.
     pub serves: Result<Vec<Serve>, TableError>,
     pub journal: Journal,
+    /// Packaged units that another file hides.
+    pub hidden_units: Vec<HiddenUnit>,
     /// systemd units by name; empty without systemd.
     pub units: BTreeMap<String, Unit>,
 }

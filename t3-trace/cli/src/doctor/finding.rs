@@ -91,6 +91,8 @@ checks! {
     Clock = "clock" in "host",
     /// No local user can impersonate another one.
     Impersonation = "impersonation" in "host",
+    /// No unit file hides a packaged one.
+    Units = "units" in "host",
     /// The routing table is readable.
     Routes = "routes" in "serves",
     /// A process listens on the port of a route.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use t3_config::unit_files::HiddenUnit;
 use t3_record::{
     KernelSource,
     wire::{Hook, JournalState, Status, Table},
@@ -131,6 +132,7 @@ pub(super) fn healthy() -> Facts {
             space: Some(Space { path: "/var/log/journal".into(), free: 40 << 30, read_only: false }),
             test_entry: TestEntry::Found,
         },
+        hidden_units: Vec::new(),
         units: units.into_iter().map(|(name, unit)| (name.to_owned(), unit)).collect(),
     }
 }
@@ -188,6 +190,12 @@ fn faulty() -> Facts {
             at: "2026-11-24 14:10:05".to_owned(),
         }]),
     };
+    facts.hidden_units = vec![HiddenUnit {
+        unit: "t3-dispatch.service".to_owned(),
+        by: "/etc/systemd/system/t3-dispatch.service".into(),
+        packaged: "/usr/lib/systemd/system/t3-dispatch.service".into(),
+        is_masked: false,
+    }];
     facts.trust = Ok(LocalTrust { users: vec![("ann".to_owned(), true)], secret: false });
     facts
         .units

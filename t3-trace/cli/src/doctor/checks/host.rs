@@ -1,5 +1,7 @@
-//! Checks of the host: pressure, cgroups, wall clock, local users whose identity headers count.
-//! Pure.
+//! Checks of the host: pressure, cgroups, wall clock, local users whose identity headers count,
+//! unit files that hide packaged ones. Pure.
+
+use t3_config::unit_files::HiddenUnit;
 
 use super::super::{
     facts::{Cgroups, Clock, Collected, Facts, LocalTrust, Pressure},
@@ -17,7 +19,22 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     found.push(cgroups(&host.cgroups));
     found.push(clock(&host.clock, moved));
     found.push(impersonation(&facts.trust));
+    found.extend(units(&facts.hidden_units));
     found
+}
+
+/// A masked unit can be intended; one that is hidden is usually left over from an installation by
+/// hand.
+fn units(hidden: &[HiddenUnit]) -> Vec<Finding> {
+    let check = Check::Units;
+    if hidden.is_empty() {
+        return vec![Finding::ok(check, "no file hides a packaged unit")];
+    }
+    let finding = |hidden: &HiddenUnit| {
+        let state = if hidden.is_masked { State::Note } else { State::Warning };
+        Finding::of(check, state, hidden.to_string(), hidden.remedy()).about(hidden.unit.clone())
+    };
+    hidden.iter().map(finding).collect()
 }
 
 fn pressure(files: &[(&'static str, Pressure)]) -> Vec<Finding> {
@@ -141,6 +158,30 @@ mod tests {
             assert_eq!((found.len(), found[0].state), (1, State::Note));
             assert_eq!((found[0].about.as_deref(), found[0].advice.as_deref()), (Some("io"), advice));
         }
+    }
+
+    #[test]
+    fn a_hidden_unit_is_a_warning_and_a_masked_one_a_note() {
+        let hidden = |unit: &str, is_masked| HiddenUnit {
+            unit: unit.to_owned(),
+            by: std::path::Path::new("/etc/systemd/system").join(unit),
+            packaged: std::path::Path::new("/usr/lib/systemd/system").join(unit),
+            is_masked,
+        };
+        let states = |hidden: &[HiddenUnit]| {
+            let found = units(hidden).into_iter();
+            found.map(|finding| (finding.about, finding.state, finding.advice)).collect::<Vec<_>>()
+        };
+        assert_eq!(states(&[]), [(None, State::Ok, None)]);
+        let found = states(&[hidden("t3-dispatch.service", false), hidden("t3-mint.socket", true)]);
+        let about = |name: &str| Some(name.to_owned());
+        assert_eq!((&found[0].0, found[0].1), (&about("t3-dispatch.service"), State::Warning));
+        assert_eq!((&found[1].0, found[1].1), (&about("t3-mint.socket"), State::Note));
+        let advice = found[0].2.as_deref().unwrap_or_default();
+        assert!(
+            advice.contains("rm /etc/systemd/system/t3-dispatch.service; systemctl daemon-reload"),
+            "{advice}"
+        );
     }
 
     #[test]
