@@ -109,7 +109,8 @@ pub fn init(identifier: &str, sink: Sink, filter: &str) -> Result<(), InitError>
         // journald has separate fields for time and level.
         Sink::Journald => format.without_time().with_level(false).with_ansi(false).boxed(),
         Sink::Stderr => {
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colour = std::io::stderr().is_terminal() && !no_color;
             format.with_ansi(colour).boxed()
         }
     };

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use t3_config::Rules;
 use t3_trace_cli::{
     closes::args::ClosesArgs, doctor::args::DoctorArgs, explain::args::ExplainArgs, live::args::LiveArgs,
 };
@@ -22,8 +23,11 @@ use t3_trace_daemon::args::DaemonArgs;
 Exit status:
   0  success
   1  runtime failure; for doctor: a check failed
-  2  usage error
+  2  usage or configuration error
   3  for closes and explain: a part of the journal could not be read
+
+Files: /etc/t3-trace.toml has defaults of options for the daemon and all commands. Pages named
+docs/NAME.md are in /usr/share/doc/t3-trace.
 
 Each command has its own examples: t3-trace closes --help"
 )]
@@ -42,7 +46,7 @@ pub enum Command {
 Exit status:
   0  clean shutdown
   1  runtime failure, for example another daemon on the socket
-  2  usage error")]
+  2  usage or configuration error")]
     Daemon(DaemonArgs),
     /// Show closes as they happen and open sessions: full-screen on a terminal, else one line per
     /// close.
@@ -55,10 +59,15 @@ Exit status:
     Doctor(DoctorArgs),
 }
 
+/// A command of a user who may not read the file continues without it: it changes nothing, and the
+/// file has no secrets that it could need. The daemon does not.
+pub const RULES: Rules<'static> =
+    Rules { collect_errors: &[], foreign: &[], without_file: &["live", "closes", "explain", "doctor"] };
+
 /// Returns the complete definition, with the subcommands shared by all programs.
 #[must_use]
 pub fn definition() -> clap::Command {
-    t3_config::pages::with(Cli::command())
+    t3_config::definition::<Cli>()
 }
 
 /// The words of a command line, with `--boot -1` as `--boot=-1`: journalctl accepts both, clap only
@@ -84,8 +93,52 @@ pub fn words(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use t3_trace_daemon::args::{OF_COMMANDS, Program};
 
     use super::*;
+
+    #[test]
+    fn the_daemon_knows_the_options_of_the_commands_in_the_file() {
+        let all = definition();
+        let daemon = t3_config::definition::<Program>();
+        let own = t3_config::file_options(&daemon);
+        let others = t3_config::file_options(&all);
+        let others: Vec<_> = others.into_iter().filter(|name| !own.contains(name)).collect();
+        let mut known = OF_COMMANDS.to_vec();
+        known.sort_unstable();
+        let mut sorted = others.clone();
+        sorted.sort_unstable();
+        assert_eq!(known, sorted);
+        // Both programs have the same options of the daemon.
+        assert_eq!(t3_config::file_options(all.find_subcommand("daemon").unwrap()), own);
+    }
+
+    #[test]
+    fn every_option_of_the_file_has_a_variable_of_its_name() {
+        let all = definition();
+        for command in all.get_subcommands().filter(|command| !t3_config::pages::is_ours(command.get_name()))
+        {
+            for arg in t3_config::options_of(command) {
+                let (name, variable) = (arg.get_long().unwrap(), arg.get_env().unwrap().to_str().unwrap());
+                let suffix = name.replace('-', "_").to_uppercase();
+                // Those of the other layers are older than the rule.
+                let expected =
+                    [format!("T3_TRACE_{suffix}"), format!("T3_{suffix}"), format!("T3_{suffix}_URL")];
+                assert!(expected.iter().any(|expected| expected == variable), "{name}: {variable}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_of_one_run_cannot_be_in_the_file() {
+        let all = definition();
+        let options = t3_config::file_options(&all);
+        for name in
+            ["user", "since", "until", "short", "json", "csv", "conn", "at", "last", "reconcile", "file"]
+        {
+            assert!(!options.contains(&name), "{name}");
+        }
+    }
 
     #[test]
     fn the_number_of_an_earlier_boot_may_be_a_word_of_its_own() {

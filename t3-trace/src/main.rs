@@ -1,11 +1,20 @@
-//! `t3-trace`: parses the command line and runs the command.
+//! `t3-trace`: reads the configuration and runs the command.
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::FromArgMatches;
-use t3_trace::cli::{self, Cli, Command};
-use t3_trace_cli::{closes, doctor, explain, journal::Completeness, live, present::text::safe};
+use t3_config::{Origin, Sources};
+use t3_trace::cli::{self, Cli, Command, RULES};
+use t3_trace_cli::{
+    closes, doctor, explain,
+    journal::Completeness,
+    live,
+    present::text::safe,
+    time::local::{self, ZoneOption},
+};
+use t3_trace_daemon::exit;
 
+/// Exit status of a command whose configuration cannot be used.
+const CONFIGURATION: u8 = 2;
 /// Exit status of a command that could read only a part of the journal.
 const INCOMPLETE: u8 = 3;
 /// Timeout for writing the last log lines.
@@ -16,15 +25,36 @@ fn main() -> ExitCode {
     if let Some(code) = t3_config::pages::run(cli::definition(), words.clone()) {
         return code;
     }
-    let matches = cli::definition().get_matches_from(words);
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let sources = Sources::read::<Cli, _>(words, RULES).unwrap_or_else(|error| error.exit());
+    if let Some(error) = sources.ignored() {
+        report(&format!("{error}; using the defaults: no Loki, no Prometheus, the time zone of the system"));
+    }
+    // Before the first time of the command line is read.
+    if let Some(zone) = zone(&sources) {
+        local::choose(zone);
+    }
+    let loaded = sources.parse::<Cli>().unwrap_or_else(|error| error.exit());
+    match loaded.options {
+        Ok(cli) => run(cli.command),
+        Err(errors) => {
+            for error in &errors {
+                report(&error.to_string());
+            }
+            let is_daemon = loaded.subcommand == "daemon";
+            ExitCode::from(if is_daemon { exit::of_configuration(&errors) } else { CONFIGURATION })
+        }
+    }
+}
+
+fn run(command: Command) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     let mut complete = |read| {
         if read == Completeness::Incomplete {
             code = ExitCode::from(INCOMPLETE);
         }
     };
-    let result = match cli.command {
+    let is_daemon = matches!(command, Command::Daemon(_));
+    let result = match command {
         Command::Daemon(args) => t3_trace_daemon::start(args),
         Command::Live(args) => live::run(&args),
         Command::Closes(args) => closes::run(&args).map(&mut complete),
@@ -39,10 +69,21 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => code,
         Err(error) => {
-            // Errors quote outside text.
-            let text: Vec<_> = format!("{error:#}").lines().map(safe).collect();
-            eprintln!("t3-trace: {}", text.join("\n"));
-            ExitCode::FAILURE
+            report(&format!("{error:#}"));
+            if is_daemon { ExitCode::from(exit::of(&error)) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Zone of `--time-zone`; an invalid one is an error later, with those of the other options.
+fn zone(sources: &Sources) -> Option<local::TimeZone> {
+    let setting = sources.settings().iter().find(|setting| setting.name == "time-zone")?;
+    let option: ZoneOption = setting.values.first()?.to_str()?.parse().ok()?;
+    option.chosen(matches!(setting.origin, Origin::File(..)), std::env::var_os("TZ").as_deref())
+}
+
+/// Errors quote outside text.
+fn report(text: &str) {
+    let text: Vec<_> = text.lines().map(safe).collect();
+    eprintln!("t3-trace: {}", text.join("\n"));
 }

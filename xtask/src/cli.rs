@@ -30,7 +30,7 @@ pub enum Command {
     Test(TestArgs),
     /// Check only the rules of this repository (imports, words, columns, file length); seconds.
     Rules,
-    /// Update all generated pages and files: docs/, deploy/t3-dispatch.toml and expected output of
+    /// Update all generated pages and files: docs/, deploy/t3-*.toml and expected output of
     /// tests.
     Docs(DocsArgs),
     /// Change the verdict module in one place after another; report each change that no test

@@ -9,6 +9,7 @@ mod connection;
 mod connection_owners;
 mod dispatch_process;
 mod evidence;
+pub mod exit;
 mod forwarder;
 pub mod listen;
 mod locked;

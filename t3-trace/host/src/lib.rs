@@ -11,3 +11,6 @@ pub mod kernel;
 pub mod proc;
 pub mod rtnetlink;
 pub mod small_file;
+
+/// Default configuration file of the daemon and the commands.
+pub const CONFIG: &str = "/etc/t3-trace.toml";

@@ -7,6 +7,7 @@ use t3_record::{Segment, Verdict, wire::SOCKET_PATH};
 
 use crate::{
     journal::source_args::JournalSource,
+    present::args::CommonArgs,
     time::{Moment, duration, local::moment},
 };
 
@@ -21,10 +22,10 @@ use crate::{
 Exit status:
   0  the journal was read completely, also when nothing matched
   1  runtime failure, also without a journal
-  2  usage error
+  2  usage or configuration error
   3  a part of the journal could not be read (see stderr): closes may be missing
 
-Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
+Environment: NO_COLOR disables colours, unless --color says otherwise.")]
 pub struct ClosesArgs {
     /// Start of the range: 14:10, "2 hours ago", -2h, yesterday, "2026-11-24 14:10", @1700000000.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
@@ -51,7 +52,7 @@ pub struct ClosesArgs {
     #[arg(long, conflicts_with_all = ["file", "directory"])]
     pub reconcile: bool,
     /// Path of the evidence socket, for --reconcile.
-    #[arg(long, value_name = "PATH", default_value = SOCKET_PATH)]
+    #[arg(long, env = "T3_TRACE_SOCKET", value_name = "PATH", default_value = SOCKET_PATH)]
     pub socket: PathBuf,
     /// Print each record as one JSON object, without a summary; `time` is the time of the close
     /// (RFC 3339).
@@ -66,9 +67,11 @@ pub struct ClosesArgs {
     /// Only the table.
     #[arg(long)]
     pub no_summary: bool,
-    /// No colours.
+    /// The same as --color=never.
     #[arg(long)]
     pub plain: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 impl ClosesArgs {

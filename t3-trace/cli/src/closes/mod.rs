@@ -9,7 +9,7 @@ pub mod reconcile;
 pub mod reconciled;
 pub mod summary;
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 
 use anyhow::Context;
 use t3_record::CloseRecord;
@@ -46,8 +46,7 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<Completeness> {
         reconcile::run(&args.socket)?;
     }
     let stdout = io::stdout();
-    let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let paint = Paint { colour: stdout.is_terminal() && !no_colour };
+    let paint = args.common.paint(args.plain);
     let trust = Trust::in_user(DISPATCH_USER);
     let out = BufWriter::new(stdout.lock());
     let mut shown = ClosesPrinter {

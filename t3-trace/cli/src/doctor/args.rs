@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use t3_record::wire::SOCKET_PATH;
 
+use crate::present::args::CommonArgs;
+
 /// Check kernel and host support; explain missing parts.
 ///
 /// Changes nothing, except as root: it writes one test entry to the journal and searches for it,
@@ -18,17 +20,17 @@ use t3_record::wire::SOCKET_PATH;
 Exit status:
   0  nothing broken (warnings and notes are possible)
   1  a check is broken, or a runtime failure
-  2  usage error
+  2  usage or configuration error
 
 docs/DOCTOR.md describes each check.
 
-Environment: NO_COLOR disables colours; without a terminal there are none.")]
+Environment: NO_COLOR disables colours, unless --color says otherwise.")]
 pub struct DoctorArgs {
     /// Path of the evidence socket
-    #[arg(long, value_name = "PATH", default_value = SOCKET_PATH)]
+    #[arg(long, env = "T3_TRACE_SOCKET", value_name = "PATH", default_value = SOCKET_PATH)]
     pub socket: PathBuf,
     /// Path of the routing table, which lists the serve ports
-    #[arg(long, value_name = "FILE", default_value = "/etc/t3-serve/dispatch.json")]
+    #[arg(long, env = "T3_TRACE_TABLE", value_name = "FILE", default_value = "/etc/t3-serve/dispatch.json")]
     pub table: PathBuf,
     /// Print as one JSON object
     #[arg(long)]
@@ -37,7 +39,9 @@ pub struct DoctorArgs {
     /// are removed
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
-    /// Disable colours
+    /// The same as --color=never
     #[arg(long)]
     pub plain: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }

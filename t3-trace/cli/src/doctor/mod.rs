@@ -9,7 +9,7 @@ pub mod facts;
 pub mod finding;
 pub mod report;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use anyhow::Context;
 
@@ -25,10 +25,11 @@ use finding::{Finding, State};
 pub fn run(args: &DoctorArgs) -> anyhow::Result<bool> {
     let facts = collect::facts(args)?;
     let findings = checks::all(&facts);
+    let colour = args.common.paint(args.plain).colour;
     let mut out = if args.json {
         report::json(&findings, &facts.kernel.release)? + "\n"
     } else {
-        report::text(&findings, &title(&facts), text::width().unwrap_or(report::WIDTH), colour(args))
+        report::text(&findings, &title(&facts), text::width().unwrap_or(report::WIDTH), colour)
     };
     if let Some(path) = &args.bundle {
         bundle::write(path, &facts, &findings)
@@ -57,11 +58,6 @@ pub fn works(findings: &[Finding]) -> bool {
 fn title(facts: &Facts) -> String {
     let who = if facts.caller.is_root() { "root".to_owned() } else { format!("uid {}", facts.caller.uid) };
     format!("t3-trace doctor {}, Linux {}, as {who}", env!("CARGO_PKG_VERSION"), facts.kernel.release)
-}
-
-fn colour(args: &DoctorArgs) -> bool {
-    let unwanted = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !unwanted
 }
 
 #[cfg(test)]

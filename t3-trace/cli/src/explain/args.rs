@@ -6,6 +6,7 @@ use super::find::Selector;
 use crate::{
     journal::source_args::JournalSource,
     layers::LayerArgs,
+    present::args::CommonArgs,
     time::{Moment, local::moment},
 };
 
@@ -24,10 +25,10 @@ The id is the value of conn= in each record; t3-trace closes --json shows it.
 Exit status:
   0  explained
   1  no such close, or runtime failure, also without a journal
-  2  usage error
+  2  usage or configuration error
   3  a part of the journal could not be read (see stderr): the close or facts may be missing
 
-Environment: NO_COLOR disables colours; they are off unless the output is a terminal."
+Environment: NO_COLOR disables colours, unless --color says otherwise."
 )]
 pub struct ExplainArgs {
     /// Session ID.
@@ -50,9 +51,11 @@ pub struct ExplainArgs {
     /// Print as one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// No colours.
+    /// The same as --color=never.
     #[arg(long)]
     pub plain: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
     #[command(flatten)]
     pub layers: LayerArgs,
 }

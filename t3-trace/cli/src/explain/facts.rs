@@ -30,6 +30,8 @@ pub struct ExplainInput {
     pub around: Option<Context>,
     /// Results of the queries to the layers.
     pub gathered: LayerData,
+    /// Time zone of the page, if it is not that of the system.
+    pub zone: Option<String>,
 }
 
 /// The journal between two times.
@@ -71,6 +73,7 @@ impl ExplainInput {
             back: None,
             around: None,
             gathered: LayerData::default(),
+            zone: None,
         }
     }
 

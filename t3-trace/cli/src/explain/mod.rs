@@ -17,7 +17,7 @@ pub mod timeline;
 mod tests;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -29,7 +29,7 @@ use crate::{
     journal::{Completeness, access},
     layers,
     present::{
-        text::{self, Paint, safe},
+        text::{self, safe},
         units,
     },
     time::local,
@@ -78,6 +78,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Completeness> {
     let gathered =
         layers::gather_blocking(&args.layers, &ended, window).context("cannot start the tokio runtime")?;
     facts.gathered = gathered;
+    facts.zone = local::name().map(str::to_owned);
     if let Some(around) = &facts.around {
         let neighbours = around.closes.iter().map(|close| (close.what.clone(), close.at_ms));
         facts.gathered.layers.neighbours = neighbours.collect();
@@ -97,8 +98,7 @@ fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
         serde_json::to_writer(&mut stdout, page).map_err(io::Error::from)?;
         return writeln!(stdout);
     }
-    let no_colour = args.plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let paint = Paint { colour: stdout.is_terminal() && !no_colour };
+    let paint = args.common.paint(args.plain);
     stdout.write_all(page.text(paint, text::width().unwrap_or(page::WIDTH), wall).as_bytes())?;
     stdout.flush()
 }

@@ -100,9 +100,14 @@ impl Page {
             queried: layers.traefik.is_some() && layers.cloudflared.is_some(),
             part: refinement.part,
         };
+        // journalctl reads a time without a zone in that of the system.
+        let for_command = |ms: i64| match &facts.zone {
+            Some(zone) => format!("{} {zone}", wall_ms(ms)),
+            None => wall_ms(ms),
+        };
         let window = Window {
-            since: wall_ms(zero.saturating_sub(LOOK.0)),
-            until: wall_ms(facts.at_ms.saturating_add(LOOK.1)),
+            since: for_command(zero.saturating_sub(LOOK.0)),
+            until: for_command(facts.at_ms.saturating_add(LOOK.1)),
         };
         let near = near.iter().map(|close| Nearby {
             conn: safe(&close.record.conn),

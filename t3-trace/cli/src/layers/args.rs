@@ -25,7 +25,13 @@ pub struct LayerArgs {
     #[arg(long, value_name = "USER", env = "T3_LOKI_USER", requires = "loki_password_file")]
     pub loki_user: Option<String>,
     /// File with the password of that user.
-    #[arg(long, value_name = "FILE", env = "T3_LOKI_PASSWORD_FILE", requires = "loki_user")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "T3_LOKI_PASSWORD_FILE",
+        requires = "loki_user",
+        conflicts_with = "loki_token_file"
+    )]
     pub loki_password_file: Option<PathBuf>,
     /// File with request headers for Loki, one per line, for example "CF-Access-Client-Id: ...".
     #[arg(long, value_name = "FILE", env = "T3_LOKI_HEADER_FILE")]
@@ -38,7 +44,7 @@ pub struct LayerArgs {
     pub cloudflared_selector: String,
     /// Another stream of Loki to show around the close, for example '{job="devvm-journal"} |=
     /// "oom"' (repeatable).
-    #[arg(long, value_name = "LOGQL")]
+    #[arg(long, value_name = "LOGQL", env = "T3_LOKI_SELECTOR")]
     pub loki_selector: Vec<String>,
     /// Prometheus, for example http://prometheus.example.org:9090: probe legs and host PSI.
     #[arg(long, value_name = "URL", env = "T3_PROMETHEUS_URL", hide_env_values = true)]
@@ -53,7 +59,13 @@ pub struct LayerArgs {
     #[arg(long, value_name = "USER", env = "T3_PROMETHEUS_USER", requires = "prometheus_password_file")]
     pub prometheus_user: Option<String>,
     /// File with the password of that user.
-    #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_PASSWORD_FILE", requires = "prometheus_user")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "T3_PROMETHEUS_PASSWORD_FILE",
+        requires = "prometheus_user",
+        conflicts_with = "prometheus_token_file"
+    )]
     pub prometheus_password_file: Option<PathBuf>,
     /// File with request headers for Prometheus, one per line.
     #[arg(long, value_name = "FILE", env = "T3_PROMETHEUS_HEADER_FILE")]
@@ -63,16 +75,22 @@ pub struct LayerArgs {
     #[arg(long, value_name = "LABELS", env = "T3_PROMETHEUS_HOST")]
     pub prometheus_host: Option<String>,
     /// Access log of Traefik as a file, in place of Loki (repeatable).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "T3_TRAEFIK_LOG")]
     pub traefik_log: Vec<PathBuf>,
     /// Log of cloudflared as a file, in place of Loki (repeatable).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "T3_CLOUDFLARED_LOG")]
     pub cloudflared_log: Vec<PathBuf>,
-    /// CA certificates (PEM) to trust in addition to the public ones.
+    /// CA certificates (PEM) to trust in addition to those of the system.
     #[arg(long, value_name = "FILE", env = "T3_LAYER_CA")]
     pub layer_ca: Option<PathBuf>,
     /// Timeout for each layer, for example 5s.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "T3_LAYER_TIMEOUT",
+        value_parser = duration,
+        default_value = "10s"
+    )]
     pub layer_timeout: Duration,
 }
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use t3_record::wire::SOCKET_PATH;
 
-use crate::time::duration;
+use crate::{present::args::CommonArgs, time::duration};
 
 /// `t3-trace live`.
 #[derive(Debug, Args)]
@@ -20,12 +20,12 @@ In full-screen mode ? shows the keys and Enter the evidence of a close; see docs
 Exit status:
   0  stopped by a signal or key, or the reader of the output closed it
   1  runtime failure
-  2  usage error
+  2  usage or configuration error
 
-Environment: NO_COLOR disables colours; they are off unless the output is a terminal.")]
+Environment: NO_COLOR disables colours, unless --color says otherwise.")]
 pub struct LiveArgs {
-    /// Evidence socket of the daemon.
-    #[arg(long, default_value = SOCKET_PATH)]
+    /// Path of the evidence socket.
+    #[arg(long, env = "T3_TRACE_SOCKET", value_name = "PATH", default_value = SOCKET_PATH)]
     pub socket: PathBuf,
     /// Print each record as one JSON object.
     #[arg(long)]
@@ -40,4 +40,6 @@ pub struct LiveArgs {
     /// One line per close, even on a terminal.
     #[arg(long)]
     pub plain: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }

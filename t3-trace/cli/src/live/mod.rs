@@ -22,13 +22,13 @@ pub fn run(args: &LiveArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the tokio runtime")?;
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let paint = args.common.paint(false);
     let result = if full_screen(args) {
         runtime
-            .block_on(screen::run::show(args, colour))
+            .block_on(screen::run::show(args, paint.colour))
             .context("cannot draw on the terminal; --plain works without one")
     } else {
-        match runtime.block_on(plain::show(args, colour)) {
+        match runtime.block_on(plain::show(args, paint)) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other.context("cannot write to stdout"),
         }

@@ -1,6 +1,6 @@
 //! Closes as lines on stdout: text or one JSON object each. Messages go to stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use t3_record::CloseRecord;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,8 +19,7 @@ use crate::{
 };
 
 /// Writes until a signal, or until the reader closes the output.
-pub(super) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
-    let paint = Paint { colour: colour && io::stdout().is_terminal() };
+pub(super) async fn show(args: &LiveArgs, paint: Paint) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut items = source::start(&args.socket, Subscription::Closes);
@@ -110,6 +109,7 @@ mod tests {
     use t3_record::{Cause, KernelSource, Segment, Verdict};
 
     use super::*;
+    use crate::present::args::CommonArgs;
 
     fn record(user: &str, dur_ms: u64) -> CloseRecord {
         CloseRecord::new(
@@ -132,6 +132,7 @@ mod tests {
             user: user.map(str::to_owned),
             short: short.map(Duration::from_secs),
             plain: false,
+            common: CommonArgs::default(),
         };
         assert!(wanted(&args(None, None), &record("a", 1)));
         assert!(!wanted(&args(Some("b"), None), &record("a", 1)));

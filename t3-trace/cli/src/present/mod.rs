@@ -1,6 +1,8 @@
-//! Presentation of a record: its line, the texts of verdicts and chains, JSON, units.
+//! Presentation of a record: its line, the texts of verdicts and chains, JSON, units; the options
+//! of every command.
 
 pub mod answer;
+pub mod args;
 pub mod chain_text;
 pub mod close_line;
 pub mod json;

@@ -1,15 +1,77 @@
-//! Local time zone: times of the command line, clock and date of a moment.
+//! Time zone of this process: times of the command line, clock and date of a moment.
+//!
+//! `--time-zone` sets it once, before the first time is read; else it is that of the system (`TZ`,
+//! else `/etc/localtime`).
 
-use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
+use std::{ffi::OsStr, str::FromStr, sync::OnceLock};
+
+pub use jiff::tz::TimeZone;
+use jiff::{Timestamp, ZonedDateTime};
 
 use crate::time::{self, BadTime, Moment};
 
-/// Reads a time against the clock and the time zone of this process (`TZ`, else `/etc/localtime`).
+/// Zone of `--time-zone`, if it names one.
+static CHOSEN: OnceLock<TimeZone> = OnceLock::new();
+
+/// Value of `--time-zone`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ZoneOption {
+    /// That of the system.
+    #[default]
+    System,
+    /// A zone of the time zone database.
+    Named(TimeZone),
+}
+
+/// A name that the time zone database does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected system, UTC or a name of /usr/share/zoneinfo such as Europe/Berlin")]
+pub struct UnknownZone;
+
+impl FromStr for ZoneOption {
+    type Err = UnknownZone;
+
+    fn from_str(text: &str) -> Result<Self, UnknownZone> {
+        if text == "system" {
+            return Ok(Self::System);
+        }
+        TimeZone::get(text).map(Self::Named).map_err(|_| UnknownZone)
+    }
+}
+
+impl ZoneOption {
+    /// The zone to use. `TZ` in the environment is more specific than the file, and less than the
+    /// option.
+    #[must_use]
+    pub fn chosen(self, is_of_file: bool, tz: Option<&OsStr>) -> Option<TimeZone> {
+        match self {
+            Self::Named(zone) if !(is_of_file && tz.is_some_and(|tz| !tz.is_empty())) => Some(zone),
+            _ => None,
+        }
+    }
+}
+
+/// Sets the zone of this process; the first call counts.
+pub fn choose(zone: TimeZone) {
+    let _ = CHOSEN.set(zone);
+}
+
+/// Name of the zone, if it is not that of the system.
+#[must_use]
+pub fn name() -> Option<&'static str> {
+    CHOSEN.get()?.iana_name()
+}
+
+fn zone() -> TimeZone {
+    CHOSEN.get().cloned().unwrap_or_else(TimeZone::system)
+}
+
+/// Reads a time against the clock and the time zone of this process.
 ///
 /// # Errors
 /// As [`time::parse`].
 pub fn moment(text: &str) -> Result<Moment, BadTime> {
-    time::parse(text, &ZonedDateTime::now())
+    time::parse(text, &ZonedDateTime::now().with_time_zone(zone()))
 }
 
 /// `HH:MM:SS` of a moment in seconds since the epoch.
@@ -26,12 +88,39 @@ pub fn day(epoch_secs: u64) -> String {
 
 fn local(epoch_secs: u64) -> Option<ZonedDateTime> {
     let at = Timestamp::from_second(i64::try_from(epoch_secs).ok()?).ok()?;
-    Some(at.to_zoned_datetime(TimeZone::system()))
+    Some(at.to_zoned_datetime(zone()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zone_is_system_or_a_name_of_the_database() {
+        assert_eq!("system".parse(), Ok(ZoneOption::System));
+        let utc: ZoneOption = "UTC".parse().unwrap();
+        assert!(matches!(&utc, ZoneOption::Named(zone) if zone.iana_name() == Some("UTC")), "{utc:?}");
+        for text in ["", "Europe", "Atlantis/Centre", "../etc/passwd", "UTC "] {
+            assert_eq!(text.parse::<ZoneOption>(), Err(UnknownZone), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_more_specific_than_the_file_and_less_than_the_option() {
+        let utc = || ZoneOption::Named(TimeZone::UTC);
+        let (tz, empty) = (Some(OsStr::new("Asia/Tokyo")), Some(OsStr::new("")));
+        for (option, is_of_file, tz, is_chosen) in [
+            (utc(), true, None, true),
+            (utc(), true, empty, true),
+            (utc(), true, tz, false),
+            (utc(), false, tz, true),
+            (ZoneOption::System, true, None, false),
+            (ZoneOption::System, false, tz, false),
+        ] {
+            let shown = format!("{option:?}, {is_of_file}, {tz:?}");
+            assert_eq!(option.chosen(is_of_file, tz).is_some(), is_chosen, "{shown}");
+        }
+    }
 
     #[test]
     fn the_clock_has_hours_minutes_and_seconds() {
