@@ -20,6 +20,7 @@ const TRACE: &str = "deploy/systemd/t3-trace.service";
 const NETLINK: &str = "deploy/systemd/t3-trace-netlink.socket";
 const MINT: &str = "deploy/systemd/t3-mint@.service";
 const MINT_SOCKET: &str = "deploy/systemd/t3-mint.socket";
+const PROBE: &str = "deploy/systemd/t3-probe.service";
 const SERVE: &str = "deploy/systemd/t3-serve@.service";
 const SUDO: &str = "deploy/examples/t3-dispatch-sudo.conf";
 /// Group of subscribers (`t3-trace daemon --group`).
@@ -191,6 +192,20 @@ fn a_restart_keeps_the_default_number_of_sessions_and_a_stop_ends_all() {
     assert!(postinst.contains("deb-systemd-invoke restart t3-dispatch.service "), "{postinst}");
     let package = queries::read("t3-dispatch/Cargo.toml");
     assert!(package.contains("restart-after-upgrade = false, stop-on-upgrade = false"), "{package}");
+}
+
+#[test]
+fn an_invalid_configuration_is_retried_only_where_a_failed_unit_would_lose_sessions() {
+    for name in [TRACE, PROBE] {
+        assert_eq!(Unit::read(name).one("RestartPreventExitStatus"), "2", "{name}");
+    }
+    // systemd empties the descriptor store of a failed unit.
+    let dispatch = Unit::read(DISPATCH);
+    assert!(dispatch.all("FileDescriptorStoreMax").next().is_some());
+    assert_eq!(dispatch.all("RestartPreventExitStatus").count(), 0);
+    let reason = "systemd discards the descriptor store of a failed unit";
+    let comments = dispatch.comments.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(comments.contains(reason), "{comments}");
 }
 
 #[test]
