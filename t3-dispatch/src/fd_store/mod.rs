@@ -1,4 +1,4 @@
-//! State of the sessions outside this process, for the next one (DESIGN.md section 10).
+//! State of the sessions outside this process, for the next one (docs/ARCHITECTURE.md).
 //!
 //! systemd's file descriptor store (systemd.service(5), `FileDescriptorStoreMax=`) keeps both
 //! sockets of each session and one memfd with a slot per session. Whatever ends this process, its

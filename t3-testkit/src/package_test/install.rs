@@ -15,13 +15,14 @@ use crate::{
 };
 
 /// Files that must exist, at least one of each kind.
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
     "/usr/bin/t3-dispatch",
     "/usr/bin/t3-trace",
     "/usr/lib/t3-trace/t3-trace-daemon",
     "/usr/lib/systemd/system/t3-dispatch.service",
     "/usr/lib/systemd/system/t3-serve@.service",
     "/usr/lib/systemd/system/t3-trace.service",
+    "/etc/t3-trace.toml",
     "/usr/lib/systemd/catalog/t3-dispatch.catalog",
     "/etc/t3-dispatch.toml",
     "/usr/share/man/man8/t3-dispatch.8.gz",
@@ -30,6 +31,7 @@ const FILES: [&str; 15] = [
     "/usr/share/zsh/vendor-completions/_t3-trace",
     "/usr/share/fish/vendor_completions.d/t3-trace.fish",
     "/usr/share/doc/t3-dispatch/copyright",
+    "/usr/share/doc/t3-trace/DOCTOR.md",
     "/usr/share/doc/t3-trace/changelog.Debian.gz",
 ];
 /// Units with the upper limit of their `systemd-analyze security` score.

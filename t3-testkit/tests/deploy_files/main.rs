@@ -9,6 +9,7 @@ mod dashboard;
 mod known;
 mod logql;
 mod old_query;
+mod packaged_pages;
 mod queries;
 mod query_terms;
 mod rules;
