@@ -16,6 +16,8 @@ pub fn dispatch(table: &Path, more: &[&str]) -> Command {
     // An argument takes precedence.
     let user = rustix::process::geteuid().as_raw().to_string();
     command.env("T3_DISPATCH_TRUSTED_USER", user);
+    // Requests for / would be paired.
+    command.env("T3_DISPATCH_NO_PAIRING", "true");
     command.env("T3_DISPATCH_METRICS_LISTEN", "off").arg("serve");
     command.args(["--trace-socket", "/nonexistent/evidence.sock"]);
     command
