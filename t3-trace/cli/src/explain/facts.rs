@@ -30,8 +30,8 @@ pub struct ExplainInput {
     pub around: Option<Context>,
     /// Results of the queries to the layers.
     pub gathered: LayerData,
-    /// Time zone of the page, if it is not that of the system.
-    pub zone: Option<String>,
+    /// The times of the page are not in the zone of the system (`--time-zone`).
+    pub has_own_zone: bool,
 }
 
 /// The journal between two times.
@@ -73,7 +73,7 @@ impl ExplainInput {
             back: None,
             around: None,
             gathered: LayerData::default(),
-            zone: None,
+            has_own_zone: false,
         }
     }
 

@@ -78,7 +78,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Completeness> {
     let gathered =
         layers::gather_blocking(&args.layers, &ended, window).context("cannot start the tokio runtime")?;
     facts.gathered = gathered;
-    facts.zone = local::name().map(str::to_owned);
+    facts.has_own_zone = local::is_chosen();
     if let Some(around) = &facts.around {
         let neighbours = around.closes.iter().map(|close| (close.what.clone(), close.at_ms));
         facts.gathered.layers.neighbours = neighbours.collect();

@@ -14,11 +14,14 @@ use super::{
     next::{self, Window},
     timeline::{self, Entry},
 };
-use crate::present::{
-    answer,
-    text::{Paint, folded, lasted, safe},
-    units,
-    verdict_text::{self, Tone, tone},
+use crate::{
+    present::{
+        answer,
+        text::{Paint, folded, lasted, safe},
+        units,
+        verdict_text::{self, Tone, tone},
+    },
+    time::utc,
 };
 
 /// Page width in columns where the output is not a terminal.
@@ -101,10 +104,7 @@ impl Page {
             part: refinement.part,
         };
         // journalctl reads a time without a zone in that of the system.
-        let for_command = |ms: i64| match &facts.zone {
-            Some(zone) => format!("{} {zone}", wall_ms(ms)),
-            None => wall_ms(ms),
-        };
+        let for_command = |ms: i64| if facts.has_own_zone { utc(ms) } else { wall_ms(ms) };
         let window = Window {
             since: for_command(zero.saturating_sub(LOOK.0)),
             until: for_command(facts.at_ms.saturating_add(LOOK.1)),

@@ -3,6 +3,7 @@
 
 mod journal;
 mod restart;
+mod zone;
 
 use std::{collections::BTreeSet, path::Path};
 

@@ -56,10 +56,10 @@ pub fn choose(zone: TimeZone) {
     let _ = CHOSEN.set(zone);
 }
 
-/// Name of the zone, if it is not that of the system.
+/// Whether the zone is not that of the system.
 #[must_use]
-pub fn name() -> Option<&'static str> {
-    CHOSEN.get()?.iana_name()
+pub fn is_chosen() -> bool {
+    CHOSEN.get().is_some()
 }
 
 fn zone() -> TimeZone {

@@ -115,5 +115,12 @@ pub fn rfc3339(micros: u64) -> Option<String> {
     Some(format!("{at:.6}"))
 }
 
+/// Formats milliseconds since the epoch as `2026-11-24 14:10:05 UTC`, which journalctl reads.
+#[must_use]
+pub fn utc(ms: i64) -> String {
+    Timestamp::from_second(ms.div_euclid(1000))
+        .map_or_else(|_| String::new(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
 #[cfg(test)]
 mod tests;
