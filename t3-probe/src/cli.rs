@@ -11,7 +11,7 @@ use http::{HeaderValue, Uri};
 use t3_config::value::duration;
 use t3_record::probe::Way;
 
-use crate::leg::{Address, Leg, Timeouts};
+use crate::leg::{Address, Leg, Profile, Timeouts};
 
 /// Probe the path to t3 with several legs, to attribute disconnects to a segment.
 #[derive(Debug, Parser)]
@@ -61,7 +61,8 @@ pub struct Run {
     /// Address of /metrics, /healthz and /
     #[arg(long, env = "T3_PROBE_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:9108")]
     pub listen: SocketAddr,
-    /// Window of the overview on /; long enough for all legs to notice the same outage
+    /// Window of the overview on /; should exceed the time in which all legs notice the same outage
+    /// and are up again: --beat, --answer-timeout, --connect-timeout and ten times --back-off
     #[arg(long, env = "T3_PROBE_WINDOW", value_name = "TIME", value_parser = duration, default_value = "60s")]
     pub window: Duration,
     /// Disable the line of JSON on stdout for each disconnect
@@ -102,12 +103,24 @@ pub struct LegOptions {
     /// Trusted CA certificates (PEM), in addition to those of the system
     #[arg(long, env = "T3_PROBE_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Time from an echo to the next ping
-    #[arg(long, env = "T3_PROBE_BEAT", value_name = "TIME", value_parser = duration, default_value = "10s")]
-    pub beat: Duration,
-    /// Timeout for an echo or a response
-    #[arg(long, env = "T3_PROBE_ANSWER_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s")]
-    pub answer_timeout: Duration,
+    /// Preset of --beat and --answer-timeout: browser (2s, 5s) notices the stalls that end a
+    /// session in a browser, python (10s, 20s) has the times of the Python prober. Each of the two
+    /// options overrides it
+    #[arg(
+        long,
+        env = "T3_PROBE_PROFILE",
+        value_name = "NAME",
+        value_enum,
+        hide_possible_values = true,
+        default_value = "browser"
+    )]
+    pub profile: Profile,
+    /// Time from an answered ping to the next; by default that of --profile
+    #[arg(long, env = "T3_PROBE_BEAT", value_name = "TIME", value_parser = duration)]
+    pub beat: Option<Duration>,
+    /// Timeout for an echo or a response; by default that of --profile
+    #[arg(long, env = "T3_PROBE_ANSWER_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    pub answer_timeout: Option<Duration>,
     /// Timeout for establishing a leg
     #[arg(long, env = "T3_PROBE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "15s")]
     pub connect_timeout: Duration,
@@ -188,8 +201,8 @@ impl LegOptions {
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         Timeouts {
-            ping_interval: self.beat,
-            response_timeout: self.answer_timeout,
+            ping_interval: self.beat.unwrap_or(self.profile.ping_interval()),
+            response_timeout: self.answer_timeout.unwrap_or(self.profile.response_timeout()),
             connect_timeout: self.connect_timeout,
             backoff_step: self.back_off,
             max_backoff: self.back_off.saturating_mul(10),
@@ -338,6 +351,42 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_sets_the_times_and_explicit_options_override_it() {
+        for (arguments, beat, answer_timeout) in [
+            (&[][..], 2, 5),
+            (&["--profile=browser"], 2, 5),
+            (&["--profile=python"], 10, 20),
+            (&["--profile=python", "--beat=3s"], 3, 20),
+            (&["--answer-timeout=7s", "--profile=python"], 10, 7),
+        ] {
+            let Command::Once(legs) =
+                Cli::try_parse_from(["t3-probe", "once"].iter().chain(arguments)).unwrap().command
+            else {
+                unreachable!()
+            };
+            let times = legs.timeouts();
+            assert_eq!(
+                (times.ping_interval.as_secs(), times.response_timeout.as_secs()),
+                (beat, answer_timeout),
+                "{arguments:?}"
+            );
+            if arguments.is_empty() {
+                assert_eq!(times, Timeouts::default());
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_window_covers_an_outage_that_the_legs_notice_at_different_times() {
+        let Command::Run(run) = Cli::try_parse_from(["t3-probe", "run"]).unwrap().command else {
+            unreachable!()
+        };
+        let times = run.legs.timeouts();
+        let apart = times.ping_interval + times.response_timeout + times.connect_timeout + times.max_backoff;
+        assert!(run.window > apart, "{:?} {apart:?}", run.window);
+    }
+
+    #[test]
     fn several_serves_have_names_and_invalid_options_name_the_cause() {
         let found = legs(&["--serve", "ann=http://h:1,bob=http://h:2/x"]).unwrap();
         assert_eq!(
@@ -354,6 +403,7 @@ mod tests {
             (&["--host", "h", "--doh", "http://1.1.1.1/"], "expected a URL such as https"),
             (&["--host", "h", "--internal", "traefik"], "expected an address such as"),
             (&["--host", "h", "--beat", "0s"], "expected a duration above zero"),
+            (&["--host", "h", "--profile", "go"], "[possible values: browser, python]"),
         ] {
             let error = legs(arguments).unwrap_err();
             assert!(error.contains(what), "{arguments:?}: {error}");

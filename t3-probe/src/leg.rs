@@ -40,9 +40,9 @@ impl Leg {
 /// Timeouts of all legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Time from an echo to the next ping, and between two requests to a serve.
+    /// Time from an answered ping to the next, and between two requests to a serve.
     pub ping_interval: Duration,
-    /// Timeout for an echo or a response; that of the browser's watchdog.
+    /// Timeout for the answers of a ping, or for a response.
     pub response_timeout: Duration,
     /// Timeout for establishing a leg, all phases together.
     pub connect_timeout: Duration,
@@ -54,11 +54,41 @@ pub struct Timeouts {
     pub slow_threshold: Duration,
 }
 
+/// Preset of the ping interval and the timeout for its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Profile {
+    /// A browser gives up 5 to 10 s after the path stalls; a stall of 3 s is slow here, and one of
+    /// 7 s a disconnect.
+    #[default]
+    Browser,
+    /// The times of the Python prober, to compare with its data.
+    Python,
+}
+
+impl Profile {
+    #[must_use]
+    pub const fn ping_interval(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Browser => 2,
+            Self::Python => 10,
+        })
+    }
+
+    #[must_use]
+    pub const fn response_timeout(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Browser => 5,
+            Self::Python => 20,
+        })
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
+        let profile = Profile::default();
         Self {
-            ping_interval: Duration::from_secs(10),
-            response_timeout: Duration::from_secs(20),
+            ping_interval: profile.ping_interval(),
+            response_timeout: profile.response_timeout(),
             connect_timeout: Duration::from_secs(15),
             backoff_step: Duration::from_secs(3),
             max_backoff: Duration::from_secs(30),

@@ -123,10 +123,12 @@ async fn serve<D: Dial>(
     states: &LegStates,
     on_disconnect: &OnDisconnect,
 ) {
+    let mut failures = 0u32;
     loop {
         let progress = Progress::default();
         match answered(leg, dial, timeouts, &progress).await {
             (Some(rtt), Ok(())) => {
+                failures = 0;
                 states.up(leg);
                 states.answered(leg, rtt, timeouts.slow_threshold);
             }
@@ -134,11 +136,13 @@ async fn serve<D: Dial>(
                 if let Some(rtt) = rtt {
                     states.answered(leg, rtt, timeouts.slow_threshold);
                 }
+                failures = failures.saturating_add(1);
                 on_disconnect(&states.disconnected(leg, failure, &progress, None));
             }
             (None, Ok(())) => {}
         }
-        sleep(timeouts.ping_interval).await;
+        // As slow as a WebSocket leg after failures, so that an outage has as many of them.
+        sleep(timeouts.ping_interval.max(timeouts.backoff(failures))).await;
     }
 }
 
