@@ -118,7 +118,7 @@ pub struct LegOptions {
     /// Time from an answered ping to the next; by default that of --profile
     #[arg(long, env = "T3_PROBE_BEAT", value_name = "TIME", value_parser = duration)]
     pub beat: Option<Duration>,
-    /// Timeout for an echo or a response; by default that of --profile
+    /// Timeout for the echo and the Pong of a ping, or for a response; by default that of --profile
     #[arg(long, env = "T3_PROBE_ANSWER_TIMEOUT", value_name = "TIME", value_parser = duration)]
     pub answer_timeout: Option<Duration>,
     /// Timeout for establishing a leg
@@ -127,7 +127,7 @@ pub struct LegOptions {
     /// Reconnect backoff step (linear, max 10x)
     #[arg(long, env = "T3_PROBE_BACK_OFF", value_name = "TIME", value_parser = duration, default_value = "3s")]
     pub back_off: Duration,
-    /// Echo or response time above which a leg is slow
+    /// Time to the echo and the Pong, or to a response, above which a leg is slow
     #[arg(long, env = "T3_PROBE_SLOW", value_name = "TIME", value_parser = duration, default_value = "1s")]
     pub slow: Duration,
 }

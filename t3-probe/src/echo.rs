@@ -1,8 +1,10 @@
-//! One WebSocket from the handshake to the disconnect: periodic text pings and their echoes.
+//! One WebSocket from the handshake to the disconnect: periodic pings, each of them a text that is
+//! echoed and a Ping frame (RFC 6455 section 5.5.2).
 //!
-//! The protocol is that of the browser, so that the same causes end it. Every wait is bounded;
+//! The text is that of the browser, so that the same causes end the leg. Every wait is bounded;
 //! [`crate::run`] reconnects.
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, header::AUTHORIZATION};
 use t3_record::probe::{Phase, Reason};
@@ -24,6 +26,27 @@ use crate::{
 const MAX_MESSAGE: usize = 64 << 10;
 /// Timeout for our side of the close handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Times to the two answers of a ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    pub echo: Duration,
+    pub pong: Duration,
+}
+
+impl Answered {
+    /// Time until both answers had arrived.
+    #[must_use]
+    pub fn both(self) -> Duration {
+        self.echo.max(self.pong)
+    }
+}
+
+/// A message that can answer a ping.
+enum Answer {
+    Text(String),
+    Pong(Bytes),
+}
 
 /// An established leg.
 #[derive(Debug)]
@@ -54,28 +77,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         Ok(Self { socket, pings: 0 })
     }
 
-    /// Sends a ping and returns the time until its echo.
+    /// Sends a text and an RFC 6455 Ping; returns when both were answered.
     ///
     /// # Errors
     /// The cause of the disconnect.
-    pub async fn ping(&mut self, timeouts: &Timeouts, progress: &Progress) -> Result<Duration, Failure> {
+    pub async fn ping(&mut self, timeouts: &Timeouts, progress: &Progress) -> Result<Answered, Failure> {
         progress.begin(Phase::Echo);
         let sent = Instant::now();
         let deadline = sent + timeouts.response_timeout;
         self.pings += 1;
-        // Unique on this connection, so that a late echo does not match; nanoseconds, as the Python
-        // prober sent them.
+        // Unique on this connection, so that a late answer does not match; nanoseconds, as the
+        // Python prober sent them.
         let unix = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
         let ping = format!("ping {unix} {}", self.pings);
-        let late = || Failure {
-            reason: Reason::RttTimeout,
-            detail: format!("no echo within {} s", timeouts.response_timeout.as_secs_f32()),
-        };
-        match timeout_at(deadline, self.socket.send(Message::text(ping.clone()))).await {
-            Err(_) => return Err(late()),
+        let (mut echo, mut pong) = (None, None);
+        match timeout_at(deadline, self.send(&ping)).await {
+            Err(_) => return Err(late(timeouts.response_timeout, echo, pong)),
             // A Close frame received before the error is more specific than the failed send.
             Ok(Err(error)) => {
-                return Err(match timeout(CLOSE_TIMEOUT, self.text()).await {
+                return Err(match timeout(CLOSE_TIMEOUT, self.answer()).await {
                     Ok(Err(last)) => last,
                     Ok(Ok(_)) | Err(_) => broke(&error),
                 });
@@ -83,11 +103,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
             Ok(Ok(())) => {}
         }
         loop {
-            let text = timeout_at(deadline, self.text()).await.map_err(|_| late())??;
-            if text == ping {
-                return Ok(sent.elapsed());
+            if let (Some(echo), Some(pong)) = (echo, pong) {
+                return Ok(Answered { echo, pong });
+            }
+            let answer = timeout_at(deadline, self.answer()).await;
+            match answer.map_err(|_| late(timeouts.response_timeout, echo, pong))?? {
+                Answer::Text(text) if text == ping => echo = Some(sent.elapsed()),
+                Answer::Pong(payload) if payload == ping.as_bytes() => pong = Some(sent.elapsed()),
+                Answer::Text(_) | Answer::Pong(_) => {}
             }
         }
+    }
+
+    /// Sends the text and a Ping with the same payload in one write; the text first, so that its
+    /// RTT is that of a text alone.
+    async fn send(&mut self, ping: &str) -> Result<(), Error> {
+        self.socket.feed(Message::text(ping)).await?;
+        self.socket.feed(Message::Ping(Bytes::copy_from_slice(ping.as_bytes()))).await?;
+        self.socket.flush().await
     }
 
     /// Reads until the next ping is due, so that a disconnect is noticed when it happens.
@@ -98,19 +131,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
         progress.begin(Phase::Echo);
         let deadline = Instant::now() + timeouts.ping_interval;
         loop {
-            match timeout_at(deadline, self.text()).await {
+            match timeout_at(deadline, self.answer()).await {
                 Err(_) => return Ok(()),
-                Ok(text) => text?,
+                Ok(answer) => answer?,
             };
         }
     }
 
-    /// The next text message; answers pings.
-    async fn text(&mut self) -> Result<String, Failure> {
+    /// The next text message or Pong; answers Pings of the peer.
+    async fn answer(&mut self) -> Result<Answer, Failure> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                Some(Ok(Message::Text(text))) => return Ok(Answer::Text(text.as_str().to_owned())),
+                Some(Ok(Message::Pong(payload))) => return Ok(Answer::Pong(payload)),
+                Some(Ok(Message::Ping(_) | Message::Frame(_))) => {
                     // The flush sends a queued Pong.
                     if let Err(error) = self.socket.flush().await {
                         return Err(broke(&error));
@@ -155,6 +189,23 @@ fn request(leg: &Leg) -> Result<Request<()>, Error> {
 
 fn ended() -> Failure {
     Failure { reason: Reason::ClosedClosed, detail: "ended without a Close frame".to_owned() }
+}
+
+/// Failure of a ping without both answers at the end of the timeout.
+fn late(limit: Duration, echo: Option<Duration>, pong: Option<Duration>) -> Failure {
+    let limit = limit.as_secs_f32();
+    let (reason, detail) = match (echo, pong) {
+        (Some(echo), _) => (
+            Reason::PongTimeout,
+            format!("no Pong within {limit} s, but the echo after {:.3} s", echo.as_secs_f32()),
+        ),
+        (None, Some(pong)) => (
+            Reason::RttTimeout,
+            format!("no echo within {limit} s, but a Pong after {:.3} s", pong.as_secs_f32()),
+        ),
+        (None, None) => (Reason::RttTimeout, format!("no echo within {limit} s")),
+    };
+    Failure { reason, detail }
 }
 
 /// Failure for an error of an established WebSocket.

@@ -1,8 +1,7 @@
-//! State of all legs: metrics, and per leg the recent incidents that give its state over a window.
-//! Bounded.
+//! State of all legs: metrics, and per leg the last incident of each kind, from which the state
+//! over a window follows.
 
 use std::{
-    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -16,8 +15,6 @@ use crate::{
     progress::{Failure, Progress},
 };
 
-/// Incidents kept per leg.
-const MAX_INCIDENTS: usize = 64;
 /// State of all legs.
 #[derive(Debug)]
 pub struct LegStates {
@@ -34,8 +31,9 @@ struct LegState {
     up: Option<bool>,
     seen: Option<Instant>,
     rtt: Option<Duration>,
-    incidents: VecDeque<(Instant, State)>,
-    last_disconnect: Option<Disconnect>,
+    last_disconnect: Option<(Instant, Disconnect)>,
+    /// Last answer that was slow, and its time.
+    last_slow: Option<(Instant, Duration)>,
 }
 
 /// A leg as shown on the page.
@@ -63,8 +61,8 @@ impl LegStates {
             up: None,
             seen: None,
             rtt: None,
-            incidents: VecDeque::new(),
             last_disconnect: None,
+            last_slow: None,
         };
         Self { metrics, window, legs: Mutex::new(legs.iter().map(row).collect()) }
     }
@@ -88,15 +86,15 @@ impl LegStates {
         });
     }
 
-    /// Records an echo or a response.
-    pub fn answered(&self, leg: &Leg, rtt: Duration, slow: Duration) {
+    /// Records an echo or a response after `rtt`, and with its Pong after `complete`.
+    pub fn answered(&self, leg: &Leg, rtt: Duration, complete: Duration, slow: Duration) {
         self.metrics.rtt(&leg.name, rtt.as_secs_f64());
         self.with(leg, |row| {
             let now = Instant::now();
             row.seen = Some(now);
             row.rtt = Some(rtt);
-            if rtt >= slow {
-                row.incident(now, State::Slow);
+            if complete >= slow {
+                row.last_slow = Some((now, complete));
             }
         });
     }
@@ -133,8 +131,7 @@ impl LegStates {
             let now = Instant::now();
             row.seen = Some(now);
             row.up = Some(false);
-            row.incident(now, State::Down);
-            row.last_disconnect = Some(disconnect.clone());
+            row.last_disconnect = Some((now, disconnect.clone()));
         });
         disconnect
     }
@@ -148,7 +145,7 @@ impl LegStates {
             state: row.state(now, self.window),
             up: row.up,
             rtt: row.rtt,
-            last_disconnect: row.last_disconnect.clone(),
+            last_disconnect: row.last_disconnect.as_ref().map(|(_, disconnect)| disconnect.clone()),
         };
         self.rows().iter().map(view).collect()
     }
@@ -162,22 +159,15 @@ impl LegStates {
 }
 
 impl LegState {
-    fn incident(&mut self, at: Instant, what: State) {
-        if self.incidents.len() == MAX_INCIDENTS {
-            self.incidents.pop_front();
-        }
-        self.incidents.push_back((at, what));
-    }
-
     /// The worst state of the window. A leg that is down now is down, however old its disconnect.
     fn state(&self, now: Instant, window: Duration) -> State {
         if self.up == Some(false) {
             return State::Down;
         }
-        let recent = || self.incidents.iter().filter(|(at, _)| now.duration_since(*at) <= window);
-        if recent().any(|(_, what)| *what == State::Down) {
+        let is_recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) <= window);
+        if is_recent(self.last_disconnect.as_ref().map(|(at, _)| *at)) {
             State::Down
-        } else if recent().next().is_some() {
+        } else if is_recent(self.last_slow.map(|(at, _)| at)) {
             State::Slow
         } else if self.seen.is_some() {
             State::Clean
@@ -189,4 +179,56 @@ impl LegState {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::probe::{Phase, Reason, Way};
+
+    use super::*;
+    use crate::leg::Address;
+
+    const SLOW: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_worst_state_of_the_window_counts_and_is_forgotten_after_it() {
+        let leg = Leg {
+            name: "internal".to_owned(),
+            way: Way::Internal,
+            url: "wss://t3.example.org/probe/ws".parse().unwrap(),
+            address: Address::System,
+            authorization: None,
+        };
+        let window = Duration::from_secs(60);
+        let states = LegStates::new(std::slice::from_ref(&leg), Metrics::new().unwrap(), window);
+        let state = || states.view()[0].state;
+        let answered = |millis: u64, complete: u64| {
+            states.answered(&leg, Duration::from_millis(millis), Duration::from_millis(complete), SLOW);
+        };
+        assert_eq!(state(), State::Unseen);
+        states.up(&leg);
+        answered(4, 5);
+        assert_eq!(state(), State::Clean);
+        // A late Pong alone is enough.
+        answered(4, 1_400);
+        assert_eq!(state(), State::Slow);
+
+        let failure = Failure { reason: Reason::PongTimeout, detail: "no Pong".to_owned() };
+        let progress = Progress::default();
+        progress.begin(Phase::Echo);
+        let last = states.disconnected(&leg, failure, &progress, Some(window));
+        assert_eq!((last.reason, last.phase, last.age_ms), (Reason::PongTimeout, Phase::Echo, Some(60_000)));
+        states.up(&leg);
+        // However many slow answers follow, the disconnect is in the window.
+        for _ in 0..1_000 {
+            answered(1_000, 1_000);
+        }
+        assert_eq!(state(), State::Down);
+        tokio::time::advance(window / 2).await;
+        answered(1_000, 1_000);
+        tokio::time::advance(window / 2 + SLOW).await;
+        assert_eq!(state(), State::Slow);
+        tokio::time::advance(window).await;
+        assert_eq!(state(), State::Clean);
+    }
 }

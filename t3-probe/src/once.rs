@@ -7,6 +7,7 @@ use tokio::time::Duration;
 
 use crate::{
     dial::Dial,
+    echo::Answered,
     leg::{Leg, Timeouts},
     progress::{Failure, Progress},
     run,
@@ -20,7 +21,7 @@ pub struct Row {
     pub phases: Vec<(Phase, Duration)>,
     /// Address in use.
     pub address: Option<String>,
-    /// Time to the echo or response; or phase and cause of the failure.
+    /// Time until the echo and the Pong, or the response; or phase and cause of the failure.
     pub outcome: Result<Duration, (Phase, Failure)>,
     pub state: State,
 }
@@ -50,9 +51,9 @@ async fn one<D: Dial>(leg: Leg, dial: &D, timeouts: Timeouts) -> Row {
         }
         Way::Cloudflare | Way::Internal => match run::established(&leg, dial, &timeouts, &progress).await {
             Ok(mut echo) => {
-                let time = echo.ping(&timeouts, &progress).await;
+                let answered = echo.ping(&timeouts, &progress).await;
                 echo.close().await;
-                time
+                answered.map(Answered::both)
             }
             Err(failure) => Err(failure),
         },

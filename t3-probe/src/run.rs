@@ -79,7 +79,7 @@ where
 {
     loop {
         match echo.ping(timeouts, progress).await {
-            Ok(rtt) => states.answered(leg, rtt, timeouts.slow_threshold),
+            Ok(answered) => states.answered(leg, answered.echo, answered.both(), timeouts.slow_threshold),
             Err(failure) => return failure,
         }
         if let Err(failure) = echo.idle(timeouts, progress).await {
@@ -130,11 +130,11 @@ async fn serve<D: Dial>(
             (Some(rtt), Ok(())) => {
                 failures = 0;
                 states.up(leg);
-                states.answered(leg, rtt, timeouts.slow_threshold);
+                states.answered(leg, rtt, rtt, timeouts.slow_threshold);
             }
             (rtt, Err(failure)) => {
                 if let Some(rtt) = rtt {
-                    states.answered(leg, rtt, timeouts.slow_threshold);
+                    states.answered(leg, rtt, rtt, timeouts.slow_threshold);
                 }
                 failures = failures.saturating_add(1);
                 on_disconnect(&states.disconnected(leg, failure, &progress, None));

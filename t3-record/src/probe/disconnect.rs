@@ -33,6 +33,8 @@ pub enum Reason {
     ConnectTimeout,
     /// No echo or response in time.
     RttTimeout,
+    /// The text was echoed in time, but the RFC 6455 Ping has no Pong in time.
+    PongTimeout,
     /// An error of the connection, for example a reset.
     IoError,
     /// The peer sent a Close frame.
@@ -47,12 +49,36 @@ pub enum Reason {
     Http(u16),
 }
 
+impl Reason {
+    /// All reasons but the HTTP statuses.
+    pub const PLAIN: [Self; 9] = [
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::RttTimeout,
+        Self::PongTimeout,
+        Self::IoError,
+        Self::ClosedClose,
+        Self::ClosedClosed,
+        Self::ClosedError,
+        Self::ClosedBinary,
+    ];
+    /// Statuses to expect on the path: token (401), no route (404), limits (429, 503), failures of
+    /// Traefik (502, 504) or a serve (500), a rule (403) or a missing tunnel (530) of Cloudflare.
+    pub const EXPECTED_STATUSES: [u16; 9] = [401, 403, 404, 429, 500, 502, 503, 504, 530];
+
+    /// The reasons whose counters exist before their first event.
+    pub fn expected() -> impl Iterator<Item = Self> {
+        Self::PLAIN.into_iter().chain(Self::EXPECTED_STATUSES.map(Self::Http))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::RttTimeout => "rtt_timeout",
+            Self::PongTimeout => "pong_timeout",
             Self::IoError => "io_error",
             Self::ClosedClose => "closed_close",
             Self::ClosedClosed => "closed_closed",
@@ -72,19 +98,9 @@ impl FromStr for Reason {
     type Err = UnknownReason;
 
     fn from_str(text: &str) -> Result<Self, UnknownReason> {
-        let plain = [
-            Self::ConnectFailed,
-            Self::ConnectTimeout,
-            Self::RttTimeout,
-            Self::IoError,
-            Self::ClosedClose,
-            Self::ClosedClosed,
-            Self::ClosedError,
-            Self::ClosedBinary,
-        ];
         let status =
             || text.strip_prefix("http_")?.parse().ok().filter(|status| (100..1000).contains(status));
-        plain
+        Self::PLAIN
             .into_iter()
             .find(|reason| reason.to_string() == text)
             .or_else(|| status().map(Self::Http))
@@ -153,6 +169,7 @@ mod tests {
             "connect_failed",
             "connect_timeout",
             "rtt_timeout",
+            "pong_timeout",
             "io_error",
             "closed_close",
             "closed_closed",
@@ -164,6 +181,9 @@ mod tests {
         }
         for text in ["", "http_", "http_7", "http_70000", "closed_", "closed_x"] {
             assert!(text.parse::<Reason>().is_err(), "{text:?}");
+        }
+        for reason in Reason::expected() {
+            assert_eq!(reason.to_string().parse(), Ok(reason));
         }
     }
 
