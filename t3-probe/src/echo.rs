@@ -162,10 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
                         || "Close frame without a code".to_owned(),
                         |frame| format!("Close {} {}", u16::from(frame.code), frame.reason),
                     );
-                    return Err(Failure {
-                        reason: Reason::ClosedClose,
-                        detail: detail.trim_end().to_owned(),
-                    });
+                    return Err(Failure::with_text(Reason::ClosedClose, &detail));
                 }
                 Some(Err(error)) => return Err(broke(&error)),
                 None => return Err(ended()),

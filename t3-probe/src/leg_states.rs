@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use t3_record::probe::{self, Attribution, Disconnect, State, attribute, disconnect};
+use t3_record::probe::{self, Attribution, Disconnect, LegFault, State, attribute, disconnect};
 use tokio::time::Instant;
 
 use crate::{
@@ -47,6 +47,8 @@ pub struct LegView {
     /// Last RTT.
     pub rtt: Option<Duration>,
     pub last_disconnect: Option<Disconnect>,
+    /// Last time to an answer that was slow.
+    pub slow_answer: Option<Duration>,
 }
 
 impl LegStates {
@@ -146,6 +148,7 @@ impl LegStates {
             up: row.up,
             rtt: row.rtt,
             last_disconnect: row.last_disconnect.as_ref().map(|(_, disconnect)| disconnect.clone()),
+            slow_answer: row.last_slow.map(|(_, answer)| answer),
         };
         self.rows().iter().map(view).collect()
     }
@@ -153,7 +156,20 @@ impl LegStates {
     /// Attribution from all legs over the window.
     #[must_use]
     pub fn attribution(&self) -> Attribution {
-        let leg = |view: LegView| probe::Leg { name: view.leg.name, way: view.leg.way, state: view.state };
+        let leg = |view: LegView| probe::Leg {
+            name: view.leg.name,
+            way: view.leg.way,
+            state: view.state,
+            fault: match view.state {
+                State::Down => view.last_disconnect.map(|last| LegFault::Failed {
+                    reason: last.reason,
+                    phase: last.phase,
+                    detail: last.detail,
+                }),
+                State::Slow => view.slow_answer.map(LegFault::Slow),
+                State::Clean | State::Unseen => None,
+            },
+        };
         attribute(&self.view().into_iter().map(leg).collect::<Vec<_>>())
     }
 }
@@ -212,6 +228,7 @@ mod tests {
         // A late Pong alone is enough.
         answered(4, 1_400);
         assert_eq!(state(), State::Slow);
+        assert!(states.attribution().sentence.contains("internal is slow (answered after 1.4 s)"));
 
         let failure = Failure { reason: Reason::PongTimeout, detail: "no Pong".to_owned() };
         let progress = Progress::default();
@@ -224,6 +241,7 @@ mod tests {
             answered(1_000, 1_000);
         }
         assert_eq!(state(), State::Down);
+        assert!(states.attribution().sentence.contains("internal is down (pong_timeout in echo: no Pong)"));
         tokio::time::advance(window / 2).await;
         answered(1_000, 1_000);
         tokio::time::advance(window / 2 + SLOW).await;

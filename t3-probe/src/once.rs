@@ -1,8 +1,8 @@
-//! One attempt of all legs: a table, a sentence, and an exit status for scripts.
+//! One attempt of all legs: a table, the attribution, and an exit status for scripts.
 
 use std::{fmt::Write as _, sync::Arc};
 
-use t3_record::probe::{self, Phase, State, Way, attribute};
+use t3_record::probe::{self, LegFault, Phase, State, Way, attribute};
 use tokio::time::Duration;
 
 use crate::{
@@ -71,7 +71,17 @@ async fn one<D: Dial>(leg: Leg, dial: &D, timeouts: Timeouts) -> Row {
 /// Attribution from all rows.
 #[must_use]
 pub fn attribution(rows: &[Row]) -> probe::Attribution {
-    let leg = |row: &Row| probe::Leg { name: row.leg.name.clone(), way: row.leg.way, state: row.state };
+    let fault = |row: &Row| match &row.outcome {
+        Err((phase, failure)) => Some(failure.in_phase(*phase)),
+        Ok(time) if row.state == State::Slow => Some(LegFault::Slow(*time)),
+        Ok(_) => None,
+    };
+    let leg = |row: &Row| probe::Leg {
+        name: row.leg.name.clone(),
+        way: row.leg.way,
+        state: row.state,
+        fault: fault(row),
+    };
     attribute(&rows.iter().map(leg).collect::<Vec<_>>())
 }
 
@@ -100,7 +110,7 @@ pub fn table(rows: &[Row]) -> String {
         }
         text.push('\n');
     }
-    let _ = writeln!(text, "{}", attribution(rows).sentence);
+    let _ = writeln!(text, "{}", attribution(rows));
     text
 }
 

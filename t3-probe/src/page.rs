@@ -83,7 +83,7 @@ fn overview(states: &LegStates) -> String {
         page.push('\n');
     }
     let attribution = states.attribution();
-    let _ = writeln!(page, "{}: {}", attribution.place, attribution.sentence);
+    let _ = writeln!(page, "\nResult: {}\n{attribution}", attribution.place);
     page
 }
 

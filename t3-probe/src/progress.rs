@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use t3_record::probe::{Phase, Reason};
+use t3_record::probe::{LegFault, Phase, Reason};
 use tokio::time::{Duration, Instant};
 
 /// A failed attempt, or the end of an established leg.
@@ -14,6 +14,19 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A failure with a text that can come from a peer: control characters become spaces.
+    #[must_use]
+    pub fn with_text(reason: Reason, text: &str) -> Self {
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        Self { reason, detail: text.chars().map(printable).collect::<String>().trim_end().to_owned() }
+    }
+
+    /// The failure of a leg in this phase.
+    #[must_use]
+    pub fn in_phase(&self, phase: Phase) -> LegFault {
+        LegFault::Failed { reason: self.reason, phase, detail: self.detail.clone() }
+    }
+
     /// Takes the text of an error and its sources.
     #[must_use]
     pub fn new(reason: Reason, error: &dyn std::error::Error) -> Self {
@@ -27,7 +40,7 @@ impl Failure {
             }
             cause = error.source();
         }
-        Self { reason, detail }
+        Self::with_text(reason, &detail)
     }
 }
 
@@ -71,5 +84,18 @@ impl Progress {
     pub fn done(&self) -> (Vec<(Phase, Duration)>, Option<String>) {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (steps.done.clone(), steps.address.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_a_peer_is_one_line_without_control_characters() {
+        let failure = Failure::with_text(Reason::ClosedClose, "Close 1000 \u{1b}[31mbye\r\nResult: clean\n");
+        assert_eq!(failure.detail, "Close 1000  [31mbye  Result: clean");
+        let error = std::io::Error::other("no\u{7}bell");
+        assert_eq!(Failure::new(Reason::IoError, &error).detail, "no bell");
     }
 }

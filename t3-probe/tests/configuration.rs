@@ -38,7 +38,10 @@ fn legs_come_from_the_file_and_the_command_line_wins() {
         );
     }
     assert!(
-        table.lines().last().unwrap().ends_with("inconclusive: a required probe leg is not configured"),
+        table.ends_with(
+            ") are down, no leg cloudflare or internal is observed.\n\
+             Next: configure the missing legs of t3-probe (--host and --internal).\n"
+        ) && table.contains("\nInconclusive: the legs t3serve:ann (connect_failed in tcp: "),
         "{table}"
     );
 

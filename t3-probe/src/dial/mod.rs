@@ -70,15 +70,15 @@ impl Dial for Network {
         progress.begin(Phase::Dns);
         let address = self.resolve(leg).await?;
         progress.address(address);
-        let failed = |error: HttpError| Failure {
-            reason: Reason::ConnectFailed,
-            detail: match error {
+        let failed = |error: HttpError| {
+            let text = match error {
                 HttpError::Connect(error) => format!("cannot connect to {address}: {error}"),
                 HttpError::Tls(error) => {
                     format!("cannot set up TLS with {} at {address}: {error}", leg.endpoint().host)
                 }
                 error => error.to_string(),
-            },
+            };
+            Failure::with_text(Reason::ConnectFailed, &text)
         };
         progress.begin(Phase::Tcp);
         let stream = tcp(address).await.map_err(failed)?;

@@ -4,7 +4,7 @@
 pub mod attribution;
 pub mod disconnect;
 
-pub use attribution::{Attribution, Leg, State, attribute};
+pub use attribution::{Attribution, Leg, LegFault, State, attribute};
 pub use disconnect::{Disconnect, Phase, Reason};
 
 use crate::vocabulary::vocabulary;

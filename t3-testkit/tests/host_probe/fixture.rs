@@ -94,7 +94,7 @@ impl Fixture {
     pub async fn all_up(&self) {
         self.until("all probe legs up", async || {
             let page = self.get("/").await;
-            page.contains("\nlast_mile: ").then_some(()).ok_or(page)
+            page.contains("\nResult: last_mile\n").then_some(()).ok_or(page)
         })
         .await;
     }
@@ -120,7 +120,7 @@ impl Fixture {
         }
         self.until(&format!("attribution to {place}"), async || {
             let page = self.get("/").await;
-            page.contains(&format!("\n{place}: ")).then_some(()).ok_or(page)
+            page.contains(&format!("\nResult: {place}\n")).then_some(()).ok_or(page)
         })
         .await;
         self.mark_lines_as_read();
@@ -227,12 +227,13 @@ impl Fixture {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rows: Vec<&str> = text.lines().collect();
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!((place, rows.len()), ("last_mile", 5), "{text}");
+        assert_eq!((place, rows.len()), ("last_mile", 6), "{text}");
         for (row, leg) in rows[1..].iter().zip(["cloudflare", "internal", "t3serve"]) {
             assert!(row.starts_with(leg) && row.contains(" clean "), "{text}");
         }
         assert!(rows[1].contains("tls ") && rows[1].contains("upgrade "), "{text}");
-        assert!(rows[4].ends_with("clean: the last mile: between the user and Cloudflare"), "{text}");
+        assert!(rows[4].ends_with(": cloudflare, internal and t3serve are clean."), "{text}");
+        assert!(rows[5].starts_with("Next: "), "{text}");
     }
 
     pub async fn page(&self) -> String {

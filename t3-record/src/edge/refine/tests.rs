@@ -73,7 +73,7 @@ fn reading<T>(lines: Vec<T>) -> Option<Reading<T>> {
 }
 
 fn probe(place: Place) -> Option<Attribution> {
-    Some(Attribution { place, sentence: "the legs".to_owned() })
+    Some(Attribution { place, sentence: "the legs".to_owned(), next: "a step".to_owned() })
 }
 
 /// All hops are healthy, and this session ended.

@@ -42,7 +42,7 @@ pub(super) fn legs(samples: &Samples, closed_ms: i64) -> (Vec<Leg>, bool) {
         let Some(way) = name.split(':').next().and_then(|way| way.parse::<Way>().ok()) else { continue };
         let leg = LegSamples { name, samples, closed: seconds(closed_ms) };
         since &= leg.last_scrape().is_some_and(|last| last >= leg.closed);
-        legs.push(Leg { name: safe(name), way, state: leg.state() });
+        legs.push(Leg { name: safe(name), way, state: leg.state(), fault: None });
     }
     (legs, since)
 }
