@@ -45,12 +45,23 @@ Exit status:
     /// Try every leg once and print the attribution
     #[command(after_help = "Examples:
   t3-probe once --host t3.example.org --internal 10.0.20.203 --serve ann=http://10.0.10.10:3773
+  t3-probe once --json
 
 Exit status:
   0  every leg is clean
   1  a leg is down or slow
   2  usage or configuration error")]
-    Once(LegOptions),
+    Once(Once),
+}
+
+/// `t3-probe once`.
+#[derive(Debug, Args)]
+pub struct Once {
+    #[command(flatten)]
+    pub legs: LegOptions,
+    /// Print one JSON document in place of the table
+    #[arg(long, env = "T3_PROBE_JSON")]
+    pub json: bool,
 }
 
 /// `t3-probe run`.
@@ -282,7 +293,7 @@ mod tests {
     fn legs(arguments: &[&str]) -> Result<Vec<Leg>, String> {
         let all = ["t3-probe", "once"].iter().chain(arguments);
         match Cli::try_parse_from(all).map_err(|error| error.to_string())?.command {
-            Command::Once(legs) => legs.legs().map_err(|error| error.to_string()),
+            Command::Once(once) => once.legs.legs().map_err(|error| error.to_string()),
             Command::Run(_) => unreachable!(),
         }
     }
@@ -291,7 +302,8 @@ mod tests {
     fn the_definition_is_consistent_and_every_option_has_its_variable() {
         Cli::command().debug_assert();
         let command = Cli::command();
-        for arg in command.find_subcommand("run").unwrap().get_arguments() {
+        let all = ["run", "once"].map(|name| command.find_subcommand(name).unwrap().get_arguments());
+        for arg in all.into_iter().flatten() {
             if arg.get_id() != "help" {
                 let expected = format!("T3_PROBE_{}", arg.get_id().as_str().to_uppercase());
                 assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
@@ -359,12 +371,12 @@ mod tests {
             (&["--profile=python", "--beat=3s"], 3, 20),
             (&["--answer-timeout=7s", "--profile=python"], 10, 7),
         ] {
-            let Command::Once(legs) =
+            let Command::Once(once) =
                 Cli::try_parse_from(["t3-probe", "once"].iter().chain(arguments)).unwrap().command
             else {
                 unreachable!()
             };
-            let times = legs.timeouts();
+            let times = once.legs.timeouts();
             assert_eq!(
                 (times.ping_interval.as_secs(), times.response_timeout.as_secs()),
                 (beat, answer_timeout),

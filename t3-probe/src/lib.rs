@@ -13,4 +13,5 @@ pub mod metrics;
 pub mod once;
 pub mod page;
 pub mod progress;
+pub mod report;
 pub mod run;

@@ -5,12 +5,14 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use t3_http_client::HttpClient;
 use t3_probe::{
-    cli::{Cli, Command, LegOptions, Run},
+    cli::{Cli, Command, LegOptions, Once, Run},
     dial::Network,
     leg::Leg,
     leg_states::LegStates,
     metrics::Metrics,
-    once, page, run,
+    once, page,
+    report::Report,
+    run,
 };
 use t3_record::probe::{Disconnect, State};
 use tokio::{
@@ -59,12 +61,17 @@ fn network(options: &LegOptions) -> anyhow::Result<(Vec<Leg>, Network)> {
     Ok((legs, Network::new(client)))
 }
 
-async fn try_once(options: &LegOptions) -> anyhow::Result<ExitCode> {
-    let (legs, network) = network(options)?;
-    let rows = once::all(legs, Arc::new(network), options.timeouts()).await;
+async fn try_once(options: &Once) -> anyhow::Result<ExitCode> {
+    let (legs, network) = network(&options.legs)?;
+    let rows = once::all(legs, Arc::new(network), options.legs.timeouts()).await;
     let clean = rows.iter().all(|row| row.state == State::Clean);
-    let text = once::table(&rows);
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write the table")?;
+    let text = if options.json {
+        let report = serde_json::to_string_pretty(&Report::new(&rows)).context("cannot write the report")?;
+        format!("{report}\n")
+    } else {
+        once::table(&rows)
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

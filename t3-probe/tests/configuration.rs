@@ -1,15 +1,19 @@
 //! Options from the file, the environment and the command line, and the errors of invalid ones.
 //! Runs without a network.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    process,
+};
 
 /// Exit status and stderr of `t3-probe once` with this file and these arguments.
 fn once(file: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t3-probe.toml");
     fs::write(&path, file).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_t3-probe"));
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_t3-probe"));
     command.arg("once").arg("--config").arg(&path).args(arguments).env_clear();
     command.envs(variables.iter().copied());
     let output = command.output().unwrap();
@@ -68,4 +72,61 @@ fn invalid_options_are_named_and_exit_with_2() {
         assert!(stderr.contains(what), "{file} {arguments:?}: {stderr}");
         assert_eq!(status, Some(2), "{stderr}");
     }
+}
+
+/// A serve that responds with this head to each request; returns its URL.
+fn serve(head: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                request.extend(byte);
+            }
+            let _ = stream.write_all(format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn once_prints_one_json_document_with_typed_values() {
+    let legs = format!(
+        "serve = [\"ann={}\", \"bob={}\", \"cat=http://127.0.0.1:{}\"]\n",
+        serve("HTTP/1.1 200 OK"),
+        serve("HTTP/1.1 500 Internal Server Error"),
+        closed()
+    );
+    let (status, text, stderr) = once(&legs, &["--json"], &[]);
+    assert_eq!((status, stderr.as_str()), (Some(1), ""), "{text}");
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["result"], "unknown");
+    assert!(report["text"].as_str().unwrap().starts_with("Inconclusive: the legs t3serve:bob (http_500 in "));
+    assert!(report["next"].as_str().unwrap().contains("--host and --internal"));
+    let [ann, bob, cat] = report["legs"].as_array().unwrap().as_slice() else { panic!("{text}") };
+    assert_eq!(
+        (&ann["leg"], &ann["way"], &ann["state"]),
+        (&"t3serve:ann".into(), &"t3serve".into(), &"clean".into())
+    );
+    assert!(ann["answer_ms"].as_f64().is_some_and(|ms| ms > 0.0 && ms < 5_000.0), "{text}");
+    assert!(ann["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{text}");
+    let phases: Vec<_> =
+        ann["phases"].as_array().unwrap().iter().map(|one| one["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["dns", "tcp"]);
+    assert!(ann["phases"].as_array().unwrap().iter().all(|one| one["ms"].is_f64()), "{text}");
+    assert!(ann.get("reason").is_none() && bob.get("answer_ms").is_none(), "{text}");
+    assert_eq!(
+        (&bob["reason"], &bob["phase"], &bob["state"]),
+        (&"http_500".into(), &"upgrade".into(), &"down".into())
+    );
+    assert_eq!((&cat["reason"], &cat["phase"]), (&"connect_failed".into(), &"tcp".into()));
+    assert!(cat["detail"].as_str().unwrap().contains("cannot connect to 127.0.0.1:"), "{text}");
+
+    let (status, text, _) = once("json = true\n", &["--serve", &serve("HTTP/1.1 200 OK")], &[]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{text}");
 }

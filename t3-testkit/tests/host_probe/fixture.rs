@@ -219,21 +219,41 @@ impl Fixture {
         }
     }
 
-    /// `t3-probe once` with healthy legs prints this attribution.
-    pub async fn once_prints(&self, place: &str) {
+    /// Output of a successful `t3-probe once` with the legs of the prober and these arguments.
+    async fn once(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(t3_testkit::harness::find("t3-probe").unwrap());
-        command.arg("once").args(&self.legs);
+        command.arg("once").args(&self.legs).args(arguments);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let rows: Vec<&str> = text.lines().collect();
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!((place, rows.len()), ("last_mile", 6), "{text}");
-        for (row, leg) in rows[1..].iter().zip(["cloudflare", "internal", "t3serve"]) {
+        text
+    }
+
+    /// `t3-probe once` with healthy legs prints a table and the attribution, as text and as JSON.
+    pub async fn once_is_clean(&self) {
+        let legs = ["cloudflare", "internal", "t3serve"];
+        let text = self.once(&[]).await;
+        let rows: Vec<&str> = text.lines().collect();
+        assert_eq!(rows.len(), 6, "{text}");
+        for (row, leg) in rows[1..].iter().zip(legs) {
             assert!(row.starts_with(leg) && row.contains(" clean "), "{text}");
         }
         assert!(rows[1].contains("tls ") && rows[1].contains("upgrade "), "{text}");
         assert!(rows[4].ends_with(": cloudflare, internal and t3serve are clean."), "{text}");
         assert!(rows[5].starts_with("Next: "), "{text}");
+
+        let report: serde_json::Value = serde_json::from_str(&self.once(&["--json"]).await).unwrap();
+        assert_eq!((&report["schema"], &report["result"]), (&1.into(), &"last_mile".into()), "{report}");
+        assert_eq!(
+            (&report["text"], &*format!("Next: {}", report["next"].as_str().unwrap())),
+            (&rows[4].into(), rows[5])
+        );
+        for (found, leg) in report["legs"].as_array().unwrap().iter().zip(legs) {
+            assert_eq!((&found["leg"], &found["state"]), (&leg.into(), &"clean".into()), "{report}");
+            assert!(found["answer_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{report}");
+        }
+        let phases = report["legs"][0]["phases"].as_array().unwrap().iter().map(|one| &one["phase"]);
+        assert_eq!(phases.collect::<Vec<_>>(), ["dns", "tcp", "tls", "upgrade"], "{report}");
     }
 
     pub async fn page(&self) -> String {

@@ -78,7 +78,7 @@ async fn ten_faults_are_attributed_and_promtool_accepts_the_page() {
     fixture.all_up().await;
 
     fixture.counters_are_the_lines().await;
-    fixture.once_prints("last_mile").await;
+    fixture.once_is_clean().await;
     promtool::accepts(&fixture.page().await);
     if !quick {
         promtool::alerts_fire(&fixture.page().await);
