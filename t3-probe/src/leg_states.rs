@@ -56,7 +56,7 @@ impl LegStates {
     #[must_use]
     pub fn new(legs: &[Leg], metrics: Metrics, window: Duration) -> Self {
         for leg in legs {
-            metrics.connected(&leg.name, false);
+            metrics.add_leg(&leg.name);
         }
         let row = |leg: &Leg| LegState {
             leg: leg.clone(),

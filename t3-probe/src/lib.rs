@@ -12,6 +12,7 @@ pub mod leg_states;
 pub mod metrics;
 pub mod once;
 pub mod page;
+mod process_metrics;
 pub mod progress;
 pub mod report;
 pub mod run;

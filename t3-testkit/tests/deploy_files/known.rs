@@ -6,7 +6,7 @@ use t3_dispatch::metrics::Metrics;
 use t3_probe::metrics::Metrics as ProbeMetrics;
 use t3_record::{
     AttemptsRecord, BurstRecord, CloseRecord, OpenRecord,
-    probe::{Reason, Way},
+    probe::Way,
     record::Key,
     vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
 };
@@ -54,23 +54,28 @@ pub fn metrics() -> BTreeMap<String, Labels> {
     }
     let probe = ProbeMetrics::new().unwrap();
     for way in Way::ALL {
-        probe.connected(way.as_str(), true);
-        probe.rtt(way.as_str(), 1.0);
-        probe.disconnected(way.as_str(), Reason::RttTimeout, 1.0, Some(1.0));
+        probe.add_leg(way.as_str());
     }
     let page = String::from_utf8(probe.page().unwrap()).unwrap();
     for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').unwrap();
-        let mut labels = Labels::from([(
-            "leg".to_owned(),
-            Way::ALL.iter().map(|way| way.as_str().to_owned()).collect::<Vec<_>>(),
-        )]);
-        if page.contains(&format!("{name}{{leg=\"cloudflare\",reason=")) {
-            labels.insert("reason".to_owned(), Vec::new());
+        let sample = page.lines().filter(|line| !line.starts_with('#')).find(|line| line.starts_with(name));
+        let sample = sample.unwrap_or_else(|| panic!("{name} has no series from the start"));
+        let mut labels = Labels::new();
+        for label in ["leg", "reason", "version"] {
+            if sample.contains(&format!("{label}=\"")) {
+                labels.insert(label.to_owned(), values(label));
+            }
         }
         insert(&mut all, name, kind == "histogram", &labels);
     }
     all
+}
+
+/// Values of a label of the probe; those of `reason` and `version` are open sets.
+fn values(label: &str) -> Vec<String> {
+    let names = if label == "leg" { Way::ALL } else { &[] };
+    names.iter().map(|way| way.as_str().to_owned()).collect()
 }
 
 fn insert(all: &mut BTreeMap<String, Labels>, name: &str, histogram: bool, labels: &Labels) {

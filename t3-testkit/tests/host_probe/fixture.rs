@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use t3_record::probe::{Disconnect, Phase};
+use t3_record::probe::{Disconnect, Phase, Reason};
 use t3_testkit::{
     harness::{Process, Serve, Setup, Stack, Stream, Traefik, free_port},
     journald::Journal,
@@ -179,10 +179,22 @@ impl Fixture {
     pub async fn all_measured(&self) {
         self.until("a measured RTT of each leg", async || {
             let page = self.page().await;
-            let has = |leg: &&str| page.contains(&format!("t3probe_rtt_seconds_count{{leg=\"{leg}\"}} "));
-            ["cloudflare", "internal", "t3serve"].iter().all(has).then_some(()).ok_or(page)
+            let has = |leg: &&str| !page.contains(&format!("t3probe_rtt_seconds_count{{leg=\"{leg}\"}} 0\n"));
+            let legs = ["cloudflare", "internal", "t3serve"];
+            (!page.is_empty() && legs.iter().all(has)).then_some(()).ok_or(page)
         })
         .await;
+    }
+
+    /// Each leg has a counter of each expected reason before its first disconnect.
+    pub async fn every_series_exists(&self) {
+        let page = self.page().await;
+        for leg in ["cloudflare", "internal", "t3serve"] {
+            for reason in Reason::expected() {
+                let line = format!("t3probe_disconnects_total{{leg=\"{leg}\",reason=\"{reason}\"}} 0\n");
+                assert!(page.contains(&line), "{line}: {page}");
+            }
+        }
     }
 
     /// Number of measured RTTs by leg.
@@ -210,12 +222,13 @@ impl Fixture {
             let (leg, reason) = labels.split_once("\",reason=\"")?;
             Some(((leg.to_owned(), reason.to_owned()), count.parse().ok()?))
         });
-        assert_eq!(counted.collect::<BTreeMap<_, u64>>(), logged);
+        let counted: BTreeMap<_, u64> = counted.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, logged);
         for leg in ["cloudflare", "internal", "t3serve"] {
             assert!(page.contains(&format!("t3probe_connected{{leg=\"{leg}\"}} 1\n")), "{page}");
             let disconnected = logged.keys().any(|(of, _)| of == leg);
-            let timestamp = page.contains(&format!("t3probe_last_disconnect_timestamp{{leg=\"{leg}\"}} "));
-            assert_eq!(timestamp, disconnected, "{leg}: {page}");
+            let never = page.contains(&format!("t3probe_last_disconnect_timestamp{{leg=\"{leg}\"}} 0\n"));
+            assert_eq!(never, !disconnected, "{leg}: {page}");
         }
     }
 

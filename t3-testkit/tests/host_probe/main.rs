@@ -42,6 +42,7 @@ async fn ten_faults_are_attributed_and_promtool_accepts_the_page() {
         assert!(*count > before[leg], "{leg} is stalled: {count} echoes");
     }
     assert_eq!(fixture.disconnects(), [], "no fault was injected yet");
+    fixture.every_series_exists().await;
 
     // 1. The public name does not resolve. Only a new connection notices.
     fixture.doh.answer(None);
