@@ -1,6 +1,7 @@
 //! Options, and the legs that they configure.
 
 use std::{
+    ffi::OsStr,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use http::{HeaderValue, Uri};
 use t3_config::value::duration;
 use t3_record::probe::Way;
+use tracing_subscriber::EnvFilter;
 
 use crate::leg::{Address, Leg, Profile, Timeouts};
 
@@ -40,7 +42,9 @@ pub enum Command {
 Exit status:
   0  clean shutdown
   1  runtime failure, for example a port in use
-  2  usage or configuration error")]
+  2  usage or configuration error
+
+Environment: NO_COLOR disables colours of the log; without a terminal there are none.")]
     Run(Run),
     /// Try every leg once and print the attribution
     #[command(after_help = "Examples:
@@ -80,7 +84,7 @@ pub struct Run {
     #[arg(long, env = "T3_PROBE_NO_JSON")]
     pub no_json: bool,
     /// Log filter: a level, or target=level pairs
-    #[arg(long, env = "T3_PROBE_LOG_FILTER", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "T3_PROBE_LOG_FILTER", value_name = "FILTER", value_parser = filter, default_value = "info")]
     pub log_filter: String,
 }
 
@@ -165,6 +169,9 @@ pub enum LegsError {
     /// The file cannot be used.
     #[error("cannot read the token of {0}: {1}; see --token-file")]
     Token(String, String),
+    /// The file cannot be used.
+    #[error("{0}; see --ca-file")]
+    CaFile(String),
     /// Two legs with the same name.
     #[error("two legs have the name {0:?}; name each serve, as in --serve ann=http://...")]
     Twice(String),
@@ -222,6 +229,12 @@ impl LegOptions {
     }
 }
 
+/// Whether the log has colours: only on a terminal, and not with a `NO_COLOR` that has a value.
+#[must_use]
+pub fn wants_colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 fn leg(way: Way, name: Option<&str>, url: Uri, address: Address) -> Leg {
     let name = name.map_or_else(|| way.to_string(), |name| format!("{way}:{name}"));
     Leg { name, way, url, address, authorization: None }
@@ -236,6 +249,12 @@ fn authorization(path: &Path) -> Result<HeaderValue, LegsError> {
         .map_err(|_| failed("expected one line of visible characters".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("expected a level such as info, or target=level pairs: {error}"))
 }
 
 fn https(text: &str) -> Result<Uri, String> {
@@ -308,6 +327,19 @@ mod tests {
                 let expected = format!("T3_PROBE_{}", arg.get_id().as_str().to_uppercase());
                 assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(expected.as_str()));
             }
+        }
+    }
+
+    #[test]
+    fn the_log_has_colours_only_on_a_terminal_without_no_color() {
+        for (is_terminal, no_color, expected) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (false, None, false),
+            (false, Some("1"), false),
+        ] {
+            assert_eq!(wants_colour(is_terminal, no_color.map(OsStr::new)), expected, "{no_color:?}");
         }
     }
 

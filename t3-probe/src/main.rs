@@ -1,11 +1,15 @@
 //! `t3-probe`: reads the command line and starts the legs.
 
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use t3_http_client::HttpClient;
 use t3_probe::{
-    cli::{Cli, Command, LegOptions, Once, Run},
+    cli::{self, Cli, Command, LegOptions, LegsError, Once, Run},
     dial::Network,
     leg::Leg,
     leg_states::LegStates,
@@ -52,12 +56,13 @@ fn main() -> ExitCode {
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("t3-probe: {error:#}");
     // Invalid combination of options: a usage error.
-    ExitCode::from(if error.is::<t3_probe::cli::LegsError>() { 2 } else { 1 })
+    ExitCode::from(if error.is::<LegsError>() { 2 } else { 1 })
 }
 
 fn network(options: &LegOptions) -> anyhow::Result<(Vec<Leg>, Network)> {
     let legs = options.legs()?;
-    let client = HttpClient::new(options.ca_file.as_deref()).context("--ca-file")?;
+    let client =
+        HttpClient::new(options.ca_file.as_deref()).map_err(|error| LegsError::CaFile(error.to_string()))?;
     Ok((legs, Network::new(client)))
 }
 
@@ -78,7 +83,15 @@ async fn try_once(options: &Once) -> anyhow::Result<ExitCode> {
 async fn observe(options: Run) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&options.log_filter)
         .with_context(|| format!("--log-filter {:?}", options.log_filter))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(cli::wants_colour(
+            std::io::stderr().is_terminal(),
+            std::env::var_os("NO_COLOR").as_deref(),
+        ))
+        .with_target(false)
+        .init();
     let (legs, network) = network(&options.legs)?;
     let listener = TcpListener::bind(options.listen)
         .await

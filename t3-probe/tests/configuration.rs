@@ -67,6 +67,8 @@ fn invalid_options_are_named_and_exit_with_2() {
         ("", &[], "no probe leg is configured"),
         ("", &["--internal", "10.0.0.1"], "--internal requires --host"),
         ("", &["--serve", "nonsense"], "expected [NAME=]URL"),
+        ("serve = \"http://127.0.0.1:1\"\nprofile = \"go\"", &[], "expected one of: browser, python"),
+        ("serve = \"http://127.0.0.1:1\"\nca-file = \"/nonexistent\"", &[], "--ca-file"),
     ] {
         let (status, _, stderr) = once(file, arguments, &[]);
         assert!(stderr.contains(what), "{file} {arguments:?}: {stderr}");
