@@ -3,9 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     process,
+};
+
+use t3_probe::{
+    cli::{Cli, Command},
+    leg::Timeouts,
 };
 
 /// Exit status and stderr of `t3-probe once` with this file and these arguments.
@@ -131,4 +137,37 @@ fn once_prints_one_json_document_with_typed_values() {
     let (status, text, _) = once("json = true\n", &["--serve", &serve("HTTP/1.1 200 OK")], &[]);
     assert_eq!(status, Some(0), "{text}");
     assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{text}");
+}
+
+#[test]
+fn the_packaged_file_lists_every_option_with_its_default_and_sets_none() {
+    let text = include_str!("../../deploy/t3-probe.toml");
+    let definition = t3_config::definition::<Cli>();
+    let mut names = BTreeSet::new();
+    for command in ["run", "once"] {
+        let options = t3_config::options_of(definition.find_subcommand(command).unwrap());
+        for arg in options.filter(|arg| !t3_config::is_file(arg)) {
+            let name = arg.get_long().unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("#{name} = ")));
+            let value = line.unwrap_or_else(|| panic!("deploy/t3-probe.toml does not list {name}"));
+            for default in arg.get_default_values() {
+                assert_eq!(value.trim_matches('"'), default, "{name}");
+            }
+            names.insert(name.to_owned());
+        }
+    }
+    let (status, _, stderr) = once(text, &[], &[]);
+    assert!(stderr.contains("no probe leg is configured"), "{stderr}");
+    assert_eq!(status, Some(2));
+
+    let is_option = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && !line.starts_with("##");
+    let options: Vec<_> = text.lines().filter(is_option).map(|line| &line[1..]).collect();
+    assert_eq!(options.len(), names.len(), "an option that does not exist");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), options.join("\n")).unwrap();
+    let words = ["t3-probe".into(), "run".into(), "--config".into(), file.path().into()];
+    let loaded = t3_config::read::<Cli, _>(words, &[]).unwrap();
+    let Command::Run(run) = loaded.options.unwrap().command else { panic!("{text}") };
+    assert_eq!(run.legs.timeouts(), Timeouts::default());
+    assert_eq!((run.legs.serve.len(), run.no_json), (2, false));
 }

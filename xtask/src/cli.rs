@@ -49,7 +49,7 @@ pub enum Command {
     /// Hold thousands of sessions with heartbeats through t3-dispatch, then end them in random
     /// ways: none dropped, memory constant, records correct.
     Soak(SoakArgs),
-    /// Make the Debian packages of t3-dispatch and t3-trace from static programs.
+    /// Make the Debian packages of t3-dispatch, t3-trace and t3-probe from static programs.
     Package(PackageArgs),
     /// Measure CPU, latency and memory next to nginx and HAProxy; no pass or fail.
     Bench(BenchArgs),

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Files that must exist, at least one of each kind.
-const FILES: [&str; 17] = [
+const FILES: [&str; 22] = [
     "/usr/bin/t3-dispatch",
     "/usr/bin/t3-trace",
     "/usr/lib/t3-trace/t3-trace-daemon",
@@ -33,9 +33,15 @@ const FILES: [&str; 17] = [
     "/usr/share/doc/t3-dispatch/copyright",
     "/usr/share/doc/t3-trace/DOCTOR.md",
     "/usr/share/doc/t3-trace/changelog.Debian.gz",
+    "/usr/bin/t3-probe",
+    "/usr/lib/systemd/system/t3-probe.service",
+    "/etc/t3-probe.toml",
+    "/usr/share/man/man8/t3-probe-once.8.gz",
+    "/usr/share/doc/t3-probe/PROBE.md",
 ];
 /// Units with the upper limit of their `systemd-analyze security` score.
-const SCORES: [(&str, f64); 2] = [("t3-trace.service", 2.5), ("t3-dispatch.service", 1.5)];
+const SCORES: [(&str, f64); 3] =
+    [("t3-trace.service", 2.5), ("t3-dispatch.service", 1.5), ("t3-probe.service", 1.7)];
 
 /// The command that installs a folder of packages.
 pub(super) fn apt(dir: &Path) -> String {
@@ -57,22 +63,26 @@ pub(super) fn run(steps: &mut Steps, options: &Options) {
         Ok(format!("{} files, users and units", before.len()))
     });
     let mut output = String::new();
-    steps.step("apt-get install of both packages, without a network", || {
+    steps.step("apt-get install of all packages, without a network", || {
         output = shell(&apt(&options.packages.join("first")))?;
         Ok("")
     });
-    steps.step("the installation prints the next command and the groups to join", || {
-        let wanted = ["t3-dispatch check", "usermod -aG t3-trace,systemd-journal NAME"];
-        must(wanted.iter().all(|text| output.contains(text)), "both hints", &output).map(|()| "")
+    steps.step("the installation prints the next commands and the groups to join", || {
+        let wanted = [
+            "t3-dispatch check",
+            "usermod -aG t3-trace,systemd-journal NAME",
+            "systemctl enable --now t3-probe",
+        ];
+        must(wanted.iter().all(|text| output.contains(text)), "all hints", &output).map(|()| "")
     });
     steps.step("dpkg --verify finds no changed file", || {
-        let text = shell("dpkg --verify t3-dispatch t3-trace; dpkg --audit")?;
+        let text = shell("dpkg --verify t3-dispatch t3-trace t3-probe; dpkg --audit")?;
         must(text.is_empty(), "nothing to report", text).map(|()| "")
     });
     steps.step("programs, units, man pages, completions, catalogue and licences are installed", || {
         let missing: Vec<_> = FILES.into_iter().filter(|file| !Path::new(file).exists()).collect();
         must(missing.is_empty(), "every file", missing.join(" "))?;
-        shell("t3-dispatch --version && t3-trace --version")
+        shell("t3-dispatch --version && t3-trace --version && t3-probe --version")
     });
     steps.step("users and groups exist, with their memberships", || {
         let text = shell("id t3-dispatch && getent group t3-trace")?;

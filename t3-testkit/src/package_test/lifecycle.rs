@@ -88,11 +88,12 @@ pub(super) fn rebooted(steps: &mut Steps, fixture: &mut Fixture) {
 
 /// After the upgrade, before which the configuration was changed.
 pub(super) fn upgraded(steps: &mut Steps, fixture: &mut Fixture) {
-    steps.step("after the upgrade both packages have the later version", || {
-        let text =
-            shell("dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' t3-dispatch t3-trace")?;
+    steps.step("after the upgrade all packages have the later version", || {
+        let text = shell(
+            "dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' t3-dispatch t3-trace t3-probe",
+        )?;
         let later = text.lines().filter(|line| line.ends_with("-2 installed")).count();
-        must(later == 2, "revision 2 of both", text.as_str()).map(|()| text)
+        must(later == 3, "revision 2 of all", text.as_str()).map(|()| text)
     });
     steps.step("the changed configuration is kept", || {
         let text = shell("t3-dispatch check")?;

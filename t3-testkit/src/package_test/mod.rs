@@ -9,6 +9,7 @@ mod install;
 mod kept;
 mod lifecycle;
 mod permissions;
+mod probe;
 mod purge;
 mod sessions;
 mod shell;
@@ -29,7 +30,7 @@ use steps::Steps;
     about = "Installs, uses, upgrades and purges the packages in a disposable guest"
 )]
 pub struct Options {
-    /// Folder with `first/` and `later/`, each with both packages
+    /// Folder with `first/` and `later/`, each with all packages
     #[arg(long, default_value = "/opt/t3/packages")]
     pub packages: PathBuf,
     /// Only install, open one session, keep sessions over restarts, purge
@@ -91,6 +92,7 @@ fn first_part(steps: &mut Steps, options: &Options) {
         permissions::run(steps, &mut fixture);
         lifecycle::restarts(steps, &mut fixture);
     }
+    probe::run(steps);
     install::sandbox(steps);
 }
 

@@ -14,17 +14,20 @@ const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty
 pub(super) fn run(steps: &mut Steps) {
     steps.step("remove: units are stopped and removed, the configuration is kept", || {
         shell("systemctl stop t3-serve@alice t3-serve@bob")?;
-        shell(&format!("{APT} remove t3-dispatch t3-trace"))?;
+        shell(&format!("{APT} remove t3-dispatch t3-trace t3-probe"))?;
         for unit in ["t3-dispatch.service", "t3-dispatch.socket", "t3-trace.service"] {
             let state = property(unit, "ActiveState")?;
             must(state != "active", &format!("{unit} stopped"), state)?;
         }
         must(!Path::new("/usr/bin/t3-dispatch").exists(), "no program", "/usr/bin/t3-dispatch")?;
-        must(Path::new("/etc/t3-dispatch.toml").exists(), "the configuration", "it is gone").map(|()| "")
+        for file in ["/etc/t3-dispatch.toml", "/etc/t3-probe.toml"] {
+            must(Path::new(file).exists(), file, "it is gone")?;
+        }
+        Ok("")
     });
     steps.step("purge: the host is in its state before the installation", || {
         fixture::clear()?;
-        shell(&format!("{APT} purge t3-dispatch t3-trace"))?;
+        shell(&format!("{APT} purge t3-dispatch t3-trace t3-probe"))?;
         shell("rm -rf /etc/systemd/system.control/t3-* /run/systemd/system.control/t3-*; systemctl daemon-reload; systemctl reset-failed 't3-*' || true")?;
         let file = Path::new(KEPT).join("before");
         let before = fs::read_to_string(&file).attempt(|| format!("read {}", file.display()))?;

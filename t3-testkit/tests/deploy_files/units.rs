@@ -260,6 +260,29 @@ fn serve_has_its_limits_and_explains_the_missing_soft_limit() {
 }
 
 #[test]
+fn the_prober_reads_the_packaged_file_and_is_not_restarted_after_a_configuration_error() {
+    let unit = Unit::read(PROBE);
+    let definition = t3_probe::cli::Cli::command();
+    let run = definition.find_subcommand("run").unwrap();
+    let config = run.get_arguments().find(|arg| arg.get_long() == Some("config")).unwrap();
+    assert_eq!(config.get_default_values()[0], "/etc/t3-probe.toml");
+    assert_eq!(unit.one("ExecStart"), "/usr/bin/t3-probe run");
+    assert!(unit.one("EnvironmentFile").starts_with('-'), "the file is optional");
+    // The status is in the help and tested in t3-probe/tests/running.rs.
+    let help = run.get_after_help().unwrap().to_string();
+    assert!(help.contains("\n  2  usage or configuration error"), "{help}");
+    assert_eq!((unit.one("Restart"), unit.one("RestartPreventExitStatus")), ("always", "2"));
+    assert_eq!((unit.one("DynamicUser"), unit.all("User").count()), ("yes", 0));
+    let package = queries::read("t3-probe/Cargo.toml");
+    assert!(package.contains("conf-files = [\"/etc/t3-probe.toml\"]") && package.contains("start = false"));
+    // The credential of the drop-in in the comments.
+    let variable =
+        run.get_arguments().find(|arg| arg.get_long() == Some("token-file")).unwrap().get_env().unwrap();
+    let line = format!("Environment={}=/run/credentials/t3-probe.service/token", variable.to_str().unwrap());
+    assert!(unit.comments.contains("LoadCredential=token:") && unit.comments.contains(&line), "{line}");
+}
+
+#[test]
 fn users_and_groups_of_the_units_are_created() {
     let made =
         ["deploy/sysusers.d/t3-dispatch.conf", "deploy/sysusers.d/t3-trace.conf"].map(queries::read).concat();

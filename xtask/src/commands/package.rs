@@ -1,5 +1,5 @@
-//! `cargo xtask package`: static programs, and from them the Debian packages `t3-dispatch` and
-//! `t3-trace`.
+//! `cargo xtask package`: static programs, and from them the Debian packages `t3-dispatch`,
+//! `t3-trace` and `t3-probe`.
 
 use std::fs;
 use std::path::PathBuf;

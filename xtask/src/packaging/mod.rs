@@ -18,8 +18,8 @@ use crate::tools::{paths, progress, toolchain};
 
 /// Crates that become packages, each with the program of its name; then further programs
 /// that the package contains.
-const PACKAGES: [(&str, &[&str]); 2] =
-    [("t3-dispatch", &["t3-mint-answer"]), ("t3-trace", &["t3-trace-daemon"])];
+const PACKAGES: [(&str, &[&str]); 3] =
+    [("t3-dispatch", &["t3-mint-answer"]), ("t3-trace", &["t3-trace-daemon"]), ("t3-probe", &[])];
 
 /// (name, file)
 pub type Programs = [(String, PathBuf)];

@@ -8,7 +8,7 @@ use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::{cargo, ebpf, paths, progress, toolchain};
 
 /// Crates whose programs a guest gets.
-const PROGRAMS_OF: [&str; 4] = ["t3-trace", "t3-trace-daemon", "t3-dispatch", "t3-testkit"];
+const PROGRAMS_OF: [&str; 5] = ["t3-trace", "t3-trace-daemon", "t3-dispatch", "t3-probe", "t3-testkit"];
 
 /// Builds the programs; returns their names and files.
 pub fn build() -> Result<Vec<(String, PathBuf)>> {
