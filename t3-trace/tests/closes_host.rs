@@ -23,7 +23,8 @@ fn record(conn: &str, user: &str, verdict: Verdict, segment: Segment, dur_ms: u6
 
 /// Parses `--json`; every line must have its time.
 fn records(json: &str) -> Vec<CloseRecord> {
-    let timed = |line: &str| line.starts_with("{\"schema\":2,\"time\":\"20") && line.contains("Z\",\"user\":");
+    let timed =
+        |line: &str| line.starts_with("{\"schema\":2,\"time\":\"20") && line.contains("Z\",\"user\":");
     assert!(json.lines().all(timed), "{json}");
     json.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -34,8 +34,7 @@ fn the_runbook_has_an_action_for_every_alert() {
             let name = alert["alert"].as_str().unwrap();
             assert!(runbook.contains(&format!("\n### {name}\n")), "docs/RUNBOOK.md lacks {name}");
             // The package installs the page there.
-            let url =
-                format!("file:///usr/share/doc/t3-dispatch/RUNBOOK.md#{}", name.to_lowercase());
+            let url = format!("file:///usr/share/doc/t3-dispatch/RUNBOOK.md#{}", name.to_lowercase());
             assert_eq!(alert["annotations"]["runbook_url"], url, "{file}");
         }
     }
@@ -46,8 +45,11 @@ fn each_alert_is_in_one_of_the_files_that_a_site_loads() {
     let names = |file: &str| -> Vec<String> {
         queries::alerts(file).iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
     };
-    let together: Vec<_> =
-        RULES.iter().filter(|(file, _)| *file != WITHOUT_PROMETHEUS).flat_map(|(file, _)| names(file)).collect();
+    let together: Vec<_> = RULES
+        .iter()
+        .filter(|(file, _)| *file != WITHOUT_PROMETHEUS)
+        .flat_map(|(file, _)| names(file))
+        .collect();
     let unique: BTreeSet<_> = together.iter().collect();
     assert_eq!(unique.len(), together.len(), "{together:?}");
     let instead: BTreeSet<_> = names(WITHOUT_PROMETHEUS).into_iter().collect();

@@ -326,11 +326,14 @@ mod tests {
         let only = shown(&ClosesArgs { no_summary: true, ..ClosesArgs::default() });
         assert_eq!(only.lines().count(), 3, "{only}");
         let json = shown(&ClosesArgs { json: true, ..ClosesArgs::default() });
-        assert!(json.starts_with("{\"schema\":2,\"time\":\"2023-11-14T22:14:02.123456Z\",\"user\":\"alice\""), "{json}");
+        assert!(
+            json.starts_with("{\"schema\":2,\"time\":\"2023-11-14T22:14:02.123456Z\",\"user\":\"alice\""),
+            "{json}"
+        );
         assert_eq!(json.lines().count(), 1, "{json}");
         let csv = shown(&ClosesArgs { csv: true, ..ClosesArgs::default() });
         assert!(csv.starts_with("schema,time,user,") && csv.lines().count() == 2, "{csv}");
-        assert!(csv.contains("\n2023-11-14T22:14:02.123456Z,alice,"), "{csv}");
+        assert!(csv.contains("\n2,2023-11-14T22:14:02.123456Z,alice,"), "{csv}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One close as one line: id, verdict, user, duration, mechanism, pressure and heartbeat. Pure.
 //!
-//! Up to the mechanism it fits into 80 columns. The id leads to `t3-trace explain`, and the verdict is
-//! the word of the record, of `--verdict` and of the dashboards.
+//! Up to the mechanism it fits into 80 columns. The id leads to `t3-trace explain`, and the verdict
+//! is the word of the record, of `--verdict` and of the dashboards.
 
 use t3_record::{CloseRecord, Confidence, value::Percent};
 

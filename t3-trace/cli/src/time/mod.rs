@@ -22,8 +22,8 @@ pub struct Moment {
     pub micros: u32,
     /// Width in seconds: 60 for `14:10`, a day for `yesterday`, else 1.
     pub span: u64,
-    /// Of a time of day without a day: today's occurrence, in seconds since the epoch, if it is still
-    /// to come and [`Self::secs`] is yesterday's.
+    /// Of a time of day without a day: today's occurrence, in seconds since the epoch, if it is
+    /// still to come and [`Self::secs`] is yesterday's.
     pub upcoming: Option<u64>,
 }
 
