@@ -28,6 +28,8 @@ pub struct ExplainInput {
     pub back: Option<Timed<OpenRecord>>,
     /// The journal around the close; `None` if only the record was read.
     pub around: Option<Context>,
+    /// Closes of this user in the time before the close and shortly after it, for patterns.
+    pub history: Vec<Timed<CloseRecord>>,
     /// Results of the queries to the layers.
     pub gathered: LayerData,
     /// The times of the page are not in the zone of the system (`--time-zone`).
@@ -72,6 +74,7 @@ impl ExplainInput {
             open: None,
             back: None,
             around: None,
+            history: Vec::new(),
             gathered: LayerData::default(),
             has_own_zone: false,
         }

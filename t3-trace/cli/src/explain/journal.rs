@@ -28,6 +28,8 @@ use crate::{
 /// it.
 const BEFORE: i64 = 60_000;
 const AFTER: i64 = 75_000;
+/// Range before a close in which a pattern over the user's sessions is searched, in milliseconds.
+const HISTORY: i64 = 30 * 60_000;
 /// Limit of closes kept around one.
 const KEPT: usize = 10_000;
 /// Unit of the probe, if it runs on this host.
@@ -149,9 +151,34 @@ impl<'a> Journal<'a> {
             self.add(&mut around, &facts.record, entry);
             ControlFlow::Continue(())
         })?;
+        let until = query.until;
         self.reconciled(&mut around, &facts.record, Query { until: None, often_empty: true, ..query })?;
+        facts.history = self.history(&facts.record, moment(secs(zero.saturating_sub(HISTORY))), until)?;
         facts.around = Some(around);
         Ok(facts)
+    }
+
+    /// Reads the closes of the user in a range, without the reconciled ones, which t3-trace wrote.
+    fn history(
+        &self,
+        ours: &CloseRecord,
+        since: Moment,
+        until: Option<Moment>,
+    ) -> Result<Vec<Timed<CloseRecord>>, ReadError> {
+        let since = Some(self.not_before(since));
+        let matches = vec![format!("MESSAGE_ID={CLOSE_ID}"), term("user", &ours.user)];
+        let query = Query { since, until, matches, often_empty: true, ..self.query() };
+        let mut closes = Vec::new();
+        self.read(&query, |entry| {
+            if let (true, Ok(what)) = (self.trusts(entry), entry::record(entry))
+                && what.conn != ours.conn
+                && what.reconciled.is_none()
+            {
+                closes.push(Timed { at_ms: at_ms(entry), what });
+            }
+            if closes.len() < KEPT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(closes)
     }
 
     /// Reads the reconciled records of closes in the range, whose entries are later.

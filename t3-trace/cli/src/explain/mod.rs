@@ -11,6 +11,7 @@ pub mod find;
 pub mod journal;
 pub mod next;
 pub mod page;
+pub mod pattern;
 pub mod timeline;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
     facts::ExplainInput,
     find::Close,
     next::{self, Window},
+    pattern::{self, FalseAlarms},
     timeline::{self, Entry},
 };
 use crate::{
@@ -44,6 +45,8 @@ pub struct Page {
     pub lasted_ms: u64,
     /// Conclusion in one or two sentences.
     pub answer: String,
+    /// Pattern over the user's sessions that this close belongs to or that surrounds it.
+    pub pattern: Option<FalseAlarms>,
     /// Confidence and the deciding evidence.
     #[serde(rename = "sure")]
     pub confidence: String,
@@ -122,6 +125,7 @@ impl Page {
             at_ms: zero,
             lasted_ms: record.dur_ms,
             answer: answer::sentence(record),
+            pattern: pattern::false_alarms(record, facts.at_ms, &facts.history),
             confidence: answer::confidence(record),
             timeline: timeline::entries(facts, refinement.line.as_ref()),
             edge: edge(record, refinement),
@@ -162,6 +166,9 @@ impl Page {
         };
         indented(&mut out, &self.answer, code);
         indented(&mut out, &vocabulary(record), "2");
+        if let Some(pattern) = &self.pattern {
+            paragraph(&mut out, width, "  ", &pattern.sentence(record));
+        }
         if let Some(edge) = &self.edge {
             edge.lines().iter().for_each(|line| paragraph(&mut out, width, "  ", line));
         }

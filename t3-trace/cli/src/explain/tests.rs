@@ -570,7 +570,7 @@ fn json_keys_are_stable() {
     };
     assert_eq!(
         keys(&json),
-        "answer at at_ms beside clean conn in_front ip lasted_ms near next record sure timeline unknown user"
+        "answer at at_ms beside clean conn in_front ip lasted_ms near next pattern record sure timeline unknown user"
     );
     assert_eq!(keys(&json["in_front"]), "cannot confidence part said");
     assert_eq!(keys(&json["unknown"][0]), "said what");
