@@ -12,7 +12,6 @@ pub mod leg_states;
 pub mod metrics;
 pub mod once;
 pub mod page;
-mod process_metrics;
 pub mod progress;
 pub mod report;
 pub mod run;

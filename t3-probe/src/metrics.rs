@@ -3,9 +3,8 @@
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder,
 };
+use t3_process_metrics::ProcessMetrics;
 use t3_record::probe::Reason;
-
-use crate::process_metrics::ProcessMetrics;
 
 const RTT: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 const AGE: [f64; 8] = [10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];

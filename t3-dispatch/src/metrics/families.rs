@@ -7,10 +7,11 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
 };
+use t3_process_metrics::ProcessMetrics;
 
 use super::labels::Label;
 
-/// Prefix of all metric names.
+/// Prefix of all metric names except those of the process.
 pub const PREFIX: &str = "t3_dispatch";
 
 /// Creates and registers metrics.
@@ -108,6 +109,11 @@ impl MetricBuilder {
     /// Registers a gauge that is always 1, with a constant label.
     pub fn info(&self, name: &str, help: &str, label: &str, value: &str) {
         self.register(IntGauge::with_opts(opts(name, help).const_label(label, value))).set(1);
+    }
+
+    /// Registers the metrics of this process, with their standard names and without the prefix.
+    pub fn process(&self) {
+        self.register(ProcessMetrics::new());
     }
 
     #[expect(

@@ -8,7 +8,6 @@ pub mod gauges;
 mod journal_check;
 pub mod labels;
 pub mod page;
-mod process;
 pub mod reject_reason;
 pub mod server;
 mod session_counters;
@@ -78,6 +77,7 @@ impl Default for Metrics {
             "version",
             env!("CARGO_PKG_VERSION"),
         );
+        builder.process();
         Self {
             sessions: SessionCounters::default(),
             at_scrape: Mutex::new(ScrapeMetrics::new(&builder)),

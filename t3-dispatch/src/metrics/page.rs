@@ -15,7 +15,6 @@ use super::{
     gauges::Gauges,
     journal_check::JournalCheck,
     labels::{JournalOutcome, Label, Limit, State},
-    process::Process,
     reject_reason::RejectReason,
     session_counters::Snapshot,
 };
@@ -44,7 +43,6 @@ pub(super) struct ScrapeMetrics {
     probes: IntGauge,
     limits: GaugeVec<Limit>,
     lines_suppressed: IntCounter,
-    process: Process,
     journal_check: JournalCheck,
 }
 
@@ -103,7 +101,6 @@ impl ScrapeMetrics {
                 "log_lines_suppressed_total",
                 "Log lines (not records) about rejected or failed requests above the log budget; the log has their number.",
             ),
-            process: Process::new(builder),
             journal_check: JournalCheck::default(),
         }
     }
@@ -131,7 +128,6 @@ impl ScrapeMetrics {
             self.limits.of(limit).set(to_i64(gauges.limits[limit.index()]));
         }
         catch_up(&self.lines_suppressed, gauges.lines_suppressed);
-        self.process.read();
     }
 
     fn update_sessions(&self, snapshot: &Snapshot) {

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 
 const PREFIX: &str = "t3_dispatch_";
 
+/// Name without the prefix; the metrics of the process have none.
+fn bare(name: &str) -> &str {
+    if name.starts_with("process_") { name } else { name.strip_prefix(PREFIX).expect("the prefix") }
+}
+
 #[derive(Debug, Default)]
 pub struct Page {
     series: BTreeMap<String, f64>,
@@ -39,14 +44,14 @@ impl Page {
                 let allowed: &[&str] =
                     if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
                 assert!(allowed.contains(&rest), "{line}");
-                let series = series.strip_prefix(PREFIX).expect("the prefix");
+                let series = bare(series);
                 let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
                 assert!(value >= 0.0, "{line}");
                 assert!(page.series.insert(series.to_owned(), value).is_none(), "{line} twice");
             }
         }
         for name in page.kinds.keys() {
-            let name = name.strip_prefix(PREFIX).expect("the prefix");
+            let name = bare(name);
             assert!(page.series.keys().any(|series| series.starts_with(name)), "{name} has no series");
         }
         page

@@ -1,6 +1,9 @@
 //! Resource use of this process under the standard names of Prometheus clients, read from procfs at
-//! each scrape. Needs only /proc/self, so that it works in the sandbox of the unit
-//! (`ProcSubset=pid`). A value that cannot be read keeps its last state.
+//! each scrape. Needs only /proc/self, so that it works in the sandbox of a unit (`ProcSubset=pid`).
+//! A value that cannot be read keeps its last state.
+//!
+//! Linux before 6.2 counts descriptors one by one, which takes milliseconds for thousands: a scrape
+//! must not run on an event loop.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +16,7 @@ use prometheus::{
 use rustix::time::{ClockId, clock_gettime};
 
 /// Collector of the metrics.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ProcessMetrics {
     cpu: Counter,
     open_fds: Gauge,
