@@ -28,6 +28,12 @@ use tokio::{
 const BROWSER_SESSION: &str = "/api/auth/browser-session";
 const BOOTSTRAP: &str = "/api/auth/bootstrap";
 const SESSION: &str = "/api/auth/session";
+/// Filter of the alert of the deployment from before the packages (docs/INSTALL.md).
+const OLD_ALERT: &str = "mint for .* failed|pairing exchange for .* failed|pairing for .* returned [0-9]";
+
+fn raises_the_old_alert(line: &str) -> bool {
+    regex_lite::Regex::new(OLD_ALERT).unwrap().is_match(line)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_visit_gets_a_session_and_a_redirect_to_the_root() {
@@ -45,6 +51,7 @@ async fn a_first_visit_gets_a_session_and_a_redirect_to_the_root() {
         "paired user={} ip=127.0.0.1 peer=127.0.0.1 endpoint={BROWSER_SESSION} fallback=false",
         fixture.user
     );
+    assert!(!raises_the_old_alert(&line));
     assert_eq!(fixture.lines("paired"), [line]);
     assert_eq!(fixture.counted(), ["paired=1"]);
 
@@ -84,6 +91,7 @@ async fn a_failed_mint_behind_a_socket_is_500_and_one_log_line_with_the_cause() 
         let lines = fixture.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
         assert!(lines[0].starts_with("mint for user") && lines[0].contains(" failed: "), "{}", lines[0]);
+        assert!(raises_the_old_alert(&lines[0]), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert_eq!(fixture.counted(), ["mint_failed=1"]);
     }
@@ -305,6 +313,7 @@ async fn a_failed_mint_is_500_and_one_log_line_with_the_cause() {
         let lines = fixture.lines("");
         assert_eq!(lines.len(), 1, "{mint}: {lines:?}");
         assert!(lines[0].starts_with("mint for user") && lines[0].contains(" failed: "), "{}", lines[0]);
+        assert!(raises_the_old_alert(&lines[0]), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert!(fixture.auth_requests().await.is_empty(), "{mint}");
         assert_eq!(fixture.counted(), ["mint_failed=1"]);
@@ -356,6 +365,7 @@ async fn a_failed_exchange_is_502_and_one_log_line_with_the_cause() {
             "{}",
             lines[0]
         );
+        assert!(raises_the_old_alert(&lines[0]), "{}", lines[0]);
         assert!(lines[0].contains(cause), "{cause:?} is not in {}", lines[0]);
         assert_eq!(fixture.counted(), [counted], "{order}");
     }
