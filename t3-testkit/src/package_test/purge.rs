@@ -15,7 +15,7 @@ pub(super) fn run(steps: &mut Steps) {
     steps.step("remove: units are stopped and removed, the configuration is kept", || {
         shell("systemctl stop t3-serve@alice t3-serve@bob")?;
         shell(&format!("{APT} remove t3-dispatch t3-trace t3-probe"))?;
-        for unit in ["t3-dispatch.service", "t3-dispatch.socket", "t3-trace.service"] {
+        for unit in ["t3-dispatch.service", "t3-dispatch.socket", "t3-trace.service", "t3-probe.service"] {
             let state = property(unit, "ActiveState")?;
             must(state != "active", &format!("{unit} stopped"), state)?;
         }

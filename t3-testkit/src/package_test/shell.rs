@@ -13,7 +13,7 @@ use crate::{
     wait,
 };
 
-/// Timeout for a unit to become active.
+/// Timeout for a unit to reach a state.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs a shell command as root; returns its output, which is also in the error.
@@ -45,10 +45,15 @@ fn run(command: &mut Command, what: &str) -> Result<(bool, String)> {
 
 /// Waits until a unit is active.
 pub(super) fn active(unit: &str) -> Result<()> {
+    reaches(unit, "active")
+}
+
+/// Waits until a unit is in this `ActiveState`; the error has its last state and log lines.
+pub(super) fn reaches(unit: &str, state: &str) -> Result<()> {
     let mut last = String::new();
-    let reached = wait::until(&format!("{unit} active"), TIMEOUT, || {
+    let reached = wait::until(&format!("{unit} {state}"), TIMEOUT, || {
         last = property(unit, "ActiveState").unwrap_or_default();
-        (last == "active").then_some(())
+        (last == state).then_some(())
     });
     reached.map_err(|error| TestError::Unexpected {
         what: error.to_string(),
