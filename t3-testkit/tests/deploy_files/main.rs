@@ -6,6 +6,7 @@
 mod alloy;
 mod commands;
 mod dashboard;
+mod inhibit;
 mod known;
 mod logql;
 mod old_query;

@@ -12,7 +12,7 @@ use regex_lite::Regex;
 use crate::queries;
 
 /// A package: name, manifest with its list of files, and the sources of its programs.
-const PACKAGES: [(&str, &str, &[&str]); 2] = [
+const PACKAGES: [(&str, &str, &[&str]); 3] = [
     (
         "t3-dispatch",
         "t3-dispatch/Cargo.toml",
@@ -31,6 +31,11 @@ const PACKAGES: [(&str, &str, &[&str]); 2] = [
             "t3-config/src",
             "t3-http-client/src",
         ],
+    ),
+    (
+        "t3-probe",
+        "t3-probe/Cargo.toml",
+        &["t3-probe/src", "t3-record/src", "t3-config/src", "t3-http-client/src"],
     ),
 ];
 /// How to report a problem, which is in the repository only, and the placeholder in the help.
@@ -117,7 +122,11 @@ fn every_path_of_a_page_and_every_manual_page_is_in_a_package() {
     let installed: Vec<_> = PACKAGES.iter().flat_map(|(_, manifest, _)| installed(manifest)).collect();
     let is_installed = |path: &str| installed.iter().any(|(_, to)| to == path);
     let mut manuals: BTreeSet<String> = BTreeSet::new();
-    for definition in [t3_dispatch::config::definition(), t3_trace::cli::definition()] {
+    for definition in [
+        t3_dispatch::config::definition(),
+        t3_trace::cli::definition(),
+        t3_config::definition::<t3_probe::cli::Cli>(),
+    ] {
         manuals.extend(t3_config::pages::man(definition).into_iter().map(|page| page.file));
     }
     let (path, manual) = (

@@ -40,6 +40,10 @@ pub const RULES: [(&str, &str); 4] = [
 ];
 /// The dashboard.
 pub const DASHBOARD: &str = "deploy/grafana/t3-closes.json";
+/// Begin of a link to Explore, up to the encoded JSON with the queries (Grafana 10 and later).
+pub const EXPLORE: &str = "/explore?schemaVersion=1&panes=";
+/// Grafana's variable for the value of a cell in a link.
+const CELL: &str = "${__value.raw:percentencode}";
 /// Values for Grafana's variables.
 const VARIABLES: [(&str, &str); 6] = [
     ("$__rate_interval", "5m"),
@@ -137,11 +141,47 @@ fn dashboard_queries() -> Vec<Query> {
             found.push(Query { language, place, text: expand(target["expr"].as_str().unwrap()) });
         }
     }
+    found.extend(link_queries(&dashboard));
     for annotation in list(&dashboard["annotations"]["list"]) {
         let place = format!("{DASHBOARD}: {}", annotation["name"]);
         found.push(Query { language: "logql", place, text: expand(annotation["expr"].as_str().unwrap()) });
     }
     found
+}
+
+/// Links of the cells of a dashboard.
+pub fn links(dashboard: &Value) -> Vec<&str> {
+    let panels = list(&dashboard["panels"]).iter();
+    let overrides = panels.flat_map(|panel| list(&panel["fieldConfig"]["overrides"]));
+    let properties = overrides.flat_map(|change| list(&change["properties"]));
+    let links = properties.filter(|property| property["id"] == "links");
+    links.flat_map(|property| list(&property["value"])).map(|link| link["url"].as_str().unwrap()).collect()
+}
+
+/// Queries that links open in Explore.
+fn link_queries(dashboard: &Value) -> Vec<Query> {
+    let mut found = Vec::new();
+    for panes in links(dashboard).iter().filter_map(|url| url.strip_prefix(EXPLORE)) {
+        let panes: Value = serde_json::from_str(&percent_decoded(panes)).expect("JSON");
+        for query in panes.as_object().unwrap().values().flat_map(|pane| list(&pane["queries"])) {
+            let text = query["expr"].as_str().unwrap().replace(CELL, "k3v9q0a1b2c3d");
+            let place = format!("{DASHBOARD}: link to Explore");
+            found.push(Query { language: "logql", place, text: expand(&text) });
+        }
+    }
+    found
+}
+
+/// Text with `%XX` decoded; Grafana's variables are not encoded.
+fn percent_decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at(2);
+        bytes.push(u8::from_str_radix(code, 16).unwrap());
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn expand(query: &str) -> String {
@@ -154,7 +194,7 @@ fn expand(query: &str) -> String {
 /// Language of a line, if it is a query and not a command or record.
 fn language(line: &str) -> Option<&'static str> {
     let logql = ["{job=", "{namespace=", "{unit="].iter().any(|selector| line.contains(selector));
-    let promql = line.contains("t3_dispatch_") || line.contains("t3probe_");
+    let promql = ["t3_dispatch_", "t3probe_", "process_"].iter().any(|prefix| line.contains(prefix));
     match (logql, promql) {
         (true, _) => Some("logql"),
         (_, true) => Some("promql"),

@@ -112,7 +112,7 @@ fn an_unknown_value_is_found() {
 /// Error of a query for Prometheus, if it has one.
 fn wrong(query: &str) -> Option<String> {
     let known = known::metrics();
-    let selector = Regex::new(r"\b(up|t3_dispatch_\w+|t3probe_\w+)\b(\{[^}]*\})?").unwrap();
+    let selector = Regex::new(r"\b(up|t3_dispatch_\w+|t3probe_\w+|process_\w+)\b(\{[^}]*\})?").unwrap();
     let matcher = Regex::new(r#"(\w+)(=~|!~|!=|=)"([^"]*)""#).unwrap();
     let grouping = Regex::new(r"\bby \(([^)]*)\)").unwrap();
     let mut labels: BTreeSet<String> = SCRAPED.iter().map(ToString::to_string).collect();

@@ -20,7 +20,7 @@ struct Case {
     fires: u32,
 }
 
-const CASES: [Case; 21] = [
+const CASES: [Case; 22] = [
     Case { alert: "T3DispatchDown", series: &[("up{}", "1x10 0x20")], quiet: 12, fires: 14 },
     Case {
         alert: "T3TraceDown",
@@ -145,6 +145,17 @@ const CASES: [Case; 21] = [
         fires: 12,
     },
     Case {
+        alert: "T3PairingFails",
+        series: &[
+            (r#"t3_dispatch_pairings_total{outcome="mint_failed"}"#, "0x10 1x20"),
+            (r#"t3_dispatch_pairings_total{outcome="paired"}"#, "0+1x30"),
+            // One browser in a loop.
+            (r#"t3_dispatch_pairings_total{outcome="loop_stopped"}"#, "0+1x30"),
+        ],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
         alert: "T3RoutingTableBroken",
         series: &[
             (r#"t3_dispatch_table_reloads_total{result="failed"}"#, "0x10 1x20"),
@@ -172,8 +183,8 @@ const CASES: [Case; 21] = [
     Case {
         alert: "T3DispatchDescriptors",
         series: &[
-            ("t3_dispatch_process_open_fds{}", "700x10 750x20"),
-            ("t3_dispatch_process_max_fds{}", "1000x30"),
+            ("process_open_fds{}", "700x10 750x20"),
+            ("process_max_fds{}", "1000x30"),
         ],
         quiet: 15,
         fires: 17,
@@ -216,8 +227,9 @@ fn promtool(arguments: &[&str]) -> (bool, String) {
 /// Test file for promtool, one test per case.
 fn tests(file: &str, scraped: &str, cases: &[Case]) -> String {
     let alerts = queries::alerts(file);
-    let rules = queries::file(file).canonicalize().unwrap();
-    let mut text = format!("rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n", rules.display());
+    // All files of a site together: an alert that two of them have would fire twice.
+    let rules: Vec<_> = FILES.iter().map(|(name, ..)| queries::file(name).canonicalize().unwrap()).collect();
+    let mut text = format!("rule_files: {rules:?}\nevaluation_interval: 1m\ntests:\n");
     for case in cases {
         let alert = alerts.iter().find(|alert| alert["alert"] == case.alert).expect(case.alert);
         text.push_str("  - interval: 1m\n    input_series:\n");
@@ -231,9 +243,11 @@ fn tests(file: &str, scraped: &str, cases: &[Case]) -> String {
         let kept = if alert["expr"].as_str().unwrap().contains("sum by") { "" } else { case.series[0].0 };
         let labels = kept.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
         let labels = format!("{scraped},{labels}").replace('=', ": ").trim_end_matches(',').to_owned();
-        let reason = labels.split_once("reason: ").map_or("", |(_, value)| value.trim_matches('"'));
-        let annotations = serde_json::to_string(&alert["annotations"]).unwrap();
-        let annotations = annotations.replace("{{ $labels.reason }}", reason);
+        let mut annotations = serde_json::to_string(&alert["annotations"]).unwrap();
+        for name in ["reason", "outcome"] {
+            let value = labels.split_once(&format!("{name}: ")).map_or("", |(_, value)| value.trim_matches('"'));
+            annotations = annotations.replace(&format!("{{{{ $labels.{name} }}}}"), value);
+        }
         let _ = write!(
             text,
             "    alert_rule_test:\n      - {{eval_time: {}m, alertname: {name}, exp_alerts: []}}\n\
@@ -275,4 +289,15 @@ fn each_alert_fires_on_its_series_and_not_before() {
     let (file, scraped, _) = FILES[0];
     fs::write(&test, tests(file, scraped, &never)).unwrap();
     assert!(!promtool(&["test", "rules", test.to_str().unwrap()]).0);
+    // It also fails if an alert fires twice, with the same labels or others.
+    let text = tests(file, scraped, &CASES[..1]);
+    for labels in ["severity: critical", "severity: warning"] {
+        let copy = dir.path().join("copy.yml");
+        let rule = "alert: T3DispatchDown, expr: 'up{job=\"t3-dispatch\"} == 0'";
+        fs::write(&copy, format!("groups: [{{name: copy, rules: [{{{rule}, labels: {{{labels}}}}}]}}]\n"))
+            .unwrap();
+        let twice = text.replacen("rule_files: [", &format!("rule_files: [{copy:?}, "), 1);
+        fs::write(&test, twice).unwrap();
+        assert!(!promtool(&["test", "rules", test.to_str().unwrap()]).0, "{labels}");
+    }
 }

@@ -1,9 +1,11 @@
 //! Deployed files, checked by other tools: queries by the grammars of LogQL and PromQL, alerts by
-//! promtool, units by systemd. Needs node, npm and Debian's packages `prometheus` and `systemd`.
+//! promtool and Prometheus, units by systemd. Needs node, npm, Debian's packages `prometheus` and
+//! `systemd`, and `cargo xtask build`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alerts;
 mod grammars;
+mod prometheus;
 #[path = "../deploy_files/queries.rs"]
 #[allow(dead_code, reason = "commands are checked in deploy_files")]
 mod queries;
