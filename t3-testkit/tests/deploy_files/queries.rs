@@ -193,7 +193,10 @@ fn expand(query: &str) -> String {
 
 /// Language of a line, if it is a query and not a command or record.
 fn language(line: &str) -> Option<&'static str> {
-    let logql = ["{job=", "{namespace=", "{unit="].iter().any(|selector| line.contains(selector));
+    // A selector of PromQL follows the name of a metric.
+    let is_stream = |at: usize| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    let mut selectors = ["{job=", "{namespace=", "{unit="].iter().filter_map(|selector| line.find(selector));
+    let logql = selectors.any(is_stream);
     let promql = ["t3_dispatch_", "t3probe_", "process_"].iter().any(|prefix| line.contains(prefix));
     match (logql, promql) {
         (true, _) => Some("logql"),
