@@ -72,7 +72,10 @@ fn queries() -> Vec<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
     let page = fs::read_to_string(page).unwrap();
     let of = |line: &str| line.strip_prefix("    ").map(str::to_owned);
-    page.lines().filter_map(of).filter(|line| line.contains("t3_dispatch_") || line.contains("process_")).collect()
+    page.lines()
+        .filter_map(of)
+        .filter(|line| line.contains("t3_dispatch_") || line.contains("process_"))
+        .collect()
 }
 
 #[test]

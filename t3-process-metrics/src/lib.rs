@@ -1,6 +1,6 @@
-//! Resource use of this process under the standard names of Prometheus clients, read from procfs at
-//! each scrape. Needs only /proc/self, so that it works in the sandbox of a unit (`ProcSubset=pid`).
-//! A value that cannot be read keeps its last state.
+//! Resource use of this process under the standard names of Prometheus clients, read from procfs
+//! at each scrape. Needs only /proc/self, so that it works in the sandbox of a unit
+//! (`ProcSubset=pid`). A value that cannot be read keeps its last state.
 //!
 //! Linux before 6.2 counts descriptors one by one, which takes milliseconds for thousands: a scrape
 //! must not run on an event loop.

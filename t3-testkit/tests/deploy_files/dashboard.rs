@@ -181,7 +181,10 @@ fn the_table_has_one_time_column_and_links_to_explore_and_the_runbook() {
     let table = panels.iter().find(|panel| panel["type"] == "table").unwrap();
     for step in list(&table["transformations"]).iter().filter(|step| step["id"] == "extractFields") {
         // The rows keep their time; keepTime would add it once more.
-        assert_eq!((&step["options"]["replace"], &step["options"]["keepTime"]), (&false.into(), &false.into()));
+        assert_eq!(
+            (&step["options"]["replace"], &step["options"]["keepTime"]),
+            (&false.into(), &false.into())
+        );
     }
     for column in ["conn", "ray"] {
         let change = list(&table["fieldConfig"]["overrides"]);

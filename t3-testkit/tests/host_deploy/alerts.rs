@@ -182,10 +182,7 @@ const CASES: [Case; 22] = [
     },
     Case {
         alert: "T3DispatchDescriptors",
-        series: &[
-            ("process_open_fds{}", "700x10 750x20"),
-            ("process_max_fds{}", "1000x30"),
-        ],
+        series: &[("process_open_fds{}", "700x10 750x20"), ("process_max_fds{}", "1000x30")],
         quiet: 15,
         fires: 17,
     },
@@ -245,7 +242,8 @@ fn tests(file: &str, scraped: &str, cases: &[Case]) -> String {
         let labels = format!("{scraped},{labels}").replace('=', ": ").trim_end_matches(',').to_owned();
         let mut annotations = serde_json::to_string(&alert["annotations"]).unwrap();
         for name in ["reason", "outcome"] {
-            let value = labels.split_once(&format!("{name}: ")).map_or("", |(_, value)| value.trim_matches('"'));
+            let value =
+                labels.split_once(&format!("{name}: ")).map_or("", |(_, value)| value.trim_matches('"'));
             annotations = annotations.replace(&format!("{{{{ $labels.{name} }}}}"), value);
         }
         let _ = write!(

@@ -57,7 +57,12 @@ impl Site {
         fs::write(&table, r#"{"ann": {"os_user": "ann", "port": 1}}"#).unwrap();
         let mut serve = Command::new(find("t3-dispatch").unwrap());
         serve.env("T3_DISPATCH_CONFIG", "/dev/null").env("T3_DISPATCH_LOG", "stderr");
-        serve.args(["serve", "--no-pairing", "--listen=127.0.0.1:0", "--trace-socket=/nonexistent/evidence.sock"]);
+        serve.args([
+            "serve",
+            "--no-pairing",
+            "--listen=127.0.0.1:0",
+            "--trace-socket=/nonexistent/evidence.sock",
+        ]);
         serve.arg(format!("--metrics-listen={dispatch}")).arg("--table").arg(&table);
         // A leg that never connects: disconnects of it are counted.
         let mut run = Command::new(find("t3-probe").unwrap());

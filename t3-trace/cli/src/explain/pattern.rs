@@ -51,7 +51,8 @@ pub fn false_alarms(record: &CloseRecord, at_ms: i64, others: &[Timed<CloseRecor
     let distance = |row: &&[i64]| row.iter().map(|at| at.abs_diff(at_ms)).min();
     let row = in_a_row.filter(|row| row.len() >= FEWEST).min_by_key(distance)?;
     let (from_ms, until_ms) = (*row.first()?, *row.last()?);
-    let mut cycles: Vec<u64> = row.iter().zip(row.iter().skip(1)).map(|(one, next)| next.abs_diff(*one)).collect();
+    let mut cycles: Vec<u64> =
+        row.iter().zip(row.iter().skip(1)).map(|(one, next)| next.abs_diff(*one)).collect();
     cycles.sort_unstable();
     let sessions = closes.iter().filter(|(at_ms, _)| (from_ms..=until_ms).contains(at_ms)).count();
     Some(FalseAlarms {
@@ -167,7 +168,8 @@ mod tests {
         assert_eq!((found.closes, found.sessions), (5, 6));
         assert!(found.covers(START + 2 * CYCLE) && !found.covers(START));
         // The nearest of two rows.
-        let later = (100..104).map(|n| at(n, CYCLE, close(&format!("l{n}"), "ann", "192.0.2.7", "false_alarm")));
+        let later =
+            (100..104).map(|n| at(n, CYCLE, close(&format!("l{n}"), "ann", "192.0.2.7", "false_alarm")));
         let both: Vec<_> = cycling.into_iter().chain(later).collect();
         let near = |at_ms| false_alarms(&ours, at_ms, &both).unwrap().closes;
         assert_eq!((near(START), near(START + 102 * CYCLE)), (5, 4));
@@ -178,7 +180,8 @@ mod tests {
         let mut ours = close("c0", "ann", "192.0.2.7", "false_alarm");
         let found = false_alarms(&ours, START, &others(9, CYCLE, "false_alarm")).unwrap();
         let text = found.sentence(&ours);
-        for part in ["not one close", "192.0.2.7", "10 of 10 sessions of ann", "within 2m06s", "every 14.0s"] {
+        for part in ["not one close", "192.0.2.7", "10 of 10 sessions of ann", "within 2m06s", "every 14.0s"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         ours.how = None;
