@@ -68,17 +68,17 @@ fn explain_queries_the_servers_of_the_file() {
         }
     };
     let layers = explain(&[]);
-    assert_eq!(layers.loki.as_deref(), Some("https://loki.example.org"));
-    assert_eq!(layers.loki_tenant.as_deref(), Some("t3"));
-    assert_eq!(layers.loki_token_file.as_deref(), Some(Path::new("/etc/token")));
+    assert_eq!(layers.server.loki.as_deref(), Some("https://loki.example.org"));
+    assert_eq!(layers.server.loki_tenant.as_deref(), Some("t3"));
+    assert_eq!(layers.server.loki_token_file.as_deref(), Some(Path::new("/etc/token")));
     assert_eq!(layers.loki_selector, ["{unit=\"ssh.service\"}"]);
     assert_eq!(layers.prometheus.as_deref(), Some("http://prometheus.example.org:9090"));
     assert_eq!(layers.traefik_log.len(), 2);
-    assert_eq!(layers.layer_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
+    assert_eq!(layers.server.layer_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
     assert_eq!(layers.layer_timeout.as_secs(), 3);
     // Another way to log in on the command line.
     let layers = explain(&["--loki-user", "ann", "--loki-password-file", "/p", "--loki", "http://l"]);
-    assert_eq!((layers.loki.as_deref(), layers.loki_token_file), (Some("http://l"), None));
+    assert_eq!((layers.server.loki.as_deref(), layers.server.loki_token_file), (Some("http://l"), None));
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn options() -> Vec<FileOption> {
             }
         }
     }
-    let order = ["Daemon and commands", "Commands", "Other layers", "Daemon"];
+    let order = ["Daemon and commands", "Commands", "Loki", "Store of the records", "Other layers", "Daemon"];
     found.sort_by_key(|option| order.iter().position(|heading| *heading == option.heading()).unwrap());
     found
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex_lite::Regex;
 use serde_json::Value as Json;
 use t3_record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord};
+use t3_trace_cli::store::{Kind, Want, selector};
 
 use crate::{
     alloy::{self, Block, Value},
@@ -269,6 +270,39 @@ fn both_shippers_create_the_streams_of_the_queries() {
         assert_eq!(labels(&rules, "sshd", "ssh.service")["job"], "sshd-devvm", "{shipper}");
         let known: BTreeSet<_> = rules.iter().map(|rule| rule.target.as_str()).collect();
         assert!(known.iter().all(|label| LABELS.contains(label)), "{shipper}: {known:?}");
+    }
+}
+
+/// `t3-trace --from loki` (t3-trace/cli/src/store).
+#[test]
+fn the_store_of_records_selects_the_streams_of_both_shippers() {
+    let wanted = [
+        Want::all(Kind::Close),
+        Want::Unit("t3-probe.service"),
+        Want::Systemd(vec!["t3-serve@ann.service".to_owned()]),
+    ];
+    let sent = selector::queries(&selector::Selector::default(), &["devvm".to_owned()], &wanted);
+    let units = [&["t3-dispatch.service", "t3-trace.service"][..], &["t3-probe.service"], &["init.scope"]];
+    assert_eq!(sent.len(), units.len());
+    assert!(queries::read("deploy/alloy/devvm.alloy").contains("= {host = \"devvm\"}"));
+    let host = queries::yaml(PROMTAIL)["scrape_configs"][0]["journal"]["labels"]["host"].clone();
+    assert_eq!(host.as_str(), Some("devvm"));
+    for (query, units) in sent.iter().zip(units) {
+        let terms = logql::read(query).unwrap();
+        for (rules, unit) in
+            [of_alloy(), of_promtail()].iter().flat_map(|rules| units.iter().map(move |unit| (rules, unit)))
+        {
+            let mut labels = labels(rules, "x", unit);
+            labels.insert("host".to_owned(), "devvm".to_owned());
+            for (name, operator, value) in &terms.labels {
+                let value = if operator == "=~" {
+                    format!("^(?:{value})$")
+                } else {
+                    format!("^{}$", value.replace('.', "[.]"))
+                };
+                assert!(Regex::new(&value).unwrap().is_match(&labels[name]), "{query}: {name} of {unit}");
+            }
+        }
     }
 }
 

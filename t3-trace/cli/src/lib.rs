@@ -8,5 +8,7 @@ pub mod journal;
 pub mod layers;
 pub mod live;
 pub mod present;
+pub mod server;
+pub mod store;
 pub mod subscriber;
 pub mod time;

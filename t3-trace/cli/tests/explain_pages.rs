@@ -122,8 +122,12 @@ fn page(name: &str) -> String {
 fn page_at(name: &str, width: usize) -> String {
     let facts = input(name);
     let others = facts.around.iter().flat_map(|around| &around.closes).take(2);
-    let near =
-        others.map(|close| Close { record: close.what.clone(), at_ms: close.at_ms, written_ms: close.at_ms });
+    let near = others.map(|close| Close {
+        record: close.what.clone(),
+        at_ms: close.at_ms,
+        written_ms: close.at_ms,
+        host: None,
+    });
     Page::of(&facts, &near.collect::<Vec<_>>(), wall).text(Paint { colour: false }, width, wall)
 }
 

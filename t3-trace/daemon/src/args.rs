@@ -9,7 +9,7 @@ use t3_record::wire::SOCKET_PATH;
 use t3_trace_host::{CONFIG, journal_trust::DISPATCH_USER, kernel::Functions};
 
 /// Options of the commands, which read the same file. The daemon skips them.
-pub const OF_COMMANDS: [&str; 23] = [
+pub const OF_COMMANDS: [&str; 26] = [
     "color",
     "time-zone",
     "loki",
@@ -21,6 +21,9 @@ pub const OF_COMMANDS: [&str; 23] = [
     "traefik-selector",
     "cloudflared-selector",
     "loki-selector",
+    "journal-selector",
+    "loki-timeout",
+    "loki-limit",
     "prometheus",
     "prometheus-tenant",
     "prometheus-token-file",

@@ -8,6 +8,8 @@ use t3_record::{Segment, Verdict, wire::SOCKET_PATH};
 use crate::{
     journal::source_args::JournalSource,
     present::args::CommonArgs,
+    server::LokiArgs,
+    store::StoreArgs,
     time::{Moment, duration, local::moment},
 };
 
@@ -18,12 +20,15 @@ use crate::{
   t3-trace closes --since 14:00 --until 14:20 --user alice --short 120s
   t3-trace closes --since yesterday --segment serve --csv > closes.csv
   t3-trace closes --reconcile --since today
+  t3-trace closes --from loki --since 14:00 --incidents
+  t3-trace closes --from loki --host devvm2 --since yesterday --summary
 
 Exit status:
-  0  the journal was read completely, also when nothing matched
+  0  the journal, or Loki, was read completely, also when nothing matched
   1  runtime failure, also without a journal
   2  usage or configuration error
-  3  a part of the journal could not be read (see stderr): closes may be missing
+  3  a part could not be read (see stderr), a limit was reached, or the journal of a host does not
+     arrive in Loki: closes may be missing
 
 Environment: NO_COLOR disables colours, unless --color says otherwise.")]
 pub struct ClosesArgs {
@@ -64,6 +69,10 @@ pub struct ClosesArgs {
     /// Only the summary.
     #[arg(long, conflicts_with_all = ["json", "csv", "no_summary"])]
     pub summary: bool,
+    /// Only the incidents, the worst first: closes of several users or five and more, within one
+    /// second, with the same edge (Cloudflare data centre), version of serve and verdict.
+    #[arg(long, conflicts_with_all = ["json", "csv", "summary", "no_summary"])]
+    pub incidents: bool,
     /// Only the table.
     #[arg(long)]
     pub no_summary: bool,
@@ -72,6 +81,10 @@ pub struct ClosesArgs {
     pub plain: bool,
     #[command(flatten)]
     pub common: CommonArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub server: LokiArgs,
 }
 
 impl ClosesArgs {
@@ -94,6 +107,12 @@ impl ClosesArgs {
 
     #[must_use]
     pub const fn summarises(&self) -> bool {
-        !(self.json || self.csv || self.no_summary)
+        !(self.json || self.csv || self.no_summary || self.incidents)
+    }
+
+    /// Whether a table or lines of records are printed.
+    #[must_use]
+    pub const fn lists(&self) -> bool {
+        !(self.summary || self.incidents)
     }
 }

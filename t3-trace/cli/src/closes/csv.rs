@@ -10,17 +10,17 @@ use crate::{
     time::rfc3339,
 };
 
-/// Returns the header line: `schema`, `time` (RFC 3339, UTC), then each key of a record.
+/// Returns the header line: `schema`, `time` (RFC 3339, UTC), each key of a record, then `host`.
 #[must_use]
 pub fn heading() -> String {
     let keys: Vec<&str> = CloseRecord::KEYS.iter().map(|key| key.name).collect();
-    format!("schema,time,{}", keys.join(","))
+    format!("schema,time,{},host", keys.join(","))
 }
 
-/// Returns the row of a record written at this time in microseconds since the epoch; an absent key
-/// has an empty field.
+/// Returns the row of a record that this host wrote at this time in microseconds since the epoch;
+/// an absent key has an empty field.
 #[must_use]
-pub fn row(record: &CloseRecord, micros: u64) -> String {
+pub fn row(record: &CloseRecord, host: Option<&str>, micros: u64) -> String {
     let pairs = record.pairs();
     let mut known = pairs.iter().peekable();
     let mut row = format!("{SCHEMA},{}", rfc3339(micros).unwrap_or_default());
@@ -30,6 +30,8 @@ pub fn row(record: &CloseRecord, micros: u64) -> String {
             row.push_str(&quoted(value));
         }
     }
+    row.push(',');
+    row.push_str(&host.map_or_else(String::new, quoted));
     row
 }
 
@@ -59,13 +61,14 @@ mod tests {
     fn values_match_their_columns_and_hostile_values_stay_in_their_field() {
         let mut record = record("alice", Verdict::ServeOom, Segment::Serve, 5000);
         record.ws_reason = Some("a,\"b\"\n".to_owned());
-        let row = row(&record, 7);
+        let row = row(&record, Some("a,b"), 7);
         assert!(
             row.starts_with("2,1970-01-01T00:00:00.000007Z,alice,192.0.2.7,5000,upstream_closed,serve_oom,serve,c1,tracepoint,"),
             "{row}"
         );
         assert!(row.contains(",\"a,\"\"b\"\"\u{fffd}\","), "{row}");
-        assert_eq!(row.matches(',').count(), heading().matches(',').count() + 1);
+        assert!(row.ends_with(",\"a,b\""), "{row}");
+        assert_eq!(row.matches(',').count(), heading().matches(',').count() + 2);
     }
 
     #[test]

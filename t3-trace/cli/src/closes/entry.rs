@@ -12,7 +12,10 @@ use t3_record::{
 use t3_trace_host::journal_trust::Trust;
 
 use super::args::ClosesArgs;
-use crate::journal::{export_format::Entry, journalctl::Query, json_entry::Unusable};
+use crate::{
+    journal::{export_format::Entry, json_entry::Unusable},
+    store::{Kind, Query, Term, Want},
+};
 
 /// Content of an entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,56 +89,42 @@ pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
     })
 }
 
-/// Returns the query for these options; journald's index skips entries that do not match.
+/// Returns the query for these options; the store skips entries that do not match.
 #[must_use]
 pub fn query(args: &ClosesArgs) -> Query {
-    let mut matches = closes(args);
+    let mut wanted = vec![Want::Records { kinds: vec![Kind::Close], terms: closes(args) }];
     if args.summarises() {
-        matches.extend(["+".to_owned(), format!("MESSAGE_ID={OPEN_ID}")]);
-        matches.extend(args.user.iter().map(|user| term("user", user)));
+        let terms = args.user.iter().map(|user| Term::new("user", user)).collect();
+        wanted.push(Want::Records { kinds: vec![Kind::Open], terms });
     }
     if args.counts_attempts() {
-        matches.extend(["+".to_owned(), format!("MESSAGE_ID={ATTEMPTS_ID}")]);
+        wanted.push(Want::all(Kind::Attempts));
     }
-    Query {
-        since: args.since,
-        until: args.until(),
-        reverse: false,
-        place: args.place.clone(),
-        // A record is most of its entry; for journalctl, looking up each field in a list costs more
-        // than writing it.
-        fields: Vec::new(),
-        matches,
-        often_empty: false,
-    }
+    Query { since: args.since, until: args.until(), wanted, ..Query::default() }
 }
 
 /// Returns the query for reconciled records: without an end, because they are written after the
 /// close.
 #[must_use]
 pub fn reconciled_query(args: &ClosesArgs) -> Query {
-    let mut matches = closes(args);
-    matches.extend(reconciled());
-    Query { since: args.since, place: args.place.clone(), matches, often_empty: true, ..Query::default() }
+    let mut terms = closes(args);
+    terms.extend(reconciled());
+    let wanted = vec![Want::Records { kinds: vec![Kind::Close], terms }];
+    Query { since: args.since, wanted, often_empty: true, ..Query::default() }
 }
 
 /// Terms that select reconciled records.
-pub fn reconciled() -> impl Iterator<Item = String> {
-    Reconciled::ALL.iter().map(|origin| term("reconciled", origin.as_str()))
+pub fn reconciled() -> impl Iterator<Item = Term> {
+    Reconciled::ALL.iter().map(|origin| Term::new("reconciled", origin.as_str()))
 }
 
-/// Terms of the closes for these options.
-fn closes(args: &ClosesArgs) -> Vec<String> {
-    // Selected by message ID, not by unit: t3-trace writes some closes itself.
-    let mut matches = vec![format!("MESSAGE_ID={CLOSE_ID}")];
-    matches.extend(args.user.iter().map(|user| term("user", user)));
-    matches.extend(args.verdict.iter().map(|verdict| term("verdict", verdict.as_str())));
-    matches.extend(args.segment.iter().map(|segment| term("segment", segment.as_str())));
-    matches
-}
-
-fn term(key: &str, value: &str) -> String {
-    format!("{}={value}", field(key))
+/// Terms of the closes for these options. Closes are selected by kind, not by unit: t3-trace writes
+/// some itself.
+fn closes(args: &ClosesArgs) -> Vec<Term> {
+    let mut terms: Vec<Term> = args.user.iter().map(|user| Term::new("user", user)).collect();
+    terms.extend(args.verdict.iter().map(|verdict| Term::new("verdict", verdict.as_str())));
+    terms.extend(args.segment.iter().map(|segment| Term::new("segment", segment.as_str())));
+    terms
 }
 
 #[cfg(test)]
@@ -209,10 +198,14 @@ mod tests {
         assert_eq!(open(Some("40")), Ok(Some(EntryKind::Back { user: "wizard".to_owned(), gap_ms: 40 })));
     }
 
+    fn matches(query: &Query) -> Vec<String> {
+        crate::store::wanted::terms(&query.wanted)
+    }
+
     #[test]
     fn the_query_uses_the_index_of_the_journal() {
         let all = ClosesArgs { no_summary: true, ..ClosesArgs::default() };
-        assert_eq!(query(&all).matches, [format!("MESSAGE_ID={CLOSE_ID}")]);
+        assert_eq!(matches(&query(&all)), [format!("MESSAGE_ID={CLOSE_ID}")]);
         let some = ClosesArgs {
             user: Some("+".to_owned()),
             verdict: vec![Verdict::ServeOom, Verdict::ServeKilled],
@@ -229,13 +222,13 @@ mod tests {
             &format!("MESSAGE_ID={OPEN_ID}"),
             "T3_USER=+",
         ];
-        assert_eq!(query(&some).matches, expected);
+        assert_eq!(matches(&query(&some)), expected);
         let expected =
             [&expected[..5], &["T3_RECONCILED=journal", "T3_RECONCILED=spool", "T3_RECONCILED=restart"]]
                 .concat();
-        assert_eq!(reconciled_query(&some).matches, expected);
+        assert_eq!(matches(&reconciled_query(&some)), expected);
         let attempts = format!("MESSAGE_ID={ATTEMPTS_ID}");
-        assert!(query(&ClosesArgs::default()).matches.contains(&attempts));
-        assert!(!query(&some).matches.contains(&attempts));
+        assert!(matches(&query(&ClosesArgs::default())).contains(&attempts));
+        assert!(!matches(&query(&some)).contains(&attempts));
     }
 }

@@ -1,9 +1,11 @@
-//! `t3-trace closes`: past closes from the journal as a table with a summary, as JSON or as CSV.
+//! `t3-trace closes`: past closes from the journal or Loki as a table with a summary, as incidents,
+//! as JSON or as CSV.
 
 pub mod args;
 pub mod csv;
 pub mod entry;
 pub mod filter;
+pub mod incidents;
 pub mod progress;
 pub mod reconcile;
 pub mod reconciled;
@@ -13,20 +15,23 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Context;
 use t3_record::CloseRecord;
-use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
+use t3_trace_host::{
+    clock::realtime_secs,
+    journal_trust::{DISPATCH_USER, Trust},
+};
 
 use crate::{
-    journal::{
-        Completeness, access, export_format::Entry, journalctl, json_entry::Unusable, warnings::Warnings,
-    },
+    journal::{Completeness, access, export_format::Entry, json_entry::Unusable, warnings::Warnings},
     present::{
         close_line, json,
         text::{self, Paint},
     },
+    store::{self, ReadError, Store, StoreKind},
     time::local,
 };
 use args::ClosesArgs;
 use entry::EntryKind;
+use incidents::Incidents;
 use progress::Progress;
 use reconciled::Reconciled;
 use summary::Summary;
@@ -43,25 +48,44 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<Completeness> {
         );
     }
     if args.reconcile {
+        anyhow::ensure!(
+            args.store.from == StoreKind::Journal,
+            "--reconcile is about this host: omit it, or --from loki"
+        );
         reconcile::run(&args.socket)?;
     }
+    let store = store::open(&args.store, &args.place, &args.server)?;
+    if store.needs_start() && args.since.is_none() {
+        let _ =
+            writeln!(io::stderr(), "t3-trace closes: the last 30 days of Loki; --since for another range");
+    }
     let stdout = io::stdout();
-    let paint = args.common.paint(args.plain);
-    let trust = Trust::in_user(DISPATCH_USER);
     let out = BufWriter::new(stdout.lock());
-    let mut shown = ClosesPrinter {
-        out,
-        args,
-        paint,
-        width: text::width(),
-        trust,
-        day: String::new(),
-        broken: 0,
-        foreign: 0,
-        reconciled: Reconciled::default(),
-        warnings: Warnings::default(),
-    };
-    let written = shown.all().context("cannot read the journal")?;
+    let style = Style { paint: args.common.paint(args.plain), width: text::width() };
+    list(args, &*store, Trust::in_user(DISPATCH_USER), out, style)
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    pub paint: Paint,
+    /// Columns of the terminal, if lines are folded.
+    pub width: Option<usize>,
+}
+
+/// Prints the closes of a store.
+///
+/// # Errors
+/// The store cannot be read to its end, or writing fails, except with EPIPE.
+pub fn list(
+    args: &ClosesArgs,
+    store: &dyn Store,
+    trust: Trust,
+    out: impl Write,
+    Style { paint, width }: Style,
+) -> anyhow::Result<Completeness> {
+    let mut shown = ClosesPrinter::new(args, out, paint, width, trust);
+    let written = shown.all(store).with_context(|| format!("cannot read {}", store.name()))?;
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
@@ -83,26 +107,52 @@ struct ClosesPrinter<'a, W> {
     foreign: u64,
     /// Reconciled records that are not yet printed.
     reconciled: Reconciled,
+    incidents: Incidents,
     warnings: Warnings,
+    /// Each record has its host.
+    shows_host: bool,
 }
 
-impl<W: Write> ClosesPrinter<'_, W> {
-    fn all(&mut self) -> Result<io::Result<()>, journalctl::ReadError> {
+impl<'a, W: Write> ClosesPrinter<'a, W> {
+    fn new(args: &'a ClosesArgs, out: W, paint: Paint, width: Option<usize>, trust: Trust) -> Self {
+        Self {
+            out,
+            args,
+            paint,
+            width,
+            trust,
+            day: String::new(),
+            broken: 0,
+            foreign: 0,
+            reconciled: Reconciled::default(),
+            incidents: Incidents::default(),
+            warnings: Warnings::default(),
+            shows_host: false,
+        }
+    }
+
+    fn all(&mut self, store: &dyn Store) -> Result<io::Result<()>, ReadError> {
         let mut summary = Summary::default();
+        let query = entry::query(self.args);
+        let survey = store.survey(&query)?;
+        self.shows_host = survey.has_many();
+        let now = realtime_secs().saturating_mul(1_000_000);
+        let until = self.args.until().map(|until| until.epoch_micros());
+        let end = i64::try_from(until.unwrap_or(now).min(now)).unwrap_or(i64::MAX).saturating_mul(1000);
+        self.warnings.merge(Warnings::of_loki(survey.silent(end)));
         if let Err(error) = self.heading() {
             return Ok(Err(error));
         }
-        let until = self.args.until().map(|until| until.epoch_micros());
-        let mut progress = Progress::new(until, !self.args.summary);
-        let read = self.read_reconciled(&mut summary).and_then(|()| {
-            journalctl::entries(&entry::query(self.args), |entry| {
+        let mut progress = Progress::new(until, self.args.lists());
+        let read = self.read_reconciled(store, &mut summary).and_then(|()| {
+            store::read(store, &query, |entry| {
                 progress.step(|| entry.micros());
                 self.entry(entry, &mut summary)
             })
         });
         progress.end();
         // Also when journalctl has failed for this reason: its error does not name the group.
-        if self.args.place.is_here()
+        if store.is_here()
             && let Some(path) = access::closed()
         {
             let path = path.display();
@@ -132,15 +182,17 @@ impl<W: Write> ClosesPrinter<'_, W> {
 
     /// Keeps the reconciled records for the list. A summary has no order: it counts them at once,
     /// so that its memory does not grow with their number.
-    fn read_reconciled(&mut self, summary: &mut Summary) -> Result<(), journalctl::ReadError> {
+    fn read_reconciled(&mut self, store: &dyn Store, summary: &mut Summary) -> Result<(), ReadError> {
         let (args, trust) = (self.args, self.trust);
         let mut found = Reconciled::default();
         // Unusable entries are counted when they are read with all others.
-        let read = journalctl::entries(&entry::reconciled_query(args), |entry| {
+        let incidents = &mut self.incidents;
+        let read = store::read(store, &entry::reconciled_query(args), |entry| {
             if let Ok(Some(EntryKind::Close { record, micros })) = entry::kind(entry, trust) {
                 match reconciled::closed_at(args, &record, micros) {
                     Some(at) if args.summary => summary.close(&record, at / 1_000_000),
-                    Some(at) => found.keep(at, record),
+                    Some(at) if args.incidents => incidents.close(&record, entry.host(), at / 1_000_000),
+                    Some(at) => found.keep(at, record, entry.host()),
                     None => {}
                 }
             }
@@ -155,10 +207,11 @@ impl<W: Write> ClosesPrinter<'_, W> {
     fn heading(&mut self) -> io::Result<()> {
         if self.args.csv {
             writeln!(self.out, "{}", csv::heading())
-        } else if self.args.json || self.args.summary {
+        } else if self.args.json || !self.args.lists() {
             Ok(())
         } else {
-            writeln!(self.out, "{}", text::folded(&close_line::heading(self.paint), self.width))
+            let heading = close_line::heading(self.shows_host, self.paint);
+            writeln!(self.out, "{}", text::folded(&heading, self.width))
         }
     }
 
@@ -189,25 +242,35 @@ impl<W: Write> ClosesPrinter<'_, W> {
             return Ok(());
         }
         self.due(micros, summary)?;
-        self.close(&record, micros, summary)
+        self.close(&record, entry.host(), micros, summary)
     }
 
     /// Prints the reconciled records up to this time.
     fn due(&mut self, up_to: u64, summary: &mut Summary) -> io::Result<()> {
-        while let Some((micros, record)) = self.reconciled.next(up_to) {
-            self.close(&record, micros, summary)?;
+        while let Some(due) = self.reconciled.next(up_to) {
+            self.close(&due.record, due.host.as_deref(), due.at, summary)?;
         }
         Ok(())
     }
 
-    fn close(&mut self, record: &CloseRecord, micros: u64, summary: &mut Summary) -> io::Result<()> {
+    fn close(
+        &mut self,
+        record: &CloseRecord,
+        host: Option<&str>,
+        micros: u64,
+        summary: &mut Summary,
+    ) -> io::Result<()> {
         if self.args.csv {
-            return writeln!(self.out, "{}", csv::row(record, micros));
+            return writeln!(self.out, "{}", csv::row(record, host, micros));
         }
         if self.args.json {
-            return writeln!(self.out, "{}", json::line(record, micros)?);
+            return writeln!(self.out, "{}", json::line(record, host, micros)?);
         }
         let at = micros / 1_000_000;
+        if self.args.incidents {
+            self.incidents.close(record, host, at);
+            return Ok(());
+        }
         summary.close(record, at);
         if self.args.summary {
             return Ok(());
@@ -217,16 +280,22 @@ impl<W: Write> ClosesPrinter<'_, W> {
             writeln!(self.out, "{day}")?;
             self.day = day;
         }
-        let line = close_line::close(record, &local::clock(at), self.paint);
+        let host = self.shows_host.then(|| host.unwrap_or_default());
+        let line = close_line::close(record, &local::clock(at), host, self.paint);
         writeln!(self.out, "{}", text::folded(&line, self.width))
     }
 
     fn foot(&mut self, summary: Summary) -> io::Result<()> {
-        if self.args.summarises() {
-            if !self.args.summary {
+        if self.args.summarises() || self.args.incidents {
+            let clock = |at| format!("{} {}", local::day(at), local::clock(at));
+            let text = if self.args.incidents {
+                std::mem::take(&mut self.incidents).text(self.width, clock)
+            } else {
+                summary.text(self.width, clock)
+            };
+            if self.args.lists() {
                 writeln!(self.out)?;
             }
-            let text = summary.text(self.width, |at| format!("{} {}", local::day(at), local::clock(at)));
             self.out.write_all(text.as_bytes())?;
             if !self.warnings.is_empty() {
                 let incomplete =
@@ -264,18 +333,7 @@ mod tests {
     fn shown_at(args: &ClosesArgs, width: Option<usize>) -> String {
         let paint = Paint { colour: false };
         let trust = Trust { dispatch: Some(991) };
-        let mut shown = ClosesPrinter {
-            out: Vec::new(),
-            args,
-            paint,
-            width,
-            trust,
-            day: String::new(),
-            broken: 0,
-            foreign: 0,
-            reconciled: Reconciled::default(),
-            warnings: Warnings::default(),
-        };
+        let mut shown = ClosesPrinter::new(args, Vec::new(), paint, width, trust);
         let mut summary = Summary::default();
         shown.heading().unwrap();
         let mut close = record("alice", Verdict::ServeKilled, Segment::Serve, 5000);
@@ -355,22 +413,17 @@ mod tests {
             ClosesArgs { json: true, ..ClosesArgs::default() },
             ClosesArgs { csv: true, ..ClosesArgs::default() },
         ] {
-            let mut shown = ClosesPrinter {
-                out: Vec::new(),
-                args: &args,
-                paint: Paint { colour: false },
-                width: None,
-                trust: Trust { dispatch: Some(991) },
-                day: String::new(),
-                broken: 0,
-                foreign: 0,
-                reconciled: Reconciled::default(),
-                warnings: Warnings::default(),
-            };
+            let mut shown = ClosesPrinter::new(
+                &args,
+                Vec::new(),
+                Paint { colour: false },
+                None,
+                Trust { dispatch: Some(991) },
+            );
             let mut summary = Summary::default();
             for (record, at) in &entries {
                 if let Some(at) = reconciled::closed_at(&args, record, *at) {
-                    shown.reconciled.keep(at, Box::new(record.clone()));
+                    shown.reconciled.keep(at, Box::new(record.clone()), None);
                 }
             }
             shown.reconciled.sort();

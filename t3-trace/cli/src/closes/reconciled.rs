@@ -19,24 +19,33 @@ pub fn closed_at(args: &ClosesArgs, record: &CloseRecord, written: u64) -> Optio
     (record.reconciled.is_some() && since && until && filter::wanted(args, record)).then_some(at)
 }
 
+/// A record to be listed.
+#[derive(Debug)]
+pub struct Due {
+    /// Time of the close in microseconds since the epoch.
+    pub at: u64,
+    pub record: Box<CloseRecord>,
+    pub host: Option<String>,
+}
+
 /// Records to be listed, earliest close first.
 #[derive(Debug, Default)]
-pub struct Reconciled(VecDeque<(u64, Box<CloseRecord>)>);
+pub struct Reconciled(VecDeque<Due>);
 
 impl Reconciled {
     /// Keeps a record with the time of its close.
-    pub fn keep(&mut self, at: u64, record: Box<CloseRecord>) {
-        self.0.push_back((at, record));
+    pub fn keep(&mut self, at: u64, record: Box<CloseRecord>, host: Option<&str>) {
+        self.0.push_back(Due { at, record, host: host.map(str::to_owned) });
     }
 
     /// Sorts the records after the last one.
     pub fn sort(&mut self) {
-        self.0.make_contiguous().sort_by_key(|(at, _)| *at);
+        self.0.make_contiguous().sort_by_key(|due| due.at);
     }
 
     /// Removes and returns the next record up to a time in microseconds since the epoch.
-    pub fn next(&mut self, up_to: u64) -> Option<(u64, Box<CloseRecord>)> {
-        self.0.front().is_some_and(|(at, _)| *at <= up_to).then(|| self.0.pop_front()).flatten()
+    pub fn next(&mut self, up_to: u64) -> Option<Due> {
+        self.0.front().is_some_and(|due| due.at <= up_to).then(|| self.0.pop_front()).flatten()
     }
 }
 
@@ -64,11 +73,11 @@ mod tests {
             record.reconciled = origin;
             record.ended_at = crate::time::rfc3339(second * 1_000_000);
             if let Some(at) = closed_at(&args, &record, 900_000_000) {
-                kept.keep(at, Box::new(record));
+                kept.keep(at, Box::new(record), None);
             }
         }
         kept.sort();
-        let mut next = |up_to: u64| kept.next(up_to * 1_000_000).map(|(at, record)| (at, record.conn));
+        let mut next = |up_to: u64| kept.next(up_to * 1_000_000).map(|due| (due.at, due.record.conn));
         assert_eq!(next(99), None);
         assert_eq!(next(150), Some((100_000_000, "first".to_owned())));
         assert_eq!(next(150), None);

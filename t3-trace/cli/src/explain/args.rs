@@ -7,6 +7,7 @@ use crate::{
     journal::source_args::JournalSource,
     layers::LayerArgs,
     present::args::CommonArgs,
+    store::StoreArgs,
     time::{Moment, local::moment},
 };
 
@@ -19,6 +20,7 @@ use crate::{
   t3-trace explain --user alice --at 14:10
   t3-trace explain --last --user alice
   t3-trace explain --directory /mnt/devvm/var/log/journal k3v9q0a1b2c3d --json
+  t3-trace explain --from loki --user alice --at 14:10
 
 The id is the value of conn= in each record; t3-trace closes --json shows it.
 
@@ -26,7 +28,8 @@ Exit status:
   0  explained
   1  no such close, or runtime failure, also without a journal
   2  usage or configuration error
-  3  a part of the journal could not be read (see stderr): the close or facts may be missing
+  3  a part of the journal, or of Loki, could not be read (see stderr): the close or facts may be
+     missing
 
 Environment: NO_COLOR disables colours, unless --color says otherwise."
 )]
@@ -56,6 +59,8 @@ pub struct ExplainArgs {
     pub plain: bool,
     #[command(flatten)]
     pub common: CommonArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub layers: LayerArgs,
 }

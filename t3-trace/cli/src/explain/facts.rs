@@ -22,6 +22,10 @@ pub struct ExplainInput {
     pub at_ms: i64,
     /// Write time of the record in milliseconds since the epoch.
     pub written_ms: i64,
+    /// Host that wrote the record.
+    pub host: Option<String>,
+    /// This host, if known: a page about another one names it.
+    pub here: Option<String>,
     /// The session's own `ws open`.
     pub open: Option<Timed<OpenRecord>>,
     /// The `ws open` of the reconnect.
@@ -71,6 +75,8 @@ impl ExplainInput {
             record,
             at_ms,
             written_ms: at_ms,
+            host: None,
+            here: None,
             open: None,
             back: None,
             around: None,
@@ -78,6 +84,13 @@ impl ExplainInput {
             gathered: LayerData::default(),
             has_own_zone: false,
         }
+    }
+
+    /// Returns the host of the record if it is not this one.
+    #[must_use]
+    pub fn other_host(&self) -> Option<&str> {
+        let here = self.here.as_deref()?;
+        self.host.as_deref().filter(|host| *host != here)
     }
 
     /// The close as the parsers of the layers expect it.

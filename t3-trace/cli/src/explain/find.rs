@@ -32,6 +32,8 @@ pub struct Close {
     pub at_ms: i64,
     /// Write time.
     pub written_ms: i64,
+    /// Host of the entry.
+    pub host: Option<String>,
 }
 
 /// The selected close, and other candidates, the nearest first.
@@ -92,7 +94,7 @@ mod tests {
             conn.to_owned(),
             KernelSource::Tracepoint,
         );
-        Close { record, at_ms: at_secs * 1000, written_ms: at_secs * 1000 }
+        Close { record, at_ms: at_secs * 1000, written_ms: at_secs * 1000, host: None }
     }
 
     fn closes() -> Vec<Close> {

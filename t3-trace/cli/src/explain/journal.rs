@@ -1,10 +1,11 @@
-//! Reads a close and its context from the journal. Accepts only entries of trusted writers.
+//! Reads a close and its context from the journal, or from Loki. Accepts only entries of trusted
+//! writers.
 
 use std::{cell::RefCell, ops::ControlFlow};
 
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
-    journal::{BURST_ID, CLOSE_ID, OPEN_ID, field},
+    journal::{BURST_ID, CLOSE_ID, field},
     probe::Disconnect,
 };
 use t3_trace_host::journal_trust::Trust;
@@ -16,11 +17,8 @@ use super::{
 };
 use crate::{
     closes::entry,
-    journal::{
-        export_format::Entry,
-        journalctl::{self, Query, ReadError},
-        warnings::Warnings,
-    },
+    journal::{export_format::Entry, warnings::Warnings},
+    store::{Kind, Query, ReadError, Store, Term, Want},
     time::{Moment, closed::closed_micros},
 };
 
@@ -30,6 +28,10 @@ const BEFORE: i64 = 60_000;
 const AFTER: i64 = 75_000;
 /// Range before a close in which a pattern over the user's sessions is searched, in milliseconds.
 const HISTORY: i64 = 30 * 60_000;
+/// Range around a session in which its `ws open` and the reconnect are searched in a store without
+/// an index, in seconds.
+const OPEN_BEFORE: u64 = 3_600;
+const BACK_AFTER: u64 = 86_400;
 /// Limit of closes kept around one.
 const KEPT: usize = 10_000;
 /// Unit of the probe, if it runs on this host.
@@ -46,9 +48,9 @@ pub struct Candidates {
 }
 
 /// A journal and its trusted writers.
-#[derive(Debug)]
 pub struct Journal<'a> {
     args: &'a ExplainArgs,
+    store: &'a dyn Store,
     trust: Trust,
     /// Warnings of all queries.
     warnings: RefCell<Warnings>,
@@ -56,8 +58,8 @@ pub struct Journal<'a> {
 
 impl<'a> Journal<'a> {
     #[must_use]
-    pub fn new(args: &'a ExplainArgs, trust: Trust) -> Self {
-        Self { args, trust, warnings: RefCell::default() }
+    pub fn new(args: &'a ExplainArgs, store: &'a dyn Store, trust: Trust) -> Self {
+        Self { args, store, trust, warnings: RefCell::default() }
     }
 
     /// Returns the warnings of the queries so far.
@@ -72,19 +74,24 @@ impl<'a> Journal<'a> {
     /// The journal cannot be read.
     pub fn find(&self, selector: &Selector) -> Result<Candidates, ReadError> {
         let mut query = self.query();
-        query.matches.push(format!("MESSAGE_ID={CLOSE_ID}"));
+        let mut terms = Vec::new();
         match selector {
-            Selector::Conn(conn) => query.matches.push(term("conn", conn)),
+            Selector::Conn(conn) => {
+                // One session has one record; the last that t3-dispatch wrote is the best.
+                query.reverse = true;
+                terms.push(Term::new("conn", conn));
+            }
             Selector::Nearby { user, at } => {
                 query.since = Some(self.not_before(moment(at.secs.saturating_sub(find::NEAR))));
                 query.until = Some(moment(at.secs.saturating_add(at.span).saturating_add(find::NEAR)));
-                query.matches.push(term("user", user));
+                terms.push(Term::new("user", user));
             }
             Selector::Last { user } => {
                 query.reverse = true;
-                query.matches.extend(user.iter().map(|user| term("user", user)));
+                terms.extend(user.iter().map(|user| Term::new("user", user)));
             }
         }
+        query.wanted = vec![Want::Records { kinds: vec![Kind::Close], terms: terms.clone() }];
         let mut found = Candidates::default();
         self.read(&query, |entry| {
             match entry::record(entry) {
@@ -99,8 +106,9 @@ impl<'a> Journal<'a> {
         if let Selector::Nearby { .. } = selector {
             // Their entries are later than the closes; those outside the range are not selected.
             found.closes.retain(|close| close.record.reconciled.is_none());
-            let mut query = Query { until: None, often_empty: true, ..query };
-            query.matches.extend(entry::reconciled());
+            terms.extend(entry::reconciled());
+            let wanted = vec![Want::Records { kinds: vec![Kind::Close], terms }];
+            let query = Query { until: None, often_empty: true, wanted, ..query };
             self.read(&query, |entry| {
                 if let (true, Ok(record)) = (self.trusts(entry), entry::record(entry)) {
                     found.closes.push(close(record, entry));
@@ -113,10 +121,7 @@ impl<'a> Journal<'a> {
 
     /// Calls `each` for every entry until it breaks.
     fn read(&self, query: &Query, mut each: impl FnMut(&Entry) -> ControlFlow<()>) -> Result<(), ReadError> {
-        let (_, warnings) = journalctl::entries(query, |entry| match each(entry) {
-            ControlFlow::Break(()) => Err(()),
-            ControlFlow::Continue(()) => Ok(()),
-        })?;
+        let warnings = self.store.entries(query, &mut each)?;
         self.warnings.borrow_mut().merge(warnings);
         Ok(())
     }
@@ -128,6 +133,7 @@ impl<'a> Journal<'a> {
     pub fn around(&self, close: Close, now_ms: i64) -> Result<ExplainInput, ReadError> {
         let mut facts = ExplainInput::of(close.record, close.at_ms);
         facts.written_ms = close.written_ms;
+        facts.host = close.host;
         self.opens(&mut facts)?;
         let zero = facts.zero_ms();
         let mut around = Context {
@@ -139,21 +145,22 @@ impl<'a> Journal<'a> {
         let secs = |ms: i64| u64::try_from(ms.div_euclid(1000)).unwrap_or(0);
         query.since = Some(self.not_before(moment(secs(around.from_ms))));
         query.until = Some(moment(secs(around.until_ms) + 1));
-        query.matches.extend([CLOSE_ID, BURST_ID].map(|id| format!("MESSAGE_ID={id}")));
-        query.matches.extend(["+".to_owned(), format!("_SYSTEMD_UNIT={PROBE_UNIT}")]);
-        // Messages of systemd about a unit have the field UNIT; the trusted fields _PID and _UID
-        // prove that systemd wrote them.
-        query.matches.extend(["+", "_PID=1", "_UID=0"].map(str::to_owned));
+        query.host.clone_from(&facts.host);
         let units =
             [format!("t3-serve@{}", facts.record.user), "t3-dispatch".to_owned(), "t3-trace".to_owned()];
-        query.matches.extend(units.map(|unit| format!("UNIT={unit}.service")));
+        query.wanted = vec![
+            Want::Records { kinds: vec![Kind::Close, Kind::Burst], terms: Vec::new() },
+            Want::Unit(PROBE_UNIT),
+            Want::Systemd(units.map(|unit| format!("{unit}.service")).to_vec()),
+        ];
         self.read(&query, |entry| {
             self.add(&mut around, &facts.record, entry);
             ControlFlow::Continue(())
         })?;
         let until = query.until;
         self.reconciled(&mut around, &facts.record, Query { until: None, often_empty: true, ..query })?;
-        facts.history = self.history(&facts.record, moment(secs(zero.saturating_sub(HISTORY))), until)?;
+        let since = moment(secs(zero.saturating_sub(HISTORY)));
+        facts.history = self.history(&facts.record, since, until, facts.host.clone())?;
         facts.around = Some(around);
         Ok(facts)
     }
@@ -164,10 +171,12 @@ impl<'a> Journal<'a> {
         ours: &CloseRecord,
         since: Moment,
         until: Option<Moment>,
+        host: Option<String>,
     ) -> Result<Vec<Timed<CloseRecord>>, ReadError> {
         let since = Some(self.not_before(since));
-        let matches = vec![format!("MESSAGE_ID={CLOSE_ID}"), term("user", &ours.user)];
-        let query = Query { since, until, matches, often_empty: true, ..self.query() };
+        let terms = vec![Term::new("user", &ours.user)];
+        let wanted = vec![Want::Records { kinds: vec![Kind::Close], terms }];
+        let query = Query { since, until, wanted, host, often_empty: true, ..self.query() };
         let mut closes = Vec::new();
         self.read(&query, |entry| {
             if let (true, Ok(what)) = (self.trusts(entry), entry::record(entry))
@@ -188,8 +197,8 @@ impl<'a> Journal<'a> {
         ours: &CloseRecord,
         mut query: Query,
     ) -> Result<(), ReadError> {
-        query.matches = vec![format!("MESSAGE_ID={CLOSE_ID}")];
-        query.matches.extend(entry::reconciled());
+        let terms = entry::reconciled().collect();
+        query.wanted = vec![Want::Records { kinds: vec![Kind::Close], terms }];
         self.read(&query, |entry| {
             if let (true, Ok(record)) = (self.trusts(entry), entry::record(entry)) {
                 let close = close(record, entry);
@@ -205,9 +214,16 @@ impl<'a> Journal<'a> {
     /// Reads the session's `ws open`, however old, and that of the reconnect.
     fn opens(&self, facts: &mut ExplainInput) -> Result<(), ReadError> {
         let conn = &facts.record.conn;
-        let id = format!("MESSAGE_ID={OPEN_ID}");
-        let mut query = Query { since: None, often_empty: true, ..self.query() };
-        query.matches = vec![id.clone(), term("conn", conn), "+".to_owned(), id, term("prev", conn)];
+        let open = |key| Want::Records { kinds: vec![Kind::Open], terms: vec![Term::new(key, conn)] };
+        let wanted = vec![open("conn"), open("prev")];
+        let mut query = Query { since: None, wanted, often_empty: true, ..self.query() };
+        query.host.clone_from(&facts.host);
+        if self.store.needs_start() {
+            let lasted = facts.record.dur_ms / 1000;
+            let closed = u64::try_from(facts.at_ms / 1000).unwrap_or(0);
+            query.since = Some(moment(closed.saturating_sub(lasted).saturating_sub(OPEN_BEFORE)));
+            query.until = Some(moment(closed.saturating_add(BACK_AFTER)));
+        }
         let mut opens: Vec<Timed<OpenRecord>> = Vec::new();
         self.read(&query, |entry| {
             if self.trusts(entry)
@@ -258,12 +274,8 @@ impl<'a> Journal<'a> {
 
     /// Returns a query without conditions.
     fn query(&self) -> Query {
-        Query { since: self.args.since, place: self.args.place.clone(), ..Query::default() }
+        Query { since: self.args.since, ..Query::default() }
     }
-}
-
-fn term(key: &str, value: &str) -> String {
-    format!("{}={value}", field(key))
 }
 
 fn moment(secs: u64) -> Moment {
@@ -273,7 +285,8 @@ fn moment(secs: u64) -> Moment {
 fn close(record: CloseRecord, entry: &Entry) -> Close {
     let written = entry.micros().unwrap_or_default();
     let ms = |micros: u64| i64::try_from(micros / 1000).unwrap_or(i64::MAX);
-    Close { at_ms: ms(closed_micros(&record, written)), written_ms: ms(written), record }
+    let host = entry.host().map(str::to_owned);
+    Close { at_ms: ms(closed_micros(&record, written)), written_ms: ms(written), record, host }
 }
 
 fn at_ms(entry: &Entry) -> i64 {

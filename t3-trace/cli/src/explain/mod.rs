@@ -33,6 +33,7 @@ use crate::{
         text::{self, safe},
         units,
     },
+    store::{self, Store},
     time::local,
 };
 use args::ExplainArgs;
@@ -50,13 +51,35 @@ const BEFORE: i64 = 60_000;
 /// The close is not found in a journal that was read completely, the journal cannot be read, or
 /// writing fails, except with EPIPE.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<Completeness> {
+    let store = store::open(&args.store, &args.place, &args.layers.server)?;
+    let mut stdout = io::stdout().lock();
+    explain(args, &*store, Trust::in_user(DISPATCH_USER), &mut stdout)
+}
+
+/// As [`run`], with the entries of a store.
+///
+/// # Errors
+/// As [`run`].
+pub fn explain(
+    args: &ExplainArgs,
+    store: &dyn Store,
+    trust: Trust,
+    out: &mut dyn Write,
+) -> anyhow::Result<Completeness> {
     let selector = args.selector();
-    let journal = Journal::new(args, Trust::in_user(DISPATCH_USER));
-    let mut found = journal.find(&selector).context("cannot search the journal")?;
+    let journal = Journal::new(args, store, trust);
+    let searched = || format!("cannot search {}", store.name());
+    let mut found = journal.find(&selector).with_context(searched)?;
     let closes = std::mem::take(&mut found.closes);
     let Some(Choice { close, near }) = find::choose(&selector, closes) else {
-        let own = args.place.is_here();
-        let error = not_found(&selector, &found, own.then(access::closed).flatten().as_deref());
+        let own = store.is_here();
+        let mut error = not_found(&selector, &found, own.then(access::closed).flatten().as_deref());
+        if store.needs_start() {
+            error.push_str("; a record arrives in Loki some seconds after the close");
+            if args.since.is_none() {
+                error.push_str("; only the last 30 days were searched: --since for more");
+            }
+        }
         let warnings = journal.warnings();
         if warnings.is_empty() {
             anyhow::bail!("{error}");
@@ -65,7 +88,9 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Completeness> {
         let _ = writeln!(io::stderr(), "t3-trace: {error}");
         return Ok(Completeness::Incomplete);
     };
-    let mut facts = journal.around(close, now_ms()).context("cannot read the journal around the close")?;
+    let mut facts = journal
+        .around(close, now_ms())
+        .with_context(|| format!("cannot read {} around the close", store.name()))?;
     let warnings = journal.warnings();
     warnings.print("facts may be missing");
     if let Some(around) = &mut facts.around {
@@ -80,12 +105,13 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Completeness> {
         layers::gather_blocking(&args.layers, &ended, window).context("cannot start the tokio runtime")?;
     facts.gathered = gathered;
     facts.has_own_zone = local::is_chosen();
+    facts.here = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
     if let Some(around) = &facts.around {
         let neighbours = around.closes.iter().map(|close| (close.what.clone(), close.at_ms));
         facts.gathered.layers.neighbours = neighbours.collect();
     }
     let page = Page::of(&facts, &near, wall);
-    match show(args, &page) {
+    match show(args, &page, out) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
         }
@@ -93,15 +119,14 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<Completeness> {
     }
 }
 
-fn show(args: &ExplainArgs, page: &Page) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+fn show(args: &ExplainArgs, page: &Page, mut out: &mut dyn Write) -> io::Result<()> {
     if args.json {
-        serde_json::to_writer(&mut stdout, page).map_err(io::Error::from)?;
-        return writeln!(stdout);
+        serde_json::to_writer(&mut out, page).map_err(io::Error::from)?;
+        return writeln!(out);
     }
     let paint = args.common.paint(args.plain);
-    stdout.write_all(page.text(paint, text::width().unwrap_or(page::WIDTH), wall).as_bytes())?;
-    stdout.flush()
+    out.write_all(page.text(paint, text::width().unwrap_or(page::WIDTH), wall).as_bytes())?;
+    out.flush()
 }
 
 /// Returns the error text for a missing close, with hints. `closed` is a journal that this user

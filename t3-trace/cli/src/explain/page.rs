@@ -38,6 +38,9 @@ pub struct Page {
     pub conn: String,
     pub user: String,
     pub ip: String,
+    /// Host of the session, if it is not this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Local time of the close.
     pub at: String,
     /// The same in milliseconds since the epoch.
@@ -117,10 +120,16 @@ impl Page {
             at: wall_ms(close.at_ms),
             verdict: close.record.verdict,
         });
+        let host = facts.other_host().map(safe);
+        let mut next = next::steps(record, &window, front);
+        if let Some(host) = &host {
+            next.insert(0, format!("The session was on host {host}: run the commands there."));
+        }
         Self {
             conn: safe(&record.conn),
             user: safe(&record.user),
             ip: safe(&record.ip),
+            host,
             at: wall_ms(zero),
             at_ms: zero,
             lasted_ms: record.dur_ms,
@@ -132,7 +141,7 @@ impl Page {
             healthy: checks.healthy,
             unhealthy: checks.unhealthy,
             unchecked: checks.unchecked,
-            next: next::steps(record, &window, front),
+            next,
             near: near.collect(),
             record: record.clone(),
         }
@@ -148,8 +157,11 @@ impl Page {
         } else {
             format!("lasted {}", lasted(self.lasted_ms))
         };
-        let head =
+        let mut head =
             format!("{}  session {}  of {}  from {}  {lasted}", self.at, self.conn, self.user, self.ip);
+        if let Some(host) = &self.host {
+            let _ = write!(head, "  on host {host}");
+        }
         let _ = writeln!(out, "{}", folded(&head, Some(width)));
         heading(&mut out, paint, "ANSWER");
         let code = match tone(record.verdict, record.segment) {

@@ -43,7 +43,18 @@ impl Entry {
         self.get("__REALTIME_TIMESTAMP")?.parse().ok()
     }
 
-    fn clear(&mut self) {
+    /// Name of the host that wrote the entry.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.get("_HOSTNAME")
+    }
+
+    /// Appends a field.
+    pub fn add(&mut self, name: &str, value: &str) {
+        self.push(name.as_bytes(), value.as_bytes());
+    }
+
+    pub fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
     }

@@ -41,6 +41,8 @@ pub struct Warnings {
     skipped: u64,
     /// The first message about one.
     first_skipped: Option<String>,
+    /// They are of Loki.
+    of_loki: bool,
     /// Files that were not opened, with the cause: of one file there are two messages.
     files: BTreeMap<String, String>,
 }
@@ -58,6 +60,15 @@ impl Warnings {
             found.add(&String::from_utf8_lossy(&line));
             line.clear();
         }
+        found
+    }
+
+    /// Warnings about an answer of Loki.
+    #[must_use]
+    pub fn of_loki(lines: impl IntoIterator<Item = String>) -> Self {
+        let mut found = Self::default();
+        lines.into_iter().for_each(|line| found.keep(safe(&line).chars().take(LONGEST).collect()));
+        found.of_loki = !found.lines.is_empty();
         found
     }
 
@@ -93,6 +104,7 @@ impl Warnings {
     pub fn merge(&mut self, other: Self) {
         other.lines.into_iter().for_each(|line| self.keep(line));
         self.more += other.more;
+        self.of_loki |= other.of_loki;
         // Both runs may have met the same entries.
         self.skipped = self.skipped.max(other.skipped);
         self.first_skipped = self.first_skipped.take().or(other.first_skipped);
@@ -109,7 +121,7 @@ impl Warnings {
     pub fn print(&self, consequence: &str) {
         let mut stderr = io::stderr().lock();
         for line in self.lines() {
-            let _ = writeln!(stderr, "journalctl: {line}");
+            let _ = writeln!(stderr, "{}: {line}", if self.of_loki { "Loki" } else { "journalctl" });
         }
         if !self.is_empty() {
             let _ = writeln!(stderr, "t3-trace: a part of the journal could not be read: {consequence}");

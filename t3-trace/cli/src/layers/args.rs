@@ -4,38 +4,15 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::time::duration;
+use crate::{server::LokiArgs, time::duration};
 
 /// Sources of the logs and metrics of the edge. Without any of them no query is sent.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Other layers")]
 #[allow(rustdoc::bare_urls, reason = "the text is the help, where angle brackets would be part of it")]
 pub struct LayerArgs {
-    /// Loki, for example https://loki.example.org: the logs of Traefik, cloudflared and others
-    /// around the close.
-    #[arg(long, value_name = "URL", env = "T3_LOKI_URL", hide_env_values = true)]
-    pub loki: Option<String>,
-    /// Tenant of Loki (X-Scope-OrgID).
-    #[arg(long, value_name = "TENANT", env = "T3_LOKI_TENANT")]
-    pub loki_tenant: Option<String>,
-    /// File with a bearer token for Loki.
-    #[arg(long, value_name = "FILE", env = "T3_LOKI_TOKEN_FILE", conflicts_with = "loki_user")]
-    pub loki_token_file: Option<PathBuf>,
-    /// User of Loki; requires --loki-password-file.
-    #[arg(long, value_name = "USER", env = "T3_LOKI_USER", requires = "loki_password_file")]
-    pub loki_user: Option<String>,
-    /// File with the password of that user.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "T3_LOKI_PASSWORD_FILE",
-        requires = "loki_user",
-        conflicts_with = "loki_token_file"
-    )]
-    pub loki_password_file: Option<PathBuf>,
-    /// File with request headers for Loki, one per line, for example "CF-Access-Client-Id: ...".
-    #[arg(long, value_name = "FILE", env = "T3_LOKI_HEADER_FILE")]
-    pub loki_header_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub server: LokiArgs,
     /// Loki selector of Traefik's access log.
     #[arg(long, value_name = "LOGQL", env = "T3_TRAEFIK_SELECTOR", default_value = TRAEFIK)]
     pub traefik_selector: String,
@@ -80,9 +57,6 @@ pub struct LayerArgs {
     /// Log of cloudflared as a file, in place of Loki (repeatable).
     #[arg(long, value_name = "FILE", env = "T3_CLOUDFLARED_LOG")]
     pub cloudflared_log: Vec<PathBuf>,
-    /// CA certificates (PEM) to trust in addition to those of the system.
-    #[arg(long, value_name = "FILE", env = "T3_LAYER_CA")]
-    pub layer_ca: Option<PathBuf>,
     /// Timeout for each layer, for example 5s.
     #[arg(
         long,
@@ -100,12 +74,7 @@ const CLOUDFLARED: &str = r#"{job="cloudflared"}"#;
 impl Default for LayerArgs {
     fn default() -> Self {
         Self {
-            loki: None,
-            loki_tenant: None,
-            loki_token_file: None,
-            loki_user: None,
-            loki_password_file: None,
-            loki_header_file: None,
+            server: LokiArgs::default(),
             traefik_selector: TRAEFIK.to_owned(),
             cloudflared_selector: CLOUDFLARED.to_owned(),
             loki_selector: Vec::new(),
@@ -118,7 +87,6 @@ impl Default for LayerArgs {
             prometheus_host: None,
             traefik_log: Vec::new(),
             cloudflared_log: Vec::new(),
-            layer_ca: None,
             layer_timeout: Duration::from_secs(10),
         }
     }

@@ -8,13 +8,14 @@ use t3_record::{
 };
 use tokio::time::timeout;
 
-use super::{
-    LayerArgs, OtherLine, Pressure, QueryStatus, Window, files,
-    http::{Client, FetchError},
-    legs, loki, prometheus,
-    source::{Source, SourceError},
+use super::{LayerArgs, OtherLine, Pressure, QueryStatus, Window, files, legs, loki, prometheus};
+use crate::{
+    present::text::safe,
+    server::{
+        http::{Client, FetchError},
+        source::{Source, SourceError},
+    },
 };
-use crate::present::text::safe;
 
 /// Limit of a line of another stream, in characters.
 const SHOWN: usize = 4_096;
@@ -268,7 +269,7 @@ impl LayerQuery<'_> {
         F: Future<Output = Result<T, Why>>,
     {
         let source = source.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
-        let client = self.client.get_or_init(|| Client::new(self.args.layer_ca.as_ref()));
+        let client = self.client.get_or_init(|| Client::new(self.args.server.layer_ca.as_ref()));
         let client = client.as_ref().map_err(|error| Why(safe(&error.to_string())))?;
         let time = self.args.layer_timeout;
         match timeout(time, query(source, client)).await {

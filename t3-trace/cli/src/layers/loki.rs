@@ -3,17 +3,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::{
-    Window,
-    http::{Client, FetchError, shown_body},
-    source::Source,
+use super::Window;
+use crate::{
+    present::text::safe,
+    server::{
+        http::{Client, FetchError},
+        loki::{self, Direction, Range},
+        source::Source,
+    },
 };
-use crate::present::text::safe;
 
-const PATH: &str = "/loki/api/v1/query_range";
 /// Lines per page, allowed by every Loki.
 const PAGE: usize = 1_000;
 /// Limits of lines and of their bytes.
@@ -41,26 +40,6 @@ pub(super) struct QueryResult {
     pub cut: bool,
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    #[serde(rename = "resultType")]
-    kind: String,
-    result: Vec<Stream>,
-}
-
-#[derive(Deserialize)]
-struct Stream {
-    #[serde(default)]
-    stream: BTreeMap<String, String>,
-    /// Time, line, and optional structured metadata.
-    values: Vec<Vec<Value>>,
-}
-
 /// Returns all lines in the window.
 pub(super) async fn lines(
     client: &Client,
@@ -75,7 +54,8 @@ pub(super) async fn lines(
     // Lines at the time where the next page starts.
     let mut overlap: HashSet<Entry> = HashSet::new();
     loop {
-        let page = page(client, source, logql, (from, until), PAGE, "forward").await?;
+        let range = Range { from, until, limit: PAGE, direction: Direction::Forward };
+        let page = page(client, source, logql, range).await?;
         let Some(last) = page.iter().map(|entry| entry.ns).max() else { return Ok(found) };
         let full = page.len() >= PAGE;
         let before = found.entries.len();
@@ -111,45 +91,22 @@ pub(super) async fn alive(
     window: Window,
 ) -> Result<bool, FetchError> {
     let until = nanos(window.until_ms);
-    let page = page(client, source, logql, (until.saturating_sub(WEEK), until), 1, "backward").await?;
+    let from = until.saturating_sub(WEEK);
+    let range = Range { from, until, limit: 1, direction: Direction::Backward };
+    let page = page(client, source, logql, range).await?;
     Ok(!page.is_empty())
 }
 
-async fn page(
-    client: &Client,
-    source: &Source,
-    logql: &str,
-    (from, until): (i64, i64),
-    limit: usize,
-    direction: &str,
-) -> Result<Vec<Entry>, FetchError> {
-    let (start, end, limit) = (from.to_string(), until.to_string(), limit.to_string());
-    let query =
-        [("query", logql), ("start", &start), ("end", &end), ("limit", &limit), ("direction", direction)];
-    let body = client.get(source, PATH, &query).await?;
-    let wrong = |expected| FetchError::Answer {
-        place: source.place(),
-        expected,
-        body: shown_body(source, &body),
-        option: source.option,
+async fn page(client: &Client, source: &Source, logql: &str, range: Range) -> Result<Vec<Entry>, FetchError> {
+    let page = loki::page(client, source, logql, range).await?;
+    let label = |(key, value): (&String, &String)| format!("{key}=\"{value}\"");
+    let shown = |labels: &BTreeMap<String, String>| labels.iter().map(label).collect::<Vec<_>>().join(", ");
+    let streams: Vec<_> = page.streams.iter().map(|labels| safe(&format!("{{{}}}", shown(labels)))).collect();
+    let entry = |line: loki::Line| {
+        let stream = streams.get(line.stream).cloned().unwrap_or_default();
+        Entry { ns: line.ns, stream, line: line.text }
     };
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| wrong("a Loki query_range response"))?;
-    if answer.data.kind != "streams" {
-        return Err(wrong("log lines: the selector must select lines, not count them"));
-    }
-    let mut entries = Vec::new();
-    for stream in answer.data.result {
-        let labels: Vec<_> = stream.stream.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
-        let labels = safe(&format!("{{{}}}", labels.join(", ")));
-        for value in stream.values {
-            let [Value::String(ns), Value::String(line), ..] = value.as_slice() else {
-                return Err(wrong("pairs of time and line"));
-            };
-            let ns = ns.parse().map_err(|_| wrong("times in nanoseconds"))?;
-            entries.push(Entry { ns, stream: labels.clone(), line: line.clone() });
-        }
-    }
-    Ok(entries)
+    Ok(page.lines.into_iter().map(entry).collect())
 }
 
 fn nanos(ms: i64) -> i64 {

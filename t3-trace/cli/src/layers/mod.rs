@@ -8,17 +8,16 @@
 pub mod args;
 mod ask;
 mod files;
-mod http;
 mod legs;
 mod loki;
 mod prometheus;
-mod source;
 
 use std::{cell::OnceCell, time::SystemTime};
 
 use t3_record::edge::{Ended, Layers};
 
-use self::{ask::LayerQuery, source::Source};
+use self::ask::LayerQuery;
+use crate::server::source::Source;
 pub use args::LayerArgs;
 
 /// Start of the window before the close, in milliseconds: one or two scrapes of Prometheus, and the
@@ -171,8 +170,8 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
         closed_ms: ended.at_ms,
         now_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
         client: OnceCell::new(),
-        loki: Source::loki(args),
-        prometheus: Source::prometheus(args),
+        loki: Source::loki(&args.server),
+        prometheus: prometheus::source(args),
     };
     let (traefik, cloudflared, streams, probe, pressure) =
         tokio::join!(query.traefik(), query.cloudflared(), query.streams(), query.probe(), query.pressure());

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{
-    Window,
+use super::{LayerArgs, Window};
+use crate::server::{
     http::{Client, FetchError, shown_body},
-    source::Source,
+    source::{ServerOptions, Source, SourceError},
 };
 
 const PATH: &str = "/api/v1/query_range";
@@ -15,6 +15,19 @@ const PATH: &str = "/api/v1/query_range";
 pub(super) const STEP: i64 = 15;
 /// Limit of series per response.
 const MOST: usize = 10_000;
+
+/// Returns Prometheus if its option is set.
+pub(super) fn source(args: &LayerArgs) -> Option<Result<Source, SourceError>> {
+    Some(Source::of(ServerOptions {
+        name: "Prometheus",
+        option: "prometheus",
+        url: args.prometheus.as_deref()?,
+        tenant: args.prometheus_tenant.as_deref(),
+        token: args.prometheus_token_file.as_deref(),
+        user: args.prometheus_user.as_deref().zip(args.prometheus_password_file.as_deref()),
+        headers: args.prometheus_header_file.as_deref(),
+    }))
+}
 
 /// One series.
 #[derive(Debug, Clone, PartialEq)]

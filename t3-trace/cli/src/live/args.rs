@@ -5,21 +5,28 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use t3_record::wire::SOCKET_PATH;
 
-use crate::{present::args::CommonArgs, time::duration};
+use crate::{
+    present::args::CommonArgs,
+    server::LokiArgs,
+    store::StoreArgs,
+    time::{Moment, duration, local::moment},
+};
 
 /// `t3-trace live`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:
   t3-trace live
   t3-trace live --user alice --short 2m
   t3-trace live --plain
   t3-trace live --json | jq .verdict
+  t3-trace live --at 14:10
+  t3-trace live --at 'yesterday 14:10' --from loki --host devvm2
 
 In full-screen mode ? shows the keys and Enter the evidence of a close; see docs/LIVE.md.
 
 Exit status:
   0  stopped by a signal or key, or the reader of the output closed it
-  1  runtime failure
+  1  runtime failure; with --at also records that cannot be read
   2  usage or configuration error
 
 Environment: NO_COLOR disables colours, unless --color says otherwise.")]
@@ -40,6 +47,14 @@ pub struct LiveArgs {
     /// One line per close, even on a terminal.
     #[arg(long)]
     pub plain: bool,
+    /// Show the open sessions and the closes before this time, from records: 14:10, "2 hours ago",
+    /// "2026-11-24 14:10".
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true, conflicts_with = "json")]
+    pub at: Option<Moment>,
     #[command(flatten)]
     pub common: CommonArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub server: LokiArgs,
 }

@@ -26,7 +26,7 @@ pub(super) async fn show(args: &LiveArgs, paint: Paint) -> io::Result<()> {
     let mut shown = Dedup::default();
     let mut was_disconnected = false;
     if !args.json {
-        writeln!(io::stdout(), "{}", text::folded(&close_line::heading(paint), text::width()))?;
+        writeln!(io::stdout(), "{}", text::folded(&close_line::heading(false, paint), text::width()))?;
     }
     loop {
         let item = tokio::select! {
@@ -41,9 +41,9 @@ pub(super) async fn show(args: &LiveArgs, paint: Paint) -> io::Result<()> {
             Some(Item::Closed(record, at)) if shown.first_time(&record.conn) && wanted(args, &record) => {
                 let mut stdout = io::stdout().lock();
                 if args.json {
-                    writeln!(stdout, "{}", json::line(&record, at.saturating_mul(1_000_000))?)?;
+                    writeln!(stdout, "{}", json::line(&record, None, at.saturating_mul(1_000_000))?)?;
                 } else {
-                    let line = close_line::close(&record, &local::clock(at), paint);
+                    let line = close_line::close(&record, &local::clock(at), None, paint);
                     writeln!(stdout, "{}", text::folded(&line, text::width()))?;
                 }
                 stdout.flush()?;
@@ -96,7 +96,8 @@ async fn reader_closed() {
     }
 }
 
-fn wanted(args: &LiveArgs, record: &CloseRecord) -> bool {
+/// Whether a record matches `--user` and `--short`.
+pub(super) fn wanted(args: &LiveArgs, record: &CloseRecord) -> bool {
     let user = args.user.as_ref().is_none_or(|user| *user == record.user);
     let short = args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis());
     user && short
@@ -109,7 +110,6 @@ mod tests {
     use t3_record::{Cause, KernelSource, Segment, Verdict};
 
     use super::*;
-    use crate::present::args::CommonArgs;
 
     fn record(user: &str, dur_ms: u64) -> CloseRecord {
         CloseRecord::new(
@@ -131,8 +131,7 @@ mod tests {
             json: false,
             user: user.map(str::to_owned),
             short: short.map(Duration::from_secs),
-            plain: false,
-            common: CommonArgs::default(),
+            ..LiveArgs::default()
         };
         assert!(wanted(&args(None, None), &record("a", 1)));
         assert!(!wanted(&args(Some("b"), None), &record("a", 1)));

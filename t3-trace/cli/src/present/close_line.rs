@@ -18,12 +18,16 @@ const HIGH: f32 = 20.0;
 /// Width of the verdict column in characters: the longest word.
 const VERDICT_WIDTH: usize = 17;
 
-/// Returns the column headings.
+/// Width of the host column in characters; a longer name moves the rest of its line.
+const HOST_WIDTH: usize = 12;
+
+/// Returns the column headings, with one of the host if each line has it.
 #[must_use]
-pub fn heading(paint: Paint) -> String {
+pub fn heading(shows_host: bool, paint: Paint) -> String {
     let columns = format!(
-        "{:8}  {:13}  {:width$}  {:11}  {:>8}  {:18}  {}",
+        "{:8}  {}{:13}  {:width$}  {:11}  {:>8}  {:18}  {}",
         "TIME",
+        if shows_host { host_column("HOST") } else { String::new() },
         "CONN",
         "VERDICT",
         "USER",
@@ -35,9 +39,14 @@ pub fn heading(paint: Paint) -> String {
     paint.dim(&columns)
 }
 
-/// Returns the line of one close. `clock` is its time of day.
+fn host_column(name: &str) -> String {
+    format!("{:HOST_WIDTH$}  ", safe(name))
+}
+
+/// Returns the line of one close. `clock` is its time of day; `host` is only for a list of several
+/// hosts.
 #[must_use]
-pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
+pub fn close(record: &CloseRecord, clock: &str, host: Option<&str>, paint: Paint) -> String {
     let verdict = format!("{:VERDICT_WIDTH$}", record.verdict.as_str());
     let code = match verdict_text::tone(record.verdict, record.segment) {
         Tone::Fine => "32",
@@ -48,8 +57,9 @@ pub fn close(record: &CloseRecord, clock: &str, paint: Paint) -> String {
     let mark = if record.confidence == Some(Confidence::Likely) { "?" } else { " " };
     let how = record.how.map_or_else(String::new, |how| how.to_string());
     let head = format!(
-        "{}  {:13}  {}{mark} {:11}  {:>8}  {how:18}",
+        "{}  {}{:13}  {}{mark} {:11}  {:>8}  {how:18}",
         paint.dim(clock),
+        host.map_or_else(String::new, host_column),
         safe(&record.conn),
         paint.with(code, &verdict),
         safe(&record.user),
@@ -150,7 +160,7 @@ mod tests {
         assert_eq!(longest, Some(VERDICT_WIDTH));
         let mut closed = record(Verdict::DispatchShutdown);
         closed.how = Some(How::WsClose(1000));
-        let line = close(&closed, "12:34:56", PLAIN);
+        let line = close(&closed, "12:34:56", None, PLAIN);
         assert!(line.len() <= 80, "{} columns: {line}", line.len());
     }
 
@@ -164,15 +174,19 @@ mod tests {
         killed.hb_rtt_ms = Some(12);
         killed.killed_by = Some("systemd[1]".to_owned());
         assert_eq!(
-            close(&killed, "12:34:56", PLAIN),
+            close(&killed, "12:34:56", None, PLAIN),
             "12:34:56  k3v9q0a1b2c3d  serve_killed       wizard          3m12s  signal:9            PSI io 45%  hb RTT 12ms  by systemd[1]"
         );
     }
 
     #[test]
     fn columns_are_aligned_with_their_headings() {
-        let line = close(&record(Verdict::Unknown), "12:34:56", PLAIN);
-        let heading = heading(PLAIN);
+        let line = close(&record(Verdict::Unknown), "12:34:56", None, PLAIN);
+        let heading = heading(false, PLAIN);
+        let with_host = close(&record(Verdict::Unknown), "12:34:56", Some("devvm2"), PLAIN);
+        let other = super::heading(true, PLAIN);
+        assert_eq!(other.find("HOST"), with_host.find("devvm2"));
+        assert_eq!(other.find("CONN"), with_host.find("k3v9"));
         assert_eq!(heading.find("CONN"), line.find("k3v9"));
         assert_eq!(heading.find("VERDICT"), line.find("unknown"));
         assert_eq!(heading.find("USER"), line.find("wizard"));
@@ -183,7 +197,7 @@ mod tests {
     fn a_likely_verdict_is_marked_and_absent_values_are_not_shown() {
         let mut likely = record(Verdict::ServeLeft);
         likely.confidence = Some(Confidence::Likely);
-        let line = close(&likely, "12:34:56", PLAIN);
+        let line = close(&likely, "12:34:56", None, PLAIN);
         assert!(line.contains("serve_left       ? wizard"), "{line}");
         assert!(!line.contains("PSI") && !line.contains("hb") && !line.contains("kernel"), "{line}");
     }
@@ -199,7 +213,7 @@ mod tests {
         busy.killed_by = Some("kill of an operator[4242]".to_owned());
         busy.oom_victim = Some("node serve.js --port 3773".to_owned());
         busy.kernel = KernelSource::Off;
-        let line = close(&busy, "12:34:56", PLAIN);
+        let line = close(&busy, "12:34:56", None, PLAIN);
         for width in [60, 80, 120] {
             let folded = crate::present::text::folded(&line, Some(width));
             assert!(folded.lines().all(|line| line.chars().count() <= width), "{width}:\n{folded}");
@@ -217,8 +231,8 @@ mod tests {
         let mut hostile = record(Verdict::ServeOom);
         hostile.user = "a\x1b[2Jb\n".to_owned();
         hostile.oom_victim = Some("x\x07".to_owned());
-        assert!(!close(&hostile, "12:34:56", PLAIN).contains(|c: char| c.is_control()));
-        let coloured = close(&hostile, "12:34:56", Paint { colour: true });
+        assert!(!close(&hostile, "12:34:56", None, PLAIN).contains(|c: char| c.is_control()));
+        let coloured = close(&hostile, "12:34:56", None, Paint { colour: true });
         assert!(coloured.contains("\x1b[1;31m") && !coloured.contains("\x1b[2J"));
     }
 }

@@ -1,5 +1,5 @@
-//! A record as one line of JSON: `schema`, `time` (RFC 3339, UTC), then the keys of the record with
-//! numbers as numbers. Pure.
+//! A record as one line of JSON: `schema`, `time` (RFC 3339, UTC), the keys of the record with
+//! numbers as numbers, then `host` if known. Pure.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use t3_record::CloseRecord;
@@ -10,26 +10,29 @@ use crate::{present::text::safe_json, time::rfc3339};
 /// removed or changes its kind does. Version 1 had all values as text, and no such field.
 pub const SCHEMA: u32 = 2;
 
-struct Timed<'a>(&'a CloseRecord, u64);
+struct Timed<'a>(&'a CloseRecord, Option<&'a str>, u64);
 
 impl Serialize for Timed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("schema", &SCHEMA)?;
-        if let Some(time) = rfc3339(self.1) {
+        if let Some(time) = rfc3339(self.2) {
             map.serialize_entry("time", &time)?;
         }
         self.0.serialize_into(&mut map)?;
+        if let Some(host) = self.1 {
+            map.serialize_entry("host", host)?;
+        }
         map.end()
     }
 }
 
-/// Returns the line of a record written at this time in microseconds since the epoch.
+/// Returns the line of a record that this host wrote at this time in microseconds since the epoch.
 ///
 /// # Errors
 /// None in practice: the object has only texts and numbers.
-pub fn line(record: &CloseRecord, micros: u64) -> serde_json::Result<String> {
-    Ok(safe_json(&serde_json::to_string(&Timed(record, micros))?))
+pub fn line(record: &CloseRecord, host: Option<&str>, micros: u64) -> serde_json::Result<String> {
+    Ok(safe_json(&serde_json::to_string(&Timed(record, host, micros))?))
 }
 
 #[cfg(test)]
@@ -52,7 +55,12 @@ mod tests {
         );
         record.psi_cpu = Some(Percent(3.2));
         record.ws_code = Some(1000);
-        let line = line(&record, 1_700_000_042_000_001).unwrap();
+        let with_host = line(&record, Some("devvm\u{1b}"), 7).unwrap();
+        assert!(
+            with_host.contains(r#","host":"devvm"#) && !with_host.contains(char::is_control),
+            "{with_host}"
+        );
+        let line = line(&record, None, 1_700_000_042_000_001).unwrap();
         assert!(
             line.starts_with(r#"{"schema":2,"time":"2023-11-14T22:14:02.000001Z","user":"alice","#),
             "{line}"
@@ -61,6 +69,6 @@ mod tests {
             assert!(line.contains(value), "{value} in {line}");
         }
         assert_eq!(serde_json::from_str::<CloseRecord>(&line).unwrap(), record);
-        assert!(!super::line(&record, u64::MAX).unwrap().contains("time\""));
+        assert!(!super::line(&record, None, u64::MAX).unwrap().contains("time\""));
     }
 }

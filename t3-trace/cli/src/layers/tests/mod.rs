@@ -16,6 +16,7 @@ use tokio_rustls::{
 };
 
 use super::*;
+use crate::server::LokiArgs;
 use stub::Stub;
 
 const TRAEFIK: &str = r#"{job="traefik"}"#;
@@ -53,7 +54,16 @@ fn loki(lines: &[(&str, Vec<stub::Line>)]) -> Stub {
 }
 
 fn asking(loki: std::net::SocketAddr) -> LayerArgs {
-    LayerArgs { loki: Some(format!("http://{loki}")), ..LayerArgs::default() }
+    LayerArgs {
+        server: LokiArgs { loki: Some(format!("http://{loki}")), ..LokiArgs::default() },
+        ..LayerArgs::default()
+    }
+}
+
+/// Loki at an address, with CA certificates.
+fn at(url: &str, layer_ca: Option<std::path::PathBuf>) -> LayerArgs {
+    let server = LokiArgs { loki: Some(url.to_owned()), layer_ca, ..LokiArgs::default() };
+    LayerArgs { server, ..LayerArgs::default() }
 }
 
 async fn gathered(args: &LayerArgs) -> LayerData {
@@ -193,11 +203,12 @@ async fn credentials_and_tenant_are_sent_in_headers() {
         Some(dir.path().join(name))
     };
     let (address, stub) = Stub::default().start().await;
-    let args = LayerArgs {
+    let server = LokiArgs {
         loki_token_file: file("token", "s3cret\n"),
         loki_tenant: Some("t3".to_owned()),
-        ..asking(address)
+        ..asking(address).server
     };
+    let args = LayerArgs { server, ..LayerArgs::default() };
     gathered(&args).await;
     assert_eq!(stub.header("authorization").as_deref(), Some("Bearer s3cret"));
     assert_eq!(stub.header("x-scope-orgid").as_deref(), Some("t3"));
@@ -250,7 +261,8 @@ async fn errors_are_one_clause_without_a_secret() {
     ] {
         let (address, _stub) =
             Stub { instead: Some((status, body.to_owned())), ..Stub::default() }.start().await;
-        let args = LayerArgs { loki_token_file: Some(token.clone()), ..asking(address) };
+        let server = LokiArgs { loki_token_file: Some(token.clone()), ..asking(address).server };
+        let args = LayerArgs { server, ..LayerArgs::default() };
         let gathered = gathered(&args).await;
         let why = why(&gathered, Layer::Cloudflared);
         assert!(why.contains(said) && !why.contains("s3cret") && !why.contains("QqSecretQq"), "{why}");
@@ -277,7 +289,7 @@ async fn a_slow_or_absent_server_is_an_error_within_the_timeout() {
         why(&gathered, Layer::Probe)
             .starts_with(&format!("cannot connect to Prometheus at http://{closed}: "))
     );
-    let wrong = LayerArgs { loki: Some("http://u:p@host".to_owned()), ..LayerArgs::default() };
+    let wrong = at("http://u:p@host", None);
     assert!(why(&self::gathered(&wrong).await, Layer::Traefik).starts_with("--loki contains a password"));
 }
 
@@ -296,17 +308,16 @@ async fn https_needs_a_trusted_certificate() {
         .unwrap();
     let stub = loki(&[(CLOUDFLARED, vec![(AT * NS, "cloudflared", lost(3))])]);
     let (address, _stub) = stub.start_with(Some(TlsAcceptor::from(Arc::new(config)))).await;
-    let url = Some(format!("https://localhost:{}", address.port()));
-    let strange = gathered(&LayerArgs { loki: url.clone(), ..LayerArgs::default() }).await;
+    let url = format!("https://localhost:{}", address.port());
+    let strange = gathered(&at(&url, None)).await;
     assert!(
         why(&strange, Layer::Cloudflared).contains("trust store of the system, or set --layer-ca"),
         "{}",
         why(&strange, Layer::Cloudflared)
     );
-    let known =
-        gathered(&LayerArgs { loki: url.clone(), layer_ca: Some(roots), ..LayerArgs::default() }).await;
+    let known = gathered(&at(&url, Some(roots))).await;
     assert_eq!(found(&known, Layer::Cloudflared), (1, None));
-    let nowhere = LayerArgs { loki: url, layer_ca: Some(dir.path().join("none")), ..LayerArgs::default() };
+    let nowhere = at(&url, Some(dir.path().join("none")));
     assert!(why(&gathered(&nowhere).await, Layer::Cloudflared).contains("check --layer-ca"));
 }
 
@@ -379,7 +390,7 @@ fn files_replace_loki_and_all_layers_name_a_hop() {
     let (address, _stub) = runtime.block_on(stub.start());
     let args = LayerArgs {
         // Not queried, because the files replace it.
-        loki: Some("http://127.0.0.1:1".to_owned()),
+        server: at("http://127.0.0.1:1", None).server,
         prometheus: Some(format!("http://{address}")),
         traefik_log: vec![traefik],
         cloudflared_log: vec![tunnel],

@@ -30,6 +30,11 @@ pub enum Link {
         since: u64,
         why: String,
     },
+    /// No connection: a past moment, from records.
+    Replay {
+        /// What the records do not contain, as sentences.
+        limits: Vec<String>,
+    },
 }
 
 /// A past time without connection.

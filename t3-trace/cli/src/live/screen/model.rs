@@ -6,7 +6,11 @@ use t3_record::{CloseRecord, vocabulary::Verdict};
 use super::{
     closes::Closes, filter::Filter, keys::Action, link::Source, overlay::Overlay, sessions::SessionTable,
 };
-use crate::live::{dedup::Dedup, source::Item};
+use crate::live::{
+    dedup::Dedup,
+    replay::{AROUND, Replay},
+    source::Item,
+};
 
 /// Complete seconds over which the rate is averaged.
 const RATE_SECONDS: u64 = SECONDS as u64 - 1;
@@ -100,6 +104,17 @@ impl Model {
             }
             Item::Message(text) => self.source.add_message(self.now, text),
         }
+    }
+
+    /// Shows a past moment.
+    pub fn replay(&mut self, replay: &Replay) {
+        self.now = replay.at;
+        self.since = replay.at.saturating_sub(AROUND);
+        self.source.link = super::link::Link::Replay { limits: replay.limits() };
+        for close in &replay.closes {
+            self.closed(close.record.clone(), close.at_ms / 1000);
+        }
+        self.sessions.receive(replay.sessions());
     }
 
     fn closed(&mut self, record: Box<CloseRecord>, at: u64) {

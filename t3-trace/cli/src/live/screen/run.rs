@@ -22,6 +22,7 @@ use super::{
 use crate::{
     live::{
         args::LiveArgs,
+        replay::Replay,
         source::{self, Item, Subscription},
     },
     time::local,
@@ -31,12 +32,21 @@ use crate::{
 const BATCH: usize = 256;
 
 /// Runs until the user or a signal ends it.
-pub(in crate::live) async fn show(args: &LiveArgs, colour: bool) -> io::Result<()> {
+pub(in crate::live) async fn show(args: &LiveArgs, replay: Option<&Replay>, colour: bool) -> io::Result<()> {
     let mut ends = EndSignals::new()?;
-    let mut items = source::start(&args.socket, Subscription::Everything);
+    // Of a replay nothing comes later; its sender keeps the channel open.
+    let (_silent, nothing) = tokio::sync::mpsc::channel(1);
+    let mut items = match replay {
+        None => source::start(&args.socket, Subscription::Everything),
+        Some(_) => nothing,
+    };
+    let now = || replay.map_or_else(realtime_secs, |replay| replay.at);
     let filter = Filter::of(args.user.as_deref(), args.short);
     let theme = Theme { colour, unicode: unicode() };
-    let model = Model::new(realtime_secs(), filter);
+    let mut model = Model::new(now(), filter);
+    if let Some(replay) = replay {
+        model.replay(replay);
+    }
     let mut screen = Screen::new(model, theme, local::clock, local::day);
     let mut guard = TerminalGuard::enter()?;
     let mut keys = EventStream::new();
@@ -45,7 +55,7 @@ pub(in crate::live) async fn show(args: &LiveArgs, colour: bool) -> io::Result<(
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let began = Instant::now();
     loop {
-        screen.tick(realtime_secs());
+        screen.tick(now());
         screen.draw(&mut guard.terminal, began.elapsed())?;
         let frame = screen.wait(began.elapsed());
         let effect = tokio::select! {

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::{Terminal, backend::TestBackend};
 use t3_record::{
-    Confidence, How, Segment, Verdict,
+    Confidence, How, OpenRecord, Segment, Verdict,
     value::Percent,
     vocabulary::KernelSource,
     wire::{Hook, Status},
@@ -19,7 +19,7 @@ use super::{
     model::Effect,
     testing::{NOON, daemon, killed, record, screen, sessions, shown, text},
 };
-use crate::live::source::Item;
+use crate::live::{replay::Collector, source::Item};
 
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (40, 10)];
 
@@ -331,4 +331,26 @@ fn docs_screen() -> Screen {
     sent.open = 3;
     screen.receive([Item::Sessions(Box::new(sent))]);
     screen
+}
+
+#[test]
+fn a_replay_names_its_time_and_what_no_record_has() {
+    let mut records = Collector::new(NOON);
+    for (n, minutes) in [(1, 50), (2, 20), (3, 1)] {
+        let mut close = record(&format!("k{n}"), "alice", Verdict::ServeKilled, Segment::Serve);
+        close.how = Some(How::Signal(9));
+        records.close(Box::new(close), (NOON - minutes * 60) * 1000);
+    }
+    let open = OpenRecord::new("bob".to_owned(), "192.0.2.7".to_owned(), "c1".to_owned());
+    records.open(open, (NOON - 63) * 1000);
+    let mut later = record("c2", "wizard", Verdict::ServeOom, Segment::Serve);
+    later.dur_ms = 7_200_000;
+    records.close(Box::new(later), (NOON + 600) * 1000);
+    records.host(Some("devvm2"));
+    records.host(Some("devvm9"));
+    let mut screen = screen();
+    screen.model.replay(&records.finish("Loki", true));
+    looks_like("replay", &mut screen);
+    press(&mut screen, &[KeyCode::Up, KeyCode::Enter]);
+    assert!(shown(&mut screen, 80, 24).contains("alice's serve was killed by SIGKILL"));
 }

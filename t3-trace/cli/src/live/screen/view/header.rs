@@ -24,7 +24,9 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
             (format!("connected since {}", (view.clock)(*since)), Tone::Fine)
         }
         Link::Up { .. } => ("connected".to_owned(), Tone::Fine),
+        Link::Replay { .. } => (format!("REPLAY of {}", (view.day)(model.now)), Tone::Bad),
     };
+    let is_replay = matches!(model.source.link, Link::Replay { .. });
     let closes = format!("{} closes", thousands(model.total()));
     let kernel = match model.source.kernel {
         Some(KernelSource::Kprobe | KernelSource::Tracepoint) => Some("kernel evidence: yes".to_owned()),
@@ -39,7 +41,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let parts = [
         Some((state, tone)),
         Some((closes, Tone::Fine)),
-        Some((rate, Tone::Fine)),
+        (!is_replay).then_some((rate, Tone::Fine)),
         kernel.map(|text| (text, Tone::Fine)),
     ];
     for (n, (text, tone)) in parts.into_iter().flatten().enumerate() {
@@ -76,6 +78,9 @@ pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
             ));
         }
         Link::Up { .. } => {}
+        Link::Replay { limits } => {
+            alerts.extend(limits.iter().map(|limit| (Tone::Warning, limit.clone())));
+        }
     }
     if let Some(silent) = source.silent_for(now) {
         alerts.push((

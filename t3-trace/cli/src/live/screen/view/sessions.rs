@@ -35,6 +35,7 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     let (rows, selected) = table.on_screen();
     if rows.is_empty() && area.height > 2 {
         let why = match view.model.source.link {
+            Link::Replay { .. } => "No open sessions.",
             Link::Up { has_sessions: true, .. } if table.known() => "No open sessions.",
             Link::Up { has_sessions: true, .. } | Link::Trying => "Waiting for data.",
             _ => "Unknown without t3-trace.",

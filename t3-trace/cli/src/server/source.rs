@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use data_encoding::BASE64;
 use http::{HeaderName, HeaderValue, Uri, header::AUTHORIZATION};
 
-use super::LayerArgs;
+use super::LokiArgs;
 
 /// Loki's and Mimir's tenant.
 const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
@@ -26,7 +26,7 @@ pub enum SourceError {
 }
 
 /// A server to query.
-pub(super) struct Source {
+pub(crate) struct Source {
     /// `Loki` or `Prometheus`.
     pub name: &'static str,
     /// Its option, without dashes.
@@ -39,19 +39,19 @@ pub(super) struct Source {
 }
 
 /// Options of one server.
-struct ServerOptions<'a> {
-    name: &'static str,
-    option: &'static str,
-    url: &'a str,
-    tenant: Option<&'a str>,
-    token: Option<&'a Path>,
-    user: Option<(&'a str, &'a Path)>,
-    headers: Option<&'a Path>,
+pub(crate) struct ServerOptions<'a> {
+    pub name: &'static str,
+    pub option: &'static str,
+    pub url: &'a str,
+    pub tenant: Option<&'a str>,
+    pub token: Option<&'a Path>,
+    pub user: Option<(&'a str, &'a Path)>,
+    pub headers: Option<&'a Path>,
 }
 
 impl Source {
     /// Returns Loki if its option is set.
-    pub(super) fn loki(args: &LayerArgs) -> Option<Result<Self, SourceError>> {
+    pub(crate) fn loki(args: &LokiArgs) -> Option<Result<Self, SourceError>> {
         Some(Self::of(ServerOptions {
             name: "Loki",
             option: "loki",
@@ -63,20 +63,9 @@ impl Source {
         }))
     }
 
-    /// Returns Prometheus if its option is set.
-    pub(super) fn prometheus(args: &LayerArgs) -> Option<Result<Self, SourceError>> {
-        Some(Self::of(ServerOptions {
-            name: "Prometheus",
-            option: "prometheus",
-            url: args.prometheus.as_deref()?,
-            tenant: args.prometheus_tenant.as_deref(),
-            token: args.prometheus_token_file.as_deref(),
-            user: args.prometheus_user.as_deref().zip(args.prometheus_password_file.as_deref()),
-            headers: args.prometheus_header_file.as_deref(),
-        }))
-    }
-
-    fn of(options: ServerOptions<'_>) -> Result<Self, SourceError> {
+    /// # Errors
+    /// An option cannot be used.
+    pub(crate) fn of(options: ServerOptions<'_>) -> Result<Self, SourceError> {
         let option = options.option;
         if options.url.contains('@') {
             return Err(SourceError::Password { option });
@@ -132,12 +121,12 @@ impl Source {
     }
 
     /// Name and address for messages.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("{} at {}", self.name, self.url.to_string().trim_end_matches('/'))
     }
 
     /// Removes our secrets from a text of the server, which may echo a header.
-    pub(super) fn shown(&self, text: &str) -> String {
+    pub(crate) fn shown(&self, text: &str) -> String {
         let all = self.secrets.iter().filter(|secret| !secret.is_empty());
         all.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
     }
@@ -163,9 +152,8 @@ mod tests {
         path
     }
 
-    fn loki(change: impl FnOnce(&mut LayerArgs)) -> Result<Source, SourceError> {
-        let mut args =
-            LayerArgs { loki: Some("http://loki.test:3100/x/".to_owned()), ..LayerArgs::default() };
+    fn loki(change: impl FnOnce(&mut LokiArgs)) -> Result<Source, SourceError> {
+        let mut args = LokiArgs { loki: Some("http://loki.test:3100/x/".to_owned()), ..LokiArgs::default() };
         change(&mut args);
         Source::loki(&args).unwrap()
     }
@@ -205,7 +193,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (change, said) in [
             (
-                &(|args: &mut LayerArgs| args.loki = Some("loki:3100".to_owned())) as &dyn Fn(&mut LayerArgs),
+                &(|args: &mut LokiArgs| args.loki = Some("loki:3100".to_owned())) as &dyn Fn(&mut LokiArgs),
                 "--loki is not an http",
             ),
             (&|args| args.loki = Some("ftp://loki".to_owned()), "--loki is not an http"),

@@ -45,20 +45,20 @@ pub enum FetchError {
 }
 
 /// Client of Loki and Prometheus.
-pub(super) struct Client {
+pub(crate) struct Client {
     http: HttpClient,
 }
 
 impl Client {
     /// Trusts the certificates of the system and those of `ca_file`.
-    pub(super) fn new(ca_file: Option<&PathBuf>) -> Result<Self, FetchError> {
+    pub(crate) fn new(ca_file: Option<&PathBuf>) -> Result<Self, FetchError> {
         let http = HttpClient::new(ca_file.map(PathBuf::as_path))
             .map_err(|error| FetchError::Roots { why: error.to_string() })?;
         Ok(Self { http })
     }
 
     /// Returns the body of a 200.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         source: &Source,
         path: &str,
@@ -128,7 +128,7 @@ fn refused(source: &Source, status: StatusCode, body: &[u8]) -> FetchError {
 }
 
 /// `: ` and the beginning of a body without secrets, or nothing.
-pub(super) fn shown_body(source: &Source, body: &[u8]) -> String {
+pub(crate) fn shown_body(source: &Source, body: &[u8]) -> String {
     let text =
         String::from_utf8_lossy(body.get(..body.len().min(16 * SHOWN)).unwrap_or_default()).into_owned();
     // The body can be a log line.
