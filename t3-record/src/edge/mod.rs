@@ -1,16 +1,21 @@
-//! Logs of the edge (Traefik, cloudflared) about a close: parsers, the line of a session, and the
-//! refinement of `segment=downstream`. Pure; t3-trace-cli reads the logs.
+//! Logs of the edge (Cloudflare, cloudflared, Traefik, Envoy, HAProxy) about a close: parsers, the
+//! line of a session, and the refinement of `segment=downstream`. Pure; t3-trace-cli reads the logs.
 //!
 //! Formats: `docs/EDGE-LOGS.md`. Log lines contain client input: nothing here trusts them, and no
 //! query string leaves a parser.
 
 pub mod cloudflared;
+pub mod envoy;
+pub mod haproxy;
+pub mod logpush;
 pub mod refine;
+pub mod statement;
 mod text;
 mod time;
 pub mod traefik;
 
 pub use refine::{Join, Layers, Part, Refinement, refine};
+pub use statement::{Closer, Statement, Witness};
 pub use text::redacted;
 
 use crate::record::CloseRecord;

@@ -13,6 +13,12 @@ pub(super) fn common(text: &str) -> Option<i64> {
     Timestamp::strptime("%d/%b/%Y:%H:%M:%S %z", text).ok().map(Timestamp::as_millisecond)
 }
 
+/// `22/Aug/2026:10:00:01.100`, in UTC, or with whole seconds and an offset.
+pub(super) fn common_local(text: &str) -> Option<i64> {
+    let in_utc = || Timestamp::strptime("%d/%b/%Y:%H:%M:%S%.f %z", format!("{text} +0000")).ok();
+    common(text).or_else(|| in_utc().map(Timestamp::as_millisecond))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -65,12 +71,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_a_timestamp_or_none(text in "\\PC{0,40}") {
-            let _ = (rfc3339(&text), common(&text));
+            let _ = (rfc3339(&text), common(&text), common_local(&text));
         }
 
         #[test]
         fn any_text_like_a_timestamp_is_one_or_none(text in "[0-9T:./ Za-eA-F+-]{10,40}") {
-            let _ = (rfc3339(&text), common(&text));
+            let _ = (rfc3339(&text), common(&text), common_local(&text));
         }
     }
 }

@@ -116,12 +116,12 @@ fn named(text: &str) -> Option<String> {
 }
 
 /// Removes the query.
-fn path_of(path: &str) -> String {
+pub(super) fn path_of(path: &str) -> String {
     redacted(path.split_once('?').map_or(path, |(path, _)| path))
 }
 
 /// First address of an X-Forwarded-For; some proxies append a port.
-fn first_address(host: &str) -> Option<IpAddr> {
+pub(super) fn first_address(host: &str) -> Option<IpAddr> {
     let first = host.split(',').next()?.trim();
     let address = first.parse().or_else(|_| first.parse::<SocketAddr>().map(|socket| socket.ip()));
     let bare = || first.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
