@@ -5,10 +5,11 @@ mod explanations;
 mod indicators;
 mod join;
 mod rules;
+mod statements;
 
 pub use join::{Join, find};
 
-use super::{Ended, Reading, cloudflared::TunnelLine, traefik::AccessLine};
+use super::{Ended, Reading, Statement, Witness, cloudflared::TunnelLine, traefik::AccessLine};
 use crate::{
     probe::Attribution,
     record::CloseRecord,
@@ -16,6 +17,7 @@ use crate::{
 };
 use indicators::Indicators;
 use rules::RuleOutcome;
+use statements::Statements;
 
 vocabulary! {
     /// Hop between the browser and this host.
@@ -26,6 +28,14 @@ vocabulary! {
         Tunnel = "tunnel",
         /// Between the user and Cloudflare.
         LastMile = "last_mile",
+        /// Cloudflare's edge.
+        Edge = "edge",
+        /// Envoy or HAProxy in place of Traefik, or its node.
+        Proxy = "proxy",
+        /// The tunnel, cloudflared or Traefik: one of the hops between Cloudflare and this host.
+        BehindEdge = "behind_edge",
+        /// The user's side, Cloudflare or the tunnel: one of the hops in front of the proxy.
+        BeforeProxy = "before_proxy",
     }
 }
 
@@ -36,11 +46,29 @@ pub struct Layers {
     pub traefik: Option<Reading<AccessLine>>,
     /// cloudflared's log around the close.
     pub cloudflared: Option<Reading<TunnelLine>>,
+    /// Cloudflare's `websocket_analytics` around the close.
+    pub logpush: Option<Reading<Statement>>,
+    /// Envoy's access log around the close.
+    pub envoy: Option<Reading<Statement>>,
+    /// HAProxy's log around the close.
+    pub haproxy: Option<Reading<Statement>>,
     /// Attribution from the probe legs over that time.
     pub probe: Option<Attribution>,
     /// Closes of other sessions near it, with the times of their records in milliseconds since the
     /// epoch.
     pub neighbours: Vec<(CloseRecord, i64)>,
+}
+
+impl Layers {
+    /// Logs with statements about the end of a session.
+    fn statements(&self) -> impl Iterator<Item = (Witness, &Reading<Statement>)> {
+        let logs = [
+            (Witness::Cloudflare, &self.logpush),
+            (Witness::Envoy, &self.envoy),
+            (Witness::Haproxy, &self.haproxy),
+        ];
+        logs.into_iter().filter_map(|(witness, reading)| Some((witness, reading.as_ref()?)))
+    }
 }
 
 /// Result of the refinement.
@@ -56,35 +84,37 @@ pub struct Refinement {
     pub reasons: Vec<String>,
     /// Cause for an undetermined hop.
     pub unresolved: Option<String>,
+    /// Statements of the edge about this session.
+    pub statements: Vec<Statement>,
+    /// A statement of the edge and the record exclude each other: the verdict is not proven.
+    pub contradiction: Option<String>,
 }
 
 /// Refines a close with the layers.
 #[must_use]
 pub fn refine(ended: &Ended<'_>, layers: &Layers) -> Refinement {
-    let indicators = Indicators::of(ended, layers);
+    let statements = Statements::of(ended, layers.statements());
+    let indicators = Indicators { proxy_clear: statements.proxy_clear, ..Indicators::of(ended, layers) };
     let mut reasons = explanations::reasons(ended, layers, &indicators);
     let line = indicators.join.as_ref().and_then(Join::line).cloned();
     let answer = rules::RULES.iter().find_map(|(_, rule)| rule(&indicators));
-    match answer {
-        Some(RuleOutcome::Part(part, why)) => {
+    let answer = answer.unwrap_or_else(|| RuleOutcome::Cannot("no rule matches".to_owned()));
+    let (part, unresolved) = match statements.narrowed(answer) {
+        RuleOutcome::Part(part, why) => {
             reasons.insert(0, why);
-            Refinement {
-                part: Some(part),
-                confidence: Some(Confidence::Likely),
-                line,
-                reasons,
-                unresolved: None,
-            }
+            (Some(part), None)
         }
-        Some(RuleOutcome::Cannot(why)) => {
-            Refinement { line, reasons, unresolved: Some(why), ..Refinement::default() }
-        }
-        None => Refinement {
-            line,
-            reasons,
-            unresolved: Some("no rule matches".to_owned()),
-            ..Refinement::default()
-        },
+        RuleOutcome::Cannot(why) => (None, Some(why)),
+    };
+    reasons.extend(statements.reasons);
+    Refinement {
+        part,
+        confidence: part.map(|_| Confidence::Likely),
+        line,
+        reasons,
+        unresolved,
+        statements: statements.found,
+        contradiction: statements.contradiction,
     }
 }
 

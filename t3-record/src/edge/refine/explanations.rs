@@ -57,7 +57,7 @@ fn tunnel(ended: &Ended<'_>, indicators: &Indicators<'_>) -> String {
     }
 }
 
-fn unread(log: &str, lines: u64, cut: bool) -> Vec<String> {
+pub(super) fn unread(log: &str, lines: u64, cut: bool) -> Vec<String> {
     let unread = (lines > 0).then(|| format!("{log}: {lines} lines cannot be parsed"));
     let cut = cut.then(|| format!("{log}: incomplete, too many lines"));
     unread.into_iter().chain(cut).collect()

@@ -50,6 +50,8 @@ pub(super) struct Indicators<'a> {
     pub restarted: bool,
     /// A request after the close has a smaller number than this session's: another process.
     pub count_restarted: bool,
+    /// Envoy or HAProxy, in place of Traefik, states that a hop in front of it ended the session.
+    pub proxy_clear: bool,
     /// Attribution of the probe.
     pub probe: Option<Place>,
 }
@@ -85,6 +87,7 @@ impl<'a> Indicators<'a> {
             refused: tunnel.iter().any(|line| refused(line) && near(&line, COMING_BACK)),
             refused_in_window: tunnel.iter().any(refused),
             restarted: layers.traefik.as_ref().is_some_and(|reading| restarted(ended, &reading.lines)),
+            proxy_clear: false,
             probe: layers.probe.as_ref().map(|attribution| attribution.place),
         }
     }

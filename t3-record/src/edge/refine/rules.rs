@@ -159,15 +159,21 @@ fn probe_broke_alone(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
 
 fn last_mile(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     missing(indicators).is_empty().then(|| {
-        let why = "Traefik logged a normal end of this session, cloudflared's tunnel did not change and the probe's WebSockets stayed up: \
+        let proxy = if indicators.proxy_clear {
+            "a hop in front of the proxy ended the session"
+        } else {
+            "Traefik logged a normal end of this session"
+        };
+        let why = "cloudflared's tunnel did not change and the probe's WebSockets stayed up: \
                    what remains is the path between the user and Cloudflare, and the browser";
-        Is(Part::LastMile, why.to_owned())
+        Is(Part::LastMile, format!("{proxy}, {why}"))
     })
 }
 
 fn open(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
     let missing = missing(indicators);
     let nothing = indicators.join.is_none()
+        && !indicators.proxy_clear
         && !indicators.tunnel_known
         && indicators.tunnel_moved == 0
         && indicators.probe.is_none();
@@ -179,6 +185,7 @@ fn open(indicators: &Indicators<'_>) -> Option<RuleOutcome> {
 fn missing(indicators: &Indicators<'_>) -> Vec<String> {
     let mut missing = Vec::new();
     match &indicators.join {
+        None | Some(Join::Nothing) if indicators.proxy_clear => {}
         None => missing.push("Traefik's log was not read".to_owned()),
         Some(Join::Nothing) => missing.push("Traefik's log has no line that matches this session".to_owned()),
         Some(Join::Ambiguous(lines)) => {

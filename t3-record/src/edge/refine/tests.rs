@@ -82,7 +82,7 @@ fn well() -> Layers {
         traefik: reading(vec![ours()]),
         cloudflared: reading(Vec::new()),
         probe: probe(Place::LastMile),
-        neighbours: Vec::new(),
+        ..Layers::default()
     }
 }
 
@@ -430,6 +430,7 @@ proptest! {
             cloudflared: reading(texts.iter().map(|text| tunnel(at, text)).collect()),
             probe: place.and_then(probe),
             neighbours: if alone { Vec::new() } else { others() },
+            ..Layers::default()
         };
         let (rule, part) = decided(&record, &layers);
         prop_assert!(!rule.is_empty());
