@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use t3_record::edge::{BadLine, Reading, cloudflared, traefik};
+use t3_record::edge::{BadLine, Reading, cloudflared, envoy, haproxy, logpush, traefik};
 
 /// A text that no parser generates itself.
 const SECRET: &str = "QqSecretQq";
@@ -26,4 +26,7 @@ fuzz_target!(|line: &str| {
     let at = line.bytes().fold(0_usize, |sum, byte| sum * 31 % 65_521 + usize::from(byte)) % (line.len() + 1);
     check(line, at, traefik::parse);
     check(line, at, cloudflared::parse);
+    check(line, at, logpush::parse);
+    check(line, at, envoy::parse);
+    check(line, at, haproxy::parse);
 });

@@ -142,10 +142,7 @@ fn json(line: &str) -> Result<Statement, BadLine> {
         details: any(&["response_code_details"]),
         forwarded_for: any(&["x_forwarded_for"]),
         ray: any(&["cf_ray", "ray"]),
-        close_types: [
-            any(&["downstream_detected_close_type"]),
-            any(&["upstream_detected_close_type"]),
-        ],
+        close_types: [any(&["downstream_detected_close_type"]), any(&["upstream_detected_close_type"])],
     }
     .statement()
 }

@@ -39,7 +39,9 @@ pub fn parse(line: &str) -> Result<Statement, BadLine> {
     let events = after.split(' ').find_map(|word| term_events::parse(word.trim_start_matches(EVENTS)));
     let state = of_state(fields.state);
     let values = match &events {
-        Some(events) => format!("termination state {}, {EVENTS}{} ({})", fields.state, events.text, events.first),
+        Some(events) => {
+            format!("termination state {}, {EVENTS}{} ({})", fields.state, events.text, events.first)
+        }
         None => format!("termination state {}", fields.state),
     };
     Ok(Statement {
@@ -96,7 +98,8 @@ fn fields(text: &str) -> Option<Fields<'_>> {
 fn request(rest: &str) -> Option<(&str, &str, &str)> {
     let (before, quoted) = rest.split_once('"')?;
     let (request, after) = quoted.split_once('"')?;
-    let captured = before.strip_prefix('{').and_then(|text| text.split_once('}')).map_or("", |(text, _)| text);
+    let captured =
+        before.strip_prefix('{').and_then(|text| text.split_once('}')).map_or("", |(text, _)| text);
     Some((captured, request, after))
 }
 

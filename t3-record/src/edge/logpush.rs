@@ -31,15 +31,15 @@ pub fn parse(line: &str) -> Result<Statement, BadLine> {
         let ours = OURS.iter().any(|key| lower.contains(key));
         return Err(if ours { BadLine::Unreadable("broken JSON") } else { BadLine::Other });
     };
-    let get = |name: &str| {
-        object.iter().find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
-    };
+    let get =
+        |name: &str| object.iter().find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value));
     if !OURS.iter().any(|key| get(key).is_some()) {
         return Err(BadLine::Other);
     }
     let text = |name: &str| get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let at = |names: [&str; 2]| names.into_iter().find_map(|name| get(name).and_then(moment));
-    let end_ms = at(["EdgeEndTimestamp", "timestampEndNanos"]).ok_or(BadLine::Unreadable("no time of the end"))?;
+    let end_ms =
+        at(["EdgeEndTimestamp", "timestampEndNanos"]).ok_or(BadLine::Unreadable("no time of the end"))?;
     let ray = text("RayID").and_then(super::ray).ok_or(BadLine::Unreadable("no RayID"))?;
     let (source, reason) = (text("ConnectionCloseSource"), text("ConnectionCloseReason"));
     Ok(Statement {

@@ -14,7 +14,8 @@ fn default(flags: &str) -> String {
 
 #[test]
 fn the_three_formats_give_the_same_session() {
-    let istio = format!(r#"{HEAD} DC downstream_remote_disconnect - "-" 2000 900 61873 12 {END} out - - - - -"#);
+    let istio =
+        format!(r#"{HEAD} DC downstream_remote_disconnect - "-" 2000 900 61873 12 {END} out - - - - -"#);
     for line in [default("DC"), istio, JSON.to_owned()] {
         let read = parse(&line).unwrap();
         assert_eq!((read.start_ms, read.end_ms), (Some(1_787_392_801_100), 1_787_392_862_973), "{line}");
@@ -61,7 +62,10 @@ fn details_and_close_types_have_their_side() {
     let plain = JSON.replace("\"DC\"", "\"-\"").replace("\"LocalReset\"", "\"Normal\"");
     let with = |details: &str, down: &str, up: &str| {
         let line = plain.replace("downstream_remote_disconnect", details).replace("RemoteReset", down);
-        line.replace("\"upstream_detected_close_type\":\"Normal\"", &format!("\"upstream_detected_close_type\":\"{up}\""))
+        line.replace(
+            "\"upstream_detected_close_type\":\"Normal\"",
+            &format!("\"upstream_detected_close_type\":\"{up}\""),
+        )
     };
     for (details, down, up, closer) in [
         ("via_upstream", "Normal", "Normal", Closer::Unstated),
@@ -70,7 +74,12 @@ fn details_and_close_types_have_their_side() {
         ("via_upstream", "RemoteReset", "RemoteReset", Closer::Both),
         ("downstream_remote_disconnect", "Normal", "Normal", Closer::Downstream),
         ("downstream_local_disconnect(drain)", "Normal", "Normal", Closer::Itself),
-        ("upstream_reset_after_response_started{connection_termination}", "Normal", "Normal", Closer::Upstream),
+        (
+            "upstream_reset_after_response_started{connection_termination}",
+            "Normal",
+            "Normal",
+            Closer::Upstream,
+        ),
         ("upstream_reset_after_response_started{remote_reset}", "Normal", "Normal", Closer::Upstream),
         ("upstream_reset_after_response_started{local_reset}", "Normal", "Normal", Closer::Unstated),
         ("stream_idle_timeout", "Normal", "Normal", Closer::TimedOut),

@@ -17,7 +17,8 @@ pub(super) fn parse(line: &str) -> Result<Raw<'_>, BadLine> {
         let (request, after) = rest.split_at(at);
         Some((request, tail(after.get(2..)?)?))
     });
-    let (request, tail) = readings.next().ok_or(BadLine::Unreadable("no flags and times after the request"))?;
+    let (request, tail) =
+        readings.next().ok_or(BadLine::Unreadable("no flags and times after the request"))?;
     if readings.next().is_some() {
         return Err(BadLine::Unreadable("a client's text looks like the line itself"));
     }

@@ -33,8 +33,10 @@ pub(super) fn parse(text: &str) -> Option<TermEvents<'_>> {
         return None;
     }
     let first = layers.get(STREAM).filter(|layer| **layer != "-").and_then(|layer| layer.get(..2));
-    let (closer, what) = first.and_then(of_stream).unwrap_or((Closer::Unstated, "no first event of the stream"));
-    let (front, back) = (layers.first().copied().unwrap_or_default(), layers.last().copied().unwrap_or_default());
+    let (closer, what) =
+        first.and_then(of_stream).unwrap_or((Closer::Unstated, "no first event of the stream"));
+    let (front, back) =
+        (layers.first().copied().unwrap_or_default(), layers.last().copied().unwrap_or_default());
     let first = match closer {
         Closer::Downstream => format!("client first: {what}{}", on_socket(front, 'f')),
         Closer::Upstream => format!("server first: {what}{}", on_socket(back, 'F')),
@@ -45,9 +47,7 @@ pub(super) fn parse(text: &str) -> Option<TermEvents<'_>> {
 
 /// Up to four events, a letter and a hexadecimal digit each.
 fn are_events(layer: &str) -> bool {
-    let event = |event: &[u8]| {
-        matches!(event, [place, kind] if b"fhxmesFHXMES".contains(place) && kind.is_ascii_hexdigit())
-    };
+    let event = |event: &[u8]| matches!(event, [place, kind] if b"fhxmesFHXMES".contains(place) && kind.is_ascii_hexdigit());
     layer.len() <= 2 * MOST && layer.len().is_multiple_of(2) && layer.as_bytes().chunks(2).all(event)
 }
 
@@ -90,9 +90,17 @@ mod tests {
     fn the_first_event_of_the_stream_has_its_side() {
         for (text, closer, first) in [
             ("{f2,m2,e2,s2S1,E1,M1,F1}", Closer::Downstream, "client first: end of stream, FIN"),
-            ("{f3,m3,e3,s3S1,E1,M1,F1}", Closer::Downstream, "client first: receive error, error on receive (RST)"),
+            (
+                "{f3,m3,e3,s3S1,E1,M1,F1}",
+                Closer::Downstream,
+                "client first: receive error, error on receive (RST)",
+            ),
             ("{f1,m1,e1,S2s1,E2,M2,F2}", Closer::Upstream, "server first: end of stream, FIN"),
-            ("{f1,m1,e1,S3s1,E3,M3,F3}", Closer::Upstream, "server first: receive error, error on receive (RST)"),
+            (
+                "{f1,m1,e1,S3s1,E3,M3,F3}",
+                Closer::Upstream,
+                "server first: receive error, error on receive (RST)",
+            ),
             ("{,,,s7S1,,,}", Closer::TimedOut, "timeout"),
             ("{-,-,-,s8,-,-,-}", Closer::Itself, "intercepted by HAProxy"),
             ("{,,,sc,,,}", Closer::Itself, "aborted by HAProxy"),
@@ -107,7 +115,15 @@ mod tests {
 
     #[test]
     fn any_other_text_is_refused() {
-        for text in ["", "{}", "{a,b}", "{f2,m2,e2,s2,E1,M1}", "{f2,m2,e2,s,E1,M1,F1}", "{f2,m2,e2,s2s2s2s2s2,,,}", "{ä,,,,,,}"] {
+        for text in [
+            "",
+            "{}",
+            "{a,b}",
+            "{f2,m2,e2,s2,E1,M1}",
+            "{f2,m2,e2,s,E1,M1,F1}",
+            "{f2,m2,e2,s2s2s2s2s2,,,}",
+            "{ä,,,,,,}",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

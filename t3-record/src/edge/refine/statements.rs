@@ -107,7 +107,8 @@ fn bearing(ended: &Ended<'_>, statement: &Statement) -> Bearing {
         return Bearing::Open("which does not name the side that closed".to_owned());
     }
     if close_frame(record) {
-        let why = "which is about TCP: after a Close frame the server ends TCP first (RFC 6455 section 7.1.1)";
+        let why =
+            "which is about TCP: after a Close frame the server ends TCP first (RFC 6455 section 7.1.1)";
         return Bearing::Open(why.to_owned());
     }
     if record.verdict == Verdict::ClientProtocol {
@@ -115,7 +116,11 @@ fn bearing(ended: &Ended<'_>, statement: &Statement) -> Bearing {
     }
     let later = statement.end_ms.saturating_sub(ended.at_ms);
     if later > LATER {
-        return Bearing::Open(format!("{}.{} s after the record: about a later event", later / 1000, later % 1000 / 100));
+        return Bearing::Open(format!(
+            "{}.{} s after the record: about a later event",
+            later / 1000,
+            later % 1000 / 100
+        ));
     }
     match (record.closed_by, statement.closer) {
         (Some(ClosedBy::Upstream | ClosedBy::Dispatch), Upstream) => Bearing::Agrees,

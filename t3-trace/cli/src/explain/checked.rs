@@ -7,7 +7,7 @@ use t3_record::{
 
 use super::facts::ExplainInput;
 use crate::{
-    layers::{Layer, QueryStatus},
+    layers::{Layer, Outcome, QueryStatus},
     present::{
         text::{lasted, safe},
         units,
@@ -349,7 +349,7 @@ fn layers(checks: &mut Checks, facts: &ExplainInput) {
                     checks
                         .unchecked(layer.name(), format!("incomplete, from {}: {}", safe(from), safe(note)));
                 // Findings of these three are shown with the answer.
-                } else if !(edge && matches!(layer, Layer::Traefik | Layer::Cloudflared | Layer::Probe)) {
+                } else if !is_in_answer(layer, edge) {
                     checks.healthy(
                         layer.name(),
                         format!("{} around the close, from {}", entries(*found), safe(from)),
@@ -357,6 +357,7 @@ fn layers(checks: &mut Checks, facts: &ExplainInput) {
                 }
             }
             QueryStatus::Failed { why } => checks.unchecked(layer.name(), safe(why)),
+            QueryStatus::No if edge && is_replaced(layer, outcomes) => {}
             QueryStatus::No if edge => {
                 checks.unchecked(layer.name(), format!("not queried; would show {}", layer.would_add()));
             }
@@ -366,6 +367,27 @@ fn layers(checks: &mut Checks, facts: &ExplainInput) {
     if not == Layer::ALL.len() {
         checks
             .unchecked("edge", "Traefik, cloudflared and the probe were not queried: the cause is not there");
+    }
+}
+
+/// Findings that are shown with the answer.
+const fn is_in_answer(layer: Layer, edge: bool) -> bool {
+    match layer {
+        Layer::Traefik | Layer::Cloudflared | Layer::Probe => edge,
+        Layer::Logpush | Layer::Envoy | Layer::Haproxy => true,
+        Layer::Streams | Layer::Pressure => false,
+    }
+}
+
+/// One of Traefik, Envoy and HAProxy is in place; Traefik unless another was queried.
+fn is_replaced(layer: Layer, outcomes: &[Outcome]) -> bool {
+    let queried = |outcome: &Outcome| {
+        matches!(outcome.layer, Layer::Envoy | Layer::Haproxy) && outcome.status != QueryStatus::No
+    };
+    match layer {
+        Layer::Traefik => outcomes.iter().any(queried),
+        Layer::Envoy | Layer::Haproxy => true,
+        _ => false,
     }
 }
 

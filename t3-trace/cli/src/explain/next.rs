@@ -35,6 +35,16 @@ pub fn steps(record: &CloseRecord, window: &Window, front: EdgeFindings) -> Vec<
             Part::Tunnel => {
                 "Check cloudflared and the line to Cloudflare: was it restarted, was the WAN down?"
             }
+            Part::Edge => "Cloudflare ended the session: a code release or a limit; see its status page.",
+            Part::Proxy => {
+                "Check the proxy in front of t3-dispatch: was it restarted, which timeout did it use?"
+            }
+            Part::BehindEdge => {
+                "Check cloudflared, the line to Cloudflare and Traefik: was one of them restarted?"
+            }
+            Part::BeforeProxy => {
+                "Query cloudflared's log and --logpush: they tell the user's side from the tunnel."
+            }
             Part::LastMile => {
                 "The cause is on the user's side: Wi-Fi, a suspended laptop or a VPN; ask the user."
             }
@@ -106,8 +116,17 @@ mod tests {
                 let steps = with(&record, EdgeFindings { queried: true, part: Some(*part) });
                 assert!(!steps.iter().any(|step| step.contains("--loki")), "{steps:?}");
                 let first = steps[0].to_lowercase();
-                let named =
-                    ["traefik", "cloudflared", "user's side"].iter().position(|name| first.contains(name));
+                let named = [
+                    "check traefik",
+                    "check cloudflared and",
+                    "is on the user's side",
+                    "cloudflare ended",
+                    "check the proxy",
+                    "check cloudflared, the",
+                    "query cloudflared's",
+                ]
+                .iter()
+                .position(|name| first.contains(name));
                 assert_eq!(named, Part::ALL.iter().position(|one| one == part), "{steps:?}");
             }
         }

@@ -84,6 +84,8 @@ pub struct EdgeFindings {
     /// Why the hop is unknown.
     #[serde(rename = "cannot")]
     pub unresolved: Option<String>,
+    /// How the edge and this host contradict each other.
+    pub contradiction: Option<String>,
 }
 
 /// Another close that matches the selection.
@@ -106,7 +108,8 @@ impl Page {
         let checks = checked::checks(facts);
         let layers = &facts.gathered.layers;
         let front = next::EdgeFindings {
-            queried: layers.traefik.is_some() && layers.cloudflared.is_some(),
+            queried: layers.cloudflared.is_some()
+                && (layers.traefik.is_some() || layers.envoy.is_some() || layers.haproxy.is_some()),
             part: refinement.part,
         };
         // journalctl reads a time without a zone in that of the system.
@@ -133,10 +136,13 @@ impl Page {
             at: wall_ms(zero),
             at_ms: zero,
             lasted_ms: record.dur_ms,
-            answer: answer::sentence(record),
+            answer: answer::sentence(&doubted(record, &refinement)),
             pattern: pattern::false_alarms(record, facts.at_ms, &facts.history),
-            confidence: answer::confidence(record),
-            timeline: timeline::entries(facts, refinement.line.as_ref()),
+            confidence: match &refinement.contradiction {
+                Some(why) => answer::contradicted(record, why),
+                None => answer::confidence(record),
+            },
+            timeline: timeline::entries(facts, &refinement),
             edge: edge(record, refinement),
             healthy: checks.healthy,
             unhealthy: checks.unhealthy,
@@ -249,14 +255,26 @@ fn vocabulary(record: &CloseRecord) -> String {
     words
 }
 
+/// The record; likely at most if the edge contradicts it.
+fn doubted(record: &CloseRecord, refinement: &Refinement) -> CloseRecord {
+    let mut record = record.clone();
+    if refinement.contradiction.is_some() {
+        record.confidence = record.confidence.map(|_| Confidence::Likely);
+    }
+    record
+}
+
+/// Findings of the edge: for a downstream cause the hop, for any other the statements.
 fn edge(record: &CloseRecord, refinement: Refinement) -> Option<EdgeFindings> {
-    let Refinement { part, confidence, reasons, unresolved, .. } = refinement;
+    let Refinement { part, confidence, reasons, unresolved, statements, contradiction, .. } = refinement;
     let printable = |text: String| safe(&text);
-    (record.segment == Segment::Downstream).then(|| EdgeFindings {
+    let downstream = record.segment == Segment::Downstream;
+    (downstream || !statements.is_empty()).then(|| EdgeFindings {
         part,
         confidence,
         reasons: reasons.into_iter().map(printable).collect(),
-        unresolved: unresolved.map(printable),
+        unresolved: unresolved.filter(|_| downstream).map(printable),
+        contradiction: contradiction.map(printable),
     })
 }
 
@@ -269,6 +287,10 @@ impl EdgeFindings {
                 Part::Traefik => "Traefik or its node",
                 Part::Tunnel => "the tunnel between Cloudflare and cloudflared",
                 Part::LastMile => "the last mile, between the user and Cloudflare",
+                Part::Edge => "Cloudflare's edge",
+                Part::Proxy => "the proxy in front of t3-dispatch, or its node",
+                Part::BehindEdge => "between Cloudflare and this host: the tunnel, cloudflared or Traefik",
+                Part::BeforeProxy => "in front of the proxy: the user's side, Cloudflare or the tunnel",
             };
             format!("Failed hop: {part}{confidence}:")
         });
@@ -277,7 +299,11 @@ impl EdgeFindings {
             format!("Cannot tell which hop failed (client, Cloudflare, cloudflared, Traefik): {why}.")
         });
         let reasons = self.reasons.iter().map(|reason| format!("- {reason}"));
-        part.into_iter().chain(unresolved).chain(reasons).collect()
+        let contradiction = self
+            .contradiction
+            .as_ref()
+            .map(|why| format!("Contradiction: {why}; the verdict is not proven."));
+        contradiction.into_iter().chain(part).chain(unresolved).chain(reasons).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use t3_record::{
     CloseRecord, KernelSource, chain,
-    edge::{cloudflared::TunnelKind, traefik::AccessLine},
+    edge::{Refinement, cloudflared::TunnelKind},
     value::Percent,
     verdict::pressure::limits,
     vocabulary::Reconciled,
@@ -47,7 +47,7 @@ const BACK_WITHIN: i64 = 60_000;
 
 /// Returns the entries, earliest first; entries of the same time in causal order.
 #[must_use]
-pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
+pub fn entries(facts: &ExplainInput, edge: &Refinement) -> Vec<Entry> {
     let mut list = List { zero_ms: facts.zero_ms(), entries: Vec::new() };
     opening(&mut list, facts);
     restarts(&mut list, &facts.record);
@@ -57,7 +57,7 @@ pub fn entries(facts: &ExplainInput, line: Option<&AccessLine>) -> Vec<Entry> {
     if let Some(around) = &facts.around {
         surroundings(&mut list, facts, around);
     }
-    layers(&mut list, &facts.gathered, line);
+    layers(&mut list, &facts.gathered, edge);
     if let Some(origin) = facts.record.reconciled {
         let text = match origin {
             Reconciled::Journal => "record written by t3-trace, from the ws open",
@@ -245,8 +245,12 @@ fn surroundings(list: &mut List, facts: &ExplainInput, around: &Context) {
     }
 }
 
-fn layers(list: &mut List, gathered: &LayerData, line: Option<&AccessLine>) {
-    if let Some(line) = line {
+fn layers(list: &mut List, gathered: &LayerData, edge: &Refinement) {
+    for statement in &edge.statements {
+        let text = format!("session ended: {}", safe(&statement.values));
+        list.at(statement.end_ms, statement.witness.as_str(), text);
+    }
+    if let Some(line) = &edge.line {
         let status = line.status.map_or("none".to_owned(), |status| status.to_string());
         list.at(line.start_ms, "traefik", format!("{} {} began", safe(&line.method), safe(&line.path)));
         list.at(line.end_ms(), "traefik", format!("request ended, status {status}"));

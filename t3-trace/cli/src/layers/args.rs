@@ -57,6 +57,25 @@ pub struct LayerArgs {
     /// Log of cloudflared as a file, in place of Loki (repeatable).
     #[arg(long, value_name = "FILE", env = "T3_CLOUDFLARED_LOG")]
     pub cloudflared_log: Vec<PathBuf>,
+    /// Cloudflare's websocket_analytics (Logpush): a file, also .gz, or a folder with batches
+    /// (repeatable); which side closed at the edge, found by the ray.
+    #[arg(long, value_name = "PATH", env = "T3_LOGPUSH")]
+    pub logpush: Vec<PathBuf>,
+    /// Loki selector of Cloudflare's websocket_analytics.
+    #[arg(long, value_name = "LOGQL", env = "T3_LOGPUSH_SELECTOR")]
+    pub logpush_selector: Option<String>,
+    /// Access log of Envoy in place of Traefik, as a file (repeatable).
+    #[arg(long, value_name = "FILE", env = "T3_ENVOY_LOG")]
+    pub envoy_log: Vec<PathBuf>,
+    /// Loki selector of Envoy's access log.
+    #[arg(long, value_name = "LOGQL", env = "T3_ENVOY_SELECTOR")]
+    pub envoy_selector: Option<String>,
+    /// Log of HAProxy in place of Traefik, as a file (repeatable).
+    #[arg(long, value_name = "FILE", env = "T3_HAPROXY_LOG")]
+    pub haproxy_log: Vec<PathBuf>,
+    /// Loki selector of HAProxy's log.
+    #[arg(long, value_name = "LOGQL", env = "T3_HAPROXY_SELECTOR")]
+    pub haproxy_selector: Option<String>,
     /// Timeout for each layer, for example 5s.
     #[arg(
         long,
@@ -66,6 +85,17 @@ pub struct LayerArgs {
         default_value = "10s"
     )]
     pub layer_timeout: Duration,
+}
+
+impl LayerArgs {
+    /// Whether Envoy or HAProxy is in place of Traefik, and no option of Traefik is set.
+    pub(super) fn replaces_traefik(&self) -> bool {
+        let replaced = !self.envoy_log.is_empty()
+            || !self.haproxy_log.is_empty()
+            || self.envoy_selector.is_some()
+            || self.haproxy_selector.is_some();
+        replaced && self.traefik_log.is_empty() && self.traefik_selector == TRAEFIK
+    }
 }
 
 const TRAEFIK: &str = r#"{job="traefik"}"#;
@@ -87,6 +117,12 @@ impl Default for LayerArgs {
             prometheus_host: None,
             traefik_log: Vec::new(),
             cloudflared_log: Vec::new(),
+            logpush: Vec::new(),
+            logpush_selector: None,
+            envoy_log: Vec::new(),
+            envoy_selector: None,
+            haproxy_log: Vec::new(),
+            haproxy_selector: None,
             layer_timeout: Duration::from_secs(10),
         }
     }

@@ -3,7 +3,7 @@
 use std::{cell::OnceCell, future::Future, time::Instant};
 
 use t3_record::{
-    edge::{Reading, cloudflared, redacted, traefik},
+    edge::{BadLine, Reading, Statement, cloudflared, envoy, haproxy, logpush, redacted, traefik},
     probe::{Attribution, attribute},
 };
 use tokio::time::timeout;
@@ -23,6 +23,8 @@ const SHOWN: usize = 4_096;
 const SLACK: i64 = 3_000;
 /// Time after a close in which lines or scrapes may be missing, in milliseconds.
 const FRESH: i64 = 30_000;
+/// Time in which a batch of Logpush arrives at Loki after its end, in milliseconds.
+const BATCH: i64 = 3_600_000;
 /// Resources with PSI. Queries use a range of two minutes: one minute has too few scrapes at some
 /// sites.
 const PRESSURE: [&str; 3] = ["cpu", "memory", "io"];
@@ -30,6 +32,8 @@ const PRESSURE: [&str; 3] = ["cpu", "memory", "io"];
 /// Input of all queries.
 pub(super) struct LayerQuery<'a> {
     pub args: &'a LayerArgs,
+    /// Identifier of the session's ray, which joins Cloudflare's records.
+    pub ray: Option<String>,
     pub window: Window,
     pub closed_ms: i64,
     pub now_ms: i64,
@@ -72,12 +76,17 @@ fn result<T>(answer: Result<Answer<T>, Why>) -> LayerResult<T> {
 struct Log<T> {
     kind: files::Kind<T>,
     /// Filter that the server applies.
-    filter: &'static str,
+    filter: String,
+    /// Time after the window in which lines about it are written, in milliseconds.
+    late: i64,
     selector_option: &'static str,
 }
 
 impl LayerQuery<'_> {
     pub(super) async fn traefik(&self) -> LayerResult<Reading<traefik::AccessLine>> {
+        if self.args.replaces_traefik() {
+            return (None, QueryStatus::No);
+        }
         let kind = files::Kind {
             option: "traefik-log",
             parse: traefik::parse,
@@ -86,8 +95,9 @@ impl LayerQuery<'_> {
                 wide.holds(line.end_ms())
             },
         };
-        let log = Log { kind, filter: " |= \"/ws\"", selector_option: "traefik-selector" };
-        self.log(log, &self.args.traefik_log, &self.args.traefik_selector).await
+        let filter = " |= \"/ws\"".to_owned();
+        let log = Log { kind, filter, late: 0, selector_option: "traefik-selector" };
+        self.log(log, &self.args.traefik_log, Some(&self.args.traefik_selector)).await
     }
 
     pub(super) async fn cloudflared(&self) -> LayerResult<Reading<cloudflared::TunnelLine>> {
@@ -96,22 +106,51 @@ impl LayerQuery<'_> {
             parse: cloudflared::parse,
             wanted: |line: &cloudflared::TunnelLine, window| window.holds(line.at_ms),
         };
-        let log = Log { kind, filter: "", selector_option: "cloudflared-selector" };
-        self.log(log, &self.args.cloudflared_log, &self.args.cloudflared_selector).await
+        let log = Log { kind, filter: String::new(), late: 0, selector_option: "cloudflared-selector" };
+        self.log(log, &self.args.cloudflared_log, Some(&self.args.cloudflared_selector)).await
+    }
+
+    pub(super) async fn logpush(&self) -> LayerResult<Reading<Statement>> {
+        let (paths, selector) = (&self.args.logpush, self.args.logpush_selector.as_deref());
+        if paths.is_empty() && (selector.is_none() || self.loki.is_none()) {
+            return (None, QueryStatus::No);
+        }
+        let is_plain = |ray: &&String| !ray.is_empty() && ray.bytes().all(|b| b.is_ascii_alphanumeric());
+        let Some(ray) = self.ray.as_ref().filter(is_plain) else {
+            let why = "the record has no ray (Cf-Ray), by which Cloudflare's records are joined".to_owned();
+            return (None, QueryStatus::Failed { why });
+        };
+        let kind = statements("logpush", logpush::parse);
+        let log =
+            Log { kind, filter: format!(" |= \"{ray}\""), late: BATCH, selector_option: "logpush-selector" };
+        self.log(log, paths, selector).await
+    }
+
+    pub(super) async fn envoy(&self) -> LayerResult<Reading<Statement>> {
+        let kind = statements("envoy-log", envoy::parse);
+        let log = Log { kind, filter: " |= \"/ws\"".to_owned(), late: 0, selector_option: "envoy-selector" };
+        self.log(log, &self.args.envoy_log, self.args.envoy_selector.as_deref()).await
+    }
+
+    pub(super) async fn haproxy(&self) -> LayerResult<Reading<Statement>> {
+        let kind = statements("haproxy-log", haproxy::parse);
+        let log =
+            Log { kind, filter: " |= \"/ws\"".to_owned(), late: 0, selector_option: "haproxy-selector" };
+        self.log(log, &self.args.haproxy_log, self.args.haproxy_selector.as_deref()).await
     }
 
     async fn log<T: Send + 'static>(
         &self,
         log: Log<T>,
         files: &[std::path::PathBuf],
-        selector: &str,
+        selector: Option<&str>,
     ) -> LayerResult<Reading<T>> {
         if !files.is_empty() {
             return result(self.of_files(log.kind, files).await);
         }
-        match &self.loki {
-            None => (None, QueryStatus::No),
-            Some(loki) => result(
+        match (&self.loki, selector) {
+            (None, _) | (_, None) => (None, QueryStatus::No),
+            (Some(loki), Some(selector)) => result(
                 self.in_time(loki, |source, client| self.of_loki(source, client, &log, selector)).await,
             ),
         }
@@ -138,7 +177,9 @@ impl LayerQuery<'_> {
         log: &Log<T>,
         selector: &str,
     ) -> Result<Answer<Reading<T>>, Why> {
-        let found = loki::lines(client, source, &format!("{selector}{}", log.filter), self.window).await?;
+        let until_ms = self.window.until_ms.saturating_add(log.late);
+        let window = Window { until_ms, ..self.window };
+        let found = loki::lines(client, source, &format!("{selector}{}", log.filter), window).await?;
         let from = format!("{}, {selector}", source.place());
         if found.entries.is_empty() && !loki::alive(client, source, selector, self.window).await? {
             let option = log.selector_option;
@@ -289,6 +330,18 @@ impl LayerQuery<'_> {
         (0..FRESH).contains(&ago).then(|| {
             format!("queried {} s after the close: recent lines or scrapes may be missing", ago / 1000)
         })
+    }
+}
+
+/// A log with statements about the end of a session.
+fn statements(option: &'static str, parse: fn(&str) -> Result<Statement, BadLine>) -> files::Kind<Statement> {
+    files::Kind {
+        option,
+        parse,
+        wanted: |statement: &Statement, window| {
+            let wide = Window { from_ms: window.from_ms - SLACK, until_ms: window.until_ms + SLACK };
+            wide.holds(statement.end_ms)
+        },
     }
 }
 

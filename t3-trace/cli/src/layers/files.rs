@@ -1,5 +1,6 @@
 //! Reads log files in place of Loki: once from the start, line by line; keeps the lines in the
-//! window. Runs on a separate thread and stops at its deadline.
+//! window. A `.gz` file is decompressed, a folder is read with its files. Runs on a separate thread
+//! and stops at its deadline.
 
 use std::{
     fs::File,
@@ -8,7 +9,10 @@ use std::{
     time::Instant,
 };
 
+use flate2::read::MultiGzDecoder;
 use t3_record::edge::{BadLine, Reading};
+
+use super::folder;
 
 /// Limit of a line in bytes; the rest is dropped.
 const LINE: u64 = 256 * 1024;
@@ -20,6 +24,10 @@ const MOST: usize = 50_000;
 pub enum FileError {
     #[error("cannot read {path} (--{option}): {why}")]
     Read { path: PathBuf, option: &'static str, why: io::Error },
+    #[error(
+        "{path} (--{option}): no file from the time of the close; Logpush sends batches, and never sends a lost one again"
+    )]
+    NoBatch { path: PathBuf, option: &'static str },
     #[error("{paths} (--{option}): no line in the format of this log")]
     Foreign { paths: String, option: &'static str },
 }
@@ -43,7 +51,14 @@ pub(super) fn read<T>(
     let mut any = false;
     for path in paths {
         let failed = |why| FileError::Read { path: path.clone(), option: kind.option, why };
-        any |= one(path, kind, window, deadline, &mut reading).map_err(failed)?;
+        let found = folder::files(path, window).map_err(failed)?;
+        if found.files.is_empty() {
+            return Err(FileError::NoBatch { path: path.clone(), option: kind.option });
+        }
+        reading.cut |= found.cut;
+        for file in found.files {
+            any |= one(&file, kind, window, deadline, &mut reading).map_err(failed)?;
+        }
     }
     let names = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     if any || reading.cut {
@@ -61,7 +76,7 @@ fn one<T>(
     deadline: Instant,
     reading: &mut Reading<T>,
 ) -> io::Result<bool> {
-    let mut file = BufReader::new(File::open(path)?);
+    let mut file = open(path)?;
     let mut line = Vec::new();
     let (mut any, mut inside) = (false, false);
     // A line that cannot be parsed has no time: it is in the window if the line before or after it
@@ -69,9 +84,15 @@ fn one<T>(
     let mut pending = Reading::default();
     loop {
         line.clear();
-        if file.by_ref().take(LINE).read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
+        match file.by_ref().take(LINE).read_until(b'\n', &mut line) {
+            Ok(0) => break,
+            // A compressed file that is still being written.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                reading.cut = true;
+                break;
+            }
+            read => read?,
+        };
         if !line.ends_with(b"\n") && line.len() as u64 == LINE {
             skip_line(&mut file)?;
         }
@@ -94,6 +115,14 @@ fn one<T>(
     }
     count(pending, inside, reading);
     Ok(any)
+}
+
+fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let file = File::open(path)?;
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
+        return Ok(Box::new(BufReader::new(MultiGzDecoder::new(file))));
+    }
+    Ok(Box::new(BufReader::new(file)))
 }
 
 fn count<T>(pending: Reading<T>, inside: bool, reading: &mut Reading<T>) {
@@ -173,6 +202,31 @@ mod tests {
         assert_eq!((reading.lines.len(), reading.cut), (2, false));
         // The one before second 10, and the first part of the long one.
         assert_eq!(reading.unread, 2, "{:?}", reading.sample);
+    }
+
+    #[test]
+    fn compressed_files_and_the_batches_of_a_folder_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let compressed = |text: &str| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let day = dir.path().join("20260822");
+        fs::create_dir(&day).unwrap();
+        fs::write(day.join("20260822T100000Z_20260822T100500Z_a.log.gz"), compressed(&line(12))).unwrap();
+        fs::write(day.join("20260822T100500Z_20260822T101000Z_b.log"), line(13)).unwrap();
+        // Not from that time: not read.
+        fs::write(day.join("20260821T100000Z_20260821T100500Z_c.log.gz"), "not gzip").unwrap();
+        let folder = [dir.path().to_owned()];
+        let whole = read(&folder, &kind(), window(), soon()).unwrap();
+        assert_eq!((whole.lines.len(), whole.cut), (2, false));
+        let half = compressed(&[line(14), line(15)].concat());
+        fs::write(day.join("20260822T100500Z_20260822T101000Z_d.log.gz"), &half[..half.len() - 9]).unwrap();
+        assert!(read(&folder, &kind(), window(), soon()).unwrap().cut);
+        let empty = tempfile::tempdir().unwrap();
+        let error = read(&[empty.path().to_owned()], &kind(), window(), soon()).unwrap_err().to_string();
+        assert!(error.contains("no file from the time of the close"), "{error}");
     }
 
     #[test]

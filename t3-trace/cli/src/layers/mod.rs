@@ -8,13 +8,14 @@
 pub mod args;
 mod ask;
 mod files;
+mod folder;
 mod legs;
 mod loki;
 mod prometheus;
 
 use std::{cell::OnceCell, time::SystemTime};
 
-use t3_record::edge::{Ended, Layers};
+use t3_record::edge::{Ended, Layers, statement::ray_id};
 
 use self::ask::LayerQuery;
 use crate::server::source::Source;
@@ -60,6 +61,12 @@ pub enum Layer {
     Traefik,
     /// cloudflared's log.
     Cloudflared,
+    /// Cloudflare's `websocket_analytics`.
+    Logpush,
+    /// Envoy's access log.
+    Envoy,
+    /// HAProxy's log.
+    Haproxy,
     /// Further streams of Loki.
     Streams,
     /// t3-probe's legs.
@@ -70,13 +77,25 @@ pub enum Layer {
 
 impl Layer {
     /// All layers, in display order.
-    pub const ALL: [Self; 5] = [Self::Traefik, Self::Cloudflared, Self::Streams, Self::Probe, Self::Pressure];
+    pub const ALL: [Self; 8] = [
+        Self::Traefik,
+        Self::Cloudflared,
+        Self::Logpush,
+        Self::Envoy,
+        Self::Haproxy,
+        Self::Streams,
+        Self::Probe,
+        Self::Pressure,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Traefik => "Traefik's access log",
             Self::Cloudflared => "cloudflared's log",
+            Self::Logpush => "Cloudflare's websocket_analytics",
+            Self::Envoy => "Envoy's access log",
+            Self::Haproxy => "HAProxy's log",
             Self::Streams => "other streams of Loki",
             Self::Probe => "probe legs",
             Self::Pressure => "host PSI",
@@ -93,6 +112,11 @@ impl Layer {
             Self::Cloudflared => {
                 "whether a tunnel connection was lost at that moment (--loki URL or --cloudflared-log FILE)"
             }
+            Self::Logpush => {
+                "which side closed at Cloudflare's edge (--logpush PATH or --logpush-selector LOGQL)"
+            }
+            Self::Envoy => "which side closed at Envoy (--envoy-log FILE or --envoy-selector LOGQL)",
+            Self::Haproxy => "which side closed at HAProxy (--haproxy-log FILE or --haproxy-selector LOGQL)",
             Self::Streams => "what else was logged around the close (--loki URL --loki-selector LOGQL)",
             Self::Probe => "whether the probe's WebSockets over the same path were up (--prometheus URL)",
             Self::Pressure => "host PSI before and after the close (--prometheus URL)",
@@ -166,6 +190,7 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let query = LayerQuery {
         args,
+        ray: ended.record.ray.as_deref().map(ray_id),
         window,
         closed_ms: ended.at_ms,
         now_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
@@ -173,13 +198,24 @@ pub async fn gather(args: &LayerArgs, ended: &Ended<'_>, window: Window) -> Laye
         loki: Source::loki(&args.server),
         prometheus: prometheus::source(args),
     };
-    let (traefik, cloudflared, streams, probe, pressure) =
-        tokio::join!(query.traefik(), query.cloudflared(), query.streams(), query.probe(), query.pressure());
-    let statuses = [traefik.1, cloudflared.1, streams.1, probe.1, pressure.1];
+    let (traefik, cloudflared, logpush, envoy, haproxy, streams, probe, pressure) = tokio::join!(
+        query.traefik(),
+        query.cloudflared(),
+        query.logpush(),
+        query.envoy(),
+        query.haproxy(),
+        query.streams(),
+        query.probe(),
+        query.pressure()
+    );
+    let statuses = [traefik.1, cloudflared.1, logpush.1, envoy.1, haproxy.1, streams.1, probe.1, pressure.1];
     LayerData {
         layers: Layers {
             traefik: traefik.0,
             cloudflared: cloudflared.0,
+            logpush: logpush.0,
+            envoy: envoy.0,
+            haproxy: haproxy.0,
             probe: probe.0,
             neighbours: Vec::new(),
         },

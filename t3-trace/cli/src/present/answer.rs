@@ -57,6 +57,18 @@ pub fn confidence(record: &CloseRecord) -> String {
     }
 }
 
+/// Returns the confidence of a record that a statement of the edge contradicts: not proven,
+/// whatever the record says.
+#[must_use]
+pub fn contradicted(record: &CloseRecord, why: &str) -> String {
+    format!(
+        "Not proven: {}. One of them is wrong, or they are about different events: compare the clocks, and both logs. \
+         Evidence of this host: {}.",
+        safe(why),
+        evidence(record)
+    )
+}
+
 /// Returns why a likely conclusion is not proven.
 fn doubt(record: &CloseRecord) -> &'static str {
     let by_client =

@@ -125,7 +125,10 @@ fn a_statement_that_excludes_the_record_contradicts_it() {
         let case = format!("{} {witness} {closer}: {refined:?}", record.verdict);
         assert_eq!(refined.contradiction.is_some(), contradicts, "{case}");
         if let Some(why) = refined.contradiction {
-            assert!(why.contains("value=x") && why.contains("but the kernel of this host observed"), "{case}");
+            assert!(
+                why.contains("value=x") && why.contains("but the kernel of this host observed"),
+                "{case}"
+            );
             assert_eq!(refined.part, None, "{case}");
         }
     }
@@ -149,7 +152,10 @@ fn a_close_frame_or_a_later_end_decides_nothing() {
         assert_eq!(refined.contradiction.is_some(), contradicts, "{name}: {refined:?}");
         assert_eq!(refined.part, None, "{name}");
     }
-    let tab = CloseRecord { ws_from: Some(Side::Down), ..with(Verdict::ClientClosed, Segment::Downstream, ClosedBy::Downstream) };
+    let tab = CloseRecord {
+        ws_from: Some(Side::Down),
+        ..with(Verdict::ClientClosed, Segment::Downstream, ClosedBy::Downstream)
+    };
     for closer in Closer::ALL {
         let refined = refined(&tab, &[statement(Witness::Cloudflare, *closer)]);
         assert_eq!((refined.part, refined.contradiction), (None, None), "{closer}");
@@ -196,7 +202,11 @@ fn the_right_line_is_found_or_none() {
         ("no path in the record", vec![change(&cloudflare, &|line| line.path = None)], "ray"),
         ("Cloudflare is not joined by time", vec![change(&cloudflare, &|line| line.ray = None)], "none"),
         ("Envoy by address and time", vec![envoy.clone()], "time"),
-        ("from another address", vec![change(&envoy, &|line| line.address = "198.51.100.4".parse().ok())], "none"),
+        (
+            "from another address",
+            vec![change(&envoy, &|line| line.address = "198.51.100.4".parse().ok())],
+            "none",
+        ),
         ("three seconds apart", vec![change(&envoy, &|line| line.start_ms = Some(OPENED - 3_000))], "none"),
         ("three seconds longer", vec![change(&envoy, &|line| line.end_ms = AT + 3_000)], "none"),
         ("a refused upgrade", vec![change(&envoy, &|line| line.status = Some(503))], "none"),
