@@ -24,7 +24,7 @@ const PACKAGED_HEAD: &str = "\
 # is set. Every user may read this file: tokens and passwords are in files of their own.
 ";
 /// Values of options without a default.
-const EXAMPLES: [(&str, &str); 14] = [
+const EXAMPLES: [(&str, &str); 17] = [
     ("loki", "https://loki.example.org"),
     ("loki-tenant", "t3"),
     ("loki-token-file", "/etc/t3-trace.d/loki.token"),
@@ -38,6 +38,9 @@ const EXAMPLES: [(&str, &str); 14] = [
     ("prometheus-password-file", "/etc/t3-trace.d/prometheus.password"),
     ("prometheus-header-file", "/etc/t3-trace.d/prometheus.headers"),
     ("prometheus-host", "instance=\"devvm:9100\""),
+    ("logpush-selector", "{job=\"logpush\"}"),
+    ("envoy-selector", "{job=\"envoy\"}"),
+    ("haproxy-selector", "{job=\"haproxy\"}"),
     ("layer-ca", "/etc/ssl/private-ca.pem"),
 ];
 

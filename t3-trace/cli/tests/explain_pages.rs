@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use t3_record::{
     BurstRecord, CloseRecord, OpenRecord,
-    edge::{cloudflared, traefik},
+    edge::{cloudflared, logpush, traefik},
     probe::Disconnect,
 };
 use t3_trace_cli::{
@@ -24,7 +24,7 @@ use t3_trace_cli::{
 };
 
 /// Faults with a page.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "burst_fin",
     "client_close_1001",
     "client_vanished_idle",
@@ -36,6 +36,7 @@ const PAGES: [&str; 11] = [
     "serve_mute",
     "serve_oom",
     "serve_sigkill",
+    "serve_sigkill_edge_contradicts",
 ];
 
 fn folder() -> PathBuf {
@@ -80,6 +81,12 @@ fn facts(text: &str) -> ExplainInput {
             around.disconnects.push(disconnect);
         } else if let Some(line) = rest.strip_prefix("systemd ") {
             around.units.push(Timed { at_ms, what: line.to_owned() });
+        } else if let Some(line) = rest.strip_prefix("kernel ") {
+            around.kernel.push(Timed { at_ms, what: line.to_owned() });
+        } else if let Some(line) = rest.strip_prefix("host ") {
+            around.host.push(Timed { at_ms, what: line.to_owned() });
+        } else if let Some(line) = rest.strip_prefix("logpush ") {
+            gathered.layers.logpush.get_or_insert_default().take(line, logpush::parse(line));
         } else if let Some(line) = rest.strip_prefix("traefik ") {
             gathered.layers.traefik.get_or_insert_default().take(line, traefik::parse(line));
         } else if let Some(line) = rest.strip_prefix("cloudflared ") {
@@ -103,6 +110,7 @@ fn facts(text: &str) -> ExplainInput {
             let (prefix, from) = match layer {
                 Layer::Traefik => ("traefik ", "the file traefik.log"),
                 Layer::Cloudflared => ("cloudflared ", "the file cloudflared.log"),
+                Layer::Logpush => ("logpush ", "the folder logpush"),
                 _ => ("", ""),
             };
             let queried = !prefix.is_empty() && lines(prefix) > 0;

@@ -2,6 +2,7 @@
 
 use t3_record::{BurstRecord, CloseRecord, OpenRecord, edge::Ended, probe::Disconnect};
 
+use super::changes::dpkg;
 use crate::layers::LayerData;
 
 /// A value with its time.
@@ -34,6 +35,8 @@ pub struct ExplainInput {
     pub around: Option<Context>,
     /// Closes of this user in the time before the close and shortly after it, for patterns.
     pub history: Vec<Timed<CloseRecord>>,
+    /// Package changes before the close, by time.
+    pub packages: Vec<Timed<dpkg::Change>>,
     /// Results of the queries to the layers.
     pub gathered: LayerData,
     /// The times of the page are not in the zone of the system (`--time-zone`).
@@ -55,6 +58,10 @@ pub struct Context {
     pub disconnects: Vec<Disconnect>,
     /// Messages of systemd about the units of serve, t3-dispatch and t3-trace.
     pub units: Vec<Timed<String>>,
+    /// Lines of the kernel about the OOM killer.
+    pub kernel: Vec<Timed<String>>,
+    /// Messages about a shutdown or a start of the host.
+    pub host: Vec<Timed<String>>,
     /// Entries with our message IDs from other users.
     pub foreign: u64,
     /// Entries that cannot be parsed.
@@ -81,6 +88,7 @@ impl ExplainInput {
             back: None,
             around: None,
             history: Vec::new(),
+            packages: Vec::new(),
             gathered: LayerData::default(),
             has_own_zone: false,
         }

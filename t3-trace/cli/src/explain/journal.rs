@@ -12,6 +12,7 @@ use t3_trace_host::journal_trust::Trust;
 
 use super::{
     args::ExplainArgs,
+    changes::oom,
     facts::{Context, ExplainInput, Timed},
     find::{self, Close, Selector},
 };
@@ -32,6 +33,10 @@ const HISTORY: i64 = 30 * 60_000;
 /// an index, in seconds.
 const OPEN_BEFORE: u64 = 3_600;
 const BACK_AFTER: u64 = 86_400;
+/// Message IDs of systemd: shutdown of the host (logind), end of its start
+/// (`/usr/lib/systemd/catalog/systemd.catalog`).
+const SHUTDOWN_ID: &str = "98268866d1d54a499c4e98921d93bc40";
+const STARTED_ID: &str = "b07a249cd024414a82dd00cd181378ff";
 /// Limit of closes kept around one.
 const KEPT: usize = 10_000;
 /// Unit of the probe, if it runs on this host.
@@ -152,6 +157,8 @@ impl<'a> Journal<'a> {
             Want::Records { kinds: vec![Kind::Close, Kind::Burst], terms: Vec::new() },
             Want::Unit(PROBE_UNIT),
             Want::Systemd(units.map(|unit| format!("{unit}.service")).to_vec()),
+            Want::Kernel,
+            Want::Root(&[SHUTDOWN_ID, STARTED_ID]),
         ];
         self.read(&query, |entry| {
             self.add(&mut around, &facts.record, entry);
@@ -254,6 +261,15 @@ impl<'a> Journal<'a> {
             },
             _ if entry.get("_SYSTEMD_UNIT") == Some(PROBE_UNIT) => {
                 around.disconnects.extend(entry.get("MESSAGE").and_then(Disconnect::from_line));
+            }
+            _ if entry.get("_TRANSPORT") == Some("kernel") => {
+                let part = entry.get("MESSAGE").filter(|line| oom::is_part(line));
+                let part = part.filter(|_| around.kernel.len() < KEPT);
+                around.kernel.extend(part.map(|line| Timed { at_ms, what: line.to_owned() }));
+            }
+            Some(SHUTDOWN_ID | STARTED_ID) if entry.get("_UID") == Some("0") => {
+                let what = entry.get("MESSAGE").map(str::to_owned);
+                around.host.extend(what.map(|what| Timed { at_ms, what }));
             }
             _ if entry.get("_PID") == Some("1") && entry.get("_UID") == Some("0") => {
                 let what = entry.get("MESSAGE").map(str::to_owned);

@@ -1,10 +1,11 @@
 //! `t3-trace explain`: one page about one close.
 //!
 //! Conclusion, confidence, timeline, checks and next steps. The conclusion is that of the record;
-//! a page that contradicts its verdict is a bug. Only this file and [`journal`] do IO; the other
-//! modules are pure.
+//! a page that contradicts its verdict is a bug. Only this file, [`journal`] and the log of dpkg in
+//! [`changes`] do IO; the other modules are pure.
 
 pub mod args;
+pub mod changes;
 pub mod checked;
 pub mod facts;
 pub mod find;
@@ -44,6 +45,10 @@ pub use page::Page;
 
 /// Shortest time before the close for which the layers are queried, in milliseconds.
 const BEFORE: i64 = 60_000;
+
+/// Time before the close for which package changes are read, in milliseconds: a service may be
+/// restarted some time after its libraries have changed.
+const PACKAGES: i64 = 3_600_000;
 
 /// Explains the close that the options select.
 ///
@@ -95,6 +100,19 @@ pub fn explain(
     warnings.print("facts may be missing");
     if let Some(around) = &mut facts.around {
         around.incomplete = !warnings.is_empty();
+    }
+    if args.place.is_here() {
+        let range = (facts.zero_ms().saturating_sub(PACKAGES), facts.at_ms.saturating_add(BEFORE));
+        match changes::dpkg::read(Path::new(changes::dpkg::LOG), range) {
+            Ok(packages) => facts.packages = packages,
+            Err(error) => {
+                let log = changes::dpkg::LOG;
+                let _ = writeln!(
+                    io::stderr(),
+                    "t3-trace: cannot read {log}: {error}; package changes are not shown"
+                );
+            }
+        }
     }
     let ended = facts.ended();
     let mut window = layers::Window::around(&ended);

@@ -12,6 +12,7 @@ use t3_record::{
 };
 
 use super::{
+    changes,
     checked::at_least,
     facts::{Context, ExplainInput},
 };
@@ -56,6 +57,9 @@ pub fn entries(facts: &ExplainInput, edge: &Refinement) -> Vec<Entry> {
     events(&mut list, &facts.record);
     if let Some(around) = &facts.around {
         surroundings(&mut list, facts, around);
+    }
+    for (at_ms, source, text) in changes::changes(facts) {
+        list.at(at_ms, source, text);
     }
     layers(&mut list, &facts.gathered, edge);
     if let Some(origin) = facts.record.reconciled {

@@ -98,6 +98,7 @@ pub fn queries(selector: &Selector, hosts: &[String], wanted: &[Want]) -> Vec<St
                 let stream = selector.of(Some(&format!("={}", quoted(INIT))), hosts);
                 out.push(format!("{stream} |~ {}", quoted(&any.join("|"))));
             }
+            Want::Kernel | Want::Root(_) => {}
         }
     }
     if !records.is_empty() {

@@ -72,6 +72,10 @@ pub enum Want {
     Unit(&'static str),
     /// Messages of systemd about these units.
     Systemd(Vec<String>),
+    /// Messages of the kernel. Only in the journal: a shipper sends the entries of units.
+    Kernel,
+    /// Messages of root with one of these ids. Only in the journal, for the same reason.
+    Root(&'static [&'static str]),
 }
 
 impl Want {
@@ -95,6 +99,7 @@ impl Want {
                 let text = entry.get("MESSAGE").unwrap_or_default();
                 entry.get("_SYSTEMD_UNIT") == Some(INIT) && units.iter().any(|unit| text.contains(unit))
             }
+            Self::Kernel | Self::Root(_) => false,
         }
     }
 }
@@ -124,6 +129,11 @@ pub fn terms(wanted: &[Want]) -> Vec<String> {
             Want::Systemd(units) => {
                 out.extend(["_PID=1", "_UID=0"].map(str::to_owned));
                 out.extend(units.iter().map(|unit| format!("UNIT={unit}")));
+            }
+            Want::Kernel => out.push("_TRANSPORT=kernel".to_owned()),
+            Want::Root(ids) => {
+                out.push("_UID=0".to_owned());
+                out.extend(ids.iter().map(|id| format!("MESSAGE_ID={id}")));
             }
         }
     }
@@ -171,5 +181,7 @@ mod tests {
         assert!(!of("cron.service", "Started t3-serve@ann.service") && !of(INIT, "Started cron.service"));
         let expected = "_SYSTEMD_UNIT=t3-probe.service + _PID=1 _UID=0 UNIT=t3-serve@ann.service";
         assert_eq!(terms(&[Want::Unit("t3-probe.service"), want]).join(" "), expected);
+        let expected = "_TRANSPORT=kernel + _UID=0 MESSAGE_ID=a MESSAGE_ID=b";
+        assert_eq!(terms(&[Want::Kernel, Want::Root(&["a", "b"])]).join(" "), expected);
     }
 }
