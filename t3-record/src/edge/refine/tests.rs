@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     How,
-    edge::{cloudflared, traefik},
+    edge::{cloudflared, envoy, haproxy, logpush, traefik},
     evidence::Burst,
     probe::attribution::Place,
     vocabulary::{Cause, KernelSource, LegEnd, Segment, Side, Verdict},
@@ -451,10 +451,17 @@ proptest! {
 fn the_lines_of_the_page_are_read() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/EDGE-LOGS.md")).unwrap();
     let (mut access, mut tunnels) = (Reading::default(), Reading::default());
+    let mut statements = Vec::new();
     for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
         access.take(line, traefik::parse(line));
         tunnels.take(line, cloudflared::parse(line));
+        statements.push(logpush::parse(line));
+        statements.push(envoy::parse(line));
+        statements.push(haproxy::parse(line));
     }
+    let closers: Vec<_> = statements.iter().flatten().map(|statement| statement.closer).collect();
+    use crate::edge::Closer::{Downstream, Itself};
+    assert_eq!(closers, [Downstream, Itself, Downstream, Downstream, Downstream, Downstream]);
     assert_eq!((access.unread, tunnels.unread), (0, 0), "{:?} {:?}", access.sample, tunnels.sample);
     assert!(
         access.lines.len() >= 4 && tunnels.lines.len() >= 10,

@@ -1,6 +1,7 @@
 //! Rules for every page: it has the verdict and the confidence of the record, and names the
 //! deciding evidence.
 
+mod edge;
 mod journal;
 mod restart;
 mod zone;
@@ -572,7 +573,7 @@ fn json_keys_are_stable() {
         keys(&json),
         "answer at at_ms beside clean conn in_front ip lasted_ms near next pattern record sure timeline unknown user"
     );
-    assert_eq!(keys(&json["in_front"]), "cannot confidence part said");
+    assert_eq!(keys(&json["in_front"]), "cannot confidence contradiction part said");
     assert_eq!(keys(&json["unknown"][0]), "said what");
     assert_eq!(keys(&json["timeline"][0]), "offset_ms source text");
 }

@@ -64,8 +64,9 @@ fn version(record: &CloseRecord, at_ms: i64, history: &[Timed<CloseRecord>]) -> 
 }
 
 fn oom_text(report: &oom::Report) -> String {
-    let place =
-        report.cgroup.as_ref().map_or("of the host".to_owned(), |group| format!("in {}", safe(group)));
+    // The last part of the path is the unit.
+    let unit = |path: &String| safe(path.rsplit('/').next().unwrap_or_default());
+    let place = report.cgroup.as_ref().map_or("of the host".to_owned(), |path| format!("in {}", unit(path)));
     let killed = report
         .victim
         .as_ref()

@@ -1,5 +1,6 @@
 //! Tests of the queries against fakes of Loki and Prometheus.
 
+mod statements;
 mod stub;
 
 use std::{fs, sync::Arc, time::Duration};
