@@ -60,7 +60,7 @@ impl Raw<'_> {
             ("downstream_detected_close_type", self.close_types[0]),
             ("upstream_detected_close_type", self.close_types[1]),
         ];
-        let named = named.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", shown(value?))));
+        let named = named.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", shown(value?))));
         Ok(Statement {
             witness: Witness::Envoy,
             start_ms: Some(start_ms),
@@ -70,7 +70,7 @@ impl Raw<'_> {
             ray: self.ray.and_then(super::ray),
             status: self.status.and_then(|status| status.parse().ok()),
             closer: agreed(flags.chain([details]).chain(types)),
-            values: named.collect::<Vec<_>>().join(" "),
+            values: named.collect::<Vec<_>>().join(", "),
         })
     }
 }

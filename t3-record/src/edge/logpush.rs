@@ -70,8 +70,8 @@ fn closer(source: Option<&str>, reason: Option<&str>) -> Closer {
 
 fn values(source: Option<&str>, reason: Option<&str>) -> String {
     let named = [("ConnectionCloseSource", source), ("ConnectionCloseReason", reason)];
-    let named = named.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", shown(value?))));
-    named.collect::<Vec<_>>().join(" ")
+    let named = named.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", shown(value?))));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// RFC 3339, or Unix seconds, milliseconds or nanoseconds; the unit follows from the magnitude.
@@ -111,7 +111,7 @@ mod tests {
         );
         assert_eq!((zone.ray.as_deref(), zone.path.as_deref()), (Some("8c1f0000abcd1234"), Some("/ws")));
         assert_eq!(zone.closer, Closer::Downstream);
-        assert_eq!(zone.values, "ConnectionCloseSource=downstream ConnectionCloseReason=timedOut");
+        assert_eq!(zone.values, "ConnectionCloseSource downstream, ConnectionCloseReason timedOut");
         assert!(!format!("{zone:?}").contains("QqSecretQq"));
     }
 

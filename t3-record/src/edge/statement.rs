@@ -67,7 +67,7 @@ pub struct Statement {
     pub status: Option<u16>,
     /// Side that ended the session.
     pub closer: Closer,
-    /// The deciding values as written: `ConnectionCloseSource=downstream`.
+    /// The deciding values as written, each after its name: `ConnectionCloseSource downstream`.
     pub values: String,
 }
 

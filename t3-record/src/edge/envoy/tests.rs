@@ -28,8 +28,8 @@ fn the_three_formats_give_the_same_session() {
     assert_eq!(json.ray.as_deref(), Some("8c1f0000abcd1234-LHR"));
     assert_eq!(
         json.values,
-        "response_flags=DC response_code_details=downstream_remote_disconnect downstream_detected_close_type=RemoteReset \
-         upstream_detected_close_type=LocalReset"
+        "response_flags DC, response_code_details downstream_remote_disconnect, downstream_detected_close_type RemoteReset, \
+         upstream_detected_close_type LocalReset"
     );
 }
 

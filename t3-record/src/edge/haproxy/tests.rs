@@ -118,7 +118,7 @@ fn other_and_broken_lines_are_refused() {
         (&line("CD--").replace("0/61873", "0/+61873"), unknown.clone()),
         (&line("CD--").replace("61873", "-1"), unknown),
         (
-            &line("CD--").trim_end_matches('"').to_owned(),
+            line("CD--").trim_end_matches('"'),
             BadLine::Unreadable("no complete request at the end: see len of the log option"),
         ),
     ] {

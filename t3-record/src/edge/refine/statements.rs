@@ -265,7 +265,7 @@ impl Statements {
     }
 }
 
-/// A statement as a clause: `the client's side closed (ConnectionCloseSource=downstream)`.
+/// A statement as a clause, with the values that decide.
 fn said(statement: &Statement) -> String {
     let who = match (statement.witness, statement.closer) {
         (Witness::Cloudflare, Closer::Downstream) => "the browser or its network closed first",

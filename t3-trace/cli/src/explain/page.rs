@@ -299,10 +299,10 @@ impl EdgeFindings {
             format!("Cannot tell which hop failed (client, Cloudflare, cloudflared, Traefik): {why}.")
         });
         let reasons = self.reasons.iter().map(|reason| format!("- {reason}"));
-        let contradiction = self
-            .contradiction
-            .as_ref()
-            .map(|why| format!("Contradiction: {why}; the verdict is not proven."));
+        let contradiction = self.contradiction.as_ref().map(|_| {
+            let why = "the edge and this host exclude each other; the verdict is not proven";
+            format!("Contradiction: {why} (see CONFIDENCE).")
+        });
         contradiction.into_iter().chain(part).chain(unresolved).chain(reasons).collect()
     }
 }
