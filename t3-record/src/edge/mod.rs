@@ -1,5 +1,6 @@
 //! Logs of the edge (Cloudflare, cloudflared, Traefik, Envoy, HAProxy) about a close: parsers, the
-//! line of a session, and the refinement of `segment=downstream`. Pure; t3-trace-cli reads the logs.
+//! line of a session, and the refinement of `segment=downstream`. Pure; t3-trace-cli reads the
+//! logs.
 //!
 //! Formats: `docs/EDGE-LOGS.md`. Log lines contain client input: nothing here trusts them, and no
 //! query string leaves a parser.

@@ -9,7 +9,7 @@ use t3_record::wire::SOCKET_PATH;
 use t3_trace_host::{CONFIG, journal_trust::DISPATCH_USER, kernel::Functions};
 
 /// Options of the commands, which read the same file. The daemon skips them.
-pub const OF_COMMANDS: [&str; 26] = [
+pub const OF_COMMANDS: [&str; 32] = [
     "color",
     "time-zone",
     "loki",

@@ -1,3 +1,5 @@
+//! Lines of Envoy: the three formats, the side of each value, and hostile text.
+
 use proptest::prelude::*;
 
 use super::*;

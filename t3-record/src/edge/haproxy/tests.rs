@@ -1,3 +1,5 @@
+//! Lines of HAProxy: real ones, the side of each state, and hostile text.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -104,7 +104,10 @@ pub fn explain(
     if args.place.is_here() {
         let range = (facts.zero_ms().saturating_sub(PACKAGES), facts.at_ms.saturating_add(BEFORE));
         match changes::dpkg::read(Path::new(changes::dpkg::LOG), range) {
-            Ok(packages) => facts.packages = packages,
+            Ok(packages) => {
+                let timed = packages.into_iter().map(|(at_ms, what)| facts::Timed { at_ms, what });
+                facts.packages = timed.collect();
+            }
             Err(error) => {
                 let log = changes::dpkg::LOG;
                 let _ = writeln!(

@@ -1,3 +1,5 @@
+//! Table of cases: statements, the hop that they name, and contradictions with their controls.
+
 use proptest::prelude::*;
 
 use super::*;

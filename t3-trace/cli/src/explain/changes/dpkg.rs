@@ -9,8 +9,6 @@ use std::{
 
 use jiff::{civil::DateTime, tz::TimeZone};
 
-use crate::explain::facts::Timed;
-
 /// Log of dpkg on Debian.
 pub const LOG: &str = "/var/log/dpkg.log";
 /// Bytes read from its end.
@@ -31,11 +29,11 @@ pub struct Change {
     pub to: Option<String>,
 }
 
-/// Reads the changes in a range of milliseconds since the epoch. A host without dpkg has none.
+/// Reads the changes in a range, each with its time, in milliseconds since the epoch. A host without dpkg has none.
 ///
 /// # Errors
 /// The file exists and cannot be read.
-pub fn read(path: &Path, range: (i64, i64)) -> io::Result<Vec<Timed<Change>>> {
+pub fn read(path: &Path, range: (i64, i64)) -> io::Result<Vec<(i64, Change)>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
@@ -48,13 +46,13 @@ pub fn read(path: &Path, range: (i64, i64)) -> io::Result<Vec<Timed<Change>>> {
 }
 
 /// Parses the lines; the first one may be incomplete.
-fn changes(text: &str, (from, until): (i64, i64), zone: &TimeZone) -> Vec<Timed<Change>> {
+fn changes(text: &str, (from, until): (i64, i64), zone: &TimeZone) -> Vec<(i64, Change)> {
     let parsed = text.lines().filter_map(|line| parse(line, zone));
-    parsed.filter(|change| (from..=until).contains(&change.at_ms)).take(MOST).collect()
+    parsed.filter(|change| (from..=until).contains(&change.0)).take(MOST).collect()
 }
 
 /// `2026-07-27 14:10:07 upgrade t3-dispatch:amd64 0.1.0 0.1.1`; other lines are `None`.
-fn parse(line: &str, zone: &TimeZone) -> Option<Timed<Change>> {
+fn parse(line: &str, zone: &TimeZone) -> Option<(i64, Change)> {
     let mut words = line.split(' ');
     let time = format!("{} {}", words.next()?, words.next()?);
     let action = match words.next()? {
@@ -68,7 +66,7 @@ fn parse(line: &str, zone: &TimeZone) -> Option<Timed<Change>> {
     let mut version = || Some(words.next()?.to_owned()).filter(|version| version != "<none>");
     let at: DateTime = time.parse().ok()?;
     let at_ms = zone.to_ambiguous_timestamp(at).compatible().ok()?.as_millisecond();
-    Some(Timed { at_ms, what: Change { action, name, from: version(), to: version() } })
+    Some((at_ms, Change { action, name, from: version(), to: version() }))
 }
 
 #[cfg(test)]
@@ -79,7 +77,7 @@ mod tests {
 
     const AT: i64 = 1_785_161_407_000;
 
-    fn utc(line: &str) -> Option<Timed<Change>> {
+    fn utc(line: &str) -> Option<(i64, Change)> {
         parse(line, &TimeZone::UTC)
     }
 
@@ -94,7 +92,7 @@ mod tests {
         ] {
             let read = utc(&format!("2026-07-27 14:10:07 {line}")).unwrap();
             let what = Change { action, name: "t3-dispatch:amd64".to_owned(), from, to };
-            assert_eq!(read, Timed { at_ms: AT, what }, "{line}");
+            assert_eq!(read, (AT, what), "{line}");
         }
     }
 
@@ -116,7 +114,7 @@ mod tests {
     fn only_the_range_is_kept_and_a_missing_file_is_empty() {
         let text = "x upgrade a:amd64 1 2\n2026-07-27 13:10:06 upgrade a:amd64 1 2\n2026-07-27 14:10:07 upgrade b:amd64 1 2\n";
         let kept = changes(text, (AT - 3_600_000, AT), &TimeZone::UTC);
-        assert_eq!(kept.iter().map(|change| &*change.what.name).collect::<Vec<_>>(), ["b:amd64"]);
+        assert_eq!(kept.iter().map(|change| &*change.1.name).collect::<Vec<_>>(), ["b:amd64"]);
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(&dir.path().join("none"), (0, AT)).unwrap(), []);
         assert!(read(dir.path(), (0, AT)).is_err());

@@ -1,3 +1,5 @@
+//! Pages with a statement of the edge.
+
 use t3_record::edge::{Closer, Reading, Statement, Witness};
 
 use super::*;
