@@ -29,7 +29,8 @@ pub struct Change {
     pub to: Option<String>,
 }
 
-/// Reads the changes in a range, each with its time, in milliseconds since the epoch. A host without dpkg has none.
+/// Reads the changes in a range, each with its time, in milliseconds since the epoch. A host
+/// without dpkg has none.
 ///
 /// # Errors
 /// The file exists and cannot be read.
