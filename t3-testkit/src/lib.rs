@@ -29,6 +29,7 @@ pub mod screens;
 pub mod soak;
 pub mod sys;
 pub mod tmux;
+pub mod trial;
 pub mod wait;
 
 pub use error::{Result, TestError};

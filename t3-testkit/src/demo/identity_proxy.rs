@@ -1,6 +1,6 @@
-//! Replacement for Traefik for your own browser: one loopback port per demo user. Each request is
-//! forwarded to t3-dispatch with the identity header of that user, and the bytes after its head
-//! unchanged.
+//! Replacement for Traefik for your own browser: one loopback port per user. Each request is
+//! forwarded to t3-dispatch with the identity header of that user, the bytes after its head
+//! unchanged, and FIN and RST as they arrive.
 //!
 //! For the demo only: the port does not authenticate.
 
@@ -8,7 +8,10 @@ use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
+    time::Duration,
 };
+
+use socket2::SockRef;
 
 use crate::{
     error::{Attempt, Result},
@@ -18,10 +21,10 @@ use crate::{
 /// Maximum length of a request head in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Listens for this user until the process ends.
-pub fn open(user: &'static str, dispatch: SocketAddr) -> Result<SocketAddr> {
-    let what = || format!("listen on loopback for {user}");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).attempt(what)?;
+/// Listens on this port (0: a free one) for this user until the process ends.
+pub fn open(user: &'static str, dispatch: SocketAddr, port: u16) -> Result<SocketAddr> {
+    let what = || format!("listen on 127.0.0.1:{port} for {user}");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).attempt(what)?;
     let address = listener.local_addr().attempt(what)?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -58,9 +61,17 @@ fn forward(mut browser: TcpStream, user: &str, dispatch: SocketAddr) -> io::Resu
     Ok(())
 }
 
+/// Copies until the end of `from`, and ends `to` in the same way.
 fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let _ = io::copy(&mut from, &mut to);
-    let _ = to.shutdown(Shutdown::Write);
+    match io::copy(&mut from, &mut to) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            // The last close sends RST. The other thread holds a copy of the socket and reads from
+            // it: end that read, without a FIN.
+            let _ = SockRef::from(&to).set_linger(Some(Duration::ZERO));
+            let _ = to.shutdown(Shutdown::Read);
+        }
+        _ => drop(to.shutdown(Shutdown::Write)),
+    }
 }
 
 /// Returns the head (without its empty line) with exactly one identity header. Except for an
@@ -86,7 +97,23 @@ fn with_identity(head: &str, user: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::with_identity;
+    use super::*;
+
+    #[test]
+    fn a_reset_is_passed_on() {
+        let dispatch = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = open("bob", dispatch.local_addr().unwrap(), 0).unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n").unwrap();
+        let (mut forwarded, _) = dispatch.accept().unwrap();
+        let mut head = [0; 1024];
+        let n = forwarded.read(&mut head).unwrap();
+        assert!(head[..n].ends_with(b"X-authentik-username: bob\r\n\r\n"));
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let error = forwarded.read(&mut head).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
 
     #[test]
     fn the_identity_header_is_replaced_and_an_upgrade_is_kept() {

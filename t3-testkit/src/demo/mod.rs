@@ -3,12 +3,12 @@
 //!
 //! Uses the command lines and the output of the programs, as an operator does.
 
-mod identity_proxy;
+pub(crate) mod identity_proxy;
 pub mod report;
 mod runner;
 pub mod scenario;
-mod screen;
-mod stop;
+pub(crate) mod screen;
+pub(crate) mod stop;
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ fn hold(stack: &Stack, screen: &Screen, stop: &Stop) -> Result<(), Ended> {
     for user in USERS {
         let cgroup = Cgroup::new().ok();
         let serve = stack.serve(user, &["--user", user], cgroup.as_ref())?;
-        let address = identity_proxy::open(user, stack.address)?;
+        let address = identity_proxy::open(user, stack.address, 0)?;
         screen.line(&format!("  http://{address}/  as {user}  (serve: pid {})", serve.process.pid()));
         // serve is dropped first, because only an empty cgroup can be removed.
         serves.push((serve, cgroup));

@@ -119,7 +119,7 @@ mod tests {
 
     fn row(inode: u64, local: u16, remote: u16) -> net::Row {
         let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        net::Row { local: address(local), remote: address(remote), listening: false, inode }
+        net::Row { local: address(local), remote: address(remote), listening: false, uid: 0, inode }
     }
 
     fn holding(sockets: &[u64], has_files: bool) -> Descriptors {

@@ -23,6 +23,8 @@ pub struct Row {
     pub remote: SocketAddr,
     /// State LISTEN.
     pub listening: bool,
+    /// Owner of the socket.
+    pub uid: u32,
     /// Inode of the socket; 0 when no process holds it.
     pub inode: u64,
 }
@@ -33,9 +35,10 @@ pub fn row(line: &str) -> Option<Row> {
     let mut words = line.split_whitespace();
     words.next()?.strip_suffix(':')?.parse::<u64>().ok()?;
     let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
-    // Then: tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout.
-    let inode = words.nth(5)?.parse().ok()?;
-    Some(Row { local: address(local)?, remote: address(remote)?, listening: state == LISTEN, inode })
+    // Then: tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout, inode.
+    let uid = words.nth(3)?.parse().ok()?;
+    let inode = words.nth(1)?.parse().ok()?;
+    Some(Row { local: address(local)?, remote: address(remote)?, listening: state == LISTEN, uid, inode })
 }
 
 /// Parses an address: 32-bit words in the byte order of the host, then the port.
@@ -98,10 +101,13 @@ mod tests {
     fn listeners_and_connections_are_distinguished() {
         let listener = "   0: 0100007F:0EBD 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0";
         let (local, nobody) = ("127.0.0.1:3773".parse().unwrap(), "0.0.0.0:0".parse().unwrap());
-        assert_eq!(row(listener), Some(Row { local, remote: nobody, listening: true, inode: 4711 }));
+        assert_eq!(
+            row(listener),
+            Some(Row { local, remote: nobody, listening: true, uid: 1000, inode: 4711 })
+        );
         let connection = "  12: 0100007F:0EBD 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 20 4 30 10 -1";
         let remote = "127.0.0.1:40000".parse().unwrap();
-        assert_eq!(row(connection), Some(Row { local, remote, listening: false, inode: 4712 }));
+        assert_eq!(row(connection), Some(Row { local, remote, listening: false, uid: 1000, inode: 4712 }));
         let six = "   1: 00000000000000000000000001000000:0EBD 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 99 1 0 100 0 0 10 0";
         assert_eq!(row(six).unwrap().local, "[::1]:3773".parse().unwrap());
         let mapped = six.replace("00000000000000000000000001000000", "0000000000000000FFFF00000100007F");
