@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,9 +18,24 @@ pub async fn exchange<S>(stream: S, request: Request<()>, limit: usize) -> Resul
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    exchange_body(stream, request.map(|()| Bytes::new()), limit).await
+}
+
+/// As [`exchange`], for a request with a body.
+///
+/// # Errors
+/// As [`exchange`].
+pub async fn exchange_body<S>(
+    stream: S,
+    request: Request<Bytes>,
+    limit: usize,
+) -> Result<Response<Bytes>, HttpError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async move {
-        let (head, body) = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await?.into_parts();
+        let (head, body) = sender.send_request(request.map(Full::new)).await?.into_parts();
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 HttpError::TooLong(limit)

@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_rustls::rustls::ClientConfig;
 
 pub use endpoint::Endpoint;
-pub use exchange::exchange;
+pub use exchange::{exchange, exchange_body};
 pub use stream::Stream;
 pub use tls::RootsError;
 
@@ -92,9 +92,22 @@ impl HttpClient {
         request: Request<()>,
         limit: usize,
     ) -> Result<Response<Bytes>, HttpError> {
+        self.send_body(url, request.map(|()| Bytes::new()), limit).await
+    }
+
+    /// As [`Self::send`], for a request with a body.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn send_body(
+        &self,
+        url: &Uri,
+        request: Request<Bytes>,
+        limit: usize,
+    ) -> Result<Response<Bytes>, HttpError> {
         let endpoint = Endpoint::of(url);
         let stream = self.connect(&endpoint, (endpoint.host, endpoint.port)).await?;
-        exchange(stream, request, limit).await
+        exchange_body(stream, request, limit).await
     }
 }
 

@@ -10,8 +10,10 @@ use crate::commands::docs::DocsArgs;
 use crate::commands::faults::FaultsArgs;
 use crate::commands::mutants::MutantsArgs;
 use crate::commands::package::PackageArgs;
+use crate::commands::release::ReleaseArgs;
 use crate::commands::soak::SoakArgs;
 use crate::commands::test::TestArgs;
+use crate::commands::trial::TryArgs;
 use crate::commands::vm_test::VmTestArgs;
 
 /// Build, test, package and demonstrate t3-dispatch and t3-trace.
@@ -43,14 +45,19 @@ pub enum Command {
     Faults(FaultsArgs),
     /// Show every way a session can end, on this host, in about a minute.
     Demo(DemoArgs),
+    /// Put t3-dispatch and t3-trace in front of any WebSocket backend on this host, until Ctrl-C.
+    Try(TryArgs),
     /// Run the WebSocket conformance suite with and without t3-dispatch in the path: every case
     /// must have the same result.
     Autobahn(AutobahnArgs),
     /// Hold thousands of sessions with heartbeats through t3-dispatch, then end them in random
     /// ways: none dropped, memory constant, records correct.
     Soak(SoakArgs),
-    /// Make the Debian packages of t3-dispatch, t3-trace and t3-probe from static programs.
+    /// Make the Debian packages of all programs from static builds.
     Package(PackageArgs),
+    /// Make the packages of all architectures, with debug information, bills of materials and
+    /// checksums, in target/package/release.
+    Release(ReleaseArgs),
     /// Measure CPU, latency and memory next to nginx and HAProxy; no pass or fail.
     Bench(BenchArgs),
 }

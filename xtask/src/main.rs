@@ -17,7 +17,7 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 use crate::commands::{
-    autobahn, bench, build, demo, docs, faults, mutants, package, rules, soak, test, vm_test,
+    autobahn, bench, build, demo, docs, faults, mutants, package, release, rules, soak, test, trial, vm_test,
 };
 
 fn main() -> ExitCode {
@@ -31,9 +31,11 @@ fn main() -> ExitCode {
         Command::VmTest(args) => vm_test::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Try(args) => trial::run(&args),
         Command::Autobahn(args) => autobahn::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Package(args) => package::run(&args),
+        Command::Release(args) => release::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

@@ -38,6 +38,13 @@ const FILES: [&str; 22] = [
     "/etc/t3-probe.toml",
     "/usr/share/man/man8/t3-probe-once.8.gz",
     "/usr/share/doc/t3-probe/PROBE.md",
+    "/usr/bin/t3-otlp",
+    "/usr/lib/systemd/system/t3-otlp.service",
+    "/etc/t3-otlp.toml",
+    "/usr/share/doc/t3-otlp/OTLP.md",
+    "/usr/share/doc/t3-otlp/THIRD-PARTY-LICENCES",
+    "/usr/share/doc/t3-trace/THIRD-PARTY-LICENCES",
+    "/usr/share/doc/t3-trace/RUST-COPYRIGHT.html",
 ];
 /// Units with the upper limit of their `systemd-analyze security` score.
 const SCORES: [(&str, f64); 3] =
@@ -72,17 +79,18 @@ pub(super) fn run(steps: &mut Steps, options: &Options) {
             "t3-dispatch check",
             "usermod -aG t3-trace,systemd-journal NAME",
             "systemctl enable --now t3-probe",
+            "systemctl enable --now t3-otlp",
         ];
         must(wanted.iter().all(|text| output.contains(text)), "all hints", &output).map(|()| "")
     });
     steps.step("dpkg --verify finds no changed file", || {
-        let text = shell("dpkg --verify t3-dispatch t3-trace t3-probe; dpkg --audit")?;
+        let text = shell("dpkg --verify t3-dispatch t3-trace t3-probe t3-otlp; dpkg --audit")?;
         must(text.is_empty(), "nothing to report", text).map(|()| "")
     });
     steps.step("programs, units, man pages, completions, catalogue and licences are installed", || {
         let missing: Vec<_> = FILES.into_iter().filter(|file| !Path::new(file).exists()).collect();
         must(missing.is_empty(), "every file", missing.join(" "))?;
-        shell("t3-dispatch --version && t3-trace --version && t3-probe --version")
+        shell("t3-dispatch --version && t3-trace --version && t3-probe --version && t3-otlp --version")
     });
     steps.step("users and groups exist, with their memberships", || {
         let text = shell("id t3-dispatch && getent group t3-trace")?;

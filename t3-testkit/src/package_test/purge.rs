@@ -14,7 +14,7 @@ const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty
 pub(super) fn run(steps: &mut Steps) {
     steps.step("remove: units are stopped and removed, the configuration is kept", || {
         shell("systemctl stop t3-serve@alice t3-serve@bob")?;
-        shell(&format!("{APT} remove t3-dispatch t3-trace t3-probe"))?;
+        shell(&format!("{APT} remove t3-dispatch t3-trace t3-probe t3-otlp"))?;
         for unit in ["t3-dispatch.service", "t3-dispatch.socket", "t3-trace.service", "t3-probe.service"] {
             let state = property(unit, "ActiveState")?;
             must(state != "active", &format!("{unit} stopped"), state)?;
@@ -27,7 +27,7 @@ pub(super) fn run(steps: &mut Steps) {
     });
     steps.step("purge: the host is in its state before the installation", || {
         fixture::clear()?;
-        shell(&format!("{APT} purge t3-dispatch t3-trace t3-probe"))?;
+        shell(&format!("{APT} purge t3-dispatch t3-trace t3-probe t3-otlp"))?;
         shell("rm -rf /etc/systemd/system.control/t3-* /run/systemd/system.control/t3-*; systemctl daemon-reload; systemctl reset-failed 't3-*' || true")?;
         let file = Path::new(KEPT).join("before");
         let before = fs::read_to_string(&file).attempt(|| format!("read {}", file.display()))?;

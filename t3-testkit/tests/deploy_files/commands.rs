@@ -9,11 +9,12 @@ fn accepts(program: &Command, words: &[String]) -> Result<(), clap::Error> {
     program.clone().try_get_matches_from(words).map(drop)
 }
 
-fn programs() -> [(&'static str, Command); 3] {
+fn programs() -> [(&'static str, Command); 4] {
     [
         ("t3-trace", t3_trace::cli::Cli::command()),
         ("t3-dispatch", t3_dispatch::cli::Cli::command()),
         ("t3-probe", t3_probe::cli::Cli::command()),
+        ("t3-otlp", t3_otlp::cli::Cli::command()),
     ]
 }
 

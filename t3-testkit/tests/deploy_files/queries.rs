@@ -17,7 +17,7 @@ pub struct Query {
 }
 
 /// Pages with queries and commands.
-pub const PAGES: [&str; 10] = [
+pub const PAGES: [&str; 11] = [
     "README.md",
     "docs/INSTALL.md",
     "docs/RUNBOOK.md",
@@ -26,6 +26,7 @@ pub const PAGES: [&str; 10] = [
     "docs/RECORD.md",
     "docs/METRICS.md",
     "docs/PROBE.md",
+    "docs/OTLP.md",
     "docs/CONFIGURATION.md",
     "docs/PAIRING.md",
 ];

@@ -32,6 +32,7 @@ fn program(path: &str) -> Option<Command> {
         "/usr/bin/t3-dispatch" => Some(t3_dispatch::cli::Cli::command()),
         "/usr/bin/t3-trace" => Some(t3_trace::cli::Cli::command()),
         "/usr/lib/t3-trace/t3-trace-daemon" => Some(t3_trace_daemon::args::Program::command()),
+        "/usr/bin/t3-otlp" => Some(t3_otlp::cli::Cli::command()),
         "/usr/bin/t3-probe" => Some(t3_probe::cli::Cli::command()),
         "/usr/lib/t3-dispatch/t3-mint-answer" => Some(t3_dispatch::cli::MintAnswer::command()),
         _ => None,
@@ -280,6 +281,23 @@ fn the_prober_reads_the_packaged_file_and_is_not_restarted_after_a_configuration
         run.get_arguments().find(|arg| arg.get_long() == Some("token-file")).unwrap().get_env().unwrap();
     let line = format!("Environment={}=/run/credentials/t3-probe.service/token", variable.to_str().unwrap());
     assert!(unit.comments.contains("LoadCredential=token:") && unit.comments.contains(&line), "{line}");
+}
+
+#[test]
+fn the_exporter_reads_the_packaged_file_and_keeps_its_position_over_a_restart() {
+    let unit = Unit::read("deploy/systemd/t3-otlp.service");
+    let definition = t3_otlp::cli::Cli::command();
+    let run = definition.find_subcommand("run").unwrap();
+    let option = |name: &str| run.get_arguments().find(|arg| arg.get_long() == Some(name)).unwrap();
+    assert_eq!(option("config").get_default_values()[0], "/etc/t3-otlp.toml");
+    assert_eq!(option("cursor-file").get_default_values()[0], "/var/lib/t3-otlp/cursor");
+    assert_eq!((unit.one("StateDirectory"), unit.one("SupplementaryGroups")), ("t3-otlp", "systemd-journal"));
+    assert_eq!((unit.one("Restart"), unit.one("RestartPreventExitStatus")), ("always", "2"));
+    let package = queries::read("t3-otlp/Cargo.toml");
+    assert!(package.contains("conf-files = [\"/etc/t3-otlp.toml\"]") && package.contains("enable = false"));
+    let variable = option("header-file").get_env().unwrap().to_str().unwrap();
+    let line = format!("Environment={variable}=/run/credentials/t3-otlp.service/headers");
+    assert!(unit.comments.contains("LoadCredential=headers:") && unit.comments.contains(&line), "{line}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct AutobahnArgs {
 pub fn run(args: &AutobahnArgs) -> Result<ExitCode> {
     apt_packages::ensure(PackageSet::Host)?;
     autobahn_image::ensure()?;
-    programs::build(false)?;
+    programs::build()?;
     let mut compile = cargo::cargo();
     compile.args(["test", "--no-run", "-p", "t3-testkit", "--test", PROGRAM]);
     let made = cargo::artifacts(&format!("compiling {PROGRAM}"), compile)?;

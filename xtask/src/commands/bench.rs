@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::tools::apt_packages::{self, PackageSet};
-use crate::tools::{cargo, paths, programs, progress, toolchain};
+use crate::tools::arch::Arch;
+use crate::tools::{cargo, programs, progress};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-bench";
@@ -23,15 +24,14 @@ pub struct BenchArgs {
 
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     apt_packages::ensure(PackageSet::Bench)?;
-    programs::build(true)?;
+    let programs = programs::release(Arch::Amd64)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
     progress::step("measuring");
     let mut command = Command::new(&program);
     if !selects_dispatch(&args.rest) {
-        let dir = paths::cargo_target().join(toolchain::MUSL).join(toolchain::DIST);
-        command.arg(DISPATCH).arg(dir.join("t3-dispatch"));
+        command.arg(DISPATCH).arg(programs.join("t3-dispatch"));
     }
     let status =
         command.args(&args.rest).status().with_context(|| format!("cannot start {}", program.display()))?;

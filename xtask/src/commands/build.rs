@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
+use crate::tools::arch::Arch;
 use crate::tools::{ebpf, programs};
 
 #[derive(Debug, Args)]
@@ -21,7 +22,11 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     if args.ebpf_only {
         ebpf::build()?;
     } else {
-        programs::build(args.release)?;
+        if args.release {
+            programs::release(Arch::Amd64)?;
+        } else {
+            programs::build()?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -21,7 +21,7 @@ pub fn run(args: &DocsArgs) -> Result<ExitCode> {
     } else {
         // The pages that need root show t3-trace with its eBPF programs loaded.
         if sudo::root() != sudo::Root::No {
-            programs::build(false)?;
+            programs::build()?;
         }
         docs::update()?
     };

@@ -50,7 +50,7 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
 /// Runs the catalogue here, as root if possible; `false` when a record differs from its
 /// expectation.
 fn on_host(args: &FaultsArgs, rows: &Path, records: &Path) -> Result<bool> {
-    programs::build(false)?;
+    programs::build()?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, false)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };

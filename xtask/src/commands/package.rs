@@ -1,29 +1,30 @@
-//! `cargo xtask package`: static programs, and from them the Debian packages `t3-dispatch`,
-//! `t3-trace` and `t3-probe`.
+//! `cargo xtask package`: static programs, and from them the Debian packages.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::packaging::{self, lintian};
-use crate::tools::apt_packages::{self, PackageSet};
-use crate::tools::{guest_programs, paths, programs, progress, toolchain};
+use crate::packaging::{self, Plan};
+use crate::tools::arch::Arch;
+use crate::tools::{guest_programs, paths, programs};
 
 #[derive(Debug, Args)]
 pub struct PackageArgs {
     /// Debian revision of the packages, after the version of the crates.
     #[arg(long, default_value = "1", value_name = "REVISION", value_parser = revision)]
     pub revision: String,
+    /// Architecture of the packages.
+    #[arg(long, default_value = "amd64")]
+    pub arch: Arch,
     /// Use the programs that vm-test runs in its guests: quick, not for an installation.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "arch")]
     pub guests: bool,
 }
 
 /// Accepts a Debian revision (deb-version(7)); it becomes part of a file name.
-fn revision(text: &str) -> Result<String, String> {
+pub fn revision(text: &str) -> Result<String, String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "+.~".contains(c);
     if !text.is_empty() && text.chars().all(is_allowed) {
         return Ok(text.to_owned());
@@ -32,22 +33,15 @@ fn revision(text: &str) -> Result<String, String> {
 }
 
 pub fn run(args: &PackageArgs) -> Result<ExitCode> {
-    apt_packages::ensure(PackageSet::Package)?;
-    let programs = if args.guests { guest_programs::build()? } else { released()? };
-    packaging::stage(&programs)?;
+    let programs = if args.guests { guest_programs::build()? } else { released(args.arch)? };
     let to = paths::target().join(if args.guests { "package/guests" } else { "package" });
-    let made = packaging::make(&to, &args.revision, args.guests)?;
-    for deb in &made {
-        let size = fs::metadata(deb).map_or(0, |found| found.len());
-        progress::note(&format!("{} ({} KiB)", paths::short(deb), size / 1024));
-    }
-    lintian::check(&made)?;
+    let plan = Plan { arch: args.arch, revision: args.revision.clone(), is_quick: args.guests };
+    packaging::checked(&programs, &to, &plan)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The programs of `cargo xtask build --release`.
-fn released() -> Result<Vec<(String, PathBuf)>> {
-    programs::build(true)?;
-    let dir = paths::cargo_target().join(toolchain::MUSL).join(toolchain::DIST);
+pub fn released(arch: Arch) -> Result<Vec<(String, PathBuf)>> {
+    let dir = programs::release(arch)?;
     Ok(packaging::program_names().map(|name| (name.to_owned(), dir.join(name))).collect())
 }

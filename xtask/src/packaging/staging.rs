@@ -1,6 +1,6 @@
-//! Built contents of a package: the program without debug information, and the man pages and
-//! completions that it prints. They are in `target/package/stage/NAME`, where
-//! `[package.metadata.deb]` expects them.
+//! Built contents of a package: the program without debug information, that information for the
+//! package NAME-dbgsym, and the man pages and completions that the program prints. They are in
+//! `target/package/stage/NAME`, where `[package.metadata.deb]` expects them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::dbgsym;
+use crate::tools::arch::Arch;
 use crate::tools::paths;
 use crate::tools::run::{run_checked, stdout_of};
 
@@ -20,22 +22,25 @@ pub fn dir(name: &str) -> PathBuf {
 }
 
 /// Prepares everything of `program`.
-pub fn program(name: &str, program: &Path) -> Result<()> {
+pub fn program(name: &str, program: &Path, arch: Arch) -> Result<()> {
     let dir = dir(name);
-    if dir.exists() {
-        fs::remove_dir_all(&dir)?;
+    for old in [&dir, &dbgsym::tree(name)] {
+        if old.exists() {
+            fs::remove_dir_all(old)?;
+        }
     }
     let [man, completions] = ["man", "completions"].map(|part| dir.join(part));
     for part in [&man, &completions] {
         fs::create_dir_all(part).with_context(|| format!("cannot create {}", part.display()))?;
     }
-    let staged = stripped(&dir.join(name), program)?;
-    stdout_of(itself(&staged).args(["man", "--to"]).arg(&man))?;
+    let staged = dir.join(name);
+    stripped(name, &staged, program, arch)?;
+    stdout_of(itself(&staged, arch).args(["man", "--to"]).arg(&man))?;
     if !man.join(format!("{name}.8")).is_file() {
         bail!("`{name} man --to DIR` did not write {name}.8");
     }
     for (shell, before, after) in SHELLS {
-        let text = stdout_of(itself(&staged).args(["completions", shell]))?;
+        let text = stdout_of(itself(&staged, arch).args(["completions", shell]))?;
         let file = completions.join(shell).join(format!("{before}{name}{after}"));
         fs::create_dir_all(file.parent().unwrap_or(&completions))?;
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -44,21 +49,28 @@ pub fn program(name: &str, program: &Path) -> Result<()> {
 }
 
 /// Another program in the package of `name`.
-pub fn helper(name: &str, helper: &str, program: &Path) -> Result<()> {
-    stripped(&dir(name).join(helper), program).map(drop)
+pub fn helper(name: &str, helper: &str, program: &Path, arch: Arch) -> Result<()> {
+    stripped(name, &dir(name).join(helper), program, arch)
 }
 
-fn stripped(to: &Path, program: &Path) -> Result<PathBuf> {
-    let mut strip = Command::new("strip");
+fn stripped(name: &str, to: &Path, program: &Path, arch: Arch) -> Result<()> {
+    let mut strip = Command::new(arch.binutils("strip"));
     // Function names stay, for backtraces in the journal.
     strip.args(["--strip-debug", "-o"]).arg(to).arg(program);
     run_checked("strip", strip)?;
-    Ok(to.to_owned())
+    dbgsym::add(name, program, arch)
 }
 
 /// Runs the program without the `T3_` variables of the build environment.
-fn itself(program: &Path) -> Command {
-    let mut command = Command::new(program);
+fn itself(program: &Path, arch: Arch) -> Command {
+    let mut command = match arch.emulator() {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("T3_") {
             command.env_remove(&name);

@@ -1,5 +1,6 @@
 //! Crates that must not link others: the privileged daemon of t3-trace links nothing that parses
-//! network data or draws on a terminal, and the command-line half does not link the daemon.
+//! network data or draws on a terminal, the command-line half does not link the daemon, and the
+//! proxy links no OTLP.
 
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::tools::run::stdout_of;
 use crate::tools::{cargo, progress};
 
 /// (crate, crates that it must not depend on)
-const FORBIDDEN: [(&str, &[&str]); 2] = [
+const FORBIDDEN: [(&str, &[&str]); 3] = [
     (
         "t3-trace-daemon",
         &[
@@ -23,11 +24,13 @@ const FORBIDDEN: [(&str, &[&str]); 2] = [
             "ratatui",
             "crossterm",
             "tar",
+            "opentelemetry-proto",
             "t3-http-client",
             "t3-trace-cli",
         ],
     ),
     ("t3-trace-cli", &["t3-trace-daemon"]),
+    ("t3-dispatch", &["opentelemetry-proto", "prost"]),
 ];
 
 /// Runs `cargo tree` for each crate.

@@ -26,6 +26,8 @@ pub enum PackageSet {
     Release,
     /// Debian packages.
     Package,
+    /// Static programs and packages of arm64.
+    Arm64,
 }
 
 /// (a program in PATH or a file, its package, its purpose)
@@ -53,6 +55,9 @@ const TABLE: &[(&str, &str, PackageSet)] = &[
     ("dpkg-deb", "dpkg", PackageSet::Package),
     ("strip", "binutils", PackageSet::Package),
     ("lintian", "lintian", PackageSet::Package),
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", PackageSet::Arm64),
+    ("/usr/aarch64-linux-gnu/include/stdio.h", "libc6-dev-arm64-cross", PackageSet::Arm64),
+    ("qemu-aarch64-static", "qemu-user-static", PackageSet::Arm64),
 ];
 /// Package lists older than this may name versions that the archive no longer has.
 const LISTS_STALE: Duration = Duration::from_secs(24 * 3600);

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::tools::run::run_checked;
-use crate::tools::{cargo, paths, progress, toolchain};
+use crate::tools::{cargo, paths, progress, remap, toolchain};
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -37,13 +37,14 @@ pub fn command(subcommand: &str) -> Result<std::process::Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))
         .context("cannot extend PATH")?;
+    let mut flags = ["-C", "debuginfo=2", "-C", "link-arg=--btf"].map(str::to_owned).to_vec();
+    flags.extend(remap::rustc_flags());
     let mut command = cargo::cargo();
     command
         .args([subcommand, "-p", cargo::EBPF_CRATE, "--release", "--target", TARGET, "-Z", "build-std=core"])
         .env("PATH", path)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", paths::target().join("ebpf-build"));
     Ok(command)
 }

@@ -8,14 +8,15 @@ use crate::tools::apt_packages::{self, PackageSet};
 use crate::tools::{cargo, ebpf, paths, progress, toolchain};
 
 /// Crates whose programs a guest gets.
-const PROGRAMS_OF: [&str; 5] = ["t3-trace", "t3-trace-daemon", "t3-dispatch", "t3-probe", "t3-testkit"];
+const PROGRAMS_OF: [&str; 6] =
+    ["t3-trace", "t3-trace-daemon", "t3-dispatch", "t3-probe", "t3-otlp", "t3-testkit"];
 
 /// Builds the programs; returns their names and files.
 pub fn build() -> Result<Vec<(String, PathBuf)>> {
     ebpf::build()?;
     // t3-trace has parts in C (TLS).
     apt_packages::ensure(PackageSet::Release)?;
-    toolchain::ensure_musl()?;
+    toolchain::ensure_target(toolchain::MUSL)?;
     progress::step("compiling the programs for the guests (static)");
     let mut command = cargo::cargo();
     command.args(["build", "--bins", "--target", toolchain::MUSL]);

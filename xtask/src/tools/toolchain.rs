@@ -33,13 +33,23 @@ pub fn ensure_rust_src() -> Result<()> {
     rustup(&["component", "add", "rust-src"])
 }
 
-/// Adds the musl target.
-pub fn ensure_musl() -> Result<()> {
-    if sysroot()?.join("lib/rustlib").join(MUSL).is_dir() {
+/// Adds a target.
+pub fn ensure_target(target: &str) -> Result<()> {
+    if sysroot()?.join("lib/rustlib").join(target).is_dir() {
         return Ok(());
     }
-    progress::step(&format!("adding {MUSL} to the toolchain"));
-    rustup(&["target", "add", MUSL])
+    progress::step(&format!("adding {target} to the toolchain"));
+    rustup(&["target", "add", target])
+}
+
+/// The licences of the Rust standard library, a page of the toolchain.
+pub fn library_copyright() -> Result<PathBuf> {
+    Ok(sysroot()?.join("share/doc/rust/COPYRIGHT-library.html"))
+}
+
+/// Version and commit of the compiler.
+pub fn rustc_version() -> Result<String> {
+    Ok(rustc(&["-V"])?.trim().to_owned())
 }
 
 fn rustup(args: &[&str]) -> Result<()> {
