@@ -232,12 +232,14 @@ mod tests {
             let found = value(&log.attributes, &format!("t3.{key}")).unwrap();
             let found = match found {
                 Any::IntValue(number) => number.to_string(),
+                Any::DoubleValue(number) => format!("{number:?}"),
                 Any::StringValue(text) => text.clone(),
                 other => panic!("{key}: {other:?}"),
             };
             assert_eq!(found, expected, "{key}");
         }
         assert_eq!(value(&log.attributes, "t3.dur_ms"), Some(&Any::IntValue(1500)));
+        assert_eq!(value(&log.attributes, "t3.psi_cpu"), Some(&Any::DoubleValue(7.0)));
         assert_eq!(value(&log.attributes, "user.name"), Some(&Any::StringValue("alice".to_owned())));
         assert_eq!(log.body.unwrap(), text(&entry.line));
         let mut keys: Vec<_> = log.attributes.iter().map(|attribute| &attribute.key).collect();

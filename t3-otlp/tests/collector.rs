@@ -93,7 +93,7 @@ async fn answered(
 fn record(conn: &str) -> CloseRecord {
     let line = format!(
         "ws close user=alice ip=203.0.113.7 dur_ms=61873 cause=upstream_closed verdict=serve_oom segment=serve \
-         conn={conn} kernel=tracepoint"
+         conn={conn} kernel=tracepoint psi_mem=98.5"
     );
     let mut record = CloseRecord::from_line(&line).unwrap();
     record.ws_reason = Some("so \"long\"\n=ünd".to_owned());
@@ -118,6 +118,7 @@ fn read_back(attributes: &[KeyValue]) -> CloseRecord {
         match found.value.as_ref()?.value.as_ref()? {
             Any::StringValue(text) => Some(text.clone()),
             Any::IntValue(number) => Some(number.to_string()),
+            Any::DoubleValue(number) => Some(format!("{number:?}")),
             other => panic!("{key}: {other:?}"),
         }
     };
