@@ -53,7 +53,7 @@ pub async fn end_of_journal() -> anyhow::Result<Option<String>> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().last().and_then(entry::cursor))
 }
 
-/// Follows the journal until journalctl ends, which is an error.
+/// Follows the journal until journalctl ends: an error, because it follows.
 ///
 /// # Errors
 /// journalctl failed or ended.
@@ -71,7 +71,7 @@ pub async fn follow(units: &[String], cursor: Option<&str>, items: Sender<Item>)
     });
     read(stdout, &items).await.context("cannot read from journalctl")?;
     let status = child.wait().await.context("cannot wait for journalctl")?;
-    bail!("journalctl has ended ({status}): {}", message.await.unwrap_or_default().trim());
+    bail!("journalctl ended ({status}): {}", message.await.unwrap_or_default().trim());
 }
 
 /// Reads a file of `journalctl --output=json`, `-` for standard input, to its end.

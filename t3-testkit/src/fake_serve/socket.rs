@@ -83,7 +83,7 @@ impl Socket {
     /// Sends a Close frame.
     pub(super) async fn close(&mut self, close: Option<CloseFrame>) {
         match self {
-            Self::Plain(socket) => drop(socket.close(close).await),
+            Self::Plain(socket) => drop(socket.as_mut().close(close).await),
             Self::Compressed(socket) => {
                 let (code, reason) = close.map_or((None, String::new()), |close| {
                     (Some(u16::from(close.code)), close.reason.as_str().to_owned())

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Files that must exist, at least one of each kind.
-const FILES: [&str; 22] = [
+const FILES: [&str; 29] = [
     "/usr/bin/t3-dispatch",
     "/usr/bin/t3-trace",
     "/usr/lib/t3-trace/t3-trace-daemon",
