@@ -54,9 +54,9 @@ pub struct Run {
     /// Configuration file, `name = value` in TOML; command line and environment override it
     #[arg(long, env = "T3_OTLP_CONFIG", value_name = "FILE", default_value = "/etc/t3-otlp.toml")]
     pub config: PathBuf,
-    /// Base URL of the collector (OTLP over HTTP), without /v1/logs
-    #[arg(long, env = "T3_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint, required = true)]
-    pub endpoint: Uri,
+    /// Base URL of the collector (OTLP over HTTP), without /v1/logs; required
+    #[arg(long, env = "T3_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
+    pub endpoint: Option<Uri>,
     /// Log records, spans or both
     #[arg(
         long,

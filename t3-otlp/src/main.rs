@@ -59,6 +59,12 @@ fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 fn prepare(options: &Run) -> anyhow::Result<Collector> {
+    let endpoint = options.endpoint.clone().with_context(|| {
+        format!(
+            "no collector; set --endpoint, T3_OTLP_ENDPOINT or `endpoint` in {}",
+            options.config.display()
+        )
+    })?;
     let filter = EnvFilter::try_new(&options.log_filter)
         .with_context(|| format!("--log-filter {:?}", options.log_filter))?;
     tracing_subscriber::fmt()
@@ -69,7 +75,7 @@ fn prepare(options: &Run) -> anyhow::Result<Collector> {
         .init();
     Ok(Collector {
         client: HttpClient::new(options.ca_file.as_deref()).context("--ca-file")?,
-        endpoint: options.endpoint.clone(),
+        endpoint,
         headers: options.header_file.as_deref().map(headers).transpose()?.unwrap_or_default(),
         timeout: options.timeout,
         most_delay: options.max_delay,
@@ -96,7 +102,7 @@ async fn export(options: &Run, collector: &Collector) -> anyhow::Result<Counts> 
             None => source::follow(&options.units, position.as_deref(), send).await,
         }
     };
-    tracing::info!(endpoint = %options.endpoint, "exporting");
+    tracing::info!(endpoint = %collector.endpoint, "exporting");
     let done = async {
         let exported = async {
             run::export(&mut items, collector, &plan, &mut counts).await.map_err(anyhow::Error::from)
