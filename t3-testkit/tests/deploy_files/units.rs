@@ -71,7 +71,7 @@ fn every_command_line_is_accepted_by_its_program() {
             }
         }
     }
-    assert_eq!(programs.len(), 4, "{programs:?}");
+    assert_eq!(programs.len(), 5, "{programs:?}");
 }
 
 #[test]
