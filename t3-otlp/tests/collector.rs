@@ -1,6 +1,6 @@
 //! The program in front of a collector on loopback that decodes what it receives.
 
-#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails its test")]
 
 use std::{
     borrow::Cow,

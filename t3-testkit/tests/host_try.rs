@@ -1,6 +1,6 @@
 //! `cargo xtask try` in front of a WebSocket backend that knows nothing of t3. Needs root.
 
-#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed helper fails its test")]
 
 use std::{
     io::{BufRead, BufReader, Read},
