@@ -2,6 +2,8 @@
 //! `t3-trace --from loki` read them (`t3-trace/cli/tests/loki_store.rs`); `cargo xtask docs` writes
 //! the file.
 
+#![expect(clippy::panic, reason = "a failed helper fails its test")]
+
 use std::{fs, path::Path};
 
 use t3_record::CloseRecord;

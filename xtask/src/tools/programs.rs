@@ -34,7 +34,9 @@ pub fn release(arch: Arch) -> Result<PathBuf> {
     let target = arch.target();
     toolchain::ensure_target(target)?;
     let mut command = cargo::cargo();
-    command.args(["build", "--profile", toolchain::DIST, "--locked", "--target", target]).envs(arch.variables());
+    command
+        .args(["build", "--profile", toolchain::DIST, "--locked", "--target", target])
+        .envs(arch.variables());
     remap::apply(&mut command, target);
     for name in SHIPPED {
         command.args(["-p", name]);

@@ -172,7 +172,7 @@ impl Positions {
     }
 }
 
-/// Adds the checksum to a content of `length` bytes; empty if there is no room for it.
+/// Adds the checksum to a content of `length` bytes; empty if it does not fit.
 #[must_use]
 pub fn seal(mut bytes: [u8; MOST], length: usize) -> Bytes {
     let (content, rest) = bytes.split_at_mut(length.min(MOST));

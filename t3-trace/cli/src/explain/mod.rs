@@ -101,7 +101,7 @@ pub fn explain(
     if let Some(around) = &mut facts.around {
         around.incomplete = !warnings.is_empty();
     }
-    if args.place.is_here() {
+    if store.is_here() {
         let range = (facts.zero_ms().saturating_sub(PACKAGES), facts.at_ms.saturating_add(BEFORE));
         match changes::dpkg::read(Path::new(changes::dpkg::LOG), range) {
             Ok(packages) => {

@@ -3,6 +3,7 @@
 use t3_record::{ClosedBy, edge::Closer};
 
 use super::*;
+use crate::server::args::LokiArgs;
 
 const LOGPUSH: &str = r#"{job="logpush"}"#;
 
@@ -58,7 +59,7 @@ async fn files_are_read_and_a_proxy_replaces_traefik() {
     .unwrap();
     let args = LayerArgs {
         // Not queried: its log is replaced by these files.
-        loki: Some("http://127.0.0.1:1".to_owned()),
+        server: LokiArgs { loki: Some("http://127.0.0.1:1".to_owned()), ..LokiArgs::default() },
         cloudflared_log: vec![envoy.clone()],
         envoy_log: vec![envoy],
         haproxy_log: vec![haproxy],
