@@ -116,7 +116,8 @@ fn promtool_fires_the_alerts_about_heartbeats() {
             let line = rule.lines().find_map(|line| line.trim().strip_prefix(key));
             serde_json::to_string(line.unwrap()).unwrap()
         };
-        format!("{{summary: {}, description: {}}}", of("summary: "), of("description: "))
+        let [summary, description, url] = ["summary: ", "description: ", "runbook_url: "].map(of);
+        format!("{{summary: {summary}, description: {description}, runbook_url: {url}}}")
     };
     let labels = r#"job="t3-dispatch",instance="devvm""#;
     // Four of ten sessions without heartbeats for 20 minutes, then eight; three stalls at once, of

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use t3_record::evidence::Nanos;
 
-/// Maximum number of consecutive sessions of one browser that returned within [`RETURN`] each time.
+/// Maximum number of consecutive sessions of one browser that returned within a second each time.
 /// Browsers give up after 20 redirects, without a page that explains the cause.
 pub const MAX_SESSIONS: u32 = 10;
 /// A browser that follows a redirect is back within this time: a round trip.
