@@ -6,7 +6,7 @@ use regex_lite::Regex;
 use t3_trace_cli::present::text::INDENT;
 
 /// Patterns of varying values and their placeholders.
-const VARIES: [(&str, &str); 18] = [
+const VARIES: [(&str, &str); 19] = [
     (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d", "DAY"),
     (r"\d\d:\d\d:\d\d(\.\d+)?", "TIME"),
@@ -25,6 +25,8 @@ const VARIES: [(&str, &str); 18] = [
     (r"─+", "─"),
     (r"\bDAY TIME\s+\d+(\s+#)?$", "DAY TIME N"),
     (r"\s{2,}", "  "),
+    // In a line of a close; an id without digits looks like a word ([`ids`]).
+    (r"^TIME  [a-z0-9]{13}\b", "TIME  ID"),
 ];
 
 /// Further patterns for `t3-trace live`: values of open sessions, and text that a column truncates.
@@ -210,6 +212,13 @@ mod tests {
                 "  ID done",
             ]
         );
+    }
+
+    #[test]
+    fn an_id_without_digits_is_an_id_in_the_line_of_a_close() {
+        let line = |id: &str| shape(Kind::Lines, &format!("17:50:01  {id}  client_reset  carol"));
+        assert_eq!(line("bomhnkbofcxtj"), ["TIME  ID  client_reset  carol"]);
+        assert_eq!(line("k6m3xts3yt73x"), line("bomhnkbofcxtj"));
     }
 
     #[test]

@@ -113,5 +113,5 @@ fn records_are_selected_listed_and_explained_by_the_time_of_the_close() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.matches("  reconciled").count(), 2, "{text}");
     assert!(text.contains("\nreconciled by t3-trace: 2\n"), "{text}");
-    assert!(text.contains("host lost power or crashed"), "{text}");
+    assert!(text.contains("power_loss") && text.contains("unknown"), "{text}");
 }
