@@ -1,8 +1,8 @@
 //! Stores of records: the journal of a host, and Loki with the journals of many.
 //!
 //! Both deliver journal entries, so that everything above is the same code and prints the same
-//! page. [`journal`] and [`loki`] do IO; the selection ([`wanted`]), its LogQL ([`selector`]), the
-//! pages ([`pager`]) and the entries ([`line`]) are pure.
+//! page. `journal` and `loki` do IO; the selection (`wanted`), its LogQL (`selector`), the
+//! pages (`pager`) and the entries (`line`) are pure.
 
 pub mod args;
 mod journal;
