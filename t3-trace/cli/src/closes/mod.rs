@@ -10,6 +10,7 @@ pub mod progress;
 pub mod reconcile;
 pub mod reconciled;
 pub mod summary;
+pub mod versions;
 
 use std::io::{self, BufWriter, Write};
 
@@ -35,6 +36,7 @@ use incidents::Incidents;
 use progress::Progress;
 use reconciled::Reconciled;
 use summary::Summary;
+use versions::Versions;
 
 /// Prints the closes until the end of the journal, or until the reader closes the output.
 ///
@@ -108,6 +110,7 @@ struct ClosesPrinter<'a, W> {
     /// Reconciled records that are not yet printed.
     reconciled: Reconciled,
     incidents: Incidents,
+    versions: Versions,
     warnings: Warnings,
     /// Each record has its host.
     shows_host: bool,
@@ -126,6 +129,7 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             foreign: 0,
             reconciled: Reconciled::default(),
             incidents: Incidents::default(),
+            versions: Versions::default(),
             warnings: Warnings::default(),
             shows_host: false,
         }
@@ -280,6 +284,10 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             writeln!(self.out, "{day}")?;
             self.day = day;
         }
+        if let Some(change) = self.versions.change(record, host) {
+            let line = format!("{}{}", text::INDENT, self.paint.dim(&text::safe(&change)));
+            writeln!(self.out, "{}", text::folded(&line, self.width))?;
+        }
         let host = self.shows_host.then(|| host.unwrap_or_default());
         let line = close_line::close(record, &local::clock(at), host, self.paint);
         writeln!(self.out, "{}", text::folded(&line, self.width))
@@ -313,7 +321,12 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn record(user: &str, verdict: Verdict, segment: Segment, dur_ms: u64) -> CloseRecord {
+    pub(in crate::closes) fn record(
+        user: &str,
+        verdict: Verdict,
+        segment: Segment,
+        dur_ms: u64,
+    ) -> CloseRecord {
         CloseRecord::new(
             user.to_owned(),
             "192.0.2.7".to_owned(),
