@@ -29,7 +29,7 @@ use crate::{
         Legs,
         kept::{
             contents::{Checkpoint, Details, Identity},
-            positions::{Positions, index},
+            positions::{MOST, Positions, index},
         },
         session::Session,
     },
@@ -180,7 +180,7 @@ impl Kept {
                 self.pending[n] = length;
             }
         }
-        if !self.slot.commit(&Positions::of(session, next).encode()) {
+        if !self.slot.commit(Positions::of(session, next).encode(&mut [0; MOST])) {
             return false;
         }
         self.commit = next;

@@ -104,21 +104,6 @@ impl<'a> EncodedFlow<'a> {
     }
 }
 
-/// Encoded positions.
-#[derive(Debug, Clone, Copy)]
-pub struct Bytes {
-    bytes: [u8; MOST],
-    length: usize,
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
 impl Positions {
     /// The positions of a session.
     #[must_use]
@@ -140,16 +125,16 @@ impl Positions {
         Self { commit, flows: [flow(Side::Down), flow(Side::Up)] }
     }
 
-    /// The positions as bytes; empty if they do not fit, which does not occur: the longest take
-    /// fewer than [`MOST`].
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
+    /// Writes the positions to `bytes` and returns them; empty if they do not fit, which does not
+    /// occur: the longest take fewer than [`MOST`]. Called for each message, so that nothing is
+    /// moved.
+    pub fn encode<'a>(&self, bytes: &'a mut [u8; MOST]) -> &'a [u8] {
         let bits = self.flows.iter().flat_map(|flow| [flow.ended, flow.failed, flow.end_forwarded]);
         let flags = bits.enumerate().fold(0_u8, |flags, (bit, is_set)| flags | u8::from(is_set) << bit);
         let [down, up] = &self.flows;
         let flows = [EncodedFlow::of(down), EncodedFlow::of(up)];
-        let mut bytes = [0; MOST];
-        let content = postcard::to_slice(&Encoded { commit: self.commit, flags, flows }, &mut bytes);
+        let content =
+            postcard::to_slice(&Encoded { commit: self.commit, flags, flows }, bytes.as_mut_slice());
         let length = content.map_or(0, |content| content.len());
         seal(bytes, length)
     }
@@ -173,12 +158,11 @@ impl Positions {
 }
 
 /// Adds the checksum to a content of `length` bytes; empty if it does not fit.
-#[must_use]
-pub fn seal(mut bytes: [u8; MOST], length: usize) -> Bytes {
+pub fn seal(bytes: &mut [u8; MOST], length: usize) -> &[u8] {
     let (content, rest) = bytes.split_at_mut(length.min(MOST));
-    let Some(place) = rest.first_chunk_mut() else { return Bytes { bytes, length: 0 } };
+    let Some(place) = rest.first_chunk_mut() else { return &[] };
     *place = crc32fast::hash(content).to_ne_bytes();
-    Bytes { bytes, length: length + CHECKSUM }
+    bytes.get(..length + CHECKSUM).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -214,13 +198,14 @@ mod tests {
         #[test]
         fn positions_are_read_as_written(commit in any::<u32>(), down in flow(), up in flow()) {
             let positions = Positions { commit, flows: [down, up] };
-            prop_assert_eq!(Positions::decode(&positions.encode()), Some(positions));
+            prop_assert_eq!(Positions::decode(positions.encode(&mut [0; MOST])), Some(positions));
         }
     }
 
     #[test]
     fn a_changed_byte_is_noticed() {
-        let bytes = Positions::default().encode();
+        let mut bytes = [0; MOST];
+        let bytes = Positions::default().encode(&mut bytes);
         for at in 0..bytes.len() {
             let mut changed = bytes.to_vec();
             changed[at] ^= 4;
@@ -249,8 +234,8 @@ mod tests {
             end_forwarded: true,
         };
         let positions = Positions { commit: u32::MAX, flows: [longest, longest] };
-        assert_eq!(Positions::decode(&positions.encode()), Some(positions));
-        assert!(positions.encode().len() <= at::POSITIONS[0].most);
+        assert_eq!(Positions::decode(positions.encode(&mut [0; MOST])), Some(positions));
+        assert!(positions.encode(&mut [0; MOST]).len() <= at::POSITIONS[0].most);
     }
 
     /// A longer one takes a page of memory for as long as the session is open.
@@ -271,7 +256,7 @@ mod tests {
             ..between
         };
         for flows in [[between, between], [inside, between]] {
-            let length = Positions { commit: u32::MAX, flows }.encode().len();
+            let length = Positions { commit: u32::MAX, flows }.encode(&mut [0; MOST]).len();
             assert!(length <= at::POSITIONS[0].room, "{length}");
         }
     }
@@ -291,7 +276,8 @@ mod tests {
             failed: false,
             end_forwarded: n == 16,
         };
-        let bytes = Positions { commit: 7, flows: [flow(16), flow(300)] }.encode();
+        let mut bytes = [0; MOST];
+        let bytes = Positions { commit: 7, flows: [flow(16), flow(300)] }.encode(&mut bytes);
         let (content, _) = bytes.split_last_chunk::<CHECKSUM>().unwrap();
         assert_eq!(
             content,
