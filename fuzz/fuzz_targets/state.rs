@@ -47,7 +47,8 @@ fuzz_target!(|input: Input| {
             let mut bytes = [0; MOST];
             let length = positions.len().min(bytes.len());
             bytes[..length].copy_from_slice(&positions[..length]);
-            let _ = slot.commit(seal(&mut bytes, length));
+            let length = seal(&mut bytes, length);
+            let _ = slot.commit(&bytes, length);
         }
         let Some(stored) = pick_up::read(&slot) else { continue };
         let counters = input.counters.map(|(read, written, is_closed)| StreamCounters { read, written, is_closed });

@@ -61,10 +61,14 @@ pub mod slot {
     pub const RESUMED: usize = 12;
     /// Sequence number of the checkpoint, odd while it is written.
     pub const SEQUENCE: usize = 16;
+    /// Most bytes of the positions in the slot.
+    pub const POSITIONS_ROOM: usize = 72;
+    /// Most bytes of the positions.
+    pub const POSITIONS_MOST: usize = 192;
     /// Two copies of the positions.
     pub const POSITIONS: [Part; 2] = [
-        Part { at: 20, room: 72, in_page: 0, most: 256 },
-        Part { at: 96, room: 72, in_page: 256, most: 256 },
+        Part { at: 20, room: POSITIONS_ROOM, in_page: 0, most: POSITIONS_MOST },
+        Part { at: 96, room: POSITIONS_ROOM, in_page: 256, most: POSITIONS_MOST },
     ];
     /// The heartbeat.
     pub const CHECKPOINT: Part = Part { at: 172, room: 120, in_page: 512, most: 512 };

@@ -137,16 +137,27 @@ impl Slot {
         self.read_part(at::POSITIONS[active])
     }
 
-    /// Replaces the positions at once. Returns `false` if they are too long.
+    /// Replaces the positions at once: the first `length` of these bytes. Returns `false` if there
+    /// are none, or too many.
     #[must_use]
-    pub fn commit(&self, positions: &[u8]) -> bool {
-        let memory = self.file.memory();
-        let next = memory.load(self.base() + at::ACTIVE) ^ 1;
-        let is_written = self.write_part(at::POSITIONS[next as usize & 1], positions);
-        if is_written {
-            memory.store(self.base() + at::ACTIVE, next);
+    pub fn commit(&self, positions: &[u8; at::POSITIONS_MOST], length: usize) -> bool {
+        let Some(content) = positions.get(..length).filter(|content| !content.is_empty()) else {
+            return false;
+        };
+        let (memory, base) = (self.file.memory(), self.base());
+        let next = memory.load(base + at::ACTIVE) ^ 1;
+        let part = at::POSITIONS[next as usize & 1];
+        match positions.first_chunk::<{ at::POSITIONS_ROOM }>() {
+            // With each message, so the whole place is written, without a loop.
+            Some(place) if length <= part.room => {
+                memory.store(base + part.at, u32::try_from(length).unwrap_or(0));
+                memory.write_array(base + part.at + 4, place);
+            }
+            _ if !self.write_part(part, content) => return false,
+            _ => {}
         }
-        is_written
+        memory.store(base + at::ACTIVE, next);
+        true
     }
 
     /// Notes where the next read puts its bytes; `None`: not in shared memory.
@@ -372,6 +383,10 @@ fn checksum(commit: u32, content: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    fn commit(slot: &Slot, byte: u8, length: usize) -> bool {
+        slot.commit(&[byte; at::POSITIONS_MOST], length)
+    }
+
     fn slot() -> Slot {
         Slot::take(&StateFile::create(2).unwrap()).unwrap()
     }
@@ -408,19 +423,19 @@ mod tests {
     fn a_commit_replaces_the_positions_at_once() {
         let slot = slot();
         // In the slot, in the page, and from one to the other.
-        for length in [[40, 40], [200, 200], [40, 200], [200, 40]] {
+        for length in [[40, 40], [180, 180], [40, 180], [180, 40]] {
             let positions = |byte: u8, n: usize| vec![byte; length[n]];
-            assert!(slot.commit(&positions(1, 0)));
+            assert!(commit(&slot, 1, length[0]));
             assert_eq!(slot.positions(), Some(positions(1, 0)));
             // Killed before the last word of a commit.
             let next = slot.file.memory().load(slot.base() + at::ACTIVE) ^ 1;
             assert!(slot.write_part(at::POSITIONS[next as usize], &positions(2, 1)));
             assert_eq!(slot.positions(), Some(positions(1, 0)));
-            assert!(slot.commit(&positions(3, 1)));
+            assert!(commit(&slot, 3, length[1]));
             assert_eq!(slot.positions(), Some(positions(3, 1)));
         }
-        assert!(!slot.commit(&[4; 257]));
-        assert_eq!(slot.positions(), Some(vec![3; 40]), "too long, so the last ones stay");
+        assert!(!commit(&slot, 4, at::POSITIONS_MOST + 1) && !commit(&slot, 4, 0));
+        assert_eq!(slot.positions(), Some(vec![3; 40]), "no valid length, so the last ones stay");
     }
 
     #[test]
@@ -444,8 +459,7 @@ mod tests {
             let length = |part: Part| part.room + extra;
             assert!(slot.write_identity(&vec![1; length(at::IDENTITY)]));
             slot.write_checkpoint(&vec![2; length(at::CHECKPOINT)]);
-            assert!(slot.commit(&vec![3; length(at::POSITIONS[0])]));
-            assert!(slot.commit(&vec![4; length(at::POSITIONS[0])]));
+            assert!(commit(&slot, 3, length(at::POSITIONS[0])) && commit(&slot, 4, length(at::POSITIONS[0])));
             assert_eq!(slot.identity(), Some(vec![1; length(at::IDENTITY)]));
             assert_eq!(slot.checkpoint(), Some(vec![2; length(at::CHECKPOINT)]));
             assert_eq!(slot.positions(), Some(vec![4; length(at::POSITIONS[0])]));
@@ -491,7 +505,7 @@ mod tests {
         slot.file.memory().store(slot.base() + at::IDENTITY.at, u32::MAX);
         slot.file.memory().store(slot.base() + at::READING, u32::MAX);
         slot.file.memory().store(slot.file.layout().details(slot.index, 0) + 4, u32::MAX);
-        slot.file.memory().store(slot.base() + at::POSITIONS[0].at, 257);
+        slot.file.memory().store(slot.base() + at::POSITIONS[0].at, 193);
         assert_eq!((slot.identity(), slot.positions()), (None, None));
         assert_eq!((slot.reading(), slot.details(1)), (None, None));
         assert_eq!((slot.pending(0, BUFFER + 1), slot.read_bytes(0, usize::MAX)), (None, None));

@@ -180,7 +180,9 @@ impl Kept {
                 self.pending[n] = length;
             }
         }
-        if !self.slot.commit(Positions::of(session, next).encode(&mut [0; MOST])) {
+        let mut bytes = [0; MOST];
+        let length = Positions::of(session, next).encode(&mut bytes);
+        if !self.slot.commit(&bytes, length) {
             return false;
         }
         self.commit = next;

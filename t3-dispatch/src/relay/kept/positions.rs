@@ -1,13 +1,16 @@
 //! Positions of both directions of a session as bytes: the part of the state that changes with each
 //! message. Few bytes between two frames, so that both copies have room in the slot.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use t3_record::vocabulary::Side;
 
-use crate::relay::{frames::position, session::Session};
+use crate::{
+    fd_store::layout::slot::POSITIONS_MOST,
+    relay::{frames::position, session::Session},
+};
 
 /// Most bytes of encoded positions.
-pub const MOST: usize = 192;
+pub const MOST: usize = POSITIONS_MOST;
 /// Length of the checksum (CRC-32) after the content.
 const CHECKSUM: usize = 4;
 
@@ -52,8 +55,9 @@ pub const fn index(side: Side) -> usize {
     }
 }
 
-/// Positions as they are encoded (postcard): numbers take as many bytes as they need.
-#[derive(Serialize, Deserialize)]
+/// Positions as they are encoded: in the format of postcard, in which numbers take as many bytes as
+/// they need. Only read with it: it writes each number with a memcpy, 18 for each message.
+#[derive(Deserialize)]
 struct Encoded<'a> {
     commit: u32,
     flags: u8,
@@ -61,7 +65,7 @@ struct Encoded<'a> {
     flows: [EncodedFlow<'a>; 2],
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct EncodedFlow<'a> {
     read: u64,
     /// `written` less `read`, modulo 2^64: near 0.
@@ -76,22 +80,7 @@ struct EncodedFlow<'a> {
     pending_at: u32,
 }
 
-impl<'a> EncodedFlow<'a> {
-    fn of(flow: &'a FlowPosition) -> Self {
-        let FlowPosition { read, written, msgs, ref scanner, pending, pending_at, .. } = *flow;
-        Self {
-            read,
-            written: written.wrapping_sub(read).cast_signed(),
-            msgs,
-            left: scanner.left,
-            payload: scanner.payload,
-            header: scanner.header.get(..scanner.header_have.into()).unwrap_or(&scanner.header),
-            scanner: scanner.flags,
-            pending,
-            pending_at,
-        }
-    }
-
+impl EncodedFlow<'_> {
     /// `None` for a header that is too long.
     fn position(&self) -> Option<FlowPosition> {
         let mut header = [0; 14];
@@ -125,17 +114,29 @@ impl Positions {
         Self { commit, flows: [flow(Side::Down), flow(Side::Up)] }
     }
 
-    /// Writes the positions to `bytes` and returns them; empty if they do not fit, which does not
-    /// occur: the longest take fewer than [`MOST`]. Called for each message, so that nothing is
-    /// moved.
-    pub fn encode<'a>(&self, bytes: &'a mut [u8; MOST]) -> &'a [u8] {
+    /// Writes the positions to `bytes` and returns their length; 0 if they do not fit, which does
+    /// not occur: the longest take fewer than [`MOST`].
+    pub fn encode(&self, bytes: &mut [u8; MOST]) -> usize {
         let bits = self.flows.iter().flat_map(|flow| [flow.ended, flow.failed, flow.end_forwarded]);
         let flags = bits.enumerate().fold(0_u8, |flags, (bit, is_set)| flags | u8::from(is_set) << bit);
-        let [down, up] = &self.flows;
-        let flows = [EncodedFlow::of(down), EncodedFlow::of(up)];
-        let content =
-            postcard::to_slice(&Encoded { commit: self.commit, flags, flows }, bytes.as_mut_slice());
-        let length = content.map_or(0, |content| content.len());
+        let mut to = Writer { bytes, at: 0 };
+        to.number(self.commit.into());
+        to.byte(flags);
+        for flow in &self.flows {
+            let FlowPosition { read, written, msgs, scanner, pending, pending_at, .. } = flow;
+            to.number(*read);
+            to.signed(written.wrapping_sub(*read).cast_signed());
+            to.number(*msgs);
+            to.number(scanner.left);
+            to.number(scanner.payload);
+            let header = scanner.header.get(..scanner.header_have.into()).unwrap_or(&scanner.header);
+            to.number(header.len() as u64);
+            header.iter().for_each(|byte| to.byte(*byte));
+            to.byte(scanner.flags);
+            to.number((*pending).into());
+            to.number((*pending_at).into());
+        }
+        let length = to.at;
         seal(bytes, length)
     }
 
@@ -157,12 +158,43 @@ impl Positions {
     }
 }
 
-/// Adds the checksum to a content of `length` bytes; empty if it does not fit.
-pub fn seal(bytes: &mut [u8; MOST], length: usize) -> &[u8] {
+/// Writer of numbers in the format of postcard.
+struct Writer<'a> {
+    bytes: &'a mut [u8; MOST],
+    at: usize,
+}
+
+impl Writer<'_> {
+    /// Beyond the end nothing is written; [`seal`] notices it.
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.at) {
+            *place = byte;
+        }
+        self.at += 1;
+    }
+
+    /// Seven bits at a time, the lowest first; the highest bit of a byte: more follow.
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.byte((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.byte((number & 0x7f) as u8);
+    }
+
+    /// Zigzag: numbers near 0 are small, whatever their sign.
+    fn signed(&mut self, number: i64) {
+        self.number(((number << 1) ^ (number >> 63)).cast_unsigned());
+    }
+}
+
+/// Adds the checksum to a content of `length` bytes and returns the length of both; 0 if it does
+/// not fit.
+pub fn seal(bytes: &mut [u8; MOST], length: usize) -> usize {
     let (content, rest) = bytes.split_at_mut(length.min(MOST));
-    let Some(place) = rest.first_chunk_mut() else { return &[] };
+    let Some(place) = rest.first_chunk_mut() else { return 0 };
     *place = crc32fast::hash(content).to_ne_bytes();
-    bytes.get(..length + CHECKSUM).unwrap_or_default()
+    length + CHECKSUM
 }
 
 #[cfg(test)]
@@ -171,6 +203,13 @@ mod tests {
 
     use super::*;
     use crate::fd_store::layout::slot as at;
+
+    fn encoded(positions: &Positions) -> Vec<u8> {
+        let mut bytes = [0; MOST];
+        let length = positions.encode(&mut bytes);
+        assert!(length > CHECKSUM);
+        bytes[..length].to_vec()
+    }
 
     fn flow() -> impl Strategy<Value = FlowPosition> {
         let numbers = (any::<[u64; 5]>(), any::<[u8; 14]>(), any::<[u8; 2]>(), any::<[u32; 2]>());
@@ -198,14 +237,13 @@ mod tests {
         #[test]
         fn positions_are_read_as_written(commit in any::<u32>(), down in flow(), up in flow()) {
             let positions = Positions { commit, flows: [down, up] };
-            prop_assert_eq!(Positions::decode(positions.encode(&mut [0; MOST])), Some(positions));
+            prop_assert_eq!(Positions::decode(&encoded(&positions)), Some(positions));
         }
     }
 
     #[test]
     fn a_changed_byte_is_noticed() {
-        let mut bytes = [0; MOST];
-        let bytes = Positions::default().encode(&mut bytes);
+        let bytes = encoded(&Positions::default());
         for at in 0..bytes.len() {
             let mut changed = bytes.to_vec();
             changed[at] ^= 4;
@@ -234,8 +272,8 @@ mod tests {
             end_forwarded: true,
         };
         let positions = Positions { commit: u32::MAX, flows: [longest, longest] };
-        assert_eq!(Positions::decode(positions.encode(&mut [0; MOST])), Some(positions));
-        assert!(positions.encode(&mut [0; MOST]).len() <= at::POSITIONS[0].most);
+        assert_eq!(Positions::decode(&encoded(&positions)), Some(positions));
+        assert!(encoded(&positions).len() <= at::POSITIONS[0].most);
     }
 
     /// A longer one takes a page of memory for as long as the session is open.
@@ -256,7 +294,7 @@ mod tests {
             ..between
         };
         for flows in [[between, between], [inside, between]] {
-            let length = Positions { commit: u32::MAX, flows }.encode(&mut [0; MOST]).len();
+            let length = encoded(&Positions { commit: u32::MAX, flows }).len();
             assert!(length <= at::POSITIONS[0].room, "{length}");
         }
     }
@@ -276,8 +314,7 @@ mod tests {
             failed: false,
             end_forwarded: n == 16,
         };
-        let mut bytes = [0; MOST];
-        let bytes = Positions { commit: 7, flows: [flow(16), flow(300)] }.encode(&mut bytes);
+        let bytes = encoded(&Positions { commit: 7, flows: [flow(16), flow(300)] });
         let (content, _) = bytes.split_last_chunk::<CHECKSUM>().unwrap();
         assert_eq!(
             content,
