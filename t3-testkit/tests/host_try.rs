@@ -47,6 +47,16 @@ impl Trial {
     }
 }
 
+impl Drop for Trial {
+    /// Ends the programs also when an assertion fails.
+    fn drop(&mut self) {
+        if matches!(self.program.try_wait(), Ok(None)) {
+            let _ = sys::signal(self.program.id(), libc::SIGTERM);
+            let _ = self.program.wait();
+        }
+    }
+}
+
 fn line_with(lines: &Receiver<String>, text: &str) -> String {
     loop {
         let line = lines.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line with {text:?}"));
