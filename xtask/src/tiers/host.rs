@@ -20,7 +20,15 @@ const LIMIT: Duration = Duration::from_secs(900);
 const SHOWN_LINES: usize = 250;
 /// Run one after the other beside the other programs, which leave half of the CPU free. They count
 /// and compare and do not measure durations, and each has a private journald and t3-trace.
-const BESIDE: [&str; 3] = ["host_restart", "host_autobahn", "host_relay_model"];
+const BESIDE: [&str; 7] = [
+    "host_autobahn",
+    "host_browser_chain",
+    "host_foreign_namespace",
+    "host_heartbeat_peers",
+    "host_relay_model",
+    "host_restart",
+    "host_try",
+];
 /// Run after the others, when those of [`BESIDE`] have ended: they load the host, or compare
 /// durations.
 const LAST: [&str; 5] =
