@@ -310,6 +310,7 @@ fn of_process(
 
 /// Process behind serve's port. The search starts with the session, so a session that ends
 /// immediately may be ahead of it, as one that never opens is: it is registered when it has failed.
+/// Until then the port has its earlier owner, which may have ended before the session began.
 async fn known_owner(shared: &Arc<Shared>, entry: &Entry, late: LateEvents<'_>) -> Option<Arc<PortOwner>> {
     let young = t3_trace_host::clock::monotonic().saturating_sub(entry.registered_at) < SEARCH;
     // Without a connection to serve there may be no listener.
@@ -319,7 +320,12 @@ async fn known_owner(shared: &Arc<Shared>, entry: &Entry, late: LateEvents<'_>) 
     let mut search = None;
     for step in steps.chain(SEARCH_STEPS) {
         if let Some(owner) = owner(shared, entry) {
-            return Some(owner);
+            let moment = late.moment(shared).await;
+            let kernel = shared.kernel();
+            let processes = Processes { kernel: &**kernel, owners: &shared.owners, moment: &moment };
+            if peer_process::was_there(processes, &owner, entry.began_at()) {
+                return Some(owner);
+            }
         }
         let search = search.get_or_insert_with(|| {
             let (state, port) = (Arc::clone(shared), serve_address(&entry.session).port());

@@ -83,13 +83,22 @@ pub(crate) fn closer(processes: Processes<'_>, serve: &SocketFacts, began_at: Na
 
 /// Whether the facts are of the process that served this session: pids are reused.
 fn is_same(facts: &ProcessFacts, owner: Option<&PortOwner>, began_at: Nanos) -> bool {
-    let same_start = match (facts.started_boot_ns, owner) {
-        (Some(started), Some(owner)) => {
-            started.abs_diff(owner.start_ticks.saturating_mul(stat::tick_ns())) <= 2 * stat::tick_ns()
-        }
-        _ => true,
-    };
-    same_start && facts.ended_at.is_none_or(|ended| ended >= began_at)
+    owner.is_none_or(|owner| is_same_start(facts, owner))
+        && facts.ended_at.is_none_or(|ended| ended >= began_at)
+}
+
+fn is_same_start(facts: &ProcessFacts, owner: &PortOwner) -> bool {
+    let own = owner.start_ticks.saturating_mul(stat::tick_ns());
+    facts.started_boot_ns.is_none_or(|started| started.abs_diff(own) <= 2 * stat::tick_ns())
+}
+
+/// Whether a process may have served a session that began at a time: it was there then. A process
+/// that has ended without a known time was not.
+pub(crate) fn was_there(processes: Processes<'_>, owner: &PortOwner, began_at: Nanos) -> bool {
+    match processes.recorded(owner.pid).filter(|facts| is_same_start(facts, owner)) {
+        Some(ProcessFacts { ended_at: Some(ended_at), .. }) => ended_at >= began_at,
+        _ => processes.stat(owner.pid).is_some_and(|stat| stat.start_ticks == owner.start_ticks),
+    }
 }
 
 /// Signals that request an exit; a process that handles them exits by itself.

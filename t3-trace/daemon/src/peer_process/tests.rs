@@ -156,6 +156,32 @@ fn a_gone_process_with_unknown_fate_is_not_reported() {
 }
 
 #[test]
+fn a_process_that_ended_before_a_session_did_not_serve_it() {
+    let (sleeper, mut kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
+    let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());
+    let start = owner.start_ticks * stat::tick_ns();
+    let there = |kernel: &Recorded| {
+        let processes = Processes { kernel, owners: &owners, moment: &Moment::default() };
+        was_there(processes, &owner, now)
+    };
+    assert!(there(&kernel), "it runs");
+    for (ended_at, started, expected) in [
+        (now - 1, Some(start), false),
+        (now, Some(start), true),
+        (now + 1, None, true),
+        // Of an earlier process with this pid: the present one runs.
+        (now - 1, Some(start - t3_trace_host::clock::SECOND), true),
+    ] {
+        let ended = trace(pid, Fate::Signal(9), ended_at, started);
+        kernel.0.insert(pid, ended.clone());
+        assert_eq!(there(&kernel), expected, "{ended:?}");
+    }
+    kernel.0.clear();
+    drop(sleeper);
+    assert!(!there(&kernel), "it ended at an unknown time");
+}
+
+#[test]
 fn facts_of_an_earlier_process_with_the_same_pid_are_ignored() {
     let (sleeper, mut kernel, owners) = (Sleeper::start(), Recorded::default(), owners());
     let (owner, pid, now) = (sleeper.owner(), sleeper.0.id(), monotonic());

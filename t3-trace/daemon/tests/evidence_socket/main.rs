@@ -12,6 +12,7 @@ mod abuse;
 mod disconnect;
 mod journal;
 mod open_sessions;
+mod replaced_serve;
 mod restart;
 mod support;
 
@@ -100,7 +101,7 @@ async fn a_late_kernel_event_is_awaited_without_blocking_others() {
     // The listener of the port is known, so nothing else is awaited.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    known_listener(&dispatch, port).await;
+    known_listener(&dispatch, 9, port).await;
     dispatch.send(&register(1, port)).await;
     dispatch.send(&register(2, port)).await;
     let end = SocketFacts { fin_in: Some(clock::monotonic()), ..SocketFacts::default() };
@@ -120,11 +121,11 @@ async fn a_late_kernel_event_is_awaited_without_blocking_others() {
     daemon.stop().await;
 }
 
-/// Waits until the listener of a port is known, with a session of its own.
-async fn known_listener(dispatch: &Peer, port: u16) -> Process {
-    dispatch.send(&register(9, port)).await;
+/// Waits until the listener of a port is known, with session `n`.
+async fn known_listener(dispatch: &Peer, n: u16, port: u16) -> Process {
+    dispatch.send(&register(n, port)).await;
     for _ in 0..100 {
-        if let Some(peer) = dispatch.ask("conn-9").await.peer {
+        if let Some(peer) = dispatch.ask(&format!("conn-{n}")).await.peer {
             return peer;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -138,7 +139,7 @@ async fn the_listener_of_the_port_is_found() {
     let dispatch = daemon.dispatch().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let peer = known_listener(&dispatch, port).await;
+    let peer = known_listener(&dispatch, 9, port).await;
     assert_eq!((peer.task.pid, peer.fate, peer.halted), (std::process::id(), Fate::Alive, None));
     daemon.stop().await;
 }
